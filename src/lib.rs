@@ -1,1 +1,7 @@
 //! luksmith creates, opens and keeps LUKS1 and LUKS2 volumes entirely in user space.
+
+mod interrupt;
+pub mod secret;
+pub mod sys;
+
+pub use interrupt::Interrupt;

@@ -1,0 +1,143 @@
+//! Bytes from a descriptor straight into locked memory: no `String`, no buffered reader that would keep a copy.
+
+use std::os::fd::BorrowedFd;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io;
+
+use super::{LockedBytes, SecretError};
+use crate::Interrupt;
+
+/// How often a wait looks at the interrupt: 100 ms.
+const LOOK: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 100_000_000,
+};
+
+/// A descriptor that a secret is read from.
+pub(super) struct Input<'a> {
+    pub(super) fd: BorrowedFd<'a>,
+    /// The source as the user named it, for errors.
+    pub(super) from: &'a str,
+    pub(super) interrupt: &'a Interrupt,
+}
+
+impl Input<'_> {
+    /// All bytes up to the end, at most `limit`.
+    pub(super) fn to_end(&self, limit: usize) -> Result<LockedBytes, SecretError> {
+        let mut read = Growing::new()?;
+        loop {
+            let n = self.some(read.free(limit, self.from)?)?;
+            if n == 0 {
+                break;
+            }
+            read.used += n;
+        }
+        if read.used == 0 {
+            return Err(self.nothing());
+        }
+        read.finish()
+    }
+
+    /// One line of at most `limit` bytes, without its newline. Nothing after the newline is consumed.
+    pub(super) fn line(&self, limit: usize) -> Result<LockedBytes, SecretError> {
+        let mut read = Growing::new()?;
+        loop {
+            let free = read.free(limit, self.from)?;
+            let byte = free.get_mut(..1).unwrap_or_default();
+            if self.some(byte)? == 0 {
+                if read.used == 0 {
+                    return Err(self.nothing());
+                }
+                break;
+            }
+            if byte == b"\n" {
+                byte.fill(0);
+                break;
+            }
+            read.used += 1;
+        }
+        read.finish()
+    }
+
+    /// Fills `into`, or as much of it as there is; how much that was.
+    pub(super) fn fill(&self, into: &mut [u8]) -> Result<usize, SecretError> {
+        let mut filled = 0;
+        while filled < into.len() {
+            match self.some(&mut into[filled..])? {
+                0 => break,
+                n => filled += n,
+            }
+        }
+        Ok(filled)
+    }
+
+    /// Waits until there is something, then reads once; 0 is the end.
+    pub(super) fn some(&self, into: &mut [u8]) -> Result<usize, SecretError> {
+        loop {
+            if self.interrupt.is_set() {
+                return Err(SecretError::Interrupted);
+            }
+            match poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], Some(&LOOK)) {
+                Ok(0) | Err(io::Errno::INTR) => continue,
+                Ok(_) => {}
+                Err(errno) => return Err(self.failed(errno)),
+            }
+            match io::read(self.fd, &mut *into) {
+                Ok(n) => return Ok(n),
+                Err(io::Errno::INTR | io::Errno::AGAIN) => {}
+                Err(errno) => return Err(self.failed(errno)),
+            }
+        }
+    }
+
+    pub(super) fn nothing(&self) -> SecretError {
+        SecretError::Nothing {
+            from: self.from.to_owned(),
+        }
+    }
+
+    fn failed(&self, errno: io::Errno) -> SecretError {
+        SecretError::Io {
+            from: self.from.to_owned(),
+            source: errno.into(),
+        }
+    }
+}
+
+/// Locked bytes of a length that is not known yet. Each place that it grows out of is wiped.
+struct Growing {
+    bytes: LockedBytes,
+    used: usize,
+}
+
+impl Growing {
+    fn new() -> Result<Self, SecretError> {
+        let bytes = LockedBytes::new(512)?;
+        Ok(Self { bytes, used: 0 })
+    }
+
+    /// The part that is free, at least one byte. One byte over `limit` is given, so that the end can be seen at it.
+    fn free(&mut self, limit: usize, from: &str) -> Result<&mut [u8], SecretError> {
+        if self.used > limit {
+            return Err(SecretError::TooLong {
+                from: from.to_owned(),
+                limit,
+            });
+        }
+        if self.used == self.bytes.len() {
+            let mut more = LockedBytes::new(self.used * 2)?;
+            more[..self.used].copy_from_slice(&self.bytes);
+            self.bytes = more;
+        }
+        let end = self.bytes.len().min(limit + 1);
+        Ok(&mut self.bytes[self.used..end])
+    }
+
+    fn finish(self) -> Result<LockedBytes, SecretError> {
+        if self.used == self.bytes.len() {
+            return Ok(self.bytes);
+        }
+        Ok(LockedBytes::copy_from(&self.bytes[..self.used])?)
+    }
+}

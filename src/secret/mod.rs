@@ -1,0 +1,252 @@
+//! Secrets: passphrases and volume keys in locked memory, and where they come from.
+//!
+//! A secret is never in a `String` or on the ordinary heap of ours, has no `Clone`, and shows nothing in `Debug`. It
+//! never comes from the command line or the environment, where other processes can see it.
+
+mod allocator;
+mod input;
+mod locked;
+mod source;
+mod stack;
+mod strength;
+mod terminal;
+
+pub use allocator::WipingAllocator;
+pub use locked::{LockError, LockedBytes};
+pub use source::{MAX_KEY_FILE, ParseSourceError, Source};
+pub use stack::scrub_stack;
+pub use strength::{Strength, strength};
+pub use terminal::MAX_TYPED;
+
+use core::fmt;
+use std::path::PathBuf;
+
+use rand::TryRng;
+use rand::rngs::SysRng;
+use secrecy::ExposeSecret;
+use subtle::ConstantTimeEq;
+use zeroize::ZeroizeOnDrop;
+
+use crate::Interrupt;
+
+/// What opens a keyslot: a typed passphrase or the bytes of a key file. Any bytes, UTF-8 or not.
+pub struct Passphrase(LockedBytes);
+
+/// The key that the data is encrypted with.
+pub struct VolumeKey(LockedBytes);
+
+macro_rules! secret_bytes {
+    ($name:ident) => {
+        impl $name {
+            /// Takes over bytes that are in locked memory already.
+            #[must_use]
+            pub fn from_locked(bytes: LockedBytes) -> Self {
+                Self(bytes)
+            }
+
+            /// A copy of `bytes` in locked memory; wiping the original is up to its owner.
+            ///
+            /// # Errors
+            /// [`LockError`] when the memory cannot be locked.
+            pub fn copy_from(bytes: &[u8]) -> Result<Self, LockError> {
+                LockedBytes::copy_from(bytes).map(Self)
+            }
+
+            /// The secret itself. What is copied out of this slice is the caller's to wipe.
+            #[must_use]
+            pub fn as_bytes(&self) -> &[u8] {
+                &self.0
+            }
+
+            /// Whether both are the same bytes, in a time that depends on the lengths alone.
+            #[must_use]
+            pub fn ct_eq(&self, other: &Self) -> bool {
+                self.0[..].ct_eq(&other.0[..]).into()
+            }
+        }
+
+        impl ExposeSecret<[u8]> for $name {
+            fn expose_secret(&self) -> &[u8] {
+                self.as_bytes()
+            }
+        }
+
+        impl ZeroizeOnDrop for $name {}
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(concat!(stringify!($name), "([redacted])"))
+            }
+        }
+    };
+}
+
+secret_bytes!(Passphrase);
+secret_bytes!(VolumeKey);
+
+impl VolumeKey {
+    /// A fresh key of `len` bytes from the operating system's random generator.
+    ///
+    /// # Errors
+    /// [`SecretError::Lock`] or [`SecretError::Random`].
+    pub fn random(len: usize) -> Result<Self, SecretError> {
+        let mut bytes = LockedBytes::new(len)?;
+        random(&mut bytes)?;
+        Ok(Self(bytes))
+    }
+}
+
+/// Fills `buf` from the operating system's random generator.
+///
+/// # Errors
+/// [`SecretError::Random`] when it cannot be had; `buf` must not be used then.
+pub fn random(buf: &mut [u8]) -> Result<(), SecretError> {
+    SysRng
+        .try_fill_bytes(buf)
+        .map_err(|error| SecretError::Random(std::io::Error::from(error)))
+}
+
+/// Where passphrases come from: a terminal, a file, a descriptor, another program.
+pub trait SecretSource: Send + Sync {
+    /// Obtains the secret; a source that a person answers asks with the words of `purpose`.
+    ///
+    /// # Errors
+    /// [`SecretError`]; [`SecretError::Interrupted`] when `purpose.interrupt` was set meanwhile.
+    fn read(&self, purpose: Purpose<'_>) -> Result<Passphrase, SecretError>;
+}
+
+/// What a secret is wanted for: the text of the question, and whether it is asked twice.
+#[derive(Clone, Copy, Debug)]
+pub struct Purpose<'a> {
+    /// Whether the secret exists already or is being made.
+    pub what: Wanted,
+    /// What the secret belongs to, as the person who is asked calls it: an image, a keyslot.
+    pub label: &'a str,
+    /// Stops the waiting.
+    pub interrupt: &'a Interrupt,
+}
+
+impl<'a> Purpose<'a> {
+    /// A secret that opens something which exists.
+    #[must_use]
+    pub fn unlock(label: &'a str, interrupt: &'a Interrupt) -> Self {
+        Self {
+            what: Wanted::Unlock,
+            label,
+            interrupt,
+        }
+    }
+
+    /// A secret that is being set.
+    #[must_use]
+    pub fn new_secret(label: &'a str, interrupt: &'a Interrupt) -> Self {
+        Self {
+            what: Wanted::New,
+            label,
+            interrupt,
+        }
+    }
+}
+
+/// Whether a secret exists already or is being made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// It opens something that exists.
+    Unlock,
+    /// It is being set: asked for twice, never empty.
+    New,
+}
+
+/// Why there is no secret.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SecretError {
+    /// Locked memory could not be had.
+    #[error("the secret cannot be held safely")]
+    Lock(#[from] LockError),
+    /// The operating system gave no random bytes.
+    #[error("no random bytes from the operating system")]
+    Random(#[source] std::io::Error),
+    /// The text that names a source is not one.
+    #[error(transparent)]
+    Parse(#[from] ParseSourceError),
+    /// A secret that is being set may not be empty.
+    #[error("the new secret is empty")]
+    Empty,
+    /// The source ended without giving anything.
+    #[error("{from} holds no secret: nothing to read")]
+    Nothing {
+        /// The source, as its own text.
+        from: String,
+    },
+    /// More bytes than a secret may have.
+    #[error("the secret from {from} is longer than {limit} bytes")]
+    TooLong {
+        /// The source, as its own text.
+        from: String,
+        /// The most that this source may give.
+        limit: usize,
+    },
+    /// A file ended before the bytes that were named.
+    #[error("{path} ends before byte {wanted}")]
+    Short {
+        /// The file.
+        path: PathBuf,
+        /// The end of the range that was asked for.
+        wanted: u64,
+    },
+    /// The two answers to the question for a new passphrase differ.
+    #[error("the two passphrases are not the same")]
+    Mismatch,
+    /// There is no terminal to ask on.
+    #[error("no terminal to ask on")]
+    NoTerminal(#[source] std::io::Error),
+    /// Standard input carries data, and cannot carry a secret too.
+    #[error("standard input carries the data and cannot carry the secret too")]
+    StdinTaken,
+    /// `credential:` outside of a service that was given credentials.
+    #[error("no credentials directory: $CREDENTIALS_DIRECTORY is not set")]
+    NoCredentials,
+    /// The user asked to stop.
+    #[error("interrupted")]
+    Interrupted,
+    /// A file, descriptor or terminal failed.
+    #[error("cannot read {from}")]
+    Io {
+        /// The source, as its own text or its path.
+        from: String,
+        /// What went wrong.
+        source: std::io::Error,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equality_is_of_all_bytes_and_of_the_length() {
+        let a = VolumeKey::copy_from(b"0123456789abcdef").unwrap();
+        assert!(a.ct_eq(&VolumeKey::copy_from(b"0123456789abcdef").unwrap()));
+        assert!(!a.ct_eq(&VolumeKey::copy_from(b"0123456789abcdeF").unwrap()));
+        assert!(!a.ct_eq(&VolumeKey::copy_from(b"0123456789abcde").unwrap()));
+    }
+
+    #[test]
+    fn random_keys_differ() {
+        let (a, b) = (
+            VolumeKey::random(64).unwrap(),
+            VolumeKey::random(64).unwrap(),
+        );
+        assert_eq!(a.as_bytes().len(), 64);
+        assert!(!a.ct_eq(&b));
+    }
+
+    #[test]
+    fn debug_is_redacted() {
+        let key = VolumeKey::copy_from(b"\x01\x02secret").unwrap();
+        assert_eq!(format!("{key:?}"), "VolumeKey([redacted])");
+        let passphrase = Passphrase::copy_from(b"secret").unwrap();
+        assert_eq!(format!("{passphrase:?}"), "Passphrase([redacted])");
+    }
+}

@@ -1,0 +1,196 @@
+//! The question on the terminal: echo off while it is answered, and on again whatever happens.
+//!
+//! The terminal hands over each key by itself and makes no signals meanwhile, so that Ctrl-C is an answer here and
+//! the line never lies whole in a buffer of the kernel.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io;
+use rustix::termios::{
+    LocalModes, OptionalActions, SpecialCodeIndex, SpecialCodes, Termios, tcgetattr, tcsetattr,
+};
+use subtle::ConstantTimeEq;
+
+use super::input::Input;
+use super::{LockedBytes, Purpose, SecretError, Wanted};
+use crate::Interrupt;
+
+/// The longest passphrase that can be typed, as for cryptsetup.
+pub const MAX_TYPED: usize = 512;
+
+/// Asks on the controlling terminal.
+pub(super) fn ask(purpose: Purpose<'_>) -> Result<LockedBytes, SecretError> {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let tty = rustix::fs::open("/dev/tty", flags, Mode::empty())
+        .map_err(|errno| SecretError::NoTerminal(errno.into()))?;
+    ask_on(tty.as_fd(), purpose)
+}
+
+fn ask_on(tty: BorrowedFd<'_>, purpose: Purpose<'_>) -> Result<LockedBytes, SecretError> {
+    let quiet = Quiet::new(tty)?;
+    let label: String = purpose
+        .label
+        .chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect();
+    match purpose.what {
+        Wanted::Unlock => quiet.question(&format!("Passphrase for {label}: "), purpose.interrupt),
+        Wanted::New => {
+            let first =
+                quiet.question(&format!("New passphrase for {label}: "), purpose.interrupt)?;
+            if first.is_empty() {
+                return Err(SecretError::Empty);
+            }
+            let second = quiet.question("The same again: ", purpose.interrupt)?;
+            if !bool::from(first[..].ct_eq(&second[..])) {
+                return Err(SecretError::Mismatch);
+            }
+            Ok(first)
+        }
+    }
+}
+
+/// A terminal that shows nothing of what is typed, until this is dropped.
+struct Quiet<'a> {
+    tty: BorrowedFd<'a>,
+    before: Termios,
+}
+
+impl<'a> Quiet<'a> {
+    fn new(tty: BorrowedFd<'a>) -> Result<Self, SecretError> {
+        let refused = |errno: io::Errno| SecretError::NoTerminal(errno.into());
+        let before = tcgetattr(tty).map_err(refused)?;
+        let mut modes = before.clone();
+        modes.local_modes -= LocalModes::ECHO
+            | LocalModes::ECHONL
+            | LocalModes::ICANON
+            | LocalModes::ISIG
+            | LocalModes::IEXTEN;
+        modes.special_codes[SpecialCodeIndex::VMIN] = 1;
+        modes.special_codes[SpecialCodeIndex::VTIME] = 0;
+        let quiet = Self { tty, before };
+        tcsetattr(tty, OptionalActions::Flush, &modes).map_err(refused)?;
+        Ok(quiet)
+    }
+
+    fn question(&self, text: &str, interrupt: &Interrupt) -> Result<LockedBytes, SecretError> {
+        self.show(text)?;
+        let answer = self.answer(interrupt);
+        self.show("\n")?;
+        answer
+    }
+
+    fn answer(&self, interrupt: &Interrupt) -> Result<LockedBytes, SecretError> {
+        let input = Input {
+            fd: self.tty,
+            from: TERMINAL,
+            interrupt,
+        };
+        let mut key = LockedBytes::new(1)?;
+        let mut line = Line::new()?;
+        loop {
+            if input.some(&mut key)? == 0 {
+                return Err(input.nothing());
+            }
+            match line.press(key[0], &self.before.special_codes)? {
+                Pressed::More => {}
+                Pressed::Done => return line.finish(),
+            }
+        }
+    }
+
+    fn show(&self, text: &str) -> Result<(), SecretError> {
+        let mut left = text.as_bytes();
+        while !left.is_empty() {
+            match io::write(self.tty, left) {
+                Ok(n) => left = &left[n..],
+                Err(io::Errno::INTR) => {}
+                Err(errno) => {
+                    return Err(SecretError::Io {
+                        from: TERMINAL.to_owned(),
+                        source: errno.into(),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Quiet<'_> {
+    fn drop(&mut self) {
+        if let Err(errno) = tcsetattr(self.tty, OptionalActions::Flush, &self.before) {
+            tracing::warn!(%errno, "the terminal's echo could not be restored");
+        }
+    }
+}
+
+const TERMINAL: &str = "the terminal";
+
+/// A line that is being typed, with the editing keys of the terminal's own settings.
+struct Line {
+    typed: LockedBytes,
+    len: usize,
+}
+
+enum Pressed {
+    More,
+    Done,
+}
+
+impl Line {
+    fn new() -> Result<Self, SecretError> {
+        let typed = LockedBytes::new(MAX_TYPED)?;
+        Ok(Self { typed, len: 0 })
+    }
+
+    fn press(&mut self, key: u8, codes: &SpecialCodes) -> Result<Pressed, SecretError> {
+        // Code 0 is a key that is switched off.
+        let is = |index| key != 0 && codes[index] == key;
+        if key == b'\n' || key == b'\r' {
+            return Ok(Pressed::Done);
+        }
+        if is(SpecialCodeIndex::VINTR) || is(SpecialCodeIndex::VQUIT) {
+            return Err(SecretError::Interrupted);
+        }
+        if is(SpecialCodeIndex::VEOF) {
+            return match self.len {
+                0 => Err(SecretError::Nothing {
+                    from: TERMINAL.to_owned(),
+                }),
+                _ => Ok(Pressed::Done),
+            };
+        }
+        if is(SpecialCodeIndex::VERASE) || key == 0x08 || key == 0x7f {
+            self.rub_out();
+        } else if is(SpecialCodeIndex::VKILL) {
+            self.typed.fill(0);
+            self.len = 0;
+        } else if !is(SpecialCodeIndex::VSUSP) {
+            let free = self.typed.get_mut(self.len).ok_or(SecretError::TooLong {
+                from: TERMINAL.to_owned(),
+                limit: MAX_TYPED,
+            })?;
+            *free = key;
+            self.len += 1;
+        }
+        Ok(Pressed::More)
+    }
+
+    /// Takes back the last character, all its bytes.
+    fn rub_out(&mut self) {
+        while let Some(last) = self.len.checked_sub(1) {
+            let continuation = self.typed[last] & 0xc0 == 0x80;
+            self.typed[last] = 0;
+            self.len = last;
+            if !continuation {
+                break;
+            }
+        }
+    }
+
+    fn finish(self) -> Result<LockedBytes, SecretError> {
+        Ok(LockedBytes::copy_from(&self.typed[..self.len])?)
+    }
+}

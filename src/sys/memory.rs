@@ -1,0 +1,132 @@
+//! Whole pages of anonymous memory with one owner, below the locked memory of secrets and the block memory of argon2.
+//!
+//! Whatever a [`Mapping`] held is overwritten before its pages go back to the kernel.
+
+#![allow(unsafe_code)] // mmap and its relatives are raw by nature; the slices given out are the safe surface
+
+use core::ffi::c_void;
+use core::ptr::NonNull;
+use core::slice;
+
+use rustix::io;
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mlock, mmap_anonymous, munmap};
+
+/// Private anonymous pages, zeroed at birth, wiped and unmapped on drop.
+pub(crate) struct Mapping {
+    address: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the mapping is owned memory without any tie to the thread that made it.
+unsafe impl Send for Mapping {}
+// SAFETY: shared references only read; writing needs `&mut`.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// At least `len` bytes, rounded up to whole pages.
+    pub(crate) fn new(len: usize) -> io::Result<Self> {
+        let page = rustix::param::page_size();
+        let len = len
+            .max(1)
+            .checked_next_multiple_of(page)
+            .ok_or(io::Errno::NOMEM)?;
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a fresh private mapping at an address of the kernel's choice touches no memory of ours.
+        let start =
+            unsafe { mmap_anonymous(core::ptr::null_mut(), len, protection, MapFlags::PRIVATE) }?;
+        let address = NonNull::new(start.cast()).ok_or(io::Errno::NOMEM)?;
+        Ok(Self { address, len })
+    }
+
+    /// Keeps the pages in RAM (never in swap) and out of core files.
+    pub(crate) fn lock(&mut self) -> io::Result<()> {
+        // SAFETY: the range is this mapping, which we own; locking changes no content.
+        unsafe { mlock(self.start(), self.len) }?;
+        self.keep_out_of_dumps()
+    }
+
+    /// Keeps the pages out of core files.
+    pub(crate) fn keep_out_of_dumps(&mut self) -> io::Result<()> {
+        self.advise(Advice::LinuxDontDump)
+    }
+
+    /// Asks for huge pages: random access over a gigabyte is bound by the TLB otherwise. A kernel without them may refuse.
+    pub(crate) fn prefer_huge_pages(&mut self) -> io::Result<()> {
+        self.advise(Advice::LinuxHugepage)
+    }
+
+    /// The length in bytes, whole pages.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    #[cfg(test)]
+    fn as_slice(&self) -> &[u8] {
+        // SAFETY: the mapping is readable, `len` bytes long, initialised by the kernel and lives as long as `self`.
+        unsafe { slice::from_raw_parts(self.address.as_ptr(), self.len) }
+    }
+
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: as in `as_slice`, and `&mut self` makes this the only reference.
+        unsafe { slice::from_raw_parts_mut(self.address.as_ptr(), self.len) }
+    }
+
+    /// The first byte, page-aligned.
+    pub(crate) fn address(&self) -> NonNull<u8> {
+        self.address
+    }
+
+    fn start(&self) -> *mut c_void {
+        self.address.as_ptr().cast()
+    }
+
+    fn advise(&mut self, advice: Advice) -> io::Result<()> {
+        // SAFETY: neither advice that we give changes what the pages hold.
+        unsafe { madvise(self.start(), self.len, advice) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        wipe(self.as_mut_slice());
+        // SAFETY: the range is exactly what mmap gave, and nothing refers to it any more.
+        let unmapped = unsafe { munmap(self.start(), self.len) };
+        debug_assert!(unmapped.is_ok(), "munmap of our own mapping");
+    }
+}
+
+/// Overwrites `bytes` with zeros in a way that the compiler may not leave out, at the speed of memset.
+pub(crate) fn wipe(bytes: &mut [u8]) {
+    bytes.fill(0);
+    // The optimiser has to assume that the pointer's memory is read here.
+    core::hint::black_box(bytes.as_mut_ptr());
+    core::sync::atomic::compiler_fence(core::sync::atomic::Ordering::SeqCst);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_whole_zeroed_pages() {
+        let mut mapping = Mapping::new(5000).unwrap();
+        assert_eq!(mapping.as_slice().len() % rustix::param::page_size(), 0);
+        assert!(mapping.as_slice().len() >= 5000);
+        assert!(mapping.as_slice().iter().all(|&b| b == 0));
+        mapping.as_mut_slice()[4999] = 7;
+        assert_eq!(mapping.as_slice()[4999], 7);
+    }
+
+    #[test]
+    fn an_impossible_length_is_an_error() {
+        assert!(Mapping::new(usize::MAX).is_err());
+        assert!(Mapping::new(usize::MAX / 2).is_err());
+    }
+
+    #[test]
+    fn wipe_zeroes() {
+        let mut bytes = [0xa5u8; 333];
+        wipe(&mut bytes);
+        assert_eq!(bytes, [0; 333]);
+    }
+}
