@@ -1,7 +1,9 @@
 //! luksmith creates, opens and keeps LUKS1 and LUKS2 volumes entirely in user space.
 
+pub mod backend;
 mod interrupt;
 pub mod secret;
+pub mod sectors;
 pub mod sys;
 
 pub use interrupt::Interrupt;

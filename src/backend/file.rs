@@ -1,0 +1,367 @@
+//! A regular file or a block device as storage.
+//!
+//! Nothing else is opened: a FIFO, a terminal or a directory is refused by name, without waiting for it. The
+//! file is locked as [`lock`](super::lock) says, for as long as the backend lives.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{AtFlags, FallocateFlags, OFlags, SeekFrom, StatxFlags};
+
+use super::lock::{Access, Busy, ImageLock, LockError};
+use super::{Backend, Geometry, IoError, Operation};
+use crate::sectors::{ALIGNMENT, Cipher, Sectors};
+
+/// How a file is opened. The default reads, buffered and locked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OpenOptions {
+    /// For writing too, with an exclusive lock.
+    pub write: bool,
+    /// With `O_DIRECT`: past the page cache, in whole blocks of the device.
+    pub direct: bool,
+    /// Make the file, readable for its owner alone; it must not be there yet. Means `write`.
+    pub create_new: bool,
+    /// Take no lock and heed none: what is read may be half of somebody's change. Not with `write`.
+    pub force_share: bool,
+}
+
+/// Why a file could not be opened as storage.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FileError {
+    /// There is nothing by that name.
+    #[error("{} does not exist", .0.display())]
+    NotFound(PathBuf),
+    /// It is there already and was to be made.
+    #[error("{} exists already", .0.display())]
+    Exists(PathBuf),
+    /// We may not.
+    #[error("no permission to open {}", .0.display())]
+    PermissionDenied(PathBuf),
+    /// It stores no bytes at offsets.
+    #[error("{} is {kind}, not a regular file or block device", .path.display())]
+    NotStorage {
+        /// What was to be opened.
+        path: PathBuf,
+        /// What it is, with its article.
+        kind: &'static str,
+    },
+    /// Somebody else has it.
+    #[error("{} is busy", .path.display())]
+    Busy {
+        /// What was to be opened.
+        path: PathBuf,
+        /// Who has it.
+        source: Busy,
+    },
+    /// Writing without a lock is not offered.
+    #[error("{} cannot be opened for writing without a lock", .0.display())]
+    UnlockedWrite(PathBuf),
+    /// The file system has no direct I/O.
+    #[error("{} cannot be opened for direct i/o", .0.display())]
+    NoDirect(PathBuf),
+    /// The system failed.
+    #[error("opening {} failed", .path.display())]
+    Failed {
+        /// What was to be opened.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A regular file or block device, opened and locked.
+#[derive(Debug)]
+pub struct FileBackend {
+    file: File,
+    path: PathBuf,
+    size: AtomicU64,
+    block_size: u32,
+    read_only: bool,
+    is_device: bool,
+    _lock: Option<ImageLock>,
+}
+
+impl FileBackend {
+    /// Opens `path`.
+    ///
+    /// # Errors
+    /// Each reason has its own [`FileError`].
+    pub fn open(path: impl AsRef<Path>, options: OpenOptions) -> Result<Self, FileError> {
+        let path = path.as_ref();
+        let write = options.write || options.create_new;
+        if write && options.force_share {
+            return Err(FileError::UnlockedWrite(path.into()));
+        }
+        let file = open_file(path, options, write)?;
+        let failed = |source| FileError::Failed {
+            path: path.into(),
+            source,
+        };
+        let is_device = storage_kind(path, &file)?;
+        clear_nonblocking(&file).map_err(failed)?;
+        let lock = if options.force_share {
+            None
+        } else {
+            Some(lock(path, &file, write)?)
+        };
+        let size = size_of(&file).map_err(failed)?;
+        let block_size = if options.direct {
+            direct_block_size(&file, is_device)
+        } else {
+            1
+        };
+        Ok(Self {
+            path: path.into(),
+            size: size.into(),
+            block_size,
+            read_only: !write,
+            is_device,
+            _lock: lock,
+            file,
+        })
+    }
+
+    /// The path that it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it is a block device, whose size is fixed.
+    pub fn is_device(&self) -> bool {
+        self.is_device
+    }
+
+    /// Reserves the space of the whole file, so that no later write finds the storage full.
+    ///
+    /// # Errors
+    /// [`IoError::NoSpace`] where there is not enough, [`IoError::Unsupported`] where the file system cannot.
+    pub fn preallocate(&self) -> Result<(), IoError> {
+        self.fallocate(
+            Operation::Resize,
+            FallocateFlags::KEEP_SIZE,
+            0..self.geometry().size,
+        )
+    }
+
+    fn fallocate(
+        &self,
+        operation: Operation,
+        flags: FallocateFlags,
+        range: Range<u64>,
+    ) -> Result<(), IoError> {
+        let (offset, len) = (range.start, range.end.saturating_sub(range.start));
+        if len == 0 {
+            return Ok(());
+        }
+        rustix::io::retry_on_intr(|| rustix::fs::fallocate(&self.file, flags, offset, len))
+            .map_err(|error| IoError::from_os(operation, offset, error.into()))
+    }
+
+    fn check_zeroing(&self, operation: Operation, range: &Range<u64>) -> Result<(), IoError> {
+        self.geometry().check_change(
+            operation,
+            range.start,
+            range.end.saturating_sub(range.start),
+        )
+    }
+}
+
+impl Backend for FileBackend {
+    fn geometry(&self) -> Geometry {
+        Geometry {
+            size: self.size.load(Ordering::Acquire),
+            block_size: self.block_size,
+            read_only: self.read_only,
+        }
+    }
+
+    fn read_at(&self, offset: u64, into: &mut Sectors<Cipher>) -> Result<(), IoError> {
+        let (operation, len) = (Operation::Read, into.len() as u64);
+        let geometry = self.geometry();
+        geometry.check(operation, offset, len)?;
+        self.file
+            .read_exact_at(into.as_mut_slice(), offset)
+            .map_err(|error| match error.kind() {
+                // Somebody cut the file under us.
+                io::ErrorKind::UnexpectedEof => {
+                    let size = size_of(&self.file).unwrap_or(geometry.size);
+                    IoError::OutOfRange {
+                        operation,
+                        offset,
+                        len,
+                        size,
+                    }
+                }
+                _ => IoError::from_os(operation, offset, error),
+            })
+    }
+
+    fn write_at(&self, offset: u64, from: &Sectors<Cipher>) -> Result<(), IoError> {
+        self.geometry()
+            .check_change(Operation::Write, offset, from.len() as u64)?;
+        let written = self.file.write_all_at(from.as_slice(), offset);
+        written.map_err(|error| IoError::from_os(Operation::Write, offset, error))
+    }
+
+    fn flush(&self) -> Result<(), IoError> {
+        self.file
+            .sync_data()
+            .map_err(|error| IoError::from_os(Operation::Flush, 0, error))
+    }
+
+    fn discard(&self, range: Range<u64>) -> Result<(), IoError> {
+        self.check_zeroing(Operation::Discard, &range)?;
+        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        self.fallocate(Operation::Discard, punch, range)
+    }
+
+    fn write_zeroes(&self, range: Range<u64>) -> Result<(), IoError> {
+        let operation = Operation::WriteZeroes;
+        self.check_zeroing(operation, &range)?;
+        let zero = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
+        match self.fallocate(operation, zero, range.clone()) {
+            Err(IoError::Unsupported(_)) => write_zero_bytes(self, range),
+            result => result,
+        }
+    }
+
+    fn resize(&self, size: u64) -> Result<(), IoError> {
+        if self.read_only {
+            return Err(IoError::ReadOnly(Operation::Resize));
+        }
+        if self.is_device {
+            return Err(IoError::Unsupported(Operation::Resize));
+        }
+        self.file
+            .set_len(size)
+            .map_err(|error| IoError::from_os(Operation::Resize, size, error))?;
+        self.size.store(size, Ordering::Release);
+        Ok(())
+    }
+}
+
+fn open_file(path: &Path, options: OpenOptions, write: bool) -> Result<File, FileError> {
+    // Without O_NONBLOCK, opening a FIFO waits for its other end. The standard library adds O_CLOEXEC.
+    let mut flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    if options.direct {
+        flags |= OFlags::DIRECT;
+    }
+    let mut open = File::options();
+    open.read(true)
+        .write(write)
+        .create_new(options.create_new)
+        .mode(0o600);
+    open.custom_flags(flags.bits().cast_signed());
+    open.open(path).map_err(|source| {
+        let path = path.to_path_buf();
+        match (source.kind(), source.raw_os_error()) {
+            (io::ErrorKind::NotFound, _) => FileError::NotFound(path),
+            (io::ErrorKind::AlreadyExists, _) => FileError::Exists(path),
+            (io::ErrorKind::PermissionDenied, _) => FileError::PermissionDenied(path),
+            (io::ErrorKind::IsADirectory, _) => FileError::NotStorage {
+                path,
+                kind: "a directory",
+            },
+            (_, Some(libc::ENXIO)) => FileError::NotStorage {
+                path,
+                kind: "a socket or a fifo",
+            },
+            (_, Some(libc::EINVAL)) if options.direct => FileError::NoDirect(path),
+            _ => FileError::Failed { path, source },
+        }
+    })
+}
+
+/// Whether it is a block device; what is neither that nor a regular file is refused.
+fn storage_kind(path: &Path, file: &File) -> Result<bool, FileError> {
+    let metadata = file.metadata();
+    let metadata = metadata.map_err(|source| FileError::Failed {
+        path: path.into(),
+        source,
+    })?;
+    let kind = metadata.file_type();
+    if kind.is_file() || kind.is_block_device() {
+        return Ok(kind.is_block_device());
+    }
+    let kind = match kind {
+        kind if kind.is_dir() => "a directory",
+        kind if kind.is_fifo() => "a fifo",
+        kind if kind.is_char_device() => "a character device",
+        kind if kind.is_socket() => "a socket",
+        _ => "of an unknown kind",
+    };
+    Err(FileError::NotStorage {
+        path: path.into(),
+        kind,
+    })
+}
+
+/// O_NONBLOCK was for the opening alone; some file systems act on it in reads and writes.
+fn clear_nonblocking(file: &File) -> io::Result<()> {
+    let flags = rustix::fs::fcntl_getfl(file)?;
+    Ok(rustix::fs::fcntl_setfl(file, flags - OFlags::NONBLOCK)?)
+}
+
+fn lock(path: &Path, file: &File, write: bool) -> Result<ImageLock, FileError> {
+    let access = if write {
+        Access::Exclusive
+    } else {
+        Access::Shared
+    };
+    ImageLock::take(file, access).map_err(|error| match error {
+        LockError::Busy(source) => FileError::Busy {
+            path: path.into(),
+            source,
+        },
+        LockError::Failed(source) => FileError::Failed {
+            path: path.into(),
+            source,
+        },
+    })
+}
+
+/// Also of block devices, whose metadata says 0. Nothing uses the file's own position.
+fn size_of(file: &File) -> io::Result<u64> {
+    Ok(rustix::fs::seek(file, SeekFrom::End(0))?)
+}
+
+/// What the kernel asks of direct I/O here (statx since 6.1), or else what the device calls its sector.
+fn direct_block_size(file: &File, is_device: bool) -> u32 {
+    let asked = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN)
+        .ok()
+        .filter(|answer| answer.stx_mask & StatxFlags::DIOALIGN.bits() != 0)
+        .map(|answer| answer.stx_dio_offset_align);
+    let sector = || {
+        is_device
+            .then(|| rustix::fs::ioctl_blksszget(file).ok())
+            .flatten()
+    };
+    let largest = u32::try_from(ALIGNMENT).unwrap_or(u32::MAX);
+    (asked.filter(|size| size.is_power_of_two()))
+        .or_else(sector)
+        .filter(|size| size.is_power_of_two() && *size <= largest)
+        .unwrap_or(largest)
+}
+
+/// For storage without a zeroing call.
+fn write_zero_bytes(storage: &FileBackend, range: Range<u64>) -> Result<(), IoError> {
+    const STEP: u64 = 1 << 20;
+    let zeroes = Sectors::<Cipher>::zeroed(usize::try_from(STEP).unwrap_or(ALIGNMENT));
+    let mut at = range.start;
+    while at < range.end {
+        let left = range.end - at;
+        if left >= STEP {
+            storage.write_at(at, &zeroes)?;
+        } else {
+            let left = usize::try_from(left).unwrap_or(ALIGNMENT);
+            storage.write_at(at, &Sectors::zeroed(left))?;
+        }
+        at = at.saturating_add(STEP);
+    }
+    Ok(())
+}

@@ -1,0 +1,371 @@
+//! Advisory locks on an image, taken when it is opened: exclusive for writing, shared for reading.
+//!
+//! Three kinds of neighbours notice them. Another luksmith and cryptsetup use `flock(2)`: on the file itself,
+//! and for block devices on the file `L_MAJOR:MINOR` in `/run/cryptsetup` (cryptsetup locks LUKS2 metadata
+//! alone, and waits). QEMU locks single bytes (open-file-description locks): byte 100 + n says that its
+//! owner uses permission n, byte 200 + n that its owner lets nobody else use it; all of these locks are shared, and who
+//! comes takes its own first and then looks for those that conflict.
+//!
+//! All locks are advisory: nothing here keeps a program out that does not ask. Never waits.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock, major, minor};
+
+use crate::sys::ofd;
+
+/// Whether the image is opened for reading or for writing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Others may read too.
+    Shared,
+    /// Nobody else may read or write.
+    Exclusive,
+}
+
+/// The locks on an image. Those on the image itself go with its file, not with this.
+#[derive(Debug)]
+pub struct ImageLock {
+    /// cryptsetup's file for a block device, locked.
+    _device: Option<File>,
+}
+
+/// Why the locks were not taken.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LockError {
+    /// Somebody else has the image open in a way that does not agree.
+    #[error(transparent)]
+    Busy(Busy),
+    /// The system could not lock.
+    #[error("locking failed")]
+    Failed(#[source] io::Error),
+}
+
+/// Who has the image, where that can be known.
+#[derive(Debug, thiserror::Error)]
+pub struct Busy {
+    /// The processes seen holding a lock on it; those of other users are hidden from us.
+    pub holders: Vec<Holder>,
+}
+
+/// A process that holds a lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its number.
+    pub pid: u32,
+    /// Its name, as the system has it: at most 15 bytes.
+    pub command: String,
+}
+
+impl fmt::Display for Busy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("in use by ")?;
+        if self.holders.is_empty() {
+            return f.write_str("another process");
+        }
+        for (n, Holder { pid, command }) in self.holders.iter().enumerate() {
+            let comma = if n == 0 { "" } else { ", " };
+            write!(f, "{comma}pid {pid} ({command})")?;
+        }
+        Ok(())
+    }
+}
+
+impl ImageLock {
+    /// Takes all locks, or none.
+    ///
+    /// # Errors
+    /// [`LockError::Busy`] at once where somebody else's do not agree.
+    pub fn take(image: &File, access: Access) -> Result<Self, LockError> {
+        lock_whole(image, access)?;
+        lock_for_qemu(image, access)?;
+        Ok(Self {
+            _device: lock_device(image, access)?,
+        })
+    }
+}
+
+fn lock_whole(file: &File, access: Access) -> Result<(), LockError> {
+    let operation = match access {
+        Access::Shared => FlockOperation::NonBlockingLockShared,
+        Access::Exclusive => FlockOperation::NonBlockingLockExclusive,
+    };
+    match rustix::io::retry_on_intr(|| flock(file, operation)) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(busy(file)),
+        Err(error) => Err(LockError::Failed(error.into())),
+    }
+}
+
+/// The numbers of QEMU's permissions that an image can meet.
+mod permission {
+    pub(super) const CONSISTENT_READ: u64 = 0;
+    pub(super) const WRITE: u64 = 1;
+    pub(super) const WRITE_UNCHANGED: u64 = 2;
+    pub(super) const RESIZE: u64 = 3;
+}
+
+const USED: u64 = 100;
+const REFUSED_TO_OTHERS: u64 = 200;
+
+fn lock_for_qemu(file: &File, access: Access) -> Result<(), LockError> {
+    use permission::{CONSISTENT_READ, RESIZE, WRITE, WRITE_UNCHANGED};
+    let used: &[u64] = match access {
+        Access::Shared => &[CONSISTENT_READ],
+        Access::Exclusive => &[CONSISTENT_READ, WRITE, WRITE_UNCHANGED, RESIZE],
+    };
+    let refused: &[u64] = &[WRITE, RESIZE];
+    let ours = (used.iter().map(|n| USED + n)).chain(refused.iter().map(|n| REFUSED_TO_OTHERS + n));
+    for byte in ours {
+        match ofd::share_byte(file.as_fd(), byte) {
+            Ok(true) => {}
+            Ok(false) => return Err(busy(file)),
+            // QEMU cannot lock here either.
+            Err(error) if lacks_byte_locks(&error) => return Ok(()),
+            Err(error) => return Err(LockError::Failed(error)),
+        }
+    }
+    let theirs =
+        (used.iter().map(|n| REFUSED_TO_OTHERS + n)).chain(refused.iter().map(|n| USED + n));
+    for byte in theirs {
+        if ofd::byte_is_held(file.as_fd(), byte).map_err(LockError::Failed)? {
+            return Err(busy(file));
+        }
+    }
+    Ok(())
+}
+
+fn lacks_byte_locks(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP)
+    )
+}
+
+/// Where cryptsetup keeps its lock files.
+const DEVICE_LOCKS: &str = "/run/cryptsetup";
+
+/// Locks cryptsetup's file for a block device. Who may not make that file goes without: the directory is root's.
+fn lock_device(image: &File, access: Access) -> Result<Option<File>, LockError> {
+    let metadata = image.metadata().map_err(LockError::Failed)?;
+    if !metadata.file_type().is_block_device() {
+        return Ok(None);
+    }
+    let number = metadata.rdev();
+    let path = Path::new(DEVICE_LOCKS).join(format!("L_{}:{}", major(number), minor(number)));
+    lock_named(&path, access)
+}
+
+fn lock_named(path: &Path, access: Access) -> Result<Option<File>, LockError> {
+    if let Some(directory) = path.parent() {
+        // Where it is there already, or cannot be made, opening the file will tell.
+        let _ = fs::DirBuilder::new().mode(0o700).create(directory);
+    }
+    loop {
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false);
+        options.mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        let file = match options.open(path) {
+            Ok(file) => file,
+            Err(error) if cannot_have(&error) => return Ok(None),
+            Err(error) => return Err(LockError::Failed(error)),
+        };
+        lock_whole(&file, access)?;
+        // cryptsetup removes the file when it is done: a lock on a removed one locks nothing.
+        let locked = file.metadata().map_err(LockError::Failed)?;
+        match fs::symlink_metadata(path) {
+            Ok(named) if (named.dev(), named.ino()) == (locked.dev(), locked.ino()) => {
+                return Ok(Some(file));
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(LockError::Failed(error)),
+        }
+    }
+}
+
+fn cannot_have(error: &io::Error) -> bool {
+    use io::ErrorKind::{NotFound, PermissionDenied, ReadOnlyFilesystem};
+    matches!(
+        error.kind(),
+        PermissionDenied | NotFound | ReadOnlyFilesystem
+    )
+}
+
+fn busy(file: &File) -> LockError {
+    LockError::Busy(Busy {
+        holders: holders(file),
+    })
+}
+
+/// The processes that hold a lock on this file, as far as /proc shows them.
+fn holders(file: &File) -> Vec<Holder> {
+    let Ok(metadata) = file.metadata() else {
+        return Vec::new();
+    };
+    let identity = (metadata.dev(), metadata.ino());
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut holders: Vec<_> = processes
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
+        .filter(|(pid, process)| {
+            holds_lock(
+                process,
+                identity,
+                (*pid == std::process::id()).then_some(file),
+            )
+        })
+        .map(|(pid, process)| Holder {
+            pid,
+            command: command(&process),
+        })
+        .collect();
+    holders.sort_by_key(|holder| holder.pid);
+    holders
+}
+
+/// Whether one of the process's open files is the one with this identity, and locked. `asking` is our own file
+/// that did not get its lock: it does not count.
+fn holds_lock(process: &Path, identity: (u64, u64), asking: Option<&File>) -> bool {
+    let files = fs::read_dir(process.join("fd"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    files
+        .filter(|fd| asking.is_none_or(|file| !names(fd.path(), file)))
+        .filter(|fd| fs::metadata(fd.path()).is_ok_and(|file| (file.dev(), file.ino()) == identity))
+        .filter_map(|fd| fs::read_to_string(process.join("fdinfo").join(fd.file_name())).ok())
+        .any(|info| info.lines().any(|line| line.starts_with("lock:")))
+}
+
+fn names(fd: PathBuf, file: &File) -> bool {
+    use std::os::fd::AsRawFd;
+    fd.file_name()
+        .is_some_and(|name| *name == *file.as_raw_fd().to_string())
+}
+
+fn command(process: &Path) -> String {
+    let name = fs::read(process.join("comm")).unwrap_or_default();
+    let name: String = String::from_utf8_lossy(&name)
+        .trim_end()
+        .chars()
+        .map(shown)
+        .collect();
+    if name.is_empty() {
+        "unknown".into()
+    } else {
+        name
+    }
+}
+
+/// A process may call itself anything: nothing of that may steer a terminal.
+fn shown(c: char) -> char {
+    if c.is_control() { '?' } else { c }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(path: &Path) -> File {
+        File::options().read(true).write(true).open(path).unwrap()
+    }
+
+    fn busy_holders(result: Result<ImageLock, LockError>) -> Vec<Holder> {
+        match result {
+            Err(LockError::Busy(busy)) => busy.holders,
+            other => panic!("not busy: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn readers_share_and_a_writer_is_alone() {
+        let image = tempfile::NamedTempFile::new().unwrap();
+        let (first, second, third) = (open(image.path()), open(image.path()), open(image.path()));
+        let reader = ImageLock::take(&first, Access::Shared).unwrap();
+        let other_reader = ImageLock::take(&second, Access::Shared).unwrap();
+        let holders = busy_holders(ImageLock::take(&third, Access::Exclusive));
+        assert_eq!(
+            holders.iter().map(|holder| holder.pid).collect::<Vec<_>>(),
+            [std::process::id()]
+        );
+        drop((reader, other_reader, first, second, third));
+
+        let (writer, late) = (open(image.path()), open(image.path()));
+        let _writing = ImageLock::take(&writer, Access::Exclusive).unwrap();
+        busy_holders(ImageLock::take(&late, Access::Shared));
+        busy_holders(ImageLock::take(&late, Access::Exclusive));
+        drop(writer);
+        drop(late);
+        ImageLock::take(&open(image.path()), Access::Exclusive).unwrap();
+    }
+
+    #[test]
+    fn a_byte_that_qemu_would_lock_is_noticed() {
+        for (byte, reader, writer) in [
+            (USED, true, true),                                   // it reads
+            (USED + permission::WRITE, false, false),             // it writes
+            (REFUSED_TO_OTHERS + permission::WRITE, true, false), // it wants no writer
+            (
+                REFUSED_TO_OTHERS + permission::CONSISTENT_READ,
+                false,
+                false,
+            ), // it wants no reader
+        ] {
+            for (access, allowed) in [(Access::Shared, reader), (Access::Exclusive, writer)] {
+                let image = tempfile::NamedTempFile::new().unwrap();
+                let qemu = open(image.path());
+                assert!(ofd::share_byte(qemu.as_fd(), byte).unwrap());
+                let result = ImageLock::take(&open(image.path()), access);
+                assert_eq!(result.is_ok(), allowed, "byte {byte}, {access:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_lock_file_that_was_removed_is_made_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("locks/L_7:0");
+        let held = lock_named(&path, Access::Exclusive).unwrap().unwrap();
+        assert!(matches!(
+            lock_named(&path, Access::Shared),
+            Err(LockError::Busy(_))
+        ));
+        fs::remove_file(&path).unwrap();
+        lock_named(&path, Access::Shared).unwrap().unwrap();
+        drop(held);
+    }
+
+    #[test]
+    fn a_lock_file_out_of_reach_is_gone_without() {
+        assert!(
+            lock_named(Path::new("/proc/none/L_7:0"), Access::Shared)
+                .unwrap()
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn busy_says_who() {
+        let holder = |pid, command: &str| Holder {
+            pid,
+            command: command.into(),
+        };
+        let busy = Busy {
+            holders: vec![holder(12, "qemu-system-x86"), holder(13, "luksmith")],
+        };
+        assert_eq!(
+            busy.to_string(),
+            "in use by pid 12 (qemu-system-x86), pid 13 (luksmith)"
+        );
+        assert_eq!(
+            Busy { holders: vec![] }.to_string(),
+            "in use by another process"
+        );
+    }
+}
