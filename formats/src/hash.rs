@@ -1,0 +1,105 @@
+//! The hashes that LUKS headers may name.
+
+use alloc::string::String;
+use core::fmt;
+
+/// A hash function, for PBKDF2, the anti-forensic splitter, digests and header checksums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Hash {
+    /// SHA-1: the default of old LUKS1 volumes.
+    Sha1,
+    /// SHA-224.
+    Sha224,
+    /// SHA-256: the default.
+    Sha256,
+    /// SHA-384.
+    Sha384,
+    /// SHA-512.
+    Sha512,
+    /// RIPEMD-160.
+    Ripemd160,
+    /// Whirlpool (the final version, ISO/IEC 10118-3:2004).
+    Whirlpool,
+}
+
+/// A hash name that is not in the list.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "unknown hash {0:?}; known are sha1, sha224, sha256, sha384, sha512, ripemd160 and whirlpool"
+)]
+pub struct UnknownHash(pub String);
+
+impl Hash {
+    /// Every hash, weakest family first.
+    pub const ALL: [Self; 7] = [
+        Self::Sha1,
+        Self::Sha224,
+        Self::Sha256,
+        Self::Sha384,
+        Self::Sha512,
+        Self::Ripemd160,
+        Self::Whirlpool,
+    ];
+
+    /// Reads a name as headers spell it. Case does not matter: cryptsetup writes what the user typed.
+    pub fn parse(name: &str) -> Result<Self, UnknownHash> {
+        Self::ALL
+            .into_iter()
+            .find(|hash| hash.name().eq_ignore_ascii_case(name))
+            .ok_or_else(|| UnknownHash(name.chars().take(64).collect()))
+    }
+
+    /// The name as headers spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sha1 => "sha1",
+            Self::Sha224 => "sha224",
+            Self::Sha256 => "sha256",
+            Self::Sha384 => "sha384",
+            Self::Sha512 => "sha512",
+            Self::Ripemd160 => "ripemd160",
+            Self::Whirlpool => "whirlpool",
+        }
+    }
+
+    /// The length of its output in bytes.
+    pub fn size(self) -> usize {
+        match self {
+            Self::Sha1 | Self::Ripemd160 => 20,
+            Self::Sha224 => 28,
+            Self::Sha256 => 32,
+            Self::Sha384 => 48,
+            Self::Sha512 | Self::Whirlpool => 64,
+        }
+    }
+}
+
+impl fmt::Display for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl core::str::FromStr for Hash {
+    type Err = UnknownHash;
+
+    fn from_str(name: &str) -> Result<Self, UnknownHash> {
+        Self::parse(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_reads_back() {
+        for hash in Hash::ALL {
+            assert_eq!(Hash::parse(hash.name()), Ok(hash));
+            assert_eq!(Hash::parse(&hash.name().to_ascii_uppercase()), Ok(hash));
+        }
+        assert!(Hash::parse("md5").is_err());
+        assert!(Hash::parse("sha256 ").is_err());
+        assert!(Hash::parse("").is_err());
+    }
+}

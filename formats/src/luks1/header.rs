@@ -1,0 +1,255 @@
+//! The LUKS1 header:
+//!
+//!       0  magic, version 1          108  key length in bytes
+//!       8  cipher name    32         112  digest            20
+//!      40  cipher mode    32         132  digest salt       32
+//!      72  hash           32         164  digest iterations
+//!     104  payload offset            168  UUID              40
+//!                                    208  eight keyslots of 48 bytes
+//!
+//! It must never accept key material that overlaps the header, the payload or other key material, disabled
+//! keyslots included: they are written when they are filled.
+
+use alloc::format;
+use alloc::string::String;
+use core::ops::Range;
+
+use super::keyslot::{self, Keyslot};
+use super::{HEADER_SIZE, KEYSLOTS, SECTOR_SIZE};
+use crate::cipher::CipherSpec;
+use crate::codec::{Reader, Writer, check_text};
+use crate::error::FormatError;
+use crate::hash::Hash;
+use crate::limits::Limits;
+use crate::version::MAGIC;
+
+const CIPHER_NAME_AT: u64 = 8;
+const CIPHER_MODE_AT: u64 = 40;
+const HASH_AT: u64 = 72;
+const PAYLOAD_AT: u64 = 104;
+const KEY_BYTES_AT: u64 = 108;
+const DIGEST_ITERATIONS_AT: u64 = 164;
+const UUID_AT: u64 = 168;
+const KEYSLOTS_AT: u64 = 208;
+const NAME_LEN: usize = 32;
+const UUID_LEN: usize = 40;
+
+/// A LUKS1 header. Names are kept as they were read, so that a rewrite changes nothing that was not meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Cipher name, such as `aes`.
+    pub cipher_name: String,
+    /// Mode and IV generator, such as `xts-plain64`.
+    pub cipher_mode: String,
+    /// The hash of PBKDF2, the anti-forensic splitter and the digest.
+    pub hash_name: String,
+    /// Where the payload starts, in 512-byte sectors; 0 when the header is detached.
+    pub payload_offset: u32,
+    /// Length of the volume key in bytes.
+    pub key_bytes: u32,
+    /// PBKDF2 of the volume key.
+    pub digest: [u8; 20],
+    /// Salt of the digest.
+    pub digest_salt: [u8; 32],
+    /// Iterations of the digest.
+    pub digest_iterations: u32,
+    /// The UUID as text.
+    pub uuid: String,
+    /// The keyslots.
+    pub keyslots: [Keyslot; KEYSLOTS],
+}
+
+impl Header {
+    /// Reads and validates the header at the start of a device; more bytes than the header are ignored.
+    ///
+    /// A KDF cost is not judged here: see [`Limits::check_pbkdf2`].
+    pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Self, FormatError> {
+        let mut reader = Reader::new(bytes, 0);
+        if reader.array::<6>("magic")? != MAGIC {
+            return Err(FormatError::malformed("magic", 0, "not a LUKS header"));
+        }
+        match reader.u16("version")? {
+            1 => {}
+            2 => {
+                return Err(FormatError::unsupported(
+                    "version",
+                    6,
+                    "this is a LUKS2 header, not a LUKS1 one",
+                ));
+            }
+            other => {
+                let cause = format!("LUKS version {other} is not known");
+                return Err(FormatError::unsupported("version", 6, cause));
+            }
+        }
+        let mut header = Self {
+            cipher_name: reader.text(NAME_LEN, "cipher_name")?,
+            cipher_mode: reader.text(NAME_LEN, "cipher_mode")?,
+            hash_name: reader.text(NAME_LEN, "hash_name")?,
+            payload_offset: reader.u32("payload_offset")?,
+            key_bytes: reader.u32("key_bytes")?,
+            digest: reader.array("digest")?,
+            digest_salt: reader.array("digest_salt")?,
+            digest_iterations: reader.u32("digest_iterations")?,
+            uuid: reader.text(UUID_LEN, "uuid")?,
+            keyslots: Default::default(),
+        };
+        for (slot, keyslot) in header.keyslots.iter_mut().enumerate() {
+            *keyslot = Keyslot::read(&mut reader, slot)?;
+        }
+        header.validate()?;
+        header.check_limits(limits)?;
+        Ok(header)
+    }
+
+    /// The header as stored. Validate it first: names that do not fit are cut.
+    pub fn to_bytes(&self) -> [u8; HEADER_SIZE] {
+        let mut writer = Writer::default();
+        writer
+            .bytes(&MAGIC)
+            .u16(1)
+            .text(&self.cipher_name, NAME_LEN)
+            .text(&self.cipher_mode, NAME_LEN)
+            .text(&self.hash_name, NAME_LEN)
+            .u32(self.payload_offset)
+            .u32(self.key_bytes)
+            .bytes(&self.digest)
+            .bytes(&self.digest_salt)
+            .u32(self.digest_iterations)
+            .text(&self.uuid, UUID_LEN);
+        for keyslot in &self.keyslots {
+            keyslot.write(&mut writer);
+        }
+        let mut out = [0; HEADER_SIZE];
+        for (to, from) in out.iter_mut().zip(writer.finish()) {
+            *to = from;
+        }
+        out
+    }
+
+    /// The cipher of payload and key material. Cannot fail on a validated header.
+    pub fn cipher(&self) -> Result<CipherSpec, FormatError> {
+        CipherSpec::from_luks1(&self.cipher_name, &self.cipher_mode).map_err(|refusal| {
+            // The name is at fault when it is refused with a mode that is known to be good.
+            let (field, at) = match CipherSpec::from_luks1(&self.cipher_name, "cbc-plain") {
+                Ok(_) => ("cipher_mode", CIPHER_MODE_AT),
+                Err(_) => ("cipher_name", CIPHER_NAME_AT),
+            };
+            FormatError::unsupported(field, at, format!("{refusal}"))
+        })
+    }
+
+    /// The hash of PBKDF2, splitter and digest. Cannot fail on a validated header.
+    pub fn hash(&self) -> Result<Hash, FormatError> {
+        Hash::parse(&self.hash_name)
+            .map_err(|unknown| FormatError::unsupported("hash_name", HASH_AT, format!("{unknown}")))
+    }
+
+    /// Where the payload starts, in bytes; 0 when the header is detached.
+    pub fn data_offset(&self) -> u64 {
+        u64::from(self.payload_offset).saturating_mul(SECTOR_SIZE)
+    }
+
+    /// The key material of a slot in bytes, in whole 512-byte sectors. Empty when there is no such slot.
+    pub fn area(&self, slot: usize) -> Range<u64> {
+        let Some(keyslot) = self.keyslots.get(slot) else {
+            return 0..0;
+        };
+        let start = u64::from(keyslot.key_material_offset).saturating_mul(SECTOR_SIZE);
+        let length = u64::from(self.key_bytes).saturating_mul(u64::from(keyslot.stripes));
+        let sectors = length.div_ceil(SECTOR_SIZE);
+        start..start.saturating_add(sectors.saturating_mul(SECTOR_SIZE))
+    }
+
+    /// Every rule of the format; to be called before a header of our own making is written.
+    pub fn validate(&self) -> Result<(), FormatError> {
+        check_text(&self.cipher_name, NAME_LEN, "cipher_name", CIPHER_NAME_AT)?;
+        check_text(&self.cipher_mode, NAME_LEN, "cipher_mode", CIPHER_MODE_AT)?;
+        check_text(&self.hash_name, NAME_LEN, "hash_name", HASH_AT)?;
+        check_text(&self.uuid, UUID_LEN, "uuid", UUID_AT)?;
+        self.hash()?;
+        let key_bytes = usize::try_from(self.key_bytes).unwrap_or(usize::MAX);
+        self.cipher()?
+            .check_key_size(key_bytes)
+            .map_err(|refusal| {
+                FormatError::malformed("key_bytes", KEY_BYTES_AT, format!("{refusal}"))
+            })?;
+        if self.digest_iterations == 0 {
+            let cause = "the digest has no iterations";
+            return Err(FormatError::malformed(
+                "digest_iterations",
+                DIGEST_ITERATIONS_AT,
+                cause,
+            ));
+        }
+        if self.payload_offset != 0 && self.data_offset() < HEADER_SIZE as u64 {
+            let cause = "the payload overlaps the header";
+            return Err(FormatError::malformed("payload_offset", PAYLOAD_AT, cause));
+        }
+        for (slot, keyslot) in self.keyslots.iter().enumerate() {
+            keyslot.validate(slot, keyslot_at(slot))?;
+            self.validate_area(slot)?;
+        }
+        Ok(())
+    }
+
+    /// The key material of one slot against the header, the payload and the slots before it.
+    fn validate_area(&self, slot: usize) -> Result<(), FormatError> {
+        let refuse = |cause: String| {
+            let at = keyslot::key_material_at(keyslot_at(slot));
+            Err(FormatError::malformed(
+                keyslot::field(slot, "key_material_offset"),
+                at,
+                cause,
+            ))
+        };
+        let area = self.area(slot);
+        if area.start < HEADER_SIZE as u64 {
+            return refuse(format!(
+                "the key material at byte {} overlaps the header",
+                area.start
+            ));
+        }
+        if self.payload_offset != 0 && area.end > self.data_offset() {
+            let (end, payload) = (area.end, self.data_offset());
+            return refuse(format!(
+                "the key material ends at byte {end}, after the payload's start at byte {payload}"
+            ));
+        }
+        for other in 0..slot {
+            let before = self.area(other);
+            if area.start < before.end && before.start < area.end {
+                return refuse(format!(
+                    "the key material at byte {} overlaps that of keyslot {other}",
+                    area.start
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_limits(&self, limits: &Limits) -> Result<(), FormatError> {
+        for slot in 0..KEYSLOTS {
+            let end = self.area(slot).end;
+            if end > limits.keyslots_size {
+                let cause = format!(
+                    "the key material ends at byte {end}; the limit is {}",
+                    limits.keyslots_size
+                );
+                let at = keyslot::key_material_at(keyslot_at(slot));
+                return Err(FormatError::over_limit(
+                    keyslot::field(slot, "key_material_offset"),
+                    at,
+                    cause,
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn keyslot_at(slot: usize) -> u64 {
+    keyslot::SIZE
+        .saturating_mul(slot as u64)
+        .saturating_add(KEYSLOTS_AT)
+}

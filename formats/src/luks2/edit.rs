@@ -1,0 +1,243 @@
+//! Changes to metadata that are made together. A draft is the JSON alone; nothing is judged before it is done,
+//! so that objects that need each other (a keyslot and its digest) can be added in any order.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+
+use serde_json::{Map, Value, json};
+
+use super::digest::Digest;
+use super::keyslot::{Keyslot, Priority, put, within};
+use super::segment::Segment;
+use crate::error::FormatError;
+
+/// Metadata in the making; see [`Metadata::edit`](super::Metadata::edit). Each change keeps the members of an object
+/// that are not known, unless the object is replaced by one of another type.
+#[derive(Debug)]
+pub struct Draft {
+    value: Value,
+}
+
+impl Draft {
+    pub(super) fn new(value: Value) -> Self {
+        Self { value }
+    }
+
+    pub(super) fn finish(self) -> Value {
+        self.value
+    }
+
+    /// Adds or changes a keyslot. A keyslot of unknown type cannot be made.
+    pub fn set_keyslot(&mut self, id: u32, keyslot: &Keyslot) -> Result<(), FormatError> {
+        let kind = match keyslot {
+            Keyslot::Luks2(_) => "luks2",
+            Keyslot::Reencrypt(_) => "reencrypt",
+            Keyslot::Other(_) => {
+                return refuse(
+                    format!("keyslots.{id}.type"),
+                    "keyslots of this type cannot be written",
+                );
+            }
+        };
+        self.change("keyslots", id, kind, |object| keyslot.write(object))
+    }
+
+    /// Removes a keyslot, also from digests and tokens.
+    pub fn remove_keyslot(&mut self, id: u32) -> Result<(), FormatError> {
+        self.remove("keyslots", id)?;
+        let name = id.to_string();
+        for section in ["digests", "tokens"] {
+            for object in self
+                .section(section)?
+                .values_mut()
+                .filter_map(Value::as_object_mut)
+            {
+                refer(object, "keyslots", &name, false);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds or changes a segment.
+    pub fn set_segment(&mut self, id: u32, segment: &Segment) -> Result<(), FormatError> {
+        let kind = match segment {
+            Segment::Crypt(_) => "crypt",
+            Segment::Linear(_) => "linear",
+            Segment::Other(segment) => segment.kind.as_str(),
+        };
+        self.change("segments", id, kind, |object| segment.write(object))
+    }
+
+    /// Removes a segment, also from digests.
+    pub fn remove_segment(&mut self, id: u32) -> Result<(), FormatError> {
+        self.remove("segments", id)?;
+        let name = id.to_string();
+        for object in self
+            .section("digests")?
+            .values_mut()
+            .filter_map(Value::as_object_mut)
+        {
+            refer(object, "segments", &name, false);
+        }
+        Ok(())
+    }
+
+    /// Adds or changes a digest.
+    pub fn set_digest(&mut self, id: u32, digest: &Digest) -> Result<(), FormatError> {
+        self.change("digests", id, "pbkdf2", |object| digest.write(object))
+    }
+
+    /// Removes a digest.
+    pub fn remove_digest(&mut self, id: u32) -> Result<(), FormatError> {
+        self.remove("digests", id)
+    }
+
+    /// Moves a keyslot to a digest, or out of all.
+    pub fn assign_keyslot_to_digest(
+        &mut self,
+        keyslot: u32,
+        digest: Option<u32>,
+    ) -> Result<(), FormatError> {
+        let name = keyslot.to_string();
+        let wanted = digest.map(|digest| digest.to_string());
+        let digests = self.section("digests")?;
+        if let Some(wanted) = &wanted
+            && !digests.contains_key(wanted)
+        {
+            return refuse(format!("digests.{wanted}"), "there is no such digest");
+        }
+        for (id, object) in digests.iter_mut() {
+            if let Some(object) = object.as_object_mut() {
+                refer(object, "keyslots", &name, wanted.as_ref() == Some(id));
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds or replaces a token as a whole.
+    pub fn set_token(&mut self, id: u32, token: Value) -> Result<(), FormatError> {
+        put(self.section("tokens")?, &id.to_string(), token);
+        Ok(())
+    }
+
+    /// Removes a token.
+    pub fn remove_token(&mut self, id: u32) -> Result<(), FormatError> {
+        self.remove("tokens", id)
+    }
+
+    /// Says whether a token is for a keyslot.
+    pub fn assign_token(
+        &mut self,
+        id: u32,
+        keyslot: u32,
+        assigned: bool,
+    ) -> Result<(), FormatError> {
+        let token = self.object("tokens", id)?;
+        refer(token, "keyslots", &keyslot.to_string(), assigned);
+        Ok(())
+    }
+
+    /// Sets when a keyslot is tried.
+    pub fn set_priority(&mut self, keyslot: u32, priority: Priority) -> Result<(), FormatError> {
+        priority.write(self.object("keyslots", keyslot)?);
+        Ok(())
+    }
+
+    /// Sets the flags of the config.
+    pub fn set_flags(&mut self, flags: &[String]) -> Result<(), FormatError> {
+        set_list(self.section("config")?, "flags", flags);
+        Ok(())
+    }
+
+    /// Sets the mandatory requirements.
+    pub fn set_requirements(&mut self, requirements: &[String]) -> Result<(), FormatError> {
+        let config = self.section("config")?;
+        within(config, "requirements", |object| {
+            set_list(object, "mandatory", requirements)
+        });
+        let empty = config
+            .get("requirements")
+            .and_then(Value::as_object)
+            .is_some_and(Map::is_empty);
+        if empty {
+            config.shift_remove("requirements");
+        }
+        Ok(())
+    }
+
+    /// Sets the size of the keyslots area.
+    pub fn set_keyslots_size(&mut self, size: u64) -> Result<(), FormatError> {
+        put(
+            self.section("config")?,
+            "keyslots_size",
+            json!(size.to_string()),
+        );
+        Ok(())
+    }
+
+    fn section(&mut self, name: &str) -> Result<&mut Map<String, Value>, FormatError> {
+        self.value
+            .get_mut(name)
+            .and_then(Value::as_object_mut)
+            .ok_or_else(|| FormatError::malformed(name, 0, "is missing"))
+    }
+
+    fn object(&mut self, section: &str, id: u32) -> Result<&mut Map<String, Value>, FormatError> {
+        self.section(section)?
+            .get_mut(&id.to_string())
+            .and_then(Value::as_object_mut)
+            .ok_or_else(|| FormatError::malformed(format!("{section}.{id}"), 0, "there is none"))
+    }
+
+    /// Changes an object, or makes it. One of another type is replaced as a whole: its members mean nothing to
+    /// the new one.
+    fn change(
+        &mut self,
+        section: &str,
+        id: u32,
+        kind: &str,
+        write: impl FnOnce(&mut Map<String, Value>),
+    ) -> Result<(), FormatError> {
+        within(self.section(section)?, &id.to_string(), |object| {
+            if object.get("type").and_then(Value::as_str) != Some(kind) {
+                object.clear();
+            }
+            write(object);
+        });
+        Ok(())
+    }
+
+    fn remove(&mut self, section: &str, id: u32) -> Result<(), FormatError> {
+        match self.section(section)?.shift_remove(&id.to_string()) {
+            Some(_) => Ok(()),
+            None => refuse(format!("{section}.{id}"), "there is none"),
+        }
+    }
+}
+
+/// Puts a name into a list of references, or takes it out. A list that is not there or is none is left to the
+/// validation.
+fn refer(object: &mut Map<String, Value>, list: &str, name: &str, wanted: bool) {
+    let Some(names) = object.get_mut(list).and_then(Value::as_array_mut) else {
+        return;
+    };
+    let there = names.iter().any(|value| value.as_str() == Some(name));
+    match (there, wanted) {
+        (true, false) => names.retain(|value| value.as_str() != Some(name)),
+        (false, true) => names.push(json!(name)),
+        (true, true) | (false, false) => {}
+    }
+}
+
+/// Sets a list of strings; an empty one is stored by absence.
+fn set_list(object: &mut Map<String, Value>, key: &str, list: &[String]) {
+    if list.is_empty() {
+        object.shift_remove(key);
+    } else {
+        put(object, key, json!(list));
+    }
+}
+
+fn refuse(path: String, cause: &str) -> Result<(), FormatError> {
+    Err(FormatError::malformed(path, 0, cause))
+}

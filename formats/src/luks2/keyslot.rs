@@ -1,0 +1,311 @@
+//! Keyslots (section 3.2): where the encrypted volume key lies, and how a passphrase gets at it.
+//!
+//! A keyslot of an unknown type is kept and its area respected, as the specification demands; an unknown KDF,
+//! splitter or area inside a `luks2` keyslot is refused.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use core::ops::Range;
+
+use serde_json::{Map, Value, json};
+
+use super::kdf::Kdf;
+use super::node::{Node, excerpt};
+use super::reencrypt::ReencryptKeyslot;
+use super::{ALIGNMENT, STRIPES};
+use crate::cipher::CipherSpec;
+use crate::error::FormatError;
+use crate::hash::Hash;
+
+/// A keyslot of any type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Keyslot {
+    /// Holds a volume key under a passphrase.
+    Luks2(Luks2Keyslot),
+    /// Holds the state of a reencryption.
+    Reencrypt(ReencryptKeyslot),
+    /// Something newer; left alone.
+    Other(OtherKeyslot),
+}
+
+/// A keyslot of type `luks2`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Luks2Keyslot {
+    /// Length of the volume key in bytes.
+    pub key_size: u32,
+    /// When it is tried.
+    pub priority: Priority,
+    /// Where and how the key material is stored.
+    pub area: Area,
+    /// How the passphrase becomes the key of the area.
+    pub kdf: Kdf,
+    /// The anti-forensic splitter.
+    pub af: Af,
+}
+
+/// The area of a `luks2` keyslot (type `raw`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Area {
+    /// Its start in bytes.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub size: u64,
+    /// The cipher of the key material.
+    pub encryption: CipherSpec,
+    /// Length of the area's key in bytes.
+    pub key_size: u32,
+}
+
+/// The anti-forensic splitter (type `luks1`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Af {
+    /// Stripes: 4000.
+    pub stripes: u32,
+    /// The hash of the splitter; independent of the KDF's.
+    pub hash: Hash,
+}
+
+/// A keyslot whose type is not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherKeyslot {
+    /// Its type.
+    pub kind: String,
+    /// Its area in bytes.
+    pub area: Range<u64>,
+}
+
+/// When a keyslot is tried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Priority {
+    /// Only when named.
+    Ignore,
+    /// In its turn; stored by absence.
+    #[default]
+    Normal,
+    /// Before the others.
+    Prefer,
+}
+
+impl Keyslot {
+    /// The area in bytes.
+    pub fn area(&self) -> Range<u64> {
+        match self {
+            Self::Luks2(keyslot) => keyslot.area.range(),
+            Self::Reencrypt(keyslot) => keyslot.area.clone(),
+            Self::Other(keyslot) => keyslot.area.clone(),
+        }
+    }
+
+    /// The keyslot, when it is one that holds a volume key.
+    pub fn as_luks2(&self) -> Option<&Luks2Keyslot> {
+        match self {
+            Self::Luks2(keyslot) => Some(keyslot),
+            Self::Reencrypt(_) | Self::Other(_) => None,
+        }
+    }
+
+    pub(super) fn read(node: &Node<'_>) -> Result<Self, FormatError> {
+        let kind = node.member("type")?.string()?;
+        let key_size = node.member("key_size")?.positive()?;
+        let area_node = node.member("area")?;
+        let range = read_range(&area_node)?;
+        match kind {
+            "luks2" => {
+                let area = Area::read(&area_node, &range)?;
+                let af = Af::read(&node.member("af")?)?;
+                let needed = material_size(key_size).unwrap_or(u64::MAX);
+                if area.size < needed {
+                    let size = area_node.member("size")?;
+                    return Err(size.malformed(format!(
+                        "the area has {} bytes; a key of {key_size} bytes needs {needed}",
+                        area.size
+                    )));
+                }
+                Ok(Self::Luks2(Luks2Keyslot {
+                    key_size,
+                    priority: Priority::read(node)?,
+                    area,
+                    kdf: Kdf::read(&node.member("kdf")?)?,
+                    af,
+                }))
+            }
+            "reencrypt" => ReencryptKeyslot::read(node, &area_node, range).map(Self::Reencrypt),
+            other => {
+                area_node.member("type")?.string()?;
+                Ok(Self::Other(OtherKeyslot {
+                    kind: other.to_string(),
+                    area: range,
+                }))
+            }
+        }
+    }
+
+    /// Writes the members that are known over `object`; the others stay.
+    pub(super) fn write(&self, object: &mut Map<String, Value>) {
+        match self {
+            Self::Luks2(keyslot) => keyslot.write(object),
+            Self::Reencrypt(keyslot) => keyslot.write(object),
+            // Only what was read can be here: there is nothing that could be changed about it.
+            Self::Other(_) => {}
+        }
+    }
+}
+
+impl Luks2Keyslot {
+    /// The length of the area that a key of so many bytes gets: 4000 stripes, in whole 4096-byte blocks.
+    pub fn area_size(key_size: u32) -> u64 {
+        u64::from(key_size)
+            .saturating_mul(u64::from(STRIPES))
+            .next_multiple_of(ALIGNMENT)
+    }
+
+    fn write(&self, object: &mut Map<String, Value>) {
+        put(object, "type", json!("luks2"));
+        put(object, "key_size", json!(self.key_size));
+        within(object, "af", |af| {
+            put(af, "type", json!("luks1"));
+            put(af, "stripes", json!(self.af.stripes));
+            put_hash(af, "hash", self.af.hash);
+        });
+        within(object, "area", |area| {
+            put(area, "type", json!("raw"));
+            put(area, "offset", json!(self.area.offset.to_string()));
+            put(area, "size", json!(self.area.size.to_string()));
+            put_cipher(area, "encryption", self.area.encryption);
+            put(area, "key_size", json!(self.area.key_size));
+        });
+        put(object, "kdf", self.kdf.to_value());
+        self.priority.write(object);
+    }
+}
+
+impl Area {
+    /// The area in bytes.
+    pub fn range(&self) -> Range<u64> {
+        self.offset..self.offset.saturating_add(self.size)
+    }
+
+    fn read(node: &Node<'_>, range: &Range<u64>) -> Result<Self, FormatError> {
+        let kind = node.member("type")?;
+        if kind.string()? != "raw" {
+            return Err(kind.unsupported(format!(
+                "unknown area {}; known is raw",
+                excerpt(kind.string()?)
+            )));
+        }
+        let encryption = node.member("encryption")?.cipher()?;
+        let key_size = node.member("key_size")?;
+        let bytes = key_size.positive()?;
+        encryption
+            .check_key_size(usize::try_from(bytes).unwrap_or(usize::MAX))
+            .map_err(|refusal| key_size.malformed(refusal.to_string()))?;
+        let size = range.end.saturating_sub(range.start);
+        Ok(Self {
+            offset: range.start,
+            size,
+            encryption,
+            key_size: bytes,
+        })
+    }
+}
+
+impl Af {
+    fn read(node: &Node<'_>) -> Result<Self, FormatError> {
+        let kind = node.member("type")?;
+        if kind.string()? != "luks1" {
+            return Err(kind.unsupported(format!(
+                "unknown splitter {}; known is luks1",
+                excerpt(kind.string()?)
+            )));
+        }
+        let stripes = node.member("stripes")?;
+        if stripes.u32()? != STRIPES {
+            return Err(stripes.malformed(format!("is {}, not {STRIPES}", stripes.u32()?)));
+        }
+        Ok(Self {
+            stripes: STRIPES,
+            hash: node.member("hash")?.hash()?,
+        })
+    }
+}
+
+impl Priority {
+    fn read(keyslot: &Node<'_>) -> Result<Self, FormatError> {
+        let Some(node) = keyslot.optional("priority")? else {
+            return Ok(Self::Normal);
+        };
+        match node.u32()? {
+            0 => Ok(Self::Ignore),
+            1 => Ok(Self::Normal),
+            2 => Ok(Self::Prefer),
+            other => Err(node.malformed(format!("{other} is not a priority; 0, 1 and 2 are"))),
+        }
+    }
+
+    pub(super) fn write(self, keyslot: &mut Map<String, Value>) {
+        match self {
+            Self::Ignore => put(keyslot, "priority", json!(0)),
+            Self::Normal => {
+                keyslot.shift_remove("priority");
+            }
+            Self::Prefer => put(keyslot, "priority", json!(2)),
+        }
+    }
+}
+
+/// The length of the split key, in whole 512-byte sectors.
+fn material_size(key_size: u32) -> Option<u64> {
+    u64::from(key_size)
+        .checked_mul(u64::from(STRIPES))?
+        .checked_next_multiple_of(512)
+}
+
+/// An area's place; its bounds are judged with all the others.
+fn read_range(area: &Node<'_>) -> Result<Range<u64>, FormatError> {
+    let offset = area.member("offset")?;
+    let size = area.member("size")?;
+    let (start, length) = (offset.u64()?, size.u64()?);
+    if length == 0 {
+        return Err(size.malformed("the area is empty"));
+    }
+    match start.checked_add(length) {
+        Some(end) => Ok(start..end),
+        None => Err(size.malformed("offset and size together are over 64 bits")),
+    }
+}
+
+/// Sets a member in its place, or at the end when it is new.
+pub(super) fn put(object: &mut Map<String, Value>, key: &str, value: Value) {
+    object.insert(key.to_string(), value);
+}
+
+/// Sets a cipher, leaving the spelling alone when it means the same.
+pub(super) fn put_cipher(object: &mut Map<String, Value>, key: &str, cipher: CipherSpec) {
+    let old = object
+        .get(key)
+        .and_then(Value::as_str)
+        .map(CipherSpec::parse);
+    if old != Some(Ok(cipher)) {
+        put(object, key, json!(cipher.to_string()));
+    }
+}
+
+/// Sets a hash, leaving the spelling alone when it means the same.
+pub(super) fn put_hash(object: &mut Map<String, Value>, key: &str, hash: Hash) {
+    let old = object.get(key).and_then(Value::as_str).map(Hash::parse);
+    if old != Some(Ok(hash)) {
+        put(object, key, json!(hash.name()));
+    }
+}
+
+/// Changes the object under `key`, made when there is none.
+pub(super) fn within(
+    object: &mut Map<String, Value>,
+    key: &str,
+    change: impl FnOnce(&mut Map<String, Value>),
+) {
+    let old = object.get_mut(key).and_then(Value::as_object_mut);
+    let mut inner = old.map(core::mem::take).unwrap_or_default();
+    change(&mut inner);
+    put(object, key, Value::Object(inner));
+}

@@ -1,0 +1,216 @@
+//! A place in the metadata and the path to it: every read of a member goes through here, so that every
+//! refusal names the path.
+//!
+//! Numbers: 64-bit ones are strings of decimal digits, 32-bit ones are JSON integers. Nothing else is taken
+//! (no sign, no leading zero, no fraction, no exponent).
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value};
+
+use super::SALT_SIZE;
+use crate::cipher::CipherSpec;
+use crate::error::FormatError;
+use crate::hash::Hash;
+
+/// A value and the path to it. Errors carry the path; the offset is added by whoever has the text.
+pub(super) struct Node<'a> {
+    value: &'a Value,
+    path: String,
+}
+
+impl<'a> Node<'a> {
+    pub(super) fn root(value: &'a Value) -> Self {
+        Self {
+            value,
+            path: String::new(),
+        }
+    }
+
+    pub(super) fn malformed(&self, cause: impl Into<String>) -> FormatError {
+        FormatError::malformed(self.path.clone(), 0, cause)
+    }
+
+    pub(super) fn unsupported(&self, cause: impl Into<String>) -> FormatError {
+        FormatError::unsupported(self.path.clone(), 0, cause)
+    }
+
+    fn below(&self, key: &str, value: &'a Value) -> Self {
+        let path = if self.path.is_empty() {
+            key.to_string()
+        } else {
+            format!("{}.{key}", self.path)
+        };
+        Self { value, path }
+    }
+
+    pub(super) fn object(&self) -> Result<&'a Map<String, Value>, FormatError> {
+        self.value
+            .as_object()
+            .ok_or_else(|| self.malformed("is not an object"))
+    }
+
+    /// A member that must be there.
+    pub(super) fn member(&self, key: &str) -> Result<Self, FormatError> {
+        match self.object()?.get(key) {
+            Some(value) => Ok(self.below(key, value)),
+            None => {
+                let path = self.below(key, self.value).path;
+                Err(FormatError::malformed(path, 0, "is missing"))
+            }
+        }
+    }
+
+    /// A member that may be absent.
+    pub(super) fn optional(&self, key: &str) -> Result<Option<Self>, FormatError> {
+        Ok(self.object()?.get(key).map(|value| self.below(key, value)))
+    }
+
+    /// Refuses an object with another number of members.
+    pub(super) fn exactly(&self, count: usize) -> Result<(), FormatError> {
+        let found = self.object()?.len();
+        if found == count {
+            return Ok(());
+        }
+        Err(self.malformed(format!("has {found} members instead of {count}")))
+    }
+
+    /// The members of a section: objects under small decimal numbers below `most`.
+    pub(super) fn numbered(&self, most: u32) -> Result<Vec<(u32, Self)>, FormatError> {
+        let object = self.object()?;
+        if object.len() as u64 > u64::from(most) {
+            return Err(
+                self.malformed(format!("has {} objects; there can be {most}", object.len()))
+            );
+        }
+        let mut members = Vec::with_capacity(object.len());
+        for (key, value) in object {
+            let id = decimal(key)
+                .and_then(|id| u32::try_from(id).ok())
+                .filter(|id| *id < most);
+            let Some(id) = id else {
+                let name = excerpt(key);
+                return Err(self.malformed(format!(
+                    "{name} is not a number from 0 to {}",
+                    most.saturating_sub(1)
+                )));
+            };
+            let node = self.below(key, value);
+            node.object()?;
+            members.push((id, node));
+        }
+        Ok(members)
+    }
+
+    pub(super) fn elements(&self) -> Result<Vec<Self>, FormatError> {
+        let array = self
+            .value
+            .as_array()
+            .ok_or_else(|| self.malformed("is not an array"))?;
+        let below = |(index, value): (usize, &'a Value)| self.below(&index.to_string(), value);
+        Ok(array.iter().enumerate().map(below).collect())
+    }
+
+    pub(super) fn strings(&self) -> Result<Vec<String>, FormatError> {
+        self.elements()?
+            .iter()
+            .map(|element| element.string().map(String::from))
+            .collect()
+    }
+
+    /// An array of object numbers as strings, each once.
+    pub(super) fn references(&self) -> Result<Vec<u32>, FormatError> {
+        let mut ids = Vec::new();
+        for element in self.elements()? {
+            let text = element.string()?;
+            let id = decimal(text).and_then(|id| u32::try_from(id).ok());
+            let id =
+                id.ok_or_else(|| element.malformed(format!("{} is not a number", excerpt(text))))?;
+            if ids.contains(&id) {
+                return Err(element.malformed(format!("names {id} for the second time")));
+            }
+            ids.push(id);
+        }
+        Ok(ids)
+    }
+
+    pub(super) fn string(&self) -> Result<&'a str, FormatError> {
+        self.value
+            .as_str()
+            .ok_or_else(|| self.malformed("is not a string"))
+    }
+
+    pub(super) fn u32(&self) -> Result<u32, FormatError> {
+        self.value
+            .as_u64()
+            .and_then(|number| u32::try_from(number).ok())
+            .ok_or_else(|| self.malformed("is not an integer from 0 to 4294967295"))
+    }
+
+    pub(super) fn positive(&self) -> Result<u32, FormatError> {
+        match self.u32()? {
+            0 => Err(self.malformed("is 0")),
+            number => Ok(number),
+        }
+    }
+
+    pub(super) fn u64(&self) -> Result<u64, FormatError> {
+        let text = self.string()?;
+        decimal(text).ok_or_else(|| {
+            self.malformed(format!(
+                "{} is not a decimal number of at most 64 bits",
+                excerpt(text)
+            ))
+        })
+    }
+
+    pub(super) fn hash(&self) -> Result<Hash, FormatError> {
+        Hash::parse(self.string()?).map_err(|unknown| self.unsupported(unknown.to_string()))
+    }
+
+    pub(super) fn cipher(&self) -> Result<CipherSpec, FormatError> {
+        CipherSpec::parse(self.string()?).map_err(|refusal| self.unsupported(refusal.to_string()))
+    }
+
+    pub(super) fn base64(&self) -> Result<Vec<u8>, FormatError> {
+        STANDARD
+            .decode(self.string()?)
+            .map_err(|_| self.malformed("is not base64"))
+    }
+
+    pub(super) fn salt(&self) -> Result<Vec<u8>, FormatError> {
+        let salt = self.base64()?;
+        if salt.len() == SALT_SIZE {
+            return Ok(salt);
+        }
+        Err(self.malformed(format!(
+            "the salt has {} bytes instead of {SALT_SIZE}",
+            salt.len()
+        )))
+    }
+}
+
+/// A canonical decimal number.
+pub(super) fn decimal(text: &str) -> Option<u64> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let canonical = text == "0" || !text.starts_with('0');
+    if digits && canonical {
+        text.parse().ok()
+    } else {
+        None
+    }
+}
+
+/// Text of the header, quoted and cut for a message.
+pub(super) fn excerpt(text: &str) -> String {
+    let short: String = text.chars().take(40).collect();
+    format!("{short:?}")
+}
+
+pub(super) fn encode(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}

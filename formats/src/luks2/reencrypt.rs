@@ -1,0 +1,217 @@
+//! The keyslot of type `reencrypt` (section 3.2.4): the state of a reencryption that is under way.
+//!
+//! It is parsed so that such a header can be shown and its area respected. Nothing here recovers anything:
+//! whoever does verifies the reencryption digest first (CVE-2021-4122).
+
+use alloc::format;
+use core::ops::Range;
+
+use alloc::string::String;
+use serde_json::{Map, Value, json};
+
+use super::keyslot::put;
+use super::node::{Node, excerpt};
+use crate::error::FormatError;
+use crate::hash::Hash;
+
+/// The state of a reencryption.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReencryptKeyslot {
+    /// What is being done.
+    pub mode: ReencryptMode,
+    /// From which end.
+    pub direction: Direction,
+    /// Where its resilience data lies, in bytes.
+    pub area: Range<u64>,
+    /// How an interruption is survived.
+    pub resilience: Resilience,
+}
+
+/// What a reencryption does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReencryptMode {
+    /// Changes the key or the cipher.
+    Reencrypt,
+    /// Turns plaintext into ciphertext.
+    Encrypt,
+    /// Turns ciphertext into plaintext.
+    Decrypt,
+}
+
+/// From which end of the data a reencryption works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the start.
+    Forward,
+    /// From the end.
+    Backward,
+}
+
+/// How a reencryption survives an interruption (the type of the area).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resilience {
+    /// Not at all.
+    None,
+    /// The hot zone is written to the area first.
+    Journal,
+    /// The area holds checksums of the sectors of the hot zone.
+    Checksum {
+        /// The hash.
+        hash: Hash,
+        /// The sectors that are hashed, in bytes.
+        sector_size: u32,
+    },
+    /// The data moves, so that old and new do not overlap.
+    Datashift {
+        /// By how many bytes.
+        shift: u64,
+    },
+    /// The data moves by less than the hot zone, with a journal.
+    DatashiftJournal {
+        /// By how many bytes.
+        shift: u64,
+    },
+    /// The data moves by less than the hot zone, with checksums.
+    DatashiftChecksum {
+        /// The hash.
+        hash: Hash,
+        /// The sectors that are hashed, in bytes.
+        sector_size: u32,
+        /// By how many bytes.
+        shift: u64,
+    },
+}
+
+impl ReencryptKeyslot {
+    pub(super) fn read(
+        node: &Node<'_>,
+        area: &Node<'_>,
+        range: Range<u64>,
+    ) -> Result<Self, FormatError> {
+        let mode = node.member("mode")?;
+        let direction = node.member("direction")?;
+        Ok(Self {
+            mode: match mode.string()? {
+                "reencrypt" => ReencryptMode::Reencrypt,
+                "encrypt" => ReencryptMode::Encrypt,
+                "decrypt" => ReencryptMode::Decrypt,
+                other => return Err(mode.malformed(format!("unknown mode {}", excerpt(other)))),
+            },
+            direction: match direction.string()? {
+                "forward" => Direction::Forward,
+                "backward" => Direction::Backward,
+                other => {
+                    return Err(
+                        direction.malformed(format!("unknown direction {}", excerpt(other)))
+                    );
+                }
+            },
+            area: range,
+            resilience: Resilience::read(area)?,
+        })
+    }
+
+    pub(super) fn write(&self, object: &mut Map<String, Value>) {
+        let mode = match self.mode {
+            ReencryptMode::Reencrypt => "reencrypt",
+            ReencryptMode::Encrypt => "encrypt",
+            ReencryptMode::Decrypt => "decrypt",
+        };
+        let direction = match self.direction {
+            Direction::Forward => "forward",
+            Direction::Backward => "backward",
+        };
+        put(object, "type", json!("reencrypt"));
+        put(object, "key_size", json!(1));
+        put(object, "mode", json!(mode));
+        put(object, "direction", json!(direction));
+        let size = self.area.end.saturating_sub(self.area.start);
+        super::keyslot::within(object, "area", |area| {
+            put(area, "offset", json!(format!("{}", self.area.start)));
+            put(area, "size", json!(format!("{size}")));
+            self.resilience.write(area);
+        });
+    }
+}
+
+impl Resilience {
+    /// The name as headers spell it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Journal => "journal",
+            Self::Checksum { .. } => "checksum",
+            Self::Datashift { .. } => "datashift",
+            Self::DatashiftJournal { .. } => "datashift-journal",
+            Self::DatashiftChecksum { .. } => "datashift-checksum",
+        }
+    }
+
+    fn read(area: &Node<'_>) -> Result<Self, FormatError> {
+        let kind = area.member("type")?;
+        match kind.string()? {
+            "none" => Ok(Self::None),
+            "journal" => Ok(Self::Journal),
+            "checksum" => Ok(Self::Checksum {
+                hash: area.member("hash")?.hash()?,
+                sector_size: read_sector_size(area)?,
+            }),
+            "datashift" => Ok(Self::Datashift {
+                shift: read_shift(area)?,
+            }),
+            "datashift-journal" => Ok(Self::DatashiftJournal {
+                shift: read_shift(area)?,
+            }),
+            "datashift-checksum" => Ok(Self::DatashiftChecksum {
+                hash: area.member("hash")?.hash()?,
+                sector_size: read_sector_size(area)?,
+                shift: read_shift(area)?,
+            }),
+            other => Err(kind.unsupported(format!("unknown resilience {}", excerpt(other)))),
+        }
+    }
+
+    fn write(&self, area: &mut Map<String, Value>) {
+        put(area, "type", json!(self.name()));
+        let checksum = match self {
+            Self::Checksum { hash, sector_size }
+            | Self::DatashiftChecksum {
+                hash, sector_size, ..
+            } => Some((hash, sector_size)),
+            Self::None | Self::Journal | Self::Datashift { .. } | Self::DatashiftJournal { .. } => {
+                None
+            }
+        };
+        if let Some((hash, sector_size)) = checksum {
+            put(area, "hash", json!(hash.name()));
+            put(area, "sector_size", json!(sector_size));
+        }
+        let shift = match self {
+            Self::Datashift { shift }
+            | Self::DatashiftJournal { shift }
+            | Self::DatashiftChecksum { shift, .. } => Some(shift),
+            Self::None | Self::Journal | Self::Checksum { .. } => None,
+        };
+        if let Some(shift) = shift {
+            put(area, "shift_size", json!(format!("{shift}")));
+        }
+    }
+}
+
+fn read_sector_size(area: &Node<'_>) -> Result<u32, FormatError> {
+    let node = area.member("sector_size")?;
+    let size = node.u32()?;
+    if size < 512 || !size.is_power_of_two() {
+        return Err(node.malformed(format!("{size} is not a power of two from 512")));
+    }
+    Ok(size)
+}
+
+fn read_shift(area: &Node<'_>) -> Result<u64, FormatError> {
+    let node = area.member("shift_size")?;
+    let shift = node.u64()?;
+    if shift == 0 || !shift.is_multiple_of(512) {
+        return Err(node.malformed(format!("{shift} is not a positive multiple of 512")));
+    }
+    Ok(shift)
+}

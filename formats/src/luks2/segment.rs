@@ -1,0 +1,229 @@
+//! Segments (section 3.3): where the data lies, and how it is encrypted.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use serde_json::{Map, Value, json};
+
+use super::keyslot::{put, put_cipher};
+use super::node::Node;
+use crate::cipher::CipherSpec;
+use crate::error::FormatError;
+
+/// A part of the device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Segment {
+    /// Encrypted.
+    Crypt(CryptSegment),
+    /// Not encrypted (during encryption and decryption).
+    Linear(LinearSegment),
+    /// Of a type that is not known, such as `hw-opal`: it can be shown, not opened.
+    Other(OtherSegment),
+}
+
+/// A segment of type `crypt`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CryptSegment {
+    /// Its start in bytes; 0 with a detached header.
+    pub offset: u64,
+    /// Its length.
+    pub size: SegmentSize,
+    /// Added to the IV of every sector, in 512-byte units.
+    pub iv_tweak: u64,
+    /// The cipher.
+    pub encryption: CipherSpec,
+    /// The unit of encryption: 512, 1024, 2048 or 4096 bytes.
+    pub sector_size: u32,
+    /// Its flags, known or not.
+    pub flags: Vec<String>,
+}
+
+/// A segment of type `linear`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinearSegment {
+    /// Its start in bytes.
+    pub offset: u64,
+    /// Its length.
+    pub size: SegmentSize,
+    /// Its flags, known or not.
+    pub flags: Vec<String>,
+}
+
+/// A segment whose type is not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherSegment {
+    /// Its type.
+    pub kind: String,
+    /// Its start in bytes.
+    pub offset: u64,
+    /// Its length.
+    pub size: SegmentSize,
+    /// Its flags, known or not.
+    pub flags: Vec<String>,
+}
+
+/// How long a segment is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SegmentSize {
+    /// To the end of the device.
+    Dynamic,
+    /// So many bytes.
+    Fixed(u64),
+}
+
+impl Segment {
+    /// Its start in bytes.
+    pub fn offset(&self) -> u64 {
+        match self {
+            Self::Crypt(segment) => segment.offset,
+            Self::Linear(segment) => segment.offset,
+            Self::Other(segment) => segment.offset,
+        }
+    }
+
+    /// Its length.
+    pub fn size(&self) -> SegmentSize {
+        match self {
+            Self::Crypt(segment) => segment.size,
+            Self::Linear(segment) => segment.size,
+            Self::Other(segment) => segment.size,
+        }
+    }
+
+    /// Its flags.
+    pub fn flags(&self) -> &[String] {
+        match self {
+            Self::Crypt(segment) => &segment.flags,
+            Self::Linear(segment) => &segment.flags,
+            Self::Other(segment) => &segment.flags,
+        }
+    }
+
+    /// Whether it only records what a reencryption started from or leads to, and maps no data.
+    pub fn is_backup(&self) -> bool {
+        self.flags().iter().any(|flag| flag.starts_with("backup-"))
+    }
+
+    /// The segment, when it is encrypted.
+    pub fn as_crypt(&self) -> Option<&CryptSegment> {
+        match self {
+            Self::Crypt(segment) => Some(segment),
+            Self::Linear(_) | Self::Other(_) => None,
+        }
+    }
+
+    pub(super) fn read(node: &Node<'_>) -> Result<Self, FormatError> {
+        let kind = node.member("type")?.string()?;
+        let offset = read_offset(node)?;
+        let size = SegmentSize::read(node)?;
+        let flags = match node.optional("flags")? {
+            Some(flags) => flags.strings()?,
+            None => Vec::new(),
+        };
+        match kind {
+            "crypt" => Self::read_crypt(node, offset, size, flags),
+            "linear" => Ok(Self::Linear(LinearSegment {
+                offset,
+                size,
+                flags,
+            })),
+            other => Ok(Self::Other(OtherSegment {
+                kind: other.to_string(),
+                offset,
+                size,
+                flags,
+            })),
+        }
+    }
+
+    fn read_crypt(
+        node: &Node<'_>,
+        offset: u64,
+        size: SegmentSize,
+        flags: Vec<String>,
+    ) -> Result<Self, FormatError> {
+        if let Some(integrity) = node.optional("integrity")? {
+            return Err(
+                integrity.unsupported("authenticated encryption (dm-integrity) is not supported")
+            );
+        }
+        let sector_size = node.member("sector_size")?;
+        let bytes = sector_size.u32()?;
+        if !matches!(bytes, 512 | 1024 | 2048 | 4096) {
+            return Err(sector_size.malformed(format!(
+                "{bytes} is not a sector size; 512, 1024, 2048 and 4096 are"
+            )));
+        }
+        if let SegmentSize::Fixed(length) = size
+            && !length.is_multiple_of(u64::from(bytes))
+        {
+            return Err(node.member("size")?.malformed(format!(
+                "{length} is not a multiple of the sector size {bytes}"
+            )));
+        }
+        Ok(Self::Crypt(CryptSegment {
+            offset,
+            size,
+            iv_tweak: node.member("iv_tweak")?.u64()?,
+            encryption: node.member("encryption")?.cipher()?,
+            sector_size: bytes,
+            flags,
+        }))
+    }
+
+    /// Writes the members that are known over `object`; the others stay.
+    pub(super) fn write(&self, object: &mut Map<String, Value>) {
+        let kind = match self {
+            Self::Crypt(_) => "crypt",
+            Self::Linear(_) => "linear",
+            Self::Other(segment) => segment.kind.as_str(),
+        };
+        put(object, "type", json!(kind));
+        put(object, "offset", json!(self.offset().to_string()));
+        put(object, "size", self.size().to_value());
+        if let Self::Crypt(segment) = self {
+            put(object, "iv_tweak", json!(segment.iv_tweak.to_string()));
+            put_cipher(object, "encryption", segment.encryption);
+            put(object, "sector_size", json!(segment.sector_size));
+        }
+        if self.flags().is_empty() {
+            object.shift_remove("flags");
+        } else {
+            put(object, "flags", json!(self.flags()));
+        }
+    }
+}
+
+impl SegmentSize {
+    fn read(segment: &Node<'_>) -> Result<Self, FormatError> {
+        let node = segment.member("size")?;
+        if node.string()? == "dynamic" {
+            return Ok(Self::Dynamic);
+        }
+        match node.u64()? {
+            0 => Err(node.malformed("the segment is empty")),
+            size if !size.is_multiple_of(512) => {
+                Err(node.malformed(format!("{size} is not a multiple of 512")))
+            }
+            size => Ok(Self::Fixed(size)),
+        }
+    }
+
+    fn to_value(self) -> Value {
+        match self {
+            Self::Dynamic => json!("dynamic"),
+            Self::Fixed(size) => json!(size.to_string()),
+        }
+    }
+}
+
+fn read_offset(segment: &Node<'_>) -> Result<u64, FormatError> {
+    let node = segment.member("offset")?;
+    match node.u64()? {
+        offset if !offset.is_multiple_of(512) => {
+            Err(node.malformed(format!("{offset} is not a multiple of 512")))
+        }
+        offset => Ok(offset),
+    }
+}

@@ -1,0 +1,259 @@
+//! The JSON area (section 3 of the specification): text from its first byte, which is `{`, a NUL, and NULs to the
+//! end.
+//!
+//! The size of the area bounds the text, but not what it becomes in memory: a megabyte of `0,0,0` would be a
+//! hundred times as much. So the values are counted before anything is parsed.
+
+use alloc::format;
+use alloc::string::String;
+
+use serde_json::Value;
+
+use crate::error::FormatError;
+
+/// The most values (members and elements of all depths) that metadata may have. cryptsetup's largest have some
+/// thousands.
+const MAX_VALUES: usize = 65_536;
+
+/// The text in a JSON area, and the value that it is.
+pub(super) fn parse(area: &[u8], area_offset: u64) -> Result<(&[u8], Value), FormatError> {
+    let at = |position: usize| area_offset.saturating_add(position as u64);
+    if area.first() != Some(&b'{') {
+        return Err(FormatError::malformed(
+            "json",
+            area_offset,
+            "the first byte is not {",
+        ));
+    }
+    let Some(end) = area.iter().position(|&byte| byte == 0) else {
+        return Err(FormatError::malformed(
+            "json",
+            area_offset,
+            "the text is not ended by a NUL",
+        ));
+    };
+    let (text, rest) = area.split_at_checked(end).unwrap_or((area, &[]));
+    if let Some(stray) = rest.iter().position(|&byte| byte != 0) {
+        let stray = end.saturating_add(stray);
+        return Err(FormatError::malformed(
+            "json",
+            at(stray),
+            "a byte after the NUL that ends the text is not NUL",
+        ));
+    }
+    let value = parse_text(text, area_offset)?;
+    Ok((text, value))
+}
+
+/// The value that a text is; whether it is an object is found by reading its sections.
+pub(super) fn parse_text(text: &[u8], area_offset: u64) -> Result<Value, FormatError> {
+    if count_values(text) > MAX_VALUES {
+        let cause = format!("the text has more than {MAX_VALUES} values");
+        return Err(FormatError::over_limit("json", area_offset, cause));
+    }
+    serde_json::from_slice(text).map_err(|error| {
+        let lines_before = error.line().saturating_sub(1);
+        let line: usize = text
+            .split(|&byte| byte == b'\n')
+            .take(lines_before)
+            .map(|line| line.len().saturating_add(1))
+            .sum();
+        let position = line.saturating_add(error.column().saturating_sub(1));
+        let offset = area_offset.saturating_add(position as u64);
+        FormatError::malformed("json", offset, describe(&error))
+    })
+}
+
+/// The text of a value, when it fits an area of so many bytes together with its NUL.
+pub(super) fn fitting(value: &Value, json_size: u64) -> Result<String, FormatError> {
+    let text = format!("{value}");
+    let length = text.len() as u64;
+    if length >= json_size {
+        let cause = format!(
+            "the text has {length} bytes; the area holds {}",
+            json_size.saturating_sub(1)
+        );
+        return Err(FormatError::over_limit("json", 0, cause));
+    }
+    Ok(text)
+}
+
+/// Where the member with this path is in a text that was parsed, or the innermost part of the path that is
+/// there. Member names with dots are not found, which costs a message its precision and nothing else.
+pub(super) fn locate(text: &[u8], path: &str) -> u64 {
+    let mut at = 0;
+    for key in path.split('.') {
+        match (Scanner { text, at }).child(key) {
+            Some(position) => at = position,
+            None => break,
+        }
+    }
+    at as u64
+}
+
+/// The values in a text, by what separates them; strings are skipped. Text that is not JSON gives some number.
+fn count_values(text: &[u8]) -> usize {
+    let (mut count, mut quoted, mut escaped) = (1_usize, false, false);
+    for &byte in text {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b',' | b'{' | b'[' if !quoted => count = count.saturating_add(1),
+            _ => {}
+        }
+    }
+    count
+}
+
+/// serde_json's words without the position, which the error has as an offset.
+fn describe(error: &serde_json::Error) -> String {
+    let words = format!("{error}");
+    let end = words.rfind(" at line ").unwrap_or(words.len());
+    format!("is not JSON: {}", words.get(..end).unwrap_or_default())
+}
+
+/// Walks over a text that is known to be JSON.
+struct Scanner<'a> {
+    text: &'a [u8],
+    at: usize,
+}
+
+impl Scanner<'_> {
+    /// Where the member or element under `key` starts, in the value at this place. Of members with the same
+    /// name the last counts, as it does for the parser.
+    fn child(&mut self, key: &str) -> Option<usize> {
+        let object = self.peek()? == b'{';
+        if !object && self.peek()? != b'[' {
+            return None;
+        }
+        self.step();
+        let mut found = None;
+        let mut index = 0_usize;
+        loop {
+            if matches!(self.peek()?, b'}' | b']') {
+                return found;
+            }
+            let here = if object {
+                let start = self.at.checked_add(1)?;
+                self.skip_string();
+                let name = self.text.get(start..self.at.checked_sub(1)?)?;
+                self.peek()?;
+                self.step();
+                name == key.as_bytes()
+            } else {
+                key.parse() == Ok(index)
+            };
+            self.peek()?;
+            if here {
+                found = Some(self.at);
+            }
+            self.skip_value();
+            index = index.checked_add(1)?;
+            if self.peek()? == b',' {
+                self.step();
+            }
+        }
+    }
+
+    /// The next byte that is not white space.
+    fn peek(&mut self) -> Option<u8> {
+        while self.text.get(self.at)?.is_ascii_whitespace() {
+            self.step();
+        }
+        self.text.get(self.at).copied()
+    }
+
+    fn step(&mut self) {
+        self.at = self.at.saturating_add(1);
+    }
+
+    fn skip_string(&mut self) {
+        self.step();
+        while let Some(byte) = self.text.get(self.at) {
+            self.step();
+            match byte {
+                b'\\' => self.step(),
+                b'"' => return,
+                _ => {}
+            }
+        }
+    }
+
+    fn skip_value(&mut self) {
+        let mut depth = 0_usize;
+        while let Some(byte) = self.text.get(self.at) {
+            match byte {
+                b'"' => {
+                    self.skip_string();
+                    if depth == 0 {
+                        return;
+                    }
+                    continue;
+                }
+                b'{' | b'[' => depth = depth.saturating_add(1),
+                b'}' | b']' if depth == 0 => return,
+                b'}' | b']' => {
+                    depth = depth.saturating_sub(1);
+                    if depth == 0 {
+                        self.step();
+                        return;
+                    }
+                }
+                b',' if depth == 0 => return,
+                _ => {}
+            }
+            self.step();
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_are_located() {
+        let text = br#"{"a": {"b":[1, "x,]}\"" , {"c":"d"}],"b2":7}, "e":{}, "f" : null, "a2":[[0],[1,2]]}"#;
+        let tail = |path: &str| std_str(&text[usize::try_from(locate(text, path)).unwrap()..]);
+        assert!(tail("a").starts_with("{\"b\""));
+        assert!(tail("a.b").starts_with("[1, "));
+        assert!(tail("a.b.0").starts_with("1, "));
+        assert!(tail("a.b.1").starts_with("\"x,]"));
+        assert!(tail("a.b.2.c").starts_with("\"d\"}"));
+        assert!(tail("a.b2").starts_with("7}"));
+        assert!(tail("e").starts_with("{}, \"f\""));
+        assert!(tail("e.missing").starts_with("{}, \"f\""));
+        assert!(tail("f").starts_with("null"));
+        assert!(tail("a2.1.1").starts_with("2]"));
+        assert_eq!(locate(text, "missing"), 0);
+    }
+
+    #[test]
+    fn the_last_of_equal_members_is_located() {
+        let text = br#"{"a":1,"a":2}"#;
+        assert_eq!(locate(text, "a"), 11);
+    }
+
+    #[test]
+    fn values_are_counted_outside_of_strings() {
+        assert_eq!(count_values(b"{}"), 2);
+        assert_eq!(count_values(br#"{"a":[1,2,3],"b":",,,\"[,"}"#), 6);
+    }
+
+    #[test]
+    fn a_syntax_error_is_placed() {
+        let error = parse(b"{\"a\":1,\n  x}\0\0", 4096).unwrap_err();
+        assert_eq!(error.offset, 4096 + 10);
+        assert!(!error.cause.contains("line"), "{error}");
+    }
+
+    fn std_str(bytes: &[u8]) -> &str {
+        core::str::from_utf8(bytes).unwrap()
+    }
+}

@@ -1,0 +1,36 @@
+//! Which LUKS a device says that it holds, by the eight bytes that both versions begin with.
+
+use crate::codec::Reader;
+use crate::error::FormatError;
+
+/// The magic of a LUKS1 header and of a primary LUKS2 header.
+pub const MAGIC: [u8; 6] = *b"LUKS\xba\xbe";
+
+/// The two on-disk formats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Version {
+    /// LUKS1.
+    Luks1,
+    /// LUKS2.
+    Luks2,
+}
+
+impl Version {
+    /// Reads magic and version from the start of a device. A LUKS2 device with a destroyed primary header
+    /// is malformed here; whoever repairs looks for the secondary one by itself.
+    pub fn detect(start: &[u8]) -> Result<Self, FormatError> {
+        let mut reader = Reader::new(start, 0);
+        if reader.array::<6>("magic")? != MAGIC {
+            return Err(FormatError::malformed("magic", 0, "not a LUKS header"));
+        }
+        match reader.u16("version")? {
+            1 => Ok(Self::Luks1),
+            2 => Ok(Self::Luks2),
+            other => Err(FormatError::unsupported(
+                "version",
+                6,
+                alloc::format!("LUKS version {other} is not known; known are 1 and 2"),
+            )),
+        }
+    }
+}
