@@ -2,6 +2,7 @@
 
 pub mod backend;
 mod interrupt;
+pub mod kdf;
 pub mod secret;
 pub mod sectors;
 pub mod sys;

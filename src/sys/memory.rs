@@ -71,6 +71,13 @@ impl Mapping {
         unsafe { slice::from_raw_parts_mut(self.address.as_ptr(), self.len) }
     }
 
+    /// The mapping as argon2's blocks of 1 KiB.
+    pub(crate) fn as_mut_blocks(&mut self) -> &mut [argon2::Block] {
+        let blocks = self.len / argon2::Block::SIZE;
+        // SAFETY: as in `as_mut_slice`; a block is 1 KiB of plain integers, and a page is aligned for it.
+        unsafe { slice::from_raw_parts_mut(self.address.as_ptr().cast(), blocks) }
+    }
+
     /// The first byte, page-aligned.
     pub(crate) fn address(&self) -> NonNull<u8> {
         self.address

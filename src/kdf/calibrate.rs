@@ -1,0 +1,362 @@
+//! How much work a new keyslot should cost on this machine: benchmarks, and the search for parameters that take a
+//! given time, as cryptsetup chooses them (memory first, then passes).
+
+use std::time::{Duration, Instant};
+
+use luksmith_formats::Hash;
+use luksmith_formats::luks2::{Argon2Variant, Kdf};
+
+use super::{Argon2Cost, KdfError, argon2, pbkdf2};
+use crate::Interrupt;
+
+/// The time that unlocking a keyslot takes by default.
+pub const DEFAULT_TIME: Duration = Duration::from_millis(2000);
+/// The most memory that argon2 gets by default: 1 GiB.
+pub const DEFAULT_MAX_MEMORY_KIB: u32 = 1 << 20;
+/// The most lanes that argon2 gets by default.
+pub const DEFAULT_MAX_LANES: u32 = 4;
+
+/// The time for the digest of a volume key.
+const DIGEST_TIME: Duration = Duration::from_millis(125);
+/// The least iterations of PBKDF2, whatever the time.
+const MIN_ITERATIONS: u32 = 1000;
+/// The least passes of argon2, whatever the time.
+const MIN_PASSES: u32 = 4;
+/// Memory of the first argon2 measurement: 64 MiB.
+const START_MEMORY_KIB: u32 = 64 << 10;
+/// The least memory of argon2 where even the start is too slow.
+const MIN_MEMORY_KIB: u32 = 32;
+/// Measurements of argon2 before the best that was seen is taken: a busy machine may never be within the bounds.
+const MAX_MEASUREMENTS: u32 = 8;
+/// Shorter runs of PBKDF2 say too little.
+const MIN_MEASURED: Duration = Duration::from_millis(250);
+
+const PASSPHRASE: &[u8] = b"benchmark";
+const SALT: &[u8; 32] = b"0123456789abcdef0123456789abcdef";
+
+/// The function that is calibrated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KdfKind {
+    /// PBKDF2 with this hash.
+    Pbkdf2(Hash),
+    /// argon2i.
+    Argon2i,
+    /// argon2id.
+    Argon2id,
+}
+
+/// What is wanted of a keyslot's KDF.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The function.
+    pub kind: KdfKind,
+    /// How long unlocking should take.
+    pub time: Duration,
+    /// The most memory for argon2, in KiB; half of the machine's is a limit too.
+    pub max_memory_kib: u32,
+    /// The most lanes for argon2; the number of processors is a limit too.
+    pub max_lanes: u32,
+    /// Length of the derived key in bytes.
+    pub out_len: usize,
+}
+
+impl Target {
+    /// The defaults: 2 seconds, 1 GiB, 4 lanes.
+    #[must_use]
+    pub fn new(kind: KdfKind, out_len: usize) -> Self {
+        Self {
+            kind,
+            time: DEFAULT_TIME,
+            max_memory_kib: DEFAULT_MAX_MEMORY_KIB,
+            max_lanes: DEFAULT_MAX_LANES,
+            out_len,
+        }
+    }
+}
+
+/// The parameters of a KDF but for its salt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cost {
+    /// PBKDF2.
+    Pbkdf2 {
+        /// The hash of its HMAC.
+        hash: Hash,
+        /// Iterations.
+        iterations: u32,
+    },
+    /// argon2i or argon2id.
+    Argon2(Argon2Cost),
+}
+
+impl Cost {
+    /// The whole KDF, as a keyslot has it.
+    #[must_use]
+    pub fn with_salt(self, salt: Vec<u8>) -> Kdf {
+        match self {
+            Self::Pbkdf2 { hash, iterations } => Kdf::Pbkdf2 {
+                hash,
+                iterations,
+                salt,
+            },
+            Self::Argon2(cost) => Kdf::Argon2 {
+                variant: cost.variant,
+                passes: cost.passes,
+                memory_kib: cost.memory_kib,
+                lanes: cost.lanes,
+                salt,
+            },
+        }
+    }
+}
+
+/// Finds the parameters that take `target.time` here, measuring for a small multiple of that time.
+///
+/// # Errors
+/// [`KdfError`] of the derivations that are measured; [`KdfError::Interrupted`] soon after the interrupt.
+pub fn calibrate(target: &Target, interrupt: &Interrupt) -> Result<Cost, KdfError> {
+    let variant = match target.kind {
+        KdfKind::Pbkdf2(hash) => {
+            let rate = pbkdf2_rate(hash, target.out_len, interrupt)?;
+            let iterations = iterations_for(rate, target.time);
+            return Ok(Cost::Pbkdf2 { hash, iterations });
+        }
+        KdfKind::Argon2i => Argon2Variant::I,
+        KdfKind::Argon2id => Argon2Variant::Id,
+    };
+    let lanes = target.max_lanes.min(processors()).max(1);
+    let bounds = Bounds {
+        min_memory_kib: MIN_MEMORY_KIB.max(8 * lanes),
+        max_memory_kib: target.max_memory_kib.min(half_of_memory_kib()),
+    };
+    let start = Argon2Cost {
+        variant,
+        passes: MIN_PASSES,
+        memory_kib: bounds.clamp(START_MEMORY_KIB),
+        lanes,
+    };
+    let cost = search(start, &bounds, target.time, |cost| {
+        argon2_time(cost, target.out_len, interrupt)
+    })?;
+    Ok(Cost::Argon2(cost))
+}
+
+/// The iterations for the digest of a volume key: 125 ms, at least 1000.
+///
+/// # Errors
+/// As for [`calibrate`].
+pub fn digest_iterations(hash: Hash, interrupt: &Interrupt) -> Result<u32, KdfError> {
+    let rate = pbkdf2_rate(hash, hash.size(), interrupt)?;
+    Ok(iterations_for(rate, DIGEST_TIME))
+}
+
+/// PBKDF2 iterations a second for a key of `out_len` bytes, measured for at least a quarter of a second.
+///
+/// # Errors
+/// [`KdfError::Interrupted`].
+pub fn pbkdf2_rate(hash: Hash, out_len: usize, interrupt: &Interrupt) -> Result<u32, KdfError> {
+    let mut out = vec![0; out_len];
+    let mut iterations = 4 * MIN_ITERATIONS;
+    loop {
+        let started = Instant::now();
+        pbkdf2(hash, PASSPHRASE, SALT, iterations, &mut out, interrupt)?;
+        let took = started.elapsed();
+        if took >= MIN_MEASURED || iterations > u32::MAX / 2 {
+            let rate = u128::from(iterations) * 1_000_000_000 / took.as_nanos().max(1);
+            return Ok(u32::try_from(rate).unwrap_or(u32::MAX).max(1));
+        }
+        iterations *= 2;
+    }
+}
+
+/// The time that one argon2 derivation takes.
+///
+/// # Errors
+/// [`KdfError`] of the derivation.
+pub fn argon2_time(
+    cost: Argon2Cost,
+    out_len: usize,
+    interrupt: &Interrupt,
+) -> Result<Duration, KdfError> {
+    let started = Instant::now();
+    argon2(cost, PASSPHRASE, SALT, out_len, interrupt)?;
+    Ok(started.elapsed())
+}
+
+fn iterations_for(rate: u32, time: Duration) -> u32 {
+    let iterations = u128::from(rate) * time.as_nanos() / 1_000_000_000;
+    u32::try_from(iterations)
+        .unwrap_or(u32::MAX)
+        .max(MIN_ITERATIONS)
+}
+
+struct Bounds {
+    min_memory_kib: u32,
+    max_memory_kib: u32,
+}
+
+impl Bounds {
+    fn clamp(&self, kib: u32) -> u32 {
+        // Not `u32::clamp`, which panics when the bounds cross (a cap below what the lanes need).
+        kib.min(self.max_memory_kib).max(self.min_memory_kib)
+    }
+}
+
+/// Scales the work by the time that the last one took, until a measurement is within 95 to 110 % of the time.
+fn search(
+    mut cost: Argon2Cost,
+    bounds: &Bounds,
+    time: Duration,
+    mut measure: impl FnMut(Argon2Cost) -> Result<Duration, KdfError>,
+) -> Result<Argon2Cost, KdfError> {
+    let target = time.as_secs_f64();
+    let mut best = (f64::INFINITY, cost);
+    for _ in 0..MAX_MEASUREMENTS {
+        let took = measure(cost)?.as_secs_f64().max(1e-6);
+        let off = (took / target).ln().abs();
+        if off < best.0 {
+            best = (off, cost);
+        }
+        if (0.95..=1.10).contains(&(took / target)) {
+            break;
+        }
+        let next = scaled(cost, target / took, bounds);
+        if next == cost {
+            break;
+        }
+        cost = next;
+    }
+    Ok(best.1)
+}
+
+/// The cost with `factor` times the work: in memory as far as it goes, the rest in passes.
+fn scaled(cost: Argon2Cost, factor: f64, bounds: &Bounds) -> Argon2Cost {
+    let work = f64::from(cost.memory_kib) * f64::from(cost.passes) * factor;
+    let memory_kib = bounds.clamp(whole(work / f64::from(MIN_PASSES)));
+    let passes = whole(work / f64::from(memory_kib)).max(MIN_PASSES);
+    Argon2Cost {
+        memory_kib,
+        passes,
+        ..cost
+    }
+}
+
+/// The nearest whole number; casts of floats saturate.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn whole(value: f64) -> u32 {
+    value.round() as u32
+}
+
+fn processors() -> u32 {
+    std::thread::available_parallelism()
+        .ok()
+        .and_then(|n| u32::try_from(n.get()).ok())
+        .unwrap_or(1)
+}
+
+fn half_of_memory_kib() -> u32 {
+    let system = rustix::system::sysinfo();
+    let bytes = u128::from(system.totalram) * u128::from(system.mem_unit);
+    u32::try_from(bytes / 2 / 1024).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Argon2Cost = Argon2Cost {
+        variant: Argon2Variant::Id,
+        passes: 4,
+        memory_kib: START_MEMORY_KIB,
+        lanes: 2,
+    };
+    const BOUNDS: Bounds = Bounds {
+        min_memory_kib: 32,
+        max_memory_kib: 1 << 20,
+    };
+
+    /// A machine on which a pass over a KiB takes `nanos`.
+    fn machine(nanos: u64) -> impl FnMut(Argon2Cost) -> Result<Duration, KdfError> {
+        move |cost| {
+            let work = u64::from(cost.memory_kib) * u64::from(cost.passes);
+            Ok(Duration::from_nanos(work * nanos))
+        }
+    }
+
+    #[test]
+    fn memory_is_raised_before_passes() {
+        let cost = search(START, &BOUNDS, DEFAULT_TIME, machine(1000)).unwrap();
+        assert_eq!(cost.passes, 4);
+        assert!((450_000..550_000).contains(&cost.memory_kib), "{cost:?}");
+    }
+
+    #[test]
+    fn passes_are_raised_when_the_memory_is_at_its_cap() {
+        let cost = search(START, &BOUNDS, DEFAULT_TIME, machine(100)).unwrap();
+        assert_eq!(cost.memory_kib, 1 << 20);
+        assert!((18..=21).contains(&cost.passes), "{cost:?}");
+    }
+
+    #[test]
+    fn a_slow_machine_gets_less_memory_and_still_four_passes() {
+        let cost = search(START, &BOUNDS, DEFAULT_TIME, machine(100_000)).unwrap();
+        assert_eq!(cost.passes, 4);
+        assert!((4_500..5_500).contains(&cost.memory_kib), "{cost:?}");
+    }
+
+    #[test]
+    fn a_machine_that_is_never_steady_ends_too() {
+        let mut calls = 0;
+        search(START, &BOUNDS, DEFAULT_TIME, |_| {
+            calls += 1;
+            Ok(Duration::from_millis(if calls % 2 == 0 {
+                100
+            } else {
+                9000
+            }))
+        })
+        .unwrap();
+        assert!(calls <= MAX_MEASUREMENTS);
+    }
+
+    #[test]
+    fn a_cap_below_what_the_lanes_need_is_no_panic() {
+        let bounds = Bounds {
+            min_memory_kib: 64,
+            max_memory_kib: 1,
+        };
+        assert_eq!(bounds.clamp(5), 64);
+    }
+
+    #[test]
+    fn iterations_have_a_floor_and_a_ceiling() {
+        assert_eq!(iterations_for(1_000_000, Duration::from_secs(2)), 2_000_000);
+        assert_eq!(iterations_for(10, Duration::from_millis(1)), 1000);
+        assert_eq!(iterations_for(u32::MAX, Duration::from_secs(9)), u32::MAX);
+    }
+
+    #[test]
+    fn the_real_machine_is_measured() {
+        let target = Target {
+            time: Duration::from_millis(40),
+            max_memory_kib: 4096,
+            ..Target::new(KdfKind::Argon2id, 64)
+        };
+        let Cost::Argon2(cost) = calibrate(&target, &Interrupt::new()).unwrap() else {
+            panic!("another function");
+        };
+        assert!(cost.passes >= 4 && cost.memory_kib <= 4096 && cost.lanes <= 4);
+        let kind = KdfKind::Pbkdf2(Hash::Sha256);
+        let cost = calibrate(&Target::new(kind, 32), &Interrupt::new()).unwrap();
+        assert!(matches!(cost, Cost::Pbkdf2 { iterations, .. } if iterations > 1000));
+    }
+
+    #[test]
+    fn stops_when_asked() {
+        let interrupt = Interrupt::new();
+        interrupt.trigger();
+        for kind in [KdfKind::Argon2id, KdfKind::Pbkdf2(Hash::Sha256)] {
+            let result = calibrate(&Target::new(kind, 32), &interrupt);
+            assert!(matches!(result, Err(KdfError::Interrupted)));
+        }
+    }
+}
