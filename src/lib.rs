@@ -8,3 +8,5 @@ pub mod sectors;
 pub mod sys;
 
 pub use interrupt::Interrupt;
+
+pub mod xts;

@@ -1,0 +1,250 @@
+//! AES in XTS mode (IEEE Std 1619-2007) over runs of sectors, in place: the hot path of every volume.
+//!
+//! A [`Kernel`] is one way to compute it; all of them give the same bytes. The fastest of this machine is taken
+//! unless `LUKSMITH_XTS` names another. A sector here is any whole number of 16-byte blocks: ciphertext
+//! stealing, which disks do not need, is refused.
+//!
+//! Nothing of luksmith is used here, and nothing here does I/O.
+
+mod portable;
+mod tweak;
+
+use std::fmt;
+use std::str::FromStr;
+
+pub use tweak::{TweakForm, Tweaks};
+
+/// The bytes of a cipher block.
+pub const BLOCK: usize = 16;
+
+/// The environment variable that names the kernel to use.
+pub const KERNEL_VARIABLE: &str = "LUKSMITH_XTS";
+
+/// One implementation of AES-XTS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kernel {
+    /// The `aes` crate, which picks AES-NI, VAES or ARMv8 instructions by itself, or constant-time code without.
+    Portable,
+}
+
+impl Kernel {
+    const ALL: [Self; 1] = [Self::Portable];
+
+    /// Those that run on this machine, the fastest first.
+    pub fn available() -> Vec<Self> {
+        let runs = |kernel: &Self| kernel.is_available();
+        Self::ALL.into_iter().filter(runs).collect()
+    }
+
+    /// The fastest of this machine, or the one that `LUKSMITH_XTS` names.
+    ///
+    /// # Errors
+    /// [`KernelError`] where the variable names none, or one that this machine cannot run.
+    pub fn best() -> Result<Self, KernelError> {
+        match std::env::var_os(KERNEL_VARIABLE) {
+            None => Ok(Self::fastest()),
+            Some(name) => Self::chosen(&name.to_string_lossy()),
+        }
+    }
+
+    /// Its name in the environment variable.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+        }
+    }
+
+    fn chosen(name: &str) -> Result<Self, KernelError> {
+        let kernel: Self = name.parse()?;
+        if !kernel.is_available() {
+            return Err(KernelError::NotAvailable(kernel));
+        }
+        Ok(kernel)
+    }
+
+    fn fastest() -> Self {
+        let mut kernels = Self::ALL.into_iter();
+        kernels
+            .find(|kernel| kernel.is_available())
+            .unwrap_or(Self::Portable)
+    }
+
+    fn is_available(self) -> bool {
+        match self {
+            Self::Portable => true,
+        }
+    }
+}
+
+impl fmt::Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Kernel {
+    type Err = KernelError;
+
+    fn from_str(name: &str) -> Result<Self, KernelError> {
+        let known = Self::ALL.into_iter().find(|kernel| kernel.name() == name);
+        known.ok_or_else(|| KernelError::Unknown(name.into()))
+    }
+}
+
+/// Why a kernel that was asked for is not used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KernelError {
+    /// No kernel has this name.
+    #[error("unknown xts kernel {0:?}")]
+    Unknown(String),
+    /// This machine lacks its instructions.
+    #[error("xts kernel {0} needs instructions that this machine lacks")]
+    NotAvailable(Kernel),
+}
+
+/// Why a request was refused; nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum XtsError {
+    /// AES-XTS has keys of 32 bytes (AES-128) and 64 bytes (AES-256).
+    #[error("an aes-xts key has 32 or 64 bytes, not {0}")]
+    KeySize(usize),
+    /// A sector is a whole number of blocks, at least one: there is no ciphertext stealing.
+    #[error("a sector of {0} bytes is not a whole number of 16-byte blocks")]
+    SectorSize(usize),
+    /// The data is a whole number of sectors.
+    #[error("{len} bytes are not whole sectors of {sector_size}")]
+    Length {
+        /// The length of the data, in bytes.
+        len: usize,
+        /// The size of a sector, in bytes.
+        sector_size: usize,
+    },
+}
+
+/// AES-XTS with a key. The key schedule lies on the heap, so that a move leaves no copy, and is wiped when this
+/// is dropped. Expanding the key works on the stack: who made this scrubs it.
+pub struct Xts {
+    keyed: Keyed,
+}
+
+enum Keyed {
+    Portable(portable::Xts),
+}
+
+impl Xts {
+    /// Expands `key`, the data key followed by the tweak key.
+    ///
+    /// # Errors
+    /// [`XtsError::KeySize`].
+    pub fn new(kernel: Kernel, key: &[u8]) -> Result<Self, XtsError> {
+        let keyed = match kernel {
+            Kernel::Portable => Keyed::Portable(portable::Xts::new(key)?),
+        };
+        Ok(Self { keyed })
+    }
+
+    /// Encrypts the sectors in `data`, the first with the first of `tweaks`.
+    ///
+    /// # Errors
+    /// [`XtsError::SectorSize`] and [`XtsError::Length`].
+    pub fn encrypt(
+        &self,
+        tweaks: Tweaks,
+        sector_size: usize,
+        data: &mut [u8],
+    ) -> Result<(), XtsError> {
+        check(sector_size, data.len())?;
+        match &self.keyed {
+            Keyed::Portable(xts) => xts.encrypt(tweaks, sector_size, data),
+        }
+        Ok(())
+    }
+
+    /// Decrypts the sectors in `data`, the first with the first of `tweaks`.
+    ///
+    /// # Errors
+    /// [`XtsError::SectorSize`] and [`XtsError::Length`].
+    pub fn decrypt(
+        &self,
+        tweaks: Tweaks,
+        sector_size: usize,
+        data: &mut [u8],
+    ) -> Result<(), XtsError> {
+        check(sector_size, data.len())?;
+        match &self.keyed {
+            Keyed::Portable(xts) => xts.decrypt(tweaks, sector_size, data),
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Xts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Xts { .. }")
+    }
+}
+
+fn check(sector_size: usize, len: usize) -> Result<(), XtsError> {
+    if sector_size == 0 || !sector_size.is_multiple_of(BLOCK) {
+        return Err(XtsError::SectorSize(sector_size));
+    }
+    if !len.is_multiple_of(sector_size) {
+        return Err(XtsError::Length { len, sector_size });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_have_names() {
+        for kernel in Kernel::ALL {
+            assert_eq!(kernel.name().parse(), Ok(kernel));
+        }
+        assert_eq!(Kernel::chosen("portable"), Ok(Kernel::Portable));
+        assert_eq!(
+            Kernel::chosen("sse"),
+            Err(KernelError::Unknown("sse".into()))
+        );
+        assert!(Kernel::available().contains(&Kernel::Portable));
+    }
+
+    #[test]
+    fn what_is_not_whole_is_refused_untouched() {
+        for kernel in Kernel::available() {
+            for len in [0, 16, 31, 48, 63, 65, 128] {
+                assert_eq!(
+                    Xts::new(kernel, &vec![0; len]).unwrap_err(),
+                    XtsError::KeySize(len)
+                );
+            }
+            let xts = Xts::new(kernel, &[1; 32]).unwrap();
+            let tweaks = Tweaks::new(0, 1, TweakForm::Plain64);
+            for (sector_size, len, error) in [
+                (0, 0, XtsError::SectorSize(0)),
+                (15, 15, XtsError::SectorSize(15)),
+                (17, 17, XtsError::SectorSize(17)),
+                (513, 513, XtsError::SectorSize(513)),
+                (
+                    512,
+                    528,
+                    XtsError::Length {
+                        len: 528,
+                        sector_size: 512,
+                    },
+                ),
+            ] {
+                let mut data = vec![9; len];
+                assert_eq!(xts.encrypt(tweaks, sector_size, &mut data), Err(error));
+                assert_eq!(xts.decrypt(tweaks, sector_size, &mut data), Err(error));
+                assert_eq!(data, vec![9; len]);
+            }
+            assert_eq!(xts.encrypt(tweaks, 512, &mut []), Ok(()));
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! The kernel for every machine: the `aes` crate, fed so that its widest instructions are always full.
+//!
+//! The crate hands out its backend inside a closure that is compiled for the instructions at hand, with the
+//! number of blocks that they take at once. One pass over the data: for each such batch the tweaks are
+//! computed, mixed in, the blocks encrypted and the tweaks mixed in again, all while they are in the first
+//! cache. Batches reach over sector boundaries, and the first tweaks of many sectors are encrypted together.
+
+use aes::{Aes128, Aes128Enc, Aes256, Aes256Enc, Block};
+use cipher::array::Array;
+use cipher::consts::U16;
+use cipher::{
+    BlockCipherDecBackend, BlockCipherDecClosure, BlockCipherDecrypt, BlockCipherEncBackend,
+    BlockCipherEncClosure, BlockCipherEncrypt, BlockSizeUser, KeyInit, ParBlocks,
+};
+
+use super::{BLOCK, Tweaks, XtsError};
+
+/// The key schedules, by key size.
+pub(super) enum Xts {
+    Aes128(Box<Keys<Aes128, Aes128Enc>>),
+    Aes256(Box<Keys<Aes256, Aes256Enc>>),
+}
+
+impl Xts {
+    pub(super) fn new(key: &[u8]) -> Result<Self, XtsError> {
+        match key.len() {
+            32 => Ok(Self::Aes128(Keys::new(key)?)),
+            64 => Ok(Self::Aes256(Keys::new(key)?)),
+            len => Err(XtsError::KeySize(len)),
+        }
+    }
+
+    pub(super) fn encrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
+        match self {
+            Self::Aes128(keys) => keys.encrypt(tweaks, sector_size, data),
+            Self::Aes256(keys) => keys.encrypt(tweaks, sector_size, data),
+        }
+    }
+
+    pub(super) fn decrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
+        match self {
+            Self::Aes128(keys) => keys.decrypt(tweaks, sector_size, data),
+            Self::Aes256(keys) => keys.decrypt(tweaks, sector_size, data),
+        }
+    }
+}
+
+pub(super) struct Keys<D, T> {
+    data: D,
+    tweak: T,
+}
+
+/// How many sectors have their first tweaks encrypted together: what the widest instructions take at once.
+const SECTORS: usize = 64;
+
+impl<D, T> Keys<D, T>
+where
+    D: KeyInit + BlockCipherEncrypt + BlockCipherDecrypt + BlockSizeUser<BlockSize = U16>,
+    T: KeyInit + BlockCipherEncrypt + BlockSizeUser<BlockSize = U16>,
+{
+    fn new(key: &[u8]) -> Result<Box<Self>, XtsError> {
+        let (data, tweak) = key.split_at(key.len() / 2);
+        let wrong = |_| XtsError::KeySize(key.len());
+        Ok(Box::new(Self {
+            data: D::new_from_slice(data).map_err(wrong)?,
+            tweak: T::new_from_slice(tweak).map_err(wrong)?,
+        }))
+    }
+
+    fn encrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
+        self.each_run(tweaks, sector_size, data, |run| {
+            self.data.encrypt_with_backend(run)
+        });
+    }
+
+    fn decrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
+        self.each_run(tweaks, sector_size, data, |run| {
+            self.data.decrypt_with_backend(run)
+        });
+    }
+
+    fn each_run(
+        &self,
+        mut tweaks: Tweaks,
+        sector_size: usize,
+        data: &mut [u8],
+        mut process: impl FnMut(Run<'_>),
+    ) {
+        for data in data.chunks_mut(sector_size.saturating_mul(SECTORS)) {
+            let mut firsts = [Block::default(); SECTORS];
+            let firsts = &mut firsts[..data.len() / sector_size];
+            for first in firsts.iter_mut() {
+                *first = Array(tweaks.next_tweak());
+            }
+            self.tweak.encrypt_blocks(firsts);
+            let (blocks, _) = Array::slice_as_chunks_mut(data);
+            process(Run {
+                blocks,
+                tweaks: Powers::new(firsts, sector_size / BLOCK),
+            });
+        }
+    }
+}
+
+/// A run of sectors with their tweaks, to go through whatever instructions there are.
+struct Run<'a> {
+    blocks: &'a mut [Block],
+    tweaks: Powers<'a>,
+}
+
+impl BlockSizeUser for Run<'_> {
+    type BlockSize = U16;
+}
+
+impl BlockCipherEncClosure for Run<'_> {
+    #[inline(always)]
+    fn call<B: BlockCipherEncBackend<BlockSize = U16>>(mut self, backend: &B) {
+        let (batches, tail) = ParBlocks::<B>::slice_as_chunks_mut(self.blocks);
+        for batch in batches {
+            let mut tweaks = ParBlocks::<B>::default();
+            self.tweaks.fill(&mut tweaks);
+            mix(batch, &tweaks);
+            backend.encrypt_par_blocks_inplace(batch);
+            mix(batch, &tweaks);
+        }
+        let mut tweaks = ParBlocks::<B>::default();
+        let tweaks = &mut tweaks[..tail.len()];
+        self.tweaks.fill(tweaks);
+        mix(tail, tweaks);
+        backend.encrypt_tail_blocks_inplace(tail);
+        mix(tail, tweaks);
+    }
+}
+
+impl BlockCipherDecClosure for Run<'_> {
+    #[inline(always)]
+    fn call<B: BlockCipherDecBackend<BlockSize = U16>>(mut self, backend: &B) {
+        let (batches, tail) = ParBlocks::<B>::slice_as_chunks_mut(self.blocks);
+        for batch in batches {
+            let mut tweaks = ParBlocks::<B>::default();
+            self.tweaks.fill(&mut tweaks);
+            mix(batch, &tweaks);
+            backend.decrypt_par_blocks_inplace(batch);
+            mix(batch, &tweaks);
+        }
+        let mut tweaks = ParBlocks::<B>::default();
+        let tweaks = &mut tweaks[..tail.len()];
+        self.tweaks.fill(tweaks);
+        mix(tail, tweaks);
+        backend.decrypt_tail_blocks_inplace(tail);
+        mix(tail, tweaks);
+    }
+}
+
+#[inline(always)]
+fn mix(blocks: &mut [Block], tweaks: &[Block]) {
+    for (block, tweak) in blocks.iter_mut().zip(tweaks) {
+        let mixed = u128::from_ne_bytes(block.0) ^ u128::from_ne_bytes(tweak.0);
+        block.0 = mixed.to_ne_bytes();
+    }
+}
+
+/// The tweaks of block after block: in each sector its first one, then each the last one times x.
+struct Powers<'a> {
+    firsts: std::slice::Iter<'a, Block>,
+    next: u128,
+    left: usize,
+    blocks_in_sector: usize,
+}
+
+impl<'a> Powers<'a> {
+    fn new(firsts: &'a [Block], blocks_in_sector: usize) -> Self {
+        Self {
+            firsts: firsts.iter(),
+            next: 0,
+            left: 0,
+            blocks_in_sector,
+        }
+    }
+
+    #[inline(always)]
+    fn fill(&mut self, mut tweaks: &mut [Block]) {
+        while !tweaks.is_empty() {
+            if self.left == 0 {
+                let Some(first) = self.firsts.next() else {
+                    return;
+                };
+                self.next = u128::from_le_bytes(first.0);
+                self.left = self.blocks_in_sector;
+            }
+            let (now, later) = tweaks.split_at_mut(self.left.min(tweaks.len()));
+            self.left -= now.len();
+            self.next = fill_powers(self.next, now);
+            tweaks = later;
+        }
+    }
+}
+
+const LANES: usize = 8;
+
+/// Fills `tweaks` with `next`, `next` x, `next` x² and so on, and returns the one after the last. Eight
+/// neighbours are kept side by side and go eight steps at once, so that none waits for the one before.
+#[inline(always)]
+fn fill_powers(mut next: u128, tweaks: &mut [Block]) -> u128 {
+    let (groups, tail) = tweaks.as_chunks_mut::<LANES>();
+    if !groups.is_empty() {
+        let mut lanes = [0; LANES];
+        for lane in &mut lanes {
+            *lane = next;
+            next = times_x(next);
+        }
+        let mut low = lanes.map(|lane| (lane & u128::from(u64::MAX)) as u64);
+        let mut high = lanes.map(|lane| (lane >> 64) as u64);
+        for group in groups {
+            for lane in 0..LANES {
+                let tweak = u128::from(low[lane]) | u128::from(high[lane]) << 64;
+                group[lane].0 = tweak.to_le_bytes();
+            }
+            for lane in 0..LANES {
+                (low[lane], high[lane]) = times_x8(low[lane], high[lane]);
+            }
+        }
+        next = u128::from(low[0]) | u128::from(high[0]) << 64;
+    }
+    for tweak in tail {
+        tweak.0 = next.to_le_bytes();
+        next = times_x(next);
+    }
+    next
+}
+
+/// Times x in GF(2^128), modulo x^128 + x^7 + x^2 + x + 1.
+#[inline(always)]
+fn times_x(tweak: u128) -> u128 {
+    let overflow = (tweak.cast_signed() >> 127).cast_unsigned();
+    (tweak << 1) ^ (overflow & 0x87)
+}
+
+/// Times x^8, in halves.
+#[inline(always)]
+fn times_x8(low: u64, high: u64) -> (u64, u64) {
+    let overflow = high >> 56;
+    let reduced = overflow ^ (overflow << 1) ^ (overflow << 2) ^ (overflow << 7);
+    ((low << 8) ^ reduced, (high << 8) | (low >> 56))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eight_steps_are_eight_times_one_step() {
+        let mut number = 0x0123_4567_89ab_cdef_8421_8421_8421_8421_u128;
+        for _ in 0..1000 {
+            let halves = (number as u64, (number >> 64) as u64);
+            let (low, high) = times_x8(halves.0, halves.1);
+            let eight = (0..8).fold(number, |number, _| times_x(number));
+            assert_eq!(u128::from(low) | u128::from(high) << 64, eight);
+            number = number.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+        }
+    }
+
+    #[test]
+    fn powers_are_the_same_in_pieces_of_any_length() {
+        let firsts: Vec<_> = (1u8..=5)
+            .map(|n| Array([n.wrapping_mul(0x5b); BLOCK]))
+            .collect();
+        for blocks_in_sector in [1, 7, 8, 31, 32, 256] {
+            let mut expected = Vec::new();
+            for first in &firsts {
+                let mut tweak = u128::from_le_bytes(first.0);
+                for _ in 0..blocks_in_sector {
+                    expected.push(Array(tweak.to_le_bytes()));
+                    tweak = times_x(tweak);
+                }
+            }
+            for piece in [1, 3, 8, 30, 64] {
+                let mut tweaks = vec![Block::default(); expected.len()];
+                let mut powers = Powers::new(&firsts, blocks_in_sector);
+                tweaks
+                    .chunks_mut(piece)
+                    .for_each(|piece| powers.fill(piece));
+                assert_eq!(tweaks, expected);
+            }
+        }
+    }
+}
