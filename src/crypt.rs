@@ -1,0 +1,299 @@
+//! The only place that turns plaintext into ciphertext and back: a cipher specification and a key.
+//!
+//! Sectors are counted as dm-crypt does: an IV is in units of 512 bytes whatever the sector size (LUKS2 on-disk
+//! format, segment field `iv_tweak`), starts again nowhere and wraps at the end of its width. Each sector is
+//! encrypted by itself, in place.
+//!
+//! AES-XTS goes through [`xts`](crate::xts). All else goes through the RustCrypto crates block by block, slower:
+//! twofish most of all, at a few MB/s.
+
+use cbc::cipher::{
+    Block, BlockCipherDecrypt, BlockCipherEncrypt, BlockModeDecrypt, BlockModeEncrypt,
+    BlockSizeUser, InnerIvInit, KeyInit, array::Array, consts::U16,
+};
+use luksmith_formats::{BlockCipher, CipherError, CipherSpec, IvGenerator, Mode};
+use sha2::{Digest, Sha256};
+use xts_mode::Xts128;
+use zeroize::Zeroize;
+
+use crate::secret::{VolumeKey, scrub_stack};
+use crate::sectors::{Cipher, Plain, Sectors};
+use crate::xts::{Kernel, KernelError, TweakForm, Tweaks, Xts, XtsError};
+
+/// The number of a sector as the IV has it: always in units of 512 bytes, also where sectors are larger.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IvSector(pub u64);
+
+impl IvSector {
+    /// The number `bytes` further on, wrapping.
+    pub fn after_bytes(self, bytes: u64) -> Self {
+        Self(self.0.wrapping_add(bytes / 512))
+    }
+}
+
+/// Why a cipher cannot be keyed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CryptError {
+    /// The cipher has no keys of this length.
+    #[error(transparent)]
+    Key(#[from] CipherError),
+    /// The IV generator does not go with the mode.
+    #[error("{0} is not a cipher that volumes use")]
+    Unsupported(CipherSpec),
+    /// Sectors have 512, 1024, 2048 or 4096 bytes.
+    #[error("there are no sectors of {0} bytes")]
+    SectorSize(u32),
+    /// The kernel that the environment names cannot be used.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The kernel refused the key.
+    #[error(transparent)]
+    Xts(#[from] XtsError),
+}
+
+/// A keyed cipher for sectors of one size. The key schedule is wiped when this is dropped.
+pub struct SectorCrypt {
+    spec: CipherSpec,
+    sector_size: u32,
+    form: TweakForm,
+    cipher: Box<dyn SectorCipher>,
+}
+
+impl SectorCrypt {
+    /// Keys the cipher of a volume.
+    ///
+    /// # Errors
+    /// [`CryptError`].
+    pub fn new(spec: CipherSpec, sector_size: u32, key: &VolumeKey) -> Result<Self, CryptError> {
+        Self::with_key(spec, sector_size, key.as_bytes())
+    }
+
+    /// Keys the cipher of a keyslot area, whose sectors have 512 bytes and begin with IV 0.
+    ///
+    /// # Errors
+    /// [`CryptError`].
+    pub fn for_keyslot(spec: CipherSpec, key: &[u8]) -> Result<Self, CryptError> {
+        Self::with_key(spec, 512, key)
+    }
+
+    fn with_key(spec: CipherSpec, sector_size: u32, key: &[u8]) -> Result<Self, CryptError> {
+        if !matches!(sector_size, 512 | 1024 | 2048 | 4096) {
+            return Err(CryptError::SectorSize(sector_size));
+        }
+        spec.check_key_size(key.len())?;
+        let cipher = keyed(spec, key);
+        // Expanding the key left pieces of it in frames that are gone.
+        scrub_stack();
+        Ok(Self {
+            spec,
+            sector_size,
+            form: form(spec.iv),
+            cipher: cipher?,
+        })
+    }
+
+    /// The cipher.
+    pub fn spec(&self) -> CipherSpec {
+        self.spec
+    }
+
+    /// The size of a sector, in bytes.
+    pub fn sector_size(&self) -> u32 {
+        self.sector_size
+    }
+
+    /// Encrypts whole sectors, the first with the IV `first`.
+    ///
+    /// # Panics
+    /// Where the length is not a whole number of sectors.
+    pub fn encrypt(&self, first: IvSector, sectors: Sectors<Plain>) -> Sectors<Cipher> {
+        let (tweaks, sector_size) = self.prepare(first, sectors.len());
+        sectors.encrypted(|data| self.cipher.encrypt(tweaks, sector_size, data))
+    }
+
+    /// Decrypts whole sectors, the first with the IV `first`.
+    ///
+    /// # Panics
+    /// Where the length is not a whole number of sectors.
+    pub fn decrypt(&self, first: IvSector, sectors: Sectors<Cipher>) -> Sectors<Plain> {
+        let (tweaks, sector_size) = self.prepare(first, sectors.len());
+        sectors.decrypted(|data| self.cipher.decrypt(tweaks, sector_size, data))
+    }
+
+    fn prepare(&self, first: IvSector, len: usize) -> (Tweaks, usize) {
+        let step = u128::from(self.sector_size / 512);
+        let sector_size = self.sector_size as usize;
+        assert!(
+            len.is_multiple_of(sector_size),
+            "{len} bytes are not whole sectors of {sector_size}"
+        );
+        (Tweaks::new(first.0.into(), step, self.form), sector_size)
+    }
+}
+
+impl std::fmt::Debug for SectorCrypt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "SectorCrypt({}, {}-byte sectors)",
+            self.spec, self.sector_size
+        )
+    }
+}
+
+fn form(iv: IvGenerator) -> TweakForm {
+    match iv {
+        IvGenerator::Plain => TweakForm::Plain,
+        IvGenerator::Plain64 | IvGenerator::EssivSha256 => TweakForm::Plain64,
+        IvGenerator::Plain64Be => TweakForm::Plain64Be,
+    }
+}
+
+/// Chooses by mode, cipher and key size, which `check_key_size` has passed.
+fn keyed(spec: CipherSpec, key: &[u8]) -> Result<Box<dyn SectorCipher>, CryptError> {
+    use BlockCipher::{Aes, Camellia, Serpent, Twofish};
+    let wrong = || CipherError::KeySize {
+        spec,
+        bytes: key.len(),
+    };
+    let essiv = spec.iv == IvGenerator::EssivSha256;
+    match (spec.mode, spec.cipher, key.len()) {
+        (Mode::Xts, ..) if essiv => return Err(CryptError::Unsupported(spec)),
+        (Mode::Xts, Aes, _) => return Ok(Box::new(Xts::new(Kernel::best()?, key)?)),
+        (Mode::Xts, Serpent, _) => xts::<serpent::Serpent>(key),
+        (Mode::Xts, Twofish, _) => xts::<twofish::Twofish>(key),
+        (Mode::Xts, Camellia, 32) => xts::<camellia::Camellia128>(key),
+        (Mode::Xts, Camellia, _) => xts::<camellia::Camellia256>(key),
+        (Mode::Cbc, Aes, 16) => cbc::<aes::Aes128, aes::Aes256Enc>(key, essiv),
+        (Mode::Cbc, Aes, 24) => cbc::<aes::Aes192, aes::Aes256Enc>(key, essiv),
+        (Mode::Cbc, Aes, _) => cbc::<aes::Aes256, aes::Aes256Enc>(key, essiv),
+        (Mode::Cbc, Serpent, _) => cbc::<serpent::Serpent, serpent::Serpent>(key, essiv),
+        (Mode::Cbc, Twofish, _) => cbc::<twofish::Twofish, twofish::Twofish>(key, essiv),
+        (Mode::Cbc, Camellia, 16) => {
+            cbc::<camellia::Camellia128, camellia::Camellia256>(key, essiv)
+        }
+        (Mode::Cbc, Camellia, 24) => {
+            cbc::<camellia::Camellia192, camellia::Camellia256>(key, essiv)
+        }
+        (Mode::Cbc, Camellia, _) => cbc::<camellia::Camellia256, camellia::Camellia256>(key, essiv),
+    }
+    .ok_or_else(|| wrong().into())
+}
+
+/// Whole sectors in place. The length of `data` is a multiple of `sector_size`, which is one of blocks.
+trait SectorCipher: Send + Sync {
+    fn encrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]);
+    fn decrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]);
+}
+
+impl SectorCipher for Xts {
+    fn encrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
+        self.encrypt(tweaks, sector_size, data)
+            .expect("whole sectors");
+    }
+
+    fn decrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
+        self.decrypt(tweaks, sector_size, data)
+            .expect("whole sectors");
+    }
+}
+
+fn xts<C>(key: &[u8]) -> Option<Box<dyn SectorCipher>>
+where
+    C: Both + Send + Sync + 'static,
+{
+    let (data, tweak) = key.split_at(key.len() / 2);
+    let (data, tweak) = (
+        C::new_from_slice(data).ok()?,
+        C::new_from_slice(tweak).ok()?,
+    );
+    Some(Box::new(OtherXts(Xts128::new(data, tweak))))
+}
+
+/// XTS of any cipher, block by block.
+struct OtherXts<C>(Xts128<C>);
+
+impl<C: Both + Send + Sync> SectorCipher for OtherXts<C> {
+    fn encrypt(&self, mut tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
+        for sector in data.chunks_exact_mut(sector_size) {
+            self.0.encrypt_sector(sector, Array(tweaks.next_tweak()));
+        }
+    }
+
+    fn decrypt(&self, mut tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
+        for sector in data.chunks_exact_mut(sector_size) {
+            self.0.decrypt_sector(sector, Array(tweaks.next_tweak()));
+        }
+    }
+}
+
+fn cbc<C, E>(key: &[u8], essiv: bool) -> Option<Box<dyn SectorCipher>>
+where
+    C: Both + Send + Sync + 'static,
+    E: KeyInit + BlockCipherEncrypt + BlockSizeUser<BlockSize = U16> + Send + Sync + 'static,
+{
+    let data = C::new_from_slice(key).ok()?;
+    let iv = if essiv {
+        Some(essiv_cipher(key)?)
+    } else {
+        None
+    };
+    Some(Box::new(Cbc::<C, E> { data, iv }))
+}
+
+/// ESSIV's cipher has the hash of the volume key as its key, 256 bits whatever the size of the volume key.
+fn essiv_cipher<E: KeyInit>(key: &[u8]) -> Option<E> {
+    let mut hash = Sha256::digest(key);
+    let cipher = E::new_from_slice(&hash).ok();
+    hash.as_mut_slice().zeroize();
+    cipher
+}
+
+/// CBC, each sector by itself; with ESSIV the IV is encrypted first.
+struct Cbc<C, E> {
+    data: C,
+    iv: Option<E>,
+}
+
+impl<C, E> Cbc<C, E>
+where
+    E: BlockCipherEncrypt + BlockSizeUser<BlockSize = U16>,
+{
+    fn next_iv(&self, tweaks: &mut Tweaks) -> Block<E> {
+        let mut iv = Array(tweaks.next_tweak());
+        if let Some(cipher) = &self.iv {
+            cipher.encrypt_block(&mut iv);
+        }
+        iv
+    }
+}
+
+impl<C, E> SectorCipher for Cbc<C, E>
+where
+    C: Both + Send + Sync,
+    E: BlockCipherEncrypt + BlockSizeUser<BlockSize = U16> + Send + Sync,
+{
+    fn encrypt(&self, mut tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
+        for sector in data.chunks_exact_mut(sector_size) {
+            let iv = self.next_iv(&mut tweaks);
+            let (blocks, _) = Array::slice_as_chunks_mut(sector);
+            ::cbc::Encryptor::inner_iv_init(&self.data, &iv).encrypt_blocks(blocks);
+        }
+    }
+
+    fn decrypt(&self, mut tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
+        for sector in data.chunks_exact_mut(sector_size) {
+            let iv = self.next_iv(&mut tweaks);
+            let (blocks, _) = Array::slice_as_chunks_mut(sector);
+            ::cbc::Decryptor::inner_iv_init(&self.data, &iv).decrypt_blocks(blocks);
+        }
+    }
+}
+
+/// A block cipher with 16-byte blocks, in both directions.
+trait Both: KeyInit + BlockCipherEncrypt + BlockCipherDecrypt + BlockSizeUser<BlockSize = U16> {}
+impl<C> Both for C where
+    C: KeyInit + BlockCipherEncrypt + BlockCipherDecrypt + BlockSizeUser<BlockSize = U16>
+{
+}

@@ -1,0 +1,188 @@
+//! Bytes at any offset in terms of whole units, the only place that knows partial sectors.
+//!
+//! A request is cut into pieces of at most [`PIECE`]; only the first and the last unit of a write can be
+//! partial, and only these are read before they are written. The caller holds the range lock over all units
+//! touched, so nobody comes between that read and that write.
+
+use std::ops::Range;
+
+use super::Volume;
+use crate::backend::IoError;
+use crate::sectors::{Plain, Sectors};
+
+/// Encrypted and written while still in the second cache.
+const PIECE: u64 = 256 << 10;
+
+/// What is written.
+pub(super) enum Source<'a> {
+    /// These bytes.
+    Bytes(&'a [u8]),
+    /// So many zeroes.
+    Zeroes(u64),
+}
+
+impl Source<'_> {
+    fn len(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Zeroes(len) => *len,
+        }
+    }
+
+    /// Takes the next bytes out of it.
+    fn take(&mut self, into: &mut [u8]) {
+        match self {
+            Self::Bytes(bytes) => {
+                let (now, later) = bytes.split_at(into.len());
+                into.copy_from_slice(now);
+                *bytes = later;
+            }
+            Self::Zeroes(left) => {
+                into.fill(0);
+                *left -= into.len() as u64;
+            }
+        }
+    }
+}
+
+/// Fills `into` from `offset` on.
+pub(super) fn read(volume: &Volume, offset: u64, mut into: &mut [u8]) -> Result<(), IoError> {
+    for piece in Piece::cut(offset, into.len() as u64, volume.unit) {
+        let sectors = volume.load(piece.start, piece.len)?;
+        let (now, later) = into.split_at_mut(piece.inner.len());
+        now.copy_from_slice(&sectors.as_slice()[piece.inner]);
+        into = later;
+    }
+    Ok(())
+}
+
+/// Writes all of `source` at `offset`.
+pub(super) fn write(volume: &Volume, offset: u64, mut source: Source<'_>) -> Result<(), IoError> {
+    for piece in Piece::cut(offset, source.len(), volume.unit) {
+        let mut sectors = Sectors::<Plain>::with_len(piece.len);
+        for partial in piece.partial_units(volume.unit) {
+            let old = volume.load(piece.start + partial.start as u64, partial.len())?;
+            sectors.as_mut_slice()[partial].copy_from_slice(old.as_slice());
+        }
+        source.take(&mut sectors.as_mut_slice()[piece.inner]);
+        volume.store(piece.start, sectors)?;
+    }
+    Ok(())
+}
+
+/// The range widened to whole units.
+pub(super) fn around(range: Range<u64>, unit: u64) -> Range<u64> {
+    let end = range.end.checked_next_multiple_of(unit).unwrap_or(u64::MAX);
+    range.start - range.start % unit..end
+}
+
+/// The whole units inside the range, which may be none.
+pub(super) fn inside(range: &Range<u64>, unit: u64) -> Range<u64> {
+    let start = range
+        .start
+        .checked_next_multiple_of(unit)
+        .unwrap_or(u64::MAX);
+    start..range.end - range.end % unit
+}
+
+/// A part of a request: whole units, and which of their bytes are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Piece {
+    /// Where the units begin, in bytes of the volume.
+    start: u64,
+    /// How many bytes they have.
+    len: usize,
+    /// The bytes asked for, from `start` on.
+    inner: Range<usize>,
+}
+
+impl Piece {
+    /// Cuts a request that lies in the volume. Every piece but the first begins at a multiple of [`PIECE`].
+    fn cut(offset: u64, len: u64, unit: u64) -> impl Iterator<Item = Self> {
+        let end = offset + len;
+        let most = PIECE.max(unit);
+        let mut at = offset;
+        std::iter::from_fn(move || {
+            if at >= end {
+                return None;
+            }
+            let until = end.min((at - at % most) + most);
+            let whole = around(at..until, unit);
+            let from_start =
+                |position: u64| usize::try_from(position - whole.start).unwrap_or(usize::MAX);
+            let piece = Self {
+                start: whole.start,
+                len: from_start(whole.end),
+                inner: from_start(at)..from_start(until),
+            };
+            at = until;
+            Some(piece)
+        })
+    }
+
+    /// The units of which not all bytes are asked for: none, the first, the last, or both.
+    fn partial_units(&self, unit: u64) -> impl Iterator<Item = Range<usize>> + use<> {
+        let unit = usize::try_from(unit).unwrap_or(usize::MAX);
+        let (first, last) = (0..unit, self.len - unit..self.len);
+        let head = self.inner.start > 0;
+        let tail = self.inner.end < self.len && !(head && last == first);
+        [head.then_some(first), tail.then_some(last)]
+            .into_iter()
+            .flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_widened_and_narrowed_to_units() {
+        assert_eq!(around(0..0, 512), 0..0);
+        assert_eq!(around(511..512, 512), 0..512);
+        assert_eq!(around(511..513, 512), 0..1024);
+        assert_eq!(around(u64::MAX - 1..u64::MAX, 512).end, u64::MAX);
+        assert_eq!(inside(&(1..1024), 512), 512..1024);
+        assert!(inside(&(1..1023), 512).is_empty());
+        assert!(inside(&(1..2), 512).is_empty());
+    }
+
+    #[test]
+    fn pieces_cover_a_request_once_and_in_order() {
+        for unit in [512, 4096] {
+            for (offset, len) in [
+                (0, 0),
+                (0, 1),
+                (511, 2),
+                (PIECE - 1, 2),
+                (100, 3 * PIECE),
+                (PIECE, PIECE),
+            ] {
+                let mut at = offset;
+                for piece in Piece::cut(offset, len, unit) {
+                    assert_eq!(piece.start + piece.inner.start as u64, at);
+                    assert!(piece.start.is_multiple_of(unit));
+                    assert!((piece.len as u64).is_multiple_of(unit));
+                    assert!(piece.len as u64 <= PIECE);
+                    assert!(piece.inner.end <= piece.len);
+                    at += piece.inner.len() as u64;
+                }
+                assert_eq!(at, offset + len);
+            }
+        }
+    }
+
+    #[test]
+    fn only_partial_units_are_read_first() {
+        let partial = |offset, len| -> Vec<Range<usize>> {
+            let piece = Piece::cut(offset, len, 512).next().unwrap();
+            piece.partial_units(512).collect()
+        };
+        assert!(partial(0, 1024).is_empty());
+        assert_eq!(partial(1, 10), [0..512]);
+        assert_eq!(partial(0, 10), [0..512]);
+        assert_eq!(partial(1, 2047), [0..512]);
+        assert_eq!(partial(0, 2047), [1536..2048]);
+        assert_eq!(partial(1, 2046), [0..512, 1536..2048]);
+    }
+}

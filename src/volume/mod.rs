@@ -1,0 +1,315 @@
+//! The plaintext disk: bytes at any offset, from several threads, over storage of ciphertext.
+//!
+//! Everything that shows a disk to somebody is written against [`Volume`]. Partial sectors are the matter of
+//! `align.rs` alone; all below it is whole sectors. A write is never seen half by a read or by another write
+//! that touches the same sectors, and two writers into one sector never lose each other's bytes.
+//!
+//! A volume knows no header and no passphrase, and nothing here probes what it holds.
+
+mod align;
+mod cursor;
+mod ranges;
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use cursor::Cursor;
+use ranges::RangeLocks;
+
+use crate::backend::{Backend, IoError, Operation};
+use crate::crypt::{IvSector, SectorCrypt};
+use crate::sectors::{Cipher, Plain, Sectors};
+
+/// An opened, unlocked volume.
+///
+/// Offsets and lengths are bytes of plaintext from the beginning of the volume. Errors of the storage
+/// ([`IoError::Failed`], [`IoError::NoSpace`]) give the storage's own offset.
+pub struct Volume {
+    backend: Arc<dyn Backend>,
+    crypt: SectorCrypt,
+    data_offset: u64,
+    first_iv: IvSector,
+    size: AtomicU64,
+    /// What storage is read and written in: a sector, or a block of the storage where that is larger.
+    unit: u64,
+    read_only: bool,
+    busy: RangeLocks,
+}
+
+impl Volume {
+    /// The volume whose `size` bytes of ciphertext lie in `backend` from `data_offset` on, the first sector
+    /// with the IV `first_iv`.
+    ///
+    /// # Errors
+    /// [`IoError::OutOfRange`] where the storage ends before the volume, [`IoError::Unaligned`] where `size` is
+    /// not in whole sectors, or `data_offset` not in whole blocks of the storage.
+    pub fn new(
+        backend: Arc<dyn Backend>,
+        crypt: SectorCrypt,
+        data_offset: u64,
+        size: u64,
+        first_iv: IvSector,
+        read_only: bool,
+    ) -> Result<Self, IoError> {
+        let geometry = backend.geometry();
+        let volume = Self {
+            unit: u64::from(crypt.sector_size().max(geometry.block_size)),
+            read_only: read_only || geometry.read_only,
+            backend,
+            crypt,
+            data_offset,
+            first_iv,
+            size: AtomicU64::new(0),
+            busy: RangeLocks::default(),
+        };
+        if !data_offset.is_multiple_of(geometry.block_size.into()) {
+            let unit = geometry.block_size;
+            return Err(IoError::Unaligned {
+                operation: Operation::Read,
+                offset: data_offset,
+                len: size,
+                unit,
+            });
+        }
+        volume.set_size(size)?;
+        Ok(volume)
+    }
+
+    /// The size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    /// The size of a sector, in bytes.
+    pub fn sector_size(&self) -> u32 {
+        self.crypt.sector_size()
+    }
+
+    /// Whether every change is refused with [`IoError::ReadOnly`].
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// Fills all of `into` with the bytes from `offset` on.
+    ///
+    /// # Errors
+    /// [`IoError::OutOfRange`], and what the storage says; what is in `into` is of no use then.
+    pub fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), IoError> {
+        let _shared = self.busy.share(self.units(offset, into.len() as u64));
+        self.check(Operation::Read, offset, into.len() as u64)?;
+        align::read(self, offset, into)
+    }
+
+    /// Writes all of `from` at `offset`.
+    ///
+    /// # Errors
+    /// [`IoError::OutOfRange`], [`IoError::ReadOnly`], and what the storage says; a part may be written then.
+    pub fn write_at(&self, offset: u64, from: &[u8]) -> Result<(), IoError> {
+        let _alone = self.busy.exclude(self.units(offset, from.len() as u64));
+        self.check_change(Operation::Write, offset, from.len() as u64)?;
+        align::write(self, offset, align::Source::Bytes(from))
+    }
+
+    /// Makes the range read as zeroes: encrypted zeroes are written, so storage does not see which ranges are.
+    ///
+    /// # Errors
+    /// As for [`write_at`](Self::write_at).
+    pub fn write_zeroes(&self, range: Range<u64>) -> Result<(), IoError> {
+        let len = range.end.saturating_sub(range.start);
+        let _alone = self.busy.exclude(self.units(range.start, len));
+        self.check_change(Operation::WriteZeroes, range.start, len)?;
+        align::write(self, range.start, align::Source::Zeroes(len))
+    }
+
+    /// Once this has returned, all that was written before has reached stable storage.
+    ///
+    /// # Errors
+    /// What the storage says.
+    pub fn flush(&self) -> Result<(), IoError> {
+        if self.read_only {
+            Ok(())
+        } else {
+            self.backend.flush()
+        }
+    }
+
+    /// Gives up the sectors that lie wholly inside the range; the others keep their bytes.
+    ///
+    /// Until it is written again, a given-up sector reads as what the cipher makes of the storage's answer.
+    /// Where discarded storage reads as zeroes (files and memory) that is always the same bytes, which look
+    /// random: neither zeroes nor what was there.
+    ///
+    /// # Errors
+    /// [`IoError::Unsupported`] where the storage cannot, and nothing has changed; [`IoError::OutOfRange`],
+    /// [`IoError::ReadOnly`], and what the storage says.
+    pub fn discard(&self, range: Range<u64>) -> Result<(), IoError> {
+        let len = range.end.saturating_sub(range.start);
+        let _alone = self.busy.exclude(self.units(range.start, len));
+        self.check_change(Operation::Discard, range.start, len)?;
+        let whole = align::inside(&range, self.unit);
+        if whole.is_empty() {
+            return Ok(());
+        }
+        self.backend
+            .discard(self.data_offset + whole.start..self.data_offset + whole.end)
+    }
+
+    /// Reads whole sectors without copying them: `offset` and `len` are multiples of the sector size, and of
+    /// the storage's block size.
+    ///
+    /// # Errors
+    /// [`IoError::Unaligned`], [`IoError::OutOfRange`], and what the storage says.
+    pub fn read_sectors(&self, offset: u64, len: usize) -> Result<Sectors<Plain>, IoError> {
+        let _shared = self.busy.share(self.units(offset, len as u64));
+        self.check(Operation::Read, offset, len as u64)?;
+        self.check_units(Operation::Read, offset, len as u64)?;
+        self.load(offset, len)
+    }
+
+    /// Writes whole sectors without copying them; multiples as for [`read_sectors`](Self::read_sectors).
+    ///
+    /// # Errors
+    /// [`IoError::Unaligned`], [`IoError::OutOfRange`], [`IoError::ReadOnly`], and what the storage says.
+    pub fn write_sectors(&self, offset: u64, sectors: Sectors<Plain>) -> Result<(), IoError> {
+        let len = sectors.len() as u64;
+        let _alone = self.busy.exclude(self.units(offset, len));
+        self.check_change(Operation::Write, offset, len)?;
+        self.check_units(Operation::Write, offset, len)?;
+        self.store(offset, sectors)
+    }
+
+    /// Changes the size of the storage and of the volume with it. Bytes that come in this way read as
+    /// discarded ones do. Storage of fixed size stays as it is, and must be large enough.
+    ///
+    /// # Errors
+    /// [`IoError::ReadOnly`], [`IoError::Unaligned`] where `size` is not in whole sectors, and what the storage
+    /// says.
+    pub fn resize(&self, size: u64) -> Result<(), IoError> {
+        let _alone = self.busy.exclude(0..u64::MAX);
+        if self.read_only {
+            return Err(IoError::ReadOnly(Operation::Resize));
+        }
+        let end = self.storage_end(size)?;
+        match self.backend.resize(end) {
+            Err(IoError::Unsupported(_)) => {}
+            result => result?,
+        }
+        self.adopt(size)
+    }
+
+    /// Takes up a size that the storage already has room for.
+    ///
+    /// # Errors
+    /// [`IoError::OutOfRange`] where it has not, [`IoError::Unaligned`] where `size` is not in whole sectors.
+    pub fn set_size(&self, size: u64) -> Result<(), IoError> {
+        let _alone = self.busy.exclude(0..u64::MAX);
+        self.adopt(size)
+    }
+
+    fn adopt(&self, size: u64) -> Result<(), IoError> {
+        let (end, storage) = (self.storage_end(size)?, self.backend.geometry().size);
+        if end > storage {
+            let (operation, offset) = (Operation::Resize, self.data_offset);
+            return Err(IoError::OutOfRange {
+                operation,
+                offset,
+                len: end - offset,
+                size: storage,
+            });
+        }
+        self.size.store(size, Ordering::Release);
+        Ok(())
+    }
+
+    /// Where the last unit of a volume of this size ends in storage.
+    fn storage_end(&self, size: u64) -> Result<u64, IoError> {
+        let (operation, offset, len) = (Operation::Resize, self.data_offset, size);
+        let unit = self.crypt.sector_size();
+        if !size.is_multiple_of(unit.into()) {
+            return Err(IoError::Unaligned {
+                operation,
+                offset,
+                len,
+                unit,
+            });
+        }
+        let end = size
+            .checked_next_multiple_of(self.unit)
+            .and_then(|len| offset.checked_add(len));
+        end.ok_or(IoError::OutOfRange {
+            operation,
+            offset,
+            len,
+            size: u64::MAX,
+        })
+    }
+
+    fn check(&self, operation: Operation, offset: u64, len: u64) -> Result<(), IoError> {
+        let size = self.size();
+        match offset.checked_add(len) {
+            Some(end) if end <= size => Ok(()),
+            _ => Err(IoError::OutOfRange {
+                operation,
+                offset,
+                len,
+                size,
+            }),
+        }
+    }
+
+    fn check_change(&self, operation: Operation, offset: u64, len: u64) -> Result<(), IoError> {
+        if self.read_only {
+            return Err(IoError::ReadOnly(operation));
+        }
+        self.check(operation, offset, len)
+    }
+
+    fn check_units(&self, operation: Operation, offset: u64, len: u64) -> Result<(), IoError> {
+        if offset.is_multiple_of(self.unit) && len.is_multiple_of(self.unit) {
+            return Ok(());
+        }
+        let unit = u32::try_from(self.unit).unwrap_or(u32::MAX);
+        Err(IoError::Unaligned {
+            operation,
+            offset,
+            len,
+            unit,
+        })
+    }
+
+    /// The whole units that a range touches.
+    fn units(&self, offset: u64, len: u64) -> Range<u64> {
+        align::around(offset..offset.saturating_add(len), self.unit)
+    }
+
+    /// Reads whole units, locked and checked by the caller.
+    fn load(&self, offset: u64, len: usize) -> Result<Sectors<Plain>, IoError> {
+        let mut sectors = Sectors::<Cipher>::with_len(len);
+        self.backend
+            .read_at(self.data_offset + offset, &mut sectors)?;
+        Ok(self
+            .crypt
+            .decrypt(self.first_iv.after_bytes(offset), sectors))
+    }
+
+    /// Writes whole units, locked and checked by the caller.
+    fn store(&self, offset: u64, sectors: Sectors<Plain>) -> Result<(), IoError> {
+        let sectors = self
+            .crypt
+            .encrypt(self.first_iv.after_bytes(offset), sectors);
+        self.backend.write_at(self.data_offset + offset, &sectors)
+    }
+}
+
+impl fmt::Debug for Volume {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Volume")
+            .field("crypt", &self.crypt)
+            .field("data_offset", &self.data_offset)
+            .field("size", &self.size())
+            .field("read_only", &self.read_only)
+            .finish_non_exhaustive()
+    }
+}
