@@ -1,11 +1,13 @@
 //! The LUKS1 header:
 //!
-//!       0  magic, version 1          108  key length in bytes
-//!       8  cipher name    32         112  digest            20
-//!      40  cipher mode    32         132  digest salt       32
-//!      72  hash           32         164  digest iterations
-//!     104  payload offset            168  UUID              40
-//!                                    208  eight keyslots of 48 bytes
+//! ```text
+//!   0  magic, version 1          108  key length in bytes
+//!   8  cipher name    32         112  digest            20
+//!  40  cipher mode    32         132  digest salt       32
+//!  72  hash           32         164  digest iterations
+//! 104  payload offset            168  UUID              40
+//!                                208  eight keyslots of 48 bytes
+//! ```
 //!
 //! It must never accept key material that overlaps the header, the payload or other key material, disabled
 //! keyslots included: they are written when they are filled.

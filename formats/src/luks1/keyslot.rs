@@ -1,8 +1,10 @@
 //! One of the eight keyslot descriptions in a LUKS1 header, 48 bytes:
 //!
-//!     0  state         0x00AC71F3 active, 0x0000DEAD disabled
-//!     4  iterations    of PBKDF2
-//!     8  salt          32 bytes
+//! ```text
+//! 0  state         0x00AC71F3 active, 0x0000DEAD disabled
+//! 4  iterations    of PBKDF2
+//! 8  salt          32 bytes
+//! ```
 //!    40  key material  its offset in 512-byte sectors
 //!    44  stripes       4000
 

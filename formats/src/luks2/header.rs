@@ -1,10 +1,12 @@
 //! One copy of a LUKS2 header: 4096 bytes of binary header (section 2.1 of the specification), then the JSON area.
 //!
-//!       0  magic, version 2        104  salt              64      448  checksum  64
-//!       8  size of the copy        168  UUID              40
-//!      16  sequence number         208  subsystem         48
-//!      24  label          48       256  offset of the copy
-//!      72  checksum hash  32       264  zeros
+//! ```text
+//!   0  magic, version 2        104  salt              64      448  checksum  64
+//!   8  size of the copy        168  UUID              40
+//!  16  sequence number         208  subsystem         48
+//!  24  label          48       256  offset of the copy
+//!  72  checksum hash  32       264  zeros
+//! ```
 //!
 //! The checksum is over the whole copy with its own field zeroed. It is compared before any of the text is
 //! looked at; it protects from accidents, not from whoever can write headers.
