@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use xts_mode::Xts128;
 use zeroize::Zeroize;
 
-use crate::secret::{VolumeKey, scrub_stack};
+use crate::secret::{LockedBytes, VolumeKey, scrub_stack};
 use crate::sectors::{Cipher, Plain, Sectors};
 use crate::xts::{Kernel, KernelError, TweakForm, Tweaks, Xts, XtsError};
 
@@ -119,6 +119,18 @@ impl SectorCrypt {
     pub fn decrypt(&self, first: IvSector, sectors: Sectors<Cipher>) -> Sectors<Plain> {
         let (tweaks, sector_size) = self.prepare(first, sectors.len());
         sectors.decrypted(|data| self.cipher.decrypt(tweaks, sector_size, data))
+    }
+
+    /// Encrypts split key material where it lies: it never leaves locked memory as plaintext.
+    pub(crate) fn encrypt_material(&self, material: &mut LockedBytes) {
+        let (tweaks, sector_size) = self.prepare(IvSector(0), material.len());
+        self.cipher.encrypt(tweaks, sector_size, material);
+    }
+
+    /// The way back of [`encrypt_material`](Self::encrypt_material).
+    pub(crate) fn decrypt_material(&self, material: &mut LockedBytes) {
+        let (tweaks, sector_size) = self.prepare(IvSector(0), material.len());
+        self.cipher.decrypt(tweaks, sector_size, material);
     }
 
     fn prepare(&self, first: IvSector, len: usize) -> (Tweaks, usize) {

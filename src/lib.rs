@@ -1,6 +1,7 @@
 //! luksmith creates, opens and keeps LUKS1 and LUKS2 volumes entirely in user space.
 
 pub mod backend;
+pub mod container;
 pub mod crypt;
 mod interrupt;
 pub mod kdf;

@@ -15,6 +15,15 @@ pub enum Version {
     Luks2,
 }
 
+impl core::fmt::Display for Version {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Luks1 => "LUKS1",
+            Self::Luks2 => "LUKS2",
+        })
+    }
+}
+
 impl Version {
     /// Reads magic and version from the start of a device. A LUKS2 device with a destroyed primary header
     /// is malformed here; whoever repairs looks for the secondary one by itself.

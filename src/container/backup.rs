@@ -1,0 +1,356 @@
+//! The header as a whole: backup, restore, repair and erase.
+//!
+//! A backup file is what cryptsetup's `luksHeaderBackup` writes: the bytes from the start of the storage to the end
+//! of the keyslots, so either program restores the other's. A backup opens with the passphrases that were valid when
+//! it was made, whatever has been removed since.
+
+use std::fmt;
+use std::sync::Arc;
+
+use luksmith_formats::Limits;
+use luksmith_formats::luks1;
+
+use super::plan::WritePlan;
+use super::rewrite::{SectorOrder, write_luks1};
+use super::{
+    Container, Header, HeaderError, Health, OpenError, OpenOptions, door, open, roll_back,
+};
+use crate::backend::Backend;
+use crate::backend::memory::MemoryBackend;
+
+const BLOCK: usize = 4096;
+
+/// One thing that [`Container::repair`] has put right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Repaired {
+    /// An interrupted change was taken back, by this undo record.
+    RolledBack {
+        /// The record's name.
+        undo: String,
+    },
+    /// The primary copy was written anew from the secondary one.
+    PrimaryCopy,
+    /// The secondary copy was written anew from the primary one.
+    SecondaryCopy,
+}
+
+impl fmt::Display for Repaired {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RolledBack { undo } => {
+                write!(formatter, "took back an interrupted change, kept in {undo}")
+            }
+            Self::PrimaryCopy => formatter.write_str("wrote the primary copy of the header anew"),
+            Self::SecondaryCopy => {
+                formatter.write_str("wrote the secondary copy of the header anew")
+            }
+        }
+    }
+}
+
+impl Container {
+    /// The bytes of a header backup: header, its copy, and the keyslots with their encrypted key material.
+    ///
+    /// # Errors
+    /// [`HeaderError::Io`] when the storage cannot be read, [`HeaderError::Commit`] when the header has changed since
+    /// it was opened.
+    pub fn backup(&self) -> Result<Vec<u8>, HeaderError> {
+        if open::current_fingerprint(&*self.storage, &self.header)? != self.fingerprint {
+            return Err(super::CommitError::Changed.into());
+        }
+        let end = match &self.header {
+            Header::Luks1(header) => {
+                let areas_end = (0..luks1::KEYSLOTS)
+                    .map(|slot| header.area(slot).end)
+                    .max()
+                    .unwrap_or(0);
+                areas_end
+                    .next_multiple_of(BLOCK as u64)
+                    .min(self.storage.geometry().size)
+            }
+            Header::Luks2(header) => header.metadata.keyslots_area().end,
+        };
+        Ok(door::read(
+            &*self.storage,
+            0,
+            usize::try_from(end).unwrap_or(usize::MAX),
+        )?)
+    }
+
+    /// Puts `backup` in place of the header at the start of `storage`, and opens it. Where a valid header is there
+    /// and key material has to be overwritten, the old state is kept in the undo store until the new one is durable.
+    ///
+    /// # Errors
+    /// [`HeaderError::Mismatch`] for another version, data offset or size, or a backup with requirements;
+    /// [`HeaderError::OtherUuid`] for another volume's backup unless `allow_other_uuid`. Nothing has changed then.
+    pub fn restore(
+        storage: Arc<dyn Backend>,
+        backup: &[u8],
+        allow_other_uuid: bool,
+        options: OpenOptions,
+    ) -> Result<Self, HeaderError> {
+        refuse_interrupted(&options)?;
+        let restored = backup_header(backup, &options.limits)?;
+        let size = storage.geometry().size;
+        let needed = restored.data_offset().max(backup.len() as u64);
+        if size < needed {
+            return Err(HeaderError::Mismatch(format!(
+                "it needs {needed} bytes, the storage has {size}"
+            )));
+        }
+        let present = match open::load(&*storage, &options.limits) {
+            Ok(present) => Some(present.header),
+            Err(OpenError::Io(error)) => return Err(error.into()),
+            Err(_) => None,
+        };
+        let volume = present.as_ref().map_or("not readable", Header::uuid);
+        if volume != restored.uuid() && !allow_other_uuid {
+            return Err(HeaderError::OtherUuid {
+                backup: restored.uuid().into(),
+                volume: volume.into(),
+            });
+        }
+        if let Some(present) = &present {
+            check_same_place(present, &restored)?;
+        }
+        let plan = restore_plan(&*storage, backup, &restored, present.is_some())?;
+        plan.execute(&*storage, options.undo.as_deref())?;
+        Ok(Self::open(storage, options)?)
+    }
+
+    /// Puts right what can be put right without a passphrase: takes back an interrupted change, and writes a damaged
+    /// or stale copy of a LUKS2 header anew from the good one. Returns what was done, in order; nothing is fine too.
+    ///
+    /// # Errors
+    /// [`HeaderError::Open`] when no valid header is left; [`HeaderError::Unsupported`] when something else (a
+    /// filesystem, a partition table) lies where the primary copy should be.
+    pub fn repair(
+        storage: Arc<dyn Backend>,
+        options: OpenOptions,
+    ) -> Result<Vec<Repaired>, HeaderError> {
+        let mut done = Vec::new();
+        if let Some(undo) = &options.undo
+            && roll_back(&*storage, &**undo).map_err(super::CommitError::from)?
+        {
+            done.push(Repaired::RolledBack { undo: undo.name() });
+        }
+        let mut container = Self::open(storage, options)?;
+        let repaired = match &container.health {
+            Health::Good => return Ok(done),
+            Health::PrimaryDamaged(_) | Health::PrimaryStale => Repaired::PrimaryCopy,
+            Health::SecondaryDamaged(_) | Health::SecondaryStale => Repaired::SecondaryCopy,
+        };
+        container.refuse_foreign_signature()?;
+        if let Header::Luks2(header) = &container.header {
+            let mut next = header.clone();
+            let mut plan = WritePlan::default();
+            container.write_luks2(&mut plan, &mut next)?;
+            container.commit(&plan, Header::Luks2(next))?;
+        }
+        done.push(repaired);
+        Ok(done)
+    }
+
+    /// Removes every keyslot and overwrites all key material: nothing opens the volume any more, but a backup of
+    /// the header.
+    ///
+    /// # Errors
+    /// [`HeaderError`]. Repeatable: after an interruption the material that is left is overwritten by erasing again.
+    pub fn erase(&mut self) -> Result<(), HeaderError> {
+        self.check_requirements()?;
+        let mut plan = WritePlan::default();
+        let (next, material) = match &self.header {
+            Header::Luks1(header) => {
+                let mut next = header.clone();
+                for keyslot in &mut next.keyslots {
+                    (keyslot.active, keyslot.iterations, keyslot.salt) = (false, 0, [0; 32]);
+                }
+                write_luks1(&mut plan, header, &next, SectorOrder::Deactivate);
+                (
+                    Header::Luks1(next),
+                    (0..luks1::KEYSLOTS).map(|slot| header.area(slot)).collect(),
+                )
+            }
+            Header::Luks2(header) => {
+                let mut next = header.clone();
+                let slots: Vec<u32> = header.metadata.keyslots().keys().copied().collect();
+                next.metadata.edit(|draft| {
+                    slots
+                        .iter()
+                        .try_for_each(|&slot| draft.remove_keyslot(slot))
+                })?;
+                self.write_luks2(&mut plan, &mut next)?;
+                (Header::Luks2(next), vec![header.metadata.keyslots_area()])
+            }
+        };
+        let size = self.storage.geometry().size;
+        for area in material {
+            plan.wipe(area.start.min(size)..area.end.min(size))?;
+        }
+        Ok(self.commit(&plan, next)?)
+    }
+
+    pub(super) fn check_requirements(&self) -> Result<(), HeaderError> {
+        match self.requirements() {
+            requirements if requirements.is_empty() => Ok(()),
+            requirements => Err(HeaderError::Requirements(requirements.join(", "))),
+        }
+    }
+
+    /// LUKS2 recovery must not write over somebody else's data: a filesystem made on top of the old volume leaves
+    /// the secondary header intact.
+    fn refuse_foreign_signature(&self) -> Result<(), HeaderError> {
+        const SIGNATURES: [(usize, &[u8], &str); 8] = [
+            (0, b"XFSB", "an XFS filesystem"),
+            (0, b"QFI\xfb", "a qcow2 image"),
+            (510, b"\x55\xaa", "a partition table"),
+            (512, b"EFI PART", "a GUID partition table"),
+            (512, b"LABELONE", "an LVM physical volume"),
+            (1080, b"\x53\xef", "an ext2, ext3 or ext4 filesystem"),
+            (4086, b"SWAPSPACE2", "swap space"),
+            (65600, b"_BHRfS_M", "a btrfs filesystem"),
+        ];
+        let Health::PrimaryDamaged(_) = &self.health else {
+            return Ok(());
+        };
+        for (offset, magic, what) in SIGNATURES {
+            let found = door::read(&*self.storage, offset as u64, magic.len())?;
+            if found == magic {
+                return Err(HeaderError::Unsupported(format!(
+                    "where the primary header should be, there is {what}"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Header {
+    fn uuid(&self) -> &str {
+        match self {
+            Self::Luks1(header) => &header.uuid,
+            Self::Luks2(header) => &header.uuid,
+        }
+    }
+
+    /// First byte of the data; 0 for a detached header.
+    #[must_use]
+    pub fn data_offset(&self) -> u64 {
+        match self {
+            Self::Luks1(header) => header.data_offset(),
+            Self::Luks2(header) => header.metadata.data_offset(),
+        }
+    }
+}
+
+fn refuse_interrupted(options: &OpenOptions) -> Result<(), HeaderError> {
+    match &options.undo {
+        Some(undo) if undo.load().map_err(OpenError::Undo)?.is_some() => {
+            Err(OpenError::Interrupted { undo: undo.name() }.into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The header in a backup file; both copies of a LUKS2 one must be valid, and nothing must be under way in it.
+fn backup_header(backup: &[u8], limits: &Limits) -> Result<Header, HeaderError> {
+    let loaded = open::load(&MemoryBackend::from_bytes(backup.to_vec()), limits)
+        .map_err(HeaderError::Backup)?;
+    if !matches!(loaded.health, Health::Good) {
+        return Err(HeaderError::Mismatch(
+            "one of its two copies of the header is damaged or stale".into(),
+        ));
+    }
+    if let Header::Luks2(header) = &loaded.header
+        && !header.metadata.config().requirements.is_empty()
+    {
+        let requirements = header.metadata.config().requirements.join(", ");
+        return Err(HeaderError::Mismatch(format!(
+            "it was made with the requirements {requirements}"
+        )));
+    }
+    Ok(loaded.header)
+}
+
+/// A backup must describe the same place for the data, or restoring would move the volume.
+fn check_same_place(present: &Header, restored: &Header) -> Result<(), HeaderError> {
+    let (now, then) = (present.data_offset(), restored.data_offset());
+    if now != then {
+        return Err(HeaderError::Mismatch(format!(
+            "its data begins at byte {then}, the volume's at {now}"
+        )));
+    }
+    match (present, restored) {
+        (Header::Luks1(_), Header::Luks1(_)) => Ok(()),
+        (Header::Luks2(present), Header::Luks2(restored)) => {
+            let (now, then) = (
+                present.metadata.keyslots_area(),
+                restored.metadata.keyslots_area(),
+            );
+            if now == then {
+                Ok(())
+            } else {
+                Err(HeaderError::Mismatch(format!(
+                    "its keyslots lie at {then:?}, the volume's at {now:?}"
+                )))
+            }
+        }
+        (Header::Luks1(_), Header::Luks2(_)) => Err(HeaderError::Mismatch(
+            "it is LUKS2, the volume LUKS1".into(),
+        )),
+        (Header::Luks2(_), Header::Luks1(_)) => Err(HeaderError::Mismatch(
+            "it is LUKS1, the volume LUKS2".into(),
+        )),
+    }
+}
+
+/// Key material first, then the copies of the header; only blocks that differ are written.
+fn restore_plan(
+    storage: &dyn Backend,
+    backup: &[u8],
+    restored: &Header,
+    something_to_lose: bool,
+) -> Result<WritePlan, HeaderError> {
+    let headers_end = match restored {
+        Header::Luks1(_) => BLOCK,
+        Header::Luks2(header) => usize::try_from(header.hdr_size * 2).unwrap_or(usize::MAX),
+    };
+    let present = door::read(storage, 0, backup.len())?;
+    let differing = |from: usize, to: usize| {
+        let to = to.min(backup.len());
+        (from..to)
+            .step_by(BLOCK)
+            .filter_map(|start| {
+                let end = (start + BLOCK).min(to);
+                (backup[start..end] != present[start..end]).then_some(start..end)
+            })
+            .collect::<Vec<_>>()
+    };
+    let mut plan = WritePlan::default();
+    let material = differing(headers_end, backup.len());
+    // With two copies of the header and equal key material the change is safe by itself.
+    let safe = material.is_empty() && matches!(restored, Header::Luks2(_));
+    if something_to_lose && !safe {
+        plan.in_place();
+    }
+    for block in material {
+        plan.write(block.start as u64, backup[block].to_vec());
+    }
+    plan.flush();
+    match restored {
+        Header::Luks1(_) => {
+            for block in differing(0, headers_end) {
+                plan.write(block.start as u64, backup[block].to_vec());
+            }
+            plan.flush();
+        }
+        Header::Luks2(header) => {
+            let one = usize::try_from(header.hdr_size).unwrap_or(usize::MAX);
+            for copy in [0..one, one..headers_end] {
+                plan.write(copy.start as u64, backup[copy].to_vec());
+                plan.flush();
+            }
+        }
+    }
+    Ok(plan)
+}

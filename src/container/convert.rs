@@ -1,0 +1,313 @@
+//! From LUKS1 to LUKS2 and back, in place: the data does not move, the passphrases stay.
+//!
+//! Key material has the same form in both formats, so it is copied, never decrypted. Both directions overwrite the
+//! one place that says what the volume is, and therefore keep an undo record.
+
+use std::ops::Range;
+
+use luksmith_formats::luks2::{
+    self, Af, Area, Digest, Kdf, Keyslot, Luks2Keyslot, Metadata, NewConfig, Position, Priority,
+    Segment, SegmentSize,
+};
+use luksmith_formats::{FormatError, Hash, luks1};
+
+use super::plan::WritePlan;
+use super::rewrite::write_copies;
+use super::{Container, Header, HeaderError, Version, door};
+
+const METADATA_SIZE: u64 = luks2::HEADER_SIZES[0];
+const SECTOR: u64 = 512;
+
+impl Container {
+    /// Turns the header into one of the other version.
+    ///
+    /// # Errors
+    /// [`HeaderError::Unsupported`] says what the other version cannot express, or that the keyslots do not fit;
+    /// nothing has changed then. [`super::CommitError::NeedsUndo`] without an undo store.
+    pub fn convert(&mut self, to: Version) -> Result<(), HeaderError> {
+        self.check_requirements()?;
+        let (mut plan, next) = match (&self.header, to) {
+            (Header::Luks1(_), Version::Luks1) | (Header::Luks2(_), Version::Luks2) => {
+                return Err(HeaderError::Unsupported(format!("this is {to} already")));
+            }
+            (Header::Luks1(header), Version::Luks2) => {
+                let (plan, next) = self.to_luks2(&header.clone())?;
+                (plan, Header::Luks2(next))
+            }
+            (Header::Luks2(header), Version::Luks1) => {
+                let (plan, next) = to_luks1(header)?;
+                (plan, Header::Luks1(next))
+            }
+        };
+        plan.in_place();
+        Ok(self.commit(&plan, next)?)
+    }
+
+    fn to_luks2(&self, old: &luks1::Header) -> Result<(WritePlan, luks2::Header), HeaderError> {
+        let active: Vec<usize> = (0..luks1::KEYSLOTS)
+            .filter(|&slot| old.keyslots[slot].active)
+            .collect();
+        // A detached header has its storage to itself.
+        let end = match old.data_offset() {
+            0 => self.storage.geometry().size,
+            offset => offset,
+        };
+        let keyslots_size = end
+            .saturating_sub(METADATA_SIZE * 2)
+            .min(luks2::MAX_KEYSLOTS_SIZE)
+            / luks2::ALIGNMENT
+            * luks2::ALIGNMENT;
+        let area_size = Luks2Keyslot::area_size(old.key_bytes);
+        let needed = active.len() as u64 * area_size;
+        if needed > keyslots_size {
+            return Err(HeaderError::Unsupported(format!(
+                "{} keyslots need {needed} bytes, LUKS2 leaves {keyslots_size} of the space before the data",
+                active.len()
+            )));
+        }
+        let metadata = Metadata::new(NewConfig {
+            json_size: METADATA_SIZE - luks2::ALIGNMENT,
+            keyslots_size,
+        });
+        let mut next = luks2::Header {
+            hdr_size: METADATA_SIZE,
+            seqid: 1,
+            label: String::new(),
+            subsystem: String::new(),
+            uuid: old.uuid.clone(),
+            checksum: Hash::Sha256,
+            metadata,
+        };
+        let start = METADATA_SIZE * 2;
+        let mut plan = WritePlan::default();
+        let mut position = start;
+        next.metadata.edit(|draft| {
+            draft.set_segment(
+                0,
+                &Segment::Crypt(luks2::CryptSegment {
+                    offset: old.data_offset(),
+                    size: SegmentSize::Dynamic,
+                    iv_tweak: 0,
+                    encryption: old.cipher()?,
+                    sector_size: 512,
+                    flags: Vec::new(),
+                }),
+            )?;
+            draft.set_digest(
+                0,
+                &Digest {
+                    keyslots: Vec::new(),
+                    segments: vec![0],
+                    hash: old.hash()?,
+                    iterations: old.digest_iterations,
+                    salt: old.digest_salt.to_vec(),
+                    digest: old.digest.to_vec(),
+                },
+            )?;
+            for &slot in &active {
+                let id = u32::try_from(slot).unwrap_or(u32::MAX);
+                draft.set_keyslot(
+                    id,
+                    &Keyslot::Luks2(luks2_keyslot(old, slot, position, area_size)?),
+                )?;
+                draft.assign_keyslot_to_digest(id, Some(0))?;
+                position += area_size;
+            }
+            Ok(())
+        })?;
+        // What is left of the old key material must go: it would outlive a later change of its passphrase.
+        plan.wipe(start..start + keyslots_size)?;
+        for (index, &slot) in active.iter().enumerate() {
+            let area = old.area(slot);
+            let length = usize::try_from(area.end - area.start).unwrap_or(usize::MAX);
+            plan.write(
+                start + index as u64 * area_size,
+                door::read(&*self.storage, area.start, length)?,
+            );
+        }
+        plan.flush();
+        write_copies(&mut plan, &next, [Position::Primary, Position::Secondary])?;
+        Ok((plan, next))
+    }
+}
+
+fn luks2_keyslot(
+    old: &luks1::Header,
+    slot: usize,
+    offset: u64,
+    size: u64,
+) -> Result<Luks2Keyslot, FormatError> {
+    let keyslot = &old.keyslots[slot];
+    let hash = old.hash()?;
+    Ok(Luks2Keyslot {
+        key_size: old.key_bytes,
+        priority: Priority::Normal,
+        area: Area {
+            offset,
+            size,
+            encryption: old.cipher()?,
+            key_size: old.key_bytes,
+        },
+        kdf: Kdf::Pbkdf2 {
+            hash,
+            iterations: keyslot.iterations,
+            salt: keyslot.salt.to_vec(),
+        },
+        af: Af {
+            stripes: keyslot.stripes,
+            hash,
+        },
+    })
+}
+
+fn to_luks1(old: &luks2::Header) -> Result<(WritePlan, luks1::Header), HeaderError> {
+    let no = |reason: &str| HeaderError::Unsupported(format!("LUKS1 has no {reason}"));
+    let metadata = &old.metadata;
+    if !metadata.tokens().is_empty() {
+        return Err(no("tokens"));
+    }
+    if !old.label.is_empty() || !old.subsystem.is_empty() {
+        return Err(no("labels"));
+    }
+    let (segment_id, segment) = metadata.data_segment()?;
+    if segment.sector_size != 512 {
+        return Err(no("sectors of other than 512 bytes"));
+    }
+    if segment.iv_tweak != 0
+        || segment.size != SegmentSize::Dynamic
+        || metadata.segments().len() != 1
+    {
+        return Err(no("segments"));
+    }
+    let (_, digest) = metadata
+        .digest_of_segment(segment_id)
+        .ok_or_else(|| no("volume without a digest"))?;
+    let first_twenty = digest
+        .digest
+        .first_chunk()
+        .ok_or_else(|| no("digest this short"))?;
+    let payload_offset = u32::try_from(segment.offset / SECTOR).map_err(|_| no("data this far"))?;
+    let mut key_bytes = None;
+    let mut keyslots: [Option<luks1::Keyslot>; luks1::KEYSLOTS] = Default::default();
+    let mut taken: Vec<Range<u64>> = vec![0..luks1_first_area()];
+    for (&slot, keyslot) in metadata.keyslots() {
+        let Keyslot::Luks2(keyslot) = keyslot else {
+            return Err(no("keyslots of this type"));
+        };
+        if !digest.keyslots.contains(&slot) {
+            return Err(no("unbound keyslots"));
+        }
+        let place = usize::try_from(slot)
+            .ok()
+            .and_then(|slot| keyslots.get_mut(slot));
+        let place = place.ok_or_else(|| no("keyslots above 7"))?;
+        key_bytes = Some(keyslot.key_size);
+        taken.push(keyslot.area.range());
+        *place = Some(luks1_keyslot(keyslot, digest.hash, segment)?);
+    }
+    let key_bytes =
+        key_bytes.ok_or_else(|| HeaderError::Unsupported("no keyslot is in use".into()))?;
+    let size = Luks2Keyslot::area_size(key_bytes);
+    let keyslots = keyslots.map(|keyslot| {
+        keyslot.or_else(|| {
+            let start = first_gap(&taken, size)?;
+            taken.push(start..start + size);
+            Some(luks1::Keyslot {
+                active: false,
+                iterations: 0,
+                salt: [0; 32],
+                key_material_offset: u32::try_from(start / SECTOR).ok()?,
+                stripes: luks1::STRIPES,
+            })
+        })
+    });
+    let mut complete = Vec::new();
+    for keyslot in keyslots {
+        complete.push(keyslot.ok_or_else(|| no("room for its eight keyslots before the data"))?);
+    }
+    let (cipher_name, cipher_mode) = segment.encryption.luks1_names();
+    let next = luks1::Header {
+        cipher_name,
+        cipher_mode,
+        hash_name: digest.hash.name().into(),
+        payload_offset,
+        key_bytes,
+        digest: *first_twenty,
+        digest_salt: digest
+            .salt
+            .first_chunk()
+            .copied()
+            .ok_or_else(|| no("salt this short"))?,
+        digest_iterations: digest.iterations,
+        uuid: old.uuid.clone(),
+        keyslots: complete
+            .try_into()
+            .map_err(|_| no("other number of keyslots"))?,
+    };
+    next.validate()
+        .map_err(|error| HeaderError::Unsupported(format!("the keyslots do not fit: {error}")))?;
+    let mut plan = WritePlan::default();
+    let mut first_block = next.to_bytes().to_vec();
+    first_block.resize(4096, 0);
+    plan.write(0, first_block);
+    plan.flush();
+    // Neither copy of the old header may be found again.
+    plan.wipe(luks2::ALIGNMENT..old.hdr_size * 2)?;
+    Ok((plan, next))
+}
+
+/// LUKS1 has one hash and one cipher for everything.
+fn luks1_keyslot(
+    keyslot: &Luks2Keyslot,
+    hash: Hash,
+    segment: &luks2::CryptSegment,
+) -> Result<luks1::Keyslot, HeaderError> {
+    let no = |reason: &str| HeaderError::Unsupported(format!("LUKS1 has no {reason}"));
+    let Kdf::Pbkdf2 {
+        hash: kdf_hash,
+        iterations,
+        salt,
+    } = &keyslot.kdf
+    else {
+        return Err(no("Argon2: change the keyslots to PBKDF2 first"));
+    };
+    if *kdf_hash != hash || keyslot.af.hash != hash {
+        return Err(no("different hashes for keyslots and digest"));
+    }
+    if keyslot.area.encryption != segment.encryption || keyslot.area.key_size != keyslot.key_size {
+        return Err(no("keyslots encrypted otherwise than the data"));
+    }
+    if keyslot.priority != Priority::Normal {
+        return Err(no("keyslot priorities"));
+    }
+    Ok(luks1::Keyslot {
+        active: true,
+        iterations: *iterations,
+        salt: salt
+            .first_chunk()
+            .copied()
+            .ok_or_else(|| no("salt this short"))?,
+        key_material_offset: u32::try_from(keyslot.area.offset / SECTOR)
+            .map_err(|_| no("keyslots this far"))?,
+        stripes: keyslot.af.stripes,
+    })
+}
+
+fn luks1_first_area() -> u64 {
+    luks2::ALIGNMENT
+}
+
+/// The first place, aligned to 4096 bytes, where `size` bytes do not touch what is taken.
+fn first_gap(taken: &[Range<u64>], size: u64) -> Option<u64> {
+    let mut start = 0_u64;
+    loop {
+        let end = start.checked_add(size)?;
+        match taken
+            .iter()
+            .find(|range| range.start < end && start < range.end)
+        {
+            Some(range) => start = range.end.next_multiple_of(luks2::ALIGNMENT),
+            None => return Some(start),
+        }
+    }
+}

@@ -1,0 +1,501 @@
+//! Making a new container: the layout that the options ask for, the volume key, the first keyslot.
+//!
+//! Defaults are cryptsetup's (2.6 to 2.9): LUKS2 with 16 KiB of metadata and data at 16 MiB, LUKS1 with data at
+//! 2 MiB, aes-xts-plain64 with a 512-bit key, sha256.
+
+use std::sync::Arc;
+
+use luksmith_formats::CipherSpec;
+use luksmith_formats::Hash;
+use luksmith_formats::Limits;
+use luksmith_formats::luks1;
+use luksmith_formats::luks2::{
+    self, Digest, HEADER_SIZES, Keyslot, Luks2Keyslot, Metadata, NewConfig, Position, Priority,
+    SegmentSize,
+};
+use uuid::Uuid;
+
+use super::plan::WritePlan;
+use super::rewrite::write_copies;
+use super::{
+    Container, CreateError, Header, Health, NewKeyslot, OpenOptions, Unlocked, Version,
+    keyslot_info, keyslots, material, open as opening,
+};
+use crate::Interrupt;
+use crate::backend::Backend;
+use crate::kdf::calibrate::Cost;
+use crate::kdf::{self, KdfError};
+use crate::secret::{Passphrase, VolumeKey};
+
+const SECTOR: u64 = 512;
+const MIB: u64 = 1 << 20;
+/// LUKS1 places areas, and LUKS2 sizes them, in units of this.
+const AREA_ALIGNMENT: u64 = 4096;
+/// Where LUKS2 data begins by default.
+const LUKS2_DATA_OFFSET: u64 = 16 * MIB;
+
+/// What a new container is to be. [`CreateOptions::new`] has the defaults.
+pub struct CreateOptions {
+    /// Which format.
+    pub version: Version,
+    /// What the data is encrypted with.
+    pub cipher: CipherSpec,
+    /// Size of the volume key in bytes; in XTS mode that is both keys together.
+    pub key_size: usize,
+    /// Hash of the anti-forensic splitter and the digest; in LUKS1 of everything.
+    pub hash: Hash,
+    /// Bytes that are encrypted as one unit: 512, or up to 4096 with LUKS2.
+    pub sector_size: u32,
+    /// What deriving the first keyslot's key costs.
+    pub kdf: Cost,
+    /// PBKDF2 iterations of the volume key's digest.
+    pub digest_iterations: u32,
+    /// Number of the first keyslot.
+    pub keyslot: u32,
+    /// LUKS2 label, at most 47 bytes.
+    pub label: String,
+    /// LUKS2 subsystem label, at most 47 bytes.
+    pub subsystem: String,
+    /// The volume's UUID; a random one if not given.
+    pub uuid: Option<Uuid>,
+    /// Where the data begins, in bytes; for a detached header on the data's storage.
+    pub data_offset: Option<u64>,
+    /// LUKS2: bytes of one copy of the header, JSON and binary part: 16 KiB to 4 MiB, a power of two.
+    pub metadata_size: Option<u64>,
+    /// LUKS2: bytes of the keyslots area, a multiple of 4096, at most 128 MiB.
+    pub keyslots_size: Option<u64>,
+    /// Whether the header stands on a storage of its own.
+    pub detached: bool,
+    /// The volume key, where it is not to be a random one.
+    pub volume_key: Option<VolumeKey>,
+    /// Whether the storage is known to hold nothing. If not, old headers and key material on it are overwritten.
+    pub blank: bool,
+}
+
+/// Where everything of a new container lies, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// LUKS2: bytes of one copy of the header. LUKS1: 0.
+    pub metadata_size: u64,
+    /// LUKS2: bytes of the keyslots area. LUKS1: 0.
+    pub keyslots_size: u64,
+    /// First byte of the data; 0 for a detached header unless another was asked for.
+    pub data_offset: u64,
+    /// Bytes that the header's storage needs: all that comes before the data, or a detached header as a whole.
+    pub header_size: u64,
+}
+
+impl CreateOptions {
+    /// The defaults of this version, for the first keyslot with this cost.
+    #[must_use]
+    pub fn new(version: Version, kdf: Cost) -> Self {
+        Self {
+            version,
+            cipher: CipherSpec::AES_XTS_PLAIN64,
+            key_size: 64,
+            hash: Hash::Sha256,
+            sector_size: 512,
+            kdf,
+            digest_iterations: 1000,
+            keyslot: 0,
+            label: String::new(),
+            subsystem: String::new(),
+            uuid: None,
+            data_offset: None,
+            metadata_size: None,
+            keyslots_size: None,
+            detached: false,
+            volume_key: None,
+            blank: false,
+        }
+    }
+
+    /// Where everything will lie.
+    ///
+    /// # Errors
+    /// [`CreateError::Option`] names the option that does not fit.
+    pub fn layout(&self) -> Result<Layout, CreateError> {
+        let wrong = |option, reason: &str| {
+            Err(CreateError::Option {
+                option,
+                reason: reason.into(),
+            })
+        };
+        if self.data_offset.is_some_and(|offset| offset % SECTOR != 0) {
+            return wrong("offset", "must be whole 512-byte sectors");
+        }
+        match self.version {
+            Version::Luks1 => {
+                if self.metadata_size.is_some() {
+                    return wrong("luks2-metadata-size", "is for LUKS2");
+                }
+                if self.keyslots_size.is_some() {
+                    return wrong("luks2-keyslots-size", "is for LUKS2");
+                }
+                if self.sector_size != 512 {
+                    return wrong("sector-size", "LUKS1 has sectors of 512 bytes only");
+                }
+                if !self.label.is_empty() || !self.subsystem.is_empty() {
+                    return wrong("label", "LUKS1 has no labels");
+                }
+                self.luks1_layout()
+            }
+            Version::Luks2 => self.luks2_layout(),
+        }
+    }
+
+    fn luks1_layout(&self) -> Result<Layout, CreateError> {
+        let areas_end = AREA_ALIGNMENT + luks1::KEYSLOTS as u64 * luks1_area_size(self.key_size);
+        let data_offset = match (self.detached, self.data_offset) {
+            (true, None) => 0,
+            (true, Some(offset)) => offset,
+            (false, None) => areas_end.next_multiple_of(MIB),
+            (false, Some(offset)) if offset < areas_end => {
+                let reason = format!("the header needs {} sectors", areas_end / SECTOR);
+                return Err(CreateError::Option {
+                    option: "offset",
+                    reason,
+                });
+            }
+            (false, Some(offset)) => offset,
+        };
+        let header_size = if self.detached {
+            areas_end
+        } else {
+            data_offset
+        };
+        Ok(Layout {
+            metadata_size: 0,
+            keyslots_size: 0,
+            data_offset,
+            header_size,
+        })
+    }
+
+    fn luks2_layout(&self) -> Result<Layout, CreateError> {
+        let wrong = |option, reason: String| Err(CreateError::Option { option, reason });
+        let metadata_size = self.metadata_size.unwrap_or(HEADER_SIZES[0]);
+        if !HEADER_SIZES.contains(&metadata_size) {
+            return wrong(
+                "luks2-metadata-size",
+                "must be a power of two from 16k to 4m".into(),
+            );
+        }
+        let copies = metadata_size * 2;
+        let area = Luks2Keyslot::area_size(u32::try_from(self.key_size).unwrap_or(u32::MAX));
+        let limit = Limits::default().keyslots_size;
+        // What is not said follows from what is: the keyslots area fills the space before the data.
+        let before_data = match self.data_offset {
+            Some(offset) if !self.detached => offset,
+            _ => LUKS2_DATA_OFFSET.max(copies + area.next_multiple_of(MIB)),
+        };
+        let keyslots_size = match self.keyslots_size {
+            Some(size) => size,
+            None => before_data.saturating_sub(copies).min(limit) / AREA_ALIGNMENT * AREA_ALIGNMENT,
+        };
+        if keyslots_size % AREA_ALIGNMENT != 0 || keyslots_size > limit {
+            return wrong(
+                "luks2-keyslots-size",
+                format!("must be a multiple of 4096, at most {limit}"),
+            );
+        }
+        if keyslots_size < area {
+            let option = if self.keyslots_size.is_some() {
+                "luks2-keyslots-size"
+            } else {
+                "offset"
+            };
+            return wrong(
+                option,
+                format!("one keyslot needs {area} bytes after {copies} bytes of metadata"),
+            );
+        }
+        let end = copies + keyslots_size;
+        let data_offset = match (self.detached, self.data_offset) {
+            (true, None) => 0,
+            (true, Some(offset)) => offset,
+            (false, None) => end.next_multiple_of(MIB),
+            (false, Some(offset)) if offset < end => {
+                return wrong(
+                    "offset",
+                    format!("the header needs {} sectors", end.div_ceil(SECTOR)),
+                );
+            }
+            (false, Some(offset)) => offset,
+        };
+        if data_offset % u64::from(self.sector_size) != 0 {
+            return wrong(
+                "offset",
+                format!("must be a multiple of the sector size {}", self.sector_size),
+            );
+        }
+        let header_size = if self.detached { end } else { data_offset };
+        Ok(Layout {
+            metadata_size,
+            keyslots_size,
+            data_offset,
+            header_size,
+        })
+    }
+}
+
+impl Container {
+    /// Makes a container at the start of `storage`, which must be at least [`Layout::header_size`] bytes long, and
+    /// returns it unlocked. Whatever the storage held before can no longer be opened.
+    ///
+    /// # Errors
+    /// [`CreateError`]. A cut before the end leaves no container.
+    pub fn create(
+        storage: Arc<dyn Backend>,
+        mut options: CreateOptions,
+        open: OpenOptions,
+        passphrase: &Passphrase,
+        interrupt: &Interrupt,
+    ) -> Result<(Self, Unlocked), CreateError> {
+        options.cipher.check_key_size(options.key_size)?;
+        let layout = options.layout()?;
+        let size = storage.geometry().size;
+        if size < layout.header_size {
+            return Err(CreateError::TooSmall {
+                size,
+                needed: layout.header_size,
+            });
+        }
+        let key = match options.volume_key.take() {
+            Some(key) if key.as_bytes().len() != options.key_size => {
+                let reason = format!(
+                    "has {} bytes, the cipher's key {}",
+                    key.as_bytes().len(),
+                    options.key_size
+                );
+                return Err(CreateError::Option {
+                    option: "volume-key-file",
+                    reason,
+                });
+            }
+            Some(key) => key,
+            None => VolumeKey::random(options.key_size)?,
+        };
+        let unlocked = Unlocked {
+            slot: Some(options.keyslot),
+            key,
+            bound: true,
+        };
+        let new = NewKeyslot {
+            passphrase,
+            slot: Some(options.keyslot),
+            kdf: options.kdf,
+            priority: Priority::Normal,
+        };
+        let mut plan = WritePlan::default();
+        if !options.blank {
+            destroy(&mut plan, size, &layout)?;
+        }
+        let header = match options.version {
+            Version::Luks1 => luks1_container(
+                &mut plan,
+                &options,
+                &layout,
+                &unlocked,
+                &new,
+                &open.limits,
+                interrupt,
+            )?,
+            Version::Luks2 => luks2_container(
+                &mut plan,
+                &options,
+                &layout,
+                &unlocked,
+                &new,
+                &open.limits,
+                interrupt,
+            )?,
+        };
+        plan.execute(&*storage, None)?;
+        let fingerprint =
+            opening::current_fingerprint(&*storage, &header).map_err(super::CommitError::from)?;
+        Ok((
+            Self {
+                storage,
+                options: open,
+                header,
+                health: Health::Good,
+                fingerprint,
+            },
+            unlocked,
+        ))
+    }
+}
+
+/// Overwrites every place where a header or key material can lie: an old secondary header found later would bring
+/// an old volume back.
+fn destroy(plan: &mut WritePlan, size: u64, layout: &Layout) -> Result<(), CreateError> {
+    for offset in [0].into_iter().chain(HEADER_SIZES) {
+        if offset + AREA_ALIGNMENT <= size {
+            plan.write(offset, vec![0; 4096]);
+        }
+    }
+    plan.flush();
+    plan.wipe(AREA_ALIGNMENT..layout.header_size)?;
+    Ok(())
+}
+
+fn luks1_container(
+    plan: &mut WritePlan,
+    options: &CreateOptions,
+    layout: &Layout,
+    unlocked: &Unlocked,
+    new: &NewKeyslot<'_>,
+    limits: &Limits,
+    interrupt: &Interrupt,
+) -> Result<Header, CreateError> {
+    let index = options.keyslot as usize;
+    if index >= luks1::KEYSLOTS {
+        return Err(CreateError::Option {
+            option: "keyslot",
+            reason: "LUKS1 has keyslots 0 to 7".into(),
+        });
+    }
+    let digest = digest_of_key(
+        &unlocked.key,
+        options.hash,
+        options.digest_iterations,
+        interrupt,
+    )
+    .map_err(super::KeyslotError::from)?;
+    let area = luks1_area_size(options.key_size);
+    let (cipher_name, cipher_mode) = options.cipher.luks1_names();
+    let mut header = luks1::Header {
+        cipher_name,
+        cipher_mode,
+        hash_name: options.hash.name().into(),
+        payload_offset: sectors("offset", layout.data_offset)?,
+        key_bytes: u32::try_from(options.key_size).unwrap_or(u32::MAX),
+        digest: digest.digest.first_chunk().copied().unwrap_or([0; 20]),
+        digest_salt: digest.salt.first_chunk().copied().unwrap_or([0; 32]),
+        digest_iterations: digest.iterations,
+        uuid: options.uuid.unwrap_or_else(Uuid::new_v4).to_string(),
+        keyslots: std::array::from_fn(|slot| luks1::Keyslot {
+            active: false,
+            iterations: 0,
+            salt: [0; 32],
+            // At most 8 areas of some hundred KiB: far below 2^32 sectors.
+            key_material_offset: u32::try_from((AREA_ALIGNMENT + slot as u64 * area) / SECTOR)
+                .unwrap_or(u32::MAX),
+            stripes: luks1::STRIPES,
+        }),
+    };
+    keyslots::set_luks1_kdf(&mut header, index, new)?;
+    header.keyslots[index].active = true;
+    header.validate()?;
+    let info = keyslot_info::luks1_keyslot(&header, index)?;
+    plan.write(
+        info.area.start,
+        material::seal(&unlocked.key, new.passphrase, &info, limits, interrupt)?,
+    );
+    plan.flush();
+    plan.write(0, header.to_bytes().to_vec());
+    plan.flush();
+    Ok(Header::Luks1(header))
+}
+
+fn luks2_container(
+    plan: &mut WritePlan,
+    options: &CreateOptions,
+    layout: &Layout,
+    unlocked: &Unlocked,
+    new: &NewKeyslot<'_>,
+    limits: &Limits,
+    interrupt: &Interrupt,
+) -> Result<Header, CreateError> {
+    let mut header = luks2::Header {
+        hdr_size: layout.metadata_size,
+        seqid: 1,
+        label: options.label.clone(),
+        subsystem: options.subsystem.clone(),
+        uuid: options.uuid.unwrap_or_else(Uuid::new_v4).to_string(),
+        checksum: Hash::Sha256,
+        metadata: Metadata::new(NewConfig {
+            json_size: layout.metadata_size - luks2::ALIGNMENT,
+            keyslots_size: layout.keyslots_size,
+        }),
+    };
+    let segment = luks2::CryptSegment {
+        offset: layout.data_offset,
+        size: SegmentSize::Dynamic,
+        iv_tweak: 0,
+        encryption: options.cipher,
+        sector_size: options.sector_size,
+        flags: Vec::new(),
+    };
+    let protection = keyslots::Protection {
+        encryption: options.cipher,
+        key_size: u32::try_from(options.key_size).unwrap_or(u32::MAX),
+        hash: options.hash,
+    };
+    let keyslot = keyslots::luks2_keyslot(&header, options.key_size, new, protection)?;
+    let digest = digest_of_key(
+        &unlocked.key,
+        options.hash,
+        options.digest_iterations,
+        interrupt,
+    )
+    .map_err(super::KeyslotError::from)?;
+    let digest = Digest {
+        keyslots: vec![options.keyslot],
+        segments: vec![0],
+        ..digest
+    };
+    header.metadata.edit(|draft| {
+        draft.set_keyslot(options.keyslot, &Keyslot::Luks2(keyslot.clone()))?;
+        draft.set_segment(0, &luks2::Segment::Crypt(segment))?;
+        draft.set_digest(0, &digest)
+    })?;
+    let info = keyslot_info::luks2_keyslot(&header, options.keyslot, &keyslot);
+    plan.write(
+        info.area.start,
+        material::seal(&unlocked.key, new.passphrase, &info, limits, interrupt)?,
+    );
+    plan.flush();
+    write_copies(plan, &header, [Position::Primary, Position::Secondary])?;
+    Ok(Header::Luks2(header))
+}
+
+/// A digest of `key` with a fresh salt, not yet assigned to anything.
+pub(super) fn digest_of_key(
+    key: &VolumeKey,
+    hash: Hash,
+    iterations: u32,
+    interrupt: &Interrupt,
+) -> Result<Digest, KdfError> {
+    let mut salt = vec![0; 32];
+    crate::secret::random(&mut salt).map_err(KdfError::Random)?;
+    let mut digest = vec![0; hash.size()];
+    kdf::pbkdf2(
+        hash,
+        key.as_bytes(),
+        &salt,
+        iterations,
+        &mut digest,
+        interrupt,
+    )?;
+    Ok(Digest {
+        keyslots: Vec::new(),
+        segments: Vec::new(),
+        hash,
+        iterations,
+        salt,
+        digest,
+    })
+}
+
+fn luks1_area_size(key_size: usize) -> u64 {
+    (key_size as u64 * u64::from(luks1::STRIPES)).next_multiple_of(AREA_ALIGNMENT)
+}
+
+fn sectors(option: &'static str, bytes: u64) -> Result<u32, CreateError> {
+    u32::try_from(bytes / SECTOR).map_err(|_| CreateError::Option {
+        option,
+        reason: "LUKS1 counts at most 2^32 - 1 sectors".into(),
+    })
+}

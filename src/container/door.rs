@@ -1,0 +1,39 @@
+//! The one door by which metadata reaches the storage: headers and encrypted key material are already ciphertext
+//! (or public), so they enter as [`Sectors<Cipher>`] without passing the cipher.
+//!
+//! Only this module may call `Sectors::<Cipher>::metadata`. It never sees plaintext of the volume.
+
+use std::ops::Range;
+
+use crate::backend::{Backend, IoError};
+use crate::sectors::{Cipher, Sectors};
+
+/// Reads `length` bytes at `offset`, at whatever alignment.
+pub(super) fn read(storage: &dyn Backend, offset: u64, length: usize) -> Result<Vec<u8>, IoError> {
+    let whole = blocks_around(storage, offset, length);
+    let mut buffer = Sectors::<Cipher>::zeroed(length_of(&whole));
+    storage.read_at(whole.start, &mut buffer)?;
+    let skip = length_of(&(whole.start..offset));
+    Ok(buffer.as_slice()[skip..skip + length].to_vec())
+}
+
+/// Writes `bytes` at `offset`; where the storage has blocks that the range covers in part, their rest is kept.
+pub(super) fn write(storage: &dyn Backend, offset: u64, bytes: &[u8]) -> Result<(), IoError> {
+    let whole = blocks_around(storage, offset, bytes.len());
+    if whole == (offset..offset + bytes.len() as u64) {
+        return storage.write_at(offset, &Sectors::<Cipher>::metadata(bytes));
+    }
+    let mut content = read(storage, whole.start, length_of(&whole))?;
+    let skip = length_of(&(whole.start..offset));
+    content[skip..skip + bytes.len()].copy_from_slice(bytes);
+    storage.write_at(whole.start, &Sectors::<Cipher>::metadata(&content))
+}
+
+fn blocks_around(storage: &dyn Backend, offset: u64, length: usize) -> Range<u64> {
+    let block = u64::from(storage.geometry().block_size.max(1));
+    offset / block * block..(offset + length as u64).next_multiple_of(block)
+}
+
+fn length_of(range: &Range<u64>) -> usize {
+    usize::try_from(range.end - range.start).unwrap_or(usize::MAX)
+}

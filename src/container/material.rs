@@ -1,0 +1,63 @@
+//! Key material: a key split over its stripes and encrypted into a keyslot area, and back.
+//!
+//! LUKS1 On-Disk Format 1.2.3, sections 2.4 (anti-forensic splitter) and 4; LUKS2 On-Disk Format 1.1, section 3.2.
+//! The area is encrypted in 512-byte sectors whose IVs count from 0. Split keys exist in locked memory only.
+
+use luksmith_formats::Limits;
+
+use super::{KeyslotError, KeyslotInfo, UnlockError, door};
+use crate::Interrupt;
+use crate::backend::Backend;
+use crate::crypt::SectorCrypt;
+use crate::kdf::{self, KdfError};
+use crate::secret::{LockedBytes, Passphrase, VolumeKey};
+
+const SECTOR: usize = 512;
+
+/// The bytes of `slot`'s area that hold `key`, opened by `passphrase`.
+pub(super) fn seal(
+    key: &VolumeKey,
+    passphrase: &Passphrase,
+    slot: &KeyslotInfo,
+    limits: &Limits,
+    interrupt: &Interrupt,
+) -> Result<Vec<u8>, KeyslotError> {
+    // The limits hold for our own costs too: a keyslot above them could not be opened again without raising them.
+    let derived = kdf::derive(&slot.kdf, passphrase, slot.area_key_size, limits, interrupt)?;
+    let crypt = SectorCrypt::for_keyslot(slot.area_cipher, &derived)?;
+    let split = kdf::af::split(key.as_bytes(), slot.stripes, slot.af_hash)?;
+    let mut material = LockedBytes::new(split.len().next_multiple_of(SECTOR))?;
+    material[..split.len()].copy_from_slice(&split);
+    drop(split);
+    crypt.encrypt_material(&mut material);
+    Ok(material.to_vec())
+}
+
+/// The key that `passphrase` gets out of `slot`, whether it is the right one or not.
+pub(super) fn unseal(
+    storage: &dyn Backend,
+    slot: &KeyslotInfo,
+    passphrase: &Passphrase,
+    limits: &luksmith_formats::Limits,
+    interrupt: &Interrupt,
+) -> Result<VolumeKey, UnlockError> {
+    let refused = |source: KdfError| UnlockError::Kdf {
+        slot: slot.slot,
+        source,
+    };
+    let derived = kdf::derive(&slot.kdf, passphrase, slot.area_key_size, limits, interrupt)
+        .map_err(refused)?;
+    let crypt = SectorCrypt::for_keyslot(slot.area_cipher, &derived)?;
+    let length = slot.key_size * slot.stripes as usize;
+    let ciphertext = door::read(storage, slot.area.start, length.next_multiple_of(SECTOR))?;
+    let mut material = LockedBytes::copy_from(&ciphertext)?;
+    crypt.decrypt_material(&mut material);
+    let key = kdf::af::merge(
+        &material[..length],
+        slot.key_size,
+        slot.stripes,
+        slot.af_hash,
+    )
+    .map_err(refused)?;
+    Ok(VolumeKey::from_locked(key))
+}

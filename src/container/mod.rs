@@ -1,0 +1,151 @@
+//! A LUKS header on its storage: opened, unlocked, its keyslots and its metadata kept.
+//!
+//! A [`Container`] is an opened and still locked header. It is read and validated once, and that copy is what is
+//! used from then on. Every change is a [`WritePlan`] made from that copy; it is carried out only if the bytes on
+//! the storage are still the ones that were read. This module never touches the volume's data; [`Container::volume`]
+//! hands out the [`Volume`] that does.
+
+mod backup;
+mod convert;
+mod create;
+mod door;
+mod error;
+mod keyslot_info;
+mod keyslots;
+mod material;
+mod open;
+mod plan;
+mod rewrite;
+mod settings;
+mod undo;
+mod unlock;
+
+use std::sync::Arc;
+
+use luksmith_formats::{FormatError, Limits, luks1, luks2};
+
+pub use luksmith_formats::Version;
+
+pub use backup::Repaired;
+pub use create::{CreateOptions, Layout};
+pub use error::{
+    CommitError, CreateError, HeaderError, KeyslotError, OpenError, UndoError, UnlockError,
+    VolumeError,
+};
+pub use keyslot_info::KeyslotInfo;
+pub use keyslots::NewKeyslot;
+pub use plan::{Step, WritePlan};
+pub use settings::Configure;
+pub use undo::{UndoFile, UndoStore, roll_back};
+pub use unlock::{Unlocked, Which};
+
+use crate::backend::Backend;
+
+/// A validated header of either version.
+#[derive(Clone, Debug)]
+pub enum Header {
+    /// A LUKS1 header.
+    Luks1(luks1::Header),
+    /// The newer valid copy of a LUKS2 header.
+    Luks2(luks2::Header),
+}
+
+/// How the two copies of a LUKS2 header were found. LUKS1 has one copy, which is [`Health::Good`] or does not open.
+#[derive(Clone, Debug)]
+pub enum Health {
+    /// All there is, is valid and agrees.
+    Good,
+    /// The primary copy is not valid; the secondary one is used.
+    PrimaryDamaged(FormatError),
+    /// The secondary copy is not valid; the primary one is used.
+    SecondaryDamaged(FormatError),
+    /// Both are valid, the primary is older: a write was interrupted. The secondary one is used.
+    PrimaryStale,
+    /// Both are valid, the secondary is older: a write was interrupted. The primary one is used.
+    SecondaryStale,
+}
+
+/// What [`Container::open`] needs beside the storage.
+#[derive(Clone, Default)]
+pub struct OpenOptions {
+    /// Caps on what the header may ask for.
+    pub limits: Limits,
+    /// Where changes that overwrite in place keep their undo record, and where one may be waiting.
+    pub undo: Option<Arc<dyn UndoStore>>,
+}
+
+/// An opened, locked LUKS header.
+pub struct Container {
+    storage: Arc<dyn Backend>,
+    options: OpenOptions,
+    header: Header,
+    health: Health,
+    /// SHA-256 of the header bytes that were read or written last: a change is made only on top of these.
+    fingerprint: open::Fingerprint,
+}
+
+impl std::fmt::Debug for Container {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Container")
+            .field("header", &self.header)
+            .field("health", &self.health)
+            .finish()
+    }
+}
+
+impl Container {
+    /// The validated header.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Which of the two formats it is.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        match &self.header {
+            Header::Luks1(_) => Version::Luks1,
+            Header::Luks2(_) => Version::Luks2,
+        }
+    }
+
+    /// How the copies of the header were found.
+    #[must_use]
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// The volume's UUID, as it is written in the header.
+    #[must_use]
+    pub fn uuid(&self) -> &str {
+        match &self.header {
+            Header::Luks1(header) => &header.uuid,
+            Header::Luks2(header) => &header.uuid,
+        }
+    }
+
+    /// The keyslots in use, by number. LUKS2 keyslots that only describe a reencryption are left out.
+    #[must_use]
+    pub fn keyslots(&self) -> Vec<KeyslotInfo> {
+        match &self.header {
+            Header::Luks1(header) => keyslot_info::luks1(header),
+            Header::Luks2(header) => keyslot_info::luks2(header),
+        }
+    }
+
+    /// The mandatory requirements of a LUKS2 header, by name.
+    #[must_use]
+    pub fn requirements(&self) -> Vec<String> {
+        match &self.header {
+            Header::Luks1(_) => Vec::new(),
+            Header::Luks2(header) => header.metadata.config().requirements.clone(),
+        }
+    }
+
+    fn keyslot(&self, slot: u32) -> Option<KeyslotInfo> {
+        self.keyslots()
+            .into_iter()
+            .find(|keyslot| keyslot.slot == slot)
+    }
+}

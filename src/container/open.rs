@@ -1,0 +1,273 @@
+//! Reading a header: which version it is, which copy is used, and whether the storage is large enough for it.
+//!
+//! LUKS1 On-Disk Format 1.2.3, section 2; LUKS2 On-Disk Format 1.1, section 2 (the two copies and their recovery).
+//! Each byte is read once; what is validated here is what is used afterwards.
+
+use std::sync::Arc;
+
+use luksmith_formats::Limits;
+use luksmith_formats::luks2::{HEADER_SIZES, Position};
+use luksmith_formats::{FormatError, Kind};
+use luksmith_formats::{luks1, luks2};
+use sha2::{Digest as _, Sha256};
+
+use super::{Container, Header, Health, OpenError, OpenOptions, door};
+use crate::backend::Backend;
+
+/// SHA-256 of the header's bytes as they were on the storage.
+pub(super) type Fingerprint = [u8; 32];
+
+const BINARY_HEADER: usize = 4096;
+const LUKS_MAGIC: &[u8; 6] = b"LUKS\xba\xbe";
+
+impl Container {
+    /// Reads and validates the header at the start of `storage` (for a detached header: the header's own storage).
+    ///
+    /// # Errors
+    /// [`OpenError`]; one of its variants is that an interrupted change waits for [`Container::repair`].
+    pub fn open(storage: Arc<dyn Backend>, options: OpenOptions) -> Result<Self, OpenError> {
+        if let Some(undo) = &options.undo
+            && undo.load().map_err(OpenError::Undo)?.is_some()
+        {
+            return Err(OpenError::Interrupted { undo: undo.name() });
+        }
+        let Loaded {
+            header,
+            health,
+            fingerprint,
+        } = load(&*storage, &options.limits)?;
+        Ok(Self {
+            storage,
+            options,
+            header,
+            health,
+            fingerprint,
+        })
+    }
+}
+
+/// A header as it was found.
+pub(super) struct Loaded {
+    pub(super) header: Header,
+    pub(super) health: Health,
+    pub(super) fingerprint: Fingerprint,
+}
+
+pub(super) fn load(storage: &dyn Backend, limits: &Limits) -> Result<Loaded, OpenError> {
+    let size = storage.geometry().size;
+    if size < luks1::HEADER_SIZE as u64 {
+        return Err(OpenError::NotLuks);
+    }
+    let start = door::read(
+        storage,
+        0,
+        BINARY_HEADER.min(usize::try_from(size).unwrap_or(BINARY_HEADER)),
+    )?;
+    if start.starts_with(LUKS_MAGIC) && start.get(6..8) == Some(&[0, 1]) {
+        return load_luks1(size, &start, limits);
+    }
+    load_luks2(storage, size, &start, limits)
+}
+
+fn load_luks1(size: u64, start: &[u8], limits: &Limits) -> Result<Loaded, OpenError> {
+    let bytes = start.get(..luks1::HEADER_SIZE).unwrap_or(start);
+    let header = luks1::Header::parse(bytes, limits).map_err(OpenError::Header)?;
+    // Only what is in use must be there: QEMU ends its images right behind the last area.
+    let needed = (0..luks1::KEYSLOTS)
+        .filter(|&slot| header.keyslots[slot].active)
+        .map(|slot| header.area(slot).end)
+        .chain([header.data_offset()])
+        .max()
+        .unwrap_or(0);
+    if size < needed {
+        return Err(OpenError::TooSmall { size, needed });
+    }
+    Ok(Loaded {
+        header: Header::Luks1(header),
+        health: Health::Good,
+        fingerprint: fingerprint(&[bytes]),
+    })
+}
+
+fn load_luks2(
+    storage: &dyn Backend,
+    size: u64,
+    start: &[u8],
+    limits: &Limits,
+) -> Result<Loaded, OpenError> {
+    let claimed = luks2::Header::probe_size(start, Position::Primary);
+    let primary = match claimed.clone() {
+        Ok(header_size) => read_copy(storage, size, header_size, Position::Primary, limits)?,
+        Err(error) => Err(error),
+    };
+    let secondary = find_secondary(
+        storage,
+        size,
+        primary.as_ref().ok().map(|copy| copy.header.hdr_size),
+        limits,
+    )?;
+    let (used, health, bytes) = match (primary, secondary) {
+        (Ok(primary), Ok(secondary)) => {
+            let bytes = [primary.bytes, secondary.bytes];
+            match primary.header.seqid.cmp(&secondary.header.seqid) {
+                std::cmp::Ordering::Equal => (primary.header, Health::Good, bytes),
+                std::cmp::Ordering::Greater => (primary.header, Health::SecondaryStale, bytes),
+                std::cmp::Ordering::Less => (secondary.header, Health::PrimaryStale, bytes),
+            }
+        }
+        (Ok(primary), Err(Some((error, bytes)))) => (
+            primary.header,
+            Health::SecondaryDamaged(error),
+            [primary.bytes, bytes],
+        ),
+        (Ok(primary), Err(None)) => {
+            let error = missing("secondary header", primary.header.hdr_size);
+            (
+                primary.header,
+                Health::SecondaryDamaged(error),
+                [primary.bytes, Vec::new()],
+            )
+        }
+        (Err(error), Ok(secondary)) => {
+            let whole = usize::try_from(secondary.header.hdr_size).unwrap_or(BINARY_HEADER);
+            let found = door::read(storage, 0, whole)?;
+            (
+                secondary.header,
+                Health::PrimaryDamaged(error),
+                [found, secondary.bytes],
+            )
+        }
+        (Err(primary), Err(secondary)) => {
+            return Err(match secondary {
+                None if claimed
+                    .as_ref()
+                    .is_ok_and(|header_size| size < header_size * 2) =>
+                {
+                    OpenError::TooSmall {
+                        size,
+                        needed: claimed.unwrap_or(0) * 2,
+                    }
+                }
+                _ if !start.starts_with(LUKS_MAGIC) => OpenError::NotLuks,
+                Some((secondary, _)) => OpenError::BothCopies { primary, secondary },
+                None => OpenError::Header(primary),
+            });
+        }
+    };
+    let needed = used.hdr_size * 2 + used.metadata.config().keyslots_size;
+    if size < needed {
+        return Err(OpenError::TooSmall { size, needed });
+    }
+    let fingerprint = fingerprint(&[&bytes[0], &bytes[1]]);
+    Ok(Loaded {
+        header: Header::Luks2(used),
+        health,
+        fingerprint,
+    })
+}
+
+/// One valid copy and the bytes that it was parsed from.
+struct Copy {
+    header: luks2::Header,
+    bytes: Vec<u8>,
+}
+
+fn read_copy(
+    storage: &dyn Backend,
+    size: u64,
+    header_size: u64,
+    position: Position,
+    limits: &Limits,
+) -> Result<Result<Copy, FormatError>, OpenError> {
+    let offset = match position {
+        Position::Primary => 0,
+        Position::Secondary => header_size,
+    };
+    if header_size > limits.metadata_size {
+        return Ok(Err(FormatError {
+            kind: Kind::OverLimit,
+            field: "hdr_size".into(),
+            offset: offset + 8,
+            cause: format!("{header_size} bytes, the limit is {}", limits.metadata_size),
+        }));
+    }
+    if size < offset + header_size {
+        return Ok(Err(FormatError {
+            kind: Kind::Malformed,
+            field: "hdr_size".into(),
+            offset: offset + 8,
+            cause: format!("{header_size} bytes, the storage ends at {size}"),
+        }));
+    }
+    let bytes = door::read(
+        storage,
+        offset,
+        usize::try_from(header_size).unwrap_or(BINARY_HEADER),
+    )?;
+    Ok(luks2::Header::parse(&bytes, position, limits).map(|header| Copy { header, bytes }))
+}
+
+/// The secondary copy: where the primary says, or else at any of the nine offsets where it can be.
+/// `Err(None)`: there is no trace of one. `Err(Some(_))`: there is one, it is damaged, and this is what is there.
+#[allow(clippy::type_complexity)]
+fn find_secondary(
+    storage: &dyn Backend,
+    size: u64,
+    known: Option<u64>,
+    limits: &Limits,
+) -> Result<Result<Copy, Option<(FormatError, Vec<u8>)>>, OpenError> {
+    let mut damaged = None;
+    for header_size in known.map_or_else(|| HEADER_SIZES.to_vec(), |size| vec![size]) {
+        if size < header_size * 2 {
+            continue;
+        }
+        let start = door::read(storage, header_size, BINARY_HEADER)?;
+        let error = match luks2::Header::probe_size(&start, Position::Secondary) {
+            Ok(_) => match read_copy(storage, size, header_size, Position::Secondary, limits)? {
+                Ok(copy) => return Ok(Ok(copy)),
+                Err(error) => error,
+            },
+            // Without a primary, a place that holds no secondary is no damaged one.
+            Err(_) if known.is_none() => continue,
+            Err(error) => error,
+        };
+        let found = door::read(
+            storage,
+            header_size,
+            usize::try_from(header_size).unwrap_or(BINARY_HEADER),
+        )?;
+        damaged = Some((error, found));
+    }
+    Ok(Err(damaged))
+}
+
+/// The header bytes that are on the storage now, for the comparison before a change.
+pub(super) fn current_fingerprint(
+    storage: &dyn Backend,
+    header: &Header,
+) -> Result<Fingerprint, crate::backend::IoError> {
+    match header {
+        Header::Luks1(_) => Ok(fingerprint(&[&door::read(storage, 0, luks1::HEADER_SIZE)?])),
+        Header::Luks2(header) => {
+            let both = usize::try_from(header.hdr_size * 2).unwrap_or(BINARY_HEADER);
+            Ok(fingerprint(&[&door::read(storage, 0, both)?]))
+        }
+    }
+}
+
+fn fingerprint(parts: &[&[u8]]) -> Fingerprint {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+fn missing(field: &str, offset: u64) -> FormatError {
+    FormatError {
+        kind: Kind::Malformed,
+        field: field.into(),
+        offset,
+        cause: "not found".into(),
+    }
+}

@@ -1,0 +1,246 @@
+//! The undo record: what a change that overwrites in place is about to lose, kept beside the image until the
+//! change is durable.
+//!
+//! LUKS1 has one copy of its header and fixed keyslots, so a few changes (a passphrase when all keyslots are full,
+//! restoring a backup, converting) cannot be made safe inside the image. The record holds the old bytes of all
+//! ranges that the change writes: headers and encrypted key material, the same as a header backup, and it deserves
+//! the same care. It is written and synced before the first write, and removed (and the removal synced) after the
+//! last. While it exists, the container opens for nothing but [`roll_back`]: that brings the old state back.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::{UndoError, door};
+use crate::backend::{Backend, IoError};
+
+/// Where an undo record survives a power cut. Each call returns after its effect is durable.
+pub trait UndoStore: Send + Sync {
+    /// The record, if one is there.
+    ///
+    /// # Errors
+    /// From reading the storage.
+    fn load(&self) -> io::Result<Option<Vec<u8>>>;
+    /// Makes the record durable, all of it or nothing.
+    ///
+    /// # Errors
+    /// From writing the storage; then no record is there.
+    fn save(&self, record: &[u8]) -> io::Result<()>;
+    /// Removes the record durably. No record is no error.
+    ///
+    /// # Errors
+    /// From the storage.
+    fn clear(&self) -> io::Result<()>;
+    /// What a person calls it (a path), for messages.
+    fn name(&self) -> String;
+}
+
+/// An [`UndoStore`] in a file of its own, mode 0600.
+#[derive(Debug)]
+pub struct UndoFile {
+    path: PathBuf,
+}
+
+impl UndoFile {
+    /// The record lies at exactly this path.
+    #[must_use]
+    pub fn at(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// The record for an image in a regular file: beside it, with `.luksmith-undo` added to its name.
+    #[must_use]
+    pub fn beside(image: &Path) -> Self {
+        let mut name = image.as_os_str().to_owned();
+        name.push(".luksmith-undo");
+        Self { path: name.into() }
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        let folder = match self.path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        File::open(folder)?.sync_all()
+    }
+}
+
+impl UndoStore for UndoFile {
+    fn load(&self) -> io::Result<Option<Vec<u8>>> {
+        match File::open(&self.path) {
+            Ok(mut file) => {
+                let mut record = Vec::new();
+                file.read_to_end(&mut record)?;
+                Ok(Some(record))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn save(&self, record: &[u8]) -> io::Result<()> {
+        // A new file under another name, then a rename: the record is there whole or not at all.
+        let mut temporary = self.path.as_os_str().to_owned();
+        temporary.push(".new");
+        let temporary = PathBuf::from(temporary);
+        match std::fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        file.write_all(record)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, &self.path)?;
+        self.sync_folder()
+    }
+
+    fn clear(&self) -> io::Result<()> {
+        match std::fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        self.sync_folder()
+    }
+
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+}
+
+/// Old bytes by position.
+///
+/// Layout, little-endian: magic (16 bytes), SHA-256 of all that follows (32), the UUID fields of the header before
+/// and after the change (40 each), count of ranges (u64), and for each range its offset (u64), its length (u64) and
+/// its bytes.
+pub(super) struct UndoRecord {
+    /// Only an image whose UUID field holds one of these is rolled back: not another one under the same name.
+    uuids: [Uuid; 2],
+    ranges: Vec<(u64, Vec<u8>)>,
+}
+
+type Uuid = [u8; 40];
+
+/// Both header versions keep the UUID at the same place, in the first 512 bytes, which no cut tears.
+const UUID_OFFSET: u64 = 168;
+
+const MAGIC: &[u8; 16] = b"luksmith undo 1\n";
+
+impl UndoRecord {
+    /// Reads what is at `ranges` now. A range beyond the end of the storage is an error: a plan never grows it.
+    pub(super) fn take<'a>(
+        storage: &dyn Backend,
+        writes: impl Iterator<Item = (u64, &'a [u8])>,
+    ) -> Result<Self, IoError> {
+        let before = uuid_of(storage)?;
+        let mut after = before;
+        let mut sorted: Vec<Range<u64>> = Vec::new();
+        for (offset, bytes) in writes {
+            if offset == 0
+                && let Some(uuid) = bytes.get(168..208).and_then(|field| field.first_chunk())
+            {
+                after = *uuid;
+            }
+            sorted.push(offset..offset + bytes.len() as u64);
+        }
+        sorted.sort_by_key(|range| range.start);
+        let mut merged: Vec<Range<u64>> = Vec::new();
+        for range in sorted {
+            match merged.last_mut() {
+                Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+                _ => merged.push(range),
+            }
+        }
+        let ranges = merged
+            .into_iter()
+            .map(|range| {
+                let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+                Ok((range.start, door::read(storage, range.start, length)?))
+            })
+            .collect::<Result<_, IoError>>()?;
+        Ok(Self {
+            uuids: [before, after],
+            ranges,
+        })
+    }
+
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let mut body = self.uuids.concat();
+        body.extend((self.ranges.len() as u64).to_le_bytes());
+        for (offset, bytes) in &self.ranges {
+            body.extend(offset.to_le_bytes());
+            body.extend((bytes.len() as u64).to_le_bytes());
+            body.extend(bytes);
+        }
+        let mut record = MAGIC.to_vec();
+        record.extend(checksum(&body));
+        record.extend(body);
+        record
+    }
+
+    fn parse(record: &[u8]) -> Option<Self> {
+        let (stored, body) = record.strip_prefix(MAGIC)?.split_at_checked(32)?;
+        if stored != checksum(body).as_slice() {
+            return None;
+        }
+        let (before, rest) = body.split_first_chunk()?;
+        let (after, mut rest) = rest.split_first_chunk()?;
+        let count = take_u64(&mut rest)?;
+        let mut ranges = Vec::new();
+        for _ in 0..count {
+            let offset = take_u64(&mut rest)?;
+            let length = usize::try_from(take_u64(&mut rest)?).ok()?;
+            let (bytes, after) = rest.split_at_checked(length)?;
+            ranges.push((offset, bytes.to_vec()));
+            rest = after;
+        }
+        rest.is_empty().then_some(Self {
+            uuids: [*before, *after],
+            ranges,
+        })
+    }
+}
+
+/// Brings back the state before the interrupted change that left a record in `undo`. Repeatable: a cut in the
+/// middle leaves the record in place.
+///
+/// # Errors
+/// [`UndoError::Damaged`] when the record is not one that luksmith wrote in full, [`UndoError::OtherImage`] when it
+/// belongs to another volume, [`UndoError::Storage`] when the image cannot be written.
+pub fn roll_back(storage: &dyn Backend, undo: &dyn UndoStore) -> Result<bool, UndoError> {
+    let Some(record) = undo.load()? else {
+        return Ok(false);
+    };
+    let record =
+        UndoRecord::parse(&record).ok_or_else(|| UndoError::Damaged { name: undo.name() })?;
+    if !record.uuids.contains(&uuid_of(storage)?) {
+        return Err(UndoError::OtherImage { name: undo.name() });
+    }
+    for (offset, bytes) in &record.ranges {
+        door::write(storage, *offset, bytes)?;
+    }
+    storage.flush()?;
+    undo.clear()?;
+    Ok(true)
+}
+
+fn take_u64(rest: &mut &[u8]) -> Option<u64> {
+    let (number, after) = rest.split_first_chunk::<8>()?;
+    *rest = after;
+    Some(u64::from_le_bytes(*number))
+}
+
+fn uuid_of(storage: &dyn Backend) -> Result<Uuid, IoError> {
+    let field = door::read(storage, UUID_OFFSET, size_of::<Uuid>())?;
+    Ok(field.first_chunk().copied().unwrap_or([0; 40]))
+}
+
+fn checksum(body: &[u8]) -> [u8; 32] {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(body).into()
+}
