@@ -1,0 +1,13 @@
+//! Groups of arguments that subcommands share, one group a file.
+
+mod image;
+mod key;
+mod limits;
+mod new_volume;
+mod pbkdf;
+
+pub(crate) use image::{ImageArgs, UndoArgs};
+pub(crate) use key::{KeyArgs, NewKeyArgs, UnlockArgs};
+pub(crate) use limits::LimitArgs;
+pub(crate) use new_volume::{NewVolumeArgs, VersionName, parse_cipher};
+pub(crate) use pbkdf::{Pbkdf, PbkdfArgs};

@@ -1,0 +1,135 @@
+//! What a new volume shall be: shared by create and encrypt.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use luksmith::container::Version;
+use luksmith_formats::cipher::CipherSpec;
+use luksmith_formats::hash::Hash;
+use uuid::Uuid;
+
+use super::{KeyArgs, PbkdfArgs};
+use crate::cli::size;
+
+/// Options of a new volume.
+#[derive(Debug, Args)]
+pub(crate) struct NewVolumeArgs {
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
+
+    /// Take a passphrase that is easy to guess
+    #[arg(long, help_heading = "Passphrase")]
+    pub(crate) force_weak: bool,
+
+    #[command(flatten)]
+    pub(crate) pbkdf: PbkdfArgs,
+
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
+}
+
+/// The format of a new volume.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Format")]
+pub(crate) struct FormatArgs {
+    /// The format [default: luks2]
+    #[arg(short = 'M', long = "type", value_name = "TYPE")]
+    pub(crate) luks_type: Option<VersionName>,
+
+    /// The cipher of the data: aes, serpent, twofish or camellia, in xts or cbc [default: aes-xts-plain64]
+    #[arg(short, long, value_name = "SPEC", value_parser = parse_cipher)]
+    pub(crate) cipher: Option<CipherSpec>,
+
+    /// The size of the volume key in bits; xts splits it in two [default: 512 for xts, 256 for cbc]
+    #[arg(short = 's', long, value_name = "BITS", value_parser = parse_key_bits)]
+    pub(crate) key_size: Option<usize>,
+
+    /// The hash of the digest, of the anti-forensic splitter and of pbkdf2 [default: sha256]
+    #[arg(long, value_name = "HASH", value_parser = parse_hash)]
+    pub(crate) hash: Option<Hash>,
+
+    /// The encryption sector size: 512, 1024, 2048 or 4096 [default: 4096 where size and offset allow, else 512]
+    #[arg(long, value_name = "BYTES", value_parser = parse_sector_size)]
+    pub(crate) sector_size: Option<u32>,
+
+    /// A name by which the volume can be found (LUKS2)
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) label: Option<String>,
+
+    /// A second name (LUKS2)
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) subsystem: Option<String>,
+
+    /// The volume's UUID [default: a random one]
+    #[arg(long, value_name = "UUID")]
+    pub(crate) uuid: Option<Uuid>,
+
+    /// Put the keyslot of the passphrase at number N [default: 0]
+    #[arg(short = 'S', long, alias = "key-slot", value_name = "N")]
+    pub(crate) keyslot: Option<u32>,
+
+    /// Where the data begins, in 512-byte sectors
+    #[arg(short, long, value_name = "SECTORS")]
+    pub(crate) offset: Option<u64>,
+
+    /// Size of one copy of the metadata: 16K, 32K, … 4M (LUKS2)
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub(crate) luks2_metadata_size: Option<u64>,
+
+    /// Size of the keyslots area (LUKS2)
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub(crate) luks2_keyslots_size: Option<u64>,
+
+    /// Write a detached header into FILE; IMAGE holds the data alone
+    #[arg(long, value_name = "FILE")]
+    pub(crate) header: Option<PathBuf>,
+
+    /// Take the volume key from FILE instead of making a random one; it must have the size of the key exactly
+    #[arg(long, alias = "master-key-file", value_name = "FILE")]
+    pub(crate) volume_key_file: Option<PathBuf>,
+
+    /// Allocate the storage of the file now instead of as it is written
+    #[arg(long)]
+    pub(crate) preallocate: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum VersionName {
+    #[value(alias = "luks")]
+    Luks2,
+    Luks1,
+}
+
+impl From<VersionName> for Version {
+    fn from(name: VersionName) -> Self {
+        match name {
+            VersionName::Luks1 => Self::Luks1,
+            VersionName::Luks2 => Self::Luks2,
+        }
+    }
+}
+
+pub(crate) fn parse_cipher(text: &str) -> Result<CipherSpec, String> {
+    CipherSpec::parse(text).map_err(|error| error.to_string())
+}
+
+pub(crate) fn parse_hash(text: &str) -> Result<Hash, String> {
+    Hash::parse(text).map_err(|error| error.to_string())
+}
+
+fn parse_key_bits(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(bits) if bits > 0 && bits % 8 == 0 => Ok(bits / 8),
+        _ => Err(
+            "a key size is a number of bits, a multiple of 8: 512 or 256 for aes-xts-plain64"
+                .to_owned(),
+        ),
+    }
+}
+
+fn parse_sector_size(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(size @ (512 | 1024 | 2048 | 4096)) => Ok(size),
+        _ => Err("a sector size is 512, 1024, 2048 or 4096".to_owned()),
+    }
+}

@@ -1,0 +1,28 @@
+//! `luksmith completions`: what a shell needs to complete our arguments.
+
+use clap_complete::Shell;
+
+use super::Session;
+use super::error::CommandError;
+
+/// Print a shell's completions
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The shell
+    shell: Shell,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith completions bash > ~/.local/share/bash-completion/completions/luksmith
+  luksmith completions fish > ~/.config/fish/completions/luksmith.fish";
+
+impl Args {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut super::command(), "luksmith", &mut script);
+        session.output.bytes(&script);
+        Ok(())
+    }
+}

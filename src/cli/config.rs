@@ -1,0 +1,67 @@
+//! `luksmith config`: names in the header.
+
+use clap::ArgGroup;
+use luksmith::container::Configure;
+use uuid::Uuid;
+
+use super::Session;
+use super::args::{ImageArgs, UndoArgs};
+use super::error::CommandError;
+use super::force::{Force, confirm, only};
+use super::open::open_to_write;
+
+/// Set the label, the subsystem or the UUID
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES, group = ArgGroup::new("change").required(true).multiple(true))]
+pub(crate) struct Args {
+    #[command(flatten)]
+    image: ImageArgs,
+
+    /// The label; an empty text removes it (LUKS2)
+    #[arg(long, value_name = "TEXT", group = "change")]
+    label: Option<String>,
+
+    /// The subsystem; an empty text removes it (LUKS2)
+    #[arg(long, value_name = "TEXT", group = "change")]
+    subsystem: Option<String>,
+
+    /// The UUID
+    #[arg(long, value_name = "UUID", group = "change")]
+    uuid: Option<Uuid>,
+
+    /// Go on without asking: uuid
+    #[arg(long, value_name = "WHAT", value_parser = only(&[Force::Uuid]))]
+    force: Vec<Force>,
+
+    #[command(flatten)]
+    undo: UndoArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith config disk.img --label backups
+  luksmith config disk.img --uuid 7a1b2c3d-0000-4000-8000-0123456789ab";
+
+impl Args {
+    pub(crate) fn run(self, _session: &Session) -> Result<(), CommandError> {
+        let mut container = open_to_write(
+            &self.image,
+            &self.undo,
+            luksmith_formats::limits::Limits::default(),
+        )?;
+        if let Some(uuid) = &self.uuid {
+            let loss = format!(
+                "{} would be volume {uuid} instead of {}: whatever finds it by its UUID (crypttab, fstab, libvirt) would not",
+                self.image.header_path().display(),
+                container.uuid()
+            );
+            confirm(&self.force, Force::Uuid, &loss)?;
+        }
+        container.configure(&Configure {
+            label: self.label,
+            subsystem: self.subsystem,
+            uuid: self.uuid,
+        })?;
+        Ok(())
+    }
+}

@@ -1,0 +1,59 @@
+//! `luksmith convert`: between LUKS1 and LUKS2, in place.
+
+use luksmith::container::Version;
+
+use super::Session;
+use super::args::VersionName;
+use super::args::{ImageArgs, UndoArgs};
+use super::error::CommandError;
+use super::force::{Force, confirm, only};
+use super::open::open_to_write;
+
+/// Convert the header between LUKS1 and LUKS2
+///
+/// The data and the passphrases stay. LUKS1 takes only what it can hold: pbkdf2 keyslots 0 to 7, 512-byte sectors, no tokens.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    image: ImageArgs,
+
+    /// The format to convert to
+    #[arg(long, alias = "type", value_name = "TYPE")]
+    to: VersionName,
+
+    /// Go on without asking: convert
+    #[arg(long, value_name = "WHAT", value_parser = only(&[Force::Convert]))]
+    force: Vec<Force>,
+
+    #[command(flatten)]
+    undo: UndoArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith convert disk.img --to luks2
+  luksmith convert disk.img --to luks1 --force convert";
+
+impl Args {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        let mut container = open_to_write(
+            &self.image,
+            &self.undo,
+            luksmith_formats::limits::Limits::default(),
+        )?;
+        let (from, to) = (container.version(), Version::from(self.to));
+        let name = self.image.header_path().display();
+        if from == to {
+            return Err(CommandError::parameters(format!("{name} is {to} already")));
+        }
+        let loss = format!(
+            "the {from} header of {name} would be rewritten as {to}; make a backup first (luksmith header backup), and let nobody \
+             use the volume meanwhile"
+        );
+        confirm(&self.force, Force::Convert, &loss)?;
+        container.convert(to)?;
+        session.output.line(format_args!("{name} is {to} now"));
+        Ok(())
+    }
+}

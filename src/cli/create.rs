@@ -1,0 +1,72 @@
+//! `luksmith create`: a new, empty volume.
+
+use std::path::PathBuf;
+
+use luksmith::backend::Backend;
+
+use super::Session;
+use super::args::NewVolumeArgs;
+use super::error::CommandError;
+use super::force::{Force, only};
+use super::make::{Extent, Plan, label};
+use super::passphrase::KeySource;
+use super::size;
+
+/// Create a new volume in a file or on a block device
+///
+/// In a file, the file is made: sparse, the size of the header plus --size. With --json: {"image", "type", "uuid", "cipher",
+/// "key_bits", "sector_size", "data": {"offset", "size"}, "keyslot"}; sizes in bytes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The file to make, or a block device
+    #[arg(value_name = "IMAGE")]
+    image: PathBuf,
+
+    /// What the guest sees; the file is that plus the header. 10G is 10 GiB [default for a device: all of it]
+    #[arg(long, value_name = size::SIZE, value_parser = size::parse)]
+    size: Option<u64>,
+
+    /// Go on without asking: overwrite
+    #[arg(long, value_name = "WHAT", value_parser = only(&[Force::Overwrite]))]
+    force: Vec<Force>,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    new: NewVolumeArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith create disk.img --size 10G                          asks for a passphrase
+  luksmith create disk.img --size 10G --key-file disk.key      a key file, whole bytes
+  luksmith create disk.img --size 10G --type luks1             for QEMU's own LUKS driver
+  luksmith create data.img --size 10G --header data.header     a detached header
+  luksmith create /dev/sdb1                                    all of a device";
+
+impl Args {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        let extent = self.size.map_or(Extent::AllThereIs, Extent::Size);
+        let plan = Plan::new(&self.new, &self.image, &self.force, extent)?;
+        let source = KeySource::of(&self.new.key)?;
+        let passphrase = source.fresh(session, &label(&self.image), self.new.force_weak)?;
+        let mut made = plan.make(session, &passphrase)?;
+        let size = made.container.data_size(made.data.geometry().size)?;
+        let size = match self.size {
+            Some(wanted) if wanted < size => {
+                made.container.resize(made.data.as_ref(), wanted)?;
+                wanted
+            }
+            _ => size,
+        };
+        if self.json {
+            session.output.json(&made.json(&self.image, size));
+        } else {
+            session.output.line(made.line(&self.image, size));
+        }
+        made.keep()
+    }
+}

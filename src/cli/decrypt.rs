@@ -1,0 +1,156 @@
+//! `luksmith decrypt`: the plain content of a volume.
+
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+
+use luksmith::container::Which;
+
+use super::Session;
+use super::args::{ImageArgs, UnlockArgs};
+use super::error::{CommandError, Kind};
+use super::force::{Force, confirm, only};
+use super::new_file::{NewFile, Present, failed, look};
+use super::open::{ReadArgs, open_data_to_read, unlock};
+use super::passphrase::{KeySource, volume_key_file};
+use super::pipeline::{self, PlainSink};
+use super::progress::Progress;
+
+/// Write the plain content of a volume into a new file, a block device or stdout
+///
+/// The new file is readable for its owner alone. It has its name only when it is whole and on the disk.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    image: ImageArgs,
+
+    /// The file to make, a block device, or - for stdout
+    #[arg(value_name = "DESTINATION")]
+    destination: PathBuf,
+
+    /// Leave holes in the file where the content is zeroes
+    #[arg(long)]
+    sparse: bool,
+
+    /// Open with keyslot N alone
+    #[arg(short = 'S', long, alias = "key-slot", value_name = "N")]
+    keyslot: Option<u32>,
+
+    /// Open with the volume key in FILE instead of a passphrase
+    #[arg(long, alias = "master-key-file", value_name = "FILE", conflicts_with_all = ["key", "key_file", "keyslot"])]
+    volume_key_file: Option<PathBuf>,
+
+    /// Go on without asking: overwrite
+    #[arg(long, value_name = "WHAT", value_parser = only(&[Force::Overwrite]))]
+    force: Vec<Force>,
+
+    #[command(flatten)]
+    read: ReadArgs,
+
+    #[command(flatten)]
+    unlock: UnlockArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith decrypt disk.img plain.img
+  luksmith decrypt disk.img plain.img --sparse --key-file disk.key
+  luksmith decrypt disk.img - | sha256sum";
+
+impl Args {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        let (container, data) =
+            open_data_to_read(&self.image, &self.read, self.unlock.limits.limits())?;
+        let destination = self.look()?;
+        let label = self.image.image.display().to_string();
+        let unlocked = match &self.volume_key_file {
+            Some(path) => container
+                .unlock_with_key(volume_key_file(session, path)?, session.signals.interrupt())?,
+            None => {
+                let which = self.keyslot.map_or(Which::Any, Which::Slot);
+                unlock(
+                    session,
+                    &container,
+                    &KeySource::of(&self.unlock.key)?,
+                    which,
+                    &label,
+                )?
+            }
+        };
+        let volume = container.volume(data, &unlocked)?;
+        let progress = Progress::start(session.progress, "decrypt", Some(volume.size()));
+        match destination {
+            Destination::Stdout => {
+                pipeline::decrypt(&volume, PlainSink::stdout()?, &progress, &session.signals)?
+            }
+            Destination::Device(device) => {
+                let sink = PlainSink::device(device, &self.destination, volume.size())?;
+                pipeline::decrypt(&volume, sink, &progress, &session.signals).map_err(|error| {
+                    error.hint(format!("{} is half written", self.destination.display()))
+                })?;
+            }
+            Destination::File => {
+                // Whether something may be replaced was asked before the passphrase.
+                let file =
+                    NewFile::create(&self.destination, &[Force::Overwrite], &session.signals)?;
+                let open = OpenOptions::new().write(true).open(file.path());
+                let open = open.map_err(|error| failed("open", file.path(), error))?;
+                let sink = PlainSink::file(open, &self.destination, volume.size(), self.sparse)?;
+                pipeline::decrypt(&volume, sink, &progress, &session.signals)?;
+                file.keep()?;
+            }
+        }
+        progress.finish();
+        Ok(())
+    }
+
+    fn look(&self) -> Result<Destination, CommandError> {
+        let path = &self.destination;
+        if path == Path::new("-") {
+            use std::io::IsTerminal;
+            if std::io::stdout().is_terminal() {
+                return Err(
+                    CommandError::parameters("a disk image is not for a terminal")
+                        .hint("name a file, or pipe stdout"),
+                );
+            }
+            return Ok(Destination::Stdout);
+        }
+        let loss = format!("{} exists and would be overwritten", path.display());
+        match look(path)? {
+            Present::Nothing => Ok(Destination::File),
+            Present::File { .. } if same_file(path, &self.image.image)? => Err(CommandError::new(
+                Kind::Parameters,
+                format!("{} is the volume itself", path.display()),
+            )),
+            Present::File { .. } => {
+                confirm(&self.force, Force::Overwrite, &loss)?;
+                Ok(Destination::File)
+            }
+            Present::BlockDevice => {
+                confirm(&self.force, Force::Overwrite, &loss)?;
+                let device = OpenOptions::new()
+                    .write(true)
+                    .open(path)
+                    .map_err(|error| failed("open", path, error))?;
+                Ok(Destination::Device(device))
+            }
+        }
+    }
+}
+
+enum Destination {
+    Stdout,
+    File,
+    Device(File),
+}
+
+fn same_file(one: &Path, other: &Path) -> Result<bool, CommandError> {
+    use std::os::unix::fs::MetadataExt;
+    let of = |path: &Path| {
+        path.metadata()
+            .map(|found| (found.dev(), found.ino()))
+            .map_err(|error| failed("look at", path, error))
+    };
+    Ok(of(one)? == of(other)?)
+}

@@ -1,0 +1,131 @@
+//! `luksmith encrypt`: a plain image into a new volume.
+
+use std::path::{Path, PathBuf};
+
+use luksmith::backend::Backend;
+
+use super::Session;
+use super::args::NewVolumeArgs;
+use super::error::{CommandError, Kind};
+use super::force::{Force, only};
+use super::make::{Extent, Plan, label};
+use super::passphrase::KeySource;
+use super::pipeline::{self, PlainSource};
+use super::progress::Progress;
+use super::size;
+
+/// Encrypt a plain image into a new volume
+///
+/// SOURCE is only read. All of it is encrypted, holes and zeroes too: which sectors are in use stays hidden. With --json: as for
+/// create.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The plain data: a file, a block device, or - for stdin
+    #[arg(value_name = "SOURCE")]
+    source: PathBuf,
+
+    /// The file to make, or a block device
+    #[arg(value_name = "IMAGE")]
+    image: PathBuf,
+
+    /// What the guest sees, at least the size of SOURCE; what lies beyond it reads as random bytes [default: the size of SOURCE]
+    #[arg(long, value_name = size::SIZE, value_parser = size::parse)]
+    size: Option<u64>,
+
+    /// Fill the last sector with zeroes if SOURCE ends within it
+    #[arg(long)]
+    pad: bool,
+
+    /// Go on without asking: overwrite
+    #[arg(long, value_name = "WHAT", value_parser = only(&[Force::Overwrite]))]
+    force: Vec<Force>,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    new: NewVolumeArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith encrypt plain.img disk.img
+  luksmith encrypt plain.img disk.img --key-file disk.key --type luks1
+  qemu-img convert -O raw vm.qcow2 /dev/stdout | luksmith encrypt - disk.img --key-file disk.key";
+
+impl Args {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        let from_stdin = self.source == Path::new("-");
+        let mut source = if from_stdin {
+            PlainSource::stdin()?
+        } else {
+            PlainSource::open(&self.source)?
+        };
+        let extent = self.extent(source.size())?;
+        let plan = Plan::new(&self.new, &self.image, &self.force, extent)?;
+        let mut key = KeySource::of(&self.new.key)?;
+        if from_stdin {
+            key = key.beside_data_on_stdin()?;
+        }
+        let passphrase = key.fresh(session, &label(&self.image), self.new.force_weak)?;
+        let made = plan.make(session, &passphrase)?;
+
+        let progress = Progress::start(session.progress, "encrypt", source.size());
+        let written = pipeline::encrypt(
+            &made,
+            &mut source,
+            self.pad,
+            self.grows(extent, &made),
+            &progress,
+            &session.signals,
+        )?;
+        progress.finish();
+        let size = match extent {
+            Extent::Growing => written,
+            _ => made.container.data_size(made.data.geometry().size)?,
+        };
+        if self.json {
+            session.output.json(&made.json(&self.image, size));
+        } else {
+            session.output.line(made.line(&self.image, size));
+        }
+        made.keep()
+    }
+
+    fn extent(&self, source: Option<u64>) -> Result<Extent, CommandError> {
+        match (self.size, source) {
+            (Some(size), Some(source)) if size < source => {
+                let message = format!(
+                    "--size: {size} bytes do not hold the {source} bytes of {}",
+                    self.source.display()
+                );
+                Err(CommandError::new(Kind::Parameters, message))
+            }
+            (Some(size), _) => Ok(Extent::Size(size)),
+            (None, Some(0)) => Err(CommandError::parameters(format!(
+                "{} is empty",
+                self.source.display()
+            ))),
+            (None, Some(source)) if source % 512 == 0 => Ok(Extent::Size(source)),
+            (None, Some(source)) if self.pad => source
+                .checked_next_multiple_of(512)
+                .map(Extent::Size)
+                .ok_or_else(|| CommandError::parameters("the source is too large")),
+            (None, Some(source)) => {
+                let message = format!(
+                    "{} has {source} bytes, not a whole number of sectors",
+                    self.source.display()
+                );
+                Err(CommandError::new(Kind::Parameters, message)
+                    .hint("--pad fills the last sector with zeroes"))
+            }
+            (None, None) => Ok(Extent::Growing),
+        }
+    }
+
+    fn grows(&self, extent: Extent, made: &super::make::Made) -> bool {
+        matches!(extent, Extent::Growing) && !made.data.is_device()
+    }
+}

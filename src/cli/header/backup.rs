@@ -1,0 +1,42 @@
+//! `luksmith header backup`: a copy of the header with its keyslots.
+
+use std::path::PathBuf;
+
+use crate::cli::Session;
+use crate::cli::args::ImageArgs;
+use crate::cli::error::CommandError;
+use crate::cli::new_file::write_secret;
+use crate::cli::open::{ReadArgs, open_to_read};
+
+/// Write the header and its keyslots into a new file
+///
+/// The file is what cryptsetup writes and reads. Passphrases that are changed or removed later still open the volume with it:
+/// keep it as safe as a key. It is new, and 0600.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    image: ImageArgs,
+
+    /// The file to make
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+
+    #[command(flatten)]
+    read: ReadArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith header backup disk.img disk.header";
+
+impl Args {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        let container = open_to_read(
+            &self.image,
+            &self.read,
+            luksmith_formats::limits::Limits::default(),
+        )?;
+        write_secret(&self.file, &container.backup()?, &session.signals)
+    }
+}

@@ -1,0 +1,52 @@
+//! `luksmith header erase`: the end of a volume.
+
+use crate::cli::Session;
+use crate::cli::args::{ImageArgs, UndoArgs};
+use crate::cli::error::CommandError;
+use crate::cli::force::{Force, confirm, only};
+use crate::cli::open::open_to_write;
+
+/// Destroy all keyslots: the data can be read no more
+///
+/// Only a header backup or the volume key brings it back.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    image: ImageArgs,
+
+    /// Go on without asking: erase
+    #[arg(long, value_name = "WHAT", value_parser = only(&[Force::Erase]))]
+    force: Vec<Force>,
+
+    #[command(flatten)]
+    undo: UndoArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith header erase disk.img
+  luksmith header erase disk.img --force erase";
+
+impl Args {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        let mut container = open_to_write(
+            &self.image,
+            &self.undo,
+            luksmith_formats::limits::Limits::default(),
+        )?;
+        let count = container.keyslots().len();
+        let loss = format!(
+            "all {count} keyslots of {} (volume {}) would be destroyed: the data is lost, unless there is a header backup or the \
+             volume key",
+            self.image.header_path().display(),
+            container.uuid()
+        );
+        confirm(&self.force, Force::Erase, &loss)?;
+        container.erase()?;
+        session
+            .output
+            .line(format_args!("keyslots destroyed: {count}"));
+        Ok(())
+    }
+}

@@ -1,0 +1,55 @@
+//! `luksmith header repair`: what an interruption or a damaged sector left.
+
+use luksmith::container::Container;
+use serde_json::json;
+
+use crate::cli::Session;
+use crate::cli::args::{ImageArgs, UndoArgs};
+use crate::cli::error::CommandError;
+use crate::cli::open::{header_options, header_storage_to_write};
+
+/// Repair the header: roll an interrupted change back, rewrite a damaged copy of a LUKS2 header from the good one
+///
+/// Nothing is invented: without a whole copy or an undo record there is only a header backup. With --json: {"repaired": [text]}
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    image: ImageArgs,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    undo: UndoArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith header repair disk.img
+  luksmith header repair /dev/sdb1 --undo-file sdb1.undo";
+
+impl Args {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        let storage = header_storage_to_write(&self.image)?;
+        let options = header_options(
+            &self.image,
+            &self.undo,
+            luksmith_formats::limits::Limits::default(),
+        )?;
+        let repaired = Container::repair(storage, options)?
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>();
+        if self.json {
+            session.output.json(&json!({ "repaired": repaired }));
+        } else if repaired.is_empty() {
+            session.output.line("nothing to repair");
+        }
+        for line in repaired.iter().filter(|_| !self.json) {
+            session.output.line(line);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,88 @@
+//! `luksmith header restore`: the header from a backup.
+
+use std::io::Read;
+use std::path::PathBuf;
+
+use luksmith::container::{Container, HeaderError};
+
+use crate::cli::Session;
+use crate::cli::args::{ImageArgs, UndoArgs};
+use crate::cli::error::{CommandError, Kind};
+use crate::cli::force::{Force, confirm, only};
+use crate::cli::new_file::failed;
+use crate::cli::open::{header_options, header_storage_to_write};
+
+/// The largest header with the largest keyslots area, and then some: a longer file is no backup.
+const LARGEST_BACKUP: u64 = 256 << 20;
+
+/// Restore the header from a backup
+///
+/// The keyslots of today are replaced by those of the backup: the passphrases of that day open the volume again.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    image: ImageArgs,
+
+    /// The backup
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+
+    /// Go on without asking: restore; other-uuid, though the backup is of another volume
+    #[arg(long, value_name = "WHAT", value_parser = only(&[Force::Restore, Force::OtherUuid]))]
+    force: Vec<Force>,
+
+    #[command(flatten)]
+    undo: UndoArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith header restore disk.img disk.header
+  luksmith header restore disk.img disk.header --force restore";
+
+impl Args {
+    pub(crate) fn run(self, _session: &Session) -> Result<(), CommandError> {
+        let mut backup = Vec::new();
+        std::fs::File::open(&self.file)
+            .and_then(|file| file.take(LARGEST_BACKUP + 1).read_to_end(&mut backup))
+            .map_err(|error| failed("read", &self.file, error))?;
+        if backup.len() as u64 > LARGEST_BACKUP {
+            return Err(CommandError::new(
+                Kind::Device,
+                format!("{} is too long for a header backup", self.file.display()),
+            ));
+        }
+        let storage = header_storage_to_write(&self.image)?;
+        let options = header_options(
+            &self.image,
+            &self.undo,
+            luksmith_formats::limits::Limits::default(),
+        )?;
+        let name = self.image.header_path().display();
+        confirm(
+            &self.force,
+            Force::Restore,
+            &format!(
+                "the header and all keyslots of {name} would be replaced by those of {}",
+                self.file.display()
+            ),
+        )?;
+        match Container::restore(storage.clone(), &backup, false, options.clone()) {
+            Err(HeaderError::OtherUuid {
+                backup: theirs,
+                volume,
+            }) => {
+                let loss = format!(
+                    "the backup is of volume {theirs}, {name} is volume {volume}: its data cannot be read with another volume's keys"
+                );
+                confirm(&self.force, Force::OtherUuid, &loss)?;
+                Container::restore(storage, &backup, true, options)?;
+            }
+            outcome => {
+                outcome?;
+            }
+        }
+        Ok(())
+    }
+}

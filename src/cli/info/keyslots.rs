@@ -1,0 +1,111 @@
+//! Keyslots as a table and as JSON, the same for `info` and `key list`.
+
+use comfy_table::{Table, presets};
+use luksmith::container::KeyslotInfo;
+use luksmith_formats::luks2::{Kdf, Priority};
+use serde_json::{Value, json};
+
+use crate::cli::size;
+
+/// A table for people.
+pub(crate) fn table(slots: &[KeyslotInfo]) -> String {
+    if slots.is_empty() {
+        return "no keyslot is in use: no passphrase opens this volume".to_owned();
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["keyslot", "opens", "priority", "KDF", "cost", "area"]);
+    for slot in slots {
+        let (kdf, cost) = kdf_text(&slot.kdf);
+        table.add_row([
+            slot.slot.to_string(),
+            if slot.bound {
+                "the volume".to_owned()
+            } else {
+                format!("unbound {}-bit key", slot.key_size * 8)
+            },
+            priority(slot.priority).to_owned(),
+            kdf,
+            cost,
+            format!(
+                "{} at byte {}",
+                size::human(slot.area.end - slot.area.start),
+                slot.area.start
+            ),
+        ]);
+    }
+    trimmed(&table)
+}
+
+/// The rows without the blanks that a table without borders has around them.
+pub(crate) fn trimmed(table: &Table) -> String {
+    let lines = table.lines().map(|line| {
+        line.trim_end()
+            .strip_prefix(' ')
+            .map(str::to_owned)
+            .unwrap_or_default()
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn kdf_text(kdf: &Kdf) -> (String, String) {
+    match kdf {
+        Kdf::Pbkdf2 {
+            hash, iterations, ..
+        } => (format!("pbkdf2-{hash}"), format!("{iterations} iterations")),
+        Kdf::Argon2 {
+            variant,
+            passes,
+            memory_kib,
+            lanes,
+            ..
+        } => (
+            variant.name().to_owned(),
+            format!(
+                "{}, {passes} passes, {lanes} threads",
+                size::human(u64::from(*memory_kib) * 1024)
+            ),
+        ),
+    }
+}
+
+fn priority(priority: Priority) -> &'static str {
+    match priority {
+        Priority::Prefer => "prefer",
+        Priority::Normal => "normal",
+        Priority::Ignore => "ignore",
+    }
+}
+
+/// The same as JSON; stable names, sizes in bytes.
+pub(crate) fn json(slots: &[KeyslotInfo]) -> Value {
+    slots
+        .iter()
+        .map(|slot| {
+            json!({
+                "keyslot": slot.slot,
+                "bound": slot.bound,
+                "priority": priority(slot.priority),
+                "key_bits": slot.key_size * 8,
+                "kdf": match &slot.kdf {
+                    Kdf::Pbkdf2 { hash, iterations, .. } => {
+                        json!({ "type": "pbkdf2", "hash": hash.name(), "iterations": iterations })
+                    }
+                    Kdf::Argon2 { variant, passes, memory_kib, lanes, .. } => json!({
+                        "type": variant.name(),
+                        "passes": passes,
+                        "memory": u64::from(*memory_kib) * 1024,
+                        "threads": lanes,
+                    }),
+                },
+                "area": {
+                    "offset": slot.area.start,
+                    "size": slot.area.end - slot.area.start,
+                    "cipher": slot.area_cipher.to_string(),
+                    "key_bits": slot.area_key_size * 8,
+                },
+                "af": { "hash": slot.af_hash.name(), "stripes": slot.stripes },
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,236 @@
+//! `luksmith info`: what an image is, and who can open it.
+
+pub(crate) mod keyslots;
+
+use luksmith::backend::Backend;
+use luksmith::container::{Container, Header, Health};
+use luksmith_formats::limits::Limits;
+use luksmith_formats::luks2;
+use serde_json::{Value, json};
+
+use super::Session;
+use super::args::ImageArgs;
+use super::error::{CommandError, chain};
+use super::open::{ReadArgs, data_size, open_data_to_read};
+use super::output::{Output, printable};
+use super::size;
+use super::token::tokens_json;
+
+/// Show what an image is: format, cipher, sizes, keyslots, tokens, health
+///
+/// Needs no passphrase. With --json: {"image", "type", "uuid", "label", "subsystem", "cipher", "key_bits", "sector_size",
+/// "data": {"offset", "size" (null when unknown), "fixed_size"}, "header": {"health", "damage", "metadata_size", "keyslots_offset",
+/// "keyslots_size", "seqid", "detached"}, "requirements": [], "flags": [], "keyslots": [as in key list], "tokens": [as in token
+/// list]}; sizes in bytes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    image: ImageArgs,
+
+    #[command(flatten)]
+    read: ReadArgs,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    /// Print the JSON metadata of a LUKS2 header as it is stored
+    #[arg(long, conflicts_with = "json")]
+    dump_json_metadata: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith info disk.img
+  luksmith info disk.img --json | jq .uuid
+  luksmith info data.img --header data.header";
+
+impl Args {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        let (container, data) = open_data_to_read(&self.image, &self.read, Limits::default())?;
+        let volume_size = data_size(&container, &self.image, data.as_ref());
+        if self.dump_json_metadata {
+            let Header::Luks2(header) = container.header() else {
+                return Err(CommandError::parameters("LUKS1 has no JSON metadata")
+                    .hint("--json describes both formats"));
+            };
+            session.output.line(header.metadata.to_pretty_text());
+        } else if self.json {
+            session.output.json(&self.to_json(&container, volume_size));
+        } else {
+            self.print(
+                &session.output,
+                &container,
+                volume_size,
+                data.geometry().size,
+            );
+        }
+        Ok(())
+    }
+
+    fn to_json(&self, container: &Container, volume_size: Option<u64>) -> Value {
+        let (health, damage) = match container.health() {
+            Health::Good => ("good", None),
+            Health::PrimaryDamaged(error) => ("primary damaged", Some(chain(error))),
+            Health::SecondaryDamaged(error) => ("secondary damaged", Some(chain(error))),
+            Health::PrimaryStale => ("primary stale", None),
+            Health::SecondaryStale => ("secondary stale", None),
+        };
+        let segment = container.data_segment().ok();
+        let mut value = json!({
+            "image": self.image.image.display().to_string(),
+            "type": container.version().to_string().to_lowercase(),
+            "uuid": container.uuid(),
+            "cipher": segment.map(|segment| segment.cipher.to_string()),
+            "key_bits": container.volume_key_size().map(|bytes| bytes * 8),
+            "sector_size": segment.map(|segment| segment.sector_size),
+            "data": {
+                "offset": segment.map(|segment| segment.offset),
+                "size": volume_size,
+                "fixed_size": segment.is_some_and(|segment| segment.fixed_size.is_some()),
+            },
+            "header": { "health": health, "damage": damage, "detached": self.is_detached(container) },
+            "requirements": container.requirements(),
+            "keyslots": keyslots::json(&container.keyslots()),
+            "tokens": tokens_json(container),
+        });
+        if let Header::Luks2(header) = container.header() {
+            let area = header.metadata.keyslots_area();
+            value["label"] = json!(header.label);
+            value["subsystem"] = json!(header.subsystem);
+            value["flags"] = json!(header.metadata.config().flags);
+            value["header"]["metadata_size"] = json!(header.hdr_size);
+            value["header"]["keyslots_offset"] = json!(area.start);
+            value["header"]["keyslots_size"] = json!(area.end - area.start);
+            value["header"]["seqid"] = json!(header.seqid);
+        }
+        value
+    }
+
+    fn is_detached(&self, container: &Container) -> bool {
+        self.image.header.is_some()
+            || container
+                .data_segment()
+                .is_ok_and(|segment| segment.offset == 0)
+    }
+
+    fn print(
+        &self,
+        output: &Output,
+        container: &Container,
+        volume_size: Option<u64>,
+        storage_size: u64,
+    ) {
+        let row = |name: &str, value: &str| {
+            output.line(format_args!("  {name:<14} {}", printable(value)))
+        };
+        output.line(format_args!(
+            "{}: {} volume",
+            printable(&self.image.image.display().to_string()),
+            container.version()
+        ));
+        row("UUID", container.uuid());
+        if let Header::Luks2(header) = container.header() {
+            for (name, text) in [("label", &header.label), ("subsystem", &header.subsystem)] {
+                if !text.is_empty() {
+                    row(name, text);
+                }
+            }
+        }
+        match container.data_segment() {
+            Ok(segment) => {
+                let key = container
+                    .volume_key_size()
+                    .map(|bytes| format!(", {}-bit key", bytes * 8))
+                    .unwrap_or_default();
+                row("cipher", &format!("{}{key}", segment.cipher));
+                row("sector size", &format!("{} bytes", segment.sector_size));
+                let until = if segment.fixed_size.is_some() {
+                    "of fixed size"
+                } else {
+                    "to the end of the storage"
+                };
+                row("data", &format!("from byte {} {until}", segment.offset));
+            }
+            Err(error) => row("data", &format!("cannot be opened: {}", chain(&error))),
+        }
+        match volume_size {
+            Some(size) => row(
+                "size",
+                &format!("{} ({size} bytes) for the guest", size::human(size)),
+            ),
+            None if self.is_detached(container) => {
+                row("size", "the data lies elsewhere (detached header)")
+            }
+            None => row(
+                "size",
+                &format!("unknown; the storage has {storage_size} bytes"),
+            ),
+        }
+        if let Some(header) = &self.image.header {
+            row("header", &format!("detached, in {}", header.display()));
+        }
+        if let Header::Luks2(header) = container.header() {
+            let area = header.metadata.keyslots_area();
+            row(
+                "metadata",
+                &format!(
+                    "two copies of {}, sequence {}",
+                    size::human(header.hdr_size),
+                    header.seqid
+                ),
+            );
+            row(
+                "keyslots area",
+                &format!(
+                    "{} from byte {}",
+                    size::human(area.end - area.start),
+                    area.start
+                ),
+            );
+            if !header.metadata.config().flags.is_empty() {
+                row("flags", &header.metadata.config().flags.join(", "));
+            }
+        }
+        row("health", &health_text(container.health()));
+        if !container.requirements().is_empty() {
+            row("requirements", &container.requirements().join(", "));
+        }
+        output.line("");
+        output.line(keyslots::table(&container.keyslots()));
+        if let Header::Luks2(header) = container.header() {
+            for (id, keyslot) in header.metadata.keyslots() {
+                if !matches!(keyslot, luks2::Keyslot::Luks2(_)) {
+                    output.line(format_args!("keyslot {id} belongs to a reencryption or to something newer, and opens nothing"));
+                }
+            }
+        }
+        let tokens = super::token::table(container);
+        if let Some(tokens) = tokens {
+            output.line("");
+            output.line(tokens);
+        }
+    }
+}
+
+/// The health of a header in words.
+pub(crate) fn health_text(health: &Health) -> String {
+    match health {
+        Health::Good => "good".to_owned(),
+        Health::PrimaryDamaged(error) => {
+            format!("the primary copy is damaged ({error}); the secondary one is used")
+        }
+        Health::SecondaryDamaged(error) => {
+            format!("the secondary copy is damaged ({error}); the primary one is used")
+        }
+        Health::PrimaryStale => {
+            "the primary copy is older: a change was interrupted; the secondary one is used"
+                .to_owned()
+        }
+        Health::SecondaryStale => {
+            "the secondary copy is older: a change was interrupted; the primary one is used"
+                .to_owned()
+        }
+    }
+}

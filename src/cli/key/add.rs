@@ -1,0 +1,128 @@
+//! `luksmith key add`: another passphrase.
+
+use std::path::PathBuf;
+
+use luksmith::container::{NewKeyslot, Which};
+use luksmith::secret::VolumeKey;
+use luksmith_formats::luks2::Priority;
+use serde_json::json;
+
+use crate::cli::Session;
+use crate::cli::args::{ImageArgs, NewKeyArgs, PbkdfArgs, UndoArgs, UnlockArgs};
+use crate::cli::derivation;
+use crate::cli::error::CommandError;
+use crate::cli::open::{open_to_write, unlock};
+use crate::cli::passphrase::{KeySource, volume_key_file};
+
+/// Add a keyslot with another passphrase
+///
+/// Asks for a passphrase that opens the volume, then for the new one. With --json: {"keyslot": N}
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    image: ImageArgs,
+
+    /// Put the new passphrase at number N [default: the first free one]
+    #[arg(
+        short = 'S',
+        long,
+        alias = "key-slot",
+        alias = "new-key-slot",
+        value_name = "N"
+    )]
+    keyslot: Option<u32>,
+
+    /// Show the right to add it by the volume key in FILE instead of a passphrase
+    #[arg(long, alias = "master-key-file", value_name = "FILE", conflicts_with_all = ["key", "key_file"])]
+    volume_key_file: Option<PathBuf>,
+
+    /// The keyslot holds a random key of its own and does not open the volume (LUKS2)
+    #[arg(long, requires = "key_size", conflicts_with_all = ["key", "key_file"])]
+    unbound: bool,
+
+    /// The size of the unbound key in bits
+    #[arg(short = 's', long, value_name = "BITS", requires = "unbound", value_parser = clap::value_parser!(u32).range(8..=4096))]
+    key_size: Option<u32>,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    unlock: UnlockArgs,
+
+    #[command(flatten)]
+    new_key: NewKeyArgs,
+
+    #[command(flatten)]
+    pbkdf: PbkdfArgs,
+
+    #[command(flatten)]
+    undo: UndoArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith key add disk.img                                      asks for an old and a new passphrase
+  luksmith key add disk.img --new-key-file backup.key            a key file, whole bytes
+  luksmith key add disk.img --key-file old.key --keyslot 3
+  luksmith key add disk.img --unbound --key-size 256             a key of its own, for other uses";
+
+impl Args {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        let mut container = open_to_write(&self.image, &self.undo, self.unlock.limits.limits())?;
+        let interrupt = session.signals.interrupt();
+        let label = self.image.image.display().to_string();
+
+        let old = KeySource::of(&self.unlock.key)?;
+        let unlocked = match &self.volume_key_file {
+            _ if self.unbound => None,
+            Some(path) => {
+                Some(container.unlock_with_key(volume_key_file(session, path)?, interrupt)?)
+            }
+            None => Some(unlock(session, &container, &old, Which::Any, &label)?),
+        };
+        let authorised_by_passphrase = unlocked.is_some() && self.volume_key_file.is_none();
+        let source = KeySource::of_new(&self.new_key, authorised_by_passphrase.then_some(&old))?;
+        let passphrase = source.fresh(
+            session,
+            &format!("a new keyslot of {label}"),
+            self.new_key.force_weak,
+        )?;
+
+        let key_size = unlocked
+            .as_ref()
+            .map_or(64, |unlocked| unlocked.key().as_bytes().len());
+        let kdf =
+            derivation::of_keyslot(session, &self.pbkdf, None, container.version(), key_size)?;
+        let new = NewKeyslot {
+            passphrase: &passphrase,
+            slot: self.keyslot,
+            kdf,
+            priority: Priority::Normal,
+        };
+        let slot = match (&unlocked, self.key_size) {
+            (Some(unlocked), _) => container.add_keyslot(unlocked, &new, interrupt)?,
+            (None, bits) => {
+                let bits = bits.unwrap_or_default();
+                if bits % 8 != 0 {
+                    return Err(CommandError::parameters(
+                        "--key-size: not a multiple of 8 bits",
+                    ));
+                }
+                container.add_unbound_keyslot(
+                    VolumeKey::random((bits / 8) as usize)?,
+                    &new,
+                    interrupt,
+                )?
+            }
+        };
+        if self.json {
+            session.output.json(&json!({ "keyslot": slot }));
+        } else {
+            session.output.line(format_args!("keyslot {slot} added"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,93 @@
+//! `luksmith key change`: a new passphrase in place of an old one.
+
+use luksmith::container::{NewKeyslot, Which};
+use luksmith_formats::luks2::Priority;
+use serde_json::json;
+
+use crate::cli::Session;
+use crate::cli::args::{ImageArgs, NewKeyArgs, PbkdfArgs, UndoArgs, UnlockArgs};
+use crate::cli::derivation;
+use crate::cli::error::CommandError;
+use crate::cli::open::{open_to_write, unlock};
+use crate::cli::passphrase::KeySource;
+
+/// Change a passphrase
+///
+/// The new keyslot is safe on the storage before the old one goes. LUKS1 puts the new passphrase at another number where one is
+/// free, as cryptsetup does. With --json: {"keyslot": N, "old_keyslot": N}
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    image: ImageArgs,
+
+    /// Change keyslot N [default: the one that the passphrase opens]
+    #[arg(short = 'S', long, alias = "key-slot", value_name = "N")]
+    keyslot: Option<u32>,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    unlock: UnlockArgs,
+
+    #[command(flatten)]
+    new_key: NewKeyArgs,
+
+    #[command(flatten)]
+    pbkdf: PbkdfArgs,
+
+    #[command(flatten)]
+    undo: UndoArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith key change disk.img
+  luksmith key change disk.img --keyslot 1 --new-key-file new.key
+  printf 'old\\nnew\\n' | luksmith key change disk.img --key stdin --new-key stdin";
+
+impl Args {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        let mut container = open_to_write(&self.image, &self.undo, self.unlock.limits.limits())?;
+        let label = self.image.image.display().to_string();
+
+        let old = KeySource::of(&self.unlock.key)?;
+        let source = KeySource::of_new(&self.new_key, Some(&old))?;
+        let which = self.keyslot.map_or(Which::Any, Which::Slot);
+        let unlocked = unlock(session, &container, &old, which, &label)?;
+        let old_slot = unlocked.slot();
+        let passphrase = source.fresh(session, &label, self.new_key.force_weak)?;
+
+        let kdf = derivation::of_keyslot(
+            session,
+            &self.pbkdf,
+            None,
+            container.version(),
+            unlocked.key().as_bytes().len(),
+        )?;
+        let new = NewKeyslot {
+            passphrase: &passphrase,
+            slot: None,
+            kdf,
+            priority: Priority::Normal,
+        };
+        let slot = container.change_keyslot(&unlocked, &new, session.signals.interrupt())?;
+        if self.json {
+            session
+                .output
+                .json(&json!({ "keyslot": slot, "old_keyslot": old_slot }));
+        } else if Some(slot) == old_slot {
+            session.output.line(format_args!("keyslot {slot} changed"));
+        } else {
+            let old = old_slot
+                .map(|old| format!("; keyslot {old} is free now"))
+                .unwrap_or_default();
+            session
+                .output
+                .line(format_args!("keyslot {slot} holds the new passphrase{old}"));
+        }
+        Ok(())
+    }
+}

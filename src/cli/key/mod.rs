@@ -1,0 +1,48 @@
+//! `luksmith key`: who can open the volume.
+
+mod add;
+mod change;
+mod list;
+mod priority;
+mod remove;
+mod test;
+mod volume_key;
+
+use clap::Subcommand;
+
+use super::Session;
+use super::error::CommandError;
+
+/// List, add, change, remove and test the passphrases of a volume
+#[derive(Debug, Subcommand)]
+#[command(after_help = EXAMPLES)]
+pub(crate) enum Command {
+    List(list::Args),
+    Add(add::Args),
+    Change(change::Args),
+    Remove(remove::Args),
+    Test(test::Args),
+    Priority(priority::Args),
+    VolumeKey(volume_key::Args),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith key list disk.img            the keyslots
+  luksmith key add disk.img             another passphrase
+  luksmith key change disk.img          a new passphrase in place of an old one
+  luksmith key remove disk.img          take the keyslot of a passphrase away";
+
+impl Command {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        match self {
+            Self::List(args) => args.run(session),
+            Self::Add(args) => args.run(session),
+            Self::Change(args) => args.run(session),
+            Self::Remove(args) => args.run(session),
+            Self::Test(args) => args.run(session),
+            Self::Priority(args) => args.run(session),
+            Self::VolumeKey(args) => args.run(session),
+        }
+    }
+}

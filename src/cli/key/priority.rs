@@ -1,0 +1,59 @@
+//! `luksmith key priority`: which keyslots are tried first, or not at all.
+
+use clap::ValueEnum;
+use luksmith_formats::luks2;
+
+use crate::cli::Session;
+use crate::cli::args::{ImageArgs, UndoArgs};
+use crate::cli::error::CommandError;
+use crate::cli::open::open_to_write;
+
+/// Set when a keyslot is tried (LUKS2)
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    image: ImageArgs,
+
+    /// The keyslot
+    #[arg(short = 'S', long, alias = "key-slot", value_name = "N")]
+    keyslot: u32,
+
+    /// When it is tried
+    #[arg(long, value_name = "WHEN")]
+    priority: Priority,
+
+    #[command(flatten)]
+    undo: UndoArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Priority {
+    /// before all others
+    Prefer,
+    /// after the preferred ones
+    Normal,
+    /// only when it is named by --keyslot
+    Ignore,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith key priority disk.img --keyslot 1 --priority prefer
+  luksmith key priority disk.img --keyslot 7 --priority ignore";
+
+impl Args {
+    pub(crate) fn run(self, _session: &Session) -> Result<(), CommandError> {
+        let mut container = open_to_write(
+            &self.image,
+            &self.undo,
+            luksmith_formats::limits::Limits::default(),
+        )?;
+        let priority = match self.priority {
+            Priority::Prefer => luks2::Priority::Prefer,
+            Priority::Normal => luks2::Priority::Normal,
+            Priority::Ignore => luks2::Priority::Ignore,
+        };
+        Ok(container.set_priority(self.keyslot, priority)?)
+    }
+}

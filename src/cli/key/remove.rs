@@ -1,0 +1,121 @@
+//! `luksmith key remove`: a passphrase that shall open no more.
+
+use luksmith::container::{Container, Which};
+
+use crate::cli::Session;
+use crate::cli::args::{ImageArgs, UndoArgs, UnlockArgs};
+use crate::cli::error::{CommandError, Kind};
+use crate::cli::force::{Force, confirm, only};
+use crate::cli::open::{open_to_write, unlock};
+use crate::cli::passphrase::KeySource;
+
+/// Remove a keyslot
+///
+/// Asks for the passphrase that shall go. With --keyslot N it asks for one that remains, so that nobody locks themselves out.
+/// With --json: {"keyslot": N, "remaining": N}
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    image: ImageArgs,
+
+    /// Remove keyslot N
+    #[arg(short = 'S', long, alias = "key-slot", value_name = "N")]
+    keyslot: Option<u32>,
+
+    /// Go on without asking: last-keyslot, though nothing opens the volume afterwards; unproven, without a passphrase that remains
+    #[arg(long, value_name = "WHAT", value_parser = only(&[Force::LastKeyslot, Force::Unproven]))]
+    force: Vec<Force>,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    unlock: UnlockArgs,
+
+    #[command(flatten)]
+    undo: UndoArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith key remove disk.img                                asks for the passphrase to remove
+  luksmith key remove disk.img --keyslot 2                    asks for one that remains
+  luksmith key remove disk.img --keyslot 2 --force unproven   asks for nothing";
+
+impl Args {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        let mut container = open_to_write(&self.image, &self.undo, self.unlock.limits.limits())?;
+        let label = self.image.image.display().to_string();
+        let source = KeySource::of(&self.unlock.key)?;
+
+        let slot = match self.keyslot {
+            Some(slot) => slot,
+            None => unlock(session, &container, &source, Which::Any, &label)?
+                .slot()
+                .ok_or_else(|| {
+                    CommandError::new(Kind::Permission, "no keyslot opens with this passphrase")
+                })?,
+        };
+        let last = is_last(&container, slot);
+        if last {
+            let loss = format!(
+                "keyslot {slot} is the last one that opens {label}: without it the data is lost, unless there is a header backup \
+                 or the volume key"
+            );
+            confirm(&self.force, Force::LastKeyslot, &loss)?;
+        } else if self.keyslot.is_some() && !self.force.contains(&Force::Unproven) {
+            self.prove(session, &container, &source, slot, &label)?;
+        }
+        container.remove_keyslot(slot, last)?;
+
+        let remaining = container
+            .keyslots()
+            .iter()
+            .filter(|keyslot| keyslot.bound)
+            .count();
+        if self.json {
+            session
+                .output
+                .json(&serde_json::json!({ "keyslot": slot, "remaining": remaining }));
+        } else {
+            session.output.line(format_args!(
+                "keyslot {slot} removed; keyslots that open the volume: {remaining}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// A keyslot that stays must open before another goes.
+    fn prove(
+        &self,
+        session: &Session,
+        container: &Container,
+        source: &KeySource,
+        slot: u32,
+        label: &str,
+    ) -> Result<(), CommandError> {
+        let what = format!("a keyslot of {label} that stays");
+        let hint = "--force unproven removes it without a passphrase that remains";
+        let unlocked = unlock(session, container, source, Which::Any, &what)
+            .map_err(|error| error.hint(hint))?;
+        if unlocked.slot() == Some(slot) {
+            let message = format!(
+                "this is the passphrase of keyslot {slot} itself, and shows nothing of the others"
+            );
+            return Err(CommandError::new(Kind::Permission, message).hint(hint));
+        }
+        Ok(())
+    }
+}
+
+fn is_last(container: &Container, slot: u32) -> bool {
+    let bound = container
+        .keyslots()
+        .iter()
+        .filter(|keyslot| keyslot.bound)
+        .map(|keyslot| keyslot.slot)
+        .collect::<Vec<_>>();
+    bound == [slot]
+}

@@ -1,0 +1,69 @@
+//! `luksmith key test`: does this passphrase open the volume?
+
+use luksmith::container::Which;
+use serde_json::json;
+
+use crate::cli::Session;
+use crate::cli::args::{ImageArgs, UnlockArgs};
+use crate::cli::error::CommandError;
+use crate::cli::open::{ReadArgs, open_to_read, unlock};
+use crate::cli::passphrase::KeySource;
+
+/// Test whether a passphrase opens the volume
+///
+/// Exit code 0 if it does, 2 if not. With --json: {"keyslot": N, "bound": whether it opens the volume}
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    image: ImageArgs,
+
+    #[command(flatten)]
+    read: ReadArgs,
+
+    /// Try keyslot N alone, whatever its priority
+    #[arg(short = 'S', long, alias = "key-slot", value_name = "N")]
+    keyslot: Option<u32>,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    unlock: UnlockArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith key test disk.img
+  luksmith key test disk.img --keyslot 1 --key-file backup.key && echo the backup key works";
+
+impl Args {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        let container = open_to_read(&self.image, &self.read, self.unlock.limits.limits())?;
+        let source = KeySource::of(&self.unlock.key)?;
+        let which = self.keyslot.map_or(Which::Any, Which::Slot);
+        let unlocked = unlock(
+            session,
+            &container,
+            &source,
+            which,
+            &self.image.image.display().to_string(),
+        )?;
+        let slot = unlocked.slot().unwrap_or_default();
+        if self.json {
+            session
+                .output
+                .json(&json!({ "keyslot": slot, "bound": unlocked.is_volume_key() }));
+        } else if unlocked.is_volume_key() {
+            session
+                .output
+                .line(format_args!("keyslot {slot} opens the volume"));
+        } else {
+            session.output.line(format_args!(
+                "keyslot {slot} opens; it is unbound and does not open the volume"
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,80 @@
+//! `luksmith key volume-key`: the key that the data is encrypted with.
+
+use std::fs::OpenOptions;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use luksmith::container::Which;
+
+use crate::cli::Session;
+use crate::cli::args::{ImageArgs, UnlockArgs};
+use crate::cli::error::CommandError;
+use crate::cli::force::{Force, confirm, only};
+use crate::cli::new_file::write_secret;
+use crate::cli::open::{ReadArgs, open_to_read, unlock};
+use crate::cli::passphrase::KeySource;
+
+/// Write the volume key into a file
+///
+/// Whoever has it reads the data without any passphrase, whatever happens to the keyslots later. The file is new, 0600, raw
+/// bytes, as --volume-key-file takes them.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    image: ImageArgs,
+
+    #[command(flatten)]
+    read: ReadArgs,
+
+    /// The file to make
+    #[arg(
+        long,
+        value_name = "FILE",
+        alias = "volume-key-file",
+        alias = "master-key-file"
+    )]
+    out: PathBuf,
+
+    /// Open keyslot N alone; an unbound keyslot gives its own key
+    #[arg(short = 'S', long, alias = "key-slot", value_name = "N")]
+    keyslot: Option<u32>,
+
+    /// Go on without asking: volume-key
+    #[arg(long, value_name = "WHAT", value_parser = only(&[Force::VolumeKey]))]
+    force: Vec<Force>,
+
+    #[command(flatten)]
+    unlock: UnlockArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith key volume-key disk.img --out disk.volume-key
+  luksmith key add disk.img --volume-key-file disk.volume-key";
+
+impl Args {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        if OpenOptions::new()
+            .read(true)
+            .open(&self.out)
+            .is_ok_and(|file| file.is_terminal())
+        {
+            return Err(
+                CommandError::parameters("the volume key is never shown on a terminal")
+                    .hint("--out names a new file"),
+            );
+        }
+        let label = self.image.image.display().to_string();
+        let container = open_to_read(&self.image, &self.read, self.unlock.limits.limits())?;
+        let loss = format!(
+            "{} would hold the volume key of {label}, which opens it without a passphrase",
+            self.out.display()
+        );
+        confirm(&self.force, Force::VolumeKey, &loss)?;
+        let source = KeySource::of(&self.unlock.key)?;
+        let which = self.keyslot.map_or(Which::Any, Which::Slot);
+        let unlocked = unlock(session, &container, &source, which, &label)?;
+        write_secret(&self.out, unlocked.key().as_bytes(), &session.signals)
+    }
+}

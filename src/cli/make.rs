@@ -1,0 +1,375 @@
+//! A new volume in a new file or on a device: what `create` and `encrypt` share.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use luksmith::backend::Backend;
+use luksmith::backend::file::{FileBackend, OpenOptions};
+use luksmith::container::{self, Container, CreateOptions, Layout, Unlocked, Version};
+use luksmith::secret::Passphrase;
+use luksmith_formats::cipher::CipherSpec;
+use luksmith_formats::hash::Hash;
+use luksmith_formats::limits::Limits;
+use serde_json::{Value, json};
+
+use super::Session;
+use super::args::NewVolumeArgs;
+use super::derivation;
+use super::error::{CommandError, Kind};
+use super::force::{Force, confirm};
+use super::new_file::{NewFile, Present, failed, look};
+use super::open::storage;
+use super::passphrase::volume_key_file;
+use super::size;
+
+/// How much of a device is looked at to say what it holds.
+const LOOKED_AT: u64 = 1 << 20;
+
+/// How big the new volume is to be.
+#[derive(Clone, Copy)]
+pub(crate) enum Extent {
+    /// So many bytes for the guest.
+    Size(u64),
+    /// As much as there is: the whole device, or for a detached header the data file as it is.
+    AllThereIs,
+    /// Nobody knows yet: it grows as it is written.
+    Growing,
+}
+
+/// A volume that is made, and not kept before [`Made::keep`].
+pub(crate) struct Made {
+    pub(crate) container: Container,
+    pub(crate) unlocked: Unlocked,
+    pub(crate) data: Arc<FileBackend>,
+    image: Option<NewFile>,
+    header: Option<NewFile>,
+    /// The old file that the new one replaces: its lock keeps others off until then.
+    _replaced: Option<Arc<FileBackend>>,
+}
+
+/// The answers to all questions, before anything is touched.
+pub(crate) struct Plan<'a> {
+    args: &'a NewVolumeArgs,
+    image: &'a Path,
+    forced: &'a [Force],
+    extent: Extent,
+    target: Target,
+    header: Option<Target>,
+    replaced: Option<Arc<FileBackend>>,
+}
+
+/// Where a part of the new volume comes to lie.
+enum Target {
+    /// A file that is made.
+    New,
+    /// Something that is there and is written into: a device, or the data of a detached header.
+    There(Arc<FileBackend>),
+}
+
+impl<'a> Plan<'a> {
+    /// Looks at what is there, and asks where something would be lost.
+    pub(crate) fn new(
+        args: &'a NewVolumeArgs,
+        image: &'a Path,
+        forced: &'a [Force],
+        extent: Extent,
+    ) -> Result<Self, CommandError> {
+        let write = OpenOptions {
+            write: true,
+            ..OpenOptions::default()
+        };
+        let mut plan = Self {
+            args,
+            image,
+            forced,
+            extent,
+            target: Target::New,
+            header: None,
+            replaced: None,
+        };
+        match (look(image)?, extent) {
+            (Present::BlockDevice, _) => {
+                let device = storage(image, write)?;
+                confirm_device(image, forced)?;
+                plan.target = Target::There(device);
+            }
+            (Present::File { .. }, Extent::AllThereIs) if args.format.header.is_some() => {
+                plan.target = Target::There(storage(image, write)?);
+            }
+            (_, Extent::AllThereIs) => {
+                return Err(CommandError::parameters("a volume in a file needs a size")
+                    .hint("--size 10G is what the guest sees; the file is that plus the header"));
+            }
+            (Present::File { size }, _) => {
+                plan.replaced = Some(storage(image, write)?);
+                confirm(forced, Force::Overwrite, &replacing(image, size))?;
+            }
+            (Present::Nothing, _) => {}
+        }
+        if let Some(path) = &args.format.header {
+            plan.header = Some(match look(path)? {
+                Present::BlockDevice => {
+                    let device = storage(path, write)?;
+                    confirm_device(path, forced)?;
+                    Target::There(device)
+                }
+                Present::File { size } => {
+                    confirm(forced, Force::Overwrite, &replacing(path, size))?;
+                    Target::New
+                }
+                Present::Nothing => Target::New,
+            });
+        }
+        Ok(plan)
+    }
+
+    /// Measures the key derivation, makes the files and writes the header.
+    pub(crate) fn make(
+        self,
+        session: &Session,
+        passphrase: &Passphrase,
+    ) -> Result<Made, CommandError> {
+        let (options, layout) = self.options(session)?;
+        let sector = u64::from(options.sector_size);
+        if let Extent::Size(size) = self.extent
+            && (size % sector != 0 || size == 0)
+        {
+            return Err(CommandError::parameters(format!(
+                "a size of {size} bytes is not a whole number of {sector}-byte sectors"
+            ))
+            .hint("--sector-size 512 takes multiples of 512; --size rounded up to 4K fits all"));
+        }
+        let signals = &session.signals;
+        // Both questions were asked and answered when the plan was made.
+        let agreed: Vec<Force> = self
+            .forced
+            .iter()
+            .copied()
+            .chain([Force::Overwrite])
+            .collect();
+        let write = OpenOptions {
+            write: true,
+            ..OpenOptions::default()
+        };
+
+        let (data, image) = match self.target {
+            Target::There(there) => (there, None),
+            Target::New => {
+                let file = NewFile::create(self.image, &agreed, signals)?;
+                let data = storage(file.path(), write)?;
+                let size = match self.extent {
+                    Extent::Size(size) => {
+                        layout.data_offset.checked_add(size).ok_or_else(too_large)?
+                    }
+                    Extent::Growing | Extent::AllThereIs => layout.data_offset,
+                };
+                data.resize(size)?;
+                if self.args.format.preallocate {
+                    data.preallocate()?;
+                }
+                (data, Some(file))
+            }
+        };
+        let (storage, header) = match (self.header, &self.args.format.header) {
+            (Some(Target::There(there)), _) => (there, None),
+            (Some(Target::New), Some(path)) => {
+                let file = NewFile::create(path, &agreed, signals)?;
+                let backend = storage(file.path(), write)?;
+                backend.resize(layout.header_size)?;
+                (backend, Some(file))
+            }
+            _ => (data.clone(), None),
+        };
+        if let (Extent::Size(size), None) = (self.extent, &image) {
+            let there = data.geometry().size.saturating_sub(layout.data_offset);
+            if there < size {
+                let message = format!(
+                    "{} has room for {there} bytes, not for {size}",
+                    self.image.display()
+                );
+                return Err(CommandError::new(Kind::Device, message));
+            }
+        }
+        let open = container::OpenOptions {
+            limits: Limits::default(),
+            undo: None,
+        };
+        let (container, unlocked) = Container::create(
+            storage,
+            options,
+            open,
+            passphrase,
+            session.signals.interrupt(),
+        )?;
+        Ok(Made {
+            container,
+            unlocked,
+            data,
+            image,
+            header,
+            _replaced: self.replaced,
+        })
+    }
+
+    fn options(&self, session: &Session) -> Result<(CreateOptions, Layout), CommandError> {
+        let format = &self.args.format;
+        let version = format.luks_type.map_or(Version::Luks2, Version::from);
+        let cipher = format.cipher.unwrap_or(CipherSpec::AES_XTS_PLAIN64);
+        let key_size = format.key_size.unwrap_or_else(|| cipher.default_key_size());
+        cipher.check_key_size(key_size).map_err(|error| {
+            let sizes = cipher
+                .key_sizes()
+                .iter()
+                .map(|bytes| (bytes * 8).to_string())
+                .collect::<Vec<_>>()
+                .join(" or ");
+            CommandError::new(Kind::Parameters, error)
+                .hint(format!("--key-size takes {sizes} bits for {cipher}"))
+        })?;
+        let hash = format.hash.unwrap_or(Hash::Sha256);
+        // The layout does not depend on the cost: contradictions are told before it is measured.
+        let trial = luksmith::kdf::calibrate::Cost::Pbkdf2 {
+            hash,
+            iterations: 1000,
+        };
+        let mut options = CreateOptions::new(version, trial);
+        options.cipher = cipher;
+        options.key_size = key_size;
+        options.hash = hash;
+        options.keyslot = format.keyslot.unwrap_or(0);
+        options.label = format.label.clone().unwrap_or_default();
+        options.subsystem = format.subsystem.clone().unwrap_or_default();
+        options.uuid = format.uuid;
+        options.data_offset = match format.offset {
+            Some(sectors) => Some(sectors.checked_mul(512).ok_or_else(too_large)?),
+            None => None,
+        };
+        options.metadata_size = format.luks2_metadata_size;
+        options.keyslots_size = format.luks2_keyslots_size;
+        options.detached = format.header.is_some();
+        options.blank = matches!(
+            (&self.target, &self.header),
+            (Target::New, None) | (_, Some(Target::New))
+        );
+        options.sector_size = 512;
+        let layout = options.layout()?;
+        options.sector_size = format
+            .sector_size
+            .unwrap_or_else(|| self.sector_size(version, layout.data_offset));
+        let layout = options.layout()?;
+        if let Some(path) = &format.volume_key_file {
+            options.volume_key = Some(volume_key_file(session, path)?);
+        }
+        options.kdf =
+            derivation::of_keyslot(session, &self.args.pbkdf, format.hash, version, key_size)?;
+        options.digest_iterations = derivation::of_digest(session, &self.args.pbkdf, hash)?;
+        Ok((options, layout))
+    }
+
+    /// As cryptsetup: 4096 where everything is a multiple of it.
+    fn sector_size(&self, version: Version, data_offset: u64) -> u32 {
+        let size = match (self.extent, &self.target) {
+            (Extent::Size(size), _) => size,
+            (Extent::AllThereIs, Target::There(there)) => there.geometry().size,
+            // A stream may end at any 512 bytes.
+            _ => 512,
+        };
+        let fits = version == Version::Luks2 && size % 4096 == 0 && data_offset % 4096 == 0;
+        if fits { 4096 } else { 512 }
+    }
+}
+
+impl Made {
+    /// All is written: makes it durable and gives the files their names.
+    pub(crate) fn keep(self) -> Result<(), CommandError> {
+        self.data.flush()?;
+        if let Some(header) = self.header {
+            header.keep()?;
+        }
+        if let Some(image) = self.image {
+            image.keep()?;
+        }
+        Ok(())
+    }
+
+    /// What was made, as JSON.
+    pub(crate) fn json(&self, image: &Path, size: u64) -> Value {
+        let segment = self.container.data_segment().ok();
+        json!({
+            "image": image.display().to_string(),
+            "type": self.container.version().to_string().to_lowercase(),
+            "uuid": self.container.uuid(),
+            "cipher": segment.map(|segment| segment.cipher.to_string()),
+            "key_bits": self.unlocked.key().as_bytes().len() * 8,
+            "sector_size": segment.map(|segment| segment.sector_size),
+            "data": { "offset": segment.map(|segment| segment.offset), "size": size },
+            "keyslot": self.unlocked.slot(),
+        })
+    }
+
+    /// What was made, in a line.
+    pub(crate) fn line(&self, image: &Path, volume_size: u64) -> String {
+        let sector = self
+            .container
+            .data_segment()
+            .map_or(512, |segment| segment.sector_size);
+        format!(
+            "{}: {} volume of {} ({volume_size} bytes), {sector}-byte sectors, UUID {}",
+            image.display(),
+            self.container.version(),
+            size::human(volume_size),
+            self.container.uuid()
+        )
+    }
+}
+
+/// The label of the question for a new volume's passphrase.
+pub(crate) fn label(image: &Path) -> String {
+    image.display().to_string()
+}
+
+fn too_large() -> CommandError {
+    CommandError::parameters("larger than 2^64 bytes")
+}
+
+fn replacing(path: &Path, size: u64) -> String {
+    let what = holds_luks(path).unwrap_or_else(|| format!("{} of data", size::human(size)));
+    format!(
+        "{} exists and would be replaced: it holds {what}",
+        path.display()
+    )
+}
+
+/// A device that holds nothing but zeroes at its start needs no question.
+fn confirm_device(path: &Path, forced: &[Force]) -> Result<(), CommandError> {
+    let mut start = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(LOOKED_AT).read_to_end(&mut start))
+        .map_err(|error| failed("read", path, error))?;
+    if start.iter().all(|byte| *byte == 0) {
+        return Ok(());
+    }
+    let what = holds_luks(path).unwrap_or_else(|| "data".to_owned());
+    confirm(
+        forced,
+        Force::Overwrite,
+        &format!("{} would be overwritten: it holds {what}", path.display()),
+    )
+}
+
+/// The volume that lies at a path, if one does.
+fn holds_luks(path: &Path) -> Option<String> {
+    let options = OpenOptions {
+        force_share: true,
+        ..OpenOptions::default()
+    };
+    let storage = Arc::new(FileBackend::open(PathBuf::from(path), options).ok()?);
+    let container = Container::open(storage, container::OpenOptions::default()).ok()?;
+    Some(format!(
+        "the {} volume {}",
+        container.version(),
+        container.uuid()
+    ))
+}

@@ -1,0 +1,62 @@
+//! `luksmith man`: the manual pages, made from the same arguments as `--help`.
+
+use std::path::{Path, PathBuf};
+
+use clap_mangen::Man;
+
+use super::Session;
+use super::error::{CommandError, Kind};
+
+/// Write the manual pages
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Write one page for each command into DIR; without it the main page goes to stdout
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith man | man -l -                       read the main page
+  luksmith man --out ~/.local/share/man/man1    install them all";
+
+impl Args {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        let mut command = super::command();
+        command.build();
+        match self.out {
+            Some(directory) => write_all(&directory, &command, "luksmith"),
+            None => {
+                session.output.bytes(&page(&command, "luksmith")?);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn page(command: &clap::Command, name: &str) -> Result<Vec<u8>, CommandError> {
+    let mut page = Vec::new();
+    Man::new(command.clone())
+        .title(name.to_uppercase())
+        .render(&mut page)
+        .map_err(|error| {
+            CommandError::new(Kind::Device, error).about("cannot write a manual page")
+        })?;
+    Ok(page)
+}
+
+fn write_all(directory: &Path, command: &clap::Command, name: &str) -> Result<(), CommandError> {
+    let path = directory.join(format!("{name}.1"));
+    std::fs::write(&path, page(command, name)?).map_err(|error| {
+        CommandError::new(Kind::Device, error)
+            .about(format_args!("cannot write {}", path.display()))
+    })?;
+    for sub in command
+        .get_subcommands()
+        .filter(|sub| sub.get_name() != "help")
+    {
+        write_all(directory, sub, &format!("{name}-{}", sub.get_name()))?;
+    }
+    Ok(())
+}

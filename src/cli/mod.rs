@@ -1,0 +1,210 @@
+//! The command line, and the only place that prints.
+//!
+//! Rules of the interface:
+//!
+//! - stdout is for results, stderr for everything else: prompts, questions, progress, notes, errors. With `--json` stdout holds
+//!   one JSON document and nothing more; sizes in it are numbers of bytes.
+//! - A failure is `luksmith: error: …` with the chain of its sources joined by `: `, then any number of `luksmith: hint: …` lines,
+//!   each naming the very flag or command that helps. Lower case, no full stop. [`error`] has the exit codes, [`verdicts`] says which
+//!   error of the library means what.
+//! - Nothing destroys silently. What a command would lose is said, then it asks on a terminal or needs `--force WHAT` ([`force`]).
+//! - Secrets never come from arguments or the environment ([`passphrase`]), and are never printed. Files that hold keys are 0600.
+//! - Work over a second shows its progress, on a terminal only ([`progress`]).
+//! - An interruption leaves nothing half done, or says exactly what is left ([`signals`]).
+//!
+//! A subcommand is one file with its arguments, its examples and its `run`.
+
+mod args;
+mod benchmark;
+mod completions;
+mod config;
+mod convert;
+mod create;
+mod decrypt;
+mod derivation;
+mod encrypt;
+mod error;
+mod force;
+mod header;
+mod info;
+mod key;
+mod make;
+mod man;
+mod new_file;
+mod open;
+mod output;
+mod passphrase;
+mod pipeline;
+mod progress;
+mod resize;
+mod signals;
+mod size;
+mod token;
+mod verdicts;
+
+use std::process::ExitCode;
+
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use error::CommandError;
+use output::Output;
+use progress::ProgressMode;
+
+/// Create, open and keep LUKS1 and LUKS2 volumes without root, device-mapper or mount.
+#[derive(Debug, Parser)]
+#[command(name = "luksmith", version, max_term_width = 110, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    #[command(flatten)]
+    global: Global,
+}
+
+/// What every subcommand takes.
+#[derive(Debug, clap::Args)]
+#[command(next_display_order = 900)]
+struct Global {
+    /// Say more on stderr (twice: debugging); LUKSMITH_LOG takes a filter such as `luksmith=debug`
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Output")]
+    verbose: u8,
+
+    /// How to show the progress of long work on stderr: bars on a terminal, JSON lines, or nothing
+    #[arg(
+        long,
+        global = true,
+        value_name = "HOW",
+        default_value = "auto",
+        help_heading = "Output"
+    )]
+    progress: ProgressMode,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith create disk.img --size 10G         a new volume in a file; the guest sees 10 GiB
+  luksmith encrypt plain.img disk.img         encrypt a plain image into a new volume
+  luksmith info disk.img                      what it is, and who can open it
+  luksmith key add disk.img                   another passphrase
+  luksmith decrypt disk.img plain.img         and back
+
+Exit codes:
+  0 done                 1 wrong parameters            2 no permission, or wrong passphrase
+  3 out of memory        4 wrong device or header      5 busy, or exists
+  130 interrupted        141 the reader of the output went away";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Create(create::Args),
+    Encrypt(encrypt::Args),
+    Decrypt(decrypt::Args),
+    Info(info::Args),
+    #[command(subcommand)]
+    Key(key::Command),
+    #[command(subcommand)]
+    Header(header::Command),
+    Convert(convert::Args),
+    #[command(subcommand)]
+    Token(token::Command),
+    Config(config::Args),
+    Resize(resize::Args),
+    Benchmark(benchmark::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+/// What the subcommands share while they run.
+struct Session {
+    output: Output,
+    progress: ProgressMode,
+    signals: signals::Signals,
+}
+
+/// The whole program.
+pub(crate) fn main() -> ExitCode {
+    let cli = match parse() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    let outcome = prepare(&cli.global).and_then(|session| {
+        let outcome = cli.command.run(&session);
+        session.output.finish().and(outcome)
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error.report();
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// The command with all its subcommands, built once for parsing, completions and manual pages.
+fn command() -> clap::Command {
+    Cli::command()
+}
+
+fn parse() -> Result<Cli, ExitCode> {
+    command()
+        .try_get_matches()
+        .and_then(|matches| Cli::from_arg_matches(&matches))
+        .map_err(|error| ExitCode::from(error::report_usage(&error)))
+}
+
+fn prepare(global: &Global) -> Result<Session, CommandError> {
+    output::start_log(global.verbose);
+    output::harden();
+    Ok(Session {
+        output: Output::new(),
+        progress: global.progress,
+        signals: signals::Signals::catch()?,
+    })
+}
+
+impl Command {
+    fn run(self, session: &Session) -> Result<(), CommandError> {
+        match self {
+            Self::Create(args) => args.run(session),
+            Self::Encrypt(args) => args.run(session),
+            Self::Decrypt(args) => args.run(session),
+            Self::Info(args) => args.run(session),
+            Self::Key(command) => command.run(session),
+            Self::Header(command) => command.run(session),
+            Self::Convert(args) => args.run(session),
+            Self::Token(command) => command.run(session),
+            Self::Config(args) => args.run(session),
+            Self::Resize(args) => args.run(session),
+            Self::Benchmark(args) => args.run(session),
+            Self::Completions(args) => args.run(session),
+            Self::Man(args) => args.run(session),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_do_not_contradict_each_other() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_subcommand_has_examples() {
+        fn check(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            if command.get_name() != "help" {
+                let after = command
+                    .get_after_help()
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
+                assert!(after.contains("Examples:"), "{path} --help has no examples");
+            }
+            for sub in command.get_subcommands() {
+                check(sub, &path);
+            }
+        }
+        check(&command(), "");
+    }
+}

@@ -1,0 +1,169 @@
+//! Files that come into being whole or not at all.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::error::{CommandError, Kind};
+use super::force::{Force, confirm};
+use super::signals::Signals;
+
+/// What is at a path already.
+pub(crate) enum Present {
+    Nothing,
+    File { size: u64 },
+    BlockDevice,
+}
+
+/// Looks, following links; anything that is neither a file nor a block device is refused.
+pub(crate) fn look(path: &Path) -> Result<Present, CommandError> {
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => Ok(Present::File {
+            size: metadata.len(),
+        }),
+        Ok(metadata) if metadata.file_type().is_block_device() => Ok(Present::BlockDevice),
+        Ok(_) => {
+            let message = format!("{} is neither a file nor a block device", path.display());
+            Err(CommandError::new(Kind::Device, message))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Present::Nothing),
+        Err(error) => Err(failed("look at", path, error)),
+    }
+}
+
+/// A file being made. It is removed again unless [`NewFile::keep`] is reached, also by a second Ctrl-C.
+pub(crate) struct NewFile {
+    written: PathBuf,
+    name: PathBuf,
+    signals: Signals,
+    kept: bool,
+}
+
+impl NewFile {
+    /// Makes an empty file, 0600. Where one of that name exists, `forced` or the user says whether it may go; it stays until the
+    /// new one is whole and then takes its name.
+    pub(crate) fn create(
+        path: &Path,
+        forced: &[Force],
+        signals: &Signals,
+    ) -> Result<Self, CommandError> {
+        let (written, name) = match look(path)? {
+            Present::File { size } => {
+                let loss = format!(
+                    "{} exists ({size} bytes) and would be replaced",
+                    path.display()
+                );
+                confirm(forced, Force::Overwrite, &loss)?;
+                let name = path
+                    .canonicalize()
+                    .map_err(|error| failed("find", path, error))?;
+                (beside(&name), name)
+            }
+            Present::Nothing | Present::BlockDevice => (path.to_owned(), path.to_owned()),
+        };
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&written)
+            .map_err(|error| failed("create", &written, error))?;
+        signals.begin(&written);
+        Ok(Self {
+            written,
+            name,
+            signals: signals.clone(),
+            kept: false,
+        })
+    }
+
+    /// Where the bytes go until it is whole.
+    pub(crate) fn path(&self) -> &Path {
+        &self.written
+    }
+
+    /// It is whole: gives it its name, durably.
+    pub(crate) fn keep(mut self) -> Result<(), CommandError> {
+        let file =
+            File::open(&self.written).map_err(|error| failed("open", &self.written, error))?;
+        file.sync_all()
+            .map_err(|error| failed("write", &self.written, error))?;
+        if self.written != self.name {
+            std::fs::rename(&self.written, &self.name)
+                .map_err(|error| failed("replace", &self.name, error))?;
+        }
+        self.kept = true;
+        self.signals.end(&self.written);
+        sync_directory(&self.name)
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        if let Err(error) = std::fs::remove_file(&self.written) {
+            super::output::warning(format_args!(
+                "the unfinished {} is left: {error}",
+                self.written.display()
+            ));
+        }
+        self.signals.end(&self.written);
+    }
+}
+
+/// Writes a whole small file that holds keys: 0600, and never over another.
+pub(crate) fn write_secret(
+    path: &Path,
+    bytes: &[u8],
+    signals: &Signals,
+) -> Result<(), CommandError> {
+    if !matches!(look_any(path), Ok(false)) {
+        let message = format!("{} exists", path.display());
+        return Err(CommandError::new(Kind::Busy, message)
+            .hint("name a new file; one that may hold keys is never replaced"));
+    }
+    let file = NewFile::create(path, &[], signals)?;
+    OpenOptions::new()
+        .write(true)
+        .open(file.path())
+        .and_then(|mut open| open.write_all(bytes))
+        .map_err(|error| failed("write", path, error))?;
+    file.keep()
+}
+
+/// Whether there is anything of that name, a dangling link included.
+fn look_any(path: &Path) -> io::Result<bool> {
+    match path.symlink_metadata() {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The kind and the words of a failed system call on a path.
+pub(crate) fn failed(verb: &str, path: &Path, error: io::Error) -> CommandError {
+    let kind = match error.kind() {
+        io::ErrorKind::PermissionDenied => Kind::Permission,
+        io::ErrorKind::AlreadyExists | io::ErrorKind::ResourceBusy => Kind::Busy,
+        io::ErrorKind::OutOfMemory => Kind::Memory,
+        _ => Kind::Device,
+    };
+    CommandError::new(kind, error).about(format_args!("cannot {verb} {}", path.display()))
+}
+
+fn beside(name: &Path) -> PathBuf {
+    let file = name.file_name().unwrap_or_default().to_string_lossy();
+    name.with_file_name(format!(".{file}.luksmith-{}", std::process::id()))
+}
+
+fn sync_directory(path: &Path) -> Result<(), CommandError> {
+    let directory = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    File::open(directory)
+        .and_then(|open| open.sync_all())
+        .map_err(|error| failed("write", directory, error))
+}

@@ -1,0 +1,220 @@
+//! From the arguments to an opened, and then unlocked, container.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use luksmith::backend::Backend;
+use luksmith::backend::file::{FileBackend, OpenOptions};
+use luksmith::container::{self, Container, UndoFile, UndoStore, UnlockError, Unlocked, Which};
+use luksmith_formats::limits::Limits;
+
+use super::Session;
+use super::args::{ImageArgs, UndoArgs};
+use super::error::CommandError;
+use super::output;
+use super::passphrase::KeySource;
+
+/// How an image is opened by a command that only reads.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct ReadArgs {
+    /// Read the image although somebody else is writing to it; what is read may be half of a change
+    #[arg(long)]
+    pub(crate) force_share: bool,
+}
+
+impl ReadArgs {
+    fn options(&self) -> OpenOptions {
+        OpenOptions {
+            force_share: self.force_share,
+            ..OpenOptions::default()
+        }
+    }
+}
+
+/// The header alone, for reading.
+pub(crate) fn open_to_read(
+    image: &ImageArgs,
+    read: &ReadArgs,
+    limits: Limits,
+) -> Result<Container, CommandError> {
+    let storage = storage(image.header_path(), read.options())?;
+    open(
+        image,
+        storage,
+        container::OpenOptions {
+            limits,
+            undo: undo(image, None)?,
+        },
+    )
+}
+
+/// The header and the data, for reading.
+pub(crate) fn open_data_to_read(
+    image: &ImageArgs,
+    read: &ReadArgs,
+    limits: Limits,
+) -> Result<(Container, Arc<FileBackend>), CommandError> {
+    let header = storage(image.header_path(), read.options())?;
+    let data = if image.header.is_some() {
+        storage(&image.image, read.options())?
+    } else {
+        header.clone()
+    };
+    Ok((
+        open(
+            image,
+            header,
+            container::OpenOptions {
+                limits,
+                undo: undo(image, None)?,
+            },
+        )?,
+        data,
+    ))
+}
+
+/// The header alone, for writing: nobody else may have it open.
+pub(crate) fn open_to_write(
+    image: &ImageArgs,
+    undo: &UndoArgs,
+    limits: Limits,
+) -> Result<Container, CommandError> {
+    open(
+        image,
+        header_storage_to_write(image)?,
+        header_options(image, undo, limits)?,
+    )
+}
+
+/// The header and the data, for writing.
+pub(crate) fn open_data_to_write(
+    image: &ImageArgs,
+    undo: &UndoArgs,
+    limits: Limits,
+) -> Result<(Container, Arc<FileBackend>), CommandError> {
+    let header = header_storage_to_write(image)?;
+    let data = match image.header {
+        Some(_) => storage(
+            &image.image,
+            OpenOptions {
+                write: true,
+                ..OpenOptions::default()
+            },
+        )?,
+        None => header.clone(),
+    };
+    Ok((
+        open(image, header, header_options(image, undo, limits)?)?,
+        data,
+    ))
+}
+
+/// Where the header lies, for commands that do not open it as a container.
+pub(crate) fn header_storage_to_write(image: &ImageArgs) -> Result<Arc<FileBackend>, CommandError> {
+    storage(
+        image.header_path(),
+        OpenOptions {
+            write: true,
+            ..OpenOptions::default()
+        },
+    )
+}
+
+/// What goes with [`header_storage_to_write`].
+pub(crate) fn header_options(
+    image: &ImageArgs,
+    undo_args: &UndoArgs,
+    limits: Limits,
+) -> Result<container::OpenOptions, CommandError> {
+    Ok(container::OpenOptions {
+        limits,
+        undo: undo(image, undo_args.undo_file.clone())?,
+    })
+}
+
+/// Opens a file or device as storage.
+pub(crate) fn storage(path: &Path, options: OpenOptions) -> Result<Arc<FileBackend>, CommandError> {
+    FileBackend::open(path, options)
+        .map(Arc::new)
+        .map_err(|error| {
+            let busy_read = !options.write && !options.create_new;
+            let error = CommandError::from(error);
+            if busy_read && error.kind() == super::error::Kind::Busy {
+                error.hint("--force-share reads it all the same")
+            } else {
+                error
+            }
+        })
+}
+
+fn open(
+    image: &ImageArgs,
+    storage: Arc<FileBackend>,
+    options: container::OpenOptions,
+) -> Result<Container, CommandError> {
+    let container = Container::open(storage, options)
+        .map_err(|error| CommandError::from(error).about(image.header_path().display()))?;
+    match container.health() {
+        container::Health::Good => {}
+        health => output::warning(format_args!(
+            "{}: {}; `luksmith header repair` mends it",
+            image.header_path().display(),
+            super::info::health_text(health)
+        )),
+    }
+    Ok(container)
+}
+
+/// The undo record: where the user says, or beside the file that holds the header.
+fn undo(
+    image: &ImageArgs,
+    named: Option<PathBuf>,
+) -> Result<Option<Arc<dyn UndoStore>>, CommandError> {
+    let path = image.header_path();
+    Ok(match named {
+        Some(named) => Some(Arc::new(UndoFile::at(named))),
+        // The record of a link lies beside what it points to, whatever name the image is opened by.
+        None => match path.canonicalize() {
+            Ok(path) if path.is_file() => Some(Arc::new(UndoFile::beside(&path))),
+            _ => None,
+        },
+    })
+}
+
+/// Asks for the passphrase and unlocks; a person gets three tries.
+pub(crate) fn unlock(
+    session: &Session,
+    container: &Container,
+    source: &KeySource,
+    which: Which,
+    label: &str,
+) -> Result<Unlocked, CommandError> {
+    let mut left = source.tries();
+    loop {
+        left -= 1;
+        let passphrase = source.existing(session, label)?;
+        match container.unlock(&passphrase, which, session.signals.interrupt()) {
+            Err(UnlockError::WrongPassphrase) if left > 0 => {
+                output::note("no keyslot opens with this passphrase; try again");
+            }
+            outcome => return outcome.map_err(|error| CommandError::from(error).about(label)),
+        }
+    }
+}
+
+/// The size of the plaintext, where it can be known: not for a detached header without its data.
+pub(crate) fn data_size(
+    container: &Container,
+    image: &ImageArgs,
+    data: &dyn Backend,
+) -> Option<u64> {
+    let elsewhere = image.header.is_none()
+        && container
+            .data_segment()
+            .is_ok_and(|segment| segment.offset == 0);
+    if elsewhere {
+        None
+    } else {
+        container.data_size(data.geometry().size).ok()
+    }
+}

@@ -1,0 +1,184 @@
+//! Passphrases and keys: which source, asked how, and whether a typed one is good enough.
+
+use std::io::{self, IsTerminal};
+use std::path::Path;
+
+use luksmith::secret::{Passphrase, Purpose, SecretSource, Source, VolumeKey, strength};
+
+use super::Session;
+use super::args::{KeyArgs, NewKeyArgs};
+use super::error::{CommandError, Kind};
+use super::output;
+
+/// A typed passphrase below this score of zxcvbn needs --force-weak: it falls to fewer than 10⁸ guesses.
+const WEAK_BELOW: u8 = 2;
+
+/// Where a secret comes from.
+pub(crate) struct KeySource {
+    source: Source,
+}
+
+impl KeySource {
+    /// The source that the arguments name for an existing passphrase, or for the one of a new volume.
+    pub(crate) fn of(args: &KeyArgs) -> Result<Self, CommandError> {
+        Self::choose(
+            "--key",
+            args.key.as_deref(),
+            args.key_file.as_deref(),
+            args.keyfile_offset,
+            args.keyfile_size,
+        )
+    }
+
+    /// The source of a passphrase that is being set beside an existing one.
+    pub(crate) fn of_new(args: &NewKeyArgs, old: Option<&Self>) -> Result<Self, CommandError> {
+        let new = Self::choose(
+            "--new-key",
+            args.new_key.as_deref(),
+            args.new_key_file.as_deref(),
+            args.new_keyfile_offset,
+            args.new_keyfile_size,
+        )?;
+        if let Some(old) = old
+            && ((old.takes_all_of_stdin() && new.uses_stdin())
+                || (old.uses_stdin() && new.takes_all_of_stdin()))
+        {
+            return Err(CommandError::parameters(
+                "both passphrases come from stdin, and one of them takes all of it",
+            )
+            .hint("--key stdin --new-key stdin take one line each"));
+        }
+        Ok(new)
+    }
+
+    fn choose(
+        option: &str,
+        source: Option<&str>,
+        file: Option<&str>,
+        offset: Option<u64>,
+        size: Option<u64>,
+    ) -> Result<Self, CommandError> {
+        let source = match (source, file) {
+            (Some(text), _) => text
+                .parse()
+                .map_err(|error| CommandError::new(Kind::Parameters, error).about(option))?,
+            (None, Some("-")) if offset.is_none() && size.is_none() => Source::Fd(0),
+            (None, Some(path)) => {
+                let path = if path == "-" { "/dev/stdin" } else { path };
+                Source::File {
+                    path: path.into(),
+                    offset: offset.unwrap_or(0),
+                    size,
+                }
+            }
+            (None, None) => Source::Prompt,
+        };
+        Ok(Self { source })
+    }
+
+    /// The same where stdin carries the data.
+    pub(crate) fn beside_data_on_stdin(self) -> Result<Self, CommandError> {
+        Ok(Self {
+            source: self.source.beside_data_on_stdin()?,
+        })
+    }
+
+    /// Whether a person types it.
+    fn is_typed(&self) -> bool {
+        match self.source {
+            Source::Terminal => true,
+            Source::Prompt => io::stdin().is_terminal(),
+            _ => false,
+        }
+    }
+
+    fn takes_all_of_stdin(&self) -> bool {
+        matches!(&self.source, Source::Fd(0))
+            || matches!(&self.source, Source::File { path, .. } if path == Path::new("/dev/stdin"))
+    }
+
+    fn uses_stdin(&self) -> bool {
+        self.takes_all_of_stdin()
+            || matches!(self.source, Source::Stdin)
+            || (self.source == Source::Prompt && !self.is_typed())
+    }
+
+    /// How often a wrong passphrase may be tried: only a person gets it right the next time.
+    pub(crate) fn tries(&self) -> u32 {
+        if self.is_typed() { 3 } else { 1 }
+    }
+
+    /// A passphrase that exists.
+    pub(crate) fn existing(
+        &self,
+        session: &Session,
+        label: &str,
+    ) -> Result<Passphrase, CommandError> {
+        Ok(self
+            .source
+            .read(Purpose::unlock(label, session.signals.interrupt()))?)
+    }
+
+    /// A passphrase that is being set: asked twice and rated if it is typed.
+    pub(crate) fn fresh(
+        &self,
+        session: &Session,
+        label: &str,
+        force_weak: bool,
+    ) -> Result<Passphrase, CommandError> {
+        let passphrase = self
+            .source
+            .read(Purpose::new_secret(label, session.signals.interrupt()))?;
+        if self.is_typed() {
+            rate(&passphrase, force_weak)?;
+        }
+        Ok(passphrase)
+    }
+}
+
+fn rate(passphrase: &Passphrase, force_weak: bool) -> Result<(), CommandError> {
+    let Some(strength) = strength(passphrase) else {
+        return Ok(());
+    };
+    let word = match strength.score {
+        0 => "very weak",
+        1 => "weak",
+        2 => "fair",
+        3 => "good",
+        _ => "strong",
+    };
+    let guesses = format!("about 10^{:.0} guesses", strength.guesses_log10);
+    if strength.score >= WEAK_BELOW || force_weak {
+        output::note(format_args!("the passphrase is {word}: {guesses}"));
+        return Ok(());
+    }
+    let why = strength
+        .warning
+        .map(|warning| format!("; {}", lower(&warning)))
+        .unwrap_or_default();
+    Err(CommandError::new(
+        Kind::Permission,
+        format!("the new passphrase is {word}: {guesses}{why}"),
+    )
+    .hint("choose several unrelated words, or pass --force-weak to take it"))
+}
+
+/// A sentence of zxcvbn in our manner: lower case, no full stop.
+fn lower(sentence: &str) -> String {
+    let mut characters = sentence.trim_end_matches('.').chars();
+    characters
+        .next()
+        .map(|first| first.to_lowercase().chain(characters).collect())
+        .unwrap_or_default()
+}
+
+/// A volume key from a file, all of its bytes.
+pub(crate) fn volume_key_file(session: &Session, path: &Path) -> Result<VolumeKey, CommandError> {
+    let bytes = Source::file(path).read(Purpose::unlock(
+        "the volume key",
+        session.signals.interrupt(),
+    ))?;
+    VolumeKey::copy_from(bytes.as_bytes()).map_err(|error| {
+        CommandError::new(Kind::Memory, error).about("no locked memory for the volume key")
+    })
+}

@@ -1,0 +1,145 @@
+//! Progress of long work on stderr: a bar on a terminal, JSON lines for programs, or nothing.
+
+use std::io::{self, IsTerminal};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+
+use super::output;
+
+/// Work shorter than this shows nothing on a terminal.
+const WORTH_SHOWING: Duration = Duration::from_secs(1);
+/// How often a JSON line is written.
+const LINE_EVERY: Duration = Duration::from_millis(500);
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressMode {
+    /// a bar, on a terminal, for work over a second
+    Auto,
+    /// one JSON object a line, on stderr: operation, done and total (bytes; total is null when unknown), rate (bytes a second),
+    /// eta_ms, elapsed_ms
+    Json,
+    /// nothing
+    None,
+}
+
+/// The progress of one piece of work, counted in bytes.
+pub(crate) struct Progress {
+    operation: &'static str,
+    total: Option<u64>,
+    done: AtomicU64,
+    started: Instant,
+    shown: Shown,
+}
+
+enum Shown {
+    Nothing,
+    Bar(Mutex<Option<ProgressBar>>),
+    Lines(Mutex<Instant>),
+}
+
+impl Progress {
+    /// `total` is absent when nobody knows it (stdin).
+    pub(crate) fn start(mode: ProgressMode, operation: &'static str, total: Option<u64>) -> Self {
+        let started = Instant::now();
+        let shown = match mode {
+            ProgressMode::Json => Shown::Lines(Mutex::new(started)),
+            ProgressMode::Auto if io::stderr().is_terminal() => Shown::Bar(Mutex::new(None)),
+            ProgressMode::Auto | ProgressMode::None => Shown::Nothing,
+        };
+        Self {
+            operation,
+            total,
+            done: AtomicU64::new(0),
+            started,
+            shown,
+        }
+    }
+
+    /// So many more bytes are done.
+    pub(crate) fn advance(&self, bytes: u64) {
+        let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        match &self.shown {
+            Shown::Nothing => {}
+            Shown::Bar(bar) => {
+                if self.started.elapsed() >= WORTH_SHOWING
+                    && let Ok(mut bar) = bar.try_lock()
+                {
+                    bar.get_or_insert_with(|| self.bar()).set_position(done);
+                }
+            }
+            Shown::Lines(last) => {
+                if let Ok(mut last) = last.try_lock()
+                    && last.elapsed() >= LINE_EVERY
+                {
+                    *last = Instant::now();
+                    self.line(done);
+                }
+            }
+        }
+    }
+
+    /// All is done; takes the bar away, or writes the last line.
+    pub(crate) fn finish(self) {
+        if let Shown::Lines(_) = self.shown {
+            self.line(self.done.load(Ordering::Relaxed));
+        }
+    }
+
+    fn bar(&self) -> ProgressBar {
+        let (bar, template) = match self.total {
+            Some(total) => (
+                ProgressBar::new(total),
+                "{prefix} {bar:30} {percent:>3}% {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} ETA {eta}",
+            ),
+            None => (
+                ProgressBar::no_length(),
+                "{prefix} {spinner} {binary_bytes} {binary_bytes_per_sec}",
+            ),
+        };
+        bar.set_draw_target(ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_prefix(self.operation);
+        bar.with_elapsed(self.started.elapsed())
+    }
+
+    fn line(&self, done: u64) {
+        let elapsed = self.started.elapsed();
+        let per_second =
+            u64::try_from(u128::from(done) * 1000 / elapsed.as_millis().max(1)).unwrap_or(u64::MAX);
+        let eta_ms = match self.total {
+            Some(total) if per_second > 0 => {
+                Some(u128::from(total.saturating_sub(done)) * 1000 / u128::from(per_second))
+            }
+            _ => None,
+        }
+        .and_then(|ms| u64::try_from(ms).ok());
+        let line = json!({
+            "operation": self.operation,
+            "done": done,
+            "total": self.total,
+            "rate": per_second,
+            "eta_ms": eta_ms,
+            "elapsed_ms": u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+        });
+        output::raw(&format!("{line}\n"));
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Shown::Bar(bar) = &self.shown
+            && let Ok(bar) = bar.lock()
+            && let Some(bar) = bar.as_ref()
+        {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! `luksmith resize`: more or less room for the guest.
+
+use luksmith::backend::Backend as _;
+use serde_json::json;
+
+use super::Session;
+use super::args::{ImageArgs, UndoArgs};
+use super::error::CommandError;
+use super::force::{Force, confirm, only};
+use super::open::open_data_to_write;
+use super::size;
+
+/// Resize the volume
+///
+/// Needs no passphrase. With --json: {"size", "old_size"}
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    image: ImageArgs,
+
+    /// The new size as the guest sees it; 10G is 10 GiB
+    #[arg(long, value_name = size::SIZE, value_parser = size::parse)]
+    size: u64,
+
+    /// Go on without asking: shrink
+    #[arg(long, value_name = "WHAT", value_parser = only(&[Force::Shrink]))]
+    force: Vec<Force>,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    undo: UndoArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith resize disk.img --size 20G
+  luksmith resize disk.img --size 5G --force shrink";
+
+impl Args {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        let (mut container, data) = open_data_to_write(
+            &self.image,
+            &self.undo,
+            luksmith_formats::limits::Limits::default(),
+        )?;
+        let old = container.data_size(data.geometry().size)?;
+        if self.size < old {
+            let loss = format!(
+                "the last {} of {} would be cut off; shrink what is in it first",
+                size::human(old - self.size),
+                self.image.image.display()
+            );
+            confirm(&self.force, Force::Shrink, &loss)?;
+        }
+        container.resize(data.as_ref(), self.size)?;
+        if self.json {
+            session
+                .output
+                .json(&json!({ "size": self.size, "old_size": old }));
+        } else {
+            session.output.line(format_args!(
+                "{} has {} for the guest now",
+                self.image.image.display(),
+                size::human(self.size)
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,58 @@
+//! `luksmith token export`.
+
+use std::path::PathBuf;
+
+use luksmith::container::{Header, HeaderError};
+use luksmith_formats::limits::Limits;
+
+use crate::cli::Session;
+use crate::cli::args::ImageArgs;
+use crate::cli::error::CommandError;
+use crate::cli::new_file::write_secret;
+use crate::cli::open::{ReadArgs, open_to_read};
+
+/// Print a token as JSON
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    image: ImageArgs,
+
+    #[command(flatten)]
+    read: ReadArgs,
+
+    /// The token
+    #[arg(long, value_name = "N")]
+    token_id: u32,
+
+    /// Write it into FILE, new and 0600, instead of to stdout
+    #[arg(long, value_name = "FILE")]
+    json_file: Option<PathBuf>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith token export disk.img --token-id 0
+  luksmith token export disk.img --token-id 0 --json-file token.json";
+
+impl Args {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        let container = open_to_read(&self.image, &self.read, Limits::default())?;
+        let token = match container.header() {
+            Header::Luks1(_) => None,
+            Header::Luks2(header) => header
+                .metadata
+                .value()
+                .get("tokens")
+                .and_then(|all| all.get(self.token_id.to_string())),
+        };
+        let token = token.ok_or(HeaderError::NoSuchToken(self.token_id))?;
+        match &self.json_file {
+            Some(path) => write_secret(path, format!("{token:#}\n").as_bytes(), &session.signals),
+            None => {
+                session.output.json(token);
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! `luksmith token import`.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use luksmith_formats::limits::Limits;
+use serde_json::{Value, json};
+
+use crate::cli::Session;
+use crate::cli::args::{ImageArgs, UndoArgs};
+use crate::cli::error::{CommandError, Kind};
+use crate::cli::new_file::failed;
+use crate::cli::open::open_to_write;
+
+/// The largest metadata area of LUKS2 is 4 MiB: no token is longer.
+const LONGEST: u64 = 4 << 20;
+
+/// Put a token into the header, as JSON
+///
+/// The object needs "type" and "keyslots" (which may be empty); all else is the business of whoever reads it. With --json:
+/// {"token": N}
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    image: ImageArgs,
+
+    /// Read the token from FILE; - is stdin
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    json_file: PathBuf,
+
+    /// Give it number N [default: the first free one]
+    #[arg(long, value_name = "N")]
+    token_id: Option<u32>,
+
+    /// Replace the token of that number
+    #[arg(long, requires = "token_id")]
+    token_replace: bool,
+
+    /// Assign it to keyslot N too
+    #[arg(short = 'S', long, alias = "key-slot", value_name = "N")]
+    keyslot: Option<u32>,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    undo: UndoArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith token import disk.img --json-file token.json
+  luksmith token import disk.img --token-id 0 --token-replace < token.json";
+
+impl Args {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        let mut token = self.read()?;
+        if let Some(slot) = self.keyslot {
+            assign(&mut token, slot)?;
+        }
+        let mut container = open_to_write(&self.image, &self.undo, Limits::default())?;
+        let id = container.add_token(self.token_id, token, self.token_replace)?;
+        if self.json {
+            session.output.json(&json!({ "token": id }));
+        } else {
+            session.output.line(format_args!("token {id} imported"));
+        }
+        Ok(())
+    }
+
+    fn read(&self) -> Result<Value, CommandError> {
+        let mut text = String::new();
+        let read = if self.json_file == Path::new("-") {
+            std::io::stdin()
+                .lock()
+                .take(LONGEST + 1)
+                .read_to_string(&mut text)
+        } else {
+            std::fs::File::open(&self.json_file)
+                .and_then(|file| file.take(LONGEST + 1).read_to_string(&mut text))
+        };
+        read.map_err(|error| failed("read", &self.json_file, error))?;
+        if text.len() as u64 > LONGEST {
+            return Err(CommandError::new(
+                Kind::Parameters,
+                format!("{} is too long for a token", self.json_file.display()),
+            ));
+        }
+        serde_json::from_str(&text).map_err(|error| {
+            CommandError::new(Kind::Parameters, error)
+                .about(format_args!("{} is not JSON", self.json_file.display()))
+        })
+    }
+}
+
+/// Adds a keyslot to the token's own list, so that one write does it all.
+fn assign(token: &mut Value, slot: u32) -> Result<(), CommandError> {
+    let Some(slots) = token.get_mut("keyslots").and_then(Value::as_array_mut) else {
+        return Err(CommandError::parameters(
+            "the token has no \"keyslots\" list",
+        ));
+    };
+    let slot = Value::String(slot.to_string());
+    if !slots.contains(&slot) {
+        slots.push(slot);
+    }
+    Ok(())
+}

@@ -1,0 +1,47 @@
+//! `luksmith token list`.
+
+use luksmith_formats::limits::Limits;
+use serde_json::json;
+
+use crate::cli::Session;
+use crate::cli::args::ImageArgs;
+use crate::cli::error::CommandError;
+use crate::cli::open::{ReadArgs, open_to_read};
+
+/// List the tokens
+///
+/// With --json: {"tokens": [{"token", "type", "keyslots"}]}
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    image: ImageArgs,
+
+    #[command(flatten)]
+    read: ReadArgs,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith token list disk.img
+  luksmith token list disk.img --json";
+
+impl Args {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        let container = open_to_read(&self.image, &self.read, Limits::default())?;
+        if self.json {
+            session
+                .output
+                .json(&json!({ "tokens": super::tokens_json(&container) }));
+        } else {
+            session
+                .output
+                .line(super::table(&container).unwrap_or_else(|| "no tokens".to_owned()));
+        }
+        Ok(())
+    }
+}

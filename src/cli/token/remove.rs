@@ -1,0 +1,38 @@
+//! `luksmith token remove`.
+
+use luksmith_formats::limits::Limits;
+
+use crate::cli::Session;
+use crate::cli::args::{ImageArgs, UndoArgs};
+use crate::cli::error::CommandError;
+use crate::cli::open::open_to_write;
+
+/// Remove a token; the keyslots that it speaks of stay
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    image: ImageArgs,
+
+    /// The token
+    #[arg(long, value_name = "N")]
+    token_id: u32,
+
+    #[command(flatten)]
+    undo: UndoArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith token remove disk.img --token-id 0";
+
+impl Args {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        let mut container = open_to_write(&self.image, &self.undo, Limits::default())?;
+        container.remove_token(self.token_id)?;
+        session
+            .output
+            .line(format_args!("token {} removed", self.token_id));
+        Ok(())
+    }
+}

@@ -1,0 +1,43 @@
+//! `luksmith token unassign`.
+
+use luksmith_formats::limits::Limits;
+
+use crate::cli::Session;
+use crate::cli::args::{ImageArgs, UndoArgs};
+use crate::cli::error::CommandError;
+use crate::cli::open::open_to_write;
+
+/// Take a keyslot off a token's list
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    image: ImageArgs,
+
+    /// The token
+    #[arg(long, value_name = "N")]
+    token_id: u32,
+
+    /// The keyslot
+    #[arg(short = 'S', long, alias = "key-slot", value_name = "N")]
+    keyslot: u32,
+
+    #[command(flatten)]
+    undo: UndoArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith token unassign disk.img --token-id 0 --keyslot 1";
+
+impl Args {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        let mut container = open_to_write(&self.image, &self.undo, Limits::default())?;
+        container.assign_token(self.token_id, self.keyslot, false)?;
+        session.output.line(format_args!(
+            "token {} no longer speaks of keyslot {}",
+            self.token_id, self.keyslot
+        ));
+        Ok(())
+    }
+}

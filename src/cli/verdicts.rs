@@ -1,0 +1,276 @@
+//! Which failure of the library is which kind of failed command, and what helps. One table.
+
+use luksmith::backend::IoError;
+use luksmith::backend::file::FileError;
+use luksmith::container::{
+    CommitError, CreateError, HeaderError, KeyslotError, OpenError, UndoError, UnlockError,
+    VolumeError,
+};
+use luksmith::kdf::KdfError;
+use luksmith::secret::SecretError;
+use luksmith_formats::FormatError;
+use luksmith_formats::error::Kind as FormatKind;
+
+use super::error::{CommandError, Kind};
+
+/// A verdict: the kind, and a hint.
+type Verdict = (Kind, Option<String>);
+
+fn plain(kind: Kind) -> Verdict {
+    (kind, None)
+}
+
+fn helped(kind: Kind, hint: impl Into<String>) -> Verdict {
+    (kind, Some(hint.into()))
+}
+
+macro_rules! commands_fail_with {
+    ($($error:ty => $judge:ident),* $(,)?) => {$(
+        impl From<$error> for CommandError {
+            fn from(error: $error) -> Self {
+                let (kind, hint) = $judge(&error);
+                Self::new(kind, error).hint_if(hint)
+            }
+        }
+    )*};
+}
+
+commands_fail_with! {
+    FormatError => format,
+    KdfError => kdf,
+    SecretError => secret,
+    IoError => io,
+    FileError => file,
+    OpenError => open,
+    UnlockError => unlock,
+    VolumeError => volume,
+    CreateError => create,
+    KeyslotError => keyslot,
+    HeaderError => header,
+    CommitError => commit,
+}
+
+const SHOW: &str = "`luksmith info IMAGE` shows the keyslots";
+
+fn format(error: &FormatError) -> Verdict {
+    match error.kind {
+        FormatKind::OverLimit => over_limit(error),
+        FormatKind::Malformed => helped(
+            Kind::Device,
+            "`luksmith header restore IMAGE FILE` restores a header backup",
+        ),
+        _ => plain(Kind::Device),
+    }
+}
+
+/// Each limit on a key derivation has its flag.
+fn over_limit(error: &FormatError) -> Verdict {
+    let flag = match error.field.rsplit('.').next() {
+        Some("memory") => "--max-kdf-memory",
+        Some("cpus") => "--max-kdf-lanes",
+        Some("time") => "--max-kdf-work",
+        Some("iterations") => "--max-kdf-iterations",
+        _ => return plain(Kind::Memory),
+    };
+    helped(
+        Kind::Memory,
+        format!("{flag} raises the limit, if the image is to be trusted"),
+    )
+}
+
+fn kdf(error: &KdfError) -> Verdict {
+    match error {
+        KdfError::OverLimit(error) => over_limit(error),
+        KdfError::Interrupted => plain(Kind::Interrupted),
+        KdfError::Memory { .. } | KdfError::Lock(_) => memory(),
+        KdfError::Parameters { .. } => plain(Kind::Parameters),
+        KdfError::Random(error) => secret(error),
+        _ => plain(Kind::Memory),
+    }
+}
+
+fn memory() -> Verdict {
+    helped(
+        Kind::Memory,
+        "free some memory, or raise `ulimit -l` (locked memory); --pbkdf-memory limits new keyslots",
+    )
+}
+
+fn secret(error: &SecretError) -> Verdict {
+    match error {
+        SecretError::Interrupted => plain(Kind::Interrupted),
+        SecretError::Lock(_) => helped(
+            Kind::Memory,
+            "raise the limit of locked memory (`ulimit -l`)",
+        ),
+        SecretError::Parse(_) | SecretError::StdinTaken => helped(
+            Kind::Parameters,
+            "--key file:PATH, --key fd:N or --key-file PATH leave stdin to the data",
+        ),
+        SecretError::NoTerminal(_) => helped(
+            Kind::Parameters,
+            "--key SOURCE or --key-file PATH names where the passphrase comes from",
+        ),
+        SecretError::NoCredentials => helped(
+            Kind::Parameters,
+            "run it as a systemd service with LoadCredential=",
+        ),
+        SecretError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            plain(Kind::Permission)
+        }
+        SecretError::Io { .. } | SecretError::Random(_) => plain(Kind::Device),
+        SecretError::Empty | SecretError::Nothing { .. } | SecretError::Mismatch => {
+            plain(Kind::Permission)
+        }
+        _ => plain(Kind::Parameters),
+    }
+}
+
+fn io(error: &IoError) -> Verdict {
+    match error {
+        IoError::ReadOnly(_) => plain(Kind::Permission),
+        IoError::Failed { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            plain(Kind::Permission)
+        }
+        _ => plain(Kind::Device),
+    }
+}
+
+fn file(error: &FileError) -> Verdict {
+    match error {
+        FileError::PermissionDenied(_) => plain(Kind::Permission),
+        FileError::Exists(_) | FileError::Busy { .. } => plain(Kind::Busy),
+        FileError::UnlockedWrite(_) => plain(Kind::Parameters),
+        _ => plain(Kind::Device),
+    }
+}
+
+fn open(error: &OpenError) -> Verdict {
+    match error {
+        OpenError::NotLuks => helped(Kind::Device, "--header FILE names a detached header"),
+        OpenError::Header(error) => format(error),
+        OpenError::BothCopies { .. } => helped(
+            Kind::Device,
+            "`luksmith header restore IMAGE FILE` restores a header backup",
+        ),
+        OpenError::TooSmall { .. } => helped(
+            Kind::Device,
+            "the image is cut off; --header FILE names a detached header",
+        ),
+        OpenError::Interrupted { .. } => helped(
+            Kind::Device,
+            "`luksmith header repair IMAGE` brings the state before the change back",
+        ),
+        OpenError::Io(error) => io(error),
+        _ => plain(Kind::Device),
+    }
+}
+
+fn unlock(error: &UnlockError) -> Verdict {
+    match error {
+        UnlockError::WrongPassphrase => plain(Kind::Permission),
+        UnlockError::NoSuchKeyslot(_) => helped(Kind::Parameters, SHOW),
+        UnlockError::NoKeyslots => helped(
+            Kind::Permission,
+            "a header backup (`luksmith header restore`) or --volume-key-file may still open it",
+        ),
+        UnlockError::Kdf { source, .. } => kdf(source),
+        UnlockError::Memory(_) => memory(),
+        UnlockError::Io(error) => io(error),
+        _ => plain(Kind::Device),
+    }
+}
+
+fn volume(error: &VolumeError) -> Verdict {
+    match error {
+        VolumeError::WrongKey => plain(Kind::Permission),
+        VolumeError::Detached => helped(
+            Kind::Parameters,
+            "name the data as IMAGE and the header with --header FILE",
+        ),
+        VolumeError::Kdf(error) => kdf(error),
+        _ => plain(Kind::Device),
+    }
+}
+
+fn create(error: &CreateError) -> Verdict {
+    match error {
+        CreateError::Option { option, .. } => {
+            helped(Kind::Parameters, format!("see --{option} in --help"))
+        }
+        CreateError::Cipher(_) => helped(Kind::Parameters, "see --cipher and --key-size in --help"),
+        CreateError::Keyslot(error) => keyslot(error),
+        CreateError::Header(_) => plain(Kind::Parameters),
+        CreateError::Secret(error) => secret(error),
+        CreateError::Commit(error) => commit(error),
+        _ => plain(Kind::Device),
+    }
+}
+
+fn keyslot(error: &KeyslotError) -> Verdict {
+    match error {
+        KeyslotError::AllInUse(_) => helped(
+            Kind::Busy,
+            "`luksmith key remove IMAGE --keyslot N` makes room",
+        ),
+        KeyslotError::InUse(_) => helped(Kind::Busy, SHOW),
+        KeyslotError::OutOfRange { .. } | KeyslotError::NotInUse(_) => {
+            helped(Kind::Parameters, SHOW)
+        }
+        KeyslotError::NoRoom { .. } => helped(
+            Kind::Device,
+            "`luksmith key remove IMAGE --keyslot N` makes room",
+        ),
+        KeyslotError::Last(_) => helped(
+            Kind::Parameters,
+            "--force last-keyslot removes it all the same",
+        ),
+        KeyslotError::Unsupported(_) => plain(Kind::Parameters),
+        KeyslotError::Kdf(error) => kdf(error),
+        KeyslotError::Secret(error) => secret(error),
+        KeyslotError::Memory(_) => memory(),
+        KeyslotError::Commit(error) => commit(error),
+        _ => plain(Kind::Device),
+    }
+}
+
+fn header(error: &HeaderError) -> Verdict {
+    match error {
+        HeaderError::OtherUuid { .. } => helped(
+            Kind::Parameters,
+            "--force other-uuid restores it all the same",
+        ),
+        HeaderError::Unsupported(_) => plain(Kind::Parameters),
+        HeaderError::NoSuchToken(_) => helped(
+            Kind::Parameters,
+            "`luksmith token list IMAGE` shows the tokens",
+        ),
+        HeaderError::TokenExists(_) => helped(Kind::Busy, "--token-replace replaces it"),
+        HeaderError::TokensFull => helped(
+            Kind::Busy,
+            "`luksmith token remove IMAGE --token-id N` makes room",
+        ),
+        HeaderError::Secret(error) => secret(error),
+        HeaderError::Open(error) => open(error),
+        HeaderError::Io(error) => io(error),
+        HeaderError::Commit(error) => commit(error),
+        _ => plain(Kind::Device),
+    }
+}
+
+fn commit(error: &CommitError) -> Verdict {
+    match error {
+        CommitError::Changed => helped(
+            Kind::Busy,
+            "somebody else works on this header; look at it and try again",
+        ),
+        CommitError::NeedsUndo => helped(
+            Kind::Parameters,
+            "--undo-file PATH names a file on another device for the time of the change",
+        ),
+        CommitError::Secret(error) => secret(error),
+        CommitError::Io(error) => io(error),
+        CommitError::Undo(UndoError::Storage(error)) => io(error),
+        _ => plain(Kind::Device),
+    }
+}
