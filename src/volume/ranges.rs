@@ -29,7 +29,7 @@ struct Ask {
 
 impl Ask {
     fn agrees(&self, other: &Self) -> bool {
-        let apart = self.range.end <= other.range.start || other.range.end <= self.range.start;
+        let apart = self.range.end.min(other.range.end) <= self.range.start.max(other.range.start);
         apart || !(self.exclusive || other.exclusive)
     }
 }
