@@ -1,0 +1,50 @@
+#!/bin/busybox sh
+# The first and only process of the virtual machine: loads the modules, does the jobs of /jobs, says what came
+# of each on the second serial port, and turns the machine off.
+/bin/busybox --install -s /bin
+export PATH=/bin:/sbin DM_DISABLE_UDEV=1
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs dev /dev
+while read -r module; do insmod "/modules/$module" || echo "luksmith: $module does not load"; done </modules/order
+
+# The disk at a SCSI target, which may take a moment to be there.
+disk() {
+    tries=0
+    while [ $tries -lt 100 ]; do
+        for block in /sys/class/scsi_device/*:0:"$1":0/device/block/*; do
+            [ -b "/dev/${block##*/}" ] && echo "/dev/${block##*/}" && return
+        done
+        tries=$((tries + 1))
+        usleep 100000
+    done
+    echo "/dev/absent-$1"
+}
+
+# job NUMBER read|write IMAGE HEADER|- PAYLOAD|-
+job() {
+    set -- "$@" "$(disk "$3")"
+    options=
+    [ "$2" = read ] && options="--readonly"
+    [ "$4" = - ] || options="$options --header $(disk "$4")"
+    if ! said=$(cryptsetup open --type luks --disable-keyring $options --key-file "/keys/$1" "$6" "v$1" 2>&1); then
+        echo "job $1 refused $(echo $said)"
+        return
+    fi
+    said=
+    if [ "$2" = write ]; then
+        said=$(dd if="$(disk "$5")" of="/dev/mapper/v$1" bs=1M conv=fsync 2>&1) && said=
+        blockdev --flushbufs "/dev/mapper/v$1"
+    fi
+    if [ -n "$said" ]; then
+        echo "job $1 refused $(echo $said)"
+    else
+        echo "job $1 opened $(blockdev --getsize64 "/dev/mapper/v$1") $(sha256sum <"/dev/mapper/v$1" | cut -c1-64)"
+    fi
+    cryptsetup close "v$1"
+}
+
+. /jobs >/dev/ttyS1
+echo done >/dev/ttyS1
+sync
+poweroff -f

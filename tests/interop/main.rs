@@ -1,0 +1,18 @@
+//! Do cryptsetup, QEMU and dm-crypt agree with us, both ways, bit for bit?
+//!
+//! The peers are real programs, started on plain files; `./test` installs them. A test whose peer is not there
+//! prints `skipped: …` and passes, unless `CI=true`: there a missing peer fails.
+//!
+//! - `peers`: where a peer is, and how it is run.
+//! - `cryptsetup`, `qemu`: the two programs on image files, with key derivation turned down to be quick.
+//! - `dmcrypt`: the kernel's own reader and writer, in a virtual machine (`initramfs` is what boots there).
+//! - `payload`: what is written into volumes and compared as whole images.
+//! - `oracles`: the peers against each other: that what is trusted here deserves it.
+
+mod cryptsetup;
+mod dmcrypt;
+mod initramfs;
+mod oracles;
+mod payload;
+mod peers;
+mod qemu;

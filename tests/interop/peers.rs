@@ -1,0 +1,72 @@
+//! Where the peers are, and how they are run.
+//!
+//! A peer is looked for in `PATH`, in the system directories that a user's `PATH` lacks, and in
+//! `target/peers/bin`, where `./test` puts what it unpacks without installing it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// The program `name`, or `None` after saying that the test is skipped.
+///
+/// # Panics
+///
+/// When `CI=true` and the program is not there: there, nothing is skipped.
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
+    let found = search(name);
+    if found.is_none() {
+        skip(name);
+    }
+    found
+}
+
+/// Says that the calling test is skipped for want of `what`.
+///
+/// # Panics
+///
+/// When `CI=true`.
+#[allow(
+    clippy::print_stderr,
+    reason = "the reader of a test run is told what did not run"
+)]
+pub(crate) fn skip(what: &str) {
+    assert!(
+        std::env::var_os("CI").is_none_or(|value| value != "true"),
+        "{what} not found, and CI=true: ./test installs it"
+    );
+    eprintln!("skipped: {what} not found");
+}
+
+fn search(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into(), unpacked("bin")])
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
+}
+
+/// A file or folder below `target/peers`, which `./test` fills.
+pub(crate) fn unpacked(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("target/peers")
+        .join(name)
+}
+
+/// Runs a peer to its end, without standard input.
+pub(crate) fn output(command: &mut Command) -> Output {
+    command
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?} does not start: {error}"))
+}
+
+/// Runs a peer that must succeed, and returns its standard output.
+pub(crate) fn run(command: &mut Command) -> Vec<u8> {
+    let output = output(command);
+    assert!(
+        output.status.success(),
+        "{command:?} failed with {}: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output.stdout
+}
