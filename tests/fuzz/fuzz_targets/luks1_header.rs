@@ -1,0 +1,23 @@
+//! Any bytes as a LUKS1 header: what parses is written back to the same.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use luksmith_formats::Limits;
+use luksmith_formats::luks1::{Header, KEYSLOTS};
+
+fuzz_target!(|bytes: &[u8]| {
+    let limits = Limits::default();
+    let Ok(header) = Header::parse(bytes, &limits) else {
+        return;
+    };
+    assert_eq!(
+        Header::parse(&header.to_bytes(), &limits).as_ref(),
+        Ok(&header)
+    );
+    assert!(header.cipher().is_ok() && header.hash().is_ok());
+    for slot in 0..KEYSLOTS {
+        let area = header.area(slot);
+        assert!(area.start >= 592 && area.start < area.end);
+        assert!(header.payload_offset == 0 || area.end <= header.data_offset());
+    }
+});
