@@ -1,0 +1,122 @@
+//! After a derivation neither the passphrase nor the derived key is left.
+
+use std::time::{Duration, Instant};
+
+use luksmith::Interrupt;
+use luksmith::kdf::{Argon2Cost, KdfError, af, argon2, derive, pbkdf2};
+use luksmith::secret::{Passphrase, VolumeKey};
+use luksmith_formats::luks2::{Argon2Variant, Kdf};
+use luksmith_formats::{Hash, Limits};
+
+use crate::scan::{Needle, fresh};
+
+#[test]
+fn pbkdf2_leaves_nothing() {
+    for hash in Hash::ALL {
+        // Below and above the block of every hash: a longer passphrase is hashed first.
+        for len in [24, 200] {
+            let passphrase = Passphrase::from_locked(fresh(len));
+            let kdf = Kdf::Pbkdf2 {
+                hash,
+                iterations: 1000,
+                salt: vec![7; 32],
+            };
+            let (limits, interrupt) = (Limits::default(), Interrupt::new());
+            let key = derive(&kdf, &passphrase, 64, &limits, &interrupt).unwrap();
+            let needles = (Needle::of(passphrase.as_bytes()), Needle::of(&key));
+            drop((passphrase, key));
+            needles
+                .0
+                .assert_gone(&format!("the {len}-byte passphrase of pbkdf2 with {hash}"));
+            needles
+                .1
+                .assert_gone(&format!("the key of pbkdf2 with {hash}"));
+        }
+    }
+}
+
+#[test]
+fn an_interrupted_pbkdf2_leaves_nothing() {
+    let passphrase = fresh(40);
+    let needle = Needle::of(&passphrase);
+    let interrupt = Interrupt::new();
+    let mut out = [0; 32];
+    let result = std::thread::scope(|scope| {
+        let running = scope.spawn(|| {
+            pbkdf2(
+                Hash::Sha512,
+                &passphrase,
+                b"salt",
+                u32::MAX,
+                &mut out,
+                &interrupt,
+            )
+        });
+        std::thread::sleep(Duration::from_millis(20));
+        interrupt.trigger();
+        running.join().unwrap()
+    });
+    assert!(matches!(result, Err(KdfError::Interrupted)));
+    drop(passphrase);
+    needle.assert_gone("the passphrase");
+}
+
+#[test]
+fn argon2_leaves_nothing() {
+    for variant in [Argon2Variant::I, Argon2Variant::Id] {
+        let passphrase = Passphrase::from_locked(fresh(100));
+        let kdf = Kdf::Argon2 {
+            variant,
+            passes: 4,
+            memory_kib: 8 << 10,
+            lanes: 4,
+            salt: vec![7; 32],
+        };
+        let (limits, interrupt) = (Limits::default(), Interrupt::new());
+        let key = derive(&kdf, &passphrase, 64, &limits, &interrupt).unwrap();
+        let needles = (Needle::of(passphrase.as_bytes()), Needle::of(&key));
+        drop((passphrase, key));
+        needles.0.assert_gone("the passphrase of argon2");
+        needles.1.assert_gone("the key of argon2");
+    }
+}
+
+#[test]
+fn an_abandoned_argon2_leaves_nothing_once_it_ends() {
+    let passphrase = fresh(100);
+    let needle = Needle::of(&passphrase);
+    let cost = Argon2Cost {
+        variant: Argon2Variant::Id,
+        passes: 40,
+        memory_kib: 32 << 10,
+        lanes: 2,
+    };
+    let interrupt = Interrupt::new();
+    let result = std::thread::scope(|scope| {
+        let running = scope.spawn(|| argon2(cost, &passphrase, b"saltsalt", 64, &interrupt));
+        std::thread::sleep(Duration::from_millis(20));
+        interrupt.trigger();
+        running.join().unwrap()
+    });
+    assert!(matches!(result, Err(KdfError::Interrupted)));
+    drop(passphrase);
+    let patience = Instant::now() + Duration::from_secs(60);
+    while !needle.find().is_empty() && Instant::now() < patience {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    needle.assert_gone("the passphrase of an abandoned argon2");
+}
+
+#[test]
+fn the_splitter_leaves_nothing() {
+    for hash in Hash::ALL {
+        let key = VolumeKey::random(64).unwrap();
+        let material = af::split(key.as_bytes(), 4000, hash).unwrap();
+        let merged = VolumeKey::from_locked(af::merge(&material, 64, 4000, hash).unwrap());
+        assert!(key.ct_eq(&merged));
+        let needles = (Needle::of(key.as_bytes()), Needle::of(&material[..200]));
+        drop((key, merged, material));
+        needles.0.assert_gone("the volume key");
+        needles.1.assert_gone("the key material");
+    }
+}

@@ -1,0 +1,12 @@
+//! Do keys vanish? The memory of this very process is searched for pieces of secrets after they were used.
+
+#![allow(missing_docs)]
+
+mod derive;
+mod process;
+mod scan;
+mod source;
+
+/// As in the binary: what code of others leaves on the heap is part of the question.
+#[global_allocator]
+static ALLOCATOR: luksmith::secret::WipingAllocator = luksmith::secret::WipingAllocator;

@@ -1,0 +1,76 @@
+//! A secret that was read from a file or a descriptor, judged and dropped is gone.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+
+use luksmith::Interrupt;
+use luksmith::secret::{Passphrase, Purpose, SecretSource, Source, strength};
+
+use crate::scan::{Needle, fresh};
+
+/// A file with a fresh secret in it, which is nowhere else; the needle is its end.
+fn key_file(len: usize) -> (tempfile::NamedTempFile, Needle) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let secret = fresh(len);
+    file.as_file().write_all_at(&secret, 0).unwrap();
+    (file, Needle::of(&secret[len - 32..]))
+}
+
+fn read(source: &Source) -> Passphrase {
+    let interrupt = Interrupt::new();
+    source
+        .read(Purpose::unlock("a volume", &interrupt))
+        .unwrap()
+}
+
+#[test]
+fn a_key_file_is_gone_after_use() {
+    for len in [32, 3000, 70_000] {
+        let (file, needle) = key_file(len);
+        let passphrase = read(&Source::file(file.path()));
+        assert_eq!(passphrase.as_bytes().len(), len);
+        assert!(!needle.find().is_empty());
+        drop(passphrase);
+        needle.assert_gone("the key file");
+    }
+}
+
+#[test]
+fn a_descriptor_of_unknown_length_is_gone_after_use() {
+    let (file, needle) = key_file(5000);
+    let open = File::open(file.path()).unwrap();
+    let passphrase = read(&Source::Fd(open.as_raw_fd()));
+    assert_eq!(passphrase.as_bytes().len(), 5000);
+    drop(passphrase);
+    needle.assert_gone("what the descriptor gave");
+}
+
+#[test]
+fn an_estimate_of_the_strength_leaves_nothing() {
+    let mut typed = fresh(40);
+    for byte in typed.iter_mut() {
+        *byte = b'a' + *byte % 26;
+    }
+    let needle = Needle::of(&typed);
+    let passphrase = Passphrase::from_locked(typed);
+    assert!(strength(&passphrase).is_some());
+    drop(passphrase);
+    needle.assert_gone("the passphrase");
+}
+
+#[test]
+fn neither_debug_nor_errors_show_a_secret() {
+    let secret = Passphrase::copy_from(b"correct horse").unwrap();
+    assert!(!format!("{secret:?}").contains("horse"));
+    // A passphrase given where a source belongs is not repeated to the terminal or a log.
+    let error = "correct horse".parse::<Source>().unwrap_err();
+    assert!(!format!("{error:?} {error}").contains("horse"));
+}
+
+#[test]
+fn a_temporary_key_file_of_these_tests_is_private() {
+    let (file, _) = key_file(32);
+    let mode = file.as_file().metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o077, 0);
+}
