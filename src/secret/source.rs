@@ -133,6 +133,10 @@ fn file(
         tracing::warn!(path = %path.display(), "everybody on this machine can read the key file");
     }
 
+    let end = offset.saturating_add(size.unwrap_or(0));
+    if metadata.is_file() && metadata.len() < end {
+        return Err(short(path, offset, size.unwrap_or(0)));
+    }
     let input = |file| Input {
         fd: file,
         from: &from,
@@ -294,3 +298,7 @@ fn parse_file(mut rest: &str) -> Result<Source, ParseSourceError> {
         size,
     })
 }
+
+#[cfg(test)]
+#[path = "source_tests.rs"]
+mod tests;

@@ -194,3 +194,118 @@ impl Line {
         Ok(LockedBytes::copy_from(&self.typed[..self.len])?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{Read, Write};
+
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+    use super::*;
+
+    /// A pseudo-terminal: the person's side, and ours.
+    fn terminal() -> (File, File) {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
+        let person = openpt(flags).unwrap();
+        grantpt(&person).unwrap();
+        unlockpt(&person).unwrap();
+        let name = ptsname(&person, Vec::new()).unwrap();
+        let flags = OFlags::RDWR | OFlags::NOCTTY;
+        let ours = rustix::fs::open(name, flags, Mode::empty()).unwrap();
+        (person.into(), ours.into())
+    }
+
+    /// Answers each question when it has been asked; what was shown, what came of it.
+    fn asked(what: Wanted, answers: &[&[u8]]) -> (String, Result<Vec<u8>, SecretError>) {
+        let (mut person, ours) = terminal();
+        let before = tcgetattr(&ours).unwrap();
+        let interrupt = Interrupt::new();
+        let (shown, answer) = std::thread::scope(|scope| {
+            let asking = scope.spawn(|| {
+                let purpose = Purpose {
+                    what,
+                    label: "vm\x1b.img",
+                    interrupt: &interrupt,
+                };
+                ask_on(ours.as_fd(), purpose).map(|bytes| bytes.to_vec())
+            });
+            let mut shown = String::new();
+            for answer in answers {
+                while !shown.ends_with(": ") {
+                    let mut some = [0; 100];
+                    let n = person.read(&mut some).unwrap();
+                    shown.push_str(core::str::from_utf8(&some[..n]).unwrap());
+                }
+                shown.push('|');
+                person.write_all(answer).unwrap();
+            }
+            (shown, asking.join().unwrap())
+        });
+        let after = tcgetattr(&ours).unwrap();
+        assert_eq!(
+            after.local_modes, before.local_modes,
+            "the terminal is as it was"
+        );
+        (shown, answer)
+    }
+
+    #[test]
+    fn an_answer_is_not_echoed_and_can_be_edited() {
+        let cases: [(&[u8], &[u8]); 6] = [
+            (b"secret\n", b"secret"),
+            (b"secret\r", b"secret"),
+            (b"sex\x7fcret\n", b"secret"),
+            ("se\u{20ac}\x7fcret\n".as_bytes(), b"secret"),
+            (b"wrong\x15secret\n", b"secret"),
+            (b"\x7f\x7f\n", b""),
+        ];
+        for (typed, expected) in cases {
+            let (shown, answer) = asked(Wanted::Unlock, &[typed]);
+            assert_eq!(answer.unwrap(), expected);
+            assert_eq!(shown, "Passphrase for vm?.img: |");
+        }
+    }
+
+    #[test]
+    fn a_new_passphrase_is_asked_for_twice() {
+        let (shown, answer) = asked(Wanted::New, &[b"secret\n", b"secret\n"]);
+        assert_eq!(answer.unwrap(), b"secret");
+        assert_eq!(shown, "New passphrase for vm?.img: |\r\nThe same again: |");
+        let (_, answer) = asked(Wanted::New, &[b"secret\n", b"Secret\n"]);
+        assert!(matches!(answer, Err(SecretError::Mismatch)));
+        let (_, answer) = asked(Wanted::New, &[b"\n"]);
+        assert!(matches!(answer, Err(SecretError::Empty)));
+    }
+
+    #[test]
+    fn control_c_is_an_interrupt_and_the_terminal_is_restored() {
+        let (_, answer) = asked(Wanted::Unlock, &[b"secr\x03"]);
+        assert!(matches!(answer, Err(SecretError::Interrupted)));
+        let (_, answer) = asked(Wanted::Unlock, &[b"\x04"]);
+        assert!(matches!(answer, Err(SecretError::Nothing { .. })));
+    }
+
+    #[test]
+    fn what_can_be_typed_is_bounded() {
+        let fits = [vec![b'x'; MAX_TYPED], b"\n".to_vec()].concat();
+        assert_eq!(asked(Wanted::Unlock, &[&fits]).1.unwrap().len(), MAX_TYPED);
+        let over = [vec![b'x'; MAX_TYPED + 1], b"\n".to_vec()].concat();
+        let (_, answer) = asked(Wanted::Unlock, &[&over]);
+        assert!(matches!(answer, Err(SecretError::TooLong { .. })));
+    }
+
+    #[test]
+    fn a_file_is_no_terminal() {
+        let file = tempfile::tempfile().unwrap();
+        let purpose = Purpose {
+            what: Wanted::Unlock,
+            label: "a volume",
+            interrupt: &Interrupt::new(),
+        };
+        assert!(matches!(
+            ask_on(file.as_fd(), purpose),
+            Err(SecretError::NoTerminal(_))
+        ));
+    }
+}
