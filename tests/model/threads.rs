@@ -1,0 +1,102 @@
+//! Several threads at the same time.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use luksmith_formats::{CipherSpec, IvGenerator, Mode};
+
+use crate::{Storage, volume};
+
+const THREADS: usize = 4;
+const ROUNDS: usize = 60;
+
+/// The second is the one in which a torn sector would show: one byte changes all after it.
+const SPECS: [CipherSpec; 2] = [
+    CipherSpec::AES_XTS_PLAIN64,
+    CipherSpec {
+        mode: Mode::Cbc,
+        iv: IvGenerator::EssivSha256,
+        ..CipherSpec::AES_XTS_PLAIN64
+    },
+];
+
+/// Each thread has the bytes whose number divided by `stripe` is its own, and after each round finds in them
+/// what it wrote.
+fn stripes(storage: Storage, spec: CipherSpec, sector_size: u32, stripe: usize) {
+    let size = 32 << 10;
+    let volume = volume(storage, spec, sector_size, size);
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let volume = &volume;
+            scope.spawn(move || {
+                let places: Vec<usize> = (thread * stripe..size - stripe)
+                    .step_by(THREADS * stripe)
+                    .collect();
+                for round in 0..ROUNDS {
+                    let value = (round * THREADS + thread + 1).to_le_bytes()[0];
+                    // A few places in each round, in an order of each thread's own.
+                    let chosen =
+                        (0..6).map(|n| places[(round * 7 + thread * 13 + n * 31) % places.len()]);
+                    for place in chosen {
+                        volume.write_at(place as u64, &vec![value; stripe]).unwrap();
+                        let mut read = vec![0; stripe];
+                        volume.read_at(place as u64, &mut read).unwrap();
+                        assert_eq!(read, vec![value; stripe], "thread {thread}, byte {place}");
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn threads_with_sectors_of_their_own() {
+    for storage in Storage::ALL {
+        for spec in SPECS {
+            stripes(storage, spec, 512, 4096);
+            stripes(storage, spec, 4096, 4096);
+        }
+    }
+}
+
+#[test]
+fn threads_in_the_same_sectors() {
+    for storage in Storage::ALL {
+        for spec in SPECS {
+            for (sector_size, stripe) in [(512, 100), (512, 700), (4096, 33), (4096, 1000)] {
+                stripes(storage, spec, sector_size, stripe);
+            }
+        }
+    }
+}
+
+/// Whole writes and partial ones over one place: a reader finds either, never a mixture.
+#[test]
+fn a_request_is_seen_whole() {
+    for storage in Storage::ALL {
+        for spec in SPECS {
+            let volume = volume(storage, spec, 512, 16384);
+            volume.write_at(1000, &[1; 5000]).unwrap();
+            let done = AtomicBool::new(false);
+            thread::scope(|scope| {
+                let writers = [2, 3].map(|value| {
+                    let volume = &volume;
+                    scope.spawn(move || {
+                        for _ in 0..ROUNDS {
+                            volume.write_at(1000, &[value; 5000]).unwrap();
+                        }
+                    })
+                });
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        let mut read = [0; 5000];
+                        volume.read_at(1000, &mut read).unwrap();
+                        assert!(read.iter().all(|byte| *byte == read[0]), "torn");
+                    }
+                });
+                writers.map(|writer| writer.join().unwrap());
+                done.store(true, Ordering::Relaxed);
+            });
+        }
+    }
+}
