@@ -1,0 +1,209 @@
+//! What others wrote: licences, duplicates, origins, and the oldest Rust that it needs, as `cargo metadata` tells
+//! them. The lists are those of deny.toml.
+
+use crate::assert_none;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+
+struct Rules {
+    licences: Vec<String>,
+    duplicates: BTreeSet<String>,
+    rust: (u32, u32),
+}
+
+impl Rules {
+    fn read() -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(root.join("deny.toml")).expect("deny.toml is there");
+        let rust = version(env!("CARGO_PKG_RUST_VERSION"));
+        let rules = Self {
+            licences: list(&text, "allow"),
+            duplicates: list(&text, "skip").into_iter().collect(),
+            rust: rust.expect("rust-version is set"),
+        };
+        assert!(
+            rules.licences.contains(&"MIT".to_owned()),
+            "deny.toml has its list of licences"
+        );
+        rules
+    }
+}
+
+/// The first string on each line of a list of deny.toml.
+fn list(text: &str, name: &str) -> Vec<String> {
+    let begin = format!("{name} = [");
+    text.lines()
+        .skip_while(|line| *line != begin)
+        .skip(1)
+        .take_while(|line| *line != "]")
+        .filter_map(|line| line.split('"').nth(1).map(str::to_owned))
+        .collect()
+}
+
+fn complaints(packages: &[Value], rules: &Rules) -> Vec<String> {
+    let mut complaints = Vec::new();
+    let mut versions: BTreeMap<&str, usize> = BTreeMap::new();
+    for package in packages {
+        let name = package["name"].as_str().unwrap_or_default();
+        *versions.entry(name).or_default() += 1;
+        let licence = package["license"].as_str().unwrap_or_default();
+        if !allowed(licence, &rules.licences) {
+            complaints.push(format!(
+                "{name}: the licence {licence:?} is not in deny.toml"
+            ));
+        }
+        let source = package["source"].as_str();
+        if source
+            .is_some_and(|source| !source.starts_with("registry+https://github.com/rust-lang/"))
+        {
+            complaints.push(format!("{name}: comes from {source:?}"));
+        }
+        let rust = package["rust_version"].as_str().and_then(version);
+        if rust.is_some_and(|rust| rust > rules.rust) {
+            complaints.push(format!("{name}: needs Rust {}", package["rust_version"]));
+        }
+    }
+    for (name, count) in versions {
+        match (count > 1, rules.duplicates.contains(name)) {
+            (true, false) => complaints.push(format!(
+                "{name}: {count} versions, and deny.toml does not say why"
+            )),
+            (false, true) => {
+                complaints.push(format!("{name}: one version: its line in deny.toml can go"))
+            }
+            _ => {}
+        }
+    }
+    complaints
+}
+
+fn version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.split('.').map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// Whether an SPDX expression can be met by the licences of the list. Old manifests write `/` for OR.
+fn allowed(expression: &str, licences: &[String]) -> bool {
+    let spaced = expression
+        .replace('/', " OR ")
+        .replace('(', " ( ")
+        .replace(')', " ) ")
+        .replace(" WITH ", "+WITH+");
+    let words: Vec<String> = spaced
+        .split_whitespace()
+        .map(|word| word.replace("+WITH+", " WITH "))
+        .collect();
+    let mut words = words.iter().map(String::as_str).peekable();
+    any(&mut words, licences) && words.next().is_none()
+}
+
+type Words<'a, I> = std::iter::Peekable<I>;
+
+fn any<'a, I: Iterator<Item = &'a str>>(words: &mut Words<'a, I>, licences: &[String]) -> bool {
+    let mut met = all(words, licences);
+    while words.next_if_eq(&"OR").is_some() {
+        met |= all(words, licences);
+    }
+    met
+}
+
+fn all<'a, I: Iterator<Item = &'a str>>(words: &mut Words<'a, I>, licences: &[String]) -> bool {
+    let mut met = one(words, licences);
+    while words.next_if_eq(&"AND").is_some() {
+        met &= one(words, licences);
+    }
+    met
+}
+
+fn one<'a, I: Iterator<Item = &'a str>>(words: &mut Words<'a, I>, licences: &[String]) -> bool {
+    match words.next() {
+        Some("(") => {
+            let met = any(words, licences);
+            words.next() == Some(")") && met
+        }
+        Some(word) => licences.iter().any(|licence| licence == word),
+        None => false,
+    }
+}
+
+#[test]
+fn dependencies_keep_the_rules() {
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--locked",
+            "--all-features",
+        ])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo is there");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo prints JSON");
+    let packages = metadata["packages"].as_array().expect("a list of packages");
+    assert!(packages.len() > 20);
+    assert_none(&complaints(packages, &Rules::read()));
+}
+
+#[test]
+fn broken_rules_are_found() {
+    let rules = Rules {
+        licences: vec!["MIT".into()],
+        duplicates: ["twice", "once"].map(str::to_owned).into(),
+        rust: (1, 89),
+    };
+    let found = complaints(
+        &[
+            json!({"name": "copyleft", "license": "GPL-3.0"}),
+            json!({"name": "none", "license": null}),
+            json!({"name": "young", "license": "MIT", "rust_version": "1.90.0"}),
+            json!({"name": "elsewhere", "license": "MIT", "source": "git+https://example.org/x"}),
+            json!({"name": "pair", "license": "MIT"}),
+            json!({"name": "pair", "license": "MIT"}),
+            json!({"name": "twice", "license": "MIT"}),
+            json!({"name": "twice", "license": "MIT"}),
+            json!({"name": "once", "license": "MIT", "rust_version": "1.89"}),
+        ],
+        &rules,
+    );
+    let expected = [
+        "copyleft: the licence \"GPL-3.0\" is not in deny.toml",
+        "none: the licence \"\" is not in deny.toml",
+        "young: needs Rust \"1.90.0\"",
+        "elsewhere: comes from Some(\"git+https://example.org/x\")",
+        "once: one version: its line in deny.toml can go",
+        "pair: 2 versions, and deny.toml does not say why",
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn licence_expressions_are_read() {
+    let licences = ["MIT", "Unicode-3.0", "Apache-2.0 WITH LLVM-exception"].map(str::to_owned);
+    for good in [
+        "MIT",
+        "GPL-3.0 OR MIT",
+        "GPL-3.0/MIT",
+        "(MIT OR GPL-3.0) AND Unicode-3.0",
+        "Apache-2.0 WITH LLVM-exception OR GPL-3.0",
+    ] {
+        assert!(allowed(good, &licences), "{good}");
+    }
+    for bad in [
+        "",
+        "GPL-3.0",
+        "MIT AND GPL-3.0",
+        "(MIT",
+        "MIT MIT",
+        "Apache-2.0",
+    ] {
+        assert!(!allowed(bad, &licences), "{bad}");
+    }
+}

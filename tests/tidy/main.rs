@@ -1,0 +1,20 @@
+//! The repository checks its own shape. Each check is a function from files to complaints; each has a test that it
+//! complains about nothing here, and one that it can complain.
+//!
+//! - `layers`: dependencies between the modules run downward only.
+//! - `source`: where unsafe, printing and the turns between plain and cipher may be; no forgotten or unfinished code.
+//! - `house`: files that must be there, that a test names, that say nothing of one machine.
+//! - `dependencies`: licences, duplicates, origins and the oldest Rust of what others wrote.
+//! - `tree`: the files that git tracks, and their code without comments and strings.
+
+mod dependencies;
+mod house;
+mod layers;
+mod source;
+mod tree;
+
+/// Fails with all complaints, one a line.
+#[track_caller]
+fn assert_none(complaints: &[String]) {
+    assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
+}

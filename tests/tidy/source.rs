@@ -1,0 +1,156 @@
+//! Where unsafe, printing and the turns between plain and cipher may be; no forgotten or unfinished code.
+
+use crate::assert_none;
+use crate::tree::{self, File, lines_with};
+
+/// The kernels, locked memory, aligned allocation, raw system calls; and the tests that count or scan memory.
+const UNSAFE: &[&str] = &[
+    "src/xts/",
+    "src/secret/",
+    "src/sectors",
+    "src/backend/",
+    "src/sys/",
+    "tests/hostile/allocation.rs",
+    "tests/secrecy/",
+];
+
+const LINES: usize = 600;
+
+/// Words of the code, the places that may have them, and what to say of others.
+struct Rule {
+    words: &'static [&'static str],
+    within: &'static [&'static str],
+    places: &'static [&'static str],
+    /// Unit tests at the end of a file may have them too.
+    tests_may: bool,
+    because: &'static str,
+}
+
+const RULES: &[Rule] = &[
+    Rule {
+        words: &["unsafe", "allow(unsafe_code)"],
+        within: &[""],
+        places: UNSAFE,
+        tests_may: false,
+        because: "unsafe has its places",
+    },
+    Rule {
+        words: &["#[ignore", "#[cfg(any())]"],
+        within: &[""],
+        places: &[],
+        tests_may: false,
+        because: "a test that does not run is none",
+    },
+    Rule {
+        words: &["todo!", "unimplemented!"],
+        within: &[""],
+        places: &[],
+        tests_may: false,
+        because: "nothing unfinished lands",
+    },
+    Rule {
+        words: &[
+            "println!",
+            "print!",
+            "eprintln!",
+            "eprint!",
+            "stdout()",
+            "stderr()",
+        ],
+        within: &["src/", "formats/src/"],
+        places: &["src/cli/", "src/main.rs", "src/secret/terminal.rs"],
+        tests_may: false,
+        because: "only the command line prints",
+    },
+    Rule {
+        words: &[".encrypted(", ".decrypted(", "::encrypted", "::decrypted"],
+        within: &["src/"],
+        places: &["src/crypt.rs", "src/sectors.rs"],
+        tests_may: true,
+        because: "only crypt.rs turns one side into the other",
+    },
+    Rule {
+        words: &["Sectors::metadata", "Sectors::<Cipher>::metadata"],
+        within: &["src/"],
+        places: &["src/container/", "src/sectors.rs"],
+        tests_may: true,
+        because: "metadata enters by one door",
+    },
+];
+
+fn misplaced(files: &[File]) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for file in files.iter().filter(|file| file.is_rust()) {
+        let code = file.code();
+        let here = |places: &[&str]| places.iter().any(|place| file.path.starts_with(place));
+        for rule in RULES
+            .iter()
+            .filter(|rule| here(rule.within) && !here(rule.places))
+        {
+            let end = code
+                .find("#[cfg(test)]\nmod tests")
+                .filter(|_| rule.tests_may);
+            let code = &code[..end.unwrap_or(code.len())];
+            for word in rule.words {
+                for line in lines_with(code, word) {
+                    complaints.push(format!("{}:{line}: {word}: {}", file.path, rule.because));
+                }
+            }
+        }
+        let lines = file.text.lines().count();
+        if lines > LINES {
+            complaints.push(format!(
+                "{}: {lines} lines: over {LINES} it is two ideas",
+                file.path
+            ));
+        }
+    }
+    complaints
+}
+
+#[test]
+fn everything_is_in_its_place() {
+    assert_none(&misplaced(&tree::files()));
+}
+
+#[test]
+fn what_is_out_of_place_is_found() {
+    let found = misplaced(&[
+        File::new(
+            "src/volume/mod.rs",
+            "// unsafe\nunsafe { x() }\nsectors.decrypted(turn)",
+        ),
+        File::new("src/sys/memory.rs", "unsafe { x() }"),
+        File::new(
+            "formats/src/lib.rs",
+            "#![allow(unsafe_code)]\nprintln!(\"print!\");",
+        ),
+        File::new("src/cli/mod.rs", "println!();\ntodo!()"),
+        File::new(
+            "tests/cli/main.rs",
+            "#[test]\n#[ignore]\nfn f() { println!(); unimplemented!() }",
+        ),
+        File::new(
+            "src/backend/file.rs",
+            "Sectors::metadata(bytes); file.metadata()",
+        ),
+        File::new("src/container/plan.rs", "Sectors::metadata(bytes)"),
+        File::new(
+            "src/backend/memory.rs",
+            "#[cfg(test)]\nmod tests { Sectors::metadata(bytes) }",
+        ),
+        File::new("benches/a.rs", &"\n".repeat(601)),
+    ]);
+    let expected = [
+        "src/volume/mod.rs:2: unsafe: unsafe has its places",
+        "src/volume/mod.rs:3: .decrypted(: only crypt.rs turns one side into the other",
+        "formats/src/lib.rs:1: allow(unsafe_code): unsafe has its places",
+        "formats/src/lib.rs:2: println!: only the command line prints",
+        "src/cli/mod.rs:2: todo!: nothing unfinished lands",
+        "tests/cli/main.rs:2: #[ignore: a test that does not run is none",
+        "tests/cli/main.rs:3: unimplemented!: nothing unfinished lands",
+        "src/backend/file.rs:1: Sectors::metadata: metadata enters by one door",
+        "benches/a.rs: 601 lines: over 600 it is two ideas",
+    ];
+    assert_eq!(found, expected);
+}
