@@ -6,7 +6,7 @@ use luksmith::container::{
 };
 use luksmith_formats::luks2::Priority;
 
-use crate::disk::State;
+use crate::disk::{Event, State};
 use crate::states;
 use crate::volume::{Sample, add, cost, open, open_options, passphrase, unlock};
 
@@ -355,4 +355,30 @@ fn create() {
         });
         assert!(opened > 0);
     }
+}
+
+/// The positive control: the same change, with the undo record taken out of the recording, is lost in most states.
+#[test]
+fn without_the_undo_record_these_tests_fail() {
+    let sample = Sample::new(Version::Luks1, 64, 0).filled(8);
+    let (disk, undo, log) = sample.state.start();
+    let mut container = Container::open(disk, open_options(&undo)).unwrap();
+    let unlocked = unlock(&container, "old").unwrap();
+    let new_passphrase = passphrase("new");
+    let new = NewKeyslot {
+        passphrase: &new_passphrase,
+        slot: None,
+        kdf: cost(),
+        priority: Priority::Normal,
+    };
+    container
+        .change_keyslot(&unlocked, &new, &Interrupt::default())
+        .unwrap();
+    let mut events = log.lock().unwrap().clone();
+    events.retain(|event| !matches!(event, Event::SaveUndo(_) | Event::ClearUndo));
+    let mut lost = 0;
+    let states = states::for_each(&sample.state, &events, |state, _| {
+        lost += usize::from(!opens(state, "old") && !opens(state, "new"));
+    });
+    assert!(lost * 10 > states * 9, "{lost} of {states} states lost");
 }
