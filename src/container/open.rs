@@ -149,7 +149,10 @@ fn load_luks2(
                     }
                 }
                 _ if !start.starts_with(LUKS_MAGIC) => OpenError::NotLuks,
-                Some((secondary, _)) => OpenError::BothCopies { primary, secondary },
+                Some((secondary, _)) => OpenError::BothCopies {
+                    primary: primary.into(),
+                    secondary: secondary.into(),
+                },
                 None => OpenError::Header(primary),
             });
         }
