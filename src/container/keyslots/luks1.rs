@@ -1,0 +1,158 @@
+//! Keyslots of LUKS1: eight of them, at fixed places, in a header without a checksum.
+//!
+//! LUKS1 On-Disk Format 1.2.3, sections 4.2 and 4.4. What makes a change safe is that a sector of 512 bytes is
+//! written whole or not at all, and that all of a keyslot's entry but keyslot 6's lies in one sector.
+
+use luksmith_formats::luks2::{Kdf, Priority};
+use luksmith_formats::{Limits, luks1};
+
+use super::{NewKeyslot, fresh_salt};
+use crate::Interrupt;
+use crate::container::keyslot_info::luks1_keyslot;
+use crate::container::plan::WritePlan;
+use crate::container::rewrite::{SectorOrder, write_luks1};
+use crate::container::{Container, Header, KeyslotError, Unlocked, material};
+
+impl Container {
+    pub(super) fn change_luks1_keyslot(
+        &mut self,
+        header: luks1::Header,
+        old: u32,
+        unlocked: &Unlocked,
+        new: &NewKeyslot<'_>,
+        interrupt: &Interrupt,
+    ) -> Result<u32, KeyslotError> {
+        let target = match self.free_slot(new.slot) {
+            Ok(slot) => slot,
+            Err(KeyslotError::AllInUse(_)) => old,
+            Err(KeyslotError::InUse(slot)) if slot == old => old,
+            Err(error) => return Err(error),
+        };
+        let old_index = old as usize;
+        if target != old {
+            let (mut plan, added) = luks1_with_key(
+                header,
+                target,
+                unlocked,
+                new,
+                &self.options.limits,
+                interrupt,
+            )?;
+            let mut next = added.clone();
+            deactivate(&mut next, old_index);
+            write_luks1(&mut plan, &added, &next, SectorOrder::Deactivate);
+            plan.wipe(next.area(old_index))?;
+            self.commit(&plan, Header::Luks1(next))?;
+            return Ok(target);
+        }
+        // All eight are in use. Where the space before the payload has a gap as large as an area, the keyslot moves
+        // there, and its entry (whole within a sector for all but keyslot 6) switches from the old to the new.
+        let mut plan = WritePlan::default();
+        let mut next = header.clone();
+        let gap = free_luks1_area(&header).filter(|_| old_index != 6);
+        if let Some(start) = gap {
+            next.keyslots[old_index].key_material_offset = start;
+        } else {
+            plan.in_place();
+        }
+        set_luks1_kdf(&mut next, old_index, new)?;
+        let slot = luks1_keyslot(&next, old_index)?;
+        plan.write(
+            slot.area.start,
+            material::seal(
+                &unlocked.key,
+                new.passphrase,
+                &slot,
+                &self.options.limits,
+                interrupt,
+            )?,
+        );
+        plan.flush();
+        write_luks1(&mut plan, &header, &next, SectorOrder::Activate);
+        if gap.is_some() {
+            plan.wipe(header.area(old_index))?;
+        }
+        self.commit(&plan, Header::Luks1(next))?;
+        Ok(old)
+    }
+}
+
+pub(super) fn luks1_with_key(
+    header: luks1::Header,
+    slot: u32,
+    unlocked: &Unlocked,
+    new: &NewKeyslot<'_>,
+    limits: &Limits,
+    interrupt: &Interrupt,
+) -> Result<(WritePlan, luks1::Header), KeyslotError> {
+    let index = slot as usize;
+    let mut next = header.clone();
+    set_luks1_kdf(&mut next, index, new)?;
+    next.keyslots[index].active = true;
+    next.keyslots[index].stripes = luks1::STRIPES;
+    let info = luks1_keyslot(&next, index)?;
+    let mut plan = WritePlan::default();
+    plan.write(
+        info.area.start,
+        material::seal(&unlocked.key, new.passphrase, &info, limits, interrupt)?,
+    );
+    plan.flush();
+    write_luks1(&mut plan, &header, &next, SectorOrder::Activate);
+    Ok((plan, next))
+}
+
+/// LUKS1 keeps iterations and salt in the keyslot; its hash is the header's.
+pub(in crate::container) fn set_luks1_kdf(
+    header: &mut luks1::Header,
+    index: usize,
+    new: &NewKeyslot<'_>,
+) -> Result<(), KeyslotError> {
+    if new.priority != Priority::Normal {
+        return Err(KeyslotError::Unsupported(
+            "LUKS1 has no keyslot priorities".into(),
+        ));
+    }
+    let hash = header.hash()?;
+    match new.kdf.with_salt(fresh_salt()?) {
+        Kdf::Pbkdf2 {
+            hash: own,
+            iterations,
+            salt,
+        } if own == hash => {
+            header.keyslots[index].iterations = iterations;
+            if let Ok(salt) = salt.try_into() {
+                header.keyslots[index].salt = salt;
+            }
+            Ok(())
+        }
+        Kdf::Pbkdf2 { .. } => Err(KeyslotError::Unsupported(format!(
+            "the hash of this LUKS1 header is {hash}"
+        ))),
+        Kdf::Argon2 { .. } => Err(KeyslotError::Unsupported("LUKS1 has PBKDF2 only".into())),
+    }
+}
+
+pub(super) fn deactivate(header: &mut luks1::Header, index: usize) {
+    let keyslot = &mut header.keyslots[index];
+    keyslot.active = false;
+    keyslot.iterations = 0;
+    keyslot.salt = [0; 32];
+}
+
+/// First sector of a gap before the payload that holds one more area, aligned to 4096 bytes.
+fn free_luks1_area(header: &luks1::Header) -> Option<u32> {
+    const SECTOR: u64 = 512;
+    let mut taken: Vec<_> = (0..luks1::KEYSLOTS).map(|slot| header.area(slot)).collect();
+    taken.sort_by_key(|area| area.start);
+    let size = taken.first().map(|area| area.end - area.start)?;
+    let mut start = 4096;
+    for area in taken {
+        if start + size <= area.start {
+            break;
+        }
+        start = start.max(area.end.next_multiple_of(4096));
+    }
+    (start + size <= header.data_offset())
+        .then(|| u32::try_from(start / SECTOR).ok())
+        .flatten()
+}

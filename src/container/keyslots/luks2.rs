@@ -1,0 +1,186 @@
+//! Keyslots of LUKS2: named by the JSON, their areas wherever there is room.
+//!
+//! LUKS2 On-Disk Format 1.1, section 3.2. A change writes into free room and switches over with the header; only
+//! where the keyslots area is full does it overwrite in place.
+
+use luksmith_formats::luks2::{self, Af, Area, Keyslot, Luks2Keyslot};
+use luksmith_formats::{CipherSpec, FormatError, Hash};
+
+use super::{NewKeyslot, fresh_salt};
+use crate::Interrupt;
+use crate::container::keyslot_info;
+use crate::container::plan::WritePlan;
+use crate::container::{Container, Header, KeyslotError, Unlocked, material};
+
+impl Container {
+    pub(super) fn change_luks2_keyslot(
+        &mut self,
+        header: luks2::Header,
+        old: u32,
+        unlocked: &Unlocked,
+        new: &NewKeyslot<'_>,
+        interrupt: &Interrupt,
+    ) -> Result<u32, KeyslotError> {
+        let slot = match new.slot {
+            Some(slot) if slot != old => self.free_slot(Some(slot))?,
+            _ => old,
+        };
+        let Some(Keyslot::Luks2(before)) = header.metadata.keyslots().get(&old) else {
+            return Err(KeyslotError::NotInUse(old));
+        };
+        let old_area = before.area.clone();
+        let mut plan = WritePlan::default();
+        let mut next = header.clone();
+        let wipe_old = match self.luks2_material(&mut plan, &header, slot, unlocked, new, interrupt)
+        {
+            Ok(mut keyslot) => {
+                keyslot.priority = before.priority;
+                replace_keyslot(&mut next, old, slot, &keyslot)?;
+                true
+            }
+            Err(KeyslotError::NoRoom { .. }) => {
+                let mut keyslot = before.clone();
+                keyslot.kdf = new.kdf.with_salt(fresh_salt()?);
+                replace_keyslot(&mut next, old, slot, &keyslot)?;
+                let info = keyslot_info::luks2_keyslot(&next, slot, &keyslot);
+                plan.in_place();
+                plan.write(
+                    old_area.offset,
+                    material::seal(
+                        &unlocked.key,
+                        new.passphrase,
+                        &info,
+                        &self.options.limits,
+                        interrupt,
+                    )?,
+                );
+                plan.flush();
+                false
+            }
+            Err(error) => return Err(error),
+        };
+        self.write_luks2(&mut plan, &mut next)?;
+        if wipe_old {
+            plan.wipe(old_area.offset..old_area.offset + old_area.size)?;
+        }
+        self.commit(&plan, Header::Luks2(next))?;
+        Ok(slot)
+    }
+
+    /// Seals the key for a new LUKS2 keyslot into free room of the keyslots area, as the plan's first step.
+    pub(super) fn luks2_material(
+        &self,
+        plan: &mut WritePlan,
+        header: &luks2::Header,
+        slot: u32,
+        unlocked: &Unlocked,
+        new: &NewKeyslot<'_>,
+        interrupt: &Interrupt,
+    ) -> Result<Luks2Keyslot, KeyslotError> {
+        let protection = Protection::as_present(header);
+        let keyslot = luks2_keyslot(header, unlocked.key.as_bytes().len(), new, protection)?;
+        let info = keyslot_info::luks2_keyslot(header, slot, &keyslot);
+        plan.write(
+            keyslot.area.offset,
+            material::seal(
+                &unlocked.key,
+                new.passphrase,
+                &info,
+                &self.options.limits,
+                interrupt,
+            )?,
+        );
+        plan.flush();
+        Ok(keyslot)
+    }
+}
+
+/// In one edit: the keyslot `old` becomes `slot`, with whatever names it.
+fn replace_keyslot(
+    header: &mut luks2::Header,
+    old: u32,
+    slot: u32,
+    keyslot: &Luks2Keyslot,
+) -> Result<(), FormatError> {
+    if old == slot {
+        return header
+            .metadata
+            .set_keyslot(slot, &Keyslot::Luks2(keyslot.clone()));
+    }
+    let digest = header.metadata.digest_of_keyslot(old).map(|(id, _)| id);
+    let tokens = header
+        .metadata
+        .tokens()
+        .iter()
+        .filter(|(_, token)| token.keyslots.contains(&old));
+    let tokens: Vec<u32> = tokens.map(|(id, _)| *id).collect();
+    header.metadata.edit(|draft| {
+        draft.set_keyslot(slot, &Keyslot::Luks2(keyslot.clone()))?;
+        draft.assign_keyslot_to_digest(slot, digest)?;
+        for token in tokens {
+            draft.assign_token(token, slot, true)?;
+        }
+        draft.remove_keyslot(old)
+    })
+}
+
+/// How the key material of a LUKS2 keyslot is protected.
+#[derive(Clone, Copy)]
+pub(in crate::container) struct Protection {
+    pub(in crate::container) encryption: CipherSpec,
+    pub(in crate::container) key_size: u32,
+    pub(in crate::container) hash: Hash,
+}
+
+impl Protection {
+    /// As the keyslots that are there; the default where there is none.
+    fn as_present(header: &luks2::Header) -> Self {
+        let present = header
+            .metadata
+            .keyslots()
+            .values()
+            .find_map(Keyslot::as_luks2);
+        present.map_or(
+            Self {
+                encryption: CipherSpec::AES_XTS_PLAIN64,
+                key_size: 64,
+                hash: Hash::Sha256,
+            },
+            |keyslot| Self {
+                encryption: keyslot.area.encryption,
+                key_size: keyslot.area.key_size,
+                hash: keyslot.af.hash,
+            },
+        )
+    }
+}
+
+/// A LUKS2 keyslot for a key of `key_size` bytes, placed in free room, not yet in the header.
+pub(in crate::container) fn luks2_keyslot(
+    header: &luks2::Header,
+    key_size: usize,
+    new: &NewKeyslot<'_>,
+    protection: Protection,
+) -> Result<Luks2Keyslot, KeyslotError> {
+    let key_size = u32::try_from(key_size).unwrap_or(u32::MAX);
+    let size = Luks2Keyslot::area_size(key_size);
+    let offset = header
+        .metadata
+        .free_area(size, &[])
+        .ok_or(KeyslotError::NoRoom { needed: size })?;
+    Ok(Luks2Keyslot {
+        key_size,
+        priority: new.priority,
+        area: Area {
+            offset,
+            size,
+            encryption: protection.encryption,
+            key_size: protection.key_size,
+        },
+        kdf: new.kdf.with_salt(fresh_salt()?),
+        af: Af {
+            stripes: luks2::STRIPES,
+            hash: protection.hash,
+        },
+    })
+}
