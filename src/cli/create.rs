@@ -50,7 +50,7 @@ Examples:
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
         let extent = self.size.map_or(Extent::AllThereIs, Extent::Size);
-        let plan = Plan::new(&self.new, &self.image, &self.force, extent)?;
+        let plan = Plan::new(session, &self.new, &self.image, &self.force, extent)?;
         let source = KeySource::of(&self.new.key)?;
         let passphrase = source.fresh(session, &label(&self.image), self.new.force_weak)?;
         let mut made = plan.make(session, &passphrase)?;
@@ -62,11 +62,13 @@ impl Args {
             }
             _ => size,
         };
+        let (json, line) = (made.json(&self.image, size), made.line(&self.image, size));
+        made.keep()?;
         if self.json {
-            session.output.json(&made.json(&self.image, size));
+            session.output.json(&json);
         } else {
-            session.output.line(made.line(&self.image, size));
+            session.output.line(line);
         }
-        made.keep()
+        Ok(())
     }
 }

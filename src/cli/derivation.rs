@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use luksmith::container::Version;
+use luksmith::container::{Container, Header, Version};
 use luksmith::kdf::Argon2Cost;
 use luksmith::kdf::calibrate::{
     Cost, DEFAULT_MAX_LANES, DEFAULT_MAX_MEMORY_KIB, KdfKind, Target, calibrate,
@@ -18,31 +18,11 @@ use super::error::CommandError;
 pub(crate) fn of_keyslot(
     session: &Session,
     args: &PbkdfArgs,
-    hash: Option<Hash>,
+    hash: Hash,
     version: Version,
     key_size: usize,
 ) -> Result<Cost, CommandError> {
-    let hash = hash.unwrap_or(Hash::Sha256);
-    let pbkdf = match (args.pbkdf, version) {
-        (Some(Pbkdf::Argon2i | Pbkdf::Argon2id), Version::Luks1) => {
-            return Err(CommandError::parameters("--pbkdf: LUKS1 has pbkdf2 alone")
-                .hint("--type luks2 has argon2"));
-        }
-        (None, Version::Luks1) => Pbkdf::Pbkdf2,
-        (None, Version::Luks2) => Pbkdf::Argon2id,
-        (Some(pbkdf), _) => pbkdf,
-    };
-    let kind = match pbkdf {
-        Pbkdf::Pbkdf2 if args.pbkdf_memory.is_some() || args.pbkdf_parallel.is_some() => {
-            return Err(CommandError::parameters(
-                "--pbkdf-memory and --pbkdf-parallel are for argon2",
-            )
-            .hint("--pbkdf argon2id, or leave them out"));
-        }
-        Pbkdf::Pbkdf2 => KdfKind::Pbkdf2(hash),
-        Pbkdf::Argon2i => KdfKind::Argon2i,
-        Pbkdf::Argon2id => KdfKind::Argon2id,
-    };
+    let kind = kind(args, hash, version)?;
     let max_memory_kib = args.pbkdf_memory.unwrap_or(DEFAULT_MAX_MEMORY_KIB);
     let max_lanes = args.pbkdf_parallel.unwrap_or(DEFAULT_MAX_LANES);
     if let Some(iterations) = args.pbkdf_force_iterations {
@@ -53,6 +33,46 @@ pub(crate) fn of_keyslot(
     target.max_memory_kib = max_memory_kib;
     target.max_lanes = max_lanes;
     Ok(calibrate(&target, session.signals.interrupt())?)
+}
+
+/// The cost of another keyslot in a container. All of a LUKS1 container has one hash.
+pub(crate) fn of_another_keyslot(
+    session: &Session,
+    args: &PbkdfArgs,
+    container: &Container,
+    key_size: usize,
+) -> Result<Cost, CommandError> {
+    let hash = match container.header() {
+        Header::Luks1(header) => header.hash()?,
+        Header::Luks2(_) => Hash::Sha256,
+    };
+    of_keyslot(session, args, hash, container.version(), key_size)
+}
+
+/// The function that the arguments name, if it goes with the format and with the other arguments.
+pub(crate) fn kind(
+    args: &PbkdfArgs,
+    hash: Hash,
+    version: Version,
+) -> Result<KdfKind, CommandError> {
+    let pbkdf = match (args.pbkdf, version) {
+        (Some(Pbkdf::Argon2i | Pbkdf::Argon2id), Version::Luks1) => {
+            return Err(CommandError::parameters("--pbkdf: LUKS1 has pbkdf2 alone")
+                .hint("--type luks2 has argon2"));
+        }
+        (None, Version::Luks1) => Pbkdf::Pbkdf2,
+        (None, Version::Luks2) => Pbkdf::Argon2id,
+        (Some(pbkdf), _) => pbkdf,
+    };
+    match pbkdf {
+        Pbkdf::Pbkdf2 if args.pbkdf_memory.is_some() || args.pbkdf_parallel.is_some() => Err(
+            CommandError::parameters("--pbkdf-memory and --pbkdf-parallel are for argon2")
+                .hint("--pbkdf argon2id, or leave them out"),
+        ),
+        Pbkdf::Pbkdf2 => Ok(KdfKind::Pbkdf2(hash)),
+        Pbkdf::Argon2i => Ok(KdfKind::Argon2i),
+        Pbkdf::Argon2id => Ok(KdfKind::Argon2id),
+    }
 }
 
 /// The iterations of the volume key's digest: few where the keyslot's were forced, as cryptsetup does it.

@@ -64,7 +64,7 @@ impl Args {
             PlainSource::open(&self.source)?
         };
         let extent = self.extent(source.size())?;
-        let plan = Plan::new(&self.new, &self.image, &self.force, extent)?;
+        let plan = Plan::new(session, &self.new, &self.image, &self.force, extent)?;
         let mut key = KeySource::of(&self.new.key)?;
         if from_stdin {
             key = key.beside_data_on_stdin()?;
@@ -80,18 +80,30 @@ impl Args {
             self.grows(extent, &made),
             &progress,
             &session.signals,
-        )?;
+        )
+        .map_err(|error| {
+            if made.is_in_place() {
+                error.hint(format!(
+                    "{} is a volume now, which holds a part of the data",
+                    self.image.display()
+                ))
+            } else {
+                error
+            }
+        })?;
         progress.finish();
         let size = match extent {
             Extent::Growing => written,
             _ => made.container.data_size(made.data.geometry().size)?,
         };
+        let (json, line) = (made.json(&self.image, size), made.line(&self.image, size));
+        made.keep()?;
         if self.json {
-            session.output.json(&made.json(&self.image, size));
+            session.output.json(&json);
         } else {
-            session.output.line(made.line(&self.image, size));
+            session.output.line(line);
         }
-        made.keep()
+        Ok(())
     }
 
     fn extent(&self, source: Option<u64>) -> Result<Extent, CommandError> {
@@ -108,7 +120,7 @@ impl Args {
                 "{} is empty",
                 self.source.display()
             ))),
-            (None, Some(source)) if source % 512 == 0 => Ok(Extent::Size(source)),
+            (None, Some(source)) if source.is_multiple_of(512) => Ok(Extent::Size(source)),
             (None, Some(source)) if self.pad => source
                 .checked_next_multiple_of(512)
                 .map(Extent::Size)

@@ -11,7 +11,6 @@ use luksmith::container::{self, Container, CreateOptions, Layout, Unlocked, Vers
 use luksmith::secret::Passphrase;
 use luksmith_formats::cipher::CipherSpec;
 use luksmith_formats::hash::Hash;
-use luksmith_formats::limits::Limits;
 use serde_json::{Value, json};
 
 use super::Session;
@@ -58,6 +57,8 @@ pub(crate) struct Plan<'a> {
     target: Target,
     header: Option<Target>,
     replaced: Option<Arc<FileBackend>>,
+    options: CreateOptions,
+    layout: Layout,
 }
 
 /// Where a part of the new volume comes to lie.
@@ -69,8 +70,9 @@ enum Target {
 }
 
 impl<'a> Plan<'a> {
-    /// Looks at what is there, and asks where something would be lost.
+    /// Looks whether the options agree with each other and with what is there, and asks where something would be lost.
     pub(crate) fn new(
+        session: &Session,
         args: &'a NewVolumeArgs,
         image: &'a Path,
         forced: &'a [Force],
@@ -80,36 +82,28 @@ impl<'a> Plan<'a> {
             write: true,
             ..OpenOptions::default()
         };
-        let mut plan = Self {
-            args,
-            image,
-            forced,
-            extent,
-            target: Target::New,
-            header: None,
-            replaced: None,
-        };
+        let (mut target, mut header, mut replaced) = (Target::New, None, None);
         match (look(image)?, extent) {
             (Present::BlockDevice, _) => {
                 let device = storage(image, write)?;
                 confirm_device(image, forced)?;
-                plan.target = Target::There(device);
+                target = Target::There(device);
             }
             (Present::File { .. }, Extent::AllThereIs) if args.format.header.is_some() => {
-                plan.target = Target::There(storage(image, write)?);
+                target = Target::There(storage(image, write)?);
             }
             (_, Extent::AllThereIs) => {
                 return Err(CommandError::parameters("a volume in a file needs a size")
                     .hint("--size 10G is what the guest sees; the file is that plus the header"));
             }
             (Present::File { size }, _) => {
-                plan.replaced = Some(storage(image, write)?);
+                replaced = Some(storage(image, write)?);
                 confirm(forced, Force::Overwrite, &replacing(image, size))?;
             }
             (Present::Nothing, _) => {}
         }
         if let Some(path) = &args.format.header {
-            plan.header = Some(match look(path)? {
+            header = Some(match look(path)? {
                 Present::BlockDevice => {
                     let device = storage(path, write)?;
                     confirm_device(path, forced)?;
@@ -122,7 +116,20 @@ impl<'a> Plan<'a> {
                 Present::Nothing => Target::New,
             });
         }
-        Ok(plan)
+        let (options, layout) = options(session, args, extent, &target, header.as_ref())?;
+        check_size(extent, options.sector_size)?;
+        derivation::kind(&args.pbkdf, options.hash, options.version)?;
+        Ok(Self {
+            args,
+            image,
+            forced,
+            extent,
+            target,
+            header,
+            replaced,
+            options,
+            layout,
+        })
     }
 
     /// Measures the key derivation, makes the files and writes the header.
@@ -131,16 +138,11 @@ impl<'a> Plan<'a> {
         session: &Session,
         passphrase: &Passphrase,
     ) -> Result<Made, CommandError> {
-        let (options, layout) = self.options(session)?;
-        let sector = u64::from(options.sector_size);
-        if let Extent::Size(size) = self.extent
-            && (size % sector != 0 || size == 0)
-        {
-            return Err(CommandError::parameters(format!(
-                "a size of {size} bytes is not a whole number of {sector}-byte sectors"
-            ))
-            .hint("--sector-size 512 takes multiples of 512; --size rounded up to 4K fits all"));
-        }
+        let (mut options, layout) = (self.options, self.layout);
+        let pbkdf = &self.args.pbkdf;
+        let (hash, version, key_size) = (options.hash, options.version, options.key_size);
+        options.kdf = derivation::of_keyslot(session, pbkdf, hash, version, key_size)?;
+        options.digest_iterations = derivation::of_digest(session, pbkdf, hash)?;
         let signals = &session.signals;
         // Both questions were asked and answered when the plan was made.
         let agreed: Vec<Force> = self
@@ -193,7 +195,7 @@ impl<'a> Plan<'a> {
             }
         }
         let open = container::OpenOptions {
-            limits: Limits::default(),
+            limits: self.args.limits.limits(),
             undo: None,
         };
         let (container, unlocked) = Container::create(
@@ -212,76 +214,100 @@ impl<'a> Plan<'a> {
             _replaced: self.replaced,
         })
     }
+}
 
-    fn options(&self, session: &Session) -> Result<(CreateOptions, Layout), CommandError> {
-        let format = &self.args.format;
-        let version = format.luks_type.map_or(Version::Luks2, Version::from);
-        let cipher = format.cipher.unwrap_or(CipherSpec::AES_XTS_PLAIN64);
-        let key_size = format.key_size.unwrap_or_else(|| cipher.default_key_size());
-        cipher.check_key_size(key_size).map_err(|error| {
-            let sizes = cipher
-                .key_sizes()
-                .iter()
-                .map(|bytes| (bytes * 8).to_string())
-                .collect::<Vec<_>>()
-                .join(" or ");
-            CommandError::new(Kind::Parameters, error)
-                .hint(format!("--key-size takes {sizes} bits for {cipher}"))
-        })?;
-        let hash = format.hash.unwrap_or(Hash::Sha256);
-        // The layout does not depend on the cost: contradictions are told before it is measured.
-        let trial = luksmith::kdf::calibrate::Cost::Pbkdf2 {
-            hash,
-            iterations: 1000,
-        };
-        let mut options = CreateOptions::new(version, trial);
-        options.cipher = cipher;
-        options.key_size = key_size;
-        options.hash = hash;
-        options.keyslot = format.keyslot.unwrap_or(0);
-        options.label = format.label.clone().unwrap_or_default();
-        options.subsystem = format.subsystem.clone().unwrap_or_default();
-        options.uuid = format.uuid;
-        options.data_offset = match format.offset {
-            Some(sectors) => Some(sectors.checked_mul(512).ok_or_else(too_large)?),
-            None => None,
-        };
-        options.metadata_size = format.luks2_metadata_size;
-        options.keyslots_size = format.luks2_keyslots_size;
-        options.detached = format.header.is_some();
-        options.blank = matches!(
-            (&self.target, &self.header),
-            (Target::New, None) | (_, Some(Target::New))
-        );
-        options.sector_size = 512;
-        let layout = options.layout()?;
-        options.sector_size = format
-            .sector_size
-            .unwrap_or_else(|| self.sector_size(version, layout.data_offset));
-        let layout = options.layout()?;
-        if let Some(path) = &format.volume_key_file {
-            options.volume_key = Some(volume_key_file(session, path)?);
-        }
-        options.kdf =
-            derivation::of_keyslot(session, &self.args.pbkdf, format.hash, version, key_size)?;
-        options.digest_iterations = derivation::of_digest(session, &self.args.pbkdf, hash)?;
-        Ok((options, layout))
+/// What the arguments ask for, without the costs, and where everything will lie.
+fn options(
+    session: &Session,
+    args: &NewVolumeArgs,
+    extent: Extent,
+    target: &Target,
+    header: Option<&Target>,
+) -> Result<(CreateOptions, Layout), CommandError> {
+    let format = &args.format;
+    let version = format.luks_type.map_or(Version::Luks2, Version::from);
+    let cipher = format.cipher.unwrap_or(CipherSpec::AES_XTS_PLAIN64);
+    let key_size = format.key_size.unwrap_or_else(|| cipher.default_key_size());
+    cipher.check_key_size(key_size).map_err(|error| {
+        let sizes = cipher
+            .key_sizes()
+            .iter()
+            .map(|bytes| (bytes * 8).to_string())
+            .collect::<Vec<_>>()
+            .join(" or ");
+        CommandError::new(Kind::Parameters, error)
+            .hint(format!("--key-size takes {sizes} bits for {cipher}"))
+    })?;
+    let hash = format.hash.unwrap_or(Hash::Sha256);
+    // The cost is measured later: contradictions are told before anything is asked or measured.
+    let trial = luksmith::kdf::calibrate::Cost::Pbkdf2 {
+        hash,
+        iterations: 1000,
+    };
+    let mut options = CreateOptions::new(version, trial);
+    options.cipher = cipher;
+    options.key_size = key_size;
+    options.hash = hash;
+    options.keyslot = format.keyslot.unwrap_or(0);
+    options.label = format.label.clone().unwrap_or_default();
+    options.subsystem = format.subsystem.clone().unwrap_or_default();
+    options.uuid = format.uuid;
+    options.data_offset = match format.offset {
+        Some(sectors) => Some(sectors.checked_mul(512).ok_or_else(too_large)?),
+        None => None,
+    };
+    options.metadata_size = format.luks2_metadata_size;
+    options.keyslots_size = format.luks2_keyslots_size;
+    options.detached = format.header.is_some();
+    options.blank = matches!(
+        (target, header),
+        (Target::New, None) | (_, Some(Target::New))
+    );
+    options.sector_size = 512;
+    let layout = options.layout()?;
+    options.sector_size = format
+        .sector_size
+        .unwrap_or_else(|| sector_size(extent, target, version, layout.data_offset));
+    let layout = options.layout()?;
+    if let Some(path) = &format.volume_key_file {
+        options.volume_key = Some(volume_key_file(session, path)?);
     }
+    Ok((options, layout))
+}
 
-    /// As cryptsetup: 4096 where everything is a multiple of it.
-    fn sector_size(&self, version: Version, data_offset: u64) -> u32 {
-        let size = match (self.extent, &self.target) {
-            (Extent::Size(size), _) => size,
-            (Extent::AllThereIs, Target::There(there)) => there.geometry().size,
-            // A stream may end at any 512 bytes.
-            _ => 512,
-        };
-        let fits = version == Version::Luks2 && size % 4096 == 0 && data_offset % 4096 == 0;
-        if fits { 4096 } else { 512 }
+/// As cryptsetup: 4096 where everything is a multiple of it.
+fn sector_size(extent: Extent, target: &Target, version: Version, data_offset: u64) -> u32 {
+    let size = match (extent, target) {
+        (Extent::Size(size), _) => size,
+        (Extent::AllThereIs, Target::There(there)) => there.geometry().size,
+        // A stream may end at any 512 bytes.
+        _ => 512,
+    };
+    let fits =
+        version == Version::Luks2 && size.is_multiple_of(4096) && data_offset.is_multiple_of(4096);
+    if fits { 4096 } else { 512 }
+}
+
+/// A volume has whole sectors, and at least one.
+fn check_size(extent: Extent, sector_size: u32) -> Result<(), CommandError> {
+    match extent {
+        Extent::Size(size) if size == 0 || !size.is_multiple_of(u64::from(sector_size)) => {
+            let message = format!(
+                "a size of {size} bytes is not a whole number of {sector_size}-byte sectors"
+            );
+            Err(CommandError::parameters(message)
+                .hint("--size in multiples of 4K fits every --sector-size"))
+        }
+        _ => Ok(()),
     }
 }
 
 impl Made {
+    /// Whether it is a device that is written into, of which nothing can be removed again.
+    pub(crate) fn is_in_place(&self) -> bool {
+        self.image.is_none()
+    }
+
     /// All is written: makes it durable and gives the files their names.
     pub(crate) fn keep(self) -> Result<(), CommandError> {
         self.data.flush()?;

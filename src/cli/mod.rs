@@ -28,6 +28,7 @@ mod force;
 mod header;
 mod info;
 mod key;
+mod log;
 mod make;
 mod man;
 mod new_file;
@@ -152,7 +153,7 @@ fn parse() -> Result<Cli, ExitCode> {
 }
 
 fn prepare(global: &Global) -> Result<Session, CommandError> {
-    output::start_log(global.verbose);
+    log::start(global.verbose);
     output::harden();
     Ok(Session {
         output: Output::new(),

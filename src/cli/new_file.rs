@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::{CommandError, Kind};
 use super::force::{Force, confirm};
+use super::output;
 use super::signals::Signals;
 
 /// What is at a path already.
@@ -103,11 +104,15 @@ impl Drop for NewFile {
         if self.kept {
             return;
         }
-        if let Err(error) = std::fs::remove_file(&self.written) {
-            super::output::warning(format_args!(
+        match std::fs::remove_file(&self.written) {
+            Ok(()) => output::note(format_args!(
+                "the unfinished {} is removed",
+                self.written.display()
+            )),
+            Err(error) => output::warning(format_args!(
                 "the unfinished {} is left: {error}",
                 self.written.display()
-            ));
+            )),
         }
         self.signals.end(&self.written);
     }

@@ -189,6 +189,18 @@ pub(crate) fn unlock(
     which: Which,
     label: &str,
 ) -> Result<Unlocked, CommandError> {
+    // What no passphrase can open needs no question.
+    let slots = container.keyslots();
+    let hopeless = match which {
+        Which::Any if !slots.iter().any(|keyslot| keyslot.bound) => Some(UnlockError::NoKeyslots),
+        Which::Slot(slot) if !slots.iter().any(|keyslot| keyslot.slot == slot) => {
+            Some(UnlockError::NoSuchKeyslot(slot))
+        }
+        _ => None,
+    };
+    if let Some(error) = hopeless {
+        return Err(CommandError::from(error).about(label));
+    }
     let mut left = source.tries();
     loop {
         left -= 1;

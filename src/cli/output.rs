@@ -121,24 +121,6 @@ pub(crate) fn printable(text: &str) -> String {
     shown
 }
 
-/// Sends the library's log to stderr: `-v`, or the filter in LUKSMITH_LOG.
-pub(crate) fn start_log(verbose: u8) {
-    use tracing_subscriber::EnvFilter;
-    let level = match verbose {
-        0 => "warn",
-        1 => "info",
-        _ => "debug",
-    };
-    let filter = EnvFilter::try_from_env("LUKSMITH_LOG")
-        .unwrap_or_else(|_| EnvFilter::new(format!("luksmith={level}")));
-    // A second subscriber cannot be: this runs once.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .without_time()
-        .try_init();
-}
-
 /// No core dumps and no ptrace by others; a system that cannot is no reason to stop.
 pub(crate) fn harden() {
     if let Err(error) = luksmith::sys::harden() {

@@ -81,12 +81,17 @@ fn over_limit(error: &FormatError) -> Verdict {
 fn kdf(error: &KdfError) -> Verdict {
     match error {
         KdfError::OverLimit(error) => over_limit(error),
-        KdfError::Interrupted => plain(Kind::Interrupted),
+        KdfError::Interrupted => interrupted(),
         KdfError::Memory { .. } | KdfError::Lock(_) => memory(),
         KdfError::Parameters { .. } => plain(Kind::Parameters),
         KdfError::Random(error) => secret(error),
         _ => plain(Kind::Memory),
     }
+}
+
+/// Questions and derivations come before the first write.
+fn interrupted() -> Verdict {
+    helped(Kind::Interrupted, "nothing was changed")
 }
 
 fn memory() -> Verdict {
@@ -98,7 +103,7 @@ fn memory() -> Verdict {
 
 fn secret(error: &SecretError) -> Verdict {
     match error {
-        SecretError::Interrupted => plain(Kind::Interrupted),
+        SecretError::Interrupted => interrupted(),
         SecretError::Lock(_) => helped(
             Kind::Memory,
             "raise the limit of locked memory (`ulimit -l`)",

@@ -26,9 +26,9 @@ pub enum OpenError {
     BothCopies {
         /// What is wrong with the primary copy.
         #[source]
-        primary: Box<FormatError>,
+        primary: FormatError,
         /// What is wrong with the secondary copy.
-        secondary: Box<FormatError>,
+        secondary: FormatError,
     },
     /// The storage ends before the header or the keyslots area that it describes.
     #[error("the image is {size} bytes long, its header describes {needed}")]

@@ -94,9 +94,7 @@ fn a_request_is_seen_whole() {
                         assert!(read.iter().all(|byte| *byte == read[0]), "torn");
                     }
                 });
-                for writer in writers {
-                    writer.join().unwrap();
-                }
+                writers.map(|writer| writer.join().unwrap());
                 done.store(true, Ordering::Relaxed);
             });
         }

@@ -8,7 +8,7 @@ use luksmith_formats::cipher::CipherSpec;
 use luksmith_formats::hash::Hash;
 use uuid::Uuid;
 
-use super::{KeyArgs, PbkdfArgs};
+use super::{KeyArgs, LimitArgs, PbkdfArgs};
 use crate::cli::size;
 
 /// Options of a new volume.
@@ -26,6 +26,9 @@ pub(crate) struct NewVolumeArgs {
 
     #[command(flatten)]
     pub(crate) format: FormatArgs,
+
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
 }
 
 /// The format of a new volume.
@@ -119,7 +122,7 @@ pub(crate) fn parse_hash(text: &str) -> Result<Hash, String> {
 
 fn parse_key_bits(text: &str) -> Result<usize, String> {
     match text.parse::<usize>() {
-        Ok(bits) if bits > 0 && bits % 8 == 0 => Ok(bits / 8),
+        Ok(bits) if bits > 0 && bits.is_multiple_of(8) => Ok(bits / 8),
         _ => Err(
             "a key size is a number of bits, a multiple of 8: 512 or 256 for aes-xts-plain64"
                 .to_owned(),

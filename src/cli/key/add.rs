@@ -94,8 +94,7 @@ impl Args {
         let key_size = unlocked
             .as_ref()
             .map_or(64, |unlocked| unlocked.key().as_bytes().len());
-        let kdf =
-            derivation::of_keyslot(session, &self.pbkdf, None, container.version(), key_size)?;
+        let kdf = derivation::of_another_keyslot(session, &self.pbkdf, &container, key_size)?;
         let new = NewKeyslot {
             passphrase: &passphrase,
             slot: self.keyslot,

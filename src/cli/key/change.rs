@@ -60,11 +60,10 @@ impl Args {
         let old_slot = unlocked.slot();
         let passphrase = source.fresh(session, &label, self.new_key.force_weak)?;
 
-        let kdf = derivation::of_keyslot(
+        let kdf = derivation::of_another_keyslot(
             session,
             &self.pbkdf,
-            None,
-            container.version(),
+            &container,
             unlocked.key().as_bytes().len(),
         )?;
         let new = NewKeyslot {

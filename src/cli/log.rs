@@ -1,0 +1,82 @@
+//! The library's log on stderr, in the words and the form of everything else there.
+
+use std::fmt::{self, Write as _};
+use std::io;
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use super::output::printable;
+
+/// Starts the log: warnings, more with `-v`, or what the filter in LUKSMITH_LOG says.
+pub(crate) fn start(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "info",
+        _ => "debug",
+    };
+    let filter = EnvFilter::try_from_env("LUKSMITH_LOG")
+        .unwrap_or_else(|_| EnvFilter::new(format!("luksmith={level}")));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    // A second subscriber cannot be: this runs once.
+    let _ = log.event_format(Line).try_init();
+}
+
+/// `luksmith: warning: message (field: value)`.
+struct Line;
+
+impl<S, N> FormatEvent<S, N> for Line
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let word = match *event.metadata().level() {
+            Level::ERROR => "error",
+            Level::WARN => "warning",
+            Level::INFO => "note",
+            _ => "debug",
+        };
+        let mut parts = Parts::default();
+        event.record(&mut parts);
+        let fields = if parts.fields.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", parts.fields.join(", "))
+        };
+        writeln!(
+            writer,
+            "luksmith: {word}: {}{}",
+            printable(&parts.message),
+            printable(&fields)
+        )
+    }
+}
+
+#[derive(Default)]
+struct Parts {
+    message: String,
+    fields: Vec<String>,
+}
+
+impl Visit for Parts {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            // Writing into a String does not fail.
+            let _ = write!(self.message, "{value:?}");
+        } else {
+            self.fields.push(format!("{}: {value:?}", field.name()));
+        }
+    }
+}

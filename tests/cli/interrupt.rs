@@ -1,0 +1,78 @@
+//! Ctrl-C: soon, and with nothing half done.
+
+use std::io::Write;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::session::{CHEAP, Session};
+
+fn interrupt(child: &Child) {
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    kill_process(pid, Signal::INT).unwrap();
+}
+
+#[test]
+fn a_long_derivation_stops_within_a_second() {
+    let session = Session::new();
+    // Minutes of work; under the default limit of 100 million.
+    let create = [
+        "create",
+        "disk.img",
+        "--size",
+        "1M",
+        "--key-file",
+        "key",
+        "--pbkdf",
+        "pbkdf2",
+    ];
+    let mut command = session.command(
+        create
+            .into_iter()
+            .chain(["--pbkdf-force-iterations", "100000000"]),
+    );
+    let child = command.spawn().unwrap();
+    while !session.exists("disk.img") {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    let pressed = Instant::now();
+    interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    let took = pressed.elapsed();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(
+        said.contains("interrupted") && said.contains("the unfinished disk.img is removed"),
+        "{said}"
+    );
+    assert!(!session.exists("disk.img"));
+}
+
+#[test]
+fn waiting_for_data_stops_and_removes_the_new_volume() {
+    let session = Session::new();
+    let encrypt = ["encrypt", "-", "disk.img", "--key-file", "key"];
+    let mut child = session
+        .command(encrypt.iter().chain(&CHEAP))
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(&[7; 8192]).unwrap();
+    while !session.exists("disk.img") {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    drop(stdin);
+    assert_eq!(
+        output.status.code(),
+        Some(130),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(!session.exists("disk.img"));
+}

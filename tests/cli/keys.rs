@@ -1,0 +1,298 @@
+//! Passphrases in and out: sources, slots, and that nothing of them is ever printed.
+
+use crate::session::{CHEAP, Session};
+
+#[test]
+fn two_lines_of_stdin_change_a_passphrase() {
+    let session = Session::new();
+    let create = ["create", "disk.img", "--size", "1M", "--key", "stdin"];
+    let ran = session.run_with(create.iter().chain(&CHEAP), b"old words\nignored");
+    assert_eq!(ran.code(), 0, "{}", ran.stderr());
+    let change = [
+        "key",
+        "change",
+        "disk.img",
+        "--key",
+        "stdin",
+        "--new-key",
+        "stdin",
+    ];
+    let ran = session.run_with(change.iter().chain(&CHEAP), b"old words\nnew words\n");
+    assert_eq!(
+        (ran.code(), ran.stdout().as_str()),
+        (0, "keyslot 0 changed\n"),
+        "{}",
+        ran.stderr()
+    );
+    session
+        .run_with(["key", "test", "disk.img"], b"old words\n")
+        .fails(2, "no keyslot opens with this passphrase");
+    assert_eq!(
+        session
+            .run_with(["key", "test", "disk.img"], b"new words\n")
+            .code(),
+        0
+    );
+}
+
+#[test]
+fn a_key_file_is_whole_bytes_and_a_line_is_not() {
+    let session = Session::new();
+    session.write("newline", b"words\n");
+    let create = [
+        "create",
+        "disk.img",
+        "--size",
+        "1M",
+        "--key-file",
+        "newline",
+    ];
+    session.ok(create.iter().chain(&CHEAP));
+    session
+        .run_with(["key", "test", "disk.img"], b"words\n")
+        .fails(2, "no keyslot opens");
+    assert_eq!(
+        session
+            .run_with(["key", "test", "disk.img", "--key-file", "-"], b"words\n")
+            .code(),
+        0
+    );
+    session.write("inside", b"xxwords\nyy");
+    session.ok([
+        "key",
+        "test",
+        "disk.img",
+        "--key",
+        "file:inside,offset=2,size=6",
+    ]);
+    session.ok([
+        "key",
+        "test",
+        "disk.img",
+        "--key-file",
+        "inside",
+        "--keyfile-offset",
+        "2",
+        "--keyfile-size",
+        "6",
+    ]);
+}
+
+#[test]
+fn all_of_stdin_serves_one_passphrase_only() {
+    let session = Session::with_volume();
+    let args = [
+        "key",
+        "change",
+        "disk.img",
+        "--key-file",
+        "-",
+        "--new-key",
+        "stdin",
+    ];
+    session
+        .run_with(args, b"secret")
+        .fails(1, "luksmith: hint: --key stdin --new-key stdin");
+}
+
+#[test]
+fn data_on_stdin_leaves_no_room_for_a_passphrase() {
+    let session = Session::new();
+    let args = ["encrypt", "-", "disk.img", "--key", "stdin"];
+    session
+        .run_with(args.iter().chain(&CHEAP), &[0; 4096])
+        .fails(1, "standard input carries the data");
+    assert!(!session.exists("disk.img"));
+}
+
+#[test]
+fn no_secret_is_ever_printed() {
+    let session = Session::new();
+    let secret = "hunter2-plinth-gelid";
+    session.write("key", secret.as_bytes());
+    let runs: [&[&str]; 6] = [
+        &[
+            "-vv",
+            "create",
+            "disk.img",
+            "--size",
+            "1M",
+            "--key-file",
+            "key",
+        ],
+        &["-vv", "key", "test", "disk.img", "--key-file", "key"],
+        &[
+            "-vv",
+            "key",
+            "add",
+            "disk.img",
+            "--key-file",
+            "key",
+            "--new-key-file",
+            "other",
+        ],
+        &[
+            "-vv",
+            "key",
+            "volume-key",
+            "disk.img",
+            "--key-file",
+            "key",
+            "--out",
+            "vk",
+            "--force",
+            "volume-key",
+        ],
+        &["-vv", "info", "disk.img", "--json"],
+        &["-vv", "info", "disk.img", "--dump-json-metadata"],
+    ];
+    let mut printed = Vec::new();
+    for args in runs {
+        let derives = args.iter().any(|arg| ["create", "add"].contains(arg));
+        let mut command = session.command(args.iter().chain(CHEAP.iter().filter(|_| derives)));
+        let output = command.env("LUKSMITH_LOG", "trace").output().unwrap();
+        assert!(
+            output.status.success(),
+            "{args:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        printed.extend(output.stdout);
+        printed.extend(output.stderr);
+    }
+    // A passphrase that is given in the wrong place is not repeated either.
+    printed.extend(
+        session
+            .run(["key", "test", "disk.img", "--key", secret])
+            .0
+            .stderr,
+    );
+    let volume_key = session.read("vk");
+    let hexadecimal = hex::encode(&volume_key);
+    let text = String::from_utf8_lossy(&printed).into_owned();
+    assert!(text.contains("\"uuid\""), "the runs printed something");
+    assert!(
+        !text.contains(secret) && !text.contains(&hexadecimal[..32]),
+        "{text}"
+    );
+    assert!(
+        !printed
+            .windows(16)
+            .any(|window| window == &volume_key[..16])
+    );
+}
+
+#[test]
+fn slots_priorities_and_unbound_keys() {
+    let session = Session::with_volume();
+    let add = [
+        "key",
+        "add",
+        "disk.img",
+        "--key-file",
+        "key",
+        "--new-key-file",
+        "other",
+        "--keyslot",
+        "5",
+    ];
+    assert_eq!(session.ok(add.iter().chain(&CHEAP)), "keyslot 5 added\n");
+    session
+        .run(add.iter().chain(&CHEAP))
+        .fails(5, "keyslot 5 is in use");
+    session.ok([
+        "key",
+        "priority",
+        "disk.img",
+        "--keyslot",
+        "5",
+        "--priority",
+        "ignore",
+    ]);
+    session
+        .run(["key", "test", "disk.img", "--key-file", "other"])
+        .fails(2, "no keyslot opens");
+    session.ok([
+        "key",
+        "test",
+        "disk.img",
+        "--key-file",
+        "other",
+        "--keyslot",
+        "5",
+    ]);
+    let unbound = [
+        "key",
+        "add",
+        "disk.img",
+        "--unbound",
+        "--key-size",
+        "256",
+        "--new-key-file",
+        "other",
+    ];
+    assert_eq!(
+        session.ok(unbound.iter().chain(&CHEAP)),
+        "keyslot 1 added\n"
+    );
+    let list: serde_json::Value =
+        serde_json::from_str(&session.ok(["key", "list", "disk.img", "--json"])).unwrap();
+    let slots: Vec<_> = list["keyslots"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|slot| (&slot["keyslot"], &slot["bound"]))
+        .collect();
+    assert_eq!(
+        format!("{slots:?}"),
+        "[(Number(0), Bool(true)), (Number(1), Bool(false)), (Number(5), Bool(true))]"
+    );
+    session
+        .run(["key", "test", "disk.img", "--keyslot", "9"])
+        .fails(1, "luksmith info IMAGE");
+}
+
+#[test]
+fn a_cost_over_the_limit_names_the_flag() {
+    let session = Session::new();
+    let create = [
+        "create",
+        "disk.img",
+        "--size",
+        "1M",
+        "--key-file",
+        "key",
+        "--pbkdf",
+        "pbkdf2",
+    ];
+    session.ok(create
+        .into_iter()
+        .chain(["--pbkdf-force-iterations", "3000"]));
+    let test = ["key", "test", "disk.img", "--key-file", "key"];
+    let ran = session.run(test.into_iter().chain(["--max-kdf-iterations", "2000"]));
+    ran.fails(3, "luksmith: hint: --max-kdf-iterations raises the limit");
+    session.ok(test.into_iter().chain(["--max-kdf-iterations", "3000"]));
+    let argon2 = [
+        "create",
+        "a.img",
+        "--size",
+        "1M",
+        "--key-file",
+        "key",
+        "--pbkdf-force-iterations",
+        "4",
+        "--pbkdf-memory",
+        "64",
+    ];
+    session.ok(argon2);
+    let test = ["key", "test", "a.img", "--key-file", "key"];
+    for (flag, low) in [
+        ("--max-kdf-memory", "32K"),
+        ("--max-kdf-work", "64K"),
+        ("--max-kdf-lanes", "1"),
+    ] {
+        session
+            .run(test.into_iter().chain([flag, low]))
+            .fails(3, &format!("luksmith: hint: {flag} raises the limit"));
+    }
+    session.ok(test);
+}

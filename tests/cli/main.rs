@@ -1,0 +1,18 @@
+//! The command line: what it prints, how it exits, what it asks.
+//!
+//! `transcripts/*.trycmd` are sessions that read like documentation; what needs state, a terminal or a signal is Rust.
+
+mod force;
+mod help;
+mod interrupt;
+mod keys;
+mod prompt;
+mod session;
+mod streams;
+
+#[test]
+fn transcripts() {
+    trycmd::TestCases::new()
+        .case("tests/cli/transcripts/*.trycmd")
+        .env("RUST_BACKTRACE", "0");
+}

@@ -1,0 +1,195 @@
+//! encrypt and decrypt, in files and in pipes.
+
+use std::process::Stdio;
+
+use crate::session::{CHEAP, Session};
+
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let next = || {
+        state = state
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        state.to_le_bytes()[7]
+    };
+    std::iter::repeat_with(next).take(len).collect()
+}
+
+#[test]
+fn there_and_back_by_file() {
+    let session = Session::new();
+    // Not a multiple of the chunks in which it is copied.
+    let plain = noise((3 << 20) + 4096);
+    session.write("plain.img", &plain);
+    for kind in ["luks1", "luks2"] {
+        let encrypt = [
+            "encrypt",
+            "plain.img",
+            "disk.img",
+            "--key-file",
+            "key",
+            "--type",
+            kind,
+            "--force",
+            "overwrite",
+        ];
+        session.ok(encrypt.iter().chain(&CHEAP));
+        session.ok([
+            "decrypt",
+            "disk.img",
+            "back.img",
+            "--key-file",
+            "key",
+            "--force",
+            "overwrite",
+        ]);
+        assert!(session.read("back.img") == plain, "{kind}");
+        assert!(
+            !session
+                .read("disk.img")
+                .windows(64)
+                .any(|window| window == &plain[..64]),
+            "{kind}"
+        );
+    }
+}
+
+#[test]
+fn there_and_back_by_pipe() {
+    let session = Session::new();
+    let plain = noise((2 << 20) + 512);
+    let ran = session.run_with(
+        ["encrypt", "-", "disk.img", "--key-file", "key"]
+            .iter()
+            .chain(&CHEAP),
+        &plain,
+    );
+    assert_eq!(ran.code(), 0, "{}", ran.stderr());
+    let ran = session.run(["decrypt", "disk.img", "-", "--key-file", "key"]);
+    assert!(ran.0.stdout == plain);
+}
+
+#[test]
+fn a_broken_sector_is_padded_only_when_told() {
+    let session = Session::new();
+    session.write("plain.img", &noise(1000));
+    let encrypt = ["encrypt", "plain.img", "disk.img", "--key-file", "key"];
+    session
+        .run(encrypt.iter().chain(&CHEAP))
+        .fails(1, "luksmith: hint: --pad");
+    session
+        .run_with(
+            ["encrypt", "-", "disk.img", "--key-file", "key"]
+                .iter()
+                .chain(&CHEAP),
+            &noise(1000),
+        )
+        .fails(1, "--pad");
+    assert!(!session.exists("disk.img"));
+    session.ok(encrypt.iter().chain(&["--pad"]).chain(&CHEAP));
+    session.ok(["decrypt", "disk.img", "back.img", "--key-file", "key"]);
+    let mut padded = noise(1000);
+    padded.resize(1024, 0);
+    assert!(session.read("back.img") == padded);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_news() {
+    let session = Session::with_volume();
+    session.ok(["resize", "disk.img", "--size", "8M"]);
+    let mut child = session
+        .command(["decrypt", "disk.img", "-", "--key-file", "key"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(
+        (output.status.code(), output.stderr.as_slice()),
+        (Some(141), &b""[..])
+    );
+}
+
+#[test]
+fn holes_come_back_as_holes_when_asked() {
+    use std::os::unix::fs::MetadataExt;
+    let session = Session::new();
+    let mut plain = vec![0; 4 << 20];
+    plain[1 << 20] = 1;
+    session.write("plain.img", &plain);
+    session.ok(["encrypt", "plain.img", "disk.img", "--key-file", "key"]
+        .iter()
+        .chain(&CHEAP));
+    session.ok([
+        "decrypt",
+        "disk.img",
+        "back.img",
+        "--key-file",
+        "key",
+        "--sparse",
+    ]);
+    assert!(session.read("back.img") == plain);
+    assert!(session.path("back.img").metadata().unwrap().blocks() * 512 < 1 << 20);
+    assert!(
+        session.path("disk.img").metadata().unwrap().blocks() * 512 >= 4 << 20,
+        "zeroes are encrypted like all else"
+    );
+}
+
+#[test]
+fn a_detached_header() {
+    let session = Session::new();
+    let plain = noise(1 << 20);
+    session.write("plain.img", &plain);
+    session.ok([
+        "encrypt",
+        "plain.img",
+        "data.img",
+        "--header",
+        "data.hdr",
+        "--key-file",
+        "key",
+    ]
+    .iter()
+    .chain(&CHEAP));
+    assert_eq!(session.read("data.img").len(), plain.len());
+    session
+        .run(["info", "data.img"])
+        .fails(4, "luksmith: hint: --header FILE");
+    session.ok([
+        "decrypt",
+        "data.img",
+        "back.img",
+        "--header",
+        "data.hdr",
+        "--key-file",
+        "key",
+    ]);
+    assert!(session.read("back.img") == plain);
+}
+
+#[test]
+fn progress_as_json_ends_with_the_whole() {
+    let session = Session::new();
+    session.write("plain.img", &noise(1 << 20));
+    let encrypt = [
+        "--progress",
+        "json",
+        "encrypt",
+        "plain.img",
+        "disk.img",
+        "--key-file",
+        "key",
+        "--json",
+    ];
+    let ran = session.run(encrypt.iter().chain(&CHEAP));
+    assert_eq!(ran.code(), 0, "{}", ran.stderr());
+    let last: serde_json::Value =
+        serde_json::from_str(ran.stderr().lines().last().unwrap()).unwrap();
+    assert_eq!(
+        (&last["operation"], &last["done"], &last["total"]),
+        (&"encrypt".into(), &1048576.into(), &1048576.into())
+    );
+    let result: serde_json::Value = serde_json::from_str(&ran.stdout()).unwrap();
+    assert_eq!(result["data"]["size"], 1048576);
+}
