@@ -1,11 +1,16 @@
-//! How fast sectors are encrypted and decrypted: kernels by key and sector size, in GB/s (10^9).
+//! How fast sectors are encrypted and decrypted: the kernels of AES-XTS by key and sector size, then every
+//! cipher as a volume uses it.
 //!
 //! `cargo bench --bench xts`
 
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use luksmith::crypt::{IvSector, SectorCrypt};
+use luksmith::secret::VolumeKey;
+use luksmith::sectors::{Plain, Sectors};
 use luksmith::xts::{Kernel, TweakForm, Tweaks, Xts};
+use luksmith_formats::CipherSpec;
 
 /// What one request of a volume passes on at once.
 const LEN: usize = 256 << 10;
@@ -38,5 +43,32 @@ fn kernels(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, kernels);
+/// In place and by move, so one iteration goes there and back again.
+fn ciphers(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("crypt/there and back");
+    for name in [
+        "aes-xts-plain64",
+        "aes-cbc-essiv:sha256",
+        "serpent-xts-plain64",
+        "twofish-xts-plain64",
+        "camellia-xts-plain64",
+    ] {
+        let spec: CipherSpec = name.parse().expect("a known cipher");
+        let key = VolumeKey::random(spec.default_key_size()).expect("locked memory");
+        for (sector_size, len) in [(512, 64 << 10), (4096, 64 << 10)] {
+            let crypt = SectorCrypt::new(spec, sector_size, &key).expect("a whole key");
+            group.throughput(Throughput::Bytes(2 * len as u64));
+            let mut sectors = Some(Sectors::<Plain>::zeroed(len));
+            group.bench_function(BenchmarkId::new(name, sector_size), |b| {
+                b.iter(|| {
+                    let plain = sectors.take().expect("put back each time");
+                    let cipher = crypt.encrypt(IvSector(1 << 40), plain);
+                    sectors = Some(crypt.decrypt(IvSector(1 << 40), black_box(cipher)));
+                });
+            });
+        }
+    }
+}
+
+criterion_group!(benches, kernels, ciphers);
 criterion_main!(benches);

@@ -411,7 +411,7 @@ mod tests {
     fn plaintext(len: usize) -> Sectors<Plain> {
         let mut sectors = Sectors::<Plain>::zeroed(len);
         let bytes = sectors.as_mut_slice().iter_mut().zip(0u64..);
-        bytes.for_each(|(byte, n)| *byte = (n * n >> 5).to_le_bytes()[0]);
+        bytes.for_each(|(byte, n)| *byte = ((n * n) >> 5).to_le_bytes()[0]);
         sectors
     }
 

@@ -116,11 +116,14 @@ const REFUSED_TO_OTHERS: u64 = 200;
 
 fn lock_for_qemu(file: &File, access: Access) -> Result<(), LockError> {
     use permission::{CONSISTENT_READ, RESIZE, WRITE, WRITE_UNCHANGED};
-    let used: &[u64] = match access {
-        Access::Shared => &[CONSISTENT_READ],
-        Access::Exclusive => &[CONSISTENT_READ, WRITE, WRITE_UNCHANGED, RESIZE],
+    // A QEMU that only reads lets others write, unless it is told that nobody else may read.
+    let (used, refused): (&[u64], &[u64]) = match access {
+        Access::Shared => (&[CONSISTENT_READ], &[WRITE, RESIZE]),
+        Access::Exclusive => (
+            &[CONSISTENT_READ, WRITE, WRITE_UNCHANGED, RESIZE],
+            &[CONSISTENT_READ, WRITE, WRITE_UNCHANGED, RESIZE],
+        ),
     };
-    let refused: &[u64] = &[WRITE, RESIZE];
     let ours = (used.iter().map(|n| USED + n)).chain(refused.iter().map(|n| REFUSED_TO_OTHERS + n));
     for byte in ours {
         match ofd::share_byte(file.as_fd(), byte) {
@@ -308,7 +311,7 @@ mod tests {
     #[test]
     fn a_byte_that_qemu_would_lock_is_noticed() {
         for (byte, reader, writer) in [
-            (USED, true, true),                                   // it reads
+            (USED, true, false),                                  // it reads
             (USED + permission::WRITE, false, false),             // it writes
             (REFUSED_TO_OTHERS + permission::WRITE, true, false), // it wants no writer
             (

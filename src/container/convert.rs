@@ -189,7 +189,11 @@ fn to_luks1(old: &luks2::Header) -> Result<(WritePlan, luks1::Header), HeaderErr
     let payload_offset = u32::try_from(segment.offset / SECTOR).map_err(|_| no("data this far"))?;
     let mut key_bytes = None;
     let mut keyslots: [Option<luks1::Keyslot>; luks1::KEYSLOTS] = Default::default();
-    let mut taken: Vec<Range<u64>> = vec![0..luks1_first_area()];
+    // Areas begin behind the block that holds the header.
+    let mut taken: Vec<Range<u64>> = Vec::from([Range {
+        start: 0,
+        end: luks2::ALIGNMENT,
+    }]);
     for (&slot, keyslot) in metadata.keyslots() {
         let Keyslot::Luks2(keyslot) = keyslot else {
             return Err(no("keyslots of this type"));
@@ -291,10 +295,6 @@ fn luks1_keyslot(
             .map_err(|_| no("keyslots this far"))?,
         stripes: keyslot.af.stripes,
     })
-}
-
-fn luks1_first_area() -> u64 {
-    luks2::ALIGNMENT
 }
 
 /// The first place, aligned to 4096 bytes, where `size` bytes do not touch what is taken.

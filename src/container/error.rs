@@ -26,9 +26,9 @@ pub enum OpenError {
     BothCopies {
         /// What is wrong with the primary copy.
         #[source]
-        primary: FormatError,
+        primary: Box<FormatError>,
         /// What is wrong with the secondary copy.
-        secondary: FormatError,
+        secondary: Box<FormatError>,
     },
     /// The storage ends before the header or the keyslots area that it describes.
     #[error("the image is {size} bytes long, its header describes {needed}")]

@@ -72,11 +72,11 @@ pub(super) fn load(storage: &dyn Backend, limits: &Limits) -> Result<Loaded, Ope
 fn load_luks1(size: u64, start: &[u8], limits: &Limits) -> Result<Loaded, OpenError> {
     let bytes = start.get(..luks1::HEADER_SIZE).unwrap_or(start);
     let header = luks1::Header::parse(bytes, limits).map_err(OpenError::Header)?;
-    // Only what is in use must be there: QEMU ends its images right behind the last area.
+    // A detached header and a backup file end behind the last keyslot; whether the data is there, too, is a
+    // question for who opens the data.
     let needed = (0..luks1::KEYSLOTS)
         .filter(|&slot| header.keyslots[slot].active)
         .map(|slot| header.area(slot).end)
-        .chain([header.data_offset()])
         .max()
         .unwrap_or(0);
     if size < needed {
@@ -149,7 +149,10 @@ fn load_luks2(
                     }
                 }
                 _ if !start.starts_with(LUKS_MAGIC) => OpenError::NotLuks,
-                Some((secondary, _)) => OpenError::BothCopies { primary, secondary },
+                Some((secondary, _)) => OpenError::BothCopies {
+                    primary: primary.into(),
+                    secondary: secondary.into(),
+                },
                 None => OpenError::Header(primary),
             });
         }

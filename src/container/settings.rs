@@ -116,7 +116,7 @@ impl Container {
         self.check_requirements()?;
         let unsupported = |error: VolumeError| HeaderError::Unsupported(error.to_string());
         let segment = self.data_segment().map_err(unsupported)?;
-        if size % u64::from(segment.sector_size) != 0 {
+        if !size.is_multiple_of(u64::from(segment.sector_size)) {
             let reason = format!(
                 "{size} bytes are not whole sectors of {}",
                 segment.sector_size

@@ -209,8 +209,8 @@ fn fill_powers(mut next: u128, tweaks: &mut [Block]) -> u128 {
             *lane = next;
             next = times_x(next);
         }
-        let mut low = lanes.map(|lane| (lane & u128::from(u64::MAX)) as u64);
-        let mut high = lanes.map(|lane| (lane >> 64) as u64);
+        let mut low = lanes.map(|lane| halves(lane).0);
+        let mut high = lanes.map(|lane| halves(lane).1);
         for group in groups {
             for lane in 0..LANES {
                 let tweak = u128::from(low[lane]) | u128::from(high[lane]) << 64;
@@ -227,6 +227,16 @@ fn fill_powers(mut next: u128, tweaks: &mut [Block]) -> u128 {
         next = times_x(next);
     }
     next
+}
+
+/// The low and the high half.
+#[inline(always)]
+fn halves(tweak: u128) -> (u64, u64) {
+    let [a, b, c, d, e, f, g, h, rest @ ..] = tweak.to_le_bytes();
+    (
+        u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+        u64::from_le_bytes(rest),
+    )
 }
 
 /// Times x in GF(2^128), modulo x^128 + x^7 + x^2 + x + 1.
@@ -252,8 +262,8 @@ mod tests {
     fn eight_steps_are_eight_times_one_step() {
         let mut number = 0x0123_4567_89ab_cdef_8421_8421_8421_8421_u128;
         for _ in 0..1000 {
-            let halves = (number as u64, (number >> 64) as u64);
-            let (low, high) = times_x8(halves.0, halves.1);
+            let (low, high) = halves(number);
+            let (low, high) = times_x8(low, high);
             let eight = (0..8).fold(number, |number, _| times_x(number));
             assert_eq!(u128::from(low) | u128::from(high) << 64, eight);
             number = number.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);

@@ -6,12 +6,14 @@
 //! - `peers`: where a peer is, and how it is run.
 //! - `cryptsetup`, `qemu`: the two programs on image files, with key derivation turned down to be quick.
 //! - `dmcrypt`: the kernel's own reader and writer, in a virtual machine (`initramfs` is what boots there).
+//! - `locks`: who may have an image open at the same time.
 //! - `payload`: what is written into volumes and compared as whole images.
 //! - `oracles`: the peers against each other: that what is trusted here deserves it.
 
 mod cryptsetup;
 mod dmcrypt;
 mod initramfs;
+mod locks;
 mod oracles;
 mod payload;
 mod peers;

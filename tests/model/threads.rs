@@ -94,7 +94,9 @@ fn a_request_is_seen_whole() {
                         assert!(read.iter().all(|byte| *byte == read[0]), "torn");
                     }
                 });
-                writers.map(|writer| writer.join().unwrap());
+                for writer in writers {
+                    writer.join().unwrap();
+                }
                 done.store(true, Ordering::Relaxed);
             });
         }

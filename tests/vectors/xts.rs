@@ -106,10 +106,10 @@ fn listed(file: &'static str, expected: &Outcome, tweaks: impl Fn(&Value) -> Vec
         let mut outcome = Outcome::default();
         for test in vectors.json["tests"].as_array().unwrap() {
             let (key, plain, cipher) = (bytes(test, "key"), bytes(test, "pt"), bytes(test, "ct"));
-            let outcomes = tweaks(test)
-                .into_iter()
-                .map(|tweaks| run(kernel, &key, tweaks, &plain, &cipher, test));
-            outcome.add(&outcomes.last().unwrap());
+            let run = |tweaks| run(kernel, &key, tweaks, &plain, &cipher, test);
+            // A vector counts once, whatever the number of forms.
+            let outcomes: Vec<_> = tweaks(test).into_iter().map(run).collect();
+            outcome.add(&outcomes[0]);
         }
         assert_eq!(outcome, *expected, "{file}");
         vectors.assert_all_ran(outcome.all());

@@ -1,0 +1,149 @@
+//! A disk, and an undo store beside it, that remember every write, flush and record in order, so that the states
+//! a power cut can leave are built again from the memory.
+
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
+use luksmith::backend::memory::MemoryBackend;
+use luksmith::backend::{Backend, Geometry, IoError};
+use luksmith::container::UndoStore;
+use luksmith::sectors::{Cipher, Sectors};
+
+/// One thing that reached the disk or the undo store.
+#[derive(Clone)]
+pub(crate) enum Event {
+    Write {
+        offset: usize,
+        bytes: Vec<u8>,
+    },
+    Flush,
+    Resize(usize),
+    /// The record is durable when this is over (a rename after a sync), or not there at all.
+    SaveUndo(Vec<u8>),
+    ClearUndo,
+}
+
+pub(crate) type Log = Arc<Mutex<Vec<Event>>>;
+
+/// What a cut leaves: the bytes of the disk, and the undo record if one is there.
+#[derive(Clone)]
+pub(crate) struct State {
+    pub(crate) disk: Vec<u8>,
+    pub(crate) undo: Option<Vec<u8>>,
+}
+
+impl State {
+    pub(crate) fn apply(&mut self, event: &Event) {
+        match event {
+            Event::Write { offset, bytes } => {
+                self.disk[*offset..*offset + bytes.len()].copy_from_slice(bytes)
+            }
+            Event::Flush => {}
+            Event::Resize(size) => self.disk.resize(*size, 0),
+            Event::SaveUndo(record) => self.undo = Some(record.clone()),
+            Event::ClearUndo => self.undo = None,
+        }
+    }
+
+    /// The write cut off after `length` bytes.
+    pub(crate) fn apply_torn(&mut self, event: &Event, length: usize) {
+        if let Event::Write { offset, bytes } = event {
+            self.disk[*offset..*offset + length].copy_from_slice(&bytes[..length]);
+        }
+    }
+
+    /// A recording disk and undo store that begin in this state.
+    pub(crate) fn start(&self) -> (Arc<Disk>, Arc<Undo>, Log) {
+        let log = Log::default();
+        let disk = Disk {
+            inner: MemoryBackend::from_bytes(self.disk.clone()),
+            log: log.clone(),
+        };
+        let undo = Undo {
+            record: Mutex::new(self.undo.clone()),
+            log: log.clone(),
+        };
+        (Arc::new(disk), Arc::new(undo), log)
+    }
+}
+
+pub(crate) struct Disk {
+    inner: MemoryBackend,
+    log: Log,
+}
+
+impl Disk {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        self.inner.to_bytes()
+    }
+
+    fn record(&self, event: Event) {
+        self.log.lock().unwrap().push(event);
+    }
+}
+
+impl Backend for Disk {
+    fn geometry(&self) -> Geometry {
+        self.inner.geometry()
+    }
+    fn read_at(&self, offset: u64, into: &mut Sectors<Cipher>) -> Result<(), IoError> {
+        self.inner.read_at(offset, into)
+    }
+    fn write_at(&self, offset: u64, from: &Sectors<Cipher>) -> Result<(), IoError> {
+        self.inner.write_at(offset, from)?;
+        self.record(Event::Write {
+            offset: usize::try_from(offset).unwrap(),
+            bytes: from.as_slice().to_vec(),
+        });
+        Ok(())
+    }
+    fn flush(&self) -> Result<(), IoError> {
+        self.record(Event::Flush);
+        Ok(())
+    }
+    fn discard(&self, _: Range<u64>) -> Result<(), IoError> {
+        unreachable!("metadata is never discarded")
+    }
+    fn write_zeroes(&self, _: Range<u64>) -> Result<(), IoError> {
+        unreachable!("metadata is written, not zeroed")
+    }
+    fn resize(&self, size: u64) -> Result<(), IoError> {
+        self.inner.resize(size)?;
+        self.record(Event::Resize(usize::try_from(size).unwrap()));
+        Ok(())
+    }
+}
+
+pub(crate) struct Undo {
+    record: Mutex<Option<Vec<u8>>>,
+    log: Log,
+}
+
+impl Undo {
+    pub(crate) fn record(&self) -> Option<Vec<u8>> {
+        self.record.lock().unwrap().clone()
+    }
+}
+
+impl UndoStore for Undo {
+    fn load(&self) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.record())
+    }
+    fn save(&self, record: &[u8]) -> io::Result<()> {
+        *self.record.lock().unwrap() = Some(record.to_vec());
+        self.log
+            .lock()
+            .unwrap()
+            .push(Event::SaveUndo(record.to_vec()));
+        Ok(())
+    }
+    fn clear(&self) -> io::Result<()> {
+        *self.record.lock().unwrap() = None;
+        self.log.lock().unwrap().push(Event::ClearUndo);
+        Ok(())
+    }
+    fn name(&self) -> String {
+        "the test's undo record".into()
+    }
+}

@@ -1,0 +1,96 @@
+//! All states that a power cut can leave of a recorded change, and what must hold in each.
+
+use proptest::prelude::RngExt;
+use proptest::test_runner::{RngAlgorithm, TestRng};
+
+use crate::disk::{Event, State};
+
+const SECTOR: usize = 512;
+/// Between two flushes, all subsets of this many writes are tried; of more, a sample.
+const ALL_SUBSETS: usize = 8;
+const SAMPLED_SUBSETS: usize = 64;
+
+/// Writes of up to this size are torn after every sector; of larger ones (noise over whole keyslots areas), the sectors
+/// near both ends and every sixteenth between.
+const ALL_TEARS: usize = 256 << 10;
+const EDGE: usize = 32 << 10;
+
+/// Calls `check` with every state that a cut can leave, and returns how many there are.
+///
+/// * every prefix of the events;
+/// * every subset of the writes between two flushes (a disk may reorder them), all of them for up to eight;
+/// * each last write torn after every 512 bytes ([`ALL_TEARS`]).
+pub(crate) fn for_each(
+    before: &State,
+    events: &[Event],
+    mut check: impl FnMut(&State, &str),
+) -> usize {
+    let mut rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let mut count = 0;
+    let mut visit = |state: &State, what: String| {
+        count += 1;
+        check(state, &what);
+    };
+    let mut durable = before.clone();
+    let mut epoch_start = 0;
+    for end in 0..=events.len() {
+        let at_barrier = end == events.len() || !matches!(events[end], Event::Write { .. });
+        if !at_barrier {
+            continue;
+        }
+        let writes = &events[epoch_start..end];
+        for (number, write) in writes.iter().enumerate() {
+            let mut prefix = durable.clone();
+            writes[..number]
+                .iter()
+                .for_each(|earlier| prefix.apply(earlier));
+            visit(&prefix, format!("before event {}", epoch_start + number));
+            let Event::Write { offset, bytes } = write else {
+                unreachable!()
+            };
+            for length in (SECTOR..bytes.len()).step_by(SECTOR) {
+                let in_the_middle = length > EDGE && length + EDGE < bytes.len();
+                if bytes.len() > ALL_TEARS && in_the_middle && length % 8192 != 0 {
+                    continue;
+                }
+                // Sectors that are the same before and after make no new state.
+                if prefix.disk[offset + length - SECTOR..offset + length]
+                    != bytes[length - SECTOR..length]
+                {
+                    prefix.apply_torn(write, length);
+                    visit(
+                        &prefix,
+                        format!("event {} torn at {length}", epoch_start + number),
+                    );
+                }
+            }
+        }
+        for subset in subsets(writes.len(), &mut rng) {
+            let mut state = durable.clone();
+            for (number, write) in writes.iter().enumerate() {
+                if subset & (1 << number) != 0 {
+                    state.apply(write);
+                }
+            }
+            visit(
+                &state,
+                format!("events {epoch_start}..{end}, only {subset:b}"),
+            );
+        }
+        writes.iter().for_each(|write| durable.apply(write));
+        visit(&durable, format!("before event {end}"));
+        if let Some(barrier) = events.get(end) {
+            durable.apply(barrier);
+            visit(&durable, format!("after event {end}"));
+        }
+        epoch_start = end + 1;
+    }
+    count
+}
+
+fn subsets(writes: usize, rng: &mut TestRng) -> Vec<u128> {
+    if writes <= ALL_SUBSETS {
+        return (0..1 << writes).collect();
+    }
+    (0..SAMPLED_SUBSETS).map(|_| rng.random::<u128>()).collect()
+}

@@ -1,0 +1,245 @@
+//! Small volumes to change, and the verdict on what a cut has left of one.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use luksmith::Interrupt;
+use luksmith::container::{
+    Container, CreateOptions, NewKeyslot, OpenOptions, Unlocked, Version, Which,
+};
+use luksmith::kdf::calibrate::Cost;
+use luksmith::secret::Passphrase;
+use luksmith_formats::Hash;
+use luksmith_formats::luks2::Priority;
+use sha2::{Digest as _, Sha256};
+
+use crate::disk::{Disk, State, Undo};
+use crate::states;
+
+const PAYLOAD: usize = 4096;
+
+pub(crate) fn passphrase(text: &str) -> Passphrase {
+    Passphrase::copy_from(text.as_bytes()).unwrap()
+}
+
+/// The cheapest cost that cryptsetup accepts: these tests are about writes.
+pub(crate) fn cost() -> Cost {
+    Cost::Pbkdf2 {
+        hash: Hash::Sha256,
+        iterations: 1000,
+    }
+}
+
+pub(crate) fn open_options(undo: &Arc<Undo>) -> OpenOptions {
+    OpenOptions {
+        undo: Some(undo.clone()),
+        ..OpenOptions::default()
+    }
+}
+
+pub(crate) fn unlock(container: &Container, text: &str) -> Option<Unlocked> {
+    container
+        .unlock(&passphrase(text), Which::Any, &Interrupt::default())
+        .ok()
+}
+
+pub(crate) fn add(container: &mut Container, by: &str, text: &str, slot: Option<u32>) -> u32 {
+    let unlocked = unlock(container, by).unwrap();
+    let new_passphrase = passphrase(text);
+    let new = NewKeyslot {
+        passphrase: &new_passphrase,
+        slot,
+        kdf: cost(),
+        priority: Priority::Normal,
+    };
+    container
+        .add_keyslot(&unlocked, &new, &Interrupt::default())
+        .unwrap()
+}
+
+/// A volume in its first state, with what must be found again in every later one.
+pub(crate) struct Sample {
+    pub(crate) state: State,
+    pub(crate) key: Vec<u8>,
+    payload_offset: usize,
+}
+
+impl Sample {
+    /// A volume that the passphrase `old` opens, with room for `areas` keyslots in LUKS2.
+    pub(crate) fn new(version: Version, key_size: usize, areas: u64) -> Self {
+        let mut options = CreateOptions::new(version, cost());
+        options.key_size = key_size;
+        options.digest_iterations = 1000;
+        options.blank = true;
+        if version == Version::Luks2 {
+            let area = (key_size as u64 * 4000).next_multiple_of(4096);
+            options.keyslots_size = Some(area * areas);
+            options.data_offset = Some(2 * 16384 + area * areas);
+        } else if key_size == 64 {
+            // No gap before the payload that could hold one more keyslot.
+            options.data_offset = Some(4096 + 8 * 258_048);
+        }
+        let layout = options.layout().unwrap();
+        let payload_offset = usize::try_from(layout.data_offset).unwrap();
+        let mut disk = vec![0; payload_offset + PAYLOAD];
+        disk[payload_offset..]
+            .iter_mut()
+            .enumerate()
+            .for_each(|(index, byte)| *byte = (index * 7 % 251) as u8);
+        let (disk, undo, _) = State { disk, undo: None }.start();
+        let (_, unlocked) = Container::create(
+            disk.clone(),
+            options,
+            open_options(&undo),
+            &passphrase("old"),
+            &Interrupt::default(),
+        )
+        .unwrap();
+        let key = unlocked.key().as_bytes().to_vec();
+        Self {
+            state: State {
+                disk: disk.bytes(),
+                undo: None,
+            },
+            key,
+            payload_offset,
+        }
+    }
+
+    /// The same volume after more has been done to it.
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut Container)) -> Self {
+        let (disk, undo, _) = self.state.start();
+        let mut container = Container::open(disk.clone(), open_options(&undo)).unwrap();
+        change(&mut container);
+        self.state = State {
+            disk: disk.bytes(),
+            undo: undo.record(),
+        };
+        self
+    }
+
+    pub(crate) fn filled(self, slots: u32) -> Self {
+        self.with(|container| {
+            for slot in 1..slots {
+                add(container, "old", &format!("bystander {slot}"), Some(slot));
+            }
+        })
+    }
+
+    /// Carries `change` out, and checks each state that a cut in it can leave: one of `either` opens it, and so does
+    /// every one of `always`. Returns the state after the change and how many states there were.
+    pub(crate) fn cut(
+        &self,
+        either: &[&str],
+        always: &[&str],
+        change: impl FnOnce(Arc<Disk>, Arc<Undo>),
+    ) -> (State, usize) {
+        let (disk, undo, log) = self.state.start();
+        change(disk.clone(), undo.clone());
+        let events = log.lock().unwrap().clone();
+        assert!(!events.is_empty(), "the change wrote nothing");
+        let mut verdicts = Verdicts::default();
+        let states = states::for_each(&self.state, &events, |state, what| {
+            self.check(state, either, always, what, &mut verdicts);
+        });
+        let after = State {
+            disk: disk.bytes(),
+            undo: undo.record(),
+        };
+        assert!(after.undo.is_none(), "the undo record outlives the change");
+        (after, states)
+    }
+
+    fn check(
+        &self,
+        state: &State,
+        either: &[&str],
+        always: &[&str],
+        what: &str,
+        verdicts: &mut Verdicts,
+    ) {
+        let state = self.recovered(state, what, verdicts);
+        let container =
+            open(&state).unwrap_or_else(|error| panic!("{what}: does not open: {error:?}"));
+        let data_offset = usize::try_from(container.data_segment().unwrap().offset).unwrap();
+        assert_eq!(
+            data_offset, self.payload_offset,
+            "{what}: the data has moved"
+        );
+        assert!(
+            state.disk[data_offset..][..PAYLOAD] == self.state.disk[data_offset..][..PAYLOAD],
+            "{what}: the payload has changed"
+        );
+        // Whether a passphrase opens depends on the keyslots and their areas alone: each combination is tried once.
+        let mut combination = Sha256::new();
+        for slot in container.keyslots() {
+            combination.update(format!("{slot:?}"));
+            let area =
+                usize::try_from(slot.area.start).unwrap()..usize::try_from(slot.area.end).unwrap();
+            combination.update(&state.disk[area]);
+        }
+        if !verdicts.seen.insert(combination.finalize().to_vec()) {
+            return;
+        }
+        let opens = |text: &&str| {
+            let Some(unlocked) = unlock(&container, text) else {
+                return false;
+            };
+            assert_eq!(
+                unlocked.key().as_bytes(),
+                self.key,
+                "{what}: another volume key"
+            );
+            true
+        };
+        assert!(either.iter().any(opens), "{what}: none of {either:?} opens");
+        for text in always {
+            assert!(opens(text), "{what}: {text} does not open");
+        }
+    }
+
+    /// What `header repair` makes of a state with an undo record; a cut in the repair itself is repaired again.
+    fn recovered(&self, state: &State, what: &str, verdicts: &mut Verdicts) -> State {
+        if state.undo.is_none() {
+            return state.clone();
+        }
+        let (disk, undo, log) = state.start();
+        let repaired = Container::repair(disk.clone(), open_options(&undo));
+        assert!(repaired.is_ok(), "{what}: no repair: {repaired:?}");
+        let whole = State {
+            disk: disk.bytes(),
+            undo: undo.record(),
+        };
+        // A cut in the repair is the same story again: looking at some is enough.
+        verdicts.repairs += 1;
+        if verdicts.repairs % 16 != 0 {
+            return whole;
+        }
+        let events = log.lock().unwrap().clone();
+        let mut halfway = state.clone();
+        events[..events.len() / 2]
+            .iter()
+            .for_each(|event| halfway.apply(event));
+        let (disk, undo, _) = halfway.start();
+        let repaired = Container::repair(disk.clone(), open_options(&undo));
+        assert!(repaired.is_ok(), "{what}: no second repair: {repaired:?}");
+        assert!(
+            disk.bytes() == whole.disk,
+            "{what}: a cut in the repair leads elsewhere"
+        );
+        whole
+    }
+}
+
+/// What has been looked at already.
+#[derive(Default)]
+struct Verdicts {
+    /// Keyslots and areas whose passphrases have been tried, by digest.
+    seen: HashSet<Vec<u8>>,
+    repairs: usize,
+}
+
+pub(crate) fn open(state: &State) -> Result<Container, luksmith::container::OpenError> {
+    let (disk, undo, _) = state.start();
+    Container::open(disk, open_options(&undo))
+}
