@@ -70,26 +70,27 @@ fn threads_in_the_same_sectors() {
     }
 }
 
-/// Whole writes and partial ones over one place: a reader finds either, never a mixture.
+/// Two writers over one place, with requests of several pieces: a reader finds one of them, never a mixture.
 #[test]
 fn a_request_is_seen_whole() {
+    const LEN: usize = 600_000;
     for storage in Storage::ALL {
         for spec in SPECS {
-            let volume = volume(storage, spec, 512, 16384);
-            volume.write_at(1000, &[1; 5000]).unwrap();
+            let volume = volume(storage, spec, 512, 640 << 10);
+            volume.write_at(1000, &[1; LEN]).unwrap();
             let done = AtomicBool::new(false);
             thread::scope(|scope| {
                 let writers = [2, 3].map(|value| {
                     let volume = &volume;
                     scope.spawn(move || {
-                        for _ in 0..ROUNDS {
-                            volume.write_at(1000, &[value; 5000]).unwrap();
+                        for _ in 0..12 {
+                            volume.write_at(1000, &[value; LEN]).unwrap();
                         }
                     })
                 });
                 scope.spawn(|| {
                     while !done.load(Ordering::Relaxed) {
-                        let mut read = [0; 5000];
+                        let mut read = vec![0; LEN];
                         volume.read_at(1000, &mut read).unwrap();
                         assert!(read.iter().all(|byte| *byte == read[0]), "torn");
                     }
