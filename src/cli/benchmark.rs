@@ -8,13 +8,14 @@ use luksmith::kdf::Argon2Cost;
 use luksmith::kdf::calibrate::{Cost, KdfKind, Target, argon2_time, calibrate, pbkdf2_rate};
 use luksmith::secret::VolumeKey;
 use luksmith::sectors::{Cipher, Plain, Sectors};
-use luksmith_formats::cipher::CipherSpec;
+use luksmith_formats::cipher::{BlockCipher, CipherSpec};
 use luksmith_formats::hash::Hash;
 use serde_json::{Value, json};
 
 use super::Session;
 use super::error::{CommandError, Kind};
 use super::info::keyslots::trimmed;
+use super::output;
 
 /// How long each cipher runs in each direction.
 const FOR: Duration = Duration::from_millis(200);
@@ -154,6 +155,15 @@ impl Args {
             }
         }
         Ok(speeds)
+    }
+}
+
+/// Tells whoever is about to use it that a cipher is slow out of all proportion.
+pub(crate) fn note_slow(spec: CipherSpec) {
+    if spec.cipher == BlockCipher::Twofish {
+        output::note(format_args!(
+            "twofish is far slower here than any other cipher; `luksmith benchmark --cipher {spec}` measures it"
+        ));
     }
 }
 

@@ -7,12 +7,14 @@ use luksmith::container::Which;
 
 use super::Session;
 use super::args::{ImageArgs, UnlockArgs};
+use super::benchmark::note_slow;
 use super::error::{CommandError, Kind};
 use super::force::{Force, confirm, only};
 use super::new_file::{NewFile, Present, failed, look};
 use super::open::{ReadArgs, open_data_to_read, unlock};
 use super::passphrase::{KeySource, volume_key_file};
-use super::pipeline::{self, PlainSink};
+use super::pipeline;
+use super::plain::PlainSink;
 use super::progress::Progress;
 
 /// Write the plain content of a volume into a new file, a block device or stdout
@@ -78,6 +80,9 @@ impl Args {
             }
         };
         let volume = container.volume(data, &unlocked)?;
+        if let Ok(segment) = container.data_segment() {
+            note_slow(segment.cipher);
+        }
         let progress = Progress::start(session.progress, "decrypt", Some(volume.size()));
         match destination {
             Destination::Stdout => {

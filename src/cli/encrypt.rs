@@ -10,7 +10,8 @@ use super::error::{CommandError, Kind};
 use super::force::{Force, only};
 use super::make::{Extent, Plan, label};
 use super::passphrase::KeySource;
-use super::pipeline::{self, PlainSource};
+use super::pipeline;
+use super::plain::PlainSource;
 use super::progress::Progress;
 use super::size;
 

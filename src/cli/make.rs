@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::Session;
 use super::args::NewVolumeArgs;
+use super::benchmark::note_slow;
 use super::derivation;
 use super::error::{CommandError, Kind};
 use super::force::{Force, confirm};
@@ -238,6 +239,7 @@ fn options(
         CommandError::new(Kind::Parameters, error)
             .hint(format!("--key-size takes {sizes} bits for {cipher}"))
     })?;
+    note_slow(cipher);
     let hash = format.hash.unwrap_or(Hash::Sha256);
     // The cost is measured later: contradictions are told before anything is asked or measured.
     let trial = luksmith::kdf::calibrate::Cost::Pbkdf2 {

@@ -36,6 +36,7 @@ mod open;
 mod output;
 mod passphrase;
 mod pipeline;
+mod plain;
 mod progress;
 mod resize;
 mod signals;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{BinaryBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use super::output;
@@ -70,7 +70,9 @@ impl Progress {
                 if self.started.elapsed() >= WORTH_SHOWING
                     && let Ok(mut bar) = bar.try_lock()
                 {
-                    bar.get_or_insert_with(|| self.bar()).set_position(done);
+                    let bar = bar.get_or_insert_with(|| self.bar());
+                    bar.set_message(self.pace_text(done));
+                    bar.set_position(done);
                 }
             }
             Shown::Lines(last) => {
@@ -91,15 +93,16 @@ impl Progress {
         }
     }
 
+    /// The rate and what is left are counted from the start of the work, not from when the bar came up.
     fn bar(&self) -> ProgressBar {
         let (bar, template) = match self.total {
             Some(total) => (
                 ProgressBar::new(total),
-                "{prefix} {bar:30} {percent:>3}% {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} ETA {eta}",
+                "{prefix} {bar:30} {percent:>3}% {binary_bytes}/{binary_total_bytes} {msg}",
             ),
             None => (
                 ProgressBar::no_length(),
-                "{prefix} {spinner} {binary_bytes} {binary_bytes_per_sec}",
+                "{prefix} {spinner} {binary_bytes} {msg}",
             ),
         };
         bar.set_draw_target(ProgressDrawTarget::stderr());
@@ -107,27 +110,41 @@ impl Progress {
             bar.set_style(style);
         }
         bar.set_prefix(self.operation);
-        bar.with_elapsed(self.started.elapsed())
+        bar
+    }
+
+    /// Bytes a second so far, and the milliseconds that are left at that rate.
+    fn pace(&self, done: u64) -> (u64, Option<u64>) {
+        let elapsed = self.started.elapsed().as_millis().max(1);
+        let per_second = u64::try_from(u128::from(done) * 1000 / elapsed).unwrap_or(u64::MAX);
+        let eta_ms = match self.total {
+            Some(total) if per_second > 0 => {
+                let left = u128::from(total.saturating_sub(done));
+                u64::try_from(left * 1000 / u128::from(per_second)).ok()
+            }
+            _ => None,
+        };
+        (per_second, eta_ms)
+    }
+
+    fn pace_text(&self, done: u64) -> String {
+        let (per_second, eta_ms) = self.pace(done);
+        let eta = eta_ms.map(|ms| {
+            let left = HumanDuration(Duration::from_secs(ms.div_ceil(1000)));
+            format!(", {left:#} left")
+        });
+        format!("{}/s{}", BinaryBytes(per_second), eta.unwrap_or_default())
     }
 
     fn line(&self, done: u64) {
-        let elapsed = self.started.elapsed();
-        let per_second =
-            u64::try_from(u128::from(done) * 1000 / elapsed.as_millis().max(1)).unwrap_or(u64::MAX);
-        let eta_ms = match self.total {
-            Some(total) if per_second > 0 => {
-                Some(u128::from(total.saturating_sub(done)) * 1000 / u128::from(per_second))
-            }
-            _ => None,
-        }
-        .and_then(|ms| u64::try_from(ms).ok());
+        let (per_second, eta_ms) = self.pace(done);
         let line = json!({
             "operation": self.operation,
             "done": done,
             "total": self.total,
             "rate": per_second,
             "eta_ms": eta_ms,
-            "elapsed_ms": u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+            "elapsed_ms": u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         });
         output::raw(&format!("{line}\n"));
     }
