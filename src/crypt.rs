@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use xts_mode::Xts128;
 use zeroize::Zeroize;
 
-use crate::secret::{LockedBytes, VolumeKey, scrub_stack};
+use crate::secret::{LockedBytes, VolumeKey, scrub_stack, scrub_stack_of_sectors};
 use crate::sectors::{Cipher, Plain, Sectors};
 use crate::xts::{Kernel, KernelError, TweakForm, Tweaks, Xts, XtsError};
 
@@ -109,7 +109,9 @@ impl SectorCrypt {
     /// Where the length is not a whole number of sectors.
     pub fn encrypt(&self, first: IvSector, sectors: Sectors<Plain>) -> Sectors<Cipher> {
         let (tweaks, sector_size) = self.prepare(first, sectors.len());
-        sectors.encrypted(|data| self.cipher.encrypt(tweaks, sector_size, data))
+        let turned = sectors.encrypted(|data| self.cipher.encrypt(tweaks, sector_size, data));
+        scrub_stack_of_sectors();
+        turned
     }
 
     /// Decrypts whole sectors, the first with the IV `first`.
@@ -118,19 +120,23 @@ impl SectorCrypt {
     /// Where the length is not a whole number of sectors.
     pub fn decrypt(&self, first: IvSector, sectors: Sectors<Cipher>) -> Sectors<Plain> {
         let (tweaks, sector_size) = self.prepare(first, sectors.len());
-        sectors.decrypted(|data| self.cipher.decrypt(tweaks, sector_size, data))
+        let turned = sectors.decrypted(|data| self.cipher.decrypt(tweaks, sector_size, data));
+        scrub_stack_of_sectors();
+        turned
     }
 
     /// Encrypts split key material where it lies: it never leaves locked memory as plaintext.
     pub(crate) fn encrypt_material(&self, material: &mut LockedBytes) {
         let (tweaks, sector_size) = self.prepare(IvSector(0), material.len());
         self.cipher.encrypt(tweaks, sector_size, material);
+        scrub_stack_of_sectors();
     }
 
     /// The way back of [`encrypt_material`](Self::encrypt_material).
     pub(crate) fn decrypt_material(&self, material: &mut LockedBytes) {
         let (tweaks, sector_size) = self.prepare(IvSector(0), material.len());
         self.cipher.decrypt(tweaks, sector_size, material);
+        scrub_stack_of_sectors();
     }
 
     fn prepare(&self, first: IvSector, len: usize) -> (Tweaks, usize) {

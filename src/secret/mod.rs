@@ -15,6 +15,7 @@ pub use allocator::WipingAllocator;
 pub use locked::{LockError, LockedBytes};
 pub use source::{MAX_KEY_FILE, ParseSourceError, Source};
 pub use stack::scrub_stack;
+pub(crate) use stack::scrub_stack_of_sectors;
 pub use strength::{Strength, strength};
 pub use terminal::MAX_TYPED;
 

@@ -4,8 +4,10 @@
 
 mod derive;
 mod process;
+mod sample;
 mod scan;
 mod source;
+mod unlock;
 
 /// As in the binary: what code of others leaves on the heap is part of the question.
 #[global_allocator]

@@ -1,0 +1,66 @@
+//! Containers whose every secret is known to the test and lies in locked memory alone.
+
+use std::sync::Arc;
+
+use luksmith::Interrupt;
+use luksmith::backend::Backend;
+use luksmith::container::{Container, CreateOptions, NewKeyslot, OpenOptions, Unlocked, Version};
+use luksmith::kdf::Argon2Cost;
+use luksmith::kdf::calibrate::Cost;
+use luksmith::secret::{LockedBytes, Passphrase, VolumeKey};
+use luksmith_formats::luks2::{Argon2Variant, Priority};
+use luksmith_formats::{CipherSpec, Hash};
+
+/// Cheap costs: what is left behind does not depend on how long it took.
+pub(crate) const PBKDF2: Cost = Cost::Pbkdf2 {
+    hash: Hash::Sha256,
+    iterations: 1000,
+};
+pub(crate) const ARGON2ID: Cost = Cost::Argon2(Argon2Cost {
+    variant: Argon2Variant::Id,
+    passes: 4,
+    memory_kib: 256,
+    lanes: 2,
+});
+
+/// Size of the data of [`options`]' volumes.
+pub(crate) const DATA: u64 = 1 << 20;
+
+pub(crate) fn copy(bytes: &[u8]) -> LockedBytes {
+    LockedBytes::copy_from(bytes).unwrap()
+}
+
+/// The smallest container of this version with room for several keyslots. LUKS1 has no gap before its data.
+pub(crate) fn options(
+    version: Version,
+    cost: Cost,
+    cipher: &str,
+    volume_key: &[u8],
+) -> CreateOptions {
+    CreateOptions {
+        cipher: CipherSpec::parse(cipher).unwrap(),
+        key_size: volume_key.len(),
+        volume_key: Some(VolumeKey::from_locked(copy(volume_key))),
+        data_offset: (version == Version::Luks2).then_some(1 << 20),
+        ..CreateOptions::new(version, cost)
+    }
+}
+
+pub(crate) fn create(
+    storage: Arc<dyn Backend>,
+    options: CreateOptions,
+    open: OpenOptions,
+    passphrase: &[u8],
+) -> (Container, Unlocked) {
+    let passphrase = Passphrase::from_locked(copy(passphrase));
+    Container::create(storage, options, open, &passphrase, &Interrupt::new()).unwrap()
+}
+
+pub(crate) fn new_keyslot(passphrase: &Passphrase, kdf: Cost) -> NewKeyslot<'_> {
+    NewKeyslot {
+        passphrase,
+        slot: None,
+        kdf,
+        priority: Priority::Normal,
+    }
+}
