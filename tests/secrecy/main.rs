@@ -6,7 +6,9 @@ mod derive;
 mod process;
 mod sample;
 mod scan;
+mod shown;
 mod source;
+mod storage;
 mod unlock;
 
 /// As in the binary: what code of others leaves on the heap is part of the question.
