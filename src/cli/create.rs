@@ -23,7 +23,7 @@ pub(crate) struct Args {
     #[arg(value_name = "IMAGE")]
     image: PathBuf,
 
-    /// What the guest sees; the file is that plus the header. 10G is 10 GiB [default for a device: all of it]
+    /// What the guest sees; the file is that plus the header. 10G is 10 GiB [not for a device: all of it]
     #[arg(long, value_name = size::SIZE, value_parser = size::parse)]
     size: Option<u64>,
 
@@ -51,17 +51,11 @@ impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
         let extent = self.size.map_or(Extent::AllThereIs, Extent::Size);
         let plan = Plan::new(session, &self.new, &self.image, &self.force, extent)?;
+        plan.check_end()?;
         let source = KeySource::of(&self.new.key)?;
         let passphrase = source.fresh(session, &label(&self.image), self.new.force_weak)?;
-        let mut made = plan.make(session, &passphrase)?;
+        let made = plan.make(session, &passphrase)?;
         let size = made.container.data_size(made.data.geometry().size)?;
-        let size = match self.size {
-            Some(wanted) if wanted < size => {
-                made.container.resize(made.data.as_ref(), wanted)?;
-                wanted
-            }
-            _ => size,
-        };
         let (json, line) = (made.json(&self.image, size), made.line(&self.image, size));
         made.keep()?;
         if self.json {

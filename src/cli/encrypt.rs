@@ -66,6 +66,9 @@ impl Args {
         };
         let extent = self.extent(source.size())?;
         let plan = Plan::new(session, &self.new, &self.image, &self.force, extent)?;
+        if self.size.is_some() {
+            plan.check_end()?;
+        }
         let mut key = KeySource::of(&self.new.key)?;
         if from_stdin {
             key = key.beside_data_on_stdin()?;

@@ -133,6 +133,22 @@ impl<'a> Plan<'a> {
         })
     }
 
+    /// A volume on storage that is there reaches to its end: another size is refused.
+    pub(crate) fn check_end(&self) -> Result<(), CommandError> {
+        match (&self.target, self.extent) {
+            (Target::There(there), Extent::Size(size))
+                if there.geometry().size.checked_sub(self.layout.data_offset) != Some(size) =>
+            {
+                Err(CommandError::parameters(format!(
+                    "--size: a volume on {} reaches to its end",
+                    self.image.display()
+                ))
+                .hint("leave --size out"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Measures the key derivation, makes the files and writes the header.
     pub(crate) fn make(
         self,
