@@ -55,9 +55,7 @@ impl Container {
     /// [`HeaderError::Io`] when the storage cannot be read, [`HeaderError::Commit`] when the header has changed since
     /// it was opened.
     pub fn backup(&self) -> Result<Vec<u8>, HeaderError> {
-        if open::current_fingerprint(&*self.storage, &self.header)? != self.fingerprint {
-            return Err(super::CommitError::Changed.into());
-        }
+        self.check_unchanged()?;
         let end = match &self.header {
             Header::Luks1(header) => {
                 let areas_end = (0..luks1::KEYSLOTS)
@@ -200,21 +198,30 @@ impl Container {
     /// LUKS2 recovery must not write over somebody else's data: a filesystem made on top of the old volume leaves
     /// the secondary header intact.
     fn refuse_foreign_signature(&self) -> Result<(), HeaderError> {
-        const SIGNATURES: [(usize, &[u8], &str); 8] = [
+        const SIGNATURES: [(u64, &[u8], &str); 12] = [
             (0, b"XFSB", "an XFS filesystem"),
+            (0, b"hsqs", "a squashfs filesystem"),
             (0, b"QFI\xfb", "a qcow2 image"),
+            (0, b"vhdxfile", "a VHDX image"),
             (510, b"\x55\xaa", "a partition table"),
             (512, b"EFI PART", "a GUID partition table"),
             (512, b"LABELONE", "an LVM physical volume"),
+            (1024, b"\x10\x20\xf5\xf2", "an F2FS filesystem"),
             (1080, b"\x53\xef", "an ext2, ext3 or ext4 filesystem"),
             (4086, b"SWAPSPACE2", "swap space"),
+            (32769, b"CD001", "an ISO 9660 filesystem"),
             (65600, b"_BHRfS_M", "a btrfs filesystem"),
         ];
         let Health::PrimaryDamaged(_) = &self.health else {
             return Ok(());
         };
+        let size = self.storage.geometry().size;
         for (offset, magic, what) in SIGNATURES {
-            let found = door::read(&*self.storage, offset as u64, magic.len())?;
+            // A header alone may end before some of them.
+            if size < offset + magic.len() as u64 {
+                continue;
+            }
+            let found = door::read(&*self.storage, offset, magic.len())?;
             if found == magic {
                 return Err(HeaderError::Unsupported(format!(
                     "where the primary header should be, there is {what}"

@@ -149,6 +149,12 @@ fn load_luks2(
                     }
                 }
                 _ if !start.starts_with(LUKS_MAGIC) => OpenError::NotLuks,
+                // Whole, and both ask for what is not given: that is no damage.
+                Some((secondary, _))
+                    if primary.kind != Kind::Malformed && primary.kind == secondary.kind =>
+                {
+                    OpenError::Header(primary)
+                }
                 Some((secondary, _)) => OpenError::BothCopies {
                     primary: primary.into(),
                     secondary: secondary.into(),

@@ -16,14 +16,21 @@ const SECTOR: usize = 512;
 impl Container {
     /// Carries out `plan`, which leads to the header `next`, unless the storage has changed since it was read.
     pub(super) fn commit(&mut self, plan: &WritePlan, next: Header) -> Result<(), CommitError> {
-        if open::current_fingerprint(&*self.storage, &self.header)? != self.fingerprint {
-            return Err(CommitError::Changed);
-        }
+        self.check_unchanged()?;
         plan.execute(&*self.storage, self.options.undo.as_deref())?;
         self.fingerprint = open::current_fingerprint(&*self.storage, &next)?;
         self.header = next;
         self.health = Health::Good;
         Ok(())
+    }
+
+    /// Whether the header on the storage is still the one that was read.
+    pub(super) fn check_unchanged(&self) -> Result<(), CommitError> {
+        if open::current_fingerprint(&*self.storage, &self.header)? == self.fingerprint {
+            Ok(())
+        } else {
+            Err(CommitError::Changed)
+        }
     }
 
     /// Adds the steps that bring the LUKS2 header `next` to the storage, and gives it the next sequence number.

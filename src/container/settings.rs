@@ -126,6 +126,8 @@ impl Container {
         let end = segment.offset.checked_add(size).ok_or_else(|| {
             HeaderError::Unsupported(format!("{size} bytes do not fit any storage"))
         })?;
+        // Before anything is cut off where somebody else may have moved the data.
+        self.check_unchanged()?;
         let grows = end > data.geometry().size;
         // The header never promises more than is there: it follows when growing, and leads when shrinking.
         if grows {

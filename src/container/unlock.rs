@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use luksmith_formats::Hash;
 use luksmith_formats::luks2::{self, Priority, SegmentSize};
+use luksmith_formats::{FormatError, Hash};
 
 use super::{Container, Header, KeyslotInfo, UnlockError, VolumeError, material};
 use crate::Interrupt;
@@ -147,6 +147,8 @@ impl Container {
         let Some(digest) = self.digest_of(slot.slot) else {
             return Ok(None);
         };
+        // Before the keyslot's own cost is spent for nothing.
+        self.check_cost(&digest).map_err(refused)?;
         let key = material::unseal(
             &*self.storage,
             slot,
@@ -191,13 +193,23 @@ impl Container {
         }
     }
 
+    fn check_cost(&self, digest: &KeyDigest) -> Result<(), KdfError> {
+        let limits = &self.options.limits;
+        Ok(limits
+            .check_pbkdf2(digest.iterations)
+            .map_err(|error| FormatError {
+                field: "digest.iterations".into(),
+                ..error
+            })?)
+    }
+
     fn agrees(
         &self,
         digest: &KeyDigest,
         key: &VolumeKey,
         interrupt: &Interrupt,
     ) -> Result<bool, KdfError> {
-        self.options.limits.check_pbkdf2(digest.iterations)?;
+        self.check_cost(digest)?;
         let mut computed = LockedBytes::new(digest.digest.len())?;
         kdf::pbkdf2(
             digest.hash,

@@ -12,10 +12,16 @@
 )]
 
 mod allocation;
+mod changes;
+mod contents;
+mod copies;
+mod image;
+mod images;
 mod limits;
 mod luks1;
 mod luks2;
 mod luks2_json;
 mod luks2_tables;
 mod properties;
+mod unlocking;
 mod verdict;

@@ -14,16 +14,19 @@ use luksmith::sectors::{Cipher, Sectors};
 use crate::sample::{DATA, PBKDF2, copy, create, new_keyslot, options};
 use crate::scan::{PIECE, fresh};
 
+/// A write: where, and what.
+type Write = (u64, Vec<u8>);
+
 /// Every byte that was ever written, whether to a storage or to an undo record.
 #[derive(Clone, Default)]
-struct Record(Arc<Mutex<Vec<(u64, Vec<u8>)>>>);
+struct Record(Arc<Mutex<Vec<Write>>>);
 
 impl Record {
     fn add(&self, offset: u64, bytes: &[u8]) {
         self.0.lock().unwrap().push((offset, bytes.to_vec()));
     }
 
-    fn writes(&self) -> Vec<(u64, Vec<u8>)> {
+    fn writes(&self) -> Vec<Write> {
         self.0.lock().unwrap().clone()
     }
 }

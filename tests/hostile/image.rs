@@ -1,0 +1,145 @@
+//! Whole images, made by the library with cheap costs, and how a change is made to both copies of their header.
+
+use std::sync::{Arc, Mutex, OnceLock};
+
+use luksmith::Interrupt;
+use luksmith::backend::memory::MemoryBackend;
+use luksmith::container::{
+    Container, CreateOptions, OpenError, OpenOptions, UndoStore, UnlockError, Unlocked, Version,
+    Which,
+};
+use luksmith::kdf::calibrate::Cost;
+use luksmith::secret::Passphrase;
+use luksmith_formats::luks2::Position;
+use luksmith_formats::{Hash, Limits, luks1};
+use serde_json::Value;
+
+use crate::luks2::{json_of, put_text, seal};
+
+pub(crate) const PASSPHRASE: &[u8] = b"passphrase";
+/// Bytes of data behind the header.
+pub(crate) const DATA: usize = 64 << 10;
+/// One copy of the header of [`luks2`].
+pub(crate) const COPY: usize = 16 << 10;
+/// Where the data of [`luks2`] begins.
+pub(crate) const LUKS2_DATA: usize = 1 << 20;
+/// Where the data of [`luks1`] begins.
+pub(crate) const LUKS1_DATA: usize = 2 << 20;
+
+const COST: Cost = Cost::Pbkdf2 {
+    hash: Hash::Sha256,
+    iterations: 1000,
+};
+
+pub(crate) fn options(version: Version) -> CreateOptions {
+    CreateOptions {
+        data_offset: (version == Version::Luks2).then_some(LUKS2_DATA as u64),
+        ..CreateOptions::new(version, COST)
+    }
+}
+
+pub(crate) fn passphrase() -> Passphrase {
+    Passphrase::copy_from(PASSPHRASE).unwrap()
+}
+
+pub(crate) fn make(options: CreateOptions) -> Vec<u8> {
+    let layout = options.layout().unwrap();
+    let detached = options.detached;
+    let size = usize::try_from(layout.header_size).unwrap() + if detached { 0 } else { DATA };
+    let storage = Arc::new(MemoryBackend::new(size));
+    Container::create(
+        storage.clone(),
+        options,
+        OpenOptions::default(),
+        &passphrase(),
+        &Interrupt::new(),
+    )
+    .unwrap();
+    storage.to_bytes()
+}
+
+/// A good LUKS1 image with one keyslot.
+pub(crate) fn luks1() -> Vec<u8> {
+    static IMAGE: OnceLock<Vec<u8>> = OnceLock::new();
+    IMAGE.get_or_init(|| make(options(Version::Luks1))).clone()
+}
+
+/// A good LUKS2 image with one keyslot.
+pub(crate) fn luks2() -> Vec<u8> {
+    static IMAGE: OnceLock<Vec<u8>> = OnceLock::new();
+    IMAGE.get_or_init(|| make(options(Version::Luks2))).clone()
+}
+
+/// Changes the LUKS1 header.
+pub(crate) fn with_luks1(change: impl FnOnce(&mut luks1::Header)) -> Vec<u8> {
+    let mut image = luks1();
+    let mut header = luks1::Header::parse(&image[..592], &Limits::default()).unwrap();
+    change(&mut header);
+    image[..592].copy_from_slice(&header.to_bytes());
+    image
+}
+
+/// Changes the metadata of both copies, and makes their checksums right.
+pub(crate) fn with_json(change: impl Fn(&mut Value)) -> Vec<u8> {
+    let mut image = luks2();
+    for start in [0, COPY] {
+        edit_copy(&mut image[start..start + COPY], &change);
+    }
+    image
+}
+
+pub(crate) fn edit_copy(copy: &mut [u8], change: impl Fn(&mut Value)) {
+    let mut json = json_of(copy);
+    change(&mut json);
+    put_text(copy, json.to_string().as_bytes());
+    seal(copy);
+}
+
+/// Changes bytes of one copy, and makes its checksum right.
+pub(crate) fn edit_binary(image: &mut [u8], position: Position, at: usize, bytes: &[u8]) {
+    let start = usize::try_from(position.offset(COPY as u64)).unwrap();
+    let copy = &mut image[start..start + COPY];
+    copy[at..at + bytes.len()].copy_from_slice(bytes);
+    seal(copy);
+}
+
+pub(crate) fn storage(image: Vec<u8>) -> Arc<MemoryBackend> {
+    Arc::new(MemoryBackend::from_bytes(image))
+}
+
+pub(crate) fn open(storage: &Arc<MemoryBackend>) -> Result<Container, OpenError> {
+    Container::open(storage.clone(), OpenOptions::default())
+}
+
+pub(crate) fn unlock(container: &Container) -> Result<Unlocked, UnlockError> {
+    container.unlock(&passphrase(), Which::Any, &Interrupt::new())
+}
+
+/// An undo record in memory, so that no change is refused for the lack of one.
+#[derive(Default)]
+pub(crate) struct Undo(Mutex<Option<Vec<u8>>>);
+
+impl UndoStore for Undo {
+    fn load(&self) -> std::io::Result<Option<Vec<u8>>> {
+        Ok(self.0.lock().unwrap().clone())
+    }
+    fn save(&self, record: &[u8]) -> std::io::Result<()> {
+        *self.0.lock().unwrap() = Some(record.to_vec());
+        Ok(())
+    }
+    fn clear(&self) -> std::io::Result<()> {
+        *self.0.lock().unwrap() = None;
+        Ok(())
+    }
+    fn name(&self) -> String {
+        "the undo record".into()
+    }
+}
+
+/// Options with an undo record of their own.
+pub(crate) fn with_undo() -> OpenOptions {
+    OpenOptions {
+        undo: Some(Arc::new(Undo::default())),
+        ..OpenOptions::default()
+    }
+}

@@ -1,0 +1,189 @@
+//! A header decides what unlocking it costs: too much is refused before any of it is spent, and what is allowed can
+//! be interrupted.
+
+use std::time::{Duration, Instant};
+
+use luksmith::Interrupt;
+use luksmith::container::{OpenOptions, UnlockError, VolumeError, Which};
+use luksmith::kdf::KdfError;
+use luksmith::secret::VolumeKey;
+use serde_json::{Value, json};
+
+use crate::allocation::peak_of;
+use crate::image::{open, passphrase, storage, unlock, with_json, with_luks1};
+
+const MOST_TIME: Duration = Duration::from_secs(1);
+const MOST_MEMORY: usize = 64 << 20;
+
+fn argon2(passes: u32, memory_kib: u32, lanes: u32) -> Value {
+    json!({"type": "argon2id", "time": passes, "memory": memory_kib, "cpus": lanes,
+        "salt": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="})
+}
+
+/// It opens, and unlocking is refused at once with an error that names the field and says this much of the cause.
+fn assert_refused(name: &str, image: Vec<u8>, field: &str, cause: &str) {
+    let container = open(&storage(image)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let start = Instant::now();
+    let (result, peak) = peak_of(|| unlock(&container));
+    let took = start.elapsed();
+    assert!(took < MOST_TIME, "{name}: took {took:?}");
+    assert!(peak < MOST_MEMORY, "{name}: took {peak} bytes");
+    let Err(UnlockError::Kdf {
+        slot: 0,
+        source: KdfError::OverLimit(error),
+    }) = result
+    else {
+        panic!("{name}: {result:?}");
+    };
+    assert_eq!(error.field, field, "{name}");
+    assert!(error.cause.contains(cause), "{name}: {error}");
+}
+
+#[test]
+fn costs_of_luks1_are_refused_before_they_are_spent() {
+    let huge = i32::MAX.cast_unsigned();
+    let keyslot = with_luks1(|header| header.keyslots[0].iterations = huge);
+    let cause = "asks for 2147483647 PBKDF2 iterations; the limit is 100000000";
+    assert_refused("keyslot", keyslot, "kdf.iterations", cause);
+    let digest = with_luks1(|header| header.digest_iterations = huge);
+    assert_refused("digest", digest, "digest.iterations", cause);
+}
+
+#[test]
+fn costs_of_luks2_are_refused_before_they_are_spent() {
+    let kdf = |kdf: Value| with_json(|json| json["keyslots"]["0"]["kdf"] = kdf.clone());
+    let iterations =
+        |count: u32| with_json(|json| json["keyslots"]["0"]["kdf"]["iterations"] = json!(count));
+    let digest = |count: u32| with_json(|json| json["digests"]["0"]["iterations"] = json!(count));
+    let most = i32::MAX.cast_unsigned();
+    let cases = [
+        (
+            "pbkdf2",
+            iterations(most),
+            "kdf.iterations",
+            "asks for 2147483647",
+        ),
+        (
+            "pbkdf2",
+            iterations(100_000_001),
+            "kdf.iterations",
+            "limit is 100000000",
+        ),
+        (
+            "digest",
+            digest(most),
+            "digest.iterations",
+            "asks for 2147483647",
+        ),
+        (
+            "64 GiB",
+            kdf(argon2(4, 64 << 20, 4)),
+            "kdf.memory",
+            "asks for 67108864 KiB",
+        ),
+        ("all memory", kdf(argon2(1, most, 1)), "kdf.memory", "KiB"),
+        (
+            "passes",
+            kdf(argon2(most, 1 << 20, 4)),
+            "kdf.time",
+            "memory times passes",
+        ),
+        (
+            "lanes",
+            kdf(argon2(4, 1 << 20, 17)),
+            "kdf.cpus",
+            "asks for 17",
+        ),
+        (
+            "all lanes",
+            kdf(argon2(4, 4 << 20, 500_000)),
+            "kdf.cpus",
+            "lanes",
+        ),
+    ];
+    for (name, image, field, cause) in cases {
+        assert_refused(name, image, field, cause);
+    }
+}
+
+/// The costly digest is met by the volume key as well.
+#[test]
+fn the_volume_key_does_not_pay_for_a_costly_digest() {
+    let image = with_json(|json| json["digests"]["0"]["iterations"] = json!(i32::MAX));
+    let container = open(&storage(image)).unwrap();
+    let key = VolumeKey::random(64).unwrap();
+    let start = Instant::now();
+    let result = container.unlock_with_key(key, &Interrupt::new());
+    assert!(start.elapsed() < MOST_TIME);
+    assert!(matches!(
+        result,
+        Err(VolumeError::Kdf(KdfError::OverLimit(_)))
+    ));
+}
+
+/// A keyslot that costs too much does not keep the others from opening.
+#[test]
+fn a_costly_keyslot_is_passed_over() {
+    let image = with_json(|json| {
+        let mut costly = json["keyslots"]["0"].clone();
+        costly["kdf"] = argon2(4, 64 << 20, 4);
+        costly["priority"] = json!(2);
+        let offset = costly["area"]["offset"].as_str().unwrap().parse::<u64>();
+        let size = costly["area"]["size"].as_str().unwrap().parse::<u64>();
+        costly["area"]["offset"] = json!((offset.unwrap() + size.unwrap()).to_string());
+        json["keyslots"]["1"] = costly;
+        json["digests"]["0"]["keyslots"] = json!(["0", "1"]);
+    });
+    let container = open(&storage(image)).unwrap();
+    assert_eq!(unlock(&container).unwrap().slot(), Some(0));
+    let by_slot = container.unlock(&passphrase(), Which::Slot(1), &Interrupt::new());
+    assert!(matches!(by_slot, Err(UnlockError::Kdf { slot: 1, .. })));
+}
+
+#[test]
+fn limits_can_be_lowered_and_are_the_containers() {
+    let image = storage(crate::image::luks2());
+    let mut options = OpenOptions::default();
+    options.limits.pbkdf2_iterations = 999;
+    let container = luksmith::container::Container::open(image, options).unwrap();
+    assert!(matches!(unlock(&container), Err(UnlockError::Kdf { .. })));
+}
+
+fn assert_interrupted(name: &str, image: Vec<u8>) {
+    let container = open(&storage(image)).unwrap();
+    let interrupt = Interrupt::new();
+    let (result, took) = std::thread::scope(|scope| {
+        let running = scope.spawn(|| {
+            let result = container.unlock(&passphrase(), Which::Any, &interrupt);
+            (result, Instant::now())
+        });
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(!running.is_finished(), "{name}: over before the interrupt");
+        let asked = Instant::now();
+        interrupt.trigger();
+        let (result, ended) = running.join().unwrap();
+        (result, ended - asked)
+    });
+    assert!(took < MOST_TIME, "{name}: went on for {took:?}");
+    let interrupted = matches!(
+        result,
+        Err(UnlockError::Kdf {
+            source: KdfError::Interrupted,
+            ..
+        })
+    );
+    assert!(interrupted, "{name}: {result:?}");
+}
+
+#[test]
+fn what_the_limits_allow_can_be_interrupted() {
+    let iterations = json!(50_000_000);
+    let keyslot = with_json(|json| json["keyslots"]["0"]["kdf"]["iterations"] = iterations.clone());
+    assert_interrupted("pbkdf2", keyslot);
+    let digest = with_json(|json| json["digests"]["0"]["iterations"] = iterations.clone());
+    assert_interrupted("digest", digest);
+    let luks1 = with_luks1(|header| header.keyslots[0].iterations = 50_000_000);
+    assert_interrupted("LUKS1", luks1);
+    let argon2 = with_json(|json| json["keyslots"]["0"]["kdf"] = argon2(300, 32 << 10, 1));
+    assert_interrupted("argon2id", argon2);
+}
