@@ -1,0 +1,303 @@
+//! How luksmith stands beside cryptsetup and qemu-img at the same work, in one run: `./bench peers`.
+//!
+//! Each round does the same thing with each program, one after the other, so that a busy machine slows all of them;
+//! what counts are the medians of the ratios of a round. CPU is user and system time of the whole process, from
+//! `/proc/self/stat` (cutime, cstime). Files lie in memory (`/dev/shm`), so storage costs the same for all.
+//! Results are printed as Markdown; dated ones are kept in `benches/record/`.
+
+#![allow(missing_docs, clippy::print_stdout)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const ROUNDS: usize = 5;
+const PAYLOAD: u64 = 2 << 30;
+
+fn main() {
+    // `cargo test --benches` runs this with `--test`: there it only has to compile.
+    if std::env::args().any(|argument| argument == "--test") {
+        return;
+    }
+    let folder = tempfile::Builder::new()
+        .prefix("luksmith-bench-")
+        .tempdir_in("/dev/shm")
+        .unwrap();
+    let files = Files::new(folder.path());
+    println!(
+        "CPU: {}, {} online\n",
+        cpu_model(),
+        std::thread::available_parallelism().unwrap()
+    );
+    unlocking(&files);
+    copying(&files);
+}
+
+struct Files {
+    folder: PathBuf,
+    key: PathBuf,
+}
+
+impl Files {
+    fn new(folder: &Path) -> Self {
+        let key = folder.join("key");
+        std::fs::write(&key, "correct horse battery staple").unwrap();
+        Self {
+            folder: folder.to_owned(),
+            key,
+        }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.join(name).display().to_string()
+    }
+
+    fn key(&self) -> String {
+        self.key.display().to_string()
+    }
+}
+
+/// What one command took.
+#[derive(Clone, Copy)]
+struct Cost {
+    wall: Duration,
+    cpu: Duration,
+    /// Largest resident set, in MiB.
+    memory: u64,
+}
+
+fn unlocking(files: &Files) {
+    println!("## Unlocking, wall seconds\n");
+    println!("| keyslot | luksmith | cryptsetup | ratio |\n|---|---|---|---|");
+    let argon2 = [
+        "--pbkdf",
+        "argon2id",
+        "--pbkdf-force-iterations",
+        "4",
+        "--pbkdf-memory",
+        "1048576",
+        "--pbkdf-parallel",
+        "4",
+    ];
+    let pbkdf2 = ["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "2000000"];
+    for (name, kdf) in [
+        ("argon2id, 1 GiB, t=4, p=4", &argon2[..]),
+        ("pbkdf2-sha256, 2 million", &pbkdf2[..]),
+    ] {
+        let image = files.path("unlock.img");
+        let _ = std::fs::remove_file(&image);
+        run(luksmith(&["create", &image, "--size", "1M", "--key-file", &files.key()]).args(kdf));
+        let rounds = (0..ROUNDS).map(|_| {
+            let ours = run(&mut luksmith(&[
+                "key",
+                "test",
+                &image,
+                "--key-file",
+                &files.key(),
+            ]));
+            let theirs = run(Command::new("cryptsetup").args([
+                "open",
+                "--test-passphrase",
+                "--key-file",
+                &files.key(),
+                &image,
+            ]));
+            (ours, theirs)
+        });
+        let rounds: Vec<(Cost, Cost)> = rounds.collect();
+        let seconds = |cost: &Cost| cost.wall.as_secs_f64();
+        row(name, &rounds, seconds);
+    }
+}
+
+fn row(name: &str, rounds: &[(Cost, Cost)], figure: impl Fn(&Cost) -> f64) {
+    let ours = median(rounds.iter().map(|(ours, _)| figure(ours)));
+    let theirs = median(rounds.iter().map(|(_, theirs)| figure(theirs)));
+    let ratio = median(
+        rounds
+            .iter()
+            .map(|(ours, theirs)| figure(ours) / figure(theirs)),
+    );
+    println!("| {name} | {ours:.2} | {theirs:.2} | {ratio:.2} |");
+}
+
+fn copying(files: &Files) {
+    println!("\n## 2 GiB in and out of a volume, CPU nanoseconds a byte (and wall seconds)\n");
+    let plain = files.path("plain.img");
+    fill(&plain);
+    println!(
+        "| | luksmith | qemu-img | CPU ratio | cp | luksmith's memory |\n|---|---|---|---|---|---|"
+    );
+    let secret = format!("secret,id=s,file={}", files.key());
+    for (name, kind) in [("LUKS1", "luks1"), ("LUKS2, 4096-byte sectors", "luks2")] {
+        let (ours, theirs, copy) = (
+            files.path("ours.img"),
+            files.path("theirs.img"),
+            files.path("copy.img"),
+        );
+        let mut encrypt = Vec::new();
+        let mut decrypt = Vec::new();
+        for _ in 0..ROUNDS {
+            let _ = std::fs::remove_file(&ours);
+            let us = run(&mut luksmith(&[
+                "encrypt",
+                &plain,
+                &ours,
+                "--type",
+                kind,
+                "--key-file",
+                &files.key(),
+                "--pbkdf",
+                "pbkdf2",
+                "--pbkdf-force-iterations",
+                "1000",
+            ]));
+            let qemu = run_until_it_works(|| {
+                let mut command = Command::new("qemu-img");
+                command.args([
+                    "convert",
+                    "--object",
+                    &secret,
+                    "-O",
+                    "luks",
+                    "-o",
+                    "key-secret=s,iter-time=10",
+                    &plain,
+                    &theirs,
+                ]);
+                command
+            });
+            let cp = run(Command::new("cp").args([&plain, &copy]));
+            std::fs::remove_file(&copy).unwrap();
+            encrypt.push((us, qemu, cp));
+            let us = run(&mut luksmith(&[
+                "decrypt",
+                &ours,
+                &copy,
+                "--key-file",
+                &files.key(),
+            ]));
+            std::fs::remove_file(&copy).unwrap();
+            let options = format!("driver=luks,key-secret=s,file.filename={theirs}");
+            let qemu = run(Command::new("qemu-img").args([
+                "convert",
+                "--object",
+                &secret,
+                "--image-opts",
+                &options,
+                "-O",
+                "raw",
+                &copy,
+            ]));
+            std::fs::remove_file(&copy).unwrap();
+            decrypt.push((us, qemu, cp));
+        }
+        for (direction, rounds) in [("encrypt", &encrypt), ("decrypt", &decrypt)] {
+            let per_byte = |cost: &Cost| cost.cpu.as_secs_f64() * 1e9 / PAYLOAD as f64;
+            let show = |of: &dyn Fn(&(Cost, Cost, Cost)) -> Cost| {
+                let cpu = median(rounds.iter().map(|round| per_byte(&of(round))));
+                let wall = median(rounds.iter().map(|round| of(round).wall.as_secs_f64()));
+                format!("{cpu:.2} ({wall:.2})")
+            };
+            let ratio = median(
+                rounds
+                    .iter()
+                    .map(|(us, qemu, _)| per_byte(us) / per_byte(qemu)),
+            );
+            let memory = rounds.iter().map(|(us, ..)| us.memory).max().unwrap();
+            println!(
+                "| {direction}, {name} | {} | {} | {ratio:.2} | {} | {memory} MiB |",
+                show(&|round| round.0),
+                show(&|round| round.1),
+                show(&|round| round.2)
+            );
+        }
+    }
+}
+
+fn luksmith(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_luksmith"));
+    command.args(arguments);
+    command
+}
+
+fn run(command: &mut Command) -> Cost {
+    try_run(command).unwrap_or_else(|| panic!("{command:?} failed"))
+}
+
+/// `qemu-img` measures its own KDF and gives up at times ("Unable to get accurate CPU usage").
+fn run_until_it_works(command: impl Fn() -> Command) -> Cost {
+    (0..20).find_map(|_| try_run(&mut command())).unwrap()
+}
+
+fn try_run(command: &mut Command) -> Option<Cost> {
+    let cpu_before = children_cpu();
+    let started = Instant::now();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .ok()?;
+    let status = format!("/proc/{}/status", child.id());
+    let mut memory = 0;
+    let success = loop {
+        if let Some(exit) = child.try_wait().ok()? {
+            break exit.success();
+        }
+        let high_water = std::fs::read_to_string(&status).unwrap_or_default();
+        let high_water = high_water
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib =
+            high_water.and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+        memory = memory.max(kib.unwrap_or(0) / 1024);
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    let wall = started.elapsed();
+    success.then(|| Cost {
+        wall,
+        cpu: children_cpu() - cpu_before,
+        memory,
+    })
+}
+
+/// User and system time of all children that have ended.
+fn children_cpu() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .unwrap()
+        .1
+        .split_whitespace()
+        .collect();
+    let ticks: u64 = fields[13].parse::<u64>().unwrap() + fields[14].parse::<u64>().unwrap();
+    let each =
+        Duration::from_secs(1) / u32::try_from(rustix::param::clock_ticks_per_second()).unwrap();
+    each * u32::try_from(ticks).unwrap()
+}
+
+fn median(figures: impl Iterator<Item = f64>) -> f64 {
+    let mut figures: Vec<f64> = figures.collect();
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+/// Random bytes, so that nothing is a hole and nothing compresses.
+fn fill(path: &str) {
+    use std::io::Write as _;
+    let mut file = std::fs::File::create(path).unwrap();
+    let mut chunk = vec![0; 1 << 20];
+    for _ in 0..PAYLOAD >> 20 {
+        luksmith::secret::random(&mut chunk).unwrap();
+        file.write_all(&chunk).unwrap();
+    }
+}
+
+fn cpu_model() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = info.lines().find(|line| line.starts_with("model name"));
+    line.and_then(|line| line.split_once(": "))
+        .map_or("unknown", |(_, name)| name)
+        .to_owned()
+}
