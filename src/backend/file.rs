@@ -8,7 +8,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, FallocateFlags, OFlags, SeekFrom, StatxFlags};
 
@@ -83,6 +83,8 @@ pub struct FileBackend {
     block_size: u32,
     read_only: bool,
     is_device: bool,
+    /// The kernel tells of a failed write-back once, and the pages count as clean then.
+    flush_failed: AtomicBool,
     _lock: Option<ImageLock>,
 }
 
@@ -121,6 +123,7 @@ impl FileBackend {
             block_size,
             read_only: !write,
             is_device,
+            flush_failed: AtomicBool::new(false),
             _lock: lock,
             file,
         })
@@ -208,10 +211,17 @@ impl Backend for FileBackend {
         written.map_err(|error| IoError::from_os(Operation::Write, offset, error))
     }
 
+    /// A flush that has failed stays failed: what was written before it may be lost, and no later one can tell.
     fn flush(&self) -> Result<(), IoError> {
-        self.file
-            .sync_data()
-            .map_err(|error| IoError::from_os(Operation::Flush, 0, error))
+        let synced = if self.flush_failed.load(Ordering::Acquire) {
+            Err(io::Error::other("an earlier flush has failed"))
+        } else {
+            self.file.sync_data()
+        };
+        synced.map_err(|error| {
+            self.flush_failed.store(true, Ordering::Release);
+            IoError::from_os(Operation::Flush, 0, error)
+        })
     }
 
     fn discard(&self, range: Range<u64>) -> Result<(), IoError> {
@@ -365,270 +375,5 @@ fn write_zero_bytes(storage: &FileBackend, range: Range<u64>) -> Result<(), IoEr
     }
     Ok(())
 }
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-    use std::os::unix::fs::PermissionsExt;
-    use std::os::unix::net::UnixListener;
-
-    const WRITE: OpenOptions = OpenOptions {
-        write: true,
-        direct: false,
-        create_new: false,
-        force_share: false,
-    };
-    const CREATE: OpenOptions = OpenOptions {
-        create_new: true,
-        ..WRITE
-    };
-
-    fn image(size: u64) -> (tempfile::TempDir, PathBuf) {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("image");
-        FileBackend::open(&path, CREATE)
-            .unwrap()
-            .resize(size)
-            .unwrap();
-        (directory, path)
-    }
-
-    fn read(storage: &FileBackend, offset: u64, len: usize) -> Result<Vec<u8>, IoError> {
-        let mut sectors = Sectors::<Cipher>::with_len(len);
-        storage.read_at(offset, &mut sectors)?;
-        Ok(sectors.as_slice().to_vec())
-    }
-
-    #[test]
-    fn what_is_written_is_read_and_stays() {
-        let (_directory, path) = image(100_000);
-        let storage = FileBackend::open(&path, WRITE).unwrap();
-        storage
-            .write_at(333, &Sectors::metadata(&[7; 5000]))
-            .unwrap();
-        storage.flush().unwrap();
-        drop(storage);
-        let storage = FileBackend::open(&path, OpenOptions::default()).unwrap();
-        assert_eq!(read(&storage, 333, 5000).unwrap(), [7; 5000]);
-        assert_eq!(read(&storage, 0, 333).unwrap(), [0; 333]);
-        assert_eq!(
-            storage.geometry(),
-            Geometry {
-                size: 100_000,
-                block_size: 1,
-                read_only: true
-            }
-        );
-    }
-
-    #[test]
-    fn a_new_file_is_its_owners_alone_and_never_an_old_one() {
-        let (_directory, path) = image(0);
-        assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
-        assert!(matches!(
-            FileBackend::open(&path, CREATE),
-            Err(FileError::Exists(_))
-        ));
-    }
-
-    #[test]
-    fn reading_refuses_every_change() {
-        let (_directory, path) = image(4096);
-        let storage = FileBackend::open(&path, OpenOptions::default()).unwrap();
-        let sectors = Sectors::zeroed(512);
-        assert!(matches!(
-            storage.write_at(0, &sectors),
-            Err(IoError::ReadOnly(Operation::Write))
-        ));
-        assert!(matches!(
-            storage.discard(0..512),
-            Err(IoError::ReadOnly(Operation::Discard))
-        ));
-        assert!(matches!(
-            storage.write_zeroes(0..512),
-            Err(IoError::ReadOnly(_))
-        ));
-        assert!(matches!(
-            storage.resize(0),
-            Err(IoError::ReadOnly(Operation::Resize))
-        ));
-    }
-
-    #[test]
-    fn ranges_outside_are_refused_and_nothing_grows() {
-        let (_directory, path) = image(4096);
-        let storage = FileBackend::open(&path, WRITE).unwrap();
-        assert!(matches!(
-            read(&storage, 4000, 97),
-            Err(IoError::OutOfRange { size: 4096, .. })
-        ));
-        assert!(matches!(
-            read(&storage, u64::MAX, 1),
-            Err(IoError::OutOfRange { .. })
-        ));
-        assert!(matches!(
-            storage.write_at(4096, &Sectors::zeroed(1)),
-            Err(IoError::OutOfRange { .. })
-        ));
-        assert_eq!(fs::metadata(&path).unwrap().len(), 4096);
-    }
-
-    #[test]
-    fn a_file_cut_under_us_is_out_of_range() {
-        let (_directory, path) = image(8192);
-        let storage = FileBackend::open(&path, OpenOptions::default()).unwrap();
-        File::options()
-            .write(true)
-            .open(&path)
-            .unwrap()
-            .set_len(100)
-            .unwrap();
-        assert!(matches!(
-            read(&storage, 0, 4096),
-            Err(IoError::OutOfRange { size: 100, .. })
-        ));
-    }
-
-    #[test]
-    fn discarded_and_zeroed_ranges_read_as_zeroes() {
-        let (_directory, path) = image(3 << 20);
-        let storage = FileBackend::open(&path, WRITE).unwrap();
-        storage
-            .write_at(0, &Sectors::metadata(&vec![9; 3 << 20]))
-            .unwrap();
-        match storage.discard(0..8192) {
-            Ok(()) => assert_eq!(read(&storage, 0, 8192).unwrap(), [0; 8192]),
-            Err(error) => assert!(matches!(error, IoError::Unsupported(Operation::Discard))),
-        }
-        storage.write_zeroes(10_001..20_002).unwrap();
-        assert_eq!(read(&storage, 10_001, 10_001).unwrap(), [0; 10_001]);
-        assert_eq!(read(&storage, 10_000, 1).unwrap(), [9]);
-        assert_eq!(read(&storage, 20_002, 1).unwrap(), [9]);
-        // Where the file system cannot.
-        write_zero_bytes(&storage, 30_003..30_003 + (2 << 20) + 5).unwrap();
-        assert!(
-            read(&storage, 30_003, (2 << 20) + 5)
-                .unwrap()
-                .iter()
-                .all(|&byte| byte == 0)
-        );
-        assert_eq!(read(&storage, 30_002, 1).unwrap(), [9]);
-        assert_eq!(read(&storage, 30_003 + (2 << 20) + 5, 1).unwrap(), [9]);
-        assert_eq!(storage.geometry().size, 3 << 20);
-    }
-
-    #[test]
-    fn resizing_goes_to_the_file() {
-        let (_directory, path) = image(4096);
-        let storage = FileBackend::open(&path, WRITE).unwrap();
-        storage.resize(10_000).unwrap();
-        assert_eq!(storage.geometry().size, 10_000);
-        assert_eq!(read(&storage, 4096, 5904).unwrap(), [0; 5904]);
-        assert_eq!(fs::metadata(&path).unwrap().len(), 10_000);
-    }
-
-    #[test]
-    fn what_stores_nothing_is_refused_at_once() {
-        let directory = tempfile::tempdir().unwrap();
-        let fifo = directory.path().join("fifo");
-        rustix::fs::mkfifoat(
-            rustix::fs::CWD,
-            &fifo,
-            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
-        )
-        .unwrap();
-        let socket = directory.path().join("socket");
-        let _listener = UnixListener::bind(&socket).unwrap();
-        for path in [
-            fifo.as_path(),
-            socket.as_path(),
-            directory.path(),
-            Path::new("/dev/zero"),
-        ] {
-            for options in [OpenOptions::default(), WRITE] {
-                let refused = FileBackend::open(path, options);
-                assert!(
-                    matches!(refused, Err(FileError::NotStorage { .. })),
-                    "{refused:?}"
-                );
-            }
-        }
-        let none = directory.path().join("none");
-        assert!(matches!(
-            FileBackend::open(none, WRITE),
-            Err(FileError::NotFound(_))
-        ));
-    }
-
-    #[test]
-    fn a_writer_is_alone_and_force_share_looks_anyway() {
-        let (_directory, path) = image(4096);
-        let reading = OpenOptions::default();
-        let readers = [reading, reading].map(|options| FileBackend::open(&path, options).unwrap());
-        assert!(matches!(
-            FileBackend::open(&path, WRITE),
-            Err(FileError::Busy { .. })
-        ));
-        drop(readers);
-        let _writer = FileBackend::open(&path, WRITE).unwrap();
-        assert!(matches!(
-            FileBackend::open(&path, reading),
-            Err(FileError::Busy { .. })
-        ));
-        let share = OpenOptions {
-            force_share: true,
-            ..reading
-        };
-        assert!(
-            FileBackend::open(&path, share)
-                .unwrap()
-                .geometry()
-                .read_only
-        );
-        let unlocked_write = OpenOptions {
-            force_share: true,
-            ..WRITE
-        };
-        assert!(matches!(
-            FileBackend::open(&path, unlocked_write),
-            Err(FileError::UnlockedWrite(_))
-        ));
-    }
-
-    #[test]
-    fn direct_reads_and_writes_are_in_whole_blocks() {
-        // Where temporary files lie in memory there may be no direct I/O; the build's own folder is on a disk.
-        let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
-        let path = directory.path().join("image");
-        FileBackend::open(&path, CREATE)
-            .unwrap()
-            .resize(1 << 20)
-            .unwrap();
-        let storage = match FileBackend::open(
-            &path,
-            OpenOptions {
-                direct: true,
-                ..WRITE
-            },
-        ) {
-            Ok(storage) => storage,
-            Err(error) => return assert!(matches!(error, FileError::NoDirect(_)), "{error}"),
-        };
-        let unit = storage.geometry().block_size;
-        assert!(unit.is_power_of_two() && unit <= 4096);
-        storage
-            .write_at(4096, &Sectors::metadata(&[5; 8192]))
-            .unwrap();
-        assert_eq!(read(&storage, 4096, 8192).unwrap(), [5; 8192]);
-        if unit > 1 {
-            assert!(matches!(
-                read(&storage, 1, 4096),
-                Err(IoError::Unaligned { .. })
-            ));
-        }
-    }
-}
+mod tests;
