@@ -168,7 +168,9 @@ fn form(iv: IvGenerator) -> TweakForm {
     }
 }
 
-/// Chooses by mode, cipher and key size, which `check_key_size` has passed.
+/// Chooses by mode, cipher and key size, which `check_key_size` has passed. Not inlined, so that its copies of the key
+/// lie below the frame that scrubs the stack.
+#[inline(never)]
 fn keyed(spec: CipherSpec, key: &[u8]) -> Result<Box<dyn SectorCipher>, CryptError> {
     use BlockCipher::{Aes, Camellia, Serpent, Twofish};
     let wrong = || CipherError::KeySize {

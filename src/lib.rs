@@ -1,4 +1,77 @@
-//! luksmith creates, opens and keeps LUKS1 and LUKS2 volumes entirely in user space.
+//! luksmith creates, opens and keeps LUKS1 and LUKS2 volumes entirely in user space: no root, no device-mapper,
+//! no loop device, no mount. What it makes, cryptsetup opens, and the other way round.
+//!
+//! # The way of the bytes
+//!
+//! ```text
+//! your program ──► Volume ──► SectorCrypt ──► Backend ──► a file, a block device, memory, your own
+//!    plaintext     volume/      crypt.rs       backend/         ciphertext alone
+//! ```
+//!
+//! A [`Container`](container::Container) is a header that was read and validated, still locked. A
+//! [`Passphrase`](secret::Passphrase) unlocks it; what comes of that gives the [`Volume`](volume::Volume), a disk of
+//! plaintext with `read_at`, `write_at`, `flush` and `discard`. A [`Cursor`](volume::Cursor) makes it a stream for
+//! whatever takes [`Read`](std::io::Read), [`Write`](std::io::Write) and [`Seek`](std::io::Seek). That a storage
+//! never sees plaintext is in the types: see [`sectors`].
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use luksmith::Interrupt;
+//! use luksmith::backend::memory::MemoryBackend;
+//! use luksmith::container::{Container, CreateOptions, OpenOptions, Version, Which};
+//! use luksmith::formats::Hash;
+//! use luksmith::kdf::calibrate::Cost;
+//! use luksmith::secret::Passphrase;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // 16 MiB for the header, 1 MiB for the data.
+//! let storage = Arc::new(MemoryBackend::new(17 << 20));
+//! let passphrase = Passphrase::copy_from(b"correct horse battery staple")?;
+//! let interrupt = Interrupt::new();
+//!
+//! // So few iterations are for an example alone; `kdf::calibrate` finds what is right for a machine.
+//! let cost = Cost::Pbkdf2 { hash: Hash::Sha256, iterations: 1000 };
+//! let options = CreateOptions::new(Version::Luks2, cost);
+//! let open = OpenOptions::default();
+//! Container::create(storage.clone(), options, open.clone(), &passphrase, &interrupt)?;
+//!
+//! let container = Container::open(storage.clone(), open)?;
+//! let unlocked = container.unlock(&passphrase, Which::Any, &interrupt)?;
+//! let volume = container.volume(storage, &unlocked)?;
+//! volume.write_at(1000, b"hello")?;
+//! volume.flush()?;
+//!
+//! let mut bytes = [0; 5];
+//! volume.read_at(1000, &mut bytes)?;
+//! assert_eq!((&bytes, volume.size()), (b"hello", 1 << 20));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The folder `examples` has more: `fat.rs` puts a FAT filesystem on a volume in a file, `open.rs` reads one.
+//!
+//! # The modules
+//!
+//! From the top down; each uses only those below it.
+//!
+//! - [`container`]: create, open, unlock; keyslots, tokens, backup, restore, repair, resize, conversion.
+//! - [`volume`]: the disk of plaintext, used by as many threads as one likes.
+//! - [`kdf`]: PBKDF2, argon2, the anti-forensic splitter, and how much a new keyslot should cost.
+//! - [`crypt`]: the only place that turns plaintext into ciphertext and back.
+//! - [`xts`]: AES-XTS, the hot path.
+//! - [`secret`]: passphrases and keys in locked memory, and where they come from.
+//! - [`backend`]: what stores the ciphertext; implement [`Backend`](backend::Backend) for a storage of your own.
+//! - [`sectors`]: the buffer with two sides, plaintext and ciphertext.
+//! - [`sys`]: hardening the process.
+//! - [`formats`]: every byte layout, without I/O and without secrets; a crate of its own.
+//!
+//! # Secrets
+//!
+//! Passphrases and keys live in locked memory, are wiped when dropped, and show nothing in `Debug` or in an error.
+//! Programs should also set [`WipingAllocator`](secret::WipingAllocator) as their global allocator, for what code of
+//! others leaves on the heap, and call [`sys::harden`] as they start. A header from a stranger is safe to open: what
+//! it may cost is capped by [`Limits`](formats::Limits), and long work looks at an [`Interrupt`].
 
 pub mod backend;
 pub mod container;
@@ -12,3 +85,4 @@ pub mod volume;
 pub mod xts;
 
 pub use interrupt::Interrupt;
+pub use luksmith_formats as formats;

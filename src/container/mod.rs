@@ -3,7 +3,7 @@
 //! A [`Container`] is an opened and still locked header. It is read and validated once, and that copy is what is
 //! used from then on. Every change is a [`WritePlan`] made from that copy; it is carried out only if the bytes on
 //! the storage are still the ones that were read. This module never touches the volume's data; [`Container::volume`]
-//! hands out the [`Volume`] that does.
+//! hands out the [`Volume`](crate::volume::Volume) that does.
 
 mod backup;
 mod convert;

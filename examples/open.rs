@@ -1,0 +1,66 @@
+//! Opens an existing volume for reading, and shows its size and its first bytes.
+//!
+//! `cargo run --example open -- IMAGE [SOURCE]`, where SOURCE says where the passphrase comes from: `prompt` (the
+//! default), `file:PATH`, `fd:N`, `stdin`.
+
+#![allow(clippy::print_stdout)] // a program, not the library
+
+use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
+
+use luksmith::Interrupt;
+use luksmith::backend::file::{FileBackend, OpenOptions};
+use luksmith::container::{self, Container, Which};
+use luksmith::secret::{Purpose, SecretSource, Source};
+use luksmith::volume::Volume;
+
+/// How much is shown.
+const SHOWN: u64 = 64;
+
+/// Code of others leaves copies of secrets on the heap; this allocator wipes what is freed.
+#[cfg(not(test))]
+#[global_allocator]
+static ALLOCATOR: luksmith::secret::WipingAllocator = luksmith::secret::WipingAllocator;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    luksmith::sys::harden()?;
+    let mut arguments = std::env::args().skip(1);
+    let path = arguments.next().ok_or("usage: open IMAGE [SOURCE]")?;
+    let source: Source = arguments.next().as_deref().unwrap_or("prompt").parse()?;
+
+    let volume = open(Path::new(&path), &source)?;
+    println!("{} bytes", volume.size());
+    for line in first_bytes(&volume)?.chunks(16) {
+        for byte in line {
+            print!("{byte:02x} ");
+        }
+        println!();
+    }
+    Ok(())
+}
+
+/// The volume in the image at `path`, for reading.
+pub(crate) fn open(path: &Path, source: &Source) -> Result<Volume, Box<dyn Error>> {
+    // The default reads: whatever the image says, it is not written. Other readers may have it at the same time.
+    let storage = Arc::new(FileBackend::open(path, OpenOptions::default())?);
+
+    // Validated and still locked. From here on `container` can say what it is: `keyslots`, `uuid`, `health`.
+    let container = Container::open(storage.clone(), container::OpenOptions::default())?;
+
+    // The passphrase is asked for only now, when it is known that there is something to open.
+    let interrupt = Interrupt::new();
+    let label = path.display().to_string();
+    let passphrase = source.read(Purpose::unlock(&label, &interrupt))?;
+    let unlocked = container.unlock(&passphrase, Which::Any, &interrupt)?;
+
+    // The volume needs neither the container nor the key that was unlocked: it has a key schedule of its own.
+    Ok(container.volume(storage, &unlocked)?)
+}
+
+/// As much of its beginning as is shown.
+pub(crate) fn first_bytes(volume: &Volume) -> Result<Vec<u8>, Box<dyn Error>> {
+    let mut bytes = vec![0; usize::try_from(volume.size().min(SHOWN))?];
+    volume.read_at(0, &mut bytes)?;
+    Ok(bytes)
+}
