@@ -153,6 +153,9 @@ impl CipherSpec {
     };
 
     /// Reads a specification as LUKS2 spells it: cipher, mode and IV generator with dashes between.
+    ///
+    /// # Errors
+    /// [`CipherError`]: a null cipher, the name of a kernel driver, or one that is not known.
     pub fn parse(text: &str) -> Result<Self, CipherError> {
         refuse_on_sight(text)?;
         let unknown = || CipherError::Unknown(excerpt(text));
@@ -175,6 +178,9 @@ impl CipherSpec {
     }
 
     /// Reads the two fields of a LUKS1 header: `aes` and `xts-plain64`.
+    ///
+    /// # Errors
+    /// As for [`parse`](Self::parse).
     pub fn from_luks1(name: &str, mode: &str) -> Result<Self, CipherError> {
         let whole = format!("{name}-{mode}");
         if name.contains('-') {
@@ -191,6 +197,9 @@ impl CipherSpec {
     }
 
     /// Whether the cipher has keys of so many bytes (both halves together for XTS).
+    ///
+    /// # Errors
+    /// [`CipherError::KeySize`] for a size that is none of [`key_sizes`](Self::key_sizes).
     pub fn check_key_size(&self, bytes: usize) -> Result<(), CipherError> {
         if self.key_sizes().contains(&bytes) {
             Ok(())

@@ -42,6 +42,9 @@ impl Hash {
     ];
 
     /// Reads a name as headers spell it. Case does not matter: cryptsetup writes what the user typed.
+    ///
+    /// # Errors
+    /// [`UnknownHash`] for any other name.
     pub fn parse(name: &str) -> Result<Self, UnknownHash> {
         Self::ALL
             .into_iter()

@@ -43,6 +43,9 @@ impl Default for Limits {
 
 impl Limits {
     /// Refuses a derivation that costs too much, naming the cost that does.
+    ///
+    /// # Errors
+    /// [`FormatError`] of the kind over limit, with the field that costs too much.
     pub fn check_kdf(&self, kdf: &Kdf) -> Result<(), FormatError> {
         match kdf {
             Kdf::Pbkdf2 { iterations, .. } => self.check_pbkdf2(*iterations),
@@ -76,6 +79,9 @@ impl Limits {
     }
 
     /// Refuses a PBKDF2 iteration count that costs too much (LUKS1 keyslots, and digests of both versions).
+    ///
+    /// # Errors
+    /// [`FormatError`] of the kind over limit, with the field `kdf.iterations`.
     pub fn check_pbkdf2(&self, iterations: u32) -> Result<(), FormatError> {
         let limit = u64::from(self.pbkdf2_iterations);
         within(

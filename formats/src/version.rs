@@ -27,6 +27,9 @@ impl core::fmt::Display for Version {
 impl Version {
     /// Reads magic and version from the start of a device. A LUKS2 device with a destroyed primary header
     /// is malformed here; whoever repairs looks for the secondary one by itself.
+    ///
+    /// # Errors
+    /// [`FormatError`] for another magic or an unknown version.
     pub fn detect(start: &[u8]) -> Result<Self, FormatError> {
         let mut reader = Reader::new(start, 0);
         if reader.array::<6>("magic")? != MAGIC {

@@ -7,7 +7,7 @@ use core::mem::MaybeUninit;
 /// More than any hash, key schedule or block function that we call uses.
 const DEPTH: usize = 64 * 1024;
 
-/// More than a keyed cipher uses for sectors, few enough to be zeroed at each request: some 200 ns.
+/// More than a keyed cipher uses for sectors, and few enough to be zeroed at each request.
 const DEPTH_OF_SECTORS: usize = 16 * 1024;
 
 /// Zeroes the 64 KiB of stack below the caller's frame.

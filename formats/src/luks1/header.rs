@@ -65,6 +65,9 @@ impl Header {
     /// Reads and validates the header at the start of a device; more bytes than the header are ignored.
     ///
     /// A KDF cost is not judged here: see [`Limits::check_pbkdf2`].
+    ///
+    /// # Errors
+    /// [`FormatError`] names the first field that breaks a rule, and its byte.
     pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Self, FormatError> {
         let mut reader = Reader::new(bytes, 0);
         if reader.array::<6>("magic")? != MAGIC {
@@ -130,6 +133,9 @@ impl Header {
     }
 
     /// The cipher of payload and key material. Cannot fail on a validated header.
+    ///
+    /// # Errors
+    /// [`FormatError`] of the kind unsupported for names that are no known cipher.
     pub fn cipher(&self) -> Result<CipherSpec, FormatError> {
         CipherSpec::from_luks1(&self.cipher_name, &self.cipher_mode).map_err(|refusal| {
             // The name is at fault when it is refused with a mode that is known to be good.
@@ -142,6 +148,9 @@ impl Header {
     }
 
     /// The hash of PBKDF2, splitter and digest. Cannot fail on a validated header.
+    ///
+    /// # Errors
+    /// [`FormatError`] of the kind unsupported for a name that is no known hash.
     pub fn hash(&self) -> Result<Hash, FormatError> {
         Hash::parse(&self.hash_name)
             .map_err(|unknown| FormatError::unsupported("hash_name", HASH_AT, format!("{unknown}")))
@@ -164,6 +173,9 @@ impl Header {
     }
 
     /// Every rule of the format; to be called before a header of our own making is written.
+    ///
+    /// # Errors
+    /// [`FormatError`] names the first field that breaks a rule, and its byte.
     pub fn validate(&self) -> Result<(), FormatError> {
         check_text(&self.cipher_name, NAME_LEN, "cipher_name", CIPHER_NAME_AT)?;
         check_text(&self.cipher_mode, NAME_LEN, "cipher_mode", CIPHER_MODE_AT)?;

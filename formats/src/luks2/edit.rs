@@ -28,6 +28,9 @@ impl Draft {
     }
 
     /// Adds or changes a keyslot. A keyslot of unknown type cannot be made.
+    ///
+    /// # Errors
+    /// [`FormatError`] for a keyslot of unknown type. What does not fit the rest is found when the edit ends.
     pub fn set_keyslot(&mut self, id: u32, keyslot: &Keyslot) -> Result<(), FormatError> {
         let kind = match keyslot {
             Keyslot::Luks2(_) => "luks2",
@@ -43,6 +46,9 @@ impl Draft {
     }
 
     /// Removes a keyslot, also from digests and tokens.
+    ///
+    /// # Errors
+    /// [`FormatError`] where there is no such object, or the metadata has no such section.
     pub fn remove_keyslot(&mut self, id: u32) -> Result<(), FormatError> {
         self.remove("keyslots", id)?;
         let name = id.to_string();
@@ -59,6 +65,9 @@ impl Draft {
     }
 
     /// Adds or changes a segment.
+    ///
+    /// # Errors
+    /// [`FormatError`] where the metadata has no such section. What does not fit the rest is found when the edit ends.
     pub fn set_segment(&mut self, id: u32, segment: &Segment) -> Result<(), FormatError> {
         let kind = match segment {
             Segment::Crypt(_) => "crypt",
@@ -69,6 +78,9 @@ impl Draft {
     }
 
     /// Removes a segment, also from digests.
+    ///
+    /// # Errors
+    /// [`FormatError`] where there is no such object, or the metadata has no such section.
     pub fn remove_segment(&mut self, id: u32) -> Result<(), FormatError> {
         self.remove("segments", id)?;
         let name = id.to_string();
@@ -83,16 +95,25 @@ impl Draft {
     }
 
     /// Adds or changes a digest.
+    ///
+    /// # Errors
+    /// [`FormatError`] where the metadata has no such section. What does not fit the rest is found when the edit ends.
     pub fn set_digest(&mut self, id: u32, digest: &Digest) -> Result<(), FormatError> {
         self.change("digests", id, "pbkdf2", |object| digest.write(object))
     }
 
     /// Removes a digest.
+    ///
+    /// # Errors
+    /// [`FormatError`] where there is no such object, or the metadata has no such section.
     pub fn remove_digest(&mut self, id: u32) -> Result<(), FormatError> {
         self.remove("digests", id)
     }
 
     /// Moves a keyslot to a digest, or out of all.
+    ///
+    /// # Errors
+    /// [`FormatError`] where there is no such digest.
     pub fn assign_keyslot_to_digest(
         &mut self,
         keyslot: u32,
@@ -115,17 +136,26 @@ impl Draft {
     }
 
     /// Adds or replaces a token as a whole.
+    ///
+    /// # Errors
+    /// [`FormatError`] where the metadata has no such section. What does not fit the rest is found when the edit ends.
     pub fn set_token(&mut self, id: u32, token: Value) -> Result<(), FormatError> {
         put(self.section("tokens")?, &id.to_string(), token);
         Ok(())
     }
 
     /// Removes a token.
+    ///
+    /// # Errors
+    /// [`FormatError`] where there is no such object, or the metadata has no such section.
     pub fn remove_token(&mut self, id: u32) -> Result<(), FormatError> {
         self.remove("tokens", id)
     }
 
     /// Says whether a token is for a keyslot.
+    ///
+    /// # Errors
+    /// [`FormatError`] where there is no such token.
     pub fn assign_token(
         &mut self,
         id: u32,
@@ -138,18 +168,27 @@ impl Draft {
     }
 
     /// Sets when a keyslot is tried.
+    ///
+    /// # Errors
+    /// [`FormatError`] where there is no such keyslot.
     pub fn set_priority(&mut self, keyslot: u32, priority: Priority) -> Result<(), FormatError> {
         priority.write(self.object("keyslots", keyslot)?);
         Ok(())
     }
 
     /// Sets the flags of the config.
+    ///
+    /// # Errors
+    /// [`FormatError`] where the metadata has no such section. What does not fit the rest is found when the edit ends.
     pub fn set_flags(&mut self, flags: &[String]) -> Result<(), FormatError> {
         set_list(self.section("config")?, "flags", flags);
         Ok(())
     }
 
     /// Sets the mandatory requirements.
+    ///
+    /// # Errors
+    /// [`FormatError`] where the metadata has no such section. What does not fit the rest is found when the edit ends.
     pub fn set_requirements(&mut self, requirements: &[String]) -> Result<(), FormatError> {
         let config = self.section("config")?;
         within(config, "requirements", |object| {
@@ -166,6 +205,9 @@ impl Draft {
     }
 
     /// Sets the size of the keyslots area.
+    ///
+    /// # Errors
+    /// [`FormatError`] where the metadata has no such section. What does not fit the rest is found when the edit ends.
     pub fn set_keyslots_size(&mut self, size: u64) -> Result<(), FormatError> {
         put(
             self.section("config")?,

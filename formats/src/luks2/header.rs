@@ -106,11 +106,17 @@ pub struct Header {
 impl Header {
     /// How large the copy is that starts with these bytes (264 of them are enough), so that it can be read. Looks
     /// at magic, version, size and offset only; offsets in its refusals are from the start of the copy.
+    ///
+    /// # Errors
+    /// [`FormatError`] where this is no such copy, or its size is none of [`HEADER_SIZES`].
     pub fn probe_size(start: &[u8], position: Position) -> Result<u64, FormatError> {
         Fixed::read(&mut Reader::new(start, 0), position).map(|fixed| fixed.hdr_size)
     }
 
     /// Reads and validates a copy of `hdr_size` bytes; more bytes are ignored.
+    ///
+    /// # Errors
+    /// [`FormatError`] where the checksum does not agree, the metadata is not valid, or the size is over the limit.
     pub fn parse(copy: &[u8], position: Position, limits: &Limits) -> Result<Self, FormatError> {
         let fixed = Fixed::read(&mut Reader::new(copy, 0), position)?;
         let base = position.offset(fixed.hdr_size);
@@ -171,6 +177,9 @@ impl Header {
 
     /// The copy as stored: `hdr_size` bytes with their checksum. The salt is to be random, and another one for each
     /// copy and each write.
+    ///
+    /// # Errors
+    /// [`FormatError`] where the header is not valid, or its text does not fit; nothing that could not be read back is written.
     pub fn to_bytes(
         &self,
         position: Position,

@@ -47,6 +47,9 @@ pub struct NewConfig {
 impl Metadata {
     /// Reads and validates a JSON area (text, a NUL, and NULs to its end) that lies at byte `area_offset` of the
     /// device, in a header of `hdr_size` bytes.
+    ///
+    /// # Errors
+    /// [`FormatError`] names the first member that breaks a rule, and its byte on the device.
     pub fn parse(area: &[u8], area_offset: u64, hdr_size: u64) -> Result<Self, FormatError> {
         let (text, value) = text::parse(area, area_offset)?;
         let view = View::derive(&value, hdr_size).map_err(|mut refusal| {
@@ -89,6 +92,9 @@ impl Metadata {
     }
 
     /// Every rule of the format. Holds after a parse and after an edit; [`new`](Self::new) metadata is not valid yet.
+    ///
+    /// # Errors
+    /// [`FormatError`] names the first rule that is broken.
     pub fn validate(&self) -> Result<(), FormatError> {
         View::derive(&self.value, self.hdr_size()).map(drop)
     }
@@ -172,6 +178,9 @@ impl Metadata {
 
     /// The one encrypted segment that a volume at rest has. Anything else is unsupported here: a reencryption
     /// under way, a segment that is not encrypted, or one that a drive encrypts.
+    ///
+    /// # Errors
+    /// [`FormatError`] of the kind unsupported says which of these it is.
     pub fn data_segment(&self) -> Result<(u32, &CryptSegment), FormatError> {
         let mut segments = self.data_segments();
         match (segments.next(), segments.next()) {
@@ -219,6 +228,9 @@ impl Metadata {
 
     /// Applies several changes as one: they are validated together, and when any of them or the whole is
     /// refused nothing changes.
+    ///
+    /// # Errors
+    /// [`FormatError`] of the first change that was refused, or of the first rule that the whole would break.
     pub fn edit(
         &mut self,
         change: impl FnOnce(&mut Draft) -> Result<(), FormatError>,
@@ -235,11 +247,17 @@ impl Metadata {
 
     /// Adds or changes a keyslot that a digest already names; a new one comes with
     /// [`add_keyslot`](Self::add_keyslot).
+    ///
+    /// # Errors
+    /// [`FormatError`] where the result would break a rule; nothing has changed then.
     pub fn set_keyslot(&mut self, id: u32, keyslot: &Keyslot) -> Result<(), FormatError> {
         self.edit(|draft| draft.set_keyslot(id, keyslot))
     }
 
     /// Adds a keyslot that holds the key of `digest`.
+    ///
+    /// # Errors
+    /// [`FormatError`] where the result would break a rule; nothing has changed then.
     pub fn add_keyslot(
         &mut self,
         id: u32,
@@ -253,21 +271,33 @@ impl Metadata {
     }
 
     /// Removes a keyslot, also from digests and tokens.
+    ///
+    /// # Errors
+    /// [`FormatError`] where the result would break a rule; nothing has changed then.
     pub fn remove_keyslot(&mut self, id: u32) -> Result<(), FormatError> {
         self.edit(|draft| draft.remove_keyslot(id))
     }
 
     /// Adds or changes a segment.
+    ///
+    /// # Errors
+    /// [`FormatError`] where the result would break a rule; nothing has changed then.
     pub fn set_segment(&mut self, id: u32, segment: &Segment) -> Result<(), FormatError> {
         self.edit(|draft| draft.set_segment(id, segment))
     }
 
     /// Adds or changes a digest.
+    ///
+    /// # Errors
+    /// [`FormatError`] where the result would break a rule; nothing has changed then.
     pub fn set_digest(&mut self, id: u32, digest: &Digest) -> Result<(), FormatError> {
         self.edit(|draft| draft.set_digest(id, digest))
     }
 
     /// Moves a keyslot to a digest, or out of all.
+    ///
+    /// # Errors
+    /// [`FormatError`] where the result would break a rule; nothing has changed then.
     pub fn assign_keyslot_to_digest(
         &mut self,
         keyslot: u32,
@@ -277,16 +307,25 @@ impl Metadata {
     }
 
     /// Adds or replaces a token as a whole.
+    ///
+    /// # Errors
+    /// [`FormatError`] where the result would break a rule; nothing has changed then.
     pub fn set_token(&mut self, id: u32, token: Value) -> Result<(), FormatError> {
         self.edit(|draft| draft.set_token(id, token))
     }
 
     /// Removes a token.
+    ///
+    /// # Errors
+    /// [`FormatError`] where the result would break a rule; nothing has changed then.
     pub fn remove_token(&mut self, id: u32) -> Result<(), FormatError> {
         self.edit(|draft| draft.remove_token(id))
     }
 
     /// Says whether a token is for a keyslot.
+    ///
+    /// # Errors
+    /// [`FormatError`] where the result would break a rule; nothing has changed then.
     pub fn assign_token(
         &mut self,
         id: u32,
@@ -297,16 +336,25 @@ impl Metadata {
     }
 
     /// Sets when a keyslot is tried.
+    ///
+    /// # Errors
+    /// [`FormatError`] where the result would break a rule; nothing has changed then.
     pub fn set_priority(&mut self, keyslot: u32, priority: Priority) -> Result<(), FormatError> {
         self.edit(|draft| draft.set_priority(keyslot, priority))
     }
 
     /// Sets the flags of the config.
+    ///
+    /// # Errors
+    /// [`FormatError`] where the result would break a rule; nothing has changed then.
     pub fn set_flags(&mut self, flags: Vec<String>) -> Result<(), FormatError> {
         self.edit(|draft| draft.set_flags(&flags))
     }
 
     /// Sets the mandatory requirements.
+    ///
+    /// # Errors
+    /// [`FormatError`] where the result would break a rule; nothing has changed then.
     pub fn set_requirements(&mut self, requirements: Vec<String>) -> Result<(), FormatError> {
         self.edit(|draft| draft.set_requirements(&requirements))
     }
