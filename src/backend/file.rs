@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, FallocateFlags, OFlags, SeekFrom, StatxFlags};
 
-use super::lock::{Access, Busy, ImageLock, LockError};
+use super::lock::{self, Access, Busy, ImageLock, LockError};
 use super::{Backend, Geometry, IoError, Operation};
 use crate::sectors::{ALIGNMENT, Cipher, Sectors};
 
@@ -85,7 +85,15 @@ pub struct FileBackend {
     is_device: bool,
     /// The kernel tells of a failed write-back once, and the pages count as clean then.
     flush_failed: AtomicBool,
-    _lock: Option<ImageLock>,
+    lock: Option<ImageLock>,
+}
+
+impl Drop for FileBackend {
+    fn drop(&mut self) {
+        if self.lock.is_some() {
+            lock::release(&self.file);
+        }
+    }
 }
 
 impl FileBackend {
@@ -124,7 +132,7 @@ impl FileBackend {
             read_only: !write,
             is_device,
             flush_failed: AtomicBool::new(false),
-            _lock: lock,
+            lock,
             file,
         })
     }

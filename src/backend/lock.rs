@@ -91,6 +91,16 @@ impl ImageLock {
     }
 }
 
+/// Gives up the locks on the image itself. They would go with its file, but a process that was just started from
+/// another thread holds that file too for the moment until it has become its program.
+pub(super) fn release(image: &File) {
+    let permissions = 0..=permission::RESIZE;
+    for byte in permissions.flat_map(|n| [USED + n, REFUSED_TO_OTHERS + n]) {
+        let _ = ofd::release_byte(image.as_fd(), byte);
+    }
+    let _ = flock(image, FlockOperation::Unlock);
+}
+
 fn lock_whole(file: &File, access: Access) -> Result<(), LockError> {
     let operation = match access {
         Access::Shared => FlockOperation::NonBlockingLockShared,

@@ -21,6 +21,14 @@ pub(crate) fn share_byte(fd: BorrowedFd<'_>, byte: u64) -> io::Result<bool> {
     }
 }
 
+/// Gives up this open file's lock on the byte at `byte`, if it has one.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn release_byte(fd: BorrowedFd<'_>, byte: u64) -> io::Result<()> {
+    fcntl(fd, libc::F_OFD_SETLK, libc::F_UNLCK, byte).map(drop)
+}
+
 /// Whether another open file has any lock on the byte at `byte`, so that an exclusive one would not be given.
 ///
 /// # Errors
