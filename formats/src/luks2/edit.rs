@@ -45,6 +45,33 @@ impl Draft {
         self.change("keyslots", id, kind, |object| keyslot.write(object))
     }
 
+    /// Gives a keyslot another number, also in digests and tokens. All that it holds goes with it.
+    pub fn renumber_keyslot(&mut self, old: u32, new: u32) -> Result<(), FormatError> {
+        let (old_name, new_name) = (old.to_string(), new.to_string());
+        let keyslots = self.section("keyslots")?;
+        if keyslots.contains_key(&new_name) {
+            return refuse(format!("keyslots.{new}"), "there is one already");
+        }
+        let Some(keyslot) = keyslots.shift_remove(&old_name) else {
+            return refuse(format!("keyslots.{old}"), "there is none");
+        };
+        put(keyslots, &new_name, keyslot);
+        for section in ["digests", "tokens"] {
+            for object in self
+                .section(section)?
+                .values_mut()
+                .filter_map(Value::as_object_mut)
+            {
+                let names = object.get_mut("keyslots").and_then(Value::as_array_mut);
+                let named = names.into_iter().flatten();
+                for name in named.filter(|name| name.as_str() == Some(&old_name)) {
+                    *name = json!(new_name);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Removes a keyslot, also from digests and tokens.
     ///
     /// # Errors

@@ -102,25 +102,11 @@ fn replace_keyslot(
     slot: u32,
     keyslot: &Luks2Keyslot,
 ) -> Result<(), FormatError> {
-    if old == slot {
-        return header
-            .metadata
-            .set_keyslot(slot, &Keyslot::Luks2(keyslot.clone()));
-    }
-    let digest = header.metadata.digest_of_keyslot(old).map(|(id, _)| id);
-    let tokens = header
-        .metadata
-        .tokens()
-        .iter()
-        .filter(|(_, token)| token.keyslots.contains(&old));
-    let tokens: Vec<u32> = tokens.map(|(id, _)| *id).collect();
     header.metadata.edit(|draft| {
-        draft.set_keyslot(slot, &Keyslot::Luks2(keyslot.clone()))?;
-        draft.assign_keyslot_to_digest(slot, digest)?;
-        for token in tokens {
-            draft.assign_token(token, slot, true)?;
+        if old != slot {
+            draft.renumber_keyslot(old, slot)?;
         }
-        draft.remove_keyslot(old)
+        draft.set_keyslot(slot, &Keyslot::Luks2(keyslot.clone()))
     })
 }
 
