@@ -83,6 +83,7 @@ impl Cryptsetup {
         match output.status.code() {
             Some(0) => {}
             Some(2) if text.contains("No key available") => return None,
+            Some(1) if text.contains("No usable keyslot") => return None,
             _ => panic!("{command:?} failed: {text}"),
         }
         let (_, slot) = text

@@ -22,6 +22,8 @@ pub(crate) struct Job {
     key: Vec<u8>,
     header: Option<PathBuf>,
     payload: Option<PathBuf>,
+    make: Option<String>,
+    plain: Option<String>,
 }
 
 impl Job {
@@ -32,6 +34,8 @@ impl Job {
             key: key.to_owned(),
             header: None,
             payload: None,
+            make: None,
+            plain: None,
         }
     }
 
@@ -41,6 +45,19 @@ impl Job {
             payload: Some(payload.to_owned()),
             ..Self::read(image, key)
         }
+    }
+
+    /// Make the volume first, with these options of luksFormat. Unlike cryptsetup on the host, the one in the
+    /// machine has every cipher for its keyslots.
+    pub(crate) fn made_with(mut self, options: &[String]) -> Self {
+        self.make = Some(options.join(" "));
+        self
+    }
+
+    /// Look at no header: the key is dm-crypt's own, and all else is in these options of a plain device.
+    pub(crate) fn plain(mut self, options: &[String]) -> Self {
+        self.plain = Some(options.join(" "));
+        self
     }
 
     /// The header is in a file of its own.
@@ -152,7 +169,7 @@ impl DmCrypt {
             let header = job
                 .header
                 .as_deref()
-                .map_or("-".into(), |file| disks.add(file, false));
+                .map_or("-".into(), |file| disks.add(file, job.make.is_some()));
             let payload = job
                 .payload
                 .as_deref()
@@ -160,6 +177,11 @@ impl DmCrypt {
             let verb = if writes { "write" } else { "read" };
             script.push_str(&format!("job {number} {verb} {image} {header} {payload}\n"));
             archive.file(&format!("keys/{number}"), 0o600, &job.key);
+            for (folder, options) in [("make", &job.make), ("plain", &job.plain)] {
+                if let Some(options) = options {
+                    archive.file(&format!("{folder}/{number}"), 0o644, options.as_bytes());
+                }
+            }
         }
         archive.file("jobs", 0o644, script.as_bytes());
         std::fs::write(&initrd, [self.base.as_slice(), &archive.finish()].concat())?;

@@ -22,12 +22,20 @@ disk() {
 }
 
 # job NUMBER read|write IMAGE HEADER|- PAYLOAD|-
+# Where there is a file of options for luksFormat, the volume is made first; where there is one for a plain device,
+# that is opened, and the key is the device's own.
 job() {
     set -- "$@" "$(disk "$3")"
     options=
-    [ "$2" = read ] && options="--readonly"
-    [ "$4" = - ] || options="$options --header $(disk "$4")"
-    if ! said=$(cryptsetup open --type luks --disable-keyring $options --key-file "/keys/$1" "$6" "v$1" 2>&1); then
+    [ "$4" = - ] || options="--header $(disk "$4")"
+    if [ -f "/make/$1" ] && ! said=$(cryptsetup luksFormat --batch-mode $(cat "/make/$1") $options --key-file "/keys/$1" "$6" 2>&1); then
+        echo "job $1 refused $(echo $said)"
+        return
+    fi
+    kind="--type luks"
+    [ -f "/plain/$1" ] && kind="--type plain $(cat "/plain/$1")"
+    [ "$2" = read ] && options="$options --readonly"
+    if ! said=$(cryptsetup open $kind --disable-keyring $options --key-file "/keys/$1" "$6" "v$1" 2>&1); then
         echo "job $1 refused $(echo $said)"
         return
     fi

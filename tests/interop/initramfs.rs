@@ -115,6 +115,8 @@ pub(crate) fn base(kernel: &Kernel, busybox: &Path, cryptsetup: &Path) -> Result
         "run/cryptsetup",
         "tmp",
         "keys",
+        "make",
+        "plain",
         "modules",
     ] {
         archive.folder(folder);

@@ -9,12 +9,22 @@
 //! - `locks`: who may have an image open at the same time.
 //! - `payload`: what is written into volumes and compared as whole images.
 //! - `oracles`: the peers against each other: that what is trusted here deserves it.
+//! - `ours`: the library on image files.
+//! - `matrix`: which volumes are made, as a table; `both_ways`: theirs read by us and ours by them, with dm-crypt as
+//!   the judge; `with_qemu`: the same with QEMU.
+//! - `turns`: keyslots and headers changed by one and used by the other; `tokens`: what we do not know survives.
 
+mod both_ways;
 mod cryptsetup;
 mod dmcrypt;
 mod initramfs;
 mod locks;
+mod matrix;
 mod oracles;
+mod ours;
 mod payload;
 mod peers;
 mod qemu;
+mod tokens;
+mod turns;
+mod with_qemu;

@@ -1,0 +1,206 @@
+//! What we do not know survives all that we write: tokens of other programs, and members of JSON objects that no
+//! specification has yet.
+
+use crate::cryptsetup::Cryptsetup;
+use crate::ours;
+use crate::payload::{file, sparse};
+use luksmith::Interrupt;
+use luksmith::container::{Configure, Container, CreateOptions, Repaired, Version, Which};
+use luksmith::secret::VolumeKey;
+use luksmith_formats::luks2::{Metadata, Priority};
+use serde_json::{Value, json};
+use std::path::Path;
+
+const MIB: u64 = 1 << 20;
+const ONE: &[u8] = b"one";
+const TWO: &[u8] = b"two";
+
+/// Where something unknown is put.
+const PLACES: [&str; 8] = [
+    "",
+    "/config",
+    "/segments/0",
+    "/digests/0",
+    "/keyslots/0",
+    "/keyslots/0/area",
+    "/keyslots/0/af",
+    "/tokens/7",
+];
+const NAME: &str = "com.example.unknown";
+
+fn unknown() -> Value {
+    json!({
+        "nested": [1, -2, 3.5, null, true, {"deep": {"e\u{0301}": "\u{1f511} \"\\\n"}}],
+        "empty": {},
+        "large": u64::MAX,
+    })
+}
+
+fn token() -> Value {
+    json!({"type": "example-unknown", "keyslots": ["0"], "tpm": {"pcrs": [7, 11], "blob": "AAECAw=="}})
+}
+
+/// A small volume with something unknown in every place.
+fn volume(image: &Path) {
+    let mut options = CreateOptions::new(Version::Luks2, ours::QUICK);
+    options.data_offset = Some(2 * MIB);
+    options.blank = true;
+    ours::create(image, ONE, options);
+    let id = ours::open(image)
+        .add_token(Some(7), token(), false)
+        .unwrap();
+    assert_eq!(id, 7);
+    ours::edit_luks2(image, |header| {
+        let mut value = header.json().clone();
+        for place in PLACES {
+            let object = value
+                .pointer_mut(place)
+                .and_then(Value::as_object_mut)
+                .unwrap();
+            object.insert(NAME.into(), unknown());
+        }
+        let json_size = header.metadata.config().json_size;
+        let mut area = serde_json::to_vec(&value).unwrap();
+        area.resize(usize::try_from(json_size).unwrap(), 0);
+        header.metadata = Metadata::parse(&area, 4096, header.hdr_size).unwrap();
+    });
+}
+
+/// All that is unknown is still there, in what cryptsetup reads.
+fn is_whole(cryptsetup: &Cryptsetup, image: &Path, after: &str) {
+    let value = cryptsetup.json(image);
+    for place in PLACES {
+        let found = value.pointer(&format!("{place}/{NAME}"));
+        assert_eq!(found, Some(&unknown()), "{place} after {after}: {value}");
+    }
+    assert_eq!(value["tokens"]["7"]["tpm"], token()["tpm"], "after {after}");
+    assert_eq!(
+        value["tokens"]["7"]["keyslots"],
+        json!(["0"]),
+        "after {after}"
+    );
+    let args = ["export", "--token-id=7", image.to_str().unwrap()];
+    let exported: Value = serde_json::from_slice(&cryptsetup.run("token", &args)).unwrap();
+    assert_eq!(exported, value["tokens"]["7"], "after {after}");
+}
+
+#[test]
+fn what_is_unknown_survives_every_change() {
+    let Some(cryptsetup) = Cryptsetup::find() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let image = &sparse(folder.path(), "image", 4 * MIB);
+    let key = file(folder.path(), "key", TWO);
+    volume(image);
+    let whole = |after: &str| is_whole(&cryptsetup, image, after);
+    whole("making it");
+    let stop = Interrupt::default();
+
+    ours::add_keyslot(image, ONE, b"other", Some(3));
+    whole("adding a keyslot");
+    let own = VolumeKey::random(32).unwrap();
+    let passphrase = &ours::passphrase(b"unbound");
+    let new = ours::quick(passphrase, Some(5));
+    ours::open(image)
+        .add_unbound_keyslot(own, &new, &stop)
+        .unwrap();
+    whole("adding an unbound keyslot");
+    assert_eq!(ours::change_keyslot(image, ONE, TWO, None), 0);
+    whole("changing the keyslot");
+    assert_eq!(cryptsetup.slot_of(image, &key, &[]), Some(0));
+    for priority in [Priority::Ignore, Priority::Prefer, Priority::Normal] {
+        ours::open(image).set_priority(0, priority).unwrap();
+        whole("setting its priority");
+    }
+    let other = json!({"type": "another", "keyslots": []});
+    let id = ours::open(image)
+        .add_token(None, other.clone(), false)
+        .unwrap();
+    whole("adding a token");
+    ours::open(image).add_token(Some(id), other, true).unwrap();
+    ours::open(image).assign_token(id, 3, true).unwrap();
+    whole("assigning a token");
+    ours::open(image).assign_token(7, 3, true).unwrap();
+    ours::open(image).assign_token(7, 3, false).unwrap();
+    whole("assigning the unknown token and taking that back");
+    ours::open(image).remove_keyslot(3, false).unwrap();
+    ours::open(image).remove_keyslot(5, false).unwrap();
+    whole("removing keyslots");
+    ours::open(image).remove_token(id).unwrap();
+    whole("removing a token");
+    let change = Configure {
+        label: Some("label".into()),
+        subsystem: Some("subsystem".into()),
+        uuid: Some(uuid::Uuid::from_u128(1)),
+    };
+    ours::open(image).configure(&change).unwrap();
+    whole("labels and UUID");
+
+    let backup = ours::open(image).backup().unwrap();
+    ours::open(image).remove_token(7).unwrap();
+    Container::restore(ours::storage(image), &backup, false, ours::options(image)).unwrap();
+    whole("restoring a backup");
+    for (offset, repaired) in [
+        (100, Repaired::PrimaryCopy),
+        (16_484, Repaired::SecondaryCopy),
+    ] {
+        let mut bytes = std::fs::read(image).unwrap();
+        bytes[offset] ^= 1;
+        std::fs::write(image, bytes).unwrap();
+        let done = Container::repair(ours::storage(image), ours::options(image)).unwrap();
+        assert_eq!(done, [repaired]);
+        whole("repairing a copy");
+    }
+
+    // LUKS1 has no place for any of it: the conversion is refused, and changes nothing.
+    let before = std::fs::read(image).unwrap();
+    ours::open(image).convert(Version::Luks1).unwrap_err();
+    assert!(
+        before == std::fs::read(image).unwrap(),
+        "a refused conversion changed the image"
+    );
+}
+
+/// A keyslot that moves to another number takes with it what is unknown in it, and the tokens that are for it.
+#[test]
+fn what_is_unknown_moves_with_its_keyslot() {
+    let Some(cryptsetup) = Cryptsetup::find() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let image = &sparse(folder.path(), "image", 4 * MIB);
+    volume(image);
+    assert_eq!(ours::change_keyslot(image, ONE, TWO, Some(9)), 9);
+    let value = cryptsetup.json(image);
+    assert_eq!(value["tokens"]["7"]["keyslots"], json!(["9"]));
+    assert_eq!(value["tokens"]["7"][NAME], unknown());
+    for place in ["/keyslots/9", "/keyslots/9/area", "/keyslots/9/af"] {
+        assert_eq!(value.pointer(place).unwrap()[NAME], unknown(), "{place}");
+    }
+    assert!(value["keyslots"].get("0").is_none());
+}
+
+/// Erasing takes the keyslots away and leaves the rest.
+#[test]
+fn what_is_unknown_survives_erasing() {
+    let Some(cryptsetup) = Cryptsetup::find() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let image = &sparse(folder.path(), "image", 4 * MIB);
+    volume(image);
+    ours::open(image).erase().unwrap();
+    let value = cryptsetup.json(image);
+    for place in PLACES
+        .iter()
+        .filter(|place| !place.starts_with("/keyslots"))
+    {
+        assert_eq!(value.pointer(place).unwrap()[NAME], unknown(), "{place}");
+    }
+    assert_eq!(value["keyslots"], json!({}));
+    let container = ours::open(image);
+    container
+        .unlock(&ours::passphrase(ONE), Which::Any, &Interrupt::default())
+        .unwrap_err();
+}
