@@ -46,6 +46,9 @@ impl Draft {
     }
 
     /// Gives a keyslot another number, also in digests and tokens. All that it holds goes with it.
+    ///
+    /// # Errors
+    /// [`FormatError`] when there is no such keyslot, or the other number is taken.
     pub fn renumber_keyslot(&mut self, old: u32, new: u32) -> Result<(), FormatError> {
         let (old_name, new_name) = (old.to_string(), new.to_string());
         let keyslots = self.section("keyslots")?;
