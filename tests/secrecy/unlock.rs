@@ -29,7 +29,9 @@ fn live(version: Version, cost: Cost, cipher: &str, key_size: usize) -> Needles 
         (3 << 20) + usize::try_from(DATA).unwrap(),
     ));
     let interrupt = Interrupt::new();
-    let made = options(version, cost, cipher, &key);
+    let mut made = options(version, cost, cipher, &key);
+    // A storage that stays mostly zeros is searched quickly.
+    made.blank = true;
     let (container, unlocked) = create(
         storage.clone(),
         made,
@@ -77,7 +79,7 @@ fn live(version: Version, cost: Cost, cipher: &str, key_size: usize) -> Needles 
     drop((volume, container, unlocked, by_second));
 
     needles.push(("the volume key", Needle::of(&key)));
-    needles.push(("the plaintext", Needle::of(&canary)));
+    needles.push(("the plaintext", Needle::of(&canary[..128])));
     for passphrase in &passphrases {
         needles.push(("a passphrase", Needle::of(passphrase)));
     }
@@ -125,8 +127,8 @@ fn needles_of_keyslot(
             luksmith::kdf::af::merge(stripes, slot.key_size, 4000, slot.af_hash).unwrap();
             vec![
                 ("the derived key", Needle::of(derived.as_bytes())),
-                ("the first stripes", Needle::of(&stripes[..400])),
-                ("the last stripes", Needle::of(&stripes[length - 400..])),
+                ("the first stripes", Needle::of(&stripes[..64])),
+                ("the last stripes", Needle::of(&stripes[length - 64..])),
             ]
         });
         computed.join().unwrap()
@@ -169,17 +171,13 @@ fn nothing_is_left_of_a_luks2_volume_with_argon2id() {
 }
 
 #[test]
-fn nothing_is_left_of_any_cipher() {
+fn nothing_is_left_of_other_ciphers() {
     for (cipher, key_size) in [
         ("aes-xts-plain64", 32),
         ("aes-cbc-essiv:sha256", 32),
-        ("aes-cbc-plain64", 16),
         ("serpent-xts-plain64", 64),
-        ("twofish-xts-plain64", 64),
         ("camellia-xts-plain64", 64),
-        ("serpent-cbc-essiv:sha256", 32),
         ("twofish-cbc-plain64", 32),
-        ("camellia-cbc-plain64", 32),
     ] {
         assert!(CipherSpec::parse(cipher).is_ok());
         let needles = live(Version::Luks2, PBKDF2, cipher, key_size);
