@@ -1,7 +1,7 @@
 //! A regular file or a block device as storage.
 //!
 //! Nothing else is opened: a FIFO, a terminal or a directory is refused by name, without waiting for it. The
-//! file is locked as [`lock`](super::lock) says, for as long as the backend lives.
+//! file is locked as [`super::lock`] says, for as long as the backend lives.
 
 use std::fs::File;
 use std::io;

@@ -253,7 +253,7 @@ fn repair() {
         let (after, _) = sample.cut(&["old"], &["old"], |disk, undo| {
             assert_eq!(
                 Container::repair(disk, open_options(&undo)).unwrap(),
-                [expected.clone()]
+                std::slice::from_ref(&expected)
             );
         });
         assert!(matches!(open(&after).unwrap().health(), Health::Good));

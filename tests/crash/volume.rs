@@ -85,7 +85,7 @@ impl Sample {
         disk[payload_offset..]
             .iter_mut()
             .enumerate()
-            .for_each(|(index, byte)| *byte = (index * 7 % 251) as u8);
+            .for_each(|(index, byte)| *byte = (index * 7 % 251).to_le_bytes()[0]);
         let (disk, undo, _) = State { disk, undo: None }.start();
         let (_, unlocked) = Container::create(
             disk.clone(),
@@ -212,7 +212,7 @@ impl Sample {
         };
         // A cut in the repair is the same story again: looking at some is enough.
         verdicts.repairs += 1;
-        if verdicts.repairs % 16 != 0 {
+        if !verdicts.repairs.is_multiple_of(16) {
             return whole;
         }
         let events = log.lock().unwrap().clone();
