@@ -8,6 +8,8 @@
 
 mod portable;
 mod tweak;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
 
 use std::fmt;
 use std::str::FromStr;
@@ -26,10 +28,12 @@ pub const KERNEL_VARIABLE: &str = "LUKSMITH_XTS";
 pub enum Kernel {
     /// The `aes` crate, which picks AES-NI, VAES or ARMv8 instructions by itself, or constant-time code without.
     Portable,
+    /// VAES on registers of 512 bits: x86-64 with AVX-512.
+    Vaes512,
 }
 
 impl Kernel {
-    const ALL: [Self; 1] = [Self::Portable];
+    const ALL: [Self; 2] = [Self::Vaes512, Self::Portable];
 
     /// Those that run on this machine, the fastest first.
     pub fn available() -> Vec<Self> {
@@ -52,6 +56,7 @@ impl Kernel {
     pub fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
+            Self::Vaes512 => "vaes512",
         }
     }
 
@@ -73,6 +78,10 @@ impl Kernel {
     fn is_available(self) -> bool {
         match self {
             Self::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Vaes512 => x86_64::vaes512::Token::detect().is_some(),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Vaes512 => false,
         }
     }
 }
@@ -111,6 +120,9 @@ pub enum XtsError {
     /// AES-XTS has keys of 32 bytes (AES-128) and 64 bytes (AES-256).
     #[error("an aes-xts key has 32 or 64 bytes, not {0}")]
     KeySize(usize),
+    /// This machine lacks the kernel's instructions.
+    #[error("xts kernel {0} needs instructions that this machine lacks")]
+    NotAvailable(Kernel),
     /// A sector is a whole number of blocks, at least one: there is no ciphertext stealing.
     #[error("a sector of {0} bytes is not a whole number of 16-byte blocks")]
     SectorSize(usize),
@@ -132,16 +144,26 @@ pub struct Xts {
 
 enum Keyed {
     Portable(portable::Xts),
+    #[cfg(target_arch = "x86_64")]
+    Vaes512(x86_64::vaes512::Xts),
 }
 
 impl Xts {
     /// Expands `key`, the data key followed by the tweak key.
     ///
     /// # Errors
-    /// [`XtsError::KeySize`].
+    /// [`XtsError::KeySize`], and [`XtsError::NotAvailable`] for a kernel that this machine cannot run.
     pub fn new(kernel: Kernel, key: &[u8]) -> Result<Self, XtsError> {
+        let missing = || XtsError::NotAvailable(kernel);
         let keyed = match kernel {
             Kernel::Portable => Keyed::Portable(portable::Xts::new(key)?),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Vaes512 => {
+                let token = x86_64::vaes512::Token::detect().ok_or_else(missing)?;
+                Keyed::Vaes512(x86_64::vaes512::Xts::new(token, key)?)
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            Kernel::Vaes512 => return Err(missing()),
         };
         Ok(Self { keyed })
     }
@@ -159,6 +181,8 @@ impl Xts {
         check(sector_size, data.len())?;
         match &self.keyed {
             Keyed::Portable(xts) => xts.encrypt(tweaks, sector_size, data),
+            #[cfg(target_arch = "x86_64")]
+            Keyed::Vaes512(xts) => xts.encrypt(tweaks, sector_size, data),
         }
         Ok(())
     }
@@ -176,6 +200,8 @@ impl Xts {
         check(sector_size, data.len())?;
         match &self.keyed {
             Keyed::Portable(xts) => xts.decrypt(tweaks, sector_size, data),
+            #[cfg(target_arch = "x86_64")]
+            Keyed::Vaes512(xts) => xts.decrypt(tweaks, sector_size, data),
         }
         Ok(())
     }

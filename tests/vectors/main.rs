@@ -4,6 +4,7 @@
 #![allow(missing_docs)]
 
 mod kdf;
+mod kernels;
 mod xts;
 
 use std::path::PathBuf;

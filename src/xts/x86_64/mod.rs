@@ -1,0 +1,18 @@
+//! The kernels for x86-64, a file for each width of the AES instructions. The files have the same sections in the
+//! same order: read one, and compare it with the next.
+
+#![allow(unsafe_code)] // memory into registers and back, and the step into functions for a CPU that was detected
+#![allow(clippy::needless_range_loop)] // a register by its number, in several arrays
+
+/// The body once for each number. The compiler would leave a loop over the rounds rolled, and its registers in memory.
+macro_rules! unrolled {
+    ($n:ident in $($value:literal)* $body:block) => {
+        $({
+            let $n: usize = $value;
+            $body
+        })*
+    };
+}
+
+mod schedule;
+pub(super) mod vaes512;

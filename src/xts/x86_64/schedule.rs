@@ -1,0 +1,51 @@
+//! The key schedule of AES (FIPS 197, section 5.2), and that of the equivalent inverse cipher (section 5.3.5).
+
+use std::arch::x86_64::*;
+
+/// The round keys, as many as `KEYS` says: 11 from a key of 16 bytes, 15 from one of 32.
+#[target_feature(enable = "aes,ssse3")]
+pub(super) fn expand<const KEYS: usize>(key: &[u8]) -> [__m128i; KEYS] {
+    let mut keys = [_mm_setzero_si128(); KEYS];
+    let (given, _) = key.as_chunks::<16>();
+    for (key, bytes) in keys.iter_mut().zip(given) {
+        *key = load(bytes);
+    }
+    let long = given.len() == 2;
+    let mut constant = 1;
+    for n in given.len()..KEYS {
+        let last = keys[n - 1];
+        // Four times the same word, so that the instruction's shifting of rows moves nothing: it substitutes alone.
+        let word = if long && n % 2 == 1 {
+            let word = _mm_shuffle_epi32::<0xff>(last);
+            _mm_aesenclast_si128(word, _mm_setzero_si128())
+        } else {
+            let rotated = _mm_shuffle_epi8(last, _mm_set1_epi32(0x0c0f_0e0d));
+            let word = _mm_aesenclast_si128(rotated, _mm_set1_epi32(constant));
+            constant = (constant << 1) ^ ((constant >> 7) * 0x11b);
+            word
+        };
+        let mut key = keys[n - given.len()];
+        key = _mm_xor_si128(key, _mm_slli_si128::<4>(key));
+        key = _mm_xor_si128(key, _mm_slli_si128::<8>(key));
+        keys[n] = _mm_xor_si128(key, word);
+    }
+    keys
+}
+
+/// The round keys for decryption, in the order in which they are used.
+#[target_feature(enable = "aes,ssse3")]
+pub(super) fn inverse<const KEYS: usize>(keys: &[__m128i; KEYS]) -> [__m128i; KEYS] {
+    let mut inverse = *keys;
+    inverse.reverse();
+    for key in &mut inverse[1..KEYS - 1] {
+        *key = _mm_aesimc_si128(*key);
+    }
+    inverse
+}
+
+#[inline]
+#[target_feature(enable = "sse2")]
+fn load(bytes: &[u8; 16]) -> __m128i {
+    // SAFETY: 16 bytes are readable there; they need no alignment.
+    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
+}
