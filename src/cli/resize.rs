@@ -1,13 +1,14 @@
 //! `luksmith resize`: more or less room for the guest.
 
 use luksmith::backend::Backend as _;
+use luksmith::container::VolumeError;
 use serde_json::json;
 
 use super::Session;
 use super::args::{ImageArgs, UndoArgs};
 use super::error::CommandError;
 use super::force::{Force, confirm, only};
-use super::open::open_data_to_write;
+use super::open::{data_size, open_data_to_write};
 use super::size;
 
 /// Resize the volume
@@ -47,7 +48,10 @@ impl Args {
             &self.undo,
             luksmith_formats::limits::Limits::default(),
         )?;
-        let old = container.data_size(data.geometry().size)?;
+        let Some(old) = data_size(&container, &self.image, &*data) else {
+            container.data_size(data.geometry().size)?;
+            return Err(VolumeError::Detached.into());
+        };
         if self.size < old {
             let loss = format!(
                 "the last {} of {} would be cut off; shrink what is in it first",

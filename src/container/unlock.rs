@@ -229,8 +229,8 @@ impl Container {
     /// header, the other one.
     ///
     /// # Errors
-    /// [`VolumeError`]: pending reencryption, unknown requirements and more than one segment are refused, and a
-    /// storage that ends before its segment.
+    /// [`VolumeError`]: pending reencryption, unknown requirements and more than one segment are refused, a storage
+    /// that ends before its segment, and the storage of a detached header itself.
     pub fn volume(
         &self,
         data: Arc<dyn Backend>,
@@ -240,6 +240,7 @@ impl Container {
             return Err(VolumeError::WrongKey);
         }
         let segment = self.data_segment()?;
+        self.refuse_header_as_data(&segment, &*data)?;
         let size = segment.size_on(data.geometry().size)?;
         let crypt = SectorCrypt::new(segment.cipher, segment.sector_size, &unlocked.key)?;
         let read_only = data.geometry().read_only;
@@ -251,6 +252,19 @@ impl Container {
             segment.first_iv,
             read_only,
         )?)
+    }
+
+    /// Data at byte 0 of the header's own storage would be the header itself: it is detached, and the data elsewhere.
+    pub(super) fn refuse_header_as_data(
+        &self,
+        segment: &DataSegment,
+        data: &dyn Backend,
+    ) -> Result<(), VolumeError> {
+        if segment.offset == 0 && std::ptr::addr_eq(Arc::as_ptr(&self.storage), data) {
+            Err(VolumeError::Detached)
+        } else {
+            Ok(())
+        }
     }
 
     /// Size of the plaintext device in bytes, on a storage of `storage_size` bytes.
