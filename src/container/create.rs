@@ -31,6 +31,8 @@ const SECTOR: u64 = 512;
 const MIB: u64 = 1 << 20;
 /// LUKS1 places areas, and LUKS2 sizes them, in units of this.
 const AREA_ALIGNMENT: u64 = 4096;
+/// Both copies of the largest LUKS2 header with the largest keyslots area; LUKS1 headers are smaller.
+const LARGEST_HEADER: u64 = 2 * HEADER_SIZES[HEADER_SIZES.len() - 1] + luks2::MAX_KEYSLOTS_SIZE;
 /// Where LUKS2 data begins by default.
 const LUKS2_DATA_OFFSET: u64 = 16 * MIB;
 
@@ -336,7 +338,9 @@ fn destroy(plan: &mut WritePlan, size: u64, layout: &Layout) -> Result<(), Creat
         }
     }
     plan.flush();
-    plan.wipe(AREA_ALIGNMENT..layout.header_size)?;
+    // Data may begin far behind the last place where key material can lie.
+    let end = layout.header_size.min(LARGEST_HEADER);
+    plan.wipe(AREA_ALIGNMENT..end)?;
     Ok(())
 }
 
