@@ -2,7 +2,9 @@
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use luksmith::backend::file::{self, FileBackend};
 use luksmith::container::Which;
 
 use super::Session;
@@ -11,7 +13,7 @@ use super::benchmark::note_slow;
 use super::error::{CommandError, Kind};
 use super::force::{Force, confirm, only};
 use super::new_file::{NewFile, Present, failed, look};
-use super::open::{ReadArgs, open_data_to_read, unlock};
+use super::open::{ReadArgs, open_data_to_read, storage, unlock};
 use super::passphrase::{KeySource, volume_key_file};
 use super::pipeline;
 use super::plain::PlainSink;
@@ -94,10 +96,9 @@ impl Args {
                     error.hint(format!("{} is half written", self.destination.display()))
                 })?;
             }
-            Destination::File => {
-                // Whether something may be replaced was asked before the passphrase.
+            Destination::File { replaced } => {
                 let file =
-                    NewFile::create(&self.destination, &[Force::Overwrite], &session.signals)?;
+                    NewFile::create(&self.destination, replaced.is_some(), &session.signals)?;
                 let open = OpenOptions::new().write(true).open(file.path());
                 let open = open.map_err(|error| failed("open", file.path(), error))?;
                 let sink = PlainSink::file(open, &self.destination, volume.size(), self.sparse)?;
@@ -122,15 +123,32 @@ impl Args {
             return Ok(Destination::Stdout);
         }
         let loss = format!("{} exists and would be overwritten", path.display());
-        match look(path)? {
-            Present::Nothing => Ok(Destination::File),
-            Present::File { .. } if same_file(path, &self.image.image)? => Err(CommandError::new(
-                Kind::Parameters,
-                format!("{} is the volume itself", path.display()),
-            )),
+        let present = look(path)?;
+        if !matches!(present, Present::Nothing) {
+            for (part, what) in [
+                (self.image.image.as_path(), "volume"),
+                (self.image.header_path(), "header"),
+            ] {
+                if same_file(path, part)? {
+                    let message = format!("{} is the {what} itself", path.display());
+                    return Err(CommandError::new(Kind::Parameters, message));
+                }
+            }
+        }
+        match present {
+            Present::Nothing => Ok(Destination::File { replaced: None }),
             Present::File { .. } => {
+                let replaced = storage(
+                    path,
+                    file::OpenOptions {
+                        write: true,
+                        ..file::OpenOptions::default()
+                    },
+                )?;
                 confirm(&self.force, Force::Overwrite, &loss)?;
-                Ok(Destination::File)
+                Ok(Destination::File {
+                    replaced: Some(replaced),
+                })
             }
             Present::BlockDevice => {
                 confirm(&self.force, Force::Overwrite, &loss)?;
@@ -146,15 +164,22 @@ impl Args {
 
 enum Destination {
     Stdout,
-    File,
+    /// A new one, in place of this one (locked until then), which may go.
+    File {
+        replaced: Option<Arc<FileBackend>>,
+    },
     Device(File),
 }
 
 fn same_file(one: &Path, other: &Path) -> Result<bool, CommandError> {
-    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
     let of = |path: &Path| {
         path.metadata()
-            .map(|found| (found.dev(), found.ino()))
+            .map(|found| match found.file_type().is_block_device() {
+                // One device may have several names.
+                true => (None, found.rdev()),
+                false => (Some(found.dev()), found.ino()),
+            })
             .map_err(|error| failed("look at", path, error))
     };
     Ok(of(one)? == of(other)?)
