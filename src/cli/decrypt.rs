@@ -12,7 +12,7 @@ use super::args::{ImageArgs, UnlockArgs};
 use super::benchmark::note_slow;
 use super::error::{CommandError, Kind};
 use super::force::{Force, confirm, only};
-use super::new_file::{NewFile, Present, failed, look};
+use super::new_file::{NewFile, Present, claim_device, failed, look};
 use super::open::{ReadArgs, open_data_to_read, storage, unlock};
 use super::passphrase::{KeySource, volume_key_file};
 use super::pipeline;
@@ -90,7 +90,7 @@ impl Args {
             Destination::Stdout => {
                 pipeline::decrypt(&volume, PlainSink::stdout()?, &progress, &session.signals)?
             }
-            Destination::Device(device) => {
+            Destination::Device { device, _claimed } => {
                 let sink = PlainSink::device(device, &self.destination, volume.size())?;
                 pipeline::decrypt(&volume, sink, &progress, &session.signals).map_err(|error| {
                     error.hint(format!("{} is half written", self.destination.display()))
@@ -151,12 +151,16 @@ impl Args {
                 })
             }
             Present::BlockDevice => {
+                let claimed = claim_device(path)?;
                 confirm(&self.force, Force::Overwrite, &loss)?;
                 let device = OpenOptions::new()
                     .write(true)
                     .open(path)
                     .map_err(|error| failed("open", path, error))?;
-                Ok(Destination::Device(device))
+                Ok(Destination::Device {
+                    device,
+                    _claimed: claimed,
+                })
             }
         }
     }
@@ -168,7 +172,11 @@ enum Destination {
     File {
         replaced: Option<Arc<FileBackend>>,
     },
-    Device(File),
+    Device {
+        device: File,
+        /// Nobody mounts it meanwhile.
+        _claimed: File,
+    },
 }
 
 fn same_file(one: &Path, other: &Path) -> Result<bool, CommandError> {

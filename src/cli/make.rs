@@ -19,7 +19,7 @@ use super::benchmark::note_slow;
 use super::derivation;
 use super::error::{CommandError, Kind};
 use super::force::{Force, confirm};
-use super::new_file::{NewFile, Present, failed, look};
+use super::new_file::{NewFile, Present, claim_device, failed, look};
 use super::open::storage;
 use super::passphrase::volume_key_file;
 use super::size;
@@ -47,6 +47,7 @@ pub(crate) struct Made {
     header: Option<NewFile>,
     /// The old files that the new ones replace: their locks keep others off until then.
     _replaced: [Option<Arc<FileBackend>>; 2],
+    _claimed: Vec<File>,
 }
 
 /// The answers to all questions, before anything is touched.
@@ -59,6 +60,8 @@ pub(crate) struct Plan<'a> {
     /// What is there and was agreed to be replaced, locked.
     replaced: Option<Arc<FileBackend>>,
     replaced_header: Option<Arc<FileBackend>>,
+    /// The devices that are written over.
+    claimed: Vec<File>,
     options: CreateOptions,
     layout: Layout,
 }
@@ -86,9 +89,11 @@ impl<'a> Plan<'a> {
         };
         let (mut target, mut header) = (Target::New, None);
         let (mut replaced, mut replaced_header) = (None, None);
+        let mut claimed = Vec::new();
         match (look(image)?, extent) {
             (Present::BlockDevice, _) => {
                 let device = storage(image, write)?;
+                claimed.push(claim_device(image)?);
                 confirm_device(image, forced)?;
                 target = Target::There(device);
             }
@@ -109,6 +114,7 @@ impl<'a> Plan<'a> {
             header = Some(match look(path)? {
                 Present::BlockDevice => {
                     let device = storage(path, write)?;
+                    claimed.push(claim_device(path)?);
                     confirm_device(path, forced)?;
                     Target::There(device)
                 }
@@ -131,6 +137,7 @@ impl<'a> Plan<'a> {
             header,
             replaced,
             replaced_header,
+            claimed,
             options,
             layout,
         })
@@ -225,6 +232,7 @@ impl<'a> Plan<'a> {
             image,
             header,
             _replaced: [self.replaced, self.replaced_header],
+            _claimed: self.claimed,
         })
     }
 }

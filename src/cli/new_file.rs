@@ -32,6 +32,22 @@ pub(crate) fn look(path: &Path) -> Result<Present, CommandError> {
     }
 }
 
+/// Has a block device alone, as far as the kernel goes: what is mounted, or part of another device, is refused. Nobody can mount it
+/// until the answer is dropped.
+pub(crate) fn claim_device(path: &Path) -> Result<File, CommandError> {
+    let mut open = OpenOptions::new();
+    open.read(true).custom_flags(libc::O_EXCL);
+    open.open(path).map_err(|error| {
+        let in_use = error.kind() == io::ErrorKind::ResourceBusy;
+        let error = failed("overwrite", path, error);
+        if in_use {
+            error.hint("it is mounted, or part of another device")
+        } else {
+            error
+        }
+    })
+}
+
 /// A file being made. It is removed again unless [`NewFile::keep`] is reached, also by a second Ctrl-C.
 pub(crate) struct NewFile {
     written: PathBuf,
