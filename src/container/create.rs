@@ -293,26 +293,19 @@ impl Container {
         if !options.blank {
             destroy(&mut plan, size, &layout)?;
         }
-        let header = match options.version {
-            Version::Luks1 => luks1_container(
-                &mut plan,
-                &options,
-                &layout,
-                &unlocked,
-                &new,
-                &open.limits,
-                interrupt,
-            )?,
-            Version::Luks2 => luks2_container(
-                &mut plan,
-                &options,
-                &layout,
-                &unlocked,
-                &new,
-                &open.limits,
-                interrupt,
-            )?,
+        let lay_out = match options.version {
+            Version::Luks1 => luks1_container,
+            Version::Luks2 => luks2_container,
         };
+        let header = lay_out(
+            &mut plan,
+            &options,
+            &layout,
+            &unlocked,
+            &new,
+            &open.limits,
+            interrupt,
+        )?;
         plan.execute(&*storage, None)?;
         let fingerprint =
             opening::current_fingerprint(&*storage, &header).map_err(super::CommitError::from)?;
