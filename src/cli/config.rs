@@ -5,7 +5,7 @@ use luksmith::container::Configure;
 use uuid::Uuid;
 
 use super::Session;
-use super::args::{ImageArgs, UndoArgs};
+use super::args::{ImageArgs, UndoArgs, parse_label};
 use super::error::CommandError;
 use super::force::{Force, confirm, only};
 use super::open::open_to_write;
@@ -18,11 +18,11 @@ pub(crate) struct Args {
     image: ImageArgs,
 
     /// The label; an empty text removes it (LUKS2)
-    #[arg(long, value_name = "TEXT", group = "change")]
+    #[arg(long, value_name = "TEXT", group = "change", value_parser = parse_label)]
     label: Option<String>,
 
     /// The subsystem; an empty text removes it (LUKS2)
-    #[arg(long, value_name = "TEXT", group = "change")]
+    #[arg(long, value_name = "TEXT", group = "change", value_parser = parse_label)]
     subsystem: Option<String>,
 
     /// The UUID

@@ -9,6 +9,7 @@ use super::args::NewVolumeArgs;
 use super::error::{CommandError, Kind};
 use super::force::{Force, only};
 use super::make::{Extent, Plan, label};
+use super::output;
 use super::passphrase::KeySource;
 use super::pipeline;
 use super::plain::PlainSource;
@@ -30,7 +31,8 @@ pub(crate) struct Args {
     #[arg(value_name = "IMAGE")]
     image: PathBuf,
 
-    /// What the guest sees, at least the size of SOURCE; what lies beyond it reads as random bytes [default: the size of SOURCE]
+    /// What the guest sees, at least the size of SOURCE; what lies beyond SOURCE is zeroes, written too [default: the size of SOURCE; a
+    /// device is a volume as a whole, and what lies beyond SOURCE reads as random bytes]
     #[arg(long, value_name = size::SIZE, value_parser = size::parse)]
     size: Option<u64>,
 
@@ -76,15 +78,23 @@ impl Args {
         let passphrase = key.fresh(session, &label(&self.image), self.new.force_weak)?;
         let made = plan.make(session, &passphrase)?;
 
-        let progress = Progress::start(session.progress, "encrypt", source.size());
-        let written = pipeline::encrypt(
+        let grows = matches!(extent, Extent::Growing) && !made.is_in_place();
+        let progress = Progress::start(session.progress, "encrypt", self.size.or(source.size()));
+        let end = pipeline::encrypt(
             &made,
             &mut source,
             self.pad,
-            self.grows(extent, &made),
+            grows,
             &progress,
             &session.signals,
         )
+        .and_then(|end| match self.size {
+            Some(size) => {
+                pipeline::zeroes(&made, end..size, &progress, &session.signals)?;
+                Ok(size)
+            }
+            None => Ok(end),
+        })
         .map_err(|error| {
             if made.is_in_place() {
                 error.hint(format!(
@@ -96,10 +106,14 @@ impl Args {
             }
         })?;
         progress.finish();
-        let size = match extent {
-            Extent::Growing => written,
-            _ => made.container.data_size(made.data.geometry().size)?,
-        };
+        let size = made.container.data_size(made.data.geometry().size)?;
+        if end < size {
+            output::note(format_args!(
+                "{} is larger than {}: what lies beyond byte {end} of the volume reads as random bytes",
+                self.image.display(),
+                source.name()
+            ));
+        }
         let (json, line) = (made.json(&self.image, size), made.line(&self.image, size));
         made.keep()?;
         if self.json {
@@ -139,9 +153,5 @@ impl Args {
             }
             (None, None) => Ok(Extent::Growing),
         }
-    }
-
-    fn grows(&self, extent: Extent, made: &super::make::Made) -> bool {
-        matches!(extent, Extent::Growing) && !made.data.is_device()
     }
 }

@@ -143,17 +143,38 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
 pub(crate) fn report_usage(error: &clap::Error) -> u8 {
     let text = error.render();
     if error.use_stderr() {
-        let text = text.to_string();
-        let text = text
-            .strip_prefix("error: ")
-            .map_or_else(|| text.clone(), |rest| format!("luksmith: error: {rest}"));
-        // There is nowhere left to say that stderr is gone.
-        let _ = std::io::stderr().write_all(text.as_bytes());
+        let (message, hints) = usage_lines(&text.to_string());
+        output::error(&message);
+        for hint in &hints {
+            output::hint(hint);
+        }
         Kind::Parameters.exit_code()
     } else {
         let _ = std::io::stdout().write_all(text.to_string().as_bytes());
         0
     }
+}
+
+/// What clap says in paragraphs, in our form: the first one is the message, tips and the usage are hints.
+fn usage_lines(text: &str) -> (String, Vec<String>) {
+    let mut paragraphs = text.split("\n\n").map(|paragraph| {
+        let lines = paragraph.lines().map(str::trim).collect::<Vec<_>>();
+        lines.join(" ")
+    });
+    let first = paragraphs.next().unwrap_or_default();
+    let message = first.strip_prefix("error: ").unwrap_or(&first).to_owned();
+    let hints = paragraphs
+        .map(|paragraph| paragraph.trim().to_owned())
+        .filter_map(|paragraph| match paragraph.split_once(": ") {
+            Some(("tip", tip)) => Some(tip.to_owned()),
+            Some(("Usage", usage)) => Some(format!("usage: {usage}")),
+            _ if paragraph.starts_with("For more information") => {
+                Some("--help explains every option".to_owned())
+            }
+            _ => None,
+        })
+        .collect();
+    (message, hints)
 }
 
 #[cfg(test)]
@@ -165,6 +186,22 @@ mod tests {
         let error = CommandError::new(Kind::Device, std::io::Error::other("no such thing"))
             .about("cannot open a.img");
         assert_eq!(error.line(), "cannot open a.img: no such thing");
+    }
+
+    #[test]
+    fn a_usage_error_is_a_line_and_its_hints() {
+        let text = "error: unexpected argument '-5' found\n\n  tip: to pass '-5' as a value, use '-- -5'\n\nUsage: luksmith create \
+                    <IMAGE>\n\nFor more information, try '--help'.\n";
+        let (message, hints) = usage_lines(text);
+        assert_eq!(message, "unexpected argument '-5' found");
+        assert_eq!(
+            hints,
+            [
+                "to pass '-5' as a value, use '-- -5'",
+                "usage: luksmith create <IMAGE>",
+                "--help explains every option"
+            ]
+        );
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub(crate) enum Force {
     Unproven,
     /// replace the keyslots by those of a backup
     Restore,
-    /// restore the header of another volume
+    /// restore the header of another volume, or where no header is readable
     OtherUuid,
     /// cut off the end of the volume
     Shrink,

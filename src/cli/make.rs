@@ -19,7 +19,7 @@ use super::benchmark::note_slow;
 use super::derivation;
 use super::error::{CommandError, Kind};
 use super::force::{Force, confirm};
-use super::new_file::{NewFile, Present, claim_device, failed, look};
+use super::new_file::{NewFile, Present, failed, look};
 use super::open::storage;
 use super::passphrase::volume_key_file;
 use super::size;
@@ -45,23 +45,19 @@ pub(crate) struct Made {
     pub(crate) data: Arc<FileBackend>,
     image: Option<NewFile>,
     header: Option<NewFile>,
-    /// The old files that the new ones replace: their locks keep others off until then.
-    _replaced: [Option<Arc<FileBackend>>; 2],
-    _claimed: Vec<File>,
+    /// The old file that the new one replaces: its lock keeps others off until then.
+    _replaced: Option<Arc<FileBackend>>,
 }
 
 /// The answers to all questions, before anything is touched.
 pub(crate) struct Plan<'a> {
     args: &'a NewVolumeArgs,
     image: &'a Path,
+    forced: &'a [Force],
     extent: Extent,
     target: Target,
     header: Option<Target>,
-    /// What is there and was agreed to be replaced, locked.
     replaced: Option<Arc<FileBackend>>,
-    replaced_header: Option<Arc<FileBackend>>,
-    /// The devices that are written over.
-    claimed: Vec<File>,
     options: CreateOptions,
     layout: Layout,
 }
@@ -87,13 +83,10 @@ impl<'a> Plan<'a> {
             write: true,
             ..OpenOptions::default()
         };
-        let (mut target, mut header) = (Target::New, None);
-        let (mut replaced, mut replaced_header) = (None, None);
-        let mut claimed = Vec::new();
+        let (mut target, mut header, mut replaced) = (Target::New, None, None);
         match (look(image)?, extent) {
             (Present::BlockDevice, _) => {
                 let device = storage(image, write)?;
-                claimed.push(claim_device(image)?);
                 confirm_device(image, forced)?;
                 target = Target::There(device);
             }
@@ -114,12 +107,10 @@ impl<'a> Plan<'a> {
             header = Some(match look(path)? {
                 Present::BlockDevice => {
                     let device = storage(path, write)?;
-                    claimed.push(claim_device(path)?);
                     confirm_device(path, forced)?;
                     Target::There(device)
                 }
                 Present::File { size } => {
-                    replaced_header = Some(storage(path, write)?);
                     confirm(forced, Force::Overwrite, &replacing(path, size))?;
                     Target::New
                 }
@@ -132,12 +123,11 @@ impl<'a> Plan<'a> {
         Ok(Self {
             args,
             image,
+            forced,
             extent,
             target,
             header,
             replaced,
-            replaced_header,
-            claimed,
             options,
             layout,
         })
@@ -171,6 +161,13 @@ impl<'a> Plan<'a> {
         options.kdf = derivation::of_keyslot(session, pbkdf, hash, version, key_size)?;
         options.digest_iterations = derivation::of_digest(session, pbkdf, hash)?;
         let signals = &session.signals;
+        // Both questions were asked and answered when the plan was made.
+        let agreed: Vec<Force> = self
+            .forced
+            .iter()
+            .copied()
+            .chain([Force::Overwrite])
+            .collect();
         let write = OpenOptions {
             write: true,
             ..OpenOptions::default()
@@ -179,7 +176,7 @@ impl<'a> Plan<'a> {
         let (data, image) = match self.target {
             Target::There(there) => (there, None),
             Target::New => {
-                let file = NewFile::create(self.image, self.replaced.is_some(), signals)?;
+                let file = NewFile::create(self.image, &agreed, signals)?;
                 let data = storage(file.path(), write)?;
                 let size = match self.extent {
                     Extent::Size(size) => {
@@ -187,9 +184,16 @@ impl<'a> Plan<'a> {
                     }
                     Extent::Growing | Extent::AllThereIs => layout.data_offset,
                 };
-                data.resize(size)?;
+                let room = |error| {
+                    CommandError::from(error).about(format_args!(
+                        "cannot make room for {} in {}",
+                        size::both(size),
+                        self.image.display()
+                    ))
+                };
+                data.resize(size).map_err(room)?;
                 if self.args.format.preallocate {
-                    data.preallocate()?;
+                    data.preallocate().map_err(room)?;
                 }
                 (data, Some(file))
             }
@@ -197,7 +201,7 @@ impl<'a> Plan<'a> {
         let (storage, header) = match (self.header, &self.args.format.header) {
             (Some(Target::There(there)), _) => (there, None),
             (Some(Target::New), Some(path)) => {
-                let file = NewFile::create(path, self.replaced_header.is_some(), signals)?;
+                let file = NewFile::create(path, &agreed, signals)?;
                 let backend = storage(file.path(), write)?;
                 backend.resize(layout.header_size)?;
                 (backend, Some(file))
@@ -231,8 +235,7 @@ impl<'a> Plan<'a> {
             data,
             image,
             header,
-            _replaced: [self.replaced, self.replaced_header],
-            _claimed: self.claimed,
+            _replaced: self.replaced,
         })
     }
 }
@@ -313,7 +316,9 @@ fn sector_size(extent: Extent, target: &Target, version: Version, data_offset: u
 /// A volume has whole sectors, and at least one.
 fn check_size(extent: Extent, sector_size: u32) -> Result<(), CommandError> {
     match extent {
-        Extent::Size(size) if size == 0 || !size.is_multiple_of(u64::from(sector_size)) => {
+        Extent::Size(0) => Err(CommandError::parameters("a volume has one sector at least")
+            .hint("--size 10G is what the guest sees; the file is that plus the header")),
+        Extent::Size(size) if !size.is_multiple_of(u64::from(sector_size)) => {
             let message = format!(
                 "a size of {size} bytes is not a whole number of {sector_size}-byte sectors"
             );
@@ -364,10 +369,10 @@ impl Made {
             .data_segment()
             .map_or(512, |segment| segment.sector_size);
         format!(
-            "{}: {} volume of {} ({volume_size} bytes), {sector}-byte sectors, UUID {}",
+            "{}: {} volume of {}, {sector}-byte sectors, UUID {}",
             image.display(),
             self.container.version(),
-            size::human(volume_size),
+            size::both(volume_size),
             self.container.uuid()
         )
     }

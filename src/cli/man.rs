@@ -6,6 +6,7 @@ use clap_mangen::Man;
 
 use super::Session;
 use super::error::{CommandError, Kind};
+use super::new_file::failed;
 
 /// Write the manual pages
 #[derive(Debug, clap::Args)]
@@ -26,7 +27,11 @@ impl Args {
         let mut command = super::command();
         command.build();
         match self.out {
-            Some(directory) => write_all(&directory, &command, "luksmith"),
+            Some(directory) => {
+                std::fs::create_dir_all(&directory)
+                    .map_err(|error| failed("make", &directory, error))?;
+                write_all(&directory, &command, "luksmith")
+            }
             None => {
                 session.output.bytes(&page(&command, "luksmith")?);
                 Ok(())
@@ -48,10 +53,7 @@ fn page(command: &clap::Command, name: &str) -> Result<Vec<u8>, CommandError> {
 
 fn write_all(directory: &Path, command: &clap::Command, name: &str) -> Result<(), CommandError> {
     let path = directory.join(format!("{name}.1"));
-    std::fs::write(&path, page(command, name)?).map_err(|error| {
-        CommandError::new(Kind::Device, error)
-            .about(format_args!("cannot write {}", path.display()))
-    })?;
+    std::fs::write(&path, page(command, name)?).map_err(|error| failed("write", &path, error))?;
     for sub in command
         .get_subcommands()
         .filter(|sub| sub.get_name() != "help")

@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use luksmith::backend::Backend;
 use luksmith::backend::file::{FileBackend, OpenOptions};
-use luksmith::container::{self, Container, UndoFile, UndoStore, UnlockError, Unlocked, Which};
+use luksmith::container::{
+    self, Container, UndoFile, UndoStore, UnlockError, Unlocked, VolumeError, Which,
+};
 use luksmith_formats::limits::Limits;
+use luksmith_formats::luks2::Priority;
 
 use super::Session;
 use super::args::{ImageArgs, UndoArgs};
@@ -60,17 +63,12 @@ pub(crate) fn open_data_to_read(
     } else {
         header.clone()
     };
-    Ok((
-        open(
-            image,
-            header,
-            container::OpenOptions {
-                limits,
-                undo: undo(image, None)?,
-            },
-        )?,
-        data,
-    ))
+    let options = container::OpenOptions {
+        limits,
+        undo: undo(image, None)?,
+    };
+    let container = open(image, header, options)?;
+    Ok((container, data))
 }
 
 /// The header alone, for writing: nobody else may have it open.
@@ -103,10 +101,23 @@ pub(crate) fn open_data_to_write(
         )?,
         None => header.clone(),
     };
-    Ok((
-        open(image, header, header_options(image, undo, limits)?)?,
-        data,
-    ))
+    let container = open(image, header, header_options(image, undo, limits)?)?;
+    Ok((container, data))
+}
+
+/// A detached header alone is no volume: nobody may take its file for the data.
+pub(crate) fn refuse_header_as_data(
+    container: &Container,
+    image: &ImageArgs,
+    data: &dyn Backend,
+) -> Result<(), CommandError> {
+    match container.data_segment_on(data) {
+        Err(error @ VolumeError::Detached) => {
+            Err(CommandError::from(error).about(image.image.display()))
+        }
+        // Whatever else is wrong with it is told by who needs it.
+        _ => Ok(()),
+    }
 }
 
 /// Where the header lies, for commands that do not open it as a container.
@@ -209,7 +220,18 @@ pub(crate) fn unlock(
             Err(UnlockError::WrongPassphrase) if left > 0 => {
                 output::note("no keyslot opens with this passphrase; try again");
             }
-            outcome => return outcome.map_err(|error| CommandError::from(error).about(label)),
+            outcome => {
+                let ignored = which == Which::Any
+                    && matches!(outcome, Err(UnlockError::WrongPassphrase))
+                    && slots
+                        .iter()
+                        .any(|keyslot| keyslot.priority == Priority::Ignore);
+                let hint = ignored.then(|| {
+                    "keyslots of priority ignore were left out: --keyslot N tries one".to_owned()
+                });
+                return outcome
+                    .map_err(|error| CommandError::from(error).about(label).hint_if(hint));
+            }
         }
     }
 }

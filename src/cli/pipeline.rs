@@ -1,6 +1,7 @@
 //! Bulk copies between plain data and a volume: one thread reads, one writes, a few buffers between them. The bytes are read
 //! straight into the buffer in which they are encrypted or decrypted.
 
+use std::ops::Range;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use luksmith::sectors::{Plain, Sectors};
@@ -36,7 +37,16 @@ pub(crate) fn encrypt(
     let sector = volume.sector_size() as usize;
     let written = between_threads(
         |chunks| read_plain(source, sector, pad, &chunks, signals),
-        |chunks| write_volume(&volume, grows, chunks, progress, signals),
+        |chunks| {
+            write_volume(
+                &volume,
+                grows,
+                made.is_in_place(),
+                chunks,
+                progress,
+                signals,
+            )
+        },
     )?;
     if grows {
         volume.resize(written)?;
@@ -52,6 +62,27 @@ pub(crate) fn encrypt(
         return Err(CommandError::new(Kind::Device, message));
     }
     Ok(written)
+}
+
+/// Encrypts zeroes into a part of the new volume, for they do not show by themselves.
+pub(crate) fn zeroes(
+    made: &Made,
+    range: Range<u64>,
+    progress: &Progress,
+    signals: &Signals,
+) -> Result<(), CommandError> {
+    let volume = made.container.volume(made.data.clone(), &made.unlocked)?;
+    let mut offset = range.start;
+    while offset < range.end {
+        signals.check()?;
+        let left = usize::try_from(range.end - offset).unwrap_or(CHUNK);
+        let zeroes = Sectors::<Plain>::zeroed(left.min(CHUNK));
+        let len = zeroes.len() as u64;
+        volume.write_sectors(offset, zeroes)?;
+        progress.advance(len);
+        offset += len;
+    }
+    Ok(())
 }
 
 /// The reader's side of [`encrypt`].
@@ -96,6 +127,7 @@ fn read_plain(
 fn write_volume(
     volume: &Volume,
     grows: bool,
+    made_in_place: bool,
     chunks: Receiver<Chunks>,
     progress: &Progress,
     signals: &Signals,
@@ -112,9 +144,8 @@ fn write_volume(
                     "there is more to encrypt than the {} bytes of the volume",
                     volume.size()
                 );
-                return Err(
-                    CommandError::new(Kind::Device, message).hint("--size makes a larger volume")
-                );
+                let hint = (!made_in_place).then(|| "--size makes a larger volume".to_owned());
+                return Err(CommandError::new(Kind::Device, message).hint_if(hint));
             }
             volume.resize(volume.size().saturating_mul(2).max(GROWTH))?;
         }

@@ -150,6 +150,30 @@ impl Progress {
     }
 }
 
+/// A sign of life on a terminal during work of which nobody knows how far it is.
+pub(crate) struct Waiting(Option<ProgressBar>);
+
+impl Waiting {
+    pub(crate) fn start(mode: ProgressMode, what: &'static str) -> Self {
+        let shown = mode == ProgressMode::Auto && io::stderr().is_terminal();
+        Self(shown.then(|| {
+            let spinner = ProgressBar::new_spinner();
+            spinner.set_draw_target(ProgressDrawTarget::stderr());
+            spinner.set_message(what);
+            spinner.enable_steady_tick(Duration::from_millis(100));
+            spinner
+        }))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(spinner) = &self.0 {
+            spinner.finish_and_clear();
+        }
+    }
+}
+
 impl Drop for Progress {
     fn drop(&mut self) {
         if let Shown::Bar(bar) = &self.shown

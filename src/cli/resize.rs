@@ -1,14 +1,13 @@
 //! `luksmith resize`: more or less room for the guest.
 
 use luksmith::backend::Backend as _;
-use luksmith::container::VolumeError;
 use serde_json::json;
 
 use super::Session;
 use super::args::{ImageArgs, UndoArgs};
 use super::error::CommandError;
 use super::force::{Force, confirm, only};
-use super::open::{data_size, open_data_to_write};
+use super::open::{open_data_to_write, refuse_header_as_data};
 use super::size;
 
 /// Resize the volume
@@ -48,10 +47,16 @@ impl Args {
             &self.undo,
             luksmith_formats::limits::Limits::default(),
         )?;
-        let Some(old) = data_size(&container, &self.image, &*data) else {
-            container.data_size(data.geometry().size)?;
-            return Err(VolumeError::Detached.into());
-        };
+        refuse_header_as_data(&container, &self.image, data.as_ref())?;
+        let old = container.data_size(data.geometry().size)?;
+        if data.is_device() && self.size != old {
+            let message = format!(
+                "a volume on {} reaches to its end: {old} bytes",
+                self.image.image.display()
+            );
+            return Err(CommandError::parameters(message)
+                .hint("no --size is needed here: the volume grows and shrinks with the device"));
+        }
         if self.size < old {
             let loss = format!(
                 "the last {} of {} would be cut off; shrink what is in it first",
@@ -69,7 +74,7 @@ impl Args {
             session.output.line(format_args!(
                 "{} has {} for the guest now",
                 self.image.image.display(),
-                size::human(self.size)
+                size::both(self.size)
             ));
         }
         Ok(())

@@ -32,6 +32,15 @@ pub(crate) fn parse_kib(text: &str) -> Result<u32, String> {
     u32::try_from(parse(text)? / 1024).map_err(|_| "larger than 4 TiB".to_owned())
 }
 
+/// A size for people, and exactly: `10 GiB (10737418240 bytes)`, `512 bytes`.
+pub(crate) fn both(bytes: u64) -> String {
+    if bytes < 1024 {
+        human(bytes)
+    } else {
+        format!("{} ({bytes} bytes)", human(bytes))
+    }
+}
+
 /// A size for people: `10 GiB`, `15.97 MiB`, `512 bytes`.
 pub(crate) fn human(bytes: u64) -> String {
     const UNITS: [(&str, u32); 6] = [

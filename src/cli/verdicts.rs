@@ -245,7 +245,7 @@ fn header(error: &HeaderError) -> Verdict {
             Kind::Parameters,
             "--force other-uuid restores it all the same",
         ),
-        HeaderError::Unsupported(_) => plain(Kind::Parameters),
+        HeaderError::Unsupported(_) | HeaderError::Header(_) => plain(Kind::Parameters),
         HeaderError::NoSuchToken(_) => helped(
             Kind::Parameters,
             "`luksmith token list IMAGE` shows the tokens",

@@ -80,7 +80,7 @@ impl Container {
     ///
     /// # Errors
     /// [`HeaderError::Mismatch`] for another version, data offset or size, or a backup with requirements;
-    /// [`HeaderError::OtherUuid`] for another volume's backup unless `allow_other_uuid`. Nothing has changed then.
+    /// [`HeaderError::OtherUuid`] for another volume's backup, and where no header is readable, unless `allow_other_uuid`. Nothing has changed then.
     pub fn restore(
         storage: Arc<dyn Backend>,
         backup: &[u8],
@@ -101,11 +101,11 @@ impl Container {
             Err(OpenError::Io(error)) => return Err(error.into()),
             Err(_) => None,
         };
-        let volume = present.as_ref().map_or("not readable", Header::uuid);
-        if volume != restored.uuid() && !allow_other_uuid {
+        let volume = present.as_ref().map(Header::uuid);
+        if volume != Some(restored.uuid()) && !allow_other_uuid {
             return Err(HeaderError::OtherUuid {
                 backup: restored.uuid().into(),
-                volume: volume.into(),
+                volume: volume.map(str::to_owned),
             });
         }
         if let Some(present) = &present {

@@ -232,12 +232,12 @@ pub enum HeaderError {
     #[error("the backup does not fit: {0}")]
     Mismatch(String),
     /// The backup belongs to another volume.
-    #[error("the backup's UUID is {backup}, the volume's {volume}")]
+    #[error("the backup's UUID is {backup}, the volume's {}", volume.as_deref().unwrap_or("cannot be read"))]
     OtherUuid {
         /// In the backup.
         backup: String,
-        /// On the volume.
-        volume: String,
+        /// On the volume, if a header can be read there.
+        volume: Option<String>,
     },
     /// This cannot be done with this header.
     #[error("not possible here: {0}")]

@@ -110,16 +110,16 @@ impl Container {
     /// volume that shrinks is lost.
     ///
     /// # Errors
-    /// [`HeaderError::Unsupported`] for a size that is not whole sectors, data that cannot be opened, or a
-    /// detached header in place of its data;
+    /// [`HeaderError::Unsupported`] for a size that is not whole sectors, or data that cannot be opened;
     /// [`HeaderError::Io`] for a storage that cannot change its size.
     pub fn resize(&mut self, data: &dyn Backend, size: u64) -> Result<(), HeaderError> {
         self.check_requirements()?;
         let unsupported = |error: VolumeError| HeaderError::Unsupported(error.to_string());
-        let segment = self.data_segment().map_err(unsupported)?;
-        // To cut that off would be to cut off the keyslots.
-        self.refuse_header_as_data(&segment, data)
-            .map_err(unsupported)?;
+        let segment = self.data_segment_on(data).map_err(unsupported)?;
+        if size == 0 {
+            let reason = "a volume has one sector at least".to_owned();
+            return Err(HeaderError::Unsupported(reason));
+        }
         if !size.is_multiple_of(u64::from(segment.sector_size)) {
             let reason = format!(
                 "{size} bytes are not whole sectors of {}",

@@ -229,8 +229,8 @@ impl Container {
     /// header, the other one.
     ///
     /// # Errors
-    /// [`VolumeError`]: pending reencryption, unknown requirements and more than one segment are refused, a storage
-    /// that ends before its segment, and the storage of a detached header itself.
+    /// [`VolumeError`]: pending reencryption, unknown requirements and more than one segment are refused, and a
+    /// storage that ends before its segment.
     pub fn volume(
         &self,
         data: Arc<dyn Backend>,
@@ -239,8 +239,7 @@ impl Container {
         if !unlocked.bound {
             return Err(VolumeError::WrongKey);
         }
-        let segment = self.data_segment()?;
-        self.refuse_header_as_data(&segment, &*data)?;
+        let segment = self.data_segment_on(&*data)?;
         let size = segment.size_on(data.geometry().size)?;
         let crypt = SectorCrypt::new(segment.cipher, segment.sector_size, &unlocked.key)?;
         let read_only = data.geometry().read_only;
@@ -254,25 +253,24 @@ impl Container {
         )?)
     }
 
-    /// Data at byte 0 of the header's own storage would be the header itself: it is detached, and the data elsewhere.
-    pub(super) fn refuse_header_as_data(
-        &self,
-        segment: &DataSegment,
-        data: &dyn Backend,
-    ) -> Result<(), VolumeError> {
-        if segment.offset == 0 && std::ptr::addr_eq(Arc::as_ptr(&self.storage), data) {
-            Err(VolumeError::Detached)
-        } else {
-            Ok(())
-        }
-    }
-
     /// Size of the plaintext device in bytes, on a storage of `storage_size` bytes.
     ///
     /// # Errors
     /// As [`Container::volume`].
     pub fn data_size(&self, storage_size: u64) -> Result<u64, VolumeError> {
         self.data_segment()?.size_on(storage_size)
+    }
+
+    /// The segment that holds the data, if that can lie on `data`: the storage of a detached header has no room for it.
+    ///
+    /// # Errors
+    /// As [`Container::data_segment`], and [`VolumeError::Detached`].
+    pub fn data_segment_on(&self, data: &dyn Backend) -> Result<DataSegment, VolumeError> {
+        let segment = self.data_segment()?;
+        if segment.offset == 0 && std::ptr::addr_eq(data, &*self.storage) {
+            return Err(VolumeError::Detached);
+        }
+        Ok(segment)
     }
 
     /// The one segment that holds the data.

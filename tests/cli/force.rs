@@ -190,6 +190,62 @@ fn shrinking() {
 }
 
 #[test]
+fn a_volume_has_at_least_a_sector() {
+    let session = Session::with_volume();
+    let resize = ["resize", "disk.img", "--size", "0", "--force", "shrink"];
+    session.run(resize).fails(1, "one sector at least");
+    let create = ["create", "new.img", "--size", "0", "--key-file", "key"];
+    session.run(create).fails(1, "one sector at least");
+    assert!(session.ok(["info", "disk.img"]).contains("1048576 bytes"));
+}
+
+#[test]
+fn a_detached_header_is_never_taken_for_its_data() {
+    for kind in ["luks1", "luks2"] {
+        let session = Session::new();
+        let create = [
+            "create",
+            "disk.img",
+            "--size",
+            "1M",
+            "--header",
+            "disk.hdr",
+            "--key-file",
+            "key",
+            "--type",
+            kind,
+        ];
+        session.ok(create.iter().chain(&CHEAP));
+        let header = session.read("disk.hdr");
+        let resize = ["resize", "disk.hdr", "--size", "512K", "--force", "shrink"];
+        session.run(resize).fails(1, "--header FILE");
+        session
+            .run(["decrypt", "disk.hdr", "plain.img", "--key-file", "key"])
+            .fails(1, "the data lies elsewhere");
+        assert!(session.read("disk.hdr") == header, "{kind}");
+        assert!(!session.exists("plain.img"), "{kind}");
+        session.ok(["resize", "disk.img", "--header", "disk.hdr", "--size", "2M"]);
+    }
+}
+
+#[test]
+fn restoring_where_no_header_is_left() {
+    let session = Session::with_volume();
+    session.ok(["header", "backup", "disk.img", "disk.hdr"]);
+    let mut image = session.read("disk.img");
+    image[..1 << 20].fill(0xa5);
+    session.write("disk.img", &image);
+    let restore = [
+        "header", "restore", "disk.img", "disk.hdr", "--force", "restore",
+    ];
+    session
+        .run(restore)
+        .fails(1, "disk.img has no readable header to compare with");
+    session.ok(restore.into_iter().chain(["--force", "other-uuid"]));
+    session.ok(["key", "test", "disk.img", "--key-file", "key"]);
+}
+
+#[test]
 fn converting_and_another_uuid() {
     let session = Session::new();
     let args = [

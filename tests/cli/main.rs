@@ -7,7 +7,6 @@ mod force;
 mod help;
 mod interrupt;
 mod keys;
-mod loss;
 mod prompt;
 mod session;
 mod streams;

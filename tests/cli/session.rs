@@ -115,6 +115,10 @@ impl Ran {
         String::from_utf8(self.0.stdout.clone()).unwrap()
     }
 
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0.stdout
+    }
+
     pub(crate) fn stderr(&self) -> String {
         String::from_utf8(self.0.stderr.clone()).unwrap()
     }

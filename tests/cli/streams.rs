@@ -193,3 +193,40 @@ fn progress_as_json_ends_with_the_whole() {
     let result: serde_json::Value = serde_json::from_str(&ran.stdout()).unwrap();
     assert_eq!(result["data"]["size"], 1048576);
 }
+
+#[test]
+fn what_lies_beyond_the_source_is_encrypted_zeroes() {
+    let session = Session::new();
+    let mut plain = noise((1 << 20) + 4096);
+    session.write("plain.img", &plain);
+    let encrypt = [
+        "encrypt",
+        "plain.img",
+        "disk.img",
+        "--size",
+        "3M",
+        "--key-file",
+        "key",
+    ];
+    session.ok(encrypt.iter().chain(&CHEAP));
+    session.ok(["decrypt", "disk.img", "back.img", "--key-file", "key"]);
+    plain.resize(3 << 20, 0);
+    assert!(session.read("back.img") == plain);
+    // Nothing shows where the source ended.
+    let image = session.read("disk.img");
+    assert!(
+        image[image.len() - (3 << 20)..]
+            .chunks(4096)
+            .all(|sector| sector.iter().any(|byte| *byte != 0))
+    );
+}
+
+#[test]
+fn a_dash_is_stdout_for_what_holds_keys() {
+    let session = Session::with_volume();
+    session.ok(["header", "backup", "disk.img", "disk.hdr"]);
+    let piped = session.run(["header", "backup", "disk.img", "-"]);
+    assert_eq!(piped.code(), 0, "{}", piped.stderr());
+    assert!(piped.bytes() == session.read("disk.hdr"));
+    assert!(!session.exists("-"));
+}

@@ -14,8 +14,5 @@
 
 mod changes;
 mod disk;
-mod killed;
-#[path = "../interop/peers.rs"]
-mod peers;
 mod states;
 mod volume;

@@ -28,6 +28,6 @@ impl ImageArgs {
 pub(crate) struct UndoArgs {
     /// Keep the undo record of a change that must overwrite in place in PATH [default: beside the file that holds the header;
     /// a block device has no default]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", help_heading = None::<&str>)]
     pub(crate) undo_file: Option<PathBuf>,
 }

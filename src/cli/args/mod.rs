@@ -9,5 +9,5 @@ mod pbkdf;
 pub(crate) use image::{ImageArgs, UndoArgs};
 pub(crate) use key::{KeyArgs, NewKeyArgs, UnlockArgs};
 pub(crate) use limits::LimitArgs;
-pub(crate) use new_volume::{NewVolumeArgs, VersionName, parse_cipher};
+pub(crate) use new_volume::{NewVolumeArgs, VersionName, parse_cipher, parse_label};
 pub(crate) use pbkdf::{Pbkdf, PbkdfArgs};

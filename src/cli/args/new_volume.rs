@@ -56,11 +56,11 @@ pub(crate) struct FormatArgs {
     pub(crate) sector_size: Option<u32>,
 
     /// A name by which the volume can be found (LUKS2)
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = parse_label)]
     pub(crate) label: Option<String>,
 
     /// A second name (LUKS2)
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = parse_label)]
     pub(crate) subsystem: Option<String>,
 
     /// The volume's UUID [default: a random one]
@@ -118,6 +118,15 @@ pub(crate) fn parse_cipher(text: &str) -> Result<CipherSpec, String> {
 
 pub(crate) fn parse_hash(text: &str) -> Result<Hash, String> {
     Hash::parse(text).map_err(|error| error.to_string())
+}
+
+/// The header has 48 bytes for each label, the last one zero.
+pub(crate) fn parse_label(text: &str) -> Result<String, String> {
+    if text.len() < 48 {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{} bytes long; at most 47 fit", text.len()))
+    }
 }
 
 fn parse_key_bits(text: &str) -> Result<usize, String> {

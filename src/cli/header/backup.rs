@@ -18,7 +18,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     image: ImageArgs,
 
-    /// The file to make
+    /// The file to make; - is stdout
     #[arg(value_name = "FILE")]
     file: PathBuf,
 

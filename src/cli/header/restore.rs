@@ -11,6 +11,7 @@ use crate::cli::error::{CommandError, Kind};
 use crate::cli::force::{Force, confirm, only};
 use crate::cli::new_file::failed;
 use crate::cli::open::{header_options, header_storage_to_write};
+use crate::cli::size;
 
 /// The largest header with the largest keyslots area, and then some: a longer file is no backup.
 const LARGEST_BACKUP: u64 = 256 << 20;
@@ -28,7 +29,7 @@ pub(crate) struct Args {
     #[arg(value_name = "FILE")]
     file: PathBuf,
 
-    /// Go on without asking: restore; other-uuid, though the backup is of another volume
+    /// Go on without asking: restore; other-uuid, though the backup is of another volume, or IMAGE has no readable header
     #[arg(long, value_name = "WHAT", value_parser = only(&[Force::Restore, Force::OtherUuid]))]
     force: Vec<Force>,
 
@@ -73,9 +74,16 @@ impl Args {
                 backup: theirs,
                 volume,
             }) => {
-                let loss = format!(
-                    "the backup is of volume {theirs}, {name} is volume {volume}: its data cannot be read with another volume's keys"
-                );
+                let loss = match volume {
+                    Some(volume) => format!(
+                        "the backup is of volume {theirs}, {name} is volume {volume}: its data cannot be read with another volume's keys"
+                    ),
+                    None => format!(
+                        "{name} has no readable header to compare with: whatever its first {} hold would be replaced by the header of \
+                         volume {theirs}",
+                        size::human(backup.len() as u64)
+                    ),
+                };
                 confirm(&self.force, Force::OtherUuid, &loss)?;
                 Container::restore(storage, &backup, true, options)?;
             }

@@ -156,10 +156,7 @@ impl Args {
             Err(error) => row("data", &format!("cannot be opened: {}", chain(&error))),
         }
         match volume_size {
-            Some(size) => row(
-                "size",
-                &format!("{} ({size} bytes) for the guest", size::human(size)),
-            ),
+            Some(size) => row("size", &format!("{} for the guest", size::both(size))),
             None if self.is_detached(container) => {
                 row("size", "the data lies elsewhere (detached header)")
             }

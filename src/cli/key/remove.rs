@@ -1,6 +1,6 @@
 //! `luksmith key remove`: a passphrase that shall open no more.
 
-use luksmith::container::{Container, Which};
+use luksmith::container::{Container, KeyslotError, Which};
 
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, UndoArgs, UnlockArgs};
@@ -51,6 +51,9 @@ impl Args {
         let source = KeySource::of(&self.unlock.key)?;
 
         let slot = match self.keyslot {
+            Some(slot) if !container.keyslots().iter().any(|there| there.slot == slot) => {
+                return Err(KeyslotError::NotInUse(slot).into());
+            }
             Some(slot) => slot,
             None => unlock(session, &container, &source, Which::Any, &label)?
                 .slot()

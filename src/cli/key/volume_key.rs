@@ -27,7 +27,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     read: ReadArgs,
 
-    /// The file to make
+    /// The file to make; - is stdout, if that is no terminal
     #[arg(
         long,
         value_name = "FILE",
@@ -55,11 +55,13 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        if OpenOptions::new()
-            .read(true)
-            .open(&self.out)
-            .is_ok_and(|file| file.is_terminal())
-        {
+        let shown = if self.out.as_os_str() == "-" {
+            std::io::stdout().is_terminal()
+        } else {
+            let out = OpenOptions::new().read(true).open(&self.out);
+            out.is_ok_and(|file| file.is_terminal())
+        };
+        if shown {
             return Err(
                 CommandError::parameters("the volume key is never shown on a terminal")
                     .hint("--out names a new file"),

@@ -25,7 +25,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N")]
     token_id: u32,
 
-    /// Write it into FILE, new and 0600, instead of to stdout
+    /// Write it into FILE, new and 0600, instead of to stdout (-)
     #[arg(long, value_name = "FILE")]
     json_file: Option<PathBuf>,
 }
@@ -48,8 +48,10 @@ impl Args {
         };
         let token = token.ok_or(HeaderError::NoSuchToken(self.token_id))?;
         match &self.json_file {
-            Some(path) => write_secret(path, format!("{token:#}\n").as_bytes(), &session.signals),
-            None => {
+            Some(path) if path.as_os_str() != "-" => {
+                write_secret(path, format!("{token:#}\n").as_bytes(), &session.signals)
+            }
+            _ => {
                 session.output.json(token);
                 Ok(())
             }

@@ -30,7 +30,7 @@ pub(crate) struct Args {
     json_file: PathBuf,
 
     /// Give it number N [default: the first free one]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..32))]
     token_id: Option<u32>,
 
     /// Replace the token of that number

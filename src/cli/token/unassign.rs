@@ -1,5 +1,6 @@
 //! `luksmith token unassign`.
 
+use luksmith::container::Header;
 use luksmith_formats::limits::Limits;
 
 use crate::cli::Session;
@@ -33,6 +34,18 @@ Examples:
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
         let mut container = open_to_write(&self.image, &self.undo, Limits::default())?;
+        let spoken_of = match container.header() {
+            Header::Luks1(_) => None,
+            Header::Luks2(header) => header.metadata.tokens().get(&self.token_id),
+        };
+        if spoken_of.is_some_and(|token| !token.keyslots.contains(&self.keyslot)) {
+            let message = format!(
+                "token {} does not speak of keyslot {}",
+                self.token_id, self.keyslot
+            );
+            return Err(CommandError::parameters(message)
+                .hint("`luksmith token list IMAGE` shows the tokens"));
+        }
         container.assign_token(self.token_id, self.keyslot, false)?;
         session.output.line(format_args!(
             "token {} no longer speaks of keyslot {}",
