@@ -162,9 +162,12 @@ fn open(error: &OpenError) -> Verdict {
             Kind::Device,
             "the image is cut off; --header FILE names a detached header",
         ),
-        OpenError::Interrupted { .. } => helped(
+        OpenError::Interrupted { undo } => helped(
             Kind::Device,
-            "`luksmith header repair IMAGE` brings the state before the change back",
+            format!(
+                "`luksmith header repair IMAGE` brings the state before the change back; where --undo-file named the record, it takes \
+                 --undo-file {undo} too"
+            ),
         ),
         OpenError::Io(error) => io(error),
         _ => plain(Kind::Device),
@@ -276,6 +279,10 @@ fn commit(error: &CommitError) -> Verdict {
         CommitError::Secret(error) => secret(error),
         CommitError::Io(error) => io(error),
         CommitError::Undo(UndoError::Storage(error)) => io(error),
+        CommitError::Undo(UndoError::Damaged { .. } | UndoError::OtherImage { .. }) => helped(
+            Kind::Parameters,
+            "--undo-file PATH names this volume's undo record, or a file that does not exist yet",
+        ),
         _ => plain(Kind::Device),
     }
 }
