@@ -272,6 +272,10 @@ fn commit(error: &CommitError) -> Verdict {
             Kind::Busy,
             "somebody else works on this header; look at it and try again",
         ),
+        CommitError::Foreign(_) => helped(
+            Kind::Device,
+            "copy the image before anything else: that and the LUKS header cannot both be kept",
+        ),
         CommitError::NeedsUndo => helped(
             Kind::Parameters,
             "--undo-file PATH names a file on another device for the time of the change",

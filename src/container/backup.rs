@@ -120,7 +120,7 @@ impl Container {
     /// or stale copy of a LUKS2 header anew from the good one. Returns what was done, in order; nothing is fine too.
     ///
     /// # Errors
-    /// [`HeaderError::Open`] when no valid header is left; [`HeaderError::Unsupported`] when something else (a
+    /// [`HeaderError::Open`] when no valid header is left; [`super::CommitError::Foreign`] when something else (a
     /// filesystem, a partition table) lies where the primary copy should be.
     pub fn repair(
         storage: Arc<dyn Backend>,
@@ -138,7 +138,6 @@ impl Container {
             Health::PrimaryDamaged(_) | Health::PrimaryStale => Repaired::PrimaryCopy,
             Health::SecondaryDamaged(_) | Health::SecondaryStale => Repaired::SecondaryCopy,
         };
-        container.refuse_foreign_signature()?;
         if let Header::Luks2(header) = &container.header {
             let mut next = header.clone();
             let mut plan = WritePlan::default();
@@ -193,42 +192,6 @@ impl Container {
             requirements if requirements.is_empty() => Ok(()),
             requirements => Err(HeaderError::Requirements(requirements.join(", "))),
         }
-    }
-
-    /// LUKS2 recovery must not write over somebody else's data: a filesystem made on top of the old volume leaves
-    /// the secondary header intact.
-    fn refuse_foreign_signature(&self) -> Result<(), HeaderError> {
-        const SIGNATURES: [(u64, &[u8], &str); 12] = [
-            (0, b"XFSB", "an XFS filesystem"),
-            (0, b"hsqs", "a squashfs filesystem"),
-            (0, b"QFI\xfb", "a qcow2 image"),
-            (0, b"vhdxfile", "a VHDX image"),
-            (510, b"\x55\xaa", "a partition table"),
-            (512, b"EFI PART", "a GUID partition table"),
-            (512, b"LABELONE", "an LVM physical volume"),
-            (1024, b"\x10\x20\xf5\xf2", "an F2FS filesystem"),
-            (1080, b"\x53\xef", "an ext2, ext3 or ext4 filesystem"),
-            (4086, b"SWAPSPACE2", "swap space"),
-            (32769, b"CD001", "an ISO 9660 filesystem"),
-            (65600, b"_BHRfS_M", "a btrfs filesystem"),
-        ];
-        let Health::PrimaryDamaged(_) = &self.health else {
-            return Ok(());
-        };
-        let size = self.storage.geometry().size;
-        for (offset, magic, what) in SIGNATURES {
-            // A header alone may end before some of them.
-            if size < offset + magic.len() as u64 {
-                continue;
-            }
-            let found = door::read(&*self.storage, offset, magic.len())?;
-            if found == magic {
-                return Err(HeaderError::Unsupported(format!(
-                    "where the primary header should be, there is {what}"
-                )));
-            }
-        }
-        Ok(())
     }
 }
 

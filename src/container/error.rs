@@ -278,6 +278,9 @@ pub enum CommitError {
     /// Somebody else has written the header since it was read.
     #[error("the header has been changed by somebody else since it was read")]
     Changed,
+    /// The primary copy of a LUKS2 header is gone, and something else lies in its place.
+    #[error("where the primary header should be, there is {0}")]
+    Foreign(&'static str),
     /// There is no room to make this change safely inside the image, and no place for an undo record.
     #[error("this change overwrites in place and needs a file for its undo record")]
     NeedsUndo,

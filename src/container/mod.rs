@@ -10,6 +10,7 @@ mod convert;
 mod create;
 mod door;
 mod error;
+mod foreign;
 mod keyslot_info;
 mod keyslots;
 mod material;

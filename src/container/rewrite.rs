@@ -9,7 +9,7 @@ use luksmith_formats::luks2::Position;
 use luksmith_formats::{luks1, luks2};
 
 use super::plan::WritePlan;
-use super::{CommitError, Container, Header, Health, open};
+use super::{CommitError, Container, Header, Health, foreign, open};
 
 const SECTOR: usize = 512;
 
@@ -39,6 +39,11 @@ impl Container {
         plan: &mut WritePlan,
         next: &mut luks2::Header,
     ) -> Result<(), CommitError> {
+        if matches!(self.health, Health::PrimaryDamaged(_))
+            && let Some(what) = foreign::signature(&*self.storage)?
+        {
+            return Err(CommitError::Foreign(what));
+        }
         if let Header::Luks2(header) = &self.header {
             next.seqid = header.seqid.saturating_add(1);
         }

@@ -1,7 +1,8 @@
 //! Images that end too early, and the two copies of a LUKS2 header: damaged, lost, stale, forged, overwritten.
 
 use luksmith::container::{
-    Container, HeaderError, Health, OpenError, OpenOptions, Repaired, Version, VolumeError,
+    CommitError, Container, HeaderError, Health, OpenError, OpenOptions, Repaired, Version,
+    VolumeError,
 };
 use luksmith_formats::luks2::{HEADER_SIZES, Position};
 use serde_json::json;
@@ -270,9 +271,18 @@ fn a_filesystem_over_the_primary_copy_is_not_repaired_away() {
         assert!(matches!(container.health(), Health::PrimaryDamaged(_)));
         let repaired = Container::repair(storage.clone(), OpenOptions::default());
         assert!(
-            matches!(repaired, Err(HeaderError::Unsupported(_))),
+            matches!(repaired, Err(HeaderError::Commit(CommitError::Foreign(_)))),
             "{signature:?}: {repaired:?}"
         );
+        // No other change writes over it either.
+        let mut container = open(&storage).unwrap();
+        let label = luksmith::container::Configure {
+            label: Some("changed".into()),
+            ..Default::default()
+        };
+        container.configure(&label).unwrap_err();
+        container.remove_keyslot(0, true).unwrap_err();
+        container.erase().unwrap_err();
         assert_eq!(storage.to_bytes(), image, "{signature:?}");
     }
 }
