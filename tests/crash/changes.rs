@@ -1,14 +1,12 @@
 //! One test for each change of metadata, LUKS1 and LUKS2.
 
 use luksmith::Interrupt;
-use luksmith::container::{
-    Configure, Container, CreateOptions, Health, NewKeyslot, Repaired, Version,
-};
+use luksmith::container::{Configure, Container, CreateOptions, Health, Repaired, Version};
 use luksmith_formats::luks2::Priority;
 
 use crate::disk::{Event, State};
 use crate::states;
-use crate::volume::{Sample, add, cost, open, open_options, passphrase, unlock};
+use crate::volume::{Sample, add, change, cost, open, open_options, passphrase, unlock};
 
 fn opens(state: &State, text: &str) -> bool {
     unlock(&open(state).unwrap(), text).is_some()
@@ -16,18 +14,7 @@ fn opens(state: &State, text: &str) -> bool {
 
 fn change_passphrase(sample: &Sample) -> usize {
     let (after, states) = sample.cut(&["old", "new"], &[], |disk, undo| {
-        let mut container = Container::open(disk, open_options(&undo)).unwrap();
-        let unlocked = unlock(&container, "old").unwrap();
-        let new_passphrase = passphrase("new");
-        let new = NewKeyslot {
-            passphrase: &new_passphrase,
-            slot: None,
-            kdf: cost(),
-            priority: Priority::Normal,
-        };
-        container
-            .change_keyslot(&unlocked, &new, &Interrupt::default())
-            .unwrap();
+        change(disk, undo, "old", "new");
     });
     assert!(opens(&after, "new"));
     assert!(!opens(&after, "old"), "the old passphrase still opens");
@@ -64,19 +51,7 @@ fn change_luks1_slot_6_with_all_slots_full() {
         &["old six", "new six"],
         &["bystander 0", "bystander 7"],
         |disk, undo| {
-            let mut container = Container::open(disk, open_options(&undo)).unwrap();
-            let unlocked = unlock(&container, "old six").unwrap();
-            assert_eq!(unlocked.slot(), Some(6));
-            let new_passphrase = passphrase("new six");
-            let new = NewKeyslot {
-                passphrase: &new_passphrase,
-                slot: None,
-                kdf: cost(),
-                priority: Priority::Normal,
-            };
-            container
-                .change_keyslot(&unlocked, &new, &Interrupt::default())
-                .unwrap();
+            assert_eq!(change(disk, undo, "old six", "new six"), Some(6));
         },
     );
     assert!(opens(&after, "new six") && !opens(&after, "old six"));
@@ -362,18 +337,7 @@ fn create() {
 fn without_the_undo_record_these_tests_fail() {
     let sample = Sample::new(Version::Luks1, 64, 0).filled(8);
     let (disk, undo, log) = sample.state.start();
-    let mut container = Container::open(disk, open_options(&undo)).unwrap();
-    let unlocked = unlock(&container, "old").unwrap();
-    let new_passphrase = passphrase("new");
-    let new = NewKeyslot {
-        passphrase: &new_passphrase,
-        slot: None,
-        kdf: cost(),
-        priority: Priority::Normal,
-    };
-    container
-        .change_keyslot(&unlocked, &new, &Interrupt::default())
-        .unwrap();
+    change(disk, undo, "old", "new");
     let mut events = log.lock().unwrap().clone();
     events.retain(|event| !matches!(event, Event::SaveUndo(_) | Event::ClearUndo));
     let mut lost = 0;

@@ -57,6 +57,23 @@ pub(crate) fn add(container: &mut Container, by: &str, text: &str, slot: Option<
         .unwrap()
 }
 
+/// Changes the passphrase `by` into `text`, and returns the keyslot that `by` opened.
+pub(crate) fn change(disk: Arc<Disk>, undo: Arc<Undo>, by: &str, text: &str) -> Option<u32> {
+    let mut container = Container::open(disk, open_options(&undo)).unwrap();
+    let unlocked = unlock(&container, by).unwrap();
+    let new_passphrase = passphrase(text);
+    let new = NewKeyslot {
+        passphrase: &new_passphrase,
+        slot: None,
+        kdf: cost(),
+        priority: Priority::Normal,
+    };
+    container
+        .change_keyslot(&unlocked, &new, &Interrupt::default())
+        .unwrap();
+    unlocked.slot()
+}
+
 /// A volume in its first state, with what must be found again in every later one.
 pub(crate) struct Sample {
     pub(crate) state: State,
