@@ -28,12 +28,16 @@ pub const KERNEL_VARIABLE: &str = "LUKSMITH_XTS";
 pub enum Kernel {
     /// The `aes` crate, which picks AES-NI, VAES or ARMv8 instructions by itself, or constant-time code without.
     Portable,
+    /// AES-NI: x86-64.
+    Aesni,
+    /// VAES on registers of 256 bits: x86-64 with AVX2.
+    Vaes256,
     /// VAES on registers of 512 bits: x86-64 with AVX-512.
     Vaes512,
 }
 
 impl Kernel {
-    const ALL: [Self; 2] = [Self::Vaes512, Self::Portable];
+    const ALL: [Self; 4] = [Self::Vaes512, Self::Vaes256, Self::Aesni, Self::Portable];
 
     /// Those that run on this machine, the fastest first.
     pub fn available() -> Vec<Self> {
@@ -56,6 +60,8 @@ impl Kernel {
     pub fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
+            Self::Aesni => "aesni",
+            Self::Vaes256 => "vaes256",
             Self::Vaes512 => "vaes512",
         }
     }
@@ -79,9 +85,13 @@ impl Kernel {
         match self {
             Self::Portable => true,
             #[cfg(target_arch = "x86_64")]
+            Self::Aesni => x86_64::aesni::Token::detect().is_some(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Vaes256 => x86_64::vaes256::Token::detect().is_some(),
+            #[cfg(target_arch = "x86_64")]
             Self::Vaes512 => x86_64::vaes512::Token::detect().is_some(),
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Vaes512 => false,
+            Self::Aesni | Self::Vaes256 | Self::Vaes512 => false,
         }
     }
 }
@@ -139,13 +149,13 @@ pub enum XtsError {
 /// AES-XTS with a key. The key schedule lies on the heap, so that a move leaves no copy, and is wiped when this
 /// is dropped. Expanding the key works on the stack: who made this scrubs it.
 pub struct Xts {
-    keyed: Keyed,
+    keyed: Box<dyn Keyed>,
 }
 
-enum Keyed {
-    Portable(portable::Xts),
-    #[cfg(target_arch = "x86_64")]
-    Vaes512(x86_64::vaes512::Xts),
+/// A kernel with its key schedules. The length of `data` is a multiple of `sector_size`, which is one of blocks.
+trait Keyed: Send + Sync {
+    fn encrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]);
+    fn decrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]);
 }
 
 impl Xts {
@@ -154,16 +164,26 @@ impl Xts {
     /// # Errors
     /// [`XtsError::KeySize`], and [`XtsError::NotAvailable`] for a kernel that this machine cannot run.
     pub fn new(kernel: Kernel, key: &[u8]) -> Result<Self, XtsError> {
-        let missing = || XtsError::NotAvailable(kernel);
-        let keyed = match kernel {
-            Kernel::Portable => Keyed::Portable(portable::Xts::new(key)?),
+        let missing = XtsError::NotAvailable(kernel);
+        let keyed: Box<dyn Keyed> = match kernel {
+            Kernel::Portable => Box::new(portable::Xts::new(key)?),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Aesni => {
+                let token = x86_64::aesni::Token::detect().ok_or(missing)?;
+                Box::new(x86_64::aesni::Xts::new(token, key)?)
+            }
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Vaes256 => {
+                let token = x86_64::vaes256::Token::detect().ok_or(missing)?;
+                Box::new(x86_64::vaes256::Xts::new(token, key)?)
+            }
             #[cfg(target_arch = "x86_64")]
             Kernel::Vaes512 => {
-                let token = x86_64::vaes512::Token::detect().ok_or_else(missing)?;
-                Keyed::Vaes512(x86_64::vaes512::Xts::new(token, key)?)
+                let token = x86_64::vaes512::Token::detect().ok_or(missing)?;
+                Box::new(x86_64::vaes512::Xts::new(token, key)?)
             }
             #[cfg(not(target_arch = "x86_64"))]
-            Kernel::Vaes512 => return Err(missing()),
+            Kernel::Aesni | Kernel::Vaes256 | Kernel::Vaes512 => return Err(missing),
         };
         Ok(Self { keyed })
     }
@@ -179,11 +199,7 @@ impl Xts {
         data: &mut [u8],
     ) -> Result<(), XtsError> {
         check(sector_size, data.len())?;
-        match &self.keyed {
-            Keyed::Portable(xts) => xts.encrypt(tweaks, sector_size, data),
-            #[cfg(target_arch = "x86_64")]
-            Keyed::Vaes512(xts) => xts.encrypt(tweaks, sector_size, data),
-        }
+        self.keyed.encrypt(tweaks, sector_size, data);
         Ok(())
     }
 
@@ -198,11 +214,7 @@ impl Xts {
         data: &mut [u8],
     ) -> Result<(), XtsError> {
         check(sector_size, data.len())?;
-        match &self.keyed {
-            Keyed::Portable(xts) => xts.decrypt(tweaks, sector_size, data),
-            #[cfg(target_arch = "x86_64")]
-            Keyed::Vaes512(xts) => xts.decrypt(tweaks, sector_size, data),
-        }
+        self.keyed.decrypt(tweaks, sector_size, data);
         Ok(())
     }
 }

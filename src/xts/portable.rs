@@ -13,7 +13,7 @@ use cipher::{
     BlockCipherEncClosure, BlockCipherEncrypt, BlockSizeUser, KeyInit, ParBlocks,
 };
 
-use super::{BLOCK, Tweaks, XtsError};
+use super::{BLOCK, Keyed, Tweaks, XtsError};
 
 /// The key schedules, by key size.
 pub(super) enum Xts {
@@ -29,15 +29,17 @@ impl Xts {
             len => Err(XtsError::KeySize(len)),
         }
     }
+}
 
-    pub(super) fn encrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
+impl Keyed for Xts {
+    fn encrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
         match self {
             Self::Aes128(keys) => keys.encrypt(tweaks, sector_size, data),
             Self::Aes256(keys) => keys.encrypt(tweaks, sector_size, data),
         }
     }
 
-    pub(super) fn decrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
+    fn decrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
         match self {
             Self::Aes128(keys) => keys.decrypt(tweaks, sector_size, data),
             Self::Aes256(keys) => keys.decrypt(tweaks, sector_size, data),

@@ -14,5 +14,7 @@ macro_rules! unrolled {
     };
 }
 
+pub(super) mod aesni;
 mod schedule;
+pub(super) mod vaes256;
 pub(super) mod vaes512;

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use zeroize::Zeroize;
 
 use super::schedule;
-use crate::xts::{BLOCK, Tweaks, XtsError};
+use crate::xts::{BLOCK, Keyed, Tweaks, XtsError};
 
 /// Registers in flight, enough to hide the latency of a round.
 const WIDE: usize = 8;
@@ -59,8 +59,10 @@ impl Xts {
             len => Err(XtsError::KeySize(len)),
         }
     }
+}
 
-    pub(in crate::xts) fn encrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
+impl Keyed for Xts {
+    fn encrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
         match self {
             // SAFETY: the token proves that this CPU has the instructions.
             Self::Aes128(_, keys) => unsafe { keys.run::<true>(tweaks, sector_size, data) },
@@ -69,7 +71,7 @@ impl Xts {
         }
     }
 
-    pub(in crate::xts) fn decrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
+    fn decrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
         match self {
             // SAFETY: the token proves that this CPU has the instructions.
             Self::Aes128(_, keys) => unsafe { keys.run::<false>(tweaks, sector_size, data) },
