@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -107,17 +107,22 @@ impl FileBackend {
         if write && options.force_share {
             return Err(FileError::UnlockedWrite(path.into()));
         }
-        let file = open_file(path, options, write)?;
         let failed = |source| FileError::Failed {
             path: path.into(),
             source,
         };
-        let is_device = storage_kind(path, &file)?;
-        clear_nonblocking(&file).map_err(failed)?;
-        let lock = if options.force_share {
-            None
-        } else {
-            Some(lock(path, &file, write)?)
+        let (file, is_device, lock) = loop {
+            let file = open_file(path, options, write)?;
+            let is_device = storage_kind(path, &file)?;
+            clear_nonblocking(&file).map_err(failed)?;
+            if options.force_share {
+                break (file, is_device, None);
+            }
+            let lock = lock(path, &file, write)?;
+            // Somebody may have put another file in its place since it was opened: a change to the old one is lost.
+            if is_still_at(path, &file).map_err(failed)? {
+                break (file, is_device, Some(lock));
+            }
         };
         let size = size_of(&file).map_err(failed)?;
         let block_size = if options.direct {
@@ -317,6 +322,15 @@ fn storage_kind(path: &Path, file: &File) -> Result<bool, FileError> {
         path: path.into(),
         kind,
     })
+}
+
+fn is_still_at(path: &Path, file: &File) -> io::Result<bool> {
+    let opened = file.metadata()?;
+    match std::fs::metadata(path) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (opened.dev(), opened.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// O_NONBLOCK was for the opening alone; some file systems act on it in reads and writes.

@@ -2,7 +2,9 @@
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use luksmith::backend::file::{self, FileBackend};
 use luksmith::container::Which;
 
 use super::Session;
@@ -10,8 +12,8 @@ use super::args::{ImageArgs, UnlockArgs};
 use super::benchmark::note_slow;
 use super::error::{CommandError, Kind};
 use super::force::{Force, confirm, only};
-use super::new_file::{NewFile, Present, failed, look};
-use super::open::{ReadArgs, open_data_to_read, refuse_header_as_data, unlock};
+use super::new_file::{NewFile, Present, claim_device, failed, look};
+use super::open::{ReadArgs, open_data_to_read, refuse_header_as_data, storage, unlock};
 use super::passphrase::{KeySource, volume_key_file};
 use super::pipeline;
 use super::plain::PlainSink;
@@ -89,16 +91,15 @@ impl Args {
             Destination::Stdout => {
                 pipeline::decrypt(&volume, PlainSink::stdout()?, &progress, &session.signals)?
             }
-            Destination::Device(device) => {
+            Destination::Device { device, _claimed } => {
                 let sink = PlainSink::device(device, &self.destination, volume.size())?;
                 pipeline::decrypt(&volume, sink, &progress, &session.signals).map_err(|error| {
                     error.hint(format!("{} is half written", self.destination.display()))
                 })?;
             }
-            Destination::File => {
-                // Whether something may be replaced was asked before the passphrase.
+            Destination::File { replaced } => {
                 let file =
-                    NewFile::create(&self.destination, &[Force::Overwrite], &session.signals)?;
+                    NewFile::create(&self.destination, replaced.is_some(), &session.signals)?;
                 let open = OpenOptions::new().write(true).open(file.path());
                 let open = open.map_err(|error| failed("open", file.path(), error))?;
                 let sink = PlainSink::file(open, &self.destination, volume.size(), self.sparse)?;
@@ -123,23 +124,44 @@ impl Args {
             return Ok(Destination::Stdout);
         }
         let loss = format!("{} exists and would be overwritten", path.display());
-        match look(path)? {
-            Present::Nothing => Ok(Destination::File),
-            Present::File { .. } if same_file(path, &self.image.image)? => Err(CommandError::new(
-                Kind::Parameters,
-                format!("{} is the volume itself", path.display()),
-            )),
+        let present = look(path)?;
+        if !matches!(present, Present::Nothing) {
+            for (part, what) in [
+                (self.image.image.as_path(), "volume"),
+                (self.image.header_path(), "header"),
+            ] {
+                if same_file(path, part)? {
+                    let message = format!("{} is the {what} itself", path.display());
+                    return Err(CommandError::new(Kind::Parameters, message));
+                }
+            }
+        }
+        match present {
+            Present::Nothing => Ok(Destination::File { replaced: None }),
             Present::File { .. } => {
+                let replaced = storage(
+                    path,
+                    file::OpenOptions {
+                        write: true,
+                        ..file::OpenOptions::default()
+                    },
+                )?;
                 confirm(&self.force, Force::Overwrite, &loss)?;
-                Ok(Destination::File)
+                Ok(Destination::File {
+                    replaced: Some(replaced),
+                })
             }
             Present::BlockDevice => {
+                let claimed = claim_device(path)?;
                 confirm(&self.force, Force::Overwrite, &loss)?;
                 let device = OpenOptions::new()
                     .write(true)
                     .open(path)
                     .map_err(|error| failed("open", path, error))?;
-                Ok(Destination::Device(device))
+                Ok(Destination::Device {
+                    device,
+                    _claimed: claimed,
+                })
             }
         }
     }
@@ -147,15 +169,26 @@ impl Args {
 
 enum Destination {
     Stdout,
-    File,
-    Device(File),
+    /// A new one, in place of this one (locked until then), which may go.
+    File {
+        replaced: Option<Arc<FileBackend>>,
+    },
+    Device {
+        device: File,
+        /// Nobody mounts it meanwhile.
+        _claimed: File,
+    },
 }
 
 fn same_file(one: &Path, other: &Path) -> Result<bool, CommandError> {
-    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
     let of = |path: &Path| {
         path.metadata()
-            .map(|found| (found.dev(), found.ino()))
+            .map(|found| match found.file_type().is_block_device() {
+                // One device may have several names.
+                true => (None, found.rdev()),
+                false => (Some(found.dev()), found.ino()),
+            })
             .map_err(|error| failed("look at", path, error))
     };
     Ok(of(one)? == of(other)?)

@@ -19,7 +19,7 @@ use super::benchmark::note_slow;
 use super::derivation;
 use super::error::{CommandError, Kind};
 use super::force::{Force, confirm};
-use super::new_file::{NewFile, Present, failed, look};
+use super::new_file::{NewFile, Present, claim_device, failed, look};
 use super::open::storage;
 use super::passphrase::volume_key_file;
 use super::size;
@@ -45,19 +45,23 @@ pub(crate) struct Made {
     pub(crate) data: Arc<FileBackend>,
     image: Option<NewFile>,
     header: Option<NewFile>,
-    /// The old file that the new one replaces: its lock keeps others off until then.
-    _replaced: Option<Arc<FileBackend>>,
+    /// The old files that the new ones replace: their locks keep others off until then.
+    _replaced: [Option<Arc<FileBackend>>; 2],
+    _claimed: Vec<File>,
 }
 
 /// The answers to all questions, before anything is touched.
 pub(crate) struct Plan<'a> {
     args: &'a NewVolumeArgs,
     image: &'a Path,
-    forced: &'a [Force],
     extent: Extent,
     target: Target,
     header: Option<Target>,
+    /// What is there and was agreed to be replaced, locked.
     replaced: Option<Arc<FileBackend>>,
+    replaced_header: Option<Arc<FileBackend>>,
+    /// The devices that are written over.
+    claimed: Vec<File>,
     options: CreateOptions,
     layout: Layout,
 }
@@ -83,10 +87,13 @@ impl<'a> Plan<'a> {
             write: true,
             ..OpenOptions::default()
         };
-        let (mut target, mut header, mut replaced) = (Target::New, None, None);
+        let (mut target, mut header) = (Target::New, None);
+        let (mut replaced, mut replaced_header) = (None, None);
+        let mut claimed = Vec::new();
         match (look(image)?, extent) {
             (Present::BlockDevice, _) => {
                 let device = storage(image, write)?;
+                claimed.push(claim_device(image)?);
                 confirm_device(image, forced)?;
                 target = Target::There(device);
             }
@@ -107,10 +114,12 @@ impl<'a> Plan<'a> {
             header = Some(match look(path)? {
                 Present::BlockDevice => {
                     let device = storage(path, write)?;
+                    claimed.push(claim_device(path)?);
                     confirm_device(path, forced)?;
                     Target::There(device)
                 }
                 Present::File { size } => {
+                    replaced_header = Some(storage(path, write)?);
                     confirm(forced, Force::Overwrite, &replacing(path, size))?;
                     Target::New
                 }
@@ -123,11 +132,12 @@ impl<'a> Plan<'a> {
         Ok(Self {
             args,
             image,
-            forced,
             extent,
             target,
             header,
             replaced,
+            replaced_header,
+            claimed,
             options,
             layout,
         })
@@ -161,13 +171,6 @@ impl<'a> Plan<'a> {
         options.kdf = derivation::of_keyslot(session, pbkdf, hash, version, key_size)?;
         options.digest_iterations = derivation::of_digest(session, pbkdf, hash)?;
         let signals = &session.signals;
-        // Both questions were asked and answered when the plan was made.
-        let agreed: Vec<Force> = self
-            .forced
-            .iter()
-            .copied()
-            .chain([Force::Overwrite])
-            .collect();
         let write = OpenOptions {
             write: true,
             ..OpenOptions::default()
@@ -176,7 +179,7 @@ impl<'a> Plan<'a> {
         let (data, image) = match self.target {
             Target::There(there) => (there, None),
             Target::New => {
-                let file = NewFile::create(self.image, &agreed, signals)?;
+                let file = NewFile::create(self.image, self.replaced.is_some(), signals)?;
                 let data = storage(file.path(), write)?;
                 let size = match self.extent {
                     Extent::Size(size) => {
@@ -201,7 +204,7 @@ impl<'a> Plan<'a> {
         let (storage, header) = match (self.header, &self.args.format.header) {
             (Some(Target::There(there)), _) => (there, None),
             (Some(Target::New), Some(path)) => {
-                let file = NewFile::create(path, &agreed, signals)?;
+                let file = NewFile::create(path, self.replaced_header.is_some(), signals)?;
                 let backend = storage(file.path(), write)?;
                 backend.resize(layout.header_size)?;
                 (backend, Some(file))
@@ -235,7 +238,8 @@ impl<'a> Plan<'a> {
             data,
             image,
             header,
-            _replaced: self.replaced,
+            _replaced: [self.replaced, self.replaced_header],
+            _claimed: self.claimed,
         })
     }
 }

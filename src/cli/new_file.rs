@@ -6,7 +6,6 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::error::{CommandError, Kind};
-use super::force::{Force, confirm};
 use super::output;
 use super::signals::Signals;
 
@@ -33,46 +32,53 @@ pub(crate) fn look(path: &Path) -> Result<Present, CommandError> {
     }
 }
 
+/// Has a block device alone, as far as the kernel goes: what is mounted, or part of another device, is refused. Nobody can mount it
+/// until the answer is dropped.
+pub(crate) fn claim_device(path: &Path) -> Result<File, CommandError> {
+    let mut open = OpenOptions::new();
+    open.read(true).custom_flags(libc::O_EXCL);
+    open.open(path).map_err(|error| {
+        let in_use = error.kind() == io::ErrorKind::ResourceBusy;
+        let error = failed("overwrite", path, error);
+        if in_use {
+            error.hint("it is mounted, or part of another device")
+        } else {
+            error
+        }
+    })
+}
+
 /// A file being made. It is removed again unless [`NewFile::keep`] is reached, also by a second Ctrl-C.
 pub(crate) struct NewFile {
     written: PathBuf,
     name: PathBuf,
+    replaces: bool,
     signals: Signals,
     kept: bool,
 }
 
 impl NewFile {
-    /// Makes an empty file, 0600. Where one of that name exists, `forced` or the user says whether it may go; it stays until the
-    /// new one is whole and then takes its name.
+    /// Makes an empty file, 0600, beside `path`, where it comes to be when it is whole. `replaces`: a file is there, and its owner
+    /// has agreed that it goes. Otherwise nothing may be there, now or when the new one is whole.
     pub(crate) fn create(
         path: &Path,
-        forced: &[Force],
+        replaces: bool,
         signals: &Signals,
     ) -> Result<Self, CommandError> {
-        let (written, name) = match look(path)? {
-            Present::File { size } => {
-                let loss = format!(
-                    "{} exists ({size} bytes) and would be replaced",
-                    path.display()
-                );
-                confirm(forced, Force::Overwrite, &loss)?;
-                let name = path
-                    .canonicalize()
-                    .map_err(|error| failed("find", path, error))?;
-                (beside(&name), name)
-            }
-            Present::Nothing | Present::BlockDevice => (path.to_owned(), path.to_owned()),
+        let name = if replaces {
+            path.canonicalize()
+                .map_err(|error| failed("find", path, error))?
+        } else if path.symlink_metadata().is_ok() {
+            return Err(failed("create", path, io::ErrorKind::AlreadyExists.into()));
+        } else {
+            path.to_owned()
         };
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&written)
-            .map_err(|error| failed("create", &written, error))?;
+        let written = create_beside(&name).map_err(|error| failed("create", path, error))?;
         signals.begin(&written);
         Ok(Self {
             written,
             name,
+            replaces,
             signals: signals.clone(),
             kept: false,
         })
@@ -89,9 +95,12 @@ impl NewFile {
             File::open(&self.written).map_err(|error| failed("open", &self.written, error))?;
         file.sync_all()
             .map_err(|error| failed("write", &self.written, error))?;
-        if self.written != self.name {
+        if self.replaces {
             std::fs::rename(&self.written, &self.name)
                 .map_err(|error| failed("replace", &self.name, error))?;
+        } else {
+            rename_to_new(&self.written, &self.name)
+                .map_err(|error| failed("create", &self.name, error))?;
         }
         self.kept = true;
         self.signals.end(&self.written);
@@ -107,7 +116,7 @@ impl Drop for NewFile {
         match std::fs::remove_file(&self.written) {
             Ok(()) => output::note(format_args!(
                 "the unfinished {} is removed",
-                self.written.display()
+                self.name.display()
             )),
             Err(error) => output::warning(format_args!(
                 "the unfinished {} is left: {error}",
@@ -140,7 +149,7 @@ pub(crate) fn write_secret(
         return Err(CommandError::new(Kind::Busy, message)
             .hint("name a new file; one that may hold keys is never replaced"));
     }
-    let file = NewFile::create(path, &[], signals)?;
+    let file = NewFile::create(path, false, signals)?;
     OpenOptions::new()
         .write(true)
         .open(file.path())
@@ -169,9 +178,35 @@ pub(crate) fn failed(verb: &str, path: &Path, error: io::Error) -> CommandError 
     CommandError::new(kind, error).about(format_args!("cannot {verb} {}", path.display()))
 }
 
-fn beside(name: &Path) -> PathBuf {
+/// Makes a file that shows what it is to become. What a killed process of the same number has left is not touched.
+fn create_beside(name: &Path) -> io::Result<PathBuf> {
     let file = name.file_name().unwrap_or_default().to_string_lossy();
-    name.with_file_name(format!(".{file}.luksmith-{}", std::process::id()))
+    // With what is added, still no longer than names may be.
+    let file: String = file.chars().take(50).collect();
+    let process = std::process::id();
+    let mut number = 0;
+    loop {
+        let written = name.with_file_name(format!(".{file}.luksmith-{process}-{number}"));
+        let mut open = OpenOptions::new();
+        match open.write(true).create_new(true).mode(0o600).open(&written) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            opened => return opened.map(|_| written),
+        }
+    }
+}
+
+/// Never over another file, also not over one that came a moment ago.
+fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use rustix::io::Errno;
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // The file system cannot say so: an empty file of ours keeps the name until then.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+            File::create_new(to)?;
+            std::fs::rename(from, to)
+        }
+        renamed => Ok(renamed?),
+    }
 }
 
 fn sync_directory(path: &Path) -> Result<(), CommandError> {

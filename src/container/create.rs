@@ -31,6 +31,8 @@ const SECTOR: u64 = 512;
 const MIB: u64 = 1 << 20;
 /// LUKS1 places areas, and LUKS2 sizes them, in units of this.
 const AREA_ALIGNMENT: u64 = 4096;
+/// Both copies of the largest LUKS2 header with the largest keyslots area; LUKS1 headers are smaller.
+const LARGEST_HEADER: u64 = 2 * HEADER_SIZES[HEADER_SIZES.len() - 1] + luks2::MAX_KEYSLOTS_SIZE;
 /// Where LUKS2 data begins by default.
 const LUKS2_DATA_OFFSET: u64 = 16 * MIB;
 
@@ -291,26 +293,19 @@ impl Container {
         if !options.blank {
             destroy(&mut plan, size, &layout)?;
         }
-        let header = match options.version {
-            Version::Luks1 => luks1_container(
-                &mut plan,
-                &options,
-                &layout,
-                &unlocked,
-                &new,
-                &open.limits,
-                interrupt,
-            )?,
-            Version::Luks2 => luks2_container(
-                &mut plan,
-                &options,
-                &layout,
-                &unlocked,
-                &new,
-                &open.limits,
-                interrupt,
-            )?,
+        let lay_out = match options.version {
+            Version::Luks1 => luks1_container,
+            Version::Luks2 => luks2_container,
         };
+        let header = lay_out(
+            &mut plan,
+            &options,
+            &layout,
+            &unlocked,
+            &new,
+            &open.limits,
+            interrupt,
+        )?;
         plan.execute(&*storage, None)?;
         let fingerprint =
             opening::current_fingerprint(&*storage, &header).map_err(super::CommitError::from)?;
@@ -336,7 +331,9 @@ fn destroy(plan: &mut WritePlan, size: u64, layout: &Layout) -> Result<(), Creat
         }
     }
     plan.flush();
-    plan.wipe(AREA_ALIGNMENT..layout.header_size)?;
+    // Data may begin far behind the last place where key material can lie.
+    let end = layout.header_size.min(LARGEST_HEADER);
+    plan.wipe(AREA_ALIGNMENT..end)?;
     Ok(())
 }
 

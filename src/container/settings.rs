@@ -110,7 +110,8 @@ impl Container {
     /// volume that shrinks is lost.
     ///
     /// # Errors
-    /// [`HeaderError::Unsupported`] for a size that is not whole sectors, or data that cannot be opened;
+    /// [`HeaderError::Unsupported`] for a size that is not whole sectors, data that cannot be opened, or a
+    /// detached header in place of its data;
     /// [`HeaderError::Io`] for a storage that cannot change its size.
     pub fn resize(&mut self, data: &dyn Backend, size: u64) -> Result<(), HeaderError> {
         self.check_requirements()?;

@@ -7,10 +7,10 @@
 //! the same care. It is written and synced before the first write, and removed (and the removal synced) after the
 //! last. While it exists, the container opens for nothing but [`roll_back`]: that brings the old state back.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read, Write};
 use std::ops::Range;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::{UndoError, door};
@@ -38,16 +38,23 @@ pub trait UndoStore: Send + Sync {
 }
 
 /// An [`UndoStore`] in a file of its own, mode 0600.
+///
+/// What a record holds is written into the header, so it is believed only as a regular file of this user, of root, or
+/// of the one whom the image belongs to: in a folder like `/tmp` others could put one there.
 #[derive(Debug)]
 pub struct UndoFile {
     path: PathBuf,
+    image: Option<PathBuf>,
 }
+
+/// Headers and keyslots areas at their largest, old and new, and then some.
+const LARGEST_RECORD: u64 = 512 << 20;
 
 impl UndoFile {
     /// The record lies at exactly this path.
     #[must_use]
     pub fn at(path: PathBuf) -> Self {
-        Self { path }
+        Self { path, image: None }
     }
 
     /// The record for an image in a regular file: beside it, with `.luksmith-undo` added to its name.
@@ -55,7 +62,39 @@ impl UndoFile {
     pub fn beside(image: &Path) -> Self {
         let mut name = image.as_os_str().to_owned();
         name.push(".luksmith-undo");
-        Self { path: name.into() }
+        Self {
+            path: name.into(),
+            image: Some(image.into()),
+        }
+    }
+
+    fn check_owner(&self, record: &Metadata) -> io::Result<()> {
+        let owner = record.uid();
+        let image = self.image.as_ref().map(std::fs::metadata).transpose()?;
+        let trusted = [0, rustix::process::geteuid().as_raw()]
+            .into_iter()
+            .chain(image.map(|image| image.uid()));
+        if trusted.into_iter().any(|user| user == owner) {
+            Ok(())
+        } else {
+            Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                format!("{} belongs to user {owner}", self.name()),
+            ))
+        }
+    }
+
+    /// Makes the record at its path from a file that is there whole.
+    fn write_and_rename(&self, temporary: &Path, record: &[u8]) -> io::Result<()> {
+        let mut file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(temporary)?;
+        file.write_all(record)?;
+        file.sync_all()?;
+        std::fs::rename(temporary, &self.path)?;
+        self.sync_folder()
     }
 
     fn sync_folder(&self) -> io::Result<()> {
@@ -69,15 +108,23 @@ impl UndoFile {
 
 impl UndoStore for UndoFile {
     fn load(&self) -> io::Result<Option<Vec<u8>>> {
-        match File::open(&self.path) {
-            Ok(mut file) => {
-                let mut record = Vec::new();
-                file.read_to_end(&mut record)?;
-                Ok(Some(record))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+        let mut open = File::options();
+        // A FIFO would not be waited for, a link is not followed.
+        open.read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        let file = match open.open(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let metadata = file.metadata()?;
+        if !metadata.is_file() || metadata.len() > LARGEST_RECORD {
+            let reason = format!("{} is no undo record", self.name());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
         }
+        self.check_owner(&metadata)?;
+        let mut record = Vec::new();
+        file.take(LARGEST_RECORD).read_to_end(&mut record)?;
+        Ok(Some(record))
     }
 
     fn save(&self, record: &[u8]) -> io::Result<()> {
@@ -89,15 +136,12 @@ impl UndoStore for UndoFile {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let mut file = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(record)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, &self.path)?;
-        self.sync_folder()
+        self.write_and_rename(&temporary, record).inspect_err(|_| {
+            // Nothing of the change has begun: what is left of the record would only be in the way.
+            for left in [&temporary, &self.path] {
+                let _ = std::fs::remove_file(left);
+            }
+        })
     }
 
     fn clear(&self) -> io::Result<()> {

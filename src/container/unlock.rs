@@ -229,8 +229,8 @@ impl Container {
     /// header, the other one.
     ///
     /// # Errors
-    /// [`VolumeError`]: pending reencryption, unknown requirements and more than one segment are refused, and a
-    /// storage that ends before its segment.
+    /// [`VolumeError`]: pending reencryption, unknown requirements and more than one segment are refused, a storage
+    /// that ends before its segment, and the storage of a detached header itself.
     pub fn volume(
         &self,
         data: Arc<dyn Backend>,

@@ -7,6 +7,7 @@ mod force;
 mod help;
 mod interrupt;
 mod keys;
+mod loss;
 mod prompt;
 mod session;
 mod streams;

@@ -14,5 +14,8 @@
 
 mod changes;
 mod disk;
+mod killed;
+#[path = "../interop/peers.rs"]
+mod peers;
 mod states;
 mod volume;

@@ -278,3 +278,16 @@ fn a_failed_flush_stays_failed() {
         })
     ));
 }
+
+#[test]
+fn a_file_that_was_replaced_or_removed_is_no_longer_at_its_path() {
+    let (directory, path) = image(4096);
+    let opened = File::open(&path).unwrap();
+    assert!(is_still_at(&path, &opened).unwrap());
+    let new = directory.path().join("new");
+    File::create(&new).unwrap();
+    fs::rename(&new, &path).unwrap();
+    assert!(!is_still_at(&path, &opened).unwrap());
+    fs::remove_file(&path).unwrap();
+    assert!(!is_still_at(&path, &opened).unwrap());
+}

@@ -1,0 +1,267 @@
+//! Does a volume survive when the whole program dies, or its storage fails, at any system call that changes a file?
+//!
+//! The other tests of this folder play what a power cut leaves. This one runs the real program under `strace`, which
+//! kills it, or lets the call fail, at the first call of a kind, at the second, and so on. After each, the old or the
+//! new passphrase must read the whole payload, where an undo record is left after `header repair`; where there is
+//! none, cryptsetup must agree.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use crate::peers;
+
+/// The calls by which files change.
+const CALLS: [&str; 10] = [
+    "pwrite64",
+    "write",
+    "fdatasync",
+    "fsync",
+    "ftruncate",
+    "fallocate",
+    "rename",
+    "renameat",
+    "renameat2",
+    "unlink",
+];
+
+/// What is done to the calls.
+const INJECTIONS: [(&str, &[&str]); 3] = [
+    ("signal=SIGKILL", &CALLS),
+    (
+        "error=EIO",
+        &["pwrite64", "fdatasync", "fsync", "renameat2"],
+    ),
+    ("error=ENOSPC", &["pwrite64", "write"]),
+];
+
+const CHEAP: [&str; 4] = ["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"];
+
+/// Bytes of the payload, and so many of them that are left by any of the changes.
+const PAYLOAD: usize = 1 << 20;
+const LEFT: usize = PAYLOAD / 2;
+
+/// A folder with the payload `plain`, the keys `old`, `new` and `other`, and the volume `disk.img` with the payload.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new(format: &[&str]) -> Self {
+        let folder = Self(tempfile::tempdir().unwrap());
+        for key in ["old", "new", "other"] {
+            std::fs::write(folder.path(key), format!("the {key} passphrase")).unwrap();
+        }
+        let payload: Vec<u8> = (0..251).cycle().take(PAYLOAD).collect();
+        std::fs::write(folder.path("plain"), payload).unwrap();
+        let encrypt = ["encrypt", "plain", "disk.img", "--key-file", "old"];
+        folder.ok(encrypt.iter().chain(&CHEAP).chain(format));
+        folder
+    }
+
+    /// With keyslots that `other` opens, so many in all.
+    fn with_keyslots(self, count: usize) -> Self {
+        let add = "key add disk.img --key-file old --new-key-file other";
+        for _ in 1..count {
+            self.ok(add.split(' ').chain(CHEAP));
+        }
+        self
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn luksmith<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Output {
+        peers::output(self.command(env!("CARGO_BIN_EXE_luksmith")).args(args))
+    }
+
+    fn ok<'a>(&self, args: impl IntoIterator<Item = impl AsRef<str> + 'a>) {
+        let args: Vec<String> = args.into_iter().map(|arg| arg.as_ref().into()).collect();
+        let output = self.luksmith(args.iter().map(String::as_str));
+        assert!(output.status.success(), "{args:?}: {}", said(&output));
+    }
+
+    fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command
+            .current_dir(self.0.path())
+            .env_remove("LUKSMITH_LOG");
+        command
+    }
+
+    /// Whether one of the keys gives all of the payload that is left.
+    fn is_whole(&self) -> bool {
+        let payload = std::fs::read(self.path("plain")).unwrap();
+        ["old", "new"].iter().any(|key| {
+            let read = self.luksmith(["decrypt", "disk.img", "-", "--key-file", key]);
+            let length = read.stdout.len().min(PAYLOAD);
+            length >= LEFT && read.stdout[..length] == payload[..length]
+        })
+    }
+
+    fn opens_with(&self, cryptsetup: &Path) -> bool {
+        ["old", "new"].iter().any(|key| {
+            let mut command = self.command(cryptsetup);
+            command.args(["open", "--test-passphrase", "disk.img", "--key-file", key]);
+            peers::output(&mut command).status.success()
+        })
+    }
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// How often the busiest thread makes each of the calls; `strace` counts for each thread by itself.
+fn count_calls(strace: &Path, folder: &Folder, args: &[&str]) -> Vec<(&'static str, usize)> {
+    let mut command = folder.command(strace);
+    command.args(["-f", "-o", "calls", "-e"]);
+    command.arg(format!("trace={}", CALLS.join(",")));
+    command.arg(env!("CARGO_BIN_EXE_luksmith")).args(args);
+    peers::run(&mut command);
+    let calls = std::fs::read_to_string(folder.path("calls")).unwrap();
+    let of_thread = |thread: &str, call: &str| {
+        let made = calls.lines().filter_map(|line| line.split_once(' '));
+        made.filter(|(by, what)| {
+            *by == thread && what.trim_start().starts_with(&format!("{call}("))
+        })
+        .count()
+    };
+    let threads: std::collections::BTreeSet<&str> = calls
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    CALLS
+        .into_iter()
+        .map(|call| {
+            let counts = threads.iter().map(|thread| of_thread(thread, call));
+            (call, counts.max().unwrap_or(0))
+        })
+        .collect()
+}
+
+/// Of a kind of call that is made very often, the first and last ones and some between.
+fn chosen(count: usize) -> impl Iterator<Item = usize> {
+    const EDGE: usize = 6;
+    let step = count.div_ceil(16);
+    (1..=count).filter(move |n| *n <= EDGE || n + EDGE > count || n.is_multiple_of(step))
+}
+
+/// Runs the command again and again from the same state, each time with another call that kills it or fails.
+fn survives(folder: Folder, args: &[&str]) {
+    let Some(strace) = peers::find("strace") else {
+        return;
+    };
+    let Some(cryptsetup) = peers::find("cryptsetup") else {
+        return;
+    };
+    assert!(folder.is_whole() && folder.opens_with(&cryptsetup));
+    let before = std::fs::read(folder.path("disk.img")).unwrap();
+    let reset = || {
+        for entry in std::fs::read_dir(folder.0.path()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.to_string_lossy().contains(".luksmith-") {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+        std::fs::write(folder.path("disk.img"), &before).unwrap();
+    };
+    let counts = count_calls(&strace, &folder, args);
+    assert!(folder.is_whole(), "after {args:?}, undisturbed");
+    let (mut killed, mut failed) = (0, 0);
+    // A program that is killed takes strace with it, by the same signal.
+    for (injection, calls) in INJECTIONS {
+        for (call, count) in counts.iter().filter(|(call, _)| calls.contains(call)) {
+            for number in chosen(*count) {
+                reset();
+                let mut command = folder.command(&strace);
+                command.args(["-f", "-o", "/dev/null"]);
+                command.args(["-e", &format!("trace={call}"), "-e"]);
+                command.arg(format!("inject={call}:{injection}:when={number}"));
+                command.arg(env!("CARGO_BIN_EXE_luksmith")).args(args);
+                let output = peers::output(&mut command);
+                let case = format!("{args:?}, {call} {number}: {injection}");
+                match output.status.code() {
+                    None => killed += 1,
+                    Some(0) => {}
+                    Some(code) if code < 6 => failed += 1,
+                    Some(code) => panic!("{case}: exit code {code}: {}", said(&output)),
+                }
+                let undo = folder.path("disk.img.luksmith-undo");
+                if undo.exists() {
+                    folder.ok(["header", "repair", "disk.img"]);
+                    assert!(!undo.exists(), "{case}");
+                }
+                assert!(folder.is_whole(), "{case}: {}", said(&output));
+                assert!(folder.opens_with(&cryptsetup), "{case}: cryptsetup");
+            }
+        }
+    }
+    // Else nothing was disturbed, and this test has shown nothing.
+    assert!(
+        killed > 3 && failed > 3,
+        "{args:?}: {killed} killed, {failed} failed"
+    );
+}
+
+/// Keyslots beside small headers, so that copying the volume again and again costs little.
+const LUKS1: [&str; 2] = ["--type", "luks1"];
+const LUKS2: [&str; 4] = ["--offset", "4096", "--sector-size", "512"];
+
+fn change() -> Vec<&'static str> {
+    let change = "key change disk.img --key-file old --new-key-file new";
+    change.split(' ').chain(CHEAP).collect()
+}
+
+#[test]
+fn the_check_sees_what_an_unsafe_change_leaves() {
+    let folder = Folder::new(&LUKS1);
+    assert!(folder.is_whole());
+    let mut image = std::fs::read(folder.path("disk.img")).unwrap();
+    // The key material of keyslot 0, half overwritten.
+    image[4096..70_000].fill(0);
+    std::fs::write(folder.path("disk.img"), image).unwrap();
+    assert!(!folder.is_whole());
+}
+
+#[test]
+fn change_luks1_with_all_slots_full() {
+    survives(Folder::new(&LUKS1).with_keyslots(8), &change());
+}
+
+#[test]
+fn change_luks2() {
+    survives(Folder::new(&LUKS2), &change());
+}
+
+#[test]
+fn add_and_remove() {
+    let add = "key add disk.img --key-file old --new-key-file new";
+    let add: Vec<&str> = add.split(' ').chain(CHEAP).collect();
+    survives(Folder::new(&LUKS1), &add);
+    let remove = "key remove disk.img --keyslot 1 --key-file old";
+    let remove: Vec<&str> = remove.split(' ').collect();
+    survives(Folder::new(&LUKS2).with_keyslots(2), &remove);
+}
+
+#[test]
+fn restore() {
+    let folder = Folder::new(&LUKS2);
+    folder.ok(["header", "backup", "disk.img", "backup"]);
+    folder.ok(change());
+    let restore = "header restore disk.img backup --force restore";
+    survives(folder, &restore.split(' ').collect::<Vec<_>>());
+}
+
+#[test]
+fn convert() {
+    for (format, to) in [(&LUKS1[..], "luks2"), (&LUKS2[..], "luks1")] {
+        let convert = ["convert", "disk.img", "--to", to, "--force", "convert"];
+        survives(Folder::new(format), &convert);
+    }
+}
+
+#[test]
+fn replace() {
+    let replace = "encrypt plain disk.img --key-file new --force overwrite --offset 4096";
+    let replace: Vec<&str> = replace.split(' ').chain(CHEAP).collect();
+    survives(Folder::new(&LUKS2), &replace);
+}
