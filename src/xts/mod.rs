@@ -66,6 +66,29 @@ impl Kernel {
         }
     }
 
+    /// Runs the rounds of AES that `len` bytes take at this kernel's width, and nothing else: the limit that a benchmark
+    /// holds a kernel against. False where there is none: for `portable`, and where the instructions are missing.
+    pub fn rounds_alone(self, key_size: usize, len: usize) -> bool {
+        let rounds = if key_size == 32 { 10 } else { 14 };
+        let _ = (rounds, len); // on other CPUs
+        match self {
+            Self::Portable => None::<()>,
+            #[cfg(target_arch = "x86_64")]
+            Self::Aesni => {
+                x86_64::aesni::Token::detect().map(|token| x86_64::limit::aesni(token, rounds, len))
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::Vaes256 => x86_64::vaes256::Token::detect()
+                .map(|token| x86_64::limit::vaes256(token, rounds, len)),
+            #[cfg(target_arch = "x86_64")]
+            Self::Vaes512 => x86_64::vaes512::Token::detect()
+                .map(|token| x86_64::limit::vaes512(token, rounds, len)),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Aesni | Self::Vaes256 | Self::Vaes512 => None,
+        }
+        .is_some()
+    }
+
     fn chosen(name: &str) -> Result<Self, KernelError> {
         let kernel: Self = name.parse()?;
         if !kernel.is_available() {

@@ -15,6 +15,7 @@ macro_rules! unrolled {
 }
 
 pub(super) mod aesni;
+pub(super) mod limit;
 mod schedule;
 pub(super) mod vaes256;
 pub(super) mod vaes512;

@@ -1,0 +1,140 @@
+//! The kernels of AES-XTS side by side, against the rounds of AES alone at the same width: a table for benches/record.
+//!
+//! `taskset -c 1 cargo bench --bench kernels`. Everything takes its turn in each round, and the best turn counts, since
+//! other work on the machine can only slow one down.
+
+#![allow(clippy::print_stdout)] // the table is its purpose
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use luksmith::xts::{Kernel, TweakForm, Tweaks, Xts};
+
+/// The least that a turn takes in, so that the clock's reading does not count.
+const TURN: usize = 1 << 20;
+const ROUNDS: usize = 300;
+
+/// Something to measure, and its best turn.
+struct Runner {
+    turn: Box<dyn FnMut()>,
+    bytes: usize,
+    best: Duration,
+}
+
+impl Runner {
+    fn new(bytes: usize, turn: impl FnMut() + 'static) -> Self {
+        Self {
+            turn: Box::new(turn),
+            bytes,
+            best: Duration::MAX,
+        }
+    }
+
+    /// The rounds alone; without any, nothing to be held against.
+    fn limit(kernel: Kernel, key_size: usize) -> Option<Self> {
+        kernel.rounds_alone(key_size, 0).then(|| {
+            Self::new(TURN, move || {
+                kernel.rounds_alone(key_size, black_box(TURN));
+            })
+        })
+    }
+
+    fn kernel(kernel: Kernel, key_size: usize, sector: usize, len: usize, encrypt: bool) -> Self {
+        let key: Vec<u8> = (0..=255).take(key_size).collect();
+        let xts = Xts::new(kernel, &key).expect("an available kernel");
+        let mut data = vec![0; len];
+        let times = (TURN / len).max(1);
+        Self::new(times * len, move || {
+            for _ in 0..times {
+                let first = black_box(1 << 40);
+                let tweaks = Tweaks::new(first, sector as u128 / 512, TweakForm::Plain64);
+                let turned = if encrypt {
+                    xts.encrypt(tweaks, sector, &mut data)
+                } else {
+                    xts.decrypt(tweaks, sector, &mut data)
+                };
+                turned.expect("whole sectors");
+            }
+            black_box(&mut data);
+        })
+    }
+
+    /// Twice, the first time to bring the data into the cache.
+    fn take_turn(&mut self) {
+        (self.turn)();
+        let start = Instant::now();
+        (self.turn)();
+        self.best = self.best.min(start.elapsed());
+    }
+
+    fn gigabytes(&self) -> f64 {
+        self.bytes as f64 / self.best.as_secs_f64() / 1e9
+    }
+}
+
+fn main() {
+    println!("GB/s (of the kernel's own limit; of portable)\n");
+    println!("| | kernel | sector | at once | encrypt | decrypt |");
+    println!("|---|---|---|---|---|---|");
+    for (cipher, key_size) in [("AES-256", 64), ("AES-128", 32)] {
+        table(cipher, key_size);
+    }
+}
+
+fn table(cipher: &str, key_size: usize) {
+    let kernels = Kernel::available();
+    let shapes = [
+        (512, 64 << 10),
+        (4096, 64 << 10),
+        (512, 1 << 20),
+        (4096, 1 << 20),
+        (512, 512),
+        (4096, 4096),
+    ];
+    let mut limits: Vec<_> = kernels
+        .iter()
+        .map(|kernel| Runner::limit(*kernel, key_size))
+        .collect();
+    let mut runners = Vec::new();
+    for &kernel in &kernels {
+        for (sector, len) in shapes {
+            for encrypt in [true, false] {
+                runners.push(Runner::kernel(kernel, key_size, sector, len, encrypt));
+            }
+        }
+    }
+    for _ in 0..ROUNDS {
+        limits.iter_mut().flatten().for_each(Runner::take_turn);
+        runners.iter_mut().for_each(Runner::take_turn);
+    }
+
+    let portable = kernels
+        .iter()
+        .position(|kernel| *kernel == Kernel::Portable)
+        .expect("always available");
+    let each = 2 * shapes.len();
+    for (n, kernel) in kernels.iter().enumerate() {
+        if let Some(limit) = &limits[n] {
+            println!(
+                "| {cipher} | {kernel}: limit | | | {:.2} | |",
+                limit.gigabytes()
+            );
+        }
+        for (m, (sector, len)) in shapes.iter().enumerate() {
+            let cell = |direction: usize| {
+                let speed = runners[n * each + 2 * m + direction].gigabytes();
+                let oracle = runners[portable * each + 2 * m + direction].gigabytes();
+                let of_limit = limits[n].as_ref().map(|limit| speed / limit.gigabytes());
+                match of_limit {
+                    Some(of_limit) => format!("{speed:.2} ({of_limit:.2}; {:.2})", speed / oracle),
+                    None => format!("{speed:.2}"),
+                }
+            };
+            println!(
+                "| {cipher} | {kernel} | {sector} | {len} | {} | {} |",
+                cell(0),
+                cell(1)
+            );
+        }
+    }
+}
