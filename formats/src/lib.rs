@@ -1,8 +1,9 @@
 #![no_std]
-//! The byte layouts of LUKS1 and LUKS2 headers, strictly validated, without I/O and without secrets.
+//! The byte layouts of LUKS1 and LUKS2 headers and of NBD's messages, strictly validated, without I/O and without
+//! secrets.
 //!
-//! The references are the *LUKS On-Disk Format Specification* 1.2.3 and the *LUKS2 On-Disk Format
-//! Specification* 1.1; where they are silent, cryptsetup is.
+//! The references are the *LUKS On-Disk Format Specification* 1.2.3, the *LUKS2 On-Disk Format Specification* 1.1
+//! (where they are silent, cryptsetup is) and *The NBD protocol*.
 //!
 //! Everything that comes in is taken for hostile: nothing here panics, indexes unchecked, or allocates more
 //! than a small multiple of the bytes that it is given. Every refusal is a [`FormatError`] that names the
@@ -16,6 +17,7 @@ pub mod hash;
 pub mod limits;
 pub mod luks1;
 pub mod luks2;
+pub mod nbd;
 pub mod version;
 
 pub use cipher::{BlockCipher, CipherError, CipherSpec, IvGenerator, Mode};
