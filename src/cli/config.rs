@@ -52,7 +52,7 @@ impl Args {
         if let Some(uuid) = &self.uuid {
             let loss = format!(
                 "{} would be volume {uuid} instead of {}: whatever finds it by its UUID (crypttab, fstab, libvirt) would not",
-                self.image.header_path().display(),
+                self.image.header_location(),
                 container.uuid()
             );
             confirm(&self.force, Force::Uuid, &loss)?;

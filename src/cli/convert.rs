@@ -43,7 +43,7 @@ impl Args {
             luksmith_formats::limits::Limits::default(),
         )?;
         let (from, to) = (container.version(), Version::from(self.to));
-        let name = self.image.header_path().display();
+        let name = self.image.header_location();
         if from == to {
             return Err(CommandError::parameters(format!("{name} is {to} already")));
         }

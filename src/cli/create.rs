@@ -1,29 +1,27 @@
 //! `luksmith create`: a new, empty volume.
 
-use std::path::PathBuf;
-
 use luksmith::backend::Backend;
 
 use super::Session;
-use super::args::NewVolumeArgs;
+use super::args::{Location, NewVolumeArgs};
 use super::error::CommandError;
 use super::force::{Force, only};
-use super::make::{Extent, Plan, label};
+use super::make::{Extent, Plan};
 use super::passphrase::KeySource;
 use super::size;
 
-/// Create a new volume in a file or on a block device
+/// Create a new volume in a file, on a block device or on an export
 ///
 /// In a file, the file is made: sparse, the size of the header plus --size. With --json: {"image", "type", "uuid", "cipher",
 /// "key_bits", "sector_size", "data": {"offset", "size"}, "keyslot"}; sizes in bytes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// The file to make, or a block device
-    #[arg(value_name = "IMAGE")]
-    image: PathBuf,
+    /// The file to make, a block device, or an export (nbd://HOST[:PORT]/NAME, nbd+unix:///NAME?socket=PATH, and nbds for TLS)
+    #[arg(value_name = "IMAGE", value_parser = Location::parser())]
+    image: Location,
 
-    /// What the guest sees; the file is that plus the header. 10G is 10 GiB [not for a device: all of it]
+    /// What the guest sees; the file is that plus the header. 10G is 10 GiB [not for a device or an export: all of it]
     #[arg(long, value_name = size::SIZE, value_parser = size::parse)]
     size: Option<u64>,
 
@@ -45,7 +43,8 @@ Examples:
   luksmith create disk.img --size 10G --key-file disk.key      a key file, whole bytes
   luksmith create disk.img --size 10G --type luks1             for QEMU's own LUKS driver
   luksmith create data.img --size 10G --header data.header     a detached header
-  luksmith create /dev/sdb1                                    all of a device";
+  luksmith create /dev/sdb1                                    all of a device
+  luksmith create 'nbds://storage.example/vm1'                 all of an export";
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
@@ -53,9 +52,11 @@ impl Args {
         let plan = Plan::new(session, &self.new, &self.image, &self.force, extent)?;
         plan.check_end()?;
         let source = KeySource::of(&self.new.key)?;
-        let passphrase = source.fresh(session, &label(&self.image), self.new.force_weak)?;
+        let passphrase = source.fresh(session, &self.image.to_string(), self.new.force_weak)?;
         let made = plan.make(session, &passphrase)?;
-        let size = made.container.data_size(made.data.geometry().size)?;
+        let size = made
+            .container
+            .data_size(made.data.backend.geometry().size)?;
         let (json, line) = (made.json(&self.image, size), made.line(&self.image, size));
         made.keep()?;
         if self.json {

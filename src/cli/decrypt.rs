@@ -2,9 +2,8 @@
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use luksmith::backend::file::{self, FileBackend};
+use luksmith::backend::file;
 use luksmith::container::Which;
 
 use super::Session;
@@ -13,11 +12,12 @@ use super::benchmark::note_slow;
 use super::error::{CommandError, Kind};
 use super::force::{Force, confirm, only};
 use super::new_file::{NewFile, Present, claim_device, failed, look};
-use super::open::{ReadArgs, open_data_to_read, refuse_header_as_data, storage, unlock};
+use super::open::{ReadArgs, open_data_to_read, refuse_header_as_data, unlock};
 use super::passphrase::{KeySource, volume_key_file};
 use super::pipeline;
 use super::plain::PlainSink;
 use super::progress::Progress;
+use super::storage::{Storage, open_path};
 
 /// Write the plain content of a volume into a new file, a block device or stdout
 ///
@@ -65,9 +65,9 @@ impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
         let (container, data) =
             open_data_to_read(&self.image, &self.read, self.unlock.limits.limits())?;
-        refuse_header_as_data(&container, &self.image, data.as_ref())?;
+        refuse_header_as_data(&container, &self.image, data.backend.as_ref())?;
         let destination = self.look()?;
-        let label = self.image.image.display().to_string();
+        let label = self.image.image.to_string();
         let unlocked = match &self.volume_key_file {
             Some(path) => container
                 .unlock_with_key(volume_key_file(session, path)?, session.signals.interrupt())?,
@@ -82,20 +82,25 @@ impl Args {
                 )?
             }
         };
-        let volume = container.volume(data, &unlocked)?;
+        let depth = data.depth();
+        let volume = container.volume(data.backend, &unlocked)?;
         if let Ok(segment) = container.data_segment() {
             note_slow(segment.cipher);
         }
         let progress = Progress::start(session.progress, "decrypt", Some(volume.size()));
         match destination {
-            Destination::Stdout => {
-                pipeline::decrypt(&volume, PlainSink::stdout()?, &progress, &session.signals)?
-            }
+            Destination::Stdout => pipeline::decrypt(
+                &volume,
+                depth,
+                PlainSink::stdout()?,
+                &progress,
+                &session.signals,
+            )?,
             Destination::Device { device, _claimed } => {
                 let sink = PlainSink::device(device, &self.destination, volume.size())?;
-                pipeline::decrypt(&volume, sink, &progress, &session.signals).map_err(|error| {
-                    error.hint(format!("{} is half written", self.destination.display()))
-                })?;
+                pipeline::decrypt(&volume, depth, sink, &progress, &session.signals).map_err(
+                    |error| error.hint(format!("{} is half written", self.destination.display())),
+                )?;
             }
             Destination::File { replaced } => {
                 let file =
@@ -103,7 +108,7 @@ impl Args {
                 let open = OpenOptions::new().write(true).open(file.path());
                 let open = open.map_err(|error| failed("open", file.path(), error))?;
                 let sink = PlainSink::file(open, &self.destination, volume.size(), self.sparse)?;
-                pipeline::decrypt(&volume, sink, &progress, &session.signals)?;
+                pipeline::decrypt(&volume, depth, sink, &progress, &session.signals)?;
                 file.keep()?;
             }
         }
@@ -126,10 +131,12 @@ impl Args {
         let loss = format!("{} exists and would be overwritten", path.display());
         let present = look(path)?;
         if !matches!(present, Present::Nothing) {
-            for (part, what) in [
-                (self.image.image.as_path(), "volume"),
-                (self.image.header_path(), "header"),
-            ] {
+            let parts = [
+                (self.image.image.path(), "volume"),
+                (self.image.header_location().path(), "header"),
+            ];
+            for (part, what) in parts {
+                let Some(part) = part else { continue };
                 if same_file(path, part)? {
                     let message = format!("{} is the {what} itself", path.display());
                     return Err(CommandError::new(Kind::Parameters, message));
@@ -139,7 +146,7 @@ impl Args {
         match present {
             Present::Nothing => Ok(Destination::File { replaced: None }),
             Present::File { .. } => {
-                let replaced = storage(
+                let replaced = open_path(
                     path,
                     file::OpenOptions {
                         write: true,
@@ -171,7 +178,7 @@ enum Destination {
     Stdout,
     /// A new one, in place of this one (locked until then), which may go.
     File {
-        replaced: Option<Arc<FileBackend>>,
+        replaced: Option<Storage>,
     },
     Device {
         device: File,

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use luksmith::backend::Backend;
 
 use super::Session;
-use super::args::NewVolumeArgs;
+use super::args::{Location, NewVolumeArgs};
 use super::error::{CommandError, Kind};
 use super::force::{Force, only};
-use super::make::{Extent, Plan, label};
+use super::make::{Extent, Plan};
 use super::output;
 use super::passphrase::KeySource;
 use super::pipeline;
@@ -27,12 +27,12 @@ pub(crate) struct Args {
     #[arg(value_name = "SOURCE")]
     source: PathBuf,
 
-    /// The file to make, or a block device
-    #[arg(value_name = "IMAGE")]
-    image: PathBuf,
+    /// The file to make, a block device, or an export (nbd://HOST[:PORT]/NAME, nbd+unix:///NAME?socket=PATH, and nbds for TLS)
+    #[arg(value_name = "IMAGE", value_parser = Location::parser())]
+    image: Location,
 
     /// What the guest sees, at least the size of SOURCE; what lies beyond SOURCE is zeroes, written too [default: the size of SOURCE; a
-    /// device is a volume as a whole, and what lies beyond SOURCE reads as random bytes]
+    /// device or an export is a volume as a whole, and what lies beyond SOURCE reads as random bytes]
     #[arg(long, value_name = size::SIZE, value_parser = size::parse)]
     size: Option<u64>,
 
@@ -75,7 +75,7 @@ impl Args {
         if from_stdin {
             key = key.beside_data_on_stdin()?;
         }
-        let passphrase = key.fresh(session, &label(&self.image), self.new.force_weak)?;
+        let passphrase = key.fresh(session, &self.image.to_string(), self.new.force_weak)?;
         let made = plan.make(session, &passphrase)?;
 
         let grows = matches!(extent, Extent::Growing) && !made.is_in_place();
@@ -99,18 +99,20 @@ impl Args {
             if made.is_in_place() {
                 error.hint(format!(
                     "{} is a volume now, which holds a part of the data",
-                    self.image.display()
+                    self.image
                 ))
             } else {
                 error
             }
         })?;
         progress.finish();
-        let size = made.container.data_size(made.data.geometry().size)?;
+        let size = made
+            .container
+            .data_size(made.data.backend.geometry().size)?;
         if end < size {
             output::note(format_args!(
                 "{} is larger than {}: what lies beyond byte {end} of the volume reads as random bytes",
-                self.image.display(),
+                self.image,
                 source.name()
             ));
         }

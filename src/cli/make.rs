@@ -1,38 +1,38 @@
-//! A new volume in a new file or on a device: what `create` and `encrypt` share.
+//! A new volume in a new file, on a device or on an export: what `create` and `encrypt` share.
 
 use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use luksmith::backend::Backend;
-use luksmith::backend::file::{FileBackend, OpenOptions};
+use luksmith::backend::file::OpenOptions;
 use luksmith::container::{self, Container, CreateOptions, Layout, Unlocked, Version};
 use luksmith::secret::Passphrase;
+use luksmith::sectors::{Cipher, Sectors};
+use luksmith::volume::Volume;
 use luksmith_formats::cipher::CipherSpec;
 use luksmith_formats::hash::Hash;
 use serde_json::{Value, json};
 
 use super::Session;
-use super::args::NewVolumeArgs;
+use super::args::{Location, NewVolumeArgs, RemoteArgs};
 use super::benchmark::note_slow;
 use super::derivation;
 use super::error::{CommandError, Kind};
 use super::force::{Force, confirm};
-use super::new_file::{NewFile, Present, claim_device, failed, look};
-use super::open::storage;
+use super::new_file::{NewFile, Present, claim_device, look};
 use super::passphrase::volume_key_file;
 use super::size;
+use super::storage::{self, Nature, Storage, open_file, open_path};
 
-/// How much of a device is looked at to say what it holds.
-const LOOKED_AT: u64 = 1 << 20;
+/// How much of a device or an export is looked at to say what it holds.
+const LOOKED_AT: usize = 1 << 20;
 
 /// How big the new volume is to be.
 #[derive(Clone, Copy)]
 pub(crate) enum Extent {
     /// So many bytes for the guest.
     Size(u64),
-    /// As much as there is: the whole device, or for a detached header the data file as it is.
+    /// As much as there is: the whole device or export, or for a detached header the data file as it is.
     AllThereIs,
     /// Nobody knows yet: it grows as it is written.
     Growing,
@@ -42,24 +42,24 @@ pub(crate) enum Extent {
 pub(crate) struct Made {
     pub(crate) container: Container,
     pub(crate) unlocked: Unlocked,
-    pub(crate) data: Arc<FileBackend>,
+    pub(crate) data: Storage,
     image: Option<NewFile>,
     header: Option<NewFile>,
     /// The old files that the new ones replace: their locks keep others off until then.
-    _replaced: [Option<Arc<FileBackend>>; 2],
+    _replaced: [Option<Storage>; 2],
     _claimed: Vec<File>,
 }
 
 /// The answers to all questions, before anything is touched.
 pub(crate) struct Plan<'a> {
     args: &'a NewVolumeArgs,
-    image: &'a Path,
+    image: &'a Location,
     extent: Extent,
-    target: Target,
-    header: Option<Target>,
+    target: Target<'a>,
+    header: Option<Target<'a>>,
     /// What is there and was agreed to be replaced, locked.
-    replaced: Option<Arc<FileBackend>>,
-    replaced_header: Option<Arc<FileBackend>>,
+    replaced: Option<Storage>,
+    replaced_header: Option<Storage>,
     /// The devices that are written over.
     claimed: Vec<File>,
     options: CreateOptions,
@@ -67,11 +67,11 @@ pub(crate) struct Plan<'a> {
 }
 
 /// Where a part of the new volume comes to lie.
-enum Target {
+enum Target<'a> {
     /// A file that is made.
-    New,
-    /// Something that is there and is written into: a device, or the data of a detached header.
-    There(Arc<FileBackend>),
+    New(&'a Path),
+    /// Something that is there and is written into: a device, an export, or the data of a detached header.
+    There(Storage),
 }
 
 impl<'a> Plan<'a> {
@@ -79,7 +79,7 @@ impl<'a> Plan<'a> {
     pub(crate) fn new(
         session: &Session,
         args: &'a NewVolumeArgs,
-        image: &'a Path,
+        image: &'a Location,
         forced: &'a [Force],
         extent: Extent,
     ) -> Result<Self, CommandError> {
@@ -87,43 +87,36 @@ impl<'a> Plan<'a> {
             write: true,
             ..OpenOptions::default()
         };
-        let (mut target, mut header) = (Target::New, None);
+        let mut header = None;
         let (mut replaced, mut replaced_header) = (None, None);
         let mut claimed = Vec::new();
-        match (look(image)?, extent) {
-            (Present::BlockDevice, _) => {
-                let device = storage(image, write)?;
-                claimed.push(claim_device(image)?);
-                confirm_device(image, forced)?;
-                target = Target::There(device);
+        let target = match (Found::at(image)?, extent) {
+            (Found::FixedSize, _) => {
+                Target::There(overwritten(image, &args.remote, forced, &mut claimed)?)
             }
-            (Present::File { .. }, Extent::AllThereIs) if args.format.header.is_some() => {
-                target = Target::There(storage(image, write)?);
+            (Found::File { path, .. }, Extent::AllThereIs) if args.format.header.is_some() => {
+                Target::There(open_path(path, write)?)
             }
             (_, Extent::AllThereIs) => {
                 return Err(CommandError::parameters("a volume in a file needs a size")
                     .hint("--size 10G is what the guest sees; the file is that plus the header"));
             }
-            (Present::File { size }, _) => {
-                replaced = Some(storage(image, write)?);
-                confirm(forced, Force::Overwrite, &replacing(image, size))?;
+            (Found::File { path, size }, _) => {
+                replaced = Some(agreed_to_replace(path, size, forced)?);
+                Target::New(path)
             }
-            (Present::Nothing, _) => {}
-        }
-        if let Some(path) = &args.format.header {
-            header = Some(match look(path)? {
-                Present::BlockDevice => {
-                    let device = storage(path, write)?;
-                    claimed.push(claim_device(path)?);
-                    confirm_device(path, forced)?;
-                    Target::There(device)
+            (Found::Nothing(path), _) => Target::New(path),
+        };
+        if let Some(location) = &args.format.header {
+            header = Some(match Found::at(location)? {
+                Found::FixedSize => {
+                    Target::There(overwritten(location, &args.remote, forced, &mut claimed)?)
                 }
-                Present::File { size } => {
-                    replaced_header = Some(storage(path, write)?);
-                    confirm(forced, Force::Overwrite, &replacing(path, size))?;
-                    Target::New
+                Found::File { path, size } => {
+                    replaced_header = Some(agreed_to_replace(path, size, forced)?);
+                    Target::New(path)
                 }
-                Present::Nothing => Target::New,
+                Found::Nothing(path) => Target::New(path),
             });
         }
         let (options, layout) = options(session, args, extent, &target, header.as_ref())?;
@@ -147,11 +140,16 @@ impl<'a> Plan<'a> {
     pub(crate) fn check_end(&self) -> Result<(), CommandError> {
         match (&self.target, self.extent) {
             (Target::There(there), Extent::Size(size))
-                if there.geometry().size.checked_sub(self.layout.data_offset) != Some(size) =>
+                if there
+                    .backend
+                    .geometry()
+                    .size
+                    .checked_sub(self.layout.data_offset)
+                    != Some(size) =>
             {
                 Err(CommandError::parameters(format!(
                     "--size: a volume on {} reaches to its end",
-                    self.image.display()
+                    self.image
                 ))
                 .hint("leave --size out"))
             }
@@ -178,9 +176,9 @@ impl<'a> Plan<'a> {
 
         let (data, image) = match self.target {
             Target::There(there) => (there, None),
-            Target::New => {
-                let file = NewFile::create(self.image, self.replaced.is_some(), signals)?;
-                let data = storage(file.path(), write)?;
+            Target::New(path) => {
+                let file = NewFile::create(path, self.replaced.is_some(), signals)?;
+                let data = open_file(file.path(), write)?;
                 let size = match self.extent {
                     Extent::Size(size) => {
                         layout.data_offset.checked_add(size).ok_or_else(too_large)?
@@ -191,33 +189,35 @@ impl<'a> Plan<'a> {
                     CommandError::from(error).about(format_args!(
                         "cannot make room for {} in {}",
                         size::both(size),
-                        self.image.display()
+                        self.image
                     ))
                 };
                 data.resize(size).map_err(room)?;
                 if self.args.format.preallocate {
                     data.preallocate().map_err(room)?;
                 }
-                (data, Some(file))
+                let (backend, nature) = (data, Nature::File);
+                (Storage { backend, nature }, Some(file))
             }
         };
-        let (storage, header) = match (self.header, &self.args.format.header) {
-            (Some(Target::There(there)), _) => (there, None),
-            (Some(Target::New), Some(path)) => {
+        let (storage, header) = match self.header {
+            Some(Target::There(there)) => (there.backend, None),
+            Some(Target::New(path)) => {
                 let file = NewFile::create(path, self.replaced_header.is_some(), signals)?;
-                let backend = storage(file.path(), write)?;
-                backend.resize(layout.header_size)?;
-                (backend, Some(file))
+                let storage = open_path(file.path(), write)?.backend;
+                storage.resize(layout.header_size)?;
+                (storage, Some(file))
             }
-            _ => (data.clone(), None),
+            None => (data.backend.clone(), None),
         };
         if let (Extent::Size(size), None) = (self.extent, &image) {
-            let there = data.geometry().size.saturating_sub(layout.data_offset);
+            let there = data
+                .backend
+                .geometry()
+                .size
+                .saturating_sub(layout.data_offset);
             if there < size {
-                let message = format!(
-                    "{} has room for {there} bytes, not for {size}",
-                    self.image.display()
-                );
+                let message = format!("{} has room for {there} bytes, not for {size}", self.image);
                 return Err(CommandError::new(Kind::Device, message));
             }
         }
@@ -249,8 +249,8 @@ fn options(
     session: &Session,
     args: &NewVolumeArgs,
     extent: Extent,
-    target: &Target,
-    header: Option<&Target>,
+    target: &Target<'_>,
+    header: Option<&Target<'_>>,
 ) -> Result<(CreateOptions, Layout), CommandError> {
     let format = &args.format;
     let version = format.luks_type.map_or(Version::Luks2, Version::from);
@@ -290,7 +290,7 @@ fn options(
     options.detached = format.header.is_some();
     options.blank = matches!(
         (target, header),
-        (Target::New, None) | (_, Some(Target::New))
+        (Target::New(_), None) | (_, Some(Target::New(_)))
     );
     options.sector_size = 512;
     let layout = options.layout()?;
@@ -305,10 +305,10 @@ fn options(
 }
 
 /// As cryptsetup: 4096 where everything is a multiple of it.
-fn sector_size(extent: Extent, target: &Target, version: Version, data_offset: u64) -> u32 {
+fn sector_size(extent: Extent, target: &Target<'_>, version: Version, data_offset: u64) -> u32 {
     let size = match (extent, target) {
         (Extent::Size(size), _) => size,
-        (Extent::AllThereIs, Target::There(there)) => there.geometry().size,
+        (Extent::AllThereIs, Target::There(there)) => there.backend.geometry().size,
         // A stream may end at any 512 bytes.
         _ => 512,
     };
@@ -339,9 +339,15 @@ impl Made {
         self.image.is_none()
     }
 
+    /// The plaintext of the new volume.
+    pub(crate) fn volume(&self) -> Result<Volume, CommandError> {
+        let data = self.data.backend.clone();
+        Ok(self.container.volume(data, &self.unlocked)?)
+    }
+
     /// All is written: makes it durable and gives the files their names.
     pub(crate) fn keep(self) -> Result<(), CommandError> {
-        self.data.flush()?;
+        self.data.backend.flush()?;
         if let Some(header) = self.header {
             header.keep()?;
         }
@@ -352,10 +358,10 @@ impl Made {
     }
 
     /// What was made, as JSON.
-    pub(crate) fn json(&self, image: &Path, size: u64) -> Value {
+    pub(crate) fn json(&self, image: &Location, size: u64) -> Value {
         let segment = self.container.data_segment().ok();
         json!({
-            "image": image.display().to_string(),
+            "image": image.to_string(),
             "type": self.container.version().to_string().to_lowercase(),
             "uuid": self.container.uuid(),
             "cipher": segment.map(|segment| segment.cipher.to_string()),
@@ -367,14 +373,13 @@ impl Made {
     }
 
     /// What was made, in a line.
-    pub(crate) fn line(&self, image: &Path, volume_size: u64) -> String {
+    pub(crate) fn line(&self, image: &Location, volume_size: u64) -> String {
         let sector = self
             .container
             .data_segment()
             .map_or(512, |segment| segment.sector_size);
         format!(
-            "{}: {} volume of {}, {sector}-byte sectors, UUID {}",
-            image.display(),
+            "{image}: {} volume of {}, {sector}-byte sectors, UUID {}",
             self.container.version(),
             size::both(volume_size),
             self.container.uuid()
@@ -382,48 +387,84 @@ impl Made {
     }
 }
 
-/// The label of the question for a new volume's passphrase.
-pub(crate) fn label(image: &Path) -> String {
-    image.display().to_string()
-}
-
 fn too_large() -> CommandError {
     CommandError::parameters("larger than 2^64 bytes")
 }
 
-fn replacing(path: &Path, size: u64) -> String {
-    let what = holds_luks(path).unwrap_or_else(|| format!("{} of data", size::human(size)));
-    format!(
-        "{} exists and would be replaced: it holds {what}",
-        path.display()
-    )
+/// What is at a location already.
+enum Found<'a> {
+    Nothing(&'a Path),
+    File {
+        path: &'a Path,
+        size: u64,
+    },
+    /// A block device or an export.
+    FixedSize,
 }
 
-/// A device that holds nothing but zeroes at its start needs no question.
-fn confirm_device(path: &Path, forced: &[Force]) -> Result<(), CommandError> {
-    let mut start = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(LOOKED_AT).read_to_end(&mut start))
-        .map_err(|error| failed("read", path, error))?;
-    if start.iter().all(|byte| *byte == 0) {
-        return Ok(());
+impl<'a> Found<'a> {
+    fn at(location: &'a Location) -> Result<Self, CommandError> {
+        let Some(path) = location.path() else {
+            return Ok(Self::FixedSize);
+        };
+        Ok(match look(path)? {
+            Present::Nothing => Self::Nothing(path),
+            Present::File { size } => Self::File { path, size },
+            Present::BlockDevice => Self::FixedSize,
+        })
     }
-    let what = holds_luks(path).unwrap_or_else(|| "data".to_owned());
-    confirm(
-        forced,
-        Force::Overwrite,
-        &format!("{} would be overwritten: it holds {what}", path.display()),
-    )
 }
 
-/// The volume that lies at a path, if one does.
-fn holds_luks(path: &Path) -> Option<String> {
-    let options = OpenOptions {
-        force_share: true,
+/// Opens a file that its owner agrees to be replaced, and that is locked until then.
+fn agreed_to_replace(path: &Path, size: u64, forced: &[Force]) -> Result<Storage, CommandError> {
+    let write = OpenOptions {
+        write: true,
         ..OpenOptions::default()
     };
-    let storage = Arc::new(FileBackend::open(PathBuf::from(path), options).ok()?);
-    let container = Container::open(storage, container::OpenOptions::default()).ok()?;
+    let file = open_path(path, write)?;
+    let what = holds_luks(&file).unwrap_or_else(|| format!("{} of data", size::human(size)));
+    let loss = format!(
+        "{} exists and would be replaced: it holds {what}",
+        path.display()
+    );
+    confirm(forced, Force::Overwrite, &loss)?;
+    Ok(file)
+}
+
+/// Opens a device or an export that its owner agrees to be written over; one that holds nothing but zeroes at its start needs no
+/// question.
+fn overwritten(
+    location: &Location,
+    remote: &RemoteArgs,
+    forced: &[Force],
+    claimed: &mut Vec<File>,
+) -> Result<Storage, CommandError> {
+    let write = OpenOptions {
+        write: true,
+        ..OpenOptions::default()
+    };
+    let storage = storage::open(location, remote, write)?;
+    if let Some(path) = location.path() {
+        claimed.push(claim_device(path)?);
+    }
+    let there = usize::try_from(storage.backend.geometry().size).unwrap_or(LOOKED_AT);
+    let mut start = Sectors::<Cipher>::with_len(there.min(LOOKED_AT));
+    storage
+        .backend
+        .read_at(0, &mut start)
+        .map_err(|error| CommandError::from(error).about(format_args!("cannot read {location}")))?;
+    if start.as_slice().iter().any(|byte| *byte != 0) {
+        let what = holds_luks(&storage).unwrap_or_else(|| "data".to_owned());
+        let loss = format!("{location} would be overwritten: it holds {what}");
+        confirm(forced, Force::Overwrite, &loss)?;
+    }
+    Ok(storage)
+}
+
+/// The volume that lies in a storage, if one does.
+fn holds_luks(storage: &Storage) -> Option<String> {
+    let container =
+        Container::open(storage.backend.clone(), container::OpenOptions::default()).ok()?;
     Some(format!(
         "the {} volume {}",
         container.version(),

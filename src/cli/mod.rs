@@ -41,6 +41,7 @@ mod progress;
 mod resize;
 mod signals;
 mod size;
+mod storage;
 mod token;
 mod verdicts;
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use luksmith::backend::Backend;
-use luksmith::backend::file::{FileBackend, OpenOptions};
+use luksmith::backend::file::OpenOptions;
 use luksmith::container::{
     self, Container, UndoFile, UndoStore, UnlockError, Unlocked, VolumeError, Which,
 };
@@ -16,6 +16,7 @@ use super::args::{ImageArgs, UndoArgs};
 use super::error::CommandError;
 use super::output;
 use super::passphrase::KeySource;
+use super::storage::{self, Storage};
 
 /// How an image is opened by a command that only reads.
 #[derive(Debug, Default, clap::Args)]
@@ -40,7 +41,7 @@ pub(crate) fn open_to_read(
     read: &ReadArgs,
     limits: Limits,
 ) -> Result<Container, CommandError> {
-    let storage = storage(image.header_path(), read.options())?;
+    let storage = storage::open(image.header_location(), &image.remote, read.options())?;
     open(
         image,
         storage,
@@ -56,10 +57,10 @@ pub(crate) fn open_data_to_read(
     image: &ImageArgs,
     read: &ReadArgs,
     limits: Limits,
-) -> Result<(Container, Arc<FileBackend>), CommandError> {
-    let header = storage(image.header_path(), read.options())?;
+) -> Result<(Container, Storage), CommandError> {
+    let header = storage::open(image.header_location(), &image.remote, read.options())?;
     let data = if image.header.is_some() {
-        storage(&image.image, read.options())?
+        storage::open(&image.image, &image.remote, read.options())?
     } else {
         header.clone()
     };
@@ -89,11 +90,12 @@ pub(crate) fn open_data_to_write(
     image: &ImageArgs,
     undo: &UndoArgs,
     limits: Limits,
-) -> Result<(Container, Arc<FileBackend>), CommandError> {
+) -> Result<(Container, Storage), CommandError> {
     let header = header_storage_to_write(image)?;
     let data = match image.header {
-        Some(_) => storage(
+        Some(_) => storage::open(
             &image.image,
+            &image.remote,
             OpenOptions {
                 write: true,
                 ..OpenOptions::default()
@@ -112,18 +114,17 @@ pub(crate) fn refuse_header_as_data(
     data: &dyn Backend,
 ) -> Result<(), CommandError> {
     match container.data_segment_on(data) {
-        Err(error @ VolumeError::Detached) => {
-            Err(CommandError::from(error).about(image.image.display()))
-        }
+        Err(error @ VolumeError::Detached) => Err(CommandError::from(error).about(&image.image)),
         // Whatever else is wrong with it is told by who needs it.
         _ => Ok(()),
     }
 }
 
 /// Where the header lies, for commands that do not open it as a container.
-pub(crate) fn header_storage_to_write(image: &ImageArgs) -> Result<Arc<FileBackend>, CommandError> {
-    storage(
-        image.header_path(),
+pub(crate) fn header_storage_to_write(image: &ImageArgs) -> Result<Storage, CommandError> {
+    storage::open(
+        image.header_location(),
+        &image.remote,
         OpenOptions {
             write: true,
             ..OpenOptions::default()
@@ -143,33 +144,18 @@ pub(crate) fn header_options(
     })
 }
 
-/// Opens a file or device as storage.
-pub(crate) fn storage(path: &Path, options: OpenOptions) -> Result<Arc<FileBackend>, CommandError> {
-    FileBackend::open(path, options)
-        .map(Arc::new)
-        .map_err(|error| {
-            let busy_read = !options.write && !options.create_new;
-            let error = CommandError::from(error);
-            if busy_read && error.kind() == super::error::Kind::Busy {
-                error.hint("--force-share reads it all the same")
-            } else {
-                error
-            }
-        })
-}
-
 fn open(
     image: &ImageArgs,
-    storage: Arc<FileBackend>,
+    storage: Storage,
     options: container::OpenOptions,
 ) -> Result<Container, CommandError> {
-    let container = Container::open(storage, options)
-        .map_err(|error| CommandError::from(error).about(image.header_path().display()))?;
+    let container = Container::open(storage.backend, options)
+        .map_err(|error| CommandError::from(error).about(image.header_location()))?;
     match container.health() {
         container::Health::Good => {}
         health => output::warning(format_args!(
             "{}: {}; `luksmith header repair` mends it",
-            image.header_path().display(),
+            image.header_location(),
             super::info::health_text(health)
         )),
     }
@@ -181,12 +167,12 @@ fn undo(
     image: &ImageArgs,
     named: Option<PathBuf>,
 ) -> Result<Option<Arc<dyn UndoStore>>, CommandError> {
-    let path = image.header_path();
+    let path = image.header_location().path();
     Ok(match named {
         Some(named) => Some(Arc::new(UndoFile::at(named))),
         // The record of a link lies beside what it points to, whatever name the image is opened by.
-        None => match path.canonicalize() {
-            Ok(path) if path.is_file() => Some(Arc::new(UndoFile::beside(&path))),
+        None => match path.map(Path::canonicalize) {
+            Some(Ok(path)) if path.is_file() => Some(Arc::new(UndoFile::beside(&path))),
             _ => None,
         },
     })

@@ -1,5 +1,8 @@
-//! Bulk copies between plain data and a volume: one thread reads, one writes, a few buffers between them. The bytes are read
-//! straight into the buffer in which they are encrypted or decrypted.
+//! Bulk copies between plain data and a volume: one thread at the plain end, one or more at the volume, a few buffers between them.
+//! The bytes are read straight into the buffer in which they are encrypted or decrypted.
+//!
+//! Where the storage keeps one waiting, as many chunks are under way as there are threads at the volume. Chunk after chunk goes round
+//! them, so that the plain end gives and takes them in order.
 
 use std::ops::Range;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -15,13 +18,13 @@ use super::signals::Signals;
 
 /// Bytes that are read, encrypted and written at once; a multiple of every sector size.
 const CHUNK: usize = 1 << 20;
-/// Chunks that wait between the two threads.
+/// Chunks that wait between the plain end and the threads at the volume, together; at least one for each.
 const WAITING: usize = 4;
 /// How far a volume of unknown size grows at once, at least.
 const GROWTH: u64 = 256 << 20;
 
-/// What goes from the reader to the writer: where, and the bytes.
-type Chunks = Result<(u64, Sectors<Plain>), CommandError>;
+/// What goes to and fro: where, and the bytes.
+type Chunk = (u64, Sectors<Plain>);
 
 /// Encrypts all of `source` into the new volume and returns how many bytes that were, whole sectors.
 pub(crate) fn encrypt(
@@ -32,11 +35,11 @@ pub(crate) fn encrypt(
     progress: &Progress,
     signals: &Signals,
 ) -> Result<u64, CommandError> {
-    let data = made.data.clone();
-    let volume = made.container.volume(data, &made.unlocked)?;
+    let volume = made.volume()?;
     let sector = volume.sector_size() as usize;
-    let written = between_threads(
-        |chunks| read_plain(source, sector, pad, &chunks, signals),
+    let (to, from) = lanes(made.data.depth());
+    let written = beside_lanes(
+        from,
         |chunks| {
             write_volume(
                 &volume,
@@ -46,6 +49,10 @@ pub(crate) fn encrypt(
                 progress,
                 signals,
             )
+        },
+        || {
+            let to = to;
+            read_plain(source, sector, pad, &to, signals)
         },
     )?;
     if grows {
@@ -71,30 +78,37 @@ pub(crate) fn zeroes(
     progress: &Progress,
     signals: &Signals,
 ) -> Result<(), CommandError> {
-    let volume = made.container.volume(made.data.clone(), &made.unlocked)?;
-    let mut offset = range.start;
-    while offset < range.end {
-        signals.check()?;
-        let left = usize::try_from(range.end - offset).unwrap_or(CHUNK);
-        let zeroes = Sectors::<Plain>::zeroed(left.min(CHUNK));
-        let len = zeroes.len() as u64;
-        volume.write_sectors(offset, zeroes)?;
-        progress.advance(len);
-        offset += len;
-    }
-    Ok(())
+    let volume = made.volume()?;
+    let (to, from) = lanes(made.data.depth());
+    beside_lanes(
+        from,
+        |chunks| write_volume(&volume, false, true, chunks, progress, signals),
+        move || {
+            let mut offset = range.start;
+            for lane in to.iter().cycle() {
+                let left = usize::try_from(range.end - offset).unwrap_or(CHUNK);
+                let zeroes = Sectors::<Plain>::zeroed(left.min(CHUNK));
+                let len = zeroes.len() as u64;
+                if len == 0 || lane.send((offset, zeroes)).is_err() {
+                    break;
+                }
+                offset += len;
+            }
+            Ok(())
+        },
+    )
 }
 
-/// The reader's side of [`encrypt`].
+/// The plain end of [`encrypt`]: how many bytes there were.
 fn read_plain(
     source: &mut PlainSource,
     sector: usize,
     pad: bool,
-    chunks: &SyncSender<Chunks>,
+    to: &[SyncSender<Chunk>],
     signals: &Signals,
-) -> Result<(), CommandError> {
+) -> Result<u64, CommandError> {
     let mut offset = 0_u64;
-    loop {
+    for lane in to.iter().cycle() {
         let mut buffer = Sectors::<Plain>::with_len(CHUNK);
         let filled = source.fill(buffer.as_mut_slice(), signals)?;
         if filled < CHUNK {
@@ -112,32 +126,31 @@ fn read_plain(
                 let mut last = Sectors::<Plain>::zeroed(whole);
                 last.as_mut_slice()[..filled].copy_from_slice(&buffer.as_slice()[..filled]);
                 // A writer that is gone has its own error to tell.
-                let _ = chunks.send(Ok((offset, last)));
+                let _ = lane.send((offset, last));
             }
-            return Ok(());
+            return Ok(offset + whole as u64);
         }
-        if chunks.send(Ok((offset, buffer))).is_err() {
-            return Ok(());
+        if lane.send((offset, buffer)).is_err() {
+            break;
         }
         offset += CHUNK as u64;
     }
+    Ok(offset)
 }
 
-/// The writer's side of [`encrypt`].
+/// A thread at the volume that is filled. One that grows has one such thread.
 fn write_volume(
     volume: &Volume,
     grows: bool,
     made_in_place: bool,
-    chunks: Receiver<Chunks>,
+    chunks: Receiver<Chunk>,
     progress: &Progress,
     signals: &Signals,
-) -> Result<u64, CommandError> {
-    let mut end = 0;
-    for chunk in chunks {
-        let (offset, sectors) = chunk?;
+) -> Result<(), CommandError> {
+    for (offset, sectors) in chunks {
         signals.check()?;
         let len = sectors.len() as u64;
-        end = offset + len;
+        let end = offset + len;
         if end > volume.size() {
             if !grows {
                 let message = format!(
@@ -152,21 +165,30 @@ fn write_volume(
         volume.write_sectors(offset, sectors)?;
         progress.advance(len);
     }
-    Ok(end)
+    Ok(())
 }
 
-/// Decrypts all of the volume into the sink.
+/// Decrypts all of the volume into the sink, with `depth` reads under way.
 pub(crate) fn decrypt(
     volume: &Volume,
+    depth: usize,
     mut sink: PlainSink,
     progress: &Progress,
     signals: &Signals,
 ) -> Result<(), CommandError> {
-    between_threads(
-        |chunks| read_volume(volume, &chunks, signals),
-        |chunks| {
-            for chunk in chunks {
-                let (offset, sectors) = chunk?;
+    let (to, from) = lanes(depth);
+    let step = (depth * CHUNK) as u64;
+    let starts = (0_u64..).step_by(CHUNK).zip(to).collect();
+    beside_lanes(
+        starts,
+        |(start, to)| read_volume(volume, start, step, &to, signals),
+        || {
+            let from = from;
+            for lane in from.iter().cycle() {
+                // At the end of the volume, or with an error to tell.
+                let Ok((offset, sectors)) = lane.recv() else {
+                    break;
+                };
                 signals.check()?;
                 sink.write(offset, sectors.as_slice())?;
                 progress.advance(sectors.len() as u64);
@@ -177,52 +199,63 @@ pub(crate) fn decrypt(
     sink.finish()
 }
 
-/// The reader's side of [`decrypt`].
+/// A thread at the volume that is emptied: the chunks from `start` on, `step` apart.
 fn read_volume(
     volume: &Volume,
-    chunks: &SyncSender<Chunks>,
+    start: u64,
+    step: u64,
+    to: &SyncSender<Chunk>,
     signals: &Signals,
 ) -> Result<(), CommandError> {
-    let mut offset = 0;
+    let mut offset = start;
     while offset < volume.size() {
         signals.check()?;
         let left = usize::try_from(volume.size() - offset).unwrap_or(CHUNK);
-        let len = left.min(CHUNK);
-        if chunks
-            .send(Ok((offset, volume.read_sectors(offset, len)?)))
-            .is_err()
-        {
-            return Ok(());
+        let sectors = volume.read_sectors(offset, left.min(CHUNK))?;
+        if to.send((offset, sectors)).is_err() {
+            break;
         }
-        offset += len as u64;
+        offset += step;
     }
     Ok(())
 }
 
-/// Runs the reader in a thread of its own; an error of either side ends both.
-fn between_threads<T>(
-    read: impl FnOnce(SyncSender<Chunks>) -> Result<(), CommandError> + Send,
-    write: impl FnOnce(Receiver<Chunks>) -> Result<T, CommandError>,
+/// The two ends of the lanes between the plain end and the threads at the volume.
+fn lanes(depth: usize) -> (Vec<SyncSender<Chunk>>, Vec<Receiver<Chunk>>) {
+    (0..depth)
+        .map(|_| sync_channel((WAITING / depth).max(1)))
+        .unzip()
+}
+
+/// Runs a thread for the end of each lane, and `plain`, which owns the other ends, meanwhile. An error of either ends both: who
+/// finds the other end gone stops without one of its own.
+fn beside_lanes<End: Send, T>(
+    ends: Vec<End>,
+    lane: impl Fn(End) -> Result<(), CommandError> + Sync,
+    plain: impl FnOnce() -> Result<T, CommandError>,
 ) -> Result<T, CommandError> {
-    let (sender, receiver) = sync_channel(WAITING);
-    std::thread::scope(|scope| {
-        let reader = std::thread::Builder::new()
-            .name("reader".to_owned())
-            .spawn_scoped(scope, move || {
-                let errors = sender.clone();
-                if let Err(error) = read(sender) {
-                    // A writer that is gone has its own error to tell.
-                    let _ = errors.send(Err(error));
-                }
-            })
-            .map_err(|error| {
-                CommandError::new(Kind::Memory, error).about("cannot start a thread")
-            })?;
-        let written = write(receiver);
-        // The reader ends by itself once the writer has let go of the channel.
-        if reader.join().is_err() {
-            return Err(CommandError::new(Kind::Device, "the reading thread failed"));
+    let lane = &lane;
+    std::thread::scope(move |scope| {
+        let mut threads = Vec::with_capacity(ends.len());
+        for end in ends {
+            let thread = std::thread::Builder::new()
+                .name("storage".to_owned())
+                .spawn_scoped(scope, move || lane(end))
+                .map_err(|error| {
+                    CommandError::new(Kind::Memory, error).about("cannot start a thread")
+                })?;
+            threads.push(thread);
         }
-        written
+        let mut outcome = plain();
+        for thread in threads {
+            let ended = thread.join().unwrap_or_else(|_| {
+                Err(CommandError::new(
+                    Kind::Device,
+                    "a thread at the storage failed",
+                ))
+            });
+            outcome = outcome.and_then(|done| ended.map(|()| done));
+        }
+        outcome
     })
 }

@@ -47,25 +47,25 @@ impl Args {
             &self.undo,
             luksmith_formats::limits::Limits::default(),
         )?;
-        refuse_header_as_data(&container, &self.image, data.as_ref())?;
-        let old = container.data_size(data.geometry().size)?;
-        if data.is_device() && self.size != old {
+        refuse_header_as_data(&container, &self.image, data.backend.as_ref())?;
+        let old = container.data_size(data.backend.geometry().size)?;
+        if data.has_fixed_size() && self.size != old {
             let message = format!(
                 "a volume on {} reaches to its end: {old} bytes",
-                self.image.image.display()
+                self.image.image
             );
             return Err(CommandError::parameters(message)
-                .hint("no --size is needed here: the volume grows and shrinks with the device"));
+                .hint("no --size is needed here: the volume grows and shrinks with its storage"));
         }
         if self.size < old {
             let loss = format!(
                 "the last {} of {} would be cut off; shrink what is in it first",
                 size::human(old - self.size),
-                self.image.image.display()
+                self.image.image
             );
             confirm(&self.force, Force::Shrink, &loss)?;
         }
-        container.resize(data.as_ref(), self.size)?;
+        container.resize(data.backend.as_ref(), self.size)?;
         if self.json {
             session
                 .output
@@ -73,7 +73,7 @@ impl Args {
         } else {
             session.output.line(format_args!(
                 "{} has {} for the guest now",
-                self.image.image.display(),
+                self.image.image,
                 size::both(self.size)
             ));
         }

@@ -22,6 +22,7 @@ mod option;
 mod reply;
 mod request;
 mod string;
+pub mod uri;
 
 pub use chunk::{BlockStatus, ErrorChunk, Extent, OffsetHole, offset_of_data, offset_to_bytes};
 pub use handshake::{

@@ -1,25 +1,30 @@
 //! Which volume.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
+
+use super::{Location, RemoteArgs};
 
 /// The image and, if it lies apart, its header.
 #[derive(Debug, Args)]
 pub(crate) struct ImageArgs {
-    /// The encrypted volume: a file or a block device
-    #[arg(value_name = "IMAGE")]
-    pub(crate) image: PathBuf,
+    /// The encrypted volume: a file, a block device, or an export (nbd://HOST[:PORT]/NAME, nbd+unix:///NAME?socket=PATH, and nbds for TLS)
+    #[arg(value_name = "IMAGE", value_parser = Location::parser())]
+    pub(crate) image: Location,
 
     /// The LUKS header lies in FILE (a detached header), IMAGE holds the data alone
-    #[arg(long, value_name = "FILE")]
-    pub(crate) header: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", value_parser = Location::parser())]
+    pub(crate) header: Option<Location>,
+
+    #[command(flatten)]
+    pub(crate) remote: RemoteArgs,
 }
 
 impl ImageArgs {
     /// Where the header lies.
-    pub(crate) fn header_path(&self) -> &Path {
-        self.header.as_deref().unwrap_or(&self.image)
+    pub(crate) fn header_location(&self) -> &Location {
+        self.header.as_ref().unwrap_or(&self.image)
     }
 }
 
@@ -27,7 +32,7 @@ impl ImageArgs {
 #[derive(Debug, Args)]
 pub(crate) struct UndoArgs {
     /// Keep the undo record of a change that must overwrite in place in PATH [default: beside the file that holds the header;
-    /// a block device has no default]
+    /// a block device and an export have no default]
     #[arg(long, value_name = "PATH", help_heading = None::<&str>)]
     pub(crate) undo_file: Option<PathBuf>,
 }

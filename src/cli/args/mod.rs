@@ -3,11 +3,15 @@
 mod image;
 mod key;
 mod limits;
+mod location;
 mod new_volume;
 mod pbkdf;
+mod remote;
 
 pub(crate) use image::{ImageArgs, UndoArgs};
 pub(crate) use key::{KeyArgs, NewKeyArgs, UnlockArgs};
 pub(crate) use limits::LimitArgs;
+pub(crate) use location::Location;
 pub(crate) use new_volume::{NewVolumeArgs, VersionName, parse_cipher, parse_label};
 pub(crate) use pbkdf::{Pbkdf, PbkdfArgs};
+pub(crate) use remote::RemoteArgs;

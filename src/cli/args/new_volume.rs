@@ -8,7 +8,7 @@ use luksmith_formats::cipher::CipherSpec;
 use luksmith_formats::hash::Hash;
 use uuid::Uuid;
 
-use super::{KeyArgs, LimitArgs, PbkdfArgs};
+use super::{KeyArgs, LimitArgs, Location, PbkdfArgs, RemoteArgs};
 use crate::cli::size;
 
 /// Options of a new volume.
@@ -29,6 +29,9 @@ pub(crate) struct NewVolumeArgs {
 
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
+
+    #[command(flatten)]
+    pub(crate) remote: RemoteArgs,
 }
 
 /// The format of a new volume.
@@ -84,8 +87,8 @@ pub(crate) struct FormatArgs {
     pub(crate) luks2_keyslots_size: Option<u64>,
 
     /// Write a detached header into FILE; IMAGE holds the data alone
-    #[arg(long, value_name = "FILE")]
-    pub(crate) header: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", value_parser = Location::parser())]
+    pub(crate) header: Option<Location>,
 
     /// Take the volume key from FILE instead of making a random one; it must have the size of the key exactly
     #[arg(long, alias = "master-key-file", value_name = "FILE")]

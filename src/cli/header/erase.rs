@@ -39,7 +39,7 @@ impl Args {
         let loss = format!(
             "all {count} keyslots of {} (volume {}) would be destroyed: the data is lost, unless there is a header backup or the \
              volume key",
-            self.image.header_path().display(),
+            self.image.header_location(),
             container.uuid()
         );
         confirm(&self.force, Force::Erase, &loss)?;

@@ -54,13 +54,13 @@ impl Args {
                 format!("{} is too long for a header backup", self.file.display()),
             ));
         }
-        let storage = header_storage_to_write(&self.image)?;
+        let storage = header_storage_to_write(&self.image)?.backend;
         let options = header_options(
             &self.image,
             &self.undo,
             luksmith_formats::limits::Limits::default(),
         )?;
-        let name = self.image.header_path().display();
+        let name = self.image.header_location();
         confirm(
             &self.force,
             Force::Restore,

@@ -49,7 +49,7 @@ Examples:
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
         let (container, data) = open_data_to_read(&self.image, &self.read, Limits::default())?;
-        let volume_size = data_size(&container, &self.image, data.as_ref());
+        let volume_size = data_size(&container, &self.image, data.backend.as_ref());
         if self.dump_json_metadata {
             let Header::Luks2(header) = container.header() else {
                 return Err(CommandError::parameters("LUKS1 has no JSON metadata")
@@ -63,7 +63,7 @@ impl Args {
                 &session.output,
                 &container,
                 volume_size,
-                data.geometry().size,
+                data.backend.geometry().size,
             );
         }
         Ok(())
@@ -79,7 +79,7 @@ impl Args {
         };
         let segment = container.data_segment().ok();
         let mut value = json!({
-            "image": self.image.image.display().to_string(),
+            "image": self.image.image.to_string(),
             "type": container.version().to_string().to_lowercase(),
             "uuid": container.uuid(),
             "cipher": segment.map(|segment| segment.cipher.to_string()),
@@ -127,7 +127,7 @@ impl Args {
         };
         output.line(format_args!(
             "{}: {} volume",
-            printable(&self.image.image.display().to_string()),
+            printable(&self.image.image.to_string()),
             container.version()
         ));
         row("UUID", container.uuid());
@@ -166,7 +166,7 @@ impl Args {
             ),
         }
         if let Some(header) = &self.image.header {
-            row("header", &format!("detached, in {}", header.display()));
+            row("header", &format!("detached, in {header}"));
         }
         if let Header::Luks2(header) = container.header() {
             let area = header.metadata.keyslots_area();

@@ -73,7 +73,7 @@ impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
         let mut container = open_to_write(&self.image, &self.undo, self.unlock.limits.limits())?;
         let interrupt = session.signals.interrupt();
-        let label = self.image.image.display().to_string();
+        let label = self.image.image.to_string();
 
         let old = KeySource::of(&self.unlock.key)?;
         let unlocked = match &self.volume_key_file {

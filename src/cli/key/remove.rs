@@ -47,7 +47,7 @@ Examples:
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
         let mut container = open_to_write(&self.image, &self.undo, self.unlock.limits.limits())?;
-        let label = self.image.image.display().to_string();
+        let label = self.image.image.to_string();
         let source = KeySource::of(&self.unlock.key)?;
 
         let slot = match self.keyslot {

@@ -48,7 +48,7 @@ impl Args {
             &container,
             &source,
             which,
-            &self.image.image.display().to_string(),
+            &self.image.image.to_string(),
         )?;
         let slot = unlocked.slot().unwrap_or_default();
         if self.json {

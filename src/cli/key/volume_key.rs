@@ -67,7 +67,7 @@ impl Args {
                     .hint("--out names a new file"),
             );
         }
-        let label = self.image.image.display().to_string();
+        let label = self.image.image.to_string();
         let container = open_to_read(&self.image, &self.read, self.unlock.limits.limits())?;
         let loss = format!(
             "{} would hold the volume key of {label}, which opens it without a passphrase",
