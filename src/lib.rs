@@ -60,6 +60,7 @@
 //! - [`kdf`]: PBKDF2, argon2, the anti-forensic splitter, and how much a new keyslot should cost.
 //! - [`crypt`]: the only place that turns plaintext into ciphertext and back.
 //! - [`xts`]: AES-XTS, the hot path.
+//! - [`channel`]: a stream to a peer, Unix or TCP, plain or under TLS.
 //! - [`secret`]: passphrases and keys in locked memory, and where they come from.
 //! - [`backend`]: what stores the ciphertext; implement [`Backend`](backend::Backend) for a storage of your own.
 //! - [`sectors`]: the buffer with two sides, plaintext and ciphertext.
@@ -74,6 +75,7 @@
 //! it may cost is capped by [`Limits`](formats::Limits), and long work looks at an [`Interrupt`].
 
 pub mod backend;
+pub mod channel;
 pub mod container;
 pub mod crypt;
 mod interrupt;

@@ -1,0 +1,322 @@
+//! Certificates and keys, from files or from a directory with the names that QEMU, libvirt and nbdkit use:
+//! `ca-cert.pem`, `ca-crl.pem`, `server-cert.pem`, `server-key.pem`, `client-cert.pem`, `client-key.pem`.
+//!
+//! A private key is read into locked memory, and refused when others can read it.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use zeroize::Zeroize;
+
+use super::error::TlsError;
+use crate::secret::LockedBytes;
+
+/// How long a handshake may take unless it is said otherwise.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(30);
+
+/// More than any certificate file has; a bundle of all public authorities is 200 KiB.
+const MAX_FILE: u64 = 8 << 20;
+
+/// An RSA key of 8192 bits is 6 KiB.
+const MAX_KEY: u64 = 64 << 10;
+
+/// What a server shows its clients, and whom it lets in.
+#[derive(Clone)]
+pub struct ServerTls {
+    pub(super) config: Arc<ServerConfig>,
+    pub(super) handshake_time: Duration,
+}
+
+/// Which servers a client trusts, and what it shows them.
+#[derive(Clone)]
+pub struct ClientTls {
+    pub(super) config: Arc<ClientConfig>,
+    pub(super) handshake_time: Duration,
+}
+
+impl ServerTls {
+    /// A certificate (its chain may follow in the same file) with its key. With `client_ca`, clients must show a
+    /// certificate of that authority; without, anybody who can connect is let in.
+    ///
+    /// # Errors
+    /// [`TlsError`], naming the file.
+    pub fn from_files(
+        certificate: &Path,
+        key: &Path,
+        client_ca: Option<&Path>,
+    ) -> Result<Self, TlsError> {
+        Self::new(&read_pair(certificate, key)?, client_ca, None)
+    }
+
+    /// `server-cert.pem` and `server-key.pem` of a directory; clients must show a certificate of `ca-cert.pem`, and
+    /// none that `ca-crl.pem` revokes, if that is there.
+    ///
+    /// # Errors
+    /// [`TlsError`], naming the file.
+    pub fn from_directory(directory: &Path) -> Result<Self, TlsError> {
+        let pair = read_pair(
+            &directory.join("server-cert.pem"),
+            &directory.join("server-key.pem"),
+        )?;
+        let ca = directory.join("ca-cert.pem");
+        Self::new(&pair, Some(&ca), Some(&directory.join("ca-crl.pem")))
+    }
+
+    fn new(
+        pair: &Arc<CertifiedKey>,
+        client_ca: Option<&Path>,
+        revoked: Option<&Path>,
+    ) -> Result<Self, TlsError> {
+        let provider = provider();
+        let verifier = match client_ca {
+            None => WebPkiClientVerifier::no_client_auth(),
+            Some(ca) => {
+                let roots = Arc::new(read_authorities(ca)?);
+                WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider))
+                    .with_crls(read_revoked(revoked)?)
+                    .only_check_end_entity_revocation()
+                    .allow_unknown_revocation_status()
+                    .build()
+                    .map_err(|error| unusable(revoked.unwrap_or(ca), error))?
+            }
+        };
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(TlsError::Protocol)?
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(pair))));
+        // No resumption: a certificate that was revoked or has expired counts from the next connection on.
+        config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        Ok(Self {
+            config: Arc::new(config),
+            handshake_time: HANDSHAKE_TIME,
+        })
+    }
+
+    /// Sets how long a handshake may take as a whole; 30 seconds otherwise.
+    #[must_use]
+    pub fn handshake_within(mut self, limit: Duration) -> Self {
+        self.handshake_time = limit;
+        self
+    }
+}
+
+impl ClientTls {
+    /// Trusts the authorities of the file `ca`, and shows the certificate of the pair (certificate, key).
+    ///
+    /// # Errors
+    /// [`TlsError`], naming the file.
+    pub fn from_files(ca: &Path, pair: Option<(&Path, &Path)>) -> Result<Self, TlsError> {
+        let pair = pair.map(|(certificate, key)| read_pair(certificate, key));
+        Self::new(ca, pair.transpose()?, None)
+    }
+
+    /// Trusts `ca-cert.pem` of a directory, unless `ca-crl.pem` revokes the server's certificate, and shows
+    /// `client-cert.pem` with `client-key.pem` if they are there.
+    ///
+    /// # Errors
+    /// [`TlsError`], naming the file.
+    pub fn from_directory(directory: &Path) -> Result<Self, TlsError> {
+        let certificate = directory.join("client-cert.pem");
+        let key = directory.join("client-key.pem");
+        let pair = match (certificate.exists(), key.exists()) {
+            (false, false) => None,
+            (true, true) => Some(read_pair(&certificate, &key)?),
+            (true, false) => {
+                return Err(TlsError::Half {
+                    present: certificate,
+                    missing: key,
+                });
+            }
+            (false, true) => {
+                return Err(TlsError::Half {
+                    present: key,
+                    missing: certificate,
+                });
+            }
+        };
+        let revoked = directory.join("ca-crl.pem");
+        Self::new(&directory.join("ca-cert.pem"), pair, Some(&revoked))
+    }
+
+    fn new(
+        ca: &Path,
+        pair: Option<Arc<CertifiedKey>>,
+        revoked: Option<&Path>,
+    ) -> Result<Self, TlsError> {
+        let provider = provider();
+        let roots = Arc::new(read_authorities(ca)?);
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
+            .with_crls(read_revoked(revoked)?)
+            .only_check_end_entity_revocation()
+            .allow_unknown_revocation_status()
+            .build()
+            .map_err(|error| unusable(revoked.unwrap_or(ca), error))?;
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(TlsError::Protocol)?
+            .with_webpki_verifier(verifier);
+        let mut config = match pair {
+            None => config.with_no_client_auth(),
+            Some(pair) => config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair))),
+        };
+        config.resumption = Resumption::disabled();
+        Ok(Self {
+            config: Arc::new(config),
+            handshake_time: HANDSHAKE_TIME,
+        })
+    }
+
+    /// Sets how long a handshake may take as a whole; 30 seconds otherwise.
+    #[must_use]
+    pub fn handshake_within(mut self, limit: Duration) -> Self {
+        self.handshake_time = limit;
+        self
+    }
+}
+
+impl fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerTls").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientTls").finish_non_exhaustive()
+    }
+}
+
+/// Named at each place, so that no other part of the program can set another as the default.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+fn read_authorities(path: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    let certificates = read_certificates(path)?;
+    // A bundle may hold some that nobody can use; one at least has to be of use.
+    let (taken, _) = roots.add_parsable_certificates(certificates.iter().cloned());
+    if taken > 0 {
+        return Ok(roots);
+    }
+    let first = certificates
+        .into_iter()
+        .next()
+        .ok_or_else(|| TlsError::NoCertificate { path: path.into() })?;
+    Err(match roots.add(first) {
+        Ok(()) => TlsError::NoCertificate { path: path.into() },
+        Err(error) => unusable(path, error),
+    })
+}
+
+fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let text = read(path)?;
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&text)
+        .collect::<Result<_, _>>()
+        .map_err(|error| unusable(path, error))?;
+    if certificates.is_empty() {
+        return Err(TlsError::NoCertificate { path: path.into() });
+    }
+    Ok(certificates)
+}
+
+/// No list is none revoked, but a list that cannot be read is an error.
+fn read_revoked(
+    path: Option<&Path>,
+) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let Some(path) = path else {
+        return Ok(Vec::new());
+    };
+    match read(path) {
+        Err(TlsError::File { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error),
+        Ok(text) => CertificateRevocationListDer::pem_slice_iter(&text)
+            .collect::<Result<_, _>>()
+            .map_err(|error| unusable(path, error)),
+    }
+}
+
+fn read_pair(certificate: &Path, key: &Path) -> Result<Arc<CertifiedKey>, TlsError> {
+    let chain = read_certificates(certificate)?;
+    let text = read_private(key)?;
+    let mut der = PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
+        pem::Error::NoItemsFound if holds(&text, b"ENCRYPTED PRIVATE KEY") => {
+            TlsError::EncryptedKey { path: key.into() }
+        }
+        pem::Error::NoItemsFound => TlsError::NoKey { path: key.into() },
+        error => unusable(key, error),
+    })?;
+    let signer = ring::sign::any_supported_type(&der);
+    der.zeroize();
+    let pair = CertifiedKey::new(chain, signer.map_err(|error| unusable(key, error))?);
+    match pair.keys_match() {
+        Ok(()) => Ok(Arc::new(pair)),
+        Err(rustls::Error::InconsistentKeys(_)) => Err(TlsError::OtherKey {
+            certificate: certificate.into(),
+            key: key.into(),
+        }),
+        Err(error) => Err(unusable(certificate, error)),
+    }
+}
+
+fn holds(text: &[u8], words: &[u8]) -> bool {
+    text.windows(words.len()).any(|window| window == words)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    let failed = |source| file_error(path, source);
+    let mut text = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(MAX_FILE).read_to_end(&mut text).map_err(failed)?;
+    Ok(text)
+}
+
+/// The file of a key, if it is only its owner's, or only root's and a group's that root lets read it: what services that run as a
+/// user of their own use (Debian's `ssl-cert`).
+fn read_private(path: &Path) -> Result<LockedBytes, TlsError> {
+    let failed = |source| file_error(path, source);
+    let mut file = File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    let (mode, by_root) = (metadata.mode() & 0o7777, metadata.uid() == 0);
+    let allowed = if by_root { 0o740 } else { 0o700 };
+    if metadata.is_file() && mode & 0o777 & !allowed != 0 {
+        return Err(TlsError::Exposed {
+            path: path.into(),
+            mode,
+        });
+    }
+    let len = usize::try_from(metadata.len().min(MAX_KEY)).unwrap_or(0);
+    let mut text = LockedBytes::new(len)?;
+    file.read_exact(&mut text).map_err(failed)?;
+    Ok(text)
+}
+
+fn file_error(path: &Path, source: std::io::Error) -> TlsError {
+    TlsError::File {
+        path: PathBuf::from(path),
+        source,
+    }
+}
+
+fn unusable(path: &Path, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> TlsError {
+    TlsError::Unusable {
+        path: path.into(),
+        source: source.into(),
+    }
+}
