@@ -8,6 +8,8 @@ pub mod af;
 mod argon2;
 pub mod calibrate;
 mod pbkdf2;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
 
 pub use argon2::{Argon2Cost, argon2};
 pub use pbkdf2::pbkdf2;

@@ -1,12 +1,15 @@
 //! PBKDF2 with HMAC (RFC 8018, section 5.2), for every hash that LUKS has.
 //!
-//! The loop is our own because it must be able to stop: a header may ask for minutes of it.
+//! The loop is our own because it must be able to stop: a header may ask for minutes of it. With SHA-256, two blocks of the
+//! derived key are computed in turns where the CPU has instructions for it.
 
 use hmac::digest::FixedOutput;
 use hmac::{Hmac, KeyInit, Mac};
 use luksmith_formats::Hash;
 
 use super::KdfError;
+#[cfg(target_arch = "x86_64")]
+use super::x86_64::sha256;
 use crate::Interrupt;
 use crate::secret::scrub_stack;
 use crate::sys::memory::wipe;
@@ -29,7 +32,7 @@ pub fn pbkdf2(
     let derive = match hash {
         Hash::Sha1 => derive::<Hmac<sha1::Sha1>>,
         Hash::Sha224 => derive::<Hmac<sha2::Sha224>>,
-        Hash::Sha256 => derive::<Hmac<sha2::Sha256>>,
+        Hash::Sha256 => derive_sha256,
         Hash::Sha384 => derive::<Hmac<sha2::Sha384>>,
         Hash::Sha512 => derive::<Hmac<sha2::Sha512>>,
         Hash::Ripemd160 => derive::<Hmac<ripemd::Ripemd160>>,
@@ -85,6 +88,81 @@ fn derive<M: Mac + KeyInit + FixedOutput + Clone>(
     Ok(())
 }
 
+/// As [`derive`] with SHA-256, on what this CPU has for it.
+#[inline(never)]
+fn derive_sha256(
+    passphrase: &[u8],
+    salt: &[u8],
+    iterations: u32,
+    out: &mut [u8],
+    interrupt: &Interrupt,
+) -> Result<(), KdfError> {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(token) = sha256::Token::detect() {
+        return derive_in_turns(token, passphrase, salt, iterations, out, interrupt);
+    }
+    derive::<Hmac<sha2::Sha256>>(passphrase, salt, iterations, out, interrupt)
+}
+
+/// As [`derive`] with SHA-256, the blocks in pairs.
+#[cfg(target_arch = "x86_64")]
+#[inline(never)]
+fn derive_in_turns(
+    token: sha256::Token,
+    passphrase: &[u8],
+    salt: &[u8],
+    iterations: u32,
+    out: &mut [u8],
+    interrupt: &Interrupt,
+) -> Result<(), KdfError> {
+    if iterations == 0 {
+        return Err(not_allowed("no iterations"));
+    }
+    let keyed = sha256::Keyed::new(passphrase);
+    let mac = <Hmac<sha2::Sha256> as KeyInit>::new_from_slice(passphrase)
+        .map_err(|error| not_allowed(&error.to_string()))?;
+    let first = |index: u32| {
+        let mac = mac.clone().chain_update(salt);
+        sha256::words(&mac.chain_update(index.to_be_bytes()).finalize_fixed())
+    };
+    let left = iterations - 1;
+    for (pair, index) in out.chunks_mut(2 * sha256::SIZE).zip((1u32..).step_by(2)) {
+        if pair.len() > sha256::SIZE {
+            let us = [first(index), first(index + 1)];
+            fill_in_turns(token, &keyed, us, left, pair, interrupt)?;
+        } else {
+            fill_in_turns(token, &keyed, [first(index)], left, pair, interrupt)?;
+        }
+    }
+    Ok(())
+}
+
+/// Fills `out`, at most as many blocks as there are first Us.
+#[cfg(target_arch = "x86_64")]
+fn fill_in_turns<const BLOCKS: usize>(
+    token: sha256::Token,
+    keyed: &sha256::Keyed,
+    mut us: [sha256::Words; BLOCKS],
+    mut left: u32,
+    out: &mut [u8],
+    interrupt: &Interrupt,
+) -> Result<(), KdfError> {
+    let mut sums = us;
+    while left > 0 {
+        if interrupt.is_set() {
+            return Err(KdfError::Interrupted);
+        }
+        let stride = left.min(STRIDE);
+        sha256::iterate(token, keyed, &mut us, &mut sums, stride);
+        left -= stride;
+    }
+    let words = sums.as_flattened();
+    for (bytes, word) in out.chunks_mut(size_of::<u32>()).zip(words) {
+        bytes.copy_from_slice(&word.to_be_bytes()[..bytes.len()]);
+    }
+    Ok(())
+}
+
 fn not_allowed(cause: &str) -> KdfError {
     KdfError::Parameters {
         function: "pbkdf2",
@@ -94,12 +172,14 @@ fn not_allowed(cause: &str) -> KdfError {
 
 #[cfg(test)]
 mod tests {
+    use proptest::strategy::Strategy;
+
     use super::*;
 
     #[test]
     fn agrees_with_the_crate_for_every_hash_and_odd_lengths() {
         for hash in Hash::ALL {
-            for len in [1, 19, 20, 21, 64, 65, 200] {
+            for len in [1, 19, 20, 21, 32, 33, 61, 64, 65, 96, 97, 200] {
                 let (mut ours, mut theirs) = (vec![0; len], vec![0; len]);
                 pbkdf2(hash, b"pass", b"salt", 5, &mut ours, &Interrupt::new()).unwrap();
                 let oracle = match hash {
@@ -114,6 +194,22 @@ mod tests {
                 oracle(b"pass", b"salt", 5, &mut theirs);
                 assert_eq!(ours, theirs, "{hash}, {len} bytes");
             }
+        }
+    }
+
+    proptest::proptest! {
+        /// Passphrases around and beyond the hash's block, odd lengths, and several strides.
+        #[test]
+        fn sha256_agrees_with_the_crate(
+            passphrase in proptest::collection::vec(proptest::num::u8::ANY, 0..150),
+            salt in proptest::collection::vec(proptest::num::u8::ANY, 0..150),
+            iterations in (1..4u32, 0..3u32).prop_map(|(few, strides)| few + strides * STRIDE),
+            len in 1..140usize,
+        ) {
+            let (mut ours, mut theirs) = (vec![0; len], vec![0; len]);
+            pbkdf2(Hash::Sha256, &passphrase, &salt, iterations, &mut ours, &Interrupt::new()).unwrap();
+            ::pbkdf2::pbkdf2_hmac::<sha2::Sha256>(&passphrase, &salt, iterations, &mut theirs);
+            proptest::prop_assert_eq!(ours, theirs);
         }
     }
 

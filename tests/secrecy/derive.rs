@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use luksmith::Interrupt;
 use luksmith::kdf::{Argon2Cost, KdfError, af, argon2, derive, pbkdf2};
-use luksmith::secret::{Passphrase, VolumeKey};
+use luksmith::secret::{LockedBytes, Passphrase, VolumeKey};
 use luksmith_formats::luks2::{Argon2Variant, Kdf};
 use luksmith_formats::{Hash, Limits};
 
@@ -24,6 +24,8 @@ fn pbkdf2_leaves_nothing() {
             let (limits, interrupt) = (Limits::default(), Interrupt::new());
             let key = derive(&kdf, &passphrase, 64, &limits, &interrupt).unwrap();
             let needles = (Needle::of(passphrase.as_bytes()), Needle::of(&key));
+            // As numbers, which is how hashes hold them.
+            let numbers = (of_words(passphrase.as_bytes()), of_words(&key));
             drop((passphrase, key));
             needles
                 .0
@@ -31,8 +33,21 @@ fn pbkdf2_leaves_nothing() {
             needles
                 .1
                 .assert_gone(&format!("the key of pbkdf2 with {hash}"));
+            numbers
+                .0
+                .assert_gone(&format!("the words of the passphrase, {hash}"));
+            numbers
+                .1
+                .assert_gone(&format!("the words of the key, {hash}"));
         }
     }
+}
+
+/// The secret with each word of four bytes the other way round.
+fn of_words(secret: &[u8]) -> Needle {
+    let mut words = LockedBytes::copy_from(secret).unwrap();
+    words.chunks_mut(4).for_each(<[u8]>::reverse);
+    Needle::of(&words)
 }
 
 #[test]

@@ -1,0 +1,236 @@
+//! Iterations of PBKDF2-HMAC-SHA-256 (RFC 8018, section 5.2) on the SHA extensions, several blocks of the derived key at once.
+//!
+//! A round waits for the one before it, so one block leaves the unit idle half of the time. The blocks of a
+//! derived key do not depend on each other: here their rounds take turns.
+
+use std::arch::x86_64::*;
+
+use sha2::Digest as _;
+use sha2::block_api::compress256;
+
+/// Proof that this CPU has the instructions: only looking makes one.
+#[derive(Clone, Copy)]
+pub(in crate::kdf) struct Token(());
+
+impl Token {
+    pub(in crate::kdf) fn detect() -> Option<Self> {
+        let has = is_x86_feature_detected!("sha")
+            && is_x86_feature_detected!("sse4.1")
+            && is_x86_feature_detected!("ssse3");
+        has.then_some(Self(()))
+    }
+}
+
+/// Eight words: a state of SHA-256, or a digest.
+pub(in crate::kdf) type Words = [u32; 8];
+
+/// The bytes of a digest.
+pub(in crate::kdf) const SIZE: usize = 32;
+
+/// The words of a digest.
+pub(in crate::kdf) fn words(digest: &[u8]) -> Words {
+    let mut words = [0; 8];
+    for (word, bytes) in words.iter_mut().zip(digest.as_chunks().0) {
+        *word = u32::from_be_bytes(*bytes);
+    }
+    words
+}
+
+/// Where both hashes of HMAC (RFC 2104) continue each time: after the padded key.
+pub(in crate::kdf) struct Keyed {
+    inner: Words,
+    outer: Words,
+}
+
+impl Keyed {
+    pub(in crate::kdf) fn new(passphrase: &[u8]) -> Self {
+        let mut key = [0; 64];
+        if let Some(key) = key.get_mut(..passphrase.len()) {
+            key.copy_from_slice(passphrase);
+        } else {
+            key[..SIZE].copy_from_slice(&sha2::Sha256::digest(passphrase));
+        }
+        let after = |pad: u8| {
+            let mut state = START;
+            compress256(&mut state, &[key.map(|byte| byte ^ pad)]);
+            state
+        };
+        Self {
+            inner: after(0x36),
+            outer: after(0x5c),
+        }
+    }
+}
+
+/// `iterations` times each U becomes its HMAC, and is added to its sum.
+pub(in crate::kdf) fn iterate<const BLOCKS: usize>(
+    _: Token,
+    keyed: &Keyed,
+    us: &mut [Words; BLOCKS],
+    sums: &mut [Words; BLOCKS],
+    iterations: u32,
+) {
+    // SAFETY: the token proves that this CPU has the instructions.
+    unsafe { run(keyed, us, sums, iterations) }
+}
+
+/// Not inlined, so that all that it spills lies below the frame that scrubs the stack.
+#[inline(never)]
+#[target_feature(enable = "sha,sse4.1,ssse3")]
+fn run<const BLOCKS: usize>(
+    keyed: &Keyed,
+    us: &mut [Words; BLOCKS],
+    sums: &mut [Words; BLOCKS],
+    iterations: u32,
+) {
+    let (inner, outer) = (State::load(&keyed.inner), State::load(&keyed.outer));
+    let mut u = us.map(|words| Digest::load(&words));
+    let mut sum = sums.map(|words| Digest::load(&words));
+    for _ in 0..iterations {
+        u = hashed(inner, u);
+        u = hashed(outer, u);
+        for (sum, u) in sum.iter_mut().zip(u) {
+            sum.low = _mm_xor_si128(sum.low, u.low);
+            sum.high = _mm_xor_si128(sum.high, u.high);
+        }
+    }
+    for at in 0..BLOCKS {
+        us[at] = u[at].words();
+        sums[at] = sum[at].words();
+    }
+}
+
+/// A state as the round instruction wants it.
+#[derive(Clone, Copy)]
+struct State {
+    abef: __m128i,
+    cdgh: __m128i,
+}
+
+/// Eight words in their order, as the message schedule wants them.
+#[derive(Clone, Copy)]
+struct Digest {
+    low: __m128i,
+    high: __m128i,
+}
+
+impl State {
+    #[inline]
+    #[target_feature(enable = "sse4.1")]
+    fn load(words: &Words) -> Self {
+        let [a, b, c, d, e, f, g, h] = words.map(u32::cast_signed);
+        Self {
+            abef: _mm_set_epi32(a, b, e, f),
+            cdgh: _mm_set_epi32(c, d, g, h),
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "sse4.1")]
+    fn plus(self, other: Self) -> Self {
+        Self {
+            abef: _mm_add_epi32(self.abef, other.abef),
+            cdgh: _mm_add_epi32(self.cdgh, other.cdgh),
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "sse4.1")]
+    fn digest(self) -> Digest {
+        let badc = _mm_unpackhi_epi64(self.abef, self.cdgh);
+        let fehg = _mm_unpacklo_epi64(self.abef, self.cdgh);
+        Digest {
+            low: _mm_shuffle_epi32::<0b10_11_00_01>(badc),
+            high: _mm_shuffle_epi32::<0b10_11_00_01>(fehg),
+        }
+    }
+}
+
+impl Digest {
+    #[inline]
+    #[target_feature(enable = "sse4.1")]
+    fn load(words: &Words) -> Self {
+        let [a, b, c, d, e, f, g, h] = words.map(u32::cast_signed);
+        Self {
+            low: _mm_set_epi32(d, c, b, a),
+            high: _mm_set_epi32(h, g, f, e),
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "sse4.1")]
+    fn words(self) -> Words {
+        let (low, high) = (self.low, self.high);
+        [
+            _mm_extract_epi32::<0>(low),
+            _mm_extract_epi32::<1>(low),
+            _mm_extract_epi32::<2>(low),
+            _mm_extract_epi32::<3>(low),
+            _mm_extract_epi32::<0>(high),
+            _mm_extract_epi32::<1>(high),
+            _mm_extract_epi32::<2>(high),
+            _mm_extract_epi32::<3>(high),
+        ]
+        .map(i32::cast_unsigned)
+    }
+}
+
+/// The body once for each number: a loop would leave the message in memory.
+macro_rules! unrolled {
+    ($n:ident in $($value:literal)* $body:block) => {
+        $({
+            let $n: usize = $value;
+            $body
+        })*
+    };
+}
+
+/// Each digest hashed as all that comes after the 64 bytes that made `start` (FIPS 180-4, sections 5.1.1 and 6.2.2).
+#[inline]
+#[target_feature(enable = "sha,sse4.1,ssse3")]
+fn hashed<const BLOCKS: usize>(start: State, digests: [Digest; BLOCKS]) -> [Digest; BLOCKS] {
+    let bit = _mm_set_epi32(0, 0, 0, i32::MIN);
+    let length = _mm_set_epi32((64 + 32) * 8, 0, 0, 0);
+    let mut message = digests.map(|digest| [digest.low, digest.high, bit, length]);
+    let mut state = [start; BLOCKS];
+    unrolled!(n in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 {
+        for (state, w) in state.iter_mut().zip(&mut message) {
+            if n >= 4 {
+                w[n % 4] = scheduled(w[n % 4], w[(n + 1) % 4], w[(n + 2) % 4], w[(n + 3) % 4]);
+            }
+            let [k0, k1, k2, k3] = K[n].map(u32::cast_signed);
+            let wk = _mm_add_epi32(w[n % 4], _mm_set_epi32(k3, k2, k1, k0));
+            state.cdgh = _mm_sha256rnds2_epu32(state.cdgh, state.abef, wk);
+            let wk = _mm_shuffle_epi32::<0b11_10>(wk);
+            state.abef = _mm_sha256rnds2_epu32(state.abef, state.cdgh, wk);
+        }
+    });
+    state.map(|state| state.plus(start).digest())
+}
+
+/// The next four words of the message from the last sixteen.
+#[inline]
+#[target_feature(enable = "sha,sse4.1,ssse3")]
+fn scheduled(w0: __m128i, w4: __m128i, w8: __m128i, w12: __m128i) -> __m128i {
+    let sums = _mm_add_epi32(_mm_sha256msg1_epu32(w0, w4), _mm_alignr_epi8::<4>(w12, w8));
+    _mm_sha256msg2_epu32(sums, w12)
+}
+
+/// The initial state, FIPS 180-4, section 5.3.3.
+#[rustfmt::skip]
+const START: Words = [
+    0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19,
+];
+
+/// The constants of the rounds, FIPS 180-4, section 4.2.2.
+#[rustfmt::skip]
+const K: [[u32; 4]; 16] = [
+    [0x428a_2f98, 0x7137_4491, 0xb5c0_fbcf, 0xe9b5_dba5], [0x3956_c25b, 0x59f1_11f1, 0x923f_82a4, 0xab1c_5ed5],
+    [0xd807_aa98, 0x1283_5b01, 0x2431_85be, 0x550c_7dc3], [0x72be_5d74, 0x80de_b1fe, 0x9bdc_06a7, 0xc19b_f174],
+    [0xe49b_69c1, 0xefbe_4786, 0x0fc1_9dc6, 0x240c_a1cc], [0x2de9_2c6f, 0x4a74_84aa, 0x5cb0_a9dc, 0x76f9_88da],
+    [0x983e_5152, 0xa831_c66d, 0xb003_27c8, 0xbf59_7fc7], [0xc6e0_0bf3, 0xd5a7_9147, 0x06ca_6351, 0x1429_2967],
+    [0x27b7_0a85, 0x2e1b_2138, 0x4d2c_6dfc, 0x5338_0d13], [0x650a_7354, 0x766a_0abb, 0x81c2_c92e, 0x9272_2c85],
+    [0xa2bf_e8a1, 0xa81a_664b, 0xc24b_8b70, 0xc76c_51a3], [0xd192_e819, 0xd699_0624, 0xf40e_3585, 0x106a_a070],
+    [0x19a4_c116, 0x1e37_6c08, 0x2748_774c, 0x34b0_bcb5], [0x391c_0cb3, 0x4ed8_aa4a, 0x5b9c_ca4f, 0x682e_6ff3],
+    [0x748f_82ee, 0x78a5_636f, 0x84c8_7814, 0x8cc7_0208], [0x90be_fffa, 0xa450_6ceb, 0xbef9_a3f7, 0xc671_78f2],
+];
