@@ -92,6 +92,15 @@ impl<S: Side> Sectors<S> {
         }
     }
 
+    /// A buffer without memory, to stand where another one was taken from.
+    pub fn empty() -> Self {
+        Self {
+            memory: None,
+            len: 0,
+            side: PhantomData,
+        }
+    }
+
     /// The length in bytes.
     pub fn len(&self) -> usize {
         self.len

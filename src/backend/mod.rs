@@ -7,6 +7,7 @@
 pub mod file;
 pub mod lock;
 pub mod memory;
+pub mod nbd;
 
 use std::io;
 use std::ops::Range;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use luksmith::backend::Backend;
 use luksmith::backend::file::{FileBackend, OpenOptions};
+use luksmith::backend::nbd::{ConnectOptions, NbdBackend};
 
 use super::args::{Location, RemoteArgs};
 use super::error::{CommandError, Kind};
@@ -24,7 +25,6 @@ pub(crate) enum Nature {
     /// A block device of fixed size.
     BlockDevice,
     /// An export on a server, of fixed size, for which each call waits.
-    #[expect(dead_code, reason = "nothing opens one yet")]
     Export,
 }
 
@@ -52,9 +52,14 @@ pub(crate) fn open(
     match location {
         Location::Path(path) => open_path(path, options),
         Location::Export(uri) => {
-            let _ = remote;
-            let message = format!("{uri}: exports cannot be opened yet");
-            Err(CommandError::new(Kind::Parameters, message))
+            let options = ConnectOptions {
+                write: options.write,
+                ..remote.options()
+            };
+            Ok(Storage {
+                backend: Arc::new(NbdBackend::connect(uri, options)?),
+                nature: Nature::Export,
+            })
         }
     }
 }

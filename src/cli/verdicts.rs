@@ -2,6 +2,7 @@
 
 use luksmith::backend::IoError;
 use luksmith::backend::file::FileError;
+use luksmith::backend::nbd::{NbdError, Problem};
 use luksmith::container::{
     CommitError, CreateError, HeaderError, KeyslotError, OpenError, UndoError, UnlockError,
     VolumeError,
@@ -41,6 +42,7 @@ commands_fail_with! {
     SecretError => secret,
     IoError => io,
     FileError => file,
+    NbdError => nbd,
     OpenError => open,
     UnlockError => unlock,
     VolumeError => volume,
@@ -146,6 +148,18 @@ fn file(error: &FileError) -> Verdict {
         FileError::PermissionDenied(_) => plain(Kind::Permission),
         FileError::Exists(_) | FileError::Busy { .. } => plain(Kind::Busy),
         FileError::UnlockedWrite(_) => plain(Kind::Parameters),
+        _ => plain(Kind::Device),
+    }
+}
+
+fn nbd(error: &NbdError) -> Verdict {
+    match &error.source {
+        Problem::ReadOnly => plain(Kind::Permission),
+        Problem::NoCertificates | Problem::TlsRequired => plain(Kind::Parameters),
+        Problem::Silent(_) => helped(
+            Kind::Device,
+            "--timeout SECONDS has more patience with a slow server",
+        ),
         _ => plain(Kind::Device),
     }
 }

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::builder::TypedValueParser;
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::error::ErrorKind;
 use luksmith_formats::nbd::uri::{self, Uri, UriError};
 
 /// A file, a block device, or an export on an NBD server.
@@ -68,15 +68,15 @@ impl TypedValueParser for Parser {
     ) -> Result<Location, clap::Error> {
         Location::parse(value).map_err(|error| {
             let name = argument.map_or_else(|| "IMAGE".to_owned(), ToString::to_string);
-            let mut failure =
-                clap::Error::raw(ErrorKind::ValueValidation, format!("{name}: {error}\n\n"))
-                    .with_cmd(command);
-            failure.insert(ContextKind::InvalidArg, ContextValue::String(name));
-            if matches!(error, UriError::Scheme(_)) {
-                let tip = "a file of that name is ./NAME".into();
-                failure.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
-            }
-            failure
+            let tip = match error {
+                UriError::Scheme(_) => "  tip: a file of that name is ./NAME\n\n",
+                _ => "",
+            };
+            clap::Error::raw(
+                ErrorKind::ValueValidation,
+                format!("{name}: {error}\n\n{tip}"),
+            )
+            .with_cmd(command)
         })
     }
 }

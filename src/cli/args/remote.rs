@@ -1,11 +1,13 @@
 //! How a volume on an NBD server is reached.
 
+use std::time::Duration;
+
 use clap::Args;
+use luksmith::backend::nbd::ConnectOptions;
 
 /// Patience and connections.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Storage on an NBD server")]
-#[allow(dead_code, reason = "nothing connects yet")]
 pub(crate) struct RemoteArgs {
     /// How long a server may be silent or gone before what waits for it fails, in seconds; until then a broken connection is made
     /// anew
@@ -15,4 +17,15 @@ pub(crate) struct RemoteArgs {
     /// Connections to the server, where it lets one client have several
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=16))]
     connections: u16,
+}
+
+impl RemoteArgs {
+    /// How to connect, for reading.
+    pub(crate) fn options(&self) -> ConnectOptions {
+        ConnectOptions {
+            timeout: Duration::from_secs(self.timeout),
+            connections: self.connections.into(),
+            ..ConnectOptions::default()
+        }
+    }
 }
