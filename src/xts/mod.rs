@@ -15,6 +15,7 @@ use std::fmt;
 use std::str::FromStr;
 
 pub use tweak::{TweakForm, Tweaks};
+use zeroize::Zeroize;
 
 /// The bytes of a cipher block.
 pub const BLOCK: usize = 16;
@@ -175,8 +176,13 @@ pub struct Xts {
     keyed: Box<dyn Keyed>,
 }
 
-/// A kernel with its key schedules. The length of `data` is a multiple of `sector_size`, which is one of blocks.
+/// What a kernel takes at once, at the most: a power of two, as all are.
+const LARGEST_STEP: usize = 512;
+
+/// A kernel with its key schedules. The length of `data` is a multiple of `sector_size`, which it `takes`.
 trait Keyed: Send + Sync {
+    /// Whether sectors of this size are whole steps of the kernel.
+    fn takes(&self, sector_size: usize) -> bool;
     fn encrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]);
     fn decrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]);
 }
@@ -222,7 +228,8 @@ impl Xts {
         data: &mut [u8],
     ) -> Result<(), XtsError> {
         check(sector_size, data.len())?;
-        self.keyed.encrypt(tweaks, sector_size, data);
+        let turn = |tweaks, size, data: &mut [u8]| self.keyed.encrypt(tweaks, size, data);
+        self.in_steps(tweaks, sector_size, data, turn);
         Ok(())
     }
 
@@ -237,8 +244,30 @@ impl Xts {
         data: &mut [u8],
     ) -> Result<(), XtsError> {
         check(sector_size, data.len())?;
-        self.keyed.decrypt(tweaks, sector_size, data);
+        let turn = |tweaks, size, data: &mut [u8]| self.keyed.decrypt(tweaks, size, data);
+        self.in_steps(tweaks, sector_size, data, turn);
         Ok(())
+    }
+
+    /// Sectors that the kernel's steps do not fill, which no volume has, go one by one through a buffer that they do.
+    fn in_steps(
+        &self,
+        mut tweaks: Tweaks,
+        sector_size: usize,
+        data: &mut [u8],
+        turn: impl Fn(Tweaks, usize, &mut [u8]),
+    ) {
+        if self.keyed.takes(sector_size) || data.is_empty() {
+            return turn(tweaks, sector_size, data);
+        }
+        let mut buffer = vec![0; sector_size.next_multiple_of(LARGEST_STEP)];
+        for sector in data.chunks_exact_mut(sector_size) {
+            buffer[..sector_size].copy_from_slice(sector);
+            turn(tweaks, buffer.len(), &mut buffer);
+            sector.copy_from_slice(&buffer[..sector_size]);
+            tweaks.next_tweak();
+        }
+        buffer.zeroize();
     }
 }
 

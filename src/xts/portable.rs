@@ -32,6 +32,10 @@ impl Xts {
 }
 
 impl Keyed for Xts {
+    fn takes(&self, sector_size: usize) -> bool {
+        sector_size.is_multiple_of(BLOCK)
+    }
+
     fn encrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
         match self {
             Self::Aes128(keys) => keys.encrypt(tweaks, sector_size, data),

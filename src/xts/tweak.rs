@@ -34,6 +34,37 @@ impl Tweaks {
         }
     }
 
+    /// The next up to `most` tweaks (at least one), as far as their numbers differ in the low half alone.
+    pub(super) fn take(&mut self, most: usize) -> Numbers {
+        let halves = |number: u128| (low_half(number), low_half(number >> 64));
+        let ((low, high), (step, far)) = (halves(self.next), halves(self.step));
+        let count = if self.form != TweakForm::Whole {
+            most
+        } else if far > 0 {
+            1
+        } else {
+            let until_carry = (u64::MAX - low).checked_div(step).unwrap_or(u64::MAX);
+            usize::try_from(until_carry).map_or(most, |more| most.min(more.saturating_add(1)))
+        };
+        self.next = self
+            .next
+            .wrapping_add(self.step.wrapping_mul(count as u128));
+        let (high, mask, reversed) = match self.form {
+            TweakForm::Plain => (0, u32::MAX.into(), false),
+            TweakForm::Plain64 => (0, u64::MAX, false),
+            TweakForm::Plain64Be => (0, u64::MAX, true),
+            TweakForm::Whole => (high, u64::MAX, false),
+        };
+        Numbers {
+            low,
+            step,
+            high,
+            mask,
+            reversed,
+            count,
+        }
+    }
+
     /// The next tweak, not yet encrypted.
     pub fn next_tweak(&mut self) -> [u8; BLOCK] {
         let number = self.next;
@@ -45,6 +76,65 @@ impl Tweaks {
             TweakForm::Whole => number.to_le_bytes(),
         }
     }
+}
+
+/// The numbers of some consecutive sectors as registers count them: all high halves are the same.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Numbers {
+    low: u64,
+    step: u64,
+    high: u64,
+    mask: u64,
+    reversed: bool,
+    count: usize,
+}
+
+impl Numbers {
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The low half of the number `n`, and of those beyond the last. It counts in 64 bits, whatever the mask.
+    pub(super) fn low(&self, n: usize) -> i64 {
+        let n = u64::try_from(n).unwrap_or(u64::MAX);
+        self.low
+            .wrapping_add(self.step.wrapping_mul(n))
+            .cast_signed()
+    }
+
+    /// The first of them as the tweak has it: its halves, the first eight bytes first.
+    pub(super) fn first(&self) -> [i64; 2] {
+        let low = self.low & self.mask;
+        if self.reversed {
+            [
+                self.high.swap_bytes().cast_signed(),
+                low.swap_bytes().cast_signed(),
+            ]
+        } else {
+            [low.cast_signed(), self.high.cast_signed()]
+        }
+    }
+
+    /// What of a low half belongs to the tweak.
+    pub(super) fn low_mask(&self) -> i64 {
+        self.mask.cast_signed()
+    }
+
+    /// The high half of all of them.
+    pub(super) fn high(&self) -> i64 {
+        self.high.cast_signed()
+    }
+
+    /// Whether the bytes of the whole go the other way round.
+    pub(super) fn reversed(&self) -> bool {
+        self.reversed
+    }
+}
+
+fn low_half(number: u128) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = number.to_le_bytes();
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
 #[cfg(test)]
@@ -76,5 +166,48 @@ mod tests {
         let mut tweaks = Tweaks::new(u128::from(u64::MAX), 1, TweakForm::Plain64Be);
         assert_eq!(tweaks.next_tweak()[8..], [0xff; 8]);
         assert_eq!(tweaks.next_tweak(), [0; 16]);
+    }
+
+    /// A tweak as the kernels make it from halves.
+    fn from_halves(numbers: &Numbers, n: usize) -> [u8; BLOCK] {
+        let low = numbers.low(n) & numbers.low_mask();
+        let mut bytes = [low, numbers.high()].map(i64::to_le_bytes).concat();
+        if numbers.reversed() {
+            bytes.reverse();
+        }
+        bytes.try_into().unwrap()
+    }
+
+    #[test]
+    fn runs_of_numbers_are_the_numbers_one_by_one() {
+        use TweakForm::{Plain, Plain64, Plain64Be, Whole};
+        let (end32, end64) = (1 << 32, 1 << 64);
+        for form in [Plain, Plain64, Plain64Be, Whole] {
+            for first in [
+                0,
+                end32 - 5,
+                end64 - 5,
+                end64 - 1,
+                77 * end64 + 3,
+                u128::MAX - 5,
+            ] {
+                for step in [0, 1, 2, 8, end64 - 1, end64, u128::MAX] {
+                    let mut runs = Tweaks::new(first, step, form);
+                    let mut single = runs;
+                    let mut left = 40;
+                    while left > 0 {
+                        let numbers = runs.take(left);
+                        assert!((1..=left).contains(&numbers.count()));
+                        let [a, b] = numbers.first().map(i64::to_le_bytes);
+                        assert_eq!([a, b].concat(), from_halves(&numbers, 0));
+                        for n in 0..numbers.count() {
+                            assert_eq!(from_halves(&numbers, n), single.next_tweak());
+                        }
+                        left -= numbers.count();
+                    }
+                    assert_eq!(runs, single);
+                }
+            }
+        }
     }
 }

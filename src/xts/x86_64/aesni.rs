@@ -4,7 +4,8 @@ use std::arch::x86_64::*;
 
 use zeroize::Zeroize;
 
-use super::schedule;
+use super::{in_place, schedule};
+use crate::xts::tweak::Numbers;
 use crate::xts::{BLOCK, Keyed, Tweaks, XtsError};
 
 /// Registers in flight, enough to hide the latency of a round.
@@ -57,6 +58,10 @@ impl Xts {
 }
 
 impl Keyed for Xts {
+    fn takes(&self, sector_size: usize) -> bool {
+        sector_size.is_multiple_of(STEP)
+    }
+
     fn encrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
         match self {
             // SAFETY: the token proves that this CPU has the instructions.
@@ -108,66 +113,52 @@ impl<const KEYS: usize> Keys<KEYS> {
     }
 
     #[target_feature(enable = "aes,ssse3")]
-    fn run<const ENCRYPT: bool>(&self, mut tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
-        let keys = if ENCRYPT {
-            &self.encrypt
-        } else {
-            &self.decrypt
-        };
-        let mut padded = [0; STEP];
-        for data in data.chunks_mut(sector_size.saturating_mul(SECTORS)) {
-            let mut firsts = Firsts([[0; BLOCK]; SECTORS + 1]);
-            let firsts = &mut firsts.0;
-            self.first_tweaks(&mut tweaks, data.len() / sector_size, firsts);
-            let mut powers = spread(&firsts[0]);
-            for (sector, after) in data.chunks_exact_mut(sector_size).zip(&firsts[1..]) {
-                let (steps, rest) = sector.as_chunks_mut::<STEP>();
-                let (steps, last) = match steps.split_last_mut() {
-                    Some((last, steps)) if rest.is_empty() => (steps, last),
-                    _ => {
-                        padded[..rest.len()].copy_from_slice(rest);
-                        (steps, &mut padded)
-                    }
+    fn run<const ENCRYPT: bool>(
+        &self,
+        mut tweaks: Tweaks,
+        sector_size: usize,
+        mut data: &mut [u8],
+    ) {
+        let mut firsts = Firsts([[0; BLOCK]; SECTORS + 1]);
+        let firsts = &mut firsts.0;
+        while !data.is_empty() {
+            let numbers = tweaks.take((data.len() / sector_size).min(SECTORS));
+            let (run, others) = data.split_at_mut(numbers.count() * sector_size);
+            data = others;
+            let schedules = in_place(self);
+            let first = schedules.first_tweaks(&numbers, firsts);
+            let keys = if ENCRYPT {
+                &schedules.encrypt
+            } else {
+                &schedules.decrypt
+            };
+            let mut powers = spread(first);
+            for (sector, after) in run.chunks_exact_mut(sector_size).zip(&firsts[1..]) {
+                let (steps, _) = sector.as_chunks_mut::<STEP>();
+                let Some((last, steps)) = steps.split_last_mut() else {
+                    return;
                 };
                 for step in steps {
                     powers = pass::<KEYS, ENCRYPT, false>(keys, step, powers, after);
                 }
                 powers = pass::<KEYS, ENCRYPT, true>(keys, last, powers, after);
-                if !rest.is_empty() {
-                    rest.copy_from_slice(&padded[..rest.len()]);
-                    padded.zeroize();
-                }
             }
         }
     }
 
-    /// The tweaks of up to `SECTORS` sectors. A few take one register, which is as soon done as one block.
+    /// The tweaks of up to `SECTORS` sectors; returns the first in every lane, so that it need not come back from memory.
     #[inline]
     #[target_feature(enable = "aes,ssse3")]
-    fn first_tweaks(
-        &self,
-        tweaks: &mut Tweaks,
-        sectors: usize,
-        firsts: &mut [[u8; BLOCK]; SECTORS + 1],
-    ) {
-        for first in &mut firsts[..sectors] {
-            *first = tweaks.next_tweak();
+    fn first_tweaks(&self, numbers: &Numbers, firsts: &mut [[u8; BLOCK]; SECTORS + 1]) -> __m128i {
+        if numbers.count() == 1 {
+            return self.first_tweak(numbers);
         }
         let (firsts, _) = firsts
             .as_flattened_mut()
             .as_chunks_mut::<{ LANES * BLOCK }>();
-        if sectors <= LANES {
-            let mut block = _mm_xor_si128(load(&firsts[0]), self.tweak[0]);
-            for key in &self.tweak[1..KEYS - 1] {
-                block = _mm_aesenc_si128(block, *key);
-            }
-            block = _mm_aesenclast_si128(block, self.tweak[KEYS - 1]);
-            store(&mut firsts[0], block);
-            return;
-        }
-        let mut blocks = [self.tweak[0]; WIDE];
+        let mut blocks = spread_numbers(numbers);
         for n in 0..WIDE {
-            blocks[n] = _mm_xor_si128(blocks[n], load(&firsts[n]));
+            blocks[n] = _mm_xor_si128(blocks[n], self.tweak[0]);
         }
         for key in &self.tweak[1..KEYS - 1] {
             for n in 0..WIDE {
@@ -178,6 +169,14 @@ impl<const KEYS: usize> Keys<KEYS> {
             blocks[n] = _mm_aesenclast_si128(blocks[n], self.tweak[KEYS - 1]);
             store(&mut firsts[n], blocks[n]);
         }
+        blocks[0]
+    }
+
+    /// The tweak of one sector alone.
+    #[inline]
+    #[target_feature(enable = "aes,ssse3")]
+    fn first_tweak(&self, numbers: &Numbers) -> __m128i {
+        schedule::encrypt(&self.tweak, numbers.first())
     }
 }
 
@@ -194,6 +193,8 @@ fn pass<const KEYS: usize, const ENCRYPT: bool, const ENDS: bool>(
     after: &[u8; BLOCK],
 ) -> [__m128i; WIDE] {
     let (data, _) = data.as_chunks_mut::<{ LANES * BLOCK }>();
+    let keys = in_place(keys);
+    let held = in_place(&now);
     let mut next = now;
     let mut blocks = now;
     for n in 0..WIDE {
@@ -222,7 +223,7 @@ fn pass<const KEYS: usize, const ENCRYPT: bool, const ENDS: bool>(
         }
     });
     for n in 0..WIDE {
-        let key = _mm_xor_si128(keys[KEYS - 1], now[n]);
+        let key = _mm_xor_si128(keys[KEYS - 1], held[n]);
         blocks[n] = if ENCRYPT {
             _mm_aesenclast_si128(blocks[n], key)
         } else {
@@ -257,11 +258,37 @@ fn barrier(blocks: &mut [__m128i; WIDE], tweaks: &mut [__m128i; WIDE], n: usize)
 
 // --- tweaks -----------------------------------------------------------------------------------------------------
 
+/// The numbers of sectors, one in each lane.
+#[inline]
+#[target_feature(enable = "ssse3")]
+fn spread_numbers(numbers: &Numbers) -> [__m128i; WIDE] {
+    let a = numbers.low(0);
+    let mut number = _mm_set_epi64x(numbers.high(), a);
+    let step = _mm_set_epi64x(0, numbers.low(LANES).wrapping_sub(a));
+    let mask = _mm_set_epi64x(-1, numbers.low_mask());
+    let mut spread = [number; WIDE];
+    for n in 0..WIDE {
+        spread[n] = _mm_and_si128(number, mask);
+        if numbers.reversed() {
+            spread[n] = _mm_shuffle_epi8(spread[n], reversing());
+        }
+        number = _mm_add_epi64(number, step);
+    }
+    spread
+}
+
+/// The order that turns the bytes of each lane round.
+#[inline]
+#[target_feature(enable = "sse2")]
+fn reversing() -> __m128i {
+    _mm_setr_epi8(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0)
+}
+
 /// The tweaks of a sector's first pass: its first tweak times 1, x, x² and so on.
 #[inline]
 #[target_feature(enable = "ssse3")]
-fn spread(first: &[u8; BLOCK]) -> [__m128i; WIDE] {
-    let mut tweaks = [load(first); WIDE];
+fn spread(first: __m128i) -> [__m128i; WIDE] {
+    let mut tweaks = [first; WIDE];
     for n in 1..WIDE {
         tweaks[n] = times_x(tweaks[n - 1]);
     }

@@ -19,3 +19,31 @@ pub(super) mod limit;
 mod schedule;
 pub(super) mod vaes256;
 pub(super) mod vaes512;
+
+/// The same, where the compiler cannot see that it is: so that it reads round keys from where they are, each time, and
+/// keeps no copy on the stack.
+#[inline(always)]
+#[allow(clippy::pointers_in_nomem_asm_block)] // nothing is read there
+fn in_place<T>(value: &T) -> &T {
+    let mut address: *const T = value;
+    // SAFETY: it has no instructions.
+    unsafe {
+        std::arch::asm!("/* {} */", inout(reg) address, options(nomem, nostack, preserves_flags));
+    }
+    // SAFETY: it is the address of the reference that was given.
+    unsafe { &*address }
+}
+
+/// Whether Intel made this CPU: where its makers' CPUs do not agree on what is cheap.
+fn maker_is_intel() -> bool {
+    static INTEL: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *INTEL.get_or_init(|| {
+        #[allow(unused_unsafe)] // newer compilers know it to be safe
+        // SAFETY: every x86-64 CPU has the instruction, and leaf 0.
+        let name = unsafe { std::arch::x86_64::__cpuid(0) };
+        [name.ebx, name.edx, name.ecx]
+            .map(u32::to_le_bytes)
+            .as_flattened()
+            == b"GenuineIntel"
+    })
+}

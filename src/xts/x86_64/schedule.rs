@@ -43,6 +43,17 @@ pub(super) fn inverse<const KEYS: usize>(keys: &[__m128i; KEYS]) -> [__m128i; KE
     inverse
 }
 
+/// One block, encrypted.
+#[inline]
+#[target_feature(enable = "aes,ssse3")]
+pub(super) fn encrypt<const KEYS: usize>(keys: &[__m128i; KEYS], block: [i64; 2]) -> __m128i {
+    let mut block = _mm_xor_si128(_mm_set_epi64x(block[1], block[0]), keys[0]);
+    for key in &keys[1..KEYS - 1] {
+        block = _mm_aesenc_si128(block, *key);
+    }
+    _mm_aesenclast_si128(block, keys[KEYS - 1])
+}
+
 #[inline]
 #[target_feature(enable = "sse2")]
 fn load(bytes: &[u8; 16]) -> __m128i {
