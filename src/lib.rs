@@ -56,6 +56,7 @@
 //! From the top down; each uses only those below it.
 //!
 //! - [`container`]: create, open, unlock; keyslots, tokens, backup, restore, repair, resize, conversion.
+//! - [`vet`]: verdicts on images from strangers, without a key.
 //! - [`volume`]: the disk of plaintext, used by as many threads as one likes.
 //! - [`kdf`]: PBKDF2, argon2, the anti-forensic splitter, and how much a new keyslot should cost.
 //! - [`crypt`]: the only place that turns plaintext into ciphertext and back.
@@ -83,6 +84,7 @@ pub mod kdf;
 pub mod secret;
 pub mod sectors;
 pub mod sys;
+pub mod vet;
 pub mod volume;
 pub mod xts;
 

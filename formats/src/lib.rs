@@ -1,5 +1,5 @@
 #![no_std]
-//! The byte layouts of LUKS1 and LUKS2 headers and of NBD's messages, strictly validated, without I/O and without
+//! The byte layouts of LUKS1 and LUKS2 headers, of NBD's messages and of disk image formats, strictly validated, without I/O and without
 //! secrets.
 //!
 //! The references are the *LUKS On-Disk Format Specification* 1.2.3, the *LUKS2 On-Disk Format Specification* 1.1
@@ -14,6 +14,7 @@ pub mod cipher;
 mod codec;
 pub mod error;
 pub mod hash;
+pub mod image;
 pub mod limits;
 pub mod luks1;
 pub mod luks2;

@@ -27,6 +27,8 @@ pub struct OpenOptions {
     pub create_new: bool,
     /// Take no lock and heed none: what is read may be half of somebody's change. Not with `write`.
     pub force_share: bool,
+    /// Refuse a path whose last part is a symbolic link.
+    pub no_follow: bool,
 }
 
 /// Why a file could not be opened as storage.
@@ -39,6 +41,9 @@ pub enum FileError {
     /// It is there already and was to be made.
     #[error("{} exists already", .0.display())]
     Exists(PathBuf),
+    /// It is a symbolic link, and none was to be followed.
+    #[error("{} is a symbolic link", .0.display())]
+    Symlink(PathBuf),
     /// We may not.
     #[error("no permission to open {}", .0.display())]
     PermissionDenied(PathBuf),
@@ -274,6 +279,9 @@ fn open_file(path: &Path, options: OpenOptions, write: bool) -> Result<File, Fil
     if options.direct {
         flags |= OFlags::DIRECT;
     }
+    if options.no_follow {
+        flags |= OFlags::NOFOLLOW;
+    }
     let mut open = File::options();
     open.read(true)
         .write(write)
@@ -294,6 +302,7 @@ fn open_file(path: &Path, options: OpenOptions, write: bool) -> Result<File, Fil
                 path,
                 kind: "a socket or a fifo",
             },
+            (_, Some(libc::ELOOP)) if options.no_follow => FileError::Symlink(path),
             (_, Some(libc::EINVAL)) if options.direct => FileError::NoDirect(path),
             _ => FileError::Failed { path, source },
         }

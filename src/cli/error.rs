@@ -18,6 +18,10 @@ pub(crate) enum Kind {
     Device,
     /// 5: it is busy, or exists
     Busy,
+    /// 1: an inspected image is not what it is said to be
+    Rejected,
+    /// 6: an inspected image may be good, but the policy does not want it
+    AgainstPolicy,
     /// 130: interrupted
     Interrupted,
     /// 141: whoever read the output went away; nothing is printed
@@ -27,11 +31,12 @@ pub(crate) enum Kind {
 impl Kind {
     pub(crate) fn exit_code(self) -> u8 {
         match self {
-            Self::Parameters => 1,
+            Self::Parameters | Self::Rejected => 1,
             Self::Permission => 2,
             Self::Memory => 3,
             Self::Device => 4,
             Self::Busy => 5,
+            Self::AgainstPolicy => 6,
             Self::Interrupted => 130,
             Self::ReaderGone => 141,
         }

@@ -26,7 +26,9 @@ mod encrypt;
 mod error;
 mod force;
 mod header;
+mod identify;
 mod info;
+mod inspect;
 mod key;
 mod log;
 mod make;
@@ -90,11 +92,13 @@ Examples:
   luksmith info disk.img                      what it is, and who can open it
   luksmith key add disk.img                   another passphrase
   luksmith decrypt disk.img plain.img         and back
+  luksmith inspect --format qcow2 upload.img  is a stranger's image what it is said to be?
 
 Exit codes:
   0 done                 1 wrong parameters            2 no permission, or wrong passphrase
   3 out of memory        4 wrong device or header      5 busy, or exists
-  130 interrupted        141 the reader of the output went away";
+  130 interrupted        141 the reader of the output went away
+  inspect: 0 accept, 1 reject, 6 against the policy";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -102,6 +106,8 @@ enum Command {
     Encrypt(encrypt::Args),
     Decrypt(decrypt::Args),
     Info(info::Args),
+    Inspect(inspect::Args),
+    Identify(identify::Args),
     #[command(subcommand)]
     Key(key::Command),
     #[command(subcommand)]
@@ -171,6 +177,8 @@ impl Command {
             Self::Encrypt(args) => args.run(session),
             Self::Decrypt(args) => args.run(session),
             Self::Info(args) => args.run(session),
+            Self::Inspect(args) => args.run(session),
+            Self::Identify(args) => args.run(session),
             Self::Key(command) => command.run(session),
             Self::Header(command) => command.run(session),
             Self::Convert(args) => args.run(session),

@@ -148,6 +148,7 @@ fn file(error: &FileError) -> Verdict {
         FileError::PermissionDenied(_) => plain(Kind::Permission),
         FileError::Exists(_) | FileError::Busy { .. } => plain(Kind::Busy),
         FileError::UnlockedWrite(_) => plain(Kind::Parameters),
+        FileError::Symlink(_) => helped(Kind::Device, "--follow-symlinks opens what it points to"),
         _ => plain(Kind::Device),
     }
 }

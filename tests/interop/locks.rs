@@ -14,6 +14,7 @@ const READ: OpenOptions = OpenOptions {
     direct: false,
     create_new: false,
     force_share: false,
+    no_follow: false,
 };
 const WRITE: OpenOptions = OpenOptions {
     write: true,

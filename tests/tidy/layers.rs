@@ -19,6 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "interrupt",
         ],
     ),
+    ("vet", &["backend", "sectors"]),
     ("volume", &["crypt", "backend", "sectors", "interrupt"]),
     ("crypt", &["xts", "secret", "sectors"]),
     ("kdf", &["secret", "sys", "interrupt"]),

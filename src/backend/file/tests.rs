@@ -10,6 +10,7 @@ const WRITE: OpenOptions = OpenOptions {
     direct: false,
     create_new: false,
     force_share: false,
+    no_follow: false,
 };
 const CREATE: OpenOptions = OpenOptions {
     create_new: true,
@@ -290,4 +291,21 @@ fn a_file_that_was_replaced_or_removed_is_no_longer_at_its_path() {
     assert!(!is_still_at(&path, &opened).unwrap());
     fs::remove_file(&path).unwrap();
     assert!(!is_still_at(&path, &opened).unwrap());
+}
+
+#[test]
+fn a_link_is_followed_unless_that_is_refused() {
+    let (folder, path) = image(4096);
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let refusing = OpenOptions {
+        no_follow: true,
+        ..OpenOptions::default()
+    };
+    assert!(FileBackend::open(&link, OpenOptions::default()).is_ok());
+    assert!(matches!(
+        FileBackend::open(&link, refusing),
+        Err(FileError::Symlink(named)) if named == link
+    ));
+    assert!(FileBackend::open(&path, refusing).is_ok());
 }

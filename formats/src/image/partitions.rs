@@ -1,0 +1,133 @@
+//! Partition tables: the MBR, and the GPT (UEFI Specification 2.10, section 5).
+
+use super::fields::{array, le32, le64};
+
+/// An entry of the partition table in an MBR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MbrEntry {
+    /// 0x80 for the one to boot from, 0 otherwise.
+    pub boot: u8,
+    /// The first sector as head, sector, cylinder.
+    pub start_chs: [u8; 3],
+    /// The type; 0 for an entry that is not used.
+    pub kind: u8,
+    /// The first sector.
+    pub start: u32,
+    /// How many sectors.
+    pub sectors: u32,
+}
+
+/// The type of the entry that protects a GPT.
+pub const PROTECTIVE: u8 = 0xee;
+
+/// The four entries of an MBR; `None` without the signature in its last two bytes.
+pub fn mbr(sector: &[u8]) -> Option<[MbrEntry; 4]> {
+    if array(sector, 510) != [0x55, 0xaa] {
+        return None;
+    }
+    Some([446, 462, 478, 494].map(|at: usize| {
+        let [boot, head, first, cylinder, kind] = array(sector, at);
+        MbrEntry {
+            boot,
+            start_chs: [head, first, cylinder],
+            kind,
+            start: le32(sector, at.saturating_add(8)),
+            sectors: le32(sector, at.saturating_add(12)),
+        }
+    }))
+}
+
+/// Whether a type is that of an extended partition, which has more tables inside.
+pub fn is_extended(kind: u8) -> bool {
+    matches!(kind, 0x05 | 0x0f | 0x85)
+}
+
+/// A GPT header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "named as in the specification")]
+pub struct Gpt {
+    pub revision: u32,
+    pub header_size: u32,
+    pub checksum: u32,
+    pub reserved: u32,
+    pub my_lba: u64,
+    pub alternate_lba: u64,
+    pub first_usable: u64,
+    pub last_usable: u64,
+    pub disk_guid: [u8; 16],
+    pub entries_lba: u64,
+    pub entries: u32,
+    pub entry_size: u32,
+    pub entries_checksum: u32,
+}
+
+impl Gpt {
+    /// Reads a header; `None` where the bytes are too few or begin otherwise.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        (bytes.len() >= 92 && bytes.starts_with(b"EFI PART")).then(|| Self {
+            revision: le32(bytes, 8),
+            header_size: le32(bytes, 12),
+            checksum: le32(bytes, 16),
+            reserved: le32(bytes, 20),
+            my_lba: le64(bytes, 24),
+            alternate_lba: le64(bytes, 32),
+            first_usable: le64(bytes, 40),
+            last_usable: le64(bytes, 48),
+            disk_guid: array(bytes, 56),
+            entries_lba: le64(bytes, 72),
+            entries: le32(bytes, 80),
+            entry_size: le32(bytes, 84),
+            entries_checksum: le32(bytes, 88),
+        })
+    }
+
+    /// The checksum that the header should have: over `header_size` bytes with the field itself zeroed.
+    /// `None` where those bytes are not all there.
+    pub fn expected_checksum(&self, bytes: &[u8]) -> Option<u32> {
+        let header = bytes.get(..usize::try_from(self.header_size).ok()?)?;
+        let (before, rest) = header.split_at_checked(16)?;
+        let (_, after) = rest.split_at_checked(4)?;
+        let mut crc = Crc32::default();
+        crc.update(before);
+        crc.update(&[0; 4]);
+        crc.update(after);
+        Some(crc.value())
+    }
+}
+
+/// A partition of a GPT: first and last sector; `None` for an entry that is not used.
+pub fn gpt_entry(bytes: &[u8]) -> Option<(u64, u64)> {
+    let kind: [u8; 16] = array(bytes, 0);
+    (kind != [0; 16]).then(|| (le64(bytes, 32), le64(bytes, 40)))
+}
+
+/// CRC-32 as GPT has it (ISO 3309, reflected).
+#[derive(Clone, Copy, Debug)]
+pub struct Crc32(u32);
+
+impl Default for Crc32 {
+    fn default() -> Self {
+        Self(u32::MAX)
+    }
+}
+
+impl Crc32 {
+    /// Adds bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = crc_byte(0xedb8_8320, self.0, *byte);
+        }
+    }
+
+    /// The checksum of what was added.
+    pub fn value(self) -> u32 {
+        !self.0
+    }
+}
+
+/// One byte into a reflected CRC of this polynomial.
+fn crc_byte(polynomial: u32, crc: u32, byte: u8) -> u32 {
+    (0..8).fold(crc ^ u32::from(byte), |crc, _| {
+        (crc >> 1) ^ (polynomial & 0_u32.wrapping_sub(crc & 1))
+    })
+}

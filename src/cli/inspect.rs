@@ -1,0 +1,194 @@
+//! `luksmith inspect`: whether an image is what it is said to be, and nothing more.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use luksmith::backend::file::OpenOptions;
+use luksmith::vet::{self, Finding, Format, Policy, Report, Verdict};
+use serde_json::{Value, json};
+
+use super::Session;
+use super::args::{Location, RemoteArgs};
+use super::error::{CommandError, Kind};
+use super::open::ReadArgs;
+use super::output::{Output, printable};
+use super::size;
+use super::storage::{self, Storage};
+
+/// Say whether an untrusted image is what it is said to be, and nothing more
+///
+/// Reads the image alone: no file that it names is opened, nothing is written, no key is needed, and no image takes long.
+/// Exit code 0: accept. 1: reject, the image is not what it is said to be, or is more than that. 6: policy, it may be good,
+/// but the policy does not want it. With --json: {"image", "format", "verdict", "virtual_size" (null when unknown), "encryption",
+/// "features": [], "references": [], "findings": [{"id", "severity", "offset", "field", "detail", "meaning"}]}; sizes in bytes.
+/// docs/inspect.md explains every finding.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// What the image is said to be; nothing is guessed
+    #[arg(long, value_name = "FORMAT", value_parser = format_parser())]
+    format: String,
+
+    #[command(flatten)]
+    image: UntrustedImage,
+
+    /// The largest disk that is wanted, in bytes or as 10G; goes before the policy's
+    #[arg(long, value_name = size::SIZE, value_parser = size::parse)]
+    max_size: Option<u64>,
+
+    /// What is wanted, in TOML; docs/inspect.md shows every member [default: a strict one that is built in]
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// An image whose path is not trusted either.
+#[derive(Debug, clap::Args)]
+pub(crate) struct UntrustedImage {
+    /// The image: a regular file, a block device, or an export (nbd://HOST[:PORT]/NAME, nbd+unix:///NAME?socket=PATH, and nbds for TLS)
+    #[arg(value_name = "IMAGE", value_parser = Location::parser())]
+    image: Location,
+
+    /// Follow IMAGE where it is a symbolic link
+    #[arg(long)]
+    follow_symlinks: bool,
+
+    #[command(flatten)]
+    read: ReadArgs,
+
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith inspect --format qcow2 upload.img
+  luksmith inspect --format luks upload.img --max-size 100G --json
+  luksmith inspect --format raw upload.img --policy site.toml
+  luksmith inspect --format raw nbd://localhost/upload";
+
+const LARGEST_POLICY: u64 = 1 << 20;
+
+fn format_parser() -> clap::builder::PossibleValuesParser {
+    Format::ALL.map(Format::name).into()
+}
+
+impl UntrustedImage {
+    pub(crate) fn open(&self) -> Result<Storage, CommandError> {
+        let options = OpenOptions {
+            no_follow: !self.follow_symlinks,
+            force_share: self.read.force_share,
+            ..OpenOptions::default()
+        };
+        storage::open(&self.image, &self.remote, options)
+    }
+
+    pub(crate) fn name(&self) -> String {
+        printable(&self.image.to_string())
+    }
+}
+
+impl Args {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        let format = Format::by_name(&self.format)
+            .ok_or_else(|| CommandError::parameters("there is no such format"))?;
+        let mut policy = match &self.policy {
+            Some(path) => read_policy(path)?,
+            None => Policy::default(),
+        };
+        if let Some(size) = self.max_size {
+            policy.max_size = size;
+        }
+        let image = self.image.open()?;
+        let report = vet::inspect(&*image.backend, format, &policy)
+            .map_err(|error| CommandError::new(Kind::Device, error).about(self.image.name()))?;
+        if self.json {
+            session.output.json(&self.to_json(&report));
+        } else {
+            self.print(&session.output, &report);
+        }
+        let (kind, outcome) = match report.verdict() {
+            Verdict::Accept => return Ok(()),
+            Verdict::Reject => (Kind::Rejected, "rejected"),
+            Verdict::Policy => (Kind::AgainstPolicy, "against the policy"),
+        };
+        let message = format!("{} is {outcome} as {}", self.image.name(), format.name());
+        Err(CommandError::new(kind, message).hint("docs/inspect.md explains every finding"))
+    }
+
+    fn to_json(&self, report: &Report) -> Value {
+        let finding = |finding: &Finding| {
+            json!({
+                "id": finding.check.id,
+                "severity": finding.check.severity.name(),
+                "offset": finding.offset,
+                "field": finding.field,
+                "detail": finding.detail,
+                "meaning": finding.check.meaning,
+            })
+        };
+        json!({
+            "image": self.image.image.to_string(),
+            "format": report.format.name(),
+            "verdict": report.verdict().name(),
+            "virtual_size": report.virtual_size,
+            "encryption": report.encryption.name(),
+            "features": report.features.iter().map(|feature| feature.name()).collect::<Vec<_>>(),
+            "references": report.references,
+            "findings": report.findings.iter().map(finding).collect::<Vec<_>>(),
+        })
+    }
+
+    fn print(&self, output: &Output, report: &Report) {
+        let row = |name: &str, value: &str| {
+            output.line(format_args!("  {name:<14} {}", printable(value)));
+        };
+        output.line(format_args!(
+            "{} as {}: {}",
+            self.image.name(),
+            report.format.name(),
+            report.verdict().name()
+        ));
+        let size = report.virtual_size.map(size::both);
+        row("virtual size", size.as_deref().unwrap_or("unknown"));
+        row("encryption", report.encryption.name());
+        if !report.features.is_empty() {
+            let names: Vec<_> = report.features.iter().map(|one| one.name()).collect();
+            row("features", &names.join(", "));
+        }
+        for reference in &report.references {
+            row("names", reference);
+        }
+        for finding in &report.findings {
+            let check = finding.check;
+            output.line("");
+            output.line(format_args!("{}: {}", check.severity.name(), check.id));
+            output.line(format_args!("  {}", check.meaning));
+            let detail = format!("{}: {}", finding.field, finding.detail);
+            output.line(format_args!(
+                "  byte {}, {}",
+                finding.offset,
+                printable(&detail)
+            ));
+        }
+    }
+}
+
+fn read_policy(path: &Path) -> Result<Policy, CommandError> {
+    let cannot = |error: std::io::Error| {
+        CommandError::new(Kind::Parameters, error).about(format!("cannot read {}", path.display()))
+    };
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(cannot)?;
+    file.take(LARGEST_POLICY)
+        .read_to_string(&mut text)
+        .map_err(cannot)?;
+    Policy::parse(&text).map_err(|error| {
+        CommandError::new(Kind::Parameters, error)
+            .about(path.display())
+            .hint("docs/inspect.md shows every member of a policy")
+    })
+}

@@ -1,0 +1,116 @@
+//! What of an image is taken by which table, so that no table lies on another.
+
+use super::source::{Source, Stop};
+
+/// The most extents that are kept, which bounds the memory.
+pub(super) const MOST: usize = 1 << 20;
+
+#[derive(Clone, Copy)]
+struct Extent {
+    start: u64,
+    len: u32,
+    kind: u8,
+}
+
+impl Extent {
+    fn end(&self) -> u64 {
+        self.start.saturating_add(u64::from(self.len))
+    }
+}
+
+/// The extents of an image's metadata.
+#[derive(Default)]
+pub(super) struct Extents {
+    kinds: Vec<&'static str>,
+    list: Vec<Extent>,
+    /// Between which two extents the last byte that was asked for lay.
+    gap: (u64, u64),
+}
+
+/// Two extents that share bytes: where, and what each is.
+pub(super) struct Overlap {
+    pub(super) offset: u64,
+    pub(super) what: &'static str,
+    pub(super) on: &'static str,
+}
+
+impl Extents {
+    /// Takes a range; ranges over 4 GiB count with their first 4 GiB.
+    pub(super) fn take(&mut self, start: u64, len: u64, what: &'static str) -> Result<(), Stop> {
+        if len == 0 {
+            return Ok(());
+        }
+        if self.list.len() >= MOST {
+            return Err(Stop::Budget);
+        }
+        let known = self.kinds.iter().position(|kind| *kind == what);
+        let kind = known.unwrap_or_else(|| {
+            self.kinds.push(what);
+            self.kinds.len() - 1
+        });
+        self.list.push(Extent {
+            start,
+            len: u32::try_from(len).unwrap_or(u32::MAX),
+            kind: u8::try_from(kind).unwrap_or(u8::MAX),
+        });
+        Ok(())
+    }
+
+    fn name(&self, extent: Extent) -> &'static str {
+        self.kinds
+            .get(usize::from(extent.kind))
+            .copied()
+            .unwrap_or("table")
+    }
+
+    /// Sorts the extents, and names those that overlap (the first few).
+    pub(super) fn overlaps(&mut self) -> Vec<Overlap> {
+        self.list
+            .sort_unstable_by_key(|extent| (extent.start, extent.len));
+        self.gap = (0, 0);
+        let mut found = Vec::new();
+        let mut before: Option<Extent> = None;
+        for extent in &self.list {
+            if let Some(last) = before.filter(|last| extent.start < last.end()) {
+                found.push(Overlap {
+                    offset: extent.start,
+                    what: self.name(*extent),
+                    on: self.name(last),
+                });
+                if found.len() == 16 {
+                    break;
+                }
+            }
+            if before.is_none_or(|last| last.end() < extent.end()) {
+                before = Some(*extent);
+            }
+        }
+        found
+    }
+
+    /// What the range from `start` lies on, after [`overlaps`](Self::overlaps) has sorted the extents.
+    pub(super) fn under(
+        &mut self,
+        source: &mut Source<'_>,
+        start: u64,
+        len: u64,
+    ) -> Result<Option<&'static str>, Stop> {
+        let end = start.saturating_add(len);
+        if self.gap.0 <= start && end <= self.gap.1 {
+            return Ok(None);
+        }
+        // A search costs as much as reading some entries.
+        source.spend(256)?;
+        let next = self.list.partition_point(|extent| extent.end() <= start);
+        if let Some(extent) = self.list.get(next).filter(|extent| extent.start < end) {
+            return Ok(Some(self.name(*extent)));
+        }
+        let before = next.checked_sub(1).and_then(|at| self.list.get(at));
+        let after = self.list.get(next);
+        self.gap = (
+            before.map_or(0, Extent::end),
+            after.map_or(u64::MAX, |extent| extent.start),
+        );
+        Ok(None)
+    }
+}

@@ -1,0 +1,129 @@
+//! From a declared format to a report.
+
+use super::finding::{Check, checks};
+use super::policy::{self, Policy};
+use super::report::Report;
+use super::source::{Source, Stop};
+use super::{gpt, iso, luks, mbr, qcow2, recognise};
+use crate::backend::{Backend, IoError};
+
+checks! {
+    UNCHECKED: policy, "walk.budget", "its tables are larger than an inspection walks, so not all of it was checked";
+}
+
+/// What an image is said to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Format {
+    /// The bytes of a disk as they are.
+    Raw,
+    /// qcow2, version 2 or 3.
+    Qcow2,
+    /// An ISO 9660 disc.
+    Iso,
+    /// The bytes of a disk with a GPT.
+    Gpt,
+    /// The bytes of a disk with an MBR and no GPT.
+    Mbr,
+    /// LUKS of either version.
+    Luks,
+    /// LUKS1.
+    Luks1,
+    /// LUKS2.
+    Luks2,
+}
+
+impl Format {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Raw,
+        Self::Qcow2,
+        Self::Iso,
+        Self::Gpt,
+        Self::Mbr,
+        Self::Luks,
+        Self::Luks1,
+        Self::Luks2,
+    ];
+
+    /// Its name, as the command line and policies spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+            Self::Iso => "iso",
+            Self::Gpt => "gpt",
+            Self::Mbr => "mbr",
+            Self::Luks => "luks",
+            Self::Luks1 => "luks1",
+            Self::Luks2 => "luks2",
+        }
+    }
+
+    /// The format by its name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.name() == name)
+    }
+
+    /// The signature that such an image must have; a raw image has none.
+    pub(super) fn signature(self) -> Option<&'static str> {
+        match self {
+            Self::Raw => None,
+            Self::Luks1 | Self::Luks2 => Some("luks"),
+            other => Some(other.name()),
+        }
+    }
+}
+
+/// Every check that there is.
+pub fn checks() -> impl Iterator<Item = &'static Check> {
+    [
+        CHECKS,
+        recognise::CHECKS,
+        policy::CHECKS,
+        luks::CHECKS,
+        qcow2::CHECKS,
+        iso::CHECKS,
+        gpt::CHECKS,
+        mbr::CHECKS,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
+}
+
+/// Says whether an image is what it is said to be, and what else is to be said of it.
+///
+/// Reads a bounded part of the storage, follows no reference, and writes nothing.
+///
+/// # Errors
+/// What the storage says; whatever is wrong with the image is in the report.
+pub fn inspect(storage: &dyn Backend, format: Format, policy: &Policy) -> Result<Report, IoError> {
+    let mut source = Source::new(storage);
+    let mut report = Report::new(format);
+    match walk(&mut source, &mut report, policy) {
+        Ok(()) | Err(Stop::Enough) => {}
+        Err(Stop::Budget) => report.add(&UNCHECKED, 0, "tables", "the budget is used up"),
+        Err(Stop::Io(error)) => return Err(error),
+    }
+    policy.judge(&mut report);
+    Ok(report)
+}
+
+fn walk(source: &mut Source<'_>, report: &mut Report, policy: &Policy) -> Result<(), Stop> {
+    let begins = recognise::recognise(source, report)?;
+    if !begins {
+        return Ok(());
+    }
+    match report.format {
+        Format::Raw => {
+            report.claims(source.size());
+            Ok(())
+        }
+        Format::Qcow2 => qcow2::check(source, report, policy),
+        Format::Iso => iso::check(source, report),
+        Format::Gpt => gpt::check(source, report),
+        Format::Mbr => mbr::check(source, report),
+        Format::Luks | Format::Luks1 | Format::Luks2 => luks::check(source, report, policy),
+    }
+}

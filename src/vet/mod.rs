@@ -1,0 +1,23 @@
+//! Judging what comes from strangers: verdicts from the bytes alone.
+//!
+//! [`inspect`] says whether an image is what it is said to be, and nothing more. It follows no reference, writes nothing,
+//! needs no key, and reads a bounded part of the image.
+
+mod extents;
+mod finding;
+mod gpt;
+mod inspect;
+mod iso;
+mod luks;
+mod mbr;
+mod policy;
+mod qcow2;
+mod recognise;
+mod report;
+mod source;
+
+pub use finding::{Check, Finding, Severity};
+pub use inspect::{Format, checks, inspect};
+pub use policy::{Costs, EncryptionRule, Feature, Policy, PolicyError};
+pub use recognise::identify;
+pub use report::{Encryption, Report, Verdict};

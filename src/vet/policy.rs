@@ -1,0 +1,285 @@
+//! What somebody wants of images: a TOML file, or the strict default.
+
+use luksmith_formats::Limits;
+use luksmith_formats::luks2::Kdf;
+use serde::Deserialize;
+
+use super::finding::checks;
+use super::inspect::Format;
+use super::report::{Encryption, Report};
+
+checks! {
+    SIZE: policy, "policy.size", "the disk would be larger than the policy allows";
+    FORMAT: policy, "policy.format", "the policy does not allow this format";
+    FEATURE: policy, "policy.feature", "the image uses a feature that the policy does not allow";
+    ENCRYPTION: policy, "policy.encryption", "the policy says otherwise about encryption";
+    CIPHER: policy, "policy.cipher", "the policy does not allow this cipher";
+    FLOOR: policy, "policy.kdf-floor", "a keyslot can be guessed at faster than the policy allows";
+    CEILING: policy, "policy.kdf-ceiling", "unlocking would take more time, memory or threads than the policy allows";
+}
+
+/// Something that an image can make use of, and that a policy can allow or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Feature {
+    /// Snapshots inside of the image.
+    Snapshots,
+    /// Bitmaps of changed blocks inside of the image.
+    Bitmaps,
+    /// Compressed clusters.
+    Compression,
+    /// L2 entries with subclusters.
+    ExtendedL2,
+    /// Refcounts that are written late.
+    LazyRefcounts,
+    /// It was not closed properly.
+    Dirty,
+    /// An MBR with partitions of its own beside the one that protects the GPT.
+    HybridMbr,
+}
+
+impl Feature {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Snapshots,
+        Self::Bitmaps,
+        Self::Compression,
+        Self::ExtendedL2,
+        Self::LazyRefcounts,
+        Self::Dirty,
+        Self::HybridMbr,
+    ];
+
+    /// Its name, as reports and policies spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Snapshots => "snapshots",
+            Self::Bitmaps => "bitmaps",
+            Self::Compression => "compression",
+            Self::ExtendedL2 => "extended-l2",
+            Self::LazyRefcounts => "lazy-refcounts",
+            Self::Dirty => "dirty",
+            Self::HybridMbr => "hybrid-mbr",
+        }
+    }
+
+    /// Whether the default allows it.
+    fn is_common(self) -> bool {
+        !matches!(self, Self::Dirty | Self::HybridMbr)
+    }
+}
+
+/// What is wanted about encryption.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EncryptionRule {
+    /// Either.
+    #[default]
+    Optional,
+    /// The image must be encrypted.
+    Required,
+    /// The image must not be encrypted.
+    Forbidden,
+}
+
+/// The least or the most that a keyslot's KDF may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Costs {
+    /// Iterations of PBKDF2.
+    pub pbkdf2_iterations: u32,
+    /// Memory of argon2 in KiB.
+    pub argon2_memory_kib: u32,
+    /// Memory times passes of argon2 in KiB.
+    pub argon2_work_kib: u64,
+    /// Lanes of argon2.
+    pub argon2_lanes: u32,
+}
+
+/// What is wanted of images. The default is strict: formats, ciphers and features that are common, sizes and costs that are
+/// in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Policy {
+    /// The largest disk in bytes. Default: 16 TiB.
+    pub max_size: u64,
+    /// The formats. Default: all.
+    pub formats: Vec<Format>,
+    /// The features. Default: all but `dirty` and `hybrid-mbr`.
+    pub features: Vec<Feature>,
+    /// Whether images must be encrypted. Default: optional.
+    pub encryption: EncryptionRule,
+    /// The LUKS ciphers by name, such as `aes-xts-plain64`. Default: every one that opening knows.
+    pub ciphers: Option<Vec<String>>,
+    /// The least cost of a keyslot. Default: the least that cryptsetup makes.
+    pub kdf_floor: Costs,
+    /// The most cost of a keyslot. Default: that of [`Limits`].
+    pub kdf_ceiling: Costs,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        let limits = Limits::default();
+        Self {
+            max_size: 16 << 40,
+            formats: Format::ALL.to_vec(),
+            features: Feature::ALL
+                .into_iter()
+                .filter(|one| one.is_common())
+                .collect(),
+            encryption: EncryptionRule::Optional,
+            ciphers: None,
+            kdf_floor: Costs {
+                pbkdf2_iterations: 1000,
+                argon2_memory_kib: 32,
+                argon2_work_kib: 128,
+                argon2_lanes: 1,
+            },
+            kdf_ceiling: Costs {
+                pbkdf2_iterations: limits.pbkdf2_iterations,
+                argon2_memory_kib: limits.argon2_memory_kib,
+                argon2_work_kib: limits.argon2_work_kib,
+                argon2_lanes: limits.argon2_lanes,
+            },
+        }
+    }
+}
+
+/// Why a policy cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PolicyError {
+    /// It is no TOML, or has members or values that there are not.
+    #[error("the policy cannot be understood")]
+    Text(#[from] toml::de::Error),
+    /// A format that is not known.
+    #[error("the policy names the format {0:?}, which is not known")]
+    Format(String),
+}
+
+/// The file as it is written; what is not there is the default.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct File {
+    max_size: Option<u64>,
+    formats: Option<Vec<String>>,
+    features: Option<Vec<Feature>>,
+    encryption: Option<EncryptionRule>,
+    #[serde(default)]
+    luks: Luks,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Luks {
+    ciphers: Option<Vec<String>>,
+    kdf_floor: Option<Costs>,
+    kdf_ceiling: Option<Costs>,
+}
+
+impl Policy {
+    /// Reads a policy from TOML; `docs/inspect.md` has an example with every member.
+    ///
+    /// # Errors
+    /// [`PolicyError`] for a member or value that there is not.
+    pub fn parse(text: &str) -> Result<Self, PolicyError> {
+        let file: File = toml::from_str(text)?;
+        let strict = Self::default();
+        let formats = file.formats.map(|names| {
+            let known = |name: String| Format::by_name(&name).ok_or(PolicyError::Format(name));
+            names.into_iter().map(known).collect()
+        });
+        Ok(Self {
+            max_size: file.max_size.unwrap_or(strict.max_size),
+            formats: formats.transpose()?.unwrap_or(strict.formats),
+            features: file.features.unwrap_or(strict.features),
+            encryption: file.encryption.unwrap_or(strict.encryption),
+            ciphers: file.luks.ciphers,
+            kdf_floor: file.luks.kdf_floor.unwrap_or(strict.kdf_floor),
+            kdf_ceiling: file.luks.kdf_ceiling.unwrap_or(strict.kdf_ceiling),
+        })
+    }
+
+    /// Adds what the policy has to say of a report.
+    pub(super) fn judge(&self, report: &mut Report) {
+        if let Some(size) = report.virtual_size.filter(|size| *size > self.max_size) {
+            let detail = format!("{size} bytes; the limit is {}", self.max_size);
+            report.add(&SIZE, 0, "size", detail);
+        }
+        if !self.formats.contains(&report.format) {
+            report.add(&FORMAT, 0, "format", report.format.name());
+        }
+        for feature in report.features.clone() {
+            if !self.features.contains(&feature) {
+                report.add(&FEATURE, 0, "features", feature.name());
+            }
+        }
+        let encrypted = report.encryption != Encryption::None;
+        let detail = match self.encryption {
+            EncryptionRule::Required if !encrypted => "it is not encrypted",
+            EncryptionRule::Forbidden if encrypted => "it is encrypted",
+            _ => return,
+        };
+        report.add(&ENCRYPTION, 0, "encryption", detail);
+    }
+
+    /// Judges the cipher of a LUKS volume.
+    pub(super) fn judge_cipher(&self, report: &mut Report, offset: u64, cipher: &str) {
+        let allowed = self.ciphers.as_ref();
+        if allowed.is_some_and(|allowed| allowed.iter().all(|name| name != cipher)) {
+            report.add(&CIPHER, offset, "cipher", cipher);
+        }
+    }
+
+    /// Judges the KDF of a keyslot.
+    pub(super) fn judge_kdf(&self, report: &mut Report, offset: u64, field: &str, kdf: &Kdf) {
+        let (low, high) = (&self.kdf_floor, &self.kdf_ceiling);
+        let costs: &[(&str, u64, u64, u64)] = &match kdf {
+            Kdf::Pbkdf2 { iterations, .. } => vec![(
+                "iterations",
+                u64::from(*iterations),
+                low.pbkdf2_iterations.into(),
+                high.pbkdf2_iterations.into(),
+            )],
+            Kdf::Argon2 {
+                passes,
+                memory_kib,
+                lanes,
+                ..
+            } => vec![
+                (
+                    "memory",
+                    u64::from(*memory_kib),
+                    low.argon2_memory_kib.into(),
+                    high.argon2_memory_kib.into(),
+                ),
+                (
+                    "work",
+                    u64::from(*memory_kib).saturating_mul((*passes).into()),
+                    low.argon2_work_kib,
+                    high.argon2_work_kib,
+                ),
+                (
+                    "lanes",
+                    u64::from(*lanes),
+                    low.argon2_lanes.into(),
+                    high.argon2_lanes.into(),
+                ),
+            ],
+        };
+        for (what, value, low, high) in costs {
+            let name = format!("{field}.{what}");
+            if value < low {
+                report.add(&FLOOR, offset, name, format!("{value}; the least is {low}"));
+            } else if value > high {
+                report.add(
+                    &CEILING,
+                    offset,
+                    name,
+                    format!("{value}; the most is {high}"),
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What the L2 tables say: the guest's clusters lie in the image, and on none of its tables.
+
+use luksmith_formats::image::qcow2::{self, L2Entry, l2_entry};
+
+use super::{CLUSTERS, COMPRESSED, Image, RESERVED, Report, SUBCLUSTER, Source, Stop};
+use crate::vet::extents::Extents;
+use crate::vet::policy::Feature;
+use crate::vet::source::pieces;
+
+pub(super) fn check(
+    source: &mut Source<'_>,
+    report: &mut Report,
+    image: &Image,
+    l2: &[u64],
+    extents: &mut Extents,
+) -> Result<(), Stop> {
+    let extended = image.header.incompatible & qcow2::EXTENDED_L2 != 0;
+    let size = if extended { 16 } else { 8 };
+    for table in l2 {
+        for (start, len) in pieces(*table, image.cluster) {
+            let bytes = source.read(start, len)?;
+            for (number, entry) in (0_u64..).zip(bytes.chunks_exact(size)) {
+                let at = start + number * size as u64;
+                let word = |from: usize| {
+                    let bytes = entry.get(from..).and_then(|rest| rest.first_chunk());
+                    u64::from_be_bytes(bytes.copied().unwrap_or_default())
+                };
+                let (entry, bitmap) = (word(0), word(8));
+                if entry != 0 || bitmap != 0 {
+                    one(source, report, image, (at, entry), extents)?;
+                    subclusters(report, at, entry, bitmap);
+                }
+            }
+            report.go_on()?;
+        }
+    }
+    Ok(())
+}
+
+fn one(
+    source: &mut Source<'_>,
+    report: &mut Report,
+    image: &Image,
+    (at, entry): (u64, u64),
+    extents: &mut Extents,
+) -> Result<(), Stop> {
+    let extended = image.header.incompatible & qcow2::EXTENDED_L2 != 0;
+    let zero_bit = image.header.version == 3 && !extended;
+    match l2_entry(entry, image.header.cluster_bits, zero_bit) {
+        L2Entry::Unallocated => {}
+        L2Entry::Reserved => {
+            report.add(&RESERVED, at, "L2 entry", format!("{entry:#018x}"));
+        }
+        L2Entry::Cluster(offset) => {
+            // The last cluster need not be there to its end.
+            let inside = offset.is_multiple_of(image.cluster) && offset < source.size();
+            let on = extents.under(source, offset, image.cluster)?;
+            report.require(inside && on.is_none(), &CLUSTERS, at, "L2 entry", || {
+                format!(
+                    "byte {offset} of {}, on {}",
+                    source.size(),
+                    on.unwrap_or("nothing")
+                )
+            });
+        }
+        L2Entry::Compressed(offset, len) => {
+            report.uses(Feature::Compression);
+            // Sectors are counted, so that the last one need not be there to its end either.
+            let end = offset.saturating_add(len);
+            let inside =
+                offset < source.size() && end <= source.size().next_multiple_of(image.cluster);
+            let on = extents.under(source, offset, len)?;
+            report.require(
+                inside && on.is_none() && len <= image.cluster + 1024,
+                &COMPRESSED,
+                at,
+                "L2 entry",
+                || {
+                    let (size, on) = (source.size(), on.unwrap_or("nothing"));
+                    format!("{len} bytes at byte {offset} of {size}, on {on}")
+                },
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The bitmap of an extended entry: 32 bits for what is allocated, 32 for what is zero.
+fn subclusters(report: &mut Report, at: u64, entry: u64, bitmap: u64) {
+    let (allocated, zero) = (bitmap & 0xffff_ffff, bitmap >> 32);
+    let has_cluster = entry & (1 << 62) == 0 && entry & 0x00ff_ffff_ffff_fe00 != 0;
+    let good = allocated & zero == 0 && (allocated == 0 || has_cluster);
+    report.require(good, &SUBCLUSTER, at + 8, "subclusters", || {
+        format!("{bitmap:#018x}")
+    });
+}

@@ -1,0 +1,85 @@
+//! The bytes of an image, read within a budget, so that no image makes an inspection long.
+
+use crate::backend::{Backend, IoError};
+use crate::sectors::{Cipher, Sectors};
+
+/// The most bytes of an image that one inspection reads, less what it spends on looking things up.
+const BUDGET: u64 = 512 << 20;
+
+/// The most that is read at once.
+pub(super) const PIECE: u64 = 256 << 10;
+
+/// Why an inspection ends early.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// It would take too long.
+    Budget,
+    /// One check has failed so often that there is no use in going on.
+    Enough,
+    /// The storage failed.
+    Io(IoError),
+}
+
+/// An image that is being read.
+pub(super) struct Source<'a> {
+    storage: &'a dyn Backend,
+    size: u64,
+    left: u64,
+}
+
+impl<'a> Source<'a> {
+    pub(super) fn new(storage: &'a dyn Backend) -> Self {
+        Self {
+            storage,
+            size: storage.geometry().size,
+            left: BUDGET,
+        }
+    }
+
+    /// The size of the image in bytes.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Whether all of a range lies in the image.
+    pub(super) fn holds(&self, offset: u64, len: u64) -> bool {
+        offset.checked_add(len).is_some_and(|end| end <= self.size)
+    }
+
+    /// Pays for work that is no reading.
+    pub(super) fn spend(&mut self, cost: u64) -> Result<(), Stop> {
+        self.left = self.left.checked_sub(cost).ok_or(Stop::Budget)?;
+        Ok(())
+    }
+
+    /// Up to `len` bytes from `offset` on: fewer where the image ends. What is asked for at once is bounded by the caller.
+    pub(super) fn read(&mut self, offset: u64, len: u64) -> Result<Vec<u8>, Stop> {
+        let end = offset.saturating_add(len).min(self.size);
+        if offset >= end {
+            return Ok(Vec::new());
+        }
+        // At least a page, as the system reads it.
+        self.spend((end - offset).max(4096))?;
+        let unit = u64::from(self.storage.geometry().block_size).max(1);
+        let (first, last) = (offset - offset % unit, end.next_multiple_of(unit));
+        let mut sectors = Sectors::<Cipher>::with_len(length(last - first));
+        self.storage
+            .read_at(first, &mut sectors)
+            .map_err(Stop::Io)?;
+        let bytes = sectors.as_slice();
+        Ok(bytes[length(offset - first)..length(end - first)].to_vec())
+    }
+}
+
+/// A range in pieces of at most [`PIECE`] bytes: offset and length of each.
+pub(super) fn pieces(offset: u64, len: u64) -> impl Iterator<Item = (u64, u64)> {
+    let end = offset.saturating_add(len);
+    (0..len.div_ceil(PIECE)).map(move |piece| {
+        let at = offset.saturating_add(piece.saturating_mul(PIECE));
+        (at, end.saturating_sub(at).min(PIECE))
+    })
+}
+
+fn length(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,175 @@
+//! Images that are as large and as full as can be: no inspection takes long or much memory. `judge` holds the bounds.
+
+use std::ops::Range;
+
+use luksmith::backend::{Backend, Geometry, IoError, Operation};
+use luksmith::sectors::{Cipher, Sectors};
+use luksmith::vet::Policy;
+
+use crate::judge::{self, be32, be64};
+use crate::qcow2::{self, L1, L2};
+
+/// An image that is made while it is read: the parts that are given, and a rule for every other 64-bit word.
+struct Made {
+    size: u64,
+    start: Vec<u8>,
+    word: fn(u64) -> u64,
+}
+
+impl Backend for Made {
+    fn geometry(&self) -> Geometry {
+        Geometry {
+            size: self.size,
+            block_size: 8,
+            read_only: true,
+        }
+    }
+
+    fn read_at(&self, offset: u64, into: &mut Sectors<Cipher>) -> Result<(), IoError> {
+        let len = into.len() as u64;
+        self.geometry().check(Operation::Read, offset, len)?;
+        for (number, bytes) in (0_u64..).zip(into.as_mut_slice().as_chunks_mut::<8>().0) {
+            let at = offset + number * 8;
+            let given = usize::try_from(at).ok();
+            let given = given.and_then(|at| self.start.get(at..)?.first_chunk());
+            *bytes = *given.unwrap_or(&(self.word)(at).to_be_bytes());
+        }
+        Ok(())
+    }
+
+    fn write_at(&self, _: u64, _: &Sectors<Cipher>) -> Result<(), IoError> {
+        panic!("an inspection writes");
+    }
+
+    fn flush(&self) -> Result<(), IoError> {
+        panic!("an inspection flushes");
+    }
+
+    fn discard(&self, _: Range<u64>) -> Result<(), IoError> {
+        panic!("an inspection discards");
+    }
+
+    fn write_zeroes(&self, _: Range<u64>) -> Result<(), IoError> {
+        panic!("an inspection zeroes");
+    }
+
+    fn resize(&self, _: u64) -> Result<(), IoError> {
+        panic!("an inspection resizes");
+    }
+}
+
+#[track_caller]
+fn judged(image: &Made, format: &str, id: &str) {
+    let report = judge::inspect_on(image, format, &Policy::default());
+    judge::one(id, &report, id);
+}
+
+const SIZE: u64 = 1 << 60;
+
+/// A header for the largest tables.
+fn full(cluster_bits: u32) -> Vec<u8> {
+    let cluster = 1_u64 << cluster_bits;
+    let mut start = qcow2::good();
+    start.truncate(4096);
+    be32(&mut start, 20, cluster_bits);
+    be64(&mut start, 24, cluster);
+    be32(&mut start, 36, 4 << 20);
+    be64(&mut start, 40, 1 << 30);
+    be64(&mut start, 48, 1 << 25);
+    be32(&mut start, 56, (8 << 20) >> cluster_bits);
+    start
+}
+
+#[test]
+fn an_l1_table_full_of_tables() {
+    for bits in [9, 12, 16, 21] {
+        let image = Made {
+            size: SIZE,
+            start: full(bits),
+            word: |at| match at {
+                // The L1 table points to tables further on, each of which has nothing in it.
+                0x4000_0000..0x4200_0000 => (1 << 40) + (at - (1 << 30)) * (1 << 18),
+                _ => 0,
+            },
+        };
+        judged(&image, "qcow2", "walk.budget");
+    }
+}
+
+#[test]
+fn every_table_full_of_everything() {
+    for bits in [9, 12, 16, 21] {
+        for word in [
+            |at| at << 21,
+            |at: u64| at.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            |_| u64::MAX,
+        ] {
+            let image = Made {
+                size: SIZE,
+                start: full(bits),
+                word,
+            };
+            let report = judge::inspect_on(&image, "qcow2", &Policy::default());
+            assert!(report.findings.len() < 200);
+            assert_ne!(report.verdict().name(), "accept");
+        }
+    }
+}
+
+#[test]
+fn data_that_jumps_about() {
+    // L2 tables that are good but for their order, so that each entry has to be looked up.
+    let image = Made {
+        size: 1 << 50,
+        start: {
+            let mut start = full(16);
+            be32(&mut start, 36, 1 << 14);
+            start
+        },
+        word: |at| match at {
+            0x4000_0000..0x4002_0000 => (1 << 36) + (at - (1 << 30)) * (1 << 14),
+            // Between the tables, everywhere.
+            0x10_0000_0000.. => {
+                (1 << 36)
+                    + ((at.wrapping_mul(0x9e37_79b9) >> 3) % (1 << 14)) * (1 << 17)
+                    + (1 << 16)
+            }
+            _ => 0,
+        },
+    };
+    judged(&image, "qcow2", "walk.budget");
+}
+
+#[test]
+fn as_many_snapshots_as_there_can_be() {
+    let mut start = qcow2::good();
+    start[L1..L2 + qcow2::CLUSTER].fill(0);
+    be64(&mut start, 24, 0);
+    be32(&mut start, 60, 65_536);
+    be64(&mut start, 64, 1 << 30);
+    let image = Made {
+        size: SIZE,
+        start,
+        // Each with an L1 table of 32 MiB somewhere.
+        word: |at| match (at, at.wrapping_sub(1 << 30) % 40) {
+            (0x4000_0000..0x4100_0000, 0) => (1 << 41) + at,
+            (0x4000_0000..0x4100_0000, 8) => (4 << 20) << 32,
+            _ => 0,
+        },
+    };
+    let report = judge::inspect_on(&image, "qcow2", &Policy::default());
+    assert_ne!(report.verdict().name(), "accept");
+}
+
+#[test]
+fn discs_and_disks_of_any_size() {
+    for format in ["raw", "iso", "gpt", "mbr", "luks"] {
+        let image = Made {
+            size: !7,
+            start: Vec::new(),
+            word: |_| u64::MAX,
+        };
+        let report = judge::inspect_on(&image, format, &Policy::default());
+        assert_ne!(report.verdict().name(), "accept", "{format}");
+    }
+}

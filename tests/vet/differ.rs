@@ -1,0 +1,113 @@
+//! What `qemu-img info -f FORMAT` says of the same image: size, references, encryption. Where it says something else than we do,
+//! [`KNOWN`] names the case and the reason.
+//!
+//! It runs in an empty folder, with limits on memory and time, since it opens what an image names, and may hang or crash.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use luksmith::vet::{Report, Verdict};
+use serde_json::Value;
+
+use crate::peers;
+
+/// Format, case, and why the two disagree there.
+const KNOWN: &[(&str, &str, &str)] = &[
+    (
+        "iso",
+        "a volume over the end",
+        "QEMU does not look into discs",
+    ),
+    ("iso", "the largest volume", "QEMU does not look into discs"),
+    (
+        "luks1",
+        "an unknown hash",
+        "QEMU looks at it when it unlocks; we say no size of a header that we refuse",
+    ),
+    (
+        "qcow2",
+        "a disk larger than its L1 table",
+        "it is a snapshot's, and QEMU tells that of the disk",
+    ),
+];
+
+/// QEMU's name of a format; none where it has none.
+fn driver(format: &str) -> Option<&str> {
+    Some(match format {
+        "iso" | "gpt" | "mbr" => "raw",
+        "luks" | "luks1" => "luks",
+        "luks2" => return None,
+        "vhd" => "vpc",
+        same => same,
+    })
+}
+
+pub(crate) fn compare(name: &str, image: &[u8], report: &Report) {
+    static QEMU: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let Some(qemu) = QEMU.get_or_init(|| peers::find("qemu-img")) else {
+        return;
+    };
+    let format = report.format.name();
+    let Some(driver) = driver(format) else {
+        return;
+    };
+    // What is not of the format at all is looked at no further.
+    if report
+        .findings
+        .iter()
+        .any(|finding| finding.check.id == "format.not")
+    {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("image");
+    std::fs::write(&path, image).expect("an image");
+    // The limit of the address space is far above ours: its libraries alone take hundreds of MiB.
+    let output = peers::output(
+        Command::new("prlimit")
+            .args(["--as=4000000000", "--cpu=20", "timeout", "20"])
+            .arg(qemu)
+            .args(["info", "--output=json", "-f", driver, "image"])
+            .current_dir(folder.path()),
+    );
+    let said = if output.status.success() {
+        let info: Value = serde_json::from_slice(&output.stdout).expect("qemu-img prints JSON");
+        differences(&info, report)
+    } else if report.verdict() == Verdict::Accept {
+        let error = String::from_utf8_lossy(&output.stderr);
+        vec![format!("it refuses what we accept: {error}")]
+    } else {
+        Vec::new()
+    };
+    let known = KNOWN
+        .iter()
+        .any(|(known, case, _)| *known == format && *case == name);
+    assert_eq!(known, !said.is_empty(), "{format}, {name}: {said:?}");
+}
+
+fn differences(info: &Value, report: &Report) -> Vec<String> {
+    let mut found = Vec::new();
+    // QEMU counts whole sectors.
+    let size = info["virtual-size"].as_u64();
+    let ours = report.virtual_size.map(|size| size.next_multiple_of(512));
+    if size != ours {
+        found.push(format!("its size is {size:?}, ours {ours:?}"));
+    }
+    let specific = &info["format-specific"]["data"];
+    let refers = !info["backing-filename"].is_null() || !specific["data-file"].is_null();
+    let named = report.findings.iter().any(|finding| {
+        ["backing", "data-file", "reference", "parent"]
+            .iter()
+            .any(|word| finding.check.id.contains(word))
+    });
+    if refers && !named {
+        found.push("it names another file, we do not".to_owned());
+    }
+    let encrypted = info["encrypted"] == true;
+    if encrypted != (report.encryption.name() != "none") {
+        let ours = report.encryption.name();
+        found.push(format!("encrypted: it says {encrypted}, we say {ours}"));
+    }
+    found
+}

@@ -1,0 +1,102 @@
+//! What must come of an image, and the bounds within which it must come.
+
+use std::time::{Duration, Instant};
+
+use luksmith::backend::Backend;
+use luksmith::backend::memory::MemoryBackend;
+use luksmith::vet::{self, Format, Policy, Report, Severity, Verdict};
+
+use crate::allocation::peak_of;
+use crate::differ;
+
+const MOST_TIME: Duration = Duration::from_secs(2);
+const MOST_MEMORY: usize = 64 << 20;
+
+/// One change of a good image: what it is called, the check that must find it (none where the image stays good), the change.
+pub(crate) type Case = (&'static str, &'static str, fn(&mut Vec<u8>));
+
+/// Inspects within the bounds.
+pub(crate) fn inspect_on(storage: &dyn Backend, format: &str, policy: &Policy) -> Report {
+    let format = Format::by_name(format).expect("a format");
+    let start = Instant::now();
+    let (report, peak) = peak_of(|| vet::inspect(storage, format, policy));
+    let took = start.elapsed();
+    assert!(took < MOST_TIME, "took {took:?}");
+    assert!(peak < MOST_MEMORY, "took {peak} bytes");
+    report.expect("memory does not fail")
+}
+
+pub(crate) fn inspect(image: &[u8], format: &str) -> Report {
+    let storage = MemoryBackend::from_bytes(image.to_vec()).into_read_only();
+    inspect_on(&storage, format, &Policy::default())
+}
+
+/// Judges a good image, and each change of it.
+#[track_caller]
+pub(crate) fn table(format: &str, good: &[u8], cases: &[Case]) {
+    judged("unchanged", good, format, "");
+    for (name, id, change) in cases {
+        let mut image = good.to_vec();
+        change(&mut image);
+        assert!(image != good, "{name}: changes nothing");
+        judged(name, &image, format, id);
+    }
+}
+
+#[track_caller]
+fn judged(name: &str, image: &[u8], format: &str, id: &str) {
+    let report = inspect(image, format);
+    one(name, &report, id);
+    differ::compare(name, image, &report);
+}
+
+/// One report: accepted, or the one check is the heaviest that found something.
+#[track_caller]
+pub(crate) fn one(name: &str, report: &Report, id: &str) {
+    let said = &report.findings;
+    if id.is_empty() {
+        assert_eq!(report.verdict(), Verdict::Accept, "{name}: {said:#?}");
+        return;
+    }
+    let found = said.iter().find(|finding| finding.check.id == id);
+    let found = found.unwrap_or_else(|| panic!("{name}: {id} is not in {said:#?}"));
+    let expected = match found.check.severity {
+        Severity::Reject => Verdict::Reject,
+        Severity::Policy => Verdict::Policy,
+        Severity::Note => Verdict::Accept,
+    };
+    assert_eq!(report.verdict(), expected, "{name}: {said:#?}");
+    for finding in said {
+        let shown = format!("{}{}", finding.field, finding.detail);
+        let clean = shown.len() < 400 && shown.chars().all(|c| !c.is_control());
+        assert!(clean, "{name}: {finding:?}");
+    }
+}
+
+pub(crate) fn put(image: &mut [u8], at: usize, bytes: &[u8]) {
+    image[at..at + bytes.len()].copy_from_slice(bytes);
+}
+
+pub(crate) fn be16(image: &mut [u8], at: usize, value: u16) {
+    put(image, at, &value.to_be_bytes());
+}
+
+pub(crate) fn be32(image: &mut [u8], at: usize, value: u32) {
+    put(image, at, &value.to_be_bytes());
+}
+
+pub(crate) fn be64(image: &mut [u8], at: usize, value: u64) {
+    put(image, at, &value.to_be_bytes());
+}
+
+pub(crate) fn le16(image: &mut [u8], at: usize, value: u16) {
+    put(image, at, &value.to_le_bytes());
+}
+
+pub(crate) fn le32(image: &mut [u8], at: usize, value: u32) {
+    put(image, at, &value.to_le_bytes());
+}
+
+pub(crate) fn le64(image: &mut [u8], at: usize, value: u64) {
+    put(image, at, &value.to_le_bytes());
+}

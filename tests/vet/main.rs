@@ -1,0 +1,22 @@
+//! Does each bad image get its finding, and each good one none, in bounded time and memory?
+//!
+//! A good image is made here from nothing, one thing about it is changed, and a table says which check must find it.
+//! Beside the bad ones stand their good neighbours. `qemu` does the same with images that qemu-img made, and compares what
+//! it says of all of them with what we say.
+
+#[path = "../hostile/allocation.rs"]
+mod allocation;
+mod bounds;
+mod command;
+mod differ;
+mod disks;
+mod docs;
+mod iso;
+mod judge;
+mod luks;
+#[path = "../interop/peers.rs"]
+mod peers;
+mod policy;
+mod qcow2;
+mod qcow2_tables;
+mod qemu;
