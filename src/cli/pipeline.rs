@@ -162,7 +162,12 @@ fn write_volume(
             }
             volume.resize(volume.size().saturating_mul(2).max(GROWTH))?;
         }
-        volume.write_sectors(offset, sectors)?;
+        if sectors.len() == CHUNK {
+            volume.write_sectors(offset, sectors)?;
+        } else {
+            // The end may lie within a block of the storage.
+            volume.write_at(offset, sectors.as_slice())?;
+        }
         progress.advance(len);
     }
     Ok(())
@@ -211,7 +216,13 @@ fn read_volume(
     while offset < volume.size() {
         signals.check()?;
         let left = usize::try_from(volume.size() - offset).unwrap_or(CHUNK);
-        let sectors = volume.read_sectors(offset, left.min(CHUNK))?;
+        let sectors = if left >= CHUNK {
+            volume.read_sectors(offset, CHUNK)?
+        } else {
+            let mut end = Sectors::<Plain>::with_len(left);
+            volume.read_at(offset, end.as_mut_slice())?;
+            end
+        };
         if to.send((offset, sectors)).is_err() {
             break;
         }

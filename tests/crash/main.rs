@@ -14,8 +14,12 @@
 
 mod changes;
 mod disk;
+#[path = "../nbd/client/fake.rs"]
+#[allow(dead_code, reason = "tests/nbd needs more of it")]
+mod fake;
 mod killed;
 #[path = "../interop/peers.rs"]
 mod peers;
+mod remote;
 mod states;
 mod volume;

@@ -167,6 +167,11 @@ impl Sample {
         (after, states)
     }
 
+    /// Checks one state that a cut has left, as [`cut`](Self::cut) does.
+    pub(crate) fn survives(&self, state: &State, either: &[&str], what: &str) {
+        self.check(state, either, &[], what, &mut Verdicts::default());
+    }
+
     fn check(
         &self,
         state: &State,

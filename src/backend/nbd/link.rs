@@ -174,9 +174,11 @@ impl Link {
         Ok(Session::new(first, self.options.connections))
     }
 
-    /// Sends the changes of the journal again. One that the server refuses is lost, and with it every later flush.
+    /// Sends the changes of the journal again, and flushes them: under a server that falls over again and again, there is less to send
+    /// each time. What it refuses is lost, and with it every later flush.
     fn replay(&self, connection: &Connection) -> Result<(), Problem> {
-        let refused = self.journal.replay(|records| {
+        let mark = self.journal.mark();
+        let replayed = self.journal.replay(|records| {
             let mut flying: VecDeque<(Ticket, &Record)> = VecDeque::new();
             for (_, record) in records {
                 // A server may carry out in any order what it has at the same time.
@@ -194,9 +196,18 @@ impl Link {
             for (ticket, _) in flying {
                 self.made_again(connection, &ticket)?;
             }
-            Ok(())
+            if records.is_empty() {
+                return Ok(());
+            }
+            let (command, flags) = (Command::Flush, CommandFlags::NONE);
+            let flush = connection.send(command, flags, (0, 0), &[], Luggage::default());
+            self.made_again(connection, &flush.map_err(|_| Problem::Closed)?)
         });
-        match refused {
+        match replayed {
+            Ok(()) => {
+                self.journal.cover(mark);
+                Ok(())
+            }
             Err(Problem::Lost) => {
                 tracing::error!(server = %self.server, "refuses what it had acknowledged before");
                 self.journal.lose();

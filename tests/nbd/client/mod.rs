@@ -1,0 +1,82 @@
+//! Volumes on NBD servers.
+//!
+//! - `servers`: starts nbdkit, qemu-nbd and qemu-storage-daemon; `fake`: a server that does as it is told, for what no real one does.
+//! - `agree`: whole payloads through every kind of server; `refuse`: exports that cannot be had; `errors`: servers that fail.
+//! - `lies`: servers that break the protocol. `broken`: connections that break, and servers that are killed with writes in their cache.
+//! - `commands`: the program on exports, with cryptsetup as judge. (`tests/crash/remote.rs`: a server that dies in a header change.)
+//! - `tls`: certificates, and nothing without them.
+
+mod agree;
+mod broken;
+mod commands;
+mod errors;
+mod fake;
+mod lies;
+mod refuse;
+mod servers;
+mod tls;
+
+use luksmith::backend::nbd::{ConnectOptions, NbdBackend};
+use luksmith::backend::{Backend, IoError};
+use luksmith::sectors::{Cipher, Sectors};
+use luksmith_formats::nbd::uri::Uri;
+use std::time::Duration;
+
+/// For writing, with the patience of a test.
+fn options() -> ConnectOptions {
+    ConnectOptions {
+        write: true,
+        timeout: Duration::from_secs(10),
+        ..ConnectOptions::default()
+    }
+}
+
+/// With little patience, for servers that will not come back.
+fn impatient() -> ConnectOptions {
+    ConnectOptions {
+        timeout: Duration::from_millis(300),
+        ..options()
+    }
+}
+
+fn connect(uri: &Uri, options: ConnectOptions) -> NbdBackend {
+    NbdBackend::connect(uri, options).unwrap()
+}
+
+fn sectors(bytes: &[u8]) -> Sectors<Cipher> {
+    let mut sectors = Sectors::<Cipher>::with_len(bytes.len());
+    sectors.as_mut_slice().copy_from_slice(bytes);
+    sectors
+}
+
+fn read(storage: &dyn Backend, offset: u64, len: usize) -> Result<Vec<u8>, IoError> {
+    let mut sectors = Sectors::<Cipher>::with_len(len);
+    let outcome = storage.read_at(offset, &mut sectors);
+    assert_eq!(sectors.len(), len, "a buffer comes back, whatever happened");
+    outcome.map(|()| sectors.as_slice().to_vec())
+}
+
+/// Bytes that differ everywhere and by `seed`.
+fn pattern(len: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}
+
+/// An error with its sources, in a line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        line = format!("{line}: {error}");
+        source = error.source();
+    }
+    line
+}
