@@ -57,6 +57,7 @@
 //!
 //! - [`container`]: create, open, unlock; keyslots, tokens, backup, restore, repair, resize, conversion.
 //! - [`vet`]: verdicts on images from strangers, without a key.
+//! - [`export`]: volumes for others to open, over NBD.
 //! - [`volume`]: the disk of plaintext, used by as many threads as one likes.
 //! - [`kdf`]: PBKDF2, argon2, the anti-forensic splitter, and how much a new keyslot should cost.
 //! - [`crypt`]: the only place that turns plaintext into ciphertext and back.
@@ -79,6 +80,7 @@ pub mod backend;
 pub mod channel;
 pub mod container;
 pub mod crypt;
+pub mod export;
 mod interrupt;
 pub mod kdf;
 pub mod secret;

@@ -41,6 +41,7 @@ mod pipeline;
 mod plain;
 mod progress;
 mod resize;
+mod serve;
 mod signals;
 mod size;
 mod storage;
@@ -93,6 +94,7 @@ Examples:
   luksmith key add disk.img                   another passphrase
   luksmith decrypt disk.img plain.img         and back
   luksmith inspect --format qcow2 upload.img  is a stranger's image what it is said to be?
+  luksmith serve disk.img --socket vm/disk.sock   the plaintext for QEMU, over NBD
 
 Exit codes:
   0 done                 1 wrong parameters            2 no permission, or wrong passphrase
@@ -117,6 +119,7 @@ enum Command {
     Token(token::Command),
     Config(config::Args),
     Resize(resize::Args),
+    Serve(serve::Args),
     Benchmark(benchmark::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -185,6 +188,7 @@ impl Command {
             Self::Token(command) => command.run(session),
             Self::Config(args) => args.run(session),
             Self::Resize(args) => args.run(session),
+            Self::Serve(args) => args.run(session),
             Self::Benchmark(args) => args.run(session),
             Self::Completions(args) => args.run(session),
             Self::Man(args) => args.run(session),

@@ -14,7 +14,11 @@ use super::output;
 pub(crate) struct Signals {
     interrupt: Interrupt,
     unfinished: Arc<Mutex<Vec<PathBuf>>>,
+    at_first: Arc<Mutex<Vec<Act>>>,
 }
+
+/// What is done at the first signal beside setting the flag.
+type Act = Box<dyn Fn() + Send>;
 
 impl Signals {
     /// Starts the thread that waits for signals.
@@ -22,6 +26,7 @@ impl Signals {
         let signals = Self {
             interrupt: Interrupt::new(),
             unfinished: Arc::default(),
+            at_first: Arc::default(),
         };
         let mut caught =
             signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(|error| {
@@ -36,6 +41,7 @@ impl Signals {
                         here.stop_now();
                     }
                     here.interrupt.trigger();
+                    here.acts().iter().for_each(|act| act());
                 }
             })
             .map_err(|error| {
@@ -46,6 +52,19 @@ impl Signals {
 
     pub(crate) fn interrupt(&self) -> &Interrupt {
         &self.interrupt
+    }
+
+    /// Has something done at the first signal, also if that was already: for who waits without looking at the flag.
+    pub(crate) fn at_first(&self, act: impl Fn() + Send + 'static) {
+        let mut acts = self.acts();
+        if self.interrupt.is_set() {
+            act();
+        }
+        acts.push(Box::new(act));
+    }
+
+    fn acts(&self) -> MutexGuard<'_, Vec<Act>> {
+        self.at_first.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An error once somebody asked to stop.

@@ -3,10 +3,12 @@
 use luksmith::backend::IoError;
 use luksmith::backend::file::FileError;
 use luksmith::backend::nbd::{NbdError, Problem};
+use luksmith::channel::TlsError;
 use luksmith::container::{
     CommitError, CreateError, HeaderError, KeyslotError, OpenError, UndoError, UnlockError,
     VolumeError,
 };
+use luksmith::export::nbd::ServeError;
 use luksmith::kdf::KdfError;
 use luksmith::secret::SecretError;
 use luksmith_formats::FormatError;
@@ -50,6 +52,8 @@ commands_fail_with! {
     KeyslotError => keyslot,
     HeaderError => header,
     CommitError => commit,
+    ServeError => serve,
+    TlsError => tls,
 }
 
 const SHOW: &str = "`luksmith info IMAGE` shows the keyslots";
@@ -302,6 +306,37 @@ fn commit(error: &CommitError) -> Verdict {
             Kind::Parameters,
             "--undo-file PATH names this volume's undo record, or a file that does not exist yet",
         ),
+        _ => plain(Kind::Device),
+    }
+}
+
+fn serve(error: &ServeError) -> Verdict {
+    match error {
+        ServeError::SameName(_) => helped(
+            Kind::Parameters,
+            "--name and --export NAME=IMAGE give each export a name of its own",
+        ),
+        ServeError::BadText { .. } => plain(Kind::Parameters),
+        ServeError::Flush { .. } => helped(
+            Kind::Device,
+            "what clients have written since their last successful flush may be lost",
+        ),
+        _ => plain(Kind::Device),
+    }
+}
+
+/// Files of certificates and keys, which come from --tls-dir and its like.
+fn tls(error: &TlsError) -> Verdict {
+    match error {
+        TlsError::Exposed { path, .. } => {
+            let hint = format!("`chmod 600 {}` closes it", path.display());
+            helped(Kind::Permission, hint)
+        }
+        TlsError::File { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            plain(Kind::Permission)
+        }
+        TlsError::Lock(_) => memory(),
+        TlsError::Half { .. } => plain(Kind::Parameters),
         _ => plain(Kind::Device),
     }
 }

@@ -87,6 +87,18 @@ impl Volume {
         self.crypt.sector_size()
     }
 
+    /// What storage is read and written in, in bytes: a sector, or a block of the storage where that is larger.
+    pub fn unit(&self) -> u32 {
+        self.crypt
+            .sector_size()
+            .max(self.backend.geometry().block_size)
+    }
+
+    /// The whole units that a range touches.
+    pub fn units_around(&self, range: Range<u64>) -> Range<u64> {
+        align::around(range, self.unit)
+    }
+
     /// Whether every change is refused with [`IoError::ReadOnly`].
     pub fn is_read_only(&self) -> bool {
         self.read_only
@@ -279,9 +291,8 @@ impl Volume {
         })
     }
 
-    /// The whole units that a range touches.
     fn units(&self, offset: u64, len: u64) -> Range<u64> {
-        align::around(offset..offset.saturating_add(len), self.unit)
+        self.units_around(offset..offset.saturating_add(len))
     }
 
     /// Reads whole units, locked and checked by the caller.

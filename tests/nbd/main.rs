@@ -2,11 +2,27 @@
 //!
 //! The peers are real programs; one that is not there is named and its test skipped, unless `CI=true`.
 //!
+//! - `served`: the program as a server, in a folder of its own; `wire`: a client of single messages, for what no real client does.
+//! - `clients`: libnbd's tools, QEMU's and fio on served volumes.
+//! - `commands`: every option and command, by the protocol's own words.
+//! - `neighbours`: unaligned writes, also from several connections into one sector.
+//! - `hostile`: clients that leave, lie, flood and dawdle.
+//! - `failing`: storage that fails or waits.
 //! - `client`: volumes on servers, real ones and ones that lie.
+//! - `access`: who may connect. `life`: starting, stopping, and being killed.
 
 #![allow(missing_docs)]
 
+mod access;
 mod client;
+mod clients;
+mod commands;
+mod failing;
+mod hostile;
+mod life;
+mod neighbours;
 #[path = "../interop/peers.rs"]
 #[allow(dead_code, reason = "tests/interop needs more of it")]
 mod peers;
+mod served;
+mod wire;

@@ -20,6 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("vet", &["backend", "sectors"]),
+    ("export", &["volume", "channel", "backend", "sectors"]),
     ("volume", &["crypt", "backend", "sectors", "interrupt"]),
     ("crypt", &["xts", "secret", "sectors"]),
     ("kdf", &["secret", "sys", "interrupt"]),

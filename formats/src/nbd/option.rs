@@ -83,6 +83,18 @@ pub enum Info {
 }
 
 impl Info {
+    /// What it tells.
+    #[must_use]
+    pub fn kind(&self) -> InfoType {
+        match self {
+            Self::Export { .. } => InfoType::Export,
+            Self::Name(_) => InfoType::Name,
+            Self::Description(_) => InfoType::Description,
+            Self::BlockSize(_) => InfoType::BlockSize,
+            Self::Other(kind) => *kind,
+        }
+    }
+
     /// As the server sends it.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {

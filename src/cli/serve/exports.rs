@@ -1,0 +1,236 @@
+//! Which volumes are served: `--export NAME=IMAGE,…` as text, and opened.
+
+use std::ffi::OsStr;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use luksmith::container::Which;
+use luksmith::export::{Discard, Export};
+use luksmith_formats::limits::Limits;
+
+use super::DiscardName;
+use crate::cli::Session;
+use crate::cli::args::{ImageArgs, KeyArgs, Location, RemoteArgs, UndoArgs};
+use crate::cli::benchmark::note_slow;
+use crate::cli::error::CommandError;
+use crate::cli::open::{
+    ReadArgs, open_data_to_read, open_data_to_write, refuse_header_as_data, unlock,
+};
+use crate::cli::passphrase::KeySource;
+
+/// `NAME=IMAGE` and its options, not looked at closely yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct ExportText {
+    name: String,
+    image: String,
+    header: Option<String>,
+    key: Option<String>,
+    keyslot: Option<u32>,
+    description: Option<String>,
+    discard: Option<String>,
+    read_only: bool,
+}
+
+impl FromStr for ExportText {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut items = split(text).into_iter();
+        let (name, image) = items
+            .next()
+            .and_then(|first| {
+                Some((
+                    first.split_once('=')?.0.to_owned(),
+                    first.split_once('=')?.1.to_owned(),
+                ))
+            })
+            .filter(|(_, image)| !image.is_empty())
+            .ok_or("begins with NAME=IMAGE")?;
+        let mut export = Self {
+            name,
+            image,
+            ..Self::default()
+        };
+        for item in items {
+            let (word, value) = match item.split_once('=') {
+                Some((word, value)) => (word, Some(value.to_owned())),
+                None => (item.as_str(), None),
+            };
+            match (word, value) {
+                ("read-only", None) => export.read_only = true,
+                ("key", Some(value)) => export.key = Some(value),
+                // A part of a key file has commas of its own.
+                ("offset" | "size", Some(value)) if export.key.is_some() => {
+                    let key = export.key.get_or_insert_default();
+                    key.push_str(&format!(",{word}={value}"));
+                }
+                ("header", Some(value)) => export.header = Some(value),
+                ("description", Some(value)) => export.description = Some(value),
+                ("discard", Some(value)) => export.discard = Some(value),
+                ("keyslot", Some(value)) => {
+                    let slot = value.parse().map_err(|_| "keyslot= takes a number")?;
+                    export.keyslot = Some(slot);
+                }
+                _ => {
+                    return Err(format!(
+                        "{item:?} is none of key=, header=, keyslot=, description=, discard=, read-only"
+                    ));
+                }
+            }
+        }
+        Ok(export)
+    }
+}
+
+/// The parts between commas; two commas are one that belongs to a part.
+fn split(text: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        if character == ',' && characters.next_if_eq(&',').is_none() {
+            parts.push(String::new());
+        } else if let Some(part) = parts.last_mut() {
+            part.push(character);
+        }
+    }
+    parts
+}
+
+impl ExportText {
+    /// With what the other arguments say of all exports.
+    pub(super) fn wanted(
+        &self,
+        key: &KeyArgs,
+        read_only: bool,
+        discard: DiscardName,
+    ) -> Result<Wanted, CommandError> {
+        let wrong = |what: &str, why: String| {
+            let message = format!("--export {}: {what}: {why}", self.name);
+            CommandError::parameters(message)
+        };
+        let location = |text: &String| {
+            Location::parse(OsStr::new(text)).map_err(|error| wrong("the image", error.to_string()))
+        };
+        let discard = match &self.discard {
+            Some(text) => clap::ValueEnum::from_str(text, false)
+                .map_err(|_| wrong("discard", "is deny, zeroes or pass".to_owned()))?,
+            None => discard,
+        };
+        let key = match &self.key {
+            Some(source) => KeySource::of(&KeyArgs {
+                key: Some(source.clone()),
+                key_file: None,
+                keyfile_size: None,
+                keyfile_offset: None,
+            }),
+            None => KeySource::of(key),
+        };
+        Ok(Wanted {
+            name: self.name.clone(),
+            description: self.description.clone().unwrap_or_default(),
+            image: location(&self.image)?,
+            header: self.header.as_ref().map(location).transpose()?,
+            keyslot: self.keyslot,
+            key: key.map_err(|error| error.about(format!("--export {}", self.name)))?,
+            read_only: read_only || self.read_only,
+            discard: discard.into(),
+        })
+    }
+}
+
+/// A volume to be served.
+pub(super) struct Wanted {
+    pub(super) name: String,
+    pub(super) description: String,
+    pub(super) image: Location,
+    pub(super) header: Option<Location>,
+    pub(super) keyslot: Option<u32>,
+    pub(super) key: KeySource,
+    pub(super) read_only: bool,
+    pub(super) discard: Discard,
+}
+
+/// One that is open.
+pub(super) struct Opened {
+    pub(super) name: String,
+    pub(super) size: u64,
+    pub(super) read_only: bool,
+    pub(super) export: Export,
+}
+
+impl Wanted {
+    /// Asks for the passphrase and opens the volume.
+    pub(super) fn open(
+        self,
+        session: &Session,
+        remote: &RemoteArgs,
+        limits: Limits,
+    ) -> Result<Opened, CommandError> {
+        let image = ImageArgs {
+            image: self.image,
+            header: self.header,
+            remote: remote.clone(),
+        };
+        let (container, data) = if self.read_only {
+            open_data_to_read(&image, &ReadArgs::default(), limits)?
+        } else {
+            open_data_to_write(&image, &UndoArgs { undo_file: None }, limits)?
+        };
+        refuse_header_as_data(&container, &image, data.backend.as_ref())?;
+        let which = self.keyslot.map_or(Which::Any, Which::Slot);
+        let label = image.image.to_string();
+        let unlocked = unlock(session, &container, &self.key, which, &label)?;
+        let volume = container.volume(data.backend, &unlocked)?;
+        if let Ok(segment) = container.data_segment() {
+            note_slow(segment.cipher);
+        }
+        let size = volume.size();
+        let export = Export::new(&self.name, Arc::new(volume))
+            .description(self.description)
+            .read_only(self.read_only)
+            .discard(self.discard);
+        Ok(Opened {
+            name: self.name,
+            size,
+            read_only: self.read_only,
+            export,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_export_is_a_name_an_image_and_options() {
+        let export: ExportText =
+            "vm=a,,b.img,key=file:k,offset=3,size=9,header=h,keyslot=2,read-only,discard=pass"
+                .parse()
+                .unwrap();
+        let expected = ExportText {
+            name: "vm".into(),
+            image: "a,b.img".into(),
+            header: Some("h".into()),
+            key: Some("file:k,offset=3,size=9".into()),
+            keyslot: Some(2),
+            description: None,
+            discard: Some("pass".into()),
+            read_only: true,
+        };
+        assert_eq!(export, expected);
+        let default: ExportText = "=a.img".parse().unwrap();
+        assert_eq!((&*default.name, &*default.image), ("", "a.img"));
+        for bad in [
+            "",
+            "a",
+            "a=",
+            "a=b,c",
+            "a=b,offset=1",
+            "a=b,keyslot=x",
+            "a=b,read-only=1",
+        ] {
+            assert!(bad.parse::<ExportText>().is_err(), "{bad}");
+        }
+    }
+}

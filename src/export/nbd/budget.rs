@@ -1,0 +1,56 @@
+//! How many bytes of requests may be in memory at once, over all connections, beyond what each has by itself.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// One connection takes at most one in this many of all bytes, so that a client that reads no answers leaves some.
+const SHARE: usize = 4;
+
+/// The bytes that are left. Nobody waits for some: who gets none does with less, one piece after the other.
+#[derive(Debug)]
+pub(super) struct Budget {
+    all: usize,
+    left: AtomicUsize,
+}
+
+impl Budget {
+    pub(super) fn new(bytes: usize) -> Self {
+        Self {
+            all: bytes,
+            left: AtomicUsize::new(bytes),
+        }
+    }
+
+    /// The part that one connection may have.
+    pub(super) fn share(&self) -> Self {
+        Self::new(self.all / SHARE)
+    }
+
+    pub(super) fn try_take(&self, bytes: usize) -> bool {
+        let taken = self
+            .left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                left.checked_sub(bytes)
+            });
+        taken.is_ok()
+    }
+
+    pub(super) fn give_back(&self, bytes: usize) {
+        self.left.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_given_than_there_is() {
+        let budget = Budget::new(100);
+        assert!(budget.try_take(60));
+        assert!(!budget.try_take(41));
+        assert!(budget.try_take(40));
+        budget.give_back(60);
+        assert!(budget.try_take(60));
+        assert!(!budget.share().try_take(26));
+    }
+}

@@ -1,0 +1,179 @@
+//! Who is connected: to end what takes too long, and to wait for all in the end.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use rustix::net::Shutdown;
+
+use super::{Shared, handshake, transmission};
+use crate::channel::Socket;
+
+/// All connections, by number.
+#[derive(Default)]
+pub(super) struct Connections(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    open: HashMap<u64, Connection>,
+    ended: Vec<JoinHandle<()>>,
+    next: u64,
+    /// Whether any has come to an export.
+    served: bool,
+}
+
+struct Connection {
+    /// Another handle, to end it with.
+    socket: Socket,
+    /// When it has to have an export; none once it has.
+    deadline: Option<Instant>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Connections {
+    // Nothing panics while it is held.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.state().open.len()
+    }
+
+    /// Whether somebody has been served, and nobody is here any more.
+    pub(super) fn all_have_left(&self) -> bool {
+        let state = self.state();
+        state.served && state.open.is_empty()
+    }
+
+    /// Ends those that should have an export by now, and says when the next one should.
+    pub(super) fn end_late(&self) -> Option<Instant> {
+        let (state, now) = (self.state(), Instant::now());
+        let deadlines = state.open.values().filter_map(|connection| {
+            let deadline = connection.deadline?;
+            if deadline <= now {
+                connection.socket.shutdown();
+                return None;
+            }
+            Some(deadline)
+        });
+        deadlines.min()
+    }
+
+    /// Nobody is listened to any more; those with an export get the answers to what they have asked.
+    pub(super) fn end_requests(&self) {
+        for connection in self.state().open.values() {
+            if connection.deadline.is_some() {
+                connection.socket.shutdown();
+            } else {
+                // It fails where the peer has ended the connection already.
+                let _ = rustix::net::shutdown(&connection.socket, Shutdown::Read);
+            }
+        }
+    }
+
+    /// Nobody is answered any more either.
+    pub(super) fn end_all(&self) {
+        for connection in self.state().open.values() {
+            connection.socket.shutdown();
+        }
+    }
+
+    /// Waits for the threads of those that have ended.
+    pub(super) fn reap(&self) {
+        let ended = std::mem::take(&mut self.state().ended);
+        for thread in ended {
+            let _ = thread.join();
+        }
+    }
+
+    fn enter(&self, socket: Socket, deadline: Instant) -> u64 {
+        let mut state = self.state();
+        let number = state.next;
+        state.next += 1;
+        let connection = Connection {
+            socket,
+            deadline: Some(deadline),
+            thread: None,
+        };
+        state.open.insert(number, connection);
+        number
+    }
+
+    fn runs(&self, number: u64, thread: JoinHandle<()>) {
+        let mut state = self.state();
+        match state.open.get_mut(&number) {
+            Some(connection) => connection.thread = Some(thread),
+            None => state.ended.push(thread),
+        }
+    }
+
+    fn has_export(&self, number: u64) {
+        let mut state = self.state();
+        state.served = true;
+        if let Some(connection) = state.open.get_mut(&number) {
+            connection.deadline = None;
+        }
+    }
+
+    fn leave(&self, number: u64) {
+        let mut state = self.state();
+        if let Some(connection) = state.open.remove(&number) {
+            state.ended.extend(connection.thread);
+        }
+    }
+}
+
+/// Starts the thread of a connection.
+pub(super) fn start(shared: &Arc<Shared>, socket: Socket) -> std::io::Result<()> {
+    let deadline = Instant::now() + shared.options.handshake_time;
+    let number = shared.connections.enter(socket.try_clone()?, deadline);
+    let entered = Entered {
+        shared: shared.clone(),
+        number,
+    };
+    let thread = std::thread::Builder::new()
+        .name("nbd-client".to_owned())
+        .spawn(move || entered.serve(socket))?;
+    shared.connections.runs(number, thread);
+    Ok(())
+}
+
+/// A connection, until it is dropped.
+struct Entered {
+    shared: Arc<Shared>,
+    number: u64,
+}
+
+impl Entered {
+    fn serve(self, socket: Socket) {
+        let number = self.number;
+        let serving = match handshake::negotiate(socket, &self.shared) {
+            Ok(Some(serving)) => Arc::new(serving),
+            Ok(None) => return,
+            Err(error) => {
+                tracing::debug!(%error, number, "a handshake ended");
+                return;
+            }
+        };
+        self.shared.connections.has_export(number);
+        // Whoever stopped the server meanwhile took it for one without an export.
+        tracing::debug!(
+            number,
+            export = serving.export.name,
+            "a client has an export"
+        );
+        if let Err(error) = transmission::serve(serving.clone(), &self.shared) {
+            tracing::debug!(%error, number, "a connection ended");
+        }
+        serving.channel.shutdown();
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.shared.connections.leave(self.number);
+        self.shared.wake.up();
+    }
+}

@@ -1,0 +1,291 @@
+//! One request against the export, answered into [`Replies`].
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use luksmith_formats::nbd::{
+    BlockStatus, ChunkType, Command, CommandFlags, ErrorNumber, Extent, ExtentFlags, Request,
+};
+
+use super::error::Refusal;
+use super::replies::{Form, Replies};
+use super::{MAX_PAYLOAD, PIECE};
+use crate::backend::IoError;
+use crate::channel::Channel;
+use crate::export::{Bytes, Discard, Export};
+use crate::sectors::{Plain, Sectors};
+
+/// A read of no more than this may be held by its connection, whatever else is in memory, in bytes.
+pub(super) const WHOLE: usize = 1 << 20;
+
+/// Zeroes are written in steps of this, in bytes; between two a server that stops is noticed.
+const STEP: u64 = 8 << 20;
+
+/// What the handshake has agreed on.
+pub(super) struct Serving {
+    pub(super) channel: Channel,
+    pub(super) export: Arc<Export>,
+    pub(super) form: Form,
+    /// By which number the client knows `base:allocation`, if it wants to hear of that.
+    pub(super) allocation: Option<u32>,
+    pub(super) stopping: Arc<AtomicBool>,
+}
+
+impl Serving {
+    /// Whether the request makes sense, before anything is done for it.
+    pub(super) fn check(&self, request: &Request) -> Result<(), Refusal> {
+        let structured = self.form >= Form::Structured;
+        let known = match request.command {
+            Command::Read => CommandFlags::FUA.with_if(CommandFlags::DF, structured),
+            Command::Write => {
+                CommandFlags::FUA.with_if(CommandFlags::PAYLOAD_LEN, self.form == Form::Extended)
+            }
+            Command::WriteZeroes => {
+                CommandFlags::FUA | CommandFlags::NO_HOLE | CommandFlags::FAST_ZERO
+            }
+            Command::BlockStatus => CommandFlags::FUA | CommandFlags::REQ_ONE,
+            _ => CommandFlags::FUA,
+        };
+        if !request.flags.without(known).is_empty() {
+            return Err(Refusal::invalid("unknown flags"));
+        }
+        match request.command {
+            Command::Flush => return Ok(()),
+            Command::Read if request.len > MAX_PAYLOAD.into() => {
+                let message = format!("more than {MAX_PAYLOAD} bytes at once");
+                return Err(Refusal::new(ErrorNumber::Overflow, message));
+            }
+            Command::Trim if self.export.discard == Discard::Deny => {
+                return Err(Refusal::invalid("discards are denied"));
+            }
+            Command::BlockStatus if self.allocation.is_none() => {
+                return Err(Refusal::invalid("no metadata context was chosen"));
+            }
+            Command::BlockStatus if request.len == 0 => {
+                return Err(Refusal::invalid("no bytes to tell of"));
+            }
+            Command::Write | Command::Trim | Command::WriteZeroes if self.export.read_only => {
+                let message = "the export is read-only";
+                return Err(Refusal::new(ErrorNumber::NotPermitted, message));
+            }
+            _ => {}
+        }
+        let size = self.export.volume.size();
+        if request
+            .offset
+            .checked_add(request.len)
+            .is_none_or(|end| end > size)
+        {
+            let error = match request.command {
+                Command::Write | Command::WriteZeroes => ErrorNumber::NoSpace,
+                _ => ErrorNumber::Invalid,
+            };
+            return Err(Refusal::new(
+                error,
+                format!("reaches over the end at {size}"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// A READ that was checked. `whole` says that all its bytes may be in memory at once; `full` is called when
+    /// [`Replies`] are full in between.
+    ///
+    /// # Errors
+    /// What `full` says, and where there is no other way to tell the client that a read failed half-way.
+    pub(super) fn read(
+        &self,
+        request: &Request,
+        whole: bool,
+        out: &mut Replies,
+        full: &mut dyn FnMut(&mut Replies) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let form = self.form;
+        let one_piece = form == Form::Simple || request.flags.contains(CommandFlags::DF);
+        let len = usize::try_from(request.len).unwrap_or(usize::MAX);
+        if len == 0 {
+            out.done(form, request);
+        } else if !one_piece {
+            let end = request.offset + request.len;
+            for (at, len) in pieces(request) {
+                match self.export.read(at, len) {
+                    Ok(body) => {
+                        out.data(form, request, at + len as u64 == end, at, len);
+                        out.body(body);
+                    }
+                    Err(error) => {
+                        out.refuse(form, request, &error.into());
+                        return Ok(());
+                    }
+                }
+                if out.is_full() {
+                    full(out)?;
+                }
+            }
+        } else if whole {
+            let read: Result<Vec<Bytes>, IoError> = pieces(request)
+                .map(|(at, len)| self.export.read(at, len))
+                .collect();
+            match read {
+                Ok(bodies) => {
+                    out.data(form, request, true, request.offset, len);
+                    bodies.into_iter().for_each(|body| out.body(body));
+                }
+                Err(error) => out.refuse(form, request, &error.into()),
+            }
+        } else if form == Form::Simple {
+            out.data(form, request, true, request.offset, len);
+            for (at, len) in pieces(request) {
+                let body = self.export.read(at, len);
+                // The client was promised bytes: only the end of the connection can take that back.
+                out.body(body.map_err(io::Error::from)?);
+                full(out)?;
+            }
+        } else {
+            let message = "too long for one piece now";
+            out.refuse(form, request, &Refusal::new(ErrorNumber::Overflow, message));
+        }
+        Ok(())
+    }
+
+    /// The end of a WRITE whose bytes were written.
+    pub(super) fn written(
+        &self,
+        request: &Request,
+        written: Result<(), IoError>,
+        out: &mut Replies,
+    ) {
+        let outcome = written.and_then(|()| self.if_fua(request));
+        self.answer(request, outcome.map_err(Refusal::from), out);
+    }
+
+    /// Writes the payload of a WRITE.
+    pub(super) fn write(
+        &self,
+        request: &Request,
+        payload: Vec<(u64, Sectors<Plain>)>,
+        out: &mut Replies,
+    ) {
+        let mut payload = payload.into_iter();
+        let written = payload.try_for_each(|(at, bytes)| self.export.write(at, bytes));
+        self.written(request, written, out);
+    }
+
+    /// Anything that was checked and has no payload, but READ.
+    pub(super) fn other(&self, request: &Request, out: &mut Replies) {
+        let range = request.offset..request.offset + request.len;
+        let done = match request.command {
+            Command::Flush => self.export.flush().map_err(Refusal::from),
+            // What is stored is not read ahead: the storage does that where it helps.
+            Command::Cache => Ok(()),
+            Command::Trim => self.stepwise(request, range, |range| self.export.give_up(range)),
+            Command::WriteZeroes if request.flags.contains(CommandFlags::FAST_ZERO) => {
+                let message = "zeroes are encrypted, which is no faster than writing them";
+                Err(Refusal::new(ErrorNumber::NotSupported, message))
+            }
+            Command::WriteZeroes => {
+                self.stepwise(request, range, |range| self.export.write_zeroes(range))
+            }
+            Command::BlockStatus => return self.block_status(request, out),
+            _ => Err(Refusal::invalid("unknown command")),
+        };
+        self.answer(request, done, out);
+    }
+
+    /// All is data: a hole in the storage does not read as zeroes, and what is a hole the storage knows alone.
+    fn block_status(&self, request: &Request, out: &mut Replies) {
+        let status = BlockStatus {
+            context: self.allocation.unwrap_or_default(),
+            extents: vec![Extent {
+                len: request.len,
+                flags: ExtentFlags::NONE,
+            }],
+        };
+        let (form, last) = (self.form, true);
+        if form == Form::Extended {
+            let kind = ChunkType::BlockStatusExtended;
+            out.chunk(form, request, kind, last, &status.to_extended());
+        } else {
+            let kind = ChunkType::BlockStatus;
+            out.chunk(form, request, kind, last, &status.to_bytes());
+        }
+    }
+
+    fn stepwise(
+        &self,
+        request: &Request,
+        mut range: Range<u64>,
+        step: impl Fn(Range<u64>) -> Result<(), IoError>,
+    ) -> Result<(), Refusal> {
+        while !range.is_empty() {
+            if self.stopping.load(Ordering::Relaxed) {
+                let message = "the server is stopping";
+                return Err(Refusal::new(ErrorNumber::Shutdown, message));
+            }
+            let end = range.end.min(range.start - range.start % STEP + STEP);
+            step(range.start..end)?;
+            range.start = end;
+        }
+        Ok(self.if_fua(request)?)
+    }
+
+    fn if_fua(&self, request: &Request) -> Result<(), IoError> {
+        if request.flags.contains(CommandFlags::FUA) {
+            self.export.flush()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn answer(&self, request: &Request, outcome: Result<(), Refusal>, out: &mut Replies) {
+        match outcome {
+            Ok(()) => out.done(self.form, request),
+            Err(refusal) => out.refuse(self.form, request, &refusal),
+        }
+    }
+}
+
+/// The parts in which a long request is done: each but the first begins at a multiple of [`PIECE`].
+pub(super) fn pieces(request: &Request) -> impl Iterator<Item = (u64, usize)> + use<> {
+    let end = request.offset + request.len;
+    let mut at = request.offset;
+    std::iter::from_fn(move || {
+        let until = end.min(at - at % PIECE + PIECE);
+        let piece = (at, usize::try_from(until - at).ok()?);
+        at = until;
+        (piece.1 > 0).then_some(piece)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_cover_a_request_once_and_in_order() {
+        for (offset, len) in [
+            (0, 0),
+            (0, 1),
+            (PIECE - 1, 2),
+            (100, 3 * PIECE),
+            (PIECE, PIECE),
+        ] {
+            let request = Request {
+                flags: CommandFlags::NONE,
+                command: Command::Read,
+                cookie: 0,
+                offset,
+                len,
+            };
+            let mut at = offset;
+            for (piece, len) in pieces(&request) {
+                assert_eq!(piece, at);
+                at += len as u64;
+                assert!(at == offset + request.len || at.is_multiple_of(PIECE));
+            }
+            assert_eq!(at, offset + len);
+        }
+    }
+}

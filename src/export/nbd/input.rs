@@ -1,0 +1,85 @@
+//! What a connection has received ahead of what is needed, so that many small requests cost one system call.
+
+use std::io;
+
+use crate::channel::Channel;
+use crate::sectors::{Plain, Sectors};
+
+/// How much is read ahead, in bytes.
+pub(super) const AHEAD: usize = 64 << 10;
+
+/// Received bytes that nobody has taken yet. They are a guest's plaintext, so they live in what is wiped.
+pub(super) struct Input {
+    buffer: Sectors<Plain>,
+    start: usize,
+    end: usize,
+    /// The last payload was taken from the socket: the next one is to be too, without a copy of its beginning here.
+    large: bool,
+}
+
+impl Input {
+    pub(super) fn new() -> Self {
+        Self {
+            buffer: Sectors::with_len(AHEAD),
+            start: 0,
+            end: 0,
+            large: false,
+        }
+    }
+
+    /// How many bytes can be taken without waiting.
+    pub(super) fn ready(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// The next `N` bytes, or none at the end of the stream.
+    pub(super) fn header<const N: usize>(
+        &mut self,
+        channel: &Channel,
+    ) -> io::Result<Option<[u8; N]>> {
+        while self.ready() < N {
+            if self.start > 0 {
+                let rest = self.start..self.end;
+                self.buffer.as_mut_slice().copy_within(rest, 0);
+                (self.start, self.end) = (0, self.ready());
+            }
+            let until = if self.large { N } else { AHEAD };
+            let room = &mut self.buffer.as_mut_slice()[self.end..until];
+            match channel.recv(room)? {
+                0 if self.ready() == 0 => return Ok(None),
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                received => self.end += received,
+            }
+        }
+        self.large = false;
+        let mut header = [0; N];
+        header.copy_from_slice(&self.buffer.as_slice()[self.start..self.start + N]);
+        self.start += N;
+        Ok(Some(header))
+    }
+
+    /// Fills all of `into` with the next bytes.
+    pub(super) fn payload(&mut self, channel: &Channel, into: &mut [u8]) -> io::Result<()> {
+        let (here, there) = into.split_at_mut(self.ready().min(into.len()));
+        here.copy_from_slice(&self.buffer.as_slice()[self.start..self.start + here.len()]);
+        self.start += here.len();
+        self.large = there.len() >= AHEAD;
+        channel.recv_exact(there)
+    }
+
+    /// Passes over the next bytes.
+    pub(super) fn skip(&mut self, channel: &Channel, mut bytes: u64) -> io::Result<()> {
+        let here = bytes.min(self.ready() as u64);
+        self.start += usize::try_from(here).unwrap_or(usize::MAX);
+        bytes -= here;
+        while bytes > 0 {
+            (self.start, self.end) = (0, 0);
+            let most = usize::try_from(bytes).map_or(AHEAD, |bytes| bytes.min(AHEAD));
+            match channel.recv(&mut self.buffer.as_mut_slice()[..most])? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                received => bytes -= received as u64,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,180 @@
+//! Answers that wait to be sent: many with one system call, their bytes from where they were decrypted.
+
+use std::io::{self, IoSlice};
+
+use luksmith_formats::nbd::{
+    ChunkFlags, ChunkHeader, ChunkType, ErrorChunk, ErrorNumber, Request, SimpleReply,
+    offset_to_bytes,
+};
+
+use super::error::Refusal;
+use crate::channel::Channel;
+use crate::export::Bytes;
+
+/// As many bytes are gathered, or so many answers; then they are sent.
+const FULL_BYTES: usize = 256 << 10;
+const FULL_ANSWERS: usize = 64;
+
+/// Which headers the two sides have agreed on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Form {
+    #[default]
+    Simple,
+    Structured,
+    Extended,
+}
+
+/// Answers in the order in which they will be sent.
+#[derive(Default)]
+pub(super) struct Replies {
+    /// The headers, one after the other.
+    heads: Vec<u8>,
+    /// Bodies, each with the end of the headers that go before it.
+    bodies: Vec<(usize, Bytes)>,
+    answers: usize,
+    bytes: usize,
+}
+
+impl Replies {
+    pub(super) fn is_empty(&self) -> bool {
+        self.heads.is_empty()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes >= FULL_BYTES || self.answers >= FULL_ANSWERS
+    }
+
+    /// Sends all, in one piece.
+    pub(super) fn send(&mut self, channel: &Channel) -> io::Result<()> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        let mut parts = Vec::with_capacity(2 * self.bodies.len() + 1);
+        let mut sent = 0;
+        for (end, body) in &self.bodies {
+            if *end > sent {
+                parts.push(IoSlice::new(&self.heads[sent..*end]));
+            }
+            parts.push(IoSlice::new(body.as_slice()));
+            sent = *end;
+        }
+        if self.heads.len() > sent {
+            parts.push(IoSlice::new(&self.heads[sent..]));
+        }
+        let outcome = channel.send(&mut parts);
+        drop(parts);
+        self.heads.clear();
+        self.bodies.clear();
+        (self.answers, self.bytes) = (0, 0);
+        outcome
+    }
+
+    /// Puts all of `others` behind these.
+    pub(super) fn append(&mut self, others: &mut Self) {
+        let shift = self.heads.len();
+        self.heads.append(&mut others.heads);
+        let shifted = others
+            .bodies
+            .drain(..)
+            .map(|(end, body)| (end + shift, body));
+        self.bodies.extend(shifted);
+        self.answers += std::mem::take(&mut others.answers);
+        self.bytes += std::mem::take(&mut others.bytes);
+    }
+
+    /// It went well, and there is nothing more to say.
+    pub(super) fn done(&mut self, form: Form, request: &Request) {
+        if form == Form::Extended {
+            self.chunk(form, request, ChunkType::None, true, &[]);
+        } else {
+            self.simple(request, ErrorNumber::None);
+        }
+    }
+
+    /// It did not go well.
+    pub(super) fn refuse(&mut self, form: Form, request: &Request, refusal: &Refusal) {
+        if form == Form::Simple {
+            return self.simple(request, refusal.error);
+        }
+        let error = ErrorChunk {
+            error: refusal.error,
+            message: refusal.message.clone(),
+            offset: None,
+        };
+        self.chunk(form, request, error.kind(), true, &error.to_bytes());
+    }
+
+    /// A part of a structured reply that is not data.
+    pub(super) fn chunk(
+        &mut self,
+        form: Form,
+        request: &Request,
+        kind: ChunkType,
+        last: bool,
+        payload: &[u8],
+    ) {
+        self.chunk_header(form, request, kind, last, payload.len());
+        self.heads.extend_from_slice(payload);
+        self.count(payload.len());
+    }
+
+    /// Begins a simple reply with data, or a part of a structured one: `len` bytes from `offset` on, which
+    /// [`body`](Self::body) puts behind it.
+    pub(super) fn data(
+        &mut self,
+        form: Form,
+        request: &Request,
+        last: bool,
+        offset: u64,
+        len: usize,
+    ) {
+        if form == Form::Simple {
+            return self.simple(request, ErrorNumber::None);
+        }
+        let prefix = offset_to_bytes(offset);
+        let kind = ChunkType::OffsetData;
+        self.chunk_header(form, request, kind, last, prefix.len() + len);
+        self.heads.extend_from_slice(&prefix);
+        self.count(prefix.len());
+    }
+
+    /// The next bytes of what [`data`](Self::data) has begun.
+    pub(super) fn body(&mut self, body: Bytes) {
+        self.bytes += body.as_slice().len();
+        self.bodies.push((self.heads.len(), body));
+    }
+
+    fn simple(&mut self, request: &Request, error: ErrorNumber) {
+        let cookie = request.cookie;
+        let reply = SimpleReply { error, cookie }.to_bytes();
+        self.heads.extend_from_slice(&reply);
+        self.count(reply.len());
+    }
+
+    fn chunk_header(
+        &mut self,
+        form: Form,
+        request: &Request,
+        kind: ChunkType,
+        last: bool,
+        len: usize,
+    ) {
+        let header = ChunkHeader {
+            flags: ChunkFlags::NONE.with_if(ChunkFlags::DONE, last),
+            kind,
+            cookie: request.cookie,
+            offset: request.offset,
+            len: len as u64,
+        };
+        if form == Form::Extended {
+            self.heads.extend_from_slice(&header.to_extended());
+        } else {
+            self.heads.extend_from_slice(&header.to_structured());
+        }
+    }
+
+    fn count(&mut self, bytes: usize) {
+        self.answers += 1;
+        self.bytes += bytes;
+    }
+}

@@ -1,0 +1,304 @@
+//! Storage that fails or waits: errors on the requests that they belong to, and nobody waits for another's storage.
+
+use std::ops::Range;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use luksmith::backend::memory::MemoryBackend;
+use luksmith::backend::{Backend, Geometry, IoError, Operation};
+use luksmith::crypt::{IvSector, SectorCrypt};
+use luksmith::export::Export;
+use luksmith::export::nbd::{Options, ServeError, Server, Stopper};
+use luksmith::formats::CipherSpec;
+use luksmith::secret::VolumeKey;
+use luksmith::sectors::{Cipher, Sectors};
+use luksmith::volume::Volume;
+use luksmith_formats::nbd::{ChunkType, Command, CommandFlags, ErrorNumber, OptionType, Request};
+use tempfile::TempDir;
+
+use crate::peers::find;
+use crate::served::{Folder, SIZE, Served};
+use crate::wire::{Client, Handshake};
+
+/// Memory that fails where it is told to, and can be made to wait.
+struct Faulty {
+    memory: MemoryBackend,
+    /// Reads that touch this byte fail; writes likewise.
+    bad_read: u64,
+    full_write: u64,
+    flush_fails: AtomicBool,
+    /// Reads wait until so many are there at once.
+    meeting: usize,
+    here: Mutex<usize>,
+    came: Condvar,
+    most_here: AtomicUsize,
+}
+
+impl Faulty {
+    fn new() -> Self {
+        Self {
+            memory: MemoryBackend::new(SIZE.try_into().unwrap()),
+            bad_read: u64::MAX,
+            full_write: u64::MAX,
+            flush_fails: AtomicBool::new(false),
+            meeting: 0,
+            here: Mutex::new(0),
+            came: Condvar::new(),
+            most_here: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl Backend for Faulty {
+    fn geometry(&self) -> Geometry {
+        self.memory.geometry()
+    }
+
+    fn read_at(&self, offset: u64, into: &mut Sectors<Cipher>) -> Result<(), IoError> {
+        if self.meeting > 0 {
+            let mut here = self.here.lock().unwrap();
+            *here += 1;
+            self.most_here.fetch_max(*here, Ordering::Relaxed);
+            self.came.notify_all();
+            let met = |_: &mut usize| self.most_here.load(Ordering::Relaxed) < self.meeting;
+            // The first ones come alone: only by waiting they are known to be slow.
+            let patience = Duration::from_millis(500);
+            let (mut here, _) = self.came.wait_timeout_while(here, patience, met).unwrap();
+            *here -= 1;
+        }
+        if (offset..offset + into.len() as u64).contains(&self.bad_read) {
+            return Err(IoError::from_os(
+                Operation::Read,
+                self.bad_read,
+                std::io::Error::from_raw_os_error(5),
+            ));
+        }
+        self.memory.read_at(offset, into)
+    }
+
+    fn write_at(&self, offset: u64, from: &Sectors<Cipher>) -> Result<(), IoError> {
+        if (offset..offset + from.len() as u64).contains(&self.full_write) {
+            let offset = self.full_write;
+            return Err(IoError::NoSpace {
+                operation: Operation::Write,
+                offset,
+            });
+        }
+        self.memory.write_at(offset, from)
+    }
+
+    fn flush(&self) -> Result<(), IoError> {
+        // As the kernel does: it tells once.
+        if self.flush_fails.swap(false, Ordering::Relaxed) {
+            let error = std::io::Error::from_raw_os_error(5);
+            return Err(IoError::from_os(Operation::Flush, 0, error));
+        }
+        Ok(())
+    }
+
+    fn discard(&self, range: Range<u64>) -> Result<(), IoError> {
+        self.memory.discard(range)
+    }
+
+    fn write_zeroes(&self, range: Range<u64>) -> Result<(), IoError> {
+        self.memory.write_zeroes(range)
+    }
+
+    fn resize(&self, size: u64) -> Result<(), IoError> {
+        self.memory.resize(size)
+    }
+}
+
+/// The library's server on such storage.
+struct Running {
+    folder: TempDir,
+    stopper: Stopper,
+    thread: Option<JoinHandle<Result<(), ServeError>>>,
+}
+
+impl Running {
+    fn on(backend: Arc<Faulty>) -> Self {
+        let key = VolumeKey::copy_from(&[0x42; 64]).unwrap();
+        let crypt = SectorCrypt::new(CipherSpec::AES_XTS_PLAIN64, 4096, &key).unwrap();
+        let volume = Volume::new(backend, crypt, 0, SIZE, IvSector(0), false).unwrap();
+        let export = Export::new("", Arc::new(volume));
+        let server = Server::new(vec![export], Options::default()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(folder.path().join("s.sock")).unwrap();
+        let stopper = server.stopper();
+        let thread = std::thread::spawn(move || server.run(vec![listener.into()]));
+        Self {
+            folder,
+            stopper,
+            thread: Some(thread),
+        }
+    }
+
+    fn connect(&self) -> UnixStream {
+        UnixStream::connect(self.folder.path().join("s.sock")).unwrap()
+    }
+
+    fn client(&self) -> Client {
+        Client::of(self.connect())
+    }
+
+    fn stop(mut self) -> Result<(), ServeError> {
+        self.stopper.stop();
+        self.thread.take().unwrap().join().unwrap()
+    }
+}
+
+#[test]
+fn a_read_that_fails_is_an_error_of_its_own_request() {
+    const BAD: u64 = (5 << 20) + 12_345;
+    let mut backend = Faulty::new();
+    backend.bad_read = BAD;
+    let running = Running::on(Arc::new(backend));
+    let mut client = running.client();
+    // What came before the error has come; then the error, and the reply ends.
+    let answer = client.ask(Command::Read, CommandFlags::NONE, 0, SIZE, &[]);
+    assert_eq!(answer.error, ErrorNumber::Io);
+    assert_eq!(answer.parts.last(), Some(&ChunkType::Error));
+    assert_eq!(answer.data.len(), 5 << 20);
+    let answer = client.ask(Command::Read, CommandFlags::DF, BAD, 1, &[]);
+    assert_eq!((answer.error, answer.data.len()), (ErrorNumber::Io, 0));
+    assert_eq!(client.read(0, 5 << 20).len(), 5 << 20);
+
+    // A simple reply can say so too where the bytes are all there first.
+    let mut simple = Handshake::greeted(running.connect()).go("");
+    for (offset, len) in [(BAD, 1), (0, SIZE)] {
+        let answer = simple.ask(Command::Read, CommandFlags::NONE, offset, len, &[]);
+        assert_eq!(answer.error, ErrorNumber::Io);
+    }
+    assert_eq!(simple.read(0, 5 << 20).len(), 5 << 20);
+    // A partial write has to read first.
+    assert_eq!(simple.write(BAD, b"x"), ErrorNumber::Io);
+    running.stop().unwrap();
+}
+
+#[test]
+fn a_write_that_finds_no_space_says_so_and_the_next_is_served() {
+    let mut backend = Faulty::new();
+    backend.full_write = 1 << 20;
+    let running = Running::on(Arc::new(backend));
+    let mut client = running.client();
+    assert_eq!(client.write(0, &vec![1; 4 << 20]), ErrorNumber::NoSpace);
+    assert_eq!(client.write(2 << 20, &vec![2; 1 << 20]), ErrorNumber::None);
+    assert!(client.read(2 << 20, 1 << 20).iter().all(|&byte| byte == 2));
+    assert_eq!(client.flush(), ErrorNumber::None);
+    running.stop().unwrap();
+}
+
+#[test]
+fn a_failed_flush_stays_failed_for_everybody() {
+    for with_fua in [false, true] {
+        let backend = Arc::new(Faulty::new());
+        let running = Running::on(backend.clone());
+        let (mut one, mut other) = (running.client(), running.client());
+        assert_eq!(one.write(0, b"lost?"), ErrorNumber::None);
+        assert_eq!(other.flush(), ErrorNumber::None);
+        backend.flush_fails.store(true, Ordering::Relaxed);
+        let failed = if with_fua {
+            one.write_with(CommandFlags::FUA, 0, b"lost")
+        } else {
+            one.flush()
+        };
+        assert_eq!(failed, ErrorNumber::Io);
+        // The storage would say yes from here on.
+        for client in [&mut other, &mut one, &mut running.client()] {
+            assert_eq!(client.flush(), ErrorNumber::Io);
+            assert_eq!(
+                client.write_with(CommandFlags::FUA, 0, b"x"),
+                ErrorNumber::Io
+            );
+            assert_eq!(client.write(0, b"x"), ErrorNumber::None);
+            assert_eq!(client.read(0, 1), b"x");
+        }
+        let ended = running.stop();
+        assert!(matches!(ended, Err(ServeError::Flush { .. })), "{ended:?}");
+    }
+}
+
+#[test]
+fn requests_to_storage_that_waits_wait_together() {
+    const AT_ONCE: usize = 24;
+    let mut backend = Faulty::new();
+    backend.meeting = AT_ONCE;
+    let backend = Arc::new(backend);
+    let running = Running::on(backend.clone());
+    for extended in [false, true] {
+        backend.most_here.store(0, Ordering::Relaxed);
+        let mut handshake = Handshake::greeted(running.connect());
+        if extended {
+            handshake.acked(OptionType::ExtendedHeaders, &[]);
+        }
+        let mut client = handshake.go("");
+        client.extended = extended;
+        let requests: Vec<_> = (0..2 * AT_ONCE as u64)
+            .map(|n| Request {
+                flags: CommandFlags::NONE,
+                command: Command::Read,
+                cookie: 7,
+                offset: n * 4096,
+                len: 4096,
+            })
+            .collect();
+        // All are for the same bytes, so that the order of answers does not matter.
+        let same = Request {
+            offset: 8192,
+            ..requests[0]
+        };
+        requests
+            .iter()
+            .for_each(|_| client.send(same, &[]).unwrap());
+        for _ in &requests {
+            let answer = client.answer(&same).unwrap();
+            assert_eq!((answer.error, answer.data.len()), (ErrorNumber::None, 4096));
+        }
+        assert!(backend.most_here.load(Ordering::Relaxed) >= AT_ONCE);
+    }
+    running.stop().unwrap();
+}
+
+/// A server whose calls of a kind fail, once or each time.
+fn served_under_strace(folder: &Folder, inject: &str) -> Option<Served> {
+    let strace = find("strace")?;
+    // With -D strace is the child, and luksmith the process that is started.
+    let calls = inject.split(':').next().unwrap();
+    let args = ["-D", "-f", "-qq", "-o", "/dev/null", "-e"].map(str::to_owned);
+    let args = args.into_iter().chain([
+        format!("trace={calls}"),
+        "-e".into(),
+        format!("inject={inject}"),
+    ]);
+    let mut command = folder.program(strace, args);
+    command.args([
+        env!("CARGO_BIN_EXE_luksmith"),
+        "serve",
+        "--json",
+        "disk.img",
+    ]);
+    command.args(["--socket", "s.sock", "--key-file", "key"]);
+    Some(Served::start(folder, command))
+}
+
+#[test]
+fn errors_of_the_system_come_through_the_program() {
+    let folder = Folder::with_volume();
+    let Some(served) = served_under_strace(&folder, "pwrite64:error=ENOSPC:when=1") else {
+        return;
+    };
+    let mut client = served.client();
+    assert_eq!(client.write(0, &[1; 4096]), ErrorNumber::NoSpace);
+    assert_eq!(client.write(0, &[2; 4096]), ErrorNumber::None);
+    assert_eq!(client.flush(), ErrorNumber::None);
+    served.stop();
+
+    let served = served_under_strace(&folder, "fdatasync:error=EIO:when=1").unwrap();
+    assert_eq!(served.client().write(0, &[3; 4096]), ErrorNumber::None);
+    assert_eq!(served.client().flush(), ErrorNumber::Io);
+    assert_eq!(served.client().flush(), ErrorNumber::Io);
+}

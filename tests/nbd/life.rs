@@ -1,0 +1,249 @@
+//! Starting, stopping and being killed.
+
+use std::io::Write;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::process::Stdio;
+use std::time::Duration;
+
+use luksmith_formats::nbd::{Command, CommandFlags, ErrorNumber, Request};
+use rustix::process::Signal;
+
+use crate::served::{Folder, SIZE, Served, content, until};
+use crate::wire::{Client, Handshake};
+
+fn request(command: Command, cookie: u64, offset: u64, len: u64) -> Request {
+    Request {
+        flags: CommandFlags::NONE,
+        command,
+        cookie,
+        offset,
+        len,
+    }
+}
+
+#[test]
+fn what_was_asked_before_a_stop_is_answered_and_kept() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let folder = Folder::with_volume();
+        let mut served = folder.serve(&[]);
+        let mut client = served.client();
+        let writes: Vec<_> = (0..10)
+            .map(|n| request(Command::Write, n, n * 10_000, 9_999))
+            .collect();
+        for write in &writes {
+            client
+                .send(*write, &vec![u8::try_from(write.cookie).unwrap(); 9_999])
+                .unwrap();
+        }
+        served.signal(signal);
+        for write in &writes {
+            assert_eq!(client.answer(write).unwrap().error, ErrorNumber::None);
+        }
+        assert!(client.is_ended());
+        let (status, said) = served.ended();
+        assert!(status.success(), "{said}");
+        assert!(!folder.path("s.sock").exists());
+        let decrypted = folder.decrypted();
+        for write in &writes {
+            let start = usize::try_from(write.offset).unwrap();
+            let byte = u8::try_from(write.cookie).unwrap();
+            assert!(decrypted[start..start + 9_999].iter().all(|&b| b == byte));
+        }
+    }
+}
+
+#[test]
+fn a_second_signal_stops_at_once() {
+    let folder = Folder::with_volume();
+    let mut served = folder.serve(&[]);
+    // A client that takes no answers is waited for at the first.
+    let mut client = served.client();
+    client.stream.set_nonblocking(true).unwrap();
+    while client.send(request(Command::Read, 0, 0, SIZE), &[]).is_ok() {}
+    served.signal(Signal::TERM);
+    until("new clients are turned away", || {
+        UnixStream::connect(folder.path("s.sock")).is_err()
+    });
+    served.signal(Signal::TERM);
+    let (status, said) = served.ended();
+    assert_eq!(status.code(), Some(130), "{said}");
+    assert!(said.contains("stopped at once"), "{said}");
+    assert!(!folder.path("s.sock").exists());
+}
+
+#[test]
+fn the_last_client_may_end_the_server() {
+    let folder = Folder::with_volume();
+    let mut served = folder.serve(&["--exit-when-idle"]);
+    // One that never had an export is no client.
+    drop(Handshake::greeted(served.connect()));
+    let mut first = served.client();
+    let mut second = served.client();
+    drop(first.read(0, 512));
+    drop(first);
+    assert_eq!(second.write(0, b"kept"), ErrorNumber::None);
+    second
+        .send(request(Command::Disconnect, 0, 0, 0), &[])
+        .unwrap();
+    let (status, said) = served.ended();
+    assert!(status.success(), "{said}");
+    assert!(folder.decrypted().starts_with(b"kept"));
+}
+
+#[test]
+fn it_says_when_it_is_ready() {
+    let folder = Folder::with_volume();
+    let notify = UnixDatagram::bind(folder.path("notify")).unwrap();
+    notify
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
+    let heard = || {
+        let mut message = [0; 64];
+        let len = notify.recv(&mut message).unwrap();
+        String::from_utf8(message[..len].to_vec()).unwrap()
+    };
+    let script =
+        r#"exec "$0" serve --json disk.img --key-file key --socket s.sock --ready-fd 3 3>ready"#;
+    let mut command = folder.program("sh", ["-c", script, env!("CARGO_BIN_EXE_luksmith")]);
+    command.env("NOTIFY_SOCKET", folder.path("notify"));
+    let served = Served::start(&folder, command);
+    assert_eq!(heard().trim(), "READY=1");
+    let uri = format!("nbd+unix:///?socket={}", folder.path("s.sock").display());
+    let ready = std::fs::read_to_string(folder.path("ready")).unwrap();
+    assert_eq!(ready, format!("{uri}\n"));
+    assert_eq!(served.uri(), uri);
+    let said = served.stop();
+    assert!(said.contains(&format!("serving 8 MiB: {uri}")), "{said}");
+    assert_eq!(heard().trim(), "STOPPING=1");
+}
+
+#[test]
+fn systemd_may_listen_for_it() {
+    let folder = Folder::with_volume();
+    let listener = UnixListener::bind(folder.path("s.sock")).unwrap();
+    let script = r#"exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" serve --json disk.img --key-file key"#;
+    let mut command = folder.program("sh", ["-c", script, env!("CARGO_BIN_EXE_luksmith")]);
+    command.stdin(Stdio::from(std::os::fd::OwnedFd::from(listener)));
+    // Who connects before it is up waits.
+    let early = UnixStream::connect(folder.path("s.sock")).unwrap();
+    let served = Served::start(&folder, command);
+    assert_eq!(
+        served.uri(),
+        format!("nbd+unix:///?socket={}", folder.path("s.sock").display())
+    );
+    assert!(Client::of(early).read(0, 4096) == content()[..4096]);
+    served.stop();
+    // It was not ours to remove.
+    assert!(folder.path("s.sock").exists());
+}
+
+#[test]
+fn what_was_flushed_survives_a_kill_at_any_moment() {
+    const BLOCK: usize = 10_000;
+    let folder = Folder::with_volume();
+    let mut expected = content();
+    for round in 0..6u8 {
+        let mut served = folder.serve(&[]);
+        let mut client = served.client();
+        let mut writer = client.stream.try_clone().unwrap();
+        // Writes, each with FUA; the answers tell what is safe.
+        let sending = std::thread::spawn(move || {
+            for n in 0..700 {
+                let mut write = request(Command::Write, n, n % 700 * 10_100, BLOCK as u64);
+                write.flags = CommandFlags::FUA;
+                let bytes = vec![round ^ n.to_le_bytes()[0]; BLOCK];
+                let message = [&write.to_compact()[..], &bytes].concat();
+                if writer.write_all(&message).is_err() {
+                    return;
+                }
+            }
+        });
+        // In whatever order they come.
+        let mut answered = Vec::new();
+        let most = 20 + usize::from(round) * 37;
+        while answered.len() < most {
+            let (cookie, error) = client.next_simple().unwrap();
+            assert_eq!(error, ErrorNumber::None);
+            answered.push(cookie);
+        }
+        served.child.kill().unwrap();
+        served.child.wait().unwrap();
+        // Answers that were on their way count too.
+        while let Ok((cookie, ErrorNumber::None)) = client.next_simple() {
+            answered.push(cookie);
+        }
+        sending.join().unwrap();
+        let decrypted = folder.decrypted();
+        for n in 0..700 {
+            let start = usize::try_from(n % 700 * 10_100).unwrap();
+            let block = start..start + BLOCK;
+            if answered.contains(&n) {
+                expected[block].fill(round ^ n.to_le_bytes()[0]);
+            } else {
+                // It may be written or not, or in part.
+                expected[block.clone()].copy_from_slice(&decrypted[block]);
+            }
+        }
+        assert!(decrypted == expected, "round {round}");
+        assert!(answered.iter().all(|&n| n < 700));
+    }
+}
+
+#[test]
+fn images_are_locked_while_they_are_served() {
+    let folder = Folder::with_volume();
+    let served = folder.serve(&[]);
+    let args = [
+        "serve",
+        "disk.img",
+        "--socket",
+        "t.sock",
+        "--key-file",
+        "key",
+    ];
+    let second = folder.luksmith(args).output().unwrap();
+    assert_eq!(second.status.code(), Some(5));
+    served.stop();
+    let served = folder.serve(&[]);
+    served.stop();
+}
+
+#[test]
+fn arguments_that_make_no_sense_are_refused_before_a_key_is_asked_for() {
+    let folder = Folder::with_volume();
+    for (args, said) in [
+        ("--socket s.sock --export nonsense", "NAME=IMAGE"),
+        ("--socket s.sock --export a=disk.img,keyslot=x", "keyslot="),
+        (
+            "--socket s.sock --export a=disk.img,discard=maybe,key=file:key",
+            "deny, zeroes or pass",
+        ),
+        (
+            "--socket s.sock --listen 127.0.0.1:1",
+            "cannot be used with",
+        ),
+        ("disk.img", "nowhere"),
+        ("--socket s.sock", "IMAGE"),
+    ] {
+        let args = ["serve"].into_iter().chain(args.split(' '));
+        let ran = folder.luksmith(args).output().unwrap();
+        let stderr = String::from_utf8(ran.stderr).unwrap();
+        assert_eq!(ran.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains(said), "{said:?} not in:\n{stderr}");
+    }
+    folder.make_volume("other.img", &[]);
+    let args = [
+        "serve",
+        "disk.img",
+        "--key-file",
+        "key",
+        "--socket",
+        "s.sock",
+        "--export",
+        "=other.img,key=file:key",
+    ];
+    let ran = folder.luksmith(args).output().unwrap();
+    let stderr = String::from_utf8(ran.stderr).unwrap();
+    assert_eq!(ran.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("two exports are named"), "{stderr}");
+}
