@@ -66,7 +66,20 @@ impl SectorCrypt {
     /// # Errors
     /// [`CryptError`].
     pub fn new(spec: CipherSpec, sector_size: u32, key: &VolumeKey) -> Result<Self, CryptError> {
-        Self::with_key(spec, sector_size, key.as_bytes())
+        Self::with_key(spec, sector_size, key.as_bytes(), None)
+    }
+
+    /// As [`new`](Self::new), with this kernel where the cipher is AES in XTS mode: to compare them.
+    ///
+    /// # Errors
+    /// [`CryptError`]; [`CryptError::Xts`] for a kernel that this machine cannot run.
+    pub fn with_kernel(
+        spec: CipherSpec,
+        sector_size: u32,
+        key: &VolumeKey,
+        kernel: Kernel,
+    ) -> Result<Self, CryptError> {
+        Self::with_key(spec, sector_size, key.as_bytes(), Some(kernel))
     }
 
     /// Keys the cipher of a keyslot area, whose sectors have 512 bytes and begin with IV 0.
@@ -74,15 +87,20 @@ impl SectorCrypt {
     /// # Errors
     /// [`CryptError`].
     pub fn for_keyslot(spec: CipherSpec, key: &[u8]) -> Result<Self, CryptError> {
-        Self::with_key(spec, 512, key)
+        Self::with_key(spec, 512, key, None)
     }
 
-    fn with_key(spec: CipherSpec, sector_size: u32, key: &[u8]) -> Result<Self, CryptError> {
+    fn with_key(
+        spec: CipherSpec,
+        sector_size: u32,
+        key: &[u8],
+        kernel: Option<Kernel>,
+    ) -> Result<Self, CryptError> {
         if !matches!(sector_size, 512 | 1024 | 2048 | 4096) {
             return Err(CryptError::SectorSize(sector_size));
         }
         spec.check_key_size(key.len())?;
-        let cipher = keyed(spec, key);
+        let cipher = keyed(spec, key, kernel);
         // Expanding the key left pieces of it in frames that are gone.
         scrub_stack();
         Ok(Self {
@@ -171,7 +189,11 @@ fn form(iv: IvGenerator) -> TweakForm {
 /// Chooses by mode, cipher and key size, which `check_key_size` has passed. Not inlined, so that its copies of the key
 /// lie below the frame that scrubs the stack.
 #[inline(never)]
-fn keyed(spec: CipherSpec, key: &[u8]) -> Result<Box<dyn SectorCipher>, CryptError> {
+fn keyed(
+    spec: CipherSpec,
+    key: &[u8],
+    kernel: Option<Kernel>,
+) -> Result<Box<dyn SectorCipher>, CryptError> {
     use BlockCipher::{Aes, Camellia, Serpent, Twofish};
     let wrong = || CipherError::KeySize {
         spec,
@@ -180,7 +202,10 @@ fn keyed(spec: CipherSpec, key: &[u8]) -> Result<Box<dyn SectorCipher>, CryptErr
     let essiv = spec.iv == IvGenerator::EssivSha256;
     match (spec.mode, spec.cipher, key.len()) {
         (Mode::Xts, ..) if essiv => return Err(CryptError::Unsupported(spec)),
-        (Mode::Xts, Aes, _) => return Ok(Box::new(Xts::new(Kernel::best()?, key)?)),
+        (Mode::Xts, Aes, _) => {
+            let kernel = kernel.map_or_else(Kernel::best, Ok)?;
+            return Ok(Box::new(Xts::new(kernel, key)?));
+        }
         (Mode::Xts, Serpent, _) => xts::<serpent::Serpent>(key),
         (Mode::Xts, Twofish, _) => xts::<twofish::Twofish>(key),
         (Mode::Xts, Camellia, 32) => xts::<camellia::Camellia128>(key),

@@ -2,6 +2,7 @@
 //!
 //! `transcripts/*.trycmd` are sessions that read like documentation; what needs state, a terminal or a signal is Rust.
 
+mod benchmark;
 mod busy;
 mod force;
 mod help;

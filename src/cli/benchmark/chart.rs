@@ -1,0 +1,257 @@
+//! What the chart of a benchmark shows, and where.
+
+use luksmith::xts::Kernel;
+
+use super::Measured;
+use super::ciphers::Speed;
+use super::derivations::Derivation;
+use super::plot::{Bars, Canvas, Group, Place, Rows, short};
+use crate::cli::error::CommandError;
+
+const WIDTH: i32 = 960;
+const MARGIN: i32 = 24;
+const INSIDE: i32 = WIDTH - 2 * MARGIN;
+/// Between two panels.
+const GAP: i32 = 28;
+const HEAD: i32 = 106;
+const BARS: i32 = 290;
+
+/// The sector sizes that have a shade.
+const SECTOR_SIZES: [u32; 4] = [512, 1024, 2048, 4096];
+
+/// The whole chart as an SVG document.
+pub(super) fn svg(measured: &Measured) -> Result<String, CommandError> {
+    let upright = xts(&measured.speeds);
+    let lying: Vec<Rows> = [derivations(measured), others(&measured.speeds)]
+        .into_iter()
+        .filter(|panel| panel.height() > 36)
+        .collect();
+    let rows_at = HEAD + if upright.is_empty() { 0 } else { BARS + GAP };
+    let rows = lying.iter().map(Rows::height).max().unwrap_or(0);
+    let height = rows_at + rows + MARGIN / 2;
+
+    let mut svg = String::new();
+    let canvas = Canvas::new(&mut svg, WIDTH, height)?;
+    head(&canvas, measured)?;
+    let groups: usize = upright.iter().map(|panel| panel.groups.len()).sum();
+    let gaps = GAP * (count(upright.len()) - 1).max(0);
+    // Panels of as many threads have one scale, so that they can be compared.
+    let top = |panel: &Bars| {
+        let same = upright.iter().filter(|other| other.scale == panel.scale);
+        same.map(Bars::top).fold(0.0, f64::max)
+    };
+    let mut x = MARGIN;
+    for panel in &upright {
+        let width = (INSIDE - gaps) * count(panel.groups.len()) / count(groups).max(1);
+        let place = Place {
+            x,
+            y: HEAD,
+            width,
+            height: BARS,
+        };
+        canvas.bars(panel, place, top(panel))?;
+        x += width + GAP;
+    }
+    let width = (INSIDE - GAP) / 2;
+    for (panel, n) in lying.iter().zip(0..) {
+        let place = Place {
+            x: MARGIN + (width + GAP) * n,
+            y: rows_at,
+            width,
+            height: rows,
+        };
+        canvas.rows(panel, place)?;
+    }
+    canvas.finish()?;
+    Ok(svg)
+}
+
+fn head(canvas: &Canvas<'_>, measured: &Measured) -> Result<(), CommandError> {
+    let machine = &measured.machine;
+    canvas.heading(&format!("luksmith on {}", machine.cpu), MARGIN, 28, 20)?;
+    let busy = if measured.lost_to_others().is_some() {
+        "; the machine was busy"
+    } else {
+        ""
+    };
+    let about = format!(
+        "{}, version {}. In memory, 64 KiB at once, the slower of encrypting and decrypting, at its best{busy}",
+        machine.date,
+        env!("CARGO_PKG_VERSION"),
+    );
+    canvas.text(&about, MARGIN, 54)?;
+    let mut x = MARGIN;
+    for (size, shade) in SECTOR_SIZES.iter().zip(0..) {
+        let mut with_kernel = measured.speeds.iter().filter(|speed| has_kernel(speed));
+        if with_kernel.any(|speed| speed.subject.sector_size == *size) {
+            x = canvas.key(shade, &format!("{size}-byte sectors"), x, 80)?;
+        }
+    }
+    if measured.speeds.iter().any(|speed| speed.limit.is_some()) {
+        canvas.limit_key(
+            "this CPU's limit: the rounds of AES alone, at the kernel's register width",
+            x,
+            80,
+        )?;
+    }
+    Ok(())
+}
+
+/// A panel for each key size, with its kernels; and one that shows what more threads give.
+fn xts(speeds: &[Speed]) -> Vec<Bars> {
+    let speeds: Vec<&Speed> = speeds.iter().filter(|speed| has_kernel(speed)).collect();
+    let mut panels = Vec::new();
+    for key_size in distinct(speeds.iter().map(|speed| speed.subject.key_size)) {
+        let of_key = || {
+            speeds
+                .iter()
+                .copied()
+                .filter(move |speed| speed.subject.key_size == key_size)
+        };
+        let Some(few) = of_key().map(|speed| speed.subject.threads).min() else {
+            continue;
+        };
+        let groups = distinct(of_key().map(|speed| speed.subject.kernel))
+            .into_iter()
+            .map(|kernel| {
+                let bars = of_key()
+                    .filter(|speed| speed.subject.kernel == kernel && speed.subject.threads == few);
+                group(kernel.map_or("", Kernel::name).to_owned(), bars)
+            });
+        panels.push(Bars {
+            title: format!("AES-{}-XTS, {}", key_size * 4, threads(few)),
+            unit: "GB/s",
+            scale: few,
+            groups: groups.collect(),
+        });
+    }
+    panels.extend(by_threads(&speeds));
+    panels
+}
+
+/// The kernel and key that come first, with every number of threads.
+fn by_threads(speeds: &[&Speed]) -> Option<Bars> {
+    let first = speeds.first()?.subject;
+    let of_first = || {
+        speeds.iter().copied().filter(move |speed| {
+            let subject = speed.subject;
+            (subject.kernel, subject.key_size) == (first.kernel, first.key_size)
+        })
+    };
+    let counts = distinct(of_first().map(|speed| speed.subject.threads));
+    if counts.len() < 2 {
+        return None;
+    }
+    let groups = counts.into_iter().map(|count| {
+        let bars = of_first().filter(|speed| speed.subject.threads == count);
+        group(threads(count), bars)
+    });
+    Some(Bars {
+        title: format!(
+            "AES-{}-XTS, {}",
+            first.key_size * 4,
+            first.kernel.map_or("", Kernel::name)
+        ),
+        unit: "GB/s",
+        scale: of_first()
+            .map(|speed| speed.subject.threads)
+            .max()
+            .unwrap_or(0),
+        groups: groups.collect(),
+    })
+}
+
+fn group<'a>(name: String, speeds: impl Iterator<Item = &'a Speed>) -> Group {
+    let speeds: Vec<&Speed> = speeds.collect();
+    let limits = speeds.iter().filter_map(|speed| speed.limit.as_ref());
+    let limit = limits.map(|limit| limit.gigabytes()).fold(0.0, f64::max);
+    let shade = |speed: &Speed| {
+        let size = speed.subject.sector_size;
+        SECTOR_SIZES.iter().position(|shade| *shade == size)
+    };
+    Group {
+        name,
+        bars: speeds
+            .iter()
+            .filter_map(|speed| Some((speed.slower(), shade(speed)?)))
+            .collect(),
+        limit: (limit > 0.0).then_some(limit),
+    }
+}
+
+fn derivations(measured: &Measured) -> Rows {
+    let mut rows = Vec::new();
+    let mut notes = Vec::new();
+    for derivation in &measured.derivations {
+        match derivation {
+            Derivation::Pbkdf2 { hash, rate } => {
+                let millions = f64::from(*rate) / 1e6;
+                rows.push((format!("pbkdf2-{hash}"), millions, short(millions)));
+            }
+            Derivation::Argon2 { cost, took, .. } => notes.push(format!(
+                "{}: {} passes over {} MiB in {}: {} s",
+                cost.variant.name(),
+                cost.passes,
+                short(f64::from(cost.memory_kib) / 1024.0),
+                threads(cost.lanes as usize),
+                short(took.as_secs_f64()),
+            )),
+        }
+    }
+    Rows {
+        title: "Key derivation, million iterations a second, 256-bit key".to_owned(),
+        rows,
+        notes,
+    }
+}
+
+/// Ciphers without kernels, in the largest sectors that were measured, with the fewest threads.
+fn others(speeds: &[Speed]) -> Rows {
+    let speeds: Vec<&Speed> = speeds.iter().filter(|speed| !has_kernel(speed)).collect();
+    let largest = speeds.iter().map(|speed| speed.subject.sector_size).max();
+    let few = speeds.iter().map(|speed| speed.subject.threads).min();
+    let shown = speeds.iter().filter(|speed| {
+        Some(speed.subject.sector_size) == largest && Some(speed.subject.threads) == few
+    });
+    let rows = shown.map(|speed| {
+        let subject = &speed.subject;
+        (
+            format!("{}, {} bit", subject.spec, subject.key_size * 8),
+            speed.slower(),
+            short(speed.slower()),
+        )
+    });
+    Rows {
+        title: format!(
+            "Other ciphers, GB/s, {}-byte sectors, {}",
+            largest.unwrap_or(0),
+            threads(few.unwrap_or(0))
+        ),
+        rows: rows.collect(),
+        notes: Vec::new(),
+    }
+}
+
+fn has_kernel(speed: &Speed) -> bool {
+    speed.subject.kernel.is_some()
+}
+
+fn threads(count: usize) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} thread{plural}")
+}
+
+/// Each value once, in the order in which they come.
+fn distinct<T: PartialEq>(values: impl Iterator<Item = T>) -> Vec<T> {
+    let mut distinct = Vec::new();
+    for value in values {
+        if !distinct.contains(&value) {
+            distinct.push(value);
+        }
+    }
+    distinct
+}
+
+fn count(len: usize) -> i32 {
+    i32::try_from(len).unwrap_or(i32::MAX / WIDTH)
+}

@@ -1,0 +1,313 @@
+//! `luksmith benchmark`: what this machine does, in cryptsetup's units, and as a chart.
+
+mod chart;
+mod ciphers;
+mod derivations;
+mod machine;
+mod plot;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use luksmith::xts::{KERNEL_VARIABLE, Kernel};
+use luksmith_formats::cipher::{BlockCipher, CipherSpec, Mode};
+use serde_json::{Value, json};
+
+use super::Session;
+use super::error::{CommandError, Kind};
+use super::force::{Force, confirm, only};
+use super::new_file::{NewFile, Present, failed, look};
+use super::output;
+use ciphers::{Speed, Subject};
+use derivations::Derivation;
+use machine::Machine;
+
+const SECTOR_SIZES: [u32; 2] = [512, 4096];
+const CIPHERS: [(&str, &[usize]); 8] = [
+    ("aes-xts-plain64", &[64, 32]),
+    ("aes-cbc-essiv:sha256", &[32, 16]),
+    ("serpent-xts-plain64", &[64]),
+    ("serpent-cbc-plain64", &[32]),
+    ("camellia-xts-plain64", &[64]),
+    ("camellia-cbc-plain64", &[32]),
+    ("twofish-xts-plain64", &[64]),
+    ("twofish-cbc-plain64", &[32]),
+];
+
+/// Measure key derivations and ciphers on this machine
+///
+/// What is measured: ciphers on 64 KiB in memory, again and again, with every kernel of AES-XTS that this CPU has; and how much work
+/// key derivations do. What is not: storage, the page cache, and opening a volume. Each figure is the best of many short turns; if the
+/// medians are far below, the machine was busy and it says so. "limit" is the rounds of AES at the kernel's register width with
+/// nothing else: no kernel of that width can be faster on this CPU.
+///
+/// With --json: {"version", "date", "cpu", "processors", "busy", "kdf": [{"type", "hash", "iterations_per_second"} or {"type",
+/// "passes", "memory", "threads", "time_ms"}], "ciphers": [{"cipher", "key_bits", "sector_size", "kernel", "threads", "encrypt",
+/// "encrypt_median", "decrypt", "decrypt_median", "limit"}]}; memory in bytes, speeds in bytes a second of all threads together; kernel
+/// and limit are null where there is none.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Measure this cipher alone, and no key derivation
+    #[arg(short, long, value_name = "SPEC", value_parser = super::args::parse_cipher)]
+    cipher: Option<CipherSpec>,
+
+    /// Measure AES-XTS with this kernel alone (portable, aesni, …); commas between several
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = kernel)]
+    kernel: Vec<Kernel>,
+
+    /// Sectors of this size alone; commas between several
+    #[arg(long, value_name = "BYTES", value_delimiter = ',', value_parser = sector_size)]
+    sector_size: Vec<u32>,
+
+    /// With so many threads; commas between several. Without it: one, and for the best kernel as many as there are processors
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Vec<u16>,
+
+    /// How long each cipher runs in each direction
+    #[arg(long, value_name = "SECONDS", default_value = "0.05", value_parser = seconds)]
+    seconds: Duration,
+
+    /// How long the argon2 measured for shall take
+    #[arg(short, long, value_name = "MS", default_value_t = 2000)]
+    iter_time: u32,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    /// Draw a chart too: a new SVG file
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+
+    /// Go on without asking: overwrite, where the chart's file exists
+    #[arg(long, value_name = "WHAT", value_delimiter = ',', value_parser = only(&[Force::Overwrite]))]
+    force: Vec<Force>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith benchmark
+  luksmith benchmark --plot benchmark.svg
+  luksmith benchmark --cipher aes-xts-plain64 --threads 1,2,4,8
+  luksmith benchmark --kernel vaes256,aesni --sector-size 4096 --seconds 1
+  luksmith benchmark --json | jq '.ciphers[] | select(.sector_size == 4096)'";
+
+fn kernel(name: &str) -> Result<Kernel, String> {
+    let kernel: Kernel = name
+        .parse()
+        .map_err(|error: luksmith::xts::KernelError| error.to_string())?;
+    let available = Kernel::available();
+    if available.contains(&kernel) {
+        return Ok(kernel);
+    }
+    let names: Vec<_> = available.iter().map(|kernel| kernel.name()).collect();
+    Err(format!("this machine has {}", names.join(", ")))
+}
+
+fn sector_size(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(size @ (512 | 1024 | 2048 | 4096)) => Ok(size),
+        _ => Err("sectors have 512, 1024, 2048 or 4096 bytes".to_owned()),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().filter(|seconds| *seconds <= 3600.0);
+    seconds
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| "a number of seconds, at most 3600".to_owned())
+}
+
+/// Everything that was measured.
+struct Measured {
+    machine: Machine,
+    derivations: Vec<Derivation>,
+    speeds: Vec<Speed>,
+}
+
+impl Args {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        // What cannot be written is better known before than after the measurements.
+        let replaces = self
+            .plot
+            .as_deref()
+            .map(|path| self.may_replace(path))
+            .transpose()?;
+        let measured = self.measure(session)?;
+        if self.json {
+            session.output.json(&measured.json());
+        } else if let Some(loss) = measured.lost_to_others() {
+            output::note(format_args!(
+                "the machine was busy: the median is {loss} % below the best; figures are lower than it can do"
+            ));
+        }
+        if let (Some(path), Some(replaces)) = (&self.plot, replaces) {
+            let file = NewFile::create(path, replaces, &session.signals)?;
+            std::fs::write(file.path(), chart::svg(&measured)?)
+                .map_err(|error| failed("write", path, error))?;
+            file.keep()?;
+        }
+        Ok(())
+    }
+
+    fn may_replace(&self, path: &Path) -> Result<bool, CommandError> {
+        match look(path)? {
+            Present::Nothing => Ok(false),
+            Present::File { size } => {
+                let loss = format!("{} exists and has {size} bytes", path.display());
+                confirm(&self.force, Force::Overwrite, &loss)?;
+                Ok(true)
+            }
+            Present::BlockDevice => Err(CommandError::parameters(format!(
+                "{} is a block device, and a chart is a file",
+                path.display()
+            ))),
+        }
+    }
+
+    fn measure(&self, session: &Session) -> Result<Measured, CommandError> {
+        let groups = self.groups()?;
+        let say = |line: &dyn std::fmt::Display| {
+            if self.json {
+                return Ok(());
+            }
+            session.output.now(line)
+        };
+        let machine = Machine::look();
+        say(&format_args!(
+            "# Measured in memory, without any storage: {machine}"
+        ))?;
+        let mut derivations = Vec::new();
+        if self.cipher.is_none() && self.kernel.is_empty() {
+            let interrupt = session.signals.interrupt();
+            for hash in derivations::HASHES {
+                derivations.push(Derivation::pbkdf2(hash, interrupt)?);
+                say(&derivations[derivations.len() - 1])?;
+            }
+            derivations.push(Derivation::argon2id(self.iter_time, interrupt)?);
+            say(&derivations[derivations.len() - 1])?;
+        }
+        say(&ciphers::HEADER)?;
+        let mut speeds = Vec::new();
+        for group in groups {
+            // Those of a group take turns, so that they can be compared; what took its turn is shown.
+            let group = ciphers::measure(group, self.seconds, &session.signals)?;
+            for speed in &group {
+                say(speed)?;
+            }
+            speeds.extend(group);
+        }
+        Ok(Measured {
+            machine,
+            derivations,
+            speeds,
+        })
+    }
+
+    /// What is to be measured, in groups of one cipher and key size.
+    fn groups(&self) -> Result<Vec<Vec<Subject>>, CommandError> {
+        let named = self.cipher.map(|spec| (spec, spec.key_sizes().to_vec()));
+        let all = CIPHERS
+            .iter()
+            .filter_map(|(name, sizes)| Some((CipherSpec::parse(name).ok()?, sizes.to_vec())));
+        let wanted: Vec<_> = named.map_or_else(|| all.collect(), |named| vec![named]);
+        let mut groups = Vec::new();
+        for (spec, mut key_sizes) in wanted {
+            let kernels = self.kernels(spec)?;
+            key_sizes.sort_unstable_by_key(|size| std::cmp::Reverse(*size));
+            for key_size in key_sizes {
+                let group = self.group(spec, key_size, &kernels);
+                groups.extend((!group.is_empty()).then_some(group));
+            }
+        }
+        Ok(groups)
+    }
+
+    /// The kernels to measure a cipher with: `None` is what ciphers have that have no choice.
+    fn kernels(&self, spec: CipherSpec) -> Result<Vec<Option<Kernel>>, CommandError> {
+        let has_kernels = spec.cipher == BlockCipher::Aes && spec.mode == Mode::Xts;
+        if !has_kernels {
+            if self.kernel.is_empty() {
+                return Ok(vec![None]);
+            }
+            return match self.cipher {
+                Some(spec) => Err(CommandError::parameters(format!(
+                    "--kernel: {spec} has none; aes-xts has"
+                ))),
+                None => Ok(Vec::new()),
+            };
+        }
+        let kernels = if !self.kernel.is_empty() {
+            self.kernel.clone()
+        } else if std::env::var_os(KERNEL_VARIABLE).is_some() {
+            vec![Kernel::best().map_err(|error| CommandError::new(Kind::Parameters, error))?]
+        } else {
+            Kernel::available()
+        };
+        Ok(kernels.into_iter().map(Some).collect())
+    }
+
+    fn group(&self, spec: CipherSpec, key_size: usize, kernels: &[Option<Kernel>]) -> Vec<Subject> {
+        let sector_sizes = if self.sector_size.is_empty() {
+            &SECTOR_SIZES[..]
+        } else {
+            &self.sector_size
+        };
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut group = Vec::new();
+        let mut add = |kernel: Option<Kernel>, threads: usize| {
+            group.extend(sector_sizes.iter().map(|&sector_size| Subject {
+                spec,
+                key_size,
+                sector_size,
+                kernel,
+                threads,
+            }));
+        };
+        for (at, kernel) in kernels.iter().enumerate() {
+            if self.threads.is_empty() {
+                add(*kernel, 1);
+                if at == 0 && kernel.is_some() && processors > 1 {
+                    add(*kernel, processors);
+                }
+            }
+            for &threads in &self.threads {
+                add(*kernel, threads.into());
+            }
+        }
+        group
+    }
+}
+
+impl Measured {
+    fn json(&self) -> Value {
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "date": self.machine.date,
+            "cpu": self.machine.cpu,
+            "processors": self.machine.processors,
+            "busy": self.lost_to_others().is_some(),
+            "kdf": self.derivations.iter().map(Derivation::json).collect::<Value>(),
+            "ciphers": self.speeds.iter().map(Speed::json).collect::<Value>(),
+        })
+    }
+
+    /// How many per cent the typical median is below the best, where that is too many for the figures to be believed.
+    fn lost_to_others(&self) -> Option<u64> {
+        let mut lost: Vec<u64> = self.speeds.iter().map(Speed::lost).collect();
+        lost.sort_unstable();
+        lost.get(lost.len() / 2)
+            .copied()
+            .filter(|percent| *percent >= 8)
+    }
+}
+
+/// Tells whoever is about to use it that a cipher is slow out of all proportion.
+pub(crate) fn note_slow(spec: CipherSpec) {
+    if spec.cipher == BlockCipher::Twofish {
+        output::note(format_args!(
+            "twofish is far slower here than any other cipher; `luksmith benchmark --cipher {spec}` measures it"
+        ));
+    }
+}
