@@ -16,9 +16,11 @@ use sha2::{Digest, Sha256};
 use xts_mode::Xts128;
 use zeroize::Zeroize;
 
-use crate::secret::{LockedBytes, VolumeKey, scrub_stack, scrub_stack_of_sectors};
+use crate::secret::{
+    LockError, LockedBox, LockedBytes, VolumeKey, scrub_stack, scrub_stack_of_sectors,
+};
 use crate::sectors::{Cipher, Plain, Sectors};
-use crate::xts::{Kernel, KernelError, TweakForm, Tweaks, Xts, XtsError};
+use crate::xts::{Kernel, KernelError, Memory, TweakForm, Tweaks, Xts, XtsError};
 
 /// The number of a sector as the IV has it: always in units of 512 bytes, also where sectors are larger.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,9 +52,12 @@ pub enum CryptError {
     /// The kernel refused the key.
     #[error(transparent)]
     Xts(#[from] XtsError),
+    /// The key schedule cannot be kept in locked memory.
+    #[error(transparent)]
+    Lock(#[from] LockError),
 }
 
-/// A keyed cipher for sectors of one size. The key schedule is wiped when this is dropped.
+/// A keyed cipher for sectors of one size. The key schedule is in locked memory, and wiped when this is dropped.
 pub struct SectorCrypt {
     spec: CipherSpec,
     sector_size: u32,
@@ -204,7 +209,8 @@ fn keyed(
         (Mode::Xts, ..) if essiv => return Err(CryptError::Unsupported(spec)),
         (Mode::Xts, Aes, _) => {
             let kernel = kernel.map_or_else(Kernel::best, Ok)?;
-            return Ok(Box::new(Xts::new(kernel, key)?));
+            let xts = Xts::new_in::<Locked, CryptError>(kernel, key)?;
+            return Ok(Box::new(xts));
         }
         (Mode::Xts, Serpent, _) => xts::<serpent::Serpent>(key),
         (Mode::Xts, Twofish, _) => xts::<twofish::Twofish>(key),
@@ -223,7 +229,19 @@ fn keyed(
         }
         (Mode::Cbc, Camellia, _) => cbc::<camellia::Camellia256, camellia::Camellia256>(key, essiv),
     }
-    .ok_or_else(|| wrong().into())
+    .unwrap_or_else(|| Err(wrong().into()))
+}
+
+/// Locked memory for key schedules.
+struct Locked;
+
+impl Memory for Locked {
+    type Held<T: Send + Sync + 'static> = LockedBox<T>;
+    type Error = LockError;
+
+    fn hold<T: Send + Sync + 'static>(value: T) -> Result<LockedBox<T>, LockError> {
+        LockedBox::new(value)
+    }
 }
 
 /// Whole sectors in place. The length of `data` is a multiple of `sector_size`, which is one of blocks.
@@ -244,7 +262,7 @@ impl SectorCipher for Xts {
     }
 }
 
-fn xts<C>(key: &[u8]) -> Option<Box<dyn SectorCipher>>
+fn xts<C>(key: &[u8]) -> Option<Result<Box<dyn SectorCipher>, CryptError>>
 where
     C: Both + Send + Sync + 'static,
 {
@@ -253,7 +271,21 @@ where
         C::new_from_slice(data).ok()?,
         C::new_from_slice(tweak).ok()?,
     );
-    Some(Box::new(OtherXts(Xts128::new(data, tweak))))
+    Some(locked(OtherXts(Xts128::new(data, tweak))))
+}
+
+fn locked<C: SectorCipher + 'static>(cipher: C) -> Result<Box<dyn SectorCipher>, CryptError> {
+    Ok(Box::new(LockedBox::new(cipher)?))
+}
+
+impl<C: SectorCipher> SectorCipher for LockedBox<C> {
+    fn encrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
+        (**self).encrypt(tweaks, sector_size, data);
+    }
+
+    fn decrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
+        (**self).decrypt(tweaks, sector_size, data);
+    }
 }
 
 /// XTS of any cipher, block by block.
@@ -273,7 +305,7 @@ impl<C: Both + Send + Sync> SectorCipher for OtherXts<C> {
     }
 }
 
-fn cbc<C, E>(key: &[u8], essiv: bool) -> Option<Box<dyn SectorCipher>>
+fn cbc<C, E>(key: &[u8], essiv: bool) -> Option<Result<Box<dyn SectorCipher>, CryptError>>
 where
     C: Both + Send + Sync + 'static,
     E: KeyInit + BlockCipherEncrypt + BlockSizeUser<BlockSize = U16> + Send + Sync + 'static,
@@ -284,7 +316,7 @@ where
     } else {
         None
     };
-    Some(Box::new(Cbc::<C, E> { data, iv }))
+    Some(locked(Cbc::<C, E> { data, iv }))
 }
 
 /// ESSIV's cipher has the hash of the volume key as its key, 256 bits whatever the size of the volume key.

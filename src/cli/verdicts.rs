@@ -8,6 +8,7 @@ use luksmith::container::{
     CommitError, CreateError, HeaderError, KeyslotError, OpenError, UndoError, UnlockError,
     VolumeError,
 };
+use luksmith::crypt::CryptError;
 use luksmith::export::nbd::ServeError;
 use luksmith::kdf::KdfError;
 use luksmith::secret::SecretError;
@@ -98,6 +99,13 @@ fn kdf(error: &KdfError) -> Verdict {
 /// Questions and derivations come before the first write.
 fn interrupted() -> Verdict {
     helped(Kind::Interrupted, "nothing was changed")
+}
+
+fn crypt(error: &CryptError) -> Verdict {
+    match error {
+        CryptError::Lock(_) => memory(),
+        _ => plain(Kind::Device),
+    }
 }
 
 fn memory() -> Verdict {
@@ -203,6 +211,7 @@ fn unlock(error: &UnlockError) -> Verdict {
         ),
         UnlockError::Kdf { source, .. } => kdf(source),
         UnlockError::Memory(_) => memory(),
+        UnlockError::Crypt(error) => crypt(error),
         UnlockError::Io(error) => io(error),
         _ => plain(Kind::Device),
     }
@@ -216,6 +225,7 @@ fn volume(error: &VolumeError) -> Verdict {
             "name the data as IMAGE and the header with --header FILE",
         ),
         VolumeError::Kdf(error) => kdf(error),
+        VolumeError::Crypt(error) => crypt(error),
         _ => plain(Kind::Device),
     }
 }
@@ -256,6 +266,7 @@ fn keyslot(error: &KeyslotError) -> Verdict {
         KeyslotError::Kdf(error) => kdf(error),
         KeyslotError::Secret(error) => secret(error),
         KeyslotError::Memory(_) => memory(),
+        KeyslotError::Crypt(error) => crypt(error),
         KeyslotError::Commit(error) => commit(error),
         _ => plain(Kind::Device),
     }

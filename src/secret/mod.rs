@@ -4,6 +4,7 @@
 //! never comes from the command line or the environment, where other processes can see it.
 
 mod allocator;
+mod boxed;
 mod input;
 mod locked;
 mod source;
@@ -12,6 +13,7 @@ mod strength;
 mod terminal;
 
 pub use allocator::WipingAllocator;
+pub(crate) use boxed::LockedBox;
 pub use locked::{LockError, LockedBytes};
 pub use source::{MAX_KEY_FILE, ParseSourceError, Source};
 pub use stack::scrub_stack;

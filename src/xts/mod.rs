@@ -11,7 +11,9 @@ mod tweak;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
+use std::convert::Infallible;
 use std::fmt;
+use std::ops::Deref;
 use std::str::FromStr;
 
 pub use tweak::{TweakForm, Tweaks};
@@ -170,8 +172,42 @@ pub enum XtsError {
     },
 }
 
-/// AES-XTS with a key. The key schedule lies on the heap, so that a move leaves no copy, and is wiped when this
-/// is dropped. Expanding the key works on the stack: who made this scrubs it.
+/// Where key schedules are kept. Whose keys they are decides what memory that is: this module knows the heap alone.
+pub trait Memory {
+    /// A value that stays where it is while its owner moves, and is wiped when that is dropped.
+    type Held<T: Send + Sync + 'static>: Deref<Target = T> + Send + Sync + 'static;
+
+    /// Why there is no such memory.
+    type Error;
+
+    /// Puts a value there.
+    ///
+    /// # Errors
+    /// Where there is no such memory.
+    fn hold<T: Send + Sync + 'static>(value: T) -> Result<Self::Held<T>, Self::Error>;
+}
+
+/// Ordinary memory, which may be swapped out. What is kept there wipes itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Heap;
+
+impl Memory for Heap {
+    type Held<T: Send + Sync + 'static> = Box<T>;
+    type Error = Infallible;
+
+    fn hold<T: Send + Sync + 'static>(value: T) -> Result<Box<T>, Infallible> {
+        Ok(Box::new(value))
+    }
+}
+
+impl From<Infallible> for XtsError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+/// AES-XTS with a key. A move leaves no copy of the key schedule, which is wiped when this is dropped. Expanding the key
+/// works on the stack: who made this scrubs it.
 pub struct Xts {
     keyed: Box<dyn Keyed>,
 }
@@ -188,31 +224,43 @@ trait Keyed: Send + Sync {
 }
 
 impl Xts {
-    /// Expands `key`, the data key followed by the tweak key.
+    /// Expands `key`, the data key followed by the tweak key, on the heap.
     ///
     /// # Errors
     /// [`XtsError::KeySize`], and [`XtsError::NotAvailable`] for a kernel that this machine cannot run.
     pub fn new(kernel: Kernel, key: &[u8]) -> Result<Self, XtsError> {
+        Self::new_in::<Heap, _>(kernel, key)
+    }
+
+    /// Expands `key`, the data key followed by the tweak key, in memory of a kind.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new), and where there is no such memory.
+    pub fn new_in<M, E>(kernel: Kernel, key: &[u8]) -> Result<Self, E>
+    where
+        M: Memory + 'static,
+        E: From<XtsError> + From<M::Error>,
+    {
         let missing = XtsError::NotAvailable(kernel);
         let keyed: Box<dyn Keyed> = match kernel {
-            Kernel::Portable => Box::new(portable::Xts::new(key)?),
+            Kernel::Portable => Box::new(portable::Xts::<M>::new::<E>(key)?),
             #[cfg(target_arch = "x86_64")]
             Kernel::Aesni => {
                 let token = x86_64::aesni::Token::detect().ok_or(missing)?;
-                Box::new(x86_64::aesni::Xts::new(token, key)?)
+                Box::new(x86_64::aesni::Xts::<M>::new::<E>(token, key)?)
             }
             #[cfg(target_arch = "x86_64")]
             Kernel::Vaes256 => {
                 let token = x86_64::vaes256::Token::detect().ok_or(missing)?;
-                Box::new(x86_64::vaes256::Xts::new(token, key)?)
+                Box::new(x86_64::vaes256::Xts::<M>::new::<E>(token, key)?)
             }
             #[cfg(target_arch = "x86_64")]
             Kernel::Vaes512 => {
                 let token = x86_64::vaes512::Token::detect().ok_or(missing)?;
-                Box::new(x86_64::vaes512::Xts::new(token, key)?)
+                Box::new(x86_64::vaes512::Xts::<M>::new::<E>(token, key)?)
             }
             #[cfg(not(target_arch = "x86_64"))]
-            Kernel::Aesni | Kernel::Vaes256 | Kernel::Vaes512 => return Err(missing),
+            Kernel::Aesni | Kernel::Vaes256 | Kernel::Vaes512 => return Err(missing.into()),
         };
         Ok(Self { keyed })
     }

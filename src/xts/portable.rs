@@ -13,25 +13,25 @@ use cipher::{
     BlockCipherEncClosure, BlockCipherEncrypt, BlockSizeUser, KeyInit, ParBlocks,
 };
 
-use super::{BLOCK, Keyed, Tweaks, XtsError};
+use super::{BLOCK, Keyed, Memory, Tweaks, XtsError};
 
 /// The key schedules, by key size.
-pub(super) enum Xts {
-    Aes128(Box<Keys<Aes128, Aes128Enc>>),
-    Aes256(Box<Keys<Aes256, Aes256Enc>>),
+pub(super) enum Xts<M: Memory> {
+    Aes128(M::Held<Keys<Aes128, Aes128Enc>>),
+    Aes256(M::Held<Keys<Aes256, Aes256Enc>>),
 }
 
-impl Xts {
-    pub(super) fn new(key: &[u8]) -> Result<Self, XtsError> {
+impl<M: Memory> Xts<M> {
+    pub(super) fn new<E: From<XtsError> + From<M::Error>>(key: &[u8]) -> Result<Self, E> {
         match key.len() {
-            32 => Ok(Self::Aes128(Keys::new(key)?)),
-            64 => Ok(Self::Aes256(Keys::new(key)?)),
-            len => Err(XtsError::KeySize(len)),
+            32 => Ok(Self::Aes128(M::hold(Keys::new(key)?)?)),
+            64 => Ok(Self::Aes256(M::hold(Keys::new(key)?)?)),
+            len => Err(XtsError::KeySize(len).into()),
         }
     }
 }
 
-impl Keyed for Xts {
+impl<M: Memory> Keyed for Xts<M> {
     fn takes(&self, sector_size: usize) -> bool {
         sector_size.is_multiple_of(BLOCK)
     }
@@ -64,13 +64,13 @@ where
     D: KeyInit + BlockCipherEncrypt + BlockCipherDecrypt + BlockSizeUser<BlockSize = U16>,
     T: KeyInit + BlockCipherEncrypt + BlockSizeUser<BlockSize = U16>,
 {
-    fn new(key: &[u8]) -> Result<Box<Self>, XtsError> {
+    fn new(key: &[u8]) -> Result<Self, XtsError> {
         let (data, tweak) = key.split_at(key.len() / 2);
         let wrong = |_| XtsError::KeySize(key.len());
-        Ok(Box::new(Self {
+        Ok(Self {
             data: D::new_from_slice(data).map_err(wrong)?,
             tweak: T::new_from_slice(tweak).map_err(wrong)?,
-        }))
+        })
     }
 
     fn encrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {

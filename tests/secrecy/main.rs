@@ -6,6 +6,7 @@ mod derive;
 mod process;
 mod sample;
 mod scan;
+mod schedules;
 mod shown;
 mod source;
 mod storage;

@@ -4,7 +4,7 @@ use luksmith::secret::LockedBytes;
 use rustix::process::{DumpableBehavior, Resource, dumpable_behavior, getrlimit};
 
 /// The flags that the kernel shows for the mapping that `address` lies in, such as `rd wr lo dd`.
-fn flags_of(address: u64) -> Vec<String> {
+pub(crate) fn flags_of(address: u64) -> Vec<String> {
     let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
     let mut inside = false;
     for line in smaps.lines() {

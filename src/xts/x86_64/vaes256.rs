@@ -6,7 +6,7 @@ use zeroize::Zeroize;
 
 use super::{in_place, schedule};
 use crate::xts::tweak::Numbers;
-use crate::xts::{BLOCK, Keyed, Tweaks, XtsError};
+use crate::xts::{BLOCK, Keyed, Memory, Tweaks, XtsError};
 
 /// Registers in flight, enough to hide the latency of a round.
 const WIDE: usize = 8;
@@ -37,9 +37,9 @@ impl Token {
 // --- keys and dispatch ------------------------------------------------------------------------------------------
 
 /// The key schedules, by key size.
-pub(in crate::xts) enum Xts {
-    Aes128(Token, Box<Keys<11>>),
-    Aes256(Token, Box<Keys<15>>),
+pub(in crate::xts) enum Xts<M: Memory> {
+    Aes128(Token, M::Held<Keys<11>>),
+    Aes256(Token, M::Held<Keys<15>>),
 }
 
 /// Each round key is there once for every lane.
@@ -49,19 +49,22 @@ pub(in crate::xts) struct Keys<const KEYS: usize> {
     tweak: [__m256i; KEYS],
 }
 
-impl Xts {
-    pub(in crate::xts) fn new(token: Token, key: &[u8]) -> Result<Self, XtsError> {
+impl<M: Memory> Xts<M> {
+    pub(in crate::xts) fn new<E>(token: Token, key: &[u8]) -> Result<Self, E>
+    where
+        E: From<XtsError> + From<M::Error>,
+    {
         match key.len() {
             // SAFETY: the token proves that this CPU has the instructions.
-            32 => Ok(Self::Aes128(token, unsafe { Keys::new(key) })),
+            32 => Ok(Self::Aes128(token, M::hold(unsafe { Keys::new(key) })?)),
             // SAFETY: as above.
-            64 => Ok(Self::Aes256(token, unsafe { Keys::new(key) })),
-            len => Err(XtsError::KeySize(len)),
+            64 => Ok(Self::Aes256(token, M::hold(unsafe { Keys::new(key) })?)),
+            len => Err(XtsError::KeySize(len).into()),
         }
     }
 }
 
-impl Keyed for Xts {
+impl<M: Memory> Keyed for Xts<M> {
     fn takes(&self, sector_size: usize) -> bool {
         sector_size.is_multiple_of(STEP)
     }
@@ -101,19 +104,14 @@ struct Firsts([[u8; BLOCK]; SECTORS + 1]);
 
 impl<const KEYS: usize> Keys<KEYS> {
     #[target_feature(enable = "aes,ssse3,vaes,avx2,vpclmulqdq")]
-    fn new(key: &[u8]) -> Box<Self> {
-        let zero = [_mm256_setzero_si256(); KEYS];
-        let mut keys = Box::new(Self {
-            encrypt: zero,
-            decrypt: zero,
-            tweak: zero,
-        });
+    fn new(key: &[u8]) -> Self {
         let (data, tweak) = key.split_at(key.len() / 2);
         let data = schedule::expand::<KEYS>(data);
-        keys.encrypt = data.map(|key| _mm256_broadcastsi128_si256(key));
-        keys.decrypt = schedule::inverse(&data).map(|key| _mm256_broadcastsi128_si256(key));
-        keys.tweak = schedule::expand::<KEYS>(tweak).map(|key| _mm256_broadcastsi128_si256(key));
-        keys
+        Self {
+            encrypt: data.map(|key| _mm256_broadcastsi128_si256(key)),
+            decrypt: schedule::inverse(&data).map(|key| _mm256_broadcastsi128_si256(key)),
+            tweak: schedule::expand::<KEYS>(tweak).map(|key| _mm256_broadcastsi128_si256(key)),
+        }
     }
 
     #[target_feature(enable = "aes,ssse3,vaes,avx2,vpclmulqdq")]

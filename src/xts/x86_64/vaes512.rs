@@ -6,7 +6,7 @@ use zeroize::Zeroize;
 
 use super::{in_place, maker_is_intel, schedule};
 use crate::xts::tweak::Numbers;
-use crate::xts::{BLOCK, Keyed, Tweaks, XtsError};
+use crate::xts::{BLOCK, Keyed, Memory, Tweaks, XtsError};
 
 /// Registers in flight, enough to hide the latency of a round.
 const WIDE: usize = 8;
@@ -43,9 +43,9 @@ impl Token {
 // --- keys and dispatch ------------------------------------------------------------------------------------------
 
 /// The key schedules, by key size.
-pub(in crate::xts) enum Xts {
-    Aes128(Token, Box<Keys<11>>),
-    Aes256(Token, Box<Keys<15>>),
+pub(in crate::xts) enum Xts<M: Memory> {
+    Aes128(Token, M::Held<Keys<11>>),
+    Aes256(Token, M::Held<Keys<15>>),
 }
 
 /// Each round key is there once for every lane.
@@ -65,19 +65,22 @@ struct Rounds<const KEYS: usize> {
     by_x32: __m512i,
 }
 
-impl Xts {
-    pub(in crate::xts) fn new(token: Token, key: &[u8]) -> Result<Self, XtsError> {
+impl<M: Memory> Xts<M> {
+    pub(in crate::xts) fn new<E>(token: Token, key: &[u8]) -> Result<Self, E>
+    where
+        E: From<XtsError> + From<M::Error>,
+    {
         match key.len() {
             // SAFETY: the token proves that this CPU has the instructions.
-            32 => Ok(Self::Aes128(token, unsafe { Keys::new(key) })),
+            32 => Ok(Self::Aes128(token, M::hold(unsafe { Keys::new(key) })?)),
             // SAFETY: as above.
-            64 => Ok(Self::Aes256(token, unsafe { Keys::new(key) })),
-            len => Err(XtsError::KeySize(len)),
+            64 => Ok(Self::Aes256(token, M::hold(unsafe { Keys::new(key) })?)),
+            len => Err(XtsError::KeySize(len).into()),
         }
     }
 }
 
-impl Keyed for Xts {
+impl<M: Memory> Keyed for Xts<M> {
     fn takes(&self, sector_size: usize) -> bool {
         sector_size.is_multiple_of(STEP)
     }
@@ -91,7 +94,7 @@ impl Keyed for Xts {
     }
 }
 
-impl Xts {
+impl<M: Memory> Xts<M> {
     fn run<const ENCRYPT: bool>(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
         match self {
             Self::Aes128(Token { select: false }, keys) => {
@@ -134,15 +137,15 @@ struct Firsts([[u8; BLOCK]; SECTORS + 1]);
 
 impl<const KEYS: usize> Keys<KEYS> {
     #[target_feature(enable = "aes,ssse3,vaes,avx512f,avx512bw,avx512vbmi")]
-    fn new(key: &[u8]) -> Box<Self> {
+    fn new(key: &[u8]) -> Self {
         let (data, tweak) = key.split_at(key.len() / 2);
         let data = schedule::expand::<KEYS>(data);
         let tweak = schedule::expand::<KEYS>(tweak);
-        Box::new(Self {
+        Self {
             encrypt: Rounds::new(&data),
             decrypt: Rounds::new(&schedule::inverse(&data)),
             tweak: tweak.map(|key| _mm512_broadcast_i32x4(key)),
-        })
+        }
     }
 
     #[target_feature(enable = "aes,ssse3,vaes,avx512f,avx512bw,avx512vbmi")]
@@ -454,7 +457,7 @@ fn broadcast(block: &[u8; BLOCK]) -> __m512i {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::xts::TweakForm;
+    use crate::xts::{Heap, TweakForm};
 
     /// What detection chooses by the CPU's maker is the same either way.
     #[test]
@@ -466,7 +469,7 @@ mod tests {
             let key: Vec<u8> = (0..=255).rev().step_by(3).take(key_size).collect();
             let tweaks = Tweaks::new(u128::MAX / 7, 1, TweakForm::Whole);
             let [shifted, selected] = [false, true].map(|select| {
-                let xts = Xts::new(Token { select }, &key).unwrap();
+                let xts = Xts::<Heap>::new::<XtsError>(Token { select }, &key).unwrap();
                 let mut data = vec![0x5a; 40 * 1024];
                 xts.encrypt(tweaks, 1024, &mut data);
                 let mut back = data.clone();

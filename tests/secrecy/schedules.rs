@@ -1,0 +1,108 @@
+//! What a key is expanded to lies in locked memory alone, and vanishes with its owner; for every kernel.
+
+use std::process::Command;
+
+use luksmith::crypt::{CryptError, IvSector, SectorCrypt};
+use luksmith::secret::{LockError, LockedBytes, VolumeKey};
+use luksmith::sectors::{Plain, Sectors};
+use luksmith::xts::{KERNEL_VARIABLE, Kernel};
+use luksmith_formats::CipherSpec;
+use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+
+use crate::process::flags_of;
+use crate::scan::{Needle, fresh};
+
+fn aes() -> CipherSpec {
+    CipherSpec::parse("aes-xts-plain64").unwrap()
+}
+
+/// The first round key is the key itself, so that a search for that finds schedules.
+#[test]
+fn key_schedules_lie_in_locked_pages() {
+    for key_size in [32, 64] {
+        let key = fresh(key_size);
+        let needle = Needle::of(&key);
+        let key = VolumeKey::from_locked(key);
+        let crypt = SectorCrypt::new(aes(), 512, &key).unwrap();
+        drop(key);
+        for sectors in [1, 100] {
+            let plain = Sectors::<Plain>::zeroed(512 * sectors);
+            let cipher = crypt.encrypt(IvSector(7), plain);
+            crypt.decrypt(IvSector(7), cipher);
+        }
+        let hits = needle.find();
+        assert!(!hits.is_empty());
+        for hit in &hits {
+            let flags = flags_of(hit.address);
+            let locked = flags.iter().any(|flag| flag == "lo");
+            assert!(locked, "a round key where {flags:?}: {hit:x?}");
+        }
+        drop(crypt);
+        needle.assert_gone("a key schedule");
+    }
+}
+
+/// This very binary, for one of its tests in a process of its own.
+fn child(tests: &[&str]) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "--nocapture"]).args(tests);
+    command
+}
+
+#[test]
+fn every_kernel_leaves_nothing() {
+    const TESTS: [&str; 3] = [
+        "schedules::key_schedules_lie_in_locked_pages",
+        "unlock::nothing_is_left_of_a_luks2_volume_with_pbkdf2",
+        "unlock::nothing_is_left_of_a_luks1_volume",
+    ];
+    for kernel in Kernel::available() {
+        let ran = child(&TESTS).env(KERNEL_VARIABLE, kernel.name()).output();
+        let ran = ran.unwrap();
+        let said = String::from_utf8_lossy(&ran.stdout);
+        assert!(ran.status.success(), "{kernel}: {said}");
+        assert!(said.contains("3 passed"), "{kernel}: {said}");
+    }
+}
+
+/// Limits stay with the process, so this happens in a child, which root has to give up a capability for.
+#[test]
+fn without_locked_memory_there_is_no_schedule() {
+    const CHILD: &str = "LUKSMITH_TEST_MEMLOCK";
+    if std::env::var_os(CHILD).is_none() {
+        let mut child = child(&["schedules::without_locked_memory_there_is_no_schedule"]);
+        assert!(child.env(CHILD, "1").status().unwrap().success());
+        return;
+    }
+    let mut mine = capabilities(None).unwrap();
+    mine.effective.remove(CapabilitySet::IPC_LOCK);
+    set_capabilities(None, mine).unwrap();
+    let key = VolumeKey::from_locked(fresh(64));
+    // Nothing but the key has room in its page.
+    let _rest = LockedBytes::new(4096 - 64).unwrap();
+    let none = Rlimit {
+        current: Some(4096),
+        maximum: Some(4096),
+    };
+    setrlimit(Resource::Memlock, none).unwrap();
+    for cipher in [
+        "aes-xts-plain64",
+        "serpent-xts-plain64",
+        "twofish-xts-plain64",
+    ] {
+        let spec = CipherSpec::parse(cipher).unwrap();
+        let refused = SectorCrypt::new(spec, 512, &key).unwrap_err();
+        assert!(
+            matches!(
+                refused,
+                CryptError::Lock(LockError::Limit {
+                    limit: Some(4096),
+                    ..
+                })
+            ),
+            "{refused:?}"
+        );
+        assert!(refused.to_string().contains("cannot be locked in memory"));
+    }
+}
