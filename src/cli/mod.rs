@@ -47,6 +47,7 @@ mod size;
 mod storage;
 mod token;
 mod verdicts;
+mod verify_ciphertext;
 
 use std::process::ExitCode;
 
@@ -120,6 +121,7 @@ enum Command {
     Config(config::Args),
     Resize(resize::Args),
     Serve(serve::Args),
+    VerifyCiphertext(verify_ciphertext::Args),
     Benchmark(benchmark::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -189,6 +191,7 @@ impl Command {
             Self::Config(args) => args.run(session),
             Self::Resize(args) => args.run(session),
             Self::Serve(args) => args.run(session),
+            Self::VerifyCiphertext(args) => args.run(session),
             Self::Benchmark(args) => args.run(session),
             Self::Completions(args) => args.run(session),
             Self::Man(args) => args.run(session),

@@ -27,7 +27,7 @@ pub(crate) struct ReadArgs {
 }
 
 impl ReadArgs {
-    fn options(&self) -> OpenOptions {
+    pub(crate) fn options(&self) -> OpenOptions {
         OpenOptions {
             force_share: self.force_share,
             ..OpenOptions::default()

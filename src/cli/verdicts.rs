@@ -12,6 +12,7 @@ use luksmith::crypt::CryptError;
 use luksmith::export::nbd::ServeError;
 use luksmith::kdf::KdfError;
 use luksmith::secret::SecretError;
+use luksmith::vet::ciphertext::VetError;
 use luksmith_formats::FormatError;
 use luksmith_formats::error::Kind as FormatKind;
 
@@ -55,6 +56,19 @@ commands_fail_with! {
     CommitError => commit,
     ServeError => serve,
     TlsError => tls,
+    VetError => vet,
+}
+
+fn vet(error: &VetError) -> Verdict {
+    match error {
+        VetError::Header(_) => helped(
+            Kind::Device,
+            "--header FILE reads the header of a backup, --no-header takes all of IMAGE for data",
+        ),
+        VetError::Io(error) => io(error),
+        VetError::Interrupted => interrupted(),
+        _ => plain(Kind::Device),
+    }
 }
 
 const SHOW: &str = "`luksmith info IMAGE` shows the keyslots";

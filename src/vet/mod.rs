@@ -1,8 +1,9 @@
 //! Judging what comes from strangers: verdicts from the bytes alone.
 //!
 //! [`inspect`] says whether an image is what it is said to be, and nothing more. It follows no reference, writes nothing,
-//! needs no key, and reads a bounded part of the image.
+//! needs no key, and reads a bounded part of the image. [`ciphertext`] looks for what is not ciphertext.
 
+pub mod ciphertext;
 mod extents;
 mod finding;
 mod gpt;

@@ -7,6 +7,7 @@
 #[path = "../hostile/allocation.rs"]
 mod allocation;
 mod bounds;
+mod ciphertext;
 mod command;
 mod differ;
 mod disks;

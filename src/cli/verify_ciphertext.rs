@@ -1,0 +1,333 @@
+//! `luksmith verify-ciphertext`: does a storage hold ciphertext alone? Needs no key.
+
+use comfy_table::{CellAlignment, Table, presets};
+use luksmith::secret;
+use luksmith::vet::ciphertext::areas::{Layout, Purpose};
+use luksmith::vet::ciphertext::randomness::false_alarm_bound;
+use luksmith::vet::ciphertext::{
+    AreaReport, PIECE, Region, Regions, Report, Sample, VerifyOptions, Why, verify,
+};
+use luksmith_formats::limits::Limits;
+use serde_json::{Value, json};
+
+use super::Session;
+use super::args::ImageArgs;
+use super::error::{CommandError, Kind};
+use super::info::keyslots::trimmed;
+use super::open::ReadArgs;
+use super::output;
+use super::progress::Progress;
+use super::size;
+use super::storage::{self, Storage};
+
+/// Findings that are printed; --json has more.
+const SHOWN: usize = 20;
+
+/// Look for what is not ciphertext, without any key
+///
+/// Reads IMAGE and reports the regions that do not look like ciphertext: byte values that come too often or too evenly, and
+/// the signatures of file systems and files. The header is left out; keyslots and unused room may be zero or look random.
+/// Zero regions of the data are no finding: they are holes, discarded, or were never written, and show whoever has the storage what is unused.
+///
+/// With --json: {"image", "header": "luks1", "luks2" or null, "areas": [{"area", "offset", "size", "judged", "random", "zero",
+/// "suspicious", "sampled": null or {"pieces", "of"}}], "suspicious": {"regions", "bytes", "listed": [{"offset", "length", "why",
+/// "signature"}]}, "zero": {the same}, "seed", "false_alarm_bound", "ok"}; sizes in bytes, up to 10000 regions are listed.
+/// "why" is zero, low-entropy, too-even or signature.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    image: ImageArgs,
+
+    #[command(flatten)]
+    read: ReadArgs,
+
+    /// Take all of IMAGE for data: no header is looked for
+    #[arg(long, conflicts_with = "header")]
+    no_header: bool,
+
+    /// Read N pieces of 64 KiB at random places of the data, not all of it
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
+    sample: Option<u32>,
+
+    /// Draw the places of --sample from this number again [default: a random one, which is shown]
+    #[arg(long, value_name = "SEED", requires = "sample")]
+    seed: Option<u64>,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith verify-ciphertext disk.img
+  luksmith verify-ciphertext disk.img --sample 10000
+  luksmith verify-ciphertext 'nbd+unix:///?socket=/run/remote.sock' --json | jq .suspicious
+  luksmith verify-ciphertext data.img --header data.header
+
+What it can show: that something is not ciphertext. Each sector of 512 bytes and each block of 4096 is tested by chi-square, with bounds
+so far out that a run over 256 TiB of true ciphertext raises a false alarm with a probability of less than one in a million
+(2^-59 for each sector; no further correction is needed for the number of sectors).
+
+What it cannot show: that something is ciphertext, and of which key. Compressed or random plaintext, the ciphertext of another key, of a
+weak passphrase or of a cipher used in a bad way look the same. Some bytes of plaintext in a sector that is ciphertext otherwise do not show. A sample shows what is common, not what is rare.
+
+Exit code 4: there are regions that do not look like ciphertext.";
+
+impl Args {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        let data = storage::open(&self.image.image, &self.image.remote, self.read.options())?;
+        let layout = self.layout(&data)?;
+        let sample = self.sample()?;
+        let options = VerifyOptions {
+            sample,
+            threads: data.depth().max(threads()),
+        };
+        let report = self.scan(session, &data, &layout, options)?;
+        self.warn(&layout, &report);
+        let verdict = self.verdict(&report);
+        if self.json {
+            session
+                .output
+                .json(&self.as_json(&layout, &report, sample, verdict.is_ok()));
+        } else {
+            self.print(session, &layout, &report, sample);
+        }
+        verdict
+    }
+
+    fn layout(&self, data: &Storage) -> Result<Layout, CommandError> {
+        if self.no_header {
+            return Ok(Layout::headerless());
+        }
+        let location = self.image.header_location();
+        let about = |error| CommandError::from(error).about(location);
+        let limits = Limits::default();
+        if self.image.header.is_none() {
+            return Layout::read(data.backend.as_ref(), &limits).map_err(about);
+        }
+        let header = storage::open(location, &self.image.remote, self.read.options())?;
+        let layout = Layout::read(header.backend.as_ref(), &limits).map_err(about)?;
+        if layout.version.is_none() {
+            return Err(about(luksmith::vet::ciphertext::VetError::NoHeader));
+        }
+        Ok(layout.detached())
+    }
+
+    fn sample(&self) -> Result<Option<Sample>, CommandError> {
+        let Some(pieces) = self.sample else {
+            return Ok(None);
+        };
+        let seed = match self.seed {
+            Some(seed) => seed,
+            None => {
+                let mut bytes = [0; 8];
+                secret::random(&mut bytes)?;
+                u64::from_le_bytes(bytes)
+            }
+        };
+        Ok(Some(Sample { pieces, seed }))
+    }
+
+    fn scan(
+        &self,
+        session: &Session,
+        data: &Storage,
+        layout: &Layout,
+        options: VerifyOptions,
+    ) -> Result<Report, CommandError> {
+        let storage = data.backend.as_ref();
+        let total = layout.bytes_to_read(storage.geometry().size, options.sample);
+        let progress = Progress::start(session.progress, "verify", Some(total));
+        let interrupt = session.signals.interrupt();
+        let report = verify(storage, layout, options, interrupt, &|bytes| {
+            progress.advance(bytes);
+        })
+        .map_err(|error| CommandError::from(error).about(&self.image.image))?;
+        progress.finish();
+        Ok(report)
+    }
+
+    fn warn(&self, layout: &Layout, report: &Report) {
+        if layout.damaged_copy {
+            output::warning(format_args!(
+                "{}: one copy of the header is damaged; `luksmith header repair` mends it",
+                self.image.header_location()
+            ));
+        }
+        for AreaReport { area, tally, .. } in &report.areas {
+            match area.purpose {
+                Purpose::PlainData => output::warning(format_args!(
+                    "{}: {} from byte {} on are plaintext by the header's own word",
+                    self.image.image,
+                    size::human(area.range.end - area.range.start),
+                    area.range.start
+                )),
+                Purpose::Keyslot(slot) if tally.random == 0 => output::warning(format_args!(
+                    "{}: keyslot {slot} is in use, but its area is empty",
+                    self.image.image
+                )),
+                _ => {}
+            }
+        }
+    }
+
+    fn verdict(&self, report: &Report) -> Result<(), CommandError> {
+        let found = &report.suspicious;
+        if found.count == 0 {
+            return Ok(());
+        }
+        let regions = if found.count == 1 {
+            "region does"
+        } else {
+            "regions do"
+        };
+        let message = format!(
+            "{}: {} {regions} not look like ciphertext, {} in all",
+            self.image.image,
+            found.count,
+            size::both(found.bytes)
+        );
+        let failure = CommandError::new(Kind::Device, message);
+        Err(match self.json {
+            true => failure,
+            false => {
+                failure.hint("--json lists the regions; what was written there was not encrypted")
+            }
+        })
+    }
+
+    fn print(&self, session: &Session, layout: &Layout, report: &Report, sample: Option<Sample>) {
+        let output = &session.output;
+        let header = match layout.version {
+            Some(version) => format!("{version} header"),
+            None => "no header; all of it is taken for data".to_owned(),
+        };
+        output.line(format_args!("{}: {header}", self.image.image));
+        output.line(table(&report.areas));
+        for region in report.suspicious.listed.iter().take(SHOWN) {
+            output.line(format_args!(
+                "suspicious: {} at byte {}: {}",
+                size::human(region.length),
+                region.offset,
+                why_text(region.why)
+            ));
+        }
+        let rest = report.suspicious.count.saturating_sub(SHOWN as u64);
+        if rest > 0 {
+            output.line(format_args!("suspicious: {rest} more regions"));
+        }
+        if let Some(sample) = sample {
+            self.print_sample(session, report, sample);
+        }
+    }
+
+    fn print_sample(&self, session: &Session, report: &Report, sample: Sample) {
+        let sampled = report.areas.iter().filter_map(|area| area.sampled);
+        let (read, of) = sampled.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        session.output.line(format_args!(
+            "sample: {read} of {of} pieces of {}, seed {}",
+            size::human(PIECE),
+            sample.seed
+        ));
+        if report.suspicious.count == 0 && read > 0 && read < of {
+            // Of n clean ones, with a confidence of 95 %, at most 3/n of all are not: (1 − 3/n)ⁿ is under e⁻³ = 0.05.
+            session.output.line(format_args!(
+                "sample: with 95 % confidence less than {:.3} % of all pieces hold something else",
+                (300.0 / read as f64).min(100.0)
+            ));
+        }
+    }
+
+    fn as_json(&self, layout: &Layout, report: &Report, sample: Option<Sample>, ok: bool) -> Value {
+        let total = report.total();
+        json!({
+            "image": self.image.image.to_string(),
+            "header": layout.version.map(|version| version.to_string().to_lowercase()),
+            "areas": report.areas.iter().map(area_json).collect::<Value>(),
+            "suspicious": regions_json(&report.suspicious),
+            "zero": regions_json(&report.zero),
+            "seed": sample.map(|sample| sample.seed),
+            "false_alarm_bound": false_alarm_bound(total.random + total.suspicious),
+            "ok": ok,
+        })
+    }
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, Into::into)
+}
+
+fn table(areas: &[AreaReport]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["area", "offset", "size", "ciphertext", "zero", "suspicious"]);
+    for AreaReport { area, tally, .. } in areas {
+        let mut row = vec![
+            area.purpose.to_string(),
+            area.range.start.to_string(),
+            size::human(area.range.end - area.range.start),
+        ];
+        if area.purpose.is_judged() {
+            row.extend([tally.random, tally.zero, tally.suspicious].map(size::human));
+        } else {
+            row.push("not judged".to_owned());
+        }
+        table.add_row(row);
+    }
+    if let Some(column) = table.column_mut(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    trimmed(&table)
+}
+
+fn why_text(why: Why) -> String {
+    match why {
+        Why::Signature(name) => name.to_owned(),
+        Why::TooEven => "byte values too even".to_owned(),
+        Why::Zero => "zero".to_owned(),
+        _ => "low entropy".to_owned(),
+    }
+}
+
+fn area_json(report: &AreaReport) -> Value {
+    let AreaReport {
+        area,
+        tally,
+        sampled,
+    } = report;
+    json!({
+        "area": area.purpose.to_string(),
+        "offset": area.range.start,
+        "size": area.range.end - area.range.start,
+        "judged": area.purpose.is_judged(),
+        "random": tally.random,
+        "zero": tally.zero,
+        "suspicious": tally.suspicious,
+        "sampled": sampled.map(|(pieces, of)| json!({ "pieces": pieces, "of": of })),
+    })
+}
+
+fn regions_json(regions: &Regions) -> Value {
+    json!({
+        "regions": regions.count,
+        "bytes": regions.bytes,
+        "listed": regions.listed.iter().map(region_json).collect::<Value>(),
+    })
+}
+
+fn region_json(region: &Region) -> Value {
+    let (why, signature) = match region.why {
+        Why::Zero => ("zero", None),
+        Why::TooEven => ("too-even", None),
+        Why::Signature(name) => ("signature", Some(name)),
+        _ => ("low-entropy", None),
+    };
+    json!({
+        "offset": region.offset,
+        "length": region.length,
+        "why": why,
+        "signature": signature,
+    })
+}

@@ -1,0 +1,327 @@
+//! Reads the areas of a storage in pieces, several at a time, and judges what they look like.
+
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use super::VetError;
+use super::areas::{Area, Layout};
+use super::randomness::{BLOCK, Counts, Look, SECTOR};
+use super::regions::{Regions, Why};
+use super::signature;
+use crate::Interrupt;
+use crate::backend::{Backend, IoError};
+use crate::sectors::{Cipher, Sectors};
+
+/// What is read at once, in bytes.
+const CHUNK: u64 = 1 << 20;
+
+/// Chunks between two looks at the interruption, and between two reports of progress.
+const BATCH: usize = 32;
+
+/// What a sample reads at each place, in bytes.
+pub const PIECE: u64 = 64 << 10;
+
+/// How a storage is read.
+#[derive(Clone, Copy, Debug)]
+pub struct VerifyOptions {
+    /// Read the data at random places only.
+    pub sample: Option<Sample>,
+    /// How many reads are under way at once.
+    pub threads: usize,
+}
+
+/// Random places in the data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// How many pieces of [`PIECE`] bytes are read, all of them different.
+    pub pieces: u32,
+    /// From what the places are drawn: the same seed, the same places.
+    pub seed: u64,
+}
+
+/// What was seen.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Each area from the start of the storage to its end.
+    pub areas: Vec<AreaReport>,
+    /// What does not look like ciphertext.
+    pub suspicious: Regions,
+    /// What is zero.
+    pub zero: Regions,
+}
+
+/// What was seen in an area.
+#[derive(Clone, Debug)]
+pub struct AreaReport {
+    /// The area.
+    pub area: Area,
+    /// What it looks like.
+    pub tally: Tally,
+    /// The pieces of [`PIECE`] bytes that were read of it and those that it has, where it was sampled.
+    pub sampled: Option<(u64, u64)>,
+}
+
+/// Bytes by what they look like. What an area has more was not read, or is less than a sector at its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// As ciphertext does.
+    pub random: u64,
+    /// Zero.
+    pub zero: u64,
+    /// As neither.
+    pub suspicious: u64,
+}
+
+impl Report {
+    /// The sums over all areas.
+    #[must_use]
+    pub fn total(&self) -> Tally {
+        let mut total = Tally::default();
+        for AreaReport { tally, .. } in &self.areas {
+            total.random += tally.random;
+            total.zero += tally.zero;
+            total.suspicious += tally.suspicious;
+        }
+        total
+    }
+}
+
+/// Reads all areas of `layout` on `storage` that are to be judged, and judges them. `progress` is told how many bytes more were
+/// read.
+///
+/// # Errors
+/// [`VetError`]: what the storage says, or the interruption.
+pub fn verify(
+    storage: &dyn Backend,
+    layout: &Layout,
+    options: VerifyOptions,
+    interrupt: &Interrupt,
+    progress: &dyn Fn(u64),
+) -> Result<Report, VetError> {
+    let mut report = Report {
+        areas: Vec::new(),
+        suspicious: Regions::default(),
+        zero: Regions::default(),
+    };
+    for area in layout.areas(storage.geometry().size) {
+        let mut plan = plan(area, options.sample);
+        let mut tally = Tally::default();
+        loop {
+            let batch: Vec<_> = plan.pieces.by_ref().take(BATCH).collect();
+            if batch.is_empty() {
+                break;
+            }
+            for (range, runs) in batch.iter().zip(judge(storage, &batch, options.threads)?) {
+                report.take(range.start, &runs, &mut tally);
+            }
+            progress(batch.iter().map(|range| range.end - range.start).sum());
+            if interrupt.is_set() {
+                return Err(VetError::Interrupted);
+            }
+        }
+        report.areas.push(AreaReport {
+            area: plan.area,
+            tally,
+            sampled: plan.sampled,
+        });
+    }
+    Ok(report)
+}
+
+impl Layout {
+    /// How many bytes [`verify`] reads of a storage of `size` bytes.
+    #[must_use]
+    pub fn bytes_to_read(&self, size: u64, sample: Option<Sample>) -> u64 {
+        let areas = self.areas(size).into_iter();
+        areas.map(|area| plan(area, sample).bytes).sum()
+    }
+}
+
+impl Report {
+    fn take(&mut self, mut offset: u64, runs: &[Run], tally: &mut Tally) {
+        for run in runs {
+            let bytes = run.sectors * SECTOR as u64;
+            match run.why {
+                None => tally.random += bytes,
+                Some(Why::Zero) => {
+                    tally.zero += bytes;
+                    self.zero.add(offset, run.sectors, Why::Zero);
+                }
+                Some(why) => {
+                    tally.suspicious += bytes;
+                    self.suspicious.add(offset, run.sectors, why);
+                }
+            }
+            offset += bytes;
+        }
+    }
+}
+
+/// What is to be read of an area.
+struct Plan {
+    area: Area,
+    pieces: Box<dyn Iterator<Item = Range<u64>>>,
+    bytes: u64,
+    sampled: Option<(u64, u64)>,
+}
+
+fn plan(area: Area, sample: Option<Sample>) -> Plan {
+    use super::areas::Purpose;
+
+    let Range { start, end } = area.range;
+    let mut sampled = None;
+    let (pieces, bytes): (Box<dyn Iterator<Item = Range<u64>>>, u64) = match (area.purpose, sample)
+    {
+        (purpose, _) if !purpose.is_judged() => (Box::new(std::iter::empty()), 0),
+        (Purpose::Data, Some(sample)) => {
+            let all = (end - start).div_ceil(PIECE);
+            let places = places(all, sample);
+            sampled = Some((places.len() as u64, all));
+            let bytes = places.len() as u64 * PIECE;
+            let pieces = places.into_iter().map(move |place| {
+                let from = start + place * PIECE;
+                from..(from + PIECE).min(end)
+            });
+            (Box::new(pieces), bytes)
+        }
+        _ => {
+            let step = usize::try_from(CHUNK).unwrap_or(usize::MAX);
+            let pieces = (start..end)
+                .step_by(step)
+                .map(move |from| from..from.saturating_add(CHUNK).min(end));
+            (Box::new(pieces), end - start)
+        }
+    };
+    Plan {
+        area,
+        pieces,
+        bytes,
+        sampled,
+    }
+}
+
+/// Different numbers below `all` in their order.
+fn places(all: u64, sample: Sample) -> Vec<u64> {
+    let mut rng = StdRng::seed_from_u64(sample.seed);
+    let all = usize::try_from(all).unwrap_or(usize::MAX);
+    let wanted = usize::try_from(sample.pieces).unwrap_or(usize::MAX);
+    let mut places: Vec<u64> = rand::seq::index::sample(&mut rng, all, wanted.min(all))
+        .into_iter()
+        .map(|place| place as u64)
+        .collect();
+    places.sort_unstable();
+    places
+}
+
+/// Sectors in a row that look alike.
+struct Run {
+    sectors: u64,
+    /// None: as ciphertext does.
+    why: Option<Why>,
+}
+
+/// What each range of a batch looks like.
+fn judge(
+    storage: &dyn Backend,
+    batch: &[Range<u64>],
+    threads: usize,
+) -> Result<Vec<Vec<Run>>, IoError> {
+    let next = AtomicUsize::new(0);
+    let judged = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        let work = || -> Result<(), IoError> {
+            while let Some(range) = batch.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let runs = read(storage, range.clone(), runs)?;
+                let mut judged = judged
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                judged.push((range.start, runs));
+            }
+            Ok(())
+        };
+        let others: Vec<_> = (1..threads.min(batch.len()))
+            .map(|_| scope.spawn(work))
+            .collect();
+        let mut outcome = work();
+        for other in others {
+            let theirs = other
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            outcome = outcome.and(theirs);
+        }
+        outcome
+    })?;
+    let mut judged = judged
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    judged.sort_unstable_by_key(|(start, _)| *start);
+    Ok(judged.into_iter().map(|(_, runs)| runs).collect())
+}
+
+/// The looks of whole sectors; a shorter rest says too little to be judged.
+fn runs(bytes: &[u8]) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    let mut counts = Counts::new();
+    let (sectors, _) = bytes.as_chunks::<SECTOR>();
+    for block in sectors.chunks(BLOCK / SECTOR) {
+        let mut whys = [None; BLOCK / SECTOR];
+        for (why, sector) in whys.iter_mut().zip(block) {
+            *why = why_of(counts.sector(sector), sector);
+        }
+        let whole = counts.block();
+        // A bias that shows in no single sector.
+        if block.len() == whys.len() && whys.iter().all(Option::is_none) {
+            whys = [plain_why(whole); BLOCK / SECTOR];
+        }
+        for why in whys.into_iter().take(block.len()) {
+            match runs.last_mut() {
+                Some(last) if last.why == why => last.sectors += 1,
+                _ => runs.push(Run { sectors: 1, why }),
+            }
+        }
+    }
+    runs
+}
+
+fn why_of(look: Look, sector: &[u8; SECTOR]) -> Option<Why> {
+    match look {
+        Look::Zero => Some(Why::Zero),
+        Look::Random => signature::alone(sector).map(Why::Signature),
+        look => signature::any(sector)
+            .map(Why::Signature)
+            .or_else(|| plain_why(look)),
+    }
+}
+
+fn plain_why(look: Look) -> Option<Why> {
+    match look {
+        Look::Random => None,
+        Look::Zero => Some(Why::Zero),
+        Look::LowEntropy => Some(Why::LowEntropy),
+        Look::TooEven => Some(Why::TooEven),
+    }
+}
+
+/// Hands the bytes of `range` to `look`; what the storage's blocks have around them is read too.
+pub(super) fn read<T>(
+    storage: &dyn Backend,
+    range: Range<u64>,
+    look: impl FnOnce(&[u8]) -> T,
+) -> Result<T, IoError> {
+    let unit = u64::from(storage.geometry().block_size.max(1));
+    let begin = range.start - range.start % unit;
+    let end = range
+        .end
+        .next_multiple_of(unit)
+        .min(storage.geometry().size);
+    let mut sectors = Sectors::<Cipher>::with_len(usize::try_from(end - begin).unwrap_or(0));
+    storage.read_at(begin, &mut sectors)?;
+    let skip = usize::try_from(range.start - begin).unwrap_or(0);
+    let len = usize::try_from(range.end - range.start).unwrap_or(0);
+    let bytes = sectors.as_slice();
+    Ok(look(bytes.get(skip..skip + len).unwrap_or_default()))
+}
