@@ -1,12 +1,16 @@
 //! Do random operations match a memory model? Reads, writes, zeroes, discards, flushes and resizes at any byte
 //! alignment, for every cipher and sector size, over memory and over files, also over storage that takes whole
-//! blocks of 4096 bytes alone; then several threads.
+//! blocks of 4096 bytes alone, and over an export whose server dies all the time; then several threads.
 //!
 //! The model is a vector of bytes. A discarded sector reads as what the cipher makes of zeroes, which is what
 //! files and memory return; sectors that a growing volume brings in are the same.
 
 #![allow(missing_docs)]
 
+mod export;
+#[path = "../nbd/client/fake.rs"]
+#[allow(dead_code, reason = "tests/nbd needs more of it")]
+mod fake;
 mod operations;
 mod threads;
 
@@ -27,16 +31,18 @@ enum Storage {
     Memory,
     Blocks,
     File,
+    Export,
 }
 
 impl Storage {
-    const ALL: [Self; 3] = [Self::Memory, Self::Blocks, Self::File];
+    const ALL: [Self; 4] = [Self::Memory, Self::Blocks, Self::File, Self::Export];
 
     /// Storage of so many zero bytes.
     fn make(self, size: usize) -> Arc<dyn Backend> {
         match self {
             Self::Memory => Arc::new(MemoryBackend::new(size)),
             Self::Blocks => Arc::new(MemoryBackend::new(size).with_block_size(4096)),
+            Self::Export => Arc::new(export::Export::new(size)),
             Self::File => {
                 let directory = tempfile::tempdir().unwrap();
                 let options = OpenOptions {

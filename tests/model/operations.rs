@@ -120,6 +120,8 @@ impl Model {
             Operation::Stream { offset, len, seed } => {
                 self.stream(volume, offset, &pattern(len, seed))
             }
+            // An export has the size that it has.
+            Operation::Resize { .. } if matches!(self.storage, Storage::Export) => {}
             Operation::Resize { sectors } => {
                 let size = sectors * 4096
                     + if matches!(self.storage, Storage::Blocks) {

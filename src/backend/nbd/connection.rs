@@ -4,7 +4,7 @@
 //! read fills goes with the request into the table of what is in flight and comes back with the answer, so that the bytes go from the
 //! socket straight to where they belong.
 
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{JoinHandle, Thread};
@@ -32,6 +32,8 @@ pub(super) struct Connection {
     born: Instant,
     /// When something came last, in milliseconds since it was born.
     heard: AtomicU64,
+    /// How long the server may be silent.
+    patience: Duration,
     broken: OnceLock<Arc<NbdError>>,
     receiver: Mutex<Option<JoinHandle<()>>>,
 }
@@ -92,7 +94,11 @@ impl Connection {
         export: Export,
         server: Arc<str>,
         journal: Arc<Journal>,
+        patience: Duration,
     ) -> Result<Arc<Self>, Problem> {
+        channel
+            .set_timeout(Some(patience))
+            .map_err(Problem::Connection)?;
         let connection = Arc::new(Self {
             channel,
             export,
@@ -102,6 +108,7 @@ impl Connection {
             load: AtomicUsize::new(0),
             born: Instant::now(),
             heard: AtomicU64::new(0),
+            patience,
             broken: OnceLock::new(),
             receiver: Mutex::new(None),
         });
@@ -160,13 +167,18 @@ impl Connection {
         let sent = self
             .channel
             .send(&mut [IoSlice::new(header), IoSlice::new(payload)]);
-        if let Err(error) = sent {
-            self.fail(Problem::Connection(error));
+        match sent {
+            Ok(()) => {}
+            // A server that takes nothing is as silent as one that says nothing.
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                self.fail(Problem::Silent(self.patience));
+            }
+            Err(error) => self.fail(Problem::Connection(error)),
         }
     }
 
     /// Waits for the answer. A server from which nothing at all comes for so long is given up, and all requests with it.
-    pub(super) fn wait(&self, ticket: &Ticket, patience: Duration) -> Answer {
+    pub(super) fn wait(&self, ticket: &Ticket) -> Answer {
         loop {
             if let Some(answer) = self.flights().leave(ticket.cookie) {
                 self.load.fetch_sub(1, Ordering::Relaxed);
@@ -174,12 +186,12 @@ impl Connection {
             }
             let heard = self.born + Duration::from_millis(self.heard.load(Ordering::Relaxed));
             let silent_for = heard.max(ticket.sent).elapsed();
-            match patience.checked_sub(silent_for) {
+            match self.patience.checked_sub(silent_for) {
                 Some(left) if !left.is_zero() => std::thread::park_timeout(left),
                 // The receiver answers everything then, in a moment.
                 _ => {
-                    self.fail(Problem::Silent(patience));
-                    std::thread::park_timeout(patience);
+                    self.fail(Problem::Silent(self.patience));
+                    std::thread::park_timeout(self.patience);
                 }
             }
         }
@@ -194,6 +206,10 @@ impl Connection {
         }));
         self.flights().closed = true;
         self.channel.shutdown();
+    }
+
+    pub(super) fn patience(&self) -> Duration {
+        self.patience
     }
 
     pub(super) fn is_broken(&self) -> bool {

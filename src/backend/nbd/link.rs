@@ -59,7 +59,8 @@ impl Link {
             return Err(of_server(Problem::ReadOnly));
         }
         let journal = Arc::new(Journal::new(options.unflushed));
-        let first = Connection::start(channel, export, server.clone(), journal.clone())
+        let patience = options.timeout;
+        let first = Connection::start(channel, export, server.clone(), journal.clone(), patience)
             .map_err(of_server)?;
         let session = Session::new(first, options.connections);
         Ok(Self {
@@ -165,7 +166,8 @@ impl Link {
         if self.options.write && export.has(TransmissionFlags::READ_ONLY) {
             return Err(Problem::ReadOnly);
         }
-        let first = Connection::start(channel, export, self.server.clone(), self.journal.clone())?;
+        let (server, journal) = (self.server.clone(), self.journal.clone());
+        let first = Connection::start(channel, export, server, journal, self.options.timeout)?;
         if let Err(problem) = self.replay(&first) {
             first.close();
             return Err(problem);
@@ -188,20 +190,20 @@ impl Link {
                     let Some((ticket, _)) = flying.pop_front() else {
                         break;
                     };
-                    self.made_again(connection, &ticket)?;
+                    made_again(connection, &ticket)?;
                 }
                 let ticket = send_again(connection, record).ok_or(Problem::Closed)?;
                 flying.push_back((ticket, record));
             }
             for (ticket, _) in flying {
-                self.made_again(connection, &ticket)?;
+                made_again(connection, &ticket)?;
             }
             if records.is_empty() {
                 return Ok(());
             }
             let (command, flags) = (Command::Flush, CommandFlags::NONE);
             let flush = connection.send(command, flags, (0, 0), &[], Luggage::default());
-            self.made_again(connection, &flush.map_err(|_| Problem::Closed)?)
+            made_again(connection, &flush.map_err(|_| Problem::Closed)?)
         });
         match replayed {
             Ok(()) => {
@@ -215,15 +217,6 @@ impl Link {
             }
             outcome => outcome,
         }
-    }
-
-    fn made_again(&self, connection: &Connection, ticket: &Ticket) -> Result<(), Problem> {
-        let answer = connection.wait(ticket, self.options.timeout);
-        answer.outcome.map_err(|error| match &error.source {
-            Problem::Answered { .. } => Problem::Lost,
-            Problem::Silent(patience) => Problem::Silent(*patience),
-            _ => Problem::Closed,
-        })
     }
 
     /// Leaves the server.
@@ -249,6 +242,15 @@ fn send_again(connection: &Connection, record: &Record) -> Option<Ticket> {
         Change::Bytes(bytes) => send(Command::Write, CommandFlags::NONE, bytes.as_slice()),
         Change::Zeroes(_) => send(Command::WriteZeroes, CommandFlags::NO_HOLE, &[]),
     }
+}
+
+fn made_again(connection: &Connection, ticket: &Ticket) -> Result<(), Problem> {
+    let answer = connection.wait(ticket);
+    answer.outcome.map_err(|error| match &error.source {
+        Problem::Answered { .. } => Problem::Lost,
+        Problem::Silent(patience) => Problem::Silent(*patience),
+        _ => Problem::Closed,
+    })
 }
 
 /// A copy of what is about to be written.

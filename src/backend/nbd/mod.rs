@@ -6,6 +6,8 @@
 //! - **A broken connection is made anew**, with pauses and a limit ([`link`]); requests that were not answered are sent again.
 //!   Changes that were acknowledged and not flushed go first ([`journal`]); where they cannot, the next flush fails, and every
 //!   later one. A server without flush is taken at its word: what it has acknowledged is stored.
+//! - What no client can help: a server that lives on after the connection broke may carry out late what it had received over it, after
+//!   what was sent over the new one.
 //! - **Nothing that a server says is trusted**: not its lengths, not its cookies, not that it answers at all.
 //! - What it must never do: send a request before the journal is replayed, or let a flush succeed after something was lost.
 

@@ -88,7 +88,7 @@ impl Link {
                 Ok(session) => session,
                 Err(error) => return Err(self.give_up(piece, error)),
             };
-            let connection = session.pick(&self.uri, self.options.timeout).clone();
+            let connection = session.pick(&self.uri).clone();
             let place = (piece.offset, piece.len);
             let luggage = std::mem::take(&mut piece.luggage);
             match connection.send(piece.command, piece.flags, place, piece.payload, luggage) {
@@ -109,8 +109,7 @@ impl Link {
 
     fn land(&self, mut flight: Flight<'_>) -> Result<Option<Sectors<Cipher>>, Arc<NbdError>> {
         loop {
-            let patience = self.options.timeout;
-            let answer = flight.connection.wait(&flight.ticket, patience);
+            let answer = flight.connection.wait(&flight.ticket);
             let mut piece = flight.piece;
             piece.luggage = answer.luggage;
             let error = match answer.outcome {

@@ -1,9 +1,10 @@
 //! The connections that are up at the same time.
 //!
 //! There are several only where the server promises that a flush on one holds for all (`NBD_FLAG_CAN_MULTI_CONN`). One alone is
-//! made at first; the others come when requests queue up on it. Where one of them breaks, all are given up.
+//! made at first; the others are made beside it when requests queue up on it, and no request waits for them: a server that has
+//! enough clients may leave them hanging. Where one breaks, all are given up.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -12,15 +13,18 @@ use luksmith_formats::nbd::uri::Uri;
 
 use super::connection::Connection;
 use super::handshake;
-use super::journal::Journal;
 
 /// So many requests in flight on one connection make others worth their while.
 const BUSY: usize = 4;
+
+/// How long the handshake of a further connection may take.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 pub(super) struct Session {
     first: Arc<Connection>,
     others: Vec<OnceLock<Arc<Connection>>>,
     growing: AtomicBool,
+    closed: AtomicBool,
 }
 
 impl Session {
@@ -31,6 +35,7 @@ impl Session {
             first,
             others: (0..others).map(|_| OnceLock::new()).collect(),
             growing: AtomicBool::new(others == 0),
+            closed: AtomicBool::new(false),
         }
     }
 
@@ -43,9 +48,13 @@ impl Session {
     }
 
     /// The connection with the least to do.
-    pub(super) fn pick(&self, uri: &Uri, patience: Duration) -> &Arc<Connection> {
+    pub(super) fn pick(self: &Arc<Self>, uri: &Uri) -> &Arc<Connection> {
         if self.first.load() >= BUSY && !self.growing.swap(true, Ordering::Relaxed) {
-            self.grow(uri, patience);
+            let (session, uri) = (self.clone(), uri.clone());
+            let grow = move || session.grow(&uri);
+            let thread = std::thread::Builder::new().name("nbd connector".to_owned());
+            // Without a thread there are fewer connections.
+            drop(thread.spawn(grow));
         }
         self.connections()
             .min_by_key(|connection| connection.load())
@@ -53,30 +62,32 @@ impl Session {
     }
 
     /// Makes the other connections; a server that does not want them, or shows something else there, is left with fewer.
-    fn grow(&self, uri: &Uri, patience: Duration) {
+    fn grow(&self, uri: &Uri) {
         for other in &self.others {
-            let made = handshake::connect(uri, patience).and_then(|(channel, export)| {
+            let made = handshake::connect(uri, PATIENCE).and_then(|(channel, export)| {
                 if export != self.first.export {
                     return Ok(None);
                 }
-                let (server, journal) = (uri.to_string().into(), self.journal());
-                Connection::start(channel, export, server, journal).map(Some)
+                let server = uri.to_string().into();
+                let (journal, patience) = (self.first.journal.clone(), self.first.patience());
+                Connection::start(channel, export, server, journal, patience).map(Some)
             });
             match made {
                 Ok(Some(connection)) => {
-                    let _ = other.set(connection);
+                    let connection = other.get_or_init(|| connection);
+                    // Whoever closed the session has seen it, or is seen here.
+                    fence(Ordering::SeqCst);
+                    if self.closed.load(Ordering::SeqCst) {
+                        return connection.close();
+                    }
                 }
-                Ok(None) => break,
+                Ok(None) => return,
                 Err(problem) => {
                     tracing::debug!(%uri, %problem, "no further connection");
-                    break;
+                    return;
                 }
             }
         }
-    }
-
-    fn journal(&self) -> Arc<Journal> {
-        self.first.journal.clone()
     }
 
     pub(super) fn say_goodbye(&self) {
@@ -86,6 +97,8 @@ impl Session {
 
     /// Ends all connections; see [`Connection::close`].
     pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         self.connections().for_each(|connection| connection.close());
     }
 }

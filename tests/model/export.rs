@@ -1,0 +1,68 @@
+//! Storage on an NBD server whose connections break, and which dies with its cache, every few requests.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use luksmith::backend::nbd::{ConnectOptions, NbdBackend};
+use luksmith::backend::{Backend, Geometry, IoError};
+use luksmith::sectors::{Cipher, Sectors};
+
+use crate::fake::{Act, Fake, Shape};
+
+/// An export with its server.
+pub(crate) struct Export {
+    storage: NbdBackend,
+    _server: Fake,
+}
+
+impl Export {
+    pub(crate) fn new(size: usize) -> Self {
+        let count = AtomicUsize::new(0);
+        let shape = Shape {
+            size,
+            ..Shape::default()
+        };
+        let server = Fake::new(shape, move |_| {
+            match count.fetch_add(1, Ordering::SeqCst) % 53 {
+                11 => Act::HangUp { carried_out: true },
+                29 => Act::HangUp { carried_out: false },
+                52 => Act::Die,
+                _ => Act::Serve,
+            }
+        });
+        let options = ConnectOptions {
+            write: true,
+            ..ConnectOptions::default()
+        };
+        Self {
+            storage: NbdBackend::connect(server.uri(), options).unwrap(),
+            _server: server,
+        }
+    }
+}
+
+impl Backend for Export {
+    fn geometry(&self) -> Geometry {
+        self.storage.geometry()
+    }
+    fn read_at(&self, offset: u64, into: &mut Sectors<Cipher>) -> Result<(), IoError> {
+        self.storage.read_at(offset, into)
+    }
+    fn write_at(&self, offset: u64, from: &Sectors<Cipher>) -> Result<(), IoError> {
+        self.storage.write_at(offset, from)
+    }
+    fn flush(&self) -> Result<(), IoError> {
+        self.storage.flush()
+    }
+    /// A discard is lost with the server's cache, as it may be: here it has to be what files make of it.
+    fn discard(&self, range: Range<u64>) -> Result<(), IoError> {
+        self.storage.discard(range.clone())?;
+        self.storage.write_zeroes(range)
+    }
+    fn write_zeroes(&self, range: Range<u64>) -> Result<(), IoError> {
+        self.storage.write_zeroes(range)
+    }
+    fn resize(&self, size: u64) -> Result<(), IoError> {
+        self.storage.resize(size)
+    }
+}
