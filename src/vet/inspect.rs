@@ -4,7 +4,7 @@ use super::finding::{Check, checks};
 use super::policy::{self, Policy};
 use super::report::Report;
 use super::source::{Source, Stop};
-use super::{gpt, iso, luks, mbr, qcow2, recognise};
+use super::{gpt, iso, luks, mbr, qcow2, qed, recognise, vdi, vhd, vhdx, vmdk};
 use crate::backend::{Backend, IoError};
 
 checks! {
@@ -19,6 +19,16 @@ pub enum Format {
     Raw,
     /// qcow2, version 2 or 3.
     Qcow2,
+    /// QED.
+    Qed,
+    /// VMDK: a sparse or stream-optimised file, or a descriptor alone.
+    Vmdk,
+    /// VHD, fixed or dynamic.
+    Vhd,
+    /// VHDX.
+    Vhdx,
+    /// VDI.
+    Vdi,
     /// An ISO 9660 disc.
     Iso,
     /// The bytes of a disk with a GPT.
@@ -35,9 +45,14 @@ pub enum Format {
 
 impl Format {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 13] = [
         Self::Raw,
         Self::Qcow2,
+        Self::Qed,
+        Self::Vmdk,
+        Self::Vhd,
+        Self::Vhdx,
+        Self::Vdi,
         Self::Iso,
         Self::Gpt,
         Self::Mbr,
@@ -51,6 +66,11 @@ impl Format {
         match self {
             Self::Raw => "raw",
             Self::Qcow2 => "qcow2",
+            Self::Qed => "qed",
+            Self::Vmdk => "vmdk",
+            Self::Vhd => "vhd",
+            Self::Vhdx => "vhdx",
+            Self::Vdi => "vdi",
             Self::Iso => "iso",
             Self::Gpt => "gpt",
             Self::Mbr => "mbr",
@@ -83,6 +103,11 @@ pub fn checks() -> impl Iterator<Item = &'static Check> {
         policy::CHECKS,
         luks::CHECKS,
         qcow2::CHECKS,
+        qed::CHECKS,
+        vmdk::CHECKS,
+        vhd::CHECKS,
+        vhdx::CHECKS,
+        vdi::CHECKS,
         iso::CHECKS,
         gpt::CHECKS,
         mbr::CHECKS,
@@ -121,6 +146,11 @@ fn walk(source: &mut Source<'_>, report: &mut Report, policy: &Policy) -> Result
             Ok(())
         }
         Format::Qcow2 => qcow2::check(source, report, policy),
+        Format::Qed => qed::check(source, report),
+        Format::Vmdk => vmdk::check(source, report),
+        Format::Vhd => vhd::check(source, report),
+        Format::Vhdx => vhdx::check(source, report),
+        Format::Vdi => vdi::check(source, report),
         Format::Iso => iso::check(source, report),
         Format::Gpt => gpt::check(source, report),
         Format::Mbr => mbr::check(source, report),

@@ -13,9 +13,14 @@ mod luks;
 mod mbr;
 mod policy;
 mod qcow2;
+mod qed;
 mod recognise;
 mod report;
 mod source;
+mod vdi;
+mod vhd;
+mod vhdx;
+mod vmdk;
 
 pub use finding::{Check, Finding, Severity};
 pub use inspect::{Format, checks, inspect};

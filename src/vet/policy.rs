@@ -37,11 +37,15 @@ pub enum Feature {
     Dirty,
     /// An MBR with partitions of its own beside the one that protects the GPT.
     HybridMbr,
+    /// Its data is in other files beside it.
+    ExtentFiles,
+    /// It was made with another size than it has.
+    Resized,
 }
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Snapshots,
         Self::Bitmaps,
         Self::Compression,
@@ -49,6 +53,8 @@ impl Feature {
         Self::LazyRefcounts,
         Self::Dirty,
         Self::HybridMbr,
+        Self::ExtentFiles,
+        Self::Resized,
     ];
 
     /// Its name, as reports and policies spell it.
@@ -61,12 +67,17 @@ impl Feature {
             Self::LazyRefcounts => "lazy-refcounts",
             Self::Dirty => "dirty",
             Self::HybridMbr => "hybrid-mbr",
+            Self::ExtentFiles => "extent-files",
+            Self::Resized => "resized",
         }
     }
 
     /// Whether the default allows it.
     fn is_common(self) -> bool {
-        !matches!(self, Self::Dirty | Self::HybridMbr)
+        !matches!(
+            self,
+            Self::Dirty | Self::HybridMbr | Self::ExtentFiles | Self::Resized
+        )
     }
 }
 
@@ -106,7 +117,7 @@ pub struct Policy {
     pub max_size: u64,
     /// The formats. Default: all.
     pub formats: Vec<Format>,
-    /// The features. Default: all but `dirty` and `hybrid-mbr`.
+    /// The features. Default: all but `dirty`, `hybrid-mbr`, `extent-files` and `resized`.
     pub features: Vec<Feature>,
     /// Whether images must be encrypted. Default: optional.
     pub encryption: EncryptionRule,

@@ -53,9 +53,12 @@ pub(super) fn recognise(source: &mut Source<'_>, report: &mut Report) -> Result<
             format!("no signature of {wanted} is there"),
         );
     }
+    let dynamic_vhd = found
+        .iter()
+        .any(|seen| seen.format == "vhd" && seen.offset == 0);
     for seen in found {
         let own = own == Some(seen.format);
-        if !own && !may_hold(format, seen.format) {
+        if !own && !may_hold(format, seen.format, dynamic_vhd) {
             let detail = format!("looks like {}", seen.format);
             report.add(&OTHER, seen.offset, "signature", detail);
         }
@@ -64,12 +67,14 @@ pub(super) fn recognise(source: &mut Source<'_>, report: &mut Report) -> Result<
 }
 
 /// Whether an image of a format may hold, as its contents, what looks like `other`.
-fn may_hold(format: Format, other: &str) -> bool {
+fn may_hold(format: Format, other: &str, dynamic_vhd: bool) -> bool {
     match format {
         Format::Raw => matches!(other, "mbr" | "gpt"),
         // Discs that boot from a stick as well.
         Format::Iso => matches!(other, "mbr" | "gpt" | "udf"),
         Format::Gpt => other == "mbr",
+        // A fixed one is a raw image with a footer.
+        Format::Vhd => !dynamic_vhd && matches!(other, "mbr" | "gpt"),
         _ => false,
     }
 }

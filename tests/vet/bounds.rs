@@ -6,8 +6,9 @@ use luksmith::backend::{Backend, Geometry, IoError, Operation};
 use luksmith::sectors::{Cipher, Sectors};
 use luksmith::vet::Policy;
 
-use crate::judge::{self, be32, be64};
+use crate::judge::{self, be32, be64, le32, le64};
 use crate::qcow2::{self, L1, L2};
+use crate::{qed, vdi, vhd, vmdk};
 
 /// An image that is made while it is read: the parts that are given, and a rule for every other 64-bit word.
 struct Made {
@@ -162,8 +163,49 @@ fn as_many_snapshots_as_there_can_be() {
 }
 
 #[test]
+fn full_tables_of_other_formats() {
+    let mut large = qed::good();
+    le32(&mut large, 4, 64 << 20);
+    le32(&mut large, 8, 16);
+    le64(&mut large, 40, 1 << 36);
+    let mut blocks = vdi::good();
+    le32(&mut blocks, 340, 1 << 20);
+    le32(&mut blocks, 344, !511);
+    le32(&mut blocks, 384, 0x3fff_ffff);
+    le32(&mut blocks, 388, 0x3fff_ffff);
+    let mut grains = vmdk::sparse();
+    le64(&mut grains, 12, 1 << 36);
+    le64(&mut grains, 48, 1 << 30);
+    le64(&mut grains, 56, 1 << 31);
+    let dynamic = vhd::dynamic();
+    for (format, start, kept) in [
+        ("qed", large, 64),
+        ("vdi", blocks, 512),
+        ("vmdk", grains, 21 * 512),
+        ("vhd", dynamic, 1536),
+    ] {
+        for word in [
+            |at: u64| at << 26,
+            |at: u64| at >> 3,
+            |_| 1 << 32 | 1,
+            |_| u64::MAX,
+        ] {
+            let image = Made {
+                size: SIZE,
+                start: start[..kept].to_vec(),
+                word,
+            };
+            let report = judge::inspect_on(&image, format, &Policy::default());
+            assert_ne!(report.verdict().name(), "accept", "{format}");
+        }
+    }
+}
+
+#[test]
 fn discs_and_disks_of_any_size() {
-    for format in ["raw", "iso", "gpt", "mbr", "luks"] {
+    for format in [
+        "raw", "qcow2", "qed", "vmdk", "vhd", "vhdx", "vdi", "iso", "gpt", "mbr", "luks",
+    ] {
         let image = Made {
             size: !7,
             start: Vec::new(),

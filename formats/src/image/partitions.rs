@@ -101,33 +101,42 @@ pub fn gpt_entry(bytes: &[u8]) -> Option<(u64, u64)> {
     (kind != [0; 16]).then(|| (le64(bytes, 32), le64(bytes, 40)))
 }
 
-/// CRC-32 as GPT has it (ISO 3309, reflected).
+/// A CRC of 32 bits: by default that of GPT (ISO 3309, reflected).
 #[derive(Clone, Copy, Debug)]
-pub struct Crc32(u32);
+pub struct Crc32 {
+    polynomial: u32,
+    register: u32,
+}
 
 impl Default for Crc32 {
     fn default() -> Self {
-        Self(u32::MAX)
+        Self {
+            polynomial: 0xedb8_8320,
+            register: u32::MAX,
+        }
     }
 }
 
 impl Crc32 {
+    /// CRC-32C, that of VHDX.
+    pub fn castagnoli() -> Self {
+        Self {
+            polynomial: 0x82f6_3b78,
+            register: u32::MAX,
+        }
+    }
+
     /// Adds bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         for byte in bytes {
-            self.0 = crc_byte(0xedb8_8320, self.0, *byte);
+            self.register = (0..8).fold(self.register ^ u32::from(*byte), |crc, _| {
+                (crc >> 1) ^ (self.polynomial & 0_u32.wrapping_sub(crc & 1))
+            });
         }
     }
 
     /// The checksum of what was added.
     pub fn value(self) -> u32 {
-        !self.0
+        !self.register
     }
-}
-
-/// One byte into a reflected CRC of this polynomial.
-fn crc_byte(polynomial: u32, crc: u32, byte: u8) -> u32 {
-    (0..8).fold(crc ^ u32::from(byte), |crc, _| {
-        (crc >> 1) ^ (polynomial & 0_u32.wrapping_sub(crc & 1))
-    })
 }

@@ -1,0 +1,145 @@
+//! Grain directories, grain tables and grains: in the image, and none on another's place.
+
+use luksmith_formats::image::vmdk::{COMPRESSED, Header, REDUNDANT, ZERO_GRAINS};
+
+use super::{GRAINS, HEADER, LARGEST_DIRECTORY, OVERLAP, Report, SECTOR, Source, Stop, TABLE};
+use crate::vet::extents::{Extents, MOST};
+use crate::vet::source::pieces;
+
+pub(super) fn check(
+    source: &mut Source<'_>,
+    report: &mut Report,
+    header: &Header,
+) -> Result<(), Stop> {
+    let mut extents = Extents::default();
+    extents.take(0, SECTOR, "header")?;
+    let descriptor = header.descriptor_size.saturating_mul(SECTOR);
+    extents.take(
+        header.descriptor_offset.saturating_mul(SECTOR),
+        descriptor,
+        "descriptor",
+    )?;
+    let overhead = header.overhead.saturating_mul(SECTOR);
+    report.require(overhead <= source.size(), &HEADER, 64, "overHead", || {
+        format!("{overhead} bytes of {}", source.size())
+    });
+
+    let mut tables = Vec::new();
+    directory(
+        source,
+        report,
+        header,
+        header.gd_offset,
+        &mut extents,
+        &mut tables,
+    )?;
+    if header.flags & REDUNDANT != 0 {
+        // Its tables are a copy: they are placed like the others, and not read.
+        directory(
+            source,
+            report,
+            header,
+            header.rgd_offset,
+            &mut extents,
+            &mut Vec::new(),
+        )?;
+    }
+    for overlap in extents.overlaps() {
+        let detail = format!("on the {}", overlap.on);
+        report.add(&OVERLAP, overlap.offset, overlap.what, detail);
+    }
+    for table in tables {
+        grains(source, report, header, table, &mut extents)?;
+    }
+    Ok(())
+}
+
+fn table_len(header: &Header) -> u64 {
+    u64::from(header.gtes_per_gt) * 4
+}
+
+fn directory(
+    source: &mut Source<'_>,
+    report: &mut Report,
+    header: &Header,
+    offset: u64,
+    extents: &mut Extents,
+    tables: &mut Vec<u64>,
+) -> Result<(), Stop> {
+    let reach = u64::from(header.gtes_per_gt) * header.grain_size;
+    let len = header.capacity.div_ceil(reach).saturating_mul(4);
+    let start = offset.saturating_mul(SECTOR);
+    let placed = start != 0 && len <= LARGEST_DIRECTORY && source.holds(start, len);
+    if !report.require(placed, &TABLE, start, "grain directory", || {
+        format!("{len} bytes at byte {start} of {}", source.size())
+    }) {
+        return Ok(());
+    }
+    extents.take(start, len, "grain directory")?;
+    for (at, len) in pieces(start, len) {
+        for (place, table) in words(source, at, len)? {
+            if report.require(
+                source.holds(table, table_len(header)),
+                &TABLE,
+                place,
+                "grain table",
+                || format!("byte {table} of {}", source.size()),
+            ) {
+                extents.take(table, table_len(header), "grain table")?;
+                tables.push(table);
+            }
+        }
+        report.go_on()?;
+        if tables.len() > MOST {
+            return Err(Stop::Budget);
+        }
+    }
+    Ok(())
+}
+
+fn grains(
+    source: &mut Source<'_>,
+    report: &mut Report,
+    header: &Header,
+    table: u64,
+    extents: &mut Extents,
+) -> Result<(), Stop> {
+    // A compressed grain has its own length; a plain one at the end need not be there to its end.
+    let size = if header.flags & COMPRESSED != 0 {
+        SECTOR
+    } else {
+        header.grain_size * SECTOR
+    };
+    for (place, grain) in words(source, table, table_len(header))? {
+        if grain == SECTOR && header.flags & ZERO_GRAINS != 0 {
+            continue;
+        }
+        let on = extents.under(source, grain, size)?;
+        report.require(
+            grain < source.size() && on.is_none(),
+            &GRAINS,
+            place,
+            "grain",
+            || {
+                let on = on.unwrap_or("nothing");
+                format!("byte {grain} of {}, on {on}", source.size())
+            },
+        );
+    }
+    report.go_on()
+}
+
+/// The entries of a piece of a table that are not 0: their places, and the bytes that they point to.
+fn words(source: &mut Source<'_>, at: u64, len: u64) -> Result<Vec<(u64, u64)>, Stop> {
+    let bytes = source.read(at, len)?;
+    let words = (0_u64..).zip(bytes.as_chunks::<4>().0);
+    Ok(words
+        .map(|(number, word)| {
+            (
+                at + number * 4,
+                u64::from(u32::from_le_bytes(*word)) * SECTOR,
+            )
+        })
+        .filter(|(_, word)| *word != 0)
+        .collect())
+}
