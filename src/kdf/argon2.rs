@@ -1,15 +1,22 @@
 //! Argon2i and argon2id (RFC 9106), version 0x13, with empty secret and associated data, as LUKS2 uses them.
 //!
-//! The work cannot be stopped half way, so it runs in threads of its own that own all that they work on. Who is
-//! interrupted returns at once; the work ends by itself, wiped, and its result goes nowhere.
+//! The work runs in threads of its own that own all that they work on. Who is interrupted returns at once; the work ends by itself,
+//! wiped, and its result goes nowhere: soon where the filling of the memory is ours (CPUs with AVX-512), and where it is the
+//! `argon2` crate's, which cannot be stopped half way, in its own time.
 
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use ::argon2::{Algorithm, Argon2, Params, Version};
 use luksmith_formats::luks2::Argon2Variant;
+use rayon::ThreadPool;
 
 use super::KdfError;
+#[cfg(target_arch = "x86_64")]
+use super::x86_64::{
+    compress, ends,
+    fill::{Shape, fill},
+};
 use crate::Interrupt;
 use crate::secret::{LockedBytes, scrub_stack};
 use crate::sys::memory::Mapping;
@@ -45,7 +52,7 @@ pub fn argon2(
     if interrupt.is_set() {
         return Err(KdfError::Interrupted);
     }
-    let work = Work::new(cost, passphrase, salt, out_len)?;
+    let work = Work::new(cost, passphrase, salt, out_len, interrupt)?;
     let (result, waiting) = sync_channel(1);
     std::thread::Builder::new()
         .name("argon2".to_owned())
@@ -67,9 +74,12 @@ pub fn argon2(
 }
 
 /// All that one derivation works on.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // the crate is told before, and cannot be stopped
 struct Work {
     argon2: Argon2<'static>,
-    lanes: u32,
+    cost: Argon2Cost,
+    lanes: usize,
+    interrupt: Interrupt,
     passphrase: LockedBytes,
     salt: Vec<u8>,
     memory: Mapping,
@@ -82,6 +92,7 @@ impl Work {
         passphrase: &[u8],
         salt: &[u8],
         out_len: usize,
+        interrupt: &Interrupt,
     ) -> Result<Self, KdfError> {
         let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(out_len))
             .map_err(not_allowed)?;
@@ -91,7 +102,9 @@ impl Work {
         };
         Ok(Self {
             argon2: Argon2::new(algorithm, Version::V0x13, params),
-            lanes: cost.lanes,
+            cost,
+            lanes: usize::try_from(cost.lanes).unwrap_or(usize::MAX),
+            interrupt: interrupt.clone(),
             passphrase: LockedBytes::copy_from(passphrase)?,
             salt: salt.to_vec(),
             memory: block_memory(cost.memory_kib)?,
@@ -100,14 +113,32 @@ impl Work {
     }
 
     fn run(mut self) -> Result<LockedBytes, KdfError> {
+        let threads = self.threads()?;
+        let hashed = self.hash(&threads);
+        threads.broadcast(|_| scrub_stack());
+        hashed?;
+        Ok(self.out)
+    }
+
+    /// Threads of this derivation alone, because their stacks have to be scrubbed after it: the last blocks that were computed there
+    /// are as good as the key.
+    fn threads(&self) -> Result<ThreadPool, KdfError> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let lanes = usize::try_from(self.lanes).unwrap_or(usize::MAX);
-        // Threads of this derivation alone, because their stacks have to be scrubbed after it: the last blocks that
-        // were computed there are as good as the key.
-        let threads = rayon::ThreadPoolBuilder::new()
-            .num_threads(lanes.min(processors))
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(self.lanes.min(processors))
             .build()
-            .map_err(|error| KdfError::Thread(error.into()))?;
+            .map_err(|error| KdfError::Thread(error.into()))
+    }
+
+    fn hash(&mut self, threads: &ThreadPool) -> Result<(), KdfError> {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(token) = compress::Token::detect() {
+            return self.hash_here(token, threads);
+        }
+        self.hash_by_crate(threads)
+    }
+
+    fn hash_by_crate(&mut self, threads: &ThreadPool) -> Result<(), KdfError> {
         let hashed = threads.install(|| {
             self.argon2.hash_password_into_with_memory(
                 &self.passphrase,
@@ -116,9 +147,36 @@ impl Work {
                 self.memory.as_mut_blocks(),
             )
         });
-        threads.broadcast(|_| scrub_stack());
-        hashed.map_err(not_allowed)?;
-        Ok(self.out)
+        hashed.map_err(not_allowed)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn hash_here(&mut self, token: compress::Token, threads: &ThreadPool) -> Result<(), KdfError> {
+        // What the crate checks before its work.
+        if self.salt.len() < ::argon2::MIN_SALT_LEN {
+            return Err(not_allowed(::argon2::Error::SaltTooShort));
+        }
+        let shape = Shape {
+            variant: match self.cost.variant {
+                Argon2Variant::I => 1,
+                Argon2Variant::Id => 2,
+            },
+            passes: self.cost.passes,
+            lanes: self.lanes,
+            segment: self.argon2.params().block_count() / (4 * self.lanes),
+        };
+        let memory = &mut self.memory.as_mut_blocks()[..shape.blocks()];
+        let (passphrase, salt, out) = (&self.passphrase, &self.salt, &mut self.out);
+        let (kib, len) = (self.cost.memory_kib, out.len());
+        threads.install(|| {
+            ends::begin(shape, kib, passphrase, salt, len, memory);
+            fill(token, shape, threads, memory, &self.interrupt);
+            if self.interrupt.is_set() {
+                return Err(KdfError::Interrupted);
+            }
+            ends::end(shape, memory, out);
+            Ok(())
+        })
     }
 }
 
@@ -156,32 +214,38 @@ mod tests {
         lanes: 4,
     };
 
-    #[test]
-    fn agrees_with_the_crate_on_its_own_memory() {
-        for variant in [Argon2Variant::I, Argon2Variant::Id] {
-            for lanes in [1, 3, 4] {
-                // 259 is no multiple of 4 lanes: the remainder is memory that argon2 leaves alone.
-                let cost = Argon2Cost {
-                    variant,
-                    lanes,
-                    memory_kib: 259,
-                    ..SMALL
-                };
-                let ours = argon2(cost, b"pass", b"saltsalt", 64, &Interrupt::new()).unwrap();
-                let mut theirs = [0; 64];
-                let algorithm = match variant {
-                    Argon2Variant::I => Algorithm::Argon2i,
-                    Argon2Variant::Id => Algorithm::Argon2id,
-                };
-                Argon2::new(
-                    algorithm,
-                    Version::V0x13,
-                    Params::new(259, 2, lanes, None).unwrap(),
-                )
-                .hash_password_into(b"pass", b"saltsalt", &mut theirs)
+    proptest::proptest! {
+        /// Both ways, with remainders of memory that argon2 leaves alone, more lanes than processors, and tags around the 64 bytes of
+        /// the hash below.
+        #[test]
+        fn agrees_with_the_crate_on_its_own_memory(
+            independent in proptest::bool::ANY,
+            passes in 1..4u32,
+            lanes in 1..7u32,
+            more_kib in 0..1500u32,
+            passphrase in proptest::collection::vec(proptest::num::u8::ANY, 0..150),
+            salt in proptest::collection::vec(proptest::num::u8::ANY, 8..70),
+            len in 4..200usize,
+        ) {
+            let (variant, algorithm) = if independent {
+                (Argon2Variant::I, Algorithm::Argon2i)
+            } else {
+                (Argon2Variant::Id, Algorithm::Argon2id)
+            };
+            let memory_kib = 8 * lanes + more_kib;
+            let cost = Argon2Cost { variant, passes, memory_kib, lanes };
+            let mut theirs = vec![0; len];
+            let params = Params::new(memory_kib, passes, lanes, None).unwrap();
+            Argon2::new(algorithm, Version::V0x13, params)
+                .hash_password_into(&passphrase, &salt, &mut theirs)
                 .unwrap();
-                assert_eq!(ours[..], theirs);
-            }
+            let interrupt = Interrupt::new();
+            let chosen = argon2(cost, &passphrase, &salt, len, &interrupt).unwrap();
+            proptest::prop_assert_eq!(&chosen[..], &theirs);
+            let mut work = Work::new(cost, &passphrase, &salt, len, &interrupt).unwrap();
+            let threads = work.threads().unwrap();
+            work.hash_by_crate(&threads).unwrap();
+            proptest::prop_assert_eq!(&work.out[..], &theirs);
         }
     }
 
@@ -204,6 +268,26 @@ mod tests {
         assert!(matches!(result, Err(KdfError::Interrupted)));
         assert!(started.elapsed() < Duration::from_secs(1));
         stopper.join().unwrap();
+    }
+
+    /// It would run for hours.
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn abandoned_work_ends_where_the_filling_is_ours() {
+        if compress::Token::detect().is_none() {
+            return; // the crate's goes on
+        }
+        let long = Argon2Cost {
+            passes: u32::MAX,
+            ..SMALL
+        };
+        let interrupt = Interrupt::new();
+        let work = Work::new(long, b"pass", b"saltsalt", 32, &interrupt).unwrap();
+        let working = std::thread::spawn(move || work.run());
+        std::thread::sleep(Duration::from_millis(10));
+        interrupt.trigger();
+        let ended = working.join().unwrap();
+        assert!(matches!(ended, Err(KdfError::Interrupted)));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use luksmith::Interrupt;
-use luksmith::kdf::{Argon2Cost, KdfError, af, argon2, derive, pbkdf2};
+use luksmith::kdf::{Argon2Cost, KdfError, af, derive, pbkdf2};
 use luksmith::secret::{LockedBytes, Passphrase, VolumeKey};
 use luksmith_formats::luks2::{Argon2Variant, Kdf};
 use luksmith_formats::{Hash, Limits};
@@ -96,6 +96,44 @@ fn argon2_leaves_nothing() {
     }
 }
 
+/// The last block is as good as the key, which is its hash.
+#[test]
+fn argon2_leaves_no_block() {
+    let passphrase = fresh(100);
+    let cost = Argon2Cost {
+        variant: Argon2Variant::Id,
+        passes: 2,
+        memory_kib: 1 << 10,
+        lanes: 1,
+    };
+    let needles = {
+        let params = argon2::Params::new(cost.memory_kib, cost.passes, cost.lanes, None).unwrap();
+        let oracle =
+            argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
+        let mut blocks = vec![argon2::Block::new(); 1 << 10];
+        oracle
+            .hash_password_into_with_memory(&passphrase, b"saltsalt", &mut [0; 64], &mut blocks)
+            .unwrap();
+        let last = blocks[blocks.len() - 1].as_ref();
+        // As the specification counts the words, and by columns of its matrix.
+        let mut rows = LockedBytes::new(128).unwrap();
+        let mut columns = LockedBytes::new(128).unwrap();
+        for n in 0..16 {
+            rows[8 * n..8 * n + 8].copy_from_slice(&last[n].to_ne_bytes());
+            let column = last[16 * (n % 8) + n / 8];
+            columns[8 * n..8 * n + 8].copy_from_slice(&column.to_ne_bytes());
+        }
+        [Needle::of(&rows), Needle::of(&columns)]
+        // The program's allocator wipes what the oracle worked on.
+    };
+    luksmith::secret::scrub_stack();
+    let ours = luksmith::kdf::argon2(cost, &passphrase, b"saltsalt", 64, &Interrupt::new());
+    drop((ours.unwrap(), passphrase));
+    for needle in needles {
+        needle.assert_gone("the last block of argon2");
+    }
+}
+
 #[test]
 fn an_abandoned_argon2_leaves_nothing_once_it_ends() {
     let passphrase = fresh(100);
@@ -108,7 +146,8 @@ fn an_abandoned_argon2_leaves_nothing_once_it_ends() {
     };
     let interrupt = Interrupt::new();
     let result = std::thread::scope(|scope| {
-        let running = scope.spawn(|| argon2(cost, &passphrase, b"saltsalt", 64, &interrupt));
+        let running =
+            scope.spawn(|| luksmith::kdf::argon2(cost, &passphrase, b"saltsalt", 64, &interrupt));
         std::thread::sleep(Duration::from_millis(20));
         interrupt.trigger();
         running.join().unwrap()
