@@ -8,6 +8,7 @@
 //! - `neighbours`: unaligned writes, also from several connections into one sector.
 //! - `hostile`: clients that leave, lie, flood and dawdle.
 //! - `failing`: storage that fails or waits.
+//! - `filesystem`: ext4 of the kernel by nbdfuse and a loop device. `guest`: a machine that boots from a volume.
 //! - `client`: volumes on servers, real ones and ones that lie.
 //! - `access`: who may connect. `life`: starting, stopping, and being killed.
 
@@ -18,11 +19,15 @@ mod client;
 mod clients;
 mod commands;
 mod failing;
+mod filesystem;
+mod guest;
 mod hostile;
 mod life;
 mod neighbours;
 #[path = "../interop/peers.rs"]
 #[allow(dead_code, reason = "tests/interop needs more of it")]
 mod peers;
+#[path = "../secrecy/pieces.rs"]
+mod pieces;
 mod served;
 mod wire;

@@ -3,6 +3,7 @@
 #![allow(missing_docs)]
 
 mod derive;
+mod pieces;
 mod process;
 mod sample;
 mod scan;

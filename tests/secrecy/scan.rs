@@ -11,8 +11,7 @@ use std::sync::{Mutex, PoisonError};
 
 use luksmith::secret::LockedBytes;
 
-/// The length of the pieces that are searched for.
-pub(crate) const PIECE: usize = 16;
+use crate::pieces::PIECE;
 
 const MASK: u8 = 0xa5;
 const WINDOW: usize = 1 << 20;

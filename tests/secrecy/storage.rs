@@ -11,8 +11,9 @@ use luksmith::container::{Configure, Container, OpenOptions, UndoStore, Version,
 use luksmith::secret::{Passphrase, VolumeKey};
 use luksmith::sectors::{Cipher, Sectors};
 
+use crate::pieces::{PIECE, Pieces};
 use crate::sample::{DATA, PBKDF2, copy, create, new_keyslot, options};
-use crate::scan::{PIECE, fresh};
+use crate::scan::fresh;
 
 /// A write: where, and what.
 type Write = (u64, Vec<u8>);
@@ -84,37 +85,6 @@ impl UndoStore for Undo {
     }
     fn name(&self) -> String {
         "the undo record".into()
-    }
-}
-
-/// Where pieces of secrets begin: by their first two bytes.
-struct Pieces<'a> {
-    secrets: Vec<(&'static str, &'a [u8])>,
-    first: Vec<bool>,
-}
-
-impl<'a> Pieces<'a> {
-    fn of(secrets: Vec<(&'static str, &'a [u8])>) -> Self {
-        let mut first = vec![false; 1 << 16];
-        for (_, secret) in &secrets {
-            for piece in secret.windows(PIECE) {
-                first[usize::from(piece[0]) << 8 | usize::from(piece[1])] = true;
-            }
-        }
-        Self { secrets, first }
-    }
-
-    /// The names of the secrets of which there is a piece in these bytes.
-    fn found(&self, bytes: &[u8]) -> Vec<&'static str> {
-        let mut found = Vec::new();
-        for window in bytes.windows(PIECE) {
-            if self.first[usize::from(window[0]) << 8 | usize::from(window[1])] {
-                let holds = |secret: &[u8]| secret.windows(PIECE).any(|piece| piece == window);
-                let names = self.secrets.iter().filter(|(_, secret)| holds(secret));
-                found.extend(names.map(|(name, _)| name));
-            }
-        }
-        found
     }
 }
 

@@ -4,14 +4,17 @@
 //! - `agree`: whole payloads through every kind of server; `refuse`: exports that cannot be had; `errors`: servers that fail.
 //! - `lies`: servers that break the protocol. `broken`: connections that break, and servers that are killed with writes in their cache.
 //! - `commands`: the program on exports, with cryptsetup as judge. (`tests/crash/remote.rs`: a server that dies in a header change.)
+//! - `ciphertext`: what passes to a server and lies there, searched for secrets; `proxy` records it.
 //! - `tls`: certificates, and nothing without them.
 
 mod agree;
 mod broken;
+mod ciphertext;
 mod commands;
 mod errors;
 mod fake;
 mod lies;
+mod proxy;
 mod refuse;
 mod servers;
 mod tls;

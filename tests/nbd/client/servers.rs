@@ -78,6 +78,10 @@ impl Server {
         Uri::parse(&self.uri_text(export)).unwrap()
     }
 
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     pub(super) fn uri_text(&self, export: &str) -> String {
         format!("nbd+unix:///{export}?socket={}", self.socket.display())
     }

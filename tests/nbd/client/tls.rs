@@ -17,7 +17,7 @@ use super::{connect, options, pattern, read, sectors};
 const SIZE: usize = 4 << 20;
 
 /// A directory with an authority's certificate, and a server's and a client's of it, by the names that nbdkit knows.
-fn certificates() -> tempfile::TempDir {
+pub(super) fn certificates() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let mut params = CertificateParams::new([]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

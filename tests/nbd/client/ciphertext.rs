@@ -1,0 +1,359 @@
+//! A server sees ciphertext alone: every byte that passes to it and back, and every byte that it keeps, is searched for
+//! pieces of plaintext, passphrases and keys, over the whole life of a volume.
+
+use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
+
+use luksmith::Interrupt;
+use luksmith::backend::Backend;
+use luksmith::backend::nbd::NbdBackend;
+use luksmith::container::{
+    Configure, Container, CreateOptions, NewKeyslot, OpenOptions, UndoFile, Unlocked, Version,
+    Which,
+};
+use luksmith::kdf::calibrate::Cost;
+use luksmith::secret::{LockedBytes, Passphrase, VolumeKey};
+use luksmith::sectors::{Cipher, Sectors};
+use luksmith_formats::Hash;
+use luksmith_formats::luks2::Priority;
+use luksmith_formats::nbd::uri::Uri;
+
+use super::proxy::Proxy;
+use super::servers::Server;
+use super::tls::certificates;
+use super::{connect, options};
+use crate::pieces::Pieces;
+
+/// The export: a header with room for two keyslots, and data.
+const SIZE: &str = "4M";
+const HEADER: u64 = 1 << 20;
+
+const COST: Cost = Cost::Pbkdf2 {
+    hash: Hash::Sha256,
+    iterations: 1000,
+};
+
+type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+
+/// What nobody else may see. Of random bytes, so that a piece of 16 is no chance.
+struct Secrets {
+    key: LockedBytes,
+    canary: LockedBytes,
+    passphrases: [LockedBytes; 3],
+}
+
+impl Secrets {
+    fn fresh() -> Self {
+        let fresh = |len| {
+            let mut bytes = LockedBytes::new(len).unwrap();
+            luksmith::secret::random(&mut bytes).unwrap();
+            bytes
+        };
+        Self {
+            key: fresh(64),
+            canary: fresh(512),
+            passphrases: [24, 100, 40].map(fresh),
+        }
+    }
+
+    fn passphrase(&self, n: usize) -> Passphrase {
+        Passphrase::copy_from(&self.passphrases[n]).unwrap()
+    }
+
+    fn found(&self, bytes: &[u8]) -> Vec<&'static str> {
+        // What crosses the border of two repetitions is plaintext too.
+        let border = [&self.canary[400..], &self.canary[..100]].concat();
+        let mut secrets = vec![
+            ("the plaintext", &self.canary[..]),
+            ("the plaintext", &border[..]),
+            ("the volume key", &self.key[..]),
+        ];
+        secrets.extend(
+            self.passphrases
+                .iter()
+                .map(|one| ("a passphrase", &one[..])),
+        );
+        Pieces::of(secrets).found(bytes)
+    }
+}
+
+/// A volume on a storage that may answer errors.
+struct Life<'a> {
+    storage: Arc<dyn Backend>,
+    secrets: &'a Secrets,
+    version: Version,
+    open: OpenOptions,
+    interrupt: Interrupt,
+    /// How often a step may fail before the test does.
+    patience: usize,
+}
+
+impl Life<'_> {
+    /// Carries a step out until it succeeds.
+    fn step<T>(&self, what: &str, step: impl Fn() -> Outcome<T>) -> T {
+        let mut left = self.patience;
+        loop {
+            match step() {
+                Ok(value) => return value,
+                Err(error) if left == 0 => panic!("{what}: {error:?}"),
+                Err(_) => left -= 1,
+            }
+        }
+    }
+
+    fn create(&self) -> Outcome {
+        let options = CreateOptions {
+            volume_key: Some(VolumeKey::copy_from(&self.secrets.key)?),
+            data_offset: (self.version == Version::Luks2).then_some(HEADER),
+            // A change that finds both keyslots taken must overwrite in place. LUKS1 has eight.
+            keyslots_size: (self.version == Version::Luks2).then_some(2 * 258_048),
+            ..CreateOptions::new(self.version, COST)
+        };
+        let first = self.secrets.passphrase(0);
+        let storage = self.storage.clone();
+        Container::create(storage, options, self.open.clone(), &first, &self.interrupt)?;
+        Ok(())
+    }
+
+    /// The volume, repaired first if a change of its header was cut short.
+    fn open(&self) -> Outcome<Container> {
+        let open = || Container::open(self.storage.clone(), self.open.clone());
+        if let Ok(container) = open() {
+            return Ok(container);
+        }
+        Container::repair(self.storage.clone(), self.open.clone())?;
+        Ok(open()?)
+    }
+
+    fn unlocked(&self, passphrase: usize, which: Which) -> Outcome<(Container, Unlocked)> {
+        let container = self.open()?;
+        let passphrase = self.secrets.passphrase(passphrase);
+        let unlocked = container.unlock(&passphrase, which, &self.interrupt)?;
+        Ok((container, unlocked))
+    }
+
+    fn data(&self) -> Outcome {
+        let (container, unlocked) = self.unlocked(0, Which::Any)?;
+        let volume = container.volume(self.storage.clone(), &unlocked)?;
+        let canary = &self.secrets.canary;
+        let fill = canary.repeat(usize::try_from(volume.size() / 512)?);
+        volume.write_at(0, &fill)?;
+        for offset in [1, 513, 70_000] {
+            volume.write_at(offset, &canary[..300])?;
+        }
+        volume.discard(4096..16_384)?;
+        volume.write_zeroes(20_000..40_000)?;
+        volume.flush()?;
+        let mut back = vec![1; 20_000];
+        volume.read_at(20_000, &mut back)?;
+        assert!(back.iter().all(|&byte| byte == 0));
+        volume.read_at(70_000, &mut back[..300])?;
+        assert!(back[..300] == canary[..300]);
+        Ok(())
+    }
+
+    fn keyslot(passphrase: &Passphrase) -> NewKeyslot<'_> {
+        NewKeyslot {
+            passphrase,
+            slot: None,
+            kdf: COST,
+            priority: Priority::Normal,
+        }
+    }
+
+    /// Until no keyslot is free.
+    fn add(&self) -> Outcome {
+        let (mut container, unlocked) = self.unlocked(0, Which::Any)?;
+        let slots = if self.version == Version::Luks1 { 8 } else { 2 };
+        let second = self.secrets.passphrase(1);
+        while container.keyslots().len() < slots {
+            container.add_keyslot(&unlocked, &Self::keyslot(&second), &self.interrupt)?;
+        }
+        Ok(())
+    }
+
+    /// The second passphrase becomes the third, in place.
+    fn change(&self) -> Outcome {
+        if self.unlocked(2, Which::Slot(1)).is_ok() {
+            return Ok(());
+        }
+        let (mut container, unlocked) = self.unlocked(1, Which::Slot(1))?;
+        let third = self.secrets.passphrase(2);
+        container.change_keyslot(&unlocked, &Self::keyslot(&third), &self.interrupt)?;
+        Ok(())
+    }
+
+    fn remove(&self) -> Outcome {
+        let mut container = self.open()?;
+        if container.keyslots().iter().any(|keyslot| keyslot.slot == 1) {
+            container.remove_keyslot(1, false)?;
+        }
+        Ok(())
+    }
+
+    fn label(&self) -> Outcome {
+        let mut container = self.open()?;
+        let label = Configure {
+            label: Some("label".into()),
+            ..Configure::default()
+        };
+        if self.version == Version::Luks2 {
+            container.configure(&label)?;
+        }
+        Ok(())
+    }
+
+    /// Each operation that writes.
+    fn live(&self, look: &dyn Fn()) {
+        self.step("create", || self.create());
+        look();
+        self.step("data", || self.data());
+        look();
+        let backup = self.step("backup", || Ok(self.open()?.backup()?));
+        assert!(self.secrets.found(&backup).is_empty());
+        self.step("add", || self.add());
+        self.step("change", || self.change());
+        look();
+        self.step("remove", || self.remove());
+        self.step("label", || self.label());
+        self.step("restore", || {
+            // A restore that was cut short is undone before the next.
+            self.open()?;
+            Container::restore(self.storage.clone(), &backup, false, self.open.clone())?;
+            Ok(())
+        });
+        self.step("unlock", || self.unlocked(0, Which::Any));
+        self.step("repair", || {
+            Container::repair(self.storage.clone(), self.open.clone())?;
+            Ok(())
+        });
+        look();
+        self.step("erase", || Ok(self.open()?.erase()?));
+        assert!(self.unlocked(0, Which::Any).is_err());
+    }
+}
+
+/// All the life of a volume on the export at `uri`; `look` is called after each step.
+fn live(uri: &Uri, secrets: &Secrets, version: Version, patience: usize, look: &dyn Fn()) {
+    let storage: Arc<dyn Backend> = Arc::new(connect(uri, options()));
+    let folder = tempfile::tempdir().unwrap();
+    let life = Life {
+        storage,
+        secrets,
+        version,
+        open: OpenOptions {
+            undo: Some(Arc::new(UndoFile::at(folder.path().join("undo")))),
+            ..OpenOptions::default()
+        },
+        interrupt: Interrupt::new(),
+        patience,
+    };
+    life.live(look);
+}
+
+fn uri_of(socket: &Path) -> Uri {
+    Uri::parse(&format!("nbd+unix:///?socket={}", socket.display())).unwrap()
+}
+
+fn assert_hidden(proxy: &Proxy, secrets: &Secrets) -> usize {
+    let mut passed = 0;
+    for stream in proxy.record() {
+        let found = secrets.found(&stream);
+        assert!(found.is_empty(), "{found:?} passed the proxy");
+        passed += stream.len();
+    }
+    passed
+}
+
+#[test]
+fn no_piece_of_a_secret_passes_to_a_server_or_back() {
+    for version in [Version::Luks1, Version::Luks2] {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(server) = Server::nbdkit(folder.path(), &["memory", SIZE]) else {
+            return;
+        };
+        let (proxy, secrets) = (Proxy::to(server.socket()), Secrets::fresh());
+        live(&uri_of(&proxy.socket()), &secrets, version, 0, &|| {});
+        // All of the data went over it, at least once.
+        assert!(assert_hidden(&proxy, &secrets) > 3 << 20);
+    }
+}
+
+#[test]
+fn no_piece_passes_to_a_server_that_answers_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let logfile = format!("logfile={}", log.display());
+    let args = [
+        "--filter=log",
+        "--filter=error",
+        "memory",
+        SIZE,
+        "error-rate=5%",
+        &logfile,
+    ];
+    let Some(server) = Server::nbdkit(folder.path(), &args) else {
+        return;
+    };
+    let (proxy, secrets) = (Proxy::to(server.socket()), Secrets::fresh());
+    live(
+        &uri_of(&proxy.socket()),
+        &secrets,
+        Version::Luks2,
+        1000,
+        &|| {},
+    );
+    assert!(assert_hidden(&proxy, &secrets) > 3 << 20);
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("error=EIO"), "nothing failed");
+}
+
+#[test]
+fn no_piece_passes_under_tls_nor_lies_at_the_server() {
+    let certificates = certificates();
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("disk");
+    std::fs::write(&disk, vec![0; 4 << 20]).unwrap();
+    let with = format!("--tls-certificates={}", certificates.path().display());
+    let file = disk.display().to_string();
+    let args = [&with, "--tls=require", "--tls-verify-peer", "file", &file];
+    let Some(server) = Server::nbdkit(folder.path(), &args) else {
+        return;
+    };
+    let (proxy, secrets) = (Proxy::to(server.socket()), Secrets::fresh());
+    let uri = format!(
+        "nbds+unix:///?socket={}&tls-certificates={}&tls-hostname=localhost",
+        proxy.socket().display(),
+        certificates.path().display()
+    );
+    let uri = Uri::parse(&uri).unwrap();
+    // The proxy sees TLS alone; what it hides is what the server keeps.
+    live(&uri, &secrets, Version::Luks2, 0, &|| {
+        let found = secrets.found(&std::fs::read(&disk).unwrap());
+        assert!(found.is_empty(), "{found:?} lies at the server");
+    });
+    assert!(assert_hidden(&proxy, &secrets) > 3 << 20);
+}
+
+/// That the proxy and the search would find a secret that passes.
+#[test]
+fn what_passes_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(server) = Server::nbdkit(folder.path(), &["memory", SIZE]) else {
+        return;
+    };
+    let (proxy, secrets) = (Proxy::to(server.socket()), Secrets::fresh());
+    let storage: NbdBackend = connect(&uri_of(&proxy.socket()), options());
+    let mut sectors = Sectors::<Cipher>::zeroed(4096);
+    let bytes = sectors.as_mut_slice();
+    bytes[100..116].copy_from_slice(&secrets.canary[490..506]);
+    bytes[1001..1017].copy_from_slice(&secrets.key[48..]);
+    bytes[2003..2019].copy_from_slice(&secrets.passphrases[0][8..]);
+    storage.write_at(8192, &sectors).unwrap();
+    let found = |stream: &Vec<u8>| secrets.found(stream);
+    let mut names: Vec<_> = proxy.record().iter().flat_map(found).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names, ["a passphrase", "the plaintext", "the volume key"]);
+}

@@ -1,0 +1,147 @@
+//! A file system of the kernel on a served volume: nbdfuse makes it a file, a loop device makes that a disk.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::peers::{find, output, run, skip};
+use crate::served::{Folder, until};
+
+/// What has to be there; root besides, without whom nobody mounts.
+struct Tools {
+    nbdfuse: PathBuf,
+    losetup: PathBuf,
+    mount: PathBuf,
+    umount: PathBuf,
+    mkfs: PathBuf,
+    fsck: PathBuf,
+}
+
+impl Tools {
+    #[allow(
+        clippy::print_stderr,
+        reason = "the reader of a test run is told what did not run"
+    )]
+    fn find() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: only root mounts");
+            return None;
+        }
+        for device in ["/dev/fuse", "/dev/loop-control"] {
+            if !Path::new(device).exists() {
+                skip(device);
+                return None;
+            }
+        }
+        Some(Self {
+            nbdfuse: find("nbdfuse")?,
+            losetup: find("losetup")?,
+            mount: find("mount")?,
+            umount: find("umount")?,
+            mkfs: find("mkfs.ext4")?,
+            fsck: find("fsck.ext4")?,
+        })
+    }
+}
+
+/// What is taken back at the end, also of a test that fails: the last first.
+struct Undo(Vec<Command>, Option<Child>);
+
+impl Undo {
+    fn last(&mut self) {
+        let mut command = self.0.pop().unwrap();
+        run(&mut command);
+    }
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        for command in self.0.iter_mut().rev() {
+            output(command);
+        }
+        if let Some(child) = &mut self.1 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn command(program: &Path, args: &[&Path]) -> Command {
+    let mut command = Command::new(program);
+    command.args(args);
+    command
+}
+
+/// Files of many sizes, whose content tells where it belongs.
+fn files() -> Vec<(String, Vec<u8>)> {
+    let sizes = [0, 1, 511, 1000, 4096, 70_000, 1 << 20];
+    let file = |(n, size): (usize, &usize)| {
+        let words = (0..size / 8 + 1).map(|word| (word << 8 | n).wrapping_mul(0x9e37_79b9));
+        let mut bytes: Vec<u8> = words.flat_map(usize::to_le_bytes).collect();
+        bytes.truncate(*size);
+        (format!("file-{n}"), bytes)
+    };
+    sizes.iter().enumerate().map(file).collect()
+}
+
+#[test]
+fn ext4_of_the_kernel_lives_on_a_served_volume() {
+    let Some(tools) = Tools::find() else {
+        return;
+    };
+    let folder = Folder::with_volume();
+    let served = folder.serve(&[]);
+    let (fuse, mounted) = (folder.path("fuse"), folder.path("mounted"));
+    fs::create_dir(&fuse).unwrap();
+    fs::create_dir(&mounted).unwrap();
+    let file = fuse.join("nbd");
+
+    let mut nbdfuse = command(&tools.nbdfuse, &[&file]);
+    let nbdfuse = nbdfuse.arg(served.uri()).stdin(Stdio::null());
+    let child = nbdfuse.spawn().unwrap();
+    let mut undo = Undo(vec![command(&tools.umount, &[&fuse])], Some(child));
+    until("nbdfuse mounts", || file.exists());
+    let device = run(command(
+        &tools.losetup,
+        &["--find".as_ref(), "--show".as_ref(), &file],
+    )
+    .arg("--nooverlap"));
+    let device = PathBuf::from(String::from_utf8(device).unwrap().trim());
+    undo.0
+        .push(command(&tools.losetup, &["--detach".as_ref(), &device]));
+
+    run(&mut command(&tools.mkfs, &["-q".as_ref(), &device]));
+    let mount = || {
+        run(&mut command(
+            &tools.mount,
+            &["-t".as_ref(), "ext4".as_ref(), &device, &mounted],
+        ));
+        command(&tools.umount, &[&mounted])
+    };
+    let check = |disk: &Path| run(&mut command(&tools.fsck, &["-fn".as_ref(), disk]));
+    undo.0.push(mount());
+    for round in 0..3 {
+        let inside = mounted.join(format!("round-{round}"));
+        fs::create_dir(&inside).unwrap();
+        for (name, bytes) in files() {
+            fs::write(inside.join(name), bytes).unwrap();
+        }
+    }
+    fs::remove_dir_all(mounted.join("round-1")).unwrap();
+    undo.last();
+    check(&device);
+    undo.0.push(mount());
+    for (name, bytes) in files() {
+        let found = fs::read(mounted.join("round-2").join(&name)).unwrap();
+        assert!(found == bytes, "{name}");
+    }
+    undo.last();
+    undo.last(); // the loop device
+    undo.last(); // nbdfuse, which ends by it
+    undo.1.take().unwrap().wait().unwrap();
+    served.stop();
+
+    // What the volume holds without any server is the same file system.
+    folder.write("decrypted", &folder.decrypted());
+    check(&folder.path("decrypted"));
+}
