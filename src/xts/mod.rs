@@ -6,6 +6,10 @@
 //!
 //! Nothing of luksmith is used here, and nothing here does I/O.
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+mod in_place;
 mod portable;
 mod tweak;
 #[cfg(target_arch = "x86_64")]
@@ -37,10 +41,18 @@ pub enum Kernel {
     Vaes256,
     /// VAES on registers of 512 bits: x86-64 with AVX-512.
     Vaes512,
+    /// The AES extension of ARMv8: aarch64.
+    Aarch64,
 }
 
 impl Kernel {
-    const ALL: [Self; 4] = [Self::Vaes512, Self::Vaes256, Self::Aesni, Self::Portable];
+    const ALL: [Self; 5] = [
+        Self::Vaes512,
+        Self::Vaes256,
+        Self::Aesni,
+        Self::Aarch64,
+        Self::Portable,
+    ];
 
     /// Those that run on this machine, the fastest first.
     pub fn available() -> Vec<Self> {
@@ -66,16 +78,17 @@ impl Kernel {
             Self::Aesni => "aesni",
             Self::Vaes256 => "vaes256",
             Self::Vaes512 => "vaes512",
+            Self::Aarch64 => "aarch64",
         }
     }
 
     /// Runs the rounds of AES that `len` bytes take at this kernel's width, and nothing else: the limit that a benchmark
-    /// holds a kernel against. False where there is none: for `portable`, and where the instructions are missing.
+    /// holds a kernel against. False where there is none: for `portable` and `aarch64`, and where the instructions are missing.
     pub fn rounds_alone(self, key_size: usize, len: usize) -> bool {
         let rounds = if key_size == 32 { 10 } else { 14 };
         let _ = (rounds, len); // on other CPUs
         match self {
-            Self::Portable => None::<()>,
+            Self::Portable | Self::Aarch64 => None::<()>,
             #[cfg(target_arch = "x86_64")]
             Self::Aesni => {
                 x86_64::aesni::Token::detect().map(|token| x86_64::limit::aesni(token, rounds, len))
@@ -118,6 +131,10 @@ impl Kernel {
             Self::Vaes512 => x86_64::vaes512::Token::detect().is_some(),
             #[cfg(not(target_arch = "x86_64"))]
             Self::Aesni | Self::Vaes256 | Self::Vaes512 => false,
+            #[cfg(target_arch = "aarch64")]
+            Self::Aarch64 => aarch64::Token::detect().is_some(),
+            #[cfg(not(target_arch = "aarch64"))]
+            Self::Aarch64 => false,
         }
     }
 }
@@ -261,6 +278,13 @@ impl Xts {
             }
             #[cfg(not(target_arch = "x86_64"))]
             Kernel::Aesni | Kernel::Vaes256 | Kernel::Vaes512 => return Err(missing.into()),
+            #[cfg(target_arch = "aarch64")]
+            Kernel::Aarch64 => {
+                let token = aarch64::Token::detect().ok_or(missing)?;
+                Box::new(aarch64::Xts::<M>::new::<E>(token, key)?)
+            }
+            #[cfg(not(target_arch = "aarch64"))]
+            Kernel::Aarch64 => return Err(missing.into()),
         };
         Ok(Self { keyed })
     }

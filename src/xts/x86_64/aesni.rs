@@ -4,7 +4,8 @@ use std::arch::x86_64::*;
 
 use zeroize::Zeroize;
 
-use super::{in_place, schedule};
+use super::schedule;
+use crate::xts::in_place::in_place;
 use crate::xts::tweak::Numbers;
 use crate::xts::{BLOCK, Keyed, Memory, Tweaks, XtsError};
 

@@ -20,20 +20,6 @@ mod schedule;
 pub(super) mod vaes256;
 pub(super) mod vaes512;
 
-/// The same, where the compiler cannot see that it is: so that it reads round keys from where they are, each time, and
-/// keeps no copy on the stack.
-#[inline(always)]
-#[allow(clippy::pointers_in_nomem_asm_block)] // nothing is read there
-fn in_place<T>(value: &T) -> &T {
-    let mut address: *const T = value;
-    // SAFETY: it has no instructions.
-    unsafe {
-        std::arch::asm!("/* {} */", inout(reg) address, options(nomem, nostack, preserves_flags));
-    }
-    // SAFETY: it is the address of the reference that was given.
-    unsafe { &*address }
-}
-
 /// Whether Intel made this CPU: where its makers' CPUs do not agree on what is cheap.
 fn maker_is_intel() -> bool {
     static INTEL: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
