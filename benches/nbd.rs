@@ -1,0 +1,408 @@
+//! `luksmith serve` beside nbdkit's file plugin (without any encryption) and qemu-nbd with LUKS, in one run:
+//! `cargo bench --bench nbd`, or `cargo bench --bench nbd -- random` for the rows that have that word.
+//!
+//! 1 GiB in memory (`/dev/shm`), Unix sockets, fio's nbd engine (libnbd) pinned to the first processor for every server
+//! alike. In a round each server has its turn; what counts are medians over rounds, and medians of the rounds' ratios.
+//! CPU is the server's user and system time from `/proc/PID/stat`. Results are printed as Markdown; dated ones are in
+//! `benches/record/`.
+
+#![allow(missing_docs, clippy::print_stdout)]
+
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use luksmith_formats::nbd::{
+    ClientFlags, InfoRequest, MetaContextRequest, OptionHeader, OptionReply, OptionReplyHeader,
+    OptionType,
+};
+
+const SIZE: u64 = 1 << 30;
+const ROUNDS: usize = 5;
+const SECONDS: u64 = 2;
+
+/// What fio does, by the name of the row: how, in which blocks, at which depth.
+const LOADS: [(&str, &str, &str, &str); 6] = [
+    ("sequential 1 MiB reads", "read", "1M", "4"),
+    ("sequential 1 MiB writes", "write", "1M", "4"),
+    ("random 4 KiB reads, depth 1", "randread", "4k", "1"),
+    ("random 4 KiB writes, depth 1", "randwrite", "4k", "1"),
+    ("random 4 KiB reads, depth 32", "randread", "4k", "32"),
+    ("random 4 KiB writes, depth 32", "randwrite", "4k", "32"),
+];
+
+fn main() {
+    // `cargo test --benches` runs this with `--test`: there it only has to compile.
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "--test") {
+        return;
+    }
+    let words: Vec<&String> = arguments
+        .iter()
+        .filter(|word| !word.starts_with("--"))
+        .collect();
+    let wanted = |row: &str| words.iter().all(|word| row.contains(word.as_str()));
+    let folder = tempfile::Builder::new()
+        .prefix("luksmith-bench-")
+        .tempdir_in("/dev/shm")
+        .unwrap();
+    let files = Files::new(folder.path());
+    println!(
+        "CPU: {}, {} online\n",
+        cpu_model(),
+        std::thread::available_parallelism().unwrap()
+    );
+    let servers: Vec<Server> = [Kind::Luksmith, Kind::NbdkitFile, Kind::QemuLuks]
+        .into_iter()
+        .map(|kind| Server::start(kind, &files))
+        .collect();
+
+    println!("| | luksmith | nbdkit file, no crypto | qemu-nbd, LUKS | to nbdkit | to qemu-nbd |");
+    println!("|---|---|---|---|---|---|");
+    for (name, how, block, depth) in LOADS.into_iter().filter(|load| wanted(load.0)) {
+        let rounds: Vec<Vec<Cost>> = (0..ROUNDS)
+            .map(|_| {
+                servers
+                    .iter()
+                    .map(|server| server.load(how, block, depth))
+                    .collect()
+            })
+            .collect();
+        if block == "1M" {
+            row(&format!("{name}, MB/s"), &rounds, |cost| cost.rate / 1e6);
+            row(&format!("{name}, server CPU ns a byte"), &rounds, |cost| {
+                cost.cpu
+            });
+        } else {
+            row(&format!("{name}, thousand a second"), &rounds, |cost| {
+                cost.rate / 4096e3
+            });
+            row(&format!("{name}, server CPU µs each"), &rounds, |cost| {
+                cost.cpu * 4.096
+            });
+        }
+    }
+    if wanted("connecting") {
+        let rounds: Vec<Vec<Duration>> = (0..ROUNDS)
+            .map(|_| servers.iter().map(Server::connecting).collect())
+            .collect();
+        row("connecting, µs", &rounds, |time| time.as_secs_f64() * 1e6);
+    }
+    drop(servers);
+    if wanted("remote") {
+        remote(&files);
+    }
+}
+
+/// A row of medians; ratios are of the first to the others.
+fn row<T>(name: &str, rounds: &[Vec<T>], figure: impl Fn(&T) -> f64) {
+    let of = |n: usize| median(rounds.iter().map(|round| figure(&round[n])));
+    let to = |n: usize| {
+        median(
+            rounds
+                .iter()
+                .map(|round| figure(&round[0]) / figure(&round[n])),
+        )
+    };
+    let digits = if of(0) < 10.0 { 2 } else { 1 };
+    println!(
+        "| {name} | {:.digits$} | {:.digits$} | {:.digits$} | {:.2} | {:.2} |",
+        of(0),
+        of(1),
+        of(2),
+        to(1),
+        to(2)
+    );
+}
+
+/// The same gigabyte three times: plain, LUKS2 and LUKS1.
+struct Files {
+    folder: PathBuf,
+}
+
+impl Files {
+    fn new(folder: &Path) -> Self {
+        let files = Self {
+            folder: folder.to_owned(),
+        };
+        let mut key = std::fs::OpenOptions::new();
+        let mut key = key
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(files.path("key"))
+            .unwrap();
+        key.write_all(b"correct horse battery staple").unwrap();
+        let mut plain = std::fs::File::create(files.path("plain")).unwrap();
+        let mut chunk = vec![0; 1 << 20];
+        for _ in 0..SIZE >> 20 {
+            luksmith::secret::random(&mut chunk).unwrap();
+            plain.write_all(&chunk).unwrap();
+        }
+        for kind in ["luks2", "luks1"] {
+            let made = Command::new(env!("CARGO_BIN_EXE_luksmith"))
+                .args([
+                    "encrypt",
+                    &files.path("plain"),
+                    &files.path(kind),
+                    "--type",
+                    kind,
+                ])
+                .args(["--key-file", &files.path("key"), "--pbkdf", "pbkdf2"])
+                .args(["--pbkdf-force-iterations", "1000"])
+                .stdout(Stdio::null())
+                .status();
+            assert!(made.unwrap().success());
+        }
+        files
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.join(name).display().to_string()
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Luksmith,
+    NbdkitFile,
+    QemuLuks,
+}
+
+/// One that runs until it is dropped.
+struct Server {
+    child: Child,
+    socket: String,
+}
+
+impl Server {
+    fn start(kind: Kind, files: &Files) -> Self {
+        match kind {
+            Kind::Luksmith => Self::run(files, "luksmith", |socket| {
+                luksmith(&files.path("luks2"), &files.path("key"), socket)
+            }),
+            Kind::NbdkitFile => Self::run(files, "nbdkit", |socket| {
+                let mut command = Command::new("nbdkit");
+                command.args(["-f", "-U", socket, "file", &files.path("plain")]);
+                command
+            }),
+            Kind::QemuLuks => Self::run(files, "qemu", |socket| {
+                let mut command = Command::new("qemu-nbd");
+                let secret = format!("secret,id=s,file={}", files.path("key"));
+                let image = format!(
+                    "driver=luks,key-secret=s,file.filename={}",
+                    files.path("luks1")
+                );
+                command.args([
+                    "-t",
+                    "-e",
+                    "16",
+                    "--object",
+                    &secret,
+                    "--image-opts",
+                    &image,
+                ]);
+                command.args(["-k", socket]);
+                command
+            }),
+        }
+    }
+
+    fn run(files: &Files, name: &str, command: impl FnOnce(&str) -> Command) -> Self {
+        let socket = files.path(&format!("{name}.sock"));
+        let mut command = command(&socket);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let started = Instant::now();
+        while UnixStream::connect(&socket).is_err() {
+            assert!(
+                started.elapsed() < Duration::from_secs(30),
+                "{command:?} does not listen"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Self { child, socket }
+    }
+
+    fn uri(&self) -> String {
+        format!("nbd+unix:///?socket={}", self.socket)
+    }
+
+    /// Has fio work on it for a while.
+    fn load(&self, how: &str, block: &str, depth: &str) -> Cost {
+        let before = self.cpu();
+        let output = Command::new("taskset")
+            .args([
+                "-c",
+                "0",
+                "fio",
+                "--name=load",
+                "--ioengine=nbd",
+                "--output-format=json",
+            ])
+            .args([format!("--uri={}", self.uri()), format!("--size={SIZE}")])
+            .args([
+                format!("--rw={how}"),
+                format!("--bs={block}"),
+                format!("--iodepth={depth}"),
+            ])
+            .args(["--time_based".to_owned(), format!("--runtime={SECONDS}")])
+            .args(["--randrepeat=1", "--norandommap", "--gtod_reduce=1"])
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let cpu = self.cpu().saturating_sub(before);
+        let text = String::from_utf8(output.stdout).unwrap();
+        let json: serde_json::Value =
+            serde_json::from_str(&text[text.find('{').unwrap()..]).unwrap();
+        let side = if how.ends_with("read") {
+            "read"
+        } else {
+            "write"
+        };
+        let done = &json["jobs"][0][side];
+        let bytes = done["io_bytes"].as_f64().unwrap();
+        let seconds = done["runtime"].as_f64().unwrap() / 1e3;
+        Cost {
+            rate: bytes / seconds,
+            cpu: cpu.as_secs_f64() * 1e9 / bytes,
+        }
+    }
+
+    /// How long it takes from connecting to having the export, the median of many times.
+    fn connecting(&self) -> Duration {
+        let times = (0..200).map(|_| {
+            let started = Instant::now();
+            shake_hands(&self.socket);
+            started.elapsed().as_secs_f64()
+        });
+        Duration::from_secs_f64(median(times))
+    }
+
+    fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        let ticks: u64 = ticks.map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+        Duration::from_secs(1) * u32::try_from(ticks).unwrap()
+            / u32::try_from(rustix::param::clock_ticks_per_second()).unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn luksmith(image: &str, key: &str, socket: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_luksmith"));
+    command.args([
+        "serve",
+        image,
+        "--key-file",
+        key,
+        "--socket",
+        socket,
+        "--socket-mode",
+        "600",
+    ]);
+    command
+}
+
+/// What a server did in a while.
+struct Cost {
+    /// Bytes a second.
+    rate: f64,
+    /// Its CPU nanoseconds for each byte.
+    cpu: f64,
+}
+
+/// With 10 ms of delay on the remote: what the volume on it gets, and what a client straight on it.
+fn remote(files: &Files) {
+    let far = Server::run(files, "far", |socket| {
+        let mut command = Command::new("nbdkit");
+        command.args(["-f", "-U", socket, "-t", "64", "--filter=delay", "file"]);
+        command.args([&files.path("luks2"), "rdelay=10ms", "wdelay=10ms"]);
+        command
+    });
+    let near = Server::run(files, "near", |socket| {
+        luksmith(&far.uri(), &files.path("key"), socket)
+    });
+    println!("\n| 10 ms away, depth 32 | luksmith | straight | ratio |\n|---|---|---|---|");
+    for (name, how) in [
+        ("random 4 KiB reads", "randread"),
+        ("random 4 KiB writes", "randwrite"),
+    ] {
+        let rounds = (0..ROUNDS)
+            .map(|_| [&near, &far].map(|server| server.load(how, "4k", "32").rate / 4096.0));
+        let rounds: Vec<_> = rounds.collect();
+        let of = |n: usize| median(rounds.iter().map(|round| round[n]));
+        let ratio = median(rounds.iter().map(|[near, far]| near / far));
+        println!(
+            "| {name}, a second | {:.0} | {:.0} | {ratio:.2} |",
+            of(0),
+            of(1)
+        );
+    }
+}
+
+/// As libnbd does it: structured replies, `base:allocation`, GO.
+fn shake_hands(socket: &str) {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.read_exact(&mut [0; 18]).unwrap();
+    stream.write_all(&ClientFlags::from(3).to_bytes()).unwrap();
+    let context = MetaContextRequest {
+        export: String::new(),
+        queries: vec!["base:allocation".to_owned()],
+    };
+    for (option, data) in [
+        (OptionType::StructuredReply, vec![]),
+        (OptionType::SetMetaContext, context.to_bytes()),
+        (OptionType::Go, InfoRequest::default().to_bytes()),
+    ] {
+        let len = data.len().try_into().unwrap();
+        let header = OptionHeader { option, len };
+        stream
+            .write_all(&[&header.to_bytes()[..], &data].concat())
+            .unwrap();
+        loop {
+            let mut header = [0; OptionReplyHeader::LEN];
+            stream.read_exact(&mut header).unwrap();
+            let header = OptionReplyHeader::parse(&header).unwrap();
+            stream
+                .read_exact(&mut vec![0; header.len.try_into().unwrap()])
+                .unwrap();
+            if header.reply == OptionReply::Ack {
+                break;
+            }
+        }
+    }
+}
+
+fn median(figures: impl Iterator<Item = f64>) -> f64 {
+    let mut figures: Vec<f64> = figures.collect();
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+fn cpu_model() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = info.lines().find(|line| line.starts_with("model name"));
+    line.and_then(|line| line.split_once(": "))
+        .map_or("unknown", |(_, name)| name)
+        .to_owned()
+}
