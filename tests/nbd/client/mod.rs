@@ -5,7 +5,7 @@
 //! - `lies`: servers that break the protocol. `broken`: connections that break, and servers that are killed with writes in their cache.
 //! - `commands`: the program on exports, with cryptsetup as judge. (`tests/crash/remote.rs`: a server that dies in a header change.)
 //! - `ciphertext`: what passes to a server and lies there, searched for secrets; `proxy` records it.
-//! - `tls`: certificates, and nothing without them.
+//! - `tls`: certificates, and nothing without them. `wrapped`: a served volume on an export.
 
 mod agree;
 mod broken;
@@ -18,6 +18,7 @@ mod proxy;
 mod refuse;
 mod servers;
 mod tls;
+mod wrapped;
 
 use luksmith::backend::nbd::{ConnectOptions, NbdBackend};
 use luksmith::backend::{Backend, IoError};
