@@ -46,7 +46,7 @@ pub(crate) struct Args {
     )]
     keyslot: Option<u32>,
 
-    /// Under which name IMAGE is served [default: the empty one, which clients take that name none]
+    /// Under which name IMAGE is served [default: the empty one, which clients take who name none]
     #[arg(
         long,
         value_name = "NAME",
@@ -83,7 +83,7 @@ pub(crate) struct Args {
     #[arg(long)]
     exit_when_idle: bool,
 
-    /// Write a line with the URI to descriptor N once clients may connect, and close it
+    /// Write a line with the URI to descriptor N once clients may connect
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     ready_fd: Option<u32>,
 
