@@ -11,6 +11,7 @@ const UNSAFE: &[&str] = &[
     "src/sectors",
     "src/backend/",
     "src/sys/",
+    "benches/libraries/",
     "tests/hostile/allocation.rs",
     "tests/secrecy/",
 ];
