@@ -11,6 +11,8 @@ mod schedules;
 mod shown;
 mod source;
 mod storage;
+#[cfg(target_arch = "x86_64")]
+mod undefined;
 mod unlock;
 
 /// As in the binary: what code of others leaves on the heap is part of the question.
