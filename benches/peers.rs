@@ -1,4 +1,4 @@
-//! How luksmith stands beside cryptsetup and qemu-img at the same work, in one run: `./bench peers`.
+//! How luksmith stands beside cryptsetup and qemu-img at the same work, in one run: `cargo bench --bench peers`.
 //!
 //! Each round does the same thing with each program, one after the other, so that a busy machine slows all of them;
 //! what counts are the medians of the ratios of a round. CPU is user and system time of the whole process, from
