@@ -14,7 +14,9 @@ use std::time::Duration;
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::pki_types::{
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivateSec1KeyDer,
+};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -262,6 +264,12 @@ fn read_pair(certificate: &Path, key: &Path) -> Result<Arc<CertifiedKey>, TlsErr
         pem::Error::NoItemsFound => TlsError::NoKey { path: key.into() },
         error => unusable(key, error),
     })?;
+    if let PrivateKeyDer::Sec1(sec1) = &der
+        && let Some(shorter) = without_sign_byte(sec1.secret_sec1_der())
+    {
+        der.zeroize();
+        der = PrivateSec1KeyDer::from(shorter).into();
+    }
     let signer = ring::sign::any_supported_type(&der);
     der.zeroize();
     let pair = CertifiedKey::new(chain, signer.map_err(|error| unusable(key, error))?);
@@ -273,6 +281,29 @@ fn read_pair(certificate: &Path, key: &Path) -> Result<Arc<CertifiedKey>, TlsErr
         }),
         Err(error) => Err(unusable(certificate, error)),
     }
+}
+
+/// The number of an EC private key as SEC 1 (appendix C.4) has it, as long as the curve's order: where it begins with a set bit, certtool
+/// of GnuTLS 3.7 puts a zero byte in front, as in an INTEGER. None where it is right already.
+fn without_sign_byte(sec1: &[u8]) -> Option<Vec<u8>> {
+    const P256: u8 = 32;
+    const P384: u8 = 48;
+    // SEQUENCE, of a length in one byte, or in the second of two.
+    let content = match sec1 {
+        [0x30, 0x81, 0x81..=0xff, ..] => 3,
+        [0x30, 1..=0x7f, ..] => 2,
+        _ => return None,
+    };
+    // INTEGER 1, OCTET STRING.
+    match sec1.get(content..)? {
+        [2, 1, 1, 4, len, 0, 0x80..=0xff, ..] if [P256 + 1, P384 + 1].contains(len) => {}
+        _ => return None,
+    }
+    let mut shorter = sec1.to_vec();
+    shorter[content - 1] -= 1;
+    shorter[content + 4] -= 1;
+    shorter.remove(content + 5);
+    Some(shorter)
 }
 
 fn holds(text: &[u8], words: &[u8]) -> bool {
@@ -318,5 +349,33 @@ fn unusable(path: &Path, source: impl Into<Box<dyn std::error::Error + Send + Sy
     TlsError::Unusable {
         path: path.into(),
         source: source.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_sign_byte;
+
+    #[test]
+    fn a_number_with_a_sign_byte_is_made_as_long_as_the_order() {
+        for (len, head) in [(32u8, &[0x30, 39][..]), (48, &[0x30, 0x81, 180])] {
+            let rest = vec![7; if len == 32 { 0 } else { 125 }];
+            let with = |len: u8, sign: &[u8], first: u8, sequence: u8| {
+                let mut number = vec![first; len.into()];
+                number[1] = 1;
+                let octets = len + u8::try_from(sign.len()).unwrap();
+                let mut head = head.to_vec();
+                *head.last_mut().unwrap() = sequence;
+                [&head, &[2, 1, 1, 4, octets][..], sign, &number, &rest].concat()
+            };
+            let right = *head.last().unwrap() - 1;
+            let shorter = without_sign_byte(&with(len, &[0], 0x80, right + 1));
+            assert_eq!(shorter, Some(with(len, &[], 0x80, right)));
+            assert_eq!(without_sign_byte(&with(len, &[], 0x80, right)), None);
+            assert_eq!(without_sign_byte(&with(len, &[0], 0x7f, right + 1)), None);
+        }
+        for malformed in [&[][..], &[0x30], &[0x30, 0x81], &[0x30, 5, 2, 1, 1, 4, 33]] {
+            assert_eq!(without_sign_byte(malformed), None);
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use luksmith_formats::nbd::{Command, CommandFlags, ErrorNumber, Request};
+use rustix::net::RecvFlags;
 use rustix::process::Signal;
 
 use crate::served::{Folder, SIZE, Served, content, until};
@@ -60,6 +61,9 @@ fn a_second_signal_stops_at_once() {
     let mut client = served.client();
     client.stream.set_nonblocking(true).unwrap();
     while client.send(request(Command::Read, 0, 0, SIZE), &[]).is_ok() {}
+    until("the first answer is on its way", || {
+        rustix::net::recv(&client.stream, &mut [0][..], RecvFlags::PEEK).is_ok_and(|got| got.1 == 1)
+    });
     served.signal(Signal::TERM);
     until("new clients are turned away", || {
         UnixStream::connect(folder.path("s.sock")).is_err()

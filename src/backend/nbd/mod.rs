@@ -3,8 +3,8 @@
 //! Calls come from many threads, and so many requests are in flight. The server sees ciphertext alone, as every storage does; that it
 //! is the right one only TLS shows.
 //!
-//! - **A broken connection is made anew**, with pauses and a limit ([`link`]); requests that were not answered are sent again.
-//!   Changes that were acknowledged and not flushed go first ([`journal`]); where they cannot, the next flush fails, and every
+//! - **A broken connection is made anew**, with pauses and a limit (`link.rs`); requests that were not answered are sent again.
+//!   Changes that were acknowledged and not flushed go first (`journal.rs`); where they cannot, the next flush fails, and every
 //!   later one. A server without flush is taken at its word: what it has acknowledged is stored.
 //! - What no client can help: a server that lives on after the connection broke may carry out late what it had received over it, after
 //!   what was sent over the new one.
