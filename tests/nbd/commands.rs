@@ -475,3 +475,15 @@ fn many_requests_at_once_are_each_answered() {
     sender.join().unwrap();
     served.stop();
 }
+
+#[test]
+fn a_flush_has_no_range_whatever_stands_there() {
+    let folder = Folder::with_volume();
+    let served = folder.serve(&[]);
+    let mut client = served.client();
+    let answer = client.ask(Command::Flush, CommandFlags::NONE, u64::MAX, 1, &[]);
+    assert_ne!(answer.error, ErrorNumber::Io);
+    // The connection goes on.
+    assert!(client.read(0, 512) == content()[..512]);
+    served.stop();
+}

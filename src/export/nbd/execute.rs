@@ -175,7 +175,8 @@ impl Serving {
 
     /// Anything that was checked and has no payload, but READ.
     pub(super) fn other(&self, request: &Request, out: &mut Replies) {
-        let range = request.offset..request.offset + request.len;
+        // A FLUSH has no range, and what stands in its place was not checked.
+        let range = request.offset..request.offset.saturating_add(request.len);
         let done = match request.command {
             Command::Flush => self.export.flush().map_err(Refusal::from),
             // What is stored is not read ahead: the storage does that where it helps.

@@ -1,0 +1,11 @@
+//! Any text as an NBD URI: what is taken reads back from how it is shown.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use luksmith_formats::nbd::uri::Uri;
+
+fuzz_target!(|text: &str| {
+    if let Ok(uri) = Uri::parse(text) {
+        assert_eq!(Uri::parse(&uri.to_string()), Ok(uri));
+    }
+});
