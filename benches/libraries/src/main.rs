@@ -15,6 +15,9 @@ use luksmith::xts::{Kernel, TweakForm, Tweaks, Xts};
 /// Encrypts sectors of a size in place, numbered from 0.
 type Encrypt = Box<dyn FnMut(usize, &mut [u8])>;
 
+/// What the buffers begin at a multiple of, as those of sectors do in the program.
+const PAGE: usize = 4096;
+
 struct Shape {
     sector: usize,
     len: usize,
@@ -65,7 +68,9 @@ fn agree(runners: &mut [Runner]) {
 }
 
 fn measure(runners: &mut [Runner], shape: &Shape) {
-    let mut data = vec![0; shape.len];
+    let mut memory = vec![0; shape.len + PAGE];
+    let begin = memory.as_ptr().align_offset(PAGE);
+    let data = &mut memory[begin..][..shape.len];
     let times = ((1 << 19) / shape.len).max(1);
     for runner in &mut *runners {
         runner.times.clear();
@@ -73,11 +78,11 @@ fn measure(runners: &mut [Runner], shape: &Shape) {
     for _ in 0..shape.rounds {
         for runner in &mut *runners {
             if shape.len <= 1 << 20 {
-                (runner.encrypt)(shape.sector, &mut data); // into the cache
+                (runner.encrypt)(shape.sector, data); // into the cache
             }
             let start = Instant::now();
             for _ in 0..times {
-                (runner.encrypt)(shape.sector, black_box(&mut data));
+                (runner.encrypt)(shape.sector, black_box(&mut *data));
             }
             runner.times.push(start.elapsed());
         }
