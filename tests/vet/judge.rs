@@ -1,5 +1,6 @@
 //! What must come of an image, and the bounds within which it must come.
 
+use std::hash::{Hash as _, Hasher as _};
 use std::time::{Duration, Instant};
 
 use luksmith::backend::Backend;
@@ -27,8 +28,25 @@ pub(crate) fn inspect_on(storage: &dyn Backend, format: &str, policy: &Policy) -
 }
 
 pub(crate) fn inspect(image: &[u8], format: &str) -> Report {
+    keep_as_seed(image, format);
     let storage = MemoryBackend::from_bytes(image.to_vec()).into_read_only();
     inspect_on(&storage, format, &Policy::default())
+}
+
+/// With `VET_SEEDS=FOLDER`, every image that is judged here becomes a seed of the fuzz target `inspect`, which takes the format by
+/// its number in front.
+fn keep_as_seed(image: &[u8], format: &str) {
+    const LARGEST: usize = 8 << 20;
+    let Some(folder) = std::env::var_os("VET_SEEDS").filter(|_| image.len() <= LARGEST) else {
+        return;
+    };
+    let number = Format::ALL.iter().position(|one| one.name() == format);
+    let mut seed = vec![u8::try_from(number.expect("a format")).expect("a small number")];
+    seed.extend_from_slice(image);
+    let mut hash = std::hash::DefaultHasher::new();
+    seed.hash(&mut hash);
+    let path = std::path::Path::new(&folder).join(format!("{format}-{:016x}", hash.finish()));
+    std::fs::write(path, seed).expect("a seed");
 }
 
 /// Judges a good image, and each change of it; tells all that is wrong at once.
