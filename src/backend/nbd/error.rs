@@ -87,6 +87,9 @@ pub enum Problem {
         /// The size in bytes now.
         is: u64,
     },
+    /// After a reconnection it begins with other bytes than before.
+    #[error("the export holds another disk than before")]
+    OtherDisk,
     /// It needs larger blocks than before.
     #[error("the export changed its block size")]
     OtherBlocks,

@@ -17,6 +17,7 @@ use super::error::{NbdError, Problem};
 use super::handshake::{self, Export};
 use super::journal::{Change, Journal, Record};
 use super::session::Session;
+use super::witness::Witness;
 use crate::sectors::{Cipher, Sectors};
 
 /// The first pause between two attempts to connect, and the longest.
@@ -31,6 +32,8 @@ pub(super) struct Link {
     /// What the export was at first; it has to stay so.
     pub(super) export: Export,
     pub(super) journal: Arc<Journal>,
+    /// How it begins.
+    pub(super) witness: Witness,
     server: Arc<str>,
     state: Mutex<State>,
     changed: Condvar,
@@ -67,6 +70,7 @@ impl Link {
             uri,
             export,
             journal,
+            witness: Witness::new(export.minimum),
             state: Mutex::new(State {
                 session: Some(Arc::new(session)),
                 ..State::default()
@@ -168,12 +172,36 @@ impl Link {
         }
         let (server, journal) = (self.server.clone(), self.journal.clone());
         let first = Connection::start(channel, export, server, journal, self.options.timeout)?;
-        if let Err(problem) = self.replay(&first) {
+        if let Err(problem) = self.recognise(&first).and_then(|()| self.replay(&first)) {
             first.close();
             return Err(problem);
         }
         tracing::info!(server = %self.server, "connected again");
         Ok(Session::new(first, self.options.connections))
+    }
+
+    /// Refuses another disk, before anything is sent to it. One that cannot be read now is not known to be another.
+    fn recognise(&self, connection: &Connection) -> Result<(), Problem> {
+        let Some(len) = self.witness.len() else {
+            return Ok(());
+        };
+        let (command, place) = (Command::Read, (0, len as u64));
+        let luggage = Luggage {
+            into: Some(Sectors::with_len(len)),
+            record: None,
+        };
+        let sent = connection.send(command, CommandFlags::NONE, place, &[], luggage);
+        let answer = connection.wait(&sent.map_err(|_| Problem::Closed)?);
+        match (answer.outcome, answer.luggage.into) {
+            (Ok(()), Some(bytes)) if !self.witness.agrees(bytes.as_slice()) => {
+                tracing::error!(server = %self.server, "holds another disk than before");
+                Err(Problem::OtherDisk)
+            }
+            (Err(error), _) if !matches!(error.source, Problem::Answered { .. }) => {
+                Err(Problem::Closed)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Sends the changes of the journal again, and flushes them: under a server that falls over again and again, there is less to send

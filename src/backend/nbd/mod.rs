@@ -21,6 +21,7 @@ mod link;
 mod receive;
 mod request;
 mod session;
+mod witness;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -148,7 +149,7 @@ impl NbdBackend {
             }
         };
         kept()?;
-        let mark = journal.mark();
+        let (mark, beginning) = (journal.mark(), self.link.witness.mark());
         let flushed = self.link.carry_out(Piece {
             command: Command::Flush,
             flags: CommandFlags::NONE,
@@ -167,6 +168,7 @@ impl NbdBackend {
         // Over a new connection it may have gone well after something was lost.
         kept()?;
         journal.cover(mark);
+        self.link.witness.flushed(beginning);
         Ok(())
     }
 
@@ -177,7 +179,7 @@ impl NbdBackend {
         (command, flags): (Command, CommandFlags),
         range: Range<u64>,
     ) -> Result<(), IoError> {
-        for part in Self::cut(range, LONGEST_RANGE) {
+        let change = |part: Range<u64>| {
             let len = part.end - part.start;
             let luggage = match command {
                 Command::WriteZeroes => {
@@ -196,9 +198,13 @@ impl NbdBackend {
                     luggage,
                 })
             });
-            done.map_err(|error| io_error(error, operation, part.start))?;
-        }
-        Ok(())
+            done.map(|_| ())
+                .map_err(|error| io_error(error, operation, part.start))
+        };
+        let mut parts = Self::cut(range.clone(), LONGEST_RANGE);
+        self.link
+            .witness
+            .changing(&range, || parts.try_for_each(change))
     }
 
     /// Changes are durable at once where the server knows no other way of making them so.
@@ -217,7 +223,7 @@ impl NbdBackend {
         };
         let longest = u64::from(self.link.export.maximum);
         let all = offset..offset + bytes.len() as u64;
-        let pieces = Self::cut(all, longest).map(|part| {
+        let pieces = Self::cut(all.clone(), longest).map(|part| {
             let payload = &bytes[index(part.start - offset)..index(part.end - offset)];
             Ok(Piece {
                 command: Command::Write,
@@ -228,7 +234,8 @@ impl NbdBackend {
                 luggage: piece(payload, part.start)?,
             })
         });
-        self.carry_out_all(pieces)
+        let witness = &self.link.witness;
+        witness.changing(&all, || self.carry_out_all(pieces))
     }
 
     fn carry_out_all<'a>(
@@ -304,8 +311,14 @@ impl Backend for NbdBackend {
         if into.is_empty() {
             return Ok(());
         }
+        let witness = &self.link.witness;
+        let mark = witness.mark();
         self.read(offset, into)
-            .map_err(|error| io_error(error, operation, offset))
+            .map_err(|error| io_error(error, operation, offset))?;
+        if offset == 0 {
+            witness.learn(mark, into.as_slice());
+        }
+        Ok(())
     }
 
     fn write_at(&self, offset: u64, from: &Sectors<Cipher>) -> Result<(), IoError> {

@@ -37,7 +37,7 @@ pub(super) struct Replies {
 
 impl Replies {
     pub(super) fn is_empty(&self) -> bool {
-        self.heads.is_empty()
+        self.heads.is_empty() && self.bodies.is_empty()
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -176,5 +176,40 @@ impl Replies {
     fn count(&mut self, bytes: usize) {
         self.answers += 1;
         self.bytes += bytes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    use luksmith_formats::nbd::{Command, CommandFlags};
+
+    use super::*;
+    use crate::sectors::{Plain, Sectors};
+
+    #[test]
+    fn bodies_are_sent_without_a_header_of_their_own() {
+        let (here, mut there) = UnixStream::pair().unwrap();
+        let channel = Channel::plain(here.into());
+        let request = Request {
+            flags: CommandFlags::NONE,
+            command: Command::Read,
+            cookie: 7,
+            offset: 0,
+            len: 1024,
+        };
+        let mut out = Replies::default();
+        out.data(Form::Simple, &request, true, 0, 1024);
+        for _ in 0..2 {
+            out.body(Sectors::<Plain>::zeroed(512).into());
+            out.send(&channel).unwrap();
+            assert!(out.is_empty());
+        }
+        drop(channel);
+        let mut received = Vec::new();
+        there.read_to_end(&mut received).unwrap();
+        assert_eq!(received.len(), SimpleReply::LEN + 1024);
     }
 }
