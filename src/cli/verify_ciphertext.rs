@@ -68,10 +68,11 @@ Examples:
 
 What it can show: that something is not ciphertext. Each sector of 512 bytes and each block of 4096 is tested by chi-square, with bounds
 so far out that a run over 256 TiB of true ciphertext raises a false alarm with a probability of less than one in a million
-(2^-59 for each sector; no further correction is needed for the number of sectors).
+(2^-59 for each sector; no further correction is needed for the number of sectors). One thing else is no plaintext and is reported: where a part
+of a sector was written that had never been written before, the rest of it is zero still in the image.
 
 What it cannot show: that something is ciphertext, and of which key. Compressed or random plaintext, the ciphertext of another key, of a
-weak passphrase or of a cipher used in a bad way look the same. Some bytes of plaintext in a sector that is ciphertext otherwise do not show. A sample shows what is common, not what is rare.
+weak passphrase or of a cipher used in a bad way look the same. Some bytes of plaintext in a sector that is ciphertext otherwise do not show. The header's own area is left out. An image without a header is taken for data as a whole. A sample shows what is common, not what is rare.
 
 Exit code 4: there are regions that do not look like ciphertext.";
 
@@ -193,7 +194,7 @@ impl Args {
         Err(match self.json {
             true => failure,
             false => {
-                failure.hint("--json lists the regions; what was written there was not encrypted")
+                failure.hint("--json lists the regions; what was written there was not encrypted, or is a part of a sector that was zero before")
             }
         })
     }
