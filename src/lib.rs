@@ -66,6 +66,7 @@
 //! - [`secret`]: passphrases and keys in locked memory, and where they come from.
 //! - [`backend`]: what stores the ciphertext; implement [`Backend`](backend::Backend) for a storage of your own.
 //! - [`sectors`]: the buffer with two sides, plaintext and ciphertext.
+//! - [`xml`]: XML from strangers, read within bounds.
 //! - [`sys`]: hardening the process.
 //! - [`formats`]: every byte layout, without I/O and without secrets; a crate of its own.
 //!
@@ -88,6 +89,7 @@ pub mod sectors;
 pub mod sys;
 pub mod vet;
 pub mod volume;
+pub mod xml;
 pub mod xts;
 
 pub use interrupt::Interrupt;

@@ -20,7 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("export", &["volume", "channel", "backend", "sectors"]),
-    ("vet", &["backend", "sectors", "interrupt"]),
+    ("vet", &["backend", "sectors", "interrupt", "xml"]),
     ("volume", &["crypt", "backend", "sectors", "interrupt"]),
     ("crypt", &["xts", "secret", "sectors"]),
     ("kdf", &["secret", "sys", "interrupt"]),
@@ -30,6 +30,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("channel", &["secret", "sys"]),
     ("sectors", &[]),
     ("sys", &[]),
+    ("xml", &[]),
     ("interrupt", &[]),
 ];
 
