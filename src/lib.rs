@@ -58,6 +58,7 @@
 //! - [`container`]: create, open, unlock; keyslots, tokens, backup, restore, repair, resize, conversion.
 //! - [`vet`]: verdicts on images from strangers, without a key.
 //! - [`export`]: volumes for others to open, over NBD.
+//! - [`libvirt`]: libvirt's secrets, volumes and disks.
 //! - [`volume`]: the disk of plaintext, used by as many threads as one likes.
 //! - [`kdf`]: PBKDF2, argon2, the anti-forensic splitter, and how much a new keyslot should cost.
 //! - [`crypt`]: the only place that turns plaintext into ciphertext and back.
@@ -84,6 +85,7 @@ pub mod crypt;
 pub mod export;
 mod interrupt;
 pub mod kdf;
+pub mod libvirt;
 pub mod secret;
 pub mod sectors;
 pub mod sys;

@@ -20,6 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("export", &["volume", "channel", "backend", "sectors"]),
+    ("libvirt", &["secret", "xml"]),
     ("vet", &["backend", "sectors", "interrupt", "xml"]),
     ("volume", &["crypt", "backend", "sectors", "interrupt"]),
     ("crypt", &["xts", "secret", "sectors"]),

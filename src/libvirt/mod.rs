@@ -1,0 +1,3 @@
+//! libvirt: the XML of its secrets, storage volumes and disks.
+
+pub mod xml;

@@ -1,0 +1,180 @@
+//! A disk of a domain (`<disk>`; libvirt's formatdomain page, "Hard drives, floppy disks, CDROMs").
+
+use super::source::{Layer, Source};
+use super::write::Out;
+use super::{ReadError, WriteError, missing, optional, required, root, text};
+use crate::xml::{Element, Xml};
+
+/// A disk, as the guest sees it and as the host has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    /// What sort of drive.
+    pub device: Device,
+    /// How the emulator treats it.
+    pub driver: Driver,
+    /// Where it lies; none for a drive without a medium.
+    pub source: Option<Source>,
+    /// The layers below it, from the top, as far as the XML says; not written.
+    pub backing: Vec<Layer>,
+    /// Where the guest finds it.
+    pub target: Target,
+    /// The serial number that the guest sees.
+    pub serial: Option<String>,
+    /// The guest cannot write.
+    pub read_only: bool,
+    /// Several domains may write at once.
+    pub shareable: bool,
+}
+
+/// Sorts of drive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Device {
+    /// A disk.
+    #[default]
+    Disk,
+    /// A CD drive.
+    Cdrom,
+    /// A floppy drive.
+    Floppy,
+    /// A SCSI device that is passed through.
+    Lun,
+}
+
+/// How the emulator treats the image (`<driver>`).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Driver {
+    /// The emulator's driver: `qemu`.
+    pub name: Option<String>,
+    /// The format of the image (`type`); where it is not stated, it may be probed.
+    pub format: Option<String>,
+    /// `none`, `writeback`, `writethrough`, `directsync`, `unsafe`.
+    pub cache: Option<String>,
+    /// `threads`, `native`, `io_uring`.
+    pub io: Option<String>,
+    /// `unmap`: the guest's discards reach the storage; `ignore`.
+    pub discard: Option<String>,
+    /// `off`, `on`, `unmap`.
+    pub detect_zeroes: Option<String>,
+}
+
+/// Where the guest finds a disk (`<target>`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Its name: `vda`, `sdb`. It is unique in the domain.
+    pub dev: String,
+    /// `virtio`, `scsi`, `sata`, `ide`, `usb`, …; libvirt guesses it from the name.
+    pub bus: Option<String>,
+}
+
+const DEVICES: [(Device, &str); 4] = [
+    (Device::Disk, "disk"),
+    (Device::Cdrom, "cdrom"),
+    (Device::Floppy, "floppy"),
+    (Device::Lun, "lun"),
+];
+
+impl Disk {
+    /// A raw image on a bus: what luksmith has to do with.
+    #[must_use]
+    pub fn raw(source: Source, target: Target) -> Self {
+        Self {
+            device: Device::Disk,
+            driver: Driver {
+                name: Some("qemu".to_owned()),
+                format: Some("raw".to_owned()),
+                ..Driver::default()
+            },
+            source: Some(source),
+            backing: Vec::new(),
+            target,
+            serial: None,
+            read_only: false,
+            shareable: false,
+        }
+    }
+
+    /// Reads a disk.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, ReadError> {
+        let xml = Xml::parse(bytes)?;
+        Self::read(root(&xml, "disk")?)
+    }
+
+    pub(super) fn read(disk: Element<'_>) -> Result<Self, ReadError> {
+        let target = disk
+            .child("target")
+            .ok_or_else(|| missing(disk, "target"))?;
+        let driver = |name| {
+            let driver = disk.child("driver")?;
+            optional(driver, name)
+        };
+        let device = disk.attribute("device").unwrap_or("disk");
+        let device = DEVICES.iter().find(|row| row.1 == device);
+        Ok(Self {
+            device: device.map(|row| row.0).unwrap_or_default(),
+            driver: Driver {
+                name: driver("name"),
+                format: driver("type"),
+                cache: driver("cache"),
+                io: driver("io"),
+                discard: driver("discard"),
+                detect_zeroes: driver("detect_zeroes"),
+            },
+            source: Source::within(disk)?,
+            backing: Layer::below(disk)?,
+            target: Target {
+                dev: required(target, "dev")?.to_owned(),
+                bus: optional(target, "bus"),
+            },
+            serial: text(disk, "serial"),
+            read_only: disk.child("readonly").is_some(),
+            shareable: disk.child("shareable").is_some(),
+        })
+    }
+
+    /// The document, as a domain takes it.
+    ///
+    /// # Errors
+    /// [`WriteError`] where a text is none of XML's.
+    pub fn to_xml(&self) -> Result<String, WriteError> {
+        Out::document(|out| self.write(out))
+    }
+
+    fn write(&self, out: &mut Out) {
+        let kind = match &self.source {
+            Some(source) => source.store.kind(),
+            None => "file",
+        };
+        let device = DEVICES.iter().find(|row| row.0 == self.device);
+        let attributes = [("type", Some(kind)), ("device", device.map(|row| row.1))];
+        out.element("disk", &attributes, |out| {
+            let driver = &self.driver;
+            out.empty(
+                "driver",
+                &[
+                    ("name", driver.name.as_deref()),
+                    ("type", driver.format.as_deref()),
+                    ("cache", driver.cache.as_deref()),
+                    ("io", driver.io.as_deref()),
+                    ("discard", driver.discard.as_deref()),
+                    ("detect_zeroes", driver.detect_zeroes.as_deref()),
+                ],
+            );
+            if let Some(source) = &self.source {
+                source.write(out);
+            }
+            let bus = self.target.bus.as_deref();
+            out.empty("target", &[("dev", Some(&self.target.dev)), ("bus", bus)]);
+            if self.read_only {
+                out.empty("readonly", &[]);
+            }
+            if self.shareable {
+                out.empty("shareable", &[]);
+            }
+            out.text_if("serial", self.serial.as_deref());
+        });
+    }
+}

@@ -1,0 +1,99 @@
+//! A domain, as far as its disks and its secrets go (libvirt's formatdomain page).
+
+use super::disk::Disk;
+use super::encryption::SecretRef;
+use super::{ReadError, missing, root, text};
+use crate::xml::{Element, Xml};
+
+/// What luksmith wants to know of a domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DomainXml {
+    /// Its name.
+    pub name: String,
+    /// Its UUID; a definition that libvirt has not seen may have none.
+    pub uuid: Option<String>,
+    /// Its disks, in their order.
+    pub disks: Vec<Disk>,
+    /// Every secret that it refers to anywhere, in any device.
+    pub secrets: Vec<SecretUse>,
+}
+
+/// That a domain refers to a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretUse {
+    /// Which one.
+    pub secret: SecretRef,
+    /// What uses it: `disk vda`, `tpm`, `hostdev`.
+    pub by: String,
+}
+
+impl DomainXml {
+    /// Reads a domain, live or not.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, ReadError> {
+        let xml = Xml::parse(bytes)?;
+        let domain = root(&xml, "domain")?;
+        let disks = domain
+            .child("devices")
+            .into_iter()
+            .flat_map(|devices| devices.children("disk"));
+        let mut secrets = Vec::new();
+        for part in parts(domain) {
+            for element in part.descendants() {
+                if let Some(secret) = secret_of(element)? {
+                    secrets.push(SecretUse {
+                        secret,
+                        by: name_of(part),
+                    });
+                }
+            }
+        }
+        Ok(Self {
+            name: text(domain, "name").ok_or_else(|| missing(domain, "name"))?,
+            uuid: text(domain, "uuid"),
+            disks: disks.map(Disk::read).collect::<Result<_, _>>()?,
+            secrets,
+        })
+    }
+
+    /// The disk that the guest finds under a name, or that lies at a path of the host.
+    #[must_use]
+    pub fn disk(&self, target_or_path: &str) -> Option<&Disk> {
+        self.disks.iter().find(|disk| {
+            let path = disk.source.as_ref().and_then(|source| source.store.path());
+            disk.target.dev == target_or_path || path == Some(target_or_path)
+        })
+    }
+}
+
+/// The devices, and what there is beside them.
+fn parts<'a>(domain: Element<'a>) -> impl Iterator<Item = Element<'a>> {
+    domain.elements().flat_map(|part| {
+        let devices = part.is("devices");
+        let within = part.elements().filter(move |_| devices);
+        within.chain((!devices).then_some(part))
+    })
+}
+
+fn name_of(part: Element<'_>) -> String {
+    let target = part
+        .child("target")
+        .and_then(|target| target.attribute("dev"));
+    match target {
+        Some(dev) => format!("{} {dev}", part.name()),
+        None => part.name().to_owned(),
+    }
+}
+
+/// `<secret type='…' uuid='…'/>` or by usage; `<encryption secret='UUID'/>` of an emulated TPM.
+fn secret_of(element: Element<'_>) -> Result<Option<SecretRef>, ReadError> {
+    if element.is("secret") {
+        return SecretRef::read(element).map(Some);
+    }
+    let uuid = element
+        .attribute("secret")
+        .filter(|_| element.is("encryption"));
+    Ok(uuid.map(|uuid| SecretRef::Uuid(uuid.to_owned())))
+}

@@ -1,0 +1,361 @@
+//! Where the bytes of a disk are (`<source>`; libvirt's formatdomain page, "Hard drives, floppy disks, CDROMs").
+
+use super::encryption::{Encryption, SecretRef};
+use super::write::Out;
+use super::{ReadError, missing, optional, required, text, unknown};
+use crate::xml::Element;
+
+/// The source of a disk, or of a layer below it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Where it lies.
+    pub store: Store,
+    /// How it is encrypted.
+    pub encryption: Option<Encryption>,
+    /// Who the emulator is to the server.
+    pub auth: Option<Auth>,
+    /// Ownership and labels other than the domain's; files, block devices and pool volumes alone.
+    pub labels: Vec<Label>,
+}
+
+/// Sorts of storage (`type` of the disk).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Store {
+    /// A file on the host.
+    File(String),
+    /// A block device of the host.
+    Block(String),
+    /// A volume of a pool.
+    Volume {
+        /// The pool's name.
+        pool: String,
+        /// The volume's name in it.
+        volume: String,
+    },
+    /// Something that a server has.
+    Network(Network),
+    /// Another sort, by the name of its type: `dir`, `nvme`, `vhostuser`, …
+    Other(String),
+}
+
+/// A disk on a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    /// `nbd`, `rbd`, `iscsi`, `http`, `https`, …
+    pub protocol: String,
+    /// The export, the pool and image, the target and unit, or the path, as the protocol has it.
+    pub name: Option<String>,
+    /// What follows the question mark of an `http` address.
+    pub query: Option<String>,
+    /// The servers.
+    pub hosts: Vec<Host>,
+    /// TLS, with the emulator's own certificates (NBD).
+    pub tls: bool,
+    /// The name in the server's certificate, where it is not the host's.
+    pub tls_hostname: Option<String>,
+    /// A snapshot (RBD).
+    pub snapshot: Option<String>,
+    /// The emulator's configuration of the client (RBD).
+    pub config: Option<String>,
+}
+
+/// A server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Host {
+    /// By TCP, or by another transport that has names and ports.
+    Tcp {
+        /// A name or an address.
+        name: String,
+        /// The port, where it is not the protocol's own.
+        port: Option<u16>,
+    },
+    /// By a Unix socket.
+    Unix(String),
+}
+
+/// A login.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Auth {
+    /// Whose.
+    pub username: String,
+    /// `ceph` or `iscsi`.
+    pub kind: String,
+    /// The secret that proves it.
+    pub secret: SecretRef,
+}
+
+/// Ownership or a label of one image (`<seclabel>` of a source).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Label {
+    /// `dac`, `selinux`, `apparmor`; all of them where there is none.
+    pub model: Option<String>,
+    /// Whether libvirt gives the image this owner or label.
+    pub relabel: bool,
+    /// Which one.
+    pub label: Option<String>,
+}
+
+/// A layer below a disk (`<backingStore>`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// What it is: `raw`, `qcow2`, …
+    pub format: Option<String>,
+    /// Where it lies.
+    pub source: Source,
+}
+
+impl Label {
+    /// libvirt leaves the file's owner and mode as they are.
+    #[must_use]
+    pub fn untouched() -> Self {
+        Self {
+            model: Some("dac".to_owned()),
+            relabel: false,
+            label: None,
+        }
+    }
+
+    fn read(element: Element<'_>) -> Self {
+        Self {
+            model: optional(element, "model"),
+            relabel: element.attribute("relabel") != Some("no"),
+            label: text(element, "label"),
+        }
+    }
+
+    fn write(&self, out: &mut Out) {
+        let relabel = if self.relabel { "yes" } else { "no" };
+        let attributes = [("model", self.model.as_deref()), ("relabel", Some(relabel))];
+        match &self.label {
+            Some(label) => {
+                out.element("seclabel", &attributes, |out| out.text("label", &[], label))
+            }
+            None => out.empty("seclabel", &attributes),
+        }
+    }
+}
+
+impl Layer {
+    /// The layers below a disk or a layer, from the top.
+    pub(super) fn below(element: Element<'_>) -> Result<Vec<Self>, ReadError> {
+        let mut layers = Vec::new();
+        let mut next = element.child("backingStore");
+        while let Some(layer) = next {
+            // An empty one says that there is nothing below.
+            if let Some(source) = Source::within(layer)? {
+                layers.push(Self {
+                    format: layer
+                        .child("format")
+                        .and_then(|format| optional(format, "type")),
+                    source,
+                });
+            }
+            next = layer.child("backingStore");
+        }
+        Ok(layers)
+    }
+}
+
+impl Source {
+    /// The same storage, bare.
+    #[must_use]
+    pub fn plain(store: Store) -> Self {
+        Self {
+            store,
+            encryption: None,
+            auth: None,
+            labels: Vec::new(),
+        }
+    }
+
+    /// The source of a disk or of a layer, if there is something in the drive. `<encryption>` and `<auth>` may stand in the disk as
+    /// well, where libvirt had them before version 3.9.
+    pub(super) fn within(disk: Element<'_>) -> Result<Option<Self>, ReadError> {
+        let Some(source) = disk.child("source") else {
+            return Ok(None);
+        };
+        let Some(store) = Store::read(disk.attribute("type").unwrap_or("file"), source)? else {
+            return Ok(None);
+        };
+        let encryption = match Encryption::within(source)? {
+            Some(encryption) => Some(encryption),
+            None => Encryption::within(disk)?,
+        };
+        let auth = source.child("auth").or_else(|| disk.child("auth"));
+        Ok(Some(Self {
+            store,
+            encryption,
+            auth: auth.map(Auth::read).transpose()?,
+            labels: source.children("seclabel").map(Label::read).collect(),
+        }))
+    }
+
+    pub(super) fn write(&self, out: &mut Out) {
+        let tls = |network: &Network| network.tls.then_some("yes");
+        let attributes = match &self.store {
+            Store::File(path) => vec![("file", Some(path.as_str()))],
+            Store::Block(path) => vec![("dev", Some(path.as_str()))],
+            Store::Volume { pool, volume } => vec![
+                ("pool", Some(pool.as_str())),
+                ("volume", Some(volume.as_str())),
+            ],
+            Store::Network(network) => vec![
+                ("protocol", Some(network.protocol.as_str())),
+                ("name", network.name.as_deref()),
+                ("query", network.query.as_deref()),
+                ("tls", tls(network)),
+                ("tlsHostname", network.tls_hostname.as_deref()),
+            ],
+            Store::Other(_) => Vec::new(),
+        };
+        out.element("source", &attributes, |out| {
+            if let Store::Network(network) = &self.store {
+                network.write(out);
+            }
+            if let Some(auth) = &self.auth {
+                auth.write(out);
+            }
+            if let Some(encryption) = &self.encryption {
+                encryption.write(out);
+            }
+            for label in &self.labels {
+                label.write(out);
+            }
+        });
+    }
+}
+
+impl Store {
+    /// The name of this sort.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        match self {
+            Self::File(_) => "file",
+            Self::Block(_) => "block",
+            Self::Volume { .. } => "volume",
+            Self::Network(_) => "network",
+            Self::Other(kind) => kind,
+        }
+    }
+
+    /// The path of a file or block device on the host.
+    #[must_use]
+    pub fn path(&self) -> Option<&str> {
+        match self {
+            Self::File(path) | Self::Block(path) => Some(path),
+            _ => None,
+        }
+    }
+
+    fn read(kind: &str, source: Element<'_>) -> Result<Option<Self>, ReadError> {
+        Ok(match kind {
+            "file" => optional(source, "file").map(Self::File),
+            "block" => optional(source, "dev").map(Self::Block),
+            "volume" => Some(Self::Volume {
+                pool: required(source, "pool")?.to_owned(),
+                volume: required(source, "volume")?.to_owned(),
+            }),
+            "network" => Some(Self::Network(Network::read(source)?)),
+            other => Some(Self::Other(other.to_owned())),
+        })
+    }
+}
+
+impl Network {
+    /// An export, an image, a target of one protocol.
+    #[must_use]
+    pub fn new(protocol: &str, name: Option<String>, hosts: Vec<Host>) -> Self {
+        Self {
+            protocol: protocol.to_owned(),
+            name,
+            query: None,
+            hosts,
+            tls: false,
+            tls_hostname: None,
+            snapshot: None,
+            config: None,
+        }
+    }
+
+    fn read(source: Element<'_>) -> Result<Self, ReadError> {
+        let named = |child: &str, attribute: &str| {
+            let child = source.child(child)?;
+            optional(child, attribute)
+        };
+        Ok(Self {
+            protocol: required(source, "protocol")?.to_owned(),
+            name: optional(source, "name"),
+            query: optional(source, "query"),
+            hosts: source
+                .children("host")
+                .map(Host::read)
+                .collect::<Result<_, _>>()?,
+            tls: source.attribute("tls") == Some("yes"),
+            tls_hostname: optional(source, "tlsHostname"),
+            snapshot: named("snapshot", "name"),
+            config: named("config", "file"),
+        })
+    }
+
+    fn write(&self, out: &mut Out) {
+        for host in &self.hosts {
+            host.write(out);
+        }
+        if let Some(snapshot) = &self.snapshot {
+            out.empty("snapshot", &[("name", Some(snapshot))]);
+        }
+        if let Some(config) = &self.config {
+            out.empty("config", &[("file", Some(config))]);
+        }
+    }
+}
+
+impl Host {
+    fn read(element: Element<'_>) -> Result<Self, ReadError> {
+        if element.attribute("transport") == Some("unix") {
+            return Ok(Self::Unix(required(element, "socket")?.to_owned()));
+        }
+        let port = element.attribute("port").map(|port| {
+            let number = port.parse();
+            number.map_err(|_| unknown(element, "the port", port))
+        });
+        Ok(Self::Tcp {
+            name: required(element, "name")?.to_owned(),
+            port: port.transpose()?,
+        })
+    }
+
+    fn write(&self, out: &mut Out) {
+        match self {
+            Self::Unix(socket) => out.empty(
+                "host",
+                &[("transport", Some("unix")), ("socket", Some(socket))],
+            ),
+            Self::Tcp { name, port } => {
+                let port = port.map(|port| port.to_string());
+                out.empty("host", &[("name", Some(name)), ("port", port.as_deref())]);
+            }
+        }
+    }
+}
+
+impl Auth {
+    fn read(element: Element<'_>) -> Result<Self, ReadError> {
+        let secret = element
+            .child("secret")
+            .ok_or_else(|| missing(element, "secret"))?;
+        Ok(Self {
+            username: required(element, "username")?.to_owned(),
+            kind: required(secret, "type")?.to_owned(),
+            secret: SecretRef::read(secret)?,
+        })
+    }
+
+    fn write(&self, out: &mut Out) {
+        out.element("auth", &[("username", Some(&self.username))], |out| {
+            self.secret.write(&self.kind, out);
+        });
+    }
+}
