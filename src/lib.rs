@@ -57,6 +57,7 @@
 //!
 //! - [`container`]: create, open, unlock; keyslots, tokens, backup, restore, repair, resize, conversion.
 //! - [`vet`]: verdicts on images from strangers, without a key.
+//! - [`libvirt`]: secrets, domains, storage pools and volumes of a libvirt that is installed.
 //! - [`export`]: volumes for others to open, over NBD.
 //! - [`libvirt`]: libvirt's secrets, volumes and disks.
 //! - [`volume`]: the disk of plaintext, used by as many threads as one likes.

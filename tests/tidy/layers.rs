@@ -19,6 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "interrupt",
         ],
     ),
+    ("libvirt", &["secret", "sys", "xml"]),
     ("export", &["volume", "channel", "backend", "sectors"]),
     ("libvirt", &["secret", "xml"]),
     ("vet", &["backend", "sectors", "interrupt", "xml"]),

@@ -1,0 +1,180 @@
+//! A virtual machine.
+
+use core::ffi::CStr;
+use core::fmt;
+
+use super::error::LibvirtError;
+use super::library::call::{self, Handle};
+use super::library::qemu_functions;
+
+/// A virtual machine, running or not.
+pub struct Domain(pub(super) Handle<call::Domain>);
+
+/// Which description of a domain is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DomainXml {
+    /// What it will be when it starts the next time, not what runs now.
+    pub inactive: bool,
+    /// With passwords of consoles; a read-only connection may not.
+    pub secure: bool,
+}
+
+/// What a change of devices changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Affect {
+    /// The machine that runs now.
+    pub live: bool,
+    /// What it will be when it starts the next time.
+    pub config: bool,
+}
+
+impl Affect {
+    /// `VIR_DOMAIN_AFFECT_LIVE`, `VIR_DOMAIN_AFFECT_CONFIG`.
+    fn flags(self) -> u32 {
+        u32::from(self.live) | u32::from(self.config) << 1
+    }
+}
+
+/// The sizes of a disk, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockInfo {
+    /// What the guest sees.
+    pub capacity: u64,
+    /// What the storage holds of it.
+    pub allocation: u64,
+    /// The size of the file or device.
+    pub physical: u64,
+}
+
+impl Domain {
+    /// Its name.
+    ///
+    /// # Errors
+    /// [`LibvirtError`].
+    pub fn name(&self) -> Result<String, LibvirtError> {
+        self.0.functions.domain_name.call(&self.0)
+    }
+
+    /// Its UUID.
+    ///
+    /// # Errors
+    /// [`LibvirtError`].
+    pub fn uuid(&self) -> Result<uuid::Uuid, LibvirtError> {
+        self.0.functions.domain_uuid.call(&self.0)
+    }
+
+    /// Its description.
+    ///
+    /// # Errors
+    /// [`LibvirtError::Denied`] for `secure` on a read-only connection, …
+    pub fn xml(&self, which: DomainXml) -> Result<String, LibvirtError> {
+        let flags = u32::from(which.secure) | u32::from(which.inactive) << 1;
+        self.0.functions.domain_xml.call(&self.0, flags)
+    }
+
+    /// Whether it runs (or is paused).
+    ///
+    /// # Errors
+    /// [`LibvirtError`].
+    pub fn is_active(&self) -> Result<bool, LibvirtError> {
+        self.0.functions.domain_is_active.holds(&self.0)
+    }
+
+    /// Whether it is still defined when it has ended.
+    ///
+    /// # Errors
+    /// [`LibvirtError`].
+    pub fn is_persistent(&self) -> Result<bool, LibvirtError> {
+        self.0.functions.domain_is_persistent.holds(&self.0)
+    }
+
+    /// Whether it starts with the host.
+    ///
+    /// # Errors
+    /// [`LibvirtError`].
+    pub fn autostart(&self) -> Result<bool, LibvirtError> {
+        self.0
+            .functions
+            .domain_autostart
+            .call(&self.0)
+            .map(|answer| answer != 0)
+    }
+
+    /// The sizes of a disk, named by its target (`vda`) or its path.
+    ///
+    /// # Errors
+    /// [`LibvirtError`].
+    pub fn block_info(&self, disk: &str) -> Result<BlockInfo, LibvirtError> {
+        let info = self.0.functions.domain_block_info.call(&self.0, disk)?;
+        Ok(BlockInfo {
+            capacity: info.capacity,
+            allocation: info.allocation,
+            physical: info.physical,
+        })
+    }
+
+    /// Adds a device.
+    ///
+    /// # Errors
+    /// [`LibvirtError::State`] for a live change of a domain that does not run, …
+    pub fn attach(&self, device: &str, affect: Affect) -> Result<(), LibvirtError> {
+        self.0
+            .functions
+            .attach_device
+            .call(&self.0, device, affect.flags())
+    }
+
+    /// Takes a device away. A guest that runs may take its time: this only asks it.
+    ///
+    /// # Errors
+    /// [`LibvirtError::State`] for a live change of a domain that does not run, …
+    pub fn detach(&self, device: &str, affect: Affect) -> Result<(), LibvirtError> {
+        self.0
+            .functions
+            .detach_device
+            .call(&self.0, device, affect.flags())
+    }
+
+    /// Starts it.
+    ///
+    /// # Errors
+    /// [`LibvirtError`]; [`LibvirtError::NoSecret`] where a disk's secret is missing.
+    pub fn start(&self) -> Result<(), LibvirtError> {
+        self.0.functions.start_domain.call(&self.0).map(drop)
+    }
+
+    /// Ends it at once, as pulling the plug would.
+    ///
+    /// # Errors
+    /// [`LibvirtError::State`] when it does not run, …
+    pub fn destroy(&self) -> Result<(), LibvirtError> {
+        self.0.functions.destroy_domain.call(&self.0).map(drop)
+    }
+
+    /// Forgets it; one that runs ends to be defined when it ends.
+    ///
+    /// # Errors
+    /// [`LibvirtError`].
+    pub fn undefine(&self) -> Result<(), LibvirtError> {
+        self.0.functions.undefine_domain.call(&self.0, 0)
+    }
+
+    /// Sends a QMP command (one JSON object) to the QEMU of a domain that runs, and returns its answer, errors of QEMU included. libvirt marks
+    /// the domain as tainted (`custom-monitor`) from then on.
+    ///
+    /// The command is wiped by its owner: it may hold a secret.
+    ///
+    /// # Errors
+    /// [`LibvirtError::NotInstalled`] where `libvirt-qemu.so.0` is missing, [`LibvirtError::State`] when the domain does not run, …
+    pub fn monitor_command(&self, command: &CStr) -> Result<String, LibvirtError> {
+        qemu_functions()?.monitor_command.call(&self.0, command, 0)
+    }
+}
+
+impl fmt::Debug for Domain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Domain")
+            .field(&self.name().unwrap_or_default())
+            .finish()
+    }
+}

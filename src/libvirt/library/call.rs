@@ -1,0 +1,552 @@
+//! A type for each shape of function, and the safe way to call it.
+//!
+//! Three things make a call safe: the object is one that libvirt gave and that has not been given back ([`Handle`]), texts end in
+//! NUL, and what is pointed to lives over the call. An answer that means failure becomes the error that libvirt left for this thread.
+
+use core::ffi::{CStr, c_char, c_int, c_uchar, c_uint, c_ulonglong, c_void};
+use core::ptr::{NonNull, null_mut};
+use core::slice;
+use std::ffi::CString;
+
+use super::Functions;
+use crate::libvirt::error::{LibvirtError, Reply};
+use crate::secret::LockedBytes;
+use crate::sys::memory::wipe;
+
+/// One of libvirt's objects, which nobody looks into: `virConnect`, `virDomain`, …
+pub(in crate::libvirt) trait Object: Sized {
+    /// The function that gives one back.
+    fn free(functions: &Functions) -> Act<Self>;
+}
+
+macro_rules! objects {
+    ($($name:ident by $free:ident,)*) => {$(
+        pub(in crate::libvirt) enum $name {}
+
+        impl Object for $name {
+            fn free(functions: &Functions) -> Act<Self> {
+                functions.$free
+            }
+        }
+    )*};
+}
+
+objects! {
+    Connect by close,
+    Domain by free_domain,
+    Pool by free_pool,
+    Volume by free_volume,
+    Stream by free_stream,
+    Secret by free_secret,
+}
+
+/// An object that is ours until this is dropped.
+pub(in crate::libvirt) struct Handle<O: Object> {
+    object: NonNull<O>,
+    pub(in crate::libvirt) functions: &'static Functions,
+}
+
+// SAFETY: libvirt's objects may be used from any thread (its documentation of virConnectPtr and of thread safety).
+unsafe impl<O: Object> Send for Handle<O> {}
+// SAFETY: as above; concurrent calls on one object are allowed.
+unsafe impl<O: Object> Sync for Handle<O> {}
+
+impl<O: Object> Handle<O> {
+    fn new(object: *mut O, functions: &'static Functions) -> Result<Self, LibvirtError> {
+        NonNull::new(object)
+            .map(|object| Self { object, functions })
+            .ok_or_else(|| failure(functions))
+    }
+
+    fn pointer(&self) -> *mut O {
+        self.object.as_ptr()
+    }
+}
+
+impl<O: Object> Drop for Handle<O> {
+    fn drop(&mut self) {
+        // A failure leaves nothing to be done.
+        let _ = O::free(self.functions).call(self);
+    }
+}
+
+/// What libvirt left for this thread (`virError`); only its first three members are read.
+#[repr(C)]
+pub(in crate::libvirt) struct RawError {
+    code: c_int,
+    domain: c_int,
+    message: *const c_char,
+}
+
+/// `virStoragePoolInfo`.
+#[repr(C)]
+#[derive(Default)]
+pub(in crate::libvirt) struct RawPoolInfo {
+    pub(in crate::libvirt) state: c_int,
+    pub(in crate::libvirt) capacity: c_ulonglong,
+    pub(in crate::libvirt) allocation: c_ulonglong,
+    pub(in crate::libvirt) available: c_ulonglong,
+}
+
+/// `virStorageVolInfo`.
+#[repr(C)]
+#[derive(Default)]
+pub(in crate::libvirt) struct RawVolumeInfo {
+    pub(in crate::libvirt) kind: c_int,
+    pub(in crate::libvirt) capacity: c_ulonglong,
+    pub(in crate::libvirt) allocation: c_ulonglong,
+}
+
+/// `virDomainBlockInfo`.
+#[repr(C)]
+#[derive(Default)]
+pub(in crate::libvirt) struct RawBlockInfo {
+    pub(in crate::libvirt) capacity: c_ulonglong,
+    pub(in crate::libvirt) allocation: c_ulonglong,
+    pub(in crate::libvirt) physical: c_ulonglong,
+}
+
+macro_rules! shapes {
+    ($($(#[$about:meta])* $name:ident $(<$($object:ident),+>)?: fn($($argument:ty),*) $(-> $answer:ty)?;)*) => {$(
+        $(#[$about])*
+        #[repr(transparent)]
+        pub(in crate::libvirt) struct $name$(<$($object),+>)?(unsafe extern "C" fn($($argument),*) $(-> $answer)?);
+
+        impl$(<$($object),+>)? Clone for $name$(<$($object),+>)? {
+            fn clone(&self) -> Self {
+                *self
+            }
+        }
+
+        impl$(<$($object),+>)? Copy for $name$(<$($object),+>)? {}
+    )*};
+}
+
+shapes! {
+    Initialize: fn() -> c_int;
+    SetErrorFunction: fn(*mut c_void, Option<unsafe extern "C" fn(*mut c_void, *mut RawError)>);
+    LastError: fn() -> *const RawError;
+    /// Name, callbacks that ask a person (none), flags.
+    Open: fn(*const c_char, *mut c_void, c_uint) -> *mut Connect;
+    /// Does something with an object, or answers a question that has a number for an answer.
+    Act<O>: fn(*mut O) -> c_int;
+    /// The same, with flags.
+    ActWith<O>: fn(*mut O, c_uint) -> c_int;
+    /// Tells the object a text.
+    Tell<O>: fn(*mut O, *const c_char, c_uint) -> c_int;
+    /// A text that belongs to the object.
+    Borrowed<O>: fn(*mut O) -> *const c_char;
+    /// A text that is the caller's to free.
+    Owned<O>: fn(*mut O) -> *mut c_char;
+    /// The same, with flags.
+    Xml<O>: fn(*mut O, c_uint) -> *mut c_char;
+    /// Writes a UUID, 36 characters and a NUL.
+    Uuid<O>: fn(*mut O, *mut c_char) -> c_int;
+    /// Another object, by a text.
+    Find<O, P>: fn(*mut O, *const c_char) -> *mut P;
+    /// The same, with flags.
+    Make<O, P>: fn(*mut O, *const c_char, c_uint) -> *mut P;
+    /// Another object, by itself.
+    Parent<O, P>: fn(*mut O) -> *mut P;
+    /// An array of objects that is the caller's to free, as they are.
+    List<O, P>: fn(*mut O, *mut *mut *mut P, c_uint) -> c_int;
+    /// Fills a struct or a number.
+    Read<O, T>: fn(*mut O, *mut T) -> c_int;
+    /// Command, answer, flags.
+    Ask<O>: fn(*mut O, *const c_char, *mut *mut c_char, c_uint) -> c_int;
+    BlockInfo: fn(*mut Domain, *const c_char, *mut RawBlockInfo, c_uint) -> c_int;
+    Resize: fn(*mut Volume, c_ulonglong, c_uint) -> c_int;
+    /// Offset, length, flags.
+    Transfer: fn(*mut Volume, *mut Stream, c_ulonglong, c_ulonglong, c_uint) -> c_int;
+    NewStream: fn(*mut Connect, c_uint) -> *mut Stream;
+    Send_: fn(*mut Stream, *const c_char, usize) -> c_int;
+    Receive: fn(*mut Stream, *mut c_char, usize) -> c_int;
+    FindUsage: fn(*mut Connect, c_int, *const c_char) -> *mut Secret;
+    Value: fn(*mut Secret, *mut usize, c_uint) -> *mut c_uchar;
+    SetValue: fn(*mut Secret, *const c_uchar, usize, c_uint) -> c_int;
+}
+
+/// The failure that libvirt left for this thread.
+fn failure(functions: &Functions) -> LibvirtError {
+    LibvirtError::of(functions.last_error.call())
+}
+
+/// An answer that is negative where the call failed.
+fn checked(answer: c_int, functions: &Functions) -> Result<c_int, LibvirtError> {
+    if answer < 0 {
+        return Err(failure(functions));
+    }
+    Ok(answer)
+}
+
+/// A text as libvirt takes it.
+fn terminated(text: &str, what: &'static str) -> Result<CString, LibvirtError> {
+    CString::new(text).map_err(|_| LibvirtError::Nul(what))
+}
+
+/// Copies a text that somebody else keeps.
+fn copied(text: *const c_char) -> String {
+    // SAFETY: every caller hands in a text of libvirt's that ends in NUL and is not changed meanwhile.
+    let text = unsafe { CStr::from_ptr(text) };
+    text.to_string_lossy().into_owned()
+}
+
+/// Memory of libvirt's that is ours to free, by the `free` of C, as its documentation says.
+struct Gift<T>(NonNull<T>);
+
+impl<T> Gift<T> {
+    fn new(pointer: *mut T, functions: &Functions) -> Result<Self, LibvirtError> {
+        NonNull::new(pointer)
+            .map(Self)
+            .ok_or_else(|| failure(functions))
+    }
+}
+
+impl<T> Drop for Gift<T> {
+    fn drop(&mut self) {
+        // SAFETY: libvirt allocated it with malloc, gave it to us, and nobody else has it.
+        unsafe { libc::free(self.0.as_ptr().cast()) };
+    }
+}
+
+impl Initialize {
+    pub(super) fn call(self, functions: &Functions) -> Result<(), LibvirtError> {
+        // SAFETY: it takes nothing, and may be called again.
+        checked(unsafe { (self.0)() }, functions).map(drop)
+    }
+}
+
+impl SetErrorFunction {
+    pub(super) fn call(
+        self,
+        data: *mut c_void,
+        handler: Option<unsafe extern "C" fn(*mut c_void, *mut RawError)>,
+    ) {
+        // SAFETY: the handler has the type that libvirt calls, and `data` is handed to it alone.
+        unsafe { (self.0)(data, handler) };
+    }
+}
+
+impl LastError {
+    fn call(self) -> Reply {
+        // SAFETY: it takes nothing; the answer belongs to this thread and lasts until its next call.
+        let error = unsafe { (self.0)() };
+        // SAFETY: not null, it points to a `virError`, whose first members are those of `RawError`.
+        let Some(error) = (unsafe { error.as_ref() }) else {
+            return Reply {
+                code: 0,
+                domain: 0,
+                message: "libvirt does not say why".to_owned(),
+            };
+        };
+        let message = if error.message.is_null() {
+            format!("libvirt's error {}", error.code)
+        } else {
+            copied(error.message)
+        };
+        Reply {
+            code: error.code,
+            domain: error.domain,
+            message,
+        }
+    }
+}
+
+impl Open {
+    /// Nobody is asked for a password or a user's name.
+    pub(in crate::libvirt) fn call(
+        self,
+        uri: Option<&str>,
+        flags: c_uint,
+        functions: &'static Functions,
+    ) -> Result<Handle<Connect>, LibvirtError> {
+        let uri = uri.map(|uri| terminated(uri, "the URI")).transpose()?;
+        let name = uri.as_ref().map_or(core::ptr::null(), |uri| uri.as_ptr());
+        // SAFETY: the name is null or ends in NUL; null callbacks are allowed, and mean that there are none.
+        let connect = unsafe { (self.0)(name, null_mut(), flags) };
+        Handle::new(connect, functions)
+    }
+}
+
+impl<O: Object> Act<O> {
+    pub(in crate::libvirt) fn call(self, object: &Handle<O>) -> Result<c_int, LibvirtError> {
+        // SAFETY: a live object (a `Handle` calls its own end once, in drop).
+        checked(unsafe { (self.0)(object.pointer()) }, object.functions)
+    }
+
+    /// A question with yes or no for an answer.
+    pub(in crate::libvirt) fn holds(self, object: &Handle<O>) -> Result<bool, LibvirtError> {
+        self.call(object).map(|answer| answer != 0)
+    }
+}
+
+impl<O: Object> ActWith<O> {
+    pub(in crate::libvirt) fn call(
+        self,
+        object: &Handle<O>,
+        flags: c_uint,
+    ) -> Result<(), LibvirtError> {
+        // SAFETY: a live object.
+        let answer = unsafe { (self.0)(object.pointer(), flags) };
+        checked(answer, object.functions).map(drop)
+    }
+}
+
+impl<O: Object> Tell<O> {
+    pub(in crate::libvirt) fn call(
+        self,
+        object: &Handle<O>,
+        text: &str,
+        flags: c_uint,
+    ) -> Result<(), LibvirtError> {
+        let text = terminated(text, "the XML")?;
+        // SAFETY: a live object, and a text that ends in NUL.
+        let answer = unsafe { (self.0)(object.pointer(), text.as_ptr(), flags) };
+        checked(answer, object.functions).map(drop)
+    }
+}
+
+impl<O: Object> Borrowed<O> {
+    pub(in crate::libvirt) fn call(self, object: &Handle<O>) -> Result<String, LibvirtError> {
+        // SAFETY: a live object, which keeps the text as long as it lives.
+        let text = unsafe { (self.0)(object.pointer()) };
+        if text.is_null() {
+            return Err(failure(object.functions));
+        }
+        Ok(copied(text))
+    }
+}
+
+impl<O: Object> Owned<O> {
+    pub(in crate::libvirt) fn call(self, object: &Handle<O>) -> Result<String, LibvirtError> {
+        // SAFETY: a live object.
+        let text = unsafe { (self.0)(object.pointer()) };
+        Gift::new(text, object.functions).map(|text| copied(text.0.as_ptr()))
+    }
+}
+
+impl<O: Object> Xml<O> {
+    pub(in crate::libvirt) fn call(
+        self,
+        object: &Handle<O>,
+        flags: c_uint,
+    ) -> Result<String, LibvirtError> {
+        // SAFETY: a live object.
+        let text = unsafe { (self.0)(object.pointer(), flags) };
+        Gift::new(text, object.functions).map(|text| copied(text.0.as_ptr()))
+    }
+}
+
+impl<O: Object> Uuid<O> {
+    pub(in crate::libvirt) fn call(self, object: &Handle<O>) -> Result<uuid::Uuid, LibvirtError> {
+        let mut text = [0u8; 37]; // VIR_UUID_STRING_BUFLEN
+        // SAFETY: a live object, and room for as much as it writes.
+        let answer = unsafe { (self.0)(object.pointer(), text.as_mut_ptr().cast()) };
+        checked(answer, object.functions)?;
+        uuid::Uuid::try_parse_ascii(&text[..36]).map_err(|_| failure(object.functions))
+    }
+}
+
+impl<O: Object, P: Object> Find<O, P> {
+    pub(in crate::libvirt) fn call(
+        self,
+        object: &Handle<O>,
+        text: &str,
+    ) -> Result<Handle<P>, LibvirtError> {
+        let text = terminated(text, "the name")?;
+        // SAFETY: a live object, and a text that ends in NUL.
+        let found = unsafe { (self.0)(object.pointer(), text.as_ptr()) };
+        Handle::new(found, object.functions)
+    }
+}
+
+impl<O: Object, P: Object> Make<O, P> {
+    pub(in crate::libvirt) fn call(
+        self,
+        object: &Handle<O>,
+        text: &str,
+        flags: c_uint,
+    ) -> Result<Handle<P>, LibvirtError> {
+        let text = terminated(text, "the XML")?;
+        // SAFETY: a live object, and a text that ends in NUL.
+        let made = unsafe { (self.0)(object.pointer(), text.as_ptr(), flags) };
+        Handle::new(made, object.functions)
+    }
+}
+
+impl<O: Object, P: Object> Parent<O, P> {
+    pub(in crate::libvirt) fn call(self, object: &Handle<O>) -> Result<Handle<P>, LibvirtError> {
+        // SAFETY: a live object.
+        let found = unsafe { (self.0)(object.pointer()) };
+        Handle::new(found, object.functions)
+    }
+}
+
+impl<O: Object, P: Object> List<O, P> {
+    pub(in crate::libvirt) fn call(
+        self,
+        object: &Handle<O>,
+        flags: c_uint,
+    ) -> Result<Vec<Handle<P>>, LibvirtError> {
+        let mut array = null_mut();
+        // SAFETY: a live object, and a place for the array.
+        let answer = unsafe { (self.0)(object.pointer(), &raw mut array, flags) };
+        let count = checked(answer, object.functions)?;
+        let array = Gift::new(array, object.functions)?;
+        // SAFETY: the array holds as many objects as the answer says, and lives until `array` is dropped.
+        let objects =
+            unsafe { slice::from_raw_parts(array.0.as_ptr(), count.unsigned_abs() as usize) };
+        objects
+            .iter()
+            .map(|&found| Handle::new(found, object.functions))
+            .collect()
+    }
+}
+
+impl<O: Object, T: Default> Read<O, T> {
+    pub(in crate::libvirt) fn call(self, object: &Handle<O>) -> Result<T, LibvirtError> {
+        let mut value = T::default();
+        // SAFETY: a live object, and a place of the type that it fills.
+        let answer = unsafe { (self.0)(object.pointer(), &raw mut value) };
+        checked(answer, object.functions).map(|_| value)
+    }
+}
+
+impl<O: Object> Ask<O> {
+    pub(in crate::libvirt) fn call(
+        self,
+        object: &Handle<O>,
+        command: &CStr,
+        flags: c_uint,
+    ) -> Result<String, LibvirtError> {
+        let mut result = null_mut();
+        // SAFETY: a live object, a text that ends in NUL, and a place for the answer.
+        let answer =
+            unsafe { (self.0)(object.pointer(), command.as_ptr(), &raw mut result, flags) };
+        checked(answer, object.functions)?;
+        Gift::new(result, object.functions).map(|text| copied(text.0.as_ptr()))
+    }
+}
+
+impl BlockInfo {
+    pub(in crate::libvirt) fn call(
+        self,
+        domain: &Handle<Domain>,
+        disk: &str,
+    ) -> Result<RawBlockInfo, LibvirtError> {
+        let disk = terminated(disk, "the name of the disk")?;
+        let mut info = RawBlockInfo::default();
+        // SAFETY: a live object, a text that ends in NUL, and a struct of the type that it fills.
+        let answer = unsafe { (self.0)(domain.pointer(), disk.as_ptr(), &raw mut info, 0) };
+        checked(answer, domain.functions).map(|_| info)
+    }
+}
+
+impl Resize {
+    pub(in crate::libvirt) fn call(
+        self,
+        volume: &Handle<Volume>,
+        size: u64,
+        flags: c_uint,
+    ) -> Result<(), LibvirtError> {
+        // SAFETY: a live object.
+        let answer = unsafe { (self.0)(volume.pointer(), size, flags) };
+        checked(answer, volume.functions).map(drop)
+    }
+}
+
+impl Transfer {
+    pub(in crate::libvirt) fn call(
+        self,
+        volume: &Handle<Volume>,
+        stream: &Handle<Stream>,
+        offset: u64,
+        len: u64,
+    ) -> Result<(), LibvirtError> {
+        // SAFETY: two live objects.
+        let answer = unsafe { (self.0)(volume.pointer(), stream.pointer(), offset, len, 0) };
+        checked(answer, volume.functions).map(drop)
+    }
+}
+
+impl NewStream {
+    /// One whose calls wait.
+    pub(in crate::libvirt) fn call(
+        self,
+        connect: &Handle<Connect>,
+    ) -> Result<Handle<Stream>, LibvirtError> {
+        // SAFETY: a live object.
+        let stream = unsafe { (self.0)(connect.pointer(), 0) };
+        Handle::new(stream, connect.functions)
+    }
+}
+
+impl Send_ {
+    /// Bytes that were taken.
+    pub(in crate::libvirt) fn call(
+        self,
+        stream: &Handle<Stream>,
+        data: &[u8],
+    ) -> Result<usize, LibvirtError> {
+        // SAFETY: a live object, and as many bytes as are named.
+        let answer = unsafe { (self.0)(stream.pointer(), data.as_ptr().cast(), data.len()) };
+        checked(answer, stream.functions).map(|sent| sent.unsigned_abs() as usize)
+    }
+}
+
+impl Receive {
+    /// Bytes that came; none is the end.
+    pub(in crate::libvirt) fn call(
+        self,
+        stream: &Handle<Stream>,
+        room: &mut [u8],
+    ) -> Result<usize, LibvirtError> {
+        // SAFETY: a live object, and room for as many bytes as are named.
+        let answer = unsafe { (self.0)(stream.pointer(), room.as_mut_ptr().cast(), room.len()) };
+        checked(answer, stream.functions).map(|came| came.unsigned_abs() as usize)
+    }
+}
+
+impl FindUsage {
+    pub(in crate::libvirt) fn call(
+        self,
+        connect: &Handle<Connect>,
+        kind: c_int,
+        usage: &str,
+    ) -> Result<Handle<Secret>, LibvirtError> {
+        let usage = terminated(usage, "the usage")?;
+        // SAFETY: a live object, and a text that ends in NUL.
+        let found = unsafe { (self.0)(connect.pointer(), kind, usage.as_ptr()) };
+        Handle::new(found, connect.functions)
+    }
+}
+
+impl Value {
+    /// The value in locked memory; libvirt's copy is wiped before it is freed.
+    pub(in crate::libvirt) fn call(
+        self,
+        secret: &Handle<Secret>,
+    ) -> Result<LockedBytes, LibvirtError> {
+        let mut len = 0;
+        // SAFETY: a live object, and a place for the length.
+        let value = unsafe { (self.0)(secret.pointer(), &raw mut len, 0) };
+        let value = Gift::new(value, secret.functions)?;
+        // SAFETY: libvirt gave us so many bytes, and nobody else has them.
+        let bytes = unsafe { slice::from_raw_parts_mut(value.0.as_ptr(), len) };
+        let copy = LockedBytes::copy_from(bytes);
+        wipe(bytes);
+        Ok(copy?)
+    }
+}
+
+impl SetValue {
+    pub(in crate::libvirt) fn call(
+        self,
+        secret: &Handle<Secret>,
+        value: &[u8],
+    ) -> Result<(), LibvirtError> {
+        // SAFETY: a live object, and as many bytes as are named.
+        let answer = unsafe { (self.0)(secret.pointer(), value.as_ptr(), value.len(), 0) };
+        checked(answer, secret.functions).map(drop)
+    }
+}

@@ -1,0 +1,186 @@
+//! The functions of `libvirt.so.0` that are used, declared as its headers declare them, looked up once, when they are first needed.
+//!
+//! [`call`] has a type for each shape of function, with a safe way to call it; this file says which function has which shape, and
+//! nothing else in the crate knows a raw pointer of libvirt's.
+#![allow(unsafe_code)] // functions of a library in C
+
+pub(super) mod call;
+
+use core::ffi::{c_int, c_void};
+use core::ptr::null_mut;
+use std::sync::{Mutex, PoisonError};
+
+use libloading::Library;
+
+use self::call::*;
+use super::error::LibvirtError;
+
+/// The library proper.
+const LIBVIRT: &str = "libvirt.so.0";
+
+/// Its part for QEMU alone.
+const LIBVIRT_QEMU: &str = "libvirt-qemu.so.0";
+
+macro_rules! functions {
+    ($(#[$about:meta])* $table:ident of $library:ident { $($name:ident: $shape:ty = $symbol:literal,)* }) => {
+        $(#[$about])*
+        pub(in crate::libvirt) struct $table {
+            $(pub(in crate::libvirt) $name: $shape,)*
+        }
+
+        impl $table {
+            /// The table, for the rest of the process; a library that is not there is looked for again the next time.
+            fn get() -> Result<&'static Self, LibvirtError> {
+                static LOADED: Mutex<Option<&'static $table>> = Mutex::new(None);
+                let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(table) = *loaded {
+                    return Ok(table);
+                }
+                // SAFETY: libvirt has no constructors that need anything of the program that loads it.
+                let library = unsafe { Library::new($library) };
+                let library = library.map_err(|source| LibvirtError::NotInstalled { library: $library, source })?;
+                // Never unloaded: libvirt keeps state for each thread.
+                let library: &'static Library = Box::leak(Box::new(library));
+                let table: &'static Self = Box::leak(Box::new(Self {$(
+                    $name: {
+                        // SAFETY: the shape is that of the function's declaration in libvirt's headers, which its ABI keeps.
+                        let symbol = unsafe { library.get::<$shape>($symbol) };
+                        *symbol.map_err(|_| LibvirtError::TooOld { library: $library, function: $symbol })?
+                    },
+                )*}));
+                table.start()?;
+                *loaded = Some(table);
+                Ok(table)
+            }
+        }
+    };
+}
+
+functions! {
+    /// What is used of `libvirt.so.0`.
+    Functions of LIBVIRT {
+        initialize: Initialize = "virInitialize",
+        set_error_function: SetErrorFunction = "virSetErrorFunc",
+        last_error: LastError = "virGetLastError",
+
+        open: Open = "virConnectOpenAuth",
+        close: Act<Connect> = "virConnectClose",
+        uri: Owned<Connect> = "virConnectGetURI",
+        driver: Borrowed<Connect> = "virConnectGetType",
+        library_version: Read<Connect, core::ffi::c_ulong> = "virConnectGetLibVersion",
+        capabilities: Owned<Connect> = "virConnectGetCapabilities",
+
+        domains: List<Connect, Domain> = "virConnectListAllDomains",
+        domain_by_name: Find<Connect, Domain> = "virDomainLookupByName",
+        domain_by_uuid: Find<Connect, Domain> = "virDomainLookupByUUIDString",
+        define_domain: Find<Connect, Domain> = "virDomainDefineXML",
+        free_domain: Act<Domain> = "virDomainFree",
+        domain_name: Borrowed<Domain> = "virDomainGetName",
+        domain_uuid: Uuid<Domain> = "virDomainGetUUIDString",
+        domain_xml: Xml<Domain> = "virDomainGetXMLDesc",
+        domain_is_active: Act<Domain> = "virDomainIsActive",
+        domain_is_persistent: Act<Domain> = "virDomainIsPersistent",
+        domain_autostart: Read<Domain, c_int> = "virDomainGetAutostart",
+        domain_block_info: BlockInfo = "virDomainGetBlockInfo",
+        attach_device: Tell<Domain> = "virDomainAttachDeviceFlags",
+        detach_device: Tell<Domain> = "virDomainDetachDeviceFlags",
+        start_domain: Act<Domain> = "virDomainCreate",
+        destroy_domain: Act<Domain> = "virDomainDestroy",
+        undefine_domain: ActWith<Domain> = "virDomainUndefineFlags",
+
+        pools: List<Connect, Pool> = "virConnectListAllStoragePools",
+        pool_by_name: Find<Connect, Pool> = "virStoragePoolLookupByName",
+        pool_by_uuid: Find<Connect, Pool> = "virStoragePoolLookupByUUIDString",
+        pool_of_volume: Parent<Volume, Pool> = "virStoragePoolLookupByVolume",
+        define_pool: Make<Connect, Pool> = "virStoragePoolDefineXML",
+        free_pool: Act<Pool> = "virStoragePoolFree",
+        pool_name: Borrowed<Pool> = "virStoragePoolGetName",
+        pool_uuid: Uuid<Pool> = "virStoragePoolGetUUIDString",
+        pool_xml: Xml<Pool> = "virStoragePoolGetXMLDesc",
+        pool_is_active: Act<Pool> = "virStoragePoolIsActive",
+        pool_info: Read<Pool, RawPoolInfo> = "virStoragePoolGetInfo",
+        refresh_pool: ActWith<Pool> = "virStoragePoolRefresh",
+        start_pool: ActWith<Pool> = "virStoragePoolCreate",
+        stop_pool: Act<Pool> = "virStoragePoolDestroy",
+        undefine_pool: Act<Pool> = "virStoragePoolUndefine",
+
+        volumes: List<Pool, Volume> = "virStoragePoolListAllVolumes",
+        volume_by_name: Find<Pool, Volume> = "virStorageVolLookupByName",
+        volume_by_path: Find<Connect, Volume> = "virStorageVolLookupByPath",
+        create_volume: Make<Pool, Volume> = "virStorageVolCreateXML",
+        free_volume: Act<Volume> = "virStorageVolFree",
+        volume_name: Borrowed<Volume> = "virStorageVolGetName",
+        volume_path: Owned<Volume> = "virStorageVolGetPath",
+        volume_xml: Xml<Volume> = "virStorageVolGetXMLDesc",
+        volume_info: Read<Volume, RawVolumeInfo> = "virStorageVolGetInfo",
+        delete_volume: ActWith<Volume> = "virStorageVolDelete",
+        resize_volume: Resize = "virStorageVolResize",
+        upload: Transfer = "virStorageVolUpload",
+        download: Transfer = "virStorageVolDownload",
+
+        new_stream: NewStream = "virStreamNew",
+        free_stream: Act<Stream> = "virStreamFree",
+        send: Send_ = "virStreamSend",
+        receive: Receive = "virStreamRecv",
+        finish_stream: Act<Stream> = "virStreamFinish",
+        abort_stream: Act<Stream> = "virStreamAbort",
+
+        secrets: List<Connect, Secret> = "virConnectListAllSecrets",
+        secret_by_uuid: Find<Connect, Secret> = "virSecretLookupByUUIDString",
+        secret_by_usage: FindUsage = "virSecretLookupByUsage",
+        define_secret: Make<Connect, Secret> = "virSecretDefineXML",
+        undefine_secret: Act<Secret> = "virSecretUndefine",
+        free_secret: Act<Secret> = "virSecretFree",
+        secret_uuid: Uuid<Secret> = "virSecretGetUUIDString",
+        secret_usage_type: Act<Secret> = "virSecretGetUsageType",
+        secret_usage: Borrowed<Secret> = "virSecretGetUsageID",
+        secret_xml: Xml<Secret> = "virSecretGetXMLDesc",
+        secret_value: Value = "virSecretGetValue",
+        set_secret_value: SetValue = "virSecretSetValue",
+    }
+}
+
+functions! {
+    /// What is used of `libvirt-qemu.so.0`.
+    QemuFunctions of LIBVIRT_QEMU {
+        monitor_command: Ask<Domain> = "virDomainQemuMonitorCommand",
+    }
+}
+
+impl Functions {
+    /// What libvirt wants before anything else; and it shall not print by itself.
+    fn start(&'static self) -> Result<(), LibvirtError> {
+        self.set_error_function.silence();
+        self.initialize.call(self)
+    }
+}
+
+impl QemuFunctions {
+    #[expect(
+        clippy::unnecessary_wraps,
+        clippy::unused_self,
+        reason = "the macro's other table has something to do"
+    )]
+    fn start(&'static self) -> Result<(), LibvirtError> {
+        Ok(())
+    }
+}
+
+/// The functions, loaded when this is first asked.
+pub(super) fn functions() -> Result<&'static Functions, LibvirtError> {
+    Functions::get()
+}
+
+/// Those for QEMU.
+pub(super) fn qemu_functions() -> Result<&'static QemuFunctions, LibvirtError> {
+    QemuFunctions::get()
+}
+
+/// Does nothing with an error: whoever called asks for it.
+unsafe extern "C" fn silent(_: *mut c_void, _: *mut RawError) {}
+
+impl SetErrorFunction {
+    fn silence(self) {
+        self.call(null_mut(), Some(silent));
+    }
+}

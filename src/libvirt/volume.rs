@@ -1,0 +1,139 @@
+//! A storage volume: what libvirt calls a disk image in a pool. Its bytes are whatever is stored, ciphertext for an encrypted one.
+
+use core::fmt;
+use std::io::{Read, Write};
+
+use super::Connection;
+use super::Pool;
+use super::error::LibvirtError;
+use super::library::call::{self, Handle};
+use super::transfer::Stream;
+
+/// A volume in a storage pool.
+pub struct StorageVolume(pub(super) Handle<call::Volume>);
+
+/// The sizes of a volume, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VolumeInfo {
+    /// What it can hold.
+    pub capacity: u64,
+    /// What the storage holds of it.
+    pub allocation: u64,
+}
+
+/// `VIR_STORAGE_VOL_RESIZE_SHRINK`.
+const SHRINK: u32 = 4;
+
+impl StorageVolume {
+    /// Its name in the pool.
+    ///
+    /// # Errors
+    /// [`LibvirtError`].
+    pub fn name(&self) -> Result<String, LibvirtError> {
+        self.0.functions.volume_name.call(&self.0)
+    }
+
+    /// Where it is on the host; for a network pool, its name there.
+    ///
+    /// # Errors
+    /// [`LibvirtError`].
+    pub fn path(&self) -> Result<String, LibvirtError> {
+        self.0.functions.volume_path.call(&self.0)
+    }
+
+    /// Its description.
+    ///
+    /// # Errors
+    /// [`LibvirtError`].
+    pub fn xml(&self) -> Result<String, LibvirtError> {
+        self.0.functions.volume_xml.call(&self.0, 0)
+    }
+
+    /// Its sizes.
+    ///
+    /// # Errors
+    /// [`LibvirtError`].
+    pub fn info(&self) -> Result<VolumeInfo, LibvirtError> {
+        let info = self.0.functions.volume_info.call(&self.0)?;
+        Ok(VolumeInfo {
+            capacity: info.capacity,
+            allocation: info.allocation,
+        })
+    }
+
+    /// The pool that it is in.
+    ///
+    /// # Errors
+    /// [`LibvirtError`].
+    pub fn pool(&self) -> Result<Pool, LibvirtError> {
+        self.0.functions.pool_of_volume.call(&self.0).map(Pool)
+    }
+
+    /// Deletes it with its data.
+    ///
+    /// # Errors
+    /// [`LibvirtError`].
+    pub fn delete(&self) -> Result<(), LibvirtError> {
+        self.0.functions.delete_volume.call(&self.0, 0)
+    }
+
+    /// Gives it another capacity in bytes; a smaller one only with `shrink`.
+    ///
+    /// # Errors
+    /// [`LibvirtError`].
+    pub fn resize(&self, capacity: u64, shrink: bool) -> Result<(), LibvirtError> {
+        let flags = if shrink { SHRINK } else { 0 };
+        self.0
+            .functions
+            .resize_volume
+            .call(&self.0, capacity, flags)
+    }
+
+    /// Writes all of `data` into it from byte `offset` on, over whatever is there.
+    ///
+    /// # Errors
+    /// [`LibvirtError::Local`] where `data` cannot be read, …; a part may be written then.
+    pub fn upload(
+        &self,
+        connection: &Connection,
+        offset: u64,
+        data: &mut dyn Read,
+    ) -> Result<(), LibvirtError> {
+        let stream = Stream::new(connection)?;
+        self.0
+            .functions
+            .upload
+            .call(&self.0, stream.handle(), offset, 0)?;
+        stream.send(data)
+    }
+
+    /// Writes its bytes from `offset` on to `to`, `len` of them, or all up to its end.
+    ///
+    /// # Errors
+    /// [`LibvirtError::Local`] where `to` cannot be written, …
+    pub fn download(
+        &self,
+        connection: &Connection,
+        offset: u64,
+        len: Option<u64>,
+        to: &mut dyn Write,
+    ) -> Result<(), LibvirtError> {
+        if len == Some(0) {
+            return Ok(());
+        }
+        let stream = Stream::new(connection)?;
+        self.0
+            .functions
+            .download
+            .call(&self.0, stream.handle(), offset, len.unwrap_or(0))?;
+        stream.receive(to)
+    }
+}
+
+impl fmt::Debug for StorageVolume {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("StorageVolume")
+            .field(&self.name().unwrap_or_default())
+            .finish()
+    }
+}

@@ -1,0 +1,164 @@
+//! A libvirtd for one test, which sees nothing of the machine's libvirt and leaves nothing behind.
+//!
+//! As root it is `qemu:///system` in a mount namespace of its own, in which libvirt's folders and `/run` are folders of the test. For
+//! anybody else it is `qemu:///session`, whose folders are where the test says. Either way its socket is below the test's folder, and
+//! the network is the machine's.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use luksmith::libvirt::{ConnectOptions, Connection};
+use tempfile::TempDir;
+
+use crate::peers;
+
+/// A libvirtd that ends with this.
+pub(crate) struct Daemon {
+    process: Child,
+    folder: TempDir,
+    uri: String,
+}
+
+/// No confinement and no machine-wide services: what is tested is not the host's set-up.
+const QEMU_CONF: &str = r#"
+security_driver = "none"
+dynamic_ownership = 0
+remember_owner = 0
+namespaces = []
+cgroup_controllers = []
+stdio_handler = "file"
+"#;
+
+/// Puts the test's folders over libvirt's. `$0` is the folder.
+const NAMESPACE: &str = r#"set -e
+for place in /etc/libvirt /var/lib/libvirt /var/cache/libvirt /var/log/libvirt /run; do
+    mount --bind "$0$place" "$place"
+done
+exec setpriv --pdeathsig KILL "$1" --config "$0/libvirtd.conf" --pid-file "$0/libvirtd.pid""#;
+
+impl Daemon {
+    /// Starts one, or says that the test is skipped.
+    pub(crate) fn start() -> Option<Self> {
+        let libvirtd = peers::find("libvirtd")?;
+        let folder = TempDir::with_prefix("libvirt-").expect("a folder");
+        let root = folder.path();
+        let conf = format!(
+            "unix_sock_dir = \"{}/sock\"\nauth_unix_ro = \"none\"\nauth_unix_rw = \"none\"\n",
+            root.display()
+        );
+        let privileged = rustix::process::geteuid().is_root();
+        let (mut command, socket, driver) = if privileged {
+            for place in [
+                "etc/libvirt",
+                "var/lib/libvirt",
+                "var/cache/libvirt",
+                "var/log/libvirt",
+                "run/libvirt",
+                "sock",
+            ] {
+                fs::create_dir_all(root.join(place)).expect("a folder");
+            }
+            let root_only = "user = \"root\"\ngroup = \"root\"\n";
+            fs::write(
+                root.join("etc/libvirt/qemu.conf"),
+                format!("{QEMU_CONF}{root_only}"),
+            )
+            .expect("qemu.conf");
+            let mut command = Command::new(peers::find("unshare")?);
+            command
+                .args(["--mount", "--propagation", "private", "sh", "-c", NAMESPACE])
+                .arg(root)
+                .arg(libvirtd);
+            (command, root.join("sock/libvirt-sock"), "system")
+        } else {
+            for place in ["config/libvirt", "run", "cache", "data"] {
+                fs::create_dir_all(root.join(place)).expect("a folder");
+            }
+            fs::write(root.join("config/libvirt/qemu.conf"), QEMU_CONF).expect("qemu.conf");
+            let mut command = Command::new("setpriv");
+            command.args(["--pdeathsig", "KILL"]).arg(libvirtd);
+            for (variable, place) in [
+                ("CONFIG_HOME", "config"),
+                ("RUNTIME_DIR", "run"),
+                ("CACHE_HOME", "cache"),
+                ("DATA_HOME", "data"),
+            ] {
+                command.env(format!("XDG_{variable}"), root.join(place));
+            }
+            (command, root.join("run/libvirt/libvirt-sock"), "session")
+        };
+        fs::write(root.join("libvirtd.conf"), conf).expect("libvirtd.conf");
+        let log = fs::File::create(root.join("log")).expect("a log");
+        let process = command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log"))
+            .stderr(log)
+            .spawn()
+            .expect("libvirtd starts");
+        let uri = format!("qemu:///{driver}?socket={}", socket.display());
+        let mut daemon = Self {
+            process,
+            folder,
+            uri,
+        };
+        daemon.wait_for(&socket);
+        Some(daemon)
+    }
+
+    fn wait_for(&mut self, socket: &Path) {
+        for _ in 0..600 {
+            if socket.exists() {
+                return;
+            }
+            let ended = self.process.try_wait().expect("the process is ours");
+            assert!(ended.is_none(), "libvirtd ended: {}", self.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("libvirtd has no socket: {}", self.log());
+    }
+
+    /// What it wrote, for a failure's message.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// Its URI, which names its socket.
+    pub(crate) fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    /// A folder of the test that the daemon sees too.
+    pub(crate) fn folder(&self) -> PathBuf {
+        let folder = self.folder.path().join("files");
+        fs::create_dir_all(&folder).expect("a folder");
+        folder
+    }
+
+    /// A connection to it.
+    pub(crate) fn connect(&self) -> Connection {
+        let options = ConnectOptions {
+            uri: Some(self.uri.clone()),
+            read_only: false,
+        };
+        Connection::open(&options).unwrap_or_else(|error| panic!("{error}: {}", self.log()))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // QEMU outlives its libvirtd.
+        let options = ConnectOptions {
+            uri: Some(self.uri.clone()),
+            read_only: false,
+        };
+        if let Ok(connection) = Connection::open(&options) {
+            for domain in connection.domains().unwrap_or_default() {
+                let _ = domain.destroy();
+            }
+        }
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

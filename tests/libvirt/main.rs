@@ -1,0 +1,14 @@
+//! Does what libvirt keeps and starts go right? On a libvirtd of each test's own.
+//!
+//! What is missing is named and its test skipped, unless `CI=true`.
+//!
+//! - `daemon`: a libvirtd that leaves the machine alone.
+//! - `core`: the types over libvirt's functions.
+
+#![allow(missing_docs)]
+
+mod core;
+mod daemon;
+#[path = "../interop/peers.rs"]
+#[allow(dead_code, reason = "tests/interop needs more of it")]
+mod peers;
