@@ -61,6 +61,7 @@
 //! - [`export`]: volumes for others to open, over NBD.
 //! - [`libvirt`]: libvirt's secrets, volumes and disks.
 //! - [`volume`]: the disk of plaintext, used by as many threads as one likes.
+//! - [`layout`]: where in the storage each byte of a volume lies; encrypted qcow2 images.
 //! - [`kdf`]: PBKDF2, argon2, the anti-forensic splitter, and how much a new keyslot should cost.
 //! - [`crypt`]: the only place that turns plaintext into ciphertext and back.
 //! - [`xts`]: AES-XTS, the hot path.
@@ -83,9 +84,11 @@ pub mod backend;
 pub mod channel;
 pub mod container;
 pub mod crypt;
+mod door;
 pub mod export;
 mod interrupt;
 pub mod kdf;
+pub mod layout;
 pub mod libvirt;
 pub mod secret;
 pub mod sectors;

@@ -3,7 +3,7 @@
 //! [`Sectors<Plain>`] holds what the user of a volume sees, [`Sectors<Cipher>`] what storage sees. A
 //! [`Backend`](crate::backend::Backend) takes and gives `Sectors<Cipher>` alone, and only `crypt.rs` turns one
 //! into the other, in place and by move. Metadata, which is stored as it is, enters by one door
-//! (`Sectors::<Cipher>::metadata`), used in `container/` alone.
+//! (`Sectors::<Cipher>::metadata`), which only headers and tables of images pass.
 //!
 //! Ciphertext can be written:
 //!

@@ -153,6 +153,14 @@ pub enum IoError {
     /// This storage cannot do that.
     #[error("{0} is not possible on this storage")]
     Unsupported(Operation),
+    /// The tables of an image say what they must not.
+    #[error("the image has {what}, at byte {at}")]
+    Image {
+        /// What is wrong.
+        what: &'static str,
+        /// Where, in bytes of the image.
+        at: u64,
+    },
 }
 
 impl IoError {
@@ -186,6 +194,7 @@ impl From<IoError> for io::Error {
             IoError::NoSpace { .. } => io::ErrorKind::StorageFull,
             IoError::Failed { source, .. } => source.kind(),
             IoError::Unsupported(_) => io::ErrorKind::Unsupported,
+            IoError::Image { .. } => io::ErrorKind::InvalidData,
         };
         Self::new(kind, error)
     }

@@ -12,11 +12,10 @@ use luksmith_formats::luks1;
 
 use super::plan::WritePlan;
 use super::rewrite::{SectorOrder, write_luks1};
-use super::{
-    Container, Header, HeaderError, Health, OpenError, OpenOptions, door, open, roll_back,
-};
+use super::{Container, Header, HeaderError, Health, OpenError, OpenOptions, open, roll_back};
 use crate::backend::Backend;
 use crate::backend::memory::MemoryBackend;
+use crate::door;
 
 const BLOCK: usize = 4096;
 

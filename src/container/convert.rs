@@ -13,7 +13,8 @@ use luksmith_formats::{FormatError, Hash, luks1};
 
 use super::plan::WritePlan;
 use super::rewrite::write_copies;
-use super::{Container, Header, HeaderError, Version, door};
+use super::{Container, Header, HeaderError, Version};
+use crate::door;
 
 const METADATA_SIZE: u64 = luks2::HEADER_SIZES[0];
 const SECTOR: u64 = 512;

@@ -4,8 +4,8 @@
 //! write over somebody else's data, so a damaged primary is rewritten only where nothing known is in its place.
 //! This is no probing: nothing is opened or believed because of it.
 
-use super::door;
 use crate::backend::{Backend, IoError};
+use crate::door;
 
 /// Where it lies in bytes, its magic, and what it is.
 const SIGNATURES: [(u64, &[u8], &str); 12] = [

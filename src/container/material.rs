@@ -5,10 +5,11 @@
 
 use luksmith_formats::Limits;
 
-use super::{KeyslotError, KeyslotInfo, UnlockError, door};
+use super::{KeyslotError, KeyslotInfo, UnlockError};
 use crate::Interrupt;
 use crate::backend::Backend;
 use crate::crypt::SectorCrypt;
+use crate::door;
 use crate::kdf::{self, KdfError};
 use crate::secret::{LockedBytes, Passphrase, VolumeKey};
 

@@ -8,7 +8,6 @@
 mod backup;
 mod convert;
 mod create;
-mod door;
 mod error;
 mod foreign;
 mod keyslot_info;

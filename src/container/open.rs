@@ -11,8 +11,9 @@ use luksmith_formats::{FormatError, Kind};
 use luksmith_formats::{luks1, luks2};
 use sha2::{Digest as _, Sha256};
 
-use super::{Container, Header, Health, OpenError, OpenOptions, door};
+use super::{Container, Header, Health, OpenError, OpenOptions};
 use crate::backend::Backend;
+use crate::door;
 
 /// SHA-256 of the header's bytes as they were on the storage.
 pub(super) type Fingerprint = [u8; 32];

@@ -8,10 +8,10 @@
 
 use std::ops::Range;
 
-use super::door;
 use super::undo::{UndoRecord, UndoStore};
 use super::{CommitError, UndoError};
 use crate::backend::{Backend, IoError};
+use crate::door;
 
 /// A change of metadata, ready to be carried out: nothing of it has reached the storage yet.
 #[derive(Default)]

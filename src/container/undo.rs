@@ -13,8 +13,9 @@ use std::ops::Range;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{UndoError, door};
+use super::UndoError;
 use crate::backend::{Backend, IoError};
+use crate::door;
 
 /// Where an undo record survives a power cut. Each call returns after its effect is durable.
 pub trait UndoStore: Send + Sync {

@@ -13,6 +13,7 @@ use crate::Interrupt;
 use crate::backend::Backend;
 use crate::crypt::{IvSector, SectorCrypt};
 use crate::kdf::{self, KdfError};
+use crate::layout::Qcow2;
 use crate::secret::{LockedBytes, Passphrase, VolumeKey};
 use crate::volume::Volume;
 
@@ -251,6 +252,23 @@ impl Container {
             segment.first_iv,
             read_only,
         )?)
+    }
+
+    /// The plaintext device in an encrypted qcow2 image, whose [`header_storage`](Qcow2::header_storage) this container was opened
+    /// on.
+    ///
+    /// # Errors
+    /// [`VolumeError::Unsupported`] where the header is not of LUKS1: QEMU knows no other in such images.
+    pub fn volume_in(&self, image: Arc<Qcow2>, unlocked: &Unlocked) -> Result<Volume, VolumeError> {
+        if !unlocked.bound {
+            return Err(VolumeError::WrongKey);
+        }
+        if !matches!(self.header, Header::Luks1(_)) {
+            return Err(VolumeError::Unsupported("LUKS2 in a qcow2 image".into()));
+        }
+        let segment = self.data_segment()?;
+        let crypt = SectorCrypt::new(segment.cipher, segment.sector_size, &unlocked.key)?;
+        Ok(Volume::in_qcow2(image, crypt, false)?)
     }
 
     /// Size of the plaintext device in bytes, on a storage of `storage_size` bytes.

@@ -1,6 +1,6 @@
 //! Bytes at any offset in terms of whole units, the only place that knows partial sectors.
 //!
-//! A request is cut into pieces of at most [`PIECE`]; only the first and the last unit of a write can be
+//! A request is cut into pieces of at most [`PIECE`], or of a cluster where that is more; only the first and the last unit of a write can be
 //! partial, and only these are read before they are written. The caller holds the range lock over all units
 //! touched, so nobody comes between that read and that write.
 
@@ -11,7 +11,7 @@ use crate::backend::IoError;
 use crate::sectors::{Plain, Sectors};
 
 /// Encrypted and written while still in the second cache.
-const PIECE: u64 = 256 << 10;
+pub(super) const PIECE: u64 = 256 << 10;
 
 /// What is written.
 pub(super) enum Source<'a> {
@@ -47,7 +47,7 @@ impl Source<'_> {
 
 /// Fills `into` from `offset` on.
 pub(super) fn read(volume: &Volume, offset: u64, mut into: &mut [u8]) -> Result<(), IoError> {
-    for piece in Piece::cut(offset, into.len() as u64, volume.unit) {
+    for piece in Piece::cut(offset, into.len() as u64, volume.unit, volume.piece()) {
         let sectors = volume.load(piece.start, piece.len)?;
         let (now, later) = into.split_at_mut(piece.inner.len());
         now.copy_from_slice(&sectors.as_slice()[piece.inner]);
@@ -58,7 +58,7 @@ pub(super) fn read(volume: &Volume, offset: u64, mut into: &mut [u8]) -> Result<
 
 /// Writes all of `source` at `offset`.
 pub(super) fn write(volume: &Volume, offset: u64, mut source: Source<'_>) -> Result<(), IoError> {
-    for piece in Piece::cut(offset, source.len(), volume.unit) {
+    for piece in Piece::cut(offset, source.len(), volume.unit, volume.piece()) {
         let mut sectors = Sectors::<Plain>::with_len(piece.len);
         for partial in piece.partial_units(volume.unit) {
             let old = volume.load(piece.start + partial.start as u64, partial.len())?;
@@ -97,10 +97,10 @@ struct Piece {
 }
 
 impl Piece {
-    /// Cuts a request that lies in the volume. Every piece but the first begins at a multiple of [`PIECE`].
-    fn cut(offset: u64, len: u64, unit: u64) -> impl Iterator<Item = Self> {
+    /// Cuts a request that lies in the volume. Every piece but the first begins at a multiple of `most`.
+    fn cut(offset: u64, len: u64, unit: u64, most: u64) -> impl Iterator<Item = Self> {
         let end = offset + len;
-        let most = PIECE.max(unit);
+        let most = most.max(unit);
         let mut at = offset;
         std::iter::from_fn(move || {
             if at >= end {
@@ -159,7 +159,7 @@ mod tests {
                 (PIECE, PIECE),
             ] {
                 let mut at = offset;
-                for piece in Piece::cut(offset, len, unit) {
+                for piece in Piece::cut(offset, len, unit, PIECE) {
                     assert_eq!(piece.start + piece.inner.start as u64, at);
                     assert!(piece.start.is_multiple_of(unit));
                     assert!((piece.len as u64).is_multiple_of(unit));
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn only_partial_units_are_read_first() {
         let partial = |offset, len| -> Vec<(usize, usize)> {
-            let piece = Piece::cut(offset, len, 512).next().unwrap();
+            let piece = Piece::cut(offset, len, 512, PIECE).next().unwrap();
             piece
                 .partial_units(512)
                 .map(|unit| (unit.start, unit.end))

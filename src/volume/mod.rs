@@ -8,6 +8,7 @@
 
 mod align;
 mod cursor;
+mod mapped;
 mod ranges;
 
 use std::fmt;
@@ -16,21 +17,31 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use cursor::Cursor;
-use ranges::RangeLocks;
+use ranges::{RangeGuard, RangeLocks};
 
 use crate::backend::{Backend, IoError, Operation};
 use crate::crypt::{IvSector, SectorCrypt};
+use crate::layout::linear::Linear;
+use crate::layout::{Layout, Qcow2};
 use crate::sectors::{Cipher, Plain, Sectors};
+
+/// What a range of a volume is in its storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Allocation {
+    /// Ciphertext is stored for it.
+    Data,
+    /// Nothing is stored, and it reads as zeroes.
+    Hole,
+}
 
 /// An opened, unlocked volume.
 ///
 /// Offsets and lengths are bytes of plaintext from the beginning of the volume. Errors of the storage
 /// ([`IoError::Failed`], [`IoError::NoSpace`]) give the storage's own offset.
 pub struct Volume {
-    backend: Arc<dyn Backend>,
+    layout: Layout,
     crypt: SectorCrypt,
-    data_offset: u64,
-    first_iv: IvSector,
     size: AtomicU64,
     /// What storage is read and written in: a sector, or a block of the storage where that is larger.
     unit: u64,
@@ -57,10 +68,12 @@ impl Volume {
         let volume = Self {
             unit: u64::from(crypt.sector_size().max(geometry.block_size)),
             read_only: read_only || geometry.read_only,
-            backend,
+            layout: Layout::Linear(Linear {
+                storage: backend,
+                start: data_offset,
+                first_iv,
+            }),
             crypt,
-            data_offset,
-            first_iv,
             size: AtomicU64::new(0),
             busy: RangeLocks::default(),
         };
@@ -77,6 +90,35 @@ impl Volume {
         Ok(volume)
     }
 
+    /// The disk of an encrypted qcow2 image. A sector's IV is its place in the image.
+    ///
+    /// # Errors
+    /// [`IoError::Unaligned`] where sectors are larger than 512 bytes: there are no such images.
+    pub fn in_qcow2(
+        image: Arc<Qcow2>,
+        crypt: SectorCrypt,
+        read_only: bool,
+    ) -> Result<Self, IoError> {
+        let size = image.size();
+        if crypt.sector_size() != 512 {
+            return Err(IoError::Unaligned {
+                operation: Operation::Read,
+                offset: 0,
+                len: size,
+                unit: crypt.sector_size(),
+            });
+        }
+        let block_size = image.storage().geometry().block_size;
+        Ok(Self {
+            unit: u64::from(crypt.sector_size().max(block_size)),
+            read_only: read_only || image.is_read_only(),
+            layout: Layout::Qcow2(image),
+            crypt,
+            size: AtomicU64::new(size),
+            busy: RangeLocks::default(),
+        })
+    }
+
     /// The size in bytes.
     pub fn size(&self) -> u64 {
         self.size.load(Ordering::Acquire)
@@ -91,7 +133,7 @@ impl Volume {
     pub fn unit(&self) -> u32 {
         self.crypt
             .sector_size()
-            .max(self.backend.geometry().block_size)
+            .max(self.layout.storage().geometry().block_size)
     }
 
     /// The whole units that a range touches.
@@ -119,20 +161,24 @@ impl Volume {
     /// # Errors
     /// [`IoError::OutOfRange`], [`IoError::ReadOnly`], and what the storage says; a part may be written then.
     pub fn write_at(&self, offset: u64, from: &[u8]) -> Result<(), IoError> {
-        let _alone = self.busy.exclude(self.units(offset, from.len() as u64));
+        let _alone = self.to_write(offset, from.len() as u64)?;
         self.check_change(Operation::Write, offset, from.len() as u64)?;
         align::write(self, offset, align::Source::Bytes(from))
     }
 
-    /// Makes the range read as zeroes: encrypted zeroes are written, so storage does not see which ranges are.
+    /// Makes the range read as zeroes: encrypted zeroes are written, so storage does not see which ranges are. In an image, what
+    /// is a hole already stays one.
     ///
     /// # Errors
     /// As for [`write_at`](Self::write_at).
     pub fn write_zeroes(&self, range: Range<u64>) -> Result<(), IoError> {
         let len = range.end.saturating_sub(range.start);
-        let _alone = self.busy.exclude(self.units(range.start, len));
+        let _alone = self.to_write(range.start, len)?;
         self.check_change(Operation::WriteZeroes, range.start, len)?;
-        align::write(self, range.start, align::Source::Zeroes(len))
+        match &self.layout {
+            Layout::Linear(_) => align::write(self, range.start, align::Source::Zeroes(len)),
+            Layout::Qcow2(image) => self.zero_mapped(image, range),
+        }
     }
 
     /// Once this has returned, all that was written before has reached stable storage.
@@ -141,9 +187,11 @@ impl Volume {
     /// What the storage says.
     pub fn flush(&self) -> Result<(), IoError> {
         if self.read_only {
-            Ok(())
-        } else {
-            self.backend.flush()
+            return Ok(());
+        }
+        match &self.layout {
+            Layout::Linear(linear) => linear.storage.flush(),
+            Layout::Qcow2(image) => image.flush(),
         }
     }
 
@@ -153,6 +201,8 @@ impl Volume {
     /// Where discarded storage reads as zeroes (files and memory) that is always the same bytes, which look
     /// random: neither zeroes nor what was there.
     ///
+    /// In an image, whole clusters are given up, and read as zeroes.
+    ///
     /// # Errors
     /// [`IoError::Unsupported`] where the storage cannot, and nothing has changed; [`IoError::OutOfRange`],
     /// [`IoError::ReadOnly`], and what the storage says.
@@ -160,12 +210,17 @@ impl Volume {
         let len = range.end.saturating_sub(range.start);
         let _alone = self.busy.exclude(self.units(range.start, len));
         self.check_change(Operation::Discard, range.start, len)?;
-        let whole = align::inside(&range, self.unit);
-        if whole.is_empty() {
-            return Ok(());
+        match &self.layout {
+            Layout::Linear(linear) => {
+                let whole = align::inside(&range, self.unit);
+                if whole.is_empty() {
+                    return Ok(());
+                }
+                let (start, end) = (linear.start + whole.start, linear.start + whole.end);
+                linear.storage.discard(start..end)
+            }
+            Layout::Qcow2(image) => image.unlink(self.clusters_inside(image, &range)),
         }
-        self.backend
-            .discard(self.data_offset + whole.start..self.data_offset + whole.end)
     }
 
     /// Reads whole sectors without copying them: `offset` and `len` are multiples of the sector size, and of
@@ -186,10 +241,24 @@ impl Volume {
     /// [`IoError::Unaligned`], [`IoError::OutOfRange`], [`IoError::ReadOnly`], and what the storage says.
     pub fn write_sectors(&self, offset: u64, sectors: Sectors<Plain>) -> Result<(), IoError> {
         let len = sectors.len() as u64;
-        let _alone = self.busy.exclude(self.units(offset, len));
+        let _alone = self.to_write(offset, len)?;
         self.check_change(Operation::Write, offset, len)?;
         self.check_units(Operation::Write, offset, len)?;
         self.store(offset, sectors)
+    }
+
+    /// What is stored at the beginning of a range, and how many of its bytes that is true of: in an image there are holes.
+    ///
+    /// # Errors
+    /// [`IoError::OutOfRange`], and what the storage says.
+    pub fn allocation(&self, range: Range<u64>) -> Result<(u64, Allocation), IoError> {
+        let len = range.end.saturating_sub(range.start);
+        let _shared = self.busy.share(self.units(range.start, len));
+        self.check(Operation::Read, range.start, len)?;
+        match &self.layout {
+            Layout::Linear(_) => Ok((len, Allocation::Data)),
+            Layout::Qcow2(image) => mapped::allocation(image, range),
+        }
     }
 
     /// Changes the size of the storage and of the volume with it. Bytes that come in this way read as
@@ -203,8 +272,16 @@ impl Volume {
         if self.read_only {
             return Err(IoError::ReadOnly(Operation::Resize));
         }
-        let end = self.storage_end(size)?;
-        match self.backend.resize(end) {
+        let linear = match &self.layout {
+            Layout::Linear(linear) => linear,
+            Layout::Qcow2(image) => {
+                image.resize(size)?;
+                self.size.store(size, Ordering::Release);
+                return Ok(());
+            }
+        };
+        let end = self.storage_end(linear, size)?;
+        match linear.storage.resize(end) {
             Err(IoError::Unsupported(_)) => {}
             result => result?,
         }
@@ -221,9 +298,15 @@ impl Volume {
     }
 
     fn adopt(&self, size: u64) -> Result<(), IoError> {
-        let (end, storage) = (self.storage_end(size)?, self.backend.geometry().size);
+        let (end, storage, first) = match &self.layout {
+            Layout::Linear(linear) => {
+                let end = self.storage_end(linear, size)?;
+                (end, linear.storage.geometry().size, linear.start)
+            }
+            Layout::Qcow2(image) => (size, image.size(), 0),
+        };
         if end > storage {
-            let (operation, offset) = (Operation::Resize, self.data_offset);
+            let (operation, offset) = (Operation::Resize, first);
             return Err(IoError::OutOfRange {
                 operation,
                 offset,
@@ -236,8 +319,8 @@ impl Volume {
     }
 
     /// Where the last unit of a volume of this size ends in storage.
-    fn storage_end(&self, size: u64) -> Result<u64, IoError> {
-        let (operation, offset, len) = (Operation::Resize, self.data_offset, size);
+    fn storage_end(&self, linear: &Linear, size: u64) -> Result<u64, IoError> {
+        let (operation, offset, len) = (Operation::Resize, linear.start, size);
         let unit = self.crypt.sector_size();
         if !size.is_multiple_of(unit.into()) {
             return Err(IoError::Unaligned {
@@ -295,22 +378,67 @@ impl Volume {
         self.units_around(offset..offset.saturating_add(len))
     }
 
+    /// The lock for a write: over the units, and over whole clusters where some of them will move.
+    fn to_write(&self, offset: u64, len: u64) -> Result<RangeGuard<'_>, IoError> {
+        let alone = self.busy.exclude(self.units(offset, len));
+        match &self.layout {
+            Layout::Linear(_) => Ok(alone),
+            Layout::Qcow2(image) => self.alone_in_clusters(image, alone, offset, len),
+        }
+    }
+
+    /// The most that is encrypted and written at once.
+    fn piece(&self) -> u64 {
+        match &self.layout {
+            Layout::Linear(_) => align::PIECE,
+            // A new cluster is written as a whole.
+            Layout::Qcow2(image) => align::PIECE.max(image.cluster_size()),
+        }
+    }
+
     /// Reads whole units, locked and checked by the caller.
     fn load(&self, offset: u64, len: usize) -> Result<Sectors<Plain>, IoError> {
-        let mut sectors = Sectors::<Cipher>::with_len(len);
-        self.backend
-            .read_at(self.data_offset + offset, &mut sectors)?;
-        Ok(self
-            .crypt
-            .decrypt(self.first_iv.after_bytes(offset), sectors))
+        match &self.layout {
+            Layout::Linear(linear) => {
+                let (at, iv) = linear.place(offset);
+                self.load_at(&*linear.storage, at, iv, len)
+            }
+            Layout::Qcow2(image) => self.load_mapped(image, offset, len),
+        }
     }
 
     /// Writes whole units, locked and checked by the caller.
     fn store(&self, offset: u64, sectors: Sectors<Plain>) -> Result<(), IoError> {
-        let sectors = self
-            .crypt
-            .encrypt(self.first_iv.after_bytes(offset), sectors);
-        self.backend.write_at(self.data_offset + offset, &sectors)
+        match &self.layout {
+            Layout::Linear(linear) => {
+                let (at, iv) = linear.place(offset);
+                self.store_at(&*linear.storage, at, iv, sectors)
+            }
+            Layout::Qcow2(image) => self.store_mapped(image, offset, sectors),
+        }
+    }
+
+    fn load_at(
+        &self,
+        storage: &dyn Backend,
+        at: u64,
+        iv: IvSector,
+        len: usize,
+    ) -> Result<Sectors<Plain>, IoError> {
+        let mut sectors = Sectors::<Cipher>::with_len(len);
+        storage.read_at(at, &mut sectors)?;
+        Ok(self.crypt.decrypt(iv, sectors))
+    }
+
+    fn store_at(
+        &self,
+        storage: &dyn Backend,
+        at: u64,
+        iv: IvSector,
+        sectors: Sectors<Plain>,
+    ) -> Result<(), IoError> {
+        let sectors = self.crypt.encrypt(iv, sectors);
+        storage.write_at(at, &sectors)
     }
 }
 
@@ -318,7 +446,7 @@ impl fmt::Debug for Volume {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Volume")
             .field("crypt", &self.crypt)
-            .field("data_offset", &self.data_offset)
+            .field("layout", &self.layout)
             .field("size", &self.size())
             .field("read_only", &self.read_only)
             .finish_non_exhaustive()

@@ -1,6 +1,6 @@
 //! Do random operations match a memory model? Reads, writes, zeroes, discards, flushes and resizes at any byte
 //! alignment, for every cipher and sector size, over memory and over files, also over storage that takes whole
-//! blocks of 4096 bytes alone, and over an export whose server dies all the time; then several threads.
+//! blocks of 4096 bytes alone, over an export whose server dies all the time, and in qcow2 images; then several threads.
 //!
 //! The model is a vector of bytes. A discarded sector reads as what the cipher makes of zeroes, which is what
 //! files and memory return; sectors that a growing volume brings in are the same.
@@ -12,6 +12,7 @@ mod export;
 #[allow(dead_code, reason = "tests/nbd needs more of it")]
 mod fake;
 mod operations;
+mod qcow2;
 mod threads;
 
 use std::sync::Arc;

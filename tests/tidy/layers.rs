@@ -10,6 +10,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         "container",
         &[
             "volume",
+            "layout",
+            "door",
             "crypt",
             "kdf",
             "secret",
@@ -23,7 +25,12 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("export", &["volume", "channel", "backend", "sectors"]),
     ("libvirt", &["secret", "xml"]),
     ("vet", &["backend", "sectors", "interrupt", "xml"]),
-    ("volume", &["crypt", "backend", "sectors", "interrupt"]),
+    (
+        "volume",
+        &["layout", "crypt", "backend", "sectors", "interrupt"],
+    ),
+    ("layout", &["door", "crypt", "backend", "sectors"]),
+    ("door", &["backend", "sectors"]),
     ("crypt", &["xts", "secret", "sectors"]),
     ("kdf", &["secret", "sys", "interrupt"]),
     ("secret", &["sys", "interrupt"]),

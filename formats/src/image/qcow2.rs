@@ -25,6 +25,14 @@ pub const BITMAPS: u64 = 1;
 /// The autoclear feature: the other file can be read as a raw image.
 pub const DATA_FILE_RAW: u64 = 1 << 1;
 
+/// The compatible feature: refcounts may lag behind while the image is in use.
+pub const LAZY_REFCOUNTS: u64 = 1;
+
+/// The most bytes of an L1 table that QEMU opens.
+pub const LARGEST_L1: u64 = 32 << 20;
+/// The most bytes of a refcount table that QEMU opens.
+pub const LARGEST_REFCOUNT_TABLE: u64 = 8 << 20;
+
 /// The header extension that names the format of the backing file.
 pub const EXT_BACKING_FORMAT: u32 = 0xe279_2aca;
 /// The header extension with names of features.
@@ -101,6 +109,44 @@ impl Header {
         }
         Some(header)
     }
+
+    /// How many L1 entries a disk of `size` bytes needs.
+    pub fn l1_entries(&self, size: u64) -> u64 {
+        let entry_bits = if self.incompatible & EXTENDED_L2 != 0 {
+            4
+        } else {
+            3
+        };
+        let reach = self
+            .cluster_bits
+            .saturating_mul(2)
+            .saturating_sub(entry_bits);
+        size.div_ceil(1_u64.checked_shl(reach).unwrap_or(u64::MAX))
+    }
+
+    /// The bytes of a version 3 header: [`V3_LENGTH`] of them, whatever `header_length` says.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(V3_LENGTH as usize);
+        bytes.extend(MAGIC);
+        bytes.extend(3_u32.to_be_bytes());
+        bytes.extend(self.backing_offset.to_be_bytes());
+        bytes.extend(self.backing_size.to_be_bytes());
+        bytes.extend(self.cluster_bits.to_be_bytes());
+        bytes.extend(self.size.to_be_bytes());
+        bytes.extend(self.crypt_method.to_be_bytes());
+        bytes.extend(self.l1_size.to_be_bytes());
+        bytes.extend(self.l1_offset.to_be_bytes());
+        bytes.extend(self.refcount_table_offset.to_be_bytes());
+        bytes.extend(self.refcount_table_clusters.to_be_bytes());
+        bytes.extend(self.snapshots.to_be_bytes());
+        bytes.extend(self.snapshots_offset.to_be_bytes());
+        bytes.extend(self.incompatible.to_be_bytes());
+        bytes.extend(self.compatible.to_be_bytes());
+        bytes.extend(self.autoclear.to_be_bytes());
+        bytes.extend(self.refcount_order.to_be_bytes());
+        bytes.extend(V3_LENGTH.to_be_bytes());
+        bytes
+    }
 }
 
 /// A header extension.
@@ -148,6 +194,16 @@ pub fn extensions(bytes: &[u8], start: usize) -> Result<Vec<Extension>, u64> {
 /// The data of [`EXT_CRYPTO`]: offset and length of the LUKS header.
 pub fn crypto_header(data: &[u8]) -> Option<(u64, u64)> {
     (data.len() == 16).then(|| (be64(data, 0), be64(data, 8)))
+}
+
+/// A whole [`EXT_CRYPTO`] extension for a LUKS header at this offset and of this length.
+pub fn crypto_extension(offset: u64, len: u64) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(24);
+    bytes.extend(EXT_CRYPTO.to_be_bytes());
+    bytes.extend(16_u32.to_be_bytes());
+    bytes.extend(offset.to_be_bytes());
+    bytes.extend(len.to_be_bytes());
+    bytes
 }
 
 /// The data of [`EXT_BITMAPS`].
@@ -265,6 +321,9 @@ pub fn table_entry(entry: u64, used: u64) -> (u64, bool) {
 
 /// The bit of L1 and L2 entries that says that the refcount is exactly one.
 pub const COPIED: u64 = 1 << 63;
+
+/// The bit of an L2 entry of version 3 that says that the cluster reads as zeroes, whatever is stored.
+pub const ZERO: u64 = 1;
 
 /// What an L2 entry says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

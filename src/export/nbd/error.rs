@@ -18,6 +18,7 @@ pub(super) fn number(error: &IoError) -> ErrorNumber {
         IoError::OutOfRange { .. } | IoError::Unaligned { .. } => ErrorNumber::Invalid,
         IoError::ReadOnly(_) => ErrorNumber::NotPermitted,
         IoError::Unsupported(_) => ErrorNumber::NotSupported,
+        IoError::Image { .. } => ErrorNumber::Io,
         IoError::Failed { source, .. } => match source.kind() {
             io::ErrorKind::OutOfMemory => ErrorNumber::NoMemory,
             io::ErrorKind::StorageFull => ErrorNumber::NoSpace,
@@ -92,6 +93,13 @@ mod tests {
             ),
             (failed(io::ErrorKind::OutOfMemory), ErrorNumber::NoMemory),
             (failed(io::ErrorKind::Other), ErrorNumber::Io),
+            (
+                IoError::Image {
+                    what: "a hole",
+                    at: 0,
+                },
+                ErrorNumber::Io,
+            ),
         ] {
             assert_eq!(number(&error), expected, "{error}");
         }

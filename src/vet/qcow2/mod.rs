@@ -44,7 +44,6 @@ checks! {
 
 const KNOWN_INCOMPATIBLE: u64 =
     qcow2::DIRTY | qcow2::CORRUPT | qcow2::DATA_FILE | qcow2::COMPRESSION | qcow2::EXTENDED_L2;
-const LAZY_REFCOUNTS: u64 = 1;
 /// The longest name of a backing file.
 const LONGEST_NAME: u64 = 1023;
 
@@ -183,7 +182,7 @@ fn fields(report: &mut Report, header: &Header) -> bool {
         "compression_type",
         || format!("{kind}; the feature bit is {}", u8::from(named)),
     );
-    let unknown = (header.compatible & !LAZY_REFCOUNTS) | (header.autoclear & !3);
+    let unknown = (header.compatible & !qcow2::LAZY_REFCOUNTS) | (header.autoclear & !3);
     report.require(unknown == 0, &UNKNOWN, 80, "features", || {
         format!("{unknown:#x}")
     });
@@ -195,7 +194,7 @@ fn fields(report: &mut Report, header: &Header) -> bool {
             report.uses(feature);
         }
     }
-    if header.compatible & LAZY_REFCOUNTS != 0 {
+    if header.compatible & qcow2::LAZY_REFCOUNTS != 0 {
         report.uses(Feature::LazyRefcounts);
     }
     true

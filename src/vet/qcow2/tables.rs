@@ -1,7 +1,8 @@
 //! Every table of a qcow2 image: in the image, aligned, within QEMU's limits, and none on another.
 
 use luksmith_formats::image::qcow2::{
-    self, Bitmap, Bitmaps, COPIED, Header, Snapshot, table_entry,
+    self, Bitmap, Bitmaps, COPIED, Header, LARGEST_L1, LARGEST_REFCOUNT_TABLE, Snapshot,
+    table_entry,
 };
 
 use super::{
@@ -12,8 +13,6 @@ use crate::vet::policy::Feature;
 use crate::vet::source::pieces;
 
 /// QEMU's limits, in bytes.
-const LARGEST_L1: u64 = 32 << 20;
-const LARGEST_REFCOUNT_TABLE: u64 = 8 << 20;
 const LARGEST_SNAPSHOT_TABLE: u64 = 64 << 20;
 const LARGEST_BITMAP: u64 = 512 << 20;
 /// QEMU's limits, in entries.
@@ -59,7 +58,7 @@ pub(super) fn check(
     refcounts(source, report, header, cluster, &mut extents)?;
 
     let mut maps = Vec::new();
-    let needed = l1_entries(header, header.size);
+    let needed = header.l1_entries(header.size);
     let entries = u64::from(header.l1_size);
     let enough = report.require(needed <= entries, &SIZE, 24, "size", || {
         format!(
@@ -89,17 +88,6 @@ pub(super) fn check(
         report.add(&OVERLAP, overlap.offset, overlap.what, detail);
     }
     clusters::check(source, report, image, &l2, &mut extents)
-}
-
-/// How many L1 entries a disk of `size` bytes needs.
-fn l1_entries(header: &Header, size: u64) -> u64 {
-    let entry_bits = if header.incompatible & qcow2::EXTENDED_L2 != 0 {
-        4
-    } else {
-        3
-    };
-    let reach = header.cluster_bits + header.cluster_bits - entry_bits;
-    size.div_ceil(1 << reach)
 }
 
 fn l1_fits(
@@ -279,7 +267,7 @@ fn snapshots(
         let extra = extra.get(..extra_size).unwrap_or(extra);
         if let Some(size) = Snapshot::disk_size(extra) {
             report.claims(size);
-            let needed = l1_entries(header, size);
+            let needed = header.l1_entries(size);
             report.require(
                 needed <= u64::from(entry.l1_size),
                 &SIZE,

@@ -1,5 +1,5 @@
-//! The one door by which metadata reaches the storage: headers and encrypted key material are already ciphertext
-//! (or public), so they enter as [`Sectors<Cipher>`] without passing the cipher.
+//! The one door by which metadata reaches the storage: headers, encrypted key material and the tables of an image are
+//! already ciphertext (or public), so they enter as [`Sectors<Cipher>`] without passing the cipher.
 //!
 //! Only this module may call `Sectors::<Cipher>::metadata`. It never sees plaintext of the volume.
 
@@ -9,7 +9,7 @@ use crate::backend::{Backend, IoError};
 use crate::sectors::{Cipher, Sectors};
 
 /// Reads `length` bytes at `offset`, at whatever alignment.
-pub(super) fn read(storage: &dyn Backend, offset: u64, length: usize) -> Result<Vec<u8>, IoError> {
+pub(crate) fn read(storage: &dyn Backend, offset: u64, length: usize) -> Result<Vec<u8>, IoError> {
     let whole = blocks_around(storage, offset, length);
     let mut buffer = Sectors::<Cipher>::zeroed(length_of(&whole));
     storage.read_at(whole.start, &mut buffer)?;
@@ -18,7 +18,7 @@ pub(super) fn read(storage: &dyn Backend, offset: u64, length: usize) -> Result<
 }
 
 /// Writes `bytes` at `offset`; where the storage has blocks that the range covers in part, their rest is kept.
-pub(super) fn write(storage: &dyn Backend, offset: u64, bytes: &[u8]) -> Result<(), IoError> {
+pub(crate) fn write(storage: &dyn Backend, offset: u64, bytes: &[u8]) -> Result<(), IoError> {
     let whole = blocks_around(storage, offset, bytes.len());
     if whole == (offset..offset + bytes.len() as u64) {
         return storage.write_at(offset, &Sectors::<Cipher>::metadata(bytes));

@@ -1,0 +1,151 @@
+//! A new image: version 3, refcounts of 16 bits, and all its tables in a row.
+//!
+//! Header, refcount table, refcount blocks, L1 table, room for the LUKS header. The header is written last: a cut before leaves no
+//! image.
+
+use std::sync::Arc;
+
+use luksmith_formats::image::qcow2::{Header, LARGEST_L1, V3_LENGTH, crypto_extension};
+
+use super::refcounts::make_room;
+use super::{ImageError, Qcow2};
+use crate::backend::Backend;
+use crate::door;
+
+/// What a new image is to be. [`NewImage::new`] has the defaults.
+#[derive(Clone, Copy, Debug)]
+pub struct NewImage {
+    /// The size of the disk in bytes, whole sectors of 512.
+    pub size: u64,
+    /// The size of a cluster in bytes: a power of two from 512 to 2 MiB.
+    pub cluster_size: u32,
+    /// The bytes that the LUKS header needs with its keyslots.
+    pub header_size: u64,
+}
+
+const REFCOUNT_ORDER: u32 = 4;
+
+impl NewImage {
+    /// A disk of `size` bytes with clusters of 64 KiB, and `header_size` bytes for the LUKS header.
+    #[must_use]
+    pub fn new(size: u64, header_size: u64) -> Self {
+        Self {
+            size,
+            cluster_size: 64 << 10,
+            header_size,
+        }
+    }
+}
+
+/// Where everything lies, in clusters.
+struct Plan {
+    cluster: u64,
+    table: u64,
+    blocks: u64,
+    l1_entries: u64,
+    l1: u64,
+    crypto: u64,
+}
+
+impl Plan {
+    fn new(image: &NewImage) -> Result<Self, ImageError> {
+        let cluster = u64::from(image.cluster_size);
+        if !cluster.is_power_of_two() || !(512..=2 << 20).contains(&cluster) {
+            return Err(ImageError::Size(format!(
+                "clusters of {cluster} bytes: they have 512 bytes to 2 MiB, a power of two"
+            )));
+        }
+        if image.size == 0 || !image.size.is_multiple_of(512) {
+            return Err(ImageError::Size(format!(
+                "{} bytes are not whole sectors of 512",
+                image.size
+            )));
+        }
+        let l1_entries = image.size.div_ceil(cluster / 8 * cluster);
+        if l1_entries > LARGEST_L1 / 8 {
+            return Err(ImageError::Size(format!(
+                "{} bytes are too many for clusters of {cluster} bytes",
+                image.size
+            )));
+        }
+        let l1 = (l1_entries * 8).div_ceil(cluster);
+        let crypto = image.header_size.div_ceil(cluster);
+        let each = (cluster * 8) >> REFCOUNT_ORDER;
+        // The blocks count themselves and their table, too.
+        let (mut table, mut blocks) = (1, 1);
+        loop {
+            let all = 1 + table + blocks + l1 + crypto;
+            let needed = (all.div_ceil(each), (blocks * 8).div_ceil(cluster));
+            if needed == (blocks, table) {
+                break;
+            }
+            (blocks, table) = (blocks.max(needed.0), table.max(needed.1));
+        }
+        Ok(Self {
+            cluster,
+            table,
+            blocks,
+            l1_entries,
+            l1,
+            crypto,
+        })
+    }
+
+    fn clusters(&self) -> u64 {
+        1 + self.table + self.blocks + self.l1 + self.crypto
+    }
+}
+
+impl Qcow2 {
+    /// Makes an empty image at the start of `storage`, which grows to hold it where it can, with a LUKS header of zeroes:
+    /// a container is to be created on [`header_storage`](Self::header_storage).
+    ///
+    /// # Errors
+    /// [`ImageError::Size`] where the numbers do not fit each other, and what the storage says.
+    pub fn create(storage: Arc<dyn Backend>, image: &NewImage) -> Result<Self, ImageError> {
+        let plan = Plan::new(image)?;
+        let cluster = plan.cluster;
+        let blocks = 1 + plan.table;
+        let l1 = blocks + plan.blocks;
+        let crypto = l1 + plan.l1;
+        let header = Header {
+            version: 3,
+            backing_offset: 0,
+            backing_size: 0,
+            cluster_bits: cluster.trailing_zeros(),
+            size: image.size,
+            crypt_method: 2,
+            l1_size: u32::try_from(plan.l1_entries).unwrap_or(u32::MAX),
+            l1_offset: l1 * cluster,
+            refcount_table_offset: cluster,
+            refcount_table_clusters: u32::try_from(plan.table).unwrap_or(u32::MAX),
+            snapshots: 0,
+            snapshots_offset: 0,
+            incompatible: 0,
+            compatible: 0,
+            autoclear: 0,
+            refcount_order: REFCOUNT_ORDER,
+            header_length: V3_LENGTH,
+            compression: 0,
+        };
+        make_room(&*storage, plan.clusters() * cluster)?;
+        let zeroes = vec![0; super::map::length(cluster)];
+        for each in 0..plan.clusters() {
+            door::write(&*storage, each * cluster, &zeroes)?;
+        }
+        let table: Vec<u8> = (0..plan.blocks)
+            .flat_map(|block| ((blocks + block) * cluster).to_be_bytes())
+            .collect();
+        door::write(&*storage, cluster, &table)?;
+        let counts: Vec<u8> = (0..plan.clusters())
+            .flat_map(|_| 1_u16.to_be_bytes())
+            .collect();
+        door::write(&*storage, blocks * cluster, &counts)?;
+        storage.flush()?;
+        let mut start = header.to_bytes();
+        start.extend(crypto_extension(crypto * cluster, image.header_size));
+        door::write(&*storage, 0, &start)?;
+        storage.flush()?;
+        Self::open(storage)
+    }
+}

@@ -1,0 +1,308 @@
+//! Where the guest's clusters lie: the L1 table, whole in memory, and a bounded part of the L2 tables.
+//!
+//! QEMU's `docs/interop/qcow2.txt`, "Cluster mapping". Who looks something up shares a lock for as long as it takes to
+//! find it; who misses reads one slice of a table. An entry that a hostile image has is judged where it is used.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use luksmith_formats::FormatError;
+use luksmith_formats::image::qcow2::{COPIED, L2Entry, ZERO, l2_entry, table_entry};
+
+use super::fixed::Fixed;
+use super::shape::{ImageError, Shape};
+use crate::backend::{Backend, IoError};
+use crate::door;
+
+/// The most memory for L2 tables, in bytes: with clusters of 64 KiB enough for 256 GiB of disk.
+const CACHE: usize = 32 << 20;
+/// The most of an L2 table that is read at once, in bytes.
+const SLICE: u64 = 4096;
+/// About what a slice costs beside its entries, in bytes.
+const OVERHEAD: usize = 128;
+
+/// Where a cluster of the guest is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Nowhere: it reads as zeroes.
+    Hole,
+    /// At this byte, for this disk alone.
+    Own(u64),
+    /// At this byte, for a snapshot too.
+    Shared(u64),
+}
+
+/// A part of an L2 table.
+pub(super) struct Slice {
+    entries: Box<[AtomicU64]>,
+    /// Since the cache was last swept.
+    used: AtomicBool,
+}
+
+impl Slice {
+    fn of(bytes: &[u8]) -> Self {
+        let entries = bytes.as_chunks::<8>().0.iter();
+        Self {
+            entries: entries
+                .map(|entry| AtomicU64::new(u64::from_be_bytes(*entry)))
+                .collect(),
+            used: AtomicBool::new(true),
+        }
+    }
+
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let entries = self.entries.iter();
+        entries
+            .flat_map(|entry| entry.load(Ordering::Acquire).to_be_bytes())
+            .collect()
+    }
+
+    pub(super) fn get(&self, index: usize) -> u64 {
+        self.entries[index].load(Ordering::Acquire)
+    }
+
+    pub(super) fn set(&self, index: usize, entry: u64) {
+        self.entries[index].store(entry, Ordering::Release);
+    }
+}
+
+/// The tables of the disk.
+pub(super) struct Map {
+    l1: RwLock<Vec<u64>>,
+    slices: RwLock<HashMap<u64, Arc<Slice>>>,
+    /// Held while a slice is read, so that none is there twice.
+    loading: Mutex<()>,
+    shape: Shape,
+    /// What no data may lie on.
+    fixed: Arc<Fixed>,
+    slice_bytes: u64,
+    most: usize,
+}
+
+impl Map {
+    /// Reads the L1 table and judges it.
+    pub(super) fn read(
+        storage: &dyn Backend,
+        shape: &Shape,
+        fixed: Arc<Fixed>,
+    ) -> Result<Self, ImageError> {
+        let len = shape.header.l1_size as usize * 8;
+        let bytes = match len {
+            0 => Vec::new(),
+            _ => door::read(storage, shape.header.l1_offset, len)?,
+        };
+        let l1: Vec<u64> = (bytes.as_chunks::<8>().0.iter())
+            .map(|entry| u64::from_be_bytes(*entry))
+            .collect();
+        let size = storage.geometry().size;
+        let mut tables = Vec::new();
+        for (index, entry) in l1.iter().enumerate() {
+            let (offset, reserved) = table_entry(*entry, COPIED);
+            if reserved || !fits(offset, shape.cluster, size) || fixed.holds(offset) {
+                let at = shape.header.l1_offset + index as u64 * 8;
+                let cause = format!("{entry:#018x}");
+                return Err(FormatError::malformed("L1 entry", at, cause).into());
+            }
+            if offset != 0 {
+                tables.push(offset);
+            }
+        }
+        tables.sort_unstable();
+        if let Some(pair) = tables.windows(2).find(|pair| pair[0] == pair[1]) {
+            let cause = format!("the L2 table at byte {} serves two parts", pair[0]);
+            let error = FormatError::malformed("L1 table", shape.header.l1_offset, cause);
+            return Err(error.into());
+        }
+        let slice_bytes = shape.cluster.min(SLICE);
+        let each = usize::try_from(slice_bytes).unwrap_or(usize::MAX) + OVERHEAD;
+        Ok(Self {
+            l1: RwLock::new(l1),
+            slices: RwLock::default(),
+            loading: Mutex::default(),
+            shape: shape.clone(),
+            fixed,
+            slice_bytes,
+            most: CACHE / each,
+        })
+    }
+
+    /// Where a cluster of the guest is, by its number.
+    pub(super) fn place(&self, storage: &dyn Backend, cluster: u64) -> Result<Place, IoError> {
+        let Some((slice, index)) = self.slice(storage, cluster)? else {
+            return Ok(Place::Hole);
+        };
+        self.judge(slice.get(index), storage.geometry().size)
+    }
+
+    /// What an L2 entry says, if it may say so.
+    fn judge(&self, entry: u64, size: u64) -> Result<Place, IoError> {
+        let zero_bit = self.shape.has_zero_bit();
+        match l2_entry(entry, self.shape.header.cluster_bits, zero_bit) {
+            L2Entry::Unallocated => Ok(Place::Hole),
+            L2Entry::Compressed(at, _) => Err(IoError::Image {
+                what: "a compressed cluster, which is not encrypted",
+                at,
+            }),
+            L2Entry::Reserved => Err(damaged("an L2 entry with reserved bits", entry)),
+            L2Entry::Cluster(at) => {
+                if !fits(at, self.shape.cluster, size) || self.fixed.holds(at) {
+                    return Err(damaged(
+                        "a cluster outside of the image or on its tables",
+                        at,
+                    ));
+                }
+                if zero_bit && entry & ZERO != 0 {
+                    Ok(Place::Hole)
+                } else if entry & COPIED != 0 {
+                    Ok(Place::Own(at))
+                } else {
+                    Ok(Place::Shared(at))
+                }
+            }
+        }
+    }
+
+    /// The slice that has the entry of a cluster, and its place there; `None` where there is no L2 table.
+    pub(super) fn slice(
+        &self,
+        storage: &dyn Backend,
+        cluster: u64,
+    ) -> Result<Option<(Arc<Slice>, usize)>, IoError> {
+        let per_slice = self.slice_bytes / 8;
+        let (key, index) = (cluster / per_slice, length(cluster % per_slice));
+        if let Some(slice) = self.cached(key) {
+            return Ok(Some((slice, index)));
+        }
+        if self.table(cluster).is_none() {
+            return Ok(None);
+        }
+        let _one = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slice) = self.cached(key) {
+            return Ok(Some((slice, index)));
+        }
+        // Looked up again: it may have moved.
+        let Some(at) = self.slice_offset(key) else {
+            return Ok(None);
+        };
+        let slice = Arc::new(Slice::of(&door::read(
+            storage,
+            at,
+            length(self.slice_bytes),
+        )?));
+        self.keep(key, slice.clone());
+        Ok(Some((slice, index)))
+    }
+
+    /// By which number a cluster's slice is known.
+    pub(super) fn key(&self, cluster: u64) -> u64 {
+        cluster / (self.slice_bytes / 8)
+    }
+
+    /// Where a slice lies now.
+    pub(super) fn slice_offset(&self, key: u64) -> Option<u64> {
+        let cluster = key * (self.slice_bytes / 8);
+        let in_table = cluster % self.shape.l2_entries() * 8;
+        self.table(cluster).map(|(table, _)| table + in_table)
+    }
+
+    /// The L2 table for a cluster, and whether it is for this disk alone.
+    pub(super) fn table(&self, cluster: u64) -> Option<(u64, bool)> {
+        let entry = self.l1_entry(cluster / self.shape.l2_entries())?;
+        let (offset, _) = table_entry(entry, COPIED);
+        (offset != 0).then_some((offset, entry & COPIED != 0))
+    }
+
+    /// An L1 entry; `None` behind the end of the table.
+    pub(super) fn l1_entry(&self, index: u64) -> Option<u64> {
+        let l1 = self.l1.read().unwrap_or_else(PoisonError::into_inner);
+        l1.get(usize::try_from(index).ok()?).copied()
+    }
+
+    /// The first cluster behind those for which there is no L2 table, from this one on, if there is none for it.
+    pub(super) fn without_table(&self, cluster: u64) -> Option<u64> {
+        let each = self.shape.l2_entries();
+        (self.table(cluster).is_none()).then(|| (cluster / each + 1).saturating_mul(each))
+    }
+
+    /// Changes an L1 entry. Nobody reads from the table that it named when this returns.
+    pub(super) fn set_l1(&self, index: u64, entry: u64) {
+        let _nobody = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut l1 = self.l1.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = l1.get_mut(length(index)) {
+            *place = entry;
+        }
+    }
+
+    /// Makes room for so many L1 entries.
+    pub(super) fn grow_l1(&self, entries: u64) {
+        let mut l1 = self.l1.write().unwrap_or_else(PoisonError::into_inner);
+        let entries = length(entries).max(l1.len());
+        l1.resize(entries, 0);
+    }
+
+    /// How many L1 entries there are.
+    pub(super) fn l1_len(&self) -> u64 {
+        let l1 = self.l1.read().unwrap_or_else(PoisonError::into_inner);
+        l1.len() as u64
+    }
+
+    /// The bytes of the L1 entries in this range.
+    pub(super) fn l1_bytes(&self, entries: std::ops::Range<u64>) -> Vec<u8> {
+        let l1 = self.l1.read().unwrap_or_else(PoisonError::into_inner);
+        let entries = length(entries.start)..length(entries.end).min(l1.len());
+        let entries = l1.get(entries).unwrap_or_default();
+        entries
+            .iter()
+            .flat_map(|entry| entry.to_be_bytes())
+            .collect()
+    }
+
+    fn cached(&self, key: u64) -> Option<Arc<Slice>> {
+        let slices = self.slices.read().unwrap_or_else(PoisonError::into_inner);
+        let slice = slices.get(&key)?;
+        if !slice.used.load(Ordering::Relaxed) {
+            slice.used.store(true, Ordering::Relaxed);
+        }
+        Some(slice.clone())
+    }
+
+    /// Puts a slice into the cache. What somebody else holds stays there: it is in use, or has changes that are not
+    /// written yet.
+    fn keep(&self, key: u64, slice: Arc<Slice>) {
+        let mut slices = self.slices.write().unwrap_or_else(PoisonError::into_inner);
+        // A second sweep takes what was used before the first.
+        for _ in 0..2 {
+            if slices.len() < self.most {
+                break;
+            }
+            let mut excess = self.most / 8 + 1;
+            slices.retain(|_, slice| {
+                let goes = excess > 0
+                    && Arc::strong_count(slice) == 1
+                    && !slice.used.swap(false, Ordering::Relaxed);
+                excess -= usize::from(goes);
+                !goes
+            });
+        }
+        slices.insert(key, slice);
+    }
+}
+
+/// A whole cluster inside of the storage; 0 stands for none.
+fn fits(offset: u64, cluster: u64, size: u64) -> bool {
+    offset.is_multiple_of(cluster)
+        && offset
+            .checked_add(cluster)
+            .is_some_and(|end| offset == 0 || end <= size)
+}
+
+/// A damage that shows only when it is come upon.
+pub(super) fn damaged(what: &'static str, at: u64) -> IoError {
+    IoError::Image { what, at }
+}
+
+/// What lies in memory has a length that fits there.
+pub(super) fn length(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,289 @@
+//! The header of an image that is to be opened: what of it never changes afterwards, and what is refused.
+//!
+//! QEMU's `docs/interop/qcow2.txt`, "Header" and "Header extensions". The numbers are the same that
+//! [`vet`](crate::layout) judges; here the first that is not good ends the opening.
+
+use luksmith_formats::image::qcow2::{
+    self, BITMAPS, COMPRESSION, CORRUPT, DATA_FILE, DIRTY, EXT_CRYPTO, EXT_DATA_FILE, EXTENDED_L2,
+    Header, LARGEST_L1, LARGEST_REFCOUNT_TABLE, V2_LENGTH, V3_LENGTH,
+};
+use luksmith_formats::{FormatError, Kind};
+
+use crate::backend::{Backend, Geometry, IoError};
+use crate::door;
+
+/// Why an image is not opened, or not made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// The storage does not begin as a qcow2 image does.
+    #[error("not a qcow2 image")]
+    NotQcow2,
+    /// The image names another file, from which it would take what it does not hold.
+    #[error("the image names a backing file")]
+    BackingFile,
+    /// The image names another file that holds its data.
+    #[error("the data of the image lies in another file")]
+    DataFile,
+    /// There is no LUKS header in the image.
+    #[error("the image is not encrypted with LUKS")]
+    NotEncrypted,
+    /// A field of the header breaks a rule, or asks for what is not supported.
+    #[error(transparent)]
+    Header(#[from] FormatError),
+    /// The image was not closed, or is damaged: it has to be repaired before it is written to.
+    #[error("the image is marked as {0}")]
+    NeedsRepair(&'static str),
+    /// The image has bitmaps of what has changed, which a write would make untrue.
+    #[error("the image has persistent bitmaps")]
+    Bitmaps,
+    /// The image cannot be of this size, or have clusters of this size.
+    #[error("{0}")]
+    Size(String),
+    /// The storage failed, or ends before the image does.
+    #[error(transparent)]
+    Io(#[from] IoError),
+}
+
+const KNOWN: u64 = DIRTY | CORRUPT | DATA_FILE | COMPRESSION | EXTENDED_L2;
+
+/// The numbers of an image that stay as they are while it is open.
+#[derive(Clone, Debug)]
+pub(super) struct Shape {
+    /// As it was read. Its size, and where its tables lie, change.
+    pub(super) header: Header,
+    /// The size of a cluster in bytes.
+    pub(super) cluster: u64,
+    /// Where the LUKS header lies: offset and length.
+    pub(super) crypto: (u64, u64),
+}
+
+impl Shape {
+    /// Reads and judges the header.
+    pub(super) fn read(storage: &dyn Backend) -> Result<Self, ImageError> {
+        let geometry = storage.geometry();
+        let start = read_up_to(storage, 512)?;
+        let header = Header::parse(&start).ok_or(ImageError::NotQcow2)?;
+        check_fields(&header)?;
+        let cluster = 1_u64 << header.cluster_bits;
+        let crypto = crypto(storage, &header, cluster)?;
+        let shape = Self {
+            header,
+            cluster,
+            crypto,
+        };
+        if !geometry.read_only {
+            shape.check_change()?;
+        }
+        shape.check_places(geometry)?;
+        Ok(shape)
+    }
+
+    /// The tables and the LUKS header: aligned, inside, not too large, and none on another.
+    fn check_places(&self, geometry: Geometry) -> Result<(), ImageError> {
+        let header = &self.header;
+        if self.cluster < u64::from(geometry.block_size) {
+            return Err(ImageError::Size(format!(
+                "clusters of {} bytes on storage with blocks of {}",
+                self.cluster, geometry.block_size
+            )));
+        }
+        let l1 = u64::from(header.l1_size) * 8;
+        if header.l1_entries(header.size) > u64::from(header.l1_size) {
+            let cause = format!("{} bytes are more than the L1 table maps", header.size);
+            return Err(FormatError::malformed("size", 24, cause).into());
+        }
+        let refcounts = u64::from(header.refcount_table_clusters) * self.cluster;
+        for (what, at, len, most) in [
+            ("l1_size", 36, l1, LARGEST_L1),
+            (
+                "refcount_table_clusters",
+                56,
+                refcounts,
+                LARGEST_REFCOUNT_TABLE,
+            ),
+        ] {
+            if len > most {
+                let cause = format!("{len} bytes, the most is {most}");
+                return Err(FormatError::over_limit(what, at, cause).into());
+            }
+        }
+        for (what, at, (offset, len)) in [
+            ("l1_table_offset", 40, (header.l1_offset, l1)),
+            (
+                "refcount_table_offset",
+                48,
+                (header.refcount_table_offset, refcounts),
+            ),
+            ("encryption header", self.crypto.0, self.crypto),
+        ] {
+            let inside = offset
+                .checked_add(len)
+                .is_some_and(|end| end <= geometry.size);
+            if len == 0 && what == "l1_table_offset" {
+                continue;
+            }
+            if offset == 0 || len == 0 || !offset.is_multiple_of(self.cluster) || !inside {
+                let cause = format!("{len} bytes at byte {offset} of {}", geometry.size);
+                return Err(FormatError::malformed(what, at, cause).into());
+            }
+        }
+        let fixed = self.fixed();
+        match fixed.windows(2).find(|pair| pair[0].1 > pair[1].0) {
+            Some(pair) => {
+                let cause = format!("lies on what begins at byte {}", pair[0].0);
+                Err(FormatError::malformed("table", pair[1].0, cause).into())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// What no cluster of data and no other table may lie on, in order: first byte and end of each.
+    pub(super) fn fixed(&self) -> Vec<(u64, u64)> {
+        let header = &self.header;
+        let whole = |len: u64| len.next_multiple_of(self.cluster);
+        let mut fixed = vec![
+            (0, self.cluster),
+            (self.crypto.0, self.crypto.0 + whole(self.crypto.1)),
+            (
+                header.l1_offset,
+                header.l1_offset + whole(u64::from(header.l1_size) * 8),
+            ),
+            (
+                header.refcount_table_offset,
+                header.refcount_table_offset
+                    + u64::from(header.refcount_table_clusters) * self.cluster,
+            ),
+        ];
+        if header.snapshots != 0 {
+            // Its length is known to who walks it; its beginning is enough to tell a table that lies on it.
+            fixed.push((
+                header.snapshots_offset,
+                header.snapshots_offset.saturating_add(self.cluster),
+            ));
+        }
+        fixed.retain(|(start, end)| start < end);
+        fixed.sort_unstable();
+        fixed
+    }
+
+    /// Whether such an image may be written to.
+    fn check_change(&self) -> Result<(), ImageError> {
+        let header = &self.header;
+        if header.incompatible & CORRUPT != 0 {
+            return Err(ImageError::NeedsRepair("damaged"));
+        }
+        if header.incompatible & DIRTY != 0 {
+            return Err(ImageError::NeedsRepair("dirty: its refcounts may be wrong"));
+        }
+        if header.autoclear & BITMAPS != 0 {
+            return Err(ImageError::Bitmaps);
+        }
+        Ok(())
+    }
+
+    /// How many clusters one refcount block tells of.
+    pub(super) fn refcounts_in_block(&self) -> u64 {
+        (self.cluster * 8) >> self.header.refcount_order
+    }
+
+    /// How many L2 entries one L2 table has.
+    pub(super) fn l2_entries(&self) -> u64 {
+        self.cluster / 8
+    }
+
+    /// Whether bit 0 of an L2 entry has a meaning.
+    pub(super) fn has_zero_bit(&self) -> bool {
+        self.header.version >= 3
+    }
+}
+
+fn check_fields(header: &Header) -> Result<(), ImageError> {
+    let must = |good: bool, error: FormatError| if good { Ok(()) } else { Err(error) };
+    let version = header.version;
+    must(
+        matches!(version, 2 | 3),
+        FormatError::unsupported("version", 4, version.to_string()),
+    )?;
+    let bits = header.cluster_bits;
+    must(
+        (9..=21).contains(&bits),
+        FormatError::malformed("cluster_bits", 20, bits.to_string()),
+    )?;
+    let length = header.header_length;
+    let least = if version == 2 { V2_LENGTH } else { V3_LENGTH };
+    must(
+        (least..=1 << bits).contains(&length) && length.is_multiple_of(8),
+        FormatError::malformed("header_length", 100, length.to_string()),
+    )?;
+    let order = header.refcount_order;
+    must(
+        order <= 6,
+        FormatError::malformed("refcount_order", 96, order.to_string()),
+    )?;
+    let unknown = header.incompatible & !KNOWN;
+    must(
+        unknown == 0,
+        FormatError::unsupported("incompatible_features", 72, format!("{unknown:#x}")),
+    )?;
+    must(
+        header.incompatible & EXTENDED_L2 == 0,
+        FormatError::unsupported("incompatible_features", 72, "extended L2 entries"),
+    )?;
+    if header.backing_offset != 0 || header.backing_size != 0 {
+        return Err(ImageError::BackingFile);
+    }
+    if header.incompatible & DATA_FILE != 0 {
+        return Err(ImageError::DataFile);
+    }
+    match header.crypt_method {
+        2 => Ok(()),
+        0 => Err(ImageError::NotEncrypted),
+        1 => Err(FormatError {
+            kind: Kind::Unsupported,
+            field: "crypt_method".into(),
+            offset: 32,
+            cause: "1: AES-CBC with guessable IVs, which is no protection".into(),
+        }
+        .into()),
+        other => Err(FormatError::unsupported("crypt_method", 32, other.to_string()).into()),
+    }
+}
+
+/// Where the LUKS header lies, from the header extensions.
+fn crypto(storage: &dyn Backend, header: &Header, cluster: u64) -> Result<(u64, u64), ImageError> {
+    let bytes = read_up_to(storage, cluster)?;
+    let start = usize::try_from(header.header_length).unwrap_or(usize::MAX);
+    let extensions = qcow2::extensions(&bytes, start).map_err(|at| {
+        FormatError::malformed("extension", at, "reaches over the end of its cluster")
+    })?;
+    let mut found = None;
+    for extension in extensions {
+        match extension.kind {
+            EXT_DATA_FILE => return Err(ImageError::DataFile),
+            EXT_CRYPTO if found.is_some() => {
+                let cause = "comes twice";
+                let at = extension.offset;
+                return Err(FormatError::malformed("encryption header pointer", at, cause).into());
+            }
+            EXT_CRYPTO => {
+                let place = qcow2::crypto_header(&extension.data).ok_or_else(|| {
+                    let cause = format!("{} bytes, not 16", extension.data.len());
+                    FormatError::malformed("encryption header pointer", extension.offset, cause)
+                })?;
+                found = Some(place);
+            }
+            _ => {}
+        }
+    }
+    found.ok_or_else(|| {
+        let cause = "there is no LUKS header in the image";
+        FormatError::malformed("encryption header pointer", 0, cause).into()
+    })
+}
+
+/// The first `len` bytes, or as many as there are.
+fn read_up_to(storage: &dyn Backend, len: u64) -> Result<Vec<u8>, IoError> {
+    let len = len.min(storage.geometry().size);
+    door::read(storage, 0, usize::try_from(len).unwrap_or(usize::MAX))
+}

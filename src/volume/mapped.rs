@@ -1,0 +1,199 @@
+//! Whole units of a volume whose clusters lie where an image's tables say.
+//!
+//! A cluster's place changes only while all of the cluster is locked exclusively: so whoever has locked a part of it knows that
+//! it stays where it is. A write that finds clusters which cannot be overwritten in place therefore locks whole clusters. A new
+//! cluster is written as a whole, encrypted zeroes where there is nothing else, before anything refers to it.
+
+use std::ops::Range;
+
+use super::ranges::RangeGuard;
+use super::{Allocation, Volume, align};
+use crate::backend::IoError;
+use crate::crypt::IvSector;
+use crate::layout::Qcow2;
+use crate::layout::qcow2::{Run, Stored};
+use crate::sectors::{Plain, Sectors};
+
+/// What is stored at the beginning of a range.
+pub(super) fn allocation(image: &Qcow2, range: Range<u64>) -> Result<(u64, Allocation), IoError> {
+    if range.is_empty() {
+        return Ok((0, Allocation::Data));
+    }
+    let run = image.run(range)?;
+    Ok((
+        run.len,
+        match run.stored {
+            Stored::Nowhere => Allocation::Hole,
+            Stored::Here(_) | Stored::Kept(_) => Allocation::Data,
+        },
+    ))
+}
+
+impl Volume {
+    /// The lock for a write: the one over its units if all of them can be overwritten in place, or else one over whole clusters.
+    pub(super) fn alone_in_clusters<'a>(
+        &'a self,
+        image: &Qcow2,
+        alone: RangeGuard<'a>,
+        offset: u64,
+        len: u64,
+    ) -> Result<RangeGuard<'a>, IoError> {
+        let end = offset.saturating_add(len);
+        if end > self.size() || image.is_in_place(offset..end)? {
+            return Ok(alone);
+        }
+        drop(alone);
+        let clusters = align::around(offset..end, image.cluster_size());
+        Ok(self.busy.exclude(clusters))
+    }
+
+    /// The numbers of the clusters that lie wholly inside of a range; the last one of the disk may end with it.
+    pub(super) fn clusters_inside(&self, image: &Qcow2, range: &Range<u64>) -> Range<u64> {
+        let cluster = image.cluster_size();
+        let end = if range.end == self.size() {
+            range.end.div_ceil(cluster)
+        } else {
+            range.end / cluster
+        };
+        let start = range.start.div_ceil(cluster);
+        start..end.max(start)
+    }
+
+    pub(super) fn load_mapped(
+        &self,
+        image: &Qcow2,
+        offset: u64,
+        len: usize,
+    ) -> Result<Sectors<Plain>, IoError> {
+        let end = offset + len as u64;
+        let first = image.run(offset..end)?;
+        if first.len == len as u64 {
+            return self.load_run(image, first);
+        }
+        let mut whole = Sectors::<Plain>::with_len(len);
+        let mut rest = whole.as_mut_slice();
+        let (mut at, mut run) = (offset, first);
+        loop {
+            let (now, later) = rest.split_at_mut(length(run.len));
+            now.copy_from_slice(self.load_run(image, run)?.as_slice());
+            (rest, at) = (later, at + run.len);
+            if at >= end {
+                return Ok(whole);
+            }
+            run = image.run(at..end)?;
+        }
+    }
+
+    fn load_run(&self, image: &Qcow2, run: Run) -> Result<Sectors<Plain>, IoError> {
+        let len = length(run.len);
+        match run.stored {
+            Stored::Nowhere => Ok(Sectors::zeroed(len)),
+            Stored::Here(at) | Stored::Kept(at) => {
+                self.load_at(&**image.storage(), at, iv(at), len)
+            }
+        }
+    }
+
+    pub(super) fn store_mapped(
+        &self,
+        image: &Qcow2,
+        offset: u64,
+        sectors: Sectors<Plain>,
+    ) -> Result<(), IoError> {
+        let end = offset + sectors.len() as u64;
+        let run = image.run(offset..end)?;
+        if let (Stored::Here(at), true) = (run.stored, run.len == end - offset) {
+            return self.store_at(&**image.storage(), at, iv(at), sectors);
+        }
+        let (mut at, mut run, mut rest) = (offset, run, sectors.as_slice());
+        loop {
+            let (now, later) = rest.split_at(length(run.len));
+            match run.stored {
+                Stored::Here(place) => {
+                    let mut part = Sectors::<Plain>::with_len(now.len());
+                    part.as_mut_slice().copy_from_slice(now);
+                    self.store_at(&**image.storage(), place, iv(place), part)?;
+                }
+                Stored::Nowhere | Stored::Kept(_) => self.store_new(image, at, now)?,
+            }
+            (rest, at) = (later, at + run.len);
+            if at >= end {
+                return Ok(());
+            }
+            run = image.run(at..end)?;
+        }
+    }
+
+    /// Writes into new clusters, with what was in the old ones before and behind.
+    fn store_new(&self, image: &Qcow2, offset: u64, bytes: &[u8]) -> Result<(), IoError> {
+        let cluster = image.cluster_size();
+        let end = offset + bytes.len() as u64;
+        let (mut first, last) = (offset / cluster, end.div_ceil(cluster));
+        while first < last {
+            let new = image.reserve(last - first)?;
+            let count = new.end - new.start;
+            let guest = first * cluster..(first + count) * cluster;
+            let outcome = self
+                .fill(image, &guest, offset, bytes)
+                .and_then(|whole| {
+                    let at = new.start * cluster;
+                    self.store_at(&**image.storage(), at, iv(at), whole)
+                })
+                .and_then(|()| image.link(first, new.clone()));
+            if outcome.is_err() {
+                image.give_back(new);
+                return outcome;
+            }
+            first += count;
+        }
+        Ok(())
+    }
+
+    /// What whole clusters of the guest hold when these bytes are written at `offset`.
+    fn fill(
+        &self,
+        image: &Qcow2,
+        guest: &Range<u64>,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<Sectors<Plain>, IoError> {
+        let end = offset + bytes.len() as u64;
+        let mut whole = Sectors::<Plain>::with_len(length(guest.end - guest.start));
+        let content = whole.as_mut_slice();
+        let (from, to) = (guest.start.max(offset), guest.end.min(end));
+        let inner = length(from - guest.start)..length(to - guest.start);
+        content[inner.clone()].copy_from_slice(&bytes[length(from - offset)..length(to - offset)]);
+        for (start, part) in [
+            (guest.start, 0..inner.start),
+            (to, inner.end..content.len()),
+        ] {
+            if !part.is_empty() {
+                let old = self.load_mapped(image, start, part.len())?;
+                content[part].copy_from_slice(old.as_slice());
+            }
+        }
+        Ok(whole)
+    }
+
+    /// Makes a range read as zeroes that was locked to be written.
+    pub(super) fn zero_mapped(&self, image: &Qcow2, range: Range<u64>) -> Result<(), IoError> {
+        let mut at = range.start;
+        while at < range.end {
+            let run = image.run(at..range.end)?;
+            if run.stored != Stored::Nowhere {
+                align::write(self, at, align::Source::Zeroes(run.len))?;
+            }
+            at += run.len;
+        }
+        Ok(())
+    }
+}
+
+/// The IV of the sector that lies at a byte of the image.
+fn iv(at: u64) -> IvSector {
+    IvSector(at / 512)
+}
+
+fn length(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}

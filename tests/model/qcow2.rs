@@ -1,0 +1,270 @@
+//! Encrypted qcow2 images: what a volume in one does, and what the image looks like from outside.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use luksmith::backend::memory::MemoryBackend;
+use luksmith::backend::{Backend, Geometry, IoError, Operation};
+use luksmith::layout::{NewImage, Qcow2};
+use luksmith::sectors::{Cipher, Sectors};
+use luksmith::volume::{Allocation, Volume};
+use luksmith_formats::CipherSpec;
+use luksmith_formats::image::qcow2::Header;
+
+use crate::crypt;
+
+const HEADER: u64 = 8192;
+
+fn new_image(size: u64, cluster_size: u32) -> (Arc<MemoryBackend>, Arc<Qcow2>) {
+    let storage = Arc::new(MemoryBackend::new(0));
+    let image = NewImage {
+        cluster_size,
+        ..NewImage::new(size, HEADER)
+    };
+    let image = Qcow2::create(storage.clone(), &image).unwrap();
+    (storage, Arc::new(image))
+}
+
+fn volume(image: Arc<Qcow2>) -> Volume {
+    let crypt = crypt(CipherSpec::AES_XTS_PLAIN64, 512);
+    Volume::in_qcow2(image, crypt, false).unwrap()
+}
+
+fn pattern(len: usize, seed: u64) -> Vec<u8> {
+    let numbers = (seed..).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    numbers.flat_map(u64::to_le_bytes).take(len).collect()
+}
+
+fn reopened(storage: &MemoryBackend) -> (Arc<MemoryBackend>, Volume) {
+    let storage = Arc::new(MemoryBackend::from_bytes(storage.to_bytes()));
+    let image = Arc::new(Qcow2::open(storage.clone()).unwrap());
+    (storage, volume(image))
+}
+
+fn read(volume: &Volume, offset: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![1; len];
+    volume.read_at(offset, &mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn a_new_image_is_a_hole() {
+    for cluster_size in [512, 4096, 65_536, 2 << 20] {
+        let (storage, image) = new_image(10 << 20, cluster_size);
+        assert_eq!(image.size(), 10 << 20);
+        assert_eq!(image.cluster_size(), u64::from(cluster_size));
+        assert_eq!((image.version(), image.refcount_bits()), (3, 16));
+        assert_eq!(image.header_storage().geometry().size, HEADER);
+        let (_, volume) = reopened(&storage);
+        assert_eq!(
+            volume.allocation(0..volume.size()).unwrap(),
+            (10 << 20, Allocation::Hole)
+        );
+        assert!(read(&volume, 12_345, 100_000).iter().all(|byte| *byte == 0));
+    }
+}
+
+#[test]
+fn what_is_written_is_found_again_beside_zeroes() {
+    for cluster_size in [512, 4096, 65_536, 2 << 20] {
+        let (storage, image) = new_image(8 << 20, cluster_size);
+        let mut model = vec![0; 8 << 20];
+        let disk = volume(image);
+        for (seed, (offset, len)) in [
+            (5, 70_000),
+            (3 << 20, 512),
+            ((3 << 20) + 511, 2),
+            (7 << 20, 1 << 20),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let bytes = pattern(len, seed as u64);
+            disk.write_at(offset as u64, &bytes).unwrap();
+            model[offset..offset + len].copy_from_slice(&bytes);
+        }
+        assert!(read(&disk, 0, model.len()) == model, "{cluster_size}");
+        disk.flush().unwrap();
+        let (_, disk) = reopened(&storage);
+        assert!(
+            read(&disk, 0, model.len()) == model,
+            "{cluster_size}, opened again"
+        );
+    }
+}
+
+#[test]
+fn nothing_refers_to_a_cluster_before_the_flush() {
+    let (storage, image) = new_image(1 << 20, 4096);
+    let disk = volume(image);
+    disk.write_at(0, &pattern(4096, 1)).unwrap();
+    let (_, early) = reopened(&storage);
+    assert_eq!(early.allocation(0..4096).unwrap().1, Allocation::Hole);
+    disk.flush().unwrap();
+    let (_, late) = reopened(&storage);
+    assert_eq!(late.allocation(0..4096).unwrap().1, Allocation::Data);
+}
+
+#[test]
+fn a_dropped_cluster_is_used_again_after_the_flush_alone() {
+    let (storage, image) = new_image(1 << 20, 4096);
+    let disk = volume(image);
+    disk.write_at(0, &pattern(3 * 4096, 1)).unwrap();
+    disk.flush().unwrap();
+    let size = storage.geometry().size;
+    disk.discard(100..3 * 4096).unwrap();
+    assert!(read(&disk, 0, 4096) == pattern(3 * 4096, 1)[..4096]);
+    assert!(read(&disk, 4096, 8192).iter().all(|byte| *byte == 0));
+    disk.write_at(65_536, &pattern(4096, 2)).unwrap();
+    assert_eq!(storage.geometry().size, size + 4096, "not free yet");
+    disk.flush().unwrap();
+    disk.write_at(131_072, &pattern(8192, 3)).unwrap();
+    assert_eq!(storage.geometry().size, size + 4096, "free");
+}
+
+#[test]
+fn blocks_and_the_table_grow() {
+    let (storage, image) = new_image(24 << 20, 512);
+    let table = |storage: &MemoryBackend| {
+        let header = Header::parse(&storage.to_bytes()).unwrap();
+        header.refcount_table_clusters
+    };
+    let before = table(&storage);
+    let disk = volume(image);
+    let bytes = pattern(20 << 20, 9);
+    disk.write_at(1000, &bytes).unwrap();
+    disk.flush().unwrap();
+    assert!(table(&storage) > before);
+    let (_, disk) = reopened(&storage);
+    assert!(read(&disk, 1000, bytes.len()) == bytes);
+}
+
+#[test]
+fn a_disk_grows_and_shrinks_in_whole_clusters() {
+    let (storage, image) = new_image(32 << 10, 512);
+    let disk = volume(image);
+    disk.write_at(0, &pattern(32 << 10, 4)).unwrap();
+    // Another 64 L2 tables: the L1 table has to move.
+    disk.resize(4 << 20).unwrap();
+    disk.write_at((4 << 20) - 512, &pattern(512, 5)).unwrap();
+    disk.flush().unwrap();
+    let (_, disk) = reopened(&storage);
+    assert_eq!(disk.size(), 4 << 20);
+    assert!(read(&disk, 0, 32 << 10) == pattern(32 << 10, 4));
+    disk.resize(1024).unwrap();
+    disk.resize(4 << 20).unwrap();
+    assert!(
+        read(&disk, 1024, (4 << 20) - 1024)
+            .iter()
+            .all(|byte| *byte == 0)
+    );
+
+    let (_, image) = new_image(1 << 20, 65_536);
+    let disk = volume(image);
+    disk.write_at(65_536, &[1]).unwrap();
+    assert!(matches!(
+        disk.resize(65_536 + 512),
+        Err(IoError::Unaligned { unit: 65_536, .. })
+    ));
+    disk.resize(131_072 + 512).unwrap();
+}
+
+#[test]
+fn many_threads_write_into_the_same_clusters() {
+    let (storage, image) = new_image(4 << 20, 65_536);
+    let disk = volume(image);
+    std::thread::scope(|scope| {
+        for thread in 0..8u64 {
+            let disk = &disk;
+            scope.spawn(move || {
+                for step in 0..256 {
+                    let offset = (step * 8 + thread) * 1024 + 100;
+                    disk.write_at(offset, &pattern(1000, offset)).unwrap();
+                    if step % 64 == thread {
+                        disk.flush().unwrap();
+                    }
+                }
+            });
+        }
+    });
+    disk.flush().unwrap();
+    let (_, disk) = reopened(&storage);
+    for number in 0..8 * 256 {
+        let offset = number * 1024 + 100;
+        assert!(
+            read(&disk, offset, 1000) == pattern(1000, offset),
+            "{offset}"
+        );
+    }
+    assert!(
+        read(&disk, (2 << 20) + 1024, 1 << 20)
+            .iter()
+            .all(|byte| *byte == 0)
+    );
+}
+
+#[test]
+fn zeroes_leave_holes_and_hide_in_what_is_stored() {
+    let (_, image) = new_image(1 << 20, 4096);
+    let disk = volume(image);
+    disk.write_at(8192, &pattern(4096, 1)).unwrap();
+    disk.write_zeroes(0..65_536).unwrap();
+    assert!(read(&disk, 0, 65_536).iter().all(|byte| *byte == 0));
+    assert_eq!(
+        disk.allocation(0..65_536).unwrap(),
+        (8192, Allocation::Hole)
+    );
+    assert_eq!(
+        disk.allocation(8192..65_536).unwrap(),
+        (4096, Allocation::Data)
+    );
+}
+
+#[test]
+fn storage_of_fixed_size_fills_up() {
+    let storage = Arc::new(Unmoved(MemoryBackend::new(64 << 10)));
+    let image = NewImage {
+        cluster_size: 4096,
+        ..NewImage::new(1 << 20, HEADER)
+    };
+    let image = Arc::new(Qcow2::create(storage, &image).unwrap());
+    let disk = volume(image);
+    let written = (0..256)
+        .take_while(|n| disk.write_at(n * 4096, &[3; 4096]).is_ok())
+        .count();
+    // Six clusters of tables before, one L2 table.
+    assert_eq!(written, 16 - 6 - 1);
+    assert!(matches!(
+        disk.write_at(900_000, &[1]),
+        Err(IoError::NoSpace { .. })
+    ));
+    disk.discard(0..8192).unwrap();
+    disk.write_at(900_000, &[1]).unwrap();
+}
+
+/// Memory that cannot grow.
+struct Unmoved(MemoryBackend);
+
+impl Backend for Unmoved {
+    fn geometry(&self) -> Geometry {
+        self.0.geometry()
+    }
+    fn read_at(&self, offset: u64, into: &mut Sectors<Cipher>) -> Result<(), IoError> {
+        self.0.read_at(offset, into)
+    }
+    fn write_at(&self, offset: u64, from: &Sectors<Cipher>) -> Result<(), IoError> {
+        self.0.write_at(offset, from)
+    }
+    fn flush(&self) -> Result<(), IoError> {
+        Ok(())
+    }
+    fn discard(&self, range: Range<u64>) -> Result<(), IoError> {
+        self.0.discard(range)
+    }
+    fn write_zeroes(&self, range: Range<u64>) -> Result<(), IoError> {
+        self.0.write_zeroes(range)
+    }
+    fn resize(&self, _: u64) -> Result<(), IoError> {
+        Err(IoError::Unsupported(Operation::Resize))
+    }
+}
