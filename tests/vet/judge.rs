@@ -8,7 +8,7 @@ use luksmith::backend::memory::MemoryBackend;
 use luksmith::vet::{self, Format, Policy, Report, Severity, Verdict};
 
 use crate::allocation::peak_of;
-use crate::differ;
+use crate::{differ, seed};
 
 const MOST_TIME: Duration = Duration::from_secs(2);
 const MOST_MEMORY: usize = 64 << 20;
@@ -33,16 +33,12 @@ pub(crate) fn inspect(image: &[u8], format: &str) -> Report {
     inspect_on(&storage, format, &Policy::default())
 }
 
-/// With `VET_SEEDS=FOLDER`, every image that is judged here becomes a seed of the fuzz target `inspect`, which takes the format by
-/// its number in front.
+/// With `VET_SEEDS=FOLDER`, every image that is judged here becomes a seed of the fuzz target `inspect`.
 fn keep_as_seed(image: &[u8], format: &str) {
-    const LARGEST: usize = 8 << 20;
-    let Some(folder) = std::env::var_os("VET_SEEDS").filter(|_| image.len() <= LARGEST) else {
+    let Some(folder) = std::env::var_os("VET_SEEDS") else {
         return;
     };
-    let number = Format::ALL.iter().position(|one| one.name() == format);
-    let mut seed = vec![u8::try_from(number.expect("a format")).expect("a small number")];
-    seed.extend_from_slice(image);
+    let seed = seed::seed(Format::by_name(format).expect("a format"), image);
     let mut hash = std::hash::DefaultHasher::new();
     seed.hash(&mut hash);
     let path = std::path::Path::new(&folder).join(format!("{format}-{:016x}", hash.finish()));

@@ -22,6 +22,7 @@ mod qcow2;
 mod qcow2_tables;
 mod qed;
 mod qemu;
+mod seed;
 mod vdi;
 mod vhd;
 mod vhdx;

@@ -160,6 +160,15 @@ fn footers() {
         ("another descriptor in the footer", "vmdk.footer", |i| {
             le64(i, FOOTER + 28, 2)
         }),
+        ("grains of no size in the footer", "vmdk.footer", |i| {
+            le64(i, FOOTER + 20, 0)
+        }),
+        ("tables of no entries in the footer", "vmdk.footer", |i| {
+            le32(i, FOOTER + 44, 0)
+        }),
+        ("the largest grains in the footer", "vmdk.footer", |i| {
+            le64(i, FOOTER + 20, u64::MAX)
+        }),
         ("other flags in the footer", "vmdk.footer", |i| {
             le32(i, FOOTER + 8, 1)
         }),

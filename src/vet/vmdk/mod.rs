@@ -125,7 +125,8 @@ fn fields(report: &mut Report, header: &Header) -> bool {
     sound
 }
 
-/// The footer of a stream, where there is one or must be one.
+/// The footer of a stream, where there is one or must be one. It is given only where it says what the header does, whose fields are
+/// checked.
 fn footer(
     source: &mut Source<'_>,
     report: &mut Report,
@@ -161,7 +162,7 @@ fn footer(
         unclean: header.unclean,
         ..footer
     };
-    report.require(same == *header, &FOOTER, at + SECTOR, "footer", || {
+    let same = report.require(same == *header, &FOOTER, at + SECTOR, "footer", || {
         "differs from the header".into()
     });
     report.require(
@@ -171,5 +172,5 @@ fn footer(
         "gdOffset",
         || "the footer has none".into(),
     );
-    Ok(Some(footer))
+    Ok(same.then_some(footer))
 }
