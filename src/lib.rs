@@ -59,7 +59,7 @@
 //! - [`vet`]: verdicts on images from strangers, without a key.
 //! - [`libvirt`]: secrets, domains, storage pools and volumes of a libvirt that is installed.
 //! - [`export`]: volumes for others to open, over NBD.
-//! - [`libvirt`]: libvirt's secrets, volumes and disks.
+//! - [`qemu`]: the arguments by which QEMU opens a volume, and the monitor of a running one.
 //! - [`volume`]: the disk of plaintext, used by as many threads as one likes.
 //! - [`layout`]: where in the storage each byte of a volume lies; encrypted qcow2 images.
 //! - [`kdf`]: PBKDF2, argon2, the anti-forensic splitter, and how much a new keyslot should cost.
@@ -90,6 +90,7 @@ mod interrupt;
 pub mod kdf;
 pub mod layout;
 pub mod libvirt;
+pub mod qemu;
 pub mod secret;
 pub mod sectors;
 pub mod sys;

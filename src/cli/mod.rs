@@ -22,6 +22,7 @@ mod convert;
 mod create;
 mod decrypt;
 mod derivation;
+mod emulator;
 mod encrypt;
 mod error;
 mod force;
@@ -40,6 +41,7 @@ mod passphrase;
 mod pipeline;
 mod plain;
 mod progress;
+mod qemu;
 mod resize;
 mod serve;
 mod signals;
@@ -101,8 +103,7 @@ Exit codes:
   0 done                 1 wrong parameters            2 no permission, or wrong passphrase
   3 out of memory        4 wrong device or header      5 busy, or exists
   130 interrupted        141 the reader of the output went away
-  inspect: 0 accept, 1 reject, 6 against the policy
-  verify-ciphertext: 1 there is something else than ciphertext";
+  inspect: 0 accept, 1 reject, 6 against the policy";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -122,6 +123,8 @@ enum Command {
     Config(config::Args),
     Resize(resize::Args),
     Serve(serve::Args),
+    #[command(subcommand)]
+    Qemu(qemu::Command),
     VerifyCiphertext(verify_ciphertext::Args),
     Benchmark(benchmark::Args),
     Completions(completions::Args),
@@ -192,6 +195,7 @@ impl Command {
             Self::Config(args) => args.run(session),
             Self::Resize(args) => args.run(session),
             Self::Serve(args) => args.run(session),
+            Self::Qemu(command) => command.run(session),
             Self::VerifyCiphertext(args) => args.run(session),
             Self::Benchmark(args) => args.run(session),
             Self::Completions(args) => args.run(session),

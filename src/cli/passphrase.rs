@@ -1,11 +1,9 @@
 //! Passphrases and keys: which source, asked how, and whether a typed one is good enough.
 
 use std::io::{self, IsTerminal};
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use luksmith::secret::{Passphrase, Purpose, SecretSource, Source, VolumeKey, strength};
-use luksmith_formats::nbd::uri;
 
 use super::Session;
 use super::args::{KeyArgs, NewKeyArgs};
@@ -75,12 +73,6 @@ impl KeySource {
             }
             (None, None) => Source::Prompt,
         };
-        if let Source::File { path, .. } = &source
-            && uri::scheme(path.as_os_str().as_bytes()).is_some()
-        {
-            let message = format!("{option}: a key file of this machine is wanted, not a URI");
-            return Err(CommandError::parameters(message).hint("a file of that name is ./NAME"));
-        }
         Ok(Self { source })
     }
 
@@ -89,6 +81,11 @@ impl KeySource {
         Ok(Self {
             source: self.source.beside_data_on_stdin()?,
         })
+    }
+
+    /// The source itself, for who reads it in our place.
+    pub(crate) fn source(&self) -> &Source {
+        &self.source
     }
 
     /// Whether a person types it.

@@ -11,6 +11,7 @@ use luksmith::container::{
 use luksmith::crypt::CryptError;
 use luksmith::export::nbd::ServeError;
 use luksmith::kdf::KdfError;
+use luksmith::qemu::{AmendError, QmpError};
 use luksmith::secret::SecretError;
 use luksmith::vet::ciphertext::VetError;
 use luksmith_formats::FormatError;
@@ -57,6 +58,8 @@ commands_fail_with! {
     ServeError => serve,
     TlsError => tls,
     VetError => vet,
+    QmpError => qmp,
+    AmendError => amend,
 }
 
 fn vet(error: &VetError) -> Verdict {
@@ -183,7 +186,6 @@ fn nbd(error: &NbdError) -> Verdict {
     match &error.source {
         Problem::ReadOnly => plain(Kind::Permission),
         Problem::NoCertificates | Problem::TlsRequired => plain(Kind::Parameters),
-        Problem::Tls(error) => tls(error),
         Problem::Silent(_) => helped(
             Kind::Device,
             "--timeout SECONDS has more patience with a slow server",
@@ -210,10 +212,6 @@ fn open(error: &OpenError) -> Verdict {
                 "`luksmith header repair IMAGE` brings the state before the change back; where --undo-file named the record, it takes \
                  --undo-file {undo} too"
             ),
-        ),
-        OpenError::NoUndo { .. } => helped(
-            Kind::Parameters,
-            "--undo-file PATH names a file that does not exist yet",
         ),
         OpenError::Io(error) => io(error),
         _ => plain(Kind::Device),
@@ -331,10 +329,6 @@ fn commit(error: &CommitError) -> Verdict {
         ),
         CommitError::Secret(error) => secret(error),
         CommitError::Io(error) => io(error),
-        CommitError::NotKept { .. } => helped(
-            Kind::Device,
-            "another disk has taken its place, or somebody else writes to it: look at both before running the command again",
-        ),
         CommitError::Undo(UndoError::Storage(error)) => io(error),
         CommitError::Undo(UndoError::Damaged { .. } | UndoError::OtherImage { .. }) => helped(
             Kind::Parameters,
@@ -371,6 +365,34 @@ fn tls(error: &TlsError) -> Verdict {
         }
         TlsError::Lock(_) => memory(),
         TlsError::Half { .. } => plain(Kind::Parameters),
+        _ => plain(Kind::Device),
+    }
+}
+
+fn qmp(error: &QmpError) -> Verdict {
+    match error {
+        QmpError::Connect { source, .. }
+            if source.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
+            plain(Kind::Permission)
+        }
+        QmpError::Silent(_) => helped(
+            Kind::Busy,
+            "a monitor has one client at a time; --timeout SECONDS has more patience",
+        ),
+        QmpError::Refused { .. } | QmpError::Job { .. } => plain(Kind::Parameters),
+        QmpError::NoCommand(_) => helped(
+            Kind::Device,
+            "QEMU 5.1 and later change keyslots; `luksmith key` does it when the machine is off",
+        ),
+        _ => plain(Kind::Device),
+    }
+}
+
+fn amend(error: &AmendError) -> Verdict {
+    match error {
+        AmendError::Qmp(error) => qmp(error),
+        AmendError::NotLuks(_) => helped(Kind::Parameters, "--node NODE names a block node"),
         _ => plain(Kind::Device),
     }
 }

@@ -12,7 +12,6 @@ mod loss;
 mod prompt;
 mod session;
 mod streams;
-mod uris;
 mod verify;
 
 #[test]

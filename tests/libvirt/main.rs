@@ -4,11 +4,16 @@
 //!
 //! - `daemon`: a libvirtd that leaves the machine alone.
 //! - `core`: the types over libvirt's functions.
+//! - `qemu`: QEMU without libvirt. `program`: luksmith in a folder of the test; `boot`: a small guest.
 
 #![allow(missing_docs)]
 
+#[path = "../nbd/boot.rs"]
+mod boot;
 mod core;
 mod daemon;
 #[path = "../interop/peers.rs"]
 #[allow(dead_code, reason = "tests/interop needs more of it")]
 mod peers;
+mod program;
+mod qemu;

@@ -8,14 +8,14 @@
 //! - `neighbours`: unaligned writes, also from several connections into one sector.
 //! - `hostile`: clients that leave, lie, flood and dawdle.
 //! - `failing`: storage that fails or waits.
-//! - `filesystem`: ext4 of the kernel by nbdfuse and a loop device. `guest`: a machine that boots from a volume.
-//!   `linux`: one that keeps its files there.
+//! - `filesystem`: ext4 of the kernel by nbdfuse and a loop device. `guest`: a machine that boots from a volume, of `boot`.
 //! - `client`: volumes on servers, real ones and ones that lie.
 //! - `access`: who may connect. `life`: starting, stopping, and being killed.
 
 #![allow(missing_docs)]
 
 mod access;
+mod boot;
 mod client;
 mod clients;
 mod commands;
@@ -23,11 +23,7 @@ mod failing;
 mod filesystem;
 mod guest;
 mod hostile;
-#[path = "../interop/initramfs.rs"]
-#[allow(dead_code, reason = "tests/interop needs more of it")]
-mod initramfs;
 mod life;
-mod linux;
 mod neighbours;
 #[path = "../interop/peers.rs"]
 #[allow(dead_code, reason = "tests/interop needs more of it")]

@@ -8,7 +8,6 @@ mod process;
 mod sample;
 mod scan;
 mod schedules;
-mod serve;
 mod shown;
 mod source;
 mod storage;

@@ -23,7 +23,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("libvirt", &["secret", "sys", "xml"]),
     ("export", &["volume", "channel", "backend", "sectors"]),
-    ("libvirt", &["secret", "xml"]),
+    ("qemu", &["secret"]),
     ("vet", &["backend", "sectors", "interrupt", "xml"]),
     (
         "volume",

@@ -14,7 +14,6 @@ use luksmith_formats::cipher::{BlockCipher, CipherSpec, Mode};
 use serde_json::{Value, json};
 
 use super::Session;
-use super::args::LocalFile;
 use super::error::{CommandError, Kind};
 use super::force::{Force, confirm, only};
 use super::new_file::{NewFile, Present, failed, look};
@@ -78,7 +77,7 @@ pub(crate) struct Args {
     json: bool,
 
     /// Draw a chart too: a new SVG file
-    #[arg(long, value_name = "FILE", value_parser = LocalFile)]
+    #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
 
     /// Go on without asking: overwrite, where the chart's file exists

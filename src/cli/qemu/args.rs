@@ -1,0 +1,285 @@
+//! `luksmith qemu args`: what QEMU is to be started with, or told over QMP, to open a volume.
+
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use luksmith::container::Version;
+use luksmith::qemu::{Block, Cache, Object, Server, quoted};
+use luksmith::secret::Source;
+use luksmith_formats::nbd::uri::Transport;
+use serde_json::json;
+
+use super::master;
+use crate::cli::Session;
+use crate::cli::args::{KeyArgs, Location, RemoteArgs, VersionName};
+use crate::cli::emulator::{
+    absolute, check_passphrase, refuse_luks2, serve_command, text_of_socket, version,
+};
+use crate::cli::error::CommandError;
+use crate::cli::output;
+use crate::cli::passphrase::KeySource;
+
+/// Print the -object and -blockdev by which QEMU opens a volume
+///
+/// The passphrase is in a file that QEMU reads, or with --master-key encrypted in the arguments, with a key that QEMU reads from a
+/// file: nothing in them helps who sees them. The volume is LUKS1; one of LUKS2 is served to QEMU (--served). Text is for a POSIX
+/// shell (`eval "qemu-system-x86_64 … $(luksmith qemu args …)"`). With --json: {"node", "arguments": [for exec], "qmp": [commands
+/// of a monitor]}.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The encrypted volume: a file, a block device, or an export (nbd://HOST[:PORT]/NAME, nbd+unix:///NAME?socket=PATH, and nbds for TLS)
+    #[arg(value_name = "IMAGE", value_parser = Location::parser())]
+    image: Location,
+
+    /// Encrypt the passphrase with the master key in FILE, which is made if it is not there; QEMU reads it
+    #[arg(long, value_name = "FILE", help_heading = "Passphrase")]
+    master_key: Option<PathBuf>,
+
+    /// IMAGE is decrypted by `luksmith serve` on this socket: no passphrase for QEMU
+    #[arg(long, value_name = "SOCKET", conflicts_with = "master_key")]
+    served: Option<PathBuf>,
+
+    /// The export's name there
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "served",
+        default_value = "",
+        hide_default_value = true
+    )]
+    export: String,
+
+    /// The name of the block device, for -device drive=NAME; the ids of objects begin with it
+    #[arg(long, value_name = "NAME", default_value = "disk", value_parser = parse_node)]
+    node: String,
+
+    /// IMAGE is this, and is not looked at
+    #[arg(short = 'M', long = "type", value_name = "TYPE")]
+    luks_type: Option<VersionName>,
+
+    /// QEMU only reads
+    #[arg(short, long)]
+    read_only: bool,
+
+    /// What QEMU does with the host's page cache [default: QEMU's own, writeback]
+    #[arg(long, value_name = "HOW")]
+    cache: Option<CacheName>,
+
+    /// Let the guest's discards reach the storage, which sees then what is free
+    #[arg(long)]
+    discard: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    key: KeyArgs,
+
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith qemu args disk.img --key-file disk.key
+  luksmith qemu args disk.img --master-key vm1.master          asks for the passphrase
+  eval \"qemu-system-x86_64 -m 1G $(luksmith qemu args disk.img --key-file disk.key) -device virtio-blk-pci,drive=disk\"
+  luksmith qemu args disk.img --key-file disk.key --json       for exec and for QMP
+  luksmith qemu args luks2.img --served /run/vm1/disk.sock";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum CacheName {
+    /// Pass it by (O_DIRECT)
+    None,
+    /// Use it
+    Writeback,
+}
+
+/// Ids of QEMU begin with a letter, and node names have 31 characters at most; ours get endings.
+fn parse_node(text: &str) -> Result<String, String> {
+    let mut characters = text.chars();
+    let first = characters.next().is_some_and(|c| c.is_ascii_alphabetic());
+    let rest = characters.all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
+    if first && rest && text.len() <= 24 {
+        Ok(text.to_owned())
+    } else {
+        Err("a name is a letter, then letters, digits, -, . or _, 24 in all at most".to_owned())
+    }
+}
+
+impl Args {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        let mut objects = Vec::new();
+        let key = match &self.served {
+            Some(_) => None,
+            None => {
+                if version(&self.image, &self.remote, self.luks_type)? == Version::Luks2 {
+                    return Err(refuse_luks2(&self.image));
+                }
+                Some(self.secret(session, &mut objects)?)
+            }
+        };
+        let server = match &self.served {
+            Some(socket) => self.served(socket)?,
+            None => self.server(&mut objects)?,
+        };
+        let block = Block {
+            node: self.node.clone(),
+            server,
+            key,
+            read_only: self.read_only,
+            cache: self.cache.map(|cache| match cache {
+                CacheName::None => Cache::None,
+                CacheName::Writeback => Cache::Writeback,
+            }),
+            discard: self.discard,
+        };
+        self.print(session, &objects, &block);
+        Ok(())
+    }
+
+    fn id(&self, ending: &str) -> String {
+        format!("{}-{ending}", self.node)
+    }
+
+    /// The objects that give QEMU the passphrase; the id of the last one.
+    fn secret(&self, session: &Session, objects: &mut Vec<Object>) -> Result<String, CommandError> {
+        let source = KeySource::of(&self.key)?;
+        let id = self.id("key");
+        let label = self.image.to_string();
+        let Some(path) = &self.master_key else {
+            let Source::File {
+                path,
+                offset: 0,
+                size: None,
+            } = source.source()
+            else {
+                return Err(CommandError::parameters(
+                    "QEMU reads a passphrase from a whole file, or encrypted",
+                )
+                .hint("--key-file PATH names such a file")
+                .hint("--master-key FILE encrypts a passphrase from anywhere with a key in FILE"));
+            };
+            check_passphrase(&source.existing(session, &label)?)?;
+            objects.push(Object::SecretFile {
+                id: id.clone(),
+                path: absolute(path)?,
+                base64: false,
+            });
+            return Ok(id);
+        };
+        let key = master::known_or_new(session, path)?;
+        let passphrase = source.existing(session, &label)?;
+        check_passphrase(&passphrase)?;
+        let master = self.id("master");
+        objects.push(Object::SecretFile {
+            id: master.clone(),
+            path: absolute(path)?,
+            base64: true,
+        });
+        objects.push(Object::SecretWrapped {
+            id: id.clone(),
+            key: master,
+            wrapped: key.wrap(&passphrase)?,
+        });
+        Ok(id)
+    }
+
+    /// Where the ciphertext is.
+    fn server(&self, objects: &mut Vec<Object>) -> Result<Server, CommandError> {
+        let uri = match &self.image {
+            Location::Path(path) => {
+                let device = path
+                    .metadata()
+                    .is_ok_and(|metadata| metadata.file_type().is_block_device());
+                let path = absolute(path)?;
+                return Ok(if device {
+                    Server::Device(path)
+                } else {
+                    Server::File(path)
+                });
+            }
+            Location::Export(uri) => uri,
+        };
+        let tls = match &uri.tls {
+            None => None,
+            Some(tls) => {
+                let directory = tls.certificates.clone().ok_or_else(|| {
+                    CommandError::parameters(format!("{uri} names no certificates"))
+                        .hint("tls-certificates=DIR in it names them, for QEMU too")
+                })?;
+                let id = self.id("tls");
+                objects.push(Object::Certificates {
+                    id: id.clone(),
+                    directory: text_of_socket(&directory)?,
+                });
+                Some((id, tls.hostname.clone()))
+            }
+        };
+        let export = uri.export.clone();
+        Ok(match &uri.transport {
+            Transport::Unix(socket) => Server::NbdUnix {
+                socket: text_of_socket(socket)?,
+                export,
+                tls,
+            },
+            Transport::Tcp { host, port } => Server::NbdTcp {
+                host: host.clone(),
+                port: *port,
+                export,
+                tls,
+            },
+        })
+    }
+
+    /// Where luksmith serves the plaintext.
+    fn served(&self, socket: &Path) -> Result<Server, CommandError> {
+        let socket = absolute(socket)?;
+        let image = match &self.image {
+            Location::Path(path) => absolute(path)?,
+            Location::Export(uri) => uri.to_string(),
+        };
+        output::hint(&format!(
+            "before QEMU starts: {}",
+            serve_command(&image, &socket, &self.export)
+        ));
+        Ok(Server::NbdUnix {
+            socket,
+            export: self.export.clone(),
+            tls: None,
+        })
+    }
+
+    fn print(&self, session: &Session, objects: &[Object], block: &Block) {
+        let mut words = Vec::new();
+        for object in objects {
+            words.extend(["-object".to_owned(), object.argument()]);
+        }
+        words.extend(["-blockdev".to_owned(), block.json().to_string()]);
+        if self.json {
+            let mut commands: Vec<_> = objects
+                .iter()
+                .map(|object| json!({"execute": "object-add", "arguments": object.json()}))
+                .collect();
+            commands.push(json!({"execute": "blockdev-add", "arguments": block.json()}));
+            session.output.json(&json!({
+                "node": self.node,
+                "arguments": words,
+                "qmp": commands,
+            }));
+            return;
+        }
+        // A backslash before each end of line, so that it is one command wherever it is pasted or evaluated.
+        let lines: Vec<String> = words
+            .chunks(2)
+            .map(|pair| {
+                let words: Vec<String> = pair.iter().map(|word| quoted(word)).collect();
+                words.join(" ")
+            })
+            .collect();
+        session.output.line(lines.join(" \\\n"));
+    }
+}

@@ -1,0 +1,116 @@
+//! The master key that QEMU unwraps passphrases with, and its file.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use luksmith::qemu::{MasterKey, Object, Qmp};
+use luksmith::secret::{Purpose, SecretSource, Source};
+use serde_json::json;
+
+use crate::cli::Session;
+use crate::cli::error::{CommandError, Kind};
+use crate::cli::new_file::{failed, write_secret};
+use crate::cli::output;
+use crate::cli::signals::Signals;
+
+/// The one in a file, or a new one that is written there.
+pub(super) fn known_or_new(session: &Session, path: &Path) -> Result<MasterKey, CommandError> {
+    if path.symlink_metadata().is_ok() {
+        return known(session, path);
+    }
+    let key = MasterKey::random()?;
+    write_secret(path, key.to_base64()?.as_bytes(), &session.signals)?;
+    output::note(format_args!(
+        "made the master key {}: QEMU's user has to be able to read it, and nobody else",
+        path.display()
+    ));
+    Ok(key)
+}
+
+/// The one in a file.
+pub(super) fn known(session: &Session, path: &Path) -> Result<MasterKey, CommandError> {
+    let purpose = Purpose::unlock("the master key", session.signals.interrupt());
+    let text = Source::file(path).read(purpose)?;
+    MasterKey::from_base64(&text)?.map_err(|error| {
+        CommandError::new(Kind::Parameters, error)
+            .about(path.display())
+            .hint("`luksmith qemu args --master-key FILE` makes one in a new file")
+    })
+}
+
+/// Gives a running QEMU a key for this one time: through a file that is gone when this returns. The id of the secret.
+pub(super) fn give(
+    session: &Session,
+    qmp: &mut Qmp,
+    key: &MasterKey,
+) -> Result<String, CommandError> {
+    let (uid, gid) = qmp.peer()?;
+    let ours = rustix::process::geteuid().as_raw();
+    if ours != uid && ours != 0 {
+        let message = format!("QEMU runs as user {uid}, who cannot be given a file by user {ours}");
+        return Err(CommandError::new(Kind::Permission, message)
+            .hint("--master-key FILE names the master key that QEMU was started with"));
+    }
+    let file = Passing::create(&session.signals, (ours != uid).then_some((uid, gid)), key)?;
+    let object = Object::SecretFile {
+        id: format!("luksmith-master-{}", std::process::id()),
+        path: file.0.display().to_string(),
+        base64: true,
+    };
+    qmp.execute("object-add", &object.json())?;
+    Ok(object.id().to_owned())
+}
+
+/// Takes it away again.
+pub(super) fn take(qmp: &mut Qmp, id: &str) -> Result<(), CommandError> {
+    qmp.execute("object-del", &json!({"id": id}))?;
+    Ok(())
+}
+
+/// A file that lives as long as this value, in memory where the system has such a place.
+struct Passing(PathBuf, Signals);
+
+impl Passing {
+    fn create(
+        signals: &Signals,
+        owner: Option<(u32, u32)>,
+        key: &MasterKey,
+    ) -> Result<Self, CommandError> {
+        let own = std::env::var_os("XDG_RUNTIME_DIR").filter(|_| owner.is_none());
+        let folder = match own.map(PathBuf::from) {
+            Some(folder) => folder,
+            None if owner.is_some() => PathBuf::from("/run"),
+            None => std::env::temp_dir(),
+        };
+        let path = folder.join(format!(".luksmith-{}", std::process::id()));
+        let mut open = OpenOptions::new();
+        let mut file = open
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| failed("create", &path, error))?;
+        signals.begin(&path);
+        let passing = Self(path, signals.clone());
+        let text = key.to_base64()?;
+        let written = match owner {
+            Some((uid, gid)) => fchown(&file, Some(uid), Some(gid)),
+            None => Ok(()),
+        };
+        written
+            .and_then(|()| file.write_all(text.as_bytes()))
+            .map_err(|error| failed("write", &passing.0, error))?;
+        Ok(passing)
+    }
+}
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.0) {
+            output::warning(format_args!("{} is left: {error}", self.0.display()));
+        }
+        self.1.end(&self.0);
+    }
+}

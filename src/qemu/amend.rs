@@ -1,0 +1,164 @@
+//! The keyslots of a LUKS1 volume that a running QEMU has open (`x-blockdev-amend` with `QCryptoBlockAmendOptionsLUKS`, QEMU 5.1 and
+//! later). The guest goes on meanwhile. QEMU does not keep the volume key for this: it opens a keyslot once more, with the secret that it
+//! was started with where nothing else is said.
+
+use serde_json::{Value, json};
+
+use super::{Object, Qmp, QmpError, Wrapped};
+
+/// Why keyslots were not changed, or not found.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AmendError {
+    /// The monitor did not do it.
+    #[error(transparent)]
+    Qmp(#[from] QmpError),
+    /// There is no such node, or it is none of LUKS.
+    #[error("QEMU has no block node {0} with LUKS")]
+    NotLuks(String),
+}
+
+/// The keyslots, by their numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keyslots {
+    /// Those in use.
+    pub active: Vec<u32>,
+    /// How many there can be.
+    pub total: u32,
+}
+
+/// Which keyslots go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gone<'a> {
+    /// The one of this number.
+    Keyslot(u32),
+    /// All that a passphrase opens.
+    OpenedBy(&'a Wrapped),
+}
+
+/// The nodes with LUKS that QEMU has.
+///
+/// # Errors
+/// [`QmpError`].
+pub fn luks_nodes(qmp: &mut Qmp) -> Result<Vec<String>, QmpError> {
+    let nodes = nodes(qmp)?;
+    let luks = nodes.iter().filter(|node| node["drv"] == "luks");
+    Ok(luks
+        .filter_map(|node| node["node-name"].as_str().map(str::to_owned))
+        .collect())
+}
+
+/// The keyslots of a node, as QEMU has them in memory.
+///
+/// # Errors
+/// [`AmendError`].
+pub fn keyslots(qmp: &mut Qmp, node: &str) -> Result<Keyslots, AmendError> {
+    let nodes = nodes(qmp)?;
+    let slots = nodes
+        .iter()
+        .find(|found| found["node-name"] == node && found["drv"] == "luks")
+        .and_then(|found| found["image"]["format-specific"]["data"]["slots"].as_array())
+        .ok_or_else(|| AmendError::NotLuks(node.to_owned()))?;
+    let numbered = (0..).zip(slots);
+    Ok(Keyslots {
+        active: numbered
+            .filter(|(_, slot)| slot["active"] == true)
+            .map(|(number, _)| number)
+            .collect(),
+        total: u32::try_from(slots.len()).unwrap_or(u32::MAX),
+    })
+}
+
+/// A passphrase that is to be put in.
+#[derive(Debug, Clone, Copy)]
+pub struct NewKeyslot<'a> {
+    /// The passphrase.
+    pub new: &'a Wrapped,
+    /// One that opens the volume now, where that is no longer the one that QEMU was started with.
+    pub existing: Option<&'a Wrapped>,
+    /// Where; none is the first keyslot that is free.
+    pub keyslot: Option<u32>,
+    /// How many milliseconds opening it shall take; none is QEMU's own 2000.
+    pub iter_time: Option<u32>,
+}
+
+/// Puts a new passphrase into a keyslot. `key` is the id of the master key that passphrases are wrapped with.
+///
+/// # Errors
+/// [`QmpError`].
+pub fn set(qmp: &mut Qmp, node: &str, key: &str, keyslot: NewKeyslot<'_>) -> Result<(), QmpError> {
+    with_secret(qmp, key, "new", keyslot.new, |qmp, new| {
+        let mut options = json!({"driver": "luks", "state": "active", "new-secret": new});
+        if let Some(number) = keyslot.keyslot {
+            options["keyslot"] = json!(number);
+        }
+        if let Some(time) = keyslot.iter_time {
+            options["iter-time"] = json!(time);
+        }
+        let Some(existing) = keyslot.existing else {
+            return amend(qmp, node, options, false);
+        };
+        with_secret(qmp, key, "existing", existing, |qmp, existing| {
+            options["secret"] = json!(existing);
+            amend(qmp, node, options, false)
+        })
+    })
+}
+
+/// Takes keyslots away. QEMU keeps the last one, and takes no notice of what nobody has a passphrase for; `force` takes the last too.
+///
+/// # Errors
+/// [`QmpError`].
+pub fn unset(
+    qmp: &mut Qmp,
+    node: &str,
+    key: &str,
+    gone: Gone<'_>,
+    force: bool,
+) -> Result<(), QmpError> {
+    let options = json!({"driver": "luks", "state": "inactive"});
+    match gone {
+        Gone::Keyslot(keyslot) => {
+            let mut options = options;
+            options["keyslot"] = json!(keyslot);
+            amend(qmp, node, options, force)
+        }
+        Gone::OpenedBy(old) => with_secret(qmp, key, "old", old, |qmp, secret| {
+            let mut options = options;
+            options["old-secret"] = json!(secret);
+            amend(qmp, node, options, force)
+        }),
+    }
+}
+
+fn amend(qmp: &mut Qmp, node: &str, options: Value, force: bool) -> Result<(), QmpError> {
+    let arguments = json!({"node-name": node, "options": options, "force": force});
+    qmp.run_job("x-blockdev-amend", arguments)
+}
+
+/// Has a secret in QEMU for as long as `work` takes.
+fn with_secret(
+    qmp: &mut Qmp,
+    key: &str,
+    name: &str,
+    wrapped: &Wrapped,
+    work: impl FnOnce(&mut Qmp, &str) -> Result<(), QmpError>,
+) -> Result<(), QmpError> {
+    let object = Object::SecretWrapped {
+        id: format!("luksmith-{}-{name}", std::process::id()),
+        key: key.to_owned(),
+        wrapped: wrapped.clone(),
+    };
+    qmp.execute("object-add", &object.json())?;
+    let done = work(qmp, object.id());
+    let removed = qmp.execute("object-del", &json!({"id": object.id()}));
+    done.and(removed.map(drop))
+}
+
+fn nodes(qmp: &mut Qmp) -> Result<Vec<Value>, QmpError> {
+    let command = "query-named-block-nodes";
+    match qmp.execute(command, &json!({"flat": true}))? {
+        Value::Array(nodes) => Ok(nodes),
+        _ => Err(QmpError::Malformed(command.to_owned())),
+    }
+}

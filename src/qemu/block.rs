@@ -1,0 +1,296 @@
+//! What QEMU opens a volume by: objects that hold secrets and certificates, and a block device over them, as arguments for a shell and as
+//! QMP has them (`QCryptoSecret`, `BlockdevOptions`).
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value, json};
+
+use super::Wrapped;
+
+/// An object that a block device refers to by its id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Object {
+    /// A secret: the bytes of a file.
+    SecretFile {
+        /// Its id.
+        id: String,
+        /// The file, which QEMU's user has to be able to read.
+        path: String,
+        /// The file holds base64.
+        base64: bool,
+    },
+    /// A secret that is wrapped with another one.
+    SecretWrapped {
+        /// Its id.
+        id: String,
+        /// The id of the master key.
+        key: String,
+        /// Its ciphertext.
+        wrapped: Wrapped,
+    },
+    /// Certificates of a client of NBD.
+    Certificates {
+        /// Its id.
+        id: String,
+        /// The directory that holds them.
+        directory: String,
+    },
+}
+
+/// A block device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Block {
+    /// Its name, to be given to a `-device` or an export.
+    pub node: String,
+    /// Where the bytes are.
+    pub server: Server,
+    /// The id of the secret that opens it; none where the bytes are plain already.
+    pub key: Option<String>,
+    /// Nothing writes.
+    pub read_only: bool,
+    /// Whether the host's page cache is used; QEMU's default is that it is.
+    pub cache: Option<Cache>,
+    /// The guest's discards reach the storage.
+    pub discard: bool,
+}
+
+/// Where the bytes are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Server {
+    /// A file.
+    File(String),
+    /// A block device of the host.
+    Device(String),
+    /// An export on a Unix socket.
+    NbdUnix {
+        /// The socket.
+        socket: String,
+        /// The export.
+        export: String,
+        /// The id of the certificates, and the name in the server's, where TLS is to be spoken.
+        tls: Option<(String, Option<String>)>,
+    },
+    /// An export on a TCP port.
+    NbdTcp {
+        /// A name or an address.
+        host: String,
+        /// The port.
+        port: u16,
+        /// The export.
+        export: String,
+        /// The id of the certificates, and the name in the server's, where TLS is to be spoken.
+        tls: Option<(String, Option<String>)>,
+    },
+}
+
+/// What is done with the host's page cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cache {
+    /// Passed by (O_DIRECT).
+    None,
+    /// Used.
+    Writeback,
+}
+
+impl Object {
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        match self {
+            Self::SecretFile { id, .. }
+            | Self::SecretWrapped { id, .. }
+            | Self::Certificates { id, .. } => id,
+        }
+    }
+
+    /// The arguments of QMP's `object-add`.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        match self {
+            Self::SecretFile {
+                id,
+                path,
+                base64: false,
+            } => json!({"qom-type": "secret", "id": id, "file": path}),
+            Self::SecretFile {
+                id,
+                path,
+                base64: true,
+            } => json!({"qom-type": "secret", "id": id, "format": "base64", "file": path}),
+            Self::SecretWrapped { id, key, wrapped } => json!({
+                "qom-type": "secret",
+                "id": id,
+                "keyid": key,
+                "iv": wrapped.iv,
+                "format": "base64",
+                "data": wrapped.data,
+            }),
+            Self::Certificates { id, directory } => json!({
+                "qom-type": "tls-creds-x509",
+                "id": id,
+                "endpoint": "client",
+                "dir": directory,
+            }),
+        }
+    }
+
+    /// What follows `-object`: the type, then `name=value`, each comma in a value doubled.
+    #[must_use]
+    pub fn argument(&self) -> String {
+        let json = self.json();
+        let fields = json.as_object().into_iter().flatten();
+        let mut argument = String::new();
+        for (name, value) in fields {
+            let value = value.as_str().unwrap_or_default().replace(',', ",,");
+            if name == "qom-type" {
+                argument.push_str(&value);
+            } else {
+                // A string takes everything.
+                let _ = write!(argument, ",{name}={value}");
+            }
+        }
+        argument
+    }
+}
+
+impl Block {
+    /// The arguments of QMP's `blockdev-add`, and what follows `-blockdev`.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let mut block = Map::new();
+        let mut put = |name: &str, value: Value| block.insert(name.to_owned(), value);
+        match &self.key {
+            Some(key) => {
+                put("driver", json!("luks"));
+                put("node-name", json!(self.node));
+                put("key-secret", json!(key));
+                put("file", Value::Object(self.server.json()));
+            }
+            None => {
+                block = self.server.json();
+                block.insert("node-name".to_owned(), json!(self.node));
+            }
+        }
+        let mut put = |name: &str, value: Value| block.insert(name.to_owned(), value);
+        if self.read_only {
+            put("read-only", json!(true));
+        }
+        if let Some(cache) = self.cache {
+            let direct = cache == Cache::None;
+            put("cache", json!({"direct": direct, "no-flush": false}));
+        }
+        if self.discard {
+            put("discard", json!("unmap"));
+        }
+        Value::Object(block)
+    }
+}
+
+impl Server {
+    fn json(&self) -> Map<String, Value> {
+        let (export, server, tls) = match self {
+            Self::File(path) => return map(json!({"driver": "file", "filename": path})),
+            Self::Device(path) => return map(json!({"driver": "host_device", "filename": path})),
+            Self::NbdUnix {
+                socket,
+                export,
+                tls,
+            } => (export, json!({"type": "unix", "path": socket}), tls),
+            Self::NbdTcp {
+                host,
+                port,
+                export,
+                tls,
+            } => {
+                let server = json!({"type": "inet", "host": host, "port": port.to_string()});
+                (export, server, tls)
+            }
+        };
+        let mut nbd = map(json!({"driver": "nbd", "server": server, "export": export}));
+        if let Some((credentials, hostname)) = tls {
+            nbd.insert("tls-creds".to_owned(), json!(credentials));
+            if let Some(hostname) = hostname {
+                nbd.insert("tls-hostname".to_owned(), json!(hostname));
+            }
+        }
+        nbd
+    }
+}
+
+fn map(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
+
+/// A text as one word of a POSIX shell.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./=:,+@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commas_in_arguments_are_doubled() {
+        let object = Object::SecretFile {
+            id: "s".to_owned(),
+            path: "/a,b=c".to_owned(),
+            base64: true,
+        };
+        assert_eq!(object.argument(), "secret,id=s,format=base64,file=/a,,b=c");
+    }
+
+    #[test]
+    fn a_shell_takes_every_word_for_one() {
+        for text in [
+            "",
+            "a b",
+            "it's",
+            "$(x) `y` \"z\" \\",
+            "a\nb",
+            "é*?[",
+            "~",
+            "-object",
+            "a,b=c",
+        ] {
+            let script = format!("printf %s {}", quoted(text));
+            let output = std::process::Command::new("sh")
+                .args(["-c", &script])
+                .output()
+                .unwrap();
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), text, "{script}");
+        }
+    }
+
+    #[test]
+    fn plain_bytes_need_no_driver_above_them() {
+        let block = Block {
+            node: "disk".to_owned(),
+            server: Server::NbdUnix {
+                socket: "/s".to_owned(),
+                export: String::new(),
+                tls: None,
+            },
+            key: None,
+            read_only: true,
+            cache: Some(Cache::None),
+            discard: true,
+        };
+        let expected = json!({
+            "driver": "nbd", "server": {"type": "unix", "path": "/s"}, "export": "", "node-name": "disk",
+            "read-only": true, "cache": {"direct": true, "no-flush": false}, "discard": "unmap"
+        });
+        assert_eq!(block.json(), expected);
+    }
+}

@@ -1,0 +1,17 @@
+//! QEMU without libvirt: the objects and block devices by which it opens a volume, and the monitor by which a running one is changed.
+//!
+//! QEMU opens LUKS1 alone. A passphrase reaches it in a file, or wrapped: encrypted with a master key that QEMU reads from a file, so
+//! that what stands in an argument list or goes over a monitor tells nobody anything.
+//!
+//! References: QEMU's *QEMU QMP Reference Manual* (`QCryptoSecret`, `BlockdevOptionsLUKS`, `x-blockdev-amend`), its *QMP protocol
+//! specification*, and "Providing secret data to QEMU".
+
+mod amend;
+mod block;
+mod qmp;
+mod wrap;
+
+pub use amend::{AmendError, Gone, Keyslots, NewKeyslot, keyslots, luks_nodes, set, unset};
+pub use block::{Block, Cache, Object, Server, quoted};
+pub use qmp::{Qmp, QmpError};
+pub use wrap::{MasterKey, Wrapped};

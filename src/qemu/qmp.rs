@@ -1,0 +1,301 @@
+//! QEMU's monitor: JSON, a document a line, over a Unix socket (*QMP protocol specification*).
+//!
+//! A monitor has one client at a time. What is sent may be logged by QEMU: secrets go wrapped or not at all.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+/// The longest line that is read.
+const MOST_BYTES: u64 = 16 << 20;
+/// How long it is waited between two looks at a job.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A monitor, with its capabilities negotiated.
+#[derive(Debug)]
+pub struct Qmp {
+    reader: BufReader<UnixStream>,
+    version: String,
+    patience: Duration,
+}
+
+/// Why a monitor did not do what it was told.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QmpError {
+    /// There is no monitor, or it is not for us.
+    #[error("cannot connect to the monitor {path}")]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// It did not say anything.
+    #[error("the monitor was silent for {0:?}")]
+    Silent(Duration),
+    /// It broke off.
+    #[error("the monitor closed the connection")]
+    Closed,
+    /// The connection failed.
+    #[error("the connection to the monitor failed")]
+    Io(#[source] io::Error),
+    /// It speaks something else.
+    #[error("the socket is not one of QEMU's monitors: {0}")]
+    NotQmp(&'static str),
+    /// It does not know the command: it is too old, or another program.
+    #[error("this QEMU has no {0}")]
+    NoCommand(String),
+    /// It refused a command.
+    #[error("QEMU refused {command}: {reason}")]
+    Refused {
+        /// The command.
+        command: String,
+        /// Its words.
+        reason: String,
+    },
+    /// A job that was begun failed.
+    #[error("QEMU's {command} failed: {reason}")]
+    Job {
+        /// The command that began it.
+        command: String,
+        /// Its words.
+        reason: String,
+    },
+    /// The answer has not the form that is documented.
+    #[error("QEMU's answer to {0} is malformed")]
+    Malformed(String),
+}
+
+impl Qmp {
+    /// Connects to the monitor at `path`. `patience` is how long it may be silent, and how long a job may take.
+    ///
+    /// # Errors
+    /// [`QmpError`]; [`QmpError::Silent`] where another client has the monitor.
+    pub fn connect(path: &Path, patience: Duration) -> Result<Self, QmpError> {
+        let stream = UnixStream::connect(path).map_err(|source| QmpError::Connect {
+            path: path.to_owned(),
+            source,
+        })?;
+        let mut qmp = Self {
+            reader: BufReader::new(stream),
+            version: String::new(),
+            patience,
+        };
+        let greeting = qmp.line(Instant::now())?;
+        let version = &greeting["QMP"]["version"]["qemu"];
+        let number = |name: &str| version[name].as_u64();
+        let (Some(major), Some(minor), Some(micro)) =
+            (number("major"), number("minor"), number("micro"))
+        else {
+            return Err(QmpError::NotQmp("it does not greet as one"));
+        };
+        qmp.version = format!("{major}.{minor}.{micro}");
+        qmp.execute("qmp_capabilities", &json!({}))?;
+        Ok(qmp)
+    }
+
+    /// QEMU's version.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// The user and group that QEMU runs as.
+    ///
+    /// # Errors
+    /// [`QmpError::Io`].
+    pub fn peer(&self) -> Result<(u32, u32), QmpError> {
+        let peer = rustix::net::sockopt::socket_peercred(self.reader.get_ref())
+            .map_err(|error| QmpError::Io(error.into()))?;
+        Ok((peer.uid.as_raw(), peer.gid.as_raw()))
+    }
+
+    /// Has a command executed, and returns its answer. What goes on meanwhile (events) is not for us.
+    ///
+    /// # Errors
+    /// [`QmpError`].
+    pub fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value, QmpError> {
+        let begun = Instant::now();
+        let mut text = json!({"execute": command, "arguments": arguments}).to_string();
+        text.push('\n');
+        let stream = self.reader.get_mut();
+        let patience = Some(self.patience);
+        stream
+            .set_write_timeout(patience)
+            .and_then(|()| stream.write_all(text.as_bytes()))
+            .map_err(|error| self.broken(error))?;
+        loop {
+            let mut answer = self.line(begun)?;
+            if let Some(result) = answer.get_mut("return") {
+                return Ok(result.take());
+            }
+            if let Some(error) = answer.get("error") {
+                return Err(refusal(command, error));
+            }
+            if answer.get("event").is_none() {
+                return Err(QmpError::Malformed(command.to_owned()));
+            }
+        }
+    }
+
+    /// Has a command executed that begins a job, and waits until the job has come to its end.
+    ///
+    /// # Errors
+    /// [`QmpError::Job`] with QEMU's words where it failed, else as [`execute`](Self::execute).
+    pub fn run_job(&mut self, command: &str, mut arguments: Value) -> Result<(), QmpError> {
+        let id = format!("luksmith-{}", std::process::id());
+        arguments["job-id"] = json!(id);
+        self.execute(command, &arguments)?;
+        let begun = Instant::now();
+        let failure = loop {
+            let jobs = self.execute("query-jobs", &json!({}))?;
+            let job = jobs
+                .as_array()
+                .and_then(|jobs| jobs.iter().find(|job| job["id"] == id.as_str()))
+                .ok_or_else(|| QmpError::Malformed("query-jobs".to_owned()))?;
+            if job["status"] == "concluded" {
+                break job["error"].as_str().map(str::to_owned);
+            }
+            if begun.elapsed() > self.patience {
+                return Err(QmpError::Silent(self.patience));
+            }
+            std::thread::sleep(PAUSE);
+        };
+        self.execute("job-dismiss", &json!({"id": id}))?;
+        match failure {
+            None => Ok(()),
+            Some(reason) => Err(QmpError::Job {
+                command: command.to_owned(),
+                reason,
+            }),
+        }
+    }
+
+    /// The next document, that comes before the patience since `begun` ends.
+    fn line(&mut self, begun: Instant) -> Result<Value, QmpError> {
+        let left = self.patience.saturating_sub(begun.elapsed());
+        if left.is_zero() {
+            return Err(QmpError::Silent(self.patience));
+        }
+        let stream = self.reader.get_ref();
+        stream.set_read_timeout(Some(left)).map_err(QmpError::Io)?;
+        let mut line = Vec::new();
+        let mut bounded = Read::take(&mut self.reader, MOST_BYTES);
+        let read = bounded.read_until(b'\n', &mut line);
+        match read {
+            Ok(0) => Err(QmpError::Closed),
+            Ok(_) if line.last() != Some(&b'\n') => Err(QmpError::NotQmp("a line has no end")),
+            Ok(_) => serde_json::from_slice(&line)
+                .map_err(|_| QmpError::NotQmp("it does not speak JSON")),
+            Err(error) => Err(self.broken(error)),
+        }
+    }
+
+    fn broken(&self, error: io::Error) -> QmpError {
+        match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => QmpError::Silent(self.patience),
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => QmpError::Closed,
+            _ => QmpError::Io(error),
+        }
+    }
+}
+
+fn refusal(command: &str, error: &Value) -> QmpError {
+    let text = |name: &str| error[name].as_str().unwrap_or_default();
+    if text("class") == "CommandNotFound" {
+        return QmpError::NoCommand(command.to_owned());
+    }
+    QmpError::Refused {
+        command: command.to_owned(),
+        reason: text("desc").to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    const GREETING: &str = r#"{"QMP": {"version": {"qemu": {"micro": 1, "minor": 2, "major": 7}, "package": ""}, "capabilities": []}}"#;
+
+    /// A monitor that answers with `lines`, one for each that it is sent, the greeting first.
+    fn monitor(lines: &'static [&'static str]) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("qmp");
+        let listener = UnixListener::bind(&path).unwrap();
+        std::thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            let mut reader = BufReader::new(stream);
+            for line in lines {
+                let _ = reader.get_mut().write_all(line.as_bytes());
+                let _ = reader.read_line(&mut String::new());
+            }
+        });
+        (folder, path)
+    }
+
+    fn outcome(lines: &'static [&'static str]) -> Result<Value, QmpError> {
+        let (_folder, path) = monitor(lines);
+        let mut qmp = Qmp::connect(&path, Duration::from_millis(300))?;
+        qmp.execute("query-x", &json!({}))
+    }
+
+    #[test]
+    fn an_answer_is_found_among_events() {
+        let lines: &[&str] = &[
+            concat!(
+                r#"{"QMP": {"version": {"qemu": {"micro": 1, "minor": 2, "major": 7}}}}"#,
+                "\n"
+            ),
+            "{\"return\": {}}\n",
+            "{\"event\": \"STOP\"}\n{\"return\": [1]}\n",
+        ];
+        assert_eq!(outcome(lines).unwrap(), json!([1]));
+        let (_folder, path) = monitor(lines);
+        let qmp = Qmp::connect(&path, Duration::from_secs(5)).unwrap();
+        assert_eq!(qmp.version(), "7.2.1");
+        assert_eq!(qmp.peer().unwrap().0, rustix::process::getuid().as_raw());
+    }
+
+    #[test]
+    fn every_failure_is_told_from_the_others() {
+        let fails = |lines: &'static [&'static str]| outcome(lines).unwrap_err().to_string();
+        assert_eq!(fails(&[]), "the monitor closed the connection");
+        assert_eq!(
+            fails(&["SSH-2.0-x\n"]),
+            "the socket is not one of QEMU's monitors: it does not speak JSON"
+        );
+        assert_eq!(
+            fails(&["{}\n"]),
+            "the socket is not one of QEMU's monitors: it does not greet as one"
+        );
+        let greeting: &'static str = Box::leak(format!("{GREETING}\n").into_boxed_str());
+        let answers = |answer: &'static str| {
+            let lines = vec![greeting, "{\"return\": {}}\n", answer];
+            fails(Box::leak(lines.into_boxed_slice()))
+        };
+        assert_eq!(answers(""), "the monitor was silent for 300ms");
+        assert_eq!(answers("[1]\n"), "QEMU's answer to query-x is malformed");
+        assert_eq!(
+            answers("{\"error\": {\"class\": \"CommandNotFound\", \"desc\": \"?\"}}\n"),
+            "this QEMU has no query-x"
+        );
+        assert_eq!(
+            answers("{\"error\": {\"class\": \"GenericError\", \"desc\": \"no such thing\"}}\n"),
+            "QEMU refused query-x: no such thing"
+        );
+    }
+
+    #[test]
+    fn nobody_there_is_said_with_the_path() {
+        let error = Qmp::connect(Path::new("/nowhere/qmp"), Duration::from_secs(1)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot connect to the monitor /nowhere/qmp"
+        );
+    }
+}
