@@ -5,16 +5,20 @@
 
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, FallocateFlags, OFlags, SeekFrom, StatxFlags};
+use rustix::fs::{Advice, AtFlags, FallocateFlags, OFlags, SeekFrom, StatxFlags};
 
 use super::lock::{self, Access, Busy, ImageLock, LockError};
 use super::{Backend, Geometry, IoError, Operation};
 use crate::sectors::{ALIGNMENT, Cipher, Sectors};
+
+/// The kernel takes no more than its read-ahead from one call, which is 128 KiB at least by default.
+const PREFETCHED: u64 = 128 << 10;
 
 /// How a file is opened. The default reads, buffered and locked.
 #[derive(Clone, Copy, Debug, Default)]
@@ -203,19 +207,18 @@ impl Backend for FileBackend {
 
     fn read_at(&self, offset: u64, into: &mut Sectors<Cipher>) -> Result<(), IoError> {
         let (operation, len) = (Operation::Read, into.len() as u64);
-        let geometry = self.geometry();
-        geometry.check(operation, offset, len)?;
+        self.geometry().check(operation, offset, len)?;
         self.file
             .read_exact_at(into.as_mut_slice(), offset)
             .map_err(|error| match error.kind() {
                 // Somebody cut the file under us.
                 io::ErrorKind::UnexpectedEof => {
-                    let size = size_of(&self.file).unwrap_or(geometry.size);
-                    IoError::OutOfRange {
+                    let size = size_of(&self.file).unwrap_or(0);
+                    let message = format!("the file was cut to {size} bytes");
+                    IoError::Failed {
                         operation,
                         offset,
-                        len,
-                        size,
+                        source: io::Error::new(io::ErrorKind::UnexpectedEof, message),
                     }
                 }
                 _ => IoError::from_os(operation, offset, error),
@@ -269,6 +272,21 @@ impl Backend for FileBackend {
             .set_len(size)
             .map_err(|error| IoError::from_os(Operation::Resize, size, error))?;
         self.size.store(size, Ordering::Release);
+        Ok(())
+    }
+
+    /// `POSIX_FADV_WILLNEED`, which reads into the page cache and does not wait for it.
+    fn prefetch(&self, range: Range<u64>) -> Result<(), IoError> {
+        let operation = Operation::Read;
+        let len = range.end.saturating_sub(range.start);
+        self.geometry().check(operation, range.start, len)?;
+        let mut at = range.start;
+        while at < range.end {
+            let step = (range.end - at).min(PREFETCHED);
+            rustix::fs::fadvise(&self.file, at, NonZeroU64::new(step), Advice::WillNeed)
+                .map_err(|error| IoError::from_os(operation, at, error.into()))?;
+            at += step;
+        }
         Ok(())
     }
 }

@@ -68,6 +68,15 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// [`IoError::Unsupported`] where the size is fixed.
     fn resize(&self, size: u64) -> Result<(), IoError>;
+
+    /// Tells that the range will be read soon, so that the storage may bring it nearer. One that cannot does nothing.
+    ///
+    /// # Errors
+    /// [`IoError::OutOfRange`], and what the storage says.
+    fn prefetch(&self, range: Range<u64>) -> Result<(), IoError> {
+        let len = range.end.saturating_sub(range.start);
+        self.geometry().check(Operation::Read, range.start, len)
+    }
 }
 
 /// What was being done when an I/O error happened.
@@ -263,7 +272,18 @@ macro_rules! forward {
             fn resize(&self, size: u64) -> Result<(), IoError> {
                 (**self).resize(size)
             }
+            fn prefetch(&self, range: Range<u64>) -> Result<(), IoError> {
+                (**self).prefetch(range)
+            }
         }
     )*};
 }
 forward!(Arc<B>, Box<B>, &B);
+
+/// An error with its sources, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", chain(source)),
+        None => error.to_string(),
+    }
+}

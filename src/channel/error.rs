@@ -158,8 +158,12 @@ impl TlsError {
 
     fn certificate(problem: CertificateError) -> Self {
         match problem {
-            // A bad signature: an authority that was made anew under its old name.
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::Untrusted,
+            // A bad signature, or one by a key of another kind: an authority that was made anew under its old name.
+            CertificateError::UnknownIssuer
+            | CertificateError::BadSignature
+            | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+                Self::Untrusted
+            }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => Self::Expired,
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                 Self::NotYetValid

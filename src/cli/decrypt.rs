@@ -7,7 +7,7 @@ use luksmith::backend::file;
 use luksmith::container::Which;
 
 use super::Session;
-use super::args::{ImageArgs, UnlockArgs};
+use super::args::{ImageArgs, LocalFile, UnlockArgs};
 use super::benchmark::note_slow;
 use super::error::{CommandError, Kind};
 use super::force::{Force, confirm, only};
@@ -29,7 +29,7 @@ pub(crate) struct Args {
     image: ImageArgs,
 
     /// The file to make, a block device, or - for stdout
-    #[arg(value_name = "DESTINATION")]
+    #[arg(value_name = "DESTINATION", value_parser = LocalFile)]
     destination: PathBuf,
 
     /// Leave holes in the file where the content is zeroes
@@ -41,7 +41,7 @@ pub(crate) struct Args {
     keyslot: Option<u32>,
 
     /// Open with the volume key in FILE instead of a passphrase
-    #[arg(long, alias = "master-key-file", value_name = "FILE", conflicts_with_all = ["key", "key_file", "keyslot"])]
+    #[arg(long, alias = "master-key-file", value_name = "FILE", conflicts_with_all = ["key", "key_file", "keyslot"], value_parser = LocalFile)]
     volume_key_file: Option<PathBuf>,
 
     /// Go on without asking: overwrite

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use luksmith::backend::Backend;
 
 use super::Session;
-use super::args::{Location, NewVolumeArgs};
+use super::args::{LocalFile, Location, NewVolumeArgs};
 use super::error::{CommandError, Kind};
 use super::force::{Force, only};
 use super::make::{Extent, Plan};
@@ -24,7 +24,7 @@ use super::size;
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// The plain data: a file, a block device, or - for stdin
-    #[arg(value_name = "SOURCE")]
+    #[arg(value_name = "SOURCE", value_parser = LocalFile)]
     source: PathBuf,
 
     /// The file to make, a block device, or an export (nbd://HOST[:PORT]/NAME, nbd+unix:///NAME?socket=PATH, and nbds for TLS)

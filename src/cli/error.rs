@@ -18,7 +18,7 @@ pub(crate) enum Kind {
     Device,
     /// 5: it is busy, or exists
     Busy,
-    /// 1: an inspected image is not what it is said to be
+    /// 1: an inspected image is not what it is said to be, or what should be ciphertext is not
     Rejected,
     /// 6: an inspected image may be good, but the policy does not want it
     AgainstPolicy,

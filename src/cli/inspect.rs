@@ -8,7 +8,7 @@ use luksmith::vet::{self, Finding, Format, Policy, Report, Verdict};
 use serde_json::{Value, json};
 
 use super::Session;
-use super::args::{Location, RemoteArgs};
+use super::args::{LocalFile, Location, RemoteArgs};
 use super::error::{CommandError, Kind};
 use super::open::ReadArgs;
 use super::output::{Output, printable};
@@ -37,7 +37,7 @@ pub(crate) struct Args {
     max_size: Option<u64>,
 
     /// What is wanted, in TOML; docs/inspect.md shows every member [default: a strict one that is built in]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = LocalFile)]
     policy: Option<PathBuf>,
 
     /// Print JSON

@@ -12,15 +12,14 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::output::printable;
 
-/// Starts the log: warnings, more with `-v`, or what the filter in LUKSMITH_LOG says.
+/// Starts the log: warnings, and that something is well again; more with `-v`, or what the filter in LUKSMITH_LOG says.
 pub(crate) fn start(verbose: u8) {
     let level = match verbose {
-        0 => "warn",
-        1 => "info",
-        _ => "debug",
+        0 => "luksmith=warn,luksmith::state=info",
+        1 => "luksmith=info",
+        _ => "luksmith=debug",
     };
-    let filter = EnvFilter::try_from_env("LUKSMITH_LOG")
-        .unwrap_or_else(|_| EnvFilter::new(format!("luksmith={level}")));
+    let filter = EnvFilter::try_from_env("LUKSMITH_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr);

@@ -348,6 +348,8 @@ impl Made {
     /// All is written: makes it durable and gives the files their names.
     pub(crate) fn keep(self) -> Result<(), CommandError> {
         self.data.backend.flush()?;
+        // An export may have been replaced by another one while the data was written.
+        self.container.check_unchanged()?;
         if let Some(header) = self.header {
             header.keep()?;
         }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap_mangen::Man;
 
 use super::Session;
+use super::args::LocalFile;
 use super::error::{CommandError, Kind};
 use super::new_file::failed;
 
@@ -13,7 +14,7 @@ use super::new_file::failed;
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// Write one page for each command into DIR; without it the main page goes to stdout
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = LocalFile)]
     out: Option<PathBuf>,
 }
 

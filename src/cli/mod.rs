@@ -103,7 +103,8 @@ Exit codes:
   0 done                 1 wrong parameters            2 no permission, or wrong passphrase
   3 out of memory        4 wrong device or header      5 busy, or exists
   130 interrupted        141 the reader of the output went away
-  inspect: 0 accept, 1 reject, 6 against the policy";
+  inspect: 0 accept, 1 reject, 6 against the policy
+  verify-ciphertext: 1 there is something else than ciphertext";
 
 #[derive(Debug, Subcommand)]
 enum Command {

@@ -1,9 +1,11 @@
 //! Passphrases and keys: which source, asked how, and whether a typed one is good enough.
 
 use std::io::{self, IsTerminal};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use luksmith::secret::{Passphrase, Purpose, SecretSource, Source, VolumeKey, strength};
+use luksmith_formats::nbd::uri;
 
 use super::Session;
 use super::args::{KeyArgs, NewKeyArgs};
@@ -73,6 +75,12 @@ impl KeySource {
             }
             (None, None) => Source::Prompt,
         };
+        if let Source::File { path, .. } = &source
+            && uri::scheme(path.as_os_str().as_bytes()).is_some()
+        {
+            let message = format!("{option}: a key file of this machine is wanted, not a URI");
+            return Err(CommandError::parameters(message).hint("a file of that name is ./NAME"));
+        }
         Ok(Self { source })
     }
 

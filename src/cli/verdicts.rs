@@ -186,6 +186,7 @@ fn nbd(error: &NbdError) -> Verdict {
     match &error.source {
         Problem::ReadOnly => plain(Kind::Permission),
         Problem::NoCertificates | Problem::TlsRequired => plain(Kind::Parameters),
+        Problem::Tls(error) => tls(error),
         Problem::Silent(_) => helped(
             Kind::Device,
             "--timeout SECONDS has more patience with a slow server",
@@ -212,6 +213,10 @@ fn open(error: &OpenError) -> Verdict {
                 "`luksmith header repair IMAGE` brings the state before the change back; where --undo-file named the record, it takes \
                  --undo-file {undo} too"
             ),
+        ),
+        OpenError::NoUndo { .. } => helped(
+            Kind::Parameters,
+            "--undo-file PATH names a file that does not exist yet",
         ),
         OpenError::Io(error) => io(error),
         _ => plain(Kind::Device),
@@ -329,6 +334,10 @@ fn commit(error: &CommitError) -> Verdict {
         ),
         CommitError::Secret(error) => secret(error),
         CommitError::Io(error) => io(error),
+        CommitError::NotKept { .. } => helped(
+            Kind::Device,
+            "another disk has taken its place, or somebody else writes to it: look at both before running the command again",
+        ),
         CommitError::Undo(UndoError::Storage(error)) => io(error),
         CommitError::Undo(UndoError::Damaged { .. } | UndoError::OtherImage { .. }) => helped(
             Kind::Parameters,

@@ -20,7 +20,7 @@ use super::progress::Progress;
 use super::size;
 use super::storage::{self, Storage};
 
-/// Findings that are printed; --json has more.
+/// Regions of a kind that are printed; --json has more.
 const SHOWN: usize = 20;
 
 /// Look for what is not ciphertext, without any key
@@ -68,13 +68,14 @@ Examples:
 
 What it can show: that something is not ciphertext. Each sector of 512 bytes and each block of 4096 is tested by chi-square, with bounds
 so far out that a run over 256 TiB of true ciphertext raises a false alarm with a probability of less than one in a million
-(2^-59 for each sector; no further correction is needed for the number of sectors). One thing else is no plaintext and is reported: where a part
-of a sector was written that had never been written before, the rest of it is zero still in the image.
+(2^-59 for each sector; no further correction is needed for the number of sectors). Where a part of a sector was written that had never been
+written before, the rest of it is zero still in the image: runs of 16 zero bytes are left out of the test, and told as zero.
 
 What it cannot show: that something is ciphertext, and of which key. Compressed or random plaintext, the ciphertext of another key, of a
-weak passphrase or of a cipher used in a bad way look the same. Some bytes of plaintext in a sector that is ciphertext otherwise do not show. The header's own area is left out. An image without a header is taken for data as a whole. A sample shows what is common, not what is rare.
+weak passphrase or of a cipher used in a bad way look the same. Some bytes of plaintext in a sector that is ciphertext otherwise do not show, nor do up to about 64 bytes in one that is zero otherwise, if they begin
+and end at multiples of 16. The header's own area is left out. An image without a header is taken for data as a whole. A sample shows what is common, not what is rare.
 
-Exit code 4: there are regions that do not look like ciphertext.";
+Exit code: 0 nothing else was found, 1 there are regions that do not look like ciphertext, 4 IMAGE or its header cannot be read.";
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
@@ -190,11 +191,11 @@ impl Args {
             found.count,
             size::both(found.bytes)
         );
-        let failure = CommandError::new(Kind::Device, message);
+        let failure = CommandError::new(Kind::Rejected, message);
         Err(match self.json {
             true => failure,
             false => {
-                failure.hint("--json lists the regions; what was written there was not encrypted, or is a part of a sector that was zero before")
+                failure.hint("--json lists the regions; what was written there was not encrypted")
             }
         })
     }
@@ -207,17 +208,27 @@ impl Args {
         };
         output.line(format_args!("{}: {header}", self.image.image));
         output.line(table(&report.areas));
-        for region in report.suspicious.listed.iter().take(SHOWN) {
-            output.line(format_args!(
-                "suspicious: {} at byte {}: {}",
-                size::human(region.length),
-                region.offset,
-                why_text(region.why)
-            ));
-        }
-        let rest = report.suspicious.count.saturating_sub(SHOWN as u64);
-        if rest > 0 {
-            output.line(format_args!("suspicious: {rest} more regions"));
+        let lists = [("zero", &report.zero), ("suspicious", &report.suspicious)];
+        for (what, regions) in lists {
+            for Region {
+                offset,
+                length,
+                why,
+            } in regions.listed.iter().take(SHOWN)
+            {
+                let length = size::human(*length);
+                match why {
+                    Why::Zero => output.line(format_args!("{what}: {length} at byte {offset}")),
+                    why => {
+                        let why = why_text(*why);
+                        output.line(format_args!("{what}: {length} at byte {offset}: {why}"));
+                    }
+                }
+            }
+            let rest = regions.count.saturating_sub(SHOWN as u64);
+            if rest > 0 {
+                output.line(format_args!("{what}: {rest} more regions"));
+            }
         }
         if let Some(sample) = sample {
             self.print_sample(session, report, sample);

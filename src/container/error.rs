@@ -44,6 +44,12 @@ pub enum OpenError {
         /// The record's name.
         undo: String,
     },
+    /// Where an undo record would be kept, there is something else.
+    #[error("{undo} is there already, and is no undo record")]
+    NoUndo {
+        /// The name of what is there.
+        undo: String,
+    },
     /// Reading the storage failed.
     #[error("cannot read the header")]
     Io(#[from] IoError),
@@ -293,6 +299,12 @@ pub enum CommitError {
     /// The storage failed.
     #[error("writing failed")]
     Io(#[from] IoError),
+    /// All was written and flushed, and something else is there now.
+    #[error("the storage does not hold what was written to it, at byte {offset}")]
+    NotKept {
+        /// Where that was written, in bytes.
+        offset: u64,
+    },
     /// The undo record failed.
     #[error("the undo record failed")]
     Undo(#[from] UndoError),

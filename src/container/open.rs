@@ -11,7 +11,7 @@ use luksmith_formats::{FormatError, Kind};
 use luksmith_formats::{luks1, luks2};
 use sha2::{Digest as _, Sha256};
 
-use super::{Container, Header, Health, OpenError, OpenOptions};
+use super::{Container, Header, Health, OpenError, OpenOptions, undo};
 use crate::backend::Backend;
 use crate::door;
 
@@ -28,9 +28,14 @@ impl Container {
     /// [`OpenError`]; one of its variants is that an interrupted change waits for [`Container::repair`].
     pub fn open(storage: Arc<dyn Backend>, options: OpenOptions) -> Result<Self, OpenError> {
         if let Some(undo) = &options.undo
-            && undo.load().map_err(OpenError::Undo)?.is_some()
+            && let Some(record) = undo.load().map_err(OpenError::Undo)?
         {
-            return Err(OpenError::Interrupted { undo: undo.name() });
+            let undo = undo.name();
+            return Err(if undo::is_record(&record) {
+                OpenError::Interrupted { undo }
+            } else {
+                OpenError::NoUndo { undo }
+            });
         }
         let Loaded {
             header,

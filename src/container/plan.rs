@@ -80,21 +80,41 @@ impl WritePlan {
     ///
     /// # Errors
     /// [`CommitError::NeedsUndo`] when the plan overwrites in place and there is no undo store; nothing has been
-    /// written then. Any other error comes from the storage: what was written until then is a prefix of the plan,
-    /// after which the volume still opens (by `header repair` first, where there is an undo record).
+    /// written then. [`CommitError::NotKept`] when all was written and flushed, and the storage holds something else. Any other error
+    /// comes from the storage: what was written until then is a prefix of the plan, after which the volume still opens (by
+    /// `header repair` first, where there is an undo record).
     pub fn execute(
         &self,
         storage: &dyn Backend,
         undo: Option<&dyn UndoStore>,
     ) -> Result<(), CommitError> {
-        if self.in_place {
-            let undo = undo.ok_or(CommitError::NeedsUndo)?;
+        let undo = match (self.in_place, undo) {
+            (true, None) => return Err(CommitError::NeedsUndo),
+            (true, undo) => undo,
+            (false, _) => None,
+        };
+        if let Some(undo) = undo {
             let record = UndoRecord::take(storage, self.writes())?;
             undo.save(&record.to_bytes()).map_err(UndoError::from)?;
-            self.run(storage)?;
+        }
+        self.run(storage)?;
+        self.check_kept(storage)?;
+        if let Some(undo) = undo {
             undo.clear().map_err(UndoError::from)?;
-        } else {
-            self.run(storage)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the storage holds what was written to it. A remote one may have been replaced by another while the plan was under way.
+    fn check_kept(&self, storage: &dyn Backend) -> Result<(), CommitError> {
+        for (number, (offset, bytes)) in self.writes().enumerate() {
+            let mut expected = bytes.to_vec();
+            for (later, over) in self.writes().skip(number + 1) {
+                lay_over(&mut expected, offset, over, later);
+            }
+            if door::read(storage, offset, expected.len())? != expected {
+                return Err(CommitError::NotKept { offset });
+            }
         }
         Ok(())
     }
@@ -107,5 +127,53 @@ impl WritePlan {
             }
         }
         Ok(())
+    }
+}
+
+/// Puts the part of `over`, which lies at `over_at`, that meets `bytes` at `at` over them.
+fn lay_over(bytes: &mut [u8], at: u64, over: &[u8], over_at: u64) {
+    let from = at.max(over_at);
+    let to = (at + bytes.len() as u64).min(over_at + over.len() as u64);
+    if from < to {
+        let index = |start: u64, at: u64| usize::try_from(at - start).unwrap_or(usize::MAX);
+        bytes[index(at, from)..index(at, to)]
+            .copy_from_slice(&over[index(over_at, from)..index(over_at, to)]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::memory::MemoryBackend;
+
+    fn plan(writes: &[(u64, &[u8])]) -> WritePlan {
+        let mut plan = WritePlan::default();
+        for (offset, bytes) in writes {
+            plan.write(*offset, bytes.to_vec());
+            plan.flush();
+        }
+        plan
+    }
+
+    #[test]
+    fn what_is_written_over_later_counts_as_it_is_in_the_end() {
+        let storage = MemoryBackend::new(8192);
+        let plan = plan(&[
+            (0, &[1; 4096]),
+            (1000, &[2; 4096]),
+            (0, &[3; 512]),
+            (1200, &[4; 8]),
+        ]);
+        plan.execute(&storage, None).unwrap();
+    }
+
+    #[test]
+    fn a_storage_that_holds_something_else_is_found_out() {
+        let storage = MemoryBackend::new(8192);
+        let first = plan(&[(512, &[1; 512]), (4096, &[2; 512])]);
+        first.execute(&storage, None).unwrap();
+        door::write(&storage, 4600, &[9]).unwrap();
+        let kept = first.check_kept(&storage);
+        assert!(matches!(kept, Err(CommitError::NotKept { offset: 4096 })));
     }
 }

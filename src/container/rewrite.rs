@@ -24,8 +24,11 @@ impl Container {
         Ok(())
     }
 
-    /// Whether the header on the storage is still the one that was read.
-    pub(super) fn check_unchanged(&self) -> Result<(), CommitError> {
+    /// Whether the header on the storage is still the one that was read or written last.
+    ///
+    /// # Errors
+    /// [`CommitError::Changed`] where it is not, and what the storage says.
+    pub fn check_unchanged(&self) -> Result<(), CommitError> {
         if open::current_fingerprint(&*self.storage, &self.header)? == self.fingerprint {
             Ok(())
         } else {

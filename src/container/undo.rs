@@ -180,6 +180,11 @@ const UUID_OFFSET: u64 = 168;
 
 const MAGIC: &[u8; 16] = b"luksmith undo 1\n";
 
+/// Whether it was made as a record, whatever has become of it.
+pub(super) fn is_record(bytes: &[u8]) -> bool {
+    bytes.starts_with(MAGIC)
+}
+
 impl UndoRecord {
     /// Reads what is at `ranges` now. A range beyond the end of the storage is an error: a plan never grows it.
     pub(super) fn take<'a>(

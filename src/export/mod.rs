@@ -6,6 +6,7 @@
 
 pub mod nbd;
 mod pace;
+mod troubles;
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +15,7 @@ use crate::backend::{IoError, Operation};
 use crate::sectors::{Plain, Sectors};
 use crate::volume::Volume;
 use pace::Pace;
+use troubles::Troubles;
 
 /// What becomes of a client's word that it needs some bytes no more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,6 +43,8 @@ pub struct Export {
     /// How long the storage lets reads and writes wait, and how long flushes.
     pace: Pace,
     flush_pace: Pace,
+    /// What was said of the storage.
+    troubles: Troubles,
 }
 
 impl Export {
@@ -56,6 +60,7 @@ impl Export {
             flush_failed: Mutex::new(false),
             pace: Pace::default(),
             flush_pace: Pace::default(),
+            troubles: Troubles::default(),
         }
     }
 
@@ -101,13 +106,13 @@ impl Export {
         }
         let outcome = self.flush_pace.of(0, || self.volume.flush());
         *failed = outcome.is_err();
-        outcome
+        self.noted(outcome)
     }
 
     fn read(&self, offset: u64, len: usize) -> Result<Bytes, IoError> {
         let asked = offset..offset.saturating_add(len as u64);
         let whole = self.volume.units_around(asked.clone());
-        self.pace.of(len, || {
+        let read = self.pace.of(len, || {
             if whole.end > self.volume.size() {
                 // The last block of the storage reaches over the end of the volume.
                 let mut sectors = Sectors::<Plain>::with_len(len);
@@ -121,33 +126,43 @@ impl Export {
                 sectors,
                 range: start..start + len,
             })
-        })
+        });
+        self.noted(read)
     }
 
     fn write(&self, offset: u64, bytes: Sectors<Plain>) -> Result<(), IoError> {
         let range = offset..offset.saturating_add(bytes.len() as u64);
         self.changeable(Operation::Write)?;
-        self.pace.of(bytes.len(), || {
+        let written = self.pace.of(bytes.len(), || {
             if self.volume.units_around(range.clone()) == range {
                 self.volume.write_sectors(offset, bytes)
             } else {
                 self.volume.write_at(offset, bytes.as_slice())
             }
-        })
+        });
+        self.noted(written)
     }
 
     fn write_zeroes(&self, range: Range<u64>) -> Result<(), IoError> {
         self.changeable(Operation::WriteZeroes)?;
-        self.volume.write_zeroes(range)
+        self.noted(self.volume.write_zeroes(range))
+    }
+
+    fn prefetch(&self, range: Range<u64>) -> Result<(), IoError> {
+        self.noted(self.volume.prefetch(range))
     }
 
     fn give_up(&self, range: Range<u64>) -> Result<(), IoError> {
         self.changeable(Operation::Discard)?;
         match self.discard {
             Discard::Deny => Err(IoError::Unsupported(Operation::Discard)),
-            Discard::Zeroes => self.volume.write_zeroes(range),
-            Discard::Pass => self.volume.discard(range),
+            Discard::Zeroes => self.noted(self.volume.write_zeroes(range)),
+            Discard::Pass => self.noted(self.volume.discard(range)),
         }
+    }
+
+    fn noted<T>(&self, outcome: Result<T, IoError>) -> Result<T, IoError> {
+        self.troubles.look(&self.name, outcome)
     }
 
     fn changeable(&self, operation: Operation) -> Result<(), IoError> {

@@ -195,6 +195,23 @@ impl Volume {
         }
     }
 
+    /// Tells the storage that the range will be read soon. For an image nothing is told.
+    ///
+    /// # Errors
+    /// [`IoError::OutOfRange`], and what the storage says.
+    pub fn prefetch(&self, range: Range<u64>) -> Result<(), IoError> {
+        let len = range.end.saturating_sub(range.start);
+        self.check(Operation::Read, range.start, len)?;
+        let Layout::Linear(linear) = &self.layout else {
+            return Ok(());
+        };
+        let units = self.units_around(range);
+        // The last block of the storage may reach over the end of the volume, and over its own.
+        let end = (linear.start + units.end).min(linear.storage.geometry().size);
+        let start = (linear.start + units.start).min(end);
+        linear.storage.prefetch(start..end)
+    }
+
     /// Gives up the sectors that lie wholly inside the range; the others keep their bytes.
     ///
     /// Until it is written again, a given-up sector reads as what the cipher makes of the storage's answer.

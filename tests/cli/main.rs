@@ -12,6 +12,7 @@ mod loss;
 mod prompt;
 mod session;
 mod streams;
+mod uris;
 mod verify;
 
 #[test]

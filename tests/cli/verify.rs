@@ -22,8 +22,15 @@ fn plant(session: &Session, offset: u64, bytes: &[u8]) {
 /// What it prints and says when it finds something.
 fn finds<const N: usize>(session: &Session, args: [&str; N]) -> (String, String) {
     let ran = session.run(args);
-    assert_eq!(ran.code(), 4, "{}", ran.stderr());
+    assert_eq!(ran.code(), 1, "{}", ran.stderr());
     (ran.stdout(), ran.stderr())
+}
+
+/// What it says when there is nothing to look at.
+fn fails<const N: usize>(session: &Session, args: [&str; N]) -> String {
+    let ran = session.run(args);
+    assert_eq!(ran.code(), 4, "{}", ran.stderr());
+    ran.stderr()
 }
 
 #[test]
@@ -104,9 +111,28 @@ fn without_a_header_all_is_data() {
     // The header is text: taken for data, it is a finding.
     finds(&session, ["verify-ciphertext", "disk.img", "--no-header"]);
     finds(&session, ["verify-ciphertext", "plain"]);
-    let (_, error) = finds(
-        &session,
-        ["verify-ciphertext", "disk.img", "--header", "plain"],
-    );
+    let args = ["verify-ciphertext", "disk.img", "--header", "plain"];
+    let error = fails(&session, args);
     assert!(error.contains("plain: there is no LUKS header"), "{error}");
+    fails(&session, ["verify-ciphertext", "none.img"]);
+}
+
+/// Parts of sectors that were written where nothing had been: no finding, and what is zero is told with its place.
+#[test]
+fn what_was_written_in_part_is_no_finding() {
+    let session = Session::new();
+    let args = ["create", "disk.img", "--size", "1M", "--key-file", "key"];
+    session.ok(args.iter().chain(&CHEAP));
+    // As a write of 48 bytes leaves it, at the start of a sector and within one.
+    let cipher: Vec<u8> = (0..48_u8).map(|n| n.wrapping_mul(167) ^ n >> 1).collect();
+    plant(&session, (16 << 20) + 4096, &cipher);
+    plant(&session, (16 << 20) + 8192 + 160, &cipher);
+    let said = session.ok(["verify-ciphertext", "disk.img"]);
+    for line in [
+        "zero: 4 KiB at byte 16777216\n",
+        " at byte 16781360\n",
+        " at byte 16785616\n",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
 }

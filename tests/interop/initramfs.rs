@@ -1,5 +1,5 @@
-//! What boots in the virtual machine of `dmcrypt`: busybox, cryptsetup with its libraries, the modules of an
-//! unpacked kernel package, and an init script; written as cpio archives (the "newc" form), of which the kernel
+//! What boots in virtual machines: busybox, the modules of an unpacked kernel package, and an init script; for `dmcrypt`
+//! cryptsetup with its libraries, too; written as cpio archives (the "newc" form), of which the kernel
 //! takes several one after the other.
 
 use crate::peers;
@@ -54,13 +54,20 @@ impl Kernel {
         Some(Self { image, modules })
     }
 
-    /// The modules in the order in which they load, unpacked.
-    fn load_order(&self) -> Result<Vec<(String, Vec<u8>)>> {
+    /// Puts these modules, and those that they need, into an archive, with the order in which they load.
+    pub(crate) fn add_modules(&self, names: &[&str], archive: &mut Archive) -> Result<()> {
         let mut order: Vec<(String, Vec<u8>)> = Vec::new();
-        for module in MODULES {
+        for module in names {
             self.with_needs(module, &mut order)?;
         }
-        Ok(order)
+        archive.folder("modules");
+        let mut list = String::new();
+        for (module, bytes) in order {
+            list.push_str(&format!("{module}\n"));
+            archive.file(&format!("modules/{module}"), 0o644, &bytes);
+        }
+        archive.file("modules/order", 0o644, list.as_bytes());
+        Ok(())
     }
 
     fn with_needs(&self, module: &str, order: &mut Vec<(String, Vec<u8>)>) -> Result<()> {
@@ -117,7 +124,6 @@ pub(crate) fn base(kernel: &Kernel, busybox: &Path, cryptsetup: &Path) -> Result
         "keys",
         "make",
         "plain",
-        "modules",
     ] {
         archive.folder(folder);
     }
@@ -126,12 +132,7 @@ pub(crate) fn base(kernel: &Kernel, busybox: &Path, cryptsetup: &Path) -> Result
     for library in libraries(cryptsetup)? {
         archive.file_with_folders(&library)?;
     }
-    let mut order = String::new();
-    for (module, bytes) in kernel.load_order()? {
-        order.push_str(&format!("{module}\n"));
-        archive.file(&format!("modules/{module}"), 0o644, &bytes);
-    }
-    archive.file("modules/order", 0o644, order.as_bytes());
+    kernel.add_modules(MODULES, &mut archive)?;
     archive.file("init", 0o755, include_bytes!("init.sh"));
     Ok(archive.finish())
 }

@@ -60,7 +60,18 @@ fn a_socket_is_for_its_owner_unless_it_is_said_otherwise() {
     let args = ["disk.img", "--key-file", "key", "--socket", "open/a.sock"];
     let served = folder.serve_with(&args, &["--socket-mode", "666"]);
     assert_eq!(mode(&folder.path("open/a.sock")), 0o666);
-    served.stop();
+    assert!(!served.stop().contains("warning"));
+    // What everybody can write to is taken, with a word.
+    fs::set_permissions(folder.path("open"), Permissions::from_mode(0o1777)).unwrap();
+    let said = folder.serve_with(&args, &["--socket-mode", "600"]).stop();
+    assert!(said.contains("warning: everybody can write to"), "{said}");
+    fs::set_permissions(folder.path("open"), Permissions::from_mode(0o755)).unwrap();
+    refused(
+        &folder,
+        "--socket no/such/a.sock",
+        4,
+        &["mkdir -p -m 700", "no/such` makes it"],
+    );
     let group = rustix::process::getegid().as_raw().to_string();
     let served = folder.serve_with(&args, &["--socket-group", &group]);
     assert_eq!(mode(&folder.path("open/a.sock")), 0o660);
@@ -119,7 +130,9 @@ fn users_are_let_in_by_number() {
     served.stop();
     let served = folder.serve(&["--allow-uid", &(me + 1).to_string()]);
     assert!(is_ended(&mut served.connect()), "not even greeted");
-    served.stop();
+    let (said, pid) = (served.stop(), std::process::id());
+    let told = format!("which is none of the users allowed: user {me}, process {pid}\n");
+    assert!(said.contains(&told), "{said}");
 }
 
 #[test]

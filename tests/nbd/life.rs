@@ -251,3 +251,66 @@ fn arguments_that_make_no_sense_are_refused_before_a_key_is_asked_for() {
     assert_eq!(ran.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("two exports are named"), "{stderr}");
 }
+
+#[test]
+fn an_image_is_named_once_or_read_alone() {
+    let folder = Folder::with_volume();
+    std::fs::hard_link(folder.path("disk.img"), folder.path("same.img")).unwrap();
+    let twice = |more: &str| {
+        let args =
+            format!("serve disk.img --key-file key --socket s.sock --export b=same.img{more}");
+        folder.luksmith(args.split(' ')).output().unwrap()
+    };
+    for more in ["", ",read-only"] {
+        let ran = twice(more);
+        let stderr = String::from_utf8(ran.stderr).unwrap();
+        assert_eq!(ran.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains("same.img is named twice"), "{stderr}");
+    }
+    let args = ["disk.img", "--key-file", "key", "--socket", "s.sock", "-r"];
+    let served = folder.serve_with(&args, &["--export", "b=same.img"]);
+    assert!(served.client().read(0, 512) == content()[..512]);
+    served.stop();
+}
+
+/// Out of descriptors, clients wait; that is said once.
+#[test]
+fn clients_beyond_the_descriptors_wait() {
+    let folder = Folder::with_volume();
+    let script = r#"ulimit -n 32; exec "$0" serve --json disk.img --key-file key --socket s.sock"#;
+    let command = folder.program("sh", ["-c", script, env!("CARGO_BIN_EXE_luksmith")]);
+    let served = Served::start(&folder, command);
+    let clients: Vec<_> = (0..40).map(|_| served.connect()).collect();
+    std::thread::sleep(Duration::from_millis(400));
+    drop(clients);
+    assert!(served.client().read(0, 512) == content()[..512]);
+    let said = served.stop();
+    assert_eq!(
+        said.matches("clients are not let in now").count(),
+        1,
+        "{said}"
+    );
+}
+
+#[test]
+fn an_image_that_is_cut_is_a_failure_of_the_storage() {
+    let folder = Folder::with_volume();
+    let served = folder.serve(&[]);
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(folder.path("disk.img"));
+    file.unwrap().set_len(17 << 20).unwrap();
+    let mut client = served.client();
+    for _ in 0..3 {
+        let answer = client.ask(Command::Read, CommandFlags::NONE, 4 << 20, 4096, &[]);
+        assert_eq!(answer.error, ErrorNumber::Io);
+    }
+    assert!(client.read(0, 4096) == content()[..4096]);
+    let said = served.stop();
+    assert_eq!(
+        said.matches("the file was cut to 17825792 bytes").count(),
+        1,
+        "{said}"
+    );
+    assert!(said.contains("the storage answers again"), "{said}");
+}

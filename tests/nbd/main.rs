@@ -9,6 +9,7 @@
 //! - `hostile`: clients that leave, lie, flood and dawdle.
 //! - `failing`: storage that fails or waits.
 //! - `filesystem`: ext4 of the kernel by nbdfuse and a loop device. `guest`: a machine that boots from a volume, of `boot`.
+//!   `linux`: one that keeps its files there.
 //! - `client`: volumes on servers, real ones and ones that lie.
 //! - `access`: who may connect. `life`: starting, stopping, and being killed.
 
@@ -23,7 +24,11 @@ mod failing;
 mod filesystem;
 mod guest;
 mod hostile;
+#[path = "../interop/initramfs.rs"]
+#[allow(dead_code, reason = "tests/interop needs more of it")]
+mod initramfs;
 mod life;
+mod linux;
 mod neighbours;
 #[path = "../interop/peers.rs"]
 #[allow(dead_code, reason = "tests/interop needs more of it")]

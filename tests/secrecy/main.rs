@@ -8,6 +8,7 @@ mod process;
 mod sample;
 mod scan;
 mod schedules;
+mod serve;
 mod shown;
 mod source;
 mod storage;

@@ -137,6 +137,28 @@ fn what_was_never_written_is_told_as_such() {
     assert_eq!(data.len(), 2);
 }
 
+/// What of a sector was not written stays as it was, zero, in whole blocks of the cipher.
+#[test]
+fn what_was_written_in_part_looks_like_ciphertext_among_zeroes() {
+    let disk = Disk::new(Version::Luks1);
+    for (at, len) in [
+        (0, 1),
+        (10_000, 16),
+        (20_480, 40),
+        (30_700, 30),
+        (50_000, 5000),
+    ] {
+        disk.volume.write_at(at, &vec![0; len]).unwrap();
+    }
+    let report = disk.verify();
+    assert_eq!(report.suspicious.listed, []);
+    let data = report.areas.last().unwrap();
+    // One block each, or those that a write meets.
+    let written = 16 + 16 + 48 + 48 + 5008;
+    assert_eq!(data.tally.random, written);
+    assert_eq!(data.tally.zero, DATA - written);
+}
+
 #[test]
 fn plaintext_is_found_where_it_is() {
     let disk = Disk::full(Version::Luks2);

@@ -115,6 +115,14 @@ impl Problem {
         matches!(self, Self::Closed | Self::Connection(_))
     }
 
+    /// Whether the server may answer after a while.
+    pub(super) fn passes(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable(_) | Self::Connection(_) | Self::Closed | Self::Silent(_)
+        )
+    }
+
     fn kind(&self) -> io::ErrorKind {
         match self {
             Self::Unreachable(error) | Self::Connection(error) | Self::Thread(error) => {

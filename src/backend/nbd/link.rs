@@ -16,6 +16,7 @@ use super::connection::{Connection, Luggage, Ticket};
 use super::error::{NbdError, Problem};
 use super::handshake::{self, Export};
 use super::journal::{Change, Journal, Record};
+use super::news::News;
 use super::session::Session;
 use super::witness::Witness;
 use crate::sectors::{Cipher, Sectors};
@@ -33,8 +34,9 @@ pub(super) struct Link {
     pub(super) export: Export,
     pub(super) journal: Arc<Journal>,
     /// How it begins.
-    pub(super) witness: Witness,
+    pub(super) witness: Arc<Witness>,
     server: Arc<str>,
+    news: News,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -65,18 +67,24 @@ impl Link {
         let patience = options.timeout;
         let first = Connection::start(channel, export, server.clone(), journal.clone(), patience)
             .map_err(of_server)?;
+        let witness = Witness::new(export.size, export.minimum);
+        if let Err(problem) = witness.recognise(&first) {
+            first.close();
+            return Err(of_server(problem));
+        }
         let session = Session::new(first, options.connections);
         Ok(Self {
             uri,
             export,
             journal,
-            witness: Witness::new(export.minimum),
+            witness: Arc::new(witness),
             state: Mutex::new(State {
                 session: Some(Arc::new(session)),
                 ..State::default()
             }),
             options,
             server,
+            news: News::default(),
             changed: Condvar::new(),
         })
     }
@@ -142,16 +150,12 @@ impl Link {
                 Err(problem) => problem,
             };
             tracing::debug!(server = %self.server, %problem, "no connection");
-            let passes = matches!(
-                problem,
-                Problem::Unreachable(_)
-                    | Problem::Connection(_)
-                    | Problem::Closed
-                    | Problem::Silent(_)
-            );
-            if once || !passes || Instant::now() + pause > until {
+            if once || !problem.passes() || Instant::now() + pause > until {
+                self.news.given_up(&self.server, &problem);
                 return Err(self.error(problem));
             }
+            let patience = self.options.timeout;
+            self.news.waiting(&self.server, &problem, patience);
             std::thread::sleep(pause);
             pause = (pause * 2).min(longest);
         }
@@ -172,36 +176,16 @@ impl Link {
         }
         let (server, journal) = (self.server.clone(), self.journal.clone());
         let first = Connection::start(channel, export, server, journal, self.options.timeout)?;
-        if let Err(problem) = self.recognise(&first).and_then(|()| self.replay(&first)) {
+        if let Err(problem) = self
+            .witness
+            .recognise(&first)
+            .and_then(|()| self.replay(&first))
+        {
             first.close();
             return Err(problem);
         }
-        tracing::info!(server = %self.server, "connected again");
+        self.news.well(&self.server);
         Ok(Session::new(first, self.options.connections))
-    }
-
-    /// Refuses another disk, before anything is sent to it. One that cannot be read now is not known to be another.
-    fn recognise(&self, connection: &Connection) -> Result<(), Problem> {
-        let Some(len) = self.witness.len() else {
-            return Ok(());
-        };
-        let (command, place) = (Command::Read, (0, len as u64));
-        let luggage = Luggage {
-            into: Some(Sectors::with_len(len)),
-            record: None,
-        };
-        let sent = connection.send(command, CommandFlags::NONE, place, &[], luggage);
-        let answer = connection.wait(&sent.map_err(|_| Problem::Closed)?);
-        match (answer.outcome, answer.luggage.into) {
-            (Ok(()), Some(bytes)) if !self.witness.agrees(bytes.as_slice()) => {
-                tracing::error!(server = %self.server, "holds another disk than before");
-                Err(Problem::OtherDisk)
-            }
-            (Err(error), _) if !matches!(error.source, Problem::Answered { .. }) => {
-                Err(Problem::Closed)
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Sends the changes of the journal again, and flushes them: under a server that falls over again and again, there is less to send

@@ -18,6 +18,7 @@ mod error;
 mod handshake;
 mod journal;
 mod link;
+mod news;
 mod receive;
 mod request;
 mod session;
@@ -39,6 +40,7 @@ use error::io_error;
 use journal::{Change, Record, Room};
 use link::{Link, copy_of};
 use request::Piece;
+use witness::Content;
 
 /// The most bytes that the pieces of one large request have in flight.
 const AT_ONCE: u64 = 32 << 20;
@@ -149,7 +151,7 @@ impl NbdBackend {
             }
         };
         kept()?;
-        let (mark, beginning) = (journal.mark(), self.link.witness.mark());
+        let (mark, beginning) = (journal.mark(), self.link.witness.before_flush());
         let flushed = self.link.carry_out(Piece {
             command: Command::Flush,
             flags: CommandFlags::NONE,
@@ -179,7 +181,9 @@ impl NbdBackend {
         (command, flags): (Command, CommandFlags),
         range: Range<u64>,
     ) -> Result<(), IoError> {
+        let mut at = range.start;
         let change = |part: Range<u64>| {
+            at = part.start;
             let len = part.end - part.start;
             let luggage = match command {
                 Command::WriteZeroes => {
@@ -199,12 +203,16 @@ impl NbdBackend {
                 })
             });
             done.map(|_| ())
-                .map_err(|error| io_error(error, operation, part.start))
+        };
+        let content = match command {
+            Command::WriteZeroes => Content::Zeroes,
+            _ => Content::Any,
         };
         let mut parts = Self::cut(range.clone(), LONGEST_RANGE);
-        self.link
-            .witness
-            .changing(&range, || parts.try_for_each(change))
+        let witness = &self.link.witness;
+        witness
+            .changing(&range, content, || parts.try_for_each(change))
+            .map_err(|error| io_error(error, operation, at))
     }
 
     /// Changes are durable at once where the server knows no other way of making them so.
@@ -235,7 +243,7 @@ impl NbdBackend {
             })
         });
         let witness = &self.link.witness;
-        witness.changing(&all, || self.carry_out_all(pieces))
+        witness.changing(&all, Content::Bytes(bytes), || self.carry_out_all(pieces))
     }
 
     fn carry_out_all<'a>(
@@ -312,11 +320,11 @@ impl Backend for NbdBackend {
             return Ok(());
         }
         let witness = &self.link.witness;
-        let mark = witness.mark();
+        let before = witness.before_read();
         self.read(offset, into)
             .map_err(|error| io_error(error, operation, offset))?;
         if offset == 0 {
-            witness.learn(mark, into.as_slice());
+            witness.learn(before, into.as_slice());
         }
         Ok(())
     }
@@ -330,7 +338,12 @@ impl Backend for NbdBackend {
     }
 
     fn flush(&self) -> Result<(), IoError> {
-        if !self.link.options.write || !self.has(TransmissionFlags::SEND_FLUSH) {
+        if !self.link.options.write {
+            return Ok(());
+        }
+        if !self.has(TransmissionFlags::SEND_FLUSH) {
+            let witness = &self.link.witness;
+            witness.flushed(witness.before_flush());
             return Ok(());
         }
         self.flush_link()
@@ -366,6 +379,29 @@ impl Backend for NbdBackend {
                 .map_err(|error| io_error(error, operation, part.start))?;
         }
         Ok(())
+    }
+
+    /// CACHE where the server has it.
+    fn prefetch(&self, range: Range<u64>) -> Result<(), IoError> {
+        let operation = Operation::Read;
+        let len = range.end.saturating_sub(range.start);
+        self.geometry().check(operation, range.start, len)?;
+        if !self.has(TransmissionFlags::SEND_CACHE) {
+            return Ok(());
+        }
+        // A request that is longer than the longest read is an error to some servers.
+        let pieces = Self::cut(range.clone(), self.link.export.maximum.into()).map(|part| {
+            Ok(Piece {
+                command: Command::Cache,
+                flags: CommandFlags::NONE,
+                offset: part.start,
+                len: part.end - part.start,
+                payload: &[],
+                luggage: Luggage::default(),
+            })
+        });
+        self.carry_out_all(pieces)
+            .map_err(|error| io_error(error, operation, range.start))
     }
 
     /// An export has the size that its server gives it.

@@ -88,7 +88,7 @@ impl Link {
                 Ok(session) => session,
                 Err(error) => return Err(self.give_up(piece, error)),
             };
-            let connection = session.pick(&self.uri).clone();
+            let connection = session.pick(&self.uri, &self.witness).clone();
             let place = (piece.offset, piece.len);
             let luggage = std::mem::take(&mut piece.luggage);
             match connection.send(piece.command, piece.flags, place, piece.payload, luggage) {

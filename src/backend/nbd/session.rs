@@ -13,6 +13,7 @@ use luksmith_formats::nbd::uri::Uri;
 
 use super::connection::Connection;
 use super::handshake;
+use super::witness::Witness;
 
 /// So many requests in flight on one connection make others worth their while.
 const BUSY: usize = 4;
@@ -48,10 +49,10 @@ impl Session {
     }
 
     /// The connection with the least to do.
-    pub(super) fn pick(self: &Arc<Self>, uri: &Uri) -> &Arc<Connection> {
+    pub(super) fn pick(self: &Arc<Self>, uri: &Uri, witness: &Arc<Witness>) -> &Arc<Connection> {
         if self.first.load() >= BUSY && !self.growing.swap(true, Ordering::Relaxed) {
-            let (session, uri) = (self.clone(), uri.clone());
-            let grow = move || session.grow(&uri);
+            let (session, uri, witness) = (self.clone(), uri.clone(), witness.clone());
+            let grow = move || session.grow(&uri, &witness);
             let thread = std::thread::Builder::new().name("nbd connector".to_owned());
             // Without a thread there are fewer connections.
             drop(thread.spawn(grow));
@@ -62,7 +63,7 @@ impl Session {
     }
 
     /// Makes the other connections; a server that does not want them, or shows something else there, is left with fewer.
-    fn grow(&self, uri: &Uri) {
+    fn grow(&self, uri: &Uri, witness: &Witness) {
         for other in &self.others {
             let made = handshake::connect(uri, PATIENCE).and_then(|(channel, export)| {
                 if export != self.first.export {
@@ -70,7 +71,14 @@ impl Session {
                 }
                 let server = uri.to_string().into();
                 let (journal, patience) = (self.first.journal.clone(), self.first.patience());
-                Connection::start(channel, export, server, journal, patience).map(Some)
+                let made = Connection::start(channel, export, server, journal, patience)?;
+                match witness.recognise(&made) {
+                    Ok(()) => Ok(Some(made)),
+                    Err(problem) => {
+                        made.close();
+                        Err(problem)
+                    }
+                }
             });
             match made {
                 Ok(Some(connection)) => {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Location, RemoteArgs};
+use super::{LocalFile, Location, RemoteArgs};
 
 /// The image and, if it lies apart, its header.
 #[derive(Debug, Args)]
@@ -33,6 +33,6 @@ impl ImageArgs {
 pub(crate) struct UndoArgs {
     /// Keep the undo record of a change that must overwrite in place in PATH [default: beside the file that holds the header;
     /// a block device and an export have no default]
-    #[arg(long, value_name = "PATH", help_heading = None::<&str>)]
+    #[arg(long, value_name = "PATH", help_heading = None::<&str>, value_parser = LocalFile)]
     pub(crate) undo_file: Option<PathBuf>,
 }

@@ -3,6 +3,7 @@
 mod image;
 mod key;
 mod limits;
+mod local;
 mod location;
 mod new_volume;
 mod pbkdf;
@@ -11,6 +12,7 @@ mod remote;
 pub(crate) use image::{ImageArgs, UndoArgs};
 pub(crate) use key::{KeyArgs, NewKeyArgs, UnlockArgs};
 pub(crate) use limits::LimitArgs;
+pub(crate) use local::LocalFile;
 pub(crate) use location::Location;
 pub(crate) use new_volume::{NewVolumeArgs, VersionName, parse_cipher, parse_label};
 pub(crate) use pbkdf::{Pbkdf, PbkdfArgs};

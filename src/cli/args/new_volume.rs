@@ -8,7 +8,7 @@ use luksmith_formats::cipher::CipherSpec;
 use luksmith_formats::hash::Hash;
 use uuid::Uuid;
 
-use super::{KeyArgs, LimitArgs, Location, PbkdfArgs, RemoteArgs};
+use super::{KeyArgs, LimitArgs, LocalFile, Location, PbkdfArgs, RemoteArgs};
 use crate::cli::size;
 
 /// Options of a new volume.
@@ -91,7 +91,7 @@ pub(crate) struct FormatArgs {
     pub(crate) header: Option<Location>,
 
     /// Take the volume key from FILE instead of making a random one; it must have the size of the key exactly
-    #[arg(long, alias = "master-key-file", value_name = "FILE")]
+    #[arg(long, alias = "master-key-file", value_name = "FILE", value_parser = LocalFile)]
     pub(crate) volume_key_file: Option<PathBuf>,
 
     /// Allocate the storage of the file now instead of as it is written

@@ -14,6 +14,7 @@ use luksmith_formats::cipher::{BlockCipher, CipherSpec, Mode};
 use serde_json::{Value, json};
 
 use super::Session;
+use super::args::LocalFile;
 use super::error::{CommandError, Kind};
 use super::force::{Force, confirm, only};
 use super::new_file::{NewFile, Present, failed, look};
@@ -77,7 +78,7 @@ pub(crate) struct Args {
     json: bool,
 
     /// Draw a chart too: a new SVG file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = LocalFile)]
     plot: Option<PathBuf>,
 
     /// Go on without asking: overwrite, where the chart's file exists

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::cli::Session;
-use crate::cli::args::ImageArgs;
+use crate::cli::args::{ImageArgs, LocalFile};
 use crate::cli::error::CommandError;
 use crate::cli::new_file::write_secret;
 use crate::cli::open::{ReadArgs, open_to_read};
@@ -19,7 +19,7 @@ pub(crate) struct Args {
     image: ImageArgs,
 
     /// The file to make; - is stdout
-    #[arg(value_name = "FILE")]
+    #[arg(value_name = "FILE", value_parser = LocalFile)]
     file: PathBuf,
 
     #[command(flatten)]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use luksmith::container::{Container, HeaderError};
 
 use crate::cli::Session;
-use crate::cli::args::{ImageArgs, UndoArgs};
+use crate::cli::args::{ImageArgs, LocalFile, UndoArgs};
 use crate::cli::error::{CommandError, Kind};
 use crate::cli::force::{Force, confirm, only};
 use crate::cli::new_file::failed;
@@ -26,7 +26,7 @@ pub(crate) struct Args {
     image: ImageArgs,
 
     /// The backup
-    #[arg(value_name = "FILE")]
+    #[arg(value_name = "FILE", value_parser = LocalFile)]
     file: PathBuf,
 
     /// Go on without asking: restore; other-uuid, though the backup is of another volume, or IMAGE has no readable header

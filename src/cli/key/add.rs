@@ -8,7 +8,7 @@ use luksmith_formats::luks2::Priority;
 use serde_json::json;
 
 use crate::cli::Session;
-use crate::cli::args::{ImageArgs, NewKeyArgs, PbkdfArgs, UndoArgs, UnlockArgs};
+use crate::cli::args::{ImageArgs, LocalFile, NewKeyArgs, PbkdfArgs, UndoArgs, UnlockArgs};
 use crate::cli::derivation;
 use crate::cli::error::CommandError;
 use crate::cli::open::{open_to_write, unlock};
@@ -34,7 +34,7 @@ pub(crate) struct Args {
     keyslot: Option<u32>,
 
     /// Show the right to add it by the volume key in FILE instead of a passphrase
-    #[arg(long, alias = "master-key-file", value_name = "FILE", conflicts_with_all = ["key", "key_file"])]
+    #[arg(long, alias = "master-key-file", value_name = "FILE", conflicts_with_all = ["key", "key_file"], value_parser = LocalFile)]
     volume_key_file: Option<PathBuf>,
 
     /// The keyslot holds a random key of its own and does not open the volume (LUKS2)

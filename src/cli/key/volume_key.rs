@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use luksmith::container::Which;
 
 use crate::cli::Session;
-use crate::cli::args::{ImageArgs, UnlockArgs};
+use crate::cli::args::{ImageArgs, LocalFile, UnlockArgs};
 use crate::cli::error::CommandError;
 use crate::cli::force::{Force, confirm, only};
 use crate::cli::new_file::write_secret;
@@ -32,7 +32,7 @@ pub(crate) struct Args {
         long,
         value_name = "FILE",
         alias = "volume-key-file",
-        alias = "master-key-file"
+        alias = "master-key-file", value_parser = LocalFile
     )]
     out: PathBuf,
 

@@ -1,6 +1,8 @@
 //! Which volumes are served: `--export NAME=IMAGE,…` as text, and opened.
 
 use std::ffi::OsStr;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -148,6 +150,33 @@ pub(super) struct Wanted {
     pub(super) key: KeySource,
     pub(super) read_only: bool,
     pub(super) discard: Discard,
+}
+
+/// Two volumes on one storage would not know of each other's writes.
+pub(super) fn refuse_twice(all: &[Wanted]) -> Result<(), CommandError> {
+    let same = |one: &Location, other: &Location| match (one.path(), other.path()) {
+        (Some(one), Some(other)) => {
+            let inode = |path: &Path| path.metadata().map(|file| (file.dev(), file.ino()));
+            matches!((inode(one), inode(other)), (Ok(one), Ok(other)) if one == other)
+        }
+        _ => one == other,
+    };
+    for (number, one) in all.iter().enumerate() {
+        let twice = all
+            .iter()
+            .take(number)
+            .find(|other| same(&one.image, &other.image) && !(one.read_only && other.read_only));
+        if let Some(other) = twice {
+            let message = format!(
+                "{} is named twice, as the exports {:?} and {:?}",
+                one.image, other.name, one.name
+            );
+            return Err(CommandError::parameters(message).hint(
+                "clients may share one export; two of an image may be had if both are read-only",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// One that is open.

@@ -5,6 +5,7 @@ mod sockets;
 mod started;
 mod who;
 
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -14,6 +15,7 @@ use luksmith::export::nbd::{Options, Server};
 use super::Session;
 use super::args::{KeyArgs, LimitArgs, Location, RemoteArgs};
 use super::error::CommandError;
+use super::output;
 use super::passphrase::KeySource;
 use exports::ExportText;
 use sockets::SocketArgs;
@@ -143,12 +145,34 @@ impl From<DiscardName> for Discard {
     }
 }
 
+/// After this time it is said why the end is not there yet.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Says what is waited for, if that takes longer than a moment.
+fn tell_of_the_wait(end: mpsc::Receiver<()>) {
+    let waiting = move || {
+        if end.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+            output::note(
+                "stopping: clients get their last answers, and the storage has to take what was written (--timeout bounds that); a second \
+                 signal stops at once, and what was not flushed may be lost",
+            );
+        }
+    };
+    // Without a thread nothing is said.
+    drop(
+        std::thread::Builder::new()
+            .name("stopping".to_owned())
+            .spawn(waiting),
+    );
+}
+
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
         // What the arguments alone can refuse comes before any passphrase is asked for.
         let tls = self.who.tls()?;
         let place = self.sockets.place(tls.is_some(), &self.who)?;
         let wanted = self.exports()?;
+        exports::refuse_twice(&wanted)?;
         let mut exports = Vec::new();
         let mut told = Vec::new();
         for export in wanted {
@@ -169,9 +193,13 @@ impl Args {
         options.tls = tls;
         let server = Server::new(exports, options)?;
         let stopper = server.stopper();
+        let (ended, end) = mpsc::channel();
+        let end = Mutex::new(Some(end));
         session.signals.at_first(move || {
             started::stopping();
             stopper.stop();
+            let end = end.lock().unwrap_or_else(PoisonError::into_inner).take();
+            end.into_iter().for_each(tell_of_the_wait);
         });
 
         let mut listening = place.listen(session)?;
@@ -181,6 +209,7 @@ impl Args {
         }
         .tell(session, self.json, self.ready_fd)?;
         let served = server.run(listening.take());
+        drop(ended);
         started::stopping();
         listening.end();
         Ok(served?)

@@ -18,8 +18,10 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use super::started::unix_uri;
 use super::who::WhoArgs;
 use crate::cli::Session;
+use crate::cli::args::LocalFile;
 use crate::cli::error::{CommandError, Kind};
 use crate::cli::new_file::failed;
+use crate::cli::output;
 use crate::cli::signals::Signals;
 
 /// How many clients the kernel keeps until they are let in.
@@ -30,7 +32,7 @@ const BACKLOG: i32 = 128;
 #[command(next_help_heading = "Where clients connect")]
 pub(super) struct SocketArgs {
     /// Listen on a Unix socket; its directory must be closed to others, and is made so if it is not there
-    #[arg(long, value_name = "PATH", conflicts_with = "listen")]
+    #[arg(long, value_name = "PATH", conflicts_with = "listen", value_parser = LocalFile)]
     socket: Option<PathBuf>,
 
     /// Listen on a TCP address and port; needs TLS
@@ -278,6 +280,10 @@ fn absolute(path: &Path) -> Result<PathBuf, CommandError> {
 fn directory(path: &Path, trusted: bool) -> Result<File, CommandError> {
     let parent = path.parent().unwrap_or(Path::new("/"));
     match fs::DirBuilder::new().mode(0o700).create(parent) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let hint = format!("`mkdir -p -m 700 {}` makes it", parent.display());
+            return Err(failed("make", parent, error).hint(hint));
+        }
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             return Err(failed("make", parent, error));
         }
@@ -297,6 +303,12 @@ fn directory(path: &Path, trusted: bool) -> Result<File, CommandError> {
         return Err(CommandError::new(Kind::Permission, message)
             .hint("a directory of mode 700 is closed to others; one that is not there is made so")
             .hint("--socket-mode 600 says that the directory is as it shall be"));
+    }
+    if about.mode() & 0o002 != 0 {
+        output::warning(format_args!(
+            "everybody can write to {}: somebody else may put a socket of this name there before, and get what is meant for it",
+            parent.display()
+        ));
     }
     Ok(directory)
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use luksmith::channel::ServerTls;
 
+use crate::cli::args::LocalFile;
 use crate::cli::error::CommandError;
 
 /// Who may connect.
@@ -20,20 +21,20 @@ pub(super) struct WhoArgs {
         long,
         value_name = "FILE",
         requires = "tls_key",
-        conflicts_with = "tls_dir"
+        conflicts_with = "tls_dir", value_parser = LocalFile
     )]
     tls_cert: Option<PathBuf>,
 
     /// The private key of --tls-cert
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    #[arg(long, value_name = "FILE", requires = "tls_cert", value_parser = LocalFile)]
     tls_key: Option<PathBuf>,
 
     /// Let clients connect that show a certificate of the authority in FILE, and no others
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    #[arg(long, value_name = "FILE", requires = "tls_cert", value_parser = LocalFile)]
     tls_client_ca: Option<PathBuf>,
 
     /// Require TLS, with server-cert.pem and server-key.pem of DIR, and certificates of ca-cert.pem from clients
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = LocalFile)]
     tls_dir: Option<PathBuf>,
 
     /// Serve plaintext over TCP without TLS to this machine (loopback), or over TLS to clients without a certificate

@@ -6,7 +6,7 @@ use luksmith::container::{Header, HeaderError};
 use luksmith_formats::limits::Limits;
 
 use crate::cli::Session;
-use crate::cli::args::ImageArgs;
+use crate::cli::args::{ImageArgs, LocalFile};
 use crate::cli::error::CommandError;
 use crate::cli::new_file::write_secret;
 use crate::cli::open::{ReadArgs, open_to_read};
@@ -26,7 +26,7 @@ pub(crate) struct Args {
     token_id: u32,
 
     /// Write it into FILE, new and 0600, instead of to stdout (-)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = LocalFile)]
     json_file: Option<PathBuf>,
 }
 

@@ -7,7 +7,7 @@ use luksmith_formats::limits::Limits;
 use serde_json::{Value, json};
 
 use crate::cli::Session;
-use crate::cli::args::{ImageArgs, UndoArgs};
+use crate::cli::args::{ImageArgs, LocalFile, UndoArgs};
 use crate::cli::error::{CommandError, Kind};
 use crate::cli::new_file::failed;
 use crate::cli::open::open_to_write;
@@ -26,7 +26,7 @@ pub(crate) struct Args {
     image: ImageArgs,
 
     /// Read the token from FILE; - is stdin
-    #[arg(long, value_name = "FILE", default_value = "-")]
+    #[arg(long, value_name = "FILE", default_value = "-", value_parser = LocalFile)]
     json_file: PathBuf,
 
     /// Give it number N [default: the first free one]

@@ -61,15 +61,11 @@ impl Connections {
         deadlines.min()
     }
 
-    /// Nobody is listened to any more; those with an export get the answers to what they have asked.
+    /// Nobody is listened to any more; all get the answers to what they have asked. One may have been told of its export a moment ago.
     pub(super) fn end_requests(&self) {
         for connection in self.state().open.values() {
-            if connection.deadline.is_some() {
-                connection.socket.shutdown();
-            } else {
-                // It fails where the peer has ended the connection already.
-                let _ = rustix::net::shutdown(&connection.socket, Shutdown::Read);
-            }
+            // It fails where the peer has ended the connection already.
+            let _ = rustix::net::shutdown(&connection.socket, Shutdown::Read);
         }
     }
 
@@ -158,7 +154,6 @@ impl Entered {
             }
         };
         self.shared.connections.has_export(number);
-        // Whoever stopped the server meanwhile took it for one without an export.
         tracing::debug!(
             number,
             export = serving.export.name,

@@ -179,8 +179,7 @@ impl Serving {
         let range = request.offset..request.offset.saturating_add(request.len);
         let done = match request.command {
             Command::Flush => self.export.flush().map_err(Refusal::from),
-            // What is stored is not read ahead: the storage does that where it helps.
-            Command::Cache => Ok(()),
+            Command::Cache => self.export.prefetch(range).map_err(Refusal::from),
             Command::Trim => self.stepwise(request, range, |range| self.export.give_up(range)),
             Command::WriteZeroes if request.flags.contains(CommandFlags::FAST_ZERO) => {
                 let message = "zeroes are encrypted, which is no faster than writing them";

@@ -15,6 +15,9 @@ use crate::channel::Socket;
 /// How long nobody is let in after the system had no descriptor or thread left.
 const OUT_OF_BREATH: Duration = Duration::from_millis(50);
 
+/// After how long it is said again that clients are not let in.
+const QUIET: Duration = Duration::from_secs(60);
+
 /// What wakes the listening thread.
 pub(super) struct Wake(OwnedFd);
 
@@ -48,6 +51,7 @@ pub(super) fn listen(shared: &Arc<Shared>, listeners: &[Listener]) -> Result<(),
             .map_err(|error| system("prepare a socket")(error.into()))?;
     }
     let stopped = || shared.stopping.load(Ordering::Acquire);
+    let mut told: Option<Instant> = None;
     while !stopped() {
         shared.connections.reap();
         if shared.options.exit_when_idle && shared.connections.all_have_left() {
@@ -59,7 +63,10 @@ pub(super) fn listen(shared: &Arc<Shared>, listeners: &[Listener]) -> Result<(),
         let ready = wait(shared, open, late).map_err(system("wait for clients"))?;
         for (listener, _) in open.iter().zip(ready).filter(|(_, ready)| *ready) {
             if let Err(error) = let_in(shared, listener) {
-                tracing::warn!(%error, "a client was not let in");
+                if told.is_none_or(|told| told.elapsed() >= QUIET) {
+                    told = Some(Instant::now());
+                    tracing::warn!(%error, "clients are not let in now; they wait");
+                }
                 std::thread::sleep(OUT_OF_BREATH);
             }
         }
@@ -133,7 +140,11 @@ fn let_in(shared: &Arc<Shared>, listener: &Listener) -> io::Result<()> {
     if let Some(allowed) = &shared.options.allow_uids {
         let peer = socket.peer_credentials();
         if !peer.is_some_and(|peer| allowed.contains(&peer.uid)) {
-            tracing::warn!(?peer, "a client was turned away: not one of those allowed");
+            let who = match peer {
+                Some(peer) => format!("user {}, process {}", peer.uid, peer.pid),
+                None => "nobody knows who".to_owned(),
+            };
+            tracing::warn!("a client was turned away, which is none of the users allowed: {who}");
             return Ok(());
         }
     }

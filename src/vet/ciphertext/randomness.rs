@@ -12,6 +12,13 @@
 //! squares of 256 Poisson counts, cut off where one count alone is rarer than 2⁻⁷², over the probability that the counts sum up
 //! to the number of bytes. The tests of this file calculate it. The union over all sectors of a volume is
 //! [`false_alarm_bound`].
+//!
+//! # Sectors that are zero in part
+//!
+//! Where a part of a sector was written that never had been, the rest of it is zero still: a cipher leaves whole blocks of 16 bytes
+//! as they are. In ciphertext such a [`GRAIN`] is zero once in 2¹²⁸. So zero grains are left out, and what remains has bounds of its own,
+//! by its length. Plaintext among zeroes seldom ends at the border of a grain: zero bytes on the other side of such borders are
+//! counted, too.
 
 /// The smallest unit that is judged, in bytes.
 pub const SECTOR: usize = 512;
@@ -19,8 +26,18 @@ pub const SECTOR: usize = 512;
 /// The larger unit that is judged, in bytes.
 pub const BLOCK: usize = 4096;
 
+/// What is left out where it is zero, in bytes: the block of every cipher here.
+pub const GRAIN: usize = 16;
+
 /// Sums of the squared counts of a sector that are taken for random: chi-square from 90 to 700, where 255 is expected.
 const SECTOR_SQUARES: std::ops::RangeInclusive<u32> = squares(90, SECTOR)..=squares(700, SECTOR);
+
+/// The largest sums that are taken for random of a sector of which this many grains are left, from one on. There is no smallest one: few
+/// bytes may all differ.
+const PART_SQUARES: [u32; SECTOR / GRAIN - 1] = [
+    135, 207, 264, 331, 388, 435, 495, 556, 607, 671, 738, 794, 864, 924, 998, 1061, 1139, 1206,
+    1275, 1359, 1432, 1519, 1596, 1675, 1769, 1852, 1937, 2036, 2125, 2216, 2321,
+];
 
 /// The same for a block: chi-square from 85 to 600.
 const BLOCK_SQUARES: std::ops::RangeInclusive<u32> = squares(85, BLOCK)..=squares(600, BLOCK);
@@ -45,21 +62,38 @@ pub enum Look {
 }
 
 /// How often each byte value occurs.
-pub struct Counts([u16; 256]);
+pub struct Counts {
+    counts: [u16; 256],
+    /// Not all bytes that were looked at are counted.
+    partly: bool,
+}
+
+/// Which grains of a sector are zero, the first one being the lowest bit.
+#[must_use]
+pub fn zero_grains(sector: &[u8; SECTOR]) -> u32 {
+    let (grains, _) = sector.as_chunks::<GRAIN>();
+    let zero = |grain: &[u8; GRAIN]| u32::from(u128::from_ne_bytes(*grain) == 0);
+    (0..)
+        .zip(grains)
+        .fold(0, |all, (index, grain)| all | zero(grain) << index)
+}
 
 impl Counts {
     /// None.
     #[must_use]
     pub fn new() -> Self {
-        Self([0; 256])
+        Self {
+            counts: [0; 256],
+            partly: false,
+        }
     }
 
-    /// Judges a sector, and adds its bytes to these counts.
+    /// Judges a sector with these zero grains, and adds its bytes to these counts.
     #[must_use]
-    pub fn sector(&mut self, sector: &[u8; SECTOR]) -> Look {
-        if is_zero(sector) {
-            self.0[0] += 512;
-            return Look::Zero;
+    pub fn sector(&mut self, sector: &[u8; SECTOR], zero: u32) -> Look {
+        if zero != 0 {
+            self.partly = true;
+            return part(sector, zero);
         }
         // Four tables, so that equal bytes in a row do not wait for each other; 128 bytes each fit a u8.
         let mut tables = [[0_u8; 256]; 4];
@@ -70,7 +104,7 @@ impl Counts {
         }
         let [a, b, c, d] = &tables;
         let mut squares = 0;
-        for (value, sum) in self.0.iter_mut().enumerate() {
+        for (value, sum) in self.counts.iter_mut().enumerate() {
             let count = u16::from(a[value])
                 + u16::from(b[value])
                 + u16::from(c[value])
@@ -81,13 +115,64 @@ impl Counts {
         look(squares, &SECTOR_SQUARES)
     }
 
-    /// Judges the eight sectors that were added, and starts again.
+    /// Judges the eight sectors that were added, and starts again. None where some of them are zero in part: what they are was
+    /// judged one by one.
     #[must_use]
-    pub fn block(&mut self) -> Look {
-        let squares = self.0.iter().map(|&n| u32::from(n) * u32::from(n)).sum();
-        self.0 = [0; 256];
-        look(squares, &BLOCK_SQUARES)
+    pub fn block(&mut self) -> Option<Look> {
+        let counts = std::mem::take(self);
+        if counts.partly {
+            return None;
+        }
+        let squares = counts.counts.iter().map(|&n| u32::from(n) * u32::from(n));
+        Some(look(squares.sum(), &BLOCK_SQUARES))
     }
+}
+
+/// Judges a sector of which these grains are zero.
+fn part(sector: &[u8; SECTOR], zero: u32) -> Look {
+    let (grains, _) = sector.as_chunks::<GRAIN>();
+    let is_zero = |index: usize| zero & (1 << index) != 0;
+    let mut counts = [0_u32; 256];
+    let mut left = 0_usize;
+    let (mut borders, mut beside_borders) = (0, 0);
+    for (index, grain) in grains
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| !is_zero(*index))
+    {
+        left += 1;
+        for &byte in grain {
+            counts[usize::from(byte)] += 1;
+        }
+        let zeroes =
+            |bytes: &mut dyn Iterator<Item = &u8>| bytes.take_while(|byte| **byte == 0).count();
+        if index > 0 && is_zero(index - 1) {
+            borders += 1;
+            beside_borders += zeroes(&mut grain.iter());
+        }
+        if index + 1 < grains.len() && is_zero(index + 1) {
+            borders += 1;
+            beside_borders += zeroes(&mut grain.iter().rev());
+        }
+    }
+    // None is left where all is zero.
+    let Some(most) = left
+        .checked_sub(1)
+        .and_then(|index| PART_SQUARES.get(index))
+    else {
+        return Look::Zero;
+    };
+    let squares: u32 = counts.iter().map(|n| n * n).sum();
+    if squares > *most || beside_borders >= most_zeroes(borders) {
+        Look::LowEntropy
+    } else {
+        Look::Random
+    }
+}
+
+/// So many zero bytes beside this many borders to zero grains are no chance.
+const fn most_zeroes(borders: usize) -> usize {
+    9 + borders / 2
 }
 
 impl Default for Counts {
@@ -104,12 +189,6 @@ fn look(squares: u32, random: &std::ops::RangeInclusive<u32>) -> Look {
     } else {
         Look::Random
     }
-}
-
-/// Whether every byte is zero.
-#[must_use]
-pub fn is_zero(bytes: &[u8]) -> bool {
-    bytes.iter().fold(0, |all, &byte| all | byte) == 0
 }
 
 /// The probability that a run over `bytes` of evenly drawn bytes raises any alarm is less than this: 2⁻⁵⁹ for each
@@ -143,6 +222,11 @@ mod tests {
         let first = ln_choose + k * (1.0 / 256_f64).ln() + (n - k) * (255.0 / 256_f64).ln();
         let ratio = (n - k) / (k + 1.0) / 255.0;
         (256_f64.ln() + first - (1.0 - ratio).ln()) / 2_f64.ln()
+    }
+
+    /// The most times that a value may come in `len` bytes, but for a chance of 2⁻⁷².
+    fn most_times(len: usize) -> usize {
+        (1..len).find(|most| too_often(len, *most) < -72.0).unwrap()
     }
 
     /// log2 of Chernoff's bound on the probability that the sum of squares reaches `limit` (or stays below it), while no value comes
@@ -198,6 +282,38 @@ mod tests {
         assert!(false_alarm_bound(256 << 40) < 1e-6);
     }
 
+    #[test]
+    fn the_bounds_of_parts_are_crossed_as_rarely() {
+        for (left, limit) in (1..).zip(PART_SQUARES) {
+            let len = left * GRAIN;
+            let most = most_times(len);
+            let bound = |tilt| chernoff(len, f64::from(limit), most, tilt);
+            // Convex in the tilt, too.
+            let (mut low, mut high) = (0.01, 0.7);
+            for _ in 0..24 {
+                let third = (high - low) / 3.0;
+                if bound(low + third) < bound(high - third) {
+                    high -= third;
+                } else {
+                    low += third;
+                }
+            }
+            let bound = bound((low + high) / 2.0);
+            assert!(bound < -70.4, "{len} bytes: 2^{bound}");
+        }
+        // Zero bytes beside b borders are a sum of b geometric numbers: k or more come with less than C(k+b−1, k)·2⁻⁸ᵏ.
+        for borders in 1..=SECTOR / GRAIN {
+            let zeroes = most_zeroes(borders);
+            let ln_choose: f64 = (1..=zeroes)
+                .map(|i| ((borders - 1 + i) as f64 / i as f64).ln())
+                .sum();
+            let bound = ln_choose / 2_f64.ln() - 8.0 * zeroes as f64;
+            assert!(bound <= -72.0, "{borders} borders: 2^{bound}");
+        }
+        // Both together are no more than the two bounds and a share of the block's that whole sectors have.
+        assert!((-70.4_f64).exp2() + (-72_f64).exp2() < 2.25 * (-70_f64).exp2());
+    }
+
     /// Where the bound can be tried by sampling it must hold too: at bounds that are crossed now and then.
     #[test]
     fn nearer_bounds_are_crossed_no_more_often_than_calculated() {
@@ -222,8 +338,11 @@ mod tests {
         let mut counts = Counts::new();
         let (sectors, rest) = bytes.as_chunks::<SECTOR>();
         assert!(rest.is_empty());
-        let looks = sectors.iter().map(|sector| counts.sector(sector)).collect();
-        (looks, counts.block())
+        let looks = sectors
+            .iter()
+            .map(|sector| counts.sector(sector, zero_grains(sector)))
+            .collect();
+        (looks, counts.block().unwrap_or(Look::Zero))
     }
 
     #[test]
@@ -265,6 +384,48 @@ mod tests {
         let mut rng = StdRng::seed_from_u64(4);
         let mut bytes: [u8; SECTOR] = rng.random();
         bytes[100..140].fill(0);
-        assert_eq!(Counts::new().sector(&bytes), Look::LowEntropy);
+        assert_eq!(look_of_sector(&bytes), Look::LowEntropy);
+    }
+
+    fn look_of_sector(sector: &[u8; SECTOR]) -> Look {
+        Counts::new().sector(sector, zero_grains(sector))
+    }
+
+    #[test]
+    fn ciphertext_among_zero_grains_is_random() {
+        let mut rng = StdRng::seed_from_u64(5);
+        for round in 0..4000_u32 {
+            let bytes: [u8; SECTOR] = rng.random();
+            let mut sector = [0; SECTOR];
+            let written = match round % 3 {
+                // From somewhere to somewhere, as one write leaves it, or anywhere.
+                0 => !0 << rng.random_range(0..32),
+                1 => !0 >> rng.random_range(0..32),
+                _ => rng.random::<u32>() | 1,
+            };
+            for grain in (0..32).filter(|grain| written & (1_u32 << grain) != 0) {
+                let at = grain * GRAIN..(grain + 1) * GRAIN;
+                sector[at.clone()].copy_from_slice(&bytes[at]);
+            }
+            assert_eq!(zero_grains(&sector), !written);
+            assert_eq!(look_of_sector(&sector), Look::Random, "{written:032b}");
+        }
+    }
+
+    #[test]
+    fn plaintext_among_zeroes_shows() {
+        let poem = b"Tyger Tyger, burning bright, In the forests of the night; What immortal hand or eye, Could frame thy fearful symmetry?";
+        for (at, plain) in [
+            (0, &b"hello\n"[..]),
+            (0, b"\x7fELF\x02\x01\x01"),
+            (40, b"four bytes here: \x01\x02\x03\x04"),
+            (505, b"the end"),
+            (64, &poem[..80]),
+            (100, &poem[..]),
+        ] {
+            let mut sector = [0; SECTOR];
+            sector[at..at + plain.len()].copy_from_slice(plain);
+            assert_eq!(look_of_sector(&sector), Look::LowEntropy, "{at} {plain:?}");
+        }
     }
 }

@@ -1,6 +1,4 @@
-//! Sectors of one kind next to each other, as regions; a bounded number of them.
-
-use super::randomness::SECTOR;
+//! Bytes of one kind next to each other, as regions; a bounded number of them.
 
 /// The most regions that are kept one by one; further ones are only counted.
 pub const MAX_REGIONS: usize = 10_000;
@@ -19,7 +17,7 @@ pub enum Why {
     Signature(&'static str),
 }
 
-/// Neighbouring sectors.
+/// Neighbouring sectors, or zero grains of 16 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Region {
     /// Where it begins on the storage, in bytes.
@@ -43,9 +41,13 @@ pub struct Regions {
 }
 
 impl Regions {
-    /// Takes up sectors that follow all those before; they join the last region where they touch it.
-    pub(super) fn add(&mut self, offset: u64, sectors: u64, why: Why) {
-        let length = sectors * SECTOR as u64;
+    /// What follows is another area's, and does not join what was before.
+    pub(super) fn part(&mut self) {
+        self.last = None;
+    }
+
+    /// Takes up bytes that follow all those before; they join the last region where they touch it.
+    pub(super) fn add(&mut self, offset: u64, length: u64, why: Why) {
         self.bytes += length;
         if let Some(last) = &mut self.last
             && last.offset + last.length == offset
@@ -80,10 +82,10 @@ mod tests {
     #[test]
     fn neighbours_join_and_a_signature_names_them() {
         let mut regions = Regions::default();
-        regions.add(512, 2, Why::LowEntropy);
-        regions.add(1536, 1, Why::Signature("x"));
-        regions.add(2048, 1, Why::Signature("y"));
-        regions.add(4096, 1, Why::TooEven);
+        regions.add(512, 1024, Why::LowEntropy);
+        regions.add(1536, 512, Why::Signature("x"));
+        regions.add(2048, 512, Why::Signature("y"));
+        regions.add(4096, 512, Why::TooEven);
         let region = |offset, length, why| Region {
             offset,
             length,
@@ -101,7 +103,7 @@ mod tests {
     fn the_list_is_bounded_and_the_count_is_not() {
         let mut regions = Regions::default();
         for n in 0..MAX_REGIONS as u64 + 5 {
-            regions.add(n * 1024, 1, Why::Zero);
+            regions.add(n * 1024, 512, Why::Zero);
         }
         assert_eq!(regions.listed.len(), MAX_REGIONS);
         assert_eq!(regions.count, MAX_REGIONS as u64 + 5);

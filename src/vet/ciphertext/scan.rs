@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 
 use super::VetError;
 use super::areas::{Area, Layout};
-use super::randomness::{BLOCK, Counts, Look, SECTOR};
+use super::randomness::{BLOCK, Counts, GRAIN, Look, SECTOR, zero_grains};
 use super::regions::{Regions, Why};
 use super::signature;
 use crate::Interrupt;
@@ -108,6 +108,8 @@ pub fn verify(
         zero: Regions::default(),
     };
     for area in layout.areas(storage.geometry().size) {
+        report.suspicious.part();
+        report.zero.part();
         let mut plan = plan(area, options.sample);
         let mut tally = Tally::default();
         loop {
@@ -144,19 +146,18 @@ impl Layout {
 impl Report {
     fn take(&mut self, mut offset: u64, runs: &[Run], tally: &mut Tally) {
         for run in runs {
-            let bytes = run.sectors * SECTOR as u64;
             match run.why {
-                None => tally.random += bytes,
+                None => tally.random += run.bytes,
                 Some(Why::Zero) => {
-                    tally.zero += bytes;
-                    self.zero.add(offset, run.sectors, Why::Zero);
+                    tally.zero += run.bytes;
+                    self.zero.add(offset, run.bytes, Why::Zero);
                 }
                 Some(why) => {
-                    tally.suspicious += bytes;
-                    self.suspicious.add(offset, run.sectors, why);
+                    tally.suspicious += run.bytes;
+                    self.suspicious.add(offset, run.bytes, why);
                 }
             }
-            offset += bytes;
+            offset += run.bytes;
         }
     }
 }
@@ -217,9 +218,9 @@ fn places(all: u64, sample: Sample) -> Vec<u64> {
     places
 }
 
-/// Sectors in a row that look alike.
+/// Bytes in a row that look alike: sectors, or in one that is zero in part the grains of either kind.
 struct Run {
-    sectors: u64,
+    bytes: u64,
     /// None: as ciphertext does.
     why: Option<Why>,
 }
@@ -265,22 +266,34 @@ fn judge(
 /// The looks of whole sectors; a shorter rest says too little to be judged.
 fn runs(bytes: &[u8]) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
+    let mut push = |bytes: usize, why| {
+        let bytes = bytes as u64;
+        match runs.last_mut() {
+            Some(last) if last.why == why => last.bytes += bytes,
+            _ => runs.push(Run { bytes, why }),
+        }
+    };
     let mut counts = Counts::new();
     let (sectors, _) = bytes.as_chunks::<SECTOR>();
     for block in sectors.chunks(BLOCK / SECTOR) {
-        let mut whys = [None; BLOCK / SECTOR];
-        for (why, sector) in whys.iter_mut().zip(block) {
-            *why = why_of(counts.sector(sector), sector);
+        let mut looks = [(None, 0); BLOCK / SECTOR];
+        for (look, sector) in looks.iter_mut().zip(block) {
+            let zero = zero_grains(sector);
+            *look = (why_of(counts.sector(sector, zero), sector), zero);
         }
         let whole = counts.block();
         // A bias that shows in no single sector.
-        if block.len() == whys.len() && whys.iter().all(Option::is_none) {
-            whys = [plain_why(whole); BLOCK / SECTOR];
+        if block.len() == looks.len() && looks.iter().all(|(why, _)| why.is_none()) {
+            let why = whole.and_then(plain_why);
+            looks.iter_mut().for_each(|look| look.0 = why);
         }
-        for why in whys.into_iter().take(block.len()) {
-            match runs.last_mut() {
-                Some(last) if last.why == why => last.sectors += 1,
-                _ => runs.push(Run { sectors: 1, why }),
+        for (why, zero) in looks.into_iter().take(block.len()) {
+            if why.is_some() || zero == 0 {
+                push(SECTOR, why);
+                continue;
+            }
+            for grain in 0..SECTOR / GRAIN {
+                push(GRAIN, (zero & (1 << grain) != 0).then_some(Why::Zero));
             }
         }
     }

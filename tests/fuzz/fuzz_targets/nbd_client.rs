@@ -38,6 +38,7 @@ fn serve(mut stream: UnixStream, input: &[u8]) -> std::io::Result<()> {
     };
     if first & 1 == 1 {
         shake_hands(&mut stream)?;
+        let_look(&mut stream)?;
     }
     stream.write_all(rest)?;
     // What the client asks is of no interest; that it is asked is waited for.
@@ -70,6 +71,18 @@ fn shake_hands(stream: &mut UnixStream) -> std::io::Result<()> {
             return Ok(());
         }
     }
+}
+
+/// Answers the read of the beginning that comes first, with extended headers.
+fn let_look(stream: &mut UnixStream) -> std::io::Result<()> {
+    let mut request = [0; 32];
+    stream.read_exact(&mut request)?;
+    let mut answer = b"\x6e\x8a\x27\x8c\0\x01\0\x01".to_vec();
+    answer.extend(&request[8..16]);
+    answer.extend(0_u64.to_be_bytes());
+    answer.extend((8 + 4096_u64).to_be_bytes());
+    answer.extend([0; 8 + 4096]);
+    stream.write_all(&answer)
 }
 
 fuzz_target!(|input: &[u8]| {

@@ -24,6 +24,7 @@ use super::servers::Server;
 use super::tls::certificates;
 use super::{connect, options};
 use crate::pieces::Pieces;
+use crate::served::Folder;
 
 /// The export: a header with room for two keyslots, and data.
 const SIZE: &str = "4M";
@@ -280,6 +281,29 @@ fn no_piece_of_a_secret_passes_to_a_server_or_back() {
     }
 }
 
+/// The remote is a volume that the program serves: wrapped twice. The way between both is recorded, and what lies below.
+#[test]
+fn no_piece_passes_to_a_volume_within_a_volume() {
+    let folder = Folder::with_volume();
+    let served = folder.serve(&["--discard", "pass"]);
+    let proxy = Proxy::to(&folder.path("s.sock"));
+    let secrets = Secrets::fresh();
+    let lies = || std::fs::read(folder.path("disk.img")).unwrap();
+    live(
+        &uri_of(&proxy.socket()),
+        &secrets,
+        Version::Luks2,
+        0,
+        &|| {
+            assert!(secrets.found(&lies()).is_empty());
+        },
+    );
+    assert!(assert_hidden(&proxy, &secrets) > 3 << 20);
+    served.stop();
+    assert!(secrets.found(&lies()).is_empty());
+    assert!(secrets.found(&folder.decrypted()).is_empty());
+}
+
 #[test]
 fn no_piece_passes_to_a_server_that_answers_errors() {
     let folder = tempfile::tempdir().unwrap();
@@ -290,7 +314,7 @@ fn no_piece_passes_to_a_server_that_answers_errors() {
         "--filter=error",
         "memory",
         SIZE,
-        "error-rate=5%",
+        "error-rate=2%",
         &logfile,
     ];
     let Some(server) = Server::nbdkit(folder.path(), &args) else {

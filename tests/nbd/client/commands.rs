@@ -237,6 +237,44 @@ fn what_cryptsetup_made() {
     );
 }
 
+#[test]
+fn verify_ciphertext_finds_what_is_none() {
+    let Some(export) = Exported::new(20 * MIB) else {
+        return;
+    };
+    export.ok(&format!("create URI --key-file old {CHEAP}"));
+    let empty = export.ok("verify-ciphertext URI");
+    assert!(empty.contains("zero: 4 MiB at byte 16777216\n"), "{empty}");
+    let plain = pattern(4 * MIB, 7);
+    std::fs::write(export.path("plain"), &plain).unwrap();
+    export.ok(&format!(
+        "encrypt plain URI --key-file old --force overwrite {CHEAP}"
+    ));
+    let report = export.ok("verify-ciphertext URI --json");
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["areas"][3]["random"], 4 * MIB, "{report}");
+    // Past the encryption.
+    let disk = std::fs::OpenOptions::new()
+        .write(true)
+        .open(export.path("disk"));
+    let text = [b'x'; 512];
+    std::os::unix::fs::FileExt::write_all_at(&disk.unwrap(), &text, 18 << 20).unwrap();
+    let output = export.luksmith("verify-ciphertext URI");
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8(output.stdout).unwrap();
+    let expected = "suspicious: 512 bytes at byte 18874368: low entropy\n";
+    assert!(told.contains(expected), "{told}");
+    // What cannot be read is no finding.
+    drop(export.server);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_luksmith"));
+    let gone = format!(
+        "nbd+unix:///?socket={}",
+        export.folder.path().join("socket").display()
+    );
+    let gone = peers::output(command.args(["verify-ciphertext", &gone]));
+    assert_eq!(gone.status.code(), Some(4));
+}
+
 /// 4096 bytes at least for a request, and 64 KiB at most.
 #[test]
 fn an_export_of_large_blocks() {

@@ -45,10 +45,14 @@ impl Listener {
         }
     }
 
+    pub(super) fn socket(&self) -> std::path::PathBuf {
+        self.folder.path().join("socket")
+    }
+
     /// Nobody is let in any more.
     pub(super) fn stop(&self) {
         if !self.stopped.swap(true, Ordering::SeqCst) {
-            let socket = self.folder.path().join("socket");
+            let socket = self.socket();
             // Wakes the listener, which is gone then.
             drop(UnixStream::connect(&socket));
             let _ = std::fs::remove_file(socket);
@@ -82,6 +86,8 @@ pub(super) enum Act {
     HangUp { carried_out: bool },
     /// It loses its cache and ends the connection.
     Die,
+    /// Another server with an empty disk comes in its place.
+    Replace,
 }
 
 /// A request as it came.
@@ -197,8 +203,14 @@ impl State {
         let shape = *self.shape.lock().unwrap();
         shake_hands(&mut stream, &shape)?;
         self.connections.fetch_add(1, Ordering::SeqCst);
+        let mut next = read_request(&mut stream, &shape)?;
+        if is_first_look(&next, &shape) {
+            let start = self.carry_out(&next, &[]);
+            stream.write_all(&answer(&next, &shape, &start))?;
+            next = read_request(&mut stream, &shape)?;
+        }
         for number in 0.. {
-            let request = read_request(&mut stream, &shape)?;
+            let request = next;
             let payload = if request.command == Command::Write {
                 let mut payload = vec![0; usize::try_from(request.len).unwrap()];
                 stream.read_exact(&mut payload)?;
@@ -228,12 +240,18 @@ impl State {
                     }
                     return Ok(());
                 }
+                Act::Replace => {
+                    self.cached.lock().unwrap().fill(0);
+                    self.stored.lock().unwrap().fill(0);
+                    return Ok(());
+                }
                 Act::Die => {
                     let stored = self.stored.lock().unwrap().clone();
                     *self.cached.lock().unwrap() = stored;
                     return Ok(());
                 }
             }
+            next = read_request(&mut stream, &shape)?;
         }
         Ok(())
     }
@@ -269,6 +287,14 @@ fn read_request(stream: &mut UnixStream, shape: &Shape) -> std::io::Result<Reque
     let mut header = [0; Request::COMPACT_LEN];
     stream.read_exact(&mut header)?;
     Ok(Request::parse_compact(&header).unwrap())
+}
+
+/// How a client begins on each connection: it looks whether the disk is the one that it knows. That is always answered, and is none of
+/// what the test has seen.
+fn is_first_look(request: &Request, shape: &Shape) -> bool {
+    let block = shape.blocks.map_or(1, |sizes| u64::from(sizes.minimum));
+    let len = block.max(4096).min(shape.size as u64);
+    (request.command, request.offset, request.len) == (Command::Read, 0, len)
 }
 
 /// The handshake of fixed newstyle.

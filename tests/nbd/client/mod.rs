@@ -2,18 +2,22 @@
 //!
 //! - `servers`: starts nbdkit, qemu-nbd and qemu-storage-daemon; `fake`: a server that does as it is told, for what no real one does.
 //! - `agree`: whole payloads through every kind of server; `refuse`: exports that cannot be had; `errors`: servers that fail.
+//! - `ahead`: reading ahead, on behalf of clients.
 //! - `lies`: servers that break the protocol. `broken`: connections that break, and servers that are killed with writes in their cache.
+//!   `other`: another disk behind the same name.
 //! - `commands`: the program on exports, with cryptsetup as judge. (`tests/crash/remote.rs`: a server that dies in a header change.)
 //! - `ciphertext`: what passes to a server and lies there, searched for secrets; `proxy` records it.
 //! - `tls`: certificates, and nothing without them. `wrapped`: a served volume on an export.
 
 mod agree;
+mod ahead;
 mod broken;
 mod ciphertext;
 mod commands;
 mod errors;
 mod fake;
 mod lies;
+mod other;
 mod proxy;
 mod refuse;
 mod servers;

@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use luksmith_formats::nbd::uri::Uri;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::peers;
 
@@ -84,6 +85,11 @@ impl Server {
 
     pub(super) fn uri_text(&self, export: &str) -> String {
         format!("nbd+unix:///{export}?socket={}", self.socket.display())
+    }
+
+    pub(super) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
     }
 
     /// SIGKILL.

@@ -161,3 +161,43 @@ fn required_is_required() {
         Problem::NoCertificates
     ));
 }
+
+/// An authority that was made anew under its old name, with a key of another kind.
+#[test]
+fn an_authority_with_another_key() {
+    let (certificates, others) = (certificates(), tempfile::tempdir().unwrap());
+    let Some((_folder, server)) = server(certificates.path(), "require") else {
+        return;
+    };
+    let mut params = CertificateParams::new([]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let authority = CertifiedIssuer::self_signed(params, key).unwrap();
+    std::fs::write(others.path().join("ca-cert.pem"), authority.pem()).unwrap();
+    let problem = NbdBackend::connect(&uri(&server, others.path(), ""), options());
+    let problem = problem.unwrap_err().source;
+    assert!(
+        matches!(problem, Problem::Tls(TlsError::Untrusted)),
+        "{problem:?}"
+    );
+}
+
+#[test]
+fn a_key_that_others_can_read_is_told_with_what_helps() {
+    use std::os::unix::fs::PermissionsExt;
+    let certificates = certificates();
+    let key = certificates.path().join("client-key.pem");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let location = format!(
+        "nbds://localhost:1/?tls-certificates={}",
+        certificates.path().display()
+    );
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_luksmith"));
+    let ran = command.args(["info", &location]).output().unwrap();
+    let said = String::from_utf8(ran.stderr).unwrap();
+    assert_eq!(ran.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains(&format!("`chmod 600 {}`", key.display())),
+        "{said}"
+    );
+}

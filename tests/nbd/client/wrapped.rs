@@ -1,7 +1,11 @@
 //! The whole way: a client, the program that serves a volume, and under it an export whose server is killed with its cache.
 
+use std::io::{BufRead, BufReader};
+
 use luksmith::backend::Backend;
 use luksmith_formats::nbd::uri::Uri;
+use luksmith_formats::nbd::{Command, CommandFlags, ErrorNumber};
+use rustix::process::Signal;
 
 use super::servers::Server;
 use super::{connect, options, pattern, read, sectors};
@@ -80,4 +84,65 @@ fn another_disk_behind_the_same_name_is_left_alone() {
     expected[4096..12_288].copy_from_slice(&pattern(8192, 1));
     expected[1 << 20..][..8192].copy_from_slice(&pattern(8192, 2));
     assert!(folder.decrypted() == expected);
+}
+
+/// What is wrong with the remote is said when it changes, not for each request.
+#[test]
+fn the_remote_goes_and_comes_back() {
+    let folder = Folder::with_volume();
+    let below = tempfile::tempdir().unwrap();
+    let disk = folder.path("disk.img").display().to_string();
+    let remote = || Server::nbdkit(below.path(), &["file", &disk]);
+    let Some(mut server) = remote() else {
+        return;
+    };
+    let location = server.uri_text("");
+    let args = [&location, "--socket", "s.sock", "--key-file", "key"];
+    let served = folder.serve_with(&args, &["--timeout", "1"]);
+    let mut client = served.client();
+    server.kill();
+    for _ in 0..5 {
+        let answer = client.ask(Command::Read, CommandFlags::NONE, 0, 4096, &[]);
+        assert_eq!(answer.error, ErrorNumber::Io);
+    }
+    let server = remote().unwrap();
+    for _ in 0..5 {
+        assert!(client.read(0, 4096) == content()[..4096]);
+    }
+    let said = served.stop();
+    drop(server);
+    for word in [
+        "no connection (cannot be reached",
+        "what needs it fails until it is back",
+        "connected again",
+        "the storage answers again",
+    ] {
+        assert_eq!(said.matches(word).count(), 1, "{word}: {said}");
+    }
+}
+
+#[test]
+fn a_stop_says_what_it_waits_for_and_how_to_end_that() {
+    let folder = Folder::with_volume();
+    let below = tempfile::tempdir().unwrap();
+    let disk = folder.path("disk.img").display().to_string();
+    let Some(server) = Server::nbdkit(below.path(), &["file", &disk]) else {
+        return;
+    };
+    let location = server.uri_text("");
+    let args = [&location, "--socket", "s.sock", "--key-file", "key"];
+    let mut served = folder.serve_with(&args, &[]);
+    assert_eq!(served.client().write(0, b"x"), ErrorNumber::None);
+    server.signal(Signal::STOP);
+    served.signal(Signal::TERM);
+    let mut said = String::new();
+    let mut stderr = BufReader::new(served.child.stderr.take().unwrap());
+    while !said.contains("note: stopping: ") {
+        assert_ne!(stderr.read_line(&mut said).unwrap(), 0, "{said}");
+    }
+    assert!(said.contains("a second signal stops at once"), "{said}");
+    served.signal(Signal::TERM);
+    let status = served.child.wait().unwrap();
+    server.signal(Signal::CONT);
+    assert_eq!(status.code(), Some(130));
 }

@@ -1,0 +1,58 @@
+//! URIs where they have no place: a password in one is never repeated.
+
+use crate::session::Session;
+
+const SECRET: &str = "nbd://user:hunter2@host/disk";
+
+#[test]
+fn a_password_is_not_repeated_wherever_it_stands() {
+    let session = Session::with_volume();
+    let export = format!("=b.img,x={SECRET}");
+    let key = format!("file:{SECRET}");
+    for args in [
+        &["encrypt", SECRET, "new.img", "--key-file", "key"][..],
+        &["encrypt", "key", SECRET, "--key-file", "key"],
+        &["decrypt", "disk.img", SECRET, "--key-file", "key"],
+        &["decrypt", SECRET, "plain.img", "--key-file", "key"],
+        &["header", "backup", "disk.img", SECRET],
+        &["header", "restore", "disk.img", SECRET],
+        &["info", "disk.img", SECRET],
+        &["info", "disk.img", "--header", SECRET],
+        &["key", "test", "disk.img", "--key-file", SECRET],
+        &["key", "test", "disk.img", "--key", &key],
+        &["key", "test", "disk.img", "--key", SECRET],
+        &["key", "change", "disk.img", "--undo-file", SECRET],
+        &["key", "volume-key", "disk.img", "--out", SECRET],
+        &["token", "import", "disk.img", "--json-file", SECRET],
+        &["serve", "disk.img", "--socket", SECRET],
+        &["serve", "disk.img", "--socket", "s", "--tls-dir", SECRET],
+        &["serve", "--socket", "s", "--export", SECRET],
+        &["serve", "--socket", "s", "--export", &export],
+        &["serve", "--listen", SECRET, "disk.img"],
+        &["identify", SECRET],
+        &["benchmark", "--plot", SECRET],
+        &[SECRET],
+    ] {
+        let ran = session.run(args);
+        let said = ran.stdout() + &ran.stderr();
+        assert_ne!(ran.code(), 0, "{args:?}: {said}");
+        assert!(!said.contains("hunter2"), "{args:?}: {said}");
+    }
+    assert!(!session.exists("nbd:"));
+}
+
+#[test]
+fn where_a_file_is_wanted_that_is_said() {
+    let session = Session::with_volume();
+    for args in [
+        &["encrypt", "nbd://host/x", "new.img"][..],
+        &["decrypt", "disk.img", "nbd://host/x"],
+        &["header", "backup", "disk.img", "nbd://host/x"],
+        &["key", "test", "disk.img", "--key-file", "nbd://host/x"],
+    ] {
+        session
+            .run(args)
+            .fails(1, "of this machine is wanted, not a URI");
+        session.run(args).fails(1, "a file of that name is ./NAME");
+    }
+}
