@@ -31,6 +31,10 @@ pub(crate) enum Force {
     Uuid,
     /// write the volume key into a file
     VolumeKey,
+    /// remove a secret that domains or volumes use
+    InUse,
+    /// store a value that QEMU does not take
+    NotText,
 }
 
 impl Force {

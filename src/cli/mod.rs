@@ -31,6 +31,7 @@ mod identify;
 mod info;
 mod inspect;
 mod key;
+mod libvirt;
 mod log;
 mod make;
 mod man;
@@ -98,6 +99,7 @@ Examples:
   luksmith decrypt disk.img plain.img         and back
   luksmith inspect --format qcow2 upload.img  is a stranger's image what it is said to be?
   luksmith serve disk.img --socket vm/disk.sock   the plaintext for QEMU, over NBD
+  luksmith libvirt secret list                what libvirt keeps passphrases of, and for whom
 
 Exit codes:
   0 done                 1 wrong parameters            2 no permission, or wrong passphrase
@@ -126,6 +128,8 @@ enum Command {
     Serve(serve::Args),
     #[command(subcommand)]
     Qemu(qemu::Command),
+    #[command(subcommand)]
+    Libvirt(libvirt::Command),
     VerifyCiphertext(verify_ciphertext::Args),
     Benchmark(benchmark::Args),
     Completions(completions::Args),
@@ -197,6 +201,7 @@ impl Command {
             Self::Resize(args) => args.run(session),
             Self::Serve(args) => args.run(session),
             Self::Qemu(command) => command.run(session),
+            Self::Libvirt(command) => command.run(session),
             Self::VerifyCiphertext(args) => args.run(session),
             Self::Benchmark(args) => args.run(session),
             Self::Completions(args) => args.run(session),

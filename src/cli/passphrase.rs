@@ -1,15 +1,23 @@
 //! Passphrases and keys: which source, asked how, and whether a typed one is good enough.
+//!
+//! Beside the sources of the library there are those of libvirt: `libvirt:SECRET` is the value of a secret, `generate:libvirt:SECRET` a new
+//! passphrase that the secret holds before anything else has it.
 
 use std::io::{self, IsTerminal};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::str::FromStr;
 
-use luksmith::secret::{Passphrase, Purpose, SecretSource, Source, VolumeKey, strength};
+use luksmith::libvirt::xml::SecretRef;
+use luksmith::secret::{
+    ParseSourceError, Passphrase, Purpose, SecretSource, Source, VolumeKey, strength,
+};
 use luksmith_formats::nbd::uri;
 
 use super::Session;
 use super::args::{KeyArgs, NewKeyArgs};
 use super::error::{CommandError, Kind};
+use super::libvirt;
 use super::output;
 
 /// A typed passphrase below this score of zxcvbn needs --force-weak: it falls to fewer than 10⁸ guesses.
@@ -17,7 +25,44 @@ const WEAK_BELOW: u8 = 2;
 
 /// Where a secret comes from.
 pub(crate) struct KeySource {
-    source: Source,
+    origin: Origin,
+}
+
+/// Who has it.
+enum Origin {
+    /// A person, a file, a descriptor, …
+    Here(Source),
+    /// libvirt.
+    Secret(SecretRef),
+    /// Nobody yet: it is made, and given to libvirt.
+    Generated(SecretRef),
+}
+
+impl FromStr for Origin {
+    type Err = CommandError;
+
+    fn from_str(text: &str) -> Result<Self, CommandError> {
+        let secret = |text: &str| {
+            text.parse()
+                .map_err(|error| CommandError::new(Kind::Parameters, error))
+        };
+        if let Some(text) = text.strip_prefix("libvirt:") {
+            return secret(text).map(Self::Secret);
+        }
+        if let Some(text) = text.strip_prefix("generate:libvirt:") {
+            return secret(text).map(Self::Generated);
+        }
+        if text == "generate" {
+            return Err(CommandError::parameters("generate: nobody would have the passphrase")
+                .hint("generate:libvirt:SECRET puts it into a secret, which is a UUID or usage=volume:PATH"));
+        }
+        text.parse().map(Self::Here).map_err(|error| {
+            let unknown = error == ParseSourceError::Unknown;
+            let error = CommandError::new(Kind::Parameters, error);
+            let more = "libvirt:SECRET is one too, and generate:libvirt:SECRET for a new passphrase; SECRET is a UUID or usage=volume:PATH";
+            error.hint_if(unknown.then(|| more.to_owned()))
+        })
+    }
 }
 
 impl KeySource {
@@ -60,60 +105,68 @@ impl KeySource {
         offset: Option<u64>,
         size: Option<u64>,
     ) -> Result<Self, CommandError> {
-        let source = match (source, file) {
+        let origin = match (source, file) {
             (Some(text), _) => text
                 .parse()
-                .map_err(|error| CommandError::new(Kind::Parameters, error).about(option))?,
-            (None, Some("-")) if offset.is_none() && size.is_none() => Source::Fd(0),
+                .map_err(|error: CommandError| error.about(option))?,
+            (None, Some("-")) if offset.is_none() && size.is_none() => Origin::Here(Source::Fd(0)),
             (None, Some(path)) => {
                 let path = if path == "-" { "/dev/stdin" } else { path };
-                Source::File {
+                Origin::Here(Source::File {
                     path: path.into(),
                     offset: offset.unwrap_or(0),
                     size,
-                }
+                })
             }
-            (None, None) => Source::Prompt,
+            (None, None) => Origin::Here(Source::Prompt),
         };
-        if let Source::File { path, .. } = &source
+        if let Origin::Here(Source::File { path, .. }) = &origin
             && uri::scheme(path.as_os_str().as_bytes()).is_some()
         {
             let message = format!("{option}: a key file of this machine is wanted, not a URI");
             return Err(CommandError::parameters(message).hint("a file of that name is ./NAME"));
         }
-        Ok(Self { source })
+        Ok(Self { origin })
+    }
+
+    /// The source that is one of the library's, also for who reads it in our place.
+    pub(crate) fn here(&self) -> Option<&Source> {
+        match &self.origin {
+            Origin::Here(source) => Some(source),
+            Origin::Secret(_) | Origin::Generated(_) => None,
+        }
     }
 
     /// The same where stdin carries the data.
     pub(crate) fn beside_data_on_stdin(self) -> Result<Self, CommandError> {
-        Ok(Self {
-            source: self.source.beside_data_on_stdin()?,
-        })
-    }
-
-    /// The source itself, for who reads it in our place.
-    pub(crate) fn source(&self) -> &Source {
-        &self.source
+        let origin = match self.origin {
+            Origin::Here(source) => Origin::Here(source.beside_data_on_stdin()?),
+            other => other,
+        };
+        Ok(Self { origin })
     }
 
     /// Whether a person types it.
     fn is_typed(&self) -> bool {
-        match self.source {
-            Source::Terminal => true,
-            Source::Prompt => io::stdin().is_terminal(),
+        match self.here() {
+            Some(Source::Terminal) => true,
+            Some(Source::Prompt) => io::stdin().is_terminal(),
             _ => false,
         }
     }
 
     fn takes_all_of_stdin(&self) -> bool {
-        matches!(&self.source, Source::Fd(0))
-            || matches!(&self.source, Source::File { path, .. } if path == Path::new("/dev/stdin"))
+        match self.here() {
+            Some(Source::Fd(0)) => true,
+            Some(Source::File { path, .. }) => path == Path::new("/dev/stdin"),
+            _ => false,
+        }
     }
 
     fn uses_stdin(&self) -> bool {
         self.takes_all_of_stdin()
-            || matches!(self.source, Source::Stdin)
-            || (self.source == Source::Prompt && !self.is_typed())
+            || self.here() == Some(&Source::Stdin)
+            || (self.here() == Some(&Source::Prompt) && !self.is_typed())
     }
 
     /// How often a wrong passphrase may be tried: only a person gets it right the next time.
@@ -127,9 +180,15 @@ impl KeySource {
         session: &Session,
         label: &str,
     ) -> Result<Passphrase, CommandError> {
-        Ok(self
-            .source
-            .read(Purpose::unlock(label, session.signals.interrupt()))?)
+        match &self.origin {
+            Origin::Here(source) => {
+                Ok(source.read(Purpose::unlock(label, session.signals.interrupt()))?)
+            }
+            Origin::Secret(secret) => libvirt::value(secret),
+            Origin::Generated(_) => Err(CommandError::parameters(
+                "generate: makes a new passphrase, and this one has to exist",
+            )),
+        }
     }
 
     /// A passphrase that is being set: asked twice and rated if it is typed.
@@ -139,9 +198,13 @@ impl KeySource {
         label: &str,
         force_weak: bool,
     ) -> Result<Passphrase, CommandError> {
-        let passphrase = self
-            .source
-            .read(Purpose::new_secret(label, session.signals.interrupt()))?;
+        let passphrase = match &self.origin {
+            Origin::Here(source) => {
+                source.read(Purpose::new_secret(label, session.signals.interrupt()))?
+            }
+            Origin::Secret(secret) => libvirt::value(secret)?,
+            Origin::Generated(secret) => libvirt::generate(secret)?,
+        };
         if self.is_typed() {
             rate(&passphrase, force_weak)?;
         }

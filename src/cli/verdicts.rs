@@ -11,6 +11,7 @@ use luksmith::container::{
 use luksmith::crypt::CryptError;
 use luksmith::export::nbd::ServeError;
 use luksmith::kdf::KdfError;
+use luksmith::libvirt::LibvirtError;
 use luksmith::qemu::{AmendError, QmpError};
 use luksmith::secret::SecretError;
 use luksmith::vet::ciphertext::VetError;
@@ -60,6 +61,7 @@ commands_fail_with! {
     VetError => vet,
     QmpError => qmp,
     AmendError => amend,
+    LibvirtError => libvirt,
 }
 
 fn vet(error: &VetError) -> Verdict {
@@ -402,6 +404,43 @@ fn amend(error: &AmendError) -> Verdict {
     match error {
         AmendError::Qmp(error) => qmp(error),
         AmendError::NotLuks(_) => helped(Kind::Parameters, "--node NODE names a block node"),
+        _ => plain(Kind::Device),
+    }
+}
+
+fn libvirt(error: &LibvirtError) -> Verdict {
+    match error {
+        LibvirtError::NotInstalled { .. } => helped(
+            Kind::Device,
+            "install libvirt's client library: libvirt0 on Debian and Ubuntu, libvirt-libs on Fedora",
+        ),
+        LibvirtError::Connection(_) => helped(
+            Kind::Device,
+            "--connect URI, or LIBVIRT_DEFAULT_URI, names the libvirt that is meant: qemu:///system, qemu+ssh://HOST/system, …",
+        ),
+        LibvirtError::Denied(_) => helped(
+            Kind::Permission,
+            "run it as root, or as a user whom libvirt's own configuration lets in (group libvirt, polkit, auth.conf)",
+        ),
+        LibvirtError::Private(_) => helped(
+            Kind::Permission,
+            "take the passphrase from where it is kept besides (--key file:PATH, --key prompt); only libvirt itself can use this secret",
+        ),
+        LibvirtError::NoValue(_) => helped(
+            Kind::Permission,
+            "`luksmith libvirt secret set SECRET` gives it one; an ephemeral secret loses it when the daemon ends",
+        ),
+        LibvirtError::NoSecret(_) => helped(
+            Kind::Device,
+            "`luksmith libvirt secret list` shows the secrets",
+        ),
+        LibvirtError::DuplicateUsage(_) | LibvirtError::Exists(_) | LibvirtError::Busy(_) => {
+            plain(Kind::Busy)
+        }
+        LibvirtError::Invalid(_) | LibvirtError::Nul(_) | LibvirtError::TooLong { .. } => {
+            plain(Kind::Parameters)
+        }
+        LibvirtError::Lock(_) => memory(),
         _ => plain(Kind::Device),
     }
 }

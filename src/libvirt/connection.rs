@@ -3,7 +3,9 @@
 use super::error::LibvirtError;
 use super::library::call::{Connect, Handle};
 use super::library::functions;
-use super::{Domain, Pool, Secret, StorageVolume, Usage};
+use super::secret::number_of;
+use super::xml::{SecretRef, Usage};
+use super::{Domain, Pool, Secret, StorageVolume};
 
 /// How a connection is opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -187,8 +189,24 @@ impl Connection {
         let functions = self.0.functions;
         functions
             .secret_by_usage
-            .call(&self.0, usage.kind.number(), &usage.id)
+            .call(&self.0, number_of(usage.kind), &usage.id)
             .map(Secret)
+    }
+
+    /// The secret that is meant, whichever way it is named.
+    ///
+    /// # Errors
+    /// [`LibvirtError::NoSecret`], …
+    pub fn find_secret(&self, reference: &SecretRef) -> Result<Secret, LibvirtError> {
+        match reference {
+            SecretRef::Uuid(uuid) => self
+                .0
+                .functions
+                .secret_by_uuid
+                .call(&self.0, uuid)
+                .map(Secret),
+            SecretRef::Usage(usage) => self.secret_for(usage),
+        }
     }
 
     /// Defines a secret, which has no value by that; one with the same UUID is changed.

@@ -16,6 +16,7 @@ mod library;
 mod pool;
 mod secret;
 mod transfer;
+mod users;
 mod volume;
 pub mod xml;
 
@@ -23,5 +24,6 @@ pub use connection::{ConnectOptions, Connection};
 pub use domain::{Affect, BlockInfo, Domain, DomainXml};
 pub use error::{LibvirtError, Reply};
 pub use pool::{Pool, PoolInfo};
-pub use secret::{MAX_SECRET, Secret, Usage, UsageType};
+pub use secret::{MAX_SECRET, ParseSecretError, Secret};
+pub use users::{User, UserKind, Users, users};
 pub use volume::{StorageVolume, VolumeInfo};

@@ -5,6 +5,7 @@ use core::str::FromStr;
 
 use super::error::LibvirtError;
 use super::library::call::{self, Handle};
+use super::xml::{SecretRef, Usage, UsageType};
 use crate::secret::Passphrase;
 
 /// What libvirt says of the value of a private secret (`VIR_ERR_INVALID_SECRET`).
@@ -16,89 +17,55 @@ pub const MAX_SECRET: usize = 65536;
 /// A secret that libvirt keeps.
 pub struct Secret(pub(super) Handle<call::Secret>);
 
-/// What a secret is for; no two secrets are for the same.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Usage {
-    /// The kind of use.
-    pub kind: UsageType,
-    /// Which one: the path of a volume, the name of a user, …
-    pub id: String,
-}
-
-/// The kinds of use (`virSecretUsageType`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum UsageType {
-    /// For nothing in particular.
-    None,
-    /// Encrypts a volume, which is named by its path.
-    Volume,
-    /// Authenticates to Ceph.
-    Ceph,
-    /// Authenticates to an iSCSI target.
-    Iscsi,
-    /// Opens a TLS private key.
-    Tls,
-    /// Encrypts the state of a TPM.
-    Vtpm,
-    /// One that is newer than this program.
-    Other(i32),
-}
-
-/// Their numbers and names in XML.
-const TYPES: [(UsageType, i32, &str); 6] = [
-    (UsageType::None, 0, "none"),
-    (UsageType::Volume, 1, "volume"),
-    (UsageType::Ceph, 2, "ceph"),
-    (UsageType::Iscsi, 3, "iscsi"),
-    (UsageType::Tls, 4, "tls"),
-    (UsageType::Vtpm, 5, "vtpm"),
+/// libvirt's number for each sort of use (`virSecretUsageType`).
+const NUMBERS: [(UsageType, i32); 5] = [
+    (UsageType::Volume, 1),
+    (UsageType::Ceph, 2),
+    (UsageType::Iscsi, 3),
+    (UsageType::Tls, 4),
+    (UsageType::Vtpm, 5),
 ];
 
-impl UsageType {
-    /// libvirt's number for it.
-    #[must_use]
-    pub fn number(self) -> i32 {
-        match self {
-            Self::Other(number) => number,
-            known => TYPES
-                .iter()
-                .find(|(kind, ..)| *kind == known)
-                .map_or(0, |(_, number, _)| *number),
-        }
-    }
-
-    fn of_number(number: i32) -> Self {
-        TYPES
-            .iter()
-            .find(|(_, known, _)| *known == number)
-            .map_or(Self::Other(number), |(kind, ..)| *kind)
-    }
+/// The number of a sort of use.
+pub(super) fn number_of(kind: UsageType) -> i32 {
+    let mut rows = NUMBERS.iter();
+    rows.find(|row| row.0 == kind).map_or(0, |row| row.1)
 }
 
-impl fmt::Display for UsageType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match TYPES.iter().find(|(kind, ..)| kind == self) {
-            Some((.., name)) => f.write_str(name),
-            None => write!(f, "type {}", self.number()),
-        }
-    }
-}
-
-/// A text that is no kind of use.
+/// A text that names no secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a usage is none, volume, ceph, iscsi, tls or vtpm")]
-pub struct ParseUsageError;
+#[error(
+    "a secret is named by its UUID, or by usage=TYPE:ID, where TYPE is volume, ceph, iscsi, tls or vtpm"
+)]
+pub struct ParseSecretError;
 
-impl FromStr for UsageType {
-    type Err = ParseUsageError;
+/// `UUID`, or `usage=TYPE:ID`; as it is shown.
+impl FromStr for SecretRef {
+    type Err = ParseSecretError;
 
-    fn from_str(text: &str) -> Result<Self, ParseUsageError> {
-        TYPES
-            .iter()
-            .find(|(.., name)| *name == text)
-            .map(|(kind, ..)| *kind)
-            .ok_or(ParseUsageError)
+    fn from_str(text: &str) -> Result<Self, ParseSecretError> {
+        if let Some(usage) = text.strip_prefix("usage=") {
+            return usage.parse().map(Self::Usage);
+        }
+        let uuid = uuid::Uuid::try_parse(text).map_err(|_| ParseSecretError)?;
+        Ok(Self::Uuid(uuid.to_string()))
+    }
+}
+
+/// `TYPE:ID`, as it is shown.
+impl FromStr for Usage {
+    type Err = ParseSecretError;
+
+    fn from_str(text: &str) -> Result<Self, ParseSecretError> {
+        let (kind, id) = text.split_once(':').ok_or(ParseSecretError)?;
+        let kind = UsageType::parse(kind).ok_or(ParseSecretError)?;
+        if id.is_empty() {
+            return Err(ParseSecretError);
+        }
+        Ok(Self {
+            kind,
+            id: id.to_owned(),
+        })
     }
 }
 
@@ -111,17 +78,17 @@ impl Secret {
         self.0.functions.secret_uuid.call(&self.0)
     }
 
-    /// What it is for.
+    /// What it is for; none where it is for nothing in particular, or for something that is newer than this program.
     ///
     /// # Errors
     /// [`LibvirtError`].
-    pub fn usage(&self) -> Result<Usage, LibvirtError> {
-        let kind = UsageType::of_number(self.0.functions.secret_usage_type.call(&self.0)?);
-        let id = match kind {
-            UsageType::None => String::new(),
-            _ => self.0.functions.secret_usage.call(&self.0)?,
+    pub fn usage(&self) -> Result<Option<Usage>, LibvirtError> {
+        let number = self.0.functions.secret_usage_type.call(&self.0)?;
+        let Some((kind, _)) = NUMBERS.into_iter().find(|row| row.1 == number) else {
+            return Ok(None);
         };
-        Ok(Usage { kind, id })
+        let id = self.0.functions.secret_usage.call(&self.0)?;
+        Ok(Some(Usage { kind, id }))
     }
 
     /// Its description, which holds no value.

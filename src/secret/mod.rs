@@ -24,6 +24,8 @@ pub use terminal::MAX_TYPED;
 use core::fmt;
 use std::path::PathBuf;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rand::TryRng;
 use rand::rngs::SysRng;
 use secrecy::ExposeSecret;
@@ -86,6 +88,33 @@ macro_rules! secret_bytes {
 
 secret_bytes!(Passphrase);
 secret_bytes!(VolumeKey);
+
+/// Random bytes of a passphrase that nobody has to type.
+const GENERATED: usize = 32;
+
+impl Passphrase {
+    /// A fresh passphrase of 256 random bits, as the 44 characters of their base64: every program takes it for text.
+    ///
+    /// # Errors
+    /// [`SecretError::Lock`] or [`SecretError::Random`].
+    pub fn generate() -> Result<Self, SecretError> {
+        let mut bits = LockedBytes::new(GENERATED)?;
+        random(&mut bits)?;
+        Self::base64_of(&bits)
+    }
+
+    /// The base64 of `bytes` (RFC 4648, padded, in one line), for bytes that are no text and have to be one.
+    ///
+    /// # Errors
+    /// [`SecretError::Lock`].
+    pub fn base64_of(bytes: &[u8]) -> Result<Self, SecretError> {
+        let mut text = LockedBytes::new(bytes.len().div_ceil(3) * 4)?;
+        // The room is what padded base64 takes.
+        let written = STANDARD.encode_slice(bytes, &mut text);
+        debug_assert_eq!(written, Ok(text.len()));
+        Ok(Self(text))
+    }
+}
 
 impl VolumeKey {
     /// A fresh key of `len` bytes from the operating system's random generator.
@@ -243,6 +272,28 @@ mod tests {
         );
         assert_eq!(a.as_bytes().len(), 64);
         assert!(!a.ct_eq(&b));
+    }
+
+    #[test]
+    fn what_is_generated_is_the_base64_of_256_bits_and_never_the_same() {
+        let (a, b) = (
+            Passphrase::generate().unwrap(),
+            Passphrase::generate().unwrap(),
+        );
+        assert_eq!(STANDARD.decode(a.as_bytes()).unwrap().len(), 32);
+        assert!(!a.ct_eq(&b));
+        for (bytes, text) in [
+            (&b""[..], ""),
+            (b"f", "Zg=="),
+            (b"fo", "Zm8="),
+            (b"foo", "Zm9v"),
+            (b"\xff\0", "/wA="),
+        ] {
+            assert_eq!(
+                Passphrase::base64_of(bytes).unwrap().as_bytes(),
+                text.as_bytes()
+            );
+        }
     }
 
     #[test]

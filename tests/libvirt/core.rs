@@ -2,9 +2,8 @@
 
 use std::io::Cursor;
 
-use luksmith::libvirt::{
-    Affect, ConnectOptions, Connection, DomainXml, LibvirtError, Usage, UsageType,
-};
+use luksmith::libvirt::xml::{Usage, UsageType};
+use luksmith::libvirt::{Affect, ConnectOptions, Connection, DomainXml, LibvirtError};
 use luksmith::secret::Passphrase;
 use uuid::Uuid;
 
@@ -52,7 +51,10 @@ fn secrets_keep_any_bytes_and_are_found_by_uuid_and_by_use() {
     ));
 
     let uuid = secret.uuid().unwrap();
-    assert_eq!(connection.secret(&uuid).unwrap().usage().unwrap(), usage);
+    assert_eq!(
+        connection.secret(&uuid).unwrap().usage().unwrap(),
+        Some(usage.clone())
+    );
     assert_eq!(connection.secret_for(&usage).unwrap().uuid().unwrap(), uuid);
     assert!(secret.xml().unwrap().contains("/pool/ö disk"));
     assert_eq!(connection.secrets().unwrap().len(), 1);

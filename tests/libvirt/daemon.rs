@@ -136,6 +136,21 @@ impl Daemon {
         folder
     }
 
+    /// A program in the folder, where libvirt's files are those of this daemon.
+    pub(crate) fn on_host(&self, program: &str) -> Command {
+        let mut folder = std::ffi::OsString::from("--chdir=");
+        folder.push(self.folder());
+        let mut command = Command::new("env");
+        if rustix::process::geteuid().is_root() {
+            command = Command::new("nsenter");
+            command
+                .arg(format!("--mount=/proc/{}/ns/mnt", self.process.id()))
+                .arg("env");
+        }
+        command.arg(folder).arg(program);
+        command
+    }
+
     /// A connection to it.
     pub(crate) fn connect(&self) -> Connection {
         let options = ConnectOptions {

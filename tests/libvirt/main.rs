@@ -3,8 +3,9 @@
 //! What is missing is named and its test skipped, unless `CI=true`.
 //!
 //! - `daemon`: a libvirtd that leaves the machine alone.
-//! - `core`: the types over libvirt's functions.
 //! - `qemu`: QEMU without libvirt. `program`: luksmith in a folder of the test; `boot`: a small guest.
+//! - `host`: luksmith, as it runs on that daemon's host.
+//! - `core`: the types over libvirt's functions. `secrets`: `luksmith libvirt secret`, and secrets as SOURCEs.
 
 #![allow(missing_docs)]
 
@@ -12,8 +13,10 @@
 mod boot;
 mod core;
 mod daemon;
+mod host;
 #[path = "../interop/peers.rs"]
 #[allow(dead_code, reason = "tests/interop needs more of it")]
 mod peers;
 mod program;
 mod qemu;
+mod secrets;

@@ -9,8 +9,9 @@ use crate::cli::size;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Passphrase")]
 pub(crate) struct KeyArgs {
-    /// Where the passphrase comes from: prompt, stdin (one line), file:PATH[,offset=N][,size=N] (whole bytes), fd:N, or
-    /// credential:NAME (systemd) [default: prompt on a terminal, else stdin]
+    /// Where the passphrase comes from: prompt, stdin (one line), file:PATH[,offset=N][,size=N] (whole bytes), fd:N,
+    /// credential:NAME (systemd), libvirt:UUID or libvirt:usage=volume:PATH (the value of a libvirt secret); for a new passphrase also
+    /// generate:libvirt:UUID (256 random bits, put into the secret first) [default: prompt on a terminal, else stdin]
     #[arg(long, value_name = "SOURCE", conflicts_with = "key_file")]
     pub(crate) key: Option<String>,
 

@@ -151,11 +151,11 @@ impl Args {
         let id = self.id("key");
         let label = self.image.to_string();
         let Some(path) = &self.master_key else {
-            let Source::File {
+            let Some(Source::File {
                 path,
                 offset: 0,
                 size: None,
-            } = source.source()
+            }) = source.here()
             else {
                 return Err(CommandError::parameters(
                     "QEMU reads a passphrase from a whole file, or encrypted",

@@ -1,0 +1,105 @@
+//! `luksmith libvirt secret define`: a new secret.
+
+use luksmith::libvirt::LibvirtError;
+use luksmith::libvirt::xml::{SecretXml, Usage};
+use luksmith::secret::Passphrase;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::cli::Session;
+use crate::cli::error::{CommandError, Kind};
+use crate::cli::libvirt::connect::ConnectArgs;
+use crate::cli::libvirt::value;
+
+/// Define a secret
+///
+/// It has no value by that, unless --generate makes one. Prints its UUID. With --json: {"uuid": TEXT}
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// What it is for: volume:PATH, ceph:NAME, iscsi:NAME, tls:NAME or vtpm:NAME; no two secrets are for the same
+    #[arg(long, value_name = "TYPE:ID")]
+    usage: Usage,
+
+    /// Its UUID [default: a random one]
+    #[arg(long, value_name = "UUID")]
+    uuid: Option<Uuid>,
+
+    /// A text for people
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
+
+    /// Keep it in the daemon's memory alone: it is gone when the daemon ends
+    #[arg(long)]
+    ephemeral: bool,
+
+    /// libvirt gives its value to nobody; that cannot be changed later
+    #[arg(long)]
+    private: bool,
+
+    /// Give it a value of 256 random bits in base64, which is not shown
+    #[arg(long)]
+    generate: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith libvirt secret define --usage volume:/pool/vm.img --generate
+  luksmith libvirt secret define --usage tls:migration --ephemeral --private
+  luksmith create /pool/vm.img --size 10G --type luks1 --key libvirt:usage=volume:/pool/vm.img";
+
+impl Args {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        let connection = self.connect.open()?;
+        if let Some(uuid) = &self.uuid {
+            // libvirt would change it.
+            match connection.secret(uuid) {
+                Err(LibvirtError::NoSecret(_)) => {}
+                Ok(_) => {
+                    return Err(CommandError::new(
+                        Kind::Busy,
+                        format!("there is a secret {uuid} already"),
+                    ));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let generated = self.generate.then(Passphrase::generate).transpose()?;
+        let definition = SecretXml {
+            uuid: self.uuid.map(|uuid| uuid.to_string()),
+            usage: Some(self.usage),
+            description: self.description,
+            ephemeral: self.ephemeral,
+            private: self.private,
+        };
+        let xml = definition
+            .to_xml()
+            .map_err(|error| CommandError::new(Kind::Parameters, error))?;
+        let secret = connection.define_secret(&xml)?;
+        let uuid = secret.uuid()?;
+        if let Some(generated) = generated
+            && let Err(error) = value::set(&secret, &generated)
+        {
+            let left = secret.undefine().err();
+            let left = left.map(|_| {
+                format!(
+                    "`luksmith libvirt secret remove {uuid}` removes the secret, which has no value"
+                )
+            });
+            return Err(error.hint_if(left));
+        }
+        if self.json {
+            session.output.json(&json!({ "uuid": uuid.to_string() }));
+        } else {
+            session.output.line(uuid);
+        }
+        Ok(())
+    }
+}

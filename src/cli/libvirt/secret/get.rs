@@ -1,0 +1,85 @@
+//! `luksmith libvirt secret get`: the value of a secret, for a program.
+
+use std::fs::OpenOptions;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use luksmith::libvirt::xml::SecretRef;
+
+use crate::cli::Session;
+use crate::cli::error::CommandError;
+use crate::cli::libvirt::connect::ConnectArgs;
+use crate::cli::new_file::{failed, write_secret};
+
+/// Write the value of a secret into a file or a descriptor
+///
+/// Its bytes, nothing before and nothing after. They are never shown on a terminal.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+#[group(required = true, multiple = false, id = "to")]
+pub(crate) struct Args {
+    /// The secret: a UUID, or usage=TYPE:ID
+    #[arg(value_name = "SECRET")]
+    secret: SecretRef,
+
+    /// The file to make, 0600; - is stdout, if that is no terminal
+    #[arg(long, value_name = "FILE", group = "to")]
+    out: Option<PathBuf>,
+
+    /// Write to the open descriptor N, if that is no terminal
+    #[arg(long, value_name = "N", group = "to")]
+    fd: Option<u32>,
+
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith libvirt secret get usage=volume:/pool/vm.img --out vm.key
+  luksmith libvirt secret get usage=volume:/pool/vm.img --out - | cryptsetup luksOpen --test-passphrase --key-file - /pool/vm.img
+  luksmith libvirt secret get 6c1f3c1e-4c22-4e8c-8a0e-4f7a5d0f9a11 --fd 3 3>vm.key";
+
+impl Args {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        // Who would see it is found out before libvirt is asked for it.
+        let mut descriptor = match self.fd {
+            Some(number) => {
+                let path = PathBuf::from(format!("/proc/self/fd/{number}"));
+                let open = OpenOptions::new().append(true).open(&path);
+                let open = open.map_err(|error| {
+                    failed("write to descriptor", Path::new(&number.to_string()), error)
+                })?;
+                Some((open, path))
+            }
+            None => None,
+        };
+        let shown = match (&descriptor, self.out.as_deref()) {
+            (Some((open, _)), _) => open.is_terminal(),
+            (None, Some(out)) if out == Path::new("-") => std::io::stdout().is_terminal(),
+            (None, Some(out)) => OpenOptions::new()
+                .read(true)
+                .open(out)
+                .is_ok_and(|open| open.is_terminal()),
+            (None, None) => true,
+        };
+        if shown {
+            return Err(CommandError::parameters(
+                "the value of a secret is never shown on a terminal",
+            )
+            .hint("--out names a new file; --out - and --fd N write to a program or a file"));
+        }
+        let connection = self.connect.open()?;
+        let found = connection.find_secret(&self.secret);
+        let value = found
+            .and_then(|secret| secret.value())
+            .map_err(|error| CommandError::from(error).about(&self.secret))?;
+        match (&mut descriptor, self.out) {
+            (Some((open, path)), _) => open
+                .write_all(value.as_bytes())
+                .map_err(|error| failed("write", path, error)),
+            (None, Some(out)) => write_secret(&out, value.as_bytes(), &session.signals),
+            (None, None) => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! `luksmith libvirt secret list`: the secrets, and who uses them.
+
+use comfy_table::{ContentArrangement, Table, presets};
+use luksmith::libvirt::xml::{SecretXml, Usage};
+use luksmith::libvirt::{LibvirtError, UserKind, users};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::cli::Session;
+use crate::cli::error::{CommandError, Kind};
+use crate::cli::libvirt::connect::ConnectArgs;
+use crate::cli::output;
+
+/// List the secrets
+///
+/// Whether a private secret has a value cannot be seen. With --json: {"secrets": [{"uuid", "usage": {"type", "id"} or null, "description",
+/// "private", "ephemeral", "has_value": true, false or null, "domains": [{"name", "by"}], "volumes": [{"pool", "path"}]}]}
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith libvirt secret list
+  luksmith libvirt secret list --json | jq -r '.secrets[] | select(.has_value == false) | .uuid'
+  luksmith libvirt secret list --connect qemu+ssh://host/system";
+
+/// One secret, as it is shown.
+struct Row {
+    uuid: Uuid,
+    usage: Option<Usage>,
+    definition: SecretXml,
+    has_value: Option<bool>,
+    users: Vec<UserKind>,
+}
+
+impl Args {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        let connection = self.connect.open()?;
+        let users = users(&connection)?;
+        for (what, error) in &users.unread {
+            output::warning(format_args!("{what} is passed over: {error}"));
+        }
+        let mut rows = Vec::new();
+        for secret in connection.secrets()? {
+            let uuid = secret.uuid()?;
+            let definition = secret.xml()?;
+            let definition = SecretXml::parse(definition.as_bytes()).map_err(|error| {
+                CommandError::new(Kind::Device, error).about(format_args!("secret {uuid}"))
+            })?;
+            let usage = secret.usage()?;
+            let has_value = match secret.value() {
+                Ok(_) => Some(true),
+                Err(LibvirtError::NoValue(_)) => Some(false),
+                Err(LibvirtError::Private(_)) => None,
+                Err(error) => return Err(error.into()),
+            };
+            let users = users
+                .of(&uuid, usage.as_ref())
+                .into_iter()
+                .cloned()
+                .collect();
+            rows.push(Row {
+                uuid,
+                usage,
+                definition,
+                has_value,
+                users,
+            });
+        }
+        rows.sort_by(|a, b| (&a.usage, a.uuid).cmp(&(&b.usage, b.uuid)));
+        if self.json {
+            let secrets = rows.iter().map(Row::json).collect::<Vec<_>>();
+            session.output.json(&json!({ "secrets": secrets }));
+        } else {
+            session.output.line(table(&rows));
+        }
+        Ok(())
+    }
+}
+
+impl Row {
+    fn json(&self) -> Value {
+        let (mut domains, mut volumes) = (Vec::new(), Vec::new());
+        for user in &self.users {
+            match user {
+                UserKind::Domain { name, by } => domains.push(json!({ "name": name, "by": by })),
+                UserKind::Volume { pool, path } => {
+                    volumes.push(json!({ "pool": pool, "path": path }))
+                }
+                _ => {}
+            }
+        }
+        json!({
+            "uuid": self.uuid.to_string(),
+            "usage": self.usage.as_ref().map(|usage| json!({ "type": usage.kind.name(), "id": usage.id })),
+            "description": self.definition.description,
+            "private": self.definition.private,
+            "ephemeral": self.definition.ephemeral,
+            "has_value": self.has_value,
+            "domains": domains,
+            "volumes": volumes,
+        })
+    }
+}
+
+fn table(rows: &[Row]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(["uuid", "usage", "kept", "value", "used by"]);
+    for row in rows {
+        let kept = match (row.definition.private, row.definition.ephemeral) {
+            (false, false) => "on disk",
+            (true, false) => "on disk, private",
+            (false, true) => "in memory",
+            (true, true) => "in memory, private",
+        };
+        let value = match row.has_value {
+            Some(true) => "yes",
+            Some(false) => "none",
+            None => "?",
+        };
+        let usage = row
+            .usage
+            .as_ref()
+            .map_or_else(|| "-".to_owned(), ToString::to_string);
+        let users = row
+            .users
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("; ");
+        table.add_row([
+            row.uuid.to_string().as_str(),
+            &output::printable(&usage),
+            kept,
+            value,
+            &output::printable(&users),
+        ]);
+    }
+    table
+}

@@ -1,0 +1,150 @@
+//! Who uses which secret: libvirt itself keeps no account of it.
+
+use core::fmt;
+
+use super::error::LibvirtError;
+use super::xml::{DomainXml, ReadError, SecretRef, Usage, UsageType, VolumeXml};
+use super::{Connection, domain};
+
+/// That something refers to a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Which secret, as it stands there.
+    pub secret: SecretRef,
+    /// What refers to it.
+    pub kind: UserKind,
+}
+
+/// What can refer to a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum UserKind {
+    /// A domain, as it runs or as it will start.
+    Domain {
+        /// Its name.
+        name: String,
+        /// What of it: `disk vda`, `tpm`.
+        by: String,
+    },
+    /// A volume of a pool that is started.
+    Volume {
+        /// The pool's name.
+        pool: String,
+        /// The volume's path.
+        path: String,
+    },
+}
+
+impl fmt::Display for UserKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Domain { name, by } => write!(f, "domain {name} ({by})"),
+            Self::Volume { pool, path } => write!(f, "volume {path} of pool {pool}"),
+        }
+    }
+}
+
+/// All that refers to secrets, as far as this connection sees it.
+#[derive(Debug, Default)]
+pub struct Users {
+    /// Each reference.
+    pub users: Vec<User>,
+    /// What could not be read, and may refer to one: its name and why.
+    pub unread: Vec<(String, ReadError)>,
+}
+
+impl Users {
+    /// What refers to the secret with this UUID and use, each once.
+    #[must_use]
+    pub fn of(&self, uuid: &uuid::Uuid, usage: Option<&Usage>) -> Vec<&UserKind> {
+        let mut found: Vec<_> = self
+            .users
+            .iter()
+            .filter(|user| match &user.secret {
+                SecretRef::Uuid(text) => uuid::Uuid::try_parse(text).as_ref() == Ok(uuid),
+                SecretRef::Usage(other) => Some(other) == usage,
+            })
+            .map(|user| &user.kind)
+            .collect();
+        found.sort();
+        found.dedup();
+        found
+    }
+}
+
+/// Looks at every domain, as it runs and as it will start, and at every volume of every pool that is started.
+///
+/// A volume counts also where only the use of a secret names its path: libvirt puts the two together at the next refresh.
+///
+/// # Errors
+/// [`LibvirtError`]. A driver without pools has none.
+pub fn users(connection: &Connection) -> Result<Users, LibvirtError> {
+    let mut found = Users::default();
+    for domain in connection.domains()? {
+        let mut kinds = vec![true];
+        if domain.is_active()? {
+            kinds.push(false);
+        }
+        for inactive in kinds {
+            let xml = match domain.xml(domain::DomainXml {
+                inactive,
+                secure: false,
+            }) {
+                // It went meanwhile.
+                Err(LibvirtError::NoDomain(_)) => continue,
+                other => other?,
+            };
+            match DomainXml::parse(xml.as_bytes()) {
+                Ok(xml) => found.users.extend(xml.secrets.into_iter().map(|user| User {
+                    secret: user.secret,
+                    kind: UserKind::Domain {
+                        name: xml.name.clone(),
+                        by: user.by,
+                    },
+                })),
+                Err(error) => found
+                    .unread
+                    .push((format!("domain {}", domain.name()?), error)),
+            }
+        }
+    }
+    let pools = match connection.pools() {
+        Err(LibvirtError::Unsupported(_)) => Vec::new(),
+        pools => pools?,
+    };
+    for pool in pools {
+        if pool.is_active()? {
+            let name = pool.name()?;
+            for volume in pool.volumes()? {
+                found.add_volume(&name, volume.path()?, &volume.xml()?);
+            }
+        }
+    }
+    Ok(found)
+}
+
+impl Users {
+    fn add_volume(&mut self, pool: &str, path: String, xml: &str) {
+        let encryption = match VolumeXml::parse(xml.as_bytes()) {
+            Ok(xml) => xml.encryption,
+            Err(error) => {
+                self.unread.push((format!("volume {path}"), error));
+                None
+            }
+        };
+        let by_path = SecretRef::Usage(Usage {
+            kind: UsageType::Volume,
+            id: path.clone(),
+        });
+        let named = encryption
+            .map(|encryption| encryption.secrets)
+            .unwrap_or_default();
+        for secret in named.into_iter().chain([by_path]) {
+            let kind = UserKind::Volume {
+                pool: pool.to_owned(),
+                path: path.clone(),
+            };
+            self.users.push(User { secret, kind });
+        }
+    }
+}

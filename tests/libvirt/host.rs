@@ -1,0 +1,87 @@
+//! The program, as it runs on the host of a test's libvirtd.
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+use crate::daemon::Daemon;
+
+/// What came of a run.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
+}
+
+impl Ran {
+    pub(crate) fn of(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: output.stdout,
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// stdout as text, without the newline at its end.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).trim_end().to_owned()
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// It ended with this code, and each of these words is on stderr.
+    #[track_caller]
+    pub(crate) fn is(&self, code: i32, words: &[&str]) {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        for word in words {
+            assert!(
+                self.stderr.contains(word),
+                "{word:?} is not in {}",
+                self.stderr
+            );
+        }
+    }
+}
+
+impl Daemon {
+    /// The program with these arguments, separated by blanks, in the daemon's folder.
+    pub(crate) fn command(&self, arguments: &str) -> Command {
+        let mut command = self.on_host(env!("CARGO_BIN_EXE_luksmith"));
+        command
+            .args(arguments.split_whitespace())
+            .env("LIBVIRT_DEFAULT_URI", self.uri())
+            .env("XDG_STATE_HOME", self.folder().join("state"))
+            .env_remove("LUKSMITH_LOG")
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn run(&self, arguments: &str) -> Ran {
+        Ran::of(self.command(arguments).output().expect("the program runs"))
+    }
+
+    /// The same, with these bytes on stdin.
+    pub(crate) fn run_with(&self, arguments: &str, stdin: &[u8]) -> Ran {
+        let mut command = self.command(arguments);
+        let command = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program runs");
+        // One that fails before it reads closes its end.
+        let _ = child.stdin.take().expect("a pipe").write_all(stdin);
+        Ran::of(child.wait_with_output().expect("the program ends"))
+    }
+
+    /// It must succeed.
+    #[track_caller]
+    pub(crate) fn ok(&self, arguments: &str) -> Ran {
+        let ran = self.run(arguments);
+        assert_eq!(ran.code, Some(0), "luksmith {arguments}: {}", ran.stderr);
+        ran
+    }
+}
