@@ -3,6 +3,7 @@
 #![allow(missing_docs)]
 
 mod derive;
+mod kernels;
 mod pieces;
 mod process;
 mod sample;
@@ -11,6 +12,8 @@ mod schedules;
 mod serve;
 mod shown;
 mod source;
+#[cfg(target_arch = "x86_64")]
+mod steps;
 mod storage;
 #[cfg(target_arch = "x86_64")]
 mod undefined;

@@ -1,7 +1,7 @@
 //! No branch and no address depends on a key or on data: under valgrind both are marked undefined, as ctgrind does, and
 //! memcheck counts what is decided by them.
 //!
-//! valgrind has no AVX-512 and no VAES, so that this sees the kernels `portable` and `aesni`.
+//! valgrind has no AVX-512 and no VAES, so that this sees the kernels `portable` and `aesni`; `steps` follows the others.
 
 #![allow(clippy::print_stderr)] // a missing valgrind is named
 #![allow(unsafe_code)] // a request to valgrind is a sequence of instructions that does nothing elsewhere
