@@ -20,7 +20,7 @@ pub(crate) enum Kind {
     Busy,
     /// 1: an inspected image is not what it is said to be, or what should be ciphertext is not
     Rejected,
-    /// 6: an inspected image may be good, but the policy does not want it
+    /// 6: an inspected image may be good, but the policy does not want it; or an audit has findings that --fail-on counts
     AgainstPolicy,
     /// 130: interrupted
     Interrupted,

@@ -15,6 +15,7 @@
 //! A subcommand is one file with its arguments, its examples and its `run`.
 
 mod args;
+mod audit;
 mod benchmark;
 mod completions;
 mod config;
@@ -98,6 +99,7 @@ Examples:
   luksmith key add disk.img                   another passphrase
   luksmith decrypt disk.img plain.img         and back
   luksmith inspect --format qcow2 upload.img  is a stranger's image what it is said to be?
+  luksmith audit --connect qemu:///system     are libvirt's domains and secrets used securely?
   luksmith serve disk.img --socket vm/disk.sock   the plaintext for QEMU, over NBD
   luksmith libvirt secret list                what libvirt keeps passphrases of, and for whom
 
@@ -106,6 +108,7 @@ Exit codes:
   3 out of memory        4 wrong device or header      5 busy, or exists
   130 interrupted        141 the reader of the output went away
   inspect: 0 accept, 1 reject, 6 against the policy
+  audit: 6 findings, from the weight on that --fail-on says
   verify-ciphertext: 1 there is something else than ciphertext";
 
 #[derive(Debug, Subcommand)]
@@ -116,6 +119,7 @@ enum Command {
     Info(info::Args),
     Inspect(inspect::Args),
     Identify(identify::Args),
+    Audit(audit::Args),
     #[command(subcommand)]
     Key(key::Command),
     #[command(subcommand)]
@@ -193,6 +197,7 @@ impl Command {
             Self::Info(args) => args.run(session),
             Self::Inspect(args) => args.run(session),
             Self::Identify(args) => args.run(session),
+            Self::Audit(args) => args.run(session),
             Self::Key(command) => command.run(session),
             Self::Header(command) => command.run(session),
             Self::Convert(args) => args.run(session),

@@ -124,7 +124,20 @@ pub fn checks() -> impl Iterator<Item = &'static Check> {
 /// # Errors
 /// What the storage says; whatever is wrong with the image is in the report.
 pub fn inspect(storage: &dyn Backend, format: Format, policy: &Policy) -> Result<Report, IoError> {
-    let mut source = Source::new(storage);
+    within(Source::new(storage), format, policy)
+}
+
+/// The same, reading no more than `budget` bytes: enough for headers, and for the references that are in them.
+pub(super) fn headers(
+    storage: &dyn Backend,
+    format: Format,
+    policy: &Policy,
+    budget: u64,
+) -> Result<Report, IoError> {
+    within(Source::with_budget(storage, budget), format, policy)
+}
+
+fn within(mut source: Source<'_>, format: Format, policy: &Policy) -> Result<Report, IoError> {
     let mut report = Report::new(format);
     match walk(&mut source, &mut report, policy) {
         Ok(()) | Err(Stop::Enough) => {}

@@ -1,8 +1,10 @@
 //! Judging what comes from strangers: verdicts from the bytes alone.
 //!
 //! [`inspect`] says whether an image is what it is said to be, and nothing more. It follows no reference, writes nothing,
-//! needs no key, and reads a bounded part of the image. [`ciphertext`] looks for what is not ciphertext.
+//! needs no key, and reads a bounded part of the image. [`ciphertext`] looks for what is not ciphertext. [`audit`] judges
+//! how libvirt is used.
 
+pub mod audit;
 pub mod ciphertext;
 mod extents;
 mod finding;

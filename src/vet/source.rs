@@ -29,10 +29,15 @@ pub(super) struct Source<'a> {
 
 impl<'a> Source<'a> {
     pub(super) fn new(storage: &'a dyn Backend) -> Self {
+        Self::with_budget(storage, BUDGET)
+    }
+
+    /// An image of which no more than so many bytes are read.
+    pub(super) fn with_budget(storage: &'a dyn Backend, left: u64) -> Self {
         Self {
             storage,
             size: storage.geometry().size,
-            left: BUDGET,
+            left,
         }
     }
 

@@ -1,0 +1,184 @@
+//! `luksmith audit`: domains, pools, volumes, secrets and the host, by libvirt's "Secure Usage".
+//!
+//! The rules are in `vet::audit` and open nothing; what they look at is fetched here: `documents` (XML from files and what is in
+//! images), `connection` (from libvirt), `host` (settings, sockets, mounts, devices). `shown` and `sarif` say what was found.
+
+mod connection;
+mod documents;
+mod host;
+mod sarif;
+mod shown;
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use luksmith::vet::audit::{self, Inventory, Policy, Report, Severity};
+
+use super::Session;
+use super::error::{CommandError, Kind};
+use super::size;
+
+/// Check domains, pools, secrets and the host by the rules of libvirt's "Secure Usage"
+///
+/// Says of each finding what is the case and where (a file and its line, or an object of libvirt), why it matters and how to mend
+/// it; docs/audit.md has every rule. Nothing is changed, and libvirt is asked over a read-only connection. Images that the XML names are
+/// opened on this host, for reading their headers alone; files that images name are not opened.
+/// Exit code 0: no finding of the weight that --fail-on says, or a heavier one. 6: there is one. Any other: the audit failed.
+/// With --json: {"findings": [{"id", "severity", "origin", "line", "object": [{"kind", "name"}], "detail", "meaning", "why", "fix",
+/// "excepted"}], "counts": {"error", "warning", "note", "excepted"}}. With --sarif: SARIF 2.1.0.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// XML of domains, pools, volumes and secrets, as virsh dumpxml, pool-dumpxml, … print it; - is stdin
+    #[arg(value_name = "XML")]
+    files: Vec<PathBuf>,
+
+    /// Audit all domains, pools, volumes and secrets of a libvirt: qemu:///system, qemu+ssh://HOST/system, …
+    #[arg(long, value_name = "URI")]
+    connect: Option<String>,
+
+    /// Audit this host: qemu.conf, the daemons' settings and sockets, polkit, LVM, and which disks of guests it uses itself
+    #[arg(long)]
+    host: bool,
+
+    /// Take the host's files from DIR: the root of another system
+    #[arg(long, value_name = "DIR", default_value = "/", requires = "host")]
+    root: PathBuf,
+
+    /// Do not open the images that the XML names
+    #[arg(long)]
+    no_images: bool,
+
+    #[command(flatten)]
+    policy: PolicyArgs,
+
+    /// The lightest finding that makes the exit code 6
+    #[arg(long, value_name = "SEVERITY", default_value = "warning")]
+    fail_on: FailOn,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    /// Print SARIF 2.1.0, for code hosting and continuous integration
+    #[arg(long, conflicts_with = "json")]
+    sarif: bool,
+}
+
+/// What is wanted; flags add to the policy.
+#[derive(Debug, clap::Args)]
+struct PolicyArgs {
+    /// What is wanted, in TOML; docs/audit.md shows every member [default: a strict one that is built in]
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+
+    /// The largest disk that is wanted, in bytes or as 10G; goes before the policy's
+    #[arg(long, value_name = size::SIZE, value_parser = size::parse)]
+    max_size: Option<u64>,
+
+    /// Backing files may lie in DIR too
+    #[arg(long, value_name = "DIR")]
+    trusted_path: Vec<String>,
+
+    /// The guest encrypts this disk itself: DOMAIN:TARGET, * is any
+    #[arg(long, value_name = "DISK")]
+    guest_encrypted: Vec<String>,
+
+    /// TLS or SSH to the storage of this disk is enough: DOMAIN:TARGET, * is any
+    #[arg(long, value_name = "DISK")]
+    transport_is_enough: Vec<String>,
+}
+
+/// From which weight on a finding is a failure.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum FailOn {
+    /// Any finding
+    Note,
+    /// A warning or an error
+    Warning,
+    /// An error
+    Error,
+    /// None: the exit code is 0 whatever is found
+    Never,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith audit vm1.xml
+  virsh dumpxml --inactive vm1 | luksmith audit -
+  luksmith audit --connect qemu:///system --host
+  luksmith audit --host --fail-on error
+  luksmith audit --connect qemu:///system --policy site.toml --sarif > audit.sarif";
+
+impl PolicyArgs {
+    fn read(self) -> Result<Policy, CommandError> {
+        let mut policy = match &self.policy {
+            Some(path) => documents::policy(path)?,
+            None => Policy::default(),
+        };
+        policy.max_size = self.max_size.unwrap_or(policy.max_size);
+        policy.trusted_paths.extend(self.trusted_path);
+        policy.guest_encrypted.extend(self.guest_encrypted);
+        policy.transport_is_enough.extend(self.transport_is_enough);
+        Ok(policy)
+    }
+}
+
+impl FailOn {
+    fn includes(self, severity: Severity) -> bool {
+        match self {
+            Self::Note => true,
+            Self::Warning => severity >= Severity::Warning,
+            Self::Error => severity >= Severity::Error,
+            Self::Never => false,
+        }
+    }
+}
+
+impl Args {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        if self.files.is_empty() && self.connect.is_none() && !self.host {
+            return Err(CommandError::parameters("there is nothing to audit")
+                .hint("name files with XML, or use --connect URI, --host or both"));
+        }
+        let policy = self.policy.read()?;
+        let mut inventory = Inventory::default();
+        for path in &self.files {
+            inventory.documents.push(documents::file(path)?);
+        }
+        let mut images_are_here = true;
+        if let Some(uri) = &self.connect {
+            images_are_here = connection::fetch(uri, &mut inventory)?;
+        }
+        if self.host {
+            host::fetch(&self.root, &mut inventory)?;
+        }
+        if images_are_here && !self.no_images {
+            documents::look_at_images(&mut inventory);
+        }
+        let report = audit::audit(&inventory, &policy);
+        let output = &session.output;
+        if self.json {
+            output.json(&shown::json(&report));
+        } else if self.sarif {
+            output.json(&sarif::log(&report));
+        } else {
+            shown::text(output, &report);
+        }
+        verdict(&report, self.fail_on)
+    }
+}
+
+fn verdict(report: &Report, fail_on: FailOn) -> Result<(), CommandError> {
+    let open = report.findings.iter().filter(|one| one.excepted.is_none());
+    let failing = open.filter(|one| fail_on.includes(one.rule.severity));
+    match failing.count() {
+        0 => Ok(()),
+        count => {
+            let noun = if count == 1 { "finding" } else { "findings" };
+            let message = format!("{count} {noun} of a weight that --fail-on counts");
+            Err(CommandError::new(Kind::AgainstPolicy, message)
+                .hint("docs/audit.md explains every rule; --policy FILE makes exceptions"))
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What was found, for people and as JSON.
+
+use luksmith::vet::audit::{Finding, Report, Severity};
+use serde_json::{Value, json};
+
+use crate::cli::output::{Output, printable};
+
+/// Findings, the heaviest first, then how many there are.
+pub(super) fn text(output: &Output, report: &Report) {
+    let mut findings: Vec<_> = report.findings.iter().collect();
+    findings.sort_by_key(|one| (one.excepted.is_some(), std::cmp::Reverse(one.rule.severity)));
+    for finding in findings {
+        let rule = finding.rule;
+        let place = printable(&finding.place.to_string());
+        if let Some(because) = &finding.excepted {
+            output.line(format_args!("excepted: {}", rule.id));
+            output.line(format_args!("  {place}"));
+            output.line(format_args!("  because: {}", printable(because)));
+        } else {
+            output.line(format_args!("{}: {}", rule.severity.name(), rule.id));
+            output.line(format_args!("  {place}"));
+            output.line(format_args!(
+                "  what: {}: {}",
+                rule.meaning,
+                printable(&finding.detail)
+            ));
+            output.line(format_args!("  why:  {}", rule.why));
+            output.line(format_args!("  fix:  {}", rule.fix));
+        }
+        output.line("");
+    }
+    let counts = counts(report);
+    let counts: Vec<_> = counts
+        .iter()
+        .map(|(name, count)| format!("{count} {name}{}", if *count == 1 { "" } else { "s" }))
+        .collect();
+    let excepted = excepted(report);
+    output.line(format_args!("{}; {excepted} excepted", counts.join(", ")));
+}
+
+/// How many findings of each severity are open, the heaviest first.
+fn counts(report: &Report) -> Vec<(&'static str, usize)> {
+    let count = |severity: Severity| {
+        let open = report.findings.iter().filter(|one| one.excepted.is_none());
+        open.filter(|one| one.rule.severity == severity).count()
+    };
+    let severities = Severity::ALL.into_iter().rev();
+    severities.map(|one| (one.name(), count(one))).collect()
+}
+
+fn excepted(report: &Report) -> usize {
+    let findings = report.findings.iter();
+    findings.filter(|one| one.excepted.is_some()).count()
+}
+
+pub(super) fn json(report: &Report) -> Value {
+    let finding = |finding: &Finding| {
+        let rule = finding.rule;
+        let object = finding.place.object.iter();
+        let object: Vec<_> = object
+            .map(|(kind, name)| json!({"kind": kind, "name": name}))
+            .collect();
+        json!({
+            "id": rule.id,
+            "severity": rule.severity.name(),
+            "origin": finding.place.origin,
+            "line": finding.place.line,
+            "object": object,
+            "detail": finding.detail,
+            "meaning": rule.meaning,
+            "why": rule.why,
+            "fix": rule.fix,
+            "excepted": finding.excepted,
+        })
+    };
+    let counts = counts(report).into_iter();
+    let mut counts: serde_json::Map<_, _> = counts
+        .map(|(name, count)| (name.to_owned(), count.into()))
+        .collect();
+    counts.insert("excepted".to_owned(), excepted(report).into());
+    json!({
+        "findings": report.findings.iter().map(finding).collect::<Vec<_>>(),
+        "counts": counts,
+    })
+}

@@ -1,0 +1,86 @@
+//! `/proc/self/mountinfo` (proc(5)): what is mounted where, and from what.
+
+use crate::vet::audit::inventory::Document;
+use crate::vet::audit::policy::lies_in;
+
+/// A mounted file system.
+pub(in crate::vet::audit) struct Mount {
+    pub(super) line: usize,
+    /// The device's major and minor.
+    pub(super) number: (u32, u32),
+    pub(super) point: String,
+    pub(super) kind: String,
+    pub(super) source: String,
+}
+
+/// The kernel's own limit of mounts in a namespace.
+const MOST: usize = 100_000;
+
+/// File systems whose files are on another machine.
+const REMOTE: [&str; 13] = [
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "ceph",
+    "glusterfs",
+    "fuse.glusterfs",
+    "fuse.sshfs",
+    "fuse.ceph",
+    "9p",
+    "afs",
+    "lustre",
+    "gpfs",
+];
+
+pub(super) fn mounts(mountinfo: &Document) -> Vec<Mount> {
+    let lines = mountinfo.text.split(|byte| *byte == b'\n');
+    let read = |(number, line): (usize, &[u8])| {
+        let line = String::from_utf8_lossy(line);
+        let (before, after) = line.split_once(" - ")?;
+        let mut before = before.split(' ').skip(2);
+        let device = before.next()?.split_once(':')?;
+        let point = unescaped(before.nth(1)?);
+        let mut after = after.split(' ');
+        Some(Mount {
+            line: number,
+            number: (device.0.parse().ok()?, device.1.parse().ok()?),
+            point,
+            kind: after.next()?.to_owned(),
+            source: unescaped(after.next()?),
+        })
+    };
+    (1..).zip(lines).filter_map(read).take(MOST).collect()
+}
+
+/// The kind of file system on another machine that a path lies on, if it does.
+pub(in crate::vet::audit) fn remote_filesystem<'a>(
+    mounts: &'a [Mount],
+    path: &str,
+) -> Option<&'a str> {
+    // The innermost mount has the path; of those at one place, the last.
+    let over = mounts.iter().filter(|mount| lies_in(path, &mount.point));
+    let found = over.max_by_key(|mount| mount.point.len())?;
+    let kind = found.kind.as_str();
+    REMOTE.contains(&kind).then_some(kind)
+}
+
+/// Blanks, tabs, ends of lines and backslashes are three octal digits there.
+fn unescaped(text: &str) -> String {
+    let mut parts = text.split('\\');
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let digits = part.get(..3);
+        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                plain.push(char::from(byte));
+                plain.push_str(part.get(3..).unwrap_or_default());
+            }
+            None => {
+                plain.push('\\');
+                plain.push_str(part);
+            }
+        }
+    }
+    plain
+}

@@ -1,0 +1,227 @@
+//! Auditing libvirt: domains, pools, volumes, secrets and the host's settings, by the rules of libvirt's "Secure Usage" and of what
+//! belongs to it. `docs/audit.md` has every rule.
+//!
+//! [`audit`] is a function of texts and facts: it opens nothing. Whoever has an [`Inventory`] asks [`images`] which images are worth a
+//! [`look`], fetches what it likes of them, and audits.
+//!
+//! ```
+//! use luksmith::vet::audit::{Document, Inventory, Policy, audit};
+//!
+//! let xml = "<domain><name>vm1</name><devices><disk type='network' device='disk'>
+//!   <driver name='qemu' type='raw'/><source protocol='nbd' name='vm1'><host name='storage'/></source>
+//!   <target dev='vda'/></disk></devices></domain>";
+//! let mut inventory = Inventory::default();
+//! inventory.documents.push(Document::file("vm1.xml", xml));
+//! let report = audit(&inventory, &Policy::default());
+//! let finding = &report.findings[0];
+//! assert_eq!(finding.rule.id, "storage.remote-plain");
+//! assert_eq!(finding.place.to_string(), "vm1.xml:1: domain vm1, disk vda");
+//! ```
+
+mod chain;
+pub mod conf;
+mod confinement;
+mod console;
+mod context;
+mod disk;
+mod host;
+mod inventory;
+mod look;
+mod memory;
+mod policy;
+mod probing;
+mod report;
+mod rule;
+mod secrets;
+mod size;
+mod storage;
+
+use std::collections::BTreeSet;
+
+pub use inventory::{
+    BlockDevice, Document, Holds, Host, Image, Inventory, KeptFile, Look, Seen, SocketUnit, Wanted,
+};
+pub use look::look;
+pub use policy::{Exception, Policy, PolicyError};
+pub use report::Report;
+pub use rule::{Finding, Place, Rule, Severity};
+
+use crate::xml::{Element, Xml};
+use context::{Context, Pool, place_of};
+use disk::{Disk, disks};
+use rule::{rules, shown};
+
+rules! {
+    UNREADABLE: Error, "audit.unreadable",
+        "a document could not be read",
+        "No rule was checked on it. libvirt's own XML has no document type, no entities and none of the sizes that are refused here.",
+        "Give the XML of a domain, pool, volume or secret, as virsh dumpxml --inactive, pool-dumpxml, vol-dumpxml and secret-dumpxml print it.";
+}
+
+/// The most images that are asked for.
+const MOST_IMAGES: usize = 4096;
+
+/// Every rule that there is.
+pub fn rules() -> impl Iterator<Item = &'static Rule> {
+    let own = [
+        RULES,
+        report::RULES,
+        probing::RULES,
+        chain::RULES,
+        size::RULES,
+        storage::RULES,
+        confinement::RULES,
+        console::RULES,
+        memory::RULES,
+        secrets::RULES,
+    ];
+    own.into_iter().chain(host::ALL).flatten().copied()
+}
+
+/// Says which rules are broken, and where.
+pub fn audit(inventory: &Inventory, policy: &Policy) -> Report {
+    let mut context = Context::new(inventory, policy);
+    if let Some(host) = &inventory.host {
+        host::settings(&mut context, host);
+    }
+    storages(&mut context);
+    for document in &inventory.documents {
+        let place = place_of(document);
+        match Xml::parse(&document.text) {
+            Ok(xml) => {
+                if let Err(what) = one(&mut context, document, xml.root(), &place) {
+                    context.add(&UNREADABLE, place, what);
+                }
+            }
+            Err(error) => {
+                let source = std::error::Error::source(&error);
+                let source = source.map(|one| format!(": {one}")).unwrap_or_default();
+                context.add(&UNREADABLE, place, shown(&format!("{error}{source}")));
+            }
+        }
+    }
+    secrets::shared(&mut context);
+    if let Some(host) = &inventory.host {
+        host::access(&mut context, host);
+    }
+    context.report
+}
+
+/// The images that rules would like to know about, from the documents alone.
+pub fn images(inventory: &Inventory) -> BTreeSet<Wanted> {
+    let policy = Policy::default();
+    let mut context = Context::new(inventory, &policy);
+    storages(&mut context);
+    let mut wanted = BTreeSet::new();
+    for document in &inventory.documents {
+        let Ok(xml) = Xml::parse(&document.text) else {
+            continue;
+        };
+        for disk in domain_of(xml.root()).into_iter().flat_map(disks) {
+            for layer in &disk.layers {
+                let path = context.path(layer).filter(|path| path.starts_with('/'));
+                if wanted.len() < MOST_IMAGES {
+                    wanted.extend(path.map(|path| Wanted {
+                        path,
+                        format: layer.format.unwrap_or("raw").to_owned(),
+                    }));
+                }
+            }
+        }
+    }
+    wanted
+}
+
+/// Learns what pools and volumes there are: domains refer to them by name.
+fn storages(context: &mut Context<'_>) {
+    let inventory = context.inventory;
+    for document in &inventory.documents {
+        let Ok(xml) = Xml::parse(&document.text) else {
+            continue;
+        };
+        let root = xml.root();
+        let text = |path: &[&str]| root.at(path).map(Element::text);
+        let name = text(&["name"]).unwrap_or_default();
+        if root.is("pool") {
+            let size = |name| root.child(name).and_then(size::bytes);
+            let pool = Pool {
+                kind: root.attribute("type").unwrap_or("dir").to_owned(),
+                target: text(&["target", "path"]),
+                capacity: size("capacity").filter(|size| *size > 0),
+                available: size("capacity").and(size("available")),
+            };
+            context.pools.insert(name, pool);
+        } else if let (true, Some(pool), Some(path)) =
+            (root.is("volume"), &document.pool, text(&["target", "path"]))
+        {
+            context.volumes.insert((pool.clone(), name), path);
+        }
+    }
+}
+
+/// The domain in a document: itself, or in the state that libvirt keeps of a running one.
+fn domain_of(root: Element<'_>) -> Option<Element<'_>> {
+    if root.is("domstatus") {
+        return root.child("domain");
+    }
+    root.is("domain").then_some(root)
+}
+
+fn one(
+    context: &mut Context<'_>,
+    document: &Document,
+    root: Element<'_>,
+    place: &Place,
+) -> Result<(), &'static str> {
+    let name = |root: Element<'_>| {
+        root.child("name")
+            .map_or_else(|| "unnamed".to_owned(), Element::text)
+    };
+    if let Some(xml) = domain_of(root) {
+        let place = place.within("domain", &name(xml), xml.line());
+        domain(context, xml, &place);
+    } else if root.is("volume") {
+        let pool = document.pool.as_deref();
+        let place = match pool {
+            Some(pool) => place.within("pool", pool, root.line()),
+            None => place.clone(),
+        };
+        let place = place.within("volume", &name(root), root.line());
+        size::volume(context, root, &place, pool);
+        storage::volume(context, root, &place, pool);
+        probing::volume(context, root, &place);
+        if let Some(path) = root.at(&["target", "path"]) {
+            context.paths.push((path.text(), place));
+        }
+    } else if root.is("secret") {
+        let uuid = root.child("uuid").map(Element::text).unwrap_or_default();
+        secrets::secret(context, root, &place.within("secret", &uuid, root.line()));
+    } else if !root.is("pool") {
+        return Err("it is no domain, pool, volume or secret");
+    }
+    Ok(())
+}
+
+fn domain(context: &mut Context<'_>, xml: Element<'_>, place: &Place) {
+    confinement::domain(context, xml, place);
+    console::domain(context, xml, place);
+    memory::domain(context, xml, place);
+    secrets::commandline(context, xml, place);
+    for disk in disks(xml) {
+        let place = place.within("disk", disk.target, disk.element.line());
+        one_disk(context, &disk, &place);
+    }
+}
+
+fn one_disk(context: &mut Context<'_>, disk: &Disk<'_>, place: &Place) {
+    probing::disk(context, disk, place);
+    chain::disk(context, disk, place);
+    size::disk(context, disk, place);
+    storage::disk(context, disk, place);
+    secrets::disk(context, disk, place);
+    for layer in &disk.layers {
+        if let Some(path) = context.path(layer) {
+            context.paths.push((path, place.at(layer.line)));
+        }
+    }
+}

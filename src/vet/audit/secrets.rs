@@ -1,0 +1,139 @@
+//! Secrets: each for one disk, kept where others cannot read them, and never on a command line.
+
+use std::collections::BTreeSet;
+
+use super::confinement::QEMU;
+use super::context::Context;
+use super::disk::Disk;
+use super::inventory::{Holds, Host, KeptFile};
+use super::rule::{Place, rules, shown};
+use crate::xml::Element;
+
+rules! {
+    COMMANDLINE: Error, "secret.commandline",
+        "a secret stands in the arguments or variables that the domain gives to QEMU",
+        "Whoever reads the domain's XML, its log under /var/log/libvirt/qemu or the list of processes has it.",
+        "Use <encryption>, <auth> or <graphics> with a secret of libvirt (`luksmith libvirt secret define`, `set`), and change the one that stood there.";
+    SHARED: Warning, "secret.shared",
+        "several disks are opened by one secret",
+        "Who learns the passphrase of one disk has the others, and it cannot be changed for one alone.",
+        "Give each disk a secret of its own: `luksmith libvirt provision`, or `luksmith key change` and another <secret>.";
+    STORED: Warning, "secret.stored",
+        "the value of a secret lies on the host as plain base64",
+        "libvirt before 12.1 keeps persistent secrets so, for root to read: on the same disk as the images that they open, and in every backup of /etc.",
+        "Use ephemeral secrets that are set at boot (`luksmith libvirt secret define --ephemeral`), or libvirt 12.1 and set the values again; keep /etc/libvirt/secrets on an encrypted disk and out of backups.";
+    MODE: Error, "secret.file-mode",
+        "others than root may read the file with a secret's value",
+        "The passphrase of a disk is there for every such user and service.",
+        "chmod 600 the file, and change the passphrase: `luksmith libvirt rotate`.";
+}
+
+/// The version from which libvirt encrypts what it keeps.
+const ENCRYPTS: u64 = 12_001_000;
+
+/// The XML of a secret.
+pub(super) fn secret(context: &mut Context<'_>, xml: Element<'_>, place: &Place) {
+    let is_old = (context.inventory.libvirt_version).is_none_or(|version| version < ENCRYPTS);
+    if xml.attribute("ephemeral") != Some("yes") && is_old {
+        context.add(&STORED, place.at(xml.line()), "it is not ephemeral");
+    }
+}
+
+pub(super) fn place_of_kept(file: &KeptFile) -> Place {
+    Place {
+        origin: shown(&file.path),
+        is_file: true,
+        line: None,
+        object: Vec::new(),
+    }
+}
+
+/// Values that lie in files.
+pub(super) fn kept(context: &mut Context<'_>, host: &Host) {
+    let secrets = host.kept.iter().filter(|file| file.holds == Holds::Secret);
+    for file in secrets {
+        let place = place_of_kept(file);
+        context.add(&STORED, place.clone(), "a file of base64");
+        let open = file.mode & 0o077 != 0;
+        let detail = open.then(|| format!("its mode is {:04o}", file.mode & 0o7777));
+        context.add_if(&MODE, &place, detail);
+    }
+}
+
+/// Remembers who uses which secret.
+pub(super) fn disk(context: &mut Context<'_>, disk: &Disk<'_>, place: &Place) {
+    for layer in &disk.layers {
+        let secrets = layer.encryption.into_iter();
+        for secret in secrets.flat_map(|one| one.elements()) {
+            let named = secret.attribute("uuid").or(secret.attribute("usage"));
+            if let Some(name) = named.filter(|_| secret.is("secret")) {
+                let users = context.secrets.entry(shown(name)).or_default();
+                users.push(place.at(secret.line()));
+            }
+        }
+    }
+}
+
+/// Once every document was read. Layers of one disk may share a secret: they are one storage to whoever holds it; and a domain may
+/// come twice, as it runs and as it will start.
+pub(super) fn shared(context: &mut Context<'_>) {
+    for (secret, users) in std::mem::take(&mut context.secrets) {
+        let mut seen = BTreeSet::new();
+        let is_news = |user: &Place| seen.insert(user.names());
+        let users: Vec<_> = users.into_iter().filter(is_news).collect();
+        let Some((first, others)) = users.split_first() else {
+            continue;
+        };
+        for user in others {
+            let names = first.names();
+            let detail = format!("secret {secret} is also that of {names}");
+            context.add(&SHARED, user.clone(), detail);
+        }
+    }
+}
+
+/// What the domain gives to QEMU past libvirt. The value is not repeated.
+pub(super) fn commandline(context: &mut Context<'_>, xml: Element<'_>, place: &Place) {
+    let is_qemu = |one: &Element<'_>| one.namespace() == Some(QEMU);
+    let given = xml.elements().filter(is_qemu).flat_map(Element::elements);
+    for one in given.filter(is_qemu) {
+        let value = one.attribute("value").unwrap_or_default();
+        let name = one.attribute("name").unwrap_or_default();
+        let found = match one.name() {
+            "arg" => secret_in(value),
+            "env" if !value.is_empty() => is_secret_name(name).then(|| shown(name)),
+            _ => None,
+        };
+        let detail = found.map(|name| format!("{name} has its value there"));
+        context.add_if(&COMMANDLINE, &place.at(one.line()), detail);
+    }
+}
+
+/// The name of what looks like a secret with its value, in an argument of QEMU: `key=value` parts, JSON, or a URI with a password.
+fn secret_in(argument: &str) -> Option<String> {
+    let is_object = argument.starts_with("secret,") || argument.contains("\"secret\"");
+    let parts = argument.split([',', '{', '}', '?', '&']);
+    for part in parts {
+        let Some((name, value)) = part.split_once(['=', ':']) else {
+            continue;
+        };
+        let name = name.trim_matches([' ', '"', '\'']).to_ascii_lowercase();
+        let value = value.trim_matches([' ', '"', '\'']);
+        let last = name.rsplit(['.', '-', '_']).next().unwrap_or_default();
+        let is_data = is_object && name == "data";
+        let is_password = ["password", "passwd", "pass", "passphrase"].contains(&last);
+        if (is_data || is_password) && !["", "on", "off", "true", "false"].contains(&value) {
+            return Some(shown(&name));
+        }
+    }
+    let authority = argument.split_once("://").map(|(_, rest)| rest);
+    let user = authority.and_then(|rest| rest.split('/').next()?.split_once('@'));
+    let has_password = user.is_some_and(|(user, _)| user.contains(':'));
+    has_password.then(|| "the user in a URI".to_owned())
+}
+
+fn is_secret_name(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    let words = ["PASSWORD", "PASSWD", "PASSPHRASE", "SECRET", "TOKEN"];
+    words.iter().any(|word| name.contains(word))
+}

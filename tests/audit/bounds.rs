@@ -1,0 +1,107 @@
+//! Hostile documents are refused or judged, within the time and the memory of any other.
+
+use luksmith::vet::audit::{Document, Host, Inventory, Policy, images};
+
+use crate::judge::{ids, within_bounds};
+
+fn document(text: impl Into<Vec<u8>>) -> Inventory {
+    Inventory {
+        documents: vec![Document::file("x.xml", text)],
+        ..Inventory::default()
+    }
+}
+
+fn refused(text: impl Into<Vec<u8>>) {
+    let report = within_bounds(&document(text), &Policy::default());
+    assert_eq!(ids(&report), ["audit.unreadable"]);
+}
+
+#[test]
+fn what_expands_is_refused() {
+    let mut laughs = String::from("<!DOCTYPE l [<!ENTITY l0 \"ha\">");
+    for n in 1..40 {
+        let before = format!("&l{};", n - 1).repeat(10);
+        laughs += &format!("<!ENTITY l{n} \"{before}\">");
+    }
+    refused(laughs + "]><domain><name>&l39;</name></domain>");
+}
+
+#[test]
+fn what_is_deep_or_large_is_refused() {
+    refused("<domain>".repeat(500_000));
+    refused(format!("<domain {}/>", "a='b' ".repeat(600_000)));
+    refused(format!(
+        "<domain>{}</domain>",
+        "<a xmlns:n='u'/>".repeat(200_000)
+    ));
+    refused(format!("<domain>{}</domain>", "<disk/>".repeat(500_000)));
+    refused(vec![b' '; 5 << 20]);
+    refused(vec![0xff; 1 << 20]);
+}
+
+/// 100 MB are more than is kept of a file; the command reads no further than it must.
+#[test]
+fn a_file_of_100_megabytes_is_read_to_the_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = std::fs::File::create(folder.path().join("large.xml")).unwrap();
+    file.set_len(100_000_000).unwrap();
+    crate::command::fails(
+        folder.path(),
+        &["audit", "large.xml", "--no-images"],
+        6,
+        "1 finding",
+    );
+}
+
+/// As many disks as fit, each with as many faults as one can have.
+#[test]
+fn many_faults_are_judged_in_time() {
+    let disk = "<disk type='network'><source protocol='nbd' name='x'><host/><encryption><secret uuid='u'/></encryption></source>\
+                <backingStore type='file'><source file='/x'/></backingStore><target dev='v'/></disk>";
+    let disks: String = (0..8000)
+        .map(|n| disk.replace("dev='v'", &format!("dev='v{n}'")))
+        .collect();
+    let text = format!("<domain><name>d</name><devices>{disks}</devices></domain>");
+    let inventory = document(text);
+    let report = within_bounds(&inventory, &Policy::default());
+    assert!(ids(&report).contains(&"secret.shared"));
+    assert!(ids(&report).contains(&"audit.more"));
+    // One path, however often.
+    assert_eq!(images(&inventory).len(), 1);
+    let disks: Vec<_> = (0..20_000)
+        .map(|n| format!("<disk><source file='/{n}'/></disk>"))
+        .collect();
+    let text = format!("<domain><devices>{}</devices></domain>", disks.concat());
+    assert_eq!(images(&document(text)).len(), 4096);
+}
+
+#[test]
+fn hostile_settings_are_judged_in_time() {
+    let hosts = [
+        "a = 1\n".repeat(1_700_000),
+        format!("a = [{}", "[".repeat(9 << 20)),
+        "[Socket]\nSocketMode=0666\n".repeat(400_000),
+        "#".repeat(10 << 20),
+    ];
+    for text in hosts {
+        for name in [
+            "/etc/libvirt/qemu.conf",
+            "/etc/libvirt/libvirtd.conf",
+            "/etc/lvm/lvm.conf",
+            "/x.rules",
+            "/x.policy",
+            "/libvirt-guests",
+        ] {
+            let host = Host {
+                files: vec![Document::file(name, text.as_bytes())],
+                mountinfo: Some(Document::file("/proc/self/mountinfo", text.as_bytes())),
+                ..Host::default()
+            };
+            let inventory = Inventory {
+                host: Some(host),
+                ..Inventory::default()
+            };
+            within_bounds(&inventory, &Policy::default());
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What must come of an audit, and the bounds within which it must come.
+
+use std::time::{Duration, Instant};
+
+use luksmith::vet::audit::{Document, Inventory, Policy, Report, audit};
+
+use crate::allocation::peak_of;
+use crate::good;
+
+const MOST_TIME: Duration = Duration::from_secs(2);
+const MOST_MEMORY: usize = 64 << 20;
+
+/// Audits within the bounds.
+pub(crate) fn within_bounds(inventory: &Inventory, policy: &Policy) -> Report {
+    let start = Instant::now();
+    let (report, peak) = peak_of(|| audit(inventory, policy));
+    let took = start.elapsed();
+    assert!(took < MOST_TIME, "took {took:?}");
+    assert!(peak < MOST_MEMORY, "took {peak} bytes");
+    for finding in &report.findings {
+        let shown = format!("{}{}", finding.place, finding.detail);
+        assert!(!shown.chars().any(char::is_control), "{finding:?}");
+        assert!(shown.len() < 4000, "{finding:?}");
+    }
+    report
+}
+
+/// The ids of what is found, each once.
+pub(crate) fn ids(report: &Report) -> Vec<&'static str> {
+    let open = report.findings.iter().filter(|one| one.excepted.is_none());
+    let mut ids: Vec<_> = open.map(|one| one.rule.id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+/// Everything good, together.
+pub(crate) fn good() -> Inventory {
+    let volume = Document {
+        pool: Some("images".to_owned()),
+        ..Document::file("volume.xml", good::VOLUME)
+    };
+    Inventory {
+        documents: vec![
+            Document::file("vm1.xml", good::DOMAIN),
+            Document::file("pool.xml", good::POOL),
+            volume,
+            Document::file("secret.xml", good::SECRET),
+        ],
+        host: Some(good::host()),
+        ..Inventory::default()
+    }
+}
+
+/// Judges an inventory by the ids that it must have, and tells what else is there.
+pub(crate) fn complaint(name: &str, inventory: &Inventory, expected: &[&str]) -> Option<String> {
+    let report = within_bounds(inventory, &Policy::default());
+    let found = ids(&report);
+    (found != expected).then(|| {
+        let all = report.findings.iter();
+        let all: Vec<_> = all
+            .map(|one| format!("  {} {}: {}", one.rule.id, one.place, one.detail))
+            .collect();
+        format!("{name}: {found:?}, not {expected:?}:\n{}", all.join("\n"))
+    })
+}
+
+#[track_caller]
+pub(crate) fn none(complaints: Vec<Option<String>>) {
+    let complaints: Vec<_> = complaints.into_iter().flatten().collect();
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+}
+
+/// The inventory with a text of one of its documents, or files of the host, changed.
+pub(crate) fn changed(origin: &str, from: &str, to: &str) -> Inventory {
+    let mut inventory = good();
+    let host = inventory.host.as_mut().expect("a host");
+    let sockets = host.sockets.iter_mut().flat_map(|unit| &mut unit.files);
+    let all = inventory.documents.iter_mut().chain(&mut host.files);
+    let document = all
+        .chain(sockets)
+        .find(|one| one.origin.ends_with(origin))
+        .unwrap_or_else(|| panic!("no {origin}"));
+    let text = String::from_utf8(document.text.clone()).expect("text");
+    assert!(text.contains(from), "{origin} has no {from}");
+    document.text = text.replacen(from, to, 1).into_bytes();
+    inventory
+}
+
+/// One row of a table: the rule, a text of the good document, what it becomes to break the rule, and its nearest good neighbour.
+pub(crate) type Row = (&'static str, &'static str, &'static str, &'static str);
+
+#[track_caller]
+pub(crate) fn table(origin: &str, rows: &[Row]) {
+    let mut complaints = Vec::new();
+    for (id, from, bad, neighbour) in rows {
+        let name = format!("{id}: {bad}");
+        complaints.push(complaint(&name, &changed(origin, from, bad), &[id]));
+        let name = format!("not {id}: {neighbour}");
+        complaints.push(complaint(&name, &changed(origin, from, neighbour), &[]));
+    }
+    none(complaints);
+}
+
+#[test]
+fn a_good_domain_on_a_good_host_has_no_finding() {
+    none(vec![complaint("good", &good(), &[])]);
+}
