@@ -7,7 +7,7 @@ use super::args::VersionName;
 use super::args::{ImageArgs, UndoArgs};
 use super::error::CommandError;
 use super::force::{Force, confirm, only};
-use super::open::open_to_write;
+use super::open::{open_to_write, refuse_qcow2};
 
 /// Convert the header between LUKS1 and LUKS2
 ///
@@ -37,6 +37,7 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        refuse_qcow2(&self.image, "a conversion")?;
         let mut container = open_to_write(
             &self.image,
             &self.undo,

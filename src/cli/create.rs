@@ -1,7 +1,5 @@
 //! `luksmith create`: a new, empty volume.
 
-use luksmith::backend::Backend;
-
 use super::Session;
 use super::args::{Location, NewVolumeArgs};
 use super::error::CommandError;
@@ -12,7 +10,7 @@ use super::size;
 
 /// Create a new volume in a file, on a block device or on an export
 ///
-/// In a file, the file is made: sparse, the size of the header plus --size. With --json: {"image", "type", "uuid", "cipher",
+/// In a file, the file is made: sparse, the size of the header plus --size. With --json: {"image", "format", "type", "uuid", "cipher",
 /// "key_bits", "sector_size", "data": {"offset", "size"}, "keyslot"}; sizes in bytes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -43,6 +41,7 @@ Examples:
   luksmith create disk.img --size 10G --key-file disk.key      a key file, whole bytes
   luksmith create disk.img --size 10G --type luks1             for QEMU's own LUKS driver
   luksmith create data.img --size 10G --header data.header     a detached header
+  luksmith create disk.qcow2 --format qcow2 --size 10G         an encrypted qcow2 image, which QEMU opens, too
   luksmith create /dev/sdb1                                    all of a device
   luksmith create 'nbds://storage.example/vm1'                 all of an export";
 
@@ -54,9 +53,7 @@ impl Args {
         let source = KeySource::of(&self.new.key)?;
         let passphrase = source.fresh(session, &self.image.to_string(), self.new.force_weak)?;
         let made = plan.make(session, &passphrase)?;
-        let size = made
-            .container
-            .data_size(made.data.backend.geometry().size)?;
+        let size = made.data.volume_size(&made.container)?;
         let (json, line) = (made.json(&self.image, size), made.line(&self.image, size));
         made.keep()?;
         if self.json {

@@ -59,13 +59,14 @@ const EXAMPLES: &str = "\
 Examples:
   luksmith decrypt disk.img plain.img
   luksmith decrypt disk.img plain.img --sparse --key-file disk.key
-  luksmith decrypt disk.img - | sha256sum";
+  luksmith decrypt disk.img - | sha256sum
+  luksmith decrypt disk.qcow2 plain.img --format qcow2 --sparse";
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
         let (container, data) =
             open_data_to_read(&self.image, &self.read, self.unlock.limits.limits())?;
-        refuse_header_as_data(&container, &self.image, data.backend.as_ref())?;
+        refuse_header_as_data(&container, &self.image, &data)?;
         let destination = self.look()?;
         let label = self.image.image.to_string();
         let unlocked = match &self.volume_key_file {
@@ -83,7 +84,7 @@ impl Args {
             }
         };
         let depth = data.depth();
-        let volume = container.volume(data.backend, &unlocked)?;
+        let volume = data.volume(&container, &unlocked)?;
         if let Ok(segment) = container.data_segment() {
             note_slow(segment.cipher);
         }

@@ -2,10 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use luksmith::backend::Backend;
-
 use super::Session;
-use super::args::{LocalFile, Location, NewVolumeArgs};
+use super::args::{ImageFormat, LocalFile, Location, NewVolumeArgs};
 use super::error::{CommandError, Kind};
 use super::force::{Force, only};
 use super::make::{Extent, Plan};
@@ -40,6 +38,10 @@ pub(crate) struct Args {
     #[arg(long)]
     pad: bool,
 
+    /// Leave holes in a qcow2 image where SOURCE is zeroes: the storage sees where
+    #[arg(long)]
+    sparse: bool,
+
     /// Go on without asking: overwrite
     #[arg(long, value_name = "WHAT", value_parser = only(&[Force::Overwrite]))]
     force: Vec<Force>,
@@ -56,6 +58,7 @@ const EXAMPLES: &str = "\
 Examples:
   luksmith encrypt plain.img disk.img
   luksmith encrypt plain.img disk.img --key-file disk.key --type luks1
+  luksmith encrypt plain.img disk.qcow2 --format qcow2 --sparse
   qemu-img convert -O raw vm.qcow2 /dev/stdout | luksmith encrypt - disk.img --key-file disk.key";
 
 impl Args {
@@ -67,6 +70,10 @@ impl Args {
             PlainSource::open(&self.source)?
         };
         let extent = self.extent(source.size())?;
+        if self.sparse && self.new.format.image_format == ImageFormat::Raw {
+            return Err(CommandError::parameters("a raw volume has no holes")
+                .hint("--sparse goes with --format qcow2"));
+        }
         let plan = Plan::new(session, &self.new, &self.image, &self.force, extent)?;
         if self.size.is_some() {
             plan.check_end()?;
@@ -83,12 +90,17 @@ impl Args {
         let end = pipeline::encrypt(
             &made,
             &mut source,
-            self.pad,
-            grows,
+            pipeline::Manner {
+                pad: self.pad,
+                grows,
+                sparse: self.sparse,
+            },
             &progress,
             &session.signals,
         )
         .and_then(|end| match self.size {
+            // There is nothing yet, which reads as zeroes.
+            Some(size) if self.sparse => Ok(size),
             Some(size) => {
                 pipeline::zeroes(&made, end..size, &progress, &session.signals)?;
                 Ok(size)
@@ -106,9 +118,7 @@ impl Args {
             }
         })?;
         progress.finish();
-        let size = made
-            .container
-            .data_size(made.data.backend.geometry().size)?;
+        let size = made.data.volume_size(&made.container)?;
         if end < size {
             output::note(format_args!(
                 "{} is larger than {}: what lies beyond byte {end} of the volume reads as random bytes",

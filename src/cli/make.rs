@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
 use luksmith::backend::Backend;
 use luksmith::backend::file::OpenOptions;
 use luksmith::container::{self, Container, CreateOptions, Layout, Unlocked, Version};
+use luksmith::layout::{NewImage, Qcow2};
 use luksmith::secret::Passphrase;
 use luksmith::sectors::{Cipher, Sectors};
 use luksmith::volume::Volume;
@@ -14,7 +16,7 @@ use luksmith_formats::hash::Hash;
 use serde_json::{Value, json};
 
 use super::Session;
-use super::args::{Location, NewVolumeArgs, RemoteArgs};
+use super::args::{FormatArgs, ImageFormat, Location, NewVolumeArgs, RemoteArgs, VersionName};
 use super::benchmark::note_slow;
 use super::derivation;
 use super::error::{CommandError, Kind};
@@ -119,6 +121,12 @@ impl<'a> Plan<'a> {
                 Found::Nothing(path) => Target::New(path),
             });
         }
+        if args.format.image_format == ImageFormat::Qcow2 {
+            check_qcow2(&args.format, extent)?;
+        } else if args.format.cluster_size.is_some() {
+            return Err(CommandError::parameters("clusters are a qcow2 image's")
+                .hint("--cluster-size goes with --format qcow2"));
+        }
         let (options, layout) = options(session, args, extent, &target, header.as_ref())?;
         check_size(extent, options.sector_size)?;
         derivation::kind(&args.pbkdf, options.hash, options.version)?;
@@ -140,12 +148,13 @@ impl<'a> Plan<'a> {
     pub(crate) fn check_end(&self) -> Result<(), CommandError> {
         match (&self.target, self.extent) {
             (Target::There(there), Extent::Size(size))
-                if there
-                    .backend
-                    .geometry()
-                    .size
-                    .checked_sub(self.layout.data_offset)
-                    != Some(size) =>
+                if self.args.format.image_format == ImageFormat::Raw
+                    && there
+                        .backend
+                        .geometry()
+                        .size
+                        .checked_sub(self.layout.data_offset)
+                        != Some(size) =>
             {
                 Err(CommandError::parameters(format!(
                     "--size: a volume on {} reaches to its end",
@@ -179,26 +188,35 @@ impl<'a> Plan<'a> {
             Target::New(path) => {
                 let file = NewFile::create(path, self.replaced.is_some(), signals)?;
                 let data = open_file(file.path(), write)?;
-                let size = match self.extent {
-                    Extent::Size(size) => {
-                        layout.data_offset.checked_add(size).ok_or_else(too_large)?
+                if self.args.format.image_format == ImageFormat::Qcow2 {
+                    (Storage::raw(data, Nature::File), Some(file))
+                } else {
+                    let size = match self.extent {
+                        Extent::Size(size) => {
+                            layout.data_offset.checked_add(size).ok_or_else(too_large)?
+                        }
+                        Extent::Growing | Extent::AllThereIs => layout.data_offset,
+                    };
+                    let room = |error| {
+                        CommandError::from(error).about(format_args!(
+                            "cannot make room for {} in {}",
+                            size::both(size),
+                            self.image
+                        ))
+                    };
+                    data.resize(size).map_err(room)?;
+                    if self.args.format.preallocate {
+                        data.preallocate().map_err(room)?;
                     }
-                    Extent::Growing | Extent::AllThereIs => layout.data_offset,
-                };
-                let room = |error| {
-                    CommandError::from(error).about(format_args!(
-                        "cannot make room for {} in {}",
-                        size::both(size),
-                        self.image
-                    ))
-                };
-                data.resize(size).map_err(room)?;
-                if self.args.format.preallocate {
-                    data.preallocate().map_err(room)?;
+                    (Storage::raw(data, Nature::File), Some(file))
                 }
-                let (backend, nature) = (data, Nature::File);
-                (Storage { backend, nature }, Some(file))
             }
+        };
+        let data = match (self.args.format.image_format, self.extent) {
+            (ImageFormat::Qcow2, Extent::Size(size)) => {
+                new_qcow2(data, &self.args.format, size, layout.header_size)?
+            }
+            _ => data,
         };
         let (storage, header) = match self.header {
             Some(Target::There(there)) => (there.backend, None),
@@ -208,9 +226,9 @@ impl<'a> Plan<'a> {
                 storage.resize(layout.header_size)?;
                 (storage, Some(file))
             }
-            None => (data.backend.clone(), None),
+            None => (data.header(), None),
         };
-        if let (Extent::Size(size), None) = (self.extent, &image) {
+        if let (Extent::Size(size), None, None) = (self.extent, &image, &data.qcow2) {
             let there = data
                 .backend
                 .geometry()
@@ -253,7 +271,13 @@ fn options(
     header: Option<&Target<'_>>,
 ) -> Result<(CreateOptions, Layout), CommandError> {
     let format = &args.format;
-    let version = format.luks_type.map_or(Version::Luks2, Version::from);
+    let qcow2 = format.image_format == ImageFormat::Qcow2;
+    let default = if qcow2 {
+        Version::Luks1
+    } else {
+        Version::Luks2
+    };
+    let version = format.luks_type.map_or(default, Version::from);
     let cipher = format.cipher.unwrap_or(CipherSpec::AES_XTS_PLAIN64);
     let key_size = format.key_size.unwrap_or_else(|| cipher.default_key_size());
     cipher.check_key_size(key_size).map_err(|error| {
@@ -293,6 +317,9 @@ fn options(
         (Target::New(_), None) | (_, Some(Target::New(_)))
     );
     options.sector_size = 512;
+    if qcow2 {
+        options = options.in_qcow2();
+    }
     let layout = options.layout()?;
     options.sector_size = format
         .sector_size
@@ -341,13 +368,15 @@ impl Made {
 
     /// The plaintext of the new volume.
     pub(crate) fn volume(&self) -> Result<Volume, CommandError> {
-        let data = self.data.backend.clone();
-        Ok(self.container.volume(data, &self.unlocked)?)
+        Ok(self.data.volume(&self.container, &self.unlocked)?)
     }
 
     /// All is written: makes it durable and gives the files their names.
     pub(crate) fn keep(self) -> Result<(), CommandError> {
-        self.data.backend.flush()?;
+        match &self.data.qcow2 {
+            Some(image) => image.flush()?,
+            None => self.data.backend.flush()?,
+        }
         // An export may have been replaced by another one while the data was written.
         self.container.check_unchanged()?;
         if let Some(header) = self.header {
@@ -362,16 +391,24 @@ impl Made {
     /// What was made, as JSON.
     pub(crate) fn json(&self, image: &Location, size: u64) -> Value {
         let segment = self.container.data_segment().ok();
-        json!({
+        let mut value = json!({
             "image": image.to_string(),
+            "format": if self.data.qcow2.is_some() { "qcow2" } else { "raw" },
             "type": self.container.version().to_string().to_lowercase(),
             "uuid": self.container.uuid(),
             "cipher": segment.map(|segment| segment.cipher.to_string()),
             "key_bits": self.unlocked.key().as_bytes().len() * 8,
             "sector_size": segment.map(|segment| segment.sector_size),
-            "data": { "offset": segment.map(|segment| segment.offset), "size": size },
+            "data": {
+                "offset": segment.filter(|_| self.data.qcow2.is_none()).map(|segment| segment.offset),
+                "size": size,
+            },
             "keyslot": self.unlocked.slot(),
-        })
+        });
+        if let Some(image) = self.data.qcow2_json() {
+            value["qcow2"] = image;
+        }
+        value
     }
 
     /// What was made, in a line.
@@ -387,6 +424,51 @@ impl Made {
             self.container.uuid()
         )
     }
+}
+
+/// What does not go together in a qcow2 image.
+fn check_qcow2(format: &FormatArgs, extent: Extent) -> Result<(), CommandError> {
+    let wrong = |what: &str, hint: &str| Err(CommandError::parameters(what).hint(hint));
+    if matches!(format.luks_type, Some(VersionName::Luks2)) {
+        return wrong(
+            "there is no LUKS2 in qcow2 images",
+            "leave --type out: QEMU knows LUKS1 alone there",
+        );
+    }
+    if format.header.is_some() || format.offset.is_some() {
+        return wrong(
+            "a qcow2 image has its header inside, and its data in clusters",
+            "--header and --offset go with --format raw, the default",
+        );
+    }
+    if format.preallocate {
+        return wrong(
+            "a qcow2 image grows as it is written",
+            "--preallocate goes with --format raw, the default",
+        );
+    }
+    match extent {
+        Extent::Size(_) => Ok(()),
+        Extent::AllThereIs | Extent::Growing => wrong(
+            "a qcow2 image needs a size",
+            "--size 10G is what the guest sees",
+        ),
+    }
+}
+
+/// Makes an image in storage that holds nothing of value.
+fn new_qcow2(
+    data: Storage,
+    format: &FormatArgs,
+    size: u64,
+    header_size: u64,
+) -> Result<Storage, CommandError> {
+    let mut image = NewImage::new(size, header_size);
+    if let Some(cluster_size) = format.cluster_size {
+        image.cluster_size = u32::try_from(cluster_size).unwrap_or(u32::MAX);
+    }
+    let qcow2 = Some(Arc::new(Qcow2::create(data.backend.clone(), &image)?));
+    Ok(Storage { qcow2, ..data })
 }
 
 fn too_large() -> CommandError {

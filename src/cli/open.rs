@@ -3,17 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use luksmith::backend::Backend;
 use luksmith::backend::file::OpenOptions;
 use luksmith::container::{
-    self, Container, UndoFile, UndoStore, UnlockError, Unlocked, VolumeError, Which,
+    self, Container, OpenError, UndoFile, UndoStore, UnlockError, Unlocked, Version, VolumeError,
+    Which,
 };
+use luksmith_formats::image::qcow2;
 use luksmith_formats::limits::Limits;
 use luksmith_formats::luks2::Priority;
 
 use super::Session;
-use super::args::{ImageArgs, UndoArgs};
-use super::error::CommandError;
+use super::args::{ImageArgs, ImageFormat, UndoArgs};
+use super::error::{CommandError, Kind};
 use super::output;
 use super::passphrase::KeySource;
 use super::storage::{self, Storage};
@@ -41,7 +42,7 @@ pub(crate) fn open_to_read(
     read: &ReadArgs,
     limits: Limits,
 ) -> Result<Container, CommandError> {
-    let storage = storage::open(image.header_location(), &image.remote, read.options())?;
+    let storage = header_storage(image, read.options())?;
     open(
         image,
         storage,
@@ -58,7 +59,7 @@ pub(crate) fn open_data_to_read(
     read: &ReadArgs,
     limits: Limits,
 ) -> Result<(Container, Storage), CommandError> {
-    let header = storage::open(image.header_location(), &image.remote, read.options())?;
+    let header = header_storage(image, read.options())?;
     let data = if image.header.is_some() {
         storage::open(&image.image, &image.remote, read.options())?
     } else {
@@ -111,9 +112,12 @@ pub(crate) fn open_data_to_write(
 pub(crate) fn refuse_header_as_data(
     container: &Container,
     image: &ImageArgs,
-    data: &dyn Backend,
+    data: &Storage,
 ) -> Result<(), CommandError> {
-    match container.data_segment_on(data) {
+    if data.qcow2.is_some() {
+        return Ok(());
+    }
+    match container.data_segment_on(&*data.backend) {
         Err(error @ VolumeError::Detached) => Err(CommandError::from(error).about(&image.image)),
         // Whatever else is wrong with it is told by who needs it.
         _ => Ok(()),
@@ -122,14 +126,37 @@ pub(crate) fn refuse_header_as_data(
 
 /// Where the header lies, for commands that do not open it as a container.
 pub(crate) fn header_storage_to_write(image: &ImageArgs) -> Result<Storage, CommandError> {
-    storage::open(
-        image.header_location(),
-        &image.remote,
+    header_storage(
+        image,
         OpenOptions {
             write: true,
             ..OpenOptions::default()
         },
     )
+}
+
+fn header_storage(image: &ImageArgs, options: OpenOptions) -> Result<Storage, CommandError> {
+    if image.format == ImageFormat::Qcow2 && image.header.is_some() {
+        let message = "a qcow2 image has its header inside";
+        return Err(
+            CommandError::parameters(message).hint("--header goes with --format raw, the default")
+        );
+    }
+    let storage = storage::open(image.header_location(), &image.remote, options)?;
+    match image.format {
+        ImageFormat::Raw => Ok(storage),
+        ImageFormat::Qcow2 => storage.into_qcow2(&image.image),
+    }
+}
+
+/// For commands that know the raw format alone.
+pub(crate) fn refuse_qcow2(image: &ImageArgs, command: &str) -> Result<(), CommandError> {
+    match image.format {
+        ImageFormat::Raw => Ok(()),
+        ImageFormat::Qcow2 => Err(CommandError::parameters(format!(
+            "{command} cannot be done in a qcow2 image"
+        ))),
+    }
 }
 
 /// What goes with [`header_storage_to_write`].
@@ -149,8 +176,17 @@ fn open(
     storage: Storage,
     options: container::OpenOptions,
 ) -> Result<Container, CommandError> {
-    let container = Container::open(storage.backend, options)
-        .map_err(|error| CommandError::from(error).about(image.header_location()))?;
+    let container = Container::open(storage.header(), options).map_err(|error| {
+        let qcow2 = matches!(error, OpenError::NotLuks) && storage.begins_with(&qcow2::MAGIC);
+        let hint = "it begins as a qcow2 image does: --format qcow2 opens it as one";
+        let error = CommandError::from(error).about(image.header_location());
+        error.hint_if(qcow2.then(|| hint.to_owned()))
+    })?;
+    if storage.qcow2.is_some() && container.version() != Version::Luks1 {
+        let message = format!("{}: LUKS2 in a qcow2 image", image.image);
+        return Err(CommandError::new(Kind::Device, message)
+            .hint("only LUKS1 has a place there; QEMU knows no other"));
+    }
     match container.health() {
         container::Health::Good => {}
         health => output::warning(format_args!(
@@ -223,11 +259,7 @@ pub(crate) fn unlock(
 }
 
 /// The size of the plaintext, where it can be known: not for a detached header without its data.
-pub(crate) fn data_size(
-    container: &Container,
-    image: &ImageArgs,
-    data: &dyn Backend,
-) -> Option<u64> {
+pub(crate) fn data_size(container: &Container, image: &ImageArgs, data: &Storage) -> Option<u64> {
     let elsewhere = image.header.is_none()
         && container
             .data_segment()
@@ -235,6 +267,6 @@ pub(crate) fn data_size(
     if elsewhere {
         None
     } else {
-        container.data_size(data.geometry().size).ok()
+        data.volume_size(container).ok()
     }
 }

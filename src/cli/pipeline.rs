@@ -12,7 +12,7 @@ use luksmith::volume::Volume;
 
 use super::error::{CommandError, Kind};
 use super::make::Made;
-use super::plain::{PlainSink, PlainSource};
+use super::plain::{PlainSink, PlainSource, runs_of_data};
 use super::progress::Progress;
 use super::signals::Signals;
 
@@ -23,6 +23,17 @@ const WAITING: usize = 4;
 /// How far a volume of unknown size grows at once, at least.
 const GROWTH: u64 = 256 << 20;
 
+/// How [`encrypt`] does it.
+#[derive(Clone, Copy)]
+pub(crate) struct Manner {
+    /// Fill the last sector with zeroes.
+    pub(crate) pad: bool,
+    /// The volume grows as there is more.
+    pub(crate) grows: bool,
+    /// Leave out clusters of zeroes.
+    pub(crate) sparse: bool,
+}
+
 /// What goes to and fro: where, and the bytes.
 type Chunk = (u64, Sectors<Plain>);
 
@@ -30,11 +41,17 @@ type Chunk = (u64, Sectors<Plain>);
 pub(crate) fn encrypt(
     made: &Made,
     source: &mut PlainSource,
-    pad: bool,
-    grows: bool,
+    manner: Manner,
     progress: &Progress,
     signals: &Signals,
 ) -> Result<u64, CommandError> {
+    let Manner { pad, grows, sparse } = manner;
+    let hole = made.data.qcow2.as_ref().filter(|_| sparse);
+    let hole = hole.map(|image| {
+        usize::try_from(image.cluster_size())
+            .unwrap_or(CHUNK)
+            .min(CHUNK)
+    });
     let volume = made.volume()?;
     let sector = volume.sector_size() as usize;
     let (to, from) = lanes(made.data.depth());
@@ -45,6 +62,7 @@ pub(crate) fn encrypt(
                 &volume,
                 grows,
                 made.is_in_place(),
+                hole,
                 chunks,
                 progress,
                 signals,
@@ -82,7 +100,7 @@ pub(crate) fn zeroes(
     let (to, from) = lanes(made.data.depth());
     beside_lanes(
         from,
-        |chunks| write_volume(&volume, false, true, chunks, progress, signals),
+        |chunks| write_volume(&volume, false, true, None, chunks, progress, signals),
         move || {
             let mut offset = range.start;
             for lane in to.iter().cycle() {
@@ -138,11 +156,13 @@ fn read_plain(
     Ok(offset)
 }
 
-/// A thread at the volume that is filled. One that grows has one such thread.
+/// A thread at the volume that is filled. One that grows has one such thread. Where so many zeroes come in a row, a new volume that
+/// can have holes keeps them.
 fn write_volume(
     volume: &Volume,
     grows: bool,
     made_in_place: bool,
+    hole: Option<usize>,
     chunks: Receiver<Chunk>,
     progress: &Progress,
     signals: &Signals,
@@ -162,7 +182,11 @@ fn write_volume(
             }
             volume.resize(volume.size().saturating_mul(2).max(GROWTH))?;
         }
-        if sectors.len() == CHUNK {
+        if let Some(hole) = hole {
+            for (at, run) in runs_of_data(sectors.as_slice(), hole) {
+                volume.write_at(offset + at as u64, run)?;
+            }
+        } else if sectors.len() == CHUNK {
             volume.write_sectors(offset, sectors)?;
         } else {
             // The end may lie within a block of the storage.

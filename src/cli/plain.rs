@@ -199,7 +199,7 @@ impl PlainSink {
                 .write_all_at(bytes, offset)
                 .map_err(|error| failed("write", &self.name, error)),
             To::File { file, sparse: true } => {
-                for (at, run) in runs_of_data(bytes) {
+                for (at, run) in runs_of_data(bytes, HOLE) {
                     let written = file.write_all_at(run, offset + at as u64);
                     written.map_err(|error| failed("write", &self.name, error))?;
                 }
@@ -218,14 +218,14 @@ impl PlainSink {
     }
 }
 
-/// The parts of a chunk that are not zeroes, in units of [`HOLE`], neighbours together.
-fn runs_of_data(bytes: &[u8]) -> Vec<(usize, &[u8])> {
+/// The parts of a chunk that are not zeroes, in units of `hole` bytes, neighbours together.
+pub(super) fn runs_of_data(bytes: &[u8], hole: usize) -> Vec<(usize, &[u8])> {
     let mut runs: Vec<(usize, usize)> = Vec::new();
-    for (index, piece) in bytes.chunks(HOLE).enumerate() {
+    for (index, piece) in bytes.chunks(hole).enumerate() {
         if piece.iter().all(|byte| *byte == 0) {
             continue;
         }
-        let at = index * HOLE;
+        let at = index * hole;
         match runs.last_mut() {
             Some((_, end)) if *end == at => *end = at + piece.len(),
             _ => runs.push((at, at + piece.len())),
@@ -246,11 +246,11 @@ mod tests {
         bytes[HOLE] = 1;
         bytes[2 * HOLE + 7] = 1;
         bytes[4 * HOLE + 9] = 1;
-        let runs = runs_of_data(&bytes)
+        let runs = runs_of_data(&bytes, HOLE)
             .iter()
             .map(|(at, run)| (*at, run.len()))
             .collect::<Vec<_>>();
         assert_eq!(runs, [(HOLE, 2 * HOLE), (4 * HOLE, HOLE)]);
-        assert!(runs_of_data(&[0; HOLE]).is_empty());
+        assert!(runs_of_data(&[0; HOLE], HOLE).is_empty());
     }
 }

@@ -1,6 +1,7 @@
 //! `luksmith resize`: more or less room for the guest.
 
-use luksmith::backend::Backend as _;
+use luksmith::backend::IoError;
+use luksmith::layout::Qcow2;
 use serde_json::json;
 
 use super::Session;
@@ -38,7 +39,8 @@ pub(crate) struct Args {
 const EXAMPLES: &str = "\
 Examples:
   luksmith resize disk.img --size 20G
-  luksmith resize disk.img --size 5G --force shrink";
+  luksmith resize disk.img --size 5G --force shrink
+  luksmith resize disk.qcow2 --format qcow2 --size 20G";
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
@@ -47,9 +49,9 @@ impl Args {
             &self.undo,
             luksmith_formats::limits::Limits::default(),
         )?;
-        refuse_header_as_data(&container, &self.image, data.backend.as_ref())?;
-        let old = container.data_size(data.backend.geometry().size)?;
-        if data.has_fixed_size() && self.size != old {
+        refuse_header_as_data(&container, &self.image, &data)?;
+        let old = data.volume_size(&container)?;
+        if data.has_fixed_size() && data.qcow2.is_none() && self.size != old {
             let message = format!(
                 "a volume on {} reaches to its end: {old} bytes",
                 self.image.image
@@ -65,7 +67,10 @@ impl Args {
             );
             confirm(&self.force, Force::Shrink, &loss)?;
         }
-        container.resize(data.backend.as_ref(), self.size)?;
+        match &data.qcow2 {
+            Some(image) => resize_image(image, self.size, old)?,
+            None => container.resize(data.backend.as_ref(), self.size)?,
+        }
         if self.json {
             session
                 .output
@@ -79,4 +84,15 @@ impl Args {
         }
         Ok(())
     }
+}
+
+/// The tables of an image have their own reasons to refuse.
+fn resize_image(image: &Qcow2, size: u64, old: u64) -> Result<(), CommandError> {
+    image.resize(size).map_err(|error| match error {
+        IoError::Unaligned { unit, .. } if size < old => CommandError::from(error).hint(format!(
+            "a size in whole clusters of {} is possible: the rest of a cut one would come back when the volume grows",
+            size::human(unit.into())
+        )),
+        error => error.into(),
+    })
 }

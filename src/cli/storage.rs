@@ -6,15 +6,27 @@ use std::sync::Arc;
 use luksmith::backend::Backend;
 use luksmith::backend::file::{FileBackend, OpenOptions};
 use luksmith::backend::nbd::{ConnectOptions, NbdBackend};
+use luksmith::container::{Container, Unlocked, VolumeError};
+use luksmith::layout::Qcow2;
+use luksmith::volume::Volume;
+use serde_json::{Value, json};
+
+use luksmith::layout::ImageError;
+use luksmith::sectors::{Cipher, Sectors};
 
 use super::args::{Location, RemoteArgs};
 use super::error::{CommandError, Kind};
+
+/// What a LUKS volume of either version begins with.
+const LUKS_MAGIC: &[u8] = b"LUKS\xba\xbe";
 
 /// An opened storage, and what a command has to know of it beside its bytes.
 #[derive(Clone)]
 pub(crate) struct Storage {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) nature: Nature,
+    /// The image that the storage holds, where it was said to be one.
+    pub(crate) qcow2: Option<Arc<Qcow2>>,
 }
 
 /// What sort of storage it is.
@@ -29,6 +41,77 @@ pub(crate) enum Nature {
 }
 
 impl Storage {
+    /// What was opened as such.
+    pub(crate) fn raw(backend: Arc<dyn Backend>, nature: Nature) -> Self {
+        let qcow2 = None;
+        Self {
+            backend,
+            nature,
+            qcow2,
+        }
+    }
+
+    /// The same storage, as the qcow2 image that it is said to hold.
+    pub(crate) fn into_qcow2(self, location: &Location) -> Result<Self, CommandError> {
+        let image = Qcow2::open(self.backend.clone()).map_err(|error| {
+            let luks = matches!(error, ImageError::NotQcow2) && self.begins_with(LUKS_MAGIC);
+            let hint = "it begins as a LUKS volume does: that is --format raw, the default";
+            let error = CommandError::from(error).about(location);
+            error.hint_if(luks.then(|| hint.to_owned()))
+        })?;
+        Ok(Self {
+            qcow2: Some(Arc::new(image)),
+            ..self
+        })
+    }
+
+    /// Whether these are its first bytes: for hints alone.
+    pub(crate) fn begins_with(&self, magic: &[u8]) -> bool {
+        let unit = self.backend.geometry().block_size.max(512) as usize;
+        let mut start = Sectors::<Cipher>::with_len(unit);
+        self.backend.read_at(0, &mut start).is_ok() && start.as_slice().starts_with(magic)
+    }
+
+    /// Where the LUKS header lies, if it lies here.
+    pub(crate) fn header(&self) -> Arc<dyn Backend> {
+        match &self.qcow2 {
+            Some(image) => image.header_storage(),
+            None => self.backend.clone(),
+        }
+    }
+
+    /// The image that the storage holds, for JSON.
+    pub(crate) fn qcow2_json(&self) -> Option<Value> {
+        self.qcow2.as_ref().map(|image| {
+            json!({
+                "version": image.version(),
+                "cluster_size": image.cluster_size(),
+                "refcount_bits": image.refcount_bits(),
+                "snapshots": image.snapshots(),
+            })
+        })
+    }
+
+    /// The plaintext of the volume that lies here.
+    pub(crate) fn volume(
+        &self,
+        container: &Container,
+        unlocked: &Unlocked,
+    ) -> Result<Volume, VolumeError> {
+        match &self.qcow2 {
+            Some(image) => container.volume_in(image.clone(), unlocked),
+            None => container.volume(self.backend.clone(), unlocked),
+        }
+    }
+
+    /// The size of the volume that lies here.
+    pub(crate) fn volume_size(&self, container: &Container) -> Result<u64, VolumeError> {
+        match &self.qcow2 {
+            Some(image) => Ok(image.size()),
+            None => container.data_size(self.backend.geometry().size),
+        }
+    }
+
     /// Whether its size is what it is.
     pub(crate) fn has_fixed_size(&self) -> bool {
         self.nature != Nature::File
@@ -56,10 +139,8 @@ pub(crate) fn open(
                 write: options.write,
                 ..remote.options()
             };
-            Ok(Storage {
-                backend: Arc::new(NbdBackend::connect(uri, options)?),
-                nature: Nature::Export,
-            })
+            let backend = Arc::new(NbdBackend::connect(uri, options)?);
+            Ok(Storage::raw(backend, Nature::Export))
         }
     }
 }
@@ -72,10 +153,7 @@ pub(crate) fn open_path(path: &Path, options: OpenOptions) -> Result<Storage, Co
     } else {
         Nature::File
     };
-    Ok(Storage {
-        backend: file,
-        nature,
-    })
+    Ok(Storage::raw(file, nature))
 }
 
 /// The same, for what only files can do.

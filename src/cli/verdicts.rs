@@ -11,6 +11,7 @@ use luksmith::container::{
 use luksmith::crypt::CryptError;
 use luksmith::export::nbd::ServeError;
 use luksmith::kdf::KdfError;
+use luksmith::layout::ImageError;
 use luksmith::libvirt::LibvirtError;
 use luksmith::qemu::{AmendError, QmpError};
 use luksmith::secret::SecretError;
@@ -59,9 +60,38 @@ commands_fail_with! {
     ServeError => serve,
     TlsError => tls,
     VetError => vet,
+    ImageError => image,
     QmpError => qmp,
     AmendError => amend,
     LibvirtError => libvirt,
+}
+
+fn image(error: &ImageError) -> Verdict {
+    match error {
+        ImageError::BackingFile | ImageError::DataFile => helped(
+            Kind::Device,
+            "what is not in the image itself is never opened; `qemu-img convert` makes an image that holds all of it",
+        ),
+        ImageError::NotEncrypted => helped(
+            Kind::Device,
+            "`qemu-img convert -O raw` and `luksmith encrypt --format qcow2` make an encrypted one",
+        ),
+        ImageError::NeedsRepair(_) => helped(
+            Kind::Device,
+            "`qemu-img check -r all` repairs it; `luksmith decrypt` reads it as it is",
+        ),
+        ImageError::Bitmaps => helped(
+            Kind::Device,
+            "`qemu-img bitmap --remove` removes them; who reads alone needs not do so",
+        ),
+        ImageError::Size(_) => plain(Kind::Parameters),
+        ImageError::Header(error) if error.kind == FormatKind::Malformed => helped(
+            Kind::Device,
+            "`luksmith inspect --format qcow2` tells all that is wrong with it",
+        ),
+        ImageError::Io(error) => io(error),
+        _ => plain(Kind::Device),
+    }
 }
 
 fn vet(error: &VetError) -> Verdict {

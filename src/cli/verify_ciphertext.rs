@@ -14,7 +14,7 @@ use super::Session;
 use super::args::ImageArgs;
 use super::error::{CommandError, Kind};
 use super::info::keyslots::trimmed;
-use super::open::ReadArgs;
+use super::open::{ReadArgs, refuse_qcow2};
 use super::output;
 use super::progress::Progress;
 use super::size;
@@ -79,6 +79,7 @@ Exit code: 0 nothing else was found, 1 there are regions that do not look like c
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        refuse_qcow2(&self.image, "a search for plaintext")?;
         let data = storage::open(&self.image.image, &self.image.remote, self.read.options())?;
         let layout = self.layout(&data)?;
         let sample = self.sample()?;

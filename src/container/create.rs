@@ -112,6 +112,15 @@ impl CreateOptions {
         }
     }
 
+    /// For the header in a qcow2 image, whose data lies elsewhere: LUKS1, and no byte behind the last keyslot.
+    #[must_use]
+    pub fn in_qcow2(mut self) -> Self {
+        let areas = luks1::KEYSLOTS as u64 * luks1_area_size(self.key_size);
+        self.version = Version::Luks1;
+        self.data_offset = Some(AREA_ALIGNMENT + areas);
+        self
+    }
+
     /// Where everything will lie.
     ///
     /// # Errors

@@ -12,6 +12,7 @@
 //! - `ours`: the library on image files.
 //! - `matrix`: which volumes are made, as a table; `both_ways`: theirs read by us and ours by them, with dm-crypt as
 //!   the judge; `with_qemu`: the same with QEMU.
+//! - `qcow2`: encrypted qcow2 images with QEMU.
 //! - `tls`: certificates and TLS of gnutls.
 //! - `turns`: keyslots and headers changed by one and used by the other; `tokens`: what we do not know survives.
 
@@ -25,6 +26,7 @@ mod oracles;
 mod ours;
 mod payload;
 mod peers;
+mod qcow2;
 mod qemu;
 mod tls;
 mod tokens;

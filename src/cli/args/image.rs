@@ -2,9 +2,19 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::{LocalFile, Location, RemoteArgs};
+
+/// What holds a volume.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ImageFormat {
+    /// The volume itself, header first
+    #[default]
+    Raw,
+    /// An encrypted qcow2 image, with LUKS1 inside
+    Qcow2,
+}
 
 /// The image and, if it lies apart, its header.
 #[derive(Debug, Args)]
@@ -16,6 +26,10 @@ pub(crate) struct ImageArgs {
     /// The LUKS header lies in FILE (a detached header), IMAGE holds the data alone
     #[arg(long, value_name = "FILE", value_parser = Location::parser())]
     pub(crate) header: Option<Location>,
+
+    /// What IMAGE is; nothing is guessed
+    #[arg(long, value_name = "FORMAT", default_value = "raw")]
+    pub(crate) format: ImageFormat,
 
     #[command(flatten)]
     pub(crate) remote: RemoteArgs,

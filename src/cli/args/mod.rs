@@ -9,11 +9,11 @@ mod new_volume;
 mod pbkdf;
 mod remote;
 
-pub(crate) use image::{ImageArgs, UndoArgs};
+pub(crate) use image::{ImageArgs, ImageFormat, UndoArgs};
 pub(crate) use key::{KeyArgs, NewKeyArgs, UnlockArgs};
 pub(crate) use limits::LimitArgs;
 pub(crate) use local::LocalFile;
 pub(crate) use location::Location;
-pub(crate) use new_volume::{NewVolumeArgs, VersionName, parse_cipher, parse_label};
+pub(crate) use new_volume::{FormatArgs, NewVolumeArgs, VersionName, parse_cipher, parse_label};
 pub(crate) use pbkdf::{Pbkdf, PbkdfArgs};
 pub(crate) use remote::RemoteArgs;

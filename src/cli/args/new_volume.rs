@@ -8,7 +8,7 @@ use luksmith_formats::cipher::CipherSpec;
 use luksmith_formats::hash::Hash;
 use uuid::Uuid;
 
-use super::{KeyArgs, LimitArgs, LocalFile, Location, PbkdfArgs, RemoteArgs};
+use super::{ImageFormat, KeyArgs, LimitArgs, LocalFile, Location, PbkdfArgs, RemoteArgs};
 use crate::cli::size;
 
 /// Options of a new volume.
@@ -38,7 +38,15 @@ pub(crate) struct NewVolumeArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Format")]
 pub(crate) struct FormatArgs {
-    /// The format [default: luks2]
+    /// What IMAGE becomes: the volume itself, or an encrypted qcow2 image
+    #[arg(long = "format", value_name = "FORMAT", default_value = "raw")]
+    pub(crate) image_format: ImageFormat,
+
+    /// The size of a cluster of a qcow2 image, 512 to 2M [default: 64K]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub(crate) cluster_size: Option<u64>,
+
+    /// The version of LUKS [default: luks2; luks1 in a qcow2 image, where there is no other]
     #[arg(short = 'M', long = "type", value_name = "TYPE")]
     pub(crate) luks_type: Option<VersionName>,
 

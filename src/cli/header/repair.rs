@@ -38,7 +38,7 @@ impl Args {
             &self.undo,
             luksmith_formats::limits::Limits::default(),
         )?;
-        let repaired = Container::repair(storage.backend, options)?
+        let repaired = Container::repair(storage.header(), options)?
             .iter()
             .map(ToString::to_string)
             .collect::<Vec<_>>();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use luksmith::container::{Container, HeaderError};
 
 use crate::cli::Session;
-use crate::cli::args::{ImageArgs, LocalFile, UndoArgs};
+use crate::cli::args::{ImageArgs, ImageFormat, LocalFile, UndoArgs};
 use crate::cli::error::{CommandError, Kind};
 use crate::cli::force::{Force, confirm, only};
 use crate::cli::new_file::failed;
@@ -54,7 +54,13 @@ impl Args {
                 format!("{} is too long for a header backup", self.file.display()),
             ));
         }
-        let storage = header_storage_to_write(&self.image)?.backend;
+        let of_luks1 = backup.get(6..8) == Some(&[0, 1]);
+        if self.image.format == ImageFormat::Qcow2 && !of_luks1 {
+            let message = format!("{} is no backup of a LUKS1 header", self.file.display());
+            return Err(CommandError::new(Kind::Device, message)
+                .hint("only LUKS1 has a place in a qcow2 image"));
+        }
+        let storage = header_storage_to_write(&self.image)?.header();
         let options = header_options(
             &self.image,
             &self.undo,

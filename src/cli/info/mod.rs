@@ -9,11 +9,12 @@ use luksmith_formats::luks2;
 use serde_json::{Value, json};
 
 use super::Session;
-use super::args::ImageArgs;
+use super::args::{ImageArgs, ImageFormat};
 use super::error::{CommandError, chain};
 use super::open::{ReadArgs, data_size, open_data_to_read};
 use super::output::{Output, printable};
 use super::size;
+use super::storage::Storage;
 use super::token::tokens_json;
 
 /// Show what an image is: format, cipher, sizes, keyslots, tokens, health
@@ -44,12 +45,13 @@ const EXAMPLES: &str = "\
 Examples:
   luksmith info disk.img
   luksmith info disk.img --json | jq .uuid
-  luksmith info data.img --header data.header";
+  luksmith info data.img --header data.header
+  luksmith info disk.qcow2 --format qcow2";
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
         let (container, data) = open_data_to_read(&self.image, &self.read, Limits::default())?;
-        let volume_size = data_size(&container, &self.image, data.backend.as_ref());
+        let volume_size = data_size(&container, &self.image, &data);
         if self.dump_json_metadata {
             let Header::Luks2(header) = container.header() else {
                 return Err(CommandError::parameters("LUKS1 has no JSON metadata")
@@ -57,19 +59,16 @@ impl Args {
             };
             session.output.line(header.metadata.to_pretty_text());
         } else if self.json {
-            session.output.json(&self.to_json(&container, volume_size));
+            session
+                .output
+                .json(&self.to_json(&container, &data, volume_size));
         } else {
-            self.print(
-                &session.output,
-                &container,
-                volume_size,
-                data.backend.geometry().size,
-            );
+            self.print(&session.output, &container, &data, volume_size);
         }
         Ok(())
     }
 
-    fn to_json(&self, container: &Container, volume_size: Option<u64>) -> Value {
+    fn to_json(&self, container: &Container, data: &Storage, volume_size: Option<u64>) -> Value {
         let (health, damage) = match container.health() {
             Health::Good => ("good", None),
             Health::PrimaryDamaged(error) => ("primary damaged", Some(chain(error))),
@@ -80,13 +79,15 @@ impl Args {
         let segment = container.data_segment().ok();
         let mut value = json!({
             "image": self.image.image.to_string(),
+            "format": if data.qcow2.is_some() { "qcow2" } else { "raw" },
             "type": container.version().to_string().to_lowercase(),
             "uuid": container.uuid(),
             "cipher": segment.map(|segment| segment.cipher.to_string()),
             "key_bits": container.volume_key_size().map(|bytes| bytes * 8),
             "sector_size": segment.map(|segment| segment.sector_size),
             "data": {
-                "offset": segment.map(|segment| segment.offset),
+                // In an image the header does not say where.
+                "offset": segment.filter(|_| data.qcow2.is_none()).map(|segment| segment.offset),
                 "size": volume_size,
                 "fixed_size": segment.is_some_and(|segment| segment.fixed_size.is_some()),
             },
@@ -95,6 +96,9 @@ impl Args {
             "keyslots": keyslots::json(&container.keyslots()),
             "tokens": tokens_json(container),
         });
+        if let Some(image) = data.qcow2_json() {
+            value["qcow2"] = image;
+        }
         if let Header::Luks2(header) = container.header() {
             let area = header.metadata.keyslots_area();
             value["label"] = json!(header.label);
@@ -110,17 +114,18 @@ impl Args {
 
     fn is_detached(&self, container: &Container) -> bool {
         self.image.header.is_some()
-            || container
-                .data_segment()
-                .is_ok_and(|segment| segment.offset == 0)
+            || self.image.format == ImageFormat::Raw
+                && container
+                    .data_segment()
+                    .is_ok_and(|segment| segment.offset == 0)
     }
 
     fn print(
         &self,
         output: &Output,
         container: &Container,
+        data: &Storage,
         volume_size: Option<u64>,
-        storage_size: u64,
     ) {
         let row = |name: &str, value: &str| {
             output.line(format_args!("  {name:<14} {}", printable(value)))
@@ -130,6 +135,18 @@ impl Args {
             printable(&self.image.image.to_string()),
             container.version()
         ));
+        if let Some(image) = &data.qcow2 {
+            let snapshots = match image.snapshots() {
+                0 => String::new(),
+                count => format!(", snapshots: {count}"),
+            };
+            let text = format!(
+                "qcow2 version {}, clusters of {}{snapshots}",
+                image.version(),
+                size::human(image.cluster_size())
+            );
+            row("format", &text);
+        }
         row("UUID", container.uuid());
         if let Header::Luks2(header) = container.header() {
             for (name, text) in [("label", &header.label), ("subsystem", &header.subsystem)] {
@@ -151,7 +168,9 @@ impl Args {
                 } else {
                     "to the end of the storage"
                 };
-                row("data", &format!("from byte {} {until}", segment.offset));
+                if data.qcow2.is_none() {
+                    row("data", &format!("from byte {} {until}", segment.offset));
+                }
             }
             Err(error) => row("data", &format!("cannot be opened: {}", chain(&error))),
         }
@@ -162,7 +181,10 @@ impl Args {
             }
             None => row(
                 "size",
-                &format!("unknown; the storage has {storage_size} bytes"),
+                &format!(
+                    "unknown; the storage has {} bytes",
+                    data.backend.geometry().size
+                ),
             ),
         }
         if let Some(header) = &self.image.header {

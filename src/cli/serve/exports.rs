@@ -12,7 +12,7 @@ use luksmith_formats::limits::Limits;
 
 use super::DiscardName;
 use crate::cli::Session;
-use crate::cli::args::{ImageArgs, KeyArgs, Location, RemoteArgs, UndoArgs};
+use crate::cli::args::{ImageArgs, ImageFormat, KeyArgs, Location, RemoteArgs, UndoArgs};
 use crate::cli::benchmark::note_slow;
 use crate::cli::error::CommandError;
 use crate::cli::open::{
@@ -26,6 +26,7 @@ pub(super) struct ExportText {
     name: String,
     image: String,
     header: Option<String>,
+    format: ImageFormat,
     key: Option<String>,
     keyslot: Option<u32>,
     description: Option<String>,
@@ -67,6 +68,10 @@ impl FromStr for ExportText {
                     key.push_str(&format!(",{word}={value}"));
                 }
                 ("header", Some(value)) => export.header = Some(value),
+                ("format", Some(value)) => {
+                    export.format = clap::ValueEnum::from_str(&value, false)
+                        .map_err(|_| "format= takes raw or qcow2")?;
+                }
                 ("description", Some(value)) => export.description = Some(value),
                 ("discard", Some(value)) => export.discard = Some(value),
                 ("keyslot", Some(value)) => {
@@ -75,7 +80,7 @@ impl FromStr for ExportText {
                 }
                 _ => {
                     return Err(format!(
-                        "{item:?} is none of key=, header=, keyslot=, description=, discard=, read-only"
+                        "{item:?} is none of key=, header=, format=, keyslot=, description=, discard=, read-only"
                     ));
                 }
             }
@@ -132,6 +137,7 @@ impl ExportText {
             description: self.description.clone().unwrap_or_default(),
             image: location(&self.image)?,
             header: self.header.as_ref().map(location).transpose()?,
+            format: self.format,
             keyslot: self.keyslot,
             key: key.map_err(|error| error.about(format!("--export {}", self.name)))?,
             read_only: read_only || self.read_only,
@@ -146,6 +152,7 @@ pub(super) struct Wanted {
     pub(super) description: String,
     pub(super) image: Location,
     pub(super) header: Option<Location>,
+    pub(super) format: ImageFormat,
     pub(super) keyslot: Option<u32>,
     pub(super) key: KeySource,
     pub(super) read_only: bool,
@@ -198,6 +205,7 @@ impl Wanted {
         let image = ImageArgs {
             image: self.image,
             header: self.header,
+            format: self.format,
             remote: remote.clone(),
         };
         let (container, data) = if self.read_only {
@@ -205,11 +213,11 @@ impl Wanted {
         } else {
             open_data_to_write(&image, &UndoArgs { undo_file: None }, limits)?
         };
-        refuse_header_as_data(&container, &image, data.backend.as_ref())?;
+        refuse_header_as_data(&container, &image, &data)?;
         let which = self.keyslot.map_or(Which::Any, Which::Slot);
         let label = image.image.to_string();
         let unlocked = unlock(session, &container, &self.key, which, &label)?;
-        let volume = container.volume(data.backend, &unlocked)?;
+        let volume = data.volume(&container, &unlocked)?;
         if let Ok(segment) = container.data_segment() {
             note_slow(segment.cipher);
         }
@@ -241,6 +249,7 @@ mod tests {
             name: "vm".into(),
             image: "a,b.img".into(),
             header: Some("h".into()),
+            format: ImageFormat::Raw,
             key: Some("file:k,offset=3,size=9".into()),
             keyslot: Some(2),
             description: None,
@@ -250,6 +259,8 @@ mod tests {
         assert_eq!(export, expected);
         let default: ExportText = "=a.img".parse().unwrap();
         assert_eq!((&*default.name, &*default.image), ("", "a.img"));
+        let image: ExportText = "a=a.qcow2,format=qcow2".parse().unwrap();
+        assert_eq!(image.format, ImageFormat::Qcow2);
         for bad in [
             "",
             "a",
@@ -257,6 +268,7 @@ mod tests {
             "a=b,c",
             "a=b,offset=1",
             "a=b,keyslot=x",
+            "a=b,format=vmdk",
             "a=b,read-only=1",
         ] {
             assert!(bad.parse::<ExportText>().is_err(), "{bad}");

@@ -13,7 +13,7 @@ use luksmith::export::Discard;
 use luksmith::export::nbd::{Options, Server};
 
 use super::Session;
-use super::args::{KeyArgs, LimitArgs, Location, RemoteArgs};
+use super::args::{ImageFormat, KeyArgs, LimitArgs, Location, RemoteArgs};
 use super::error::CommandError;
 use super::output;
 use super::passphrase::KeySource;
@@ -37,6 +37,10 @@ pub(crate) struct Args {
     /// The LUKS header lies in FILE (a detached header), IMAGE holds the data alone
     #[arg(long, value_name = "FILE", value_parser = Location::parser(), requires = "image")]
     header: Option<Location>,
+
+    /// What IMAGE is; nothing is guessed
+    #[arg(long, value_name = "FORMAT", default_value = "raw", requires = "image")]
+    format: ImageFormat,
 
     /// Open IMAGE with keyslot N alone
     #[arg(
@@ -68,7 +72,7 @@ pub(crate) struct Args {
     )]
     description: String,
 
-    /// Serve another volume: NAME=IMAGE and any of ,key=SOURCE ,header=FILE ,keyslot=N ,description=TEXT ,discard=WHAT ,read-only;
+    /// Serve another volume: NAME=IMAGE and any of ,key=SOURCE ,header=FILE ,format=FORMAT ,keyslot=N ,description=TEXT ,discard=WHAT ,read-only;
     /// a comma in a value is written twice (repeatable)
     #[arg(long, value_name = "EXPORT")]
     export: Vec<ExportText>,
@@ -122,6 +126,7 @@ Examples:
   luksmith serve disk.img --socket /run/user/1000/vm/disk.sock
   qemu-system-x86_64 -drive 'driver=nbd,server.type=unix,server.path=/run/user/1000/vm/disk.sock'
   luksmith serve --socket vms/nbd.sock --export a=a.img,key=file:a.key --export b=b.img,key=file:b.key,read-only
+  luksmith serve disk.qcow2 --format qcow2 --discard pass --socket vms/disk.sock
   luksmith serve disk.img --listen 0.0.0.0:10809 --tls-dir /etc/pki/luksmith
   luksmith serve disk.img --key-file disk.key --socket tmp/copy.sock --exit-when-idle & nbdcopy 'nbd+unix:///?socket=tmp/copy.sock' plain.img";
 
@@ -224,6 +229,7 @@ impl Args {
                 description: self.description.clone(),
                 image: image.clone(),
                 header: self.header.clone(),
+                format: self.format,
                 keyslot: self.keyslot,
                 key: KeySource::of(&self.key)?,
                 read_only: self.read_only,

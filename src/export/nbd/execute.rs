@@ -16,12 +16,16 @@ use crate::backend::IoError;
 use crate::channel::Channel;
 use crate::export::{Bytes, Discard, Export};
 use crate::sectors::{Plain, Sectors};
+use crate::volume::Allocation;
 
 /// A read of no more than this may be held by its connection, whatever else is in memory, in bytes.
 pub(super) const WHOLE: usize = 1 << 20;
 
 /// Zeroes are written in steps of this, in bytes; between two a server that stops is noticed.
 const STEP: u64 = 8 << 20;
+
+/// The most extents of one answer.
+const EXTENTS: usize = 1024;
 
 /// What the handshake has agreed on.
 pub(super) struct Serving {
@@ -194,14 +198,15 @@ impl Serving {
         self.answer(request, done, out);
     }
 
-    /// All is data: a hole in the storage does not read as zeroes, and what is a hole the storage knows alone.
+    /// Ciphertext is data, also where the storage has a hole: that does not read as zeroes. The holes of an image do.
     fn block_status(&self, request: &Request, out: &mut Replies) {
+        let extents = match self.extents(request) {
+            Ok(extents) => extents,
+            Err(error) => return out.refuse(self.form, request, &error.into()),
+        };
         let status = BlockStatus {
             context: self.allocation.unwrap_or_default(),
-            extents: vec![Extent {
-                len: request.len,
-                flags: ExtentFlags::NONE,
-            }],
+            extents,
         };
         let (form, last) = (self.form, true);
         if form == Form::Extended {
@@ -211,6 +216,30 @@ impl Serving {
             let kind = ChunkType::BlockStatus;
             out.chunk(form, request, kind, last, &status.to_bytes());
         }
+    }
+
+    /// What the range is, from its beginning on: perhaps not to its end.
+    fn extents(&self, request: &Request) -> Result<Vec<Extent>, IoError> {
+        let one = request.flags.contains(CommandFlags::REQ_ONE);
+        let most = if one { 1 } else { EXTENTS };
+        let end = request.offset + request.len;
+        let mut at = request.offset;
+        let mut extents: Vec<Extent> = Vec::new();
+        while at < end {
+            let (len, allocation) = self.export.volume.allocation(at..end)?;
+            let flags = match allocation {
+                Allocation::Data => ExtentFlags::NONE,
+                Allocation::Hole => ExtentFlags::HOLE | ExtentFlags::ZERO,
+            };
+            let full = extents.len() == most;
+            match extents.last_mut() {
+                Some(last) if last.flags == flags => last.len += len,
+                _ if full => break,
+                _ => extents.push(Extent { len, flags }),
+            }
+            at += len;
+        }
+        Ok(extents)
     }
 
     fn stepwise(
