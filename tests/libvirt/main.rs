@@ -5,10 +5,12 @@
 //! - `daemon`: a libvirtd that leaves the machine alone.
 //! - `qemu`: QEMU without libvirt. `program`: luksmith in a folder of the test; `boot`: a small guest.
 //! - `host`: luksmith, as it runs on that daemon's host.
+//! - `audit`: `luksmith audit --connect`.
 //! - `core`: the types over libvirt's functions. `secrets`: `luksmith libvirt secret`, and secrets as SOURCEs.
 
 #![allow(missing_docs)]
 
+mod audit;
 #[path = "../nbd/boot.rs"]
 mod boot;
 mod core;

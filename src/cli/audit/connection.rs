@@ -16,8 +16,10 @@ pub(super) fn fetch(uri: &str, inventory: &mut Inventory) -> Result<bool, Comman
     let base = connection.uri()?;
     let (major, minor, release) = connection.version()?;
     inventory.libvirt_version = Some(major * 1_000_000 + minor * 1000 + release);
+    // What follows in the URI says how it was reached, not what it is.
+    let host = base.split('?').next().unwrap_or(&base);
     let mut objects = Objects {
-        base: base.trim_end_matches('/'),
+        base: host.trim_end_matches('/'),
         inventory,
     };
     for pool in supported(connection.pools())? {

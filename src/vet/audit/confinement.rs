@@ -65,7 +65,7 @@ pub(super) fn domain(context: &mut Context<'_>, xml: Element<'_>, place: &Place)
     for commandline in xml.elements().filter(is_commandline) {
         let count = commandline.elements().count();
         if count > 0 {
-            let detail = format!("{count} arguments and variables");
+            let detail = format!("arguments and variables: {count}");
             context.add(&COMMANDLINE, place.at(commandline.line()), detail);
         }
     }
