@@ -16,4 +16,5 @@ mod images;
 mod judge;
 mod policy;
 mod sarif;
+mod seed;
 mod storages;
