@@ -158,6 +158,24 @@ fn fio_verifies_what_it_wrote() {
     served.stop();
 }
 
+/// Linux's own client, as far as it goes without the kernel's module.
+#[test]
+fn nbd_client_lists_what_is_served() {
+    let Some(nbd_client) = find("nbd-client") else {
+        return;
+    };
+    let folder = Folder::with_volume();
+    let args =
+        "disk.img --key-file key --listen 127.0.0.1:0 --insecure --name vm1 --description text";
+    let served = folder.serve_with(&args.split(' ').collect::<Vec<_>>(), &[]);
+    let uri = served.told["uri"].as_str().unwrap().to_owned();
+    let (_, port) = uri.trim_end_matches('/').rsplit_once(':').unwrap();
+    let listed = run(&mut folder.program(nbd_client, ["-l", "127.0.0.1", "-p", port]));
+    let listed = String::from_utf8(listed).unwrap();
+    assert!(listed.lines().any(|line| line == "vm1: text"), "{listed}");
+    served.stop();
+}
+
 /// Every command of the protocol that libnbd has, with structured and with simple replies.
 #[test]
 fn nbdsh_does_everything() {
