@@ -320,10 +320,10 @@ impl Backend for NbdBackend {
             return Ok(());
         }
         let witness = &self.link.witness;
-        let before = witness.before_read();
+        let before = (offset == 0).then(|| witness.before_read());
         self.read(offset, into)
             .map_err(|error| io_error(error, operation, offset))?;
-        if offset == 0 {
+        if let Some(before) = before {
             witness.learn(before, into.as_slice());
         }
         Ok(())
