@@ -11,6 +11,7 @@
 //! - `filesystem`: ext4 of the kernel by nbdfuse and a loop device. `guest`: a machine that boots from a volume, of `boot`.
 //!   `linux`: one that keeps its files there.
 //! - `client`: volumes on servers, real ones and ones that lie.
+//! - `memory`: what the program holds of secrets while it serves.
 //! - `access`: who may connect. `life`: starting, stopping, and being killed.
 
 #![allow(missing_docs)]
@@ -29,6 +30,7 @@ mod hostile;
 mod initramfs;
 mod life;
 mod linux;
+mod memory;
 mod neighbours;
 #[path = "../interop/peers.rs"]
 #[allow(dead_code, reason = "tests/interop needs more of it")]
