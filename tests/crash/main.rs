@@ -13,6 +13,7 @@
 #![allow(missing_docs)]
 
 mod changes;
+mod check;
 mod disk;
 #[path = "../nbd/client/fake.rs"]
 #[allow(dead_code, reason = "tests/nbd needs more of it")]
@@ -20,6 +21,7 @@ mod fake;
 mod killed;
 #[path = "../interop/peers.rs"]
 mod peers;
+mod qcow2;
 mod remote;
 mod states;
 mod volume;

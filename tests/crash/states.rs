@@ -1,5 +1,7 @@
 //! All states that a power cut can leave of a recorded change, and what must hold in each.
 
+use std::ops::Range;
+
 use proptest::prelude::RngExt;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
@@ -25,11 +27,20 @@ pub(crate) fn for_each(
     events: &[Event],
     mut check: impl FnMut(&State, &str),
 ) -> usize {
+    for_each_cut(before, events, |state, _, what| check(state, what))
+}
+
+/// The same, with the events that are there for sure (all before the start of the range) or perhaps (all before its end).
+pub(crate) fn for_each_cut(
+    before: &State,
+    events: &[Event],
+    mut check: impl FnMut(&State, Range<usize>, &str),
+) -> usize {
     let mut rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let mut count = 0;
-    let mut visit = |state: &State, what: String| {
+    let mut visit = |state: &State, cut: Range<usize>, what: String| {
         count += 1;
-        check(state, &what);
+        check(state, cut, &what);
     };
     let mut durable = before.clone();
     let mut epoch_start = 0;
@@ -44,7 +55,11 @@ pub(crate) fn for_each(
             writes[..number]
                 .iter()
                 .for_each(|earlier| prefix.apply(earlier));
-            visit(&prefix, format!("before event {}", epoch_start + number));
+            visit(
+                &prefix,
+                epoch_start..epoch_start + number,
+                format!("before event {}", epoch_start + number),
+            );
             let Event::Write { offset, bytes } = write else {
                 unreachable!()
             };
@@ -60,6 +75,7 @@ pub(crate) fn for_each(
                     prefix.apply_torn(write, length);
                     visit(
                         &prefix,
+                        epoch_start..epoch_start + number + 1,
                         format!("event {} torn at {length}", epoch_start + number),
                     );
                 }
@@ -74,14 +90,15 @@ pub(crate) fn for_each(
             }
             visit(
                 &state,
+                epoch_start..end,
                 format!("events {epoch_start}..{end}, only {subset:b}"),
             );
         }
         writes.iter().for_each(|write| durable.apply(write));
-        visit(&durable, format!("before event {end}"));
+        visit(&durable, epoch_start..end, format!("before event {end}"));
         if let Some(barrier) = events.get(end) {
             durable.apply(barrier);
-            visit(&durable, format!("after event {end}"));
+            visit(&durable, end + 1..end + 1, format!("after event {end}"));
         }
         epoch_start = end + 1;
     }

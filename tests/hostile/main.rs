@@ -23,5 +23,7 @@ mod luks2;
 mod luks2_json;
 mod luks2_tables;
 mod properties;
+mod qcow2;
+mod qcow2_steps;
 mod unlocking;
 mod verdict;

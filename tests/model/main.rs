@@ -7,6 +7,8 @@
 
 #![allow(missing_docs)]
 
+#[path = "../crash/check.rs"]
+mod check;
 mod export;
 #[path = "../nbd/client/fake.rs"]
 #[allow(dead_code, reason = "tests/nbd needs more of it")]

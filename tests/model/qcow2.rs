@@ -10,7 +10,9 @@ use luksmith::sectors::{Cipher, Sectors};
 use luksmith::volume::{Allocation, Volume};
 use luksmith_formats::CipherSpec;
 use luksmith_formats::image::qcow2::Header;
+use proptest::prelude::*;
 
+use crate::check::check;
 use crate::crypt;
 
 const HEADER: u64 = 8192;
@@ -266,5 +268,120 @@ impl Backend for Unmoved {
     }
     fn resize(&self, _: u64) -> Result<(), IoError> {
         Err(IoError::Unsupported(Operation::Resize))
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Read(usize, usize),
+    Write(usize, usize, u64),
+    Zero(usize, usize),
+    Discard(usize, usize),
+    Resize(usize),
+    Flush,
+    Reopen,
+}
+
+const DISK: usize = 192 << 10;
+
+fn step() -> impl Strategy<Value = Step> {
+    let range = || (0..DISK + 1000, prop_oneof![0..900usize, 0..40_000usize]);
+    prop_oneof![
+        4 => range().prop_map(|(offset, len)| Step::Read(offset, len)),
+        8 => (range(), any::<u64>()).prop_map(|((offset, len), seed)| Step::Write(offset, len, seed)),
+        2 => range().prop_map(|(offset, len)| Step::Zero(offset, len)),
+        3 => range().prop_map(|(offset, len)| Step::Discard(offset, len)),
+        1 => (1..DISK / 512 * 2).prop_map(|sectors| Step::Resize(sectors * 512)),
+        2 => Just(Step::Flush),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+/// Whether it was done: exactly where the range lies in the disk.
+fn agree(result: Result<(), IoError>, fits: bool) -> bool {
+    match result {
+        Ok(()) => assert!(fits, "done, out of range"),
+        Err(IoError::OutOfRange { .. }) => assert!(!fits, "refused, in range"),
+        Err(error) => panic!("{error}"),
+    }
+    fits
+}
+
+fn opened(storage: &Arc<MemoryBackend>) -> Volume {
+    volume(Arc::new(Qcow2::open(storage.clone()).unwrap()))
+}
+
+fn follow(storage: &Arc<MemoryBackend>, cluster: usize, steps: &[Step]) {
+    let mut disk = opened(storage);
+    let mut model = vec![0; DISK];
+    for step in steps {
+        let size = model.len();
+        match *step {
+            Step::Read(offset, len) => {
+                let mut bytes = vec![0; len];
+                let result = disk.read_at(offset as u64, &mut bytes);
+                if agree(result, offset + len <= size) {
+                    assert!(bytes == model[offset..offset + len]);
+                }
+            }
+            Step::Write(offset, len, seed) => {
+                let bytes = pattern(len, seed);
+                if agree(disk.write_at(offset as u64, &bytes), offset + len <= size) {
+                    model[offset..offset + len].copy_from_slice(&bytes);
+                }
+            }
+            Step::Zero(offset, len) => {
+                let range = offset as u64..(offset + len) as u64;
+                if agree(disk.write_zeroes(range), offset + len <= size) {
+                    model[offset..offset + len].fill(0);
+                }
+            }
+            Step::Discard(offset, len) => {
+                let end = offset + len;
+                if agree(disk.discard(offset as u64..end as u64), end <= size) {
+                    let end = if end == size {
+                        size
+                    } else {
+                        end / cluster * cluster
+                    };
+                    let start = offset.next_multiple_of(cluster);
+                    model[start.min(end)..end].fill(0);
+                }
+            }
+            // A cluster that is cut while something is stored there is refused.
+            Step::Resize(new) => match disk.resize(new as u64) {
+                Ok(()) => model.resize(new, 0),
+                Err(IoError::Unaligned { .. }) => {
+                    assert!(new < size && !new.is_multiple_of(cluster));
+                }
+                Err(error) => panic!("{error}"),
+            },
+            Step::Flush => disk.flush().unwrap(),
+            Step::Reopen => {
+                drop(disk);
+                assert_eq!(check(&storage.to_bytes()), Ok(0));
+                disk = opened(storage);
+            }
+        }
+    }
+    assert!(read(&disk, 0, model.len()) == model);
+    drop(disk);
+    assert_eq!(check(&storage.to_bytes()), Ok(0));
+    assert!(read(&opened(storage), 0, model.len()) == model);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_operations_match_a_model_and_leave_no_leak(
+        (cluster_size, block_size) in prop::sample::select(vec![(512, 1), (4096, 4096), (65_536, 512)]),
+        refcount_bits in prop::sample::select(vec![16, 64]),
+        steps in prop::collection::vec(step(), 1..80),
+    ) {
+        let storage = Arc::new(MemoryBackend::new(0).with_block_size(block_size));
+        let image = NewImage { cluster_size, refcount_bits, ..NewImage::new(DISK as u64, HEADER) };
+        Qcow2::create(storage.clone(), &image).unwrap();
+        follow(&storage, cluster_size as usize, &steps);
     }
 }

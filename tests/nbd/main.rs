@@ -37,5 +37,6 @@ mod neighbours;
 mod peers;
 #[path = "../secrecy/pieces.rs"]
 mod pieces;
+mod qcow2;
 mod served;
 mod wire;

@@ -1,4 +1,4 @@
-//! A new image: version 3, refcounts of 16 bits, and all its tables in a row.
+//! A new image: version 3, and all its tables in a row.
 //!
 //! Header, refcount table, refcount blocks, L1 table, room for the LUKS header. The header is written last: a cut before leaves no
 //! image.
@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use luksmith_formats::image::qcow2::{Header, LARGEST_L1, V3_LENGTH, crypto_extension};
 
-use super::refcounts::make_room;
+use super::refcounts::{make_room, write_count};
 use super::{ImageError, Qcow2};
 use crate::backend::Backend;
 use crate::door;
@@ -19,19 +19,20 @@ pub struct NewImage {
     pub size: u64,
     /// The size of a cluster in bytes: a power of two from 512 to 2 MiB.
     pub cluster_size: u32,
+    /// The bits of a refcount: a power of two from 1 to 64.
+    pub refcount_bits: u32,
     /// The bytes that the LUKS header needs with its keyslots.
     pub header_size: u64,
 }
 
-const REFCOUNT_ORDER: u32 = 4;
-
 impl NewImage {
-    /// A disk of `size` bytes with clusters of 64 KiB, and `header_size` bytes for the LUKS header.
+    /// A disk of `size` bytes with clusters of 64 KiB and refcounts of 16 bits, and `header_size` bytes for the LUKS header.
     #[must_use]
     pub fn new(size: u64, header_size: u64) -> Self {
         Self {
             size,
             cluster_size: 64 << 10,
+            refcount_bits: 16,
             header_size,
         }
     }
@@ -40,6 +41,7 @@ impl NewImage {
 /// Where everything lies, in clusters.
 struct Plan {
     cluster: u64,
+    refcount_order: u32,
     table: u64,
     blocks: u64,
     l1_entries: u64,
@@ -55,6 +57,13 @@ impl Plan {
                 "clusters of {cluster} bytes: they have 512 bytes to 2 MiB, a power of two"
             )));
         }
+        if !image.refcount_bits.is_power_of_two() || image.refcount_bits > 64 {
+            return Err(ImageError::Size(format!(
+                "refcounts of {} bits: they have 1 to 64, a power of two",
+                image.refcount_bits
+            )));
+        }
+        let refcount_order = image.refcount_bits.trailing_zeros();
         if image.size == 0 || !image.size.is_multiple_of(512) {
             return Err(ImageError::Size(format!(
                 "{} bytes are not whole sectors of 512",
@@ -70,7 +79,7 @@ impl Plan {
         }
         let l1 = (l1_entries * 8).div_ceil(cluster);
         let crypto = image.header_size.div_ceil(cluster);
-        let each = (cluster * 8) >> REFCOUNT_ORDER;
+        let each = (cluster * 8) >> refcount_order;
         // The blocks count themselves and their table, too.
         let (mut table, mut blocks) = (1, 1);
         loop {
@@ -83,6 +92,7 @@ impl Plan {
         }
         Ok(Self {
             cluster,
+            refcount_order,
             table,
             blocks,
             l1_entries,
@@ -124,7 +134,7 @@ impl Qcow2 {
             incompatible: 0,
             compatible: 0,
             autoclear: 0,
-            refcount_order: REFCOUNT_ORDER,
+            refcount_order: plan.refcount_order,
             header_length: V3_LENGTH,
             compression: 0,
         };
@@ -137,9 +147,10 @@ impl Qcow2 {
             .flat_map(|block| ((blocks + block) * cluster).to_be_bytes())
             .collect();
         door::write(&*storage, cluster, &table)?;
-        let counts: Vec<u8> = (0..plan.clusters())
-            .flat_map(|_| 1_u16.to_be_bytes())
-            .collect();
+        let mut counts = vec![0; super::map::length(plan.blocks * cluster)];
+        for used in 0..plan.clusters() {
+            write_count(&mut counts, used, plan.refcount_order, 1);
+        }
         door::write(&*storage, blocks * cluster, &counts)?;
         storage.flush()?;
         let mut start = header.to_bytes();

@@ -341,7 +341,7 @@ fn read_count(bytes: &[u8], index: u64, order: u32) -> u64 {
 }
 
 /// Writes the count at a place of a block, and returns which byte it begins in.
-fn write_count(bytes: &mut [u8], index: u64, order: u32, count: u64) -> usize {
+pub(super) fn write_count(bytes: &mut [u8], index: u64, order: u32, count: u64) -> usize {
     let index = length(index);
     if order >= 3 {
         let size = 1 << (order - 3);

@@ -1,0 +1,391 @@
+//! An encrypted qcow2 image that is written while the power may be cut: in every state that can be left the tables are sound but
+//! for leaks, and each sector holds what it held at the last flush, or something that was written since.
+//!
+//! The tables are checked by `check` in every state, and by `qemu-img check` in a sample of them.
+
+use std::ops::Range;
+use std::process::Command;
+use std::sync::Arc;
+
+use luksmith::Interrupt;
+use luksmith::backend::memory::MemoryBackend;
+use luksmith::backend::{Backend, Geometry, IoError};
+use luksmith::container::{Container, CreateOptions, OpenOptions, Unlocked, Version};
+use luksmith::kdf::calibrate::Cost;
+use luksmith::layout::{NewImage, Qcow2};
+use luksmith::secret::Passphrase;
+use luksmith::sectors::{Cipher, Sectors};
+use luksmith::volume::Volume;
+use luksmith_formats::Hash;
+use luksmith_formats::image::qcow2::Header;
+
+use crate::check::check;
+use crate::disk::{Disk, Event, Log, State};
+use crate::peers;
+use crate::states;
+
+const KEY: &[u8] = b"text, for QEMU";
+const SIZE: usize = 1 << 20;
+
+/// The recording disk, on which what is given up becomes zeroes.
+struct Giving(Arc<Disk>);
+
+impl Backend for Giving {
+    fn geometry(&self) -> Geometry {
+        self.0.geometry()
+    }
+    fn read_at(&self, offset: u64, into: &mut Sectors<Cipher>) -> Result<(), IoError> {
+        self.0.read_at(offset, into)
+    }
+    fn write_at(&self, offset: u64, from: &Sectors<Cipher>) -> Result<(), IoError> {
+        self.0.write_at(offset, from)
+    }
+    fn flush(&self) -> Result<(), IoError> {
+        self.0.flush()
+    }
+    fn discard(&self, range: Range<u64>) -> Result<(), IoError> {
+        let len = usize::try_from(range.end - range.start).unwrap();
+        self.0.write_at(range.start, &Sectors::zeroed(len))
+    }
+    fn write_zeroes(&self, range: Range<u64>) -> Result<(), IoError> {
+        self.discard(range)
+    }
+    fn resize(&self, size: u64) -> Result<(), IoError> {
+        self.0.resize(size)
+    }
+}
+
+/// One thing done to the volume.
+#[derive(Clone, Copy)]
+enum Act {
+    Write(usize, usize),
+    Zero(usize, usize),
+    Discard(usize, usize),
+    Resize(usize),
+    Flush,
+}
+
+/// What was done, and the disk as it is to be afterwards.
+struct Done {
+    /// How many events there were when it began.
+    began: usize,
+    /// A flush: how many events there must be for it to be over.
+    flushed: Option<usize>,
+    model: Vec<u8>,
+}
+
+fn sealed(cluster_size: u32, refcount_bits: u32) -> (State, Unlocked) {
+    let cost = Cost::Pbkdf2 {
+        hash: Hash::Sha256,
+        iterations: 1000,
+    };
+    let mut options = CreateOptions::new(Version::Luks1, cost);
+    options.key_size = 32;
+    let options = options.in_qcow2();
+    let image = NewImage {
+        cluster_size,
+        refcount_bits,
+        ..NewImage::new(SIZE as u64, options.layout().unwrap().header_size)
+    };
+    // Larger than all that comes, so that it never grows: growing would be a flush to the memory of events.
+    let storage = Arc::new(MemoryBackend::new(4 << 20));
+    let image = Qcow2::create(storage.clone(), &image).unwrap();
+    let key = Passphrase::copy_from(KEY).unwrap();
+    let (open, interrupt) = (OpenOptions::default(), Interrupt::default());
+    let made = Container::create(image.header_storage(), options, open, &key, &interrupt);
+    let (_, unlocked) = made.unwrap();
+    drop(image);
+    let disk = storage.to_bytes();
+    (State { disk, undo: None }, unlocked)
+}
+
+fn volume(storage: Arc<dyn Backend>, unlocked: &Unlocked) -> Volume {
+    let image = Arc::new(Qcow2::open(storage).unwrap());
+    let container = Container::open(image.header_storage(), OpenOptions::default()).unwrap();
+    container.volume_in(image, unlocked).unwrap()
+}
+
+fn pattern(seed: usize, len: usize) -> Vec<u8> {
+    let words = (0..).map(|n: u64| (seed as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ n);
+    words
+        .flat_map(|word| word.wrapping_mul(0xbf58_476d_1ce4_e5b9).to_le_bytes())
+        .take(len)
+        .collect()
+}
+
+/// Carries the acts out and remembers what each made of the disk.
+fn run(volume: &Volume, log: &Log, acts: &[Act], first: Vec<u8>, cluster: usize) -> Vec<Done> {
+    let events = || log.lock().unwrap().len();
+    let mut model = first.clone();
+    let mut done = vec![Done {
+        began: 0,
+        flushed: Some(0),
+        model: first,
+    }];
+    for (number, act) in acts.iter().enumerate() {
+        let began = events();
+        match *act {
+            Act::Write(offset, len) => {
+                let bytes = pattern(number, len);
+                volume.write_at(offset as u64, &bytes).unwrap();
+                model[offset..offset + len].copy_from_slice(&bytes);
+            }
+            Act::Zero(offset, len) => {
+                volume
+                    .write_zeroes(offset as u64..(offset + len) as u64)
+                    .unwrap();
+                model[offset..offset + len].fill(0);
+            }
+            Act::Discard(offset, len) => {
+                volume
+                    .discard(offset as u64..(offset + len) as u64)
+                    .unwrap();
+                let (start, end) = (
+                    offset.next_multiple_of(cluster),
+                    (offset + len) / cluster * cluster,
+                );
+                if start < end {
+                    model[start..end].fill(0);
+                }
+            }
+            Act::Resize(size) => {
+                volume.resize(size as u64).unwrap();
+                model.resize(size, 0);
+            }
+            Act::Flush => volume.flush().unwrap(),
+        }
+        let flushed = matches!(act, Act::Flush).then(|| {
+            let log = log.lock().unwrap();
+            let last = log.iter().rposition(|event| matches!(event, Event::Flush));
+            last.unwrap() + 1
+        });
+        done.push(Done {
+            began,
+            flushed,
+            model: model.clone(),
+        });
+    }
+    done
+}
+
+/// Every sector is as it was at the last flush that is sure, or as something that began since has made it.
+fn assert_allowed(read: &[u8], done: &[Done], sure: usize, possible: usize, what: &str) {
+    let flushed = |done: &Done| done.flushed.is_some_and(|events| events <= sure);
+    let from = done.iter().rposition(flushed).unwrap();
+    let since: Vec<&Done> = done[from..]
+        .iter()
+        .enumerate()
+        .filter(|(number, done)| *number == 0 || done.began < possible)
+        .map(|(_, done)| done)
+        .collect();
+    for (number, sector) in read.chunks(512).enumerate() {
+        let range = number * 512..(number + 1) * 512;
+        assert!(
+            since
+                .iter()
+                .any(|done| done.model.get(range.clone()) == Some(sector)),
+            "{what}: sector {number} is neither old nor new"
+        );
+    }
+}
+
+/// Cuts the power everywhere, and returns how many states there were.
+fn cut(before: &State, unlocked: &Unlocked, acts: &[Act], cluster: usize) -> usize {
+    let first = read_all(&volume(
+        Arc::new(MemoryBackend::from_bytes(before.disk.clone())),
+        unlocked,
+    ));
+    let (disk, _, log) = before.start();
+    let volume_of_log = volume(Arc::new(Giving(disk.clone())), unlocked);
+    let done = run(&volume_of_log, &log, acts, first, cluster);
+    drop(volume_of_log);
+    assert_eq!(check(&disk.bytes()), Ok(0), "closed");
+    qemu_check(&disk.bytes(), "closed", false);
+    let events = log.lock().unwrap().clone();
+    let mut count = 0;
+    states::for_each_cut(before, &events, |state, cut, what| {
+        if let Err(error) = check(&state.disk) {
+            panic!("{what}: {error}");
+        }
+        let storage = MemoryBackend::from_bytes(state.disk.clone());
+        let read = read_all(&volume(Arc::new(storage.into_read_only()), unlocked));
+        assert_allowed(&read, &done, cut.start, cut.end, what);
+        count += 1;
+        if count % 50 == 0 {
+            qemu_check(&state.disk, what, true);
+        }
+    });
+    count
+}
+
+fn read_all(volume: &Volume) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(volume.size()).unwrap()];
+    volume.read_at(0, &mut bytes).unwrap();
+    bytes
+}
+
+/// `qemu-img check` finds nothing, or leaks where these may be.
+fn qemu_check(disk: &[u8], what: &str, leaks: bool) {
+    let Some(qemu_img) = peers::find("qemu-img") else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (image, key) = (folder.path().join("image"), folder.path().join("key"));
+    std::fs::write(&image, disk).unwrap();
+    std::fs::write(&key, KEY).unwrap();
+    let mut command = Command::new(qemu_img);
+    command.arg("check").arg("--object");
+    command.arg(format!("secret,id=key,file={}", key.display()));
+    command.arg("--image-opts").arg(format!(
+        "driver=qcow2,encrypt.key-secret=key,file.filename={}",
+        image.display()
+    ));
+    let output = peers::output(&mut command);
+    // 3: leaks and nothing else.
+    let good = output.status.success() || leaks && output.status.code() == Some(3);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        good,
+        "{what}: {text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// Everything there is, over each other, with clusters given up and used again.
+fn acts() -> Vec<Act> {
+    use Act::{Discard, Flush, Write, Zero};
+    vec![
+        Write(1000, 3000),
+        Write(100_000, 512),
+        Flush,
+        Write(2000, 9000),
+        Discard(0, 6000),
+        Write(300_000, 5000),
+        Flush,
+        Write(0, 700),
+        Zero(2048, 4096),
+        Write(200_000, 20_000),
+        Flush,
+        Discard(190_000, 40_000),
+        Flush,
+        Write(400_000, 12_000),
+        Write(205_000, 1000),
+        Discard(400_000, 12_000),
+        Write(401_000, 100),
+        Flush,
+        Flush,
+    ]
+}
+
+#[test]
+fn writes_and_discards() {
+    for (cluster_size, refcount_bits) in [(512, 16), (4096, 16)] {
+        let (before, unlocked) = sealed(cluster_size, refcount_bits);
+        let states = cut(&before, &unlocked, &acts(), cluster_size as usize);
+        assert!(states > 300, "{states}");
+    }
+}
+
+#[test]
+fn another_size() {
+    let (before, unlocked) = sealed(512, 16);
+    let larger = SIZE + (600 << 10);
+    let acts = [
+        Act::Write(SIZE - 3000, 3000),
+        // The L1 table has one entry for 32 KiB, and has to move.
+        Act::Resize(larger),
+        Act::Write(larger - 5000, 5000),
+        Act::Flush,
+        Act::Discard(SIZE, larger - SIZE),
+        Act::Resize(SIZE),
+        Act::Flush,
+    ];
+    assert!(cut(&before, &unlocked, &acts, 512) > 50);
+}
+
+#[test]
+fn refcount_blocks_and_the_table_grow() {
+    // A block counts 64 clusters, a cluster of the table 64 blocks: 2 MiB, of which the header has one half.
+    let (empty, unlocked) = sealed(512, 64);
+    let storage = Arc::new(MemoryBackend::from_bytes(empty.disk));
+    let full = volume(storage.clone(), &unlocked);
+    full.write_at(0, &pattern(99, 950_000)).unwrap();
+    full.flush().unwrap();
+    drop(full);
+    let before = State {
+        disk: storage.to_bytes(),
+        undo: None,
+    };
+    let acts = [
+        Act::Write(950_000, 40_000),
+        Act::Flush,
+        Act::Write(990_000, 30_000),
+        Act::Flush,
+    ];
+    let (disk, _, log) = before.start();
+    let last = volume(Arc::new(Giving(disk.clone())), &unlocked);
+    run(&last, &log, &acts, vec![0; SIZE], 512);
+    let table = |disk: &[u8]| Header::parse(disk).unwrap().refcount_table_offset;
+    // Otherwise the test shows less than it says.
+    assert_ne!(table(&before.disk), table(&disk.bytes()));
+    drop(last);
+    cut(&before, &unlocked, &acts, 512);
+}
+
+#[test]
+fn the_disk_beside_a_snapshot() {
+    let Some(qemu_img) = peers::find("qemu-img") else {
+        return;
+    };
+    let (empty, unlocked) = sealed(4096, 16);
+    let storage = Arc::new(MemoryBackend::from_bytes(empty.disk));
+    let first = volume(storage.clone(), &unlocked);
+    first.write_at(0, &pattern(99, 60_000)).unwrap();
+    first.flush().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (image, key) = (folder.path().join("image"), folder.path().join("key"));
+    std::fs::write(&image, storage.to_bytes()).unwrap();
+    std::fs::write(&key, KEY).unwrap();
+    let mut command = Command::new(qemu_img);
+    command.args(["snapshot", "--object"]);
+    command.arg(format!("secret,id=key,file={}", key.display()));
+    command.args(["-c", "one", "--image-opts"]).arg(format!(
+        "driver=qcow2,encrypt.key-secret=key,file.filename={}",
+        image.display()
+    ));
+    peers::run(&mut command);
+    let before = State {
+        disk: std::fs::read(&image).unwrap(),
+        undo: None,
+    };
+    let acts = [
+        Act::Write(1000, 10_000),
+        Act::Flush,
+        Act::Discard(20_000, 20_000),
+        Act::Write(24_000, 100),
+        Act::Flush,
+        Act::Write(300_000, 100),
+        Act::Flush,
+    ];
+    assert!(cut(&before, &unlocked, &acts, 4096) > 50);
+}
+
+#[test]
+fn a_wrong_order_is_found() {
+    let (before, unlocked) = sealed(4096, 16);
+    let (disk, _, log) = before.start();
+    let volume = volume(Arc::new(Giving(disk)), &unlocked);
+    volume.write_at(0, &[1; 4096]).unwrap();
+    volume.flush().unwrap();
+    let mut events = log.lock().unwrap().clone();
+    // As if no flush came before the pointers.
+    let flush = events
+        .iter()
+        .position(|event| matches!(event, Event::Flush));
+    events.remove(flush.unwrap());
+    let mut broken = 0;
+    states::for_each_cut(&before, &events, |state, _, _| {
+        broken += usize::from(check(&state.disk).is_err());
+    });
+    assert!(broken > 0);
+}

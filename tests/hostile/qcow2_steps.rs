@@ -1,0 +1,116 @@
+//! A hostile qcow2 image and what is done with it, as bytes say: for the tests here, and for a fuzz target.
+//!
+//! Two bytes are how many changes of a good image follow (position and value, four bytes each); then come operations of six bytes each.
+
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use luksmith::backend::memory::MemoryBackend;
+use luksmith::backend::{Backend, Geometry, IoError, Operation};
+use luksmith::crypt::SectorCrypt;
+use luksmith::layout::{NewImage, Qcow2};
+use luksmith::secret::VolumeKey;
+use luksmith::sectors::{Cipher, Sectors};
+use luksmith::volume::Volume;
+use luksmith_formats::CipherSpec;
+
+const SIZE: u64 = 256 << 10;
+const LARGEST: u64 = 2 << 20;
+
+/// Memory that ends somewhere.
+struct Bounded(MemoryBackend);
+
+impl Backend for Bounded {
+    fn geometry(&self) -> Geometry {
+        self.0.geometry()
+    }
+    fn read_at(&self, offset: u64, into: &mut Sectors<Cipher>) -> Result<(), IoError> {
+        self.0.read_at(offset, into)
+    }
+    fn write_at(&self, offset: u64, from: &Sectors<Cipher>) -> Result<(), IoError> {
+        self.0.write_at(offset, from)
+    }
+    fn flush(&self) -> Result<(), IoError> {
+        self.0.flush()
+    }
+    fn discard(&self, range: Range<u64>) -> Result<(), IoError> {
+        self.0.discard(range)
+    }
+    fn write_zeroes(&self, range: Range<u64>) -> Result<(), IoError> {
+        self.0.write_zeroes(range)
+    }
+    fn resize(&self, size: u64) -> Result<(), IoError> {
+        if size > LARGEST {
+            let operation = Operation::Resize;
+            return Err(IoError::NoSpace {
+                operation,
+                offset: size,
+            });
+        }
+        self.0.resize(size)
+    }
+}
+
+fn crypt() -> SectorCrypt {
+    let key = VolumeKey::copy_from(&[9; 32]).unwrap();
+    SectorCrypt::new(CipherSpec::AES_XTS_PLAIN64, 512, &key).unwrap()
+}
+
+/// An image with something here and there.
+fn good() -> &'static [u8] {
+    static GOOD: OnceLock<Vec<u8>> = OnceLock::new();
+    GOOD.get_or_init(|| {
+        let storage = Arc::new(MemoryBackend::new(0));
+        let image = NewImage {
+            cluster_size: 512,
+            ..NewImage::new(SIZE, 4096)
+        };
+        let image = Arc::new(Qcow2::create(storage.clone(), &image).unwrap());
+        let volume = Volume::in_qcow2(image, crypt(), false).unwrap();
+        for offset in [0, 5000, 40_000, 200_000] {
+            volume.write_at(offset, &[7; 3000]).unwrap();
+        }
+        drop(volume);
+        storage.to_bytes()
+    })
+}
+
+/// Opens the image that the bytes say, and does what they say. Whether it opened.
+pub(crate) fn follow(bytes: &[u8]) -> bool {
+    let mut image = good().to_vec();
+    let Some((count, rest)) = bytes.split_first_chunk::<2>() else {
+        return false;
+    };
+    let count = usize::from(u16::from_le_bytes(*count)) * 4;
+    let (changes, operations) = rest.split_at(count.min(rest.len()));
+    for change in changes.as_chunks::<4>().0 {
+        let [low, middle, high, value] = *change;
+        let position = u32::from_le_bytes([low, middle, high, 0]);
+        let length = image.len();
+        image[position as usize % length] = value;
+    }
+    let storage = Arc::new(Bounded(MemoryBackend::from_bytes(image)));
+    let Ok(image) = Qcow2::open(storage) else {
+        return false;
+    };
+    let _ = luksmith::container::Container::open(image.header_storage(), Default::default());
+    let volume = Volume::in_qcow2(Arc::new(image), crypt(), false).unwrap();
+    for operation in operations.as_chunks::<6>().0 {
+        let [what, low, middle, high, len_low, len_high] = *operation;
+        let offset = u64::from(u32::from_le_bytes([low, middle, high, 0]));
+        let len = u16::from_le_bytes([len_low, len_high]);
+        let range = offset..offset + u64::from(len);
+        let mut buffer = vec![what; len.into()];
+        // Whatever comes of it, it comes back.
+        let _ = match what % 7 {
+            0 | 1 => volume.write_at(offset, &buffer),
+            2 => volume.read_at(offset, &mut buffer),
+            3 => volume.discard(range),
+            4 => volume.write_zeroes(range),
+            5 => volume.resize(u64::from(len) * 512),
+            _ => volume.flush(),
+        };
+        let _ = volume.allocation(0..volume.size());
+    }
+    true
+}
