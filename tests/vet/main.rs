@@ -23,6 +23,7 @@ mod qcow2_tables;
 mod qed;
 mod qemu;
 mod seed;
+mod untrusted;
 mod vdi;
 mod vhd;
 mod vhdx;
