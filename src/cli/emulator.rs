@@ -82,20 +82,81 @@ pub(crate) fn check_passphrase(passphrase: &Passphrase) -> Result<(), CommandErr
     .hint("`luksmith key add` gives the volume a passphrase of text, such as the base64 of a key file"))
 }
 
-/// The command that serves a volume.
-pub(crate) fn serve_command(image: &str, socket: &str, export: &str) -> String {
-    let (image, socket) = (quoted(image), quoted(socket));
-    let mut command = format!("luksmith serve {image} --socket {socket}");
+/// The command that serves a volume to an emulator which runs as another user.
+pub(crate) fn serve_command(image: &str, socket: &str, export: &str, user: Option<User>) -> String {
+    let mut command = format!(
+        "luksmith serve {} --socket {}",
+        quoted(image),
+        quoted(socket)
+    );
     if !export.is_empty() {
-        command.push_str(" --name ");
-        command.push_str(&quoted(export));
+        command.push_str(&format!(" --name {}", quoted(export)));
+    }
+    if let Some(user) = user {
+        command.push_str(&format!(
+            " --socket-mode 660 --socket-group {} --allow-uid {}",
+            user.gid, user.uid
+        ));
     }
     command
+}
+
+/// A user of this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct User {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+/// As which libvirt's system daemon runs emulators, by the names that distributions use.
+const EMULATORS: [&str; 2] = ["libvirt-qemu", "qemu"];
+
+impl User {
+    /// The user of emulators on this machine.
+    pub(crate) fn of_emulators() -> Option<Self> {
+        EMULATORS.into_iter().find_map(Self::named)
+    }
+
+    /// The user of a name in `/etc/passwd`.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::in_list(&std::fs::read_to_string("/etc/passwd").ok()?, name)
+    }
+
+    fn in_list(list: &str, name: &str) -> Option<Self> {
+        list.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            let found = fields.next() == Some(name);
+            let mut numbers = fields.skip(1).map(str::parse);
+            let (uid, gid) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+            found.then_some(Self { uid, gid })
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_user_is_found_by_name() {
+        let list = "root:x:0:0:root:/r:/bin/sh\nbroken\nlibvirt-qemu:x:64055:103::/:/x\n";
+        let user = User {
+            uid: 64055,
+            gid: 103,
+        };
+        assert_eq!(User::in_list(list, "libvirt-qemu"), Some(user));
+        assert_eq!(User::in_list(list, "libvirt"), None);
+        assert_eq!(User::in_list(list, "broken"), None);
+    }
+
+    #[test]
+    fn the_command_that_serves_can_be_pasted() {
+        let user = User { uid: 7, gid: 8 };
+        assert_eq!(
+            serve_command("/a b.img", "/run/s", "x", Some(user)),
+            "luksmith serve '/a b.img' --socket /run/s --name x --socket-mode 660 --socket-group 8 --allow-uid 7"
+        );
+    }
 
     #[test]
     fn qemu_takes_text_alone() {

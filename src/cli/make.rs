@@ -1,5 +1,7 @@
 //! A new volume in a new file, on a device or on an export: what `create` and `encrypt` share.
 
+mod header_alone;
+
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -25,6 +27,8 @@ use super::new_file::{NewFile, Present, claim_device, look};
 use super::passphrase::volume_key_file;
 use super::size;
 use super::storage::{self, Nature, Storage, open_file, open_path};
+
+pub(crate) use header_alone::HeaderAlone;
 
 /// How much of a device or an export is looked at to say what it holds.
 const LOOKED_AT: usize = 1 << 20;
@@ -173,10 +177,7 @@ impl<'a> Plan<'a> {
         passphrase: &Passphrase,
     ) -> Result<Made, CommandError> {
         let (mut options, layout) = (self.options, self.layout);
-        let pbkdf = &self.args.pbkdf;
-        let (hash, version, key_size) = (options.hash, options.version, options.key_size);
-        options.kdf = derivation::of_keyslot(session, pbkdf, hash, version, key_size)?;
-        options.digest_iterations = derivation::of_digest(session, pbkdf, hash)?;
+        measure(session, self.args, &mut options)?;
         let signals = &session.signals;
         let write = OpenOptions {
             write: true,
@@ -260,6 +261,18 @@ impl<'a> Plan<'a> {
             _claimed: self.claimed,
         })
     }
+}
+
+/// What opening the keyslot and checking the volume key shall cost.
+fn measure(
+    session: &Session,
+    args: &NewVolumeArgs,
+    options: &mut CreateOptions,
+) -> Result<(), CommandError> {
+    let (hash, version, key_size) = (options.hash, options.version, options.key_size);
+    options.kdf = derivation::of_keyslot(session, &args.pbkdf, hash, version, key_size)?;
+    options.digest_iterations = derivation::of_digest(session, &args.pbkdf, hash)?;
+    Ok(())
 }
 
 /// What the arguments ask for, without the costs, and where everything will lie.

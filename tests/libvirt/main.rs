@@ -3,6 +3,7 @@
 //! What is missing is named and its test skipped, unless `CI=true`.
 //!
 //! - `daemon`: a libvirtd that leaves the machine alone.
+//! - `domains`: `libvirt provision`, `attach` and `detach`, and domains that start. `docs`: the commands of `docs/libvirt.md`. `schema`: `libvirt xml` by libvirt's own schemas.
 //! - `qemu`: QEMU without libvirt. `program`: luksmith in a folder of the test; `boot`: a small guest.
 //! - `host`: luksmith, as it runs on that daemon's host.
 //! - `audit`: `luksmith audit --connect`.
@@ -15,10 +16,13 @@ mod audit;
 mod boot;
 mod core;
 mod daemon;
+mod docs;
+mod domains;
 mod host;
 #[path = "../interop/peers.rs"]
 #[allow(dead_code, reason = "tests/interop needs more of it")]
 mod peers;
 mod program;
 mod qemu;
+mod schema;
 mod secrets;

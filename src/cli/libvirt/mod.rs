@@ -1,8 +1,14 @@
 //! `luksmith libvirt`: the passphrases that libvirt keeps, and the disks that they open.
 
+mod attach;
 mod connect;
+mod disk;
+mod place;
+mod provision;
 mod secret;
+mod taken_back;
 mod value;
+mod xml;
 
 use clap::Subcommand;
 
@@ -19,18 +25,28 @@ pub(crate) use value::{generate, value};
 pub(crate) enum Command {
     #[command(subcommand)]
     Secret(secret::Command),
+    Provision(Box<provision::Args>),
+    #[command(subcommand)]
+    Xml(xml::Command),
+    Attach(Box<attach::AttachArgs>),
+    Detach(attach::DetachArgs),
 }
 
 const EXAMPLES: &str = "\
 Examples:
   luksmith libvirt secret list                                            the secrets, and who uses them
   luksmith libvirt secret define --usage volume:/pool/vm.img --generate   a new one with a random passphrase
-  luksmith info vm.img                                                    no secret is needed to look";
+  luksmith libvirt provision --pool default --name vm1.luks --size 20G    a volume with its secret
+  luksmith libvirt attach vm1 /vm/data.img                                as a disk of a machine";
 
 impl Command {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
         match self {
             Self::Secret(command) => command.run(session),
+            Self::Provision(args) => args.run(session),
+            Self::Xml(command) => command.run(session),
+            Self::Attach(args) => args.run(session),
+            Self::Detach(args) => args.run(session),
         }
     }
 }

@@ -244,7 +244,7 @@ impl Args {
         };
         output::hint(&format!(
             "before QEMU starts: {}",
-            serve_command(&image, &socket, &self.export)
+            serve_command(&image, &socket, &self.export, None)
         ));
         Ok(Server::NbdUnix {
             socket,

@@ -1,0 +1,300 @@
+//! `luksmith libvirt attach` and `detach`: disks of a domain, while it runs and for its next start.
+
+use std::time::{Duration, Instant};
+
+use luksmith::libvirt::xml::{Disk, DomainXml, SecretRef};
+use luksmith::libvirt::{self, Affect, Connection, Domain, LibvirtError};
+use serde_json::json;
+
+use super::connect::ConnectArgs;
+use super::disk::{DiskArgs, OpenArgs};
+use super::place::{FORMS, Place};
+use super::xml::unwritable;
+use crate::cli::Session;
+use crate::cli::args::RemoteArgs;
+use crate::cli::error::{CommandError, Kind};
+use crate::cli::output;
+
+/// How long it is waited between two looks at a running domain.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Give a domain a volume as a disk
+///
+/// A domain that runs has it at once, one that is defined at its next start: both, unless --live or --config names one. The
+/// secret that opens it has to be there, with a value. With --json: {"domain", "target", "live", "config", "xml"}.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct AttachArgs {
+    /// The domain, by its name or UUID
+    #[arg(value_name = "DOMAIN")]
+    domain: String,
+
+    #[arg(value_name = "IMAGE", value_parser = Place::parser(), help = format!("The encrypted volume: a file, a block device, or {FORMS}"))]
+    image: Place,
+
+    #[command(flatten)]
+    when: When,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    connect: ConnectArgs,
+
+    #[command(flatten)]
+    open: OpenArgs,
+
+    #[command(flatten)]
+    disk: DiskArgs,
+
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+/// Take a disk away from a domain
+///
+/// Its secret stays, and so does the volume. A guest that runs has to let go of the disk. With --json: {"domain", "target", "live",
+/// "config"}.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct DetachArgs {
+    /// The domain, by its name or UUID
+    #[arg(value_name = "DOMAIN")]
+    domain: String,
+
+    /// The disk: its target, such as vdb, or the path of its file or device
+    #[arg(value_name = "DISK")]
+    disk: String,
+
+    #[command(flatten)]
+    when: When,
+
+    /// How long the guest may take to let go of it, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    timeout: u64,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith libvirt attach vm1 /vm/data.img
+  luksmith libvirt attach vm1 volume:default/data.luks --secret usage=volume:/vm/data.luks --target vdc
+  luksmith libvirt detach vm1 vdb
+  luksmith libvirt detach vm1 /vm/data.img --config";
+
+/// What changes.
+#[derive(Debug, clap::Args)]
+struct When {
+    /// The machine that runs, and not its next start
+    #[arg(long, conflicts_with = "config")]
+    live: bool,
+
+    /// The next start, and not the machine that runs
+    #[arg(long)]
+    config: bool,
+}
+
+impl When {
+    /// What changes of a domain as it is.
+    fn affect(&self, domain: &Domain) -> Result<Affect, CommandError> {
+        Ok(match (self.live, self.config) {
+            (false, false) => Affect {
+                live: domain.is_active()?,
+                config: domain.is_persistent()?,
+            },
+            (live, config) => Affect { live, config },
+        })
+    }
+}
+
+/// The domain as it runs, and as it starts the next time; the same where it does not run, or is not defined.
+fn described(domain: &Domain, inactive: bool) -> Result<DomainXml, CommandError> {
+    let xml = domain.xml(libvirt::DomainXml {
+        inactive,
+        secure: false,
+    })?;
+    DomainXml::parse(xml.as_bytes()).map_err(|error| CommandError::new(Kind::Device, error))
+}
+
+fn both(affect: Affect) -> &'static str {
+    match (affect.live, affect.config) {
+        (true, true) => "at once and at the next start",
+        (true, false) => "at once",
+        _ => "at the next start",
+    }
+}
+
+impl AttachArgs {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        let connection = self.connect.open()?;
+        let domain = connection.domain(&self.domain)?;
+        let affect = self.when.affect(&domain)?;
+        let there = [described(&domain, false)?, described(&domain, true)?];
+        let target = match &self.disk.target {
+            Some(target) => target.clone(),
+            None => free_target(&there)?,
+        };
+        let described = self
+            .open
+            .describe(&self.image, None, &self.disk, &self.remote, &target)?;
+        for secret in secrets(&described.disk) {
+            must_have_value(&connection, secret)?;
+        }
+        let xml = described.disk.to_xml().map_err(unwritable)?;
+        for hint in &described.hints {
+            output::hint(hint);
+        }
+        domain.attach(&xml, affect).map_err(|error| {
+            CommandError::from(error).about(format_args!("{}: {target}", self.domain))
+        })?;
+        if self.json {
+            session.output.json(&json!({
+                "domain": domain.name()?,
+                "target": target,
+                "live": affect.live,
+                "config": affect.config,
+                "xml": xml,
+            }));
+        } else {
+            session.output.line(format_args!(
+                "{}: {} is {target}, {}",
+                self.domain,
+                self.image,
+                both(affect)
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The first of vda, vdb, … that nothing has.
+fn free_target(there: &[DomainXml]) -> Result<String, CommandError> {
+    let mut names = ('a'..='z').map(|letter| format!("vd{letter}"));
+    let free = names.find(|name| {
+        let mut disks = there.iter().flat_map(|domain| &domain.disks);
+        !disks.any(|disk| disk.target.dev == *name)
+    });
+    free.ok_or_else(|| {
+        CommandError::parameters("the domain has vda to vdz already")
+            .hint("--target NAME takes another, such as sda")
+    })
+}
+
+/// All that opens a disk.
+fn secrets(disk: &Disk) -> Vec<&SecretRef> {
+    let source = disk.source.iter();
+    source
+        .flat_map(|source| {
+            let encryption = source.encryption.iter().flat_map(|one| &one.secrets);
+            encryption.chain(source.auth.iter().map(|auth| &auth.secret))
+        })
+        .collect()
+}
+
+/// A secret without a value is noticed now, not when the machine starts.
+fn must_have_value(connection: &Connection, secret: &SecretRef) -> Result<(), CommandError> {
+    let about =
+        |error: LibvirtError| CommandError::from(error).about(format_args!("secret {secret}"));
+    match connection.find_secret(secret).map_err(about)?.value() {
+        // It has one, or nobody may see whether.
+        Ok(_) | Err(LibvirtError::Private(_) | LibvirtError::Denied(_)) => Ok(()),
+        Err(error) => Err(about(error)),
+    }
+}
+
+impl DetachArgs {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        let connection = self.connect.open()?;
+        let domain = connection.domain(&self.domain)?;
+        let mut affect = self.when.affect(&domain)?;
+        let (live, config) = (described(&domain, false)?, described(&domain, true)?);
+        let found = [(affect.live, &live), (affect.config, &config)]
+            .into_iter()
+            .filter(|(wanted, _)| *wanted)
+            .find_map(|(_, domain)| self.find(domain));
+        let Some(disk) = found else {
+            return Err(CommandError::parameters(format!(
+                "{} has no disk {}",
+                self.domain, self.disk
+            ))
+            .hint_if(list(&live)));
+        };
+        let target = disk.target.dev.clone();
+        if self.when.live == self.when.config {
+            // Where it is in one alone, there is nothing to do in the other.
+            affect.live &= live.disk(&target).is_some();
+            affect.config &= config.disk(&target).is_some();
+        }
+        let xml = disk.to_xml().map_err(unwritable)?;
+        domain.detach(&xml, affect).map_err(|error| {
+            CommandError::from(error).about(format_args!("{}: {target}", self.domain))
+        })?;
+        if affect.live {
+            self.wait_until_gone(session, &domain, &target)?;
+        }
+        if self.json {
+            session.output.json(&json!({
+                "domain": domain.name()?,
+                "target": target,
+                "live": affect.live,
+                "config": affect.config,
+            }));
+        } else {
+            session.output.line(format_args!(
+                "{}: {target} is gone, {}",
+                self.domain,
+                both(affect)
+            ));
+        }
+        Ok(())
+    }
+
+    /// The disk of this target, or else at this path.
+    fn find<'a>(&self, domain: &'a DomainXml) -> Option<&'a Disk> {
+        domain.disk(&self.disk).or_else(|| {
+            let path = std::path::absolute(&self.disk).ok()?;
+            domain.disk(path.to_str()?)
+        })
+    }
+
+    /// libvirt has asked the guest; the disk is there until the guest agrees.
+    fn wait_until_gone(
+        &self,
+        session: &Session,
+        domain: &Domain,
+        target: &str,
+    ) -> Result<(), CommandError> {
+        let begun = Instant::now();
+        while described(domain, false)?.disk(target).is_some() {
+            session.signals.check()?;
+            if begun.elapsed() > Duration::from_secs(self.timeout) {
+                let message = format!(
+                    "{}: the guest has not let go of {target} in {} s, and still may",
+                    self.domain, self.timeout
+                );
+                return Err(CommandError::new(Kind::Busy, message).hint(
+                    "unmount it in the guest; `luksmith libvirt detach` asks again, --timeout SECONDS waits longer",
+                ));
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+}
+
+/// What there is instead.
+fn list(domain: &DomainXml) -> Option<String> {
+    let targets: Vec<_> = domain
+        .disks
+        .iter()
+        .map(|disk| disk.target.dev.as_str())
+        .collect();
+    (!targets.is_empty()).then(|| format!("its disks are {}", targets.join(", ")))
+}

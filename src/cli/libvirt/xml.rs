@@ -1,0 +1,233 @@
+//! `luksmith libvirt xml`: the XML for what there is.
+
+use clap::Subcommand;
+use luksmith::backend::Backend;
+use luksmith::backend::file::OpenOptions;
+use luksmith::container::{self, Container, Version};
+use luksmith::libvirt::xml::{
+    Encryption, SecretRef, SecretXml, Usage, UsageType, VolumeXml, WriteError,
+};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::disk::{DiskArgs, OpenArgs};
+use super::place::{FORMS, Place};
+use crate::cli::Session;
+use crate::cli::args::{Location, RemoteArgs};
+use crate::cli::emulator::{absolute, refuse_luks2};
+use crate::cli::error::{CommandError, Kind};
+use crate::cli::output;
+use crate::cli::storage;
+
+/// Print the XML by which libvirt has a secret, a volume or a disk
+///
+/// Needs no libvirt: it is for `virsh secret-define`, `virsh vol-create`, `virsh attach-device` and the like. With --json: {"xml": TEXT,
+/// "hints": [what else has to be done]}.
+#[derive(Debug, Subcommand)]
+#[command(after_help = EXAMPLES)]
+pub(crate) enum Command {
+    Secret(SecretArgs),
+    Volume(VolumeArgs),
+    Disk(Box<DiskXmlArgs>),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith libvirt xml secret /vm/disk.img > secret.xml
+  luksmith libvirt xml disk /vm/disk.img --target vdb --cache none
+  luksmith libvirt xml disk 'nbd://storage/vm1' --secret 55f4c1ec-1111-4222-8333-123456789abc
+  luksmith libvirt xml disk rbd:pool/image --monitor mon1 --type luks2 --secret 55f4c1ec-1111-4222-8333-123456789abc
+  luksmith libvirt xml disk luks2.img --served /run/luksmith/vm1.sock";
+
+/// A secret for the passphrase of a volume
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct SecretArgs {
+    /// The volume, which need not be there: a file or a block device, or another place with --usage
+    #[arg(value_name = "IMAGE", value_parser = Place::parser())]
+    image: Place,
+
+    /// What it is for [default: volume: and the path of IMAGE, so that a pool finds it]
+    #[arg(long, value_name = "TYPE:ID")]
+    usage: Option<Usage>,
+
+    /// Its UUID [default: libvirt makes one]
+    #[arg(long, value_name = "UUID")]
+    uuid: Option<Uuid>,
+
+    /// A text for people
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
+
+    /// Kept in the daemon's memory alone
+    #[arg(long)]
+    ephemeral: bool,
+
+    /// libvirt gives its value to nobody
+    #[arg(long)]
+    private: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A volume of a pool, of the size that IMAGE has
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct VolumeArgs {
+    /// The encrypted volume: a file, a block device, or an export
+    #[arg(value_name = "IMAGE", value_parser = Location::parser())]
+    image: Location,
+
+    /// Its name in the pool [default: that of the file]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+
+    /// The secret that opens it: a UUID, or usage=volume:PATH [default: usage=volume: and the path of IMAGE]
+    #[arg(long, value_name = "SECRET")]
+    secret: Option<SecretRef>,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+/// A disk of a domain
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct DiskXmlArgs {
+    #[arg(value_name = "IMAGE", value_parser = Place::parser(), help = format!("The encrypted volume: a file, a block device, or {FORMS}"))]
+    image: Place,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    open: OpenArgs,
+
+    #[command(flatten)]
+    disk: DiskArgs,
+
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+impl Command {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        match self {
+            Self::Secret(args) => args.run(session),
+            Self::Volume(args) => args.run(session),
+            Self::Disk(args) => args.run(session),
+        }
+    }
+}
+
+/// What was asked for, and on stderr what else has to be done.
+fn print(session: &Session, json: bool, xml: &str, hints: &[String]) {
+    if json {
+        session.output.json(&json!({"xml": xml, "hints": hints}));
+        return;
+    }
+    session.output.line(xml);
+    for hint in hints {
+        output::hint(hint);
+    }
+}
+
+/// A text that XML cannot hold.
+pub(super) fn unwritable(error: WriteError) -> CommandError {
+    CommandError::new(Kind::Parameters, error)
+}
+
+impl SecretArgs {
+    fn run(self, session: &Session) -> Result<(), CommandError> {
+        let usage = match (self.usage, &self.image) {
+            (Some(usage), _) => usage,
+            (None, Place::Here(Location::Path(path))) => Usage {
+                kind: UsageType::Volume,
+                id: absolute(path)?,
+            },
+            (None, place) => {
+                return Err(CommandError::parameters(format!(
+                    "{place} has no path by which a secret could be found"
+                ))
+                .hint("--usage volume:/TEXT gives it a name of its own"));
+            }
+        };
+        let secret = SecretXml {
+            uuid: self.uuid.map(|uuid| uuid.to_string()),
+            usage: Some(usage),
+            description: self.description,
+            ephemeral: self.ephemeral,
+            private: self.private,
+        };
+        let xml = secret.to_xml().map_err(unwritable)?;
+        print(session, self.json, &xml, &[]);
+        Ok(())
+    }
+}
+
+impl VolumeArgs {
+    fn run(self, session: &Session) -> Result<(), CommandError> {
+        let options = OpenOptions {
+            force_share: true,
+            ..OpenOptions::default()
+        };
+        let storage = storage::open(&self.image, &self.remote, options)?;
+        let container = Container::open(storage.backend.clone(), container::OpenOptions::default())
+            .map_err(|error| CommandError::from(error).about(&self.image))?;
+        if container.version() == Version::Luks2 {
+            return Err(refuse_luks2(&self.image));
+        }
+        let path = self.image.path();
+        let file = path.and_then(|path| path.file_name());
+        let name = self.name.or_else(|| Some(file?.to_str()?.to_owned()));
+        let name = name.ok_or_else(|| {
+            CommandError::parameters(format!("{}: which name has it in the pool?", self.image))
+                .hint("--name NAME")
+        })?;
+        let secret = match (self.secret, path) {
+            (Some(secret), _) => secret,
+            (None, Some(path)) => SecretRef::Usage(Usage {
+                kind: UsageType::Volume,
+                id: absolute(path)?,
+            }),
+            (None, None) => {
+                return Err(CommandError::parameters(format!(
+                    "{}: which secret opens it?",
+                    self.image
+                ))
+                .hint("--secret UUID names it"));
+            }
+        };
+        let volume = VolumeXml {
+            name,
+            capacity: Some(container.data_size(storage.backend.geometry().size)?),
+            allocation: Some(0),
+            path: None,
+            format: Some("raw".to_owned()),
+            encryption: Some(Encryption::luks1(secret)),
+            backing: None,
+        };
+        let xml = volume.to_xml().map_err(unwritable)?;
+        print(session, self.json, &xml, &[]);
+        Ok(())
+    }
+}
+
+impl DiskXmlArgs {
+    fn run(self, session: &Session) -> Result<(), CommandError> {
+        let target = self.disk.target.as_deref().unwrap_or("vda");
+        let described = self
+            .open
+            .describe(&self.image, None, &self.disk, &self.remote, target)?;
+        let xml = described.disk.to_xml().map_err(unwritable)?;
+        print(session, self.json, &xml, &described.hints);
+        Ok(())
+    }
+}

@@ -1,0 +1,423 @@
+//! Domains with volumes of `luksmith libvirt provision` start, and their guests read and write them; disks come and go.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use luksmith::Interrupt;
+use luksmith::backend::file::{FileBackend, OpenOptions};
+use luksmith::container::{self, Container, Which};
+use luksmith::libvirt::xml::DomainXml;
+use luksmith::libvirt::{self, Domain};
+use luksmith::secret::Passphrase;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::boot;
+use crate::daemon::Daemon;
+use crate::peers;
+use crate::program::{Running, SIZE, content, wait_until};
+
+/// The cheapest keyslot.
+const CHEAP: &str = "--pbkdf pbkdf2 --pbkdf-force-iterations 1000";
+
+/// A domain without disks; the guest of `boot` ends it by the debug port.
+pub(crate) fn define(daemon: &Daemon, name: &str) -> Option<Domain> {
+    let emulator = peers::find("qemu-system-x86_64")?;
+    let xml = format!(
+        "<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'><name>{name}</name>\
+         <memory unit='MiB'>32</memory><os><type machine='pc'>hvm</type><boot dev='hd'/></os><features><acpi/></features>\
+         <devices><emulator>{}</emulator></devices>\
+         <qemu:commandline><qemu:arg value='-device'/><qemu:arg value='isa-debug-exit,iobase=0xf4,iosize=1'/></qemu:commandline></domain>",
+        emulator.display()
+    );
+    Some(daemon.connect().define_domain(&xml).unwrap())
+}
+
+/// A pool over the daemon's folder.
+pub(crate) fn define_pool(daemon: &Daemon, name: &str) {
+    let path = daemon.folder();
+    let xml = format!(
+        "<pool type='dir'><name>{name}</name><target><path>{}</path></target></pool>",
+        path.display()
+    );
+    let pool = daemon.connect().define_pool(&xml).unwrap();
+    pool.start().unwrap();
+}
+
+/// `luksmith libvirt provision …`, and what it says; the passphrase is in none of it.
+fn provision(daemon: &Daemon, arguments: &str) -> Value {
+    let ran = daemon.ok(&format!("libvirt provision {arguments} {CHEAP} --json"));
+    let made = ran.json();
+    let passphrase = passphrase(daemon, &made);
+    let text = std::str::from_utf8(passphrase.as_bytes()).unwrap();
+    assert_eq!(text.len(), 44, "256 bits in base64");
+    assert!(!ran.text().contains(text) && !ran.stderr.contains(text));
+    made
+}
+
+/// What the secret of a volume holds.
+fn passphrase(daemon: &Daemon, made: &Value) -> Passphrase {
+    let uuid = made["secret"].as_str().unwrap().parse().unwrap();
+    daemon.connect().secret(&uuid).unwrap().value().unwrap()
+}
+
+/// Writes the boot sector and the pattern into a volume.
+fn fill(image: &Path, passphrase: &Passphrase) {
+    let write = OpenOptions {
+        write: true,
+        ..OpenOptions::default()
+    };
+    let storage = Arc::new(FileBackend::open(image, write).unwrap());
+    let container = Container::open(storage.clone(), container::OpenOptions::default()).unwrap();
+    let unlocked = container
+        .unlock(passphrase, Which::Any, &Interrupt::new())
+        .unwrap();
+    let volume = container.volume(storage, &unlocked).unwrap();
+    assert_eq!(volume.size(), SIZE as u64);
+    let mut plain = content();
+    plain[..512].copy_from_slice(&boot::sector());
+    volume.write_at(0, &plain).unwrap();
+    volume.flush().unwrap();
+}
+
+/// Starts a domain whose disk is a filled volume, and waits until its guest has ended it.
+fn run(daemon: &Daemon, domain: &Domain) {
+    domain
+        .start()
+        .unwrap_or_else(|error| panic!("{error}: {:?}: {}", error.reply(), daemon.log()));
+    wait_until("the guest ends", || !domain.is_active().unwrap());
+}
+
+/// The guest has read the volume, and written to it.
+fn assert_guest_ran(daemon: &Daemon, image: &str, made: &Value) {
+    let key = made["secret"].as_str().unwrap();
+    let plain = daemon.ok(&format!("decrypt {image} - --key libvirt:{key}"));
+    assert!(
+        plain.stdout == boot::after(content()),
+        "{image} is not as the guest leaves it"
+    );
+}
+
+pub(crate) fn disks(domain: &Domain, inactive: bool) -> Vec<String> {
+    let which = libvirt::DomainXml {
+        inactive,
+        secure: false,
+    };
+    let xml = domain.xml(which).unwrap();
+    let disks = DomainXml::parse(xml.as_bytes()).unwrap().disks;
+    disks.into_iter().map(|disk| disk.target.dev).collect()
+}
+
+#[test]
+fn a_domain_starts_from_a_volume_of_a_pool() {
+    let Some(daemon) = Daemon::start() else {
+        return;
+    };
+    let Some(domain) = define(&daemon, "d") else {
+        return;
+    };
+    define_pool(&daemon, "p");
+    let made = provision(&daemon, &format!("--pool p --name v.luks --size {SIZE}"));
+    let path = daemon.folder().join("v.luks");
+    assert_eq!(made["path"], path.to_str().unwrap());
+    assert_eq!(
+        (&made["type"], &made["size"]),
+        (&"luks1".into(), &SIZE.into())
+    );
+    // The pool itself has found the secret.
+    let volume = daemon
+        .connect()
+        .pool("p")
+        .unwrap()
+        .volume("v.luks")
+        .unwrap();
+    let found = volume.xml().unwrap();
+    assert!(found.contains(made["secret"].as_str().unwrap()), "{found}");
+    fill(&path, &passphrase(&daemon, &made));
+
+    // The disk as it was printed, and as `attach` has it.
+    let config = libvirt::Affect {
+        live: false,
+        config: true,
+    };
+    domain
+        .attach(made["xml"].as_str().unwrap(), config)
+        .unwrap();
+    run(&daemon, &domain);
+    assert_guest_ran(&daemon, "v.luks", &made);
+    daemon.ok("libvirt detach d vda");
+
+    fill(&path, &passphrase(&daemon, &made));
+    daemon.ok(&format!(
+        "libvirt attach d volume:p/v.luks --secret {}",
+        made["secret"].as_str().unwrap()
+    ));
+    run(&daemon, &domain);
+    assert_guest_ran(&daemon, "v.luks", &made);
+}
+
+#[test]
+fn a_domain_starts_from_a_file_an_export_and_a_served_volume() {
+    let Some(daemon) = Daemon::start() else {
+        return;
+    };
+    let (Some(nbdkit), Some(domain)) = (peers::find("nbdkit"), define(&daemon, "d")) else {
+        return;
+    };
+    let folder = daemon.folder();
+
+    // A file, whose secret is found by its path.
+    let file = provision(&daemon, &format!("f.img --size {SIZE}"));
+    fill(&folder.join("f.img"), &passphrase(&daemon, &file));
+    daemon.ok("libvirt attach d f.img --cache none --discard unmap --serial S1");
+    run(&daemon, &domain);
+    assert_guest_ran(&daemon, "f.img", &file);
+    daemon.ok("libvirt detach d f.img --config");
+    assert!(disks(&domain, true).is_empty());
+
+    // An export, all of it.
+    let storage = std::fs::File::create(folder.join("remote")).unwrap();
+    storage.set_len(SIZE as u64 + (2 << 20)).unwrap();
+    let mut server = Command::new(nbdkit);
+    server.args(["-f", "-U"]).arg(folder.join("r.sock"));
+    server
+        .arg("file")
+        .arg(folder.join("remote"))
+        .stdin(Stdio::null());
+    let server = Running::with_socket(server, &folder.join("r.sock"));
+    let uri = "nbd+unix:///?socket=r.sock";
+    let remote = provision(&daemon, uri);
+    fill(&folder.join("remote"), &passphrase(&daemon, &remote));
+    let secret = remote["secret"].as_str().unwrap();
+    daemon.ok(&format!("libvirt attach d {uri} --secret {secret}"));
+    run(&daemon, &domain);
+    drop(server);
+    assert_guest_ran(&daemon, "remote", &remote);
+    daemon.ok("libvirt detach d vda");
+
+    // LUKS2, which luksmith serves to the emulator's user by the command that it names itself.
+    let user = Command::new("id").arg("-un").output().unwrap().stdout;
+    let user = String::from_utf8(user).unwrap();
+    let served = format!("two.img --size {SIZE} --served s/two.sock --emulator-user {user}");
+    let served = provision(&daemon, &served);
+    assert_eq!(served["type"], "luks2");
+    fill(&folder.join("two.img"), &passphrase(&daemon, &served));
+    let hint = served["hints"][0].as_str().unwrap();
+    let (_, serve) = hint
+        .split_once("before the machine starts: luksmith ")
+        .unwrap();
+    std::fs::create_dir(folder.join("s")).unwrap();
+    let server = Running::with_socket(daemon.command(serve), &folder.join("s/two.sock"));
+    daemon.ok("libvirt attach d two.img --served s/two.sock");
+    run(&daemon, &domain);
+    drop(server);
+    assert_guest_ran(&daemon, "two.img", &served);
+}
+
+#[test]
+fn disks_come_and_go_while_the_domain_runs() {
+    let Some(daemon) = Daemon::start() else {
+        return;
+    };
+    let Some(domain) = define(&daemon, "d") else {
+        return;
+    };
+    domain.start().unwrap();
+    provision(&daemon, &format!("a.img --size {SIZE}"));
+
+    daemon.ok("libvirt attach d a.img --target sda --bus usb --live");
+    assert_eq!(
+        (disks(&domain, false), disks(&domain, true)),
+        (vec!["sda".to_owned()], vec![])
+    );
+    // The guest sees what is inside.
+    assert_eq!(domain.block_info("sda").unwrap().capacity, SIZE as u64);
+    daemon.ok("libvirt detach d a.img");
+    assert!(disks(&domain, false).is_empty());
+
+    let both = daemon
+        .ok("libvirt attach d a.img --target sda --bus usb --json")
+        .json();
+    assert_eq!(
+        (&both["live"], &both["config"]),
+        (&true.into(), &true.into())
+    );
+    let again = daemon.run("libvirt attach d a.img --target sda --bus usb");
+    again.is(4, &["already exists"]);
+    let both = daemon.ok("libvirt detach d sda --json").json();
+    assert_eq!(
+        (&both["live"], &both["config"]),
+        (&true.into(), &true.into())
+    );
+    assert!(disks(&domain, false).is_empty() && disks(&domain, true).is_empty());
+    daemon
+        .run("libvirt detach d sda")
+        .is(1, &["d has no disk sda"]);
+
+    // This guest has no driver that would let go of a PCI device.
+    let made = daemon.ok("libvirt attach d a.img --live --json").json();
+    assert_eq!(made["target"], "vda");
+    daemon
+        .run("libvirt detach d vda --timeout 1")
+        .is(5, &["has not let go of vda", "--timeout"]);
+    let second = daemon
+        .ok("libvirt attach d a.img --shareable --config --json")
+        .json();
+    assert_eq!(second["target"], "vdb", "vda is in use by what runs");
+}
+
+#[test]
+fn a_disk_that_could_not_be_opened_is_not_attached() {
+    let Some(daemon) = Daemon::start() else {
+        return;
+    };
+    let Some(domain) = define(&daemon, "d") else {
+        return;
+    };
+    std::fs::write(daemon.folder().join("key"), "a passphrase").unwrap();
+    daemon.ok(&format!(
+        "create a.img --size 1M --type luks1 --key-file key {CHEAP}"
+    ));
+    daemon
+        .run("libvirt attach d a.img")
+        .is(4, &["no such secret", "secret list"]);
+    let usage = format!("volume:{}", daemon.folder().join("a.img").display());
+    daemon.ok(&format!("libvirt secret define --usage {usage}"));
+    daemon
+        .run("libvirt attach d a.img")
+        .is(2, &["no value", "secret set"]);
+    daemon.ok(&format!("libvirt secret set usage={usage} --key-file key"));
+    daemon.ok("libvirt attach d a.img");
+    assert_eq!(disks(&domain, true), ["vda"]);
+    daemon
+        .run("libvirt attach nobody a.img")
+        .is(4, &["no such domain"]);
+}
+
+#[test]
+fn what_fails_leaves_nothing() {
+    let Some(daemon) = Daemon::start() else {
+        return;
+    };
+    define_pool(&daemon, "p");
+    let connection = daemon.connect();
+    let pool = connection.pool("p").unwrap();
+    let nothing = || {
+        let names: Vec<_> = pool
+            .volumes()
+            .unwrap()
+            .iter()
+            .map(|one| one.name().unwrap())
+            .collect();
+        names.is_empty() && connection.secrets().unwrap().is_empty()
+    };
+
+    // Another secret has the use already: the volume, which was there first, goes again.
+    let usage = format!("volume:{}", daemon.folder().join("v").display());
+    let taken = daemon
+        .ok(&format!("libvirt secret define --usage {usage}"))
+        .text();
+    let failed = daemon.run(&format!(
+        "libvirt provision --pool p --name v --size 1M {CHEAP}"
+    ));
+    failed.is(
+        5,
+        &[
+            "for this use already",
+            "taken away again: the volume v",
+            "secret remove",
+        ],
+    );
+    let failed = daemon.run(&format!("libvirt provision v --size 1M {CHEAP}"));
+    failed.is(5, &["for this use already"]);
+    daemon.ok(&format!("libvirt secret remove {taken}"));
+    pool.refresh().unwrap();
+    assert!(nothing());
+
+    // A volume of that name is there.
+    std::fs::write(daemon.folder().join("v"), [1; 512]).unwrap();
+    pool.refresh().unwrap();
+    daemon
+        .run(&format!(
+            "libvirt provision --pool p --name v --size 1M {CHEAP}"
+        ))
+        .is(5, &["exists already"]);
+    daemon
+        .run(&format!("libvirt provision v --size 1M {CHEAP}"))
+        .is(5, &["--force overwrite"]);
+    assert_eq!(std::fs::read(daemon.folder().join("v")).unwrap(), [1; 512]);
+    std::fs::remove_file(daemon.folder().join("v")).unwrap();
+    pool.refresh().unwrap();
+    assert!(nothing());
+
+    // A driver that has pools and no secrets.
+    let test = daemon.run(&format!(
+        "libvirt provision --connect test:///default --pool default-pool --name v --size 1M {CHEAP}"
+    ));
+    test.is(4, &["cannot do it", "taken away again: the volume v"]);
+
+    // Stopped between the secret and the volume, which takes its time here.
+    let mut slow = daemon.command("libvirt provision v --size 1M --iter-time 60000");
+    let slow = slow
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_until("the secret is there", || {
+        !connection.secrets().unwrap().is_empty()
+    });
+    let process = Pid::from_child(&slow);
+    kill_process(process, Signal::INT).unwrap();
+    let stopped = crate::host::Ran::of(slow.wait_with_output().unwrap());
+    stopped.is(130, &["taken away again: the secret"]);
+    assert!(nothing() && !daemon.folder().join("v").exists());
+
+    pool.stop().unwrap();
+    daemon
+        .run(&format!(
+            "libvirt provision --pool p --name v --size 1M {CHEAP}"
+        ))
+        .is(1, &["is not started", "pool-start"]);
+    daemon
+        .run(&format!(
+            "libvirt provision --pool q --name v --size 1M {CHEAP}"
+        ))
+        .is(4, &["no such storage pool"]);
+    daemon
+        .run("libvirt provision v --size 1M --type luks2")
+        .is(1, &["--served SOCKET"]);
+    daemon
+        .run("libvirt provision v --size 1M --header h")
+        .is(1, &["detached header"]);
+}
+
+#[test]
+fn a_private_secret_opens_what_only_its_maker_knew() {
+    let Some(daemon) = Daemon::start() else {
+        return;
+    };
+    let Some(domain) = define(&daemon, "d") else {
+        return;
+    };
+    let key = daemon.folder().join("key");
+    std::fs::write(&key, "a passphrase of its own").unwrap();
+    let made = daemon
+        .ok(&format!(
+            "libvirt provision p.img --size {SIZE} --private --key-file key {CHEAP} --json"
+        ))
+        .json();
+    let secret = made["secret"].as_str().unwrap();
+    daemon
+        .run(&format!("key test p.img --key libvirt:{secret}"))
+        .is(2, &["private"]);
+    daemon.ok("key test p.img --key-file key");
+    fill(
+        &daemon.folder().join("p.img"),
+        &Passphrase::copy_from(b"a passphrase of its own").unwrap(),
+    );
+    daemon.ok("libvirt attach d p.img");
+    run(&daemon, &domain);
+    let plain = daemon.ok("decrypt p.img - --key-file key");
+    assert!(plain.stdout == boot::after(content()));
+}
