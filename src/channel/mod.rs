@@ -99,6 +99,21 @@ impl Channel {
         }
     }
 
+    /// Takes as many bytes as there are and fit, without waiting for any: none where there are none. Not under TLS, where
+    /// there never seem to be any.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv), but for the time-out.
+    pub fn recv_now(&self, buf: &mut [u8]) -> io::Result<Option<usize>> {
+        if self.tls.is_some() {
+            return Ok(None);
+        }
+        match self.socket.recv_now(buf) {
+            Err(_) if self.shut.load(Ordering::Acquire) => Ok(Some(0)),
+            received => received,
+        }
+    }
+
     /// Fills all of `buf`.
     ///
     /// # Errors

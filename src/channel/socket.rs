@@ -15,6 +15,10 @@ use rustix::net::{
 /// The most slices that one sendmsg(2) takes: UIO_MAXIOV.
 const MAX_SLICES: usize = 1024;
 
+/// How many bytes may be on their way in a Unix socket, if the system lets them: at its default of 208 KiB, who sends a
+/// mebibyte sleeps several times, and is woken only when most of what is there has been read.
+const UNIX_ROOM: usize = 2 << 20;
+
 /// A connected stream socket.
 #[derive(Debug)]
 pub struct Socket {
@@ -34,11 +38,11 @@ pub struct Credentials {
 }
 
 impl From<UnixStream> for Socket {
+    /// With room for [`UNIX_ROOM`] on the way to the peer.
     fn from(stream: UnixStream) -> Self {
-        Self {
-            fd: stream.into(),
-            unix: true,
-        }
+        let fd = stream.into();
+        make_room(&fd);
+        Self { fd, unix: true }
     }
 }
 
@@ -64,7 +68,9 @@ impl TryFrom<OwnedFd> for Socket {
             AddressFamily::INET | AddressFamily::INET6 => false,
             _ => return Err(Errno::AFNOSUPPORT.into()),
         };
-        if !unix {
+        if unix {
+            make_room(&fd);
+        } else {
             no_delay(&fd);
         }
         Ok(Self { fd, unix })
@@ -135,6 +141,15 @@ impl Socket {
         }
     }
 
+    /// Takes what there is without waiting; none where there is nothing.
+    pub(super) fn recv_now(&self, buf: &mut [u8]) -> io::Result<Option<usize>> {
+        match recv(&self.fd, buf, RecvFlags::DONTWAIT) {
+            Ok((n, _)) => Ok(Some(n)),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+            Err(errno) => Err(failed(errno)),
+        }
+    }
+
     pub(super) fn send_all(&self, mut parts: &mut [IoSlice<'_>]) -> io::Result<()> {
         IoSlice::advance_slices(&mut parts, 0);
         while !parts.is_empty() {
@@ -156,6 +171,13 @@ impl Socket {
     fn send_some(&self, parts: &[IoSlice<'_>], flags: SendFlags) -> Result<usize, Errno> {
         let parts = &parts[..parts.len().min(MAX_SLICES)];
         sendmsg(&self.fd, parts, &mut SendAncillaryBuffer::default(), flags)
+    }
+}
+
+/// The kernel counts its own overhead too: twice what is asked for is what it allows.
+fn make_room(fd: &OwnedFd) {
+    if let Err(error) = sockopt::set_socket_send_buffer_size(fd, UNIX_ROOM) {
+        tracing::debug!(%error, "SO_SNDBUF cannot be set");
     }
 }
 

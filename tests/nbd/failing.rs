@@ -1,5 +1,6 @@
 //! Storage that fails or waits: errors on the requests that they belong to, and nobody waits for another's storage.
 
+use std::io::Write;
 use std::ops::Range;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -30,7 +31,9 @@ struct Faulty {
     bad_read: u64,
     full_write: u64,
     flush_fails: AtomicBool,
-    /// Reads wait until so many are there at once.
+    /// Reads take so long.
+    delay: Duration,
+    /// Reads and writes wait until so many are there at once.
     meeting: usize,
     here: Mutex<usize>,
     came: Condvar,
@@ -44,11 +47,27 @@ impl Faulty {
             bad_read: u64::MAX,
             full_write: u64::MAX,
             flush_fails: AtomicBool::new(false),
+            delay: Duration::ZERO,
             meeting: 0,
             here: Mutex::new(0),
             came: Condvar::new(),
             most_here: AtomicUsize::new(0),
         }
+    }
+
+    fn meet(&self) {
+        if self.meeting == 0 {
+            return;
+        }
+        let mut here = self.here.lock().unwrap();
+        *here += 1;
+        self.most_here.fetch_max(*here, Ordering::Relaxed);
+        self.came.notify_all();
+        let met = |_: &mut usize| self.most_here.load(Ordering::Relaxed) < self.meeting;
+        // The first ones come alone: only by waiting they are known to be slow.
+        let patience = Duration::from_millis(500);
+        let (mut here, _) = self.came.wait_timeout_while(here, patience, met).unwrap();
+        *here -= 1;
     }
 }
 
@@ -58,17 +77,8 @@ impl Backend for Faulty {
     }
 
     fn read_at(&self, offset: u64, into: &mut Sectors<Cipher>) -> Result<(), IoError> {
-        if self.meeting > 0 {
-            let mut here = self.here.lock().unwrap();
-            *here += 1;
-            self.most_here.fetch_max(*here, Ordering::Relaxed);
-            self.came.notify_all();
-            let met = |_: &mut usize| self.most_here.load(Ordering::Relaxed) < self.meeting;
-            // The first ones come alone: only by waiting they are known to be slow.
-            let patience = Duration::from_millis(500);
-            let (mut here, _) = self.came.wait_timeout_while(here, patience, met).unwrap();
-            *here -= 1;
-        }
+        std::thread::sleep(self.delay);
+        self.meet();
         if (offset..offset + into.len() as u64).contains(&self.bad_read) {
             return Err(IoError::from_os(
                 Operation::Read,
@@ -80,6 +90,7 @@ impl Backend for Faulty {
     }
 
     fn write_at(&self, offset: u64, from: &Sectors<Cipher>) -> Result<(), IoError> {
+        self.meet();
         if (offset..offset + from.len() as u64).contains(&self.full_write) {
             let offset = self.full_write;
             return Err(IoError::NoSpace {
@@ -121,11 +132,15 @@ struct Running {
 
 impl Running {
     fn on(backend: Arc<Faulty>) -> Self {
+        Self::with(backend, Options::default())
+    }
+
+    fn with(backend: Arc<Faulty>, options: Options) -> Self {
         let key = VolumeKey::copy_from(&[0x42; 64]).unwrap();
         let crypt = SectorCrypt::new(CipherSpec::AES_XTS_PLAIN64, 4096, &key).unwrap();
         let volume = Volume::new(backend, crypt, 0, SIZE, IvSector(0), false).unwrap();
         let export = Export::new("", Arc::new(volume));
-        let server = Server::new(vec![export], Options::default()).unwrap();
+        let server = Server::new(vec![export], options).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(folder.path().join("s.sock")).unwrap();
         let stopper = server.stopper();
@@ -260,6 +275,89 @@ fn requests_to_storage_that_waits_wait_together() {
         }
         assert!(backend.most_here.load(Ordering::Relaxed) >= AT_ONCE);
     }
+    running.stop().unwrap();
+}
+
+/// Asks for all at once.
+fn send_together(client: &mut Client, requests: &[Request], payload: &[u8]) {
+    let messages = requests
+        .iter()
+        .map(|request| [&request.to_compact()[..], payload].concat());
+    let messages = messages.collect::<Vec<_>>().concat();
+    client.stream.write_all(&messages).unwrap();
+}
+
+#[test]
+fn long_requests_that_follow_each_other_are_carried_out_together() {
+    const LONG: u32 = 128 << 10;
+    let meet = |command: Command| {
+        let mut backend = Faulty::new();
+        backend.meeting = 2;
+        let backend = Arc::new(backend);
+        let running = Running::on(backend.clone());
+        let mut client = running.client();
+        // Two writes of the same bytes wait for each other; two reads of the same may be answered in any order.
+        let requests = [0, u64::from(LONG)].map(|offset| Request {
+            flags: CommandFlags::NONE,
+            command,
+            cookie: 7,
+            offset: if command == Command::Write { offset } else { 0 },
+            len: LONG.into(),
+        });
+        let payload = vec![7; LONG as usize];
+        let payload = if command == Command::Write {
+            &payload[..]
+        } else {
+            &[]
+        };
+        send_together(&mut client, &requests, payload);
+        for request in &requests {
+            assert_eq!(client.answer(request).unwrap().error, ErrorNumber::None);
+        }
+        running.stop().unwrap();
+        backend.most_here.load(Ordering::Relaxed) == 2
+    };
+    // The second request may come too late to be seen behind the first.
+    for command in [Command::Read, Command::Write] {
+        assert!((0..20).any(|_| meet(command)), "{command:?}");
+    }
+}
+
+#[test]
+fn a_simple_reply_that_is_sent_in_parts_comes_whole_amid_others() {
+    let mut backend = Faulty::new();
+    backend.delay = Duration::from_millis(1);
+    let mut options = Options::default();
+    // The long one has no room in it, the others have.
+    options.max_in_flight = 6 << 20;
+    let running = Running::with(Arc::new(backend), options);
+    let mut client = Handshake::greeted(running.connect()).go("");
+    let expected = client.read(0, SIZE);
+    let lens = [vec![4096; 40], vec![SIZE], vec![4096; 20]].concat();
+    let requests: Vec<_> = (lens.into_iter().zip(0..))
+        .map(|(len, cookie)| Request {
+            flags: CommandFlags::NONE,
+            command: Command::Read,
+            cookie,
+            offset: 0,
+            len,
+        })
+        .collect();
+    send_together(&mut client, &requests, &[]);
+    let mut answered: Vec<u64> = (0..requests.len())
+        .map(|_| {
+            let (cookie, answer) = client.answer_to_any(&requests).unwrap();
+            let len = requests[usize::try_from(cookie).unwrap()].len;
+            assert_eq!(
+                (answer.error, answer.data.len() as u64),
+                (ErrorNumber::None, len)
+            );
+            assert!(answer.data == expected[..answer.data.len()], "{cookie}");
+            cookie
+        })
+        .collect();
+    answered.sort_unstable();
+    assert!(answered.into_iter().eq(0..requests.len() as u64));
     running.stop().unwrap();
 }
 

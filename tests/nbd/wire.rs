@@ -153,6 +153,13 @@ impl Client {
 
     /// All of the reply to a request, which must come next.
     pub(crate) fn answer(&mut self, request: &Request) -> io::Result<Answer> {
+        let (_, answer) = self.answer_to_any(std::slice::from_ref(request))?;
+        Ok(answer)
+    }
+
+    /// All of the reply that comes next, and whose it is: of one of these requests, each with a cookie of its own.
+    pub(crate) fn answer_to_any(&mut self, requests: &[Request]) -> io::Result<(u64, Answer)> {
+        let mut requests = requests.to_vec();
         let mut answer = Answer {
             error: ErrorNumber::None,
             data: vec![],
@@ -165,7 +172,8 @@ impl Client {
             header.resize(form.header_len(), 0);
             self.stream.read_exact(&mut header[4..])?;
             let header = ReplyHeader::parse(&header).unwrap();
-            assert_eq!(header.cookie(), request.cookie);
+            requests.retain(|request| request.cookie == header.cookie());
+            let request = *requests.first().expect("a cookie of ours");
             let chunk = match header {
                 ReplyHeader::Simple(reply) => {
                     answer.error = reply.error;
@@ -173,7 +181,7 @@ impl Client {
                         answer.data = vec![0; request.len.try_into().unwrap()];
                         self.stream.read_exact(&mut answer.data)?;
                     }
-                    return Ok(answer);
+                    return Ok((request.cookie, answer));
                 }
                 ReplyHeader::Chunk(chunk) => chunk,
             };
@@ -209,7 +217,7 @@ impl Client {
                 }
             }
             if chunk.flags.contains(ChunkFlags::DONE) {
-                return Ok(answer);
+                return Ok((request.cookie, answer));
             }
         }
     }

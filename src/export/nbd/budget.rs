@@ -1,5 +1,6 @@
 //! How many bytes of requests may be in memory at once, over all connections, beyond what each has by itself.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// One connection takes at most one in this many of all bytes, so that a client that reads no answers leaves some.
@@ -25,6 +26,14 @@ impl Budget {
         Self::new(self.all / SHARE)
     }
 
+    /// So many bytes, until the answer is dropped.
+    pub(super) fn hold(self: &Arc<Self>, bytes: usize) -> Option<Held> {
+        self.try_take(bytes).then(|| Held {
+            budget: self.clone(),
+            bytes,
+        })
+    }
+
     pub(super) fn try_take(&self, bytes: usize) -> bool {
         let taken = self
             .left
@@ -36,6 +45,19 @@ impl Budget {
 
     pub(super) fn give_back(&self, bytes: usize) {
         self.left.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Bytes of a budget, which are given back when this is dropped.
+#[derive(Debug)]
+pub(super) struct Held {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.budget.give_back(self.bytes);
     }
 }
 
@@ -52,5 +74,14 @@ mod tests {
         budget.give_back(60);
         assert!(budget.try_take(60));
         assert!(!budget.share().try_take(26));
+    }
+
+    #[test]
+    fn what_is_held_no_more_can_be_taken_again() {
+        let budget = Arc::new(Budget::new(100));
+        let held = budget.hold(60);
+        assert!(held.is_some() && budget.hold(41).is_none());
+        drop(held);
+        assert!(budget.hold(100).is_some());
     }
 }

@@ -32,6 +32,8 @@ struct State {
     done: Replies,
     /// How many bytes `done` holds of the budget.
     held: usize,
+    /// Whether answers are being sent that are in `done` no more.
+    sending: bool,
     ended: bool,
 }
 
@@ -71,6 +73,15 @@ impl Flight {
         })
     }
 
+    /// Waits until nothing is under way and no answer is left to be sent.
+    pub(super) fn wait(&self) {
+        let unfinished =
+            |state: &mut State| state.requests > 0 || state.sending || !state.done.is_empty();
+        let shared = &self.under_way;
+        let state = shared.changed.wait_while(shared.state(), unfinished);
+        drop(state.unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// Waits until all is answered.
     pub(super) fn finish(self) {
         self.under_way.state().ended = true;
@@ -96,6 +107,7 @@ impl UnderWay {
             if !state.done.is_empty() {
                 let mut answers = std::mem::take(&mut state.done);
                 let held = std::mem::take(&mut state.held);
+                state.sending = true;
                 drop(state);
                 if let Err(error) = answers.send(&self.serving.channel) {
                     tracing::debug!(%error, "the client takes no answers");
@@ -103,6 +115,8 @@ impl UnderWay {
                 }
                 self.give_back(held);
                 state = self.state();
+                state.sending = false;
+                self.changed.notify_all();
             } else if state.ended && state.requests == 0 {
                 return;
             } else {

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use luksmith_formats::nbd::Request;
+
 use crate::channel::Channel;
 use crate::sectors::{Plain, Sectors};
 
@@ -56,6 +58,21 @@ impl Input {
         header.copy_from_slice(&self.buffer.as_slice()[self.start..self.start + N]);
         self.start += N;
         Ok(Some(header))
+    }
+
+    /// Whether the next request has begun to come. Looks into the socket, without waiting.
+    pub(super) fn has_more(&mut self, channel: &Channel) -> io::Result<bool> {
+        if self.ready() == 0 {
+            let until = if self.large {
+                Request::COMPACT_LEN
+            } else {
+                AHEAD
+            };
+            let received = channel.recv_now(&mut self.buffer.as_mut_slice()[..until])?;
+            // The end is there to be received again.
+            (self.start, self.end) = (0, received.unwrap_or(0));
+        }
+        Ok(self.ready() > 0)
     }
 
     /// Fills all of `into` with the next bytes.

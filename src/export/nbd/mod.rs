@@ -2,8 +2,9 @@
 //! `doc/proto.md`: fixed newstyle, TLS, structured replies, extended headers, `base:allocation`).
 //!
 //! Each connection has a thread, which serves its requests one after the other as long as the storage answers from
-//! memory; where the storage waits, requests go to a pool of threads. A client holds up nobody but itself: nothing
-//! that is shared is held over a wait for a client, and what is in memory for it is bounded ([`Options`]).
+//! memory; a second one shares long requests with it, where they follow each other. Where the storage waits, requests
+//! go to a pool of threads. A client holds up nobody but itself: nothing that is shared is held over a wait for a
+//! client, and what is in memory for it is bounded ([`Options`]).
 //!
 //! Exports share one cache for all connections, their volume's, so a flush on one holds for all. What a client has
 //! been told to be flushed is on stable storage, also after a kill.
@@ -18,6 +19,7 @@ mod input;
 mod listener;
 mod pool;
 mod replies;
+mod second;
 mod transmission;
 
 use std::io;
@@ -48,7 +50,7 @@ const PIECE: u64 = 256 << 10;
 pub struct Options {
     /// How many clients at once; more wait until one leaves. Default: 128.
     ///
-    /// Each may have about 1.5 MiB in memory for itself, whatever it asks for.
+    /// Each may have about 1.5 MiB in memory for itself, whatever it asks for, and what the system lets its socket hold.
     pub max_connections: usize,
     /// How many bytes of requests may be in memory at once for all clients beyond that. Default: 64 MiB.
     pub max_in_flight: usize,
@@ -154,7 +156,7 @@ pub struct Server {
 struct Shared {
     exports: Vec<Arc<Export>>,
     options: Options,
-    budget: Budget,
+    budget: Arc<Budget>,
     pool: Pool,
     stopping: Arc<AtomicBool>,
     connections: Connections,
@@ -183,7 +185,7 @@ impl Server {
         let wake = Arc::new(Wake::new()?);
         let shared = Shared {
             exports: exports.into_iter().map(Arc::new).collect(),
-            budget: Budget::new(options.max_in_flight),
+            budget: Arc::new(Budget::new(options.max_in_flight)),
             pool: Pool::new(options.max_waiting),
             stopping: Arc::default(),
             connections: Connections::default(),

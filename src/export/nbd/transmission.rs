@@ -1,23 +1,34 @@
 //! The transmission phase of one connection: requests in, answers out (section "Transmission").
 //!
 //! Requests are served here, one after the other, while the storage answers from memory; answers are gathered until
-//! nothing more can be read without waiting. Where the storage waits, requests go to the pool.
+//! nothing more can be read without waiting. A long request with another one behind it goes to the connection's second
+//! thread. Where the storage waits, requests go to the pool.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use luksmith_formats::FormatError;
 use luksmith_formats::nbd::{Command, CommandFlags, Request};
 
+use super::budget::Held;
 use super::execute::{Serving, WHOLE, pieces};
 use super::flight::{Flight, Place};
 use super::input::Input;
 use super::replies::{Form, Replies};
+use super::second::Second;
 use super::{MAX_PAYLOAD, Shared};
 use crate::sectors::{Plain, Sectors};
 
 /// Zeroes of more than this are a matter for the pool, in bytes: others would wait too long behind them.
 const LONG: u64 = 4 << 20;
+
+/// What is worth waking the second thread for and no burden to hold in memory whole, in bytes.
+const FOR_THE_SECOND: RangeInclusive<u64> = 128 << 10..=4 << 20;
+
+/// A write of so many bytes takes so much longer than waking the second thread that it always goes there. A shorter one has
+/// to have another request behind it.
+const LONG_WRITE: u64 = 512 << 10;
 
 /// Serves until the client leaves, all its requests are answered, and none is under way.
 pub(super) fn serve(serving: Arc<Serving>, server: &Arc<Shared>) -> io::Result<()> {
@@ -26,10 +37,14 @@ pub(super) fn serve(serving: Arc<Serving>, server: &Arc<Shared>) -> io::Result<(
         server,
         input: Input::new(),
         replies: Replies::default(),
+        second: None,
         flight: None,
     };
     let outcome = transmission.run();
     let outcome = outcome.and(transmission.send());
+    if let Some(second) = transmission.second {
+        second.finish();
+    }
     if let Some(flight) = transmission.flight {
         flight.finish();
     }
@@ -41,6 +56,7 @@ struct Transmission<'a> {
     server: &'a Arc<Shared>,
     input: Input,
     replies: Replies,
+    second: Option<Second>,
     flight: Option<Flight>,
 }
 
@@ -92,12 +108,26 @@ impl Transmission<'_> {
         let fua_waits =
             request.flags.contains(CommandFlags::FUA) && self.serving.export.flush_pace.waits();
         if let Some(place) = self.place_if(fua_waits, request, request.len)? {
-            let mut payload = Vec::new();
-            for (at, len) in pieces(request) {
-                payload.push((at, self.receive(len)?));
-            }
+            let payload = self.receive_all(request)?;
             let request = *request;
             place.run(move |serving, out| serving.write(&request, payload, out));
+            return Ok(());
+        }
+        if let Some(held) = self.held_for_the_second(request) {
+            // All of it, without a pause in which the client would go to sleep over a full socket.
+            let payload = self.receive_all(request)?;
+            let is_followed =
+                request.len >= LONG_WRITE || self.input.has_more(&self.serving.channel)?;
+            if !(is_followed && self.second()?.is_free()) {
+                self.serving.write(request, payload, &mut self.replies);
+                return Ok(());
+            }
+            let request = *request;
+            self.second()?.run(move |serving, out| {
+                serving.write(&request, payload, out);
+                drop(held);
+                Ok(())
+            });
             return Ok(());
         }
         let mut written = Ok(());
@@ -150,19 +180,63 @@ impl Transmission<'_> {
             });
             return Ok(());
         }
-        let serving = self.serving.clone();
-        let bytes = usize::try_from(request.len).unwrap_or(usize::MAX);
-        let budget = &self.server.budget;
-        let taken = bytes > WHOLE && budget.try_take(bytes);
-        let mut full = |replies: &mut Replies| replies.send(&serving.channel);
-        let whole = bytes <= WHOLE || taken;
-        let mut outcome = serving.read(request, whole, &mut self.replies, &mut full);
-        if taken {
-            // The bytes are in memory until they are sent.
-            outcome = outcome.and_then(|()| self.replies.send(&serving.channel));
-            budget.give_back(bytes);
+        if let Some(held) = self.held_for_the_second(request)
+            && self.input.has_more(&self.serving.channel)?
+            && self.second()?.is_free()
+        {
+            let request = *request;
+            self.second()?.run(move |serving, out| {
+                let mut full = |replies: &mut Replies| replies.send(&serving.channel);
+                serving.read(&request, true, out, &mut full)?;
+                // The bytes are in memory until they are sent.
+                out.send(&serving.channel)?;
+                drop(held);
+                Ok(())
+            });
+            return Ok(());
         }
-        outcome
+        let bytes = usize::try_from(request.len).unwrap_or(usize::MAX);
+        // The bytes are in memory until they are sent.
+        let held = (bytes > WHOLE)
+            .then(|| self.server.budget.hold(bytes))
+            .flatten();
+        let whole = bytes <= WHOLE || held.is_some();
+        if !whole && self.serving.form == Form::Simple {
+            // It goes out in several pieces, and no other answer may come between them.
+            self.wait_for_the_others();
+        }
+        let serving = self.serving.clone();
+        let mut full = |replies: &mut Replies| replies.send(&serving.channel);
+        serving.read(request, whole, &mut self.replies, &mut full)?;
+        if held.is_some() {
+            self.send()?;
+        }
+        Ok(())
+    }
+
+    /// What a request takes in memory, if it is one for the second thread.
+    fn held_for_the_second(&self, request: &Request) -> Option<Held> {
+        let bytes = usize::try_from(request.len).ok()?;
+        (FOR_THE_SECOND.contains(&request.len))
+            .then(|| self.server.budget.hold(bytes))
+            .flatten()
+    }
+
+    fn second(&mut self) -> io::Result<&Second> {
+        match &mut self.second {
+            Some(second) => Ok(second),
+            none => Ok(none.insert(Second::new(&self.serving)?)),
+        }
+    }
+
+    /// Until nobody else has an answer to send.
+    fn wait_for_the_others(&self) {
+        if let Some(second) = &self.second {
+            second.wait();
+        }
+        if let Some(flight) = &self.flight {
+            flight.wait();
+        }
     }
 
     /// A place in the pool where the storage waits or `long` says so.
@@ -176,6 +250,12 @@ impl Transmission<'_> {
         }
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         Ok(self.flight.as_ref().and_then(|flight| flight.place(bytes)))
+    }
+
+    fn receive_all(&mut self, request: &Request) -> io::Result<Vec<(u64, Sectors<Plain>)>> {
+        pieces(request)
+            .map(|(at, len)| Ok((at, self.receive(len)?)))
+            .collect()
     }
 
     fn receive(&mut self, len: usize) -> io::Result<Sectors<Plain>> {
