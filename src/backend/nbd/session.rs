@@ -12,6 +12,7 @@ use luksmith_formats::nbd::TransmissionFlags;
 use luksmith_formats::nbd::uri::Uri;
 
 use super::connection::Connection;
+use super::error::Problem;
 use super::handshake;
 use super::witness::Witness;
 
@@ -90,6 +91,13 @@ impl Session {
                     }
                 }
                 Ok(None) => return,
+                Err(problem @ Problem::OtherDisk) => {
+                    tracing::warn!(
+                        target: "luksmith::state",
+                        "{uri}: {problem}, over a further connection; it is not used"
+                    );
+                    return;
+                }
                 Err(problem) => {
                     tracing::debug!(%uri, %problem, "no further connection");
                     return;
