@@ -385,6 +385,13 @@ impl Args {
         let Some(image) = &self.image else {
             return Err(CommandError::parameters("neither IMAGE nor --pool"));
         };
+        let uri = connection.uri()?;
+        if image.path().is_some() && is_far(&uri) {
+            let message = format!("{image} would be made on this machine, and {uri} is another");
+            return Err(CommandError::parameters(message).hint(
+                "--pool POOL --name NAME makes a volume there; an export (nbd://…) can be for both",
+            ));
+        }
         let extent = self.size.map_or(Extent::AllThereIs, Extent::Size);
         let plan = Plan::new(session, &self.new, image, &self.force, extent)?;
         plan.check_end()?;
@@ -450,11 +457,40 @@ impl Args {
     }
 }
 
+/// Whether a libvirt is on another machine: its URI names a host then.
+fn is_far(uri: &str) -> bool {
+    let authority = uri.split_once("://").map_or("", |(_, rest)| rest);
+    !authority.is_empty() && !authority.starts_with('/')
+}
+
 /// What the secret gives, if it gives anything.
 fn kept(secret: &Secret) -> Result<Option<Passphrase>, CommandError> {
     match secret.value() {
         Ok(kept) => Ok(Some(kept)),
         Err(LibvirtError::Private(_)) => Ok(None),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uri_with_a_host_is_far() {
+        for near in [
+            "qemu:///system",
+            "qemu+unix:///system?socket=/run/x",
+            "test:///default",
+        ] {
+            assert!(!is_far(near), "{near}");
+        }
+        for far in [
+            "qemu+ssh://me@host/system",
+            "qemu://host/system",
+            "qemu+tls://[::1]:16514/",
+        ] {
+            assert!(is_far(far), "{far}");
+        }
     }
 }
