@@ -215,3 +215,17 @@ fn discs_and_disks_of_any_size() {
         assert_ne!(report.verdict().name(), "accept", "{format}");
     }
 }
+
+/// No file is so large, but a server may say so of its export.
+#[test]
+fn the_largest_size() {
+    let mut start = qcow2::good();
+    be64(&mut start, L2, (1 << 62) | 0x10_0000);
+    let image = Made {
+        size: u64::MAX - 7,
+        start,
+        word: |_| 0,
+    };
+    let report = judge::inspect_on(&image, "qcow2", &Policy::default());
+    judge::one("the largest size", &report, "");
+}

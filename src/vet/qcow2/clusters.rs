@@ -67,8 +67,8 @@ fn one(
             report.uses(Feature::Compression);
             // Sectors are counted, so that the last one need not be there to its end either.
             let end = offset.saturating_add(len);
-            let inside =
-                offset < source.size() && end <= source.size().next_multiple_of(image.cluster);
+            let last = source.size().checked_next_multiple_of(image.cluster);
+            let inside = offset < source.size() && end <= last.unwrap_or(u64::MAX);
             let on = extents.under(source, offset, len)?;
             report.require(
                 inside && on.is_none() && len <= image.cluster + 1024,
