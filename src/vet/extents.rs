@@ -56,6 +56,11 @@ impl Extents {
         Ok(())
     }
 
+    /// Every extent: start and length.
+    pub(super) fn ranges(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.list.iter().map(|one| (one.start, u64::from(one.len)))
+    }
+
     fn name(&self, extent: Extent) -> &'static str {
         self.kinds
             .get(usize::from(extent.kind))

@@ -117,6 +117,32 @@ fn every_table_full_of_everything() {
     }
 }
 
+/// As many clusters as are counted, all of them in use, and one more.
+#[test]
+fn every_cluster_is_counted() {
+    let of_clusters = |count: u64| Made {
+        size: count << 16,
+        start: {
+            let mut start = full(16);
+            be64(&mut start, 24, 1 << 40);
+            be32(&mut start, 36, 1 << 11);
+            be32(&mut start, 56, 1);
+            start
+        },
+        word: |at| match at {
+            // A refcount table, an L1 table and what they point to, then the data in its order.
+            0x200_0000..0x200_0800 => (1 << 31) + (at - (1 << 25)) * (1 << 13),
+            0x4000_0000..0x4000_1f40 => (1 << 32) + (at - (1 << 30)) * (1 << 13),
+            0x8000_0000..0xa000_0000 => 0x0001_0001_0001_0001,
+            0x1_0000_0000..0x1_03e8_0000 => (1 << 33) + (at - (1 << 32)) * (1 << 13),
+            _ => 0,
+        },
+    };
+    judged(&of_clusters(8 << 20), "qcow2", "");
+    let report = judge::inspect_on(&of_clusters((8 << 20) + 1), "qcow2", &Policy::default());
+    judge::one("one more", &report, "qcow2.refcounts-not-counted");
+}
+
 #[test]
 fn data_that_jumps_about() {
     // L2 tables that are good but for their order, so that each entry has to be looked up.

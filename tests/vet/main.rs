@@ -19,6 +19,7 @@ mod luks;
 mod peers;
 mod policy;
 mod qcow2;
+mod qcow2_refcounts;
 mod qcow2_tables;
 mod qed;
 mod qemu;

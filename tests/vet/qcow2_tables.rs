@@ -163,7 +163,7 @@ fn clusters() {
 }
 
 /// One snapshot whose L1 table shares an L2 table with the disk.
-fn with_snapshot() -> Vec<u8> {
+pub(crate) fn with_snapshot() -> Vec<u8> {
     let mut image = good();
     be32(&mut image, 60, 1);
     be64(&mut image, 64, (8 * CLUSTER) as u64);
@@ -176,6 +176,9 @@ fn with_snapshot() -> Vec<u8> {
     be64(&mut image, entry + 48, 4 << 20);
     put(&mut image, entry + 56, b"1name");
     be64(&mut image, 9 * CLUSTER, L2 as u64);
+    for shared in [L2, DATA, DATA + CLUSTER] {
+        be16(&mut image, REFCOUNT_BLOCK + 2 * (shared / CLUSTER), 2);
+    }
     image
 }
 

@@ -2,6 +2,7 @@
 
 use luksmith_formats::image::qcow2::{self, L2Entry, l2_entry};
 
+use super::refcounts::Uses;
 use super::{CLUSTERS, COMPRESSED, Image, RESERVED, Report, SUBCLUSTER, Source, Stop};
 use crate::vet::extents::Extents;
 use crate::vet::policy::Feature;
@@ -11,12 +12,17 @@ pub(super) fn check(
     source: &mut Source<'_>,
     report: &mut Report,
     image: &Image,
-    l2: &[u64],
+    l2: &[(u64, u8)],
     extents: &mut Extents,
+    mut uses: Option<&mut Uses>,
 ) -> Result<(), Stop> {
     let extended = image.header.incompatible & qcow2::EXTENDED_L2 != 0;
     let size = if extended { 16 } else { 8 };
-    for table in l2 {
+    for (table, times) in l2 {
+        // The table itself was counted once already.
+        if let Some(uses) = &mut uses {
+            uses.add(*table, image.cluster, times - 1);
+        }
         for (start, len) in pieces(*table, image.cluster) {
             let bytes = source.read(start, len)?;
             for (number, entry) in (0_u64..).zip(bytes.chunks_exact(size)) {
@@ -28,6 +34,9 @@ pub(super) fn check(
                 let (entry, bitmap) = (word(0), word(8));
                 if entry != 0 || bitmap != 0 {
                     one(source, report, image, (at, entry), extents)?;
+                    if let Some(uses) = &mut uses {
+                        count(image, entry, *times, uses);
+                    }
                     subclusters(report, at, entry, bitmap);
                 }
             }
@@ -35,6 +44,17 @@ pub(super) fn check(
         }
     }
     Ok(())
+}
+
+/// The L2 table serves so many maps, and each of them uses what is in it.
+fn count(image: &Image, entry: u64, times: u8, uses: &mut Uses) {
+    let extended = image.header.incompatible & qcow2::EXTENDED_L2 != 0;
+    let zero_bit = image.header.version == 3 && !extended;
+    match l2_entry(entry, image.header.cluster_bits, zero_bit) {
+        L2Entry::Unallocated | L2Entry::Reserved => {}
+        L2Entry::Cluster(offset) => uses.add(offset, image.cluster, times),
+        L2Entry::Compressed(offset, len) => uses.add(offset, len, times),
+    }
 }
 
 fn one(

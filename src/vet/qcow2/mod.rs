@@ -4,9 +4,11 @@
 //! - `extensions`: the header extensions.
 //! - `tables`: every table, and that none lies on another.
 //! - `clusters`: what the L2 tables say of the guest's data.
+//! - `refcounts`: whether clusters are used as often as they are said to be.
 
 mod clusters;
 mod extensions;
+mod refcounts;
 mod tables;
 
 use luksmith_formats::image::qcow2::{self, Header};
@@ -39,6 +41,9 @@ checks! {
     BITMAPS: reject, "qcow2.bitmaps", "the list of bitmaps breaks a rule or a limit";
     CLUSTERS: reject, "qcow2.clusters", "the guest's data is said to lie outside of the image or on its tables";
     COMPRESSED: reject, "qcow2.compressed", "compressed data is said to lie outside of the image or on its tables";
+    SHARED: reject, "qcow2.shared", "a cluster is used for several things, and its refcount does not say so: a write to one changes the other";
+    REFCOUNT: note, "qcow2.refcount", "a cluster is in use and its refcount is 0: it will be given away again";
+    MANY: note, "qcow2.refcounts-not-counted", "it has more clusters than are counted, so that refcounts were not compared with what uses them";
     SUBCLUSTER: reject, "qcow2.subclusters", "a subcluster is allocated and zero at once, or allocated without a cluster";
 }
 

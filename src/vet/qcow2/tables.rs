@@ -5,6 +5,7 @@ use luksmith_formats::image::qcow2::{
     table_entry,
 };
 
+use super::refcounts::{self, Uses};
 use super::{
     BITMAPS, Image, OVERLAP, RESERVED, Report, SIZE, SNAPSHOTS, Source, Stop, TABLE, clusters,
 };
@@ -55,7 +56,7 @@ pub(super) fn check(
     if let Some((offset, len)) = image.crypto {
         extents.take(offset, len, "encryption header")?;
     }
-    refcounts(source, report, header, cluster, &mut extents)?;
+    refcount_table(source, report, header, cluster, &mut extents)?;
 
     let mut maps = Vec::new();
     let needed = header.l1_entries(header.size);
@@ -77,17 +78,28 @@ pub(super) fn check(
     }
 
     // The tables of two maps may be shared, those of one may not.
-    let mut l2: Vec<u64> = maps.into_iter().flat_map(|map| map.l2).collect();
-    l2.sort_unstable();
-    l2.dedup();
-    for offset in &l2 {
+    let mut all: Vec<u64> = maps.into_iter().flat_map(|map| map.l2).collect();
+    all.sort_unstable();
+    let shared = all.chunk_by(|one, other| one == other);
+    let l2: Vec<(u64, u8)> = shared
+        .map(|same| (same[0], u8::try_from(same.len()).unwrap_or(u8::MAX)))
+        .collect();
+    for (offset, _) in &l2 {
         extents.take(*offset, cluster, "L2 table")?;
     }
     for overlap in extents.overlaps() {
         let detail = format!("on the {}", overlap.on);
         report.add(&OVERLAP, overlap.offset, overlap.what, detail);
     }
-    clusters::check(source, report, image, &l2, &mut extents)
+    let mut uses = Uses::new(source, report, image);
+    if let Some(uses) = &mut uses {
+        uses.add_all(&extents);
+    }
+    clusters::check(source, report, image, &l2, &mut extents, uses.as_mut())?;
+    match uses {
+        Some(uses) => refcounts::compare(source, report, image, &uses),
+        None => Ok(()),
+    }
 }
 
 fn l1_fits(
@@ -162,7 +174,7 @@ fn table(
     Ok(())
 }
 
-fn refcounts(
+fn refcount_table(
     source: &mut Source<'_>,
     report: &mut Report,
     header: &Header,
