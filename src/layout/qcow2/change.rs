@@ -10,7 +10,8 @@
 //! 3. The pointers: changed L2 entries and L1 entries, each on its own as good as before or as after. *Flush.*
 //! 4. What these pointers referred to before is counted once less, and only from now on free to be used again.
 //!
-//! Once a commit has failed nobody knows what is durable, so nothing is committed any more.
+//! Once a flush has failed nobody knows what is durable, so nothing is committed any more. A write that failed, for want of space
+//! perhaps, is made again by the next commit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -180,7 +181,7 @@ impl Changes {
 
     fn commit_if_many(&mut self, storage: &dyn Backend, map: &Map) {
         if self.slices.len() + self.l1.len() >= MOST_CHANGES || self.dropped.len() >= MOST_CHANGES {
-            // Who flushes next hears of a failure.
+            // Who flushes next hears of it, if it fails again.
             let _ = self.commit(storage, map);
         }
     }
@@ -188,17 +189,11 @@ impl Changes {
     /// Brings all changes to the storage, in the order that the module tells. They are durable when this returns.
     pub(super) fn commit(&mut self, storage: &dyn Backend, map: &Map) -> Result<(), IoError> {
         self.usable()?;
-        let outcome = self.bring(storage, map);
-        self.failed |= outcome.is_err();
-        outcome
-    }
-
-    fn bring(&mut self, storage: &dyn Backend, map: &Map) -> Result<(), IoError> {
         self.refcounts.write_blocks(storage)?;
-        storage.flush()?;
+        self.barrier(storage)?;
         if !self.refcounts.new_blocks.is_empty() {
             self.refcounts.write_table(storage)?;
-            storage.flush()?;
+            self.barrier(storage)?;
         }
         if self.slices.is_empty() && self.l1.is_empty() {
             return Ok(());
@@ -212,13 +207,17 @@ impl Changes {
             let entry = map.l1_bytes(*index..*index + 1);
             door::write(storage, self.l1_offset + index * 8, &entry)?;
         }
-        storage.flush()?;
+        self.barrier(storage)?;
         self.slices.clear();
         self.l1.clear();
         for clusters in std::mem::take(&mut self.dropped) {
             self.let_go(storage, clusters)?;
         }
         self.refcounts.write_blocks(storage)
+    }
+
+    fn barrier(&mut self, storage: &dyn Backend) -> Result<(), IoError> {
+        storage.flush().inspect_err(|_| self.failed = true)
     }
 
     /// Counts clusters once less that nothing durable refers to any more, and gives the storage what is free then.

@@ -12,6 +12,34 @@
 //! Tables are plain and nobody vouches for them: who can write to the storage can make any part of the disk read as zeroes, as any
 //! other part of the image's ciphertext, or as noise. What a hostile image says is bounded, and never leads out of the image.
 //! Refused are backing and data files, extended L2 entries, and compressed clusters (QEMU does not encrypt these).
+//!
+//! ```
+//! # use luksmith::{Interrupt, kdf::calibrate::Cost, formats::Hash, secret::Passphrase};
+//! use std::sync::Arc;
+//!
+//! use luksmith::backend::memory::MemoryBackend;
+//! use luksmith::container::{Container, CreateOptions, OpenOptions, Version, Which};
+//! use luksmith::layout::{NewImage, Qcow2};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let cost = Cost::Pbkdf2 { hash: Hash::Sha256, iterations: 1000 };
+//! # let (passphrase, interrupt) = (Passphrase::copy_from(b"correct horse")?, Interrupt::new());
+//! // It grows as it is written: 10 GiB for the guest.
+//! let storage = Arc::new(MemoryBackend::new(0));
+//! let options = CreateOptions::new(Version::Luks1, cost).in_qcow2();
+//! let image = NewImage::new(10 << 30, options.layout()?.header_size);
+//! let image = Arc::new(Qcow2::create(storage, &image)?);
+//! let header = image.header_storage();
+//! Container::create(header, options, OpenOptions::default(), &passphrase, &interrupt)?;
+//!
+//! let container = Container::open(image.header_storage(), OpenOptions::default())?;
+//! let unlocked = container.unlock(&passphrase, Which::Any, &interrupt)?;
+//! let volume = container.volume_in(image, &unlocked)?;
+//! volume.write_at(7 << 30, b"hello")?;
+//! volume.flush()?;
+//! # Ok(())
+//! # }
+//! ```
 
 mod change;
 mod create;
@@ -230,7 +258,7 @@ impl Qcow2 {
     /// Once this has returned, all that was written before has reached stable storage.
     ///
     /// # Errors
-    /// What the storage says. Once a change of the tables has failed, every later flush fails.
+    /// What the storage says. Once a flush of the storage has failed, every later one fails.
     pub fn flush(&self) -> Result<(), IoError> {
         match self.changes(Operation::Flush) {
             Ok(mut changes) => changes.commit(&*self.storage, &self.map),

@@ -1,7 +1,7 @@
 //! The header of an image that is to be opened: what of it never changes afterwards, and what is refused.
 //!
-//! QEMU's `docs/interop/qcow2.txt`, "Header" and "Header extensions". The numbers are the same that
-//! [`vet`](crate::layout) judges; here the first that is not good ends the opening.
+//! QEMU's `docs/interop/qcow2.txt`, "Header" and "Header extensions". The numbers and limits are those by which `inspect`
+//! judges; here the first that is not good ends the opening.
 
 use luksmith_formats::image::qcow2::{
     self, BITMAPS, COMPRESSION, CORRUPT, DATA_FILE, DIRTY, EXT_CRYPTO, EXT_DATA_FILE, EXTENDED_L2,
