@@ -1,7 +1,8 @@
 //! Encrypted qcow2 images: what a volume in one does, and what the image looks like from outside.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
 
 use luksmith::backend::memory::MemoryBackend;
 use luksmith::backend::{Backend, Geometry, IoError, Operation};
@@ -173,15 +174,23 @@ fn a_disk_grows_and_shrinks_in_whole_clusters() {
 
 #[test]
 fn many_threads_write_into_the_same_clusters() {
-    let (storage, image) = new_image(4 << 20, 65_536);
-    let disk = volume(image);
+    let storage = Arc::new(Peculiar {
+        memory: MemoryBackend::new(0),
+        grows: true,
+        pause: Duration::from_micros(300),
+    });
+    let image = NewImage::new(4 << 20, HEADER);
+    let disk = volume(Arc::new(Qcow2::create(storage.clone(), &image).unwrap()));
+    // All at once, also the first write into each cluster, and slow enough to meet there; no two in one sector.
+    let together = Barrier::new(8);
     std::thread::scope(|scope| {
         for thread in 0..8u64 {
-            let disk = &disk;
+            let (disk, together) = (&disk, &together);
             scope.spawn(move || {
-                for step in 0..256 {
+                for step in 0..128 {
                     let offset = (step * 8 + thread) * 1024 + 100;
-                    disk.write_at(offset, &pattern(1000, offset)).unwrap();
+                    together.wait();
+                    disk.write_at(offset, &pattern(300, offset)).unwrap();
                     if step % 64 == thread {
                         disk.flush().unwrap();
                     }
@@ -190,16 +199,13 @@ fn many_threads_write_into_the_same_clusters() {
         }
     });
     disk.flush().unwrap();
-    let (_, disk) = reopened(&storage);
-    for number in 0..8 * 256 {
+    let (_, disk) = reopened(&storage.memory);
+    for number in 0..8 * 128 {
         let offset = number * 1024 + 100;
-        assert!(
-            read(&disk, offset, 1000) == pattern(1000, offset),
-            "{offset}"
-        );
+        assert!(read(&disk, offset, 300) == pattern(300, offset), "{offset}");
     }
     assert!(
-        read(&disk, (2 << 20) + 1024, 1 << 20)
+        read(&disk, (1 << 20) + 1024, 1 << 20)
             .iter()
             .all(|byte| *byte == 0)
     );
@@ -224,7 +230,11 @@ fn zeroes_leave_holes_and_hide_in_what_is_stored() {
 
 #[test]
 fn storage_of_fixed_size_fills_up() {
-    let storage = Arc::new(Unmoved(MemoryBackend::new(64 << 10)));
+    let storage = Arc::new(Peculiar {
+        memory: MemoryBackend::new(64 << 10),
+        grows: false,
+        pause: Duration::ZERO,
+    });
     let image = NewImage {
         cluster_size: 4096,
         ..NewImage::new(1 << 20, HEADER)
@@ -244,30 +254,39 @@ fn storage_of_fixed_size_fills_up() {
     disk.write_at(900_000, &[1]).unwrap();
 }
 
-/// Memory that cannot grow.
-struct Unmoved(MemoryBackend);
+/// Memory that may not grow, and takes its time to write.
+struct Peculiar {
+    memory: MemoryBackend,
+    grows: bool,
+    pause: Duration,
+}
 
-impl Backend for Unmoved {
+impl Backend for Peculiar {
     fn geometry(&self) -> Geometry {
-        self.0.geometry()
+        self.memory.geometry()
     }
     fn read_at(&self, offset: u64, into: &mut Sectors<Cipher>) -> Result<(), IoError> {
-        self.0.read_at(offset, into)
+        self.memory.read_at(offset, into)
     }
     fn write_at(&self, offset: u64, from: &Sectors<Cipher>) -> Result<(), IoError> {
-        self.0.write_at(offset, from)
+        std::thread::sleep(self.pause);
+        self.memory.write_at(offset, from)
     }
     fn flush(&self) -> Result<(), IoError> {
         Ok(())
     }
     fn discard(&self, range: Range<u64>) -> Result<(), IoError> {
-        self.0.discard(range)
+        self.memory.discard(range)
     }
     fn write_zeroes(&self, range: Range<u64>) -> Result<(), IoError> {
-        self.0.write_zeroes(range)
+        self.memory.write_zeroes(range)
     }
-    fn resize(&self, _: u64) -> Result<(), IoError> {
-        Err(IoError::Unsupported(Operation::Resize))
+    fn resize(&self, size: u64) -> Result<(), IoError> {
+        if self.grows {
+            self.memory.resize(size)
+        } else {
+            Err(IoError::Unsupported(Operation::Resize))
+        }
     }
 }
 
