@@ -4,6 +4,7 @@ use std::io;
 
 use luksmith_formats::nbd::Request;
 
+use super::vigil::{Vigil, Watch};
 use crate::channel::Channel;
 use crate::sectors::{Plain, Sectors};
 
@@ -11,21 +12,23 @@ use crate::sectors::{Plain, Sectors};
 pub(super) const AHEAD: usize = 64 << 10;
 
 /// Received bytes that nobody has taken yet. They are a guest's plaintext, so they live in what is wiped.
-pub(super) struct Input {
+pub(super) struct Input<'a> {
     buffer: Sectors<Plain>,
     start: usize,
     end: usize,
     /// The last payload was taken from the socket: the next one is to be too, without a copy of its beginning here.
     large: bool,
+    vigil: Vigil<'a>,
 }
 
-impl Input {
-    pub(super) fn new() -> Self {
+impl<'a> Input<'a> {
+    pub(super) fn new(watch: &'a Watch) -> Self {
         Self {
             buffer: Sectors::with_len(AHEAD),
             start: 0,
             end: 0,
             large: false,
+            vigil: Vigil::new(watch),
         }
     }
 
@@ -47,7 +50,7 @@ impl Input {
             }
             let until = if self.large { N } else { AHEAD };
             let room = &mut self.buffer.as_mut_slice()[self.end..until];
-            match channel.recv(room)? {
+            match self.vigil.recv(channel, room)? {
                 0 if self.ready() == 0 => return Ok(None),
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 received => self.end += received,
@@ -77,11 +80,17 @@ impl Input {
 
     /// Fills all of `into` with the next bytes.
     pub(super) fn payload(&mut self, channel: &Channel, into: &mut [u8]) -> io::Result<()> {
-        let (here, there) = into.split_at_mut(self.ready().min(into.len()));
+        let (here, mut there) = into.split_at_mut(self.ready().min(into.len()));
         here.copy_from_slice(&self.buffer.as_slice()[self.start..self.start + here.len()]);
         self.start += here.len();
         self.large = there.len() >= AHEAD;
-        channel.recv_exact(there)
+        while !there.is_empty() {
+            match self.vigil.recv(channel, there)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                received => there = &mut there[received..],
+            }
+        }
+        Ok(())
     }
 
     /// Passes over the next bytes.

@@ -2,9 +2,9 @@
 //! `doc/proto.md`: fixed newstyle, TLS, structured replies, extended headers, `base:allocation`).
 //!
 //! Each connection has a thread, which serves its requests one after the other as long as the storage answers from
-//! memory; a second one shares long requests with it, where they follow each other. Where the storage waits, requests
-//! go to a pool of threads. A client holds up nobody but itself: nothing that is shared is held over a wait for a
-//! client, and what is in memory for it is bounded ([`Options`]).
+//! memory; a second one shares long requests with it, where they follow each other. Where the storage waits, requests go to
+//! a pool of threads. A client holds up nobody but itself: nothing
+//! that is shared is held over a wait for a client, and what is in memory for it is bounded ([`Options`]).
 //!
 //! Exports share one cache for all connections, their volume's, so a flush on one holds for all. What a client has
 //! been told to be flushed is on stable storage, also after a kill.
@@ -21,6 +21,7 @@ mod pool;
 mod replies;
 mod second;
 mod transmission;
+mod vigil;
 
 use std::io;
 use std::net::TcpListener;
@@ -37,6 +38,7 @@ use budget::Budget;
 use connections::Connections;
 use listener::Wake;
 use pool::Pool;
+use vigil::Watch;
 
 /// The most bytes that a client writes or reads at once.
 const MAX_PAYLOAD: u32 = luksmith_formats::nbd::DEFAULT_PAYLOAD;
@@ -158,6 +160,7 @@ struct Shared {
     options: Options,
     budget: Arc<Budget>,
     pool: Pool,
+    watch: Watch,
     stopping: Arc<AtomicBool>,
     connections: Connections,
     wake: Arc<Wake>,
@@ -187,6 +190,7 @@ impl Server {
             exports: exports.into_iter().map(Arc::new).collect(),
             budget: Arc::new(Budget::new(options.max_in_flight)),
             pool: Pool::new(options.max_waiting),
+            watch: Watch::new(std::thread::available_parallelism().map_or(1, usize::from)),
             stopping: Arc::default(),
             connections: Connections::default(),
             wake,

@@ -35,7 +35,7 @@ pub(super) fn serve(serving: Arc<Serving>, server: &Arc<Shared>) -> io::Result<(
     let mut transmission = Transmission {
         serving,
         server,
-        input: Input::new(),
+        input: Input::new(&server.watch),
         replies: Replies::default(),
         second: None,
         flight: None,
@@ -54,7 +54,7 @@ pub(super) fn serve(serving: Arc<Serving>, server: &Arc<Shared>) -> io::Result<(
 struct Transmission<'a> {
     serving: Arc<Serving>,
     server: &'a Arc<Shared>,
-    input: Input,
+    input: Input<'a>,
     replies: Replies,
     second: Option<Second>,
     flight: Option<Flight>,
