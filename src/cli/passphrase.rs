@@ -98,6 +98,11 @@ impl KeySource {
         Ok(new)
     }
 
+    /// The source that an option names.
+    pub(crate) fn named(option: &str, source: &str) -> Result<Self, CommandError> {
+        Self::choose(option, Some(source), None, None, None)
+    }
+
     fn choose(
         option: &str,
         source: Option<&str>,

@@ -150,6 +150,67 @@ impl Progress {
     }
 }
 
+/// The progress of work that is counted in pieces.
+pub(crate) struct Steps {
+    operation: &'static str,
+    total: usize,
+    done: AtomicU64,
+    mode: ProgressMode,
+    bar: Option<ProgressBar>,
+}
+
+impl Steps {
+    pub(crate) fn start(mode: ProgressMode, operation: &'static str, total: usize) -> Self {
+        let shown = mode == ProgressMode::Auto && io::stderr().is_terminal() && total > 1;
+        let bar = shown.then(|| {
+            let bar = ProgressBar::new(total as u64);
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+            if let Ok(style) =
+                ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} {elapsed}")
+            {
+                bar.set_style(style);
+            }
+            bar.set_prefix(operation);
+            bar.enable_steady_tick(Duration::from_millis(200));
+            bar
+        });
+        Self {
+            operation,
+            total,
+            done: AtomicU64::new(0),
+            mode,
+            bar,
+        }
+    }
+
+    /// One more is done.
+    pub(crate) fn next(&self) {
+        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some(bar) = &self.bar {
+            bar.set_position(done);
+        }
+        if self.mode == ProgressMode::Json {
+            let line = json!({"operation": self.operation, "done": done, "total": self.total});
+            output::raw(&format!("{line}\n"));
+        }
+    }
+
+    /// Writes something while the bar is out of the way.
+    pub(crate) fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
+        match &self.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+
+    /// Takes the bar away.
+    pub(crate) fn finish(self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 /// A sign of life on a terminal during work of which nobody knows how far it is.
 pub(crate) struct Waiting(Option<ProgressBar>);
 

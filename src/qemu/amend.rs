@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Object, Qmp, QmpError, Wrapped};
+use super::{Monitor, Object, QmpError, Wrapped};
 
 /// Why keyslots were not changed, or not found.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +40,7 @@ pub enum Gone<'a> {
 ///
 /// # Errors
 /// [`QmpError`].
-pub fn luks_nodes(qmp: &mut Qmp) -> Result<Vec<String>, QmpError> {
+pub fn luks_nodes(qmp: &mut dyn Monitor) -> Result<Vec<String>, QmpError> {
     let nodes = nodes(qmp)?;
     let luks = nodes.iter().filter(|node| node["drv"] == "luks");
     Ok(luks
@@ -52,7 +52,7 @@ pub fn luks_nodes(qmp: &mut Qmp) -> Result<Vec<String>, QmpError> {
 ///
 /// # Errors
 /// [`AmendError`].
-pub fn keyslots(qmp: &mut Qmp, node: &str) -> Result<Keyslots, AmendError> {
+pub fn keyslots(qmp: &mut dyn Monitor, node: &str) -> Result<Keyslots, AmendError> {
     let nodes = nodes(qmp)?;
     let slots = nodes
         .iter()
@@ -86,7 +86,12 @@ pub struct NewKeyslot<'a> {
 ///
 /// # Errors
 /// [`QmpError`].
-pub fn set(qmp: &mut Qmp, node: &str, key: &str, keyslot: NewKeyslot<'_>) -> Result<(), QmpError> {
+pub fn set(
+    qmp: &mut dyn Monitor,
+    node: &str,
+    key: &str,
+    keyslot: NewKeyslot<'_>,
+) -> Result<(), QmpError> {
     with_secret(qmp, key, "new", keyslot.new, |qmp, new| {
         let mut options = json!({"driver": "luks", "state": "active", "new-secret": new});
         if let Some(number) = keyslot.keyslot {
@@ -110,7 +115,7 @@ pub fn set(qmp: &mut Qmp, node: &str, key: &str, keyslot: NewKeyslot<'_>) -> Res
 /// # Errors
 /// [`QmpError`].
 pub fn unset(
-    qmp: &mut Qmp,
+    qmp: &mut dyn Monitor,
     node: &str,
     key: &str,
     gone: Gone<'_>,
@@ -131,18 +136,18 @@ pub fn unset(
     }
 }
 
-fn amend(qmp: &mut Qmp, node: &str, options: Value, force: bool) -> Result<(), QmpError> {
+fn amend(qmp: &mut dyn Monitor, node: &str, options: Value, force: bool) -> Result<(), QmpError> {
     let arguments = json!({"node-name": node, "options": options, "force": force});
     qmp.run_job("x-blockdev-amend", arguments)
 }
 
 /// Has a secret in QEMU for as long as `work` takes.
 fn with_secret(
-    qmp: &mut Qmp,
+    qmp: &mut dyn Monitor,
     key: &str,
     name: &str,
     wrapped: &Wrapped,
-    work: impl FnOnce(&mut Qmp, &str) -> Result<(), QmpError>,
+    work: impl FnOnce(&mut dyn Monitor, &str) -> Result<(), QmpError>,
 ) -> Result<(), QmpError> {
     let object = Object::SecretWrapped {
         id: format!("luksmith-{}-{name}", std::process::id()),
@@ -155,7 +160,7 @@ fn with_secret(
     done.and(removed.map(drop))
 }
 
-fn nodes(qmp: &mut Qmp) -> Result<Vec<Value>, QmpError> {
+fn nodes(qmp: &mut dyn Monitor) -> Result<Vec<Value>, QmpError> {
     let command = "query-named-block-nodes";
     match qmp.execute(command, &json!({"flat": true}))? {
         Value::Array(nodes) => Ok(nodes),

@@ -13,5 +13,5 @@ mod wrap;
 
 pub use amend::{AmendError, Gone, Keyslots, NewKeyslot, keyslots, luks_nodes, set, unset};
 pub use block::{Block, Cache, Object, Server, quoted};
-pub use qmp::{Qmp, QmpError};
+pub use qmp::{Monitor, Qmp, QmpError, outcome};
 pub use wrap::{MasterKey, Wrapped};

@@ -65,9 +65,95 @@ pub enum QmpError {
         /// Its words.
         reason: String,
     },
+    /// Who carries commands to the monitor failed.
+    #[error("the monitor cannot be reached")]
+    Carrier(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The answer has not the form that is documented.
     #[error("QEMU's answer to {0} is malformed")]
     Malformed(String),
+}
+
+/// Whatever carries commands to QEMU.
+pub trait Monitor {
+    /// Has a command executed, and returns its answer. What goes on meanwhile (events) is not for us.
+    ///
+    /// # Errors
+    /// [`QmpError`].
+    fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value, QmpError>;
+
+    /// How long a job may take.
+    fn patience(&self) -> Duration;
+
+    /// Has a command executed that begins a job, and waits until the job has come to its end.
+    ///
+    /// # Errors
+    /// [`QmpError::Job`] with QEMU's words where it failed, else as [`execute`](Self::execute).
+    fn run_job(&mut self, command: &str, mut arguments: Value) -> Result<(), QmpError> {
+        let id = format!("luksmith-{}", std::process::id());
+        arguments["job-id"] = json!(id);
+        self.execute(command, &arguments)?;
+        let begun = Instant::now();
+        let failure = loop {
+            let jobs = self.execute("query-jobs", &json!({}))?;
+            let job = jobs
+                .as_array()
+                .and_then(|jobs| jobs.iter().find(|job| job["id"] == id.as_str()))
+                .ok_or_else(|| QmpError::Malformed("query-jobs".to_owned()))?;
+            if job["status"] == "concluded" {
+                break job["error"].as_str().map(str::to_owned);
+            }
+            if begun.elapsed() > self.patience() {
+                return Err(QmpError::Silent(self.patience()));
+            }
+            std::thread::sleep(PAUSE);
+        };
+        self.execute("job-dismiss", &json!({"id": id}))?;
+        match failure {
+            None => Ok(()),
+            Some(reason) => Err(QmpError::Job {
+                command: command.to_owned(),
+                reason,
+            }),
+        }
+    }
+}
+
+/// What came of a command, in an answer that is no event.
+///
+/// # Errors
+/// QEMU's refusal, or [`QmpError::Malformed`].
+pub fn outcome(command: &str, mut answer: Value) -> Result<Value, QmpError> {
+    if let Some(result) = answer.get_mut("return") {
+        return Ok(result.take());
+    }
+    match answer.get("error") {
+        Some(error) => Err(refusal(command, error)),
+        None => Err(QmpError::Malformed(command.to_owned())),
+    }
+}
+
+impl Monitor for Qmp {
+    fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value, QmpError> {
+        let begun = Instant::now();
+        let mut text = json!({"execute": command, "arguments": arguments}).to_string();
+        text.push('\n');
+        let stream = self.reader.get_mut();
+        let patience = Some(self.patience);
+        stream
+            .set_write_timeout(patience)
+            .and_then(|()| stream.write_all(text.as_bytes()))
+            .map_err(|error| self.broken(error))?;
+        loop {
+            let answer = self.line(begun)?;
+            if answer.get("event").is_none() {
+                return outcome(command, answer);
+            }
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        self.patience
+    }
 }
 
 impl Qmp {
@@ -112,67 +198,6 @@ impl Qmp {
         let peer = rustix::net::sockopt::socket_peercred(self.reader.get_ref())
             .map_err(|error| QmpError::Io(error.into()))?;
         Ok((peer.uid.as_raw(), peer.gid.as_raw()))
-    }
-
-    /// Has a command executed, and returns its answer. What goes on meanwhile (events) is not for us.
-    ///
-    /// # Errors
-    /// [`QmpError`].
-    pub fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value, QmpError> {
-        let begun = Instant::now();
-        let mut text = json!({"execute": command, "arguments": arguments}).to_string();
-        text.push('\n');
-        let stream = self.reader.get_mut();
-        let patience = Some(self.patience);
-        stream
-            .set_write_timeout(patience)
-            .and_then(|()| stream.write_all(text.as_bytes()))
-            .map_err(|error| self.broken(error))?;
-        loop {
-            let mut answer = self.line(begun)?;
-            if let Some(result) = answer.get_mut("return") {
-                return Ok(result.take());
-            }
-            if let Some(error) = answer.get("error") {
-                return Err(refusal(command, error));
-            }
-            if answer.get("event").is_none() {
-                return Err(QmpError::Malformed(command.to_owned()));
-            }
-        }
-    }
-
-    /// Has a command executed that begins a job, and waits until the job has come to its end.
-    ///
-    /// # Errors
-    /// [`QmpError::Job`] with QEMU's words where it failed, else as [`execute`](Self::execute).
-    pub fn run_job(&mut self, command: &str, mut arguments: Value) -> Result<(), QmpError> {
-        let id = format!("luksmith-{}", std::process::id());
-        arguments["job-id"] = json!(id);
-        self.execute(command, &arguments)?;
-        let begun = Instant::now();
-        let failure = loop {
-            let jobs = self.execute("query-jobs", &json!({}))?;
-            let job = jobs
-                .as_array()
-                .and_then(|jobs| jobs.iter().find(|job| job["id"] == id.as_str()))
-                .ok_or_else(|| QmpError::Malformed("query-jobs".to_owned()))?;
-            if job["status"] == "concluded" {
-                break job["error"].as_str().map(str::to_owned);
-            }
-            if begun.elapsed() > self.patience {
-                return Err(QmpError::Silent(self.patience));
-            }
-            std::thread::sleep(PAUSE);
-        };
-        self.execute("job-dismiss", &json!({"id": id}))?;
-        match failure {
-            None => Ok(()),
-            Some(reason) => Err(QmpError::Job {
-                command: command.to_owned(),
-                reason,
-            }),
-        }
     }
 
     /// The next document, that comes before the patience since `begun` ends.
@@ -238,7 +263,7 @@ mod tests {
         (folder, path)
     }
 
-    fn outcome(lines: &'static [&'static str]) -> Result<Value, QmpError> {
+    fn answered(lines: &'static [&'static str]) -> Result<Value, QmpError> {
         let (_folder, path) = monitor(lines);
         let mut qmp = Qmp::connect(&path, Duration::from_millis(300))?;
         qmp.execute("query-x", &json!({}))
@@ -254,7 +279,7 @@ mod tests {
             "{\"return\": {}}\n",
             "{\"event\": \"STOP\"}\n{\"return\": [1]}\n",
         ];
-        assert_eq!(outcome(lines).unwrap(), json!([1]));
+        assert_eq!(answered(lines).unwrap(), json!([1]));
         let (_folder, path) = monitor(lines);
         let qmp = Qmp::connect(&path, Duration::from_secs(5)).unwrap();
         assert_eq!(qmp.version(), "7.2.1");
@@ -263,7 +288,7 @@ mod tests {
 
     #[test]
     fn every_failure_is_told_from_the_others() {
-        let fails = |lines: &'static [&'static str]| outcome(lines).unwrap_err().to_string();
+        let fails = |lines: &'static [&'static str]| answered(lines).unwrap_err().to_string();
         assert_eq!(fails(&[]), "the monitor closed the connection");
         assert_eq!(
             fails(&["SSH-2.0-x\n"]),

@@ -27,7 +27,7 @@ pub struct Wrapped {
 
 /// A text that is no master key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a master key is 32 bytes in base64")]
+#[error("a master key is 32 bytes, or those in base64")]
 pub struct NoMasterKey;
 
 impl MasterKey {
@@ -37,6 +37,17 @@ impl MasterKey {
     /// [`SecretError::Lock`] or [`SecretError::Random`].
     pub fn random() -> Result<Self, SecretError> {
         VolumeKey::random(KEY_BYTES).map(Self)
+    }
+
+    /// These bytes, as libvirt keeps it for each machine that runs.
+    ///
+    /// # Errors
+    /// [`NoMasterKey`] as the inner error, [`SecretError::Lock`] as the outer.
+    pub fn from_bytes(bytes: &Passphrase) -> Result<Result<Self, NoMasterKey>, SecretError> {
+        if bytes.as_bytes().len() != KEY_BYTES {
+            return Ok(Err(NoMasterKey));
+        }
+        Ok(Ok(Self(VolumeKey::copy_from(bytes.as_bytes())?)))
     }
 
     /// The one that a file holds, in base64; a newline at its end is no part of it.

@@ -8,6 +8,7 @@
 //! - `host`: luksmith, as it runs on that daemon's host.
 //! - `audit`: `luksmith audit --connect`.
 //! - `core`: the types over libvirt's functions. `secrets`: `luksmith libvirt secret`, and secrets as SOURCEs.
+//!   `rotate`: `luksmith libvirt rotate`; `killed`: the same, killed anywhere.
 
 #![allow(missing_docs)]
 
@@ -19,10 +20,12 @@ mod daemon;
 mod docs;
 mod domains;
 mod host;
+mod killed;
 #[path = "../interop/peers.rs"]
 #[allow(dead_code, reason = "tests/interop needs more of it")]
 mod peers;
 mod program;
 mod qemu;
+mod rotate;
 mod schema;
 mod secrets;

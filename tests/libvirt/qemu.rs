@@ -1,5 +1,6 @@
 //! QEMU without libvirt: it takes what `qemu args` prints, word for word, and its running keyslots change by `qemu amend`.
 
+use luksmith::qemu::Monitor as _;
 use serde_json::{Value, json};
 
 use crate::peers;

@@ -5,6 +5,7 @@ mod connect;
 mod disk;
 mod place;
 mod provision;
+mod rotate;
 mod secret;
 mod taken_back;
 mod value;
@@ -30,6 +31,7 @@ pub(crate) enum Command {
     Xml(xml::Command),
     Attach(Box<attach::AttachArgs>),
     Detach(attach::DetachArgs),
+    Rotate(Box<rotate::Args>),
 }
 
 const EXAMPLES: &str = "\
@@ -37,7 +39,9 @@ Examples:
   luksmith libvirt secret list                                            the secrets, and who uses them
   luksmith libvirt secret define --usage volume:/pool/vm.img --generate   a new one with a random passphrase
   luksmith libvirt provision --pool default --name vm1.luks --size 20G    a volume with its secret
-  luksmith libvirt attach vm1 /vm/data.img                                as a disk of a machine";
+  luksmith libvirt attach vm1 /vm/data.img                                as a disk of a machine
+  luksmith libvirt rotate vm1                                             new passphrases for the disks of a machine, running or not
+  luksmith libvirt rotate --all --check                                   does every secret open its volume?";
 
 impl Command {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
@@ -47,6 +51,7 @@ impl Command {
             Self::Xml(command) => command.run(session),
             Self::Attach(args) => args.run(session),
             Self::Detach(args) => args.run(session),
+            Self::Rotate(args) => args.run(session),
         }
     }
 }

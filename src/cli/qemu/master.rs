@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use luksmith::qemu::{MasterKey, Object, Qmp};
+use luksmith::qemu::{MasterKey, Monitor as _, Object, Qmp};
 use luksmith::secret::{Purpose, SecretSource, Source};
 use serde_json::json;
 

@@ -1,0 +1,268 @@
+//! Which volumes there are that a secret opens: by the disks of domains, by the volumes of pools, and by what secrets are for.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use luksmith::libvirt::xml::{
+    Disk, DomainXml, Format, Host, SecretRef, Store, Usage, UsageType, VolumeXml,
+};
+use luksmith::libvirt::{Connection, LibvirtError, Pool};
+use luksmith_formats::nbd::uri::Uri;
+use uuid::Uuid;
+
+use crate::cli::args::Location;
+use crate::cli::error::CommandError;
+
+/// All that is of interest at one libvirt.
+#[derive(Default)]
+pub(super) struct Inventory {
+    /// By the text that names the place.
+    pub(super) volumes: BTreeMap<String, Volume>,
+    pub(super) secrets: Vec<Known>,
+    /// What could not be read, and why.
+    pub(super) unread: Vec<(String, String)>,
+}
+
+/// A secret.
+pub(super) struct Known {
+    pub(super) uuid: Uuid,
+    pub(super) usage: Option<Usage>,
+}
+
+/// An encrypted volume.
+#[derive(Default)]
+pub(super) struct Volume {
+    /// Where it lies; none for a place that luksmith does not open.
+    pub(super) location: Option<Location>,
+    /// The secrets that are to open it, as they are named there.
+    pub(super) named: Vec<SecretRef>,
+    /// Those of them that there are.
+    pub(super) secrets: Vec<Uuid>,
+    /// The pool that it is in.
+    pub(super) pool: Option<String>,
+    /// The domains that have it.
+    pub(super) domains: Vec<String>,
+    /// The one that runs and has it open.
+    pub(super) running: Option<String>,
+    /// Why luksmith cannot change its keyslots.
+    pub(super) beyond: Option<&'static str>,
+}
+
+impl Inventory {
+    pub(super) fn of(connection: &Connection) -> Result<Self, CommandError> {
+        let mut found = Self::default();
+        for secret in connection.secrets()? {
+            found.secrets.push(Known {
+                uuid: secret.uuid()?,
+                usage: secret.usage()?,
+            });
+        }
+        let pools = match connection.pools() {
+            Err(LibvirtError::Unsupported(_)) => Vec::new(),
+            pools => pools?,
+        };
+        for pool in &pools {
+            if pool.is_active()? {
+                found.add_pool(pool)?;
+            }
+        }
+        for domain in connection.domains()? {
+            let running = domain.is_active()?;
+            let views = if running { &[true, false][..] } else { &[true] };
+            for &inactive in views {
+                let xml = domain.xml(luksmith::libvirt::DomainXml {
+                    inactive,
+                    secure: false,
+                })?;
+                match DomainXml::parse(xml.as_bytes()) {
+                    Ok(xml) => found.add_domain(connection, &xml, running && !inactive),
+                    Err(error) => found
+                        .unread
+                        .push((format!("domain {}", domain.name()?), error.to_string())),
+                }
+            }
+        }
+        found.add_usages();
+        found.resolve();
+        Ok(found)
+    }
+
+    /// The volumes that a secret is to open.
+    pub(super) fn opened_by(&self, secret: &Uuid) -> Vec<(&str, &Volume)> {
+        let volumes = self.volumes.iter();
+        volumes
+            .filter(|(_, volume)| volume.secrets.contains(secret))
+            .map(|(place, volume)| (place.as_str(), volume))
+            .collect()
+    }
+
+    fn add_pool(&mut self, pool: &Pool) -> Result<(), CommandError> {
+        let name = pool.name()?;
+        for volume in pool.volumes()? {
+            let path = volume.path()?;
+            match VolumeXml::parse(volume.xml()?.as_bytes()) {
+                Ok(VolumeXml {
+                    encryption: None, ..
+                }) => {
+                    // A secret may be for it all the same: libvirt looks at its first bytes alone, and they may have been overwritten.
+                    if self.is_for(&path) {
+                        self.at_path(&path).pool = Some(name.clone());
+                    }
+                }
+                Ok(VolumeXml {
+                    encryption: Some(encryption),
+                    format,
+                    ..
+                }) => {
+                    let volume = self.at_path(&path);
+                    volume.pool = Some(name.clone());
+                    volume.named.extend(encryption.secrets);
+                    if format.as_deref() == Some("qcow2") {
+                        volume.beyond = Some(QCOW2);
+                    }
+                }
+                Err(error) => self
+                    .unread
+                    .push((format!("volume {path}"), error.to_string())),
+            }
+        }
+        Ok(())
+    }
+
+    fn add_domain(&mut self, connection: &Connection, domain: &DomainXml, runs: bool) {
+        for disk in &domain.disks {
+            let Some(encryption) = disk
+                .source
+                .as_ref()
+                .and_then(|source| source.encryption.as_ref())
+            else {
+                continue;
+            };
+            let (place, location, mut beyond) = place_of(connection, disk);
+            if !matches!(
+                encryption.format,
+                Format::Luks | Format::Luks2 | Format::LuksAny
+            ) {
+                beyond = beyond.or(Some("it is not encrypted by LUKS"));
+            }
+            if encryption.secrets.len() > 1 {
+                beyond = beyond.or(Some("several secrets open it, in layers"));
+            }
+            if disk.driver.format.as_deref() == Some("qcow2") {
+                beyond = beyond.or(Some(QCOW2));
+            }
+            let volume = self.volumes.entry(place).or_default();
+            volume.location = volume.location.take().or(location);
+            volume.beyond = volume.beyond.or(beyond);
+            volume.named.extend(encryption.secrets.iter().cloned());
+            if !volume.domains.contains(&domain.name) {
+                volume.domains.push(domain.name.clone());
+            }
+            if runs {
+                volume.running = Some(domain.name.clone());
+            }
+        }
+    }
+
+    /// Files that nothing refers to but the use of a secret.
+    fn add_usages(&mut self) {
+        let paths: Vec<String> = self
+            .secrets
+            .iter()
+            .filter_map(|known| known.usage.as_ref())
+            .filter(|usage| usage.kind == UsageType::Volume)
+            .map(|usage| usage.id.clone())
+            .filter(|path| path.starts_with('/') && std::fs::exists(path).unwrap_or(false))
+            .collect();
+        for path in paths {
+            self.at_path(&path);
+        }
+    }
+
+    /// Puts the secrets to the names; where nothing is named, the use of a secret counts.
+    fn resolve(&mut self) {
+        for (place, volume) in &mut self.volumes {
+            volume.named.sort();
+            volume.named.dedup();
+            let by_use = SecretRef::Usage(Usage {
+                kind: UsageType::Volume,
+                id: place.clone(),
+            });
+            let names = if volume.named.is_empty() {
+                vec![by_use]
+            } else {
+                volume.named.clone()
+            };
+            for known in &self.secrets {
+                let meant = names.iter().any(|name| match name {
+                    SecretRef::Uuid(uuid) => Uuid::try_parse(uuid) == Ok(known.uuid),
+                    SecretRef::Usage(usage) => known.usage.as_ref() == Some(usage),
+                });
+                if meant {
+                    volume.secrets.push(known.uuid);
+                }
+            }
+        }
+    }
+
+    fn is_for(&self, path: &str) -> bool {
+        let usages = self.secrets.iter().filter_map(|known| known.usage.as_ref());
+        usages
+            .into_iter()
+            .any(|usage| usage.kind == UsageType::Volume && usage.id == path)
+    }
+
+    fn at_path(&mut self, path: &str) -> &mut Volume {
+        let volume = self.volumes.entry(path.to_owned()).or_default();
+        volume.location = Some(Location::Path(PathBuf::from(path)));
+        volume
+    }
+}
+
+const QCOW2: &str = "its LUKS header is inside a qcow2 image";
+const ELSEWHERE: &str = "luksmith does not open this sort of storage";
+
+/// The name of where a disk lies, and the location, if luksmith can open it.
+fn place_of(
+    connection: &Connection,
+    disk: &Disk,
+) -> (String, Option<Location>, Option<&'static str>) {
+    let at = |path: &str| (path.to_owned(), Some(Location::Path(path.into())), None);
+    match disk.source.as_ref().map(|source| &source.store) {
+        Some(Store::File(path) | Store::Block(path)) => at(path),
+        Some(Store::Volume { pool, volume }) => {
+            let found = connection.pool(pool).and_then(|pool| pool.volume(volume));
+            match found.and_then(|volume| volume.path()) {
+                Ok(path) => at(&path),
+                Err(_) => (
+                    format!("{pool}/{volume}"),
+                    None,
+                    Some("its pool does not know it now"),
+                ),
+            }
+        }
+        Some(Store::Network(network)) if network.protocol == "nbd" && !network.tls => {
+            let name = network.name.as_deref().unwrap_or_default();
+            let uri = match network.hosts.first() {
+                Some(Host::Unix(socket)) => format!("nbd+unix:///{name}?socket={socket}"),
+                Some(Host::Tcp { name: host, port }) => {
+                    format!("nbd://{host}:{}/{name}", port.unwrap_or(10809))
+                }
+                _ => String::new(),
+            };
+            match Uri::parse(&uri) {
+                Ok(parsed) => (uri, Some(Location::Export(Box::new(parsed))), None),
+                Err(_) => (uri, None, Some(ELSEWHERE)),
+            }
+        }
+        Some(Store::Network(network)) => {
+            let name = network.name.as_deref().unwrap_or_default();
+            (
+                format!("{}:{name}", network.protocol),
+                None,
+                Some(ELSEWHERE),
+            )
+        }
+        _ => (format!("disk {}", disk.target.dev), None, Some(ELSEWHERE)),
+    }
+}

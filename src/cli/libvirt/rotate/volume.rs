@@ -1,0 +1,229 @@
+//! One volume of a rotation: its header, and how its keyslots change, by us or by the QEMU that has it open.
+
+use luksmith::container::{Container, NewKeyslot, UnlockError, Unlocked, Which};
+use luksmith::libvirt::{Connection, Domain};
+use luksmith::secret::Passphrase;
+use luksmith_formats::luks2::Priority;
+
+use super::inventory;
+use super::live::Live;
+use crate::cli::Session;
+use crate::cli::args::{
+    ImageArgs, ImageFormat, LimitArgs, Location, PbkdfArgs, RemoteArgs, UndoArgs,
+};
+use crate::cli::derivation;
+use crate::cli::error::{CommandError, Kind};
+use crate::cli::open::{self, ReadArgs};
+
+/// How volumes are reached, and what keyslots may cost.
+#[derive(Debug, clap::Args)]
+pub(super) struct VolumeArgs {
+    #[command(flatten)]
+    pub(super) pbkdf: PbkdfArgs,
+
+    #[command(flatten)]
+    pub(super) limits: LimitArgs,
+
+    #[command(flatten)]
+    pub(super) remote: RemoteArgs,
+}
+
+/// A volume.
+pub(super) struct Volume<'a> {
+    /// How it is named.
+    pub(super) place: String,
+    image: ImageArgs,
+    args: &'a VolumeArgs,
+    /// The domain that has it open.
+    running: Option<Domain>,
+}
+
+impl<'a> Volume<'a> {
+    pub(super) fn new(
+        connection: &Connection,
+        place: &str,
+        known: &inventory::Volume,
+        args: &'a VolumeArgs,
+    ) -> Result<Self, CommandError> {
+        if let Some(why) = known.beyond {
+            return Err(CommandError::new(Kind::Device, why).about(place));
+        }
+        let location = known.location.clone().ok_or_else(|| {
+            CommandError::new(Kind::Device, format!("{place} cannot be opened here"))
+        })?;
+        let running = known
+            .running
+            .as_ref()
+            .map(|name| connection.domain(name))
+            .transpose()?;
+        Ok(Self {
+            place: place.to_owned(),
+            image: image(location, &args.remote),
+            args,
+            running,
+        })
+    }
+
+    /// Waits for what an interrupted run has left under way in the QEMU that has the volume open, and clears it away.
+    pub(super) fn settle(&self, session: &Session) -> Result<(), CommandError> {
+        match &self.running {
+            Some(domain) => Live::find(session, domain, &self.place).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// The header as it is now. A QEMU that has the volume open does not mind.
+    pub(super) fn read(&self) -> Result<Container, CommandError> {
+        let read = ReadArgs {
+            force_share: self.running.is_some(),
+        };
+        open::open_to_read(&self.image, &read, self.args.limits.limits())
+    }
+
+    /// Which keyslot this opens; none where it opens none.
+    pub(super) fn opens(
+        &self,
+        session: &Session,
+        passphrase: &Passphrase,
+        which: Which,
+    ) -> Result<Option<u32>, CommandError> {
+        match self
+            .read()?
+            .unlock(passphrase, which, session.signals.interrupt())
+        {
+            Ok(unlocked) if unlocked.is_volume_key() => Ok(unlocked.slot()),
+            Ok(_)
+            | Err(
+                UnlockError::WrongPassphrase
+                | UnlockError::NoKeyslots
+                | UnlockError::NoSuchKeyslot(_),
+            ) => Ok(None),
+            Err(error) => Err(CommandError::from(error).about(&self.place)),
+        }
+    }
+
+    /// Every keyslot that this opens.
+    pub(super) fn all_opened(
+        &self,
+        session: &Session,
+        passphrase: &Passphrase,
+    ) -> Result<Vec<u32>, CommandError> {
+        let container = self.read()?;
+        let mut opened = Vec::new();
+        for keyslot in container.keyslots().iter().filter(|keyslot| keyslot.bound) {
+            if container
+                .unlock(
+                    passphrase,
+                    Which::Slot(keyslot.slot),
+                    session.signals.interrupt(),
+                )
+                .is_ok()
+            {
+                opened.push(keyslot.slot);
+            }
+        }
+        Ok(opened)
+    }
+
+    /// The highest number that is free: who adds a keyslot by hand gets the lowest.
+    pub(super) fn free_slot(&self, besides: &[u32]) -> Result<u32, CommandError> {
+        let container = self.read()?;
+        let used = container.keyslots();
+        let total = match container.version() {
+            luksmith::container::Version::Luks1 => 8,
+            luksmith::container::Version::Luks2 => 32,
+        };
+        let free = (0..total).rev().find(|slot| {
+            !besides.contains(slot) && !used.iter().any(|keyslot| keyslot.slot == *slot)
+        });
+        free.ok_or_else(|| {
+            CommandError::new(Kind::Busy, "no keyslot is free for the new passphrase")
+                .about(&self.place)
+                .hint("`luksmith key remove IMAGE --keyslot N` makes room")
+        })
+    }
+
+    /// Puts the new passphrase into a keyslot.
+    pub(super) fn add(
+        &self,
+        session: &Session,
+        slot: u32,
+        new: &Passphrase,
+        existing: &Passphrase,
+    ) -> Result<(), CommandError> {
+        if let Some(domain) = &self.running {
+            let mut live = Live::find(session, domain, &self.place)?;
+            return live
+                .add(slot, new, existing, self.args.pbkdf.iter_time)
+                .map_err(|error| error.about(&self.place));
+        }
+        let mut container = self.write()?;
+        let unlocked = self.unlock(session, &container, existing)?;
+        let kdf = derivation::of_another_keyslot(
+            session,
+            &self.args.pbkdf,
+            &container,
+            unlocked.key().as_bytes().len(),
+        )?;
+        let new = NewKeyslot {
+            passphrase: new,
+            slot: Some(slot),
+            kdf,
+            priority: Priority::Normal,
+        };
+        container
+            .add_keyslot(&unlocked, &new, session.signals.interrupt())
+            .map_err(|error| CommandError::from(error).about(&self.place))?;
+        Ok(())
+    }
+
+    /// Takes a keyslot away if it is in use; never the last.
+    pub(super) fn remove(&self, session: &Session, slot: u32) -> Result<(), CommandError> {
+        if !self
+            .read()?
+            .keyslots()
+            .iter()
+            .any(|keyslot| keyslot.slot == slot)
+        {
+            return Ok(());
+        }
+        let about = |error: CommandError| error.about(&self.place);
+        match &self.running {
+            Some(domain) => Live::find(session, domain, &self.place)?
+                .remove(slot)
+                .map_err(about),
+            None => self
+                .write()?
+                .remove_keyslot(slot, false)
+                .map_err(|error| about(error.into())),
+        }
+    }
+
+    fn write(&self) -> Result<Container, CommandError> {
+        open::open_to_write(
+            &self.image,
+            &UndoArgs { undo_file: None },
+            self.args.limits.limits(),
+        )
+    }
+
+    fn unlock(
+        &self,
+        session: &Session,
+        container: &Container,
+        passphrase: &Passphrase,
+    ) -> Result<Unlocked, CommandError> {
+        container
+            .unlock(passphrase, Which::Any, session.signals.interrupt())
+            .map_err(|error| CommandError::from(error).about(&self.place))
+    }
+}
+
+fn image(location: Location, remote: &RemoteArgs) -> ImageArgs {
+    ImageArgs {
+        image: location,
+        header: None,
+        format: ImageFormat::Raw,
+        remote: remote.clone(),
+    }
+}

@@ -1,0 +1,247 @@
+//! `luksmith libvirt rotate`, killed anywhere: the secret opens its volumes, and another run comes to the end.
+
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
+
+use crate::host::Ran;
+use crate::peers;
+use crate::rotate::{CHEAP, Host, pattern};
+
+/// The cheapest keyslot that QEMU makes.
+const CHEAP_LIVE: &str = "--iter-time 1";
+
+/// The calls by which files change, and by which libvirt is asked.
+const CALLS: [&str; 6] = [
+    "pwrite64",
+    "write",
+    "fsync",
+    "fdatasync",
+    "renameat2",
+    "unlink",
+];
+
+/// Runs a rotation again and again, killed at the first call of a kind, at the second, and so on, every `step`th; `check` looks at
+/// what is left, then `finish` must come to the end. Returns how often it was killed.
+fn killed_everywhere(
+    host: &Host,
+    rotate: &str,
+    step: usize,
+    check: impl Fn(),
+    finish: impl Fn(),
+) -> Option<usize> {
+    let strace = peers::find("strace")?;
+    let mut kills = 0;
+    for call in CALLS {
+        for at in (1..).step_by(step) {
+            let mut command = host.daemon.command("");
+            let program = command.get_args().last().unwrap().to_owned();
+            let mut wrapped = host.daemon.on_host(strace.to_str().unwrap());
+            wrapped.args([
+                "-f",
+                "-qq",
+                "-o",
+                "/dev/null",
+                "-e",
+                &format!("trace={call}"),
+            ]);
+            wrapped
+                .args(["-e", &format!("inject={call}:signal=SIGKILL:when={at}")])
+                .arg(program);
+            for (name, value) in command.get_envs() {
+                value.map(|value| wrapped.env(name, value));
+            }
+            command = wrapped;
+            let output = command
+                .args(rotate.split_whitespace())
+                .stdin(Stdio::null())
+                .output()
+                .unwrap();
+            if output.status.signal().is_none() {
+                assert!(output.status.success(), "{:?}", Ran::of(output));
+                finish();
+                break;
+            }
+            kills += 1;
+            for journal in host.journals() {
+                assert_eq!(
+                    std::fs::metadata(&journal).unwrap().permissions().mode() & 0o777,
+                    0o600
+                );
+            }
+            check();
+            finish();
+        }
+    }
+    Some(kills)
+}
+
+#[test]
+fn killed_anywhere_the_secret_opens_its_volume_and_another_run_finishes() {
+    for (version, least) in [("luks1", 40), ("luks2", 40)] {
+        let Some(host) = Host::new() else { return };
+        if peers::find("qemu-img").is_none() {
+            return;
+        }
+        let secret = host.volume("v", &format!("--type {version}"));
+        let rotate = format!("libvirt rotate {} {CHEAP} --pbkdf pbkdf2", host.path("v"));
+        let test = format!("key test {} --key libvirt:{secret}", host.path("v"));
+        let check = || {
+            host.daemon.ok(&test);
+            if version == "luks1" {
+                host.opens_in_qemu("v", &secret);
+            }
+        };
+        let finish = || {
+            host.daemon.ok(&rotate);
+            host.is_finished(&["v"], 1);
+        };
+        let step = if version == "luks1" { 3 } else { 9 };
+        let Some(kills) = killed_everywhere(&host, &rotate, step, check, finish) else {
+            return;
+        };
+        assert!(kills >= least / step, "killed only {kills} times");
+        host.whole("v", &secret);
+    }
+}
+
+#[test]
+fn killed_anywhere_a_private_secret_has_what_opens_its_volume() {
+    let Some(host) = Host::new() else { return };
+    let Some(emulator) = peers::find("qemu-system-x86_64") else {
+        return;
+    };
+    drop(emulator);
+    let path = host.path("v");
+    let folder = host.daemon.folder();
+    for key in ["a", "b"] {
+        std::fs::write(folder.join(key), format!("the passphrase {key}")).unwrap();
+        std::fs::set_permissions(folder.join(key), PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    std::fs::write(folder.join("plain"), pattern()).unwrap();
+    host.daemon.ok(&format!(
+        "encrypt plain {path} --key-file a --type luks1 {CHEAP}"
+    ));
+    let secret = host
+        .daemon
+        .ok(&format!(
+            "libvirt secret define --usage volume:{path} --private"
+        ))
+        .text();
+    host.daemon
+        .ok(&format!("libvirt secret set {secret} --key-file a"));
+    let domain = host.domain("d", "v", &secret).unwrap();
+
+    host.daemon
+        .run(&format!("libvirt rotate d {CHEAP}"))
+        .is(2, &["private", "--key SOURCE"]);
+    host.daemon
+        .run(&format!("libvirt rotate d {CHEAP} --key-file b"))
+        .is(2, &["does not open"]);
+    host.daemon
+        .run(&format!(
+            "libvirt rotate d {CHEAP} --key-file a --new-key file:a"
+        ))
+        .is(1, &["is the one that the secret has"]);
+    let rotate = |from: &str, to: &str| {
+        format!("libvirt rotate d {CHEAP} --key-file {from} --new-key file:{to}")
+    };
+    let test = |key: &str| {
+        host.daemon
+            .run(&format!("key test {path} --key-file {key}"))
+            .code
+            == Some(0)
+    };
+    let present = || if test("a") { ("a", "b") } else { ("b", "a") };
+    let check = || {
+        domain.start().unwrap();
+        domain.destroy().unwrap();
+    };
+    let finish = || {
+        // From whichever passphrase the admin knows to open it.
+        let (from, to) = present();
+        host.daemon.ok(&rotate(from, to));
+        let (from, to) = present();
+        if (from, to) == ("b", "a") {
+            host.daemon.ok(&rotate("b", "a"));
+        }
+        host.is_finished(&["v"], 1);
+    };
+    let Some(kills) = killed_everywhere(&host, &rotate("a", "b"), 15, check, finish) else {
+        return;
+    };
+    assert!(kills >= 5, "killed only {kills} times");
+    check();
+}
+
+#[test]
+fn a_secret_of_several_volumes_is_rotated_in_all_of_them() {
+    let Some(host) = Host::new() else { return };
+    if peers::find("qemu-img").is_none() {
+        return;
+    }
+    let secret = host.volume("v", "--type luks1");
+    std::fs::copy(host.path("v"), host.path("w")).unwrap();
+    let Some(_first) = host.domain("d", "v", &secret) else {
+        return;
+    };
+    let Some(_second) = host.domain("e", "w", &secret) else {
+        return;
+    };
+    let rotate = format!("libvirt rotate {} {CHEAP}", host.path("w"));
+    let both = || {
+        ["v", "w"]
+            .iter()
+            .for_each(|name| host.opens_in_qemu(name, &secret))
+    };
+    let finish = || {
+        host.daemon.ok(&rotate);
+        host.is_finished(&["v", "w"], 1);
+    };
+    let Some(kills) = killed_everywhere(&host, &rotate, 15, both, finish) else {
+        return;
+    };
+    assert!(kills >= 5, "killed only {kills} times");
+    host.whole("v", &secret);
+    host.whole("w", &secret);
+}
+
+#[test]
+fn killed_while_the_domain_runs_it_can_start_again_and_another_run_finishes() {
+    let Some(host) = Host::new() else { return };
+    let secret = host.volume("v", "--type luks1");
+    let Some(domain) = host.domain("d", "v", &secret) else {
+        return;
+    };
+    if peers::find("qemu-img").is_none() {
+        return;
+    }
+    domain.start().unwrap();
+    let rotate = format!("libvirt rotate d {CHEAP_LIVE}");
+    let kills = std::cell::Cell::new(0);
+    let check = || {
+        kills.set(kills.get() + 1);
+        if kills.get() % 2 == 0 {
+            // The machine goes on, with what the killed run left in its QEMU.
+            host.daemon.ok(&format!(
+                "key test {} --key libvirt:{secret} --force-share",
+                host.path("v")
+            ));
+        } else {
+            domain.destroy().unwrap();
+            domain.start().unwrap();
+        }
+    };
+    let finish = || {
+        host.daemon.ok(&rotate);
+        host.is_finished(&["v"], 1);
+    };
+    let Some(kills) = killed_everywhere(&host, &rotate, 75, check, finish) else {
+        return;
+    };
+    assert!(kills >= 5, "killed only {kills} times");
+    domain.destroy().unwrap();
+    domain.start().unwrap();
+    domain.destroy().unwrap();
+    host.whole("v", &secret);
+}
