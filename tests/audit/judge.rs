@@ -1,10 +1,11 @@
 //! What must come of an audit, and the bounds within which it must come.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use luksmith::vet::audit::{Document, Inventory, Policy, Report, audit};
 
 use crate::allocation::peak_of;
+use crate::processor::time_of;
 use crate::{good, seed};
 
 const MOST_TIME: Duration = Duration::from_secs(2);
@@ -13,9 +14,7 @@ const MOST_MEMORY: usize = 64 << 20;
 /// Audits within the bounds.
 pub(crate) fn within_bounds(inventory: &Inventory, policy: &Policy) -> Report {
     seed::keep(inventory);
-    let start = Instant::now();
-    let (report, peak) = peak_of(|| audit(inventory, policy));
-    let took = start.elapsed();
+    let ((report, peak), took) = time_of(|| peak_of(|| audit(inventory, policy)));
     assert!(took < MOST_TIME, "took {took:?}");
     assert!(peak < MOST_MEMORY, "took {peak} bytes");
     for finding in &report.findings {

@@ -15,6 +15,8 @@ mod hosts;
 mod images;
 mod judge;
 mod policy;
+#[path = "../hostile/processor.rs"]
+mod processor;
 mod sarif;
 mod seed;
 mod storages;

@@ -22,6 +22,7 @@ mod luks1;
 mod luks2;
 mod luks2_json;
 mod luks2_tables;
+mod processor;
 mod properties;
 mod qcow2;
 mod qcow2_steps;

@@ -1,10 +1,11 @@
 //! What must come of a header, and the bounds within which it must come.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use luksmith_formats::{FormatError, Kind};
 
 use crate::allocation::peak_of;
+use crate::processor::time_of;
 
 const MOST_TIME: Duration = Duration::from_secs(1);
 const MOST_MEMORY: usize = 64 << 20;
@@ -35,9 +36,7 @@ pub(crate) fn judge<T: std::fmt::Debug>(
     expected: Verdict,
     parse: impl FnOnce() -> Result<T, FormatError>,
 ) -> Result<T, FormatError> {
-    let start = Instant::now();
-    let (result, peak) = peak_of(parse);
-    let took = start.elapsed();
+    let ((result, peak), took) = time_of(|| peak_of(parse));
     assert!(took < MOST_TIME, "{name}: took {took:?}");
     assert!(peak < MOST_MEMORY, "{name}: took {peak} bytes");
     match (expected, &result) {

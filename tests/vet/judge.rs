@@ -1,13 +1,14 @@
 //! What must come of an image, and the bounds within which it must come.
 
 use std::hash::{Hash as _, Hasher as _};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use luksmith::backend::Backend;
 use luksmith::backend::memory::MemoryBackend;
 use luksmith::vet::{self, Format, Policy, Report, Severity, Verdict};
 
 use crate::allocation::peak_of;
+use crate::processor::time_of;
 use crate::{differ, seed};
 
 const MOST_TIME: Duration = Duration::from_secs(2);
@@ -19,9 +20,7 @@ pub(crate) type Case = (&'static str, &'static str, fn(&mut Vec<u8>));
 /// Inspects within the bounds.
 pub(crate) fn inspect_on(storage: &dyn Backend, format: &str, policy: &Policy) -> Report {
     let format = Format::by_name(format).expect("a format");
-    let start = Instant::now();
-    let (report, peak) = peak_of(|| vet::inspect(storage, format, policy));
-    let took = start.elapsed();
+    let ((report, peak), took) = time_of(|| peak_of(|| vet::inspect(storage, format, policy)));
     assert!(took < MOST_TIME, "took {took:?}");
     assert!(peak < MOST_MEMORY, "took {peak} bytes");
     report.expect("memory does not fail")

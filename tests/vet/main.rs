@@ -18,6 +18,8 @@ mod luks;
 #[path = "../interop/peers.rs"]
 mod peers;
 mod policy;
+#[path = "../hostile/processor.rs"]
+mod processor;
 mod qcow2;
 mod qcow2_refcounts;
 mod qcow2_tables;
