@@ -426,6 +426,10 @@ fn qmp(error: &QmpError) -> Verdict {
             Kind::Device,
             "QEMU 5.1 and later change keyslots; `luksmith key` does it when the machine is off",
         ),
+        QmpError::Distrusted { .. } => helped(
+            Kind::Device,
+            "shut the machine down; then `luksmith key change IMAGE` and `luksmith libvirt rotate` do it without QEMU",
+        ),
         _ => plain(Kind::Device),
     }
 }

@@ -36,6 +36,25 @@ pub enum Gone<'a> {
     OpenedBy(&'a Wrapped),
 }
 
+/// The first major version of QEMU that is not trusted to change keyslots: 7.2 does, 10.0 was seen to abort, and its guest with it
+/// (`bdrv_graph_rdlock_main_loop: Assertion '!qemu_in_coroutine()' failed`).
+const DISTRUSTED: u64 = 8;
+
+/// Whether this QEMU changes keyslots and lives on.
+///
+/// # Errors
+/// [`QmpError::Distrusted`] where it may not, and what the monitor says.
+pub fn check_amend(qmp: &mut dyn Monitor) -> Result<(), QmpError> {
+    let answer = qmp.execute("query-version", &json!({}))?;
+    let part = |name| answer["qemu"][name].as_u64();
+    let version = part("major").zip(part("minor"));
+    let (major, minor) = version.ok_or(QmpError::Malformed("query-version".to_owned()))?;
+    if major >= DISTRUSTED {
+        return Err(QmpError::Distrusted { major, minor });
+    }
+    Ok(())
+}
+
 /// The nodes with LUKS that QEMU has.
 ///
 /// # Errors
@@ -137,6 +156,7 @@ pub fn unset(
 }
 
 fn amend(qmp: &mut dyn Monitor, node: &str, options: Value, force: bool) -> Result<(), QmpError> {
+    check_amend(qmp)?;
     let arguments = json!({"node-name": node, "options": options, "force": force});
     qmp.run_job("x-blockdev-amend", arguments)
 }

@@ -11,7 +11,9 @@ mod block;
 mod qmp;
 mod wrap;
 
-pub use amend::{AmendError, Gone, Keyslots, NewKeyslot, keyslots, luks_nodes, set, unset};
+pub use amend::{
+    AmendError, Gone, Keyslots, NewKeyslot, check_amend, keyslots, luks_nodes, set, unset,
+};
 pub use block::{Block, Cache, Object, Server, quoted};
 pub use qmp::{Monitor, Qmp, QmpError, outcome};
 pub use wrap::{MasterKey, Wrapped};

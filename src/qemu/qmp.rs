@@ -49,6 +49,14 @@ pub enum QmpError {
     /// It does not know the command: it is too old, or another program.
     #[error("this QEMU has no {0}")]
     NoCommand(String),
+    /// It may abort, and its guest with it, when it is told to change keyslots.
+    #[error("QEMU {major}.{minor} may abort while it changes keyslots: 10.0 does, 7.2 does not")]
+    Distrusted {
+        /// Its version's first number.
+        major: u64,
+        /// And the second.
+        minor: u64,
+    },
     /// It refused a command.
     #[error("QEMU refused {command}: {reason}")]
     Refused {

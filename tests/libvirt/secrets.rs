@@ -240,6 +240,20 @@ fn a_secret_in_use_stays_until_it_is_forced() {
         json!([{"name": "d", "by": "disk vda"}])
     );
     daemon.ok(&format!("libvirt secret remove {other} --force in-use"));
+
+    // Outside of a pool, and no domain has it yet.
+    let alone = daemon.folder().join("alone.img").display().to_string();
+    daemon.ok(&format!(
+        "libvirt secret define --usage volume:{alone} --generate"
+    ));
+    daemon.ok(&format!(
+        "create {alone} --size 1M --type luks1 --key libvirt:usage=volume:{alone} {CHEAP}"
+    ));
+    daemon
+        .run(&format!("libvirt secret remove usage=volume:{alone}"))
+        .is(5, &["the encrypted image", &alone, "--force in-use"]);
+    std::fs::remove_file(&alone).unwrap();
+    daemon.ok(&format!("libvirt secret remove usage=volume:{alone}"));
     assert!(matches!(
         connection.secret(&other.parse().unwrap()),
         Err(LibvirtError::NoSecret(_))

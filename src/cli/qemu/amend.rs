@@ -266,6 +266,7 @@ impl Monitor {
     fn connect<'a>(&self, session: &'a Session) -> Result<Running<'a>, CommandError> {
         let mut qmp = Qmp::connect(&self.socket, Duration::from_secs(self.timeout))?;
         tracing::info!(version = qmp.version(), "connected to QEMU");
+        qemu::check_amend(&mut qmp)?;
         let node = match &self.node {
             Some(node) => node.clone(),
             None => only_node(qemu::luks_nodes(&mut qmp)?)?,

@@ -57,6 +57,7 @@ impl<'a> Live<'a> {
         place: &str,
     ) -> Result<Self, CommandError> {
         let mut monitor = Through(domain);
+        qemu::check_amend(&mut monitor)?;
         clear_remains(&mut monitor)?;
         let node = node_of(&mut monitor, place)?;
         let file = monitor.execute(

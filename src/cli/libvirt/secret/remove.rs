@@ -1,7 +1,12 @@
 //! `luksmith libvirt secret remove`: a secret goes, if nobody needs it.
 
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
 use luksmith::libvirt::users;
-use luksmith::libvirt::xml::SecretRef;
+use luksmith::libvirt::xml::{SecretRef, UsageType};
 
 use crate::cli::Session;
 use crate::cli::error::{CommandError, Kind};
@@ -10,7 +15,8 @@ use crate::cli::libvirt::connect::ConnectArgs;
 
 /// Remove a secret and its value
 ///
-/// Refused while a domain or a volume refers to it: libvirt itself would forget it, and the domain would not start again.
+/// Refused while a domain or a volume refers to it, or an encrypted image lies here at the path that it is for: libvirt itself would
+/// forget it, and the domain would not start again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -34,23 +40,29 @@ Examples:
 impl Args {
     pub(crate) fn run(self, _session: &Session) -> Result<(), CommandError> {
         let connection = self.connect.open()?;
+        let is_needed = |what: String| {
+            CommandError::new(Kind::Busy, format!("{} is in use: {what}", self.secret))
+                .hint("--force in-use removes it all the same")
+        };
         let about = |error| CommandError::from(error).about(&self.secret);
         let secret = connection.find_secret(&self.secret).map_err(about)?;
         if !self.force.contains(&Force::InUse) {
             let users = users(&connection)?;
             let hint = "--force in-use removes it all the same";
-            let named = users.of(&secret.uuid()?, secret.usage()?.as_ref());
+            let usage = secret.usage()?;
+            let named = users.of(&secret.uuid()?, usage.as_ref());
             if !named.is_empty() {
                 let named = named
                     .iter()
                     .map(ToString::to_string)
                     .collect::<Vec<_>>()
                     .join(", ");
-                return Err(CommandError::new(
-                    Kind::Busy,
-                    format!("{} is in use: {named}", self.secret),
-                )
-                .hint(hint));
+                return Err(is_needed(named));
+            }
+            // libvirt knows nothing of an image outside of its pools that no domain has yet.
+            let image = usage.filter(|usage| usage.kind == UsageType::Volume);
+            if let Some(usage) = image.filter(|usage| is_encrypted(Path::new(&usage.id))) {
+                return Err(is_needed(format!("the encrypted image {}", usage.id)));
             }
             if let Some((what, error)) = users.unread.into_iter().next() {
                 return Err(CommandError::new(Kind::Busy, error)
@@ -63,4 +75,18 @@ impl Args {
         }
         secret.undefine().map_err(about)
     }
+}
+
+/// Whether a file or block device of this machine begins as LUKS, or as an encrypted qcow2 image.
+fn is_encrypted(path: &Path) -> bool {
+    let mut begin = [0; 36];
+    // Without O_NONBLOCK, opening a FIFO waits for its other end.
+    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let read = File::options()
+        .read(true)
+        .custom_flags(nonblocking)
+        .open(path)
+        .and_then(|mut file| file.read_exact(&mut begin));
+    let is_qcow2 = begin.starts_with(b"QFI\xfb") && begin[32..] == [0, 0, 0, 2];
+    read.is_ok() && (begin.starts_with(b"LUKS\xba\xbe") || is_qcow2)
 }
