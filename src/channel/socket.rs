@@ -38,7 +38,7 @@ pub struct Credentials {
 }
 
 impl From<UnixStream> for Socket {
-    /// With room for [`UNIX_ROOM`] on the way to the peer.
+    /// With room for 2 MiB on the way to the peer, if the system lets it.
     fn from(stream: UnixStream) -> Self {
         let fd = stream.into();
         make_room(&fd);

@@ -16,4 +16,4 @@ pub use amend::{
 };
 pub use block::{Block, Cache, Object, Server, quoted};
 pub use qmp::{Monitor, Qmp, QmpError, outcome};
-pub use wrap::{MasterKey, Wrapped};
+pub use wrap::{MasterKey, NoMasterKey, Wrapped};
