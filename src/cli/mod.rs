@@ -109,7 +109,8 @@ Exit codes:
   130 interrupted        141 the reader of the output went away
   inspect: 0 accept, 1 reject, 6 against the policy
   audit: 6 findings, from the weight on that --fail-on says
-  verify-ciphertext: 1 there is something else than ciphertext";
+  verify-ciphertext: 1 there is something else than ciphertext
+  libvirt rotate --check: 1 something is wrong with a secret or volume";
 
 #[derive(Debug, Subcommand)]
 enum Command {

@@ -131,6 +131,13 @@ fn a_reader_changes_nothing_and_sees_no_value() {
         Err(LibvirtError::Denied(_))
     ));
     assert!(matches!(seen.undefine(), Err(LibvirtError::Denied(_))));
+
+    // Such a reader may see which secrets there are.
+    let socket = options.uri.unwrap();
+    let listed = daemon.ok(&format!("libvirt secret list --json --connect {socket}"));
+    let row = &listed.json()["secrets"][0];
+    assert_eq!(row["uuid"], secret.uuid().unwrap().to_string());
+    assert!(row["has_value"].is_null(), "{row}");
 }
 
 #[test]

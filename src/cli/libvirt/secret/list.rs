@@ -59,7 +59,8 @@ impl Args {
             let has_value = match secret.value() {
                 Ok(_) => Some(true),
                 Err(LibvirtError::NoValue(_)) => Some(false),
-                Err(LibvirtError::Private(_)) => None,
+                // A private one tells nobody, and a reader is told none.
+                Err(LibvirtError::Private(_) | LibvirtError::Denied(_)) => None,
                 Err(error) => return Err(error.into()),
             };
             let users = users
