@@ -1,4 +1,4 @@
-//! What of an image is taken by which table, so that no table lies on another.
+//! What of an image is taken by which table, and which data by which part of the disk, so that nothing lies on another.
 
 use super::source::{Source, Stop};
 
@@ -117,5 +117,38 @@ impl Extents {
             after.map_or(u64::MAX, |extent| extent.start),
         );
         Ok(None)
+    }
+}
+
+/// The most data clusters (or blocks, or grains) that are kept, which bounds the memory.
+pub(super) const MOST_DATA: usize = 4 << 20;
+
+/// Where the disk's data begins, each as a number of units of the format.
+#[derive(Default)]
+pub(super) struct Data {
+    places: Vec<u32>,
+    /// Whether more were given than are kept, or one too far away.
+    pub(super) beyond: bool,
+}
+
+impl Data {
+    /// Takes what begins at unit `place`.
+    pub(super) fn take(&mut self, place: u64) {
+        match u32::try_from(place) {
+            Ok(place) if self.places.len() < MOST_DATA => self.places.push(place),
+            _ => self.beyond = true,
+        }
+    }
+
+    /// Sorts the places, and gives those (the first few) that begin less than `len` units behind another.
+    pub(super) fn overlaps(&mut self, len: u64) -> Vec<u64> {
+        self.places.sort_unstable();
+        let pairs = self.places.windows(2);
+        pairs
+            .map(|pair| (u64::from(pair[0]), u64::from(pair[1])))
+            .filter(|(before, place)| place - before < len)
+            .map(|(_, place)| place)
+            .take(16)
+            .collect()
     }
 }

@@ -2,7 +2,7 @@
 
 use luksmith_formats::image::qed::{BACKING, BACKING_RAW, Header, NEED_CHECK};
 
-use super::extents::{Extents, MOST};
+use super::extents::{Data, Extents, MOST};
 use super::finding::{checks, escaped};
 use super::policy::Feature;
 use super::report::Report;
@@ -16,6 +16,8 @@ checks! {
     TABLE: reject, "qed.table", "a table is not aligned or does not lie in the image";
     OVERLAP: reject, "qed.overlap", "a table lies on another one or on the header";
     CLUSTERS: reject, "qed.clusters", "the guest's data is said to lie outside of the image or on its tables";
+    SHARED: reject, "qed.shared", "one cluster serves two parts of the disk";
+    MANY: note, "qed.clusters-not-compared", "there are too many clusters to look for one that serves twice";
 }
 
 pub(super) fn check(source: &mut Source<'_>, report: &mut Report) -> Result<(), Stop> {
@@ -110,6 +112,7 @@ fn walk(
         let detail = format!("on the {}", overlap.on);
         report.add(&OVERLAP, overlap.offset, overlap.what, detail);
     }
+    let mut data = Data::default();
     for start in l2 {
         for (at, len) in pieces(start, table) {
             for (place, offset) in words(source, at, len)? {
@@ -119,13 +122,23 @@ fn walk(
                 }
                 let inside = offset.is_multiple_of(cluster) && offset < source.size();
                 let on = extents.under(source, offset, cluster)?;
-                report.require(inside && on.is_none(), &CLUSTERS, place, "L2 entry", || {
+                let good = inside && on.is_none();
+                if report.require(good, &CLUSTERS, place, "L2 entry", || {
                     let on = on.unwrap_or("nothing");
                     format!("byte {offset} of {}, on {on}", source.size())
-                });
+                }) {
+                    data.take(offset / cluster);
+                }
             }
             report.go_on()?;
         }
+    }
+    if data.beyond {
+        report.add(&MANY, l1, "L1 table", "not compared");
+        return Ok(());
+    }
+    for place in data.overlaps(1) {
+        report.add(&SHARED, place * cluster, "cluster", "serves twice");
     }
     Ok(())
 }

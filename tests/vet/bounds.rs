@@ -143,6 +143,68 @@ fn every_cluster_is_counted() {
     judge::one("one more", &report, "qcow2.refcounts-not-counted");
 }
 
+/// Two little-endian words of 32 bits, as an image has them one after the other.
+fn two(first: u64, second: u64) -> u64 {
+    (second << 32 | first).swap_bytes()
+}
+
+/// As many grains as are compared, in an order that has to be sorted, and one table more.
+#[test]
+fn all_data_is_compared() {
+    const MOST: u64 = 4 << 20;
+    // Multiplied by an odd number, the numbers below a power of two come in another order.
+    const SHUFFLED: u64 = 0x9e37_79b1;
+    let grains = |count: u64| Made {
+        size: 1 << 40,
+        start: {
+            let mut start = vmdk::sparse();
+            start.truncate(21 * 512);
+            le32(&mut start, 8, 1);
+            le64(&mut start, 12, count * 8);
+            le64(&mut start, 56, 1 << 15);
+            vmdk::edit(&mut start, "RW 8192 ", &format!("RW {} ", count * 8));
+            start
+        },
+        word: |at| match at {
+            // The directory: tables of 512 grains, from byte 2^25 on.
+            0x100_0000..0x101_0000 => {
+                let table = |number: u64| (1 << 16) + number * 4;
+                let first = (at - (1 << 24)) / 4;
+                two(table(first), table(first + 1))
+            }
+            0x200_0000..0x300_0800 => {
+                let grain = |number: u64| (1 << 20) + number * SHUFFLED % (2 * MOST) * 8;
+                let first = (at - (1 << 25)) / 4;
+                two(grain(first), grain(first + 1))
+            }
+            _ => 0,
+        },
+    };
+    judged(&grains(MOST), "vmdk", "");
+    judged(&grains(MOST + 512), "vmdk", "vmdk.grains-not-compared");
+    let clusters = Made {
+        size: 1 << 40,
+        start: {
+            let mut start = qed::good();
+            start.truncate(64);
+            le32(&mut start, 4, 64 << 10);
+            le32(&mut start, 8, 16);
+            le64(&mut start, 40, 1 << 24);
+            start
+        },
+        word: |at| match at {
+            // 33 tables of 131072 entries each, the last with a single one.
+            0x100_0000..0x100_0108 => ((1 << 30) + (at - (1 << 24)) * (1 << 17)).swap_bytes(),
+            0x4000_0000..0x4200_0008 => {
+                let cluster = (at - (1 << 30)) / 8 * SHUFFLED % (2 * MOST);
+                ((1 << 31) + cluster * (64 << 10)).swap_bytes()
+            }
+            _ => 0,
+        },
+    };
+    judged(&clusters, "qed", "qed.clusters-not-compared");
+}
+
 #[test]
 fn data_that_jumps_about() {
     // L2 tables that are good but for their order, so that each entry has to be looked up.

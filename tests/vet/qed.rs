@@ -92,6 +92,12 @@ fn images() {
         ("data on a table", "qed.clusters", |i| {
             le64(i, L2, L1 as u64)
         }),
+        ("data twice", "qed.shared", |i| {
+            le64(i, L2 + 2 * CLUSTER, DATA as u64)
+        }),
+        ("other data", "", |i| {
+            le64(i, L2 + 2 * CLUSTER, (DATA + CLUSTER) as u64)
+        }),
         ("the last cluster, cut", "", |i| {
             le64(i, L2, 11 * CLUSTER as u64);
             i.truncate(11 * CLUSTER + 512);

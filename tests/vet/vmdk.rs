@@ -91,7 +91,7 @@ fn describe(image: &mut [u8], text: &str) {
 }
 
 /// Changes the text of an embedded descriptor.
-fn edit(image: &mut [u8], from: &str, to: &str) {
+pub(crate) fn edit(image: &mut [u8], from: &str, to: &str) {
     let whole = String::from_utf8_lossy(&image[SECTOR..DIRECTORY]).into_owned();
     let text = whole.trim_end_matches('\0');
     assert!(text.contains(from));
@@ -354,8 +354,24 @@ fn grains() {
         }),
         ("a grain on a table", "vmdk.grains", |i| le32(i, TABLES, 23)),
         ("the last grain, cut", "", |i| i.truncate(DATA + 100)),
+        ("a grain twice", "vmdk.shared", |i| le32(i, TABLES + 4, 39)),
+        ("a grain on a part of another", "vmdk.shared", |i| {
+            i.resize(DATA + 15 * SECTOR, 0);
+            le32(i, TABLES + 2048, 46);
+        }),
+        ("a grain behind another", "", |i| {
+            i.resize(DATA + 16 * SECTOR, 0);
+            le32(i, TABLES + 2048, 47);
+        }),
     ];
     table("vmdk", &sparse(), cases);
+    let compressed: &[Case] = &[
+        ("a compressed grain twice", "vmdk.shared", |i| {
+            le32(i, TABLES + 4, 39)
+        }),
+        ("a short compressed grain", "", |i| le32(i, TABLES + 4, 40)),
+    ];
+    table("vmdk", &stream(), compressed);
 }
 
 /// A descriptor alone is for who asks for it.

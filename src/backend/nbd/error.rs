@@ -79,6 +79,9 @@ pub enum Problem {
         /// The largest.
         maximum: u32,
     },
+    /// It is said to be larger than any disk can be.
+    #[error("the export is said to have {0} bytes, which no disk has")]
+    TooLarge(u64),
     /// After a reconnection it is another export, or somebody cut it.
     #[error("the export had {was} bytes and has {is} now")]
     Shrunk {

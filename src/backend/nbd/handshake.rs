@@ -26,6 +26,9 @@ const MOST_REPLIES: usize = 64;
 /// The largest smallest block: `proto.md` allows no more ("Block size constraints").
 const LARGEST_MINIMUM: u32 = 64 << 10;
 
+/// The largest export: as with files, offsets have to be signed numbers of 64 bits too.
+const LARGEST_EXPORT: u64 = i64::MAX as u64;
+
 /// What the server told of the export, and what was agreed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Export {
@@ -290,6 +293,9 @@ impl Export {
         }
         if !flags.contains(TransmissionFlags::HAS_FLAGS) {
             return Err(Problem::Violation("an export without flags"));
+        }
+        if size > LARGEST_EXPORT {
+            return Err(Problem::TooLarge(size));
         }
         Ok(Self {
             // What is beyond the last whole block cannot be asked for.

@@ -2,8 +2,10 @@
 
 use luksmith_formats::image::vmdk::{COMPRESSED, Header, REDUNDANT, ZERO_GRAINS};
 
-use super::{GRAINS, HEADER, LARGEST_DIRECTORY, OVERLAP, Report, SECTOR, Source, Stop, TABLE};
-use crate::vet::extents::{Extents, MOST};
+use super::{
+    GRAINS, HEADER, LARGEST_DIRECTORY, MANY, OVERLAP, Report, SECTOR, SHARED, Source, Stop, TABLE,
+};
+use crate::vet::extents::{Data, Extents, MOST};
 use crate::vet::source::pieces;
 
 pub(super) fn check(
@@ -48,8 +50,21 @@ pub(super) fn check(
         let detail = format!("on the {}", overlap.on);
         report.add(&OVERLAP, overlap.offset, overlap.what, detail);
     }
+    let mut data = Data::default();
     for table in tables {
-        grains(source, report, header, table, &mut extents)?;
+        grains(source, report, header, table, &mut extents, &mut data)?;
+    }
+    if data.beyond {
+        report.add(&MANY, header.gd_offset, "grain directory", "not compared");
+        return Ok(());
+    }
+    // A compressed grain says its length only where it lies: that no other begins there has to do.
+    let len = match header.flags & COMPRESSED {
+        0 => header.grain_size,
+        _ => 1,
+    };
+    for sector in data.overlaps(len) {
+        report.add(&SHARED, sector * SECTOR, "grain", "serves twice");
     }
     Ok(())
 }
@@ -103,6 +118,7 @@ fn grains(
     header: &Header,
     table: u64,
     extents: &mut Extents,
+    data: &mut Data,
 ) -> Result<(), Stop> {
     // A compressed grain has its own length; a plain one at the end need not be there to its end.
     let size = if header.flags & COMPRESSED != 0 {
@@ -115,16 +131,13 @@ fn grains(
             continue;
         }
         let on = extents.under(source, grain, size)?;
-        report.require(
-            grain < source.size() && on.is_none(),
-            &GRAINS,
-            place,
-            "grain",
-            || {
-                let on = on.unwrap_or("nothing");
-                format!("byte {grain} of {}, on {on}", source.size())
-            },
-        );
+        let good = grain < source.size() && on.is_none();
+        if report.require(good, &GRAINS, place, "grain", || {
+            let on = on.unwrap_or("nothing");
+            format!("byte {grain} of {}, on {on}", source.size())
+        }) {
+            data.take(grain / SECTOR);
+        }
     }
     report.go_on()
 }

@@ -33,6 +33,8 @@ checks! {
     TABLE: reject, "vmdk.table", "a grain directory or table does not lie in the image";
     OVERLAP: reject, "vmdk.overlap", "a table lies on another one, on the header or on the descriptor";
     GRAINS: reject, "vmdk.grains", "a grain is said to lie outside of the image or on its tables";
+    SHARED: reject, "vmdk.shared", "one grain serves two parts of the disk";
+    MANY: note, "vmdk.grains-not-compared", "there are too many grains to look for one that serves twice";
 }
 
 const SECTOR: u64 = 512;

@@ -111,19 +111,13 @@ fn answers_to_options_that_are_none() {
     let with = |more: Vec<Vec<u8>>| said(unsupported().into_iter().chain(more).collect());
     let ack = go(&[], OptionReply::Ack);
     assert!(with(vec![ack.clone()]).contains("an export without a size"));
-    let export = |flags| {
-        go(
-            &Info::Export {
-                size: 1 << 20,
-                flags,
-            }
-            .to_bytes(),
-            OptionReply::Info,
-        )
-    };
+    let sized = |size, flags| go(&Info::Export { size, flags }.to_bytes(), OptionReply::Info);
+    let export = |flags| sized(1 << 20, flags);
     let none = export(TransmissionFlags::NONE);
     assert!(with(vec![none, ack.clone()]).contains("an export without flags"));
     assert!(with(vec![go(&[0, 0, 1], OptionReply::Info)]).contains("info.export.size"));
+    let immense = sized(1 << 63, TransmissionFlags::HAS_FLAGS);
+    assert!(with(vec![immense, ack.clone()]).contains("said to have 9223372036854775808 bytes"));
     let many = vec![export(TransmissionFlags::HAS_FLAGS); 1000];
     assert!(with(many).contains("answered without an end"));
     for sizes in [
