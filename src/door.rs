@@ -1,7 +1,8 @@
 //! The one door by which metadata reaches the storage: headers, encrypted key material and the tables of an image are
 //! already ciphertext (or public), so they enter as [`Sectors<Cipher>`] without passing the cipher.
 //!
-//! Only this module may call `Sectors::<Cipher>::metadata`. It never sees plaintext of the volume.
+//! Only this module may call `Sectors::<Cipher>::metadata`. No plaintext of the volume ever enters by it; the compressed clusters of an
+//! image, which somebody else stored unencrypted, leave by it.
 
 use std::ops::Range;
 

@@ -162,6 +162,12 @@ pub enum IoError {
     /// This storage cannot do that.
     #[error("{0} is not possible on this storage")]
     Unsupported(Operation),
+    /// What was to be read is compressed, which is not encrypted, and nobody said that it may be taken.
+    #[error("the compressed cluster at byte {at} of the image is not encrypted")]
+    Plaintext {
+        /// Where, in bytes of the image.
+        at: u64,
+    },
     /// The tables of an image say what they must not.
     #[error("the image has {what}, at byte {at}")]
     Image {
@@ -203,7 +209,7 @@ impl From<IoError> for io::Error {
             IoError::NoSpace { .. } => io::ErrorKind::StorageFull,
             IoError::Failed { source, .. } => source.kind(),
             IoError::Unsupported(_) => io::ErrorKind::Unsupported,
-            IoError::Image { .. } => io::ErrorKind::InvalidData,
+            IoError::Plaintext { .. } | IoError::Image { .. } => io::ErrorKind::InvalidData,
         };
         Self::new(kind, error)
     }

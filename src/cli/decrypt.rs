@@ -7,7 +7,7 @@ use luksmith::backend::file;
 use luksmith::container::Which;
 
 use super::Session;
-use super::args::{ImageArgs, LocalFile, UnlockArgs};
+use super::args::{CompressedArgs, ImageArgs, LocalFile, UnlockArgs};
 use super::benchmark::note_slow;
 use super::error::{CommandError, Kind};
 use super::force::{Force, confirm, only};
@@ -27,6 +27,9 @@ use super::storage::{Storage, open_path};
 pub(crate) struct Args {
     #[command(flatten)]
     image: ImageArgs,
+
+    #[command(flatten)]
+    compressed: CompressedArgs,
 
     /// The file to make, a block device, or - for stdout
     #[arg(value_name = "DESTINATION", value_parser = LocalFile)]
@@ -84,7 +87,7 @@ impl Args {
             }
         };
         let depth = data.depth();
-        let volume = data.volume(&container, &unlocked)?;
+        let volume = self.compressed.apply(data.volume(&container, &unlocked)?);
         if let Ok(segment) = container.data_segment() {
             note_slow(segment.cipher);
         }

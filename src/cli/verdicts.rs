@@ -197,6 +197,10 @@ fn secret(error: &SecretError) -> Verdict {
 fn io(error: &IoError) -> Verdict {
     match error {
         IoError::ReadOnly(_) => plain(Kind::Permission),
+        IoError::Plaintext { .. } => helped(
+            Kind::Device,
+            "--compressed-plaintext reads it: whoever has the storage can have put there what he likes",
+        ),
         IoError::Failed { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
             plain(Kind::Permission)
         }

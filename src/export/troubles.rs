@@ -23,7 +23,12 @@ impl Troubles {
         match &outcome {
             Ok(_) if self.failing.load(Ordering::Relaxed) => self.passed(export),
             Err(error @ (IoError::Failed { .. } | IoError::NoSpace { .. })) => {
-                self.failed(export, error);
+                let said = self.say(export, error);
+                self.failing.fetch_or(said, Ordering::Relaxed);
+            }
+            // The storage is well, but whoever serves it left something out.
+            Err(error @ IoError::Plaintext { .. }) => {
+                self.say(export, error);
             }
             // All is well, or a client has asked for what cannot be.
             _ => {}
@@ -31,16 +36,17 @@ impl Troubles {
         outcome
     }
 
+    /// Whether it was said.
     #[cold]
-    fn failed(&self, export: &str, error: &IoError) {
+    fn say(&self, export: &str, error: &IoError) -> bool {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         if said.is_some_and(|said| said.elapsed() < QUIET) {
-            return;
+            return false;
         }
         *said = Some(Instant::now());
-        self.failing.store(true, Ordering::Relaxed);
         let error = chain(error);
         tracing::warn!(target: "luksmith::state", "export {export:?}: {error}");
+        true
     }
 
     #[cold]

@@ -24,7 +24,7 @@ pub(super) fn allocation(image: &Qcow2, range: Range<u64>) -> Result<(u64, Alloc
         run.len,
         match run.stored {
             Stored::Nowhere => Allocation::Hole,
-            Stored::Here(_) | Stored::Kept(_) => Allocation::Data,
+            Stored::Here(_) | Stored::Kept(_) | Stored::Compressed(..) => Allocation::Data,
         },
     ))
 }
@@ -91,6 +91,14 @@ impl Volume {
             Stored::Here(at) | Stored::Kept(at) => {
                 self.load_at(&**image.storage(), at, iv(at), len)
             }
+            Stored::Compressed(compressed, _) if !self.takes_plaintext => {
+                Err(IoError::Plaintext { at: compressed.at })
+            }
+            Stored::Compressed(compressed, within) => {
+                let mut plain = Sectors::<Plain>::with_len(len);
+                image.inflate(compressed, within, plain.as_mut_slice())?;
+                Ok(plain)
+            }
         }
     }
 
@@ -114,7 +122,9 @@ impl Volume {
                     part.as_mut_slice().copy_from_slice(now);
                     self.store_at(&**image.storage(), place, iv(place), part)?;
                 }
-                Stored::Nowhere | Stored::Kept(_) => self.store_new(image, at, now)?,
+                Stored::Nowhere | Stored::Kept(_) | Stored::Compressed(..) => {
+                    self.store_new(image, at, now)?;
+                }
             }
             (rest, at) = (later, at + run.len);
             if at >= end {

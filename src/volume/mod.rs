@@ -46,6 +46,8 @@ pub struct Volume {
     /// What storage is read and written in: a sector, or a block of the storage where that is larger.
     unit: u64,
     read_only: bool,
+    /// Whether what an image has unencrypted is read.
+    takes_plaintext: bool,
     busy: RangeLocks,
 }
 
@@ -75,6 +77,7 @@ impl Volume {
             }),
             crypt,
             size: AtomicU64::new(0),
+            takes_plaintext: false,
             busy: RangeLocks::default(),
         };
         if !data_offset.is_multiple_of(geometry.block_size.into()) {
@@ -115,8 +118,20 @@ impl Volume {
             layout: Layout::Qcow2(image),
             crypt,
             size: AtomicU64::new(size),
+            takes_plaintext: false,
             busy: RangeLocks::default(),
         })
+    }
+
+    /// Reads compressed clusters of a qcow2 image, too. QEMU does not encrypt them: whoever has the storage knows what they hold, and
+    /// can put there what he likes.
+    ///
+    /// Without it a read of such a cluster is [`IoError::Plaintext`], and so is a write of a part of one. What is written is encrypted
+    /// always.
+    #[must_use]
+    pub fn with_compressed_plaintext(mut self) -> Self {
+        self.takes_plaintext = true;
+        self
     }
 
     /// The size in bytes.

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use luksmith_formats::image::qcow2::{
-    COPIED, EXT_CRYPTO, Header, Snapshot, crypto_header, extensions, table_entry,
+    COPIED, EXT_CRYPTO, Header, L2Entry, Snapshot, crypto_header, extensions, l2_entry, table_entry,
 };
 
 struct Image<'a> {
@@ -58,10 +58,14 @@ impl Image<'_> {
         if !offset.is_multiple_of(self.cluster) || offset + len > self.bytes.len() as u64 {
             return Err(format!("{len} bytes at byte {offset}"));
         }
+        self.touch(offset, len);
+        Ok(())
+    }
+
+    fn touch(&mut self, offset: u64, len: u64) {
         for cluster in offset / self.cluster..(offset + len).div_ceil(self.cluster) {
             *self.used.entry(cluster).or_default() += 1;
         }
-        Ok(())
     }
 
     /// Header, encryption header and refcounts, which are read here.
@@ -111,8 +115,13 @@ impl Image<'_> {
         self.take(l1, u64::from(entries) * 8)?;
         for (table, _) in self.entries(l1, entries.into())? {
             self.take(table, self.cluster)?;
-            for (data, _) in self.entries(table, self.cluster / 8)? {
-                self.take(data, self.cluster)?;
+            for (data, _) in self.data(table)? {
+                match data {
+                    L2Entry::Cluster(at) => self.take(at, self.cluster)?,
+                    L2Entry::Compressed(at, len) => self.touch(at, len),
+                    L2Entry::Unallocated => {}
+                    L2Entry::Reserved => return Err(format!("a reserved bit at byte {table}")),
+                }
             }
         }
         Ok(())
@@ -132,6 +141,17 @@ impl Image<'_> {
             }
         }
         Ok(found)
+    }
+
+    /// What an L2 table says, and whether alone.
+    fn data(&self, table: u64) -> Result<Vec<(L2Entry, bool)>, String> {
+        let entry = |index| {
+            let entry = self.word(table + index * 8)?;
+            let zero_bit = self.header.version >= 3;
+            let data = l2_entry(entry, self.header.cluster_bits, zero_bit);
+            Ok((data, entry & COPIED != 0))
+        };
+        (0..self.cluster / 8).map(entry).collect()
     }
 
     fn snapshots(&mut self) -> Result<(), String> {
@@ -154,7 +174,16 @@ impl Image<'_> {
         let mut all = Vec::new();
         for (table, alone) in self.entries(l1, entries.into())? {
             all.push((table, alone));
-            all.extend(self.entries(table, self.cluster / 8)?);
+            for (data, alone) in self.data(table)? {
+                match data {
+                    L2Entry::Cluster(at) => all.push((at, alone)),
+                    // Never alone, whatever the count is.
+                    L2Entry::Compressed(at, _) if alone => {
+                        return Err(format!("byte {at}: compressed, and alone"));
+                    }
+                    _ => {}
+                }
+            }
         }
         for (offset, alone) in all {
             let count = self.counts.get(&(offset / self.cluster)).copied();

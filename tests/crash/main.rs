@@ -14,6 +14,7 @@
 
 mod changes;
 mod check;
+mod compress;
 mod disk;
 #[path = "../nbd/client/fake.rs"]
 #[allow(dead_code, reason = "tests/nbd needs more of it")]

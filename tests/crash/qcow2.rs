@@ -20,6 +20,7 @@ use luksmith_formats::Hash;
 use luksmith_formats::image::qcow2::Header;
 
 use crate::check::check;
+use crate::compress::compress;
 use crate::disk::{Disk, Event, Log, State};
 use crate::peers;
 use crate::states;
@@ -102,7 +103,8 @@ fn sealed(cluster_size: u32, refcount_bits: u32) -> (State, Unlocked) {
 fn volume(storage: Arc<dyn Backend>, unlocked: &Unlocked) -> Volume {
     let image = Arc::new(Qcow2::open(storage).unwrap());
     let container = Container::open(image.header_storage(), OpenOptions::default()).unwrap();
-    container.volume_in(image, unlocked).unwrap()
+    let volume = container.volume_in(image, unlocked).unwrap();
+    volume.with_compressed_plaintext()
 }
 
 fn pattern(seed: usize, len: usize) -> Vec<u8> {
@@ -283,6 +285,42 @@ fn writes_and_discards() {
         let (before, unlocked) = sealed(cluster_size, refcount_bits);
         let states = cut(&before, &unlocked, &acts(), cluster_size as usize);
         assert!(states > 300, "{states}");
+    }
+}
+
+#[test]
+fn over_compressed_clusters() {
+    for cluster in [512, 4096] {
+        let (empty, unlocked) = sealed(u32::try_from(cluster).unwrap(), 16);
+        let storage = Arc::new(MemoryBackend::from_bytes(empty.disk));
+        volume(storage.clone(), &unlocked)
+            .write_at(0, &pattern(99, 40 * cluster))
+            .unwrap();
+        let mut disk = storage.to_bytes();
+        let plain: Vec<u8> = (0..40 * cluster)
+            .map(|at| u8::try_from(at / 90 % 251).unwrap())
+            .collect();
+        assert_eq!(compress(&mut disk, 0, &plain), 40);
+        assert_eq!(check(&disk), Ok(0));
+        let before = State { disk, undo: None };
+        let acts = [
+            Act::Write(100, 300),
+            Act::Write(5 * cluster, cluster),
+            Act::Flush,
+            Act::Write(5 * cluster - 100, 3 * cluster),
+            Act::Discard(10 * cluster, 4 * cluster),
+            Act::Flush,
+            Act::Zero(13 * cluster + 10, 2 * cluster),
+            Act::Write(100 * cluster, 5 * cluster),
+            Act::Discard(0, 9 * cluster),
+            Act::Flush,
+            Act::Write(11 * cluster, 100),
+            Act::Discard(15 * cluster, 25 * cluster),
+            Act::Flush,
+            Act::Write(0, 2 * cluster),
+            Act::Flush,
+        ];
+        assert!(cut(&before, &unlocked, &acts, cluster) > 100);
     }
 }
 

@@ -13,6 +13,8 @@
 
 mod allocation;
 mod changes;
+#[path = "../crash/compress.rs"]
+mod compress;
 mod contents;
 mod copies;
 mod image;

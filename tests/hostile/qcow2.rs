@@ -47,6 +47,7 @@ fn each_field_of_the_header_is_bounded() {
         (56, &[0; 4], "refcount_table_offset"),
         (72, &[0, 0, 0, 0, 0, 0, 0, 0x20], "incompatible_features"),
         (72, &[0, 0, 0, 0, 0, 0, 0, 0x10], "extended L2"),
+        (72, &[0, 0, 0, 0, 0, 0, 0, 8], "compression_type"),
         (96, &[0, 0, 0, 7], "refcount_order"),
         (100, &[0, 0, 0, 60], "header_length"),
         (100, &[0xff; 4], "header_length"),

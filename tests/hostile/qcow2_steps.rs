@@ -14,6 +14,8 @@ use luksmith::sectors::{Cipher, Sectors};
 use luksmith::volume::Volume;
 use luksmith_formats::CipherSpec;
 
+use crate::compress::compress;
+
 const SIZE: u64 = 256 << 10;
 const LARGEST: u64 = 2 << 20;
 
@@ -71,7 +73,10 @@ fn good() -> &'static [u8] {
             volume.write_at(offset, &[7; 3000]).unwrap();
         }
         drop(volume);
-        storage.to_bytes()
+        let mut image = storage.to_bytes();
+        compress(&mut image, 10, &[8; 5 * 512]);
+        compress(&mut image, 391, &[9; 5 * 512]);
+        image
     })
 }
 
@@ -95,6 +100,7 @@ pub(crate) fn follow(bytes: &[u8]) -> bool {
     };
     let _ = luksmith::container::Container::open(image.header_storage(), Default::default());
     let volume = Volume::in_qcow2(Arc::new(image), crypt(), false).unwrap();
+    let volume = volume.with_compressed_plaintext();
     for operation in operations.as_chunks::<6>().0 {
         let [what, low, middle, high, len_low, len_high] = *operation;
         let offset = u64::from(u32::from_le_bytes([low, middle, high, 0]));

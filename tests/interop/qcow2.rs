@@ -353,23 +353,136 @@ fn a_disk_of_another_size_is_one_for_qemu() {
     assert!(image.converted("key", None) == plain[..3 << 20]);
 }
 
+/// What compresses to less than half.
+fn compressible(seed: u64) -> Vec<u8> {
+    let bytes = payload(seed, SIZE);
+    bytes.iter().map(|byte| b'a' + (byte & 7)).collect()
+}
+
+/// An image into which QEMU has written compressed clusters, others over them, zeroes, and what does not compress.
+fn compressed(options: &str) -> Option<Image> {
+    let image = Image::new()?;
+    image.create(options);
+    let plain = file(image.folder.path(), "plain", &compressible(3));
+    let noise = file(image.folder.path(), "noise", &payload(4, SIZE));
+    let plain = format!("write -c -s {} 0 {SIZE}", plain.display());
+    let noise = format!("write -c -s {} 2M 2M", noise.display());
+    image.io(&[
+        &plain,
+        &noise,
+        "write -P 33 100k 30k",
+        "write -z 1M 100k",
+        "discard 4M 512k",
+    ]);
+    image.check();
+    Some(image)
+}
+
+#[test]
+fn compressed_clusters_are_read_as_qemu_reads_them_and_replaced() {
+    for options in [
+        "cluster_size=512",
+        "cluster_size=4096,refcount_bits=64,compression_type=zstd",
+        "cluster_size=65536,compat=0.10",
+        "cluster_size=65536,refcount_bits=1,compression_type=zstd",
+        "cluster_size=2097152",
+        "cluster_size=2097152,compression_type=zstd",
+    ] {
+        let Some(image) = compressed(options) else {
+            return;
+        };
+        let volume = || image.volume(KEY).with_compressed_plaintext();
+        let mut model = image.converted("key", None);
+        assert!(model[..50 << 10] == compressible(3)[..50 << 10]);
+        assert_same(&model, &ours::read_all(&volume()), options);
+        let disk = volume();
+        for (offset, len) in [(700, 300), (1_100_000, 200_000), (SIZE - 1000, 1000)] {
+            let mut bytes = vec![0; len];
+            disk.read_at(offset as u64, &mut bytes).unwrap();
+            assert_same(&model[offset..offset + len], &bytes, options);
+        }
+        for seed in 0..2 {
+            scatter(&disk, &mut model, seed);
+        }
+        // Whole clusters of every size.
+        disk.discard(0..2 << 20).unwrap();
+        disk.flush().unwrap();
+        model[..2 << 20].fill(0);
+        drop(disk);
+        image.check();
+        assert_same(&model, &image.converted("key", None), options);
+        assert_same(&model, &ours::read_all(&volume()), options);
+    }
+}
+
+#[test]
+fn compressed_clusters_in_a_snapshot_stay_as_they_are() {
+    for options in [
+        "cluster_size=4096",
+        "cluster_size=65536,compression_type=zstd",
+    ] {
+        let Some(image) = compressed(options) else {
+            return;
+        };
+        let old = image.converted("key", None);
+        let snapshot = |verb: &str| {
+            image.img(
+                "snapshot",
+                &["--image-opts", verb, "one", &image.opts("key")],
+            );
+        };
+        snapshot("-c");
+        let mut model = old.clone();
+        scatter(
+            &image.volume(KEY).with_compressed_plaintext(),
+            &mut model,
+            1,
+        );
+        image.check();
+        assert_same(&model, &image.converted("key", None), options);
+        assert_same(&old, &image.converted("key", Some("one")), options);
+        snapshot("-d");
+        image.check();
+        assert_same(&model, &image.converted("key", None), options);
+    }
+}
+
 #[test]
 fn compressed_clusters_are_refused_for_they_are_not_encrypted() {
     let Some(image) = Image::new() else {
         return;
     };
     image.create("cluster_size=65536");
-    image.io(&["write -P 90 0 64k", "write -c -P 91 64k 64k"]);
+    image.io(&["write -P 90 0 64k", "write -c -P 91 64k 128k"]);
+    let disk = std::fs::read(&image.path).unwrap();
+    let plain = [91; 65_536];
+    // They are there for anybody: nothing that the volume key is needed for.
+    let stored = miniz_oxide::inflate::decompress_to_vec(&disk[first_compressed(&disk)..]);
+    assert!(stored.unwrap() == plain);
+
     let volume = image.volume(KEY);
     let mut bytes = vec![0; 65_536];
     volume.read_at(0, &mut bytes).unwrap();
-    let error = volume.read_at(65_000, &mut bytes).unwrap_err();
-    assert!(error.to_string().contains("not encrypted"), "{error}");
-    let error = volume.write_at(65_536, &bytes).unwrap_err();
-    assert!(error.to_string().contains("not encrypted"), "{error}");
+    for refused in [
+        volume.read_at(65_000, &mut bytes),
+        volume.write_at(65_537, &bytes),
+    ] {
+        let error = refused.unwrap_err();
+        assert!(error.to_string().contains("not encrypted"), "{error}");
+    }
     volume.write_at(131_072, &bytes).unwrap();
     drop(volume);
     image.check();
+}
+
+/// Where the data of the first compressed cluster begins, for clusters of 64 KiB.
+fn first_compressed(disk: &[u8]) -> usize {
+    let word = |at: usize| u64::from_be_bytes(*disk[at..].first_chunk().unwrap());
+    let offset = |entry: u64| usize::try_from(entry & 0x00ff_ffff_ffff_fe00).unwrap();
+    let l2 = offset(word(offset(word(40))));
+    let entries = (l2..).step_by(8).map(word);
+    let entry = entries.take(8192).find(|entry| entry & (1 << 62) != 0);
+    usize::try_from(entry.unwrap() & ((1 << 54) - 1)).unwrap()
 }
 
 #[test]

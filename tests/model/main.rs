@@ -9,6 +9,8 @@
 
 #[path = "../crash/check.rs"]
 mod check;
+#[path = "../crash/compress.rs"]
+mod compress;
 mod export;
 #[path = "../nbd/client/fake.rs"]
 #[allow(dead_code, reason = "tests/nbd needs more of it")]

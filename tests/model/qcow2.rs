@@ -14,6 +14,7 @@ use luksmith_formats::image::qcow2::Header;
 use proptest::prelude::*;
 
 use crate::check::check;
+use crate::compress::compress;
 use crate::crypt;
 
 const HEADER: u64 = 8192;
@@ -29,6 +30,10 @@ fn new_image(size: u64, cluster_size: u32) -> (Arc<MemoryBackend>, Arc<Qcow2>) {
 }
 
 fn volume(image: Arc<Qcow2>) -> Volume {
+    encrypted_alone(image).with_compressed_plaintext()
+}
+
+fn encrypted_alone(image: Arc<Qcow2>) -> Volume {
     let crypt = crypt(CipherSpec::AES_XTS_PLAIN64, 512);
     Volume::in_qcow2(image, crypt, false).unwrap()
 }
@@ -290,6 +295,118 @@ impl Backend for Peculiar {
     }
 }
 
+/// Compresses as many clusters of a closed image as lie in a row, and tells how many.
+fn compress_in(storage: &MemoryBackend, guest: u64, plain: &[u8]) -> usize {
+    let bytes = storage.to_bytes();
+    let mut sectors = Sectors::<Cipher>::zeroed(bytes.len());
+    sectors.as_mut_slice().copy_from_slice(&bytes);
+    let count = compress(sectors.as_mut_slice(), guest, plain);
+    storage.write_at(0, &sectors).unwrap();
+    count
+}
+
+/// What compresses well.
+fn compressible(len: usize, seed: u64) -> Vec<u8> {
+    let runs = pattern(len.div_ceil(50), seed).into_iter();
+    runs.flat_map(|byte| [byte; 50]).take(len).collect()
+}
+
+#[test]
+fn compressed_clusters_are_read_by_who_says_so_and_written_by_all() {
+    for cluster_size in [512, 4096, 65_536] {
+        let (storage, image) = new_image(24 * u64::from(cluster_size), cluster_size);
+        let cluster = cluster_size as usize;
+        let plain = compressible(8 * cluster, 5);
+        let disk = volume(image);
+        // First the L2 table, which would lie between them.
+        disk.write_at(20 * cluster as u64, &[1]).unwrap();
+        disk.write_at(0, &pattern(10 * cluster, 1)).unwrap();
+        drop(disk);
+        assert_eq!(compress_in(&storage, 1, &plain), 8);
+        assert_eq!(check(&storage.to_bytes()), Ok(0));
+        let end = 9 * cluster as u64;
+
+        let (storage, disk) = reopened(&storage);
+        assert!(read(&disk, cluster as u64, plain.len()) == plain);
+        // In parts, which need no second look at the storage, and over the borders of clusters.
+        assert!(read(&disk, end - 700, 600) == plain[plain.len() - 700..][..600]);
+        drop(disk);
+
+        let strict = || encrypted_alone(Arc::new(Qcow2::open(storage.clone()).unwrap()));
+        let disk = strict();
+        let mut buffer = vec![0; 2 * cluster];
+        disk.read_at(0, &mut buffer[..cluster]).unwrap();
+        for refused in [
+            disk.read_at(cluster as u64 - 100, &mut buffer),
+            // The rest of the cluster would have to be read.
+            disk.write_at(end - 100, &[1; 100]),
+            disk.write_zeroes(end - 100..end),
+        ] {
+            assert!(matches!(refused, Err(IoError::Plaintext { .. })));
+        }
+        let whole = pattern(cluster, 3);
+        disk.write_at(2 * cluster as u64, &whole).unwrap();
+        disk.discard(3 * cluster as u64..4 * cluster as u64)
+            .unwrap();
+        disk.write_zeroes(4 * cluster as u64..5 * cluster as u64)
+            .unwrap();
+        drop(disk);
+        assert_eq!(check(&storage.to_bytes()), Ok(0));
+        let disk = strict();
+        disk.read_at(2 * cluster as u64, &mut buffer).unwrap();
+        assert!(buffer[..cluster] == whole && buffer[cluster..].iter().all(|byte| *byte == 0));
+        drop(disk);
+
+        let disk = opened(&storage);
+        disk.write_at(end - 100, &[1; 100]).unwrap();
+        drop(disk);
+        assert_eq!(check(&storage.to_bytes()), Ok(0));
+        let last = [&plain[7 * cluster..8 * cluster - 100], &[1; 100]].concat();
+        strict()
+            .read_at(8 * cluster as u64, &mut buffer[..cluster])
+            .unwrap();
+        assert!(buffer[..cluster] == last);
+    }
+}
+
+#[test]
+fn compressed_data_that_is_damaged_is_an_error() {
+    let (storage, image) = new_image(1 << 20, 4096);
+    volume(image).write_at(0, &pattern(8192, 1)).unwrap();
+    assert_eq!(compress_in(&storage, 0, &compressible(8192, 2)), 2);
+    let bytes = storage.to_bytes();
+    // Behind the data, which was there first.
+    let l2 = bytes.len() - 4096;
+    let place = |bytes: &[u8]| u64::from_be_bytes(*bytes[l2..].first_chunk().unwrap());
+    let at = place(&bytes) & 0xff_ffff;
+    let error = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = bytes.clone();
+        change(&mut bytes);
+        let storage = Arc::new(MemoryBackend::from_bytes(bytes));
+        let disk = opened(&storage);
+        disk.read_at(0, &mut [0; 512]).unwrap_err().to_string()
+    };
+    let entry = |entry: u64| {
+        move |bytes: &mut Vec<u8>| bytes[l2..l2 + 8].copy_from_slice(&entry.to_be_bytes())
+    };
+    // A block of a type that there is not, zeroes (an empty block that is stored, again and again), and noise.
+    for fill in [0xff, 0, 0x55] {
+        let text = error(&|bytes| bytes[at as usize..][..2000].fill(fill));
+        assert!(text.contains("that is damaged"), "{fill}: {text}");
+    }
+    // Cut off, in the middle of nowhere, on the header, on the L1 table.
+    let size = bytes.len() as u64;
+    let text = error(&entry(1 << 62 | (at + 30)));
+    assert!(text.contains("that is damaged"), "{text}");
+    for at in [0, 100, 4095, size, 1 << 50, 3 * 4096 + 5] {
+        let text = error(&entry(1 << 62 | at));
+        assert!(
+            text.contains("outside of the image or on its tables"),
+            "{at}: {text}"
+        );
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Read(usize, usize),
@@ -299,6 +416,7 @@ enum Step {
     Resize(usize),
     Flush,
     Reopen,
+    Compress(usize, usize, u64),
 }
 
 const DISK: usize = 192 << 10;
@@ -313,6 +431,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (1..DISK / 512 * 2).prop_map(|sectors| Step::Resize(sectors * 512)),
         2 => Just(Step::Flush),
         1 => Just(Step::Reopen),
+        2 => (0..DISK, 0..40_000usize, any::<u64>()).prop_map(|(offset, len, seed)| Step::Compress(offset, len, seed)),
     ]
 }
 
@@ -378,6 +497,17 @@ fn follow(storage: &Arc<MemoryBackend>, cluster: usize, steps: &[Step]) {
             Step::Flush => disk.flush().unwrap(),
             Step::Reopen => {
                 drop(disk);
+                assert_eq!(check(&storage.to_bytes()), Ok(0));
+                disk = opened(storage);
+            }
+            Step::Compress(offset, len, seed) => {
+                drop(disk);
+                let first = offset.min(size) / cluster;
+                let count = len.min(size - first * cluster) / cluster;
+                let plain = compressible(count * cluster, seed);
+                let count = compress_in(storage, first as u64, &plain);
+                model[first * cluster..][..count * cluster]
+                    .copy_from_slice(&plain[..count * cluster]);
                 assert_eq!(check(&storage.to_bytes()), Ok(0));
                 disk = opened(storage);
             }

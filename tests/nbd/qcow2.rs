@@ -116,3 +116,46 @@ fn many_connections_fill_an_image() {
     served.stop();
     assert!(seen_by_qemu(&folder, &qemu_img) == content());
 }
+
+#[test]
+fn compressed_clusters_are_read_where_that_was_asked_for() {
+    let Some(qemu_io) = find("qemu-io") else {
+        return;
+    };
+    let folder = with_image();
+    let image = "driver=qcow2,encrypt.key-secret=s,file.filename=disk.qcow2";
+    let object = ["--object", "secret,id=s,file=key", "--image-opts", image];
+    let mut write = folder.program(&qemu_io, object);
+    run(write.args(["-c", "write -P 6 0 64k", "-c", "write -c -P 7 1M 64k"]));
+
+    let seen = |more: &[&str]| {
+        let served = serve(&folder, more);
+        let mut command = folder.program(&qemu_io, ["-r", "-f", "raw", &served.uri()]);
+        command.args(["-c", "read -P 6 0 64k", "-c", "read -P 7 1060k 4k"]);
+        let output = command.output().unwrap();
+        served.stop();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let refused = seen(&[]);
+    assert!(refused.contains("read failed"), "{refused}");
+    assert!(refused.contains("read 65536/65536"), "{refused}");
+    let read = seen(&["--compressed-plaintext"]);
+    assert!(!read.contains("failed"), "{read}");
+
+    let decrypt = |more: &[&str]| {
+        let args = ["decrypt", "disk.qcow2", "-", "--format", "qcow2"];
+        let args = args.iter().chain(&KEY[..2]).chain(more);
+        folder.luksmith(args).output().unwrap()
+    };
+    let refused = decrypt(&[]);
+    assert_eq!(refused.status.code(), Some(4));
+    let text = String::from_utf8(refused.stderr).unwrap();
+    assert!(text.contains("is not encrypted"), "{text}");
+    assert!(
+        text.contains("hint: --compressed-plaintext reads it"),
+        "{text}"
+    );
+    let plain = decrypt(&["--compressed-plaintext"]).stdout;
+    assert!(plain[1 << 20..][..64 << 10].iter().all(|byte| *byte == 7));
+    assert!(plain[2 << 20..].iter().all(|byte| *byte == 0));
+}

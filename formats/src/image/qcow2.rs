@@ -25,6 +25,11 @@ pub const BITMAPS: u64 = 1;
 /// The autoclear feature: the other file can be read as a raw image.
 pub const DATA_FILE_RAW: u64 = 1 << 1;
 
+/// The compression without a name of its own: raw deflate.
+pub const ZLIB: u8 = 0;
+/// The other compression, which [`COMPRESSION`] comes with.
+pub const ZSTD: u8 = 1;
+
 /// The compatible feature: refcounts may lag behind while the image is in use.
 pub const LAZY_REFCOUNTS: u64 = 1;
 

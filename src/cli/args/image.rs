@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use luksmith::volume::Volume;
 
 use super::{LocalFile, Location, RemoteArgs};
 
@@ -39,6 +40,25 @@ impl ImageArgs {
     /// Where the header lies.
     pub(crate) fn header_location(&self) -> &Location {
         self.header.as_ref().unwrap_or(&self.image)
+    }
+}
+
+/// Whether what an image has unencrypted is read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Args)]
+pub(crate) struct CompressedArgs {
+    /// Read the compressed clusters of a qcow2 image, too: QEMU does not encrypt them, so that whoever has the storage can read them and
+    /// put there what he likes
+    #[arg(long, requires = "format")]
+    pub(crate) compressed_plaintext: bool,
+}
+
+impl CompressedArgs {
+    /// The volume, as it was asked for.
+    pub(crate) fn apply(self, volume: Volume) -> Volume {
+        match self.compressed_plaintext {
+            true => volume.with_compressed_plaintext(),
+            false => volume,
+        }
     }
 }
 

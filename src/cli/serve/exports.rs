@@ -12,7 +12,9 @@ use luksmith_formats::limits::Limits;
 
 use super::DiscardName;
 use crate::cli::Session;
-use crate::cli::args::{ImageArgs, ImageFormat, KeyArgs, Location, RemoteArgs, UndoArgs};
+use crate::cli::args::{
+    CompressedArgs, ImageArgs, ImageFormat, KeyArgs, Location, RemoteArgs, UndoArgs,
+};
 use crate::cli::benchmark::note_slow;
 use crate::cli::error::CommandError;
 use crate::cli::open::{
@@ -27,6 +29,7 @@ pub(super) struct ExportText {
     image: String,
     header: Option<String>,
     format: ImageFormat,
+    compressed: CompressedArgs,
     key: Option<String>,
     keyslot: Option<u32>,
     description: Option<String>,
@@ -61,6 +64,7 @@ impl FromStr for ExportText {
             };
             match (word, value) {
                 ("read-only", None) => export.read_only = true,
+                ("compressed-plaintext", None) => export.compressed.compressed_plaintext = true,
                 ("key", Some(value)) => export.key = Some(value),
                 // A part of a key file has commas of its own.
                 ("offset" | "size", Some(value)) if export.key.is_some() => {
@@ -80,7 +84,7 @@ impl FromStr for ExportText {
                 }
                 _ => {
                     return Err(format!(
-                        "{item:?} is none of key=, header=, format=, keyslot=, description=, discard=, read-only"
+                        "{item:?} is none of key=, header=, format=, compressed-plaintext, keyslot=, description=, discard=, read-only"
                     ));
                 }
             }
@@ -138,6 +142,7 @@ impl ExportText {
             image: location(&self.image)?,
             header: self.header.as_ref().map(location).transpose()?,
             format: self.format,
+            compressed: self.compressed,
             keyslot: self.keyslot,
             key: key.map_err(|error| error.about(format!("--export {}", self.name)))?,
             read_only: read_only || self.read_only,
@@ -153,6 +158,7 @@ pub(super) struct Wanted {
     pub(super) image: Location,
     pub(super) header: Option<Location>,
     pub(super) format: ImageFormat,
+    pub(super) compressed: CompressedArgs,
     pub(super) keyslot: Option<u32>,
     pub(super) key: KeySource,
     pub(super) read_only: bool,
@@ -217,7 +223,7 @@ impl Wanted {
         let which = self.keyslot.map_or(Which::Any, Which::Slot);
         let label = image.image.to_string();
         let unlocked = unlock(session, &container, &self.key, which, &label)?;
-        let volume = data.volume(&container, &unlocked)?;
+        let volume = self.compressed.apply(data.volume(&container, &unlocked)?);
         if let Ok(segment) = container.data_segment() {
             note_slow(segment.cipher);
         }
@@ -250,6 +256,7 @@ mod tests {
             image: "a,b.img".into(),
             header: Some("h".into()),
             format: ImageFormat::Raw,
+            compressed: CompressedArgs::default(),
             key: Some("file:k,offset=3,size=9".into()),
             keyslot: Some(2),
             description: None,
@@ -259,8 +266,11 @@ mod tests {
         assert_eq!(export, expected);
         let default: ExportText = "=a.img".parse().unwrap();
         assert_eq!((&*default.name, &*default.image), ("", "a.img"));
-        let image: ExportText = "a=a.qcow2,format=qcow2".parse().unwrap();
+        let image: ExportText = "a=a.qcow2,format=qcow2,compressed-plaintext"
+            .parse()
+            .unwrap();
         assert_eq!(image.format, ImageFormat::Qcow2);
+        assert!(image.compressed.compressed_plaintext);
         for bad in [
             "",
             "a",

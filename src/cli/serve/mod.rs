@@ -13,7 +13,7 @@ use luksmith::export::Discard;
 use luksmith::export::nbd::{Options, Server};
 
 use super::Session;
-use super::args::{ImageFormat, KeyArgs, LimitArgs, Location, RemoteArgs};
+use super::args::{CompressedArgs, ImageFormat, KeyArgs, LimitArgs, Location, RemoteArgs};
 use super::error::CommandError;
 use super::output;
 use super::passphrase::KeySource;
@@ -41,6 +41,9 @@ pub(crate) struct Args {
     /// What IMAGE is; nothing is guessed
     #[arg(long, value_name = "FORMAT", default_value = "raw", requires = "image")]
     format: ImageFormat,
+
+    #[command(flatten)]
+    compressed: CompressedArgs,
 
     /// Open IMAGE with keyslot N alone
     #[arg(
@@ -72,7 +75,7 @@ pub(crate) struct Args {
     )]
     description: String,
 
-    /// Serve another volume: NAME=IMAGE and any of ,key=SOURCE ,header=FILE ,format=FORMAT ,keyslot=N ,description=TEXT ,discard=WHAT ,read-only;
+    /// Serve another volume: NAME=IMAGE and any of ,key=SOURCE ,header=FILE ,format=FORMAT ,compressed-plaintext ,keyslot=N ,description=TEXT ,discard=WHAT ,read-only;
     /// a comma in a value is written twice (repeatable)
     #[arg(long, value_name = "EXPORT")]
     export: Vec<ExportText>,
@@ -230,6 +233,7 @@ impl Args {
                 image: image.clone(),
                 header: self.header.clone(),
                 format: self.format,
+                compressed: self.compressed,
                 keyslot: self.keyslot,
                 key: KeySource::of(&self.key)?,
                 read_only: self.read_only,

@@ -18,7 +18,7 @@ pub(super) fn number(error: &IoError) -> ErrorNumber {
         IoError::OutOfRange { .. } | IoError::Unaligned { .. } => ErrorNumber::Invalid,
         IoError::ReadOnly(_) => ErrorNumber::NotPermitted,
         IoError::Unsupported(_) => ErrorNumber::NotSupported,
-        IoError::Image { .. } => ErrorNumber::Io,
+        IoError::Plaintext { .. } | IoError::Image { .. } => ErrorNumber::Io,
         IoError::Failed { source, .. } => match source.kind() {
             io::ErrorKind::OutOfMemory => ErrorNumber::NoMemory,
             io::ErrorKind::StorageFull => ErrorNumber::NoSpace,
@@ -93,6 +93,7 @@ mod tests {
             ),
             (failed(io::ErrorKind::OutOfMemory), ErrorNumber::NoMemory),
             (failed(io::ErrorKind::Other), ErrorNumber::Io),
+            (IoError::Plaintext { at: 0 }, ErrorNumber::Io),
             (
                 IoError::Image {
                     what: "a hole",

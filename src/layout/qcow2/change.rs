@@ -17,8 +17,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use luksmith_formats::image::qcow2::{COPIED, table_entry};
+use luksmith_formats::image::qcow2::{COPIED, L2Entry, l2_entry};
 
+use super::compressed::Compressed;
 use super::fixed::Fixed;
 use super::map::{Map, Slice, length};
 use super::refcounts::Refcounts;
@@ -132,21 +133,35 @@ impl Changes {
     }
 
     fn replace(&mut self, key: u64, slice: Arc<Slice>, index: usize, entry: u64) {
-        let (old, _) = table_entry(slice.get(index), u64::MAX);
+        let shape = &self.refcounts.shape;
+        let old = l2_entry(
+            slice.get(index),
+            shape.header.cluster_bits,
+            shape.has_zero_bit(),
+        );
         slice.set(index, entry);
-        self.drop_later(old);
         self.slices.insert(key, slice);
+        match old {
+            L2Entry::Cluster(at) => self.drop_cluster_later(at),
+            // Each of them counts every compressed cluster that has a part in it.
+            L2Entry::Compressed(at, len) => {
+                let compressed = Compressed { at, len };
+                self.drop_later(compressed.clusters(self.refcounts.shape.cluster));
+            }
+            L2Entry::Unallocated | L2Entry::Reserved => {}
+        }
     }
 
-    /// One use less, once it is durable that there is.
-    fn drop_later(&mut self, offset: u64) {
-        if offset == 0 {
-            return;
-        }
+    fn drop_cluster_later(&mut self, offset: u64) {
         let cluster = offset / self.refcounts.shape.cluster;
+        self.drop_later(cluster..cluster + 1);
+    }
+
+    /// One use less of each of these, once it is durable that there is.
+    fn drop_later(&mut self, clusters: Range<u64>) {
         match self.dropped.last_mut() {
-            Some(last) if last.end == cluster => last.end += 1,
-            _ => self.dropped.push(cluster..cluster + 1),
+            Some(last) if last.end == clusters.start => last.end = clusters.end,
+            _ => self.dropped.push(clusters),
         }
     }
 
@@ -173,7 +188,9 @@ impl Changes {
             let index = guest / self.refcounts.shape.l2_entries();
             map.set_l1(index, offset | COPIED);
             self.l1.insert(index);
-            self.drop_later(old.map_or(0, |(offset, _)| offset));
+            if let Some((offset, _)) = old {
+                self.drop_cluster_later(offset);
+            }
         }
         let found = map.slice(storage, guest)?;
         found.ok_or_else(|| super::map::damaged("an L1 table that is too small", self.l1_offset))

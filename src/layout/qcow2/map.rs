@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use luksmith_formats::FormatError;
 use luksmith_formats::image::qcow2::{COPIED, L2Entry, ZERO, l2_entry, table_entry};
 
+use super::compressed::Compressed;
 use super::fixed::Fixed;
 use super::shape::{ImageError, Shape};
 use crate::backend::{Backend, IoError};
@@ -31,6 +32,8 @@ pub(super) enum Place {
     Own(u64),
     /// At this byte, for a snapshot too.
     Shared(u64),
+    /// Compressed, which is not encrypted.
+    Compressed(Compressed),
 }
 
 /// A part of an L2 table.
@@ -140,10 +143,19 @@ impl Map {
         let zero_bit = self.shape.has_zero_bit();
         match l2_entry(entry, self.shape.header.cluster_bits, zero_bit) {
             L2Entry::Unallocated => Ok(Place::Hole),
-            L2Entry::Compressed(at, _) => Err(IoError::Image {
-                what: "a compressed cluster, which is not encrypted",
-                at,
-            }),
+            L2Entry::Compressed(at, len) => {
+                let compressed = Compressed { at, len };
+                let mut clusters = compressed.clusters(self.shape.cluster);
+                // The last of its sectors need not be there to its end.
+                let inside = clusters.start != 0 && at < size;
+                if !inside || clusters.any(|n| self.fixed.holds(n * self.shape.cluster)) {
+                    return Err(damaged(
+                        "a compressed cluster outside of the image or on its tables",
+                        at,
+                    ));
+                }
+                Ok(Place::Compressed(compressed))
+            }
             L2Entry::Reserved => Err(damaged("an L2 entry with reserved bits", entry)),
             L2Entry::Cluster(at) => {
                 if !fits(at, self.shape.cluster, size) || self.fixed.holds(at) {

@@ -5,13 +5,14 @@
 //! nothing of where the data lies: that is what the tables are for, and the IV of a sector is its place in the image.
 //!
 //! - `shape`: the header, judged once; `fixed`: what no data may lie on.
-//! - `map`: where the guest's clusters lie.
+//! - `map`: where the guest's clusters lie; `compressed`: those that are not encrypted, inflated.
 //! - `refcounts`, `grow`: which clusters are free; `change`: changes of all that, and the order in which they reach the storage.
 //! - `create`, `resize`, `window`.
 //!
 //! Tables are plain and nobody vouches for them: who can write to the storage can make any part of the disk read as zeroes, as any
 //! other part of the image's ciphertext, or as noise. What a hostile image says is bounded, and never leads out of the image.
-//! Refused are backing and data files, extended L2 entries, and compressed clusters (QEMU does not encrypt these).
+//! Refused are backing and data files, and extended L2 entries. Compressed clusters, which QEMU does not encrypt, are read by who says so:
+//! [`Volume::with_compressed_plaintext`](crate::volume::Volume::with_compressed_plaintext).
 //!
 //! ```
 //! # use luksmith::{Interrupt, kdf::calibrate::Cost, formats::Hash, secret::Passphrase};
@@ -42,6 +43,7 @@
 //! ```
 
 mod change;
+mod compressed;
 mod create;
 mod fixed;
 mod grow;
@@ -56,12 +58,14 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub(crate) use compressed::Compressed;
 pub use create::NewImage;
 pub use shape::ImageError;
 
 use change::Changes;
+use compressed::Inflated;
 use fixed::Fixed;
-use map::{Map, Place};
+use map::{Map, Place, length};
 use shape::Shape;
 use window::Window;
 
@@ -81,6 +85,7 @@ pub struct Qcow2 {
     storage: Arc<dyn Backend>,
     shape: Shape,
     map: Map,
+    inflated: Inflated,
     size: AtomicU64,
     /// Nothing where the image is open for reading only.
     changes: Option<Mutex<Changes>>,
@@ -104,6 +109,8 @@ pub(crate) enum Stored {
     Here(u64),
     /// From this byte of the image on; a snapshot has them, too.
     Kept(u64),
+    /// Not encrypted, but compressed; they begin at this byte of a cluster.
+    Compressed(Compressed, u64),
 }
 
 impl Qcow2 {
@@ -129,6 +136,7 @@ impl Qcow2 {
         let size = shape.header.size / 512 * 512;
         Ok(Self {
             size: AtomicU64::new(size),
+            inflated: Inflated::new(&shape),
             storage,
             shape,
             map,
@@ -201,6 +209,7 @@ impl Qcow2 {
                 Place::Hole => Place::Hole,
                 Place::Own(at) => Place::Own(at.saturating_add(on)),
                 Place::Shared(at) => Place::Shared(at.saturating_add(on)),
+                Place::Compressed(_) => break,
             };
             if self.map.place(&*self.storage, end)? != next {
                 break;
@@ -212,8 +221,21 @@ impl Qcow2 {
             Place::Hole => Stored::Nowhere,
             Place::Own(at) => Stored::Here(at + within),
             Place::Shared(at) => Stored::Kept(at + within),
+            Place::Compressed(compressed) => Stored::Compressed(compressed, within),
         };
         Ok(Run { len, stored })
+    }
+
+    /// Fills `into` with plaintext of a compressed cluster, from the byte `within` it on. The storage has it as it is: whether it may
+    /// be taken from there is for the caller to know.
+    pub(crate) fn inflate(
+        &self,
+        compressed: Compressed,
+        within: u64,
+        into: &mut [u8],
+    ) -> Result<(), IoError> {
+        self.inflated
+            .read(&*self.storage, compressed, length(within), into)
     }
 
     /// Whether all of a range can be overwritten where it is.

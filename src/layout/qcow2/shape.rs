@@ -5,7 +5,7 @@
 
 use luksmith_formats::image::qcow2::{
     self, BITMAPS, COMPRESSION, CORRUPT, DATA_FILE, DIRTY, EXT_CRYPTO, EXT_DATA_FILE, EXTENDED_L2,
-    Header, LARGEST_L1, LARGEST_REFCOUNT_TABLE, V2_LENGTH, V3_LENGTH,
+    Header, LARGEST_L1, LARGEST_REFCOUNT_TABLE, V2_LENGTH, V3_LENGTH, ZLIB, ZSTD,
 };
 use luksmith_formats::{FormatError, Kind};
 
@@ -229,6 +229,12 @@ fn check_fields(header: &Header) -> Result<(), ImageError> {
     must(
         header.incompatible & EXTENDED_L2 == 0,
         FormatError::unsupported("incompatible_features", 72, "extended L2 entries"),
+    )?;
+    // As QEMU has it, the bit is there exactly where it is not zlib.
+    let named = header.incompatible & COMPRESSION != 0;
+    must(
+        header.compression <= ZSTD && named == (header.compression != ZLIB),
+        FormatError::unsupported("compression_type", 104, header.compression.to_string()),
     )?;
     if header.backing_offset != 0 || header.backing_size != 0 {
         return Err(ImageError::BackingFile);

@@ -5,6 +5,8 @@ use libfuzzer_sys::fuzz_target;
 
 #[path = "../../hostile/allocation.rs"]
 mod allocation;
+#[path = "../../crash/compress.rs"]
+mod compress;
 #[path = "../../hostile/qcow2_steps.rs"]
 mod qcow2_steps;
 

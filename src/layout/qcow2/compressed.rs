@@ -1,0 +1,218 @@
+//! Compressed clusters, which lie in the image as plaintext: QEMU does not encrypt them.
+//!
+//! QEMU's `docs/interop/qcow2.txt`, "Compressed Clusters Descriptor": raw deflate, or zstd. The data begins at any byte, and its length is
+//! told in sectors, so that it ends somewhere before. It must make one cluster exactly. A checksum, which QEMU does not write, is not
+//! looked at: whoever can change the data can change that, too.
+
+use std::io::Read;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+use luksmith_formats::image::qcow2::ZSTD;
+use miniz_oxide::inflate::TINFLStatus;
+use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
+use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
+
+use super::map::{damaged, length};
+use super::shape::Shape;
+use crate::backend::{Backend, IoError};
+use crate::door;
+use crate::sectors::{Plain, Sectors};
+
+/// The largest window of a zstd frame: as large as the largest cluster.
+const MOST_WINDOW: u64 = 2 << 20;
+
+/// Where the data of a compressed cluster lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Compressed {
+    /// Its first byte.
+    pub(crate) at: u64,
+    /// No more than so many bytes.
+    pub(super) len: u64,
+}
+
+impl Compressed {
+    /// The clusters of the image that it has a part of.
+    pub(super) fn clusters(self, cluster: u64) -> Range<u64> {
+        self.at / cluster..(self.at + self.len).div_ceil(cluster)
+    }
+}
+
+/// Inflates clusters, and keeps the last one for who reads it in parts.
+pub(super) struct Inflated {
+    cluster: usize,
+    zstd: bool,
+    last: Mutex<Option<(Compressed, Sectors<Plain>)>>,
+}
+
+impl Inflated {
+    pub(super) fn new(shape: &Shape) -> Self {
+        Self {
+            cluster: length(shape.cluster),
+            zstd: shape.header.compression == ZSTD,
+            last: Mutex::default(),
+        }
+    }
+
+    /// Fills `into` with what a cluster has from the byte `within` it on.
+    pub(super) fn read(
+        &self,
+        storage: &dyn Backend,
+        compressed: Compressed,
+        within: usize,
+        into: &mut [u8],
+    ) -> Result<(), IoError> {
+        let part = within..within + into.len();
+        let last = || self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, whole)) = last().as_ref().filter(|(which, _)| *which == compressed) {
+            into.copy_from_slice(&whole.as_slice()[part]);
+            return Ok(());
+        }
+        let whole = self.inflate(storage, compressed)?;
+        into.copy_from_slice(&whole.as_slice()[part]);
+        *last() = Some((compressed, whole));
+        Ok(())
+    }
+
+    fn inflate(
+        &self,
+        storage: &dyn Backend,
+        compressed: Compressed,
+    ) -> Result<Sectors<Plain>, IoError> {
+        let Compressed { at, len } = compressed;
+        let end = (at + len).min(storage.geometry().size);
+        let data = door::read(storage, at, length(end.saturating_sub(at)))?;
+        let mut whole = Sectors::<Plain>::with_len(self.cluster);
+        let inflated = match self.zstd {
+            true => zstd(&data, whole.as_mut_slice()),
+            false => deflate(&data, whole.as_mut_slice()),
+        };
+        match inflated {
+            Some(()) => Ok(whole),
+            None => Err(damaged("a compressed cluster that is damaged", at)),
+        }
+    }
+}
+
+/// Fills all of `output`. As for QEMU, the data need not end there.
+fn deflate(data: &[u8], output: &mut [u8]) -> Option<()> {
+    let mut state = Box::<DecompressorOxide>::default();
+    let flags = inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
+    let (status, _, made) = decompress(&mut state, data, output, 0, flags);
+    let broken = status == TINFLStatus::Failed;
+    (!broken && made == output.len()).then_some(())
+}
+
+/// Fills all of `output` with whole frames.
+fn zstd(mut data: &[u8], mut output: &mut [u8]) -> Option<()> {
+    let mut decoder = FrameDecoder::new();
+    decoder.set_max_window_size(MOST_WINDOW);
+    while !output.is_empty() {
+        decoder.init(&mut data).ok()?;
+        while !decoder.is_finished() {
+            // What a block makes is bounded, and taken before the next one.
+            let strategy = BlockDecodingStrategy::UptoBlocks(1);
+            decoder.decode_blocks(&mut data, strategy).ok()?;
+            let made = decoder.read(output).ok()?;
+            output = &mut output[made..];
+            if decoder.can_collect() > 0 {
+                return None;
+            }
+        }
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use miniz_oxide::deflate::compress_to_vec;
+    use proptest::prelude::RngExt;
+    use proptest::test_runner::{RngAlgorithm, TestRng};
+    use ruzstd::encoding::{CompressionLevel, compress_to_vec as zstd_to_vec};
+
+    use super::*;
+
+    type Inflate = fn(&[u8], &mut [u8]) -> Option<()>;
+
+    /// A cluster of words, and both compressions of it.
+    fn compressed(cluster: usize) -> (Vec<u8>, [(Inflate, Vec<u8>); 2]) {
+        let words = (0_usize..).flat_map(|n| [b'a' + (n * n % 23).to_le_bytes()[0]; 9]);
+        let plain: Vec<u8> = words.take(cluster).collect();
+        let deflated = compress_to_vec(&plain, 6);
+        let framed = zstd_to_vec(&plain[..], CompressionLevel::Fastest);
+        (plain, [(deflate, deflated), (zstd, framed)])
+    }
+
+    #[test]
+    fn one_cluster_is_inflated_whatever_comes_behind_it() {
+        for cluster in [512, 65_536, 2 << 20] {
+            let (plain, all) = compressed(cluster);
+            for (inflate, mut data) in all {
+                assert!(data.len() < cluster);
+                data.extend([0xaa; 600]);
+                let mut output = vec![0; cluster];
+                assert_eq!(inflate(&data, &mut output), Some(()));
+                assert!(output == plain);
+            }
+        }
+    }
+
+    #[test]
+    fn too_little_is_an_error_and_for_zstd_too_much() {
+        let (_, all) = compressed(65_536);
+        for (inflate, data) in all {
+            let mut larger = vec![0; 65_537];
+            assert_eq!(inflate(&data, &mut larger), None);
+            let mut output = vec![0; 65_536];
+            assert_eq!(inflate(&data[..data.len() / 2], &mut output), None);
+            assert_eq!(inflate(&[], &mut output), None);
+        }
+        let (_, [_, (inflate, data)]) = compressed(4096);
+        assert_eq!(inflate(&data, &mut [0; 4095]), None);
+    }
+
+    #[test]
+    fn a_frame_with_a_larger_window_is_refused() {
+        // No size, a window of 2^(10 + exponent) bytes, and one last block: 512 times the same byte.
+        let frame = |exponent: u8| {
+            let block = 512_u32 << 3 | 1 << 1 | 1;
+            let [low, middle, high, _] = block.to_le_bytes();
+            [
+                0x28,
+                0xb5,
+                0x2f,
+                0xfd,
+                0,
+                exponent << 3,
+                low,
+                middle,
+                high,
+                7,
+            ]
+        };
+        let mut output = [0; 512];
+        assert_eq!(zstd(&frame(11), &mut output), Some(()));
+        assert_eq!(output, [7; 512]);
+        assert_eq!(zstd(&frame(12), &mut output), None);
+    }
+
+    #[test]
+    fn changes_anywhere_do_no_harm() {
+        let mut rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+        for cluster in [512, 16_384] {
+            let (_, all) = compressed(cluster);
+            let mut output = vec![0; cluster];
+            for (inflate, good) in all {
+                for _ in 0..4000 {
+                    let mut data = good.clone();
+                    for _ in 0..rng.random_range(1..6) {
+                        let at = rng.random_range(0..data.len());
+                        data[at] = rng.random();
+                    }
+                    // Whatever comes of it, it comes back.
+                    let _ = inflate(&data, &mut output);
+                }
+            }
+        }
+    }
+}
