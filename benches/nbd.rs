@@ -1,4 +1,5 @@
-//! `luksmith serve` beside nbdkit's file plugin (without any encryption) and qemu-nbd with LUKS, in one run:
+//! `luksmith serve` beside nbdkit's file plugin (without any encryption) and qemu-nbd with LUKS, in one run; then the same on an encrypted
+//! qcow2 image, beside qemu-nbd on a copy of it and luksmith on raw LUKS1:
 //! `cargo bench --bench nbd`, or `cargo bench --bench nbd -- random` for the rows that have that word.
 //!
 //! 1 GiB in memory (`/dev/shm`), Unix sockets, fio's nbd engine (libnbd) pinned to the first processor for every server
@@ -22,7 +23,8 @@ use luksmith_formats::nbd::{
 
 const SIZE: u64 = 1 << 30;
 const ROUNDS: usize = 5;
-const SECONDS: u64 = 2;
+/// How long fio works in a round.
+const A_WHILE: [&str; 2] = ["--time_based", "--runtime=2"];
 
 /// What fio does, by the name of the row: how, in which blocks, at which depth.
 const LOADS: [(&str, &str, &str, &str); 6] = [
@@ -55,19 +57,48 @@ fn main() {
         cpu_model(),
         std::thread::available_parallelism().unwrap()
     );
-    let servers: Vec<Server> = [Kind::Luksmith, Kind::NbdkitFile, Kind::QemuLuks]
-        .into_iter()
-        .map(|kind| Server::start(kind, &files))
-        .collect();
-
+    let servers =
+        [Kind::Luksmith, Kind::NbdkitFile, Kind::QemuLuks].map(|kind| Server::start(kind, &files));
     println!("| | luksmith | nbdkit file, no crypto | qemu-nbd, LUKS | to nbdkit | to qemu-nbd |");
     println!("|---|---|---|---|---|---|");
-    for (name, how, block, depth) in LOADS.into_iter().filter(|load| wanted(load.0)) {
+    compare("", &servers, &wanted);
+    if wanted("connecting") {
+        let small = nbdkit_on_a_small_file(&files);
+        let rounds: Vec<Vec<Duration>> = (0..ROUNDS)
+            .map(|_| {
+                let servers = [&servers[0], &small, &servers[2]];
+                servers.map(Server::connecting).into()
+            })
+            .collect();
+        row("connecting, µs", &rounds, |time| time.as_secs_f64() * 1e6);
+    }
+    drop(servers);
+    let servers =
+        [Kind::Qcow2, Kind::Luks1, Kind::QemuQcow2].map(|kind| Server::start(kind, &files));
+    println!(
+        "\n| | luksmith, qcow2 | luksmith, LUKS1 | qemu-nbd, qcow2 | to LUKS1 | to qemu-nbd |"
+    );
+    println!("|---|---|---|---|---|---|");
+    compare("qcow2, ", &servers, &wanted);
+    drop(servers);
+    new_clusters(&files, &wanted);
+    if wanted("remote") {
+        remote(&files);
+    }
+}
+
+/// The rows of all loads that are wanted, whose names begin so.
+fn compare(begin: &str, servers: &[Server], wanted: &impl Fn(&str) -> bool) {
+    for (name, how, block, depth) in LOADS {
+        let name = format!("{begin}{name}");
+        if !wanted(&name) {
+            continue;
+        }
         let rounds: Vec<Vec<Cost>> = (0..ROUNDS)
             .map(|_| {
                 servers
                     .iter()
-                    .map(|server| server.load(how, block, depth))
+                    .map(|server| server.load(how, block, depth, &A_WHILE))
                     .collect()
             })
             .collect();
@@ -85,19 +116,31 @@ fn main() {
             });
         }
     }
-    if wanted("connecting") {
-        let small = nbdkit_on_a_small_file(&files);
-        let rounds: Vec<Vec<Duration>> = (0..ROUNDS)
+}
+
+/// Writes into an empty image, where each finds no cluster yet.
+fn new_clusters(files: &Files, wanted: &impl Fn(&str) -> bool) {
+    for (name, how, block, depth) in LOADS {
+        let name = format!("qcow2, new clusters, {name}");
+        if how.ends_with("read") || !wanted(&name) {
+            continue;
+        }
+        // All of the disk once, or so many small writes that few of them meet in a cluster.
+        let once = if block == "1M" {
+            "--io_size=1g"
+        } else {
+            "--io_size=16m"
+        };
+        let rounds: Vec<Vec<Cost>> = (0..ROUNDS)
             .map(|_| {
-                let servers = [&servers[0], &small, &servers[2]];
-                servers.map(Server::connecting).into()
+                files.empty();
+                [Kind::Empty, Kind::EmptyLuks1, Kind::QemuEmpty]
+                    .into_iter()
+                    .map(|kind| Server::start(kind, files).load(how, block, depth, &[once]))
+                    .collect()
             })
             .collect();
-        row("connecting, µs", &rounds, |time| time.as_secs_f64() * 1e6);
-    }
-    drop(servers);
-    if wanted("remote") {
-        remote(&files);
+        row(&format!("{name}, MB/s"), &rounds, |cost| cost.rate / 1e6);
     }
 }
 
@@ -122,7 +165,7 @@ fn row<T>(name: &str, rounds: &[Vec<T>], figure: impl Fn(&T) -> f64) {
     );
 }
 
-/// The same gigabyte three times: plain, LUKS2 and LUKS1.
+/// The same gigabyte: plain, LUKS2 and LUKS1, and LUKS1 in two qcow2 images.
 struct Files {
     folder: PathBuf,
 }
@@ -146,22 +189,41 @@ impl Files {
             luksmith::secret::random(&mut chunk).unwrap();
             plain.write_all(&chunk).unwrap();
         }
-        for kind in ["luks2", "luks1"] {
-            let made = Command::new(env!("CARGO_BIN_EXE_luksmith"))
-                .args([
-                    "encrypt",
-                    &files.path("plain"),
-                    &files.path(kind),
-                    "--type",
-                    kind,
-                ])
-                .args(["--key-file", &files.path("key"), "--pbkdf", "pbkdf2"])
-                .args(["--pbkdf-force-iterations", "1000"])
-                .stdout(Stdio::null())
-                .status();
-            assert!(made.unwrap().success());
+        for (name, kind) in [
+            ("luks2", ["--type", "luks2"]),
+            ("luks1", ["--type", "luks1"]),
+            ("qcow2", QCOW2),
+        ] {
+            files.make(&["encrypt", &files.path("plain"), &files.path(name)], kind);
         }
+        std::fs::copy(files.path("qcow2"), files.path("qemu-qcow2")).unwrap();
         files
+    }
+
+    /// Images of which nothing was written yet.
+    fn empty(&self) {
+        for (name, kind) in [
+            ("empty", QCOW2),
+            ("qemu-empty", QCOW2),
+            ("empty-luks1", ["--type", "luks1"]),
+        ] {
+            let _ = std::fs::remove_file(self.path(name));
+            self.make(
+                &["create", &self.path(name), "--size", &SIZE.to_string()],
+                kind,
+            );
+        }
+    }
+
+    fn make(&self, arguments: &[&str], kind: [&str; 2]) {
+        let made = Command::new(env!("CARGO_BIN_EXE_luksmith"))
+            .args(arguments)
+            .args(kind)
+            .args(["--key-file", &self.path("key"), "--pbkdf", "pbkdf2"])
+            .args(["--pbkdf-force-iterations", "1000"])
+            .stdout(Stdio::null())
+            .status();
+        assert!(made.unwrap().success());
     }
 
     fn path(&self, name: &str) -> String {
@@ -169,11 +231,19 @@ impl Files {
     }
 }
 
+const QCOW2: [&str; 2] = ["--format", "qcow2"];
+
 #[derive(Clone, Copy)]
 enum Kind {
     Luksmith,
     NbdkitFile,
     QemuLuks,
+    Qcow2,
+    Luks1,
+    QemuQcow2,
+    Empty,
+    EmptyLuks1,
+    QemuEmpty,
 }
 
 /// One that runs until it is dropped.
@@ -184,32 +254,36 @@ struct Server {
 
 impl Server {
     fn start(kind: Kind, files: &Files) -> Self {
+        let ours = |name: &str, format: &str| {
+            Self::run(files, name, |socket| {
+                let mut command = luksmith(&files.path(name), &files.path("key"), socket);
+                command.args(["--format", format]);
+                command
+            })
+        };
+        let qemu = |name: &str, driver: &str| {
+            Self::run(files, name, |socket| {
+                let mut command = Command::new("qemu-nbd");
+                let secret = format!("secret,id=s,file={}", files.path("key"));
+                let image = format!("driver={driver}=s,file.filename={}", files.path(name));
+                command.args(["-t", "-e", "16", "--object", &secret]);
+                command.args(["--image-opts", &image, "-k", socket]);
+                command
+            })
+        };
+        let in_qcow2 = "qcow2,encrypt.key-secret";
         match kind {
-            Kind::Luksmith => Self::run(files, "luksmith", |socket| {
-                luksmith(&files.path("luks2"), &files.path("key"), socket)
-            }),
+            Kind::Luksmith => ours("luks2", "raw"),
             Kind::NbdkitFile => Self::run(files, "nbdkit", |socket| {
                 nbdkit(&files.path("plain"), socket)
             }),
-            Kind::QemuLuks => Self::run(files, "qemu", |socket| {
-                let mut command = Command::new("qemu-nbd");
-                let secret = format!("secret,id=s,file={}", files.path("key"));
-                let image = format!(
-                    "driver=luks,key-secret=s,file.filename={}",
-                    files.path("luks1")
-                );
-                command.args([
-                    "-t",
-                    "-e",
-                    "16",
-                    "--object",
-                    &secret,
-                    "--image-opts",
-                    &image,
-                ]);
-                command.args(["-k", socket]);
-                command
-            }),
+            Kind::QemuLuks => qemu("luks1", "luks,key-secret"),
+            Kind::Qcow2 => ours("qcow2", "qcow2"),
+            Kind::Luks1 => ours("luks1", "raw"),
+            Kind::QemuQcow2 => qemu("qemu-qcow2", in_qcow2),
+            Kind::Empty => ours("empty", "qcow2"),
+            Kind::EmptyLuks1 => ours("empty-luks1", "raw"),
+            Kind::QemuEmpty => qemu("qemu-empty", in_qcow2),
         }
     }
 
@@ -238,8 +312,8 @@ impl Server {
         format!("nbd+unix:///?socket={}", self.socket)
     }
 
-    /// Has fio work on it for a while.
-    fn load(&self, how: &str, block: &str, depth: &str) -> Cost {
+    /// Has fio work on it until then.
+    fn load(&self, how: &str, block: &str, depth: &str, until: &[&str]) -> Cost {
         let before = self.cpu();
         let output = Command::new("taskset")
             .args([
@@ -256,7 +330,7 @@ impl Server {
                 format!("--bs={block}"),
                 format!("--iodepth={depth}"),
             ])
-            .args(["--time_based".to_owned(), format!("--runtime={SECONDS}")])
+            .args(until)
             .args(["--randrepeat=1", "--norandommap", "--gtod_reduce=1"])
             .output()
             .unwrap();
@@ -366,8 +440,9 @@ fn remote(files: &Files) {
         ("random 4 KiB reads", "randread"),
         ("random 4 KiB writes", "randwrite"),
     ] {
-        let rounds = (0..ROUNDS)
-            .map(|_| [&near, &far].map(|server| server.load(how, "4k", "32").rate / 4096.0));
+        let rounds = (0..ROUNDS).map(|_| {
+            [&near, &far].map(|server| server.load(how, "4k", "32", &A_WHILE).rate / 4096.0)
+        });
         let rounds: Vec<_> = rounds.collect();
         let of = |n: usize| median(rounds.iter().map(|round| round[n]));
         let ratio = median(rounds.iter().map(|[near, far]| near / far));
