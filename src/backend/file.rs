@@ -25,6 +25,8 @@ const PREFETCHED: u64 = 128 << 10;
 pub struct OpenOptions {
     /// For writing too, with an exclusive lock.
     pub write: bool,
+    /// With `write`: beside a QEMU that has it open, with the lock of [`Access::Beside`].
+    pub beside: bool,
     /// With `O_DIRECT`: past the page cache, in whole blocks of the device.
     pub direct: bool,
     /// Make the file, readable for its owner alone; it must not be there yet. Means `write`.
@@ -67,6 +69,9 @@ pub enum FileError {
         /// Who has it.
         source: Busy,
     },
+    /// Nobody else has it, and it was to be opened beside a QEMU.
+    #[error("nobody else has {} open", .0.display())]
+    NotOpen(PathBuf),
     /// Writing without a lock is not offered.
     #[error("{} cannot be opened for writing without a lock", .0.display())]
     UnlockedWrite(PathBuf),
@@ -127,7 +132,7 @@ impl FileBackend {
             if options.force_share {
                 break (file, is_device, None);
             }
-            let lock = lock(path, &file, write)?;
+            let lock = lock(path, &file, access(options, write))?;
             // Somebody may have put another file in its place since it was opened: a change to the old one is lost.
             if is_still_at(path, &file).map_err(failed)? {
                 break (file, is_device, Some(lock));
@@ -366,17 +371,21 @@ fn clear_nonblocking(file: &File) -> io::Result<()> {
     Ok(rustix::fs::fcntl_setfl(file, flags - OFlags::NONBLOCK)?)
 }
 
-fn lock(path: &Path, file: &File, write: bool) -> Result<ImageLock, FileError> {
-    let access = if write {
-        Access::Exclusive
-    } else {
-        Access::Shared
-    };
+fn access(options: OpenOptions, write: bool) -> Access {
+    match (write, options.beside) {
+        (true, true) => Access::Beside,
+        (true, false) => Access::Exclusive,
+        (false, _) => Access::Shared,
+    }
+}
+
+fn lock(path: &Path, file: &File, access: Access) -> Result<ImageLock, FileError> {
     ImageLock::take(file, access).map_err(|error| match error {
         LockError::Busy(source) => FileError::Busy {
             path: path.into(),
             source,
         },
+        LockError::Alone => FileError::NotOpen(path.into()),
         LockError::Failed(source) => FileError::Failed {
             path: path.into(),
             source,

@@ -1,4 +1,5 @@
-//! Advisory locks on an image, taken when it is opened: exclusive for writing, shared for reading.
+//! Advisory locks on an image, taken when it is opened: exclusive for writing, shared for reading, and one for writing a header beside the
+//! QEMU that has its volume open.
 //!
 //! Three kinds of neighbours notice them. Another luksmith and cryptsetup use `flock(2)`: on the file itself,
 //! and for block devices on the file `L_MAJOR:MINOR` in `/run/cryptsetup` (cryptsetup locks LUKS2 metadata
@@ -9,7 +10,7 @@
 //! All locks are advisory: nothing here keeps a program out that does not ask. Never waits.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -26,6 +27,9 @@ pub enum Access {
     Shared,
     /// Nobody else may read or write.
     Exclusive,
+    /// For the header of a volume that a QEMU has open, which must be so: no other luksmith may read or write, and while this is held
+    /// QEMU does not change keyslots. For everything else it goes on, and another one may open the volume.
+    Beside,
 }
 
 /// The locks on an image. Those on the image itself go with its file, not with this.
@@ -42,6 +46,9 @@ pub enum LockError {
     /// Somebody else has the image open in a way that does not agree.
     #[error(transparent)]
     Busy(Busy),
+    /// Nobody else has the image open, as [`Access::Beside`] needs it.
+    #[error("nobody else has it open")]
+    Alone,
     /// The system could not lock.
     #[error("locking failed")]
     Failed(#[source] io::Error),
@@ -85,6 +92,9 @@ impl ImageLock {
     pub fn take(image: &File, access: Access) -> Result<Self, LockError> {
         lock_whole(image, access)?;
         lock_for_qemu(image, access)?;
+        if access == Access::Beside && !is_open_elsewhere(image)? {
+            return Err(LockError::Alone);
+        }
         Ok(Self {
             _device: lock_device(image, access)?,
         })
@@ -104,7 +114,7 @@ pub(super) fn release(image: &File) {
 fn lock_whole(file: &File, access: Access) -> Result<(), LockError> {
     let operation = match access {
         Access::Shared => FlockOperation::NonBlockingLockShared,
-        Access::Exclusive => FlockOperation::NonBlockingLockExclusive,
+        Access::Exclusive | Access::Beside => FlockOperation::NonBlockingLockExclusive,
     };
     match rustix::io::retry_on_intr(|| flock(file, operation)) {
         Ok(()) => Ok(()),
@@ -133,6 +143,9 @@ fn lock_for_qemu(file: &File, access: Access) -> Result<(), LockError> {
             &[CONSISTENT_READ, WRITE, WRITE_UNCHANGED, RESIZE],
             &[CONSISTENT_READ, WRITE, WRITE_UNCHANGED, RESIZE],
         ),
+        // QEMU's own use and refusal of writing and resizing stay as they are. It lets nobody read what is consistent only while it changes
+        // keyslots (`block_crypto_child_perms`): one of both comes second, and fails.
+        Access::Beside => (&[CONSISTENT_READ], &[]),
     };
     let ours = (used.iter().map(|n| USED + n)).chain(refused.iter().map(|n| REFUSED_TO_OTHERS + n));
     for byte in ours {
@@ -152,6 +165,20 @@ fn lock_for_qemu(file: &File, access: Access) -> Result<(), LockError> {
         }
     }
     Ok(())
+}
+
+/// Whether a QEMU, or at least some other process, has the very same image open. QEMU reads it consistently wherever it may lock.
+fn is_open_elsewhere(image: &File) -> Result<bool, LockError> {
+    match ofd::byte_is_held(image.as_fd(), USED + permission::CONSISTENT_READ) {
+        Ok(true) => return Ok(true),
+        Err(error) if !lacks_byte_locks(&error) => return Err(LockError::Failed(error)),
+        _ => {}
+    }
+    // Locks belong to a node of a device, and libvirt gives each QEMU a /dev of its own.
+    let ours = identity(&image.metadata().map_err(LockError::Failed)?);
+    Ok(processes()
+        .filter(|(pid, _)| *pid != std::process::id())
+        .any(|(_, process)| open_files(&process).any(|fd| is(&fd, ours))))
 }
 
 fn lacks_byte_locks(error: &io::Error) -> bool {
@@ -222,10 +249,8 @@ fn holders(file: &File) -> Vec<Holder> {
     let Ok(metadata) = file.metadata() else {
         return Vec::new();
     };
-    let identity = (metadata.dev(), metadata.ino());
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let mut holders: Vec<_> = processes
-        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
+    let identity = identity(&metadata);
+    let mut holders: Vec<_> = processes()
         .filter(|(pid, process)| {
             holds_lock(
                 process,
@@ -242,21 +267,42 @@ fn holders(file: &File) -> Vec<Holder> {
     holders
 }
 
+/// The processes that /proc shows, by their numbers.
+fn processes() -> impl Iterator<Item = (u32, PathBuf)> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
+}
+
+/// The open files of a process, as far as they are ours to see.
+fn open_files(process: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(process.join("fd")).into_iter().flatten();
+    entries.flatten().map(|entry| entry.path())
+}
+
+/// What a file is the same as another by. A block device may have several nodes.
+fn identity(file: &Metadata) -> (bool, u64, u64) {
+    if file.file_type().is_block_device() {
+        (true, file.rdev(), 0)
+    } else {
+        (false, file.dev(), file.ino())
+    }
+}
+
+fn is(fd: &Path, wanted: (bool, u64, u64)) -> bool {
+    fs::metadata(fd).is_ok_and(|file| identity(&file) == wanted)
+}
+
 /// Whether one of the process's open files is the one with this identity, and locked. `asking` is our own file
 /// that did not get its lock: it does not count.
-fn holds_lock(process: &Path, identity: (u64, u64), asking: Option<&File>) -> bool {
-    let files = fs::read_dir(process.join("fd"))
-        .into_iter()
-        .flatten()
-        .flatten();
-    files
-        .filter(|fd| asking.is_none_or(|file| !names(fd.path(), file)))
-        .filter(|fd| fs::metadata(fd.path()).is_ok_and(|file| (file.dev(), file.ino()) == identity))
-        .filter_map(|fd| fs::read_to_string(process.join("fdinfo").join(fd.file_name())).ok())
+fn holds_lock(process: &Path, identity: (bool, u64, u64), asking: Option<&File>) -> bool {
+    open_files(process)
+        .filter(|fd| asking.is_none_or(|file| !names(fd, file)))
+        .filter(|fd| is(fd, identity))
+        .filter_map(|fd| fs::read_to_string(process.join("fdinfo").join(fd.file_name()?)).ok())
         .any(|info| info.lines().any(|line| line.starts_with("lock:")))
 }
 
-fn names(fd: PathBuf, file: &File) -> bool {
+fn names(fd: &Path, file: &File) -> bool {
     use std::os::fd::AsRawFd;
     fd.file_name()
         .is_some_and(|name| *name == *file.as_raw_fd().to_string())
@@ -338,6 +384,48 @@ mod tests {
                 assert_eq!(result.is_ok(), allowed, "byte {byte}, {access:?}");
             }
         }
+    }
+
+    #[test]
+    fn beside_a_qemu_there_is_one_and_only_beside_a_qemu() {
+        let image = tempfile::NamedTempFile::new().unwrap();
+        let beside = |file: &File| ImageLock::take(file, Access::Beside);
+        let qemu = open(image.path());
+        // This process has it open by another name, but that does not count.
+        assert!(matches!(beside(&open(image.path())), Err(LockError::Alone)));
+
+        // As a QEMU with a disk that nobody else may write.
+        let used = [
+            permission::CONSISTENT_READ,
+            permission::WRITE,
+            permission::RESIZE,
+        ];
+        let bytes = used.map(|n| USED + n).into_iter();
+        for byte in
+            bytes.chain([permission::WRITE, permission::RESIZE].map(|n| REFUSED_TO_OTHERS + n))
+        {
+            assert!(ofd::share_byte(qemu.as_fd(), byte).unwrap());
+        }
+        let first = open(image.path());
+        let _held = beside(&first).unwrap();
+        busy_holders(beside(&open(image.path())));
+        busy_holders(ImageLock::take(&open(image.path()), Access::Shared));
+        busy_holders(ImageLock::take(&open(image.path()), Access::Exclusive));
+        // The disk's QEMU ends and comes again: what it looks at for that has not become more by us.
+        release(&qemu);
+        for byte in [USED + permission::WRITE, USED + permission::RESIZE]
+            .into_iter()
+            .chain([0, 1, 2, 3].map(|n| REFUSED_TO_OTHERS + n))
+        {
+            assert!(!ofd::byte_is_held(qemu.as_fd(), byte).unwrap(), "{byte}");
+        }
+        drop(first);
+
+        // While it changes keyslots, it reads alone.
+        for byte in [USED, REFUSED_TO_OTHERS].map(|base| base + permission::CONSISTENT_READ) {
+            assert!(ofd::share_byte(qemu.as_fd(), byte).unwrap());
+        }
+        busy_holders(beside(&open(image.path())));
     }
 
     #[test]

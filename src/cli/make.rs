@@ -242,7 +242,7 @@ impl<'a> Plan<'a> {
         }
         let open = container::OpenOptions {
             limits: self.args.limits.limits(),
-            undo: None,
+            ..container::OpenOptions::default()
         };
         let (container, unlocked) = Container::create(
             storage,

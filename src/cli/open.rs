@@ -49,6 +49,7 @@ pub(crate) fn open_to_read(
         container::OpenOptions {
             limits,
             undo: undo(image, None)?,
+            ..container::OpenOptions::default()
         },
     )
 }
@@ -68,6 +69,7 @@ pub(crate) fn open_data_to_read(
     let options = container::OpenOptions {
         limits,
         undo: undo(image, None)?,
+        ..container::OpenOptions::default()
     };
     let container = open(image, header, options)?;
     Ok((container, data))
@@ -84,6 +86,26 @@ pub(crate) fn open_to_write(
         header_storage_to_write(image)?,
         header_options(image, undo, limits)?,
     )
+}
+
+/// The header alone, for writing beside the QEMU that has the volume open.
+pub(crate) fn open_beside(
+    image: &ImageArgs,
+    direct: bool,
+    limits: Limits,
+) -> Result<Container, CommandError> {
+    let file = OpenOptions {
+        write: true,
+        beside: true,
+        direct,
+        ..OpenOptions::default()
+    };
+    let options = container::OpenOptions {
+        limits,
+        undo: undo(image, None)?,
+        beside: true,
+    };
+    open(image, header_storage(image, file)?, options)
 }
 
 /// The header and the data, for writing.
@@ -168,6 +190,7 @@ pub(crate) fn header_options(
     Ok(container::OpenOptions {
         limits,
         undo: undo(image, undo_args.undo_file.clone())?,
+        ..container::OpenOptions::default()
     })
 }
 

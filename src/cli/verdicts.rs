@@ -368,6 +368,7 @@ fn commit(error: &CommitError) -> Verdict {
             Kind::Parameters,
             "--undo-file PATH names a file on another device for the time of the change",
         ),
+        CommitError::InUse => helped(Kind::Busy, "do it while the volume is closed"),
         CommitError::Secret(error) => secret(error),
         CommitError::Io(error) => io(error),
         CommitError::NotKept { .. } => helped(
@@ -430,10 +431,11 @@ fn qmp(error: &QmpError) -> Verdict {
             Kind::Device,
             "QEMU 5.1 and later change keyslots; `luksmith key` does it when the machine is off",
         ),
-        QmpError::Distrusted { .. } => helped(
+        QmpError::Aborts(_) => helped(
             Kind::Device,
-            "shut the machine down; then `luksmith key change IMAGE` and `luksmith libvirt rotate` do it without QEMU",
+            "`luksmith libvirt rotate` changes a running domain's volume beside it; for any other machine, shut it down, then `luksmith key change IMAGE`",
         ),
+        QmpError::Occupied(_) => helped(Kind::Busy, "run it again when that has come to its end"),
         _ => plain(Kind::Device),
     }
 }

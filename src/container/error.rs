@@ -290,6 +290,9 @@ pub enum CommitError {
     /// There is no room to make this change safely inside the image, and no place for an undo record.
     #[error("this change overwrites in place and needs a file for its undo record")]
     NeedsUndo,
+    /// Somebody else has the volume open, and the change would reach the data, or need an undo record which they know nothing of.
+    #[error("this change cannot be made while another program has the volume open")]
+    InUse,
     /// The header to be written does not fit its area.
     #[error("the header does not fit its area")]
     Header(#[from] FormatError),

@@ -76,6 +76,9 @@ pub struct OpenOptions {
     pub limits: Limits,
     /// Where changes that overwrite in place keep their undo record, and where one may be waiting.
     pub undo: Option<Arc<dyn UndoStore>>,
+    /// Somebody else has the data open, on the same storage, and may open the header at any moment: a change that reaches the data, or that
+    /// needs an undo record, is refused.
+    pub beside: bool,
 }
 
 /// An opened, locked LUKS header.

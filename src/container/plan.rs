@@ -69,6 +69,14 @@ impl WritePlan {
         Ok(())
     }
 
+    /// Where the last byte that is written ends.
+    pub(super) fn end(&self) -> u64 {
+        let ends = self
+            .writes()
+            .map(|(offset, bytes)| offset + bytes.len() as u64);
+        ends.max().unwrap_or(0)
+    }
+
     fn writes(&self) -> impl Iterator<Item = (u64, &[u8])> {
         self.steps.iter().filter_map(|step| match step {
             Step::Write { offset, bytes } => Some((*offset, bytes.as_slice())),

@@ -17,6 +17,9 @@ impl Container {
     /// Carries out `plan`, which leads to the header `next`, unless the storage has changed since it was read.
     pub(super) fn commit(&mut self, plan: &WritePlan, next: Header) -> Result<(), CommitError> {
         self.check_unchanged()?;
+        if self.options.beside {
+            self.check_beside(plan)?;
+        }
         plan.execute(&*self.storage, self.options.undo.as_deref())?;
         self.fingerprint = open::current_fingerprint(&*self.storage, &next)?;
         self.header = next;
@@ -34,6 +37,17 @@ impl Container {
         } else {
             Err(CommitError::Changed)
         }
+    }
+
+    /// Whether who has the data open, or opens the header in the middle of the change, notices nothing of it.
+    fn check_beside(&self, plan: &WritePlan) -> Result<(), CommitError> {
+        let data = self.data_segment().map_or(0, |segment| segment.offset);
+        // What is written in part of a block writes the rest of it, too, as it was read a moment ago.
+        let block = u64::from(self.storage.geometry().block_size.max(1));
+        if plan.overwrites_in_place() || plan.end().next_multiple_of(block) > data {
+            return Err(CommitError::InUse);
+        }
+        Ok(())
     }
 
     /// Adds the steps that bring the LUKS2 header `next` to the storage, and gives it the next sequence number.

@@ -2,8 +2,11 @@
 //! later). The guest goes on meanwhile. QEMU does not keep the volume key for this: it opens a keyslot once more, with the secret that it
 //! was started with where nothing else is said.
 
+use std::ops::Range;
+
 use serde_json::{Value, json};
 
+use super::nodes::all;
 use super::{Monitor, Object, QmpError, Wrapped};
 
 /// Why keyslots were not changed, or not found.
@@ -36,35 +39,29 @@ pub enum Gone<'a> {
     OpenedBy(&'a Wrapped),
 }
 
-/// The first major version of QEMU that is not trusted to change keyslots: 7.2 does, 10.0 was seen to abort, and its guest with it
-/// (`bdrv_graph_rdlock_main_loop: Assertion '!qemu_in_coroutine()' failed`).
-const DISTRUSTED: u64 = 8;
+/// The versions of QEMU that abort before the first byte of a header is read or written for this
+/// (`bdrv_graph_rdlock_main_loop: Assertion '!qemu_in_coroutine()' failed`), from the one that brought it (QEMU's commit 1f051dcb) up to the
+/// one that mended it (c86488ab, in 10.2.0 from the start).
+const ABORTING: [Range<[u64; 3]>; 2] = [[8, 2, 0]..[10, 0, 7], [10, 1, 0]..[10, 1, 3]];
 
 /// Whether this QEMU changes keyslots and lives on.
 ///
 /// # Errors
-/// [`QmpError::Distrusted`] where it may not, and what the monitor says.
+/// [`QmpError::Aborts`] where it does not, and what the monitor says.
 pub fn check_amend(qmp: &mut dyn Monitor) -> Result<(), QmpError> {
     let answer = qmp.execute("query-version", &json!({}))?;
     let part = |name| answer["qemu"][name].as_u64();
-    let version = part("major").zip(part("minor"));
-    let (major, minor) = version.ok_or(QmpError::Malformed("query-version".to_owned()))?;
-    if major >= DISTRUSTED {
-        return Err(QmpError::Distrusted { major, minor });
+    let (Some(major), Some(minor), Some(micro)) = (part("major"), part("minor"), part("micro"))
+    else {
+        return Err(QmpError::Malformed("query-version".to_owned()));
+    };
+    if ABORTING
+        .iter()
+        .any(|range| range.contains(&[major, minor, micro]))
+    {
+        return Err(QmpError::Aborts(format!("{major}.{minor}.{micro}")));
     }
     Ok(())
-}
-
-/// The nodes with LUKS that QEMU has.
-///
-/// # Errors
-/// [`QmpError`].
-pub fn luks_nodes(qmp: &mut dyn Monitor) -> Result<Vec<String>, QmpError> {
-    let nodes = nodes(qmp)?;
-    let luks = nodes.iter().filter(|node| node["drv"] == "luks");
-    Ok(luks
-        .filter_map(|node| node["node-name"].as_str().map(str::to_owned))
-        .collect())
 }
 
 /// The keyslots of a node, as QEMU has them in memory.
@@ -72,7 +69,7 @@ pub fn luks_nodes(qmp: &mut dyn Monitor) -> Result<Vec<String>, QmpError> {
 /// # Errors
 /// [`AmendError`].
 pub fn keyslots(qmp: &mut dyn Monitor, node: &str) -> Result<Keyslots, AmendError> {
-    let nodes = nodes(qmp)?;
+    let nodes = all(qmp)?;
     let slots = nodes
         .iter()
         .find(|found| found["node-name"] == node && found["drv"] == "luks")
@@ -180,10 +177,50 @@ fn with_secret(
     done.and(removed.map(drop))
 }
 
-fn nodes(qmp: &mut dyn Monitor) -> Result<Vec<Value>, QmpError> {
-    let command = "query-named-block-nodes";
-    match qmp.execute(command, &json!({"flat": true}))? {
-        Value::Array(nodes) => Ok(nodes),
-        _ => Err(QmpError::Malformed(command.to_owned())),
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A QEMU that says which version it is.
+    struct Versioned([u64; 3]);
+
+    impl Monitor for Versioned {
+        fn execute(&mut self, _: &str, _: &Value) -> Result<Value, QmpError> {
+            let [major, minor, micro] = self.0;
+            Ok(json!({"qemu": {"major": major, "minor": minor, "micro": micro}, "package": ""}))
+        }
+
+        fn patience(&self) -> Duration {
+            Duration::ZERO
+        }
+    }
+
+    #[test]
+    fn versions_that_abort_are_not_asked() {
+        for (version, lives) in [
+            ([7, 2, 22], true),
+            ([8, 1, 5], true),
+            ([8, 2, 0], false),
+            ([9, 2, 4], false),
+            ([10, 0, 2], false),
+            ([10, 0, 6], false),
+            ([10, 0, 7], true),
+            ([10, 0, 13], true),
+            ([10, 1, 0], false),
+            ([10, 1, 2], false),
+            ([10, 1, 3], true),
+            ([10, 2, 0], true),
+            ([11, 1, 2], true),
+        ] {
+            let asked = check_amend(&mut Versioned(version));
+            assert_eq!(asked.is_ok(), lives, "{version:?}");
+        }
+        let told = check_amend(&mut Versioned([10, 0, 2])).unwrap_err();
+        assert_eq!(
+            told.to_string(),
+            "QEMU 10.0.2 aborts when it is told to change keyslots"
+        );
     }
 }

@@ -8,12 +8,12 @@
 
 mod amend;
 mod block;
+mod nodes;
 mod qmp;
 mod wrap;
 
-pub use amend::{
-    AmendError, Gone, Keyslots, NewKeyslot, check_amend, keyslots, luks_nodes, set, unset,
-};
+pub use amend::{AmendError, Gone, Keyslots, NewKeyslot, check_amend, keyslots, set, unset};
 pub use block::{Block, Cache, Object, Server, quoted};
+pub use nodes::{OpenVolume, check_at_rest, luks_nodes, opened_at};
 pub use qmp::{Monitor, Qmp, QmpError, outcome};
 pub use wrap::{MasterKey, NoMasterKey, Wrapped};

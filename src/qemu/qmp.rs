@@ -49,14 +49,12 @@ pub enum QmpError {
     /// It does not know the command: it is too old, or another program.
     #[error("this QEMU has no {0}")]
     NoCommand(String),
-    /// It may abort, and its guest with it, when it is told to change keyslots.
-    #[error("QEMU {major}.{minor} may abort while it changes keyslots: 10.0 does, 7.2 does not")]
-    Distrusted {
-        /// Its version's first number.
-        major: u64,
-        /// And the second.
-        minor: u64,
-    },
+    /// It aborts, and its guest with it, when it is told to change keyslots. Its version.
+    #[error("QEMU {0} aborts when it is told to change keyslots")]
+    Aborts(String),
+    /// It is busy with what must come to its end before keyslots change.
+    #[error("QEMU is busy with {0}")]
+    Occupied(String),
     /// It refused a command.
     #[error("QEMU refused {command}: {reason}")]
     Refused {

@@ -1,7 +1,13 @@
 //! One test for each change of metadata, LUKS1 and LUKS2.
 
+use std::sync::Arc;
+
 use luksmith::Interrupt;
-use luksmith::container::{Configure, Container, CreateOptions, Health, Repaired, Version};
+use luksmith::backend::memory::MemoryBackend;
+use luksmith::container::{
+    CommitError, Configure, Container, CreateOptions, Health, KeyslotError, NewKeyslot,
+    OpenOptions, Repaired, Version,
+};
 use luksmith_formats::luks2::Priority;
 
 use crate::disk::{Event, State};
@@ -126,6 +132,50 @@ fn remove() {
             assert!(before != now, "key material is left");
         }
     }
+}
+
+#[test]
+fn beside_open_data_a_change_that_reaches_it_or_overwrites_is_refused() {
+    let beside = |sample: &Sample, block| {
+        let (_, undo, _) = sample.state.start();
+        let storage = MemoryBackend::from_bytes(sample.state.disk.clone()).with_block_size(block);
+        let options = OpenOptions {
+            beside: true,
+            ..open_options(&undo)
+        };
+        Container::open(Arc::new(storage), options).unwrap()
+    };
+    let change = |container: &mut Container, slot| {
+        let unlocked = unlock(container, "old").unwrap();
+        let new = NewKeyslot {
+            passphrase: &passphrase("new"),
+            slot,
+            kdf: cost(),
+            priority: Priority::Normal,
+        };
+        match slot {
+            Some(_) => container.add_keyslot(&unlocked, &new, &Interrupt::default()),
+            None => container.change_keyslot(&unlocked, &new, &Interrupt::default()),
+        }
+    };
+    let refused = |result| matches!(result, Err(KeyslotError::Commit(CommitError::InUse)));
+
+    // The last keyslot ends 2048 bytes before the data, of which a block of 8192 bytes has a part.
+    let sample = Sample::new(Version::Luks1, 64, 0);
+    for (block, slot, allowed) in [
+        (1, 7, true),
+        (4096, 7, true),
+        (8192, 7, false),
+        (8192, 6, true),
+    ] {
+        let added = change(&mut beside(&sample, block), Some(slot));
+        assert_eq!(added.is_ok(), allowed, "blocks of {block}, keyslot {slot}");
+        assert!(allowed || refused(added));
+    }
+    let mut full = beside(&sample.filled(8), 512);
+    assert!(refused(change(&mut full, None)));
+    full.remove_keyslot(1, false).unwrap();
+    assert_eq!(change(&mut full, None).unwrap(), 1);
 }
 
 #[test]

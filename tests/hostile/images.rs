@@ -22,7 +22,7 @@ fn cheap() -> OpenOptions {
             pbkdf2_iterations: 20_000,
             ..Limits::default()
         },
-        undo: None,
+        ..OpenOptions::default()
     }
 }
 

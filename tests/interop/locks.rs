@@ -11,6 +11,7 @@ use crate::peers;
 
 const READ: OpenOptions = OpenOptions {
     write: false,
+    beside: false,
     direct: false,
     create_new: false,
     force_share: false,

@@ -47,8 +47,8 @@ pub(crate) fn storage(image: &Path) -> Arc<dyn Backend> {
 
 pub(crate) fn options(image: &Path) -> OpenOptions {
     OpenOptions {
-        limits: Limits::default(),
         undo: Some(Arc::new(UndoFile::beside(image))),
+        ..OpenOptions::default()
     }
 }
 

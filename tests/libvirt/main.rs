@@ -8,11 +8,12 @@
 //! - `host`: luksmith, as it runs on that daemon's host.
 //! - `audit`: `luksmith audit --connect`.
 //! - `core`: the types over libvirt's functions. `secrets`: `luksmith libvirt secret`, and secrets as SOURCEs.
-//!   `rotate`: `luksmith libvirt rotate`; `killed`: the same, killed anywhere.
+//!   `rotate`: `luksmith libvirt rotate`; `beside`: the same beside a QEMU that cannot change keyslots; `killed`: the same, killed anywhere.
 
 #![allow(missing_docs)]
 
 mod audit;
+mod beside;
 #[path = "../nbd/boot.rs"]
 mod boot;
 mod core;

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixListener;
 
 const WRITE: OpenOptions = OpenOptions {
     write: true,
+    beside: false,
     direct: false,
     create_new: false,
     force_share: false,

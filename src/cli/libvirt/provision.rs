@@ -324,7 +324,7 @@ impl Args {
         let backend = Arc::new(MemoryBackend::from_bytes(bytes));
         let options = container::OpenOptions {
             limits: self.new.limits.limits(),
-            undo: None,
+            ..container::OpenOptions::default()
         };
         let container = Container::open(backend, options)
             .map_err(|error| CommandError::from(error).about("the new volume"))?;

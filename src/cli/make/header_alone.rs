@@ -39,7 +39,7 @@ impl HeaderAlone {
         ));
         let open = container::OpenOptions {
             limits: args.limits.limits(),
-            undo: None,
+            ..container::OpenOptions::default()
         };
         let (container, _) = Container::create(
             storage.clone(),

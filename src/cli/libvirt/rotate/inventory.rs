@@ -42,8 +42,8 @@ pub(super) struct Volume {
     pub(super) pool: Option<String>,
     /// The domains that have it.
     pub(super) domains: Vec<String>,
-    /// The one that runs and has it open.
-    pub(super) running: Option<String>,
+    /// Those of them that run and have it open.
+    pub(super) running: Vec<String>,
     /// Why luksmith cannot change its keyslots.
     pub(super) beyond: Option<&'static str>,
 }
@@ -158,8 +158,8 @@ impl Inventory {
             if !volume.domains.contains(&domain.name) {
                 volume.domains.push(domain.name.clone());
             }
-            if runs {
-                volume.running = Some(domain.name.clone());
+            if runs && !volume.running.contains(&domain.name) {
+                volume.running.push(domain.name.clone());
             }
         }
     }

@@ -1,14 +1,22 @@
-//! The keyslots of a volume that a domain has open: QEMU itself changes them, asked through libvirt. Behind its back nobody may.
+//! The keyslots of a volume that a domain has open: its QEMU changes them, asked through libvirt, or we do beside it.
+//!
+//! QEMU reads header and key material when it opens a volume and for nothing else but `x-blockdev-amend`, by which it changes the header that
+//! it has in memory and writes that (`crypto/block-luks.c`). One that can do that is asked to: what it has in memory stays true. One that aborts
+//! over it neither reads nor writes the header ever again, so luksmith does, as cryptsetup does it beside dm-crypt; a guest does not reach
+//! what lies before its data.
 //!
 //! Passphrases go to QEMU encrypted with the master key that libvirt made for this machine, so that no log has them. libvirt marks the
-//! domain as tainted (`custom-monitor`) by that.
+//! domain as tainted (`custom-monitor`) by any question to its QEMU.
 
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use luksmith::container::{Container, Header};
 use luksmith::libvirt::Domain;
-use luksmith::qemu::{self, Gone, MasterKey, Monitor, NewKeyslot, QmpError, Wrapped, outcome};
+use luksmith::qemu::{
+    self, Gone, MasterKey, Monitor, NewKeyslot, OpenVolume, QmpError, Wrapped, outcome,
+};
 use luksmith::secret::{Passphrase, Purpose, SecretSource, Source};
 use serde_json::{Value, json};
 
@@ -42,24 +50,73 @@ impl Monitor for Through<'_> {
     }
 }
 
-/// A volume that a QEMU has open.
+/// Who changes the keyslots of a volume that a QEMU has open.
+pub(super) enum Way<'a> {
+    /// That QEMU.
+    Asked(Live<'a>),
+    /// We, beside it.
+    Beside(OpenVolume),
+}
+
+/// A volume that a QEMU has open, and changes.
 pub(super) struct Live<'a> {
     monitor: Through<'a>,
     node: String,
     master: MasterKey,
 }
 
-impl<'a> Live<'a> {
-    /// The volume at `place`, in the QEMU of this domain.
+impl<'a> Way<'a> {
+    /// The volume at `place`, in the QEMU of this domain; `read` reads its header as it is at that moment.
     pub(super) fn find(
         session: &Session,
         domain: &'a Domain,
         place: &str,
+        read: impl FnOnce() -> Result<Container, CommandError>,
     ) -> Result<Self, CommandError> {
         let mut monitor = Through(domain);
-        qemu::check_amend(&mut monitor)?;
-        clear_remains(&mut monitor)?;
-        let node = node_of(&mut monitor, place)?;
+        qemu::check_at_rest(&mut monitor)
+            .map_err(|error| CommandError::from(error).about(place))?;
+        let asked = match qemu::check_amend(&mut monitor) {
+            Ok(()) => true,
+            Err(QmpError::Aborts(_)) => false,
+            Err(error) => return Err(error.into()),
+        };
+        if asked {
+            clear_remains(&mut monitor)?;
+        }
+        let volume = qemu::opened_at(&mut monitor, place)?.ok_or_else(|| {
+            CommandError::new(
+                Kind::Busy,
+                format!("a domain has {place} open, and its QEMU shows no LUKS node for it"),
+            )
+            .hint("rotate while the domain is off")
+        })?;
+        let header = read()?;
+        if volume.uuid != header.uuid() {
+            let message = format!("{place} has another LUKS header than the domain's QEMU opened");
+            return Err(CommandError::new(Kind::Device, message)
+                .hint("run luksmith on the domain's host, or rotate while the domain is off"));
+        }
+        if !asked {
+            return Ok(Self::Beside(volume));
+        }
+        if !remembers(&volume, &header) {
+            let message = format!(
+                "the keyslots of {place} were changed since the domain's QEMU read them, and it would write the old ones back"
+            );
+            return Err(CommandError::new(Kind::Busy, message)
+                .hint("restart the domain, or rotate while it is off"));
+        }
+        Ok(Self::Asked(Live::with(session, monitor, volume.node)?))
+    }
+}
+
+impl<'a> Live<'a> {
+    fn with(
+        session: &Session,
+        mut monitor: Through<'a>,
+        node: String,
+    ) -> Result<Self, CommandError> {
         let file = monitor.execute(
             "qom-get",
             &json!({"path": format!("/objects/{MASTER_KEY}"), "property": "file"}),
@@ -119,6 +176,17 @@ impl<'a> Live<'a> {
     }
 }
 
+/// Whether QEMU has the keyslots in memory that are in the header.
+fn remembers(volume: &OpenVolume, header: &Container) -> bool {
+    let Header::Luks1(header) = header.header() else {
+        return false;
+    };
+    let keyslots = header.keyslots.iter();
+    keyslots
+        .map(|slot| slot.active.then_some(u64::from(slot.iterations)))
+        .eq(volume.keyslots.iter().copied())
+}
+
 /// What begins the names of luksmith's jobs and objects in a QEMU; the number of the process follows.
 const OURS: &str = "luksmith-";
 
@@ -169,29 +237,4 @@ fn names(list: &Value, member: &str) -> Vec<String> {
         })
     };
     names.filter(ended).map(str::to_owned).collect()
-}
-
-/// The block node that has LUKS on what lies at `place`.
-fn node_of(monitor: &mut Through<'_>, place: &str) -> Result<String, CommandError> {
-    let nodes = monitor.execute("query-named-block-nodes", &json!({"flat": true}))?;
-    let nodes = nodes.as_array().map(Vec::as_slice).unwrap_or_default();
-    let mut found = nodes
-        .iter()
-        .filter(|node| node["drv"] == "luks")
-        .filter(|node| {
-            // What QEMU calls a node on a file is JSON text with the file's name in it.
-            let text = node["file"].as_str().unwrap_or_default();
-            let described: Value =
-                serde_json::from_str(text.strip_prefix("json:").unwrap_or("null"))
-                    .unwrap_or_default();
-            described["file"]["filename"] == place || text == place
-        });
-    let node = found.next().and_then(|node| node["node-name"].as_str());
-    node.map(str::to_owned).ok_or_else(|| {
-        CommandError::new(
-            Kind::Busy,
-            format!("a domain has {place} open, and its QEMU shows no LUKS node for it"),
-        )
-        .hint("rotate while the domain is off")
-    })
 }

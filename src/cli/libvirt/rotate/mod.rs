@@ -32,8 +32,9 @@ use crate::cli::signals::interrupted;
 /// one set and read back; the old keyslots removed, last. At every point the secret opens its volumes. What was interrupted comes to its
 /// end by running it again: a journal in --state-dir, without anything secret, tells how far it was.
 ///
-/// A volume that a running domain has open is changed by its QEMU, which libvirt marks as tainted (custom-monitor) by that. One that
-/// another program has open, such as luksmith serve, is busy.
+/// A volume that a running domain has open is changed by its QEMU; or, where that would abort over it (8.2 to 10.0.6, 10.1.0 to 10.1.2), in its
+/// file or device beside QEMU. libvirt marks the domain as tainted (custom-monitor) by either. One that another program has open, such as
+/// luksmith serve, is busy.
 ///
 /// With --json: {"rotated": [{"secret", "volume", "keyslot", "removed": [N]}], "failed": [{"secret", "error"}]}; with --check:
 /// {"checked": N, "findings": [{"finding", "secret", "volume", "message"}]}, and exit code 1 where there are findings.

@@ -2,11 +2,12 @@
 
 use luksmith::container::{Container, NewKeyslot, UnlockError, Unlocked, Which};
 use luksmith::libvirt::{Connection, Domain};
+use luksmith::qemu::OpenVolume;
 use luksmith::secret::Passphrase;
 use luksmith_formats::luks2::Priority;
 
 use super::inventory;
-use super::live::Live;
+use super::live::{Live, Way};
 use crate::cli::Session;
 use crate::cli::args::{
     ImageArgs, ImageFormat, LimitArgs, Location, PbkdfArgs, RemoteArgs, UndoArgs,
@@ -34,8 +35,16 @@ pub(super) struct Volume<'a> {
     pub(super) place: String,
     image: ImageArgs,
     args: &'a VolumeArgs,
-    /// The domain that has it open.
-    running: Option<Domain>,
+    /// The domains that have it open.
+    running: Vec<Domain>,
+}
+
+/// Who changes the keyslots.
+enum By<'a> {
+    /// We, in the header.
+    Us(Box<Container>),
+    /// The QEMU that has the volume open.
+    Qemu(Live<'a>),
 }
 
 impl<'a> Volume<'a> {
@@ -53,9 +62,9 @@ impl<'a> Volume<'a> {
         })?;
         let running = known
             .running
-            .as_ref()
+            .iter()
             .map(|name| connection.domain(name))
-            .transpose()?;
+            .collect::<Result<_, _>>()?;
         Ok(Self {
             place: place.to_owned(),
             image: image(location, &args.remote),
@@ -64,18 +73,19 @@ impl<'a> Volume<'a> {
         })
     }
 
-    /// Waits for what an interrupted run has left under way in the QEMU that has the volume open, and clears it away.
+    /// Waits for what an interrupted run has left under way in the QEMU that has the volume open, and clears it away. Whatever is in the way of
+    /// a change there is told now.
     pub(super) fn settle(&self, session: &Session) -> Result<(), CommandError> {
-        match &self.running {
-            Some(domain) => Live::find(session, domain, &self.place).map(drop),
-            None => Ok(()),
+        if self.running.is_empty() {
+            return Ok(());
         }
+        self.by(session).map(drop)
     }
 
     /// The header as it is now. A QEMU that has the volume open does not mind.
     pub(super) fn read(&self) -> Result<Container, CommandError> {
         let read = ReadArgs {
-            force_share: self.running.is_some(),
+            force_share: !self.running.is_empty(),
         };
         open::open_to_read(&self.image, &read, self.args.limits.limits())
     }
@@ -151,13 +161,14 @@ impl<'a> Volume<'a> {
         new: &Passphrase,
         existing: &Passphrase,
     ) -> Result<(), CommandError> {
-        if let Some(domain) = &self.running {
-            let mut live = Live::find(session, domain, &self.place)?;
-            return live
-                .add(slot, new, existing, self.args.pbkdf.iter_time)
-                .map_err(|error| error.about(&self.place));
-        }
-        let mut container = self.write()?;
+        let mut container = match self.by(session)? {
+            By::Us(container) => container,
+            By::Qemu(mut live) => {
+                return live
+                    .add(slot, new, existing, self.args.pbkdf.iter_time)
+                    .map_err(|error| error.about(&self.place));
+            }
+        };
         let unlocked = self.unlock(session, &container, existing)?;
         let kdf = derivation::of_another_keyslot(
             session,
@@ -188,23 +199,51 @@ impl<'a> Volume<'a> {
             return Ok(());
         }
         let about = |error: CommandError| error.about(&self.place);
-        match &self.running {
-            Some(domain) => Live::find(session, domain, &self.place)?
-                .remove(slot)
-                .map_err(about),
-            None => self
-                .write()?
+        match self.by(session)? {
+            By::Us(mut container) => container
                 .remove_keyslot(slot, false)
                 .map_err(|error| about(error.into())),
+            By::Qemu(mut live) => live.remove(slot).map_err(about),
         }
     }
 
-    fn write(&self) -> Result<Container, CommandError> {
-        open::open_to_write(
-            &self.image,
-            &UndoArgs { undo_file: None },
-            self.args.limits.limits(),
-        )
+    fn by(&self, session: &Session) -> Result<By<'_>, CommandError> {
+        let domain = match &*self.running {
+            [] => {
+                let undo = UndoArgs { undo_file: None };
+                let limits = self.args.limits.limits();
+                let container = open::open_to_write(&self.image, &undo, limits)?;
+                return Ok(By::Us(container.into()));
+            }
+            [domain] => domain,
+            _ => {
+                let message = format!("several running domains have {} open", self.place);
+                return Err(CommandError::new(Kind::Busy, message)
+                    .hint("shut down all of them, or all but one"));
+            }
+        };
+        match Way::find(session, domain, &self.place, || self.read())? {
+            Way::Asked(live) => Ok(By::Qemu(live)),
+            Way::Beside(open) => Ok(By::Us(self.write_beside(&open)?.into())),
+        }
+    }
+
+    /// The header, for writing beside the QEMU that has the volume open. Through the page cache or past it, as QEMU does it: where both ways
+    /// meet in a page, one undoes the other.
+    fn write_beside(&self, open: &OpenVolume) -> Result<Container, CommandError> {
+        let hint = "the domain runs, and its QEMU cannot change keyslots: run luksmith on its host, as root or as whom the image belongs to; \
+                    or rotate while it is off";
+        if self.image.image.path().is_none() {
+            return Err(
+                CommandError::new(Kind::Busy, "is no file or device of this host")
+                    .about(&self.place)
+                    .hint(hint),
+            );
+        }
+        open::open_beside(&self.image, open.direct, self.args.limits.limits()).map_err(|error| {
+            let out_of_reach = matches!(error.kind(), Kind::Permission | Kind::Device);
+            error.hint_if(out_of_reach.then(|| hint.to_owned()))
+        })
     }
 
     fn unlock(

@@ -1,0 +1,220 @@
+//! `luksmith libvirt rotate` while a domain runs whose QEMU cannot change keyslots: beside it, and only then.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use luksmith::libvirt::Domain;
+use rustix::fs::{FlockOperation, flock};
+use serde_json::{Value, json};
+
+use crate::peers;
+use crate::rotate::{CHEAP, Host, pattern};
+
+/// A QEMU from 8.2 to 10.0.6.
+pub(crate) fn later() -> Option<PathBuf> {
+    peers::find("qemu-system-x86_64-later")
+}
+
+/// What its monitor answers, asked through libvirt.
+#[track_caller]
+fn ask(domain: &Domain, command: &str, arguments: Value) -> Value {
+    let text = json!({"execute": command, "arguments": arguments}).to_string();
+    let answer = domain
+        .monitor_command(&std::ffi::CString::new(text).unwrap())
+        .unwrap();
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    assert!(answer.get("return").is_some(), "{command}: {answer}");
+    answer["return"].clone()
+}
+
+/// The node with LUKS.
+fn node(domain: &Domain) -> Value {
+    let nodes = ask(domain, "query-named-block-nodes", json!({"flat": true}));
+    let mut nodes = nodes.as_array().unwrap().iter();
+    nodes.find(|node| node["drv"] == "luks").unwrap().clone()
+}
+
+/// Writes at the beginning of the disk, as its guest would.
+#[track_caller]
+fn write(domain: &Domain, byte: u8) {
+    let line = format!(
+        "qemu-io -d /machine/peripheral/virtio-disk0/virtio-backend \"write -P {byte} 0 4096\""
+    );
+    let said = ask(
+        domain,
+        "human-monitor-command",
+        json!({"command-line": line}),
+    );
+    assert!(!said.as_str().unwrap().contains("rror"), "{said}");
+}
+
+impl Host {
+    /// The payload is the pattern, but for its beginning.
+    #[track_caller]
+    fn whole_behind(&self, name: &str, secret: &str, byte: u8) {
+        let read = self.daemon.ok(&format!(
+            "decrypt {} - --key libvirt:{secret}",
+            self.path(name)
+        ));
+        let mut expected = pattern();
+        expected[..4096].fill(byte);
+        assert!(read.stdout == expected, "the payload of {name} is another");
+    }
+}
+
+#[test]
+fn a_domain_is_rotated_beside_its_qemu_and_starts_again() {
+    let Some(later) = later() else { return };
+    let Some(host) = Host::new() else { return };
+    for (number, cache) in ["none", "writeback"].iter().enumerate() {
+        let volume = format!("v{number}");
+        let secret = host.volume(&volume, "--type luks1");
+        let domain = host.domain_with(&later, cache, &volume, &volume, &secret);
+        domain.start().unwrap();
+        let remembered = node(&domain);
+        assert_eq!(remembered["cache"]["direct"], *cache == "none");
+        write(&domain, 1);
+        for round in 2..4 {
+            host.keep(&secret, "old");
+            let said = host
+                .daemon
+                .ok(&format!("libvirt rotate {volume} {CHEAP}"))
+                .text();
+            assert!(said.contains("has the new passphrase"), "{said}");
+            write(&domain, round);
+            let test = format!("key test {} --force-share", host.path(&volume));
+            host.daemon
+                .run(&format!("{test} --key-file old"))
+                .is(2, &[]);
+            host.daemon.ok(&format!("{test} --key libvirt:{secret}"));
+            host.is_finished(&[&volume], number + 1);
+            // It was not asked to, and has in memory what it had.
+            assert_eq!(
+                node(&domain)["image"]["format-specific"],
+                remembered["image"]["format-specific"]
+            );
+            host.daemon
+                .run(&format!(
+                    "key test {} --key libvirt:{secret}",
+                    host.path(&volume)
+                ))
+                .is(5, &["busy"]);
+        }
+        domain.destroy().unwrap();
+        domain.start().unwrap();
+        write(&domain, 4);
+        domain.destroy().unwrap();
+        host.whole_behind(&volume, &secret, 4);
+    }
+}
+
+#[test]
+fn beside_a_qemu_nobody_else_works_on_the_header() {
+    let Some(later) = later() else { return };
+    let Some(host) = Host::new() else { return };
+    let secret = host.volume("v", "--type luks1");
+    let domain = host.domain_with(&later, "none", "d", "v", &secret);
+    domain.start().unwrap();
+    let rotate = format!("libvirt rotate d {CHEAP}");
+    let unchanged = || {
+        host.is_finished(&["v"], 1);
+        host.daemon.ok(&format!(
+            "key test {} --key libvirt:{secret} --force-share",
+            host.path("v")
+        ));
+    };
+
+    // Another luksmith.
+    let image = File::open(host.path("v")).unwrap();
+    flock(&image, FlockOperation::NonBlockingLockShared).unwrap();
+    host.daemon.run(&rotate).is(5, &["busy"]);
+    drop(image);
+    unchanged();
+
+    // A copy of the disk that is under way would keep the old passphrase.
+    let size = pattern().len();
+    let sink = json!({"driver": "null-co", "node-name": "sink", "size": size, "read-zeroes": true});
+    ask(&domain, "blockdev-add", sink);
+    let mirror = json!({"job-id": "m", "device": node(&domain)["node-name"], "target": "sink", "sync": "full", "speed": 1});
+    ask(&domain, "blockdev-mirror", mirror);
+    host.daemon
+        .run(&rotate)
+        .is(5, &["busy with a mirror job", "run it again"]);
+    unchanged();
+    ask(
+        &domain,
+        "block-job-cancel",
+        json!({"device": "m", "force": true}),
+    );
+    crate::program::wait_until("the job is gone", || {
+        ask(&domain, "query-block-jobs", json!({})) == json!([])
+    });
+
+    // Another file by the name of the one that QEMU has open.
+    std::fs::rename(host.path("v"), host.path("moved")).unwrap();
+    std::fs::copy(host.path("moved"), host.path("v")).unwrap();
+    host.daemon
+        .run(&rotate)
+        .is(4, &["nobody else has", "on its host"]);
+    std::fs::rename(host.path("moved"), host.path("v")).unwrap();
+    unchanged();
+
+    host.daemon.ok(&rotate);
+    unchanged();
+    // A QEMU that is not the domain's.
+    domain.destroy().unwrap();
+    host.keep(&secret, "held");
+    let Some(daemon) = peers::find("qemu-storage-daemon") else {
+        return;
+    };
+    let open = json!({"driver": "luks", "key-secret": "s", "node-name": "n", "file": {"driver": "file", "filename": host.path("v")}});
+    let mut command = std::process::Command::new(daemon);
+    let monitor = host.daemon.folder().join("qmp");
+    command.arg("--object").arg(format!(
+        "secret,id=s,file={}",
+        host.daemon.folder().join("held").display()
+    ));
+    command
+        .args(["--blockdev", &open.to_string(), "--chardev"])
+        .arg(format!(
+            "socket,path={},server=on,wait=off,id=c",
+            monitor.display()
+        ));
+    command.args(["--monitor", "chardev=c"]);
+    let foreign = crate::program::Running::with_socket(command, &monitor);
+    // Whether it has opened the volume yet is seen by its monitor, which comes up before that.
+    luksmith::qemu::Qmp::connect(&monitor, crate::program::PATIENCE).unwrap();
+    host.daemon.run(&rotate).is(5, &["busy"]);
+    drop(foreign);
+    host.daemon.ok(&rotate);
+    unchanged();
+}
+
+#[test]
+fn a_qemu_that_would_write_an_old_header_is_not_asked() {
+    let Some(host) = Host::new() else { return };
+    let secret = host.volume("v", "--type luks1");
+    let Some(domain) = host.domain("d", "v", &secret) else {
+        return;
+    };
+    // As if somebody had changed it beside a QEMU that changes keyslots itself.
+    std::fs::copy(host.path("v"), host.path("other")).unwrap();
+    std::fs::write(host.daemon.folder().join("more"), "another passphrase").unwrap();
+    host.daemon.ok(&format!(
+        "key add {} --key libvirt:{secret} --new-key file:more {CHEAP}",
+        host.path("other")
+    ));
+    domain.start().unwrap();
+    let header = std::fs::read(host.path("other")).unwrap();
+    let image = File::options().write(true).open(host.path("v")).unwrap();
+    image.write_all_at(&header[..1 << 20], 0).unwrap();
+    host.daemon
+        .run(&format!("libvirt rotate d {CHEAP}"))
+        .is(5, &["would write the old ones back", "restart the domain"]);
+    domain.destroy().unwrap();
+    domain.start().unwrap();
+    host.daemon.ok("libvirt rotate d --iter-time 1");
+    domain.destroy().unwrap();
+    host.whole("v", &secret);
+}
