@@ -39,6 +39,9 @@ pub enum XmlError {
     /// More bytes than [`MOST_BYTES`].
     #[error("the XML has {0} bytes; the most is {MOST_BYTES}")]
     Size(usize),
+    /// It does not begin with a tag: an image, a table, anything.
+    #[error("it is no XML in UTF-8: it begins with something else")]
+    Other,
     /// It is not UTF-8.
     #[error("the XML is not UTF-8")]
     Utf8(#[from] std::str::Utf8Error),
@@ -78,6 +81,11 @@ impl<'a> Xml<'a> {
     /// # Errors
     /// [`XmlError`] where it is not well-formed, or goes beyond a bound.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, XmlError> {
+        let begins = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+        let begins = begins.trim_ascii_start().first();
+        if begins.is_some_and(|first| *first != b'<') {
+            return Err(XmlError::Other);
+        }
         if bytes.len() > MOST_BYTES {
             return Err(XmlError::Size(bytes.len()));
         }

@@ -454,6 +454,10 @@ fn libvirt(error: &LibvirtError) -> Verdict {
             Kind::Device,
             "install libvirt's client library: libvirt0 on Debian and Ubuntu, libvirt-libs on Fedora",
         ),
+        LibvirtError::Broken { .. } => helped(
+            Kind::Device,
+            "install libvirt's client library anew, with all that it needs: libvirt0 on Debian and Ubuntu, libvirt-libs on Fedora",
+        ),
         LibvirtError::Connection(_) => helped(
             Kind::Device,
             "--connect URI, or LIBVIRT_DEFAULT_URI, names the libvirt that is meant: qemu:///system, qemu+ssh://HOST/system, …",
@@ -474,9 +478,11 @@ fn libvirt(error: &LibvirtError) -> Verdict {
             Kind::Device,
             "`luksmith libvirt secret list` shows the secrets",
         ),
-        LibvirtError::DuplicateUsage(_) | LibvirtError::Exists(_) | LibvirtError::Busy(_) => {
-            plain(Kind::Busy)
-        }
+        LibvirtError::DuplicateUsage(_) => helped(
+            Kind::Busy,
+            "`luksmith libvirt secret list` shows who uses it",
+        ),
+        LibvirtError::Exists(_) | LibvirtError::Busy(_) => plain(Kind::Busy),
         LibvirtError::Invalid(_) | LibvirtError::Nul(_) | LibvirtError::TooLong { .. } => {
             plain(Kind::Parameters)
         }

@@ -12,7 +12,7 @@ pub struct Domain(pub(super) Handle<call::Domain>);
 
 /// Which description of a domain is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DomainXml {
+pub struct DomainView {
     /// What it will be when it starts the next time, not what runs now.
     pub inactive: bool,
     /// With passwords of consoles; a read-only connection may not.
@@ -67,7 +67,7 @@ impl Domain {
     ///
     /// # Errors
     /// [`LibvirtError::Denied`] for `secure` on a read-only connection, …
-    pub fn xml(&self, which: DomainXml) -> Result<String, LibvirtError> {
+    pub fn xml(&self, which: DomainView) -> Result<String, LibvirtError> {
         let flags = u32::from(which.secure) | u32::from(which.inactive) << 1;
         self.0.functions.domain_xml.call(&self.0, flags)
     }

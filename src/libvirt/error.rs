@@ -26,6 +26,14 @@ pub enum LibvirtError {
         /// What the loader says.
         source: libloading::Error,
     },
+    /// The library is there, and is damaged or lacks something that it needs itself.
+    #[error("the installed {library} cannot be loaded")]
+    Broken {
+        /// The library's file.
+        library: &'static str,
+        /// What the loader says.
+        source: libloading::Error,
+    },
     /// The library is older than what is needed.
     #[error("the installed {library} is too old: it has no {function}")]
     TooOld {
@@ -96,6 +104,9 @@ pub enum LibvirtError {
     /// The value could not be held in locked memory.
     #[error("the value of the secret cannot be held safely")]
     Lock(#[from] LockError),
+    /// The call that carries the value has no thread of its own to run on.
+    #[error("no thread can be started for the value of the secret")]
+    Thread(#[source] std::io::Error),
     /// A stream from or to a storage volume ended on our side.
     #[error("the data of the storage volume could not be read or written here")]
     Local(#[source] std::io::Error),
@@ -105,6 +116,9 @@ impl LibvirtError {
     /// Sorts what libvirt says by its code (`virErrorNumber`).
     pub(super) fn of(reply: Reply) -> Self {
         match reply.code {
+            38 if reply.domain == RPC && reply.message.ends_with("Permission denied") => {
+                Self::Denied(reply)
+            }
             1 | 38..=40 if reply.domain == RPC => Self::Connection(reply),
             4 | 5 | 85 | 95 | 98 => Self::Connection(reply),
             29 | 45 | 79 | 88 | 94 => Self::Denied(reply),
@@ -147,5 +161,44 @@ impl LibvirtError {
     }
 }
 
+impl LibvirtError {
+    /// Why the loader did not load the library.
+    pub(super) fn unloaded(library: &'static str, source: libloading::Error) -> Self {
+        let says = std::error::Error::source(&source)
+            .map_or_else(|| source.to_string(), |inner| inner.to_string());
+        // Something that it needs may be missing too; that is named first then.
+        let missing = says.starts_with(library) && says.contains("No such file");
+        if missing {
+            Self::NotInstalled { library, source }
+        } else {
+            Self::Broken { library, source }
+        }
+    }
+}
+
 /// The part of libvirt that talks to its daemon (`VIR_FROM_RPC`).
 const RPC: i32 = 7;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_that_does_not_let_one_in_denies() {
+        let reply = |message: &str| Reply {
+            code: 38,
+            domain: RPC,
+            message: message.to_owned(),
+        };
+        let socket = "Failed to connect socket to '/run/libvirt/libvirt-sock'";
+        let denied = LibvirtError::of(reply(&format!("{socket}: Permission denied")));
+        assert!(matches!(denied, LibvirtError::Denied(_)));
+        for other in [
+            &format!("{socket}: No such file or directory"),
+            "Cannot recv data: me@host: Permission denied (publickey).: Connection reset by peer",
+        ] {
+            let failed = LibvirtError::of(reply(other));
+            assert!(matches!(failed, LibvirtError::Connection(_)), "{other}");
+        }
+    }
+}

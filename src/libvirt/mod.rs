@@ -4,7 +4,8 @@
 //! what is missing ([`LibvirtError::NotInstalled`]). Any connection URI will do, remote ones too.
 //!
 //! Each type here is thin: it owns one of libvirt's objects and gives it back when dropped, and each method is one call. Texts are
-//! copied out and freed as libvirt wants it; what a secret holds is copied into locked memory and libvirt's copy is wiped. Nothing
+//! copied out and freed as libvirt wants it; what a secret holds is copied into locked memory and libvirt's copy is wiped. So that the
+//! library leaves no other, glibc's malloc overwrites what is freed (`M_PERTURB`) from its loading on, everywhere in the process. Nothing
 //! asks a person anything: who must log in is configured for it (`auth.conf`), or is told that it is denied.
 //!
 //! Reference: <https://libvirt.org/html/>. Works with libvirt 4.5 and later.
@@ -21,7 +22,7 @@ mod volume;
 pub mod xml;
 
 pub use connection::{ConnectOptions, Connection};
-pub use domain::{Affect, BlockInfo, Domain, DomainXml};
+pub use domain::{Affect, BlockInfo, Domain, DomainView};
 pub use error::{LibvirtError, Reply};
 pub use pool::{Pool, PoolInfo};
 pub use secret::{MAX_SECRET, ParseSecretError, Secret};

@@ -86,7 +86,7 @@ pub fn users(connection: &Connection) -> Result<Users, LibvirtError> {
             kinds.push(false);
         }
         for inactive in kinds {
-            let xml = match domain.xml(domain::DomainXml {
+            let xml = match domain.xml(domain::DomainView {
                 inactive,
                 secure: false,
             }) {

@@ -85,6 +85,11 @@ fn one_text_is_one_document() {
         assert!(matches!(error(&text), XmlError::Encoding), "{name}");
     }
     assert!(matches!(Xml::parse(b"<a>\xe4</a>"), Err(XmlError::Utf8(_))));
+    let image = [b"LUKS\xba\xbe", &[0; MOST_BYTES][..]].concat();
+    for other in [&image, &b"QFI\xfb\0\0\0\x03"[..], b" name: vm1", b"\0"] {
+        assert!(matches!(Xml::parse(other), Err(XmlError::Other)));
+    }
+    assert!(Xml::parse(b"\xef\xbb\xbf \n<a/>").is_ok());
     assert!(
         Xml::parse("\u{feff}<?xml version='1.0' encoding = \"utf-8\" ?><a/>".as_bytes()).is_ok()
     );

@@ -65,6 +65,15 @@ fn exit_codes_tell_what_was_found() {
         "cannot read missing.xml",
     );
     fails(folder, &audit(&["."]), 4, "no regular file");
+    let image = [b"LUKS\xba\xbe\x00\x01", &[0; 5 << 20][..]].concat();
+    std::fs::write(folder.join("disk.img"), image).unwrap();
+    let output = luksmith(folder, &audit(&["disk.img"]));
+    assert_eq!(output.status.code(), Some(6));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.contains("it is no XML") && text.contains("`luksmith inspect`"),
+        "{text}"
+    );
     fails(folder, &audit(&[]), 1, "--connect");
     fails(folder, &audit(&["good.xml", "--root", "x"]), 1, "--host");
     fails(

@@ -8,6 +8,7 @@ mod force;
 mod help;
 mod interrupt;
 mod keys;
+mod libvirt;
 mod loss;
 mod prompt;
 mod session;

@@ -17,6 +17,7 @@
 //! - `turns`: keyslots and headers changed by one and used by the other; `tokens`: what we do not know survives.
 
 mod both_ways;
+mod certificates;
 mod cryptsetup;
 mod dmcrypt;
 mod initramfs;

@@ -1,14 +1,14 @@
 //! Certificates as QEMU's documentation has admins make them, with gnutls' `certtool`, and gnutls at the other end.
 
-use std::fs;
 use std::io::{IoSlice, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use luksmith::channel::{Channel, ClientTls, ServerTls};
 
+use crate::certificates;
 use crate::peers;
 
 /// A child that ends with the test.
@@ -19,58 +19,6 @@ impl Drop for Running {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// A directory with the six files, keys of `kind`.
-fn certificates(certtool: &Path, kind: &str) -> tempfile::TempDir {
-    let directory = tempfile::tempdir().unwrap();
-    let file = |name: &str| directory.path().join(name);
-    let template = |name: &str, text: &str| {
-        let path = file(&format!("{name}.info"));
-        fs::write(&path, text).unwrap();
-        path
-    };
-    let key = |name: &str| {
-        let path = file(name);
-        let mut command = Command::new(certtool);
-        command.args(["--generate-privkey", "--key-type", kind, "--outfile"]);
-        peers::run(command.arg(&path));
-        path
-    };
-    let ca_key = key("ca-key.pem");
-    let ca = file("ca-cert.pem");
-    let info = template("ca", "cn = Disks of Example\nca\ncert_signing_key\n");
-    let mut command = Command::new(certtool);
-    command.arg("--generate-self-signed").arg("--load-privkey");
-    command.arg(&ca_key).arg("--template").arg(info);
-    peers::run(command.arg("--outfile").arg(&ca));
-
-    let sign = |role: &str, info: &str| {
-        let own_key = key(&format!("{role}-key.pem"));
-        let info = template(role, info);
-        let mut command = Command::new(certtool);
-        command.arg("--generate-certificate");
-        command.arg("--load-ca-certificate").arg(&ca);
-        command.arg("--load-ca-privkey").arg(&ca_key);
-        command.arg("--load-privkey").arg(own_key);
-        command.arg("--template").arg(info);
-        peers::run(
-            command
-                .arg("--outfile")
-                .arg(file(&format!("{role}-cert.pem"))),
-        );
-    };
-    let uses = "encryption_key\nsigning_key\n";
-    let names = "dns_name = localhost\nip_address = 127.0.0.1\n";
-    sign(
-        "server",
-        &format!("organization = Example\ncn = localhost\n{names}tls_www_server\n{uses}"),
-    );
-    sign(
-        "client",
-        &format!("country = DE\norganization = Example\ncn = vm-host\ntls_www_client\n{uses}"),
-    );
-    directory
 }
 
 fn tools() -> Option<[PathBuf; 3]> {
@@ -91,7 +39,7 @@ fn gnutls_as_the_client() {
         .into_iter()
         .chain([("rsa", "NORMAL:-VERS-ALL:+VERS-TLS1.2")])
     {
-        let directory = certificates(&certtool, kind);
+        let directory = certificates::made(&certtool, kind);
         let file = |name: &str| directory.path().join(name);
         let tls = ServerTls::from_directory(directory.path()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -127,7 +75,7 @@ fn gnutls_as_the_server() {
         return;
     };
     for kind in KINDS {
-        let directory = certificates(&certtool, kind);
+        let directory = certificates::made(&certtool, kind);
         let file = |name: &str| directory.path().join(name);
         let port = free_port();
         let mut command = Command::new(&serv);

@@ -3,7 +3,7 @@
 use std::io::Cursor;
 
 use luksmith::libvirt::xml::{Usage, UsageType};
-use luksmith::libvirt::{Affect, ConnectOptions, Connection, DomainXml, LibvirtError};
+use luksmith::libvirt::{Affect, ConnectOptions, Connection, DomainView, LibvirtError};
 use luksmith::secret::Passphrase;
 use uuid::Uuid;
 
@@ -278,7 +278,7 @@ fn devices_of_a_domain_come_and_go_while_it_runs_or_not() {
     );
     let described = |inactive| {
         domain
-            .xml(DomainXml {
+            .xml(DomainView {
                 inactive,
                 secure: true,
             })

@@ -4,7 +4,9 @@
 //! anybody else it is `qemu:///session`, whose folders are where the test says. Either way its socket is below the test's folder, and
 //! the network is the machine's.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -36,30 +38,46 @@ const NAMESPACE: &str = r#"set -e
 for place in /etc/libvirt /var/lib/libvirt /var/cache/libvirt /var/log/libvirt /run; do
     mount --bind "$0$place" "$place"
 done
-exec setpriv --pdeathsig KILL "$1" --config "$0/libvirtd.conf" --pid-file "$0/libvirtd.pid""#;
+exec setpriv --pdeathsig KILL "$@" --config "$0/libvirtd.conf" --pid-file "$0/libvirtd.pid""#;
+
+/// Where libvirt keeps what it found out of each emulator. That takes it seconds, and it sees when it is no longer so: it is the one
+/// thing that the daemons share.
+fn known_emulators() -> PathBuf {
+    let user = rustix::process::geteuid().as_raw();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("libvirt-cache-{user}"));
+    fs::create_dir_all(folder.join("libvirt")).expect("a folder");
+    folder
+}
 
 impl Daemon {
     /// Starts one, or says that the test is skipped.
     pub(crate) fn start() -> Option<Self> {
+        Self::start_with("")
+    }
+
+    /// The same, with more lines in `libvirtd.conf`; where they let it listen, it does.
+    pub(crate) fn start_with(settings: &str) -> Option<Self> {
         let libvirtd = peers::find("libvirtd")?;
         let folder = TempDir::with_prefix("libvirt-").expect("a folder");
         let root = folder.path();
         let conf = format!(
-            "unix_sock_dir = \"{}/sock\"\nauth_unix_ro = \"none\"\nauth_unix_rw = \"none\"\n",
+            "unix_sock_dir = \"{}/sock\"\nauth_unix_ro = \"none\"\nauth_unix_rw = \"none\"\n{settings}",
             root.display()
         );
         let privileged = rustix::process::geteuid().is_root();
+        let known = known_emulators();
         let (mut command, socket, driver) = if privileged {
             for place in [
                 "etc/libvirt",
                 "var/lib/libvirt",
-                "var/cache/libvirt",
+                "var/cache",
                 "var/log/libvirt",
                 "run/libvirt",
                 "sock",
             ] {
                 fs::create_dir_all(root.join(place)).expect("a folder");
             }
+            symlink(known.join("libvirt"), root.join("var/cache/libvirt")).expect("a link");
             let root_only = "user = \"root\"\ngroup = \"root\"\n";
             fs::write(
                 root.join("etc/libvirt/qemu.conf"),
@@ -71,9 +89,12 @@ impl Daemon {
                 .args(["--mount", "--propagation", "private", "sh", "-c", NAMESPACE])
                 .arg(root)
                 .arg(libvirtd);
+            if settings.contains("listen_") {
+                command.arg("--listen");
+            }
             (command, root.join("sock/libvirt-sock"), "system")
         } else {
-            for place in ["config/libvirt", "run", "cache", "data"] {
+            for place in ["config/libvirt", "run", "data"] {
                 fs::create_dir_all(root.join(place)).expect("a folder");
             }
             fs::write(root.join("config/libvirt/qemu.conf"), QEMU_CONF).expect("qemu.conf");
@@ -82,11 +103,11 @@ impl Daemon {
             for (variable, place) in [
                 ("CONFIG_HOME", "config"),
                 ("RUNTIME_DIR", "run"),
-                ("CACHE_HOME", "cache"),
                 ("DATA_HOME", "data"),
             ] {
                 command.env(format!("XDG_{variable}"), root.join(place));
             }
+            command.env("XDG_CACHE_HOME", known);
             (command, root.join("run/libvirt/libvirt-sock"), "session")
         };
         fs::write(root.join("libvirtd.conf"), conf).expect("libvirtd.conf");
@@ -137,8 +158,8 @@ impl Daemon {
     }
 
     /// A program in the folder, where libvirt's files are those of this daemon.
-    pub(crate) fn on_host(&self, program: &str) -> Command {
-        let mut folder = std::ffi::OsString::from("--chdir=");
+    pub(crate) fn on_host(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut folder = OsString::from("--chdir=");
         folder.push(self.folder());
         let mut command = Command::new("env");
         if rustix::process::geteuid().is_root() {

@@ -100,7 +100,7 @@ fn assert_guest_ran(daemon: &Daemon, image: &str, made: &Value) {
 }
 
 pub(crate) fn disks(domain: &Domain, inactive: bool) -> Vec<String> {
-    let which = libvirt::DomainXml {
+    let which = libvirt::DomainView {
         inactive,
         secure: false,
     };
@@ -243,8 +243,13 @@ fn disks_come_and_go_while_the_domain_runs() {
         (&both["live"], &both["config"]),
         (&true.into(), &true.into())
     );
-    let again = daemon.run("libvirt attach d a.img --target sda --bus usb");
-    again.is(4, &["already exists"]);
+    daemon
+        .run("libvirt attach d a.img --target sdb --bus usb")
+        .is(5, &["is its disk sda already", "libvirt detach d sda"]);
+    provision(&daemon, &format!("b.img --size {SIZE}"));
+    daemon
+        .run("libvirt attach d b.img --target sda --bus usb")
+        .is(4, &["already exists"]);
     let both = daemon.ok("libvirt detach d sda --json").json();
     assert_eq!(
         (&both["live"], &both["config"]),
@@ -265,6 +270,34 @@ fn disks_come_and_go_while_the_domain_runs() {
         .ok("libvirt attach d a.img --shareable --config --json")
         .json();
     assert_eq!(second["target"], "vdb", "vda is in use by what runs");
+}
+
+#[test]
+fn a_disk_of_another_machine_and_a_machine_that_takes_none_are_told() {
+    let Some(daemon) = Daemon::start() else {
+        return;
+    };
+    let (Some(first), Some(second)) = (define(&daemon, "d"), define(&daemon, "e")) else {
+        return;
+    };
+    provision(&daemon, &format!("a.img --size {SIZE}"));
+    first.start().unwrap();
+    second.start().unwrap();
+    daemon.ok("libvirt attach d a.img --live");
+    daemon
+        .run("libvirt attach e a.img --live")
+        .is(5, &["a.img is in use", "--shareable"]);
+
+    second.destroy().unwrap();
+    let xml = second.xml(libvirt::DomainView::default()).unwrap();
+    let without = xml.replace("<acpi/>", "");
+    daemon.connect().define_domain(&without).unwrap();
+    second.start().unwrap();
+    provision(&daemon, &format!("b.img --size {SIZE}"));
+    daemon
+        .run("libvirt attach e b.img --live")
+        .is(4, &["hotplug", "--config"]);
+    daemon.ok("libvirt attach e b.img --config");
 }
 
 #[test]
@@ -350,6 +383,14 @@ fn what_fails_leaves_nothing() {
     std::fs::remove_file(daemon.folder().join("v")).unwrap();
     pool.refresh().unwrap();
     assert!(nothing());
+
+    for name in ["../v", "a/b", ".."] {
+        daemon
+            .run(&format!(
+                "libvirt provision --pool p --name {name} --size 1M {CHEAP}"
+            ))
+            .is(1, &[name, "without /"]);
+    }
 
     // A driver that has pools and no secrets.
     let test = daemon.run(&format!(

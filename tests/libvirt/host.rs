@@ -1,11 +1,15 @@
 //! The program, as it runs on the host of a test's libvirtd.
 
+use std::ffi::OsStr;
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
 use crate::daemon::Daemon;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_luksmith");
 
 /// What came of a run.
 #[derive(Debug)]
@@ -50,7 +54,17 @@ impl Ran {
 impl Daemon {
     /// The program with these arguments, separated by blanks, in the daemon's folder.
     pub(crate) fn command(&self, arguments: &str) -> Command {
-        let mut command = self.on_host(env!("CARGO_BIN_EXE_luksmith"));
+        self.with_arguments(self.on_host(PROGRAM), arguments)
+    }
+
+    /// The same, led by strace with options of its own.
+    pub(crate) fn traced(&self, strace: &Path, options: &[&OsStr], arguments: &str) -> Command {
+        let mut command = self.on_host(strace);
+        command.args(options).arg(PROGRAM);
+        self.with_arguments(command, arguments)
+    }
+
+    fn with_arguments(&self, mut command: Command, arguments: &str) -> Command {
         command
             .args(arguments.split_whitespace())
             .env("LIBVIRT_DEFAULT_URI", self.uri())

@@ -1,9 +1,9 @@
 //! `luksmith libvirt rotate`, killed anywhere: the secret opens its volumes, and another run comes to the end.
 
+use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::Stdio;
 
 use crate::beside::later;
 use crate::host::Ran;
@@ -36,29 +36,14 @@ fn killed_everywhere(
     let mut kills = 0;
     for call in CALLS {
         for at in (1..).step_by(step) {
-            let mut command = host.daemon.command("");
-            let program = command.get_args().last().unwrap().to_owned();
-            let mut wrapped = host.daemon.on_host(strace.to_str().unwrap());
-            wrapped.args([
-                "-f",
-                "-qq",
-                "-o",
-                "/dev/null",
-                "-e",
-                &format!("trace={call}"),
-            ]);
-            wrapped
-                .args(["-e", &format!("inject={call}:signal=SIGKILL:when={at}")])
-                .arg(program);
-            for (name, value) in command.get_envs() {
-                value.map(|value| wrapped.env(name, value));
-            }
-            command = wrapped;
-            let output = command
-                .args(rotate.split_whitespace())
-                .stdin(Stdio::null())
-                .output()
-                .unwrap();
+            let (trace, inject) = (
+                format!("trace={call}"),
+                format!("inject={call}:signal=SIGKILL:when={at}"),
+            );
+            let options = ["-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
+            let options = options.map(OsStr::new);
+            let mut command = host.daemon.traced(&strace, &options, rotate);
+            let output = command.output().unwrap();
             if output.status.signal().is_none() {
                 assert!(output.status.success(), "{:?}", Ran::of(output));
                 finish();

@@ -9,6 +9,7 @@
 //! - `audit`: `luksmith audit --connect`.
 //! - `core`: the types over libvirt's functions. `secrets`: `luksmith libvirt secret`, and secrets as SOURCEs.
 //!   `rotate`: `luksmith libvirt rotate`; `beside`: the same beside a QEMU that cannot change keyslots; `killed`: the same, killed anywhere.
+//! - `remains`: what commands leave of passphrases, in memory and elsewhere.
 
 #![allow(missing_docs)]
 
@@ -16,6 +17,8 @@ mod audit;
 mod beside;
 #[path = "../nbd/boot.rs"]
 mod boot;
+#[path = "../interop/certificates.rs"]
+mod certificates;
 mod core;
 mod daemon;
 mod docs;
@@ -25,8 +28,11 @@ mod killed;
 #[path = "../interop/peers.rs"]
 #[allow(dead_code, reason = "tests/interop needs more of it")]
 mod peers;
+#[path = "../secrecy/pieces.rs"]
+mod pieces;
 mod program;
 mod qemu;
+mod remains;
 mod rotate;
 mod schema;
 mod secrets;

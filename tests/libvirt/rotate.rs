@@ -13,18 +13,21 @@ use crate::peers;
 
 /// The cheapest keyslot, of ours and of QEMU's.
 pub(crate) const CHEAP: &str = "--pbkdf-force-iterations 1000";
-const CHEAP_LIVE: &str = "--iter-time 1";
+pub(crate) const CHEAP_LIVE: &str = "--iter-time 1";
 
 /// A folder that is a pool, with encrypted volumes in it.
 pub(crate) struct Host {
     pub(crate) daemon: Daemon,
-    connection: Connection,
+    pub(crate) connection: Connection,
     pool: Pool,
 }
 
 impl Host {
     pub(crate) fn new() -> Option<Self> {
-        let daemon = Daemon::start()?;
+        Daemon::start().map(Self::on)
+    }
+
+    pub(crate) fn on(daemon: Daemon) -> Self {
         let connection = daemon.connect();
         let folder = daemon.folder().join("pool");
         std::fs::create_dir(&folder).unwrap();
@@ -34,11 +37,11 @@ impl Host {
         );
         let pool = connection.define_pool(&xml).unwrap();
         pool.start().unwrap();
-        Some(Self {
+        Self {
             daemon,
             connection,
             pool,
-        })
+        }
     }
 
     pub(crate) fn path(&self, name: &str) -> String {
@@ -420,10 +423,20 @@ fn a_check_finds_what_is_wrong_and_changes_nothing() {
             host.path("wiped")
         ))
         .text();
+    // Deeper than what is read; libvirt takes it.
+    let deep = "<a>".repeat(80) + &"</a>".repeat(80);
+    let deep = format!("<m:m xmlns:m='urn:m'>{deep}</m:m>");
+    let xml = format!(
+        "<domain type='qemu'><name>deep</name><metadata>{deep}</metadata><memory>1024</memory><os><type>hvm</type></os>\
+         <devices><emulator>{}</emulator></devices></domain>",
+        peers::find("qemu-system-x86_64").unwrap().display()
+    );
+    host.connection.define_domain(&xml).unwrap();
     let expected = [
         ("no-secret", None),
         ("shared", Some(&good)),
         ("unfinished", Some(&good)),
+        ("unread", None),
         ("untested", Some(&private)),
     ];
     let expected: Vec<_> = expected
@@ -434,58 +447,4 @@ fn a_check_finds_what_is_wrong_and_changes_nothing() {
     host.daemon
         .run(&format!("libvirt rotate d {CHEAP}"))
         .is(4, &["journal", "damaged"]);
-}
-
-#[test]
-fn nothing_that_is_kept_or_logged_has_a_passphrase() {
-    let Some(host) = Host::new() else { return };
-    let secret = host.volume("v", "--type luks1");
-    let Some(domain) = host.domain("d", "v", &secret) else {
-        return;
-    };
-    domain.start().unwrap();
-    host.keep(&secret, "old");
-    let mut command = host
-        .daemon
-        .command(&format!("-vv libvirt rotate d {CHEAP_LIVE}"));
-    let ran = Ran::of(command.env("LUKSMITH_LOG", "trace").output().unwrap());
-    ran.is(0, &[]);
-    host.keep(&secret, "new");
-    let passphrases =
-        ["old", "new"].map(|name| std::fs::read(host.daemon.folder().join(name)).unwrap());
-    assert_ne!(passphrases[0], passphrases[1]);
-    let holds = |bytes: &[u8]| {
-        passphrases
-            .iter()
-            .any(|secret| bytes.windows(16).any(|piece| *piece == secret[..16]))
-    };
-    assert!(holds(&passphrases[1]));
-    assert!(
-        !holds(ran.stderr.as_bytes())
-            && !holds(&ran.stdout)
-            && !holds(host.daemon.log().as_bytes())
-    );
-    // QEMU's arguments, and what it logged of what it was told.
-    let mut looked = 0;
-    let mut folders = vec![host.daemon.folder().parent().unwrap().to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).unwrap().map(Result::unwrap) {
-            let path = entry.path();
-            let kind = entry.file_type().unwrap();
-            // Where libvirt itself keeps the values, and where this test does.
-            let kept = path.ends_with("secrets") || path.ends_with("old") || path.ends_with("new");
-            if kind.is_dir() && !kept {
-                folders.push(path);
-            } else if kind.is_file() && !kept {
-                looked += 1;
-                assert!(
-                    !holds(&std::fs::read(&path).unwrap()),
-                    "{} has a passphrase",
-                    path.display()
-                );
-            }
-        }
-    }
-    assert!(looked > 10, "only {looked} files");
-    domain.destroy().unwrap();
 }

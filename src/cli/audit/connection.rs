@@ -1,7 +1,7 @@
 //! What a libvirt has: domains, pools, volumes and secrets, over a read-only connection, on which values of secrets and passwords of
 //! consoles cannot be had.
 
-use luksmith::libvirt::{ConnectOptions, Connection, Domain, DomainXml, LibvirtError, Pool};
+use luksmith::libvirt::{ConnectOptions, Connection, Domain, DomainView, LibvirtError, Pool};
 use luksmith::vet::audit::{Document, Inventory};
 
 use crate::cli::error::{CommandError, chain};
@@ -99,7 +99,7 @@ impl Objects<'_> {
 
     /// What it will be when it starts the next time, and what runs now.
     fn domain(&mut self, domain: &Domain) {
-        let which = |inactive| DomainXml {
+        let which = |inactive| DomainView {
             inactive,
             secure: false,
         };

@@ -116,7 +116,7 @@ impl When {
 
 /// The domain as it runs, and as it starts the next time; the same where it does not run, or is not defined.
 fn described(domain: &Domain, inactive: bool) -> Result<DomainXml, CommandError> {
-    let xml = domain.xml(libvirt::DomainXml {
+    let xml = domain.xml(libvirt::DomainView {
         inactive,
         secure: false,
     })?;
@@ -144,6 +144,11 @@ impl AttachArgs {
         let described = self
             .open
             .describe(&self.image, None, &self.disk, &self.remote, &target)?;
+        for (affected, now) in [(affect.live, &there[0]), (affect.config, &there[1])] {
+            if affected && let Some(twin) = twin(now, &described.disk) {
+                return Err(self.is_there(twin));
+            }
+        }
         for secret in secrets(&described.disk) {
             must_have_value(&connection, secret)?;
         }
@@ -151,9 +156,9 @@ impl AttachArgs {
         for hint in &described.hints {
             output::hint(hint);
         }
-        domain.attach(&xml, affect).map_err(|error| {
-            CommandError::from(error).about(format_args!("{}: {target}", self.domain))
-        })?;
+        domain
+            .attach(&xml, affect)
+            .map_err(|error| self.refused(error, &target))?;
         if self.json {
             session.output.json(&json!({
                 "domain": domain.name()?,
@@ -172,6 +177,43 @@ impl AttachArgs {
         }
         Ok(())
     }
+
+    fn is_there(&self, disk: &Disk) -> CommandError {
+        let target = &disk.target.dev;
+        let message = format!(
+            "{}: {} is its disk {target} already",
+            self.domain, self.image
+        );
+        CommandError::new(Kind::Busy, message).hint(format!(
+            "`luksmith libvirt detach {} {target}` takes it away",
+            self.domain
+        ))
+    }
+
+    /// What QEMU says in its own words, where it is known what to do.
+    fn refused(&self, error: LibvirtError, target: &str) -> CommandError {
+        let says = error.reply().map_or("", |reply| &reply.message);
+        let locked = says.contains("Failed to get ") && says.contains(" lock");
+        if locked {
+            let message = format!("{}: {} is in use", self.domain, self.image);
+            return CommandError::new(Kind::Busy, message)
+                .hint("another machine or program has it open; end that, or --shareable for a filesystem that takes it");
+        }
+        let rigid = "the machine takes no disk of this bus while it runs; --config gives it at the next start";
+        let rigid = says.contains("hotplug").then(|| rigid.to_owned());
+        CommandError::from(error)
+            .about(format_args!("{}: {target}", self.domain))
+            .hint_if(rigid)
+    }
+}
+
+/// The disk that is the same storage, unless both are for several machines.
+fn twin<'a>(domain: &'a DomainXml, new: &Disk) -> Option<&'a Disk> {
+    let store = &new.source.as_ref()?.store;
+    domain.disks.iter().find(|disk| {
+        let same = disk.source.as_ref().is_some_and(|one| one.store == *store);
+        same && !(disk.shareable && new.shareable)
+    })
 }
 
 /// The first of vda, vdb, … that nothing has.

@@ -242,6 +242,12 @@ impl Args {
                     .hint(format!("`virsh pool-start {pool_name}` starts it")),
             );
         }
+        if name.contains('/') || matches!(name, "" | "." | "..") {
+            return Err(
+                CommandError::parameters(format!("--name {name}: no name of a volume"))
+                    .hint("a name without / ; IMAGE in place of --pool is for a path"),
+            );
+        }
         let header = HeaderAlone::make(session, &self.new, size, passphrase)?;
         let whole = header
             .offset

@@ -9,6 +9,7 @@ use core::slice;
 use std::ffi::CString;
 
 use super::Functions;
+use super::apart::apart;
 use crate::libvirt::error::{LibvirtError, Reply};
 use crate::secret::LockedBytes;
 use crate::sys::memory::wipe;
@@ -527,15 +528,17 @@ impl Value {
         self,
         secret: &Handle<Secret>,
     ) -> Result<LockedBytes, LibvirtError> {
-        let mut len = 0;
-        // SAFETY: a live object, and a place for the length.
-        let value = unsafe { (self.0)(secret.pointer(), &raw mut len, 0) };
-        let value = Gift::new(value, secret.functions)?;
-        // SAFETY: libvirt gave us so many bytes, and nobody else has them.
-        let bytes = unsafe { slice::from_raw_parts_mut(value.0.as_ptr(), len) };
-        let copy = LockedBytes::copy_from(bytes);
-        wipe(bytes);
-        Ok(copy?)
+        apart(|| {
+            let mut len = 0;
+            // SAFETY: a live object, and a place for the length.
+            let value = unsafe { (self.0)(secret.pointer(), &raw mut len, 0) };
+            let value = Gift::new(value, secret.functions)?;
+            // SAFETY: libvirt gave us so many bytes, and nobody else has them.
+            let bytes = unsafe { slice::from_raw_parts_mut(value.0.as_ptr(), len) };
+            let copy = LockedBytes::copy_from(bytes);
+            wipe(bytes);
+            Ok(copy?)
+        })
     }
 }
 
@@ -545,8 +548,10 @@ impl SetValue {
         secret: &Handle<Secret>,
         value: &[u8],
     ) -> Result<(), LibvirtError> {
-        // SAFETY: a live object, and as many bytes as are named.
-        let answer = unsafe { (self.0)(secret.pointer(), value.as_ptr(), value.len(), 0) };
-        checked(answer, secret.functions).map(drop)
+        apart(|| {
+            // SAFETY: a live object, and as many bytes as are named.
+            let answer = unsafe { (self.0)(secret.pointer(), value.as_ptr(), value.len(), 0) };
+            checked(answer, secret.functions).map(drop)
+        })
     }
 }

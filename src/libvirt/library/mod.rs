@@ -4,6 +4,7 @@
 //! nothing else in the crate knows a raw pointer of libvirt's.
 #![allow(unsafe_code)] // functions of a library in C
 
+mod apart;
 pub(super) mod call;
 
 use core::ffi::{c_int, c_void};
@@ -38,7 +39,7 @@ macro_rules! functions {
                 }
                 // SAFETY: libvirt has no constructors that need anything of the program that loads it.
                 let library = unsafe { Library::new($library) };
-                let library = library.map_err(|source| LibvirtError::NotInstalled { library: $library, source })?;
+                let library = library.map_err(|source| LibvirtError::unloaded($library, source))?;
                 // Never unloaded: libvirt keeps state for each thread.
                 let library: &'static Library = Box::leak(Box::new(library));
                 let table: &'static Self = Box::leak(Box::new(Self {$(
@@ -148,8 +149,9 @@ functions! {
 }
 
 impl Functions {
-    /// What libvirt wants before anything else; and it shall not print by itself.
+    /// What libvirt wants before anything else; and it shall not print by itself, nor leave values of secrets in what it frees.
     fn start(&'static self) -> Result<(), LibvirtError> {
+        apart::overwrite_what_is_freed();
         self.set_error_function.silence();
         self.initialize.call(self)
     }

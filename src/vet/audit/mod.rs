@@ -55,7 +55,7 @@ rules! {
     UNREADABLE: Error, "audit.unreadable",
         "a document could not be read",
         "No rule was checked on it. libvirt's own XML has no document type, no entities and none of the sizes that are refused here.",
-        "Give the XML of a domain, pool, volume or secret, as virsh dumpxml --inactive, pool-dumpxml, vol-dumpxml and secret-dumpxml print it.";
+        "Give the XML of a domain, pool, volume or secret, as virsh dumpxml --inactive, pool-dumpxml, vol-dumpxml and secret-dumpxml print it. A disk image is for `luksmith inspect`.";
 }
 
 /// The most images that are asked for.

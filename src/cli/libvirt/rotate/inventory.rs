@@ -70,7 +70,7 @@ impl Inventory {
             let running = domain.is_active()?;
             let views = if running { &[true, false][..] } else { &[true] };
             for &inactive in views {
-                let xml = domain.xml(luksmith::libvirt::DomainXml {
+                let xml = domain.xml(luksmith::libvirt::DomainView {
                     inactive,
                     secure: false,
                 })?;

@@ -1,0 +1,21 @@
+//! libvirt's library, where it cannot be loaded.
+
+use crate::session::Session;
+
+#[test]
+fn a_broken_library_is_not_said_to_be_missing() {
+    let session = Session::new();
+    // The beginning of a shared library, and a text.
+    for (bytes, why) in [
+        (&b"\x7fELF\x02\x01\x01"[..], "file too short"),
+        (&[b'x'; 4096], "invalid ELF header"),
+    ] {
+        session.write("libvirt.so.0", bytes);
+        let mut command = session.command(["libvirt", "secret", "list"]);
+        command.env("LD_LIBRARY_PATH", session.folder());
+        let ran = crate::session::Ran(command.output().unwrap());
+        ran.fails(4, "the installed libvirt.so.0 cannot be loaded");
+        ran.fails(4, why);
+        ran.fails(4, "install libvirt's client library anew");
+    }
+}
