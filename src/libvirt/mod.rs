@@ -5,8 +5,8 @@
 //!
 //! Each type here is thin: it owns one of libvirt's objects and gives it back when dropped, and each method is one call. Texts are
 //! copied out and freed as libvirt wants it; what a secret holds is copied into locked memory and libvirt's copy is wiped. So that the
-//! library leaves no other, glibc's malloc overwrites what is freed (`M_PERTURB`) from its loading on, everywhere in the process. Nothing
-//! asks a person anything: who must log in is configured for it (`auth.conf`), or is told that it is denied.
+//! library leaves no other, glibc's malloc overwrites what is freed (`M_PERTURB`), everywhere in the process, while there is one of these
+//! objects. Nothing asks a person anything: who must log in is configured for it (`auth.conf`), or is told that it is denied.
 //!
 //! Reference: <https://libvirt.org/html/>. Works with libvirt 4.5 and later.
 

@@ -9,7 +9,7 @@ use core::slice;
 use std::ffi::CString;
 
 use super::Functions;
-use super::apart::apart;
+use super::apart::{Overwriting, apart};
 use crate::libvirt::error::{LibvirtError, Reply};
 use crate::secret::LockedBytes;
 use crate::sys::memory::wipe;
@@ -45,6 +45,8 @@ objects! {
 pub(in crate::libvirt) struct Handle<O: Object> {
     object: NonNull<O>,
     pub(in crate::libvirt) functions: &'static Functions,
+    /// The last to go: after what the library frees.
+    _overwriting: Overwriting,
 }
 
 // SAFETY: libvirt's objects may be used from any thread (its documentation of virConnectPtr and of thread safety).
@@ -55,7 +57,11 @@ unsafe impl<O: Object> Sync for Handle<O> {}
 impl<O: Object> Handle<O> {
     fn new(object: *mut O, functions: &'static Functions) -> Result<Self, LibvirtError> {
         NonNull::new(object)
-            .map(|object| Self { object, functions })
+            .map(|object| Self {
+                object,
+                functions,
+                _overwriting: Overwriting::new(),
+            })
             .ok_or_else(|| failure(functions))
     }
 

@@ -149,9 +149,8 @@ functions! {
 }
 
 impl Functions {
-    /// What libvirt wants before anything else; and it shall not print by itself, nor leave values of secrets in what it frees.
+    /// What libvirt wants before anything else; and it shall not print by itself.
     fn start(&'static self) -> Result<(), LibvirtError> {
-        apart::overwrite_what_is_freed();
         self.set_error_function.silence();
         self.initialize.call(self)
     }
