@@ -65,7 +65,7 @@ fn raw_images_that_look_like_others() {
             put(i, SIZE - 512, b"koly\0\0\0\x04\0\0\x02\0")
         }),
         ("dmg before the end", "format.other", |i| {
-            put(i, SIZE - 700, b"koly\0\0\0\x04\0\0\x02\0")
+            put(i, SIZE - 700, b"koly\0\0\0\x04")
         }),
         ("a word", "", |i| {
             put(i, SIZE - 512, b"koly\0\0\0\x05\0\0\x02\0")

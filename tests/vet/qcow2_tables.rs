@@ -146,6 +146,11 @@ fn clusters() {
         ("compressed data", "", |i| {
             be64(i, L2, (1 << 62) | DATA as u64 | 5)
         }),
+        (
+            "compressed data as if it could be overwritten",
+            "qcow2.reserved",
+            |i| be64(i, L2, COPIED | (1 << 62) | DATA as u64 | 5),
+        ),
         ("compressed data to the end", "", |i| {
             be64(i, L2, (1 << 62) | (7 << 58) | (SIZE - CLUSTER) as u64);
         }),
@@ -217,6 +222,22 @@ fn snapshots() {
             be64(i, 8 * CLUSTER + 48, 1 << 40)
         }),
         ("a smaller disk", "", |i| be64(i, 8 * CLUSTER + 48, 1 << 20)),
+        ("an entry at the very end of the image", "", |i| {
+            i.truncate(SIZE - CLUSTER);
+            let entry = i[8 * CLUSTER..8 * CLUSTER + 61].to_vec();
+            be64(i, 64, (SIZE - CLUSTER) as u64);
+            i.extend(entry);
+        }),
+        (
+            "an entry over the end of the image",
+            "qcow2.snapshots",
+            |i| {
+                i.truncate(SIZE - CLUSTER);
+                let entry = i[8 * CLUSTER..8 * CLUSTER + 60].to_vec();
+                be64(i, 64, (SIZE - CLUSTER) as u64);
+                i.extend(entry);
+            },
+        ),
         ("the table on the L1 table", "qcow2.overlap", |i| {
             let entry = i[8 * CLUSTER..8 * CLUSTER + 64].to_vec();
             be32(i, 36, 2);

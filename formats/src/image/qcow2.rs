@@ -301,13 +301,12 @@ impl Snapshot {
         })
     }
 
-    /// The length of the whole entry, a multiple of 8.
+    /// The bytes of the entry. The next one begins at a multiple of 8; what is up to there need not be in the image behind the last.
     pub fn length(&self) -> u64 {
         (Self::LENGTH as u64)
             .saturating_add(u64::from(self.extra_size))
             .saturating_add(u64::from(self.id_size))
             .saturating_add(u64::from(self.name_size))
-            .next_multiple_of(8)
     }
 
     /// The size of the disk in this snapshot, where its extra data begins with `extra`.
@@ -346,6 +345,10 @@ pub enum L2Entry {
 /// Reads an L2 entry; `zero_bit` says whether bit 0 may be set (version 3 without extended L2 entries).
 pub fn l2_entry(entry: u64, cluster_bits: u32, zero_bit: bool) -> L2Entry {
     if entry & (1 << 62) != 0 {
+        // Compressed data is nobody's alone to overwrite.
+        if entry & COPIED != 0 {
+            return L2Entry::Reserved;
+        }
         let bits = 62_u32.saturating_sub(cluster_bits.saturating_sub(8));
         let offset = entry & low_bits(bits);
         let count = (entry & low_bits(62)).checked_shr(bits).unwrap_or(0);

@@ -92,10 +92,10 @@ pub fn signatures(start: &[u8], end: &[u8], size: u64) -> Vec<Signature> {
 fn koly(end: &[u8]) -> Option<u64> {
     let from = end.len().saturating_sub(1023);
     let at = end
-        .windows(12)
+        .windows(8)
         .skip(from)
-        // Its version is 4 and its own length 512.
-        .position(|bytes| bytes == b"koly\0\0\0\x04\0\0\x02\0")?;
+        // Its version is 4.
+        .position(|bytes| bytes == b"koly\0\0\0\x04")?;
     Some(at.saturating_add(from) as u64)
 }
 

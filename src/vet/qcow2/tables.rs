@@ -293,7 +293,7 @@ fn snapshots(
                 },
             );
         }
-        at = end;
+        at = end.next_multiple_of(8);
     }
     extents.take(start, at - start, "snapshot table")
 }
