@@ -1,7 +1,7 @@
-//! Cipher specifications such as `aes-xts-plain64`, taken from a closed list.
+//! Cipher specifications such as `aes-xts-plain64`, read against a closed list.
 //!
-//! A name in a header is data, never a request to load something: null ciphers (CVE-2025-59054,
-//! CVE-2025-58356), kernel driver names and everything unknown are refused, each with its own message.
+//! A cipher name in a header never causes anything to be loaded. Null ciphers (CVE-2025-59054,
+//! CVE-2025-58356), names of kernel drivers and unknown names are refused, each with its own error.
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -22,66 +22,66 @@ pub enum BlockCipher {
     Camellia,
 }
 
-/// How blocks of a sector are chained.
+/// The mode of operation: how the blocks of a sector are chained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Mode {
-    /// XTS, IEEE 1619: the key is two cipher keys.
+    /// XTS (IEEE 1619). The key consists of two cipher keys.
     Xts,
-    /// CBC over each sector.
+    /// CBC, which starts anew in each sector.
     Cbc,
 }
 
-/// How a sector number becomes an IV.
+/// How an IV is made from a sector number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum IvGenerator {
-    /// The low 32 bits of the sector number, little-endian, zero-padded.
+    /// The low 32 bits of the sector number, little-endian, padded with zeros.
     Plain,
-    /// The sector number in 64 bits, little-endian, zero-padded.
+    /// The sector number in 64 bits, little-endian, padded with zeros.
     Plain64,
-    /// The sector number in 64 bits, big-endian, at the end of the IV.
+    /// The sector number in 64 bits, big-endian, in the last 8 bytes of the IV.
     Plain64Be,
-    /// The plain64 IV encrypted with the same cipher under the SHA-256 of the key.
+    /// The plain64 IV, encrypted with the same cipher. The key is the SHA-256 of the volume key.
     EssivSha256,
 }
 
-/// What encrypts a data segment or a keyslot area.
+/// Cipher, mode and IV generator of a data segment or a keyslot area.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CipherSpec {
     /// The block cipher.
     pub cipher: BlockCipher,
-    /// The chaining mode.
+    /// The mode of operation.
     pub mode: Mode,
     /// The IV generator.
     pub iv: IvGenerator,
 }
 
-/// A cipher specification that is refused.
+/// Why a cipher specification or a key size is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CipherError {
     /// A cipher that does not encrypt.
     #[error(
-        "a null cipher does not encrypt, and is refused (CVE-2025-59054: whoever can write the header could \
-         have data written in the clear)"
+        "a null cipher does not encrypt, and is refused (CVE-2025-59054: an attacker who can write \
+         the header could have data written in the clear)"
     )]
     Null,
-    /// The name of a kernel driver or template instead of a cipher.
+    /// The name of a kernel driver or template where a cipher is expected.
     #[error(
-        "{0:?} names a kernel driver, not a cipher; cipher names such as aes-xts-plain64 are taken"
+        "{0:?} names a kernel driver, not a cipher; names such as aes-xts-plain64 are accepted"
     )]
     DriverName(String),
-    /// A cipher, mode or IV generator that is not in the list.
+    /// A cipher, mode, IV generator or combination that is not in the list.
     #[error(
-        "unknown cipher {0:?}; known are aes, serpent, twofish and camellia, in xts or cbc, with plain, \
-         plain64, plain64be, or essiv:sha256 (cbc only)"
+        "unknown cipher {0:?}; known are aes, serpent, twofish and camellia, in xts or cbc, with \
+         plain, plain64, plain64be, or essiv:sha256 (cbc only)"
     )]
     Unknown(String),
-    /// A key length that the cipher does not have.
+    /// A key size that the cipher does not have.
     #[error("{spec} has no keys of {bytes} bytes")]
     KeySize {
         /// The cipher.
         spec: CipherSpec,
-        /// The length that was asked for.
+        /// The requested key size, in bytes.
         bytes: usize,
     },
 }
@@ -90,7 +90,7 @@ impl BlockCipher {
     /// Every cipher.
     pub const ALL: [Self; 4] = [Self::Aes, Self::Serpent, Self::Twofish, Self::Camellia];
 
-    /// The name as headers spell it.
+    /// The name as it is written in headers.
     pub fn name(self) -> &'static str {
         match self {
             Self::Aes => "aes",
@@ -102,7 +102,7 @@ impl BlockCipher {
 }
 
 impl Mode {
-    /// The name as headers spell it.
+    /// The name as it is written in headers.
     pub fn name(self) -> &'static str {
         match self {
             Self::Xts => "xts",
@@ -112,7 +112,7 @@ impl Mode {
 }
 
 impl IvGenerator {
-    /// The name as headers spell it.
+    /// The name as it is written in headers.
     pub fn name(self) -> &'static str {
         match self {
             Self::Plain => "plain",
@@ -122,8 +122,8 @@ impl IvGenerator {
         }
     }
 
-    /// `plain64:sha256` is what QEMU and libvirt write when an IV hash was given with a generator that uses
-    /// none; the kernel ignores it, and so do we, when it is a hash at all.
+    /// QEMU and libvirt write `plain64:sha256` when an IV hash was given with a generator that uses
+    /// none. The kernel ignores that hash. It is ignored here too if it is a known hash.
     fn parse(name: &str) -> Option<Self> {
         if name == "essiv:sha256" {
             return Some(Self::EssivSha256);
@@ -145,19 +145,20 @@ impl IvGenerator {
 }
 
 impl CipherSpec {
-    /// The default of LUKS1 and LUKS2.
+    /// The default for new LUKS1 and LUKS2 volumes.
     pub const AES_XTS_PLAIN64: Self = Self {
         cipher: BlockCipher::Aes,
         mode: Mode::Xts,
         iv: IvGenerator::Plain64,
     };
 
-    /// Reads a specification as LUKS2 spells it: cipher, mode and IV generator with dashes between.
+    /// Parses a specification as LUKS2 writes it: cipher, mode and IV generator, separated by
+    /// dashes.
     ///
     /// # Errors
-    /// [`CipherError`]: a null cipher, the name of a kernel driver, or one that is not known.
+    /// Returns [`CipherError`] for a null cipher, the name of a kernel driver, or an unknown name.
     pub fn parse(text: &str) -> Result<Self, CipherError> {
-        refuse_on_sight(text)?;
+        refuse_null_and_drivers(text)?;
         let unknown = || CipherError::Unknown(excerpt(text));
         let (name, mode) = text.split_once('-').ok_or_else(unknown)?;
         let cipher = BlockCipher::ALL
@@ -177,29 +178,31 @@ impl CipherSpec {
         Ok(Self { cipher, mode, iv })
     }
 
-    /// Reads the two fields of a LUKS1 header: `aes` and `xts-plain64`.
+    /// Parses the two fields of a LUKS1 header, such as `aes` and `xts-plain64`.
     ///
     /// # Errors
-    /// As for [`parse`](Self::parse).
+    /// The same as for [`parse`](Self::parse).
     pub fn from_luks1(name: &str, mode: &str) -> Result<Self, CipherError> {
         let whole = format!("{name}-{mode}");
         if name.contains('-') {
-            refuse_on_sight(&whole)?;
+            refuse_null_and_drivers(&whole)?;
             return Err(CipherError::Unknown(excerpt(&whole)));
         }
         Self::parse(&whole)
     }
 
-    /// The two fields of a LUKS1 header.
+    /// The two fields of a LUKS1 header: cipher name, and mode with IV generator.
     pub fn luks1_names(&self) -> (String, String) {
         let mode = format!("{}-{}", self.mode.name(), self.iv.name());
         (self.cipher.name().to_string(), mode)
     }
 
-    /// Whether the cipher has keys of so many bytes (both halves together for XTS).
+    /// Checks that the cipher has keys of `bytes` bytes. For XTS this counts both halves of the
+    /// key.
     ///
     /// # Errors
-    /// [`CipherError::KeySize`] for a size that is none of [`key_sizes`](Self::key_sizes).
+    /// Returns [`CipherError::KeySize`] if [`key_sizes`](Self::key_sizes) does not contain the
+    /// size.
     pub fn check_key_size(&self, bytes: usize) -> Result<(), CipherError> {
         if self.key_sizes().contains(&bytes) {
             Ok(())
@@ -208,7 +211,7 @@ impl CipherSpec {
         }
     }
 
-    /// The key lengths in bytes, shortest first; both halves together for XTS.
+    /// The key sizes in bytes, smallest first. For XTS they count both halves of the key.
     pub fn key_sizes(&self) -> &'static [usize] {
         match self.mode {
             Mode::Xts => &[32, 64],
@@ -216,7 +219,7 @@ impl CipherSpec {
         }
     }
 
-    /// The key length in bytes that a new volume gets: 256-bit ciphers.
+    /// The key size of a new volume in bytes, for 256-bit ciphers.
     pub fn default_key_size(&self) -> usize {
         match self.mode {
             Mode::Xts => 64,
@@ -240,8 +243,8 @@ impl core::str::FromStr for CipherSpec {
     }
 }
 
-/// Null ciphers and driver names, which deserve a word of their own.
-fn refuse_on_sight(text: &str) -> Result<(), CipherError> {
+/// Refuses null ciphers and driver names, which have errors of their own.
+fn refuse_null_and_drivers(text: &str) -> Result<(), CipherError> {
     let lower = text.to_ascii_lowercase();
     if lower.contains("null") {
         return Err(CipherError::Null);
@@ -258,7 +261,7 @@ fn refuse_on_sight(text: &str) -> Result<(), CipherError> {
     Ok(())
 }
 
-/// Enough of a name for a message, however long the header made it.
+/// The first 64 characters of a name, for an error message. A header may contain a very long name.
 fn excerpt(text: &str) -> String {
     text.chars().take(64).collect()
 }
@@ -269,7 +272,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_supported_specification_reads_back() {
+    fn every_supported_specification_parses_back() {
         let mut count = 0;
         for cipher in BlockCipher::ALL {
             for mode in [Mode::Xts, Mode::Cbc] {
@@ -300,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn qemu_spelling_is_read() {
+    fn iv_hash_that_qemu_writes_is_ignored() {
         let spec = CipherSpec::from_luks1("aes", "xts-plain64:sha256").unwrap();
         assert_eq!(spec, CipherSpec::AES_XTS_PLAIN64);
         assert!(matches!(

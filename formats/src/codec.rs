@@ -1,5 +1,6 @@
-//! A bounded reader and writer for fixed big-endian layouts. Both know where they are, so that an error can
-//! say it.
+//! A bounds-checked reader and a writer for fixed big-endian layouts.
+//!
+//! The reader keeps its offset on the device, so that an error can name it.
 
 use alloc::format;
 use alloc::string::String;
@@ -7,14 +8,14 @@ use alloc::vec::Vec;
 
 use crate::error::FormatError;
 
-/// Reads named fields one after the other.
+/// Reads consecutive fields. The caller names each field, for error messages.
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
     offset: u64,
 }
 
 impl<'a> Reader<'a> {
-    /// `offset` is where the bytes lie on the device.
+    /// A reader of `bytes`, which lie at `offset` on the device.
     pub(crate) fn new(bytes: &'a [u8], offset: u64) -> Self {
         Self {
             rest: bytes,
@@ -22,14 +23,14 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The offset of the next field.
+    /// The offset of the next field on the device.
     pub(crate) fn offset(&self) -> u64 {
         self.offset
     }
 
     pub(crate) fn bytes(&mut self, len: usize, field: &str) -> Result<&'a [u8], FormatError> {
         let Some((taken, rest)) = self.rest.split_at_checked(len) else {
-            let cause = format!("needs {len} bytes, but only {} are there", self.rest.len());
+            let cause = format!("needs {len} bytes, but only {} are left", self.rest.len());
             return Err(FormatError::malformed(field, self.offset, cause));
         };
         self.rest = rest;
@@ -56,7 +57,7 @@ impl<'a> Reader<'a> {
         self.array(field).map(u64::from_be_bytes)
     }
 
-    /// A text of UTF-8 that ends with a NUL inside its field of `len` bytes.
+    /// Reads a field of `len` bytes that contains UTF-8 text, ended by a NUL.
     pub(crate) fn text(&mut self, len: usize, field: &str) -> Result<String, FormatError> {
         let offset = self.offset;
         let bytes = self.bytes(len, field)?;
@@ -65,7 +66,7 @@ impl<'a> Reader<'a> {
             .position(|&b| b == 0)
             .and_then(|end| bytes.split_at_checked(end))
         else {
-            let cause = format!("is not ended by a NUL within its {len} bytes");
+            let cause = format!("has no NUL at the end of its text, within {len} bytes");
             return Err(FormatError::malformed(field, offset, cause));
         };
         match core::str::from_utf8(text) {
@@ -75,7 +76,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Appends fields one after the other.
+/// Appends consecutive fields to a buffer.
 #[derive(Default)]
 pub(crate) struct Writer {
     bytes: Vec<u8>,
@@ -104,8 +105,9 @@ impl Writer {
         self
     }
 
-    /// A text in a field of `len` bytes, NUL-padded. What does not fit is cut, so that a NUL always ends it:
-    /// whoever calls has checked the length with [`check_text`].
+    /// Appends text in a field of `len` bytes, padded with NULs. Text that is too long is cut, so
+    /// that the field always ends with a NUL. The caller checks the length first, with
+    /// [`check_text`].
     pub(crate) fn text(&mut self, text: &str, len: usize) -> &mut Self {
         let room = len.saturating_sub(1).min(text.len());
         let taken = text.as_bytes().get(..room).unwrap_or_default();
@@ -117,7 +119,7 @@ impl Writer {
     }
 }
 
-/// Whether a text fits its field of `len` bytes with the NUL that ends it.
+/// Checks that a text and its final NUL fit in a field of `len` bytes.
 pub(crate) fn check_text(
     text: &str,
     len: usize,

@@ -1,48 +1,48 @@
-//! The one error of this crate: which field, where, and why.
+//! [`FormatError`], which says which field of a header is refused, where it is, and why.
 //!
-//! It carries numbers and names from public header fields only, and never an I/O error.
+//! It contains only numbers and names from public header fields. It never contains an I/O error.
 
 use alloc::string::String;
 use core::fmt;
 
-/// Who is at fault, roughly: the bytes, this crate, or the caller's limits.
+/// Why a header is refused: by the format, by this crate, or by the caller's limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
     /// The bytes break a rule of the format.
     Malformed,
-    /// The bytes may be right, but ask for something that is not supported, or is refused on principle.
+    /// The bytes may be valid, but need something that is not supported or is always refused.
     Unsupported,
-    /// The bytes are right, but ask for more than [`Limits`](crate::Limits) allows.
+    /// The bytes are valid, but need more than [`Limits`](crate::Limits) allows.
     OverLimit,
 }
 
-/// A header that is refused.
+/// Why a header is refused, and which of its fields is at fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FormatError {
-    /// What sort of refusal it is.
+    /// Which kind of refusal it is.
     pub kind: Kind,
-    /// The field's name; inside LUKS2 metadata the path to it, such as `keyslots.3.area.offset`.
+    /// The name of the field. In LUKS2 metadata it is a path, such as `keyslots.3.area.offset`.
     pub field: String,
-    /// The byte offset of the field from the start of the device. Zero when the refused value does not come
-    /// from storage (an edit, a cost limit).
+    /// The offset of the field from the start of the device, in bytes. It is zero if the refused
+    /// value does not come from storage (an edit, a cost limit).
     pub offset: u64,
-    /// Why it is refused.
+    /// Why the field is refused.
     pub cause: String,
 }
 
 impl FormatError {
-    /// The bytes break a rule of the format.
+    /// An error for bytes that break a rule of the format.
     pub fn malformed(field: impl Into<String>, offset: u64, cause: impl Into<String>) -> Self {
         Self::new(Kind::Malformed, field, offset, cause)
     }
 
-    /// The bytes ask for something that is not supported.
+    /// An error for bytes that need something that is not supported.
     pub fn unsupported(field: impl Into<String>, offset: u64, cause: impl Into<String>) -> Self {
         Self::new(Kind::Unsupported, field, offset, cause)
     }
 
-    /// The bytes ask for more than the caller's limits allow.
+    /// An error for bytes that need more than the caller's limits allow.
     pub fn over_limit(field: impl Into<String>, offset: u64, cause: impl Into<String>) -> Self {
         Self::new(Kind::OverLimit, field, offset, cause)
     }

@@ -1,16 +1,16 @@
-//! The hashes that LUKS headers may name.
+//! The hash functions that LUKS headers may name.
 
 use alloc::string::String;
 use core::fmt;
 
-/// A hash function, for PBKDF2, the anti-forensic splitter, digests and header checksums.
+/// A hash function. LUKS uses it for PBKDF2, the anti-forensic splitter, digests and checksums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Hash {
-    /// SHA-1: the default of old LUKS1 volumes.
+    /// SHA-1, the default of old LUKS1 volumes.
     Sha1,
     /// SHA-224.
     Sha224,
-    /// SHA-256: the default.
+    /// SHA-256, the default.
     Sha256,
     /// SHA-384.
     Sha384,
@@ -22,7 +22,7 @@ pub enum Hash {
     Whirlpool,
 }
 
-/// A hash name that is not in the list.
+/// The name of a hash that is not in the list.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "unknown hash {0:?}; known are sha1, sha224, sha256, sha384, sha512, ripemd160 and whirlpool"
@@ -41,10 +41,10 @@ impl Hash {
         Self::Whirlpool,
     ];
 
-    /// Reads a name as headers spell it. Case does not matter: cryptsetup writes what the user typed.
+    /// Parses a name from a header. Case is ignored, since cryptsetup writes what the user typed.
     ///
     /// # Errors
-    /// [`UnknownHash`] for any other name.
+    /// Returns [`UnknownHash`] for any other name.
     pub fn parse(name: &str) -> Result<Self, UnknownHash> {
         Self::ALL
             .into_iter()
@@ -52,7 +52,7 @@ impl Hash {
             .ok_or_else(|| UnknownHash(name.chars().take(64).collect()))
     }
 
-    /// The name as headers spell it.
+    /// The name as it is written in headers.
     pub fn name(self) -> &'static str {
         match self {
             Self::Sha1 => "sha1",
@@ -65,7 +65,7 @@ impl Hash {
         }
     }
 
-    /// The length of its output in bytes.
+    /// The length of the output in bytes.
     pub fn size(self) -> usize {
         match self {
             Self::Sha1 | Self::Ripemd160 => 20,
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_reads_back() {
+    fn every_name_parses_back() {
         for hash in Hash::ALL {
             assert_eq!(Hash::parse(hash.name()), Ok(hash));
             assert_eq!(Hash::parse(&hash.name().to_ascii_uppercase()), Ok(hash));

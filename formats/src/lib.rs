@@ -1,13 +1,13 @@
 #![no_std]
-//! The byte layouts of LUKS1 and LUKS2 headers, of NBD's messages and of disk image formats, strictly validated, without I/O and without
-//! secrets.
+//! Parsers and writers for LUKS1 and LUKS2 headers, NBD messages and disk image formats.
 //!
-//! The references are the *LUKS On-Disk Format Specification* 1.2.3, the *LUKS2 On-Disk Format Specification* 1.1
-//! (where they are silent, cryptsetup is) and *The NBD protocol*.
+//! The crate validates strictly, does no I/O and never handles a secret. It follows the *LUKS
+//! On-Disk Format Specification* 1.2.3, the *LUKS2 On-Disk Format Specification* 1.1 and *The NBD
+//! protocol*. Where the LUKS specifications say nothing, it follows cryptsetup.
 //!
-//! Everything that comes in is taken for hostile: nothing here panics, indexes unchecked, or allocates more
-//! than a small multiple of the bytes that it is given. Every refusal is a [`FormatError`] that names the
-//! field, its place and the cause.
+//! All input is treated as hostile. No function panics, indexes without a check, or allocates more
+//! than a small multiple of its input. A refused header gives a [`FormatError`], which names the
+//! field, its offset and the cause.
 extern crate alloc;
 
 pub mod cipher;

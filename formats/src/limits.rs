@@ -1,30 +1,31 @@
-//! Caps on what an untrusted header may ask for.
+//! Limits on the cost and size that an untrusted header may ask for.
 //!
-//! A header states its own KDF cost, so whoever writes a header decides how long and with how much memory an
-//! unlock runs: 2³¹−1 PBKDF2 iterations take minutes, and 64 GiB of argon2 the whole machine. Costs over the
-//! limit do not make a header unreadable; they are refused just before deriving.
+//! A header states the cost of its own key derivation, so the author of a header decides how long
+//! an unlock takes and how much memory it needs. 2³¹−1 PBKDF2 iterations take minutes, and an
+//! argon2 memory cost of 64 GiB takes the whole machine. A header over a cost limit can still be
+//! read: the cost is refused immediately before the derivation.
 
 use alloc::format;
 
 use crate::error::FormatError;
 use crate::luks2::Kdf;
 
-/// The caps. The defaults are far above what cryptsetup's own calibration chooses, and can be raised.
+/// The limits. The defaults are far above the costs that cryptsetup's calibration chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Memory of one argon2 derivation, in KiB. Default: 4 GiB.
+    /// Most memory for one argon2 derivation, in KiB. Default: 4 GiB.
     pub argon2_memory_kib: u32,
-    /// Memory times passes of one argon2 derivation, in KiB. Default: 64 GiB.
+    /// Most work for one argon2 derivation: memory times passes, in KiB. Default: 64 GiB.
     pub argon2_work_kib: u64,
-    /// Lanes (threads) of one argon2 derivation. Default: 16.
+    /// Most lanes (threads) for one argon2 derivation. Default: 16.
     pub argon2_lanes: u32,
-    /// Iterations of one PBKDF2 derivation. Default: 100 million.
+    /// Most iterations for one PBKDF2 derivation. Default: 100 million.
     pub pbkdf2_iterations: u32,
-    /// Size of one copy of the LUKS2 metadata (binary header and JSON), in bytes. Default: 4 MiB, which is the
-    /// largest that the format has.
+    /// Largest size of one copy of the LUKS2 metadata (binary header and JSON), in bytes. Default:
+    /// 4 MiB, the maximum of the format.
     pub metadata_size: u64,
-    /// Size of the keyslots area, in bytes; for LUKS1, where the last key material may end. Default: 128 MiB,
-    /// which is the largest that LUKS2 has.
+    /// Largest size of the keyslots area, in bytes. For LUKS1 it limits the offset at which the
+    /// last key material ends. Default: 128 MiB, the maximum of LUKS2.
     pub keyslots_size: u64,
 }
 
@@ -42,10 +43,11 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Refuses a derivation that costs too much, naming the cost that does.
+    /// Checks the costs of a derivation.
     ///
     /// # Errors
-    /// [`FormatError`] of the kind over limit, with the field that costs too much.
+    /// Returns a [`FormatError`] of kind [`OverLimit`](crate::Kind::OverLimit) that names the cost
+    /// which is over its limit: `kdf.memory`, `kdf.cpus`, `kdf.time` or `kdf.iterations`.
     pub fn check_kdf(&self, kdf: &Kdf) -> Result<(), FormatError> {
         match kdf {
             Kdf::Pbkdf2 { iterations, .. } => self.check_pbkdf2(*iterations),
@@ -78,10 +80,11 @@ impl Limits {
         }
     }
 
-    /// Refuses a PBKDF2 iteration count that costs too much (LUKS1 keyslots, and digests of both versions).
+    /// Checks a PBKDF2 iteration count, of a LUKS1 keyslot or of a digest of either version.
     ///
     /// # Errors
-    /// [`FormatError`] of the kind over limit, with the field `kdf.iterations`.
+    /// Returns a [`FormatError`] of kind [`OverLimit`](crate::Kind::OverLimit) for the field
+    /// `kdf.iterations`.
     pub fn check_pbkdf2(&self, iterations: u32) -> Result<(), FormatError> {
         let limit = u64::from(self.pbkdf2_iterations);
         within(

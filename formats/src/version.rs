@@ -1,4 +1,4 @@
-//! Which LUKS a device says that it holds, by the eight bytes that both versions begin with.
+//! The LUKS version of a device, from the magic and version number in its first eight bytes.
 
 use crate::codec::Reader;
 use crate::error::FormatError;
@@ -25,11 +25,13 @@ impl core::fmt::Display for Version {
 }
 
 impl Version {
-    /// Reads magic and version from the start of a device. A LUKS2 device with a destroyed primary header
-    /// is malformed here; whoever repairs looks for the secondary one by itself.
+    /// Reads the magic and the version from the start of a device.
+    ///
+    /// This does not look for the secondary header of LUKS2. A caller that repairs a LUKS2 device
+    /// whose primary header is destroyed has to find the secondary one itself.
     ///
     /// # Errors
-    /// [`FormatError`] for another magic or an unknown version.
+    /// Returns [`FormatError`] for another magic or an unknown version.
     pub fn detect(start: &[u8]) -> Result<Self, FormatError> {
         let mut reader = Reader::new(start, 0);
         if reader.array::<6>("magic")? != MAGIC {
