@@ -1,8 +1,10 @@
-//! The AES extension of ARMv8: a block in each register, eight of them in flight. The sections are those of the kernels
-//! for x86-64; what differs is that an instruction adds its round key first.
+//! The kernel for the AES extension of ARMv8: one block in each register, eight blocks at once.
+//!
+//! The file has the same sections as the kernels for x86-64. The difference is that an instruction
+//! of ARMv8 adds its round key at its start.
 
-#![allow(unsafe_code)] // memory into registers and back, and the step into functions for a CPU that was detected
-#![allow(clippy::needless_range_loop)] // a register by its number, in several arrays
+#![allow(unsafe_code)] // loads, stores, and calls of functions for a detected CPU
+#![allow(clippy::needless_range_loop)] // one index for several arrays
 
 use std::arch::aarch64::*;
 
@@ -12,16 +14,17 @@ use super::in_place::in_place;
 use super::tweak::Numbers;
 use super::{BLOCK, Keyed, Memory, Tweaks, XtsError};
 
-/// Registers in flight, enough to hide the latency of a round.
+/// Registers that go through the rounds together, enough to hide the latency of a round.
 const WIDE: usize = 8;
-/// The bytes that one pass through the rounds takes.
+/// The bytes that one pass through the rounds processes.
 const STEP: usize = WIDE * BLOCK;
-/// How many sectors have their first tweaks encrypted together.
+/// The number of sectors whose first tweaks are encrypted together.
 const SECTORS: usize = WIDE;
 
-// --- the token --------------------------------------------------------------------------------------------------
+// --- the token -----------------------------------------------------------------------------------
 
-/// Proof that this CPU has the instructions: only looking makes one.
+/// Proof that this CPU has the instructions of this kernel. Only [`detect`](Self::detect) makes
+/// one.
 #[derive(Clone, Copy)]
 pub(super) struct Token(());
 
@@ -31,7 +34,7 @@ impl Token {
     }
 }
 
-// --- keys and dispatch ------------------------------------------------------------------------------------------
+// --- keys and dispatch ---------------------------------------------------------------------------
 
 /// The key schedules, by key size.
 pub(super) enum Xts<M: Memory> {
@@ -92,9 +95,9 @@ impl<const KEYS: usize> Drop for Keys<KEYS> {
     }
 }
 
-// --- runs of sectors --------------------------------------------------------------------------------------------
+// --- runs of sectors -----------------------------------------------------------------------------
 
-/// The first tweaks of sectors, encrypted. One more than there are sectors is read, and not used.
+/// The encrypted first tweaks of up to `SECTORS` sectors. The last entry is loaded, but never used.
 type Firsts = [[u8; BLOCK]; SECTORS + 1];
 
 impl<const KEYS: usize> Keys<KEYS> {
@@ -142,7 +145,9 @@ impl<const KEYS: usize> Keys<KEYS> {
         }
     }
 
-    /// The tweaks of up to `SECTORS` sectors; returns the first, so that it need not come back from memory.
+    /// Encrypts the first tweaks of up to `SECTORS` sectors, and stores them in `firsts`.
+    ///
+    /// Returns the first of them, so that it need not be loaded from memory.
     #[inline]
     #[target_feature(enable = "aes")]
     fn first_tweaks(&self, numbers: &Numbers, firsts: &mut Firsts) -> uint8x16_t {
@@ -162,10 +167,12 @@ impl<const KEYS: usize> Keys<KEYS> {
     }
 }
 
-// --- one pass through the rounds --------------------------------------------------------------------------------
+// --- one pass through the rounds -----------------------------------------------------------------
 
-/// Encrypts or decrypts with the tweaks `now`, and returns those of the next pass: of the sector whose first tweak is
-/// `after` where this one `ENDS` its sector. They are computed between the rounds, one register in each.
+/// Encrypts or decrypts one step with the tweaks `now`, and returns the tweaks of the next pass.
+///
+/// Where this pass `ENDS` its sector, they are those of the sector whose first tweak is `after`.
+/// They are computed between the rounds, one register in each round.
 #[inline]
 #[target_feature(enable = "aes")]
 fn pass<const KEYS: usize, const ENCRYPT: bool, const ENDS: bool>(
@@ -209,9 +216,9 @@ fn pass<const KEYS: usize, const ENCRYPT: bool, const ENDS: bool>(
     next
 }
 
-// --- tweaks -----------------------------------------------------------------------------------------------------
+// --- tweaks --------------------------------------------------------------------------------------
 
-/// The numbers of sectors, one in each register.
+/// The numbers of consecutive sectors, one in each register.
 #[inline]
 #[target_feature(enable = "neon")]
 fn spread_numbers(numbers: &Numbers) -> [uint8x16_t; WIDE] {
@@ -228,7 +235,7 @@ fn spread_numbers(numbers: &Numbers) -> [uint8x16_t; WIDE] {
     spread
 }
 
-/// The tweaks of a sector's first pass: its first tweak times 1, x, x² and so on.
+/// The tweaks of the first pass over a sector: its first tweak times 1, x, x² and so on.
 #[inline]
 #[target_feature(enable = "neon")]
 fn spread(first: uint8x16_t) -> [uint8x16_t; WIDE] {
@@ -239,7 +246,8 @@ fn spread(first: uint8x16_t) -> [uint8x16_t; WIDE] {
     tweaks
 }
 
-/// Times x, modulo x^128 + x^7 + x^2 + x + 1: both halves doubled, and the bit that each lost added to the other.
+/// Multiplies by x, modulo x^128 + x^7 + x^2 + x + 1: both halves are doubled, and the bit that
+/// each half loses is added to the other.
 #[inline]
 #[target_feature(enable = "neon")]
 fn times_x(tweak: uint8x16_t) -> uint8x16_t {
@@ -251,9 +259,9 @@ fn times_x(tweak: uint8x16_t) -> uint8x16_t {
     vreinterpretq_u8_s64(reduced)
 }
 
-// --- the key schedule -------------------------------------------------------------------------------------------
+// --- the key schedule ----------------------------------------------------------------------------
 
-/// The round keys (FIPS 197, section 5.2), as many as `KEYS` says: 11 from a key of 16 bytes, 15 from one of 32.
+/// Expands a key to its `KEYS` round keys (FIPS 197, section 5.2): 11 from 16 bytes, 15 from 32.
 #[target_feature(enable = "aes")]
 fn expand<const KEYS: usize>(key: &[u8]) -> [uint8x16_t; KEYS] {
     let (given, _) = key.as_chunks::<4>();
@@ -285,7 +293,8 @@ fn expand<const KEYS: usize>(key: &[u8]) -> [uint8x16_t; KEYS] {
     keys
 }
 
-/// Each byte through the S-box. Four times the same word, so that the instruction's shifting of rows moves nothing.
+/// Applies the S-box to each byte of `word`. All four words of the register are the same, so that
+/// the instruction's ShiftRows step changes nothing.
 #[inline]
 #[target_feature(enable = "aes")]
 fn substituted(word: u32) -> u32 {
@@ -294,7 +303,7 @@ fn substituted(word: u32) -> u32 {
     vgetq_lane_u32::<0>(vreinterpretq_u32_u8(words))
 }
 
-/// The round keys of the equivalent inverse cipher (section 5.3.5), in the order in which they are used.
+/// The round keys of the equivalent inverse cipher (FIPS 197, section 5.3.5), in order of use.
 #[target_feature(enable = "aes")]
 fn inverse<const KEYS: usize>(keys: &[uint8x16_t; KEYS]) -> [uint8x16_t; KEYS] {
     let mut inverse = *keys;
@@ -305,18 +314,18 @@ fn inverse<const KEYS: usize>(keys: &[uint8x16_t; KEYS]) -> [uint8x16_t; KEYS] {
     inverse
 }
 
-// --- memory -----------------------------------------------------------------------------------------------------
+// --- memory --------------------------------------------------------------------------------------
 
 #[inline]
 #[target_feature(enable = "neon")]
 fn load(bytes: &[u8; BLOCK]) -> uint8x16_t {
-    // SAFETY: 16 bytes are readable there; they need no alignment.
+    // SAFETY: the reference makes 16 bytes readable. The instruction needs no alignment.
     unsafe { vld1q_u8(bytes.as_ptr()) }
 }
 
 #[inline]
 #[target_feature(enable = "neon")]
 fn store(bytes: &mut [u8; BLOCK], block: uint8x16_t) {
-    // SAFETY: 16 bytes are writable there; they need no alignment.
+    // SAFETY: the reference makes 16 bytes writable. The instruction needs no alignment.
     unsafe { vst1q_u8(bytes.as_mut_ptr(), block) }
 }

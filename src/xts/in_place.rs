@@ -1,17 +1,19 @@
-//! Keeps the compiler from copying what lies in locked memory.
+//! Keeps the compiler from copying keys out of locked memory.
 
-#![allow(unsafe_code)] // an address that the compiler loses sight of
+#![allow(unsafe_code)] // hides the origin of a pointer from the compiler
 
-/// The same, where the compiler cannot see that it is: so that it reads round keys from where they are, each time, and
-/// keeps no copy on the stack.
+/// Returns `value`, but hides from the compiler that it is the same reference.
+///
+/// The compiler then reads the round keys from their own memory each time, and keeps no copies of
+/// them on the stack.
 #[inline(always)]
-#[allow(clippy::pointers_in_nomem_asm_block)] // nothing is read there
+#[allow(clippy::pointers_in_nomem_asm_block)] // the block does not read through the pointer
 pub(super) fn in_place<T>(value: &T) -> &T {
     let mut address: *const T = value;
-    // SAFETY: it has no instructions.
+    // SAFETY: the block contains no instructions.
     unsafe {
         std::arch::asm!("/* {} */", inout(reg) address, options(nomem, nostack, preserves_flags));
     }
-    // SAFETY: it is the address of the reference that was given.
+    // SAFETY: the address is that of the reference `value`.
     unsafe { &*address }
 }

@@ -1,10 +1,10 @@
-//! AES in XTS mode (IEEE Std 1619-2007) over runs of sectors, in place: the hot path of every volume.
+//! AES in XTS mode (IEEE Std 1619-2007) over runs of sectors, in place.
 //!
-//! A [`Kernel`] is one way to compute it; all of them give the same bytes. The fastest of this machine is taken
-//! unless `LUKSMITH_XTS` names another. A sector here is any whole number of 16-byte blocks: ciphertext
-//! stealing, which disks do not need, is refused.
+//! A [`Kernel`] is one implementation; all of them give the same bytes. The fastest one of this
+//! machine is used, unless `LUKSMITH_XTS` names another. A sector is any whole number of 16-byte
+//! blocks. Ciphertext stealing, which disks do not need, is not supported.
 //!
-//! Nothing of luksmith is used here, and nothing here does I/O.
+//! This module uses no other module of luksmith, and does no I/O.
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
@@ -23,7 +23,7 @@ use std::str::FromStr;
 pub use tweak::{TweakForm, Tweaks};
 use zeroize::Zeroize;
 
-/// The bytes of a cipher block.
+/// The size of a cipher block in bytes.
 pub const BLOCK: usize = 16;
 
 /// The environment variable that names the kernel to use.
@@ -33,15 +33,16 @@ pub const KERNEL_VARIABLE: &str = "LUKSMITH_XTS";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kernel {
-    /// The `aes` crate, which picks AES-NI, VAES or ARMv8 instructions by itself, or constant-time code without.
+    /// The `aes` crate, which chooses AES-NI, VAES or ARMv8 instructions itself, or constant-time
+    /// code where the CPU has none of them.
     Portable,
-    /// AES-NI: x86-64.
+    /// AES-NI, on x86-64.
     Aesni,
-    /// VAES on registers of 256 bits: x86-64 with AVX2.
+    /// VAES on 256-bit registers, on x86-64 with AVX2.
     Vaes256,
-    /// VAES on registers of 512 bits: x86-64 with AVX-512.
+    /// VAES on 512-bit registers, on x86-64 with AVX-512.
     Vaes512,
-    /// The AES extension of ARMv8: aarch64.
+    /// The AES extension of ARMv8, on aarch64.
     Aarch64,
 }
 
@@ -54,16 +55,17 @@ impl Kernel {
         Self::Portable,
     ];
 
-    /// Those that run on this machine, the fastest first.
+    /// The kernels that run on this machine, fastest first.
     pub fn available() -> Vec<Self> {
         let runs = |kernel: &Self| kernel.is_available();
         Self::ALL.into_iter().filter(runs).collect()
     }
 
-    /// The fastest of this machine, or the one that `LUKSMITH_XTS` names.
+    /// The fastest kernel of this machine, or the one that `LUKSMITH_XTS` names.
     ///
     /// # Errors
-    /// [`KernelError`] where the variable names none, or one that this machine cannot run.
+    /// Returns [`KernelError`] if the variable names no kernel, or one that this machine cannot
+    /// run.
     pub fn best() -> Result<Self, KernelError> {
         match std::env::var_os(KERNEL_VARIABLE) {
             None => Ok(Self::fastest()),
@@ -71,7 +73,7 @@ impl Kernel {
         }
     }
 
-    /// Its name in the environment variable.
+    /// The name of the kernel in the environment variable.
     pub fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
@@ -82,11 +84,13 @@ impl Kernel {
         }
     }
 
-    /// Runs the rounds of AES that `len` bytes take at this kernel's width, and nothing else: the limit that a benchmark
-    /// holds a kernel against. False where there is none: for `portable` and `aarch64`, and where the instructions are missing.
+    /// Runs only the rounds of AES that this kernel would run for `len` bytes.
+    ///
+    /// A benchmark compares the kernel with this upper bound of its speed. Returns false if there
+    /// is no such function: for `portable` and `aarch64`, and where the CPU lacks the instructions.
     pub fn rounds_alone(self, key_size: usize, len: usize) -> bool {
         let rounds = if key_size == 32 { 10 } else { 14 };
-        let _ = (rounds, len); // on other CPUs
+        let _ = (rounds, len); // unused on other CPUs
         match self {
             Self::Portable | Self::Aarch64 => None::<()>,
             #[cfg(target_arch = "x86_64")]
@@ -154,32 +158,32 @@ impl FromStr for Kernel {
     }
 }
 
-/// Why a kernel that was asked for is not used.
+/// Why a requested kernel is not used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KernelError {
-    /// No kernel has this name.
+    /// There is no kernel with this name.
     #[error("unknown xts kernel {0:?}")]
     Unknown(String),
-    /// This machine lacks its instructions.
+    /// This machine lacks the instructions of the kernel.
     #[error("xts kernel {0} needs instructions that this machine lacks")]
     NotAvailable(Kernel),
 }
 
-/// Why a request was refused; nothing was changed.
+/// Why a request was refused. The data is unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum XtsError {
-    /// AES-XTS has keys of 32 bytes (AES-128) and 64 bytes (AES-256).
+    /// The key has a wrong size: AES-XTS has keys of 32 bytes (AES-128) and 64 bytes (AES-256).
     #[error("an aes-xts key has 32 or 64 bytes, not {0}")]
     KeySize(usize),
-    /// This machine lacks the kernel's instructions.
+    /// This machine lacks the instructions of the kernel.
     #[error("xts kernel {0} needs instructions that this machine lacks")]
     NotAvailable(Kernel),
-    /// A sector is a whole number of blocks, at least one: there is no ciphertext stealing.
+    /// The sector size is zero or not a whole number of blocks.
     #[error("a sector of {0} bytes is not a whole number of 16-byte blocks")]
     SectorSize(usize),
-    /// The data is a whole number of sectors.
+    /// The data is not a whole number of sectors.
     #[error("{len} bytes are not whole sectors of {sector_size}")]
     Length {
         /// The length of the data, in bytes.
@@ -189,22 +193,24 @@ pub enum XtsError {
     },
 }
 
-/// Where key schedules are kept. Whose keys they are decides what memory that is: this module knows the heap alone.
+/// The memory in which key schedules are kept.
+///
+/// The caller chooses it. This module itself only provides [`Heap`].
 pub trait Memory {
-    /// A value that stays where it is while its owner moves, and is wiped when that is dropped.
+    /// An owned value that does not move when its owner moves, and is wiped when it is dropped.
     type Held<T: Send + Sync + 'static>: Deref<Target = T> + Send + Sync + 'static;
 
-    /// Why there is no such memory.
+    /// Why such memory is not available.
     type Error;
 
-    /// Puts a value there.
+    /// Moves a value into such memory.
     ///
     /// # Errors
-    /// Where there is no such memory.
+    /// Returns an error if no such memory is available.
     fn hold<T: Send + Sync + 'static>(value: T) -> Result<Self::Held<T>, Self::Error>;
 }
 
-/// Ordinary memory, which may be swapped out. What is kept there wipes itself.
+/// Ordinary memory, which may be swapped out. Key schedules in it are wiped when they are dropped.
 #[derive(Clone, Copy, Debug)]
 pub struct Heap;
 
@@ -223,18 +229,22 @@ impl From<Infallible> for XtsError {
     }
 }
 
-/// AES-XTS with a key. A move leaves no copy of the key schedule, which is wiped when this is dropped. Expanding the key
-/// works on the stack: who made this scrubs it.
+/// AES-XTS with a key.
+///
+/// Moving this value leaves no copy of the key schedule, and dropping it wipes the schedule. The
+/// key is expanded on the stack, so a caller that needs this scrubs the stack after creating the
+/// value.
 pub struct Xts {
     keyed: Box<dyn Keyed>,
 }
 
-/// What a kernel takes at once, at the most: a power of two, as all are.
+/// The largest step of any kernel, in bytes. Every step is a power of two.
 const LARGEST_STEP: usize = 512;
 
-/// A kernel with its key schedules. The length of `data` is a multiple of `sector_size`, which it `takes`.
+/// A kernel with its key schedules. The caller passes only sector sizes for which `takes` is true,
+/// and data that is a whole number of sectors.
 trait Keyed: Send + Sync {
-    /// Whether sectors of this size are whole steps of the kernel.
+    /// Whether a sector of this size is a whole number of the kernel's steps.
     fn takes(&self, sector_size: usize) -> bool;
     fn encrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]);
     fn decrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]);
@@ -244,15 +254,16 @@ impl Xts {
     /// Expands `key`, the data key followed by the tweak key, on the heap.
     ///
     /// # Errors
-    /// [`XtsError::KeySize`], and [`XtsError::NotAvailable`] for a kernel that this machine cannot run.
+    /// Returns [`XtsError::KeySize`], or [`XtsError::NotAvailable`] if this machine cannot run the
+    /// kernel.
     pub fn new(kernel: Kernel, key: &[u8]) -> Result<Self, XtsError> {
         Self::new_in::<Heap, _>(kernel, key)
     }
 
-    /// Expands `key`, the data key followed by the tweak key, in memory of a kind.
+    /// Expands `key`, the data key followed by the tweak key, in memory of kind `M`.
     ///
     /// # Errors
-    /// As for [`new`](Self::new), and where there is no such memory.
+    /// The same as for [`new`](Self::new), and the error of `M` if no such memory is available.
     pub fn new_in<M, E>(kernel: Kernel, key: &[u8]) -> Result<Self, E>
     where
         M: Memory + 'static,
@@ -289,10 +300,10 @@ impl Xts {
         Ok(Self { keyed })
     }
 
-    /// Encrypts the sectors in `data`, the first with the first of `tweaks`.
+    /// Encrypts the sectors in `data`. The first sector uses the first of `tweaks`.
     ///
     /// # Errors
-    /// [`XtsError::SectorSize`] and [`XtsError::Length`].
+    /// Returns [`XtsError::SectorSize`] or [`XtsError::Length`].
     pub fn encrypt(
         &self,
         tweaks: Tweaks,
@@ -305,10 +316,10 @@ impl Xts {
         Ok(())
     }
 
-    /// Decrypts the sectors in `data`, the first with the first of `tweaks`.
+    /// Decrypts the sectors in `data`. The first sector uses the first of `tweaks`.
     ///
     /// # Errors
-    /// [`XtsError::SectorSize`] and [`XtsError::Length`].
+    /// Returns [`XtsError::SectorSize`] or [`XtsError::Length`].
     pub fn decrypt(
         &self,
         tweaks: Tweaks,
@@ -321,7 +332,10 @@ impl Xts {
         Ok(())
     }
 
-    /// Sectors that the kernel's steps do not fill, which no volume has, go one by one through a buffer that they do.
+    /// Processes sectors of any size.
+    ///
+    /// A sector size that is not a whole number of steps does not occur in volumes. Such sectors
+    /// are processed one by one, in a padded buffer.
     fn in_steps(
         &self,
         mut tweaks: Tweaks,
@@ -377,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_whole_is_refused_untouched() {
+    fn wrong_sizes_are_refused_and_change_nothing() {
         for kernel in Kernel::available() {
             for len in [0, 16, 31, 48, 63, 65, 128] {
                 assert_eq!(

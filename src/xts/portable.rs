@@ -1,9 +1,10 @@
-//! The kernel for every machine: the `aes` crate, fed so that its widest instructions are always full.
+//! The kernel for every machine: the `aes` crate, with full batches for its widest instructions.
 //!
-//! The crate hands out its backend inside a closure that is compiled for the instructions at hand, with the
-//! number of blocks that they take at once. One pass over the data: for each such batch the tweaks are
-//! computed, mixed in, the blocks encrypted and the tweaks mixed in again, all while they are in the first
-//! cache. Batches reach over sector boundaries, and the first tweaks of many sectors are encrypted together.
+//! The crate passes its backend to a closure that is compiled for the available instructions. The
+//! backend states how many blocks it processes at once. This kernel makes one pass over the data in
+//! batches of that size. For each batch it computes the tweaks, adds them, encrypts the blocks and
+//! adds the tweaks again, while the batch is in the L1 cache. A batch may cross the boundary of a
+//! sector, and the first tweaks of many sectors are encrypted together.
 
 use aes::{Aes128, Aes128Enc, Aes256, Aes256Enc, Block};
 use cipher::array::Array;
@@ -56,7 +57,8 @@ pub(super) struct Keys<D, T> {
     tweak: T,
 }
 
-/// How many sectors have their first tweaks encrypted together: what the widest instructions take at once.
+/// The number of sectors whose first tweaks are encrypted together: enough to fill the widest
+/// instructions.
 const SECTORS: usize = 64;
 
 impl<D, T> Keys<D, T>
@@ -108,7 +110,7 @@ where
     }
 }
 
-/// A run of sectors with their tweaks, to go through whatever instructions there are.
+/// A run of sectors with their tweaks: the closure that the crate calls with its backend.
 struct Run<'a> {
     blocks: &'a mut [Block],
     tweaks: Powers<'a>,
@@ -166,7 +168,8 @@ fn mix(blocks: &mut [Block], tweaks: &[Block]) {
     }
 }
 
-/// The tweaks of block after block: in each sector its first one, then each the last one times x.
+/// The tweaks of consecutive blocks. Each sector starts with its own first tweak, and each
+/// following tweak is the one before it times x.
 struct Powers<'a> {
     firsts: std::slice::Iter<'a, Block>,
     next: u128,
@@ -204,8 +207,10 @@ impl<'a> Powers<'a> {
 
 const LANES: usize = 8;
 
-/// Fills `tweaks` with `next`, `next` x, `next` x² and so on, and returns the one after the last. Eight
-/// neighbours are kept side by side and go eight steps at once, so that none waits for the one before.
+/// Fills `tweaks` with `next`, `next` x, `next` x² and so on, and returns the tweak after the last.
+///
+/// Eight consecutive tweaks are kept in lanes and advance by x^8 each time, so that no tweak
+/// depends on the one immediately before it.
 #[inline(always)]
 fn fill_powers(mut next: u128, tweaks: &mut [Block]) -> u128 {
     let (groups, tail) = tweaks.as_chunks_mut::<LANES>();
@@ -235,7 +240,7 @@ fn fill_powers(mut next: u128, tweaks: &mut [Block]) -> u128 {
     next
 }
 
-/// The low and the high half.
+/// The low and the high half of a tweak.
 #[inline(always)]
 fn halves(tweak: u128) -> (u64, u64) {
     let [a, b, c, d, e, f, g, h, rest @ ..] = tweak.to_le_bytes();
@@ -245,14 +250,14 @@ fn halves(tweak: u128) -> (u64, u64) {
     )
 }
 
-/// Times x in GF(2^128), modulo x^128 + x^7 + x^2 + x + 1.
+/// Multiplies by x in GF(2^128), modulo x^128 + x^7 + x^2 + x + 1.
 #[inline(always)]
 fn times_x(tweak: u128) -> u128 {
     let overflow = (tweak.cast_signed() >> 127).cast_unsigned();
     (tweak << 1) ^ (overflow & 0x87)
 }
 
-/// Times x^8, in halves.
+/// Multiplies by x^8. Takes and returns the low and the high half.
 #[inline(always)]
 fn times_x8(low: u64, high: u64) -> (u64, u64) {
     let overflow = high >> 56;
@@ -265,7 +270,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn eight_steps_are_eight_times_one_step() {
+    fn times_x8_equals_eight_times_x() {
         let mut number = 0x0123_4567_89ab_cdef_8421_8421_8421_8421_u128;
         for _ in 0..1000 {
             let (low, high) = halves(number);
@@ -277,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn powers_are_the_same_in_pieces_of_any_length() {
+    fn powers_do_not_depend_on_the_length_of_the_pieces() {
         let firsts: Vec<_> = (1u8..=5)
             .map(|n| Array([n.wrapping_mul(0x5b); BLOCK]))
             .collect();

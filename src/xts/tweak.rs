@@ -1,22 +1,22 @@
-//! The numbers of sectors as the 16 bytes that the tweak key encrypts.
+//! Sector numbers, and their forms as the 16 bytes that the tweak key encrypts.
 
 use super::BLOCK;
 
-/// How a sector's number becomes 16 bytes.
+/// How the number of a sector is written as 16 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TweakForm {
-    /// dm-crypt's `plain`: the low 32 bits, little-endian, so that it repeats every 2 TiB.
+    /// `plain` of dm-crypt: the low 32 bits, little-endian. It repeats every 2 TiB.
     Plain,
-    /// dm-crypt's `plain64`: the low 64 bits, little-endian.
+    /// `plain64` of dm-crypt: the low 64 bits, little-endian.
     Plain64,
-    /// dm-crypt's `plain64be`: the low 64 bits, big-endian, in the last 8 bytes.
+    /// `plain64be` of dm-crypt: the low 64 bits, big-endian, in the last 8 bytes.
     Plain64Be,
-    /// All 128 bits, little-endian, as IEEE Std 1619-2007 has them.
+    /// All 128 bits, little-endian, as in IEEE Std 1619-2007.
     Whole,
 }
 
-/// The tweaks of consecutive sectors: number after number, `step` apart, wrapping.
+/// The tweaks of consecutive sectors. Their numbers are `step` apart, and wrap around.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tweaks {
     next: u128,
@@ -34,7 +34,7 @@ impl Tweaks {
         }
     }
 
-    /// The next up to `most` tweaks (at least one), as far as their numbers differ in the low half alone.
+    /// Takes the next 1 to `most` tweaks, as long as their numbers differ only in the low half.
     pub(super) fn take(&mut self, most: usize) -> Numbers {
         let halves = |number: u128| (low_half(number), low_half(number >> 64));
         let ((low, high), (step, far)) = (halves(self.next), halves(self.step));
@@ -65,7 +65,7 @@ impl Tweaks {
         }
     }
 
-    /// The next tweak, not yet encrypted.
+    /// Takes the next tweak, which is not yet encrypted.
     pub fn next_tweak(&mut self) -> [u8; BLOCK] {
         let number = self.next;
         self.next = number.wrapping_add(self.step);
@@ -78,7 +78,8 @@ impl Tweaks {
     }
 }
 
-/// The numbers of some consecutive sectors as registers count them: all high halves are the same.
+/// The numbers of some consecutive sectors, in the form in which the kernels count them in
+/// registers. The high half is the same in all of them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Numbers {
     low: u64,
@@ -90,12 +91,12 @@ pub(super) struct Numbers {
 }
 
 impl Numbers {
-    /// How many there are.
+    /// How many numbers there are.
     pub(super) fn count(&self) -> usize {
         self.count
     }
 
-    /// The low half of the number `n`, and of those beyond the last. It counts in 64 bits, whatever the mask.
+    /// The low half of number `n`, not yet masked. `n` may be past the last number.
     pub(super) fn low(&self, n: usize) -> i64 {
         let n = u64::try_from(n).unwrap_or(u64::MAX);
         self.low
@@ -103,7 +104,7 @@ impl Numbers {
             .cast_signed()
     }
 
-    /// The first of them as the tweak has it: its halves, the first eight bytes first.
+    /// The first number as a tweak, in two halves: bytes 0 to 7, then bytes 8 to 15.
     pub(super) fn first(&self) -> [i64; 2] {
         let low = self.low & self.mask;
         if self.reversed {
@@ -116,17 +117,17 @@ impl Numbers {
         }
     }
 
-    /// What of a low half belongs to the tweak.
+    /// The bits of a low half that belong to the tweak.
     pub(super) fn low_mask(&self) -> i64 {
         self.mask.cast_signed()
     }
 
-    /// The high half of all of them.
+    /// The high half of every number.
     pub(super) fn high(&self) -> i64 {
         self.high.cast_signed()
     }
 
-    /// Whether the bytes of the whole go the other way round.
+    /// Whether the 16 bytes of a tweak are in reverse order.
     pub(super) fn reversed(&self) -> bool {
         self.reversed
     }
@@ -168,7 +169,7 @@ mod tests {
         assert_eq!(tweaks.next_tweak(), [0; 16]);
     }
 
-    /// A tweak as the kernels make it from halves.
+    /// Makes a tweak from halves, as the kernels do.
     fn from_halves(numbers: &Numbers, n: usize) -> [u8; BLOCK] {
         let low = numbers.low(n) & numbers.low_mask();
         let mut bytes = [low, numbers.high()].map(i64::to_le_bytes).concat();
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_of_numbers_are_the_numbers_one_by_one() {
+    fn runs_of_numbers_equal_single_numbers() {
         use TweakForm::{Plain, Plain64, Plain64Be, Whole};
         let (end32, end64) = (1 << 32, 1 << 64);
         for form in [Plain, Plain64, Plain64Be, Whole] {

@@ -1,4 +1,4 @@
-//! AES-NI: a block in each register, eight of them in flight.
+//! The kernel for AES-NI: one block in each register, eight blocks at once.
 
 use std::arch::x86_64::*;
 
@@ -9,18 +9,19 @@ use crate::xts::in_place::in_place;
 use crate::xts::tweak::Numbers;
 use crate::xts::{BLOCK, Keyed, Memory, Tweaks, XtsError};
 
-/// Registers in flight, enough to hide the latency of a round.
+/// Registers that go through the rounds together, enough to hide the latency of a round.
 const WIDE: usize = 8;
-/// Blocks in a register.
+/// Blocks in each register.
 const LANES: usize = 1;
-/// The bytes that one pass through the rounds takes.
+/// The bytes that one pass through the rounds processes.
 const STEP: usize = WIDE * LANES * BLOCK;
-/// How many sectors have their first tweaks encrypted together.
+/// The number of sectors whose first tweaks are encrypted together.
 const SECTORS: usize = WIDE * LANES;
 
-// --- the token --------------------------------------------------------------------------------------------------
+// --- the token -----------------------------------------------------------------------------------
 
-/// Proof that this CPU has the instructions: only looking makes one.
+/// Proof that this CPU has the instructions of this kernel. Only [`detect`](Self::detect) makes
+/// one.
 #[derive(Clone, Copy)]
 pub(in crate::xts) struct Token(());
 
@@ -31,7 +32,7 @@ impl Token {
     }
 }
 
-// --- keys and dispatch ------------------------------------------------------------------------------------------
+// --- keys and dispatch ---------------------------------------------------------------------------
 
 /// The key schedules, by key size.
 pub(in crate::xts) enum Xts<M: Memory> {
@@ -39,7 +40,7 @@ pub(in crate::xts) enum Xts<M: Memory> {
     Aes256(Token, M::Held<Keys<15>>),
 }
 
-/// Each round key is there once for every lane.
+/// The round keys. Each one is repeated in every lane of its register.
 pub(in crate::xts) struct Keys<const KEYS: usize> {
     encrypt: [__m128i; KEYS],
     decrypt: [__m128i; KEYS],
@@ -93,9 +94,9 @@ impl<const KEYS: usize> Drop for Keys<KEYS> {
     }
 }
 
-// --- runs of sectors --------------------------------------------------------------------------------------------
+// --- runs of sectors -----------------------------------------------------------------------------
 
-/// The first tweaks of sectors, encrypted. One more than there are sectors is read, and not used.
+/// The encrypted first tweaks of up to `SECTORS` sectors. The last entry is loaded, but never used.
 #[repr(align(64))]
 struct Firsts([[u8; BLOCK]; SECTORS + 1]);
 
@@ -145,7 +146,9 @@ impl<const KEYS: usize> Keys<KEYS> {
         }
     }
 
-    /// The tweaks of up to `SECTORS` sectors; returns the first in every lane, so that it need not come back from memory.
+    /// Encrypts the first tweaks of up to `SECTORS` sectors, and stores them in `firsts`.
+    ///
+    /// Returns the first of them in every lane, so that it need not be loaded from memory.
     #[inline]
     #[target_feature(enable = "aes,ssse3")]
     fn first_tweaks(&self, numbers: &Numbers, firsts: &mut [[u8; BLOCK]; SECTORS + 1]) -> __m128i {
@@ -171,7 +174,7 @@ impl<const KEYS: usize> Keys<KEYS> {
         blocks[0]
     }
 
-    /// The tweak of one sector alone.
+    /// Encrypts the first tweak of a single sector.
     #[inline]
     #[target_feature(enable = "aes,ssse3")]
     fn first_tweak(&self, numbers: &Numbers) -> __m128i {
@@ -179,10 +182,12 @@ impl<const KEYS: usize> Keys<KEYS> {
     }
 }
 
-// --- one pass through the rounds --------------------------------------------------------------------------------
+// --- one pass through the rounds -----------------------------------------------------------------
 
-/// Encrypts or decrypts with the tweaks `now`, and returns those of the next pass: of the sector whose first tweak is
-/// `after` where this one `ENDS` its sector. They are computed between the rounds, one register in each.
+/// Encrypts or decrypts one step with the tweaks `now`, and returns the tweaks of the next pass.
+///
+/// Where this pass `ENDS` its sector, they are those of the sector whose first tweak is `after`.
+/// They are computed between the rounds, one register in each round.
 #[inline]
 #[target_feature(enable = "aes,ssse3")]
 fn pass<const KEYS: usize, const ENCRYPT: bool, const ENDS: bool>(
@@ -233,11 +238,11 @@ fn pass<const KEYS: usize, const ENCRYPT: bool, const ENDS: bool>(
     next
 }
 
-/// Keeps the compiler from gathering what was laid between the rounds.
+/// Keeps the compiler from moving the tweak computations out from between the rounds.
 #[inline]
 #[target_feature(enable = "ssse3")]
 fn barrier(blocks: &mut [__m128i; WIDE], tweaks: &mut [__m128i; WIDE], n: usize) {
-    // SAFETY: it has no instructions.
+    // SAFETY: the block contains no instructions.
     unsafe {
         std::arch::asm!(
             "/* {} {} {} {} {} {} {} {} {} */",
@@ -255,9 +260,9 @@ fn barrier(blocks: &mut [__m128i; WIDE], tweaks: &mut [__m128i; WIDE], n: usize)
     }
 }
 
-// --- tweaks -----------------------------------------------------------------------------------------------------
+// --- tweaks --------------------------------------------------------------------------------------
 
-/// The numbers of sectors, one in each lane.
+/// The numbers of consecutive sectors, one in each lane.
 #[inline]
 #[target_feature(enable = "ssse3")]
 fn spread_numbers(numbers: &Numbers) -> [__m128i; WIDE] {
@@ -276,14 +281,14 @@ fn spread_numbers(numbers: &Numbers) -> [__m128i; WIDE] {
     spread
 }
 
-/// The order that turns the bytes of each lane round.
+/// The shuffle that reverses the bytes of each lane.
 #[inline]
 #[target_feature(enable = "sse2")]
 fn reversing() -> __m128i {
     _mm_setr_epi8(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0)
 }
 
-/// The tweaks of a sector's first pass: its first tweak times 1, x, x² and so on.
+/// The tweaks of the first pass over a sector: its first tweak times 1, x, x² and so on.
 #[inline]
 #[target_feature(enable = "ssse3")]
 fn spread(first: __m128i) -> [__m128i; WIDE] {
@@ -294,7 +299,8 @@ fn spread(first: __m128i) -> [__m128i; WIDE] {
     tweaks
 }
 
-/// Times x, modulo x^128 + x^7 + x^2 + x + 1: both halves doubled, and the bit that each lost added to the other.
+/// Multiplies by x, modulo x^128 + x^7 + x^2 + x + 1: both halves are doubled, and the bit that
+/// each half loses is added to the other.
 #[inline]
 #[target_feature(enable = "ssse3")]
 fn times_x(tweak: __m128i) -> __m128i {
@@ -309,18 +315,18 @@ fn xor3(a: __m128i, b: __m128i, c: __m128i) -> __m128i {
     _mm_xor_si128(_mm_xor_si128(a, b), c)
 }
 
-// --- memory -----------------------------------------------------------------------------------------------------
+// --- memory --------------------------------------------------------------------------------------
 
 #[inline]
 #[target_feature(enable = "ssse3")]
 fn load(bytes: &[u8; LANES * BLOCK]) -> __m128i {
-    // SAFETY: that many bytes are readable there; they need no alignment.
+    // SAFETY: the reference makes that many bytes readable. The instruction needs no alignment.
     unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
 }
 
 #[inline]
 #[target_feature(enable = "ssse3")]
 fn store(bytes: &mut [u8; LANES * BLOCK], blocks: __m128i) {
-    // SAFETY: that many bytes are writable there; they need no alignment.
+    // SAFETY: the reference makes that many bytes writable. The instruction needs no alignment.
     unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), blocks) }
 }

@@ -1,11 +1,12 @@
-//! The rounds of AES and nothing else: what no kernel of the same width can be faster than.
+//! Runs only the rounds of AES, for benchmarks: an upper bound for the speed of a kernel.
 
 use std::arch::x86_64::*;
 use std::hint::black_box;
 
 use super::{aesni, vaes256, vaes512};
 
-/// Registers in flight: more than the kernels have, which need some for other things, so that nothing waits.
+/// Registers that go through the rounds together. They are more than in the kernels, which need
+/// some registers for other values, so that the AES unit is always busy.
 const WIDE: usize = 12;
 
 macro_rules! rounds_alone {

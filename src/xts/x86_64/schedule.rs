@@ -1,8 +1,9 @@
-//! The key schedule of AES (FIPS 197, section 5.2), and that of the equivalent inverse cipher (section 5.3.5).
+//! The key schedule of AES (FIPS 197, section 5.2) and of its equivalent inverse cipher (section
+//! 5.3.5).
 
 use std::arch::x86_64::*;
 
-/// The round keys, as many as `KEYS` says: 11 from a key of 16 bytes, 15 from one of 32.
+/// Expands a key to its `KEYS` round keys: 11 from 16 bytes, 15 from 32.
 #[target_feature(enable = "aes,ssse3")]
 pub(super) fn expand<const KEYS: usize>(key: &[u8]) -> [__m128i; KEYS] {
     let mut keys = [_mm_setzero_si128(); KEYS];
@@ -14,7 +15,8 @@ pub(super) fn expand<const KEYS: usize>(key: &[u8]) -> [__m128i; KEYS] {
     let mut constant = 1;
     for n in given.len()..KEYS {
         let last = keys[n - 1];
-        // Four times the same word, so that the instruction's shifting of rows moves nothing: it substitutes alone.
+        // All four words are the same, so that the instruction's ShiftRows step changes nothing: it
+        // only applies the S-box and adds its key.
         let word = if long && n % 2 == 1 {
             let word = _mm_shuffle_epi32::<0xff>(last);
             _mm_aesenclast_si128(word, _mm_setzero_si128())
@@ -32,7 +34,7 @@ pub(super) fn expand<const KEYS: usize>(key: &[u8]) -> [__m128i; KEYS] {
     keys
 }
 
-/// The round keys for decryption, in the order in which they are used.
+/// The round keys for decryption, in order of use.
 #[target_feature(enable = "aes,ssse3")]
 pub(super) fn inverse<const KEYS: usize>(keys: &[__m128i; KEYS]) -> [__m128i; KEYS] {
     let mut inverse = *keys;
@@ -43,7 +45,7 @@ pub(super) fn inverse<const KEYS: usize>(keys: &[__m128i; KEYS]) -> [__m128i; KE
     inverse
 }
 
-/// One block, encrypted.
+/// Encrypts one block.
 #[inline]
 #[target_feature(enable = "aes,ssse3")]
 pub(super) fn encrypt<const KEYS: usize>(keys: &[__m128i; KEYS], block: [i64; 2]) -> __m128i {
@@ -57,6 +59,6 @@ pub(super) fn encrypt<const KEYS: usize>(keys: &[__m128i; KEYS], block: [i64; 2]
 #[inline]
 #[target_feature(enable = "sse2")]
 fn load(bytes: &[u8; 16]) -> __m128i {
-    // SAFETY: 16 bytes are readable there; they need no alignment.
+    // SAFETY: the reference makes 16 bytes readable. The instruction needs no alignment.
     unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
 }

@@ -1,4 +1,4 @@
-//! VAES on registers of 256 bits: two blocks in each, eight of them in flight.
+//! The kernel for VAES on 256-bit registers: two blocks in each register, eight registers at once.
 
 use std::arch::x86_64::*;
 
@@ -9,18 +9,19 @@ use crate::xts::in_place::in_place;
 use crate::xts::tweak::Numbers;
 use crate::xts::{BLOCK, Keyed, Memory, Tweaks, XtsError};
 
-/// Registers in flight, enough to hide the latency of a round.
+/// Registers that go through the rounds together, enough to hide the latency of a round.
 const WIDE: usize = 8;
-/// Blocks in a register.
+/// Blocks in each register.
 const LANES: usize = 2;
-/// The bytes that one pass through the rounds takes.
+/// The bytes that one pass through the rounds processes.
 const STEP: usize = WIDE * LANES * BLOCK;
-/// How many sectors have their first tweaks encrypted together.
+/// The number of sectors whose first tweaks are encrypted together.
 const SECTORS: usize = WIDE * LANES;
 
-// --- the token --------------------------------------------------------------------------------------------------
+// --- the token -----------------------------------------------------------------------------------
 
-/// Proof that this CPU has the instructions: only looking makes one.
+/// Proof that this CPU has the instructions of this kernel. Only [`detect`](Self::detect) makes
+/// one.
 #[derive(Clone, Copy)]
 pub(in crate::xts) struct Token(());
 
@@ -35,7 +36,7 @@ impl Token {
     }
 }
 
-// --- keys and dispatch ------------------------------------------------------------------------------------------
+// --- keys and dispatch ---------------------------------------------------------------------------
 
 /// The key schedules, by key size.
 pub(in crate::xts) enum Xts<M: Memory> {
@@ -43,7 +44,7 @@ pub(in crate::xts) enum Xts<M: Memory> {
     Aes256(Token, M::Held<Keys<15>>),
 }
 
-/// Each round key is there once for every lane.
+/// The round keys. Each one is repeated in every lane of its register.
 pub(in crate::xts) struct Keys<const KEYS: usize> {
     encrypt: [__m256i; KEYS],
     decrypt: [__m256i; KEYS],
@@ -97,9 +98,9 @@ impl<const KEYS: usize> Drop for Keys<KEYS> {
     }
 }
 
-// --- runs of sectors --------------------------------------------------------------------------------------------
+// --- runs of sectors -----------------------------------------------------------------------------
 
-/// The first tweaks of sectors, encrypted. One more than there are sectors is read, and not used.
+/// The encrypted first tweaks of up to `SECTORS` sectors. The last entry is loaded, but never used.
 #[repr(align(32))]
 struct Firsts([[u8; BLOCK]; SECTORS + 1]);
 
@@ -149,7 +150,9 @@ impl<const KEYS: usize> Keys<KEYS> {
         }
     }
 
-    /// The tweaks of up to `SECTORS` sectors; returns the first in every lane, so that it need not come back from memory.
+    /// Encrypts the first tweaks of up to `SECTORS` sectors, and stores them in `firsts`.
+    ///
+    /// Returns the first of them in every lane, so that it need not be loaded from memory.
     #[inline]
     #[target_feature(enable = "aes,ssse3,vaes,avx2,vpclmulqdq")]
     fn first_tweaks(&self, numbers: &Numbers, firsts: &mut [[u8; BLOCK]; SECTORS + 1]) -> __m256i {
@@ -175,7 +178,7 @@ impl<const KEYS: usize> Keys<KEYS> {
         _mm256_permute2x128_si256::<0>(blocks[0], blocks[0])
     }
 
-    /// The tweak of one sector alone.
+    /// Encrypts the first tweak of a single sector.
     #[inline]
     #[target_feature(enable = "aes,ssse3,vaes,avx2,vpclmulqdq")]
     fn first_tweak(&self, numbers: &Numbers) -> __m256i {
@@ -188,10 +191,12 @@ impl<const KEYS: usize> Keys<KEYS> {
     }
 }
 
-// --- one pass through the rounds --------------------------------------------------------------------------------
+// --- one pass through the rounds -----------------------------------------------------------------
 
-/// Encrypts or decrypts with the tweaks `now`, and returns those of the next pass: of the sector whose first tweak is
-/// `after` where this one `ENDS` its sector. They are computed between the rounds, one register in each.
+/// Encrypts or decrypts one step with the tweaks `now`, and returns the tweaks of the next pass.
+///
+/// Where this pass `ENDS` its sector, they are those of the sector whose first tweak is `after`.
+/// They are computed between the rounds, one register in each round.
 #[inline]
 #[target_feature(enable = "aes,ssse3,vaes,avx2,vpclmulqdq")]
 fn pass<const KEYS: usize, const ENCRYPT: bool, const ENDS: bool>(
@@ -242,11 +247,11 @@ fn pass<const KEYS: usize, const ENCRYPT: bool, const ENDS: bool>(
     next
 }
 
-/// Keeps the compiler from gathering what was laid between the rounds.
+/// Keeps the compiler from moving the tweak computations out from between the rounds.
 #[inline]
 #[target_feature(enable = "avx2,vpclmulqdq")]
 fn barrier(blocks: &mut [__m256i; WIDE], tweaks: &mut [__m256i; WIDE], n: usize) {
-    // SAFETY: it has no instructions.
+    // SAFETY: the block contains no instructions.
     unsafe {
         std::arch::asm!(
             "/* {} {} {} {} {} {} {} {} {} */",
@@ -264,12 +269,12 @@ fn barrier(blocks: &mut [__m256i; WIDE], tweaks: &mut [__m256i; WIDE], n: usize)
     }
 }
 
-// --- tweaks -----------------------------------------------------------------------------------------------------
+// --- tweaks --------------------------------------------------------------------------------------
 
-/// The registers that eight powers of x fill.
+/// The number of registers that eight powers of x fill.
 const SPREAD: usize = 8 / LANES;
 
-/// The numbers of sectors, one in each lane.
+/// The numbers of consecutive sectors, one in each lane.
 #[inline]
 #[target_feature(enable = "avx2,vpclmulqdq")]
 fn spread_numbers(numbers: &Numbers) -> [__m256i; WIDE] {
@@ -291,7 +296,7 @@ fn spread_numbers(numbers: &Numbers) -> [__m256i; WIDE] {
     spread
 }
 
-/// The order that turns the bytes of each lane round.
+/// The shuffle that reverses the bytes of each lane.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn reversing() -> __m256i {
@@ -300,7 +305,7 @@ fn reversing() -> __m256i {
     ))
 }
 
-/// The tweaks of a sector's first pass: its first tweak times 1, x, x² and so on.
+/// The tweaks of the first pass over a sector: its first tweak times 1, x, x² and so on.
 #[inline]
 #[target_feature(enable = "avx2,vpclmulqdq")]
 fn spread(first: __m256i) -> [__m256i; WIDE] {
@@ -315,7 +320,8 @@ fn spread(first: __m256i) -> [__m256i; WIDE] {
     tweaks
 }
 
-/// The first tweak times x to the power of the number of the lane, in the register `n` of a sector's first.
+/// The tweaks in register `n` of the first pass over a sector. In each lane, `first` is multiplied
+/// by x to the power of the number of that lane.
 #[inline]
 #[target_feature(enable = "avx2,vpclmulqdq")]
 fn powers(first: __m256i, n: usize) -> __m256i {
@@ -349,8 +355,10 @@ fn times_x16(tweaks: __m256i) -> __m256i {
     )
 }
 
-/// Adds what was shifted `out` at the top, modulo x^128 + x^7 + x^2 + x + 1: one carry-less product in the place of three
-/// shifts, which on Intel's CPUs take the place of AES instructions. A quarter faster there.
+/// Adds the bits that were shifted `out` at the top, modulo x^128 + x^7 + x^2 + x + 1.
+///
+/// One carry-less multiplication replaces three shifts, each of which takes the place of an AES
+/// instruction in the pipeline of Intel's CPUs. It makes the kernel a quarter faster there.
 #[inline]
 #[target_feature(enable = "avx2,vpclmulqdq")]
 fn reduced(shifted: __m256i, out: __m256i) -> __m256i {
@@ -364,26 +372,26 @@ fn xor3(a: __m256i, b: __m256i, c: __m256i) -> __m256i {
     _mm256_xor_si256(_mm256_xor_si256(a, b), c)
 }
 
-// --- memory -----------------------------------------------------------------------------------------------------
+// --- memory --------------------------------------------------------------------------------------
 
 #[inline]
 #[target_feature(enable = "avx2,vpclmulqdq")]
 fn load(bytes: &[u8; LANES * BLOCK]) -> __m256i {
-    // SAFETY: that many bytes are readable there; they need no alignment.
+    // SAFETY: the reference makes that many bytes readable. The instruction needs no alignment.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,vpclmulqdq")]
 fn store(bytes: &mut [u8; LANES * BLOCK], blocks: __m256i) {
-    // SAFETY: that many bytes are writable there; they need no alignment.
+    // SAFETY: the reference makes that many bytes writable. The instruction needs no alignment.
     unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), blocks) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,vpclmulqdq")]
 fn broadcast(block: &[u8; BLOCK]) -> __m256i {
-    // SAFETY: 16 bytes are readable there; they need no alignment.
+    // SAFETY: the reference makes 16 bytes readable. The instruction needs no alignment.
     let block = unsafe { _mm_loadu_si128(block.as_ptr().cast()) };
     _mm256_broadcastsi128_si256(block)
 }

@@ -1,4 +1,4 @@
-//! VAES on registers of 512 bits: four blocks in each, eight of them in flight.
+//! The kernel for VAES on 512-bit registers: four blocks in each register, eight registers at once.
 
 use std::arch::x86_64::*;
 
@@ -9,21 +9,22 @@ use crate::xts::in_place::in_place;
 use crate::xts::tweak::Numbers;
 use crate::xts::{BLOCK, Keyed, Memory, Tweaks, XtsError};
 
-/// Registers in flight, enough to hide the latency of a round.
+/// Registers that go through the rounds together, enough to hide the latency of a round.
 const WIDE: usize = 8;
-/// Blocks in a register.
+/// Blocks in each register.
 const LANES: usize = 4;
-/// The bytes that one pass through the rounds takes.
+/// The bytes that one pass through the rounds processes.
 const STEP: usize = WIDE * LANES * BLOCK;
-/// How many sectors have their first tweaks encrypted together.
+/// The number of sectors whose first tweaks are encrypted together.
 const SECTORS: usize = WIDE * LANES;
 
-// --- the token --------------------------------------------------------------------------------------------------
+// --- the token -----------------------------------------------------------------------------------
 
-/// Proof that this CPU has the instructions: only looking makes one.
+/// Proof that this CPU has the instructions of this kernel. Only [`detect`](Self::detect) makes
+/// one.
 #[derive(Clone, Copy)]
 pub(in crate::xts) struct Token {
-    /// Whether tweaks are reduced by selecting bits instead of shifting them, as `reduced` says.
+    /// Whether tweaks are reduced by selecting bits instead of shifting them; see [`reduced`].
     select: bool,
 }
 
@@ -41,7 +42,7 @@ impl Token {
     }
 }
 
-// --- keys and dispatch ------------------------------------------------------------------------------------------
+// --- keys and dispatch ---------------------------------------------------------------------------
 
 /// The key schedules, by key size.
 pub(in crate::xts) enum Xts<M: Memory> {
@@ -49,20 +50,24 @@ pub(in crate::xts) enum Xts<M: Memory> {
     Aes256(Token, M::Held<Keys<15>>),
 }
 
-/// Each round key is there once for every lane.
+/// The round keys. Each one is repeated in every lane of its register.
 pub(in crate::xts) struct Keys<const KEYS: usize> {
     encrypt: Rounds<KEYS>,
     decrypt: Rounds<KEYS>,
     tweak: [__m512i; KEYS],
 }
 
-/// One direction. The tweaks have the last round key added to them, so that the last round takes them as its key.
+/// The round keys of one direction. The last round key is added to all tweaks, so that the last
+/// round uses a tweak as its key.
 struct Rounds<const KEYS: usize> {
     keys: [__m512i; KEYS],
-    /// The first round key and the last: what lies between the data with such a tweak and the first round.
+    /// The sum of the first and the last round key. Added to data and such a tweak, it leaves the
+    /// data with the tweak itself and the first round key.
     first: __m512i,
-    /// The last round key and its product with x^8, with x^32: what lies between such a tweak's product and the next one.
+    /// The sum of the last round key and its product with x^8. It turns the product of such a tweak
+    /// with x^8 into the tweak eight blocks later.
     by_x8: __m512i,
+    /// The same for x^32.
     by_x32: __m512i,
 }
 
@@ -130,9 +135,9 @@ impl<const KEYS: usize> Drop for Keys<KEYS> {
     }
 }
 
-// --- runs of sectors --------------------------------------------------------------------------------------------
+// --- runs of sectors -----------------------------------------------------------------------------
 
-/// The first tweaks of sectors, encrypted. One more than there are sectors is read, and not used.
+/// The encrypted first tweaks of up to `SECTORS` sectors. The last entry is loaded, but never used.
 #[repr(align(64))]
 struct Firsts([[u8; BLOCK]; SECTORS + 1]);
 
@@ -183,7 +188,9 @@ impl<const KEYS: usize> Keys<KEYS> {
         }
     }
 
-    /// The tweaks of up to `SECTORS` sectors; returns the first in every lane, so that it need not come back from memory.
+    /// Encrypts the first tweaks of up to `SECTORS` sectors, and stores them in `firsts`.
+    ///
+    /// Returns the first of them in every lane, so that it need not be loaded from memory.
     #[inline]
     #[target_feature(enable = "aes,ssse3,vaes,avx512f,avx512bw,avx512vbmi")]
     fn first_tweaks(&self, numbers: &Numbers, firsts: &mut [[u8; BLOCK]; SECTORS + 1]) -> __m512i {
@@ -209,7 +216,7 @@ impl<const KEYS: usize> Keys<KEYS> {
         _mm512_shuffle_i64x2::<0>(blocks[0], blocks[0])
     }
 
-    /// The tweak of one sector alone.
+    /// Encrypts the first tweak of a single sector.
     #[inline]
     #[target_feature(enable = "aes,ssse3,vaes,avx512f,avx512bw,avx512vbmi")]
     fn first_tweak(&self, numbers: &Numbers) -> __m512i {
@@ -236,10 +243,12 @@ impl<const KEYS: usize> Rounds<KEYS> {
     }
 }
 
-// --- one pass through the rounds --------------------------------------------------------------------------------
+// --- one pass through the rounds -----------------------------------------------------------------
 
-/// Encrypts or decrypts with the tweaks `now`, and returns those of the next pass: of the sector whose first tweak is
-/// `after` where this one `ENDS` its sector. They are computed between the rounds, one register in each.
+/// Encrypts or decrypts one step with the tweaks `now`, and returns the tweaks of the next pass.
+///
+/// Where this pass `ENDS` its sector, they are those of the sector whose first tweak is `after`.
+/// They are computed between the rounds, one register in each round.
 #[inline]
 #[target_feature(enable = "aes,ssse3,vaes,avx512f,avx512bw,avx512vbmi")]
 fn pass<const KEYS: usize, const ENCRYPT: bool, const SELECT: bool, const ENDS: bool>(
@@ -289,11 +298,11 @@ fn pass<const KEYS: usize, const ENCRYPT: bool, const SELECT: bool, const ENDS: 
     next
 }
 
-/// Keeps the compiler from gathering what was laid between the rounds.
+/// Keeps the compiler from moving the tweak computations out from between the rounds.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn barrier(blocks: &mut [__m512i; WIDE], tweaks: &mut [__m512i; WIDE], n: usize) {
-    // SAFETY: it has no instructions.
+    // SAFETY: the block contains no instructions.
     unsafe {
         std::arch::asm!(
             "/* {} {} {} {} {} {} {} {} {} */",
@@ -311,15 +320,15 @@ fn barrier(blocks: &mut [__m512i; WIDE], tweaks: &mut [__m512i; WIDE], n: usize)
     }
 }
 
-// --- tweaks -----------------------------------------------------------------------------------------------------
+// --- tweaks --------------------------------------------------------------------------------------
 
-/// The registers that eight powers of x fill.
+/// The number of registers that eight powers of x fill.
 const SPREAD: usize = 8 / LANES;
 
-/// The low half of each lane.
+/// Selects the low half of each lane.
 const LOW_HALVES: __mmask8 = 0b0101_0101;
 
-/// The numbers of sectors, one in each lane.
+/// The numbers of consecutive sectors, one in each lane.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 fn spread_numbers(numbers: &Numbers) -> [__m512i; WIDE] {
@@ -339,7 +348,7 @@ fn spread_numbers(numbers: &Numbers) -> [__m512i; WIDE] {
     spread
 }
 
-/// The order that turns the bytes of each lane round.
+/// The shuffle that reverses the bytes of each lane.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn reversing() -> __m512i {
@@ -348,7 +357,7 @@ fn reversing() -> __m512i {
     ))
 }
 
-/// The tweaks of a sector's first pass: its first tweak times 1, x, x² and so on.
+/// The tweaks of the first pass over a sector: its first tweak times 1, x, x² and so on.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 fn spread<const KEYS: usize, const SELECT: bool>(
@@ -366,7 +375,8 @@ fn spread<const KEYS: usize, const SELECT: bool>(
     tweaks
 }
 
-/// The first tweak times x to the power of the number of the lane, in the register `n` of a sector's first, and `key`.
+/// The tweaks in register `n` of the first pass over a sector, plus `key`. In each lane, `first` is
+/// multiplied by x to the power of the number of that lane.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 fn powers<const SELECT: bool>(first: __m512i, n: usize, key: __m512i) -> __m512i {
@@ -391,7 +401,7 @@ fn powers<const SELECT: bool>(first: __m512i, n: usize, key: __m512i) -> __m512i
     reduced::<SELECT>(_mm512_xor_si512(shifted, out), out, _mm512_setzero_si512())
 }
 
-/// A tweak times x^8, and `key`.
+/// Multiplies each tweak by x^8, and adds `key`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 fn times_x8<const SELECT: bool>(tweaks: __m512i, key: __m512i) -> __m512i {
@@ -399,7 +409,7 @@ fn times_x8<const SELECT: bool>(tweaks: __m512i, key: __m512i) -> __m512i {
     reduced::<SELECT>(rotated, _mm512_bsrli_epi128::<15>(tweaks), key)
 }
 
-/// A tweak times x^32, and `key`.
+/// Multiplies each tweak by x^32, and adds `key`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 fn times_x32<const SELECT: bool>(tweaks: __m512i, key: __m512i) -> __m512i {
@@ -407,9 +417,12 @@ fn times_x32<const SELECT: bool>(tweaks: __m512i, key: __m512i) -> __m512i {
     reduced::<SELECT>(rotated, _mm512_bsrli_epi128::<12>(tweaks), key)
 }
 
-/// What was rotated has at its bottom what went `out` at the top, and lacks that times x^7 + x^2 + x, modulo
-/// x^128 + x^7 + x^2 + x + 1. On Intel's CPUs a shift by bits takes the place of an AES instruction, and on AMD's the
-/// selection of bits that gives the same does; a carry-less product does on both.
+/// Reduces a rotated product modulo x^128 + x^7 + x^2 + x + 1, and adds `key`.
+///
+/// The rotation has already added the bits that went `out` at the top, times 1. This adds them
+/// times x^7 + x^2 + x. On Intel's CPUs a shift takes the place of an AES instruction in the
+/// pipeline, and on AMD's the equivalent selection of bits does, so `SELECT` chooses one. A
+/// carry-less multiplication takes that place on both.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 fn reduced<const SELECT: bool>(rotated: __m512i, out: __m512i, key: __m512i) -> __m512i {
@@ -431,26 +444,26 @@ fn xor3(a: __m512i, b: __m512i, c: __m512i) -> __m512i {
     _mm512_ternarylogic_epi64::<0b1001_0110>(a, b, c)
 }
 
-// --- memory -----------------------------------------------------------------------------------------------------
+// --- memory --------------------------------------------------------------------------------------
 
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn load(bytes: &[u8; LANES * BLOCK]) -> __m512i {
-    // SAFETY: that many bytes are readable there; they need no alignment.
+    // SAFETY: the reference makes that many bytes readable. The instruction needs no alignment.
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn store(bytes: &mut [u8; LANES * BLOCK], blocks: __m512i) {
-    // SAFETY: that many bytes are writable there; they need no alignment.
+    // SAFETY: the reference makes that many bytes writable. The instruction needs no alignment.
     unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), blocks) }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn broadcast(block: &[u8; BLOCK]) -> __m512i {
-    // SAFETY: 16 bytes are readable there; they need no alignment.
+    // SAFETY: the reference makes 16 bytes readable. The instruction needs no alignment.
     let block = unsafe { _mm_loadu_si128(block.as_ptr().cast()) };
     _mm512_broadcast_i32x4(block)
 }
@@ -460,7 +473,8 @@ mod tests {
     use super::*;
     use crate::xts::{Heap, TweakForm};
 
-    /// What detection chooses by the CPU's maker is the same either way.
+    /// Both ways of reduction, of which detection chooses one by the CPU's maker, give the same
+    /// bytes.
     #[test]
     fn shifted_and_selected_bits_are_the_same() {
         if Token::detect().is_none() {
