@@ -71,8 +71,7 @@ pub(crate) fn text_of_socket(socket: &[u8]) -> Result<String, CommandError> {
 
 /// QEMU takes a passphrase for text.
 pub(crate) fn check_passphrase(passphrase: &Passphrase) -> Result<(), CommandError> {
-    let bytes = passphrase.as_bytes();
-    if !bytes.contains(&0) && std::str::from_utf8(bytes).is_ok() {
+    if passphrase.is_text() {
         return Ok(());
     }
     Err(CommandError::new(

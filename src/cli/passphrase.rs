@@ -1,68 +1,48 @@
-//! Passphrases and keys: which source, asked how, and whether a typed one is good enough.
-//!
-//! Beside the sources of the library there are those of libvirt: `libvirt:SECRET` is the value of a secret, `generate:libvirt:SECRET` a new
-//! passphrase that the secret holds before anything else has it.
+//! Passphrases and keys: which source `--key` and `--key-file` name, how often a person is asked, and
+//! whether a typed passphrase is good enough.
 
 use std::io::{self, IsTerminal};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::str::FromStr;
 
-use luksmith::libvirt::xml::SecretRef;
+use luksmith::libvirt::ValueScheme;
 use luksmith::secret::{
-    ParseSourceError, Passphrase, Purpose, SecretSource, Source, VolumeKey, strength,
+    AnySource, ParseSourceError, Passphrase, Purpose, Scheme, SecretSource, Source, VolumeKey,
+    strength,
 };
 use luksmith_formats::nbd::uri;
 
 use super::Session;
 use super::args::{KeyArgs, NewKeyArgs};
 use super::error::{CommandError, Kind};
-use super::libvirt;
 use super::output;
 
 /// A typed passphrase below this score of zxcvbn needs --force-weak: it falls to fewer than 10⁸ guesses.
 const WEAK_BELOW: u8 = 2;
 
+/// What a SOURCE may be besides the library's own sources.
+const SCHEMES: &[&dyn Scheme] = &[&ValueScheme::EXISTING, &ValueScheme::GENERATED];
+
 /// Where a secret comes from.
 pub(crate) struct KeySource {
-    origin: Origin,
+    source: AnySource,
 }
 
-/// Who has it.
-enum Origin {
-    /// A person, a file, a descriptor, …
-    Here(Source),
-    /// libvirt.
-    Secret(SecretRef),
-    /// Nobody yet: it is made, and given to libvirt.
-    Generated(SecretRef),
-}
-
-impl FromStr for Origin {
-    type Err = CommandError;
-
-    fn from_str(text: &str) -> Result<Self, CommandError> {
-        let secret = |text: &str| {
-            text.parse()
-                .map_err(|error| CommandError::new(Kind::Parameters, error))
-        };
-        if let Some(text) = text.strip_prefix("libvirt:") {
-            return secret(text).map(Self::Secret);
-        }
-        if let Some(text) = text.strip_prefix("generate:libvirt:") {
-            return secret(text).map(Self::Generated);
-        }
-        if text == "generate" {
-            return Err(CommandError::parameters("generate: nobody would have the passphrase")
-                .hint("generate:libvirt:SECRET puts it into a secret, which is a UUID or usage=volume:PATH"));
-        }
-        text.parse().map(Self::Here).map_err(|error| {
-            let unknown = error == ParseSourceError::Unknown;
-            let error = CommandError::new(Kind::Parameters, error);
-            let more = "libvirt:SECRET is one too, and generate:libvirt:SECRET for a new passphrase; SECRET is a UUID or usage=volume:PATH";
-            error.hint_if(unknown.then(|| more.to_owned()))
-        })
+fn parse(text: &str) -> Result<AnySource, CommandError> {
+    if text == "generate" {
+        return Err(
+            CommandError::parameters("generate: nobody would have the passphrase").hint(
+                "generate:libvirt:SECRET puts it into a secret, which is a UUID or usage=volume:PATH",
+            ),
+        );
     }
+    AnySource::parse(text, SCHEMES).map_err(|error| {
+        let unknown = error == ParseSourceError::Unknown;
+        let error = CommandError::new(Kind::Parameters, error);
+        let more = "libvirt:SECRET is one too, and generate:libvirt:SECRET for a new passphrase; \
+                    SECRET is a UUID or usage=volume:PATH";
+        error.hint_if(unknown.then(|| more.to_owned()))
+    })
 }
 
 impl KeySource {
@@ -110,45 +90,45 @@ impl KeySource {
         offset: Option<u64>,
         size: Option<u64>,
     ) -> Result<Self, CommandError> {
-        let origin = match (source, file) {
-            (Some(text), _) => text
-                .parse()
-                .map_err(|error: CommandError| error.about(option))?,
-            (None, Some("-")) if offset.is_none() && size.is_none() => Origin::Here(Source::Fd(0)),
+        let source = match (source, file) {
+            (Some(text), _) => parse(text).map_err(|error| error.about(option))?,
+            (None, Some("-")) if offset.is_none() && size.is_none() => {
+                AnySource::Own(Source::Fd(0))
+            }
             (None, Some(path)) => {
                 let path = if path == "-" { "/dev/stdin" } else { path };
-                Origin::Here(Source::File {
+                AnySource::Own(Source::File {
                     path: path.into(),
                     offset: offset.unwrap_or(0),
                     size,
                 })
             }
-            (None, None) => Origin::Here(Source::Prompt),
+            (None, None) => AnySource::Own(Source::Prompt),
         };
-        if let Origin::Here(Source::File { path, .. }) = &origin
+        if let AnySource::Own(Source::File { path, .. }) = &source
             && uri::scheme(path.as_os_str().as_bytes()).is_some()
         {
             let message = format!("{option}: a key file of this machine is wanted, not a URI");
             return Err(CommandError::parameters(message).hint("a file of that name is ./NAME"));
         }
-        Ok(Self { origin })
+        Ok(Self { source })
     }
 
     /// The source that is one of the library's, also for who reads it in our place.
     pub(crate) fn here(&self) -> Option<&Source> {
-        match &self.origin {
-            Origin::Here(source) => Some(source),
-            Origin::Secret(_) | Origin::Generated(_) => None,
+        match &self.source {
+            AnySource::Own(source) => Some(source),
+            AnySource::Scheme(_) => None,
         }
     }
 
     /// The same where stdin carries the data.
     pub(crate) fn beside_data_on_stdin(self) -> Result<Self, CommandError> {
-        let origin = match self.origin {
-            Origin::Here(source) => Origin::Here(source.beside_data_on_stdin()?),
+        let source = match self.source {
+            AnySource::Own(source) => AnySource::Own(source.beside_data_on_stdin()?),
             other => other,
         };
-        Ok(Self { origin })
+        Ok(Self { source })
     }
 
     /// Whether a person types it.
@@ -185,15 +165,8 @@ impl KeySource {
         session: &Session,
         label: &str,
     ) -> Result<Passphrase, CommandError> {
-        match &self.origin {
-            Origin::Here(source) => {
-                Ok(source.read(Purpose::unlock(label, session.signals.interrupt()))?)
-            }
-            Origin::Secret(secret) => libvirt::value(secret),
-            Origin::Generated(_) => Err(CommandError::parameters(
-                "generate: makes a new passphrase, and this one has to exist",
-            )),
-        }
+        let purpose = Purpose::unlock(label, session.signals.interrupt());
+        Ok(self.source.read(purpose)?)
     }
 
     /// A passphrase that is being set: asked twice and rated if it is typed.
@@ -203,13 +176,8 @@ impl KeySource {
         label: &str,
         force_weak: bool,
     ) -> Result<Passphrase, CommandError> {
-        let passphrase = match &self.origin {
-            Origin::Here(source) => {
-                source.read(Purpose::new_secret(label, session.signals.interrupt()))?
-            }
-            Origin::Secret(secret) => libvirt::value(secret)?,
-            Origin::Generated(secret) => libvirt::generate(secret)?,
-        };
+        let purpose = Purpose::new_secret(label, session.signals.interrupt());
+        let passphrase = self.source.read(purpose)?;
         if self.is_typed() {
             rate(&passphrase, force_weak)?;
         }

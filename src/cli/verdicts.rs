@@ -12,7 +12,7 @@ use luksmith::crypt::CryptError;
 use luksmith::export::nbd::ServeError;
 use luksmith::kdf::KdfError;
 use luksmith::layout::ImageError;
-use luksmith::libvirt::LibvirtError;
+use luksmith::libvirt::{LibvirtError, ValueError};
 use luksmith::qemu::{AmendError, QmpError};
 use luksmith::secret::SecretError;
 use luksmith::vet::ciphertext::VetError;
@@ -64,6 +64,7 @@ commands_fail_with! {
     QmpError => qmp,
     AmendError => amend,
     LibvirtError => libvirt,
+    ValueError => value,
 }
 
 fn image(error: &ImageError) -> Verdict {
@@ -187,6 +188,9 @@ fn secret(error: &SecretError) -> Verdict {
             plain(Kind::Permission)
         }
         SecretError::Io { .. } | SecretError::Random(_) => plain(Kind::Device),
+        SecretError::Scheme { source, .. } => source
+            .downcast_ref()
+            .map_or_else(|| plain(Kind::Device), value),
         SecretError::Empty | SecretError::Nothing { .. } | SecretError::Mismatch => {
             plain(Kind::Permission)
         }
@@ -487,6 +491,22 @@ fn libvirt(error: &LibvirtError) -> Verdict {
             plain(Kind::Parameters)
         }
         LibvirtError::Lock(_) => memory(),
+        _ => plain(Kind::Device),
+    }
+}
+
+fn value(error: &ValueError) -> Verdict {
+    match error {
+        ValueError::Present => helped(
+            Kind::Busy,
+            "--key libvirt:SECRET takes that one; `luksmith libvirt rotate` puts another in its place",
+        ),
+        ValueError::Unseen(_) => helped(
+            Kind::Permission,
+            "`luksmith libvirt secret define --private --generate` makes a new one with its value",
+        ),
+        ValueError::Libvirt(error) | ValueError::NotReadBack(error) => libvirt(error),
+        ValueError::Generate(error) => secret(error),
         _ => plain(Kind::Device),
     }
 }

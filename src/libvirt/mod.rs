@@ -18,6 +18,7 @@ mod pool;
 mod secret;
 mod transfer;
 mod users;
+mod value;
 mod volume;
 pub mod xml;
 
@@ -27,4 +28,5 @@ pub use error::{LibvirtError, Reply};
 pub use pool::{Pool, PoolInfo};
 pub use secret::{MAX_SECRET, ParseSecretError, Secret};
 pub use users::{User, UserKind, Users, users};
+pub use value::{ValueError, ValueScheme, ValueSource};
 pub use volume::{StorageVolume, VolumeInfo};

@@ -7,6 +7,7 @@ mod allocator;
 mod boxed;
 mod input;
 mod locked;
+mod schemes;
 mod source;
 mod stack;
 mod strength;
@@ -15,6 +16,7 @@ mod terminal;
 pub use allocator::WipingAllocator;
 pub(crate) use boxed::LockedBox;
 pub use locked::{LockError, LockedBytes};
+pub use schemes::{AnySource, Scheme};
 pub use source::{MAX_KEY_FILE, ParseSourceError, Source};
 pub use stack::scrub_stack;
 pub(crate) use stack::scrub_stack_of_sectors;
@@ -101,6 +103,13 @@ impl Passphrase {
         let mut bits = LockedBytes::new(GENERATED)?;
         random(&mut bits)?;
         Self::base64_of(&bits)
+    }
+
+    /// Whether it is text: UTF-8 without NUL. QEMU takes no other passphrase.
+    #[must_use]
+    pub fn is_text(&self) -> bool {
+        let bytes = self.as_bytes();
+        !bytes.contains(&0) && std::str::from_utf8(bytes).is_ok()
     }
 
     /// The base64 of `bytes` (RFC 4648, padded, in one line), for bytes that are no text and have to be one.
@@ -242,6 +251,20 @@ pub enum SecretError {
     /// The user asked to stop.
     #[error("interrupted")]
     Interrupted,
+    /// A source that makes new secrets was asked for one that exists.
+    #[error("{from} makes a new passphrase, and this one has to exist")]
+    OnlyNew {
+        /// The source, as its own text.
+        from: String,
+    },
+    /// The source of a [`Scheme`] failed.
+    #[error("{from}")]
+    Scheme {
+        /// The source, as its own text.
+        from: String,
+        /// The error of the module that has the scheme.
+        source: Box<dyn core::error::Error + Send + Sync>,
+    },
     /// A file, descriptor or terminal failed.
     #[error("cannot read {from}")]
     Io {

@@ -243,6 +243,9 @@ pub enum ParseSourceError {
     /// `credential:` with something that is not a file name.
     #[error("credential: takes a plain name, without '/'")]
     NotName,
+    /// What follows the name of a [`Scheme`](super::Scheme) has not the form that it takes.
+    #[error("{0}")]
+    Scheme(String),
 }
 
 impl FromStr for Source {

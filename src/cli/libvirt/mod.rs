@@ -8,15 +8,12 @@ mod provision;
 mod rotate;
 mod secret;
 mod taken_back;
-mod value;
 mod xml;
 
 use clap::Subcommand;
 
 use super::Session;
 use super::error::CommandError;
-
-pub(crate) use value::{generate, value};
 
 /// Keep passphrases in libvirt's secrets, and the disks that they open
 ///

@@ -21,7 +21,6 @@ use super::connect::ConnectArgs;
 use super::disk::{DiskArgs, OpenArgs};
 use super::place::Place;
 use super::taken_back::TakenBack;
-use super::value;
 use super::xml::unwritable;
 use crate::cli::Session;
 use crate::cli::args::{ImageFormat, Location, NewVolumeArgs, VersionName};
@@ -377,7 +376,7 @@ impl Args {
         })?;
         let uuid = secret.uuid()?;
         taken_back.secret = Some(connection.secret(&uuid)?);
-        value::set(&secret, passphrase)?;
+        secret.store(passphrase)?;
         Ok((secret, uuid))
     }
 

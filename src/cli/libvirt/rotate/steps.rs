@@ -14,7 +14,6 @@ use super::journal::{Journal, Place, Slots, Stage};
 use super::volume::Volume;
 use crate::cli::Session;
 use crate::cli::error::{CommandError, Kind};
-use crate::cli::libvirt::value;
 use crate::cli::output;
 use crate::cli::passphrase::KeySource;
 
@@ -116,8 +115,9 @@ impl Rotation<'_> {
         self.keep(&journal, &present)?;
         journal.stage = Stage::Setting;
         self.place.write(&journal, &self.session.signals)?;
-        if let Err(error) = value::set(&self.secret, &new) {
-            return Err(match value::set(&self.secret, &present.passphrase) {
+        if let Err(error) = self.secret.store(&new) {
+            let error = CommandError::from(error);
+            return Err(match self.secret.store(&present.passphrase) {
                 Ok(()) => error.hint("the secret has its old value; run it again"),
                 Err(_) => error.hint(format!(
                     "the old value is kept in the secret {}; run it again",
@@ -191,7 +191,7 @@ impl Rotation<'_> {
             return Err(failed);
         };
         let slots = self.slots(&kept)?;
-        value::set(&self.secret, &kept)?;
+        self.secret.store(&kept)?;
         output::note(
             "the secret has the passphrase again that was kept when a rotation was interrupted",
         );
@@ -229,7 +229,7 @@ impl Rotation<'_> {
             &format!("the new passphrase of secret {}", self.uuid),
             false,
         )?;
-        if !value::is_text(&new) {
+        if !new.is_text() {
             return Err(CommandError::parameters(
                 "QEMU cannot open a volume by the new passphrase: it is no text in UTF-8 without NUL",
             ));
@@ -280,7 +280,7 @@ impl Rotation<'_> {
             }
             Err(error) => return Err(error.into()),
         };
-        value::set(&kept, &present.passphrase)
+        Ok(kept.store(&present.passphrase)?)
     }
 
     /// The journal is of these volumes, as they are.

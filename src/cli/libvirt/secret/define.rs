@@ -9,7 +9,6 @@ use uuid::Uuid;
 use crate::cli::Session;
 use crate::cli::error::{CommandError, Kind};
 use crate::cli::libvirt::connect::ConnectArgs;
-use crate::cli::libvirt::value;
 
 /// Define a secret
 ///
@@ -85,7 +84,7 @@ impl Args {
         let secret = connection.define_secret(&xml)?;
         let uuid = secret.uuid()?;
         if let Some(generated) = generated
-            && let Err(error) = value::set(&secret, &generated)
+            && let Err(error) = secret.store(&generated)
         {
             let left = secret.undefine().err();
             let left = left.map(|_| {
@@ -93,7 +92,7 @@ impl Args {
                     "`luksmith libvirt secret remove {uuid}` removes the secret, which has no value"
                 )
             });
-            return Err(error.hint_if(left));
+            return Err(CommandError::from(error).hint_if(left));
         }
         if self.json {
             session.output.json(&json!({ "uuid": uuid.to_string() }));

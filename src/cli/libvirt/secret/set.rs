@@ -8,7 +8,6 @@ use crate::cli::args::KeyArgs;
 use crate::cli::error::{CommandError, Kind};
 use crate::cli::force::{Force, only};
 use crate::cli::libvirt::connect::ConnectArgs;
-use crate::cli::libvirt::value;
 use crate::cli::passphrase::KeySource;
 
 /// Give a secret its value
@@ -59,11 +58,13 @@ impl Args {
         let opens_volumes = secret
             .usage()?
             .is_none_or(|usage| usage.kind == UsageType::Volume);
-        if opens_volumes && !value::is_text(&passphrase) && !self.force.contains(&Force::NotText) {
+        if opens_volumes && !passphrase.is_text() && !self.force.contains(&Force::NotText) {
             return Err(CommandError::new(Kind::Parameters, "QEMU cannot open a volume by this value: it is no text in UTF-8 without NUL")
                 .hint("--base64 keeps its base64, for a keyslot that `luksmith key add IMAGE --new-key libvirt:SECRET` then makes")
                 .hint("--force not-text keeps it as it is, for luksmith and librbd"));
         }
-        value::set(&secret, &passphrase).map_err(about)
+        secret
+            .store(&passphrase)
+            .map_err(|error| about(error.into()))
     }
 }
