@@ -56,6 +56,7 @@
 //! From the top down; each uses only those below it.
 //!
 //! - [`container`]: create, open, unlock; keyslots, tokens, backup, restore, repair, resize, conversion.
+//! - [`audit`]: how libvirt is used, judged from XML and facts of the host.
 //! - [`vet`]: verdicts on images from strangers, without a key.
 //! - [`libvirt`]: secrets, domains, storage pools and volumes of a libvirt that is installed.
 //! - [`export`]: volumes for others to open, over NBD.
@@ -80,6 +81,7 @@
 //! others leaves on the heap, and call [`sys::harden`] as they start. A header from a stranger is safe to open: what
 //! it may cost is capped by [`Limits`](formats::Limits), and long work looks at an [`Interrupt`].
 
+pub mod audit;
 pub mod backend;
 pub mod channel;
 pub mod container;

@@ -83,7 +83,7 @@ pub struct Finding {
 }
 
 /// Bytes of an image as text that is safe to show: ASCII, everything else escaped, and not too long.
-pub(super) fn escaped(bytes: &[u8]) -> String {
+pub(crate) fn escaped(bytes: &[u8]) -> String {
     const MOST: usize = 256;
     let shown = bytes.get(..MOST).unwrap_or(bytes).escape_ascii();
     let rest = if bytes.len() > MOST { "…" } else { "" };

@@ -128,7 +128,7 @@ pub fn inspect(storage: &dyn Backend, format: Format, policy: &Policy) -> Result
 }
 
 /// The same, reading no more than `budget` bytes: enough for headers, and for the references that are in them.
-pub(super) fn headers(
+pub(crate) fn headers(
     storage: &dyn Backend,
     format: Format,
     policy: &Policy,

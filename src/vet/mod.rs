@@ -1,10 +1,8 @@
 //! Judging what comes from strangers: verdicts from the bytes alone.
 //!
 //! [`inspect`] says whether an image is what it is said to be, and nothing more. It follows no reference, writes nothing,
-//! needs no key, and reads a bounded part of the image. [`ciphertext`] looks for what is not ciphertext. [`audit`] judges
-//! how libvirt is used.
+//! needs no key, and reads a bounded part of the image. [`ciphertext`] looks for what is not ciphertext.
 
-pub mod audit;
 pub mod ciphertext;
 mod extents;
 mod finding;
@@ -24,7 +22,9 @@ mod vhd;
 mod vhdx;
 mod vmdk;
 
+pub(crate) use finding::escaped;
 pub use finding::{Check, Finding, Severity};
+pub(crate) use inspect::headers;
 pub use inspect::{Format, checks, inspect};
 pub use policy::{Costs, EncryptionRule, Feature, Policy, PolicyError};
 pub use recognise::identify;

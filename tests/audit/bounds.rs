@@ -1,6 +1,6 @@
 //! Hostile documents are refused or judged, within the time and the memory of any other.
 
-use luksmith::vet::audit::{Document, Host, Inventory, Policy, images};
+use luksmith::audit::{Document, Host, Inventory, Policy, images};
 
 use crate::judge::{ids, within_bounds};
 

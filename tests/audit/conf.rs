@@ -1,6 +1,6 @@
 //! The reader of libvirt's configuration files takes what libvirt takes, and refuses what it refuses.
 
-use luksmith::vet::audit::conf::{Conf, ConfError, Value};
+use luksmith::audit::conf::{Conf, ConfError, Value};
 
 fn text(text: &str) -> Value {
     Value::Text(text.to_owned())

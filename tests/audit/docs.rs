@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use luksmith::vet::audit::{self, Policy};
+use luksmith::audit::{self, Policy};
 
 const TEXT: &str = include_str!("../../docs/audit.md");
 

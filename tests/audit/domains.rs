@@ -1,6 +1,6 @@
 //! Faults of a domain's XML alone.
 
-use luksmith::vet::audit::{Document, Inventory, Policy};
+use luksmith::audit::{Document, Inventory, Policy};
 
 use crate::good;
 use crate::judge::{Row, changed, complaint, good as everything, ids, none, table, within_bounds};

@@ -1,6 +1,6 @@
 //! A domain and a host that nothing is to be said against.
 
-use luksmith::vet::audit::{Document, Host, SocketUnit};
+use luksmith::audit::{Document, Host, SocketUnit};
 
 /// As `virsh dumpxml --inactive` prints it: LUKS on a block device, an overlay over a shared image, an installation disc, and a disk
 /// that `luksmith serve` gives over a Unix socket.

@@ -1,6 +1,6 @@
 //! Faults of a host.
 
-use luksmith::vet::audit::{
+use luksmith::audit::{
     BlockDevice, Document, Holds, Host, Image, Inventory, KeptFile, Policy, Wanted,
 };
 
@@ -404,7 +404,7 @@ fn used(change: impl FnOnce(&mut Vec<BlockDevice>, &mut String)) -> Inventory {
     };
     let image = Image {
         device: Some((7, 3)),
-        seen: luksmith::vet::audit::Seen::Bytes(luksmith::vet::audit::Look::default()),
+        seen: luksmith::audit::Seen::Bytes(luksmith::audit::Look::default()),
         ..Image::default()
     };
     inventory.images.insert(wanted, image);

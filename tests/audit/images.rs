@@ -1,7 +1,7 @@
 //! Faults of the images that a domain names: they are looked at, and what they name is not opened.
 
+use luksmith::audit::{self, Image, Inventory, Policy, Seen, Wanted};
 use luksmith::backend::memory::MemoryBackend;
-use luksmith::vet::audit::{self, Image, Inventory, Policy, Seen, Wanted};
 
 use crate::judge::{complaint, good, ids, none, within_bounds};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use luksmith::vet::audit::{Document, Inventory, Policy, Report, audit};
+use luksmith::audit::{Document, Inventory, Policy, Report, audit};
 
 use crate::allocation::peak_of;
 use crate::processor::time_of;

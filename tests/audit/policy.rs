@@ -1,6 +1,6 @@
 //! Policies: what is read, and what exceptions cover.
 
-use luksmith::vet::audit::{Policy, PolicyError, Severity};
+use luksmith::audit::{Policy, PolicyError, Severity};
 
 use crate::judge::{changed, good, ids, within_bounds};
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use luksmith::vet::audit;
+use luksmith::audit;
 
 use crate::command::{fails, folder, luksmith};
 

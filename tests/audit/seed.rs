@@ -1,6 +1,6 @@
 //! Inputs of the fuzz target `audit`: the first byte says what the text after it is.
 
-use luksmith::vet::audit::{Document, Host, Inventory, SocketUnit};
+use luksmith::audit::{Document, Host, Inventory, SocketUnit};
 
 /// What a text is taken for: XML of libvirt, then files of a host.
 const KINDS: [&str; 9] = [

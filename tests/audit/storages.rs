@@ -1,6 +1,6 @@
 //! Faults of pools, volumes and secrets, and of domains that use them.
 
-use luksmith::vet::audit::{Document, Inventory, Policy};
+use luksmith::audit::{Document, Inventory, Policy};
 
 use crate::judge::{Row, changed, complaint, good, ids, none, table, within_bounds};
 

@@ -21,10 +21,11 @@ const LAYERS: &[(&str, &[&str])] = &[
             "interrupt",
         ],
     ),
+    ("audit", &["vet", "backend", "xml"]),
     ("libvirt", &["secret", "sys", "xml"]),
     ("export", &["volume", "channel", "backend", "sectors"]),
     ("qemu", &["secret"]),
-    ("vet", &["backend", "sectors", "interrupt", "xml"]),
+    ("vet", &["backend", "sectors", "interrupt"]),
     (
         "volume",
         &["layout", "crypt", "backend", "sectors", "interrupt"],

@@ -1,8 +1,8 @@
 //! What a libvirt has: domains, pools, volumes and secrets, over a read-only connection, on which values of secrets and passwords of
 //! consoles cannot be had.
 
+use luksmith::audit::{Document, Inventory};
 use luksmith::libvirt::{ConnectOptions, Connection, Domain, DomainView, LibvirtError, Pool};
-use luksmith::vet::audit::{Document, Inventory};
 
 use crate::cli::error::{CommandError, chain};
 use crate::cli::output;

@@ -5,8 +5,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use luksmith::audit::{self, Document, Image, Inventory, Policy, Seen, Wanted};
 use luksmith::backend::file::{FileBackend, OpenOptions};
-use luksmith::vet::audit::{self, Document, Image, Inventory, Policy, Seen, Wanted};
 use luksmith::xml;
 
 use crate::cli::error::{CommandError, Kind, chain};

@@ -6,8 +6,8 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use luksmith::vet::audit::conf;
-use luksmith::vet::audit::{BlockDevice, Document, Holds, Host, Inventory, KeptFile, SocketUnit};
+use luksmith::audit::conf;
+use luksmith::audit::{BlockDevice, Document, Holds, Host, Inventory, KeptFile, SocketUnit};
 
 use super::documents::read;
 use crate::cli::error::{CommandError, Kind};

@@ -1,6 +1,6 @@
 //! `luksmith audit`: domains, pools, volumes, secrets and the host, by libvirt's "Secure Usage".
 //!
-//! The rules are in `vet::audit` and open nothing; what they look at is fetched here: `documents` (XML from files and what is in
+//! The rules are in `audit` and open nothing; what they look at is fetched here: `documents` (XML from files and what is in
 //! images), `connection` (from libvirt), `host` (settings, sockets, mounts, devices). `shown` and `sarif` say what was found.
 
 mod connection;
@@ -12,7 +12,7 @@ mod shown;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use luksmith::vet::audit::{self, Inventory, Policy, Report, Severity};
+use luksmith::audit::{self, Inventory, Policy, Report, Severity};
 
 use super::Session;
 use super::error::{CommandError, Kind};

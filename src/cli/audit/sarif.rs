@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use luksmith::vet::audit::{self, Finding, Report, Rule};
+use luksmith::audit::{self, Finding, Report, Rule};
 use serde_json::{Value, json};
 
 const SCHEMA: &str =

@@ -1,6 +1,6 @@
 //! What was found, for people and as JSON.
 
-use luksmith::vet::audit::{Finding, Report, Severity};
+use luksmith::audit::{Finding, Report, Severity};
 use serde_json::{Value, json};
 
 use crate::cli::output::{Output, printable};

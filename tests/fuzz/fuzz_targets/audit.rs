@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use luksmith::vet::audit::{Policy, audit, images};
+use luksmith::audit::{Policy, audit, images};
 
 #[path = "../../hostile/allocation.rs"]
 mod allocation;

@@ -2,9 +2,7 @@
 
 use super::inventory::Look;
 use crate::backend::{Backend, IoError};
-use crate::vet::inspect::{self, Format};
-use crate::vet::policy::Policy;
-use crate::vet::recognise::identify;
+use crate::vet::{Format, Policy, headers, identify};
 
 /// The most bytes of an image that are read for its headers and descriptors; the tables are not walked.
 const BUDGET: u64 = 2 << 20;
@@ -24,7 +22,7 @@ pub fn look(storage: &dyn Backend, format: &str) -> Result<Look, IoError> {
         format => format,
     };
     if let Some(format) = Format::by_name(format).filter(|format| *format != Format::Raw) {
-        let report = inspect::headers(storage, format, &Policy::default(), BUDGET)?;
+        let report = headers(storage, format, &Policy::default(), BUDGET)?;
         look.size = report.virtual_size;
         look.references = report.references;
     }

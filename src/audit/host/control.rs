@@ -3,9 +3,9 @@
 
 use super::daemon::last;
 use super::settings::Settings;
-use crate::vet::audit::context::Context;
-use crate::vet::audit::inventory::SocketUnit;
-use crate::vet::audit::rule::{Place, rules, shown};
+use crate::audit::context::Context;
+use crate::audit::inventory::SocketUnit;
+use crate::audit::rule::{Place, rules, shown};
 
 rules! {
     SOCKET: Error, "control.socket",
@@ -72,10 +72,7 @@ fn mode(unit: &SocketUnit) -> (Place, u32) {
     let stated = last(unit, "SocketMode");
     let (place, mode) = stated.unwrap_or_else(|| {
         let file = unit.files.first().cloned().unwrap_or_default();
-        (
-            crate::vet::audit::context::place_of(&file),
-            "0666".to_owned(),
-        )
+        (crate::audit::context::place_of(&file), "0666".to_owned())
     });
     (place, u32::from_str_radix(&mode, 8).unwrap_or(0o666))
 }

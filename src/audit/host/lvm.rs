@@ -1,8 +1,8 @@
 //! `lvm.conf` (lvm.conf(5)): whether the host's LVM takes volumes on guests' disks for its own.
 
-use crate::vet::audit::context::Context;
-use crate::vet::audit::inventory::Host;
-use crate::vet::audit::rule::{Place, rules};
+use crate::audit::context::Context;
+use crate::audit::inventory::Host;
+use crate::audit::rule::{Place, rules};
 
 rules! {
     FILTER: Note, "access.lvm-filter",

@@ -1,21 +1,21 @@
 //! One of libvirt's configuration files with its place, so that a finding can name the line of a setting, or its absence.
 
-use crate::vet::audit::conf::{Conf, Entry, Value};
-use crate::vet::audit::rule::{Place, shown};
+use crate::audit::conf::{Conf, Entry, Value};
+use crate::audit::rule::{Place, shown};
 
 /// A file of settings that was read.
-pub(in crate::vet::audit) struct Settings {
+pub(in crate::audit) struct Settings {
     file: Place,
     conf: Conf,
 }
 
 impl Settings {
-    pub(in crate::vet::audit) fn new(file: Place, conf: Conf) -> Self {
+    pub(in crate::audit) fn new(file: Place, conf: Conf) -> Self {
         Self { file, conf }
     }
 
     /// Where a setting is; the file, where it is not set.
-    pub(in crate::vet::audit) fn place(&self, name: &str) -> Place {
+    pub(in crate::audit) fn place(&self, name: &str) -> Place {
         let mut place = self.file.clone();
         place.line = self.conf.get(name).map(|entry| entry.line);
         place.object.push(("setting", name.to_owned()));
@@ -23,29 +23,29 @@ impl Settings {
     }
 
     /// What a setting says, in one line. Not for settings that hold passwords.
-    pub(in crate::vet::audit) fn said(&self, name: &str) -> String {
+    pub(in crate::audit) fn said(&self, name: &str) -> String {
         match self.conf.get(name) {
             None => format!("{name} is not set"),
             Some(entry) => shown(&format!("{name} = {}", written(&entry.value))),
         }
     }
 
-    pub(in crate::vet::audit) fn is_set(&self, name: &str) -> bool {
+    pub(in crate::audit) fn is_set(&self, name: &str) -> bool {
         self.conf.get(name).is_some()
     }
 
-    pub(in crate::vet::audit) fn number(&self, name: &str) -> Option<i64> {
+    pub(in crate::audit) fn number(&self, name: &str) -> Option<i64> {
         match self.conf.get(name)?.value {
             Value::Number(number) => Some(number),
             Value::Text(_) | Value::List(_) => None,
         }
     }
 
-    pub(in crate::vet::audit) fn flag(&self, name: &str) -> Option<bool> {
+    pub(in crate::audit) fn flag(&self, name: &str) -> Option<bool> {
         self.number(name).map(|number| number != 0)
     }
 
-    pub(in crate::vet::audit) fn text(&self, name: &str) -> Option<String> {
+    pub(in crate::audit) fn text(&self, name: &str) -> Option<String> {
         match &self.conf.get(name)?.value {
             Value::Text(text) => Some(text.clone()),
             Value::Number(_) | Value::List(_) => None,
@@ -53,7 +53,7 @@ impl Settings {
     }
 
     /// A list of strings; a string alone is a list of one.
-    pub(in crate::vet::audit) fn texts(&self, name: &str) -> Vec<String> {
+    pub(in crate::audit) fn texts(&self, name: &str) -> Vec<String> {
         let text = |value: &Value| match value {
             Value::Text(text) => Some(text.clone()),
             Value::Number(_) | Value::List(_) => None,
@@ -66,12 +66,12 @@ impl Settings {
     }
 
     /// Permission bits, which are written as a string of octal digits.
-    pub(in crate::vet::audit) fn mode(&self, name: &str) -> Option<u32> {
+    pub(in crate::audit) fn mode(&self, name: &str) -> Option<u32> {
         u32::from_str_radix(self.text(name)?.trim(), 8).ok()
     }
 
     /// The first of some settings whose value is of a sort that libvirt does not take there.
-    pub(in crate::vet::audit) fn mistaken(&self) -> Option<(Place, String)> {
+    pub(in crate::audit) fn mistaken(&self) -> Option<(Place, String)> {
         let wrong = |(name, sort): &(&str, Sort)| {
             let entry = self.conf.get(name)?;
             let good = match (sort, &entry.value) {

@@ -1,11 +1,11 @@
 //! Backing files: what an image reads from elsewhere is what the XML says, and lies where it may.
 
-use super::super::finding::escaped;
 use super::context::Context;
 use super::disk::{Disk, Part, Source};
 use super::inventory::Seen;
 use super::policy::lies_in;
 use super::rule::{Place, rules, shown};
+use crate::vet::escaped;
 
 rules! {
     UNDECLARED: Error, "chain.undeclared",

@@ -45,15 +45,15 @@ pub struct Rule {
 /// Declares rules, and the list of them all.
 macro_rules! rules {
     ($($name:ident: $severity:ident, $id:literal, $meaning:literal, $why:literal, $fix:literal;)+) => {
-        $(static $name: $crate::vet::audit::rule::Rule = $crate::vet::audit::rule::Rule {
+        $(static $name: $crate::audit::rule::Rule = $crate::audit::rule::Rule {
             id: $id,
-            severity: $crate::vet::audit::rule::Severity::$severity,
+            severity: $crate::audit::rule::Severity::$severity,
             meaning: $meaning,
             why: $why,
             fix: $fix,
         };)+
         /// Every rule of this file.
-        pub(super) static RULES: &[&$crate::vet::audit::rule::Rule] = &[$(&$name),+];
+        pub(super) static RULES: &[&$crate::audit::rule::Rule] = &[$(&$name),+];
     };
 }
 pub(super) use rules;

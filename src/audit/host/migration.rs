@@ -1,8 +1,8 @@
 //! Migration: a network of its own, and encrypted.
 
 use super::settings::Settings;
-use crate::vet::audit::context::Context;
-use crate::vet::audit::rule::rules;
+use crate::audit::context::Context;
+use crate::audit::rule::rules;
 
 rules! {
     LISTEN: Warning, "migration.listen",
@@ -32,7 +32,7 @@ rules! {
 }
 
 /// Whether an address means all of them.
-pub(in crate::vet::audit) fn is_wildcard(address: &str) -> bool {
+pub(in crate::audit) fn is_wildcard(address: &str) -> bool {
     let address = address.trim_start_matches('[').trim_end_matches(']');
     match address.parse::<std::net::IpAddr>() {
         Ok(address) => address.is_unspecified(),

@@ -2,9 +2,9 @@
 
 use super::migration::is_wildcard;
 use super::settings::Settings;
-use crate::vet::audit::context::Context;
-use crate::vet::audit::inventory::{Document, Host, SocketUnit};
-use crate::vet::audit::rule::{Place, rules, shown};
+use crate::audit::context::Context;
+use crate::audit::inventory::{Document, Host, SocketUnit};
+use crate::audit::rule::{Place, rules, shown};
 
 rules! {
     TCP: Error, "listener.tcp",
@@ -129,7 +129,7 @@ pub(super) fn last(unit: &SocketUnit, name: &str) -> Option<(Place, String)> {
                 continue;
             };
             if key.trim() == name && !value.trim().is_empty() {
-                let place = crate::vet::audit::context::place_of(file);
+                let place = crate::audit::context::place_of(file);
                 let place = place.within("setting", name, number);
                 found = Some((place, value.trim().to_owned()));
             }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::vet::audit::context::Context;
-use crate::vet::audit::inventory::{BlockDevice, Host};
-use crate::vet::audit::policy::lies_in;
-use crate::vet::audit::rule::{Place, rules, shown};
+use crate::audit::context::Context;
+use crate::audit::inventory::{BlockDevice, Host};
+use crate::audit::policy::lies_in;
+use crate::audit::rule::{Place, rules, shown};
 
 rules! {
     MOUNTED: Error, "access.mounted",

@@ -5,7 +5,7 @@
 //! [`look`], fetches what it likes of them, and audits.
 //!
 //! ```
-//! use luksmith::vet::audit::{Document, Inventory, Policy, audit};
+//! use luksmith::audit::{Document, Inventory, Policy, audit};
 //!
 //! let xml = "<domain><name>vm1</name><devices><disk type='network' device='disk'>
 //!   <driver name='qemu' type='raw'/><source protocol='nbd' name='vm1'><host name='storage'/></source>

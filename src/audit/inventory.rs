@@ -93,7 +93,7 @@ pub struct Look {
     pub looks_like: Vec<Signature>,
     /// The size of the disk in it, in bytes.
     pub size: Option<u64>,
-    /// The other files that it names, escaped as [`vet`](super::super) shows them.
+    /// The other files that it names, escaped as [`vet`](crate::vet) shows them.
     pub references: Vec<String>,
 }
 

@@ -1,10 +1,10 @@
 //! `/proc/self/mountinfo` (proc(5)): what is mounted where, and from what.
 
-use crate::vet::audit::inventory::Document;
-use crate::vet::audit::policy::lies_in;
+use crate::audit::inventory::Document;
+use crate::audit::policy::lies_in;
 
 /// A mounted file system.
-pub(in crate::vet::audit) struct Mount {
+pub(in crate::audit) struct Mount {
     pub(super) line: usize,
     /// The device's major and minor.
     pub(super) number: (u32, u32),
@@ -54,10 +54,7 @@ pub(super) fn mounts(mountinfo: &Document) -> Vec<Mount> {
 }
 
 /// The kind of file system on another machine that a path lies on, if it does.
-pub(in crate::vet::audit) fn remote_filesystem<'a>(
-    mounts: &'a [Mount],
-    path: &str,
-) -> Option<&'a str> {
+pub(in crate::audit) fn remote_filesystem<'a>(mounts: &'a [Mount], path: &str) -> Option<&'a str> {
     // The innermost mount has the path; of those at one place, the last.
     let over = mounts.iter().filter(|mount| lies_in(path, &mount.point));
     let found = over.max_by_key(|mount| mount.point.len())?;
