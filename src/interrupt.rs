@@ -1,33 +1,33 @@
-//! A flag that asks long work to stop: set by Ctrl-C, looked at by key derivations, long copies and prompts.
+//! A flag that asks long work to stop. Key derivations, long copies and prompts check it regularly.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A shared flag; every clone is the same flag. Nothing ever clears it.
+/// A shared flag. Every clone refers to the same flag, and once set it stays set.
 ///
-/// [`Interrupt::trigger`] is one atomic store, so a signal handler may call it.
+/// A signal handler may call [`Interrupt::trigger`], which is one atomic store.
 #[derive(Clone, Debug, Default)]
 pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// A flag that is not set.
+    /// Creates a flag that is not set.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A flag that lives in `flag`, which somebody else (a signal registry) sets.
+    /// Uses an existing flag, which for example a signal handler sets.
     #[must_use]
     pub fn from_flag(flag: Arc<AtomicBool>) -> Self {
         Self(flag)
     }
 
-    /// Asks all who hold a clone to stop.
+    /// Sets the flag: asks all work that checks it to stop.
     pub fn trigger(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Whether somebody asked to stop.
+    /// Whether the flag is set.
     #[must_use]
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)

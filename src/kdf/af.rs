@@ -1,5 +1,7 @@
-//! The anti-forensic splitter (LUKS1 specification, section 2.4): a key becomes `stripes` times its length of key
-//! material, all of which is needed to get it back, so that destroying any of it destroys the key.
+//! The anti-forensic splitter (LUKS1 specification, section 2.4).
+//!
+//! It splits a key into stripes, each as long as the key. All stripes are needed to get the key
+//! back, so destroying any part of them destroys the key.
 
 use digest::Digest;
 use luksmith_formats::Hash;
@@ -8,18 +10,20 @@ use super::KdfError;
 use crate::secret::{LockedBytes, SecretError, random, scrub_stack};
 use crate::sys::memory::wipe;
 
-/// Splits `key` into `stripes` stripes, all but the last of which are random.
+/// Splits `key` into `stripes` stripes. All but the last are random.
 ///
 /// # Errors
-/// [`KdfError::Material`] for no key or no stripes, [`KdfError::Lock`], [`KdfError::Random`].
+/// Returns [`KdfError::Material`] if the key is empty or `stripes` is zero, and also
+/// [`KdfError::Lock`] and [`KdfError::Random`].
 pub fn split(key: &[u8], stripes: u32, hash: Hash) -> Result<LockedBytes, KdfError> {
     split_with(key, stripes, hash, random)
 }
 
-/// [`split`] with stripes that `fill` makes up; what it fills must not be predictable.
+/// Like [`split`], with `fill` in place of the random generator. Its bytes have to be
+/// unpredictable.
 ///
 /// # Errors
-/// As for [`split`].
+/// The same as for [`split`].
 pub fn split_with(
     key: &[u8],
     stripes: u32,
@@ -37,10 +41,11 @@ pub fn split_with(
     Ok(material)
 }
 
-/// Gets the key of `key_len` bytes back from its key material.
+/// Merges key material into the key of `key_len` bytes.
 ///
 /// # Errors
-/// [`KdfError::Material`] when the lengths do not fit each other, [`KdfError::Lock`].
+/// Returns [`KdfError::Material`] if `material` is not `stripes` times `key_len` bytes long, and
+/// also [`KdfError::Lock`].
 pub fn merge(
     material: &[u8],
     key_len: usize,
@@ -74,7 +79,7 @@ fn material_len(key_len: usize, stripes: u32) -> Result<usize, KdfError> {
         })
 }
 
-/// Each stripe in turn is added to what the ones before it diffused to.
+/// Combines stripes: for each one, adds it to the sum so far and diffuses the result.
 fn fold(stripes: &[u8], key_len: usize, hash: Hash) -> Result<LockedBytes, KdfError> {
     let diffuse = match hash {
         Hash::Sha1 => diffuse::<sha1::Sha1>,
@@ -96,7 +101,8 @@ fn fold(stripes: &[u8], key_len: usize, hash: Hash) -> Result<LockedBytes, KdfEr
     Ok(folded)
 }
 
-/// Replaces each digest-sized block by the hash of its number and itself; a shorter last block by as much of its hash.
+/// Replaces each block, of the size of a digest, with the hash of its number and its bytes. A
+/// shorter last block gets the start of its hash.
 #[inline(never)]
 fn diffuse<D: Digest>(bytes: &mut [u8]) {
     for (block, number) in bytes.chunks_mut(<D as Digest>::output_size()).zip(0u32..) {
@@ -114,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_split_merges_to_the_key() {
+    fn merge_reverses_split() {
         for hash in Hash::ALL {
             for key_len in [1, 16, 20, 33, 64, 65] {
                 let key: Vec<u8> = (0u8..).take(key_len).collect();
@@ -137,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_that_do_not_fit_are_errors() {
+    fn wrong_lengths_are_errors() {
         for (len, key_len, stripes) in [(63, 16, 4), (64, 0, 4), (64, 16, 0), (0, 0, 0)] {
             let merged = merge(&vec![0; len], key_len, stripes, Hash::Sha1);
             assert!(matches!(merged, Err(KdfError::Material { .. })));

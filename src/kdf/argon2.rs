@@ -1,8 +1,10 @@
-//! Argon2i and argon2id (RFC 9106), version 0x13, with empty secret and associated data, as LUKS2 uses them.
+//! Argon2i and argon2id (RFC 9106) as LUKS2 uses them: version 0x13, without secret and associated
+//! data.
 //!
-//! The work runs in threads of its own that own all that they work on. Who is interrupted returns at once; the work ends by itself,
-//! wiped, and its result goes nowhere: soon where the filling of the memory is ours (CPUs with AVX-512), and where it is the
-//! `argon2` crate's, which cannot be stopped half way, in its own time.
+//! The work runs in separate threads that own all of their memory. After an interrupt the caller
+//! returns immediately. The threads then end on their own: they discard the result and wipe their
+//! memory. On CPUs with AVX-512, where this module fills the memory itself, they end soon.
+//! Elsewhere the `argon2` crate fills it, which cannot be interrupted, so they run to their end.
 
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
@@ -21,27 +23,28 @@ use crate::Interrupt;
 use crate::secret::{LockedBytes, scrub_stack};
 use crate::sys::memory::Mapping;
 
-/// How often the waiting caller looks at the interrupt.
+/// How often the waiting caller checks the interrupt.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What one derivation costs.
+/// The cost of one derivation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Argon2Cost {
     /// argon2i or argon2id.
     pub variant: Argon2Variant,
     /// Passes over the memory, at least 1.
     pub passes: u32,
-    /// Memory in KiB, at least 8 for each lane.
+    /// Memory in KiB, at least 8 KiB for each lane.
     pub memory_kib: u32,
-    /// Lanes, each one thread where there are as many processors.
+    /// Lanes. There are as many threads as lanes, but at most as many as processors.
     pub lanes: u32,
 }
 
 /// Derives `out_len` bytes from `passphrase`.
 ///
 /// # Errors
-/// [`KdfError::Interrupted`], [`KdfError::Memory`], [`KdfError::Thread`], [`KdfError::Lock`], and
-/// [`KdfError::Parameters`] for a salt or costs below argon2's own minimum.
+/// Returns [`KdfError::Interrupted`], [`KdfError::Memory`], [`KdfError::Thread`],
+/// [`KdfError::Lock`], or [`KdfError::Parameters`] for a salt or a cost below the minimum of
+/// argon2.
 pub fn argon2(
     cost: Argon2Cost,
     passphrase: &[u8],
@@ -57,7 +60,7 @@ pub fn argon2(
     std::thread::Builder::new()
         .name("argon2".to_owned())
         .spawn(move || {
-            // Nobody is waiting after an interrupt; the result is wiped then like any other.
+            // After an interrupt the receiver is gone. The result is then dropped, and so wiped.
             let _ = result.send(work.run());
         })
         .map_err(|error| KdfError::Thread(error.into()))?;
@@ -73,8 +76,8 @@ pub fn argon2(
     }
 }
 
-/// All that one derivation works on.
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // the crate is told before, and cannot be stopped
+/// The inputs, the memory and the output of one derivation.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // the crate has its own copy of the cost
 struct Work {
     argon2: Argon2<'static>,
     cost: Argon2Cost,
@@ -120,8 +123,8 @@ impl Work {
         Ok(self.out)
     }
 
-    /// Threads of this derivation alone, because their stacks have to be scrubbed after it: the last blocks that were computed there
-    /// are as good as the key.
+    /// Starts threads for this derivation only, since their stacks have to be scrubbed after it.
+    /// The last blocks, which are computed there, are as secret as the key.
     fn threads(&self) -> Result<ThreadPool, KdfError> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         rayon::ThreadPoolBuilder::new()
@@ -152,7 +155,7 @@ impl Work {
 
     #[cfg(target_arch = "x86_64")]
     fn hash_here(&mut self, token: compress::Token, threads: &ThreadPool) -> Result<(), KdfError> {
-        // What the crate checks before its work.
+        // The crate checks this too, before it starts.
         if self.salt.len() < ::argon2::MIN_SALT_LEN {
             return Err(not_allowed(::argon2::Error::SaltTooShort));
         }
@@ -180,7 +183,8 @@ impl Work {
     }
 }
 
-/// Huge pages where the kernel has them: the accesses are random, and with small pages the TLB is the bottleneck.
+/// Allocates the memory of argon2, in huge pages if the kernel has them. Its accesses are random,
+/// and with small pages the TLB limits their speed.
 fn block_memory(kib: u32) -> Result<Mapping, KdfError> {
     let refused = |errno: rustix::io::Errno| KdfError::Memory {
         kib,
@@ -215,8 +219,8 @@ mod tests {
     };
 
     proptest::proptest! {
-        /// Both ways, with remainders of memory that argon2 leaves alone, more lanes than processors, and tags around the 64 bytes of
-        /// the hash below.
+        /// Both implementations, with sizes of which argon2 does not use the remainder, more lanes
+        /// than processors, and tags shorter and longer than the 64 bytes of BLAKE2b.
         #[test]
         fn agrees_with_the_crate_on_its_own_memory(
             independent in proptest::bool::ANY,
@@ -270,12 +274,12 @@ mod tests {
         stopper.join().unwrap();
     }
 
-    /// It would run for hours.
+    /// Without the interrupt this would run for hours.
     #[cfg(target_arch = "x86_64")]
     #[test]
-    fn abandoned_work_ends_where_the_filling_is_ours() {
+    fn interrupted_work_ends_with_avx512() {
         if compress::Token::detect().is_none() {
-            return; // the crate's goes on
+            return; // the crate cannot be interrupted
         }
         let long = Argon2Cost {
             passes: u32::MAX,
@@ -291,15 +295,16 @@ mod tests {
     }
 
     #[test]
-    fn memory_that_cannot_be_had_is_an_error() {
-        // 4 TiB; a kernel that overcommits everything would have to be asked for more than a u32 of KiB holds.
+    fn memory_that_cannot_be_allocated_is_an_error() {
+        // 4 TiB. A kernel that always overcommits grants even this, the most that a u32 can
+        // express.
         let absurd = Argon2Cost {
             memory_kib: u32::MAX,
             ..SMALL
         };
         let policy = std::fs::read_to_string("/proc/sys/vm/overcommit_memory").unwrap_or_default();
         if policy.trim() == "1" {
-            return; // every mapping succeeds on such a machine
+            return; // every allocation succeeds on such a machine
         }
         assert!(matches!(
             block_memory(absurd.memory_kib),

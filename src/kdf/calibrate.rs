@@ -1,5 +1,6 @@
-//! How much work a new keyslot should cost on this machine: benchmarks, and the search for parameters that take a
-//! given time, as cryptsetup chooses them (memory first, then passes).
+//! Calibration of the cost of a new keyslot: finds the parameters that take a given time here.
+//!
+//! As in cryptsetup, memory is raised first, then the number of passes.
 
 use std::time::{Duration, Instant};
 
@@ -9,32 +10,33 @@ use luksmith_formats::luks2::{Argon2Variant, Kdf};
 use super::{Argon2Cost, KdfError, argon2, pbkdf2};
 use crate::Interrupt;
 
-/// The time that unlocking a keyslot takes by default.
+/// The default time for unlocking a keyslot.
 pub const DEFAULT_TIME: Duration = Duration::from_millis(2000);
-/// The most memory that argon2 gets by default: 1 GiB.
+/// The default limit for the memory of argon2: 1 GiB.
 pub const DEFAULT_MAX_MEMORY_KIB: u32 = 1 << 20;
-/// The most lanes that argon2 gets by default.
+/// The default limit for the lanes of argon2.
 pub const DEFAULT_MAX_LANES: u32 = 4;
 
-/// The time for the digest of a volume key.
+/// The time for computing the digest of a volume key.
 const DIGEST_TIME: Duration = Duration::from_millis(125);
-/// The least iterations of PBKDF2, whatever the time.
+/// The minimum of PBKDF2 iterations, even if they take longer than the requested time.
 const MIN_ITERATIONS: u32 = 1000;
-/// The least passes of argon2, whatever the time.
+/// The minimum of argon2 passes, even if they take longer than the requested time.
 const MIN_PASSES: u32 = 4;
 /// Memory of the first argon2 measurement: 64 MiB.
 const START_MEMORY_KIB: u32 = 64 << 10;
-/// The least memory of argon2 where even the start is too slow.
+/// The minimum of argon2 memory, for machines on which even the first measurement takes too long.
 const MIN_MEMORY_KIB: u32 = 32;
-/// Measurements of argon2 before the best that was seen is taken: a busy machine may never be within the bounds.
+/// The maximum number of argon2 measurements. After these, the best one is used: on a busy machine
+/// none may be close enough to the requested time.
 const MAX_MEASUREMENTS: u32 = 8;
-/// Shorter runs of PBKDF2 say too little.
+/// The minimum time of a PBKDF2 measurement. A shorter one is too inaccurate.
 const MIN_MEASURED: Duration = Duration::from_millis(250);
 
 const PASSPHRASE: &[u8] = b"benchmark";
 const SALT: &[u8; 32] = b"0123456789abcdef0123456789abcdef";
 
-/// The function that is calibrated.
+/// The function to calibrate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KdfKind {
     /// PBKDF2 with this hash.
@@ -45,23 +47,23 @@ pub enum KdfKind {
     Argon2id,
 }
 
-/// What is wanted of a keyslot's KDF.
+/// The requested cost of a keyslot's KDF.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// The function.
     pub kind: KdfKind,
     /// How long unlocking should take.
     pub time: Duration,
-    /// The most memory for argon2, in KiB; half of the machine's is a limit too.
+    /// The most memory for argon2, in KiB. Half of the machine's memory is a limit too.
     pub max_memory_kib: u32,
-    /// The most lanes for argon2; the number of processors is a limit too.
+    /// The most lanes for argon2. The number of processors is a limit too.
     pub max_lanes: u32,
-    /// Length of the derived key in bytes.
+    /// The length of the derived key in bytes.
     pub out_len: usize,
 }
 
 impl Target {
-    /// The defaults: 2 seconds, 1 GiB, 4 lanes.
+    /// The defaults: 2 seconds, at most 1 GiB and 4 lanes.
     #[must_use]
     pub fn new(kind: KdfKind, out_len: usize) -> Self {
         Self {
@@ -74,7 +76,7 @@ impl Target {
     }
 }
 
-/// The parameters of a KDF but for its salt.
+/// The parameters of a KDF, without its salt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cost {
     /// PBKDF2.
@@ -89,7 +91,7 @@ pub enum Cost {
 }
 
 impl Cost {
-    /// The whole KDF, as a keyslot has it.
+    /// The complete KDF of a keyslot, with `salt`.
     #[must_use]
     pub fn with_salt(self, salt: Vec<u8>) -> Kdf {
         match self {
@@ -109,10 +111,12 @@ impl Cost {
     }
 }
 
-/// Finds the parameters that take `target.time` here, measuring for a small multiple of that time.
+/// Finds the parameters that take `target.time` on this machine. It measures for a small multiple
+/// of that time.
 ///
 /// # Errors
-/// [`KdfError`] of the derivations that are measured; [`KdfError::Interrupted`] soon after the interrupt.
+/// Returns [`KdfError::Interrupted`] soon after an interrupt, and the errors of the derivations
+/// that it measures.
 pub fn calibrate(target: &Target, interrupt: &Interrupt) -> Result<Cost, KdfError> {
     let variant = match target.kind {
         KdfKind::Pbkdf2(hash) => {
@@ -140,19 +144,20 @@ pub fn calibrate(target: &Target, interrupt: &Interrupt) -> Result<Cost, KdfErro
     Ok(Cost::Argon2(cost))
 }
 
-/// The iterations for the digest of a volume key: 125 ms, at least 1000.
+/// The PBKDF2 iterations for the digest of a volume key: as many as take 125 ms, at least 1000.
 ///
 /// # Errors
-/// As for [`calibrate`].
+/// The same as for [`calibrate`].
 pub fn digest_iterations(hash: Hash, interrupt: &Interrupt) -> Result<u32, KdfError> {
     let rate = pbkdf2_rate(hash, hash.size(), interrupt)?;
     Ok(iterations_for(rate, DIGEST_TIME))
 }
 
-/// PBKDF2 iterations a second for a key of `out_len` bytes, measured for at least a quarter of a second.
+/// The PBKDF2 iterations per second for a key of `out_len` bytes. It measures for at least a
+/// quarter of a second.
 ///
 /// # Errors
-/// [`KdfError::Interrupted`].
+/// Returns [`KdfError::Interrupted`].
 pub fn pbkdf2_rate(hash: Hash, out_len: usize, interrupt: &Interrupt) -> Result<u32, KdfError> {
     let mut out = vec![0; out_len];
     let mut iterations = 4 * MIN_ITERATIONS;
@@ -171,7 +176,7 @@ pub fn pbkdf2_rate(hash: Hash, out_len: usize, interrupt: &Interrupt) -> Result<
 /// The time that one argon2 derivation takes.
 ///
 /// # Errors
-/// [`KdfError`] of the derivation.
+/// Returns the error of the derivation.
 pub fn argon2_time(
     cost: Argon2Cost,
     out_len: usize,
@@ -196,12 +201,14 @@ struct Bounds {
 
 impl Bounds {
     fn clamp(&self, kib: u32) -> u32 {
-        // Not `u32::clamp`, which panics when the bounds cross (a cap below what the lanes need).
+        // Not `u32::clamp`, which panics if the maximum is below the minimum. That happens when the
+        // limit for memory is less than the lanes need.
         kib.min(self.max_memory_kib).max(self.min_memory_kib)
     }
 }
 
-/// Scales the work by the time that the last one took, until a measurement is within 95 to 110 % of the time.
+/// Measures, and scales the work by the measured time, until a measurement is within 95 to 110 % of
+/// the requested time.
 fn search(
     mut cost: Argon2Cost,
     bounds: &Bounds,
@@ -228,7 +235,7 @@ fn search(
     Ok(best.1)
 }
 
-/// The cost with `factor` times the work: in memory as far as it goes, the rest in passes.
+/// The cost with `factor` times the work. Memory is raised to its limit first, then passes.
 fn scaled(cost: Argon2Cost, factor: f64, bounds: &Bounds) -> Argon2Cost {
     let work = f64::from(cost.memory_kib) * f64::from(cost.passes) * factor;
     let memory_kib = bounds.clamp(whole(work / f64::from(MIN_PASSES)));
@@ -240,7 +247,7 @@ fn scaled(cost: Argon2Cost, factor: f64, bounds: &Bounds) -> Argon2Cost {
     }
 }
 
-/// The nearest whole number; casts of floats saturate.
+/// The nearest whole number. A cast of a float saturates.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn whole(value: f64) -> u32 {
     value.round() as u32
@@ -274,7 +281,7 @@ mod tests {
         max_memory_kib: 1 << 20,
     };
 
-    /// A machine on which a pass over a KiB takes `nanos`.
+    /// A machine on which one pass over one KiB takes `nanos` nanoseconds.
     fn machine(nanos: u64) -> impl FnMut(Argon2Cost) -> Result<Duration, KdfError> {
         move |cost| {
             let work = u64::from(cost.memory_kib) * u64::from(cost.passes);
@@ -290,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn passes_are_raised_when_the_memory_is_at_its_cap() {
+    fn passes_are_raised_when_the_memory_is_at_its_limit() {
         let cost = search(START, &BOUNDS, DEFAULT_TIME, machine(100)).unwrap();
         assert_eq!(cost.memory_kib, 1 << 20);
         assert!((18..=21).contains(&cost.passes), "{cost:?}");
@@ -304,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_is_never_steady_ends_too() {
+    fn measurements_that_never_settle_end() {
         let mut calls = 0;
         search(START, &BOUNDS, DEFAULT_TIME, |_| {
             calls += 1;
@@ -319,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cap_below_what_the_lanes_need_is_no_panic() {
+    fn a_limit_below_the_memory_of_the_lanes_is_no_panic() {
         let bounds = Bounds {
             min_memory_kib: 64,
             max_memory_kib: 1,
@@ -328,14 +335,14 @@ mod tests {
     }
 
     #[test]
-    fn iterations_have_a_floor_and_a_ceiling() {
+    fn iterations_have_a_minimum_and_a_maximum() {
         assert_eq!(iterations_for(1_000_000, Duration::from_secs(2)), 2_000_000);
         assert_eq!(iterations_for(10, Duration::from_millis(1)), 1000);
         assert_eq!(iterations_for(u32::MAX, Duration::from_secs(9)), u32::MAX);
     }
 
     #[test]
-    fn the_real_machine_is_measured() {
+    fn this_machine_is_measured() {
         let target = Target {
             time: Duration::from_millis(40),
             max_memory_kib: 4096,
@@ -351,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn stops_when_asked() {
+    fn an_interrupt_ends_the_calibration() {
         let interrupt = Interrupt::new();
         interrupt.trigger();
         for kind in [KdfKind::Argon2id, KdfKind::Pbkdf2(Hash::Sha256)] {

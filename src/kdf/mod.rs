@@ -1,8 +1,9 @@
-//! From a passphrase to the key of a keyslot: PBKDF2 (RFC 8018), argon2 (RFC 9106), the anti-forensic splitter
-//! (LUKS1 specification, section 2.4), and how much work a new keyslot should cost.
+//! Key derivation: PBKDF2 (RFC 8018), argon2 (RFC 9106), and the calibration of their costs. Also
+//! the anti-forensic splitter (LUKS1 specification, section 2.4).
 //!
-//! Every derivation looks at an [`Interrupt`]; what it worked on is wiped when it ends, also when nobody waits for
-//! it any more. A header's costs are checked against [`Limits`] before any work.
+//! Every derivation checks an [`Interrupt`] regularly, and wipes its working memory when it ends,
+//! also after its caller has given up waiting. [`derive()`] checks the costs in a header against
+//! [`Limits`] before it does any work.
 
 pub mod af;
 mod argon2;
@@ -20,11 +21,11 @@ use luksmith_formats::{FormatError, Limits};
 use crate::Interrupt;
 use crate::secret::{LockError, LockedBytes, Passphrase, SecretError};
 
-/// Derives `out_len` bytes as a keyslot prescribes.
+/// Derives `out_len` bytes from a passphrase, with the KDF of a keyslot.
 ///
 /// # Errors
-/// [`KdfError::OverLimit`] before any work, when the keyslot asks for more than `limits` allow; the others as they
-/// come up.
+/// Returns [`KdfError::OverLimit`], before any work, if the keyslot asks for more than `limits`
+/// allow. Otherwise returns the errors of [`pbkdf2`] and [`argon2`].
 pub fn derive(
     kdf: &Kdf,
     passphrase: &Passphrase,
@@ -62,37 +63,37 @@ pub fn derive(
     }
 }
 
-/// Why a derivation gave no key.
+/// Why a derivation failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KdfError {
-    /// The header asks for more work than the limits allow; the field (`kdf.memory`, `kdf.cpus`, `kdf.time`,
-    /// `kdf.iterations`) says which.
+    /// The header asks for more work than the limits allow. The field of the error says which
+    /// limit: `kdf.memory`, `kdf.cpus`, `kdf.time` or `kdf.iterations`.
     #[error(transparent)]
     OverLimit(#[from] FormatError),
     /// The interrupt was set.
     #[error("interrupted")]
     Interrupted,
-    /// The memory that argon2 needs could not be had.
-    #[error("{kib} KiB of memory for argon2 could not be had")]
+    /// The memory for argon2 could not be allocated.
+    #[error("{kib} KiB of memory for argon2 could not be allocated")]
     Memory {
-        /// How much was wanted.
+        /// The requested size in KiB.
         kib: u32,
-        /// What the kernel answered.
+        /// The error of the kernel.
         source: std::io::Error,
     },
-    /// No threads could be started for argon2.
+    /// A thread for argon2 could not be started, or ended without a result.
     #[error("no thread for argon2")]
     Thread(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Parameters with which the function is not defined.
+    /// Parameters that the function does not allow.
     #[error("parameters that {function} does not allow: {cause}")]
     Parameters {
         /// The function.
         function: &'static str,
-        /// What is wrong with them.
+        /// What is wrong with the parameters.
         cause: String,
     },
-    /// Key material of the wrong length for the anti-forensic splitter.
+    /// The key material has the wrong length for the anti-forensic splitter.
     #[error("{stripes} stripes of a {key_len}-byte key are not {material} bytes")]
     Material {
         /// Length of the key in bytes.
@@ -102,10 +103,10 @@ pub enum KdfError {
         /// Length of the material in bytes.
         material: usize,
     },
-    /// Locked memory could not be had.
-    #[error("the derived key cannot be held safely")]
+    /// Locked memory for the derived key could not be allocated.
+    #[error("the derived key cannot be held in locked memory")]
     Lock(#[from] LockError),
-    /// No random bytes for the stripes.
-    #[error("no random stripes for the key material")]
+    /// The random bytes of the stripes could not be generated.
+    #[error("no random bytes for the stripes of the key material")]
     Random(#[source] SecretError),
 }

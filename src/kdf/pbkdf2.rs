@@ -1,7 +1,8 @@
-//! PBKDF2 with HMAC (RFC 8018, section 5.2), for every hash that LUKS has.
+//! PBKDF2 with HMAC (RFC 8018, section 5.2), for every hash of LUKS.
 //!
-//! The loop is our own because it must be able to stop: a header may ask for minutes of it. With SHA-256, two blocks of the
-//! derived key are computed in turns where the CPU has instructions for it.
+//! The `pbkdf2` crate cannot be interrupted, and a header may ask for minutes of work, so the loop
+//! is implemented here. With SHA-256 on CPUs with the SHA extensions, two blocks of the derived key
+//! are computed interleaved.
 
 use hmac::digest::FixedOutput;
 use hmac::{Hmac, KeyInit, Mac};
@@ -14,13 +15,14 @@ use crate::Interrupt;
 use crate::secret::scrub_stack;
 use crate::sys::memory::wipe;
 
-/// Iterations between two looks at the interrupt: a few milliseconds with the slowest hash.
+/// Iterations between two checks of the interrupt: a few milliseconds with the slowest hash.
 const STRIDE: u32 = 4096;
 
 /// Fills `out` with the key derived from `passphrase`.
 ///
 /// # Errors
-/// [`KdfError::Interrupted`]; [`KdfError::Parameters`] for no iterations. What `out` holds then is no key.
+/// Returns [`KdfError::Interrupted`], or [`KdfError::Parameters`] if `iterations` is zero. `out` is
+/// then zeros.
 pub fn pbkdf2(
     hash: Hash,
     passphrase: &[u8],
@@ -46,7 +48,8 @@ pub fn pbkdf2(
     derived
 }
 
-/// Not inlined, so that all its copies lie below the frame that scrubs the stack.
+/// PBKDF2 with any HMAC. Not inlined, so that its copies of secrets are on the part of the stack
+/// that the caller scrubs.
 #[inline(never)]
 fn derive<M: Mac + KeyInit + FixedOutput + Clone>(
     passphrase: &[u8],
@@ -88,7 +91,7 @@ fn derive<M: Mac + KeyInit + FixedOutput + Clone>(
     Ok(())
 }
 
-/// As [`derive`] with SHA-256, on what this CPU has for it.
+/// Like [`derive`] with SHA-256, with the SHA extensions if this CPU has them.
 #[inline(never)]
 fn derive_sha256(
     passphrase: &[u8],
@@ -99,15 +102,15 @@ fn derive_sha256(
 ) -> Result<(), KdfError> {
     #[cfg(target_arch = "x86_64")]
     if let Some(token) = sha256::Token::detect() {
-        return derive_in_turns(token, passphrase, salt, iterations, out, interrupt);
+        return derive_interleaved(token, passphrase, salt, iterations, out, interrupt);
     }
     derive::<Hmac<sha2::Sha256>>(passphrase, salt, iterations, out, interrupt)
 }
 
-/// As [`derive`] with SHA-256, the blocks in pairs.
+/// Like [`derive`] with SHA-256, with two blocks at a time.
 #[cfg(target_arch = "x86_64")]
 #[inline(never)]
-fn derive_in_turns(
+fn derive_interleaved(
     token: sha256::Token,
     passphrase: &[u8],
     salt: &[u8],
@@ -129,17 +132,17 @@ fn derive_in_turns(
     for (pair, index) in out.chunks_mut(2 * sha256::SIZE).zip((1u32..).step_by(2)) {
         if pair.len() > sha256::SIZE {
             let us = [first(index), first(index + 1)];
-            fill_in_turns(token, &keyed, us, left, pair, interrupt)?;
+            fill_interleaved(token, &keyed, us, left, pair, interrupt)?;
         } else {
-            fill_in_turns(token, &keyed, [first(index)], left, pair, interrupt)?;
+            fill_interleaved(token, &keyed, [first(index)], left, pair, interrupt)?;
         }
     }
     Ok(())
 }
 
-/// Fills `out`, at most as many blocks as there are first Us.
+/// Fills `out` with up to `BLOCKS` blocks. `us` has the first U (RFC 8018) of each.
 #[cfg(target_arch = "x86_64")]
-fn fill_in_turns<const BLOCKS: usize>(
+fn fill_interleaved<const BLOCKS: usize>(
     token: sha256::Token,
     keyed: &sha256::Keyed,
     mut us: [sha256::Words; BLOCKS],
@@ -198,7 +201,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Passphrases around and beyond the hash's block, odd lengths, and several strides.
+        /// Passphrases shorter and longer than a block of the hash, odd lengths, several strides.
         #[test]
         fn sha256_agrees_with_the_crate(
             passphrase in proptest::collection::vec(proptest::num::u8::ANY, 0..150),
@@ -214,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn stops_when_asked() {
+    fn an_interrupt_ends_the_derivation() {
         let interrupt = Interrupt::new();
         let other = interrupt.clone();
         let started = std::time::Instant::now();
@@ -231,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn no_iterations_is_an_error() {
+    fn zero_iterations_are_an_error() {
         let result = pbkdf2(Hash::Sha1, b"p", b"s", 0, &mut [0; 20], &Interrupt::new());
         assert!(matches!(result, Err(KdfError::Parameters { .. })));
     }

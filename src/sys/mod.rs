@@ -1,5 +1,5 @@
-//! What luksmith asks of the operating system directly: pages of memory, locks on bytes of a file, and a process
-//! that leaves no core file.
+//! System calls that luksmith makes directly: memory mappings, locks on bytes of a file, and
+//! hardening of the process.
 
 pub(crate) mod memory;
 pub(crate) mod ofd;

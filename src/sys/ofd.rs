@@ -1,16 +1,17 @@
-//! Open-file-description locks on single bytes (`fcntl(2)`, `F_OFD_SETLK` and `F_OFD_GETLK`), which no wrapper
-//! crate has. They belong to the open file, as those of `flock(2)` do, and go with its last descriptor.
+//! Open file description locks on single bytes: `F_OFD_SETLK` and `F_OFD_GETLK` of `fcntl(2)`.
 //!
-//! This module never waits for a lock.
-#![allow(unsafe_code)] // the raw fcntl(2) with its struct flock
+//! No wrapper crate provides them. As with `flock(2)`, a lock belongs to the open file description
+//! and is released when its last descriptor is closed. No function here waits for a lock.
+#![allow(unsafe_code)] // fcntl(2) takes a raw struct flock
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Takes a shared lock on the byte at `byte`. `Ok(false)`: somebody has it exclusively.
+/// Takes a shared lock on the byte at offset `byte`. Returns `Ok(false)` if another open file has
+/// an exclusive lock on it.
 ///
 /// # Errors
-/// What the system says, also where the file system knows no such locks.
+/// Returns the error of the system, also if the file system does not support such locks.
 pub(crate) fn share_byte(fd: BorrowedFd<'_>, byte: u64) -> io::Result<bool> {
     match fcntl(fd, libc::F_OFD_SETLK, libc::F_RDLCK, byte) {
         Ok(_) => Ok(true),
@@ -21,18 +22,18 @@ pub(crate) fn share_byte(fd: BorrowedFd<'_>, byte: u64) -> io::Result<bool> {
     }
 }
 
-/// Gives up this open file's lock on the byte at `byte`, if it has one.
+/// Releases the lock of this open file on the byte at offset `byte`, if it has one.
 ///
 /// # Errors
-/// What the system says.
+/// Returns the error of the system.
 pub(crate) fn release_byte(fd: BorrowedFd<'_>, byte: u64) -> io::Result<()> {
     fcntl(fd, libc::F_OFD_SETLK, libc::F_UNLCK, byte).map(drop)
 }
 
-/// Whether another open file has any lock on the byte at `byte`, so that an exclusive one would not be given.
+/// Whether another open file has a shared or exclusive lock on the byte at offset `byte`.
 ///
 /// # Errors
-/// What the system says.
+/// Returns the error of the system.
 pub(crate) fn byte_is_held(fd: BorrowedFd<'_>, byte: u64) -> io::Result<bool> {
     let answer = fcntl(fd, libc::F_OFD_GETLK, libc::F_WRLCK, byte)?;
     Ok(i32::from(answer.l_type) != libc::F_UNLCK)
@@ -40,14 +41,14 @@ pub(crate) fn byte_is_held(fd: BorrowedFd<'_>, byte: u64) -> io::Result<bool> {
 
 fn fcntl(fd: BorrowedFd<'_>, command: i32, kind: i32, byte: u64) -> io::Result<libc::flock> {
     let out_of_range = |_| io::Error::from(io::ErrorKind::InvalidInput);
-    // SAFETY: `flock` is a struct of plain numbers, for which zero is a value; `l_pid` must be zero here.
+    // SAFETY: all fields of `flock` are numbers, for which zero is valid. `l_pid` has to be zero.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
     lock.l_type = i16::try_from(kind).map_err(out_of_range)?;
     lock.l_whence = i16::try_from(libc::SEEK_SET).map_err(out_of_range)?;
     lock.l_start = libc::off_t::try_from(byte).map_err(out_of_range)?;
     lock.l_len = 1;
     loop {
-        // SAFETY: the descriptor is borrowed and so open; `lock` is a valid struct flock that lives over the call.
+        // SAFETY: the descriptor is borrowed, so it is open. `lock` is valid and outlives the call.
         let result = unsafe { libc::fcntl(fd.as_raw_fd(), command, &raw mut lock) };
         if result != -1 {
             return Ok(lock);

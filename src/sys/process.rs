@@ -1,13 +1,16 @@
-//! The process itself: kept out of core files and out of reach of other processes of the same user.
+//! Hardening of the process: no core files, and no access for other processes of the same user.
 
 use rustix::io;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
-/// Makes the process undumpable: no core file, no ptrace by another process of the same user, and its /proc entries
-/// belong to root. For a program's `main`, before the first secret is read; the library never calls it by itself.
+/// Makes the process undumpable.
+///
+/// It then leaves no core file, other processes of the same user cannot trace it, and its entries
+/// in `/proc` belong to root. A program calls this in `main`, before it reads the first secret. The
+/// library never calls it.
 ///
 /// # Errors
-/// What the kernel answered; a program that goes on regardless has weaker protection, not none.
+/// Returns the error of the kernel. A program that continues then has weaker protection, but some.
 pub fn harden() -> std::io::Result<()> {
     let no_core = Rlimit {
         current: Some(0),

@@ -1,15 +1,16 @@
-//! argon2's compression function G (RFC 9106, section 3.5) on registers of 512 bits.
+//! The compression function G of argon2 (RFC 9106, section 3.5) on 512-bit registers.
 //!
-//! A block is a matrix of 8 rows with 16 words each; the permutation runs over each row, then over each pair of columns.
-//! Blocks are stored by columns, so that a register holds one word of all 8 rows, and the 8 permutations of the first half run side
-//! by side without moving a word. Between the halves, and after, the matrix is transposed. XOR does not care how blocks are stored,
-//! and whatever else looks at words asks [`stored`].
+//! A block is a matrix of 8 rows with 16 words each. The permutation runs over each row, then over
+//! each pair of columns. Blocks are stored by columns, so that a register holds one word of all 8
+//! rows, and the 8 permutations of the first half run in parallel without moving a word. Between
+//! the halves, and at the end, the matrix is transposed. XOR works on any storage order. All other
+//! code that uses words of a block finds them with [`stored`].
 
 use std::arch::x86_64::*;
 
 use ::argon2::Block;
 
-/// Proof that this CPU has the instructions: only looking makes one.
+/// Proof that this CPU has the instructions. Only [`detect`](Self::detect) makes one.
 #[derive(Clone, Copy)]
 pub(in crate::kdf) struct Token(());
 
@@ -19,12 +20,13 @@ impl Token {
     }
 }
 
-/// Where the word that the specification counts as `word` of a block is stored.
+/// The position in memory of the word that the specification numbers `word`.
 pub(super) const fn stored(word: usize) -> usize {
     word % 16 * 8 + word / 16
 }
 
-/// `out` becomes G of the other two; in passes after the first, what `out` held is added.
+/// Sets `out` to G of `x` and `y`. If `adds` is set, in passes after the first, G is added to
+/// `out`.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn compress(x: &Block, y: &Block, out: &mut Block, adds: bool) {
@@ -49,7 +51,7 @@ pub(super) fn compress(x: &Block, y: &Block, out: &mut Block, adds: bool) {
     }
 }
 
-/// Asks the memory for a block that is needed soon.
+/// Prefetches a block that is needed soon.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn prefetch(block: &Block) {
@@ -62,7 +64,7 @@ pub(super) fn prefetch(block: &Block) {
 #[target_feature(enable = "avx512f")]
 fn load(block: &Block, at: usize) -> __m512i {
     let words: &[u64] = &block.as_ref()[8 * at..8 * at + 8];
-    // SAFETY: the slice has 64 bytes.
+    // SAFETY: the slice has 64 bytes. The instruction needs no alignment.
     unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
 }
 
@@ -70,11 +72,11 @@ fn load(block: &Block, at: usize) -> __m512i {
 #[target_feature(enable = "avx512f")]
 fn store(block: &mut Block, at: usize, value: __m512i) {
     let words: &mut [u64] = &mut block.as_mut()[8 * at..8 * at + 8];
-    // SAFETY: the slice has 64 bytes.
+    // SAFETY: the slice has 64 bytes. The instruction needs no alignment.
     unsafe { _mm512_storeu_si512(words.as_mut_ptr().cast(), value) }
 }
 
-/// The permutation P on 16 words, 8 times at once (section 3.6).
+/// 8 parallel permutations P on 16 words each (section 3.6).
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn permute(v: &mut [__m512i; 16]) {
@@ -99,7 +101,7 @@ fn permute(v: &mut [__m512i; 16]) {
     }
 }
 
-/// a + b + 2 · low half of a · low half of b.
+/// Computes a + b + 2 · low half of a · low half of b.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn mixed(a: __m512i, b: __m512i) -> __m512i {
@@ -126,7 +128,7 @@ fn interleaved(even: [__m512i; 8], odd: [__m512i; 8]) -> [__m512i; 16] {
     })
 }
 
-/// Word `n` of register `m` becomes word `m` of register `n`.
+/// Transposes 8 registers: word `n` of register `m` becomes word `m` of register `n`.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn transposed(rows: [__m512i; 8]) -> [__m512i; 8] {
@@ -148,7 +150,7 @@ fn transposed(rows: [__m512i; 8]) -> [__m512i; 8] {
     ]
 }
 
-/// As [`transposed`], of 4 registers with 4 pairs of words.
+/// Transposes 4 registers of 4 pairs of words.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn quarters(a: __m512i, b: __m512i, c: __m512i, d: __m512i) -> [__m512i; 4] {

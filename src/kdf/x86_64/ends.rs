@@ -1,5 +1,6 @@
-//! How argon2 begins and ends (RFC 9106, sections 3.2 and 3.3): BLAKE2b from the inputs to the first blocks, and from the last
-//! blocks to the tag.
+//! The first and the last steps of argon2 (RFC 9106, sections 3.2 and 3.3).
+//!
+//! With BLAKE2b they make the first blocks from the inputs, and the tag from the last blocks.
 
 use ::argon2::Block;
 use blake2::digest::block_api::{UpdateCore, VariableOutputCore};
@@ -9,7 +10,7 @@ use blake2::{Blake2b512, Blake2bVarCore, Digest};
 use super::compress::stored;
 use super::fill::Shape;
 
-/// The version of argon2, 1.3, as its inputs have it.
+/// Version 1.3 of argon2, as it is hashed.
 const VERSION: u32 = 0x13;
 
 /// Makes the first two blocks of each lane (steps 1, 3 and 4).
@@ -33,7 +34,7 @@ pub(in crate::kdf) fn begin(
         .chain_update(passphrase)
         .chain_update(number(salt.len()))
         .chain_update(salt)
-        // No secret, and no associated data.
+        // The lengths of the secret and of the associated data.
         .chain_update(number(0))
         .chain_update(number(0))
         .finalize();
@@ -63,7 +64,7 @@ pub(in crate::kdf) fn end(shape: Shape, memory: &[Block], out: &mut [u8]) {
     hash(&[&bytes], out);
 }
 
-/// H′ of section 3.3: a hash of any length.
+/// H′ of section 3.3: a hash with output of any length.
 fn hash(parts: &[&[u8]], out: &mut [u8]) {
     let len = u32::try_from(out.len()).unwrap_or(u32::MAX).to_le_bytes();
     let parts: Vec<&[u8]> = std::iter::once(&len[..])
@@ -89,10 +90,10 @@ fn hash(parts: &[&[u8]], out: &mut [u8]) {
     short(&[&last], rest);
 }
 
-/// BLAKE2b with a digest of at most 64 bytes, whose length is a parameter of the hash.
+/// BLAKE2b with a digest of at most 64 bytes. The length is a parameter of BLAKE2b itself.
 fn short(parts: &[&[u8]], out: &mut [u8]) {
     let Ok(mut core) = Blake2bVarCore::new(out.len()) else {
-        return; // longer than there is: not by our callers
+        return; // too long; no caller asks for this
     };
     let mut buffer = LazyBuffer::default();
     for part in parts {

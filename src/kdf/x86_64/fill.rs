@@ -1,7 +1,9 @@
-//! Filling argon2's memory (RFC 9106, section 3.2, steps 3 to 6), on the compression function for registers of 512 bits.
+//! Fills the memory of argon2 (RFC 9106, section 3.2, steps 3 to 6) with the compression function
+//! on 512-bit registers.
 //!
-//! Which block a lane reads next is known only once the last one is done, and it lies anywhere: the memory is slow to bring it. A
-//! thread that has several lanes therefore takes them in turns, and what one needs is on its way while another computes.
+//! A lane knows which block it reads next only when its last block is done. That block may be
+//! anywhere in memory, so loading it takes long. A thread with several lanes therefore interleaves
+//! them: it prefetches the block of one lane while it computes another lane.
 
 use ::argon2::Block;
 use rayon::ThreadPool;
@@ -9,38 +11,39 @@ use rayon::ThreadPool;
 use super::compress::{Token, compress, prefetch, stored};
 use crate::Interrupt;
 
-/// Slices of a pass: lanes wait for each other at their ends.
+/// The slices of a pass. At the end of each slice the lanes wait for each other.
 const SLICES: usize = 4;
-/// Addresses in a block of them.
+/// The addresses in one block of addresses.
 const ADDRESSES: usize = 128;
-/// Blocks between two looks at the interrupt.
+/// The number of blocks between two checks of the interrupt.
 const STRIDE: usize = 1024;
 
-/// What is filled, and how often.
+/// The layout of the memory, the variant and the number of passes.
 #[derive(Clone, Copy)]
 pub(in crate::kdf) struct Shape {
     /// The number of the variant: 1 for argon2i, 2 for argon2id.
     pub(in crate::kdf) variant: u32,
     pub(in crate::kdf) passes: u32,
     pub(in crate::kdf) lanes: usize,
-    /// Blocks of a lane in a slice.
+    /// The number of blocks of one lane in one slice.
     pub(in crate::kdf) segment: usize,
 }
 
 impl Shape {
-    /// Blocks of a lane.
+    /// The number of blocks of one lane.
     pub(super) fn lane(self) -> usize {
         self.segment * SLICES
     }
 
-    /// Blocks of all lanes.
+    /// The number of blocks of all lanes.
     pub(in crate::kdf) fn blocks(self) -> usize {
         self.lane() * self.lanes
     }
 }
 
-/// Fills the memory, in which the first two blocks of each lane are ready, with as many threads as there are. Stops early when
-/// asked to.
+/// Fills the memory, using all of `threads`. The first two blocks of each lane are already there.
+///
+/// Returns early, with the memory only partly filled, if the interrupt is set.
 pub(in crate::kdf) fn fill(
     token: Token,
     shape: Shape,
@@ -51,7 +54,7 @@ pub(in crate::kdf) fn fill(
     for pass in 0..shape.passes {
         for slice in 0..SLICES {
             let place = Place { shape, pass, slice };
-            // Lanes write into the segments of this slice, each into its own, and read from all others.
+            // Each lane writes its own segment of this slice. All lanes read all other segments.
             let mut others: Vec<&[Block]> = Vec::new();
             let mut lanes = Vec::new();
             for (n, segment) in memory.chunks_exact_mut(shape.segment).enumerate() {
@@ -68,7 +71,7 @@ pub(in crate::kdf) fn fill(
                 for lanes in lanes.chunks_mut(each) {
                     scope.spawn(move |_| {
                         // SAFETY: the token proves that this CPU has the instructions.
-                        let () = unsafe { fill_in_turns(place, lanes, others, interrupt) };
+                        let () = unsafe { fill_interleaved(place, lanes, others, interrupt) };
                         let _ = token;
                     });
                 }
@@ -80,7 +83,7 @@ pub(in crate::kdf) fn fill(
     }
 }
 
-/// Which slice of which pass.
+/// One slice of one pass.
 #[derive(Clone, Copy)]
 struct Place {
     shape: Shape,
@@ -88,16 +91,16 @@ struct Place {
     slice: usize,
 }
 
-/// A lane's segment in this slice.
+/// A lane, with its segment of the current slice.
 struct Lane<'a> {
     number: usize,
     segment: &'a mut [Block],
     addresses: Option<Addresses>,
-    /// The block that is read next: the number of its segment in the memory, and where in that.
+    /// The block that is read next: the number of its segment in the memory, and its index there.
     next: (usize, usize),
 }
 
-/// Addresses that do not depend on the passphrase (section 3.4.1.2), a block full of them at a time.
+/// Addresses that do not depend on the passphrase (section 3.4.1.2), generated one block at a time.
 struct Addresses {
     input: Block,
     block: Block,
@@ -133,7 +136,7 @@ impl<'a> Lane<'a> {
         }
     }
 
-    /// The block before block `at` of the segment.
+    /// The block before block `at` of this lane's segment.
     #[inline]
     fn previous<'b>(&'b self, place: Place, at: usize, others: &[&'b [Block]]) -> &'b Block {
         if at > 0 {
@@ -143,7 +146,7 @@ impl<'a> Lane<'a> {
         &others[self.number * SLICES + slice][place.shape.segment - 1]
     }
 
-    /// Finds the block that block `at` of the segment is made from (section 3.4), and asks the memory for it.
+    /// Finds and prefetches the reference block of block `at` of this lane's segment (section 3.4).
     #[inline]
     #[target_feature(enable = "avx512f")]
     fn look_ahead(&mut self, place: Place, at: usize, first: usize, others: &[&[Block]]) {
@@ -165,7 +168,7 @@ impl<'a> Lane<'a> {
         });
     }
 
-    /// Makes block `at` of the segment.
+    /// Computes block `at` of this lane's segment.
     #[inline]
     #[target_feature(enable = "avx512f")]
     fn make(&mut self, place: Place, at: usize, others: &[&[Block]]) {
@@ -176,7 +179,7 @@ impl<'a> Lane<'a> {
         };
         let (segment, block) = self.next;
         let reference = others[segment].get(block).or_else(|| done.get(block));
-        // All three are there: `reference` counts only blocks that are done.
+        // All three exist, since `Place::reference` only refers to blocks that are done.
         if let (Some(previous), Some(reference), Some(out)) =
             (done.last().or_else(before), reference, rest.first_mut())
         {
@@ -198,7 +201,7 @@ impl Addresses {
 }
 
 impl Place {
-    /// The block that `random` stands for: the number of its segment, and where in that.
+    /// The reference block that `random` selects: the number of its segment, and its index there.
     #[inline]
     fn reference(self, random: u64, lane: usize, at: usize) -> (usize, usize) {
         let Self { shape, pass, slice } = self;
@@ -208,7 +211,8 @@ impl Place {
         } else {
             (random >> 32) as usize % shape.lanes
         };
-        // How many blocks may be meant: the slices that are done, and of this lane's segment what is done but for the last.
+        // The number of blocks to choose from: those of the finished slices, and those of this
+        // lane's own segment that are done, except for the last one.
         let slices = if pass == 0 { slice } else { SLICES - 1 };
         let area = if of_lane == lane {
             slices * shape.segment + at - 1
@@ -224,10 +228,16 @@ impl Place {
     }
 }
 
-/// Not inlined, so that all that it spills lies below the frame that scrubs the stack.
+/// Fills the segments of some lanes, interleaved. Not inlined, so that its copies of secrets are on
+/// the part of the stack that is scrubbed later.
 #[inline(never)]
 #[target_feature(enable = "avx512f")]
-fn fill_in_turns(place: Place, lanes: &mut [Lane<'_>], others: &[&[Block]], interrupt: &Interrupt) {
+fn fill_interleaved(
+    place: Place,
+    lanes: &mut [Lane<'_>],
+    others: &[&[Block]],
+    interrupt: &Interrupt,
+) {
     let first = if place.pass == 0 && place.slice == 0 {
         2
     } else {

@@ -1,7 +1,10 @@
-//! The inner loops of key derivations on the instructions that x86-64 CPUs have for them. What a keyslot costs an attacker is
-//! what its owner waits for, so whatever is left on the table here is theirs. The crates are the fallback and the oracle.
+//! Inner loops of key derivations on special instructions of x86-64 CPUs.
+//!
+//! The faster a derivation is here, the more work fits in the time that the owner waits, and the
+//! stronger the keyslot is. On CPUs without these instructions the crates `hmac` and `argon2` do
+//! the work. Tests compare the results with those of the crates `pbkdf2` and `argon2`.
 
-#![allow(unsafe_code)] // memory into registers and back, and the step into functions for a CPU that was detected
+#![allow(unsafe_code)] // loads, stores, and calls of functions for a detected CPU
 
 pub(super) mod compress;
 pub(super) mod ends;

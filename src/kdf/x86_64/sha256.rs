@@ -1,14 +1,15 @@
-//! Iterations of PBKDF2-HMAC-SHA-256 (RFC 8018, section 5.2) on the SHA extensions, several blocks of the derived key at once.
+//! Iterations of PBKDF2-HMAC-SHA-256 (RFC 8018, section 5.2) with the SHA extensions, interleaved.
 //!
-//! A round waits for the one before it, so one block leaves the unit idle half of the time. The blocks of a
-//! derived key do not depend on each other: here their rounds take turns.
+//! Each round of SHA-256 needs the result of the round before it, so one block leaves the SHA unit
+//! idle half of the time. The blocks of a derived key are independent, so their rounds are
+//! interleaved here.
 
 use std::arch::x86_64::*;
 
 use sha2::Digest as _;
 use sha2::block_api::compress256;
 
-/// Proof that this CPU has the instructions: only looking makes one.
+/// Proof that this CPU has the instructions. Only [`detect`](Self::detect) makes one.
 #[derive(Clone, Copy)]
 pub(in crate::kdf) struct Token(());
 
@@ -24,10 +25,10 @@ impl Token {
 /// Eight words: a state of SHA-256, or a digest.
 pub(in crate::kdf) type Words = [u32; 8];
 
-/// The bytes of a digest.
+/// The size of a digest in bytes.
 pub(in crate::kdf) const SIZE: usize = 32;
 
-/// The words of a digest.
+/// A digest as words.
 pub(in crate::kdf) fn words(digest: &[u8]) -> Words {
     let mut words = [0; 8];
     for (word, bytes) in words.iter_mut().zip(digest.as_chunks().0) {
@@ -36,7 +37,7 @@ pub(in crate::kdf) fn words(digest: &[u8]) -> Words {
     words
 }
 
-/// Where both hashes of HMAC (RFC 2104) continue each time: after the padded key.
+/// The states of the two hashes of HMAC (RFC 2104) after the padded key, where each HMAC starts.
 pub(in crate::kdf) struct Keyed {
     inner: Words,
     outer: Words,
@@ -62,7 +63,8 @@ impl Keyed {
     }
 }
 
-/// `iterations` times each U becomes its HMAC, and is added to its sum.
+/// Runs `iterations` steps for each block: replaces its U with the HMAC of U, and adds it to its
+/// sum.
 pub(in crate::kdf) fn iterate<const BLOCKS: usize>(
     _: Token,
     keyed: &Keyed,
@@ -74,7 +76,8 @@ pub(in crate::kdf) fn iterate<const BLOCKS: usize>(
     unsafe { run(keyed, us, sums, iterations) }
 }
 
-/// Not inlined, so that all that it spills lies below the frame that scrubs the stack.
+/// Runs the iterations. Not inlined, so that its copies of secrets are on the part of the stack
+/// that is scrubbed later.
 #[inline(never)]
 #[target_feature(enable = "sha,sse4.1,ssse3")]
 fn run<const BLOCKS: usize>(
@@ -100,14 +103,14 @@ fn run<const BLOCKS: usize>(
     }
 }
 
-/// A state as the round instruction wants it.
+/// A state in the order of words that the round instruction needs.
 #[derive(Clone, Copy)]
 struct State {
     abef: __m128i,
     cdgh: __m128i,
 }
 
-/// Eight words in their order, as the message schedule wants them.
+/// Eight words in their normal order, which the message schedule needs.
 #[derive(Clone, Copy)]
 struct Digest {
     low: __m128i,
@@ -175,7 +178,7 @@ impl Digest {
     }
 }
 
-/// The body once for each number: a loop would leave the message in memory.
+/// Repeats the body for each number. With a loop, the compiler would keep the message in memory.
 macro_rules! unrolled {
     ($n:ident in $($value:literal)* $body:block) => {
         $({
@@ -185,7 +188,8 @@ macro_rules! unrolled {
     };
 }
 
-/// Each digest hashed as all that comes after the 64 bytes that made `start` (FIPS 180-4, sections 5.1.1 and 6.2.2).
+/// Hashes each digest, padded, as the second and last block after the 64 bytes of `start`'s first
+/// block (FIPS 180-4, sections 5.1.1 and 6.2.2).
 #[inline]
 #[target_feature(enable = "sha,sse4.1,ssse3")]
 fn hashed<const BLOCKS: usize>(start: State, digests: [Digest; BLOCKS]) -> [Digest; BLOCKS] {
@@ -208,7 +212,7 @@ fn hashed<const BLOCKS: usize>(start: State, digests: [Digest; BLOCKS]) -> [Dige
     state.map(|state| state.plus(start).digest())
 }
 
-/// The next four words of the message from the last sixteen.
+/// The next four words of the message schedule, from the last sixteen.
 #[inline]
 #[target_feature(enable = "sha,sse4.1,ssse3")]
 fn scheduled(w0: __m128i, w4: __m128i, w8: __m128i, w12: __m128i) -> __m128i {
@@ -216,13 +220,13 @@ fn scheduled(w0: __m128i, w4: __m128i, w8: __m128i, w12: __m128i) -> __m128i {
     _mm_sha256msg2_epu32(sums, w12)
 }
 
-/// The initial state, FIPS 180-4, section 5.3.3.
+/// The initial state (FIPS 180-4, section 5.3.3).
 #[rustfmt::skip]
 const START: Words = [
     0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19,
 ];
 
-/// The constants of the rounds, FIPS 180-4, section 4.2.2.
+/// The constants of the rounds (FIPS 180-4, section 4.2.2).
 #[rustfmt::skip]
 const K: [[u32; 4]; 16] = [
     [0x428a_2f98, 0x7137_4491, 0xb5c0_fbcf, 0xe9b5_dba5], [0x3956_c25b, 0x59f1_11f1, 0x923f_82a4, 0xab1c_5ed5],
