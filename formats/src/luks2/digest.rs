@@ -6,8 +6,7 @@ use alloc::vec::Vec;
 
 use serde_json::{Map, Value, json};
 
-use super::keyslot::{put, put_hash};
-use super::node::{Node, encode, excerpt};
+use super::node::{Node, encode, excerpt, put, put_hash};
 use crate::error::FormatError;
 use crate::hash::Hash;
 

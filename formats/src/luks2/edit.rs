@@ -7,7 +7,8 @@ use alloc::string::{String, ToString};
 use serde_json::{Map, Value, json};
 
 use super::digest::Digest;
-use super::keyslot::{Keyslot, Priority, put, within};
+use super::keyslot::{Keyslot, Priority};
+use super::node::{put, within};
 use super::segment::Segment;
 use crate::error::FormatError;
 

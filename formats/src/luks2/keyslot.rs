@@ -10,7 +10,7 @@ use core::ops::Range;
 use serde_json::{Map, Value, json};
 
 use super::kdf::Kdf;
-use super::node::{Node, excerpt};
+use super::node::{Node, excerpt, put, put_cipher, put_hash, within};
 use super::reencrypt::ReencryptKeyslot;
 use super::{ALIGNMENT, STRIPES};
 use crate::cipher::CipherSpec;
@@ -108,7 +108,7 @@ impl Keyslot {
         let kind = node.member("type")?.string()?;
         let key_size = node.member("key_size")?.positive()?;
         let area_node = node.member("area")?;
-        let range = read_range(&area_node)?;
+        let range = area_node.range()?;
         match kind {
             "luks2" => {
                 let area = Area::read(&area_node, &range)?;
@@ -258,54 +258,4 @@ fn material_size(key_size: u32) -> Option<u64> {
     u64::from(key_size)
         .checked_mul(u64::from(STRIPES))?
         .checked_next_multiple_of(512)
-}
-
-/// An area's place; its bounds are judged with all the others.
-fn read_range(area: &Node<'_>) -> Result<Range<u64>, FormatError> {
-    let offset = area.member("offset")?;
-    let size = area.member("size")?;
-    let (start, length) = (offset.u64()?, size.u64()?);
-    if length == 0 {
-        return Err(size.malformed("the area is empty"));
-    }
-    match start.checked_add(length) {
-        Some(end) => Ok(start..end),
-        None => Err(size.malformed("offset and size together are over 64 bits")),
-    }
-}
-
-/// Sets a member in its place, or at the end when it is new.
-pub(super) fn put(object: &mut Map<String, Value>, key: &str, value: Value) {
-    object.insert(key.to_string(), value);
-}
-
-/// Sets a cipher, leaving the spelling alone when it means the same.
-pub(super) fn put_cipher(object: &mut Map<String, Value>, key: &str, cipher: CipherSpec) {
-    let old = object
-        .get(key)
-        .and_then(Value::as_str)
-        .map(CipherSpec::parse);
-    if old != Some(Ok(cipher)) {
-        put(object, key, json!(cipher.to_string()));
-    }
-}
-
-/// Sets a hash, leaving the spelling alone when it means the same.
-pub(super) fn put_hash(object: &mut Map<String, Value>, key: &str, hash: Hash) {
-    let old = object.get(key).and_then(Value::as_str).map(Hash::parse);
-    if old != Some(Ok(hash)) {
-        put(object, key, json!(hash.name()));
-    }
-}
-
-/// Changes the object under `key`, made when there is none.
-pub(super) fn within(
-    object: &mut Map<String, Value>,
-    key: &str,
-    change: impl FnOnce(&mut Map<String, Value>),
-) {
-    let old = object.get_mut(key).and_then(Value::as_object_mut);
-    let mut inner = old.map(core::mem::take).unwrap_or_default();
-    change(&mut inner);
-    put(object, key, Value::Object(inner));
 }

@@ -12,10 +12,10 @@ use super::config::{Config, Requirements};
 use super::digest::Digest;
 use super::edit::Draft;
 use super::keyslot::{Keyslot, Priority};
-use super::node::Node;
 use super::segment::{CryptSegment, Segment};
 use super::token::Token;
-use super::{ALIGNMENT, MAX_DIGESTS, MAX_OBJECTS, text, validate};
+use super::view::View;
+use super::{ALIGNMENT, text, validate};
 use crate::error::FormatError;
 
 /// The metadata of one header. The JSON is the truth; what the accessors return was derived from it.
@@ -23,16 +23,6 @@ use crate::error::FormatError;
 pub struct Metadata {
     value: Value,
     view: View,
-}
-
-/// The typed view.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct View {
-    pub(super) keyslots: BTreeMap<u32, Keyslot>,
-    pub(super) segments: BTreeMap<u32, Segment>,
-    pub(super) digests: BTreeMap<u32, Digest>,
-    pub(super) tokens: BTreeMap<u32, Token>,
-    pub(super) config: Config,
 }
 
 /// The sizes of new metadata.
@@ -52,7 +42,7 @@ impl Metadata {
     /// [`FormatError`] names the first member that breaks a rule, and its byte on the device.
     pub fn parse(area: &[u8], area_offset: u64, hdr_size: u64) -> Result<Self, FormatError> {
         let (text, value) = text::parse(area, area_offset)?;
-        let view = View::derive(&value, hdr_size).map_err(|mut refusal| {
+        let view = validated(&value, hdr_size).map_err(|mut refusal| {
             refusal.offset = area_offset.saturating_add(text::locate(text, &refusal.field));
             refusal
         })?;
@@ -96,7 +86,7 @@ impl Metadata {
     /// # Errors
     /// [`FormatError`] names the first rule that is broken.
     pub fn validate(&self) -> Result<(), FormatError> {
-        View::derive(&self.value, self.hdr_size()).map(drop)
+        validated(&self.value, self.hdr_size()).map(drop)
     }
 
     /// The JSON.
@@ -240,7 +230,7 @@ impl Metadata {
         // Read back from its text, so that what is written is known to be readable.
         let text = text::fitting(&draft.finish(), self.view.config.json_size)?;
         let value = text::parse_text(text.as_bytes(), 0)?;
-        let view = View::derive(&value, self.hdr_size())?;
+        let view = validated(&value, self.hdr_size())?;
         *self = Self { value, view };
         Ok(())
     }
@@ -360,53 +350,9 @@ impl Metadata {
     }
 }
 
-impl View {
-    /// Reads every object, then judges them together.
-    fn derive(value: &Value, hdr_size: u64) -> Result<Self, FormatError> {
-        let root = Node::root(value);
-        let section = |name: &str| root.member(name);
-        let config = Config::read(&section("config")?, hdr_size)?;
-        let view = Self {
-            keyslots: read_all(&section("keyslots")?, MAX_OBJECTS, Keyslot::read)?,
-            tokens: read_all(&section("tokens")?, MAX_OBJECTS, Token::read)?,
-            segments: read_all(&section("segments")?, MAX_OBJECTS, Segment::read)?,
-            digests: read_all(&section("digests")?, MAX_DIGESTS, Digest::read)?,
-            config,
-        };
-        validate::all(&view)?;
-        Ok(view)
-    }
-
-    pub(super) fn data_segments(&self) -> impl Iterator<Item = (u32, &Segment)> {
-        self.segments
-            .iter()
-            .filter(|(_, segment)| !segment.is_backup())
-            .map(|(id, segment)| (*id, segment))
-    }
-
-    pub(super) fn data_offset(&self) -> u64 {
-        self.data_segments()
-            .map(|(_, segment)| segment.offset())
-            .min()
-            .unwrap_or(0)
-    }
-
-    fn digest(&self, wanted: impl Fn(&Digest) -> bool) -> Option<(u32, &Digest)> {
-        self.digests
-            .iter()
-            .find(|(_, digest)| wanted(digest))
-            .map(|(id, digest)| (*id, digest))
-    }
-}
-
-fn read_all<T>(
-    section: &Node<'_>,
-    most: u32,
-    read: impl Fn(&Node<'_>) -> Result<T, FormatError>,
-) -> Result<BTreeMap<u32, T>, FormatError> {
-    section
-        .numbered(most)?
-        .iter()
-        .map(|(id, node)| Ok((*id, read(node)?)))
-        .collect()
+/// The view of valid metadata.
+fn validated(value: &Value, hdr_size: u64) -> Result<View, FormatError> {
+    let view = View::derive(value, hdr_size)?;
+    validate::all(&view)?;
+    Ok(view)
 }

@@ -17,6 +17,7 @@ mod segment;
 mod text;
 mod token;
 mod validate;
+mod view;
 
 pub use config::{Config, Requirements};
 pub use digest::Digest;

@@ -1,5 +1,5 @@
 //! A place in the metadata and the path to it: every read of a member goes through here, so that every
-//! refusal names the path.
+//! refusal names the path. The functions at the end set members.
 //!
 //! Numbers: 64-bit ones are strings of decimal digits, 32-bit ones are JSON integers. Nothing else is taken
 //! (no sign, no leading zero, no fraction, no exponent).
@@ -7,10 +7,11 @@
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::SALT_SIZE;
 use crate::cipher::CipherSpec;
@@ -182,6 +183,20 @@ impl<'a> Node<'a> {
             .map_err(|_| self.malformed("is not base64"))
     }
 
+    /// The `offset` and `size` of an area, as a range of bytes that is not empty.
+    pub(super) fn range(&self) -> Result<Range<u64>, FormatError> {
+        let offset = self.member("offset")?;
+        let size = self.member("size")?;
+        let (start, length) = (offset.u64()?, size.u64()?);
+        if length == 0 {
+            return Err(size.malformed("the area is empty"));
+        }
+        match start.checked_add(length) {
+            Some(end) => Ok(start..end),
+            None => Err(size.malformed("offset and size together are over 64 bits")),
+        }
+    }
+
     pub(super) fn salt(&self) -> Result<Vec<u8>, FormatError> {
         let salt = self.base64()?;
         if salt.len() == SALT_SIZE {
@@ -213,4 +228,40 @@ pub(super) fn excerpt(text: &str) -> String {
 
 pub(super) fn encode(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
+}
+
+/// Sets a member in its place, or at the end when it is new.
+pub(super) fn put(object: &mut Map<String, Value>, key: &str, value: Value) {
+    object.insert(key.to_string(), value);
+}
+
+/// Sets a cipher, leaving the spelling alone when it means the same.
+pub(super) fn put_cipher(object: &mut Map<String, Value>, key: &str, cipher: CipherSpec) {
+    let old = object
+        .get(key)
+        .and_then(Value::as_str)
+        .map(CipherSpec::parse);
+    if old != Some(Ok(cipher)) {
+        put(object, key, json!(cipher.to_string()));
+    }
+}
+
+/// Sets a hash, leaving the spelling alone when it means the same.
+pub(super) fn put_hash(object: &mut Map<String, Value>, key: &str, hash: Hash) {
+    let old = object.get(key).and_then(Value::as_str).map(Hash::parse);
+    if old != Some(Ok(hash)) {
+        put(object, key, json!(hash.name()));
+    }
+}
+
+/// Changes the object under `key`, made when there is none.
+pub(super) fn within(
+    object: &mut Map<String, Value>,
+    key: &str,
+    change: impl FnOnce(&mut Map<String, Value>),
+) {
+    let old = object.get_mut(key).and_then(Value::as_object_mut);
+    let mut inner = old.map(core::mem::take).unwrap_or_default();
+    change(&mut inner);
+    put(object, key, Value::Object(inner));
 }

@@ -9,8 +9,7 @@ use core::ops::Range;
 use alloc::string::String;
 use serde_json::{Map, Value, json};
 
-use super::keyslot::put;
-use super::node::{Node, excerpt};
+use super::node::{Node, excerpt, put, within};
 use crate::error::FormatError;
 use crate::hash::Hash;
 
@@ -126,7 +125,7 @@ impl ReencryptKeyslot {
         put(object, "mode", json!(mode));
         put(object, "direction", json!(direction));
         let size = self.area.end.saturating_sub(self.area.start);
-        super::keyslot::within(object, "area", |area| {
+        within(object, "area", |area| {
             put(area, "offset", json!(format!("{}", self.area.start)));
             put(area, "size", json!(format!("{size}")));
             self.resilience.write(area);

@@ -6,8 +6,7 @@ use alloc::vec::Vec;
 
 use serde_json::{Map, Value, json};
 
-use super::keyslot::{put, put_cipher};
-use super::node::Node;
+use super::node::{Node, put, put_cipher};
 use crate::cipher::CipherSpec;
 use crate::error::FormatError;
 

@@ -9,8 +9,8 @@ use core::ops::Range;
 use super::ALIGNMENT;
 use super::digest::Digest;
 use super::keyslot::Keyslot;
-use super::metadata::View;
 use super::segment::{Segment, SegmentSize};
+use super::view::View;
 use crate::error::FormatError;
 
 /// Every rule. The order is that of the checks in the specification's sections.
