@@ -241,8 +241,69 @@ fn embedded_descriptors() {
         ("two parents' ids", "vmdk.parent", |i| {
             edit(i, "#DDB", "# parentCID=00000000")
         }),
-        ("change tracking", "vmdk.reference", |i| {
+        ("a parent's file in a comment", "vmdk.parent", |i| {
+            edit(i, "#DDB", "# parentFileNameHint=\"/etc/passwd\"")
+        }),
+        ("a parent's file behind a prefix", "vmdk.parent", |i| {
+            edit(i, "#DDB", "ddb.parentFileNameHint = \"/etc/passwd\"")
+        }),
+        ("a parent's file in a value", "vmdk.parent", |i| {
+            edit(i, "#DDB", "ddb.note = \"parentFileNameHint=\"")
+        }),
+        (
+            "a parent's file behind one sector of text",
+            "vmdk.parent",
+            |i| {
+                edit(i, "#DDB", &format!("#{}", "x".repeat(2 * SECTOR)));
+                edit(i, "x\n", "x\n# parentFileNameHint=\"/etc/passwd\"\n");
+            },
+        ),
+        (
+            "a text that fills the sector it claims",
+            "vmdk.descriptor",
+            |i| {
+                le64(i, 36, 1);
+                edit(i, "#DDB", &format!("#{}", "x".repeat(2 * SECTOR)));
+            },
+        ),
+        (
+            "a parent's file behind the sector it claims",
+            "vmdk.descriptor",
+            |i| {
+                le64(i, 36, 1);
+                let len = text("monolithicSparse", "RW 8192 SPARSE \"disk.vmdk\"").len();
+                edit(i, "#DDB", &format!("#{}", "x".repeat(SECTOR - len + 3)));
+                put(i, 2 * SECTOR, b"parentFileNameHint=\"/etc/passwd\"");
+            },
+        ),
+        ("no content id", "vmdk.cid", |i| {
+            edit(i, "CID=deadbeef\n", "")
+        }),
+        ("a content id in a comment", "vmdk.cid", |i| {
+            edit(i, "version=1", "# CID=1\nversion=1")
+        }),
+        ("the parent's content id first", "vmdk.cid", |i| {
+            edit(i, "CID=deadbeef\n", "");
+            edit(
+                i,
+                "parentCID=ffffffff\n",
+                "parentCID=ffffffff\nCID=deadbeef\n",
+            );
+        }),
+        ("change tracking", "vmdk.change-tracking", |i| {
             edit(i, "#DDB", "changeTrackPath=\"x-ctk.vmdk\"")
+        }),
+        ("a name outside of ASCII", "vmdk.text", |i| {
+            edit(i, "#DDB", "ddb.comment = \"M\u{fc}nchen\"")
+        }),
+        ("a vertical tab", "vmdk.descriptor", |i| {
+            edit(i, "#DDB", "#\u{b}")
+        }),
+        ("a comment of C", "", |i| {
+            edit(i, "#DDB", "/* OpenSource Tools version. */")
+        }),
+        ("a comment of C without an end", "vmdk.descriptor", |i| {
+            edit(i, "#DDB", "/* OpenSource Tools version.")
         }),
         ("a sidecar", "vmdk.reference", |i| {
             edit(i, "#DDB", "ddb.sidecars = \"x.vmfd\"")
@@ -388,9 +449,41 @@ fn descriptors_alone() {
         ("monolithicFlat", FLAT, "vmdk.extent-file"),
         (
             "twoGbMaxExtentFlat",
-            "RW 10 FLAT \"a\" 0\nRW 63 ZERO\nRW 10 FLAT \"b\" 7",
+            "RW 10 FLAT \"a\" 0\nRW 10 FLAT \"b\" 7",
             "vmdk.extent-file",
         ),
+        ("vmfs", "RW 8192 VMFS \"a\"", "vmdk.extent-file"),
+        // QEMU passes over what it cannot write, and over zeroes.
+        (
+            "twoGbMaxExtentFlat",
+            "RW 10 FLAT \"a\" 0\nRW 63 ZERO",
+            "vmdk.extents",
+        ),
+        (
+            "twoGbMaxExtentFlat",
+            "RDONLY 10 FLAT \"a\" 0\nRW 10 FLAT \"b\" 0",
+            "vmdk.extents",
+        ),
+        ("monolithicFlat", "RDONLY 8192 FLAT \"a\" 0", "vmdk.extents"),
+        // QEMU's white space includes line ends.
+        ("monolithicFlat", "\nRW 8192 FLAT \"a\" 0", "vmdk.extents"),
+        (
+            "twoGbMaxExtentFlat",
+            "RW\n8192\nFLAT\n\"a\" 0",
+            "vmdk.descriptor",
+        ),
+        (
+            "twoGbMaxExtentFlat",
+            "RW 8192 FLAT \"a\" 0 0",
+            "vmdk.descriptor",
+        ),
+        (
+            "monolithicFlat",
+            "RW 8192 FLAT \"\u{e4}\" 0",
+            "vmdk.extent-path",
+        ),
+        ("vmfs", "RW 8192 VMFS \"a\" 0", "vmdk.extents"),
+        ("vmfs", "RW 8192 FLAT \"a\" 0", "vmdk.extents"),
         (
             "twoGbMaxExtentSparse",
             "RW 10 SPARSE \"a\"\nRW 10 SPARSE \"b\"",
@@ -441,7 +534,6 @@ fn descriptors_alone() {
             "RW 8192 SPARSE \"a\"",
             "vmdk.create-type",
         ),
-        ("vmfs", "RW 8192 VMFS \"a\"", "vmdk.create-type"),
         ("fullDevice", "RW 8192 FLAT \"a\" 0", "vmdk.create-type"),
     ] {
         judge::one(extents, &alone(kind, extents), id);
@@ -459,4 +551,13 @@ fn descriptors_alone() {
         &judge::inspect(long.as_bytes(), "vmdk"),
         "vmdk.descriptor",
     );
+    // QEMU takes minutes for these.
+    for lines in ["\n".repeat(100 << 10), "#\n".repeat(400 << 10)] {
+        let slow = text("monolithicFlat", &format!("{lines}{FLAT}"));
+        judge::one(
+            "many lines",
+            &judge::inspect(slow.as_bytes(), "vmdk"),
+            "vmdk.descriptor",
+        );
+    }
 }

@@ -67,7 +67,7 @@ pub fn marker(bytes: &[u8]) -> (u64, u32, u32) {
 /// A line of a descriptor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line<'a> {
-    /// Nothing, or a comment.
+    /// Nothing, or a comment: `# …` or, on one line, `/* … */`.
     Empty,
     /// A key and its value, without quotes.
     Field(&'a [u8], &'a [u8]),
@@ -95,7 +95,8 @@ pub struct Extent<'a> {
 /// Reads a line, without its end.
 pub fn line(line: &[u8]) -> Line<'_> {
     let line = line.trim_ascii();
-    if line.is_empty() || line.starts_with(b"#") {
+    let c_comment = line.starts_with(b"/*") && line.ends_with(b"*/");
+    if line.is_empty() || line.starts_with(b"#") || c_comment {
         return Line::Empty;
     }
     if let Some(extent) = extent(line) {

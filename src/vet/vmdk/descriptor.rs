@@ -1,16 +1,18 @@
-//! The descriptor: lines of text, read as strictly as the most trusting reader is careless. QEMU looks for `createType="` anywhere in
-//! the text, comments included, so that it must be there once.
+//! The descriptor: lines of text.
+//!
+//! Two readings must agree: the lines as the specification has them, and what QEMU's reader takes from the text (`scan`). A
+//! word that QEMU searches for is allowed in its own line and nowhere else, comments and values included.
 
 use luksmith_formats::image::vmdk::{Extent, Header, Line, line};
 
 use super::{
-    CREATE_TYPE, DESCRIPTOR, EXTENT_FILE, EXTENTS, LONGEST_DESCRIPTOR, PARENT, PATH, REFERENCE,
-    Report, SECTOR, Source, Stop, UNKNOWN,
+    CID, CREATE_TYPE, DESCRIPTOR, EXTENT_FILE, EXTENTS, LONGEST_DESCRIPTOR, PARENT, PATH,
+    REFERENCE, Report, SECTOR, Source, Stop, TEXT, TRACKING, UNKNOWN, scan,
 };
 use crate::vet::finding::escaped;
 use crate::vet::policy::Feature;
 
-/// Fields that say nothing of other files.
+/// Fields that say nothing of other files, or are looked for in the whole text.
 const HARMLESS: &[&str] = &[
     "version",
     "encoding",
@@ -18,10 +20,10 @@ const HARMLESS: &[&str] = &[
     "parentcid",
     "isnativesnapshot",
     "createtype",
+    "parentfilenamehint",
 ];
 /// Fields that name other files.
 const REFERENCES: &[&str] = &[
-    "changetrackpath",
     "digestfilename",
     "digesttype",
     "ddb.sidecars",
@@ -29,8 +31,14 @@ const REFERENCES: &[&str] = &[
     "ddb.nativeparentcid",
     "ddb.nativeparenthint",
 ];
-/// The most extents; 2 GiB each make 2 PiB.
-const MOST_EXTENTS: usize = 1 << 20;
+/// The most extents; 2 GiB each make 64 TiB, which is VMware's limit.
+const MOST_EXTENTS: usize = 1 << 15;
+/// How much of an embedded descriptor QEMU reads.
+const QEMU_WINDOW: u64 = 20 * SECTOR;
+/// The longest run of white space: QEMU reads it anew for each of its lines.
+const LONGEST_SPACE: usize = 64;
+/// The most lines times bytes: QEMU measures the rest of the text at each line.
+const MOST_WORK: usize = 1 << 33;
 
 /// What the lines say.
 struct Said<'a> {
@@ -55,6 +63,16 @@ pub(super) fn embedded(
         return Ok(());
     }
     let bytes = source.read(SECTOR, len)?;
+    // QEMU reads so much, whatever the header says: without a NUL, what follows would belong to the text.
+    let window = source.size().saturating_sub(SECTOR).min(QEMU_WINDOW);
+    let ended = bytes.contains(&0);
+    if !report.require(ended, &DESCRIPTOR, SECTOR, "descriptor", || {
+        "no NUL ends it".into()
+    }) && window > len
+    {
+        let behind = source.read(SECTOR, window)?;
+        parent_files(report, SECTOR, text(&behind));
+    }
     let said = read(report, SECTOR, &bytes);
     let expected: &[u8] = if header.compression == 0 {
         b"monolithicSparse"
@@ -101,21 +119,20 @@ pub(super) fn alone(source: &mut Source<'_>, report: &mut Report) -> Result<(), 
         bytes.extend_from_slice(&source.read(at, len)?);
     }
     let said = read(report, 0, &bytes);
+    scanned(report, &said, &bytes);
     let mut total = 0_u64;
     for (at, extent) in &said.extents {
         let good = match (said.create_type, extent.kind) {
-            (_, b"ZERO") => extent.name.is_none(),
             (Some(b"monolithicFlat" | b"twoGbMaxExtentFlat"), b"FLAT") => extent.offset.is_some(),
+            (Some(b"vmfs"), b"VMFS") => extent.offset.is_none(),
             (Some(b"twoGbMaxExtentSparse"), b"SPARSE") => extent.offset.is_none(),
             _ => false,
         };
-        let good = good && extent.sectors != 0;
+        // QEMU passes over what is not RW, and over ZERO, which VMware counts.
+        let good = good && extent.sectors != 0 && extent.access == b"RW";
         report.require(good, &EXTENTS, *at, "extent", || {
-            format!(
-                "{} sectors of kind {}",
-                extent.sectors,
-                escaped(extent.kind)
-            )
+            let (access, kind) = (escaped(extent.access), escaped(extent.kind));
+            format!("{} sectors of kind {kind}, {access}", extent.sectors)
         });
         total = total.saturating_add(extent.sectors);
         if extent.name.is_some() {
@@ -129,15 +146,58 @@ pub(super) fn alone(source: &mut Source<'_>, report: &mut Report) -> Result<(), 
     create_type(report, 0, &said, |kind| {
         matches!(
             kind,
-            b"monolithicFlat" | b"twoGbMaxExtentFlat" | b"twoGbMaxExtentSparse"
+            b"monolithicFlat" | b"vmfs" | b"twoGbMaxExtentFlat" | b"twoGbMaxExtentSparse"
         )
     });
-    let one = said.create_type != Some(b"monolithicFlat") || said.extents.len() == 1;
+    let lone = matches!(said.create_type, Some(b"monolithicFlat" | b"vmfs"));
+    let one = !lone || said.extents.len() == 1;
     let some = !said.extents.is_empty() && total <= u64::MAX / SECTOR;
     report.require(some && one, &EXTENTS, 0, "extents", || {
         format!("{} of them with {total} sectors", said.extents.len())
     });
     Ok(())
+}
+
+/// QEMU reads the same extents, from the same lines.
+fn scanned(report: &mut Report, said: &Said<'_>, bytes: &[u8]) {
+    let text = text(bytes);
+    let lines = text.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let space = scan::longest_space(text);
+    let bounded = space <= LONGEST_SPACE && lines.saturating_mul(text.len()) <= MOST_WORK;
+    if !report.require(bounded, &DESCRIPTOR, 0, "descriptor", || {
+        format!(
+            "{lines} lines in {} bytes, {space} bytes of white space in a row",
+            text.len()
+        )
+    }) {
+        return;
+    }
+    let read = scan::extents(text);
+    let wanted = said
+        .extents
+        .iter()
+        .filter(|(_, one)| one.access == b"RW" && one.name.is_some());
+    let wanted: Vec<_> = wanted.collect();
+    let same = |scanned: &scan::Scanned<'_>, at: u64, one: &Extent<'_>| {
+        scanned.at as u64 == at
+            && u64::try_from(scanned.sectors) == Ok(one.sectors)
+            && scanned.kind == one.kind
+            && Some(scanned.name) == one.name
+            && scanned.offset.and_then(|offset| u64::try_from(offset).ok()) == one.offset
+    };
+    let all = read.len() == wanted.len();
+    let all = all
+        && read
+            .iter()
+            .zip(&wanted)
+            .all(|(read, (at, one))| same(read, *at, one));
+    report.require(all, &EXTENTS, 0, "extents", || {
+        format!(
+            "QEMU reads {} of them, the lines have {}",
+            read.len(),
+            wanted.len()
+        )
+    });
 }
 
 fn create_type(report: &mut Report, at: u64, said: &Said<'_>, good: impl Fn(&[u8]) -> bool) {
@@ -159,7 +219,7 @@ fn file_name(report: &mut Report, at: u64, extent: &Extent<'_>) -> String {
         && name != b".."
         && name
             .iter()
-            .all(|byte| !matches!(byte, b'/' | b'\\' | b':' | 0..=31 | 127));
+            .all(|byte| byte.is_ascii() && !matches!(byte, b'/' | b'\\' | b':' | 0..=31 | 127));
     let shown = escaped(name);
     if !report.require(plain, &PATH, at, "extent", || shown.clone()) {
         report.refers(shown.clone());
@@ -167,12 +227,28 @@ fn file_name(report: &mut Report, at: u64, extent: &Extent<'_>) -> String {
     shown
 }
 
+/// The text as C reads it: up to the first NUL.
+fn text(bytes: &[u8]) -> &[u8] {
+    let end = bytes.iter().position(|byte| *byte == 0);
+    bytes.get(..end.unwrap_or(bytes.len())).unwrap_or(bytes)
+}
+
 fn read<'a>(report: &mut Report, start: u64, bytes: &'a [u8]) -> Said<'a> {
-    let end = bytes
-        .iter()
-        .position(|byte| *byte == 0)
-        .unwrap_or(bytes.len());
+    let end = text(bytes).len();
     let (text, rest) = bytes.split_at(end);
+    let control = text
+        .iter()
+        .position(|byte| byte.is_ascii_control() && !matches!(byte, b'\n' | b'\r' | b'\t'));
+    report.require(control.is_none(), &DESCRIPTOR, start, "descriptor", || {
+        format!(
+            "a control character at byte {}",
+            start + control.unwrap_or(0) as u64
+        )
+    });
+    if let Some(at) = text.iter().position(|byte| !byte.is_ascii()) {
+        let at = start + at as u64;
+        report.add(&TEXT, at, "descriptor", format!("from byte {at} on"));
+    }
     let hidden = rest
         .iter()
         .position(|byte| !matches!(byte, 0 | b' ' | b'\n'));
@@ -210,11 +286,54 @@ fn read<'a>(report: &mut Report, start: u64, bytes: &'a [u8]) -> Said<'a> {
     report.require(version == 1, &DESCRIPTOR, start, "version", || {
         format!("{version} of them")
     });
-    for (word, check) in [("createtype", &CREATE_TYPE), ("parentcid", &PARENT)] {
+    for (word, check, most) in [("createtype", &CREATE_TYPE, 1), ("parentcid", &PARENT, 1)] {
         let count = occurrences(text, word.as_bytes());
-        report.require(count <= 1, check, start, word, || format!("{count} times"));
+        report.require(count <= most, check, start, word, || {
+            format!("{count} times")
+        });
     }
+    content_ids(report, start, text);
+    parent_files(report, start, text);
     said
+}
+
+/// QEMU opens the file that stands behind this word, wherever in the text it finds it.
+fn parent_files(report: &mut Report, start: u64, text: &[u8]) {
+    const WORD: &[u8] = b"parentfilenamehint";
+    for (at, word) in text.windows(WORD.len()).enumerate() {
+        if word.eq_ignore_ascii_case(WORD) {
+            let rest = text.get(at + WORD.len() + 2..).unwrap_or_default();
+            let name = rest.split(|byte| *byte == b'"').next().unwrap_or_default();
+            let name = escaped(name);
+            report.add(
+                &PARENT,
+                start + at as u64,
+                "parentFileNameHint",
+                name.clone(),
+            );
+            report.refers(name);
+        }
+    }
+}
+
+/// QEMU takes the first `CID` and the first `parentCID` of the text, and on a write puts the text from `parentCID` on behind
+/// the new id: with other places for them, that repeats or loses lines.
+fn content_ids(report: &mut Report, start: u64, text: &[u8]) {
+    let begins = |at: usize, line: &[u8]| {
+        text.get(at..).is_some_and(|rest| rest.starts_with(line))
+            && (at == 0 || text.get(at - 1) == Some(&b'\n'))
+    };
+    let good = match scan::places(text, b"CID")[..] {
+        [own, parent] => {
+            let parent = parent.checked_sub(b"parent".len());
+            begins(own, b"CID=") && parent.is_some_and(|at| begins(at, b"parentCID="))
+        }
+        _ => false,
+    };
+    report.require(good, &CID, start, "CID", || {
+        let places = scan::places(text, b"CID");
+        format!("{} times, or elsewhere", places.len())
+    });
 }
 
 fn field(report: &mut Report, at: u64, key: &[u8], value: &[u8]) {
@@ -229,9 +348,9 @@ fn field(report: &mut Report, at: u64, key: &[u8], value: &[u8]) {
                 || escaped(value),
             );
         }
-        "parentfilenamehint" => {
+        "changetrackpath" => {
             let name = escaped(value);
-            report.add(&PARENT, at, "parentFileNameHint", name.clone());
+            report.add(&TRACKING, at, "changeTrackPath", name.clone());
             report.refers(name);
         }
         key if REFERENCES.contains(&key) => {
