@@ -55,6 +55,7 @@
 //!
 //! From the top down; each uses only those below it.
 //!
+//! - [`task`]: whole pieces of work for any front end; kinds of failure, progress, notes.
 //! - [`container`]: create, open, unlock; keyslots, tokens, backup, restore, repair, resize, conversion.
 //! - [`audit`]: how libvirt is used, judged from XML and facts of the host.
 //! - [`vet`]: verdicts on images from strangers, without a key.
@@ -96,6 +97,7 @@ pub mod qemu;
 pub mod secret;
 pub mod sectors;
 pub mod sys;
+pub mod task;
 pub mod vet;
 pub mod volume;
 pub mod xml;

@@ -7,13 +7,13 @@ use luksmith::kdf::Argon2Cost;
 use luksmith::kdf::calibrate::{
     Cost, DEFAULT_MAX_LANES, DEFAULT_MAX_MEMORY_KIB, KdfKind, Target, calibrate,
 };
+use luksmith::task::{Work, Working};
 use luksmith_formats::hash::Hash;
 use luksmith_formats::luks2::Argon2Variant;
 
 use super::Session;
 use super::args::{Pbkdf, PbkdfArgs};
 use super::error::CommandError;
-use super::progress::Waiting;
 
 /// The cost of a new keyslot for a key of `key_size` bytes: measured on this machine, or as forced.
 pub(crate) fn of_keyslot(
@@ -33,7 +33,7 @@ pub(crate) fn of_keyslot(
     target.time = Duration::from_millis(u64::from(args.iter_time));
     target.max_memory_kib = max_memory_kib;
     target.max_lanes = max_lanes;
-    let _waiting = Waiting::start(session.progress, "measuring the key derivation");
+    let _measuring = Working::begin(session, Work::Calibrate, None);
     Ok(calibrate(&target, session.signals.interrupt())?)
 }
 

@@ -1,61 +1,75 @@
 //! A failed command: what kind of failure, the message, and the hints that belong to it.
 
-use std::error::Error;
+use std::error::Error as StdError;
 use std::io::Write as _;
 
-use super::output;
+use luksmith::task;
+pub(crate) use luksmith::task::Kind;
 
-/// What kind of failure it was, which is the exit code. The first five are cryptsetup's.
+use super::output;
+use super::verdicts;
+
+/// How a failed command ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// 1: the arguments are wrong, contradict each other or the image, or a question was answered with no
-    Parameters,
-    /// 2: no permission, or no keyslot opens with this passphrase
-    Permission,
-    /// 3: out of memory, or more memory, time or threads asked for than the limits allow
-    Memory,
-    /// 4: the device, the storage or the header is wrong
-    Device,
-    /// 5: it is busy, or exists
-    Busy,
-    /// 1: an inspected image is not what it is said to be, or what should be ciphertext is not
+pub(crate) enum Exit {
+    /// The work failed.
+    Failed(Kind),
+    /// An inspected image is not what it is said to be, or what should be ciphertext is not.
     Rejected,
-    /// 6: an inspected image may be good, but the policy does not want it; or an audit has findings that --fail-on counts
+    /// An inspected image may be good, but the policy does not allow it; or an audit has findings
+    /// that --fail-on counts.
     AgainstPolicy,
-    /// 130: interrupted
-    Interrupted,
-    /// 141: whoever read the output went away; nothing is printed
+    /// The reader of the output went away; nothing is printed.
     ReaderGone,
 }
 
-impl Kind {
-    pub(crate) fn exit_code(self) -> u8 {
+impl Exit {
+    /// The exit code. The first five are cryptsetup's.
+    pub(crate) fn code(self) -> u8 {
         match self {
-            Self::Parameters | Self::Rejected => 1,
-            Self::Permission => 2,
-            Self::Memory => 3,
-            Self::Device => 4,
-            Self::Busy => 5,
+            Self::Failed(kind) => match kind {
+                Kind::Parameters => 1,
+                Kind::Permission | Kind::WrongPassphrase => 2,
+                Kind::Memory | Kind::OverLimit => 3,
+                Kind::Busy | Kind::Exists => 5,
+                Kind::Interrupted => 130,
+                // The storage, the image or the header is wrong.
+                _ => 4,
+            },
+            Self::Rejected => 1,
             Self::AgainstPolicy => 6,
-            Self::Interrupted => 130,
             Self::ReaderGone => 141,
         }
+    }
+}
+
+impl From<Kind> for Exit {
+    fn from(kind: Kind) -> Self {
+        Self::Failed(kind)
     }
 }
 
 /// Why a command failed, and what helps.
 #[derive(Debug)]
 pub(crate) struct CommandError {
-    kind: Kind,
-    error: Box<dyn Error + Send + Sync>,
+    exit: Exit,
+    error: task::Error,
     hints: Vec<String>,
 }
 
 impl CommandError {
-    pub(crate) fn new(kind: Kind, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+    pub(crate) fn new(
+        exit: impl Into<Exit>,
+        error: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        let exit = exit.into();
+        let kind = match exit {
+            Exit::Failed(kind) => kind,
+            _ => Kind::Storage,
+        };
         Self {
-            kind,
-            error: error.into(),
+            exit,
+            error: task::Error::new(kind, error),
             hints: Vec::new(),
         }
     }
@@ -82,28 +96,25 @@ impl CommandError {
     /// The same failure, told of something: `{what}: {message}`.
     #[must_use]
     pub(crate) fn about(mut self, what: impl std::fmt::Display) -> Self {
-        self.error = Box::new(About {
-            what: what.to_string(),
-            source: self.error,
-        });
+        self.error = self.error.about(what);
         self
     }
 
     pub(crate) fn kind(&self) -> Kind {
-        self.kind
+        self.error.kind()
     }
 
     pub(crate) fn exit_code(&self) -> u8 {
-        self.kind.exit_code()
+        self.exit.code()
     }
 
     /// The message with its sources, in one line.
     pub(crate) fn line(&self) -> String {
-        chain(self.error.as_ref())
+        self.error.line()
     }
 
     pub(crate) fn report(&self) {
-        if self.kind == Kind::ReaderGone {
+        if self.exit == Exit::ReaderGone {
             return;
         }
         output::error(&self.line());
@@ -113,35 +124,24 @@ impl CommandError {
     }
 }
 
-/// Says what an error is about, without repeating it.
-#[derive(Debug)]
-struct About {
-    what: String,
-    source: Box<dyn Error + Send + Sync>,
-}
-
-impl std::fmt::Display for About {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.what)
+/// A failure of the library, with the hints that belong to it.
+impl<E> From<E> for CommandError
+where
+    task::Error: From<E>,
+{
+    fn from(error: E) -> Self {
+        let error = task::Error::from(error);
+        let advice = error.advice().iter().map(verdicts::advice);
+        let hints = verdicts::hint(error.cause())
+            .into_iter()
+            .chain(advice)
+            .collect();
+        Self {
+            exit: error.kind().into(),
+            error,
+            hints,
+        }
     }
-}
-
-impl Error for About {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(self.source.as_ref())
-    }
-}
-
-/// An error with its sources, joined by `: `; one line, whatever the messages hold.
-pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut line = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
-        source = error.source();
-    }
-    output::printable(&line)
 }
 
 /// Prints what clap has to say (help and version on stdout, complaints on stderr) and returns the exit code.
@@ -153,7 +153,7 @@ pub(crate) fn report_usage(error: &clap::Error) -> u8 {
         for hint in &hints {
             output::hint(hint);
         }
-        Kind::Parameters.exit_code()
+        Exit::from(Kind::Parameters).code()
     } else {
         let _ = std::io::stdout().write_all(text.to_string().as_bytes());
         0
@@ -187,10 +187,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_tells_the_whole_chain() {
-        let error = CommandError::new(Kind::Device, std::io::Error::other("no such thing"))
-            .about("cannot open a.img");
-        assert_eq!(error.line(), "cannot open a.img: no such thing");
+    fn a_failure_of_a_task_keeps_its_kind_and_gets_the_hints_of_its_cause() {
+        let error = task::Error::from(luksmith::secret::SecretError::StdinTaken).about("--key");
+        let error = CommandError::from(error);
+        assert_eq!((error.kind(), error.exit_code()), (Kind::Parameters, 1));
+        assert!(
+            error
+                .line()
+                .starts_with("--key: standard input carries the data")
+        );
+        assert_eq!(error.hints.len(), 1);
     }
 
     #[test]
@@ -207,11 +213,5 @@ mod tests {
                 "--help explains every option"
             ]
         );
-    }
-
-    #[test]
-    fn names_from_outside_cannot_write_to_the_terminal() {
-        let error = CommandError::parameters("no file \u{1b}[2Jx\ny");
-        assert_eq!(error.line(), "no file \\u{1b}[2Jx\\ny");
     }
 }

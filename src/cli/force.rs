@@ -64,7 +64,7 @@ pub(crate) fn confirm(forced: &[Force], what: Force, loss: &str) -> Result<(), C
     if !io::stdin().is_terminal() {
         // To replace what is there is refused as `exists`, whatever else as an argument that is missing.
         let kind = if what == Force::Overwrite {
-            Kind::Busy
+            Kind::Exists
         } else {
             Kind::Parameters
         };

@@ -33,7 +33,7 @@ impl Args {
         let name = self.image.name();
         let image = self.image.open()?;
         let found = vet::identify(&*image.backend)
-            .map_err(|error| CommandError::new(Kind::Device, error).about(&name))?;
+            .map_err(|error| CommandError::new(Kind::Storage, error).about(&name))?;
         let output = &session.output;
         if self.json {
             let found: Vec<_> = found

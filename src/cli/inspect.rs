@@ -4,14 +4,15 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use luksmith::backend::file::OpenOptions;
+use luksmith::task::printable;
 use luksmith::vet::{self, Finding, Format, Policy, Report, Verdict};
 use serde_json::{Value, json};
 
 use super::Session;
 use super::args::{LocalFile, Location, RemoteArgs};
-use super::error::{CommandError, Kind};
+use super::error::{CommandError, Exit, Kind};
 use super::open::ReadArgs;
-use super::output::{Output, printable};
+use super::output::Output;
 use super::size;
 use super::storage::{self, Storage};
 
@@ -104,7 +105,7 @@ impl Args {
         }
         let image = self.image.open()?;
         let report = vet::inspect(&*image.backend, format, &policy)
-            .map_err(|error| CommandError::new(Kind::Device, error).about(self.image.name()))?;
+            .map_err(|error| CommandError::new(Kind::Storage, error).about(self.image.name()))?;
         if self.json {
             session.output.json(&self.to_json(&report));
         } else {
@@ -112,8 +113,8 @@ impl Args {
         }
         let (kind, outcome) = match report.verdict() {
             Verdict::Accept => return Ok(()),
-            Verdict::Reject => (Kind::Rejected, "rejected"),
-            Verdict::Policy => (Kind::AgainstPolicy, "against the policy"),
+            Verdict::Reject => (Exit::Rejected, "rejected"),
+            Verdict::Policy => (Exit::AgainstPolicy, "against the policy"),
         };
         let message = format!("{} is {outcome} as {}", self.image.name(), format.name());
         Err(CommandError::new(kind, message).hint("docs/inspect.md explains every finding"))

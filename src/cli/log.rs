@@ -10,7 +10,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::output::printable;
+use luksmith::task::printable;
 
 /// Starts the log: warnings, and that something is well again; more with `-v`, or what the filter in LUKSMITH_LOG says.
 pub(crate) fn start(verbose: u8) {

@@ -237,7 +237,7 @@ impl<'a> Plan<'a> {
                 .saturating_sub(layout.data_offset);
             if there < size {
                 let message = format!("{} has room for {there} bytes, not for {size}", self.image);
-                return Err(CommandError::new(Kind::Device, message));
+                return Err(CommandError::new(Kind::Storage, message));
             }
         }
         let open = container::OpenOptions {

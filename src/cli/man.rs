@@ -47,7 +47,7 @@ fn page(command: &clap::Command, name: &str) -> Result<Vec<u8>, CommandError> {
         .title(name.to_uppercase())
         .render(&mut page)
         .map_err(|error| {
-            CommandError::new(Kind::Device, error).about("cannot write a manual page")
+            CommandError::new(Kind::Storage, error).about("cannot write a manual page")
         })?;
     Ok(page)
 }

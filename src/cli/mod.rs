@@ -46,6 +46,7 @@ mod progress;
 mod qemu;
 mod resize;
 mod serve;
+mod session;
 mod signals;
 mod size;
 mod storage;
@@ -58,8 +59,8 @@ use std::process::ExitCode;
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use error::CommandError;
-use output::Output;
 use progress::ProgressMode;
+use session::Session;
 
 /// Create, open and keep LUKS1 and LUKS2 volumes without root, device-mapper or mount.
 #[derive(Debug, Parser)]
@@ -141,13 +142,6 @@ enum Command {
     Man(man::Args),
 }
 
-/// What the subcommands share while they run.
-struct Session {
-    output: Output,
-    progress: ProgressMode,
-    signals: signals::Signals,
-}
-
 /// The whole program.
 pub(crate) fn main() -> ExitCode {
     let cli = match parse() {
@@ -182,11 +176,7 @@ fn parse() -> Result<Cli, ExitCode> {
 fn prepare(global: &Global) -> Result<Session, CommandError> {
     log::start(global.verbose);
     output::harden();
-    Ok(Session {
-        output: Output::new(),
-        progress: global.progress,
-        signals: signals::Signals::catch()?,
-    })
+    Session::new(global.progress)
 }
 
 impl Command {

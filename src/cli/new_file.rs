@@ -5,6 +5,8 @@ use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use luksmith::task;
+
 use super::error::{CommandError, Kind};
 use super::output;
 use super::signals::Signals;
@@ -25,7 +27,7 @@ pub(crate) fn look(path: &Path) -> Result<Present, CommandError> {
         Ok(metadata) if metadata.file_type().is_block_device() => Ok(Present::BlockDevice),
         Ok(_) => {
             let message = format!("{} is neither a file nor a block device", path.display());
-            Err(CommandError::new(Kind::Device, message))
+            Err(CommandError::new(Kind::Storage, message))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Present::Nothing),
         Err(error) => Err(failed("look at", path, error)),
@@ -146,7 +148,7 @@ pub(crate) fn write_secret(
     }
     if !matches!(look_any(path), Ok(false)) {
         let message = format!("{} exists", path.display());
-        return Err(CommandError::new(Kind::Busy, message)
+        return Err(CommandError::new(Kind::Exists, message)
             .hint("name a new file; one that may hold keys is never replaced"));
     }
     let file = NewFile::create(path, false, signals)?;
@@ -169,13 +171,7 @@ fn look_any(path: &Path) -> io::Result<bool> {
 
 /// The kind and the words of a failed system call on a path.
 pub(crate) fn failed(verb: &str, path: &Path, error: io::Error) -> CommandError {
-    let kind = match error.kind() {
-        io::ErrorKind::PermissionDenied => Kind::Permission,
-        io::ErrorKind::AlreadyExists | io::ErrorKind::ResourceBusy => Kind::Busy,
-        io::ErrorKind::OutOfMemory => Kind::Memory,
-        _ => Kind::Device,
-    };
-    CommandError::new(kind, error).about(format_args!("cannot {verb} {}", path.display()))
+    task::Error::io(verb, path, error).into()
 }
 
 /// Makes a file that shows what it is to become. What a killed process of the same number has left is not touched.

@@ -207,7 +207,7 @@ fn open(
     })?;
     if storage.qcow2.is_some() && container.version() != Version::Luks1 {
         let message = format!("{}: LUKS2 in a qcow2 image", image.image);
-        return Err(CommandError::new(Kind::Device, message)
+        return Err(CommandError::new(Kind::Unsupported, message)
             .hint("only LUKS1 has a place there; QEMU knows no other"));
     }
     match container.health() {

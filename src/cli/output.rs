@@ -4,9 +4,10 @@ use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
 
+use luksmith::task::printable;
 use serde_json::Value;
 
-use super::error::{CommandError, Kind};
+use super::error::{CommandError, Exit, Kind};
 
 /// stdout, buffered; a reader that goes away ends the command quietly.
 pub(crate) struct Output {
@@ -60,12 +61,12 @@ impl Output {
 
 /// Why stdout could not be written.
 pub(crate) fn stdout_failed(error: io::Error) -> CommandError {
-    let kind = if error.kind() == io::ErrorKind::BrokenPipe {
-        Kind::ReaderGone
+    let exit = if error.kind() == io::ErrorKind::BrokenPipe {
+        Exit::ReaderGone
     } else {
-        Kind::Device
+        Kind::of_io(&error).into()
     };
-    CommandError::new(kind, error).about("cannot write to stdout")
+    CommandError::new(exit, error).about("cannot write to stdout")
 }
 
 /// Something that the user should know, without being asked.
@@ -108,67 +109,9 @@ fn stderr_line(word: &str, message: &str) {
     raw(&format!("luksmith: {word}: {}\n", printable(message)));
 }
 
-/// Text that may come from an image, a file name or the arguments, safe to show: control characters are escaped, and who a URI says that
-/// one is, which may hold a password, is left out.
-pub(crate) fn printable(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for character in without_users(text).chars() {
-        if character.is_control() {
-            shown.extend(character.escape_default());
-        } else {
-            shown.push(character);
-        }
-    }
-    shown
-}
-
-/// `scheme://…@host/` in place of `scheme://user:password@host/`.
-fn without_users(text: &str) -> String {
-    let mut parts = text.split("://");
-    let mut shown = parts.next().unwrap_or_default().to_owned();
-    for rest in parts {
-        shown.push_str("://");
-        let end = rest
-            .find(|c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '\'' | '"'))
-            .unwrap_or(rest.len());
-        match rest.split_at(end).0.rfind('@') {
-            Some(at) => {
-                shown.push('…');
-                shown.push_str(rest.split_at(at).1);
-            }
-            None => shown.push_str(rest),
-        }
-    }
-    shown
-}
-
 /// No core dumps and no ptrace by others; a system that cannot is no reason to stop.
 pub(crate) fn harden() {
     if let Err(error) = luksmith::sys::harden() {
         warning(format_args!("core dumps stay possible: {error}"));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_a_uri_says_that_one_is_is_not_shown() {
-        for (text, shown) in [
-            ("nbd://u:hunter2@host:1/x", "nbd://…@host:1/x"),
-            (
-                "invalid 'a=nbds://u:p@ss@h/,key' there",
-                "invalid 'a=nbds://…@h/,key' there",
-            ),
-            (
-                "nbd://host/vm@snapshot nbd+unix:///a?socket=/x@y",
-                "nbd://host/vm@snapshot nbd+unix:///a?socket=/x@y",
-            ),
-            ("a@b and c://d", "a@b and c://d"),
-            ("nbd://a:b@c/ nbd://d:e@f/", "nbd://…@c/ nbd://…@f/"),
-        ] {
-            assert_eq!(printable(text), shown);
-        }
     }
 }

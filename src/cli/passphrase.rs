@@ -206,7 +206,7 @@ fn rate(passphrase: &Passphrase, force_weak: bool) -> Result<(), CommandError> {
         .map(|warning| format!("; {}", lower(&warning)))
         .unwrap_or_default();
     Err(CommandError::new(
-        Kind::Permission,
+        Kind::WrongPassphrase,
         format!("the new passphrase is {word}: {guesses}{why}"),
     )
     .hint("choose several unrelated words, or pass --force-weak to take it"))

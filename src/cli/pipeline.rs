@@ -78,13 +78,13 @@ pub(crate) fn encrypt(
     }
     if written == 0 {
         return Err(CommandError::new(
-            Kind::Device,
+            Kind::Storage,
             format!("{} is empty", source.name()),
         ));
     }
     if source.size().is_some_and(|size| size > written) {
         let message = format!("{} became shorter while it was read", source.name());
-        return Err(CommandError::new(Kind::Device, message));
+        return Err(CommandError::new(Kind::Storage, message));
     }
     Ok(written)
 }
@@ -178,7 +178,7 @@ fn write_volume(
                     volume.size()
                 );
                 let hint = (!made_in_place).then(|| "--size makes a larger volume".to_owned());
-                return Err(CommandError::new(Kind::Device, message).hint_if(hint));
+                return Err(CommandError::new(Kind::Storage, message).hint_if(hint));
             }
             volume.resize(volume.size().saturating_mul(2).max(GROWTH))?;
         }
@@ -285,7 +285,7 @@ fn beside_lanes<End: Send, T>(
         for thread in threads {
             let ended = thread.join().unwrap_or_else(|_| {
                 Err(CommandError::new(
-                    Kind::Device,
+                    Kind::Storage,
                     "a thread at the storage failed",
                 ))
             });

@@ -58,7 +58,7 @@ impl PlainSource {
             .map_err(|error| failed("look at", path, error))?;
         if !metadata.is_file() && !metadata.file_type().is_block_device() {
             return Err(CommandError::new(
-                Kind::Device,
+                Kind::Storage,
                 format!("{} is neither a file nor a block device", path.display()),
             )
             .hint("- reads from stdin"));
@@ -67,7 +67,7 @@ impl PlainSource {
             let kind = if matches!(error, LockError::Busy(_)) {
                 Kind::Busy
             } else {
-                Kind::Device
+                Kind::Storage
             };
             CommandError::new(kind, error).about(format_args!("cannot read {}", path.display()))
         })?;
@@ -178,7 +178,7 @@ impl PlainSink {
             .map_err(|error| failed("measure", name, error))?;
         if there < size {
             let message = format!("{} has {there} bytes, the volume {size}", name.display());
-            return Err(CommandError::new(Kind::Device, message));
+            return Err(CommandError::new(Kind::Storage, message));
         }
         Ok(Self {
             to: To::File {

@@ -1,12 +1,14 @@
 //! Progress of long work on stderr: a bar on a terminal, JSON lines for programs, or nothing.
 
+use std::fmt::Display;
 use std::io::{self, IsTerminal};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use indicatif::{BinaryBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use luksmith::task::{Unit, Work};
 use serde_json::json;
 
 use super::output;
@@ -28,9 +30,78 @@ pub(crate) enum ProgressMode {
     None,
 }
 
+/// The progress of the work that the library told of, and of the work within it.
+pub(crate) struct Running {
+    mode: ProgressMode,
+    stack: RwLock<Vec<Showing>>,
+}
+
+/// How one piece of work is shown.
+enum Showing {
+    Bytes(Progress),
+    Steps(Steps),
+    Waiting { _spinner: Waiting },
+}
+
+impl Running {
+    pub(crate) fn new(mode: ProgressMode) -> Self {
+        let stack = RwLock::default();
+        Self { mode, stack }
+    }
+
+    pub(crate) fn begin(&self, work: Work, total: Option<u64>) {
+        let showing = match work.unit() {
+            Unit::Bytes => Showing::Bytes(Progress::start(self.mode, work, total)),
+            Unit::Steps => Showing::Steps(Steps::start(self.mode, work, total.unwrap_or(0))),
+            _ => Showing::Waiting {
+                _spinner: Waiting::start(self.mode, work),
+            },
+        };
+        self.change().push(showing);
+    }
+
+    /// So much more of the innermost work is done.
+    pub(crate) fn advance(&self, by: u64) {
+        match self.look().last() {
+            Some(Showing::Bytes(progress)) => progress.advance(by),
+            Some(Showing::Steps(steps)) => steps.advance(by),
+            Some(Showing::Waiting { .. }) | None => {}
+        }
+    }
+
+    /// The innermost work ended.
+    pub(crate) fn end(&self, whole: bool) {
+        let ended = self.change().pop();
+        if let (Some(Showing::Bytes(progress)), true) = (ended, whole) {
+            progress.finish();
+        }
+    }
+
+    /// Prints while the bar of steps is out of the way.
+    pub(crate) fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
+        let stack = self.look();
+        let steps = stack.iter().find_map(|showing| match showing {
+            Showing::Steps(steps) => Some(steps),
+            _ => None,
+        });
+        match steps {
+            Some(steps) => steps.aside(print),
+            None => print(),
+        }
+    }
+
+    fn look(&self) -> RwLockReadGuard<'_, Vec<Showing>> {
+        self.stack.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self) -> RwLockWriteGuard<'_, Vec<Showing>> {
+        self.stack.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The progress of one piece of work, counted in bytes.
 pub(crate) struct Progress {
-    operation: &'static str,
+    operation: String,
     total: Option<u64>,
     done: AtomicU64,
     started: Instant,
@@ -45,7 +116,7 @@ enum Shown {
 
 impl Progress {
     /// `total` is absent when nobody knows it (stdin).
-    pub(crate) fn start(mode: ProgressMode, operation: &'static str, total: Option<u64>) -> Self {
+    pub(crate) fn start(mode: ProgressMode, operation: impl Display, total: Option<u64>) -> Self {
         let started = Instant::now();
         let shown = match mode {
             ProgressMode::Json => Shown::Lines(Mutex::new(started)),
@@ -53,7 +124,7 @@ impl Progress {
             ProgressMode::Auto | ProgressMode::None => Shown::Nothing,
         };
         Self {
-            operation,
+            operation: operation.to_string(),
             total,
             done: AtomicU64::new(0),
             started,
@@ -109,7 +180,7 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        bar.set_prefix(self.operation);
+        bar.set_prefix(self.operation.clone());
         bar
     }
 
@@ -151,26 +222,27 @@ impl Progress {
 }
 
 /// The progress of work that is counted in pieces.
-pub(crate) struct Steps {
-    operation: &'static str,
-    total: usize,
+struct Steps {
+    operation: String,
+    total: u64,
     done: AtomicU64,
     mode: ProgressMode,
     bar: Option<ProgressBar>,
 }
 
 impl Steps {
-    pub(crate) fn start(mode: ProgressMode, operation: &'static str, total: usize) -> Self {
+    fn start(mode: ProgressMode, operation: impl Display, total: u64) -> Self {
+        let operation = operation.to_string();
         let shown = mode == ProgressMode::Auto && io::stderr().is_terminal() && total > 1;
         let bar = shown.then(|| {
-            let bar = ProgressBar::new(total as u64);
+            let bar = ProgressBar::new(total);
             bar.set_draw_target(ProgressDrawTarget::stderr());
             if let Ok(style) =
                 ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} {elapsed}")
             {
                 bar.set_style(style);
             }
-            bar.set_prefix(operation);
+            bar.set_prefix(operation.clone());
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
@@ -183,9 +255,9 @@ impl Steps {
         }
     }
 
-    /// One more is done.
-    pub(crate) fn next(&self) {
-        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+    /// So many more are done.
+    fn advance(&self, by: u64) {
+        let done = self.done.fetch_add(by, Ordering::Relaxed) + by;
         if let Some(bar) = &self.bar {
             bar.set_position(done);
         }
@@ -196,15 +268,16 @@ impl Steps {
     }
 
     /// Writes something while the bar is out of the way.
-    pub(crate) fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
+    fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
         match &self.bar {
             Some(bar) => bar.suspend(write),
             None => write(),
         }
     }
+}
 
-    /// Takes the bar away.
-    pub(crate) fn finish(self) {
+impl Drop for Steps {
+    fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
@@ -212,15 +285,15 @@ impl Steps {
 }
 
 /// A sign of life on a terminal during work of which nobody knows how far it is.
-pub(crate) struct Waiting(Option<ProgressBar>);
+struct Waiting(Option<ProgressBar>);
 
 impl Waiting {
-    pub(crate) fn start(mode: ProgressMode, what: &'static str) -> Self {
+    fn start(mode: ProgressMode, what: impl Display) -> Self {
         let shown = mode == ProgressMode::Auto && io::stderr().is_terminal();
         Self(shown.then(|| {
             let spinner = ProgressBar::new_spinner();
             spinner.set_draw_target(ProgressDrawTarget::stderr());
-            spinner.set_message(what);
+            spinner.set_message(what.to_string());
             spinner.enable_steady_tick(Duration::from_millis(100));
             spinner
         }))

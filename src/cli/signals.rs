@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use luksmith::Interrupt;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::error::{CommandError, Kind};
+use super::error::{CommandError, Exit, Kind};
 use super::output;
 
 /// The flag that long work looks at, and the files that are not finished yet.
@@ -30,7 +30,7 @@ impl Signals {
         };
         let mut caught =
             signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(|error| {
-                CommandError::new(Kind::Device, error).about("cannot catch signals")
+                CommandError::new(Kind::Storage, error).about("cannot catch signals")
             })?;
         let here = signals.clone();
         std::thread::Builder::new()
@@ -103,7 +103,7 @@ impl Signals {
             }
         }
         output::error("stopped at once");
-        signal_hook::low_level::exit(i32::from(Kind::Interrupted.exit_code()))
+        signal_hook::low_level::exit(i32::from(Exit::from(Kind::Interrupted).code()))
     }
 }
 

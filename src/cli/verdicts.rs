@@ -1,4 +1,6 @@
-//! Which failure of the library is which kind of failed command, and what helps. One table.
+//! What helps after a failure of the library: the flag or command to use. One table.
+
+use std::error::Error;
 
 use luksmith::backend::IoError;
 use luksmith::backend::file::FileError;
@@ -15,35 +17,41 @@ use luksmith::layout::ImageError;
 use luksmith::libvirt::{LibvirtError, ValueError};
 use luksmith::qemu::{AmendError, QmpError};
 use luksmith::secret::SecretError;
+use luksmith::task::{Advice, Note};
 use luksmith::vet::ciphertext::VetError;
 use luksmith_formats::FormatError;
 use luksmith_formats::error::Kind as FormatKind;
 
-use super::error::{CommandError, Kind};
+/// The hint, if there is one.
+type Hint = Option<String>;
 
-/// A verdict: the kind, and a hint.
-type Verdict = (Kind, Option<String>);
-
-fn plain(kind: Kind) -> Verdict {
-    (kind, None)
+fn some(hint: impl Into<String>) -> Hint {
+    Some(hint.into())
 }
 
-fn helped(kind: Kind, hint: impl Into<String>) -> Verdict {
-    (kind, Some(hint.into()))
-}
-
-macro_rules! commands_fail_with {
-    ($($error:ty => $judge:ident),* $(,)?) => {$(
-        impl From<$error> for CommandError {
-            fn from(error: $error) -> Self {
-                let (kind, hint) = $judge(&error);
-                Self::new(kind, error).hint_if(hint)
-            }
+macro_rules! hints {
+    ($($error:ty => $hint:ident),* $(,)?) => {
+        /// What helps after this error.
+        pub(crate) fn hint(error: &(dyn Error + 'static)) -> Hint {
+            $(if let Some(error) = error.downcast_ref::<$error>() {
+                return $hint(error);
+            })*
+            None
         }
-    )*};
+    };
 }
 
-commands_fail_with! {
+/// What helps, in the words of the command line.
+pub(crate) fn advice(advice: &Advice) -> String {
+    advice.to_string()
+}
+
+/// A note, in the words of the command line.
+pub(crate) fn note(note: &Note<'_>) -> String {
+    note.to_string()
+}
+
+hints! {
     FormatError => format,
     KdfError => kdf,
     SecretError => secret,
@@ -67,446 +75,327 @@ commands_fail_with! {
     ValueError => value,
 }
 
-fn image(error: &ImageError) -> Verdict {
+fn image(error: &ImageError) -> Hint {
     match error {
-        ImageError::BackingFile | ImageError::DataFile => helped(
-            Kind::Device,
+        ImageError::BackingFile | ImageError::DataFile => some(
             "what is not in the image itself is never opened; `qemu-img convert` makes an image that holds all of it",
         ),
-        ImageError::NotEncrypted => helped(
-            Kind::Device,
+        ImageError::NotEncrypted => some(
             "`qemu-img convert -O raw` and `luksmith encrypt --format qcow2` make an encrypted one",
         ),
-        ImageError::NeedsRepair(_) => helped(
-            Kind::Device,
-            "`qemu-img check -r all` repairs it; `luksmith decrypt` reads it as it is",
-        ),
-        ImageError::Bitmaps => helped(
-            Kind::Device,
-            "`qemu-img bitmap --remove` removes them; who reads alone needs not do so",
-        ),
-        ImageError::Size(_) => plain(Kind::Parameters),
-        ImageError::Header(error) if error.kind == FormatKind::Malformed => helped(
-            Kind::Device,
-            "`luksmith inspect --format qcow2` tells all that is wrong with it",
-        ),
+        ImageError::NeedsRepair(_) => {
+            some("`qemu-img check -r all` repairs it; `luksmith decrypt` reads it as it is")
+        }
+        ImageError::Bitmaps => {
+            some("`qemu-img bitmap --remove` removes them; who reads alone needs not do so")
+        }
+        ImageError::Header(error) if error.kind == FormatKind::Malformed => {
+            some("`luksmith inspect --format qcow2` tells all that is wrong with it")
+        }
         ImageError::Io(error) => io(error),
-        _ => plain(Kind::Device),
+        _ => None,
     }
 }
 
-fn vet(error: &VetError) -> Verdict {
+fn vet(error: &VetError) -> Hint {
     match error {
-        VetError::Header(_) => helped(
-            Kind::Device,
+        VetError::Header(_) => some(
             "--header FILE reads the header of a backup, --no-header takes all of IMAGE for data",
         ),
         VetError::Io(error) => io(error),
         VetError::Interrupted => interrupted(),
-        _ => plain(Kind::Device),
+        _ => None,
     }
 }
 
 const SHOW: &str = "`luksmith info IMAGE` shows the keyslots";
 
-fn format(error: &FormatError) -> Verdict {
+fn format(error: &FormatError) -> Hint {
     match error.kind {
         FormatKind::OverLimit => over_limit(error),
-        FormatKind::Malformed => helped(
-            Kind::Device,
-            "`luksmith header restore IMAGE FILE` restores a header backup",
-        ),
-        _ => plain(Kind::Device),
+        FormatKind::Malformed => {
+            some("`luksmith header restore IMAGE FILE` restores a header backup")
+        }
+        _ => None,
     }
 }
 
 /// Each limit on a key derivation has its flag.
-fn over_limit(error: &FormatError) -> Verdict {
+fn over_limit(error: &FormatError) -> Hint {
     let flag = match error.field.rsplit('.').next() {
         Some("memory") => "--max-kdf-memory",
         Some("cpus") => "--max-kdf-lanes",
         Some("time") => "--max-kdf-work",
         Some("iterations") => "--max-kdf-iterations",
-        _ => return plain(Kind::Memory),
+        _ => return None,
     };
-    helped(
-        Kind::Memory,
-        format!("{flag} raises the limit, if the image is to be trusted"),
-    )
+    some(format!(
+        "{flag} raises the limit, if the image is to be trusted"
+    ))
 }
 
-fn kdf(error: &KdfError) -> Verdict {
+fn kdf(error: &KdfError) -> Hint {
     match error {
         KdfError::OverLimit(error) => over_limit(error),
         KdfError::Interrupted => interrupted(),
         KdfError::Memory { .. } | KdfError::Lock(_) => memory(),
-        KdfError::Parameters { .. } => plain(Kind::Parameters),
         KdfError::Random(error) => secret(error),
-        _ => plain(Kind::Memory),
+        _ => None,
     }
 }
 
 /// Questions and derivations come before the first write.
-fn interrupted() -> Verdict {
-    helped(Kind::Interrupted, "nothing was changed")
+fn interrupted() -> Hint {
+    some("nothing was changed")
 }
 
-fn crypt(error: &CryptError) -> Verdict {
+fn crypt(error: &CryptError) -> Hint {
     match error {
         CryptError::Lock(_) => memory(),
-        _ => plain(Kind::Device),
+        _ => None,
     }
 }
 
-fn memory() -> Verdict {
-    helped(
-        Kind::Memory,
+fn memory() -> Hint {
+    some(
         "free some memory, or raise `ulimit -l` (locked memory); --pbkdf-memory limits new keyslots",
     )
 }
 
-fn secret(error: &SecretError) -> Verdict {
+fn secret(error: &SecretError) -> Hint {
     match error {
         SecretError::Interrupted => interrupted(),
-        SecretError::Lock(_) => helped(
-            Kind::Memory,
-            "raise the limit of locked memory (`ulimit -l`)",
-        ),
-        SecretError::Parse(_) | SecretError::StdinTaken => helped(
-            Kind::Parameters,
-            "--key file:PATH, --key fd:N or --key-file PATH leave stdin to the data",
-        ),
-        SecretError::NoTerminal(_) => helped(
-            Kind::Parameters,
-            "--key SOURCE or --key-file PATH names where the passphrase comes from",
-        ),
-        SecretError::NoCredentials => helped(
-            Kind::Parameters,
-            "run it as a systemd service with LoadCredential=",
-        ),
-        SecretError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
-            plain(Kind::Permission)
+        SecretError::Lock(_) => some("raise the limit of locked memory (`ulimit -l`)"),
+        SecretError::Parse(_) | SecretError::StdinTaken => {
+            some("--key file:PATH, --key fd:N or --key-file PATH leave stdin to the data")
         }
-        SecretError::Io { .. } | SecretError::Random(_) => plain(Kind::Device),
-        SecretError::Scheme { source, .. } => source
-            .downcast_ref()
-            .map_or_else(|| plain(Kind::Device), value),
-        SecretError::Empty | SecretError::Nothing { .. } | SecretError::Mismatch => {
-            plain(Kind::Permission)
+        SecretError::Scheme { source, .. } => source.downcast_ref().and_then(value),
+        SecretError::NoTerminal(_) => {
+            some("--key SOURCE or --key-file PATH names where the passphrase comes from")
         }
-        _ => plain(Kind::Parameters),
+        SecretError::NoCredentials => some("run it as a systemd service with LoadCredential="),
+        _ => None,
     }
 }
 
-fn io(error: &IoError) -> Verdict {
+fn io(error: &IoError) -> Hint {
     match error {
-        IoError::ReadOnly(_) => plain(Kind::Permission),
-        IoError::Plaintext { .. } => helped(
-            Kind::Device,
+        IoError::Plaintext { .. } => some(
             "--compressed-plaintext reads it: whoever has the storage can have put there what he likes",
         ),
-        IoError::Failed { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
-            plain(Kind::Permission)
-        }
-        _ => plain(Kind::Device),
+        _ => None,
     }
 }
 
-fn file(error: &FileError) -> Verdict {
+fn file(error: &FileError) -> Hint {
     match error {
-        FileError::PermissionDenied(_) => plain(Kind::Permission),
-        FileError::Exists(_) | FileError::Busy { .. } => plain(Kind::Busy),
-        FileError::UnlockedWrite(_) => plain(Kind::Parameters),
-        FileError::Symlink(_) => helped(Kind::Device, "--follow-symlinks opens what it points to"),
-        _ => plain(Kind::Device),
+        FileError::Symlink(_) => some("--follow-symlinks opens what it points to"),
+        _ => None,
     }
 }
 
-fn nbd(error: &NbdError) -> Verdict {
+fn nbd(error: &NbdError) -> Hint {
     match &error.source {
-        Problem::ReadOnly => plain(Kind::Permission),
-        Problem::NoCertificates | Problem::TlsRequired => plain(Kind::Parameters),
         Problem::Tls(error) => tls(error),
-        Problem::Silent(_) => helped(
-            Kind::Device,
-            "--timeout SECONDS has more patience with a slow server",
-        ),
-        _ => plain(Kind::Device),
+        Problem::Silent(_) => some("--timeout SECONDS has more patience with a slow server"),
+        _ => None,
     }
 }
 
-fn open(error: &OpenError) -> Verdict {
+fn open(error: &OpenError) -> Hint {
     match error {
-        OpenError::NotLuks => helped(Kind::Device, "--header FILE names a detached header"),
+        OpenError::NotLuks => some("--header FILE names a detached header"),
         OpenError::Header(error) => format(error),
-        OpenError::BothCopies { .. } => helped(
-            Kind::Device,
-            "`luksmith header restore IMAGE FILE` restores a header backup",
-        ),
-        OpenError::TooSmall { .. } => helped(
-            Kind::Device,
-            "the image is cut off; --header FILE names a detached header",
-        ),
-        OpenError::Interrupted { undo } => helped(
-            Kind::Device,
-            format!(
-                "`luksmith header repair IMAGE` brings the state before the change back; where --undo-file named the record, it takes \
+        OpenError::BothCopies { .. } => {
+            some("`luksmith header restore IMAGE FILE` restores a header backup")
+        }
+        OpenError::TooSmall { .. } => {
+            some("the image is cut off; --header FILE names a detached header")
+        }
+        OpenError::Interrupted { undo } => some(format!(
+            "`luksmith header repair IMAGE` brings the state before the change back; where --undo-file named the record, it takes \
                  --undo-file {undo} too"
-            ),
-        ),
-        OpenError::NoUndo { .. } => helped(
-            Kind::Parameters,
-            "--undo-file PATH names a file that does not exist yet",
-        ),
+        )),
+        OpenError::NoUndo { .. } => some("--undo-file PATH names a file that does not exist yet"),
         OpenError::Io(error) => io(error),
-        _ => plain(Kind::Device),
+        _ => None,
     }
 }
 
-fn unlock(error: &UnlockError) -> Verdict {
+fn unlock(error: &UnlockError) -> Hint {
     match error {
-        UnlockError::WrongPassphrase => plain(Kind::Permission),
-        UnlockError::NoSuchKeyslot(_) => helped(Kind::Parameters, SHOW),
-        UnlockError::NoKeyslots => helped(
-            Kind::Permission,
+        UnlockError::NoSuchKeyslot(_) => some(SHOW),
+        UnlockError::NoKeyslots => some(
             "a header backup (`luksmith header restore`) or --volume-key-file may still open it",
         ),
         UnlockError::Kdf { source, .. } => kdf(source),
         UnlockError::Memory(_) => memory(),
         UnlockError::Crypt(error) => crypt(error),
         UnlockError::Io(error) => io(error),
-        _ => plain(Kind::Device),
+        _ => None,
     }
 }
 
-fn volume(error: &VolumeError) -> Verdict {
+fn volume(error: &VolumeError) -> Hint {
     match error {
-        VolumeError::WrongKey => plain(Kind::Permission),
-        VolumeError::Detached => helped(
-            Kind::Parameters,
-            "name the data as IMAGE and the header with --header FILE",
-        ),
+        VolumeError::Detached => some("name the data as IMAGE and the header with --header FILE"),
         VolumeError::Kdf(error) => kdf(error),
         VolumeError::Crypt(error) => crypt(error),
-        _ => plain(Kind::Device),
+        _ => None,
     }
 }
 
-fn create(error: &CreateError) -> Verdict {
+fn create(error: &CreateError) -> Hint {
     match error {
-        CreateError::Option { option, .. } => {
-            helped(Kind::Parameters, format!("see --{option} in --help"))
-        }
-        CreateError::Cipher(_) => helped(Kind::Parameters, "see --cipher and --key-size in --help"),
+        CreateError::Option { option, .. } => some(format!("see --{option} in --help")),
+        CreateError::Cipher(_) => some("see --cipher and --key-size in --help"),
         CreateError::Keyslot(error) => keyslot(error),
-        CreateError::Header(_) => plain(Kind::Parameters),
         CreateError::Secret(error) => secret(error),
         CreateError::Commit(error) => commit(error),
-        _ => plain(Kind::Device),
+        _ => None,
     }
 }
 
-fn keyslot(error: &KeyslotError) -> Verdict {
+fn keyslot(error: &KeyslotError) -> Hint {
     match error {
-        KeyslotError::AllInUse(_) => helped(
-            Kind::Busy,
-            "`luksmith key remove IMAGE --keyslot N` makes room",
-        ),
-        KeyslotError::InUse(_) => helped(Kind::Busy, SHOW),
-        KeyslotError::OutOfRange { .. } | KeyslotError::NotInUse(_) => {
-            helped(Kind::Parameters, SHOW)
-        }
-        KeyslotError::NoRoom { .. } => helped(
-            Kind::Device,
-            "`luksmith key remove IMAGE --keyslot N` makes room",
-        ),
-        KeyslotError::Last(_) => helped(
-            Kind::Parameters,
-            "--force last-keyslot removes it all the same",
-        ),
-        KeyslotError::Unsupported(_) => plain(Kind::Parameters),
+        KeyslotError::AllInUse(_) => some("`luksmith key remove IMAGE --keyslot N` makes room"),
+        KeyslotError::InUse(_) => some(SHOW),
+        KeyslotError::OutOfRange { .. } | KeyslotError::NotInUse(_) => some(SHOW),
+        KeyslotError::NoRoom { .. } => some("`luksmith key remove IMAGE --keyslot N` makes room"),
+        KeyslotError::Last(_) => some("--force last-keyslot removes it all the same"),
         KeyslotError::Kdf(error) => kdf(error),
         KeyslotError::Secret(error) => secret(error),
         KeyslotError::Memory(_) => memory(),
         KeyslotError::Crypt(error) => crypt(error),
         KeyslotError::Commit(error) => commit(error),
-        _ => plain(Kind::Device),
+        _ => None,
     }
 }
 
-fn header(error: &HeaderError) -> Verdict {
+fn header(error: &HeaderError) -> Hint {
     match error {
-        HeaderError::OtherUuid { .. } => helped(
-            Kind::Parameters,
-            "--force other-uuid restores it all the same",
-        ),
-        HeaderError::Unsupported(_) | HeaderError::Header(_) => plain(Kind::Parameters),
-        HeaderError::NoSuchToken(_) => helped(
-            Kind::Parameters,
-            "`luksmith token list IMAGE` shows the tokens",
-        ),
-        HeaderError::TokenExists(_) => helped(Kind::Busy, "--token-replace replaces it"),
-        HeaderError::TokensFull => helped(
-            Kind::Busy,
-            "`luksmith token remove IMAGE --token-id N` makes room",
-        ),
+        HeaderError::OtherUuid { .. } => some("--force other-uuid restores it all the same"),
+        HeaderError::NoSuchToken(_) => some("`luksmith token list IMAGE` shows the tokens"),
+        HeaderError::TokenExists(_) => some("--token-replace replaces it"),
+        HeaderError::TokensFull => some("`luksmith token remove IMAGE --token-id N` makes room"),
         HeaderError::Secret(error) => secret(error),
         HeaderError::Open(error) => open(error),
         HeaderError::Io(error) => io(error),
         HeaderError::Commit(error) => commit(error),
-        _ => plain(Kind::Device),
+        _ => None,
     }
 }
 
-fn commit(error: &CommitError) -> Verdict {
+fn commit(error: &CommitError) -> Hint {
     match error {
-        CommitError::Changed => helped(
-            Kind::Busy,
-            "somebody else works on this header; look at it and try again",
-        ),
-        CommitError::Foreign(_) => helped(
-            Kind::Device,
+        CommitError::Changed => {
+            some("somebody else works on this header; look at it and try again")
+        }
+        CommitError::Foreign(_) => some(
             "copy the image before anything else: that and the LUKS header cannot both be kept",
         ),
-        CommitError::NeedsUndo => helped(
-            Kind::Parameters,
-            "--undo-file PATH names a file on another device for the time of the change",
-        ),
-        CommitError::InUse => helped(Kind::Busy, "do it while the volume is closed"),
+        CommitError::NeedsUndo => {
+            some("--undo-file PATH names a file on another device for the time of the change")
+        }
+        CommitError::InUse => some("do it while the volume is closed"),
         CommitError::Secret(error) => secret(error),
         CommitError::Io(error) => io(error),
-        CommitError::NotKept { .. } => helped(
-            Kind::Device,
+        CommitError::NotKept { .. } => some(
             "another disk has taken its place, or somebody else writes to it: look at both before running the command again",
         ),
         CommitError::Undo(UndoError::Storage(error)) => io(error),
-        CommitError::Undo(UndoError::Damaged { .. } | UndoError::OtherImage { .. }) => helped(
-            Kind::Parameters,
+        CommitError::Undo(UndoError::Damaged { .. } | UndoError::OtherImage { .. }) => some(
             "--undo-file PATH names this volume's undo record, or a file that does not exist yet",
         ),
-        _ => plain(Kind::Device),
+        _ => None,
     }
 }
 
-fn serve(error: &ServeError) -> Verdict {
+fn serve(error: &ServeError) -> Hint {
     match error {
-        ServeError::SameName(_) => helped(
-            Kind::Parameters,
-            "--name and --export NAME=IMAGE give each export a name of its own",
-        ),
-        ServeError::BadText { .. } => plain(Kind::Parameters),
-        ServeError::Flush { .. } => helped(
-            Kind::Device,
-            "what clients have written since their last successful flush may be lost",
-        ),
-        _ => plain(Kind::Device),
+        ServeError::SameName(_) => {
+            some("--name and --export NAME=IMAGE give each export a name of its own")
+        }
+        ServeError::Flush { .. } => {
+            some("what clients have written since their last successful flush may be lost")
+        }
+        _ => None,
     }
 }
 
 /// Files of certificates and keys, which come from --tls-dir and its like.
-fn tls(error: &TlsError) -> Verdict {
+fn tls(error: &TlsError) -> Hint {
     match error {
         TlsError::Exposed { path, .. } => {
             let hint = format!("`chmod 600 {}` closes it", path.display());
-            helped(Kind::Permission, hint)
-        }
-        TlsError::File { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
-            plain(Kind::Permission)
+            some(hint)
         }
         TlsError::Lock(_) => memory(),
-        TlsError::Half { .. } => plain(Kind::Parameters),
-        _ => plain(Kind::Device),
+        _ => None,
     }
 }
 
-fn qmp(error: &QmpError) -> Verdict {
+fn qmp(error: &QmpError) -> Hint {
     match error {
-        QmpError::Connect { source, .. }
-            if source.kind() == std::io::ErrorKind::PermissionDenied =>
-        {
-            plain(Kind::Permission)
+        QmpError::Silent(_) => {
+            some("a monitor has one client at a time; --timeout SECONDS has more patience")
         }
-        QmpError::Silent(_) => helped(
-            Kind::Busy,
-            "a monitor has one client at a time; --timeout SECONDS has more patience",
-        ),
-        QmpError::Refused { .. } | QmpError::Job { .. } => plain(Kind::Parameters),
-        QmpError::NoCommand(_) => helped(
-            Kind::Device,
+        QmpError::NoCommand(_) => some(
             "QEMU 5.1 and later change keyslots; `luksmith key` does it when the machine is off",
         ),
-        QmpError::Aborts(_) => helped(
-            Kind::Device,
+        QmpError::Aborts(_) => some(
             "`luksmith libvirt rotate` changes a running domain's volume beside it; for any other machine, shut it down, then `luksmith key change IMAGE`",
         ),
-        QmpError::Occupied(_) => helped(Kind::Busy, "run it again when that has come to its end"),
-        _ => plain(Kind::Device),
+        QmpError::Occupied(_) => some("run it again when that has come to its end"),
+        _ => None,
     }
 }
 
-fn amend(error: &AmendError) -> Verdict {
+fn amend(error: &AmendError) -> Hint {
     match error {
         AmendError::Qmp(error) => qmp(error),
-        AmendError::NotLuks(_) => helped(Kind::Parameters, "--node NODE names a block node"),
-        _ => plain(Kind::Device),
+        AmendError::NotLuks(_) => some("--node NODE names a block node"),
+        _ => None,
     }
 }
 
-fn libvirt(error: &LibvirtError) -> Verdict {
+fn libvirt(error: &LibvirtError) -> Hint {
     match error {
-        LibvirtError::NotInstalled { .. } => helped(
-            Kind::Device,
+        LibvirtError::NotInstalled { .. } => some(
             "install libvirt's client library: libvirt0 on Debian and Ubuntu, libvirt-libs on Fedora",
         ),
-        LibvirtError::Broken { .. } => helped(
-            Kind::Device,
+        LibvirtError::Broken { .. } => some(
             "install libvirt's client library anew, with all that it needs: libvirt0 on Debian and Ubuntu, libvirt-libs on Fedora",
         ),
-        LibvirtError::Connection(_) => helped(
-            Kind::Device,
+        LibvirtError::Connection(_) => some(
             "--connect URI, or LIBVIRT_DEFAULT_URI, names the libvirt that is meant: qemu:///system, qemu+ssh://HOST/system, …",
         ),
-        LibvirtError::Denied(_) => helped(
-            Kind::Permission,
+        LibvirtError::Denied(_) => some(
             "run it as root, or as a user whom libvirt's own configuration lets in (group libvirt, polkit, auth.conf)",
         ),
-        LibvirtError::Private(_) => helped(
-            Kind::Permission,
+        LibvirtError::Private(_) => some(
             "take the passphrase from where it is kept besides (--key file:PATH, --key prompt); only libvirt itself can use this secret",
         ),
-        LibvirtError::NoValue(_) => helped(
-            Kind::Permission,
+        LibvirtError::NoValue(_) => some(
             "`luksmith libvirt secret set SECRET` gives it one; an ephemeral secret loses it when the daemon ends",
         ),
-        LibvirtError::NoSecret(_) => helped(
-            Kind::Device,
-            "`luksmith libvirt secret list` shows the secrets",
-        ),
-        LibvirtError::DuplicateUsage(_) => helped(
-            Kind::Busy,
-            "`luksmith libvirt secret list` shows who uses it",
-        ),
-        LibvirtError::Exists(_) | LibvirtError::Busy(_) => plain(Kind::Busy),
-        LibvirtError::Invalid(_) | LibvirtError::Nul(_) | LibvirtError::TooLong { .. } => {
-            plain(Kind::Parameters)
-        }
+        LibvirtError::NoSecret(_) => some("`luksmith libvirt secret list` shows the secrets"),
+        LibvirtError::DuplicateUsage(_) => some("`luksmith libvirt secret list` shows who uses it"),
         LibvirtError::Lock(_) => memory(),
-        _ => plain(Kind::Device),
+        _ => None,
     }
 }
 
-fn value(error: &ValueError) -> Verdict {
+fn value(error: &ValueError) -> Hint {
     match error {
-        ValueError::Present => helped(
-            Kind::Busy,
+        ValueError::Present => some(
             "--key libvirt:SECRET takes that one; `luksmith libvirt rotate` puts another in its place",
         ),
-        ValueError::Unseen(_) => helped(
-            Kind::Permission,
+        ValueError::Unseen(_) => some(
             "`luksmith libvirt secret define --private --generate` makes a new one with its value",
         ),
         ValueError::Libvirt(error) | ValueError::NotReadBack(error) => libvirt(error),
         ValueError::Generate(error) => secret(error),
-        _ => plain(Kind::Device),
+        _ => None,
     }
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::Session;
 use super::args::ImageArgs;
-use super::error::{CommandError, Kind};
+use super::error::{CommandError, Exit};
 use super::info::keyslots::trimmed;
 use super::open::{ReadArgs, refuse_qcow2};
 use super::output;
@@ -192,7 +192,7 @@ impl Args {
             found.count,
             size::both(found.bytes)
         );
-        let failure = CommandError::new(Kind::Rejected, message);
+        let failure = CommandError::new(Exit::Rejected, message);
         Err(match self.json {
             true => failure,
             false => {

@@ -7,6 +7,30 @@ use crate::tree::{self, File};
 const LAYERS: &[(&str, &[&str])] = &[
     ("cli", &["cli"]), // the library by its public name, as any program
     (
+        "task",
+        &[
+            "location",
+            "container",
+            "export",
+            "audit",
+            "vet",
+            "libvirt",
+            "qemu",
+            "volume",
+            "layout",
+            "backend",
+            "channel",
+            "kdf",
+            "crypt",
+            "xts",
+            "secret",
+            "sectors",
+            "xml",
+            "interrupt",
+            "sys",
+        ],
+    ),
+    (
         "container",
         &[
             "volume",

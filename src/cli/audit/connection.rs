@@ -3,8 +3,9 @@
 
 use luksmith::audit::{Document, Inventory};
 use luksmith::libvirt::{ConnectOptions, Connection, Domain, DomainView, LibvirtError, Pool};
+use luksmith::task::chain;
 
-use crate::cli::error::{CommandError, chain};
+use crate::cli::error::CommandError;
 use crate::cli::output;
 
 /// Fetches everything. Whether images that the XML names are on this host.

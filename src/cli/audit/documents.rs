@@ -7,9 +7,10 @@ use std::path::Path;
 
 use luksmith::audit::{self, Document, Image, Inventory, Policy, Seen, Wanted};
 use luksmith::backend::file::{FileBackend, OpenOptions};
+use luksmith::task::chain;
 use luksmith::xml;
 
-use crate::cli::error::{CommandError, Kind, chain};
+use crate::cli::error::{CommandError, Kind};
 
 /// One byte more than what is read, so that a larger one is told from the largest.
 const LARGEST_XML: u64 = xml::MOST_BYTES as u64 + 1;
@@ -23,11 +24,11 @@ pub(super) fn file(path: &Path) -> Result<Document, CommandError> {
         stdin
             .take(LARGEST_XML)
             .read_to_end(&mut text)
-            .map_err(|error| CommandError::new(Kind::Device, error).about("cannot read stdin"))?;
+            .map_err(|error| CommandError::new(Kind::Storage, error).about("cannot read stdin"))?;
         return Ok(Document::file("stdin", text));
     }
     let text = read(path, LARGEST_XML).map_err(|error| {
-        CommandError::new(Kind::Device, error).about(format!("cannot read {}", path.display()))
+        CommandError::new(Kind::Storage, error).about(format!("cannot read {}", path.display()))
     })?;
     Ok(Document::file(path.display().to_string(), text))
 }

@@ -31,7 +31,7 @@ pub(super) fn fetch(root: &Path, inventory: &mut Inventory) -> Result<(), Comman
     let settings = root.join("etc/libvirt");
     if !settings.is_dir() {
         let message = format!("{} is no folder", settings.display());
-        return Err(CommandError::new(Kind::Device, message).hint(
+        return Err(CommandError::new(Kind::Storage, message).hint(
             "--root DIR takes another system's files; without libvirt there is no host to audit",
         ));
     }

@@ -15,7 +15,7 @@ use clap::ValueEnum;
 use luksmith::audit::{self, Inventory, Policy, Report, Severity};
 
 use super::Session;
-use super::error::{CommandError, Kind};
+use super::error::{CommandError, Exit};
 use super::size;
 
 /// Check domains, pools, secrets and the host by the rules of libvirt's "Secure Usage"
@@ -177,7 +177,7 @@ fn verdict(report: &Report, fail_on: FailOn) -> Result<(), CommandError> {
         count => {
             let noun = if count == 1 { "finding" } else { "findings" };
             let message = format!("{count} {noun} of a weight that --fail-on counts");
-            Err(CommandError::new(Kind::AgainstPolicy, message)
+            Err(CommandError::new(Exit::AgainstPolicy, message)
                 .hint("docs/audit.md explains every rule; --policy FILE makes exceptions"))
         }
     }

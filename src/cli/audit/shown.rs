@@ -1,9 +1,10 @@
 //! What was found, for people and as JSON.
 
 use luksmith::audit::{Finding, Report, Severity};
+use luksmith::task::printable;
 use serde_json::{Value, json};
 
-use crate::cli::output::{Output, printable};
+use crate::cli::output::Output;
 
 /// Findings, the heaviest first, then how many there are.
 pub(super) fn text(output: &Output, report: &Report) {

@@ -47,7 +47,7 @@ impl Derivation {
         target.time = Duration::from_millis(requested_ms.into());
         let Cost::Argon2(cost) = calibrate(&target, interrupt)? else {
             let message = "the calibration answered with another function";
-            return Err(CommandError::new(Kind::Device, message));
+            return Err(CommandError::new(Kind::Storage, message));
         };
         Ok(Self::Argon2 {
             cost,

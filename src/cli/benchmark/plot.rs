@@ -282,7 +282,7 @@ fn whole(value: f64) -> i32 {
 }
 
 fn failed(error: impl std::fmt::Display) -> CommandError {
-    CommandError::new(Kind::Device, error.to_string()).about("cannot draw the chart")
+    CommandError::new(Kind::Storage, error.to_string()).about("cannot draw the chart")
 }
 
 #[cfg(test)]

@@ -50,14 +50,14 @@ impl Args {
             .map_err(|error| failed("read", &self.file, error))?;
         if backup.len() as u64 > LARGEST_BACKUP {
             return Err(CommandError::new(
-                Kind::Device,
+                Kind::Storage,
                 format!("{} is too long for a header backup", self.file.display()),
             ));
         }
         let of_luks1 = backup.get(6..8) == Some(&[0, 1]);
         if self.image.format == ImageFormat::Qcow2 && !of_luks1 {
             let message = format!("{} is no backup of a LUKS1 header", self.file.display());
-            return Err(CommandError::new(Kind::Device, message)
+            return Err(CommandError::new(Kind::Storage, message)
                 .hint("only LUKS1 has a place in a qcow2 image"));
         }
         let storage = header_storage_to_write(&self.image)?.header();

@@ -4,15 +4,16 @@ pub(crate) mod keyslots;
 
 use luksmith::backend::Backend;
 use luksmith::container::{Container, Header, Health};
+use luksmith::task::{chain, printable};
 use luksmith_formats::limits::Limits;
 use luksmith_formats::luks2;
 use serde_json::{Value, json};
 
 use super::Session;
 use super::args::{ImageArgs, ImageFormat};
-use super::error::{CommandError, chain};
+use super::error::CommandError;
 use super::open::{ReadArgs, data_size, open_data_to_read};
-use super::output::{Output, printable};
+use super::output::Output;
 use super::size;
 use super::storage::Storage;
 use super::token::tokens_json;

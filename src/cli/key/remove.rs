@@ -58,7 +58,10 @@ impl Args {
             None => unlock(session, &container, &source, Which::Any, &label)?
                 .slot()
                 .ok_or_else(|| {
-                    CommandError::new(Kind::Permission, "no keyslot opens with this passphrase")
+                    CommandError::new(
+                        Kind::WrongPassphrase,
+                        "no keyslot opens with this passphrase",
+                    )
                 })?,
         };
         let last = is_last(&container, slot);

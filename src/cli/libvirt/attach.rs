@@ -120,7 +120,7 @@ fn described(domain: &Domain, inactive: bool) -> Result<DomainXml, CommandError>
         inactive,
         secure: false,
     })?;
-    DomainXml::parse(xml.as_bytes()).map_err(|error| CommandError::new(Kind::Device, error))
+    DomainXml::parse(xml.as_bytes()).map_err(|error| CommandError::new(Kind::Storage, error))
 }
 
 fn both(affect: Affect) -> &'static str {

@@ -318,7 +318,7 @@ impl Args {
         passphrase: &Passphrase,
     ) -> Result<String, CommandError> {
         let described = VolumeXml::parse(volume.xml()?.as_bytes())
-            .map_err(|error| CommandError::new(Kind::Device, error))?;
+            .map_err(|error| CommandError::new(Kind::Storage, error))?;
         if described.encryption.is_none() {
             output::note(
                 "the pool does not tell that the volume is encrypted, as pools of some types never do",

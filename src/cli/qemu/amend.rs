@@ -333,7 +333,7 @@ impl Running<'_> {
     fn wrap(&self, secret: &Passphrase) -> Result<Wrapped, CommandError> {
         match &self.master {
             Some((_, key)) => Ok(key.wrap(secret)?),
-            None => Err(CommandError::new(Kind::Device, "QEMU has no master key")),
+            None => Err(CommandError::new(Kind::Storage, "QEMU has no master key")),
         }
     }
 

@@ -223,7 +223,7 @@ impl Place {
                     let kind = match error.kind() {
                         io::ErrorKind::AddrInUse => Kind::Busy,
                         io::ErrorKind::PermissionDenied => Kind::Permission,
-                        _ => Kind::Device,
+                        _ => Kind::Storage,
                     };
                     CommandError::new(kind, error).about("cannot listen")
                 })?;
@@ -268,7 +268,7 @@ fn tcp_uri(tls: bool, listener: &TcpListener) -> Result<String, CommandError> {
 }
 
 fn system(doing: &'static str) -> impl Fn(io::Error) -> CommandError {
-    move |error| CommandError::new(Kind::Device, error).about(format!("cannot {doing}"))
+    move |error| CommandError::new(Kind::Storage, error).about(format!("cannot {doing}"))
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, CommandError> {

@@ -9,6 +9,7 @@ mod unassign;
 use clap::Subcommand;
 use comfy_table::{Table, presets};
 use luksmith::container::{Container, Header};
+use luksmith::task::printable;
 use serde_json::{Value, json};
 
 use super::Session;
@@ -64,7 +65,7 @@ pub(crate) fn table(container: &Container) -> Option<String> {
             .map(ToString::to_string)
             .collect::<Vec<_>>()
             .join(", ");
-        table.add_row([id.to_string(), super::output::printable(&token.kind), slots]);
+        table.add_row([id.to_string(), printable(&token.kind), slots]);
     }
     Some(trimmed(&table))
 }

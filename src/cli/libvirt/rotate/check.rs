@@ -5,6 +5,7 @@ use std::path::Path;
 
 use luksmith::container::Which;
 use luksmith::libvirt::{Connection, LibvirtError};
+use luksmith::task::{Work, Working, printable};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -12,9 +13,7 @@ use super::inventory::Inventory;
 use super::journal;
 use super::volume::{Volume, VolumeArgs};
 use crate::cli::Session;
-use crate::cli::error::{CommandError, Kind};
-use crate::cli::output;
-use crate::cli::progress::Steps;
+use crate::cli::error::{CommandError, Exit, Kind};
 
 /// One thing that is not as it should be.
 struct Finding {
@@ -55,13 +54,13 @@ pub(super) fn run(
     for secret in &secrets {
         about_secret(connection, inventory, directory, *secret, &mut findings)?;
     }
-    let steps = Steps::start(session.progress, "checking", chosen.len());
+    let checking = Working::begin(session, Work::Check, Some(chosen.len() as u64));
     for place in chosen {
         session.signals.check()?;
         about_volume(session, connection, inventory, place, args, &mut findings)?;
-        steps.next();
+        checking.advance(1);
     }
-    steps.finish();
+    checking.finish();
     if as_json {
         let found = findings.iter().map(|finding| {
             json!({
@@ -79,7 +78,7 @@ pub(super) fn run(
             session.output.line(format_args!(
                 "{}: {}",
                 finding.name,
-                output::printable(&finding.message)
+                printable(&finding.message)
             ));
         }
         if findings.is_empty() {
@@ -94,7 +93,7 @@ pub(super) fn run(
     }
     session.output.finish()?;
     Err(CommandError::new(
-        Kind::Rejected,
+        Exit::Rejected,
         format!("findings: {}", findings.len()),
     ))
 }
@@ -212,7 +211,7 @@ fn about_volume(
                 format!("secret {secret} does not open {place}"),
             ),
             Err(error) if error.kind() == Kind::Interrupted => return Err(error),
-            Err(error) if error.kind() == Kind::Device => {
+            Err(error) if error.kind().is_of_storage() => {
                 find("no-volume", Some(*secret), error.line())
             }
             Err(error) => find(

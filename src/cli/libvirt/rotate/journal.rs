@@ -132,7 +132,7 @@ impl Place {
             text => text.map_err(|error| failed("read", &self.path, error))?,
         };
         serde_json::from_slice(&text).map(Some).map_err(|error| {
-            CommandError::new(Kind::Device, error).about(format_args!(
+            CommandError::new(Kind::Storage, error).about(format_args!(
                 "the journal {} is damaged",
                 self.path.display()
             ))
@@ -142,7 +142,7 @@ impl Place {
     /// Puts this in its place, durably.
     pub(super) fn write(&self, journal: &Journal, signals: &Signals) -> Result<(), CommandError> {
         let text = serde_json::to_vec_pretty(journal)
-            .map_err(|error| CommandError::new(Kind::Device, error))?;
+            .map_err(|error| CommandError::new(Kind::Storage, error))?;
         let file = NewFile::create(&self.path, self.path.exists(), signals)?;
         OpenOptions::new()
             .write(true)

@@ -94,7 +94,7 @@ impl<'a> Way<'a> {
         let header = read()?;
         if volume.uuid != header.uuid() {
             let message = format!("{place} has another LUKS header than the domain's QEMU opened");
-            return Err(CommandError::new(Kind::Device, message)
+            return Err(CommandError::new(Kind::Storage, message)
                 .hint("run luksmith on the domain's host, or rotate while the domain is off"));
         }
         if !asked {
@@ -129,7 +129,7 @@ impl<'a> Live<'a> {
                 .hint("run luksmith on the domain's host, as who started the domain (root for qemu:///system), or rotate while it is off")
         })?;
         let master = MasterKey::from_bytes(&key)?
-            .map_err(|error| CommandError::new(Kind::Device, error).about(path.display()))?;
+            .map_err(|error| CommandError::new(Kind::Storage, error).about(path.display()))?;
         Ok(Self {
             monitor,
             node,

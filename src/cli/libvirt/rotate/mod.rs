@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use luksmith::libvirt::{Connection, LibvirtError};
+use luksmith::task::{Work, Working, printable};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -23,7 +24,6 @@ use crate::cli::error::{CommandError, Kind};
 use crate::cli::libvirt::connect::ConnectArgs;
 use crate::cli::output;
 use crate::cli::passphrase::KeySource;
-use crate::cli::progress::Steps;
 use crate::cli::signals::interrupted;
 
 /// Put new passphrases in place of old ones, in volumes and in the secrets that open them
@@ -129,7 +129,7 @@ impl Args {
         }
         if secrets.is_empty() {
             return Err(
-                CommandError::new(Kind::Device, "there is nothing to rotate")
+                CommandError::new(Kind::Storage, "there is nothing to rotate")
                     .hint("--check says which volumes have no secret"),
             );
         }
@@ -148,7 +148,7 @@ impl Args {
         let key = given.then(|| KeySource::of(&self.key)).transpose()?;
 
         let (mut rotated, mut failed) = (Vec::new(), Vec::new());
-        let steps = Steps::start(session.progress, "rotating", secrets.len());
+        let rotating = Working::begin(session, Work::Rotate, Some(secrets.len() as u64));
         for secret in &secrets {
             let done = session
                 .signals
@@ -168,13 +168,13 @@ impl Args {
             match done {
                 Ok(volumes) => {
                     for volume in volumes {
-                        self.tell(session, &volume, &steps)?;
+                        self.tell(session, &volume)?;
                         rotated.push((*secret, volume));
                     }
                 }
                 Err(error) => {
                     if !self.json && secrets.len() > 1 {
-                        steps
+                        session
                             .aside(|| output::error(&format!("secret {secret}: {}", error.line())));
                     }
                     failed.push(Failure {
@@ -183,9 +183,9 @@ impl Args {
                     });
                 }
             }
-            steps.next();
+            rotating.advance(1);
         }
-        steps.finish();
+        rotating.finish();
         if self.json {
             session.output.json(&report(&rotated, &failed));
         }
@@ -229,7 +229,7 @@ impl Args {
         rotation.run()
     }
 
-    fn tell(&self, session: &Session, volume: &Rotated, steps: &Steps) -> Result<(), CommandError> {
+    fn tell(&self, session: &Session, volume: &Rotated) -> Result<(), CommandError> {
         if self.json {
             return Ok(());
         }
@@ -241,10 +241,10 @@ impl Args {
             .join(", ");
         let line = format!(
             "{}: keyslot {} has the new passphrase; removed: {old}",
-            output::printable(&volume.place),
+            printable(&volume.place),
             volume.new
         );
-        steps.aside(|| session.output.now(line))
+        session.aside(|| session.output.now(line))
     }
 
     /// The places that are meant.
@@ -257,7 +257,7 @@ impl Args {
         let mut add = |what: &str, found: Vec<&String>| {
             if found.is_empty() {
                 return Err(CommandError::new(
-                    Kind::Device,
+                    Kind::Storage,
                     format!("{what} has no encrypted volume that libvirt knows"),
                 )
                 .hint("`luksmith libvirt rotate --all --check` shows what it knows"));

@@ -246,7 +246,7 @@ impl Rotation<'_> {
         match volume.opens(self.session, passphrase, Which::Slot(slot))? {
             Some(_) => Ok(()),
             None => Err(CommandError::new(
-                Kind::Device,
+                Kind::Storage,
                 format!(
                     "keyslot {slot} of {} does not open by the new passphrase",
                     volume.place
@@ -300,6 +300,6 @@ impl Rotation<'_> {
             .join(", ");
         let message =
             format!("an interrupted rotation of this secret was of other volumes: {places}");
-        Err(CommandError::new(Kind::Device, message).hint("make them known to libvirt again (start their pool, define their domain), and run it again"))
+        Err(CommandError::new(Kind::Storage, message).hint("make them known to libvirt again (start their pool, define their domain), and run it again"))
     }
 }

@@ -55,10 +55,10 @@ impl<'a> Volume<'a> {
         args: &'a VolumeArgs,
     ) -> Result<Self, CommandError> {
         if let Some(why) = known.beyond {
-            return Err(CommandError::new(Kind::Device, why).about(place));
+            return Err(CommandError::new(Kind::Storage, why).about(place));
         }
         let location = known.location.clone().ok_or_else(|| {
-            CommandError::new(Kind::Device, format!("{place} cannot be opened here"))
+            CommandError::new(Kind::Storage, format!("{place} cannot be opened here"))
         })?;
         let running = known
             .running
@@ -241,7 +241,7 @@ impl<'a> Volume<'a> {
             );
         }
         open::open_beside(&self.image, open.direct, self.args.limits.limits()).map_err(|error| {
-            let out_of_reach = matches!(error.kind(), Kind::Permission | Kind::Device);
+            let out_of_reach = error.kind() == Kind::Permission || error.kind().is_of_storage();
             error.hint_if(out_of_reach.then(|| hint.to_owned()))
         })
     }

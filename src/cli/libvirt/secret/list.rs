@@ -3,6 +3,7 @@
 use comfy_table::{ContentArrangement, Table, presets};
 use luksmith::libvirt::xml::{SecretXml, Usage};
 use luksmith::libvirt::{LibvirtError, UserKind, users};
+use luksmith::task::printable;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -53,7 +54,7 @@ impl Args {
             let uuid = secret.uuid()?;
             let definition = secret.xml()?;
             let definition = SecretXml::parse(definition.as_bytes()).map_err(|error| {
-                CommandError::new(Kind::Device, error).about(format_args!("secret {uuid}"))
+                CommandError::new(Kind::Storage, error).about(format_args!("secret {uuid}"))
             })?;
             let usage = secret.usage()?;
             let has_value = match secret.value() {
@@ -142,10 +143,10 @@ fn table(rows: &[Row]) -> Table {
             .join("; ");
         table.add_row([
             row.uuid.to_string().as_str(),
-            &output::printable(&usage),
+            &printable(&usage),
             kept,
             value,
-            &output::printable(&users),
+            &printable(&users),
         ]);
     }
     table

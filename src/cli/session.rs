@@ -1,0 +1,70 @@
+//! What the subcommands share while they run.
+
+use std::path::Path;
+
+use luksmith::Interrupt;
+use luksmith::task::{Note, Watch, Work};
+
+use super::error::CommandError;
+use super::output::{self, Output};
+use super::progress::{ProgressMode, Running};
+use super::signals::Signals;
+use super::verdicts;
+
+/// Where results go, how progress is shown, and what signals do. The tasks of the library tell it
+/// how far they are.
+pub(crate) struct Session {
+    pub(crate) output: Output,
+    pub(crate) progress: ProgressMode,
+    pub(crate) signals: Signals,
+    running: Running,
+}
+
+impl Session {
+    pub(crate) fn new(progress: ProgressMode) -> Result<Self, CommandError> {
+        Ok(Self {
+            output: Output::new(),
+            progress,
+            signals: Signals::catch()?,
+            running: Running::new(progress),
+        })
+    }
+
+    /// Prints while the progress is out of the way.
+    pub(crate) fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.running.aside(print)
+    }
+}
+
+impl Watch for Session {
+    fn interrupt(&self) -> &Interrupt {
+        self.signals.interrupt()
+    }
+
+    fn begins(&self, work: Work, total: Option<u64>) {
+        self.running.begin(work, total);
+    }
+
+    fn advances(&self, by: u64) {
+        self.running.advance(by);
+    }
+
+    fn ends(&self, _work: Work, whole: bool) {
+        self.running.end(whole);
+    }
+
+    fn notes(&self, note: Note<'_>) {
+        let text = verdicts::note(&note);
+        self.aside(|| match note.is_warning() {
+            true => output::warning(text),
+            false => output::note(text),
+        });
+    }
+
+    fn unfinished(&self, path: &Path, begun: bool) {
+        match begun {
+            true => self.signals.begin(path),
+            false => self.signals.end(path),
+        }
+    }
+}

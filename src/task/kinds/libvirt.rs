@@ -1,0 +1,63 @@
+//! Errors of libvirt and of QEMU's monitor.
+
+use std::io;
+
+use super::{kinds, secret};
+use crate::libvirt::{LibvirtError, ValueError};
+use crate::qemu::{AmendError, QmpError};
+use crate::task::{Error, Kind};
+
+kinds! {
+    LibvirtError => libvirt,
+    QmpError => qmp,
+    AmendError => amend,
+    ValueError => value,
+}
+
+fn libvirt(error: &LibvirtError) -> Kind {
+    match error {
+        LibvirtError::Denied(_) | LibvirtError::Private(_) | LibvirtError::NoValue(_) => {
+            Kind::Permission
+        }
+        LibvirtError::DuplicateUsage(_) | LibvirtError::Exists(_) => Kind::Exists,
+        LibvirtError::Busy(_) => Kind::Busy,
+        LibvirtError::Invalid(_) | LibvirtError::Nul(_) | LibvirtError::TooLong { .. } => {
+            Kind::Parameters
+        }
+        LibvirtError::Lock(_) => Kind::Memory,
+        LibvirtError::NotInstalled { .. }
+        | LibvirtError::Broken { .. }
+        | LibvirtError::TooOld { .. }
+        | LibvirtError::Unsupported(_) => Kind::Unsupported,
+        _ => Kind::Storage,
+    }
+}
+
+pub(super) fn value(error: &ValueError) -> Kind {
+    match error {
+        ValueError::Present => Kind::Exists,
+        ValueError::Unseen(_) => Kind::Permission,
+        ValueError::Libvirt(error) | ValueError::NotReadBack(error) => libvirt(error),
+        ValueError::Generate(error) => secret(error),
+        ValueError::Altered => Kind::Storage,
+    }
+}
+
+fn qmp(error: &QmpError) -> Kind {
+    match error {
+        QmpError::Connect { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            Kind::Permission
+        }
+        QmpError::Silent(_) | QmpError::Occupied(_) => Kind::Busy,
+        QmpError::Refused { .. } | QmpError::Job { .. } => Kind::Parameters,
+        QmpError::NoCommand(_) | QmpError::Aborts(_) => Kind::Unsupported,
+        _ => Kind::Storage,
+    }
+}
+
+fn amend(error: &AmendError) -> Kind {
+    match error {
+        AmendError::Qmp(error) => qmp(error),
+        AmendError::NotLuks(_) => Kind::Parameters,
+    }
+}

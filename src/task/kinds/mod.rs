@@ -1,0 +1,247 @@
+//! Of which [`Kind`] each error of the library is. One table; what helps is not in it.
+
+mod libvirt;
+mod nbd;
+mod vet;
+
+use std::io;
+
+use luksmith_formats::FormatError;
+use luksmith_formats::error::Kind as FormatKind;
+
+use super::{Error, Kind};
+use crate::backend::IoError;
+use crate::backend::file::FileError;
+use crate::backend::lock::LockError;
+use crate::container::{
+    CommitError, CreateError, HeaderError, KeyslotError, OpenError, UndoError, UnlockError,
+    VolumeError,
+};
+use crate::crypt::CryptError;
+use crate::kdf::KdfError;
+use crate::layout::ImageError;
+use crate::secret::SecretError;
+
+/// Makes an [`Error`] out of each of the library's, whose kind the named function tells.
+macro_rules! kinds {
+    ($($error:ty => $kind:ident),* $(,)?) => {$(
+        impl From<$error> for Error {
+            fn from(error: $error) -> Self {
+                Self::new($kind(&error), error)
+            }
+        }
+    )*};
+}
+use kinds;
+
+kinds! {
+    FormatError => format,
+    KdfError => kdf,
+    SecretError => secret,
+    IoError => io,
+    FileError => file,
+    LockError => lock,
+    OpenError => open,
+    UnlockError => unlock,
+    VolumeError => volume,
+    CreateError => create,
+    KeyslotError => keyslot,
+    HeaderError => header,
+    CommitError => commit,
+    ImageError => image,
+}
+
+fn format(error: &FormatError) -> Kind {
+    match error.kind {
+        FormatKind::Malformed => Kind::Damaged,
+        FormatKind::OverLimit => Kind::OverLimit,
+        _ => Kind::Unsupported,
+    }
+}
+
+fn kdf(error: &KdfError) -> Kind {
+    match error {
+        KdfError::OverLimit(error) => format(error),
+        KdfError::Interrupted => Kind::Interrupted,
+        KdfError::Parameters { .. } => Kind::Parameters,
+        KdfError::Material { .. } => Kind::Damaged,
+        KdfError::Random(error) => secret(error),
+        KdfError::Memory { .. } | KdfError::Lock(_) | KdfError::Thread(_) => Kind::Memory,
+    }
+}
+
+fn crypt(error: &CryptError) -> Kind {
+    match error {
+        CryptError::Lock(_) => Kind::Memory,
+        _ => Kind::Unsupported,
+    }
+}
+
+fn secret(error: &SecretError) -> Kind {
+    match error {
+        SecretError::Interrupted => Kind::Interrupted,
+        SecretError::Lock(_) => Kind::Memory,
+        SecretError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            Kind::Permission
+        }
+        SecretError::Io { .. } | SecretError::Random(_) => Kind::Storage,
+        SecretError::Scheme { source, .. } => scheme(source.as_ref()),
+        SecretError::Empty | SecretError::Nothing { .. } | SecretError::Mismatch => {
+            Kind::WrongPassphrase
+        }
+        _ => Kind::Parameters,
+    }
+}
+
+/// The kind of an error of the module that has a scheme of secrets.
+fn scheme(error: &(dyn std::error::Error + 'static)) -> Kind {
+    match error.downcast_ref() {
+        Some(error) => libvirt::value(error),
+        None => Kind::Storage,
+    }
+}
+
+fn io(error: &IoError) -> Kind {
+    match error {
+        IoError::ReadOnly(_) => Kind::Permission,
+        IoError::NoSpace { .. } => Kind::NoSpace,
+        IoError::Plaintext { .. } | IoError::Unsupported(_) => Kind::Unsupported,
+        IoError::Image { .. } => Kind::Damaged,
+        IoError::Failed { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            Kind::Permission
+        }
+        IoError::Failed { .. } | IoError::OutOfRange { .. } | IoError::Unaligned { .. } => {
+            Kind::Storage
+        }
+    }
+}
+
+fn file(error: &FileError) -> Kind {
+    match error {
+        FileError::PermissionDenied(_) => Kind::Permission,
+        FileError::Exists(_) => Kind::Exists,
+        FileError::Busy { .. } => Kind::Busy,
+        FileError::UnlockedWrite(_) => Kind::Parameters,
+        FileError::NoDirect(_) => Kind::Unsupported,
+        _ => Kind::Storage,
+    }
+}
+
+fn lock(error: &LockError) -> Kind {
+    match error {
+        LockError::Busy(_) => Kind::Busy,
+        _ => Kind::Storage,
+    }
+}
+
+fn open(error: &OpenError) -> Kind {
+    match error {
+        OpenError::Header(error) => format(error),
+        OpenError::NoUndo { .. } => Kind::Parameters,
+        OpenError::Io(error) => io(error),
+        OpenError::Undo(_) => Kind::Storage,
+        OpenError::NotLuks
+        | OpenError::BothCopies { .. }
+        | OpenError::TooSmall { .. }
+        | OpenError::Interrupted { .. } => Kind::Damaged,
+    }
+}
+
+fn unlock(error: &UnlockError) -> Kind {
+    match error {
+        UnlockError::WrongPassphrase | UnlockError::NoKeyslots => Kind::WrongPassphrase,
+        UnlockError::NoSuchKeyslot(_) => Kind::Parameters,
+        UnlockError::Kdf { source, .. } => kdf(source),
+        UnlockError::Memory(_) => Kind::Memory,
+        UnlockError::Crypt(error) => crypt(error),
+        UnlockError::Io(error) => io(error),
+        UnlockError::Unsupported { .. } => Kind::Unsupported,
+    }
+}
+
+fn volume(error: &VolumeError) -> Kind {
+    match error {
+        VolumeError::WrongKey => Kind::WrongPassphrase,
+        VolumeError::Detached => Kind::Parameters,
+        VolumeError::Unsupported(_) => Kind::Unsupported,
+        VolumeError::TooSmall { .. } => Kind::Damaged,
+        VolumeError::Kdf(error) => kdf(error),
+        VolumeError::Crypt(error) => crypt(error),
+        VolumeError::Io(error) => io(error),
+    }
+}
+
+fn create(error: &CreateError) -> Kind {
+    match error {
+        CreateError::Option { .. } | CreateError::Cipher(_) | CreateError::Header(_) => {
+            Kind::Parameters
+        }
+        CreateError::TooSmall { .. } => Kind::Storage,
+        CreateError::Keyslot(error) => keyslot(error),
+        CreateError::Secret(error) => secret(error),
+        CreateError::Commit(error) => commit(error),
+    }
+}
+
+fn keyslot(error: &KeyslotError) -> Kind {
+    match error {
+        KeyslotError::AllInUse(_) | KeyslotError::InUse(_) => Kind::Exists,
+        KeyslotError::NoRoom { .. } => Kind::NoSpace,
+        KeyslotError::OutOfRange { .. }
+        | KeyslotError::NotInUse(_)
+        | KeyslotError::Last(_)
+        | KeyslotError::Unsupported(_) => Kind::Parameters,
+        KeyslotError::Requirements(_) | KeyslotError::Header(_) => Kind::Unsupported,
+        KeyslotError::Kdf(error) => kdf(error),
+        KeyslotError::Secret(error) => secret(error),
+        KeyslotError::Memory(_) => Kind::Memory,
+        KeyslotError::Crypt(error) => crypt(error),
+        KeyslotError::Commit(error) => commit(error),
+    }
+}
+
+fn header(error: &HeaderError) -> Kind {
+    match error {
+        HeaderError::OtherUuid { .. }
+        | HeaderError::Unsupported(_)
+        | HeaderError::Header(_)
+        | HeaderError::NoSuchToken(_) => Kind::Parameters,
+        HeaderError::TokenExists(_) | HeaderError::TokensFull => Kind::Exists,
+        HeaderError::Backup(_) | HeaderError::Mismatch(_) => Kind::Damaged,
+        HeaderError::Requirements(_) => Kind::Unsupported,
+        HeaderError::Secret(error) => secret(error),
+        HeaderError::Open(error) => open(error),
+        HeaderError::Io(error) => io(error),
+        HeaderError::Commit(error) => commit(error),
+    }
+}
+
+fn commit(error: &CommitError) -> Kind {
+    match error {
+        CommitError::Changed | CommitError::InUse => Kind::Busy,
+        CommitError::NeedsUndo => Kind::Parameters,
+        CommitError::Secret(error) => secret(error),
+        CommitError::Io(error) | CommitError::Undo(UndoError::Storage(error)) => io(error),
+        CommitError::Undo(UndoError::Damaged { .. } | UndoError::OtherImage { .. }) => {
+            Kind::Parameters
+        }
+        CommitError::Header(_) => Kind::Unsupported,
+        CommitError::Foreign(_) | CommitError::NotKept { .. } | CommitError::Undo(_) => {
+            Kind::Storage
+        }
+    }
+}
+
+fn image(error: &ImageError) -> Kind {
+    match error {
+        ImageError::Size(_) => Kind::Parameters,
+        ImageError::Header(error) if error.kind == FormatKind::Malformed => Kind::Damaged,
+        ImageError::NotQcow2 | ImageError::NeedsRepair(_) => Kind::Damaged,
+        ImageError::BackingFile
+        | ImageError::DataFile
+        | ImageError::NotEncrypted
+        | ImageError::Bitmaps
+        | ImageError::Header(_) => Kind::Unsupported,
+        ImageError::Io(error) => io(error),
+    }
+}

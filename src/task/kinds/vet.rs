@@ -1,0 +1,17 @@
+//! Errors of the search for plaintext.
+
+use super::{io, kinds};
+use crate::task::{Error, Kind};
+use crate::vet::ciphertext::VetError;
+
+kinds! {
+    VetError => vet,
+}
+
+fn vet(error: &VetError) -> Kind {
+    match error {
+        VetError::Header(_) | VetError::NoHeader => Kind::Damaged,
+        VetError::Io(error) => io(error),
+        VetError::Interrupted => Kind::Interrupted,
+    }
+}

@@ -1,0 +1,46 @@
+//! Facts that a task tells its caller.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+/// A fact that the user should know. Its `Display` is a sentence that names no option of the
+/// command line, which has its own words for some.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Note<'a> {
+    /// A file that was not finished is removed; `name` is the name that it was to have.
+    Removed {
+        /// The name that the file was to have.
+        name: &'a Path,
+    },
+    /// A file that was not finished could not be removed.
+    Left {
+        /// The file.
+        path: &'a Path,
+        /// Why it could not be removed.
+        error: io::Error,
+    },
+}
+
+impl Note<'_> {
+    /// Whether it is a warning: something may be wrong, or is left to be done.
+    #[must_use]
+    pub fn is_warning(&self) -> bool {
+        match self {
+            Self::Removed { .. } => false,
+            Self::Left { .. } => true,
+        }
+    }
+}
+
+impl fmt::Display for Note<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Removed { name } => write!(f, "the unfinished {} is removed", name.display()),
+            Self::Left { path, error } => {
+                write!(f, "the unfinished {} is left: {error}", path.display())
+            }
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! What a task tells its caller while it runs: progress, notes, unfinished files.
+
+use std::fmt;
+use std::path::Path;
+
+use super::{Error, Note};
+use crate::Interrupt;
+
+/// What a task tells its caller while it runs, and how the caller stops it.
+///
+/// Every method but [`interrupt`](Self::interrupt) does nothing by default: [`Silent`] is a watch
+/// that only has an interrupt. Several threads of a task may call at the same time.
+pub trait Watch: Sync {
+    /// The flag that asks the task to stop.
+    fn interrupt(&self) -> &Interrupt;
+
+    /// Work of this kind begins. `total` is how much there is, in the work's [`Unit`], if it is
+    /// known. Work may begin within other work; what advances then is the inner one.
+    fn begins(&self, work: Work, total: Option<u64>) {
+        let _ = (work, total);
+    }
+
+    /// So much more of the innermost work is done, in its [`Unit`].
+    fn advances(&self, by: u64) {
+        let _ = by;
+    }
+
+    /// The innermost work, which is of this kind, ended. `whole` is false if it failed.
+    fn ends(&self, work: Work, whole: bool) {
+        let _ = (work, whole);
+    }
+
+    /// A fact that the user should know.
+    fn notes(&self, note: Note<'_>) {
+        let _ = note;
+    }
+
+    /// A file was made that is worth nothing before it is finished (`begun`), or the file was
+    /// finished or removed (not `begun`). A program that exits at once removes the files that are
+    /// unfinished then.
+    fn unfinished(&self, path: &Path, begun: bool) {
+        let _ = (path, begun);
+    }
+
+    /// Fails once the interrupt is set.
+    ///
+    /// # Errors
+    /// [`Error::interrupted`].
+    fn check(&self) -> Result<(), Error> {
+        if self.interrupt().is_set() {
+            Err(Error::interrupted())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// A [`Watch`] that shows nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Silent(pub Interrupt);
+
+impl Watch for Silent {
+    fn interrupt(&self) -> &Interrupt {
+        &self.0
+    }
+}
+
+/// Work that takes long. Its `Display` is a short name for people and programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Work {
+    /// Plain data is encrypted into a volume.
+    Encrypt,
+    /// A volume is decrypted.
+    Decrypt,
+    /// The sectors of a volume are searched for plaintext.
+    Verify,
+    /// The cost of a new keyslot is measured.
+    Calibrate,
+    /// The passphrases of secrets are replaced.
+    Rotate,
+    /// Volumes are tried with their secrets.
+    Check,
+}
+
+/// What work is counted in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Unit {
+    /// Bytes.
+    Bytes,
+    /// Pieces of work of different length.
+    Steps,
+    /// Nothing: how far the work is cannot be told.
+    Unknown,
+}
+
+impl Work {
+    /// What the work is counted in.
+    #[must_use]
+    pub fn unit(self) -> Unit {
+        match self {
+            Self::Encrypt | Self::Decrypt | Self::Verify => Unit::Bytes,
+            Self::Rotate | Self::Check => Unit::Steps,
+            Self::Calibrate => Unit::Unknown,
+        }
+    }
+}
+
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Encrypt => "encrypt",
+            Self::Decrypt => "decrypt",
+            Self::Verify => "verify",
+            Self::Calibrate => "measuring the key derivation",
+            Self::Rotate => "rotating",
+            Self::Check => "checking",
+        })
+    }
+}
+
+/// Work that a [`Watch`] was told of. It ends when this is dropped: as failed, unless
+/// [`Working::finish`] was called.
+#[must_use]
+pub struct Working<'a> {
+    watch: &'a dyn Watch,
+    work: Work,
+    whole: bool,
+}
+
+impl<'a> Working<'a> {
+    /// Tells that work begins.
+    pub fn begin(watch: &'a dyn Watch, work: Work, total: Option<u64>) -> Self {
+        watch.begins(work, total);
+        let whole = false;
+        Self { watch, work, whole }
+    }
+
+    /// Tells that so much more is done.
+    pub fn advance(&self, by: u64) {
+        self.watch.advances(by);
+    }
+
+    /// Tells that all of it is done.
+    pub fn finish(mut self) {
+        self.whole = true;
+    }
+}
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        self.watch.ends(self.work, self.whole);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Told(Interrupt, Mutex<Vec<String>>);
+
+    impl Watch for Told {
+        fn interrupt(&self) -> &Interrupt {
+            &self.0
+        }
+
+        fn begins(&self, work: Work, total: Option<u64>) {
+            self.1.lock().unwrap().push(format!("{work} {total:?}"));
+        }
+
+        fn ends(&self, work: Work, whole: bool) {
+            self.1.lock().unwrap().push(format!("{work} {whole}"));
+        }
+    }
+
+    #[test]
+    fn work_ends_whole_only_if_it_is_finished() {
+        let watch = Told::default();
+        Working::begin(&watch, Work::Encrypt, Some(7)).finish();
+        drop(Working::begin(&watch, Work::Calibrate, None));
+        assert_eq!(
+            *watch.1.lock().unwrap(),
+            [
+                "encrypt Some(7)",
+                "encrypt true",
+                "measuring the key derivation None",
+                "measuring the key derivation false",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_interrupt_is_an_error() {
+        let watch = Silent::default();
+        assert!(watch.check().is_ok());
+        watch.0.trigger();
+        assert_eq!(
+            watch.check().unwrap_err().kind(),
+            crate::task::Kind::Interrupted
+        );
+    }
+}
