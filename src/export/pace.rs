@@ -1,21 +1,24 @@
-//! Whether a storage answers from memory or lets its callers wait: a moving average of how long calls took beyond
-//! what their bytes cost.
+//! Whether the storage answers from memory or makes its callers wait: a moving average of the time
+//! that calls take beyond what their bytes cost.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-/// What a byte may cost without anybody waiting, in nanoseconds: copies, encryption, and some more.
-const OF_A_BYTE: u64 = 1;
-/// Over this average the storage waits, in nanoseconds: several times what a call from memory takes.
-const WAITS_OVER: u64 = 40_000;
-/// Under this one it does no more.
-const ANSWERS_UNDER: u64 = 15_000;
-/// One call counts for no more than this, so that a thread that was not run for a while is no slow storage.
-const MOST: u64 = 2_000_000;
-/// The newest call's share of the average is one in this many.
-const SHARE: u64 = 8;
+/// Time for each byte that does not count as waiting, in nanoseconds. It covers copies and
+/// encryption, with a margin.
+const PER_BYTE: u64 = 1;
+/// The storage waits if the average is above this, in nanoseconds: several times what a call takes
+/// that is answered from memory.
+const WAITS_ABOVE: u64 = 40_000;
+/// A storage that waits does so until the average is below this, in nanoseconds.
+const ANSWERS_BELOW: u64 = 15_000;
+/// The longest time that one call counts for, in nanoseconds, so that a thread that was not
+/// scheduled for a while does not make the storage look slow.
+const LONGEST: u64 = 2_000_000;
+/// One part in this many of the average is the newest call.
+const WEIGHT: u64 = 8;
 
-/// The average, with the verdict in the lowest bit: whoever waits keeps waiting until it is well under the limit.
+/// The average, with the verdict in its lowest bit.
 #[derive(Debug, Default)]
 pub(super) struct Pace(AtomicU64);
 
@@ -25,23 +28,24 @@ impl Pace {
         self.0.load(Ordering::Relaxed) & 1 == 1
     }
 
-    /// Does `work` on so many bytes, and takes its time.
+    /// Runs `work` on this many bytes and takes its time into account.
     pub(super) fn of<T>(&self, bytes: usize, work: impl FnOnce() -> T) -> T {
         let start = Instant::now();
         let done = work();
         let took = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.learn(took.saturating_sub(OF_A_BYTE * bytes as u64));
+        self.add(took.saturating_sub(PER_BYTE * bytes as u64));
         done
     }
 
-    /// Two who learn at once may lose one's time, which an average can bear.
-    fn learn(&self, waited: u64) {
+    /// Of two threads that call this at the same time, one may be ignored. An average can bear
+    /// that.
+    fn add(&self, waited: u64) {
         let before = self.0.load(Ordering::Relaxed);
-        let average = (before - before / SHARE + waited.min(MOST) / SHARE) & !1;
+        let average = (before - before / WEIGHT + waited.min(LONGEST) / WEIGHT) & !1;
         let limit = if before & 1 == 1 {
-            ANSWERS_UNDER
+            ANSWERS_BELOW
         } else {
-            WAITS_OVER
+            WAITS_ABOVE
         };
         self.0
             .store(average | u64::from(average > limit), Ordering::Relaxed);
@@ -53,20 +57,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn storage_that_waits_is_noticed_and_forgiven() {
+    fn slow_storage_is_noticed_and_forgiven() {
         let pace = Pace::default();
-        (0..100).for_each(|_| pace.learn(3_000));
+        (0..100).for_each(|_| pace.add(3_000));
         assert!(!pace.waits());
-        pace.learn(10_000_000);
+        pace.add(10_000_000);
         assert!(pace.waits());
-        (0..100).for_each(|_| pace.learn(20_000));
+        (0..100).for_each(|_| pace.add(20_000));
         assert!(pace.waits());
-        (0..100).for_each(|_| pace.learn(3_000));
+        (0..100).for_each(|_| pace.add(3_000));
         assert!(!pace.waits());
     }
 
     #[test]
-    fn a_call_counts_for_what_it_took_beyond_its_bytes() {
+    fn only_the_time_beyond_the_cost_of_the_bytes_counts() {
         let pace = Pace::default();
         pace.of(1 << 30, || {
             std::thread::sleep(std::time::Duration::from_millis(5))

@@ -373,7 +373,8 @@ impl Volume {
         })
     }
 
-    fn check(&self, operation: Operation, offset: u64, len: u64) -> Result<(), IoError> {
+    /// Checks that `len` bytes at `offset` lie inside the volume.
+    pub(crate) fn check(&self, operation: Operation, offset: u64, len: u64) -> Result<(), IoError> {
         let size = self.size();
         match offset.checked_add(len) {
             Some(end) if end <= size => Ok(()),

@@ -229,9 +229,9 @@ impl Wanted {
         }
         let size = volume.size();
         let export = Export::new(&self.name, Arc::new(volume))
-            .description(self.description)
-            .read_only(self.read_only)
-            .discard(self.discard);
+            .with_description(self.description)
+            .with_read_only(self.read_only)
+            .with_discard(self.discard);
         Ok(Opened {
             name: self.name,
             size,

@@ -156,7 +156,7 @@ impl Entered {
         self.shared.connections.has_export(number);
         tracing::debug!(
             number,
-            export = serving.export.name,
+            export = serving.export.name(),
             "a client has an export"
         );
         if let Err(error) = transmission::serve(serving.clone(), &self.shared) {

@@ -12,7 +12,7 @@ use luksmith_formats::nbd::{
 use super::error::Refusal;
 use super::replies::{Form, Replies};
 use super::{MAX_PAYLOAD, PIECE};
-use crate::backend::IoError;
+use crate::backend::{IoError, Operation};
 use crate::channel::Channel;
 use crate::export::{Bytes, Discard, Export};
 use crate::sectors::{Plain, Sectors};
@@ -55,13 +55,13 @@ impl Serving {
         if !request.flags.without(known).is_empty() {
             return Err(Refusal::invalid("unknown flags"));
         }
-        match request.command {
+        let operation = match request.command {
             Command::Flush => return Ok(()),
             Command::Read if request.len > MAX_PAYLOAD.into() => {
                 let message = format!("more than {MAX_PAYLOAD} bytes at once");
                 return Err(Refusal::new(ErrorNumber::Overflow, message));
             }
-            Command::Trim if self.export.discard == Discard::Deny => {
+            Command::Trim if self.export.discard_policy() == Discard::Deny => {
                 return Err(Refusal::invalid("discards are denied"));
             }
             Command::BlockStatus if self.allocation.is_none() => {
@@ -70,28 +70,12 @@ impl Serving {
             Command::BlockStatus if request.len == 0 => {
                 return Err(Refusal::invalid("no bytes to tell of"));
             }
-            Command::Write | Command::Trim | Command::WriteZeroes if self.export.read_only => {
-                let message = "the export is read-only";
-                return Err(Refusal::new(ErrorNumber::NotPermitted, message));
-            }
-            _ => {}
-        }
-        let size = self.export.volume.size();
-        if request
-            .offset
-            .checked_add(request.len)
-            .is_none_or(|end| end > size)
-        {
-            let error = match request.command {
-                Command::Write | Command::WriteZeroes => ErrorNumber::NoSpace,
-                _ => ErrorNumber::Invalid,
-            };
-            return Err(Refusal::new(
-                error,
-                format!("reaches over the end at {size}"),
-            ));
-        }
-        Ok(())
+            Command::Write => Operation::Write,
+            Command::WriteZeroes => Operation::WriteZeroes,
+            Command::Trim => Operation::Discard,
+            _ => Operation::Read,
+        };
+        Ok(self.export.check(operation, request.offset, request.len)?)
     }
 
     /// A READ that was checked. `whole` says that all its bytes may be in memory at once; `full` is called when
@@ -184,7 +168,7 @@ impl Serving {
         let done = match request.command {
             Command::Flush => self.export.flush().map_err(Refusal::from),
             Command::Cache => self.export.prefetch(range).map_err(Refusal::from),
-            Command::Trim => self.stepwise(request, range, |range| self.export.give_up(range)),
+            Command::Trim => self.stepwise(request, range, |range| self.export.discard(range)),
             Command::WriteZeroes if request.flags.contains(CommandFlags::FAST_ZERO) => {
                 let message = "zeroes are encrypted, which is no faster than writing them";
                 Err(Refusal::new(ErrorNumber::NotSupported, message))
@@ -226,7 +210,7 @@ impl Serving {
         let mut at = request.offset;
         let mut extents: Vec<Extent> = Vec::new();
         while at < end {
-            let (len, allocation) = self.export.volume.allocation(at..end)?;
+            let (len, allocation) = self.export.allocation(at..end)?;
             let flags = match allocation {
                 Allocation::Data => ExtentFlags::NONE,
                 Allocation::Hole => ExtentFlags::HOLE | ExtentFlags::ZERO,

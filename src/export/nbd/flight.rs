@@ -6,9 +6,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use super::Shared;
-use super::budget::Budget;
 use super::execute::Serving;
 use super::replies::Replies;
+use crate::export::budget::Budget;
 
 /// The most requests of one connection at once.
 const MOST: usize = 64;
@@ -146,7 +146,7 @@ impl Place {
             work(&place.under_way.serving, &mut answers);
             place.answer(answers);
         });
-        if let Err(job) = server.pool.run(job) {
+        if let Err(job) = server.pool.submit(job) {
             job();
         }
     }

@@ -213,7 +213,7 @@ impl<'a> Handshake<'a> {
             return Err(nonsense("an export that is not there"));
         };
         let reply = ExportNameReply {
-            size: export.volume.size(),
+            size: export.size(),
             flags: self.flags(&export),
         };
         let zeroes: &[u8] = if self.no_zeroes {
@@ -228,8 +228,8 @@ impl<'a> Handshake<'a> {
     fn list(&self) -> Vec<Reply> {
         let entry = |export: &Arc<Export>| {
             let entry = ExportEntry {
-                name: export.name.clone(),
-                description: export.description.clone(),
+                name: export.name().to_owned(),
+                description: export.description().to_owned(),
             };
             (OptionReply::Server, entry.to_bytes())
         };
@@ -240,15 +240,15 @@ impl<'a> Handshake<'a> {
         let request = InfoRequest::parse(data).map_err(malformed)?;
         let export = self.find(&request.name)?;
         let always = Info::Export {
-            size: export.volume.size(),
+            size: export.size(),
             flags: self.flags(&export),
         };
         let asked = request.wanted.iter().filter_map(|wanted| match wanted {
-            InfoType::Name => Some(Info::Name(export.name.clone())),
-            InfoType::Description => Some(Info::Description(export.description.clone())),
+            InfoType::Name => Some(Info::Name(export.name().to_owned())),
+            InfoType::Description => Some(Info::Description(export.description().to_owned())),
             InfoType::BlockSize => Some(Info::BlockSize(BlockSizes {
                 minimum: 1,
-                preferred: export.volume.unit().max(4096),
+                preferred: export.unit().max(4096),
                 maximum: MAX_PAYLOAD,
             })),
             _ => None,
@@ -297,12 +297,15 @@ impl<'a> Handshake<'a> {
             | TransmissionFlags::CAN_MULTI_CONN
             | TransmissionFlags::SEND_CACHE;
         let zeroes = TransmissionFlags::SEND_WRITE_ZEROES | TransmissionFlags::SEND_FAST_ZERO;
-        let discards = export.discard != Discard::Deny;
+        let discards = export.discard_policy() != Discard::Deny;
         flags
             .with_if(TransmissionFlags::SEND_DF, self.form != Form::Simple)
-            .with_if(TransmissionFlags::READ_ONLY, export.read_only)
-            .with_if(zeroes, !export.read_only)
-            .with_if(TransmissionFlags::SEND_TRIM, discards && !export.read_only)
+            .with_if(TransmissionFlags::READ_ONLY, export.is_read_only())
+            .with_if(zeroes, !export.is_read_only())
+            .with_if(
+                TransmissionFlags::SEND_TRIM,
+                discards && !export.is_read_only(),
+            )
     }
 
     fn agreed(self, export: Arc<Export>) -> Serving {

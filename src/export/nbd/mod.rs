@@ -9,7 +9,6 @@
 //! Exports share one cache for all connections, their volume's, so a flush on one holds for all. What a client has
 //! been told to be flushed is on stable storage, also after a kill.
 
-mod budget;
 mod connections;
 mod error;
 mod execute;
@@ -17,7 +16,6 @@ mod flight;
 mod handshake;
 mod input;
 mod listener;
-mod pool;
 mod replies;
 mod second;
 mod transmission;
@@ -32,12 +30,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::Export;
+use super::budget::Budget;
+use super::pool::Pool;
 use crate::backend::IoError;
 use crate::channel::ServerTls;
-use budget::Budget;
 use connections::Connections;
 use listener::Wake;
-use pool::Pool;
 use vigil::Watch;
 
 /// The most bytes that a client writes or reads at once.
@@ -171,25 +169,32 @@ impl Server {
     ///
     /// # Errors
     /// [`ServeError::SameName`], [`ServeError::BadText`], [`ServeError::System`].
-    pub fn new(exports: Vec<Export>, options: Options) -> Result<Self, ServeError> {
+    pub fn new(
+        exports: impl IntoIterator<Item: Into<Arc<Export>>>,
+        options: Options,
+    ) -> Result<Self, ServeError> {
+        let exports: Vec<Arc<Export>> = exports.into_iter().map(Into::into).collect();
         for (n, export) in exports.iter().enumerate() {
-            for text in [&export.name, &export.description] {
+            for text in [export.name(), export.description()] {
                 luksmith_formats::nbd::check_string(text, "text").map_err(|source| {
                     ServeError::BadText {
-                        name: export.name.clone(),
+                        name: export.name().to_owned(),
                         source,
                     }
                 })?;
             }
-            if exports[..n].iter().any(|other| other.name == export.name) {
-                return Err(ServeError::SameName(export.name.clone()));
+            if exports[..n]
+                .iter()
+                .any(|other| other.name() == export.name())
+            {
+                return Err(ServeError::SameName(export.name().to_owned()));
             }
         }
         let wake = Arc::new(Wake::new()?);
         let shared = Shared {
-            exports: exports.into_iter().map(Arc::new).collect(),
+            exports,
             budget: Arc::new(Budget::new(options.max_in_flight)),
-            pool: Pool::new(options.max_waiting),
+            pool: Pool::new("nbd-waits", options.max_waiting),
             watch: Watch::new(std::thread::available_parallelism().map_or(1, usize::from)),
             stopping: Arc::default(),
             connections: Connections::default(),
@@ -222,7 +227,7 @@ impl Server {
         self.shared.pool.close();
         let flushed = self.shared.exports.iter().map(|export| {
             export.flush().map_err(|source| ServeError::Flush {
-                name: export.name.clone(),
+                name: export.name().to_owned(),
                 source,
             })
         });
@@ -235,7 +240,7 @@ impl Server {
 impl Shared {
     /// The export of this name; the only one, or that without a name, by no name.
     fn find(&self, name: &str) -> Option<Arc<Export>> {
-        let named = self.exports.iter().find(|export| export.name == name);
+        let named = self.exports.iter().find(|export| export.name() == name);
         match (&self.exports[..], named) {
             (_, Some(export)) => Some(export.clone()),
             ([only], None) if name.is_empty() => Some(only.clone()),

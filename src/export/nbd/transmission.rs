@@ -11,13 +11,13 @@ use std::sync::Arc;
 use luksmith_formats::FormatError;
 use luksmith_formats::nbd::{Command, CommandFlags, Request};
 
-use super::budget::Held;
 use super::execute::{Serving, WHOLE, pieces};
 use super::flight::{Flight, Place};
 use super::input::Input;
 use super::replies::{Form, Replies};
 use super::second::Second;
 use super::{MAX_PAYLOAD, Shared};
+use crate::export::budget::Held;
 use crate::sectors::{Plain, Sectors};
 
 /// Zeroes of more than this are a matter for the pool, in bytes: others would wait too long behind them.
@@ -106,7 +106,7 @@ impl Transmission<'_> {
             return Ok(());
         }
         let fua_waits =
-            request.flags.contains(CommandFlags::FUA) && self.serving.export.flush_pace.waits();
+            request.flags.contains(CommandFlags::FUA) && self.serving.export.flush_waits();
         if let Some(place) = self.place_if(fua_waits, request, request.len)? {
             let payload = self.receive_all(request)?;
             let request = *request;
@@ -154,7 +154,7 @@ impl Transmission<'_> {
             return self.read(request);
         }
         let (flush_waits, fua) = (
-            self.serving.export.flush_pace.waits(),
+            self.serving.export.flush_waits(),
             request.flags.contains(CommandFlags::FUA),
         );
         let long = match request.command {
@@ -242,7 +242,7 @@ impl Transmission<'_> {
     /// A place in the pool where the storage waits or `long` says so.
     fn place_if(&mut self, long: bool, request: &Request, bytes: u64) -> io::Result<Option<Place>> {
         let data = !matches!(request.command, Command::Flush);
-        if !(long || data && self.serving.export.pace.waits()) {
+        if !(long || data && self.serving.export.waits()) {
             return Ok(None);
         }
         if self.flight.is_none() {

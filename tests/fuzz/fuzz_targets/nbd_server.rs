@@ -42,7 +42,7 @@ static SOCKET: LazyLock<PathBuf> = LazyLock::new(|| {
     )
     .unwrap();
     let volume = Arc::new(container.volume(storage, &unlocked).unwrap());
-    let export = Export::new("", volume).discard(Discard::Pass);
+    let export = Export::new("", volume).with_discard(Discard::Pass);
     let server = Server::new(vec![export], Options::default()).unwrap();
     let path = std::env::temp_dir().join(format!("luksmith-fuzz-{}", std::process::id()));
     let _ = std::fs::remove_file(&path);

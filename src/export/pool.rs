@@ -1,21 +1,24 @@
-//! Threads for requests that wait: for storage that lets them wait, and for those that take long.
+//! Threads for requests that wait for the storage or take long.
 //!
-//! A thread is started when there is more to do than threads that have nothing to do, and ends after a while without
-//! work. Nobody waits for a place: a request that finds none is done by who brought it.
+//! A thread is started when there are more jobs than idle threads, and ends after some time without
+//! a job. Submitting never waits: if all threads are busy, the caller gets its job back and runs it
+//! itself.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// A thread without work ends after this time.
-const IDLE: Duration = Duration::from_secs(10);
+/// After this time without a job a thread ends.
+const IDLE_TIME: Duration = Duration::from_secs(10);
 
+/// A piece of work for a thread.
 pub(super) type Job = Box<dyn FnOnce() + Send>;
 
-/// The threads and what they have to do.
+/// The threads and the queue of their jobs.
 pub(super) struct Pool {
     shared: Arc<Shared>,
+    name: &'static str,
     most: usize,
 }
 
@@ -35,19 +38,20 @@ struct State {
 }
 
 impl Pool {
-    /// At most so many threads; none is started yet.
-    pub(super) fn new(most: usize) -> Self {
+    /// A pool of at most `most` threads with this name. None is started yet.
+    pub(super) fn new(name: &'static str, most: usize) -> Self {
         Self {
             shared: Arc::default(),
+            name,
             most,
         }
     }
 
-    /// Has `job` done by a thread.
+    /// Gives `job` to a thread.
     ///
     /// # Errors
-    /// The job, where all threads are busy.
-    pub(super) fn run(&self, job: Job) -> Result<(), Job> {
+    /// The job, if all threads are busy, no thread can be started, or the pool is closed.
+    pub(super) fn submit(&self, job: Job) -> Result<(), Job> {
         let mut state = self.shared.state();
         if state.closed {
             return Err(job);
@@ -58,14 +62,14 @@ impl Pool {
             }
             let shared = self.shared.clone();
             let spawned = std::thread::Builder::new()
-                .name("nbd-waits".to_owned())
+                .name(self.name.to_owned())
                 .spawn(move || shared.work());
             match spawned {
                 Ok(handle) => state.handles.push(handle),
                 Err(_) => return Err(job),
             }
             state.threads += 1;
-            // It counts as idle from the beginning, so that the next job does not count on it too.
+            // It counts as idle until it takes a job. The comparison above allows for queued jobs.
             state.idle += 1;
             state.handles.retain(|handle| !handle.is_finished());
         }
@@ -75,7 +79,7 @@ impl Pool {
         Ok(())
     }
 
-    /// Waits until everything is done, and for the threads to end.
+    /// Runs the jobs that were submitted, and waits for the threads to end.
     pub(super) fn close(&self) {
         let mut state = self.shared.state();
         state.closed = true;
@@ -99,7 +103,7 @@ impl Shared {
             if let Some(job) = state.jobs.pop_front() {
                 state.idle -= 1;
                 drop(state);
-                // What a job breaks is its own: the connection sees it, the thread goes on.
+                // A panic concerns only the job's own connection, which notices it.
                 let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
                 state = self.state();
                 state.idle += 1;
@@ -110,7 +114,7 @@ impl Shared {
             }
             let (woken, wait) = self
                 .changed
-                .wait_timeout(state, IDLE)
+                .wait_timeout(state, IDLE_TIME)
                 .unwrap_or_else(PoisonError::into_inner);
             state = woken;
             if wait.timed_out() && state.jobs.is_empty() {
@@ -128,8 +132,8 @@ mod tests {
     use std::sync::mpsc;
 
     #[test]
-    fn jobs_that_wait_run_at_once_and_no_more_than_allowed() {
-        let pool = Pool::new(2);
+    fn waiting_jobs_run_at_the_same_time_up_to_the_limit() {
+        let pool = Pool::new("test", 2);
         let (go, gate) = mpsc::channel::<()>();
         let gate = Arc::new(Mutex::new(gate));
         let (done, answers) = mpsc::channel();
@@ -140,25 +144,25 @@ mod tests {
                 done.send(n).unwrap();
             })
         };
-        assert!(pool.run(job(1)).is_ok());
-        assert!(pool.run(job(2)).is_ok());
-        assert!(pool.run(job(3)).is_err());
+        assert!(pool.submit(job(1)).is_ok());
+        assert!(pool.submit(job(2)).is_ok());
+        assert!(pool.submit(job(3)).is_err());
         go.send(()).unwrap();
         go.send(()).unwrap();
         let mut answered: Vec<i32> = answers.iter().take(2).collect();
         answered.sort_unstable();
         assert_eq!(answered, [1, 2]);
         pool.close();
-        assert!(pool.run(job(4)).is_err());
+        assert!(pool.submit(job(4)).is_err());
     }
 
     #[test]
-    fn a_job_that_panics_takes_no_thread_with_it() {
-        let pool = Pool::new(1);
+    fn a_panicking_job_does_not_end_its_thread() {
+        let pool = Pool::new("test", 1);
         let (done, answers) = mpsc::channel();
-        assert!(pool.run(Box::new(|| panic!("on purpose"))).is_ok());
+        assert!(pool.submit(Box::new(|| panic!("on purpose"))).is_ok());
         let mut job: Job = Box::new(move || done.send(()).unwrap());
-        while let Err(back) = pool.run(job) {
+        while let Err(back) = pool.submit(job) {
             job = back;
             std::thread::yield_now();
         }

@@ -1,32 +1,35 @@
-//! How many bytes of requests may be in memory at once, over all connections, beyond what each has by itself.
+//! A limit for the bytes of requests that are in memory at once, over all connections, beyond what
+//! each connection always may hold.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// One connection takes at most one in this many of all bytes, so that a client that reads no answers leaves some.
-const SHARE: usize = 4;
+/// One connection gets at most one part in this many, so that a client that reads no replies leaves
+/// the rest to others.
+const SHARES: usize = 4;
 
-/// The bytes that are left. Nobody waits for some: who gets none does with less, one piece after the other.
+/// The bytes that are left. Nothing waits for them: a request that gets none is done in pieces.
 #[derive(Debug)]
 pub(super) struct Budget {
-    all: usize,
+    total: usize,
     left: AtomicUsize,
 }
 
 impl Budget {
+    /// A budget of this many bytes.
     pub(super) fn new(bytes: usize) -> Self {
         Self {
-            all: bytes,
+            total: bytes,
             left: AtomicUsize::new(bytes),
         }
     }
 
-    /// The part that one connection may have.
+    /// A budget for one connection: its share of this one.
     pub(super) fn share(&self) -> Self {
-        Self::new(self.all / SHARE)
+        Self::new(self.total / SHARES)
     }
 
-    /// So many bytes, until the answer is dropped.
+    /// Takes this many bytes until the returned value is dropped; `None` if fewer are left.
     pub(super) fn hold(self: &Arc<Self>, bytes: usize) -> Option<Held> {
         self.try_take(bytes).then(|| Held {
             budget: self.clone(),
@@ -34,6 +37,7 @@ impl Budget {
         })
     }
 
+    /// Takes this many bytes if they are left. The caller gives them back.
     pub(super) fn try_take(&self, bytes: usize) -> bool {
         let taken = self
             .left
@@ -43,12 +47,13 @@ impl Budget {
         taken.is_ok()
     }
 
+    /// Gives back bytes that [`try_take`](Self::try_take) took.
     pub(super) fn give_back(&self, bytes: usize) {
         self.left.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 
-/// Bytes of a budget, which are given back when this is dropped.
+/// Bytes of a budget, given back when this is dropped.
 #[derive(Debug)]
 pub(super) struct Held {
     budget: Arc<Budget>,
@@ -66,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_is_given_than_there_is() {
+    fn no_more_than_the_total_can_be_taken() {
         let budget = Budget::new(100);
         assert!(budget.try_take(60));
         assert!(!budget.try_take(41));
@@ -77,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_no_more_can_be_taken_again() {
+    fn held_bytes_are_given_back() {
         let budget = Arc::new(Budget::new(100));
         let held = budget.hold(60);
         assert!(held.is_some() && budget.hold(41).is_none());
