@@ -10,11 +10,11 @@ use luksmith_formats::Hash;
 use luksmith_formats::Limits;
 use luksmith_formats::luks1;
 use luksmith_formats::luks2::{
-    self, Digest, HEADER_SIZES, Keyslot, Luks2Keyslot, Metadata, NewConfig, Position, Priority,
-    SegmentSize,
+    self, HEADER_SIZES, Keyslot, Luks2Keyslot, Metadata, NewConfig, Position, Priority, SegmentSize,
 };
 use uuid::Uuid;
 
+use super::digest::KeyDigest;
 use super::plan::WritePlan;
 use super::rewrite::write_copies;
 use super::{
@@ -24,7 +24,6 @@ use super::{
 use crate::Interrupt;
 use crate::backend::Backend;
 use crate::kdf::calibrate::Cost;
-use crate::kdf::{self, KdfError};
 use crate::secret::{Passphrase, VolumeKey};
 
 const SECTOR: u64 = 512;
@@ -362,7 +361,7 @@ fn luks1_container(
             reason: "LUKS1 has keyslots 0 to 7".into(),
         });
     }
-    let digest = digest_of_key(
+    let digest = KeyDigest::new(
         &unlocked.key,
         options.hash,
         options.digest_iterations,
@@ -440,18 +439,14 @@ fn luks2_container(
         hash: options.hash,
     };
     let keyslot = keyslots::luks2_keyslot(&header, options.key_size, new, protection)?;
-    let digest = digest_of_key(
+    let digest = KeyDigest::new(
         &unlocked.key,
         options.hash,
         options.digest_iterations,
         interrupt,
     )
     .map_err(super::KeyslotError::from)?;
-    let digest = Digest {
-        keyslots: vec![options.keyslot],
-        segments: vec![0],
-        ..digest
-    };
+    let digest = digest.into_luks2(vec![options.keyslot], vec![0]);
     header.metadata.edit(|draft| {
         draft.set_keyslot(options.keyslot, &Keyslot::Luks2(keyslot.clone()))?;
         draft.set_segment(0, &luks2::Segment::Crypt(segment))?;
@@ -465,34 +460,6 @@ fn luks2_container(
     plan.flush();
     write_copies(plan, &header, [Position::Primary, Position::Secondary])?;
     Ok(Header::Luks2(header))
-}
-
-/// A digest of `key` with a fresh salt, not yet assigned to anything.
-pub(super) fn digest_of_key(
-    key: &VolumeKey,
-    hash: Hash,
-    iterations: u32,
-    interrupt: &Interrupt,
-) -> Result<Digest, KdfError> {
-    let mut salt = vec![0; 32];
-    crate::secret::random(&mut salt).map_err(KdfError::Random)?;
-    let mut digest = vec![0; hash.size()];
-    kdf::pbkdf2(
-        hash,
-        key.as_bytes(),
-        &salt,
-        iterations,
-        &mut digest,
-        interrupt,
-    )?;
-    Ok(Digest {
-        keyslots: Vec::new(),
-        segments: Vec::new(),
-        hash,
-        iterations,
-        salt,
-        digest,
-    })
 }
 
 fn luks1_area_size(key_size: usize) -> u64 {

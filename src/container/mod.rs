@@ -8,6 +8,7 @@
 mod backup;
 mod convert;
 mod create;
+mod digest;
 mod error;
 mod foreign;
 mod keyslot_info;

@@ -6,15 +6,15 @@
 use std::sync::Arc;
 
 use luksmith_formats::luks2::{self, Priority, SegmentSize};
-use luksmith_formats::{FormatError, Hash};
 
+use super::digest::KeyDigest;
 use super::{Container, Header, KeyslotInfo, UnlockError, VolumeError, material};
 use crate::Interrupt;
 use crate::backend::Backend;
 use crate::crypt::{IvSector, SectorCrypt};
-use crate::kdf::{self, KdfError};
+use crate::kdf::KdfError;
 use crate::layout::Qcow2;
-use crate::secret::{LockedBytes, Passphrase, VolumeKey};
+use crate::secret::{Passphrase, VolumeKey};
 use crate::volume::Volume;
 
 /// Which keyslots a passphrase is tried on.
@@ -107,7 +107,7 @@ impl Container {
             },
             |size| size == length,
         );
-        if !fits || !self.agrees(&digest, &key, interrupt)? {
+        if !fits || !digest.agrees(&key, &self.options.limits, interrupt)? {
             return Err(VolumeError::WrongKey);
         }
         Ok(Unlocked {
@@ -141,6 +141,7 @@ impl Container {
         passphrase: &Passphrase,
         interrupt: &Interrupt,
     ) -> Result<Option<Unlocked>, UnlockError> {
+        let limits = &self.options.limits;
         let refused = |source| UnlockError::Kdf {
             slot: slot.slot,
             source,
@@ -149,16 +150,10 @@ impl Container {
             return Ok(None);
         };
         // Before the keyslot's own cost is spent for nothing.
-        self.check_cost(&digest).map_err(refused)?;
-        let key = material::unseal(
-            &*self.storage,
-            slot,
-            passphrase,
-            &self.options.limits,
-            interrupt,
-        )?;
-        Ok(self
-            .agrees(&digest, &key, interrupt)
+        digest.check_cost(limits).map_err(refused)?;
+        let key = material::unseal(&*self.storage, slot, passphrase, limits, interrupt)?;
+        Ok(digest
+            .agrees(&key, limits, interrupt)
             .map_err(refused)?
             .then_some(Unlocked {
                 slot: Some(slot.slot),
@@ -174,56 +169,19 @@ impl Container {
             Header::Luks2(header) => header
                 .metadata
                 .digest_of_keyslot(slot)
-                .map(|(_, digest)| KeyDigest::luks2(digest)),
+                .map(|(_, digest)| KeyDigest::of_luks2(digest)),
         }
     }
 
     /// The digest that checks the volume key.
-    pub(super) fn volume_digest(&self) -> Option<KeyDigest> {
+    fn volume_digest(&self) -> Option<KeyDigest> {
         match &self.header {
-            Header::Luks1(header) => Some(KeyDigest {
-                hash: header.hash().ok()?,
-                iterations: header.digest_iterations,
-                salt: header.digest_salt.to_vec(),
-                digest: header.digest.to_vec(),
-            }),
+            Header::Luks1(header) => KeyDigest::of_luks1(header).ok(),
             Header::Luks2(header) => {
                 let (_, digest) = super::keyslot_info::volume_digest(header)?;
-                Some(KeyDigest::luks2(digest))
+                Some(KeyDigest::of_luks2(digest))
             }
         }
-    }
-
-    fn check_cost(&self, digest: &KeyDigest) -> Result<(), KdfError> {
-        let limits = &self.options.limits;
-        Ok(limits
-            .check_pbkdf2(digest.iterations)
-            .map_err(|error| FormatError {
-                field: "digest.iterations".into(),
-                ..error
-            })?)
-    }
-
-    fn agrees(
-        &self,
-        digest: &KeyDigest,
-        key: &VolumeKey,
-        interrupt: &Interrupt,
-    ) -> Result<bool, KdfError> {
-        self.check_cost(digest)?;
-        let mut computed = LockedBytes::new(digest.digest.len())?;
-        kdf::pbkdf2(
-            digest.hash,
-            key.as_bytes(),
-            &digest.salt,
-            digest.iterations,
-            &mut computed,
-            interrupt,
-        )?;
-        Ok(bool::from(subtle::ConstantTimeEq::ct_eq(
-            &*computed,
-            digest.digest.as_slice(),
-        )))
     }
 
     /// The plaintext device. `data` is where the data lies: the storage of the header itself, or, for a detached
@@ -364,23 +322,4 @@ fn luks2_segment(header: &luks2::Header) -> Result<DataSegment, VolumeError> {
         sector_size: segment.sector_size,
         first_iv: IvSector(segment.iv_tweak),
     })
-}
-
-/// A stored digest of a key.
-pub(super) struct KeyDigest {
-    pub(super) hash: Hash,
-    pub(super) iterations: u32,
-    pub(super) salt: Vec<u8>,
-    pub(super) digest: Vec<u8>,
-}
-
-impl KeyDigest {
-    fn luks2(digest: &luks2::Digest) -> Self {
-        Self {
-            hash: digest.hash,
-            iterations: digest.iterations,
-            salt: digest.salt.clone(),
-            digest: digest.digest.clone(),
-        }
-    }
 }

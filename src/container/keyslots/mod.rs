@@ -6,11 +6,12 @@
 mod luks1;
 mod luks2;
 
-use luksmith_formats::luks2::{Digest, Keyslot, MAX_DIGESTS, Priority};
+use luksmith_formats::luks2::{Keyslot, MAX_DIGESTS, Priority};
 
 pub(super) use luks1::set_luks1_kdf;
 pub(super) use luks2::{Protection, luks2_keyslot};
 
+use super::digest::KeyDigest;
 use super::plan::WritePlan;
 use super::rewrite::{SectorOrder, write_luks1};
 use super::{Container, Header, KeyslotError, Unlocked, keyslot_info};
@@ -104,7 +105,7 @@ impl Container {
         };
         let mut plan = WritePlan::default();
         let keyslot = self.luks2_material(&mut plan, &next, slot, &unlocked, new, interrupt)?;
-        let digest = super::create::digest_of_key(
+        let digest = KeyDigest::new(
             &unlocked.key,
             keyslot.af.hash,
             UNBOUND_DIGEST_ITERATIONS,
@@ -114,13 +115,7 @@ impl Container {
         let id = id.ok_or_else(|| KeyslotError::Unsupported("all digests are in use".into()))?;
         next.metadata.edit(|draft| {
             draft.set_keyslot(slot, &Keyslot::Luks2(keyslot))?;
-            draft.set_digest(
-                id,
-                &Digest {
-                    keyslots: vec![slot],
-                    ..digest
-                },
-            )
+            draft.set_digest(id, &digest.into_luks2(vec![slot], Vec::new()))
         })?;
         self.write_luks2(&mut plan, &mut next)?;
         self.commit(&plan, Header::Luks2(next))?;

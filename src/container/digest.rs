@@ -1,0 +1,115 @@
+//! Digests of keys: how a header recognises its key without storing it.
+//!
+//! LUKS1 On-Disk Format 1.2.3, section 4.3; LUKS2 On-Disk Format 1.1, section 3.4. A digest is PBKDF2 of the key
+//! with a random salt. A header is public, and so are the digests in it.
+
+use luksmith_formats::{FormatError, Hash, Limits, luks1, luks2};
+
+use crate::Interrupt;
+use crate::kdf::{self, KdfError};
+use crate::secret::{LockedBytes, VolumeKey};
+
+/// Bytes of the salt of a new digest.
+const SALT: usize = 32;
+
+/// A digest of a key, as a header of either version stores it.
+#[derive(Clone, Debug)]
+pub(super) struct KeyDigest {
+    pub(super) hash: Hash,
+    pub(super) iterations: u32,
+    pub(super) salt: Vec<u8>,
+    pub(super) digest: Vec<u8>,
+}
+
+impl KeyDigest {
+    /// A digest of `key` with a fresh salt.
+    pub(super) fn new(
+        key: &VolumeKey,
+        hash: Hash,
+        iterations: u32,
+        interrupt: &Interrupt,
+    ) -> Result<Self, KdfError> {
+        let mut salt = vec![0; SALT];
+        crate::secret::random(&mut salt).map_err(KdfError::Random)?;
+        let mut digest = vec![0; hash.size()];
+        kdf::pbkdf2(
+            hash,
+            key.as_bytes(),
+            &salt,
+            iterations,
+            &mut digest,
+            interrupt,
+        )?;
+        Ok(Self {
+            hash,
+            iterations,
+            salt,
+            digest,
+        })
+    }
+
+    /// The digest of the volume key in a LUKS1 header.
+    pub(super) fn of_luks1(header: &luks1::Header) -> Result<Self, FormatError> {
+        Ok(Self {
+            hash: header.hash()?,
+            iterations: header.digest_iterations,
+            salt: header.digest_salt.to_vec(),
+            digest: header.digest.to_vec(),
+        })
+    }
+
+    /// One of the digests in a LUKS2 header.
+    pub(super) fn of_luks2(digest: &luks2::Digest) -> Self {
+        Self {
+            hash: digest.hash,
+            iterations: digest.iterations,
+            salt: digest.salt.clone(),
+            digest: digest.digest.clone(),
+        }
+    }
+
+    /// The same digest for a LUKS2 header, with the keyslots and segments that its key is for.
+    pub(super) fn into_luks2(self, keyslots: Vec<u32>, segments: Vec<u32>) -> luks2::Digest {
+        luks2::Digest {
+            keyslots,
+            segments,
+            hash: self.hash,
+            iterations: self.iterations,
+            salt: self.salt,
+            digest: self.digest,
+        }
+    }
+
+    /// Refuses a digest that costs more than `limits` allow.
+    pub(super) fn check_cost(&self, limits: &Limits) -> Result<(), KdfError> {
+        Ok(limits
+            .check_pbkdf2(self.iterations)
+            .map_err(|error| FormatError {
+                field: "digest.iterations".into(),
+                ..error
+            })?)
+    }
+
+    /// Whether it is the digest of `key`. The comparison takes the same time for every key.
+    pub(super) fn agrees(
+        &self,
+        key: &VolumeKey,
+        limits: &Limits,
+        interrupt: &Interrupt,
+    ) -> Result<bool, KdfError> {
+        self.check_cost(limits)?;
+        let mut computed = LockedBytes::new(self.digest.len())?;
+        kdf::pbkdf2(
+            self.hash,
+            key.as_bytes(),
+            &self.salt,
+            self.iterations,
+            &mut computed,
+            interrupt,
+        )?;
+        Ok(bool::from(subtle::ConstantTimeEq::ct_eq(
+            &*computed,
+            self.digest.as_slice(),
+        )))
+    }
+}
