@@ -62,9 +62,9 @@ impl Check {
 /// Declares checks, and the list of them all.
 macro_rules! checks {
     ($($name:ident: $severity:ident, $id:literal, $meaning:literal;)+) => {
-        $(static $name: $crate::vet::finding::Check = $crate::vet::finding::Check::$severity($id, $meaning);)+
+        $(pub(super) static $name: $crate::vet::finding::Check = $crate::vet::finding::Check::$severity($id, $meaning);)+
         /// Every check of this file.
-        pub(super) static CHECKS: &[&$crate::vet::finding::Check] = &[$(&$name),+];
+        pub(in $crate::vet) static CHECKS: &[&$crate::vet::finding::Check] = &[$(&$name),+];
     };
 }
 pub(super) use checks;

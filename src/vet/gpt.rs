@@ -3,7 +3,7 @@
 use luksmith_formats::image::partitions::{self, Crc32, Gpt, PROTECTIVE};
 
 use super::finding::checks;
-use super::policy::Feature;
+use super::format::Feature;
 use super::report::Report;
 use super::source::{Source, Stop, pieces};
 

@@ -1,6 +1,7 @@
 //! From a declared format to a report.
 
 use super::finding::{Check, checks};
+use super::format::Format;
 use super::policy::{self, Policy};
 use super::report::Report;
 use super::source::{Source, Stop};
@@ -9,90 +10,6 @@ use crate::backend::{Backend, IoError};
 
 checks! {
     UNCHECKED: policy, "walk.budget", "its tables are larger than an inspection walks, so not all of it was checked";
-}
-
-/// What an image is said to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Format {
-    /// The bytes of a disk as they are.
-    Raw,
-    /// qcow2, version 2 or 3.
-    Qcow2,
-    /// QED.
-    Qed,
-    /// VMDK: a sparse or stream-optimised file, or a descriptor alone.
-    Vmdk,
-    /// VHD, fixed or dynamic.
-    Vhd,
-    /// VHDX.
-    Vhdx,
-    /// VDI.
-    Vdi,
-    /// An ISO 9660 disc.
-    Iso,
-    /// The bytes of a disk with a GPT.
-    Gpt,
-    /// The bytes of a disk with an MBR and no GPT.
-    Mbr,
-    /// LUKS of either version.
-    Luks,
-    /// LUKS1.
-    Luks1,
-    /// LUKS2.
-    Luks2,
-}
-
-impl Format {
-    /// All of them.
-    pub const ALL: [Self; 13] = [
-        Self::Raw,
-        Self::Qcow2,
-        Self::Qed,
-        Self::Vmdk,
-        Self::Vhd,
-        Self::Vhdx,
-        Self::Vdi,
-        Self::Iso,
-        Self::Gpt,
-        Self::Mbr,
-        Self::Luks,
-        Self::Luks1,
-        Self::Luks2,
-    ];
-
-    /// Its name, as the command line and policies spell it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Raw => "raw",
-            Self::Qcow2 => "qcow2",
-            Self::Qed => "qed",
-            Self::Vmdk => "vmdk",
-            Self::Vhd => "vhd",
-            Self::Vhdx => "vhdx",
-            Self::Vdi => "vdi",
-            Self::Iso => "iso",
-            Self::Gpt => "gpt",
-            Self::Mbr => "mbr",
-            Self::Luks => "luks",
-            Self::Luks1 => "luks1",
-            Self::Luks2 => "luks2",
-        }
-    }
-
-    /// The format by its name.
-    pub fn by_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|format| format.name() == name)
-    }
-
-    /// The signature that such an image must have; a raw image has none.
-    pub(super) fn signature(self) -> Option<&'static str> {
-        match self {
-            Self::Raw => None,
-            Self::Luks1 | Self::Luks2 => Some("luks"),
-            other => Some(other.name()),
-        }
-    }
 }
 
 /// Every check that there is.

@@ -6,9 +6,10 @@ use luksmith_formats::luks2::{self, Kdf, Keyslot, Position, SegmentSize};
 use luksmith_formats::{FormatError, Limits, Version, luks1};
 
 use super::finding::checks;
-use super::inspect::Format;
+use super::format::Encryption;
+use super::format::Format;
 use super::policy::Policy;
-use super::report::{Encryption, Report};
+use super::report::Report;
 use super::source::{Source, Stop};
 
 checks! {

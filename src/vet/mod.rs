@@ -6,6 +6,7 @@
 pub mod ciphertext;
 mod extents;
 mod finding;
+mod format;
 mod gpt;
 mod inspect;
 mod iso;
@@ -24,8 +25,9 @@ mod vmdk;
 
 pub(crate) use finding::escaped;
 pub use finding::{Check, Finding, Severity};
+pub use format::{Encryption, Feature, Format};
 pub(crate) use inspect::headers;
-pub use inspect::{Format, checks, inspect};
-pub use policy::{Costs, EncryptionRule, Feature, Policy, PolicyError};
+pub use inspect::{checks, inspect};
+pub use policy::{Costs, EncryptionRule, Policy, PolicyError};
 pub use recognise::identify;
-pub use report::{Encryption, Report, Verdict};
+pub use report::{Report, Verdict};

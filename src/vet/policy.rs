@@ -5,8 +5,8 @@ use luksmith_formats::luks2::Kdf;
 use serde::Deserialize;
 
 use super::finding::checks;
-use super::inspect::Format;
-use super::report::{Encryption, Report};
+use super::format::{Encryption, Feature, Format};
+use super::report::Report;
 
 checks! {
     SIZE: policy, "policy.size", "the disk would be larger than the policy allows";
@@ -16,69 +16,6 @@ checks! {
     CIPHER: policy, "policy.cipher", "the policy does not allow this cipher";
     FLOOR: policy, "policy.kdf-floor", "a keyslot can be guessed at faster than the policy allows";
     CEILING: policy, "policy.kdf-ceiling", "unlocking would take more time, memory or threads than the policy allows";
-}
-
-/// Something that an image can make use of, and that a policy can allow or not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum Feature {
-    /// Snapshots inside of the image.
-    Snapshots,
-    /// Bitmaps of changed blocks inside of the image.
-    Bitmaps,
-    /// Compressed clusters.
-    Compression,
-    /// L2 entries with subclusters.
-    ExtendedL2,
-    /// Refcounts that are written late.
-    LazyRefcounts,
-    /// It was not closed properly.
-    Dirty,
-    /// An MBR with partitions of its own beside the one that protects the GPT.
-    HybridMbr,
-    /// Its data is in other files beside it.
-    ExtentFiles,
-    /// It was made with another size than it has.
-    Resized,
-}
-
-impl Feature {
-    /// All of them.
-    pub const ALL: [Self; 9] = [
-        Self::Snapshots,
-        Self::Bitmaps,
-        Self::Compression,
-        Self::ExtendedL2,
-        Self::LazyRefcounts,
-        Self::Dirty,
-        Self::HybridMbr,
-        Self::ExtentFiles,
-        Self::Resized,
-    ];
-
-    /// Its name, as reports and policies spell it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Snapshots => "snapshots",
-            Self::Bitmaps => "bitmaps",
-            Self::Compression => "compression",
-            Self::ExtendedL2 => "extended-l2",
-            Self::LazyRefcounts => "lazy-refcounts",
-            Self::Dirty => "dirty",
-            Self::HybridMbr => "hybrid-mbr",
-            Self::ExtentFiles => "extent-files",
-            Self::Resized => "resized",
-        }
-    }
-
-    /// Whether the default allows it.
-    fn is_common(self) -> bool {
-        !matches!(
-            self,
-            Self::Dirty | Self::HybridMbr | Self::ExtentFiles | Self::Resized
-        )
-    }
 }
 
 /// What is wanted about encryption.

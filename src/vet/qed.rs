@@ -4,7 +4,7 @@ use luksmith_formats::image::qed::{BACKING, BACKING_RAW, Header, NEED_CHECK};
 
 use super::extents::{Data, Extents, MOST};
 use super::finding::{checks, escaped};
-use super::policy::Feature;
+use super::format::Feature;
 use super::report::Report;
 use super::source::{Source, Stop, pieces};
 

@@ -3,7 +3,7 @@
 use luksmith_formats::image::signature::{END, START, Signature, signatures};
 
 use super::finding::checks;
-use super::inspect::Format;
+use super::format::Format;
 use super::report::Report;
 use super::source::{Source, Stop};
 use crate::backend::{Backend, IoError};

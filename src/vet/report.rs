@@ -1,8 +1,7 @@
 //! What an inspection says.
 
 use super::finding::{Check, Finding, Severity};
-use super::inspect::Format;
-use super::policy::Feature;
+use super::format::{Encryption, Feature, Format};
 use super::source::Stop;
 
 /// What to do with an image.
@@ -23,33 +22,6 @@ impl Verdict {
             Self::Accept => "accept",
             Self::Policy => "policy",
             Self::Reject => "reject",
-        }
-    }
-}
-
-/// How the guest's data is encrypted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Encryption {
-    /// Not by the image.
-    #[default]
-    None,
-    /// LUKS1, or LUKS1 inside of qcow2.
-    Luks1,
-    /// LUKS2.
-    Luks2,
-    /// The broken AES-CBC of old qcow and qcow2.
-    LegacyAes,
-}
-
-impl Encryption {
-    /// Its name, as reports spell it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Luks1 => "luks1",
-            Self::Luks2 => "luks2",
-            Self::LegacyAes => "legacy-aes",
         }
     }
 }

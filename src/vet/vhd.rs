@@ -6,7 +6,7 @@ use luksmith_formats::image::vhd::{
 
 use super::extents::Extents;
 use super::finding::{checks, escaped};
-use super::policy::Feature;
+use super::format::Feature;
 use super::report::Report;
 use super::source::{Source, Stop, pieces};
 

@@ -5,6 +5,8 @@ use alloc::vec::Vec;
 
 use super::fields::{array, le16, le32, le64};
 
+/// What offsets and sizes count, in bytes.
+pub const SECTOR: u64 = 512;
 /// The flag: the bytes that tell a broken line conversion are there.
 pub const NEWLINES: u32 = 1;
 /// The flag: there is a redundant grain directory.

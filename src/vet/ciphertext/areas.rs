@@ -8,7 +8,7 @@ use luksmith_formats::{Limits, MAGIC, Version, luks1, luks2};
 
 use super::VetError;
 use super::randomness::SECTOR;
-use super::scan::read;
+use super::read::read;
 use crate::backend::Backend;
 
 /// What a part of a storage is for.

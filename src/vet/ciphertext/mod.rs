@@ -10,6 +10,7 @@
 
 pub mod areas;
 pub mod randomness;
+mod read;
 mod regions;
 mod scan;
 pub mod signature;

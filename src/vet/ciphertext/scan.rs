@@ -10,11 +10,11 @@ use rand::rngs::StdRng;
 use super::VetError;
 use super::areas::{Area, Layout};
 use super::randomness::{BLOCK, Counts, GRAIN, Look, SECTOR, zero_grains};
+use super::read::read;
 use super::regions::{Regions, Why};
 use super::signature;
 use crate::Interrupt;
 use crate::backend::{Backend, IoError};
-use crate::sectors::{Cipher, Sectors};
 
 /// What is read at once, in bytes.
 const CHUNK: u64 = 1 << 20;
@@ -317,24 +317,4 @@ fn plain_why(look: Look) -> Option<Why> {
         Look::LowEntropy => Some(Why::LowEntropy),
         Look::TooEven => Some(Why::TooEven),
     }
-}
-
-/// Hands the bytes of `range` to `look`; what the storage's blocks have around them is read too.
-pub(super) fn read<T>(
-    storage: &dyn Backend,
-    range: Range<u64>,
-    look: impl FnOnce(&[u8]) -> T,
-) -> Result<T, IoError> {
-    let unit = u64::from(storage.geometry().block_size.max(1));
-    let begin = range.start - range.start % unit;
-    let end = range
-        .end
-        .next_multiple_of(unit)
-        .min(storage.geometry().size);
-    let mut sectors = Sectors::<Cipher>::with_len(usize::try_from(end - begin).unwrap_or(0));
-    storage.read_at(begin, &mut sectors)?;
-    let skip = usize::try_from(range.start - begin).unwrap_or(0);
-    let len = usize::try_from(range.end - range.start).unwrap_or(0);
-    let bytes = sectors.as_slice();
-    Ok(look(bytes.get(skip..skip + len).unwrap_or_default()))
 }

@@ -2,11 +2,13 @@
 
 use luksmith_formats::image::qcow2::{self, L2Entry, l2_entry};
 
+use super::checks::{CLUSTERS, COMPRESSED, RESERVED, SUBCLUSTER};
+use super::image::Image;
 use super::refcounts::Uses;
-use super::{CLUSTERS, COMPRESSED, Image, RESERVED, Report, SUBCLUSTER, Source, Stop};
 use crate::vet::extents::Extents;
-use crate::vet::policy::Feature;
-use crate::vet::source::pieces;
+use crate::vet::format::Feature;
+use crate::vet::report::Report;
+use crate::vet::source::{Source, Stop, pieces};
 
 pub(super) fn check(
     source: &mut Source<'_>,

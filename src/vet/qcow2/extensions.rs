@@ -5,8 +5,11 @@ use luksmith_formats::image::qcow2::{
     Extension, crypto_header, extensions,
 };
 
-use super::{BACKING, BITMAPS, CRYPT, DATA_FILE, EXTENSIONS, Image, Report, Source, Stop, UNKNOWN};
+use super::checks::{BACKING, BITMAPS, CRYPT, DATA_FILE, EXTENSIONS, UNKNOWN};
+use super::image::Image;
 use crate::vet::finding::escaped;
+use crate::vet::report::Report;
+use crate::vet::source::{Source, Stop};
 
 pub(super) fn check(
     source: &mut Source<'_>,

@@ -6,10 +6,11 @@
 
 use luksmith_formats::image::qcow2::{self, table_entry};
 
-use super::{Image, MANY, REFCOUNT, Report, SHARED, Source, Stop};
+use super::checks::{MANY, REFCOUNT, SHARED};
+use super::image::Image;
 use crate::vet::extents::Extents;
-use crate::vet::report::Verdict;
-use crate::vet::source::pieces;
+use crate::vet::report::{Report, Verdict};
+use crate::vet::source::{Source, Stop, pieces};
 
 /// The most clusters that are counted, which bounds memory and time: 512 GiB of clusters of 64 KiB.
 const MOST: u64 = 8 << 20;

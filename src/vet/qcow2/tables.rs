@@ -5,13 +5,14 @@ use luksmith_formats::image::qcow2::{
     table_entry,
 };
 
+use super::checks::{BITMAPS, OVERLAP, RESERVED, SIZE, SNAPSHOTS, TABLE};
+use super::clusters;
+use super::image::Image;
 use super::refcounts::{self, Uses};
-use super::{
-    BITMAPS, Image, OVERLAP, RESERVED, Report, SIZE, SNAPSHOTS, Source, Stop, TABLE, clusters,
-};
 use crate::vet::extents::{Extents, MOST};
-use crate::vet::policy::Feature;
-use crate::vet::source::pieces;
+use crate::vet::format::Feature;
+use crate::vet::report::Report;
+use crate::vet::source::{Source, Stop, pieces};
 
 /// QEMU's limits, in bytes.
 const LARGEST_SNAPSHOT_TABLE: u64 = 64 << 20;

@@ -3,14 +3,17 @@
 //! Two readings must agree: the lines as the specification has them, and what QEMU's reader takes from the text (`scan`). A
 //! word that QEMU searches for is allowed in its own line and nowhere else, comments and values included.
 
-use luksmith_formats::image::vmdk::{Extent, Header, Line, line};
+use luksmith_formats::image::vmdk::{Extent, Header, Line, SECTOR, line};
 
-use super::{
-    CID, CREATE_TYPE, DESCRIPTOR, EXTENT_FILE, EXTENTS, LONGEST_DESCRIPTOR, PARENT, PATH,
-    REFERENCE, Report, SECTOR, Source, Stop, TEXT, TRACKING, UNKNOWN, scan,
+use super::checks::{
+    CID, CREATE_TYPE, DESCRIPTOR, EXTENT_FILE, EXTENTS, PARENT, PATH, REFERENCE, TEXT, TRACKING,
+    UNKNOWN,
 };
+use super::scan;
 use crate::vet::finding::escaped;
-use crate::vet::policy::Feature;
+use crate::vet::format::Feature;
+use crate::vet::report::Report;
+use crate::vet::source::{Source, Stop};
 
 /// Fields that say nothing of other files, or are looked for in the whole text.
 const HARMLESS: &[&str] = &[
@@ -33,6 +36,8 @@ const REFERENCES: &[&str] = &[
 ];
 /// The most extents; 2 GiB each make 64 TiB, which is VMware's limit.
 const MOST_EXTENTS: usize = 1 << 15;
+/// The longest descriptor that QEMU reads, in bytes.
+const LONGEST_DESCRIPTOR: u64 = (1 << 20) - 1;
 /// How much of an embedded descriptor QEMU reads.
 const QEMU_WINDOW: u64 = 20 * SECTOR;
 /// The longest run of white space: QEMU reads it anew for each of its lines.

@@ -1,12 +1,14 @@
 //! Grain directories, grain tables and grains: in the image, and none on another's place.
 
-use luksmith_formats::image::vmdk::{COMPRESSED, Header, REDUNDANT, ZERO_GRAINS};
+use luksmith_formats::image::vmdk::{COMPRESSED, Header, REDUNDANT, SECTOR, ZERO_GRAINS};
 
-use super::{
-    GRAINS, HEADER, LARGEST_DIRECTORY, MANY, OVERLAP, Report, SECTOR, SHARED, Source, Stop, TABLE,
-};
+use super::checks::{GRAINS, HEADER, MANY, OVERLAP, SHARED, TABLE};
 use crate::vet::extents::{Data, Extents, MOST};
-use crate::vet::source::pieces;
+use crate::vet::report::Report;
+use crate::vet::source::{Source, Stop, pieces};
+
+/// QEMU's limit, in bytes.
+const LARGEST_DIRECTORY: u64 = 512 << 20;
 
 pub(super) fn check(
     source: &mut Source<'_>,
