@@ -1,4 +1,4 @@
-//! A connection to a libvirt driver, and what can be found there.
+//! A connection to a libvirt driver, and the objects that it lists and looks up.
 
 use super::error::LibvirtError;
 use super::library::call::{Connect, Handle};
@@ -10,14 +10,16 @@ use super::{Domain, Pool, Secret, StorageVolume};
 /// How a connection is opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConnectOptions {
-    /// Which libvirt: `qemu:///system`, `qemu+ssh://host/system`, `test:///default`, … None is what `LIBVIRT_DEFAULT_URI` or
-    /// `uri_default` of `libvirt.conf` says, or else what libvirt finds.
+    /// The libvirt to connect to: `qemu:///system`, `qemu+ssh://host/system`, `test:///default`, …
+    /// With `None`, libvirt uses `LIBVIRT_DEFAULT_URI`, or else `uri_default` of `libvirt.conf`, or
+    /// else probes for a driver.
     pub uri: Option<String>,
-    /// Changes nothing and sees no secrets' values; a plain user may be allowed this alone.
+    /// A read-only connection changes nothing and does not return the values of secrets. A system
+    /// may allow an ordinary user only this.
     pub read_only: bool,
 }
 
-/// A connection; it is closed when it and all that was found by it are dropped.
+/// A connection. It is closed when it and all objects that were obtained from it are dropped.
 pub struct Connection(pub(super) Handle<Connect>);
 
 /// `VIR_CONNECT_RO`.
@@ -27,8 +29,9 @@ impl Connection {
     /// Connects, without asking a person anything.
     ///
     /// # Errors
-    /// [`LibvirtError::NotInstalled`] and [`LibvirtError::TooOld`] for the library; [`LibvirtError::Denied`] where logging in failed,
-    /// else [`LibvirtError::Connection`].
+    /// [`LibvirtError::NotInstalled`], [`LibvirtError::Broken`] and [`LibvirtError::TooOld`] for
+    /// the library; [`LibvirtError::Denied`] when the login failed; else
+    /// [`LibvirtError::Connection`].
     pub fn open(options: &ConnectOptions) -> Result<Self, LibvirtError> {
         let functions = functions()?;
         let flags = if options.read_only { READ_ONLY } else { 0 };
@@ -45,7 +48,7 @@ impl Connection {
             })
     }
 
-    /// The URI that this is connected to.
+    /// The URI of this connection.
     ///
     /// # Errors
     /// [`LibvirtError`].
@@ -70,7 +73,7 @@ impl Connection {
         Ok((version / 1_000_000, version / 1000 % 1000, version % 1000))
     }
 
-    /// What host and driver can do, as XML.
+    /// The capabilities of the host and the driver, as XML.
     ///
     /// # Errors
     /// [`LibvirtError`].
@@ -103,7 +106,7 @@ impl Connection {
         .map(Domain)
     }
 
-    /// Defines a domain that does not run yet, or changes what it will be when it starts the next time.
+    /// Defines a domain, or changes the definition with which an existing one starts the next time.
     ///
     /// # Errors
     /// [`LibvirtError`].
@@ -140,7 +143,7 @@ impl Connection {
         .map(Pool)
     }
 
-    /// Defines a storage pool, which is not started by that.
+    /// Defines a storage pool. It is not started yet.
     ///
     /// # Errors
     /// [`LibvirtError`].
@@ -148,7 +151,7 @@ impl Connection {
         self.0.functions.define_pool.call(&self.0, xml, 0).map(Pool)
     }
 
-    /// The storage volume at this path, in whichever started pool it is.
+    /// The storage volume with this path, in any started pool.
     ///
     /// # Errors
     /// [`LibvirtError::NoVolume`], …
@@ -181,7 +184,7 @@ impl Connection {
             .map(Secret)
     }
 
-    /// The secret for this use.
+    /// The secret with this usage.
     ///
     /// # Errors
     /// [`LibvirtError::NoSecret`], …
@@ -193,7 +196,7 @@ impl Connection {
             .map(Secret)
     }
 
-    /// The secret that is meant, whichever way it is named.
+    /// The secret with this UUID or usage.
     ///
     /// # Errors
     /// [`LibvirtError::NoSecret`], …
@@ -209,14 +212,14 @@ impl Connection {
         }
     }
 
-    /// Defines a secret, which has no value by that; one with the same UUID is changed.
+    /// Defines a secret, which has no value yet. A secret with the same UUID is changed.
     ///
     /// # Errors
-    /// [`LibvirtError::DuplicateUsage`] where another secret is for the same use, …
+    /// [`LibvirtError::DuplicateUsage`] when another secret has the same usage, …
     pub fn define_secret(&self, xml: &str) -> Result<Secret, LibvirtError> {
         let defined = self.0.functions.define_secret.call(&self.0, xml, 0);
         defined.map(Secret).map_err(|error| match error {
-            // libvirt has no code for it.
+            // libvirt has no error code for it.
             LibvirtError::Failed(reply) if reply.message.contains("already defined for use") => {
                 LibvirtError::DuplicateUsage(reply)
             }

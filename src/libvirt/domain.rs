@@ -7,24 +7,24 @@ use super::error::LibvirtError;
 use super::library::call::{self, Handle};
 use super::library::qemu_functions;
 
-/// A virtual machine, running or not.
+/// A virtual machine, running or shut off.
 pub struct Domain(pub(super) Handle<call::Domain>);
 
-/// Which description of a domain is wanted.
+/// Which description of a domain is requested.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DomainView {
-    /// What it will be when it starts the next time, not what runs now.
+    /// The definition with which it starts the next time, not the state of the running domain.
     pub inactive: bool,
-    /// With passwords of consoles; a read-only connection may not.
+    /// Includes the passwords of consoles. A read-only connection is denied this.
     pub secure: bool,
 }
 
-/// What a change of devices changes.
+/// What a change of devices affects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Affect {
-    /// The machine that runs now.
+    /// The running domain.
     pub live: bool,
-    /// What it will be when it starts the next time.
+    /// The definition with which it starts the next time.
     pub config: bool,
 }
 
@@ -38,9 +38,9 @@ impl Affect {
 /// The sizes of a disk, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockInfo {
-    /// What the guest sees.
+    /// The size that the guest sees.
     pub capacity: u64,
-    /// What the storage holds of it.
+    /// The space that is allocated in the storage.
     pub allocation: u64,
     /// The size of the file or device.
     pub physical: u64,
@@ -80,7 +80,7 @@ impl Domain {
         self.0.functions.domain_is_active.holds(&self.0)
     }
 
-    /// Whether it is still defined when it has ended.
+    /// Whether it stays defined after it shuts off.
     ///
     /// # Errors
     /// [`LibvirtError`].
@@ -124,7 +124,8 @@ impl Domain {
             .call(&self.0, device, affect.flags())
     }
 
-    /// Takes a device away. A guest that runs may take its time: this only asks it.
+    /// Removes a device. For a running domain this only sends the request: the guest decides when
+    /// it releases the device.
     ///
     /// # Errors
     /// [`LibvirtError::State`] for a live change of a domain that does not run, …
@@ -138,12 +139,12 @@ impl Domain {
     /// Starts it.
     ///
     /// # Errors
-    /// [`LibvirtError`]; [`LibvirtError::NoSecret`] where a disk's secret is missing.
+    /// [`LibvirtError`]; [`LibvirtError::NoSecret`] when a disk's secret is missing.
     pub fn start(&self) -> Result<(), LibvirtError> {
         self.0.functions.start_domain.call(&self.0).map(drop)
     }
 
-    /// Ends it at once, as pulling the plug would.
+    /// Stops it at once, without asking the guest.
     ///
     /// # Errors
     /// [`LibvirtError::State`] when it does not run, …
@@ -151,7 +152,7 @@ impl Domain {
         self.0.functions.destroy_domain.call(&self.0).map(drop)
     }
 
-    /// Forgets it; one that runs ends to be defined when it ends.
+    /// Removes its definition. A running domain stays until it shuts off.
     ///
     /// # Errors
     /// [`LibvirtError`].
@@ -159,13 +160,15 @@ impl Domain {
         self.0.functions.undefine_domain.call(&self.0, 0)
     }
 
-    /// Sends a QMP command (one JSON object) to the QEMU of a domain that runs, and returns its answer, errors of QEMU included. libvirt marks
-    /// the domain as tainted (`custom-monitor`) from then on.
+    /// Sends a QMP command (one JSON object) to the QEMU of a running domain, and returns its
+    /// reply, which may be an error of QEMU. libvirt marks the domain as tainted
+    /// (`custom-monitor`) from then on.
     ///
-    /// The command is wiped by its owner: it may hold a secret.
+    /// The command may hold a secret: the caller wipes it.
     ///
     /// # Errors
-    /// [`LibvirtError::NotInstalled`] where `libvirt-qemu.so.0` is missing, [`LibvirtError::State`] when the domain does not run, …
+    /// [`LibvirtError::NotInstalled`] when `libvirt-qemu.so.0` is missing, [`LibvirtError::State`]
+    /// when the domain does not run, …
     pub fn monitor_command(&self, command: &CStr) -> Result<String, LibvirtError> {
         qemu_functions()?.monitor_command.call(&self.0, command, 0)
     }

@@ -1,16 +1,16 @@
-//! What can go wrong between us and libvirt.
+//! Why a call of libvirt fails.
 
 use crate::secret::LockError;
 
-/// What libvirt says of a failure: the error of the last call on this thread (`virGetLastError`).
+/// libvirt's own report of a failure (`virGetLastError`).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Reply {
-    /// Which failure (`virErrorNumber`); 0 where libvirt left none.
+    /// The kind of failure (`virErrorNumber`); 0 if libvirt reported none.
     pub code: i32,
-    /// Which part of libvirt reports it (`virErrorDomain`).
+    /// The part of libvirt that reports it (`virErrorDomain`).
     pub domain: i32,
-    /// Its own words.
+    /// The message, in libvirt's words.
     pub message: String,
 }
 
@@ -18,38 +18,39 @@ pub struct Reply {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LibvirtError {
-    /// The library is not there.
+    /// The library is not installed.
     #[error("libvirt is not installed: {library} cannot be loaded")]
     NotInstalled {
-        /// The file that was looked for.
+        /// The file name of the library.
         library: &'static str,
-        /// What the loader says.
+        /// The loader's error.
         source: libloading::Error,
     },
-    /// The library is there, and is damaged or lacks something that it needs itself.
+    /// The library is installed, but is damaged or lacks a library that it needs itself.
     #[error("the installed {library} cannot be loaded")]
     Broken {
-        /// The library's file.
+        /// The file name of the library.
         library: &'static str,
-        /// What the loader says.
+        /// The loader's error.
         source: libloading::Error,
     },
-    /// The library is older than what is needed.
+    /// The library is older than this crate needs.
     #[error("the installed {library} is too old: it has no {function}")]
     TooOld {
-        /// The library's file.
+        /// The file name of the library.
         library: &'static str,
-        /// What it lacks.
+        /// The function that it lacks.
         function: &'static str,
     },
-    /// No connection could be made, or it broke.
+    /// The connection could not be opened, or broke.
     #[error("no connection to libvirt")]
     Connection(#[source] Reply),
-    /// Whoever asks may not do this: logging in failed, or policy or a read-only connection forbids it.
-    #[error("libvirt denies it")]
+    /// The caller may not do this: the login failed, or a policy or the read-only connection
+    /// forbids it.
+    #[error("libvirt denies access")]
     Denied(#[source] Reply),
-    /// Neither this driver nor this version of the server can do it.
-    #[error("this libvirt cannot do it")]
+    /// This driver or this version of the server does not support the call.
+    #[error("this libvirt does not support it")]
     Unsupported(#[source] Reply),
     /// There is no such domain.
     #[error("no such domain")]
@@ -63,57 +64,58 @@ pub enum LibvirtError {
     /// There is no such secret.
     #[error("no such secret")]
     NoSecret(#[source] Reply),
-    /// The secret was defined, and never given a value, or an ephemeral one lost it with the daemon.
+    /// The secret was never given a value, or is ephemeral and lost it when the daemon ended.
     #[error("the secret has no value")]
     NoValue(#[source] Reply),
-    /// The value of a private secret is given to nobody.
-    #[error("the secret is private: libvirt gives its value to nobody")]
+    /// libvirt does not return the value of a private secret to any client.
+    #[error("the secret is private: libvirt does not return its value")]
     Private(#[source] Reply),
-    /// Another secret is for the same use already.
-    #[error("there is a secret for this use already")]
+    /// Another secret has the same usage.
+    #[error("another secret has this usage already")]
     DuplicateUsage(#[source] Reply),
-    /// A secret, volume or domain of that name or UUID is there already.
+    /// A secret, volume or domain of that name or UUID exists.
     #[error("it exists already")]
     Exists(#[source] Reply),
-    /// It is in use, or another operation on it is under way.
+    /// The object is in use, or another operation on it is under way.
     #[error("it is busy")]
     Busy(#[source] Reply),
-    /// The object is not in a state in which this can be done (a domain that does not run, a pool that is not started).
-    #[error("not in its present state")]
+    /// The object is in a state in which this cannot be done: a domain does not run, a pool is not
+    /// started.
+    #[error("not possible in its present state")]
     State(#[source] Reply),
-    /// libvirt does not like the XML, or an argument.
-    #[error("libvirt refuses what it was given")]
+    /// libvirt refuses the XML or an argument.
+    #[error("libvirt refuses the request as invalid")]
     Invalid(#[source] Reply),
-    /// It did not answer in time.
+    /// libvirt did not answer in time.
     #[error("libvirt timed out")]
     TimedOut(#[source] Reply),
     /// Anything else.
     #[error("libvirt failed")]
     Failed(#[source] Reply),
-    /// A text holds a NUL byte, which none of libvirt's may.
+    /// A string holds a NUL byte, which libvirt's strings cannot.
     #[error("{0} holds a NUL byte")]
     Nul(&'static str),
-    /// More bytes than libvirt takes for the value of a secret.
-    #[error("the value of {len} bytes is more than the {limit} that libvirt takes")]
+    /// The value of a secret is longer than libvirt takes.
+    #[error("the value of {len} bytes is longer than the {limit} bytes that libvirt takes")]
     TooLong {
-        /// Bytes that were to be set.
+        /// The length of the value, in bytes.
         len: usize,
-        /// The most it takes.
+        /// The longest value that libvirt takes, in bytes.
         limit: usize,
     },
-    /// The value could not be held in locked memory.
+    /// No locked memory could be had for the value.
     #[error("the value of the secret cannot be held safely")]
     Lock(#[from] LockError),
-    /// The call that carries the value has no thread of its own to run on.
+    /// No thread could be started for the call that carries a value.
     #[error("no thread can be started for the value of the secret")]
     Thread(#[source] std::io::Error),
-    /// A stream from or to a storage volume ended on our side.
+    /// The caller's end of a transfer from or to a storage volume failed.
     #[error("the data of the storage volume could not be read or written here")]
     Local(#[source] std::io::Error),
 }
 
 impl LibvirtError {
-    /// Sorts what libvirt says by its code (`virErrorNumber`).
+    /// The variant for libvirt's error code (`virErrorNumber`).
     pub(super) fn of(reply: Reply) -> Self {
         match reply.code {
             38 if reply.domain == RPC && reply.message.ends_with("Permission denied") => {
@@ -136,7 +138,7 @@ impl LibvirtError {
         }
     }
 
-    /// What libvirt itself said, if it was asked.
+    /// libvirt's own report, if the failure came from libvirt.
     #[must_use]
     pub fn reply(&self) -> Option<&Reply> {
         match self {
@@ -162,11 +164,11 @@ impl LibvirtError {
 }
 
 impl LibvirtError {
-    /// Why the loader did not load the library.
+    /// The error for a library that the loader did not load.
     pub(super) fn unloaded(library: &'static str, source: libloading::Error) -> Self {
         let says = std::error::Error::source(&source)
             .map_or_else(|| source.to_string(), |inner| inner.to_string());
-        // Something that it needs may be missing too; that is named first then.
+        // Where a library that it needs is missing, the loader names that one first.
         let missing = says.starts_with(library) && says.contains("No such file");
         if missing {
             Self::NotInstalled { library, source }
@@ -176,7 +178,7 @@ impl LibvirtError {
     }
 }
 
-/// The part of libvirt that talks to its daemon (`VIR_FROM_RPC`).
+/// The part of libvirt that communicates with its daemon (`VIR_FROM_RPC`).
 const RPC: i32 = 7;
 
 #[cfg(test)]
@@ -184,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_socket_that_does_not_let_one_in_denies() {
+    fn a_socket_without_permission_is_denied_and_others_are_no_connection() {
         let reply = |message: &str| Reply {
             code: 38,
             domain: RPC,

@@ -1,12 +1,17 @@
-//! libvirt: its secrets, domains, storage pools and volumes, by the library that is installed (`libvirt.so.0`).
+//! libvirt: its secrets, domains, storage pools and volumes, through the installed client library
+//! (`libvirt.so.0`).
 //!
-//! The library is loaded when the first [`Connection`] is opened: where it is not installed, everything else works, and opening says
-//! what is missing ([`LibvirtError::NotInstalled`]). Any connection URI will do, remote ones too.
+//! The library is loaded when the first [`Connection`] is opened. Where it is not installed,
+//! opening fails with [`LibvirtError::NotInstalled`], and the rest of this crate works. A
+//! connection URI may name a remote host.
 //!
-//! Each type here is thin: it owns one of libvirt's objects and gives it back when dropped, and each method is one call. Texts are
-//! copied out and freed as libvirt wants it; what a secret holds is copied into locked memory and libvirt's copy is wiped. So that the
-//! library leaves no other, glibc's malloc overwrites what is freed (`M_PERTURB`), everywhere in the process, while there is one of these
-//! objects. Nothing asks a person anything: who must log in is configured for it (`auth.conf`), or is told that it is denied.
+//! Each type here is thin: it owns one libvirt object and frees it when dropped, and each method
+//! is one call. Strings are copied, and libvirt's originals freed as its documentation asks. The
+//! value of a secret is copied into locked memory, and libvirt's copy is wiped. So that the
+//! library leaves no further copy, glibc's malloc overwrites all memory that the process frees
+//! (`M_PERTURB`) while one of these objects exists.
+//!
+//! No call asks a person anything. A login has to be configured (`auth.conf`), or is denied.
 //!
 //! Reference: <https://libvirt.org/html/>. Works with libvirt 4.5 and later.
 

@@ -6,17 +6,17 @@ use super::StorageVolume;
 use super::error::LibvirtError;
 use super::library::call::{self, Handle};
 
-/// A storage pool: a directory, a volume group, a cluster that libvirt keeps storage volumes in.
+/// A storage pool: a directory, volume group or cluster in which libvirt manages storage volumes.
 pub struct Pool(pub(super) Handle<call::Pool>);
 
 /// The sizes of a pool, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolInfo {
-    /// Altogether.
+    /// The whole size.
     pub capacity: u64,
-    /// In use.
+    /// The part that is in use.
     pub allocation: u64,
-    /// Free.
+    /// The part that is free.
     pub available: u64,
 }
 
@@ -45,7 +45,7 @@ impl Pool {
         self.0.functions.pool_xml.call(&self.0, 0)
     }
 
-    /// Whether it is started; its volumes are known only then.
+    /// Whether it is started. Only then are its volumes known.
     ///
     /// # Errors
     /// [`LibvirtError`].
@@ -66,7 +66,7 @@ impl Pool {
         })
     }
 
-    /// Lets libvirt look again which volumes there are.
+    /// Makes libvirt list its volumes anew.
     ///
     /// # Errors
     /// [`LibvirtError::State`] when it is not started, …
@@ -82,7 +82,7 @@ impl Pool {
         self.0.functions.start_pool.call(&self.0, 0)
     }
 
-    /// Stops it; the data stays.
+    /// Stops it. The data is kept.
     ///
     /// # Errors
     /// [`LibvirtError::State`] when it is not started, …
@@ -90,7 +90,7 @@ impl Pool {
         self.0.functions.stop_pool.call(&self.0).map(drop)
     }
 
-    /// Forgets it; the data stays.
+    /// Removes its definition. The data is kept.
     ///
     /// # Errors
     /// [`LibvirtError::State`] while it is started, …
@@ -119,7 +119,7 @@ impl Pool {
             .map(StorageVolume)
     }
 
-    /// Makes a volume.
+    /// Creates a volume.
     ///
     /// # Errors
     /// [`LibvirtError::Exists`], [`LibvirtError::Invalid`], …

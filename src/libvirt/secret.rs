@@ -1,4 +1,4 @@
-//! A secret that libvirt keeps: a passphrase with a UUID and the use that it is for.
+//! A secret that libvirt keeps: a value, usually a passphrase, with a UUID and a usage.
 
 use core::fmt;
 use core::str::FromStr;
@@ -8,16 +8,16 @@ use super::library::call::{self, Handle};
 use super::xml::{SecretRef, Usage, UsageType};
 use crate::secret::Passphrase;
 
-/// What libvirt says of the value of a private secret (`VIR_ERR_INVALID_SECRET`).
+/// libvirt's error code for the value of a private secret (`VIR_ERR_INVALID_SECRET`).
 const INVALID_SECRET: i32 = 65;
 
-/// The most bytes that libvirt takes for a value (`VIR_SECRET_VALUE_MAX`… of its protocol).
+/// The longest value that libvirt takes, in bytes (`REMOTE_SECRET_VALUE_MAX` of its protocol).
 pub const MAX_SECRET: usize = 65536;
 
 /// A secret that libvirt keeps.
 pub struct Secret(pub(super) Handle<call::Secret>);
 
-/// libvirt's number for each sort of use (`virSecretUsageType`).
+/// libvirt's number of each usage type (`virSecretUsageType`).
 const NUMBERS: [(UsageType, i32); 5] = [
     (UsageType::Volume, 1),
     (UsageType::Ceph, 2),
@@ -26,20 +26,20 @@ const NUMBERS: [(UsageType, i32); 5] = [
     (UsageType::Vtpm, 5),
 ];
 
-/// The number of a sort of use.
+/// The number of a usage type.
 pub(super) fn number_of(kind: UsageType) -> i32 {
     let mut rows = NUMBERS.iter();
     rows.find(|row| row.0 == kind).map_or(0, |row| row.1)
 }
 
-/// A text that names no secret.
+/// Text that is not the name of a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a secret is named by its UUID, or by usage=TYPE:ID, where TYPE is volume, ceph, iscsi, tls or vtpm"
 )]
 pub struct ParseSecretError;
 
-/// `UUID`, or `usage=TYPE:ID`; as it is shown.
+/// `UUID`, or `usage=TYPE:ID`, as `Display` writes it.
 impl FromStr for SecretRef {
     type Err = ParseSecretError;
 
@@ -52,7 +52,7 @@ impl FromStr for SecretRef {
     }
 }
 
-/// `TYPE:ID`, as it is shown.
+/// `TYPE:ID`, as `Display` writes it.
 impl FromStr for Usage {
     type Err = ParseSecretError;
 
@@ -78,7 +78,7 @@ impl Secret {
         self.0.functions.secret_uuid.call(&self.0)
     }
 
-    /// What it is for; none where it is for nothing in particular, or for something that is newer than this program.
+    /// Its usage. `None` if it has none, or one of a type that this crate does not know.
     ///
     /// # Errors
     /// [`LibvirtError`].
@@ -91,7 +91,7 @@ impl Secret {
         Ok(Some(Usage { kind, id }))
     }
 
-    /// Its description, which holds no value.
+    /// Its definition as XML, which does not hold its value.
     ///
     /// # Errors
     /// [`LibvirtError`].
@@ -102,7 +102,8 @@ impl Secret {
     /// Its value.
     ///
     /// # Errors
-    /// [`LibvirtError::Private`], [`LibvirtError::NoValue`], [`LibvirtError::Denied`] on a read-only connection, …
+    /// [`LibvirtError::Private`], [`LibvirtError::NoValue`], [`LibvirtError::Denied`] on a
+    /// read-only connection, …
     pub fn value(&self) -> Result<Passphrase, LibvirtError> {
         self.0
             .functions
@@ -110,7 +111,8 @@ impl Secret {
             .call(&self.0)
             .map(Passphrase::from_locked)
             .map_err(|error| match error {
-                // The secret is here: what is missing is its value, unless it went this very moment.
+                // The secret exists, so its value is missing, unless the secret was removed just
+                // now.
                 LibvirtError::NoSecret(reply) => LibvirtError::NoValue(reply),
                 LibvirtError::Failed(reply) if reply.code == INVALID_SECRET => {
                     LibvirtError::Private(reply)
@@ -119,7 +121,7 @@ impl Secret {
             })
     }
 
-    /// Gives it a value, any bytes, in place of the one that it has.
+    /// Sets its value, which may be any bytes, in place of the present one.
     ///
     /// # Errors
     /// [`LibvirtError::TooLong`], [`LibvirtError::Denied`] on a read-only connection, …
@@ -137,7 +139,8 @@ impl Secret {
             .call(&self.0, value.as_bytes())
     }
 
-    /// Forgets it and its value. Whether it is in use does not matter to libvirt: whoever uses it fails at the next start.
+    /// Removes it and its value. libvirt does not look whether it is in use: a domain that needs it
+    /// fails at its next start.
     ///
     /// # Errors
     /// [`LibvirtError`].

@@ -1,4 +1,4 @@
-//! The bytes of a storage volume on their way over a connection.
+//! Uploads and downloads of a storage volume's bytes over a connection.
 
 use std::io::{self, Read, Write};
 
@@ -6,10 +6,10 @@ use super::Connection;
 use super::error::LibvirtError;
 use super::library::call::{self, Handle};
 
-/// Bytes that go at once; libvirt cuts them into messages itself.
+/// Bytes for one call of libvirt, which splits them into messages itself.
 const CHUNK: usize = 256 << 10;
 
-/// A stream that has not been finished; dropped, it is aborted.
+/// A libvirt stream. It is aborted when it is dropped before it is finished.
 pub(super) struct Stream {
     handle: Handle<call::Stream>,
     open: bool,
@@ -70,7 +70,7 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         if self.open {
-            // Whatever failed before is what is told.
+            // The error that led here is the one that the caller gets.
             let _ = self.handle.functions.abort_stream.call(&self.handle);
         }
     }

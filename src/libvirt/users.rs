@@ -1,4 +1,4 @@
-//! Who uses which secret: libvirt itself keeps no account of it.
+//! Which domains and volumes use which secret. libvirt itself does not record that.
 
 use core::fmt;
 
@@ -6,10 +6,10 @@ use super::error::LibvirtError;
 use super::xml::{DomainXml, ReadError, SecretRef, Usage, UsageType, VolumeXml};
 use super::{Connection, domain};
 
-/// That something refers to a secret.
+/// A reference to a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
-    /// Which secret, as it stands there.
+    /// The secret, as the XML names it.
     pub secret: SecretRef,
     /// What refers to it.
     pub kind: UserKind,
@@ -19,11 +19,11 @@ pub struct User {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum UserKind {
-    /// A domain, as it runs or as it will start.
+    /// A domain, in its running state or its definition.
     Domain {
         /// Its name.
         name: String,
-        /// What of it: `disk vda`, `tpm`.
+        /// The part of it that refers to the secret: `disk vda`, `tpm`.
         by: String,
     },
     /// A volume of a pool that is started.
@@ -44,17 +44,18 @@ impl fmt::Display for UserKind {
     }
 }
 
-/// All that refers to secrets, as far as this connection sees it.
+/// All references to secrets that a connection shows.
 #[derive(Debug, Default)]
 pub struct Users {
     /// Each reference.
     pub users: Vec<User>,
-    /// What could not be read, and may refer to one: its name and why.
+    /// Domains and volumes whose XML could not be read, and which may refer to a secret: their
+    /// names and errors.
     pub unread: Vec<(String, ReadError)>,
 }
 
 impl Users {
-    /// What refers to the secret with this UUID and use, each once.
+    /// What refers to the secret with this UUID and usage, without duplicates.
     #[must_use]
     pub fn of(&self, uuid: &uuid::Uuid, usage: Option<&Usage>) -> Vec<&UserKind> {
         let mut found: Vec<_> = self
@@ -72,9 +73,11 @@ impl Users {
     }
 }
 
-/// Looks at every domain, as it runs and as it will start, and at every volume of every pool that is started.
+/// Reads every domain, in its running state and its definition, and every volume of every started
+/// pool.
 ///
-/// A volume counts also where only the use of a secret names its path: libvirt puts the two together at the next refresh.
+/// A volume also counts as a user of the secret whose usage is the volume's path: libvirt connects
+/// the two when it refreshes the pool.
 ///
 /// # Errors
 /// [`LibvirtError`]. A driver without pools has none.
@@ -90,7 +93,7 @@ pub fn users(connection: &Connection) -> Result<Users, LibvirtError> {
                 inactive,
                 secure: false,
             }) {
-                // It went meanwhile.
+                // It was removed meanwhile.
                 Err(LibvirtError::NoDomain(_)) => continue,
                 other => other?,
             };

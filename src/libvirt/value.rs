@@ -123,11 +123,12 @@ pub enum ValueError {
 }
 
 impl Secret {
-    /// Sets the value and reads it back, where libvirt returns it: a private secret's value is only set.
+    /// Sets the value and reads it back, where libvirt returns it: a private secret's value is
+    /// only set.
     ///
     /// # Errors
-    /// [`ValueError::Altered`], [`ValueError::NotReadBack`], or [`ValueError::Libvirt`] when nothing was
-    /// set.
+    /// [`ValueError::Altered`], [`ValueError::NotReadBack`], or [`ValueError::Libvirt`] when
+    /// nothing was set.
     pub fn store(&self, value: &Passphrase) -> Result<(), ValueError> {
         self.set_value(value)?;
         match self.value() {
@@ -138,12 +139,12 @@ impl Secret {
         }
     }
 
-    /// Stores a new random passphrase in a secret that has no value, and returns it. A value that is
-    /// there is left as it is, because something may be opened by it.
+    /// Stores a new random passphrase in a secret that has no value, and returns it. A value that
+    /// is there is left as it is, because something may be opened by it.
     ///
     /// # Errors
-    /// [`ValueError::Present`], [`ValueError::Unseen`] for a private secret, [`ValueError::Generate`],
-    /// and those of [`Secret::store`].
+    /// [`ValueError::Present`], [`ValueError::Unseen`] for a private secret,
+    /// [`ValueError::Generate`], and those of [`Secret::store`].
     pub fn generate_value(&self) -> Result<Passphrase, ValueError> {
         match self.value() {
             Err(LibvirtError::NoValue(_)) => {}

@@ -1,4 +1,5 @@
-//! A storage volume: what libvirt calls a disk image in a pool. Its bytes are whatever is stored, ciphertext for an encrypted one.
+//! A storage volume: a disk image in a pool. Its bytes are those in the storage, which are
+//! ciphertext if the volume is encrypted.
 
 use core::fmt;
 use std::io::{Read, Write};
@@ -15,9 +16,9 @@ pub struct StorageVolume(pub(super) Handle<call::Volume>);
 /// The sizes of a volume, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VolumeInfo {
-    /// What it can hold.
+    /// The size of its contents.
     pub capacity: u64,
-    /// What the storage holds of it.
+    /// The space that is allocated in the storage.
     pub allocation: u64,
 }
 
@@ -33,7 +34,7 @@ impl StorageVolume {
         self.0.functions.volume_name.call(&self.0)
     }
 
-    /// Where it is on the host; for a network pool, its name there.
+    /// Its path on the host, or its name in a network pool.
     ///
     /// # Errors
     /// [`LibvirtError`].
@@ -77,7 +78,7 @@ impl StorageVolume {
         self.0.functions.delete_volume.call(&self.0, 0)
     }
 
-    /// Gives it another capacity in bytes; a smaller one only with `shrink`.
+    /// Changes its capacity, in bytes. A smaller one needs `shrink`.
     ///
     /// # Errors
     /// [`LibvirtError`].
@@ -89,10 +90,10 @@ impl StorageVolume {
             .call(&self.0, capacity, flags)
     }
 
-    /// Writes all of `data` into it from byte `offset` on, over whatever is there.
+    /// Writes all of `data` into it from byte `offset` on, over its present contents.
     ///
     /// # Errors
-    /// [`LibvirtError::Local`] where `data` cannot be read, …; a part may be written then.
+    /// [`LibvirtError::Local`] when `data` cannot be read, …. A part may have been written then.
     pub fn upload(
         &self,
         connection: &Connection,
@@ -107,10 +108,10 @@ impl StorageVolume {
         stream.send(data)
     }
 
-    /// Writes its bytes from `offset` on to `to`, `len` of them, or all up to its end.
+    /// Copies `len` bytes, or all bytes up to its end, from byte `offset` on to `to`.
     ///
     /// # Errors
-    /// [`LibvirtError::Local`] where `to` cannot be written, …
+    /// [`LibvirtError::Local`] when `to` cannot be written, …
     pub fn download(
         &self,
         connection: &Connection,

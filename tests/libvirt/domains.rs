@@ -357,13 +357,13 @@ fn what_fails_leaves_nothing() {
     failed.is(
         5,
         &[
-            "for this use already",
+            "has this usage already",
             "taken away again: the volume v",
             "secret remove",
         ],
     );
     let failed = daemon.run(&format!("libvirt provision v --size 1M {CHEAP}"));
-    failed.is(5, &["for this use already"]);
+    failed.is(5, &["has this usage already"]);
     daemon.ok(&format!("libvirt secret remove {taken}"));
     pool.refresh().unwrap();
     assert!(nothing());
@@ -396,7 +396,10 @@ fn what_fails_leaves_nothing() {
     let test = daemon.run(&format!(
         "libvirt provision --connect test:///default --pool default-pool --name v --size 1M {CHEAP}"
     ));
-    test.is(4, &["cannot do it", "taken away again: the volume v"]);
+    test.is(
+        4,
+        &["does not support it", "taken away again: the volume v"],
+    );
 
     // Stopped between the secret and the volume, which takes its time here.
     let mut slow = daemon.command("libvirt provision v --size 1M --iter-time 60000");

@@ -147,7 +147,7 @@ fn private_ephemeral_and_double_secrets_are_what_they_are() {
     daemon.ok("libvirt secret define --usage ceph:c");
     daemon
         .run("libvirt secret define --usage volume:/private")
-        .is(5, &["for this use already"]);
+        .is(5, &["has this usage already"]);
     daemon
         .run(&format!(
             "libvirt secret define --usage vtpm:x --uuid {private}"

@@ -1,9 +1,15 @@
-//! Calls that carry the value of a secret, so that the library leaves no copy of it.
+//! Calls that carry the value of a secret, made so that the library leaves no copy of it in freed
+//! memory.
 //!
-//! libvirt puts a value into a message, and takes it out of one, and frees the buffers of both as they are. Two things together make
-//! them go: malloc overwrites what is freed (`M_PERTURB`, mallopt(3)), for as long as there is an object of the library, since everything
-//! else is slower by it; and the call has a thread of its own, because what a thread frees and keeps for itself in small blocks (glibc's
-//! tcache) is overwritten only as it ends. The C library has to be glibc.
+//! libvirt encodes a value into a message or decodes it from one, and frees the buffers without
+//! wiping them. Two measures together wipe them:
+//!
+//! - malloc overwrites all freed memory (`M_PERTURB`, mallopt(3)). It does so only while an object
+//!   of the library exists, because it slows down the rest of the program.
+//! - The call runs on a thread of its own. glibc keeps small freed blocks for the thread that freed
+//!   them (tcache), and overwrites these only when the thread ends.
+//!
+//! Both need glibc.
 
 use std::ffi::c_int;
 use std::sync::{Mutex, PoisonError};
@@ -11,10 +17,10 @@ use std::thread;
 
 use crate::libvirt::error::LibvirtError;
 
-/// While there is one of these, what is freed is overwritten, everywhere in the process.
+/// While one of these exists, freed memory is overwritten, in the whole process.
 pub(super) struct Overwriting(());
 
-/// How many there are.
+/// How many exist.
 static HELD: Mutex<usize> = Mutex::new(0);
 
 impl Overwriting {
@@ -38,25 +44,25 @@ impl Drop for Overwriting {
     }
 }
 
-/// Any byte but 0, which turns it off.
+/// Any byte except 0, which turns it off.
 const PATTERN: c_int = 0x5a;
 
 fn overwrite_with(pattern: c_int) {
-    // SAFETY: it changes what freed and fresh memory holds, which nobody may rely on.
+    // SAFETY: it changes the contents of freed and fresh memory, on which no code may rely.
     #[cfg(target_env = "gnu")]
     let _ = unsafe { libc::mallopt(libc::M_PERTURB, pattern) };
     #[cfg(not(target_env = "gnu"))]
     let _ = pattern;
 }
 
-/// Makes a call on a thread that ends with it.
+/// Makes a call on a new thread, which ends with the call.
 pub(super) fn apart<T: Send>(
     call: impl FnOnce() -> Result<T, LibvirtError> + Send,
 ) -> Result<T, LibvirtError> {
     thread::scope(|scope| {
-        let alone = thread::Builder::new().spawn_scoped(scope, call);
-        let alone = alone.map_err(LibvirtError::Thread)?;
-        alone
+        let thread = thread::Builder::new().spawn_scoped(scope, call);
+        let thread = thread.map_err(LibvirtError::Thread)?;
+        thread
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })

@@ -1,7 +1,8 @@
-//! A type for each shape of function, and the safe way to call it.
+//! A type for each function signature, with a safe method that calls the function.
 //!
-//! Three things make a call safe: the object is one that libvirt gave and that has not been given back ([`Handle`]), texts end in
-//! NUL, and what is pointed to lives over the call. An answer that means failure becomes the error that libvirt left for this thread.
+//! Three things make a call safe: the object came from libvirt and has not been freed ([`Handle`]),
+//! strings end in NUL, and memory that is pointed to outlives the call. A return value that means
+//! failure becomes the error that libvirt has stored for this thread.
 
 use core::ffi::{CStr, c_char, c_int, c_uchar, c_uint, c_ulonglong, c_void};
 use core::ptr::{NonNull, null_mut};
@@ -14,9 +15,9 @@ use crate::libvirt::error::{LibvirtError, Reply};
 use crate::secret::LockedBytes;
 use crate::sys::memory::wipe;
 
-/// One of libvirt's objects, which nobody looks into: `virConnect`, `virDomain`, …
+/// An opaque libvirt object: `virConnect`, `virDomain`, …
 pub(in crate::libvirt) trait Object: Sized {
-    /// The function that gives one back.
+    /// The function that frees one.
     fn free(functions: &Functions) -> Act<Self>;
 }
 
@@ -41,15 +42,16 @@ objects! {
     Secret by free_secret,
 }
 
-/// An object that is ours until this is dropped.
+/// An owned reference to an object, freed when this is dropped.
 pub(in crate::libvirt) struct Handle<O: Object> {
     object: NonNull<O>,
     pub(in crate::libvirt) functions: &'static Functions,
-    /// The last to go: after what the library frees.
+    /// Dropped last: after the library has freed the object.
     _overwriting: Overwriting,
 }
 
-// SAFETY: libvirt's objects may be used from any thread (its documentation of virConnectPtr and of thread safety).
+// SAFETY: libvirt's objects may be used from any thread (its documentation of virConnectPtr and of
+// thread safety).
 unsafe impl<O: Object> Send for Handle<O> {}
 // SAFETY: as above; concurrent calls on one object are allowed.
 unsafe impl<O: Object> Sync for Handle<O> {}
@@ -72,12 +74,13 @@ impl<O: Object> Handle<O> {
 
 impl<O: Object> Drop for Handle<O> {
     fn drop(&mut self) {
-        // A failure leaves nothing to be done.
+        // Nothing can be done about a failure.
         let _ = O::free(self.functions).call(self);
     }
 }
 
-/// What libvirt left for this thread (`virError`); only its first three members are read.
+/// The error that libvirt stored for this thread (`virError`). Only its first three members are
+/// read.
 #[repr(C)]
 pub(in crate::libvirt) struct RawError {
     code: c_int,
@@ -133,33 +136,33 @@ shapes! {
     Initialize: fn() -> c_int;
     SetErrorFunction: fn(*mut c_void, Option<unsafe extern "C" fn(*mut c_void, *mut RawError)>);
     LastError: fn() -> *const RawError;
-    /// Name, callbacks that ask a person (none), flags.
+    /// URI, callbacks that ask for credentials (null), flags.
     Open: fn(*const c_char, *mut c_void, c_uint) -> *mut Connect;
-    /// Does something with an object, or answers a question that has a number for an answer.
+    /// Acts on an object, or returns a number of it.
     Act<O>: fn(*mut O) -> c_int;
     /// The same, with flags.
     ActWith<O>: fn(*mut O, c_uint) -> c_int;
-    /// Tells the object a text.
+    /// Acts on an object with a string, such as the XML of a device.
     Tell<O>: fn(*mut O, *const c_char, c_uint) -> c_int;
-    /// A text that belongs to the object.
+    /// Returns a string that belongs to the object.
     Borrowed<O>: fn(*mut O) -> *const c_char;
-    /// A text that is the caller's to free.
+    /// Returns a string that the caller frees.
     Owned<O>: fn(*mut O) -> *mut c_char;
     /// The same, with flags.
     Xml<O>: fn(*mut O, c_uint) -> *mut c_char;
     /// Writes a UUID, 36 characters and a NUL.
     Uuid<O>: fn(*mut O, *mut c_char) -> c_int;
-    /// Another object, by a text.
+    /// Returns another object, found by a string.
     Find<O, P>: fn(*mut O, *const c_char) -> *mut P;
     /// The same, with flags.
     Make<O, P>: fn(*mut O, *const c_char, c_uint) -> *mut P;
-    /// Another object, by itself.
+    /// Returns the object to which this one belongs.
     Parent<O, P>: fn(*mut O) -> *mut P;
-    /// An array of objects that is the caller's to free, as they are.
+    /// Returns an array of objects. The caller frees the array and each object.
     List<O, P>: fn(*mut O, *mut *mut *mut P, c_uint) -> c_int;
     /// Fills a struct or a number.
     Read<O, T>: fn(*mut O, *mut T) -> c_int;
-    /// Command, answer, flags.
+    /// Command, reply, flags.
     Ask<O>: fn(*mut O, *const c_char, *mut *mut c_char, c_uint) -> c_int;
     BlockInfo: fn(*mut Domain, *const c_char, *mut RawBlockInfo, c_uint) -> c_int;
     Resize: fn(*mut Volume, c_ulonglong, c_uint) -> c_int;
@@ -173,12 +176,12 @@ shapes! {
     SetValue: fn(*mut Secret, *const c_uchar, usize, c_uint) -> c_int;
 }
 
-/// The failure that libvirt left for this thread.
+/// The error that libvirt has stored for this thread.
 fn failure(functions: &Functions) -> LibvirtError {
     LibvirtError::of(functions.last_error.call())
 }
 
-/// An answer that is negative where the call failed.
+/// A return value that is negative if the call failed.
 fn checked(answer: c_int, functions: &Functions) -> Result<c_int, LibvirtError> {
     if answer < 0 {
         return Err(failure(functions));
@@ -186,19 +189,20 @@ fn checked(answer: c_int, functions: &Functions) -> Result<c_int, LibvirtError> 
     Ok(answer)
 }
 
-/// A text as libvirt takes it.
+/// A string that ends in NUL.
 fn terminated(text: &str, what: &'static str) -> Result<CString, LibvirtError> {
     CString::new(text).map_err(|_| LibvirtError::Nul(what))
 }
 
-/// Copies a text that somebody else keeps.
+/// Copies a string of libvirt's.
 fn copied(text: *const c_char) -> String {
-    // SAFETY: every caller hands in a text of libvirt's that ends in NUL and is not changed meanwhile.
+    // SAFETY: every caller passes a string that ends in NUL and is not changed meanwhile.
     let text = unsafe { CStr::from_ptr(text) };
     text.to_string_lossy().into_owned()
 }
 
-/// Memory of libvirt's that is ours to free, by the `free` of C, as its documentation says.
+/// Memory from libvirt that the caller frees with the C library's `free`, as libvirt's
+/// documentation says.
 struct Gift<T>(NonNull<T>);
 
 impl<T> Gift<T> {
@@ -211,7 +215,7 @@ impl<T> Gift<T> {
 
 impl<T> Drop for Gift<T> {
     fn drop(&mut self) {
-        // SAFETY: libvirt allocated it with malloc, gave it to us, and nobody else has it.
+        // SAFETY: libvirt allocated it with malloc and passed its ownership to this value.
         unsafe { libc::free(self.0.as_ptr().cast()) };
     }
 }
@@ -229,21 +233,22 @@ impl SetErrorFunction {
         data: *mut c_void,
         handler: Option<unsafe extern "C" fn(*mut c_void, *mut RawError)>,
     ) {
-        // SAFETY: the handler has the type that libvirt calls, and `data` is handed to it alone.
+        // SAFETY: the handler has the type that libvirt calls, and `data` is only passed to it.
         unsafe { (self.0)(data, handler) };
     }
 }
 
 impl LastError {
     fn call(self) -> Reply {
-        // SAFETY: it takes nothing; the answer belongs to this thread and lasts until its next call.
+        // SAFETY: it takes nothing. The result belongs to this thread and lasts until its next
+        // call.
         let error = unsafe { (self.0)() };
         // SAFETY: not null, it points to a `virError`, whose first members are those of `RawError`.
         let Some(error) = (unsafe { error.as_ref() }) else {
             return Reply {
                 code: 0,
                 domain: 0,
-                message: "libvirt does not say why".to_owned(),
+                message: "libvirt reports no reason".to_owned(),
             };
         };
         let message = if error.message.is_null() {
@@ -260,7 +265,7 @@ impl LastError {
 }
 
 impl Open {
-    /// Nobody is asked for a password or a user's name.
+    /// Opens a connection. No callback asks for a user name or password.
     pub(in crate::libvirt) fn call(
         self,
         uri: Option<&str>,
@@ -269,7 +274,7 @@ impl Open {
     ) -> Result<Handle<Connect>, LibvirtError> {
         let uri = uri.map(|uri| terminated(uri, "the URI")).transpose()?;
         let name = uri.as_ref().map_or(core::ptr::null(), |uri| uri.as_ptr());
-        // SAFETY: the name is null or ends in NUL; null callbacks are allowed, and mean that there are none.
+        // SAFETY: the name is null or ends in NUL; null is allowed for the callbacks.
         let connect = unsafe { (self.0)(name, null_mut(), flags) };
         Handle::new(connect, functions)
     }
@@ -277,11 +282,11 @@ impl Open {
 
 impl<O: Object> Act<O> {
     pub(in crate::libvirt) fn call(self, object: &Handle<O>) -> Result<c_int, LibvirtError> {
-        // SAFETY: a live object (a `Handle` calls its own end once, in drop).
+        // SAFETY: a live object (a `Handle` frees its object once, in drop).
         checked(unsafe { (self.0)(object.pointer()) }, object.functions)
     }
 
-    /// A question with yes or no for an answer.
+    /// Calls a function that returns 0 for false and 1 for true.
     pub(in crate::libvirt) fn holds(self, object: &Handle<O>) -> Result<bool, LibvirtError> {
         self.call(object).map(|answer| answer != 0)
     }
@@ -307,7 +312,7 @@ impl<O: Object> Tell<O> {
         flags: c_uint,
     ) -> Result<(), LibvirtError> {
         let text = terminated(text, "the XML")?;
-        // SAFETY: a live object, and a text that ends in NUL.
+        // SAFETY: a live object, and a string that ends in NUL.
         let answer = unsafe { (self.0)(object.pointer(), text.as_ptr(), flags) };
         checked(answer, object.functions).map(drop)
     }
@@ -315,7 +320,7 @@ impl<O: Object> Tell<O> {
 
 impl<O: Object> Borrowed<O> {
     pub(in crate::libvirt) fn call(self, object: &Handle<O>) -> Result<String, LibvirtError> {
-        // SAFETY: a live object, which keeps the text as long as it lives.
+        // SAFETY: a live object, which keeps the string as long as it lives.
         let text = unsafe { (self.0)(object.pointer()) };
         if text.is_null() {
             return Err(failure(object.functions));
@@ -347,7 +352,7 @@ impl<O: Object> Xml<O> {
 impl<O: Object> Uuid<O> {
     pub(in crate::libvirt) fn call(self, object: &Handle<O>) -> Result<uuid::Uuid, LibvirtError> {
         let mut text = [0u8; 37]; // VIR_UUID_STRING_BUFLEN
-        // SAFETY: a live object, and room for as much as it writes.
+        // SAFETY: a live object, and a buffer as long as it writes.
         let answer = unsafe { (self.0)(object.pointer(), text.as_mut_ptr().cast()) };
         checked(answer, object.functions)?;
         uuid::Uuid::try_parse_ascii(&text[..36]).map_err(|_| failure(object.functions))
@@ -361,7 +366,7 @@ impl<O: Object, P: Object> Find<O, P> {
         text: &str,
     ) -> Result<Handle<P>, LibvirtError> {
         let text = terminated(text, "the name")?;
-        // SAFETY: a live object, and a text that ends in NUL.
+        // SAFETY: a live object, and a string that ends in NUL.
         let found = unsafe { (self.0)(object.pointer(), text.as_ptr()) };
         Handle::new(found, object.functions)
     }
@@ -375,7 +380,7 @@ impl<O: Object, P: Object> Make<O, P> {
         flags: c_uint,
     ) -> Result<Handle<P>, LibvirtError> {
         let text = terminated(text, "the XML")?;
-        // SAFETY: a live object, and a text that ends in NUL.
+        // SAFETY: a live object, and a string that ends in NUL.
         let made = unsafe { (self.0)(object.pointer(), text.as_ptr(), flags) };
         Handle::new(made, object.functions)
     }
@@ -400,7 +405,7 @@ impl<O: Object, P: Object> List<O, P> {
         let answer = unsafe { (self.0)(object.pointer(), &raw mut array, flags) };
         let count = checked(answer, object.functions)?;
         let array = Gift::new(array, object.functions)?;
-        // SAFETY: the array holds as many objects as the answer says, and lives until `array` is dropped.
+        // SAFETY: the array holds `count` objects, and lives until `array` is dropped.
         let objects =
             unsafe { slice::from_raw_parts(array.0.as_ptr(), count.unsigned_abs() as usize) };
         objects
@@ -427,7 +432,7 @@ impl<O: Object> Ask<O> {
         flags: c_uint,
     ) -> Result<String, LibvirtError> {
         let mut result = null_mut();
-        // SAFETY: a live object, a text that ends in NUL, and a place for the answer.
+        // SAFETY: a live object, a string that ends in NUL, and a place for the answer.
         let answer =
             unsafe { (self.0)(object.pointer(), command.as_ptr(), &raw mut result, flags) };
         checked(answer, object.functions)?;
@@ -443,7 +448,7 @@ impl BlockInfo {
     ) -> Result<RawBlockInfo, LibvirtError> {
         let disk = terminated(disk, "the name of the disk")?;
         let mut info = RawBlockInfo::default();
-        // SAFETY: a live object, a text that ends in NUL, and a struct of the type that it fills.
+        // SAFETY: a live object, a string that ends in NUL, and a struct of the type that it fills.
         let answer = unsafe { (self.0)(domain.pointer(), disk.as_ptr(), &raw mut info, 0) };
         checked(answer, domain.functions).map(|_| info)
     }
@@ -477,7 +482,7 @@ impl Transfer {
 }
 
 impl NewStream {
-    /// One whose calls wait.
+    /// Makes a stream whose calls block.
     pub(in crate::libvirt) fn call(
         self,
         connect: &Handle<Connect>,
@@ -489,26 +494,26 @@ impl NewStream {
 }
 
 impl Send_ {
-    /// Bytes that were taken.
+    /// Returns how many bytes libvirt took.
     pub(in crate::libvirt) fn call(
         self,
         stream: &Handle<Stream>,
         data: &[u8],
     ) -> Result<usize, LibvirtError> {
-        // SAFETY: a live object, and as many bytes as are named.
+        // SAFETY: a live object, and a buffer of the length that is passed.
         let answer = unsafe { (self.0)(stream.pointer(), data.as_ptr().cast(), data.len()) };
         checked(answer, stream.functions).map(|sent| sent.unsigned_abs() as usize)
     }
 }
 
 impl Receive {
-    /// Bytes that came; none is the end.
+    /// Returns how many bytes arrived; 0 at the end of the stream.
     pub(in crate::libvirt) fn call(
         self,
         stream: &Handle<Stream>,
         room: &mut [u8],
     ) -> Result<usize, LibvirtError> {
-        // SAFETY: a live object, and room for as many bytes as are named.
+        // SAFETY: a live object, and a buffer of the length that is passed.
         let answer = unsafe { (self.0)(stream.pointer(), room.as_mut_ptr().cast(), room.len()) };
         checked(answer, stream.functions).map(|came| came.unsigned_abs() as usize)
     }
@@ -522,14 +527,14 @@ impl FindUsage {
         usage: &str,
     ) -> Result<Handle<Secret>, LibvirtError> {
         let usage = terminated(usage, "the usage")?;
-        // SAFETY: a live object, and a text that ends in NUL.
+        // SAFETY: a live object, and a string that ends in NUL.
         let found = unsafe { (self.0)(connect.pointer(), kind, usage.as_ptr()) };
         Handle::new(found, connect.functions)
     }
 }
 
 impl Value {
-    /// The value in locked memory; libvirt's copy is wiped before it is freed.
+    /// Returns the value in locked memory. libvirt's copy is wiped before it is freed.
     pub(in crate::libvirt) fn call(
         self,
         secret: &Handle<Secret>,
@@ -539,7 +544,7 @@ impl Value {
             // SAFETY: a live object, and a place for the length.
             let value = unsafe { (self.0)(secret.pointer(), &raw mut len, 0) };
             let value = Gift::new(value, secret.functions)?;
-            // SAFETY: libvirt gave us so many bytes, and nobody else has them.
+            // SAFETY: libvirt allocated `len` bytes and passed their ownership to `value`.
             let bytes = unsafe { slice::from_raw_parts_mut(value.0.as_ptr(), len) };
             let copy = LockedBytes::copy_from(bytes);
             wipe(bytes);
@@ -555,7 +560,7 @@ impl SetValue {
         value: &[u8],
     ) -> Result<(), LibvirtError> {
         apart(|| {
-            // SAFETY: a live object, and as many bytes as are named.
+            // SAFETY: a live object, and a buffer of the length that is passed.
             let answer = unsafe { (self.0)(secret.pointer(), value.as_ptr(), value.len(), 0) };
             checked(answer, secret.functions).map(drop)
         })

@@ -1,7 +1,8 @@
-//! The functions of `libvirt.so.0` that are used, declared as its headers declare them, looked up once, when they are first needed.
+//! The functions of `libvirt.so.0` that this crate calls, looked up when they are first needed.
 //!
-//! [`call`] has a type for each shape of function, with a safe way to call it; this file says which function has which shape, and
-//! nothing else in the crate knows a raw pointer of libvirt's.
+//! [`call`] has a type for each signature, with a safe method that calls it. This file has the
+//! table of functions and their signatures, as libvirt's headers declare them. No other file of
+//! the crate handles libvirt's raw pointers.
 #![allow(unsafe_code)] // functions of a library in C
 
 mod apart;
@@ -16,10 +17,10 @@ use libloading::Library;
 use self::call::*;
 use super::error::LibvirtError;
 
-/// The library proper.
+/// The main library.
 const LIBVIRT: &str = "libvirt.so.0";
 
-/// Its part for QEMU alone.
+/// The library with the functions that are for QEMU only.
 const LIBVIRT_QEMU: &str = "libvirt-qemu.so.0";
 
 macro_rules! functions {
@@ -30,21 +31,23 @@ macro_rules! functions {
         }
 
         impl $table {
-            /// The table, for the rest of the process; a library that is not there is looked for again the next time.
+            /// The table, which stays loaded until the process ends. A library that could not be
+            /// loaded is tried again at the next call.
             fn get() -> Result<&'static Self, LibvirtError> {
                 static LOADED: Mutex<Option<&'static $table>> = Mutex::new(None);
                 let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(table) = *loaded {
                     return Ok(table);
                 }
-                // SAFETY: libvirt has no constructors that need anything of the program that loads it.
+                // SAFETY: libvirt's constructors need nothing of the program that loads it.
                 let library = unsafe { Library::new($library) };
                 let library = library.map_err(|source| LibvirtError::unloaded($library, source))?;
-                // Never unloaded: libvirt keeps state for each thread.
+                // Never unloaded: libvirt keeps thread-local state.
                 let library: &'static Library = Box::leak(Box::new(library));
                 let table: &'static Self = Box::leak(Box::new(Self {$(
                     $name: {
-                        // SAFETY: the shape is that of the function's declaration in libvirt's headers, which its ABI keeps.
+                        // SAFETY: the type has the signature of the declaration in libvirt's
+                        // headers, which its ABI keeps.
                         let symbol = unsafe { library.get::<$shape>($symbol) };
                         *symbol.map_err(|_| LibvirtError::TooOld { library: $library, function: $symbol })?
                     },
@@ -58,7 +61,7 @@ macro_rules! functions {
 }
 
 functions! {
-    /// What is used of `libvirt.so.0`.
+    /// The functions of `libvirt.so.0`.
     Functions of LIBVIRT {
         initialize: Initialize = "virInitialize",
         set_error_function: SetErrorFunction = "virSetErrorFunc",
@@ -142,14 +145,14 @@ functions! {
 }
 
 functions! {
-    /// What is used of `libvirt-qemu.so.0`.
+    /// The functions of `libvirt-qemu.so.0`.
     QemuFunctions of LIBVIRT_QEMU {
         monitor_command: Ask<Domain> = "virDomainQemuMonitorCommand",
     }
 }
 
 impl Functions {
-    /// What libvirt wants before anything else; and it shall not print by itself.
+    /// Initializes libvirt, and keeps it from printing its errors.
     fn start(&'static self) -> Result<(), LibvirtError> {
         self.set_error_function.silence();
         self.initialize.call(self)
@@ -160,24 +163,24 @@ impl QemuFunctions {
     #[expect(
         clippy::unnecessary_wraps,
         clippy::unused_self,
-        reason = "the macro's other table has something to do"
+        reason = "the macro calls it for both tables"
     )]
     fn start(&'static self) -> Result<(), LibvirtError> {
         Ok(())
     }
 }
 
-/// The functions, loaded when this is first asked.
+/// The functions, loaded at the first call.
 pub(super) fn functions() -> Result<&'static Functions, LibvirtError> {
     Functions::get()
 }
 
-/// Those for QEMU.
+/// The functions for QEMU, loaded at the first call.
 pub(super) fn qemu_functions() -> Result<&'static QemuFunctions, LibvirtError> {
     QemuFunctions::get()
 }
 
-/// Does nothing with an error: whoever called asks for it.
+/// Ignores an error: the caller of the failed function reads it afterwards.
 unsafe extern "C" fn silent(_: *mut c_void, _: *mut RawError) {}
 
 impl SetErrorFunction {

@@ -5,18 +5,18 @@ use super::write::Out;
 use super::{ReadError, WriteError, missing, optional, required, root, text};
 use crate::xml::{Element, Xml};
 
-/// A disk, as the guest sees it and as the host has it.
+/// A disk: its storage on the host and its device in the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disk {
-    /// What sort of drive.
+    /// The kind of drive.
     pub device: Device,
-    /// How the emulator treats it.
+    /// How the emulator uses the image.
     pub driver: Driver,
-    /// Where it lies; none for a drive without a medium.
+    /// Where the image lies. `None` for a drive without a medium.
     pub source: Option<Source>,
-    /// The layers below it, from the top, as far as the XML says; not written.
+    /// The backing layers that the XML names, from the top. They are not written.
     pub backing: Vec<Layer>,
-    /// Where the guest finds it.
+    /// The device in the guest.
     pub target: Target,
     /// The serial number that the guest sees.
     pub serial: Option<String>,
@@ -26,7 +26,7 @@ pub struct Disk {
     pub shareable: bool,
 }
 
-/// Sorts of drive.
+/// A kind of drive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Device {
@@ -41,29 +41,29 @@ pub enum Device {
     Lun,
 }
 
-/// How the emulator treats the image (`<driver>`).
+/// How the emulator uses the image (`<driver>`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Driver {
     /// The emulator's driver: `qemu`.
     pub name: Option<String>,
-    /// The format of the image (`type`); where it is not stated, it may be probed.
+    /// The format of the image (`type`). Where it is not stated, libvirt may probe it.
     pub format: Option<String>,
     /// `none`, `writeback`, `writethrough`, `directsync`, `unsafe`.
     pub cache: Option<String>,
     /// `threads`, `native`, `io_uring`.
     pub io: Option<String>,
-    /// `unmap`: the guest's discards reach the storage; `ignore`.
+    /// `unmap`, by which the guest's discards reach the storage, or `ignore`.
     pub discard: Option<String>,
     /// `off`, `on`, `unmap`.
     pub detect_zeroes: Option<String>,
 }
 
-/// Where the guest finds a disk (`<target>`).
+/// The device of a disk in the guest (`<target>`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// Its name: `vda`, `sdb`. It is unique in the domain.
+    /// Its name, such as `vda` or `sdb`, which is unique in the domain.
     pub dev: String,
-    /// `virtio`, `scsi`, `sata`, `ide`, `usb`, …; libvirt guesses it from the name.
+    /// `virtio`, `scsi`, `sata`, `ide`, `usb`, …. Without one libvirt derives it from the name.
     pub bus: Option<String>,
 }
 
@@ -75,7 +75,7 @@ const DEVICES: [(Device, &str); 4] = [
 ];
 
 impl Disk {
-    /// A raw image on a bus: what luksmith has to do with.
+    /// A raw image that QEMU opens, with default options.
     #[must_use]
     pub fn raw(source: Source, target: Target) -> Self {
         Self {
@@ -135,10 +135,10 @@ impl Disk {
         })
     }
 
-    /// The document, as a domain takes it.
+    /// The XML by which a disk is attached to a domain.
     ///
     /// # Errors
-    /// [`WriteError`] where a text is none of XML's.
+    /// [`WriteError`] when XML cannot carry one of the strings.
     pub fn to_xml(&self) -> Result<String, WriteError> {
         Out::document(|out| self.write(out))
     }

@@ -1,34 +1,34 @@
-//! A domain, as far as its disks and its secrets go (libvirt's formatdomain page).
+//! The disks and secrets of a domain (libvirt's formatdomain page).
 
 use super::disk::Disk;
 use super::encryption::SecretRef;
 use super::{ReadError, missing, root, text};
 use crate::xml::{Element, Xml};
 
-/// What luksmith wants to know of a domain.
+/// The name, disks and secrets of a domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DomainXml {
     /// Its name.
     pub name: String,
-    /// Its UUID; a definition that libvirt has not seen may have none.
+    /// Its UUID. A definition that libvirt has not seen yet may have none.
     pub uuid: Option<String>,
-    /// Its disks, in their order.
+    /// Its disks, in the order of the document.
     pub disks: Vec<Disk>,
-    /// Every secret that it refers to anywhere, in any device.
+    /// Every reference to a secret, in any part of the domain.
     pub secrets: Vec<SecretUse>,
 }
 
-/// That a domain refers to a secret.
+/// A reference of a domain to a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecretUse {
-    /// Which one.
+    /// The secret.
     pub secret: SecretRef,
     /// What uses it: `disk vda`, `tpm`, `hostdev`.
     pub by: String,
 }
 
 impl DomainXml {
-    /// Reads a domain, live or not.
+    /// Reads a domain, running or defined.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -58,7 +58,7 @@ impl DomainXml {
         })
     }
 
-    /// The disk that the guest finds under a name, or that lies at a path of the host.
+    /// The disk with this target in the guest, or this path on the host.
     #[must_use]
     pub fn disk(&self, target_or_path: &str) -> Option<&Disk> {
         self.disks.iter().find(|disk| {
@@ -68,7 +68,7 @@ impl DomainXml {
     }
 }
 
-/// The devices, and what there is beside them.
+/// Each device, and each element beside `<devices>`.
 fn parts<'a>(domain: Element<'a>) -> impl Iterator<Item = Element<'a>> {
     domain.elements().flat_map(|part| {
         let devices = part.is("devices");

@@ -1,4 +1,5 @@
-//! How an image is encrypted, and which secret opens it (`<encryption>`; libvirt's formatstorageencryption page).
+//! How an image is encrypted, and which secret opens it (`<encryption>`; libvirt's
+//! formatstorageencryption page).
 
 use std::fmt;
 
@@ -7,34 +8,36 @@ use super::write::Out;
 use super::{ReadError, missing, optional, required, unknown};
 use crate::xml::Element;
 
-/// The encryption of an image: its format, who decrypts it, and with which secrets.
+/// The encryption of an image: its format, the engine that decrypts it, and the secrets that open
+/// it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encryption {
-    /// What the header is.
+    /// The format of the header.
     pub format: Format,
-    /// Who decrypts; libvirt's default is QEMU.
+    /// What decrypts. libvirt's default is QEMU.
     pub engine: Option<Engine>,
-    /// The secrets, in the order of the layers; more than one since libvirt 9.3 and for librbd alone.
+    /// The secrets, in the order of the layers. More than one is possible only for librbd, since
+    /// libvirt 9.3.
     pub secrets: Vec<SecretRef>,
 }
 
-/// Formats of encryption.
+/// A format of encryption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Format {
     /// `luks`: LUKS1, the only one that QEMU itself opens.
     Luks,
-    /// `luks2`: for librbd alone.
+    /// `luks2`: only for librbd.
     Luks2,
-    /// `luks-any`: whichever librbd finds, since libvirt 9.3.
+    /// `luks-any`: the version that librbd finds, since libvirt 9.3.
     LuksAny,
-    /// `qcow`: the broken AES of qcow2, which is not written.
+    /// `qcow`: qcow2's own AES encryption, which is insecure.
     Qcow,
-    /// `default`: for volumes that are to be created.
+    /// `default`: only in the definition of a volume that is to be created.
     Default,
 }
 
-/// Who decrypts.
+/// What decrypts an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Engine {
@@ -44,10 +47,10 @@ pub enum Engine {
     Librbd,
 }
 
-/// Which secret: by UUID, or by what it is for.
+/// A reference to a secret, by its UUID or its usage.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum SecretRef {
-    /// Its UUID, as it stands there.
+    /// Its UUID, in the spelling of the document.
     Uuid(String),
     /// Its usage.
     Usage(Usage),
@@ -63,13 +66,13 @@ const FORMATS: &[(Format, &str)] = &[
 
 const ENGINES: &[(Engine, &str)] = &[(Engine::Qemu, "qemu"), (Engine::Librbd, "librbd")];
 
-/// The value of a name in a table.
+/// The value with this name in a table.
 fn named<T: Copy>(table: &[(T, &str)], name: &str) -> Option<T> {
     let mut rows = table.iter();
     rows.find(|row| row.1 == name).map(|row| row.0)
 }
 
-/// The name of a value in a table that has all values.
+/// The name of a value in a table, which has all values.
 fn name_of<T: PartialEq>(table: &[(T, &'static str)], value: &T) -> &'static str {
     let mut rows = table.iter();
     rows.find(|row| row.0 == *value).map_or("", |row| row.1)
@@ -98,7 +101,7 @@ impl fmt::Display for SecretRef {
 }
 
 impl Encryption {
-    /// LUKS1 as QEMU opens it, with one secret.
+    /// LUKS1 that QEMU decrypts, with one secret.
     #[must_use]
     pub fn luks1(secret: SecretRef) -> Self {
         Self {
@@ -108,7 +111,7 @@ impl Encryption {
         }
     }
 
-    /// The `<encryption>` in an element, if it has one.
+    /// The `<encryption>` of an element, if it has one.
     pub(super) fn within(element: Element<'_>) -> Result<Option<Self>, ReadError> {
         element.child("encryption").map(Self::read).transpose()
     }
@@ -142,7 +145,8 @@ impl Encryption {
 }
 
 impl SecretRef {
-    /// A `<secret>` that refers to one: of a disk's encryption (`type='passphrase'`), or of a login.
+    /// Reads a `<secret>` that refers to a secret: of an encryption (`type='passphrase'`) or a
+    /// login.
     pub(super) fn read(element: Element<'_>) -> Result<Self, ReadError> {
         if let Some(uuid) = optional(element, "uuid") {
             return Ok(Self::Uuid(uuid));

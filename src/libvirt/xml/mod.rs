@@ -1,11 +1,13 @@
-//! libvirt's XML: what a domain's disks are, which secrets open them, and the forms in which secrets, volumes and disks are defined.
+//! libvirt's XML: the disks of a domain, the secrets that open them, and the definitions of
+//! secrets, volumes and disks.
 //!
-//! What is read is what luksmith acts on, and nothing else: a document that is read and written again loses the rest, so what libvirt
-//! defined is never rewritten from here. Texts come through [`Xml`](crate::xml::Xml), within its bounds; elements that a newer libvirt
-//! may have are passed over. What is written is escaped by the writer, and a text that XML cannot hold is refused ([`WriteError`]).
+//! Only what luksmith acts on is read. A document that is parsed and written again would lose the
+//! rest, so a definition that libvirt already has is never rewritten. Input is parsed by
+//! [`Xml`](crate::xml::Xml), within its bounds, and unknown elements of a newer libvirt are
+//! ignored. Output is escaped, and a string that XML cannot carry is refused ([`WriteError`]).
 //!
-//! References: libvirt's `formatdomain`, `formatstorage`, `formatstorageencryption` and `formatsecret` pages, and its RELAX NG schemas,
-//! against which the tests hold what is written.
+//! References: libvirt's `formatdomain`, `formatstorage`, `formatstorageencryption` and
+//! `formatsecret` pages, and its RELAX NG schemas, against which the tests validate the output.
 
 mod disk;
 mod domain;
@@ -28,44 +30,44 @@ pub use write::WriteError;
 
 use crate::xml::{Element, XmlError};
 
-/// Why a text is not read as one of libvirt's documents.
+/// Why input is not one of libvirt's documents.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// It is no XML, or more than is read.
+    /// It is not XML, or exceeds the bounds of the parser.
     #[error(transparent)]
     Xml(#[from] XmlError),
-    /// Another document.
+    /// It is another document.
     #[error("the XML is of a <{found}>, not of a <{wanted}>")]
     Root {
-        /// The outermost element.
+        /// The root element.
         found: String,
-        /// The one that was to be read.
+        /// The expected root element.
         wanted: &'static str,
     },
-    /// An element or attribute without which nothing can be done.
+    /// A required element or attribute is missing.
     #[error("line {line}: <{element}> has no {missing}")]
     Missing {
-        /// Where the element begins.
+        /// The line on which the element begins.
         line: usize,
         /// The element.
         element: String,
-        /// The attribute or the element in it.
+        /// The missing attribute or child element.
         missing: &'static str,
     },
-    /// A value that is none of those that libvirt has.
+    /// A value that this crate does not know.
     #[error("line {line}: {what} is {value:?}, which is not known")]
     Value {
-        /// Where the element begins.
+        /// The line on which the element begins.
         line: usize,
         /// The element or attribute.
         what: &'static str,
-        /// What is there.
+        /// The value.
         value: String,
     },
 }
 
-/// The outermost element, if it is of this name.
+/// The root element, if it has this name.
 fn root<'a>(xml: &'a crate::xml::Xml<'_>, wanted: &'static str) -> Result<Element<'a>, ReadError> {
     let root = xml.root();
     if root.is(wanted) {
@@ -93,19 +95,19 @@ fn unknown(element: Element<'_>, what: &'static str, value: &str) -> ReadError {
     }
 }
 
-/// An attribute that has to be there.
+/// A required attribute.
 fn required<'a>(element: Element<'a>, name: &'static str) -> Result<&'a str, ReadError> {
     element
         .attribute(name)
         .ok_or_else(|| missing(element, name))
 }
 
-/// An attribute, as its owner keeps it.
+/// An optional attribute.
 fn optional(element: Element<'_>, name: &str) -> Option<String> {
     element.attribute(name).map(str::to_owned)
 }
 
-/// The text of an element in another, if it is there and not empty.
+/// The text of a child element, if it exists and is not empty.
 fn text(element: Element<'_>, name: &str) -> Option<String> {
     let text = element.child(name)?.text();
     (!text.is_empty()).then_some(text)

@@ -1,4 +1,5 @@
-//! The definition of a secret (`<secret>`; libvirt's formatsecret page). Its value is no part of it.
+//! The definition of a secret (`<secret>`; libvirt's formatsecret page). It does not hold the
+//! value.
 
 use std::fmt;
 
@@ -6,35 +7,35 @@ use super::write::Out;
 use super::{ReadError, WriteError, missing, required, root, text, unknown};
 use crate::xml::{Element, Xml};
 
-/// A secret as it is defined.
+/// The definition of a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SecretXml {
-    /// Its UUID; libvirt makes one where there is none.
+    /// Its UUID. Without one, libvirt generates it.
     pub uuid: Option<String>,
-    /// What it is for; each use has one secret at most.
+    /// Its usage. No two secrets have the same usage.
     pub usage: Option<Usage>,
-    /// A text for people.
+    /// A description for people.
     pub description: Option<String>,
-    /// It is kept in memory alone, and gone when the daemon ends.
+    /// libvirt keeps it only in the memory of its daemon, and loses it when the daemon ends.
     pub ephemeral: bool,
-    /// Its value is given to nobody.
+    /// libvirt does not return its value to any client.
     pub private: bool,
 }
 
-/// What a secret is for.
+/// What a secret is used for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Usage {
-    /// What sort of use.
+    /// The type of the usage.
     pub kind: UsageType,
-    /// Whose: the path of a volume, or the name of another use.
+    /// The path of a volume, or the name that other types have.
     pub id: String,
 }
 
-/// Sorts of use.
+/// A type of usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum UsageType {
-    /// The passphrase of a storage volume; a pool refresh finds it by the volume's path.
+    /// The passphrase of a storage volume. A pool finds it by the path of the volume.
     Volume,
     /// A login to Ceph.
     Ceph,
@@ -50,13 +51,13 @@ impl UsageType {
     /// All of them.
     pub const ALL: [Self; 5] = [Self::Volume, Self::Ceph, Self::Iscsi, Self::Tls, Self::Vtpm];
 
-    /// Reads libvirt's name of it.
+    /// The type with this name in libvirt.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// libvirt's name of it.
+    /// Its name in libvirt.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -68,7 +69,7 @@ impl UsageType {
         }
     }
 
-    /// The element that says whose it is.
+    /// The element that holds the ID.
     fn element(self) -> &'static str {
         match self {
             Self::Volume => "volume",
@@ -111,10 +112,10 @@ impl SecretXml {
         })
     }
 
-    /// The document.
+    /// The XML by which the secret is defined.
     ///
     /// # Errors
-    /// [`WriteError`] where a text is none of XML's.
+    /// [`WriteError`] when XML cannot carry one of the strings.
     pub fn to_xml(&self) -> Result<String, WriteError> {
         let yes_no = |is| Some(if is { "yes" } else { "no" });
         let attributes = [

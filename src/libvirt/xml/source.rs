@@ -1,24 +1,26 @@
-//! Where the bytes of a disk are (`<source>`; libvirt's formatdomain page, "Hard drives, floppy disks, CDROMs").
+//! Where the bytes of a disk lie (`<source>`; libvirt's formatdomain page, "Hard drives, floppy
+//! disks, CDROMs").
 
 use super::encryption::{Encryption, SecretRef};
 use super::write::Out;
 use super::{ReadError, missing, optional, required, text, unknown};
 use crate::xml::Element;
 
-/// The source of a disk, or of a layer below it.
+/// The source of a disk, or of a backing layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     /// Where it lies.
     pub store: Store,
     /// How it is encrypted.
     pub encryption: Option<Encryption>,
-    /// Who the emulator is to the server.
+    /// The login of the emulator at the server.
     pub auth: Option<Auth>,
-    /// Ownership and labels other than the domain's; files, block devices and pool volumes alone.
+    /// Owners and labels that differ from the domain's. Only files, block devices and pool volumes
+    /// have them.
     pub labels: Vec<Label>,
 }
 
-/// Sorts of storage (`type` of the disk).
+/// A kind of storage (`type` of the disk).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Store {
@@ -33,9 +35,9 @@ pub enum Store {
         /// The volume's name in it.
         volume: String,
     },
-    /// Something that a server has.
+    /// A disk on a server.
     Network(Network),
-    /// Another sort, by the name of its type: `dir`, `nvme`, `vhostuser`, …
+    /// Another kind, by the name of its type: `dir`, `nvme`, `vhostuser`, …
     Other(String),
 }
 
@@ -44,19 +46,19 @@ pub enum Store {
 pub struct Network {
     /// `nbd`, `rbd`, `iscsi`, `http`, `https`, …
     pub protocol: String,
-    /// The export, the pool and image, the target and unit, or the path, as the protocol has it.
+    /// The name in the protocol's form: an export, a pool and image, a target and unit, or a path.
     pub name: Option<String>,
-    /// What follows the question mark of an `http` address.
+    /// The query of an `http` URL.
     pub query: Option<String>,
     /// The servers.
     pub hosts: Vec<Host>,
-    /// TLS, with the emulator's own certificates (NBD).
+    /// TLS with the emulator's own certificates (NBD).
     pub tls: bool,
-    /// The name in the server's certificate, where it is not the host's.
+    /// The name in the server's certificate, if it is not the host name.
     pub tls_hostname: Option<String>,
     /// A snapshot (RBD).
     pub snapshot: Option<String>,
-    /// The emulator's configuration of the client (RBD).
+    /// The configuration file of the client, on the emulator's host (RBD).
     pub config: Option<String>,
 }
 
@@ -64,50 +66,50 @@ pub struct Network {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Host {
-    /// By TCP, or by another transport that has names and ports.
+    /// TCP, or another transport with host names and ports.
     Tcp {
-        /// A name or an address.
+        /// A host name or an address.
         name: String,
-        /// The port, where it is not the protocol's own.
+        /// The port, if it is not the protocol's default.
         port: Option<u16>,
     },
-    /// By a Unix socket.
+    /// A Unix socket.
     Unix(String),
 }
 
-/// A login.
+/// A login at a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Auth {
-    /// Whose.
+    /// The user name.
     pub username: String,
     /// `ceph` or `iscsi`.
     pub kind: String,
-    /// The secret that proves it.
+    /// The secret with the password or key.
     pub secret: SecretRef,
 }
 
-/// Ownership or a label of one image (`<seclabel>` of a source).
+/// The owner or security label of one image (`<seclabel>` of a source).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Label {
-    /// `dac`, `selinux`, `apparmor`; all of them where there is none.
+    /// `dac`, `selinux` or `apparmor`. `None` means all of them.
     pub model: Option<String>,
-    /// Whether libvirt gives the image this owner or label.
+    /// Whether libvirt sets the owner or label of the image.
     pub relabel: bool,
-    /// Which one.
+    /// The owner or label.
     pub label: Option<String>,
 }
 
-/// A layer below a disk (`<backingStore>`).
+/// A backing layer of a disk (`<backingStore>`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layer {
-    /// What it is: `raw`, `qcow2`, …
+    /// Its format: `raw`, `qcow2`, …
     pub format: Option<String>,
     /// Where it lies.
     pub source: Source,
 }
 
 impl Label {
-    /// libvirt leaves the file's owner and mode as they are.
+    /// The label by which libvirt leaves the owner and mode of the file unchanged.
     #[must_use]
     pub fn untouched() -> Self {
         Self {
@@ -138,12 +140,12 @@ impl Label {
 }
 
 impl Layer {
-    /// The layers below a disk or a layer, from the top.
+    /// The backing layers of a disk, from the top.
     pub(super) fn below(element: Element<'_>) -> Result<Vec<Self>, ReadError> {
         let mut layers = Vec::new();
         let mut next = element.child("backingStore");
         while let Some(layer) = next {
-            // An empty one says that there is nothing below.
+            // An empty element ends the chain.
             if let Some(source) = Source::within(layer)? {
                 layers.push(Self {
                     format: layer
@@ -159,7 +161,7 @@ impl Layer {
 }
 
 impl Source {
-    /// The same storage, bare.
+    /// Storage without encryption, login or labels.
     #[must_use]
     pub fn plain(store: Store) -> Self {
         Self {
@@ -170,8 +172,8 @@ impl Source {
         }
     }
 
-    /// The source of a disk or of a layer, if there is something in the drive. `<encryption>` and `<auth>` may stand in the disk as
-    /// well, where libvirt had them before version 3.9.
+    /// The source of a disk or of a layer. `None` for a drive without a medium. `<encryption>` and
+    /// `<auth>` may also be children of the disk, where libvirt had them before version 3.9.
     pub(super) fn within(disk: Element<'_>) -> Result<Option<Self>, ReadError> {
         let Some(source) = disk.child("source") else {
             return Ok(None);
@@ -228,7 +230,7 @@ impl Source {
 }
 
 impl Store {
-    /// The name of this sort.
+    /// The name of the kind, as in the `type` of a disk.
     #[must_use]
     pub fn kind(&self) -> &str {
         match self {
@@ -264,7 +266,7 @@ impl Store {
 }
 
 impl Network {
-    /// An export, an image, a target of one protocol.
+    /// A disk on servers of one protocol, without further options.
     #[must_use]
     pub fn new(protocol: &str, name: Option<String>, hosts: Vec<Host>) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! What is written is read back; what libvirt writes is read; what nobody can read is said.
+//! What this module writes it also parses, what libvirt writes it parses, and errors name the line.
 
 use super::*;
 
@@ -15,7 +15,7 @@ fn target(dev: &str) -> Target {
     }
 }
 
-/// One disk of each sort, with what can be said of it.
+/// One disk of each kind of storage, with every option on one of them.
 fn disks() -> Vec<Disk> {
     let tcp = |name: &str, port| Host::Tcp {
         name: name.to_owned(),
@@ -195,7 +195,8 @@ fn a_volume_is_read_as_it_was_written_and_in_all_units() {
     }
 }
 
-/// Written by libvirt 9.0 for a defined domain, and cut; the old place of `<encryption>`, and every place of a secret.
+/// An excerpt of what libvirt 9.0 writes for a defined domain, with the old place of
+/// `<encryption>` and every place in which a secret may be named.
 const DOMAIN: &str = "\
 <domain type='qemu'>
   <name>vm1</name>
@@ -284,7 +285,7 @@ fn the_disks_and_secrets_of_a_domain() {
 }
 
 #[test]
-fn what_is_wrong_is_said_with_its_line() {
+fn an_error_names_its_line() {
     let cases: [(&str, &str); 7] = [
         ("<secret/>", "the XML is of a <secret>, not of a <domain>"),
         ("<domain>\n</domain>", "line 1: <domain> has no name"),
@@ -316,7 +317,7 @@ fn what_is_wrong_is_said_with_its_line() {
 }
 
 #[test]
-fn what_xml_does_not_carry_is_refused() {
+fn a_character_that_xml_does_not_carry_is_refused() {
     for (path, bad) in [
         ("/a\nb", '\n'),
         ("/a\u{1}", '\u{1}'),

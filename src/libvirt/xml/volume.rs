@@ -10,17 +10,17 @@ use crate::xml::{Element, Xml};
 pub struct VolumeXml {
     /// Its name in the pool.
     pub name: String,
-    /// What the guest sees, in bytes.
+    /// The size of its contents, in bytes.
     pub capacity: Option<u64>,
-    /// What it takes of the storage, in bytes.
+    /// The space that is allocated in the storage, in bytes.
     pub allocation: Option<u64>,
-    /// Where it lies, by libvirt's account; not for a volume that is to be created.
+    /// Its path on the host. A volume that is to be created has none.
     pub path: Option<String>,
-    /// What the file is: `raw`, `qcow2`, …
+    /// The format of the file: `raw`, `qcow2`, …
     pub format: Option<String>,
     /// How it is encrypted.
     pub encryption: Option<Encryption>,
-    /// The file that it is based on.
+    /// The path of its backing file.
     pub backing: Option<String>,
 }
 
@@ -50,10 +50,10 @@ impl VolumeXml {
         })
     }
 
-    /// The document, as a pool takes it to create the volume.
+    /// The XML by which a pool creates the volume.
     ///
     /// # Errors
-    /// [`WriteError`] where a text is none of XML's.
+    /// [`WriteError`] when XML cannot carry one of the strings.
     pub fn to_xml(&self) -> Result<String, WriteError> {
         let size = |out: &mut Out, name: &str, bytes: Option<u64>| {
             if let Some(bytes) = bytes {
@@ -79,7 +79,8 @@ impl VolumeXml {
     }
 }
 
-/// A size with its unit (`scaledInteger`): bytes where none is named, powers of 1024 for `KiB` or `K`, of 1000 for `KB`.
+/// A size with its unit (`scaledInteger`): bytes by default, powers of 1024 for `KiB` or `K`,
+/// powers of 1000 for `KB`.
 fn bytes_of(element: Element<'_>) -> Result<u64, ReadError> {
     let text = element.text();
     let unit = element.attribute("unit").unwrap_or("bytes");

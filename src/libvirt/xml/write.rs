@@ -1,4 +1,4 @@
-//! The writer: elements inside of elements, two blanks deep, every text escaped or refused.
+//! The XML writer: nested elements, indented by two spaces, with every string escaped or refused.
 
 use std::convert::Infallible;
 use std::io;
@@ -6,11 +6,11 @@ use std::io;
 use quick_xml::Writer;
 use quick_xml::events::{BytesEnd, BytesStart, BytesText, Event};
 
-/// Why something cannot be written as XML.
+/// Why a string cannot be written as XML.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// A character that XML cannot hold, or that a reader would turn into another.
+    /// It holds a character that XML does not allow, or that a parser would replace by another.
     #[error("{what} holds the character {character:?}, which XML does not carry")]
     Character {
         /// The element or attribute.
@@ -20,18 +20,18 @@ pub enum WriteError {
     },
 }
 
-/// Attributes in their order; those without a value are left out.
+/// Attributes in their order. Those without a value are left out.
 pub(super) type Attributes<'a> = &'a [(&'a str, Option<&'a str>)];
 
 /// A document that is being written.
 pub(super) struct Out {
     writer: Writer<Vec<u8>>,
-    /// The first thing that could not be written.
+    /// The first string that was refused.
     refused: Option<WriteError>,
 }
 
 impl Out {
-    /// A whole document, of what `write` puts into it.
+    /// A whole document, which `write` fills.
     pub(super) fn document(write: impl FnOnce(&mut Self)) -> Result<String, WriteError> {
         let mut out = Self {
             writer: Writer::new_with_indent(Vec::new(), b' ', 2),
@@ -44,7 +44,7 @@ impl Out {
         }
     }
 
-    /// An element with others inside of it.
+    /// An element with child elements, which `inner` writes.
     pub(super) fn element(
         &mut self,
         name: &str,
@@ -57,13 +57,13 @@ impl Out {
         self.event(Event::End(BytesEnd::new(name)));
     }
 
-    /// An element of attributes alone.
+    /// An element that has only attributes.
     pub(super) fn empty(&mut self, name: &str, attributes: Attributes<'_>) {
         let start = self.start(name, attributes);
         self.event(Event::Empty(start));
     }
 
-    /// An element of text alone.
+    /// An element that holds text.
     pub(super) fn text(&mut self, name: &str, attributes: Attributes<'_>, text: &str) {
         self.check(name, text);
         let start = self.start(name, attributes);
@@ -72,7 +72,7 @@ impl Out {
         self.event(Event::End(BytesEnd::new(name)));
     }
 
-    /// The same if there is a text.
+    /// The same, if there is text.
     pub(super) fn text_if(&mut self, name: &str, text: Option<&str>) {
         if let Some(text) = text {
             self.text(name, &[], text);
@@ -92,11 +92,12 @@ impl Out {
 
     fn event(&mut self, event: Event<'_>) {
         let written: io::Result<()> = self.writer.write_event(event);
-        // A vector takes everything.
+        // Writing to a vector does not fail.
         let _: Result<(), Infallible> = written.or(Ok(()));
     }
 
-    /// Control characters are not XML, or are normalised by who reads it (XML 1.0, sections 2.2, 2.11 and 3.3.3).
+    /// Refuses control characters: XML does not allow them, or a parser normalises them (XML 1.0,
+    /// sections 2.2, 2.11 and 3.3.3).
     fn check(&mut self, what: &str, text: &str) {
         let bad = |c: &char| c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}');
         if let (None, Some(character)) = (&self.refused, text.chars().find(bad)) {
