@@ -1,9 +1,10 @@
-//! XML from strangers, read within bounds.
+//! XML from untrusted sources, parsed within bounds.
 //!
-//! What is read is plain elements, attributes and text. A document type, and with it every entity of its own, is refused, so that
-//! nothing expands and nothing is fetched. Size, depth and counts are capped before the parser sees a byte: it compares the
-//! attributes of an element with each other, and copies namespaces to elements, which a stranger could make expensive. Every element
-//! knows its line.
+//! Only elements, attributes and text are read. A document type declaration, which could define
+//! entities, is refused, so that nothing is expanded and nothing is fetched. Size, depth and
+//! counts are checked before the parser runs, because the parser compares the attributes of an
+//! element with each other and copies namespaces to elements, which an attacker could make
+//! expensive. Every element knows its line.
 //!
 //! ```
 //! let xml = luksmith::xml::Xml::parse(b"<domain>\n<name>vm1</name>\n</domain>")?;
@@ -21,65 +22,65 @@ use std::fmt;
 
 use roxmltree::{Document, Node, ParsingOptions};
 
-/// The largest document in bytes: the longest string that libvirt sends.
+/// The largest size of a document, in bytes: that of the longest string that libvirt sends.
 pub const MOST_BYTES: usize = 4 << 20;
-/// How many elements may lie inside of one another.
+/// The largest depth of nested elements.
 pub const MOST_DEPTH: usize = 64;
-/// The most nodes: elements, texts and comments.
+/// The largest number of nodes: elements, texts and comments.
 pub const MOST_NODES: u32 = 100_000;
-/// The most attributes of one element.
+/// The largest number of attributes of one element.
 pub const MOST_ATTRIBUTES: usize = 256;
-/// The most namespaces that are declared.
+/// The largest number of namespace declarations.
 pub const MOST_NAMESPACES: usize = 64;
 
-/// Why a text is not read as XML.
+/// Why input is not read as XML.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum XmlError {
-    /// More bytes than [`MOST_BYTES`].
+    /// It is longer than [`MOST_BYTES`].
     #[error("the XML has {0} bytes; the most is {MOST_BYTES}")]
     Size(usize),
-    /// It does not begin with a tag: an image, a table, anything.
-    #[error("it is no XML in UTF-8: it begins with something else")]
+    /// It does not begin with a tag.
+    #[error("it is not XML in UTF-8: it does not begin with a tag")]
     Other,
     /// It is not UTF-8.
     #[error("the XML is not UTF-8")]
     Utf8(#[from] std::str::Utf8Error),
-    /// It says of itself that it has another encoding.
+    /// Its XML declaration names another encoding.
     #[error("the XML declares another encoding than UTF-8")]
     Encoding,
-    /// It has a document type, by which it could define entities.
+    /// It has a document type declaration, which could define entities.
     #[error("line {0}: the XML has a document type, which is not read")]
     DocumentType(usize),
-    /// Elements lie in more elements than [`MOST_DEPTH`].
-    #[error("line {0}: more than {MOST_DEPTH} elements lie inside of one another")]
+    /// Its elements are nested deeper than [`MOST_DEPTH`].
+    #[error("line {0}: more than {MOST_DEPTH} elements are nested")]
     Depth(usize),
-    /// More nodes than [`MOST_NODES`], or as many attributes.
+    /// It has more nodes, or more attributes in total, than [`MOST_NODES`].
     #[error("the XML has more than {MOST_NODES} elements, texts or attributes")]
     Nodes,
-    /// More attributes of one element than [`MOST_ATTRIBUTES`].
+    /// One element has more attributes than [`MOST_ATTRIBUTES`].
     #[error("line {0}: an element has more than {MOST_ATTRIBUTES} attributes")]
     Attributes(usize),
-    /// More namespaces than [`MOST_NAMESPACES`].
+    /// It declares more namespaces than [`MOST_NAMESPACES`].
     #[error("line {0}: more than {MOST_NAMESPACES} namespaces are declared")]
     Namespaces(usize),
-    /// It is no XML.
+    /// It is not well-formed XML.
     #[error("the XML is not well-formed")]
     Syntax(#[from] roxmltree::Error),
 }
 
-/// A document that was read.
+/// A parsed document.
 pub struct Xml<'a> {
     document: Document<'a>,
-    /// Where each line begins, in bytes.
+    /// The byte offsets at which the lines begin.
     lines: Vec<usize>,
 }
 
 impl<'a> Xml<'a> {
-    /// Reads a document.
+    /// Parses a document.
     ///
     /// # Errors
-    /// [`XmlError`] where it is not well-formed, or goes beyond a bound.
+    /// [`XmlError`] when it is not well-formed, or exceeds a bound.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, XmlError> {
         let begins = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         let begins = begins.trim_ascii_start().first();
@@ -107,7 +108,7 @@ impl<'a> Xml<'a> {
         Ok(Self { document, lines })
     }
 
-    /// The outermost element.
+    /// The root element.
     pub fn root(&self) -> Element<'_> {
         Element {
             node: self.document.root_element(),
@@ -117,18 +118,19 @@ impl<'a> Xml<'a> {
 }
 
 impl fmt::Debug for Xml<'_> {
-    /// The name of the root alone: the rest may hold passwords.
+    /// Shows only the name of the root: the rest may hold passwords.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Xml({})", self.root().name())
     }
 }
 
-/// The number of the line, from 1, in which a byte lies.
+/// The number of the line, counted from 1, in which a byte lies.
 fn line_of(lines: &[usize], at: usize) -> usize {
     lines.partition_point(|start| *start <= at)
 }
 
-/// An element of a document. Names are those without a namespace, as libvirt's own are, where nothing else is said.
+/// An element of a document. The names that its methods take are names in no namespace, as
+/// libvirt's own are.
 #[derive(Clone, Copy)]
 pub struct Element<'a> {
     node: Node<'a, 'a>,
@@ -146,7 +148,7 @@ impl<'a> Element<'a> {
         self.node.tag_name().namespace()
     }
 
-    /// The line in which it begins, from 1.
+    /// The number of the line in which it begins, counted from 1.
     pub fn line(self) -> usize {
         line_of(self.lines, self.node.range().start)
     }
@@ -156,28 +158,29 @@ impl<'a> Element<'a> {
         self.node.attribute(name)
     }
 
-    /// The elements directly inside of it.
+    /// Its child elements.
     pub fn elements(self) -> impl Iterator<Item = Self> {
         let within = self.node.children().filter(Node::is_element);
         within.map(move |node| Self { node, ..self })
     }
 
-    /// Those of a name, in no namespace.
+    /// Its child elements with this name.
     pub fn children(self, name: &str) -> impl Iterator<Item = Self> {
         self.elements().filter(move |one| one.is(name))
     }
 
-    /// The first of a name, in no namespace.
+    /// Its first child element with this name.
     pub fn child(self, name: &str) -> Option<Self> {
         self.children(name).next()
     }
 
-    /// The first at the end of a path of names, such as `["memoryBacking", "source"]`.
+    /// The element at a path of names, such as `["memoryBacking", "source"]`, by the first child
+    /// of each name.
     pub fn at(self, path: &[&str]) -> Option<Self> {
         path.iter().try_fold(self, |one, name| one.child(name))
     }
 
-    /// Every element inside of it, at any depth, and itself first.
+    /// Itself, and every element inside it at any depth.
     pub fn descendants(self) -> impl Iterator<Item = Self> {
         let within = self.node.descendants().filter(Node::is_element);
         within.map(move |node| Self { node, ..self })
@@ -188,7 +191,7 @@ impl<'a> Element<'a> {
         self.namespace().is_none() && self.name() == name
     }
 
-    /// The text directly inside of it, without the blanks around it.
+    /// Its own text, without that of child elements, and without leading and trailing white space.
     pub fn text(self) -> String {
         let texts = self.node.children().filter(Node::is_text);
         let text: String = texts.filter_map(|one| one.text()).collect();
@@ -197,7 +200,7 @@ impl<'a> Element<'a> {
 }
 
 impl fmt::Debug for Element<'_> {
-    /// Its name and line alone: the rest may hold passwords.
+    /// Shows only its name and line: the rest may hold passwords.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Element({}, line {})", self.name(), self.line())
     }

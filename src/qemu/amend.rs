@@ -1,6 +1,8 @@
-//! The keyslots of a LUKS1 volume that a running QEMU has open (`x-blockdev-amend` with `QCryptoBlockAmendOptionsLUKS`, QEMU 5.1 and
-//! later). The guest goes on meanwhile. QEMU does not keep the volume key for this: it opens a keyslot once more, with the secret that it
-//! was started with where nothing else is said.
+//! Changes the keyslots of a LUKS1 volume that a running QEMU has open (`x-blockdev-amend` with
+//! `QCryptoBlockAmendOptionsLUKS`, QEMU 5.1 and later), while the guest goes on running.
+//!
+//! QEMU does not keep the volume key for this. It opens a keyslot again, by default with the
+//! secret with which it was started.
 
 use std::ops::Range;
 
@@ -13,41 +15,41 @@ use super::{Monitor, Object, QmpError, Wrapped};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AmendError {
-    /// The monitor did not do it.
+    /// A monitor command failed.
     #[error(transparent)]
     Qmp(#[from] QmpError),
-    /// There is no such node, or it is none of LUKS.
+    /// The node does not exist, or is not a LUKS volume.
     #[error("QEMU has no block node {0} with LUKS")]
     NotLuks(String),
 }
 
-/// The keyslots, by their numbers.
+/// The keyslots of a volume, by their numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Keyslots {
-    /// Those in use.
+    /// The keyslots in use.
     pub active: Vec<u32>,
-    /// How many there can be.
+    /// The number of keyslots that the header can hold.
     pub total: u32,
 }
 
-/// Which keyslots go.
+/// Which keyslots are removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gone<'a> {
-    /// The one of this number.
+    /// The keyslot with this number.
     Keyslot(u32),
-    /// All that a passphrase opens.
+    /// All keyslots that this passphrase opens.
     OpenedBy(&'a Wrapped),
 }
 
-/// The versions of QEMU that abort before the first byte of a header is read or written for this
-/// (`bdrv_graph_rdlock_main_loop: Assertion '!qemu_in_coroutine()' failed`), from the one that brought it (QEMU's commit 1f051dcb) up to the
-/// one that mended it (c86488ab, in 10.2.0 from the start).
+/// The versions of QEMU that abort when keyslots change (`bdrv_graph_rdlock_main_loop: Assertion
+/// '!qemu_in_coroutine()' failed`). They abort before they read or write the header. QEMU's commit
+/// 1f051dcb introduced the fault and c86488ab fixed it; 10.2.0 was released with the fix.
 const ABORTING: [Range<[u64; 3]>; 2] = [[8, 2, 0]..[10, 0, 7], [10, 1, 0]..[10, 1, 3]];
 
-/// Whether this QEMU changes keyslots and lives on.
+/// Fails if this QEMU is of a version that aborts when keyslots change.
 ///
 /// # Errors
-/// [`QmpError::Aborts`] where it does not, and what the monitor says.
+/// [`QmpError::Aborts`], and the errors of the monitor.
 pub fn check_amend(qmp: &mut dyn Monitor) -> Result<(), QmpError> {
     let answer = qmp.execute("query-version", &json!({}))?;
     let part = |name| answer["qemu"][name].as_u64();
@@ -64,7 +66,7 @@ pub fn check_amend(qmp: &mut dyn Monitor) -> Result<(), QmpError> {
     Ok(())
 }
 
-/// The keyslots of a node, as QEMU has them in memory.
+/// The keyslots of a node that QEMU holds in memory.
 ///
 /// # Errors
 /// [`AmendError`].
@@ -85,20 +87,20 @@ pub fn keyslots(qmp: &mut dyn Monitor, node: &str) -> Result<Keyslots, AmendErro
     })
 }
 
-/// A passphrase that is to be put in.
+/// A keyslot that is to be added.
 #[derive(Debug, Clone, Copy)]
 pub struct NewKeyslot<'a> {
-    /// The passphrase.
+    /// The new passphrase.
     pub new: &'a Wrapped,
-    /// One that opens the volume now, where that is no longer the one that QEMU was started with.
+    /// A passphrase that opens the volume now. `None` is the one with which QEMU was started.
     pub existing: Option<&'a Wrapped>,
-    /// Where; none is the first keyslot that is free.
+    /// The number of the keyslot. `None` is the first that is free.
     pub keyslot: Option<u32>,
-    /// How many milliseconds opening it shall take; none is QEMU's own 2000.
+    /// How long opening the keyslot takes, in milliseconds. `None` is QEMU's default, 2000.
     pub iter_time: Option<u32>,
 }
 
-/// Puts a new passphrase into a keyslot. `key` is the id of the master key that passphrases are wrapped with.
+/// Adds a keyslot. `key` is the id of the master key that wraps the passphrases.
 ///
 /// # Errors
 /// [`QmpError`].
@@ -126,7 +128,8 @@ pub fn set(
     })
 }
 
-/// Takes keyslots away. QEMU keeps the last one, and takes no notice of what nobody has a passphrase for; `force` takes the last too.
+/// Removes keyslots. Without `force`, QEMU refuses to remove the last one. It ignores a passphrase
+/// that opens none.
 ///
 /// # Errors
 /// [`QmpError`].
@@ -158,7 +161,7 @@ fn amend(qmp: &mut dyn Monitor, node: &str, options: Value, force: bool) -> Resu
     qmp.run_job("x-blockdev-amend", arguments)
 }
 
-/// Has a secret in QEMU for as long as `work` takes.
+/// Adds a secret object to QEMU, does `work`, and removes the object.
 fn with_secret(
     qmp: &mut dyn Monitor,
     key: &str,
@@ -183,7 +186,7 @@ mod tests {
 
     use super::*;
 
-    /// A QEMU that says which version it is.
+    /// A QEMU that reports this version.
     struct Versioned([u64; 3]);
 
     impl Monitor for Versioned {
@@ -198,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_that_abort_are_not_asked() {
+    fn versions_that_abort_are_refused() {
         for (version, lives) in [
             ([7, 2, 22], true),
             ([8, 1, 5], true),

@@ -1,5 +1,6 @@
-//! What QEMU opens a volume by: objects that hold secrets and certificates, and a block device over them, as arguments for a shell and as
-//! QMP has them (`QCryptoSecret`, `BlockdevOptions`).
+//! What QEMU needs to open a volume: objects that hold secrets and certificates, and a block
+//! device that refers to them, as command line arguments and as QMP arguments (`QCryptoSecret`,
+//! `BlockdevOptions`).
 
 use std::fmt::Write as _;
 
@@ -11,16 +12,16 @@ use super::Wrapped;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Object {
-    /// A secret: the bytes of a file.
+    /// A secret that is read from a file.
     SecretFile {
         /// Its id.
         id: String,
         /// The file, which QEMU's user has to be able to read.
         path: String,
-        /// The file holds base64.
+        /// Whether the file holds base64.
         base64: bool,
     },
-    /// A secret that is wrapped with another one.
+    /// A secret that is encrypted with a master key.
     SecretWrapped {
         /// Its id.
         id: String,
@@ -29,7 +30,7 @@ pub enum Object {
         /// Its ciphertext.
         wrapped: Wrapped,
     },
-    /// Certificates of a client of NBD.
+    /// The certificates of an NBD client.
     Certificates {
         /// Its id.
         id: String,
@@ -41,21 +42,21 @@ pub enum Object {
 /// A block device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block {
-    /// Its name, to be given to a `-device` or an export.
+    /// Its node name, to which a `-device` or an export refers.
     pub node: String,
-    /// Where the bytes are.
+    /// Where the bytes lie.
     pub server: Server,
-    /// The id of the secret that opens it; none where the bytes are plain already.
+    /// The id of the secret that opens the volume. `None` if the bytes are plaintext.
     pub key: Option<String>,
-    /// Nothing writes.
+    /// Whether the device is read-only.
     pub read_only: bool,
-    /// Whether the host's page cache is used; QEMU's default is that it is.
+    /// How the host's page cache is used. `None` is QEMU's default, which is to use it.
     pub cache: Option<Cache>,
-    /// The guest's discards reach the storage.
+    /// Whether the guest's discards reach the storage.
     pub discard: bool,
 }
 
-/// Where the bytes are.
+/// Where the bytes of a block device lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Server {
@@ -65,33 +66,33 @@ pub enum Server {
     Device(String),
     /// An export on a Unix socket.
     NbdUnix {
-        /// The socket.
+        /// The path of the socket.
         socket: String,
-        /// The export.
+        /// The name of the export.
         export: String,
-        /// The id of the certificates, and the name in the server's, where TLS is to be spoken.
+        /// With TLS, the id of the certificates and the name in the server's certificate.
         tls: Option<(String, Option<String>)>,
     },
     /// An export on a TCP port.
     NbdTcp {
-        /// A name or an address.
+        /// A host name or an address.
         host: String,
         /// The port.
         port: u16,
-        /// The export.
+        /// The name of the export.
         export: String,
-        /// The id of the certificates, and the name in the server's, where TLS is to be spoken.
+        /// With TLS, the id of the certificates and the name in the server's certificate.
         tls: Option<(String, Option<String>)>,
     },
 }
 
-/// What is done with the host's page cache.
+/// How the host's page cache is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cache {
-    /// Passed by (O_DIRECT).
+    /// It is bypassed (O_DIRECT).
     None,
-    /// Used.
+    /// It is used.
     Writeback,
 }
 
@@ -137,7 +138,7 @@ impl Object {
         }
     }
 
-    /// What follows `-object`: the type, then `name=value`, each comma in a value doubled.
+    /// The argument of `-object`: the type, then each `name=value`, with commas in values doubled.
     #[must_use]
     pub fn argument(&self) -> String {
         let json = self.json();
@@ -148,7 +149,7 @@ impl Object {
             if name == "qom-type" {
                 argument.push_str(&value);
             } else {
-                // A string takes everything.
+                // Writing to a string does not fail.
                 let _ = write!(argument, ",{name}={value}");
             }
         }
@@ -157,7 +158,7 @@ impl Object {
 }
 
 impl Block {
-    /// The arguments of QMP's `blockdev-add`, and what follows `-blockdev`.
+    /// The arguments of QMP's `blockdev-add`, which are also the argument of `-blockdev`.
     #[must_use]
     pub fn json(&self) -> Value {
         let mut block = Map::new();
@@ -227,7 +228,7 @@ fn map(value: Value) -> Map<String, Value> {
     }
 }
 
-/// A text as one word of a POSIX shell.
+/// `text`, quoted as one word of a POSIX shell.
 #[must_use]
 pub fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./=:,+@%".contains(c);
@@ -252,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shell_takes_every_word_for_one() {
+    fn a_shell_reads_every_quoted_text_as_one_word() {
         for text in [
             "",
             "a b",
@@ -274,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_bytes_need_no_driver_above_them() {
+    fn plaintext_needs_no_luks_driver() {
         let block = Block {
             node: "disk".to_owned(),
             server: Server::NbdUnix {

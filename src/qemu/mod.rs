@@ -1,10 +1,11 @@
-//! QEMU without libvirt: the objects and block devices by which it opens a volume, and the monitor by which a running one is changed.
+//! QEMU without libvirt: the objects and block devices with which it opens a volume, and a client
+//! of the monitor of a running QEMU.
 //!
-//! QEMU opens LUKS1 alone. A passphrase reaches it in a file, or wrapped: encrypted with a master key that QEMU reads from a file, so
-//! that what stands in an argument list or goes over a monitor tells nobody anything.
+//! QEMU opens only LUKS1. It gets a passphrase in a file, or wrapped: encrypted with a master key
+//! that QEMU reads from a file, so that argument lists and monitor commands do not reveal it.
 //!
-//! References: QEMU's *QEMU QMP Reference Manual* (`QCryptoSecret`, `BlockdevOptionsLUKS`, `x-blockdev-amend`), its *QMP protocol
-//! specification*, and "Providing secret data to QEMU".
+//! References: QEMU's *QEMU QMP Reference Manual* (`QCryptoSecret`, `BlockdevOptionsLUKS`,
+//! `x-blockdev-amend`), its *QMP protocol specification*, and "Providing secret data to QEMU".
 
 mod amend;
 mod block;

@@ -1,4 +1,4 @@
-//! What a running QEMU has open, and whether it is at rest.
+//! What a running QEMU has open, and whether a job or a migration is under way.
 
 use serde_json::{Value, json};
 
@@ -7,17 +7,18 @@ use super::{Monitor, QmpError};
 /// A LUKS volume that a QEMU has open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenVolume {
-    /// The block node with LUKS.
+    /// The name of the block node with the LUKS driver.
     pub node: String,
     /// The UUID in the header that QEMU read when it opened the volume.
     pub uuid: String,
-    /// Whether it goes past the host's page cache.
+    /// Whether QEMU bypasses the host's page cache.
     pub direct: bool,
-    /// The keyslots in that header, in their order: the iterations of those in use.
+    /// The keyslots in that header by number: the iterations of each keyslot in use.
     pub keyslots: Vec<Option<u64>>,
 }
 
-/// The volume whose header lies at `place`, a file or a device as QEMU names it; none where QEMU has no LUKS right on it.
+/// The volume whose header lies at `place`, a file or a device in QEMU's spelling. `None` if no
+/// LUKS node lies directly on it.
 ///
 /// # Errors
 /// [`QmpError`].
@@ -27,7 +28,7 @@ pub fn opened_at(qmp: &mut dyn Monitor, place: &str) -> Result<Option<OpenVolume
         .iter()
         .find(|node| node["drv"] != "luks" && node["file"] == place);
     let luks = nodes.iter().find(|node| {
-        // What QEMU calls a node on a file is JSON text with the file's name in it.
+        // QEMU describes a node on a file by JSON text that holds the file's name.
         let text = node["file"].as_str().unwrap_or_default();
         let described: Value =
             serde_json::from_str(text.strip_prefix("json:").unwrap_or("null")).unwrap_or_default();
@@ -51,7 +52,7 @@ pub fn opened_at(qmp: &mut dyn Monitor, place: &str) -> Result<Option<OpenVolume
     Ok(Some(volume))
 }
 
-/// The nodes with LUKS that QEMU has.
+/// The names of QEMU's LUKS nodes.
 ///
 /// # Errors
 /// [`QmpError`].
@@ -63,11 +64,12 @@ pub fn luks_nodes(qmp: &mut dyn Monitor) -> Result<Vec<String>, QmpError> {
         .collect())
 }
 
-/// Whether nothing goes on by which a volume is copied, or gets another QEMU, while its keyslots change: a copy has a header of its own, with
-/// the passphrase of before, and the QEMU that a machine migrates to has read the header already.
+/// Fails if a block job or a migration is under way. A block job may copy the volume, and the copy
+/// would keep the old header and its passphrase. The QEMU to which a domain migrates has already
+/// read the old header.
 ///
 /// # Errors
-/// [`QmpError::Occupied`] where something does, and what the monitor says.
+/// [`QmpError::Occupied`], and the errors of the monitor.
 pub fn check_at_rest(qmp: &mut dyn Monitor) -> Result<(), QmpError> {
     let jobs = qmp.execute("query-block-jobs", &json!({}))?;
     if let Some(job) = jobs.as_array().and_then(|jobs| jobs.first()) {
@@ -103,7 +105,7 @@ mod tests {
 
     use super::*;
 
-    /// A QEMU that answers each command with what is laid down for it.
+    /// A QEMU that has a fixed reply for each command.
     struct Scripted(BTreeMap<&'static str, Value>);
 
     impl Monitor for Scripted {
@@ -129,9 +131,9 @@ mod tests {
     }
 
     #[test]
-    fn jobs_and_migrations_are_waited_for() {
+    fn jobs_and_migrations_are_refused() {
         check_at_rest(&mut Scripted(at_rest())).unwrap();
-        // A machine that came here by a migration says that forever.
+        // A QEMU that was the target of a migration reports it as completed until it ends.
         let mut came = at_rest();
         came.insert("query-migrate", json!({"status": "completed"}));
         check_at_rest(&mut Scripted(came)).unwrap();
@@ -159,7 +161,7 @@ mod tests {
         }
     }
 
-    /// As QEMU 10.0.2 tells it, in short.
+    /// The replies are an excerpt of QEMU 10.0.2's.
     #[test]
     fn a_volume_is_found_by_its_file_and_no_other_node_is() {
         let luks = |name: &str, file: &str| {

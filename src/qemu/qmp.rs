@@ -1,6 +1,7 @@
-//! QEMU's monitor: JSON, a document a line, over a Unix socket (*QMP protocol specification*).
+//! A client of QEMU's monitor: JSON, one document a line, over a Unix socket (*QMP protocol
+//! specification*).
 //!
-//! A monitor has one client at a time. What is sent may be logged by QEMU: secrets go wrapped or not at all.
+//! A monitor serves one client at a time. QEMU may log commands, so a secret is only sent wrapped.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -11,10 +12,10 @@ use serde_json::{Value, json};
 
 /// The longest line that is read.
 const MOST_BYTES: u64 = 16 << 20;
-/// How long it is waited between two looks at a job.
+/// The interval at which a job is polled.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// A monitor, with its capabilities negotiated.
+/// A connection to a monitor, with its capabilities negotiated.
 #[derive(Debug)]
 pub struct Qmp {
     reader: BufReader<UnixStream>,
@@ -22,78 +23,78 @@ pub struct Qmp {
     patience: Duration,
 }
 
-/// Why a monitor did not do what it was told.
+/// Why a monitor command failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QmpError {
-    /// There is no monitor, or it is not for us.
+    /// The socket does not exist, or refuses the connection.
     #[error("cannot connect to the monitor {path}")]
     Connect {
-        /// The socket.
+        /// The path of the socket.
         path: PathBuf,
-        /// What went wrong.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// It did not say anything.
+    /// The monitor did not answer in this time.
     #[error("the monitor was silent for {0:?}")]
     Silent(Duration),
-    /// It broke off.
+    /// The monitor closed the connection.
     #[error("the monitor closed the connection")]
     Closed,
     /// The connection failed.
     #[error("the connection to the monitor failed")]
     Io(#[source] io::Error),
-    /// It speaks something else.
+    /// The other end does not follow the QMP protocol.
     #[error("the socket is not one of QEMU's monitors: {0}")]
     NotQmp(&'static str),
-    /// It does not know the command: it is too old, or another program.
+    /// This QEMU does not know the command.
     #[error("this QEMU has no {0}")]
     NoCommand(String),
-    /// It aborts, and its guest with it, when it is told to change keyslots. Its version.
+    /// A QEMU of this version aborts, and its guest with it, when it is told to change keyslots.
     #[error("QEMU {0} aborts when it is told to change keyslots")]
     Aborts(String),
-    /// It is busy with what must come to its end before keyslots change.
+    /// QEMU has a job or migration under way that has to end before keyslots change.
     #[error("QEMU is busy with {0}")]
     Occupied(String),
-    /// It refused a command.
+    /// QEMU refused a command.
     #[error("QEMU refused {command}: {reason}")]
     Refused {
         /// The command.
         command: String,
-        /// Its words.
+        /// QEMU's message.
         reason: String,
     },
-    /// A job that was begun failed.
+    /// A job failed after it was started.
     #[error("QEMU's {command} failed: {reason}")]
     Job {
-        /// The command that began it.
+        /// The command that started the job.
         command: String,
-        /// Its words.
+        /// QEMU's message.
         reason: String,
     },
-    /// Who carries commands to the monitor failed.
+    /// The transport to the monitor failed.
     #[error("the monitor cannot be reached")]
     Carrier(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The answer has not the form that is documented.
+    /// The reply is not in the documented form.
     #[error("QEMU's answer to {0} is malformed")]
     Malformed(String),
 }
 
-/// Whatever carries commands to QEMU.
+/// A transport of commands to QEMU.
 pub trait Monitor {
-    /// Has a command executed, and returns its answer. What goes on meanwhile (events) is not for us.
+    /// Executes a command and returns its reply. Events are ignored.
     ///
     /// # Errors
     /// [`QmpError`].
     fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value, QmpError>;
 
-    /// How long a job may take.
+    /// The longest time that a job may take.
     fn patience(&self) -> Duration;
 
-    /// Has a command executed that begins a job, and waits until the job has come to its end.
+    /// Executes a command that starts a job, and waits until the job ends.
     ///
     /// # Errors
-    /// [`QmpError::Job`] with QEMU's words where it failed, else as [`execute`](Self::execute).
+    /// [`QmpError::Job`] when the job failed, and those of [`execute`](Self::execute).
     fn run_job(&mut self, command: &str, mut arguments: Value) -> Result<(), QmpError> {
         let id = format!("luksmith-{}", std::process::id());
         arguments["job-id"] = json!(id);
@@ -124,10 +125,10 @@ pub trait Monitor {
     }
 }
 
-/// What came of a command, in an answer that is no event.
+/// The result in the reply to a command.
 ///
 /// # Errors
-/// QEMU's refusal, or [`QmpError::Malformed`].
+/// [`QmpError::Refused`] or [`QmpError::NoCommand`] for an error reply, or [`QmpError::Malformed`].
 pub fn outcome(command: &str, mut answer: Value) -> Result<Value, QmpError> {
     if let Some(result) = answer.get_mut("return") {
         return Ok(result.take());
@@ -163,10 +164,11 @@ impl Monitor for Qmp {
 }
 
 impl Qmp {
-    /// Connects to the monitor at `path`. `patience` is how long it may be silent, and how long a job may take.
+    /// Connects to the monitor at `path`. `patience` is the longest time that a reply or a job may
+    /// take.
     ///
     /// # Errors
-    /// [`QmpError`]; [`QmpError::Silent`] where another client has the monitor.
+    /// [`QmpError`]; [`QmpError::Silent`] when another client is connected to the monitor.
     pub fn connect(path: &Path, patience: Duration) -> Result<Self, QmpError> {
         let stream = UnixStream::connect(path).map_err(|source| QmpError::Connect {
             path: path.to_owned(),
@@ -196,7 +198,7 @@ impl Qmp {
         &self.version
     }
 
-    /// The user and group that QEMU runs as.
+    /// The user ID and group ID as which QEMU runs.
     ///
     /// # Errors
     /// [`QmpError::Io`].
@@ -206,7 +208,7 @@ impl Qmp {
         Ok((peer.uid.as_raw(), peer.gid.as_raw()))
     }
 
-    /// The next document, that comes before the patience since `begun` ends.
+    /// Reads the next document, which has to arrive within the patience, counted from `begun`.
     fn line(&mut self, begun: Instant) -> Result<Value, QmpError> {
         let left = self.patience.saturating_sub(begun.elapsed());
         if left.is_zero() {
@@ -253,7 +255,8 @@ mod tests {
 
     const GREETING: &str = r#"{"QMP": {"version": {"qemu": {"micro": 1, "minor": 2, "major": 7}, "package": ""}, "capabilities": []}}"#;
 
-    /// A monitor that answers with `lines`, one for each that it is sent, the greeting first.
+    /// A monitor that sends the first of `lines` as its greeting, and one more for each line it
+    /// receives.
     fn monitor(lines: &'static [&'static str]) -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("qmp");
@@ -293,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn every_failure_is_told_from_the_others() {
+    fn each_failure_has_an_error_of_its_own() {
         let fails = |lines: &'static [&'static str]| answered(lines).unwrap_err().to_string();
         assert_eq!(fails(&[]), "the monitor closed the connection");
         assert_eq!(
@@ -322,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_there_is_said_with_the_path() {
+    fn a_missing_monitor_is_named_by_its_path() {
         let error = Qmp::connect(Path::new("/nowhere/qmp"), Duration::from_secs(1)).unwrap_err();
         assert_eq!(
             error.to_string(),

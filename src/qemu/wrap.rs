@@ -1,5 +1,5 @@
-//! Secrets for QEMU that are encrypted with a master key: AES-256 in CBC, padded as PKCS #7 has it, in base64
-//! (`QCryptoSecretCommon`, `keyid` and `iv`).
+//! Secrets for QEMU that are encrypted with a master key: AES-256-CBC with PKCS #7 padding, in
+//! base64 (`QCryptoSecretCommon`, `keyid` and `iv`).
 
 use aes::Aes256;
 use base64::Engine as _;
@@ -12,11 +12,11 @@ use crate::secret::{LockedBytes, Passphrase, SecretError, VolumeKey, random, scr
 const KEY_BYTES: usize = 32;
 const BLOCK_BYTES: usize = 16;
 
-/// A key that QEMU has too, and unwraps secrets with.
+/// A key that QEMU also has, and with which it decrypts secrets.
 #[derive(Debug)]
 pub struct MasterKey(VolumeKey);
 
-/// A secret that only the holder of the master key can read.
+/// A secret that is encrypted with a master key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wrapped {
     /// The initialisation vector, in base64.
@@ -25,13 +25,13 @@ pub struct Wrapped {
     pub data: String,
 }
 
-/// A text that is no master key.
+/// The bytes are not a master key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a master key is 32 bytes, or those in base64")]
 pub struct NoMasterKey;
 
 impl MasterKey {
-    /// A new one.
+    /// Generates a key.
     ///
     /// # Errors
     /// [`SecretError::Lock`] or [`SecretError::Random`].
@@ -39,7 +39,7 @@ impl MasterKey {
         VolumeKey::random(KEY_BYTES).map(Self)
     }
 
-    /// These bytes, as libvirt keeps it for each machine that runs.
+    /// The key with these bytes. libvirt stores the key of each running domain in this form.
     ///
     /// # Errors
     /// [`NoMasterKey`] as the inner error, [`SecretError::Lock`] as the outer.
@@ -50,13 +50,13 @@ impl MasterKey {
         Ok(Ok(Self(VolumeKey::copy_from(bytes.as_bytes())?)))
     }
 
-    /// The one that a file holds, in base64; a newline at its end is no part of it.
+    /// The key with this base64 text. White space at its end is ignored.
     ///
     /// # Errors
     /// [`NoMasterKey`] as the inner error, [`SecretError::Lock`] as the outer.
     pub fn from_base64(text: &Passphrase) -> Result<Result<Self, NoMasterKey>, SecretError> {
         let text = text.as_bytes().trim_ascii_end();
-        // A little longer than the key, as the decoder wants it.
+        // The decoder needs a buffer that is longer than the key.
         let mut decoded = LockedBytes::new(text.len())?;
         match STANDARD.decode_slice(text, &mut decoded) {
             Ok(KEY_BYTES) => Ok(Ok(Self(VolumeKey::copy_from(&decoded[..KEY_BYTES])?))),
@@ -64,19 +64,19 @@ impl MasterKey {
         }
     }
 
-    /// What stands in the file that QEMU reads (`format=base64`).
+    /// The base64 text that QEMU reads from a file (`format=base64`).
     ///
     /// # Errors
     /// [`SecretError::Lock`].
     pub fn to_base64(&self) -> Result<Passphrase, SecretError> {
         let len = KEY_BYTES.div_ceil(3) * 4;
         let mut text = LockedBytes::new(len)?;
-        // It has exactly that length.
+        // The buffer has exactly the length of the text.
         let _ = STANDARD.encode_slice(self.0.as_bytes(), &mut text);
         Ok(Passphrase::from_locked(text))
     }
 
-    /// Encrypts a secret, with an initialisation vector of its own.
+    /// Encrypts a secret with a random initialisation vector.
     ///
     /// # Errors
     /// [`SecretError::Lock`] or [`SecretError::Random`].
@@ -95,7 +95,7 @@ impl MasterKey {
         let padded = (bytes.len() / BLOCK_BYTES + 1) * BLOCK_BYTES;
         let mut buffer = LockedBytes::new(padded)?;
         buffer[..bytes.len()].copy_from_slice(bytes);
-        // From 1 to 16.
+        // PKCS #7: 1 to 16 bytes.
         let padding = u8::try_from(padded - bytes.len()).unwrap_or_default();
         buffer[bytes.len()..].fill(padding);
         let mut key = [0; KEY_BYTES];
@@ -121,8 +121,9 @@ impl MasterKey {
 mod tests {
     use super::*;
 
-    /// The example of QEMU's "Providing secret data to QEMU" is made with openssl; so were these:
-    /// `printf %s letmein | openssl enc -aes-256-cbc -a -K KEY -iv IV`, with KEY 00 01 … 1f and IV ff fe … f0.
+    /// Made as in QEMU's "Providing secret data to QEMU":
+    /// `printf %s letmein | openssl enc -aes-256-cbc -a -K KEY -iv IV`, with KEY 00 01 … 1f and
+    /// IV ff fe … f0.
     #[test]
     fn openssl_agrees() {
         let key: Vec<u8> = (0..32).collect();

@@ -1,15 +1,15 @@
-//! A global allocator for programs that handle secrets: what is freed is overwritten first.
+//! A global allocator for programs that handle secrets: it overwrites memory before it is freed.
 //!
-//! Our own secrets never touch the heap. Code of others does copy them there (a strength estimate splits the
-//! passphrase into strings, a buffer grows and leaves its old place behind), and this is what makes those copies go.
-//! Blocks of every size are wiped: for a MiB it costs about as much as filling it once (35 µs), and what moves data
-//! by the gigabyte keeps its buffers in a pool.
+//! This crate never puts its own secrets on the heap. Dependencies may copy them there: a strength
+//! estimate splits the passphrase into strings, and a buffer that grows leaves its old block
+//! behind. The allocator wipes those copies. It wipes blocks of every size. A MiB costs about as
+//! much as filling it once (35 µs), and code that moves gigabytes keeps its buffers in a pool.
 
 #![allow(unsafe_code)] // an allocator is unsafe by nature
 
 use std::alloc::{GlobalAlloc, Layout, System};
 
-/// The system's allocator, with every block overwritten when it is freed or moves.
+/// The system's allocator, which overwrites every block when it is freed or moved.
 ///
 /// ```
 /// #[global_allocator]
@@ -18,10 +18,11 @@ use std::alloc::{GlobalAlloc, Layout, System};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WipingAllocator;
 
-// SAFETY: every call goes to `System` with the layout that it came with; the wiping is of memory that is still ours.
+// SAFETY: every call is passed to `System` with the same layout. Only blocks that are still
+// allocated are wiped.
 unsafe impl GlobalAlloc for WipingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller keeps the contract of `alloc`, which is the same.
+        // SAFETY: the caller upholds the contract of `alloc`, which is the same.
         unsafe { System.alloc(layout) }
     }
 
@@ -31,25 +32,28 @@ unsafe impl GlobalAlloc for WipingAllocator {
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the block is allocated until the last call below, and its owner has let go of it.
+        // SAFETY: the block is allocated until the last call below, and its owner uses it no
+        // longer.
         unsafe { block.write_bytes(0, layout.size()) };
-        // Stores just before a free are dead to the optimiser, unless somebody may read them.
+        // Without this the optimiser may remove stores that precede a free.
         core::hint::black_box(block);
         // SAFETY: `block` came from `System` with this layout.
         unsafe { System.dealloc(block, layout) }
     }
 
-    /// Always moves: `System`'s own realloc would leave the old place as it was.
+    /// Always moves: `System`'s own realloc would not wipe the old block.
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        // SAFETY: the caller promises that `new_size` is not zero and does not overflow with this alignment.
+        // SAFETY: the caller promises that `new_size` is not zero and does not overflow with this
+        // alignment.
         let new_layout = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
         // SAFETY: as in `alloc`.
         let moved = unsafe { self.alloc(new_layout) };
         if !moved.is_null() {
             let kept = layout.size().min(new_size);
-            // SAFETY: both blocks are at least `kept` bytes long, and a new block overlaps no old one.
+            // SAFETY: both blocks are at least `kept` bytes long, and a new block overlaps no old
+            // one.
             unsafe { core::ptr::copy_nonoverlapping(block, moved, kept) };
-            // SAFETY: the old block is ours to free.
+            // SAFETY: the caller of `realloc` passed the ownership of the old block.
             unsafe { self.dealloc(block, layout) };
         }
         moved

@@ -1,29 +1,30 @@
-//! One value in locked memory: what a key was expanded to.
+//! One value in locked memory, such as an expanded key.
 
-#![allow(unsafe_code)] // a value is put into bytes and taken for what it is
+#![allow(unsafe_code)] // a value is stored in bytes
 
 use core::marker::PhantomData;
 use core::ops::Deref;
 
 use super::{LockError, LockedBytes};
 
-/// What every address in locked memory is a multiple of: a cell of the arena is a 64th of a page, no smaller than this.
+/// The alignment of every address in locked memory: a cell of the arena is a 64th of a page, which
+/// is at least this.
 const ALIGNMENT: usize = 64;
 
-/// A `Box` in locked memory. The memory is wiped after the value was dropped.
+/// A `Box` in locked memory. The memory is wiped after the value is dropped.
 pub(crate) struct LockedBox<T> {
     bytes: LockedBytes,
     value: PhantomData<T>,
 }
 
 impl<T> LockedBox<T> {
-    /// Moves `value` there. Where it came from keeps a copy, which is the caller's to scrub.
+    /// Moves `value` into locked memory. Its old place keeps a copy, which the caller scrubs.
     pub(crate) fn new(value: T) -> Result<Self, LockError> {
         const { assert!(align_of::<T>() <= ALIGNMENT && size_of::<T>() > 0) };
         let mut bytes = LockedBytes::new(size_of::<T>())?;
         let place = bytes.as_mut_ptr().cast::<T>();
         debug_assert!(place.is_aligned());
-        // SAFETY: the bytes have the size of a `T`, and its alignment as asserted; they are ours alone.
+        // SAFETY: the bytes have the size of a `T`, its alignment as asserted, and no other owner.
         unsafe { place.write(value) };
         Ok(Self {
             bytes,
@@ -36,14 +37,14 @@ impl<T> Deref for LockedBox<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: `new` put a `T` there, which stays until drop.
+        // SAFETY: `new` stored a `T` there, which stays until drop.
         unsafe { &*self.bytes.as_ptr().cast() }
     }
 }
 
 impl<T> Drop for LockedBox<T> {
     fn drop(&mut self) {
-        // SAFETY: `new` put a `T` there, and nothing looks at it after this.
+        // SAFETY: `new` stored a `T` there, and nothing reads it after this.
         unsafe { self.bytes.as_mut_ptr().cast::<T>().drop_in_place() };
     }
 }
@@ -79,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_bigger_than_a_page_has_pages_of_its_own() {
+    fn a_value_larger_than_a_page_has_pages_of_its_own() {
         let locked = LockedBox::new([7_u64; 2000]).unwrap();
         assert_eq!(*locked, [7; 2000]);
     }

@@ -1,4 +1,5 @@
-//! Bytes from a descriptor straight into locked memory: no `String`, no buffered reader that would keep a copy.
+//! Reads bytes from a descriptor into locked memory, without a `String` or a buffered reader that
+//! would keep a copy.
 
 use std::os::fd::BorrowedFd;
 
@@ -8,7 +9,7 @@ use rustix::io;
 use super::{LockedBytes, SecretError};
 use crate::Interrupt;
 
-/// How often a wait looks at the interrupt: 100 ms.
+/// The interval at which a wait checks the interrupt: 100 ms.
 const LOOK: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 100_000_000,
@@ -17,13 +18,13 @@ const LOOK: Timespec = Timespec {
 /// A descriptor that a secret is read from.
 pub(super) struct Input<'a> {
     pub(super) fd: BorrowedFd<'a>,
-    /// The source as the user named it, for errors.
+    /// The source in the user's words, for errors.
     pub(super) from: &'a str,
     pub(super) interrupt: &'a Interrupt,
 }
 
 impl Input<'_> {
-    /// All bytes up to the end, at most `limit`.
+    /// Reads all bytes up to the end, at most `limit`.
     pub(super) fn to_end(&self, limit: usize) -> Result<LockedBytes, SecretError> {
         let mut read = Growing::new()?;
         loop {
@@ -39,7 +40,8 @@ impl Input<'_> {
         read.finish()
     }
 
-    /// One line of at most `limit` bytes, without its newline. Nothing after the newline is consumed.
+    /// Reads one line of at most `limit` bytes, without its newline. Nothing after the newline is
+    /// consumed.
     pub(super) fn line(&self, limit: usize) -> Result<LockedBytes, SecretError> {
         let mut read = Growing::new()?;
         loop {
@@ -60,7 +62,7 @@ impl Input<'_> {
         read.finish()
     }
 
-    /// Fills `into`, or as much of it as there is; how much that was.
+    /// Fills `into` as far as the input goes, and returns the number of bytes.
     pub(super) fn fill(&self, into: &mut [u8]) -> Result<usize, SecretError> {
         let mut filled = 0;
         while filled < into.len() {
@@ -72,7 +74,7 @@ impl Input<'_> {
         Ok(filled)
     }
 
-    /// Waits until there is something, then reads once; 0 is the end.
+    /// Waits until there is input, then reads once. 0 bytes mean the end.
     pub(super) fn some(&self, into: &mut [u8]) -> Result<usize, SecretError> {
         loop {
             if self.interrupt.is_set() {
@@ -105,7 +107,7 @@ impl Input<'_> {
     }
 }
 
-/// Locked bytes of a length that is not known yet. Each place that it grows out of is wiped.
+/// A growing buffer in locked memory. A block that it outgrows is wiped.
 struct Growing {
     bytes: LockedBytes,
     used: usize,
@@ -117,7 +119,8 @@ impl Growing {
         Ok(Self { bytes, used: 0 })
     }
 
-    /// The part that is free, at least one byte. One byte over `limit` is given, so that the end can be seen at it.
+    /// The free part, which has at least one byte. It reaches one byte beyond `limit`, so that a
+    /// reader sees whether the input ends at the limit.
     fn free(&mut self, limit: usize, from: &str) -> Result<&mut [u8], SecretError> {
         if self.used > limit {
             return Err(SecretError::TooLong {

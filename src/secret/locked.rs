@@ -1,8 +1,9 @@
-//! Bytes in locked memory: never in swap, never in a core file, overwritten when freed.
+//! Bytes in locked memory: never swapped out, never in a core file, overwritten when freed.
 //!
-//! RLIMIT_MEMLOCK may be as low as 64 KiB and is counted in pages, so secrets of up to a page share the pages of one
-//! arena (64 cells a page, one bit each); bigger ones own theirs. If the memory cannot be locked there is no secret:
-//! nothing here falls back to ordinary memory.
+//! RLIMIT_MEMLOCK may be as low as 64 KiB and is counted in pages. So secrets of up to a page
+//! share the pages of one arena (64 cells for each page, with one bit each), and larger ones have
+//! their own pages. If the memory cannot be locked, the call fails: nothing falls back to ordinary
+//! memory.
 
 #![allow(unsafe_code)] // a secret is a pointer into a page that it shares with others
 
@@ -18,33 +19,34 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::sys::memory::{Mapping, wipe};
 
-/// A fixed number of bytes in locked memory. There is no `Clone`, and `Debug` shows the length alone.
+/// A fixed number of bytes in locked memory. It has no `Clone`, and its `Debug` shows only the
+/// length.
 pub struct LockedBytes {
     address: NonNull<u8>,
     len: usize,
     home: Home,
 }
 
-/// Where the bytes of one [`LockedBytes`] live.
+/// Where the bytes of one [`LockedBytes`] lie.
 enum Home {
-    /// Nowhere: there are none.
+    /// Nowhere: the length is 0.
     Empty,
     /// In cells of the arena.
     Arena,
-    /// In pages of their own, held here so that they live as long.
+    /// In pages of their own.
     Own { _mapping: Mapping },
 }
 
-// SAFETY: the bytes have one owner; the arena that they may lie in is behind a mutex.
+// SAFETY: the bytes have one owner, and the arena in which they may lie is behind a mutex.
 unsafe impl Send for LockedBytes {}
-// SAFETY: shared references only read; writing needs `&mut`.
+// SAFETY: shared references only read, and writing needs `&mut`.
 unsafe impl Sync for LockedBytes {}
 
 impl LockedBytes {
     /// `len` zero bytes.
     ///
     /// # Errors
-    /// [`LockError`] when the memory cannot be had or not be locked.
+    /// [`LockError`] when the memory cannot be allocated or locked.
     pub fn new(len: usize) -> Result<Self, LockError> {
         if len == 0 {
             return Ok(Self {
@@ -78,7 +80,7 @@ impl LockedBytes {
         Ok(bytes)
     }
 
-    /// A copy of `bytes`; wiping the original is up to its owner.
+    /// A copy of `bytes`. The caller wipes the original.
     ///
     /// # Errors
     /// [`LockError`] as for [`LockedBytes::new`].
@@ -91,7 +93,8 @@ impl Deref for LockedBytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: `address` starts `len` initialised bytes that are ours alone until drop (dangling only for no bytes).
+        // SAFETY: `address` points to `len` initialised bytes that this value owns until drop (it
+        // is dangling only for length 0).
         unsafe { slice::from_raw_parts(self.address.as_ptr(), self.len) }
     }
 }
@@ -135,20 +138,20 @@ impl Drop for LockedBytes {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LockError {
-    /// The process may not lock so much more memory.
+    /// The process may not lock that much more memory.
     #[error("{wanted} more bytes cannot be locked in memory: the limit is {}", shown(*limit))]
     Limit {
-        /// Bytes, in whole pages, that were wanted on top of what is locked already.
+        /// The requested bytes, in whole pages, in addition to the memory that is already locked.
         wanted: usize,
-        /// The soft RLIMIT_MEMLOCK in bytes; none is unlimited.
+        /// The soft RLIMIT_MEMLOCK in bytes. `None` is unlimited.
         limit: Option<u64>,
     },
-    /// The kernel refused the memory itself.
+    /// The kernel did not allocate the memory.
     #[error("{wanted} bytes of memory for a secret could not be had")]
     Memory {
-        /// Bytes that were wanted.
+        /// The requested bytes.
         wanted: usize,
-        /// What the kernel answered.
+        /// The kernel's error.
         source: std::io::Error,
     },
 }
@@ -174,10 +177,10 @@ fn locked_mapping(len: usize) -> Result<Mapping, LockError> {
     Ok(mapping)
 }
 
-/// Cells of a page; a `u64` has one bit for each.
+/// The cells of a page. A `u64` has one bit for each.
 const CELLS: usize = 64;
 
-/// The pages that small secrets share. A page is unmapped when its last secret goes.
+/// The pages that small secrets share. A page is unmapped when its last secret is dropped.
 struct Arena {
     pages: Vec<Page>,
 }
@@ -190,13 +193,13 @@ struct Page {
 
 static ARENA: Mutex<Arena> = Mutex::new(Arena { pages: Vec::new() });
 
-/// The arena; a panic elsewhere leaves it consistent, since nothing in it panics half way.
+/// The arena. A poisoned mutex is ignored: no code in the arena panics while it is inconsistent.
 fn arena() -> MutexGuard<'static, Arena> {
     ARENA.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Arena {
-    /// `len` (1 to a page) zero bytes.
+    /// `len` zero bytes, from 1 to the length of a page.
     fn take(&mut self, len: usize) -> Result<NonNull<u8>, LockError> {
         let run = cells_for(len);
         if let Some(address) = self.pages.iter_mut().find_map(|page| page.take(run)) {
@@ -217,7 +220,7 @@ impl Arena {
             let offset = address.addr().get().checked_sub(start)?;
             (offset < page.mapping.len()).then(|| (index, offset / cell_size()))
         }) else {
-            debug_assert!(false, "an address that the arena did not give");
+            debug_assert!(false, "an address that is not in the arena");
             return;
         };
         let page = &mut self.pages[index];
@@ -282,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_is_clean_when_it_is_given_again() {
+    fn a_cell_is_zeroed_when_it_is_used_again() {
         for _ in 0..50 {
             let mut bytes = LockedBytes::new(200).unwrap();
             assert!(bytes.iter().all(|&b| b == 0));
@@ -298,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_the_length_alone() {
+    fn debug_shows_only_the_length() {
         let bytes = LockedBytes::copy_from(b"hunter2").unwrap();
         assert_eq!(format!("{bytes:?}"), "LockedBytes(7 bytes)");
     }
@@ -306,7 +309,7 @@ mod tests {
     #[test]
     fn more_than_the_limit_names_size_and_limit() {
         let Some(limit) = getrlimit(Resource::Memlock).current else {
-            return; // unlimited here: the interface gives nothing to run into
+            return; // unlimited here: there is no limit to exceed
         };
         let too_much = usize::try_from(limit).unwrap() + 1;
         match LockedBytes::new(too_much) {

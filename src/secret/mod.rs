@@ -1,7 +1,8 @@
-//! Secrets: passphrases and volume keys in locked memory, and where they come from.
+//! Secrets: passphrases and volume keys in locked memory, and the sources that they are read from.
 //!
-//! A secret is never in a `String` or on the ordinary heap of ours, has no `Clone`, and shows nothing in `Debug`. It
-//! never comes from the command line or the environment, where other processes can see it.
+//! This crate never puts a secret into a `String` or on the ordinary heap. A secret type has no
+//! `Clone` and a redacted `Debug`. No source takes a secret from the command line or the
+//! environment, where other processes can see it.
 
 mod allocator;
 mod boxed;
@@ -36,22 +37,22 @@ use zeroize::ZeroizeOnDrop;
 
 use crate::Interrupt;
 
-/// What opens a keyslot: a typed passphrase or the bytes of a key file. Any bytes, UTF-8 or not.
+/// What opens a keyslot: a typed passphrase or the bytes of a key file. It may be any bytes.
 pub struct Passphrase(LockedBytes);
 
-/// The key that the data is encrypted with.
+/// The key with which the data of a volume is encrypted.
 pub struct VolumeKey(LockedBytes);
 
 macro_rules! secret_bytes {
     ($name:ident) => {
         impl $name {
-            /// Takes over bytes that are in locked memory already.
+            /// Takes ownership of bytes in locked memory.
             #[must_use]
             pub fn from_locked(bytes: LockedBytes) -> Self {
                 Self(bytes)
             }
 
-            /// A copy of `bytes` in locked memory; wiping the original is up to its owner.
+            /// Copies `bytes` into locked memory. The caller wipes the original.
             ///
             /// # Errors
             /// [`LockError`] when the memory cannot be locked.
@@ -59,13 +60,13 @@ macro_rules! secret_bytes {
                 LockedBytes::copy_from(bytes).map(Self)
             }
 
-            /// The secret itself. What is copied out of this slice is the caller's to wipe.
+            /// The secret itself. The caller wipes any copy that it makes of this slice.
             #[must_use]
             pub fn as_bytes(&self) -> &[u8] {
                 &self.0
             }
 
-            /// Whether both are the same bytes, in a time that depends on the lengths alone.
+            /// Whether both are the same bytes, in a time that depends only on the lengths.
             #[must_use]
             pub fn ct_eq(&self, other: &Self) -> bool {
                 self.0[..].ct_eq(&other.0[..]).into()
@@ -91,11 +92,12 @@ macro_rules! secret_bytes {
 secret_bytes!(Passphrase);
 secret_bytes!(VolumeKey);
 
-/// Random bytes of a passphrase that nobody has to type.
+/// The random bytes of a generated passphrase.
 const GENERATED: usize = 32;
 
 impl Passphrase {
-    /// A fresh passphrase of 256 random bits, as the 44 characters of their base64: every program takes it for text.
+    /// Generates a passphrase of 256 random bits: the 44 characters of their base64, which every
+    /// program takes as text.
     ///
     /// # Errors
     /// [`SecretError::Lock`] or [`SecretError::Random`].
@@ -105,20 +107,20 @@ impl Passphrase {
         Self::base64_of(&bits)
     }
 
-    /// Whether it is text: UTF-8 without NUL. QEMU takes no other passphrase.
+    /// Whether it is UTF-8 without NUL. QEMU takes no other passphrase.
     #[must_use]
     pub fn is_text(&self) -> bool {
         let bytes = self.as_bytes();
         !bytes.contains(&0) && std::str::from_utf8(bytes).is_ok()
     }
 
-    /// The base64 of `bytes` (RFC 4648, padded, in one line), for bytes that are no text and have to be one.
+    /// The base64 of `bytes` (RFC 4648, padded, in one line), for programs that take only text.
     ///
     /// # Errors
     /// [`SecretError::Lock`].
     pub fn base64_of(bytes: &[u8]) -> Result<Self, SecretError> {
         let mut text = LockedBytes::new(bytes.len().div_ceil(3) * 4)?;
-        // The room is what padded base64 takes.
+        // The buffer has the length of padded base64.
         let written = STANDARD.encode_slice(bytes, &mut text);
         debug_assert_eq!(written, Ok(text.len()));
         Ok(Self(text))
@@ -126,7 +128,7 @@ impl Passphrase {
 }
 
 impl VolumeKey {
-    /// A fresh key of `len` bytes from the operating system's random generator.
+    /// Generates a key of `len` bytes with the operating system's random number generator.
     ///
     /// # Errors
     /// [`SecretError::Lock`] or [`SecretError::Random`].
@@ -137,38 +139,38 @@ impl VolumeKey {
     }
 }
 
-/// Fills `buf` from the operating system's random generator.
+/// Fills `buf` from the operating system's random number generator.
 ///
 /// # Errors
-/// [`SecretError::Random`] when it cannot be had; `buf` must not be used then.
+/// [`SecretError::Random`] when the generator fails. The contents of `buf` must not be used then.
 pub fn random(buf: &mut [u8]) -> Result<(), SecretError> {
     SysRng
         .try_fill_bytes(buf)
         .map_err(|error| SecretError::Random(std::io::Error::from(error)))
 }
 
-/// Where passphrases come from: a terminal, a file, a descriptor, another program.
+/// A source of passphrases: a terminal, a file, a descriptor, another program.
 pub trait SecretSource: Send + Sync {
-    /// Obtains the secret; a source that a person answers asks with the words of `purpose`.
+    /// Reads the secret. A source that asks a person shows the label of `purpose`.
     ///
     /// # Errors
     /// [`SecretError`]; [`SecretError::Interrupted`] when `purpose.interrupt` was set meanwhile.
     fn read(&self, purpose: Purpose<'_>) -> Result<Passphrase, SecretError>;
 }
 
-/// What a secret is wanted for: the text of the question, and whether it is asked twice.
+/// What a secret is read for: the label of the question, and whether it is asked twice.
 #[derive(Clone, Copy, Debug)]
 pub struct Purpose<'a> {
-    /// Whether the secret exists already or is being made.
+    /// Whether the secret exists or is being set.
     pub what: Wanted,
-    /// What the secret belongs to, as the person who is asked calls it: an image, a keyslot.
+    /// What the secret opens, in words for the person who is asked: an image, a keyslot.
     pub label: &'a str,
-    /// Stops the waiting.
+    /// Stops a source that waits.
     pub interrupt: &'a Interrupt,
 }
 
 impl<'a> Purpose<'a> {
-    /// A secret that opens something which exists.
+    /// A secret that exists.
     #[must_use]
     pub fn unlock(label: &'a str, interrupt: &'a Interrupt) -> Self {
         Self {
@@ -189,66 +191,66 @@ impl<'a> Purpose<'a> {
     }
 }
 
-/// Whether a secret exists already or is being made.
+/// Whether a secret exists or is being set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// It opens something that exists.
+    /// It exists, and opens something.
     Unlock,
-    /// It is being set: asked for twice, never empty.
+    /// It is being set: a person is asked twice, and it cannot be empty.
     New,
 }
 
-/// Why there is no secret.
+/// Why a secret was not read or made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SecretError {
-    /// Locked memory could not be had.
+    /// No locked memory could be had.
     #[error("the secret cannot be held safely")]
     Lock(#[from] LockError),
-    /// The operating system gave no random bytes.
+    /// The operating system's random number generator failed.
     #[error("no random bytes from the operating system")]
     Random(#[source] std::io::Error),
-    /// The text that names a source is not one.
+    /// The text does not name a source.
     #[error(transparent)]
     Parse(#[from] ParseSourceError),
-    /// A secret that is being set may not be empty.
+    /// A secret that is being set is empty.
     #[error("the new secret is empty")]
     Empty,
-    /// The source ended without giving anything.
+    /// The source is empty.
     #[error("{from} holds no secret: nothing to read")]
     Nothing {
         /// The source, as its own text.
         from: String,
     },
-    /// More bytes than a secret may have.
+    /// The source holds more bytes than a secret may have.
     #[error("the secret from {from} is longer than {limit} bytes")]
     TooLong {
         /// The source, as its own text.
         from: String,
-        /// The most that this source may give.
+        /// The longest secret of this source, in bytes.
         limit: usize,
     },
-    /// A file ended before the bytes that were named.
+    /// A file ends before the requested bytes.
     #[error("{path} ends before byte {wanted}")]
     Short {
         /// The file.
         path: PathBuf,
-        /// The end of the range that was asked for.
+        /// The end of the requested range, in bytes.
         wanted: u64,
     },
     /// The two answers to the question for a new passphrase differ.
     #[error("the two passphrases are not the same")]
     Mismatch,
-    /// There is no terminal to ask on.
+    /// The process has no terminal to ask on.
     #[error("no terminal to ask on")]
     NoTerminal(#[source] std::io::Error),
     /// Standard input carries data, and cannot carry a secret too.
     #[error("standard input carries the data and cannot carry the secret too")]
     StdinTaken,
-    /// `credential:` outside of a service that was given credentials.
+    /// `credential:` is used outside a service to which systemd passed credentials.
     #[error("no credentials directory: $CREDENTIALS_DIRECTORY is not set")]
     NoCredentials,
-    /// The user asked to stop.
+    /// The interrupt was set.
     #[error("interrupted")]
     Interrupted,
     /// A source that makes new secrets was asked for one that exists.
@@ -270,7 +272,7 @@ pub enum SecretError {
     Io {
         /// The source, as its own text or its path.
         from: String,
-        /// What went wrong.
+        /// The error of the operating system.
         source: std::io::Error,
     },
 }
@@ -280,7 +282,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equality_is_of_all_bytes_and_of_the_length() {
+    fn equality_compares_all_bytes_and_the_length() {
         let a = VolumeKey::copy_from(b"0123456789abcdef").unwrap();
         assert!(a.ct_eq(&VolumeKey::copy_from(b"0123456789abcdef").unwrap()));
         assert!(!a.ct_eq(&VolumeKey::copy_from(b"0123456789abcdeF").unwrap()));
@@ -298,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_generated_is_the_base64_of_256_bits_and_never_the_same() {
+    fn a_generated_passphrase_is_the_base64_of_256_bits_and_never_the_same() {
         let (a, b) = (
             Passphrase::generate().unwrap(),
             Passphrase::generate().unwrap(),

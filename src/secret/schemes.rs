@@ -1,25 +1,26 @@
-//! Kinds of sources that other modules and programs add to those of [`Source`], each by the name that
-//! begins its text: `NAME:REST`.
+//! Kinds of sources that other modules and programs add to those of [`Source`]. Text names such a
+//! source as `NAME:REST`.
 
 use super::{ParseSourceError, Passphrase, Purpose, SecretError, SecretSource, Source};
 
 /// A kind of source, which text names as `NAME:REST`.
 pub trait Scheme: Send + Sync {
-    /// The text before the colon, such as `libvirt`. It may hold colons itself.
+    /// The name before the colon, such as `libvirt`. It may contain colons.
     fn name(&self) -> &'static str;
 
-    /// The source that `rest`, the text after the colon, describes. Nothing is read yet.
+    /// The source that `rest`, the text after the name and its colon, describes. Nothing is read
+    /// yet.
     ///
     /// # Errors
-    /// [`ParseSourceError::Scheme`] when `rest` has not the form that the scheme takes.
+    /// [`ParseSourceError::Scheme`] when `rest` is not in the form that the scheme takes.
     fn parse(&self, rest: &str) -> Result<Box<dyn SecretSource>, ParseSourceError>;
 }
 
-/// A source that text named: one of [`Source`], or one of a [`Scheme`].
+/// A source that text names: one of this crate, or one of a [`Scheme`].
 pub enum AnySource {
-    /// One of the sources that this module has itself.
+    /// A source of this crate.
     Own(Source),
-    /// One that a scheme made.
+    /// A source of a scheme.
     Scheme(Box<dyn SecretSource>),
 }
 

@@ -1,7 +1,7 @@
-//! The little language that names where a secret comes from, the same in every place that takes one:
-//! `prompt`, `file:PATH[,offset=N][,size=N]`, `fd:N`, `stdin`, `credential:NAME`.
+//! The sources of secrets that this crate has, and the text that names them: `prompt`,
+//! `file:PATH[,offset=N][,size=N]`, `fd:N`, `stdin`, `credential:NAME`.
 
-#![allow(unsafe_code)] // a descriptor that was inherited is a bare number
+#![allow(unsafe_code)] // an inherited descriptor is a bare number
 
 use core::fmt;
 use core::str::FromStr;
@@ -16,31 +16,31 @@ use super::terminal;
 use super::{LockedBytes, Passphrase, Purpose, SecretError, SecretSource, Wanted};
 use crate::Interrupt;
 
-/// The most that a key file may hold: 8 MiB, as for cryptsetup.
+/// The largest key file, in bytes: 8 MiB, as for cryptsetup.
 pub const MAX_KEY_FILE: usize = 8 << 20;
 
 /// Where a secret comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Source {
-    /// Asks on the terminal; where standard input is not one, takes a line of it.
+    /// Asks on the terminal. If standard input is not a terminal, reads one line of it instead.
     Prompt,
-    /// Asks on the terminal, and leaves standard input alone.
+    /// Asks on the terminal, and never reads standard input.
     Terminal,
-    /// The bytes of a file, newlines included.
+    /// The bytes of a file, including newlines.
     File {
         /// The file.
         path: PathBuf,
-        /// Bytes to skip.
+        /// Bytes to skip at its beginning.
         offset: u64,
-        /// Bytes to take; none is all up to the end.
+        /// Bytes to read. `None` reads up to the end.
         size: Option<u64>,
     },
     /// All bytes of an inherited descriptor.
     Fd(RawFd),
     /// One line of standard input, without its newline. The next secret may be on the next line.
     Stdin,
-    /// The bytes of a credential that systemd gave to the service.
+    /// The bytes of a credential that systemd passed to the service.
     Credential(String),
 }
 
@@ -54,7 +54,8 @@ impl Source {
         }
     }
 
-    /// The same source where standard input carries the data: `prompt` asks on the terminal only.
+    /// The same source for a program that reads or writes data on standard input: `prompt` asks
+    /// only on the terminal.
     ///
     /// # Errors
     /// [`SecretError::StdinTaken`] for `stdin` and `fd:0`.
@@ -102,7 +103,8 @@ fn inherited(number: RawFd, interrupt: &Interrupt) -> Result<LockedBytes, Secret
             source: rustix::io::Errno::BADF.into(),
         });
     }
-    // SAFETY: the number is not −1 and is used here only, for reading; one that is not open is answered with EBADF.
+    // SAFETY: the number is not −1, and is only used here, for reading. If it is not open, a call
+    // fails with EBADF.
     let fd = unsafe { BorrowedFd::borrow_raw(number) };
     let input = Input {
         fd,
@@ -130,7 +132,7 @@ fn file(
     let mut file = File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     if metadata.is_file() && metadata.mode() & 0o004 != 0 {
-        tracing::warn!(path = %path.display(), "everybody on this machine can read the key file");
+        tracing::warn!(path = %path.display(), "every user of this machine can read the key file");
     }
 
     let end = offset.saturating_add(size.unwrap_or(0));
@@ -171,7 +173,7 @@ fn file(
     Ok(bytes)
 }
 
-/// Reads over `offset` bytes of something that cannot seek.
+/// Skips `offset` bytes of an input that cannot seek.
 fn skip(input: &Input<'_>, path: &Path, offset: u64) -> Result<(), SecretError> {
     let mut left = offset;
     if left == 0 {
@@ -213,11 +215,12 @@ impl fmt::Display for Source {
     }
 }
 
-/// Why a text does not name a source.
+/// Why text does not name a source.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseSourceError {
-    /// None of the forms. The text is not shown: it may be a passphrase given by mistake.
+    /// It has none of the forms. The message does not repeat it, since it may be a passphrase
+    /// given by mistake.
     #[error(
         "not a source of a secret; one is prompt, file:PATH[,offset=N][,size=N], fd:N, stdin or credential:NAME"
     )]
@@ -225,25 +228,25 @@ pub enum ParseSourceError {
     /// `file:` without a path.
     #[error("file: names no path")]
     NoPath,
-    /// An option of `file:` that is not a number of bytes.
+    /// The value of an option of `file:` is not a number of bytes.
     #[error("{option}= takes a number of bytes")]
     NotBytes {
         /// `offset` or `size`.
         option: &'static str,
     },
-    /// An option of `file:` that is there twice.
+    /// An option of `file:` is given twice.
     #[error("{option}= is given twice")]
     Twice {
         /// `offset` or `size`.
         option: &'static str,
     },
-    /// `fd:` without a descriptor's number.
+    /// `fd:` without the number of a descriptor.
     #[error("fd: takes the number of an open descriptor")]
     NotDescriptor,
-    /// `credential:` with something that is not a file name.
+    /// `credential:` without a plain file name.
     #[error("credential: takes a plain name, without '/'")]
     NotName,
-    /// What follows the name of a [`Scheme`](super::Scheme) has not the form that it takes.
+    /// The text after the name of a [`Scheme`](super::Scheme) is not in the form that it takes.
     #[error("{0}")]
     Scheme(String),
 }
@@ -273,7 +276,7 @@ impl FromStr for Source {
     }
 }
 
-/// Takes the options off the end; what is left is the path, commas and all.
+/// Parses the options from the end. The rest is the path, which may hold commas.
 fn parse_file(mut rest: &str) -> Result<Source, ParseSourceError> {
     let (mut offset, mut size) = (None, None);
     while let Some((before, last)) = rest.rsplit_once(',') {

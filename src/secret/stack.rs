@@ -1,26 +1,27 @@
-//! Overwrites what calls that have returned left on the stack and in vector registers.
+//! Overwrites what returned calls have left on the stack and in vector registers.
 
-#![allow(unsafe_code)] // the bytes below the caller's frame have no owner in safe Rust, nor have registers
+#![allow(unsafe_code)] // safe Rust reaches neither the bytes below the caller's frame nor registers
 
 use core::mem::MaybeUninit;
 
-/// More than any hash, key schedule or block function that we call uses.
+/// More than any hash, key schedule or block function in use needs.
 const DEPTH: usize = 64 * 1024;
 
-/// More than a keyed cipher uses for sectors, and few enough to be zeroed at each request.
+/// More than a keyed cipher needs for sectors, and small enough to be zeroed for each request.
 const DEPTH_OF_SECTORS: usize = 16 * 1024;
 
 /// Zeroes the 64 KiB of stack below the caller's frame.
 ///
-/// Hashes and key schedules work on copies of the key in their own frames, and returning wipes nothing. Call this
-/// after such calls have returned, from the function that made them.
+/// Hashes and key schedules work on copies of the key in their own stack frames, which are not
+/// wiped when they return. A function that makes such calls calls this after they have returned.
 #[inline(never)]
 pub fn scrub_stack() {
     scrub::<DEPTH>();
 }
 
-/// Zeroes the 16 KiB of stack below the caller's frame: what encrypting or decrypting sectors leaves there. Wide
-/// instructions want each round key several times over and spill them, and the first ones are the key itself.
+/// Zeroes the 16 KiB of stack below the caller's frame, which encrypting or decrypting sectors has
+/// used. Code with wide vectors holds several copies of each round key and spills them to the
+/// stack, and the first round keys are the key itself.
 #[inline(never)]
 pub(crate) fn scrub_stack_of_sectors() {
     scrub::<DEPTH_OF_SECTORS>();
@@ -31,19 +32,20 @@ fn scrub<const LEN: usize>() {
     #[cfg(target_arch = "x86_64")]
     scrub_registers();
     let mut below = MaybeUninit::<[u8; LEN]>::uninit();
-    // SAFETY: the pointer is to `LEN` bytes of this frame; any bytes are valid for `MaybeUninit`.
+    // SAFETY: the pointer is to `LEN` bytes of this frame, and any bytes are valid for
+    // `MaybeUninit`.
     unsafe { below.as_mut_ptr().write_bytes(0, 1) };
-    // The optimiser has to assume that the zeros are read here.
+    // The optimiser has to assume that the zeroes are read here.
     core::hint::black_box(below.as_mut_ptr());
 }
 
-/// Zeroes the vector registers. Round keys stay in them until another use, and the dynamic linker, when it first binds
-/// a function, saves them all to the stack.
+/// Zeroes the vector registers. Round keys stay in them until they are overwritten, and the dynamic
+/// linker saves all of them to the stack when it first binds a function.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn scrub_registers() {
     if !is_x86_feature_detected!("avx") {
-        // SAFETY: every x86-64 CPU has SSE; what a call may change is all that is changed.
+        // SAFETY: every x86-64 CPU has SSE. Only registers that a call may change are changed.
         unsafe {
             std::arch::asm!(
                 ".irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
@@ -55,7 +57,7 @@ fn scrub_registers() {
         }
         return;
     }
-    // SAFETY: AVX was detected; what a call may change is all that is changed.
+    // SAFETY: AVX was detected. Only registers that a call may change are changed.
     unsafe {
         std::arch::asm!(
             "vzeroall",
@@ -64,7 +66,7 @@ fn scrub_registers() {
         );
     }
     if is_x86_feature_detected!("avx512f") {
-        // SAFETY: AVX-512 was detected; what a call may change is all that is changed.
+        // SAFETY: AVX-512 was detected. Only registers that a call may change are changed.
         unsafe {
             std::arch::asm!(
                 ".irp n, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31",

@@ -1,7 +1,8 @@
-//! The question on the terminal: echo off while it is answered, and on again whatever happens.
+//! Asks for a passphrase on the terminal, with the echo turned off until the answer is complete or
+//! the question fails.
 //!
-//! The terminal hands over each key by itself and makes no signals meanwhile, so that Ctrl-C is an answer here and
-//! the line never lies whole in a buffer of the kernel.
+//! The terminal delivers each key separately and generates no signals meanwhile. So Ctrl-C is read
+//! as a key, and the whole line never lies in a buffer of the kernel.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -51,7 +52,7 @@ fn ask_on(tty: BorrowedFd<'_>, purpose: Purpose<'_>) -> Result<LockedBytes, Secr
     }
 }
 
-/// A terminal that shows nothing of what is typed, until this is dropped.
+/// A terminal with the echo turned off, until this is dropped.
 struct Quiet<'a> {
     tty: BorrowedFd<'a>,
     before: Termios,
@@ -128,7 +129,7 @@ impl Drop for Quiet<'_> {
 
 const TERMINAL: &str = "the terminal";
 
-/// A line that is being typed, with the editing keys of the terminal's own settings.
+/// A line that is being typed, with the editing keys of the terminal's settings.
 struct Line {
     typed: LockedBytes,
     len: usize,
@@ -146,7 +147,7 @@ impl Line {
     }
 
     fn press(&mut self, key: u8, codes: &SpecialCodes) -> Result<Pressed, SecretError> {
-        // Code 0 is a key that is switched off.
+        // Code 0 means that the terminal has no such key.
         let is = |index| key != 0 && codes[index] == key;
         if key == b'\n' || key == b'\r' {
             return Ok(Pressed::Done);
@@ -178,7 +179,7 @@ impl Line {
         Ok(Pressed::More)
     }
 
-    /// Takes back the last character, all its bytes.
+    /// Removes the last character with all its bytes.
     fn rub_out(&mut self) {
         while let Some(last) = self.len.checked_sub(1) {
             let continuation = self.typed[last] & 0xc0 == 0x80;
@@ -204,7 +205,7 @@ mod tests {
 
     use super::*;
 
-    /// A pseudo-terminal: the person's side, and ours.
+    /// A pseudo-terminal: the person's end and the program's.
     fn terminal() -> (File, File) {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
         let person = openpt(flags).unwrap();
@@ -216,7 +217,7 @@ mod tests {
         (person.into(), ours.into())
     }
 
-    /// Answers each question when it has been asked; what was shown, what came of it.
+    /// Answers each question when it is asked, and returns what was shown and the result.
     fn asked(what: Wanted, answers: &[&[u8]]) -> (String, Result<Vec<u8>, SecretError>) {
         let (mut person, ours) = terminal();
         let before = tcgetattr(&ours).unwrap();
@@ -287,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_typed_is_bounded() {
+    fn the_length_of_a_typed_passphrase_is_bounded() {
         let fits = [vec![b'x'; MAX_TYPED], b"\n".to_vec()].concat();
         assert_eq!(asked(Wanted::Unlock, &[&fits]).1.unwrap().len(), MAX_TYPED);
         let over = [vec![b'x'; MAX_TYPED + 1], b"\n".to_vec()].concat();

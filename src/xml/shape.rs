@@ -1,10 +1,12 @@
-//! The shape of a document, from its tags alone: deep, wide or dangerous is refused before it is parsed.
+//! Checks of a document before it is parsed, by its tags only: its depth, its counts, and what it
+//! declares.
 //!
-//! This knows less of XML than the parser, and only ever refuses: whatever it lets through is read by the parser from the start.
+//! The check knows less of XML than the parser. It only refuses: what passes is parsed from the
+//! start.
 
 use super::{MOST_ATTRIBUTES, MOST_DEPTH, MOST_NAMESPACES, MOST_NODES, XmlError, line_of};
 
-/// Refuses document types, other encodings, and more of anything than the bounds allow.
+/// Refuses document types, other encodings, and documents that exceed the bounds.
 pub(super) fn check(text: &str, lines: &[usize]) -> Result<(), XmlError> {
     encoding(text)?;
     let (mut at, mut depth, mut attributes, mut namespaces) = (0, 0_usize, 0, 0);
@@ -16,7 +18,7 @@ pub(super) fn check(text: &str, lines: &[usize]) -> Result<(), XmlError> {
         at += found;
         let skipped = [("<!--", "-->"), ("<![CDATA[", "]]>"), ("<?", "?>")];
         if let Some((start, end)) = skipped.iter().find(|(start, _)| rest.starts_with(start)) {
-            // Not closed: the parser will say so.
+            // It is not closed, which the parser reports.
             let Some(length) = rest[start.len()..].find(end) else {
                 break;
             };
@@ -52,7 +54,8 @@ pub(super) fn check(text: &str, lines: &[usize]) -> Result<(), XmlError> {
     Ok(())
 }
 
-/// Another encoding would be read as UTF-8 here and as itself elsewhere: one text, two documents.
+/// Refuses other encodings. This parser would read the document as UTF-8 and another program in the
+/// declared encoding, so the two would see different documents.
 fn encoding(text: &str) -> Result<(), XmlError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let declaration = text
@@ -71,7 +74,7 @@ fn encoding(text: &str) -> Result<(), XmlError> {
     }
 }
 
-/// A tag, as far as its bounds go.
+/// The length and the counts of a tag.
 struct Tag {
     length: usize,
     closes: bool,
@@ -81,7 +84,7 @@ struct Tag {
 }
 
 impl Tag {
-    /// Reads from `<` to the `>` that is in no quotes.
+    /// Reads from `<` to the first `>` outside quotes.
     fn read(text: &str) -> Self {
         let bytes = text.as_bytes();
         let mut tag = Self {

@@ -71,7 +71,7 @@ fn exit_codes_tell_what_was_found() {
     assert_eq!(output.status.code(), Some(6));
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(
-        text.contains("it is no XML") && text.contains("`luksmith inspect`"),
+        text.contains("it is not XML") && text.contains("`luksmith inspect`"),
         "{text}"
     );
     fails(folder, &audit(&[]), 1, "--connect");
