@@ -9,6 +9,7 @@ use super::source::{Source, Stop, pieces};
 
 checks! {
     MBR: reject, "gpt.protective-mbr", "the MBR does not protect the GPT, so that programs which know only an MBR see another disk";
+    CHS: note, "gpt.protective-chs", "the protective MBR's first sector as head, sector and cylinder is wrong; Linux and UEFI do not read it";
     HEADER: reject, "gpt.header", "a GPT header breaks a rule of the format";
     CHECKSUM: reject, "gpt.checksum", "a checksum does not match, and a reader would use the other copy or none";
     BACKUP: reject, "gpt.backup", "the second copy is missing or says something else";
@@ -70,7 +71,7 @@ pub(super) fn check(source: &mut Source<'_>, report: &mut Report) -> Result<(), 
 }
 
 /// One entry of type 0xEE from sector 1 on. Its first sector as head, sector, cylinder is 0/2/0 as the UEFI
-/// specification has it, or 0/1/0 as others write.
+/// specification has it, or 0/1/0 as others write. Linux and EDK2 look at the type and at the first sector by number only.
 fn protective(source: &mut Source<'_>, report: &mut Report, sectors: u64) -> Result<(), Stop> {
     let Some(entries) = partitions::mbr(&source.read(0, 512)?) else {
         report.add(&MBR, 510, "signature", "none");
@@ -97,12 +98,6 @@ fn protective(source: &mut Source<'_>, report: &mut Report, sectors: u64) -> Res
         format!("{:#04x}", entry.boot),
     );
     rule(
-        matches!(chs, [0, 2, 0] | [0, 1, 0]),
-        1,
-        "first sector (CHS)",
-        format!("{}/{}/{}", chs[0], chs[1], chs[2]),
-    );
-    rule(
         entry.start == 1,
         8,
         "first sector",
@@ -116,6 +111,13 @@ fn protective(source: &mut Source<'_>, report: &mut Report, sectors: u64) -> Res
         12,
         "sectors",
         format!("{length} of {most}"),
+    );
+    report.require(
+        matches!(chs, [0, 2, 0] | [0, 1, 0]),
+        &CHS,
+        at + 1,
+        "first sector (CHS)",
+        || format!("{}/{}/{}", chs[0], chs[1], chs[2]),
     );
     if used.len() > 1 {
         report.uses(Feature::HybridMbr);

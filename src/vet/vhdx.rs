@@ -65,7 +65,7 @@ fn headers(
             header.checksum == checksum(&bytes) && header.version == 1 && header.log_version == 0
         });
         match valid {
-            Some(header) => good.push((at, header)),
+            Some(header) => good.push((at, header, bytes)),
             None => report.add(
                 &HEADER,
                 at,
@@ -74,22 +74,19 @@ fn headers(
             ),
         }
     }
-    let Some((at, header)) = good
-        .iter()
-        .copied()
-        .max_by_key(|(_, header)| header.sequence)
+    // Disk2vhd writes the same header twice: then either is the current one.
+    if let [(_, first, a), (at, second, b)] = &good[..] {
+        let one_is_current = first.sequence != second.sequence || a == b;
+        report.require(one_is_current, &HEADER, at + 8, "SequenceNumber", || {
+            format!("{} in both, which differ", first.sequence)
+        });
+    }
+    let Some((at, header, _)) = good
+        .into_iter()
+        .max_by_key(|(_, header, _)| header.sequence)
     else {
         return Ok(());
     };
-    if let [(_, first), (_, second)] = good[..] {
-        report.require(
-            first.sequence != second.sequence,
-            &HEADER,
-            at + 8,
-            "SequenceNumber",
-            || format!("{} in both", first.sequence),
-        );
-    }
     let (offset, length) = (header.log_offset, u64::from(header.log_length));
     let placed = offset >= MIB
         && offset.is_multiple_of(MIB)

@@ -67,9 +67,11 @@ fn raw_images_that_look_like_others() {
         ("dmg before the end", "format.other", |i| {
             put(i, SIZE - 700, b"koly\0\0\0\x04")
         }),
-        ("a word", "", |i| {
-            put(i, SIZE - 512, b"koly\0\0\0\x05\0\0\x02\0")
+        ("dmg without a version", "format.other", |i| {
+            put(i, SIZE - 4, b"koly")
         }),
+        ("three letters", "", |i| put(i, SIZE - 512, b"kol")),
+        ("dmg elsewhere", "", |i| put(i, SIZE - 1024, b"koly")),
         ("a disk with an MBR", "", |i| *i = mbr()),
         ("a disk with a GPT", "", |i| *i = gpt()),
         ("empty", "", Vec::clear),
@@ -115,7 +117,11 @@ fn mbr_disks() {
         ("a boot flag of nonsense", "format.not", |i| {
             put(i, 446, &[1])
         }),
-        ("no partition", "format.not", |i| put(i, 446, &[0; 64])),
+        ("no partition", "", |i| put(i, 446, &[0; 64])),
+        ("a boot sector without a table", "format.not", |i| {
+            put(i, 446, &[0; 64]);
+            put(i, 450, &[0x66]);
+        }),
         ("one on the MBR", "mbr.bounds", |i| {
             partition(i, 0, 0x83, 0, 10)
         }),
@@ -232,7 +238,10 @@ fn the_checksum_is_the_usual_one() {
 fn protective_mbrs() {
     let cases: &[Case] = &[
         ("first sector 0/1/0", "", |i| put(i, 447, &[0, 1, 0])),
-        ("first sector 0/3/0", "gpt.protective-mbr", |i| {
+        ("first sector 0/0/0", "gpt.protective-chs", |i| {
+            put(i, 447, &[0, 0, 0])
+        }),
+        ("first sector 0/3/0", "gpt.protective-chs", |i| {
             put(i, 447, &[0, 3, 0])
         }),
         ("to boot from", "", |i| put(i, 446, &[0x80])),

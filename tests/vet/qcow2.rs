@@ -93,7 +93,12 @@ fn header_fields() {
         ("a header as large as its cluster", "", |i| {
             be32(i, 100, 4096)
         }),
-        ("refcounts of 64 bits", "", |i| be32(i, 96, 6)),
+        ("refcounts of 64 bits", "", |i| {
+            be32(i, 96, 6);
+            for cluster in 0..12 {
+                be64(i, REFCOUNT_BLOCK + 8 * cluster, 1);
+            }
+        }),
         ("refcounts of 128 bits", "qcow2.refcount-order", |i| {
             be32(i, 96, 7)
         }),
@@ -242,9 +247,17 @@ fn extensions() {
             be32(i, 112, 0x1234);
             be32(i, 116, u32::MAX);
         }),
-        ("to the end of the cluster", "qcow2.unknown", |i| {
+        ("without an end", "qcow2.extensions", |i| {
             be32(i, 112, 0x1234);
             be32(i, 116, 4096 - 120);
+        }),
+        ("to the last place for an end", "qcow2.unknown", |i| {
+            be32(i, 112, 0x1234);
+            be32(i, 116, 4096 - 128);
+        }),
+        ("a DMG's trailer", "format.other", |i| {
+            let end = i.len();
+            put(i, end - 512, b"koly");
         }),
     ];
     table("qcow2", &good(), cases);
@@ -259,6 +272,9 @@ pub(crate) fn encrypted() -> Vec<u8> {
     be64(&mut pointer, 0, image.len() as u64);
     be64(&mut pointer, 8, header.len() as u64);
     image.extend_from_slice(header);
+    for cluster in 12..image.len() / CLUSTER {
+        judge::be16(&mut image, REFCOUNT_BLOCK + 2 * cluster, 1);
+    }
     extend(&mut image, &[(EXT_CRYPTO, &pointer)]);
     be32(&mut image, 32, 2);
     image

@@ -354,6 +354,9 @@ fn with_subclusters() -> Vec<u8> {
     be64(&mut image, 40, (3 * LARGE) as u64);
     be64(&mut image, 48, LARGE as u64);
     be64(&mut image, LARGE, (2 * LARGE) as u64);
+    for cluster in 0..6 {
+        be16(&mut image, 2 * LARGE + 2 * cluster, 1);
+    }
     entry(&mut image, 3 * LARGE, 4 * LARGE);
     entry(&mut image, 4 * LARGE, 5 * LARGE);
     be64(&mut image, 4 * LARGE + 8, (0xff << 32) | 0xff00);

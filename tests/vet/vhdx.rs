@@ -121,8 +121,14 @@ fn headers_and_regions() {
             put(i, HEADERS[0], &[0; 4]);
             put(i, HEADERS[1], &[0; 4]);
         }),
-        ("one number for both", "vhdx.header", |i| {
+        ("the same header twice", "", |i| {
             header(i, 0, |h| le64(h, 8, 8))
+        }),
+        ("one number for two that differ", "vhdx.header", |i| {
+            header(i, 0, |h| {
+                le64(h, 8, 8);
+                put(h, 16, &[1]);
+            })
         }),
         ("the first one is current", "", |i| {
             header(i, 0, |h| le64(h, 8, 9))

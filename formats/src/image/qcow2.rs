@@ -169,13 +169,15 @@ pub struct Extension {
 /// Stops at the end marker. `Err` is the byte of an extension that does not fit.
 ///
 /// # Errors
-/// The offset of the extension that reaches over the end.
+/// The offset of the extension that reaches over the end, or of the end where no end marker comes before it.
 pub fn extensions(bytes: &[u8], start: usize) -> Result<Vec<Extension>, u64> {
     let mut found = Vec::new();
     let mut at = start;
     loop {
         let Some(rest) = bytes.get(at..).filter(|rest| rest.len() >= 8) else {
-            return Ok(found);
+            // A header that fills its cluster has no extensions.
+            let none = found.is_empty() && at >= bytes.len();
+            return if none { Ok(found) } else { Err(at as u64) };
         };
         let (kind, length) = (be32(rest, 0), be32(rest, 4));
         if kind == 0 {

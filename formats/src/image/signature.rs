@@ -88,14 +88,13 @@ pub fn signatures(start: &[u8], end: &[u8], size: u64) -> Vec<Signature> {
     found
 }
 
-/// A trailer of a DMG may lie anywhere in the last 1023 bytes, as QEMU looks for it.
+/// The trailer of a DMG, anywhere in the last 1023 bytes. QEMU looks for these four letters there, and for nothing else.
 fn koly(end: &[u8]) -> Option<u64> {
     let from = end.len().saturating_sub(1023);
     let at = end
-        .windows(8)
+        .windows(4)
         .skip(from)
-        // Its version is 4.
-        .position(|bytes| bytes == b"koly\0\0\0\x04")?;
+        .position(|bytes| bytes == b"koly")?;
     Some(at.saturating_add(from) as u64)
 }
 
@@ -116,12 +115,18 @@ fn is_descriptor(start: &[u8]) -> bool {
     false
 }
 
-/// A boot signature with a partition table that could be one.
+/// A boot signature with a partition table that could be one. An empty one (a fresh MS-DOS label) is all zeroes.
 fn is_mbr(start: &[u8]) -> bool {
     partitions::mbr(start).is_some_and(|entries| {
         entries.iter().all(|entry| matches!(entry.boot, 0 | 0x80))
             && entries
                 .iter()
                 .any(|entry| entry.kind != 0 && entry.sectors != 0)
-    })
+    }) || is_empty_label(start)
+}
+
+/// A boot signature behind four entries of zeroes.
+fn is_empty_label(start: &[u8]) -> bool {
+    let entries: [u8; 64] = array(start, 446);
+    partitions::mbr(start).is_some() && entries == [0; 64]
 }

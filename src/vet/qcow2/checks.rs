@@ -14,7 +14,7 @@ checks! {
     COMPRESSION: reject, "qcow2.compression", "the compression type is not known, or its feature bit does not agree with it";
     SUBCLUSTERS: reject, "qcow2.extended-l2", "subclusters need clusters of at least 16 KiB";
     CRYPT: reject, "qcow2.encryption", "its encryption is broken (method 1), not known, or not described";
-    EXTENSIONS: reject, "qcow2.extensions", "the header extensions do not fit, come twice, or have a wrong length";
+    EXTENSIONS: reject, "qcow2.extensions", "the header extensions do not fit, have no end, come twice, or have a wrong length";
     UNKNOWN: note, "qcow2.unknown", "it has optional features or extensions that are not known";
     SIZE: reject, "qcow2.size", "the disk is larger than its L1 table can map";
     TABLE: reject, "qcow2.table", "a table is too large, not aligned, or does not lie in the image";
@@ -25,7 +25,7 @@ checks! {
     CLUSTERS: reject, "qcow2.clusters", "the guest's data is said to lie outside of the image or on its tables";
     COMPRESSED: reject, "qcow2.compressed", "compressed data is said to lie outside of the image or on its tables";
     SHARED: reject, "qcow2.shared", "a cluster is used for several things, and its refcount does not say so: a write to one changes the other";
-    REFCOUNT: note, "qcow2.refcount", "a cluster is in use and its refcount is 0: it will be given away again";
+    REFCOUNT: reject, "qcow2.refcount", "a cluster is in use and its refcount is 0: a write allocates it again, for data over a table too";
     MANY: note, "qcow2.refcounts-not-counted", "it has more clusters than are counted, so that refcounts were not compared with what uses them";
     SUBCLUSTER: reject, "qcow2.subclusters", "a subcluster is allocated and zero at once, or allocated without a cluster";
 }

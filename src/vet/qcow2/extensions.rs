@@ -28,7 +28,7 @@ pub(super) fn check(
                 &EXTENSIONS,
                 at,
                 "extension",
-                "reaches over the end of its cluster",
+                "it or the list of extensions reaches over the end of its cluster",
             );
             return Ok(());
         }
