@@ -56,6 +56,7 @@
 //! From the top down; each uses only those below it.
 //!
 //! - [`task`]: whole pieces of work for any front end; kinds of failure, progress, notes.
+//! - [`location`]: where a volume lies, as text.
 //! - [`container`]: create, open, unlock; keyslots, tokens, backup, restore, repair, resize, conversion.
 //! - [`audit`]: how libvirt is used, judged from XML and facts of the host.
 //! - [`vet`]: verdicts on images from strangers, without a key.
@@ -93,6 +94,7 @@ mod interrupt;
 pub mod kdf;
 pub mod layout;
 pub mod libvirt;
+pub mod location;
 pub mod qemu;
 pub mod secret;
 pub mod sectors;

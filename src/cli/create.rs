@@ -1,7 +1,9 @@
 //! `luksmith create`: a new, empty volume.
 
+use luksmith::location::Location;
+
 use super::Session;
-use super::args::{Location, NewVolumeArgs};
+use super::args::{LocationParser, NewVolumeArgs};
 use super::error::CommandError;
 use super::force::{Force, only};
 use super::make::{Extent, Plan};
@@ -16,7 +18,7 @@ use super::size;
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// The file to make, a block device, or an export (nbd://HOST[:PORT]/NAME, nbd+unix:///NAME?socket=PATH, and nbds for TLS)
-    #[arg(value_name = "IMAGE", value_parser = Location::parser())]
+    #[arg(value_name = "IMAGE", value_parser = LocationParser::Openable)]
     image: Location,
 
     /// What the guest sees; the file is that plus the header. 10G is 10 GiB [not for a device or an export: all of it]

@@ -4,10 +4,11 @@ use std::path::Path;
 
 use luksmith::backend::file::OpenOptions;
 use luksmith::container::{self, Container, Version};
+use luksmith::location::Location;
 use luksmith::qemu::quoted;
 use luksmith::secret::Passphrase;
 
-use super::args::{Location, RemoteArgs, VersionName};
+use super::args::{RemoteArgs, VersionName};
 use super::error::{CommandError, Kind};
 use super::storage;
 

@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use luksmith::location::Location;
+
 use super::Session;
-use super::args::{ImageFormat, LocalFile, Location, NewVolumeArgs};
+use super::args::{ImageFormat, LocalFile, LocationParser, NewVolumeArgs};
 use super::error::{CommandError, Kind};
 use super::force::{Force, only};
 use super::make::{Extent, Plan};
@@ -26,7 +28,7 @@ pub(crate) struct Args {
     source: PathBuf,
 
     /// The file to make, a block device, or an export (nbd://HOST[:PORT]/NAME, nbd+unix:///NAME?socket=PATH, and nbds for TLS)
-    #[arg(value_name = "IMAGE", value_parser = Location::parser())]
+    #[arg(value_name = "IMAGE", value_parser = LocationParser::Openable)]
     image: Location,
 
     /// What the guest sees, at least the size of SOURCE; what lies beyond SOURCE is zeroes, written too [default: the size of SOURCE; a

@@ -4,12 +4,13 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use luksmith::backend::file::OpenOptions;
+use luksmith::location::Location;
 use luksmith::task::printable;
 use luksmith::vet::{self, Finding, Format, Policy, Report, Verdict};
 use serde_json::{Value, json};
 
 use super::Session;
-use super::args::{LocalFile, Location, RemoteArgs};
+use super::args::{LocalFile, LocationParser, RemoteArgs};
 use super::error::{CommandError, Exit, Kind};
 use super::open::ReadArgs;
 use super::output::Output;
@@ -50,7 +51,7 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Args)]
 pub(crate) struct UntrustedImage {
     /// The image: a regular file, a block device, or an export (nbd://HOST[:PORT]/NAME, nbd+unix:///NAME?socket=PATH, and nbds for TLS)
-    #[arg(value_name = "IMAGE", value_parser = Location::parser())]
+    #[arg(value_name = "IMAGE", value_parser = LocationParser::Openable)]
     image: Location,
 
     /// Follow IMAGE where it is a symbolic link

@@ -10,6 +10,7 @@ use luksmith::backend::Backend;
 use luksmith::backend::file::OpenOptions;
 use luksmith::container::{self, Container, CreateOptions, Layout, Unlocked, Version};
 use luksmith::layout::{NewImage, Qcow2};
+use luksmith::location::Location;
 use luksmith::secret::Passphrase;
 use luksmith::sectors::{Cipher, Sectors};
 use luksmith::volume::Volume;
@@ -18,7 +19,7 @@ use luksmith_formats::hash::Hash;
 use serde_json::{Value, json};
 
 use super::Session;
-use super::args::{FormatArgs, ImageFormat, Location, NewVolumeArgs, RemoteArgs, VersionName};
+use super::args::{FormatArgs, ImageFormat, NewVolumeArgs, RemoteArgs, VersionName};
 use super::benchmark::note_slow;
 use super::derivation;
 use super::error::{CommandError, Kind};

@@ -8,13 +8,14 @@ use luksmith::backend::file::{FileBackend, OpenOptions};
 use luksmith::backend::nbd::{ConnectOptions, NbdBackend};
 use luksmith::container::{Container, Unlocked, VolumeError};
 use luksmith::layout::Qcow2;
+use luksmith::location::Location;
 use luksmith::volume::Volume;
 use serde_json::{Value, json};
 
 use luksmith::layout::ImageError;
 use luksmith::sectors::{Cipher, Sectors};
 
-use super::args::{Location, RemoteArgs};
+use super::args::RemoteArgs;
 use super::error::{CommandError, Kind};
 
 /// What a LUKS volume of either version begins with.
@@ -134,7 +135,7 @@ pub(crate) fn open(
 ) -> Result<Storage, CommandError> {
     match location {
         Location::Path(path) => open_path(path, options),
-        Location::Export(uri) => {
+        Location::Nbd(uri) => {
             let options = ConnectOptions {
                 write: options.write,
                 ..remote.options()
@@ -142,7 +143,13 @@ pub(crate) fn open(
             let backend = Arc::new(NbdBackend::connect(uri, options)?);
             Ok(Storage::raw(backend, Nature::Export))
         }
+        other => Err(not_opened(other)),
     }
+}
+
+/// A location that only an emulator opens.
+pub(crate) fn not_opened(location: &Location) -> CommandError {
+    CommandError::new(Kind::Unsupported, "luksmith does not open that").about(location)
 }
 
 /// Opens a file or a device.

@@ -30,6 +30,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "sys",
         ],
     ),
+    ("location", &[]),
     (
         "container",
         &[

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use luksmith::location::Location;
 use luksmith::volume::Volume;
 
-use super::{LocalFile, Location, RemoteArgs};
+use super::{LocalFile, LocationParser, RemoteArgs};
 
 /// What holds a volume.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -21,11 +22,11 @@ pub(crate) enum ImageFormat {
 #[derive(Debug, Args)]
 pub(crate) struct ImageArgs {
     /// The encrypted volume: a file, a block device, or an export (nbd://HOST[:PORT]/NAME, nbd+unix:///NAME?socket=PATH, and nbds for TLS)
-    #[arg(value_name = "IMAGE", value_parser = Location::parser())]
+    #[arg(value_name = "IMAGE", value_parser = LocationParser::Openable)]
     pub(crate) image: Location,
 
     /// The LUKS header lies in FILE (a detached header), IMAGE holds the data alone
-    #[arg(long, value_name = "FILE", value_parser = Location::parser())]
+    #[arg(long, value_name = "FILE", value_parser = LocationParser::Openable)]
     pub(crate) header: Option<Location>,
 
     /// What IMAGE is; nothing is guessed

@@ -13,7 +13,7 @@ pub(crate) use image::{CompressedArgs, ImageArgs, ImageFormat, UndoArgs};
 pub(crate) use key::{KeyArgs, NewKeyArgs, UnlockArgs};
 pub(crate) use limits::LimitArgs;
 pub(crate) use local::LocalFile;
-pub(crate) use location::Location;
+pub(crate) use location::{FORMS, LocationParser};
 pub(crate) use new_volume::{FormatArgs, NewVolumeArgs, VersionName, parse_cipher, parse_label};
 pub(crate) use pbkdf::{Pbkdf, PbkdfArgs};
 pub(crate) use remote::RemoteArgs;

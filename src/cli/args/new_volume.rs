@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use luksmith::container::Version;
+use luksmith::location::Location;
 use luksmith_formats::cipher::CipherSpec;
 use luksmith_formats::hash::Hash;
 use uuid::Uuid;
 
-use super::{ImageFormat, KeyArgs, LimitArgs, LocalFile, Location, PbkdfArgs, RemoteArgs};
+use super::{ImageFormat, KeyArgs, LimitArgs, LocalFile, LocationParser, PbkdfArgs, RemoteArgs};
 use crate::cli::size;
 
 /// Options of a new volume.
@@ -95,7 +96,7 @@ pub(crate) struct FormatArgs {
     pub(crate) luks2_keyslots_size: Option<u64>,
 
     /// Write a detached header into FILE; IMAGE holds the data alone
-    #[arg(long, value_name = "FILE", value_parser = Location::parser())]
+    #[arg(long, value_name = "FILE", value_parser = LocationParser::Openable)]
     pub(crate) header: Option<Location>,
 
     /// Take the volume key from FILE instead of making a random one; it must have the size of the key exactly

@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 use luksmith::libvirt::xml::{Disk, DomainXml, SecretRef};
 use luksmith::libvirt::{self, Affect, Connection, Domain, LibvirtError};
+use luksmith::location::Location;
 use serde_json::json;
 
 use super::connect::ConnectArgs;
 use super::disk::{DiskArgs, OpenArgs};
-use super::place::{FORMS, Place};
 use super::xml::unwritable;
 use crate::cli::Session;
-use crate::cli::args::RemoteArgs;
+use crate::cli::args::{FORMS, LocationParser, RemoteArgs};
 use crate::cli::error::{CommandError, Kind};
 use crate::cli::output;
 
@@ -29,8 +29,8 @@ pub(crate) struct AttachArgs {
     #[arg(value_name = "DOMAIN")]
     domain: String,
 
-    #[arg(value_name = "IMAGE", value_parser = Place::parser(), help = format!("The encrypted volume: a file, a block device, or {FORMS}"))]
-    image: Place,
+    #[arg(value_name = "IMAGE", value_parser = LocationParser::Any, help = format!("The encrypted volume: a file, a block device, or {FORMS}"))]
+    image: Location,
 
     #[command(flatten)]
     when: When,

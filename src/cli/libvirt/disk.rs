@@ -9,12 +9,12 @@ use luksmith::libvirt::xml::{
     Auth, Disk, Encryption, Engine, Format, Host, Label, Network, SecretRef, Source, Store, Target,
     Usage, UsageType,
 };
+use luksmith::location::Location;
 use luksmith_formats::nbd::uri::{Transport, Uri};
 
-use super::place::Place;
-use crate::cli::args::{Location, RemoteArgs, VersionName};
+use crate::cli::args::{RemoteArgs, VersionName};
 use crate::cli::emulator::{User, absolute, refuse_luks2, serve_command, text_of_socket, version};
-use crate::cli::error::CommandError;
+use crate::cli::error::{CommandError, Kind};
 
 /// How the guest and the emulator have the disk.
 #[derive(Debug, clap::Args)]
@@ -236,7 +236,7 @@ impl OpenArgs {
     /// Where a place is for libvirt, and what opens it. `known` is a secret that was just made for it.
     pub(super) fn describe(
         &self,
-        place: &Place,
+        place: &Location,
         known: Option<SecretRef>,
         disk: &DiskArgs,
         remote: &RemoteArgs,
@@ -253,15 +253,15 @@ impl OpenArgs {
             }
         };
         let mut disk = disk.disk(source, target)?;
-        if matches!(place, Place::Server(server) if server.protocol != "iscsi") {
+        if matches!(place, Location::Server(server) if server.protocol != "iscsi") {
             // The emulator's driver for these only reads.
             disk.read_only = true;
         }
         Ok(Described { disk, hints })
     }
 
-    fn store(&self, place: &Place, hints: &mut Vec<String>) -> Result<Store, CommandError> {
-        if !matches!(place, Place::Rbd { .. })
+    fn store(&self, place: &Location, hints: &mut Vec<String>) -> Result<Store, CommandError> {
+        if !matches!(place, Location::Rbd { .. })
             && (!self.monitor.is_empty() || self.ceph_config.is_some())
         {
             return Err(CommandError::parameters(
@@ -269,7 +269,7 @@ impl OpenArgs {
             ));
         }
         Ok(match place {
-            Place::Here(Location::Path(path)) => {
+            Location::Path(path) => {
                 let device = path
                     .metadata()
                     .is_ok_and(|metadata| metadata.file_type().is_block_device());
@@ -280,12 +280,12 @@ impl OpenArgs {
                     Store::File(path)
                 }
             }
-            Place::Here(Location::Export(uri)) => Store::Network(export(uri, hints)?),
-            Place::Volume { pool, volume } => Store::Volume {
+            Location::Nbd(uri) => Store::Network(export(uri, hints)?),
+            Location::Pool { pool, volume } => Store::Volume {
                 pool: pool.clone(),
                 volume: volume.clone(),
             },
-            Place::Rbd { image, snapshot } => {
+            Location::Rbd { image, snapshot } => {
                 let monitors = self.monitor.iter().map(|text| monitor(text));
                 let monitors = monitors.collect::<Result<_, _>>()?;
                 let mut network = Network::new("rbd", Some(image.clone()), monitors);
@@ -293,7 +293,7 @@ impl OpenArgs {
                 network.config.clone_from(&self.ceph_config);
                 Store::Network(network)
             }
-            Place::Server(server) => {
+            Location::Server(server) => {
                 let host = Host::Tcp {
                     name: server.host.clone(),
                     port: server.port,
@@ -303,19 +303,23 @@ impl OpenArgs {
                 network.query.clone_from(&server.query);
                 Store::Network(network)
             }
+            other => {
+                let message = format!("{other} cannot be described to libvirt");
+                return Err(CommandError::new(Kind::Unsupported, message));
+            }
         })
     }
 
     fn encryption(
         &self,
-        place: &Place,
+        place: &Location,
         known: Option<SecretRef>,
         remote: &RemoteArgs,
         hints: &mut Vec<String>,
     ) -> Result<Encryption, CommandError> {
-        let rbd = matches!(place, Place::Rbd { .. });
+        let rbd = matches!(place, Location::Rbd { .. });
         let version = match place {
-            Place::Here(image) if known.is_none() => {
+            image if image.opened_here() && known.is_none() => {
                 let version = version(image, remote, self.luks_type)?;
                 if version == Version::Luks2 {
                     return Err(refuse_luks2(image));
@@ -370,13 +374,13 @@ impl OpenArgs {
         })
     }
 
-    fn auth(&self, place: &Place) -> Result<Option<Auth>, CommandError> {
+    fn auth(&self, place: &Location) -> Result<Option<Auth>, CommandError> {
         let (Some(username), Some(secret)) = (&self.login, &self.login_secret) else {
             return Ok(None);
         };
         let kind = match place {
-            Place::Rbd { .. } => "ceph",
-            Place::Server(server) if server.protocol == "iscsi" => "iscsi",
+            Location::Rbd { .. } => "ceph",
+            Location::Server(server) if server.protocol == "iscsi" => "iscsi",
             _ => {
                 return Err(CommandError::parameters(
                     "--login is for Ceph and for iSCSI targets",
@@ -394,13 +398,13 @@ impl OpenArgs {
     /// label.
     fn served(
         &self,
-        place: &Place,
+        place: &Location,
         known: Option<&SecretRef>,
         hints: &mut Vec<String>,
     ) -> Result<Source, CommandError> {
         let image = match place {
-            Place::Here(Location::Path(path)) => absolute(path)?,
-            Place::Here(Location::Export(uri)) => uri.to_string(),
+            Location::Path(path) => absolute(path)?,
+            Location::Nbd(uri) => uri.to_string(),
             _ => {
                 let message = format!("{place}: luksmith does not open that, and cannot serve it");
                 return Err(CommandError::parameters(message)
@@ -434,9 +438,9 @@ impl OpenArgs {
 }
 
 /// The secret of a file or device, which is found by its path.
-fn default_secret(place: &Place) -> Result<SecretRef, CommandError> {
+fn default_secret(place: &Location) -> Result<SecretRef, CommandError> {
     match place {
-        Place::Here(Location::Path(path)) => Ok(SecretRef::Usage(Usage {
+        Location::Path(path) => Ok(SecretRef::Usage(Usage {
             kind: UsageType::Volume,
             id: absolute(path)?,
         })),
@@ -469,8 +473,8 @@ fn export(uri: &Uri, hints: &mut Vec<String>) -> Result<Network, CommandError> {
 
 fn monitor(text: &str) -> Result<Host, CommandError> {
     let uri = format!("http://{text}/x");
-    match Place::parse(uri.as_ref()) {
-        Ok(Place::Server(server)) => Ok(Host::Tcp {
+    match Location::parse(uri.as_ref()) {
+        Ok(Location::Server(server)) => Ok(Host::Tcp {
             name: server.host,
             port: server.port,
         }),

@@ -3,7 +3,6 @@
 mod attach;
 mod connect;
 mod disk;
-mod place;
 mod provision;
 mod rotate;
 mod secret;

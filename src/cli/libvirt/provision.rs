@@ -11,6 +11,7 @@ use luksmith::backend::memory::MemoryBackend;
 use luksmith::container::{self, Container, Version, Which};
 use luksmith::libvirt::xml::{SecretRef, SecretXml, Usage, UsageType, VolumeXml};
 use luksmith::libvirt::{Connection, LibvirtError, Secret, StorageVolume};
+use luksmith::location::Location;
 use luksmith::secret::Passphrase;
 use luksmith_formats::cipher::{BlockCipher, IvGenerator};
 use luksmith_formats::hash::Hash;
@@ -19,11 +20,10 @@ use uuid::Uuid;
 
 use super::connect::ConnectArgs;
 use super::disk::{DiskArgs, OpenArgs};
-use super::place::Place;
 use super::taken_back::TakenBack;
 use super::xml::unwritable;
 use crate::cli::Session;
-use crate::cli::args::{ImageFormat, Location, NewVolumeArgs, VersionName};
+use crate::cli::args::{ImageFormat, LocationParser, NewVolumeArgs, VersionName};
 use crate::cli::emulator::{absolute, check_passphrase};
 use crate::cli::error::{CommandError, Kind};
 use crate::cli::force::{Force, only};
@@ -42,7 +42,7 @@ use crate::cli::size;
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// The file to make, a block device, or an export (nbd://…), where it is in no pool
-    #[arg(value_name = "IMAGE", value_parser = Location::parser(), required_unless_present = "pool")]
+    #[arg(value_name = "IMAGE", value_parser = LocationParser::Openable, required_unless_present = "pool")]
     image: Option<Location>,
 
     /// The pool to make the volume in; it has to be started
@@ -116,7 +116,7 @@ struct Made {
     uuid: String,
     size: u64,
     /// For the disk's XML.
-    place: Place,
+    place: Location,
 }
 
 impl Args {
@@ -300,7 +300,7 @@ impl Args {
             version: header.container.version(),
             uuid: luks,
             size,
-            place: Place::Volume {
+            place: Location::Pool {
                 pool: pool.name()?,
                 volume: name.to_owned(),
             },
@@ -416,7 +416,7 @@ impl Args {
             version: made.container.version(),
             uuid: made.container.uuid().to_owned(),
             size,
-            place: Place::Here(image.clone()),
+            place: image.clone(),
         };
         session.signals.check()?;
         made.keep()?;

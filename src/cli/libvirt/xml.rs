@@ -7,13 +7,13 @@ use luksmith::container::{self, Container, Version};
 use luksmith::libvirt::xml::{
     Encryption, SecretRef, SecretXml, Usage, UsageType, VolumeXml, WriteError,
 };
+use luksmith::location::Location;
 use serde_json::json;
 use uuid::Uuid;
 
 use super::disk::{DiskArgs, OpenArgs};
-use super::place::{FORMS, Place};
 use crate::cli::Session;
-use crate::cli::args::{Location, RemoteArgs};
+use crate::cli::args::{FORMS, LocationParser, RemoteArgs};
 use crate::cli::emulator::{absolute, refuse_luks2};
 use crate::cli::error::{CommandError, Kind};
 use crate::cli::output;
@@ -44,8 +44,8 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct SecretArgs {
     /// The volume, which need not be there: a file or a block device, or another place with --usage
-    #[arg(value_name = "IMAGE", value_parser = Place::parser())]
-    image: Place,
+    #[arg(value_name = "IMAGE", value_parser = LocationParser::Any)]
+    image: Location,
 
     /// What it is for [default: volume: and the path of IMAGE, so that a pool finds it]
     #[arg(long, value_name = "TYPE:ID")]
@@ -77,7 +77,7 @@ pub(crate) struct SecretArgs {
 #[command(after_help = EXAMPLES)]
 pub(crate) struct VolumeArgs {
     /// The encrypted volume: a file, a block device, or an export
-    #[arg(value_name = "IMAGE", value_parser = Location::parser())]
+    #[arg(value_name = "IMAGE", value_parser = LocationParser::Openable)]
     image: Location,
 
     /// Its name in the pool [default: that of the file]
@@ -100,8 +100,8 @@ pub(crate) struct VolumeArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DiskXmlArgs {
-    #[arg(value_name = "IMAGE", value_parser = Place::parser(), help = format!("The encrypted volume: a file, a block device, or {FORMS}"))]
-    image: Place,
+    #[arg(value_name = "IMAGE", value_parser = LocationParser::Any, help = format!("The encrypted volume: a file, a block device, or {FORMS}"))]
+    image: Location,
 
     /// Print JSON
     #[arg(long)]
@@ -148,7 +148,7 @@ impl SecretArgs {
     fn run(self, session: &Session) -> Result<(), CommandError> {
         let usage = match (self.usage, &self.image) {
             (Some(usage), _) => usage,
-            (None, Place::Here(Location::Path(path))) => Usage {
+            (None, Location::Path(path)) => Usage {
                 kind: UsageType::Volume,
                 id: absolute(path)?,
             },

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use luksmith::container::Version;
+use luksmith::location::Location;
 use luksmith::qemu::{Block, Cache, Object, Server, quoted};
 use luksmith::secret::Source;
 use luksmith_formats::nbd::uri::Transport;
@@ -12,13 +13,14 @@ use serde_json::json;
 
 use super::master;
 use crate::cli::Session;
-use crate::cli::args::{KeyArgs, Location, RemoteArgs, VersionName};
+use crate::cli::args::{KeyArgs, LocationParser, RemoteArgs, VersionName};
 use crate::cli::emulator::{
     absolute, check_passphrase, refuse_luks2, serve_command, text_of_socket, version,
 };
 use crate::cli::error::CommandError;
 use crate::cli::output;
 use crate::cli::passphrase::KeySource;
+use crate::cli::storage::not_opened;
 
 /// Print the -object and -blockdev by which QEMU opens a volume
 ///
@@ -30,7 +32,7 @@ use crate::cli::passphrase::KeySource;
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// The encrypted volume: a file, a block device, or an export (nbd://HOST[:PORT]/NAME, nbd+unix:///NAME?socket=PATH, and nbds for TLS)
-    #[arg(value_name = "IMAGE", value_parser = Location::parser())]
+    #[arg(value_name = "IMAGE", value_parser = LocationParser::Openable)]
     image: Location,
 
     /// Encrypt the passphrase with the master key in FILE, which is made if it is not there; QEMU reads it
@@ -202,7 +204,8 @@ impl Args {
                     Server::File(path)
                 });
             }
-            Location::Export(uri) => uri,
+            Location::Nbd(uri) => uri,
+            other => return Err(not_opened(other)),
         };
         let tls = match &uri.tls {
             None => None,
@@ -240,7 +243,8 @@ impl Args {
         let socket = absolute(socket)?;
         let image = match &self.image {
             Location::Path(path) => absolute(path)?,
-            Location::Export(uri) => uri.to_string(),
+            Location::Nbd(uri) => uri.to_string(),
+            other => return Err(not_opened(other)),
         };
         output::hint(&format!(
             "before QEMU starts: {}",

@@ -8,13 +8,12 @@ use std::sync::Arc;
 
 use luksmith::container::Which;
 use luksmith::export::{Discard, Export};
+use luksmith::location::Location;
 use luksmith_formats::limits::Limits;
 
 use super::DiscardName;
 use crate::cli::Session;
-use crate::cli::args::{
-    CompressedArgs, ImageArgs, ImageFormat, KeyArgs, Location, RemoteArgs, UndoArgs,
-};
+use crate::cli::args::{CompressedArgs, ImageArgs, ImageFormat, KeyArgs, RemoteArgs, UndoArgs};
 use crate::cli::benchmark::note_slow;
 use crate::cli::error::CommandError;
 use crate::cli::open::{
@@ -120,7 +119,8 @@ impl ExportText {
             CommandError::parameters(message)
         };
         let location = |text: &String| {
-            Location::parse(OsStr::new(text)).map_err(|error| wrong("the image", error.to_string()))
+            Location::parse_openable(OsStr::new(text))
+                .map_err(|error| wrong("the image", error.to_string()))
         };
         let discard = match &self.discard {
             Some(text) => clap::ValueEnum::from_str(text, false)

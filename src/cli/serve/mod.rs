@@ -11,9 +11,10 @@ use std::time::Duration;
 use clap::ValueEnum;
 use luksmith::export::Discard;
 use luksmith::export::nbd::{Options, Server};
+use luksmith::location::Location;
 
 use super::Session;
-use super::args::{CompressedArgs, ImageFormat, KeyArgs, LimitArgs, Location, RemoteArgs};
+use super::args::{CompressedArgs, ImageFormat, KeyArgs, LimitArgs, LocationParser, RemoteArgs};
 use super::error::CommandError;
 use super::output;
 use super::passphrase::KeySource;
@@ -31,11 +32,11 @@ use who::WhoArgs;
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// The encrypted volume to serve under --name: a file, a block device, or an export of another server
-    #[arg(value_name = "IMAGE", value_parser = Location::parser(), required_unless_present = "export")]
+    #[arg(value_name = "IMAGE", value_parser = LocationParser::Openable, required_unless_present = "export")]
     image: Option<Location>,
 
     /// The LUKS header lies in FILE (a detached header), IMAGE holds the data alone
-    #[arg(long, value_name = "FILE", value_parser = Location::parser(), requires = "image")]
+    #[arg(long, value_name = "FILE", value_parser = LocationParser::Openable, requires = "image")]
     header: Option<Location>,
 
     /// What IMAGE is; nothing is guessed

@@ -7,10 +7,10 @@ use luksmith::libvirt::xml::{
     Disk, DomainXml, Format, Host, SecretRef, Store, Usage, UsageType, VolumeXml,
 };
 use luksmith::libvirt::{Connection, LibvirtError, Pool};
+use luksmith::location::Location;
 use luksmith_formats::nbd::uri::Uri;
 use uuid::Uuid;
 
-use crate::cli::args::Location;
 use crate::cli::error::CommandError;
 
 /// All that is of interest at one libvirt.
@@ -251,7 +251,7 @@ fn place_of(
                 _ => String::new(),
             };
             match Uri::parse(&uri) {
-                Ok(parsed) => (uri, Some(Location::Export(Box::new(parsed))), None),
+                Ok(parsed) => (uri, Some(Location::Nbd(Box::new(parsed))), None),
                 Err(_) => (uri, None, Some(ELSEWHERE)),
             }
         }

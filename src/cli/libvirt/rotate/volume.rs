@@ -2,6 +2,7 @@
 
 use luksmith::container::{Container, NewKeyslot, UnlockError, Unlocked, Which};
 use luksmith::libvirt::{Connection, Domain};
+use luksmith::location::Location;
 use luksmith::qemu::OpenVolume;
 use luksmith::secret::Passphrase;
 use luksmith_formats::luks2::Priority;
@@ -9,9 +10,7 @@ use luksmith_formats::luks2::Priority;
 use super::inventory;
 use super::live::{Live, Way};
 use crate::cli::Session;
-use crate::cli::args::{
-    ImageArgs, ImageFormat, LimitArgs, Location, PbkdfArgs, RemoteArgs, UndoArgs,
-};
+use crate::cli::args::{ImageArgs, ImageFormat, LimitArgs, PbkdfArgs, RemoteArgs, UndoArgs};
 use crate::cli::derivation;
 use crate::cli::error::{CommandError, Kind};
 use crate::cli::open::{self, ReadArgs};

@@ -1,0 +1,356 @@
+//! Where a volume lies, as text: a path, an NBD URI, a volume of a libvirt pool, or an image on a
+//! server.
+//!
+//! What begins with `scheme://` is a URI; a file of such a name is `./scheme://…`. A new form is a
+//! row in the table of forms.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use luksmith_formats::nbd::uri::{Transport, Uri, UriError, scheme};
+
+/// Where a volume lies. Its `Display` is the text that was parsed; no form takes a password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Location {
+    /// A file or a block device.
+    Path(PathBuf),
+    /// An export on an NBD server.
+    Nbd(Box<Uri>),
+    /// A volume of a libvirt storage pool: `volume:POOL/NAME`.
+    Pool {
+        /// The pool's name.
+        pool: String,
+        /// The volume's name.
+        volume: String,
+    },
+    /// An image in Ceph: `rbd:POOL/IMAGE[@SNAPSHOT]`.
+    Rbd {
+        /// `POOL/IMAGE` or `POOL/NAMESPACE/IMAGE`.
+        image: String,
+        /// A snapshot of it.
+        snapshot: Option<String>,
+    },
+    /// An image on a server that only an emulator reads.
+    Server(Server),
+}
+
+/// An image on a server that only an emulator reads: `iscsi://`, `http://` or `https://`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Server {
+    /// `iscsi`, `http` or `https`.
+    pub protocol: &'static str,
+    /// A name or an address; IPv6 without its brackets.
+    pub host: String,
+    /// The port, if it is named.
+    pub port: Option<u16>,
+    /// The target and the unit (`TARGET/LUN`), or the path, decoded.
+    pub name: String,
+    /// What follows `?`, as it is written.
+    pub query: Option<String>,
+    text: String,
+}
+
+/// Why a text names no location. The message never repeats what could be a password.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LocationError {
+    /// The URI is malformed, or of no known scheme.
+    #[error(transparent)]
+    Uri(#[from] UriError),
+    /// A volume of a pool is not of its form.
+    #[error("a volume is volume:POOL/NAME")]
+    Pool,
+    /// An image in Ceph is not of its form.
+    #[error("an image in ceph is rbd:POOL/IMAGE, and @SNAPSHOT after it")]
+    Rbd,
+    /// A unit of an iSCSI target is not of its form.
+    #[error("a unit of an iscsi target is iscsi://HOST[:PORT]/TARGET/LUN")]
+    Iscsi,
+    /// The URI has no path.
+    #[error("the uri names no path")]
+    NoPath,
+}
+
+type Parse = fn(&str) -> Result<Location, LocationError>;
+
+/// A form of a location that is no path.
+struct Form {
+    /// What it begins with. A URI's scheme is followed by `://`, and its case does not matter.
+    prefix: &'static str,
+    /// Whether this library opens what it names.
+    opened: bool,
+    parse: Parse,
+}
+
+const FORMS: [Form; 9] = [
+    Form::opened("nbd://", nbd),
+    Form::opened("nbds://", nbd),
+    Form::opened("nbd+unix://", nbd),
+    Form::opened("nbds+unix://", nbd),
+    Form::named("volume:", pool),
+    Form::named("rbd:", rbd),
+    Form::named("iscsi://", iscsi),
+    Form::named("http://", |text| http("http", text)),
+    Form::named("https://", |text| http("https", text)),
+];
+
+impl Form {
+    const fn opened(prefix: &'static str, parse: Parse) -> Self {
+        let opened = true;
+        Self {
+            prefix,
+            opened,
+            parse,
+        }
+    }
+
+    const fn named(prefix: &'static str, parse: Parse) -> Self {
+        let opened = false;
+        Self {
+            prefix,
+            opened,
+            parse,
+        }
+    }
+
+    fn fits(&self, text: &str) -> bool {
+        match self.prefix.strip_suffix("://") {
+            Some(name) => scheme(text.as_bytes()).is_some_and(|it| it.eq_ignore_ascii_case(name)),
+            None => text.starts_with(self.prefix),
+        }
+    }
+}
+
+impl Location {
+    /// Reads a location in any form.
+    ///
+    /// # Errors
+    /// [`LocationError`] says what is wrong with it.
+    pub fn parse(text: &OsStr) -> Result<Self, LocationError> {
+        Self::parse_form(text, |_| true)
+    }
+
+    /// Reads the location of a volume that this library can open. The forms of other locations are
+    /// read as paths, or as URIs of an unknown scheme.
+    ///
+    /// # Errors
+    /// [`LocationError`] says what is wrong with it.
+    pub fn parse_openable(text: &OsStr) -> Result<Self, LocationError> {
+        Self::parse_form(text, |form| form.opened)
+    }
+
+    fn parse_form(text: &OsStr, takes: fn(&Form) -> bool) -> Result<Self, LocationError> {
+        let is_uri = scheme(text.as_encoded_bytes()).is_some();
+        let Some(utf8) = text.to_str() else {
+            return match is_uri {
+                true => Err(UriError::Encoding("the uri").into()),
+                false => Ok(Self::Path(text.into())),
+            };
+        };
+        let form = FORMS.iter().find(|form| takes(form) && form.fits(utf8));
+        match form {
+            Some(form) => (form.parse)(utf8),
+            // Says that the scheme is unknown.
+            None if is_uri => nbd(utf8),
+            None => Ok(Self::Path(text.into())),
+        }
+    }
+
+    /// The path, if it is one.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Path(path) => Some(path),
+            _ => None,
+        }
+    }
+
+    /// Whether this library opens it, and not only an emulator.
+    #[must_use]
+    pub fn opened_here(&self) -> bool {
+        matches!(self, Self::Path(_) | Self::Nbd(_))
+    }
+}
+
+fn nbd(text: &str) -> Result<Location, LocationError> {
+    Ok(Location::Nbd(Box::new(Uri::parse(text)?)))
+}
+
+fn pool(text: &str) -> Result<Location, LocationError> {
+    let rest = text.strip_prefix("volume:").unwrap_or(text);
+    let (pool, volume) = rest.split_once('/').ok_or(LocationError::Pool)?;
+    if pool.is_empty() || volume.is_empty() || volume.contains('/') {
+        return Err(LocationError::Pool);
+    }
+    let (pool, volume) = (pool.to_owned(), volume.to_owned());
+    Ok(Location::Pool { pool, volume })
+}
+
+fn rbd(text: &str) -> Result<Location, LocationError> {
+    let rest = text.strip_prefix("rbd:").unwrap_or(text);
+    let (image, snapshot) = match rest.split_once('@') {
+        Some((image, snapshot)) => (image, Some(snapshot.to_owned())),
+        None => (rest, None),
+    };
+    let parts: Vec<&str> = image.split('/').collect();
+    let whole = parts.len() >= 2 && parts.iter().all(|part| !part.is_empty());
+    if !whole || snapshot.as_deref() == Some("") {
+        return Err(LocationError::Rbd);
+    }
+    let image = image.to_owned();
+    Ok(Location::Rbd { image, snapshot })
+}
+
+fn iscsi(text: &str) -> Result<Location, LocationError> {
+    let server = server("iscsi", text)?;
+    let whole = server.name.rsplit_once('/').is_some_and(|(target, unit)| {
+        !target.is_empty() && !unit.is_empty() && unit.bytes().all(|c| c.is_ascii_digit())
+    });
+    if !whole || server.query.is_some() {
+        return Err(LocationError::Iscsi);
+    }
+    Ok(Location::Server(server))
+}
+
+fn http(protocol: &'static str, text: &str) -> Result<Location, LocationError> {
+    let server = server(protocol, text)?;
+    if server.name.is_empty() {
+        return Err(LocationError::NoPath);
+    }
+    Ok(Location::Server(server))
+}
+
+/// Host, port and path are read as those of an NBD URI: RFC 3986 has one form for both.
+fn server(protocol: &'static str, text: &str) -> Result<Server, LocationError> {
+    let rest = text.split_once("://").map_or("", |(_, rest)| rest);
+    let (place, query) = match rest.split_once('?') {
+        Some((place, query)) => (place, Some(query.to_owned())),
+        None => (rest, None),
+    };
+    let uri = Uri::parse(&format!("nbd://{place}"))?;
+    let Transport::Tcp { host, port } = uri.transport else {
+        return Err(UriError::NoHost.into());
+    };
+    Ok(Server {
+        protocol,
+        host,
+        port: names_port(place).then_some(port),
+        name: uri.export,
+        query,
+        text: text.to_owned(),
+    })
+}
+
+/// Whether an authority has a port of its own.
+fn names_port(place: &str) -> bool {
+    let authority = place.split('/').next().unwrap_or_default();
+    let after = authority.rsplit(']').next().unwrap_or_default();
+    after
+        .split_once(':')
+        .is_some_and(|(_, port)| !port.is_empty())
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => path.display().fmt(f),
+            Self::Nbd(uri) => uri.fmt(f),
+            Self::Pool { pool, volume } => write!(f, "volume:{pool}/{volume}"),
+            Self::Rbd { image, snapshot } => {
+                write!(f, "rbd:{image}")?;
+                snapshot.iter().try_for_each(|name| write!(f, "@{name}"))
+            }
+            Self::Server(server) => f.write_str(&server.text),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Location, LocationError> {
+        Location::parse(OsStr::new(text))
+    }
+
+    fn parse_openable(text: &str) -> Result<Location, LocationError> {
+        Location::parse_openable(OsStr::new(text))
+    }
+
+    #[test]
+    fn every_form_is_read_and_shown_as_it_was() {
+        for text in [
+            "disk.img",
+            "./rbd:x",
+            "nbd://host/x",
+            "nbds+unix:///x?socket=/run/s",
+            "volume:default/a:b.luks",
+            "rbd:pool/image",
+            "rbd:pool/namespace/image@snap",
+            "iscsi://host/iqn.2024-01.example:t/0",
+            "https://[::1]:8443/a%20b?x=1",
+        ] {
+            assert_eq!(parse(text).unwrap().to_string(), text);
+        }
+        let Location::Server(server) = parse("https://[::1]:8443/a%20b?x=1").unwrap() else {
+            panic!("a server");
+        };
+        assert_eq!((server.host.as_str(), server.port), ("::1", Some(8443)));
+        assert_eq!(
+            (server.name.as_str(), server.query.as_deref()),
+            ("a b", Some("x=1"))
+        );
+        let Location::Server(server) = parse("ISCSI://host/iqn:t/2").unwrap() else {
+            panic!("a server");
+        };
+        assert_eq!((server.port, server.name.as_str()), (None, "iqn:t/2"));
+    }
+
+    #[test]
+    fn what_is_incomplete_is_refused() {
+        use LocationError::{Iscsi, NoPath, Pool, Rbd};
+        for (text, expected) in [
+            ("volume:default", Pool),
+            ("volume:/x", Pool),
+            ("volume:a/b/c", Pool),
+            ("rbd:image", Rbd),
+            ("rbd:pool/", Rbd),
+            ("rbd:pool/image@", Rbd),
+            ("iscsi://host/target", Iscsi),
+            ("iscsi://host/target/x", Iscsi),
+            ("iscsi://host/target/0?x", Iscsi),
+            ("http://host", NoPath),
+            ("http://u:p@host/x", UriError::UserInfo.into()),
+            ("http:///x", UriError::NoHost.into()),
+            ("ftp://host/x", UriError::Scheme("ftp".to_owned()).into()),
+            (
+                "nbd+vsock://1/x",
+                UriError::Vsock("nbd+vsock".to_owned()).into(),
+            ),
+        ] {
+            assert_eq!(parse(text), Err(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_paths_and_exports_are_opened_here() {
+        for path in ["disk.img", "./nbd://host/x", "/dev/sdb1", "a:b", "-"] {
+            let location = parse_openable(path).unwrap();
+            assert_eq!(location, Location::Path(path.into()));
+            assert!(location.opened_here());
+        }
+        let location = parse_openable("nbd://host/x").unwrap();
+        assert!(location.path().is_none() && location.opened_here());
+        assert!(!parse("rbd:pool/image").unwrap().opened_here());
+        // Such a name may be a file's.
+        let path = Location::Path("rbd:pool/image".into());
+        assert_eq!(parse_openable("rbd:pool/image").unwrap(), path);
+        assert_eq!(
+            parse_openable("http://host/x"),
+            Err(UriError::Scheme("http".to_owned()).into())
+        );
+    }
+}
