@@ -286,10 +286,13 @@ impl Container {
             Some(key) => key,
             None => VolumeKey::random(options.key_size)?,
         };
+        let digest = KeyDigest::new(&key, options.hash, options.digest_iterations, interrupt)
+            .map_err(super::KeyslotError::from)?;
         let unlocked = Unlocked {
             slot: Some(options.keyslot),
             key,
             bound: true,
+            digest,
         };
         let new = NewKeyslot {
             passphrase,
@@ -361,13 +364,7 @@ fn luks1_container(
             reason: "LUKS1 has keyslots 0 to 7".into(),
         });
     }
-    let digest = KeyDigest::new(
-        &unlocked.key,
-        options.hash,
-        options.digest_iterations,
-        interrupt,
-    )
-    .map_err(super::KeyslotError::from)?;
+    let digest = &unlocked.digest;
     let area = luks1_area_size(options.key_size);
     let (cipher_name, cipher_mode) = options.cipher.luks1_names();
     let mut header = luks1::Header {
@@ -439,14 +436,10 @@ fn luks2_container(
         hash: options.hash,
     };
     let keyslot = keyslots::luks2_keyslot(&header, options.key_size, new, protection)?;
-    let digest = KeyDigest::new(
-        &unlocked.key,
-        options.hash,
-        options.digest_iterations,
-        interrupt,
-    )
-    .map_err(super::KeyslotError::from)?;
-    let digest = digest.into_luks2(vec![options.keyslot], vec![0]);
+    let digest = unlocked
+        .digest
+        .clone()
+        .into_luks2(vec![options.keyslot], vec![0]);
     header.metadata.edit(|draft| {
         draft.set_keyslot(options.keyslot, &Keyslot::Luks2(keyslot.clone()))?;
         draft.set_segment(0, &luks2::Segment::Crypt(segment))?;

@@ -12,6 +12,9 @@ use crate::secret::{LockedBytes, VolumeKey};
 /// Bytes of the salt of a new digest.
 const SALT: usize = 32;
 
+/// Bytes of a digest that LUKS1 stores, whatever the hash.
+const SHORT: usize = 20;
+
 /// A digest of a key, as a header of either version stores it.
 #[derive(Clone, Debug)]
 pub(super) struct KeyDigest {
@@ -78,6 +81,15 @@ impl KeyDigest {
             salt: self.salt,
             digest: self.digest,
         }
+    }
+
+    /// Whether both are the same digest, and so belong to the same key. A LUKS1 header keeps the first 20 bytes of
+    /// a digest, so a container is still the same one after it was converted.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.hash == other.hash
+            && self.iterations == other.iterations
+            && self.salt == other.salt
+            && self.digest.get(..SHORT) == other.digest.get(..SHORT)
     }
 
     /// Refuses a digest that costs more than `limits` allow.

@@ -104,7 +104,8 @@ pub enum UnlockError {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum VolumeError {
-    /// The key is not the volume key of this container.
+    /// The key is not the volume key of this container: it is a wrong one, another container's, or that of an
+    /// unbound keyslot.
     #[error("the key is not this container's volume key")]
     WrongKey,
     /// The container asks for something that data access cannot give (pending reencryption, several segments, …).
@@ -198,6 +199,9 @@ pub enum KeyslotError {
         /// Bytes for one more keyslot.
         needed: u64,
     },
+    /// The key belongs to another container.
+    #[error("the key is not this container's")]
+    WrongKey,
     /// It is the last one that opens the volume.
     #[error("keyslot {0} is the last one that opens this volume")]
     Last(u32),

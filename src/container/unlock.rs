@@ -27,12 +27,17 @@ pub enum Which {
 }
 
 /// A key whose digest agreed. Only [`Container::unlock`], [`Container::unlock_with_key`] and
-/// [`Container::create`] make one, and it is good for the container that made it.
+/// [`Container::create`] make one.
+///
+/// It remembers the digest that it agreed with. Every operation that takes it refuses it where the container has
+/// another digest: [`VolumeError::WrongKey`], [`KeyslotError::WrongKey`](super::KeyslotError::WrongKey). A container
+/// that is opened again has the same digest, and takes it.
 #[derive(Debug)]
 pub struct Unlocked {
     pub(super) slot: Option<u32>,
     pub(super) key: VolumeKey,
     pub(super) bound: bool,
+    pub(super) digest: KeyDigest,
 }
 
 impl Unlocked {
@@ -114,6 +119,7 @@ impl Container {
             slot: None,
             key,
             bound: true,
+            digest,
         })
     }
 
@@ -152,14 +158,27 @@ impl Container {
         // Before the keyslot's own cost is spent for nothing.
         digest.check_cost(limits).map_err(refused)?;
         let key = material::unseal(&*self.storage, slot, passphrase, limits, interrupt)?;
-        Ok(digest
-            .agrees(&key, limits, interrupt)
-            .map_err(refused)?
-            .then_some(Unlocked {
-                slot: Some(slot.slot),
-                key,
-                bound: slot.bound,
-            }))
+        let agrees = digest.agrees(&key, limits, interrupt).map_err(refused)?;
+        Ok(agrees.then_some(Unlocked {
+            slot: Some(slot.slot),
+            key,
+            bound: slot.bound,
+            digest,
+        }))
+    }
+
+    /// Whether it is the volume key of this container.
+    pub(super) fn is_own_volume_key(&self, unlocked: &Unlocked) -> bool {
+        unlocked.bound
+            && self
+                .volume_digest()
+                .is_some_and(|digest| digest.is_same(&unlocked.digest))
+    }
+
+    /// Whether it is the key that this container's keyslot `slot` holds.
+    pub(super) fn is_key_of(&self, slot: u32, unlocked: &Unlocked) -> bool {
+        self.digest_of(slot)
+            .is_some_and(|digest| digest.is_same(&unlocked.digest))
     }
 
     /// The digest that checks the key of `slot`.
@@ -188,14 +207,14 @@ impl Container {
     /// header, the other one.
     ///
     /// # Errors
-    /// [`VolumeError`]: pending reencryption, unknown requirements and more than one segment are refused, a storage
+    /// [`VolumeError::WrongKey`] for a key that is not this container's volume key. Pending reencryption, unknown requirements and more than one segment are refused, a storage
     /// that ends before its segment, and the storage of a detached header itself.
     pub fn volume(
         &self,
         data: Arc<dyn Backend>,
         unlocked: &Unlocked,
     ) -> Result<Volume, VolumeError> {
-        if !unlocked.bound {
+        if !self.is_own_volume_key(unlocked) {
             return Err(VolumeError::WrongKey);
         }
         let segment = self.data_segment_on(&*data)?;
@@ -218,7 +237,7 @@ impl Container {
     /// # Errors
     /// [`VolumeError::Unsupported`] where the header is not of LUKS1: QEMU knows no other in such images.
     pub fn volume_in(&self, image: Arc<Qcow2>, unlocked: &Unlocked) -> Result<Volume, VolumeError> {
-        if !unlocked.bound {
+        if !self.is_own_volume_key(unlocked) {
             return Err(VolumeError::WrongKey);
         }
         if !matches!(self.header, Header::Luks1(_)) {

@@ -26,7 +26,7 @@ pub(crate) const LUKS2_DATA: usize = 1 << 20;
 /// Where the data of [`luks1`] begins.
 pub(crate) const LUKS1_DATA: usize = 2 << 20;
 
-const COST: Cost = Cost::Pbkdf2 {
+pub(crate) const COST: Cost = Cost::Pbkdf2 {
     hash: Hash::Sha256,
     iterations: 1000,
 };

@@ -24,6 +24,7 @@ mod luks1;
 mod luks2;
 mod luks2_json;
 mod luks2_tables;
+mod other_keys;
 mod processor;
 mod properties;
 mod qcow2;

@@ -11,14 +11,15 @@ use crate::Interrupt;
 use crate::container::keyslot_info::luks1_keyslot;
 use crate::container::plan::WritePlan;
 use crate::container::rewrite::{SectorOrder, write_luks1};
-use crate::container::{Container, Header, KeyslotError, Unlocked, material};
+use crate::container::{Container, Header, KeyslotError, material};
+use crate::secret::VolumeKey;
 
 impl Container {
     pub(super) fn change_luks1_keyslot(
         &mut self,
         header: luks1::Header,
         old: u32,
-        unlocked: &Unlocked,
+        key: &VolumeKey,
         new: &NewKeyslot<'_>,
         interrupt: &Interrupt,
     ) -> Result<u32, KeyslotError> {
@@ -30,14 +31,8 @@ impl Container {
         };
         let old_index = old as usize;
         if target != old {
-            let (mut plan, added) = luks1_with_key(
-                header,
-                target,
-                unlocked,
-                new,
-                &self.options.limits,
-                interrupt,
-            )?;
+            let (mut plan, added) =
+                luks1_with_key(header, target, key, new, &self.options.limits, interrupt)?;
             let mut next = added.clone();
             deactivate(&mut next, old_index);
             write_luks1(&mut plan, &added, &next, SectorOrder::Deactivate);
@@ -59,13 +54,7 @@ impl Container {
         let slot = luks1_keyslot(&next, old_index)?;
         plan.write(
             slot.area.start,
-            material::seal(
-                &unlocked.key,
-                new.passphrase,
-                &slot,
-                &self.options.limits,
-                interrupt,
-            )?,
+            material::seal(key, new.passphrase, &slot, &self.options.limits, interrupt)?,
         );
         plan.flush();
         write_luks1(&mut plan, &header, &next, SectorOrder::Activate);
@@ -80,7 +69,7 @@ impl Container {
 pub(super) fn luks1_with_key(
     header: luks1::Header,
     slot: u32,
-    unlocked: &Unlocked,
+    key: &VolumeKey,
     new: &NewKeyslot<'_>,
     limits: &Limits,
     interrupt: &Interrupt,
@@ -94,7 +83,7 @@ pub(super) fn luks1_with_key(
     let mut plan = WritePlan::default();
     plan.write(
         info.area.start,
-        material::seal(&unlocked.key, new.passphrase, &info, limits, interrupt)?,
+        material::seal(key, new.passphrase, &info, limits, interrupt)?,
     );
     plan.flush();
     write_luks1(&mut plan, &header, &next, SectorOrder::Activate);

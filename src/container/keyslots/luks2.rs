@@ -10,14 +10,15 @@ use super::{NewKeyslot, fresh_salt};
 use crate::Interrupt;
 use crate::container::keyslot_info;
 use crate::container::plan::WritePlan;
-use crate::container::{Container, Header, KeyslotError, Unlocked, material};
+use crate::container::{Container, Header, KeyslotError, material};
+use crate::secret::VolumeKey;
 
 impl Container {
     pub(super) fn change_luks2_keyslot(
         &mut self,
         header: luks2::Header,
         old: u32,
-        unlocked: &Unlocked,
+        key: &VolumeKey,
         new: &NewKeyslot<'_>,
         interrupt: &Interrupt,
     ) -> Result<u32, KeyslotError> {
@@ -31,8 +32,7 @@ impl Container {
         let old_area = before.area.clone();
         let mut plan = WritePlan::default();
         let mut next = header.clone();
-        let wipe_old = match self.luks2_material(&mut plan, &header, slot, unlocked, new, interrupt)
-        {
+        let wipe_old = match self.luks2_material(&mut plan, &header, slot, key, new, interrupt) {
             Ok(mut keyslot) => {
                 keyslot.priority = before.priority;
                 replace_keyslot(&mut next, old, slot, &keyslot)?;
@@ -46,13 +46,7 @@ impl Container {
                 plan.in_place();
                 plan.write(
                     old_area.offset,
-                    material::seal(
-                        &unlocked.key,
-                        new.passphrase,
-                        &info,
-                        &self.options.limits,
-                        interrupt,
-                    )?,
+                    material::seal(key, new.passphrase, &info, &self.options.limits, interrupt)?,
                 );
                 plan.flush();
                 false
@@ -73,22 +67,16 @@ impl Container {
         plan: &mut WritePlan,
         header: &luks2::Header,
         slot: u32,
-        unlocked: &Unlocked,
+        key: &VolumeKey,
         new: &NewKeyslot<'_>,
         interrupt: &Interrupt,
     ) -> Result<Luks2Keyslot, KeyslotError> {
         let protection = Protection::as_present(header);
-        let keyslot = luks2_keyslot(header, unlocked.key.as_bytes().len(), new, protection)?;
+        let keyslot = luks2_keyslot(header, key.as_bytes().len(), new, protection)?;
         let info = keyslot_info::luks2_keyslot(header, slot, &keyslot);
         plan.write(
             keyslot.area.offset,
-            material::seal(
-                &unlocked.key,
-                new.passphrase,
-                &info,
-                &self.options.limits,
-                interrupt,
-            )?,
+            material::seal(key, new.passphrase, &info, &self.options.limits, interrupt)?,
         );
         plan.flush();
         Ok(keyslot)

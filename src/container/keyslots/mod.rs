@@ -41,7 +41,8 @@ impl Container {
     /// Adds a keyslot that holds the volume key, and returns its number.
     ///
     /// # Errors
-    /// [`KeyslotError`]; nothing has changed then, unless writing itself failed.
+    /// [`KeyslotError::WrongKey`] for another container's key, and others; nothing has changed then, unless writing
+    /// itself failed.
     pub fn add_keyslot(
         &mut self,
         unlocked: &Unlocked,
@@ -54,12 +55,15 @@ impl Container {
             ));
         }
         let slot = self.free_slot(new.slot)?;
+        if !self.is_own_volume_key(unlocked) {
+            return Err(KeyslotError::WrongKey);
+        }
         match &self.header {
             Header::Luks1(header) => {
                 let (plan, next) = luks1::luks1_with_key(
                     header.clone(),
                     slot,
-                    unlocked,
+                    &unlocked.key,
                     new,
                     &self.options.limits,
                     interrupt,
@@ -71,7 +75,7 @@ impl Container {
                 let (digest, _) = keyslot_info::volume_digest(header).ok_or_else(no_digest)?;
                 let mut plan = WritePlan::default();
                 let keyslot =
-                    self.luks2_material(&mut plan, &next, slot, unlocked, new, interrupt)?;
+                    self.luks2_material(&mut plan, &next, slot, &unlocked.key, new, interrupt)?;
                 next.metadata
                     .add_keyslot(slot, &Keyslot::Luks2(keyslot), digest)?;
                 self.write_luks2(&mut plan, &mut next)?;
@@ -98,19 +102,9 @@ impl Container {
             ));
         };
         let mut next = header.clone();
-        let unlocked = Unlocked {
-            slot: None,
-            key,
-            bound: false,
-        };
         let mut plan = WritePlan::default();
-        let keyslot = self.luks2_material(&mut plan, &next, slot, &unlocked, new, interrupt)?;
-        let digest = KeyDigest::new(
-            &unlocked.key,
-            keyslot.af.hash,
-            UNBOUND_DIGEST_ITERATIONS,
-            interrupt,
-        )?;
+        let keyslot = self.luks2_material(&mut plan, &next, slot, &key, new, interrupt)?;
+        let digest = KeyDigest::new(&key, keyslot.af.hash, UNBOUND_DIGEST_ITERATIONS, interrupt)?;
         let id = (0..MAX_DIGESTS).find(|id| !header.metadata.digests().contains_key(id));
         let id = id.ok_or_else(|| KeyslotError::Unsupported("all digests are in use".into()))?;
         next.metadata.edit(|draft| {
@@ -126,8 +120,8 @@ impl Container {
     /// holds it then: the same for LUKS2; for LUKS1 another one where one is free, as cryptsetup does it.
     ///
     /// # Errors
-    /// [`KeyslotError`]. When there is no free room the change overwrites in place and needs an undo store:
-    /// [`super::CommitError::NeedsUndo`].
+    /// [`KeyslotError::WrongKey`] for another container's key, and others. When there is no free room the change
+    /// overwrites in place and needs an undo store: [`super::CommitError::NeedsUndo`].
     pub fn change_keyslot(
         &mut self,
         unlocked: &Unlocked,
@@ -138,14 +132,21 @@ impl Container {
         let old = unlocked
             .slot
             .ok_or_else(|| KeyslotError::Unsupported("no keyslot was opened".into()))?;
+        if self.keyslot(old).is_none() {
+            return Err(KeyslotError::NotInUse(old));
+        }
+        if !self.is_key_of(old, unlocked) {
+            return Err(KeyslotError::WrongKey);
+        }
+        let key = &unlocked.key;
         match &self.header {
             Header::Luks1(header) => {
                 let header = header.clone();
-                self.change_luks1_keyslot(header, old, unlocked, new, interrupt)
+                self.change_luks1_keyslot(header, old, key, new, interrupt)
             }
             Header::Luks2(header) => {
                 let header = header.clone();
-                self.change_luks2_keyslot(header, old, unlocked, new, interrupt)
+                self.change_luks2_keyslot(header, old, key, new, interrupt)
             }
         }
     }

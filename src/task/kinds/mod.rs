@@ -187,6 +187,7 @@ fn keyslot(error: &KeyslotError) -> Kind {
     match error {
         KeyslotError::AllInUse(_) | KeyslotError::InUse(_) => Kind::Exists,
         KeyslotError::NoRoom { .. } => Kind::NoSpace,
+        KeyslotError::WrongKey => Kind::WrongPassphrase,
         KeyslotError::OutOfRange { .. }
         | KeyslotError::NotInUse(_)
         | KeyslotError::Last(_)
