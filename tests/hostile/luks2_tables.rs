@@ -176,7 +176,7 @@ fn cases() -> Vec<(&'static str, Change, Then, Verdict)> {
             "label without NUL",
             |c| c[24..72].fill(b'a'),
             Seal,
-            malformed("label", "NUL within its 48"),
+            malformed("label", "no NUL at the end of its text, within 48"),
         ),
         (
             "label not UTF-8",
@@ -188,13 +188,13 @@ fn cases() -> Vec<(&'static str, Change, Then, Verdict)> {
             "uuid without NUL",
             |c| c[168..208].fill(b'a'),
             Seal,
-            malformed("uuid", "NUL within its 40"),
+            malformed("uuid", "no NUL at the end of its text, within 40"),
         ),
         (
             "subsystem without NUL",
             |c| c[208..256].fill(b'a'),
             Seal,
-            malformed("subsystem", "NUL within its 48"),
+            malformed("subsystem", "no NUL at the end of its text, within 48"),
         ),
         (
             "no text",
