@@ -13,67 +13,24 @@
 //! # Ok::<(), luksmith::xml::XmlError>(())
 //! ```
 
+mod error;
+mod lines;
 mod shape;
 
 #[cfg(test)]
 mod tests;
 
+pub use error::{MOST_ATTRIBUTES, MOST_BYTES, MOST_DEPTH, MOST_NAMESPACES, MOST_NODES, XmlError};
+
 use std::fmt;
 
+use lines::Lines;
 use roxmltree::{Document, Node, ParsingOptions};
-
-/// The largest size of a document, in bytes: that of the longest string that libvirt sends.
-pub const MOST_BYTES: usize = 4 << 20;
-/// The largest depth of nested elements.
-pub const MOST_DEPTH: usize = 64;
-/// The largest number of nodes: elements, texts and comments.
-pub const MOST_NODES: u32 = 100_000;
-/// The largest number of attributes of one element.
-pub const MOST_ATTRIBUTES: usize = 256;
-/// The largest number of namespace declarations.
-pub const MOST_NAMESPACES: usize = 64;
-
-/// Why input is not read as XML.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum XmlError {
-    /// It is longer than [`MOST_BYTES`].
-    #[error("the XML has {0} bytes; the most is {MOST_BYTES}")]
-    Size(usize),
-    /// It does not begin with a tag.
-    #[error("it is not XML in UTF-8: it does not begin with a tag")]
-    Other,
-    /// It is not UTF-8.
-    #[error("the XML is not UTF-8")]
-    Utf8(#[from] std::str::Utf8Error),
-    /// Its XML declaration names another encoding.
-    #[error("the XML declares another encoding than UTF-8")]
-    Encoding,
-    /// It has a document type declaration, which could define entities.
-    #[error("line {0}: the XML has a document type, which is not read")]
-    DocumentType(usize),
-    /// Its elements are nested deeper than [`MOST_DEPTH`].
-    #[error("line {0}: more than {MOST_DEPTH} elements are nested")]
-    Depth(usize),
-    /// It has more nodes, or more attributes in total, than [`MOST_NODES`].
-    #[error("the XML has more than {MOST_NODES} elements, texts or attributes")]
-    Nodes,
-    /// One element has more attributes than [`MOST_ATTRIBUTES`].
-    #[error("line {0}: an element has more than {MOST_ATTRIBUTES} attributes")]
-    Attributes(usize),
-    /// It declares more namespaces than [`MOST_NAMESPACES`].
-    #[error("line {0}: more than {MOST_NAMESPACES} namespaces are declared")]
-    Namespaces(usize),
-    /// It is not well-formed XML.
-    #[error("the XML is not well-formed")]
-    Syntax(#[from] roxmltree::Error),
-}
 
 /// A parsed document.
 pub struct Xml<'a> {
     document: Document<'a>,
-    /// The byte offsets at which the lines begin.
-    lines: Vec<usize>,
+    lines: Lines,
 }
 
 impl<'a> Xml<'a> {
@@ -91,9 +48,7 @@ impl<'a> Xml<'a> {
             return Err(XmlError::Size(bytes.len()));
         }
         let text = std::str::from_utf8(bytes)?;
-        let lines: Vec<_> = std::iter::once(0)
-            .chain(text.match_indices('\n').map(|(at, _)| at + 1))
-            .collect();
+        let lines = Lines::of(text);
         shape::check(text, &lines)?;
         let options = ParsingOptions {
             allow_dtd: false,
@@ -124,17 +79,12 @@ impl fmt::Debug for Xml<'_> {
     }
 }
 
-/// The number of the line, counted from 1, in which a byte lies.
-fn line_of(lines: &[usize], at: usize) -> usize {
-    lines.partition_point(|start| *start <= at)
-}
-
 /// An element of a document. The names that its methods take are names in no namespace, as
 /// libvirt's own are.
 #[derive(Clone, Copy)]
 pub struct Element<'a> {
     node: Node<'a, 'a>,
-    lines: &'a [usize],
+    lines: &'a Lines,
 }
 
 impl<'a> Element<'a> {
@@ -150,7 +100,7 @@ impl<'a> Element<'a> {
 
     /// The number of the line in which it begins, counted from 1.
     pub fn line(self) -> usize {
-        line_of(self.lines, self.node.range().start)
+        self.lines.number(self.node.range().start)
     }
 
     /// The value of an attribute.

@@ -33,6 +33,21 @@ pub struct KeyslotInfo {
 }
 
 impl Container {
+    /// The keyslots in use, by number. LUKS2 keyslots that only describe a reencryption are left out.
+    #[must_use]
+    pub fn keyslots(&self) -> Vec<KeyslotInfo> {
+        match &self.header {
+            Header::Luks1(header) => luks1(header),
+            Header::Luks2(header) => luks2(header),
+        }
+    }
+
+    pub(super) fn keyslot(&self, slot: u32) -> Option<KeyslotInfo> {
+        self.keyslots()
+            .into_iter()
+            .find(|keyslot| keyslot.slot == slot)
+    }
+
     /// Size of the volume key in bytes; `None` when no keyslot is left that would tell.
     #[must_use]
     pub fn volume_key_size(&self) -> Option<usize> {

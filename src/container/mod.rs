@@ -82,14 +82,17 @@ pub struct OpenOptions {
     pub beside: bool,
 }
 
+/// SHA-256 of the header's bytes as they were on the storage.
+type Fingerprint = [u8; 32];
+
 /// An opened, locked LUKS header.
 pub struct Container {
     storage: Arc<dyn Backend>,
     options: OpenOptions,
     header: Header,
     health: Health,
-    /// SHA-256 of the header bytes that were read or written last: a change is made only on top of these.
-    fingerprint: open::Fingerprint,
+    /// That of the header bytes that were read or written last: a change is made only on top of these.
+    fingerprint: Fingerprint,
 }
 
 impl std::fmt::Debug for Container {
@@ -133,15 +136,6 @@ impl Container {
         }
     }
 
-    /// The keyslots in use, by number. LUKS2 keyslots that only describe a reencryption are left out.
-    #[must_use]
-    pub fn keyslots(&self) -> Vec<KeyslotInfo> {
-        match &self.header {
-            Header::Luks1(header) => keyslot_info::luks1(header),
-            Header::Luks2(header) => keyslot_info::luks2(header),
-        }
-    }
-
     /// The mandatory requirements of a LUKS2 header, by name.
     #[must_use]
     pub fn requirements(&self) -> Vec<String> {
@@ -149,11 +143,5 @@ impl Container {
             Header::Luks1(_) => Vec::new(),
             Header::Luks2(header) => header.metadata.config().requirements.clone(),
         }
-    }
-
-    fn keyslot(&self, slot: u32) -> Option<KeyslotInfo> {
-        self.keyslots()
-            .into_iter()
-            .find(|keyslot| keyslot.slot == slot)
     }
 }

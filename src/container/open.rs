@@ -11,12 +11,9 @@ use luksmith_formats::{FormatError, Kind};
 use luksmith_formats::{luks1, luks2};
 use sha2::{Digest as _, Sha256};
 
-use super::{Container, Header, Health, OpenError, OpenOptions, undo};
+use super::{Container, Fingerprint, Header, Health, OpenError, OpenOptions, undo};
 use crate::backend::Backend;
 use crate::door;
-
-/// SHA-256 of the header's bytes as they were on the storage.
-pub(super) type Fingerprint = [u8; 32];
 
 const BINARY_HEADER: usize = 4096;
 const LUKS_MAGIC: &[u8; 6] = b"LUKS\xba\xbe";

@@ -6,7 +6,7 @@
 use digest::Digest;
 use luksmith_formats::Hash;
 
-use super::KdfError;
+use super::error::KdfError;
 use crate::secret::{LockedBytes, SecretError, random, scrub_stack};
 use crate::sys::memory::wipe;
 

@@ -13,7 +13,7 @@ use ::argon2::{Algorithm, Argon2, Params, Version};
 use luksmith_formats::luks2::Argon2Variant;
 use rayon::ThreadPool;
 
-use super::KdfError;
+use super::error::KdfError;
 #[cfg(target_arch = "x86_64")]
 use super::x86_64::{
     compress, ends,

@@ -8,18 +8,20 @@
 pub mod af;
 mod argon2;
 pub mod calibrate;
+mod error;
 mod pbkdf2;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
 pub use argon2::{Argon2Cost, argon2};
+pub use error::KdfError;
 pub use pbkdf2::pbkdf2;
 
+use luksmith_formats::Limits;
 use luksmith_formats::luks2::Kdf;
-use luksmith_formats::{FormatError, Limits};
 
 use crate::Interrupt;
-use crate::secret::{LockError, LockedBytes, Passphrase, SecretError};
+use crate::secret::{LockedBytes, Passphrase};
 
 /// Derives `out_len` bytes from a passphrase, with the KDF of a keyslot.
 ///
@@ -61,52 +63,4 @@ pub fn derive(
             argon2(cost, passphrase.as_bytes(), salt, out_len, interrupt)
         }
     }
-}
-
-/// Why a derivation failed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum KdfError {
-    /// The header asks for more work than the limits allow. The field of the error says which
-    /// limit: `kdf.memory`, `kdf.cpus`, `kdf.time` or `kdf.iterations`.
-    #[error(transparent)]
-    OverLimit(#[from] FormatError),
-    /// The interrupt was set.
-    #[error("interrupted")]
-    Interrupted,
-    /// The memory for argon2 could not be allocated.
-    #[error("{kib} KiB of memory for argon2 could not be allocated")]
-    Memory {
-        /// The requested size in KiB.
-        kib: u32,
-        /// The error of the kernel.
-        source: std::io::Error,
-    },
-    /// A thread for argon2 could not be started, or ended without a result.
-    #[error("no thread for argon2")]
-    Thread(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Parameters that the function does not allow.
-    #[error("parameters that {function} does not allow: {cause}")]
-    Parameters {
-        /// The function.
-        function: &'static str,
-        /// What is wrong with the parameters.
-        cause: String,
-    },
-    /// The key material has the wrong length for the anti-forensic splitter.
-    #[error("{stripes} stripes of a {key_len}-byte key are not {material} bytes")]
-    Material {
-        /// Length of the key in bytes.
-        key_len: usize,
-        /// Number of stripes.
-        stripes: u32,
-        /// Length of the material in bytes.
-        material: usize,
-    },
-    /// Locked memory for the derived key could not be allocated.
-    #[error("the derived key cannot be held in locked memory")]
-    Lock(#[from] LockError),
-    /// The random bytes of the stripes could not be generated.
-    #[error("no random bytes for the stripes of the key material")]
-    Random(#[source] SecretError),
 }

@@ -8,7 +8,7 @@ use hmac::digest::FixedOutput;
 use hmac::{Hmac, KeyInit, Mac};
 use luksmith_formats::Hash;
 
-use super::KdfError;
+use super::error::KdfError;
 #[cfg(target_arch = "x86_64")]
 use super::x86_64::sha256;
 use crate::Interrupt;

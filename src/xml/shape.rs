@@ -4,10 +4,11 @@
 //! The check knows less of XML than the parser. It only refuses: what passes is parsed from the
 //! start.
 
-use super::{MOST_ATTRIBUTES, MOST_DEPTH, MOST_NAMESPACES, MOST_NODES, XmlError, line_of};
+use super::error::{MOST_ATTRIBUTES, MOST_DEPTH, MOST_NAMESPACES, MOST_NODES, XmlError};
+use super::lines::Lines;
 
 /// Refuses document types, other encodings, and documents that exceed the bounds.
-pub(super) fn check(text: &str, lines: &[usize]) -> Result<(), XmlError> {
+pub(super) fn check(text: &str, lines: &Lines) -> Result<(), XmlError> {
     encoding(text)?;
     let (mut at, mut depth, mut attributes, mut namespaces) = (0, 0_usize, 0, 0);
     while let Some(rest) = text.get(at..) {
@@ -25,7 +26,7 @@ pub(super) fn check(text: &str, lines: &[usize]) -> Result<(), XmlError> {
             at += start.len() + length + end.len();
             continue;
         }
-        let line = || line_of(lines, at);
+        let line = || lines.number(at);
         if rest.starts_with("<!") {
             return Err(XmlError::DocumentType(line()));
         }

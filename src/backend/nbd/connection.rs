@@ -16,7 +16,6 @@ use super::coverage::Coverage;
 use super::error::{NbdError, Problem};
 use super::handshake::{Export, Replies};
 use super::journal::{Journal, Record};
-use super::receive::receive;
 use crate::channel::Channel;
 use crate::sectors::{Cipher, Sectors};
 
@@ -88,18 +87,15 @@ pub(super) struct Ticket {
 }
 
 impl Connection {
-    /// Goes from the handshake to requests.
-    pub(super) fn start(
+    /// A connection without a receiver: only [`receive::start`](super::receive::start) makes one.
+    pub(super) fn new(
         channel: Channel,
         export: Export,
         server: Arc<str>,
         journal: Arc<Journal>,
         patience: Duration,
-    ) -> Result<Arc<Self>, Problem> {
-        channel
-            .set_timeout(Some(patience))
-            .map_err(Problem::Connection)?;
-        let connection = Arc::new(Self {
+    ) -> Self {
+        Self {
             channel,
             export,
             journal,
@@ -111,16 +107,12 @@ impl Connection {
             patience,
             broken: OnceLock::new(),
             receiver: Mutex::new(None),
-        });
-        let receiver = std::thread::Builder::new()
-            .name("nbd receiver".to_owned())
-            .spawn({
-                let connection = connection.clone();
-                move || receive(&connection)
-            })
-            .map_err(Problem::Thread)?;
-        *lock(&connection.receiver) = Some(receiver);
-        Ok(connection)
+        }
+    }
+
+    /// For the receiver: [`close`](Self::close) waits for this thread to end.
+    pub(super) fn set_receiver(&self, receiver: JoinHandle<()>) {
+        *lock(&self.receiver) = Some(receiver);
     }
 
     /// Sends a request. Where the connection is broken already, the luggage comes back.

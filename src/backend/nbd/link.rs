@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 use luksmith_formats::nbd::uri::Uri;
 use luksmith_formats::nbd::{Command, CommandFlags, TransmissionFlags};
 
-use super::ConnectOptions;
 use super::connection::{Connection, Luggage, Ticket};
 use super::error::{NbdError, Problem};
 use super::handshake::{self, Export};
 use super::journal::{Change, Journal, Record};
 use super::news::News;
+use super::options::ConnectOptions;
+use super::receive;
 use super::session::Session;
 use super::witness::Witness;
 use crate::sectors::{Cipher, Sectors};
@@ -65,7 +66,7 @@ impl Link {
         }
         let journal = Arc::new(Journal::new(options.unflushed));
         let patience = options.timeout;
-        let first = Connection::start(channel, export, server.clone(), journal.clone(), patience)
+        let first = receive::start(channel, export, server.clone(), journal.clone(), patience)
             .map_err(of_server)?;
         let witness = Witness::new(export.size, export.minimum);
         if let Err(problem) = witness.recognise(&first) {
@@ -175,7 +176,7 @@ impl Link {
             return Err(Problem::ReadOnly);
         }
         let (server, journal) = (self.server.clone(), self.journal.clone());
-        let first = Connection::start(channel, export, server, journal, self.options.timeout)?;
+        let first = receive::start(channel, export, server, journal, self.options.timeout)?;
         if let Err(problem) = self
             .witness
             .recognise(&first)

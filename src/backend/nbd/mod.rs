@@ -19,6 +19,7 @@ mod handshake;
 mod journal;
 mod link;
 mod news;
+mod options;
 mod receive;
 mod request;
 mod session;
@@ -26,12 +27,12 @@ mod witness;
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use luksmith_formats::nbd::uri::Uri;
 use luksmith_formats::nbd::{Command, CommandFlags, TransmissionFlags};
 
 pub use error::{NbdError, Problem};
+pub use options::ConnectOptions;
 
 use super::{Backend, Geometry, IoError, Operation};
 use crate::sectors::{Cipher, Sectors};
@@ -50,30 +51,6 @@ const LONGEST_RANGE: u64 = 1 << 30;
 
 /// Zeroes at a time, for servers that have no request for them.
 const ZEROES: u64 = 1 << 20;
-
-/// How an export is opened. The default reads.
-#[derive(Clone, Copy, Debug)]
-pub struct ConnectOptions {
-    /// For writing too; a read-only export is refused then.
-    pub write: bool,
-    /// How long a server may be silent, and how long it may be away before what waits for it fails.
-    pub timeout: Duration,
-    /// The most connections, where the server allows several.
-    pub connections: usize,
-    /// The most memory, in bytes, for changes that the server has acknowledged and not flushed; beyond that they are flushed.
-    pub unflushed: usize,
-}
-
-impl Default for ConnectOptions {
-    fn default() -> Self {
-        Self {
-            write: false,
-            timeout: Duration::from_secs(30),
-            connections: 4,
-            unflushed: 64 << 20,
-        }
-    }
-}
 
 /// An export on an NBD server. It has no lock: who else uses it, nobody can tell.
 pub struct NbdBackend {

@@ -5,6 +5,8 @@
 
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
 
 use luksmith_formats::nbd::{
     ChunkFlags, ChunkHeader, ChunkType, Command, ErrorChunk, ErrorNumber, OffsetHole, ReplyForm,
@@ -13,7 +15,9 @@ use luksmith_formats::nbd::{
 
 use super::connection::{Asked, Connection};
 use super::error::Problem;
-use super::handshake::Replies;
+use super::handshake::{Export, Replies};
+use super::journal::Journal;
+use crate::channel::Channel;
 
 /// What is received at once while headers are looked for: several small replies. What a large payload has in it is copied once more.
 const BUFFER: usize = 16 << 10;
@@ -21,8 +25,34 @@ const BUFFER: usize = 16 << 10;
 /// The longest error chunk: a number, a string, an offset, and then some.
 const LONGEST_ERROR: u64 = 8192;
 
+/// Takes over a channel after the handshake, and starts the thread that receives.
+///
+/// # Errors
+/// Returns an error if the channel takes no timeout or the thread cannot be started.
+pub(super) fn start(
+    channel: Channel,
+    export: Export,
+    server: Arc<str>,
+    journal: Arc<Journal>,
+    patience: Duration,
+) -> Result<Arc<Connection>, Problem> {
+    channel
+        .set_timeout(Some(patience))
+        .map_err(Problem::Connection)?;
+    let connection = Arc::new(Connection::new(channel, export, server, journal, patience));
+    let receiver = std::thread::Builder::new()
+        .name("nbd receiver".to_owned())
+        .spawn({
+            let connection = connection.clone();
+            move || receive(&connection)
+        })
+        .map_err(Problem::Thread)?;
+    connection.set_receiver(receiver);
+    Ok(connection)
+}
+
 /// Receives until the connection is broken.
-pub(super) fn receive(connection: &Connection) {
+fn receive(connection: &Connection) {
     let mut receiver = Receiver {
         connection,
         buffer: vec![0; BUFFER].into_boxed_slice(),

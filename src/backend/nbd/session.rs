@@ -14,6 +14,7 @@ use luksmith_formats::nbd::uri::Uri;
 use super::connection::Connection;
 use super::error::Problem;
 use super::handshake;
+use super::receive;
 use super::witness::Witness;
 
 /// So many requests in flight on one connection make others worth their while.
@@ -72,7 +73,7 @@ impl Session {
                 }
                 let server = uri.to_string().into();
                 let (journal, patience) = (self.first.journal.clone(), self.first.patience());
-                let made = Connection::start(channel, export, server, journal, patience)?;
+                let made = receive::start(channel, export, server, journal, patience)?;
                 match witness.recognise(&made) {
                     Ok(()) => Ok(Some(made)),
                     Err(problem) => {

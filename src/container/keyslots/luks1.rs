@@ -6,7 +6,7 @@
 use luksmith_formats::luks2::{Kdf, Priority};
 use luksmith_formats::{Limits, luks1};
 
-use super::{NewKeyslot, fresh_salt};
+use super::new_keyslot::{NewKeyslot, fresh_salt};
 use crate::Interrupt;
 use crate::container::keyslot_info::luks1_keyslot;
 use crate::container::plan::WritePlan;

@@ -6,7 +6,7 @@
 use luksmith_formats::luks2::{self, Af, Area, Keyslot, Luks2Keyslot};
 use luksmith_formats::{CipherSpec, FormatError, Hash};
 
-use super::{NewKeyslot, fresh_salt};
+use super::new_keyslot::{NewKeyslot, fresh_salt};
 use crate::Interrupt;
 use crate::container::keyslot_info;
 use crate::container::plan::WritePlan;

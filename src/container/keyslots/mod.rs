@@ -5,37 +5,26 @@
 
 mod luks1;
 mod luks2;
+mod new_keyslot;
 
 use luksmith_formats::luks2::{Keyslot, MAX_DIGESTS, Priority};
 
 pub(super) use luks1::set_luks1_kdf;
 pub(super) use luks2::{Protection, luks2_keyslot};
+pub use new_keyslot::NewKeyslot;
 
 use super::digest::KeyDigest;
 use super::plan::WritePlan;
 use super::rewrite::{SectorOrder, write_luks1};
 use super::{Container, Header, KeyslotError, Unlocked, keyslot_info};
 use crate::Interrupt;
-use crate::kdf::calibrate::Cost;
-use crate::secret::{Passphrase, VolumeKey};
+use crate::secret::VolumeKey;
 
 /// Highest number of keyslots of a LUKS2 header.
 const LUKS2_KEYSLOTS: u32 = 32;
 
 /// The key of an unbound keyslot is as random as a volume key: its digest needs no calibration.
 const UNBOUND_DIGEST_ITERATIONS: u32 = 1000;
-
-/// What a new keyslot is made of.
-pub struct NewKeyslot<'a> {
-    /// What will open it.
-    pub passphrase: &'a Passphrase,
-    /// Its number; the lowest free one when not given.
-    pub slot: Option<u32>,
-    /// What deriving its key costs.
-    pub kdf: Cost,
-    /// When it is tried. LUKS1 knows only [`Priority::Normal`].
-    pub priority: Priority,
-}
 
 impl Container {
     /// Adds a keyslot that holds the volume key, and returns its number.
@@ -248,12 +237,6 @@ impl Container {
                 .ok_or(KeyslotError::AllInUse(count)),
         }
     }
-}
-
-fn fresh_salt() -> Result<Vec<u8>, KeyslotError> {
-    let mut salt = vec![0; 32];
-    crate::secret::random(&mut salt)?;
-    Ok(salt)
 }
 
 fn no_digest() -> KeyslotError {

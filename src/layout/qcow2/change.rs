@@ -21,9 +21,9 @@ use luksmith_formats::image::qcow2::{COPIED, L2Entry, l2_entry};
 
 use super::compressed::Compressed;
 use super::fixed::Fixed;
-use super::map::{Map, Slice, length};
+use super::map::{Map, Slice};
 use super::refcounts::Refcounts;
-use super::shape::{ImageError, Shape};
+use super::shape::{ImageError, Shape, damaged, length};
 use crate::backend::{Backend, IoError, Operation};
 use crate::door;
 
@@ -193,7 +193,7 @@ impl Changes {
             }
         }
         let found = map.slice(storage, guest)?;
-        found.ok_or_else(|| super::map::damaged("an L1 table that is too small", self.l1_offset))
+        found.ok_or_else(|| damaged("an L1 table that is too small", self.l1_offset))
     }
 
     fn commit_if_many(&mut self, storage: &dyn Backend, map: &Map) {

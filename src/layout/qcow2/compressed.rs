@@ -13,8 +13,7 @@ use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
-use super::map::{damaged, length};
-use super::shape::Shape;
+use super::shape::{Shape, damaged, length};
 use crate::backend::{Backend, IoError};
 use crate::door;
 use crate::sectors::{Plain, Sectors};

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use luksmith_formats::image::qcow2::{Header, LARGEST_L1, V3_LENGTH, crypto_extension};
 
 use super::refcounts::{make_room, write_count};
+use super::shape::length;
 use super::{ImageError, Qcow2};
 use crate::backend::Backend;
 use crate::door;
@@ -139,7 +140,7 @@ impl Qcow2 {
             compression: 0,
         };
         make_room(&*storage, plan.clusters() * cluster)?;
-        let zeroes = vec![0; super::map::length(cluster)];
+        let zeroes = vec![0; length(cluster)];
         for each in 0..plan.clusters() {
             door::write(&*storage, each * cluster, &zeroes)?;
         }
@@ -147,7 +148,7 @@ impl Qcow2 {
             .flat_map(|block| ((blocks + block) * cluster).to_be_bytes())
             .collect();
         door::write(&*storage, cluster, &table)?;
-        let mut counts = vec![0; super::map::length(plan.blocks * cluster)];
+        let mut counts = vec![0; length(plan.blocks * cluster)];
         for used in 0..plan.clusters() {
             write_count(&mut counts, used, plan.refcount_order, 1);
         }

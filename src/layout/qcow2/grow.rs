@@ -4,8 +4,8 @@
 //! the table waits until it is durable. A larger table lies behind all that the old one could tell of, with the blocks
 //! that count it; when all of that is durable the header changes over in one write, and then the old table is free.
 
-use super::map::length;
 use super::refcounts::{Block, Refcounts, make_room};
+use super::shape::{damaged, length};
 use crate::backend::{Backend, IoError, Operation};
 use crate::door;
 
@@ -29,7 +29,7 @@ impl Refcounts {
         let first = index * each;
         let at = first.saturating_mul(self.shape.cluster);
         if first == 0 || self.fixed.holds(at) {
-            return Err(super::map::damaged("tables without refcounts", at));
+            return Err(damaged("tables without refcounts", at));
         }
         make_room(storage, at.saturating_add(self.shape.cluster))?;
         self.table[place] = at;

@@ -12,7 +12,7 @@ use luksmith_formats::image::qcow2::{COPIED, L2Entry, ZERO, l2_entry, table_entr
 
 use super::compressed::Compressed;
 use super::fixed::Fixed;
-use super::shape::{ImageError, Shape};
+use super::shape::{ImageError, Shape, damaged, length};
 use crate::backend::{Backend, IoError};
 use crate::door;
 
@@ -307,14 +307,4 @@ fn fits(offset: u64, cluster: u64, size: u64) -> bool {
         && offset
             .checked_add(cluster)
             .is_some_and(|end| offset == 0 || end <= size)
-}
-
-/// A damage that shows only when it is come upon.
-pub(super) fn damaged(what: &'static str, at: u64) -> IoError {
-    IoError::Image { what, at }
-}
-
-/// What lies in memory has a length that fits there.
-pub(super) fn length(bytes: u64) -> usize {
-    usize::try_from(bytes).unwrap_or(usize::MAX)
 }

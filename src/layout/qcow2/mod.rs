@@ -65,8 +65,8 @@ pub use shape::ImageError;
 use change::Changes;
 use compressed::Inflated;
 use fixed::Fixed;
-use map::{Map, Place, length};
-use shape::Shape;
+use map::{Map, Place};
+use shape::{Shape, length};
 use window::Window;
 
 use crate::backend::{Backend, IoError, Operation};

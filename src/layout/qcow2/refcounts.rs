@@ -13,8 +13,7 @@ use luksmith_formats::FormatError;
 use luksmith_formats::image::qcow2::table_entry;
 
 use super::fixed::Fixed;
-use super::map::{damaged, length};
-use super::shape::{ImageError, Shape};
+use super::shape::{ImageError, Shape, damaged, length};
 use crate::backend::{Backend, IoError, Operation};
 use crate::door;
 

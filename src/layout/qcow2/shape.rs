@@ -293,3 +293,13 @@ fn read_up_to(storage: &dyn Backend, len: u64) -> Result<Vec<u8>, IoError> {
     let len = len.min(storage.geometry().size);
     door::read(storage, 0, usize::try_from(len).unwrap_or(usize::MAX))
 }
+
+/// Damage that is found only when the damaged part is used.
+pub(super) fn damaged(what: &'static str, at: u64) -> IoError {
+    IoError::Image { what, at }
+}
+
+/// The length of something that is kept in memory, and so fits into it.
+pub(super) fn length(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
