@@ -1,14 +1,9 @@
-//! Bytes at any offset in terms of whole units, the only place that knows partial sectors.
+//! Any range of bytes in terms of whole units: the only place that computes with partial units.
 //!
-//! A request is cut into pieces of at most [`PIECE`], or of a cluster where that is more; only the first and the last unit of a write can be
-//! partial, and only these are read before they are written. The caller holds the range lock over all units
-//! touched, so nobody comes between that read and that write.
+//! A request is cut into pieces of at most [`PIECE`], or of one cluster if that is larger. Only the
+//! first and the last unit of a request can be partial.
 
 use std::ops::Range;
-
-use super::Volume;
-use crate::backend::IoError;
-use crate::sectors::{Plain, Sectors};
 
 /// Encrypted and written while still in the second cache.
 pub(super) const PIECE: u64 = 256 << 10;
@@ -22,7 +17,7 @@ pub(super) enum Source<'a> {
 }
 
 impl Source<'_> {
-    fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
             Self::Zeroes(len) => *len,
@@ -30,7 +25,7 @@ impl Source<'_> {
     }
 
     /// Takes the next bytes out of it.
-    fn take(&mut self, into: &mut [u8]) {
+    pub(super) fn take(&mut self, into: &mut [u8]) {
         match self {
             Self::Bytes(bytes) => {
                 let (now, later) = bytes.split_at(into.len());
@@ -43,31 +38,6 @@ impl Source<'_> {
             }
         }
     }
-}
-
-/// Fills `into` from `offset` on.
-pub(super) fn read(volume: &Volume, offset: u64, mut into: &mut [u8]) -> Result<(), IoError> {
-    for piece in Piece::cut(offset, into.len() as u64, volume.unit, volume.piece()) {
-        let sectors = volume.load(piece.start, piece.len)?;
-        let (now, later) = into.split_at_mut(piece.inner.len());
-        now.copy_from_slice(&sectors.as_slice()[piece.inner]);
-        into = later;
-    }
-    Ok(())
-}
-
-/// Writes all of `source` at `offset`.
-pub(super) fn write(volume: &Volume, offset: u64, mut source: Source<'_>) -> Result<(), IoError> {
-    for piece in Piece::cut(offset, source.len(), volume.unit, volume.piece()) {
-        let mut sectors = Sectors::<Plain>::with_len(piece.len);
-        for partial in piece.partial_units(volume.unit) {
-            let old = volume.load(piece.start + partial.start as u64, partial.len())?;
-            sectors.as_mut_slice()[partial].copy_from_slice(old.as_slice());
-        }
-        source.take(&mut sectors.as_mut_slice()[piece.inner]);
-        volume.store(piece.start, sectors)?;
-    }
-    Ok(())
 }
 
 /// The range widened to whole units.
@@ -87,18 +57,18 @@ pub(super) fn inside(range: &Range<u64>, unit: u64) -> Range<u64> {
 
 /// A part of a request: whole units, and which of their bytes are asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Piece {
+pub(super) struct Piece {
     /// Where the units begin, in bytes of the volume.
-    start: u64,
+    pub(super) start: u64,
     /// How many bytes they have.
-    len: usize,
+    pub(super) len: usize,
     /// The bytes asked for, from `start` on.
-    inner: Range<usize>,
+    pub(super) inner: Range<usize>,
 }
 
 impl Piece {
     /// Cuts a request that lies in the volume. Every piece but the first begins at a multiple of `most`.
-    fn cut(offset: u64, len: u64, unit: u64, most: u64) -> impl Iterator<Item = Self> {
+    pub(super) fn cut(offset: u64, len: u64, unit: u64, most: u64) -> impl Iterator<Item = Self> {
         let end = offset + len;
         let most = most.max(unit);
         let mut at = offset;
@@ -121,7 +91,7 @@ impl Piece {
     }
 
     /// The units of which not all bytes are asked for: none, the first, the last, or both.
-    fn partial_units(&self, unit: u64) -> impl Iterator<Item = Range<usize>> + use<> {
+    pub(super) fn partial_units(&self, unit: u64) -> impl Iterator<Item = Range<usize>> + use<> {
         let unit = usize::try_from(unit).unwrap_or(usize::MAX);
         let (first, last) = (0..unit, self.len - unit..self.len);
         let head = self.inner.start > 0;

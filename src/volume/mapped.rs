@@ -7,27 +7,12 @@
 use std::ops::Range;
 
 use super::ranges::RangeGuard;
-use super::{Allocation, Volume, align};
+use super::{Volume, align};
 use crate::backend::IoError;
 use crate::crypt::IvSector;
 use crate::layout::Qcow2;
 use crate::layout::qcow2::{Run, Stored};
 use crate::sectors::{Plain, Sectors};
-
-/// What is stored at the beginning of a range.
-pub(super) fn allocation(image: &Qcow2, range: Range<u64>) -> Result<(u64, Allocation), IoError> {
-    if range.is_empty() {
-        return Ok((0, Allocation::Data));
-    }
-    let run = image.run(range)?;
-    Ok((
-        run.len,
-        match run.stored {
-            Stored::Nowhere => Allocation::Hole,
-            Stored::Here(_) | Stored::Kept(_) | Stored::Compressed(..) => Allocation::Data,
-        },
-    ))
-}
 
 impl Volume {
     /// The lock for a write: the one over its units if all of them can be overwritten in place, or else one over whole clusters.
@@ -191,7 +176,7 @@ impl Volume {
         while at < range.end {
             let run = image.run(at..range.end)?;
             if run.stored != Stored::Nowhere {
-                align::write(self, at, align::Source::Zeroes(run.len))?;
+                self.write_bytes(at, align::Source::Zeroes(run.len))?;
             }
             at += run.len;
         }

@@ -1,12 +1,14 @@
 //! The plaintext disk: bytes at any offset, from several threads, over storage of ciphertext.
 //!
-//! Everything that shows a disk to somebody is written against [`Volume`]. Partial sectors are the matter of
-//! `align.rs` alone; all below it is whole sectors. A write is never seen half by a read or by another write
+//! Everything that shows a disk to somebody is written against [`Volume`]. Only `align.rs` and `bytes.rs`
+//! know partial sectors; all below them is whole sectors. A write is never seen half by a read or by another write
 //! that touches the same sectors, and two writers into one sector never lose each other's bytes.
 //!
 //! A volume knows no header and no passphrase, and nothing here probes what it holds.
 
 mod align;
+mod allocation;
+mod bytes;
 mod cursor;
 mod mapped;
 mod ranges;
@@ -16,6 +18,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub use allocation::Allocation;
 pub use cursor::Cursor;
 use ranges::{RangeGuard, RangeLocks};
 
@@ -24,16 +27,6 @@ use crate::crypt::{IvSector, SectorCrypt};
 use crate::layout::linear::Linear;
 use crate::layout::{Layout, Qcow2};
 use crate::sectors::{Cipher, Plain, Sectors};
-
-/// What a range of a volume is in its storage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Allocation {
-    /// Ciphertext is stored for it.
-    Data,
-    /// Nothing is stored, and it reads as zeroes.
-    Hole,
-}
 
 /// An opened, unlocked volume.
 ///
@@ -168,7 +161,7 @@ impl Volume {
     pub fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), IoError> {
         let _shared = self.busy.share(self.units(offset, into.len() as u64));
         self.check(Operation::Read, offset, into.len() as u64)?;
-        align::read(self, offset, into)
+        self.read_bytes(offset, into)
     }
 
     /// Writes all of `from` at `offset`.
@@ -178,7 +171,7 @@ impl Volume {
     pub fn write_at(&self, offset: u64, from: &[u8]) -> Result<(), IoError> {
         let _alone = self.to_write(offset, from.len() as u64)?;
         self.check_change(Operation::Write, offset, from.len() as u64)?;
-        align::write(self, offset, align::Source::Bytes(from))
+        self.write_bytes(offset, align::Source::Bytes(from))
     }
 
     /// Makes the range read as zeroes: encrypted zeroes are written, so storage does not see which ranges are. In an image, what
@@ -191,7 +184,7 @@ impl Volume {
         let _alone = self.to_write(range.start, len)?;
         self.check_change(Operation::WriteZeroes, range.start, len)?;
         match &self.layout {
-            Layout::Linear(_) => align::write(self, range.start, align::Source::Zeroes(len)),
+            Layout::Linear(_) => self.write_bytes(range.start, align::Source::Zeroes(len)),
             Layout::Qcow2(image) => self.zero_mapped(image, range),
         }
     }
@@ -289,7 +282,7 @@ impl Volume {
         self.check(Operation::Read, range.start, len)?;
         match &self.layout {
             Layout::Linear(_) => Ok((len, Allocation::Data)),
-            Layout::Qcow2(image) => mapped::allocation(image, range),
+            Layout::Qcow2(image) => allocation::allocation(image, range),
         }
     }
 
