@@ -38,6 +38,7 @@ const MAX_KEY: u64 = 64 << 10;
 #[derive(Clone)]
 pub struct ServerTls {
     pub(super) config: Arc<ServerConfig>,
+    requires_certificates: bool,
     pub(super) handshake_time: Duration,
 }
 
@@ -76,12 +77,18 @@ impl ServerTls {
         Self::new(&pair, Some(&ca), Some(&directory.join("ca-crl.pem")))
     }
 
+    /// Whether clients have to show a certificate.
+    pub fn requires_certificates(&self) -> bool {
+        self.requires_certificates
+    }
+
     fn new(
         pair: &Arc<CertifiedKey>,
         client_ca: Option<&Path>,
         revoked: Option<&Path>,
     ) -> Result<Self, TlsError> {
         let provider = provider();
+        let requires_certificates = client_ca.is_some();
         let verifier = match client_ca {
             None => WebPkiClientVerifier::no_client_auth(),
             Some(ca) => {
@@ -104,6 +111,7 @@ impl ServerTls {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         Ok(Self {
             config: Arc::new(config),
+            requires_certificates,
             handshake_time: HANDSHAKE_TIME,
         })
     }

@@ -43,7 +43,21 @@ macro_rules! hints {
 
 /// What helps, in the words of the command line.
 pub(crate) fn advice(advice: &Advice) -> String {
-    advice.to_string()
+    match advice {
+        Advice::UsersOnUnixSocket => {
+            "--allow-uid goes with --socket; certificates tell who connects over TCP".to_owned()
+        }
+        Advice::TlsForKnownClients => {
+            "--tls-dir DIR, or --tls-cert, --tls-key and --tls-client-ca, let known clients in under TLS".to_owned()
+        }
+        Advice::EveryUser => "--insecure gives it to every user of this machine".to_owned(),
+        Advice::ClientAuthority => {
+            "--tls-client-ca FILE lets in only clients with a certificate of that authority".to_owned()
+        }
+        Advice::EveryClient => "--insecure lets every client in".to_owned(),
+        Advice::TrustDirectory => "--socket-mode 600 takes the directory as it is".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 /// A note, in the words of the command line.

@@ -1,6 +1,7 @@
 //! What may help after a failure, as data.
 
 use std::fmt;
+use std::path::PathBuf;
 
 /// What may help after a failure. Its `Display` is a sentence that names no option; a front end
 /// with options of its own names the one to use instead.
@@ -9,12 +10,50 @@ use std::fmt;
 pub enum Advice {
     /// The device cannot be claimed because it is mounted, or part of another device.
     DeviceInUse,
+    /// An address to listen on is an IP address or a host name, and a port.
+    AddressAndPort,
+    /// Only a Unix socket tells which user connects; over TCP, certificates tell who it is.
+    UsersOnUnixSocket,
+    /// TLS with client certificates lets only known clients in.
+    TlsForKnownClients,
+    /// Plaintext without TLS can be allowed on a loopback address, for every user of the machine.
+    EveryUser,
+    /// Clients can be made to show a certificate of an authority.
+    ClientAuthority,
+    /// TLS can be allowed for clients without a certificate, which is for every client.
+    EveryClient,
+    /// The directory of a socket does not exist, nor does its parent.
+    MakeDirectory(PathBuf),
+    /// The directory of a socket has to be closed to other users.
+    CloseDirectory,
+    /// The directory of a socket can be taken as it is.
+    TrustDirectory,
+    /// The path of a socket is too long.
+    ShorterSocketPath,
 }
 
 impl fmt::Display for Advice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::DeviceInUse => "it is mounted, or part of another device",
+            Self::AddressAndPort => "an address and a port, such as 127.0.0.1:10809 or [::1]:10809",
+            Self::UsersOnUnixSocket => {
+                "a Unix socket tells which user connects; over TCP, certificates tell who it is"
+            }
+            Self::TlsForKnownClients => "TLS with client certificates lets only known clients in",
+            Self::EveryUser => "allowing it gives it to every user of this machine",
+            Self::ClientAuthority => {
+                "with a client authority, clients have to show a certificate of it"
+            }
+            Self::EveryClient => "allowing it lets every client in",
+            Self::MakeDirectory(directory) => {
+                return write!(f, "`mkdir -p -m 700 {}` makes it", directory.display());
+            }
+            Self::CloseDirectory => {
+                "a directory of mode 700 is closed to others; one that does not exist is created so"
+            }
+            Self::TrustDirectory => "the directory can be taken as it is",
+            Self::ShorterSocketPath => "the path of a socket has at most 107 bytes",
         })
     }
 }

@@ -1,4 +1,5 @@
-//! Whole pieces of work, for any front end: a command line, a daemon, a binding to another language.
+//! Whole pieces of work, for any front end: a command line, a daemon, a binding to another
+//! language.
 //!
 //! A task asks no questions and prints nothing. What it has to say goes to a [`Watch`] while it
 //! runs; why it failed is an [`Error`], whose [`Kind`] a program maps to its own exit codes or
@@ -8,6 +9,7 @@
 mod advice;
 mod error;
 mod kinds;
+pub mod listen;
 mod note;
 mod printable;
 mod watch;

@@ -21,6 +21,11 @@ pub enum Note<'a> {
         /// Why it could not be removed.
         error: io::Error,
     },
+    /// Every user can write to the directory of a socket.
+    WritableByAll {
+        /// The directory.
+        directory: &'a Path,
+    },
 }
 
 impl Note<'_> {
@@ -29,7 +34,7 @@ impl Note<'_> {
     pub fn is_warning(&self) -> bool {
         match self {
             Self::Removed { .. } => false,
-            Self::Left { .. } => true,
+            Self::Left { .. } | Self::WritableByAll { .. } => true,
         }
     }
 }
@@ -41,6 +46,12 @@ impl fmt::Display for Note<'_> {
             Self::Left { path, error } => {
                 write!(f, "the unfinished {} is left: {error}", path.display())
             }
+            Self::WritableByAll { directory } => write!(
+                f,
+                "every user can write to {}: another user could create a socket of this name first, and get \
+                 what clients send",
+                directory.display()
+            ),
         }
     }
 }

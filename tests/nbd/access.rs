@@ -53,7 +53,7 @@ fn a_socket_is_for_its_owner_unless_it_is_said_otherwise() {
             &folder,
             "--socket open/a.sock",
             2,
-            &["others can enter", "--socket-mode 600"],
+            &["other users can enter", "--socket-mode 600"],
         );
         assert!(!folder.path("open/a.sock").exists());
     }
@@ -61,10 +61,10 @@ fn a_socket_is_for_its_owner_unless_it_is_said_otherwise() {
     let served = folder.serve_with(&args, &["--socket-mode", "666"]);
     assert_eq!(mode(&folder.path("open/a.sock")), 0o666);
     assert!(!served.stop().contains("warning"));
-    // What everybody can write to is taken, with a word.
+    // A directory that every user can write to is taken, with a warning.
     fs::set_permissions(folder.path("open"), Permissions::from_mode(0o1777)).unwrap();
     let said = folder.serve_with(&args, &["--socket-mode", "600"]).stop();
-    assert!(said.contains("warning: everybody can write to"), "{said}");
+    assert!(said.contains("warning: every user can write to"), "{said}");
     fs::set_permissions(folder.path("open"), Permissions::from_mode(0o755)).unwrap();
     refused(
         &folder,
@@ -103,11 +103,11 @@ fn a_stale_socket_is_replaced_and_nothing_else_is() {
     served.stop();
 
     let other = UnixListener::bind(folder.path("s.sock")).unwrap();
-    refused(&folder, "--socket s.sock", 5, &["somebody listens"]);
+    refused(&folder, "--socket s.sock", 5, &["another process listens"]);
     drop(other);
     fs::remove_file(folder.path("s.sock")).unwrap();
     folder.write("s.sock", b"a file");
-    refused(&folder, "--socket s.sock", 5, &["is no socket"]);
+    refused(&folder, "--socket s.sock", 5, &["is not a socket"]);
     assert_eq!(fs::read(folder.path("s.sock")).unwrap(), b"a file");
 }
 
@@ -154,7 +154,7 @@ fn plaintext_goes_over_tcp_to_this_machine_at_most_and_only_when_told() {
         &folder,
         "--listen 127.0.0.1:0 --insecure --allow-uid 0",
         1,
-        &["over TCP nobody"],
+        &["over TCP the user"],
     );
     refused(
         &folder,
@@ -162,7 +162,12 @@ fn plaintext_goes_over_tcp_to_this_machine_at_most_and_only_when_told() {
         1,
         &["--listen nonsense"],
     );
-    refused(&folder, "--json", 1, &["nowhere", "--socket"]);
+    refused(
+        &folder,
+        "--json",
+        1,
+        &["no socket to listen on", "--socket"],
+    );
 
     let args = ["disk.img", "--key-file", "key", "--listen", "127.0.0.1:0"];
     let served = folder.serve_with(&args, &["--insecure"]);
@@ -258,7 +263,7 @@ fn where_tls_is_required_nothing_is_told_without() {
         &folder,
         &format!("{listen} {pair}"),
         1,
-        &["whoever reaches", "--tls-client-ca"],
+        &["every client that reaches", "--tls-client-ca"],
     );
     refused(
         &folder,
@@ -328,6 +333,11 @@ fn a_directory_of_another_user_is_not_ours() {
     fs::create_dir(folder.path("theirs")).unwrap();
     fs::set_permissions(folder.path("theirs"), Permissions::from_mode(0o700)).unwrap();
     std::os::unix::fs::chown(folder.path("theirs"), Some(12345), None).unwrap();
-    refused(&folder, "--socket theirs/a.sock", 2, &["others can enter"]);
+    refused(
+        &folder,
+        "--socket theirs/a.sock",
+        2,
+        &["other users can enter"],
+    );
     assert!(UnixStream::connect(folder.path("theirs/a.sock")).is_err());
 }

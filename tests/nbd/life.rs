@@ -230,7 +230,7 @@ fn arguments_that_make_no_sense_are_refused_before_a_key_is_asked_for() {
             "--socket s.sock --listen 127.0.0.1:1",
             "cannot be used with",
         ),
-        ("disk.img", "nowhere"),
+        ("disk.img", "no socket to listen on"),
         ("--socket s.sock", "IMAGE"),
     ] {
         let args = ["serve"].into_iter().chain(args.split(' '));

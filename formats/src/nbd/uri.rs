@@ -4,6 +4,7 @@
 //! to the client is decided for the careful: a parameter that is not known is refused, TLS parameters without TLS are refused, and
 //! so is a password, which would stand in the process list. Other schemes than NBD's are nobody's here.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -106,6 +107,31 @@ pub fn scheme(text: &[u8]) -> Option<&str> {
 }
 
 impl Uri {
+    /// The URI of an export on a server; `secure` is for TLS.
+    #[must_use]
+    pub fn new(transport: Transport, secure: bool, export: &str) -> Self {
+        let scheme = if secure { "nbds" } else { "nbd" };
+        let name = encode(export.as_bytes());
+        let text = match &transport {
+            Transport::Tcp { host, port } if host.contains(':') => {
+                format!("{scheme}://[{host}]:{port}/{name}")
+            }
+            Transport::Tcp { host, port } => {
+                format!("{scheme}://{}:{port}/{name}", encode(host.as_bytes()))
+            }
+            Transport::Unix(path) => format!("{scheme}+unix:///{name}?socket={}", encode(path)),
+        };
+        Self {
+            transport,
+            tls: secure.then_some(Tls {
+                certificates: None,
+                hostname: None,
+            }),
+            export: export.into(),
+            text,
+        }
+    }
+
     /// Reads a URI.
     ///
     /// # Errors
@@ -158,7 +184,7 @@ impl Uri {
     }
 }
 
-/// As it was written.
+/// The text that was parsed or made.
 impl fmt::Display for Uri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
@@ -271,6 +297,20 @@ fn decode(text: &str, what: &'static str) -> Result<Vec<u8>, UriError> {
         decoded.push(high << 4 | low);
     }
     Ok(decoded)
+}
+
+/// Percent-encoding of everything but unreserved characters (RFC 3986, section 2.3) and slashes.
+fn encode(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for &byte in bytes {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                text.push(byte.into());
+            }
+            _ => text.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -387,6 +427,31 @@ mod tests {
         }
         let long = alloc::format!("nbd://h/{}", "a".repeat(4097));
         assert_eq!(Uri::parse(&long), Err(UriError::Export));
+    }
+
+    #[test]
+    fn a_new_uri_is_read_back() {
+        let socket = Transport::Unix(b"/run/a b&c?%/d#.sock".to_vec());
+        for (transport, secure, export, text) in [
+            (
+                socket,
+                false,
+                "x y/ü?&",
+                "nbd+unix:///x%20y/%C3%BC%3F%26?socket=/run/a%20b%26c%3F%25/d%23.sock",
+            ),
+            (
+                Transport::Unix(b"s".to_vec()),
+                true,
+                "",
+                "nbds+unix:///?socket=s",
+            ),
+            (tcp("::1", 10809), true, "disk", "nbds://[::1]:10809/disk"),
+            (tcp("10.0.0.1", 1), false, "", "nbd://10.0.0.1:1/"),
+        ] {
+            let uri = Uri::new(transport, secure, export);
+            assert_eq!(alloc::format!("{uri}"), text);
+            assert_eq!(Uri::parse(text).unwrap(), uri);
+        }
     }
 
     #[test]

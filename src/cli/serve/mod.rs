@@ -12,6 +12,7 @@ use clap::ValueEnum;
 use luksmith::export::Discard;
 use luksmith::export::nbd::{Options, Server};
 use luksmith::location::Location;
+use luksmith::task::listen::Listen;
 
 use super::Session;
 use super::args::{CompressedArgs, ImageFormat, KeyArgs, LimitArgs, LocationParser, RemoteArgs};
@@ -178,8 +179,18 @@ fn tell_of_the_wait(end: mpsc::Receiver<()>) {
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
         // What the arguments alone can refuse comes before any passphrase is asked for.
-        let tls = self.who.tls()?;
-        let place = self.sockets.place(tls.is_some(), &self.who)?;
+        let mut options = Options::default();
+        options.max_connections = self.max_connections.into();
+        options.handshake_time = Duration::from_secs(self.handshake_time);
+        options.exit_when_idle = self.exit_when_idle;
+        options.allow_uids = self.who.allow_uids();
+        options.tls = self.who.tls()?;
+        let place = self.sockets.place()?;
+        let listen = if self.who.insecure {
+            Listen::new_insecure(place, &options)?
+        } else {
+            Listen::new(place, &options)?
+        };
         let wanted = self.exports()?;
         exports::refuse_twice(&wanted)?;
         let mut exports = Vec::new();
@@ -194,12 +205,6 @@ impl Args {
             exports.push(opened.export);
         }
 
-        let mut options = Options::default();
-        options.max_connections = self.max_connections.into();
-        options.handshake_time = Duration::from_secs(self.handshake_time);
-        options.exit_when_idle = self.exit_when_idle;
-        options.allow_uids = self.who.allow_uids();
-        options.tls = tls;
         let server = Server::new(exports, options)?;
         let stopper = server.stopper();
         let (ended, end) = mpsc::channel();
@@ -211,16 +216,15 @@ impl Args {
             end.into_iter().for_each(tell_of_the_wait);
         });
 
-        let mut listening = place.listen(session)?;
+        let listening = listen.start(session)?;
         Started {
-            uri: listening.uri.clone(),
+            listening: &listening,
             exports: told,
         }
         .tell(session, self.json, self.ready_fd)?;
-        let served = server.run(listening.take());
+        let served = listening.serve(&server);
         drop(ended);
         started::stopping();
-        listening.end();
         Ok(served?)
     }
 

@@ -2,9 +2,8 @@
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
+use luksmith::task::listen::Listening;
 use sd_notify::NotifyState;
 use serde_json::json;
 
@@ -13,9 +12,8 @@ use crate::cli::error::{CommandError, Kind};
 use crate::cli::{output, size};
 
 /// A server whose sockets listen.
-pub(super) struct Started {
-    /// The URI of the export without a name.
-    pub(super) uri: String,
+pub(super) struct Started<'a> {
+    pub(super) listening: &'a Listening<'a>,
     pub(super) exports: Vec<Told>,
 }
 
@@ -26,16 +24,17 @@ pub(super) struct Told {
     pub(super) read_only: bool,
 }
 
-impl Started {
+impl Started<'_> {
     pub(super) fn tell(
         &self,
         session: &Session,
         json: bool,
         ready_fd: Option<u32>,
     ) -> Result<(), CommandError> {
+        let uri = self.listening.uri("").to_string();
         for export in &self.exports {
             let only = if export.read_only { ", read-only" } else { "" };
-            let uri = with_name(&self.uri, &export.name);
+            let uri = self.listening.uri(&export.name);
             output::note(format_args!(
                 "serving {}{only}: {uri}",
                 size::human(export.size)
@@ -45,12 +44,12 @@ impl Started {
             let exports = self.exports.iter().map(|export| {
                 json!({
                     "name": export.name,
-                    "uri": with_name(&self.uri, &export.name),
+                    "uri": self.listening.uri(&export.name).to_string(),
                     "size": export.size,
                     "read_only": export.read_only,
                 })
             });
-            let all = json!({ "uri": self.uri, "exports": exports.collect::<Vec<_>>() });
+            let all = json!({ "uri": uri, "exports": exports.collect::<Vec<_>>() });
             session.output.now(all)?;
         }
         if let Some(number) = ready_fd {
@@ -58,7 +57,7 @@ impl Started {
             OpenOptions::new()
                 .write(true)
                 .open(&path)
-                .and_then(|mut ready| ready.write_all(format!("{}\n", self.uri).as_bytes()))
+                .and_then(|mut ready| ready.write_all(format!("{uri}\n").as_bytes()))
                 .map_err(|error| {
                     CommandError::new(Kind::Parameters, error)
                         .about(format!("cannot write to descriptor {number}"))
@@ -79,55 +78,5 @@ pub(super) fn stopping() {
 fn tell_systemd(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         tracing::warn!(%error, "systemd cannot be told");
-    }
-}
-
-/// The URI of a server on a Unix socket (the NBD project's `doc/uri.md`).
-pub(super) fn unix_uri(tls: bool, path: &Path) -> String {
-    let scheme = if tls { "nbds+unix" } else { "nbd+unix" };
-    format!(
-        "{scheme}:///?socket={}",
-        encoded(path.as_os_str().as_bytes())
-    )
-}
-
-/// The same server's URI of the export with this name.
-fn with_name(uri: &str, name: &str) -> String {
-    let (server, query) = match uri.split_once('?') {
-        Some((server, query)) => (server, format!("?{query}")),
-        None => (uri, String::new()),
-    };
-    format!("{server}{}{query}", encoded(name.as_bytes()))
-}
-
-/// Percent-encoded, but for what may stand anywhere and slashes (RFC 3986, section 2).
-fn encoded(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len());
-    for &byte in bytes {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
-                text.push(byte.into());
-            }
-            _ => text.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use luksmith_formats::nbd::uri::{Transport, Uri};
-
-    #[test]
-    fn uris_are_read_back() {
-        let path = "/run/a b&c?%/d#.sock";
-        let uri = with_name(&unix_uri(false, Path::new(path)), "x y/ü?&");
-        let read = Uri::parse(&uri).unwrap();
-        assert_eq!(read.export, "x y/ü?&");
-        assert_eq!(read.transport, Transport::Unix(path.into()));
-        let read = Uri::parse(&with_name("nbds://[::1]:10809/", "disk")).unwrap();
-        assert!(read.tls.is_some());
-        assert_eq!(read.export, "disk");
     }
 }

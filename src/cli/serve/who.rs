@@ -47,11 +47,6 @@ impl WhoArgs {
         (!self.allow_uid.is_empty()).then(|| self.allow_uid.clone())
     }
 
-    /// Whether clients have to show certificates.
-    pub(super) fn knows_clients(&self) -> bool {
-        self.tls_dir.is_some() || self.tls_client_ca.is_some()
-    }
-
     pub(super) fn tls(&self) -> Result<Option<ServerTls>, CommandError> {
         let tls = match (&self.tls_dir, &self.tls_cert, &self.tls_key) {
             (Some(directory), ..) => ServerTls::from_directory(directory)?,

@@ -1,0 +1,430 @@
+//! The sockets of an NBD server: a Unix socket that is created, a TCP port, or sockets that listen
+//! already.
+//!
+//! A place where strangers would get the plaintext is refused. A Unix socket is never open to more
+//! users than it is meant for, not even for a moment: it is bound, then gets its mode and group,
+//! and only then listens.
+//!
+//! Nothing here reads the environment. A program that systemd starts passes the sockets that it got
+//! from there as [`Place::Open`].
+
+use std::fs::{self, File};
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use luksmith_formats::nbd::uri::{Transport, Uri};
+use rustix::fs::{FlockOperation, Gid};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use super::{Advice, Error, Kind, Note, Watch};
+use crate::export::nbd::{Listener, Options, Server};
+
+/// How many clients the kernel queues until they are accepted.
+const BACKLOG: i32 = 128;
+
+/// Where clients connect.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Place {
+    /// A Unix socket, which is created.
+    Unix(UnixSocket),
+    /// TCP, on the first of these addresses that can be bound.
+    Tcp(Vec<SocketAddr>),
+    /// Sockets that listen already.
+    Open(Vec<Listener>),
+}
+
+/// A Unix socket that is to be created.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct UnixSocket {
+    /// The path, of at most 107 bytes. A stale socket there is replaced, anything else is an error.
+    pub path: PathBuf,
+    /// The mode of the socket. Default: `0o600`.
+    pub mode: u32,
+    /// The group of the socket, by number. Default: that of the process.
+    pub group: Option<u32>,
+    /// Take the directory as it is. By default it has to be closed to other users, and is created
+    /// so if it does not exist.
+    pub trust_directory: bool,
+}
+
+impl UnixSocket {
+    /// A socket for the user of this process only.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            mode: 0o600,
+            group: None,
+            trust_directory: false,
+        }
+    }
+}
+
+impl Place {
+    /// A Unix socket for the user of this process only, in a directory that is closed to other
+    /// users.
+    #[must_use]
+    pub fn unix(path: impl Into<PathBuf>) -> Self {
+        Self::Unix(UnixSocket::new(path))
+    }
+
+    /// A TCP port. Port 0 stands for a free one; [`Listening::uri`] tells which.
+    ///
+    /// # Errors
+    /// [`Kind::Parameters`] where the text is no address and port, or the name cannot be resolved.
+    pub fn tcp(address: impl ToSocketAddrs) -> Result<Self, Error> {
+        match address.to_socket_addrs() {
+            Ok(addresses) => Ok(Self::Tcp(addresses.collect())),
+            Err(error) => Err(Error::new(Kind::Parameters, error).advise(Advice::AddressAndPort)),
+        }
+    }
+
+    /// The TCP addresses.
+    fn addresses(&self) -> Result<Vec<SocketAddr>, Error> {
+        match self {
+            Self::Unix(_) => Ok(Vec::new()),
+            Self::Tcp(addresses) => Ok(addresses.clone()),
+            Self::Open(listeners) => {
+                let tcp = listeners.iter().filter_map(|listener| match listener {
+                    Listener::Tcp(listener) => Some(address_of(listener)),
+                    Listener::Unix(_) => None,
+                });
+                tcp.collect()
+            }
+        }
+    }
+}
+
+/// A place that was checked against the options of a server.
+#[derive(Debug)]
+pub struct Listen {
+    place: Place,
+    tls: bool,
+}
+
+impl Listen {
+    /// Checks `place` against the options of the server. Over TCP, clients have to show
+    /// certificates ([`ServerTls`](crate::channel::ServerTls)). Nothing is opened yet.
+    ///
+    /// # Errors
+    /// [`Kind::Parameters`] where others than the clients that are meant would get the plaintext,
+    /// with what would prevent that as advice.
+    pub fn new(place: Place, options: &Options) -> Result<Self, Error> {
+        Self::checked(place, options, false)
+    }
+
+    /// As [`new`](Self::new), but allows TCP without TLS on a loopback address, and TLS for clients
+    /// without a certificate.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn new_insecure(place: Place, options: &Options) -> Result<Self, Error> {
+        Self::checked(place, options, true)
+    }
+
+    fn checked(place: Place, options: &Options, insecure: bool) -> Result<Self, Error> {
+        for address in place.addresses()? {
+            may_listen(address, options, insecure)?;
+        }
+        let tls = options.tls.is_some();
+        Ok(Self { place, tls })
+    }
+
+    /// Creates the sockets. From now on clients can connect; they wait until [`Listening::serve`].
+    ///
+    /// `watch` is told of a Unix socket as an unfinished file, since it is to be removed even if
+    /// the program stops at once.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`] where another process listens or something else has this name,
+    /// [`Kind::Permission`] where other users can enter the directory or the system refuses, and
+    /// other errors of the system.
+    pub fn start(self, watch: &dyn Watch) -> Result<Listening<'_>, Error> {
+        let (listeners, file) = match self.place {
+            Place::Unix(socket) => {
+                let (listener, file) = create(&socket, watch)?;
+                (vec![listener.into()], Some(file))
+            }
+            Place::Tcp(addresses) => {
+                let listener = TcpListener::bind(&addresses[..]).map_err(|error| {
+                    Error::new(Kind::of_io(&error), error).about("cannot listen")
+                })?;
+                (vec![listener.into()], None)
+            }
+            Place::Open(listeners) => (listeners, None),
+        };
+        let transport = match listeners.first() {
+            Some(Listener::Tcp(listener)) => {
+                let address = address_of(listener)?;
+                Transport::Tcp {
+                    host: address.ip().to_string(),
+                    port: address.port(),
+                }
+            }
+            Some(Listener::Unix(listener)) => {
+                let address = listener.local_addr().map_err(cannot_look)?;
+                let path = address.as_pathname().unwrap_or(Path::new(""));
+                Transport::Unix(path.as_os_str().as_bytes().to_vec())
+            }
+            None => return Err(Error::parameters("there is no socket to listen on")),
+        };
+        Ok(Listening {
+            transport,
+            tls: self.tls,
+            listeners,
+            file,
+        })
+    }
+}
+
+/// Sockets that listen. The file of a Unix socket is removed when this is dropped.
+pub struct Listening<'a> {
+    transport: Transport,
+    tls: bool,
+    listeners: Vec<Listener>,
+    file: Option<SocketFile<'a>>,
+}
+
+impl Listening<'_> {
+    /// The URI by which clients reach the export of this name on the first socket.
+    #[must_use]
+    pub fn uri(&self, export: &str) -> Uri {
+        Uri::new(self.transport.clone(), self.tls, export)
+    }
+
+    /// Serves the clients that connect, until the server is stopped; see [`Server::run`]. Then
+    /// removes the file of the socket.
+    ///
+    /// # Errors
+    /// As [`Server::run`].
+    pub fn serve(self, server: &Server) -> Result<(), Error> {
+        let served = server.run(self.listeners);
+        drop(self.file);
+        Ok(served?)
+    }
+}
+
+/// Over a network, plaintext goes only to known clients and only under TLS.
+fn may_listen(address: SocketAddr, options: &Options, insecure: bool) -> Result<(), Error> {
+    if options.allow_uids.is_some() {
+        let message = "over TCP the user of a client is not known";
+        return Err(Error::parameters(message).advise(Advice::UsersOnUnixSocket));
+    }
+    let loopback = address.ip().is_loopback();
+    match &options.tls {
+        None if loopback && insecure => Ok(()),
+        None => {
+            let message = format!("clients of {address} would get the plaintext without TLS");
+            Err(Error::parameters(message)
+                .advise(Advice::TlsForKnownClients)
+                .advise_if(loopback, Advice::EveryUser))
+        }
+        Some(tls) if tls.requires_certificates() || insecure => Ok(()),
+        Some(_) => {
+            let message = format!("every client that reaches {address} would get the plaintext");
+            Err(Error::parameters(message)
+                .advise(Advice::ClientAuthority)
+                .advise(Advice::EveryClient))
+        }
+    }
+}
+
+fn address_of(listener: &TcpListener) -> Result<SocketAddr, Error> {
+    listener.local_addr().map_err(cannot_look)
+}
+
+fn cannot_look(error: io::Error) -> Error {
+    Error::new(Kind::Storage, error).about("cannot look at the socket")
+}
+
+fn create<'a>(
+    socket: &UnixSocket,
+    watch: &'a dyn Watch,
+) -> Result<(UnixListener, SocketFile<'a>), Error> {
+    let path = std::path::absolute(&socket.path)
+        .map_err(|error| Error::io("look at", &socket.path, error))?;
+    let directory = directory(&path, socket.trust_directory, watch)?;
+    // Two processes that find a stale socket at the same time must not remove each other's.
+    rustix::fs::flock(&directory, FlockOperation::LockExclusive)
+        .map_err(|error| Error::io("lock the directory of", &path, error.into()))?;
+    let bound = bind(&path, socket, watch)?;
+    rustix::fs::flock(&directory, FlockOperation::Unlock)
+        .map_err(|error| Error::io("unlock the directory of", &path, error.into()))?;
+    Ok(bound)
+}
+
+/// The directory of the socket. It is created for this user only if it does not exist, and
+/// otherwise has to be closed to others unless `trusted`.
+fn directory(path: &Path, trusted: bool, watch: &dyn Watch) -> Result<File, Error> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    match fs::DirBuilder::new().mode(0o700).create(parent) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let advice = Advice::MakeDirectory(parent.to_owned());
+            return Err(Error::io("make", parent, error).advise(advice));
+        }
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(Error::io("make", parent, error));
+        }
+        _ => {}
+    }
+    let directory = File::open(parent).map_err(|error| Error::io("open", parent, error))?;
+    let about = directory
+        .metadata()
+        .map_err(|error| Error::io("look at", parent, error))?;
+    let ours = about.uid() == rustix::process::geteuid().as_raw();
+    let closed = ours && about.mode() & 0o011 == 0;
+    if !trusted && !closed {
+        let message = format!(
+            "other users can enter {}, where the socket would be",
+            parent.display()
+        );
+        return Err(Error::new(Kind::Permission, message)
+            .advise(Advice::CloseDirectory)
+            .advise(Advice::TrustDirectory));
+    }
+    if about.mode() & 0o002 != 0 {
+        watch.notes(Note::WritableByAll { directory: parent });
+    }
+    Ok(directory)
+}
+
+fn bind<'a>(
+    path: &Path,
+    socket: &UnixSocket,
+    watch: &'a dyn Watch,
+) -> Result<(UnixListener, SocketFile<'a>), Error> {
+    let at =
+        |verb: &'static str| move |error: rustix::io::Errno| Error::io(verb, path, error.into());
+    remove_stale(path)?;
+    let address = SocketAddrUnix::new(path)
+        .map_err(|error| at("make")(error).advise(Advice::ShorterSocketPath))?;
+    let flags = SocketFlags::CLOEXEC;
+    let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+        .map_err(at("make"))?;
+    rustix::net::bind(&fd, &address).map_err(at("make"))?;
+    let file = SocketFile::new(path, watch)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(socket.mode))
+        .map_err(|error| Error::io("set the mode of", path, error))?;
+    if let Some(group) = socket.group {
+        rustix::fs::chown(path, None, Some(Gid::from_raw(group)))
+            .map_err(at("set the group of"))?;
+    }
+    rustix::net::listen(&fd, BACKLOG).map_err(at("listen on"))?;
+    Ok((UnixListener::from(fd), file))
+}
+
+/// Removes a socket on which no process listens. Anything else stays.
+fn remove_stale(path: &Path) -> Result<(), Error> {
+    let about = match fs::symlink_metadata(path) {
+        Ok(about) => about,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::io("look at", path, error)),
+    };
+    let busy = |message: String| Err(Error::new(Kind::Busy, message));
+    if !about.file_type().is_socket() {
+        return busy(format!("{} exists and is not a socket", path.display()));
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => busy(format!("another process listens on {}", path.display())),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(|error| Error::io("remove the stale", path, error))
+        }
+        Err(error) => Err(Error::io("look at", path, error)),
+    }
+}
+
+/// The file of a socket that this process has bound. Dropping it removes the file, unless another
+/// one has taken its place.
+struct SocketFile<'a> {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+    watch: &'a dyn Watch,
+}
+
+impl<'a> SocketFile<'a> {
+    fn new(path: &Path, watch: &'a dyn Watch) -> Result<Self, Error> {
+        let about =
+            fs::symlink_metadata(path).map_err(|error| Error::io("look at", path, error))?;
+        watch.unfinished(path, true);
+        Ok(Self {
+            path: path.to_owned(),
+            device: about.dev(),
+            inode: about.ino(),
+            watch,
+        })
+    }
+}
+
+impl Drop for SocketFile<'_> {
+    fn drop(&mut self) {
+        let still = fs::symlink_metadata(&self.path);
+        if still.is_ok_and(|still| (still.dev(), still.ino()) == (self.device, self.inode)) {
+            // If it cannot be removed, the next server finds that it is stale.
+            let _ = fs::remove_file(&self.path);
+        }
+        self.watch.unfinished(&self.path, false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::Silent;
+
+    #[test]
+    fn a_unix_socket_is_for_its_owner_and_goes_with_its_server() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new folder/s.sock");
+        let watch = Silent::default();
+        let listen = Listen::new(Place::unix(&path), &Options::default()).unwrap();
+        let listening = listen.start(&watch).unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().mode() & 0o7777;
+        assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+        let uri = listening.uri("a b").to_string();
+        assert!(uri.starts_with("nbd+unix:///a%20b?socket=/"), "{uri}");
+        UnixStream::connect(&path).unwrap();
+
+        let again = Listen::new(Place::unix(&path), &Options::default()).unwrap();
+        assert_eq!(again.start(&watch).err().unwrap().kind(), Kind::Busy);
+
+        let server = Server::new(Vec::<crate::export::Export>::new(), Options::default()).unwrap();
+        server.stopper().stop();
+        listening.serve(&server).unwrap();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn plaintext_over_tcp_has_to_be_allowed_and_stays_on_this_machine() {
+        let options = Options::default();
+        let advice = |place: &str| {
+            let error = Listen::new(Place::tcp(place).unwrap(), &options).unwrap_err();
+            assert_eq!(error.kind(), Kind::Parameters);
+            error.advice().to_vec()
+        };
+        assert_eq!(
+            advice("127.0.0.1:0"),
+            [Advice::TlsForKnownClients, Advice::EveryUser]
+        );
+        assert_eq!(advice("192.0.2.1:0"), [Advice::TlsForKnownClients]);
+        let anywhere = Place::tcp("[::]:0").unwrap();
+        assert!(Listen::new_insecure(anywhere, &options).is_err());
+
+        let local = Place::tcp("127.0.0.1:0").unwrap();
+        let watch = Silent::default();
+        let listen = Listen::new_insecure(local, &options).unwrap();
+        let uri = listen.start(&watch).unwrap().uri("");
+        assert!(matches!(uri.transport, Transport::Tcp { port, .. } if port != 0));
+
+        // A socket that listens already is checked in the same way.
+        let open = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(Listen::new(Place::Open(vec![open.into()]), &options).is_err());
+        assert!(Place::tcp("nonsense").is_err());
+    }
+}
