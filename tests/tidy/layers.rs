@@ -1,6 +1,9 @@
 //! Dependencies between the library's modules run downward only.
 
+use std::collections::BTreeSet;
+
 use crate::assert_none;
+use crate::names::absolute_paths;
 use crate::tree::{self, File};
 
 /// Each module with what it may name. A module that is not here has no place yet: give it one.
@@ -83,44 +86,16 @@ fn upward(files: &[File]) -> Vec<String> {
             complaints.push(format!("{}: the module {module} has no layer", file.path));
             continue;
         };
-        for named in named_modules(&file.code()) {
-            let known = LAYERS.iter().any(|(name, _)| *name == named);
+        let paths = absolute_paths(file);
+        let named: BTreeSet<_> = paths.iter().filter_map(|path| path.first()).collect();
+        for named in named {
+            let known = LAYERS.iter().any(|(name, _)| name == named);
             if known && named != module && !allowed.contains(&named.as_str()) {
                 complaints.push(format!("{}: {module} may not name {named}", file.path));
             }
         }
     }
     complaints
-}
-
-/// The modules after each `crate::`, also in a group.
-fn named_modules(code: &str) -> Vec<String> {
-    let name = |text: &str| {
-        let text = text.trim_start();
-        let end = text
-            .find(|c: char| !c.is_alphanumeric() && c != '_')
-            .unwrap_or(text.len());
-        text[..end].to_owned()
-    };
-    let mut names = Vec::new();
-    for part in code.split("crate::").skip(1) {
-        let Some(group) = part.strip_prefix('{') else {
-            names.push(name(part));
-            continue;
-        };
-        let mut depth = 0;
-        names.push(name(group));
-        for (at, c) in group.char_indices() {
-            match c {
-                '{' => depth += 1,
-                '}' if depth == 0 => break,
-                '}' => depth -= 1,
-                ',' if depth == 0 => names.push(name(&group[at + 1..])),
-                _ => {}
-            }
-        }
-    }
-    names
 }
 
 #[test]
@@ -142,12 +117,22 @@ fn upward_dependencies_are_found() {
         ),
         File::new("src/novel.rs", ""),
         File::new("src/crypt.rs", "use crate::{xts, sectors::Sectors};"),
+        File::new(
+            "src/vet/luks.rs",
+            "use super::super::container; use super::Report;",
+        ),
+        File::new(
+            "src/door.rs",
+            "mod tests { use super::super::{crypt, sectors}; }",
+        ),
     ]);
     let expected = [
         "src/xts/mod.rs: xts may not name backend",
         "src/backend/file.rs: backend may not name volume",
         "src/kdf/mod.rs: kdf may not name container",
         "src/novel.rs: the module novel has no layer",
+        "src/vet/luks.rs: vet may not name container",
+        "src/door.rs: door may not name crypt",
     ];
     assert_eq!(found, expected);
 }

@@ -86,7 +86,7 @@ fn code(text: &str) -> String {
             ("\"\"", len)
         } else if first == '"' {
             ("\"\"", quoted(rest, '"'))
-        } else if rest.starts_with("'\\") || rest.chars().nth(2) == Some('\'') {
+        } else if rest.starts_with("'\\") || first == '\'' && rest.chars().nth(2) == Some('\'') {
             ("' '", quoted(rest, '\''))
         } else {
             out.push(first);
@@ -116,19 +116,20 @@ fn quoted(rest: &str, quote: char) -> usize {
 
 /// The length of the raw string that `rest` begins with.
 fn raw_string(rest: &str) -> Option<usize> {
-    let after = rest.strip_prefix('r')?;
+    let after = rest.strip_prefix("br").or(rest.strip_prefix('r'))?;
     let hashes = after.len() - after.trim_start_matches('#').len();
     let inside = after[hashes..].strip_prefix('"')?;
     let end = format!("\"{}", "#".repeat(hashes));
     let len = inside.find(&end)?;
-    Some(1 + hashes + 1 + len + end.len())
+    Some(rest.len() - inside.len() + len + end.len())
 }
 
 #[test]
 fn comments_and_strings_are_left_out_and_lines_stay() {
-    let text = "a // unsafe\n/* unsafe\n */ b \"uns\\\"afe\" '\\'' '\"' r#\"unsafe \"\n\"# for<'a> &'a unsafe_code\nunsafe {}";
+    let text = "a // unsafe\n/* unsafe\n */ { 'b' } b \"uns\\\"afe\" '\\'' '\"' r#\"unsafe \"\n\"# br#\"{\"\"# for<'a> &'a unsafe_code\nunsafe {}";
     let code = code(text);
     assert_eq!(lines_with(&code, "unsafe"), [5]);
     assert_eq!(code.lines().count(), 5);
     assert_eq!(lines_with(&code, "b"), [3]);
+    assert_eq!(lines_with(&code, "{"), [3, 5]);
 }
