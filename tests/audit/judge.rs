@@ -4,16 +4,18 @@ use std::time::Duration;
 
 use luksmith::audit::{Document, Inventory, Policy, Report, audit};
 
-use crate::allocation::peak_of;
-use crate::processor::time_of;
-use crate::{good, seed};
+use support::allocation::peak_of;
+use support::cpu_time::time_of;
+use support::fuzz_input;
+
+use crate::good;
 
 const MOST_TIME: Duration = Duration::from_secs(2);
 const MOST_MEMORY: usize = 64 << 20;
 
 /// Audits within the bounds.
 pub(crate) fn within_bounds(inventory: &Inventory, policy: &Policy) -> Report {
-    seed::keep(inventory);
+    save_seeds(inventory);
     let ((report, peak), took) = time_of(|| peak_of(|| audit(inventory, policy)));
     assert!(took < MOST_TIME, "took {took:?}");
     assert!(peak < MOST_MEMORY, "took {peak} bytes");
@@ -23,6 +25,25 @@ pub(crate) fn within_bounds(inventory: &Inventory, policy: &Policy) -> Report {
         assert!(shown.len() < 4000, "{finding:?}");
     }
     report
+}
+
+/// With `AUDIT_SEEDS=FOLDER`, saves the texts of an inventory as seeds of the fuzz target `audit`.
+fn save_seeds(inventory: &Inventory) {
+    const LARGEST: usize = 64 << 10;
+    let host = inventory.host.iter();
+    let files = host.clone().flat_map(|host| host.files.iter());
+    let units = host.clone().flat_map(|host| &host.sockets);
+    let files = files.chain(units.flat_map(|unit| &unit.files));
+    let files = files.chain(host.flat_map(|host| &host.mountinfo));
+    let files = files.map(|file| (file.origin.as_str(), file));
+    let documents = inventory.documents.iter().map(|one| ("xml", one));
+    for (name, document) in documents.chain(files) {
+        if document.text.len() < LARGEST
+            && let Some(input) = fuzz_input::audit::encode(name, &document.text)
+        {
+            fuzz_input::save_seed("AUDIT_SEEDS", "", &input);
+        }
+    }
 }
 
 /// The ids of what is found, each once.

@@ -3,8 +3,6 @@
 //! A realistic good domain and a good host have no finding (`good`); tables change one thing about them and say which rule must find
 //! it, and change it to a neighbour that is good again.
 
-#[path = "../hostile/allocation.rs"]
-mod allocation;
 mod bounds;
 mod command;
 mod conf;
@@ -15,8 +13,8 @@ mod hosts;
 mod images;
 mod judge;
 mod policy;
-#[path = "../hostile/processor.rs"]
-mod processor;
 mod sarif;
-mod seed;
 mod storages;
+
+#[global_allocator]
+static ALLOCATOR: support::allocation::Counting = support::allocation::Counting;

@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::peers;
+use support::peers;
 
 /// The calls by which files change.
 const CALLS: [&str; 10] = [

@@ -13,15 +13,8 @@
 #![allow(missing_docs)]
 
 mod changes;
-mod check;
-mod compress;
 mod disk;
-#[path = "../nbd/client/fake.rs"]
-#[allow(dead_code, reason = "tests/nbd needs more of it")]
-mod fake;
 mod killed;
-#[path = "../interop/peers.rs"]
-mod peers;
 mod qcow2;
 mod remote;
 mod states;

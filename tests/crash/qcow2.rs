@@ -19,11 +19,11 @@ use luksmith::volume::Volume;
 use luksmith_formats::Hash;
 use luksmith_formats::image::qcow2::Header;
 
-use crate::check::check;
-use crate::compress::compress;
 use crate::disk::{Disk, Event, Log, State};
-use crate::peers;
 use crate::states;
+use support::peers;
+use support::qcow2::check;
+use support::qcow2::compress;
 
 const KEY: &[u8] = b"text, for QEMU";
 const SIZE: usize = 1 << 20;

@@ -13,29 +13,29 @@ use luksmith_formats::luks2::Priority;
 use luksmith_formats::nbd::Command;
 
 use crate::disk::{State, Undo};
-use crate::fake::{Act, Fake, Shape};
 use crate::volume::{Sample, cost, open_options, passphrase, unlock};
+use support::nbd_server::{Action, FakeServer, Shape};
 
 /// A server that dies at change or flush number `at`, and every later one too.
-fn dying(state: &State, at: usize, loses_its_cache: bool) -> Fake {
+fn dying(state: &State, at: usize, loses_its_cache: bool) -> FakeServer {
     let shape = Shape {
         size: state.disk.len(),
         ..Shape::default()
     };
     let count = AtomicUsize::new(0);
-    Fake::with_disk(shape, state.disk.clone(), move |seen| {
+    FakeServer::with_disk(shape, state.disk.clone(), move |seen| {
         let changes = seen.request.command != Command::Read;
         if !changes || count.fetch_add(1, Ordering::SeqCst) < at {
-            Act::Serve
+            Action::Serve
         } else if loses_its_cache {
-            Act::Die
+            Action::Die
         } else {
-            Act::HangUp { carried_out: false }
+            Action::HangUp { carried_out: false }
         }
     })
 }
 
-fn try_to_change(fake: &Fake, undo: &Arc<Undo>) -> Result<u32, KeyslotError> {
+fn try_to_change(fake: &FakeServer, undo: &Arc<Undo>) -> Result<u32, KeyslotError> {
     let options = ConnectOptions {
         write: true,
         timeout: Duration::from_millis(50),

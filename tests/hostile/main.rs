@@ -11,10 +11,7 @@
     clippy::arithmetic_side_effects
 )]
 
-mod allocation;
 mod changes;
-#[path = "../crash/compress.rs"]
-mod compress;
 mod contents;
 mod copies;
 mod image;
@@ -25,9 +22,10 @@ mod luks2;
 mod luks2_json;
 mod luks2_tables;
 mod other_keys;
-mod processor;
 mod properties;
 mod qcow2;
-mod qcow2_steps;
 mod unlocking;
 mod verdict;
+
+#[global_allocator]
+static ALLOCATOR: support::allocation::Counting = support::allocation::Counting;

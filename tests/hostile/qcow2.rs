@@ -8,8 +8,8 @@ use luksmith::layout::{ImageError, NewImage, Qcow2};
 use proptest::prelude::RngExt;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
-use crate::allocation::peak_of;
-use crate::qcow2_steps::follow;
+use support::allocation::peak_of;
+use support::fuzz_input::qcow2::follow;
 
 fn image() -> Vec<u8> {
     let storage = Arc::new(MemoryBackend::new(0));

@@ -9,8 +9,8 @@ use luksmith::kdf::KdfError;
 use luksmith::secret::VolumeKey;
 use serde_json::{Value, json};
 
-use crate::allocation::peak_of;
 use crate::image::{open, passphrase, storage, unlock, with_json, with_luks1};
+use support::allocation::peak_of;
 
 const MOST_TIME: Duration = Duration::from_secs(1);
 const MOST_MEMORY: usize = 64 << 20;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use luksmith_formats::{FormatError, Kind};
 
-use crate::allocation::peak_of;
-use crate::processor::time_of;
+use support::allocation::peak_of;
+use support::cpu_time::time_of;
 
 const MOST_TIME: Duration = Duration::from_secs(1);
 const MOST_MEMORY: usize = 64 << 20;

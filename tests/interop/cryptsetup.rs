@@ -4,10 +4,10 @@
 //! Keys are always files, so that every byte counts. cryptsetup's own AES in keyslot areas works without the
 //! kernel's help; serpent, twofish and camellia do not where AF_ALG is missing (`dmcrypt` has it).
 
-use crate::peers;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use support::peers;
 
 /// PBKDF2 at its least cost. Each `luksFormat` or `luksAddKey` here takes one of these two.
 pub(crate) const QUICK_PBKDF2: &[&str] = &["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"];

@@ -4,11 +4,13 @@
 //!
 //! A boot takes seconds, a job a fraction of one: give one [`DmCrypt::run`] as many jobs as there are.
 
-use crate::{initramfs, payload, peers};
+use crate::{initramfs, payload};
 use std::io::{Error, ErrorKind, Result};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+use support::initramfs::{Archive, Kernel};
+use support::peers;
 
 /// SCSI has 256 targets; more disks than this take another boot.
 const DISKS_A_BOOT: usize = 200;
@@ -101,7 +103,7 @@ impl DmCrypt {
         let qemu = peers::find("qemu-system-x86_64")?;
         let busybox = peers::find("busybox")?;
         let cryptsetup = peers::find("cryptsetup")?;
-        let Some(kernel) = initramfs::Kernel::unpacked() else {
+        let Some(kernel) = Kernel::unpacked() else {
             peers::skip("the kernel package in target/peers/kernel");
             return None;
         };
@@ -162,7 +164,7 @@ impl DmCrypt {
             count: 0,
         };
         let mut script = String::new();
-        let mut archive = initramfs::Archive::default();
+        let mut archive = Archive::default();
         for (number, job) in jobs.iter().enumerate() {
             let writes = job.payload.is_some();
             let image = disks.add(&job.image, writes);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use luksmith::backend::file::{FileBackend, FileError, OpenOptions};
 
-use crate::peers;
+use support::peers;
 
 const READ: OpenOptions = OpenOptions {
     write: false,

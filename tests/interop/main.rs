@@ -3,7 +3,6 @@
 //! The peers are real programs, started on plain files; `./test` installs them. A test whose peer is not there
 //! prints `skipped: …` and passes, unless `CI=true`: there a missing peer fails.
 //!
-//! - `peers`: where a peer is, and how it is run.
 //! - `cryptsetup`, `qemu`: the two programs on image files, with key derivation turned down to be quick.
 //! - `dmcrypt`: the kernel's own reader and writer, in a virtual machine (`initramfs` is what boots there).
 //! - `locks`: who may have an image open at the same time.
@@ -13,11 +12,10 @@
 //! - `matrix`: which volumes are made, as a table; `both_ways`: theirs read by us and ours by them, with dm-crypt as
 //!   the judge; `with_qemu`: the same with QEMU.
 //! - `qcow2`: encrypted qcow2 images with QEMU.
-//! - `tls`: certificates and TLS of gnutls.
+//! - `tls`: TLS with gnutls.
 //! - `turns`: keyslots and headers changed by one and used by the other; `tokens`: what we do not know survives.
 
 mod both_ways;
-mod certificates;
 mod cryptsetup;
 mod dmcrypt;
 mod initramfs;
@@ -26,7 +24,6 @@ mod matrix;
 mod oracles;
 mod ours;
 mod payload;
-mod peers;
 mod qcow2;
 mod qemu;
 mod tls;

@@ -12,7 +12,7 @@ use luksmith::volume::Volume;
 
 use crate::ours;
 use crate::payload::{assert_same, file, payload};
-use crate::peers;
+use support::peers;
 
 const KEY: &[u8] = b"first key";
 const OTHER: &[u8] = b"second key";

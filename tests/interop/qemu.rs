@@ -3,9 +3,9 @@
 //! QEMU knows LUKS1 only, and keys that are UTF-8 without a NUL; a newline at the end of a key file is part of
 //! the key. It calibrates to at least 10 ms of this machine, which are seconds in the emulated one of `dmcrypt`.
 
-use crate::peers;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use support::peers;
 
 pub(crate) struct Qemu {
     img: PathBuf,

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use luksmith::channel::{Channel, ClientTls, ServerTls};
 
-use crate::certificates;
-use crate::peers;
+use support::certificates;
+use support::peers;
 
 /// A child that ends with the test.
 struct Running(Child);
@@ -39,7 +39,7 @@ fn gnutls_as_the_client() {
         .into_iter()
         .chain([("rsa", "NORMAL:-VERS-ALL:+VERS-TLS1.2")])
     {
-        let directory = certificates::made(&certtool, kind);
+        let directory = certificates::make(&certtool, kind);
         let file = |name: &str| directory.path().join(name);
         let tls = ServerTls::from_directory(directory.path()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -75,7 +75,7 @@ fn gnutls_as_the_server() {
         return;
     };
     for kind in KINDS {
-        let directory = certificates::made(&certtool, kind);
+        let directory = certificates::make(&certtool, kind);
         let file = |name: &str| directory.path().join(name);
         let port = free_port();
         let mut command = Command::new(&serv);

@@ -4,13 +4,13 @@
 use crate::cryptsetup::{Cryptsetup, QUICK_ARGON2ID, QUICK_PBKDF2};
 use crate::ours;
 use crate::payload::{assert_same, file, payload, sparse};
-use crate::peers;
 use crate::qemu::Qemu;
 use luksmith::Interrupt;
 use luksmith::container::{Container, CreateOptions, Version, Which};
 use luksmith_formats::luks2::Priority;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use support::peers;
 
 const MIB: u64 = 1 << 20;
 const SMALL_LUKS2: &[&str] = &[

@@ -4,7 +4,7 @@ use std::fs::File;
 
 use crate::daemon::Daemon;
 use crate::host::Ran;
-use crate::peers;
+use support::peers;
 
 /// A domain with a fault of each sort: in its XML, in an image, in a volume, and between two of its disks.
 fn domain(folder: &str, device: &str) -> String {

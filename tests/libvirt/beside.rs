@@ -8,8 +8,8 @@ use luksmith::libvirt::Domain;
 use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 
-use crate::peers;
 use crate::rotate::{CHEAP, Host, pattern};
+use support::peers;
 
 /// A QEMU from 8.2 to 10.0.6.
 pub(crate) fn later() -> Option<PathBuf> {

@@ -8,7 +8,7 @@ use luksmith::secret::Passphrase;
 use uuid::Uuid;
 
 use crate::daemon::Daemon;
-use crate::peers;
+use support::peers;
 
 fn secret_xml(usage: &str, private: &str) -> String {
     format!(

@@ -14,7 +14,7 @@ use std::time::Duration;
 use luksmith::libvirt::{ConnectOptions, Connection};
 use tempfile::TempDir;
 
-use crate::peers;
+use support::peers;
 
 /// A libvirtd that ends with this.
 pub(crate) struct Daemon {

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use crate::daemon::Daemon;
 use crate::domains;
 use crate::host::Ran;
-use crate::peers;
+use support::peers;
 
 const TEXT: &str = include_str!("../../docs/libvirt.md");
 

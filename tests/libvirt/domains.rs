@@ -13,10 +13,10 @@ use luksmith::secret::Passphrase;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::boot;
 use crate::daemon::Daemon;
-use crate::peers;
 use crate::program::{Running, SIZE, content, wait_until};
+use support::boot_sector;
+use support::peers;
 
 /// The cheapest keyslot.
 const CHEAP: &str = "--pbkdf pbkdf2 --pbkdf-force-iterations 1000";
@@ -76,7 +76,7 @@ fn fill(image: &Path, passphrase: &Passphrase) {
     let volume = container.volume(storage, &unlocked).unwrap();
     assert_eq!(volume.size(), SIZE as u64);
     let mut plain = content();
-    plain[..512].copy_from_slice(&boot::sector());
+    plain[..512].copy_from_slice(&boot_sector::sector());
     volume.write_at(0, &plain).unwrap();
     volume.flush().unwrap();
 }
@@ -94,7 +94,7 @@ fn assert_guest_ran(daemon: &Daemon, image: &str, made: &Value) {
     let key = made["secret"].as_str().unwrap();
     let plain = daemon.ok(&format!("decrypt {image} - --key libvirt:{key}"));
     assert!(
-        plain.stdout == boot::after(content()),
+        plain.stdout == boot_sector::disk_after(content()),
         "{image} is not as the guest leaves it"
     );
 }
@@ -463,5 +463,5 @@ fn a_private_secret_opens_what_only_its_maker_knew() {
     daemon.ok("libvirt attach d p.img");
     run(&daemon, &domain);
     let plain = daemon.ok("decrypt p.img - --key-file key");
-    assert!(plain.stdout == boot::after(content()));
+    assert!(plain.stdout == boot_sector::disk_after(content()));
 }

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use crate::beside::later;
 use crate::host::Ran;
-use crate::peers;
 use crate::rotate::{CHEAP, Host, pattern};
+use support::peers;
 
 /// The cheapest keyslot that QEMU makes.
 const CHEAP_LIVE: &str = "--iter-time 1";

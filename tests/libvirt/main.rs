@@ -4,7 +4,7 @@
 //!
 //! - `daemon`: a libvirtd that leaves the machine alone.
 //! - `domains`: `libvirt provision`, `attach` and `detach`, and domains that start. `docs`: the commands of `docs/libvirt.md`. `schema`: `libvirt xml` by libvirt's own schemas.
-//! - `qemu`: QEMU without libvirt. `program`: luksmith in a folder of the test; `boot`: a small guest.
+//! - `qemu`: QEMU without libvirt. `program`: luksmith in a folder of the test.
 //! - `host`: luksmith, as it runs on that daemon's host.
 //! - `audit`: `luksmith audit --connect`.
 //! - `core`: the types over libvirt's functions. `secrets`: `luksmith libvirt secret`, and secrets as SOURCEs.
@@ -15,21 +15,12 @@
 
 mod audit;
 mod beside;
-#[path = "../nbd/boot.rs"]
-mod boot;
-#[path = "../interop/certificates.rs"]
-mod certificates;
 mod core;
 mod daemon;
 mod docs;
 mod domains;
 mod host;
 mod killed;
-#[path = "../interop/peers.rs"]
-#[allow(dead_code, reason = "tests/interop needs more of it")]
-mod peers;
-#[path = "../secrecy/pieces.rs"]
-mod pieces;
 mod program;
 mod qemu;
 mod remains;

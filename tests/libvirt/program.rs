@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::boot;
+use support::boot_sector;
 
 /// The size of a volume here, in bytes.
 pub(crate) const SIZE: usize = 4 << 20;
@@ -45,7 +45,7 @@ impl Folder {
     pub(crate) fn make_bootable(&self, name: &str, kind: &str) {
         self.write("key", b"a secret");
         let mut plain = content();
-        plain[..512].copy_from_slice(&boot::sector());
+        plain[..512].copy_from_slice(&boot_sector::sector());
         self.write("plain", &plain);
         let args = [
             "encrypt",
@@ -64,7 +64,7 @@ impl Folder {
         let plain = self.command(["decrypt", name, "-", "--key-file", key]);
         let plain = { plain }.output().unwrap().stdout;
         assert!(
-            plain == boot::after(content()),
+            plain == boot_sector::disk_after(content()),
             "{name} is not as the guest leaves it"
         );
     }

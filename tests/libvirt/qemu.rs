@@ -3,8 +3,8 @@
 use luksmith::qemu::Monitor as _;
 use serde_json::{Value, json};
 
-use crate::peers;
 use crate::program::{Folder, PATIENCE, Running, said, wait_until};
+use support::peers;
 
 /// What QEMU exits with when the guest writes 0x10 to the debug port: twice that and one.
 const DONE: i32 = 0x21;

@@ -19,12 +19,12 @@ use luksmith::libvirt::Connection;
 use luksmith::libvirt::xml::{Usage, UsageType};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::certificates;
 use crate::daemon::Daemon;
 use crate::domains;
-use crate::peers;
-use crate::pieces::{PIECE, Pieces};
 use crate::rotate::{CHEAP, CHEAP_LIVE, Host};
+use support::certificates;
+use support::peers;
+use support::secret_search::{PIECE, SecretSearch};
 
 /// The calls by which bytes leave a process, and programs are started.
 const TELLING: &str =
@@ -49,8 +49,8 @@ impl Forms {
         Self(forms)
     }
 
-    fn pieces(&self) -> Pieces<'_> {
-        Pieces::of(
+    fn search(&self) -> SecretSearch<'_> {
+        SecretSearch::new(
             self.0
                 .iter()
                 .map(|(name, bytes)| (*name, &bytes[..]))
@@ -121,7 +121,7 @@ impl Stopped {
     fn in_memory(&self, forms: &Forms) -> BTreeSet<(&'static str, String)> {
         let process = format!("/proc/{}", self.process.as_raw_nonzero());
         let memory = File::open(format!("{process}/mem")).unwrap();
-        let pieces = forms.pieces();
+        let search = forms.search();
         let mut found = BTreeSet::new();
         let mut window = vec![0; 1 << 20];
         for line in fs::read_to_string(format!("{process}/maps"))
@@ -145,7 +145,7 @@ impl Stopped {
                     Err(_) if !rest.starts_with("rw") => break,
                     Err(error) => panic!("{line}: {error}"),
                 }
-                let names = pieces.found(&window[..len]);
+                let names = search.found_in(&window[..len]);
                 found.extend(names.into_iter().map(|name| (name, line.to_owned())));
             }
         }
@@ -154,11 +154,11 @@ impl Stopped {
 
     /// Where it wrote something of this to, and which programs it started with it.
     fn told(&self, forms: &Forms) -> BTreeSet<String> {
-        let pieces = forms.pieces();
+        let search = forms.search();
         let trace = fs::read_to_string(&self.trace).unwrap();
         assert!(trace.contains(" execve("), "the trace has no beginning");
         let lines = trace.lines().map(bytes_of);
-        let lines = lines.filter(|line| !pieces.found(line).is_empty());
+        let lines = lines.filter(|line| !search.found_in(line).is_empty());
         lines
             .map(|line| {
                 let line = String::from_utf8_lossy(&line).into_owned();
@@ -247,7 +247,7 @@ fn runs(
 
 /// The files below a folder that have something of this, but for those that are to have it; and how many were looked at.
 fn in_files(folder: &Path, forms: &Forms, but: &[&str]) -> (Vec<PathBuf>, usize) {
-    let pieces = forms.pieces();
+    let search = forms.search();
     let (mut found, mut looked) = (Vec::new(), 0);
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -260,7 +260,7 @@ fn in_files(folder: &Path, forms: &Forms, but: &[&str]) -> (Vec<PathBuf>, usize)
                 folders.push(path);
             } else if kind.is_file() {
                 looked += 1;
-                if !pieces.found(&fs::read(&path).unwrap()).is_empty() {
+                if !search.found_in(&fs::read(&path).unwrap()).is_empty() {
                     found.push(path);
                 }
             }
@@ -340,7 +340,7 @@ fn no_value_is_left_by_a_connection_with_tls() {
     let (true, Some(certtool)) = (is_here(), peers::find("certtool")) else {
         return;
     };
-    let certificates = certificates::made(&certtool, "rsa");
+    let certificates = certificates::make(&certtool, "rsa");
     for (name, old) in [
         ("cacert", "ca-cert"),
         ("clientcert", "client-cert"),

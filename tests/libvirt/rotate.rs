@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
 use crate::host::Ran;
-use crate::peers;
+use support::peers;
 
 /// The cheapest keyslot, of ours and of QEMU's.
 pub(crate) const CHEAP: &str = "--pbkdf-force-iterations 1000";

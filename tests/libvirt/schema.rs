@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::peers;
 use crate::program::{Folder, said};
+use support::peers;
 
 const SCHEMAS: &str = "/usr/share/libvirt/schemas";
 const UUID: &str = "55f4c1ec-1111-4222-8333-123456789abc";

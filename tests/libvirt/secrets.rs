@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::daemon::Daemon;
 use crate::host::Ran;
-use crate::peers;
+use support::peers;
 
 /// The cheapest keyslot.
 const CHEAP: &str = "--pbkdf pbkdf2 --pbkdf-force-iterations 1000";

@@ -7,12 +7,12 @@ use luksmith::backend::nbd::{ConnectOptions, NbdBackend};
 use luksmith::backend::{Backend, Geometry, IoError};
 use luksmith::sectors::{Cipher, Sectors};
 
-use crate::fake::{Act, Fake, Shape};
+use support::nbd_server::{Action, FakeServer, Shape};
 
 /// An export with its server.
 pub(crate) struct Export {
     storage: NbdBackend,
-    _server: Fake,
+    _server: FakeServer,
 }
 
 impl Export {
@@ -22,12 +22,12 @@ impl Export {
             size,
             ..Shape::default()
         };
-        let server = Fake::new(shape, move |_| {
+        let server = FakeServer::new(shape, move |_| {
             match count.fetch_add(1, Ordering::SeqCst) % 53 {
-                11 => Act::HangUp { carried_out: true },
-                29 => Act::HangUp { carried_out: false },
-                52 => Act::Die,
-                _ => Act::Serve,
+                11 => Action::HangUp { carried_out: true },
+                29 => Action::HangUp { carried_out: false },
+                52 => Action::Die,
+                _ => Action::Serve,
             }
         });
         let options = ConnectOptions {

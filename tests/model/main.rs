@@ -7,14 +7,7 @@
 
 #![allow(missing_docs)]
 
-#[path = "../crash/check.rs"]
-mod check;
-#[path = "../crash/compress.rs"]
-mod compress;
 mod export;
-#[path = "../nbd/client/fake.rs"]
-#[allow(dead_code, reason = "tests/nbd needs more of it")]
-mod fake;
 mod operations;
 mod qcow2;
 mod threads;

@@ -13,9 +13,9 @@ use luksmith_formats::CipherSpec;
 use luksmith_formats::image::qcow2::Header;
 use proptest::prelude::*;
 
-use crate::check::check;
-use crate::compress::compress;
 use crate::crypt;
+use support::qcow2::check;
+use support::qcow2::compress;
 
 const HEADER: u64 = 8192;
 

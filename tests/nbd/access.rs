@@ -12,9 +12,9 @@ use rcgen::{
     KeyUsagePurpose,
 };
 
-use crate::peers::{find, output};
 use crate::served::Folder;
 use crate::wire::{Handshake, is_ended};
+use support::peers::{find, output};
 
 /// Starts what must fail, with this code and these words.
 #[track_caller]

@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use crate::peers::{find, run};
 use crate::served::{Folder, SIZE, content};
+use support::peers::{find, run};
 
 fn clip(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()

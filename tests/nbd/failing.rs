@@ -20,9 +20,9 @@ use luksmith::volume::Volume;
 use luksmith_formats::nbd::{ChunkType, Command, CommandFlags, ErrorNumber, OptionType, Request};
 use tempfile::TempDir;
 
-use crate::peers::find;
 use crate::served::{Folder, SIZE, Served};
 use crate::wire::{Client, Handshake};
+use support::peers::find;
 
 /// Memory that fails where it is told to, and can be made to wait.
 struct Faulty {

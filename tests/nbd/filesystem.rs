@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::peers::{find, output, run, skip};
 use crate::served::{Folder, until};
+use support::peers::{find, output, run, skip};
 
 /// What has to be there; root besides, without whom nobody mounts.
 struct Tools {

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use luksmith_formats::nbd::ErrorNumber;
 
-use crate::boot;
-use crate::peers;
 use crate::served::{Folder, content};
+use support::boot_sector;
+use support::peers;
 
 /// What QEMU exits with when the machine writes 0x10 to the debug port: twice that and one.
 const DONE: i32 = 0x21;
@@ -23,7 +23,7 @@ fn a_machine_boots_from_a_served_volume_and_writes_to_it() {
     for adapter in ["virtio-blk-pci,drive=disk", "ide-hd,drive=disk"] {
         let folder = Folder::with_volume();
         let served = folder.serve(&[]);
-        let written = served.client().write(0, &boot::sector());
+        let written = served.client().write(0, &boot_sector::sector());
         assert_eq!(written, ErrorNumber::None);
 
         let drive = format!("if=none,id=disk,format=raw,file={}", served.uri());
@@ -62,7 +62,7 @@ fn a_machine_boots_from_a_served_volume_and_writes_to_it() {
         assert_eq!(status.code(), Some(DONE), "{adapter}: {said}");
         served.stop();
 
-        let expected = boot::after(content());
+        let expected = boot_sector::disk_after(content());
         assert!(folder.decrypted() == expected, "{adapter}");
     }
 }

@@ -3,9 +3,9 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::initramfs::{Archive, Kernel};
-use crate::peers::{find, run, skip};
 use crate::served::{Folder, content};
+use support::initramfs::{Archive, Kernel};
+use support::peers::{find, run, skip};
 
 /// Emulation in software on a busy machine is slow.
 const PATIENCE: Duration = Duration::from_secs(200);

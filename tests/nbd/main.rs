@@ -8,7 +8,7 @@
 //! - `neighbours`: unaligned writes, also from several connections into one sector.
 //! - `hostile`: clients that leave, lie, flood and dawdle.
 //! - `failing`: storage that fails or waits.
-//! - `filesystem`: ext4 of the kernel by nbdfuse and a loop device. `guest`: a machine that boots from a volume, of `boot`.
+//! - `filesystem`: ext4 of the kernel by nbdfuse and a loop device. `guest`: a machine that boots from a volume.
 //!   `linux`: one that keeps its files there.
 //! - `client`: volumes on servers, real ones and ones that lie.
 //! - `memory`: what the program holds of secrets while it serves.
@@ -17,7 +17,6 @@
 #![allow(missing_docs)]
 
 mod access;
-mod boot;
 mod client;
 mod clients;
 mod commands;
@@ -25,18 +24,10 @@ mod failing;
 mod filesystem;
 mod guest;
 mod hostile;
-#[path = "../interop/initramfs.rs"]
-#[allow(dead_code, reason = "tests/interop needs more of it")]
-mod initramfs;
 mod life;
 mod linux;
 mod memory;
 mod neighbours;
-#[path = "../interop/peers.rs"]
-#[allow(dead_code, reason = "tests/interop needs more of it")]
-mod peers;
-#[path = "../secrecy/pieces.rs"]
-mod pieces;
 mod qcow2;
 mod served;
 mod wire;

@@ -4,14 +4,14 @@ use std::os::unix::fs::FileExt;
 
 use luksmith_formats::nbd::ErrorNumber;
 
-use crate::pieces::Pieces;
 use crate::served::{Folder, Served};
+use support::secret_search::SecretSearch;
 
 /// What of these secrets lies in memory that the program can write to.
 fn found(served: &Served, secrets: &[(&'static str, &[u8])]) -> Vec<&'static str> {
     let process = format!("/proc/{}", served.child.id());
     let memory = std::fs::File::open(format!("{process}/mem")).unwrap();
-    let pieces = Pieces::of(secrets.to_vec());
+    let search = SecretSearch::new(secrets.to_vec());
     let mut all = Vec::new();
     for line in std::fs::read_to_string(format!("{process}/maps"))
         .unwrap()
@@ -26,7 +26,7 @@ fn found(served: &Served, secrets: &[(&'static str, &[u8])]) -> Vec<&'static str
         // Large mappings have pages that nobody has touched; a stack that grew meanwhile is read the next time.
         let mut bytes = vec![0; usize::try_from(end - start).unwrap()];
         if memory.read_exact_at(&mut bytes, start).is_ok() {
-            all.extend(pieces.found(&bytes));
+            all.extend(search.found_in(&bytes));
         }
     }
     all.sort_unstable();
@@ -47,7 +47,7 @@ fn the_passphrase_is_gone_and_what_clients_wrote_goes_with_them() {
     folder.write("key", passphrase);
     folder.make_volume("disk.img", &[]);
     let args = "key volume-key disk.img --key-file key --out volume-key --force volume-key";
-    crate::peers::run(&mut folder.luksmith(args.split(' ')));
+    support::peers::run(&mut folder.luksmith(args.split(' ')));
     let key = std::fs::read(folder.path("volume-key")).unwrap();
     let secrets = [
         ("the passphrase", passphrase),

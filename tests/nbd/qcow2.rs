@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use crate::peers::{find, run};
 use crate::served::{Folder, SIZE, content};
+use support::peers::{find, run};
 
 const KEY: [&str; 6] = [
     "--key-file",

@@ -4,7 +4,6 @@
 
 mod derive;
 mod kernels;
-mod pieces;
 mod process;
 mod sample;
 mod scan;

@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 
 use luksmith::secret::LockedBytes;
 
-use crate::pieces::PIECE;
+use support::secret_search::PIECE;
 
 const MASK: u8 = 0xa5;
 const WINDOW: usize = 1 << 20;

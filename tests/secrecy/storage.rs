@@ -11,9 +11,9 @@ use luksmith::container::{Configure, Container, OpenOptions, UndoStore, Version,
 use luksmith::secret::{Passphrase, VolumeKey};
 use luksmith::sectors::{Cipher, Sectors};
 
-use crate::pieces::{PIECE, Pieces};
 use crate::sample::{DATA, PBKDF2, copy, create, new_keyslot, options};
 use crate::scan::fresh;
+use support::secret_search::{PIECE, SecretSearch};
 
 /// A write: where, and what.
 type Write = (u64, Vec<u8>);
@@ -191,13 +191,13 @@ fn live(version: Version, cipher: &str, key_size: usize, detached: bool) {
             .iter()
             .map(|secret| ("a passphrase", &secret[..])),
     );
-    let pieces = Pieces::of(secrets);
+    let search = SecretSearch::new(secrets);
     for (offset, bytes) in record.writes() {
-        let found = pieces.found(&bytes);
+        let found = search.found_in(&bytes);
         assert!(found.is_empty(), "{found:?} in the write at {offset}");
     }
     for bytes in [header.storage.to_bytes(), data.storage.to_bytes()] {
-        assert!(pieces.found(&bytes).is_empty());
+        assert!(search.found_in(&bytes).is_empty());
     }
     // Not even which parts of the volume are zero: those were written as ciphertext.
     let start = layout.data_offset;
@@ -229,9 +229,9 @@ fn other_ciphers_and_detached_headers_write_nothing_secret() {
 #[test]
 fn a_piece_in_a_write_is_found() {
     let canary = fresh(64);
-    let pieces = Pieces::of(vec![("the plaintext", &canary[..])]);
+    let search = SecretSearch::new(vec![("the plaintext", &canary[..])]);
     let mut written = fresh(4096).to_vec();
-    assert!(pieces.found(&written).is_empty());
+    assert!(search.found_in(&written).is_empty());
     written[4000..4000 + PIECE].copy_from_slice(&canary[30..30 + PIECE]);
-    assert_eq!(pieces.found(&written), ["the plaintext"]);
+    assert_eq!(search.found_in(&written), ["the plaintext"]);
 }

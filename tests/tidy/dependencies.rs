@@ -2,9 +2,9 @@
 //! them. The lists are those of deny.toml.
 
 use crate::assert_none;
+use crate::tree::root;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::process::Command;
 
 struct Rules {
@@ -15,8 +15,7 @@ struct Rules {
 
 impl Rules {
     fn read() -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let text = std::fs::read_to_string(root.join("deny.toml")).expect("deny.toml is there");
+        let text = std::fs::read_to_string(root().join("deny.toml")).expect("deny.toml is there");
         let rust = version(env!("CARGO_PKG_RUST_VERSION"));
         let rules = Self {
             licences: list(&text, "allow"),
@@ -138,7 +137,7 @@ fn dependencies_keep_the_rules() {
             "--locked",
             "--all-features",
         ])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .current_dir(root())
         .output()
         .expect("cargo is there");
     assert!(

@@ -50,9 +50,15 @@ fn missing(files: &[File]) -> Vec<String> {
     complaints
 }
 
-/// Every file of tests/ belongs to a test binary that Cargo.toml lists. The fuzz targets are a package of their own.
+/// Every Rust file of tests/ is compiled: a `main.rs` as a test binary that Cargo.toml lists, a file
+/// of a folder with its own Cargo.toml from that package's root, and every other file as a module.
+/// Fuzz targets are listed in their package.
 fn forgotten_tests(files: &[File]) -> Vec<String> {
     let manifest = text_of(files, "Cargo.toml");
+    let is_package = |folder: &str| {
+        let manifest = format!("tests/{folder}/Cargo.toml");
+        files.iter().any(|file| file.path == manifest)
+    };
     let mut complaints = Vec::new();
     for file in files.iter().filter(|file| file.is_rust()) {
         let Some(path) = file
@@ -62,6 +68,13 @@ fn forgotten_tests(files: &[File]) -> Vec<String> {
         else {
             continue;
         };
+        let is_root = [("main", ""), ("lib", "/src")].iter().any(|(name, below)| {
+            let folder = path.strip_suffix(&format!("{below}/{name}.rs"));
+            folder.is_some_and(is_package)
+        });
+        if is_root {
+            continue;
+        }
         let stem = path.trim_end_matches(".rs").trim_end_matches("/mod");
         let Some((folder, name)) = stem.rsplit_once('/') else {
             complaints.push(format!("{}: a test has a folder", file.path));
@@ -76,6 +89,7 @@ fn forgotten_tests(files: &[File]) -> Vec<String> {
         }
         let parents = [
             format!("tests/{folder}/main.rs"),
+            format!("tests/{folder}/lib.rs"),
             format!("tests/{folder}.rs"),
             format!("tests/{folder}/mod.rs"),
         ];
@@ -163,11 +177,23 @@ fn forgotten_tests_are_found() {
         File::new("tests/b/main.rs", ""),
         File::new("tests/c.rs", ""),
         File::new("tests/fuzz/targets/t.rs", ""),
+        File::new("tests/d/Cargo.toml", ""),
+        File::new("tests/d/src/lib.rs", "mod five;\nmod six;"),
+        File::new("tests/d/src/four.rs", ""),
+        File::new("tests/d/src/five.rs", ""),
+        File::new("tests/d/src/six/mod.rs", "mod seven;"),
+        File::new("tests/d/src/six/seven.rs", ""),
+        File::new("tests/d/src/six/eight.rs", ""),
+        File::new("tests/e/Cargo.toml", ""),
+        File::new("tests/e/main.rs", "mod nine;"),
+        File::new("tests/e/nine.rs", ""),
     ]);
     let expected = [
         "tests/a/two.rs: no mod names it, so it does not run",
         "tests/b/main.rs: Cargo.toml has no [[test]] for it",
         "tests/c.rs: a test has a folder",
+        "tests/d/src/four.rs: no mod names it, so it does not run",
+        "tests/d/src/six/eight.rs: no mod names it, so it does not run",
     ];
     assert_eq!(found, expected);
 }

@@ -13,7 +13,7 @@ const UNSAFE: &[&str] = &[
     "src/sys/",
     "src/libvirt/library/",
     "benches/libraries/",
-    "tests/hostile/allocation.rs",
+    "tests/support/src/allocation.rs",
     "tests/secrecy/",
 ];
 
@@ -43,6 +43,13 @@ const RULES: &[Rule] = &[
         places: &[],
         tests_may: false,
         because: "a test that does not run is none",
+    },
+    Rule {
+        words: &["#[path"],
+        within: &["tests/"],
+        places: &["tests/examples/"],
+        tests_may: false,
+        because: "what test binaries share is in tests/support",
     },
     Rule {
         words: &["todo!", "unimplemented!"],
@@ -146,6 +153,10 @@ fn what_is_out_of_place_is_found() {
             "src/backend/memory.rs",
             "#[cfg(test)]\nmod tests { Sectors::metadata(bytes) }",
         ),
+        File::new(
+            "tests/nbd/main.rs",
+            "#[path = \"../cli/session.rs\"]\nmod session;",
+        ),
         File::new("benches/a.rs", &"\n".repeat(601)),
     ]);
     let expected = [
@@ -157,6 +168,7 @@ fn what_is_out_of_place_is_found() {
         "tests/cli/main.rs:2: #[ignore: a test that does not run is none",
         "tests/cli/main.rs:3: unimplemented!: nothing unfinished lands",
         "src/backend/file.rs:1: Sectors::metadata: metadata enters by one door",
+        "tests/nbd/main.rs:1: #[path: what test binaries share is in tests/support",
         "benches/a.rs: 601 lines: over 600 it is two ideas",
     ];
     assert_eq!(found, expected);

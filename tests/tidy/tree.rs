@@ -1,6 +1,6 @@
 //! The files that git tracks, and their code without comments and strings.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
 pub(crate) struct File {
@@ -27,9 +27,14 @@ impl File {
     }
 }
 
+/// The root of the repository.
+pub(crate) fn root() -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "..", ".."].iter().collect()
+}
+
 /// Every tracked file that is text, and those about to be tracked.
 pub(crate) fn files() -> Vec<File> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = root();
     let listed = Command::new("git")
         .args([
             "ls-files",
@@ -38,7 +43,7 @@ pub(crate) fn files() -> Vec<File> {
             "--others",
             "--exclude-standard",
         ])
-        .current_dir(root)
+        .current_dir(&root)
         .output()
         .expect("git is there");
     assert!(listed.status.success(), "git ls-files failed");

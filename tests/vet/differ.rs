@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use luksmith::vet::{Report, Verdict};
 use serde_json::Value;
 
-use crate::peers;
+use support::peers;
 
 /// Format, case, and why the two disagree there.
 const KNOWN: &[(&str, &str, &str)] = &[

@@ -1,15 +1,16 @@
 //! What must come of an image, and the bounds within which it must come.
 
-use std::hash::{Hash as _, Hasher as _};
 use std::time::Duration;
 
 use luksmith::backend::Backend;
 use luksmith::backend::memory::MemoryBackend;
 use luksmith::vet::{self, Format, Policy, Report, Severity, Verdict};
 
-use crate::allocation::peak_of;
-use crate::processor::time_of;
-use crate::{differ, seed};
+use support::allocation::peak_of;
+use support::cpu_time::time_of;
+use support::fuzz_input;
+
+use crate::differ;
 
 const MOST_TIME: Duration = Duration::from_secs(2);
 const MOST_MEMORY: usize = 64 << 20;
@@ -34,14 +35,10 @@ pub(crate) fn inspect(image: &[u8], format: &str) -> Report {
 
 /// With `VET_SEEDS=FOLDER`, every image that is judged here becomes a seed of the fuzz target `inspect`.
 fn keep_as_seed(image: &[u8], format: &str) {
-    let Some(folder) = std::env::var_os("VET_SEEDS") else {
-        return;
-    };
-    let seed = seed::seed(Format::by_name(format).expect("a format"), image);
-    let mut hash = std::hash::DefaultHasher::new();
-    seed.hash(&mut hash);
-    let path = std::path::Path::new(&folder).join(format!("{format}-{:016x}", hash.finish()));
-    std::fs::write(path, seed).expect("a seed");
+    let number = Format::ALL.iter().position(|one| one.name() == format);
+    let number = u8::try_from(number.expect("a format")).expect("few formats");
+    let input = fuzz_input::image::encode(number, image);
+    fuzz_input::save_seed("VET_SEEDS", &format!("{format}-"), &input);
 }
 
 /// Judges a good image, and each change of it; tells all that is wrong at once.

@@ -4,8 +4,6 @@
 //! Beside the bad ones stand their good neighbours. `qemu` does the same with images that qemu-img made, and compares what
 //! it says of all of them with what we say.
 
-#[path = "../hostile/allocation.rs"]
-mod allocation;
 mod bounds;
 mod ciphertext;
 mod command;
@@ -15,19 +13,17 @@ mod docs;
 mod iso;
 mod judge;
 mod luks;
-#[path = "../interop/peers.rs"]
-mod peers;
 mod policy;
-#[path = "../hostile/processor.rs"]
-mod processor;
 mod qcow2;
 mod qcow2_refcounts;
 mod qcow2_tables;
 mod qed;
 mod qemu;
-mod seed;
 mod untrusted;
 mod vdi;
 mod vhd;
 mod vhdx;
 mod vmdk;
+
+#[global_allocator]
+static ALLOCATOR: support::allocation::Counting = support::allocation::Counting;

@@ -6,7 +6,8 @@ use std::process::Command;
 
 use luksmith::vet::Format;
 
-use crate::{differ, judge, peers};
+use crate::{differ, judge};
+use support::peers;
 
 struct Makers {
     qemu: PathBuf,

@@ -13,7 +13,8 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use crate::judge::{be32, be64, put};
-use crate::{peers, qcow2};
+use crate::qcow2;
+use support::peers;
 
 const PAGE: &str = include_str!("../../docs/untrusted-images.md");
 const LETTER: &[u8] = b"dear all,\n\nthis is on the disk\0\x1b[2J\r\n";

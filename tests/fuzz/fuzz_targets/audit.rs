@@ -3,19 +3,20 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use luksmith::audit::{Policy, audit, images};
+use luksmith::audit::{Document, Host, Inventory, Policy, SocketUnit, audit, images};
+use support::allocation::{self, Counting};
+use support::fuzz_input;
 
-#[path = "../../hostile/allocation.rs"]
-mod allocation;
-#[path = "../../audit/seed.rs"]
-mod seed;
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 const MOST_MEMORY: usize = 64 << 20;
 
 fuzz_target!(|bytes: &[u8]| {
-    let Some(inventory) = seed::parse(bytes) else {
+    let Some((name, text)) = fuzz_input::audit::decode(bytes) else {
         return;
     };
+    let inventory = inventory(name, text);
     let (report, peak) = allocation::peak_of(|| {
         images(&inventory);
         audit(&inventory, &Policy::default())
@@ -29,3 +30,22 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(finding.place.line.is_none_or(|line| (1..=lines).contains(&line)));
     }
 });
+
+/// An inventory with this text only: XML, or a file of a host.
+fn inventory(name: &str, text: &[u8]) -> Inventory {
+    let document = Document::file(name, text);
+    let mut inventory = Inventory::default();
+    let mut host = Host::default();
+    match name {
+        "xml" => inventory.documents.push(document),
+        "mountinfo" => host.mountinfo = Some(document),
+        "libvirtd-tcp.socket" => host.sockets.push(SocketUnit {
+            name: name.to_owned(),
+            files: vec![document],
+            enabled: true,
+        }),
+        _ => host.files.push(document),
+    }
+    inventory.host = Some(host);
+    inventory
+}

@@ -5,20 +5,21 @@
 use libfuzzer_sys::fuzz_target;
 use luksmith::vet::{Format, Policy, Verdict, identify, inspect};
 
-#[path = "../../hostile/allocation.rs"]
-mod allocation;
-#[allow(dead_code)] // who makes the seeds is tests/vet
-#[path = "../../vet/seed.rs"]
-mod seed;
+use support::allocation::{self, Counting};
+use support::fuzz_input::image::SparseImage;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 const MOST_MEMORY: usize = 64 << 20;
 
 fuzz_target!(|bytes: &[u8]| {
-    let Some(image) = seed::Sparse::parse(bytes) else {
+    let Some(image) = SparseImage::decode(bytes) else {
         return;
     };
+    let format = Format::ALL[usize::from(image.format) % Format::ALL.len()];
     let (report, peak) =
-        allocation::peak_of(|| inspect(&image, image.format, &Policy::default()).unwrap());
+        allocation::peak_of(|| inspect(&image, format, &Policy::default()).unwrap());
     assert!(peak < MOST_MEMORY, "{peak} bytes");
     assert!(report.findings.len() < 300);
     for finding in &report.findings {
@@ -26,7 +27,7 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(!shown.chars().any(char::is_control), "{finding:?}");
     }
     // What was accepted begins as it was said to.
-    if report.verdict() == Verdict::Accept && image.format == Format::Raw {
+    if report.verdict() == Verdict::Accept && format == Format::Raw {
         let other = identify(&image).unwrap();
         assert!(other.iter().all(|seen| ["mbr", "gpt"].contains(&seen.format)));
     }

@@ -2,17 +2,15 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use support::allocation::{self, Counting};
+use support::fuzz_input::qcow2::follow;
 
-#[path = "../../hostile/allocation.rs"]
-mod allocation;
-#[path = "../../crash/compress.rs"]
-mod compress;
-#[path = "../../hostile/qcow2_steps.rs"]
-mod qcow2_steps;
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 const MOST_MEMORY: usize = 64 << 20;
 
 fuzz_target!(|bytes: &[u8]| {
-    let (_, peak) = allocation::peak_of(|| qcow2_steps::follow(bytes));
+    let (_, peak) = allocation::peak_of(|| follow(bytes));
     assert!(peak < MOST_MEMORY, "{peak} bytes");
 });

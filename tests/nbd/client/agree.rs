@@ -7,9 +7,9 @@ use luksmith::backend::{Backend, IoError};
 use luksmith_formats::nbd::uri::Uri;
 use luksmith_formats::nbd::{BlockSizes, TransmissionFlags};
 
-use super::fake::{Act, Fake, Replies, Shape};
 use super::servers::Server;
 use super::{connect, options, pattern, read, sectors};
+use support::nbd_server::{Action, FakeServer, Replies, Shape};
 
 const SIZE: usize = 8 << 20;
 
@@ -206,7 +206,7 @@ fn every_shape_of_server() {
                 flags,
                 blocks,
             };
-            let fake = Fake::new(shape, |_| Act::Serve);
+            let fake = FakeServer::new(shape, |_| Action::Serve);
             agrees(fake.uri(), options());
             let most = if flags == many { 8 } else { 2 };
             assert!(fake.connections() <= most, "{}", fake.connections());
@@ -230,9 +230,9 @@ fn several_connections_only_where_the_server_allows_them() {
             ..Shape::default()
         };
         // Reads wait long enough that they queue up.
-        let fake = Fake::new(shape, |_| {
+        let fake = FakeServer::new(shape, |_| {
             std::thread::sleep(std::time::Duration::from_millis(5));
-            Act::Serve
+            Action::Serve
         });
         let options = ConnectOptions {
             connections: most,

@@ -5,8 +5,8 @@ use luksmith_formats::nbd::{Command, CommandFlags, ErrorNumber};
 
 use super::servers::Server;
 use super::{connect, options, pattern, read, sectors};
-use crate::peers::find;
 use crate::served::{Folder, Served, content};
+use support::peers::find;
 
 /// Where the data of a volume here begins, in bytes.
 const DATA: u64 = 16 << 20;

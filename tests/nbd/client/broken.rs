@@ -11,9 +11,9 @@ use luksmith::backend::Backend;
 use luksmith::backend::nbd::ConnectOptions;
 use luksmith_formats::nbd::{Command, ErrorNumber};
 
-use super::fake::{Act, Fake, Seen, Shape};
 use super::servers::Server;
 use super::{chain, connect, impatient, options, pattern, read, sectors};
+use support::nbd_server::{Action, FakeServer, Seen, Shape};
 
 /// nbdkit with a cache that is lost with it, over a file that stays.
 fn cached(folder: &std::path::Path) -> Option<Server> {
@@ -139,7 +139,9 @@ fn a_server_that_leaves_and_comes_back() {
 }
 
 /// Counts the requests of all connections.
-fn counted(act: impl Fn(usize, &Seen) -> Act + Send + Sync) -> impl Fn(&Seen) -> Act + Send + Sync {
+fn counted(
+    act: impl Fn(usize, &Seen) -> Action + Send + Sync,
+) -> impl Fn(&Seen) -> Action + Send + Sync {
     let count = AtomicUsize::new(0);
     move |seen| act(count.fetch_add(1, Ordering::SeqCst), seen)
 }
@@ -148,9 +150,15 @@ fn counted(act: impl Fn(usize, &Seen) -> Act + Send + Sync) -> impl Fn(&Seen) ->
 #[test]
 fn the_server_dies_at_any_request() {
     for at in 0..24 {
-        let fake = Fake::new(
+        let fake = FakeServer::new(
             Shape::default(),
-            counted(move |number, _| if number == at { Act::Die } else { Act::Serve }),
+            counted(move |number, _| {
+                if number == at {
+                    Action::Die
+                } else {
+                    Action::Serve
+                }
+            }),
         );
         let storage = connect(fake.uri(), options());
         let mut model = vec![0; 1 << 20];
@@ -186,13 +194,13 @@ fn the_server_dies_at_any_request() {
 /// With many threads at it, and a connection that breaks again and again.
 #[test]
 fn the_connection_breaks_again_and_again() {
-    let fake = Fake::new(
+    let fake = FakeServer::new(
         Shape::default(),
         counted(|number, _| match number % 97 {
-            40 => Act::HangUp { carried_out: true },
-            70 => Act::HangUp { carried_out: false },
-            96 => Act::Die,
-            _ => Act::Serve,
+            40 => Action::HangUp { carried_out: true },
+            70 => Action::HangUp { carried_out: false },
+            96 => Action::Die,
+            _ => Action::Serve,
         }),
     );
     let storage = connect(fake.uri(), options());
@@ -224,10 +232,10 @@ fn the_connection_breaks_again_and_again() {
 
 #[test]
 fn what_was_acknowledged_goes_first_and_in_order() {
-    let fake = Fake::new(Shape::default(), |seen| {
+    let fake = FakeServer::new(Shape::default(), |seen| {
         match (seen.connection, seen.number) {
-            (0, 4) => Act::Die,
-            _ => Act::Serve,
+            (0, 4) => Action::Die,
+            _ => Action::Serve,
         }
     });
     let storage = connect(fake.uri(), options());
@@ -264,9 +272,9 @@ fn what_was_acknowledged_goes_first_and_in_order() {
 fn a_flush_that_failed_stays_failed() {
     let failing = Arc::new(AtomicBool::new(true));
     let switch = failing.clone();
-    let fake = Fake::new(Shape::default(), move |seen| match seen.request.command {
-        Command::Flush if switch.load(Ordering::SeqCst) => Act::Fail(ErrorNumber::Io),
-        _ => Act::Serve,
+    let fake = FakeServer::new(Shape::default(), move |seen| match seen.request.command {
+        Command::Flush if switch.load(Ordering::SeqCst) => Action::Fail(ErrorNumber::Io),
+        _ => Action::Serve,
     });
     let storage = connect(fake.uri(), options());
     storage.write_at(0, &sectors(&[1; 512])).unwrap();
@@ -288,11 +296,11 @@ fn a_flush_that_failed_stays_failed() {
 
 #[test]
 fn a_server_that_refuses_what_it_had_acknowledged() {
-    let fake = Fake::new(Shape::default(), |seen| {
+    let fake = FakeServer::new(Shape::default(), |seen| {
         match (seen.connection, seen.request.command) {
-            (0, Command::Read) => Act::Die,
-            (1, Command::Write) => Act::Fail(ErrorNumber::NoSpace),
-            _ => Act::Serve,
+            (0, Command::Read) => Action::Die,
+            (1, Command::Write) => Action::Fail(ErrorNumber::NoSpace),
+            _ => Action::Serve,
         }
     });
     let storage = connect(fake.uri(), options());
@@ -307,11 +315,11 @@ fn a_server_that_refuses_what_it_had_acknowledged() {
 /// The flush itself goes well, over a new connection on which something was lost before.
 #[test]
 fn a_flush_does_not_hide_what_was_lost_under_it() {
-    let fake = Fake::new(Shape::default(), |seen| {
+    let fake = FakeServer::new(Shape::default(), |seen| {
         match (seen.connection, seen.request.command) {
-            (0, Command::Flush) => Act::Die,
-            (1, Command::Write) => Act::Fail(ErrorNumber::Io),
-            _ => Act::Serve,
+            (0, Command::Flush) => Action::Die,
+            (1, Command::Write) => Action::Fail(ErrorNumber::Io),
+            _ => Action::Serve,
         }
     });
     let storage = connect(fake.uri(), options());
@@ -322,9 +330,9 @@ fn a_flush_does_not_hide_what_was_lost_under_it() {
 
 #[test]
 fn a_server_that_is_stopping_is_left() {
-    let fake = Fake::new(Shape::default(), |seen| match seen.connection {
-        0 => Act::Fail(ErrorNumber::Shutdown),
-        _ => Act::Serve,
+    let fake = FakeServer::new(Shape::default(), |seen| match seen.connection {
+        0 => Action::Fail(ErrorNumber::Shutdown),
+        _ => Action::Serve,
     });
     let storage = connect(fake.uri(), options());
     assert_eq!(read(&storage, 0, 512).unwrap(), [0; 512]);
@@ -333,9 +341,9 @@ fn a_server_that_is_stopping_is_left() {
 
 #[test]
 fn a_request_under_which_the_server_falls_over_has_an_end() {
-    let fake = Fake::new(Shape::default(), |seen| match seen.request.offset {
-        512 => Act::Die,
-        _ => Act::Serve,
+    let fake = FakeServer::new(Shape::default(), |seen| match seen.request.offset {
+        512 => Action::Die,
+        _ => Action::Serve,
     });
     let storage = connect(fake.uri(), options());
     let error = read(&storage, 512, 512).unwrap_err();
@@ -350,9 +358,15 @@ fn a_request_under_which_the_server_falls_over_has_an_end() {
 /// What is kept of unflushed writes is bounded: beyond that they are flushed.
 #[test]
 fn memory_for_unflushed_writes_is_bounded() {
-    let fake = Fake::new(
+    let fake = FakeServer::new(
         Shape::default(),
-        counted(|number, _| if number == 900 { Act::Die } else { Act::Serve }),
+        counted(|number, _| {
+            if number == 900 {
+                Action::Die
+            } else {
+                Action::Serve
+            }
+        }),
     );
     let options = ConnectOptions {
         unflushed: 256 << 10,
@@ -393,7 +407,7 @@ fn memory_for_unflushed_writes_is_bounded() {
 
 #[test]
 fn after_the_limit_each_request_tries_once() {
-    let fake = Fake::new(Shape::default(), |_| Act::Die);
+    let fake = FakeServer::new(Shape::default(), |_| Action::Die);
     let patience = Duration::from_millis(500);
     let storage = connect(
         fake.uri(),

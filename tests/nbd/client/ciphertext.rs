@@ -23,8 +23,8 @@ use super::proxy::Proxy;
 use super::servers::Server;
 use super::tls::certificates;
 use super::{connect, options};
-use crate::pieces::Pieces;
 use crate::served::Folder;
+use support::secret_search::SecretSearch;
 
 /// The export: a header with room for two keyslots, and data.
 const SIZE: &str = "4M";
@@ -75,7 +75,7 @@ impl Secrets {
                 .iter()
                 .map(|one| ("a passphrase", &one[..])),
         );
-        Pieces::of(secrets).found(bytes)
+        SecretSearch::new(secrets).found_in(bytes)
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use super::pattern;
 use super::servers::Server;
-use crate::peers;
+use support::peers;
 
 const CHEAP: &str = "--pbkdf pbkdf2 --pbkdf-force-iterations 1000";
 

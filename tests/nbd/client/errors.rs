@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use luksmith::backend::{Backend, IoError, Operation};
 use luksmith_formats::nbd::{Command, ErrorNumber};
 
-use super::fake::{Act, Fake, Replies, Shape};
 use super::servers::Server;
 use super::{chain, connect, impatient, options, pattern, read, sectors};
+use support::nbd_server::{Action, FakeServer, Replies, Shape};
 
 #[test]
 fn nbdkit_fails_as_it_is_told() {
@@ -68,9 +68,9 @@ fn an_error_is_of_one_request() {
             replies,
             ..Shape::default()
         };
-        let fake = Fake::new(shape, |seen| match seen.request {
-            request if request.offset == 4096 => Act::Fail(ErrorNumber::Io),
-            _ => Act::Serve,
+        let fake = FakeServer::new(shape, |seen| match seen.request {
+            request if request.offset == 4096 => Action::Fail(ErrorNumber::Io),
+            _ => Action::Serve,
         });
         let storage = connect(fake.uri(), options());
         storage.write_at(0, &sectors(&pattern(4096, 1))).unwrap();
@@ -103,9 +103,9 @@ fn an_error_is_of_one_request() {
 
 #[test]
 fn a_request_that_the_server_does_not_know_is_done_another_way() {
-    let fake = Fake::new(Shape::default(), |seen| match seen.request.command {
-        Command::WriteZeroes => Act::Fail(ErrorNumber::NotSupported),
-        _ => Act::Serve,
+    let fake = FakeServer::new(Shape::default(), |seen| match seen.request.command {
+        Command::WriteZeroes => Action::Fail(ErrorNumber::NotSupported),
+        _ => Action::Serve,
     });
     let storage = connect(fake.uri(), options());
     storage.write_at(0, &sectors(&[1; 8192])).unwrap();
@@ -150,9 +150,9 @@ fn a_server_that_hangs() {
 /// A slow server is no silent one: it is waited for as long as something comes.
 #[test]
 fn a_slow_server_is_waited_for() {
-    let fake = Fake::new(Shape::default(), |_| {
+    let fake = FakeServer::new(Shape::default(), |_| {
         std::thread::sleep(Duration::from_millis(100));
-        Act::Serve
+        Action::Serve
     });
     let storage = connect(fake.uri(), impatient());
     // All at once, one answer after the other: the last one comes after more than the patience.
@@ -166,7 +166,7 @@ fn a_slow_server_is_waited_for() {
 
 #[test]
 fn an_idle_connection_is_kept() {
-    let fake = Fake::new(Shape::default(), |_| Act::Serve);
+    let fake = FakeServer::new(Shape::default(), |_| Action::Serve);
     let storage = connect(fake.uri(), impatient());
     std::thread::sleep(Duration::from_millis(700));
     assert_eq!(read(&storage, 0, 512).unwrap(), [0; 512]);

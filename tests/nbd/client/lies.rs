@@ -11,8 +11,8 @@ use luksmith_formats::nbd::{
     OptionReply, OptionType, Request, SimpleReply, TransmissionFlags,
 };
 
-use super::fake::{Act, Fake, Listener, Replies, Shape, chunk, option_reply};
 use super::{chain, connect, impatient, options, pattern, read, sectors};
+use support::nbd_server::{Action, FakeServer, Listener, Replies, Shape, chunk, option_reply};
 
 /// What is said of a server whose handshake is this.
 fn shaken(
@@ -151,7 +151,9 @@ fn answered(
         replies,
         ..Shape::default()
     };
-    let fake = Fake::new(shape, move |seen| Act::Say(answer(&seen.request, &shape)));
+    let fake = FakeServer::new(shape, move |seen| {
+        Action::Say(answer(&seen.request, &shape))
+    });
     let storage = connect(fake.uri(), impatient());
     let begun = Instant::now();
     let error = read(&storage, 8192, 4096).unwrap_err();
@@ -302,9 +304,9 @@ fn chunks_that_do_not_fit() {
 #[test]
 fn data_for_a_write() {
     let shape = Shape::default();
-    let fake = Fake::new(shape, move |seen| {
+    let fake = FakeServer::new(shape, move |seen| {
         let data = [&[0; 8][..], &[1; 512]].concat();
-        Act::Say(chunk(
+        Action::Say(chunk(
             &seen.request,
             &shape,
             ChunkType::OffsetData,
@@ -331,9 +333,9 @@ fn a_length_is_not_believed() {
 
 #[test]
 fn after_a_lie_the_next_request_has_another_connection() {
-    let fake = Fake::new(Shape::default(), |seen| match seen.connection {
-        0 => Act::Say(vec![0; 64]),
-        _ => Act::Serve,
+    let fake = FakeServer::new(Shape::default(), |seen| match seen.connection {
+        0 => Action::Say(vec![0; 64]),
+        _ => Action::Serve,
     });
     let storage = connect(fake.uri(), options());
     assert!(read(&storage, 0, 512).is_err());
@@ -349,7 +351,7 @@ fn chunks_in_any_order_with_holes() {
             replies,
             ..Shape::default()
         };
-        let fake = Fake::new(shape, move |seen| {
+        let fake = FakeServer::new(shape, move |seen| {
             let data = |offset: u64, len: usize, seed| {
                 [&offset.to_be_bytes()[..], &pattern(len, seed)].concat()
             };
@@ -368,7 +370,7 @@ fn chunks_in_any_order_with_holes() {
                 ChunkFlags::DONE,
                 &[],
             );
-            Act::Say(
+            Action::Say(
                 [
                     one(ChunkType::OffsetData, data(11192, 1096, 2)),
                     one(ChunkType::OffsetHole, hole),

@@ -1,6 +1,6 @@
 //! Volumes on NBD servers.
 //!
-//! - `servers`: starts nbdkit, qemu-nbd and qemu-storage-daemon; `fake`: a server that does as it is told, for what no real one does.
+//! - `servers`: starts nbdkit, qemu-nbd and qemu-storage-daemon. What no real server does, a `FakeServer` does.
 //! - `agree`: whole payloads through every kind of server; `refuse`: exports that cannot be had; `errors`: servers that fail.
 //! - `ahead`: reading ahead, on behalf of clients.
 //! - `lies`: servers that break the protocol. `broken`: connections that break, and servers that are killed with writes in their cache.
@@ -15,7 +15,6 @@ mod broken;
 mod ciphertext;
 mod commands;
 mod errors;
-mod fake;
 mod lies;
 mod other;
 mod proxy;

@@ -7,26 +7,26 @@ use std::time::Duration;
 use luksmith::backend::Backend;
 use luksmith_formats::nbd::{Command, TransmissionFlags};
 
-use super::fake::{Act, Fake, Shape};
 use super::{chain, connect, impatient, options, pattern, read, sectors};
 use crate::served::Folder;
+use support::nbd_server::{Action, FakeServer, Shape};
 
 /// A server in whose place another one comes, with an empty disk, when the switch is set.
-fn replaced(shape: Shape, disk: Vec<u8>) -> (Fake, Arc<AtomicBool>) {
+fn replaced(shape: Shape, disk: Vec<u8>) -> (FakeServer, Arc<AtomicBool>) {
     let switch = Arc::new(AtomicBool::new(false));
     let set = switch.clone();
-    let fake = Fake::with_disk(shape, disk, move |_| {
+    let fake = FakeServer::with_disk(shape, disk, move |_| {
         if set.swap(false, Ordering::SeqCst) {
-            Act::Replace
+            Action::Replace
         } else {
-            Act::Serve
+            Action::Serve
         }
     });
     (fake, switch)
 }
 
 #[track_caller]
-fn assert_refused(storage: &dyn Backend, fake: &Fake) {
+fn assert_refused(storage: &dyn Backend, fake: &FakeServer) {
     let asked = fake.seen().len();
     let error = storage
         .write_at(65_536, &sectors(&[5; 4096]))
@@ -91,10 +91,10 @@ fn a_further_connection_that_ends_elsewhere() {
     };
     let slowly = |_: &_| {
         std::thread::sleep(Duration::from_millis(5));
-        Act::Serve
+        Action::Serve
     };
-    let right = Fake::with_disk(shape, pattern(1 << 20, 6), slowly);
-    let wrong = Fake::with_disk(shape, pattern(1 << 20, 7), slowly);
+    let right = FakeServer::with_disk(shape, pattern(1 << 20, 6), slowly);
+    let wrong = FakeServer::with_disk(shape, pattern(1 << 20, 7), slowly);
     let storage = connect(right.uri(), options());
     std::fs::rename(wrong.listener.socket(), right.listener.socket()).unwrap();
     std::thread::scope(|scope| {
@@ -131,10 +131,10 @@ fn encrypt_never_says_done_of_what_is_lost() {
     let mut failed = 0;
     for at in 0.. {
         let count = AtomicUsize::new(0);
-        let fake = Fake::new(shape, move |seen| match seen.request.command {
-            Command::Read => Act::Serve,
-            _ if count.fetch_add(1, Ordering::SeqCst) == at => Act::Replace,
-            _ => Act::Serve,
+        let fake = FakeServer::new(shape, move |seen| match seen.request.command {
+            Command::Read => Action::Serve,
+            _ if count.fetch_add(1, Ordering::SeqCst) == at => Action::Replace,
+            _ => Action::Serve,
         });
         let location = fake.uri().to_string();
         let cheap = ["--pbkdf-force-iterations", "1000", "--key-file", "key"];

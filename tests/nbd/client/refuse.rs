@@ -5,9 +5,9 @@ use luksmith::backend::{Backend, IoError, Operation};
 use luksmith_formats::nbd::uri::Uri;
 use luksmith_formats::nbd::{Command, TransmissionFlags};
 
-use super::fake::{Act, Fake, Shape};
 use super::servers::Server;
 use super::{chain, connect, impatient, options, read, sectors};
+use support::nbd_server::{Action, FakeServer, Shape};
 
 fn refused(uri: &Uri) -> Problem {
     NbdBackend::connect(uri, options()).unwrap_err().source
@@ -110,9 +110,9 @@ fn an_export_that_shrank() {
 
 #[test]
 fn an_export_that_is_read_only_after_a_while() {
-    let fake = Fake::new(Shape::default(), |seen| match seen.connection {
-        0 => Act::HangUp { carried_out: false },
-        _ => Act::Serve,
+    let fake = FakeServer::new(Shape::default(), |seen| match seen.connection {
+        0 => Action::HangUp { carried_out: false },
+        _ => Action::Serve,
     });
     let storage = connect(fake.uri(), impatient());
     fake.reshape(|shape| shape.flags = shape.flags | TransmissionFlags::READ_ONLY);
@@ -127,7 +127,7 @@ fn only_what_the_server_offers_is_asked() {
         flags: TransmissionFlags::HAS_FLAGS,
         ..Shape::default()
     };
-    let fake = Fake::new(shape, |_| Act::Serve);
+    let fake = FakeServer::new(shape, |_| Action::Serve);
     let storage = connect(fake.uri(), options());
     storage.write_at(0, &sectors(&[1; 4096])).unwrap();
     storage.write_zeroes(0..2048).unwrap();
@@ -152,7 +152,7 @@ fn only_what_the_server_offers_is_asked() {
 
 #[test]
 fn ranges_are_checked_before_anything_is_asked() {
-    let fake = Fake::new(Shape::default(), |_| Act::Serve);
+    let fake = FakeServer::new(Shape::default(), |_| Action::Serve);
     let storage = connect(fake.uri(), options());
     let over = storage.write_at((1 << 20) - 1, &sectors(&[1; 2]));
     assert!(matches!(over, Err(IoError::OutOfRange { .. })));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use luksmith_formats::nbd::uri::Uri;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::peers;
+use support::peers;
 
 /// A server on a Unix socket.
 pub(super) struct Server {

@@ -10,8 +10,8 @@ use std::process::{Command, Output, Stdio};
 ///
 /// # Panics
 ///
-/// When `CI=true` and the program is not there: there, nothing is skipped.
-pub(crate) fn find(name: &str) -> Option<PathBuf> {
+/// If `CI=true` and the program is missing: CI skips nothing.
+pub fn find(name: &str) -> Option<PathBuf> {
     let found = search(name);
     if found.is_none() {
         skip(name);
@@ -19,16 +19,16 @@ pub(crate) fn find(name: &str) -> Option<PathBuf> {
     found
 }
 
-/// Says that the calling test is skipped for want of `what`.
+/// Says that the calling test is skipped because `what` is missing.
 ///
 /// # Panics
 ///
-/// When `CI=true`.
+/// If `CI=true`.
 #[allow(
     clippy::print_stderr,
     reason = "the reader of a test run is told what did not run"
 )]
-pub(crate) fn skip(what: &str) {
+pub fn skip(what: &str) {
     assert!(
         std::env::var_os("CI").is_none_or(|value| value != "true"),
         "{what} not found, and CI=true: ./test installs it"
@@ -44,15 +44,19 @@ fn search(name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// A file or folder below `target/peers`, which `./test` fills.
-pub(crate) fn unpacked(name: &str) -> PathBuf {
+/// The path of a file or folder below `target/peers`, which `./test` fills.
+pub fn unpacked(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("target/peers")
+        .join("../../target/peers")
         .join(name)
 }
 
 /// Runs a peer to its end, without standard input.
-pub(crate) fn output(command: &mut Command) -> Output {
+///
+/// # Panics
+///
+/// If it does not start.
+pub fn output(command: &mut Command) -> Output {
     command
         .stdin(Stdio::null())
         .output()
@@ -60,7 +64,11 @@ pub(crate) fn output(command: &mut Command) -> Output {
 }
 
 /// Runs a peer that must succeed, and returns its standard output.
-pub(crate) fn run(command: &mut Command) -> Vec<u8> {
+///
+/// # Panics
+///
+/// If it does not start, or fails.
+pub fn run(command: &mut Command) -> Vec<u8> {
     let output = output(command);
     assert!(
         output.status.success(),

@@ -1,16 +1,21 @@
-//! What a judgement costs in processor time, which does not depend on who else runs tests meanwhile.
+//! Processor time, which does not depend on other programs that run meanwhile.
 
 use std::time::Duration;
 
-/// What `work` returns, and how long this thread had a processor for it.
-pub(crate) fn time_of<T>(work: impl FnOnce() -> T) -> (T, Duration) {
-    let before = had();
+/// Runs `work`; returns its result and how long this thread was on a processor meanwhile.
+///
+/// # Panics
+///
+/// If `/proc/thread-self/schedstat` cannot be read.
+pub fn time_of<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let before = so_far();
     let result = work();
-    (result, had() - before)
+    (result, so_far() - before)
 }
 
-/// The first number of proc(5)'s `schedstat`, in nanoseconds.
-fn had() -> Duration {
+/// The time on a processor since the thread began: the first number of `schedstat` (proc(5)), in
+/// nanoseconds.
+fn so_far() -> Duration {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("schedstat");
     let nanoseconds = text.split(' ').next().and_then(|first| first.parse().ok());
     Duration::from_nanos(nanoseconds.expect("a number"))

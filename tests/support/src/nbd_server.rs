@@ -1,6 +1,6 @@
-//! A server that does as it is told.
+//! An NBD server that misbehaves as a test tells it to.
 //!
-//! It has a cache: what is written is lost when it dies before a flush, unless the test says otherwise.
+//! It has a write-back cache: when it dies, data that was written and not flushed is lost.
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -14,15 +14,23 @@ use luksmith_formats::nbd::{
     OptionType, Request, SimpleReply, TransmissionFlags,
 };
 
-/// A listener on a Unix socket that runs `serve` for each connection, the first one being 0.
-pub(super) struct Listener {
-    pub(super) uri: Uri,
+/// A listener on a Unix socket.
+#[derive(Debug)]
+pub struct Listener {
+    /// The URI of the export `disk` on this socket.
+    pub uri: Uri,
     folder: tempfile::TempDir,
     stopped: Arc<AtomicBool>,
 }
 
 impl Listener {
-    pub(super) fn new(serve: impl Fn(usize, UnixStream) + Send + Sync + 'static) -> Self {
+    /// Runs `serve` in a thread of its own for each connection. Its first argument counts the
+    /// connections from 0.
+    ///
+    /// # Panics
+    ///
+    /// If the socket cannot be made.
+    pub fn new(serve: impl Fn(usize, UnixStream) + Send + Sync + 'static) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("socket");
         let listener = UnixListener::bind(&socket).unwrap();
@@ -45,15 +53,16 @@ impl Listener {
         }
     }
 
-    pub(super) fn socket(&self) -> std::path::PathBuf {
+    /// The path of the socket.
+    pub fn socket(&self) -> std::path::PathBuf {
         self.folder.path().join("socket")
     }
 
-    /// Nobody is let in any more.
-    pub(super) fn stop(&self) {
+    /// Accepts no connection from now on, and removes the socket.
+    pub fn stop(&self) {
         if !self.stopped.swap(true, Ordering::SeqCst) {
             let socket = self.socket();
-            // Wakes the listener, which is gone then.
+            // Wakes the listening thread, which ends then.
             drop(UnixStream::connect(&socket));
             let _ = std::fs::remove_file(socket);
         }
@@ -66,47 +75,59 @@ impl Drop for Listener {
     }
 }
 
-/// Which replies the server has.
+/// The form of the server's replies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Replies {
+pub enum Replies {
+    /// Simple replies.
     Simple,
+    /// Structured replies.
     Structured,
+    /// Structured replies with extended headers.
     Extended,
 }
 
 /// What the server does with a request.
-pub(super) enum Act {
-    /// What it should.
+#[derive(Debug)]
+pub enum Action {
+    /// Carries it out and answers.
     Serve,
-    /// This error.
+    /// Answers with this error.
     Fail(ErrorNumber),
-    /// These bytes in place of an answer.
+    /// Sends these bytes in place of an answer.
     Say(Vec<u8>),
-    /// It ends the connection, after the request was carried out or before.
-    HangUp { carried_out: bool },
-    /// It loses its cache and ends the connection.
+    /// Ends the connection.
+    HangUp {
+        /// Whether the request is carried out first.
+        carried_out: bool,
+    },
+    /// Loses its cache and ends the connection.
     Die,
-    /// Another server with an empty disk comes in its place.
+    /// Ends the connection, and has an empty disk from then on.
     Replace,
 }
 
-/// A request as it came.
+/// A request that the server received.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Seen {
-    /// Which connection, the first one being 0.
-    pub(super) connection: usize,
-    /// Which request of that connection, the first one being 0.
-    pub(super) number: usize,
-    pub(super) request: Request,
+pub struct Seen {
+    /// The number of the connection, counted from 0.
+    pub connection: usize,
+    /// The number of the request on that connection, counted from 0.
+    pub number: usize,
+    /// The request.
+    pub request: Request,
 }
 
-/// How the server is.
-#[derive(Clone, Copy)]
-pub(super) struct Shape {
-    pub(super) size: usize,
-    pub(super) replies: Replies,
-    pub(super) flags: TransmissionFlags,
-    pub(super) blocks: Option<BlockSizes>,
+/// What the server offers.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// The size of the export in bytes.
+    pub size: usize,
+    /// The form of the replies.
+    pub replies: Replies,
+    /// The transmission flags of the export.
+    pub flags: TransmissionFlags,
+    /// The block sizes that are announced, if any.
+    pub blocks: Option<BlockSizes>,
 }
 
 impl Default for Shape {
@@ -124,13 +145,14 @@ impl Default for Shape {
     }
 }
 
-/// A server on a disk in memory.
-pub(super) struct Fake {
-    pub(super) listener: Listener,
+/// The server, with a disk in memory.
+pub struct FakeServer {
+    /// Where it listens.
+    pub listener: Listener,
     state: Arc<State>,
 }
 
-type Acts = dyn Fn(&Seen) -> Act + Send + Sync;
+type Actions = dyn Fn(&Seen) -> Action + Send + Sync;
 
 struct State {
     shape: Mutex<Shape>,
@@ -138,18 +160,28 @@ struct State {
     stored: Mutex<Vec<u8>>,
     seen: Mutex<Vec<Seen>>,
     connections: AtomicUsize,
-    act: Box<Acts>,
+    act: Box<Actions>,
 }
 
-impl Fake {
-    pub(super) fn new(shape: Shape, act: impl Fn(&Seen) -> Act + Send + Sync + 'static) -> Self {
+impl FakeServer {
+    /// A server on a disk of zeroes; `act` decides what becomes of each request.
+    ///
+    /// # Panics
+    ///
+    /// If the socket cannot be made.
+    pub fn new(shape: Shape, act: impl Fn(&Seen) -> Action + Send + Sync + 'static) -> Self {
         Self::with_disk(shape, vec![0; shape.size], act)
     }
 
-    pub(super) fn with_disk(
+    /// The same on a disk with this content.
+    ///
+    /// # Panics
+    ///
+    /// If the socket cannot be made.
+    pub fn with_disk(
         shape: Shape,
         disk: Vec<u8>,
-        act: impl Fn(&Seen) -> Act + Send + Sync + 'static,
+        act: impl Fn(&Seen) -> Action + Send + Sync + 'static,
     ) -> Self {
         let state = Arc::new(State {
             shape: Mutex::new(shape),
@@ -164,38 +196,40 @@ impl Fake {
         Self { listener, state }
     }
 
-    pub(super) fn uri(&self) -> &Uri {
+    /// The URI of the export.
+    pub fn uri(&self) -> &Uri {
         &self.listener.uri
     }
 
-    /// What would be read.
-    pub(super) fn cached(&self) -> Vec<u8> {
+    /// The content of the cache, which is what a client reads.
+    pub fn cached(&self) -> Vec<u8> {
         self.state.cached.lock().unwrap().clone()
     }
 
-    /// What was flushed.
-    pub(super) fn stored(&self) -> Vec<u8> {
+    /// The content of the disk: what was flushed.
+    pub fn stored(&self) -> Vec<u8> {
         self.state.stored.lock().unwrap().clone()
     }
 
-    pub(super) fn seen(&self) -> Vec<Seen> {
+    /// The requests so far.
+    pub fn seen(&self) -> Vec<Seen> {
         self.state.seen.lock().unwrap().clone()
     }
 
-    /// How many connections got as far as requests.
-    pub(super) fn connections(&self) -> usize {
+    /// How many connections have completed the handshake.
+    pub fn connections(&self) -> usize {
         self.state.connections.load(Ordering::SeqCst)
     }
 
-    /// How later connections find it.
-    pub(super) fn reshape(&self, change: impl FnOnce(&mut Shape)) {
+    /// Changes what later connections are offered.
+    pub fn reshape(&self, change: impl FnOnce(&mut Shape)) {
         change(&mut self.state.shape.lock().unwrap());
     }
 }
 
 impl State {
     fn serve(&self, connection: usize, stream: UnixStream) {
-        // A client that leaves is no failure of the server.
+        // The client may end the connection at any time.
         let _ = self.try_to_serve(connection, stream);
     }
 
@@ -228,24 +262,24 @@ impl State {
             };
             self.seen.lock().unwrap().push(seen);
             match (self.act)(&seen) {
-                Act::Serve => {
+                Action::Serve => {
                     let data = self.carry_out(&request, &payload);
                     stream.write_all(&answer(&request, &shape, &data))?;
                 }
-                Act::Fail(error) => stream.write_all(&error_answer(&request, &shape, error))?,
-                Act::Say(bytes) => stream.write_all(&bytes)?,
-                Act::HangUp { carried_out } => {
+                Action::Fail(error) => stream.write_all(&error_answer(&request, &shape, error))?,
+                Action::Say(bytes) => stream.write_all(&bytes)?,
+                Action::HangUp { carried_out } => {
                     if carried_out {
                         self.carry_out(&request, &payload);
                     }
                     return Ok(());
                 }
-                Act::Replace => {
+                Action::Replace => {
                     self.cached.lock().unwrap().fill(0);
                     self.stored.lock().unwrap().fill(0);
                     return Ok(());
                 }
-                Act::Die => {
+                Action::Die => {
                     let stored = self.stored.lock().unwrap().clone();
                     *self.cached.lock().unwrap() = stored;
                     return Ok(());
@@ -256,7 +290,7 @@ impl State {
         Ok(())
     }
 
-    /// Carries a request out, and says what was read.
+    /// Carries a request out, and returns what it reads.
     fn carry_out(&self, request: &Request, payload: &[u8]) -> Vec<u8> {
         let mut cached = self.cached.lock().unwrap();
         let start = usize::try_from(request.offset).unwrap();
@@ -289,16 +323,24 @@ fn read_request(stream: &mut UnixStream, shape: &Shape) -> std::io::Result<Reque
     Ok(Request::parse_compact(&header).unwrap())
 }
 
-/// How a client begins on each connection: it looks whether the disk is the one that it knows. That is always answered, and is none of
-/// what the test has seen.
+/// Whether this is the read with which luksmith begins each connection, to recognise the export. It is
+/// always answered, and is not among the requests that the test sees.
 fn is_first_look(request: &Request, shape: &Shape) -> bool {
     let block = shape.blocks.map_or(1, |sizes| u64::from(sizes.minimum));
     let len = block.max(4096).min(shape.size as u64);
     (request.command, request.offset, request.len) == (Command::Read, 0, len)
 }
 
-/// The handshake of fixed newstyle.
-pub(super) fn shake_hands(stream: &mut UnixStream, shape: &Shape) -> std::io::Result<()> {
+/// Carries out the fixed newstyle handshake.
+///
+/// # Errors
+///
+/// If the client ends the connection.
+///
+/// # Panics
+///
+/// If the client breaks the protocol.
+pub fn shake_hands(stream: &mut UnixStream, shape: &Shape) -> std::io::Result<()> {
     let flags = HandshakeFlags::FIXED_NEWSTYLE | HandshakeFlags::NO_ZEROES;
     stream.write_all(&Greeting { flags }.to_bytes())?;
     stream.read_exact(&mut [0; ClientFlags::LEN])?;
@@ -330,14 +372,19 @@ pub(super) fn shake_hands(stream: &mut UnixStream, shape: &Shape) -> std::io::Re
     }
 }
 
-pub(super) fn option_reply(option: OptionType, reply: OptionReply, data: &[u8]) -> Vec<u8> {
+/// The bytes of a reply to an option.
+///
+/// # Panics
+///
+/// If `data` is longer than 4 GiB.
+pub fn option_reply(option: OptionType, reply: OptionReply, data: &[u8]) -> Vec<u8> {
     let len = u32::try_from(data.len()).unwrap();
     let header = OptionReplyHeader { option, reply, len }.to_bytes();
     [&header, data].concat()
 }
 
-/// A chunk with its header.
-pub(super) fn chunk(
+/// The bytes of a chunk that answers `request`, with its header.
+pub fn chunk(
     request: &Request,
     shape: &Shape,
     kind: ChunkType,

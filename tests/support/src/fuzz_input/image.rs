@@ -1,27 +1,31 @@
-//! An image as the fuzz target `inspect` takes it: without its zeroes, so that a small input is a large image.
+//! Inputs of the fuzz target `inspect`: images without their zeroes, so that a small input is a
+//! large image.
 //!
-//! The number of the format, the size of the image (8 bytes, little endian), the number of parts, for each part its offset (8) and
-//! its length (4), then the bytes of the parts one after another. The table stands in front, so that a byte more or less among the
-//! bytes moves no part. Any bytes at all are an image: what is missing at the end is zero.
+//! An input is the number of the format, the size of the image (8 bytes, little endian), the number
+//! of parts, for each part its offset (8 bytes) and its length (4 bytes), and then the bytes of all
+//! parts. The table comes first, so that a byte more or less among the bytes moves no part.
+//! Any bytes are an image: what is missing at the end is zero.
 
 use std::ops::Range;
 
 use luksmith::backend::{Backend, Geometry, IoError, Operation};
 use luksmith::sectors::{Cipher, Sectors};
-use luksmith::vet::Format;
 
-/// An image with its parts, the later ones above the earlier; all else is zero.
+/// An image of zeroes with parts that are not zero. Where parts overlap, the later one counts.
+///
+/// As a [`Backend`] it can only be read: every change panics, since an inspection makes none.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Sparse<'a> {
-    pub(crate) format: Format,
+pub struct SparseImage<'a> {
+    /// The number of the image's format.
+    pub format: u8,
     size: u64,
     parts: Vec<(u64, &'a [u8])>,
 }
 
-impl<'a> Sparse<'a> {
-    /// Reads a seed; none where not even the size is there.
-    pub(crate) fn parse(seed: &'a [u8]) -> Option<Self> {
-        let ([which], rest) = seed.split_first_chunk()?;
+impl<'a> SparseImage<'a> {
+    /// Reads an input. Returns `None` if it ends before the number of parts.
+    pub fn decode(input: &'a [u8]) -> Option<Self> {
+        let ([format], rest) = input.split_first_chunk()?;
         let (size, rest) = rest.split_first_chunk()?;
         let ([count], rest) = rest.split_first_chunk()?;
         let table = rest.len().min(usize::from(*count) * 12);
@@ -36,16 +40,16 @@ impl<'a> Sparse<'a> {
             (offset, part)
         });
         Some(Self {
-            format: Format::ALL[usize::from(*which) % Format::ALL.len()],
+            format: *format,
             parts: parts.collect(),
             size: u64::from_le_bytes(*size),
         })
     }
 }
 
-/// Makes a seed of a whole image. Of a long part, and of many parts, only the first are kept: the seed is to be small, and need not be
-/// the very image.
-pub(crate) fn seed(format: Format, image: &[u8]) -> Vec<u8> {
+/// The input that is this image. Of many parts the first 255 are kept, and of each part the first
+/// 64 KiB, so that the input stays small.
+pub fn encode(format: u8, image: &[u8]) -> Vec<u8> {
     const BLOCK: usize = 512;
     const LONGEST: usize = 64 << 10;
     let mut parts: Vec<Range<usize>> = Vec::new();
@@ -63,25 +67,24 @@ pub(crate) fn seed(format: Format, image: &[u8]) -> Vec<u8> {
     for part in &mut parts {
         part.end = part.end.min(part.start + LONGEST);
     }
-    let number = Format::ALL.iter().position(|one| *one == format);
-    let mut seed = vec![u8::try_from(number.expect("a format")).expect("a small number")];
-    seed.extend((image.len() as u64).to_le_bytes());
-    seed.push(u8::try_from(parts.len()).expect("not many parts"));
+    let mut input = vec![format];
+    input.extend((image.len() as u64).to_le_bytes());
+    input.push(u8::try_from(parts.len()).expect("not many parts"));
     for part in &parts {
-        seed.extend((part.start as u64).to_le_bytes());
-        seed.extend(
+        input.extend((part.start as u64).to_le_bytes());
+        input.extend(
             u32::try_from(part.len())
                 .expect("a short part")
                 .to_le_bytes(),
         );
     }
     for part in parts {
-        seed.extend(&image[part]);
+        input.extend(&image[part]);
     }
-    seed
+    input
 }
 
-impl Backend for Sparse<'_> {
+impl Backend for SparseImage<'_> {
     fn geometry(&self) -> Geometry {
         Geometry {
             size: self.size,
@@ -129,16 +132,16 @@ impl Backend for Sparse<'_> {
 }
 
 #[test]
-fn a_seed_is_its_image() {
+fn what_is_encoded_is_decoded() {
     let mut image = vec![0; 3 << 20];
     image[..700].fill(1);
     image[5000] = 2;
     let end = image.len() - 3;
     image[end..].fill(3);
-    let seed = seed(Format::Vhd, &image);
-    assert!(seed.len() < 3000);
-    let sparse = Sparse::parse(&seed).expect("a seed");
-    assert_eq!(sparse.format, Format::Vhd);
+    let input = encode(7, &image);
+    assert!(input.len() < 3000);
+    let sparse = SparseImage::decode(&input).expect("an image");
+    assert_eq!(sparse.format, 7);
     for range in [0..image.len(), 600..5001, 4999..5002, end + 1..image.len()] {
         let mut read = Sectors::zeroed(range.len());
         sparse
@@ -146,6 +149,6 @@ fn a_seed_is_its_image() {
             .expect("bytes");
         assert!(read.as_slice() == &image[range.clone()], "{range:?}");
     }
-    assert_eq!(Sparse::parse(&seed[..8]), None);
-    assert!(Sparse::parse(&seed[..20]).is_some());
+    assert_eq!(SparseImage::decode(&input[..8]), None);
+    assert!(SparseImage::decode(&input[..20]).is_some());
 }

@@ -6,8 +6,13 @@ use std::process::Command;
 
 use crate::peers;
 
-/// A directory with the six files, keys of `kind`.
-pub(crate) fn made(certtool: &Path, kind: &str) -> tempfile::TempDir {
+/// Makes a directory with `ca-cert.pem`, `server-cert.pem`, `client-cert.pem` and their keys, the
+/// keys being of the type `kind` (`rsa`, `ecdsa`, …).
+///
+/// # Panics
+///
+/// If a file cannot be written, or certtool fails.
+pub fn make(certtool: &Path, kind: &str) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let file = |name: &str| directory.path().join(name);
     let template = |name: &str, text: &str| {

@@ -1,16 +1,20 @@
 //! Searches bytes for pieces of several secrets at once.
+//!
+//! A piece is any [`PIECE`] consecutive bytes of a secret.
 
-/// The length of the pieces that are searched for.
-pub(crate) const PIECE: usize = 16;
+/// The length of a piece, in bytes.
+pub const PIECE: usize = 16;
 
-/// Where pieces of secrets begin: by their first two bytes.
-pub(crate) struct Pieces<'a> {
+/// A search for some secrets, each with a name.
+pub struct SecretSearch<'a> {
     secrets: Vec<(&'static str, &'a [u8])>,
+    /// Whether a piece begins with these two bytes.
     first: Vec<bool>,
 }
 
-impl<'a> Pieces<'a> {
-    pub(crate) fn of(secrets: Vec<(&'static str, &'a [u8])>) -> Self {
+impl<'a> SecretSearch<'a> {
+    /// A search for these secrets, with their names.
+    pub fn new(secrets: Vec<(&'static str, &'a [u8])>) -> Self {
         let mut first = vec![false; 1 << 16];
         for (_, secret) in &secrets {
             for piece in secret.windows(PIECE) {
@@ -20,8 +24,8 @@ impl<'a> Pieces<'a> {
         Self { secrets, first }
     }
 
-    /// The names of the secrets of which there is a piece in these bytes.
-    pub(crate) fn found(&self, bytes: &[u8]) -> Vec<&'static str> {
+    /// The names of the secrets of which a piece is in `bytes`: one name for each piece.
+    pub fn found_in(&self, bytes: &[u8]) -> Vec<&'static str> {
         let mut found = Vec::new();
         for window in bytes.windows(PIECE) {
             if self.first[usize::from(window[0]) << 8 | usize::from(window[1])] {

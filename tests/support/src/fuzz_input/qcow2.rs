@@ -1,6 +1,7 @@
-//! A hostile qcow2 image and what is done with it, as bytes say: for the tests here, and for a fuzz target.
+//! Inputs of the fuzz target `qcow2_volume`: changes of a good image, then operations on it.
 //!
-//! Two bytes are how many changes of a good image follow (position and value, four bytes each); then come operations of six bytes each.
+//! An input is the number of changes (2 bytes, little endian), the changes (4 bytes each: position
+//! and value), and operations of 6 bytes each.
 
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -14,12 +15,12 @@ use luksmith::sectors::{Cipher, Sectors};
 use luksmith::volume::Volume;
 use luksmith_formats::CipherSpec;
 
-use crate::compress::compress;
+use crate::qcow2::compress;
 
 const SIZE: u64 = 256 << 10;
 const LARGEST: u64 = 2 << 20;
 
-/// Memory that ends somewhere.
+/// Memory that cannot grow beyond [`LARGEST`].
 struct Bounded(MemoryBackend);
 
 impl Backend for Bounded {
@@ -58,7 +59,7 @@ fn crypt() -> SectorCrypt {
     SectorCrypt::new(CipherSpec::AES_XTS_PLAIN64, 512, &key).unwrap()
 }
 
-/// An image with something here and there.
+/// An image with data in some clusters, some of it compressed.
 fn good() -> &'static [u8] {
     static GOOD: OnceLock<Vec<u8>> = OnceLock::new();
     GOOD.get_or_init(|| {
@@ -80,8 +81,12 @@ fn good() -> &'static [u8] {
     })
 }
 
-/// Opens the image that the bytes say, and does what they say. Whether it opened.
-pub(crate) fn follow(bytes: &[u8]) -> bool {
+/// Opens the image that `bytes` describe and carries out the operations. Returns whether it opened.
+///
+/// # Panics
+///
+/// Only for a bug of the library: no image may make it panic.
+pub fn follow(bytes: &[u8]) -> bool {
     let mut image = good().to_vec();
     let Some((count, rest)) = bytes.split_first_chunk::<2>() else {
         return false;
@@ -107,7 +112,7 @@ pub(crate) fn follow(bytes: &[u8]) -> bool {
         let len = u16::from_le_bytes([len_low, len_high]);
         let range = offset..offset + u64::from(len);
         let mut buffer = vec![what; len.into()];
-        // Whatever comes of it, it comes back.
+        // An operation may fail. It must return.
         let _ = match what % 7 {
             0 | 1 => volume.write_at(offset, &buffer),
             2 => volume.read_at(offset, &mut buffer),

@@ -1,12 +1,19 @@
-//! Compressed clusters in an image, as QEMU writes them: one behind the other, beginning at any byte, so that several lie in one
-//! cluster of the image and one may lie in two.
+//! Compressed clusters, packed as QEMU packs them: each begins at the byte after the one before, so
+//! that a cluster of the image holds several, and one may lie in two clusters of the image.
 
 use luksmith_formats::image::qcow2::{COPIED, Header, table_entry};
 use miniz_oxide::deflate::compress_to_vec;
 
-/// Makes clusters of the guest from `guest` on compressed ones that hold `plain`, in the room that they have: as many of them as lie in a
-/// row, for this disk alone. What they do not need becomes free. Tells how many they are.
-pub(crate) fn compress(image: &mut [u8], guest: u64, plain: &[u8]) -> usize {
+/// Replaces clusters of the guest by compressed ones that hold `plain`, from the cluster number
+/// `guest` on. Returns how many were replaced.
+///
+/// They are written where these clusters were, and what remains there is freed. Therefore only as
+/// many are replaced as are consecutive in the image and have a refcount of 1.
+///
+/// # Panics
+///
+/// If the image is malformed, or `plain` does not become smaller.
+pub fn compress(image: &mut [u8], guest: u64, plain: &[u8]) -> usize {
     let header = Header::parse(image).unwrap();
     let cluster = 1_u64 << header.cluster_bits;
     let parts = plain.chunks_exact(size(cluster));
@@ -41,7 +48,7 @@ pub(crate) fn compress(image: &mut [u8], guest: u64, plain: &[u8]) -> usize {
     count
 }
 
-/// Where the L2 entry of a cluster is, if there is a table for it.
+/// The offset of a cluster's L2 entry, if its L2 table is allocated.
 fn entry_at(image: &[u8], header: &Header, guest: u64) -> Option<u64> {
     let each = (1 << header.cluster_bits) / 8;
     let (table, _) = table_entry(word(image, header.l1_offset + guest / each * 8), COPIED);

@@ -1,7 +1,9 @@
-//! A guest of 60 instructions: what it reads and writes shows that its disk is the volume.
+//! A guest whose whole program is one boot sector. It reads and writes, so that the content of its
+//! disk afterwards shows that the disk was the volume.
 
-/// A boot sector (16-bit x86, loaded at 0x7c00): reads 64 sectors from sector 1 on, turns every bit of them over, writes
-/// them at sector 2048, and ends the machine by its debug port: with 0x10, or with 0x20 if the disk failed.
+/// 16-bit x86, loaded at 0x7c00: reads 64 sectors from sector 1 on, inverts every bit, writes them
+/// at sector 2048, and ends the machine by its debug port: with 0x10, or with 0x20 if the disk
+/// failed.
 const PROGRAM: &[u8] = &[
     0x31, 0xc0, // xor %ax,%ax
     0x8e, 0xd8, // mov %ax,%ds
@@ -34,16 +36,21 @@ const PROGRAM: &[u8] = &[
 const READ: std::ops::Range<usize> = 512..512 + 64 * 512;
 const WRITTEN: usize = 2048 * 512;
 
-/// The boot sector, which goes to the start of the disk.
-pub(crate) fn sector() -> Vec<u8> {
+/// The boot sector, for the first 512 bytes of the disk.
+pub fn sector() -> Vec<u8> {
     let mut sector = PROGRAM.to_vec();
     sector.resize(510, 0);
     sector.extend([0x55, 0xaa]);
     sector
 }
 
-/// What a disk of `content`, the boot sector over its start, holds after the guest has run.
-pub(crate) fn after(mut content: Vec<u8>) -> Vec<u8> {
+/// What the disk holds after the guest has run, if it held the boot sector and then `content` from
+/// byte 512 on.
+///
+/// # Panics
+///
+/// If the disk is smaller than 1 MiB and 32 KiB.
+pub fn disk_after(mut content: Vec<u8>) -> Vec<u8> {
     content[..512].copy_from_slice(&sector());
     let turned: Vec<u8> = content[READ].iter().map(|byte| !byte).collect();
     content[WRITTEN..WRITTEN + turned.len()].copy_from_slice(&turned);

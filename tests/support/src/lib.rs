@@ -1,0 +1,22 @@
+//! What several of luksmith's test binaries share.
+//!
+//! - [`peers`]: finds and runs the programs that luksmith is compared with.
+//! - [`certificates`]: TLS certificates made by gnutls.
+//! - [`nbd_server`]: an NBD server that misbehaves as a test tells it to.
+//! - [`boot_sector`]: a guest of one sector that reads and writes its disk.
+//! - [`initramfs`]: archives from which a Linux guest boots.
+//! - [`qcow2`]: checks the refcounts of qcow2 images, and compresses clusters in them.
+//! - [`secret_search`]: searches bytes for parts of secrets.
+//! - [`allocation`], [`cpu_time`]: the memory and processor time that a piece of work takes.
+//! - [`fuzz_input`]: the input formats of fuzz targets that tests read or write too.
+
+pub mod allocation;
+pub mod boot_sector;
+pub mod certificates;
+pub mod cpu_time;
+pub mod fuzz_input;
+pub mod initramfs;
+pub mod nbd_server;
+pub mod peers;
+pub mod qcow2;
+pub mod secret_search;
