@@ -8,10 +8,10 @@ use luksmith::container::Which;
 
 use super::Session;
 use super::args::{CompressedArgs, ImageArgs, LocalFile, UnlockArgs};
-use super::benchmark::note_slow;
 use super::error::{CommandError, Kind};
 use super::force::{Force, confirm, only};
 use super::new_file::{NewFile, Present, claim_device, failed, look};
+use super::notes::note_slow;
 use super::open::{ReadArgs, open_data_to_read, refuse_header_as_data, unlock};
 use super::passphrase::{KeySource, volume_key_file};
 use super::pipeline;

@@ -1,12 +1,11 @@
 //! A failed command: what kind of failure, the message, and the hints that belong to it.
 
 use std::error::Error as StdError;
-use std::io::Write as _;
+use std::io;
 
 use luksmith::task;
 pub(crate) use luksmith::task::Kind;
 
-use super::output;
 use super::verdicts;
 
 /// How a failed command ends.
@@ -108,19 +107,18 @@ impl CommandError {
         self.exit.code()
     }
 
+    pub(crate) fn hints(&self) -> &[String] {
+        &self.hints
+    }
+
+    /// Whether nothing is printed of it, because the reader of the output went away.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.exit == Exit::ReaderGone
+    }
+
     /// The message with its sources, in one line.
     pub(crate) fn line(&self) -> String {
         self.error.line()
-    }
-
-    pub(crate) fn report(&self) {
-        if self.exit == Exit::ReaderGone {
-            return;
-        }
-        output::error(&self.line());
-        for hint in &self.hints {
-            output::hint(hint);
-        }
     }
 }
 
@@ -144,42 +142,14 @@ where
     }
 }
 
-/// Prints what clap has to say (help and version on stdout, complaints on stderr) and returns the exit code.
-pub(crate) fn report_usage(error: &clap::Error) -> u8 {
-    let text = error.render();
-    if error.use_stderr() {
-        let (message, hints) = usage_lines(&text.to_string());
-        output::error(&message);
-        for hint in &hints {
-            output::hint(hint);
-        }
-        Exit::from(Kind::Parameters).code()
+/// A failed write to stdout.
+pub(crate) fn stdout_failed(error: io::Error) -> CommandError {
+    let exit = if error.kind() == io::ErrorKind::BrokenPipe {
+        Exit::ReaderGone
     } else {
-        let _ = std::io::stdout().write_all(text.to_string().as_bytes());
-        0
-    }
-}
-
-/// What clap says in paragraphs, in our form: the first one is the message, tips and the usage are hints.
-fn usage_lines(text: &str) -> (String, Vec<String>) {
-    let mut paragraphs = text.split("\n\n").map(|paragraph| {
-        let lines = paragraph.lines().map(str::trim).collect::<Vec<_>>();
-        lines.join(" ")
-    });
-    let first = paragraphs.next().unwrap_or_default();
-    let message = first.strip_prefix("error: ").unwrap_or(&first).to_owned();
-    let hints = paragraphs
-        .map(|paragraph| paragraph.trim().to_owned())
-        .filter_map(|paragraph| match paragraph.split_once(": ") {
-            Some(("tip", tip)) => Some(tip.to_owned()),
-            Some(("Usage", usage)) => Some(format!("usage: {usage}")),
-            _ if paragraph.starts_with("For more information") => {
-                Some("--help explains every option".to_owned())
-            }
-            _ => None,
-        })
-        .collect();
-    (message, hints)
+        Kind::of_io(&error).into()
+    };
+    CommandError::new(exit, error).about("cannot write to stdout")
 }
 
 #[cfg(test)]
@@ -197,21 +167,5 @@ mod tests {
                 .starts_with("--key: standard input carries the data")
         );
         assert_eq!(error.hints.len(), 1);
-    }
-
-    #[test]
-    fn a_usage_error_is_a_line_and_its_hints() {
-        let text = "error: unexpected argument '-5' found\n\n  tip: to pass '-5' as a value, use '-- -5'\n\nUsage: luksmith create \
-                    <IMAGE>\n\nFor more information, try '--help'.\n";
-        let (message, hints) = usage_lines(text);
-        assert_eq!(message, "unexpected argument '-5' found");
-        assert_eq!(
-            hints,
-            [
-                "to pass '-5' as a value, use '-- -5'",
-                "usage: luksmith create <IMAGE>",
-                "--help explains every option"
-            ]
-        );
     }
 }

@@ -20,11 +20,11 @@ use serde_json::{Value, json};
 
 use super::Session;
 use super::args::{FormatArgs, ImageFormat, NewVolumeArgs, RemoteArgs, VersionName};
-use super::benchmark::note_slow;
 use super::derivation;
 use super::error::{CommandError, Kind};
 use super::force::{Force, confirm};
 use super::new_file::{NewFile, Present, claim_device, look};
+use super::notes::note_slow;
 use super::passphrase::volume_key_file;
 use super::size;
 use super::storage::{self, Nature, Storage, open_file, open_path};

@@ -37,6 +37,7 @@ mod log;
 mod make;
 mod man;
 mod new_file;
+mod notes;
 mod open;
 mod output;
 mod passphrase;
@@ -50,6 +51,7 @@ mod session;
 mod signals;
 mod size;
 mod storage;
+mod table;
 mod token;
 mod verdicts;
 mod verify_ciphertext;
@@ -155,7 +157,7 @@ pub(crate) fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error.report();
+            output::report(&error);
             ExitCode::from(error.exit_code())
         }
     }
@@ -170,7 +172,7 @@ fn parse() -> Result<Cli, ExitCode> {
     command()
         .try_get_matches()
         .and_then(|matches| Cli::from_arg_matches(&matches))
-        .map_err(|error| ExitCode::from(error::report_usage(&error)))
+        .map_err(|error| ExitCode::from(output::report_usage(&error)))
 }
 
 fn prepare(global: &Global) -> Result<Session, CommandError> {

@@ -144,7 +144,7 @@ pub(crate) fn write_secret(
         return stdout
             .write_all(bytes)
             .and_then(|()| stdout.flush())
-            .map_err(output::stdout_failed);
+            .map_err(super::error::stdout_failed);
     }
     if !matches!(look_any(path), Ok(false)) {
         let message = format!("{} exists", path.display());

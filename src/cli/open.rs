@@ -213,9 +213,8 @@ fn open(
     match container.health() {
         container::Health::Good => {}
         health => output::warning(format_args!(
-            "{}: {}; `luksmith header repair` mends it",
+            "{}: {health}; `luksmith header repair` mends it",
             image.header_location(),
-            super::info::health_text(health)
         )),
     }
     Ok(container)

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use luksmith::task::printable;
 use serde_json::Value;
 
-use super::error::{CommandError, Exit, Kind};
+use super::error::{CommandError, Exit, Kind, stdout_failed};
 
 /// stdout, buffered; a reader that goes away ends the command quietly.
 pub(crate) struct Output {
@@ -59,14 +59,53 @@ impl Output {
     }
 }
 
-/// Why stdout could not be written.
-pub(crate) fn stdout_failed(error: io::Error) -> CommandError {
-    let exit = if error.kind() == io::ErrorKind::BrokenPipe {
-        Exit::ReaderGone
+/// Prints why a command failed, with its hints.
+pub(crate) fn report(failed: &CommandError) {
+    if failed.is_silent() {
+        return;
+    }
+    error(&failed.line());
+    for line in failed.hints() {
+        hint(line);
+    }
+}
+
+/// Prints what clap has to say (help and version on stdout, complaints on stderr) and returns the exit code.
+pub(crate) fn report_usage(usage: &clap::Error) -> u8 {
+    let text = usage.render();
+    if usage.use_stderr() {
+        let (message, hints) = usage_lines(&text.to_string());
+        error(&message);
+        for line in &hints {
+            hint(line);
+        }
+        Exit::from(Kind::Parameters).code()
     } else {
-        Kind::of_io(&error).into()
-    };
-    CommandError::new(exit, error).about("cannot write to stdout")
+        let _ = io::stdout().write_all(text.to_string().as_bytes());
+        0
+    }
+}
+
+/// What clap says in paragraphs, in our form: the first one is the message, tips and the usage are hints.
+fn usage_lines(text: &str) -> (String, Vec<String>) {
+    let mut paragraphs = text.split("\n\n").map(|paragraph| {
+        let lines = paragraph.lines().map(str::trim).collect::<Vec<_>>();
+        lines.join(" ")
+    });
+    let first = paragraphs.next().unwrap_or_default();
+    let message = first.strip_prefix("error: ").unwrap_or(&first).to_owned();
+    let hints = paragraphs
+        .map(|paragraph| paragraph.trim().to_owned())
+        .filter_map(|paragraph| match paragraph.split_once(": ") {
+            Some(("tip", tip)) => Some(tip.to_owned()),
+            Some(("Usage", usage)) => Some(format!("usage: {usage}")),
+            _ if paragraph.starts_with("For more information") => {
+                Some("--help explains every option".to_owned())
+            }
+            _ => None,
+        })
+        .collect();
+    (message, hints)
 }
 
 /// Something that the user should know, without being asked.
@@ -113,5 +152,26 @@ fn stderr_line(word: &str, message: &str) {
 pub(crate) fn harden() {
     if let Err(error) = luksmith::sys::harden() {
         warning(format_args!("core dumps stay possible: {error}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_usage_error_is_a_line_and_its_hints() {
+        let text = "error: unexpected argument '-5' found\n\n  tip: to pass '-5' as a value, use '-- -5'\n\nUsage: luksmith create \
+                    <IMAGE>\n\nFor more information, try '--help'.\n";
+        let (message, hints) = usage_lines(text);
+        assert_eq!(message, "unexpected argument '-5' found");
+        assert_eq!(
+            hints,
+            [
+                "to pass '-5' as a value, use '-- -5'",
+                "usage: luksmith create <IMAGE>",
+                "--help explains every option"
+            ]
+        );
     }
 }

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use luksmith::backend::lock::{Access, ImageLock, LockError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::error::stdout_failed;
 use super::error::{CommandError, Kind};
 use super::new_file::failed;
-use super::output::stdout_failed;
 use super::signals::Signals;
 
 /// A hole is left for this many zeroes.

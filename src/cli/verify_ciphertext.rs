@@ -13,12 +13,12 @@ use serde_json::{Value, json};
 use super::Session;
 use super::args::ImageArgs;
 use super::error::{CommandError, Exit};
-use super::info::keyslots::trimmed;
 use super::open::{ReadArgs, refuse_qcow2};
 use super::output;
 use super::progress::Progress;
 use super::size;
 use super::storage::{self, Storage};
+use super::table::trimmed;
 
 /// Regions of a kind that are printed; --json has more.
 const SHOWN: usize = 20;

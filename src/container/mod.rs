@@ -21,6 +21,7 @@ mod settings;
 mod undo;
 mod unlock;
 
+use std::fmt;
 use std::sync::Arc;
 
 use luksmith_formats::{FormatError, Limits, luks1, luks2};
@@ -70,6 +71,32 @@ pub enum Health {
     SecondaryStale,
 }
 
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Good => f.write_str("good"),
+            Self::PrimaryDamaged(error) => {
+                write!(
+                    f,
+                    "the primary copy is damaged ({error}); the secondary one is used"
+                )
+            }
+            Self::SecondaryDamaged(error) => {
+                write!(
+                    f,
+                    "the secondary copy is damaged ({error}); the primary one is used"
+                )
+            }
+            Self::PrimaryStale => f.write_str(
+                "the primary copy is older: a change was interrupted; the secondary one is used",
+            ),
+            Self::SecondaryStale => f.write_str(
+                "the secondary copy is older: a change was interrupted; the primary one is used",
+            ),
+        }
+    }
+}
+
 /// What [`Container::open`] needs beside the storage.
 #[derive(Clone, Default)]
 pub struct OpenOptions {
@@ -95,8 +122,8 @@ pub struct Container {
     fingerprint: Fingerprint,
 }
 
-impl std::fmt::Debug for Container {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Container {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("Container")
             .field("header", &self.header)

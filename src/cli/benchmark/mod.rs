@@ -303,12 +303,3 @@ impl Measured {
             .filter(|percent| *percent >= 8)
     }
 }
-
-/// Tells whoever is about to use it that a cipher is slow out of all proportion.
-pub(crate) fn note_slow(spec: CipherSpec) {
-    if spec.cipher == BlockCipher::Twofish {
-        output::note(format_args!(
-            "twofish is far slower here than any other cipher; `luksmith benchmark --cipher {spec}` measures it"
-        ));
-    }
-}

@@ -6,6 +6,7 @@ use luksmith_formats::luks2::{Kdf, Priority};
 use serde_json::{Value, json};
 
 use crate::cli::size;
+use crate::cli::table::trimmed;
 
 /// A table for people.
 pub(crate) fn table(slots: &[KeyslotInfo]) -> String {
@@ -35,17 +36,6 @@ pub(crate) fn table(slots: &[KeyslotInfo]) -> String {
         ]);
     }
     trimmed(&table)
-}
-
-/// The rows without the blanks that a table without borders has around them.
-pub(crate) fn trimmed(table: &Table) -> String {
-    let lines = table.lines().map(|line| {
-        line.trim_end()
-            .strip_prefix(' ')
-            .map(str::to_owned)
-            .unwrap_or_default()
-    });
-    lines.collect::<Vec<_>>().join("\n")
 }
 
 fn kdf_text(kdf: &Kdf) -> (String, String) {

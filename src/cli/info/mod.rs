@@ -213,7 +213,7 @@ impl Args {
                 row("flags", &header.metadata.config().flags.join(", "));
             }
         }
-        row("health", &health_text(container.health()));
+        row("health", &container.health().to_string());
         if !container.requirements().is_empty() {
             row("requirements", &container.requirements().join(", "));
         }
@@ -230,27 +230,6 @@ impl Args {
         if let Some(tokens) = tokens {
             output.line("");
             output.line(tokens);
-        }
-    }
-}
-
-/// The health of a header in words.
-pub(crate) fn health_text(health: &Health) -> String {
-    match health {
-        Health::Good => "good".to_owned(),
-        Health::PrimaryDamaged(error) => {
-            format!("the primary copy is damaged ({error}); the secondary one is used")
-        }
-        Health::SecondaryDamaged(error) => {
-            format!("the secondary copy is damaged ({error}); the primary one is used")
-        }
-        Health::PrimaryStale => {
-            "the primary copy is older: a change was interrupted; the secondary one is used"
-                .to_owned()
-        }
-        Health::SecondaryStale => {
-            "the secondary copy is older: a change was interrupted; the primary one is used"
-                .to_owned()
         }
     }
 }

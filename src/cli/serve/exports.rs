@@ -14,8 +14,8 @@ use luksmith_formats::limits::Limits;
 use super::DiscardName;
 use crate::cli::Session;
 use crate::cli::args::{CompressedArgs, ImageArgs, ImageFormat, KeyArgs, RemoteArgs, UndoArgs};
-use crate::cli::benchmark::note_slow;
 use crate::cli::error::CommandError;
+use crate::cli::notes::note_slow;
 use crate::cli::open::{
     ReadArgs, open_data_to_read, open_data_to_write, refuse_header_as_data, unlock,
 };

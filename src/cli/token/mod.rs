@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::Session;
 use super::error::CommandError;
-use super::info::keyslots::trimmed;
+use super::table::trimmed;
 
 /// List, import, export and remove the tokens of a LUKS2 header
 #[derive(Debug, Subcommand)]

@@ -1,0 +1,14 @@
+//! Tables for people.
+
+use comfy_table::Table;
+
+/// The lines of a table without borders, without the spaces around them.
+pub(crate) fn trimmed(table: &Table) -> String {
+    let lines = table.lines().map(|line| {
+        line.trim_end()
+            .strip_prefix(' ')
+            .map(str::to_owned)
+            .unwrap_or_default()
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
