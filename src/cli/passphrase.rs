@@ -1,5 +1,5 @@
-//! Passphrases and keys: which source `--key` and `--key-file` name, how often a person is asked, and
-//! whether a typed passphrase is good enough.
+//! Passphrases and keys: the source that `--key` or `--key-file` names, how often a person is
+//! asked, and whether a typed passphrase is strong enough.
 
 use std::io::{self, IsTerminal};
 use std::os::unix::ffi::OsStrExt as _;
@@ -17,7 +17,8 @@ use super::args::{KeyArgs, NewKeyArgs};
 use super::error::{CommandError, Kind};
 use super::output;
 
-/// A typed passphrase below this score of zxcvbn needs --force-weak: it falls to fewer than 10⁸ guesses.
+/// A typed passphrase with a lower score of zxcvbn needs --force-weak. Fewer than 10⁸ guesses find
+/// it.
 const WEAK_BELOW: u8 = 2;
 
 /// What a SOURCE may be besides the library's own sources.
@@ -31,7 +32,7 @@ pub(crate) struct KeySource {
 fn parse(text: &str) -> Result<AnySource, CommandError> {
     if text == "generate" {
         return Err(
-            CommandError::parameters("generate: nobody would have the passphrase").hint(
+            CommandError::parameters("generate: the passphrase would be kept nowhere").hint(
                 "generate:libvirt:SECRET puts it into a secret, which is a UUID or usage=volume:PATH",
             ),
         );
@@ -46,7 +47,7 @@ fn parse(text: &str) -> Result<AnySource, CommandError> {
 }
 
 impl KeySource {
-    /// The source that the arguments name for an existing passphrase, or for the one of a new volume.
+    /// The source that the arguments name for an existing passphrase, or for that of a new volume.
     pub(crate) fn of(args: &KeyArgs) -> Result<Self, CommandError> {
         Self::choose(
             "--key",
@@ -57,7 +58,7 @@ impl KeySource {
         )
     }
 
-    /// The source of a passphrase that is being set beside an existing one.
+    /// The source of a new passphrase, where `old` is the source of an existing one.
     pub(crate) fn of_new(args: &NewKeyArgs, old: Option<&Self>) -> Result<Self, CommandError> {
         let new = Self::choose(
             "--new-key",
@@ -114,7 +115,7 @@ impl KeySource {
         Ok(Self { source })
     }
 
-    /// The source that is one of the library's, also for who reads it in our place.
+    /// The source, if it is not one of a scheme.
     pub(crate) fn here(&self) -> Option<&Source> {
         match &self.source {
             AnySource::Own(source) => Some(source),
@@ -122,7 +123,7 @@ impl KeySource {
         }
     }
 
-    /// The same where stdin carries the data.
+    /// The same source for a command whose data is on stdin.
     pub(crate) fn beside_data_on_stdin(self) -> Result<Self, CommandError> {
         let source = match self.source {
             AnySource::Own(source) => AnySource::Own(source.beside_data_on_stdin()?),
@@ -154,12 +155,12 @@ impl KeySource {
             || (self.here() == Some(&Source::Prompt) && !self.is_typed())
     }
 
-    /// How often a wrong passphrase may be tried: only a person gets it right the next time.
+    /// How often a passphrase may be tried. Only a person gives another one the next time.
     pub(crate) fn tries(&self) -> u32 {
         if self.is_typed() { 3 } else { 1 }
     }
 
-    /// A passphrase that exists.
+    /// Reads a passphrase that exists.
     pub(crate) fn existing(
         &self,
         session: &Session,
@@ -169,7 +170,7 @@ impl KeySource {
         Ok(self.source.read(purpose)?)
     }
 
-    /// A passphrase that is being set: asked twice and rated if it is typed.
+    /// Reads a passphrase that is being set. One that is typed is asked twice and rated.
     pub(crate) fn fresh(
         &self,
         session: &Session,
@@ -212,7 +213,7 @@ fn rate(passphrase: &Passphrase, force_weak: bool) -> Result<(), CommandError> {
     .hint("choose several unrelated words, or pass --force-weak to take it"))
 }
 
-/// A sentence of zxcvbn in our manner: lower case, no full stop.
+/// A sentence of zxcvbn in the form of our messages: lower case, without a full stop.
 fn lower(sentence: &str) -> String {
     let mut characters = sentence.trim_end_matches('.').chars();
     characters
@@ -221,7 +222,7 @@ fn lower(sentence: &str) -> String {
         .unwrap_or_default()
 }
 
-/// A volume key from a file, all of its bytes.
+/// Reads a volume key: all bytes of a file.
 pub(crate) fn volume_key_file(session: &Session, path: &Path) -> Result<VolumeKey, CommandError> {
     let bytes = Source::file(path).read(Purpose::unlock(
         "the volume key",

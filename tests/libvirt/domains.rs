@@ -265,7 +265,7 @@ fn disks_come_and_go_while_the_domain_runs() {
     assert_eq!(made["target"], "vda");
     daemon
         .run("libvirt detach d vda --timeout 1")
-        .is(5, &["has not let go of vda", "--timeout"]);
+        .is(5, &["has not released vda", "--timeout"]);
     let second = daemon
         .ok("libvirt attach d a.img --shareable --config --json")
         .json();

@@ -372,7 +372,7 @@ fn qemu_opens_by_text_alone_so_other_bytes_become_base64() {
         let set = format!("libvirt secret set {uuid} --key-file binary");
         daemon
             .run(&set)
-            .is(1, &["no text in UTF-8", "--base64", "--force not-text"]);
+            .is(1, &["not text (UTF-8", "--base64", "--force not-text"]);
         daemon.ok(&format!("{set} --force not-text"));
         daemon.ok(&format!("key test binary.img --key libvirt:{uuid}"));
         daemon.ok(&format!("{set} --base64"));

@@ -1,4 +1,4 @@
-//! `luksmith libvirt attach` and `detach`: disks of a domain, while it runs and for its next start.
+//! `luksmith libvirt attach` and `detach`: disks of a running domain and of its definition.
 
 use std::time::{Duration, Instant};
 
@@ -15,13 +15,14 @@ use crate::cli::args::{FORMS, LocationParser, RemoteArgs};
 use crate::cli::error::{CommandError, Kind};
 use crate::cli::output;
 
-/// How long it is waited between two looks at a running domain.
+/// The interval at which a running domain is polled.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Give a domain a volume as a disk
+/// Attach a volume to a domain as a disk
 ///
-/// A domain that runs has it at once, one that is defined at its next start: both, unless --live or --config names one. The
-/// secret that opens it has to be there, with a value. With --json: {"domain", "target", "live", "config", "xml"}.
+/// A running domain gets the disk at once, and the definition of a domain gets it for its next
+/// start, unless --live or --config limits it to one of them. The secret that opens the volume has
+/// to exist and have a value. With --json: {"domain", "target", "live", "config", "xml"}.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct AttachArgs {
@@ -52,10 +53,10 @@ pub(crate) struct AttachArgs {
     remote: RemoteArgs,
 }
 
-/// Take a disk away from a domain
+/// Detach a disk from a domain
 ///
-/// Its secret stays, and so does the volume. A guest that runs has to let go of the disk. With --json: {"domain", "target", "live",
-/// "config"}.
+/// The volume and its secret are kept. A running guest has to release the disk. With --json:
+/// {"domain", "target", "live", "config"}.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DetachArgs {
@@ -63,15 +64,20 @@ pub(crate) struct DetachArgs {
     #[arg(value_name = "DOMAIN")]
     domain: String,
 
-    /// The disk: its target, such as vdb, or the path of its file or device
+    /// The disk, by its target, such as vdb, or the path of its file or device
     #[arg(value_name = "DISK")]
     disk: String,
 
     #[command(flatten)]
     when: When,
 
-    /// How long the guest may take to let go of it, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    /// How long the guest may take to release it, in seconds
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 20,
+        value_parser = clap::value_parser!(u64).range(1..=3600)
+    )]
     timeout: u64,
 
     /// Print JSON
@@ -89,20 +95,20 @@ Examples:
   luksmith libvirt detach vm1 vdb
   luksmith libvirt detach vm1 /vm/data.img --config";
 
-/// What changes.
+/// Whether the running domain or its definition changes.
 #[derive(Debug, clap::Args)]
 struct When {
-    /// The machine that runs, and not its next start
+    /// Change only the running domain
     #[arg(long, conflicts_with = "config")]
     live: bool,
 
-    /// The next start, and not the machine that runs
+    /// Change only the definition, with which the domain starts the next time
     #[arg(long)]
     config: bool,
 }
 
 impl When {
-    /// What changes of a domain as it is.
+    /// What is changed, which by default depends on the state of the domain.
     fn affect(&self, domain: &Domain) -> Result<Affect, CommandError> {
         Ok(match (self.live, self.config) {
             (false, false) => Affect {
@@ -114,7 +120,8 @@ impl When {
     }
 }
 
-/// The domain as it runs, and as it starts the next time; the same where it does not run, or is not defined.
+/// The state of a running domain, or with `inactive` its definition. They are the same if it does
+/// not run, or is not persistent.
 fn described(domain: &Domain, inactive: bool) -> Result<DomainXml, CommandError> {
     let xml = domain.xml(libvirt::DomainView {
         inactive,
@@ -190,16 +197,16 @@ impl AttachArgs {
         ))
     }
 
-    /// What QEMU says in its own words, where it is known what to do.
+    /// Adds advice to a failure that QEMU reports in its own words.
     fn refused(&self, error: LibvirtError, target: &str) -> CommandError {
         let says = error.reply().map_or("", |reply| &reply.message);
         let locked = says.contains("Failed to get ") && says.contains(" lock");
         if locked {
             let message = format!("{}: {} is in use", self.domain, self.image);
             return CommandError::new(Kind::Busy, message)
-                .hint("another machine or program has it open; end that, or --shareable for a filesystem that takes it");
+                .hint("another domain or program has it open; end that, or --shareable for a cluster filesystem");
         }
-        let rigid = "the machine takes no disk of this bus while it runs; --config gives it at the next start";
+        let rigid = "the domain takes no disk of this bus while it runs; --config adds it for the next start";
         let rigid = says.contains("hotplug").then(|| rigid.to_owned());
         CommandError::from(error)
             .about(format_args!("{}: {target}", self.domain))
@@ -207,7 +214,7 @@ impl AttachArgs {
     }
 }
 
-/// The disk that is the same storage, unless both are for several machines.
+/// The disk with the same storage, unless both are shareable.
 fn twin<'a>(domain: &'a DomainXml, new: &Disk) -> Option<&'a Disk> {
     let store = &new.source.as_ref()?.store;
     domain.disks.iter().find(|disk| {
@@ -216,7 +223,7 @@ fn twin<'a>(domain: &'a DomainXml, new: &Disk) -> Option<&'a Disk> {
     })
 }
 
-/// The first of vda, vdb, … that nothing has.
+/// The first of vda, vdb, … that is free.
 fn free_target(there: &[DomainXml]) -> Result<String, CommandError> {
     let mut names = ('a'..='z').map(|letter| format!("vd{letter}"));
     let free = names.find(|name| {
@@ -229,7 +236,7 @@ fn free_target(there: &[DomainXml]) -> Result<String, CommandError> {
     })
 }
 
-/// All that opens a disk.
+/// The secrets that open a disk.
 fn secrets(disk: &Disk) -> Vec<&SecretRef> {
     let source = disk.source.iter();
     source
@@ -240,12 +247,12 @@ fn secrets(disk: &Disk) -> Vec<&SecretRef> {
         .collect()
 }
 
-/// A secret without a value is noticed now, not when the machine starts.
+/// Fails for a secret without a value, which would otherwise be noticed when the domain starts.
 fn must_have_value(connection: &Connection, secret: &SecretRef) -> Result<(), CommandError> {
     let about =
         |error: LibvirtError| CommandError::from(error).about(format_args!("secret {secret}"));
     match connection.find_secret(secret).map_err(about)?.value() {
-        // It has one, or nobody may see whether.
+        // It has one, or libvirt does not tell.
         Ok(_) | Err(LibvirtError::Private(_) | LibvirtError::Denied(_)) => Ok(()),
         Err(error) => Err(about(error)),
     }
@@ -270,7 +277,7 @@ impl DetachArgs {
         };
         let target = disk.target.dev.clone();
         if self.when.live == self.when.config {
-            // Where it is in one alone, there is nothing to do in the other.
+            // It may be in only one of them.
             affect.live &= live.disk(&target).is_some();
             affect.config &= config.disk(&target).is_some();
         }
@@ -298,7 +305,7 @@ impl DetachArgs {
         Ok(())
     }
 
-    /// The disk of this target, or else at this path.
+    /// The disk with this target, or else with this path.
     fn find<'a>(&self, domain: &'a DomainXml) -> Option<&'a Disk> {
         domain.disk(&self.disk).or_else(|| {
             let path = std::path::absolute(&self.disk).ok()?;
@@ -306,7 +313,7 @@ impl DetachArgs {
         })
     }
 
-    /// libvirt has asked the guest; the disk is there until the guest agrees.
+    /// Waits until the guest has released the disk, as libvirt asked it to.
     fn wait_until_gone(
         &self,
         session: &Session,
@@ -318,7 +325,7 @@ impl DetachArgs {
             session.signals.check()?;
             if begun.elapsed() > Duration::from_secs(self.timeout) {
                 let message = format!(
-                    "{}: the guest has not let go of {target} in {} s, and still may",
+                    "{}: the guest has not released {target} within {} s, and still may",
                     self.domain, self.timeout
                 );
                 return Err(CommandError::new(Kind::Busy, message).hint(
@@ -331,7 +338,7 @@ impl DetachArgs {
     }
 }
 
-/// What there is instead.
+/// The disks of the domain, for a hint.
 fn list(domain: &DomainXml) -> Option<String> {
     let targets: Vec<_> = domain
         .disks

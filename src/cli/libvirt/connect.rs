@@ -1,21 +1,21 @@
-//! Which libvirt.
+//! The `--connect` option.
 
 use clap::Args;
 use luksmith::libvirt::{ConnectOptions, Connection};
 
 use crate::cli::error::CommandError;
 
-/// The connection.
+/// The libvirt to connect to.
 #[derive(Debug, Args)]
 pub(crate) struct ConnectArgs {
-    /// The libvirt that is meant, remote ones too: qemu:///system, qemu:///session, qemu+ssh://HOST/system
-    /// [default: LIBVIRT_DEFAULT_URI, or what libvirt finds]
+    /// The URI of the libvirt, which may be remote: qemu:///system, qemu:///session,
+    /// qemu+ssh://HOST/system [default: LIBVIRT_DEFAULT_URI, or what libvirt finds]
     #[arg(short = 'c', long, value_name = "URI")]
     pub(crate) connect: Option<String>,
 }
 
 impl ConnectArgs {
-    /// Connects to change something, or to see values.
+    /// Connects with the right to change objects and to read the values of secrets.
     pub(crate) fn open(&self) -> Result<Connection, CommandError> {
         let options = ConnectOptions {
             uri: self.connect.clone(),

@@ -1,4 +1,4 @@
-//! `luksmith libvirt`: the passphrases that libvirt keeps, and the disks that they open.
+//! `luksmith libvirt`: passphrases in libvirt's secrets, and the disks that they open.
 
 mod attach;
 mod connect;
@@ -14,9 +14,9 @@ use clap::Subcommand;
 use super::Session;
 use super::error::CommandError;
 
-/// Keep passphrases in libvirt's secrets, and the disks that they open
+/// Manage passphrases in libvirt's secrets, and the disks that they open
 ///
-/// Needs libvirt's client library, which is loaded when one of these commands runs.
+/// These commands need libvirt's client library, which is loaded when one of them runs.
 #[derive(Debug, Subcommand)]
 #[command(after_help = EXAMPLES)]
 pub(crate) enum Command {
@@ -32,11 +32,11 @@ pub(crate) enum Command {
 
 const EXAMPLES: &str = "\
 Examples:
-  luksmith libvirt secret list                                            the secrets, and who uses them
+  luksmith libvirt secret list                                            the secrets and their users
   luksmith libvirt secret define --usage volume:/pool/vm.img --generate   a new one with a random passphrase
   luksmith libvirt provision --pool default --name vm1.luks --size 20G    a volume with its secret
-  luksmith libvirt attach vm1 /vm/data.img                                as a disk of a machine
-  luksmith libvirt rotate vm1                                             new passphrases for the disks of a machine, running or not
+  luksmith libvirt attach vm1 /vm/data.img                                a volume as a disk of a domain
+  luksmith libvirt rotate vm1                                             new passphrases for the disks of a domain
   luksmith libvirt rotate --all --check                                   does every secret open its volume?";
 
 impl Command {

@@ -1,4 +1,5 @@
-//! `luksmith qemu amend`: the passphrases of a volume that a running QEMU has open, over its monitor.
+//! `luksmith qemu amend`: changes the passphrases of a volume that a running QEMU has open,
+//! through its monitor.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,8 +20,9 @@ use crate::cli::passphrase::KeySource;
 
 /// Add, remove and change the passphrases of a volume while QEMU has it open
 ///
-/// QEMU writes the keyslots itself (x-blockdev-amend, QEMU 5.1 and later); the machine goes on. QMP is the Unix socket of a monitor that
-/// nobody else is connected to, such as `-qmp unix:/run/vm1.qmp,server=on,wait=off`. With --json: {"node", "added": keyslot or null,
+/// QEMU writes the keyslots itself (x-blockdev-amend, QEMU 5.1 and later), and the guest goes on
+/// running. QMP is the Unix socket of a monitor to which no other client is connected, such as
+/// `-qmp unix:/run/vm1.qmp,server=on,wait=off`. With --json: {"node", "added": keyslot or null,
 /// "removed": [keyslots], "keyslots": [those in use]}.
 #[derive(Debug, Subcommand)]
 #[command(after_help = EXAMPLES)]
@@ -38,7 +40,8 @@ Examples:
 
 /// Put another passphrase into a free keyslot
 ///
-/// QEMU opens the volume once more for this, with the passphrase that it was started with, or with --key if that was changed since.
+/// QEMU opens the volume again for this, with the passphrase with which it was started. If that was
+/// changed since, --key gives the present one.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Add {
@@ -62,11 +65,12 @@ pub(crate) struct Remove {
     #[command(flatten)]
     monitor: Monitor,
 
-    /// Remove keyslot N, whatever opens it
+    /// Remove keyslot N, without its passphrase
     #[arg(short = 'S', long, alias = "key-slot", value_name = "N")]
     keyslot: Option<u32>,
 
-    /// Go on without asking: last-keyslot, though nothing opens the volume after QEMU's end; unproven, without a passphrase that remains
+    /// Go on without asking: last-keyslot, although nothing opens the volume after QEMU ends;
+    /// unproven, without a passphrase that remains
     #[arg(long, value_name = "WHAT", value_parser = only(&[Force::LastKeyslot, Force::Unproven]))]
     force: Vec<Force>,
 
@@ -74,7 +78,7 @@ pub(crate) struct Remove {
     key: KeyArgs,
 }
 
-/// Put a new passphrase in, then remove the keyslots of the old one
+/// Add a new passphrase, then remove the keyslots of the old one
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Change {
@@ -91,26 +95,27 @@ pub(crate) struct Change {
     new_key: NewKeyArgs,
 }
 
-/// What a new keyslot costs.
+/// The cost of a new keyslot.
 #[derive(Debug, clap::Args)]
 struct Cost {
-    /// How long opening the new keyslot shall take on QEMU's machine [default: QEMU's own, 2000]
+    /// How long opening the new keyslot takes on QEMU's host [default: QEMU's own, 2000]
     #[arg(short, long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..))]
     iter_time: Option<u32>,
 }
 
-/// Which monitor, and which volume there.
+/// The monitor, and the volume in its QEMU.
 #[derive(Debug, clap::Args)]
 struct Monitor {
     /// The Unix socket of QEMU's monitor
     #[arg(value_name = "QMP")]
     socket: PathBuf,
 
-    /// The block node of the volume [default: the only one with LUKS]
+    /// The block node of the volume [default: the only LUKS node]
     #[arg(long, value_name = "NODE")]
     node: Option<String>,
 
-    /// Encrypt passphrases with the master key in FILE, which QEMU was started with [default: a key for this one time]
+    /// Encrypt passphrases with the master key in FILE, with which QEMU was started [default: a
+    /// temporary key]
     #[arg(long, value_name = "FILE", requires = "master_key_id")]
     master_key: Option<PathBuf>,
 
@@ -118,7 +123,7 @@ struct Monitor {
     #[arg(long, value_name = "ID", requires = "master_key")]
     master_key_id: Option<String>,
 
-    /// How long QEMU may take, in seconds
+    /// The longest time that QEMU may take, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
 
@@ -160,7 +165,7 @@ impl Add {
                 .map_err(|error| match named {
                     true => error,
                     false => error.hint(
-                        "--key SOURCE gives a passphrase that opens it now, if the one that QEMU was started with is gone",
+                        "--key SOURCE gives a passphrase that opens it now, if that with which QEMU was started was removed",
                     ),
                 })
         })?;
@@ -184,12 +189,12 @@ impl Remove {
         let last = before.len() == 1;
         if last {
             let loss = format!(
-                "it is the last keyslot of {node}: nothing opens the volume again once QEMU has ended"
+                "it is the last keyslot of {node}: nothing opens the volume after QEMU has ended"
             );
             confirm(&self.force, Force::LastKeyslot, &loss)?;
         } else if let Some(slot) = self.keyslot {
             let loss = format!(
-                "whether another passphrase than that of keyslot {slot} is known, nobody has shown"
+                "no passphrase was given that shows that another keyslot than {slot} can be opened"
             );
             confirm(&self.force, Force::Unproven, &loss)?;
         }
@@ -202,7 +207,7 @@ impl Remove {
             let gone = match (self.keyslot, &wrapped) {
                 (Some(slot), _) => Gone::Keyslot(slot),
                 (None, Some(wrapped)) => Gone::OpenedBy(wrapped),
-                // One of both there is.
+                // One of the two is given.
                 (None, None) => return Ok(()),
             };
             running.unset(gone, last)
@@ -220,14 +225,15 @@ impl Change {
         let new = self.new_key.passphrase(session, &source, &running.node)?;
         if old.ct_eq(&new) {
             return Err(CommandError::parameters(
-                "the new passphrase is the old one, and would be removed with it",
+                "the new passphrase is the same as the old one, and would be removed with it",
             ));
         }
         running.with_key(|running| {
             let (old, new) = (running.wrap(&old)?, running.wrap(&new)?);
             running.set(&new, Some(&old), self.cost.iter_time)?;
             running.unset(Gone::OpenedBy(&old), false).map_err(|error| {
-                // The old passphrase is not right, or the last: the new one goes again.
+                // The old passphrase is wrong, or the only one left: the new keyslot is removed
+                // again.
                 match running.back() {
                     Ok(()) => error.hint("nothing was changed"),
                     Err(left) => error.hint(format!("the new passphrase stays: {}", left.line())),
@@ -252,7 +258,7 @@ impl NewKeyArgs {
     }
 }
 
-/// A running QEMU with the volume.
+/// A running QEMU that has the volume open.
 struct Running<'a> {
     session: &'a Session,
     qmp: Qmp,
@@ -291,8 +297,8 @@ fn only_node(nodes: Vec<String>) -> Result<String, CommandError> {
     match nodes.as_slice() {
         [node] => Ok(node.clone()),
         [] => Err(
-            CommandError::new(Kind::Parameters, "QEMU has no volume of LUKS open itself").hint(
-                "one that luksmith serves is changed by `luksmith key` when it is not served",
+            CommandError::new(Kind::Parameters, "this QEMU itself has no LUKS volume open").hint(
+                "`luksmith key` changes a volume that luksmith serves, while it is not served",
             ),
         ),
         several => Err(CommandError::parameters("QEMU has several volumes open")
@@ -301,7 +307,7 @@ fn only_node(nodes: Vec<String>) -> Result<String, CommandError> {
 }
 
 impl Running<'_> {
-    /// Does what needs a key that QEMU has too.
+    /// Does work that needs a master key in QEMU.
     fn with_key(
         &mut self,
         work: impl FnOnce(&mut Self) -> Result<(), CommandError>,
@@ -358,7 +364,7 @@ impl Running<'_> {
         Ok(qemu::unset(&mut self.qmp, &self.node, &id, gone, force)?)
     }
 
-    /// Takes away what came since the beginning.
+    /// Removes the keyslots that this command has added.
     fn back(&mut self) -> Result<(), CommandError> {
         let now = qemu::keyslots(&mut self.qmp, &self.node)?;
         for slot in now.active {

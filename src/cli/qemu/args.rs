@@ -1,4 +1,4 @@
-//! `luksmith qemu args`: what QEMU is to be started with, or told over QMP, to open a volume.
+//! `luksmith qemu args`: the arguments or QMP commands with which QEMU opens a volume.
 
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -22,28 +22,31 @@ use crate::cli::output;
 use crate::cli::passphrase::KeySource;
 use crate::cli::storage::not_opened;
 
-/// Print the -object and -blockdev by which QEMU opens a volume
+/// Print the -object and -blockdev arguments with which QEMU opens a volume
 ///
-/// The passphrase is in a file that QEMU reads, or with --master-key encrypted in the arguments, with a key that QEMU reads from a
-/// file: nothing in them helps who sees them. The volume is LUKS1; one of LUKS2 is served to QEMU (--served). Text is for a POSIX
-/// shell (`eval "qemu-system-x86_64 … $(luksmith qemu args …)"`). With --json: {"node", "arguments": [for exec], "qmp": [commands
-/// of a monitor]}.
+/// QEMU reads the passphrase from a file. With --master-key the arguments hold the passphrase,
+/// encrypted with a key that QEMU reads from a file. So the arguments reveal no secret. The volume
+/// is LUKS1; a LUKS2 volume is served to QEMU (--served). The output is text for a POSIX shell
+/// (`eval "qemu-system-x86_64 … $(luksmith qemu args …)"`). With --json: {"node", "arguments": [for
+/// exec], "qmp": [monitor commands]}.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// The encrypted volume: a file, a block device, or an export (nbd://HOST[:PORT]/NAME, nbd+unix:///NAME?socket=PATH, and nbds for TLS)
+    /// The encrypted volume: a file, a block device, or an export (nbd://HOST[:PORT]/NAME,
+    /// nbd+unix:///NAME?socket=PATH, and nbds for TLS)
     #[arg(value_name = "IMAGE", value_parser = LocationParser::Openable)]
     image: Location,
 
-    /// Encrypt the passphrase with the master key in FILE, which is made if it is not there; QEMU reads it
+    /// Encrypt the passphrase with the master key in FILE, which QEMU reads; a FILE that does not
+    /// exist is made
     #[arg(long, value_name = "FILE", help_heading = "Passphrase")]
     master_key: Option<PathBuf>,
 
-    /// IMAGE is decrypted by `luksmith serve` on this socket: no passphrase for QEMU
+    /// `luksmith serve` decrypts IMAGE and serves it on this socket: QEMU needs no passphrase
     #[arg(long, value_name = "SOCKET", conflicts_with = "master_key")]
     served: Option<PathBuf>,
 
-    /// The export's name there
+    /// The name of the export that is served there
     #[arg(
         long,
         value_name = "NAME",
@@ -53,23 +56,23 @@ pub(crate) struct Args {
     )]
     export: String,
 
-    /// The name of the block device, for -device drive=NAME; the ids of objects begin with it
+    /// The node name of the block device, for -device drive=NAME; the ids of objects begin with it
     #[arg(long, value_name = "NAME", default_value = "disk", value_parser = parse_node)]
     node: String,
 
-    /// IMAGE is this, and is not looked at
+    /// The type of IMAGE, whose header is not read then
     #[arg(short = 'M', long = "type", value_name = "TYPE")]
     luks_type: Option<VersionName>,
 
-    /// QEMU only reads
+    /// Open it read-only
     #[arg(short, long)]
     read_only: bool,
 
-    /// What QEMU does with the host's page cache [default: QEMU's own, writeback]
+    /// How QEMU uses the host's page cache [default: QEMU's own, writeback]
     #[arg(long, value_name = "HOW")]
     cache: Option<CacheName>,
 
-    /// Let the guest's discards reach the storage, which sees then what is free
+    /// Let the guest's discards reach the storage, which reveals the free space to it
     #[arg(long)]
     discard: bool,
 
@@ -94,13 +97,14 @@ Examples:
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum CacheName {
-    /// Pass it by (O_DIRECT)
+    /// Bypass it (O_DIRECT)
     None,
     /// Use it
     Writeback,
 }
 
-/// Ids of QEMU begin with a letter, and node names have 31 characters at most; ours get endings.
+/// QEMU's ids begin with a letter, and node names have at most 31 characters. The ids of objects
+/// are the node name with an ending.
 fn parse_node(text: &str) -> Result<String, String> {
     let mut characters = text.chars();
     let first = characters.next().is_some_and(|c| c.is_ascii_alphabetic());
@@ -108,7 +112,7 @@ fn parse_node(text: &str) -> Result<String, String> {
     if first && rest && text.len() <= 24 {
         Ok(text.to_owned())
     } else {
-        Err("a name is a letter, then letters, digits, -, . or _, 24 in all at most".to_owned())
+        Err("a name is a letter, then letters, digits, -, . or _, at most 24 in all".to_owned())
     }
 }
 
@@ -147,7 +151,7 @@ impl Args {
         format!("{}-{ending}", self.node)
     }
 
-    /// The objects that give QEMU the passphrase; the id of the last one.
+    /// Adds the objects that give QEMU the passphrase, and returns the id of the last one.
     fn secret(&self, session: &Session, objects: &mut Vec<Object>) -> Result<String, CommandError> {
         let source = KeySource::of(&self.key)?;
         let id = self.id("key");
@@ -190,7 +194,7 @@ impl Args {
         Ok(id)
     }
 
-    /// Where the ciphertext is.
+    /// Where the ciphertext lies.
     fn server(&self, objects: &mut Vec<Object>) -> Result<Server, CommandError> {
         let uri = match &self.image {
             Location::Path(path) => {
@@ -238,7 +242,7 @@ impl Args {
         })
     }
 
-    /// Where luksmith serves the plaintext.
+    /// The export on which luksmith serves the plaintext.
     fn served(&self, socket: &Path) -> Result<Server, CommandError> {
         let socket = absolute(socket)?;
         let image = match &self.image {
@@ -276,7 +280,7 @@ impl Args {
             }));
             return;
         }
-        // A backslash before each end of line, so that it is one command wherever it is pasted or evaluated.
+        // A backslash before each newline makes it one command, whether it is pasted or evaluated.
         let lines: Vec<String> = words
             .chunks(2)
             .map(|pair| {

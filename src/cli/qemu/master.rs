@@ -1,4 +1,4 @@
-//! The master key that QEMU unwraps passphrases with, and its file.
+//! The master key with which QEMU decrypts passphrases, and its file.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -15,7 +15,7 @@ use crate::cli::new_file::{failed, write_secret};
 use crate::cli::output;
 use crate::cli::signals::Signals;
 
-/// The one in a file, or a new one that is written there.
+/// The key in a file, or a new key that is written to a new file.
 pub(super) fn known_or_new(session: &Session, path: &Path) -> Result<MasterKey, CommandError> {
     if path.symlink_metadata().is_ok() {
         return known(session, path);
@@ -23,13 +23,13 @@ pub(super) fn known_or_new(session: &Session, path: &Path) -> Result<MasterKey, 
     let key = MasterKey::random()?;
     write_secret(path, key.to_base64()?.as_bytes(), &session.signals)?;
     output::note(format_args!(
-        "made the master key {}: QEMU's user has to be able to read it, and nobody else",
+        "made the master key {}: QEMU's user has to be able to read it, and no other user",
         path.display()
     ));
     Ok(key)
 }
 
-/// The one in a file.
+/// The key in a file.
 pub(super) fn known(session: &Session, path: &Path) -> Result<MasterKey, CommandError> {
     let purpose = Purpose::unlock("the master key", session.signals.interrupt());
     let text = Source::file(path).read(purpose)?;
@@ -40,7 +40,8 @@ pub(super) fn known(session: &Session, path: &Path) -> Result<MasterKey, Command
     })
 }
 
-/// Gives a running QEMU a key for this one time: through a file that is gone when this returns. The id of the secret.
+/// Passes a temporary key to a running QEMU through a file, which is removed when this returns.
+/// Returns the id of the secret.
 pub(super) fn give(
     session: &Session,
     qmp: &mut Qmp,
@@ -49,7 +50,7 @@ pub(super) fn give(
     let (uid, gid) = qmp.peer()?;
     let ours = rustix::process::geteuid().as_raw();
     if ours != uid && ours != 0 {
-        let message = format!("QEMU runs as user {uid}, who cannot be given a file by user {ours}");
+        let message = format!("QEMU runs as user {uid}, to whom user {ours} cannot give a file");
         return Err(CommandError::new(Kind::Permission, message)
             .hint("--master-key FILE names the master key that QEMU was started with"));
     }
@@ -63,13 +64,13 @@ pub(super) fn give(
     Ok(object.id().to_owned())
 }
 
-/// Takes it away again.
+/// Removes the key from QEMU.
 pub(super) fn take(qmp: &mut Qmp, id: &str) -> Result<(), CommandError> {
     qmp.execute("object-del", &json!({"id": id}))?;
     Ok(())
 }
 
-/// A file that lives as long as this value, in memory where the system has such a place.
+/// A file that is removed when this is dropped. It is in memory where the system has such a folder.
 struct Passing(PathBuf, Signals);
 
 impl Passing {

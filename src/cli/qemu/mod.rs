@@ -20,7 +20,7 @@ pub(crate) enum Command {
 
 const EXAMPLES: &str = "\
 Examples:
-  luksmith qemu args disk.img --key-file disk.key          what QEMU is to be started with
+  luksmith qemu args disk.img --key-file disk.key          the arguments with which to start QEMU
   luksmith qemu amend change /run/vm1.qmp                  a new passphrase, while the machine runs";
 
 impl Command {

@@ -1,4 +1,4 @@
-//! `luksmith libvirt secret define`: a new secret.
+//! `luksmith libvirt secret define`: defines a secret.
 
 use luksmith::libvirt::LibvirtError;
 use luksmith::libvirt::xml::{SecretXml, Usage};
@@ -12,11 +12,13 @@ use crate::cli::libvirt::connect::ConnectArgs;
 
 /// Define a secret
 ///
-/// It has no value by that, unless --generate makes one. Prints its UUID. With --json: {"uuid": TEXT}
+/// The secret has no value, unless --generate makes one. Prints its UUID. With --json: {"uuid":
+/// TEXT}
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// What it is for: volume:PATH, ceph:NAME, iscsi:NAME, tls:NAME or vtpm:NAME; no two secrets are for the same
+    /// Its usage: volume:PATH, ceph:NAME, iscsi:NAME, tls:NAME or vtpm:NAME; no two secrets have
+    /// the same usage
     #[arg(long, value_name = "TYPE:ID")]
     usage: Usage,
 
@@ -24,19 +26,19 @@ pub(crate) struct Args {
     #[arg(long, value_name = "UUID")]
     uuid: Option<Uuid>,
 
-    /// A text for people
+    /// A description for people
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
 
-    /// Keep it in the daemon's memory alone: it is gone when the daemon ends
+    /// Keep it only in the memory of libvirt's daemon: it is lost when the daemon ends
     #[arg(long)]
     ephemeral: bool,
 
-    /// libvirt gives its value to nobody; that cannot be changed later
+    /// libvirt does not return its value to any client; that cannot be changed later
     #[arg(long)]
     private: bool,
 
-    /// Give it a value of 256 random bits in base64, which is not shown
+    /// Set its value to 256 random bits in base64, which are not shown
     #[arg(long)]
     generate: bool,
 
@@ -58,7 +60,7 @@ impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
         let connection = self.connect.open()?;
         if let Some(uuid) = &self.uuid {
-            // libvirt would change it.
+            // libvirt would change the existing secret.
             match connection.secret(uuid) {
                 Err(LibvirtError::NoSecret(_)) => {}
                 Ok(_) => {

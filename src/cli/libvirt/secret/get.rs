@@ -1,4 +1,4 @@
-//! `luksmith libvirt secret get`: the value of a secret, for a program.
+//! `luksmith libvirt secret get`: writes the value of a secret for a program.
 
 use std::fs::OpenOptions;
 use std::io::{IsTerminal, Write};
@@ -13,7 +13,7 @@ use crate::cli::new_file::{failed, write_secret};
 
 /// Write the value of a secret into a file or a descriptor
 ///
-/// Its bytes, nothing before and nothing after. They are never shown on a terminal.
+/// Exactly the bytes of the value are written, and never to a terminal.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 #[group(required = true, multiple = false, id = "to")]
@@ -22,11 +22,11 @@ pub(crate) struct Args {
     #[arg(value_name = "SECRET")]
     secret: SecretRef,
 
-    /// The file to make, 0600; - is stdout, if that is no terminal
+    /// The file to make, with mode 0600; - is stdout, if that is not a terminal
     #[arg(long, value_name = "FILE", group = "to")]
     out: Option<PathBuf>,
 
-    /// Write to the open descriptor N, if that is no terminal
+    /// Write to the open descriptor N, if that is not a terminal
     #[arg(long, value_name = "N", group = "to")]
     fd: Option<u32>,
 
@@ -42,7 +42,7 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        // Who would see it is found out before libvirt is asked for it.
+        // The output is checked before libvirt is asked for the value.
         let mut descriptor = match self.fd {
             Some(number) => {
                 let path = PathBuf::from(format!("/proc/self/fd/{number}"));

@@ -1,4 +1,4 @@
-//! `luksmith libvirt secret list`: the secrets, and who uses them.
+//! `luksmith libvirt secret list`: lists the secrets and their users.
 
 use comfy_table::{ContentArrangement, Table, presets};
 use luksmith::libvirt::xml::{SecretXml, Usage};
@@ -14,8 +14,9 @@ use crate::cli::output;
 
 /// List the secrets
 ///
-/// Whether a private secret has a value cannot be seen. With --json: {"secrets": [{"uuid", "usage": {"type", "id"} or null, "description",
-/// "private", "ephemeral", "has_value": true, false or null, "domains": [{"name", "by"}], "volumes": [{"pool", "path"}]}]}
+/// libvirt does not tell whether a private secret has a value. With --json: {"secrets": [{"uuid",
+/// "usage": {"type", "id"} or null, "description", "private", "ephemeral", "has_value": true, false
+/// or null, "domains": [{"name", "by"}], "volumes": [{"pool", "path"}]}]}
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -33,7 +34,7 @@ Examples:
   luksmith libvirt secret list --json | jq -r '.secrets[] | select(.has_value == false) | .uuid'
   luksmith libvirt secret list --connect qemu+ssh://host/system";
 
-/// One secret, as it is shown.
+/// One secret in the list.
 struct Row {
     uuid: Uuid,
     usage: Option<Usage>,
@@ -60,7 +61,7 @@ impl Args {
             let has_value = match secret.value() {
                 Ok(_) => Some(true),
                 Err(LibvirtError::NoValue(_)) => Some(false),
-                // A private one tells nobody, and a reader is told none.
+                // A private secret, or a read-only connection: libvirt does not tell.
                 Err(LibvirtError::Private(_) | LibvirtError::Denied(_)) => None,
                 Err(error) => return Err(error.into()),
             };

@@ -1,4 +1,4 @@
-//! `luksmith libvirt secret`: the secrets that libvirt keeps.
+//! `luksmith libvirt secret`: libvirt's secrets.
 
 mod define;
 mod get;
@@ -11,7 +11,7 @@ use clap::Subcommand;
 use crate::cli::Session;
 use crate::cli::error::CommandError;
 
-/// Define, fill, read, list and remove the secrets that libvirt keeps
+/// Define, set, read, list and remove libvirt's secrets
 ///
 /// SECRET is a UUID, or usage=TYPE:ID, as in usage=volume:/pool/vm.img.
 #[derive(Debug, Subcommand)]
@@ -28,7 +28,7 @@ const EXAMPLES: &str = "\
 Examples:
   luksmith libvirt secret define --usage volume:/pool/vm.img       a secret without a value; prints its UUID
   luksmith libvirt secret set usage=volume:/pool/vm.img            asks for the value
-  luksmith libvirt secret list                                     all of them, and who uses them
+  luksmith libvirt secret list                                     all secrets and their users
   luksmith key test /pool/vm.img --key libvirt:usage=volume:/pool/vm.img";
 
 impl Command {

@@ -1,4 +1,4 @@
-//! `luksmith libvirt secret remove`: a secret goes, if nobody needs it.
+//! `luksmith libvirt secret remove`: removes a secret that nothing needs.
 
 use std::fs::File;
 use std::io::Read;
@@ -15,8 +15,9 @@ use crate::cli::libvirt::connect::ConnectArgs;
 
 /// Remove a secret and its value
 ///
-/// Refused while a domain or a volume refers to it, or an encrypted image lies here at the path that it is for: libvirt itself would
-/// forget it, and the domain would not start again.
+/// Refused while a domain or a volume refers to the secret, or an encrypted image lies on this
+/// host at the path of its usage. libvirt itself would remove it, and the domain would not start
+/// again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -24,7 +25,7 @@ pub(crate) struct Args {
     #[arg(value_name = "SECRET")]
     secret: SecretRef,
 
-    /// Go on all the same: in-use
+    /// Go on without asking: in-use
     #[arg(long, value_name = "WHAT", value_parser = only(&[Force::InUse]))]
     force: Vec<Force>,
 
@@ -59,7 +60,7 @@ impl Args {
                     .join(", ");
                 return Err(is_needed(named));
             }
-            // libvirt knows nothing of an image outside of its pools that no domain has yet.
+            // libvirt does not know an image that is in no pool and that no domain uses yet.
             let image = usage.filter(|usage| usage.kind == UsageType::Volume);
             if let Some(usage) = image.filter(|usage| is_encrypted(Path::new(&usage.id))) {
                 return Err(is_needed(format!("the encrypted image {}", usage.id)));
@@ -77,10 +78,11 @@ impl Args {
     }
 }
 
-/// Whether a file or block device of this machine begins as LUKS, or as an encrypted qcow2 image.
+/// Whether a file or block device of this host begins as a LUKS volume or an encrypted qcow2 image
+/// does.
 fn is_encrypted(path: &Path) -> bool {
     let mut begin = [0; 36];
-    // Without O_NONBLOCK, opening a FIFO waits for its other end.
+    // Without O_NONBLOCK, opening a FIFO would block until its other end is opened.
     let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
     let read = File::options()
         .read(true)

@@ -1,19 +1,20 @@
-//! `luksmith libvirt secret set`: the value of a secret.
+//! `luksmith libvirt secret set`: sets the value of a secret.
 
 use luksmith::libvirt::xml::{SecretRef, UsageType};
 use luksmith::secret::Passphrase;
 
 use crate::cli::Session;
 use crate::cli::args::KeyArgs;
-use crate::cli::error::{CommandError, Kind};
+use crate::cli::error::CommandError;
 use crate::cli::force::{Force, only};
 use crate::cli::libvirt::connect::ConnectArgs;
 use crate::cli::passphrase::KeySource;
 
-/// Give a secret its value
+/// Set the value of a secret
 ///
-/// The bytes are kept as they are, and read back where libvirt gives them. QEMU opens volumes by text alone (UTF-8 without NUL): the
-/// bytes of a key file that are none have to become the base64 of them, in the secret and in a keyslot.
+/// The value is exactly the bytes of the source. It is read back, unless the secret is private.
+/// QEMU only takes passphrases that are text (UTF-8 without NUL). For the bytes of a key file that
+/// are not text, use their base64 in the secret (--base64) and in a keyslot.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -21,11 +22,11 @@ pub(crate) struct Args {
     #[arg(value_name = "SECRET")]
     secret: SecretRef,
 
-    /// Keep the base64 of the bytes (RFC 4648) in place of the bytes
+    /// Store the base64 of the bytes (RFC 4648) instead of the bytes
     #[arg(long)]
     base64: bool,
 
-    /// Go on without asking: not-text, for bytes that QEMU does not take
+    /// Go on without asking: not-text, for a value that QEMU does not take as a passphrase
     #[arg(long, value_name = "WHAT", value_parser = only(&[Force::NotText]))]
     force: Vec<Force>,
 
@@ -59,9 +60,14 @@ impl Args {
             .usage()?
             .is_none_or(|usage| usage.kind == UsageType::Volume);
         if opens_volumes && !passphrase.is_text() && !self.force.contains(&Force::NotText) {
-            return Err(CommandError::new(Kind::Parameters, "QEMU cannot open a volume by this value: it is no text in UTF-8 without NUL")
-                .hint("--base64 keeps its base64, for a keyslot that `luksmith key add IMAGE --new-key libvirt:SECRET` then makes")
-                .hint("--force not-text keeps it as it is, for luksmith and librbd"));
+            let message =
+                "QEMU cannot open a volume with this value: it is not text (UTF-8 without NUL)";
+            return Err(CommandError::parameters(message)
+                .hint(
+                    "--base64 stores its base64, for a keyslot that `luksmith key add IMAGE \
+                     --new-key libvirt:SECRET` then makes",
+                )
+                .hint("--force not-text stores it as it is, for luksmith and librbd"));
         }
         secret
             .store(&passphrase)
