@@ -10,6 +10,7 @@ mod advice;
 mod error;
 mod kinds;
 pub mod listen;
+pub mod measure;
 mod note;
 mod printable;
 mod watch;

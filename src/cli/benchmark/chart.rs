@@ -1,10 +1,9 @@
 //! What the chart of a benchmark shows, and where.
 
+use luksmith::task::measure::{Derivation, Speed};
 use luksmith::xts::Kernel;
 
 use super::Measured;
-use super::ciphers::Speed;
-use super::derivations::Derivation;
 use super::plot::{Bars, Canvas, Group, Place, Rows, short};
 use crate::cli::error::CommandError;
 

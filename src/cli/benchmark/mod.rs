@@ -1,14 +1,13 @@
 //! `luksmith benchmark`: what this machine does, in cryptsetup's units, and as a chart.
 
 mod chart;
-mod ciphers;
-mod derivations;
-mod machine;
 mod plot;
+mod shown;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use luksmith::task::measure::{self, Derivation, HASHES, Machine, Speed, Subject};
 use luksmith::xts::{KERNEL_VARIABLE, Kernel};
 use luksmith_formats::cipher::{BlockCipher, CipherSpec, Mode};
 use serde_json::{Value, json};
@@ -19,9 +18,6 @@ use super::error::{CommandError, Kind};
 use super::force::{Force, confirm, only};
 use super::new_file::{NewFile, Present, failed, look};
 use super::output;
-use ciphers::{Speed, Subject};
-use derivations::Derivation;
-use machine::Machine;
 
 const SECTOR_SIZES: [u32; 2] = [512, 4096];
 const CIPHERS: [(&str, &[usize]); 8] = [
@@ -182,20 +178,22 @@ impl Args {
         let mut derivations = Vec::new();
         if self.cipher.is_none() && self.kernel.is_empty() {
             let interrupt = session.signals.interrupt();
-            for hash in derivations::HASHES {
-                derivations.push(Derivation::pbkdf2(hash, interrupt)?);
-                say(&derivations[derivations.len() - 1])?;
+            for hash in HASHES {
+                let derivation = Derivation::pbkdf2(hash, interrupt)?;
+                say(&shown::line(&derivation))?;
+                derivations.push(derivation);
             }
-            derivations.push(Derivation::argon2id(self.iter_time, interrupt)?);
-            say(&derivations[derivations.len() - 1])?;
+            let derivation = Derivation::argon2id(self.iter_time, interrupt)?;
+            say(&shown::line(&derivation))?;
+            derivations.push(derivation);
         }
-        say(&ciphers::HEADER)?;
+        say(&shown::HEADER)?;
         let mut speeds = Vec::new();
         for group in groups {
             // Those of a group take turns, so that they can be compared; what took its turn is shown.
-            let group = ciphers::measure(group, self.seconds, &session.signals)?;
+            let group = measure::ciphers(group, self.seconds, session)?;
             for speed in &group {
-                say(speed)?;
+                say(&shown::row(speed))?;
             }
             speeds.extend(group);
         }
@@ -289,8 +287,8 @@ impl Measured {
             "cpu": self.machine.cpu,
             "processors": self.machine.processors,
             "busy": self.lost_to_others().is_some(),
-            "kdf": self.derivations.iter().map(Derivation::json).collect::<Value>(),
-            "ciphers": self.speeds.iter().map(Speed::json).collect::<Value>(),
+            "kdf": self.derivations.iter().map(shown::derivation_json).collect::<Value>(),
+            "ciphers": self.speeds.iter().map(shown::speed_json).collect::<Value>(),
         })
     }
 

@@ -1,17 +1,24 @@
-//! Which machine it was, and when: figures without are worth nothing later.
+//! Which machine was measured, and when.
 
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub(super) struct Machine {
-    pub(super) cpu: String,
-    pub(super) processors: usize,
-    /// The day, in UTC: 2026-11-24.
-    pub(super) date: String,
+/// The machine that was measured, and the day: figures cannot be compared without.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Machine {
+    /// The model of the CPU, or the architecture where the system does not tell.
+    pub cpu: String,
+    /// How many processors this process may use.
+    pub processors: usize,
+    /// The day in UTC, such as 2026-11-24.
+    pub date: String,
 }
 
 impl Machine {
-    pub(super) fn look() -> Self {
+    /// Looks at this machine.
+    #[must_use]
+    pub fn look() -> Self {
         let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = info
             .lines()

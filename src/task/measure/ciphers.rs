@@ -1,67 +1,85 @@
-//! Ciphers in memory, in rounds: all of a group take their turn in each, so that a busy moment hits all of them.
+//! The speed of ciphers in memory.
 //!
-//! A thread by itself is timed in slices shorter than what the scheduler gives to others, so that the best slice had the processor to
-//! itself. Several threads are timed by turns: their best slices may be of different moments, and add up to more than there is.
+//! The subjects of one measurement take turns, so that a busy moment of the machine hits all of
+//! them. A single thread is timed in slices that are shorter than the scheduler's: the best slice
+//! had the processor to itself. Several threads are timed turn by turn, since the best slices of
+//! different threads may be of different moments, and would add up to more than the machine does.
 
-use std::fmt;
 use std::hint::black_box;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use luksmith::crypt::{IvSector, SectorCrypt};
-use luksmith::secret::VolumeKey;
-use luksmith::sectors::{Cipher, Plain, Sectors};
-use luksmith::xts::Kernel;
 use luksmith_formats::cipher::CipherSpec;
-use serde_json::{Value, json};
 
-use crate::cli::error::{CommandError, Kind};
-use crate::cli::signals::Signals;
+use crate::crypt::{IvSector, SectorCrypt};
+use crate::secret::VolumeKey;
+use crate::sectors::{Cipher, Plain, Sectors};
+use crate::task::{Error, Kind, Watch};
+use crate::xts::Kernel;
 
-/// What is encrypted at once: as cryptsetup's.
+/// How many bytes are encrypted at once, as by `cryptsetup benchmark`.
 const BUFFER: usize = 64 << 10;
 const ROUNDS: u32 = 5;
-/// The least that is timed, of one thread.
+/// The shortest time that is taken of a single thread.
 const SLICE: Duration = Duration::from_millis(1);
 
-/// What to measure.
-#[derive(Clone, Copy)]
-pub(super) struct Subject {
-    pub(super) spec: CipherSpec,
-    pub(super) key_size: usize,
-    pub(super) sector_size: u32,
-    /// For AES-XTS.
-    pub(super) kernel: Option<Kernel>,
-    pub(super) threads: usize,
+/// A cipher to measure, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject {
+    /// The cipher.
+    pub spec: CipherSpec,
+    /// The size of the key in bytes.
+    pub key_size: usize,
+    /// The size of a sector in bytes.
+    pub sector_size: u32,
+    /// The kernel, for AES-XTS. Other ciphers have none.
+    pub kernel: Option<Kernel>,
+    /// How many threads encrypt at the same time, at least 1.
+    pub threads: usize,
 }
 
-/// Bytes a second, of all threads together.
-pub(super) struct Rate {
-    pub(super) best: u64,
-    pub(super) median: u64,
+/// A speed in bytes a second, of all threads together.
+#[derive(Debug, Clone, Copy)]
+pub struct Rate {
+    /// That of the best turn.
+    pub best: u64,
+    /// The median of the turns. Far below the best, the machine was busy.
+    pub median: u64,
 }
 
-pub(super) struct Speed {
-    pub(super) subject: Subject,
-    pub(super) encrypt: Rate,
-    pub(super) decrypt: Rate,
-    /// The rounds of AES alone; absent where the kernel has no such limit.
-    pub(super) limit: Option<Rate>,
+/// What was measured of one subject.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Speed {
+    /// What was measured.
+    pub subject: Subject,
+    /// The speed of encryption.
+    pub encrypt: Rate,
+    /// The speed of decryption.
+    pub decrypt: Rate,
+    /// The rounds of AES at the kernel's register width with nothing else, which no such kernel
+    /// can exceed. `None` where the kernel has no such limit.
+    pub limit: Option<Rate>,
 }
 
-/// Measures each subject for so long in each direction.
-pub(super) fn measure(
+/// Measures every subject for `long` in each direction, in turns.
+///
+/// # Errors
+/// [`Kind::Parameters`] where a cipher has no such key or sector size, [`Kind::Memory`] where
+/// locked memory is short, [`Kind::Interrupted`].
+///
+pub fn ciphers(
     subjects: Vec<Subject>,
     long: Duration,
-    signals: &Signals,
-) -> Result<Vec<Speed>, CommandError> {
+    watch: &dyn Watch,
+) -> Result<Vec<Speed>, Error> {
     let mut runners = Vec::new();
     for subject in subjects {
         runners.push(Runner::new(subject)?);
     }
     for _ in 0..ROUNDS {
         for runner in &mut runners {
-            signals.check()?;
+            watch.check()?;
             runner.take_turn(long / ROUNDS);
         }
     }
@@ -76,14 +94,14 @@ struct Runner {
     limit: Vec<f64>,
 }
 
-/// A thread has a key and a buffer of its own, as if each had a volume: nothing is shared but the machine.
+/// A thread that encrypts, with a key and a buffer of its own, as if it had a volume of its own.
 struct Thread {
     crypt: SectorCrypt,
     plain: Option<Sectors<Plain>>,
 }
 
 impl Runner {
-    fn new(subject: Subject) -> Result<Self, CommandError> {
+    fn new(subject: Subject) -> Result<Self, Error> {
         let mut threads = Vec::new();
         for _ in 0..subject.threads {
             threads.push(Thread::new(&subject)?);
@@ -123,7 +141,7 @@ impl Runner {
 }
 
 impl Thread {
-    fn new(subject: &Subject) -> Result<Self, CommandError> {
+    fn new(subject: &Subject) -> Result<Self, Error> {
         let key = VolumeKey::random(subject.key_size)?;
         let (spec, sector_size) = (subject.spec, subject.sector_size);
         let crypt = match subject.kernel {
@@ -131,12 +149,12 @@ impl Thread {
             None => SectorCrypt::new(spec, sector_size, &key),
         };
         Ok(Self {
-            crypt: crypt.map_err(|error| CommandError::new(Kind::Parameters, error).about(spec))?,
+            crypt: crypt.map_err(|error| Error::new(Kind::Parameters, error).about(spec))?,
             plain: None,
         })
     }
 
-    /// Encrypts and decrypts for so long each.
+    /// Encrypts and decrypts for `long` each.
     fn turn(&mut self, long: Duration) -> (Clock, Clock) {
         let buffer = self.plain.take();
         let mut plain = buffer.unwrap_or_else(|| Sectors::zeroed(BUFFER));
@@ -168,7 +186,7 @@ fn rounds_alone(kernel: Kernel, key_size: usize, long: Duration) -> Clock {
     }
 }
 
-/// Bytes a second in each slice of one thread, or of all threads in this turn.
+/// The rates in bytes a second: of each slice of a single thread, or of all threads in this turn.
 fn rates(mut clocks: Vec<Clock>) -> Vec<f64> {
     match &mut clocks[..] {
         [clock] if !clock.slices.is_empty() => std::mem::take(&mut clock.slices),
@@ -181,7 +199,7 @@ fn rates(mut clocks: Vec<Clock>) -> Vec<f64> {
     }
 }
 
-/// Each does its work at the same time as the others.
+/// Runs `work` in all threads at the same time.
 fn together<T: Send>(threads: &mut [Thread], work: impl Fn(&mut Thread) -> T + Sync) -> Vec<T> {
     if let [only] = threads {
         return vec![work(only)];
@@ -231,7 +249,7 @@ impl Clock {
         done
     }
 
-    /// The first buffer only warms up, if there is time for more.
+    /// Forgets the first buffer, which only warms up.
     fn warm(&mut self) {
         if !self.is_warm {
             *self = Self {
@@ -255,8 +273,9 @@ impl Rate {
         }
     }
 
-    /// GB/s.
-    pub(super) fn gigabytes(&self) -> f64 {
+    /// The best in gigabytes (10⁹ bytes) a second.
+    #[must_use]
+    pub fn gigabytes(&self) -> f64 {
         self.best as f64 / 1e9
     }
 }
@@ -267,71 +286,24 @@ fn whole(rate: f64) -> u64 {
     rate.round() as u64
 }
 
-/// The head of the table whose rows a [`Speed`] shows.
-pub(super) const HEADER: &str = "\
-#  Algorithm             Key  Sector  Kernel    Threads      Encryption      Decryption  Of limit";
-
-impl fmt::Display for Speed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Subject {
-            spec,
-            key_size,
-            sector_size,
-            kernel,
-            threads,
-        } = self.subject;
-        let of_limit = self
-            .of_limit()
-            .map_or_else(|| "-".to_owned(), |parts| format!("{:.0} %", parts * 100.0));
-        write!(
-            f,
-            "{:<22} {:>4}b  {sector_size:>6}  {:<8}  {threads:>7}  {:>14}  {:>14}  {of_limit:>8}",
-            spec.to_string(),
-            key_size * 8,
-            kernel.map_or("-", Kernel::name),
-            mib(self.encrypt.best),
-            mib(self.decrypt.best),
-        )
-    }
-}
-
 impl Speed {
-    /// What the slower direction reaches of the limit.
-    fn of_limit(&self) -> Option<f64> {
+    /// The part of the limit that the slower direction reaches.
+    #[must_use]
+    pub fn of_limit(&self) -> Option<f64> {
         let limit = self.limit.as_ref()?;
         Some(self.slower() / limit.gigabytes().max(1e-9))
     }
 
-    /// GB/s of the slower direction.
-    pub(super) fn slower(&self) -> f64 {
+    /// The slower direction, in gigabytes a second.
+    #[must_use]
+    pub fn slower(&self) -> f64 {
         self.encrypt.gigabytes().min(self.decrypt.gigabytes())
     }
 
     /// How many per cent the median is below the best.
-    pub(super) fn lost(&self) -> u64 {
+    #[must_use]
+    pub fn lost(&self) -> u64 {
         let lost = self.encrypt.best.saturating_sub(self.encrypt.median);
         lost * 100 / self.encrypt.best.max(1)
     }
-
-    pub(super) fn json(&self) -> Value {
-        let subject = &self.subject;
-        json!({
-            "cipher": subject.spec.to_string(),
-            "key_bits": subject.key_size * 8,
-            "sector_size": subject.sector_size,
-            "kernel": subject.kernel.map(Kernel::name),
-            "threads": subject.threads,
-            "encrypt": self.encrypt.best,
-            "encrypt_median": self.encrypt.median,
-            "decrypt": self.decrypt.best,
-            "decrypt_median": self.decrypt.median,
-            "limit": self.limit.as_ref().map(|limit| limit.best),
-        })
-    }
-}
-
-/// MiB a second with one digit after the point, as cryptsetup prints it.
-fn mib(rate: u64) -> String {
-    let tenths = u128::from(rate) * 10 / (1 << 20);
-    format!("{}.{} MiB/s", tenths / 10, tenths % 10)
 }
