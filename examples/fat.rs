@@ -17,7 +17,7 @@ use std::time::Duration;
 use luksmith::Interrupt;
 use luksmith::backend::Backend;
 use luksmith::backend::file::{FileBackend, OpenOptions};
-use luksmith::container::{self, Container, CreateOptions, Version, Which};
+use luksmith::container::{self, Container, CreateOptions, Undo, Version, Which};
 use luksmith::kdf::calibrate::{KdfKind, Target, calibrate};
 use luksmith::secret::{Passphrase, Purpose, SecretSource, Source};
 use luksmith::volume::Cursor;
@@ -70,7 +70,7 @@ pub(crate) fn make(path: &Path, passphrase: &Passphrase) -> Result<(), Box<dyn E
     let (container, unlocked) = Container::create(
         storage.clone(),
         options,
-        container::OpenOptions::default(),
+        container::OpenOptions::new(Undo::beside(&storage)),
         passphrase,
         &interrupt,
     )?;
@@ -97,7 +97,10 @@ pub(crate) fn read_back(path: &Path, passphrase: &Passphrase) -> Result<String, 
         ..OpenOptions::default()
     };
     let storage = Arc::new(FileBackend::open(path, for_writing)?);
-    let container = Container::open(storage.clone(), container::OpenOptions::default())?;
+    let container = Container::open(
+        storage.clone(),
+        container::OpenOptions::new(Undo::beside(&storage)),
+    )?;
     let unlocked = container.unlock(passphrase, Which::Any, &Interrupt::new())?;
     let volume = container.volume(storage, &unlocked)?;
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use luksmith::Interrupt;
 use luksmith::backend::file::{FileBackend, OpenOptions};
-use luksmith::container::{self, Container, Which};
+use luksmith::container::{self, Container, Undo, Which};
 use luksmith::secret::{Purpose, SecretSource, Source};
 use luksmith::volume::Volume;
 
@@ -46,7 +46,10 @@ pub(crate) fn open(path: &Path, source: &Source) -> Result<Volume, Box<dyn Error
     let storage = Arc::new(FileBackend::open(path, OpenOptions::default())?);
 
     // Validated and still locked. From here on `container` can say what it is: `keyslots`, `uuid`, `health`.
-    let container = Container::open(storage.clone(), container::OpenOptions::default())?;
+    let container = Container::open(
+        storage.clone(),
+        container::OpenOptions::new(Undo::beside(&storage)),
+    )?;
 
     // The passphrase is asked for only now, when it is known that there is something to open.
     let interrupt = Interrupt::new();

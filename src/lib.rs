@@ -19,7 +19,7 @@
 //!
 //! use luksmith::Interrupt;
 //! use luksmith::backend::memory::MemoryBackend;
-//! use luksmith::container::{Container, CreateOptions, OpenOptions, Version, Which};
+//! use luksmith::container::{Container, CreateOptions, OpenOptions, Undo, Version, Which};
 //! use luksmith::formats::Hash;
 //! use luksmith::kdf::calibrate::Cost;
 //! use luksmith::secret::Passphrase;
@@ -33,7 +33,7 @@
 //! // So few iterations are for an example alone; `kdf::calibrate` finds what is right for a machine.
 //! let cost = Cost::Pbkdf2 { hash: Hash::Sha256, iterations: 1000 };
 //! let options = CreateOptions::new(Version::Luks2, cost);
-//! let open = OpenOptions::default();
+//! let open = OpenOptions::new(Undo::NotLookedFor);
 //! Container::create(storage.clone(), options, open.clone(), &passphrase, &interrupt)?;
 //!
 //! let container = Container::open(storage.clone(), open)?;

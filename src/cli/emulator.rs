@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use luksmith::backend::file::OpenOptions;
-use luksmith::container::{self, Container, Version};
+use luksmith::container::{self, Container, Undo, Version};
 use luksmith::location::Location;
 use luksmith::qemu::quoted;
 use luksmith::secret::Passphrase;
@@ -26,8 +26,11 @@ pub(crate) fn version(
         ..OpenOptions::default()
     };
     let looked = storage::open(image, remote, options).and_then(|storage| {
-        Container::open(storage.backend, container::OpenOptions::default())
-            .map_err(|error| CommandError::from(error).about(image))
+        Container::open(
+            storage.backend,
+            container::OpenOptions::new(Undo::NotLookedFor),
+        )
+        .map_err(|error| CommandError::from(error).about(image))
     });
     looked
         .map(|container| container.version())

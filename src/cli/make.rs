@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use luksmith::backend::Backend;
 use luksmith::backend::file::OpenOptions;
-use luksmith::container::{self, Container, CreateOptions, Layout, Unlocked, Version};
+use luksmith::container::{self, Container, CreateOptions, Layout, Undo, Unlocked, Version};
 use luksmith::layout::{NewImage, Qcow2};
 use luksmith::location::Location;
 use luksmith::secret::Passphrase;
@@ -241,10 +241,8 @@ impl<'a> Plan<'a> {
                 return Err(CommandError::new(Kind::Storage, message));
             }
         }
-        let open = container::OpenOptions {
-            limits: self.args.limits.limits(),
-            ..container::OpenOptions::default()
-        };
+        let open =
+            container::OpenOptions::new(Undo::NotLookedFor).limits(self.args.limits.limits());
         let (container, unlocked) = Container::create(
             storage,
             options,
@@ -561,8 +559,11 @@ fn overwritten(
 
 /// The volume that lies in a storage, if one does.
 fn holds_luks(storage: &Storage) -> Option<String> {
-    let container =
-        Container::open(storage.backend.clone(), container::OpenOptions::default()).ok()?;
+    let container = Container::open(
+        storage.backend.clone(),
+        container::OpenOptions::new(Undo::NotLookedFor),
+    )
+    .ok()?;
     Some(format!(
         "the {} volume {}",
         container.version(),

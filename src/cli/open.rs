@@ -1,12 +1,10 @@
 //! From the arguments to an opened, and then unlocked, container.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use luksmith::backend::file::OpenOptions;
 use luksmith::container::{
-    self, Container, OpenError, UndoFile, UndoStore, UnlockError, Unlocked, Version, VolumeError,
-    Which,
+    self, Container, OpenError, Undo, UndoFile, UnlockError, Unlocked, Version, VolumeError, Which,
 };
 use luksmith_formats::image::qcow2;
 use luksmith_formats::limits::Limits;
@@ -46,11 +44,7 @@ pub(crate) fn open_to_read(
     open(
         image,
         storage,
-        container::OpenOptions {
-            limits,
-            undo: undo(image, None)?,
-            ..container::OpenOptions::default()
-        },
+        container::OpenOptions::new(undo(image, None)).limits(limits),
     )
 }
 
@@ -66,11 +60,7 @@ pub(crate) fn open_data_to_read(
     } else {
         header.clone()
     };
-    let options = container::OpenOptions {
-        limits,
-        undo: undo(image, None)?,
-        ..container::OpenOptions::default()
-    };
+    let options = container::OpenOptions::new(undo(image, None)).limits(limits);
     let container = open(image, header, options)?;
     Ok((container, data))
 }
@@ -84,7 +74,7 @@ pub(crate) fn open_to_write(
     open(
         image,
         header_storage_to_write(image)?,
-        header_options(image, undo, limits)?,
+        header_options(image, undo, limits),
     )
 }
 
@@ -100,11 +90,9 @@ pub(crate) fn open_beside(
         direct,
         ..OpenOptions::default()
     };
-    let options = container::OpenOptions {
-        limits,
-        undo: undo(image, None)?,
-        beside: true,
-    };
+    let options = container::OpenOptions::new(undo(image, None))
+        .limits(limits)
+        .beside(true);
     open(image, header_storage(image, file)?, options)
 }
 
@@ -126,7 +114,7 @@ pub(crate) fn open_data_to_write(
         )?,
         None => header.clone(),
     };
-    let container = open(image, header, header_options(image, undo, limits)?)?;
+    let container = open(image, header, header_options(image, undo, limits))?;
     Ok((container, data))
 }
 
@@ -186,12 +174,8 @@ pub(crate) fn header_options(
     image: &ImageArgs,
     undo_args: &UndoArgs,
     limits: Limits,
-) -> Result<container::OpenOptions, CommandError> {
-    Ok(container::OpenOptions {
-        limits,
-        undo: undo(image, undo_args.undo_file.clone())?,
-        ..container::OpenOptions::default()
-    })
+) -> container::OpenOptions {
+    container::OpenOptions::new(undo(image, undo_args.undo_file.clone())).limits(limits)
 }
 
 fn open(
@@ -221,19 +205,16 @@ fn open(
 }
 
 /// The undo record: where the user says, or beside the file that holds the header.
-fn undo(
-    image: &ImageArgs,
-    named: Option<PathBuf>,
-) -> Result<Option<Arc<dyn UndoStore>>, CommandError> {
+fn undo(image: &ImageArgs, named: Option<PathBuf>) -> Undo {
     let path = image.header_location().path();
-    Ok(match named {
-        Some(named) => Some(Arc::new(UndoFile::at(named))),
+    match named {
+        Some(named) => UndoFile::at(named).into(),
         // The record of a link lies beside what it points to, whatever name the image is opened by.
         None => match path.map(Path::canonicalize) {
-            Some(Ok(path)) if path.is_file() => Some(Arc::new(UndoFile::beside(&path))),
-            _ => None,
+            Some(Ok(path)) if path.is_file() => UndoFile::beside(&path).into(),
+            _ => Undo::NotLookedFor,
         },
-    })
+    }
 }
 
 /// Asks for the passphrase and unlocks; a person gets three tries.

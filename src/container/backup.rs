@@ -111,7 +111,7 @@ impl Container {
             check_same_place(present, &restored)?;
         }
         let plan = restore_plan(&*storage, backup, &restored, present.is_some())?;
-        plan.execute(&*storage, options.undo.as_deref())?;
+        plan.execute(&*storage, options.undo.store())?;
         Ok(Self::open(storage, options)?)
     }
 
@@ -126,8 +126,8 @@ impl Container {
         options: OpenOptions,
     ) -> Result<Vec<Repaired>, HeaderError> {
         let mut done = Vec::new();
-        if let Some(undo) = &options.undo
-            && roll_back(&*storage, &**undo).map_err(super::CommitError::from)?
+        if let Some(undo) = options.undo.store()
+            && roll_back(&*storage, undo).map_err(super::CommitError::from)?
         {
             done.push(Repaired::RolledBack { undo: undo.name() });
         }
@@ -213,7 +213,7 @@ impl Header {
 }
 
 fn refuse_interrupted(options: &OpenOptions) -> Result<(), HeaderError> {
-    match &options.undo {
+    match options.undo.store() {
         Some(undo) if undo.load().map_err(OpenError::Undo)?.is_some() => {
             Err(OpenError::Interrupted { undo: undo.name() }.into())
         }

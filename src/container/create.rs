@@ -19,7 +19,7 @@ use super::plan::WritePlan;
 use super::rewrite::write_copies;
 use super::{
     Container, CreateError, Header, Health, NewKeyslot, OpenOptions, Unlocked, Version,
-    keyslot_info, keyslots, material, open as opening,
+    keyslot_info, keyslots, material, open as opening, undo,
 };
 use crate::Interrupt;
 use crate::backend::Backend;
@@ -251,7 +251,8 @@ impl CreateOptions {
 
 impl Container {
     /// Makes a container at the start of `storage`, which must be at least [`Layout::header_size`] bytes long, and
-    /// returns it unlocked. Whatever the storage held before can no longer be opened.
+    /// returns it unlocked. Whatever the storage held before can no longer be opened; an undo record of it is
+    /// removed.
     ///
     /// # Errors
     /// [`CreateError`]. A cut before the end leaves no container.
@@ -318,6 +319,9 @@ impl Container {
             interrupt,
         )?;
         plan.execute(&*storage, None)?;
+        if let Some(undo) = open.undo.store() {
+            undo::discard(undo).map_err(super::CommitError::from)?;
+        }
         let fingerprint =
             opening::current_fingerprint(&*storage, &header).map_err(super::CommitError::from)?;
         Ok((

@@ -38,7 +38,7 @@ pub use keyslot_info::KeyslotInfo;
 pub use keyslots::NewKeyslot;
 pub use plan::{Step, WritePlan};
 pub use settings::Configure;
-pub use undo::{UndoFile, UndoStore, roll_back};
+pub use undo::{Undo, UndoFile, UndoStore, roll_back};
 pub use unlock::{Unlocked, Which};
 
 use crate::backend::Backend;
@@ -97,16 +97,39 @@ impl fmt::Display for Health {
     }
 }
 
-/// What [`Container::open`] needs beside the storage.
-#[derive(Clone, Default)]
+/// How a container is opened or created. There is no default: the caller says where an undo record may be.
+#[derive(Clone, Debug)]
 pub struct OpenOptions {
-    /// Caps on what the header may ask for.
-    pub limits: Limits,
-    /// Where changes that overwrite in place keep their undo record, and where one may be waiting.
-    pub undo: Option<Arc<dyn UndoStore>>,
-    /// Somebody else has the data open, on the same storage, and may open the header at any moment: a change that reaches the data, or that
-    /// needs an undo record, is refused.
-    pub beside: bool,
+    limits: Limits,
+    undo: Undo,
+    beside: bool,
+}
+
+impl OpenOptions {
+    /// With the default [`Limits`], and not beside another program.
+    #[must_use]
+    pub fn new(undo: Undo) -> Self {
+        Self {
+            limits: Limits::default(),
+            undo,
+            beside: false,
+        }
+    }
+
+    /// Sets how much the header may ask for.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets whether another program has the volume open on the same storage, and may read the header at any moment.
+    /// Then a change that reaches the data, or that needs an undo record, is refused with [`CommitError::InUse`].
+    #[must_use]
+    pub fn beside(mut self, beside: bool) -> Self {
+        self.beside = beside;
+        self
+    }
 }
 
 /// SHA-256 of the header's bytes as they were on the storage.

@@ -24,7 +24,7 @@ impl Container {
     /// # Errors
     /// [`OpenError`]; one of its variants is that an interrupted change waits for [`Container::repair`].
     pub fn open(storage: Arc<dyn Backend>, options: OpenOptions) -> Result<Self, OpenError> {
-        if let Some(undo) = &options.undo
+        if let Some(undo) = options.undo.store()
             && let Some(record) = undo.load().map_err(OpenError::Undo)?
         {
             let undo = undo.name();

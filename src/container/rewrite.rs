@@ -20,7 +20,7 @@ impl Container {
         if self.options.beside {
             self.check_beside(plan)?;
         }
-        plan.execute(&*self.storage, self.options.undo.as_deref())?;
+        plan.execute(&*self.storage, self.options.undo.store())?;
         self.fingerprint = open::current_fingerprint(&*self.storage, &next)?;
         self.header = next;
         self.health = Health::Good;

@@ -7,13 +7,16 @@
 //! the same care. It is written and synced before the first write, and removed (and the removal synced) after the
 //! last. While it exists, the container opens for nothing but [`roll_back`]: that brings the old state back.
 
+use std::fmt;
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::UndoError;
+use crate::backend::file::FileBackend;
 use crate::backend::{Backend, IoError};
 use crate::door;
 
@@ -36,6 +39,59 @@ pub trait UndoStore: Send + Sync {
     fn clear(&self) -> io::Result<()>;
     /// What a person calls it (a path), for messages.
     fn name(&self) -> String;
+}
+
+/// Where the undo record of a container is kept, and where one of an interrupted change may be waiting.
+///
+/// A header in the middle of a change must not be used. With a store, [`Container::open`](super::Container::open)
+/// refuses a container whose record is there ([`OpenError::Interrupted`](super::OpenError::Interrupted)) until
+/// [`Container::repair`](super::Container::repair) has taken the change back.
+#[derive(Clone)]
+pub enum Undo {
+    /// In this store.
+    Store(Arc<dyn UndoStore>),
+    /// Nowhere. A record that is there is not noticed, and a change that needs one is refused with
+    /// [`CommitError::NeedsUndo`](super::CommitError::NeedsUndo).
+    NotLookedFor,
+}
+
+impl Undo {
+    /// For a header in a regular file: beside that file, as [`UndoFile::beside`] says. A symbolic link is followed
+    /// first, so the record is the same by whatever name the file was opened. A block device has no folder for a
+    /// record: [`Undo::NotLookedFor`]; for a device, keep it at a path of your own with [`UndoFile::at`].
+    #[must_use]
+    pub fn beside(storage: &FileBackend) -> Self {
+        if storage.is_device() {
+            return Self::NotLookedFor;
+        }
+        let path = storage.path();
+        let real = path.canonicalize();
+        UndoFile::beside(real.as_deref().unwrap_or(path)).into()
+    }
+
+    /// The store, if there is one.
+    #[must_use]
+    pub fn store(&self) -> Option<&dyn UndoStore> {
+        match self {
+            Self::Store(store) => Some(&**store),
+            Self::NotLookedFor => None,
+        }
+    }
+}
+
+impl<S: UndoStore + 'static> From<S> for Undo {
+    fn from(store: S) -> Self {
+        Self::Store(Arc::new(store))
+    }
+}
+
+impl fmt::Debug for Undo {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(store) => formatter.debug_tuple("Store").field(&store.name()).finish(),
+            Self::NotLookedFor => formatter.write_str("NotLookedFor"),
+        }
+    }
 }
 
 /// An [`UndoStore`] in a file of its own, mode 0600.
@@ -281,6 +337,14 @@ pub fn roll_back(storage: &dyn Backend, undo: &dyn UndoStore) -> Result<bool, Un
     storage.flush()?;
     undo.clear()?;
     Ok(true)
+}
+
+/// Removes a record whose volume is no more. Anything else that is there stays.
+pub(super) fn discard(undo: &dyn UndoStore) -> Result<(), UndoError> {
+    if undo.load()?.is_some_and(|record| is_record(&record)) {
+        undo.clear()?;
+    }
+    Ok(())
 }
 
 fn take_u64(rest: &mut &[u8]) -> Option<u64> {

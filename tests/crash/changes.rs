@@ -5,8 +5,8 @@ use std::sync::Arc;
 use luksmith::Interrupt;
 use luksmith::backend::memory::MemoryBackend;
 use luksmith::container::{
-    CommitError, Configure, Container, CreateOptions, Health, KeyslotError, NewKeyslot,
-    OpenOptions, Repaired, Version,
+    CommitError, Configure, Container, CreateOptions, Health, KeyslotError, NewKeyslot, Repaired,
+    Version,
 };
 use luksmith_formats::luks2::Priority;
 
@@ -139,11 +139,7 @@ fn beside_open_data_a_change_that_reaches_it_or_overwrites_is_refused() {
     let beside = |sample: &Sample, block| {
         let (_, undo, _) = sample.state.start();
         let storage = MemoryBackend::from_bytes(sample.state.disk.clone()).with_block_size(block);
-        let options = OpenOptions {
-            beside: true,
-            ..open_options(&undo)
-        };
-        Container::open(Arc::new(storage), options).unwrap()
+        Container::open(Arc::new(storage), open_options(&undo).beside(true)).unwrap()
     };
     let change = |container: &mut Container, slot| {
         let unlocked = unlock(container, "old").unwrap();

@@ -54,13 +54,13 @@ impl State {
     }
 
     /// A recording disk and undo store that begin in this state.
-    pub(crate) fn start(&self) -> (Arc<Disk>, Arc<Undo>, Log) {
+    pub(crate) fn start(&self) -> (Arc<Disk>, Arc<MemoryUndo>, Log) {
         let log = Log::default();
         let disk = Disk {
             inner: MemoryBackend::from_bytes(self.disk.clone()),
             log: log.clone(),
         };
-        let undo = Undo {
+        let undo = MemoryUndo {
             record: Mutex::new(self.undo.clone()),
             log: log.clone(),
         };
@@ -115,18 +115,18 @@ impl Backend for Disk {
     }
 }
 
-pub(crate) struct Undo {
+pub(crate) struct MemoryUndo {
     record: Mutex<Option<Vec<u8>>>,
     log: Log,
 }
 
-impl Undo {
+impl MemoryUndo {
     pub(crate) fn record(&self) -> Option<Vec<u8>> {
         self.record.lock().unwrap().clone()
     }
 }
 
-impl UndoStore for Undo {
+impl UndoStore for MemoryUndo {
     fn load(&self) -> io::Result<Option<Vec<u8>>> {
         Ok(self.record())
     }

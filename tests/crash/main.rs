@@ -16,6 +16,7 @@ mod changes;
 mod disk;
 mod killed;
 mod qcow2;
+mod record;
 mod remote;
 mod states;
 mod volume;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use luksmith::Interrupt;
 use luksmith::backend::memory::MemoryBackend;
 use luksmith::backend::{Backend, Geometry, IoError};
-use luksmith::container::{Container, CreateOptions, OpenOptions, Unlocked, Version};
+use luksmith::container::{Container, CreateOptions, OpenOptions, Undo, Unlocked, Version};
 use luksmith::kdf::calibrate::Cost;
 use luksmith::layout::{NewImage, Qcow2};
 use luksmith::secret::Passphrase;
@@ -92,7 +92,7 @@ fn sealed(cluster_size: u32, refcount_bits: u32) -> (State, Unlocked) {
     let storage = Arc::new(MemoryBackend::new(4 << 20));
     let image = Qcow2::create(storage.clone(), &image).unwrap();
     let key = Passphrase::copy_from(KEY).unwrap();
-    let (open, interrupt) = (OpenOptions::default(), Interrupt::default());
+    let (open, interrupt) = (OpenOptions::new(Undo::NotLookedFor), Interrupt::default());
     let made = Container::create(image.header_storage(), options, open, &key, &interrupt);
     let (_, unlocked) = made.unwrap();
     drop(image);
@@ -102,7 +102,8 @@ fn sealed(cluster_size: u32, refcount_bits: u32) -> (State, Unlocked) {
 
 fn volume(storage: Arc<dyn Backend>, unlocked: &Unlocked) -> Volume {
     let image = Arc::new(Qcow2::open(storage).unwrap());
-    let container = Container::open(image.header_storage(), OpenOptions::default()).unwrap();
+    let container =
+        Container::open(image.header_storage(), OpenOptions::new(Undo::NotLookedFor)).unwrap();
     let volume = container.volume_in(image, unlocked).unwrap();
     volume.with_compressed_plaintext()
 }

@@ -12,7 +12,7 @@ use luksmith::container::{Container, KeyslotError, NewKeyslot, Version};
 use luksmith_formats::luks2::Priority;
 use luksmith_formats::nbd::Command;
 
-use crate::disk::{State, Undo};
+use crate::disk::{MemoryUndo, State};
 use crate::volume::{Sample, cost, open_options, passphrase, unlock};
 use support::nbd_server::{Action, FakeServer, Shape};
 
@@ -35,7 +35,7 @@ fn dying(state: &State, at: usize, loses_its_cache: bool) -> FakeServer {
     })
 }
 
-fn try_to_change(fake: &FakeServer, undo: &Arc<Undo>) -> Result<u32, KeyslotError> {
+fn try_to_change(fake: &FakeServer, undo: &Arc<MemoryUndo>) -> Result<u32, KeyslotError> {
     let options = ConnectOptions {
         write: true,
         timeout: Duration::from_millis(50),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use luksmith::Interrupt;
 use luksmith::container::{
-    Container, CreateOptions, NewKeyslot, OpenOptions, Unlocked, Version, Which,
+    Container, CreateOptions, NewKeyslot, OpenOptions, Undo, Unlocked, Version, Which,
 };
 use luksmith::kdf::calibrate::Cost;
 use luksmith::secret::Passphrase;
@@ -13,7 +13,7 @@ use luksmith_formats::Hash;
 use luksmith_formats::luks2::Priority;
 use sha2::{Digest as _, Sha256};
 
-use crate::disk::{Disk, State, Undo};
+use crate::disk::{Disk, MemoryUndo, State};
 use crate::states;
 
 const PAYLOAD: usize = 4096;
@@ -30,11 +30,8 @@ pub(crate) fn cost() -> Cost {
     }
 }
 
-pub(crate) fn open_options(undo: &Arc<Undo>) -> OpenOptions {
-    OpenOptions {
-        undo: Some(undo.clone()),
-        ..OpenOptions::default()
-    }
+pub(crate) fn open_options(undo: &Arc<MemoryUndo>) -> OpenOptions {
+    OpenOptions::new(Undo::Store(undo.clone()))
 }
 
 pub(crate) fn unlock(container: &Container, text: &str) -> Option<Unlocked> {
@@ -58,7 +55,7 @@ pub(crate) fn add(container: &mut Container, by: &str, text: &str, slot: Option<
 }
 
 /// Changes the passphrase `by` into `text`, and returns the keyslot that `by` opened.
-pub(crate) fn change(disk: Arc<Disk>, undo: Arc<Undo>, by: &str, text: &str) -> Option<u32> {
+pub(crate) fn change(disk: Arc<Disk>, undo: Arc<MemoryUndo>, by: &str, text: &str) -> Option<u32> {
     let mut container = Container::open(disk, open_options(&undo)).unwrap();
     let unlocked = unlock(&container, by).unwrap();
     let new_passphrase = passphrase(text);
@@ -149,7 +146,7 @@ impl Sample {
         &self,
         either: &[&str],
         always: &[&str],
-        change: impl FnOnce(Arc<Disk>, Arc<Undo>),
+        change: impl FnOnce(Arc<Disk>, Arc<MemoryUndo>),
     ) -> (State, usize) {
         let (disk, undo, log) = self.state.start();
         change(disk.clone(), undo.clone());

@@ -1,7 +1,7 @@
 //! Images that end too early, and the two copies of a LUKS2 header: damaged, lost, stale, forged, overwritten.
 
 use luksmith::container::{
-    CommitError, Container, HeaderError, Health, OpenError, OpenOptions, Repaired, Version,
+    CommitError, Container, HeaderError, Health, OpenError, OpenOptions, Repaired, Undo, Version,
     VolumeError,
 };
 use luksmith_formats::luks2::{HEADER_SIZES, Position};
@@ -130,7 +130,7 @@ fn both_copies_damaged_is_the_end() {
     assert_eq!((primary.field.as_str(), primary.offset), ("checksum", 448));
     assert_eq!(secondary.field, "checksum");
     assert_eq!(secondary.offset, COPY as u64 + 448);
-    let repaired = Container::repair(storage.clone(), OpenOptions::default());
+    let repaired = Container::repair(storage.clone(), OpenOptions::new(Undo::NotLookedFor));
     assert!(matches!(repaired, Err(HeaderError::Open(_))));
     assert_eq!(storage.to_bytes(), image);
 }
@@ -154,7 +154,7 @@ fn one_copy_is_enough_wherever_it_is() {
             assert!(!matches!(container.health(), Health::Good));
             unlock(&container).unwrap();
             assert_eq!(storage.to_bytes(), damaged, "opening has written");
-            let repaired = Container::repair(storage.clone(), OpenOptions::default());
+            let repaired = Container::repair(storage.clone(), OpenOptions::new(Undo::NotLookedFor));
             assert_eq!(repaired.unwrap(), [expected]);
             let container = open(&storage).unwrap();
             assert!(matches!(container.health(), Health::Good));
@@ -189,7 +189,7 @@ fn a_stale_copy_gives_way_to_the_newer_one() {
         unlock(&container).unwrap();
         assert_eq!(storage.to_bytes(), image);
         assert_eq!(
-            Container::repair(storage.clone(), OpenOptions::default())
+            Container::repair(storage.clone(), OpenOptions::new(Undo::NotLookedFor))
                 .unwrap()
                 .len(),
             1
@@ -269,7 +269,7 @@ fn a_filesystem_over_the_primary_copy_is_not_repaired_away() {
         let storage = storage(image.clone());
         let container = open(&storage).unwrap();
         assert!(matches!(container.health(), Health::PrimaryDamaged(_)));
-        let repaired = Container::repair(storage.clone(), OpenOptions::default());
+        let repaired = Container::repair(storage.clone(), OpenOptions::new(Undo::NotLookedFor));
         assert!(
             matches!(repaired, Err(HeaderError::Commit(CommitError::Foreign(_)))),
             "{signature:?}: {repaired:?}"
@@ -300,7 +300,7 @@ fn the_shortest_header_is_repaired() {
     let mut image = make(made);
     image[..COPY].fill(0);
     let storage = storage(image);
-    Container::repair(storage.clone(), OpenOptions::default()).unwrap();
+    Container::repair(storage.clone(), OpenOptions::new(Undo::NotLookedFor)).unwrap();
     let mut container = open(&storage).unwrap();
     container.erase().unwrap();
     for start in [0, COPY] {
@@ -313,7 +313,7 @@ fn the_shortest_header_is_repaired() {
         image.truncate(2 * COPY);
         image[start..start + COPY].fill(0);
         let storage = self::storage(image);
-        Container::repair(storage.clone(), OpenOptions::default()).unwrap();
+        Container::repair(storage.clone(), OpenOptions::new(Undo::NotLookedFor)).unwrap();
         assert!(matches!(open(&storage).unwrap().health(), Health::Good));
     }
 }

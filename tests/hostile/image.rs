@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 use luksmith::Interrupt;
 use luksmith::backend::memory::MemoryBackend;
 use luksmith::container::{
-    Container, CreateOptions, OpenError, OpenOptions, UndoStore, UnlockError, Unlocked, Version,
-    Which,
+    Container, CreateOptions, OpenError, OpenOptions, Undo, UndoStore, UnlockError, Unlocked,
+    Version, Which,
 };
 use luksmith::kdf::calibrate::Cost;
 use luksmith::secret::Passphrase;
@@ -50,7 +50,7 @@ pub(crate) fn make(options: CreateOptions) -> Vec<u8> {
     Container::create(
         storage.clone(),
         options,
-        OpenOptions::default(),
+        OpenOptions::new(Undo::NotLookedFor),
         &passphrase(),
         &Interrupt::new(),
     )
@@ -108,7 +108,7 @@ pub(crate) fn storage(image: Vec<u8>) -> Arc<MemoryBackend> {
 }
 
 pub(crate) fn open(storage: &Arc<MemoryBackend>) -> Result<Container, OpenError> {
-    Container::open(storage.clone(), OpenOptions::default())
+    Container::open(storage.clone(), OpenOptions::new(Undo::NotLookedFor))
 }
 
 pub(crate) fn unlock(container: &Container) -> Result<Unlocked, UnlockError> {
@@ -117,9 +117,9 @@ pub(crate) fn unlock(container: &Container) -> Result<Unlocked, UnlockError> {
 
 /// An undo record in memory, so that no change is refused for the lack of one.
 #[derive(Default)]
-pub(crate) struct Undo(Mutex<Option<Vec<u8>>>);
+pub(crate) struct MemoryUndo(Mutex<Option<Vec<u8>>>);
 
-impl UndoStore for Undo {
+impl UndoStore for MemoryUndo {
     fn load(&self) -> std::io::Result<Option<Vec<u8>>> {
         Ok(self.0.lock().unwrap().clone())
     }
@@ -138,8 +138,5 @@ impl UndoStore for Undo {
 
 /// Options with an undo record of their own.
 pub(crate) fn with_undo() -> OpenOptions {
-    OpenOptions {
-        undo: Some(Arc::new(Undo::default())),
-        ..OpenOptions::default()
-    }
+    OpenOptions::new(MemoryUndo::default().into())
 }

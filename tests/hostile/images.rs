@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use luksmith::Interrupt;
 use luksmith::backend::memory::MemoryBackend;
-use luksmith::container::{Container, OpenOptions, Which};
+use luksmith::container::{Container, OpenOptions, Undo, Which};
 use luksmith_formats::Limits;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -15,15 +15,12 @@ use crate::luks2::seal;
 
 /// Small costs, so that a changed number is refused or cheap.
 fn cheap() -> OpenOptions {
-    OpenOptions {
-        limits: Limits {
-            argon2_memory_kib: 1024,
-            argon2_work_kib: 8192,
-            pbkdf2_iterations: 20_000,
-            ..Limits::default()
-        },
-        ..OpenOptions::default()
-    }
+    OpenOptions::new(Undo::NotLookedFor).limits(Limits {
+        argon2_memory_kib: 1024,
+        argon2_work_kib: 8192,
+        pbkdf2_iterations: 20_000,
+        ..Limits::default()
+    })
 }
 
 /// Opens, shows, unlocks, reads and repairs. Whether the volume's data was reached.

@@ -4,7 +4,8 @@
 use std::time::{Duration, Instant};
 
 use luksmith::Interrupt;
-use luksmith::container::{OpenOptions, UnlockError, VolumeError, Which};
+use luksmith::container::{OpenOptions, Undo, UnlockError, VolumeError, Which};
+use luksmith::formats::Limits;
 use luksmith::kdf::KdfError;
 use luksmith::secret::VolumeKey;
 use serde_json::{Value, json};
@@ -143,8 +144,11 @@ fn a_costly_keyslot_is_passed_over() {
 #[test]
 fn limits_can_be_lowered_and_are_the_containers() {
     let image = storage(crate::image::luks2());
-    let mut options = OpenOptions::default();
-    options.limits.pbkdf2_iterations = 999;
+    let limits = Limits {
+        pbkdf2_iterations: 999,
+        ..Limits::default()
+    };
+    let options = OpenOptions::new(Undo::NotLookedFor).limits(limits);
     let container = luksmith::container::Container::open(image, options).unwrap();
     assert!(matches!(unlock(&container), Err(UnlockError::Kdf { .. })));
 }

@@ -46,10 +46,7 @@ pub(crate) fn storage(image: &Path) -> Arc<dyn Backend> {
 }
 
 pub(crate) fn options(image: &Path) -> OpenOptions {
-    OpenOptions {
-        undo: Some(Arc::new(UndoFile::beside(image))),
-        ..OpenOptions::default()
-    }
+    OpenOptions::new(UndoFile::beside(image).into())
 }
 
 /// The header in the file, opened and locked.

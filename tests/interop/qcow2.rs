@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use luksmith::Interrupt;
-use luksmith::container::{Container, CreateOptions, OpenOptions, Version};
+use luksmith::container::{Container, CreateOptions, OpenOptions, Undo, Version};
 use luksmith::layout::{ImageError, NewImage, Qcow2};
 use luksmith::volume::Volume;
 
@@ -116,7 +116,8 @@ impl Image {
 
     fn volume(&self, key: &[u8]) -> Volume {
         let image = self.qcow2();
-        let container = Container::open(image.header_storage(), OpenOptions::default()).unwrap();
+        let container =
+            Container::open(image.header_storage(), OpenOptions::new(Undo::NotLookedFor)).unwrap();
         assert_eq!(container.version(), Version::Luks1);
         let unlocked = ours::unlock(&container, key);
         container.volume_in(image, &unlocked).unwrap()
@@ -132,7 +133,7 @@ impl Image {
         std::fs::File::create_new(&self.path).unwrap();
         let image = Qcow2::create(ours::storage(&self.path), &image).unwrap();
         let key = ours::passphrase(KEY);
-        let (open, interrupt) = (OpenOptions::default(), Interrupt::default());
+        let (open, interrupt) = (OpenOptions::new(Undo::NotLookedFor), Interrupt::default());
         Container::create(image.header_storage(), options, open, &key, &interrupt).unwrap();
     }
 
@@ -245,7 +246,7 @@ fn keyslots_of_one_open_for_the_other() {
     image.io(&["write -P 90 0 1M"]);
     let container = || {
         let image = image.qcow2();
-        Container::open(image.header_storage(), OpenOptions::default()).unwrap()
+        Container::open(image.header_storage(), OpenOptions::new(Undo::NotLookedFor)).unwrap()
     };
     // QEMU adds, we use it.
     let add = "encrypt.state=active,encrypt.new-secret=other,encrypt.iter-time=10";

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use luksmith::Interrupt;
 use luksmith::backend::file::{FileBackend, OpenOptions};
-use luksmith::container::{self, Container, Which};
+use luksmith::container::{self, Container, Undo, Which};
 use luksmith::libvirt::xml::DomainXml;
 use luksmith::libvirt::{self, Domain};
 use luksmith::secret::Passphrase;
@@ -69,7 +69,11 @@ fn fill(image: &Path, passphrase: &Passphrase) {
         ..OpenOptions::default()
     };
     let storage = Arc::new(FileBackend::open(image, write).unwrap());
-    let container = Container::open(storage.clone(), container::OpenOptions::default()).unwrap();
+    let container = Container::open(
+        storage.clone(),
+        container::OpenOptions::new(Undo::NotLookedFor),
+    )
+    .unwrap();
     let unlocked = container
         .unlock(passphrase, Which::Any, &Interrupt::new())
         .unwrap();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use luksmith::Interrupt;
 use luksmith::backend::memory::MemoryBackend;
-use luksmith::container::{Container, OpenOptions, Version, Which};
+use luksmith::container::{Container, OpenOptions, Undo, Version, Which};
 use luksmith::export::Export;
 use luksmith::export::nbd::{Options, Server};
 use luksmith::formats::nbd::{
@@ -71,10 +71,10 @@ fn nothing_is_left_of_a_served_volume() {
     drop(create(
         storage.clone(),
         made,
-        OpenOptions::default(),
+        OpenOptions::new(Undo::NotLookedFor),
         &passphrase,
     ));
-    let container = Container::open(storage.clone(), OpenOptions::default()).unwrap();
+    let container = Container::open(storage.clone(), OpenOptions::new(Undo::NotLookedFor)).unwrap();
     let typed = Passphrase::from_locked(copy(&passphrase));
     let unlocked = container
         .unlock(&typed, Which::Any, &Interrupt::new())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use luksmith::Interrupt;
 use luksmith::backend::memory::MemoryBackend;
-use luksmith::container::{Container, OpenOptions, UndoFile, UndoStore, Version, Which};
+use luksmith::container::{Container, OpenOptions, Undo, UndoFile, UndoStore, Version, Which};
 use luksmith::crypt::SectorCrypt;
 use luksmith::secret::{Passphrase, VolumeKey};
 use luksmith_formats::CipherSpec;
@@ -68,8 +68,12 @@ fn no_secret_is_in_debug_or_in_an_error() {
     for version in [Version::Luks1, Version::Luks2] {
         let storage = Arc::new(MemoryBackend::new(4 << 20));
         let made = options(version, PBKDF2, "aes-xts-plain64", KEY);
-        let (mut container, unlocked) =
-            create(storage.clone(), made, OpenOptions::default(), PASSPHRASE);
+        let (mut container, unlocked) = create(
+            storage.clone(),
+            made,
+            OpenOptions::new(Undo::NotLookedFor),
+            PASSPHRASE,
+        );
         let volume = container.volume(storage.clone(), &unlocked).unwrap();
         let passphrase = Passphrase::from_locked(copy(PASSPHRASE));
         let key = || VolumeKey::from_locked(copy(KEY));
@@ -111,7 +115,7 @@ fn no_secret_is_in_debug_or_in_an_error() {
         let refused = Container::create(
             storage,
             made,
-            OpenOptions::default(),
+            OpenOptions::new(Undo::NotLookedFor),
             &passphrase,
             &interrupt,
         );

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use luksmith::Interrupt;
 use luksmith::backend::memory::MemoryBackend;
 use luksmith::backend::{Backend, Geometry, IoError};
-use luksmith::container::{Configure, Container, OpenOptions, UndoStore, Version, Which};
+use luksmith::container::{Configure, Container, OpenOptions, Undo, UndoStore, Version, Which};
 use luksmith::secret::{Passphrase, VolumeKey};
 use luksmith::sectors::{Cipher, Sectors};
 
@@ -63,13 +63,13 @@ impl Backend for Recording {
 }
 
 /// An undo record that is kept in the same record.
-struct Undo {
+struct MemoryUndo {
     record: Record,
     saved: Mutex<Option<Vec<u8>>>,
     times: Mutex<usize>,
 }
 
-impl UndoStore for Undo {
+impl UndoStore for MemoryUndo {
     fn load(&self) -> io::Result<Option<Vec<u8>>> {
         Ok(self.saved.lock().unwrap().clone())
     }
@@ -114,15 +114,12 @@ fn live(version: Version, cipher: &str, key_size: usize, detached: bool) {
     } else {
         header.clone()
     };
-    let undo = Arc::new(Undo {
+    let undo = Arc::new(MemoryUndo {
         record: record.clone(),
         saved: Mutex::new(None),
         times: Mutex::new(0),
     });
-    let open = OpenOptions {
-        undo: Some(undo.clone()),
-        ..OpenOptions::default()
-    };
+    let open = OpenOptions::new(Undo::Store(undo.clone()));
     let interrupt = Interrupt::new();
     let (mut container, unlocked) = create(header.clone(), made, open.clone(), &passphrases[0]);
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use luksmith::Interrupt;
 use luksmith::backend::memory::MemoryBackend;
-use luksmith::container::{Container, KeyslotInfo, OpenOptions, Version, Which};
+use luksmith::container::{Container, KeyslotInfo, OpenOptions, Undo, Version, Which};
 use luksmith::crypt::{IvSector, SectorCrypt};
 use luksmith::kdf::calibrate::Cost;
 use luksmith::kdf::derive;
@@ -35,12 +35,13 @@ fn live(version: Version, cost: Cost, cipher: &str, key_size: usize) -> Needles 
     let (container, unlocked) = create(
         storage.clone(),
         made,
-        OpenOptions::default(),
+        OpenOptions::new(Undo::NotLookedFor),
         &passphrases[0],
     );
     drop((container, unlocked));
 
-    let mut container = Container::open(storage.clone(), OpenOptions::default()).unwrap();
+    let mut container =
+        Container::open(storage.clone(), OpenOptions::new(Undo::NotLookedFor)).unwrap();
     let [first, second, third] =
         [0, 1, 2].map(|n: usize| Passphrase::from_locked(copy(&passphrases[n])));
     let wrong = container.unlock(&third, Which::Any, &interrupt);
@@ -192,7 +193,12 @@ fn an_open_volume_is_found() {
     let storage = Arc::new(MemoryBackend::new(4 << 20));
     let made = options(Version::Luks2, PBKDF2, "aes-xts-plain64", &key);
     let passphrase = fresh(24);
-    let (container, unlocked) = create(storage.clone(), made, OpenOptions::default(), &passphrase);
+    let (container, unlocked) = create(
+        storage.clone(),
+        made,
+        OpenOptions::new(Undo::NotLookedFor),
+        &passphrase,
+    );
     let volume = container.volume(storage, &unlocked).unwrap();
     volume.write_at(0, &canary).unwrap();
     let held = volume.read_sectors(0, 512).unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use luksmith::Interrupt;
 use luksmith::backend::Backend;
 use luksmith::backend::memory::MemoryBackend;
-use luksmith::container::{Container, CreateOptions, OpenOptions, Version, Which};
+use luksmith::container::{Container, CreateOptions, OpenOptions, Undo, Version, Which};
 use luksmith::formats::{Hash, Limits};
 use luksmith::kdf::calibrate::Cost;
 use luksmith::secret::Passphrase;
@@ -47,12 +47,13 @@ impl Disk {
         let container = Container::create(
             storage.clone(),
             CreateOptions::new(version, cost),
-            OpenOptions::default(),
+            OpenOptions::new(Undo::NotLookedFor),
             &passphrase,
             &interrupt,
         );
         drop(container.unwrap());
-        let container = Container::open(storage.clone(), OpenOptions::default()).unwrap();
+        let container =
+            Container::open(storage.clone(), OpenOptions::new(Undo::NotLookedFor)).unwrap();
         let unlocked = container
             .unlock(&passphrase, Which::Any, &interrupt)
             .unwrap();

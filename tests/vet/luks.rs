@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use luksmith::Interrupt;
 use luksmith::backend::memory::MemoryBackend;
-use luksmith::container::{Container, CreateOptions, OpenOptions, Version};
+use luksmith::container::{Container, CreateOptions, OpenOptions, Undo, Version};
 use luksmith::kdf::calibrate::Cost;
 use luksmith::secret::Passphrase;
 use luksmith_formats::luks2::{Header, Position};
@@ -34,7 +34,7 @@ fn make(version: Version, detached: bool) -> Vec<u8> {
     let size = usize::try_from(options.layout().unwrap().header_size).unwrap();
     let storage = Arc::new(MemoryBackend::new(size + if detached { 0 } else { DATA }));
     let passphrase = Passphrase::copy_from(b"passphrase").unwrap();
-    let (open, interrupt) = (OpenOptions::default(), Interrupt::new());
+    let (open, interrupt) = (OpenOptions::new(Undo::NotLookedFor), Interrupt::new());
     Container::create(storage.clone(), options, open, &passphrase, &interrupt).unwrap();
     storage.to_bytes()
 }

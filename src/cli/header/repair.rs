@@ -37,7 +37,7 @@ impl Args {
             &self.image,
             &self.undo,
             luksmith_formats::limits::Limits::default(),
-        )?;
+        );
         let repaired = Container::repair(storage.header(), options)?
             .iter()
             .map(ToString::to_string)

@@ -65,7 +65,7 @@ impl Args {
             &self.image,
             &self.undo,
             luksmith_formats::limits::Limits::default(),
-        )?;
+        );
         let name = self.image.header_location();
         confirm(
             &self.force,

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use luksmith::backend::memory::MemoryBackend;
-use luksmith::container::{self, Container, Version, Which};
+use luksmith::container::{self, Container, Undo, Version, Which};
 use luksmith::libvirt::xml::{SecretRef, SecretXml, Usage, UsageType, VolumeXml};
 use luksmith::libvirt::{Connection, LibvirtError, Secret, StorageVolume};
 use luksmith::location::Location;
@@ -327,10 +327,8 @@ impl Args {
         let mut bytes = Vec::new();
         volume.download(connection, 0, Some(header.offset), &mut bytes)?;
         let backend = Arc::new(MemoryBackend::from_bytes(bytes));
-        let options = container::OpenOptions {
-            limits: self.new.limits.limits(),
-            ..container::OpenOptions::default()
-        };
+        let options =
+            container::OpenOptions::new(Undo::NotLookedFor).limits(self.new.limits.limits());
         let container = Container::open(backend, options)
             .map_err(|error| CommandError::from(error).about("the new volume"))?;
         let kept = kept(secret)?;

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use luksmith::backend::Backend;
 use luksmith::backend::file::OpenOptions;
-use luksmith::container::{self, Container, Version};
+use luksmith::container::{self, Container, Undo, Version};
 use luksmith::libvirt::xml::{
     Encryption, SecretRef, SecretXml, Usage, UsageType, VolumeXml, WriteError,
 };
@@ -179,8 +179,11 @@ impl VolumeArgs {
             ..OpenOptions::default()
         };
         let storage = storage::open(&self.image, &self.remote, options)?;
-        let container = Container::open(storage.backend.clone(), container::OpenOptions::default())
-            .map_err(|error| CommandError::from(error).about(&self.image))?;
+        let container = Container::open(
+            storage.backend.clone(),
+            container::OpenOptions::new(Undo::NotLookedFor),
+        )
+        .map_err(|error| CommandError::from(error).about(&self.image))?;
         if container.version() == Version::Luks2 {
             return Err(refuse_luks2(&self.image));
         }

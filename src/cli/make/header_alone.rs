@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use luksmith::backend::memory::MemoryBackend;
-use luksmith::container::{self, Container};
+use luksmith::container::{self, Container, Undo};
 use luksmith::secret::Passphrase;
 
 use super::{Extent, Target, check_size, measure, options, too_large};
@@ -37,10 +37,7 @@ impl HeaderAlone {
         let storage = Arc::new(MemoryBackend::new(
             usize::try_from(offset).map_err(|_| too_large())?,
         ));
-        let open = container::OpenOptions {
-            limits: args.limits.limits(),
-            ..container::OpenOptions::default()
-        };
+        let open = container::OpenOptions::new(Undo::NotLookedFor).limits(args.limits.limits());
         let (container, _) = Container::create(
             storage.clone(),
             options,

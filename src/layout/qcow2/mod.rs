@@ -19,7 +19,7 @@
 //! use std::sync::Arc;
 //!
 //! use luksmith::backend::memory::MemoryBackend;
-//! use luksmith::container::{Container, CreateOptions, OpenOptions, Version, Which};
+//! use luksmith::container::{Container, CreateOptions, OpenOptions, Undo, Version, Which};
 //! use luksmith::layout::{NewImage, Qcow2};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -31,9 +31,9 @@
 //! let image = NewImage::new(10 << 30, options.layout()?.header_size);
 //! let image = Arc::new(Qcow2::create(storage, &image)?);
 //! let header = image.header_storage();
-//! Container::create(header, options, OpenOptions::default(), &passphrase, &interrupt)?;
+//! Container::create(header, options, OpenOptions::new(Undo::NotLookedFor), &passphrase, &interrupt)?;
 //!
-//! let container = Container::open(image.header_storage(), OpenOptions::default())?;
+//! let container = Container::open(image.header_storage(), OpenOptions::new(Undo::NotLookedFor))?;
 //! let unlocked = container.unlock(&passphrase, Which::Any, &interrupt)?;
 //! let volume = container.volume_in(image, &unlocked)?;
 //! volume.write_at(7 << 30, b"hello")?;

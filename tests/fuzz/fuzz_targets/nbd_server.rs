@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use libfuzzer_sys::fuzz_target;
 use luksmith::Interrupt;
 use luksmith::backend::memory::MemoryBackend;
-use luksmith::container::{Container, CreateOptions, OpenOptions, Version};
+use luksmith::container::{Container, CreateOptions, OpenOptions, Undo, Version};
 use luksmith::export::nbd::{Options, Server};
 use luksmith::export::{Discard, Export};
 use luksmith::formats::Hash;
@@ -36,7 +36,7 @@ static SOCKET: LazyLock<PathBuf> = LazyLock::new(|| {
     let (container, unlocked) = Container::create(
         storage.clone(),
         CreateOptions::new(Version::Luks1, cost),
-        OpenOptions::default(),
+        OpenOptions::new(Undo::NotLookedFor),
         &passphrase,
         &Interrupt::new(),
     )

@@ -243,10 +243,7 @@ fn live(uri: &Uri, secrets: &Secrets, version: Version, patience: usize, look: &
         storage,
         secrets,
         version,
-        open: OpenOptions {
-            undo: Some(Arc::new(UndoFile::at(folder.path().join("undo")))),
-            ..OpenOptions::default()
-        },
+        open: OpenOptions::new(UndoFile::at(folder.path().join("undo")).into()),
         interrupt: Interrupt::new(),
         patience,
     };

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use luksmith::backend::memory::MemoryBackend;
 use luksmith::backend::{Backend, Geometry, IoError, Operation};
+use luksmith::container::{Container, OpenOptions, Undo};
 use luksmith::crypt::SectorCrypt;
 use luksmith::layout::{NewImage, Qcow2};
 use luksmith::secret::VolumeKey;
@@ -103,7 +104,7 @@ pub fn follow(bytes: &[u8]) -> bool {
     let Ok(image) = Qcow2::open(storage) else {
         return false;
     };
-    let _ = luksmith::container::Container::open(image.header_storage(), Default::default());
+    let _ = Container::open(image.header_storage(), OpenOptions::new(Undo::NotLookedFor));
     let volume = Volume::in_qcow2(Arc::new(image), crypt(), false).unwrap();
     let volume = volume.with_compressed_plaintext();
     for operation in operations.as_chunks::<6>().0 {

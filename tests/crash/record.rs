@@ -1,0 +1,141 @@
+//! While an undo record lies beside a file, the library opens the header in it for repair only.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use luksmith::Interrupt;
+use luksmith::backend::Backend;
+use luksmith::backend::file::{FileBackend, OpenOptions as FileOptions};
+use luksmith::container::{
+    CommitError, Container, CreateOptions, HeaderError, OpenError, OpenOptions, Repaired, Undo,
+    UndoFile, UndoStore, Version,
+};
+
+use crate::volume::{cost, passphrase, unlock};
+
+/// A store whose record cannot be removed, as after a cut that came just before that.
+struct Kept(UndoFile);
+
+impl UndoStore for Kept {
+    fn load(&self) -> io::Result<Option<Vec<u8>>> {
+        self.0.load()
+    }
+    fn save(&self, record: &[u8]) -> io::Result<()> {
+        self.0.save(record)
+    }
+    fn clear(&self) -> io::Result<()> {
+        Err(io::Error::other("cut"))
+    }
+    fn name(&self) -> String {
+        self.0.name()
+    }
+}
+
+fn storage(path: &Path) -> Arc<FileBackend> {
+    let options = FileOptions {
+        write: true,
+        ..FileOptions::default()
+    };
+    Arc::new(FileBackend::open(path, options).unwrap())
+}
+
+fn create(path: &Path) {
+    let storage = storage(path);
+    let options = CreateOptions::new(Version::Luks1, cost());
+    storage
+        .resize(options.layout().unwrap().data_offset + 4096)
+        .unwrap();
+    let open = OpenOptions::new(Undo::beside(&storage));
+    Container::create(
+        storage,
+        options,
+        open,
+        &passphrase("old"),
+        &Interrupt::new(),
+    )
+    .unwrap();
+}
+
+/// A LUKS1 volume in a file, cut in its conversion to LUKS2 just before the undo record was removed.
+fn interrupted(folder: &Path) -> (PathBuf, PathBuf) {
+    let path = folder.join("disk.img");
+    std::fs::write(&path, []).unwrap();
+    create(&path);
+    let record = folder.join("disk.img.luksmith-undo");
+    let kept = Kept(UndoFile::at(record.clone()));
+    let mut container = Container::open(storage(&path), OpenOptions::new(kept.into())).unwrap();
+    let converted = container.convert(Version::Luks2);
+    assert!(
+        matches!(converted, Err(HeaderError::Commit(CommitError::Undo(_)))),
+        "{converted:?}"
+    );
+    assert!(record.exists());
+    (path, record)
+}
+
+#[test]
+fn an_interrupted_header_opens_for_repair_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, record) = interrupted(folder.path());
+    let before = std::fs::read(&path).unwrap();
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink("disk.img", &link).unwrap();
+
+    for name in [&path, &link] {
+        let storage = storage(name);
+        let options = OpenOptions::new(Undo::beside(&storage));
+        let opened = Container::open(storage.clone(), options.clone());
+        assert!(
+            matches!(opened, Err(OpenError::Interrupted { .. })),
+            "{opened:?}"
+        );
+        let restored = Container::restore(storage, &before[..2 << 20], true, options);
+        let Err(HeaderError::Open(OpenError::Interrupted { undo })) = restored else {
+            panic!("{restored:?}");
+        };
+        assert_eq!(Path::new(&undo), record.canonicalize().unwrap());
+    }
+    assert!(std::fs::read(&path).unwrap() == before, "written");
+
+    let storage = storage(&link);
+    let options = OpenOptions::new(Undo::beside(&storage));
+    let repaired = Container::repair(storage.clone(), options.clone()).unwrap();
+    assert!(matches!(repaired.as_slice(), [Repaired::RolledBack { .. }]));
+    let container = Container::open(storage, options).unwrap();
+    assert_eq!(container.version(), Version::Luks1);
+    assert!(unlock(&container, "old").is_some());
+    assert!(!record.exists());
+}
+
+/// The caller can ask for that by name.
+#[test]
+fn a_record_that_is_not_looked_for_is_not_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, record) = interrupted(folder.path());
+    let options = OpenOptions::new(Undo::NotLookedFor);
+    let mut container = Container::open(storage(&path), options).unwrap();
+    assert_eq!(container.version(), Version::Luks2);
+    let converted = container.convert(Version::Luks1);
+    assert!(
+        matches!(converted, Err(HeaderError::Commit(CommitError::NeedsUndo))),
+        "{converted:?}"
+    );
+    assert!(record.exists());
+}
+
+#[test]
+fn a_new_container_removes_the_record_of_the_old_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, record) = interrupted(folder.path());
+    create(&path);
+    assert!(!record.exists());
+    let storage = storage(&path);
+    let options = OpenOptions::new(Undo::beside(&storage));
+    Container::open(storage, options).unwrap();
+
+    // What is not a record belongs to another program.
+    std::fs::write(&record, "notes").unwrap();
+    create(&path);
+    assert_eq!(std::fs::read(&record).unwrap(), b"notes");
+}
