@@ -5,19 +5,19 @@ use std::path::{Path, PathBuf};
 
 use luksmith::backend::file;
 use luksmith::container::Which;
+use luksmith::task::copy;
+use luksmith::task::new_file::{NewFile, Present, claim_device};
+use luksmith::task::plain::PlainSink;
 
 use super::Session;
 use super::args::{CompressedArgs, ImageArgs, LocalFile, UnlockArgs};
-use super::error::{CommandError, Kind};
+use super::error::{CommandError, Kind, failed};
 use super::force::{Force, confirm, only};
-use super::new_file::{NewFile, Present, claim_device, failed, look};
 use super::notes::note_slow;
 use super::open::{ReadArgs, open_data_to_read, refuse_header_as_data, unlock};
 use super::passphrase::{KeySource, volume_key_file};
-use super::pipeline;
-use super::plain::PlainSink;
-use super::progress::Progress;
 use super::storage::{Storage, open_path};
+use super::streams;
 
 /// Write the plain content of a volume into a new file, a block device or stdout
 ///
@@ -91,49 +91,37 @@ impl Args {
         if let Ok(segment) = container.data_segment() {
             note_slow(segment.cipher);
         }
-        let progress = Progress::start(session.progress, "decrypt", Some(volume.size()));
+        let size = volume.size();
         match destination {
-            Destination::Stdout => pipeline::decrypt(
-                &volume,
-                depth,
-                PlainSink::stdout()?,
-                &progress,
-                &session.signals,
-            )?,
+            Destination::Stdout => copy::decrypt(&volume, depth, streams::stdout()?, session)
+                .map_err(streams::stdout_failed)?,
             Destination::Device { device, _claimed } => {
-                let sink = PlainSink::device(device, &self.destination, volume.size())?;
-                pipeline::decrypt(&volume, depth, sink, &progress, &session.signals).map_err(
-                    |error| error.hint(format!("{} is half written", self.destination.display())),
-                )?;
+                let sink = PlainSink::device(device, &self.destination, size)?;
+                copy::decrypt(&volume, depth, sink, session).map_err(|error| {
+                    let half = format!("{} is half written", self.destination.display());
+                    CommandError::from(error).hint(half)
+                })?;
             }
             Destination::File { replaced } => {
-                let file =
-                    NewFile::create(&self.destination, replaced.is_some(), &session.signals)?;
+                let file = NewFile::create(&self.destination, replaced.is_some(), session)?;
                 let open = OpenOptions::new().write(true).open(file.path());
                 let open = open.map_err(|error| failed("open", file.path(), error))?;
-                let sink = PlainSink::file(open, &self.destination, volume.size(), self.sparse)?;
-                pipeline::decrypt(&volume, depth, sink, &progress, &session.signals)?;
+                let sink = PlainSink::file(open, &self.destination, size, self.sparse)?;
+                copy::decrypt(&volume, depth, sink, session)?;
                 file.keep()?;
             }
         }
-        progress.finish();
         Ok(())
     }
 
     fn look(&self) -> Result<Destination, CommandError> {
         let path = &self.destination;
         if path == Path::new("-") {
-            use std::io::IsTerminal;
-            if std::io::stdout().is_terminal() {
-                return Err(
-                    CommandError::parameters("a disk image is not for a terminal")
-                        .hint("name a file, or pipe stdout"),
-                );
-            }
+            streams::refuse_terminal()?;
             return Ok(Destination::Stdout);
         }
         let loss = format!("{} exists and would be overwritten", path.display());
-        let present = look(path)?;
+        let present = Present::at(path)?;
         if !matches!(present, Present::Nothing) {
             let parts = [
                 (self.image.image.path(), "volume"),

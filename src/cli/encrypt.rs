@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use luksmith::location::Location;
 
+use luksmith::task::copy::{self, Fill};
+use luksmith::task::plain::PlainSource;
+
 use super::Session;
 use super::args::{ImageFormat, LocalFile, LocationParser, NewVolumeArgs};
 use super::error::{CommandError, Kind};
@@ -11,10 +14,8 @@ use super::force::{Force, only};
 use super::make::{Extent, Plan};
 use super::output;
 use super::passphrase::KeySource;
-use super::pipeline;
-use super::plain::PlainSource;
-use super::progress::Progress;
 use super::size;
+use super::streams;
 
 /// Encrypt a plain image into a new volume
 ///
@@ -67,7 +68,7 @@ impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
         let from_stdin = self.source == Path::new("-");
         let mut source = if from_stdin {
-            PlainSource::stdin()?
+            streams::stdin()?
         } else {
             PlainSource::open(&self.source)?
         };
@@ -87,45 +88,25 @@ impl Args {
         let passphrase = key.fresh(session, &self.image.to_string(), self.new.force_weak)?;
         let made = plan.make(session, &passphrase)?;
 
-        let grows = matches!(extent, Extent::Growing) && !made.is_in_place();
-        let progress = Progress::start(session.progress, "encrypt", self.size.or(source.size()));
-        let end = pipeline::encrypt(
-            &made,
-            &mut source,
-            pipeline::Manner {
-                pad: self.pad,
-                grows,
-                sparse: self.sparse,
-            },
-            &progress,
-            &session.signals,
-        )
-        .and_then(|end| match self.size {
-            // There is nothing yet, which reads as zeroes.
-            Some(size) if self.sparse => Ok(size),
-            Some(size) => {
-                pipeline::zeroes(&made, end..size, &progress, &session.signals)?;
-                Ok(size)
-            }
-            None => Ok(end),
-        })
-        .map_err(|error| {
-            if made.is_in_place() {
-                error.hint(format!(
-                    "{} is a volume now, which holds a part of the data",
-                    self.image
-                ))
-            } else {
-                error
-            }
+        let mut fill = Fill::new(made.data.depth());
+        fill.pad = self.pad;
+        fill.fixed = made.is_in_place();
+        fill.grows = matches!(extent, Extent::Growing) && !fill.fixed;
+        fill.hole = made.hole().filter(|_| self.sparse);
+        fill.size = self.size;
+        let end = copy::encrypt(&made.volume()?, fill, &mut source, session).map_err(|error| {
+            let partly = format!(
+                "{} is a volume now, which holds a part of the data",
+                self.image
+            );
+            CommandError::from(error).hint_if(fill.fixed.then_some(partly))
         })?;
-        progress.finish();
         let size = made.data.volume_size(&made.container)?;
         if end < size {
             output::note(format_args!(
                 "{} is larger than {}: what lies beyond byte {end} of the volume reads as random bytes",
                 self.image,
-                source.name()
+                source.name().display()
             ));
         }
         let (json, line) = (made.json(&self.image, size), made.line(&self.image, size));

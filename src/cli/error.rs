@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::path::Path;
 
 use luksmith::task;
 pub(crate) use luksmith::task::Kind;
@@ -140,6 +141,11 @@ where
             hints,
         }
     }
+}
+
+/// A failed system call on a path: `cannot {verb} {path}`.
+pub(crate) fn failed(verb: &str, path: &Path, error: io::Error) -> CommandError {
+    task::Error::io(verb, path, error).into()
 }
 
 /// A failed write to stdout.

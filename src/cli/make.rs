@@ -13,6 +13,7 @@ use luksmith::layout::{NewImage, Qcow2};
 use luksmith::location::Location;
 use luksmith::secret::Passphrase;
 use luksmith::sectors::{Cipher, Sectors};
+use luksmith::task::new_file::{NewFile, Present, claim_device};
 use luksmith::volume::Volume;
 use luksmith_formats::cipher::CipherSpec;
 use luksmith_formats::hash::Hash;
@@ -23,7 +24,6 @@ use super::args::{FormatArgs, ImageFormat, NewVolumeArgs, RemoteArgs, VersionNam
 use super::derivation;
 use super::error::{CommandError, Kind};
 use super::force::{Force, confirm};
-use super::new_file::{NewFile, Present, claim_device, look};
 use super::notes::note_slow;
 use super::passphrase::volume_key_file;
 use super::size;
@@ -46,12 +46,12 @@ pub(crate) enum Extent {
 }
 
 /// A volume that is made, and not kept before [`Made::keep`].
-pub(crate) struct Made {
+pub(crate) struct Made<'a> {
     pub(crate) container: Container,
     pub(crate) unlocked: Unlocked,
     pub(crate) data: Storage,
-    image: Option<NewFile>,
-    header: Option<NewFile>,
+    image: Option<NewFile<'a>>,
+    header: Option<NewFile<'a>>,
     /// The old files that the new ones replace: their locks keep others off until then.
     _replaced: [Option<Storage>; 2],
     _claimed: Vec<File>,
@@ -172,14 +172,13 @@ impl<'a> Plan<'a> {
     }
 
     /// Measures the key derivation, makes the files and writes the header.
-    pub(crate) fn make(
+    pub(crate) fn make<'s>(
         self,
-        session: &Session,
+        session: &'s Session,
         passphrase: &Passphrase,
-    ) -> Result<Made, CommandError> {
+    ) -> Result<Made<'s>, CommandError> {
         let (mut options, layout) = (self.options, self.layout);
         measure(session, self.args, &mut options)?;
-        let signals = &session.signals;
         let write = OpenOptions {
             write: true,
             ..OpenOptions::default()
@@ -188,7 +187,7 @@ impl<'a> Plan<'a> {
         let (data, image) = match self.target {
             Target::There(there) => (there, None),
             Target::New(path) => {
-                let file = NewFile::create(path, self.replaced.is_some(), signals)?;
+                let file = NewFile::create(path, self.replaced.is_some(), session)?;
                 let data = open_file(file.path(), write)?;
                 if self.args.format.image_format == ImageFormat::Qcow2 {
                     (Storage::raw(data, Nature::File), Some(file))
@@ -223,7 +222,7 @@ impl<'a> Plan<'a> {
         let (storage, header) = match self.header {
             Some(Target::There(there)) => (there.backend, None),
             Some(Target::New(path)) => {
-                let file = NewFile::create(path, self.replaced_header.is_some(), signals)?;
+                let file = NewFile::create(path, self.replaced_header.is_some(), session)?;
                 let storage = open_path(file.path(), write)?.backend;
                 storage.resize(layout.header_size)?;
                 (storage, Some(file))
@@ -372,10 +371,16 @@ fn check_size(extent: Extent, sector_size: u32) -> Result<(), CommandError> {
     }
 }
 
-impl Made {
+impl Made<'_> {
     /// Whether it is a device that is written into, of which nothing can be removed again.
     pub(crate) fn is_in_place(&self) -> bool {
         self.image.is_none()
+    }
+
+    /// The bytes of the smallest part that a new volume can leave out, if it can.
+    pub(crate) fn hole(&self) -> Option<usize> {
+        let image = self.data.qcow2.as_ref()?;
+        Some(usize::try_from(image.cluster_size()).unwrap_or(usize::MAX))
     }
 
     /// The plaintext of the new volume.
@@ -503,7 +508,7 @@ impl<'a> Found<'a> {
         let Some(path) = location.path() else {
             return Ok(Self::FixedSize);
         };
-        Ok(match look(path)? {
+        Ok(match Present::at(path)? {
             Present::Nothing => Self::Nothing(path),
             Present::File { size } => Self::File { path, size },
             Present::BlockDevice => Self::FixedSize,

@@ -6,8 +6,7 @@ use clap_mangen::Man;
 
 use super::Session;
 use super::args::LocalFile;
-use super::error::{CommandError, Kind};
-use super::new_file::failed;
+use super::error::{CommandError, Kind, failed};
 
 /// Write the manual pages
 #[derive(Debug, clap::Args)]

@@ -44,6 +44,9 @@ macro_rules! hints {
 /// What helps, in the words of the command line.
 pub(crate) fn advice(advice: &Advice) -> String {
     match advice {
+        Advice::ReadAsStream => "- reads from stdin".to_owned(),
+        Advice::Pad => "--pad fills the last sector with zeroes".to_owned(),
+        Advice::LargerVolume => "--size makes a larger volume".to_owned(),
         Advice::UsersOnUnixSocket => {
             "--allow-uid goes with --socket; certificates tell who connects over TCP".to_owned()
         }

@@ -10,6 +10,12 @@ use std::path::PathBuf;
 pub enum Advice {
     /// The device cannot be claimed because it is mounted, or part of another device.
     DeviceInUse,
+    /// The path is no file of known size, but may be read as a stream.
+    ReadAsStream,
+    /// The last sector can be filled with zeroes.
+    Pad,
+    /// A larger volume can be made.
+    LargerVolume,
     /// An address to listen on is an IP address or a host name, and a port.
     AddressAndPort,
     /// Only a Unix socket tells which user connects; over TCP, certificates tell who it is.
@@ -36,6 +42,9 @@ impl fmt::Display for Advice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::DeviceInUse => "it is mounted, or part of another device",
+            Self::ReadAsStream => "it can be read as a stream",
+            Self::Pad => "the last sector can be filled with zeroes",
+            Self::LargerVolume => "a larger volume has room for it",
             Self::AddressAndPort => "an address and a port, such as 127.0.0.1:10809 or [::1]:10809",
             Self::UsersOnUnixSocket => {
                 "a Unix socket tells which user connects; over TCP, certificates tell who it is"

@@ -7,11 +7,14 @@
 //! what would be lost before it touches anything: the caller decides.
 
 mod advice;
+pub mod copy;
 mod error;
 mod kinds;
 pub mod listen;
 pub mod measure;
+pub mod new_file;
 mod note;
+pub mod plain;
 mod printable;
 mod watch;
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use luksmith::task::measure::{self, Derivation, HASHES, Machine, Speed, Subject};
+use luksmith::task::new_file::{NewFile, Present};
 use luksmith::xts::{KERNEL_VARIABLE, Kernel};
 use luksmith_formats::cipher::{BlockCipher, CipherSpec, Mode};
 use serde_json::{Value, json};
@@ -16,7 +17,6 @@ use super::Session;
 use super::args::LocalFile;
 use super::error::{CommandError, Kind};
 use super::force::{Force, confirm, only};
-use super::new_file::{NewFile, Present, failed, look};
 use super::output;
 
 const SECTOR_SIZES: [u32; 2] = [512, 4096];
@@ -140,16 +140,15 @@ impl Args {
             ));
         }
         if let (Some(path), Some(replaces)) = (&self.plot, replaces) {
-            let file = NewFile::create(path, replaces, &session.signals)?;
-            std::fs::write(file.path(), chart::svg(&measured)?)
-                .map_err(|error| failed("write", path, error))?;
+            let file = NewFile::create(path, replaces, session)?;
+            file.write(chart::svg(&measured)?.as_bytes())?;
             file.keep()?;
         }
         Ok(())
     }
 
     fn may_replace(&self, path: &Path) -> Result<bool, CommandError> {
-        match look(path)? {
+        match Present::at(path)? {
             Present::Nothing => Ok(false),
             Present::File { size } => {
                 let loss = format!("{} exists and has {size} bytes", path.display());

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, LocalFile};
 use crate::cli::error::CommandError;
-use crate::cli::new_file::write_secret;
 use crate::cli::open::{ReadArgs, open_to_read};
+use crate::cli::streams::write_secret;
 
 /// Write the header and its keyslots into a new file
 ///
@@ -37,6 +37,6 @@ impl Args {
             &self.read,
             luksmith_formats::limits::Limits::default(),
         )?;
-        write_secret(&self.file, &container.backup()?, &session.signals)
+        write_secret(&self.file, &container.backup()?, session)
     }
 }

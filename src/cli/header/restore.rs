@@ -7,9 +7,8 @@ use luksmith::container::{Container, HeaderError};
 
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, ImageFormat, LocalFile, UndoArgs};
-use crate::cli::error::{CommandError, Kind};
+use crate::cli::error::{CommandError, Kind, failed};
 use crate::cli::force::{Force, confirm, only};
-use crate::cli::new_file::failed;
 use crate::cli::open::{header_options, header_storage_to_write};
 use crate::cli::size;
 

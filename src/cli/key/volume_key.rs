@@ -10,9 +10,9 @@ use crate::cli::Session;
 use crate::cli::args::{ImageArgs, LocalFile, UnlockArgs};
 use crate::cli::error::CommandError;
 use crate::cli::force::{Force, confirm, only};
-use crate::cli::new_file::write_secret;
 use crate::cli::open::{ReadArgs, open_to_read, unlock};
 use crate::cli::passphrase::KeySource;
+use crate::cli::streams::write_secret;
 
 /// Write the volume key into a file
 ///
@@ -77,6 +77,6 @@ impl Args {
         let source = KeySource::of(&self.unlock.key)?;
         let which = self.keyslot.map_or(Which::Any, Which::Slot);
         let unlocked = unlock(session, &container, &source, which, &label)?;
-        write_secret(&self.out, unlocked.key().as_bytes(), &session.signals)
+        write_secret(&self.out, unlocked.key().as_bytes(), session)
     }
 }

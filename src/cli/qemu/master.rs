@@ -10,10 +10,10 @@ use luksmith::secret::{Purpose, SecretSource, Source};
 use serde_json::json;
 
 use crate::cli::Session;
-use crate::cli::error::{CommandError, Kind};
-use crate::cli::new_file::{failed, write_secret};
+use crate::cli::error::{CommandError, Kind, failed};
 use crate::cli::output;
 use crate::cli::signals::Signals;
+use crate::cli::streams::write_secret;
 
 /// The key in a file, or a new key that is written to a new file.
 pub(super) fn known_or_new(session: &Session, path: &Path) -> Result<MasterKey, CommandError> {
@@ -21,7 +21,7 @@ pub(super) fn known_or_new(session: &Session, path: &Path) -> Result<MasterKey, 
         return known(session, path);
     }
     let key = MasterKey::random()?;
-    write_secret(path, key.to_base64()?.as_bytes(), &session.signals)?;
+    write_secret(path, key.to_base64()?.as_bytes(), session)?;
     output::note(format_args!(
         "made the master key {}: QEMU's user has to be able to read it, and no other user",
         path.display()

@@ -8,8 +8,8 @@ use luksmith_formats::limits::Limits;
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, LocalFile};
 use crate::cli::error::CommandError;
-use crate::cli::new_file::write_secret;
 use crate::cli::open::{ReadArgs, open_to_read};
+use crate::cli::streams::write_secret;
 
 /// Print a token as JSON
 #[derive(Debug, clap::Args)]
@@ -49,7 +49,7 @@ impl Args {
         let token = token.ok_or(HeaderError::NoSuchToken(self.token_id))?;
         match &self.json_file {
             Some(path) if path.as_os_str() != "-" => {
-                write_secret(path, format!("{token:#}\n").as_bytes(), &session.signals)
+                write_secret(path, format!("{token:#}\n").as_bytes(), session)
             }
             _ => {
                 session.output.json(token);

@@ -8,8 +8,7 @@ use serde_json::{Value, json};
 
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, LocalFile, UndoArgs};
-use crate::cli::error::{CommandError, Kind};
-use crate::cli::new_file::failed;
+use crate::cli::error::{CommandError, Kind, failed};
 use crate::cli::open::open_to_write;
 
 /// The largest metadata area of LUKS2 is 4 MiB: no token is longer.

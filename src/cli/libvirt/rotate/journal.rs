@@ -2,18 +2,18 @@
 //! rotated, written whole and synced before the step that it tells of.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use luksmith::task::Watch;
+use luksmith::task::new_file::NewFile;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::cli::error::{CommandError, Kind};
-use crate::cli::new_file::{NewFile, failed};
-use crate::cli::signals::Signals;
+use crate::cli::error::{CommandError, Kind, failed};
 
 /// How far a rotation has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,16 +140,12 @@ impl Place {
     }
 
     /// Puts this in its place, durably.
-    pub(super) fn write(&self, journal: &Journal, signals: &Signals) -> Result<(), CommandError> {
+    pub(super) fn write(&self, journal: &Journal, watch: &dyn Watch) -> Result<(), CommandError> {
         let text = serde_json::to_vec_pretty(journal)
             .map_err(|error| CommandError::new(Kind::Storage, error))?;
-        let file = NewFile::create(&self.path, self.path.exists(), signals)?;
-        OpenOptions::new()
-            .write(true)
-            .open(file.path())
-            .and_then(|mut open| open.write_all(&text))
-            .map_err(|error| failed("write", &self.path, error))?;
-        file.keep()
+        let file = NewFile::create(&self.path, self.path.exists(), watch)?;
+        file.write(&text)?;
+        Ok(file.keep()?)
     }
 
     /// The rotation has come to its end.

@@ -107,14 +107,14 @@ impl Rotation<'_> {
                 old,
             });
         }
-        self.place.write(&journal, &self.session.signals)?;
+        self.place.write(&journal, self.session)?;
         for (volume, slots) in self.volumes.iter().zip(&journal.volumes) {
             volume.add(self.session, slots.new, &new, &present.passphrase)?;
             self.prove(volume, slots.new, &new)?;
         }
         self.keep(&journal, &present)?;
         journal.stage = Stage::Setting;
-        self.place.write(&journal, &self.session.signals)?;
+        self.place.write(&journal, self.session)?;
         if let Err(error) = self.secret.store(&new) {
             let error = CommandError::from(error);
             return Err(match self.secret.store(&present.passphrase) {
@@ -126,7 +126,7 @@ impl Rotation<'_> {
             });
         }
         journal.stage = Stage::Removing;
-        self.place.write(&journal, &self.session.signals)?;
+        self.place.write(&journal, self.session)?;
         let readable = (!present.private).then_some(&new);
         self.finish(&journal, readable)
     }

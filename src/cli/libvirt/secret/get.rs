@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use luksmith::libvirt::xml::SecretRef;
 
 use crate::cli::Session;
-use crate::cli::error::CommandError;
+use crate::cli::error::{CommandError, failed};
 use crate::cli::libvirt::connect::ConnectArgs;
-use crate::cli::new_file::{failed, write_secret};
+use crate::cli::streams::write_secret;
 
 /// Write the value of a secret into a file or a descriptor
 ///
@@ -78,7 +78,7 @@ impl Args {
             (Some((open, path)), _) => open
                 .write_all(value.as_bytes())
                 .map_err(|error| failed("write", path, error)),
-            (None, Some(out)) => write_secret(&out, value.as_bytes(), &session.signals),
+            (None, Some(out)) => write_secret(&out, value.as_bytes(), session),
             (None, None) => Ok(()),
         }
     }
