@@ -1,4 +1,4 @@
-//! `luksmith audit --connect`: what libvirt says of its domains, pools and secrets reaches the rules.
+//! `luksmith audit --connect`: the rules see the domains, pools and secrets of a libvirt.
 
 use std::fs::File;
 
@@ -6,7 +6,8 @@ use crate::daemon::Daemon;
 use crate::host::Ran;
 use support::peers;
 
-/// A domain with a fault of each sort: in its XML, in an image, in a volume, and between two of its disks.
+/// A domain with a fault of each kind: in its XML, in an image, in a volume, and in two disks
+/// together.
 fn domain(folder: &str, device: &str) -> String {
     let emulator = peers::find("qemu-system-x86_64").expect("QEMU's machine");
     let emulator = emulator.display();
@@ -27,7 +28,7 @@ fn domain(folder: &str, device: &str) -> String {
     )
 }
 
-/// The findings as `id where`.
+/// The findings as `ID OBJECT`.
 fn found(ran: &Ran) -> Vec<String> {
     let report = ran.json();
     let findings = report["findings"].as_array().expect("findings").iter();
@@ -93,7 +94,7 @@ fn faults_of_domains_pools_and_secrets_are_found() {
         "storage.luks-as-raw vm1:vda".to_owned(),
         "storage.remote-plain vm1:vdc".to_owned(),
     ];
-    // libvirt encrypts what it keeps from 12.1 on.
+    // libvirt encrypts stored secrets since 12.1.
     if connection.version().expect("a version") < (12, 1, 0) {
         expected.push(format!("secret.stored {kept}"));
     }
@@ -108,7 +109,7 @@ fn faults_of_domains_pools_and_secrets_are_found() {
         "{origin}"
     );
 
-    // What it will be when it starts the next time.
+    // The definition with which the domain starts the next time.
     connection
         .define_domain(&domain(&path, ""))
         .expect("a domain");

@@ -1,4 +1,5 @@
-//! `luksmith libvirt rotate` while a domain runs whose QEMU cannot change keyslots: beside it, and only then.
+//! `luksmith libvirt rotate` while a domain runs whose QEMU cannot change keyslots: luksmith
+//! changes them in the open volume, and refuses to do so in any other case.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -16,7 +17,7 @@ pub(crate) fn later() -> Option<PathBuf> {
     peers::find("qemu-system-x86_64-later")
 }
 
-/// What its monitor answers, asked through libvirt.
+/// The reply of its monitor to a command that is sent through libvirt.
 #[track_caller]
 fn ask(domain: &Domain, command: &str, arguments: Value) -> Value {
     let text = json!({"execute": command, "arguments": arguments}).to_string();
@@ -28,14 +29,14 @@ fn ask(domain: &Domain, command: &str, arguments: Value) -> Value {
     answer["return"].clone()
 }
 
-/// The node with LUKS.
+/// Its LUKS node.
 fn node(domain: &Domain) -> Value {
     let nodes = ask(domain, "query-named-block-nodes", json!({"flat": true}));
     let mut nodes = nodes.as_array().unwrap().iter();
     nodes.find(|node| node["drv"] == "luks").unwrap().clone()
 }
 
-/// Writes at the beginning of the disk, as its guest would.
+/// Writes to the beginning of the disk, as the guest would.
 #[track_caller]
 fn write(domain: &Domain, byte: u8) {
     let line = format!(
@@ -50,7 +51,7 @@ fn write(domain: &Domain, byte: u8) {
 }
 
 impl Host {
-    /// The payload is the pattern, but for its beginning.
+    /// Checks that the payload is the pattern, except its beginning.
     #[track_caller]
     fn whole_behind(&self, name: &str, secret: &str, byte: u8) {
         let read = self.daemon.ok(&format!(
@@ -89,7 +90,7 @@ fn a_domain_is_rotated_beside_its_qemu_and_starts_again() {
                 .is(2, &[]);
             host.daemon.ok(&format!("{test} --key libvirt:{secret}"));
             host.is_finished(&[&volume], number + 1);
-            // It was not asked to, and has in memory what it had.
+            // QEMU was not asked to change anything, and holds the same header in memory.
             assert_eq!(
                 node(&domain)["image"]["format-specific"],
                 remembered["image"]["format-specific"]
@@ -110,7 +111,7 @@ fn a_domain_is_rotated_beside_its_qemu_and_starts_again() {
 }
 
 #[test]
-fn beside_a_qemu_nobody_else_works_on_the_header() {
+fn an_open_volume_that_another_program_changes_or_copies_is_refused() {
     let Some(later) = later() else { return };
     let Some(host) = Host::new() else { return };
     let secret = host.volume("v", "--type luks1");
@@ -125,14 +126,14 @@ fn beside_a_qemu_nobody_else_works_on_the_header() {
         ));
     };
 
-    // Another luksmith.
+    // Another instance of luksmith.
     let image = File::open(host.path("v")).unwrap();
     flock(&image, FlockOperation::NonBlockingLockShared).unwrap();
     host.daemon.run(&rotate).is(5, &["busy"]);
     drop(image);
     unchanged();
 
-    // A copy of the disk that is under way would keep the old passphrase.
+    // A copy of the disk would keep the old passphrase.
     let size = pattern().len();
     let sink = json!({"driver": "null-co", "node-name": "sink", "size": size, "read-zeroes": true});
     ask(&domain, "blockdev-add", sink);
@@ -151,7 +152,7 @@ fn beside_a_qemu_nobody_else_works_on_the_header() {
         ask(&domain, "query-block-jobs", json!({})) == json!([])
     });
 
-    // Another file by the name of the one that QEMU has open.
+    // Another file with the name of the one that QEMU has open.
     std::fs::rename(host.path("v"), host.path("moved")).unwrap();
     std::fs::copy(host.path("moved"), host.path("v")).unwrap();
     host.daemon
@@ -162,7 +163,7 @@ fn beside_a_qemu_nobody_else_works_on_the_header() {
 
     host.daemon.ok(&rotate);
     unchanged();
-    // A QEMU that is not the domain's.
+    // A QEMU that is not that of the domain.
     domain.destroy().unwrap();
     host.keep(&secret, "held");
     let Some(daemon) = peers::find("qemu-storage-daemon") else {
@@ -183,7 +184,7 @@ fn beside_a_qemu_nobody_else_works_on_the_header() {
         ));
     command.args(["--monitor", "chardev=c"]);
     let foreign = crate::program::Running::with_socket(command, &monitor);
-    // Whether it has opened the volume yet is seen by its monitor, which comes up before that.
+    // The monitor's socket exists before the volume is opened. A greeting shows that it is open.
     luksmith::qemu::Qmp::connect(&monitor, crate::program::PATIENCE).unwrap();
     host.daemon.run(&rotate).is(5, &["busy"]);
     drop(foreign);
@@ -192,13 +193,14 @@ fn beside_a_qemu_nobody_else_works_on_the_header() {
 }
 
 #[test]
-fn a_qemu_that_would_write_an_old_header_is_not_asked() {
+fn a_qemu_that_would_write_an_old_header_is_refused() {
     let Some(host) = Host::new() else { return };
     let secret = host.volume("v", "--type luks1");
     let Some(domain) = host.domain("d", "v", &secret) else {
         return;
     };
-    // As if somebody had changed it beside a QEMU that changes keyslots itself.
+    // As if another program had changed the header while this QEMU, which changes keyslots itself,
+    // has it open.
     std::fs::copy(host.path("v"), host.path("other")).unwrap();
     std::fs::write(host.daemon.folder().join("more"), "another passphrase").unwrap();
     host.daemon.ok(&format!(

@@ -1,4 +1,5 @@
-//! The types over libvirt's functions: what goes in comes out, and each failure is the one that it is.
+//! The types over libvirt's functions: what is stored is returned, and each failure has its own
+//! error.
 
 use std::io::Cursor;
 
@@ -88,7 +89,7 @@ fn secrets_keep_any_bytes_and_are_found_by_uuid_and_by_use() {
 }
 
 #[test]
-fn the_value_of_a_private_secret_is_given_to_nobody() {
+fn the_value_of_a_private_secret_is_not_returned() {
     let Some(daemon) = Daemon::start() else {
         return;
     };
@@ -105,7 +106,7 @@ fn the_value_of_a_private_secret_is_given_to_nobody() {
 }
 
 #[test]
-fn a_reader_changes_nothing_and_sees_no_value() {
+fn a_read_only_connection_changes_nothing_and_sees_no_value() {
     let Some(daemon) = Daemon::start() else {
         return;
     };
@@ -132,7 +133,7 @@ fn a_reader_changes_nothing_and_sees_no_value() {
     ));
     assert!(matches!(seen.undefine(), Err(LibvirtError::Denied(_))));
 
-    // Such a reader may see which secrets there are.
+    // A read-only connection may list the secrets.
     let socket = options.uri.unwrap();
     let listed = daemon.ok(&format!("libvirt secret list --json --connect {socket}"));
     let row = &listed.json()["secrets"][0];
@@ -141,7 +142,7 @@ fn a_reader_changes_nothing_and_sees_no_value() {
 }
 
 #[test]
-fn no_libvirt_at_the_other_end_and_drivers_without_secrets_say_so() {
+fn a_missing_libvirt_and_a_driver_without_secrets_have_errors_of_their_own() {
     if Daemon::start().is_none() {
         return;
     }
@@ -251,7 +252,7 @@ fn volumes_are_made_filled_read_resized_and_deleted() {
 }
 
 #[test]
-fn devices_of_a_domain_come_and_go_while_it_runs_or_not() {
+fn devices_are_attached_to_and_detached_from_running_and_defined_domains() {
     let Some(daemon) = Daemon::start() else {
         return;
     };

@@ -1,8 +1,9 @@
-//! A libvirtd for one test, which sees nothing of the machine's libvirt and leaves nothing behind.
+//! A libvirtd for one test. It does not see the machine's libvirt and leaves nothing behind.
 //!
-//! As root it is `qemu:///system` in a mount namespace of its own, in which libvirt's folders and `/run` are folders of the test. For
-//! anybody else it is `qemu:///session`, whose folders are where the test says. Either way its socket is below the test's folder, and
-//! the network is the machine's.
+//! For root it is `qemu:///system` in a mount namespace of its own, in which libvirt's folders and
+//! `/run` are folders of the test. For other users it is `qemu:///session`, with its folders in
+//! the test's folder. In both cases its socket is below the test's folder, and it uses the
+//! machine's network.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -16,14 +17,15 @@ use tempfile::TempDir;
 
 use support::peers;
 
-/// A libvirtd that ends with this.
+/// A libvirtd, which ends when this is dropped.
 pub(crate) struct Daemon {
     process: Child,
     folder: TempDir,
     uri: String,
 }
 
-/// No confinement and no machine-wide services: what is tested is not the host's set-up.
+/// Without confinement and machine-wide services, because the configuration of the host is not
+/// tested.
 const QEMU_CONF: &str = r#"
 security_driver = "none"
 dynamic_ownership = 0
@@ -33,15 +35,15 @@ cgroup_controllers = []
 stdio_handler = "file"
 "#;
 
-/// Puts the test's folders over libvirt's. `$0` is the folder.
+/// Mounts the test's folders over libvirt's. `$0` is the test's folder.
 const NAMESPACE: &str = r#"set -e
 for place in /etc/libvirt /var/lib/libvirt /var/cache/libvirt /var/log/libvirt /run; do
     mount --bind "$0$place" "$place"
 done
 exec setpriv --pdeathsig KILL "$@" --config "$0/libvirtd.conf" --pid-file "$0/libvirtd.pid""#;
 
-/// Where libvirt keeps what it found out of each emulator. That takes it seconds, and it sees when it is no longer so: it is the one
-/// thing that the daemons share.
+/// libvirt's cache of the capabilities of emulators. Probing them takes seconds, and libvirt
+/// notices when the cache is out of date, so the daemons share it. They share nothing else.
 fn known_emulators() -> PathBuf {
     let user = rustix::process::geteuid().as_raw();
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("libvirt-cache-{user}"));
@@ -50,12 +52,12 @@ fn known_emulators() -> PathBuf {
 }
 
 impl Daemon {
-    /// Starts one, or says that the test is skipped.
+    /// Starts one, or reports that the test is skipped.
     pub(crate) fn start() -> Option<Self> {
         Self::start_with("")
     }
 
-    /// The same, with more lines in `libvirtd.conf`; where they let it listen, it does.
+    /// The same, with more lines in `libvirtd.conf`. It listens if they say so.
     pub(crate) fn start_with(settings: &str) -> Option<Self> {
         let libvirtd = peers::find("libvirtd")?;
         let folder = TempDir::with_prefix("libvirt-").expect("a folder");
@@ -140,7 +142,7 @@ impl Daemon {
         panic!("libvirtd has no socket: {}", self.log());
     }
 
-    /// What it wrote, for a failure's message.
+    /// Its log, for the message of a failure.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
@@ -150,14 +152,14 @@ impl Daemon {
         &self.uri
     }
 
-    /// A folder of the test that the daemon sees too.
+    /// A folder of the test that the daemon also sees.
     pub(crate) fn folder(&self) -> PathBuf {
         let folder = self.folder.path().join("files");
         fs::create_dir_all(&folder).expect("a folder");
         folder
     }
 
-    /// A program in the folder, where libvirt's files are those of this daemon.
+    /// A program that runs in the folder and sees the files of this libvirt.
     pub(crate) fn on_host(&self, program: impl AsRef<OsStr>) -> Command {
         let mut folder = OsString::from("--chdir=");
         folder.push(self.folder());
@@ -184,7 +186,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // QEMU outlives its libvirtd.
+        // QEMU goes on running when its libvirtd ends.
         let options = ConnectOptions {
             uri: Some(self.uri.clone()),
             read_only: false,

@@ -1,4 +1,4 @@
-//! The commands of `docs/libvirt.md` work as they stand there, and leave what it says.
+//! The commands of `docs/libvirt.md` work exactly as they are printed, and leave what it says.
 
 use std::path::Path;
 use std::process::Stdio;

@@ -1,4 +1,5 @@
-//! Domains with volumes of `luksmith libvirt provision` start, and their guests read and write them; disks come and go.
+//! Domains start with volumes of `luksmith libvirt provision`, whose guests read and write them,
+//! and disks are attached and detached.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -21,7 +22,7 @@ use support::peers;
 /// The cheapest keyslot.
 const CHEAP: &str = "--pbkdf pbkdf2 --pbkdf-force-iterations 1000";
 
-/// A domain without disks; the guest of `boot` ends it by the debug port.
+/// A domain without disks. The guest in `support::boot_sector` ends it by the debug port.
 pub(crate) fn define(daemon: &Daemon, name: &str) -> Option<Domain> {
     let emulator = peers::find("qemu-system-x86_64")?;
     let xml = format!(
@@ -45,7 +46,7 @@ pub(crate) fn define_pool(daemon: &Daemon, name: &str) {
     pool.start().unwrap();
 }
 
-/// `luksmith libvirt provision …`, and what it says; the passphrase is in none of it.
+/// Runs `luksmith libvirt provision …` and returns its JSON. No output holds the passphrase.
 fn provision(daemon: &Daemon, arguments: &str) -> Value {
     let ran = daemon.ok(&format!("libvirt provision {arguments} {CHEAP} --json"));
     let made = ran.json();
@@ -56,7 +57,7 @@ fn provision(daemon: &Daemon, arguments: &str) -> Value {
     made
 }
 
-/// What the secret of a volume holds.
+/// The value of a volume's secret.
 fn passphrase(daemon: &Daemon, made: &Value) -> Passphrase {
     let uuid = made["secret"].as_str().unwrap().parse().unwrap();
     daemon.connect().secret(&uuid).unwrap().value().unwrap()
@@ -85,7 +86,7 @@ fn fill(image: &Path, passphrase: &Passphrase) {
     volume.flush().unwrap();
 }
 
-/// Starts a domain whose disk is a filled volume, and waits until its guest has ended it.
+/// Starts a domain whose disk is a filled volume, and waits until its guest ends it.
 fn run(daemon: &Daemon, domain: &Domain) {
     domain
         .start()
@@ -93,7 +94,7 @@ fn run(daemon: &Daemon, domain: &Domain) {
     wait_until("the guest ends", || !domain.is_active().unwrap());
 }
 
-/// The guest has read the volume, and written to it.
+/// Checks that the guest has read and written the volume.
 fn assert_guest_ran(daemon: &Daemon, image: &str, made: &Value) {
     let key = made["secret"].as_str().unwrap();
     let plain = daemon.ok(&format!("decrypt {image} - --key libvirt:{key}"));
@@ -140,7 +141,7 @@ fn a_domain_starts_from_a_volume_of_a_pool() {
     assert!(found.contains(made["secret"].as_str().unwrap()), "{found}");
     fill(&path, &passphrase(&daemon, &made));
 
-    // The disk as it was printed, and as `attach` has it.
+    // With the disk XML that was printed, and then with `attach`.
     let config = libvirt::Affect {
         live: false,
         config: true,
@@ -171,7 +172,7 @@ fn a_domain_starts_from_a_file_an_export_and_a_served_volume() {
     };
     let folder = daemon.folder();
 
-    // A file, whose secret is found by its path.
+    // A file, whose secret `attach` finds by its path.
     let file = provision(&daemon, &format!("f.img --size {SIZE}"));
     fill(&folder.join("f.img"), &passphrase(&daemon, &file));
     daemon.ok("libvirt attach d f.img --cache none --discard unmap --serial S1");
@@ -180,7 +181,7 @@ fn a_domain_starts_from_a_file_an_export_and_a_served_volume() {
     daemon.ok("libvirt detach d f.img --config");
     assert!(disks(&domain, true).is_empty());
 
-    // An export, all of it.
+    // An export, which becomes a volume as a whole.
     let storage = std::fs::File::create(folder.join("remote")).unwrap();
     storage.set_len(SIZE as u64 + (2 << 20)).unwrap();
     let mut server = Command::new(nbdkit);
@@ -200,7 +201,8 @@ fn a_domain_starts_from_a_file_an_export_and_a_served_volume() {
     assert_guest_ran(&daemon, "remote", &remote);
     daemon.ok("libvirt detach d vda");
 
-    // LUKS2, which luksmith serves to the emulator's user by the command that it names itself.
+    // LUKS2, which luksmith serves to the emulator's user with the command that `provision`
+    // printed.
     let user = Command::new("id").arg("-un").output().unwrap().stdout;
     let user = String::from_utf8(user).unwrap();
     let served = format!("two.img --size {SIZE} --served s/two.sock --emulator-user {user}");
@@ -220,7 +222,7 @@ fn a_domain_starts_from_a_file_an_export_and_a_served_volume() {
 }
 
 #[test]
-fn disks_come_and_go_while_the_domain_runs() {
+fn disks_are_attached_to_and_detached_from_a_running_domain() {
     let Some(daemon) = Daemon::start() else {
         return;
     };
@@ -235,7 +237,7 @@ fn disks_come_and_go_while_the_domain_runs() {
         (disks(&domain, false), disks(&domain, true)),
         (vec!["sda".to_owned()], vec![])
     );
-    // The guest sees what is inside.
+    // The guest sees the plaintext.
     assert_eq!(domain.block_info("sda").unwrap().capacity, SIZE as u64);
     daemon.ok("libvirt detach d a.img");
     assert!(disks(&domain, false).is_empty());
@@ -264,7 +266,7 @@ fn disks_come_and_go_while_the_domain_runs() {
         .run("libvirt detach d sda")
         .is(1, &["d has no disk sda"]);
 
-    // This guest has no driver that would let go of a PCI device.
+    // This guest has no driver that would release a PCI device.
     let made = daemon.ok("libvirt attach d a.img --live --json").json();
     assert_eq!(made["target"], "vda");
     daemon
@@ -273,11 +275,11 @@ fn disks_come_and_go_while_the_domain_runs() {
     let second = daemon
         .ok("libvirt attach d a.img --shareable --config --json")
         .json();
-    assert_eq!(second["target"], "vdb", "vda is in use by what runs");
+    assert_eq!(second["target"], "vdb", "the running domain uses vda");
 }
 
 #[test]
-fn a_disk_of_another_machine_and_a_machine_that_takes_none_are_told() {
+fn a_disk_of_another_domain_and_a_domain_without_hotplug_are_refused_with_advice() {
     let Some(daemon) = Daemon::start() else {
         return;
     };
@@ -333,7 +335,7 @@ fn a_disk_that_could_not_be_opened_is_not_attached() {
 }
 
 #[test]
-fn what_fails_leaves_nothing() {
+fn a_provision_that_fails_leaves_nothing() {
     let Some(daemon) = Daemon::start() else {
         return;
     };
@@ -350,7 +352,7 @@ fn what_fails_leaves_nothing() {
         names.is_empty() && connection.secrets().unwrap().is_empty()
     };
 
-    // Another secret has the use already: the volume, which was there first, goes again.
+    // Another secret has the usage: the volume, which was made before, is removed again.
     let usage = format!("volume:{}", daemon.folder().join("v").display());
     let taken = daemon
         .ok(&format!("libvirt secret define --usage {usage}"))
@@ -372,7 +374,7 @@ fn what_fails_leaves_nothing() {
     pool.refresh().unwrap();
     assert!(nothing());
 
-    // A volume of that name is there.
+    // A volume of that name exists.
     std::fs::write(daemon.folder().join("v"), [1; 512]).unwrap();
     pool.refresh().unwrap();
     daemon
@@ -396,7 +398,7 @@ fn what_fails_leaves_nothing() {
             .is(1, &[name, "without /"]);
     }
 
-    // A driver that has pools and no secrets.
+    // A driver that has pools but no secrets.
     let test = daemon.run(&format!(
         "libvirt provision --connect test:///default --pool default-pool --name v --size 1M {CHEAP}"
     ));
@@ -405,7 +407,7 @@ fn what_fails_leaves_nothing() {
         &["does not support it", "taken away again: the volume v"],
     );
 
-    // Stopped between the secret and the volume, which takes its time here.
+    // Interrupted between the secret and the volume, whose key derivation takes long here.
     let mut slow = daemon.command("libvirt provision v --size 1M --iter-time 60000");
     let slow = slow
         .stdout(Stdio::null())
@@ -441,7 +443,7 @@ fn what_fails_leaves_nothing() {
 }
 
 #[test]
-fn a_private_secret_opens_what_only_its_maker_knew() {
+fn a_private_secret_with_a_given_passphrase_opens_its_volume() {
     let Some(daemon) = Daemon::start() else {
         return;
     };

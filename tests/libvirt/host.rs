@@ -1,4 +1,4 @@
-//! The program, as it runs on the host of a test's libvirtd.
+//! luksmith, run on the host of a test's libvirtd.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -11,7 +11,7 @@ use crate::daemon::Daemon;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_luksmith");
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) code: Option<i32>,
@@ -37,7 +37,7 @@ impl Ran {
         serde_json::from_slice(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// It ended with this code, and each of these words is on stderr.
+    /// Checks that it ended with this code, and that each of these texts is on stderr.
     #[track_caller]
     pub(crate) fn is(&self, code: i32, words: &[&str]) {
         assert_eq!(self.code, Some(code), "{self:?}");
@@ -52,12 +52,12 @@ impl Ran {
 }
 
 impl Daemon {
-    /// The program with these arguments, separated by blanks, in the daemon's folder.
+    /// The program with these arguments, separated by spaces, in the daemon's folder.
     pub(crate) fn command(&self, arguments: &str) -> Command {
         self.with_arguments(self.on_host(PROGRAM), arguments)
     }
 
-    /// The same, led by strace with options of its own.
+    /// The same under strace, with these options of strace.
     pub(crate) fn traced(&self, strace: &Path, options: &[&OsStr], arguments: &str) -> Command {
         let mut command = self.on_host(strace);
         command.args(options).arg(PROGRAM);
@@ -86,12 +86,12 @@ impl Daemon {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program runs");
-        // One that fails before it reads closes its end.
+        // A program that fails before it reads closes its end.
         let _ = child.stdin.take().expect("a pipe").write_all(stdin);
         Ran::of(child.wait_with_output().expect("the program ends"))
     }
 
-    /// It must succeed.
+    /// Runs the program, which must succeed.
     #[track_caller]
     pub(crate) fn ok(&self, arguments: &str) -> Ran {
         let ran = self.run(arguments);

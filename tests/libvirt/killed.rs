@@ -1,4 +1,5 @@
-//! `luksmith libvirt rotate`, killed anywhere: the secret opens its volumes, and another run comes to the end.
+//! `luksmith libvirt rotate`, killed at any point: the secret opens its volumes, and another run
+//! completes the rotation.
 
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
@@ -10,10 +11,10 @@ use crate::host::Ran;
 use crate::rotate::{CHEAP, Host, pattern};
 use support::peers;
 
-/// The cheapest keyslot that QEMU makes.
+/// Options for the cheapest keyslot that QEMU makes.
 const CHEAP_LIVE: &str = "--iter-time 1";
 
-/// The calls by which files change, and by which libvirt is asked.
+/// The system calls by which files change and requests are sent to libvirt.
 const CALLS: [&str; 6] = [
     "pwrite64",
     "write",
@@ -23,8 +24,9 @@ const CALLS: [&str; 6] = [
     "unlink",
 ];
 
-/// Runs a rotation again and again, killed at the first call of a kind, at the second, and so on, every `step`th; `check` looks at
-/// what is left, then `finish` must come to the end. Returns how often it was killed.
+/// Runs a rotation again and again, and kills it at the first call of each kind, then at every
+/// `step`th later one. After each kill, `check` examines the state, and `finish` must complete the
+/// rotation. Returns the number of kills.
 fn killed_everywhere(
     host: &Host,
     rotate: &str,
@@ -145,7 +147,7 @@ fn killed_anywhere_a_private_secret_has_what_opens_its_volume() {
         domain.destroy().unwrap();
     };
     let finish = || {
-        // From whichever passphrase the admin knows to open it.
+        // From the passphrase that opens the volume now.
         let (from, to) = present();
         host.daemon.ok(&rotate(from, to));
         let (from, to) = present();
@@ -207,7 +209,7 @@ fn killed_beside_a_qemu_the_domain_can_start_again_and_another_run_finishes() {
     }
 }
 
-/// `cheap` makes keyslots so; every `step`th call is one at which the rotation is killed.
+/// `cheap` has the options for keyslots. The rotation is killed at every `step`th call.
 fn killed_while_it_runs(emulator: &Path, cheap: &str, step: usize) {
     let Some(host) = Host::new() else { return };
     let secret = host.volume("v", "--type luks1");
@@ -218,7 +220,7 @@ fn killed_while_it_runs(emulator: &Path, cheap: &str, step: usize) {
     let check = || {
         kills.set(kills.get() + 1);
         if kills.get() % 2 == 0 {
-            // The machine goes on, with what the killed run left in its QEMU.
+            // The domain goes on running, with what the killed run left in its QEMU.
             host.daemon.ok(&format!(
                 "key test {} --key libvirt:{secret} --force-share",
                 host.path("v")

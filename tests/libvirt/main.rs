@@ -1,14 +1,20 @@
-//! Does what libvirt keeps and starts go right? On a libvirtd of each test's own.
+//! Do luksmith, libvirt and QEMU work together? Each test has a libvirtd of its own.
 //!
-//! What is missing is named and its test skipped, unless `CI=true`.
+//! A missing peer is named and its test skipped, unless `CI=true`.
 //!
-//! - `daemon`: a libvirtd that leaves the machine alone.
-//! - `domains`: `libvirt provision`, `attach` and `detach`, and domains that start. `docs`: the commands of `docs/libvirt.md`. `schema`: `libvirt xml` by libvirt's own schemas.
-//! - `qemu`: QEMU without libvirt. `program`: luksmith in a folder of the test.
-//! - `host`: luksmith, as it runs on that daemon's host.
+//! - `daemon`: a libvirtd that does not touch the machine's libvirt.
+//! - `host`: luksmith, run on the host of that daemon. `program`: luksmith, run in a folder of the
+//!   test.
+//! - `core`: the types over libvirt's functions.
+//! - `secrets`: `luksmith libvirt secret`, and libvirt's secrets as SOURCEs.
+//! - `domains`: `libvirt provision`, `attach` and `detach`, and domains that start with their
+//!   disks.
+//! - `rotate`: `luksmith libvirt rotate`. `beside`: the same while a QEMU that cannot change
+//!   keyslots has the volume open. `killed`: the same, killed at any point.
 //! - `audit`: `luksmith audit --connect`.
-//! - `core`: the types over libvirt's functions. `secrets`: `luksmith libvirt secret`, and secrets as SOURCEs.
-//!   `rotate`: `luksmith libvirt rotate`; `beside`: the same beside a QEMU that cannot change keyslots; `killed`: the same, killed anywhere.
+//! - `docs`: the commands of `docs/libvirt.md`. `schema`: the output of `libvirt xml`, validated by
+//!   libvirt's own schemas.
+//! - `qemu`: QEMU without libvirt.
 //! - `remains`: what commands leave of passphrases, in memory and elsewhere.
 
 #![allow(missing_docs)]

@@ -1,4 +1,4 @@
-//! luksmith, as a user runs it, in a folder of the test.
+//! luksmith, run in a folder of the test.
 
 use std::ffi::OsStr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -13,13 +13,13 @@ use support::boot_sector;
 /// The size of a volume here, in bytes.
 pub(crate) const SIZE: usize = 4 << 20;
 
-/// Emulation in software on a busy machine is slow.
+/// How long a test waits. Emulation in software is slow on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A new keyslot that opens at once.
+/// Options for a keyslot that opens at once.
 pub(crate) const CHEAP: [&str; 4] = ["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"];
 
-/// A folder that is closed to others.
+/// A folder that only its owner can enter.
 pub(crate) struct Folder(TempDir);
 
 impl Folder {
@@ -33,7 +33,7 @@ impl Folder {
         self.0.path().join(name)
     }
 
-    /// A file for its owner alone.
+    /// Writes a file that only its owner can read.
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) {
         let mut open = std::fs::OpenOptions::new();
         let file = open.write(true).create(true).truncate(true).mode(0o600);
@@ -41,7 +41,7 @@ impl Folder {
         std::io::Write::write_all(&mut file, bytes).unwrap();
     }
 
-    /// A volume with the boot sector and a pattern, which the file `key` opens.
+    /// Makes a volume with the boot sector and a pattern. The file `key` opens it.
     pub(crate) fn make_bootable(&self, name: &str, kind: &str) {
         self.write("key", b"a secret");
         let mut plain = content();
@@ -59,7 +59,7 @@ impl Folder {
         self.luksmith(args.iter().chain(&CHEAP));
     }
 
-    /// Whether the guest has read and written a volume.
+    /// Checks that the guest has read and written a volume.
     pub(crate) fn assert_guest_ran(&self, name: &str, key: &str) {
         let plain = self.command(["decrypt", name, "-", "--key-file", key]);
         let plain = { plain }.output().unwrap().stdout;
@@ -88,7 +88,7 @@ impl Folder {
         command
     }
 
-    /// Runs luksmith, which must succeed; its standard output.
+    /// Runs luksmith, which must succeed, and returns its standard output.
     pub(crate) fn luksmith<I: IntoIterator<Item: AsRef<OsStr>>>(&self, args: I) -> String {
         let mut command = self.command(args);
         let output = command.output().unwrap();
@@ -96,7 +96,7 @@ impl Folder {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Runs luksmith, which must fail with `code`; its standard error.
+    /// Runs luksmith, which must fail with `code`, and returns its standard error.
     pub(crate) fn fails<I: IntoIterator<Item: AsRef<OsStr>>>(&self, code: i32, args: I) -> String {
         let mut command = self.command(args);
         let output = command.output().unwrap();
@@ -110,34 +110,34 @@ impl Folder {
     }
 }
 
-/// What a program wrote to standard error.
+/// The standard error of a program.
 pub(crate) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// What a new volume here holds: no two sectors alike.
+/// The content of a new volume: no two sectors are the same.
 pub(crate) fn content() -> Vec<u8> {
     let words = (0..SIZE as u64 / 8).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ n);
     words.flat_map(u64::to_le_bytes).collect()
 }
 
-/// Waits until something is so.
+/// Waits until a condition holds.
 pub(crate) fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !so() {
         assert!(
             begun.elapsed() < PATIENCE,
-            "{what}: it does not come to that"
+            "{what}: that did not happen in time"
         );
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// A process that ends with this value.
+/// A process, which is killed when this is dropped.
 pub(crate) struct Running(pub(crate) Child);
 
 impl Running {
-    /// Starts a program that makes a socket, and waits for that.
+    /// Starts a program that makes a socket, and waits for the socket.
     pub(crate) fn with_socket(mut command: Command, socket: &Path) -> Self {
         let mut running = Self(command.spawn().unwrap());
         wait_until(&format!("{command:?} makes its socket"), || {

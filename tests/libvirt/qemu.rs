@@ -1,4 +1,5 @@
-//! QEMU without libvirt: it takes what `qemu args` prints, word for word, and its running keyslots change by `qemu amend`.
+//! QEMU without libvirt: it starts with the output of `qemu args`, and `qemu amend` changes the
+//! keyslots of a running one.
 
 use luksmith::qemu::Monitor as _;
 use serde_json::{Value, json};
@@ -6,17 +7,17 @@ use serde_json::{Value, json};
 use crate::program::{Folder, PATIENCE, Running, said, wait_until};
 use support::peers;
 
-/// What QEMU exits with when the guest writes 0x10 to the debug port: twice that and one.
+/// QEMU's exit code when the guest writes 0x10 to the debug port: twice that, plus one.
 const DONE: i32 = 0x21;
 
-/// Runs a machine with arguments as a shell takes them, until the guest ends it.
+/// Runs a machine with arguments from a shell, until the guest ends it.
 fn boot(folder: &Folder, qemu: &std::path::Path, arguments: &str) {
     let line = format!(
         "exec timeout -k 1 {} {} -accel tcg -m 32 -nodefaults -display none -no-reboot \
          -device isa-debug-exit,iobase=0xf4,iosize=1 {arguments} -device virtio-blk-pci,drive=disk",
         PATIENCE.as_secs(),
         qemu.display(),
-        // As `$(…)` has it.
+        // `$(…)` joins the lines like this.
         arguments = arguments.trim_end()
     );
     let output = folder.program("sh", ["-c", &line]).output().unwrap();
@@ -34,7 +35,7 @@ fn a_guest_boots_by_the_arguments() {
         return;
     };
     let folder = Folder::new();
-    // Every character that a shell, a comma list or JSON could take for its own.
+    // Characters that have a meaning in a shell, in a comma-separated list or in JSON.
     let name = "it's a \"disk\", $(no) more";
     folder.make_bootable(name, "luks1");
     let args = folder.luksmith(["qemu", "args", name, "--key-file", "key"]);
@@ -59,7 +60,7 @@ fn a_guest_boots_by_the_arguments() {
     );
     boot(&folder, &qemu, &args);
     folder.assert_guest_ran("wrapped", "key");
-    // The master key stays, and what it wraps is never the same.
+    // The master key is kept, and encrypts the passphrase differently each time.
     let again = folder.luksmith(wrapped);
     assert_ne!(again.lines().nth(1), args.lines().nth(1));
     assert_eq!(again.lines().next(), args.lines().next());
@@ -128,7 +129,7 @@ fn a_passphrase_that_qemu_cannot_take_is_refused() {
     assert!(node.contains("a name is a letter"), "{node}");
 }
 
-/// Whether the storage daemon is of a version that changes keyslots and lives on; one that is not must not be asked to.
+/// Whether the storage daemon is of a version that can change keyslots. Others would abort.
 fn is_trusted_to_amend(folder: &Folder) -> bool {
     let program = peers::find("qemu-storage-daemon").unwrap();
     let said = folder.program(program, ["--version"]).output().unwrap();
@@ -150,12 +151,13 @@ fn is_trusted_to_amend(folder: &Folder) -> bool {
         "{refused}"
     );
     assert!(refused.contains("shut it down"), "{refused}");
-    // It lives on.
+    // It is still running.
     luksmith::qemu::Qmp::connect(&folder.path("qmp"), PATIENCE).unwrap();
     false
 }
 
-/// A storage daemon that has a volume open by `qemu args --json`, with a monitor `qmp`.
+/// A storage daemon that opens a volume with the output of `qemu args --json`, with a monitor
+/// `qmp`.
 fn daemon(folder: &Folder, image: &str) -> Option<Running> {
     let program = peers::find("qemu-storage-daemon")?;
     let args = [
@@ -172,7 +174,7 @@ fn daemon(folder: &Folder, image: &str) -> Option<Running> {
     let words = described["arguments"].as_array().unwrap();
     let words = words.iter().map(|word| {
         let word = word.as_str().unwrap();
-        // Its options have two dashes.
+        // The options of the storage daemon have two dashes.
         if word == "-object" || word == "-blockdev" {
             format!("-{word}")
         } else {
@@ -251,7 +253,7 @@ fn the_keyslots_of_a_running_qemu_change() {
     );
     assert!(!opens("key") && opens("new") && opens("third"));
 
-    // The secret that QEMU was started with opens nothing any more.
+    // The secret with which QEMU was started no longer opens the volume.
     let stale = ["qemu", "amend", "add", "qmp", "--new-key-file", "key"];
     let stale = folder.fails(1, stale);
     assert!(stale.contains("--key SOURCE gives a passphrase"), "{stale}");
@@ -309,7 +311,7 @@ fn a_monitor_has_one_client_and_keeps_no_secret_of_ours() {
         let busy = folder.fails(5, add.iter().chain(&["--timeout", "1"]));
         assert!(busy.contains("one client at a time"), "{busy}");
     }
-    // The monitor notices a moment later that the other one is gone.
+    // The monitor notices a moment later that its other client has disconnected.
     wait_until("the monitor is free", || {
         folder.command(add).output().unwrap().status.success()
     });

@@ -1,8 +1,9 @@
-//! What a command leaves of a passphrase once it has ended: nothing in the memory of its process, nor in arguments, environment, output,
-//! logs, the journal or any file; and whom it told.
+//! What a command leaves of a passphrase when it ends: nothing in the memory of its process, nor
+//! in arguments, the environment, output, logs, the journal or any file. And to which peers it
+//! sent the passphrase.
 //!
-//! strace stops the process as it asks to end (or at another call), and has every byte that it wrote to anybody, and what every program
-//! was started with.
+//! strace stops the process as it exits, or at another system call. The trace has every byte that
+//! the process wrote, and the arguments and environment of every program that it started.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -26,11 +27,11 @@ use support::certificates;
 use support::peers;
 use support::secret_search::{PIECE, SecretSearch};
 
-/// The calls by which bytes leave a process, and programs are started.
+/// The system calls by which bytes leave a process and programs are started.
 const TELLING: &str =
     "trace=execve,execveat,write,writev,pwrite64,pwritev,pwritev2,sendto,sendmsg,sendmmsg";
 
-/// The last call of a process.
+/// The last system call of a process.
 const END: (&str, i64) = ("exit_group", libc::SYS_exit_group);
 
 /// The forms in which a passphrase is looked for.
@@ -63,7 +64,7 @@ impl Forms {
 struct Stopped {
     strace: Child,
     process: Pid,
-    /// What it exits with, if that is the call.
+    /// The first argument of the call: the exit code, if the call is that at the end.
     argument: u64,
     trace: PathBuf,
 }
@@ -109,7 +110,7 @@ impl Stopped {
         panic!("{arguments} does not come to {call}");
     }
 
-    /// Runs the program to its end, where it has succeeded.
+    /// Runs the program to its end, and checks that it has succeeded.
     fn at_end(daemon: &Daemon, arguments: &str) -> Self {
         let stopped = Self::at(daemon, END, arguments);
         let errors = fs::read_to_string(daemon.folder().join("errors")).unwrap();
@@ -117,7 +118,7 @@ impl Stopped {
         stopped
     }
 
-    /// What of this lies in any memory that the process can read, and in which mapping.
+    /// Which of the forms lie in memory that the process can read, and in which mapping.
     fn in_memory(&self, forms: &Forms) -> BTreeSet<(&'static str, String)> {
         let process = format!("/proc/{}", self.process.as_raw_nonzero());
         let memory = File::open(format!("{process}/mem")).unwrap();
@@ -129,19 +130,20 @@ impl Stopped {
             .lines()
         {
             let (range, rest) = line.split_once(' ').unwrap();
-            // What cannot be written to and is a file's has what the file has.
+            // A read-only mapping of a file has the contents of the file.
             let is_file = rest.contains('/') && !rest.starts_with("rw");
             if !rest.starts_with('r') || is_file {
                 continue;
             }
             let (start, end) = range.split_once('-').unwrap();
             let [start, end] = [start, end].map(|text| u64::from_str_radix(text, 16).unwrap());
-            // Windows overlap, so that no piece lies in two.
+            // Windows overlap by the length of a piece, so that no piece is cut.
             for at in (start..end).step_by(window.len() - PIECE) {
                 let len = usize::try_from(end - at).unwrap().min(window.len());
                 match memory.read_exact_at(&mut window[..len], at) {
                     Ok(()) => {}
-                    // Of the kernel's, or of a file beyond its end: nothing of ours.
+                    // A mapping of the kernel's, or beyond the end of a file: no data of the
+                    // process.
                     Err(_) if !rest.starts_with("rw") => break,
                     Err(error) => panic!("{line}: {error}"),
                 }
@@ -152,7 +154,7 @@ impl Stopped {
         found
     }
 
-    /// Where it wrote something of this to, and which programs it started with it.
+    /// Where it wrote one of the forms to, and which programs it started with one.
     fn told(&self, forms: &Forms) -> BTreeSet<String> {
         let search = forms.search();
         let trace = fs::read_to_string(&self.trace).unwrap();
@@ -169,7 +171,8 @@ impl Stopped {
                     .and_then(|(_, rest)| rest.split_once('>'));
                 let place = place.map_or("", |(place, _)| place);
                 let name = place.rsplit('/').next().unwrap();
-                // A socket has a number besides, a file that is not whole a name of its own.
+                // A socket is followed by its number, and the name of an unfinished file by an
+                // ending.
                 let name = name.split([':', '[']).next().unwrap();
                 format!("{call} {}", name.split(".luksmith-").next().unwrap())
             })
@@ -180,7 +183,7 @@ impl Stopped {
 impl Drop for Stopped {
     fn drop(&mut self) {
         let _ = kill_process(self.process, Signal::KILL);
-        // It may wait for its delay to end, or for the process that is gone.
+        // strace may wait for the end of the delay, or for the killed process.
         let _ = self.strace.kill();
         let _ = self.strace.wait();
     }
@@ -191,7 +194,7 @@ fn child_in(strace: &Child, call: i64) -> Option<(Pid, u64)> {
     let id = strace.id();
     let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).ok()?;
     children.split_whitespace().find_map(|child| {
-        // strace has children of its own, before.
+        // strace has started other children before.
         let program = fs::read_link(format!("/proc/{child}/exe")).ok()?;
         let state = fs::read_to_string(format!("/proc/{child}/syscall")).ok()?;
         let mut words = state.split_whitespace();
@@ -203,7 +206,7 @@ fn child_in(strace: &Child, call: i64) -> Option<(Pid, u64)> {
     })
 }
 
-/// A line of strace, with the bytes for what stands there as `\x00`.
+/// The bytes of a line of strace, in which it writes bytes as `\x00`.
 fn bytes_of(line: &str) -> Vec<u8> {
     let mut pieces = line.split("\\x");
     let mut bytes = pieces.next().unwrap_or_default().as_bytes().to_vec();
@@ -215,7 +218,7 @@ fn bytes_of(line: &str) -> Vec<u8> {
     bytes
 }
 
-/// Only root looks into the memory of a program that hides it.
+/// Whether these tests can run. Only root can read the memory of a program that protects it.
 fn is_here() -> bool {
     rustix::process::geteuid().is_root() && peers::find("strace").is_some()
 }
@@ -229,7 +232,8 @@ fn value(connection: &Connection, path: &str) -> Vec<u8> {
     value.as_bytes().to_vec()
 }
 
-/// Runs a command that is to tell these passphrases to nobody but `whom`, and to keep none.
+/// Checks that a command sends these passphrases only to the peers `whom`, and leaves none in
+/// memory.
 #[track_caller]
 fn runs(
     daemon: &Daemon,
@@ -245,7 +249,8 @@ fn runs(
     assert_eq!(left, BTreeSet::new(), "luksmith {arguments}");
 }
 
-/// The files below a folder that have something of this, but for those that are to have it; and how many were looked at.
+/// The files below a folder that hold one of the forms, except those named in `but`, and the
+/// number of files that were read.
 fn in_files(folder: &Path, forms: &Forms, but: &[&str]) -> (Vec<PathBuf>, usize) {
     let search = forms.search();
     let (mut found, mut looked) = (Vec::new(), 0);
@@ -269,7 +274,7 @@ fn in_files(folder: &Path, forms: &Forms, but: &[&str]) -> (Vec<PathBuf>, usize)
     (found, looked)
 }
 
-/// Whom values are told: libvirt.
+/// The peer to which values are sent: libvirt's socket.
 const LIBVIRT: &[&str] = &["write socket"];
 
 #[test]
@@ -277,7 +282,7 @@ fn no_command_leaves_a_passphrase_anywhere() {
     if !is_here() {
         return;
     }
-    // libvirtd logs all that it can.
+    // libvirtd logs at its most detailed level.
     let Some(daemon) = Daemon::start_with("log_level = 1\n") else {
         return;
     };
@@ -292,7 +297,7 @@ fn no_command_leaves_a_passphrase_anywhere() {
     let first = held();
     let rotate = format!("libvirt rotate {made} {CHEAP}");
     {
-        // A passphrase is found where there is one.
+        // The search finds a passphrase where there is one.
         let stopped = Stopped::at(daemon, ("fsync", libc::SYS_fsync), &rotate);
         let found = stopped.in_memory(&Forms::of(&[held()]));
         assert!(!found.is_empty());
@@ -324,7 +329,7 @@ fn no_command_leaves_a_passphrase_anywhere() {
     domain.destroy().unwrap();
     assert!(first != second && second != third, "nothing was rotated");
 
-    // libvirt's own folder of secrets, the file of this test, and what is on strace's record.
+    // libvirt's own folder of secrets, the files of this test, and strace's trace.
     let but = ["libvirt/secrets", "files/key", "files/got", "files/trace"];
     let forms = Forms::of(&[first, second, third, key]);
     let (found, looked) = in_files(folder.parent().unwrap(), &forms, &but);
@@ -334,7 +339,7 @@ fn no_command_leaves_a_passphrase_anywhere() {
     assert!(log.contains("SecretSetValue"), "libvirtd logs nothing");
 }
 
-/// gnutls has buffers of its own.
+/// gnutls has buffers of its own, which must be wiped too.
 #[test]
 fn no_value_is_left_by_a_connection_with_tls() {
     let (true, Some(certtool)) = (is_here(), peers::find("certtool")) else {
@@ -349,7 +354,8 @@ fn no_value_is_left_by_a_connection_with_tls() {
         let place = |name| certificates.path().join(name).with_extension("pem");
         fs::copy(place(old), place(name)).unwrap();
     }
-    // Free now, and nobody takes it that soon.
+    // The port is free now, and it is unlikely that another program takes it before the daemon
+    // does.
     let port = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -375,7 +381,7 @@ fn no_value_is_left_by_a_connection_with_tls() {
     assert!(fs::read(daemon.folder().join("got")).unwrap() == key);
 }
 
-/// 48 letters that nobody else has.
+/// 48 random letters.
 fn random_text() -> Vec<u8> {
     let mut bytes = [0; 36];
     luksmith::secret::random(&mut bytes).unwrap();

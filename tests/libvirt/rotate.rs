@@ -1,4 +1,5 @@
-//! `luksmith libvirt rotate`: new passphrases for old ones, on volumes that rest and on those of machines that run, whole.
+//! `luksmith libvirt rotate` replaces passphrases, of closed volumes and of those of running
+//! domains, and the payload stays the same.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,11 +12,11 @@ use crate::daemon::Daemon;
 use crate::host::Ran;
 use support::peers;
 
-/// The cheapest keyslot, of ours and of QEMU's.
+/// Options for the cheapest keyslot that luksmith makes, and for the cheapest that QEMU makes.
 pub(crate) const CHEAP: &str = "--pbkdf-force-iterations 1000";
 pub(crate) const CHEAP_LIVE: &str = "--iter-time 1";
 
-/// A folder that is a pool, with encrypted volumes in it.
+/// A libvirtd with a pool for encrypted volumes.
 pub(crate) struct Host {
     pub(crate) daemon: Daemon,
     pub(crate) connection: Connection,
@@ -53,7 +54,7 @@ impl Host {
             .to_string()
     }
 
-    /// A volume with a pattern in it, and the secret that opens it.
+    /// Makes a volume with a pattern in it, and returns the UUID of the secret that opens it.
     pub(crate) fn volume(&self, name: &str, options: &str) -> String {
         let path = self.path(name);
         let secret = self
@@ -70,13 +71,14 @@ impl Host {
         secret
     }
 
-    /// A machine that has the volume as its disk, and does nothing.
+    /// A domain with the volume as its disk, whose guest does nothing.
     pub(crate) fn domain(&self, name: &str, volume: &str, secret: &str) -> Option<Domain> {
         let emulator = peers::find("qemu-system-x86_64")?;
         Some(self.domain_with(&emulator, "default", name, volume, secret))
     }
 
-    /// The same, on this QEMU, with this way through the page cache. Without ACPI libvirt 9.0 has an argument for QEMU that later ones do not take.
+    /// The same with this QEMU and this cache mode. Without ACPI, libvirt 9.0 passes an argument
+    /// that later versions of QEMU do not take.
     pub(crate) fn domain_with(
         &self,
         emulator: &Path,
@@ -96,7 +98,7 @@ impl Host {
         self.connection.define_domain(&xml).unwrap()
     }
 
-    /// The payload, as whoever has the secret reads it.
+    /// Checks that the payload is the pattern, decrypted with the secret.
     #[track_caller]
     pub(crate) fn whole(&self, name: &str, secret: &str) {
         let read = self.daemon.ok(&format!(
@@ -134,7 +136,7 @@ impl Host {
             .ok(&format!("libvirt secret get {secret} --out {name}"));
     }
 
-    /// The journals that there are.
+    /// The journals that exist.
     pub(crate) fn journals(&self) -> Vec<PathBuf> {
         let folder = std::fs::read_dir(self.daemon.folder().join("state/luksmith"));
         let files = folder
@@ -146,7 +148,8 @@ impl Host {
             .collect()
     }
 
-    /// QEMU opens the volume by what the secret holds now: its domain would start.
+    /// Checks that QEMU opens the volume with the present value of the secret, so that a domain
+    /// would start.
     #[track_caller]
     pub(crate) fn opens_in_qemu(&self, name: &str, secret: &str) {
         self.keep(secret, "held");
@@ -160,7 +163,8 @@ impl Host {
             &format!("driver=luks,key-secret=s,file.filename={}", self.path(name)),
         ]);
         let output = peers::output(&mut command);
-        // A raw volume has nothing to check, which is said only after it was opened.
+        // Exit code 63 means that the format has no check, and comes only after the volume was
+        // opened.
         assert_eq!(
             output.status.code(),
             Some(63),
@@ -169,7 +173,8 @@ impl Host {
         );
     }
 
-    /// Nothing is left of a rotation: one keyslot in each volume, no journal, no secret but so many.
+    /// Checks that a rotation left nothing: one keyslot in each volume, no journal, and only this
+    /// number of secrets.
     #[track_caller]
     pub(crate) fn is_finished(&self, volumes: &[&str], secrets: usize) {
         for name in volumes {
@@ -219,7 +224,7 @@ fn a_domain_is_rotated_while_it_runs_and_starts_again() {
         ));
         host.is_finished(&["v"], 1);
         if round == 1 {
-            // What QEMU has in memory agrees with the header that others read.
+            // QEMU still holds its lock on the volume.
             host.daemon
                 .run(&format!(
                     "key test {} --key libvirt:{secret}",
@@ -244,14 +249,14 @@ fn a_domain_is_rotated_while_it_runs_and_starts_again() {
 }
 
 #[test]
-fn a_pool_is_rotated_past_failures_and_each_is_told() {
+fn a_pool_is_rotated_despite_failures_and_each_is_reported() {
     let Some(host) = Host::new() else { return };
     let secrets: Vec<String> = ["a", "b", "c"]
         .iter()
         .map(|name| host.volume(name, ""))
         .collect();
     let before: Vec<u64> = host.keyslots("b");
-    // Somebody has one of them open.
+    // Another program has one of them open.
     let mut holder = host.daemon.command(&format!(
         "serve {} --key libvirt:{} --socket serve/s",
         host.path("b"),
@@ -352,7 +357,7 @@ fn a_check_finds_what_is_wrong_and_changes_nothing() {
             .contains("volumes checked: 3; nothing is wrong")
     );
 
-    // Plaintext over a volume, which libvirt lets pass without a word.
+    // Plaintext over a volume, which libvirt accepts.
     let volume = host.pool.volume("wiped").unwrap();
     volume
         .upload(&host.connection, 0, &mut &pattern()[..])
@@ -380,7 +385,8 @@ fn a_check_finds_what_is_wrong_and_changes_nothing() {
         .collect();
     let found = check();
     assert_eq!((found.code, named(&found)), (Some(1), expected.clone()));
-    // A refresh sees no encryption any more; the secret's use still says that there should be.
+    // After a refresh the pool reports no encryption. The usage of the secret still names the
+    // volume.
     host.pool.refresh().unwrap();
     assert_eq!(named(&check()), expected);
 
@@ -423,7 +429,7 @@ fn a_check_finds_what_is_wrong_and_changes_nothing() {
             host.path("wiped")
         ))
         .text();
-    // Deeper than what is read; libvirt takes it.
+    // XML that is nested deeper than luksmith reads. libvirt accepts it.
     let deep = "<a>".repeat(80) + &"</a>".repeat(80);
     let deep = format!("<m:m xmlns:m='urn:m'>{deep}</m:m>");
     let xml = format!(

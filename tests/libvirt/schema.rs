@@ -1,4 +1,5 @@
-//! What is printed as XML is valid by libvirt's own schemas (RELAX NG, of the package that is installed).
+//! The XML that luksmith prints is valid by libvirt's own schemas (RELAX NG, of the installed
+//! package).
 
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +11,7 @@ const SCHEMAS: &str = "/usr/share/libvirt/schemas";
 const UUID: &str = "55f4c1ec-1111-4222-8333-123456789abc";
 const OTHER: &str = "55f4c1ec-1111-4222-8333-123456789abd";
 
-/// xmllint, where the schemas are.
+/// xmllint, if it and the schemas are installed.
 fn validator() -> Option<std::path::PathBuf> {
     let xmllint = peers::find("xmllint")?;
     if Path::new(SCHEMAS).is_dir() {
@@ -20,7 +21,7 @@ fn validator() -> Option<std::path::PathBuf> {
     None
 }
 
-/// Whether a document is valid, and what the validator says.
+/// Whether a document is valid, and the output of the validator.
 fn judge(xmllint: &Path, folder: &Folder, schema: &str, xml: &str) -> (bool, String) {
     folder.write("document.xml", xml.as_bytes());
     let mut command = Command::new(xmllint);
@@ -123,7 +124,7 @@ fn every_disk_is_valid() {
         let args = ["libvirt", "xml", "disk"].iter().chain(&case);
         let xml = folder.luksmith(args);
         assert!(xml.contains("type=\"raw\""), "{xml}");
-        // Layers are of libvirt 9.3, and newer than some schemas.
+        // Layers need libvirt 9.3, and some installed schemas are older.
         if case.contains(&OTHER) && xml.matches("\"passphrase\"").count() == 2 {
             assert_eq!(xml.matches("<secret ").count(), 3, "{xml}");
             continue;
@@ -131,7 +132,7 @@ fn every_disk_is_valid() {
         let (valid, said) = judge(&xmllint, &folder, "domain", &domain(&xml));
         assert!(valid, "{case:?}: {said}\n{xml}");
     }
-    // The validator can say no.
+    // The validator refuses what is not valid.
     let (valid, _) = judge(
         &xmllint,
         &folder,
@@ -181,7 +182,7 @@ fn every_secret_and_volume_is_valid() {
 }
 
 #[test]
-fn what_no_emulator_could_open_is_refused() {
+fn a_disk_that_no_emulator_can_open_is_refused() {
     let folder = Folder::new();
     folder.make_bootable("two.img", "luks2");
     let secret = ["--secret", UUID];
@@ -228,7 +229,7 @@ fn what_no_emulator_could_open_is_refused() {
     ];
     let said = folder.fails(1, serial);
     assert!(said.contains("a serial number has"), "{said}");
-    // A password in an address is not repeated.
+    // A password in a URL is not repeated.
     let said = folder.fails(1, ["libvirt", "xml", "disk", "http://u:hunter2@host/x"]);
     assert!(
         said.contains("password") && !said.contains("hunter2"),

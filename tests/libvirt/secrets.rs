@@ -1,4 +1,4 @@
-//! `luksmith libvirt secret`, and the SOURCEs `libvirt:` and `generate:libvirt:`.
+//! `luksmith libvirt secret`, and the sources `libvirt:` and `generate:libvirt:`.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -14,7 +14,7 @@ use crate::daemon::Daemon;
 use crate::host::Ran;
 use support::peers;
 
-/// The cheapest keyslot.
+/// Options for the cheapest keyslot.
 const CHEAP: &str = "--pbkdf pbkdf2 --pbkdf-force-iterations 1000";
 
 fn write(daemon: &Daemon, name: &str, bytes: &[u8]) {
@@ -24,7 +24,7 @@ fn write(daemon: &Daemon, name: &str, bytes: &[u8]) {
 }
 
 #[test]
-fn what_is_set_is_what_is_got_in_a_file_of_its_owner() {
+fn the_value_that_was_set_is_written_to_a_file_for_its_owner() {
     let Some(daemon) = Daemon::start() else {
         return;
     };
@@ -129,7 +129,7 @@ fn a_value_is_never_shown_on_a_terminal() {
 }
 
 #[test]
-fn private_ephemeral_and_double_secrets_are_what_they_are() {
+fn private_ephemeral_and_duplicate_secrets_behave_as_documented() {
     let Some(daemon) = Daemon::start() else {
         return;
     };
@@ -184,7 +184,7 @@ fn private_ephemeral_and_double_secrets_are_what_they_are() {
 }
 
 #[test]
-fn a_secret_in_use_stays_until_it_is_forced() {
+fn a_secret_in_use_is_removed_only_by_force() {
     let Some(daemon) = Daemon::start() else {
         return;
     };
@@ -241,7 +241,7 @@ fn a_secret_in_use_stays_until_it_is_forced() {
     );
     daemon.ok(&format!("libvirt secret remove {other} --force in-use"));
 
-    // Outside of a pool, and no domain has it yet.
+    // An image that is in no pool and that no domain uses yet.
     let alone = daemon.folder().join("alone.img").display().to_string();
     daemon.ok(&format!(
         "libvirt secret define --usage volume:{alone} --generate"
@@ -303,7 +303,7 @@ fn secrets_are_sources_everywhere() {
             .len(),
         44
     );
-    // What it opens stays what it is.
+    // A value that opens something is not replaced.
     daemon
         .run(&format!(
             "key change disk.img --key libvirt:{uuid} --new-key {new} {CHEAP}"
@@ -333,7 +333,7 @@ fn secrets_are_sources_everywhere() {
 }
 
 #[test]
-fn qemu_opens_by_text_alone_so_other_bytes_become_base64() {
+fn qemu_takes_only_text_so_other_bytes_become_base64() {
     let Some(daemon) = Daemon::start() else {
         return;
     };
@@ -352,7 +352,8 @@ fn qemu_opens_by_text_alone_so_other_bytes_become_base64() {
             &format!("driver=luks,key-secret=s,file.filename={image}"),
         ]);
         let output = peers::output(&mut command);
-        // A raw volume has nothing to check, which is said only after it was opened.
+        // Exit code 63 means that the format has no check, and comes only after the volume was
+        // opened.
         (
             output.status.code() == Some(63),
             String::from_utf8_lossy(&output.stderr).into_owned(),
@@ -386,13 +387,13 @@ fn qemu_opens_by_text_alone_so_other_bytes_become_base64() {
             std::fs::remove_file(daemon.folder().join(used)).unwrap();
         }
     }
-    // Ceph's keys are bytes, and libvirt hands them on as base64.
+    // Ceph's keys are bytes, which libvirt passes on as base64.
     let ceph = daemon.ok("libvirt secret define --usage ceph:c").text();
     daemon.ok(&format!("libvirt secret set {ceph} --key-file binary"));
 }
 
 #[test]
-fn whoever_watches_sees_each_change_and_no_value() {
+fn events_report_each_change_and_no_value() {
     let Some(daemon) = Daemon::start() else {
         return;
     };
@@ -426,7 +427,7 @@ fn whoever_watches_sees_each_change_and_no_value() {
         });
         watchers.push(watcher);
     }
-    // Until both listen, their first events may be missed: make one after another.
+    // Events are missed until both programs listen: cause events until each has reported one.
     let mut heard = String::new();
     for round in 0..100 {
         daemon.ok(&format!(
