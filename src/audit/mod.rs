@@ -29,6 +29,7 @@ mod inventory;
 mod look;
 mod memory;
 mod policy;
+mod policy_file;
 mod probing;
 mod report;
 mod rule;
@@ -42,7 +43,8 @@ pub use inventory::{
     BlockDevice, Document, Holds, Host, Image, Inventory, KeptFile, Look, Seen, SocketUnit, Wanted,
 };
 pub use look::look;
-pub use policy::{Exception, Policy, PolicyError};
+pub use policy::{Exception, Policy};
+pub use policy_file::PolicyError;
 pub use report::Report;
 pub use rule::{Finding, Place, Rule, Severity};
 
