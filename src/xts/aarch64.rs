@@ -10,9 +10,11 @@ use std::arch::aarch64::*;
 
 use zeroize::Zeroize;
 
+use super::error::XtsError;
 use super::in_place::in_place;
-use super::tweak::Numbers;
-use super::{BLOCK, Keyed, Memory, Tweaks, XtsError};
+use super::keyed::Keyed;
+use super::memory::Memory;
+use super::tweak::{BLOCK, Numbers, Tweaks};
 
 /// Registers that go through the rounds together, enough to hide the latency of a round.
 const WIDE: usize = 8;

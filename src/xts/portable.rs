@@ -14,7 +14,10 @@ use cipher::{
     BlockCipherEncClosure, BlockCipherEncrypt, BlockSizeUser, KeyInit, ParBlocks,
 };
 
-use super::{BLOCK, Keyed, Memory, Tweaks, XtsError};
+use super::error::XtsError;
+use super::keyed::Keyed;
+use super::memory::Memory;
+use super::tweak::{BLOCK, Tweaks};
 
 /// The key schedules, by key size.
 pub(super) enum Xts<M: Memory> {

@@ -1,6 +1,7 @@
 //! Sector numbers, and their forms as the 16 bytes that the tweak key encrypts.
 
-use super::BLOCK;
+/// The size of a cipher block in bytes.
+pub const BLOCK: usize = 16;
 
 /// How the number of a sector is written as 16 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

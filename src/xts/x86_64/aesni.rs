@@ -5,9 +5,11 @@ use std::arch::x86_64::*;
 use zeroize::Zeroize;
 
 use super::schedule;
+use crate::xts::error::XtsError;
 use crate::xts::in_place::in_place;
-use crate::xts::tweak::Numbers;
-use crate::xts::{BLOCK, Keyed, Memory, Tweaks, XtsError};
+use crate::xts::keyed::Keyed;
+use crate::xts::memory::Memory;
+use crate::xts::tweak::{BLOCK, Numbers, Tweaks};
 
 /// Registers that go through the rounds together, enough to hide the latency of a round.
 const WIDE: usize = 8;
