@@ -3,6 +3,7 @@
 use core::ffi::CStr;
 use core::fmt;
 
+use super::connection::Connection;
 use super::error::LibvirtError;
 use super::library::call::{self, Handle};
 use super::library::qemu_functions;
@@ -171,6 +172,45 @@ impl Domain {
     /// when the domain does not run, …
     pub fn monitor_command(&self, command: &CStr) -> Result<String, LibvirtError> {
         qemu_functions()?.monitor_command.call(&self.0, command, 0)
+    }
+}
+
+impl Connection {
+    /// All domains, running or not.
+    ///
+    /// # Errors
+    /// [`LibvirtError`].
+    pub fn domains(&self) -> Result<Vec<Domain>, LibvirtError> {
+        let found = self.0.functions.domains.call(&self.0, 0)?;
+        Ok(found.into_iter().map(Domain).collect())
+    }
+
+    /// The domain of this name, or else of this UUID.
+    ///
+    /// # Errors
+    /// [`LibvirtError::NoDomain`], …
+    pub fn domain(&self, name_or_uuid: &str) -> Result<Domain, LibvirtError> {
+        let functions = self.0.functions;
+        let by_name = functions.domain_by_name.call(&self.0, name_or_uuid);
+        match by_name {
+            Err(LibvirtError::NoDomain(_)) if uuid::Uuid::try_parse(name_or_uuid).is_ok() => {
+                functions.domain_by_uuid.call(&self.0, name_or_uuid)
+            }
+            other => other,
+        }
+        .map(Domain)
+    }
+
+    /// Defines a domain, or changes the definition with which an existing one starts the next time.
+    ///
+    /// # Errors
+    /// [`LibvirtError`].
+    pub fn define_domain(&self, xml: &str) -> Result<Domain, LibvirtError> {
+        self.0
+            .functions
+            .define_domain
+            .call(&self.0, xml)
+            .map(Domain)
     }
 }
 

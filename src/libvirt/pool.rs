@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::StorageVolume;
+use super::connection::Connection;
 use super::error::LibvirtError;
 use super::library::call::{self, Handle};
 
@@ -97,38 +97,40 @@ impl Pool {
     pub fn undefine(&self) -> Result<(), LibvirtError> {
         self.0.functions.undefine_pool.call(&self.0).map(drop)
     }
+}
 
-    /// All its volumes.
+impl Connection {
+    /// All storage pools, started or not.
     ///
     /// # Errors
-    /// [`LibvirtError::State`] when it is not started, …
-    pub fn volumes(&self) -> Result<Vec<StorageVolume>, LibvirtError> {
-        let found = self.0.functions.volumes.call(&self.0, 0)?;
-        Ok(found.into_iter().map(StorageVolume).collect())
+    /// [`LibvirtError`].
+    pub fn pools(&self) -> Result<Vec<Pool>, LibvirtError> {
+        let found = self.0.functions.pools.call(&self.0, 0)?;
+        Ok(found.into_iter().map(Pool).collect())
     }
 
-    /// The volume of this name.
+    /// The storage pool of this name, or else of this UUID.
     ///
     /// # Errors
-    /// [`LibvirtError::NoVolume`], …
-    pub fn volume(&self, name: &str) -> Result<StorageVolume, LibvirtError> {
-        self.0
-            .functions
-            .volume_by_name
-            .call(&self.0, name)
-            .map(StorageVolume)
+    /// [`LibvirtError::NoPool`], …
+    pub fn pool(&self, name_or_uuid: &str) -> Result<Pool, LibvirtError> {
+        let functions = self.0.functions;
+        let by_name = functions.pool_by_name.call(&self.0, name_or_uuid);
+        match by_name {
+            Err(LibvirtError::NoPool(_)) if uuid::Uuid::try_parse(name_or_uuid).is_ok() => {
+                functions.pool_by_uuid.call(&self.0, name_or_uuid)
+            }
+            other => other,
+        }
+        .map(Pool)
     }
 
-    /// Creates a volume.
+    /// Defines a storage pool. It is not started yet.
     ///
     /// # Errors
-    /// [`LibvirtError::Exists`], [`LibvirtError::Invalid`], …
-    pub fn create_volume(&self, xml: &str) -> Result<StorageVolume, LibvirtError> {
-        self.0
-            .functions
-            .create_volume
-            .call(&self.0, xml, 0)
-            .map(StorageVolume)
+    /// [`LibvirtError`].
+    pub fn define_pool(&self, xml: &str) -> Result<Pool, LibvirtError> {
+        self.0.functions.define_pool.call(&self.0, xml, 0).map(Pool)
     }
 }
 

@@ -3,6 +3,7 @@
 use core::fmt;
 use core::str::FromStr;
 
+use super::connection::Connection;
 use super::error::LibvirtError;
 use super::library::call::{self, Handle};
 use super::xml::{SecretRef, Usage, UsageType};
@@ -27,7 +28,7 @@ const NUMBERS: [(UsageType, i32); 5] = [
 ];
 
 /// The number of a usage type.
-pub(super) fn number_of(kind: UsageType) -> i32 {
+fn number_of(kind: UsageType) -> i32 {
     let mut rows = NUMBERS.iter();
     rows.find(|row| row.0 == kind).map_or(0, |row| row.1)
 }
@@ -146,6 +147,72 @@ impl Secret {
     /// [`LibvirtError`].
     pub fn undefine(&self) -> Result<(), LibvirtError> {
         self.0.functions.undefine_secret.call(&self.0).map(drop)
+    }
+}
+
+impl Connection {
+    /// All secrets.
+    ///
+    /// # Errors
+    /// [`LibvirtError`].
+    pub fn secrets(&self) -> Result<Vec<Secret>, LibvirtError> {
+        let found = self.0.functions.secrets.call(&self.0, 0)?;
+        Ok(found.into_iter().map(Secret).collect())
+    }
+
+    /// The secret with this UUID.
+    ///
+    /// # Errors
+    /// [`LibvirtError::NoSecret`], …
+    pub fn secret(&self, uuid: &uuid::Uuid) -> Result<Secret, LibvirtError> {
+        let functions = self.0.functions;
+        functions
+            .secret_by_uuid
+            .call(&self.0, &uuid.to_string())
+            .map(Secret)
+    }
+
+    /// The secret with this usage.
+    ///
+    /// # Errors
+    /// [`LibvirtError::NoSecret`], …
+    pub fn secret_for(&self, usage: &Usage) -> Result<Secret, LibvirtError> {
+        let functions = self.0.functions;
+        functions
+            .secret_by_usage
+            .call(&self.0, number_of(usage.kind), &usage.id)
+            .map(Secret)
+    }
+
+    /// The secret with this UUID or usage.
+    ///
+    /// # Errors
+    /// [`LibvirtError::NoSecret`], …
+    pub fn find_secret(&self, reference: &SecretRef) -> Result<Secret, LibvirtError> {
+        match reference {
+            SecretRef::Uuid(uuid) => self
+                .0
+                .functions
+                .secret_by_uuid
+                .call(&self.0, uuid)
+                .map(Secret),
+            SecretRef::Usage(usage) => self.secret_for(usage),
+        }
+    }
+
+    /// Defines a secret, which has no value yet. A secret with the same UUID is changed.
+    ///
+    /// # Errors
+    /// [`LibvirtError::DuplicateUsage`] when another secret has the same usage, …
+    pub fn define_secret(&self, xml: &str) -> Result<Secret, LibvirtError> {
+        let defined = self.0.functions.define_secret.call(&self.0, xml, 0);
+        defined.map(Secret).map_err(|error| match error {
+            // libvirt has no error code for it.
+            LibvirtError::Failed(reply) if reply.message.contains("already defined for use") => {
+                LibvirtError::DuplicateUsage(reply)
+            }
+            other => other,
+        })
     }
 }
 

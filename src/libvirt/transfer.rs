@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 
-use super::Connection;
+use super::connection::Connection;
 use super::error::LibvirtError;
 use super::library::call::{self, Handle};
 

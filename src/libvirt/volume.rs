@@ -4,10 +4,10 @@
 use core::fmt;
 use std::io::{Read, Write};
 
-use super::Connection;
-use super::Pool;
+use super::connection::Connection;
 use super::error::LibvirtError;
 use super::library::call::{self, Handle};
+use super::pool::Pool;
 use super::transfer::Stream;
 
 /// A volume in a storage pool.
@@ -128,6 +128,55 @@ impl StorageVolume {
             .download
             .call(&self.0, stream.handle(), offset, len.unwrap_or(0))?;
         stream.receive(to)
+    }
+}
+
+impl Connection {
+    /// The storage volume with this path, in any started pool.
+    ///
+    /// # Errors
+    /// [`LibvirtError::NoVolume`], …
+    pub fn volume_by_path(&self, path: &str) -> Result<StorageVolume, LibvirtError> {
+        self.0
+            .functions
+            .volume_by_path
+            .call(&self.0, path)
+            .map(StorageVolume)
+    }
+}
+
+impl Pool {
+    /// All its volumes.
+    ///
+    /// # Errors
+    /// [`LibvirtError::State`] when it is not started, …
+    pub fn volumes(&self) -> Result<Vec<StorageVolume>, LibvirtError> {
+        let found = self.0.functions.volumes.call(&self.0, 0)?;
+        Ok(found.into_iter().map(StorageVolume).collect())
+    }
+
+    /// The volume of this name.
+    ///
+    /// # Errors
+    /// [`LibvirtError::NoVolume`], …
+    pub fn volume(&self, name: &str) -> Result<StorageVolume, LibvirtError> {
+        self.0
+            .functions
+            .volume_by_name
+            .call(&self.0, name)
+            .map(StorageVolume)
+    }
+
+    /// Creates a volume.
+    ///
+    /// # Errors
+    /// [`LibvirtError::Exists`], [`LibvirtError::Invalid`], …
+    pub fn create_volume(&self, xml: &str) -> Result<StorageVolume, LibvirtError> {
+        self.0
+            .functions
+            .create_volume
+            .call(&self.0, xml, 0)
+            .map(StorageVolume)
     }
 }
 

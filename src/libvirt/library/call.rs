@@ -1,16 +1,24 @@
-//! A type for each function signature, with a safe method that calls the function.
+//! A safe method for each function signature, which calls the function.
 //!
 //! Three things make a call safe: the object came from libvirt and has not been freed ([`Handle`]),
 //! strings end in NUL, and memory that is pointed to outlives the call. A return value that means
 //! failure becomes the error that libvirt has stored for this thread.
 
-use core::ffi::{CStr, c_char, c_int, c_uchar, c_uint, c_ulonglong, c_void};
+use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use core::ptr::{NonNull, null_mut};
 use core::slice;
 use std::ffi::CString;
 
 use super::Functions;
 use super::apart::{Overwriting, apart};
+use super::shape::{
+    Act, ActWith, Ask, BlockInfo, Borrowed, Find, FindUsage, Initialize, LastError, List, Make,
+    NewStream, Open, Owned, Parent, RawError, Read, Receive, Resize, Send_, SetErrorFunction,
+    SetValue, Tell, Transfer, Uuid, Value, Xml,
+};
+pub(in crate::libvirt) use super::shape::{
+    Connect, Domain, Pool, RawBlockInfo, Secret, Stream, Volume,
+};
 use crate::libvirt::error::{LibvirtError, Reply};
 use crate::secret::LockedBytes;
 use crate::sys::memory::wipe;
@@ -23,8 +31,6 @@ pub(in crate::libvirt) trait Object: Sized {
 
 macro_rules! objects {
     ($($name:ident by $free:ident,)*) => {$(
-        pub(in crate::libvirt) enum $name {}
-
         impl Object for $name {
             fn free(functions: &Functions) -> Act<Self> {
                 functions.$free
@@ -77,103 +83,6 @@ impl<O: Object> Drop for Handle<O> {
         // Nothing can be done about a failure.
         let _ = O::free(self.functions).call(self);
     }
-}
-
-/// The error that libvirt stored for this thread (`virError`). Only its first three members are
-/// read.
-#[repr(C)]
-pub(in crate::libvirt) struct RawError {
-    code: c_int,
-    domain: c_int,
-    message: *const c_char,
-}
-
-/// `virStoragePoolInfo`.
-#[repr(C)]
-#[derive(Default)]
-pub(in crate::libvirt) struct RawPoolInfo {
-    pub(in crate::libvirt) state: c_int,
-    pub(in crate::libvirt) capacity: c_ulonglong,
-    pub(in crate::libvirt) allocation: c_ulonglong,
-    pub(in crate::libvirt) available: c_ulonglong,
-}
-
-/// `virStorageVolInfo`.
-#[repr(C)]
-#[derive(Default)]
-pub(in crate::libvirt) struct RawVolumeInfo {
-    pub(in crate::libvirt) kind: c_int,
-    pub(in crate::libvirt) capacity: c_ulonglong,
-    pub(in crate::libvirt) allocation: c_ulonglong,
-}
-
-/// `virDomainBlockInfo`.
-#[repr(C)]
-#[derive(Default)]
-pub(in crate::libvirt) struct RawBlockInfo {
-    pub(in crate::libvirt) capacity: c_ulonglong,
-    pub(in crate::libvirt) allocation: c_ulonglong,
-    pub(in crate::libvirt) physical: c_ulonglong,
-}
-
-macro_rules! shapes {
-    ($($(#[$about:meta])* $name:ident $(<$($object:ident),+>)?: fn($($argument:ty),*) $(-> $answer:ty)?;)*) => {$(
-        $(#[$about])*
-        #[repr(transparent)]
-        pub(in crate::libvirt) struct $name$(<$($object),+>)?(unsafe extern "C" fn($($argument),*) $(-> $answer)?);
-
-        impl$(<$($object),+>)? Clone for $name$(<$($object),+>)? {
-            fn clone(&self) -> Self {
-                *self
-            }
-        }
-
-        impl$(<$($object),+>)? Copy for $name$(<$($object),+>)? {}
-    )*};
-}
-
-shapes! {
-    Initialize: fn() -> c_int;
-    SetErrorFunction: fn(*mut c_void, Option<unsafe extern "C" fn(*mut c_void, *mut RawError)>);
-    LastError: fn() -> *const RawError;
-    /// URI, callbacks that ask for credentials (null), flags.
-    Open: fn(*const c_char, *mut c_void, c_uint) -> *mut Connect;
-    /// Acts on an object, or returns a number of it.
-    Act<O>: fn(*mut O) -> c_int;
-    /// The same, with flags.
-    ActWith<O>: fn(*mut O, c_uint) -> c_int;
-    /// Acts on an object with a string, such as the XML of a device.
-    Tell<O>: fn(*mut O, *const c_char, c_uint) -> c_int;
-    /// Returns a string that belongs to the object.
-    Borrowed<O>: fn(*mut O) -> *const c_char;
-    /// Returns a string that the caller frees.
-    Owned<O>: fn(*mut O) -> *mut c_char;
-    /// The same, with flags.
-    Xml<O>: fn(*mut O, c_uint) -> *mut c_char;
-    /// Writes a UUID, 36 characters and a NUL.
-    Uuid<O>: fn(*mut O, *mut c_char) -> c_int;
-    /// Returns another object, found by a string.
-    Find<O, P>: fn(*mut O, *const c_char) -> *mut P;
-    /// The same, with flags.
-    Make<O, P>: fn(*mut O, *const c_char, c_uint) -> *mut P;
-    /// Returns the object to which this one belongs.
-    Parent<O, P>: fn(*mut O) -> *mut P;
-    /// Returns an array of objects. The caller frees the array and each object.
-    List<O, P>: fn(*mut O, *mut *mut *mut P, c_uint) -> c_int;
-    /// Fills a struct or a number.
-    Read<O, T>: fn(*mut O, *mut T) -> c_int;
-    /// Command, reply, flags.
-    Ask<O>: fn(*mut O, *const c_char, *mut *mut c_char, c_uint) -> c_int;
-    BlockInfo: fn(*mut Domain, *const c_char, *mut RawBlockInfo, c_uint) -> c_int;
-    Resize: fn(*mut Volume, c_ulonglong, c_uint) -> c_int;
-    /// Offset, length, flags.
-    Transfer: fn(*mut Volume, *mut Stream, c_ulonglong, c_ulonglong, c_uint) -> c_int;
-    NewStream: fn(*mut Connect, c_uint) -> *mut Stream;
-    Send_: fn(*mut Stream, *const c_char, usize) -> c_int;
-    Receive: fn(*mut Stream, *mut c_char, usize) -> c_int;
-    FindUsage: fn(*mut Connect, c_int, *const c_char) -> *mut Secret;
-    Value: fn(*mut Secret, *mut usize, c_uint) -> *mut c_uchar;
-    SetValue: fn(*mut Secret, *const c_uchar, usize, c_uint) -> c_int;
 }
 
 /// The error that libvirt has stored for this thread.

@@ -1,12 +1,14 @@
 //! The functions of `libvirt.so.0` that this crate calls, looked up when they are first needed.
 //!
-//! [`call`] has a type for each signature, with a safe method that calls it. This file has the
-//! table of functions and their signatures, as libvirt's headers declare them. No other file of
+//! `shape` has a type for each signature, and [`call`] a safe method that calls a function of this
+//! signature. This file has the table of functions and their signatures, as libvirt's headers
+//! declare them. No other file of
 //! the crate handles libvirt's raw pointers.
 #![allow(unsafe_code)] // functions of a library in C
 
 mod apart;
 pub(super) mod call;
+mod shape;
 
 use core::ffi::{c_int, c_void};
 use core::ptr::null_mut;
@@ -14,7 +16,7 @@ use std::sync::{Mutex, PoisonError};
 
 use libloading::Library;
 
-use self::call::*;
+use self::shape::*;
 use super::error::LibvirtError;
 
 /// The main library.
