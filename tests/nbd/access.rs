@@ -131,7 +131,7 @@ fn users_are_let_in_by_number() {
     let served = folder.serve(&["--allow-uid", &(me + 1).to_string()]);
     assert!(is_ended(&mut served.connect()), "not even greeted");
     let (said, pid) = (served.stop(), std::process::id());
-    let told = format!("which is none of the users allowed: user {me}, process {pid}\n");
+    let told = format!("not one of the allowed users: user {me}, process {pid}\n");
     assert!(said.contains(&told), "{said}");
 }
 

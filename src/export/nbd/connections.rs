@@ -1,4 +1,4 @@
-//! Who is connected: to end what takes too long, and to wait for all in the end.
+//! The open connections: ends those that take too long, and waits for all when the server stops.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,7 @@ use rustix::net::Shutdown;
 use super::{Shared, handshake, transmission};
 use crate::channel::Socket;
 
-/// All connections, by number.
+/// The open connections, by number.
 #[derive(Default)]
 pub(super) struct Connections(Mutex<State>);
 
@@ -19,20 +19,20 @@ struct State {
     open: HashMap<u64, Connection>,
     ended: Vec<JoinHandle<()>>,
     next: u64,
-    /// Whether any has come to an export.
+    /// Whether any client has had an export.
     served: bool,
 }
 
 struct Connection {
-    /// Another handle, to end it with.
+    /// A second handle to the socket, to shut it down.
     socket: Socket,
-    /// When it has to have an export; none once it has.
+    /// When the client has to have chosen an export; `None` once it has.
     deadline: Option<Instant>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Connections {
-    // Nothing panics while it is held.
+    // No code panics while it holds the lock.
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -41,13 +41,13 @@ impl Connections {
         self.state().open.len()
     }
 
-    /// Whether somebody has been served, and nobody is here any more.
+    /// Whether a client has had an export, and no connection is open any more.
     pub(super) fn all_have_left(&self) -> bool {
         let state = self.state();
         state.served && state.open.is_empty()
     }
 
-    /// Ends those that should have an export by now, and says when the next one should.
+    /// Ends the handshakes that have taken too long. Returns the earliest deadline of the others.
     pub(super) fn end_late(&self) -> Option<Instant> {
         let (state, now) = (self.state(), Instant::now());
         let deadlines = state.open.values().filter_map(|connection| {
@@ -61,22 +61,22 @@ impl Connections {
         deadlines.min()
     }
 
-    /// Nobody is listened to any more; all get the answers to what they have asked. One may have been told of its export a moment ago.
+    /// Receives no further requests. Clients still get the replies to requests that were received.
     pub(super) fn end_requests(&self) {
         for connection in self.state().open.values() {
-            // It fails where the peer has ended the connection already.
+            // It fails if the client has closed the connection already.
             let _ = rustix::net::shutdown(&connection.socket, Shutdown::Read);
         }
     }
 
-    /// Nobody is answered any more either.
+    /// Shuts all connections down, in both directions.
     pub(super) fn end_all(&self) {
         for connection in self.state().open.values() {
             connection.socket.shutdown();
         }
     }
 
-    /// Waits for the threads of those that have ended.
+    /// Joins the threads of connections that have ended.
     pub(super) fn reap(&self) {
         let ended = std::mem::take(&mut self.state().ended);
         for thread in ended {
@@ -136,7 +136,7 @@ pub(super) fn start(shared: &Arc<Shared>, socket: Socket) -> std::io::Result<()>
     Ok(())
 }
 
-/// A connection, until it is dropped.
+/// A connection in [`Connections`]; it is removed when this is dropped.
 struct Entered {
     shared: Arc<Shared>,
     number: u64,
@@ -145,8 +145,8 @@ struct Entered {
 impl Entered {
     fn serve(self, socket: Socket) {
         let number = self.number;
-        let serving = match handshake::negotiate(socket, &self.shared) {
-            Ok(Some(serving)) => Arc::new(serving),
+        let session = match handshake::negotiate(socket, &self.shared) {
+            Ok(Some(session)) => Arc::new(session),
             Ok(None) => return,
             Err(error) => {
                 tracing::debug!(%error, number, "a handshake ended");
@@ -156,13 +156,13 @@ impl Entered {
         self.shared.connections.has_export(number);
         tracing::debug!(
             number,
-            export = serving.export.name(),
+            export = session.export.name(),
             "a client has an export"
         );
-        if let Err(error) = transmission::serve(serving.clone(), &self.shared) {
+        if let Err(error) = transmission::serve(session.clone(), &self.shared) {
             tracing::debug!(%error, number, "a connection ended");
         }
-        serving.channel.shutdown();
+        session.channel.shutdown();
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which failure of a volume is which error of the protocol. One table.
+//! Maps failures of a volume to the errors of the protocol. One table.
 
 use std::io;
 
@@ -9,7 +9,8 @@ use crate::backend::{IoError, Operation};
 /// The error that a client gets.
 pub(super) fn number(error: &IoError) -> ErrorNumber {
     match error {
-        // As the protocol wants it: a write over the end finds no space, everything else there is nonsense.
+        // The protocol asks for these: ENOSPC for a write beyond the end, EINVAL for other
+        // requests.
         IoError::OutOfRange {
             operation: Operation::Write | Operation::WriteZeroes,
             ..
@@ -27,7 +28,7 @@ pub(super) fn number(error: &IoError) -> ErrorNumber {
     }
 }
 
-/// A request that failed, with a word for people where the protocol has room for it.
+/// Why a request failed, with a message for people that structured replies have room for.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) error: ErrorNumber,

@@ -1,4 +1,4 @@
-//! One request against the export, answered into [`Replies`].
+//! Serves one request from the export. The reply goes into [`Replies`].
 
 use std::io;
 use std::ops::Range;
@@ -18,27 +18,27 @@ use crate::export::{Bytes, Discard, Export};
 use crate::sectors::{Plain, Sectors};
 use crate::volume::Allocation;
 
-/// A read of no more than this may be held by its connection, whatever else is in memory, in bytes.
+/// A read of at most this many bytes can be in memory as a whole without a share of the budget.
 pub(super) const WHOLE: usize = 1 << 20;
 
-/// Zeroes are written in steps of this, in bytes; between two a server that stops is noticed.
+/// Zeroes are written in steps of this many bytes. Between two steps the server can stop.
 const STEP: u64 = 8 << 20;
 
-/// The most extents of one answer.
-const EXTENTS: usize = 1024;
+/// The most extents in one reply.
+const MAX_EXTENTS: usize = 1024;
 
-/// What the handshake has agreed on.
-pub(super) struct Serving {
+/// The result of a handshake: the export, and what client and server have agreed on.
+pub(super) struct Session {
     pub(super) channel: Channel,
     pub(super) export: Arc<Export>,
     pub(super) form: Form,
-    /// By which number the client knows `base:allocation`, if it wants to hear of that.
+    /// The number of the metadata context `base:allocation`, if the client has chosen it.
     pub(super) allocation: Option<u32>,
     pub(super) stopping: Arc<AtomicBool>,
 }
 
-impl Serving {
-    /// Whether the request makes sense, before anything is done for it.
+impl Session {
+    /// Checks a request before anything is done for it.
     pub(super) fn check(&self, request: &Request) -> Result<(), Refusal> {
         let structured = self.form >= Form::Structured;
         let known = match request.command {
@@ -68,7 +68,7 @@ impl Serving {
                 return Err(Refusal::invalid("no metadata context was chosen"));
             }
             Command::BlockStatus if request.len == 0 => {
-                return Err(Refusal::invalid("no bytes to tell of"));
+                return Err(Refusal::invalid("the range is empty"));
             }
             Command::Write => Operation::Write,
             Command::WriteZeroes => Operation::WriteZeroes,
@@ -78,11 +78,12 @@ impl Serving {
         Ok(self.export.check(operation, request.offset, request.len)?)
     }
 
-    /// A READ that was checked. `whole` says that all its bytes may be in memory at once; `full` is called when
-    /// [`Replies`] are full in between.
+    /// Serves a READ that was checked. `whole` allows all its bytes to be in memory at once. `full`
+    /// is called when the replies are full, to send them.
     ///
     /// # Errors
-    /// What `full` says, and where there is no other way to tell the client that a read failed half-way.
+    /// Those of `full`, and an error after which the connection has to end: the storage failed
+    /// after a part of a simple reply was sent.
     pub(super) fn read(
         &self,
         request: &Request,
@@ -127,18 +128,19 @@ impl Serving {
             out.data(form, request, true, request.offset, len);
             for (at, len) in pieces(request) {
                 let body = self.export.read(at, len);
-                // The client was promised bytes: only the end of the connection can take that back.
+                // The header has announced data, so an error can only be told by closing the
+                // connection.
                 out.body(body.map_err(io::Error::from)?);
                 full(out)?;
             }
         } else {
-            let message = "too long for one piece now";
+            let message = "too long for one chunk at the moment";
             out.refuse(form, request, &Refusal::new(ErrorNumber::Overflow, message));
         }
         Ok(())
     }
 
-    /// The end of a WRITE whose bytes were written.
+    /// Replies to a WRITE with the outcome of writing its payload.
     pub(super) fn written(
         &self,
         request: &Request,
@@ -149,7 +151,7 @@ impl Serving {
         self.answer(request, outcome.map_err(Refusal::from), out);
     }
 
-    /// Writes the payload of a WRITE.
+    /// Serves a WRITE that was checked, with its payload.
     pub(super) fn write(
         &self,
         request: &Request,
@@ -161,9 +163,9 @@ impl Serving {
         self.written(request, written, out);
     }
 
-    /// Anything that was checked and has no payload, but READ.
+    /// Serves any request without payload that was checked, except READ.
     pub(super) fn other(&self, request: &Request, out: &mut Replies) {
-        // A FLUSH has no range, and what stands in its place was not checked.
+        // The offset and length of a FLUSH have no meaning and were not checked.
         let range = request.offset..request.offset.saturating_add(request.len);
         let done = match request.command {
             Command::Flush => self.export.flush().map_err(Refusal::from),
@@ -182,7 +184,8 @@ impl Serving {
         self.answer(request, done, out);
     }
 
-    /// Ciphertext is data, also where the storage has a hole: that does not read as zeroes. The holes of an image do.
+    /// A hole of the storage counts as data, because it does not decrypt to zeroes. A hole of a
+    /// qcow2 image reads as zeroes.
     fn block_status(&self, request: &Request, out: &mut Replies) {
         let extents = match self.extents(request) {
             Ok(extents) => extents,
@@ -202,10 +205,10 @@ impl Serving {
         }
     }
 
-    /// What the range is, from its beginning on: perhaps not to its end.
+    /// The extents from the start of the range on, which may end before the range does.
     fn extents(&self, request: &Request) -> Result<Vec<Extent>, IoError> {
         let one = request.flags.contains(CommandFlags::REQ_ONE);
-        let most = if one { 1 } else { EXTENTS };
+        let most = if one { 1 } else { MAX_EXTENTS };
         let end = request.offset + request.len;
         let mut at = request.offset;
         let mut extents: Vec<Extent> = Vec::new();
@@ -260,7 +263,8 @@ impl Serving {
     }
 }
 
-/// The parts in which a long request is done: each but the first begins at a multiple of [`PIECE`].
+/// The pieces in which a long request is done. Each except the first starts at a multiple of
+/// [`PIECE`].
 pub(super) fn pieces(request: &Request) -> impl Iterator<Item = (u64, usize)> + use<> {
     let end = request.offset + request.len;
     let mut at = request.offset;

@@ -1,6 +1,8 @@
-//! From the first byte to an export: the fixed newstyle handshake (sections "Newstyle negotiation", "Option types").
+//! The fixed newstyle handshake, up to the choice of an export (sections "Newstyle negotiation" and
+//! "Option types").
 //!
-//! Nothing is read ahead here, so that not a byte that came in plain is taken for one under TLS.
+//! Nothing is read ahead here, so that no byte that was sent without TLS is taken for one under
+//! TLS.
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -12,23 +14,24 @@ use luksmith_formats::nbd::{
     OptionReply, OptionReplyHeader, OptionType, TransmissionFlags,
 };
 
-use super::execute::Serving;
+use super::execute::Session;
 use super::replies::Form;
 use super::{MAX_PAYLOAD, Shared};
 use crate::channel::{Channel, Socket};
 use crate::export::{Discard, Export};
 
-/// The longest data of an option that is looked at, in bytes: three strings and some numbers.
+/// The longest data of an option, in bytes: enough for three strings and some numbers.
 const MAX_OPTION: u32 = 16 << 10;
-/// The longest that is passed over, so that its sender is told.
-const MAX_PASSED: u32 = 1 << 20;
+/// The longest data, in bytes, that is skipped to reply with an error. After longer data the
+/// connection is closed.
+const MAX_SKIPPED: u32 = 1 << 20;
 /// The most options of one connection.
 const MAX_OPTIONS: usize = 256;
 
 const ALLOCATION_ID: u32 = 1;
 
-/// Agrees with a client on an export, or not: none where it left, as it may at any time.
-pub(super) fn negotiate(socket: Socket, server: &Shared) -> io::Result<Option<Serving>> {
+/// Agrees with a client on an export. `None` if the client has ended the handshake.
+pub(super) fn negotiate(socket: Socket, server: &Shared) -> io::Result<Option<Session>> {
     let mut handshake = Handshake {
         channel: Channel::plain(socket),
         server,
@@ -48,7 +51,7 @@ pub(super) fn negotiate(socket: Socket, server: &Shared) -> io::Result<Option<Se
     Err(io::Error::other(format!("more than {MAX_OPTIONS} options")))
 }
 
-/// What comes after an option.
+/// What follows an option.
 enum Next {
     Option,
     Tls,
@@ -61,11 +64,11 @@ struct Handshake<'a> {
     server: &'a Shared,
     no_zeroes: bool,
     form: Form,
-    /// The export whose allocation the client wants to hear of.
+    /// The export for which the client has chosen `base:allocation`.
     allocation_of: Option<Arc<Export>>,
 }
 
-/// What an option is refused with: the reply, and a word for people.
+/// The reply that refuses an option, with a message for people.
 type Refused = (OptionReply, String);
 
 fn refused<T>(reply: OptionReply, message: impl Into<String>) -> Result<T, Refused> {
@@ -83,21 +86,21 @@ impl<'a> Handshake<'a> {
         let flags = ClientFlags::parse(&self.receive()?);
         let known = ClientFlags::FIXED_NEWSTYLE | ClientFlags::NO_ZEROES;
         if !flags.without(known).is_empty() {
-            return Err(nonsense("unknown client flags"));
+            return Err(invalid("unknown client flags"));
         }
         self.no_zeroes = flags.contains(ClientFlags::NO_ZEROES);
         Ok(())
     }
 
-    /// One option, answered.
+    /// Receives one option and replies to it.
     fn option(&mut self) -> io::Result<Next> {
-        let header = OptionHeader::parse(&self.receive()?).map_err(nonsense)?;
+        let header = OptionHeader::parse(&self.receive()?).map_err(invalid)?;
         let option = header.option;
         if header.len > MAX_OPTION {
-            if header.len > MAX_PASSED {
-                return Err(nonsense(format!("an option of {} bytes", header.len)));
+            if header.len > MAX_SKIPPED {
+                return Err(invalid(format!("an option of {} bytes", header.len)));
             }
-            self.pass_over(header.len)?;
+            self.skip(header.len)?;
             let message = format!("more than {MAX_OPTION} bytes");
             self.answer(option, Err((OptionReply::ErrTooBig, message)))?;
             return Ok(Next::Option);
@@ -108,7 +111,7 @@ impl<'a> Handshake<'a> {
         let needs_tls = self.server.options.tls.is_some() && !self.channel.is_tls();
         match option {
             OptionType::Abort => {
-                // The client may have left without waiting for it.
+                // The client may have closed the connection without waiting for the reply.
                 let _ = self.answer(option, Ok(vec![]));
                 Ok(Next::Leave)
             }
@@ -118,7 +121,7 @@ impl<'a> Handshake<'a> {
                 self.answer(option, may.map(|()| vec![]))?;
                 Ok(if next { Next::Tls } else { Next::Option })
             }
-            OptionType::ExportName if needs_tls => Err(nonsense("an export without TLS")),
+            OptionType::ExportName if needs_tls => Err(invalid("an export was chosen without TLS")),
             OptionType::ExportName => self.export_name(&data),
             _ if needs_tls => {
                 let message = "the server requires TLS".to_owned();
@@ -132,15 +135,15 @@ impl<'a> Handshake<'a> {
                 Ok(export.map_or(Next::Option, Next::Transmission))
             }
             _ => {
-                let answer = self.stay(option, &data);
+                let answer = self.negotiate_option(option, &data);
                 self.answer(option, answer)?;
                 Ok(Next::Option)
             }
         }
     }
 
-    /// The options after which the next one follows in any case.
-    fn stay(&mut self, option: OptionType, data: &[u8]) -> Result<Vec<Reply>, Refused> {
+    /// Handles the options that never end the negotiation.
+    fn negotiate_option(&mut self, option: OptionType, data: &[u8]) -> Result<Vec<Reply>, Refused> {
         match option {
             OptionType::List if data.is_empty() => Ok(self.list()),
             OptionType::Info => self.info(data).map(|(_, replies)| replies),
@@ -180,9 +183,9 @@ impl<'a> Handshake<'a> {
 
     fn may_start_tls(&self, data: &[u8]) -> Result<(), Refused> {
         if self.server.options.tls.is_none() {
-            refused(OptionReply::ErrPolicy, "the server has no TLS")
+            refused(OptionReply::ErrPolicy, "the server does not offer TLS")
         } else if self.channel.is_tls() {
-            refused(OptionReply::ErrInvalid, "this is TLS already")
+            refused(OptionReply::ErrInvalid, "TLS is active already")
         } else if !data.is_empty() {
             refused(OptionReply::ErrInvalid, "this option has no data")
         } else {
@@ -190,10 +193,10 @@ impl<'a> Handshake<'a> {
         }
     }
 
-    /// Nothing that was agreed on before counts any more.
+    /// Starts TLS. The negotiation begins anew: choices made before do not count.
     fn under_tls(self) -> io::Result<Self> {
         let Some(tls) = &self.server.options.tls else {
-            return Err(nonsense("TLS without TLS"));
+            return Err(invalid("TLS is not configured"));
         };
         let channel =
             Channel::accept_tls(self.channel.into_socket(), tls).map_err(io::Error::other)?;
@@ -206,11 +209,11 @@ impl<'a> Handshake<'a> {
         })
     }
 
-    /// Has no way to say no but the end of the connection.
+    /// Handles an option that has no reply for errors: the connection is closed instead.
     fn export_name(&self, data: &[u8]) -> io::Result<Next> {
-        let name = std::str::from_utf8(data).map_err(nonsense)?;
+        let name = std::str::from_utf8(data).map_err(invalid)?;
         let Some(export) = self.server.find(name) else {
-            return Err(nonsense("an export that is not there"));
+            return Err(invalid("there is no export of that name"));
         };
         let reply = ExportNameReply {
             size: export.size(),
@@ -253,12 +256,12 @@ impl<'a> Handshake<'a> {
             })),
             _ => None,
         });
-        let mut told: Vec<InfoType> = Vec::new();
+        let mut sent: Vec<InfoType> = Vec::new();
         let replies = std::iter::once(always)
             .chain(asked)
             .filter(|info| {
-                let new = !told.contains(&info.kind());
-                told.push(info.kind());
+                let new = !sent.contains(&info.kind());
+                sent.push(info.kind());
                 new
             })
             .map(|info| (OptionReply::Info, info.to_bytes()))
@@ -269,7 +272,10 @@ impl<'a> Handshake<'a> {
     fn meta_context(&self, data: &[u8], set: bool) -> Result<(Arc<Export>, Vec<Reply>), Refused> {
         let request = MetaContextRequest::parse(data).map_err(malformed)?;
         if set && self.form == Form::Simple {
-            return refused(OptionReply::ErrInvalid, "structured replies first");
+            return refused(
+                OptionReply::ErrInvalid,
+                "structured replies have to be negotiated first",
+            );
         }
         let export = self.find(&request.export)?;
         let listed = !set && request.queries.is_empty();
@@ -308,11 +314,11 @@ impl<'a> Handshake<'a> {
             )
     }
 
-    fn agreed(self, export: Arc<Export>) -> Serving {
+    fn agreed(self, export: Arc<Export>) -> Session {
         let chosen = self
             .allocation_of
             .is_some_and(|chosen| Arc::ptr_eq(&chosen, &export));
-        Serving {
+        Session {
             channel: self.channel,
             allocation: chosen.then_some(ALLOCATION_ID),
             form: self.form,
@@ -321,7 +327,7 @@ impl<'a> Handshake<'a> {
         }
     }
 
-    /// All replies to one option, in one piece: the given ones and an ACK, or an error.
+    /// Sends all replies to one option at once: the given ones and an ACK, or an error.
     fn answer(&self, option: OptionType, answer: Result<Vec<Reply>, Refused>) -> io::Result<()> {
         let (replies, last) = match answer {
             Ok(replies) => (replies, (OptionReply::Ack, vec![])),
@@ -347,7 +353,7 @@ impl<'a> Handshake<'a> {
         Ok(bytes)
     }
 
-    fn pass_over(&self, len: u32) -> io::Result<()> {
+    fn skip(&self, len: u32) -> io::Result<()> {
         let mut left = usize::try_from(len).unwrap_or(usize::MAX);
         let mut bytes = [0; 4096];
         while left > 0 {
@@ -359,9 +365,9 @@ impl<'a> Handshake<'a> {
     }
 }
 
-/// One reply to an option: its kind and its data.
+/// A reply to an option: its kind and its data.
 type Reply = (OptionReply, Vec<u8>);
 
-fn nonsense(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }

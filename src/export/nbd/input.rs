@@ -1,43 +1,46 @@
-//! What a connection has received ahead of what is needed, so that many small requests cost one system call.
+//! The receiving side of a connection. It reads ahead, so that many small requests cost one system
+//! call.
 
 use std::io;
 
 use luksmith_formats::nbd::Request;
 
-use super::vigil::{Vigil, Watch};
+use super::busy_poll::{BusyPoll, BusyPollers};
 use crate::channel::Channel;
 use crate::sectors::{Plain, Sectors};
 
-/// How much is read ahead, in bytes.
+/// How far to read ahead, in bytes.
 pub(super) const AHEAD: usize = 64 << 10;
 
-/// Received bytes that nobody has taken yet. They are a guest's plaintext, so they live in what is wiped.
+/// Received bytes that have not been taken yet. They are plaintext of a guest, so they are in a
+/// buffer that is wiped.
 pub(super) struct Input<'a> {
     buffer: Sectors<Plain>,
     start: usize,
     end: usize,
-    /// The last payload was taken from the socket: the next one is to be too, without a copy of its beginning here.
+    /// Whether the last payload was long, and so received directly into its own buffer. If so, the
+    /// next header is received without the bytes that follow it, to avoid a copy of those.
     large: bool,
-    vigil: Vigil<'a>,
+    poll: BusyPoll<'a>,
 }
 
 impl<'a> Input<'a> {
-    pub(super) fn new(watch: &'a Watch) -> Self {
+    pub(super) fn new(pollers: &'a BusyPollers) -> Self {
         Self {
             buffer: Sectors::with_len(AHEAD),
             start: 0,
             end: 0,
             large: false,
-            vigil: Vigil::new(watch),
+            poll: BusyPoll::new(pollers),
         }
     }
 
-    /// How many bytes can be taken without waiting.
+    /// How many bytes can be taken without receiving more.
     pub(super) fn ready(&self) -> usize {
         self.end - self.start
     }
 
-    /// The next `N` bytes, or none at the end of the stream.
+    /// Takes the next `N` bytes; `None` at the end of the stream.
     pub(super) fn header<const N: usize>(
         &mut self,
         channel: &Channel,
@@ -50,7 +53,7 @@ impl<'a> Input<'a> {
             }
             let until = if self.large { N } else { AHEAD };
             let room = &mut self.buffer.as_mut_slice()[self.end..until];
-            match self.vigil.recv(channel, room)? {
+            match self.poll.recv(channel, room)? {
                 0 if self.ready() == 0 => return Ok(None),
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 received => self.end += received,
@@ -63,7 +66,7 @@ impl<'a> Input<'a> {
         Ok(Some(header))
     }
 
-    /// Whether the next request has begun to come. Looks into the socket, without waiting.
+    /// Whether a part of the next request has arrived. Does not wait.
     pub(super) fn has_more(&mut self, channel: &Channel) -> io::Result<bool> {
         if self.ready() == 0 {
             let until = if self.large {
@@ -72,20 +75,20 @@ impl<'a> Input<'a> {
                 AHEAD
             };
             let received = channel.recv_now(&mut self.buffer.as_mut_slice()[..until])?;
-            // The end is there to be received again.
+            // At the end of the stream, the next call of `header` receives the end again.
             (self.start, self.end) = (0, received.unwrap_or(0));
         }
         Ok(self.ready() > 0)
     }
 
-    /// Fills all of `into` with the next bytes.
+    /// Takes the next bytes, as many as `into` holds.
     pub(super) fn payload(&mut self, channel: &Channel, into: &mut [u8]) -> io::Result<()> {
         let (here, mut there) = into.split_at_mut(self.ready().min(into.len()));
         here.copy_from_slice(&self.buffer.as_slice()[self.start..self.start + here.len()]);
         self.start += here.len();
         self.large = there.len() >= AHEAD;
         while !there.is_empty() {
-            match self.vigil.recv(channel, there)? {
+            match self.poll.recv(channel, there)? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 received => there = &mut there[received..],
             }
@@ -93,7 +96,7 @@ impl<'a> Input<'a> {
         Ok(())
     }
 
-    /// Passes over the next bytes.
+    /// Skips the next bytes.
     pub(super) fn skip(&mut self, channel: &Channel, mut bytes: u64) -> io::Result<()> {
         let here = bytes.min(self.ready() as u64);
         self.start += usize::try_from(here).unwrap_or(usize::MAX);

@@ -1,4 +1,4 @@
-//! The thread that lets clients in, and waits for them in the end.
+//! The thread that accepts clients, and waits for them when the server stops.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,13 +12,14 @@ use rustix::io::Errno;
 use super::{Listener, ServeError, Shared, connections};
 use crate::channel::Socket;
 
-/// How long nobody is let in after the system had no descriptor or thread left.
-const OUT_OF_BREATH: Duration = Duration::from_millis(50);
+/// How long to wait before the next client is accepted if the system has run out of descriptors or
+/// threads.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
-/// After how long it is said again that clients are not let in.
-const QUIET: Duration = Duration::from_secs(60);
+/// The shortest time between two warnings that clients are not accepted.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What wakes the listening thread.
+/// Wakes the listening thread.
 pub(super) struct Wake(OwnedFd);
 
 impl Wake {
@@ -32,26 +33,27 @@ impl Wake {
         }
     }
 
+    /// Wakes it.
     pub(super) fn up(&self) {
-        // It fails where it has been written 2⁶⁴ times unread, and it wakes then too.
+        // It fails only if the counter would overflow, and then the thread is woken already.
         let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
     }
 
-    fn heard(&self) {
+    fn reset(&self) {
         let _ = rustix::io::read(&self.0, &mut [0; 8]);
     }
 }
 
-/// Lets clients in until the server stops.
+/// Accepts clients until the server stops.
 pub(super) fn listen(shared: &Arc<Shared>, listeners: &[Listener]) -> Result<(), ServeError> {
     let system = |doing| move |source| ServeError::System { doing, source };
     for listener in listeners {
-        // Who has given up between poll and accept must not be waited for.
+        // A client that gives up between `poll` and `accept` must not block the thread.
         rustix::io::ioctl_fionbio(listener, true)
             .map_err(|error| system("prepare a socket")(error.into()))?;
     }
     let stopped = || shared.stopping.load(Ordering::Acquire);
-    let mut told: Option<Instant> = None;
+    let mut warned: Option<Instant> = None;
     while !stopped() {
         shared.connections.reap();
         if shared.options.exit_when_idle && shared.connections.all_have_left() {
@@ -62,19 +64,20 @@ pub(super) fn listen(shared: &Arc<Shared>, listeners: &[Listener]) -> Result<(),
         let open = if full { &[][..] } else { listeners };
         let ready = wait(shared, open, late).map_err(system("wait for clients"))?;
         for (listener, _) in open.iter().zip(ready).filter(|(_, ready)| *ready) {
-            if let Err(error) = let_in(shared, listener) {
-                if told.is_none_or(|told| told.elapsed() >= QUIET) {
-                    told = Some(Instant::now());
-                    tracing::warn!(%error, "clients are not let in now; they wait");
+            if let Err(error) = accept(shared, listener) {
+                if warned.is_none_or(|warned| warned.elapsed() >= WARNING_INTERVAL) {
+                    warned = Some(Instant::now());
+                    tracing::warn!(%error, "cannot accept clients; they wait");
                 }
-                std::thread::sleep(OUT_OF_BREATH);
+                std::thread::sleep(ACCEPT_BACKOFF);
             }
         }
     }
     Ok(())
 }
 
-/// Lets those who are connected have their answers, and waits until nobody is left.
+/// Waits until every client has received its replies and is gone. Closes the connections of those
+/// that take longer than [`Options::stop_time`](super::Options::stop_time).
 pub(super) fn wait_for_all(shared: &Arc<Shared>) {
     shared.connections.end_requests();
     let end = Instant::now() + shared.options.stop_time;
@@ -86,19 +89,20 @@ pub(super) fn wait_for_all(shared: &Arc<Shared>) {
             shared.connections.end_all();
             now + Duration::from_millis(100)
         };
-        // However the wait ends, it is looked at again.
+        // The loop tests its condition again, however the wait ended.
         let _ = wait(shared, &[], Some(until));
-        // Whoever came to an export since then is told now.
+        // A client may have got its export since the last call.
         shared.connections.end_requests();
     }
     shared.connections.reap();
 }
 
-/// Waits until somebody connects (says where), somebody wakes us, or for so long.
+/// Waits until a client connects, [`Wake::up`] is called, or `until`. Tells for each listener
+/// whether a client has connected to it.
 fn wait(shared: &Shared, listeners: &[Listener], until: Option<Instant>) -> io::Result<Vec<bool>> {
     let limit = until.map(|until| {
         let left = until.saturating_duration_since(Instant::now());
-        // Rounded up, so that it has passed then.
+        // Rounded up, so that `until` has passed when the wait ends.
         Timespec::try_from(left + Duration::from_millis(1)).unwrap_or(Timespec {
             tv_sec: 1,
             tv_nsec: 0,
@@ -113,18 +117,18 @@ fn wait(shared: &Shared, listeners: &[Listener], until: Option<Instant>) -> io::
         Ok(_) | Err(Errno::INTR) => {}
         Err(error) => return Err(error.into()),
     }
-    shared.wake.heard();
+    shared.wake.reset();
     Ok(fds.iter().map(|fd| !fd.revents().is_empty()).collect())
 }
 
-fn let_in(shared: &Arc<Shared>, listener: &Listener) -> io::Result<()> {
+fn accept(shared: &Arc<Shared>, listener: &Listener) -> io::Result<()> {
     let accepted = match listener {
         Listener::Unix(listener) => listener.accept().map(|(stream, _)| Socket::from(stream)),
         Listener::Tcp(listener) => listener.accept().map(|(stream, _)| Socket::from(stream)),
     };
     let socket = match accepted {
         Ok(socket) => socket,
-        // Who came has left again.
+        // The client has left already.
         Err(error)
             if matches!(
                 error.kind(),
@@ -142,9 +146,9 @@ fn let_in(shared: &Arc<Shared>, listener: &Listener) -> io::Result<()> {
         if !peer.is_some_and(|peer| allowed.contains(&peer.uid)) {
             let who = match peer {
                 Some(peer) => format!("user {}, process {}", peer.uid, peer.pid),
-                None => "nobody knows who".to_owned(),
+                None => "its user is not known".to_owned(),
             };
-            tracing::warn!("a client was turned away, which is none of the users allowed: {who}");
+            tracing::warn!("refused a client that is not one of the allowed users: {who}");
             return Ok(());
         }
     }

@@ -1,25 +1,33 @@
-//! The NBD server: volumes for QEMU, libvirt, libnbd's tools, nbdkit, Linux's nbd client (*The NBD protocol*,
-//! `doc/proto.md`: fixed newstyle, TLS, structured replies, extended headers, `base:allocation`).
+//! The NBD server, for clients such as QEMU, libvirt, libnbd's tools, nbdkit and Linux's nbd
+//! client.
 //!
-//! Each connection has a thread, which serves its requests one after the other as long as the storage answers from
-//! memory; a second one shares long requests with it, where they follow each other. Where the storage waits, requests go to
-//! a pool of threads. A client holds up nobody but itself: nothing
-//! that is shared is held over a wait for a client, and what is in memory for it is bounded ([`Options`]).
+//! It implements *The NBD protocol* (`doc/proto.md` of the NBD project): the fixed newstyle
+//! handshake, TLS, structured replies, extended headers, and the metadata context
+//! `base:allocation`.
 //!
-//! Exports share one cache for all connections, their volume's, so a flush on one holds for all. What a client has
-//! been told to be flushed is on stable storage, also after a kill.
+//! Each connection has a thread. While the storage answers from memory, that thread serves the
+//! requests one after the other, and a second thread of the connection takes part where long
+//! requests follow each other. While the storage makes its callers wait, requests go to a pool of
+//! threads.
+//!
+//! A slow client delays only itself: nothing that connections share is held while a thread waits
+//! for a client, and the memory for its requests is bounded ([`Options`]).
+//!
+//! All connections to an export use the same volume, so a flush on one connection is a flush for
+//! all. Data for which a client got the reply to a flush is on stable storage, even if the server
+//! is killed.
 
+mod busy_poll;
 mod connections;
 mod error;
 mod execute;
-mod flight;
 mod handshake;
+mod in_flight;
 mod input;
 mod listener;
 mod replies;
-mod second;
+mod second_thread;
 mod transmission;
-mod vigil;
 
 use std::io;
 use std::net::TcpListener;
@@ -34,38 +42,41 @@ use super::budget::Budget;
 use super::pool::Pool;
 use crate::backend::IoError;
 use crate::channel::ServerTls;
+use busy_poll::BusyPollers;
 use connections::Connections;
 use listener::Wake;
-use vigil::Watch;
 
-/// The most bytes that a client writes or reads at once.
+/// The most bytes that a client can write or read with one request.
 const MAX_PAYLOAD: u32 = luksmith_formats::nbd::DEFAULT_PAYLOAD;
 
-/// Long requests are done in pieces of this, in bytes, which stay in the second cache.
+/// The pieces in which a long request is done, in bytes. They stay in the second-level cache.
 const PIECE: u64 = 256 << 10;
 
-/// The rules of a server.
+/// Limits of a server and rules for its clients.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Options {
-    /// How many clients at once; more wait until one leaves. Default: 128.
+    /// The most clients at once. Further ones wait until one leaves. Default: 128.
     ///
-    /// Each may have about 1.5 MiB in memory for itself, whatever it asks for, and what the system lets its socket hold.
+    /// Each can occupy about 1.5 MiB of memory, whatever it asks for, besides the buffers of its
+    /// socket in the kernel.
     pub max_connections: usize,
-    /// How many bytes of requests may be in memory at once for all clients beyond that. Default: 64 MiB.
+    /// The most bytes of requests in memory at once, for all clients together, beyond those
+    /// 1.5 MiB for each. Default: 64 MiB.
     pub max_in_flight: usize,
-    /// How many threads wait for slow storage. Default: 128.
+    /// The most threads that wait for slow storage. Default: 128.
     pub max_waiting: usize,
-    /// In which time a client has to choose its export. Default: 10 s.
+    /// The time within which a client has to choose its export. Default: 10 s.
     pub handshake_time: Duration,
-    /// How long clients have to take their last answers when the server stops. Default: 5 s.
+    /// The time that clients have to receive their last replies when the server stops. Default:
+    /// 5 s.
     pub stop_time: Duration,
-    /// Which users may connect, by number; all whom the socket lets in, if none is given. Over TCP nobody can say who
-    /// he is, so with this set none may.
+    /// The numbers of the users that can connect. `None` is for every user whom the permissions of
+    /// the socket admit. If it is set, no client can connect over TCP, where its user is not known.
     pub allow_uids: Option<Vec<u32>>,
-    /// With this, nothing is told or given to anybody but under TLS.
+    /// If it is set, clients learn and get nothing before they have started TLS.
     pub tls: Option<ServerTls>,
-    /// Stop when the last client that had an export has left.
+    /// Stop when the last client has left, once any client has had an export.
     pub exit_when_idle: bool,
 }
 
@@ -84,40 +95,40 @@ impl Default for Options {
     }
 }
 
-/// Why a server ended that was not to, or how it did.
+/// Why a server could not start or did not end well.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
-    /// Two exports have one name.
+    /// Two exports have the same name.
     #[error("two exports are named {0:?}")]
     SameName(String),
-    /// A name or description is no string of the protocol.
-    #[error("export {name:?} cannot be told to clients")]
+    /// A name or description cannot be a string of the protocol.
+    #[error("the name or description of export {name:?} is not valid in NBD")]
     BadText {
         /// The export's name.
         name: String,
         /// What is wrong.
         source: luksmith_formats::FormatError,
     },
-    /// The system refused what every server needs.
+    /// The system refused something that every server needs.
     #[error("cannot {doing}")]
     System {
-        /// What was being done.
+        /// The operation that failed.
         doing: &'static str,
-        /// What it said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// What clients have written may not be on stable storage.
+    /// Data that clients have written may not be on stable storage.
     #[error("the last flush of export {name:?} failed")]
     Flush {
         /// The export's name.
         name: String,
-        /// What the storage said.
+        /// The error of the storage.
         source: IoError,
     },
 }
 
-/// Where clients connect: a socket that listens.
+/// A listening socket to which clients connect.
 #[derive(Debug)]
 pub enum Listener {
     /// A Unix socket.
@@ -147,25 +158,26 @@ impl AsFd for Listener {
     }
 }
 
-/// Exports and the rules by which clients get them.
+/// A server of exports. It can be stopped from any thread ([`stopper`](Self::stopper)).
 pub struct Server {
     shared: Arc<Shared>,
 }
 
-/// What connections share.
+/// What all connections share.
 struct Shared {
     exports: Vec<Arc<Export>>,
     options: Options,
     budget: Arc<Budget>,
     pool: Pool,
-    watch: Watch,
+    busy_pollers: BusyPollers,
     stopping: Arc<AtomicBool>,
     connections: Connections,
     wake: Arc<Wake>,
 }
 
 impl Server {
-    /// A server of these exports, which nobody can reach before [`run`](Self::run).
+    /// A server of these exports. Clients cannot reach it before [`run`](Self::run). An export can
+    /// be shared with other servers as an `Arc`.
     ///
     /// # Errors
     /// [`ServeError::SameName`], [`ServeError::BadText`], [`ServeError::System`].
@@ -195,7 +207,9 @@ impl Server {
             exports,
             budget: Arc::new(Budget::new(options.max_in_flight)),
             pool: Pool::new("nbd-waits", options.max_waiting),
-            watch: Watch::new(std::thread::available_parallelism().map_or(1, usize::from)),
+            busy_pollers: BusyPollers::new(
+                std::thread::available_parallelism().map_or(1, usize::from),
+            ),
             stopping: Arc::default(),
             connections: Connections::default(),
             wake,
@@ -206,7 +220,7 @@ impl Server {
         })
     }
 
-    /// What stops this server, from any thread.
+    /// A handle that stops this server, from any thread.
     pub fn stopper(&self) -> Stopper {
         Stopper {
             stopping: self.shared.stopping.clone(),
@@ -214,8 +228,9 @@ impl Server {
         }
     }
 
-    /// Serves whoever connects, until it is stopped; then whatever was asked before is answered, and everything is
-    /// flushed. No thread of this server is left when it returns.
+    /// Serves the clients that connect to `listeners` until the server is stopped. Then replies to
+    /// the requests received before, and flushes every export. All threads of the server have ended
+    /// when this returns.
     ///
     /// # Errors
     /// [`ServeError::System`] at the beginning, [`ServeError::Flush`] at the end.
@@ -231,14 +246,14 @@ impl Server {
                 source,
             })
         });
-        // All of them, whatever one says.
+        // Every export is flushed, even if one fails.
         let flushed: Vec<_> = flushed.collect();
         flushed.into_iter().collect::<Result<(), _>>().and(listened)
     }
 }
 
 impl Shared {
-    /// The export of this name; the only one, or that without a name, by no name.
+    /// The export of this name. The empty name also finds the only export, whatever its name is.
     fn find(&self, name: &str) -> Option<Arc<Export>> {
         let named = self.exports.iter().find(|export| export.name() == name);
         match (&self.exports[..], named) {
@@ -249,7 +264,7 @@ impl Shared {
     }
 }
 
-/// Stops a server.
+/// Stops a server; see [`Server::stopper`].
 #[derive(Clone)]
 pub struct Stopper {
     stopping: Arc<AtomicBool>,
@@ -257,7 +272,7 @@ pub struct Stopper {
 }
 
 impl Stopper {
-    /// Asks the server to stop: no new client, no new request.
+    /// Asks the server to stop: it accepts no further client and no further request.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         self.wake.up();

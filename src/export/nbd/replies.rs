@@ -1,4 +1,5 @@
-//! Answers that wait to be sent: many with one system call, their bytes from where they were decrypted.
+//! Replies that wait to be sent. Many are sent with one system call, and their data from the buffer
+//! in which it was decrypted.
 
 use std::io::{self, IoSlice};
 
@@ -11,11 +12,12 @@ use super::error::Refusal;
 use crate::channel::Channel;
 use crate::export::Bytes;
 
-/// As many bytes are gathered, or so many answers; then they are sent.
+/// Replies are sent once this many bytes have been gathered.
 const FULL_BYTES: usize = 256 << 10;
-const FULL_ANSWERS: usize = 64;
+/// Replies are sent once this many have been gathered.
+const FULL_REPLIES: usize = 64;
 
-/// Which headers the two sides have agreed on.
+/// The form of replies that client and server have agreed on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Form {
     #[default]
@@ -24,14 +26,14 @@ pub(super) enum Form {
     Extended,
 }
 
-/// Answers in the order in which they will be sent.
+/// Replies, in the order in which they will be sent.
 #[derive(Default)]
 pub(super) struct Replies {
-    /// The headers, one after the other.
+    /// The headers, and the payloads that are no data, one after the other.
     heads: Vec<u8>,
-    /// Bodies, each with the end of the headers that go before it.
+    /// Data, each with the end of those `heads` that precede it.
     bodies: Vec<(usize, Bytes)>,
-    answers: usize,
+    replies: usize,
     bytes: usize,
 }
 
@@ -41,10 +43,10 @@ impl Replies {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.bytes >= FULL_BYTES || self.answers >= FULL_ANSWERS
+        self.bytes >= FULL_BYTES || self.replies >= FULL_REPLIES
     }
 
-    /// Sends all, in one piece.
+    /// Sends all of them, with no other reply in between.
     pub(super) fn send(&mut self, channel: &Channel) -> io::Result<()> {
         if self.is_empty() {
             return Ok(());
@@ -65,11 +67,11 @@ impl Replies {
         drop(parts);
         self.heads.clear();
         self.bodies.clear();
-        (self.answers, self.bytes) = (0, 0);
+        (self.replies, self.bytes) = (0, 0);
         outcome
     }
 
-    /// Puts all of `others` behind these.
+    /// Moves all of `others` behind these.
     pub(super) fn append(&mut self, others: &mut Self) {
         let shift = self.heads.len();
         self.heads.append(&mut others.heads);
@@ -78,11 +80,11 @@ impl Replies {
             .drain(..)
             .map(|(end, body)| (end + shift, body));
         self.bodies.extend(shifted);
-        self.answers += std::mem::take(&mut others.answers);
+        self.replies += std::mem::take(&mut others.replies);
         self.bytes += std::mem::take(&mut others.bytes);
     }
 
-    /// It went well, and there is nothing more to say.
+    /// Adds the reply to a request that succeeded and has no data, or none left.
     pub(super) fn done(&mut self, form: Form, request: &Request) {
         if form == Form::Extended {
             self.chunk(form, request, ChunkType::None, true, &[]);
@@ -91,7 +93,7 @@ impl Replies {
         }
     }
 
-    /// It did not go well.
+    /// Adds the reply to a request that failed.
     pub(super) fn refuse(&mut self, form: Form, request: &Request, refusal: &Refusal) {
         if form == Form::Simple {
             return self.simple(request, refusal.error);
@@ -104,7 +106,7 @@ impl Replies {
         self.chunk(form, request, error.kind(), true, &error.to_bytes());
     }
 
-    /// A part of a structured reply that is not data.
+    /// Adds a chunk of a structured reply that is not data.
     pub(super) fn chunk(
         &mut self,
         form: Form,
@@ -118,8 +120,8 @@ impl Replies {
         self.count(payload.len());
     }
 
-    /// Begins a simple reply with data, or a part of a structured one: `len` bytes from `offset` on, which
-    /// [`body`](Self::body) puts behind it.
+    /// Begins a simple reply with data, or a data chunk of a structured one: `len` bytes from
+    /// `offset` on, which calls of [`body`](Self::body) add.
     pub(super) fn data(
         &mut self,
         form: Form,
@@ -138,7 +140,7 @@ impl Replies {
         self.count(prefix.len());
     }
 
-    /// The next bytes of what [`data`](Self::data) has begun.
+    /// Adds the next bytes of a reply that [`data`](Self::data) has begun.
     pub(super) fn body(&mut self, body: Bytes) {
         self.bytes += body.as_slice().len();
         self.bodies.push((self.heads.len(), body));
@@ -174,7 +176,7 @@ impl Replies {
     }
 
     fn count(&mut self, bytes: usize) {
-        self.answers += 1;
+        self.replies += 1;
         self.bytes += bytes;
     }
 }
@@ -190,7 +192,7 @@ mod tests {
     use crate::sectors::{Plain, Sectors};
 
     #[test]
-    fn bodies_are_sent_without_a_header_of_their_own() {
+    fn data_can_be_sent_in_parts_without_further_headers() {
         let (here, mut there) = UnixStream::pair().unwrap();
         let channel = Channel::plain(here.into());
         let request = Request {

@@ -1,8 +1,9 @@
-//! The transmission phase of one connection: requests in, answers out (section "Transmission").
+//! The transmission phase of one connection (section "Transmission").
 //!
-//! Requests are served here, one after the other, while the storage answers from memory; answers are gathered until
-//! nothing more can be read without waiting. A long request with another one behind it goes to the connection's second
-//! thread. Where the storage waits, requests go to the pool.
+//! While the storage answers from memory, this thread serves the requests one after the other. It
+//! gathers the replies until there is no request left that it could take without waiting. A long
+//! request that is followed by another one goes to the second thread of the connection. While the
+//! storage makes its callers wait, requests go to the pool.
 
 use std::io;
 use std::ops::RangeInclusive;
@@ -11,53 +12,56 @@ use std::sync::Arc;
 use luksmith_formats::FormatError;
 use luksmith_formats::nbd::{Command, CommandFlags, Request};
 
-use super::execute::{Serving, WHOLE, pieces};
-use super::flight::{Flight, Place};
+use super::execute::{Session, WHOLE, pieces};
+use super::in_flight::{InFlight, Slot};
 use super::input::Input;
 use super::replies::{Form, Replies};
-use super::second::Second;
+use super::second_thread::SecondThread;
 use super::{MAX_PAYLOAD, Shared};
 use crate::export::budget::Held;
 use crate::sectors::{Plain, Sectors};
 
-/// Zeroes of more than this are a matter for the pool, in bytes: others would wait too long behind them.
+/// Zeroing and discarding more bytes than this goes to the pool, since other requests of the
+/// connection would wait too long for it.
 const LONG: u64 = 4 << 20;
 
-/// What is worth waking the second thread for and no burden to hold in memory whole, in bytes.
-const FOR_THE_SECOND: RangeInclusive<u64> = 128 << 10..=4 << 20;
+/// The lengths of requests, in bytes, that can go to the second thread: long enough to be worth
+/// waking it, and short enough to be held in memory as a whole.
+const FOR_SECOND_THREAD: RangeInclusive<u64> = 128 << 10..=4 << 20;
 
-/// A write of so many bytes takes so much longer than waking the second thread that it always goes there. A shorter one has
-/// to have another request behind it.
+/// A write of this many bytes takes so much longer than waking the second thread that it always
+/// goes there. A shorter one goes there only if another request follows it.
 const LONG_WRITE: u64 = 512 << 10;
 
-/// Serves until the client leaves, all its requests are answered, and none is under way.
-pub(super) fn serve(serving: Arc<Serving>, server: &Arc<Shared>) -> io::Result<()> {
+/// Serves the requests of a client until it leaves. Returns once all its requests have their
+/// replies.
+pub(super) fn serve(session: Arc<Session>, server: &Arc<Shared>) -> io::Result<()> {
     let mut transmission = Transmission {
-        serving,
+        session,
         server,
-        input: Input::new(&server.watch),
+        input: Input::new(&server.busy_pollers),
         replies: Replies::default(),
-        second: None,
-        flight: None,
+        second_thread: None,
+        in_flight: None,
     };
     let outcome = transmission.run();
     let outcome = outcome.and(transmission.send());
-    if let Some(second) = transmission.second {
-        second.finish();
+    if let Some(thread) = transmission.second_thread {
+        thread.finish();
     }
-    if let Some(flight) = transmission.flight {
-        flight.finish();
+    if let Some(in_flight) = transmission.in_flight {
+        in_flight.finish();
     }
     outcome
 }
 
 struct Transmission<'a> {
-    serving: Arc<Serving>,
+    session: Arc<Session>,
     server: &'a Arc<Shared>,
     input: Input<'a>,
     replies: Replies,
-    second: Option<Second>,
-    flight: Option<Flight>,
+    second_thread: Option<SecondThread>,
+    in_flight: Option<InFlight>,
 }
 
 impl Transmission<'_> {
@@ -73,16 +77,16 @@ impl Transmission<'_> {
     }
 
     fn next(&mut self) -> io::Result<Option<Request>> {
-        let nonsense = |error: FormatError| io::Error::new(io::ErrorKind::InvalidData, error);
-        if self.serving.form == Form::Extended {
+        let invalid = |error: FormatError| io::Error::new(io::ErrorKind::InvalidData, error);
+        if self.session.form == Form::Extended {
             let header = self.header()?;
             header
-                .map(|header| Request::parse_extended(&header).map_err(nonsense))
+                .map(|header| Request::parse_extended(&header).map_err(invalid))
                 .transpose()
         } else {
             let header = self.header()?;
             header
-                .map(|header| Request::parse_compact(&header).map_err(nonsense))
+                .map(|header| Request::parse_compact(&header).map_err(invalid))
                 .transpose()
         }
     }
@@ -91,40 +95,41 @@ impl Transmission<'_> {
         if self.input.ready() < N || self.replies.is_full() {
             self.send()?;
         }
-        self.input.header(&self.serving.channel)
+        self.input.header(&self.session.channel)
     }
 
     fn send(&mut self) -> io::Result<()> {
-        self.replies.send(&self.serving.channel)
+        self.replies.send(&self.session.channel)
     }
 
     fn write(&mut self, request: &Request) -> io::Result<()> {
         self.refuse_payload_over_limit(request)?;
-        if let Err(refusal) = self.serving.check(request) {
+        if let Err(refusal) = self.session.check(request) {
             self.skip(request.len)?;
-            self.replies.refuse(self.serving.form, request, &refusal);
+            self.replies.refuse(self.session.form, request, &refusal);
             return Ok(());
         }
         let fua_waits =
-            request.flags.contains(CommandFlags::FUA) && self.serving.export.flush_waits();
-        if let Some(place) = self.place_if(fua_waits, request, request.len)? {
+            request.flags.contains(CommandFlags::FUA) && self.session.export.flush_waits();
+        if let Some(slot) = self.slot_if(fua_waits, request, request.len)? {
             let payload = self.receive_all(request)?;
             let request = *request;
-            place.run(move |serving, out| serving.write(&request, payload, out));
+            slot.submit(move |session, out| session.write(&request, payload, out));
             return Ok(());
         }
-        if let Some(held) = self.held_for_the_second(request) {
-            // All of it, without a pause in which the client would go to sleep over a full socket.
+        if let Some(held) = self.hold_for_second_thread(request) {
+            // The whole payload is received at once: in a pause the socket would be full and the
+            // client would go to sleep.
             let payload = self.receive_all(request)?;
             let is_followed =
-                request.len >= LONG_WRITE || self.input.has_more(&self.serving.channel)?;
-            if !(is_followed && self.second()?.is_free()) {
-                self.serving.write(request, payload, &mut self.replies);
+                request.len >= LONG_WRITE || self.input.has_more(&self.session.channel)?;
+            if !(is_followed && self.second_thread()?.is_free()) {
+                self.session.write(request, payload, &mut self.replies);
                 return Ok(());
             }
             let request = *request;
-            self.second()?.run(move |serving, out| {
-                serving.write(&request, payload, out);
+            self.second_thread()?.submit(move |session, out| {
+                session.write(&request, payload, out);
                 drop(held);
                 Ok(())
             });
@@ -133,28 +138,28 @@ impl Transmission<'_> {
         let mut written = Ok(());
         for (at, len) in pieces(request) {
             let bytes = self.receive(len)?;
-            written = written.and_then(|()| self.serving.export.write(at, bytes));
+            written = written.and_then(|()| self.session.export.write(at, bytes));
         }
-        self.serving.written(request, written, &mut self.replies);
+        self.session.written(request, written, &mut self.replies);
         Ok(())
     }
 
     fn without_payload(&mut self, request: &Request) -> io::Result<()> {
-        if request.flags.contains(CommandFlags::PAYLOAD_LEN) && self.serving.form == Form::Extended
+        if request.flags.contains(CommandFlags::PAYLOAD_LEN) && self.session.form == Form::Extended
         {
-            // It is refused below; what follows it is to be passed over first.
+            // It is refused below. Its payload has to be skipped first.
             self.refuse_payload_over_limit(request)?;
             self.skip(request.len)?;
         }
-        if let Err(refusal) = self.serving.check(request) {
-            self.replies.refuse(self.serving.form, request, &refusal);
+        if let Err(refusal) = self.session.check(request) {
+            self.replies.refuse(self.session.form, request, &refusal);
             return Ok(());
         }
         if request.command == Command::Read {
             return self.read(request);
         }
         let (flush_waits, fua) = (
-            self.serving.export.flush_waits(),
+            self.session.export.flush_waits(),
             request.flags.contains(CommandFlags::FUA),
         );
         let long = match request.command {
@@ -162,94 +167,98 @@ impl Transmission<'_> {
             Command::Trim | Command::WriteZeroes => request.len > LONG || (fua && flush_waits),
             _ => false,
         };
-        if let Some(place) = self.place_if(long, request, 0)? {
+        if let Some(slot) = self.slot_if(long, request, 0)? {
             let request = *request;
-            place.run(move |serving, out| serving.other(&request, out));
+            slot.submit(move |session, out| session.other(&request, out));
         } else {
-            self.serving.other(request, &mut self.replies);
+            self.session.other(request, &mut self.replies);
         }
         Ok(())
     }
 
     fn read(&mut self, request: &Request) -> io::Result<()> {
-        if let Some(place) = self.place_if(false, request, request.len)? {
+        if let Some(slot) = self.slot_if(false, request, request.len)? {
             let request = *request;
-            place.run(move |serving, out| {
-                // Nothing is sent in between, which is all that can fail.
-                let _ = serving.read(&request, true, out, &mut |_| Ok(()));
+            slot.submit(move |session, out| {
+                // It can fail only where it sends, and it does not send here.
+                let _ = session.read(&request, true, out, &mut |_| Ok(()));
             });
             return Ok(());
         }
-        if let Some(held) = self.held_for_the_second(request)
-            && self.input.has_more(&self.serving.channel)?
-            && self.second()?.is_free()
+        if let Some(held) = self.hold_for_second_thread(request)
+            && self.input.has_more(&self.session.channel)?
+            && self.second_thread()?.is_free()
         {
             let request = *request;
-            self.second()?.run(move |serving, out| {
-                let mut full = |replies: &mut Replies| replies.send(&serving.channel);
-                serving.read(&request, true, out, &mut full)?;
-                // The bytes are in memory until they are sent.
-                out.send(&serving.channel)?;
+            self.second_thread()?.submit(move |session, out| {
+                let mut full = |replies: &mut Replies| replies.send(&session.channel);
+                session.read(&request, true, out, &mut full)?;
+                // The bytes stay in memory until they are sent.
+                out.send(&session.channel)?;
                 drop(held);
                 Ok(())
             });
             return Ok(());
         }
         let bytes = usize::try_from(request.len).unwrap_or(usize::MAX);
-        // The bytes are in memory until they are sent.
+        // The bytes stay in memory until they are sent.
         let held = (bytes > WHOLE)
             .then(|| self.server.budget.hold(bytes))
             .flatten();
         let whole = bytes <= WHOLE || held.is_some();
-        if !whole && self.serving.form == Form::Simple {
-            // It goes out in several pieces, and no other answer may come between them.
-            self.wait_for_the_others();
+        if !whole && self.session.form == Form::Simple {
+            // The reply is sent in several pieces, and no other reply must come between them.
+            self.wait_for_other_replies();
         }
-        let serving = self.serving.clone();
-        let mut full = |replies: &mut Replies| replies.send(&serving.channel);
-        serving.read(request, whole, &mut self.replies, &mut full)?;
+        let session = self.session.clone();
+        let mut full = |replies: &mut Replies| replies.send(&session.channel);
+        session.read(request, whole, &mut self.replies, &mut full)?;
         if held.is_some() {
             self.send()?;
         }
         Ok(())
     }
 
-    /// What a request takes in memory, if it is one for the second thread.
-    fn held_for_the_second(&self, request: &Request) -> Option<Held> {
+    /// Takes the bytes of a request from the budget, if the request can go to the second thread.
+    fn hold_for_second_thread(&self, request: &Request) -> Option<Held> {
         let bytes = usize::try_from(request.len).ok()?;
-        (FOR_THE_SECOND.contains(&request.len))
+        (FOR_SECOND_THREAD.contains(&request.len))
             .then(|| self.server.budget.hold(bytes))
             .flatten()
     }
 
-    fn second(&mut self) -> io::Result<&Second> {
-        match &mut self.second {
-            Some(second) => Ok(second),
-            none => Ok(none.insert(Second::new(&self.serving)?)),
+    fn second_thread(&mut self) -> io::Result<&SecondThread> {
+        match &mut self.second_thread {
+            Some(thread) => Ok(thread),
+            none => Ok(none.insert(SecondThread::new(&self.session)?)),
         }
     }
 
-    /// Until nobody else has an answer to send.
-    fn wait_for_the_others(&self) {
-        if let Some(second) = &self.second {
-            second.wait();
+    /// Waits until no other thread has a reply to send on this connection.
+    fn wait_for_other_replies(&self) {
+        if let Some(thread) = &self.second_thread {
+            thread.wait();
         }
-        if let Some(flight) = &self.flight {
-            flight.wait();
+        if let Some(in_flight) = &self.in_flight {
+            in_flight.wait();
         }
     }
 
-    /// A place in the pool where the storage waits or `long` says so.
-    fn place_if(&mut self, long: bool, request: &Request, bytes: u64) -> io::Result<Option<Place>> {
+    /// A slot for the request in the pool, if the storage makes its callers wait or `long` is set,
+    /// and the limits admit it.
+    fn slot_if(&mut self, long: bool, request: &Request, bytes: u64) -> io::Result<Option<Slot>> {
         let data = !matches!(request.command, Command::Flush);
-        if !(long || data && self.serving.export.waits()) {
+        if !(long || data && self.session.export.waits()) {
             return Ok(None);
         }
-        if self.flight.is_none() {
-            self.flight = Some(Flight::new(&self.serving, self.server)?);
+        if self.in_flight.is_none() {
+            self.in_flight = Some(InFlight::new(&self.session, self.server)?);
         }
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        Ok(self.flight.as_ref().and_then(|flight| flight.place(bytes)))
+        Ok(self
+            .in_flight
+            .as_ref()
+            .and_then(|in_flight| in_flight.admit(bytes)))
     }
 
     fn receive_all(&mut self, request: &Request) -> io::Result<Vec<(u64, Sectors<Plain>)>> {
@@ -264,7 +273,7 @@ impl Transmission<'_> {
         }
         let mut bytes = Sectors::<Plain>::with_len(len);
         self.input
-            .payload(&self.serving.channel, bytes.as_mut_slice())?;
+            .payload(&self.session.channel, bytes.as_mut_slice())?;
         Ok(bytes)
     }
 
@@ -272,10 +281,11 @@ impl Transmission<'_> {
         if (self.input.ready() as u64) < bytes {
             self.send()?;
         }
-        self.input.skip(&self.serving.channel, bytes)
+        self.input.skip(&self.session.channel, bytes)
     }
 
-    /// A payload longer than any that was agreed on is not even passed over.
+    /// Fails, which closes the connection, if the payload is longer than the limit that the client
+    /// was told. Such a payload is not even skipped.
     fn refuse_payload_over_limit(&self, request: &Request) -> io::Result<()> {
         if request.len <= u64::from(MAX_PAYLOAD) {
             return Ok(());

@@ -1,24 +1,25 @@
-//! A connection's second thread: it carries out a long request while the next one is received or carried out by the
-//! first.
+//! The second thread of a connection. It serves a long request while the first thread receives or
+//! serves the next one.
 //!
-//! Unlike a thread of the pool it belongs to one client, and so may wait for it.
+//! Unlike a thread of the pool it belongs to one client, so it can wait for that client.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use super::execute::Serving;
+use super::execute::Session;
 use super::replies::Replies;
 
-type Work = Box<dyn FnOnce(&Serving, &mut Replies) -> io::Result<()> + Send>;
+type Work = Box<dyn FnOnce(&Session, &mut Replies) -> io::Result<()> + Send>;
 
-pub(super) struct Second {
+/// A handle to the thread, for the first thread.
+pub(super) struct SecondThread {
     shared: Arc<Shared>,
     thread: JoinHandle<()>,
 }
 
 struct Shared {
-    serving: Arc<Serving>,
+    session: Arc<Session>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -26,15 +27,16 @@ struct Shared {
 #[derive(Default)]
 struct State {
     work: Option<Work>,
-    /// From when it is given work until the answer is sent.
+    /// True from when work is given to it until the reply is sent.
     busy: bool,
     ended: bool,
 }
 
-impl Second {
-    pub(super) fn new(serving: &Arc<Serving>) -> io::Result<Self> {
+impl SecondThread {
+    /// Starts the thread.
+    pub(super) fn new(session: &Arc<Session>) -> io::Result<Self> {
         let shared = Arc::new(Shared {
-            serving: serving.clone(),
+            session: session.clone(),
             state: Mutex::default(),
             changed: Condvar::new(),
         });
@@ -45,14 +47,16 @@ impl Second {
         Ok(Self { shared, thread })
     }
 
+    /// Whether [`submit`](Self::submit) can be called.
     pub(super) fn is_free(&self) -> bool {
         !self.shared.state().busy
     }
 
-    /// Has `work` done and its answer sent. Only who has found it free may ask, and only the first thread asks.
-    pub(super) fn run(
+    /// Runs `work` and sends its reply. The caller has found the thread free; only the first thread
+    /// of the connection calls this.
+    pub(super) fn submit(
         &self,
-        work: impl FnOnce(&Serving, &mut Replies) -> io::Result<()> + Send + 'static,
+        work: impl FnOnce(&Session, &mut Replies) -> io::Result<()> + Send + 'static,
     ) {
         let mut state = self.shared.state();
         state.busy = true;
@@ -61,14 +65,14 @@ impl Second {
         self.shared.changed.notify_all();
     }
 
-    /// Waits until it has sent its answer.
+    /// Waits until it has sent its reply.
     pub(super) fn wait(&self) {
         let busy = |state: &mut State| state.busy;
         let state = self.shared.changed.wait_while(self.shared.state(), busy);
         drop(state.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Waits until all is done.
+    /// Waits until it has sent its reply, and for it to end.
     pub(super) fn finish(self) {
         self.shared.state().ended = true;
         self.shared.changed.notify_all();
@@ -77,7 +81,7 @@ impl Second {
 }
 
 impl Shared {
-    // Nothing panics while it is held.
+    // No code panics while it holds the lock.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -87,15 +91,15 @@ impl Shared {
         loop {
             if let Some(work) = state.work.take() {
                 drop(state);
-                let turn = Turn(self);
-                let mut answers = Replies::default();
-                let done = work(&self.serving, &mut answers)
-                    .and_then(|()| answers.send(&self.serving.channel));
+                let busy = Busy(self);
+                let mut replies = Replies::default();
+                let done = work(&self.session, &mut replies)
+                    .and_then(|()| replies.send(&self.session.channel));
                 if let Err(error) = done {
-                    tracing::debug!(%error, "the client takes no answers");
-                    self.serving.channel.shutdown();
+                    tracing::debug!(%error, "the client does not receive its replies");
+                    self.session.channel.shutdown();
                 }
-                drop(turn);
+                drop(busy);
                 state = self.state();
             } else if state.ended {
                 return;
@@ -109,13 +113,14 @@ impl Shared {
     }
 }
 
-/// While it works. A panic leaves a request without an answer, which ends the connection.
-struct Turn<'a>(&'a Shared);
+/// Exists while the thread works. A panic leaves a request without a reply, which ends the
+/// connection.
+struct Busy<'a>(&'a Shared);
 
-impl Drop for Turn<'_> {
+impl Drop for Busy<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.serving.channel.shutdown();
+            self.0.session.channel.shutdown();
         }
         self.0.state().busy = false;
         self.0.changed.notify_all();
