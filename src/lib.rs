@@ -107,3 +107,8 @@ pub mod xts;
 
 pub use interrupt::Interrupt;
 pub use luksmith_formats as formats;
+
+/// Compiles the Rust code of `docs/library.md`.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/library.md")]
+struct LibraryPage;

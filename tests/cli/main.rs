@@ -4,6 +4,7 @@
 
 mod benchmark;
 mod busy;
+mod docs;
 mod force;
 mod help;
 mod interrupt;

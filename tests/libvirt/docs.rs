@@ -1,4 +1,4 @@
-//! The commands of `docs/libvirt.md` work exactly as they are printed, and leave what it says.
+//! The commands for libvirt in `docs/libvirt.md` and README.md work as they are printed.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -9,6 +9,31 @@ use crate::host::Ran;
 use support::peers;
 
 const TEXT: &str = include_str!("../../docs/libvirt.md");
+const README: &str = include_str!("../../README.md");
+
+/// The `sh` blocks of a page.
+fn blocks(page: &str) -> impl Iterator<Item = &str> {
+    let blocks = page.split("```sh\n").skip(1);
+    blocks.map(|rest| rest.split("```").next().unwrap())
+}
+
+/// Runs a script on the host of the daemon, with its folder as the folder of images.
+fn run(daemon: &Daemon, script: &str) {
+    let folder = daemon.folder();
+    let script = script.replace("/var/lib/libvirt/images", folder.to_str().unwrap());
+    let programs = Path::new(env!("CARGO_BIN_EXE_luksmith")).parent().unwrap();
+    let mut shell = daemon.on_host("sh");
+    shell
+        .args(["-exc", &script])
+        .env("LIBVIRT_DEFAULT_URI", daemon.uri())
+        .env(
+            "PATH",
+            format!("{}:{}", programs.display(), std::env::var("PATH").unwrap()),
+        )
+        .stdin(Stdio::null());
+    let ran = Ran::of(shell.output().unwrap());
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+}
 
 #[test]
 fn the_commands_of_the_document_work() {
@@ -22,31 +47,28 @@ fn the_commands_of_the_document_work() {
     domains::define_pool(&daemon, "default");
     std::fs::write(daemon.folder().join("key"), "a passphrase").unwrap();
 
-    let blocks: Vec<&str> = TEXT
-        .split("```sh\n")
-        .skip(1)
-        .map(|rest| rest.split("```").next().unwrap())
-        .collect();
+    let blocks: Vec<&str> = blocks(TEXT).collect();
     assert!(blocks.len() >= 5);
-    let folder = daemon.folder();
-    let script = blocks
-        .concat()
-        .replace("/var/lib/libvirt/images", folder.to_str().unwrap());
-    let programs = Path::new(env!("CARGO_BIN_EXE_luksmith")).parent().unwrap();
-    let mut shell = daemon.on_host("sh");
-    shell
-        .args(["-exc", &script])
-        .env("LIBVIRT_DEFAULT_URI", daemon.uri())
-        .env(
-            "PATH",
-            format!("{}:{}", programs.display(), std::env::var("PATH").unwrap()),
-        )
-        .stdin(Stdio::null());
-    let ran = Ran::of(shell.output().unwrap());
-    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    run(&daemon, &blocks.concat());
     let secrets = daemon.ok("libvirt secret list").text();
     for name in ["vm1.luks", "data.img", "two.img"] {
         assert!(secrets.contains(name), "{name}: {secrets}");
     }
+    assert_eq!(domains::disks(&domain, true), ["vda"]);
+}
+
+#[test]
+fn the_quick_start_works() {
+    let (Some(daemon), Some(_virsh)) = (Daemon::start(), peers::find("virsh")) else {
+        return;
+    };
+    let Some(domain) = domains::define(&daemon, "vm1") else {
+        return;
+    };
+    domains::define_pool(&daemon, "default");
+    let script: String = blocks(README)
+        .filter(|block| block.contains("libvirt"))
+        .collect();
+    run(&daemon, &script);
     assert_eq!(domains::disks(&domain, true), ["vda"]);
 }

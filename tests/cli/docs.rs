@@ -1,0 +1,121 @@
+//! The commands of README.md and of the pages in `docs/` work as they are printed.
+//!
+//! Each test runs the `sh` blocks of one page as one script, in a folder with a file `key`. The pages of
+//! libvirt and of untrusted images have tests of their own, in `tests/libvirt` and `tests/vet`.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use support::peers;
+
+use crate::session::{CHEAP, Session};
+
+/// The `sh` blocks of a page that contain `word`, as one script.
+fn script(page: &str, word: &str) -> String {
+    let blocks = page.split("```sh\n").skip(1);
+    let blocks = blocks.filter_map(|rest| rest.split("```").next());
+    let script: String = blocks.filter(|block| block.contains(word)).collect();
+    assert!(!script.is_empty());
+    script
+}
+
+/// Runs a script that has to succeed, and returns what it printed.
+fn run(session: &Session, script: &str) -> String {
+    // Opening a keyslot takes two seconds by default, so this program makes cheap ones.
+    let program = session.path("bin/luksmith");
+    let wrapper = format!(
+        "#!/bin/sh\n\
+         case \"$1 $2\" in\n\
+         create*|encrypt*|'key add'*) exec '{luksmith}' \"$@\" {cheap} ;;\n\
+         *) exec '{luksmith}' \"$@\" ;;\n\
+         esac\n",
+        luksmith = env!("CARGO_BIN_EXE_luksmith"),
+        cheap = CHEAP.join(" "),
+    );
+    fs::create_dir(session.path("bin")).unwrap();
+    fs::write(&program, wrapper).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+
+    let printed = session.path("printed");
+    let log = fs::File::create(&printed).unwrap();
+    let path = std::env::var("PATH").unwrap_or_default();
+    let shell = Command::new("timeout")
+        .args(["--kill-after=5", "120", "bash", "-euxc", script])
+        .current_dir(session.folder())
+        .env(
+            "PATH",
+            format!("{}:{path}:/usr/sbin:/sbin", session.path("bin").display()),
+        )
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .process_group(0)
+        .spawn();
+    let mut shell = shell.unwrap();
+    let group = Pid::from_child(&shell);
+    let status = shell.wait().unwrap();
+    // A script that failed may leave a server behind.
+    let _ = kill_process_group(group, Signal::TERM);
+    let printed = fs::read_to_string(printed).unwrap();
+    assert!(status.success(), "{printed}");
+    printed
+}
+
+/// Whether all these programs are installed.
+fn installed(programs: &[&str]) -> bool {
+    programs.iter().all(|name| peers::find(name).is_some())
+}
+
+#[test]
+fn readme() {
+    let session = Session::new();
+    session.write("plain.img", &[7; 1 << 20]);
+    let page = include_str!("../../README.md");
+    run(&session, &script(page, "plain.img"));
+    assert_eq!(session.read("again.img"), session.read("plain.img"));
+    assert!(session.exists("disk.header"));
+}
+
+#[test]
+fn storage() {
+    if !installed(&["nbdkit"]) {
+        return;
+    }
+    let page = include_str!("../../docs/storage.md");
+    run(&Session::new(), &script(page, ""));
+}
+
+#[test]
+fn serving() {
+    if !installed(&["nbdinfo", "nbdcopy", "certtool"]) {
+        return;
+    }
+    let page = include_str!("../../docs/serving.md");
+    let printed = run(&Session::new(), &script(page, ""));
+    assert!(printed.contains("export=\"b\""), "{printed}");
+}
+
+#[test]
+fn qcow2() {
+    if !installed(&["qemu-img"]) {
+        return;
+    }
+    let page = include_str!("../../docs/qcow2.md");
+    run(&Session::new(), &script(page, ""));
+}
+
+#[test]
+fn troubleshooting() {
+    let page = include_str!("../../docs/troubleshooting.md");
+    let printed = run(&Session::new(), &script(page, ""));
+    for said in [
+        "\nexit code 2\n",
+        "\nkeyslot 0 opens the volume\n",
+        "\nexit code 1\n",
+    ] {
+        assert!(printed.contains(said), "{said:?} in {printed}");
+    }
+}
