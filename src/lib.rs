@@ -76,6 +76,19 @@
 //! - [`sys`]: hardening the process.
 //! - [`formats`]: every byte layout, without I/O and without secrets; a crate of its own.
 //!
+//! # Features
+//!
+//! A program that needs only the library turns the default feature `cli` off: it is the program,
+//! and enables all others. Each feature adds an API; none changes what the rest does. What a build
+//! cannot do, it refuses with [`MissingFeature`], which names the feature.
+//!
+//! - none: LUKS1 and LUKS2 on files, block devices and memory, also in qcow2 images.
+//! - `nbd`: `channel`, `backend::nbd` and `export::nbd`.
+//! - `libvirt`: `libvirt` and `qemu`.
+//! - `vet`: `vet` and `audit`.
+//! - `ciphers`: Serpent, Twofish and Camellia; RIPEMD-160 and Whirlpool.
+//! - `qcow2-compressed`: reading compressed clusters of encrypted qcow2 images.
+//!
 //! # Secrets
 //!
 //! Passphrases and keys live in locked memory, are wiped when dropped, and show nothing in `Debug` or in an error.
@@ -83,28 +96,36 @@
 //! others leaves on the heap, and call [`sys::harden`] as they start. A header from a stranger is safe to open: what
 //! it may cost is capped by [`Limits`](formats::Limits), and long work looks at an [`Interrupt`].
 
+#[cfg(feature = "vet")]
 pub mod audit;
 pub mod backend;
+#[cfg(feature = "nbd")]
 pub mod channel;
 pub mod container;
 pub mod crypt;
 mod door;
 pub mod export;
+mod feature;
 mod interrupt;
 pub mod kdf;
 pub mod layout;
+#[cfg(feature = "libvirt")]
 pub mod libvirt;
 pub mod location;
+#[cfg(feature = "libvirt")]
 pub mod qemu;
 pub mod secret;
 pub mod sectors;
 pub mod sys;
 pub mod task;
+#[cfg(feature = "vet")]
 pub mod vet;
 pub mod volume;
+#[cfg(any(feature = "libvirt", feature = "vet"))]
 pub mod xml;
 pub mod xts;
 
+pub use feature::MissingFeature;
 pub use interrupt::Interrupt;
 pub use luksmith_formats as formats;
 

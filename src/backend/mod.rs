@@ -7,12 +7,14 @@
 pub mod file;
 pub mod lock;
 pub mod memory;
+#[cfg(feature = "nbd")]
 pub mod nbd;
 
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::feature::MissingFeature;
 use crate::sectors::{Cipher, Sectors};
 
 /// The shape of a storage.
@@ -168,6 +170,9 @@ pub enum IoError {
         /// Where, in bytes of the image.
         at: u64,
     },
+    /// What was to be read needs a feature of this crate that is not enabled.
+    #[error(transparent)]
+    MissingFeature(#[from] MissingFeature),
     /// The tables of an image say what they must not.
     #[error("the image has {what}, at byte {at}")]
     Image {
@@ -208,7 +213,7 @@ impl From<IoError> for io::Error {
             IoError::ReadOnly(_) => io::ErrorKind::ReadOnlyFilesystem,
             IoError::NoSpace { .. } => io::ErrorKind::StorageFull,
             IoError::Failed { source, .. } => source.kind(),
-            IoError::Unsupported(_) => io::ErrorKind::Unsupported,
+            IoError::Unsupported(_) | IoError::MissingFeature(_) => io::ErrorKind::Unsupported,
             IoError::Plaintext { .. } | IoError::Image { .. } => io::ErrorKind::InvalidData,
         };
         Self::new(kind, error)

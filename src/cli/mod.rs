@@ -49,6 +49,7 @@ mod signals;
 mod size;
 mod storage;
 mod streams;
+mod strength;
 mod table;
 mod token;
 mod verdicts;

@@ -8,7 +8,6 @@ use std::path::Path;
 use luksmith::libvirt::ValueScheme;
 use luksmith::secret::{
     AnySource, ParseSourceError, Passphrase, Purpose, Scheme, SecretSource, Source, VolumeKey,
-    strength,
 };
 use luksmith_formats::nbd::uri;
 
@@ -16,6 +15,7 @@ use super::Session;
 use super::args::{KeyArgs, NewKeyArgs};
 use super::error::{CommandError, Kind};
 use super::output;
+use super::strength::strength;
 
 /// A typed passphrase with a lower score of zxcvbn needs --force-weak. Fewer than 10⁸ guesses find
 /// it.

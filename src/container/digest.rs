@@ -92,8 +92,9 @@ impl KeyDigest {
             && self.digest.get(..SHORT) == other.digest.get(..SHORT)
     }
 
-    /// Refuses a digest that costs more than `limits` allow.
+    /// Refuses a digest that costs more than `limits` allow, or whose hash this build does not have.
     pub(super) fn check_cost(&self, limits: &Limits) -> Result<(), KdfError> {
+        kdf::check_built(self.hash)?;
         Ok(limits
             .check_pbkdf2(self.iterations)
             .map_err(|error| FormatError {

@@ -8,7 +8,7 @@ use luksmith_formats::Limits;
 use super::{KeyslotError, KeyslotInfo, UnlockError};
 use crate::Interrupt;
 use crate::backend::Backend;
-use crate::crypt::SectorCrypt;
+use crate::crypt::{self, SectorCrypt};
 use crate::door;
 use crate::kdf::{self, KdfError};
 use crate::secret::{LockedBytes, Passphrase, VolumeKey};
@@ -23,6 +23,8 @@ pub(super) fn seal(
     limits: &Limits,
     interrupt: &Interrupt,
 ) -> Result<Vec<u8>, KeyslotError> {
+    crypt::check_built(slot.area_cipher.cipher)?;
+    kdf::check_built(slot.af_hash)?;
     // The limits hold for our own costs too: a keyslot above them could not be opened again without raising them.
     let derived = kdf::derive(&slot.kdf, passphrase, slot.area_key_size, limits, interrupt)?;
     let crypt = SectorCrypt::for_keyslot(slot.area_cipher, &derived)?;
@@ -46,6 +48,9 @@ pub(super) fn unseal(
         slot: slot.slot,
         source,
     };
+    // Before any work.
+    crypt::check_built(slot.area_cipher.cipher)?;
+    kdf::check_built(slot.af_hash).map_err(refused)?;
     let derived = kdf::derive(&slot.kdf, passphrase, slot.area_key_size, limits, interrupt)
         .map_err(refused)?;
     let crypt = SectorCrypt::for_keyslot(slot.area_cipher, &derived)?;

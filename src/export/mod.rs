@@ -6,10 +6,13 @@
 //! protocol translates requests and errors, and schedules threads; [`nbd`] is one. A program can
 //! write another against the same methods.
 
+#[cfg(feature = "nbd")]
 mod budget;
 mod failure_log;
+#[cfg(feature = "nbd")]
 pub mod nbd;
 mod pace;
+#[cfg(feature = "nbd")]
 mod pool;
 
 use std::fmt;

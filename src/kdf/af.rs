@@ -7,6 +7,7 @@ use digest::Digest;
 use luksmith_formats::Hash;
 
 use super::error::KdfError;
+use super::hashes;
 use crate::secret::{LockedBytes, SecretError, random, scrub_stack};
 use crate::sys::memory::wipe;
 
@@ -87,8 +88,12 @@ fn fold(stripes: &[u8], key_len: usize, hash: Hash) -> Result<LockedBytes, KdfEr
         Hash::Sha256 => diffuse::<sha2::Sha256>,
         Hash::Sha384 => diffuse::<sha2::Sha384>,
         Hash::Sha512 => diffuse::<sha2::Sha512>,
-        Hash::Ripemd160 => diffuse::<ripemd::Ripemd160>,
-        Hash::Whirlpool => diffuse::<whirlpool::Whirlpool>,
+        #[cfg(feature = "ciphers")]
+        Hash::Ripemd160 => diffuse::<hashes::Ripemd160>,
+        #[cfg(feature = "ciphers")]
+        Hash::Whirlpool => diffuse::<hashes::Whirlpool>,
+        #[cfg(not(feature = "ciphers"))]
+        Hash::Ripemd160 | Hash::Whirlpool => return Err(hashes::missing(hash).into()),
     };
     let mut folded = LockedBytes::new(key_len)?;
     for stripe in stripes.chunks_exact(key_len) {

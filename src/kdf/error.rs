@@ -2,6 +2,7 @@
 
 use luksmith_formats::FormatError;
 
+use crate::feature::MissingFeature;
 use crate::secret::{LockError, SecretError};
 
 /// Why a derivation failed.
@@ -34,6 +35,9 @@ pub enum KdfError {
         /// What is wrong with the parameters.
         cause: String,
     },
+    /// The hash needs a feature of this crate that is not enabled.
+    #[error(transparent)]
+    MissingFeature(#[from] MissingFeature),
     /// The key material has the wrong length for the anti-forensic splitter.
     #[error("{stripes} stripes of a {key_len}-byte key are not {material} bytes")]
     Material {

@@ -9,12 +9,14 @@ pub mod af;
 mod argon2;
 pub mod calibrate;
 mod error;
+mod hashes;
 mod pbkdf2;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
 pub use argon2::{Argon2Cost, argon2};
 pub use error::KdfError;
+pub(crate) use hashes::check_built;
 pub use pbkdf2::pbkdf2;
 
 use luksmith_formats::Limits;

@@ -9,6 +9,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use luksmith_formats::Hash;
 
 use super::error::KdfError;
+use super::hashes;
 #[cfg(target_arch = "x86_64")]
 use super::x86_64::sha256;
 use crate::Interrupt;
@@ -37,8 +38,12 @@ pub fn pbkdf2(
         Hash::Sha256 => derive_sha256,
         Hash::Sha384 => derive::<Hmac<sha2::Sha384>>,
         Hash::Sha512 => derive::<Hmac<sha2::Sha512>>,
-        Hash::Ripemd160 => derive::<Hmac<ripemd::Ripemd160>>,
-        Hash::Whirlpool => derive::<Hmac<whirlpool::Whirlpool>>,
+        #[cfg(feature = "ciphers")]
+        Hash::Ripemd160 => derive::<Hmac<hashes::Ripemd160>>,
+        #[cfg(feature = "ciphers")]
+        Hash::Whirlpool => derive::<Hmac<hashes::Whirlpool>>,
+        #[cfg(not(feature = "ciphers"))]
+        Hash::Ripemd160 | Hash::Whirlpool => return Err(hashes::missing(hash).into()),
     };
     let derived = derive(passphrase, salt, iterations, out, interrupt);
     scrub_stack();

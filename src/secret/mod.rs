@@ -11,7 +11,6 @@ mod locked;
 mod schemes;
 mod source;
 mod stack;
-mod strength;
 mod terminal;
 
 pub use allocator::WipingAllocator;
@@ -21,7 +20,6 @@ pub use schemes::{AnySource, Scheme};
 pub use source::{MAX_KEY_FILE, ParseSourceError, Source};
 pub use stack::scrub_stack;
 pub(crate) use stack::scrub_stack_of_sectors;
-pub use strength::{Strength, strength};
 pub use terminal::MAX_TYPED;
 
 use core::fmt;

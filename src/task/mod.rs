@@ -10,6 +10,7 @@ mod advice;
 pub mod copy;
 mod error;
 mod kinds;
+#[cfg(feature = "nbd")]
 pub mod listen;
 pub mod measure;
 pub mod new_file;

@@ -5,7 +5,10 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 
 use luksmith::Interrupt;
-use luksmith::secret::{Passphrase, Purpose, SecretSource, Source, strength};
+use luksmith::secret::{Passphrase, Purpose, SecretSource, Source};
+
+#[path = "../../src/cli/strength.rs"]
+mod strength;
 
 use crate::scan::{Needle, fresh};
 
@@ -54,7 +57,7 @@ fn an_estimate_of_the_strength_leaves_nothing() {
     }
     let needle = Needle::of(&typed);
     let passphrase = Passphrase::from_locked(typed);
-    assert!(strength(&passphrase).is_some());
+    assert!(strength::strength(&passphrase).is_some());
     drop(passphrase);
     needle.assert_gone("the passphrase");
 }

@@ -47,7 +47,8 @@ const RULES: &[Rule] = &[
     Rule {
         words: &["#[path"],
         within: &["tests/"],
-        places: &["tests/examples/"],
+        // Sources of the program itself, which no library has.
+        places: &["tests/examples/", "tests/secrecy/source.rs"],
         tests_may: false,
         because: "what test binaries share is in tests/support",
     },

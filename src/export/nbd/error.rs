@@ -18,7 +18,7 @@ pub(super) fn number(error: &IoError) -> ErrorNumber {
         | IoError::NoSpace { .. } => ErrorNumber::NoSpace,
         IoError::OutOfRange { .. } | IoError::Unaligned { .. } => ErrorNumber::Invalid,
         IoError::ReadOnly(_) => ErrorNumber::NotPermitted,
-        IoError::Unsupported(_) => ErrorNumber::NotSupported,
+        IoError::Unsupported(_) | IoError::MissingFeature(_) => ErrorNumber::NotSupported,
         IoError::Plaintext { .. } | IoError::Image { .. } => ErrorNumber::Io,
         IoError::Failed { source, .. } => match source.kind() {
             io::ErrorKind::OutOfMemory => ErrorNumber::NoMemory,

@@ -19,9 +19,8 @@ use std::sync::Arc;
 
 use luksmith_formats::image::qcow2::{COPIED, L2Entry, l2_entry};
 
-use super::compressed::Compressed;
 use super::fixed::Fixed;
-use super::map::{Map, Slice};
+use super::map::{Compressed, Map, Slice};
 use super::refcounts::Refcounts;
 use super::shape::{ImageError, Shape, damaged, length};
 use crate::backend::{Backend, IoError, Operation};

@@ -5,7 +5,6 @@
 //! looked at: whoever can change the data can change that, too.
 
 use std::io::Read;
-use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use luksmith_formats::image::qcow2::ZSTD;
@@ -13,6 +12,7 @@ use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
+use super::map::Compressed;
 use super::shape::{Shape, damaged, length};
 use crate::backend::{Backend, IoError};
 use crate::door;
@@ -20,22 +20,6 @@ use crate::sectors::{Plain, Sectors};
 
 /// The largest window of a zstd frame: as large as the largest cluster.
 const MOST_WINDOW: u64 = 2 << 20;
-
-/// Where the data of a compressed cluster lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Compressed {
-    /// Its first byte.
-    pub(crate) at: u64,
-    /// No more than so many bytes.
-    pub(super) len: u64,
-}
-
-impl Compressed {
-    /// The clusters of the image that it has a part of.
-    pub(super) fn clusters(self, cluster: u64) -> Range<u64> {
-        self.at / cluster..(self.at + self.len).div_ceil(cluster)
-    }
-}
 
 /// Inflates clusters, and keeps the last one for who reads it in parts.
 pub(super) struct Inflated {

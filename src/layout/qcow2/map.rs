@@ -4,13 +4,13 @@
 //! find it; who misses reads one slice of a table. An entry that a hostile image has is judged where it is used.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use luksmith_formats::FormatError;
 use luksmith_formats::image::qcow2::{COPIED, L2Entry, ZERO, l2_entry, table_entry};
 
-use super::compressed::Compressed;
 use super::fixed::Fixed;
 use super::shape::{ImageError, Shape, damaged, length};
 use crate::backend::{Backend, IoError};
@@ -34,6 +34,22 @@ pub(super) enum Place {
     Shared(u64),
     /// Compressed, which is not encrypted.
     Compressed(Compressed),
+}
+
+/// Where the data of a compressed cluster lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Compressed {
+    /// Its first byte.
+    pub(crate) at: u64,
+    /// No more than so many bytes.
+    pub(super) len: u64,
+}
+
+impl Compressed {
+    /// The clusters of the image that it has a part of.
+    pub(super) fn clusters(self, cluster: u64) -> Range<u64> {
+        self.at / cluster..(self.at + self.len).div_ceil(cluster)
+    }
 }
 
 /// A part of an L2 table.

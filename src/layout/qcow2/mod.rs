@@ -43,6 +43,7 @@
 //! ```
 
 mod change;
+#[cfg(feature = "qcow2-compressed")]
 mod compressed;
 mod create;
 mod fixed;
@@ -58,19 +59,22 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub(crate) use compressed::Compressed;
 pub use create::NewImage;
 pub use shape::ImageError;
 
 use change::Changes;
+#[cfg(feature = "qcow2-compressed")]
 use compressed::Inflated;
 use fixed::Fixed;
+pub(crate) use map::Compressed;
 use map::{Map, Place};
-use shape::{Shape, length};
+use shape::Shape;
 use window::Window;
 
 use crate::backend::{Backend, IoError, Operation};
 use crate::door;
+#[cfg(not(feature = "qcow2-compressed"))]
+use crate::feature::MissingFeature;
 
 /// The most clusters that one look at the map goes through.
 const LOOK: u64 = 1 << 16;
@@ -85,6 +89,7 @@ pub struct Qcow2 {
     storage: Arc<dyn Backend>,
     shape: Shape,
     map: Map,
+    #[cfg(feature = "qcow2-compressed")]
     inflated: Inflated,
     size: AtomicU64,
     /// Nothing where the image is open for reading only.
@@ -136,6 +141,7 @@ impl Qcow2 {
         let size = shape.header.size / 512 * 512;
         Ok(Self {
             size: AtomicU64::new(size),
+            #[cfg(feature = "qcow2-compressed")]
             inflated: Inflated::new(&shape),
             storage,
             shape,
@@ -228,6 +234,7 @@ impl Qcow2 {
 
     /// Fills `into` with plaintext of a compressed cluster, from the byte `within` it on. The storage has it as it is: whether it may
     /// be taken from there is for the caller to know.
+    #[cfg(feature = "qcow2-compressed")]
     pub(crate) fn inflate(
         &self,
         compressed: Compressed,
@@ -235,7 +242,14 @@ impl Qcow2 {
         into: &mut [u8],
     ) -> Result<(), IoError> {
         self.inflated
-            .read(&*self.storage, compressed, length(within), into)
+            .read(&*self.storage, compressed, shape::length(within), into)
+    }
+
+    /// This build has no decompression.
+    #[cfg(not(feature = "qcow2-compressed"))]
+    pub(crate) fn inflate(&self, _: Compressed, _: u64, _: &mut [u8]) -> Result<(), IoError> {
+        let what = "a compressed cluster";
+        Err(MissingFeature::new(what, "qcow2-compressed").into())
     }
 
     /// Whether all of a range can be overwritten where it is.

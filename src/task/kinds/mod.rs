@@ -1,7 +1,10 @@
 //! Of which [`Kind`] each error of the library is. One table; what helps is not in it.
 
+#[cfg(feature = "libvirt")]
 mod libvirt;
+#[cfg(feature = "nbd")]
 mod nbd;
+#[cfg(feature = "vet")]
 mod vet;
 
 use std::io;
@@ -32,6 +35,7 @@ macro_rules! kinds {
         }
     )*};
 }
+#[cfg(any(feature = "libvirt", feature = "nbd", feature = "vet"))]
 use kinds;
 
 kinds! {
@@ -63,6 +67,7 @@ fn kdf(error: &KdfError) -> Kind {
     match error {
         KdfError::OverLimit(error) => format(error),
         KdfError::Interrupted => Kind::Interrupted,
+        KdfError::MissingFeature(_) => Kind::Unsupported,
         KdfError::Parameters { .. } => Kind::Parameters,
         KdfError::Material { .. } => Kind::Damaged,
         KdfError::Random(error) => secret(error),
@@ -95,17 +100,21 @@ fn secret(error: &SecretError) -> Kind {
 
 /// The kind of an error of the module that has a scheme of secrets.
 fn scheme(error: &(dyn std::error::Error + 'static)) -> Kind {
-    match error.downcast_ref() {
-        Some(error) => libvirt::value(error),
-        None => Kind::Storage,
+    #[cfg(feature = "libvirt")]
+    if let Some(error) = error.downcast_ref() {
+        return libvirt::value(error);
     }
+    let _ = error;
+    Kind::Storage
 }
 
 fn io(error: &IoError) -> Kind {
     match error {
         IoError::ReadOnly(_) => Kind::Permission,
         IoError::NoSpace { .. } => Kind::NoSpace,
-        IoError::Plaintext { .. } | IoError::Unsupported(_) => Kind::Unsupported,
+        IoError::Plaintext { .. } | IoError::Unsupported(_) | IoError::MissingFeature(_) => {
+            Kind::Unsupported
+        }
         IoError::Image { .. } => Kind::Damaged,
         IoError::Failed { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             Kind::Permission

@@ -1,25 +1,24 @@
 //! How hard a passphrase is to guess, as zxcvbn estimates it.
 
-use super::Passphrase;
-use super::stack::scrub_stack;
+use luksmith::secret::{Passphrase, scrub_stack};
 
 /// An estimate of a passphrase's strength. Holds nothing of the passphrase.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Strength {
+pub(super) struct Strength {
     /// 0 (too guessable) to 4 (very unguessable); 3 is what withstands an offline attack on a slow KDF.
-    pub score: u8,
+    pub(super) score: u8,
     /// Decimal logarithm of the number of guesses.
-    pub guesses_log10: f64,
+    pub(super) guesses_log10: f64,
     /// What is wrong with it, in a sentence; none for a good one.
-    pub warning: Option<String>,
+    pub(super) warning: Option<String>,
 }
 
 /// Estimates the strength of `passphrase`; none for bytes that are not UTF-8 (a key file), which nobody types.
 ///
 /// The estimate copies parts of the passphrase to the heap: a program that calls this uses
-/// [`WipingAllocator`](super::WipingAllocator).
+/// [`WipingAllocator`](luksmith::secret::WipingAllocator).
 #[must_use]
-pub fn strength(passphrase: &Passphrase) -> Option<Strength> {
+pub(super) fn strength(passphrase: &Passphrase) -> Option<Strength> {
     let text = core::str::from_utf8(passphrase.as_bytes()).ok()?;
     let strength = estimate(text);
     scrub_stack();
