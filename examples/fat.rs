@@ -58,10 +58,7 @@ pub(crate) fn make(path: &Path, passphrase: &Passphrase) -> Result<(), Box<dyn E
     let cost = calibrate(&target, &interrupt)?;
 
     // A new file, for its owner alone, locked against others as long as we have it.
-    let create_new = OpenOptions {
-        create_new: true,
-        ..OpenOptions::default()
-    };
+    let create_new = OpenOptions::new().create_new(true);
     let storage = Arc::new(FileBackend::open(path, create_new)?);
     let mut options = CreateOptions::new(Version::Luks2, cost);
     options.blank = true; // a new file holds nothing that would have to be overwritten
@@ -92,10 +89,7 @@ pub(crate) fn make(path: &Path, passphrase: &Passphrase) -> Result<(), Box<dyn E
 /// The file's text, by way of the passphrase.
 pub(crate) fn read_back(path: &Path, passphrase: &Passphrase) -> Result<String, Box<dyn Error>> {
     // FAT notes in its first sector that it is in use, so it is opened for writing.
-    let for_writing = OpenOptions {
-        write: true,
-        ..OpenOptions::default()
-    };
+    let for_writing = OpenOptions::new().write(true);
     let storage = Arc::new(FileBackend::open(path, for_writing)?);
     let container = Container::open(
         storage.clone(),

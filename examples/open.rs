@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// The volume in the image at `path`, for reading.
 pub(crate) fn open(path: &Path, source: &Source) -> Result<Volume, Box<dyn Error>> {
     // The default reads: whatever the image says, it is not written. Other readers may have it at the same time.
-    let storage = Arc::new(FileBackend::open(path, OpenOptions::default())?);
+    let storage = Arc::new(FileBackend::open(path, OpenOptions::new())?);
 
     // Validated and still locked. From here on `container` can say what it is: `keyslots`, `uuid`, `health`.
     let container = Container::open(

@@ -96,6 +96,9 @@
 //! others leaves on the heap, and call [`sys::harden`] as they start. A header from a stranger is safe to open: what
 //! it may cost is capped by [`Limits`](formats::Limits), and long work looks at an [`Interrupt`].
 
+#[macro_use]
+mod setters;
+
 #[cfg(feature = "vet")]
 pub mod audit;
 pub mod backend;

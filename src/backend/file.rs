@@ -20,21 +20,52 @@ use crate::sectors::{ALIGNMENT, Cipher, Sectors};
 /// The kernel takes no more than its read-ahead from one call, which is 128 KiB at least by default.
 const PREFETCHED: u64 = 128 << 10;
 
-/// How a file is opened. The default reads, buffered and locked.
+/// How a file is opened.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OpenOptions {
-    /// For writing too, with an exclusive lock.
-    pub write: bool,
-    /// With `write`: beside a QEMU that has it open, with the lock of [`Access::Beside`].
-    pub beside: bool,
-    /// With `O_DIRECT`: past the page cache, in whole blocks of the device.
-    pub direct: bool,
-    /// Make the file, readable for its owner alone; it must not be there yet. Means `write`.
-    pub create_new: bool,
-    /// Take no lock and heed none: what is read may be half of somebody's change. Not with `write`.
-    pub force_share: bool,
-    /// Refuse a path whose last part is a symbolic link.
-    pub no_follow: bool,
+    write: bool,
+    beside: bool,
+    direct: bool,
+    create_new: bool,
+    force_share: bool,
+    no_follow: bool,
+}
+
+impl OpenOptions {
+    /// For reading, through the page cache, with a lock that other readers share.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    setters! {
+        /// Opens for writing too, with an exclusive lock.
+        write: bool,
+
+        /// With [`write`](Self::write), opens beside a QEMU that has the file open, with the lock of
+        /// [`Access::Beside`].
+        beside: bool,
+
+        /// Opens with `O_DIRECT`: reads and writes bypass the page cache, in whole blocks of the device.
+        direct: bool,
+
+        /// Creates the file, readable and writable for its owner only, and opens it for writing. A file that exists
+        /// is refused.
+        create_new: bool,
+
+        /// Takes no lock and ignores the locks of others: what is read may be half of another program's change. Not
+        /// with [`write`](Self::write).
+        force_share: bool,
+
+        /// Refuses a path whose last component is a symbolic link.
+        no_follow: bool,
+    }
+
+    /// Whether the file is opened for writing.
+    #[must_use]
+    pub fn writes(&self) -> bool {
+        self.write || self.create_new
+    }
 }
 
 /// Why a file could not be opened as storage.
@@ -117,7 +148,7 @@ impl FileBackend {
     /// Each reason has its own [`FileError`].
     pub fn open(path: impl AsRef<Path>, options: OpenOptions) -> Result<Self, FileError> {
         let path = path.as_ref();
-        let write = options.write || options.create_new;
+        let write = options.writes();
         if write && options.force_share {
             return Err(FileError::UnlockedWrite(path.into()));
         }

@@ -138,13 +138,7 @@ impl Args {
         match present {
             Present::Nothing => Ok(Destination::File { replaced: None }),
             Present::File { .. } => {
-                let replaced = open_path(
-                    path,
-                    file::OpenOptions {
-                        write: true,
-                        ..file::OpenOptions::default()
-                    },
-                )?;
+                let replaced = open_path(path, file::OpenOptions::new().write(true))?;
                 confirm(&self.force, Force::Overwrite, &loss)?;
                 Ok(Destination::File {
                     replaced: Some(replaced),

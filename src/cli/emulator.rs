@@ -21,10 +21,7 @@ pub(crate) fn version(
     if let Some(stated) = stated {
         return Ok(stated.into());
     }
-    let options = OpenOptions {
-        force_share: true,
-        ..OpenOptions::default()
-    };
+    let options = OpenOptions::new().force_share(true);
     let looked = storage::open(image, remote, options).and_then(|storage| {
         Container::open(
             storage.backend,

@@ -80,11 +80,9 @@ fn format_parser() -> clap::builder::PossibleValuesParser {
 
 impl UntrustedImage {
     pub(crate) fn open(&self) -> Result<Storage, CommandError> {
-        let options = OpenOptions {
-            no_follow: !self.follow_symlinks,
-            force_share: self.read.force_share,
-            ..OpenOptions::default()
-        };
+        let options = OpenOptions::new()
+            .no_follow(!self.follow_symlinks)
+            .force_share(self.read.force_share);
         storage::open(&self.image, &self.remote, options)
     }
 

@@ -90,10 +90,7 @@ impl<'a> Plan<'a> {
         forced: &'a [Force],
         extent: Extent,
     ) -> Result<Self, CommandError> {
-        let write = OpenOptions {
-            write: true,
-            ..OpenOptions::default()
-        };
+        let write = OpenOptions::new().write(true);
         let mut header = None;
         let (mut replaced, mut replaced_header) = (None, None);
         let mut claimed = Vec::new();
@@ -179,10 +176,7 @@ impl<'a> Plan<'a> {
     ) -> Result<Made<'s>, CommandError> {
         let (mut options, layout) = (self.options, self.layout);
         measure(session, self.args, &mut options)?;
-        let write = OpenOptions {
-            write: true,
-            ..OpenOptions::default()
-        };
+        let write = OpenOptions::new().write(true);
 
         let (data, image) = match self.target {
             Target::There(there) => (there, None),
@@ -518,10 +512,7 @@ impl<'a> Found<'a> {
 
 /// Opens a file that its owner agrees to be replaced, and that is locked until then.
 fn agreed_to_replace(path: &Path, size: u64, forced: &[Force]) -> Result<Storage, CommandError> {
-    let write = OpenOptions {
-        write: true,
-        ..OpenOptions::default()
-    };
+    let write = OpenOptions::new().write(true);
     let file = open_path(path, write)?;
     let what = holds_luks(&file).unwrap_or_else(|| format!("{} of data", size::human(size)));
     let loss = format!(
@@ -540,10 +531,7 @@ fn overwritten(
     forced: &[Force],
     claimed: &mut Vec<File>,
 ) -> Result<Storage, CommandError> {
-    let write = OpenOptions {
-        write: true,
-        ..OpenOptions::default()
-    };
+    let write = OpenOptions::new().write(true);
     let storage = storage::open(location, remote, write)?;
     if let Some(path) = location.path() {
         claimed.push(claim_device(path)?);

@@ -27,10 +27,7 @@ pub(crate) struct ReadArgs {
 
 impl ReadArgs {
     pub(crate) fn options(&self) -> OpenOptions {
-        OpenOptions {
-            force_share: self.force_share,
-            ..OpenOptions::default()
-        }
+        OpenOptions::new().force_share(self.force_share)
     }
 }
 
@@ -84,12 +81,7 @@ pub(crate) fn open_beside(
     direct: bool,
     limits: Limits,
 ) -> Result<Container, CommandError> {
-    let file = OpenOptions {
-        write: true,
-        beside: true,
-        direct,
-        ..OpenOptions::default()
-    };
+    let file = OpenOptions::new().write(true).beside(true).direct(direct);
     let options = container::OpenOptions::new(undo(image, None))
         .limits(limits)
         .beside(true);
@@ -104,14 +96,7 @@ pub(crate) fn open_data_to_write(
 ) -> Result<(Container, Storage), CommandError> {
     let header = header_storage_to_write(image)?;
     let data = match image.header {
-        Some(_) => storage::open(
-            &image.image,
-            &image.remote,
-            OpenOptions {
-                write: true,
-                ..OpenOptions::default()
-            },
-        )?,
+        Some(_) => storage::open(&image.image, &image.remote, OpenOptions::new().write(true))?,
         None => header.clone(),
     };
     let container = open(image, header, header_options(image, undo, limits))?;
@@ -136,13 +121,7 @@ pub(crate) fn refuse_header_as_data(
 
 /// Where the header lies, for commands that do not open it as a container.
 pub(crate) fn header_storage_to_write(image: &ImageArgs) -> Result<Storage, CommandError> {
-    header_storage(
-        image,
-        OpenOptions {
-            write: true,
-            ..OpenOptions::default()
-        },
-    )
+    header_storage(image, OpenOptions::new().write(true))
 }
 
 fn header_storage(image: &ImageArgs, options: OpenOptions) -> Result<Storage, CommandError> {

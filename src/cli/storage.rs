@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use luksmith::backend::Backend;
 use luksmith::backend::file::{FileBackend, OpenOptions};
-use luksmith::backend::nbd::{ConnectOptions, NbdBackend};
+use luksmith::backend::nbd::NbdBackend;
 use luksmith::container::{Container, Unlocked, VolumeError};
 use luksmith::layout::Qcow2;
 use luksmith::location::Location;
@@ -136,10 +136,7 @@ pub(crate) fn open(
     match location {
         Location::Path(path) => open_path(path, options),
         Location::Nbd(uri) => {
-            let options = ConnectOptions {
-                write: options.write,
-                ..remote.options()
-            };
+            let options = remote.options().write(options.writes());
             let backend = Arc::new(NbdBackend::connect(uri, options)?);
             Ok(Storage::raw(backend, Nature::Export))
         }
@@ -171,7 +168,7 @@ pub(crate) fn open_file(
     FileBackend::open(path, options)
         .map(Arc::new)
         .map_err(|error| {
-            let busy_read = !options.write && !options.create_new;
+            let busy_read = !options.writes();
             let error = CommandError::from(error);
             if busy_read && error.kind() == Kind::Busy {
                 error.hint("--force-share reads it all the same")

@@ -83,10 +83,9 @@ impl Args {
         let data = storage::open(&self.image.image, &self.image.remote, self.read.options())?;
         let layout = self.layout(&data)?;
         let sample = self.sample()?;
-        let options = VerifyOptions {
-            sample,
-            threads: data.depth().max(threads()),
-        };
+        let options = VerifyOptions::new()
+            .sample(sample)
+            .threads(data.depth().max(threads()));
         let report = self.scan(session, &data, &layout, options)?;
         self.warn(&layout, &report);
         let verdict = self.verdict(&report);
@@ -141,7 +140,7 @@ impl Args {
         options: VerifyOptions,
     ) -> Result<Report, CommandError> {
         let storage = data.backend.as_ref();
-        let total = layout.bytes_to_read(storage.geometry().size, options.sample);
+        let total = layout.bytes_to_read(storage.geometry().size, options);
         let progress = Progress::start(session.progress, "verify", Some(total));
         let interrupt = session.signals.interrupt();
         let report = verify(storage, layout, options, interrupt, &|bytes| {

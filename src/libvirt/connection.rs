@@ -8,13 +8,31 @@ use super::library::functions;
 /// How a connection is opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConnectOptions {
+    uri: Option<String>,
+    read_only: bool,
+}
+
+impl ConnectOptions {
+    /// To the default libvirt, for reading and writing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
     /// The libvirt to connect to: `qemu:///system`, `qemu+ssh://host/system`, `test:///default`, …
     /// With `None`, libvirt uses `LIBVIRT_DEFAULT_URI`, or else `uri_default` of `libvirt.conf`, or
     /// else probes for a driver.
-    pub uri: Option<String>,
-    /// A read-only connection changes nothing and does not return the values of secrets. A system
-    /// may allow an ordinary user only this.
-    pub read_only: bool,
+    #[must_use]
+    pub fn uri(mut self, uri: impl Into<Option<String>>) -> Self {
+        self.uri = uri.into();
+        self
+    }
+
+    setters! {
+        /// A read-only connection changes nothing and does not return the values of secrets. A system
+        /// may allow an ordinary user only this.
+        read_only: bool,
+    }
 }
 
 /// A connection. It is closed when it and all objects that were obtained from it are dropped.

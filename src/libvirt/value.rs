@@ -7,7 +7,7 @@ use crate::secret::{
 };
 
 /// A scheme whose sources are the values of libvirt secrets. It connects as
-/// [`ConnectOptions::default`] says.
+/// [`ConnectOptions::new`] says.
 #[derive(Debug)]
 pub struct ValueScheme {
     generate: bool,
@@ -32,7 +32,7 @@ impl Scheme for ValueScheme {
     fn parse(&self, rest: &str) -> Result<Box<dyn SecretSource>, ParseSourceError> {
         let secret = rest.parse::<SecretRef>();
         let secret = secret.map_err(|error| ParseSourceError::Scheme(error.to_string()))?;
-        let options = ConnectOptions::default();
+        let options = ConnectOptions::new();
         Ok(Box::new(if self.generate {
             ValueSource::generated(secret, options)
         } else {

@@ -33,10 +33,7 @@ impl UndoStore for Kept {
 }
 
 fn storage(path: &Path) -> Arc<FileBackend> {
-    let options = FileOptions {
-        write: true,
-        ..FileOptions::default()
-    };
+    let options = FileOptions::new().write(true);
     Arc::new(FileBackend::open(path, options).unwrap())
 }
 

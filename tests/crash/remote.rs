@@ -36,11 +36,9 @@ fn dying(state: &State, at: usize, loses_its_cache: bool) -> FakeServer {
 }
 
 fn try_to_change(fake: &FakeServer, undo: &Arc<MemoryUndo>) -> Result<u32, KeyslotError> {
-    let options = ConnectOptions {
-        write: true,
-        timeout: Duration::from_millis(50),
-        ..ConnectOptions::default()
-    };
+    let options = ConnectOptions::new()
+        .write(true)
+        .timeout(Duration::from_millis(50));
     // Each run waits as long for a server that died; one that lives may be slower than that on a busy machine.
     let mut container = (0..100)
         .find_map(|_| {

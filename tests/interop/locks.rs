@@ -9,18 +9,13 @@ use luksmith::backend::file::{FileBackend, FileError, OpenOptions};
 
 use support::peers;
 
-const READ: OpenOptions = OpenOptions {
-    write: false,
-    beside: false,
-    direct: false,
-    create_new: false,
-    force_share: false,
-    no_follow: false,
-};
-const WRITE: OpenOptions = OpenOptions {
-    write: true,
-    ..READ
-};
+fn reading() -> OpenOptions {
+    OpenOptions::new()
+}
+
+fn writing() -> OpenOptions {
+    OpenOptions::new().write(true)
+}
 
 /// How long a peer may take to do what it does at once.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -82,15 +77,15 @@ fn a_writing_qemu_is_noticed_and_named() {
     let image = image();
     let mut qemu = qemu_io(&program, image.path(), false);
     wait_until("qemu-io opens the image", || {
-        FileBackend::open(image.path(), READ).is_err()
+        FileBackend::open(image.path(), reading()).is_err()
     });
-    for options in [READ, WRITE] {
+    for options in [reading(), writing()] {
         let error = FileBackend::open(image.path(), options).unwrap_err();
         assert_eq!(holders(error), ["qemu-io"]);
     }
     qemu.0.stdin.take().unwrap().write_all(b"quit\n").unwrap();
     qemu.0.wait().unwrap();
-    FileBackend::open(image.path(), WRITE).unwrap();
+    FileBackend::open(image.path(), writing()).unwrap();
 }
 
 #[test]
@@ -101,13 +96,13 @@ fn a_reading_qemu_shares_with_readers_alone() {
     let image = image();
     let _qemu = qemu_io(&program, image.path(), true);
     wait_until("qemu-io opens the image", || {
-        FileBackend::open(image.path(), WRITE).is_err()
+        FileBackend::open(image.path(), writing()).is_err()
     });
     assert_eq!(
-        holders(FileBackend::open(image.path(), WRITE).unwrap_err()),
+        holders(FileBackend::open(image.path(), writing()).unwrap_err()),
         ["qemu-io"]
     );
-    FileBackend::open(image.path(), READ).unwrap();
+    FileBackend::open(image.path(), reading()).unwrap();
 }
 
 #[test]
@@ -124,11 +119,11 @@ fn qemu_notices_us() {
         assert_eq!(output.status.success(), !said.contains("lock"), "{said}");
         output.status.success()
     };
-    let writer = FileBackend::open(image.path(), WRITE).unwrap();
+    let writer = FileBackend::open(image.path(), writing()).unwrap();
     assert!(!opens(true));
     assert!(!opens(false));
     drop(writer);
-    let reader = FileBackend::open(image.path(), READ).unwrap();
+    let reader = FileBackend::open(image.path(), reading()).unwrap();
     assert!(opens(true));
     assert!(!opens(false));
     drop(reader);
@@ -181,13 +176,13 @@ fn cryptsetup_waits_for_us() {
         );
     };
 
-    let writer = FileBackend::open(image.path(), WRITE).unwrap();
+    let writer = FileBackend::open(image.path(), writing()).unwrap();
     let mut dump = start(&["luksDump"]);
     waits(&mut dump);
     drop(writer);
     finishes(dump);
 
-    let reader = FileBackend::open(image.path(), READ).unwrap();
+    let reader = FileBackend::open(image.path(), reading()).unwrap();
     finishes(start(&["luksDump"]));
     let mut label = start(&["config", "--label", "ours"]);
     waits(&mut label);

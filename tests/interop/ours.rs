@@ -38,10 +38,7 @@ pub(crate) fn passphrase(bytes: &[u8]) -> Passphrase {
 
 /// The file, for writing, locked as long as this lives.
 pub(crate) fn storage(image: &Path) -> Arc<dyn Backend> {
-    let options = FileOptions {
-        write: true,
-        ..FileOptions::default()
-    };
+    let options = FileOptions::new().write(true);
     Arc::new(FileBackend::open(image, options).expect("nobody else has the image"))
 }
 

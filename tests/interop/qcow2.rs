@@ -530,7 +530,7 @@ fn what_is_not_in_the_image_or_not_encrypted_is_refused() {
     for bit in [1, 2] {
         image.poke(79, &[bit]);
         assert!(matches!(image.refusal(), ImageError::NeedsRepair(_)));
-        let read_only = luksmith::backend::file::OpenOptions::default();
+        let read_only = luksmith::backend::file::OpenOptions::new();
         let storage = luksmith::backend::file::FileBackend::open(&image.path, read_only).unwrap();
         Qcow2::open(Arc::new(storage)).unwrap();
     }

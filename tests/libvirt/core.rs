@@ -116,10 +116,8 @@ fn a_read_only_connection_changes_nothing_and_sees_no_value() {
         .unwrap();
     let value = Passphrase::copy_from(b"value").unwrap();
     secret.set_value(&value).unwrap();
-    let options = ConnectOptions {
-        uri: Some(daemon.uri().replace("libvirt-sock", "libvirt-sock-ro")),
-        read_only: true,
-    };
+    let socket = daemon.uri().replace("libvirt-sock", "libvirt-sock-ro");
+    let options = ConnectOptions::new().uri(socket.clone()).read_only(true);
     let reader = Connection::open(&options).unwrap();
     let seen = reader.secret(&secret.uuid().unwrap()).unwrap();
     assert!(
@@ -134,7 +132,6 @@ fn a_read_only_connection_changes_nothing_and_sees_no_value() {
     assert!(matches!(seen.undefine(), Err(LibvirtError::Denied(_))));
 
     // A read-only connection may list the secrets.
-    let socket = options.uri.unwrap();
     let listed = daemon.ok(&format!("libvirt secret list --json --connect {socket}"));
     let row = &listed.json()["secrets"][0];
     assert_eq!(row["uuid"], secret.uuid().unwrap().to_string());
@@ -146,12 +143,7 @@ fn a_missing_libvirt_and_a_driver_without_secrets_have_errors_of_their_own() {
     if Daemon::start().is_none() {
         return;
     }
-    let open = |uri: &str| {
-        Connection::open(&ConnectOptions {
-            uri: Some(uri.to_owned()),
-            read_only: false,
-        })
-    };
+    let open = |uri: &str| Connection::open(&ConnectOptions::new().uri(uri.to_owned()));
     for uri in [
         "qemu:///system?socket=/nonexistent/sock",
         "nosuch:///x",

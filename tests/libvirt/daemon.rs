@@ -176,10 +176,7 @@ impl Daemon {
 
     /// A connection to it.
     pub(crate) fn connect(&self) -> Connection {
-        let options = ConnectOptions {
-            uri: Some(self.uri.clone()),
-            read_only: false,
-        };
+        let options = ConnectOptions::new().uri(self.uri.clone());
         Connection::open(&options).unwrap_or_else(|error| panic!("{error}: {}", self.log()))
     }
 }
@@ -187,10 +184,7 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         // QEMU goes on running when its libvirtd ends.
-        let options = ConnectOptions {
-            uri: Some(self.uri.clone()),
-            read_only: false,
-        };
+        let options = ConnectOptions::new().uri(self.uri.clone());
         if let Ok(connection) = Connection::open(&options) {
             for domain in connection.domains().unwrap_or_default() {
                 let _ = domain.destroy();

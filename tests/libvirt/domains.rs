@@ -65,10 +65,7 @@ fn passphrase(daemon: &Daemon, made: &Value) -> Passphrase {
 
 /// Writes the boot sector and the pattern into a volume.
 fn fill(image: &Path, passphrase: &Passphrase) {
-    let write = OpenOptions {
-        write: true,
-        ..OpenOptions::default()
-    };
+    let write = OpenOptions::new().write(true);
     let storage = Arc::new(FileBackend::open(image, write).unwrap());
     let container = Container::open(
         storage.clone(),

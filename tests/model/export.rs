@@ -30,10 +30,7 @@ impl Export {
                 _ => Action::Serve,
             }
         });
-        let options = ConnectOptions {
-            write: true,
-            ..ConnectOptions::default()
-        };
+        let options = ConnectOptions::new().write(true);
         Self {
             storage: NbdBackend::connect(server.uri(), options).unwrap(),
             _server: server,

@@ -43,10 +43,7 @@ impl Storage {
             Self::Export => Arc::new(export::Export::new(size)),
             Self::File => {
                 let directory = tempfile::tempdir().unwrap();
-                let options = OpenOptions {
-                    create_new: true,
-                    ..OpenOptions::default()
-                };
+                let options = OpenOptions::new().create_new(true);
                 // The file lives on without its name.
                 let file = FileBackend::open(directory.path().join("image"), options).unwrap();
                 file.resize(size as u64).unwrap();

@@ -74,6 +74,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("xml", &[]),
     ("feature", &[]),
     ("interrupt", &[]),
+    ("setters", &[]),
 ];
 
 fn upward(files: &[File]) -> Vec<String> {

@@ -19,10 +19,10 @@ use rand::{RngExt, SeedableRng};
 
 /// The data of the volumes here.
 const DATA: u64 = 4 << 20;
-const WHOLE: VerifyOptions = VerifyOptions {
-    sample: None,
-    threads: 2,
-};
+
+fn whole() -> VerifyOptions {
+    VerifyOptions::new().threads(2)
+}
 
 /// A volume in memory; where its data begins.
 struct Disk {
@@ -80,7 +80,7 @@ impl Disk {
 
     fn verify(&self) -> Report {
         let layout = Layout::read(&*self.storage, &Limits::default()).unwrap();
-        report(&*self.storage, &layout, WHOLE)
+        report(&*self.storage, &layout, whole())
     }
 }
 
@@ -95,7 +95,7 @@ fn planted(bytes: &[u8], offset: u64, plain: &[u8]) -> Report {
     bytes[at..at + plain.len()].copy_from_slice(plain);
     let storage = MemoryBackend::from_bytes(bytes);
     let layout = Layout::read(&storage, &Limits::default()).unwrap();
-    report(&storage, &layout, WHOLE)
+    report(&storage, &layout, whole())
 }
 
 #[test]
@@ -246,7 +246,7 @@ fn a_detached_header_says_where_the_data_begins() {
     // What the data's storage has in front, where the header would be, is no one's: it is judged too.
     let mut data = bytes.clone();
     data[..begin].fill(0);
-    let report = report(&MemoryBackend::from_bytes(data), &layout, WHOLE);
+    let report = report(&MemoryBackend::from_bytes(data), &layout, whole());
     let purposes: Vec<_> = report.areas.iter().map(|r| r.area.purpose).collect();
     assert_eq!(purposes, [Purpose::Unused, Purpose::Data]);
     assert_eq!(report.suspicious.count, 0);
@@ -261,7 +261,7 @@ fn a_damaged_copy_is_made_up_for_and_two_are_an_error() {
     let storage = MemoryBackend::from_bytes(bytes.clone());
     let layout = Layout::read(&storage, &Limits::default()).unwrap();
     assert!(layout.damaged_copy);
-    assert_eq!(report(&storage, &layout, WHOLE).suspicious.count, 0);
+    assert_eq!(report(&storage, &layout, whole()).suspicious.count, 0);
 
     bytes[16384 + 5000] ^= 1;
     let error = Layout::read(&MemoryBackend::from_bytes(bytes), &Limits::default()).unwrap_err();
@@ -280,10 +280,9 @@ fn a_sample_finds_what_is_common_and_is_repeated_by_its_seed() {
     let storage = MemoryBackend::from_bytes(bytes);
     let layout = Layout::read(&storage, &Limits::default()).unwrap();
     let sampled = |pieces, seed| {
-        let options = VerifyOptions {
-            sample: Some(Sample { pieces, seed }),
-            threads: 2,
-        };
+        let options = VerifyOptions::new()
+            .sample(Some(Sample { pieces, seed }))
+            .threads(2);
         report(&storage, &layout, options)
     };
     let first = sampled(32, 1);
@@ -303,7 +302,7 @@ fn sizes_of_every_kind_are_read_to_their_end() {
     let bytes: Vec<u8> = (0..(1 << 20) + 5000).map(|_| rng.random()).collect();
     for size in [0, 1, 511, 512, 513, 4096, 5000, 1 << 20, (1 << 20) + 700] {
         let storage = MemoryBackend::from_bytes(bytes[..size].to_vec());
-        let report = report(&storage, &Layout::headerless(), WHOLE);
+        let report = report(&storage, &Layout::headerless(), whole());
         let whole = (size - size % 512) as u64;
         assert_eq!(report.total().random, whole, "{size}");
         assert_eq!(report.suspicious.count, 0, "{size}");
@@ -315,7 +314,13 @@ fn an_interruption_ends_it() {
     let interrupt = Interrupt::new();
     interrupt.trigger();
     let storage = MemoryBackend::new(8 << 20);
-    let outcome = verify(&storage, &Layout::headerless(), WHOLE, &interrupt, &|_| {});
+    let outcome = verify(
+        &storage,
+        &Layout::headerless(),
+        whole(),
+        &interrupt,
+        &|_| {},
+    );
     assert!(matches!(outcome, Err(VetError::Interrupted)));
 }
 

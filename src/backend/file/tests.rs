@@ -5,23 +5,18 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 
-const WRITE: OpenOptions = OpenOptions {
-    write: true,
-    beside: false,
-    direct: false,
-    create_new: false,
-    force_share: false,
-    no_follow: false,
-};
-const CREATE: OpenOptions = OpenOptions {
-    create_new: true,
-    ..WRITE
-};
+fn writing() -> OpenOptions {
+    OpenOptions::new().write(true)
+}
+
+fn creating() -> OpenOptions {
+    OpenOptions::new().create_new(true)
+}
 
 fn image(size: u64) -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("image");
-    FileBackend::open(&path, CREATE)
+    FileBackend::open(&path, creating())
         .unwrap()
         .resize(size)
         .unwrap();
@@ -37,13 +32,13 @@ fn read(storage: &FileBackend, offset: u64, len: usize) -> Result<Vec<u8>, IoErr
 #[test]
 fn what_is_written_is_read_and_stays() {
     let (_directory, path) = image(100_000);
-    let storage = FileBackend::open(&path, WRITE).unwrap();
+    let storage = FileBackend::open(&path, writing()).unwrap();
     storage
         .write_at(333, &Sectors::metadata(&[7; 5000]))
         .unwrap();
     storage.flush().unwrap();
     drop(storage);
-    let storage = FileBackend::open(&path, OpenOptions::default()).unwrap();
+    let storage = FileBackend::open(&path, OpenOptions::new()).unwrap();
     assert_eq!(read(&storage, 333, 5000).unwrap(), [7; 5000]);
     assert_eq!(read(&storage, 0, 333).unwrap(), [0; 333]);
     assert_eq!(
@@ -64,7 +59,7 @@ fn a_new_file_is_its_owners_alone_and_never_an_old_one() {
         0o600
     );
     assert!(matches!(
-        FileBackend::open(&path, CREATE),
+        FileBackend::open(&path, creating()),
         Err(FileError::Exists(_))
     ));
 }
@@ -72,7 +67,7 @@ fn a_new_file_is_its_owners_alone_and_never_an_old_one() {
 #[test]
 fn reading_refuses_every_change() {
     let (_directory, path) = image(4096);
-    let storage = FileBackend::open(&path, OpenOptions::default()).unwrap();
+    let storage = FileBackend::open(&path, OpenOptions::new()).unwrap();
     let sectors = Sectors::zeroed(512);
     assert!(matches!(
         storage.write_at(0, &sectors),
@@ -95,7 +90,7 @@ fn reading_refuses_every_change() {
 #[test]
 fn ranges_outside_are_refused_and_nothing_grows() {
     let (_directory, path) = image(4096);
-    let storage = FileBackend::open(&path, WRITE).unwrap();
+    let storage = FileBackend::open(&path, writing()).unwrap();
     assert!(matches!(
         read(&storage, 4000, 97),
         Err(IoError::OutOfRange { size: 4096, .. })
@@ -114,7 +109,7 @@ fn ranges_outside_are_refused_and_nothing_grows() {
 #[test]
 fn a_file_cut_under_us_is_a_failure() {
     let (_directory, path) = image(8192);
-    let storage = FileBackend::open(&path, OpenOptions::default()).unwrap();
+    let storage = FileBackend::open(&path, OpenOptions::new()).unwrap();
     File::options()
         .write(true)
         .open(&path)
@@ -130,7 +125,7 @@ fn a_file_cut_under_us_is_a_failure() {
 #[test]
 fn discarded_and_zeroed_ranges_read_as_zeroes() {
     let (_directory, path) = image(3 << 20);
-    let storage = FileBackend::open(&path, WRITE).unwrap();
+    let storage = FileBackend::open(&path, writing()).unwrap();
     storage
         .write_at(0, &Sectors::metadata(&vec![9; 3 << 20]))
         .unwrap();
@@ -158,7 +153,7 @@ fn discarded_and_zeroed_ranges_read_as_zeroes() {
 #[test]
 fn resizing_goes_to_the_file() {
     let (_directory, path) = image(4096);
-    let storage = FileBackend::open(&path, WRITE).unwrap();
+    let storage = FileBackend::open(&path, writing()).unwrap();
     storage.resize(10_000).unwrap();
     assert_eq!(storage.geometry().size, 10_000);
     assert_eq!(read(&storage, 4096, 5904).unwrap(), [0; 5904]);
@@ -183,7 +178,7 @@ fn what_stores_nothing_is_refused_at_once() {
         directory.path(),
         Path::new("/dev/zero"),
     ] {
-        for options in [OpenOptions::default(), WRITE] {
+        for options in [OpenOptions::new(), writing()] {
             let refused = FileBackend::open(path, options);
             assert!(
                 matches!(refused, Err(FileError::NotStorage { .. })),
@@ -193,7 +188,7 @@ fn what_stores_nothing_is_refused_at_once() {
     }
     let none = directory.path().join("none");
     assert!(matches!(
-        FileBackend::open(none, WRITE),
+        FileBackend::open(none, writing()),
         Err(FileError::NotFound(_))
     ));
 }
@@ -201,32 +196,26 @@ fn what_stores_nothing_is_refused_at_once() {
 #[test]
 fn a_writer_is_alone_and_force_share_looks_anyway() {
     let (_directory, path) = image(4096);
-    let reading = OpenOptions::default();
+    let reading = OpenOptions::new();
     let readers = [reading, reading].map(|options| FileBackend::open(&path, options).unwrap());
     assert!(matches!(
-        FileBackend::open(&path, WRITE),
+        FileBackend::open(&path, writing()),
         Err(FileError::Busy { .. })
     ));
     drop(readers);
-    let _writer = FileBackend::open(&path, WRITE).unwrap();
+    let _writer = FileBackend::open(&path, writing()).unwrap();
     assert!(matches!(
         FileBackend::open(&path, reading),
         Err(FileError::Busy { .. })
     ));
-    let share = OpenOptions {
-        force_share: true,
-        ..reading
-    };
+    let share = reading.force_share(true);
     assert!(
         FileBackend::open(&path, share)
             .unwrap()
             .geometry()
             .read_only
     );
-    let unlocked_write = OpenOptions {
-        force_share: true,
-        ..WRITE
-    };
+    let unlocked_write = writing().force_share(true);
     assert!(matches!(
         FileBackend::open(&path, unlocked_write),
         Err(FileError::UnlockedWrite(_))
@@ -238,17 +227,11 @@ fn direct_reads_and_writes_are_in_whole_blocks() {
     // Where temporary files lie in memory there may be no direct I/O; the build's own folder is on a disk.
     let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
     let path = directory.path().join("image");
-    FileBackend::open(&path, CREATE)
+    FileBackend::open(&path, creating())
         .unwrap()
         .resize(1 << 20)
         .unwrap();
-    let storage = match FileBackend::open(
-        &path,
-        OpenOptions {
-            direct: true,
-            ..WRITE
-        },
-    ) {
+    let storage = match FileBackend::open(&path, writing().direct(true)) {
         Ok(storage) => storage,
         Err(error) => return assert!(matches!(error, FileError::NoDirect(_)), "{error}"),
     };
@@ -269,7 +252,7 @@ fn direct_reads_and_writes_are_in_whole_blocks() {
 #[test]
 fn a_failed_flush_stays_failed() {
     let (_directory, path) = image(4096);
-    let storage = FileBackend::open(&path, WRITE).unwrap();
+    let storage = FileBackend::open(&path, writing()).unwrap();
     storage.flush().unwrap();
     storage.flush_failed.store(true, Ordering::Release);
     assert!(matches!(
@@ -299,11 +282,8 @@ fn a_link_is_followed_unless_that_is_refused() {
     let (folder, path) = image(4096);
     let link = folder.path().join("link");
     std::os::unix::fs::symlink(&path, &link).unwrap();
-    let refusing = OpenOptions {
-        no_follow: true,
-        ..OpenOptions::default()
-    };
-    assert!(FileBackend::open(&link, OpenOptions::default()).is_ok());
+    let refusing = OpenOptions::new().no_follow(true);
+    assert!(FileBackend::open(&link, OpenOptions::new()).is_ok());
     assert!(matches!(
         FileBackend::open(&link, refusing),
         Err(FileError::Symlink(named)) if named == link

@@ -2,17 +2,37 @@
 
 use std::time::Duration;
 
-/// How an export is opened. The default reads.
+/// How an export is opened.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectOptions {
-    /// For writing too; a read-only export is refused then.
-    pub write: bool,
-    /// How long a server may be silent, and how long it may be away before what waits for it fails.
-    pub timeout: Duration,
-    /// The most connections, where the server allows several.
-    pub connections: usize,
-    /// The most memory, in bytes, for changes that the server has acknowledged and not flushed; beyond that they are flushed.
-    pub unflushed: usize,
+    pub(super) write: bool,
+    pub(super) timeout: Duration,
+    pub(super) connections: usize,
+    pub(super) unflushed: usize,
+}
+
+impl ConnectOptions {
+    /// For reading, with the defaults that each setter names.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    setters! {
+        /// Opens for writing too; a read-only export is refused then.
+        write: bool,
+
+        /// How long a server may be silent, and how long it may be away before a request that waits for it fails.
+        /// Default: 30 seconds.
+        timeout: Duration,
+
+        /// The maximum number of connections, where the server allows several. Default: 4.
+        connections: usize,
+
+        /// The maximum memory, in bytes, for changes that the server has acknowledged and not flushed. Beyond that
+        /// they are flushed. Default: 64 MiB.
+        unflushed: usize,
+    }
 }
 
 impl Default for ConnectOptions {

@@ -22,10 +22,8 @@ pub(crate) struct RemoteArgs {
 impl RemoteArgs {
     /// How to connect, for reading.
     pub(crate) fn options(&self) -> ConnectOptions {
-        ConnectOptions {
-            timeout: Duration::from_secs(self.timeout),
-            connections: self.connections.into(),
-            ..ConnectOptions::default()
-        }
+        ConnectOptions::new()
+            .timeout(Duration::from_secs(self.timeout))
+            .connections(self.connections.into())
     }
 }

@@ -10,10 +10,7 @@ use crate::cli::output;
 
 /// Fetches everything. Whether images that the XML names are on this host.
 pub(super) fn fetch(uri: &str, inventory: &mut Inventory) -> Result<bool, CommandError> {
-    let connection = Connection::open(&ConnectOptions {
-        uri: Some(uri.to_owned()),
-        read_only: true,
-    })?;
+    let connection = Connection::open(&ConnectOptions::new().uri(uri.to_owned()).read_only(true))?;
     let base = connection.uri()?;
     let (major, minor, release) = connection.version()?;
     inventory.libvirt_version = Some(major * 1_000_000 + minor * 1000 + release);

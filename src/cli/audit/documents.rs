@@ -81,10 +81,7 @@ fn look(wanted: &Wanted) -> Image {
         let number = metadata.rdev();
         image.device = Some((rustix::fs::major(number), rustix::fs::minor(number)));
     }
-    let options = OpenOptions {
-        force_share: true,
-        ..OpenOptions::default()
-    };
+    let options = OpenOptions::new().force_share(true);
     image.seen = match FileBackend::open(path, options) {
         Ok(storage) => match audit::look(&storage, &wanted.format) {
             Ok(look) => Seen::Bytes(look),

@@ -17,10 +17,7 @@ pub(crate) struct ConnectArgs {
 impl ConnectArgs {
     /// Connects with the right to change objects and to read the values of secrets.
     pub(crate) fn open(&self) -> Result<Connection, CommandError> {
-        let options = ConnectOptions {
-            uri: self.connect.clone(),
-            read_only: false,
-        };
+        let options = ConnectOptions::new().uri(self.connect.clone());
         Ok(Connection::open(&options)?)
     }
 }

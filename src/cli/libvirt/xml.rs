@@ -174,10 +174,7 @@ impl SecretArgs {
 
 impl VolumeArgs {
     fn run(self, session: &Session) -> Result<(), CommandError> {
-        let options = OpenOptions {
-            force_share: true,
-            ..OpenOptions::default()
-        };
+        let options = OpenOptions::new().force_share(true);
         let storage = storage::open(&self.image, &self.remote, options)?;
         let container = Container::open(
             storage.backend.clone(),

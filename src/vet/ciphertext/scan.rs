@@ -28,10 +28,33 @@ pub const PIECE: u64 = 64 << 10;
 /// How a storage is read.
 #[derive(Clone, Copy, Debug)]
 pub struct VerifyOptions {
-    /// Read the data at random places only.
-    pub sample: Option<Sample>,
-    /// How many reads are under way at once.
-    pub threads: usize,
+    sample: Option<Sample>,
+    threads: usize,
+}
+
+impl VerifyOptions {
+    /// All of it, one read after the other.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            sample: None,
+            threads: 1,
+        }
+    }
+
+    setters! {
+        /// Reads the data at random places only.
+        sample: Option<Sample>,
+
+        /// How many reads are in flight at once. Default: 1.
+        threads: usize,
+    }
+}
+
+impl Default for VerifyOptions {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// Random places in the data.
@@ -135,11 +158,11 @@ pub fn verify(
 }
 
 impl Layout {
-    /// How many bytes [`verify`] reads of a storage of `size` bytes.
+    /// How many bytes [`verify`] reads of a storage of `size` bytes with these options.
     #[must_use]
-    pub fn bytes_to_read(&self, size: u64, sample: Option<Sample>) -> u64 {
+    pub fn bytes_to_read(&self, size: u64, options: VerifyOptions) -> u64 {
         let areas = self.areas(size).into_iter();
-        areas.map(|area| plan(area, sample).bytes).sum()
+        areas.map(|area| plan(area, options.sample).bytes).sum()
     }
 }
 

@@ -87,12 +87,7 @@ fn let_look(stream: &mut UnixStream) -> std::io::Result<()> {
 
 fuzz_target!(|input: &[u8]| {
     *INPUT.lock().unwrap() = input.to_vec();
-    let options = ConnectOptions {
-        write: true,
-        timeout: Duration::from_millis(5),
-        connections: 1,
-        ..ConnectOptions::default()
-    };
+    let options = ConnectOptions::new().write(true).timeout(Duration::from_millis(5)).connections(1);
     let Ok(storage) = NbdBackend::connect(&SERVER, options) else {
         return;
     };

@@ -132,10 +132,7 @@ fn nbdkit_in_every_mood() {
             return;
         };
         agrees(&server.uri(""), options());
-        let one = ConnectOptions {
-            connections: 1,
-            ..options()
-        };
+        let one = options().connections(1);
         agrees(&server.uri(""), one);
     }
 }
@@ -234,10 +231,7 @@ fn several_connections_only_where_the_server_allows_them() {
             std::thread::sleep(std::time::Duration::from_millis(5));
             Action::Serve
         });
-        let options = ConnectOptions {
-            connections: most,
-            ..options()
-        };
+        let options = options().connections(most);
         let storage = connect(fake.uri(), options);
         std::thread::scope(|scope| {
             for _ in 0..16 {

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use luksmith::backend::Backend;
-use luksmith::backend::nbd::ConnectOptions;
 use luksmith_formats::nbd::{Command, ErrorNumber};
 
 use super::servers::Server;
@@ -368,10 +367,7 @@ fn memory_for_unflushed_writes_is_bounded() {
             }
         }),
     );
-    let options = ConnectOptions {
-        unflushed: 256 << 10,
-        ..options()
-    };
+    let options = options().unflushed(256 << 10);
     let storage = connect(fake.uri(), options);
     std::thread::scope(|scope| {
         for thread in 0..4_u64 {
@@ -409,13 +405,7 @@ fn memory_for_unflushed_writes_is_bounded() {
 fn after_the_limit_each_request_tries_once() {
     let fake = FakeServer::new(Shape::default(), |_| Action::Die);
     let patience = Duration::from_millis(500);
-    let storage = connect(
-        fake.uri(),
-        ConnectOptions {
-            timeout: patience,
-            ..options()
-        },
-    );
+    let storage = connect(fake.uri(), options().timeout(patience));
     fake.listener.stop();
     let begun = Instant::now();
     assert!(read(&storage, 0, 512).is_err());

@@ -31,19 +31,14 @@ use std::time::Duration;
 
 /// For writing, with the patience of a test.
 fn options() -> ConnectOptions {
-    ConnectOptions {
-        write: true,
-        timeout: Duration::from_secs(10),
-        ..ConnectOptions::default()
-    }
+    ConnectOptions::new()
+        .write(true)
+        .timeout(Duration::from_secs(10))
 }
 
 /// With little patience, for servers that will not come back.
 fn impatient() -> ConnectOptions {
-    ConnectOptions {
-        timeout: Duration::from_millis(300),
-        ..options()
-    }
+    options().timeout(Duration::from_millis(300))
 }
 
 fn connect(uri: &Uri, options: ConnectOptions) -> NbdBackend {

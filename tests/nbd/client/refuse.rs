@@ -1,6 +1,6 @@
 //! Exports that cannot be had, and why.
 
-use luksmith::backend::nbd::{ConnectOptions, NbdBackend, Problem};
+use luksmith::backend::nbd::{NbdBackend, Problem};
 use luksmith::backend::{Backend, IoError, Operation};
 use luksmith_formats::nbd::uri::Uri;
 use luksmith_formats::nbd::{Command, TransmissionFlags};
@@ -75,10 +75,7 @@ fn a_read_only_export() {
         return;
     };
     assert!(matches!(refused(&server.uri("")), Problem::ReadOnly));
-    let reading = ConnectOptions {
-        write: false,
-        ..options()
-    };
+    let reading = options().write(false);
     let storage = connect(&server.uri(""), reading);
     assert_eq!(read(&storage, 0, 512).unwrap(), [0; 512]);
     assert!(storage.geometry().read_only);
