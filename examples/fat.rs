@@ -53,8 +53,7 @@ pub(crate) fn make(path: &Path, passphrase: &Passphrase) -> Result<(), Box<dyn E
 
     // How hard a passphrase is to guess depends on how long each guess takes. A fifth of a second here; the
     // default, and the better choice for a real volume, is two seconds.
-    let mut target = Target::new(KdfKind::Argon2id, 64);
-    target.time = Duration::from_millis(200);
+    let target = Target::new(KdfKind::Argon2id, 64).time(Duration::from_millis(200));
     let cost = calibrate(&target, &interrupt)?;
 
     // A new file, for its owner alone, locked against others as long as we have it.

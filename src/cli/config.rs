@@ -57,11 +57,12 @@ impl Args {
             );
             confirm(&self.force, Force::Uuid, &loss)?;
         }
-        container.configure(&Configure {
-            label: self.label,
-            subsystem: self.subsystem,
-            uuid: self.uuid,
-        })?;
+        container.configure(
+            &Configure::new()
+                .label(self.label)
+                .subsystem(self.subsystem)
+                .uuid(self.uuid),
+        )?;
         Ok(())
     }
 }

@@ -29,10 +29,10 @@ pub(crate) fn of_keyslot(
     if let Some(iterations) = args.pbkdf_force_iterations {
         return forced(kind, iterations, max_memory_kib, max_lanes);
     }
-    let mut target = Target::new(kind, key_size);
-    target.time = Duration::from_millis(u64::from(args.iter_time));
-    target.max_memory_kib = max_memory_kib;
-    target.max_lanes = max_lanes;
+    let target = Target::new(kind, key_size)
+        .time(Duration::from_millis(u64::from(args.iter_time)))
+        .max_memory_kib(max_memory_kib)
+        .max_lanes(max_lanes);
     let _measuring = Working::begin(session, Work::Calibrate, None);
     Ok(calibrate(&target, session.signals.interrupt())?)
 }

@@ -476,7 +476,7 @@ fn new_qcow2(
 ) -> Result<Storage, CommandError> {
     let mut image = NewImage::new(size, header_size);
     if let Some(cluster_size) = format.cluster_size {
-        image.cluster_size = u32::try_from(cluster_size).unwrap_or(u32::MAX);
+        image = image.cluster_size(u32::try_from(cluster_size).unwrap_or(u32::MAX));
     }
     let qcow2 = Some(Arc::new(Qcow2::create(data.backend.clone(), &image)?));
     Ok(Storage { qcow2, ..data })

@@ -10,7 +10,7 @@ use luksmith_formats::Hash;
 use luksmith_formats::Limits;
 use luksmith_formats::luks1;
 use luksmith_formats::luks2::{
-    self, HEADER_SIZES, Keyslot, Luks2Keyslot, Metadata, NewConfig, Position, Priority, SegmentSize,
+    self, HEADER_SIZES, Keyslot, Luks2Keyslot, Metadata, NewConfig, Position, SegmentSize,
 };
 use uuid::Uuid;
 
@@ -295,12 +295,7 @@ impl Container {
             bound: true,
             digest,
         };
-        let new = NewKeyslot {
-            passphrase,
-            slot: Some(options.keyslot),
-            kdf: options.kdf,
-            priority: Priority::Normal,
-        };
+        let new = NewKeyslot::new(passphrase, options.kdf).slot(options.keyslot);
         let mut plan = WritePlan::default();
         if !options.blank {
             destroy(&mut plan, size, &layout)?;

@@ -13,15 +13,41 @@ use super::rewrite::{SectorOrder, write_luks1};
 use super::{Container, Header, HeaderError, VolumeError};
 use crate::backend::Backend;
 
-/// What is to be changed; `None` leaves it as it is.
+/// What [`Container::configure`] changes. What is `None` stays as it is.
 #[derive(Clone, Debug, Default)]
 pub struct Configure {
-    /// LUKS2 label, at most 47 bytes; an empty one removes it.
-    pub label: Option<String>,
-    /// LUKS2 subsystem label, at most 47 bytes; an empty one removes it.
-    pub subsystem: Option<String>,
+    label: Option<String>,
+    subsystem: Option<String>,
+    uuid: Option<Uuid>,
+}
+
+impl Configure {
+    /// Changes nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The LUKS2 label, at most 47 bytes. An empty one removes it.
+    #[must_use]
+    pub fn label(mut self, label: impl Into<Option<String>>) -> Self {
+        self.label = label.into();
+        self
+    }
+
+    /// The LUKS2 subsystem label, at most 47 bytes. An empty one removes it.
+    #[must_use]
+    pub fn subsystem(mut self, subsystem: impl Into<Option<String>>) -> Self {
+        self.subsystem = subsystem.into();
+        self
+    }
+
     /// The volume's UUID.
-    pub uuid: Option<Uuid>,
+    #[must_use]
+    pub fn uuid(mut self, uuid: impl Into<Option<Uuid>>) -> Self {
+        self.uuid = uuid.into();
+        self
+    }
 }
 
 impl Container {

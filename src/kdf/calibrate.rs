@@ -50,20 +50,16 @@ pub enum KdfKind {
 /// The requested cost of a keyslot's KDF.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// The function.
-    pub kind: KdfKind,
-    /// How long unlocking should take.
-    pub time: Duration,
-    /// The most memory for argon2, in KiB. Half of the machine's memory is a limit too.
-    pub max_memory_kib: u32,
-    /// The most lanes for argon2. The number of processors is a limit too.
-    pub max_lanes: u32,
-    /// The length of the derived key in bytes.
-    pub out_len: usize,
+    kind: KdfKind,
+    time: Duration,
+    max_memory_kib: u32,
+    max_lanes: u32,
+    out_len: usize,
 }
 
 impl Target {
-    /// The defaults: 2 seconds, at most 1 GiB and 4 lanes.
+    /// The cost of `kind` for a derived key of `out_len` bytes, with the defaults that each setter
+    /// names.
     #[must_use]
     pub fn new(kind: KdfKind, out_len: usize) -> Self {
         Self {
@@ -73,6 +69,19 @@ impl Target {
             max_lanes: DEFAULT_MAX_LANES,
             out_len,
         }
+    }
+
+    setters! {
+        /// How long unlocking should take. Default: 2 seconds.
+        time: Duration,
+
+        /// The maximum memory for argon2, in KiB. Half of the machine's memory is a limit too.
+        /// Default: 1 GiB.
+        max_memory_kib: u32,
+
+        /// The maximum number of lanes for argon2. The number of processors is a limit too.
+        /// Default: 4.
+        max_lanes: u32,
     }
 }
 
@@ -343,11 +352,9 @@ mod tests {
 
     #[test]
     fn this_machine_is_measured() {
-        let target = Target {
-            time: Duration::from_millis(40),
-            max_memory_kib: 4096,
-            ..Target::new(KdfKind::Argon2id, 64)
-        };
+        let target = Target::new(KdfKind::Argon2id, 64)
+            .time(Duration::from_millis(40))
+            .max_memory_kib(4096);
         let Cost::Argon2(cost) = calibrate(&target, &Interrupt::new()).unwrap() else {
             panic!("another function");
         };

@@ -143,12 +143,8 @@ fn beside_open_data_a_change_that_reaches_it_or_overwrites_is_refused() {
     };
     let change = |container: &mut Container, slot| {
         let unlocked = unlock(container, "old").unwrap();
-        let new = NewKeyslot {
-            passphrase: &passphrase("new"),
-            slot,
-            kdf: cost(),
-            priority: Priority::Normal,
-        };
+        let passphrase = passphrase("new");
+        let new = NewKeyslot::new(&passphrase, cost()).slot(slot);
         match slot {
             Some(_) => container.add_keyslot(&unlocked, &new, &Interrupt::default()),
             None => container.change_keyslot(&unlocked, &new, &Interrupt::default()),
@@ -187,15 +183,9 @@ fn priority_label_token_and_uuid() {
         let token = serde_json::json!({"type": "test", "keyslots": ["1"]});
         container.add_token(None, token, false).unwrap();
     });
-    let label = Configure {
-        label: Some("a label".into()),
-        ..Configure::default()
-    };
+    let label = Configure::new().label("a label".to_owned());
     change(&|container| container.configure(&label).unwrap());
-    let uuid = Configure {
-        uuid: Some(uuid::Uuid::new_v4()),
-        ..Configure::default()
-    };
+    let uuid = Configure::new().uuid(uuid::Uuid::new_v4());
     change(&|container| container.configure(&uuid).unwrap());
     Sample::new(Version::Luks1, 32, 0).cut(&["old"], &["old"], |disk, undo| {
         Container::open(disk, open_options(&undo))

@@ -83,11 +83,9 @@ fn sealed(cluster_size: u32, refcount_bits: u32) -> (State, Unlocked) {
     let mut options = CreateOptions::new(Version::Luks1, cost);
     options.key_size = 32;
     let options = options.in_qcow2();
-    let image = NewImage {
-        cluster_size,
-        refcount_bits,
-        ..NewImage::new(SIZE as u64, options.layout().unwrap().header_size)
-    };
+    let image = NewImage::new(SIZE as u64, options.layout().unwrap().header_size)
+        .cluster_size(cluster_size)
+        .refcount_bits(refcount_bits);
     // Larger than all that comes, so that it never grows: growing would be a flush to the memory of events.
     let storage = Arc::new(MemoryBackend::new(4 << 20));
     let image = Qcow2::create(storage.clone(), &image).unwrap();

@@ -9,7 +9,6 @@ use std::time::Duration;
 use luksmith::Interrupt;
 use luksmith::backend::nbd::{ConnectOptions, NbdBackend};
 use luksmith::container::{Container, KeyslotError, NewKeyslot, Version};
-use luksmith_formats::luks2::Priority;
 use luksmith_formats::nbd::Command;
 
 use crate::disk::{MemoryUndo, State};
@@ -48,12 +47,7 @@ fn try_to_change(fake: &FakeServer, undo: &Arc<MemoryUndo>) -> Result<u32, Keysl
         .expect("a server that lives");
     let unlocked = unlock(&container, "old").unwrap();
     let new_passphrase = passphrase("new");
-    let new = NewKeyslot {
-        passphrase: &new_passphrase,
-        slot: None,
-        kdf: cost(),
-        priority: Priority::Normal,
-    };
+    let new = NewKeyslot::new(&new_passphrase, cost());
     container.change_keyslot(&unlocked, &new, &Interrupt::default())
 }
 

@@ -10,7 +10,6 @@ use luksmith::container::{
 use luksmith::kdf::calibrate::Cost;
 use luksmith::secret::Passphrase;
 use luksmith_formats::Hash;
-use luksmith_formats::luks2::Priority;
 use sha2::{Digest as _, Sha256};
 
 use crate::disk::{Disk, MemoryUndo, State};
@@ -43,12 +42,7 @@ pub(crate) fn unlock(container: &Container, text: &str) -> Option<Unlocked> {
 pub(crate) fn add(container: &mut Container, by: &str, text: &str, slot: Option<u32>) -> u32 {
     let unlocked = unlock(container, by).unwrap();
     let new_passphrase = passphrase(text);
-    let new = NewKeyslot {
-        passphrase: &new_passphrase,
-        slot,
-        kdf: cost(),
-        priority: Priority::Normal,
-    };
+    let new = NewKeyslot::new(&new_passphrase, cost()).slot(slot);
     container
         .add_keyslot(&unlocked, &new, &Interrupt::default())
         .unwrap()
@@ -59,12 +53,7 @@ pub(crate) fn change(disk: Arc<Disk>, undo: Arc<MemoryUndo>, by: &str, text: &st
     let mut container = Container::open(disk, open_options(&undo)).unwrap();
     let unlocked = unlock(&container, by).unwrap();
     let new_passphrase = passphrase(text);
-    let new = NewKeyslot {
-        passphrase: &new_passphrase,
-        slot: None,
-        kdf: cost(),
-        priority: Priority::Normal,
-    };
+    let new = NewKeyslot::new(&new_passphrase, cost());
     container
         .change_keyslot(&unlocked, &new, &Interrupt::default())
         .unwrap();

@@ -186,22 +186,17 @@ fn assert_all_changes_noticed(image: Vec<u8>, behind: impl Fn(&mut Vec<u8>)) {
         (container, unlocked, original, now)
     };
     let passphrase = passphrase();
-    let new = NewKeyslot {
-        passphrase: &passphrase,
-        slot: None,
-        kdf: Cost::Pbkdf2 {
+    let new = NewKeyslot::new(
+        &passphrase,
+        Cost::Pbkdf2 {
             hash: Hash::Sha256,
             iterations: 1000,
         },
-        priority: Priority::Normal,
-    };
+    );
     let interrupt = Interrupt::new();
     type Change<'a> =
         &'a dyn Fn(&mut Container, &Unlocked, &MemoryBackend) -> Result<(), CommitError>;
-    let uuid = Configure {
-        uuid: Some(uuid::Uuid::nil()),
-        ..Configure::default()
-    };
+    let uuid = Configure::new().uuid(uuid::Uuid::nil());
     let both: [(&str, Change<'_>); 8] = [
         ("add", &|c, u, _| {
             commit_of_keyslot(c.add_keyslot(u, &new, &interrupt))

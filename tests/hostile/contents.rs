@@ -20,15 +20,13 @@ use crate::image::{
 };
 
 fn new(passphrase: &luksmith::secret::Passphrase) -> NewKeyslot<'_> {
-    NewKeyslot {
+    NewKeyslot::new(
         passphrase,
-        slot: None,
-        kdf: Cost::Pbkdf2 {
+        Cost::Pbkdf2 {
             hash: Hash::Sha256,
             iterations: 1000,
         },
-        priority: Priority::Normal,
-    }
+    )
 }
 
 /// Every change that there is, each of which must be refused for the requirements that it names.
@@ -50,10 +48,7 @@ fn assert_unchangeable(image: &Arc<MemoryBackend>, unlocked: &Unlocked, requirem
         };
         assert!(said.contains(requirement));
     }
-    let label = Configure {
-        label: Some("label".into()),
-        ..Configure::default()
-    };
+    let label = Configure::new().label("label".to_owned());
     let token = json!({"type": "own", "keyslots": []});
     let headers = [
         container.configure(&label),

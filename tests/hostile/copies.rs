@@ -235,10 +235,7 @@ fn a_forged_secondary_wins_by_its_number_only_if_it_is_valid() {
     }
     let storage = storage(image);
     let mut container = open(&storage).unwrap();
-    let change = luksmith::container::Configure {
-        label: Some("changed".into()),
-        ..Default::default()
-    };
+    let change = luksmith::container::Configure::new().label("changed".to_owned());
     _ = container.configure(&change);
     unlock(&open(&storage).unwrap()).unwrap();
 }
@@ -276,10 +273,7 @@ fn a_filesystem_over_the_primary_copy_is_not_repaired_away() {
         );
         // No other change writes over it either.
         let mut container = open(&storage).unwrap();
-        let label = luksmith::container::Configure {
-            label: Some("changed".into()),
-            ..Default::default()
-        };
+        let label = luksmith::container::Configure::new().label("changed".to_owned());
         container.configure(&label).unwrap_err();
         container.remove_keyslot(0, true).unwrap_err();
         container.erase().unwrap_err();

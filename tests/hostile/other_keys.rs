@@ -9,19 +9,13 @@ use luksmith::container::{
 };
 use luksmith::layout::{NewImage, Qcow2};
 use luksmith::secret::{Passphrase, VolumeKey};
-use luksmith_formats::luks2::Priority;
 
 use crate::image::{
     COST, luks1, luks2, make, open, options, passphrase, storage, unlock, with_json, with_undo,
 };
 
 fn new<'a>(passphrase: &'a Passphrase, slot: Option<u32>) -> NewKeyslot<'a> {
-    NewKeyslot {
-        passphrase,
-        slot,
-        kdf: COST,
-        priority: Priority::Normal,
-    }
+    NewKeyslot::new(passphrase, COST).slot(slot)
 }
 
 /// Every operation that takes a key refuses this one, and leaves the storage as it was.

@@ -80,18 +80,12 @@ fn each_field_of_the_header_is_bounded() {
 fn the_largest_tables_stay_within_bounds() {
     let storage = Arc::new(MemoryBackend::new(0));
     // Clusters of 512 bytes need the largest L1 table for the least disk.
-    let image = NewImage {
-        cluster_size: 512,
-        ..NewImage::new(128 << 30, 4096)
-    };
+    let image = NewImage::new(128 << 30, 4096).cluster_size(512);
     Qcow2::create(storage.clone(), &image).unwrap();
     let (opened, peak) = peak_of(|| Qcow2::open(storage.clone()).unwrap());
     assert_eq!(opened.size(), 128 << 30);
     assert!(peak < 160 << 20, "{peak}");
-    let larger = NewImage {
-        size: (128 << 30) + 512,
-        ..image
-    };
+    let larger = NewImage::new((128 << 30) + 512, 4096).cluster_size(512);
     assert!(matches!(
         Qcow2::create(storage, &larger),
         Err(ImageError::Size(_))

@@ -11,7 +11,7 @@ use luksmith::kdf::Argon2Cost;
 use luksmith::kdf::calibrate::Cost;
 use luksmith::secret::Passphrase;
 use luksmith::volume::Volume;
-use luksmith_formats::luks2::{self, Argon2Variant, Position, Priority};
+use luksmith_formats::luks2::{self, Argon2Variant, Position};
 use luksmith_formats::{Hash, Limits};
 use std::path::Path;
 use std::sync::Arc;
@@ -104,12 +104,7 @@ pub(crate) fn change_keyslot(header: &Path, key: &[u8], new: &[u8], slot: Option
 
 /// A keyslot at the least cost.
 pub(crate) fn quick(passphrase: &Passphrase, slot: Option<u32>) -> NewKeyslot<'_> {
-    NewKeyslot {
-        passphrase,
-        slot,
-        kdf: QUICK,
-        priority: Priority::Normal,
-    }
+    NewKeyslot::new(passphrase, QUICK).slot(slot)
 }
 
 /// The plaintext device of an image whose header is in the file `header`, or in itself.

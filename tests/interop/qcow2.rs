@@ -126,10 +126,8 @@ impl Image {
     /// An image that we make.
     fn create_ours(&self, cluster_size: u32) {
         let options = CreateOptions::new(Version::Luks1, ours::QUICK).in_qcow2();
-        let image = NewImage {
-            cluster_size,
-            ..NewImage::new(SIZE as u64, options.layout().unwrap().header_size)
-        };
+        let image = NewImage::new(SIZE as u64, options.layout().unwrap().header_size)
+            .cluster_size(cluster_size);
         std::fs::File::create_new(&self.path).unwrap();
         let image = Qcow2::create(ours::storage(&self.path), &image).unwrap();
         let key = ours::passphrase(KEY);

@@ -129,11 +129,10 @@ fn what_is_unknown_survives_every_change() {
     whole("removing keyslots");
     ours::open(image).remove_token(id).unwrap();
     whole("removing a token");
-    let change = Configure {
-        label: Some("label".into()),
-        subsystem: Some("subsystem".into()),
-        uuid: Some(uuid::Uuid::from_u128(1)),
-    };
+    let change = Configure::new()
+        .label("label".to_owned())
+        .subsystem("subsystem".to_owned())
+        .uuid(uuid::Uuid::from_u128(1));
     ours::open(image).configure(&change).unwrap();
     whole("labels and UUID");
 

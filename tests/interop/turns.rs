@@ -202,10 +202,7 @@ fn priorities_and_labels_in_turns() {
     turns.both_find(&one, Some(0));
 
     turns.run("config", &["--label=theirs", "--subsystem=sub"]);
-    let change = luksmith::container::Configure {
-        label: Some("ours".into()),
-        ..Default::default()
-    };
+    let change = luksmith::container::Configure::new().label("ours".to_owned());
     ours::open(&turns.image).configure(&change).unwrap();
     let dump = turns.cryptsetup.dump(&turns.image);
     assert!(dump.contains("Label:         \tours\n"), "{dump}");

@@ -21,10 +21,7 @@ const HEADER: u64 = 8192;
 
 fn new_image(size: u64, cluster_size: u32) -> (Arc<MemoryBackend>, Arc<Qcow2>) {
     let storage = Arc::new(MemoryBackend::new(0));
-    let image = NewImage {
-        cluster_size,
-        ..NewImage::new(size, HEADER)
-    };
+    let image = NewImage::new(size, HEADER).cluster_size(cluster_size);
     let image = Qcow2::create(storage.clone(), &image).unwrap();
     (storage, Arc::new(image))
 }
@@ -240,10 +237,7 @@ fn storage_of_fixed_size_fills_up() {
         grows: false,
         pause: Duration::ZERO,
     });
-    let image = NewImage {
-        cluster_size: 4096,
-        ..NewImage::new(1 << 20, HEADER)
-    };
+    let image = NewImage::new(1 << 20, HEADER).cluster_size(4096);
     let image = Arc::new(Qcow2::create(storage, &image).unwrap());
     let disk = volume(image);
     let written = (0..256)
@@ -529,7 +523,7 @@ proptest! {
         steps in prop::collection::vec(step(), 1..80),
     ) {
         let storage = Arc::new(MemoryBackend::new(0).with_block_size(block_size));
-        let image = NewImage { cluster_size, refcount_bits, ..NewImage::new(DISK as u64, HEADER) };
+        let image = NewImage::new(DISK as u64, HEADER).cluster_size(cluster_size).refcount_bits(refcount_bits);
         Qcow2::create(storage.clone(), &image).unwrap();
         follow(&storage, cluster_size as usize, &steps);
     }

@@ -8,7 +8,7 @@ use luksmith::container::{Container, CreateOptions, NewKeyslot, OpenOptions, Unl
 use luksmith::kdf::Argon2Cost;
 use luksmith::kdf::calibrate::Cost;
 use luksmith::secret::{LockedBytes, Passphrase, VolumeKey};
-use luksmith_formats::luks2::{Argon2Variant, Priority};
+use luksmith_formats::luks2::Argon2Variant;
 use luksmith_formats::{CipherSpec, Hash};
 
 /// Cheap costs: what is left behind does not depend on how long it took.
@@ -57,10 +57,5 @@ pub(crate) fn create(
 }
 
 pub(crate) fn new_keyslot(passphrase: &Passphrase, kdf: Cost) -> NewKeyslot<'_> {
-    NewKeyslot {
-        passphrase,
-        slot: None,
-        kdf,
-        priority: Priority::Normal,
-    }
+    NewKeyslot::new(passphrase, kdf)
 }

@@ -95,8 +95,7 @@ fn no_secret_is_in_debug_or_in_an_error() {
         let interrupt = Interrupt::new();
         let stopped = Interrupt::new();
         stopped.trigger();
-        let mut new = new_keyslot(&passphrase, PBKDF2);
-        new.slot = Some(0);
+        let new = new_keyslot(&passphrase, PBKDF2).slot(0);
         let in_use = container.add_keyslot(&unlocked, &new, &interrupt);
         assert_shows_nothing(&shown_error(&in_use.unwrap_err()));
         let interrupted = container.unlock(&passphrase, Which::Any, &stopped);

@@ -163,10 +163,7 @@ fn live(version: Version, cipher: &str, key_size: usize, detached: bool) {
         container
             .add_unbound_keyslot(own, &new_keyslot(&third, PBKDF2), &interrupt)
             .unwrap();
-        let label = Configure {
-            label: Some("label".into()),
-            ..Configure::default()
-        };
+        let label = Configure::new().label("label".to_owned());
         container.configure(&label).unwrap();
     }
     drop(container);

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use luksmith::container::{NewKeyslot, Which};
 use luksmith::secret::VolumeKey;
-use luksmith_formats::luks2::Priority;
 use serde_json::json;
 
 use crate::cli::Session;
@@ -95,12 +94,7 @@ impl Args {
             .as_ref()
             .map_or(64, |unlocked| unlocked.key().as_bytes().len());
         let kdf = derivation::of_another_keyslot(session, &self.pbkdf, &container, key_size)?;
-        let new = NewKeyslot {
-            passphrase: &passphrase,
-            slot: self.keyslot,
-            kdf,
-            priority: Priority::Normal,
-        };
+        let new = NewKeyslot::new(&passphrase, kdf).slot(self.keyslot);
         let slot = match (&unlocked, self.key_size) {
             (Some(unlocked), _) => container.add_keyslot(unlocked, &new, interrupt)?,
             (None, bits) => {

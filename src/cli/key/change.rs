@@ -1,7 +1,6 @@
 //! `luksmith key change`: a new passphrase in place of an old one.
 
 use luksmith::container::{NewKeyslot, Which};
-use luksmith_formats::luks2::Priority;
 use serde_json::json;
 
 use crate::cli::Session;
@@ -66,12 +65,7 @@ impl Args {
             &container,
             unlocked.key().as_bytes().len(),
         )?;
-        let new = NewKeyslot {
-            passphrase: &passphrase,
-            slot: None,
-            kdf,
-            priority: Priority::Normal,
-        };
+        let new = NewKeyslot::new(&passphrase, kdf);
         let slot = container.change_keyslot(&unlocked, &new, session.signals.interrupt())?;
         if self.json {
             session

@@ -8,14 +8,36 @@ use crate::secret::{self, Passphrase};
 
 /// What a new keyslot is made of.
 pub struct NewKeyslot<'a> {
-    /// What will open it.
-    pub passphrase: &'a Passphrase,
-    /// Its number; the lowest free one when not given.
-    pub slot: Option<u32>,
-    /// What deriving its key costs.
-    pub kdf: Cost,
-    /// When it is tried. LUKS1 knows only [`Priority::Normal`].
-    pub priority: Priority,
+    pub(in crate::container) passphrase: &'a Passphrase,
+    pub(super) slot: Option<u32>,
+    pub(super) kdf: Cost,
+    pub(super) priority: Priority,
+}
+
+impl<'a> NewKeyslot<'a> {
+    /// A keyslot of normal priority that `passphrase` opens, at the cost `kdf`. Its number is the
+    /// lowest free one.
+    #[must_use]
+    pub fn new(passphrase: &'a Passphrase, kdf: Cost) -> Self {
+        Self {
+            passphrase,
+            slot: None,
+            kdf,
+            priority: Priority::Normal,
+        }
+    }
+
+    /// The number of the keyslot. `None` is the lowest free one.
+    #[must_use]
+    pub fn slot(mut self, slot: impl Into<Option<u32>>) -> Self {
+        self.slot = slot.into();
+        self
+    }
+
+    setters! {
+        /// When the keyslot is tried. LUKS1 has [`Priority::Normal`] only.
+        priority: Priority,
+    }
 }
 
 /// A random salt for a KDF.

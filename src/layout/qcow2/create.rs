@@ -13,21 +13,18 @@ use super::{ImageError, Qcow2};
 use crate::backend::Backend;
 use crate::door;
 
-/// What a new image is to be. [`NewImage::new`] has the defaults.
+/// What a new image is to be.
 #[derive(Clone, Copy, Debug)]
 pub struct NewImage {
-    /// The size of the disk in bytes, whole sectors of 512.
-    pub size: u64,
-    /// The size of a cluster in bytes: a power of two from 512 to 2 MiB.
-    pub cluster_size: u32,
-    /// The bits of a refcount: a power of two from 1 to 64.
-    pub refcount_bits: u32,
-    /// The bytes that the LUKS header needs with its keyslots.
-    pub header_size: u64,
+    size: u64,
+    cluster_size: u32,
+    refcount_bits: u32,
+    header_size: u64,
 }
 
 impl NewImage {
-    /// A disk of `size` bytes with clusters of 64 KiB and refcounts of 16 bits, and `header_size` bytes for the LUKS header.
+    /// A disk of `size` bytes, whole sectors of 512, and `header_size` bytes for the LUKS header
+    /// with its keyslots.
     #[must_use]
     pub fn new(size: u64, header_size: u64) -> Self {
         Self {
@@ -36,6 +33,14 @@ impl NewImage {
             refcount_bits: 16,
             header_size,
         }
+    }
+
+    setters! {
+        /// The size of a cluster in bytes: a power of two from 512 to 2 MiB. Default: 64 KiB.
+        cluster_size: u32,
+
+        /// The bits of a refcount: a power of two from 1 to 64. Default: 16.
+        refcount_bits: u32,
     }
 }
 

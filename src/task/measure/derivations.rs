@@ -57,8 +57,8 @@ impl Derivation {
     /// # Errors
     /// [`Kind::Memory`], [`Kind::Interrupted`].
     pub fn argon2id(requested_ms: u32, interrupt: &Interrupt) -> Result<Self, Error> {
-        let mut target = Target::new(KdfKind::Argon2id, DERIVED);
-        target.time = Duration::from_millis(requested_ms.into());
+        let target = Target::new(KdfKind::Argon2id, DERIVED)
+            .time(Duration::from_millis(requested_ms.into()));
         let Cost::Argon2(cost) = calibrate(&target, interrupt)? else {
             let message = "the calibration answered with another function";
             return Err(Error::new(Kind::Storage, message));

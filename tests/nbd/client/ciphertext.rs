@@ -16,7 +16,6 @@ use luksmith::kdf::calibrate::Cost;
 use luksmith::secret::{LockedBytes, Passphrase, VolumeKey};
 use luksmith::sectors::{Cipher, Sectors};
 use luksmith_formats::Hash;
-use luksmith_formats::luks2::Priority;
 use luksmith_formats::nbd::uri::Uri;
 
 use super::proxy::Proxy;
@@ -155,12 +154,7 @@ impl Life<'_> {
     }
 
     fn keyslot(passphrase: &Passphrase) -> NewKeyslot<'_> {
-        NewKeyslot {
-            passphrase,
-            slot: None,
-            kdf: COST,
-            priority: Priority::Normal,
-        }
+        NewKeyslot::new(passphrase, COST)
     }
 
     /// Until no keyslot is free.
@@ -195,10 +189,7 @@ impl Life<'_> {
 
     fn label(&self) -> Outcome {
         let mut container = self.open()?;
-        let label = Configure {
-            label: Some("label".into()),
-            ..Configure::default()
-        };
+        let label = Configure::new().label("label".to_owned());
         if self.version == Version::Luks2 {
             container.configure(&label)?;
         }

@@ -5,7 +5,6 @@ use luksmith::libvirt::{Connection, Domain};
 use luksmith::location::Location;
 use luksmith::qemu::OpenVolume;
 use luksmith::secret::Passphrase;
-use luksmith_formats::luks2::Priority;
 
 use super::inventory;
 use super::live::{Live, Way};
@@ -175,12 +174,7 @@ impl<'a> Volume<'a> {
             &container,
             unlocked.key().as_bytes().len(),
         )?;
-        let new = NewKeyslot {
-            passphrase: new,
-            slot: Some(slot),
-            kdf,
-            priority: Priority::Normal,
-        };
+        let new = NewKeyslot::new(new, kdf).slot(slot);
         container
             .add_keyslot(&unlocked, &new, session.signals.interrupt())
             .map_err(|error| CommandError::from(error).about(&self.place))?;

@@ -65,10 +65,7 @@ fn good() -> &'static [u8] {
     static GOOD: OnceLock<Vec<u8>> = OnceLock::new();
     GOOD.get_or_init(|| {
         let storage = Arc::new(MemoryBackend::new(0));
-        let image = NewImage {
-            cluster_size: 512,
-            ..NewImage::new(SIZE, 4096)
-        };
+        let image = NewImage::new(SIZE, 4096).cluster_size(512);
         let image = Arc::new(Qcow2::create(storage.clone(), &image).unwrap());
         let volume = Volume::in_qcow2(image, crypt(), false).unwrap();
         for offset in [0, 5000, 40_000, 200_000] {
