@@ -1,18 +1,21 @@
-//! luksmith creates, opens and keeps LUKS1 and LUKS2 volumes entirely in user space: no root, no device-mapper,
-//! no loop device, no mount. What it makes, cryptsetup opens, and the other way round.
+//! luksmith creates, opens and maintains LUKS1 and LUKS2 volumes entirely in user space, without
+//! root, device-mapper, loop devices or mounting. cryptsetup opens what it makes, and the other way
+//! round.
 //!
-//! # The way of the bytes
+//! # The path of the data
 //!
 //! ```text
 //! your program ──► Volume ──► SectorCrypt ──► Backend ──► a file, a block device, memory, your own
-//!    plaintext     volume/      crypt.rs       backend/         ciphertext alone
+//!    plaintext     volume/      crypt.rs       backend/         only ciphertext
 //! ```
 //!
-//! A [`Container`](container::Container) is a header that was read and validated, still locked. A
-//! [`Passphrase`](secret::Passphrase) unlocks it; what comes of that gives the [`Volume`](volume::Volume), a disk of
-//! plaintext with `read_at`, `write_at`, `flush` and `discard`. A [`Cursor`](volume::Cursor) makes it a stream for
-//! whatever takes [`Read`](std::io::Read), [`Write`](std::io::Write) and [`Seek`](std::io::Seek). That a storage
-//! never sees plaintext is in the types: see [`sectors`].
+//! A [`Container`](container::Container) is a header that was read and validated, and is still
+//! locked. A [`Passphrase`](secret::Passphrase) unlocks it, which gives an
+//! [`Unlocked`](container::Unlocked) key. From that the container makes a
+//! [`Volume`](volume::Volume), a plaintext disk with `read_at`, `write_at`, `flush` and `discard`.
+//! A [`Cursor`](volume::Cursor) makes it a stream that implements [`Read`](std::io::Read),
+//! [`Write`](std::io::Write) and [`Seek`](std::io::Seek). The types guarantee that a storage never
+//! sees plaintext: see [`sectors`].
 //!
 //! ```
 //! use std::sync::Arc;
@@ -30,7 +33,7 @@
 //! let passphrase = Passphrase::copy_from(b"correct horse battery staple")?;
 //! let interrupt = Interrupt::new();
 //!
-//! // So few iterations are for an example alone; `kdf::calibrate` finds what is right for a machine.
+//! // So few iterations are for examples only. `kdf::calibrate` finds the right number.
 //! let cost = Cost::Pbkdf2 { hash: Hash::Sha256, iterations: 1000 };
 //! let options = CreateOptions::new(Version::Luks2, cost);
 //! let open = OpenOptions::new(Undo::NotLookedFor);
@@ -49,38 +52,40 @@
 //! # }
 //! ```
 //!
-//! The folder `examples` has more: `fat.rs` puts a FAT filesystem on a volume in a file, `open.rs` reads one.
+//! The folder `examples` has complete programs: `fat.rs` puts a FAT file system on a volume in a
+//! file, and `open.rs` reads from a volume.
 //!
 //! # The modules
 //!
-//! From the top down; each uses only those below it.
+//! In this order from the top down: a module uses only modules below it.
 //!
-//! - [`task`]: whole pieces of work for any front end; kinds of failure, progress, notes.
-//! - [`location`]: where a volume lies, as text.
-//! - [`container`]: create, open, unlock; keyslots, tokens, backup, restore, repair, resize, conversion.
-//! - [`audit`]: how libvirt is used, judged from XML and facts of the host.
-//! - [`vet`]: verdicts on images from strangers, without a key.
-//! - [`libvirt`]: secrets, domains, storage pools and volumes of a libvirt that is installed.
-//! - [`export`]: volumes for others to open, over NBD.
-//! - [`qemu`]: the arguments by which QEMU opens a volume, and the monitor of a running one.
-//! - [`volume`]: the disk of plaintext, used by as many threads as one likes.
-//! - [`layout`]: where in the storage each byte of a volume lies; encrypted qcow2 images.
-//! - [`kdf`]: PBKDF2, argon2, the anti-forensic splitter, and how much a new keyslot should cost.
-//! - [`crypt`]: the only place that turns plaintext into ciphertext and back.
-//! - [`xts`]: AES-XTS, the hot path.
-//! - [`channel`]: a stream to a peer, Unix or TCP, plain or under TLS.
-//! - [`secret`]: passphrases and keys in locked memory, and where they come from.
-//! - [`backend`]: what stores the ciphertext; implement [`Backend`](backend::Backend) for a storage of your own.
-//! - [`sectors`]: the buffer with two sides, plaintext and ciphertext.
-//! - [`xml`]: XML from strangers, read within bounds.
-//! - [`sys`]: hardening the process.
-//! - [`formats`]: every byte layout, without I/O and without secrets; a crate of its own.
+//! - [`task`]: whole pieces of work for any front end; kinds of failures, progress, notes.
+//! - [`location`]: where a volume is stored, as text.
+//! - [`container`]: headers and keyslots: create, open, unlock, tokens, backup, repair, conversion.
+//! - [`audit`]: judges how libvirt is used, from XML and facts about the host.
+//! - [`vet`]: judges images of unknown origin, without a key.
+//! - [`libvirt`]: secrets, domains, storage pools and volumes of an installed libvirt.
+//! - [`export`]: serves volumes to clients, over NBD.
+//! - [`qemu`]: the arguments with which QEMU opens a volume, and the monitor of a running QEMU.
+//! - [`volume`]: the plaintext disk, for any number of threads.
+//! - [`layout`]: the place of each byte of a volume in the storage; encrypted qcow2 images.
+//! - [`kdf`]: PBKDF2, argon2, the anti-forensic splitter, and the calibration of costs.
+//! - [`crypt`]: the only place that converts plaintext into ciphertext and back.
+//! - [`xts`]: AES-XTS.
+//! - [`channel`]: a stream to a peer, over Unix sockets or TCP, plain or with TLS.
+//! - [`secret`]: passphrases and keys in locked memory, and the sources that they are read from.
+//! - [`backend`]: the storage of ciphertext. Implement [`Backend`](backend::Backend) for your own.
+//! - [`sectors`]: the buffer that is either plaintext or ciphertext, by its type.
+//! - [`xml`]: XML from untrusted sources, parsed within limits.
+//! - [`sys`]: hardening of the process.
+//! - [`formats`]: the byte layouts of headers, images and messages, in a crate of their own.
 //!
 //! # Features
 //!
-//! A program that needs only the library turns the default feature `cli` off: it is the program,
-//! and enables all others. Each feature adds an API; none changes what the rest does. What a build
-//! cannot do, it refuses with [`MissingFeature`], which names the feature.
+//! The default feature `cli` is the program, and enables all others. A program that needs only the
+//! library turns it off. A feature adds an API, and never changes what the rest does. A header or
+//! an image that needs a missing feature is refused with [`MissingFeature`], which names the
+//! feature.
 //!
 //! - none: LUKS1 and LUKS2 on files, block devices and memory, also in qcow2 images.
 //! - `nbd`: `channel`, `backend::nbd` and `export::nbd`.
@@ -91,10 +96,11 @@
 //!
 //! # Secrets
 //!
-//! Passphrases and keys live in locked memory, are wiped when dropped, and show nothing in `Debug` or in an error.
-//! Programs should also set [`WipingAllocator`](secret::WipingAllocator) as their global allocator, for what code of
-//! others leaves on the heap, and call [`sys::harden`] as they start. A header from a stranger is safe to open: what
-//! it may cost is capped by [`Limits`](formats::Limits), and long work looks at an [`Interrupt`].
+//! Passphrases and keys are in locked memory, are wiped when they are dropped, and never appear in
+//! `Debug` output or in an error. A program should also set
+//! [`WipingAllocator`](secret::WipingAllocator) as its global allocator, since other crates leave
+//! copies on the heap, and call [`sys::harden`] when it starts. Opening a header of unknown origin
+//! is safe: [`Limits`](formats::Limits) bound its cost, and long work checks an [`Interrupt`].
 
 #[macro_use]
 mod setters;
@@ -133,6 +139,6 @@ pub use interrupt::Interrupt;
 pub use luksmith_formats as formats;
 
 /// Compiles the Rust code of `docs/library.md`.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "cli"))]
 #[doc = include_str!("../docs/library.md")]
 struct LibraryPage;
