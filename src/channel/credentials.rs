@@ -1,7 +1,8 @@
-//! Certificates and keys, from files or from a directory with the names that QEMU, libvirt and nbdkit use:
-//! `ca-cert.pem`, `ca-crl.pem`, `server-cert.pem`, `server-key.pem`, `client-cert.pem`, `client-key.pem`.
+//! Certificates and keys, from files, or from a directory in which they have the names that QEMU,
+//! libvirt and nbdkit use: `ca-cert.pem`, `ca-crl.pem`, `server-cert.pem`, `server-key.pem`,
+//! `client-cert.pem`, `client-key.pem`.
 //!
-//! A private key is read into locked memory, and refused when others can read it.
+//! A private key is read into locked memory. A key that other users can read is refused.
 
 use std::fmt;
 use std::fs::File;
@@ -25,16 +26,17 @@ use zeroize::Zeroize;
 use super::error::TlsError;
 use crate::secret::LockedBytes;
 
-/// How long a handshake may take unless it is said otherwise.
+/// The default limit for the time of a handshake.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(30);
 
-/// More than any certificate file has; a bundle of all public authorities is 200 KiB.
+/// The longest part of a certificate file that is read, in bytes. A bundle of all public
+/// authorities is 200 KiB.
 const MAX_FILE: u64 = 8 << 20;
 
-/// An RSA key of 8192 bits is 6 KiB.
+/// The longest part of a key file that is read, in bytes. An RSA key of 8192 bits is 6 KiB.
 const MAX_KEY: u64 = 64 << 10;
 
-/// What a server shows its clients, and whom it lets in.
+/// The certificate of a server, and which clients it accepts.
 #[derive(Clone)]
 pub struct ServerTls {
     pub(super) config: Arc<ServerConfig>,
@@ -42,7 +44,7 @@ pub struct ServerTls {
     pub(super) handshake_time: Duration,
 }
 
-/// Which servers a client trusts, and what it shows them.
+/// Which servers a client trusts, and the certificate of the client.
 #[derive(Clone)]
 pub struct ClientTls {
     pub(super) config: Arc<ClientConfig>,
@@ -50,11 +52,14 @@ pub struct ClientTls {
 }
 
 impl ServerTls {
-    /// A certificate (its chain may follow in the same file) with its key. With `client_ca`, clients must show a
-    /// certificate of that authority; without, anybody who can connect is let in.
+    /// Reads a certificate and its key. The chain of the certificate can follow it in the same
+    /// file.
+    ///
+    /// With `client_ca`, clients must have a certificate that this authority has signed. Without
+    /// it, every client is accepted.
     ///
     /// # Errors
-    /// [`TlsError`], naming the file.
+    /// A [`TlsError`] that names the file.
     pub fn from_files(
         certificate: &Path,
         key: &Path,
@@ -63,11 +68,12 @@ impl ServerTls {
         Self::new(&read_pair(certificate, key)?, client_ca, None)
     }
 
-    /// `server-cert.pem` and `server-key.pem` of a directory; clients must show a certificate of `ca-cert.pem`, and
-    /// none that `ca-crl.pem` revokes, if that is there.
+    /// Reads `server-cert.pem` and `server-key.pem` of a directory. Clients must have a certificate
+    /// that the authority `ca-cert.pem` has signed and that `ca-crl.pem`, if it exists, does not
+    /// revoke.
     ///
     /// # Errors
-    /// [`TlsError`], naming the file.
+    /// A [`TlsError`] that names the file.
     pub fn from_directory(directory: &Path) -> Result<Self, TlsError> {
         let pair = read_pair(
             &directory.join("server-cert.pem"),
@@ -77,7 +83,8 @@ impl ServerTls {
         Self::new(&pair, Some(&ca), Some(&directory.join("ca-crl.pem")))
     }
 
-    /// Whether clients have to show a certificate.
+    /// Whether clients must have a certificate.
+    #[must_use]
     pub fn requires_certificates(&self) -> bool {
         self.requires_certificates
     }
@@ -106,7 +113,8 @@ impl ServerTls {
             .map_err(TlsError::Protocol)?
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(pair))));
-        // No resumption: a certificate that was revoked or has expired counts from the next connection on.
+        // Without resumption every connection verifies certificates, so a revoked or expired one is
+        // refused from the next connection on.
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         Ok(Self {
@@ -116,7 +124,7 @@ impl ServerTls {
         })
     }
 
-    /// Sets how long a handshake may take as a whole; 30 seconds otherwise.
+    /// Sets the limit for the time of a whole handshake. Default: 30 s.
     #[must_use]
     pub fn handshake_within(mut self, limit: Duration) -> Self {
         self.handshake_time = limit;
@@ -125,20 +133,22 @@ impl ServerTls {
 }
 
 impl ClientTls {
-    /// Trusts the authorities of the file `ca`, and shows the certificate of the pair (certificate, key).
+    /// Trusts the authorities in the file `ca`. `pair` is the certificate of the client and its
+    /// key.
     ///
     /// # Errors
-    /// [`TlsError`], naming the file.
+    /// A [`TlsError`] that names the file.
     pub fn from_files(ca: &Path, pair: Option<(&Path, &Path)>) -> Result<Self, TlsError> {
         let pair = pair.map(|(certificate, key)| read_pair(certificate, key));
         Self::new(ca, pair.transpose()?, None)
     }
 
-    /// Trusts `ca-cert.pem` of a directory, unless `ca-crl.pem` revokes the server's certificate, and shows
-    /// `client-cert.pem` with `client-key.pem` if they are there.
+    /// Trusts the authorities in `ca-cert.pem` of a directory. Certificates that `ca-crl.pem`
+    /// revokes are refused, if that file exists. The certificate of the client is `client-cert.pem`
+    /// with `client-key.pem`, if they exist.
     ///
     /// # Errors
-    /// [`TlsError`], naming the file.
+    /// A [`TlsError`] that names the file.
     pub fn from_directory(directory: &Path) -> Result<Self, TlsError> {
         let certificate = directory.join("client-cert.pem");
         let key = directory.join("client-key.pem");
@@ -190,7 +200,7 @@ impl ClientTls {
         })
     }
 
-    /// Sets how long a handshake may take as a whole; 30 seconds otherwise.
+    /// Sets the limit for the time of a whole handshake. Default: 30 s.
     #[must_use]
     pub fn handshake_within(mut self, limit: Duration) -> Self {
         self.handshake_time = limit;
@@ -210,7 +220,8 @@ impl fmt::Debug for ClientTls {
     }
 }
 
-/// Named at each place, so that no other part of the program can set another as the default.
+/// The cryptography of TLS. It is passed explicitly, so that the default of the process, which
+/// other parts of the program can set, does not count.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
@@ -218,9 +229,9 @@ fn provider() -> Arc<CryptoProvider> {
 fn read_authorities(path: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     let certificates = read_certificates(path)?;
-    // A bundle may hold some that nobody can use; one at least has to be of use.
-    let (taken, _) = roots.add_parsable_certificates(certificates.iter().cloned());
-    if taken > 0 {
+    // Some certificates of a bundle may be unusable. At least one has to be usable.
+    let (usable, _) = roots.add_parsable_certificates(certificates.iter().cloned());
+    if usable > 0 {
         return Ok(roots);
     }
     let first = certificates
@@ -244,7 +255,8 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErr
     Ok(certificates)
 }
 
-/// No list is none revoked, but a list that cannot be read is an error.
+/// Reads the revocation list. Without a file, nothing is revoked; a file that cannot be read is an
+/// error.
 fn read_revoked(
     path: Option<&Path>,
 ) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
@@ -291,12 +303,13 @@ fn read_pair(certificate: &Path, key: &Path) -> Result<Arc<CertifiedKey>, TlsErr
     }
 }
 
-/// The number of an EC private key as SEC 1 (appendix C.4) has it, as long as the curve's order: where it begins with a set bit, certtool
-/// of GnuTLS 3.7 puts a zero byte in front, as in an INTEGER. None where it is right already.
+/// Mends an EC private key whose number is one byte too long. In SEC 1 (appendix C.4) the number is
+/// as long as the order of the curve. If its first bit is set, certtool of GnuTLS 3.7 puts a zero
+/// byte before it, as in an INTEGER. Returns `None` if nothing has to be mended.
 fn without_sign_byte(sec1: &[u8]) -> Option<Vec<u8>> {
     const P256: u8 = 32;
     const P384: u8 = 48;
-    // SEQUENCE, of a length in one byte, or in the second of two.
+    // A SEQUENCE whose length is in one byte, or in the second of two.
     let content = match sec1 {
         [0x30, 0x81, 0x81..=0xff, ..] => 3,
         [0x30, 1..=0x7f, ..] => 2,
@@ -326,8 +339,9 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     Ok(text)
 }
 
-/// The file of a key, if it is only its owner's, or only root's and a group's that root lets read it: what services that run as a
-/// user of their own use (Debian's `ssl-cert`).
+/// Reads the file of a key. Only its owner must be able to access it. A file of root can also be
+/// readable by its group, as services use it that run as a user of their own (`ssl-cert` in
+/// Debian).
 fn read_private(path: &Path) -> Result<LockedBytes, TlsError> {
     let failed = |source| file_error(path, source);
     let mut file = File::open(path).map_err(failed)?;
@@ -365,7 +379,7 @@ mod tests {
     use super::without_sign_byte;
 
     #[test]
-    fn a_number_with_a_sign_byte_is_made_as_long_as_the_order() {
+    fn a_zero_byte_before_the_number_is_removed() {
         for (len, head) in [(32u8, &[0x30, 39][..]), (48, &[0x30, 0x81, 180])] {
             let rest = vec![7; if len == 32 { 0 } else { 125 }];
             let with = |len: u8, sign: &[u8], first: u8, sequence: u8| {

@@ -1,4 +1,4 @@
-//! Why there is no TLS: what is wrong with our credentials, or with the peer's.
+//! Errors of TLS: of the local credentials and of the peer.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use rustls::{CertificateError, Error, InvalidMessage};
 
 use crate::secret::LockError;
 
-/// Why a stream cannot be put under TLS, or cannot stay under it.
+/// Why TLS cannot be set up, or why it failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
@@ -16,10 +16,10 @@ pub enum TlsError {
     File {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
-    /// Somebody else can read the private key, or change it.
+    /// Other users can read or change the private key.
     #[error("the private key {path} is open to others: its mode is {mode:04o}")]
     Exposed {
         /// The file of the key.
@@ -27,30 +27,30 @@ pub enum TlsError {
         /// Its permission bits.
         mode: u32,
     },
-    /// A file has no certificate (PEM, `BEGIN CERTIFICATE`) in it.
-    #[error("{path} holds no certificate in PEM")]
+    /// A file contains no certificate in PEM (`BEGIN CERTIFICATE`).
+    #[error("{path} contains no certificate in PEM")]
     NoCertificate {
         /// The file.
         path: PathBuf,
     },
-    /// A file has no private key (PEM) in it.
-    #[error("{path} holds no private key in PEM")]
+    /// A file contains no private key in PEM.
+    #[error("{path} contains no private key in PEM")]
     NoKey {
         /// The file.
         path: PathBuf,
     },
-    /// The private key is under a passphrase of its own.
+    /// The private key is encrypted with a passphrase.
     #[error("the private key {path} is encrypted")]
     EncryptedKey {
         /// The file.
         path: PathBuf,
     },
-    /// One of a certificate and its key is there without the other.
-    #[error("{present} is there without {missing}")]
+    /// There is a certificate without its key, or a key without its certificate.
+    #[error("{present} exists without {missing}")]
     Half {
-        /// The file that is there.
+        /// The file that exists.
         present: PathBuf,
-        /// The file that is not.
+        /// The file that does not.
         missing: PathBuf,
     },
     /// A certificate, a key or a revocation list cannot be used.
@@ -61,7 +61,7 @@ pub enum TlsError {
         /// What is wrong with it.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The private key is of another certificate.
+    /// The private key belongs to another certificate.
     #[error("the private key {key} does not belong to the certificate {certificate}")]
     OtherKey {
         /// The file of the certificate.
@@ -70,68 +70,71 @@ pub enum TlsError {
         key: PathBuf,
     },
     /// The private key cannot be held in locked memory.
-    #[error("the private key cannot be held safely")]
+    #[error("there is no locked memory for the private key")]
     Lock(#[from] LockError),
-    /// No certificate can be for a server of this name.
+    /// The name of the server cannot be in a certificate.
     #[error("{name:?} is neither a DNS name nor an IP address")]
     Name {
-        /// The name that was asked for.
+        /// The name.
         name: String,
     },
     /// The peer does not speak TLS.
     #[error("the peer does not speak TLS")]
     NotTls,
-    /// The peer has no TLS version or cipher that we accept: 1.2 and 1.3, with forward secrecy.
-    #[error("the peer's TLS is too old or too different")]
+    /// The peer supports none of the accepted TLS versions (1.2 and 1.3) and ciphers (with forward
+    /// secrecy).
+    #[error("the peer's TLS versions or ciphers are not supported")]
     Incompatible(#[source] Error),
-    /// The peer's certificate is of nobody that we trust.
+    /// The peer's certificate is not signed by a trusted authority.
     #[error("the peer's certificate is not signed by a trusted authority")]
     Untrusted,
-    /// The time of the peer's certificate, or of its authority's, is over.
+    /// The certificate of the peer or of its authority has expired.
     #[error("the peer's certificate has expired")]
     Expired,
-    /// The time of the peer's certificate has not come: perhaps a clock is wrong.
+    /// The peer's certificate is not valid yet. A clock may be wrong.
     #[error("the peer's certificate is not valid yet")]
     NotYetValid,
     /// The peer's certificate is on the revocation list.
     #[error("the peer's certificate was revoked")]
     Revoked,
-    /// The server's certificate is for other names. A subject's common name does not count; its `subjectAltName` does.
+    /// The server's certificate is for other names. Only `subjectAltName` counts, not the common
+    /// name of the subject.
     #[error(
         "the server's certificate is not for {wanted}, but for {}",
         names(presented)
     )]
     WrongName {
-        /// The name that was asked for.
+        /// The name of the server as the client knows it.
         wanted: String,
         /// The names that the certificate is for.
         presented: Vec<String>,
     },
-    /// The peer's certificate is for another use: a server's was shown by a client, or the other way round.
+    /// The peer's certificate is for another use: a client has a server certificate, or the other
+    /// way round.
     #[error("the peer's certificate is not for this use")]
     WrongUse,
-    /// The peer's certificate is malformed, or signed in a way that is not accepted.
+    /// The peer's certificate is malformed, or its signature algorithm is not accepted.
     #[error("the peer's certificate cannot be accepted")]
     BadCertificate(#[source] Error),
-    /// A client has to show a certificate, and showed none.
+    /// A client did not send the certificate that it needs.
     #[error("the client has no certificate")]
     NoClientCertificate,
-    /// The peer ended it with an alert, by its name in TLS: it may not accept our certificate.
+    /// The peer ended the connection with an alert. It may not accept the local certificate.
     #[error("the peer refused: {alert}")]
     Refused {
-        /// The alert, such as `UnknownCA` or `CertificateRequired`.
+        /// The name of the alert in TLS, such as `UnknownCA` or `CertificateRequired`.
         alert: String,
     },
     /// The handshake took too long.
     #[error("the TLS handshake took too long")]
     TimedOut,
-    /// The peer closed the connection in the handshake.
-    #[error("the peer closed the connection in the TLS handshake")]
+    /// The peer closed the connection during the handshake.
+    #[error("the peer closed the connection during the TLS handshake")]
     Closed,
-    /// The connection failed.
-    #[error("the connection failed in the TLS handshake")]
+    /// The connection failed during the handshake.
+    #[error("the connection failed during the TLS handshake")]
     Io(#[source] io::Error),
-    /// The peer broke the rules of TLS, or our own side failed.
+    /// The peer violated the TLS protocol, or the local TLS library failed.
     #[error("TLS failed")]
     Protocol(#[source] Error),
 }
@@ -145,7 +148,7 @@ impl TlsError {
                 alert: format!("{alert:?}"),
             },
             Error::PeerIncompatible(_) => Self::Incompatible(error),
-            // Records begin with their type and version: other protocols fail there.
+            // A record begins with its type and version. Other protocols fail there.
             Error::InvalidMessage(
                 InvalidMessage::InvalidContentType
                 | InvalidMessage::UnknownProtocolVersion
@@ -158,7 +161,8 @@ impl TlsError {
 
     fn certificate(problem: CertificateError) -> Self {
         match problem {
-            // A bad signature, or one by a key of another kind: an authority that was made anew under its old name.
+            // A bad signature, or one by a key of another kind, also comes from an authority of the
+            // same name with a new key.
             CertificateError::UnknownIssuer
             | CertificateError::BadSignature
             | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
@@ -183,7 +187,7 @@ impl TlsError {
         }
     }
 
-    /// What failed while bytes went to and fro in the handshake.
+    /// An error of the transport during the handshake.
     pub(super) fn of_io(error: io::Error) -> Self {
         match error.downcast::<Error>() {
             Ok(error) => Self::handshake(error),
@@ -214,7 +218,7 @@ fn bare(name: &str) -> String {
 
 fn names(presented: &[String]) -> String {
     match presented {
-        [] => "no name at all".to_owned(),
+        [] => "no name".to_owned(),
         names => names.join(", "),
     }
 }

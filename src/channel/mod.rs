@@ -1,11 +1,13 @@
-//! A stream to a peer: Unix or TCP, plain or under TLS, as server or as client.
+//! A stream to a peer, over a Unix or TCP socket, with or without TLS, as server or as client.
 //!
-//! A [`Channel`] is used by one reader and any number of senders at once. A reader that waits holds up no sender, also
-//! under TLS: the state of the encryption is locked only while bytes are turned, never over a system call. A plain
-//! channel adds nothing to the cost of `recv(2)` and `sendmsg(2)`.
+//! One thread can receive from a [`Channel`] while any number of threads send. A receiver that
+//! waits does not delay the senders, with TLS either: the state of the encryption is locked only
+//! while bytes are encrypted or decrypted, never during a system call. Without TLS, a channel adds
+//! nothing to the cost of `recv(2)` and `sendmsg(2)`.
 //!
-//! TLS is version 1.2 or 1.3 by `rustls`, without resumption: each connection shows its certificates anew. What a
-//! channel must never do is fall back: once TLS is wanted, a peer that does not speak it is an error.
+//! TLS is version 1.2 or 1.3, by `rustls`. Sessions are not resumed, so every connection verifies
+//! the certificates. A channel never falls back to a stream without TLS: if TLS is asked for, a
+//! peer that does not support it is an error.
 
 mod credentials;
 mod error;
@@ -28,25 +30,28 @@ use tls::Tls;
 /// A connection to a peer.
 pub struct Channel {
     socket: Socket,
-    /// Who sends a message; under TLS with the bytes that are on their way to the socket.
+    /// Held while a message is sent. With TLS it contains the encrypted bytes that the socket has
+    /// not taken yet.
     sending: Mutex<Vec<u8>>,
     tls: Option<Tls>,
     shut: AtomicBool,
 }
 
 impl Channel {
-    /// The socket as it is, for a peer that is trusted by other means: a Unix socket's mode, the loopback.
+    /// A channel without TLS, for a peer that is trusted by other means, such as the mode of a Unix
+    /// socket or the loopback interface.
     #[must_use]
     pub fn plain(socket: Socket) -> Self {
         Self::new(socket, None)
     }
 
-    /// Speaks TLS as the client: the peer must have a certificate for `server_name` (a DNS name or an IP address) of
-    /// an authority of `credentials`. Nothing may have been read from the socket beyond the point where TLS starts.
+    /// Starts TLS as the client. The peer must have a certificate for `server_name` (a DNS name or
+    /// an IP address) that an authority in `credentials` has signed. The caller must not have
+    /// received bytes beyond the point where TLS starts.
     ///
     /// # Errors
-    /// [`TlsError`]. With TLS 1.3 a server that refuses our certificate says so only after the handshake: then the
-    /// first [`recv`](Self::recv) fails, with the [`TlsError`] as the error's source.
+    /// [`TlsError`]. With TLS 1.3 the server refuses a client certificate only after the handshake;
+    /// then the first [`recv`](Self::recv) fails with the [`TlsError`] as its source.
     pub fn connect_tls(
         socket: Socket,
         credentials: &ClientTls,
@@ -56,12 +61,15 @@ impl Channel {
         Ok(Self::new(socket, Some(tls)))
     }
 
-    /// Speaks TLS as the server: where `credentials` name an authority for clients, the peer must have a certificate
-    /// of it. Nothing may have been read from the socket beyond the point where TLS starts: bytes that came in plain
-    /// before TLS must not be taken for something that came under it, so drop a peer that sent some.
+    /// Starts TLS as the server. If `credentials` name an authority for clients, the peer must have
+    /// a certificate that it has signed.
+    ///
+    /// The caller must not have received bytes beyond the point where TLS starts. If the client
+    /// sent some, the caller has to close the connection: bytes that came without TLS must not be
+    /// taken for bytes that came with it.
     ///
     /// # Errors
-    /// [`TlsError`]; the peer was told why, where TLS has a word for it.
+    /// [`TlsError`]. The peer gets the matching alert, where TLS has one.
     pub fn accept_tls(socket: Socket, credentials: &ServerTls) -> Result<Self, TlsError> {
         let tls = Tls::accept(&socket, credentials)?;
         Ok(Self::new(socket, Some(tls)))
@@ -76,18 +84,23 @@ impl Channel {
         }
     }
 
-    /// The bare socket, to go on under TLS. What has been read from the channel is gone from it.
+    /// The socket, to start TLS on it. Bytes that were received from the channel are not in it any
+    /// more.
     #[must_use]
     pub fn into_socket(self) -> Socket {
         self.socket
     }
 
-    /// Waits for bytes and takes as many as there are and fit; 0 at the end, and after [`shutdown`](Self::shutdown).
+    /// Waits for bytes and receives as many as are there and fit. Returns 0 at the end of the
+    /// stream and after [`shutdown`](Self::shutdown).
     ///
     /// # Errors
-    /// [`io::ErrorKind::TimedOut`] by [`set_timeout`](Self::set_timeout), and the channel stays usable;
-    /// [`io::ErrorKind::UnexpectedEof`] when a TLS stream ends without its last word, as it does when somebody cuts
-    /// it; [`io::ErrorKind::InvalidData`] with a [`TlsError`] as its source; what the system says.
+    /// - [`io::ErrorKind::TimedOut`] after the time of [`set_timeout`](Self::set_timeout). The
+    ///   channel stays usable.
+    /// - [`io::ErrorKind::UnexpectedEof`] if a TLS stream ends without `close_notify`: it was cut
+    ///   off.
+    /// - [`io::ErrorKind::InvalidData`] with a [`TlsError`] as its source.
+    /// - Other errors of the system.
     pub fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
         let received = match &self.tls {
             None => self.socket.recv(buf),
@@ -99,11 +112,11 @@ impl Channel {
         }
     }
 
-    /// Takes as many bytes as there are and fit, without waiting for any: none where there are none. Not under TLS, where
-    /// there never seem to be any.
+    /// Receives as many bytes as are there and fit, without waiting. `None` if there are none, and
+    /// always with TLS.
     ///
     /// # Errors
-    /// As [`recv`](Self::recv), but for the time-out.
+    /// As [`recv`](Self::recv), except the timeout.
     pub fn recv_now(&self, buf: &mut [u8]) -> io::Result<Option<usize>> {
         if self.tls.is_some() {
             return Ok(None);
@@ -117,8 +130,8 @@ impl Channel {
     /// Fills all of `buf`.
     ///
     /// # Errors
-    /// As [`recv`](Self::recv), and [`io::ErrorKind::UnexpectedEof`] when the stream ends before. After a time-out some
-    /// bytes may have been taken already.
+    /// As [`recv`](Self::recv), and [`io::ErrorKind::UnexpectedEof`] if the stream ends before
+    /// `buf` is full. After a timeout some bytes may have been received already.
     pub fn recv_exact(&self, mut buf: &mut [u8]) -> io::Result<()> {
         while !buf.is_empty() {
             match self.recv(buf)? {
@@ -129,12 +142,12 @@ impl Channel {
         Ok(())
     }
 
-    /// Sends all of `parts`, in order, as one piece: what others send at the same time comes before or after it. The
-    /// slices are used up: they are left advanced over what was sent.
+    /// Sends all of `parts` in order, as one message: messages of other threads come before or
+    /// after it. The slices are advanced over the bytes that were sent.
     ///
     /// # Errors
-    /// What the system says, [`io::ErrorKind::TimedOut`] among it. Part of the message may have gone: the channel is
-    /// of no use for sending any more.
+    /// Errors of the system, and [`io::ErrorKind::TimedOut`]. A part of the message may have been
+    /// sent, so the channel must not be used for sending any more.
     pub fn send(&self, parts: &mut [IoSlice<'_>]) -> io::Result<()> {
         match &self.tls {
             None => {
@@ -145,31 +158,33 @@ impl Channel {
         }
     }
 
-    /// Ends the connection both ways. A reader that waits gets 0, a sender that waits an error. Under TLS the peer is told,
-    /// if that can be done without waiting.
+    /// Ends the connection in both directions. A waiting receiver gets 0, a waiting sender an
+    /// error. With TLS the peer gets `close_notify`, if that can be sent without waiting.
     pub fn shutdown(&self) {
         self.shut.store(true, Ordering::Release);
         if let Some(tls) = &self.tls {
-            tls.say_goodbye(&self.socket, &self.sending);
+            tls.close_notify(&self.socket, &self.sending);
         }
         self.socket.shutdown();
     }
 
-    /// The longest that one system call of `recv` or `send` may wait; `None` waits for ever, as a new channel does.
+    /// Sets the longest time that one system call of `recv` or `send` waits. `None`, the default,
+    /// is for no limit.
     ///
     /// # Errors
-    /// What the system says.
+    /// Errors of the system.
     pub fn set_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
         self.socket.set_timeout(limit)
     }
 
-    /// Whether the stream is encrypted.
+    /// Whether the stream is under TLS.
     #[must_use]
     pub fn is_tls(&self) -> bool {
         self.tls.is_some()
     }
 
-    /// Who is at the other end of a Unix socket, as of when it connected; none on TCP.
+    /// The process at the other end of a Unix socket, at the time when it connected. `None` for
+    /// TCP.
     #[must_use]
     pub fn peer_credentials(&self) -> Option<Credentials> {
         self.socket.peer_credentials()

@@ -1,4 +1,5 @@
-//! A connected stream socket, Unix or TCP: system calls that go on after a signal and never raise SIGPIPE.
+//! A connected stream socket, Unix or TCP. Its system calls are retried after a signal and never
+//! raise SIGPIPE.
 
 use std::io::{self, IoSlice};
 use std::net::TcpStream;
@@ -15,9 +16,10 @@ use rustix::net::{
 /// The most slices that one sendmsg(2) takes: UIO_MAXIOV.
 const MAX_SLICES: usize = 1024;
 
-/// How many bytes may be on their way in a Unix socket, if the system lets them: at its default of 208 KiB, who sends a
-/// mebibyte sleeps several times, and is woken only when most of what is there has been read.
-const UNIX_ROOM: usize = 2 << 20;
+/// The size of the send buffer of a Unix socket, in bytes, if the system allows it. With the
+/// default of 208 KiB, a thread that sends a mebibyte sleeps several times, and is woken only when
+/// the peer has read most of the buffer.
+const UNIX_SEND_BUFFER: usize = 2 << 20;
 
 /// A connected stream socket.
 #[derive(Debug)]
@@ -26,7 +28,7 @@ pub struct Socket {
     unix: bool,
 }
 
-/// A process at the other end of a Unix socket, by SO_PEERCRED.
+/// The process at the other end of a Unix socket, by SO_PEERCRED.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Credentials {
     /// Its process number.
@@ -38,16 +40,16 @@ pub struct Credentials {
 }
 
 impl From<UnixStream> for Socket {
-    /// With room for 2 MiB on the way to the peer, if the system lets it.
+    /// Sets a send buffer of 2 MiB, if the system allows it.
     fn from(stream: UnixStream) -> Self {
         let fd = stream.into();
-        make_room(&fd);
+        set_send_buffer(&fd);
         Self { fd, unix: true }
     }
 }
 
 impl From<TcpStream> for Socket {
-    /// Messages go out at once: TCP_NODELAY.
+    /// Sets TCP_NODELAY: messages are sent without delay.
     fn from(stream: TcpStream) -> Self {
         let fd = stream.into();
         no_delay(&fd);
@@ -58,10 +60,11 @@ impl From<TcpStream> for Socket {
 impl TryFrom<OwnedFd> for Socket {
     type Error = io::Error;
 
-    /// A socket that was inherited. That it is a connected stream is up to who gave it; the first use fails otherwise.
+    /// A socket that was inherited. Whether it is a connected stream is not checked; if it is not,
+    /// its first use fails.
     ///
     /// # Errors
-    /// When it is not a socket, or neither Unix nor IP.
+    /// If it is not a socket, or neither Unix nor IP.
     fn try_from(fd: OwnedFd) -> io::Result<Self> {
         let unix = match sockopt::socket_domain(&fd)? {
             AddressFamily::UNIX => true,
@@ -69,7 +72,7 @@ impl TryFrom<OwnedFd> for Socket {
             _ => return Err(Errno::AFNOSUPPORT.into()),
         };
         if unix {
-            make_room(&fd);
+            set_send_buffer(&fd);
         } else {
             no_delay(&fd);
         }
@@ -84,10 +87,10 @@ impl AsFd for Socket {
 }
 
 impl Socket {
-    /// Another handle of the same connection: to shut it down while the first is in a handshake.
+    /// A second handle of the same connection, to shut it down while the first is in use.
     ///
     /// # Errors
-    /// When there are no descriptors left.
+    /// If the process has no descriptors left.
     pub fn try_clone(&self) -> io::Result<Self> {
         let fd = self.fd.try_clone()?;
         Ok(Self {
@@ -98,16 +101,16 @@ impl Socket {
 
     /// As [`Channel::shutdown`](super::Channel::shutdown), for every handle of the connection.
     pub fn shutdown(&self) {
-        // It fails where the peer has ended the connection already.
+        // It fails if the peer has closed the connection already.
         let _ = shutdown(&self.fd, Shutdown::Both);
     }
 
     /// As [`Channel::set_timeout`](super::Channel::set_timeout).
     ///
     /// # Errors
-    /// What the system says.
+    /// Errors of the system.
     pub fn set_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
-        // Zero would mean no limit to the kernel.
+        // For the kernel, zero is no limit.
         let limit = limit.map(|limit| limit.max(Duration::from_millis(1)));
         sockopt::set_socket_timeout(&self.fd, Timeout::Recv, limit)?;
         sockopt::set_socket_timeout(&self.fd, Timeout::Send, limit)?;
@@ -141,7 +144,7 @@ impl Socket {
         }
     }
 
-    /// Takes what there is without waiting; none where there is nothing.
+    /// Receives what is there, without waiting; `None` if nothing is there.
     pub(super) fn recv_now(&self, buf: &mut [u8]) -> io::Result<Option<usize>> {
         match recv(&self.fd, buf, RecvFlags::DONTWAIT) {
             Ok((n, _)) => Ok(Some(n)),
@@ -162,7 +165,8 @@ impl Socket {
         Ok(())
     }
 
-    /// Sends what the socket takes without waiting, and says how much that was: nothing, if it fails.
+    /// Sends what the socket accepts without waiting, and returns how many bytes that was; 0 if it
+    /// fails.
     pub(super) fn send_now(&self, bytes: &[u8]) -> usize {
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         self.send_some(&[IoSlice::new(bytes)], flags).unwrap_or(0)
@@ -174,9 +178,9 @@ impl Socket {
     }
 }
 
-/// The kernel counts its own overhead too: twice what is asked for is what it allows.
-fn make_room(fd: &OwnedFd) {
-    if let Err(error) = sockopt::set_socket_send_buffer_size(fd, UNIX_ROOM) {
+/// The kernel doubles the size that is asked for, to account for its own overhead.
+fn set_send_buffer(fd: &OwnedFd) {
+    if let Err(error) = sockopt::set_socket_send_buffer_size(fd, UNIX_SEND_BUFFER) {
         tracing::debug!(%error, "SO_SNDBUF cannot be set");
     }
 }
@@ -187,7 +191,7 @@ fn no_delay(fd: &OwnedFd) {
     }
 }
 
-/// A time-out of a socket looks like a call that would block.
+/// When a socket times out, the system call fails as if it would block.
 fn failed(errno: Errno) -> io::Error {
     match errno {
         Errno::AGAIN => io::ErrorKind::TimedOut.into(),

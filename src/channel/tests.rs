@@ -1,4 +1,5 @@
-//! Both roles against each other, with certificates made here; real peers are in `tests/interop/tls.rs`.
+//! Server and client against each other, with certificates made here. Tests with other programs are
+//! in `tests/interop/tls.rs`.
 
 use std::fs;
 use std::io::{ErrorKind, IoSlice, Read, Write};
@@ -20,7 +21,7 @@ use super::{Channel, ClientTls, ServerTls, Socket, TlsError};
 
 const HOST: &str = "disks.example";
 
-/// An authority, and directories of what it signed.
+/// An authority, and directories with certificates that it has signed.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
@@ -59,7 +60,7 @@ impl Authority {
         fs::write(into.join("ca-cert.pem"), self.0.pem()).unwrap();
     }
 
-    /// A directory with everything for both roles.
+    /// A directory with the certificates and keys of both roles.
     fn directory(&self) -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
         self.trust(directory.path());
@@ -77,7 +78,7 @@ fn client_tls(directory: &Path) -> ClientTls {
     ClientTls::from_directory(directory).unwrap()
 }
 
-/// A client and a server over a pair of Unix sockets, as far as the handshakes go.
+/// The handshake of a client and a server over a pair of Unix sockets.
 fn meet(
     client: &ClientTls,
     server: &ServerTls,
@@ -152,13 +153,13 @@ fn the_ends_know_what_they_are() {
 }
 
 #[test]
-fn messages_of_many_senders_do_not_mix_while_a_reader_waits() {
+fn messages_of_many_senders_do_not_mix_while_a_receiver_waits() {
     const SENDERS: u8 = 4;
     const MESSAGES: usize = 40;
     const LEN: usize = 100_000;
     for (a, b) in both() {
         thread::scope(|scope| {
-            // `a` has a reader that waits all the time; its senders go on nonetheless.
+            // A receiver waits on `a` all the time. The senders on `a` are not delayed.
             let waiting = scope.spawn(|| text(&a, 3));
             for sender in 1..=SENDERS {
                 let a = &a;
@@ -182,11 +183,11 @@ fn messages_of_many_senders_do_not_mix_while_a_reader_waits() {
 }
 
 #[test]
-fn shutdown_wakes_who_waits() {
+fn shutdown_wakes_waiting_threads() {
     for (a, _b) in both() {
         thread::scope(|scope| {
             let reader = scope.spawn(|| a.recv(&mut [0; 1]));
-            // Nobody reads at the other end: at some byte this waits for ever.
+            // The other end does not read, so at some byte this waits for ever.
             let sender = scope.spawn(|| {
                 let body = vec![0; 1 << 20];
                 loop {
@@ -204,7 +205,7 @@ fn shutdown_wakes_who_waits() {
 }
 
 #[test]
-fn a_time_out_leaves_the_channel_usable() {
+fn the_channel_stays_usable_after_a_timeout() {
     for (a, b) in both() {
         a.set_timeout(Some(Duration::from_millis(5))).unwrap();
         let error = a.recv(&mut [0; 1]).unwrap_err();
@@ -216,7 +217,7 @@ fn a_time_out_leaves_the_channel_usable() {
 }
 
 #[test]
-fn a_stream_that_is_cut_does_not_end_as_one_that_ends() {
+fn a_tls_stream_that_is_cut_off_is_an_error() {
     let directory = Authority::new().directory();
     let (a, b) = UnixStream::pair().unwrap();
     let cut = a.try_clone().unwrap();
@@ -238,7 +239,7 @@ fn changed_bytes_are_noticed() {
     let accepted = thread::spawn(move || Channel::accept_tls(b.into(), &server).unwrap());
     let _client = Channel::connect_tls(a.into(), &client_tls(directory.path()), HOST).unwrap();
     let server = accepted.join().unwrap();
-    // A record of application data whose content is nobody's.
+    // A record of application data that neither side has encrypted.
     forger.write_all(&[23, 3, 3, 0, 32]).unwrap();
     forger.write_all(&[7; 32]).unwrap();
     for _ in 0..2 {
@@ -248,7 +249,7 @@ fn changed_bytes_are_noticed() {
 }
 
 #[test]
-fn plain_before_tls_goes_over_the_same_socket() {
+fn tls_starts_on_a_socket_that_was_used_before() {
     let directory = Authority::new().directory();
     let (a, b) = plain_pair();
     a.send(&mut [IoSlice::new(b"STARTTLS")]).unwrap();
@@ -264,7 +265,7 @@ fn plain_before_tls_goes_over_the_same_socket() {
 }
 
 #[test]
-fn servers_are_known_by_name_and_authority() {
+fn servers_are_verified_by_name_and_authority() {
     let authority = Authority::new();
     let directory = authority.directory();
     let directory = directory.path();
@@ -303,7 +304,8 @@ fn servers_are_known_by_name_and_authority() {
     }
 }
 
-/// What a server with `server` in its directory is to a client, and a client with `client` to a server.
+/// The errors of a client that verifies the certificate `server`, and of a server that verifies
+/// `client`.
 fn verdicts(server: &CertificateParams, client: &CertificateParams) -> [Option<TlsError>; 2] {
     let authority = Authority::new();
     let directory = authority.directory();
@@ -346,7 +348,7 @@ fn time_and_use_of_certificates_count_in_both_roles() {
 }
 
 #[test]
-fn clients_must_show_a_certificate_where_an_authority_is_named() {
+fn clients_need_a_certificate_if_the_server_has_an_authority_for_them() {
     let authority = Authority::new();
     let directory = authority.directory();
     let directory = directory.path();
@@ -356,7 +358,7 @@ fn clients_must_show_a_certificate_where_an_authority_is_named() {
     let (connected, accepted) = meet(&client_tls(bare.path()), &server_tls(directory), HOST);
     let error = accepted.unwrap_err();
     assert!(matches!(error, TlsError::NoClientCertificate), "{error:?}");
-    // TLS 1.3: the client learns of it from its first read.
+    // With TLS 1.3 the client gets the alert with its first read.
     let error = connected.unwrap().recv(&mut [0; 1]).unwrap_err();
     let source = error.get_ref().unwrap().downcast_ref::<TlsError>();
     let Some(TlsError::Refused { alert }) = source else {
@@ -405,7 +407,7 @@ fn revoked_clients_are_refused() {
 }
 
 #[test]
-fn who_does_not_speak_tls_is_told_from_who_speaks_it_badly() {
+fn a_peer_without_tls_is_told_from_one_that_violates_it() {
     let directory = Authority::new().directory();
     let (server, client) = (server_tls(directory.path()), client_tls(directory.path()));
     for garbage in [
@@ -440,7 +442,8 @@ fn a_handshake_ends_in_time_however_slowly_its_bytes_come() {
     let mut other = a.try_clone().unwrap();
     let accepted = thread::spawn(move || Channel::accept_tls(b.into(), &server));
     let slow = thread::spawn(move || {
-        // The beginning of a record of 512 bytes, one byte after the other until the server has had enough.
+        // The beginning of a record of 512 bytes, one byte after the other until the server gives
+        // up.
         for byte in [22, 3, 1, 2, 0, 1, 0, 1, 252].into_iter().chain([0; 500]) {
             if a.write_all(&[byte]).is_err() {
                 return true;
@@ -484,7 +487,7 @@ fn keys_that_others_can_read_are_refused() {
 }
 
 #[test]
-fn files_that_are_of_no_use_are_named() {
+fn errors_name_the_file() {
     let authority = Authority::new();
     let whole = authority.directory();
     let certificate = fs::read(whole.path().join("server-cert.pem")).unwrap();

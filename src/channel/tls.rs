@@ -1,7 +1,8 @@
-//! TLS over a socket, for one reader and many senders.
+//! TLS over a socket, for one receiver and many senders.
 //!
-//! The connection's state is behind a mutex that is held while bytes are turned and never over a system call. What
-//! it gives to send reaches the socket in its order, because only who holds the turn of the senders takes it out.
+//! The mutex of the connection's state is held while bytes are encrypted or decrypted, and never
+//! during a system call. Encrypted bytes reach the socket in the order in which the connection
+//! produced them, because a thread takes them out only while it holds the lock of the senders.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -14,7 +15,8 @@ use super::credentials::{ClientTls, ServerTls};
 use super::error::TlsError;
 use super::socket::Socket;
 
-/// Records hold 16 KiB at most; several come with one system call.
+/// The size of the buffer for encrypted bytes. A record is at most 16 KiB, so one system call can
+/// receive several.
 const INCOMING: usize = 128 * 1024;
 
 pub(super) struct Tls {
@@ -22,12 +24,12 @@ pub(super) struct Tls {
     incoming: Mutex<Incoming>,
 }
 
-/// Encrypted bytes from the socket that the connection has not taken yet.
+/// Encrypted bytes from the socket that have not been decrypted yet.
 struct Incoming {
     bytes: Box<[u8]>,
     begin: usize,
     end: usize,
-    /// No more will come.
+    /// Whether no more bytes follow.
     ended: bool,
 }
 
@@ -84,9 +86,9 @@ impl Tls {
     ) -> io::Result<usize> {
         let mut incoming = self.incoming.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            let (taken, answers) = self.turn_incoming(&mut incoming, buf);
-            if answers {
-                self.send_answers(socket, sending);
+            let (taken, has_output) = self.decrypt(&mut incoming, buf);
+            if has_output {
+                self.send_own(socket, sending);
             }
             match taken {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -99,9 +101,9 @@ impl Tls {
         }
     }
 
-    /// Decrypts what has come until `buf` is full or nothing is left, and says whether TLS itself has something to
-    /// send. `WouldBlock`: more has to come first.
-    fn turn_incoming(&self, incoming: &mut Incoming, buf: &mut [u8]) -> (io::Result<usize>, bool) {
+    /// Decrypts received bytes until `buf` is full or no bytes are left. Also returns whether TLS
+    /// itself has something to send. `WouldBlock` means that more bytes have to be received first.
+    fn decrypt(&self, incoming: &mut Incoming, buf: &mut [u8]) -> (io::Result<usize>, bool) {
         let mut connection = self.connection();
         let mut filled = 0;
         let taken = loop {
@@ -123,33 +125,35 @@ impl Tls {
                 Err(error) => break Err(error),
             }
             if let Err(error) = connection.process_new_packets() {
-                // It says so again whenever it is asked; the socket is of no use any more.
+                // The connection repeats this error on every call. Nothing more is received.
                 incoming.ended = true;
                 break Err(TlsError::handshake(error).into());
             }
         };
         let taken = match taken {
-            // What is wrong comes up again, after the bytes that were right.
+            // The error occurs again on the next call, after these valid bytes.
             Err(_) if filled > 0 => Ok(filled),
             taken => taken,
         };
         (taken, connection.wants_write())
     }
 
-    /// Sends what TLS itself has to say (an alert, a new key) unless a sender is at it, which takes it along.
-    fn send_answers(&self, socket: &Socket, sending: &Mutex<Vec<u8>>) {
+    /// Sends messages of TLS itself, such as an alert or a key update. If a sender is active, it
+    /// sends them.
+    fn send_own(&self, socket: &Socket, sending: &Mutex<Vec<u8>>) {
         while self.connection().wants_write() {
             let mut outgoing = match sending.try_lock() {
                 Ok(outgoing) => outgoing,
                 Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
                 Err(TryLockError::WouldBlock) => return,
             };
-            if self.turn_outgoing(&mut outgoing, &[]).is_err() {
+            if self.encrypt(&mut outgoing, &[]).is_err() {
                 return;
             }
-            // A reader must not wait for a peer that does not read: what is left goes before the next message.
-            let gone = socket.send_now(&outgoing);
-            outgoing.drain(..gone);
+            // A receiver must not wait for a peer that does not read. The rest is sent before the
+            // next message.
+            let sent = socket.send_now(&outgoing);
+            outgoing.drain(..sent);
         }
     }
 
@@ -163,33 +167,34 @@ impl Tls {
             let mut outgoing = sending.lock().unwrap_or_else(PoisonError::into_inner);
             IoSlice::advance_slices(&mut parts, 0);
             while !parts.is_empty() {
-                let turned = self.turn_outgoing(&mut outgoing, parts)?;
-                IoSlice::advance_slices(&mut parts, turned);
+                let encrypted = self.encrypt(&mut outgoing, parts)?;
+                IoSlice::advance_slices(&mut parts, encrypted);
                 socket.send_all(&mut [IoSlice::new(&outgoing)])?;
                 outgoing.clear();
             }
         }
-        self.send_answers(socket, sending);
+        self.send_own(socket, sending);
         Ok(())
     }
 
-    /// Encrypts the beginning of `parts`, as much as the connection holds, onto `outgoing`, and says how much.
-    fn turn_outgoing(&self, outgoing: &mut Vec<u8>, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    /// Encrypts the beginning of `parts`, as much as the connection takes, and appends it to
+    /// `outgoing`. Returns how many bytes of `parts` that was.
+    fn encrypt(&self, outgoing: &mut Vec<u8>, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut connection = self.connection();
-        let turned = connection.writer().write_vectored(parts)?;
+        let encrypted = connection.writer().write_vectored(parts)?;
         while connection.wants_write() {
             connection.write_tls(outgoing)?;
         }
-        if turned == 0 && !parts.is_empty() {
+        if encrypted == 0 && !parts.is_empty() {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        Ok(turned)
+        Ok(encrypted)
     }
 
-    /// Tells the peer that this is the end, without waiting for it or for a sender.
-    pub(super) fn say_goodbye(&self, socket: &Socket, sending: &Mutex<Vec<u8>>) {
+    /// Tells the peer that the stream ends, without waiting for the peer or for a sender.
+    pub(super) fn close_notify(&self, socket: &Socket, sending: &Mutex<Vec<u8>>) {
         self.connection().send_close_notify();
-        self.send_answers(socket, sending);
+        self.send_own(socket, sending);
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {
@@ -199,7 +204,7 @@ impl Tls {
     }
 }
 
-/// The socket during the handshake, which as a whole has to end in time.
+/// The socket during the handshake, with a deadline for the handshake as a whole.
 struct Handshake<'a> {
     socket: &'a Socket,
     until: Instant,
@@ -227,7 +232,8 @@ impl Write for Handshake<'_> {
         self.write_vectored(&[IoSlice::new(buf)])
     }
 
-    /// A whole flight at once: a peer that does not like its beginning still gets to say why.
+    /// Sends a whole flight (a sequence of handshake messages) at once. A peer that rejects the
+    /// first message can then still send its alert.
     fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         self.limit()?;
         self.socket.send_all(&mut parts.to_vec())?;
