@@ -8,7 +8,6 @@ use super::Session;
 use super::args::{ImageArgs, UndoArgs, parse_label};
 use super::error::CommandError;
 use super::force::{Force, confirm, only};
-use super::open::open_to_write;
 
 /// Set the label, the subsystem or the UUID
 #[derive(Debug, clap::Args)]
@@ -43,11 +42,11 @@ Examples:
   luksmith config disk.img --uuid 7a1b2c3d-0000-4000-8000-0123456789ab";
 
 impl Args {
-    pub(crate) fn run(self, _session: &Session) -> Result<(), CommandError> {
-        let mut container = open_to_write(
-            &self.image,
-            &self.undo,
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        let mut container = self.image.get().open_to_write(
+            self.undo.path(),
             luksmith_formats::limits::Limits::default(),
+            session,
         )?;
         if let Some(uuid) = &self.uuid {
             let loss = format!(

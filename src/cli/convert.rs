@@ -7,7 +7,7 @@ use super::args::VersionName;
 use super::args::{ImageArgs, UndoArgs};
 use super::error::CommandError;
 use super::force::{Force, confirm, only};
-use super::open::{open_to_write, refuse_qcow2};
+use super::open::refuse_qcow2;
 
 /// Convert the header between LUKS1 and LUKS2
 ///
@@ -38,10 +38,10 @@ Examples:
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
         refuse_qcow2(&self.image, "a conversion")?;
-        let mut container = open_to_write(
-            &self.image,
-            &self.undo,
+        let mut container = self.image.get().open_to_write(
+            self.undo.path(),
             luksmith_formats::limits::Limits::default(),
+            session,
         )?;
         let (from, to) = (container.version(), Version::from(self.to));
         let name = self.image.header_location();

@@ -14,10 +14,10 @@ use super::args::{CompressedArgs, ImageArgs, LocalFile, UnlockArgs};
 use super::error::{CommandError, Kind, failed};
 use super::force::{Force, confirm, only};
 use super::notes::note_slow;
-use super::open::{ReadArgs, open_data_to_read, refuse_header_as_data, unlock};
+use super::open::{ReadArgs, unlock};
 use super::passphrase::{KeySource, volume_key_file};
-use super::storage::{Storage, open_path};
 use super::streams;
+use luksmith::task::storage::Storage;
 
 /// Write the plain content of a volume into a new file, a block device or stdout
 ///
@@ -67,9 +67,12 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let (container, data) =
-            open_data_to_read(&self.image, &self.read, self.unlock.limits.limits())?;
-        refuse_header_as_data(&container, &self.image, &data)?;
+        let (container, data) = self.image.get().open_data_to_read(
+            self.read.options(),
+            self.unlock.limits.limits(),
+            session,
+        )?;
+        self.image.get().refuse_header_as_data(&container, &data)?;
         let destination = self.look()?;
         let label = self.image.image.to_string();
         let unlocked = match &self.volume_key_file {
@@ -138,7 +141,7 @@ impl Args {
         match present {
             Present::Nothing => Ok(Destination::File { replaced: None }),
             Present::File { .. } => {
-                let replaced = open_path(path, file::OpenOptions::new().write(true))?;
+                let replaced = Storage::open_path(path, file::OpenOptions::new().write(true))?;
                 confirm(&self.force, Force::Overwrite, &loss)?;
                 Ok(Destination::File {
                     replaced: Some(replaced),

@@ -10,7 +10,8 @@ use luksmith::secret::Passphrase;
 
 use super::args::{RemoteArgs, VersionName};
 use super::error::{CommandError, Kind};
-use super::storage;
+use luksmith::task;
+use luksmith::task::storage::Storage;
 
 /// Which LUKS a volume is: as stated, or as its header says. The header is read even while an emulator has it open.
 pub(crate) fn version(
@@ -22,17 +23,18 @@ pub(crate) fn version(
         return Ok(stated.into());
     }
     let options = OpenOptions::new().force_share(true);
-    let looked = storage::open(image, remote, options).and_then(|storage| {
+    let looked = Storage::open(image, remote.get(), options).and_then(|storage| {
         Container::open(
             storage.backend,
             container::OpenOptions::new(Undo::NotLookedFor),
         )
-        .map_err(|error| CommandError::from(error).about(image))
+        .map_err(|error| task::Error::from(error).about(image))
     });
     looked
         .map(|container| container.version())
         .map_err(|error| {
-            error.hint("--type luks1 says what it is, where it cannot be looked at here")
+            CommandError::from(error)
+                .hint("--type luks1 says what it is, where it cannot be looked at here")
         })
 }
 

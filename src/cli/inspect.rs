@@ -15,7 +15,7 @@ use super::error::{CommandError, Exit, Kind};
 use super::open::ReadArgs;
 use super::output::Output;
 use super::size;
-use super::storage::{self, Storage};
+use luksmith::task::storage::Storage;
 
 /// Say whether an untrusted image is what it is said to be, and nothing more
 ///
@@ -83,7 +83,7 @@ impl UntrustedImage {
         let options = OpenOptions::new()
             .no_follow(!self.follow_symlinks)
             .force_share(self.read.force_share);
-        storage::open(&self.image, &self.remote, options)
+        Ok(Storage::open(&self.image, self.remote.get(), options)?)
     }
 
     pub(crate) fn name(&self) -> String {

@@ -24,10 +24,11 @@ use super::args::{FormatArgs, ImageFormat, NewVolumeArgs, RemoteArgs, VersionNam
 use super::derivation;
 use super::error::{CommandError, Kind};
 use super::force::{Force, confirm};
+use super::json;
 use super::notes::note_slow;
 use super::passphrase::volume_key_file;
 use super::size;
-use super::storage::{self, Nature, Storage, open_file, open_path};
+use luksmith::task::storage::{Nature, Storage, open_file};
 
 pub(crate) use header_alone::HeaderAlone;
 
@@ -99,7 +100,7 @@ impl<'a> Plan<'a> {
                 Target::There(overwritten(image, &args.remote, forced, &mut claimed)?)
             }
             (Found::File { path, .. }, Extent::AllThereIs) if args.format.header.is_some() => {
-                Target::There(open_path(path, write)?)
+                Target::There(Storage::open_path(path, write)?)
             }
             (_, Extent::AllThereIs) => {
                 return Err(CommandError::parameters("a volume in a file needs a size")
@@ -217,7 +218,7 @@ impl<'a> Plan<'a> {
             Some(Target::There(there)) => (there.backend, None),
             Some(Target::New(path)) => {
                 let file = NewFile::create(path, self.replaced_header.is_some(), session)?;
-                let storage = open_path(file.path(), write)?.backend;
+                let storage = Storage::open_path(file.path(), write)?.backend;
                 storage.resize(layout.header_size)?;
                 (storage, Some(file))
             }
@@ -416,7 +417,7 @@ impl Made<'_> {
             },
             "keyslot": self.unlocked.slot(),
         });
-        if let Some(image) = self.data.qcow2_json() {
+        if let Some(image) = json::qcow2(&self.data) {
             value["qcow2"] = image;
         }
         value
@@ -513,7 +514,7 @@ impl<'a> Found<'a> {
 /// Opens a file that its owner agrees to be replaced, and that is locked until then.
 fn agreed_to_replace(path: &Path, size: u64, forced: &[Force]) -> Result<Storage, CommandError> {
     let write = OpenOptions::new().write(true);
-    let file = open_path(path, write)?;
+    let file = Storage::open_path(path, write)?;
     let what = holds_luks(&file).unwrap_or_else(|| format!("{} of data", size::human(size)));
     let loss = format!(
         "{} exists and would be replaced: it holds {what}",
@@ -532,7 +533,7 @@ fn overwritten(
     claimed: &mut Vec<File>,
 ) -> Result<Storage, CommandError> {
     let write = OpenOptions::new().write(true);
-    let storage = storage::open(location, remote, write)?;
+    let storage = Storage::open(location, remote.get(), write)?;
     if let Some(path) = location.path() {
         claimed.push(claim_device(path)?);
     }

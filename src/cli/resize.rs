@@ -8,7 +8,6 @@ use super::Session;
 use super::args::{ImageArgs, UndoArgs};
 use super::error::CommandError;
 use super::force::{Force, confirm, only};
-use super::open::{open_data_to_write, refuse_header_as_data};
 use super::size;
 
 /// Resize the volume
@@ -44,12 +43,12 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let (mut container, data) = open_data_to_write(
-            &self.image,
-            &self.undo,
+        let (mut container, data) = self.image.get().open_data_to_write(
+            self.undo.path(),
             luksmith_formats::limits::Limits::default(),
+            session,
         )?;
-        refuse_header_as_data(&container, &self.image, &data)?;
+        self.image.get().refuse_header_as_data(&container, &data)?;
         let old = data.volume_size(&container)?;
         if data.has_fixed_size() && data.qcow2.is_none() && self.size != old {
             let message = format!(

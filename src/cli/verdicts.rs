@@ -44,6 +44,14 @@ macro_rules! hints {
 /// What helps, in the words of the command line.
 pub(crate) fn advice(advice: &Advice) -> String {
     match advice {
+        Advice::ForceShare => "--force-share reads it all the same".to_owned(),
+        Advice::FormatRaw => {
+            "it begins as a LUKS volume does: that is --format raw, the default".to_owned()
+        }
+        Advice::FormatQcow2 => {
+            "it begins as a qcow2 image does: --format qcow2 opens it as one".to_owned()
+        }
+        Advice::HeaderOfRaw => "--header goes with --format raw, the default".to_owned(),
         Advice::ReadAsStream => "- reads from stdin".to_owned(),
         Advice::Pad => "--pad fills the last sector with zeroes".to_owned(),
         Advice::LargerVolume => "--size makes a larger volume".to_owned(),
@@ -65,7 +73,10 @@ pub(crate) fn advice(advice: &Advice) -> String {
 
 /// A note, in the words of the command line.
 pub(crate) fn note(note: &Note<'_>) -> String {
-    note.to_string()
+    match note {
+        Note::Health { .. } => format!("{note}; `luksmith header repair` mends it"),
+        note => note.to_string(),
+    }
 }
 
 hints! {

@@ -17,8 +17,8 @@ use super::open::{ReadArgs, refuse_qcow2};
 use super::output;
 use super::progress::Progress;
 use super::size;
-use super::storage::{self, Storage};
 use super::table::trimmed;
+use luksmith::task::storage::Storage;
 
 /// Regions of a kind that are printed; --json has more.
 const SHOWN: usize = 20;
@@ -80,7 +80,11 @@ Exit code: 0 nothing else was found, 1 there are regions that do not look like c
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
         refuse_qcow2(&self.image, "a search for plaintext")?;
-        let data = storage::open(&self.image.image, &self.image.remote, self.read.options())?;
+        let data = Storage::open(
+            &self.image.image,
+            self.image.remote.get(),
+            self.read.options(),
+        )?;
         let layout = self.layout(&data)?;
         let sample = self.sample()?;
         let options = VerifyOptions::new()
@@ -109,7 +113,7 @@ impl Args {
         if self.image.header.is_none() {
             return Layout::read(data.backend.as_ref(), &limits).map_err(about);
         }
-        let header = storage::open(location, &self.image.remote, self.read.options())?;
+        let header = Storage::open(location, self.image.remote.get(), self.read.options())?;
         let layout = Layout::read(header.backend.as_ref(), &limits).map_err(about)?;
         if layout.version.is_none() {
             return Err(about(luksmith::vet::ciphertext::VetError::NoHeader));

@@ -16,6 +16,16 @@ pub enum Advice {
     Pad,
     /// A larger volume can be made.
     LargerVolume,
+    /// The image can be read although another program writes to it.
+    ForceShare,
+    /// The image begins as a LUKS volume does.
+    FormatRaw,
+    /// The image begins as a qcow2 image does.
+    FormatQcow2,
+    /// Only a raw volume has a detached header.
+    HeaderOfRaw,
+    /// A qcow2 image holds only LUKS1.
+    OnlyLuks1InQcow2,
     /// An address to listen on is an IP address or a host name, and a port.
     AddressAndPort,
     /// Only a Unix socket tells which user connects; over TCP, certificates tell who it is.
@@ -45,6 +55,11 @@ impl fmt::Display for Advice {
             Self::ReadAsStream => "it can be read as a stream",
             Self::Pad => "the last sector can be filled with zeroes",
             Self::LargerVolume => "a larger volume has room for it",
+            Self::ForceShare => "it can be read although another program writes to it",
+            Self::FormatRaw => "it begins as a LUKS volume does, which is the raw format",
+            Self::FormatQcow2 => "it begins as a qcow2 image does",
+            Self::HeaderOfRaw => "only a raw volume has a detached header",
+            Self::OnlyLuks1InQcow2 => "only LUKS1 has a place there; QEMU knows no other",
             Self::AddressAndPort => "an address and a port, such as 127.0.0.1:10809 or [::1]:10809",
             Self::UsersOnUnixSocket => {
                 "a Unix socket tells which user connects; over TCP, certificates tell who it is"

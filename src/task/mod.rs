@@ -15,8 +15,10 @@ pub mod listen;
 pub mod measure;
 pub mod new_file;
 mod note;
+pub mod open;
 pub mod plain;
 mod printable;
+pub mod storage;
 mod watch;
 
 pub use advice::Advice;

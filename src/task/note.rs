@@ -4,11 +4,21 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
+use crate::container::Health;
+use crate::location::Location;
+
 /// A fact that the user should know. Its `Display` is a sentence that names no option of the
 /// command line, which has its own words for some.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Note<'a> {
+    /// A copy of a LUKS2 header is damaged or old.
+    Health {
+        /// Where the header lies.
+        location: &'a Location,
+        /// How its copies were found.
+        health: &'a Health,
+    },
     /// A file that was not finished is removed; `name` is the name that it was to have.
     Removed {
         /// The name that the file was to have.
@@ -34,7 +44,7 @@ impl Note<'_> {
     pub fn is_warning(&self) -> bool {
         match self {
             Self::Removed { .. } => false,
-            Self::Left { .. } | Self::WritableByAll { .. } => true,
+            Self::Health { .. } | Self::Left { .. } | Self::WritableByAll { .. } => true,
         }
     }
 }
@@ -42,6 +52,7 @@ impl Note<'_> {
 impl fmt::Display for Note<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Health { location, health } => write!(f, "{location}: {health}"),
             Self::Removed { name } => write!(f, "the unfinished {} is removed", name.display()),
             Self::Left { path, error } => {
                 write!(f, "the unfinished {} is left: {error}", path.display())

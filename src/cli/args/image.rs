@@ -1,9 +1,10 @@
 //! Which volume.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use luksmith::location::Location;
+use luksmith::task::open::{self, Image};
 use luksmith::volume::Volume;
 
 use super::{LocalFile, LocationParser, RemoteArgs};
@@ -16,6 +17,15 @@ pub(crate) enum ImageFormat {
     Raw,
     /// An encrypted qcow2 image, with LUKS1 inside
     Qcow2,
+}
+
+impl From<ImageFormat> for open::ImageFormat {
+    fn from(format: ImageFormat) -> Self {
+        match format {
+            ImageFormat::Raw => Self::Raw,
+            ImageFormat::Qcow2 => Self::Qcow2,
+        }
+    }
 }
 
 /// The image and, if it lies apart, its header.
@@ -38,6 +48,14 @@ pub(crate) struct ImageArgs {
 }
 
 impl ImageArgs {
+    pub(crate) fn get(&self) -> Image {
+        let mut image = Image::new(self.image.clone());
+        image.header.clone_from(&self.header);
+        image.format = self.format.into();
+        image.remote = self.remote.get();
+        image
+    }
+
     /// Where the header lies.
     pub(crate) fn header_location(&self) -> &Location {
         self.header.as_ref().unwrap_or(&self.image)
@@ -70,4 +88,10 @@ pub(crate) struct UndoArgs {
     /// a block device and an export have no default]
     #[arg(long, value_name = "PATH", help_heading = None::<&str>, value_parser = LocalFile)]
     pub(crate) undo_file: Option<PathBuf>,
+}
+
+impl UndoArgs {
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.undo_file.as_deref()
+    }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use luksmith::backend::nbd::ConnectOptions;
+use luksmith::task::storage::Remote;
 
 /// Patience and connections.
 #[derive(Debug, Clone, Args)]
@@ -20,10 +20,10 @@ pub(crate) struct RemoteArgs {
 }
 
 impl RemoteArgs {
-    /// How to connect, for reading.
-    pub(crate) fn options(&self) -> ConnectOptions {
-        ConnectOptions::new()
-            .timeout(Duration::from_secs(self.timeout))
-            .connections(self.connections.into())
+    pub(crate) fn get(&self) -> Remote {
+        let mut remote = Remote::default();
+        remote.timeout = Duration::from_secs(self.timeout);
+        remote.connections = self.connections.into();
+        remote
     }
 }

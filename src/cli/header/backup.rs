@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, LocalFile};
 use crate::cli::error::CommandError;
-use crate::cli::open::{ReadArgs, open_to_read};
+use crate::cli::open::ReadArgs;
 use crate::cli::streams::write_secret;
 
 /// Write the header and its keyslots into a new file
@@ -32,10 +32,10 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let container = open_to_read(
-            &self.image,
-            &self.read,
+        let container = self.image.get().open_to_read(
+            self.read.options(),
             luksmith_formats::limits::Limits::default(),
+            session,
         )?;
         write_secret(&self.file, &container.backup()?, session)
     }

@@ -4,7 +4,6 @@ use crate::cli::Session;
 use crate::cli::args::{ImageArgs, UndoArgs};
 use crate::cli::error::CommandError;
 use crate::cli::force::{Force, confirm, only};
-use crate::cli::open::open_to_write;
 
 /// Destroy all keyslots: the data can be read no more
 ///
@@ -30,10 +29,10 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let mut container = open_to_write(
-            &self.image,
-            &self.undo,
+        let mut container = self.image.get().open_to_write(
+            self.undo.path(),
             luksmith_formats::limits::Limits::default(),
+            session,
         )?;
         let count = container.keyslots().len();
         let loss = format!(

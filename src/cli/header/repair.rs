@@ -6,7 +6,6 @@ use serde_json::json;
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, UndoArgs};
 use crate::cli::error::CommandError;
-use crate::cli::open::{header_options, header_storage_to_write};
 
 /// Repair the header: roll an interrupted change back, rewrite a damaged copy of a LUKS2 header from the good one
 ///
@@ -32,10 +31,9 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let storage = header_storage_to_write(&self.image)?;
-        let options = header_options(
-            &self.image,
-            &self.undo,
+        let storage = self.image.get().header_storage_to_write()?;
+        let options = self.image.get().options(
+            self.undo.path(),
             luksmith_formats::limits::Limits::default(),
         );
         let repaired = Container::repair(storage.header(), options)?

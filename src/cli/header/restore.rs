@@ -9,7 +9,6 @@ use crate::cli::Session;
 use crate::cli::args::{ImageArgs, ImageFormat, LocalFile, UndoArgs};
 use crate::cli::error::{CommandError, Kind, failed};
 use crate::cli::force::{Force, confirm, only};
-use crate::cli::open::{header_options, header_storage_to_write};
 use crate::cli::size;
 
 /// The largest header with the largest keyslots area, and then some: a longer file is no backup.
@@ -59,10 +58,9 @@ impl Args {
             return Err(CommandError::new(Kind::Storage, message)
                 .hint("only LUKS1 has a place in a qcow2 image"));
         }
-        let storage = header_storage_to_write(&self.image)?.header();
-        let options = header_options(
-            &self.image,
-            &self.undo,
+        let storage = self.image.get().header_storage_to_write()?.header();
+        let options = self.image.get().options(
+            self.undo.path(),
             luksmith_formats::limits::Limits::default(),
         );
         let name = self.image.header_location();

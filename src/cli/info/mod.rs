@@ -12,11 +12,12 @@ use serde_json::{Value, json};
 use super::Session;
 use super::args::{ImageArgs, ImageFormat};
 use super::error::CommandError;
-use super::open::{ReadArgs, data_size, open_data_to_read};
+use super::json;
+use super::open::ReadArgs;
 use super::output::Output;
 use super::size;
-use super::storage::Storage;
 use super::token::tokens_json;
+use luksmith::task::storage::Storage;
 
 /// Show what an image is: format, cipher, sizes, keyslots, tokens, health
 ///
@@ -51,8 +52,11 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let (container, data) = open_data_to_read(&self.image, &self.read, Limits::default())?;
-        let volume_size = data_size(&container, &self.image, &data);
+        let (container, data) =
+            self.image
+                .get()
+                .open_data_to_read(self.read.options(), Limits::default(), session)?;
+        let volume_size = self.image.get().data_size(&container, &data);
         if self.dump_json_metadata {
             let Header::Luks2(header) = container.header() else {
                 return Err(CommandError::parameters("LUKS1 has no JSON metadata")
@@ -97,7 +101,7 @@ impl Args {
             "keyslots": keyslots::json(&container.keyslots()),
             "tokens": tokens_json(container),
         });
-        if let Some(image) = data.qcow2_json() {
+        if let Some(image) = json::qcow2(data) {
             value["qcow2"] = image;
         }
         if let Header::Luks2(header) = container.header() {

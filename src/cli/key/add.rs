@@ -10,7 +10,7 @@ use crate::cli::Session;
 use crate::cli::args::{ImageArgs, LocalFile, NewKeyArgs, PbkdfArgs, UndoArgs, UnlockArgs};
 use crate::cli::derivation;
 use crate::cli::error::CommandError;
-use crate::cli::open::{open_to_write, unlock};
+use crate::cli::open::unlock;
 use crate::cli::passphrase::{KeySource, volume_key_file};
 
 /// Add a keyslot with another passphrase
@@ -70,7 +70,11 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let mut container = open_to_write(&self.image, &self.undo, self.unlock.limits.limits())?;
+        let mut container = self.image.get().open_to_write(
+            self.undo.path(),
+            self.unlock.limits.limits(),
+            session,
+        )?;
         let interrupt = session.signals.interrupt();
         let label = self.image.image.to_string();
 

@@ -7,7 +7,7 @@ use crate::cli::Session;
 use crate::cli::args::{ImageArgs, NewKeyArgs, PbkdfArgs, UndoArgs, UnlockArgs};
 use crate::cli::derivation;
 use crate::cli::error::CommandError;
-use crate::cli::open::{open_to_write, unlock};
+use crate::cli::open::unlock;
 use crate::cli::passphrase::KeySource;
 
 /// Change a passphrase
@@ -49,7 +49,11 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let mut container = open_to_write(&self.image, &self.undo, self.unlock.limits.limits())?;
+        let mut container = self.image.get().open_to_write(
+            self.undo.path(),
+            self.unlock.limits.limits(),
+            session,
+        )?;
         let label = self.image.image.to_string();
 
         let old = KeySource::of(&self.unlock.key)?;

@@ -6,7 +6,7 @@ use crate::cli::Session;
 use crate::cli::args::ImageArgs;
 use crate::cli::error::CommandError;
 use crate::cli::info::keyslots;
-use crate::cli::open::{ReadArgs, open_to_read};
+use crate::cli::open::ReadArgs;
 
 /// List the keyslots
 ///
@@ -33,10 +33,10 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let container = open_to_read(
-            &self.image,
-            &self.read,
+        let container = self.image.get().open_to_read(
+            self.read.options(),
             luksmith_formats::limits::Limits::default(),
+            session,
         )?;
         let slots = container.keyslots();
         if self.json {

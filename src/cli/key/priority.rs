@@ -6,7 +6,6 @@ use luksmith_formats::luks2;
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, UndoArgs};
 use crate::cli::error::CommandError;
-use crate::cli::open::open_to_write;
 
 /// Set when a keyslot is tried (LUKS2)
 #[derive(Debug, clap::Args)]
@@ -43,11 +42,11 @@ Examples:
   luksmith key priority disk.img --keyslot 7 --priority ignore";
 
 impl Args {
-    pub(crate) fn run(self, _session: &Session) -> Result<(), CommandError> {
-        let mut container = open_to_write(
-            &self.image,
-            &self.undo,
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        let mut container = self.image.get().open_to_write(
+            self.undo.path(),
             luksmith_formats::limits::Limits::default(),
+            session,
         )?;
         let priority = match self.priority {
             Priority::Prefer => luks2::Priority::Prefer,

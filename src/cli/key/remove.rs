@@ -6,7 +6,7 @@ use crate::cli::Session;
 use crate::cli::args::{ImageArgs, UndoArgs, UnlockArgs};
 use crate::cli::error::{CommandError, Kind};
 use crate::cli::force::{Force, confirm, only};
-use crate::cli::open::{open_to_write, unlock};
+use crate::cli::open::unlock;
 use crate::cli::passphrase::KeySource;
 
 /// Remove a keyslot
@@ -46,7 +46,11 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let mut container = open_to_write(&self.image, &self.undo, self.unlock.limits.limits())?;
+        let mut container = self.image.get().open_to_write(
+            self.undo.path(),
+            self.unlock.limits.limits(),
+            session,
+        )?;
         let label = self.image.image.to_string();
         let source = KeySource::of(&self.unlock.key)?;
 

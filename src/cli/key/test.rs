@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, UnlockArgs};
 use crate::cli::error::CommandError;
-use crate::cli::open::{ReadArgs, open_to_read, unlock};
+use crate::cli::open::{ReadArgs, unlock};
 use crate::cli::passphrase::KeySource;
 
 /// Test whether a passphrase opens the volume
@@ -40,7 +40,11 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let container = open_to_read(&self.image, &self.read, self.unlock.limits.limits())?;
+        let container = self.image.get().open_to_read(
+            self.read.options(),
+            self.unlock.limits.limits(),
+            session,
+        )?;
         let source = KeySource::of(&self.unlock.key)?;
         let which = self.keyslot.map_or(Which::Any, Which::Slot);
         let unlocked = unlock(

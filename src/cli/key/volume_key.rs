@@ -10,7 +10,7 @@ use crate::cli::Session;
 use crate::cli::args::{ImageArgs, LocalFile, UnlockArgs};
 use crate::cli::error::CommandError;
 use crate::cli::force::{Force, confirm, only};
-use crate::cli::open::{ReadArgs, open_to_read, unlock};
+use crate::cli::open::{ReadArgs, unlock};
 use crate::cli::passphrase::KeySource;
 use crate::cli::streams::write_secret;
 
@@ -68,7 +68,11 @@ impl Args {
             );
         }
         let label = self.image.image.to_string();
-        let container = open_to_read(&self.image, &self.read, self.unlock.limits.limits())?;
+        let container = self.image.get().open_to_read(
+            self.read.options(),
+            self.unlock.limits.limits(),
+            session,
+        )?;
         let loss = format!(
             "{} would hold the volume key of {label}, which opens it without a passphrase",
             self.out.display()

@@ -17,7 +17,7 @@ use crate::cli::args::{FORMS, LocationParser, RemoteArgs};
 use crate::cli::emulator::{absolute, refuse_luks2};
 use crate::cli::error::{CommandError, Kind};
 use crate::cli::output;
-use crate::cli::storage;
+use luksmith::task::storage::Storage;
 
 /// Print the XML by which libvirt has a secret, a volume or a disk
 ///
@@ -175,7 +175,7 @@ impl SecretArgs {
 impl VolumeArgs {
     fn run(self, session: &Session) -> Result<(), CommandError> {
         let options = OpenOptions::new().force_share(true);
-        let storage = storage::open(&self.image, &self.remote, options)?;
+        let storage = Storage::open(&self.image, self.remote.get(), options)?;
         let container = Container::open(
             storage.backend.clone(),
             container::OpenOptions::new(Undo::NotLookedFor),

@@ -20,7 +20,7 @@ use crate::cli::emulator::{
 use crate::cli::error::CommandError;
 use crate::cli::output;
 use crate::cli::passphrase::KeySource;
-use crate::cli::storage::not_opened;
+use luksmith::task::storage::not_opened;
 
 /// Print the -object and -blockdev arguments with which QEMU opens a volume
 ///
@@ -209,7 +209,7 @@ impl Args {
                 });
             }
             Location::Nbd(uri) => uri,
-            other => return Err(not_opened(other)),
+            other => return Err(not_opened(other).into()),
         };
         let tls = match &uri.tls {
             None => None,
@@ -248,7 +248,7 @@ impl Args {
         let image = match &self.image {
             Location::Path(path) => absolute(path)?,
             Location::Nbd(uri) => uri.to_string(),
-            other => return Err(not_opened(other)),
+            other => return Err(not_opened(other).into()),
         };
         output::hint(&format!(
             "before QEMU starts: {}",

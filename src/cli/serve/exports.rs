@@ -13,12 +13,10 @@ use luksmith_formats::limits::Limits;
 
 use super::DiscardName;
 use crate::cli::Session;
-use crate::cli::args::{CompressedArgs, ImageArgs, ImageFormat, KeyArgs, RemoteArgs, UndoArgs};
+use crate::cli::args::{CompressedArgs, ImageArgs, ImageFormat, KeyArgs, RemoteArgs};
 use crate::cli::error::CommandError;
 use crate::cli::notes::note_slow;
-use crate::cli::open::{
-    ReadArgs, open_data_to_read, open_data_to_write, refuse_header_as_data, unlock,
-};
+use crate::cli::open::{ReadArgs, unlock};
 use crate::cli::passphrase::KeySource;
 
 /// `NAME=IMAGE` and its options, not looked at closely yet.
@@ -215,11 +213,13 @@ impl Wanted {
             remote: remote.clone(),
         };
         let (container, data) = if self.read_only {
-            open_data_to_read(&image, &ReadArgs::default(), limits)?
+            image
+                .get()
+                .open_data_to_read(ReadArgs::default().options(), limits, session)?
         } else {
-            open_data_to_write(&image, &UndoArgs { undo_file: None }, limits)?
+            image.get().open_data_to_write(None, limits, session)?
         };
-        refuse_header_as_data(&container, &image, &data)?;
+        image.get().refuse_header_as_data(&container, &data)?;
         let which = self.keyslot.map_or(Which::Any, Which::Slot);
         let label = image.image.to_string();
         let unlocked = unlock(session, &container, &self.key, which, &label)?;

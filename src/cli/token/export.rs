@@ -8,7 +8,7 @@ use luksmith_formats::limits::Limits;
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, LocalFile};
 use crate::cli::error::CommandError;
-use crate::cli::open::{ReadArgs, open_to_read};
+use crate::cli::open::ReadArgs;
 use crate::cli::streams::write_secret;
 
 /// Print a token as JSON
@@ -37,7 +37,10 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let container = open_to_read(&self.image, &self.read, Limits::default())?;
+        let container =
+            self.image
+                .get()
+                .open_to_read(self.read.options(), Limits::default(), session)?;
         let token = match container.header() {
             Header::Luks1(_) => None,
             Header::Luks2(header) => header

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, LocalFile, UndoArgs};
 use crate::cli::error::{CommandError, Kind, failed};
-use crate::cli::open::open_to_write;
 
 /// The largest metadata area of LUKS2 is 4 MiB: no token is longer.
 const LONGEST: u64 = 4 << 20;
@@ -59,7 +58,10 @@ impl Args {
         if let Some(slot) = self.keyslot {
             assign(&mut token, slot)?;
         }
-        let mut container = open_to_write(&self.image, &self.undo, Limits::default())?;
+        let mut container =
+            self.image
+                .get()
+                .open_to_write(self.undo.path(), Limits::default(), session)?;
         let id = container.add_token(self.token_id, token, self.token_replace)?;
         if self.json {
             session.output.json(&json!({ "token": id }));

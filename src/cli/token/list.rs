@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::cli::Session;
 use crate::cli::args::ImageArgs;
 use crate::cli::error::CommandError;
-use crate::cli::open::{ReadArgs, open_to_read};
+use crate::cli::open::ReadArgs;
 
 /// List the tokens
 ///
@@ -32,7 +32,10 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let container = open_to_read(&self.image, &self.read, Limits::default())?;
+        let container =
+            self.image
+                .get()
+                .open_to_read(self.read.options(), Limits::default(), session)?;
         if self.json {
             session
                 .output

@@ -5,7 +5,6 @@ use luksmith_formats::limits::Limits;
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, UndoArgs};
 use crate::cli::error::CommandError;
-use crate::cli::open::open_to_write;
 
 /// Remove a token; the keyslots that it speaks of stay
 #[derive(Debug, clap::Args)]
@@ -28,7 +27,10 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let mut container = open_to_write(&self.image, &self.undo, Limits::default())?;
+        let mut container =
+            self.image
+                .get()
+                .open_to_write(self.undo.path(), Limits::default(), session)?;
         container.remove_token(self.token_id)?;
         session
             .output

@@ -6,7 +6,6 @@ use luksmith_formats::limits::Limits;
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, UndoArgs};
 use crate::cli::error::CommandError;
-use crate::cli::open::open_to_write;
 
 /// Take a keyslot off a token's list
 #[derive(Debug, clap::Args)]
@@ -33,7 +32,10 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let mut container = open_to_write(&self.image, &self.undo, Limits::default())?;
+        let mut container =
+            self.image
+                .get()
+                .open_to_write(self.undo.path(), Limits::default(), session)?;
         let spoken_of = match container.header() {
             Header::Luks1(_) => None,
             Header::Luks2(header) => header.metadata.tokens().get(&self.token_id),

@@ -99,7 +99,10 @@ impl Rotation<'_> {
             old.extend(volume.all_opened(self.session, &present.passphrase)?);
             old.sort_unstable();
             old.dedup();
-            let (uuid, new) = (volume.read()?.uuid().to_owned(), volume.free_slot(&old)?);
+            let (uuid, new) = (
+                volume.read(self.session)?.uuid().to_owned(),
+                volume.free_slot(self.session, &old)?,
+            );
             journal.volumes.push(Slots {
                 place: volume.place.clone(),
                 uuid,
@@ -287,7 +290,7 @@ impl Rotation<'_> {
     fn check_volumes(&self, journal: &Journal) -> Result<(), CommandError> {
         let mut same = self.volumes.len() == journal.volumes.len();
         for (volume, slots) in self.volumes.iter().zip(&journal.volumes) {
-            same &= volume.place == slots.place && volume.read()?.uuid() == slots.uuid;
+            same &= volume.place == slots.place && volume.read(self.session)?.uuid() == slots.uuid;
         }
         if same {
             return Ok(());

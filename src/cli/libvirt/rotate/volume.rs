@@ -9,10 +9,10 @@ use luksmith::secret::Passphrase;
 use super::inventory;
 use super::live::{Live, Way};
 use crate::cli::Session;
-use crate::cli::args::{ImageArgs, ImageFormat, LimitArgs, PbkdfArgs, RemoteArgs, UndoArgs};
+use crate::cli::args::{ImageArgs, ImageFormat, LimitArgs, PbkdfArgs, RemoteArgs};
 use crate::cli::derivation;
 use crate::cli::error::{CommandError, Kind};
-use crate::cli::open::{self, ReadArgs};
+use crate::cli::open::ReadArgs;
 
 /// How volumes are reached, and what keyslots may cost.
 #[derive(Debug, clap::Args)]
@@ -81,11 +81,15 @@ impl<'a> Volume<'a> {
     }
 
     /// The header as it is now. A QEMU that has the volume open does not mind.
-    pub(super) fn read(&self) -> Result<Container, CommandError> {
+    pub(super) fn read(&self, session: &Session) -> Result<Container, CommandError> {
         let read = ReadArgs {
             force_share: !self.running.is_empty(),
         };
-        open::open_to_read(&self.image, &read, self.args.limits.limits())
+        let limits = self.args.limits.limits();
+        Ok(self
+            .image
+            .get()
+            .open_to_read(read.options(), limits, session)?)
     }
 
     /// Which keyslot this opens; none where it opens none.
@@ -96,7 +100,7 @@ impl<'a> Volume<'a> {
         which: Which,
     ) -> Result<Option<u32>, CommandError> {
         match self
-            .read()?
+            .read(session)?
             .unlock(passphrase, which, session.signals.interrupt())
         {
             Ok(unlocked) if unlocked.is_volume_key() => Ok(unlocked.slot()),
@@ -116,7 +120,7 @@ impl<'a> Volume<'a> {
         session: &Session,
         passphrase: &Passphrase,
     ) -> Result<Vec<u32>, CommandError> {
-        let container = self.read()?;
+        let container = self.read(session)?;
         let mut opened = Vec::new();
         for keyslot in container.keyslots().iter().filter(|keyslot| keyslot.bound) {
             if container
@@ -134,8 +138,12 @@ impl<'a> Volume<'a> {
     }
 
     /// The highest number that is free: who adds a keyslot by hand gets the lowest.
-    pub(super) fn free_slot(&self, besides: &[u32]) -> Result<u32, CommandError> {
-        let container = self.read()?;
+    pub(super) fn free_slot(
+        &self,
+        session: &Session,
+        besides: &[u32],
+    ) -> Result<u32, CommandError> {
+        let container = self.read(session)?;
         let used = container.keyslots();
         let total = match container.version() {
             luksmith::container::Version::Luks1 => 8,
@@ -184,7 +192,7 @@ impl<'a> Volume<'a> {
     /// Takes a keyslot away if it is in use; never the last.
     pub(super) fn remove(&self, session: &Session, slot: u32) -> Result<(), CommandError> {
         if !self
-            .read()?
+            .read(session)?
             .keyslots()
             .iter()
             .any(|keyslot| keyslot.slot == slot)
@@ -203,9 +211,8 @@ impl<'a> Volume<'a> {
     fn by(&self, session: &Session) -> Result<By<'_>, CommandError> {
         let domain = match &*self.running {
             [] => {
-                let undo = UndoArgs { undo_file: None };
                 let limits = self.args.limits.limits();
-                let container = open::open_to_write(&self.image, &undo, limits)?;
+                let container = self.image.get().open_to_write(None, limits, session)?;
                 return Ok(By::Us(container.into()));
             }
             [domain] => domain,
@@ -215,15 +222,19 @@ impl<'a> Volume<'a> {
                     .hint("shut down all of them, or all but one"));
             }
         };
-        match Way::find(session, domain, &self.place, || self.read())? {
+        match Way::find(session, domain, &self.place, || self.read(session))? {
             Way::Asked(live) => Ok(By::Qemu(live)),
-            Way::Beside(open) => Ok(By::Us(self.write_beside(&open)?.into())),
+            Way::Beside(open) => Ok(By::Us(self.write_beside(session, &open)?.into())),
         }
     }
 
     /// The header, for writing beside the QEMU that has the volume open. Through the page cache or past it, as QEMU does it: where both ways
     /// meet in a page, one undoes the other.
-    fn write_beside(&self, open: &OpenVolume) -> Result<Container, CommandError> {
+    fn write_beside(
+        &self,
+        session: &Session,
+        open: &OpenVolume,
+    ) -> Result<Container, CommandError> {
         let hint = "the domain runs, and its QEMU cannot change keyslots: run luksmith on its host, as root or as whom the image belongs to; \
                     or rotate while it is off";
         if self.image.image.path().is_none() {
@@ -233,10 +244,13 @@ impl<'a> Volume<'a> {
                     .hint(hint),
             );
         }
-        open::open_beside(&self.image, open.direct, self.args.limits.limits()).map_err(|error| {
-            let out_of_reach = error.kind() == Kind::Permission || error.kind().is_of_storage();
-            error.hint_if(out_of_reach.then(|| hint.to_owned()))
-        })
+        self.image
+            .get()
+            .open_beside(open.direct, self.args.limits.limits(), session)
+            .map_err(|error| {
+                let out_of_reach = error.kind() == Kind::Permission || error.kind().is_of_storage();
+                CommandError::from(error).hint_if(out_of_reach.then(|| hint.to_owned()))
+            })
     }
 
     fn unlock(

@@ -1,0 +1,243 @@
+//! From a location to an opened container and its data.
+
+use std::path::{Path, PathBuf};
+
+use luksmith_formats::image::qcow2;
+use luksmith_formats::limits::Limits;
+
+use super::storage::{Remote, Storage};
+use super::{Advice, Error, Kind, Note, Watch};
+use crate::backend::file::OpenOptions;
+use crate::container::{self, Container, Health, OpenError, Undo, UndoFile, Version, VolumeError};
+use crate::location::Location;
+
+/// The format of what holds a volume. It is always stated, never guessed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ImageFormat {
+    /// The volume itself, header first.
+    #[default]
+    Raw,
+    /// An encrypted qcow2 image, with LUKS1 inside.
+    Qcow2,
+}
+
+/// Which volume: where it lies, and what holds it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Image {
+    /// The encrypted volume.
+    pub location: Location,
+    /// Where the header lies, if it is detached.
+    pub header: Option<Location>,
+    /// What is at the location.
+    pub format: ImageFormat,
+    /// How a server is reached.
+    pub remote: Remote,
+}
+
+impl Image {
+    /// A raw volume, with its header inside.
+    #[must_use]
+    pub fn new(location: Location) -> Self {
+        Self {
+            location,
+            header: None,
+            format: ImageFormat::Raw,
+            remote: Remote::default(),
+        }
+    }
+
+    /// Where the header lies.
+    #[must_use]
+    pub fn header_location(&self) -> &Location {
+        self.header.as_ref().unwrap_or(&self.location)
+    }
+
+    /// Opens the header for reading. `file` says how a file is opened, without writing.
+    ///
+    /// # Errors
+    /// What the storage reports, and what is wrong with the header.
+    pub fn open_to_read(
+        &self,
+        file: OpenOptions,
+        limits: Limits,
+        watch: &dyn Watch,
+    ) -> Result<Container, Error> {
+        let storage = self.header_storage(file)?;
+        self.open(storage, self.options(None, limits), watch)
+    }
+
+    /// Opens the header and the data for reading.
+    ///
+    /// # Errors
+    /// As [`Image::open_to_read`].
+    pub fn open_data_to_read(
+        &self,
+        file: OpenOptions,
+        limits: Limits,
+        watch: &dyn Watch,
+    ) -> Result<(Container, Storage), Error> {
+        self.open_both(file, self.options(None, limits), watch)
+    }
+
+    /// Opens the header for writing; no other program may have it open. `undo` names the file of
+    /// the undo record, which by default lies beside the file that holds the header.
+    ///
+    /// # Errors
+    /// As [`Image::open_to_read`].
+    pub fn open_to_write(
+        &self,
+        undo: Option<&Path>,
+        limits: Limits,
+        watch: &dyn Watch,
+    ) -> Result<Container, Error> {
+        let storage = self.header_storage_to_write()?;
+        self.open(storage, self.options(undo, limits), watch)
+    }
+
+    /// Opens the header and the data for writing.
+    ///
+    /// # Errors
+    /// As [`Image::open_to_read`].
+    pub fn open_data_to_write(
+        &self,
+        undo: Option<&Path>,
+        limits: Limits,
+        watch: &dyn Watch,
+    ) -> Result<(Container, Storage), Error> {
+        self.open_both(
+            OpenOptions::new().write(true),
+            self.options(undo, limits),
+            watch,
+        )
+    }
+
+    /// Opens the header for writing beside the QEMU that has the volume open. `direct` bypasses the
+    /// page cache, as that QEMU does.
+    ///
+    /// # Errors
+    /// As [`Image::open_to_read`].
+    pub fn open_beside(
+        &self,
+        direct: bool,
+        limits: Limits,
+        watch: &dyn Watch,
+    ) -> Result<Container, Error> {
+        let file = OpenOptions::new().write(true).beside(true).direct(direct);
+        let options = self.options(None, limits).beside(true);
+        self.open(self.header_storage(file)?, options, watch)
+    }
+
+    /// The storage of the header, for tasks that do not open it as a container.
+    ///
+    /// # Errors
+    /// What the storage reports.
+    pub fn header_storage_to_write(&self) -> Result<Storage, Error> {
+        self.header_storage(OpenOptions::new().write(true))
+    }
+
+    /// The options that go with [`Image::header_storage_to_write`].
+    #[must_use]
+    pub fn options(&self, undo: Option<&Path>, limits: Limits) -> container::OpenOptions {
+        container::OpenOptions::new(self.undo(undo)).limits(limits)
+    }
+
+    /// Refuses a detached header that was given as the data.
+    ///
+    /// # Errors
+    /// [`VolumeError::Detached`].
+    pub fn refuse_header_as_data(
+        &self,
+        container: &Container,
+        data: &Storage,
+    ) -> Result<(), Error> {
+        if data.qcow2.is_some() {
+            return Ok(());
+        }
+        match container.data_segment_on(&*data.backend) {
+            Err(error @ VolumeError::Detached) => Err(Error::from(error).about(&self.location)),
+            // Other failures are reported where the volume is made.
+            _ => Ok(()),
+        }
+    }
+
+    /// The size of the plaintext in bytes, if it is known: not for a detached header without its
+    /// data.
+    #[must_use]
+    pub fn data_size(&self, container: &Container, data: &Storage) -> Option<u64> {
+        let elsewhere = self.header.is_none()
+            && container
+                .data_segment()
+                .is_ok_and(|segment| segment.offset == 0);
+        if elsewhere {
+            None
+        } else {
+            data.volume_size(container).ok()
+        }
+    }
+
+    fn open_both(
+        &self,
+        file: OpenOptions,
+        options: container::OpenOptions,
+        watch: &dyn Watch,
+    ) -> Result<(Container, Storage), Error> {
+        let header = self.header_storage(file)?;
+        let data = match self.header {
+            Some(_) => Storage::open(&self.location, self.remote, file)?,
+            None => header.clone(),
+        };
+        let container = self.open(header, options, watch)?;
+        Ok((container, data))
+    }
+
+    fn header_storage(&self, options: OpenOptions) -> Result<Storage, Error> {
+        if self.format == ImageFormat::Qcow2 && self.header.is_some() {
+            let message = "a qcow2 image has its header inside";
+            return Err(Error::parameters(message).advise(Advice::HeaderOfRaw));
+        }
+        let storage = Storage::open(self.header_location(), self.remote, options)?;
+        match self.format {
+            ImageFormat::Raw => Ok(storage),
+            ImageFormat::Qcow2 => storage.into_qcow2(&self.location),
+        }
+    }
+
+    fn open(
+        &self,
+        storage: Storage,
+        options: container::OpenOptions,
+        watch: &dyn Watch,
+    ) -> Result<Container, Error> {
+        let location = self.header_location();
+        let container = Container::open(storage.header(), options).map_err(|error| {
+            let qcow2 = matches!(error, OpenError::NotLuks) && storage.begins_with(&qcow2::MAGIC);
+            let error = Error::from(error).about(location);
+            error.advise_if(qcow2, Advice::FormatQcow2)
+        })?;
+        if storage.qcow2.is_some() && container.version() != Version::Luks1 {
+            let message = format!("{}: LUKS2 in a qcow2 image", self.location);
+            let error = Error::new(Kind::Unsupported, message);
+            return Err(error.advise(Advice::OnlyLuks1InQcow2));
+        }
+        match container.health() {
+            Health::Good => {}
+            health => watch.notes(Note::Health { location, health }),
+        }
+        Ok(container)
+    }
+
+    /// The undo record: where the caller says, or beside the file that holds the header.
+    fn undo(&self, named: Option<&Path>) -> Undo {
+        let path = self.header_location().path();
+        match named {
+            Some(named) => UndoFile::at(PathBuf::from(named)).into(),
+            // A symbolic link is followed, so that the record is the same for every name.
+            None => match path.map(Path::canonicalize) {
+                Some(Ok(path)) if path.is_file() => UndoFile::beside(&path).into(),
+                _ => Undo::NotLookedFor,
+            },
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Opening what a location names, and what sort of storage it turned out to be.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use luksmith_formats::nbd::uri::Uri;
+
+use super::{Advice, Error, Kind};
+use crate::backend::Backend;
+use crate::backend::file::{FileBackend, OpenOptions};
+use crate::container::{Container, Unlocked, VolumeError};
+use crate::layout::{ImageError, Qcow2};
+use crate::location::Location;
+use crate::sectors::{Cipher, Sectors};
+use crate::volume::Volume;
+
+/// The first bytes of a LUKS volume of either version.
+const LUKS_MAGIC: &[u8] = b"LUKS\xba\xbe";
+
+/// How a server is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Remote {
+    /// How long the server may be silent or gone before a request fails. Until then a broken
+    /// connection is made anew.
+    pub timeout: Duration,
+    /// Connections to the server, where it allows several for one client.
+    pub connections: usize,
+}
+
+impl Default for Remote {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(30),
+            connections: 4,
+        }
+    }
+}
+
+/// An opened storage, and what a task has to know of it beside its bytes.
+#[derive(Clone)]
+pub struct Storage {
+    /// Its bytes.
+    pub backend: Arc<dyn Backend>,
+    /// What sort of storage it is.
+    pub nature: Nature,
+    /// The image that it holds, if it was opened as one.
+    pub qcow2: Option<Arc<Qcow2>>,
+}
+
+/// A sort of storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nature {
+    /// A regular file, which can grow.
+    File,
+    /// A block device, whose size is fixed.
+    BlockDevice,
+    /// An export on a server, whose size is fixed. Each call waits for the server.
+    Export,
+}
+
+impl Storage {
+    /// A storage whose bytes are the volume itself.
+    #[must_use]
+    pub fn raw(backend: Arc<dyn Backend>, nature: Nature) -> Self {
+        let qcow2 = None;
+        Self {
+            backend,
+            nature,
+            qcow2,
+        }
+    }
+
+    /// Opens the file, device or export at a location.
+    ///
+    /// # Errors
+    /// A location that only an emulator opens, and what the storage reports.
+    pub fn open(location: &Location, remote: Remote, options: OpenOptions) -> Result<Self, Error> {
+        match location {
+            Location::Path(path) => Self::open_path(path, options),
+            Location::Nbd(uri) => Self::connect(uri, remote, options.writes()),
+            other => Err(not_opened(other)),
+        }
+    }
+
+    #[cfg(feature = "nbd")]
+    fn connect(uri: &Uri, remote: Remote, write: bool) -> Result<Self, Error> {
+        use crate::backend::nbd::{ConnectOptions, NbdBackend};
+        let options = ConnectOptions::new()
+            .write(write)
+            .timeout(remote.timeout)
+            .connections(remote.connections);
+        let backend = Arc::new(NbdBackend::connect(uri, options)?);
+        Ok(Self::raw(backend, Nature::Export))
+    }
+
+    #[cfg(not(feature = "nbd"))]
+    fn connect(uri: &Uri, _: Remote, _: bool) -> Result<Self, Error> {
+        let message = "this build has no NBD: it was made without the feature nbd";
+        Err(Error::new(Kind::Unsupported, message).about(uri))
+    }
+
+    /// Opens a file or a device.
+    ///
+    /// # Errors
+    /// What the system reports, and [`Kind::Busy`] if another program has it open.
+    pub fn open_path(path: &Path, options: OpenOptions) -> Result<Self, Error> {
+        let file = open_file(path, options)?;
+        let nature = match file.is_device() {
+            true => Nature::BlockDevice,
+            false => Nature::File,
+        };
+        Ok(Self::raw(file, nature))
+    }
+
+    /// The same storage, opened as a qcow2 image. `location` is for messages.
+    ///
+    /// # Errors
+    /// An image that is malformed, or has what this library does not open.
+    pub fn into_qcow2(self, location: &Location) -> Result<Self, Error> {
+        let image = Qcow2::open(self.backend.clone()).map_err(|error| {
+            let luks = matches!(error, ImageError::NotQcow2) && self.begins_with(LUKS_MAGIC);
+            let error = Error::from(error).about(location);
+            error.advise_if(luks, Advice::FormatRaw)
+        })?;
+        Ok(Self {
+            qcow2: Some(Arc::new(image)),
+            ..self
+        })
+    }
+
+    /// Whether these are its first bytes: only for advice, never to choose a format.
+    pub(super) fn begins_with(&self, magic: &[u8]) -> bool {
+        let unit = self.backend.geometry().block_size.max(512) as usize;
+        let mut start = Sectors::<Cipher>::with_len(unit);
+        self.backend.read_at(0, &mut start).is_ok() && start.as_slice().starts_with(magic)
+    }
+
+    /// The storage of the LUKS header, if the header lies here.
+    #[must_use]
+    pub fn header(&self) -> Arc<dyn Backend> {
+        match &self.qcow2 {
+            Some(image) => image.header_storage(),
+            None => self.backend.clone(),
+        }
+    }
+
+    /// The plaintext of the volume that lies here.
+    ///
+    /// # Errors
+    /// As [`Container::volume`].
+    pub fn volume(
+        &self,
+        container: &Container,
+        unlocked: &Unlocked,
+    ) -> Result<Volume, VolumeError> {
+        match &self.qcow2 {
+            Some(image) => container.volume_in(image.clone(), unlocked),
+            None => container.volume(self.backend.clone(), unlocked),
+        }
+    }
+
+    /// The size of the volume that lies here, in bytes.
+    ///
+    /// # Errors
+    /// A header that describes no volume which fits the storage.
+    pub fn volume_size(&self, container: &Container) -> Result<u64, VolumeError> {
+        match &self.qcow2 {
+            Some(image) => Ok(image.size()),
+            None => container.data_size(self.backend.geometry().size),
+        }
+    }
+
+    /// Whether the size of the storage is fixed.
+    #[must_use]
+    pub fn has_fixed_size(&self) -> bool {
+        self.nature != Nature::File
+    }
+
+    /// How many chunks of a bulk copy should be in flight at once.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        match self.nature {
+            Nature::File | Nature::BlockDevice => 1,
+            Nature::Export => 16,
+        }
+    }
+}
+
+/// The error for a location that only an emulator opens.
+#[must_use]
+pub fn not_opened(location: &Location) -> Error {
+    Error::new(Kind::Unsupported, "luksmith does not open that").about(location)
+}
+
+/// Opens a file or a device, for what only those can do.
+///
+/// # Errors
+/// As [`Storage::open_path`].
+pub fn open_file(path: &Path, options: OpenOptions) -> Result<Arc<FileBackend>, Error> {
+    FileBackend::open(path, options)
+        .map(Arc::new)
+        .map_err(|error| {
+            let reads = !options.writes();
+            let error = Error::from(error);
+            let busy = error.kind() == Kind::Busy;
+            error.advise_if(reads && busy, Advice::ForceShare)
+        })
+}
