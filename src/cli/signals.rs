@@ -1,10 +1,19 @@
-//! SIGINT, SIGTERM and SIGHUP: the first asks the work to stop, the second stops the program at once.
+//! SIGINT, SIGTERM and SIGHUP.
+//!
+//! The first signal asks the work to stop in order. A second one stops the program at once, but
+//! only if it shows impatience: a second SIGINT, or any signal a second or more after the first.
+//! Signals that come together are one request to stop: systemd sends SIGTERM and SIGHUP
+//! (`SendSIGHUP=yes`), `timeout` signals its child and its group, a closing terminal signals all.
+//!
+//! SIGXFSZ (a file would exceed its limit) does not end the program: the write fails with EFBIG.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use luksmith::Interrupt;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 
 use super::error::{CommandError, Exit, Kind};
 use super::output;
@@ -17,6 +26,9 @@ pub(crate) struct Signals {
     at_first: Arc<Mutex<Vec<Act>>>,
 }
 
+/// A signal that comes so soon after the first one belongs to the same request.
+const TOGETHER: Duration = Duration::from_secs(1);
+
 /// What is done at the first signal beside setting the flag.
 type Act = Box<dyn Fn() + Send>;
 
@@ -28,20 +40,29 @@ impl Signals {
             unfinished: Arc::default(),
             at_first: Arc::default(),
         };
+        let failed = |error| CommandError::new(Kind::Storage, error).about("cannot catch signals");
         let mut caught =
-            signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(|error| {
-                CommandError::new(Kind::Storage, error).about("cannot catch signals")
-            })?;
+            signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(failed)?;
+        // With any handler the signal does not end the program.
+        signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))).map_err(failed)?;
         let here = signals.clone();
         std::thread::Builder::new()
             .name("signals".to_owned())
             .spawn(move || {
-                for _ in caught.forever() {
-                    if here.interrupt.is_set() {
-                        here.stop_now();
+                let mut first: Option<Instant> = None;
+                let mut interrupted = false;
+                for signal in caught.forever() {
+                    let impatient = signal == SIGINT && interrupted;
+                    interrupted |= signal == SIGINT;
+                    match first {
+                        None => {
+                            first = Some(Instant::now());
+                            here.interrupt.trigger();
+                            here.acts().iter().for_each(|act| act());
+                        }
+                        Some(first) if impatient || first.elapsed() >= TOGETHER => here.stop_now(),
+                        Some(_) => {}
                     }
-                    here.interrupt.trigger();
-                    here.acts().iter().for_each(|act| act());
                 }
             })
             .map_err(|error| {
@@ -92,7 +113,7 @@ impl Signals {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The second signal: removes unfinished files and does not wait for anything else.
+    /// Removes unfinished files, and ends the program without waiting for anything else.
     fn stop_now(&self) -> ! {
         for path in self.unfinished().iter() {
             if let Err(error) = std::fs::remove_file(path) {

@@ -85,3 +85,23 @@ fn waiting_for_data_stops_and_removes_the_new_volume() {
     );
     assert!(!session.exists("disk.img") && !is_being_made(&session));
 }
+
+/// SIGXFSZ would end the program, and leave the unfinished file.
+#[test]
+fn a_limit_of_file_sizes_is_an_error() {
+    let session = Session::new();
+    let create = ["create", "disk.img", "--size", "64M", "--key-file", "key"];
+    let program = session.command(create.iter().chain(&CHEAP));
+    let limited = std::process::Command::new("prlimit")
+        .arg("--fsize=1048576")
+        .arg(program.get_program())
+        .args(program.get_args())
+        .current_dir(session.folder())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(limited.stderr).unwrap();
+    assert_eq!(limited.status.code(), Some(4), "{said}");
+    assert!(said.contains("cannot make room"), "{said}");
+    assert!(!session.exists("disk.img") && !is_being_made(&session));
+}

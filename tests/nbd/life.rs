@@ -9,6 +9,8 @@ use luksmith_formats::nbd::{Command, CommandFlags, ErrorNumber, Request};
 use rustix::net::RecvFlags;
 use rustix::process::Signal;
 
+use support::peers::run;
+
 use crate::served::{Folder, SIZE, Served, content, until};
 use crate::wire::{Client, Handshake};
 
@@ -58,7 +60,16 @@ fn what_was_asked_before_a_stop_is_answered_and_kept() {
 }
 
 #[test]
-fn a_second_signal_stops_at_once() {
+fn a_signal_a_second_after_the_first_stops_at_once() {
+    stops_at_once(Signal::TERM, Duration::from_millis(1100));
+}
+
+#[test]
+fn a_second_sigint_stops_at_once() {
+    stops_at_once(Signal::INT, Duration::ZERO);
+}
+
+fn stops_at_once(signal: Signal, after: Duration) {
     let folder = Folder::with_volume();
     let mut served = folder.serve(&[]);
     // A client that takes no answers is waited for at the first.
@@ -68,15 +79,36 @@ fn a_second_signal_stops_at_once() {
     until("the first answer is on its way", || {
         rustix::net::recv(&client.stream, &mut [0][..], RecvFlags::PEEK).is_ok_and(|got| got.1 == 1)
     });
-    served.signal(Signal::TERM);
+    served.signal(signal);
     until("new clients are turned away", || {
         UnixStream::connect(folder.path("s.sock")).is_err()
     });
-    served.signal(Signal::TERM);
+    std::thread::sleep(after);
+    served.signal(signal);
     let (status, said) = served.ended();
     assert_eq!(status.code(), Some(130), "{said}");
     assert!(said.contains("stopped at once"), "{said}");
     assert!(!folder.path("s.sock").exists());
+}
+
+/// systemd with SendSIGHUP=yes, `timeout` and a closing terminal send two signals at once. What a
+/// client was told is written has to be there, also in an image whose tables are still in memory.
+#[test]
+fn signals_that_come_together_are_one_request_to_stop() {
+    for second in [Signal::HUP, Signal::TERM] {
+        let folder = crate::qcow2::with_image();
+        let mut served = crate::qcow2::serve(&folder, &[]);
+        let mut client = served.client();
+        assert_eq!(client.write(1 << 20, &[b'A'; 1 << 20]), ErrorNumber::None);
+        served.signal(Signal::TERM);
+        served.signal(second);
+        let (status, said) = served.ended();
+        assert!(status.success(), "{said}");
+        let decrypt = ["decrypt", "disk.qcow2", "plain", "--format", "qcow2"];
+        run(&mut folder.luksmith(decrypt.iter().chain(&["--key-file", "key"])));
+        let plain = std::fs::read(folder.path("plain")).unwrap();
+        assert!(plain[1 << 20..2 << 20].iter().all(|&byte| byte == b'A'));
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ const KEY: [&str; 6] = [
 ];
 
 /// A folder with an empty image `disk.qcow2`.
-fn with_image() -> Folder {
+pub(crate) fn with_image() -> Folder {
     let folder = Folder::new();
     let create = ["create", "disk.qcow2", "--format", "qcow2", "--size", "8M"];
     let mut command = folder.luksmith(create.iter().chain(&KEY));
@@ -23,7 +23,7 @@ fn with_image() -> Folder {
     folder
 }
 
-fn serve(folder: &Folder, more: &[&str]) -> crate::served::Served {
+pub(crate) fn serve(folder: &Folder, more: &[&str]) -> crate::served::Served {
     let socket = ["disk.qcow2", "--format", "qcow2", "--socket", "s.sock"];
     folder.serve_with(&socket, &[&KEY[..2], more].concat())
 }

@@ -141,6 +141,7 @@ fn a_stop_says_what_it_waits_for_and_how_to_end_that() {
         assert_ne!(stderr.read_line(&mut said).unwrap(), 0, "{said}");
     }
     assert!(said.contains("a second signal stops at once"), "{said}");
+    std::thread::sleep(std::time::Duration::from_secs(1));
     served.signal(Signal::TERM);
     let status = served.child.wait().unwrap();
     server.signal(Signal::CONT);
