@@ -1,11 +1,11 @@
-//! The only place that turns plaintext into ciphertext and back: a cipher specification and a key.
+//! Sector encryption: the only place that converts plaintext into ciphertext and back.
 //!
-//! Sectors are counted as dm-crypt does: an IV is in units of 512 bytes whatever the sector size (LUKS2 on-disk
-//! format, segment field `iv_tweak`), starts again nowhere and wraps at the end of its width. Each sector is
-//! encrypted by itself, in place.
+//! Sectors are numbered as in dm-crypt. An IV counts units of 512 bytes, whatever the sector size
+//! is (LUKS2 on-disk format, segment field `iv_tweak`). It never restarts within a volume, and
+//! wraps at the end of its width. Each sector is encrypted on its own, in place.
 //!
-//! AES-XTS goes through [`xts`](crate::xts). All else goes through the RustCrypto crates block by block, slower:
-//! twofish most of all, at a few MB/s.
+//! AES-XTS uses [`xts`](crate::xts). All other ciphers and modes use the RustCrypto crates block by
+//! block, which is slower. Twofish is the slowest, with a few MB/s.
 
 #[cfg(feature = "ciphers")]
 mod ciphers;
@@ -23,31 +23,32 @@ use crate::sectors::{Cipher, Plain, Sectors};
 use crate::xts::{Kernel, KernelError, Memory, TweakForm, Tweaks, Xts, XtsError};
 use modes::{SectorCipher, cbc};
 
-/// The number of a sector as the IV has it: always in units of 512 bytes, also where sectors are larger.
+/// The sector number from which an IV is made. It always counts units of 512 bytes, also if sectors
+/// are larger.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IvSector(pub u64);
 
 impl IvSector {
-    /// The number `bytes` further on, wrapping.
+    /// The number of the unit that is `bytes` further on. It wraps around.
     pub fn after_bytes(self, bytes: u64) -> Self {
         Self(self.0.wrapping_add(bytes / 512))
     }
 }
 
-/// Why a cipher cannot be keyed.
+/// Why a cipher cannot be used with a key.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CryptError {
     /// The cipher has no keys of this length.
     #[error(transparent)]
     Key(#[from] CipherError),
-    /// The IV generator does not go with the mode.
+    /// The IV generator cannot be combined with the mode.
     #[error("{0} is not a cipher that volumes use")]
     Unsupported(CipherSpec),
     /// The cipher needs a feature of this crate that is not enabled.
     #[error(transparent)]
     MissingFeature(#[from] MissingFeature),
-    /// Sectors have 512, 1024, 2048 or 4096 bytes.
+    /// The sector size is not 512, 1024, 2048 or 4096 bytes.
     #[error("there are no sectors of {0} bytes")]
     SectorSize(u32),
     /// The kernel that the environment names cannot be used.
@@ -61,7 +62,8 @@ pub enum CryptError {
     Lock(#[from] LockError),
 }
 
-/// A keyed cipher for sectors of one size. The key schedule is in locked memory, and wiped when this is dropped.
+/// A cipher with its key, for sectors of one size. The key schedule is in locked memory, and is
+/// wiped when this value is dropped.
 pub struct SectorCrypt {
     spec: CipherSpec,
     sector_size: u32,
@@ -70,18 +72,19 @@ pub struct SectorCrypt {
 }
 
 impl SectorCrypt {
-    /// Keys the cipher of a volume.
+    /// The cipher of a volume, with the volume key.
     ///
     /// # Errors
-    /// [`CryptError`].
+    /// Returns [`CryptError`] if the cipher cannot be used with this key or sector size.
     pub fn new(spec: CipherSpec, sector_size: u32, key: &VolumeKey) -> Result<Self, CryptError> {
         Self::with_key(spec, sector_size, key.as_bytes(), None)
     }
 
-    /// As [`new`](Self::new), with this kernel where the cipher is AES in XTS mode: to compare them.
+    /// Like [`new`](Self::new), but AES-XTS uses `kernel`. This is for comparing kernels.
     ///
     /// # Errors
-    /// [`CryptError`]; [`CryptError::Xts`] for a kernel that this machine cannot run.
+    /// The same as for [`new`](Self::new), and [`CryptError::Xts`] if this machine cannot run the
+    /// kernel.
     pub fn with_kernel(
         spec: CipherSpec,
         sector_size: u32,
@@ -91,10 +94,10 @@ impl SectorCrypt {
         Self::with_key(spec, sector_size, key.as_bytes(), Some(kernel))
     }
 
-    /// Keys the cipher of a keyslot area, whose sectors have 512 bytes and begin with IV 0.
+    /// The cipher of a keyslot area. Its sectors have 512 bytes, and the first one has IV 0.
     ///
     /// # Errors
-    /// [`CryptError`].
+    /// Returns [`CryptError`] if the cipher cannot be used with this key.
     pub fn for_keyslot(spec: CipherSpec, key: &[u8]) -> Result<Self, CryptError> {
         Self::with_key(spec, 512, key, None)
     }
@@ -110,7 +113,7 @@ impl SectorCrypt {
         }
         spec.check_key_size(key.len())?;
         let cipher = keyed(spec, key, kernel);
-        // Expanding the key left pieces of it in frames that are gone.
+        // The expansion of the key left copies of it on the stack.
         scrub_stack();
         Ok(Self {
             spec,
@@ -130,10 +133,10 @@ impl SectorCrypt {
         self.sector_size
     }
 
-    /// Encrypts whole sectors, the first with the IV `first`.
+    /// Encrypts whole sectors. The first one has the IV `first`.
     ///
     /// # Panics
-    /// Where the length is not a whole number of sectors.
+    /// Panics if the length is not a whole number of sectors.
     pub fn encrypt(&self, first: IvSector, sectors: Sectors<Plain>) -> Sectors<Cipher> {
         let (tweaks, sector_size) = self.prepare(first, sectors.len());
         let turned = sectors.encrypted(|data| self.cipher.encrypt(tweaks, sector_size, data));
@@ -141,10 +144,10 @@ impl SectorCrypt {
         turned
     }
 
-    /// Decrypts whole sectors, the first with the IV `first`.
+    /// Decrypts whole sectors. The first one has the IV `first`.
     ///
     /// # Panics
-    /// Where the length is not a whole number of sectors.
+    /// Panics if the length is not a whole number of sectors.
     pub fn decrypt(&self, first: IvSector, sectors: Sectors<Cipher>) -> Sectors<Plain> {
         let (tweaks, sector_size) = self.prepare(first, sectors.len());
         let turned = sectors.decrypted(|data| self.cipher.decrypt(tweaks, sector_size, data));
@@ -152,14 +155,14 @@ impl SectorCrypt {
         turned
     }
 
-    /// Encrypts split key material where it lies: it never leaves locked memory as plaintext.
+    /// Encrypts split key material in place, so that its plaintext never leaves locked memory.
     pub(crate) fn encrypt_material(&self, material: &mut LockedBytes) {
         let (tweaks, sector_size) = self.prepare(IvSector(0), material.len());
         self.cipher.encrypt(tweaks, sector_size, material);
         scrub_stack_of_sectors();
     }
 
-    /// The way back of [`encrypt_material`](Self::encrypt_material).
+    /// Decrypts key material in place: the reverse of [`encrypt_material`](Self::encrypt_material).
     pub(crate) fn decrypt_material(&self, material: &mut LockedBytes) {
         let (tweaks, sector_size) = self.prepare(IvSector(0), material.len());
         self.cipher.decrypt(tweaks, sector_size, material);
@@ -195,8 +198,10 @@ fn form(iv: IvGenerator) -> TweakForm {
     }
 }
 
-/// Chooses by mode, cipher and key size, which `check_key_size` has passed. Not inlined, so that its copies of the key
-/// lie below the frame that scrubs the stack.
+/// Creates the implementation for a mode, cipher and key size. `check_key_size` has accepted the
+/// size.
+///
+/// Not inlined, so that its copies of the key are on the part of the stack that the caller scrubs.
 #[inline(never)]
 fn keyed(
     spec: CipherSpec,
@@ -229,10 +234,10 @@ fn keyed(
     }
 }
 
-/// Whether this build has a cipher.
+/// Checks that this build has a cipher.
 ///
 /// # Errors
-/// [`CryptError::MissingFeature`].
+/// Returns [`CryptError::MissingFeature`] if it does not.
 pub(crate) fn check_built(cipher: BlockCipher) -> Result<(), CryptError> {
     if cfg!(feature = "ciphers") || cipher == BlockCipher::Aes {
         Ok(())

@@ -1,15 +1,16 @@
-//! The one door by which metadata reaches the storage: headers, encrypted key material and the tables of an image are
-//! already ciphertext (or public), so they enter as [`Sectors<Cipher>`] without passing the cipher.
+//! Reads and writes metadata: the only way to a storage that does not pass the cipher.
 //!
-//! Only this module may call `Sectors::<Cipher>::metadata`. No plaintext of the volume ever enters by it; the compressed clusters of an
-//! image, which somebody else stored unencrypted, leave by it.
+//! Headers, encrypted key material and the tables of an image are already encrypted or public, so
+//! they become [`Sectors<Cipher>`] as they are. Only this module may call
+//! `Sectors::<Cipher>::metadata`. It never writes plaintext of a volume. It also reads the
+//! compressed clusters of an image, which another program stored unencrypted.
 
 use std::ops::Range;
 
 use crate::backend::{Backend, IoError};
 use crate::sectors::{Cipher, Sectors};
 
-/// Reads `length` bytes at `offset`, at whatever alignment.
+/// Reads `length` bytes at `offset`, with any alignment.
 pub(crate) fn read(storage: &dyn Backend, offset: u64, length: usize) -> Result<Vec<u8>, IoError> {
     let whole = blocks_around(storage, offset, length);
     let mut buffer = Sectors::<Cipher>::zeroed(length_of(&whole));
@@ -18,7 +19,8 @@ pub(crate) fn read(storage: &dyn Backend, offset: u64, length: usize) -> Result<
     Ok(buffer.as_slice()[skip..skip + length].to_vec())
 }
 
-/// Writes `bytes` at `offset`; where the storage has blocks that the range covers in part, their rest is kept.
+/// Writes `bytes` at `offset`, with any alignment. Of a block that is only partly covered, the rest
+/// is read and written again.
 pub(crate) fn write(storage: &dyn Backend, offset: u64, bytes: &[u8]) -> Result<(), IoError> {
     let whole = blocks_around(storage, offset, bytes.len());
     if whole == (offset..offset + bytes.len() as u64) {

@@ -1,8 +1,8 @@
-//! The command line of luksmith. What it may print and how it exits is written at the top of `cli/mod.rs`.
+//! The program `luksmith`. The rules of its command line are at the top of `cli/mod.rs`.
 
 mod cli;
 
-/// Whatever a dependency copies of a secret to the heap is wiped when it is freed.
+/// Wipes freed memory, since dependencies may copy secrets to the heap.
 #[global_allocator]
 static ALLOCATOR: luksmith::secret::WipingAllocator = luksmith::secret::WipingAllocator;
 

@@ -1,9 +1,9 @@
-//! The two-sided sector buffer: whole sectors of plaintext or of ciphertext, told apart by their type.
+//! A buffer of whole sectors whose type says whether it holds plaintext or ciphertext.
 //!
-//! [`Sectors<Plain>`] holds what the user of a volume sees, [`Sectors<Cipher>`] what storage sees. A
-//! [`Backend`](crate::backend::Backend) takes and gives `Sectors<Cipher>` alone, and only `crypt.rs` turns one
-//! into the other, in place and by move. Metadata, which is stored as it is, enters by one door
-//! (`Sectors::<Cipher>::metadata`), which only headers and tables of images pass.
+//! [`Sectors<Plain>`] holds what the user of a volume sees, [`Sectors<Cipher>`] what the storage
+//! sees. A [`Backend`](crate::backend::Backend) only handles `Sectors<Cipher>`, and only `crypt.rs`
+//! converts one into the other, in place and by move. Metadata, such as headers and tables of
+//! images, is stored as it is: it becomes `Sectors<Cipher>` through `Sectors::<Cipher>::metadata`.
 //!
 //! Ciphertext can be written:
 //!
@@ -15,7 +15,7 @@
 //! storage.write_at(0, &sectors).unwrap();
 //! ```
 //!
-//! Plaintext cannot; the one line that differs does not compile:
+//! Plaintext cannot be written. This differs in one line, and does not compile:
 //!
 //! ```compile_fail,E0308
 //! use luksmith::backend::{Backend, memory::MemoryBackend};
@@ -25,9 +25,10 @@
 //! storage.write_at(0, &sectors).unwrap();
 //! ```
 //!
-//! The memory is aligned to 4096 bytes, fit for `O_DIRECT`, and comes from a pool of the process that keeps at
-//! most [`POOL_BYTES`]. What held plaintext is wiped before it goes back.
-#![allow(unsafe_code)] // an allocation with an alignment of its own, and the slices over it
+//! The memory is aligned to 4096 bytes, as `O_DIRECT` needs it. It comes from a pool of the process
+//! that keeps at most [`POOL_BYTES`]. Memory that held plaintext is wiped before it returns to the
+//! pool.
+#![allow(unsafe_code)] // an aligned allocation, and slices of it
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
@@ -38,7 +39,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// The alignment of every buffer, in bytes.
 pub const ALIGNMENT: usize = 4096;
 
-/// The most memory that freed buffers keep for the next ones, in bytes.
+/// The most memory that the pool of freed buffers keeps, in bytes.
 pub const POOL_BYTES: usize = 32 << 20;
 
 /// The plaintext side.
@@ -47,14 +48,14 @@ pub enum Plain {}
 /// The ciphertext side.
 pub enum Cipher {}
 
-/// One of the two sides, [`Plain`] and [`Cipher`]. Nobody else can implement it.
+/// One of the two sides, [`Plain`] and [`Cipher`]. Other crates cannot implement it.
 pub trait Side: sealed::Side {}
 impl Side for Plain {}
 impl Side for Cipher {}
 
 mod sealed {
     pub trait Side {
-        /// What a buffer of this side holds is wiped when it is freed.
+        /// Whether a buffer of this side is wiped when it is freed.
         const SECRET: bool;
         const NAME: &'static str;
     }
@@ -83,7 +84,8 @@ impl<S: Side> Sectors<S> {
         sectors
     }
 
-    /// A buffer of `len` bytes for one who fills all of it: it may hold old ciphertext, never old plaintext.
+    /// A buffer of `len` bytes with arbitrary content, which the caller overwrites completely. The
+    /// content may be old ciphertext, but never old plaintext.
     pub fn with_len(len: usize) -> Self {
         Self {
             memory: Some(Memory::take(len)),
@@ -92,7 +94,7 @@ impl<S: Side> Sectors<S> {
         }
     }
 
-    /// A buffer without memory, to stand where another one was taken from.
+    /// An empty buffer without memory, to replace one that is moved out of its place.
     pub fn empty() -> Self {
         Self {
             memory: None,
@@ -106,7 +108,7 @@ impl<S: Side> Sectors<S> {
         self.len
     }
 
-    /// Whether there is no byte in it.
+    /// Whether the length is zero.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -124,8 +126,8 @@ impl<S: Side> Sectors<S> {
             .map_or(&mut [], |memory| memory.bytes_mut(len))
     }
 
-    /// The same memory on the other side, once `turn` has made it so. If `turn` panics, the buffer is freed as
-    /// the side that it was.
+    /// Converts the content with `turn`, and returns the same memory as the other side. If `turn`
+    /// panics, the buffer is freed as its old side.
     fn turned<T: Side>(mut self, turn: impl FnOnce(&mut [u8])) -> Sectors<T> {
         turn(self.bytes_mut());
         Sectors {
@@ -142,12 +144,12 @@ impl Sectors<Plain> {
         self.bytes()
     }
 
-    /// The plaintext, to be changed.
+    /// The plaintext, for changing it.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         self.bytes_mut()
     }
 
-    /// Plaintext becomes ciphertext. For `crypt.rs` alone.
+    /// Converts plaintext into ciphertext. Only `crypt.rs` calls this.
     pub(crate) fn encrypted(self, encrypt: impl FnOnce(&mut [u8])) -> Sectors<Cipher> {
         self.turned(encrypt)
     }
@@ -164,12 +166,12 @@ impl Sectors<Cipher> {
         self.bytes_mut()
     }
 
-    /// Ciphertext becomes plaintext. For `crypt.rs` alone.
+    /// Converts ciphertext into plaintext. Only `crypt.rs` calls this.
     pub(crate) fn decrypted(self, decrypt: impl FnOnce(&mut [u8])) -> Sectors<Plain> {
         self.turned(decrypt)
     }
 
-    /// Bytes that are stored as they are: headers and what is already encrypted. For `container/` alone.
+    /// A buffer of bytes that are stored as they are, such as headers. Only `door.rs` calls this.
     pub(crate) fn metadata(bytes: &[u8]) -> Self {
         let mut sectors = Self::with_len(bytes.len());
         sectors.bytes_mut().copy_from_slice(bytes);
@@ -196,16 +198,16 @@ impl<S: Side> fmt::Debug for Sectors<S> {
     }
 }
 
-/// An allocation whose every byte is initialised. Its size is that of a class, or a multiple of [`ALIGNMENT`]
-/// above the largest class.
+/// An allocation with every byte initialised. Its size is the size of a class, or a multiple of
+/// [`ALIGNMENT`] above the largest class.
 struct Memory {
     start: NonNull<u8>,
     size: usize,
 }
 
-// SAFETY: a `Memory` owns its allocation alone, and the allocation is tied to no thread.
+// SAFETY: a `Memory` is the only owner of its allocation, which is not tied to a thread.
 unsafe impl Send for Memory {}
-// SAFETY: through a shared reference it can only be read.
+// SAFETY: a shared reference only permits reading.
 unsafe impl Sync for Memory {}
 
 impl Memory {
@@ -222,7 +224,8 @@ impl Memory {
 
     fn allocate(size: usize) -> Self {
         let layout = Self::layout(size);
-        // SAFETY: the size is not zero: `take` asks for a class or for more than the largest class.
+        // SAFETY: the size is not zero, since `take` asks for a class or for more than the largest
+        // one.
         let start = unsafe { alloc_zeroed(layout) };
         let Some(start) = NonNull::new(start) else {
             handle_alloc_error(layout)
@@ -241,20 +244,20 @@ impl Memory {
 
     fn bytes(&self, len: usize) -> &[u8] {
         debug_assert!(len <= self.size);
-        // SAFETY: the allocation has at least `len` bytes, all initialised, and is borrowed as long as `self`.
+        // SAFETY: the allocation has at least `len` initialised bytes, and is borrowed with `self`.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), len) }
     }
 
     fn bytes_mut(&mut self, len: usize) -> &mut [u8] {
         debug_assert!(len <= self.size);
-        // SAFETY: as above, and `self` is borrowed exclusively.
+        // SAFETY: as in `bytes`, and `self` is borrowed exclusively.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), len) }
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: `start` came from `alloc_zeroed` with this same layout, and nobody else has it.
+        // SAFETY: `start` came from `alloc_zeroed` with the same layout, and has no other owner.
         unsafe { dealloc(self.start.as_ptr(), Self::layout(self.size)) }
     }
 }
@@ -270,7 +273,7 @@ fn class_of(len: usize) -> Option<usize> {
     (0..CLASSES).find(|&class| len <= class_size(class))
 }
 
-/// Freed buffers that wait to be used again.
+/// Freed buffers that can be used again.
 struct Pool {
     free: [Vec<Memory>; CLASSES],
     bytes: usize,
@@ -327,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn zeroed_is_zero_also_when_its_memory_is_old() {
+    fn zeroed_is_zero_in_reused_memory() {
         let mut old = Sectors::<Cipher>::with_len(8192);
         old.as_mut_slice().fill(0xaa);
         drop(old);
@@ -340,7 +343,7 @@ mod tests {
 
     #[test]
     fn plaintext_never_comes_back_from_the_pool() {
-        // Other tests use the pool too, so what comes back is not known; that no pattern of ours does is.
+        // Other tests use the pool too, so the content is unknown. It must not be this pattern.
         for _ in 0..64 {
             let mut plain: Vec<_> = (0..8).map(|_| Sectors::<Plain>::with_len(16384)).collect();
             plain

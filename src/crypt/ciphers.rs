@@ -4,7 +4,7 @@ use luksmith_formats::{BlockCipher, Mode};
 
 use super::modes::{Keyed, cbc, xts};
 
-/// A cipher with its key; `None` for AES, and where the cipher has no key of this length.
+/// A cipher with its key. `None` for AES, or if the cipher has no keys of this length.
 pub(super) fn keyed(cipher: BlockCipher, mode: Mode, essiv: bool, key: &[u8]) -> Keyed {
     use BlockCipher::{Aes, Camellia, Serpent, Twofish};
     use camellia::{Camellia128, Camellia192, Camellia256};

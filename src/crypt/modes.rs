@@ -1,4 +1,4 @@
-//! XTS and CBC with any block cipher of 16-byte blocks, sector by sector.
+//! XTS and CBC with any block cipher that has 16-byte blocks, sector by sector.
 
 use ::cbc::cipher::{
     Block, BlockCipherDecrypt, BlockCipherEncrypt, BlockModeDecrypt, BlockModeEncrypt,
@@ -12,10 +12,11 @@ use zeroize::Zeroize;
 use crate::secret::{LockError, LockedBox};
 use crate::xts::{Tweaks, Xts};
 
-/// A keyed cipher in locked memory; `None` where the cipher has no key of this length.
+/// A cipher with its key in locked memory. `None` if the cipher has no keys of this length.
 pub(super) type Keyed = Option<Result<Box<dyn SectorCipher>, LockError>>;
 
-/// Whole sectors in place. The length of `data` is a multiple of `sector_size`, which is one of blocks.
+/// Encrypts and decrypts whole sectors in place. The caller passes data that is a whole number of
+/// sectors, and sectors that are a whole number of blocks.
 pub(super) trait SectorCipher: Send + Sync {
     fn encrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]);
     fn decrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]);
@@ -60,7 +61,7 @@ impl<C: SectorCipher> SectorCipher for LockedBox<C> {
     }
 }
 
-/// XTS of any cipher, block by block.
+/// XTS with any cipher, block by block.
 #[cfg(feature = "ciphers")]
 struct OtherXts<C>(Xts128<C>);
 
@@ -93,7 +94,8 @@ where
     Some(locked(Cbc::<C, E> { data, iv }))
 }
 
-/// ESSIV's cipher has the hash of the volume key as its key, 256 bits whatever the size of the volume key.
+/// The cipher of ESSIV. Its key is the SHA-256 of the volume key, so it has 256 bits even if the
+/// volume key is shorter.
 fn essiv_cipher<E: KeyInit>(key: &[u8]) -> Option<E> {
     let mut hash = Sha256::digest(key);
     let cipher = E::new_from_slice(&hash).ok();
@@ -101,7 +103,7 @@ fn essiv_cipher<E: KeyInit>(key: &[u8]) -> Option<E> {
     cipher
 }
 
-/// CBC, each sector by itself; with ESSIV the IV is encrypted first.
+/// CBC, which starts anew in each sector. With ESSIV, `iv` encrypts the IV first.
 struct Cbc<C, E> {
     data: C,
     iv: Option<E>,
@@ -142,7 +144,7 @@ where
     }
 }
 
-/// A block cipher with 16-byte blocks, in both directions.
+/// A block cipher with 16-byte blocks that encrypts and decrypts.
 pub(super) trait Both:
     KeyInit + BlockCipherEncrypt + BlockCipherDecrypt + BlockSizeUser<BlockSize = U16>
 {

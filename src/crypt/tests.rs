@@ -1,4 +1,4 @@
-//! Every cipher beside its specification read literally.
+//! Compares every cipher with a literal implementation of its specification.
 
 use cbc::cipher::Array;
 use sha2::{Digest, Sha256};
@@ -6,7 +6,8 @@ use sha2::{Digest, Sha256};
 use super::modes::Both;
 use super::*;
 
-/// The specification read literally: one block at a time, with nothing of the modes' crates.
+/// A literal implementation of the specification: one block at a time, without the crates of the
+/// modes.
 struct Oracle {
     data: OneBlock,
     second: Option<OneBlock>,
@@ -128,7 +129,7 @@ fn every_cipher_is_what_the_specification_says() {
                 let key = VolumeKey::copy_from(&key[..key_size]).unwrap();
                 let crypt = SectorCrypt::new(spec, sector_size, &key).unwrap();
                 let oracle = Oracle::new(spec, key.as_bytes());
-                // A few sectors on both sides of where 32 and 64 bits end.
+                // A few sectors on both sides of the ends of 32 and 64 bits.
                 for first in [0, u64::from(u32::MAX) - 7, u64::MAX - 7] {
                     let plain = plaintext(3 * sector_size as usize);
                     let mut expected = plain.as_slice().to_vec();
@@ -151,7 +152,8 @@ fn every_cipher_is_what_the_specification_says() {
         }
     }
     let ciphers = if cfg!(feature = "ciphers") { 4 } else { 1 };
-    // (3 IVs x 2 key sizes of XTS + 4 IVs x 3 key sizes of CBC) x ciphers x 4 sector sizes x 3 places.
+    // (3 IVs x 2 key sizes of XTS + 4 IVs x 3 key sizes of CBC) x ciphers x 4 sector sizes x 3
+    // places.
     assert_eq!(count, (3 * 2 + 4 * 3) * ciphers * 4 * 3);
 }
 
