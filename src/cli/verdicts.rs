@@ -66,6 +66,9 @@ pub(crate) fn advice(advice: &Advice) -> String {
             "--tls-client-ca FILE lets in only clients with a certificate of that authority".to_owned()
         }
         Advice::EveryClient => "--insecure lets every client in".to_owned(),
+        Advice::OtherRoot => {
+            "--root DIR takes another system's files; without libvirt there is no host to audit".to_owned()
+        }
         Advice::TrustDirectory => "--socket-mode 600 takes the directory as it is".to_owned(),
         other => other.to_string(),
     }

@@ -46,6 +46,10 @@ pub enum Advice {
     TrustDirectory,
     /// The path of a socket is too long.
     ShorterSocketPath,
+    /// There is no libvirt here, but the files of another system can be audited.
+    OtherRoot,
+    /// A document shows every member of an audit's policy.
+    PolicyMembers,
 }
 
 impl fmt::Display for Advice {
@@ -78,6 +82,10 @@ impl fmt::Display for Advice {
             }
             Self::TrustDirectory => "the directory can be taken as it is",
             Self::ShorterSocketPath => "the path of a socket has at most 107 bytes",
+            Self::OtherRoot => {
+                "without libvirt there is no host to audit; another system can be audited by its root"
+            }
+            Self::PolicyMembers => "docs/audit.md shows every member of a policy",
         })
     }
 }

@@ -7,6 +7,8 @@
 //! what would be lost before it touches anything: the caller decides.
 
 mod advice;
+#[cfg(feature = "vet")]
+pub mod audit;
 pub mod copy;
 mod error;
 mod kinds;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
+use super::error::chain;
 use crate::container::Health;
 use crate::location::Location;
 
@@ -36,6 +37,13 @@ pub enum Note<'a> {
         /// The directory.
         directory: &'a Path,
     },
+    /// An object of libvirt is left out of an audit.
+    NotAudited {
+        /// The object, such as `a secret`.
+        what: &'a str,
+        /// Why it cannot be read.
+        error: &'a (dyn std::error::Error + 'static),
+    },
 }
 
 impl Note<'_> {
@@ -44,7 +52,10 @@ impl Note<'_> {
     pub fn is_warning(&self) -> bool {
         match self {
             Self::Removed { .. } => false,
-            Self::Health { .. } | Self::Left { .. } | Self::WritableByAll { .. } => true,
+            Self::Health { .. }
+            | Self::Left { .. }
+            | Self::WritableByAll { .. }
+            | Self::NotAudited { .. } => true,
         }
     }
 }
@@ -63,6 +74,7 @@ impl fmt::Display for Note<'_> {
                  what clients send",
                 directory.display()
             ),
+            Self::NotAudited { what, error } => write!(f, "cannot audit {what}: {}", chain(*error)),
         }
     }
 }

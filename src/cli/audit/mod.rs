@@ -1,11 +1,9 @@
 //! `luksmith audit`: domains, pools, volumes, secrets and the host, by libvirt's "Secure Usage".
 //!
-//! The rules are in `audit` and open nothing; what they look at is fetched here: `documents` (XML from files and what is in
-//! images), `connection` (from libvirt), `host` (settings, sockets, mounts, devices). `shown` and `sarif` say what was found.
+//! The library has the rules (`audit`) and fetches what they judge (`task::audit`). `shown` and
+//! `sarif` print what was found.
 
-mod connection;
 mod documents;
-mod host;
 mod sarif;
 mod shown;
 
@@ -13,6 +11,8 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use luksmith::audit::{self, Inventory, Policy, Report, Severity};
+use luksmith::libvirt::{ConnectOptions, Connection};
+use luksmith::task::audit::{add_host, add_images, add_objects, is_local, read_policy};
 
 use super::Session;
 use super::error::{CommandError, Exit};
@@ -113,7 +113,7 @@ Examples:
 impl PolicyArgs {
     fn read(self) -> Result<Policy, CommandError> {
         let mut policy = match &self.policy {
-            Some(path) => documents::policy(path)?,
+            Some(path) => read_policy(path)?,
             None => Policy::default(),
         };
         policy.max_size = self.max_size.unwrap_or(policy.max_size);
@@ -144,17 +144,20 @@ impl Args {
         let policy = self.policy.read()?;
         let mut inventory = Inventory::default();
         for path in &self.files {
-            inventory.documents.push(documents::file(path)?);
+            inventory.documents.push(documents::read(path)?);
         }
         let mut images_are_here = true;
         if let Some(uri) = &self.connect {
-            images_are_here = connection::fetch(uri, &mut inventory)?;
+            let options = ConnectOptions::new().uri(uri.clone()).read_only(true);
+            let connection = Connection::open(&options)?;
+            add_objects(&connection, &mut inventory, session)?;
+            images_are_here = is_local(&connection)?;
         }
         if self.host {
-            host::fetch(&self.root, &mut inventory)?;
+            add_host(&self.root, &mut inventory)?;
         }
         if images_are_here && !self.no_images {
-            documents::look_at_images(&mut inventory);
+            add_images(&mut inventory, session)?;
         }
         let report = audit::audit(&inventory, &policy);
         let output = &session.output;

@@ -6,11 +6,10 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use luksmith::audit::conf;
-use luksmith::audit::{BlockDevice, Document, Holds, Host, Inventory, KeptFile, SocketUnit};
-
-use super::documents::read;
-use crate::cli::error::{CommandError, Kind};
+use super::file::read;
+use crate::audit::conf;
+use crate::audit::{BlockDevice, Document, Holds, Host, Inventory, KeptFile, SocketUnit};
+use crate::task::{Advice, Error, Kind};
 
 const LARGEST_FILE: u64 = conf::MOST_BYTES as u64 + 1;
 
@@ -26,14 +25,19 @@ const DAEMONS: [&str; 8] = [
     "virtinterfaced",
 ];
 
-/// Fetches what there is. What is missing is not there; what may not be read is said.
-pub(super) fn fetch(root: &Path, inventory: &mut Inventory) -> Result<(), CommandError> {
+/// Adds the settings and the state of the host whose root is `root`: `/`, or where the files of
+/// another system are.
+///
+/// A file that does not exist is skipped. One that cannot be read is recorded in
+/// [`Host::not_read`].
+///
+/// # Errors
+/// Returns an error if there is no `etc/libvirt`.
+pub fn add_host(root: &Path, inventory: &mut Inventory) -> Result<(), Error> {
     let settings = root.join("etc/libvirt");
     if !settings.is_dir() {
         let message = format!("{} is no folder", settings.display());
-        return Err(CommandError::new(Kind::Storage, message).hint(
-            "--root DIR takes another system's files; without libvirt there is no host to audit",
-        ));
+        return Err(Error::new(Kind::Storage, message).advise(Advice::OtherRoot));
     }
     let mut gathered = Gathered {
         root,

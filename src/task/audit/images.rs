@@ -1,0 +1,50 @@
+//! A look at the images that documents name.
+
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+use crate::audit::{self, Image, Inventory, Seen, Wanted};
+use crate::backend::file::{FileBackend, OpenOptions};
+use crate::task::{Error, Watch, chain};
+
+/// Opens the images that the documents of the inventory name and that rules ask for, and reads their
+/// headers.
+///
+/// A guest may be using an image: no lock is taken, and locks of other programs are ignored. Files
+/// that an image names are not opened. An image that cannot be opened is recorded as such.
+///
+/// # Errors
+/// Returns an error only if the interrupt of `watch` was set.
+pub fn add_images(inventory: &mut Inventory, watch: &dyn Watch) -> Result<(), Error> {
+    for wanted in audit::images(inventory) {
+        watch.check()?;
+        let image = look(&wanted);
+        inventory.images.insert(wanted, image);
+    }
+    Ok(())
+}
+
+fn look(wanted: &Wanted) -> Image {
+    let path = Path::new(&wanted.path);
+    let mut image = Image {
+        real_path: std::fs::canonicalize(path)
+            .ok()
+            .map(|path| path.display().to_string()),
+        ..Image::default()
+    };
+    if let Ok(metadata) = path.metadata()
+        && metadata.file_type().is_block_device()
+    {
+        let number = metadata.rdev();
+        image.device = Some((rustix::fs::major(number), rustix::fs::minor(number)));
+    }
+    let options = OpenOptions::new().force_share(true);
+    image.seen = match FileBackend::open(path, options) {
+        Ok(storage) => match audit::look(&storage, &wanted.format) {
+            Ok(look) => Seen::Bytes(look),
+            Err(error) => Seen::Not(chain(&error)),
+        },
+        Err(error) => Seen::Not(chain(&error)),
+    };
+    image
+}
