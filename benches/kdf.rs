@@ -1,10 +1,12 @@
-//! Key derivations beside the crates, and beside the programs of libargon2 and OpenSSL where they are installed:
-//! `cargo bench --bench kdf`, or with `-- argon2`, `-- pbkdf2`, `-- splitter` for a part.
+//! Compares key derivations with the crates, and with the installed programs of libargon2 and
+//! OpenSSL: `cargo bench --bench kdf`, or with `-- argon2`, `-- pbkdf2` or `-- splitter` for a
+//! part.
 //!
-//! Each round does the same work in each way, one after the other, so that a busy machine slows all of them; what counts
-//! are the best and the median of the ratios of a round. A program's start is measured too, and taken off.
-//! `LUKSMITH_BENCH_OPENSSL` names more OpenSSL programs to stand beside, separated by colons.
-//! Results are printed as Markdown; dated ones are kept in `benches/record/`.
+//! Each round does the same work with each implementation in turn, so that a busy machine slows all
+//! of them. The results are the best times and the medians of the ratios of the rounds. The time
+//! that a program takes to start is measured and subtracted. `LUKSMITH_BENCH_OPENSSL` names more
+//! OpenSSL programs, separated by colons. The output is Markdown; dated results are in
+//! `benches/record/`.
 
 #![allow(missing_docs, clippy::print_stdout)]
 
@@ -21,7 +23,7 @@ const ROUNDS: usize = 7;
 const PASSPHRASE: &str = "benchmark";
 const SALT: &str = "0123456789abcdef";
 
-/// A way to do the work, which tells what it took.
+/// An implementation, which returns the time that it took.
 struct Way {
     name: String,
     run: Box<dyn Fn() -> Duration>,
@@ -43,7 +45,7 @@ impl Way {
 }
 
 fn main() {
-    // `cargo test --benches` runs this with `--test`: there it only has to compile.
+    // `cargo test --benches` runs this with `--test`, which only checks that it compiles.
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.iter().any(|argument| argument == "--test") {
         return;
@@ -170,7 +172,7 @@ fn beside_pbkdf2(hash: Hash, len: usize) {
     );
 }
 
-/// "OpenSSL 3.0.22", where the program runs.
+/// The version, such as "OpenSSL 3.0.22", if the program runs.
 fn version(openssl: &str) -> Option<String> {
     let told = Command::new(openssl).arg("version").output().ok()?;
     let told = String::from_utf8(told.stdout).ok()?;
@@ -182,7 +184,7 @@ fn version(openssl: &str) -> Option<String> {
     )
 }
 
-/// Whether the program ran, and well.
+/// Whether the program ran and succeeded.
 fn run<S: AsRef<std::ffi::OsStr>>(program: &str, arguments: &[S], input: &str) -> bool {
     let child = Command::new(program)
         .args(arguments)
@@ -197,7 +199,7 @@ fn run<S: AsRef<std::ffi::OsStr>>(program: &str, arguments: &[S], input: &str) -
     fed.is_ok() && child.wait().unwrap().success()
 }
 
-/// What the work takes without the start of its program.
+/// The time of the work, without the start of its program.
 fn beyond_start(work: impl Fn() -> bool, start: impl Fn() -> bool) -> Duration {
     let start = time(|| assert!(start()));
     time(|| assert!(work())).saturating_sub(start)
@@ -212,7 +214,8 @@ fn time(work: impl Fn()) -> Duration {
 fn compare(work: &str, mut ways: Vec<Way>) {
     for _ in 0..ROUNDS {
         for way in &mut ways {
-            // Twice, the first time to warm up: a guest may have to ask its host for memory that it has not had for a while.
+            // Twice, and the second time counts: a virtual machine may first have to get memory
+            // from its host.
             (way.run)();
             way.took.push((way.run)().as_secs_f64());
         }

@@ -1,7 +1,8 @@
-//! The kernels of AES-XTS side by side, against the rounds of AES alone at the same width: a table for benches/record.
+//! Compares the kernels of AES-XTS with each other, and with the bare rounds of AES at the same
+//! width. It prints a table for `benches/record`.
 //!
-//! `taskset -c 1 cargo bench --bench kernels`. Everything takes its turn in each round, and the best turn counts, since
-//! other work on the machine can only slow one down.
+//! `taskset -c 1 cargo bench --bench kernels`. In each round every kernel has a turn. The best turn
+//! counts, since other work on the machine can only slow a turn down.
 
 #![allow(clippy::print_stdout)] // the table is its purpose
 
@@ -10,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use luksmith::xts::{Kernel, TweakForm, Tweaks, Xts};
 
-/// The least that a turn takes in, so that the clock's reading does not count.
+/// The minimum size of a turn, so that reading the clock does not matter.
 const TURN: usize = 1 << 20;
 const ROUNDS: usize = 300;
 
-/// Something to measure, and its best turn.
+/// A kernel or a limit, and its best turn.
 struct Runner {
     turn: Box<dyn FnMut()>,
     bytes: usize,
@@ -30,7 +31,7 @@ impl Runner {
         }
     }
 
-    /// The rounds alone; without any, nothing to be held against.
+    /// The bare rounds. `None` if the kernel has no limit to compare with.
     fn limit(kernel: Kernel, key_size: usize) -> Option<Self> {
         kernel.rounds_alone(key_size, 0).then(|| {
             Self::new(TURN, move || {
@@ -59,7 +60,7 @@ impl Runner {
         })
     }
 
-    /// Twice, the first time to bring the data into the cache.
+    /// Runs twice. The first time brings the data into the cache.
     fn take_turn(&mut self) {
         (self.turn)();
         let start = Instant::now();

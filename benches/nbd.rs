@@ -1,11 +1,15 @@
-//! `luksmith serve` beside nbdkit's file plugin (without any encryption) and qemu-nbd with LUKS, in one run; then the same on an encrypted
-//! qcow2 image, beside qemu-nbd on a copy of it and luksmith on raw LUKS1:
-//! `cargo bench --bench nbd`, or `cargo bench --bench nbd -- random` for the rows that have that word.
+//! Compares `luksmith serve` with nbdkit's file plugin (without encryption) and with qemu-nbd (with
+//! LUKS). Then compares it on an encrypted qcow2 image with qemu-nbd on a copy of that image, and
+//! with luksmith on raw LUKS1.
 //!
-//! 1 GiB in memory (`/dev/shm`), Unix sockets, fio's nbd engine (libnbd) pinned to the first processor for every server
-//! alike. In a round each server has its turn; what counts are medians over rounds, and medians of the rounds' ratios.
-//! CPU is the server's user and system time from `/proc/PID/stat`. Results are printed as Markdown; dated ones are in
-//! `benches/record/`.
+//! `cargo bench --bench nbd`, or `cargo bench --bench nbd -- random` for the rows that contain a
+//! word.
+//!
+//! The images have 1 GiB and are in memory (`/dev/shm`); the sockets are Unix sockets. fio's nbd
+//! engine (libnbd) is pinned to the first processor for every server. In each round every server
+//! has a turn. The results are medians over rounds, and medians of the ratios of the rounds. CPU is
+//! the server's user and system time from `/proc/PID/stat`. The output is Markdown; dated results
+//! are in `benches/record/`.
 
 #![allow(missing_docs, clippy::print_stdout)]
 
@@ -23,10 +27,10 @@ use luksmith_formats::nbd::{
 
 const SIZE: u64 = 1 << 30;
 const ROUNDS: usize = 5;
-/// How long fio works in a round.
+/// How long fio runs in a round.
 const A_WHILE: [&str; 2] = ["--time_based", "--runtime=2"];
 
-/// What fio does, by the name of the row: how, in which blocks, at which depth.
+/// What fio does, by the name of the row: the pattern, the block size and the queue depth.
 const LOADS: [(&str, &str, &str, &str); 6] = [
     ("sequential 1 MiB reads", "read", "1M", "4"),
     ("sequential 1 MiB writes", "write", "1M", "4"),
@@ -37,7 +41,7 @@ const LOADS: [(&str, &str, &str, &str); 6] = [
 ];
 
 fn main() {
-    // `cargo test --benches` runs this with `--test`: there it only has to compile.
+    // `cargo test --benches` runs this with `--test`, which only checks that it compiles.
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.iter().any(|argument| argument == "--test") {
         return;
@@ -87,7 +91,7 @@ fn main() {
     }
 }
 
-/// The rows of all loads that are wanted, whose names begin so.
+/// Prints a row for each chosen load. `begin` is put before the names of the rows.
 fn compare(begin: &str, servers: &[Server], wanted: &impl Fn(&str) -> bool) {
     for (name, how, block, depth) in LOADS {
         let name = format!("{begin}{name}");
@@ -118,14 +122,14 @@ fn compare(begin: &str, servers: &[Server], wanted: &impl Fn(&str) -> bool) {
     }
 }
 
-/// Writes into an empty image, where each finds no cluster yet.
+/// Writes to an empty image, so that each write needs a new cluster.
 fn new_clusters(files: &Files, wanted: &impl Fn(&str) -> bool) {
     for (name, how, block, depth) in LOADS {
         let name = format!("qcow2, new clusters, {name}");
         if how.ends_with("read") || !wanted(&name) {
             continue;
         }
-        // All of the disk once, or so many small writes that few of them meet in a cluster.
+        // The whole disk once, or a number of small writes of which few are in the same cluster.
         let once = if block == "1M" {
             "--io_size=1g"
         } else {
@@ -144,7 +148,7 @@ fn new_clusters(files: &Files, wanted: &impl Fn(&str) -> bool) {
     }
 }
 
-/// A row of medians; ratios are of the first to the others.
+/// A row of medians. The ratios are those of the first server to the others.
 fn row<T>(name: &str, rounds: &[Vec<T>], figure: impl Fn(&T) -> f64) {
     let of = |n: usize| median(rounds.iter().map(|round| figure(&round[n])));
     let to = |n: usize| {
@@ -165,7 +169,7 @@ fn row<T>(name: &str, rounds: &[Vec<T>], figure: impl Fn(&T) -> f64) {
     );
 }
 
-/// The same gigabyte: plain, LUKS2 and LUKS1, and LUKS1 in two qcow2 images.
+/// The same gigabyte as plain data, as LUKS2, as LUKS1, and as LUKS1 in two qcow2 images.
 struct Files {
     folder: PathBuf,
 }
@@ -200,7 +204,7 @@ impl Files {
         files
     }
 
-    /// Images of which nothing was written yet.
+    /// Images without any data.
     fn empty(&self) {
         for (name, kind) in [
             ("empty", QCOW2),
@@ -246,7 +250,7 @@ enum Kind {
     QemuEmpty,
 }
 
-/// One that runs until it is dropped.
+/// A server, which runs until it is dropped.
 struct Server {
     child: Child,
     socket: String,
@@ -312,7 +316,7 @@ impl Server {
         format!("nbd+unix:///?socket={}", self.socket)
     }
 
-    /// Has fio work on it until then.
+    /// Runs fio on the server.
     fn load(&self, how: &str, block: &str, depth: &str, until: &[&str]) -> Cost {
         let before = self.cpu();
         let output = Command::new("taskset")
@@ -357,10 +361,10 @@ impl Server {
         }
     }
 
-    /// How long it takes from connecting to having the export, the median of many times.
+    /// The median time from connecting to having the export.
     fn connecting(&self) -> Duration {
         let times = (0..50).map(|_| {
-            // Back to back, it would be the ends of earlier connections that are measured.
+            // Without a pause, the ends of earlier connections would be measured too.
             std::thread::sleep(Duration::from_millis(10));
             let started = Instant::now();
             shake_hands(&self.socket);
@@ -407,8 +411,8 @@ fn nbdkit(file: &str, socket: &str) -> Command {
     command
 }
 
-/// For connecting. On each connection nbdkit asks the file for its first hole, for which tmpfs looks at every page: ten
-/// milliseconds of a gigabyte, which would hide all else.
+/// A small image for measuring connections. On each connection nbdkit looks for the first hole of
+/// its file. For a gigabyte on tmpfs that takes ten milliseconds, which would hide everything else.
 fn nbdkit_on_a_small_file(files: &Files) -> Server {
     std::fs::write(files.path("small"), [1; 4096]).unwrap();
     Server::run(files, "small", |socket| {
@@ -416,15 +420,16 @@ fn nbdkit_on_a_small_file(files: &Files) -> Server {
     })
 }
 
-/// What a server did in a while.
+/// The work of a server during a measurement.
 struct Cost {
-    /// Bytes a second.
+    /// Bytes per second.
     rate: f64,
-    /// Its CPU nanoseconds for each byte.
+    /// CPU nanoseconds of the server per byte.
     cpu: f64,
 }
 
-/// With 10 ms of delay on the remote: what the volume on it gets, and what a client straight on it.
+/// Compares a volume on a remote server that delays requests by 10 ms with a direct client of that
+/// server.
 fn remote(files: &Files) {
     let far = Server::run(files, "far", |socket| {
         let mut command = Command::new("nbdkit");
@@ -454,7 +459,7 @@ fn remote(files: &Files) {
     }
 }
 
-/// As libnbd does it: structured replies, `base:allocation`, GO.
+/// Connects as libnbd does: structured replies, `base:allocation`, GO.
 fn shake_hands(socket: &str) {
     let mut stream = UnixStream::connect(socket).unwrap();
     stream.read_exact(&mut [0; 18]).unwrap();

@@ -1,9 +1,10 @@
-//! How luksmith stands beside cryptsetup and qemu-img at the same work, in one run: `cargo bench --bench peers`.
+//! Compares luksmith with cryptsetup and qemu-img at the same work: `cargo bench --bench peers`.
 //!
-//! Each round does the same thing with each program, one after the other, so that a busy machine slows all of them;
-//! what counts are the medians of the ratios of a round. CPU is user and system time of the whole process, from
-//! `/proc/self/stat` (cutime, cstime). Files lie in memory (`/dev/shm`), so storage costs the same for all.
-//! Results are printed as Markdown; dated ones are kept in `benches/record/`.
+//! Each round does the same work with each program in turn, so that a busy machine slows all of
+//! them. The results are the medians of the ratios of the rounds. CPU is user and system time of
+//! the whole process, from `/proc/self/stat` (cutime, cstime). Files are in memory (`/dev/shm`), so
+//! storage costs the same for all programs. The output is Markdown; dated results are in
+//! `benches/record/`.
 
 #![allow(missing_docs, clippy::print_stdout)]
 
@@ -15,7 +16,7 @@ const ROUNDS: usize = 5;
 const PAYLOAD: u64 = 2 << 30;
 
 fn main() {
-    // `cargo test --benches` runs this with `--test`: there it only has to compile.
+    // `cargo test --benches` runs this with `--test`, which only checks that it compiles.
     if std::env::args().any(|argument| argument == "--test") {
         return;
     }
@@ -57,12 +58,12 @@ impl Files {
     }
 }
 
-/// What one command took.
+/// The cost of one command.
 #[derive(Clone, Copy)]
 struct Cost {
     wall: Duration,
     cpu: Duration,
-    /// Largest resident set, in MiB.
+    /// The largest resident set, in MiB.
     memory: u64,
 }
 
@@ -225,7 +226,8 @@ fn run(command: &mut Command) -> Cost {
     try_run(command).unwrap_or_else(|| panic!("{command:?} failed"))
 }
 
-/// `qemu-img` measures its own KDF and gives up at times ("Unable to get accurate CPU usage").
+/// Runs `qemu-img` again if it fails. It measures its own KDF, and fails at times ("Unable to get
+/// accurate CPU usage").
 fn run_until_it_works(command: impl Fn() -> Command) -> Cost {
     (0..20).find_map(|_| try_run(&mut command())).unwrap()
 }
@@ -262,7 +264,7 @@ fn try_run(command: &mut Command) -> Option<Cost> {
     })
 }
 
-/// User and system time of all children that have ended.
+/// The user and system time of all children that have ended.
 fn children_cpu() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields: Vec<&str> = stat
@@ -283,7 +285,7 @@ fn median(figures: impl Iterator<Item = f64>) -> f64 {
     figures[figures.len() / 2]
 }
 
-/// Random bytes, so that nothing is a hole and nothing compresses.
+/// Random bytes, which contain no holes and cannot be compressed.
 fn fill(path: &str) {
     use std::io::Write as _;
     let mut file = std::fs::File::create(path).unwrap();

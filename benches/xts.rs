@@ -1,5 +1,5 @@
-//! How fast sectors are encrypted and decrypted: the kernels of AES-XTS by key and sector size, then every
-//! cipher as a volume uses it.
+//! Measures the encryption and decryption of sectors: the kernels of AES-XTS by key and sector
+//! size, then every cipher as a volume uses it.
 //!
 //! `cargo bench --bench xts`
 
@@ -12,7 +12,7 @@ use luksmith::sectors::{Plain, Sectors};
 use luksmith::xts::{Kernel, TweakForm, Tweaks, Xts};
 use luksmith_formats::CipherSpec;
 
-/// What one request of a volume passes on at once.
+/// The size of the pieces in which a volume encrypts a request.
 const LEN: usize = 256 << 10;
 
 fn kernels(criterion: &mut Criterion) {
@@ -43,7 +43,7 @@ fn kernels(criterion: &mut Criterion) {
     }
 }
 
-/// In place and by move, so one iteration goes there and back again.
+/// Encrypts and decrypts once in each iteration, since both are in place and by move.
 fn ciphers(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("crypt/there and back");
     for name in [

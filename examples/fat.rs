@@ -1,10 +1,11 @@
-//! Makes an encrypted volume in a file, puts a FAT filesystem on it, writes a file there and reads it back.
+//! Makes an encrypted volume in a file, puts a FAT file system on it, writes a file there and reads
+//! it back.
 //!
 //! `cargo run --example fat -- /tmp/fat.luks`
 //!
-//! Nothing of it needs root: the filesystem is the `fatfs` crate, which works on anything that reads, writes and
-//! seeks, and a volume's `Cursor` does. The image is an ordinary LUKS2 one: with root, `cryptsetup open` and `mount`
-//! show the same file.
+//! It does not need root. The file system is implemented by the `fatfs` crate, which works on
+//! anything that reads, writes and seeks, such as the `Cursor` of a volume. The image is an
+//! ordinary LUKS2 image: as root, `cryptsetup open` and `mount` show the same file.
 
 #![allow(clippy::print_stdout)] // a program, not the library
 
@@ -22,21 +23,21 @@ use luksmith::kdf::calibrate::{KdfKind, Target, calibrate};
 use luksmith::secret::{Passphrase, Purpose, SecretSource, Source};
 use luksmith::volume::Cursor;
 
-/// Bytes of plaintext. The header comes on top: 16 MiB, most of it room for keyslots.
+/// Bytes of plaintext. The header needs another 16 MiB, most of it for keyslots.
 const SIZE: u64 = 8 << 20;
 
-/// Code of others leaves copies of secrets on the heap; this allocator wipes what is freed.
+/// Wipes freed memory, since other crates may leave copies of secrets on the heap.
 #[cfg(not(test))]
 #[global_allocator]
 static ALLOCATOR: luksmith::secret::WipingAllocator = luksmith::secret::WipingAllocator;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    // No core files, no debugger: before the first secret comes in.
+    // No core files and no debugger, before the first secret is read.
     luksmith::sys::harden()?;
     let path = std::env::args_os().nth(1).ok_or("usage: fat IMAGE")?;
 
-    // A passphrase never comes from the command line, where every process can see it. Other sources are
-    // "file:PATH", "fd:N" and "stdin".
+    // A passphrase never comes from the command line, where every process can see it. Other sources
+    // are "file:PATH", "fd:N" and "stdin".
     let source: Source = "prompt".parse()?;
     let interrupt = Interrupt::new();
     let passphrase = source.read(Purpose::new_secret("the new volume", &interrupt))?;
@@ -46,21 +47,21 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A new volume with a filesystem and a file.
+/// Makes a new volume with a file system and a file.
 pub(crate) fn make(path: &Path, passphrase: &Passphrase) -> Result<(), Box<dyn Error>> {
-    // Somebody may set this from another thread or a signal handler; what takes long looks at it.
+    // Another thread or a signal handler may set this. Work that takes long checks it.
     let interrupt = Interrupt::new();
 
-    // How hard a passphrase is to guess depends on how long each guess takes. A fifth of a second here; the
-    // default, and the better choice for a real volume, is two seconds.
+    // The longer each guess takes, the harder a passphrase is to guess. This is a fifth of a
+    // second. The default, which is better for a real volume, is two seconds.
     let target = Target::new(KdfKind::Argon2id, 64).time(Duration::from_millis(200));
     let cost = calibrate(&target, &interrupt)?;
 
-    // A new file, for its owner alone, locked against others as long as we have it.
+    // A new file that only its owner can read, and that is locked while it is open.
     let create_new = OpenOptions::new().create_new(true);
     let storage = Arc::new(FileBackend::open(path, create_new)?);
     let mut options = CreateOptions::new(Version::Luks2, cost);
-    options.blank = true; // a new file holds nothing that would have to be overwritten
+    options.blank = true; // a new file contains nothing that has to be overwritten
     storage.resize(options.layout()?.data_offset + SIZE)?;
 
     let (container, unlocked) = Container::create(
@@ -71,7 +72,7 @@ pub(crate) fn make(path: &Path, passphrase: &Passphrase) -> Result<(), Box<dyn E
         &interrupt,
     )?;
 
-    // Header and data may lie on two storages; here they are one.
+    // The header and the data may be on two storages. Here they are on the same one.
     let volume = container.volume(storage, &unlocked)?;
     fatfs::format_volume(Cursor::new(&volume), fatfs::FormatVolumeOptions::new())?;
     let filesystem = fatfs::FileSystem::new(Cursor::new(&volume), fatfs::FsOptions::new())?;
@@ -80,14 +81,14 @@ pub(crate) fn make(path: &Path, passphrase: &Passphrase) -> Result<(), Box<dyn E
     drop(file);
     filesystem.unmount()?;
 
-    // Only after a flush is what was written safe from a power cut.
+    // Data survives a power failure only after a flush.
     volume.flush()?;
     Ok(())
 }
 
-/// The file's text, by way of the passphrase.
+/// Opens the volume with the passphrase, and returns the text of the file.
 pub(crate) fn read_back(path: &Path, passphrase: &Passphrase) -> Result<String, Box<dyn Error>> {
-    // FAT notes in its first sector that it is in use, so it is opened for writing.
+    // FAT marks its first sector as in use, so the volume is opened for writing.
     let for_writing = OpenOptions::new().write(true);
     let storage = Arc::new(FileBackend::open(path, for_writing)?);
     let container = Container::open(

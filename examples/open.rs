@@ -1,7 +1,7 @@
-//! Opens an existing volume for reading, and shows its size and its first bytes.
+//! Opens an existing volume for reading, and prints its size and its first bytes.
 //!
-//! `cargo run --example open -- IMAGE [SOURCE]`, where SOURCE says where the passphrase comes from: `prompt` (the
-//! default), `file:PATH`, `fd:N`, `stdin`.
+//! `cargo run --example open -- IMAGE [SOURCE]`, where SOURCE says where the passphrase comes from:
+//! `prompt` (the default), `file:PATH`, `fd:N`, `stdin`.
 
 #![allow(clippy::print_stdout)] // a program, not the library
 
@@ -15,10 +15,10 @@ use luksmith::container::{self, Container, Undo, Which};
 use luksmith::secret::{Purpose, SecretSource, Source};
 use luksmith::volume::Volume;
 
-/// How much is shown.
+/// How many bytes are printed.
 const SHOWN: u64 = 64;
 
-/// Code of others leaves copies of secrets on the heap; this allocator wipes what is freed.
+/// Wipes freed memory, since other crates may leave copies of secrets on the heap.
 #[cfg(not(test))]
 #[global_allocator]
 static ALLOCATOR: luksmith::secret::WipingAllocator = luksmith::secret::WipingAllocator;
@@ -40,28 +40,30 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The volume in the image at `path`, for reading.
+/// Opens the volume in the image at `path`, for reading.
 pub(crate) fn open(path: &Path, source: &Source) -> Result<Volume, Box<dyn Error>> {
-    // The default reads: whatever the image says, it is not written. Other readers may have it at the same time.
+    // By default a file is opened only for reading. Other readers may have it open at the same
+    // time.
     let storage = Arc::new(FileBackend::open(path, OpenOptions::new())?);
 
-    // Validated and still locked. From here on `container` can say what it is: `keyslots`, `uuid`, `health`.
+    // The header is validated and still locked. `keyslots`, `uuid` and `health` can be used
+    // already.
     let container = Container::open(
         storage.clone(),
         container::OpenOptions::new(Undo::beside(&storage)),
     )?;
 
-    // The passphrase is asked for only now, when it is known that there is something to open.
+    // The passphrase is read only now that there is a volume to open.
     let interrupt = Interrupt::new();
     let label = path.display().to_string();
     let passphrase = source.read(Purpose::unlock(&label, &interrupt))?;
     let unlocked = container.unlock(&passphrase, Which::Any, &interrupt)?;
 
-    // The volume needs neither the container nor the key that was unlocked: it has a key schedule of its own.
+    // The volume has its own key schedule. It needs neither the container nor the unlocked key.
     Ok(container.volume(storage, &unlocked)?)
 }
 
-/// As much of its beginning as is shown.
+/// The bytes at the start of the volume that are printed.
 pub(crate) fn first_bytes(volume: &Volume) -> Result<Vec<u8>, Box<dyn Error>> {
     let mut bytes = vec![0; usize::try_from(volume.size().min(SHOWN))?];
     volume.read_at(0, &mut bytes)?;

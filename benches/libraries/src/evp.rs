@@ -1,4 +1,5 @@
-//! OpenSSL's interface for ciphers: of the OpenSSL that is built with this, of AWS-LC, and of the OpenSSL installed here.
+//! OpenSSL's EVP interface: of the OpenSSL that is built with this program, of AWS-LC, and of the
+//! installed OpenSSL.
 
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
@@ -11,7 +12,7 @@ type Pointer = *mut c_void;
 type InitEx = unsafe extern "C" fn(Pointer, *const c_void, Pointer, *const u8, *const u8) -> c_int;
 type Update = unsafe extern "C" fn(Pointer, *mut u8, *mut c_int, *const u8, c_int) -> c_int;
 
-/// The few functions that are needed.
+/// The functions of the interface that are used.
 struct Evp {
     new: unsafe extern "C" fn() -> Pointer,
     xts_128: unsafe extern "C" fn() -> *const c_void,
@@ -57,7 +58,7 @@ pub(crate) fn openssl4(key: &[u8]) -> Encrypt {
     )
 }
 
-/// AWS-LC has no AES-128 in this mode.
+/// AWS-LC has no AES-128 in XTS mode.
 pub(crate) fn aws_lc(key: &[u8]) -> Option<Encrypt> {
     if key.len() == 32 {
         return None;
@@ -101,7 +102,7 @@ pub(crate) fn aws_lc(key: &[u8]) -> Option<Encrypt> {
 }
 
 pub(crate) fn installed_openssl(key: &[u8]) -> Option<Encrypt> {
-    // It stays loaded for as long as the program runs.
+    // The library stays loaded until the program ends.
     let library: &Library = Box::leak(Box::new(unsafe { Library::new("libcrypto.so.3") }.ok()?));
     unsafe {
         let evp = Evp {

@@ -1,8 +1,9 @@
-//! AES-XTS of luksmith beside the libraries that a user would take instead, in one run on one thread.
+//! Compares AES-XTS of luksmith with other libraries, on one thread.
 //!
-//! `cd benches/libraries && cargo build --release && taskset -c 1 target/release/luksmith-beside-libraries`. In each round
-//! everything takes its turn; what is printed is the best speed, and the median over the rounds of how many times as
-//! fast the first kernel was in that round.
+//! `cd benches/libraries && cargo build --release`, then `taskset -c 1
+//! target/release/luksmith-beside-libraries`. In each round every implementation has a turn. It
+//! prints the best speed, and the median over the rounds of the speed of the first kernel relative
+//! to this implementation.
 
 mod evp;
 mod others;
@@ -12,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use luksmith::xts::{Kernel, TweakForm, Tweaks, Xts};
 
-/// Encrypts sectors of a size in place, numbered from 0.
+/// Encrypts sectors of a given size in place, numbered from 0.
 type Encrypt = Box<dyn FnMut(usize, &mut [u8])>;
 
-/// What the buffers begin at a multiple of, as those of sectors do in the program.
+/// The alignment of the buffers, which is that of sectors in the program.
 const PAGE: usize = 4096;
 
 struct Shape {
@@ -56,7 +57,7 @@ fn runners(key: &[u8]) -> Vec<Runner> {
     all.into_iter().map(runner).collect()
 }
 
-/// All of them give the same bytes, or nothing is measured.
+/// Checks that all implementations give the same bytes, before anything is measured.
 fn agree(runners: &mut [Runner]) {
     let mut expected = None;
     for runner in runners {
@@ -138,7 +139,7 @@ fn main() {
             };
             measure(&mut runners, &shape);
         }
-        // nettle takes most of a second for this: without it.
+        // Without nettle, which takes most of a second for this.
         runners.retain(|runner| !runner.name.starts_with("nettle"));
         for sector in [512, 4096] {
             let shape = Shape {

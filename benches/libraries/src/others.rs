@@ -1,4 +1,4 @@
-//! libgcrypt and nettle, where they are installed.
+//! libgcrypt and nettle, if they are installed.
 
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr::{null, null_mut};
@@ -7,7 +7,7 @@ use libloading::Library;
 
 use crate::Encrypt;
 
-/// It stays loaded for as long as the program runs.
+/// The library stays loaded until the program ends.
 fn library(name: &str) -> Option<&'static Library> {
     let library = unsafe { Library::new(name) }.ok()?;
     Some(Box::leak(Box::new(library)))
