@@ -56,6 +56,7 @@ pub enum LockError {
 
 /// Who has the image, where that can be known.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub struct Busy {
     /// The processes seen holding a lock on it; those of other users are hidden from us.
     pub holders: Vec<Holder>,
@@ -63,6 +64,7 @@ pub struct Busy {
 
 /// A process that holds a lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Holder {
     /// Its number.
     pub pid: u32,

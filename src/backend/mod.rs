@@ -19,6 +19,7 @@ use crate::sectors::{Cipher, Sectors};
 
 /// The shape of a storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Geometry {
     /// The size in bytes.
     pub size: u64,
@@ -221,6 +222,28 @@ impl From<IoError> for io::Error {
 }
 
 impl Geometry {
+    /// `size` bytes, read and written at any offset and length.
+    #[must_use]
+    pub fn new(size: u64) -> Self {
+        Self {
+            size,
+            block_size: 1,
+            read_only: false,
+        }
+    }
+
+    /// With this smallest unit of reading and writing, in bytes: a power of two.
+    #[must_use]
+    pub fn with_block_size(self, block_size: u32) -> Self {
+        Self { block_size, ..self }
+    }
+
+    /// Whether every change is refused.
+    #[must_use]
+    pub fn with_read_only(self, read_only: bool) -> Self {
+        Self { read_only, ..self }
+    }
+
     /// Checks that `len` bytes at `offset` lie inside and are in whole blocks.
     ///
     /// # Errors

@@ -21,6 +21,7 @@ const BLOCK: usize = 4096;
 
 /// One thing that [`Container::repair`] has put right.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Repaired {
     /// An interrupted change was taken back, by this undo record.
     RolledBack {

@@ -75,6 +75,7 @@ pub struct CreateOptions {
 
 /// Where everything of a new container lies, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Layout {
     /// LUKS2: bytes of one copy of the header. LUKS1: 0.
     pub metadata_size: u64,

@@ -9,6 +9,7 @@ use super::{Container, Header};
 
 /// What is known of one keyslot in use, the same for both versions.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct KeyslotInfo {
     /// Its number.
     pub slot: u32,

@@ -58,6 +58,7 @@ pub enum Header {
 
 /// How the two copies of a LUKS2 header were found. LUKS1 has one copy, which is [`Health::Good`] or does not open.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Health {
     /// All there is, is valid and agrees.
     Good,
@@ -69,6 +70,29 @@ pub enum Health {
     PrimaryStale,
     /// Both are valid, the secondary is older: a write was interrupted. The primary one is used.
     SecondaryStale,
+}
+
+impl Health {
+    /// A short name, such as `primary damaged`, for programs that read it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::PrimaryDamaged(_) => "primary damaged",
+            Self::SecondaryDamaged(_) => "secondary damaged",
+            Self::PrimaryStale => "primary stale",
+            Self::SecondaryStale => "secondary stale",
+        }
+    }
+
+    /// What is wrong with the copy that is not used, if one is damaged.
+    #[must_use]
+    pub fn damage(&self) -> Option<&FormatError> {
+        match self {
+            Self::PrimaryDamaged(error) | Self::SecondaryDamaged(error) => Some(error),
+            Self::Good | Self::PrimaryStale | Self::SecondaryStale => None,
+        }
+    }
 }
 
 impl fmt::Display for Health {

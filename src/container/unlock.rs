@@ -290,6 +290,7 @@ impl Container {
 
 /// Where the data lies and how it is encrypted.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct DataSegment {
     /// First byte of the data on its storage; 0 is a detached header's.
     pub offset: u64,

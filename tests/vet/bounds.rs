@@ -19,11 +19,9 @@ struct Made {
 
 impl Backend for Made {
     fn geometry(&self) -> Geometry {
-        Geometry {
-            size: self.size,
-            block_size: 8,
-            read_only: true,
-        }
+        Geometry::new(self.size)
+            .with_block_size(8)
+            .with_read_only(true)
     }
 
     fn read_at(&self, offset: u64, into: &mut Sectors<Cipher>) -> Result<(), IoError> {

@@ -13,6 +13,7 @@ use crate::channel::TlsError;
 /// A problem with a server, and which one.
 #[derive(Debug, thiserror::Error)]
 #[error("{server}")]
+#[non_exhaustive]
 pub struct NbdError {
     /// The URI.
     pub server: Arc<str>,

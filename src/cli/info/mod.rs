@@ -3,7 +3,7 @@
 pub(crate) mod keyslots;
 
 use luksmith::backend::Backend;
-use luksmith::container::{Container, Header, Health};
+use luksmith::container::{Container, Header};
 use luksmith::task::{chain, printable};
 use luksmith_formats::limits::Limits;
 use luksmith_formats::luks2;
@@ -74,13 +74,8 @@ impl Args {
     }
 
     fn to_json(&self, container: &Container, data: &Storage, volume_size: Option<u64>) -> Value {
-        let (health, damage) = match container.health() {
-            Health::Good => ("good", None),
-            Health::PrimaryDamaged(error) => ("primary damaged", Some(chain(error))),
-            Health::SecondaryDamaged(error) => ("secondary damaged", Some(chain(error))),
-            Health::PrimaryStale => ("primary stale", None),
-            Health::SecondaryStale => ("secondary stale", None),
-        };
+        let health = container.health();
+        let damage = health.damage().map(|error| chain(error));
         let segment = container.data_segment().ok();
         let mut value = json!({
             "image": self.image.image.to_string(),
@@ -96,7 +91,7 @@ impl Args {
                 "size": volume_size,
                 "fixed_size": segment.is_some_and(|segment| segment.fixed_size.is_some()),
             },
-            "header": { "health": health, "damage": damage, "detached": self.is_detached(container) },
+            "header": { "health": health.name(), "damage": damage, "detached": self.is_detached(container) },
             "requirements": container.requirements(),
             "keyslots": keyslots::json(&container.keyslots()),
             "tokens": tokens_json(container),

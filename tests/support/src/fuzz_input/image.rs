@@ -86,11 +86,7 @@ pub fn encode(format: u8, image: &[u8]) -> Vec<u8> {
 
 impl Backend for SparseImage<'_> {
     fn geometry(&self) -> Geometry {
-        Geometry {
-            size: self.size,
-            block_size: 1,
-            read_only: true,
-        }
+        Geometry::new(self.size).with_read_only(true)
     }
 
     fn read_at(&self, offset: u64, into: &mut Sectors<Cipher>) -> Result<(), IoError> {
