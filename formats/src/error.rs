@@ -19,6 +19,7 @@ pub enum Kind {
 
 /// Why a header is refused, and which of its fields is at fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FormatError {
     /// Which kind of refusal it is.
     pub kind: Kind,

@@ -12,6 +12,7 @@ use crate::luks2::Kdf;
 
 /// The limits. The defaults are far above the costs that cryptsetup's calibration chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// Most memory for one argon2 derivation, in KiB. Default: 4 GiB.
     pub argon2_memory_kib: u32,

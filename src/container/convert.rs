@@ -6,8 +6,8 @@
 use std::ops::Range;
 
 use luksmith_formats::luks2::{
-    self, Af, Area, Digest, Kdf, Keyslot, Luks2Keyslot, Metadata, NewConfig, Position, Priority,
-    Segment, SegmentSize,
+    self, Af, Area, CryptSegment, Digest, Kdf, Keyslot, Luks2Keyslot, Metadata, NewConfig,
+    Position, Priority, Segment, SegmentSize,
 };
 use luksmith_formats::{FormatError, Hash, luks1};
 
@@ -85,14 +85,7 @@ impl Container {
         next.metadata.edit(|draft| {
             draft.set_segment(
                 0,
-                &Segment::Crypt(luks2::CryptSegment {
-                    offset: old.data_offset(),
-                    size: SegmentSize::Dynamic,
-                    iv_tweak: 0,
-                    encryption: old.cipher()?,
-                    sector_size: 512,
-                    flags: Vec::new(),
-                }),
+                &Segment::Crypt(CryptSegment::new(old.data_offset(), old.cipher()?, 512)),
             )?;
             draft.set_digest(
                 0,

@@ -10,7 +10,7 @@ use luksmith_formats::Hash;
 use luksmith_formats::Limits;
 use luksmith_formats::luks1;
 use luksmith_formats::luks2::{
-    self, HEADER_SIZES, Keyslot, Luks2Keyslot, Metadata, NewConfig, Position, SegmentSize,
+    self, CryptSegment, HEADER_SIZES, Keyslot, Luks2Keyslot, Metadata, NewConfig, Position,
 };
 use uuid::Uuid;
 
@@ -422,14 +422,7 @@ fn luks2_container(
             keyslots_size: layout.keyslots_size,
         }),
     };
-    let segment = luks2::CryptSegment {
-        offset: layout.data_offset,
-        size: SegmentSize::Dynamic,
-        iv_tweak: 0,
-        encryption: options.cipher,
-        sector_size: options.sector_size,
-        flags: Vec::new(),
-    };
+    let segment = CryptSegment::new(layout.data_offset, options.cipher, options.sector_size);
     let protection = keyslots::Protection {
         encryption: options.cipher,
         key_size: u32::try_from(options.key_size).unwrap_or(u32::MAX),

@@ -95,12 +95,10 @@ impl KeyDigest {
     /// Refuses a digest that costs more than `limits` allow, or whose hash this build does not have.
     pub(super) fn check_cost(&self, limits: &Limits) -> Result<(), KdfError> {
         kdf::check_built(self.hash)?;
-        Ok(limits
-            .check_pbkdf2(self.iterations)
-            .map_err(|error| FormatError {
-                field: "digest.iterations".into(),
-                ..error
-            })?)
+        Ok(limits.check_pbkdf2(self.iterations).map_err(|mut error| {
+            error.field = "digest.iterations".into();
+            error
+        })?)
     }
 
     /// Whether it is the digest of `key`. The comparison takes the same time for every key.

@@ -124,7 +124,8 @@ fn load_luks2(
             [primary.bytes, bytes],
         ),
         (Ok(primary), Err(None)) => {
-            let error = missing("secondary header", primary.header.hdr_size);
+            let error =
+                FormatError::malformed("secondary header", primary.header.hdr_size, "not found");
             (
                 primary.header,
                 Health::SecondaryDamaged(error),
@@ -196,20 +197,12 @@ fn read_copy(
         Position::Secondary => header_size,
     };
     if header_size > limits.metadata_size {
-        return Ok(Err(FormatError {
-            kind: Kind::OverLimit,
-            field: "hdr_size".into(),
-            offset: offset + 8,
-            cause: format!("{header_size} bytes, the limit is {}", limits.metadata_size),
-        }));
+        let cause = format!("{header_size} bytes, the limit is {}", limits.metadata_size);
+        return Ok(Err(FormatError::over_limit("hdr_size", offset + 8, cause)));
     }
     if size < offset + header_size {
-        return Ok(Err(FormatError {
-            kind: Kind::Malformed,
-            field: "hdr_size".into(),
-            offset: offset + 8,
-            cause: format!("{header_size} bytes, the storage ends at {size}"),
-        }));
+        let cause = format!("{header_size} bytes, the storage ends at {size}");
+        return Ok(Err(FormatError::malformed("hdr_size", offset + 8, cause)));
     }
     let bytes = door::read(
         storage,
@@ -273,13 +266,4 @@ fn fingerprint(parts: &[&[u8]]) -> Fingerprint {
         hash.update(part);
     }
     hash.finalize().into()
-}
-
-fn missing(field: &str, offset: u64) -> FormatError {
-    FormatError {
-        kind: Kind::Malformed,
-        field: field.into(),
-        offset,
-        cause: "not found".into(),
-    }
 }

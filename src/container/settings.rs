@@ -178,10 +178,8 @@ impl Container {
     fn set_segment_size(&mut self, size: u64) -> Result<(), HeaderError> {
         self.change_luks2("segment sizes", |header| {
             let (id, segment) = header.metadata.data_segment()?;
-            let segment = luks2::CryptSegment {
-                size: SegmentSize::Fixed(size),
-                ..segment.clone()
-            };
+            let mut segment = segment.clone();
+            segment.size = SegmentSize::Fixed(size);
             Ok(header.metadata.set_segment(id, &Segment::Crypt(segment))?)
         })
     }

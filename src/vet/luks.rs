@@ -139,10 +139,8 @@ fn luks1(report: &mut Report, policy: &Policy, start: &[u8], base: u64) -> Optio
             "none".into()
         });
         // The digest is computed once for each passphrase that is tried, and never the weakest part.
-        let limits = Limits {
-            pbkdf2_iterations: policy.kdf_ceiling.pbkdf2_iterations,
-            ..Limits::default()
-        };
+        let mut limits = Limits::default();
+        limits.pbkdf2_iterations = policy.kdf_ceiling.pbkdf2_iterations;
         if limits.check_pbkdf2(header.digest_iterations).is_err() {
             policy.judge_kdf(
                 report,

@@ -15,12 +15,11 @@ use crate::luks2::seal;
 
 /// Small costs, so that a changed number is refused or cheap.
 fn cheap() -> OpenOptions {
-    OpenOptions::new(Undo::NotLookedFor).limits(Limits {
-        argon2_memory_kib: 1024,
-        argon2_work_kib: 8192,
-        pbkdf2_iterations: 20_000,
-        ..Limits::default()
-    })
+    let mut limits = Limits::default();
+    limits.argon2_memory_kib = 1024;
+    limits.argon2_work_kib = 8192;
+    limits.pbkdf2_iterations = 20_000;
+    OpenOptions::new(Undo::NotLookedFor).limits(limits)
 }
 
 /// Opens, shows, unlocks, reads and repairs. Whether the volume's data was reached.

@@ -2,7 +2,7 @@
 
 use luksmith_formats::luks2::{
     Af, Area, Argon2Variant, CryptSegment, Digest, HEADER_SIZES, Header, Kdf, Keyslot,
-    Luks2Keyslot, Metadata, NewConfig, Position, Priority, Segment, SegmentSize,
+    Luks2Keyslot, Metadata, NewConfig, Position, Priority, Segment,
 };
 use luksmith_formats::{CipherSpec, FormatError, Hash, Limits};
 use serde_json::{Value, json};
@@ -53,14 +53,7 @@ pub(crate) fn with_size(hdr_size: u64) -> Header {
 }
 
 pub(crate) fn segment(offset: u64) -> Segment {
-    Segment::Crypt(CryptSegment {
-        offset,
-        size: SegmentSize::Dynamic,
-        iv_tweak: 0,
-        encryption: CipherSpec::AES_XTS_PLAIN64,
-        sector_size: 4096,
-        flags: vec![],
-    })
+    Segment::Crypt(CryptSegment::new(offset, CipherSpec::AES_XTS_PLAIN64, 4096))
 }
 
 pub(crate) fn keyslot(offset: u64, kdf: Kdf) -> Keyslot {

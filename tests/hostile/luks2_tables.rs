@@ -440,18 +440,14 @@ fn large_metadata_stays_in_bounds() {
 #[test]
 fn a_limit_on_the_size_holds() {
     let copy = bytes_of(&with_size(32 << 10));
-    let limits = Limits {
-        metadata_size: 16 << 10,
-        ..Limits::default()
-    };
+    let mut limits = Limits::default();
+    limits.metadata_size = 16 << 10;
     let expected = over_limit("hdr_size", "the limit is 16384");
     _ = judge("metadata size", expected, || {
         Header::parse(&copy, Position::Primary, &limits)
     });
-    let limits = Limits {
-        keyslots_size: 1 << 20,
-        ..Limits::default()
-    };
+    let mut limits = Limits::default();
+    limits.keyslots_size = 1 << 20;
     let expected = over_limit("config.keyslots_size", "the limit is 1048576");
     _ = judge("keyslots size", expected, || {
         Header::parse(&copy, Position::Primary, &limits)

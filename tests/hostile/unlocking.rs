@@ -144,10 +144,8 @@ fn a_costly_keyslot_is_passed_over() {
 #[test]
 fn limits_can_be_lowered_and_are_the_containers() {
     let image = storage(crate::image::luks2());
-    let limits = Limits {
-        pbkdf2_iterations: 999,
-        ..Limits::default()
-    };
+    let mut limits = Limits::default();
+    limits.pbkdf2_iterations = 999;
     let options = OpenOptions::new(Undo::NotLookedFor).limits(limits);
     let container = luksmith::container::Container::open(image, options).unwrap();
     assert!(matches!(unlock(&container), Err(UnlockError::Kdf { .. })));

@@ -11,6 +11,7 @@ use crate::error::FormatError;
 
 /// The config object.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Config {
     /// Size of the JSON area in bytes.
     pub json_size: u64,

@@ -67,6 +67,7 @@ pub struct Af {
 
 /// A keyslot whose type is not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OtherKeyslot {
     /// Its type.
     pub kind: String,

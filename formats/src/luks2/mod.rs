@@ -3,6 +3,10 @@
 //! [`Header`] is one copy. Its [`Metadata`] holds the JSON as it is, so that members and tokens that are not
 //! known survive a rewrite, and beside it a typed view that was derived from that JSON and validated. An edit
 //! changes the JSON, derives and validates again, and only then takes effect.
+//!
+//! A keyslot, its area and a digest have exactly the members that the specification gives them, so
+//! their structs can be written as literals. The structs that may get more members are
+//! `#[non_exhaustive]`.
 
 mod config;
 mod digest;

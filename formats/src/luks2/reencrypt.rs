@@ -15,6 +15,7 @@ use crate::hash::Hash;
 
 /// The state of a reencryption.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ReencryptKeyslot {
     /// What is being done.
     pub mode: ReencryptMode,

@@ -23,6 +23,7 @@ pub enum Segment {
 
 /// A segment of type `crypt`.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CryptSegment {
     /// Its start in bytes; 0 with a detached header.
     pub offset: u64,
@@ -38,8 +39,25 @@ pub struct CryptSegment {
     pub flags: Vec<String>,
 }
 
+impl CryptSegment {
+    /// A segment that begins at `offset` and extends to the end of the device, with IVs that count
+    /// from 0.
+    #[must_use]
+    pub fn new(offset: u64, encryption: CipherSpec, sector_size: u32) -> Self {
+        Self {
+            offset,
+            size: SegmentSize::Dynamic,
+            iv_tweak: 0,
+            encryption,
+            sector_size,
+            flags: Vec::new(),
+        }
+    }
+}
+
 /// A segment of type `linear`.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LinearSegment {
     /// Its start in bytes.
     pub offset: u64,
@@ -51,6 +69,7 @@ pub struct LinearSegment {
 
 /// A segment whose type is not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OtherSegment {
     /// Its type.
     pub kind: String,

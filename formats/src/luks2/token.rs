@@ -9,6 +9,7 @@ use crate::error::FormatError;
 
 /// What every token has.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Token {
     /// Its type, such as `systemd-tpm2`.
     pub kind: String,

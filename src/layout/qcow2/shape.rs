@@ -3,11 +3,11 @@
 //! QEMU's `docs/interop/qcow2.txt`, "Header" and "Header extensions". The numbers and limits are those by which `inspect`
 //! judges; here the first that is not good ends the opening.
 
+use luksmith_formats::FormatError;
 use luksmith_formats::image::qcow2::{
     self, BITMAPS, COMPRESSION, CORRUPT, DATA_FILE, DIRTY, EXT_CRYPTO, EXT_DATA_FILE, EXTENDED_L2,
     Header, LARGEST_L1, LARGEST_REFCOUNT_TABLE, V2_LENGTH, V3_LENGTH, ZLIB, ZSTD,
 };
-use luksmith_formats::{FormatError, Kind};
 
 use crate::backend::{Backend, Geometry, IoError};
 use crate::door;
@@ -245,13 +245,10 @@ fn check_fields(header: &Header) -> Result<(), ImageError> {
     match header.crypt_method {
         2 => Ok(()),
         0 => Err(ImageError::NotEncrypted),
-        1 => Err(FormatError {
-            kind: Kind::Unsupported,
-            field: "crypt_method".into(),
-            offset: 32,
-            cause: "1: AES-CBC with guessable IVs, which is no protection".into(),
+        1 => {
+            let cause = "1: AES-CBC with guessable IVs, which is no protection";
+            Err(FormatError::unsupported("crypt_method", 32, cause).into())
         }
-        .into()),
         other => Err(FormatError::unsupported("crypt_method", 32, other.to_string()).into()),
     }
 }

@@ -8,10 +8,8 @@ use luksmith_formats::luks2::{Header, Position};
 use sha2::{Digest, Sha256};
 
 fuzz_target!(|bytes: &[u8]| {
-    let limits = Limits {
-        metadata_size: 64 << 10,
-        ..Limits::default()
-    };
+    let mut limits = Limits::default();
+    limits.metadata_size = 64 << 10;
     for position in Position::ALL {
         let Ok(size) = Header::probe_size(bytes, position) else {
             continue;
