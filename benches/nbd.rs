@@ -204,7 +204,7 @@ impl Files {
         files
     }
 
-    /// Images without any data.
+    /// Makes images without any data.
     fn empty(&self) {
         for (name, kind) in [
             ("empty", QCOW2),
