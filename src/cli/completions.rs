@@ -19,9 +19,14 @@ Examples:
   luksmith completions fish > ~/.config/fish/completions/luksmith.fish";
 
 impl Args {
-    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+    /// Prints the script for `command`, which has all subcommands.
+    pub(crate) fn run(
+        self,
+        session: &Session,
+        mut command: clap::Command,
+    ) -> Result<(), CommandError> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut super::command(), "luksmith", &mut script);
+        clap_complete::generate(self.shell, &mut command, "luksmith", &mut script);
         session.output.bytes(&script);
         Ok(())
     }

@@ -23,8 +23,12 @@ Examples:
   luksmith man --out ~/.local/share/man/man1    install them all";
 
 impl Args {
-    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let mut command = super::command();
+    /// Writes the pages for `command`, which has all subcommands.
+    pub(crate) fn run(
+        self,
+        session: &Session,
+        mut command: clap::Command,
+    ) -> Result<(), CommandError> {
         command.build();
         match self.out {
             Some(directory) => {

@@ -201,8 +201,8 @@ impl Command {
             Self::Libvirt(command) => command.run(session),
             Self::VerifyCiphertext(args) => args.run(session),
             Self::Benchmark(args) => args.run(session),
-            Self::Completions(args) => args.run(session),
-            Self::Man(args) => args.run(session),
+            Self::Completions(args) => args.run(session, command()),
+            Self::Man(args) => args.run(session, command()),
         }
     }
 }

@@ -3,7 +3,7 @@
 use luksmith::task::measure::{Derivation, Speed};
 use luksmith::xts::Kernel;
 
-use super::Measured;
+use super::measured::Measured;
 use super::plot::{Bars, Canvas, Group, Place, Rows, short};
 use crate::cli::error::CommandError;
 

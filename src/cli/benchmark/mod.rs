@@ -1,23 +1,24 @@
 //! `luksmith benchmark`: what this machine does, in cryptsetup's units, and as a chart.
 
 mod chart;
+mod measured;
 mod plot;
 mod shown;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use luksmith::task::measure::{self, Derivation, HASHES, Machine, Speed, Subject};
+use luksmith::task::measure::{self, Derivation, HASHES, Machine, Subject};
 use luksmith::task::new_file::{NewFile, Present};
 use luksmith::xts::{KERNEL_VARIABLE, Kernel};
 use luksmith_formats::cipher::{BlockCipher, CipherSpec, Mode};
-use serde_json::{Value, json};
 
 use super::Session;
 use super::args::LocalFile;
 use super::error::{CommandError, Kind};
 use super::force::{Force, confirm, only};
 use super::output;
+use measured::Measured;
 
 const SECTOR_SIZES: [u32; 2] = [512, 4096];
 const CIPHERS: [(&str, &[usize]); 8] = [
@@ -114,13 +115,6 @@ fn seconds(text: &str) -> Result<Duration, String> {
     seconds
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .ok_or_else(|| "a number of seconds, at most 3600".to_owned())
-}
-
-/// Everything that was measured.
-struct Measured {
-    machine: Machine,
-    derivations: Vec<Derivation>,
-    speeds: Vec<Speed>,
 }
 
 impl Args {
@@ -275,28 +269,5 @@ impl Args {
             }
         }
         group
-    }
-}
-
-impl Measured {
-    fn json(&self) -> Value {
-        json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "date": self.machine.date,
-            "cpu": self.machine.cpu,
-            "processors": self.machine.processors,
-            "busy": self.lost_to_others().is_some(),
-            "kdf": self.derivations.iter().map(shown::derivation_json).collect::<Value>(),
-            "ciphers": self.speeds.iter().map(shown::speed_json).collect::<Value>(),
-        })
-    }
-
-    /// How many per cent the typical median is below the best, where that is too many for the figures to be believed.
-    fn lost_to_others(&self) -> Option<u64> {
-        let mut lost: Vec<u64> = self.speeds.iter().map(Speed::lost).collect();
-        lost.sort_unstable();
-        lost.get(lost.len() / 2)
-            .copied()
-            .filter(|percent| *percent >= 8)
     }
 }

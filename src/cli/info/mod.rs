@@ -16,7 +16,7 @@ use super::json;
 use super::open::ReadArgs;
 use super::output::Output;
 use super::size;
-use super::token::tokens_json;
+use super::token::shown;
 use luksmith::task::storage::Storage;
 
 /// Show what an image is: format, cipher, sizes, keyslots, tokens, health
@@ -94,7 +94,7 @@ impl Args {
             "header": { "health": health.name(), "damage": damage, "detached": self.is_detached(container) },
             "requirements": container.requirements(),
             "keyslots": keyslots::json(&container.keyslots()),
-            "tokens": tokens_json(container),
+            "tokens": shown::json(container),
         });
         if let Some(image) = json::qcow2(data) {
             value["qcow2"] = image;
@@ -225,7 +225,7 @@ impl Args {
                 }
             }
         }
-        let tokens = super::token::table(container);
+        let tokens = shown::table(container);
         if let Some(tokens) = tokens {
             output.line("");
             output.line(tokens);

@@ -3,6 +3,7 @@
 use luksmith_formats::limits::Limits;
 use serde_json::json;
 
+use super::shown;
 use crate::cli::Session;
 use crate::cli::args::ImageArgs;
 use crate::cli::error::CommandError;
@@ -39,11 +40,11 @@ impl Args {
         if self.json {
             session
                 .output
-                .json(&json!({ "tokens": super::tokens_json(&container) }));
+                .json(&json!({ "tokens": shown::json(&container) }));
         } else {
             session
                 .output
-                .line(super::table(&container).unwrap_or_else(|| "no tokens".to_owned()));
+                .line(shown::table(&container).unwrap_or_else(|| "no tokens".to_owned()));
         }
         Ok(())
     }

@@ -2,19 +2,18 @@
 
 use std::io;
 
-use super::{kinds, secret};
-use crate::libvirt::{LibvirtError, ValueError};
+use super::kinds;
+use crate::libvirt::LibvirtError;
 use crate::qemu::{AmendError, QmpError};
-use crate::task::{Error, Kind};
+use crate::task::Kind;
 
 kinds! {
     LibvirtError => libvirt,
     QmpError => qmp,
     AmendError => amend,
-    ValueError => value,
 }
 
-fn libvirt(error: &LibvirtError) -> Kind {
+pub(super) fn libvirt(error: &LibvirtError) -> Kind {
     match error {
         LibvirtError::Denied(_) | LibvirtError::Private(_) | LibvirtError::NoValue(_) => {
             Kind::Permission
@@ -30,16 +29,6 @@ fn libvirt(error: &LibvirtError) -> Kind {
         | LibvirtError::TooOld { .. }
         | LibvirtError::Unsupported(_) => Kind::Unsupported,
         _ => Kind::Storage,
-    }
-}
-
-pub(super) fn value(error: &ValueError) -> Kind {
-    match error {
-        ValueError::Present => Kind::Exists,
-        ValueError::Unseen(_) => Kind::Permission,
-        ValueError::Libvirt(error) | ValueError::NotReadBack(error) => libvirt(error),
-        ValueError::Generate(error) => secret(error),
-        ValueError::Altered => Kind::Storage,
     }
 }
 

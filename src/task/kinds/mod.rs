@@ -1,9 +1,11 @@
 //! Of which [`Kind`] each error of the library is. One table; what helps is not in it.
 
+mod from;
 #[cfg(feature = "libvirt")]
 mod libvirt;
 #[cfg(feature = "nbd")]
 mod nbd;
+mod secret;
 #[cfg(feature = "vet")]
 mod vet;
 
@@ -12,7 +14,7 @@ use std::io;
 use luksmith_formats::FormatError;
 use luksmith_formats::error::Kind as FormatKind;
 
-use super::{Error, Kind};
+use super::Kind;
 use crate::backend::IoError;
 use crate::backend::file::FileError;
 use crate::backend::lock::LockError;
@@ -23,25 +25,12 @@ use crate::container::{
 use crate::crypt::CryptError;
 use crate::kdf::KdfError;
 use crate::layout::ImageError;
-use crate::secret::SecretError;
-
-/// Makes an [`Error`] out of each of the library's, whose kind the named function tells.
-macro_rules! kinds {
-    ($($error:ty => $kind:ident),* $(,)?) => {$(
-        impl From<$error> for Error {
-            fn from(error: $error) -> Self {
-                Self::new($kind(&error), error)
-            }
-        }
-    )*};
-}
-#[cfg(any(feature = "libvirt", feature = "nbd", feature = "vet"))]
-use kinds;
+use from::kinds;
+use secret::secret;
 
 kinds! {
     FormatError => format,
     KdfError => kdf,
-    SecretError => secret,
     IoError => io,
     FileError => file,
     LockError => lock,
@@ -80,32 +69,6 @@ fn crypt(error: &CryptError) -> Kind {
         CryptError::Lock(_) => Kind::Memory,
         _ => Kind::Unsupported,
     }
-}
-
-fn secret(error: &SecretError) -> Kind {
-    match error {
-        SecretError::Interrupted => Kind::Interrupted,
-        SecretError::Lock(_) => Kind::Memory,
-        SecretError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-            Kind::Permission
-        }
-        SecretError::Io { .. } | SecretError::Random(_) => Kind::Storage,
-        SecretError::Scheme { source, .. } => scheme(source.as_ref()),
-        SecretError::Empty | SecretError::Nothing { .. } | SecretError::Mismatch => {
-            Kind::WrongPassphrase
-        }
-        _ => Kind::Parameters,
-    }
-}
-
-/// The kind of an error of the module that has a scheme of secrets.
-fn scheme(error: &(dyn std::error::Error + 'static)) -> Kind {
-    #[cfg(feature = "libvirt")]
-    if let Some(error) = error.downcast_ref() {
-        return libvirt::value(error);
-    }
-    let _ = error;
-    Kind::Storage
 }
 
 fn io(error: &IoError) -> Kind {

@@ -6,7 +6,7 @@ use super::kinds;
 use crate::backend::nbd::{NbdError, Problem};
 use crate::channel::TlsError;
 use crate::export::nbd::ServeError;
-use crate::task::{Error, Kind};
+use crate::task::Kind;
 
 kinds! {
     NbdError => nbd,

@@ -1,7 +1,7 @@
 //! Errors of the search for plaintext.
 
 use super::{io, kinds};
-use crate::task::{Error, Kind};
+use crate::task::Kind;
 use crate::vet::ciphertext::VetError;
 
 kinds! {

@@ -1,0 +1,43 @@
+//! The tokens of a header, as a table and as JSON.
+
+use comfy_table::{Table, presets};
+use luksmith::container::{Container, Header};
+use luksmith::task::printable;
+use serde_json::{Value, json};
+
+use crate::cli::table::trimmed;
+
+/// A table of the tokens, if there are any.
+pub(crate) fn table(container: &Container) -> Option<String> {
+    let Header::Luks2(header) = container.header() else {
+        return None;
+    };
+    let tokens = header.metadata.tokens();
+    if tokens.is_empty() {
+        return None;
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["token", "type", "keyslots"]);
+    for (id, token) in tokens {
+        let slots = token
+            .keyslots
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", ");
+        table.add_row([id.to_string(), printable(&token.kind), slots]);
+    }
+    Some(trimmed(&table))
+}
+
+/// The same as JSON.
+pub(crate) fn json(container: &Container) -> Value {
+    let Header::Luks2(header) = container.header() else {
+        return json!([]);
+    };
+    let tokens = header.metadata.tokens().iter();
+    tokens
+        .map(|(id, token)| json!({ "token": id, "type": token.kind, "keyslots": token.keyslots }))
+        .collect()
+}

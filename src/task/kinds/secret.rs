@@ -1,0 +1,57 @@
+//! Errors of secrets, and of libvirt as their source.
+
+use std::io;
+
+use super::kinds;
+#[cfg(feature = "libvirt")]
+use super::libvirt::libvirt;
+#[cfg(feature = "libvirt")]
+use crate::libvirt::ValueError;
+use crate::secret::SecretError;
+use crate::task::Kind;
+
+kinds! {
+    SecretError => secret,
+}
+
+#[cfg(feature = "libvirt")]
+kinds! {
+    ValueError => value,
+}
+
+pub(super) fn secret(error: &SecretError) -> Kind {
+    match error {
+        SecretError::Interrupted => Kind::Interrupted,
+        SecretError::Lock(_) => Kind::Memory,
+        SecretError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            Kind::Permission
+        }
+        SecretError::Io { .. } | SecretError::Random(_) => Kind::Storage,
+        SecretError::Scheme { source, .. } => scheme(source.as_ref()),
+        SecretError::Empty | SecretError::Nothing { .. } | SecretError::Mismatch => {
+            Kind::WrongPassphrase
+        }
+        _ => Kind::Parameters,
+    }
+}
+
+/// The kind of an error of the module that has a scheme of secrets.
+fn scheme(error: &(dyn std::error::Error + 'static)) -> Kind {
+    #[cfg(feature = "libvirt")]
+    if let Some(error) = error.downcast_ref() {
+        return value(error);
+    }
+    let _ = error;
+    Kind::Storage
+}
+
+#[cfg(feature = "libvirt")]
+fn value(error: &ValueError) -> Kind {
+    match error {
+        ValueError::Present => Kind::Exists,
+        ValueError::Unseen(_) => Kind::Permission,
+        ValueError::Libvirt(error) | ValueError::NotReadBack(error) => libvirt(error),
+        ValueError::Generate(error) => secret(error),
+        ValueError::Altered => Kind::Storage,
+    }
+}
