@@ -43,7 +43,7 @@ fn wycheproof(file: &'static str, hash: Hash) {
     let mut ran = 0;
     for group in vectors.json["testGroups"].as_array().unwrap() {
         for test in group["tests"].as_array().unwrap() {
-            // PBKDF2 takes anything; a vector that has to fail would be news.
+            // PBKDF2 accepts any input, so a vector that has to fail would be a surprise.
             assert_eq!(test["result"], "valid", "{test}");
             let expected = bytes(test, "dk");
             assert_eq!(
@@ -88,7 +88,7 @@ fn pbkdf2_of_wycheproof_sha512() {
     wycheproof("kdf/wycheproof_pbkdf2_hmacsha512_test.json", Hash::Sha512);
 }
 
-/// One argon2 vector, in the terms of RFC 9106.
+/// One argon2 vector, with the names of RFC 9106.
 struct Argon2Vector {
     algorithm: Algorithm,
     version: Version,
@@ -103,8 +103,8 @@ struct Argon2Vector {
 }
 
 impl Argon2Vector {
-    /// Ours where LUKS2 has such a keyslot. argon2d, version 0x10, secrets and associated data are not ours to
-    /// derive; they show that the crate below is right.
+    /// Derives with luksmith if LUKS2 has such keyslots. For argon2d, version 0x10, secrets and
+    /// associated data it uses the `argon2` crate, which luksmith is built on.
     fn check(&self) -> Ran {
         let variant = match self.algorithm {
             Algorithm::Argon2i => Some(Argon2Variant::I),
@@ -152,7 +152,7 @@ fn algorithm(test: &Value) -> Algorithm {
     test["type"].as_str().unwrap().parse().unwrap()
 }
 
-/// Members that are absent are empty.
+/// A member in hex. A missing member is empty.
 fn optional(test: &Value, member: &str) -> Vec<u8> {
     if test[member].is_null() {
         Vec::new()

@@ -1,23 +1,23 @@
-//! Every kernel gives the bytes of the portable one.
+//! Every kernel gives the same bytes as the portable one.
 
 use luksmith::xts::{Kernel, TweakForm, Tweaks, Xts};
 use proptest::prelude::*;
 
-/// Room for a first byte at any place within the widest register.
+/// Extra bytes, so that data can start at any offset within the widest register.
 const ALIGNMENTS: usize = 64;
 
-/// Sectors of volumes, and sizes that leave something over at every width.
+/// The sector sizes of volumes, and sizes that are no multiple of a step at every width.
 fn sector_size() -> impl Strategy<Value = usize> {
     let volumes = prop::sample::select(vec![512, 1024, 2048, 4096]);
     prop_oneof![volumes, (1usize..=256).prop_map(|blocks| blocks * 16)]
 }
 
-/// Few or many sectors, around the numbers that go together.
+/// Numbers of sectors, around those that kernels process together.
 fn sectors() -> impl Strategy<Value = usize> {
     prop_oneof![0usize..=9, 14usize..=18, 30usize..=34, 62usize..=70]
 }
 
-/// The number of the first sector, often so that the run passes the end of a width.
+/// The number of the first sector. Often the run of sectors passes the end of 32 or 64 bits.
 fn first() -> impl Strategy<Value = u128> {
     let end = prop::sample::select(vec![0, 1 << 32, 1 << 64, u128::MAX]);
     let near = (end, 0u128..300).prop_map(|(end, before)| end.wrapping_sub(before));
@@ -72,7 +72,7 @@ proptest! {
     }
 }
 
-/// Bytes without a pattern (xorshift).
+/// Pseudorandom bytes (xorshift).
 fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed | 1;
     let mut bytes = vec![0; len];

@@ -1,5 +1,7 @@
-//! Are the primitives right? Every published vector is run; `manifest.json` says where each file comes from and how
-//! many vectors it has, and each test asserts that it ran that many.
+//! Are the primitives right?
+//!
+//! Every published vector is run. `manifest.json` says where each file comes from and how many
+//! vectors it has, and each test asserts that it ran that many.
 
 #![allow(missing_docs)]
 
@@ -11,7 +13,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-/// A vector file, parsed, after checking that it is the one that the manifest describes.
+/// Parses a vector file, after checking that it is the one in the manifest.
 struct Vectors {
     file: &'static str,
     json: Value,
@@ -39,7 +41,7 @@ impl Vectors {
         }
     }
 
-    /// Nothing was skipped.
+    /// Asserts that no vector was skipped.
     fn assert_all_ran(&self, ran: u64) {
         assert_eq!(
             ran, self.count,
@@ -49,7 +51,7 @@ impl Vectors {
     }
 }
 
-/// The bytes that a member spells in hex.
+/// The bytes of a member in hex.
 fn bytes(object: &Value, member: &str) -> Vec<u8> {
     let text = object[member]
         .as_str()
@@ -57,7 +59,7 @@ fn bytes(object: &Value, member: &str) -> Vec<u8> {
     hex::decode(text).unwrap()
 }
 
-/// A number, written as one or as a decimal string.
+/// A number, which is written as a number or as a decimal string.
 fn number(object: &Value, member: &str) -> u32 {
     let value = &object[member];
     let number = value

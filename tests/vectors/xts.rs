@@ -1,19 +1,21 @@
-//! AES-XTS, every kernel that runs here.
+//! AES-XTS with every kernel that runs on this machine.
 //!
-//! The kernels take whole blocks and keys of 32 and 64 bytes. Vectors that need ciphertext stealing or AES-192 are run too:
-//! each has to be refused, with its data untouched, and each test says how many these are.
+//! The kernels accept whole blocks, and keys of 32 and 64 bytes. Vectors that need ciphertext
+//! stealing or AES-192 are run too. Each of them has to be refused with its data unchanged, and
+//! each test asserts how many there are.
 
 use luksmith::xts::{Kernel, TweakForm, Tweaks, Xts, XtsError};
 use serde_json::Value;
 
 use crate::{Vectors, bytes};
 
-/// What became of the vectors of a file.
+/// The results of the vectors of a file.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Outcome {
     computed: u64,
     refused_partial_block: u64,
-    /// Data of a number of bits that bytes cannot say; only its undisturbed blocks are computed.
+    /// Vectors whose data is not a whole number of bytes. Only the blocks that ciphertext stealing
+    /// does not change are compared.
     not_in_bytes: u64,
     refused_key: u64,
 }
@@ -31,7 +33,7 @@ impl Outcome {
     }
 }
 
-/// One data unit, through a kernel both ways.
+/// Encrypts and decrypts one data unit with a kernel.
 fn run(
     kernel: Kernel,
     key: &[u8],
@@ -82,7 +84,7 @@ fn run(
     outcome
 }
 
-/// Ciphertext stealing changes the last whole block and what follows; those before are as ever.
+/// Compares the blocks that ciphertext stealing does not change: all but the last whole block.
 fn undisturbed_blocks(xts: &Xts, tweaks: Tweaks, bits: u64, plain: &[u8], cipher: &[u8]) {
     let len = usize::try_from(bits / 128).unwrap().saturating_sub(1) * 16;
     if len > 0 {
@@ -99,7 +101,7 @@ fn whole_tweak(test: &Value, member: &str) -> Tweaks {
     Tweaks::new(number, 1, TweakForm::Whole)
 }
 
-/// Files with a flat list of tests.
+/// Runs a file with a flat list of tests.
 fn listed(file: &'static str, expected: &Outcome, tweaks: impl Fn(&Value) -> Vec<Tweaks>) {
     let vectors = Vectors::load(file);
     for kernel in Kernel::available() {
@@ -107,7 +109,7 @@ fn listed(file: &'static str, expected: &Outcome, tweaks: impl Fn(&Value) -> Vec
         for test in vectors.json["tests"].as_array().unwrap() {
             let (key, plain, cipher) = (bytes(test, "key"), bytes(test, "pt"), bytes(test, "ct"));
             let run = |tweaks| run(kernel, &key, tweaks, &plain, &cipher, test);
-            // A vector counts once, whatever the number of forms.
+            // A vector counts once, even if it is run in several forms of tweaks.
             let outcomes: Vec<_> = tweaks(test).into_iter().map(run).collect();
             outcome.add(&outcomes[0]);
         }
@@ -116,8 +118,8 @@ fn listed(file: &'static str, expected: &Outcome, tweaks: impl Fn(&Value) -> Vec
     }
 }
 
-/// Of each file, 600 vectors are of whole blocks. With AES-128 the others are of odd bytes and of odd bits, with
-/// AES-256 of odd bits alone.
+/// 600 vectors of each file have whole blocks. The others have odd numbers of bits, and with
+/// AES-128 also odd numbers of bytes.
 const CAVP_AES128: Outcome = Outcome {
     computed: 600,
     refused_partial_block: 200,
@@ -135,7 +137,7 @@ fn cavp_whole(file: &'static str, expected: &Outcome) {
     listed(file, expected, |test| vec![whole_tweak(test, "tweak")]);
 }
 
-/// The number of the data unit as a number, in every form that has the same bytes for it.
+/// The number of the data unit, in every form of tweak that gives the same bytes.
 fn cavp_numbered(file: &'static str, expected: &Outcome) {
     listed(file, expected, |test| {
         let number = test["data_unit"].as_u64().unwrap().into();
@@ -195,7 +197,8 @@ fn wycheproof() {
         let mut outcome = Outcome::default();
         for group in vectors.json["testGroups"].as_array().unwrap() {
             for test in group["tests"].as_array().unwrap() {
-                // A short IV is the beginning of the tweak; a vector that has to fail would be news.
+                // A short IV is the start of the tweak. A vector that has to fail would be a
+                // surprise.
                 assert_eq!(test["result"], "valid", "{test}");
                 let (key, plain, cipher) =
                     (bytes(test, "key"), bytes(test, "msg"), bytes(test, "ct"));
@@ -215,8 +218,8 @@ fn wycheproof() {
     }
 }
 
-/// Runs of sectors of every size against the vectors' own primitive, one sector at a time: consecutive tweaks,
-/// batches that reach over sectors, tails.
+/// Compares runs of sectors of every size with the primitive of the vectors, one sector at a time.
+/// The runs have consecutive tweaks, batches that cross sectors, and tails.
 #[test]
 fn runs_of_sectors_are_sectors_one_by_one() {
     let key: Vec<u8> = (0..64u8).map(|n| n.wrapping_mul(37) ^ 11).collect();
@@ -259,7 +262,7 @@ fn runs_of_sectors_are_sectors_one_by_one() {
     }
 }
 
-/// The xts-mode crate.
+/// The `xts-mode` crate.
 fn oracle(key: &[u8], number: u128, sector: &mut [u8]) {
     fn with<C>(key: &[u8], number: u128, sector: &mut [u8])
     where
