@@ -1,4 +1,4 @@
-//! After a derivation neither the passphrase nor the derived key is left.
+//! After a derivation, no piece of the passphrase or the derived key is left in memory.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::scan::{Needle, fresh};
 #[test]
 fn pbkdf2_leaves_nothing() {
     for hash in Hash::ALL {
-        // Below and above the block of every hash: a longer passphrase is hashed first.
+        // Shorter and longer than a block of the hash: a longer passphrase is hashed first.
         for len in [24, 200] {
             let passphrase = Passphrase::from_locked(fresh(len));
             let kdf = Kdf::Pbkdf2 {
@@ -24,7 +24,7 @@ fn pbkdf2_leaves_nothing() {
             let (limits, interrupt) = (Limits::default(), Interrupt::new());
             let key = derive(&kdf, &passphrase, 64, &limits, &interrupt).unwrap();
             let needles = (Needle::of(passphrase.as_bytes()), Needle::of(&key));
-            // As numbers, which is how hashes hold them.
+            // As numbers too, since hashes hold their input so.
             let numbers = (of_words(passphrase.as_bytes()), of_words(&key));
             drop((passphrase, key));
             needles
@@ -43,7 +43,7 @@ fn pbkdf2_leaves_nothing() {
     }
 }
 
-/// The secret with each word of four bytes the other way round.
+/// The secret with the bytes of each 4-byte word reversed.
 fn of_words(secret: &[u8]) -> Needle {
     let mut words = LockedBytes::copy_from(secret).unwrap();
     words.chunks_mut(4).for_each(<[u8]>::reverse);
@@ -96,7 +96,7 @@ fn argon2_leaves_nothing() {
     }
 }
 
-/// The last block is as good as the key, which is its hash.
+/// The last block is as secret as the key, which is its hash.
 #[test]
 fn argon2_leaves_no_block() {
     let passphrase = fresh(100);
@@ -115,7 +115,7 @@ fn argon2_leaves_no_block() {
             .hash_password_into_with_memory(&passphrase, b"saltsalt", &mut [0; 64], &mut blocks)
             .unwrap();
         let last = blocks[blocks.len() - 1].as_ref();
-        // As the specification counts the words, and by columns of its matrix.
+        // In the order of the specification, and in columns of its matrix.
         let mut rows = LockedBytes::new(128).unwrap();
         let mut columns = LockedBytes::new(128).unwrap();
         for n in 0..16 {
@@ -124,7 +124,7 @@ fn argon2_leaves_no_block() {
             columns[8 * n..8 * n + 8].copy_from_slice(&column.to_ne_bytes());
         }
         [Needle::of(&rows), Needle::of(&columns)]
-        // The program's allocator wipes what the oracle worked on.
+        // The allocator wipes the memory of the reference implementation.
     };
     luksmith::secret::scrub_stack();
     let ours = luksmith::kdf::argon2(cost, &passphrase, b"saltsalt", 64, &Interrupt::new());

@@ -1,4 +1,5 @@
-//! Keys vanish whichever kernel of AES-XTS had them: this binary runs its tests again with each that is not the default.
+//! Keys vanish with every kernel of AES-XTS: runs the tests of this binary again with each kernel
+//! that is not the default.
 
 use std::process::Command;
 
@@ -10,7 +11,7 @@ fn keys_vanish_with_every_kernel() {
     let others = Kernel::available().into_iter();
     for kernel in others.filter(|kernel| *kernel != usual) {
         let ran = Command::new(std::env::current_exe().unwrap())
-            // Not this one again, and not those that try all kernels by themselves.
+            // Without this test, and without the tests that try all kernels themselves.
             .args(["kernels::", "steps::", "undefined::"].map(|name| format!("--skip={name}")))
             .env(KERNEL_VARIABLE, kernel.name())
             .output()

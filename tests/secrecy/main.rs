@@ -1,4 +1,5 @@
-//! Do keys vanish? The memory of this very process is searched for pieces of secrets after they were used.
+//! Do keys vanish? The tests search the memory of their own process for pieces of secrets, after
+//! the secrets were used.
 
 #![allow(missing_docs)]
 
@@ -18,6 +19,6 @@ mod storage;
 mod undefined;
 mod unlock;
 
-/// As in the binary: what code of others leaves on the heap is part of the question.
+/// The allocator of the program, since the tests also cover what other crates leave on the heap.
 #[global_allocator]
 static ALLOCATOR: luksmith::secret::WipingAllocator = luksmith::secret::WipingAllocator;

@@ -1,9 +1,9 @@
-//! Locked pages are locked and out of core files; a hardened process has none.
+//! Locked pages are locked and not in core files. A hardened process leaves no core file.
 
 use luksmith::secret::LockedBytes;
 use rustix::process::{DumpableBehavior, Resource, dumpable_behavior, getrlimit};
 
-/// The flags that the kernel shows for the mapping that `address` lies in, such as `rd wr lo dd`.
+/// The flags that the kernel shows for the mapping at `address`, such as `rd wr lo dd`.
 pub(crate) fn flags_of(address: u64) -> Vec<String> {
     let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
     let mut inside = false;
@@ -50,7 +50,8 @@ fn many_small_secrets_share_pages() {
     );
 }
 
-/// Hardening lasts as long as the process and would keep the other tests out of /proc, so it happens in a child.
+/// Hardening cannot be undone, and would keep the other tests out of `/proc`, so it is done in a
+/// child process.
 #[test]
 fn a_hardened_process_leaves_no_core_file() {
     const CHILD: &str = "LUKSMITH_TEST_HARDEN";

@@ -1,4 +1,4 @@
-//! Containers whose every secret is known to the test and lies in locked memory alone.
+//! Containers of which the test knows every secret, and keeps it in locked memory only.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use luksmith::secret::{LockedBytes, Passphrase, VolumeKey};
 use luksmith_formats::luks2::Argon2Variant;
 use luksmith_formats::{CipherSpec, Hash};
 
-/// Cheap costs: what is left behind does not depend on how long it took.
+/// Cheap costs. The time of a derivation does not change what it leaves in memory.
 pub(crate) const PBKDF2: Cost = Cost::Pbkdf2 {
     hash: Hash::Sha256,
     iterations: 1000,
@@ -23,14 +23,15 @@ pub(crate) const ARGON2ID: Cost = Cost::Argon2(Argon2Cost {
     lanes: 2,
 });
 
-/// Size of the data of [`options`]' volumes.
+/// The size of the data of volumes with [`options`].
 pub(crate) const DATA: u64 = 1 << 20;
 
 pub(crate) fn copy(bytes: &[u8]) -> LockedBytes {
     LockedBytes::copy_from(bytes).unwrap()
 }
 
-/// The smallest container of this version with room for several keyslots. LUKS1 has no gap before its data.
+/// The smallest container of this version with room for several keyslots. LUKS1 has no gap before
+/// its data.
 pub(crate) fn options(
     version: Version,
     cost: Cost,

@@ -1,7 +1,8 @@
-//! Searches the process's own memory for 16-byte pieces of a secret.
+//! Searches the memory of this process for 16-byte pieces of a secret.
 //!
-//! A [`Needle`] keeps the secret masked, so that the search does not find itself, and its window on the memory is
-//! left out of the search. Make secrets with [`fresh`], which leaves no copy but the one that it returns.
+//! A [`Needle`] keeps the secret masked, so that the search does not find the needle itself. The
+//! buffer of the search is not searched. Tests make secrets with [`fresh`], which leaves no other
+//! copy.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -16,14 +17,14 @@ use support::secret_search::PIECE;
 const MASK: u8 = 0xa5;
 const WINDOW: usize = 1 << 20;
 
-/// `len` random bytes, which exist nowhere else.
+/// `len` random bytes, of which no other copy exists.
 pub(crate) fn fresh(len: usize) -> LockedBytes {
     let mut bytes = LockedBytes::new(len).unwrap();
     luksmith::secret::random(&mut bytes).unwrap();
     bytes
 }
 
-/// What is searched for: a secret, masked.
+/// The secret that is searched for, masked.
 pub(crate) struct Needle {
     masked: Vec<u8>,
 }
@@ -33,9 +34,9 @@ pub(crate) struct Needle {
 #[allow(dead_code)] // read by Debug, in the message of a failed assertion
 pub(crate) struct Hit {
     pub(crate) address: u64,
-    /// Where in the secret the piece begins.
+    /// The offset of the piece in the secret.
     pub(crate) at: usize,
-    /// The line of /proc/self/maps.
+    /// The line of `/proc/self/maps`.
     pub(crate) region: String,
 }
 
@@ -50,9 +51,9 @@ impl Needle {
         Self { masked }
     }
 
-    /// Every place in the process's memory that begins with some piece of the secret.
+    /// Finds every place in the memory of the process that holds a piece of the secret.
     pub(crate) fn find(&self) -> Vec<Hit> {
-        // One search at a time: the window of another would hold what this one looks for.
+        // One search at a time, since another search has a copy of the memory in its buffer.
         static SEARCHING: Mutex<()> = Mutex::new(());
         let _alone = SEARCHING.lock().unwrap_or_else(PoisonError::into_inner);
 
@@ -93,7 +94,8 @@ impl Needle {
             let len = usize::try_from(range.end - start)
                 .unwrap()
                 .min(window.len());
-            // Pages without anything behind them (device mappings, [vvar]) cannot be read, and hold nothing of ours.
+            // Some pages (device mappings, [vvar]) cannot be read. They contain no data of this
+            // program.
             let Ok(n) = memory.read_at(&mut window[..len], start) else {
                 return;
             };
@@ -101,7 +103,7 @@ impl Needle {
                 return;
             }
             self.search_window(&window[..n], start, region, first, hits);
-            // The next window begins where a piece could straddle this one's end.
+            // The next window overlaps this one, so that a piece across its end is found.
             let step = if n == len && start + n as u64 == range.end {
                 n
             } else {
@@ -111,7 +113,8 @@ impl Needle {
         }
     }
 
-    /// Stretches of zeros, which is most of a process, are passed over at the speed of memcmp.
+    /// Searches one window. Most memory of a process is zeros, which are skipped at the speed of
+    /// memcmp.
     fn search_window(
         &self,
         window: &[u8],
@@ -125,7 +128,7 @@ impl Needle {
         let mut at = 0;
         while at <= last {
             if window.get(at..at + STRETCH) == Some(&[0; STRETCH]) && !first[0] {
-                // A piece may begin in the zeros' last bytes, but then not with two of them.
+                // A piece may begin with the last of these zeros, but not with two of them.
                 at += STRETCH - 1;
                 continue;
             }
@@ -146,7 +149,7 @@ impl Needle {
         }
     }
 
-    /// Which piece of the secret these bytes are.
+    /// The piece of the secret that these bytes are, if they are one.
     fn piece(&self, bytes: &[u8]) -> Option<usize> {
         self.masked.windows(PIECE).position(|piece| {
             piece
@@ -156,7 +159,7 @@ impl Needle {
         })
     }
 
-    /// For each pair of bytes, whether a piece begins with it.
+    /// For each pair of bytes, whether some piece begins with it.
     fn first_pairs(&self) -> Vec<bool> {
         let mut pairs = vec![false; 1 << 16];
         for piece in self.masked.windows(PIECE) {
@@ -167,7 +170,7 @@ impl Needle {
     }
 }
 
-/// The mappings that this process can write to, each with its line: a copy can be nowhere else.
+/// The mappings that this process can write to, with their lines. A copy can be only in these.
 fn writable() -> Vec<(Range<u64>, String)> {
     BufReader::new(File::open("/proc/self/maps").unwrap())
         .lines()

@@ -1,4 +1,4 @@
-//! What a key is expanded to lies in locked memory alone, and vanishes with its owner; for every kernel.
+//! Key schedules are only in locked memory, and vanish with their owner, for every kernel.
 
 use std::process::Command;
 
@@ -17,7 +17,7 @@ fn aes() -> CipherSpec {
     CipherSpec::parse("aes-xts-plain64").unwrap()
 }
 
-/// The first round key is the key itself, so that a search for that finds schedules.
+/// The first round key is the key itself, so a search for the key finds schedules.
 #[test]
 fn key_schedules_lie_in_locked_pages() {
     for key_size in [32, 64] {
@@ -43,7 +43,7 @@ fn key_schedules_lie_in_locked_pages() {
     }
 }
 
-/// This very binary, for one of its tests in a process of its own.
+/// Runs some tests of this binary in a process of their own.
 fn child(tests: &[&str]) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "--nocapture"]).args(tests);
@@ -66,7 +66,8 @@ fn every_kernel_leaves_nothing() {
     }
 }
 
-/// Limits stay with the process, so this happens in a child, which root has to give up a capability for.
+/// Limits cannot be raised again, so this is done in a child process. As root it first has to drop
+/// a capability.
 #[test]
 fn without_locked_memory_there_is_no_schedule() {
     const CHILD: &str = "LUKSMITH_TEST_MEMLOCK";
@@ -79,7 +80,7 @@ fn without_locked_memory_there_is_no_schedule() {
     mine.effective.remove(CapabilitySet::IPC_LOCK);
     set_capabilities(None, mine).unwrap();
     let key = VolumeKey::from_locked(fresh(64));
-    // Nothing but the key has room in its page.
+    // Fills the rest of the page that holds the key.
     let _rest = LockedBytes::new(4096 - 64).unwrap();
     let none = Rlimit {
         current: Some(4096),

@@ -1,4 +1,4 @@
-//! After volumes were served to clients, nothing of them is left.
+//! After volumes were served to clients, no piece of their keys or plaintext is left in memory.
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -17,7 +17,7 @@ use luksmith::secret::{LockedBytes, Passphrase};
 use crate::sample::{PBKDF2, copy, create, options};
 use crate::scan::{Needle, fresh};
 
-/// A client whose plaintext lies in locked memory alone.
+/// A client that keeps plaintext only in locked memory.
 struct Client(UnixStream);
 
 impl Client {
@@ -93,7 +93,7 @@ fn nothing_is_left_of_a_served_volume() {
         .map(|_| Client::of(UnixStream::connect(&socket).unwrap()))
         .collect();
     for (offset, client) in (0..).step_by(100_000).zip(&mut clients) {
-        // Whole sectors, and parts of them.
+        // Whole and partial sectors.
         for offset in [offset, offset + 8191, offset + 50_100] {
             client.write_and_read(offset, &canary);
         }
@@ -101,7 +101,7 @@ fn nothing_is_left_of_a_served_volume() {
     }
     clients.pop().unwrap().send(Command::Disconnect, 0, 0, &[]);
     drop(canary);
-    // Positive control: the key is there as long as the volume is served.
+    // Positive control: the search finds the key while the volume is served.
     assert!(!needles[0].1.find().is_empty());
     stopper.stop();
     serving.join().unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! What is printed and what lies in files: no secret in `Debug`, in errors, or in a file that others can read.
+//! No secret is in `Debug` output, in errors, or in a file that other users can read.
 
 use std::fmt::Debug;
 use std::os::unix::fs::PermissionsExt;
@@ -13,7 +13,7 @@ use luksmith_formats::CipherSpec;
 
 use crate::sample::{PBKDF2, copy, create, new_keyslot, options};
 
-/// Readable on purpose: all the ways in which bytes are usually shown are looked for.
+/// Readable text, so that the tests can look for every usual way to print bytes.
 const PASSPHRASE: &[u8] = b"correct horse battery staple";
 const KEY: &[u8; 64] = b"the volume key of this test, 64 bytes that can be read by people";
 
@@ -122,7 +122,7 @@ fn no_secret_is_in_debug_or_in_an_error() {
     }
 }
 
-/// Positive control: each way to show a secret is one that is found.
+/// Positive control: every way of printing a secret is found.
 #[test]
 #[should_panic(expected = "99, 111, 114, 114, 101, 99, 116, 32")]
 fn a_secret_that_is_shown_is_found() {
@@ -141,7 +141,7 @@ fn an_undo_record_is_private_whatever_was_there_before() {
     undo.save(b"record").unwrap();
     assert_eq!(mode(), 0o600);
 
-    // Left over from a run that was cut, and readable by everybody.
+    // A file from an interrupted run, which every user can read.
     let readable = std::fs::Permissions::from_mode(0o666);
     let new = folder.path().join("image.luksmith-undo.new");
     std::fs::write(&new, b"left over").unwrap();

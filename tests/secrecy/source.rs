@@ -1,4 +1,4 @@
-//! A secret that was read from a file or a descriptor, judged and dropped is gone.
+//! A secret that was read from a file or a descriptor and dropped is gone from memory.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -12,7 +12,7 @@ mod strength;
 
 use crate::scan::{Needle, fresh};
 
-/// A file with a fresh secret in it, which is nowhere else; the needle is its end.
+/// A file with a fresh secret, of which no other copy exists. The needle is the end of the secret.
 fn key_file(len: usize) -> (tempfile::NamedTempFile, Needle) {
     let file = tempfile::NamedTempFile::new().unwrap();
     let secret = fresh(len);
@@ -66,7 +66,7 @@ fn an_estimate_of_the_strength_leaves_nothing() {
 fn neither_debug_nor_errors_show_a_secret() {
     let secret = Passphrase::copy_from(b"correct horse").unwrap();
     assert!(!format!("{secret:?}").contains("horse"));
-    // A passphrase given where a source belongs is not repeated to the terminal or a log.
+    // A passphrase that was given in place of a source is not repeated in an error.
     let error = "correct horse".parse::<Source>().unwrap_err();
     assert!(!format!("{error:?} {error}").contains("horse"));
 }

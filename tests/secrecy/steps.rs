@@ -1,11 +1,13 @@
-//! No branch and no address depends on a key or on data, for the kernels that valgrind cannot run too: a child is led through them
-//! instruction by instruction, with one key and one plaintext and then with others, and must take the same way.
+//! No branch and no address depends on a key or on data. This also covers the kernels that valgrind
+//! cannot run.
 //!
-//! The way is the instruction pointer before each step and the addresses of memory that the instruction uses, computed from the
-//! registers then. An instruction that gathers from addresses in a vector register is refused. `portable` takes twice as many steps as
-//! all others, and is seen by `undefined.rs`.
+//! A child process is single-stepped through a kernel with one key and plaintext, and then with
+//! others. The trace has to be the same. A trace has the instruction pointer before each step, and
+//! the memory addresses that the instruction uses, computed from the registers at that point. An
+//! instruction that gathers from addresses in a vector register fails the test. `portable` takes
+//! twice as many steps as all other kernels together, and is covered by `undefined.rs`.
 
-#![allow(clippy::print_stderr)] // a machine without ptrace is named
+#![allow(clippy::print_stderr)] // says that a machine has no ptrace
 #![allow(unsafe_code)] // ptrace, and the instruction that stops for it
 
 use std::collections::HashMap;
@@ -21,24 +23,24 @@ use libc::user_regs_struct;
 use luksmith::xts::{Kernel, TweakForm, Tweaks, Xts};
 
 const CHILD: &str = "LUKSMITH_TEST_STEPS";
-/// In rax at the second stop.
+/// The value of rax at the second stop.
 const END: u64 = 0x6c75_6b73_6d69_7468;
 const NO_RANDOM_ADDRESSES: libc::c_ulong = 0x0004_0000;
 
-/// One step: where the instruction stands, and where in memory it reads or writes.
+/// One step: the address of the instruction, and the addresses that it reads or writes.
 #[derive(PartialEq, Eq)]
 struct Step {
     instruction: u64,
     addresses: Vec<u64>,
 }
 
-/// Stops for the parent.
+/// Stops this process for its parent.
 fn stop(mark: u64) {
-    // SAFETY: the instruction changes nothing; without a tracer it ends the process.
+    // SAFETY: the instruction changes no memory. Without a tracer it ends the process.
     unsafe { std::arch::asm!("int3", in("rax") mark) };
 }
 
-/// What the parent follows, between the two stops.
+/// Runs `work` between two stops, where the parent traces it.
 fn followed<T>(work: impl FnOnce() -> T) -> T {
     stop(0);
     let done = work();
@@ -47,7 +49,7 @@ fn followed<T>(work: impl FnOnce() -> T) -> T {
 }
 
 fn child(wanted: &str) {
-    // Of this thread alone: the harness has others.
+    // Only this thread is traced; the test harness has others.
     // SAFETY: this request reads none of its arguments.
     let traced = unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) };
     assert_eq!(traced, 0, "no ptrace");
@@ -93,7 +95,7 @@ fn child(wanted: &str) {
     }
 }
 
-/// A process with the same addresses each time.
+/// Starts a process that has the same addresses each time.
 fn start(wanted: &str) -> io::Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
     command
@@ -102,18 +104,18 @@ fn start(wanted: &str) -> io::Result<Child> {
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     let same_addresses = || {
-        // SAFETY: a system call without pointers.
+        // SAFETY: the system call takes no pointers.
         match unsafe { libc::personality(NO_RANDOM_ADDRESSES) } {
             0.. => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
     };
-    // SAFETY: that is a system call and nothing else, as is allowed after a fork.
+    // SAFETY: the closure only makes a system call, which is allowed after a fork.
     unsafe { command.pre_exec(same_addresses) };
     command.spawn()
 }
 
-/// Lets the thread take one step.
+/// Lets the thread execute one instruction.
 fn step(tid: i32) {
     // SAFETY: this request reads no memory.
     let asked = unsafe { libc::ptrace(libc::PTRACE_SINGLESTEP, tid, 0, 0) };
@@ -121,12 +123,12 @@ fn step(tid: i32) {
     assert_eq!(stopped(), Some(tid), "the child has ended");
 }
 
-/// Which thread of our child has stopped; none where one has ended.
+/// The thread of a child that has stopped. `None` if a thread has ended.
 fn stopped() -> Option<i32> {
     let mut status = 0;
-    // Children and traced threads of this thread alone: other tests have theirs.
+    // Only children and traced threads of this thread, since other tests have their own.
     let which = libc::__WALL | libc::__WNOTHREAD;
-    // SAFETY: the status is a place of ours.
+    // SAFETY: the status is a local variable.
     let tid = unsafe { libc::waitpid(-1, &raw mut status, which) };
     (tid > 0 && libc::WIFSTOPPED(status) && libc::WSTOPSIG(status) == libc::SIGTRAP).then_some(tid)
 }
@@ -136,11 +138,12 @@ fn registers(tid: i32) -> user_regs_struct {
     // SAFETY: the request fills a structure of this type.
     let asked = unsafe { libc::ptrace(libc::PTRACE_GETREGS, tid, 0, registers.as_mut_ptr()) };
     assert_eq!(asked, 0, "{}", io::Error::last_os_error());
-    // SAFETY: numbers, for which zeroes are values too.
+    // SAFETY: all fields are numbers, for which zero is valid.
     unsafe { registers.assume_init() }
 }
 
-/// What addresses are made of; none for what no address here may be made of.
+/// The value of a register from which an address is computed. `None` for registers that no address
+/// may depend on.
 fn value(r: &user_regs_struct, register: Register) -> Option<u64> {
     Some(match register {
         Register::RAX => r.rax,
@@ -166,7 +169,7 @@ fn value(r: &user_regs_struct, register: Register) -> Option<u64> {
     })
 }
 
-/// What the instructions of a child use, each decoded once.
+/// The memory operands of a child's instructions. Each instruction is decoded once.
 struct Code {
     memory: File,
     used: HashMap<u64, Vec<UsedMemory>>,
@@ -196,7 +199,7 @@ impl Code {
     }
 }
 
-/// All steps of a child between its two stops; none where it could not be traced.
+/// All steps of a child between its two stops. `None` if it could not be traced.
 fn steps(mut child: Child) -> Option<Vec<Step>> {
     let tid = stopped()?;
     let mut code = Code {
@@ -212,7 +215,7 @@ fn steps(mut child: Child) -> Option<Vec<Step>> {
         now = registers(tid);
     }
     child.kill().unwrap();
-    // A traced thread is ours to bury, and its process does not end before.
+    // The tracer has to wait for a traced thread, or its process does not end.
     if u32::try_from(tid) != Ok(child.id()) {
         assert_eq!(stopped(), None);
     }
@@ -220,7 +223,7 @@ fn steps(mut child: Child) -> Option<Vec<Step>> {
     Some(steps)
 }
 
-/// The first step at which two lives part, if they do.
+/// The number of the first step in which two traces differ, if they do.
 fn parting(what: &str, addresses_too: bool) -> Option<usize> {
     let [one, other] =
         ["1", "2"].map(|seed| steps(start(&format!("{what} {seed}")).unwrap()).unwrap());

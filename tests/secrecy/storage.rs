@@ -1,4 +1,5 @@
-//! Nothing secret reaches a storage: one that records every write sees no piece of plaintext, passphrase or key.
+//! Nothing secret reaches a storage: a backend that records every write sees no piece of plaintext,
+//! of a passphrase or of a key.
 
 use std::io;
 use std::ops::Range;
@@ -15,10 +16,10 @@ use crate::sample::{DATA, PBKDF2, copy, create, new_keyslot, options};
 use crate::scan::fresh;
 use support::secret_search::{PIECE, SecretSearch};
 
-/// A write: where, and what.
+/// The offset and the bytes of a write.
 type Write = (u64, Vec<u8>);
 
-/// Every byte that was ever written, whether to a storage or to an undo record.
+/// Every write, to a storage or to an undo record.
 #[derive(Clone, Default)]
 struct Record(Arc<Mutex<Vec<Write>>>);
 
@@ -62,7 +63,7 @@ impl Backend for Recording {
     }
 }
 
-/// An undo record that is kept in the same record.
+/// An undo store that adds its records to the same list.
 struct MemoryUndo {
     record: Record,
     saved: Mutex<Option<Vec<u8>>>,
@@ -88,7 +89,8 @@ impl UndoStore for MemoryUndo {
     }
 }
 
-/// Every operation that writes, on a volume full of the canary. Header and data are one storage, or two.
+/// Runs every operation that writes, on a volume full of the canary. The header and the data are on
+/// one storage, or on two.
 fn live(version: Version, cipher: &str, key_size: usize, detached: bool) {
     let (key, canary) = (fresh(key_size), fresh(512));
     let passphrases = [fresh(24), fresh(100), fresh(40)];
@@ -103,7 +105,7 @@ fn live(version: Version, cipher: &str, key_size: usize, detached: bool) {
     };
     let mut made = options(version, PBKDF2, cipher, &key);
     (made.detached, made.data_offset) = (detached, made.data_offset.filter(|_| !detached));
-    // Room for two keyslots: a change that finds both taken must overwrite in place. LUKS1 has eight.
+    // Two keyslots, so that a change has to overwrite in place when both are used. LUKS1 has eight.
     if version == Version::Luks2 {
         made.keyslots_size = Some(2 * (4000 * key_size as u64).next_multiple_of(4096));
     }
@@ -177,7 +179,7 @@ fn live(version: Version, cipher: &str, key_size: usize, detached: bool) {
     assert!(container.unlock(&first, Which::Any, &interrupt).is_err());
 
     let mut secrets = vec![("the plaintext", &canary[..]), ("the volume key", &key[..])];
-    // What crosses the border of two repetitions is plaintext too.
+    // A piece across the border of two repetitions is plaintext too.
     let border = [&canary[400..], &canary[..100]].concat();
     secrets.push(("the plaintext", &border));
     secrets.extend(
@@ -193,7 +195,7 @@ fn live(version: Version, cipher: &str, key_size: usize, detached: bool) {
     for bytes in [header.storage.to_bytes(), data.storage.to_bytes()] {
         assert!(search.found_in(&bytes).is_empty());
     }
-    // Not even which parts of the volume are zero: those were written as ciphertext.
+    // The storage does not even see which parts are zero, since those were written as ciphertext.
     let start = layout.data_offset;
     let zeroed = (start + 20_480..start + 39_936).step_by(512);
     let bytes = data.storage.to_bytes();
@@ -219,7 +221,7 @@ fn other_ciphers_and_detached_headers_write_nothing_secret() {
     live(Version::Luks1, "aes-cbc-plain64", 16, true);
 }
 
-/// Positive control: a piece anywhere in a write is found.
+/// Positive control: a piece at any offset of a write is found.
 #[test]
 fn a_piece_in_a_write_is_found() {
     let canary = fresh(64);

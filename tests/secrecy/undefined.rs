@@ -1,10 +1,11 @@
-//! No branch and no address depends on a key or on data: under valgrind both are marked undefined, as ctgrind does, and
-//! memcheck counts what is decided by them.
+//! No branch and no address depends on a key or on data. Under valgrind both are marked as
+//! undefined, as ctgrind does, and memcheck counts the decisions that depend on them.
 //!
-//! valgrind has no AVX-512 and no VAES, so that this sees the kernels `portable` and `aesni`; `steps` follows the others.
+//! valgrind has no AVX-512 and no VAES, so this covers the kernels `portable` and `aesni`. `steps`
+//! covers the others.
 
-#![allow(clippy::print_stderr)] // a missing valgrind is named
-#![allow(unsafe_code)] // a request to valgrind is a sequence of instructions that does nothing elsewhere
+#![allow(clippy::print_stderr)] // says that valgrind is missing
+#![allow(unsafe_code)] // a request to valgrind is a special sequence of instructions
 
 use std::hint::black_box;
 use std::process::Command;
@@ -19,11 +20,11 @@ const COUNT_ERRORS: u64 = 0x1201;
 const MAKE_MEM_UNDEFINED: u64 = 0x4d43_0001;
 const MAKE_MEM_DEFINED: u64 = 0x4d43_0002;
 
-/// A client request (valgrind.h, amd64): 0 where there is no valgrind.
+/// Makes a client request (valgrind.h, amd64). Returns 0 without valgrind.
 fn request(what: u64, bytes: &[u8]) -> u64 {
     let arguments = [what, bytes.as_ptr() as u64, bytes.len() as u64, 0, 0, 0];
     let mut answer = 0_u64;
-    // SAFETY: the rotations add up to two whole turns, and the exchange is of a register with itself.
+    // SAFETY: the rotations add up to full turns, and the exchange is of a register with itself.
     unsafe {
         std::arch::asm!(
             "rol rdi, 3",
@@ -39,7 +40,7 @@ fn request(what: u64, bytes: &[u8]) -> u64 {
     answer
 }
 
-/// How many decisions by undefined bytes there were in `work`.
+/// The number of decisions in `work` that depend on undefined bytes.
 fn decisions(work: impl FnOnce()) -> u64 {
     let before = request(COUNT_ERRORS, &[]);
     work();
@@ -54,7 +55,7 @@ fn public(bytes: &[u8]) {
     request(MAKE_MEM_DEFINED, bytes);
 }
 
-/// What takes part in one key's life: expansion, both directions, wiping.
+/// Everything that is done with a key: expansion, encryption, decryption, wiping.
 fn live(kernel: Kernel, key_size: usize) {
     let key = vec![7; key_size];
     let mut data = vec![9; 20 * 512];
@@ -81,14 +82,15 @@ fn under_valgrind() {
     }
     let (one, other) = ([1_u8; 64], [1_u8; 64]);
     secret(&one);
-    // As `unlock` compares digests, but for the verdict, which is no secret. Locked memory cannot be had here: rustix looks for the vDSO, which valgrind hides.
+    // The comparison of digests in `unlock`. Its result is not secret. Locked memory is not
+    // available here, since rustix looks for the vDSO, which valgrind hides.
     let decided = decisions(|| {
         let same = [black_box(one[..].ct_eq(&other)).unwrap_u8()];
         public(&same);
     });
     assert_eq!(decided, 0, "the comparison of digests decides by them");
 
-    // Positive controls: a comparison that ends early, and a table.
+    // Positive controls: a comparison that ends early, and a table lookup.
     let naive = decisions(|| {
         black_box(
             black_box(&one)

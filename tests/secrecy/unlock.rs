@@ -1,7 +1,8 @@
-//! After a volume was made, opened, used, given other passphrases and closed, nothing of it is left.
+//! After a volume was made, opened, used, given other passphrases and closed, no piece of its
+//! secrets is left in memory.
 //!
-//! The searching, and the computing of what is searched for, happen in threads of their own: what the library left
-//! on the stack of this one stays there to be found.
+//! The search, and the computation of what it looks for, run on other threads. So anything that the
+//! library left on the stack of this thread stays there and is found.
 
 use std::sync::Arc;
 
@@ -18,10 +19,10 @@ use luksmith_formats::{CipherSpec, Limits};
 use crate::sample::{ARGON2ID, DATA, PBKDF2, copy, create, new_keyslot, options};
 use crate::scan::{Needle, fresh};
 
-/// Secrets by name, as the search takes them.
+/// The secrets to search for, by name.
 type Needles = Vec<(&'static str, Needle)>;
 
-/// Everything that happens to a volume in its life, on this thread. Returns what must be gone.
+/// Runs all operations on a volume, on this thread. Returns the secrets that must be gone.
 fn live(version: Version, cost: Cost, cipher: &str, key_size: usize) -> Needles {
     let (key, canary) = (fresh(key_size), fresh(512));
     let passphrases = [fresh(24), fresh(100), fresh(40)];
@@ -30,7 +31,7 @@ fn live(version: Version, cost: Cost, cipher: &str, key_size: usize) -> Needles 
     ));
     let interrupt = Interrupt::new();
     let mut made = options(version, cost, cipher, &key);
-    // A storage that stays mostly zeros is searched quickly.
+    // A storage of mostly zeros is searched quickly.
     made.blank = true;
     let (container, unlocked) = create(
         storage.clone(),
@@ -87,7 +88,8 @@ fn live(version: Version, cost: Cost, cipher: &str, key_size: usize) -> Needles 
     needles
 }
 
-/// What is secret about the first keyslot: the derived key, and the first and last stripes of the split key.
+/// The secrets of the first keyslot: the derived key, and the first and last stripes of the split
+/// key.
 fn needles_of_keyslot(
     container: &Container,
     storage: &Arc<MemoryBackend>,
@@ -124,7 +126,7 @@ fn needles_of_keyslot(
             material.as_mut_slice().copy_from_slice(&image[start..end]);
             let material = crypt.decrypt(IvSector(0), material);
             let stripes = &material.as_slice()[..length];
-            // Positive control: these are the stripes that the key comes from.
+            // Positive control: the key comes from these stripes.
             luksmith::kdf::af::merge(stripes, slot.key_size, 4000, slot.af_hash).unwrap();
             vec![
                 ("the derived key", Needle::of(derived.as_bytes())),
@@ -136,7 +138,7 @@ fn needles_of_keyslot(
     })
 }
 
-/// Searches from another thread, and says all that is left at once.
+/// Searches on another thread, and reports everything that is left at once.
 fn assert_all_gone(needles: &Needles, of: &str) {
     let left: Vec<String> = std::thread::scope(|scope| {
         let search = || {
@@ -186,7 +188,7 @@ fn nothing_is_left_of_other_ciphers() {
     }
 }
 
-/// Positive control: the same search, while the volume is open.
+/// Positive control: the same search finds the secrets while the volume is open.
 #[test]
 fn an_open_volume_is_found() {
     let (key, canary) = (fresh(64), fresh(64));
