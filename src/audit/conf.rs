@@ -22,6 +22,7 @@ pub enum Value {
 /// Why a file is not read: the line, and what is wrong there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {what}")]
+#[non_exhaustive]
 pub struct ConfError {
     /// The line, from 1.
     pub line: usize,
@@ -31,6 +32,7 @@ pub struct ConfError {
 
 /// A setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Entry {
     /// Its name.
     pub name: String,

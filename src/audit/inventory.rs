@@ -6,6 +6,7 @@ use luksmith_formats::image::signature::Signature;
 
 /// A text with the name that findings give it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Document {
     /// The path of the file, or the URI of libvirt with the object in it.
     pub origin: String,
@@ -39,6 +40,7 @@ impl Document {
 
 /// Everything that is audited together.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Inventory {
     /// XML of domains, pools, volumes and secrets, in any order.
     pub documents: Vec<Document>,
@@ -50,8 +52,20 @@ pub struct Inventory {
     pub libvirt_version: Option<u64>,
 }
 
+impl Inventory {
+    /// These documents, and nothing else.
+    #[must_use]
+    pub fn new(documents: Vec<Document>) -> Self {
+        Self {
+            documents,
+            ..Self::default()
+        }
+    }
+}
+
 /// An image that an audit would like to know about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub struct Wanted {
     /// Its path, absolute.
     pub path: String,
@@ -59,8 +73,19 @@ pub struct Wanted {
     pub format: String,
 }
 
+impl Wanted {
+    /// The image at this path, in this format.
+    pub fn new(path: impl Into<String>, format: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            format: format.into(),
+        }
+    }
+}
+
 /// What was seen of an image.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Image {
     /// Its path without symbolic links.
     pub real_path: Option<String>,
@@ -68,6 +93,17 @@ pub struct Image {
     pub device: Option<(u32, u32)>,
     /// What [`look`](super::look) made of its bytes, or why it could not be opened.
     pub seen: Seen,
+}
+
+impl Image {
+    /// What was seen; of its path and its device nothing is known.
+    #[must_use]
+    pub fn new(seen: Seen) -> Self {
+        Self {
+            seen,
+            ..Self::default()
+        }
+    }
 }
 
 /// What the bytes of an image say.
@@ -88,6 +124,7 @@ impl Default for Seen {
 
 /// The bytes of an image, as far as an audit looks.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Look {
     /// Everything that it looks like.
     pub looks_like: Vec<Signature>,
@@ -99,6 +136,7 @@ pub struct Look {
 
 /// The settings and the state of a host.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Host {
     /// Settings, by their paths: `qemu.conf` and the files of daemons, `lvm.conf`, rules and actions of polkit, arguments of daemons.
     pub files: Vec<Document>,
@@ -118,6 +156,7 @@ pub struct Host {
 
 /// A socket unit of systemd.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct SocketUnit {
     /// Its name, such as `libvirtd.socket`.
     pub name: String,
@@ -127,8 +166,20 @@ pub struct SocketUnit {
     pub enabled: bool,
 }
 
+impl SocketUnit {
+    /// A unit that is not started at boot.
+    pub fn new(name: impl Into<String>, files: Vec<Document>) -> Self {
+        Self {
+            name: name.into(),
+            files,
+            enabled: false,
+        }
+    }
+}
+
 /// A block device, as sysfs describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BlockDevice {
     /// Its name, such as `loop0` or `dm-1`.
     pub name: String,
@@ -144,8 +195,20 @@ pub struct BlockDevice {
     pub whole: Option<String>,
 }
 
+impl BlockDevice {
+    /// A whole disk that maps to nothing.
+    pub fn new(name: impl Into<String>, number: (u32, u32)) -> Self {
+        Self {
+            name: name.into(),
+            number,
+            ..Self::default()
+        }
+    }
+}
+
 /// A file that holds a secret or the memory of a guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct KeptFile {
     /// Its path.
     pub path: String,
@@ -153,6 +216,17 @@ pub struct KeptFile {
     pub mode: u32,
     /// What is in it.
     pub holds: Holds,
+}
+
+impl KeptFile {
+    /// A file with these permission bits.
+    pub fn new(path: impl Into<String>, mode: u32, holds: Holds) -> Self {
+        Self {
+            path: path.into(),
+            mode,
+            holds,
+        }
+    }
 }
 
 /// What a kept file holds.

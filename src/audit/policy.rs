@@ -25,6 +25,7 @@ pub struct Policy {
 /// A finding that is known and wanted as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Exception {
     /// The id of the rule.
     pub rule: String,

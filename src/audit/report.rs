@@ -15,6 +15,7 @@ const MOST_OF_ONE: usize = 100;
 
 /// Everything that an audit found.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Report {
     /// What breaks a rule, in the order of the documents.
     pub findings: Vec<Finding>,

@@ -29,6 +29,7 @@ impl Severity {
 
 /// Something that every domain, pool, volume, secret or host is checked for.
 #[derive(Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Rule {
     /// Its stable id, such as `storage.luks-as-raw`.
     pub id: &'static str,
@@ -60,6 +61,7 @@ pub(super) use rules;
 
 /// Where something is: a file or an object of libvirt, a line in it, and what stands there.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Place {
     /// The path of a file, or a URI of libvirt with the object in it.
     pub origin: String,
@@ -113,6 +115,7 @@ impl fmt::Display for Place {
 
 /// A rule that is broken somewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Finding {
     /// The rule.
     pub rule: &'static Rule,

@@ -470,7 +470,7 @@ fn check_qcow2(format: &FormatArgs, extent: Extent) -> Result<(), CommandError> 
 
 /// Makes an image in storage that holds nothing of value.
 fn new_qcow2(
-    data: Storage,
+    mut data: Storage,
     format: &FormatArgs,
     size: u64,
     header_size: u64,
@@ -479,8 +479,8 @@ fn new_qcow2(
     if let Some(cluster_size) = format.cluster_size {
         image = image.cluster_size(u32::try_from(cluster_size).unwrap_or(u32::MAX));
     }
-    let qcow2 = Some(Arc::new(Qcow2::create(data.backend.clone(), &image)?));
-    Ok(Storage { qcow2, ..data })
+    data.qcow2 = Some(Arc::new(Qcow2::create(data.backend.clone(), &image)?));
+    Ok(data)
 }
 
 fn too_large() -> CommandError {

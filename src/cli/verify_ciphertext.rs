@@ -218,6 +218,7 @@ impl Args {
                 offset,
                 length,
                 why,
+                ..
             } in regions.listed.iter().take(SHOWN)
             {
                 let length = size::human(*length);
@@ -312,6 +313,7 @@ fn area_json(report: &AreaReport) -> Value {
         area,
         tally,
         sampled,
+        ..
     } = report;
     json!({
         "area": area.purpose.to_string(),

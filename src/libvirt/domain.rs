@@ -13,6 +13,7 @@ pub struct Domain(pub(super) Handle<call::Domain>);
 
 /// Which description of a domain is requested.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DomainView {
     /// The definition with which it starts the next time, not the state of the running domain.
     pub inactive: bool,
@@ -20,8 +21,25 @@ pub struct DomainView {
     pub secure: bool,
 }
 
+impl DomainView {
+    /// The state of a running domain, or the definition of one that is shut off, without passwords.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    setters! {
+        /// Requests the definition with which the domain starts the next time.
+        inactive: bool,
+
+        /// Includes the passwords of consoles.
+        secure: bool,
+    }
+}
+
 /// What a change of devices affects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Affect {
     /// The running domain.
     pub live: bool,
@@ -30,6 +48,20 @@ pub struct Affect {
 }
 
 impl Affect {
+    /// Nothing yet: a change names at least one of both.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    setters! {
+        /// Changes the running domain.
+        live: bool,
+
+        /// Changes the definition with which the domain starts the next time.
+        config: bool,
+    }
+
     /// `VIR_DOMAIN_AFFECT_LIVE`, `VIR_DOMAIN_AFFECT_CONFIG`.
     fn flags(self) -> u32 {
         u32::from(self.live) | u32::from(self.config) << 1
@@ -38,6 +70,7 @@ impl Affect {
 
 /// The sizes of a disk, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BlockInfo {
     /// The size that the guest sees.
     pub capacity: u64,

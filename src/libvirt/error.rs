@@ -5,6 +5,7 @@ use crate::secret::LockError;
 /// libvirt's own report of a failure (`virGetLastError`).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
+#[non_exhaustive]
 pub struct Reply {
     /// The kind of failure (`virErrorNumber`); 0 if libvirt reported none.
     pub code: i32,

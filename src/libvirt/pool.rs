@@ -11,6 +11,7 @@ pub struct Pool(pub(super) Handle<call::Pool>);
 
 /// The sizes of a pool, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PoolInfo {
     /// The whole size.
     pub capacity: u64,

@@ -8,6 +8,7 @@ use super::{Connection, domain};
 
 /// A reference to a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct User {
     /// The secret, as the XML names it.
     pub secret: SecretRef,
@@ -46,6 +47,7 @@ impl fmt::Display for UserKind {
 
 /// All references to secrets that a connection shows.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Users {
     /// Each reference.
     pub users: Vec<User>,

@@ -15,6 +15,7 @@ pub struct StorageVolume(pub(super) Handle<call::Volume>);
 
 /// The sizes of a volume, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct VolumeInfo {
     /// The size of its contents.
     pub capacity: u64,

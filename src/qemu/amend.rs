@@ -25,6 +25,7 @@ pub enum AmendError {
 
 /// The keyslots of a volume, by their numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Keyslots {
     /// The keyslots in use.
     pub active: Vec<u32>,
@@ -89,6 +90,7 @@ pub fn keyslots(qmp: &mut dyn Monitor, node: &str) -> Result<Keyslots, AmendErro
 
 /// A keyslot that is to be added.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct NewKeyslot<'a> {
     /// The new passphrase.
     pub new: &'a Wrapped,
@@ -98,6 +100,31 @@ pub struct NewKeyslot<'a> {
     pub keyslot: Option<u32>,
     /// How long opening the keyslot takes, in milliseconds. `None` is QEMU's default, 2000.
     pub iter_time: Option<u32>,
+}
+
+impl<'a> NewKeyslot<'a> {
+    /// The first free keyslot, for the passphrase `new`, with QEMU's default cost. The passphrase
+    /// with which QEMU was started gives access to the volume key.
+    #[must_use]
+    pub fn new(new: &'a Wrapped) -> Self {
+        Self {
+            new,
+            existing: None,
+            keyslot: None,
+            iter_time: None,
+        }
+    }
+
+    setters! {
+        /// A passphrase that opens the volume now.
+        existing: Option<&'a Wrapped>,
+
+        /// The number of the keyslot.
+        keyslot: Option<u32>,
+
+        /// How long opening the keyslot takes, in milliseconds.
+        iter_time: Option<u32>,
+    }
 }
 
 /// Adds a keyslot. `key` is the id of the master key that wraps the passphrases.

@@ -41,6 +41,7 @@ pub enum Object {
 
 /// A block device.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Block {
     /// Its node name, to which a `-device` or an export refers.
     pub node: String,
@@ -54,6 +55,32 @@ pub struct Block {
     pub cache: Option<Cache>,
     /// Whether the guest's discards reach the storage.
     pub discard: bool,
+}
+
+impl Block {
+    /// A writable device with QEMU's default cache, which keeps the guest's discards to itself.
+    /// `key` is the id of the secret that opens the volume, if the bytes are not plaintext.
+    pub fn new(node: impl Into<String>, server: Server, key: Option<String>) -> Self {
+        Self {
+            node: node.into(),
+            server,
+            key,
+            read_only: false,
+            cache: None,
+            discard: false,
+        }
+    }
+
+    setters! {
+        /// Whether the device is read-only.
+        read_only: bool,
+
+        /// How the host's page cache is used.
+        cache: Option<Cache>,
+
+        /// Whether the guest's discards reach the storage.
+        discard: bool,
+    }
 }
 
 /// Where the bytes of a block device lie.

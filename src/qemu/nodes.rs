@@ -6,6 +6,7 @@ use super::{Monitor, QmpError};
 
 /// A LUKS volume that a QEMU has open.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OpenVolume {
     /// The name of the block node with the LUKS driver.
     pub node: String,

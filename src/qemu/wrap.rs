@@ -18,6 +18,7 @@ pub struct MasterKey(VolumeKey);
 
 /// A secret that is encrypted with a master key.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Wrapped {
     /// The initialisation vector, in base64.
     pub iv: String,

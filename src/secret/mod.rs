@@ -158,6 +158,7 @@ pub trait SecretSource: Send + Sync {
 
 /// What a secret is read for: the label of the question, and whether it is asked twice.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Purpose<'a> {
     /// Whether the secret exists or is being set.
     pub what: Wanted,

@@ -40,6 +40,7 @@ impl Default for Remote {
 
 /// An opened storage, and what a task has to know of it beside its bytes.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Storage {
     /// Its bytes.
     pub backend: Arc<dyn Backend>,

@@ -24,6 +24,7 @@ impl Severity {
 
 /// Something that every image of a format is checked for.
 #[derive(Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Check {
     /// Its stable id, such as `qcow2.backing-file`.
     pub id: &'static str,
@@ -71,6 +72,7 @@ pub(super) use checks;
 
 /// A check that an image fails.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Finding {
     /// The check.
     pub check: &'static Check,

@@ -34,6 +34,7 @@ pub enum EncryptionRule {
 /// The least or the most that a keyslot's KDF may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Costs {
     /// Iterations of PBKDF2.
     pub pbkdf2_iterations: u32,

@@ -28,6 +28,7 @@ impl Verdict {
 
 /// What an inspection found.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Report {
     /// What the image was said to be.
     pub format: Format,

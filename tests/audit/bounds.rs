@@ -5,10 +5,7 @@ use luksmith::audit::{Document, Host, Inventory, Policy, images};
 use crate::judge::{ids, within_bounds};
 
 fn document(text: impl Into<Vec<u8>>) -> Inventory {
-    Inventory {
-        documents: vec![Document::file("x.xml", text)],
-        ..Inventory::default()
-    }
+    Inventory::new(vec![Document::file("x.xml", text)])
 }
 
 fn refused(text: impl Into<Vec<u8>>) {
@@ -92,15 +89,11 @@ fn hostile_settings_are_judged_in_time() {
             "/x.policy",
             "/libvirt-guests",
         ] {
-            let host = Host {
-                files: vec![Document::file(name, text.as_bytes())],
-                mountinfo: Some(Document::file("/proc/self/mountinfo", text.as_bytes())),
-                ..Host::default()
-            };
-            let inventory = Inventory {
-                host: Some(host),
-                ..Inventory::default()
-            };
+            let mut host = Host::default();
+            host.files = vec![Document::file(name, text.as_bytes())];
+            host.mountinfo = Some(Document::file("/proc/self/mountinfo", text.as_bytes()));
+            let mut inventory = Inventory::default();
+            inventory.host = Some(host);
             within_bounds(&inventory, &Policy::default());
         }
     }

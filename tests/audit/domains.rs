@@ -282,13 +282,10 @@ fn a_finding_says_where() {
 
 #[test]
 fn names_from_outside_cannot_write_to_the_terminal() {
-    let inventory = Inventory {
-        documents: vec![Document::file(
-            "x\u{1b}[2J.xml",
-            "<domain><name>a&#10;b&#9;</name><seclabel type='none' model='&#13;'/></domain>",
-        )],
-        ..Inventory::default()
-    };
+    let inventory = Inventory::new(vec![Document::file(
+        "x\u{1b}[2J.xml",
+        "<domain><name>a&#10;b&#9;</name><seclabel type='none' model='&#13;'/></domain>",
+    )]);
     let report = within_bounds(&inventory, &Policy::default());
     assert_eq!(ids(&report), ["confinement.seclabel"]);
 }

@@ -179,34 +179,32 @@ const ACTIONS: &str = "<!DOCTYPE policyconfig PUBLIC \"-//freedesktop//DTD Polic
 ";
 
 pub(crate) fn unit(name: &str, text: &str) -> SocketUnit {
-    SocketUnit {
-        name: name.to_owned(),
-        files: vec![Document::file(format!("/lib/systemd/system/{name}"), text)],
-        enabled: false,
-    }
+    SocketUnit::new(
+        name.to_owned(),
+        vec![Document::file(format!("/lib/systemd/system/{name}"), text)],
+    )
 }
 
 pub(crate) fn host() -> Host {
-    Host {
-        files: vec![
-            Document::file("/etc/libvirt/qemu.conf", QEMU),
-            Document::file("/etc/libvirt/libvirtd.conf", LIBVIRTD),
-            Document::file("/etc/default/libvirtd", "#LIBVIRTD_ARGS=\"--listen\"\n"),
-            Document::file("/etc/default/libvirt-guests", "ON_SHUTDOWN=shutdown\n"),
-            Document::file("/etc/lvm/lvm.conf", LVM),
-            Document::file("/usr/share/polkit-1/rules.d/50-default.rules", RULES),
-            Document::file(
-                "/usr/share/polkit-1/actions/org.libvirt.unix.policy",
-                ACTIONS,
-            ),
-        ],
-        sockets: vec![
-            unit("libvirtd.socket", SOCKET),
-            unit("libvirtd-admin.socket", ADMIN),
-            unit("libvirtd-tls.socket", "[Socket]\nListenStream=16514\n"),
-            unit("libvirtd-tcp.socket", "[Socket]\nListenStream=16509\n"),
-        ],
-        mountinfo: Some(Document::file("/proc/self/mountinfo", MOUNTINFO)),
-        ..Host::default()
-    }
+    let mut host = Host::default();
+    host.files = vec![
+        Document::file("/etc/libvirt/qemu.conf", QEMU),
+        Document::file("/etc/libvirt/libvirtd.conf", LIBVIRTD),
+        Document::file("/etc/default/libvirtd", "#LIBVIRTD_ARGS=\"--listen\"\n"),
+        Document::file("/etc/default/libvirt-guests", "ON_SHUTDOWN=shutdown\n"),
+        Document::file("/etc/lvm/lvm.conf", LVM),
+        Document::file("/usr/share/polkit-1/rules.d/50-default.rules", RULES),
+        Document::file(
+            "/usr/share/polkit-1/actions/org.libvirt.unix.policy",
+            ACTIONS,
+        ),
+    ];
+    host.sockets = vec![
+        unit("libvirtd.socket", SOCKET),
+        unit("libvirtd-admin.socket", ADMIN),
+        unit("libvirtd-tls.socket", "[Socket]\nListenStream=16514\n"),
+        unit("libvirtd-tcp.socket", "[Socket]\nListenStream=16509\n"),
+    ];
+    host.mountinfo = Some(Document::file("/proc/self/mountinfo", MOUNTINFO));
+    host
 }

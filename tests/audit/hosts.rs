@@ -357,7 +357,7 @@ fn files_that_hold_secrets_and_memory_are_said() {
     let kept = |mode, holds| {
         let mut inventory = good();
         let path = "/etc/libvirt/secrets/x.base64".to_owned();
-        inventory.host.as_mut().unwrap().kept = vec![KeptFile { path, mode, holds }];
+        inventory.host.as_mut().unwrap().kept = vec![KeptFile::new(path, mode, holds)];
         inventory
     };
     none(vec![
@@ -379,11 +379,7 @@ fn files_that_hold_secrets_and_memory_are_said() {
 }
 
 fn device(name: &str, minor: u32) -> BlockDevice {
-    BlockDevice {
-        name: name.to_owned(),
-        number: (7, minor),
-        ..BlockDevice::default()
-    }
+    BlockDevice::new(name, (7, minor))
 }
 
 /// A host that has made something of `/dev/vg/vm1`, which is dm-3.
@@ -398,15 +394,10 @@ fn used(change: impl FnOnce(&mut Vec<BlockDevice>, &mut String)) -> Inventory {
     let mut text = String::from_utf8(mountinfo.text.clone()).unwrap();
     change(&mut host.devices, &mut text);
     mountinfo.text = text.into_bytes();
-    let wanted = Wanted {
-        path: "/dev/vg/vm1".into(),
-        format: "raw".into(),
-    };
-    let image = Image {
-        device: Some((7, 3)),
-        seen: luksmith::audit::Seen::Bytes(luksmith::audit::Look::default()),
-        ..Image::default()
-    };
+    let wanted = Wanted::new("/dev/vg/vm1", "raw");
+    let look = luksmith::audit::Look::default();
+    let mut image = Image::new(luksmith::audit::Seen::Bytes(look));
+    image.device = Some((7, 3));
     inventory.images.insert(wanted, image);
     inventory
 }
@@ -504,10 +495,8 @@ fn debian_as_installed_has_what_it_deserves() {
         "/usr/share/polkit-1/rules.d/60-libvirt.rules",
         rule,
     ));
-    let inventory = Inventory {
-        host: Some(host),
-        ..Inventory::default()
-    };
+    let mut inventory = Inventory::default();
+    inventory.host = Some(host);
     let report = within_bounds(&inventory, &Policy::default());
     let expected = [
         "confinement.require",

@@ -45,17 +45,11 @@ fn with(path: &str, format: &str, bytes: Vec<u8>) -> Inventory {
 }
 
 fn add(inventory: &mut Inventory, path: &str, format: &str, bytes: Vec<u8>) {
-    let wanted = Wanted {
-        path: path.to_owned(),
-        format: format.to_owned(),
-    };
+    let wanted = Wanted::new(path, format);
     assert!(audit::images(inventory).contains(&wanted), "{wanted:?}");
     let storage = MemoryBackend::from_bytes(bytes).into_read_only();
     let seen = Seen::Bytes(audit::look(&storage, format).unwrap());
-    let image = Image {
-        seen,
-        ..Image::default()
-    };
+    let image = Image::new(seen);
     inventory.images.insert(wanted, image);
 }
 
@@ -204,10 +198,7 @@ fn an_image_that_was_not_opened_is_said() {
     let wanted = audit::images(&inventory).into_iter().next().unwrap();
     inventory.images.insert(
         wanted,
-        Image {
-            seen: Seen::Not("permission denied".to_owned()),
-            ..Image::default()
-        },
+        Image::new(Seen::Not("permission denied".to_owned())),
     );
     none(vec![complaint(
         "closed",

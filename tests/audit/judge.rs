@@ -57,20 +57,16 @@ pub(crate) fn ids(report: &Report) -> Vec<&'static str> {
 
 /// Everything good, together.
 pub(crate) fn good() -> Inventory {
-    let volume = Document {
-        pool: Some("images".to_owned()),
-        ..Document::file("volume.xml", good::VOLUME)
-    };
-    Inventory {
-        documents: vec![
-            Document::file("vm1.xml", good::DOMAIN),
-            Document::file("pool.xml", good::POOL),
-            volume,
-            Document::file("secret.xml", good::SECRET),
-        ],
-        host: Some(good::host()),
-        ..Inventory::default()
-    }
+    let mut volume = Document::file("volume.xml", good::VOLUME);
+    volume.pool = Some("images".to_owned());
+    let mut inventory = Inventory::new(vec![
+        Document::file("vm1.xml", good::DOMAIN),
+        Document::file("pool.xml", good::POOL),
+        volume,
+        Document::file("secret.xml", good::SECRET),
+    ]);
+    inventory.host = Some(good::host());
+    inventory
 }
 
 /// Judges an inventory by the ids that it must have, and tells what else is there.

@@ -105,10 +105,7 @@ fn sizes_have_a_limit() {
 fn findings_of_one_rule_come_to_an_end() {
     let secret = "<secret ephemeral='no'><uuid>u</uuid></secret>";
     let documents = (0..250).map(|n| Document::file(format!("{n}.xml"), secret));
-    let inventory = Inventory {
-        documents: documents.collect(),
-        ..Inventory::default()
-    };
+    let inventory = Inventory::new(documents.collect());
     let report = within_bounds(&inventory, &Policy::default());
     assert_eq!(ids(&report), ["audit.more", "secret.stored"]);
     assert_eq!(report.findings.len(), 101);

@@ -3,7 +3,7 @@
 
 use std::io::Cursor;
 
-use luksmith::libvirt::xml::{Usage, UsageType};
+use luksmith::libvirt::xml::Usage;
 use luksmith::libvirt::{Affect, ConnectOptions, Connection, DomainView, LibvirtError};
 use luksmith::secret::Passphrase;
 use uuid::Uuid;
@@ -27,10 +27,7 @@ fn secrets_keep_any_bytes_and_are_found_by_uuid_and_by_use() {
     assert!(connection.version().unwrap() >= (4, 5, 0));
     assert_eq!(connection.secrets().unwrap().len(), 0);
 
-    let usage = Usage {
-        kind: UsageType::Volume,
-        id: "/pool/ö disk".to_owned(),
-    };
+    let usage = Usage::volume("/pool/ö disk");
     let secret = connection
         .define_secret(&secret_xml(&usage.id, "no"))
         .unwrap();
@@ -271,23 +268,11 @@ fn devices_are_attached_to_and_detached_from_running_and_defined_domains() {
     );
     let described = |inactive| {
         domain
-            .xml(DomainView {
-                inactive,
-                secure: true,
-            })
+            .xml(DomainView::new().inactive(inactive).secure(true))
             .unwrap()
             .contains("x.img")
     };
-    let (now, later) = (
-        Affect {
-            live: true,
-            config: false,
-        },
-        Affect {
-            live: false,
-            config: true,
-        },
-    );
+    let (now, later) = (Affect::new().live(true), Affect::new().config(true));
     domain.attach(&disk, later).unwrap();
     assert!(described(true));
     domain.detach(&disk, later).unwrap();

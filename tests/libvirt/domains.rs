@@ -102,10 +102,7 @@ fn assert_guest_ran(daemon: &Daemon, image: &str, made: &Value) {
 }
 
 pub(crate) fn disks(domain: &Domain, inactive: bool) -> Vec<String> {
-    let which = libvirt::DomainView {
-        inactive,
-        secure: false,
-    };
+    let which = libvirt::DomainView::new().inactive(inactive);
     let xml = domain.xml(which).unwrap();
     let disks = DomainXml::parse(xml.as_bytes()).unwrap().disks;
     disks.into_iter().map(|disk| disk.target.dev).collect()
@@ -139,10 +136,7 @@ fn a_domain_starts_from_a_volume_of_a_pool() {
     fill(&path, &passphrase(&daemon, &made));
 
     // With the disk XML that was printed, and then with `attach`.
-    let config = libvirt::Affect {
-        live: false,
-        config: true,
-    };
+    let config = libvirt::Affect::new().config(true);
     domain
         .attach(made["xml"].as_str().unwrap(), config)
         .unwrap();

@@ -17,7 +17,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use luksmith::libvirt::Connection;
-use luksmith::libvirt::xml::{Usage, UsageType};
+use luksmith::libvirt::xml::Usage;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::daemon::Daemon;
@@ -224,10 +224,7 @@ fn is_here() -> bool {
 }
 
 fn value(connection: &Connection, path: &str) -> Vec<u8> {
-    let usage = Usage {
-        kind: UsageType::Volume,
-        id: path.to_owned(),
-    };
+    let usage = Usage::volume(path);
     let value = connection.secret_for(&usage).unwrap().value().unwrap();
     value.as_bytes().to_vec()
 }

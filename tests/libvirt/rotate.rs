@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use luksmith::libvirt::xml::{Usage, UsageType};
+use luksmith::libvirt::xml::Usage;
 use luksmith::libvirt::{Connection, Domain, Pool};
 use serde_json::{Value, json};
 
@@ -390,10 +390,7 @@ fn a_check_finds_what_is_wrong_and_changes_nothing() {
     host.pool.refresh().unwrap();
     assert_eq!(named(&check()), expected);
 
-    let usage = |id: String| Usage {
-        kind: UsageType::Volume,
-        id,
-    };
+    let usage = |id: String| Usage::volume(id);
     host.connection
         .secret_for(&usage(host.path("wiped")))
         .unwrap()

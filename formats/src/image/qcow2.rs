@@ -52,6 +52,7 @@ pub const EXT_DATA_FILE: u32 = 0x4441_5441;
 /// The header. Version 2 has no features, and refcounts of 16 bits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "named as in the specification")]
+#[non_exhaustive]
 pub struct Header {
     pub version: u32,
     pub backing_offset: u64,
@@ -75,6 +76,32 @@ pub struct Header {
 }
 
 impl Header {
+    /// A header of version 3 for a disk of `size` bytes, without features, snapshots, encryption or
+    /// tables, and with refcounts of 16 bits.
+    #[must_use]
+    pub fn new(size: u64, cluster_bits: u32) -> Self {
+        Self {
+            version: 3,
+            backing_offset: 0,
+            backing_size: 0,
+            cluster_bits,
+            size,
+            crypt_method: 0,
+            l1_size: 0,
+            l1_offset: 0,
+            refcount_table_offset: 0,
+            refcount_table_clusters: 0,
+            snapshots: 0,
+            snapshots_offset: 0,
+            incompatible: 0,
+            compatible: 0,
+            autoclear: 0,
+            refcount_order: 4,
+            header_length: V3_LENGTH,
+            compression: 0,
+        }
+    }
+
     /// Reads a header; `None` where the bytes are too few or begin otherwise. A version that is not known is read as 3.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         if !bytes.starts_with(&MAGIC) || bytes.len() < V3_LENGTH as usize {
@@ -156,6 +183,7 @@ impl Header {
 
 /// A header extension.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Extension {
     /// Its type.
     pub kind: u32,
@@ -216,6 +244,7 @@ pub fn crypto_extension(offset: u64, len: u64) -> Vec<u8> {
 /// The data of [`EXT_BITMAPS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "named as in the specification")]
+#[non_exhaustive]
 pub struct Bitmaps {
     pub count: u32,
     pub reserved: u32,
@@ -238,6 +267,7 @@ impl Bitmaps {
 /// One entry of the bitmap directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "named as in the specification")]
+#[non_exhaustive]
 pub struct Bitmap {
     pub table_offset: u64,
     pub table_size: u32,
@@ -278,6 +308,7 @@ impl Bitmap {
 /// One entry of the snapshot table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "named as in the specification")]
+#[non_exhaustive]
 pub struct Snapshot {
     pub l1_offset: u64,
     pub l1_size: u32,

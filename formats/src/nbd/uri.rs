@@ -39,6 +39,7 @@ pub enum Transport {
 
 /// What the URI says of TLS. Only certificates (`tls-type=x509`) are supported, and the server has to show its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Tls {
     /// `tls-certificates`: the directory with `ca-cert.pem`, and `client-cert.pem` and `client-key.pem` where the server asks for them.
     pub certificates: Option<Vec<u8>>,

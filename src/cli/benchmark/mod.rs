@@ -249,12 +249,10 @@ impl Args {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let mut group = Vec::new();
         let mut add = |kernel: Option<Kernel>, threads: usize| {
-            group.extend(sector_sizes.iter().map(|&sector_size| Subject {
-                spec,
-                key_size,
-                sector_size,
-                kernel,
-                threads,
+            group.extend(sector_sizes.iter().map(|&sector_size| {
+                Subject::new(spec, key_size, sector_size)
+                    .kernel(kernel)
+                    .threads(threads)
             }));
         };
         for (at, kernel) in kernels.iter().enumerate() {

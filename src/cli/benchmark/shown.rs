@@ -16,6 +16,7 @@ pub(super) fn row(speed: &Speed) -> String {
         sector_size,
         kernel,
         threads,
+        ..
     } = speed.subject;
     let of_limit = speed
         .of_limit()

@@ -111,11 +111,10 @@ impl When {
     /// What is changed, which by default depends on the state of the domain.
     fn affect(&self, domain: &Domain) -> Result<Affect, CommandError> {
         Ok(match (self.live, self.config) {
-            (false, false) => Affect {
-                live: domain.is_active()?,
-                config: domain.is_persistent()?,
-            },
-            (live, config) => Affect { live, config },
+            (false, false) => Affect::new()
+                .live(domain.is_active()?)
+                .config(domain.is_persistent()?),
+            (live, config) => Affect::new().live(live).config(config),
         })
     }
 }
@@ -123,10 +122,7 @@ impl When {
 /// The state of a running domain, or with `inactive` its definition. They are the same if it does
 /// not run, or is not persistent.
 fn described(domain: &Domain, inactive: bool) -> Result<DomainXml, CommandError> {
-    let xml = domain.xml(libvirt::DomainView {
-        inactive,
-        secure: false,
-    })?;
+    let xml = domain.xml(libvirt::DomainView::new().inactive(inactive))?;
     DomainXml::parse(xml.as_bytes()).map_err(|error| CommandError::new(Kind::Storage, error))
 }
 

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use luksmith::container::Version;
 use luksmith::libvirt::xml::{
     Auth, Disk, Encryption, Engine, Format, Host, Label, Network, SecretRef, Source, Store, Target,
-    Usage, UsageType,
+    Usage,
 };
 use luksmith::location::Location;
 use luksmith_formats::nbd::uri::{Transport, Uri};
@@ -197,10 +197,7 @@ impl DiskArgs {
                 }
             }
         }
-        let target = Target {
-            dev: target.to_owned(),
-            bus: self.bus.as_ref().and_then(name),
-        };
+        let target = Target::new(target.to_owned(), self.bus.as_ref().and_then(name));
         let mut disk = Disk::raw(source, target);
         disk.driver.cache = self.cache.as_ref().and_then(name);
         disk.driver.io = self.io.as_ref().and_then(name);
@@ -364,14 +361,14 @@ impl OpenArgs {
             }
             hints.push("several secrets need libvirt 9.3 or newer".to_owned());
         }
-        Ok(Encryption {
-            format: match version {
+        Ok(Encryption::new(
+            match version {
                 Version::Luks2 => Format::Luks2,
                 _ => Format::Luks,
             },
             engine,
             secrets,
-        })
+        ))
     }
 
     fn auth(&self, place: &Location) -> Result<Option<Auth>, CommandError> {
@@ -387,11 +384,7 @@ impl OpenArgs {
                 ));
             }
         };
-        Ok(Some(Auth {
-            username: username.clone(),
-            kind: kind.to_owned(),
-            secret: secret.clone(),
-        }))
+        Ok(Some(Auth::new(username, kind, secret.clone())))
     }
 
     /// What luksmith serves: an export on a socket that the emulator's user may connect to. libvirt gives sockets neither owner nor
@@ -440,10 +433,7 @@ impl OpenArgs {
 /// The secret of a file or device, which is found by its path.
 fn default_secret(place: &Location) -> Result<SecretRef, CommandError> {
     match place {
-        Location::Path(path) => Ok(SecretRef::Usage(Usage {
-            kind: UsageType::Volume,
-            id: absolute(path)?,
-        })),
+        Location::Path(path) => Ok(SecretRef::Usage(Usage::volume(absolute(path)?))),
         _ => Err(
             CommandError::parameters(format!("{place}: which secret opens it?"))
                 .hint("--secret UUID names it; `luksmith libvirt secret list` shows all"),

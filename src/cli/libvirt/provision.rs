@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use luksmith::backend::memory::MemoryBackend;
 use luksmith::container::{self, Container, Undo, Version, Which};
-use luksmith::libvirt::xml::{SecretRef, SecretXml, Usage, UsageType, VolumeXml};
+use luksmith::libvirt::xml::{SecretRef, SecretXml, Usage, VolumeXml};
 use luksmith::libvirt::{Connection, LibvirtError, Secret, StorageVolume};
 use luksmith::location::Location;
 use luksmith::secret::Passphrase;
@@ -252,19 +252,14 @@ impl Args {
             .offset
             .checked_add(size)
             .ok_or_else(|| CommandError::parameters("--size is too large"))?;
-        let raw = VolumeXml {
-            name: name.to_owned(),
-            capacity: Some(whole),
-            allocation: Some(if self.new.format.preallocate {
+        let raw = VolumeXml::new(name)
+            .capacity(Some(whole))
+            .allocation(Some(if self.new.format.preallocate {
                 whole
             } else {
                 0
-            }),
-            path: None,
-            format: Some("raw".to_owned()),
-            encryption: None,
-            backing: None,
-        };
+            }))
+            .format(Some("raw".to_owned()));
         session.signals.check()?;
         let volume = pool
             .create_volume(&raw.to_xml().map_err(unwritable)?)
@@ -347,21 +342,14 @@ impl Args {
         path: Option<&str>,
     ) -> Result<(Secret, Uuid), CommandError> {
         session.signals.check()?;
-        let usage = path.map(|path| Usage {
-            kind: UsageType::Volume,
-            id: path.to_owned(),
-        });
+        let usage = path.map(|path| Usage::volume(path));
         let description = match &self.image {
             Some(image) => format!("LUKS passphrase of {image}"),
             None => "LUKS passphrase".to_owned(),
         };
-        let definition = SecretXml {
-            uuid: None,
-            usage,
-            description: Some(description),
-            ephemeral: false,
-            private: self.private,
-        };
+        let definition = SecretXml::new(usage)
+            .description(Some(description))
+            .private(self.private);
         let defined = connection.define_secret(&definition.to_xml().map_err(unwritable)?);
         let secret = defined.map_err(|error| {
             let duplicate = matches!(error, LibvirtError::DuplicateUsage(_));

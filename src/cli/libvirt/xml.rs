@@ -4,9 +4,7 @@ use clap::Subcommand;
 use luksmith::backend::Backend;
 use luksmith::backend::file::OpenOptions;
 use luksmith::container::{self, Container, Undo, Version};
-use luksmith::libvirt::xml::{
-    Encryption, SecretRef, SecretXml, Usage, UsageType, VolumeXml, WriteError,
-};
+use luksmith::libvirt::xml::{Encryption, SecretRef, SecretXml, Usage, VolumeXml, WriteError};
 use luksmith::location::Location;
 use serde_json::json;
 use uuid::Uuid;
@@ -148,10 +146,7 @@ impl SecretArgs {
     fn run(self, session: &Session) -> Result<(), CommandError> {
         let usage = match (self.usage, &self.image) {
             (Some(usage), _) => usage,
-            (None, Location::Path(path)) => Usage {
-                kind: UsageType::Volume,
-                id: absolute(path)?,
-            },
+            (None, Location::Path(path)) => Usage::volume(absolute(path)?),
             (None, place) => {
                 return Err(CommandError::parameters(format!(
                     "{place} has no path by which a secret could be found"
@@ -159,13 +154,11 @@ impl SecretArgs {
                 .hint("--usage volume:/TEXT gives it a name of its own"));
             }
         };
-        let secret = SecretXml {
-            uuid: self.uuid.map(|uuid| uuid.to_string()),
-            usage: Some(usage),
-            description: self.description,
-            ephemeral: self.ephemeral,
-            private: self.private,
-        };
+        let secret = SecretXml::new(Some(usage))
+            .uuid(self.uuid.map(|uuid| uuid.to_string()))
+            .description(self.description)
+            .ephemeral(self.ephemeral)
+            .private(self.private);
         let xml = secret.to_xml().map_err(unwritable)?;
         print(session, self.json, &xml, &[]);
         Ok(())
@@ -193,10 +186,7 @@ impl VolumeArgs {
         })?;
         let secret = match (self.secret, path) {
             (Some(secret), _) => secret,
-            (None, Some(path)) => SecretRef::Usage(Usage {
-                kind: UsageType::Volume,
-                id: absolute(path)?,
-            }),
+            (None, Some(path)) => SecretRef::Usage(Usage::volume(absolute(path)?)),
             (None, None) => {
                 return Err(CommandError::parameters(format!(
                     "{}: which secret opens it?",
@@ -205,15 +195,11 @@ impl VolumeArgs {
                 .hint("--secret UUID names it"));
             }
         };
-        let volume = VolumeXml {
-            name,
-            capacity: Some(container.data_size(storage.backend.geometry().size)?),
-            allocation: Some(0),
-            path: None,
-            format: Some("raw".to_owned()),
-            encryption: Some(Encryption::luks1(secret)),
-            backing: None,
-        };
+        let volume = VolumeXml::new(name)
+            .capacity(Some(container.data_size(storage.backend.geometry().size)?))
+            .allocation(Some(0))
+            .format(Some("raw".to_owned()))
+            .encryption(Some(Encryption::luks1(secret)));
         let xml = volume.to_xml().map_err(unwritable)?;
         print(session, self.json, &xml, &[]);
         Ok(())

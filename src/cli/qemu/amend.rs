@@ -349,12 +349,7 @@ impl Running<'_> {
         existing: Option<&Wrapped>,
         iter_time: Option<u32>,
     ) -> Result<(), CommandError> {
-        let keyslot = NewKeyslot {
-            new,
-            existing,
-            keyslot: None,
-            iter_time,
-        };
+        let keyslot = NewKeyslot::new(new).existing(existing).iter_time(iter_time);
         let id = self.key_id();
         Ok(qemu::set(&mut self.qmp, &self.node, &id, keyslot)?)
     }

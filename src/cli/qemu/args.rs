@@ -132,17 +132,13 @@ impl Args {
             Some(socket) => self.served(socket)?,
             None => self.server(&mut objects)?,
         };
-        let block = Block {
-            node: self.node.clone(),
-            server,
-            key,
-            read_only: self.read_only,
-            cache: self.cache.map(|cache| match cache {
+        let block = Block::new(self.node.clone(), server, key)
+            .read_only(self.read_only)
+            .cache(self.cache.map(|cache| match cache {
                 CacheName::None => Cache::None,
                 CacheName::Writeback => Cache::Writeback,
-            }),
-            discard: self.discard,
-        };
+            }))
+            .discard(self.discard);
         self.print(session, &objects, &block);
         Ok(())
     }

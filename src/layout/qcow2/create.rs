@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use luksmith_formats::image::qcow2::{Header, LARGEST_L1, V3_LENGTH, crypto_extension};
+use luksmith_formats::image::qcow2::{Header, LARGEST_L1, crypto_extension};
 
 use super::refcounts::{make_room, write_count};
 use super::shape::length;
@@ -124,26 +124,13 @@ impl Qcow2 {
         let blocks = 1 + plan.table;
         let l1 = blocks + plan.blocks;
         let crypto = l1 + plan.l1;
-        let header = Header {
-            version: 3,
-            backing_offset: 0,
-            backing_size: 0,
-            cluster_bits: cluster.trailing_zeros(),
-            size: image.size,
-            crypt_method: 2,
-            l1_size: u32::try_from(plan.l1_entries).unwrap_or(u32::MAX),
-            l1_offset: l1 * cluster,
-            refcount_table_offset: cluster,
-            refcount_table_clusters: u32::try_from(plan.table).unwrap_or(u32::MAX),
-            snapshots: 0,
-            snapshots_offset: 0,
-            incompatible: 0,
-            compatible: 0,
-            autoclear: 0,
-            refcount_order: plan.refcount_order,
-            header_length: V3_LENGTH,
-            compression: 0,
-        };
+        let mut header = Header::new(image.size, cluster.trailing_zeros());
+        header.crypt_method = 2; // LUKS
+        header.l1_size = u32::try_from(plan.l1_entries).unwrap_or(u32::MAX);
+        header.l1_offset = l1 * cluster;
+        header.refcount_table_offset = cluster;
+        header.refcount_table_clusters = u32::try_from(plan.table).unwrap_or(u32::MAX);
+        header.refcount_order = plan.refcount_order;
         make_room(&*storage, plan.clusters() * cluster)?;
         let zeroes = vec![0; length(cluster)];
         for each in 0..plan.clusters() {

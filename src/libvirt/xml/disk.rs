@@ -7,6 +7,7 @@ use crate::xml::{Element, Xml};
 
 /// A disk: its storage on the host and its device in the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Disk {
     /// The kind of drive.
     pub device: Device,
@@ -43,6 +44,7 @@ pub enum Device {
 
 /// How the emulator uses the image (`<driver>`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Driver {
     /// The emulator's driver: `qemu`.
     pub name: Option<String>,
@@ -60,11 +62,22 @@ pub struct Driver {
 
 /// The device of a disk in the guest (`<target>`).
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Target {
     /// Its name, such as `vda` or `sdb`, which is unique in the domain.
     pub dev: String,
     /// `virtio`, `scsi`, `sata`, `ide`, `usb`, …. Without one libvirt derives it from the name.
     pub bus: Option<String>,
+}
+
+impl Target {
+    /// A device with this name.
+    pub fn new(dev: impl Into<String>, bus: Option<String>) -> Self {
+        Self {
+            dev: dev.into(),
+            bus,
+        }
+    }
 }
 
 const DEVICES: [(Device, &str); 4] = [

@@ -7,6 +7,7 @@ use crate::xml::{Element, Xml};
 
 /// The name, disks and secrets of a domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DomainXml {
     /// Its name.
     pub name: String,
@@ -20,6 +21,7 @@ pub struct DomainXml {
 
 /// A reference of a domain to a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SecretUse {
     /// The secret.
     pub secret: SecretRef,

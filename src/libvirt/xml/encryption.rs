@@ -11,6 +11,7 @@ use crate::xml::Element;
 /// The encryption of an image: its format, the engine that decrypts it, and the secrets that open
 /// it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Encryption {
     /// The format of the header.
     pub format: Format,
@@ -104,10 +105,16 @@ impl Encryption {
     /// LUKS1 that QEMU decrypts, with one secret.
     #[must_use]
     pub fn luks1(secret: SecretRef) -> Self {
+        Self::new(Format::Luks, None, vec![secret])
+    }
+
+    /// A format, the engine that decrypts it (libvirt's default is QEMU), and its secrets.
+    #[must_use]
+    pub fn new(format: Format, engine: Option<Engine>, secrets: Vec<SecretRef>) -> Self {
         Self {
-            format: Format::Luks,
-            engine: None,
-            secrets: vec![secret],
+            format,
+            engine,
+            secrets,
         }
     }
 

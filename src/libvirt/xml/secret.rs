@@ -9,6 +9,7 @@ use crate::xml::{Element, Xml};
 
 /// The definition of a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct SecretXml {
     /// Its UUID. Without one, libvirt generates it.
     pub uuid: Option<String>,
@@ -24,6 +25,7 @@ pub struct SecretXml {
 
 /// What a secret is used for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub struct Usage {
     /// The type of the usage.
     pub kind: UsageType,
@@ -80,6 +82,19 @@ impl UsageType {
 }
 
 impl Usage {
+    /// What a secret of this type is used for.
+    pub fn new(kind: UsageType, id: impl Into<String>) -> Self {
+        Self {
+            kind,
+            id: id.into(),
+        }
+    }
+
+    /// A volume, by its path or by a name of its own.
+    pub fn volume(path: impl Into<String>) -> Self {
+        Self::new(UsageType::Volume, path)
+    }
+
     fn read(usage: Element<'_>) -> Result<Self, ReadError> {
         let name = required(usage, "type")?;
         let kind = UsageType::parse(name).ok_or_else(|| unknown(usage, "the usage type", name))?;
@@ -96,6 +111,32 @@ impl fmt::Display for Usage {
 }
 
 impl SecretXml {
+    /// A secret that is stored and can be read, without a description. libvirt chooses its UUID.
+    #[must_use]
+    pub fn new(usage: Option<Usage>) -> Self {
+        Self {
+            uuid: None,
+            usage,
+            description: None,
+            ephemeral: false,
+            private: false,
+        }
+    }
+
+    setters! {
+        /// Its UUID.
+        uuid: Option<String>,
+
+        /// A description for persons.
+        description: Option<String>,
+
+        /// Whether libvirt keeps it in memory only.
+        ephemeral: bool,
+
+        /// Whether its value cannot be read through libvirt's API.
+        private: bool,
+    }
+
     /// Reads a definition.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use crate::xml::Element;
 
 /// The source of a disk, or of a backing layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Source {
     /// Where it lies.
     pub store: Store,
@@ -43,6 +44,7 @@ pub enum Store {
 
 /// A disk on a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Network {
     /// `nbd`, `rbd`, `iscsi`, `http`, `https`, …
     pub protocol: String,
@@ -79,6 +81,7 @@ pub enum Host {
 
 /// A login at a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Auth {
     /// The user name.
     pub username: String,
@@ -90,6 +93,7 @@ pub struct Auth {
 
 /// The owner or security label of one image (`<seclabel>` of a source).
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Label {
     /// `dac`, `selinux` or `apparmor`. `None` means all of them.
     pub model: Option<String>,
@@ -101,6 +105,7 @@ pub struct Label {
 
 /// A backing layer of a disk (`<backingStore>`).
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Layer {
     /// Its format: `raw`, `qcow2`, …
     pub format: Option<String>,
@@ -344,6 +349,15 @@ impl Host {
 }
 
 impl Auth {
+    /// A login as `username`, with a secret of this kind.
+    pub fn new(username: impl Into<String>, kind: impl Into<String>, secret: SecretRef) -> Self {
+        Self {
+            username: username.into(),
+            kind: kind.into(),
+            secret,
+        }
+    }
+
     fn read(element: Element<'_>) -> Result<Self, ReadError> {
         let secret = element
             .child("secret")

@@ -7,6 +7,7 @@ use crate::xml::{Element, Xml};
 
 /// A volume of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct VolumeXml {
     /// Its name in the pool.
     pub name: String,
@@ -25,6 +26,33 @@ pub struct VolumeXml {
 }
 
 impl VolumeXml {
+    /// A volume of which only the name is stated.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            capacity: None,
+            allocation: None,
+            path: None,
+            format: None,
+            encryption: None,
+            backing: None,
+        }
+    }
+
+    setters! {
+        /// The size of its contents, in bytes.
+        capacity: Option<u64>,
+
+        /// The space that is allocated in the storage, in bytes.
+        allocation: Option<u64>,
+
+        /// The format of the file: `raw`, `qcow2`, …
+        format: Option<String>,
+
+        /// How it is encrypted.
+        encryption: Option<Encryption>,
+    }
+
     /// Reads a volume.
     ///
     /// # Errors

@@ -25,6 +25,7 @@ const SLICE: Duration = Duration::from_millis(1);
 
 /// A cipher to measure, and how.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct Subject {
     /// The cipher.
     pub spec: CipherSpec,
@@ -38,8 +39,32 @@ pub struct Subject {
     pub threads: usize,
 }
 
+impl Subject {
+    /// A cipher with keys of `key_size` bytes and sectors of `sector_size` bytes, by a single
+    /// thread and the kernel that the machine chooses.
+    #[must_use]
+    pub fn new(spec: CipherSpec, key_size: usize, sector_size: u32) -> Self {
+        Self {
+            spec,
+            key_size,
+            sector_size,
+            kernel: None,
+            threads: 1,
+        }
+    }
+
+    setters! {
+        /// The kernel, for AES-XTS. Other ciphers have none.
+        kernel: Option<Kernel>,
+
+        /// How many threads encrypt at the same time, at least 1.
+        threads: usize,
+    }
+}
+
 /// A speed in bytes a second, of all threads together.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct Rate {
     /// That of the best turn.
     pub best: u64,

@@ -31,6 +31,7 @@ pub enum Purpose {
 
 /// A part of a storage.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Area {
     /// What it is for.
     pub purpose: Purpose,

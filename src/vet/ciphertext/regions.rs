@@ -19,6 +19,7 @@ pub enum Why {
 
 /// Neighbouring sectors, or zero grains of 16 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Region {
     /// Where it begins on the storage, in bytes.
     pub offset: u64,

@@ -68,6 +68,7 @@ pub struct Sample {
 
 /// What was seen.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Report {
     /// Each area from the start of the storage to its end.
     pub areas: Vec<AreaReport>,
@@ -79,6 +80,7 @@ pub struct Report {
 
 /// What was seen in an area.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct AreaReport {
     /// The area.
     pub area: Area,
@@ -90,6 +92,7 @@ pub struct AreaReport {
 
 /// Bytes by what they look like. What an area has more was not read, or is less than a sector at its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Tally {
     /// As ciphertext does.
     pub random: u64,

@@ -70,10 +70,7 @@ impl Inventory {
             let running = domain.is_active()?;
             let views = if running { &[true, false][..] } else { &[true] };
             for &inactive in views {
-                let xml = domain.xml(luksmith::libvirt::DomainView {
-                    inactive,
-                    secure: false,
-                })?;
+                let xml = domain.xml(luksmith::libvirt::DomainView::new().inactive(inactive))?;
                 match DomainXml::parse(xml.as_bytes()) {
                     Ok(xml) => found.add_domain(connection, &xml, running && !inactive),
                     Err(error) => found
@@ -184,10 +181,7 @@ impl Inventory {
         for (place, volume) in &mut self.volumes {
             volume.named.sort();
             volume.named.dedup();
-            let by_use = SecretRef::Usage(Usage {
-                kind: UsageType::Volume,
-                id: place.clone(),
-            });
+            let by_use = SecretRef::Usage(Usage::volume(place.clone()));
             let names = if volume.named.is_empty() {
                 vec![by_use]
             } else {

@@ -150,12 +150,10 @@ impl<'a> Live<'a> {
         iter_time: u32,
     ) -> Result<(), CommandError> {
         let (new, existing) = (self.wrap(new)?, self.wrap(existing)?);
-        let keyslot = NewKeyslot {
-            new: &new,
-            existing: Some(&existing),
-            keyslot: Some(slot),
-            iter_time: Some(iter_time),
-        };
+        let keyslot = NewKeyslot::new(&new)
+            .existing(Some(&existing))
+            .keyslot(Some(slot))
+            .iter_time(Some(iter_time));
         Ok(qemu::set(
             &mut self.monitor,
             &self.node,

@@ -5,7 +5,7 @@
 //! in a second secret; the new one set, and read back; the old keyslots removed, last.
 
 use luksmith::container::Which;
-use luksmith::libvirt::xml::{SecretXml, Usage, UsageType};
+use luksmith::libvirt::xml::{SecretXml, Usage};
 use luksmith::libvirt::{Connection, LibvirtError, Secret};
 use luksmith::secret::Passphrase;
 use uuid::Uuid;
@@ -264,18 +264,15 @@ impl Rotation<'_> {
         let kept = match self.connection.secret(&journal.kept) {
             Ok(kept) => kept,
             Err(LibvirtError::NoSecret(_)) => {
-                let definition = SecretXml {
-                    uuid: Some(journal.kept.to_string()),
-                    usage: Some(Usage {
-                        kind: UsageType::Volume,
-                        id: format!("luksmith rotation of {}", self.uuid),
-                    }),
-                    description: Some(
-                        "the old passphrase, until a rotation has come to its end".to_owned(),
-                    ),
-                    ephemeral: false,
-                    private: present.private,
-                };
+                let definition = SecretXml::new(Some(Usage::volume(format!(
+                    "luksmith rotation of {}",
+                    self.uuid
+                ))))
+                .uuid(Some(journal.kept.to_string()))
+                .description(Some(
+                    "the old passphrase, until a rotation has come to its end".to_owned(),
+                ))
+                .private(present.private);
                 let xml = definition
                     .to_xml()
                     .map_err(|error| CommandError::new(Kind::Parameters, error))?;

@@ -73,13 +73,11 @@ impl Args {
             }
         }
         let generated = self.generate.then(Passphrase::generate).transpose()?;
-        let definition = SecretXml {
-            uuid: self.uuid.map(|uuid| uuid.to_string()),
-            usage: Some(self.usage),
-            description: self.description,
-            ephemeral: self.ephemeral,
-            private: self.private,
-        };
+        let definition = SecretXml::new(Some(self.usage))
+            .uuid(self.uuid.map(|uuid| uuid.to_string()))
+            .description(self.description)
+            .ephemeral(self.ephemeral)
+            .private(self.private);
         let xml = definition
             .to_xml()
             .map_err(|error| CommandError::new(Kind::Parameters, error))?;
