@@ -36,6 +36,7 @@ const LARGEST_HEADER: u64 = 2 * HEADER_SIZES[HEADER_SIZES.len() - 1] + luks2::MA
 const LUKS2_DATA_OFFSET: u64 = 16 * MIB;
 
 /// What a new container is to be. [`CreateOptions::new`] has the defaults.
+#[non_exhaustive]
 pub struct CreateOptions {
     /// Which format.
     pub version: Version,

@@ -32,10 +32,9 @@ pub(crate) const COST: Cost = Cost::Pbkdf2 {
 };
 
 pub(crate) fn options(version: Version) -> CreateOptions {
-    CreateOptions {
-        data_offset: (version == Version::Luks2).then_some(LUKS2_DATA as u64),
-        ..CreateOptions::new(version, COST)
-    }
+    let mut options = CreateOptions::new(version, COST);
+    options.data_offset = (version == Version::Luks2).then_some(LUKS2_DATA as u64);
+    options
 }
 
 pub(crate) fn passphrase() -> Passphrase {

@@ -38,13 +38,12 @@ pub(crate) fn options(
     cipher: &str,
     volume_key: &[u8],
 ) -> CreateOptions {
-    CreateOptions {
-        cipher: CipherSpec::parse(cipher).unwrap(),
-        key_size: volume_key.len(),
-        volume_key: Some(VolumeKey::from_locked(copy(volume_key))),
-        data_offset: (version == Version::Luks2).then_some(1 << 20),
-        ..CreateOptions::new(version, cost)
-    }
+    let mut options = CreateOptions::new(version, cost);
+    options.cipher = CipherSpec::parse(cipher).unwrap();
+    options.key_size = volume_key.len();
+    options.volume_key = Some(VolumeKey::from_locked(copy(volume_key)));
+    options.data_offset = (version == Version::Luks2).then_some(1 << 20);
+    options
 }
 
 pub(crate) fn create(

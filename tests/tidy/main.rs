@@ -5,11 +5,13 @@
 //! - `circles`: no files name items of each other. `names` finds which items a file names.
 //! - `source`: where unsafe, printing and the turns between plain and cipher may be; no forgotten or unfinished code.
 //! - `house`: files that must be there, that a test names, that say nothing of one machine.
+//! - `growth`: public structs that may get another field are `#[non_exhaustive]`.
 //! - `dependencies`: licences, duplicates, origins and the oldest Rust of what others wrote.
 //! - `tree`: the files that git tracks, and their code without comments and strings.
 
 mod circles;
 mod dependencies;
+mod growth;
 mod house;
 mod layers;
 mod names;

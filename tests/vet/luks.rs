@@ -26,11 +26,9 @@ fn make(version: Version, detached: bool) -> Vec<u8> {
         hash: Hash::Sha256,
         iterations: 1000,
     };
-    let options = CreateOptions {
-        data_offset: (version == Version::Luks2 && !detached).then_some(LUKS2_DATA as u64),
-        detached,
-        ..CreateOptions::new(version, cost)
-    };
+    let mut options = CreateOptions::new(version, cost);
+    options.data_offset = (version == Version::Luks2 && !detached).then_some(LUKS2_DATA as u64);
+    options.detached = detached;
     let size = usize::try_from(options.layout().unwrap().header_size).unwrap();
     let storage = Arc::new(MemoryBackend::new(size + if detached { 0 } else { DATA }));
     let passphrase = Passphrase::copy_from(b"passphrase").unwrap();

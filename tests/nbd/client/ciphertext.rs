@@ -103,13 +103,11 @@ impl Life<'_> {
     }
 
     fn create(&self) -> Outcome {
-        let options = CreateOptions {
-            volume_key: Some(VolumeKey::copy_from(&self.secrets.key)?),
-            data_offset: (self.version == Version::Luks2).then_some(HEADER),
-            // A change that finds both keyslots taken must overwrite in place. LUKS1 has eight.
-            keyslots_size: (self.version == Version::Luks2).then_some(2 * 258_048),
-            ..CreateOptions::new(self.version, COST)
-        };
+        let mut options = CreateOptions::new(self.version, COST);
+        options.volume_key = Some(VolumeKey::copy_from(&self.secrets.key)?);
+        options.data_offset = (self.version == Version::Luks2).then_some(HEADER);
+        // A change that finds both keyslots taken must overwrite in place. LUKS1 has eight.
+        options.keyslots_size = (self.version == Version::Luks2).then_some(2 * 258_048);
         let first = self.secrets.passphrase(0);
         let storage = self.storage.clone();
         Container::create(storage, options, self.open.clone(), &first, &self.interrupt)?;
