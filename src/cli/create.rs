@@ -1,12 +1,13 @@
 //! `luksmith create`: a new, empty volume.
 
 use luksmith::location::Location;
+use luksmith::task::new_volume::Extent;
 
 use super::Session;
 use super::args::{LocationParser, NewVolumeArgs};
 use super::error::CommandError;
 use super::force::{Force, only};
-use super::make::{Extent, Plan};
+use super::make::{self, Shown};
 use super::passphrase::KeySource;
 use super::size;
 
@@ -49,20 +50,14 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let extent = self.size.map_or(Extent::AllThereIs, Extent::Size);
-        let plan = Plan::new(session, &self.new, &self.image, &self.force, extent)?;
-        plan.check_end()?;
+        let extent = self.size.map_or(Extent::AllThereIs, Extent::Exactly);
+        let plan = make::plan(session, &self.new, &self.image, &self.force, extent)?;
         let source = KeySource::of(&self.new.key)?;
         let passphrase = source.fresh(session, &self.image.to_string(), self.new.force_weak)?;
-        let made = plan.make(session, &passphrase)?;
-        let size = made.data.volume_size(&made.container)?;
-        let (json, line) = (made.json(&self.image, size), made.line(&self.image, size));
+        let made = plan.make(&passphrase, session)?;
+        let shown = Shown::of(&made, &self.image)?;
         made.keep()?;
-        if self.json {
-            session.output.json(&json);
-        } else {
-            session.output.line(line);
-        }
+        shown.print(session, self.json);
         Ok(())
     }
 }

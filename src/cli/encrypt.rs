@@ -4,14 +4,15 @@ use std::path::{Path, PathBuf};
 
 use luksmith::location::Location;
 
-use luksmith::task::copy::{self, Fill};
+use luksmith::task::copy;
+use luksmith::task::new_volume::Extent;
 use luksmith::task::plain::PlainSource;
 
 use super::Session;
 use super::args::{ImageFormat, LocalFile, LocationParser, NewVolumeArgs};
 use super::error::{CommandError, Kind};
 use super::force::{Force, only};
-use super::make::{Extent, Plan};
+use super::make::{self, Shown};
 use super::output;
 use super::passphrase::KeySource;
 use super::size;
@@ -77,21 +78,16 @@ impl Args {
             return Err(CommandError::parameters("a raw volume has no holes")
                 .hint("--sparse goes with --format qcow2"));
         }
-        let plan = Plan::new(session, &self.new, &self.image, &self.force, extent)?;
-        if self.size.is_some() {
-            plan.check_end()?;
-        }
+        let plan = make::plan(session, &self.new, &self.image, &self.force, extent)?;
         let mut key = KeySource::of(&self.new.key)?;
         if from_stdin {
             key = key.beside_data_on_stdin()?;
         }
         let passphrase = key.fresh(session, &self.image.to_string(), self.new.force_weak)?;
-        let made = plan.make(session, &passphrase)?;
+        let made = plan.make(&passphrase, session)?;
 
-        let mut fill = Fill::new(made.data.depth());
+        let mut fill = made.fill();
         fill.pad = self.pad;
-        fill.fixed = made.is_in_place();
-        fill.grows = matches!(extent, Extent::Growing) && !fill.fixed;
         fill.hole = made.hole().filter(|_| self.sparse);
         fill.size = self.size;
         let end = copy::encrypt(&made.volume()?, fill, &mut source, session).map_err(|error| {
@@ -101,21 +97,16 @@ impl Args {
             );
             CommandError::from(error).hint_if(fill.fixed.then_some(partly))
         })?;
-        let size = made.data.volume_size(&made.container)?;
-        if end < size {
+        if end < made.size()? {
             output::note(format_args!(
                 "{} is larger than {}: what lies beyond byte {end} of the volume reads as random bytes",
                 self.image,
                 source.name().display()
             ));
         }
-        let (json, line) = (made.json(&self.image, size), made.line(&self.image, size));
+        let shown = Shown::of(&made, &self.image)?;
         made.keep()?;
-        if self.json {
-            session.output.json(&json);
-        } else {
-            session.output.line(line);
-        }
+        shown.print(session, self.json);
         Ok(())
     }
 
@@ -128,15 +119,15 @@ impl Args {
                 );
                 Err(CommandError::new(Kind::Parameters, message))
             }
-            (Some(size), _) => Ok(Extent::Size(size)),
+            (Some(size), _) => Ok(Extent::Exactly(size)),
             (None, Some(0)) => Err(CommandError::parameters(format!(
                 "{} is empty",
                 self.source.display()
             ))),
-            (None, Some(source)) if source.is_multiple_of(512) => Ok(Extent::Size(source)),
+            (None, Some(source)) if source.is_multiple_of(512) => Ok(Extent::AtLeast(source)),
             (None, Some(source)) if self.pad => source
                 .checked_next_multiple_of(512)
-                .map(Extent::Size)
+                .map(Extent::AtLeast)
                 .ok_or_else(|| CommandError::parameters("the source is too large")),
             (None, Some(source)) => {
                 let message = format!(

@@ -22,7 +22,6 @@ mod config;
 mod convert;
 mod create;
 mod decrypt;
-mod derivation;
 mod emulator;
 mod encrypt;
 mod error;

@@ -1,6 +1,7 @@
 //! Sizes as users write and read them. `10G` and `10GiB` are 1024³, as for cryptsetup and qemu-img; `10GB` is 1000³, as for
 //! cryptsetup. Results are printed in bytes and in binary units.
 
+pub(crate) use luksmith::task::size::{both, human};
 use parse_size::{ByteSuffix, Config};
 
 /// What `--help` says of a size.
@@ -32,49 +33,6 @@ pub(crate) fn parse_kib(text: &str) -> Result<u32, String> {
     u32::try_from(parse(text)? / 1024).map_err(|_| "larger than 4 TiB".to_owned())
 }
 
-/// A size for people, and exactly: `10 GiB (10737418240 bytes)`, `512 bytes`.
-pub(crate) fn both(bytes: u64) -> String {
-    if bytes < 1024 {
-        human(bytes)
-    } else {
-        format!("{} ({bytes} bytes)", human(bytes))
-    }
-}
-
-/// A size for people: `10 GiB`, `15.97 MiB`, `512 bytes`.
-pub(crate) fn human(bytes: u64) -> String {
-    const UNITS: [(&str, u32); 6] = [
-        ("EiB", 60),
-        ("PiB", 50),
-        ("TiB", 40),
-        ("GiB", 30),
-        ("MiB", 20),
-        ("KiB", 10),
-    ];
-    for (unit, shift) in UNITS {
-        let one = 1_u64 << shift;
-        if bytes >= one {
-            let whole = bytes / one;
-            // Two digits after the point, cut off rather than rounded up: never more than there is.
-            let hundredths = u128::from(bytes % one) * 100 / u128::from(one);
-            let text = if hundredths == 0 {
-                format!("{whole}")
-            } else {
-                format!("{whole}.{hundredths:02}")
-            };
-            return format!(
-                "{} {unit}",
-                if hundredths == 0 {
-                    &text
-                } else {
-                    text.trim_end_matches('0')
-                }
-            );
-        }
-    }
-    format!("{bytes} bytes")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,20 +54,6 @@ mod tests {
         }
         for text in ["", "G", "-1", "10Q", "ten", "0x10", "99999999999T"] {
             assert!(parse(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn people_read_binary_units() {
-        for (size, text) in [
-            (0, "0 bytes"),
-            (512, "512 bytes"),
-            (1536, "1.5 KiB"),
-            (16_744_448, "15.96 MiB"),
-            (10 << 30, "10 GiB"),
-            (1024, "1 KiB"),
-        ] {
-            assert_eq!(human(size), text);
         }
     }
 }

@@ -17,7 +17,7 @@ use luksmith::layout::ImageError;
 use luksmith::libvirt::{LibvirtError, ValueError};
 use luksmith::qemu::{AmendError, QmpError};
 use luksmith::secret::SecretError;
-use luksmith::task::{Advice, Note};
+use luksmith::task::{Advice, Note, key_sizes};
 use luksmith::vet::ciphertext::VetError;
 use luksmith_formats::FormatError;
 use luksmith_formats::error::Kind as FormatKind;
@@ -51,7 +51,24 @@ pub(crate) fn advice(advice: &Advice) -> String {
         Advice::FormatQcow2 => {
             "it begins as a qcow2 image does: --format qcow2 opens it as one".to_owned()
         }
-        Advice::HeaderOfRaw => "--header goes with --format raw, the default".to_owned(),
+        Advice::OnlyRaw(options) => {
+            let verb = if options.len() == 1 { "goes" } else { "go" };
+            let options = options.join(" and --");
+            format!("--{options} {verb} with --format raw, the default")
+        }
+        Advice::OnlyQcow2(option) => format!("--{option} goes with --format qcow2"),
+        Advice::VersionInQcow2 => "leave --type out: QEMU knows LUKS1 alone there".to_owned(),
+        Advice::Size => {
+            "--size 10G is what the guest sees; the file is that plus the header".to_owned()
+        }
+        Advice::SizeOfGuest => "--size 10G is what the guest sees".to_owned(),
+        Advice::NoSize => "leave --size out".to_owned(),
+        Advice::SizeMultiple => "--size in multiples of 4K fits every --sector-size".to_owned(),
+        Advice::KeySizes(cipher) => {
+            format!("--key-size takes {} bits for {cipher}", key_sizes(*cipher))
+        }
+        Advice::Luks2HasArgon2 => "--type luks2 has argon2".to_owned(),
+        Advice::Argon2OrNeither => "--pbkdf argon2id, or leave them out".to_owned(),
         Advice::ReadAsStream => "- reads from stdin".to_owned(),
         Advice::Pad => "--pad fills the last sector with zeroes".to_owned(),
         Advice::LargerVolume => "--size makes a larger volume".to_owned(),

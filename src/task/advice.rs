@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use luksmith_formats::cipher::CipherSpec;
+
 /// What may help after a failure. Its `Display` is a sentence that names no option; a front end
 /// with options of its own names the one to use instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,8 +24,26 @@ pub enum Advice {
     FormatRaw,
     /// The image begins as a qcow2 image does.
     FormatQcow2,
-    /// Only a raw volume has a detached header.
-    HeaderOfRaw,
+    /// These options, by their names on the command line, are only for raw volumes.
+    OnlyRaw(&'static [&'static str]),
+    /// This option, by its name on the command line, is only for qcow2 images.
+    OnlyQcow2(&'static str),
+    /// The version need not be stated for a qcow2 image.
+    VersionInQcow2,
+    /// The size of the plaintext has to be stated; the file is larger by the header.
+    Size,
+    /// The size of the plaintext has to be stated.
+    SizeOfGuest,
+    /// The size need not be stated.
+    NoSize,
+    /// Which sizes fit every sector size.
+    SizeMultiple,
+    /// The sizes of keys that a cipher takes.
+    KeySizes(CipherSpec),
+    /// LUKS2 has argon2.
+    Luks2HasArgon2,
+    /// Options of argon2 go with argon2.
+    Argon2OrNeither,
     /// A qcow2 image holds only LUKS1.
     OnlyLuks1InQcow2,
     /// An address to listen on is an IP address or a host name, and a port.
@@ -62,7 +82,21 @@ impl fmt::Display for Advice {
             Self::ForceShare => "it can be read although another program writes to it",
             Self::FormatRaw => "it begins as a LUKS volume does, which is the raw format",
             Self::FormatQcow2 => "it begins as a qcow2 image does",
-            Self::HeaderOfRaw => "only a raw volume has a detached header",
+            Self::OnlyRaw(options) => {
+                let options = options.join(" and ");
+                return write!(f, "only for raw volumes: {options}");
+            }
+            Self::OnlyQcow2(option) => return write!(f, "only for qcow2 images: {option}"),
+            Self::VersionInQcow2 => "QEMU knows only LUKS1 there",
+            Self::Size => "the size is what the guest sees; the file is that plus the header",
+            Self::SizeOfGuest => "the size is what the guest sees",
+            Self::NoSize => "the size need not be stated",
+            Self::SizeMultiple => "a multiple of 4 KiB fits every sector size",
+            Self::KeySizes(cipher) => {
+                return write!(f, "{cipher} takes keys of {} bits", key_sizes(*cipher));
+            }
+            Self::Luks2HasArgon2 => "LUKS2 has argon2",
+            Self::Argon2OrNeither => "they go with argon2id",
             Self::OnlyLuks1InQcow2 => "only LUKS1 has a place there; QEMU knows no other",
             Self::AddressAndPort => "an address and a port, such as 127.0.0.1:10809 or [::1]:10809",
             Self::UsersOnUnixSocket => {
@@ -88,4 +122,14 @@ impl fmt::Display for Advice {
             Self::PolicyMembers => "docs/audit.md shows every member of a policy",
         })
     }
+}
+
+/// The sizes of keys that a cipher takes, in bits: `256 or 512`.
+#[must_use]
+pub fn key_sizes(cipher: CipherSpec) -> String {
+    let bits = cipher
+        .key_sizes()
+        .iter()
+        .map(|bytes| (bytes * 8).to_string());
+    bits.collect::<Vec<_>>().join(" or ")
 }

@@ -10,20 +10,23 @@ mod advice;
 #[cfg(feature = "vet")]
 pub mod audit;
 pub mod copy;
+pub mod cost;
 mod error;
 mod kinds;
 #[cfg(feature = "nbd")]
 pub mod listen;
 pub mod measure;
 pub mod new_file;
+pub mod new_volume;
 mod note;
 pub mod open;
 pub mod plain;
 mod printable;
+pub mod size;
 pub mod storage;
 mod watch;
 
-pub use advice::Advice;
+pub use advice::{Advice, key_sizes};
 pub use error::{Error, Kind, chain};
 pub use note::Note;
 pub use printable::printable;

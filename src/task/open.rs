@@ -195,7 +195,7 @@ impl Image {
     fn header_storage(&self, options: OpenOptions) -> Result<Storage, Error> {
         if self.format == ImageFormat::Qcow2 && self.header.is_some() {
             let message = "a qcow2 image has its header inside";
-            return Err(Error::parameters(message).advise(Advice::HeaderOfRaw));
+            return Err(Error::parameters(message).advise(Advice::OnlyRaw(&["header"])));
         }
         let storage = Storage::open(self.header_location(), self.remote, options)?;
         match self.format {

@@ -1,6 +1,9 @@
 //! What a new keyslot costs to open.
 
+use std::time::Duration;
+
 use clap::{Args, ValueEnum};
+use luksmith::task::cost::{CostOptions, Function};
 
 /// The key derivation of a new keyslot.
 #[derive(Debug, Args)]
@@ -25,6 +28,22 @@ pub(crate) struct PbkdfArgs {
     /// The most threads that argon2 may take [default: 4, at most the online CPUs]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
     pub(crate) pbkdf_parallel: Option<u32>,
+}
+
+impl PbkdfArgs {
+    pub(crate) fn get(&self) -> CostOptions {
+        let mut cost = CostOptions::default();
+        cost.function = self.pbkdf.map(|function| match function {
+            Pbkdf::Argon2id => Function::Argon2id,
+            Pbkdf::Argon2i => Function::Argon2i,
+            Pbkdf::Pbkdf2 => Function::Pbkdf2,
+        });
+        cost.time = Duration::from_millis(self.iter_time.into());
+        cost.iterations = self.pbkdf_force_iterations;
+        cost.memory_kib = self.pbkdf_memory;
+        cost.lanes = self.pbkdf_parallel;
+        cost
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -8,7 +8,6 @@ use serde_json::json;
 
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, LocalFile, NewKeyArgs, PbkdfArgs, UndoArgs, UnlockArgs};
-use crate::cli::derivation;
 use crate::cli::error::CommandError;
 use crate::cli::open::unlock;
 use crate::cli::passphrase::{KeySource, volume_key_file};
@@ -97,7 +96,10 @@ impl Args {
         let key_size = unlocked
             .as_ref()
             .map_or(64, |unlocked| unlocked.key().as_bytes().len());
-        let kdf = derivation::of_another_keyslot(session, &self.pbkdf, &container, key_size)?;
+        let kdf = self
+            .pbkdf
+            .get()
+            .of_another_keyslot(&container, key_size, session)?;
         let new = NewKeyslot::new(&passphrase, kdf).slot(self.keyslot);
         let slot = match (&unlocked, self.key_size) {
             (Some(unlocked), _) => container.add_keyslot(unlocked, &new, interrupt)?,

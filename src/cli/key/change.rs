@@ -5,7 +5,6 @@ use serde_json::json;
 
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, NewKeyArgs, PbkdfArgs, UndoArgs, UnlockArgs};
-use crate::cli::derivation;
 use crate::cli::error::CommandError;
 use crate::cli::open::unlock;
 use crate::cli::passphrase::KeySource;
@@ -63,11 +62,10 @@ impl Args {
         let old_slot = unlocked.slot();
         let passphrase = source.fresh(session, &label, self.new_key.force_weak)?;
 
-        let kdf = derivation::of_another_keyslot(
-            session,
-            &self.pbkdf,
+        let kdf = self.pbkdf.get().of_another_keyslot(
             &container,
             unlocked.key().as_bytes().len(),
+            session,
         )?;
         let new = NewKeyslot::new(&passphrase, kdf);
         let slot = container.change_keyslot(&unlocked, &new, session.signals.interrupt())?;

@@ -13,6 +13,7 @@ use luksmith::libvirt::xml::{SecretRef, SecretXml, Usage, VolumeXml};
 use luksmith::libvirt::{Connection, LibvirtError, Secret, StorageVolume};
 use luksmith::location::Location;
 use luksmith::secret::Passphrase;
+use luksmith::task::new_volume::{Extent, HeaderAlone};
 use luksmith_formats::cipher::{BlockCipher, IvGenerator};
 use luksmith_formats::hash::Hash;
 use serde_json::{Value, json};
@@ -27,7 +28,8 @@ use crate::cli::args::{ImageFormat, LocationParser, NewVolumeArgs, VersionName};
 use crate::cli::emulator::{absolute, check_passphrase};
 use crate::cli::error::{CommandError, Kind};
 use crate::cli::force::{Force, only};
-use crate::cli::make::{Extent, HeaderAlone, Plan};
+use crate::cli::make;
+use crate::cli::notes::note_slow;
 use crate::cli::output;
 use crate::cli::passphrase::KeySource;
 use crate::cli::size;
@@ -247,7 +249,9 @@ impl Args {
                     .hint("a name without / ; IMAGE in place of --pool is for a path"),
             );
         }
-        let header = HeaderAlone::make(session, &self.new, size, passphrase)?;
+        let new = make::new_volume(session, &self.new)?;
+        note_slow(new.cipher);
+        let header = HeaderAlone::make(new, size, passphrase, session)?;
         let whole = header
             .offset
             .checked_add(size)
@@ -383,13 +387,12 @@ impl Args {
                 "--pool POOL --name NAME makes a volume there; an export (nbd://…) can be for both",
             ));
         }
-        let extent = self.size.map_or(Extent::AllThereIs, Extent::Size);
-        let plan = Plan::new(session, &self.new, image, &self.force, extent)?;
-        plan.check_end()?;
+        let extent = self.size.map_or(Extent::AllThereIs, Extent::Exactly);
+        let plan = make::plan(session, &self.new, image, &self.force, extent)?;
         let path = image.path().map(absolute).transpose()?;
         let (secret, uuid) =
             self.secret(session, connection, passphrase, taken_back, path.as_deref())?;
-        let made = plan.make(session, passphrase)?;
+        let made = plan.make(passphrase, session)?;
         let kept = kept(&secret)?;
         let interrupt = session.signals.interrupt();
         made.container

@@ -10,7 +10,6 @@ use super::inventory;
 use super::live::{Live, Way};
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, ImageFormat, LimitArgs, PbkdfArgs, RemoteArgs};
-use crate::cli::derivation;
 use crate::cli::error::{CommandError, Kind};
 use crate::cli::open::ReadArgs;
 
@@ -176,11 +175,10 @@ impl<'a> Volume<'a> {
             }
         };
         let unlocked = self.unlock(session, &container, existing)?;
-        let kdf = derivation::of_another_keyslot(
-            session,
-            &self.args.pbkdf,
+        let kdf = self.args.pbkdf.get().of_another_keyslot(
             &container,
             unlocked.key().as_bytes().len(),
+            session,
         )?;
         let new = NewKeyslot::new(new, kdf).slot(slot);
         container

@@ -1,0 +1,50 @@
+//! A header without its data.
+
+use std::sync::Arc;
+
+use super::options::{NewVolume, check_size, measure, too_large};
+use crate::backend::memory::MemoryBackend;
+use crate::container::{self, Container, Undo};
+use crate::secret::Passphrase;
+use crate::task::{Error, Watch};
+
+/// A new header in memory, for a volume whose data another program writes, and whose size it has
+/// from there.
+#[non_exhaustive]
+pub struct HeaderAlone {
+    /// The header.
+    pub container: Container,
+    /// Its bytes.
+    pub storage: Arc<MemoryBackend>,
+    /// Where the data begins, in bytes; the header fills all before.
+    pub offset: u64,
+}
+
+impl HeaderAlone {
+    /// Measures the key derivation and makes the header of a volume of `size` bytes.
+    ///
+    /// # Errors
+    /// Options that contradict, and an interrupt.
+    pub fn make(
+        mut new: NewVolume,
+        size: u64,
+        passphrase: &Passphrase,
+        watch: &dyn Watch,
+    ) -> Result<Self, Error> {
+        let (mut options, layout) = new.options(Some(size), true)?;
+        check_size(Some(size), options.sector_size)?;
+        measure(&new.cost, &mut options, watch)?;
+        let offset = layout.data_offset;
+        let length = usize::try_from(offset).map_err(|_| too_large())?;
+        let storage = Arc::new(MemoryBackend::new(length));
+        let open = container::OpenOptions::new(Undo::NotLookedFor).limits(new.limits);
+        let interrupt = watch.interrupt();
+        let (container, _) =
+            Container::create(storage.clone(), options, open, passphrase, interrupt)?;
+        Ok(Self {
+            container,
+            storage,
+            offset,
+        })
+    }
+}

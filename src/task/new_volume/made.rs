@@ -1,0 +1,86 @@
+//! A volume that was made, until it is kept.
+
+use crate::backend::Backend;
+use crate::container::{Container, Unlocked};
+use crate::task::Error;
+use crate::task::copy::Fill;
+use crate::task::new_file::NewFile;
+use crate::task::storage::Storage;
+use crate::volume::Volume;
+
+use super::there::There;
+
+/// A volume that is made, and not kept before [`Made::keep`].
+pub struct Made<'w> {
+    /// Its header.
+    pub container: Container,
+    /// Its volume key.
+    pub unlocked: Unlocked,
+    /// Where its data lies.
+    pub data: Storage,
+    pub(super) grows: bool,
+    pub(super) image: Option<NewFile<'w>>,
+    pub(super) header: Option<NewFile<'w>>,
+    pub(super) _there: There,
+}
+
+impl Made<'_> {
+    /// Whether the data lies on storage that was there, of which nothing can be removed again.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        self.image.is_none()
+    }
+
+    /// The plaintext of the new volume.
+    ///
+    /// # Errors
+    /// As [`Container::volume`].
+    pub fn volume(&self) -> Result<Volume, Error> {
+        Ok(self.data.volume(&self.container, &self.unlocked)?)
+    }
+
+    /// How a [`copy`](super::copy::encrypt) fills this volume, every byte of it.
+    #[must_use]
+    pub fn fill(&self) -> Fill {
+        let mut fill = Fill::new(self.data.depth());
+        fill.fixed = self.is_in_place();
+        fill.grows = self.grows;
+        fill
+    }
+
+    /// The length of the shortest run of zeroes that need not be written, in bytes, if there is
+    /// one: [`Fill::hole`] of a sparse copy.
+    #[must_use]
+    pub fn hole(&self) -> Option<usize> {
+        let image = self.data.qcow2.as_ref()?;
+        Some(usize::try_from(image.cluster_size()).unwrap_or(usize::MAX))
+    }
+
+    /// The size of the plaintext in bytes.
+    ///
+    /// # Errors
+    /// As [`Storage::volume_size`].
+    pub fn size(&self) -> Result<u64, Error> {
+        Ok(self.data.volume_size(&self.container)?)
+    }
+
+    /// All is written: makes it durable and gives the files their names.
+    ///
+    /// # Errors
+    /// What the storage reports.
+    pub fn keep(self) -> Result<(), Error> {
+        match &self.data.qcow2 {
+            Some(image) => image.flush()?,
+            None => self.data.backend.flush()?,
+        }
+        // An export may have been replaced by another one while the data was written.
+        self.container.check_unchanged()?;
+        if let Some(header) = self.header {
+            header.keep()?;
+        }
+        if let Some(image) = self.image {
+            image.keep()?;
+        }
+        Ok(())
+    }
+}

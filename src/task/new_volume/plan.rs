@@ -1,0 +1,206 @@
+//! A plan of a new volume: looked at, and then made.
+
+use std::sync::Arc;
+
+use super::made::Made;
+use super::options::{Extent, NewVolume, check_size, measure, too_large};
+use super::there::{Found, Loss, Target, There, overwritten, replaced, writing};
+use crate::backend::Backend;
+use crate::container::{self, Container, CreateOptions, Layout, Undo};
+use crate::layout::{NewImage, Qcow2};
+use crate::location::Location;
+use crate::secret::Passphrase;
+use crate::task::new_file::NewFile;
+use crate::task::open::ImageFormat;
+use crate::task::storage::{Nature, Storage, open_file};
+use crate::task::{Advice, Error, Kind, Watch, size};
+
+/// A new volume that was looked at and not made yet.
+pub struct Plan {
+    new: NewVolume,
+    location: Location,
+    extent: Extent,
+    target: Target,
+    header: Option<Target>,
+    there: There,
+    losses: Vec<Loss>,
+    options: CreateOptions,
+    layout: Layout,
+}
+
+impl Plan {
+    /// Looks whether the options agree with each other and with what is there. Files that would be
+    /// replaced are locked, devices that would be overwritten are claimed.
+    ///
+    /// # Errors
+    /// [`Kind::Parameters`] for options that contradict; what the storage reports.
+    pub fn look(mut new: NewVolume, location: &Location, extent: Extent) -> Result<Self, Error> {
+        let mut there = There::default();
+        let mut losses = Vec::new();
+        let target = match (Found::at(location)?, extent) {
+            (Found::FixedSize, _) => overwritten(location, new.remote, &mut there, &mut losses)?,
+            (Found::File { path, .. }, Extent::AllThereIs) if new.header.is_some() => {
+                Target::There(Storage::open_path(path, writing())?)
+            }
+            (_, Extent::AllThereIs) => {
+                let message = "a volume in a file needs a size";
+                return Err(Error::parameters(message).advise(Advice::Size));
+            }
+            (Found::File { path, size }, _) => {
+                there.image = Some(replaced(path, size, &mut losses)?);
+                Target::New(path.to_owned())
+            }
+            (Found::Nothing(path), _) => Target::New(path.to_owned()),
+        };
+        let header = match &new.header {
+            None => None,
+            Some(location) => Some(match Found::at(location)? {
+                Found::FixedSize => overwritten(location, new.remote, &mut there, &mut losses)?,
+                Found::File { path, size } => {
+                    there.header = Some(replaced(path, size, &mut losses)?);
+                    Target::New(path.to_owned())
+                }
+                Found::Nothing(path) => Target::New(path.to_owned()),
+            }),
+        };
+        new.check_format(extent)?;
+        let blank = match &header {
+            Some(header) => matches!(header, Target::New(_)),
+            None => matches!(target, Target::New(_)),
+        };
+        let size = match (&target, extent) {
+            (Target::There(there), Extent::AllThereIs) => Some(there.backend.geometry().size),
+            _ => extent.size(),
+        };
+        let (options, layout) = new.options(size, blank)?;
+        check_size(extent.size(), options.sector_size)?;
+        new.cost.kind(options.hash, options.version)?;
+        let plan = Self {
+            new,
+            location: location.clone(),
+            extent,
+            target,
+            header,
+            there,
+            losses,
+            options,
+            layout,
+        };
+        plan.check_end()?;
+        Ok(plan)
+    }
+
+    /// What making the volume would destroy; nothing, most of the time.
+    #[must_use]
+    pub fn losses(&self) -> &[Loss] {
+        &self.losses
+    }
+
+    /// A volume on storage that is there reaches to its end: another size is refused.
+    fn check_end(&self) -> Result<(), Error> {
+        let (Target::There(there), Extent::Exactly(size)) = (&self.target, self.extent) else {
+            return Ok(());
+        };
+        let room = there.backend.geometry().size;
+        if self.new.format == ImageFormat::Raw
+            && room.checked_sub(self.layout.data_offset) != Some(size)
+        {
+            let message = format!("a volume on {} reaches to its end", self.location);
+            return Err(Error::parameters(message).advise(Advice::NoSize));
+        }
+        Ok(())
+    }
+
+    /// Measures the key derivation, makes the files and writes the header. This destroys
+    /// [`Plan::losses`], those in files only when the new volume is kept.
+    ///
+    /// # Errors
+    /// An interrupt, and what the storage reports.
+    pub fn make<'w>(
+        self,
+        passphrase: &Passphrase,
+        watch: &'w dyn Watch,
+    ) -> Result<Made<'w>, Error> {
+        let (mut options, layout) = (self.options, self.layout);
+        measure(&self.new.cost, &mut options, watch)?;
+        let (data, image) = match self.target {
+            Target::There(there) => (there, None),
+            Target::New(path) => {
+                let file = NewFile::create(&path, self.there.image.is_some(), watch)?;
+                let data = open_file(file.path(), writing())?;
+                if self.new.format == ImageFormat::Raw {
+                    let size = self.extent.size().unwrap_or(0);
+                    let size = layout.data_offset.checked_add(size).ok_or_else(too_large)?;
+                    let room = |error| {
+                        let size = size::both(size);
+                        Error::from(error).about(format_args!(
+                            "cannot make room for {size} in {}",
+                            self.location
+                        ))
+                    };
+                    data.resize(size).map_err(room)?;
+                    if self.new.preallocate {
+                        data.preallocate().map_err(room)?;
+                    }
+                }
+                (Storage::raw(data, Nature::File), Some(file))
+            }
+        };
+        let data = match (self.new.format, self.extent.size()) {
+            (ImageFormat::Qcow2, Some(size)) => {
+                new_qcow2(data, self.new.cluster_size, size, layout.header_size)?
+            }
+            _ => data,
+        };
+        let (storage, header) = match self.header {
+            Some(Target::There(there)) => (there.backend, None),
+            Some(Target::New(path)) => {
+                let file = NewFile::create(&path, self.there.header.is_some(), watch)?;
+                let storage = Storage::open_path(file.path(), writing())?.backend;
+                storage.resize(layout.header_size)?;
+                (storage, Some(file))
+            }
+            None => (data.header(), None),
+        };
+        if let (Some(size), None, None) = (self.extent.size(), &image, &data.qcow2) {
+            let room = data.backend.geometry().size;
+            let room = room.saturating_sub(layout.data_offset);
+            if room < size {
+                let location = &self.location;
+                let message = format!("{location} has room for {room} bytes, not for {size}");
+                return Err(Error::new(Kind::Storage, message));
+            }
+        }
+        let (container, unlocked) = Container::create(
+            storage,
+            options,
+            container::OpenOptions::new(Undo::NotLookedFor).limits(self.new.limits),
+            passphrase,
+            watch.interrupt(),
+        )?;
+        Ok(Made {
+            container,
+            unlocked,
+            data,
+            grows: self.extent == Extent::Growing && image.is_some(),
+            image,
+            header,
+            _there: self.there,
+        })
+    }
+}
+
+/// Makes an image in storage that holds nothing of value.
+fn new_qcow2(
+    data: Storage,
+    cluster_size: Option<u32>,
+    size: u64,
+    header_size: u64,
+) -> Result<Storage, Error> {
+    let mut image = NewImage::new(size, header_size);
+    if let Some(cluster_size) = cluster_size {
+        image = image.cluster_size(cluster_size);
+    }
+    let qcow2 = Some(Arc::new(Qcow2::create(data.backend.clone(), &image)?));
+    Ok(Storage { qcow2, ..data })
+}

@@ -1,0 +1,171 @@
+//! What is already where a new volume is to be made.
+
+use std::fmt;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use crate::backend::Backend;
+use crate::backend::file::OpenOptions;
+use crate::container::{self, Container, Undo, Version};
+use crate::location::Location;
+use crate::sectors::{Cipher, Sectors};
+use crate::task::new_file::{Present, claim_device};
+use crate::task::storage::{Remote, Storage};
+use crate::task::{Error, size};
+
+/// How much of a device or an export is looked at to say what it holds, in bytes.
+const LOOKED_AT: usize = 1 << 20;
+
+/// What making a volume would destroy. Its `Display` says it in a sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Loss {
+    /// A file that would be replaced.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Its length in bytes.
+        size: u64,
+        /// The volume that it holds, if it holds one.
+        volume: Option<FoundVolume>,
+    },
+    /// A device or an export that would be overwritten, and does not begin with zeroes.
+    Storage {
+        /// The device or export.
+        location: Location,
+        /// The volume that it holds, if it holds one.
+        volume: Option<FoundVolume>,
+    },
+}
+
+/// A LUKS volume that was found where a new one is to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FoundVolume {
+    /// Its version.
+    pub version: Version,
+    /// Its UUID, as it is written in the header.
+    pub uuid: String,
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, .. } => write!(
+                f,
+                "{} exists and would be replaced: it holds ",
+                path.display()
+            )?,
+            Self::Storage { location, .. } => {
+                write!(f, "{location} would be overwritten: it holds ")?;
+            }
+        }
+        match self {
+            Self::File {
+                volume: Some(volume),
+                ..
+            }
+            | Self::Storage {
+                volume: Some(volume),
+                ..
+            } => write!(f, "the {} volume {}", volume.version, volume.uuid),
+            Self::File { size, .. } => write!(f, "{} of data", size::human(*size)),
+            Self::Storage { .. } => f.write_str("data"),
+        }
+    }
+}
+
+/// Where a part of the new volume comes to lie.
+pub(super) enum Target {
+    /// A file that is made.
+    New(PathBuf),
+    /// A storage that is there and is written into: a device, an export, or the data of a detached
+    /// header.
+    There(Storage),
+}
+
+/// What is there already and is held until the volume is made.
+#[derive(Default)]
+pub(super) struct There {
+    /// The old files that new ones replace. Their locks keep other programs off.
+    pub(super) image: Option<Storage>,
+    pub(super) header: Option<Storage>,
+    /// The devices that are written over.
+    claimed: Vec<File>,
+}
+
+/// What is at a location already.
+pub(super) enum Found<'a> {
+    Nothing(&'a Path),
+    File {
+        path: &'a Path,
+        size: u64,
+    },
+    /// A block device or an export.
+    FixedSize,
+}
+
+impl<'a> Found<'a> {
+    pub(super) fn at(location: &'a Location) -> Result<Self, Error> {
+        let Some(path) = location.path() else {
+            return Ok(Self::FixedSize);
+        };
+        Ok(match Present::at(path)? {
+            Present::Nothing => Self::Nothing(path),
+            Present::File { size } => Self::File { path, size },
+            Present::BlockDevice => Self::FixedSize,
+        })
+    }
+}
+
+pub(super) fn writing() -> OpenOptions {
+    OpenOptions::new().write(true)
+}
+
+/// Opens, and so locks, a file that would be replaced.
+pub(super) fn replaced(path: &Path, size: u64, losses: &mut Vec<Loss>) -> Result<Storage, Error> {
+    let file = Storage::open_path(path, writing())?;
+    losses.push(Loss::File {
+        path: path.to_owned(),
+        size,
+        volume: found_volume(&file),
+    });
+    Ok(file)
+}
+
+/// Opens a device or an export that would be overwritten. Where it holds only zeroes at its start,
+/// nothing is lost.
+pub(super) fn overwritten(
+    location: &Location,
+    remote: Remote,
+    there: &mut There,
+    losses: &mut Vec<Loss>,
+) -> Result<Target, Error> {
+    let storage = Storage::open(location, remote, writing())?;
+    if let Some(path) = location.path() {
+        there.claimed.push(claim_device(path)?);
+    }
+    let size = usize::try_from(storage.backend.geometry().size).unwrap_or(LOOKED_AT);
+    let mut start = Sectors::<Cipher>::with_len(size.min(LOOKED_AT));
+    storage
+        .backend
+        .read_at(0, &mut start)
+        .map_err(|error| Error::from(error).about(format_args!("cannot read {location}")))?;
+    if start.as_slice().iter().any(|byte| *byte != 0) {
+        losses.push(Loss::Storage {
+            location: location.clone(),
+            volume: found_volume(&storage),
+        });
+    }
+    Ok(Target::There(storage))
+}
+
+/// The volume that lies in a storage, if one does.
+fn found_volume(storage: &Storage) -> Option<FoundVolume> {
+    let options = container::OpenOptions::new(Undo::NotLookedFor);
+    let container = Container::open(storage.backend.clone(), options).ok()?;
+    Some(FoundVolume {
+        version: container.version(),
+        uuid: container.uuid().to_owned(),
+    })
+}
