@@ -1,4 +1,4 @@
-//! Who may connect: modes of the socket and its directory, users, TCP, TLS.
+//! Which clients can connect: modes of the socket and its directory, users, TCP, TLS.
 
 use std::fs::{self, Permissions};
 use std::net::TcpStream;
@@ -16,7 +16,7 @@ use crate::served::Folder;
 use crate::wire::{Handshake, is_ended};
 use support::peers::{find, output};
 
-/// Starts what must fail, with this code and these words.
+/// Starts the server, which has to fail with this exit code and these words.
 #[track_caller]
 fn refused(folder: &Folder, args: &str, code: i32, said: &[&str]) {
     let args = "serve disk.img --key-file key"
@@ -35,9 +35,9 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn a_socket_is_for_its_owner_unless_it_is_said_otherwise() {
+fn a_socket_is_for_its_owner_by_default() {
     let folder = Folder::with_volume();
-    // A directory that is not there is made, closed.
+    // A directory that does not exist is created, closed to other users.
     let args = ["disk.img", "--key-file", "key", "--socket", "new/a.sock"];
     let served = folder.serve_with(&args, &[]);
     assert_eq!(mode(&folder.path("new")), 0o700);
@@ -45,7 +45,7 @@ fn a_socket_is_for_its_owner_unless_it_is_said_otherwise() {
     served.stop();
     assert!(!folder.path("new/a.sock").exists());
 
-    // One that others can enter is refused.
+    // A directory that other users can enter is refused.
     fs::create_dir(folder.path("open")).unwrap();
     for open in [0o755, 0o710, 0o701] {
         fs::set_permissions(folder.path("open"), Permissions::from_mode(open)).unwrap();
@@ -112,7 +112,7 @@ fn a_stale_socket_is_replaced_and_nothing_else_is() {
 }
 
 #[test]
-fn a_socket_that_another_has_put_there_stays() {
+fn a_socket_that_another_process_has_created_stays() {
     let folder = Folder::with_volume();
     let served = folder.serve(&[]);
     fs::remove_file(folder.path("s.sock")).unwrap();
@@ -122,7 +122,7 @@ fn a_socket_that_another_has_put_there_stays() {
 }
 
 #[test]
-fn users_are_let_in_by_number() {
+fn users_are_allowed_by_number() {
     let me = rustix::process::geteuid().as_raw();
     let folder = Folder::with_volume();
     let served = folder.serve(&["--allow-uid", &me.to_string(), "--allow-uid", "12345"]);
@@ -136,7 +136,7 @@ fn users_are_let_in_by_number() {
 }
 
 #[test]
-fn plaintext_goes_over_tcp_to_this_machine_at_most_and_only_when_told() {
+fn plaintext_over_tcp_has_to_be_allowed_and_stays_on_this_machine() {
     let folder = Folder::with_volume();
     refused(
         &folder,
@@ -183,7 +183,8 @@ fn plaintext_goes_over_tcp_to_this_machine_at_most_and_only_when_told() {
     served.stop();
 }
 
-/// A directory with an authority and certificates for both roles, by the names of QEMU and nbdkit.
+/// A directory with an authority and certificates for both roles, with the names that QEMU and
+/// nbdkit use.
 fn certificates(folder: &Folder, name: &str) {
     let mut params = CertificateParams::new([]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -212,7 +213,7 @@ fn certificates(folder: &Folder, name: &str) {
 }
 
 #[test]
-fn where_tls_is_required_nothing_is_told_without() {
+fn a_server_that_requires_tls_tells_nothing_without_it() {
     let folder = Folder::with_volume();
     certificates(&folder, "tls");
     let served = folder.serve(&["--tls-dir", "tls"]);
@@ -242,7 +243,7 @@ fn where_tls_is_required_nothing_is_told_without() {
             .is_err()
     );
 
-    // What comes in plain after STARTTLS is not taken for something under TLS.
+    // Bytes that come without TLS after STARTTLS are not taken for bytes under TLS.
     let mut handshake = Handshake::greeted(served.connect());
     handshake.send(OptionType::StartTls, &[]).unwrap();
     handshake.send(OptionType::List, &[]).unwrap();
@@ -256,7 +257,7 @@ fn where_tls_is_required_nothing_is_told_without() {
     );
     served.stop();
 
-    // Without certificates of clients, everybody would be let in.
+    // Without client certificates, every client could connect.
     let pair = "--tls-cert tls/server-cert.pem --tls-key tls/server-key.pem";
     let listen = "--listen 127.0.0.1:0";
     refused(
@@ -291,7 +292,7 @@ fn where_tls_is_required_nothing_is_told_without() {
 }
 
 #[test]
-fn libnbd_comes_in_with_a_certificate_alone() {
+fn libnbd_needs_a_certificate() {
     let Some(nbdinfo) = find("nbdinfo") else {
         return;
     };
@@ -324,8 +325,8 @@ fn libnbd_comes_in_with_a_certificate_alone() {
 }
 
 #[test]
-fn a_directory_of_another_user_is_not_ours() {
-    // Only root can make one.
+fn a_directory_of_another_user_is_refused() {
+    // Only root can create one.
     if !rustix::process::geteuid().is_root() {
         return;
     }

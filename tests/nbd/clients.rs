@@ -1,4 +1,4 @@
-//! Real clients on served volumes: what they write is what the volume holds, whole payloads compared.
+//! Other clients on served volumes. Whole payloads are compared with the content of the volume.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ fn clip(bytes: &[u8]) -> &str {
 }
 
 #[test]
-fn nbdinfo_sees_what_there_is() {
+fn nbdinfo_lists_the_exports() {
     let Some(nbdinfo) = find("nbdinfo") else {
         return;
     };
@@ -139,7 +139,7 @@ fn fio_verifies_what_it_wrote() {
     let folder = Folder::with_volume();
     let served = folder.serve(&[]);
     let uri = format!("--uri={}", served.uri());
-    // Sizes and places that fit no sector; each block carries its own check.
+    // Sizes and offsets that are not multiples of a sector. Each block contains a checksum.
     let args = [
         "--name=verify",
         "--ioengine=nbd",
@@ -158,9 +158,9 @@ fn fio_verifies_what_it_wrote() {
     served.stop();
 }
 
-/// Linux's own client, as far as it goes without the kernel's module.
+/// The client of Linux, as far as it works without the kernel module.
 #[test]
-fn nbd_client_lists_what_is_served() {
+fn nbd_client_lists_the_exports() {
     let Some(nbd_client) = find("nbd-client") else {
         return;
     };
@@ -226,7 +226,7 @@ h.shutdown()
 "#,
             uri = served.uri(),
         );
-        // It starts whatever python3 comes first; the system's has its module.
+        // nbdsh starts the first python3 in PATH. Only that of the system has the module.
         let path = "/usr/bin:/bin";
         run(folder.program(&nbdsh, ["-c", &script]).env("PATH", path));
         served.stop();

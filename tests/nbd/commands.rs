@@ -1,4 +1,4 @@
-//! Every option and command by the protocol's own words, in all three forms of replies.
+//! Every option and command of the protocol, in all three forms of replies.
 
 use luksmith_formats::nbd::{
     BlockSizes, ChunkType, ClientFlags, Command, CommandFlags, ErrorNumber, ExportEntry, Info,
@@ -9,7 +9,7 @@ use luksmith_formats::nbd::{
 use crate::served::{Folder, SIZE, Served, content};
 use crate::wire::{Client, Handshake, is_ended};
 
-/// `disk.img` twice: to be written as "", and for reading, with a description, as "other".
+/// Two exports: `disk.img` as "", and `other.img` read-only as "other", with a description.
 fn two_exports() -> Served {
     let folder = Folder::with_volume();
     folder.make_volume("other.img", &[]);
@@ -110,7 +110,7 @@ fn options_are_answered() {
         OptionReply::ErrUnsupported
     );
 
-    // Contexts need structured replies, and are of one export.
+    // Contexts need structured replies, and belong to one export.
     let set = OptionType::SetMetaContext;
     let allocation = contexts("", &["qemu:dirty", "base:allocation"]);
     assert_eq!(handshake.ask(set, &allocation).1, OptionReply::ErrInvalid);
@@ -161,7 +161,7 @@ fn options_are_answered() {
 }
 
 #[test]
-fn export_name_answers_without_a_frame_or_not_at_all() {
+fn export_name_has_a_reply_without_header_or_none() {
     let served = two_exports();
     let mut client = Handshake::greeted(served.connect())
         .export_name("other")
@@ -170,7 +170,7 @@ fn export_name_answers_without_a_frame_or_not_at_all() {
     assert!(client.flags.contains(TransmissionFlags::READ_ONLY));
     assert!(client.read(0, 512) == content()[..512]);
 
-    // 124 zeroes where the client did not do without them.
+    // 124 zeroes follow unless the client has declined them.
     let flags = ClientFlags::FIXED_NEWSTYLE;
     let handshake = Handshake::greeted_with(served.connect(), flags).unwrap();
     let mut client = handshake.export_name("").unwrap();
@@ -181,13 +181,13 @@ fn export_name_answers_without_a_frame_or_not_at_all() {
 
     let refused = Handshake::greeted(served.connect()).export_name("none");
     assert!(refused.is_err());
-    // Flags that nobody knows end it.
+    // Unknown flags end the connection.
     let mut strange = Handshake::greeted_with(served.connect(), ClientFlags::from(5)).unwrap();
     assert!(is_ended(&mut strange.0));
     served.stop();
 }
 
-/// In which form replies come.
+/// The form of replies.
 #[derive(Clone, Copy, PartialEq)]
 enum Form {
     Simple,
@@ -214,7 +214,7 @@ fn client(served: &Served, form: Form) -> Client {
 }
 
 #[test]
-fn commands_do_what_they_say_in_every_form() {
+fn commands_work_in_every_form() {
     let folder = Folder::with_volume();
     let served = folder.serve(&["--discard", "zeroes"]);
     let mut expected = content();
@@ -226,7 +226,7 @@ fn commands_do_what_they_say_in_every_form() {
             form != Form::Simple
         );
 
-        // All of it, which is more than one part, and odd ranges.
+        // The whole volume, which is more than one piece, and unaligned ranges.
         for (offset, len) in [
             (0, SIZE),
             (1, SIZE - 2),
@@ -297,7 +297,7 @@ fn commands_do_what_they_say_in_every_form() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_and_the_next_request_is_served() {
+fn an_invalid_request_is_refused_and_the_next_one_is_served() {
     let folder = Folder::with_volume();
     let served = folder.serve(&[]);
     let none = CommandFlags::NONE;
@@ -361,7 +361,7 @@ fn what_makes_no_sense_is_refused_and_the_next_request_is_served() {
                 "{command:?} {offset} {len}"
             );
         }
-        // The payload of what is refused is passed over.
+        // The payload of a refused request is skipped.
         let bytes = vec![7; 300_000];
         assert_eq!(client.write(SIZE - 299_999, &bytes), ErrorNumber::NoSpace);
         assert_eq!(
@@ -369,7 +369,7 @@ fn what_makes_no_sense_is_refused_and_the_next_request_is_served() {
             ErrorNumber::Invalid
         );
         if form == Form::Extended {
-            // A payload that belongs to no command.
+            // A payload for a command that has none.
             let flags = CommandFlags::PAYLOAD_LEN;
             let answer = client.ask(Command::Read, flags, 0, bytes.len() as u64, &bytes);
             assert_eq!(answer.error, ErrorNumber::Invalid);
@@ -390,7 +390,7 @@ fn a_read_only_export_is_not_written() {
     assert_eq!(zeroes.error, refused);
     assert_eq!(client.flush(), ErrorNumber::None);
     assert!(client.read(0, 4096) == content()[..4096]);
-    // `disk.img` is for reading as a whole: others may read it at the same time.
+    // The whole server is read-only, so other processes can read `disk.img` at the same time.
     served.stop();
     let folder = Folder::with_volume();
     let first = folder.serve(&["--read-only"]);
@@ -404,7 +404,7 @@ fn a_read_only_export_is_not_written() {
 }
 
 #[test]
-fn discards_go_as_far_as_they_are_told() {
+fn discards_follow_the_policy() {
     let allocated = |folder: &Folder| {
         std::os::unix::fs::MetadataExt::blocks(&folder.path("disk.img").metadata().unwrap())
     };
@@ -423,7 +423,7 @@ fn discards_go_as_far_as_they_are_told() {
         );
         let trimmed = client.ask(Command::Trim, CommandFlags::FUA, 100, 4 << 20, &[]);
         assert_eq!(trimmed.error == ErrorNumber::None, advertised);
-        // Zeroes are written, whatever the policy.
+        // Zeroes are written with every policy.
         let zeroed = client.ask(
             Command::WriteZeroes,
             CommandFlags::FUA,
@@ -446,7 +446,7 @@ fn discards_go_as_far_as_they_are_told() {
 }
 
 #[test]
-fn many_requests_at_once_are_each_answered() {
+fn every_one_of_many_requests_gets_its_reply() {
     let folder = Folder::with_volume();
     let served = folder.serve(&[]);
     let mut client = served.client();
@@ -459,7 +459,7 @@ fn many_requests_at_once_are_each_answered() {
             len: 1 + (n * 37) % 9000,
         })
         .collect();
-    // All are sent before any answer is read.
+    // All are sent before any reply is read.
     let mut sent = client.stream.try_clone().unwrap();
     let bytes: Vec<u8> = requests
         .iter()
@@ -468,7 +468,8 @@ fn many_requests_at_once_are_each_answered() {
     let sender = std::thread::spawn(move || std::io::Write::write_all(&mut sent, &bytes).unwrap());
     let mut answered = vec![];
     for _ in &requests {
-        // In any order: a storage that seems to wait, as on a busy machine, is asked by several threads.
+        // Replies come in any order: on a busy machine the storage may look slow, and requests go
+        // to several threads.
         let (cookie, answer) = client.answer_to_any(&requests).unwrap();
         let request = &requests[usize::try_from(cookie).unwrap()];
         let start = usize::try_from(request.offset).unwrap();
@@ -482,13 +483,13 @@ fn many_requests_at_once_are_each_answered() {
 }
 
 #[test]
-fn a_flush_has_no_range_whatever_stands_there() {
+fn the_range_of_a_flush_is_ignored() {
     let folder = Folder::with_volume();
     let served = folder.serve(&[]);
     let mut client = served.client();
     let answer = client.ask(Command::Flush, CommandFlags::NONE, u64::MAX, 1, &[]);
     assert_ne!(answer.error, ErrorNumber::Io);
-    // The connection goes on.
+    // The connection stays usable.
     assert!(client.read(0, 512) == content()[..512]);
     served.stop();
 }

@@ -1,4 +1,5 @@
-//! Storage that fails or waits: errors on the requests that they belong to, and nobody waits for another's storage.
+//! Storage that fails or is slow. The right request gets the error, and a slow storage does not
+//! delay other exports.
 
 use std::io::Write;
 use std::ops::Range;
@@ -24,16 +25,17 @@ use crate::served::{Folder, SIZE, Served};
 use crate::wire::{Client, Handshake};
 use support::peers::find;
 
-/// Memory that fails where it is told to, and can be made to wait.
+/// Storage in memory that can be made to fail and to wait.
 struct Faulty {
     memory: MemoryBackend,
-    /// Reads that touch this byte fail; writes likewise.
+    /// Reads that touch this byte fail.
     bad_read: u64,
+    /// Writes that touch this byte find no space.
     full_write: u64,
     flush_fails: AtomicBool,
-    /// Reads take so long.
+    /// How long each read takes.
     delay: Duration,
-    /// Reads and writes wait until so many are there at once.
+    /// Reads and writes wait until this many are waiting at once.
     meeting: usize,
     here: Mutex<usize>,
     came: Condvar,
@@ -64,7 +66,7 @@ impl Faulty {
         self.most_here.fetch_max(*here, Ordering::Relaxed);
         self.came.notify_all();
         let met = |_: &mut usize| self.most_here.load(Ordering::Relaxed) < self.meeting;
-        // The first ones come alone: only by waiting they are known to be slow.
+        // The first requests come one after the other: the storage has to look slow first.
         let patience = Duration::from_millis(500);
         let (mut here, _) = self.came.wait_timeout_while(here, patience, met).unwrap();
         *here -= 1;
@@ -102,7 +104,7 @@ impl Backend for Faulty {
     }
 
     fn flush(&self) -> Result<(), IoError> {
-        // As the kernel does: it tells once.
+        // As in the kernel, the error is reported once.
         if self.flush_fails.swap(false, Ordering::Relaxed) {
             let error = std::io::Error::from_raw_os_error(5);
             return Err(IoError::from_os(Operation::Flush, 0, error));
@@ -123,7 +125,7 @@ impl Backend for Faulty {
     }
 }
 
-/// The library's server on such storage.
+/// The server of the library on such storage.
 struct Running {
     folder: TempDir,
     stopper: Stopper,
@@ -167,13 +169,13 @@ impl Running {
 }
 
 #[test]
-fn a_read_that_fails_is_an_error_of_its_own_request() {
+fn a_failed_read_is_an_error_of_its_own_request() {
     const BAD: u64 = (5 << 20) + 12_345;
     let mut backend = Faulty::new();
     backend.bad_read = BAD;
     let running = Running::on(Arc::new(backend));
     let mut client = running.client();
-    // What came before the error has come; then the error, and the reply ends.
+    // The bytes before the bad one are received, then the error, which ends the reply.
     let answer = client.ask(Command::Read, CommandFlags::NONE, 0, SIZE, &[]);
     assert_eq!(answer.error, ErrorNumber::Io);
     assert_eq!(answer.parts.last(), Some(&ChunkType::Error));
@@ -182,20 +184,20 @@ fn a_read_that_fails_is_an_error_of_its_own_request() {
     assert_eq!((answer.error, answer.data.len()), (ErrorNumber::Io, 0));
     assert_eq!(client.read(0, 5 << 20).len(), 5 << 20);
 
-    // A simple reply can say so too where the bytes are all there first.
+    // A simple reply can be an error too, if all bytes are read before it is sent.
     let mut simple = Handshake::greeted(running.connect()).go("");
     for (offset, len) in [(BAD, 1), (0, SIZE)] {
         let answer = simple.ask(Command::Read, CommandFlags::NONE, offset, len, &[]);
         assert_eq!(answer.error, ErrorNumber::Io);
     }
     assert_eq!(simple.read(0, 5 << 20).len(), 5 << 20);
-    // A partial write has to read first.
+    // A write of a part of a sector has to read first.
     assert_eq!(simple.write(BAD, b"x"), ErrorNumber::Io);
     running.stop().unwrap();
 }
 
 #[test]
-fn a_write_that_finds_no_space_says_so_and_the_next_is_served() {
+fn a_write_without_space_fails_and_the_next_request_is_served() {
     let mut backend = Faulty::new();
     backend.full_write = 1 << 20;
     let running = Running::on(Arc::new(backend));
@@ -208,7 +210,7 @@ fn a_write_that_finds_no_space_says_so_and_the_next_is_served() {
 }
 
 #[test]
-fn a_failed_flush_stays_failed_for_everybody() {
+fn a_failed_flush_stays_failed_for_every_client() {
     for with_fua in [false, true] {
         let backend = Arc::new(Faulty::new());
         let running = Running::on(backend.clone());
@@ -222,7 +224,7 @@ fn a_failed_flush_stays_failed_for_everybody() {
             one.flush()
         };
         assert_eq!(failed, ErrorNumber::Io);
-        // The storage would say yes from here on.
+        // From here on the storage itself would report success.
         for client in [&mut other, &mut one, &mut running.client()] {
             assert_eq!(client.flush(), ErrorNumber::Io);
             assert_eq!(
@@ -238,7 +240,7 @@ fn a_failed_flush_stays_failed_for_everybody() {
 }
 
 #[test]
-fn requests_to_storage_that_waits_wait_together() {
+fn requests_to_slow_storage_wait_at_the_same_time() {
     const AT_ONCE: usize = 24;
     let mut backend = Faulty::new();
     backend.meeting = AT_ONCE;
@@ -261,7 +263,7 @@ fn requests_to_storage_that_waits_wait_together() {
                 len: 4096,
             })
             .collect();
-        // All are for the same bytes, so that the order of answers does not matter.
+        // All are for the same bytes, so the order of the replies does not matter.
         let same = Request {
             offset: 8192,
             ..requests[0]
@@ -278,7 +280,7 @@ fn requests_to_storage_that_waits_wait_together() {
     running.stop().unwrap();
 }
 
-/// Asks for all at once.
+/// Sends all requests at once.
 fn send_together(client: &mut Client, requests: &[Request], payload: &[u8]) {
     let messages = requests
         .iter()
@@ -288,7 +290,7 @@ fn send_together(client: &mut Client, requests: &[Request], payload: &[u8]) {
 }
 
 #[test]
-fn long_requests_that_follow_each_other_are_carried_out_together() {
+fn consecutive_long_requests_are_served_at_the_same_time() {
     const LONG: u32 = 128 << 10;
     let meet = |command: Command| {
         let mut backend = Faulty::new();
@@ -296,7 +298,8 @@ fn long_requests_that_follow_each_other_are_carried_out_together() {
         let backend = Arc::new(backend);
         let running = Running::on(backend.clone());
         let mut client = running.client();
-        // Two writes of the same bytes wait for each other; two reads of the same may be answered in any order.
+        // Two writes of the same bytes would wait for each other. Two reads of the same bytes may
+        // be replied in any order.
         let requests = [0, u64::from(LONG)].map(|offset| Request {
             flags: CommandFlags::NONE,
             command,
@@ -317,18 +320,18 @@ fn long_requests_that_follow_each_other_are_carried_out_together() {
         running.stop().unwrap();
         backend.most_here.load(Ordering::Relaxed) == 2
     };
-    // The second request may come too late to be seen behind the first.
+    // The second request may arrive too late to be noticed behind the first.
     for command in [Command::Read, Command::Write] {
         assert!((0..20).any(|_| meet(command)), "{command:?}");
     }
 }
 
 #[test]
-fn a_simple_reply_that_is_sent_in_parts_comes_whole_amid_others() {
+fn a_simple_reply_in_parts_is_not_mixed_with_others() {
     let mut backend = Faulty::new();
     backend.delay = Duration::from_millis(1);
     let mut options = Options::default();
-    // The long one has no room in it, the others have.
+    // The budget has no room for the long request, and room for the others.
     options.max_in_flight = 6 << 20;
     let running = Running::with(Arc::new(backend), options);
     let mut client = Handshake::greeted(running.connect()).go("");
@@ -361,10 +364,10 @@ fn a_simple_reply_that_is_sent_in_parts_comes_whole_amid_others() {
     running.stop().unwrap();
 }
 
-/// A server whose calls of a kind fail, once or each time.
+/// A server in which system calls of one kind fail, once or each time.
 fn served_under_strace(folder: &Folder, inject: &str) -> Option<Served> {
     let strace = find("strace")?;
-    // With -D strace is the child, and luksmith the process that is started.
+    // With -D, strace runs as a child, and the started process is luksmith.
     let calls = inject.split(':').next().unwrap();
     let args = ["-D", "-f", "-qq", "-o", "/dev/null", "-e"].map(str::to_owned);
     let args = args.into_iter().chain([
@@ -384,7 +387,7 @@ fn served_under_strace(folder: &Folder, inject: &str) -> Option<Served> {
 }
 
 #[test]
-fn errors_of_the_system_come_through_the_program() {
+fn errors_of_the_system_reach_the_client() {
     let folder = Folder::with_volume();
     let Some(served) = served_under_strace(&folder, "pwrite64:error=ENOSPC:when=1") else {
         return;

@@ -1,4 +1,5 @@
-//! A file system of the kernel on a served volume: nbdfuse makes it a file, a loop device makes that a disk.
+//! A file system of the kernel on a served volume: nbdfuse makes a file of it, and a loop device
+//! makes a disk of that.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use crate::served::{Folder, until};
 use support::peers::{find, output, run, skip};
 
-/// What has to be there; root besides, without whom nobody mounts.
+/// The programs and devices that the test needs. It needs root too, to mount.
 struct Tools {
     nbdfuse: PathBuf,
     losetup: PathBuf,
@@ -44,7 +45,7 @@ impl Tools {
     }
 }
 
-/// What is taken back at the end, also of a test that fails: the last first.
+/// Commands that clean up at the end, also of a failed test. The last one runs first.
 struct Undo(Vec<Command>, Option<Child>);
 
 impl Undo {
@@ -72,7 +73,7 @@ fn command(program: &Path, args: &[&Path]) -> Command {
     command
 }
 
-/// Files of many sizes, whose content tells where it belongs.
+/// Files of many sizes, with content that identifies each place.
 fn files() -> Vec<(String, Vec<u8>)> {
     let sizes = [0, 1, 511, 1000, 4096, 70_000, 1 << 20];
     let file = |(n, size): (usize, &usize)| {
@@ -137,11 +138,11 @@ fn ext4_of_the_kernel_lives_on_a_served_volume() {
     }
     undo.last();
     undo.last(); // the loop device
-    undo.last(); // nbdfuse, which ends by it
+    undo.last(); // nbdfuse, which then ends
     undo.1.take().unwrap().wait().unwrap();
     served.stop();
 
-    // What the volume holds without any server is the same file system.
+    // Without any server, the volume contains the same file system.
     folder.write("decrypted", &folder.decrypted());
     check(&folder.path("decrypted"));
 }

@@ -1,4 +1,4 @@
-//! A machine of QEMU that boots from a served volume, reads it and writes to it.
+//! A virtual machine that boots from a served volume, reads it and writes to it.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -9,10 +9,10 @@ use crate::served::{Folder, content};
 use support::boot_sector;
 use support::peers;
 
-/// What QEMU exits with when the machine writes 0x10 to the debug port: twice that and one.
+/// The exit code of QEMU when the machine writes 0x10 to the debug port: twice that plus one.
 const DONE: i32 = 0x21;
 
-/// Emulation in software on a busy machine is slow.
+/// A time limit for emulation in software on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 #[test]

@@ -1,4 +1,5 @@
-//! Clients that leave, lie, flood and dawdle: the others are served, and memory stays bounded.
+//! Clients that disconnect at any point, violate the protocol, flood the server or are slow. Other
+//! clients are served, and memory stays bounded.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -12,8 +13,8 @@ use luksmith_formats::nbd::{
 use crate::served::{Folder, SIZE, Served, content, until};
 use crate::wire::{Client, Handshake, is_ended};
 
-/// What the server may have in memory at most here, in bytes: its program and libraries, the pool of buffers (32 MiB),
-/// 64 MiB for requests, and what each connection has.
+/// The most memory of the server here, in bytes: program and libraries, the pool of buffers (32
+/// MiB), 64 MiB for requests, and the memory of each connection.
 const MEMORY: u64 = 192 << 20;
 
 #[track_caller]
@@ -27,7 +28,7 @@ fn others_are_served(served: &Served) {
     );
 }
 
-/// Every byte that a client sends from the beginning to the end of a session with a read and a write.
+/// Every byte that a client sends in a session with a read and a write.
 fn session() -> Vec<u8> {
     let go = InfoRequest::default().to_bytes();
     let header = |option, len: usize| {
@@ -56,13 +57,13 @@ fn session() -> Vec<u8> {
 }
 
 #[test]
-fn a_client_may_leave_after_every_byte() {
+fn a_client_can_disconnect_after_every_byte() {
     let folder = Folder::with_volume();
     let served = folder.serve(&[]);
     let session = session();
     for end in 0..=session.len() {
         let mut stream = served.connect();
-        // Without reading a single answer; the server may have gone before.
+        // No reply is read. The server may have closed the connection before.
         let _ = stream.write_all(&session[..end]);
     }
     others_are_served(&served);
@@ -71,7 +72,7 @@ fn a_client_may_leave_after_every_byte() {
 }
 
 #[test]
-fn a_client_may_ask_for_an_export_and_leave() {
+fn a_client_can_choose_an_export_and_disconnect() {
     let folder = Folder::with_volume();
     let served = folder.serve(&[]);
     for _ in 0..100 {
@@ -122,7 +123,8 @@ fn garbage_ends_its_own_connection() {
 fn huge_lengths_cost_nothing() {
     let folder = Folder::with_volume();
     let served = folder.serve(&[]);
-    // An option that is too long is passed over and refused; one that is absurd ends the connection.
+    // An option that is too long is skipped and refused. One of an absurd length ends the
+    // connection.
     let mut handshake = Handshake::greeted(served.connect());
     let long = vec![0; 100_000];
     assert_eq!(
@@ -142,7 +144,7 @@ fn huge_lengths_cost_nothing() {
         handshake.0.write_all(&header.to_bytes()).unwrap();
         assert!(is_ended(&mut handshake.0));
     }
-    // So does a write of more than any server takes.
+    // So does a write that is longer than the limit.
     for extended in [false, true] {
         let mut handshake = Handshake::greeted(served.connect());
         if extended {
@@ -157,7 +159,7 @@ fn huge_lengths_cost_nothing() {
             offset: 0,
             len: if extended { u64::MAX } else { u32::MAX.into() },
         };
-        // It may be gone before all is sent.
+        // The server may close the connection before all is sent.
         let _ = client.send(write, &[1; 1000]);
         assert!(client.is_ended());
     }
@@ -176,7 +178,7 @@ fn ten_thousand_options_are_too_many() {
         if handshake.send(OptionType::List, &[]).is_err() || handshake.reply().is_err() {
             break;
         }
-        // The one export and the ACK.
+        // The reply is one export and the ACK.
         handshake.reply().unwrap();
         answered += 1;
     }
@@ -186,7 +188,7 @@ fn ten_thousand_options_are_too_many() {
 }
 
 #[test]
-fn a_client_that_reads_no_answers_holds_up_itself_alone() {
+fn a_client_that_reads_no_replies_delays_only_itself() {
     let folder = Folder::with_volume();
     let served = folder.serve(&[]);
     let mut dawdlers = Vec::new();
@@ -199,7 +201,7 @@ fn a_client_that_reads_no_answers_holds_up_itself_alone() {
         client.stream.set_nonblocking(true).unwrap();
         dawdlers.push(client);
     }
-    // Each asks for as much as its socket takes.
+    // Each sends as many requests as its socket takes.
     for client in &mut dawdlers {
         let read = Request {
             flags: CommandFlags::NONE,
@@ -214,7 +216,7 @@ fn a_client_that_reads_no_answers_holds_up_itself_alone() {
     let mut client = served.client();
     assert_eq!(client.write(0, &content()[..100_000]), ErrorNumber::None);
     assert_eq!(client.flush(), ErrorNumber::None);
-    // They are not waited for for ever.
+    // The server does not wait for them for ever.
     let start = Instant::now();
     served.stop();
     assert!(start.elapsed() < Duration::from_secs(20));
@@ -222,11 +224,11 @@ fn a_client_that_reads_no_answers_holds_up_itself_alone() {
 }
 
 #[test]
-fn a_client_that_says_nothing_has_to_leave() {
+fn a_silent_client_is_disconnected() {
     let folder = Folder::with_volume();
     let served = folder.serve(&["--max-connections", "3", "--handshake-time", "1"]);
     let mut silent: Vec<UnixStream> = (0..3).map(|_| served.connect()).collect();
-    // One drips, one byte after the other, which is no better.
+    // One client sends one byte after the other, and is disconnected too.
     let mut drip = silent.pop().unwrap();
     let dripping = std::thread::spawn(move || {
         let bytes = session();
@@ -238,7 +240,7 @@ fn a_client_that_says_nothing_has_to_leave() {
         }
         panic!("it was let go on for ever");
     });
-    // This one waits until they have had their time: there is room for three.
+    // This one waits until their time is over: the limit is three clients.
     others_are_served(&served);
     dripping.join().unwrap();
     for stream in &mut silent {
@@ -253,7 +255,7 @@ fn a_client_that_says_nothing_has_to_leave() {
 }
 
 #[test]
-fn a_write_that_never_ends_holds_up_itself_alone() {
+fn a_write_that_never_ends_delays_only_itself() {
     let folder = Folder::with_volume();
     let served = folder.serve(&[]);
     let stuck: Vec<Client> = (0..20)
@@ -266,7 +268,7 @@ fn a_write_that_never_ends_holds_up_itself_alone() {
                 offset: 0,
                 len: SIZE,
             };
-            // The first sector, as it is; the rest never comes.
+            // Only the first sector is sent.
             client.send(write, &content()[..4096]).unwrap();
             client
         })

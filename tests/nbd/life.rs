@@ -25,7 +25,7 @@ fn request(command: Command, cookie: u64, offset: u64, len: u64) -> Request {
 }
 
 #[test]
-fn what_was_asked_before_a_stop_is_answered_and_kept() {
+fn requests_before_a_stop_are_replied_and_stored() {
     for signal in [Signal::TERM, Signal::INT] {
         let folder = Folder::with_volume();
         let mut served = folder.serve(&[]);
@@ -39,7 +39,7 @@ fn what_was_asked_before_a_stop_is_answered_and_kept() {
                 .unwrap();
         }
         served.signal(signal);
-        // In whatever order they come: on a busy machine storage may wait.
+        // Replies come in any order, since the storage may look slow on a busy machine.
         let mut answered = Vec::new();
         while let Ok((cookie, ErrorNumber::None)) = client.next_simple() {
             answered.push(cookie);
@@ -72,7 +72,7 @@ fn a_second_sigint_stops_at_once() {
 fn stops_at_once(signal: Signal, after: Duration) {
     let folder = Folder::with_volume();
     let mut served = folder.serve(&[]);
-    // A client that takes no answers is waited for at the first.
+    // After the first signal the server waits for a client that receives no replies.
     let mut client = served.client();
     client.stream.set_nonblocking(true).unwrap();
     while client.send(request(Command::Read, 0, 0, SIZE), &[]).is_ok() {}
@@ -80,7 +80,7 @@ fn stops_at_once(signal: Signal, after: Duration) {
         rustix::net::recv(&client.stream, &mut [0][..], RecvFlags::PEEK).is_ok_and(|got| got.1 == 1)
     });
     served.signal(signal);
-    until("new clients are turned away", || {
+    until("new clients are refused", || {
         UnixStream::connect(folder.path("s.sock")).is_err()
     });
     std::thread::sleep(after);
@@ -91,8 +91,8 @@ fn stops_at_once(signal: Signal, after: Duration) {
     assert!(!folder.path("s.sock").exists());
 }
 
-/// systemd with SendSIGHUP=yes, `timeout` and a closing terminal send two signals at once. What a
-/// client was told is written has to be there, also in an image whose tables are still in memory.
+/// systemd with SendSIGHUP=yes, `timeout` and a closing terminal send two signals at once. Writes that
+/// were replied have to be stored, even in an image whose tables are still in memory.
 #[test]
 fn signals_that_come_together_are_one_request_to_stop() {
     for second in [Signal::HUP, Signal::TERM] {
@@ -112,10 +112,10 @@ fn signals_that_come_together_are_one_request_to_stop() {
 }
 
 #[test]
-fn the_last_client_may_end_the_server() {
+fn the_server_can_end_with_its_last_client() {
     let folder = Folder::with_volume();
     let mut served = folder.serve(&["--exit-when-idle"]);
-    // One that never had an export is no client.
+    // A connection that never had an export does not count.
     drop(Handshake::greeted(served.connect()));
     let mut first = served.client();
     let mut second = served.client();
@@ -131,7 +131,7 @@ fn the_last_client_may_end_the_server() {
 }
 
 #[test]
-fn it_says_when_it_is_ready() {
+fn the_server_tells_when_it_is_ready() {
     let folder = Folder::with_volume();
     let notify = UnixDatagram::bind(folder.path("notify")).unwrap();
     notify
@@ -158,13 +158,13 @@ fn it_says_when_it_is_ready() {
 }
 
 #[test]
-fn systemd_may_listen_for_it() {
+fn systemd_can_pass_the_socket() {
     let folder = Folder::with_volume();
     let listener = UnixListener::bind(folder.path("s.sock")).unwrap();
     let script = r#"exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" serve --json disk.img --key-file key"#;
     let mut command = folder.program("sh", ["-c", script, env!("CARGO_BIN_EXE_luksmith")]);
     command.stdin(Stdio::from(std::os::fd::OwnedFd::from(listener)));
-    // Who connects before it is up waits.
+    // A client that connects before the server runs waits.
     let early = UnixStream::connect(folder.path("s.sock")).unwrap();
     let served = Served::start(&folder, command);
     assert_eq!(
@@ -173,12 +173,12 @@ fn systemd_may_listen_for_it() {
     );
     assert!(Client::of(early).read(0, 4096) == content()[..4096]);
     served.stop();
-    // It was not ours to remove.
+    // The server does not remove the socket of systemd.
     assert!(folder.path("s.sock").exists());
 }
 
 #[test]
-fn what_was_flushed_survives_a_kill_at_any_moment() {
+fn flushed_data_survives_a_kill_at_any_moment() {
     const BLOCK: usize = 10_000;
     let folder = Folder::with_volume();
     let mut expected = content();
@@ -186,7 +186,7 @@ fn what_was_flushed_survives_a_kill_at_any_moment() {
         let mut served = folder.serve(&[]);
         let mut client = served.client();
         let mut writer = client.stream.try_clone().unwrap();
-        // Writes, each with FUA; the answers tell what is safe.
+        // Each write has FUA, so a replied one is on stable storage.
         let sending = std::thread::spawn(move || {
             for n in 0..700 {
                 let mut write = request(Command::Write, n, n % 700 * 10_100, BLOCK as u64);
@@ -198,7 +198,7 @@ fn what_was_flushed_survives_a_kill_at_any_moment() {
                 }
             }
         });
-        // In whatever order they come.
+        // Replies come in any order.
         let mut answered = Vec::new();
         let most = 20 + usize::from(round) * 37;
         while answered.len() < most {
@@ -208,7 +208,7 @@ fn what_was_flushed_survives_a_kill_at_any_moment() {
         }
         served.child.kill().unwrap();
         served.child.wait().unwrap();
-        // Answers that were on their way count too.
+        // Replies that were sent before the kill count too.
         while let Ok((cookie, ErrorNumber::None)) = client.next_simple() {
             answered.push(cookie);
         }
@@ -220,7 +220,7 @@ fn what_was_flushed_survives_a_kill_at_any_moment() {
             if answered.contains(&n) {
                 expected[block].fill(round ^ n.to_le_bytes()[0]);
             } else {
-                // It may be written or not, or in part.
+                // It may be written, or not, or in part.
                 expected[block.clone()].copy_from_slice(&decrypted[block]);
             }
         }
@@ -249,7 +249,7 @@ fn images_are_locked_while_they_are_served() {
 }
 
 #[test]
-fn arguments_that_make_no_sense_are_refused_before_a_key_is_asked_for() {
+fn invalid_arguments_are_refused_before_a_passphrase_is_asked_for() {
     let folder = Folder::with_volume();
     for (args, said) in [
         ("--socket s.sock --export nonsense", "NAME=IMAGE"),
@@ -289,7 +289,7 @@ fn arguments_that_make_no_sense_are_refused_before_a_key_is_asked_for() {
 }
 
 #[test]
-fn an_image_is_named_once_or_read_alone() {
+fn an_image_can_be_served_twice_only_for_reading() {
     let folder = Folder::with_volume();
     std::fs::hard_link(folder.path("disk.img"), folder.path("same.img")).unwrap();
     let twice = |more: &str| {
@@ -309,7 +309,7 @@ fn an_image_is_named_once_or_read_alone() {
     served.stop();
 }
 
-/// Out of descriptors, clients wait; that is said once.
+/// If the server has no descriptors left, clients wait. That is logged once.
 #[test]
 fn clients_beyond_the_descriptors_wait() {
     let folder = Folder::with_volume();
@@ -325,7 +325,7 @@ fn clients_beyond_the_descriptors_wait() {
 }
 
 #[test]
-fn an_image_that_is_cut_is_a_failure_of_the_storage() {
+fn a_truncated_image_is_a_failure_of_the_storage() {
     let folder = Folder::with_volume();
     let served = folder.serve(&[]);
     let file = std::fs::OpenOptions::new()

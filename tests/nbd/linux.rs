@@ -1,4 +1,5 @@
-//! A Linux machine whose disk is a served volume: it makes a file system there, and what it has written is read back on the host.
+//! A Linux machine whose disk is a served volume. It makes a file system there, and its files are
+//! read back on the host.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -7,7 +8,7 @@ use crate::served::{Folder, content};
 use support::initramfs::{Archive, Kernel};
 use support::peers::{find, run, skip};
 
-/// Emulation in software on a busy machine is slow.
+/// A time limit for emulation in software on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(200);
 
 const INIT: &[u8] = br#"#!/bin/busybox sh

@@ -1,18 +1,21 @@
-//! Do NBD's clients and servers agree with us, and does nobody come to harm?
+//! Do other NBD clients and servers work with luksmith, and are its users safe from hostile ones?
 //!
-//! The peers are real programs; one that is not there is named and its test skipped, unless `CI=true`.
+//! The peers are other programs. If one is not installed, its tests are skipped and it is named,
+//! unless `CI=true`.
 //!
-//! - `served`: the program as a server, in a folder of its own; `wire`: a client of single messages, for what no real client does.
-//! - `clients`: libnbd's tools, QEMU's and fio on served volumes.
-//! - `commands`: every option and command, by the protocol's own words.
+//! - `served`: starts the program as a server, in a new folder. `wire`: a client that sends single
+//!   messages, as no other client does.
+//! - `clients`: the tools of libnbd and QEMU, and fio, on served volumes.
+//! - `commands`: every option and command of the protocol.
 //! - `neighbours`: unaligned writes, also from several connections into one sector.
-//! - `hostile`: clients that leave, lie, flood and dawdle.
-//! - `failing`: storage that fails or waits.
-//! - `filesystem`: ext4 of the kernel by nbdfuse and a loop device. `guest`: a machine that boots from a volume.
-//!   `linux`: one that keeps its files there.
-//! - `client`: volumes on servers, real ones and ones that lie.
-//! - `memory`: what the program holds of secrets while it serves.
-//! - `access`: who may connect. `life`: starting, stopping, and being killed.
+//! - `hostile`: clients that disconnect at any point, violate the protocol, flood the server or are
+//!   slow.
+//! - `failing`: storage that fails or is slow.
+//! - `filesystem`: ext4 of the kernel, by nbdfuse and a loop device. `guest`: a machine that boots
+//!   from a volume. `linux`: a machine that keeps its files there.
+//! - `client`: volumes on other servers, some of which violate the protocol.
+//! - `memory`: secrets in the memory of the program while it serves.
+//! - `access`: which clients can connect. `life`: starting, stopping, and being killed.
 
 #![allow(missing_docs)]
 

@@ -1,4 +1,4 @@
-//! The memory of the program while it serves: the key is there that it needs, and nothing else.
+//! The memory of the program while it serves contains the key that it needs, and no other secret.
 
 use std::os::unix::fs::FileExt;
 
@@ -7,7 +7,7 @@ use luksmith_formats::nbd::ErrorNumber;
 use crate::served::{Folder, Served};
 use support::secret_search::SecretSearch;
 
-/// What of these secrets lies in memory that the program can write to.
+/// Which of these secrets are in memory that the program can write to.
 fn found(served: &Served, secrets: &[(&'static str, &[u8])]) -> Vec<&'static str> {
     let process = format!("/proc/{}", served.child.id());
     let memory = std::fs::File::open(format!("{process}/mem")).unwrap();
@@ -23,7 +23,8 @@ fn found(served: &Served, secrets: &[(&'static str, &[u8])]) -> Vec<&'static str
             continue;
         }
         let [start, end] = [start, end].map(|text| u64::from_str_radix(text, 16).unwrap());
-        // Large mappings have pages that nobody has touched; a stack that grew meanwhile is read the next time.
+        // Large mappings have pages that were never touched. A stack that has grown meanwhile is
+        // read the next time.
         let mut bytes = vec![0; usize::try_from(end - start).unwrap()];
         if memory.read_exact_at(&mut bytes, start).is_ok() {
             all.extend(search.found_in(&bytes));
@@ -35,8 +36,8 @@ fn found(served: &Served, secrets: &[(&'static str, &[u8])]) -> Vec<&'static str
 }
 
 #[test]
-fn the_passphrase_is_gone_and_what_clients_wrote_goes_with_them() {
-    // The process cannot be looked at but by root.
+fn the_passphrase_is_wiped_and_so_is_data_of_clients() {
+    // Only root can read the memory of the process.
     if !rustix::process::geteuid().is_root() {
         return;
     }
@@ -57,7 +58,7 @@ fn the_passphrase_is_gone_and_what_clients_wrote_goes_with_them() {
 
     let served = folder.serve(&[]);
     let mut client = served.client();
-    // Whole sectors, parts of them, and more than one buffer holds.
+    // Whole sectors, parts of them, and more than one buffer.
     for (offset, bytes) in [
         (0, canary.repeat(8)),
         (99, canary.to_vec()),
@@ -70,7 +71,7 @@ fn the_passphrase_is_gone_and_what_clients_wrote_goes_with_them() {
     assert!(!found(&served, &secrets).contains(&"the passphrase"));
     drop(client);
     crate::served::until(
-        "what the client wrote is gone, and the key is there",
+        "the data of the client is gone, and the key is there",
         || found(&served, &secrets) == ["the volume key"],
     );
     served.stop();

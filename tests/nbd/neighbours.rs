@@ -1,4 +1,5 @@
-//! Unaligned writes never touch their neighbours, whoever writes there at the same time.
+//! Unaligned writes do not change the bytes around them, even if other clients write there at the
+//! same time.
 
 use luksmith_formats::nbd::{CommandFlags, ErrorNumber};
 use proptest::prelude::*;
@@ -8,7 +9,7 @@ use proptest::test_runner::TestRunner;
 use crate::served::{Folder, SIZE, content};
 
 #[test]
-fn unaligned_writes_change_their_bytes_alone() {
+fn unaligned_writes_change_only_their_bytes() {
     for sector_size in ["512", "4096"] {
         let folder = Folder::new();
         folder.make_volume("disk.img", &["--sector-size", sector_size]);
@@ -22,7 +23,7 @@ fn unaligned_writes_change_their_bytes_alone() {
             assert_eq!(client.write(offset, &vec![byte; len]), ErrorNumber::None);
             let start = usize::try_from(offset).unwrap();
             expected[start..start + len].fill(byte);
-            // The bytes and what is around them.
+            // The bytes and those around them.
             let around = start.saturating_sub(5000)..(start + len + 5000).min(expected.len());
             assert!(client.read(around.start as u64, around.len() as u64) == expected[around]);
         }
@@ -36,7 +37,8 @@ fn connections_that_write_into_one_sector_lose_nothing() {
     const WRITERS: usize = 4;
     let folder = Folder::with_volume();
     let served = folder.serve(&[]);
-    // Each has every fourth byte-run of 100 in the first 64 KiB; no run ends with a sector.
+    // Each connection writes every fourth run of 100 bytes in the first 64 KiB. No run ends at the
+    // end of a sector.
     let runs: Vec<usize> = (0..65_536 - 100).step_by(100).collect();
     std::thread::scope(|scope| {
         for writer in 0..WRITERS {
@@ -59,7 +61,7 @@ fn connections_that_write_into_one_sector_lose_nothing() {
         let byte = u8::try_from(n % WRITERS).unwrap() * 16 + 2;
         expected[*start..start + 100].fill(byte);
     }
-    // A write that was answered on one connection is seen on every other.
+    // Once a write is replied on one connection, every other one reads it.
     assert!(served.client().read(0, SIZE) == expected);
     served.stop();
     assert!(folder.decrypted() == expected);

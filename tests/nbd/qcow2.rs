@@ -1,4 +1,4 @@
-//! Encrypted qcow2 images served: clients see the holes, and QEMU reads what they wrote.
+//! Served encrypted qcow2 images: clients see the holes, and QEMU reads what they wrote.
 
 use std::process::Command;
 
@@ -43,7 +43,7 @@ fn seen_by_qemu(folder: &Folder, qemu_img: &std::path::Path) -> Vec<u8> {
 }
 
 #[test]
-fn holes_are_told_and_given_back() {
+fn holes_are_reported_and_made() {
     let (Some(nbdinfo), Some(qemu_io)) = (find("nbdinfo"), find("qemu-io")) else {
         return;
     };
@@ -87,7 +87,7 @@ fn holes_are_told_and_given_back() {
         "read -P 8 2560k 512k",
         "flush",
     ]);
-    // What was a hole before and what became one are one.
+    // The hole from before and the new one form one extent.
     assert_eq!(map()[8..12], ["1048576", "1572864", "3", "hole,zero"]);
     served.stop();
     if let Some(qemu_img) = find("qemu-img") {
@@ -118,7 +118,7 @@ fn many_connections_fill_an_image() {
 }
 
 #[test]
-fn compressed_clusters_are_read_where_that_was_asked_for() {
+fn compressed_clusters_are_read_only_if_allowed() {
     let Some(qemu_io) = find("qemu-io") else {
         return;
     };

@@ -1,4 +1,4 @@
-//! `luksmith serve` on a volume in a folder of its own.
+//! Starts `luksmith serve` on a volume in a new folder.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -18,7 +18,7 @@ use crate::wire::Client;
 /// The size of a volume here, in bytes.
 pub(crate) const SIZE: u64 = 8 << 20;
 
-/// A folder with volumes, closed to others, and a key file `key`.
+/// A folder with volumes and a key file `key`, closed to other users.
 #[derive(Clone)]
 pub(crate) struct Folder(Arc<TempDir>);
 
@@ -31,7 +31,7 @@ impl Folder {
         folder
     }
 
-    /// With `disk.img`, which has [`SIZE`] bytes of `content`'s pattern.
+    /// A folder with `disk.img`, which contains the [`SIZE`] bytes of [`content`].
     pub(crate) fn with_volume() -> Self {
         let folder = Self::new();
         folder.make_volume("disk.img", &[]);
@@ -101,7 +101,7 @@ impl Folder {
         )
     }
 
-    /// The plain content of `disk.img`, read by the program itself.
+    /// The plaintext of `disk.img`, read by the program.
     pub(crate) fn decrypted(&self) -> Vec<u8> {
         let args = ["decrypt", "disk.img", "-", "--key-file", "key"];
         let output = self.luksmith(args).output().unwrap();
@@ -114,22 +114,22 @@ impl Folder {
     }
 }
 
-/// What a new volume here holds: no two sectors alike.
+/// The content of a new volume. All sectors are different.
 pub(crate) fn content() -> Vec<u8> {
     let words = (0..SIZE / 8).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ n);
     words.flat_map(u64::to_le_bytes).collect()
 }
 
-/// A server that runs.
+/// A running server.
 pub(crate) struct Served {
     pub(crate) folder: Folder,
     pub(crate) child: Child,
-    /// What it said on stdout.
+    /// The JSON that it printed.
     pub(crate) told: Value,
 }
 
 impl Served {
-    /// Starts what prints a line of JSON once clients may connect.
+    /// Starts a server that prints a line of JSON once clients can connect.
     pub(crate) fn start(folder: &Folder, mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
         let mut line = String::new();
@@ -161,7 +161,7 @@ impl Served {
         UnixStream::connect(self.folder.path("s.sock")).unwrap()
     }
 
-    /// A client that has the export without a name.
+    /// A client of the export with the empty name.
     pub(crate) fn client(&self) -> Client {
         Client::of(self.connect())
     }
@@ -171,7 +171,7 @@ impl Served {
         kill_process(pid, signal).unwrap();
     }
 
-    /// Waits for its end and says how, with what it said on stderr.
+    /// Waits until it ends. Returns its status and its stderr.
     pub(crate) fn ended(&mut self) -> (ExitStatus, String) {
         let mut said = String::new();
         let mut stderr = self.child.stderr.take().unwrap();
@@ -179,7 +179,7 @@ impl Served {
         (self.child.wait().unwrap(), said)
     }
 
-    /// Asks it to stop, which must go well.
+    /// Stops it with SIGTERM, which has to succeed, and returns its stderr.
     pub(crate) fn stop(mut self) -> String {
         self.signal(Signal::TERM);
         let (status, said) = self.ended();
@@ -187,7 +187,7 @@ impl Served {
         said
     }
 
-    /// What it has in memory at most so far, in bytes.
+    /// The most memory that it has used so far, in bytes.
     pub(crate) fn most_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status
@@ -210,7 +210,7 @@ impl Drop for Served {
     }
 }
 
-/// Waits until something holds, for half a minute at most.
+/// Waits until a condition holds, for at most half a minute.
 #[track_caller]
 pub(crate) fn until(what: &str, holds: impl Fn() -> bool) {
     let start = Instant::now();

@@ -1,4 +1,5 @@
-//! A client that sends single messages and looks at each answer. It waits for no answer longer than half a minute.
+//! A client that sends single messages and checks each reply. It waits at most half a minute for a
+//! reply.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -10,7 +11,7 @@ use luksmith_formats::nbd::{
     OptionReplyHeader, OptionType, ReplyForm, ReplyHeader, Request, SimpleReply, TransmissionFlags,
 };
 
-/// A connection in the handshake, greeted.
+/// A connection in the handshake, after the greeting.
 pub(crate) struct Handshake(pub(crate) UnixStream);
 
 impl Handshake {
@@ -33,7 +34,7 @@ impl Handshake {
         self.0.write_all(data)
     }
 
-    /// The next reply, and what it holds.
+    /// The next reply and its data.
     pub(crate) fn reply(&mut self) -> io::Result<(OptionReplyHeader, Vec<u8>)> {
         let header = OptionReplyHeader::parse(&read(&mut self.0)?).unwrap();
         let mut data = vec![0; header.len.try_into().unwrap()];
@@ -41,7 +42,7 @@ impl Handshake {
         Ok((header, data))
     }
 
-    /// All replies to one option: those before the last, and the last.
+    /// All replies to one option: those before the last one, and the last one.
     pub(crate) fn ask(
         &mut self,
         option: OptionType,
@@ -97,7 +98,7 @@ impl Handshake {
     }
 }
 
-/// A connection that has an export.
+/// A connection in the transmission phase.
 pub(crate) struct Client {
     pub(crate) stream: UnixStream,
     pub(crate) extended: bool,
@@ -105,18 +106,18 @@ pub(crate) struct Client {
     pub(crate) flags: TransmissionFlags,
 }
 
-/// What came of a request.
+/// The reply to a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) error: ErrorNumber,
     pub(crate) data: Vec<u8>,
-    /// The kinds of its parts; none in a simple reply.
+    /// The types of its chunks; empty for a simple reply.
     pub(crate) parts: Vec<ChunkType>,
     pub(crate) extents: Vec<(u64, u64)>,
 }
 
 impl Client {
-    /// With structured replies, on the export without a name.
+    /// A client with structured replies, on the export with the empty name.
     pub(crate) fn of(stream: UnixStream) -> Self {
         let mut handshake = Handshake::greeted(stream);
         handshake.acked(OptionType::StructuredReply, &[]);
@@ -151,13 +152,13 @@ impl Client {
         self.answer(&request).unwrap()
     }
 
-    /// All of the reply to a request, which must come next.
+    /// Receives the whole reply to a request, which has to be the next one.
     pub(crate) fn answer(&mut self, request: &Request) -> io::Result<Answer> {
         let (_, answer) = self.answer_to_any(std::slice::from_ref(request))?;
         Ok(answer)
     }
 
-    /// All of the reply that comes next, and whose it is: of one of these requests, each with a cookie of its own.
+    /// Receives the whole next reply, and tells to which of these requests it belongs.
     pub(crate) fn answer_to_any(&mut self, requests: &[Request]) -> io::Result<(u64, Answer)> {
         let mut requests = requests.to_vec();
         let mut answer = Answer {
@@ -196,7 +197,7 @@ impl Client {
                 ChunkType::OffsetData => {
                     let (at, data) = payload.split_at(8);
                     let at = u64::from_be_bytes(at.try_into().unwrap());
-                    // We send parts in order.
+                    // luksmith sends the chunks in order.
                     assert_eq!(at, request.offset + answer.data.len() as u64);
                     answer.data.extend_from_slice(data);
                 }
@@ -222,7 +223,7 @@ impl Client {
         }
     }
 
-    /// The next reply, a simple one without data.
+    /// Receives the next reply, which has to be a simple one without data.
     pub(crate) fn next_simple(&mut self) -> io::Result<(u64, ErrorNumber)> {
         match ReplyHeader::parse(&read::<{ SimpleReply::LEN }>(&mut self.stream)?).unwrap() {
             ReplyHeader::Simple(reply) => Ok((reply.cookie, reply.error)),
@@ -255,13 +256,13 @@ impl Client {
             .error
     }
 
-    /// Whether the server has ended the connection.
+    /// Whether the server has closed the connection.
     pub(crate) fn is_ended(&mut self) -> bool {
         is_ended(&mut self.stream)
     }
 }
 
-/// Whether the server has ended the connection; a reset is an end too.
+/// Whether the server has closed the connection. A reset counts too.
 pub(crate) fn is_ended(stream: &mut UnixStream) -> bool {
     match stream.read(&mut [0; 1]) {
         Ok(0) => true,

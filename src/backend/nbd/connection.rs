@@ -1,8 +1,8 @@
-//! One connection with its requests in flight.
+//! One connection, with its requests in flight.
 //!
-//! Whoever has a request sends it from its own thread and waits; one thread receives for all ([`super::receive`]). The buffer that a
-//! read fills goes with the request into the table of what is in flight and comes back with the answer, so that the bytes go from the
-//! socket straight to where they belong.
+//! A thread sends its request itself and waits for the reply. One thread receives the replies of
+//! all requests ([`super::receive`]). The buffer that a read fills is moved into the table of
+//! requests in flight and comes back with the reply, so the bytes are received directly into it.
 
 use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -19,92 +19,92 @@ use super::journal::{Journal, Record};
 use crate::channel::Channel;
 use crate::sectors::{Cipher, Sectors};
 
-/// A connection that has its export.
+/// A connection after the handshake.
 pub(super) struct Connection {
     pub(super) channel: Channel,
     pub(super) export: Export,
     pub(super) journal: Arc<Journal>,
     server: Arc<str>,
-    flights: Mutex<Flights>,
-    /// How many requests are in flight, for who chooses a connection.
+    table: Mutex<Table>,
+    /// How many requests are in flight, for the choice of a connection.
     load: AtomicUsize,
-    born: Instant,
-    /// When something came last, in milliseconds since it was born.
-    heard: AtomicU64,
-    /// How long the server may be silent.
-    patience: Duration,
+    created: Instant,
+    /// When bytes were last received, in milliseconds after `created`.
+    last_received: AtomicU64,
+    /// How long to wait for the server to send anything.
+    timeout: Duration,
     broken: OnceLock<Arc<NbdError>>,
     receiver: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// The requests in flight, by cookie: the index of a place, and a number that makes it new.
+/// The requests in flight. A cookie is the index of a slot and a serial number.
 #[derive(Default)]
-struct Flights {
-    places: Vec<Place>,
+struct Table {
+    slots: Vec<Slot>,
     free: Vec<usize>,
     serial: u64,
     closed: bool,
 }
 
-enum Place {
+enum Slot {
     Free,
-    Asked(Asked),
-    /// The receiver has it.
+    InFlight(InFlight),
+    /// The receiver has taken the request out.
     Receiving,
-    Answered(Answer),
+    Completed(Completion),
 }
 
-/// What a request brings along.
+/// What a request owns while it is in flight.
 #[derive(Default)]
-pub(super) struct Luggage {
-    /// What a read fills.
+pub(super) struct Resources {
+    /// The buffer of a read.
     pub(super) into: Option<Sectors<Cipher>>,
-    /// What is remembered of a change when it is acknowledged.
+    /// The record of a change, which enters the journal when the server acknowledges the change.
     pub(super) record: Option<Record>,
 }
 
 /// A request in flight.
-pub(super) struct Asked {
+pub(super) struct InFlight {
     pub(super) request: Request,
-    pub(super) luggage: Luggage,
-    /// Which bytes of a read have come.
+    pub(super) resources: Resources,
+    /// Which bytes of a read have been received.
     pub(super) coverage: Coverage,
     /// The first error of a structured reply.
     pub(super) error: Option<Problem>,
     thread: Thread,
 }
 
-/// How a request ended. A record that has come back was not acknowledged.
-pub(super) struct Answer {
+/// How a request ended. If the record of a change is still there, the change was not acknowledged.
+pub(super) struct Completion {
     pub(super) outcome: Result<(), Arc<NbdError>>,
-    pub(super) luggage: Luggage,
+    pub(super) resources: Resources,
 }
 
-/// A request that was sent, to be waited for by the thread that sent it.
-pub(super) struct Ticket {
+/// A request that was sent. The thread that sent it waits for it.
+pub(super) struct Pending {
     cookie: u64,
     sent: Instant,
 }
 
 impl Connection {
-    /// A connection without a receiver: only [`receive::start`](super::receive::start) makes one.
+    /// A connection without a receiver. Only [`receive::start`](super::receive::start) calls this.
     pub(super) fn new(
         channel: Channel,
         export: Export,
         server: Arc<str>,
         journal: Arc<Journal>,
-        patience: Duration,
+        timeout: Duration,
     ) -> Self {
         Self {
             channel,
             export,
             journal,
             server,
-            flights: Mutex::default(),
+            table: Mutex::default(),
             load: AtomicUsize::new(0),
-            born: Instant::now(),
-            heard: AtomicU64::new(0),
-            patience,
+            created: Instant::now(),
+            last_received: AtomicU64::new(0),
+            timeout,
             broken: OnceLock::new(),
             receiver: Mutex::new(None),
         }
@@ -115,17 +115,17 @@ impl Connection {
         *lock(&self.receiver) = Some(receiver);
     }
 
-    /// Sends a request. Where the connection is broken already, the luggage comes back.
+    /// Sends a request. If the connection is broken already, returns the resources.
     pub(super) fn send(
         &self,
         command: Command,
         flags: CommandFlags,
         (offset, len): (u64, u64),
         payload: &[u8],
-        luggage: Luggage,
-    ) -> Result<Ticket, Luggage> {
+        resources: Resources,
+    ) -> Result<Pending, Resources> {
         let flags = match (self.export.replies, command) {
-            // With extended headers the length of a write is said to be that of what follows.
+            // With extended headers the flag says that the length is that of the payload.
             (Replies::Extended, Command::Write) => flags | CommandFlags::PAYLOAD_LEN,
             _ => flags,
         };
@@ -136,15 +136,15 @@ impl Connection {
             offset,
             len,
         };
-        let request = self.flights().enter(request, luggage)?;
+        let request = self.table().insert(request, resources)?;
         self.load.fetch_add(1, Ordering::Relaxed);
         let sent = Instant::now();
-        self.put_on_the_wire(request, payload);
+        self.transmit(request, payload);
         let cookie = request.cookie;
-        Ok(Ticket { cookie, sent })
+        Ok(Pending { cookie, sent })
     }
 
-    fn put_on_the_wire(&self, request: Request, payload: &[u8]) {
+    fn transmit(&self, request: Request, payload: &[u8]) {
         let (compact, extended);
         let header: &[u8] = match self.export.replies {
             Replies::Extended => {
@@ -161,60 +161,62 @@ impl Connection {
             .send(&mut [IoSlice::new(header), IoSlice::new(payload)]);
         match sent {
             Ok(()) => {}
-            // A server that takes nothing is as silent as one that says nothing.
+            // A server that receives nothing counts as silent, as one that sends nothing.
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                self.fail(Problem::Silent(self.patience));
+                self.fail(Problem::Silent(self.timeout));
             }
             Err(error) => self.fail(Problem::Connection(error)),
         }
     }
 
-    /// Waits for the answer. A server from which nothing at all comes for so long is given up, and all requests with it.
-    pub(super) fn wait(&self, ticket: &Ticket) -> Answer {
+    /// Waits for the reply. If the server sends nothing at all within the timeout, the connection
+    /// and all its requests fail.
+    pub(super) fn wait(&self, pending: &Pending) -> Completion {
         loop {
-            if let Some(answer) = self.flights().leave(ticket.cookie) {
+            if let Some(completion) = self.table().remove(pending.cookie) {
                 self.load.fetch_sub(1, Ordering::Relaxed);
-                return answer;
+                return completion;
             }
-            let heard = self.born + Duration::from_millis(self.heard.load(Ordering::Relaxed));
-            let silent_for = heard.max(ticket.sent).elapsed();
-            match self.patience.checked_sub(silent_for) {
+            let last_received =
+                self.created + Duration::from_millis(self.last_received.load(Ordering::Relaxed));
+            let silent_for = last_received.max(pending.sent).elapsed();
+            match self.timeout.checked_sub(silent_for) {
                 Some(left) if !left.is_zero() => std::thread::park_timeout(left),
-                // The receiver answers everything then, in a moment.
+                // The receiver then completes all requests.
                 _ => {
-                    self.fail(Problem::Silent(self.patience));
-                    std::thread::park_timeout(self.patience);
+                    self.fail(Problem::Silent(self.timeout));
+                    std::thread::park_timeout(self.timeout);
                 }
             }
         }
     }
 
-    /// The connection is of no use any more. The first reason counts.
+    /// Marks the connection as broken and shuts it down. Only the first reason is kept.
     pub(super) fn fail(&self, problem: Problem) {
         let server = self.server.clone();
         let _ = self.broken.set(Arc::new(NbdError {
             server,
             source: problem,
         }));
-        self.flights().closed = true;
+        self.table().closed = true;
         self.channel.shutdown();
     }
 
-    pub(super) fn patience(&self) -> Duration {
-        self.patience
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     pub(super) fn is_broken(&self) -> bool {
         self.broken.get().is_some()
     }
 
-    /// How many requests are in flight, about.
+    /// Roughly how many requests are in flight.
     pub(super) fn load(&self) -> usize {
         self.load.load(Ordering::Relaxed)
     }
 
-    /// Tells the server that this is the end (`NBD_CMD_DISC`, which has no answer).
-    pub(super) fn say_goodbye(&self) {
+    /// Sends `NBD_CMD_DISC`, which has no reply.
+    pub(super) fn disconnect(&self) {
         if !self.is_broken() {
             let request = Request {
                 flags: CommandFlags::NONE,
@@ -223,92 +225,93 @@ impl Connection {
                 offset: 0,
                 len: 0,
             };
-            self.put_on_the_wire(request, &[]);
+            self.transmit(request, &[]);
         }
     }
 
-    /// Ends it, and returns when everything that was acknowledged is in the journal and everything else was answered.
+    /// Closes the connection. When this returns, every acknowledged change is in the journal, and
+    /// every other request has failed.
     pub(super) fn close(&self) {
         self.fail(Problem::Closed);
         let receiver = lock(&self.receiver).take();
         if let Some(receiver) = receiver {
-            // A receiver that panicked has nothing more to give.
+            // A receiver that has panicked has ended too.
             let _ = receiver.join();
         }
     }
 
-    /// For the receiver: something came.
-    pub(super) fn hear(&self) {
-        let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.heard.store(now, Ordering::Relaxed);
+    /// For the receiver: bytes were received.
+    pub(super) fn note_received(&self) {
+        let now = u64::try_from(self.created.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_received.store(now, Ordering::Relaxed);
     }
 
-    /// For the receiver: takes a request out, to give it back or to answer it.
-    pub(super) fn take(&self, cookie: u64) -> Option<Asked> {
-        self.flights().take(cookie)
+    /// For the receiver: takes a request out of the table, to give it back or to complete it.
+    pub(super) fn take(&self, cookie: u64) -> Option<InFlight> {
+        self.table().take(cookie)
     }
 
-    /// For the receiver: more is to come.
-    pub(super) fn give_back(&self, asked: Asked) {
-        let index = index_of(asked.request.cookie);
-        self.flights().places[index] = Place::Asked(asked);
+    /// For the receiver: puts a request back, for which more chunks follow.
+    pub(super) fn give_back(&self, request: InFlight) {
+        let index = index_of(request.request.cookie);
+        self.table().slots[index] = Slot::InFlight(request);
     }
 
-    /// For the receiver: a request is answered.
-    pub(super) fn answer(&self, mut asked: Asked, outcome: Result<(), Problem>) {
+    /// For the receiver: completes a request.
+    pub(super) fn complete(&self, mut request: InFlight, outcome: Result<(), Problem>) {
         let outcome = outcome.map_err(|source| {
             let server = self.server.clone();
             Arc::new(NbdError { server, source })
         });
-        // Before anybody can see that the change was made.
+        // The record enters the journal before the caller can see that the change was made.
         if outcome.is_ok()
-            && let Some(record) = asked.luggage.record.take()
+            && let Some(record) = request.resources.record.take()
         {
             self.journal.enter(record);
         }
-        self.deliver(asked, outcome);
+        self.deliver(request, outcome);
     }
 
-    /// For the receiver, which has ended: nobody waits any longer.
-    pub(super) fn answer_all(&self) {
+    /// For the receiver when it ends: fails all requests in flight.
+    pub(super) fn fail_all(&self) {
         let Some(reason) = self.broken.get() else {
             return;
         };
-        let asked = self.flights().take_all();
-        for asked in asked {
-            self.deliver(asked, Err(reason.clone()));
+        let requests = self.table().take_all();
+        for request in requests {
+            self.deliver(request, Err(reason.clone()));
         }
     }
 
-    fn deliver(&self, asked: Asked, outcome: Result<(), Arc<NbdError>>) {
-        let index = index_of(asked.request.cookie);
-        let luggage = asked.luggage;
-        self.flights().places[index] = Place::Answered(Answer { outcome, luggage });
-        asked.thread.unpark();
+    fn deliver(&self, request: InFlight, outcome: Result<(), Arc<NbdError>>) {
+        let index = index_of(request.request.cookie);
+        let resources = request.resources;
+        self.table().slots[index] = Slot::Completed(Completion { outcome, resources });
+        request.thread.unpark();
     }
 
-    fn flights(&self) -> MutexGuard<'_, Flights> {
-        lock(&self.flights)
+    fn table(&self) -> MutexGuard<'_, Table> {
+        lock(&self.table)
     }
 }
 
-impl Flights {
-    fn enter(&mut self, request: Request, luggage: Luggage) -> Result<Request, Luggage> {
+impl Table {
+    fn insert(&mut self, request: Request, resources: Resources) -> Result<Request, Resources> {
         if self.closed {
-            return Err(luggage);
+            return Err(resources);
         }
         let index = self.free.pop().unwrap_or_else(|| {
-            self.places.push(Place::Free);
-            self.places.len() - 1
+            self.slots.push(Slot::Free);
+            self.slots.len() - 1
         });
         self.serial += 1;
         let request = Request {
             cookie: self.serial << INDEX_BITS | index as u64,
             ..request
         };
-        self.places[index] = Place::Asked(Asked {
+        self.slots[index] = Slot::InFlight(InFlight {
             request,
-            luggage,
+            resources,
             coverage: Coverage::default(),
             error: None,
             thread: std::thread::current(),
@@ -316,45 +319,46 @@ impl Flights {
         Ok(request)
     }
 
-    fn take(&mut self, cookie: u64) -> Option<Asked> {
-        let place = self.places.get_mut(index_of(cookie))?;
-        match std::mem::replace(place, Place::Receiving) {
-            Place::Asked(asked) if asked.request.cookie == cookie => Some(asked),
+    fn take(&mut self, cookie: u64) -> Option<InFlight> {
+        let slot = self.slots.get_mut(index_of(cookie))?;
+        match std::mem::replace(slot, Slot::Receiving) {
+            Slot::InFlight(request) if request.request.cookie == cookie => Some(request),
             other => {
-                *place = other;
+                *slot = other;
                 None
             }
         }
     }
 
-    fn take_all(&mut self) -> Vec<Asked> {
-        let asked = |place: &mut Place| match std::mem::replace(place, Place::Receiving) {
-            Place::Asked(asked) => Some(asked),
+    fn take_all(&mut self) -> Vec<InFlight> {
+        let take = |slot: &mut Slot| match std::mem::replace(slot, Slot::Receiving) {
+            Slot::InFlight(request) => Some(request),
             other => {
-                *place = other;
+                *slot = other;
                 None
             }
         };
-        self.places.iter_mut().filter_map(asked).collect()
+        self.slots.iter_mut().filter_map(take).collect()
     }
 
-    fn leave(&mut self, cookie: u64) -> Option<Answer> {
+    fn remove(&mut self, cookie: u64) -> Option<Completion> {
         let index = index_of(cookie);
-        let place = self.places.get_mut(index)?;
-        match std::mem::replace(place, Place::Free) {
-            Place::Answered(answer) => {
+        let slot = self.slots.get_mut(index)?;
+        match std::mem::replace(slot, Slot::Free) {
+            Slot::Completed(completion) => {
                 self.free.push(index);
-                Some(answer)
+                Some(completion)
             }
             other => {
-                *place = other;
+                *slot = other;
                 None
             }
         }
     }
 }
 
-/// So many bits of a cookie are the index: no process has more threads.
+/// How many bits of a cookie are the index. Each thread has few requests in flight, and no process
+/// has more threads than this allows.
 const INDEX_BITS: u32 = 24;
 
 fn index_of(cookie: u64) -> usize {

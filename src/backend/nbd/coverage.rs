@@ -1,21 +1,23 @@
-//! Which bytes of a read have come: each exactly once, or the server breaks the protocol (`proto.md`, "Structured reply types").
+//! Which bytes of a read have been received. A server that sends a byte twice violates the protocol
+//! (`proto.md`, "Structured reply types").
 
 use std::ops::Range;
 
-/// The most separate pieces that are kept in mind; servers send a read's chunks about in order.
-const MOST_PIECES: usize = 4096;
+/// The most separate pieces. Servers send the chunks of a read roughly in order, so few are needed.
+const MAX_PIECES: usize = 4096;
 
-/// Ranges of a buffer, sorted, apart from each other.
+/// Ranges of a buffer, sorted, without contact to each other.
 #[derive(Debug, Default)]
 pub(super) struct Coverage {
     pieces: Vec<Range<usize>>,
 }
 
 impl Coverage {
-    /// Adds a range that is not empty; `false` where a part of it was there already, or where it is one piece too many.
+    /// Adds a range that is not empty. Returns false if a part of it was received before, or there
+    /// are too many separate pieces.
     pub(super) fn add(&mut self, range: Range<usize>) -> bool {
         let at = self.pieces.partition_point(|piece| piece.end < range.start);
-        let is_full = self.pieces.len() == MOST_PIECES;
+        let is_full = self.pieces.len() == MAX_PIECES;
         match self.pieces.get_mut(at) {
             Some(piece) if piece.end == range.start => {
                 let (end, next) = (range.end, at + 1);
@@ -43,7 +45,7 @@ impl Coverage {
         }
     }
 
-    /// Whether all of the first `len` bytes have come.
+    /// Whether all of the first `len` bytes have been received.
     pub(super) fn is_whole(&self, len: usize) -> bool {
         matches!(self.pieces.as_slice(), [all] if *all == (0..len))
     }
@@ -69,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_already_is_found() {
+    fn bytes_received_twice_are_found() {
         let of = |ranges: &[Range<usize>]| {
             let mut coverage = Coverage::default();
             ranges.iter().all(|range| coverage.add(range.clone()))
@@ -84,9 +86,9 @@ mod tests {
     }
 
     #[test]
-    fn pieces_without_end_are_refused() {
+    fn the_number_of_pieces_is_bounded() {
         let mut coverage = Coverage::default();
         let taken = (0..10_000).take_while(|piece| coverage.add(piece * 2..piece * 2 + 1));
-        assert_eq!(taken.count(), MOST_PIECES);
+        assert_eq!(taken.count(), MAX_PIECES);
     }
 }

@@ -1,4 +1,4 @@
-//! From a URI to a connected socket.
+//! Connects a socket to the server of a URI.
 
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
@@ -13,7 +13,7 @@ use rustix::net::{
 use super::error::Problem;
 use crate::channel::Socket;
 
-/// Connects, or fails after about `within`.
+/// Connects, or fails after the time `within`.
 pub(super) fn dial(uri: &Uri, within: Duration) -> Result<Socket, Problem> {
     match &uri.transport {
         Transport::Tcp { host, port } => tcp(host, *port, within).map(Socket::from),
@@ -22,7 +22,7 @@ pub(super) fn dial(uri: &Uri, within: Duration) -> Result<Socket, Problem> {
     .map_err(Problem::Unreachable)
 }
 
-/// The addresses of a host, one after the other.
+/// Tries the addresses of a host, one after the other.
 fn tcp(host: &str, port: u16, within: Duration) -> io::Result<TcpStream> {
     let until = Instant::now() + within;
     let mut failed = None;
@@ -37,7 +37,7 @@ fn tcp(host: &str, port: u16, within: Duration) -> io::Result<TcpStream> {
     Err(failed.unwrap_or_else(|| io::ErrorKind::NotFound.into()))
 }
 
-/// A server that accepts nobody lets one wait; the time-out of sending bounds that.
+/// A server that accepts no client makes `connect` wait. The timeout for sending limits that wait.
 fn unix(name: &[u8], within: Duration) -> io::Result<UnixStream> {
     let address = match name.strip_prefix(b"\0") {
         Some(name) => SocketAddrUnix::new_abstract_name(name)?,

@@ -1,4 +1,4 @@
-//! What can go wrong with a server, and which [`IoError`] it is: the one place where the two meet.
+//! Errors of an NBD server, and which [`IoError`] each of them becomes.
 
 use std::io;
 use std::sync::Arc;
@@ -10,38 +10,38 @@ use luksmith_formats::nbd::ErrorNumber;
 use crate::backend::{IoError, Operation};
 use crate::channel::TlsError;
 
-/// A problem with a server, and which one.
+/// A problem with a server.
 #[derive(Debug, thiserror::Error)]
 #[error("{server}")]
 #[non_exhaustive]
 pub struct NbdError {
-    /// The URI.
+    /// The URI of the export.
     pub server: Arc<str>,
-    /// What is wrong.
+    /// The problem.
     pub source: Problem,
 }
 
-/// What can be wrong with a server.
+/// The problem with a server.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {
-    /// There is no way to it, or nobody there.
+    /// The server cannot be reached.
     #[error("cannot be reached")]
     Unreachable(#[source] io::Error),
     /// The connection broke.
     #[error("the connection failed")]
     Connection(#[source] io::Error),
-    /// The server ended it.
+    /// The server closed the connection.
     #[error("the server closed the connection")]
     Closed,
-    /// Nothing came for too long.
-    #[error("no answer within {} s", .0.as_secs_f32())]
+    /// The server sent nothing for too long.
+    #[error("no reply within {} s", .0.as_secs_f32())]
     Silent(Duration),
-    /// What came is no message of the protocol, or of an older one.
-    #[error("not the protocol that was expected")]
+    /// The server sent bytes that are not a message of the protocol, or only of an old form of it.
+    #[error("not the NBD protocol that was expected")]
     Malformed(#[source] FormatError),
-    /// What came is a message that has no place there.
-    #[error("the server breaks the protocol: {0}")]
+    /// The server sent a message that is not allowed at that point.
+    #[error("the server violates the protocol: {0}")]
     Violation(&'static str),
     /// A thread could not be started.
     #[error("cannot start a thread")]
@@ -49,78 +49,79 @@ pub enum Problem {
     /// `nbds` without a directory of certificates.
     #[error("tls needs certificates: tls-certificates=DIRECTORY is missing in the uri")]
     NoCertificates,
-    /// `nbds`, and the server does not.
+    /// The URI asks for TLS, and the server does not offer it.
     #[error("the server does not offer tls")]
     NoTls,
-    /// `nbd`, and the server wants TLS.
-    #[error("the server wants tls (nbds:// or nbds+unix://)")]
+    /// The URI does not ask for TLS, and the server requires it.
+    #[error("the server requires tls (nbds:// or nbds+unix://)")]
     TlsRequired,
-    /// TLS did not come about.
-    #[error("no tls")]
+    /// TLS could not be set up.
+    #[error("tls failed")]
     Tls(#[source] TlsError),
-    /// It has no such export.
-    #[error("there is no export of that name{}", told(.0))]
+    /// The server has no export of this name. Contains its message, which may be empty.
+    #[error("there is no export of that name{}", in_parentheses(.0))]
     NoExport(String),
-    /// It refuses an option that is needed, with what it says about that.
-    #[error("the server refuses {what}{}", told(message))]
+    /// The server refuses something that is needed.
+    #[error("the server refuses {what}{}", in_parentheses(message))]
     Refused {
-        /// What was asked of it.
+        /// What it refuses.
         what: &'static str,
-        /// What it says, which may be nothing.
+        /// The message of the server, which may be empty.
         message: String,
     },
-    /// Opened for writing, and the server allows reading alone.
+    /// The export was opened for writing, and the server only allows reading.
     #[error("the export is read-only")]
     ReadOnly,
-    /// It wants requests of sizes that make no sense, or are too large.
+    /// The block sizes of the export are inconsistent or too large.
     #[error("the export asks for blocks of {minimum} to {maximum} bytes, which is not supported")]
     BlockSizes {
-        /// The smallest.
+        /// The smallest block, in bytes.
         minimum: u32,
-        /// The largest.
+        /// The largest request, in bytes.
         maximum: u32,
     },
-    /// It is said to be larger than any disk can be.
-    #[error("the export is said to have {0} bytes, which no disk has")]
+    /// The server claims a size that no disk can have.
+    #[error("the server claims that the export has {0} bytes, which no disk has")]
     TooLarge(u64),
-    /// After a reconnection it is another export, or somebody cut it.
+    /// After a reconnect the export is smaller than before.
     #[error("the export had {was} bytes and has {is} now")]
     Shrunk {
-        /// The size in bytes when it was opened.
+        /// The size when it was opened, in bytes.
         was: u64,
-        /// The size in bytes now.
+        /// The size now, in bytes.
         is: u64,
     },
-    /// After a reconnection it begins with other bytes than before.
-    #[error("the export holds another disk than before")]
+    /// The first bytes of the export over a new connection are not those of before.
+    #[error("the export contains another disk than before")]
     OtherDisk,
-    /// It needs larger blocks than before.
+    /// After a reconnect the export needs larger blocks, or takes only smaller requests, than
+    /// before.
     #[error("the export changed its block size")]
     OtherBlocks,
-    /// It answered with an error.
-    #[error("the server answered {}{}", name(*error), told(message))]
+    /// The server replied with an error.
+    #[error("the server replied {}{}", name(*error), in_parentheses(message))]
     Answered {
-        /// Which one.
+        /// The error.
         error: ErrorNumber,
-        /// What it says, which may be nothing.
+        /// The message of the server, which may be empty.
         message: String,
     },
-    /// The connection broke again and again under the same request.
-    #[error("the connection broke {0} times under this request")]
+    /// The connection broke too often while the same request was in flight. Contains how often.
+    #[error("the connection broke {0} times during this request")]
     TooOften(u32),
-    /// What it had acknowledged could not be made sure of.
+    /// Acknowledged writes could not be made durable.
     #[error("writes that the server had acknowledged may be lost")]
     Lost,
 }
 
 impl Problem {
-    /// Whether the same request may go well over a new connection.
+    /// Whether the same request may succeed over a new connection.
     pub(super) fn is_of_the_connection(&self) -> bool {
         matches!(self, Self::Closed | Self::Connection(_))
     }
 
-    /// Whether the server may answer after a while.
-    pub(super) fn passes(&self) -> bool {
+    /// Whether a later attempt to connect may succeed without any change by an administrator.
+    pub(super) fn is_transient(&self) -> bool {
         matches!(
             self,
             Self::Unreachable(_) | Self::Connection(_) | Self::Closed | Self::Silent(_)
@@ -148,13 +149,13 @@ impl Problem {
     }
 }
 
-/// What this means for who asked for `operation` at byte `offset`.
+/// The error of `operation` at byte `offset`.
 pub(super) fn io_error(error: Arc<NbdError>, operation: Operation, offset: u64) -> IoError {
-    let answered = match &error.source {
+    let replied = match &error.source {
         Problem::Answered { error, .. } => *error,
         _ => ErrorNumber::None,
     };
-    match answered {
+    match replied {
         ErrorNumber::NoSpace => IoError::NoSpace { operation, offset },
         ErrorNumber::NotSupported => IoError::Unsupported(operation),
         ErrorNumber::NotPermitted if operation != Operation::Read => IoError::ReadOnly(operation),
@@ -182,7 +183,7 @@ fn name(error: ErrorNumber) -> String {
     name.to_owned()
 }
 
-fn told(message: &str) -> String {
+fn in_parentheses(message: &str) -> String {
     if message.is_empty() {
         String::new()
     } else {

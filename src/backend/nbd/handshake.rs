@@ -1,5 +1,6 @@
-//! The client's side of the handshake (`proto.md`, "Handshake"): fixed newstyle with the options that the server has, or
-//! newstyle with `EXPORT_NAME` alone. Nothing that the server says makes it wait or allocate without a bound.
+//! The handshake of the client (`proto.md`, "Handshake"): fixed newstyle with the options that the
+//! server offers, or newstyle with only `EXPORT_NAME`. The server cannot make it wait or allocate
+//! memory without a limit.
 
 use std::io::{self, IoSlice};
 use std::os::unix::ffi::OsStrExt;
@@ -17,43 +18,43 @@ use super::dial::dial;
 use super::error::Problem;
 use crate::channel::{Channel, ClientTls};
 
-/// The longest answer to an option that is read: a string and a little more.
-const LONGEST_REPLY: u32 = 8192;
+/// The longest reply to an option, in bytes: a string of the protocol and a little more.
+const MAX_REPLY_LEN: u32 = 8192;
 
-/// How many answers one option may have.
-const MOST_REPLIES: usize = 64;
+/// The most replies to one option.
+const MAX_REPLIES: usize = 64;
 
-/// The largest smallest block: `proto.md` allows no more ("Block size constraints").
+/// The largest value of the minimum block size that `proto.md` allows ("Block size constraints").
 const LARGEST_MINIMUM: u32 = 64 << 10;
 
-/// The largest export: as with files, offsets have to be signed numbers of 64 bits too.
+/// The largest export. Offsets have to fit into 64-bit signed numbers, as those of files do.
 const LARGEST_EXPORT: u64 = i64::MAX as u64;
 
-/// What the server told of the export, and what was agreed on.
+/// Properties of the export, and the form of replies that was negotiated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Export {
     pub(super) size: u64,
     pub(super) flags: TransmissionFlags,
     /// The smallest unit of requests, in bytes, a power of two.
     pub(super) minimum: u32,
-    /// The most bytes that one request carries, a multiple of `minimum`.
+    /// The most bytes of one read or write, a multiple of `minimum`.
     pub(super) maximum: u32,
-    /// Which replies come.
+    /// The form of the replies.
     pub(super) replies: Replies,
 }
 
 /// The form of the replies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Replies {
-    /// In one piece.
+    /// Each reply is one piece.
     Simple,
-    /// In chunks.
+    /// Replies to reads are chunks.
     Structured,
-    /// In chunks, and requests too have the longer header.
+    /// All replies are chunks, and the headers of requests are longer too.
     Extended,
 }
 
-/// Connects and agrees on everything.
+/// Connects and negotiates.
 pub(super) fn connect(uri: &Uri, within: Duration) -> Result<(Channel, Export), Problem> {
     let credentials = credentials(uri, within)?;
     let until = Instant::now() + within;
@@ -61,24 +62,25 @@ pub(super) fn connect(uri: &Uri, within: Duration) -> Result<(Channel, Export), 
     channel
         .set_timeout(Some(within))
         .map_err(Problem::Connection)?;
-    let mut haggling = Haggling {
+    let mut negotiation = Negotiation {
         channel,
         until,
         within,
     };
-    let flags = haggling.greet()?;
+    let flags = negotiation.greet()?;
     let fixed = flags.contains(HandshakeFlags::FIXED_NEWSTYLE);
     if let Some((credentials, name)) = &credentials {
         if !fixed {
             return Err(Problem::NoTls);
         }
-        haggling = haggling.under_tls(credentials, name)?;
+        negotiation = negotiation.under_tls(credentials, name)?;
     }
-    let export = haggling.haggle(&uri.export, flags)?;
-    Ok((haggling.channel, export))
+    let export = negotiation.negotiate(&uri.export, flags)?;
+    Ok((negotiation.channel, export))
 }
 
-/// What TLS needs, and the name that the server has to show; read anew for each connection, as certificates are replaced.
+/// The credentials for TLS, and the name that the certificate of the server has to be for. They are
+/// read for each connection, because certificates are replaced from time to time.
 fn credentials(uri: &Uri, within: Duration) -> Result<Option<(ClientTls, String)>, Problem> {
     let Some(tls) = &uri.tls else {
         return Ok(None);
@@ -96,14 +98,14 @@ fn credentials(uri: &Uri, within: Duration) -> Result<Option<(ClientTls, String)
     Ok(Some((credentials, name)))
 }
 
-/// A connection before it has an export.
-struct Haggling {
+/// A connection during the handshake.
+struct Negotiation {
     channel: Channel,
     until: Instant,
     within: Duration,
 }
 
-impl Haggling {
+impl Negotiation {
     fn greet(&mut self) -> Result<HandshakeFlags, Problem> {
         let greeting = Greeting::parse(&self.read()?).map_err(Problem::Malformed)?;
         let offered = |flag| greeting.flags.contains(flag);
@@ -117,7 +119,7 @@ impl Haggling {
         Ok(greeting.flags)
     }
 
-    /// Required is required: without the server's word there is no connection.
+    /// Starts TLS. If the server does not offer it, the connection fails.
     fn under_tls(mut self, credentials: &ClientTls, name: &str) -> Result<Self, Problem> {
         match self.option(OptionType::StartTls, &[])? {
             (OptionReply::Ack, _) => {}
@@ -131,7 +133,7 @@ impl Haggling {
         Ok(Self { channel, ..self })
     }
 
-    fn haggle(&mut self, name: &str, flags: HandshakeFlags) -> Result<Export, Problem> {
+    fn negotiate(&mut self, name: &str, flags: HandshakeFlags) -> Result<Export, Problem> {
         if !flags.contains(HandshakeFlags::FIXED_NEWSTYLE) {
             return self.export_name(name, flags, Replies::Simple);
         }
@@ -153,20 +155,22 @@ impl Haggling {
             (OptionReply::Ack, _) => Ok(true),
             (OptionReply::ErrTlsRequired, _) => Err(Problem::TlsRequired),
             (reply, _) if reply.is_error() => Ok(false),
-            _ => Err(Problem::Violation("an option is answered by what is none")),
+            _ => Err(Problem::Violation(
+                "a reply to an option has an invalid type",
+            )),
         }
     }
 
-    /// `None`: the server does not know this option.
+    /// Chooses the export with GO. `None` if the server does not support this option.
     fn go(&mut self, name: &str, replies: Replies) -> Result<Option<Export>, Problem> {
         let wanted = InfoRequest {
             name: name.to_owned(),
             wanted: vec![InfoType::BlockSize],
         };
-        self.ask(OptionType::Go, &wanted.to_bytes())?;
+        self.send_option(OptionType::Go, &wanted.to_bytes())?;
         let (mut export, mut blocks) = (None, None);
-        for _ in 0..MOST_REPLIES {
-            let (reply, data) = self.answer(OptionType::Go)?;
+        for _ in 0..MAX_REPLIES {
+            let (reply, data) = self.receive_reply(OptionType::Go)?;
             match reply {
                 OptionReply::Info => match Info::parse(&data).map_err(Problem::Malformed)? {
                     Info::Export { size, flags } => export = Some((size, flags)),
@@ -175,7 +179,7 @@ impl Haggling {
                 },
                 OptionReply::Ack => {
                     let (size, flags) =
-                        export.ok_or(Problem::Violation("an export without a size"))?;
+                        export.ok_or(Problem::Violation("the export has no size"))?;
                     return Export::new(size, flags, blocks, replies).map(Some);
                 }
                 OptionReply::ErrUnsupported => return Ok(None),
@@ -187,20 +191,27 @@ impl Haggling {
                         message: text(&data),
                     });
                 }
-                _ => return Err(Problem::Violation("an option is answered by what is none")),
+                _ => {
+                    return Err(Problem::Violation(
+                        "a reply to an option has an invalid type",
+                    ));
+                }
             }
         }
-        Err(Problem::Violation("an option is answered without an end"))
+        Err(Problem::Violation(
+            "there are too many replies to an option",
+        ))
     }
 
-    /// The oldest way: where the server does not like the name, it just leaves.
+    /// Chooses the export with EXPORT_NAME, the oldest option. If the server does not have the
+    /// export, it closes the connection.
     fn export_name(
         &mut self,
         name: &str,
         flags: HandshakeFlags,
         replies: Replies,
     ) -> Result<Export, Problem> {
-        self.ask(OptionType::ExportName, name.as_bytes())?;
+        self.send_option(OptionType::ExportName, name.as_bytes())?;
         let reply = match self.read() {
             Err(Problem::Closed) => return Err(Problem::NoExport(String::new())),
             reply => ExportNameReply::parse(&reply?).map_err(Problem::Malformed)?,
@@ -211,28 +222,28 @@ impl Haggling {
         Export::new(reply.size, reply.flags, None, replies)
     }
 
-    /// An option with its one answer.
+    /// Sends an option that has one reply, and receives that.
     fn option(
         &mut self,
         option: OptionType,
         data: &[u8],
     ) -> Result<(OptionReply, Vec<u8>), Problem> {
-        self.ask(option, data)?;
-        self.answer(option)
+        self.send_option(option, data)?;
+        self.receive_reply(option)
     }
 
-    fn ask(&mut self, option: OptionType, data: &[u8]) -> Result<(), Problem> {
+    fn send_option(&mut self, option: OptionType, data: &[u8]) -> Result<(), Problem> {
         let len = u32::try_from(data.len()).unwrap_or(u32::MAX);
         self.send(&[&OptionHeader { option, len }.to_bytes(), data])
     }
 
-    fn answer(&mut self, option: OptionType) -> Result<(OptionReply, Vec<u8>), Problem> {
+    fn receive_reply(&mut self, option: OptionType) -> Result<(OptionReply, Vec<u8>), Problem> {
         let header = OptionReplyHeader::parse(&self.read()?).map_err(Problem::Malformed)?;
         if header.option != option {
-            return Err(Problem::Violation("an answer to another option"));
+            return Err(Problem::Violation("a reply belongs to another option"));
         }
-        if header.len > LONGEST_REPLY {
-            return Err(Problem::Violation("an answer of immense length"));
+        if header.len > MAX_REPLY_LEN {
+            return Err(Problem::Violation("a reply to an option is too long"));
         }
         let mut data = vec![0; header.len as usize];
         self.fill(&mut data)?;
@@ -277,7 +288,8 @@ impl Haggling {
 }
 
 impl Export {
-    /// What is not told has the protocol's default ("Block size constraints").
+    /// Without block sizes from the server, the defaults of the protocol apply ("Block size
+    /// constraints").
     fn new(
         size: u64,
         flags: TransmissionFlags,
@@ -292,13 +304,13 @@ impl Export {
             return Err(Problem::BlockSizes { minimum, maximum });
         }
         if !flags.contains(TransmissionFlags::HAS_FLAGS) {
-            return Err(Problem::Violation("an export without flags"));
+            return Err(Problem::Violation("the export has no flags"));
         }
         if size > LARGEST_EXPORT {
             return Err(Problem::TooLarge(size));
         }
         Ok(Self {
-            // What is beyond the last whole block cannot be asked for.
+            // Bytes beyond the last whole block cannot be accessed.
             size: size - size % u64::from(minimum),
             flags,
             minimum,
@@ -312,7 +324,7 @@ impl Export {
     }
 }
 
-/// What a server says to people; whatever it is, it is text afterwards.
+/// A message of the server for people. Invalid UTF-8 is replaced.
 fn text(data: &[u8]) -> String {
     String::from_utf8_lossy(data).into_owned()
 }

@@ -1,31 +1,33 @@
-//! What a server has acknowledged and not flushed yet, so that it can be sent again after the connection broke: the server may have
-//! lost it with its cache.
+//! The changes that the server has acknowledged and not flushed yet. They are sent again after the
+//! connection broke, because the server may have lost them with its cache.
 //!
-//! A record is made before the change is sent, enters when the server acknowledges it, in the order of the acknowledgements, and
-//! leaves when a flush that was sent later has been answered. Changes that overlap and are under way at the same time have no order
-//! here, as they have none at the server; a [`Volume`](crate::volume::Volume) never has such.
+//! A record is made before the change is sent. It enters the journal when the server acknowledges
+//! the change, in the order of the acknowledgements, and leaves it when a flush that was sent later
+//! has succeeded. Overlapping changes that are in flight at the same time have no order here, as
+//! they have none at the server. A [`Volume`](crate::volume::Volume) never sends such changes.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::sectors::{ALIGNMENT, Cipher, Sectors};
 
-/// The changes since the last flush. `None` of them where the server has no flush.
+/// The acknowledged changes since the last flush. It stays empty if the server does not offer
+/// flush.
 pub(super) struct Journal {
     state: Mutex<State>,
-    less: Condvar,
-    /// The most memory that the records take, in bytes.
+    freed: Condvar,
+    /// The most memory for the records, in bytes.
     limit: usize,
 }
 
 struct State {
     acknowledged: VecDeque<(u64, Record)>,
     next: u64,
-    /// What the records take, and those of changes under way.
+    /// The memory of the records, and of those for changes in flight.
     bytes: usize,
-    /// Somebody flushes to make room.
+    /// Whether a thread flushes to make room.
     flushing: bool,
-    /// No later flush may say that all went well.
+    /// Whether a change was lost, so that every later flush has to fail.
     lost: bool,
 }
 
@@ -35,28 +37,30 @@ pub(super) struct Record {
     pub(super) change: Change,
 }
 
-/// What was changed.
+/// The content of a change.
 pub(super) enum Change {
     Bytes(Sectors<Cipher>),
-    /// So many bytes were zeroed.
+    /// This many zeroes.
     Zeroes(u64),
 }
 
-/// The answer to who is about to change something.
+/// Whether there is room for the record of a change.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Room {
-    /// Go on, with a record.
+    /// There is. The change can be sent with a record.
     There,
-    /// Go on, with a record, and flush: there is not much room left.
+    /// There is, but not much is left. The caller has to flush, and can then send the change with a
+    /// record.
     Scarce,
-    /// Flush, and ask again.
+    /// There is none. The caller has to flush and ask again.
     None,
-    /// Go on without a record: it would be of no use.
+    /// None is needed. The change can be sent without a record, which would be useless.
     NotNeeded,
 }
 
 impl Record {
-    /// What a record of so many bytes takes: the pool has powers of two up to 1 MiB.
+    /// The memory of a record for this many bytes. The pool has buffers of powers of two up to 1
+    /// MiB.
     pub(super) fn cost(len: usize) -> usize {
         let taken = if len <= 1 << 20 {
             len.next_power_of_two()
@@ -97,7 +101,7 @@ impl Journal {
                 flushing: false,
                 lost: false,
             }),
-            less: Condvar::new(),
+            freed: Condvar::new(),
             limit,
         }
     }
@@ -106,8 +110,9 @@ impl Journal {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes room for a record that costs so much. Who is told to flush says so by [`flushed`](Self::flushed) afterwards, however
-    /// that went; others wait where there is no room.
+    /// Reserves room for a record of this cost. A caller that has to flush calls
+    /// [`flushed`](Self::flushed) afterwards, whether the flush succeeded or not. Other callers
+    /// wait if there is no room.
     pub(super) fn room(&self, cost: usize) -> Room {
         let mut state = self.state();
         loop {
@@ -128,18 +133,19 @@ impl Journal {
                 return Room::None;
             }
             state = self
-                .less
+                .freed
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
+    /// A flush to make room has ended.
     pub(super) fn flushed(&self) {
         self.state().flushing = false;
-        self.less.notify_all();
+        self.freed.notify_all();
     }
 
-    /// The server has acknowledged a change.
+    /// Adds the record of a change that the server has acknowledged.
     pub(super) fn enter(&self, record: Record) {
         let mut state = self.state();
         if state.lost {
@@ -150,19 +156,19 @@ impl Journal {
         state.acknowledged.push_back((number, record));
     }
 
-    /// The change was not made.
-    pub(super) fn give_up(&self, record: &Record) {
+    /// Gives the room of a record back whose change was not acknowledged.
+    pub(super) fn release(&self, record: &Record) {
         let mut state = self.state();
         state.bytes = state.bytes.saturating_sub(record.takes());
-        self.less.notify_all();
+        self.freed.notify_all();
     }
 
-    /// What a flush that is sent from now on covers.
+    /// Marks the changes that a flush covers which is sent after this call.
     pub(super) fn mark(&self) -> u64 {
         self.state().next
     }
 
-    /// A flush that was sent after this mark was taken went well.
+    /// Removes the changes before the mark: a flush that was sent after it has succeeded.
     pub(super) fn cover(&self, mark: u64) {
         let mut state = self.state();
         while state
@@ -174,22 +180,22 @@ impl Journal {
                 state.bytes = state.bytes.saturating_sub(record.takes());
             }
         }
-        self.less.notify_all();
+        self.freed.notify_all();
     }
 
-    /// What was acknowledged cannot be made sure of any more.
+    /// Records that an acknowledged change was lost.
     pub(super) fn lose(&self) {
         let mut state = self.state();
         state.lost = true;
         state.acknowledged.clear();
-        self.less.notify_all();
+        self.freed.notify_all();
     }
 
     pub(super) fn is_lost(&self) -> bool {
         self.state().lost
     }
 
-    /// Looks at all that may have to be sent again, in order. Nothing enters meanwhile.
+    /// Passes all records to `look`, in order. No record enters meanwhile.
     pub(super) fn replay<T>(&self, look: impl FnOnce(&VecDeque<(u64, Record)>) -> T) -> T {
         look(&self.state().acknowledged)
     }
@@ -209,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flush_covers_what_was_acknowledged_before_it() {
+    fn a_flush_covers_changes_that_were_acknowledged_before_it() {
         let journal = Journal::new(1 << 20);
         for offset in [0, 1, 2] {
             assert_eq!(journal.room(Record::cost(512)), Room::There);
@@ -233,7 +239,7 @@ mod tests {
             asked.push(journal.room(Record::cost(4096)));
             journal.enter(record(offset, 4096));
         }
-        // The fifth is told to flush, and the others go on meanwhile.
+        // The fifth caller has to flush. Meanwhile the others find room.
         assert_eq!(asked[3..5], [Room::There, Room::Scarce]);
         assert!(asked[5..].iter().all(|room| *room == Room::There));
         journal.flushed();
@@ -241,13 +247,13 @@ mod tests {
         journal.cover(journal.mark());
         journal.flushed();
         assert_eq!(journal.room(4096), Room::There);
-        // What is larger than all goes alone.
-        journal.give_up(&record(0, 4096));
+        // A record larger than the limit is admitted if there is no other.
+        journal.release(&record(0, 4096));
         assert_eq!(journal.room(1 << 20), Room::Scarce);
     }
 
     #[test]
-    fn who_finds_no_room_waits_for_the_flush() {
+    fn a_caller_without_room_waits_for_the_flush() {
         let journal = Journal::new(4096);
         assert_eq!(journal.room(4096), Room::Scarce);
         std::thread::scope(|scope| {
@@ -260,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_lost_stays_lost() {
+    fn a_lost_change_stays_lost() {
         let journal = Journal::new(1 << 20);
         journal.room(4096);
         journal.enter(record(0, 4096));

@@ -1,8 +1,9 @@
-//! The way to the server, made anew when it breaks.
+//! The link to the server, which reconnects when a connection breaks.
 //!
-//! Who finds it broken makes it again, with pauses that grow, until the patience is over; the others wait for that. Over a new
-//! connection the changes of the journal go first, before anybody else's request. After the patience was over once, each later
-//! request tries once and fails at once.
+//! The first thread that finds the connection broken reconnects, with growing pauses between the
+//! attempts, until the timeout. Other threads wait for it. Over a new connection the changes of the
+//! journal are sent before any other request. After one timeout, each later request tries only
+//! once.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -11,33 +12,33 @@ use std::time::{Duration, Instant};
 use luksmith_formats::nbd::uri::Uri;
 use luksmith_formats::nbd::{Command, CommandFlags, TransmissionFlags};
 
-use super::connection::{Connection, Luggage, Ticket};
+use super::connection::{Connection, Pending, Resources};
 use super::error::{NbdError, Problem};
 use super::handshake::{self, Export};
+use super::identity::Identity;
 use super::journal::{Change, Journal, Record};
-use super::news::News;
 use super::options::ConnectOptions;
 use super::receive;
 use super::session::Session;
-use super::witness::Witness;
+use super::state_log::StateLog;
 use crate::sectors::{Cipher, Sectors};
 
 /// The first pause between two attempts to connect, and the longest.
 const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(2)];
 
-/// How many changes are sent again at the same time.
+/// How many changes of the journal are sent again at the same time.
 const REPLAYED_AT_ONCE: usize = 16;
 
 pub(super) struct Link {
     pub(super) uri: Uri,
     pub(super) options: ConnectOptions,
-    /// What the export was at first; it has to stay so.
+    /// The properties of the export when it was opened. They have to stay the same.
     pub(super) export: Export,
     pub(super) journal: Arc<Journal>,
-    /// How it begins.
-    pub(super) witness: Arc<Witness>,
+    /// Recognises the export by its first bytes.
+    pub(super) identity: Arc<Identity>,
     server: Arc<str>,
-    news: News,
+    state_log: StateLog,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -46,14 +47,14 @@ pub(super) struct Link {
 struct State {
     session: Option<Arc<Session>>,
     connecting: bool,
-    /// Why the last series of attempts was given up.
-    gone: Option<Arc<NbdError>>,
-    /// How many were.
-    given_up: u64,
+    /// Why the last reconnect failed.
+    unreachable: Option<Arc<NbdError>>,
+    /// How many reconnects have failed.
+    failures: u64,
 }
 
 impl Link {
-    /// The first connection, for which nobody waits longer than for one attempt.
+    /// Opens the first connection. There is only one attempt.
     pub(super) fn connect(uri: Uri, options: ConnectOptions) -> Result<Self, NbdError> {
         let server: Arc<str> = uri.to_string().into();
         let of_server = |source| NbdError {
@@ -65,11 +66,11 @@ impl Link {
             return Err(of_server(Problem::ReadOnly));
         }
         let journal = Arc::new(Journal::new(options.unflushed));
-        let patience = options.timeout;
-        let first = receive::start(channel, export, server.clone(), journal.clone(), patience)
+        let timeout = options.timeout;
+        let first = receive::start(channel, export, server.clone(), journal.clone(), timeout)
             .map_err(of_server)?;
-        let witness = Witness::new(export.size, export.minimum);
-        if let Err(problem) = witness.recognise(&first) {
+        let identity = Identity::new(export.size, export.minimum);
+        if let Err(problem) = identity.recognise(&first) {
             first.close();
             return Err(of_server(problem));
         }
@@ -78,14 +79,14 @@ impl Link {
             uri,
             export,
             journal,
-            witness: Arc::new(witness),
+            identity: Arc::new(identity),
             state: Mutex::new(State {
                 session: Some(Arc::new(session)),
                 ..State::default()
             }),
             options,
             server,
-            news: News::default(),
+            state_log: StateLog::default(),
             changed: Condvar::new(),
         })
     }
@@ -95,10 +96,10 @@ impl Link {
         Arc::new(NbdError { server, source })
     }
 
-    /// The connections as they are, or new ones.
+    /// The open connections. Reconnects if one is broken.
     pub(super) fn session(&self) -> Result<Arc<Session>, Arc<NbdError>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let given_up = state.given_up;
+        let failures = state.failures;
         loop {
             match &state.session {
                 Some(session) if !session.is_broken() => return Ok(session.clone()),
@@ -111,31 +112,31 @@ impl Link {
                 .changed
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
-            match &state.gone {
-                Some(reason) if state.given_up != given_up => return Err(reason.clone()),
+            match &state.unreachable {
+                Some(reason) if state.failures != failures => return Err(reason.clone()),
                 _ => {}
             }
         }
         state.connecting = true;
         let broken = state.session.take();
-        let was_gone = state.gone.is_some();
+        let was_unreachable = state.unreachable.is_some();
         drop(state);
 
         if let Some(broken) = broken {
             broken.close();
         }
-        let outcome = self.reconnect(was_gone);
+        let outcome = self.reconnect(was_unreachable);
 
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.connecting = false;
         match &outcome {
             Ok(session) => {
                 state.session = Some(session.clone());
-                state.gone = None;
+                state.unreachable = None;
             }
             Err(reason) => {
-                state.gone = Some(reason.clone());
-                state.given_up += 1;
+                state.unreachable = Some(reason.clone());
+                state.failures += 1;
             }
         }
         self.changed.notify_all();
@@ -151,12 +152,12 @@ impl Link {
                 Err(problem) => problem,
             };
             tracing::debug!(server = %self.server, %problem, "no connection");
-            if once || !problem.passes() || Instant::now() + pause > until {
-                self.news.given_up(&self.server, &problem);
+            if once || !problem.is_transient() || Instant::now() + pause > until {
+                self.state_log.failed(&self.server, &problem);
                 return Err(self.error(problem));
             }
-            let patience = self.options.timeout;
-            self.news.waiting(&self.server, &problem, patience);
+            let timeout = self.options.timeout;
+            self.state_log.waiting(&self.server, &problem, timeout);
             std::thread::sleep(pause);
             pause = (pause * 2).min(longest);
         }
@@ -178,45 +179,46 @@ impl Link {
         let (server, journal) = (self.server.clone(), self.journal.clone());
         let first = receive::start(channel, export, server, journal, self.options.timeout)?;
         if let Err(problem) = self
-            .witness
+            .identity
             .recognise(&first)
             .and_then(|()| self.replay(&first))
         {
             first.close();
             return Err(problem);
         }
-        self.news.well(&self.server);
+        self.state_log.connected(&self.server);
         Ok(Session::new(first, self.options.connections))
     }
 
-    /// Sends the changes of the journal again, and flushes them: under a server that falls over again and again, there is less to send
-    /// each time. What it refuses is lost, and with it every later flush.
+    /// Sends the changes of the journal again and flushes them, so that there are fewer to send if
+    /// the server crashes again. If the server refuses one, it is lost, and every later flush
+    /// fails.
     fn replay(&self, connection: &Connection) -> Result<(), Problem> {
         let mark = self.journal.mark();
         let replayed = self.journal.replay(|records| {
-            let mut flying: VecDeque<(Ticket, &Record)> = VecDeque::new();
+            let mut in_flight: VecDeque<(Pending, &Record)> = VecDeque::new();
             for (_, record) in records {
-                // A server may carry out in any order what it has at the same time.
-                while flying.len() == REPLAYED_AT_ONCE
-                    || flying.iter().any(|(_, before)| before.overlaps(record))
+                // A server may carry out requests in any order that are in flight at the same time.
+                while in_flight.len() == REPLAYED_AT_ONCE
+                    || in_flight.iter().any(|(_, before)| before.overlaps(record))
                 {
-                    let Some((ticket, _)) = flying.pop_front() else {
+                    let Some((pending, _)) = in_flight.pop_front() else {
                         break;
                     };
-                    made_again(connection, &ticket)?;
+                    wait_for(connection, &pending)?;
                 }
-                let ticket = send_again(connection, record).ok_or(Problem::Closed)?;
-                flying.push_back((ticket, record));
+                let pending = send_again(connection, record).ok_or(Problem::Closed)?;
+                in_flight.push_back((pending, record));
             }
-            for (ticket, _) in flying {
-                made_again(connection, &ticket)?;
+            for (pending, _) in in_flight {
+                wait_for(connection, &pending)?;
             }
             if records.is_empty() {
                 return Ok(());
             }
             let (command, flags) = (Command::Flush, CommandFlags::NONE);
-            let flush = connection.send(command, flags, (0, 0), &[], Luggage::default());
-            made_again(connection, &flush.map_err(|_| Problem::Closed)?)
+            let flush = connection.send(command, flags, (0, 0), &[], Resources::default());
+            wait_for(connection, &flush.map_err(|_| Problem::Closed)?)
         });
         match replayed {
             Ok(()) => {
@@ -224,7 +226,7 @@ impl Link {
                 Ok(())
             }
             Err(Problem::Lost) => {
-                tracing::error!(server = %self.server, "refuses what it had acknowledged before");
+                tracing::error!(server = %self.server, "the server refuses a change that it had acknowledged before");
                 self.journal.lose();
                 Ok(())
             }
@@ -232,23 +234,23 @@ impl Link {
         }
     }
 
-    /// Leaves the server.
-    pub(super) fn leave(&self) {
+    /// Disconnects from the server.
+    pub(super) fn disconnect(&self) {
         let session = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             state.session.take()
         };
         if let Some(session) = session {
-            session.say_goodbye();
+            session.disconnect();
             session.close();
         }
     }
 }
 
-fn send_again(connection: &Connection, record: &Record) -> Option<Ticket> {
+fn send_again(connection: &Connection, record: &Record) -> Option<Pending> {
     let place = (record.offset, record.len());
     let send = |command, flags, payload: &[u8]| {
-        let sent = connection.send(command, flags, place, payload, Luggage::default());
+        let sent = connection.send(command, flags, place, payload, Resources::default());
         sent.ok()
     };
     match &record.change {
@@ -257,16 +259,16 @@ fn send_again(connection: &Connection, record: &Record) -> Option<Ticket> {
     }
 }
 
-fn made_again(connection: &Connection, ticket: &Ticket) -> Result<(), Problem> {
-    let answer = connection.wait(ticket);
-    answer.outcome.map_err(|error| match &error.source {
+fn wait_for(connection: &Connection, pending: &Pending) -> Result<(), Problem> {
+    let completion = connection.wait(pending);
+    completion.outcome.map_err(|error| match &error.source {
         Problem::Answered { .. } => Problem::Lost,
-        Problem::Silent(patience) => Problem::Silent(*patience),
+        Problem::Silent(timeout) => Problem::Silent(*timeout),
         _ => Problem::Closed,
     })
 }
 
-/// A copy of what is about to be written.
+/// A copy of bytes that are about to be written.
 pub(super) fn copy_of(bytes: &[u8]) -> Sectors<Cipher> {
     let mut copy = Sectors::<Cipher>::with_len(bytes.len());
     copy.as_mut_slice().copy_from_slice(bytes);

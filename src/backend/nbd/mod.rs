@@ -1,29 +1,33 @@
-//! An export on an NBD server as storage (*The NBD protocol*, `proto.md` of the NBD project; the baseline for clients and more).
+//! An export on an NBD server as storage: the client side of *The NBD protocol* (`proto.md` of the
+//! NBD project). It implements the baseline for clients and more.
 //!
-//! Calls come from many threads, and so many requests are in flight. The server sees ciphertext alone, as every storage does; that it
-//! is the right one only TLS shows.
+//! Many threads can call at the same time, so many requests can be in flight. The server sees only
+//! ciphertext, as every storage does. Only TLS authenticates the server.
 //!
-//! - **A broken connection is made anew**, with pauses and a limit (`link.rs`); requests that were not answered are sent again.
-//!   Changes that were acknowledged and not flushed go first (`journal.rs`); where they cannot, the next flush fails, and every
-//!   later one. A server without flush is taken at its word: what it has acknowledged is stored.
-//! - What no client can help: a server that lives on after the connection broke may carry out late what it had received over it, after
-//!   what was sent over the new one.
-//! - **Nothing that a server says is trusted**: not its lengths, not its cookies, not that it answers at all.
-//! - What it must never do: send a request before the journal is replayed, or let a flush succeed after something was lost.
+//! - **A broken connection is replaced** (`link.rs`), with pauses between the attempts and a limit.
+//!   Requests without a reply are sent again. Changes that the server had acknowledged and not
+//!   flushed are sent first (`journal.rs`). If that fails, the next flush fails, and every later
+//!   one. If a server does not offer flush, an acknowledged change counts as stored.
+//! - A client cannot prevent this: a server that keeps running after the connection broke may carry
+//!   out requests that it received over it late, after requests that were sent over the new one.
+//! - **Nothing from the server is trusted**: its lengths and cookies are checked, and the wait for
+//!   its replies is bounded.
+//! - It must never send a request before the journal is replayed, nor let a flush succeed after a
+//!   change was lost.
 
 mod connection;
 mod coverage;
 mod dial;
 mod error;
 mod handshake;
+mod identity;
 mod journal;
 mod link;
-mod news;
 mod options;
 mod receive;
 mod request;
 mod session;
-mod witness;
+mod state_log;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -36,32 +40,33 @@ pub use options::ConnectOptions;
 
 use super::{Backend, Geometry, IoError, Operation};
 use crate::sectors::{Cipher, Sectors};
-use connection::Luggage;
+use connection::Resources;
 use error::io_error;
+use identity::Content;
 use journal::{Change, Record, Room};
 use link::{Link, copy_of};
 use request::Piece;
-use witness::Content;
 
-/// The most bytes that the pieces of one large request have in flight.
-const AT_ONCE: u64 = 32 << 20;
+/// The most bytes in flight for the pieces of one large request.
+const MAX_IN_FLIGHT: u64 = 32 << 20;
 
-/// The most that one TRIM or WRITE_ZEROES covers: the lengths of requests have 32 bits, and this is a multiple of every block size.
+/// The most bytes that one TRIM or WRITE_ZEROES covers. The lengths of requests have 32 bits, and
+/// this is a multiple of every block size.
 const LONGEST_RANGE: u64 = 1 << 30;
 
-/// Zeroes at a time, for servers that have no request for them.
+/// The bytes of zeroes in one write, for servers without WRITE_ZEROES.
 const ZEROES: u64 = 1 << 20;
 
-/// An export on an NBD server. It has no lock: who else uses it, nobody can tell.
+/// An export on an NBD server. It cannot be locked, so other clients may use it at the same time.
 pub struct NbdBackend {
     link: Link,
 }
 
 impl NbdBackend {
-    /// Connects.
+    /// Connects to the server and opens the export.
     ///
     /// # Errors
-    /// [`NbdError`] has each reason.
+    /// [`NbdError`], whose source is the [`Problem`].
     pub fn connect(uri: &Uri, options: ConnectOptions) -> Result<Self, NbdError> {
         let link = Link::connect(uri.clone(), options)?;
         Ok(Self { link })
@@ -71,7 +76,7 @@ impl NbdBackend {
         self.link.export.has(flag)
     }
 
-    /// Requests of at most `longest` bytes over the whole range.
+    /// Divides the range into parts of at most `longest` bytes.
     fn cut(range: Range<u64>, longest: u64) -> impl Iterator<Item = Range<u64>> {
         let mut at = range.start;
         std::iter::from_fn(move || {
@@ -81,27 +86,27 @@ impl NbdBackend {
         })
     }
 
-    /// The luggage of a change, for which there has to be room in the journal.
-    fn luggage_of_change(
+    /// The resources of a change. Makes room for it in the journal first.
+    fn resources_of_change(
         &self,
         offset: u64,
         cost: usize,
         change: impl FnOnce() -> Change,
-    ) -> Result<Luggage, Arc<NbdError>> {
+    ) -> Result<Resources, Arc<NbdError>> {
         let journal = &self.link.journal;
         if !self.has(TransmissionFlags::SEND_FLUSH) {
-            return Ok(Luggage::default());
+            return Ok(Resources::default());
         }
         loop {
             match journal.room(cost) {
                 Room::There => break,
-                Room::NotNeeded => return Ok(Luggage::default()),
+                Room::NotNeeded => return Ok(Resources::default()),
                 Room::Scarce => {
-                    // Where it fails, the one that has to succeed will say so.
+                    // If it fails, a later flush that has to succeed fails too and reports it.
                     let flushed = self.flush_link();
                     journal.flushed();
                     if let Err(error) = flushed {
-                        tracing::debug!(%error, "no flush ahead of time");
+                        tracing::debug!(%error, "an early flush failed");
                     }
                     break;
                 }
@@ -114,10 +119,10 @@ impl NbdBackend {
         }
         let change = change();
         let record = Some(Record { offset, change });
-        Ok(Luggage { into: None, record })
+        Ok(Resources { into: None, record })
     }
 
-    /// Every change that the server has acknowledged is durable afterwards, on whatever connection it went.
+    /// Makes every acknowledged change durable, whichever connection it was sent over.
     fn flush_link(&self) -> Result<(), Arc<NbdError>> {
         let journal = &self.link.journal;
         let kept = || {
@@ -128,30 +133,31 @@ impl NbdBackend {
             }
         };
         kept()?;
-        let (mark, beginning) = (journal.mark(), self.link.witness.before_flush());
+        let (mark, beginning) = (journal.mark(), self.link.identity.before_flush());
         let flushed = self.link.carry_out(Piece {
             command: Command::Flush,
             flags: CommandFlags::NONE,
             offset: 0,
             len: 0,
             payload: &[],
-            luggage: Luggage::default(),
+            resources: Resources::default(),
         });
         if let Err(error) = flushed {
-            // A server forgets what it could not store. A connection that cannot be made leaves the journal as it is.
+            // After a failed flush the server may drop the changes. If there was no connection, the
+            // journal stays as it is.
             if matches!(error.source, Problem::Answered { .. }) {
                 journal.lose();
             }
             return Err(error);
         }
-        // Over a new connection it may have gone well after something was lost.
+        // A flush over a new connection may succeed after a change was lost.
         kept()?;
         journal.cover(mark);
-        self.link.witness.flushed(beginning);
+        self.link.identity.flushed(beginning);
         Ok(())
     }
 
-    /// Asks for ranges without a payload.
+    /// Sends requests without payload for a range.
     fn over_range(
         &self,
         operation: Operation,
@@ -162,21 +168,21 @@ impl NbdBackend {
         let change = |part: Range<u64>| {
             at = part.start;
             let len = part.end - part.start;
-            let luggage = match command {
+            let resources = match command {
                 Command::WriteZeroes => {
                     let change = || Change::Zeroes(len);
-                    self.luggage_of_change(part.start, Record::cost(0), change)
+                    self.resources_of_change(part.start, Record::cost(0), change)
                 }
-                _ => Ok(Luggage::default()),
+                _ => Ok(Resources::default()),
             };
-            let done = luggage.and_then(|luggage| {
+            let done = resources.and_then(|resources| {
                 self.link.carry_out(Piece {
                     command,
                     flags,
                     offset: part.start,
                     len,
                     payload: &[],
-                    luggage,
+                    resources,
                 })
             });
             done.map(|_| ())
@@ -186,13 +192,13 @@ impl NbdBackend {
             _ => Content::Any,
         };
         let mut parts = Self::cut(range.clone(), LONGEST_RANGE);
-        let witness = &self.link.witness;
-        witness
+        let identity = &self.link.identity;
+        identity
             .changing(&range, content, || parts.try_for_each(change))
             .map_err(|error| io_error(error, operation, at))
     }
 
-    /// Changes are durable at once where the server knows no other way of making them so.
+    /// Flags for changes: FUA if the server offers it and does not offer flush.
     fn change_flags(&self) -> CommandFlags {
         let at_once =
             !self.has(TransmissionFlags::SEND_FLUSH) && self.has(TransmissionFlags::SEND_FUA);
@@ -204,7 +210,7 @@ impl NbdBackend {
         let piece = |payload: &'_ [u8], offset| {
             let cost = Record::cost(payload.len());
             let change = || Change::Bytes(copy_of(payload));
-            self.luggage_of_change(offset, cost, change)
+            self.resources_of_change(offset, cost, change)
         };
         let longest = u64::from(self.link.export.maximum);
         let all = offset..offset + bytes.len() as u64;
@@ -216,11 +222,11 @@ impl NbdBackend {
                 offset: part.start,
                 len: part.end - part.start,
                 payload,
-                luggage: piece(payload, part.start)?,
+                resources: piece(payload, part.start)?,
             })
         });
-        let witness = &self.link.witness;
-        witness.changing(&all, Content::Bytes(bytes), || self.carry_out_all(pieces))
+        let identity = &self.link.identity;
+        identity.changing(&all, Content::Bytes(bytes), || self.carry_out_all(pieces))
     }
 
     fn carry_out_all<'a>(
@@ -230,9 +236,9 @@ impl NbdBackend {
         self.link.carry_out_all(pieces, self.at_once(), |_| {})
     }
 
-    /// How many pieces of one request are in flight.
+    /// How many pieces of one large request are in flight at once.
     fn at_once(&self) -> usize {
-        index(AT_ONCE / u64::from(self.link.export.maximum)).clamp(1, 32)
+        index(MAX_IN_FLIGHT / u64::from(self.link.export.maximum)).clamp(1, 32)
     }
 
     fn read(&self, offset: u64, into: &mut Sectors<Cipher>) -> Result<(), Arc<NbdError>> {
@@ -243,18 +249,18 @@ impl NbdBackend {
             offset: part.start,
             len: part.end - part.start,
             payload: &[],
-            luggage: Luggage {
+            resources: Resources {
                 into: Some(buffer),
                 record: None,
             },
         };
         let all = offset..offset + into.len() as u64;
         if into.len() <= longest as usize {
-            // The receiver fills the caller's own buffer.
+            // The receiver fills the buffer of the caller directly.
             let buffer = std::mem::replace(into, Sectors::empty());
             let len = buffer.len();
             let filled = self.link.carry_out(read(all, buffer));
-            // A buffer of the same length also where the one that went is lost.
+            // If the buffer was lost, the caller gets another one of the same length.
             let (buffer, outcome) = match filled {
                 Ok(filled) => (filled, Ok(())),
                 Err(error) => (None, Err(error)),
@@ -275,7 +281,7 @@ impl NbdBackend {
     }
 }
 
-/// A length within a buffer that is in memory.
+/// Converts a length that is within a buffer in memory.
 fn index(len: u64) -> usize {
     usize::try_from(len).unwrap_or(usize::MAX)
 }
@@ -296,12 +302,12 @@ impl Backend for NbdBackend {
         if into.is_empty() {
             return Ok(());
         }
-        let witness = &self.link.witness;
-        let before = (offset == 0).then(|| witness.before_read());
+        let identity = &self.link.identity;
+        let before = (offset == 0).then(|| identity.before_read());
         self.read(offset, into)
             .map_err(|error| io_error(error, operation, offset))?;
         if let Some(before) = before {
-            witness.learn(before, into.as_slice());
+            identity.learn(before, into.as_slice());
         }
         Ok(())
     }
@@ -319,15 +325,15 @@ impl Backend for NbdBackend {
             return Ok(());
         }
         if !self.has(TransmissionFlags::SEND_FLUSH) {
-            let witness = &self.link.witness;
-            witness.flushed(witness.before_flush());
+            let identity = &self.link.identity;
+            identity.flushed(identity.before_flush());
             return Ok(());
         }
         self.flush_link()
             .map_err(|error| io_error(error, Operation::Flush, 0))
     }
 
-    /// TRIM where the server has it. What a read returns afterwards is the server's matter.
+    /// Sends TRIM if the server offers it. What a read returns afterwards depends on the server.
     fn discard(&self, range: Range<u64>) -> Result<(), IoError> {
         let operation = Operation::Discard;
         let len = range.end.saturating_sub(range.start);
@@ -358,7 +364,7 @@ impl Backend for NbdBackend {
         Ok(())
     }
 
-    /// CACHE where the server has it.
+    /// Sends CACHE if the server offers it.
     fn prefetch(&self, range: Range<u64>) -> Result<(), IoError> {
         let operation = Operation::Read;
         let len = range.end.saturating_sub(range.start);
@@ -366,7 +372,7 @@ impl Backend for NbdBackend {
         if !self.has(TransmissionFlags::SEND_CACHE) {
             return Ok(());
         }
-        // A request that is longer than the longest read is an error to some servers.
+        // Some servers refuse a request that is longer than the longest read.
         let pieces = Self::cut(range.clone(), self.link.export.maximum.into()).map(|part| {
             Ok(Piece {
                 command: Command::Cache,
@@ -374,14 +380,14 @@ impl Backend for NbdBackend {
                 offset: part.start,
                 len: part.end - part.start,
                 payload: &[],
-                luggage: Luggage::default(),
+                resources: Resources::default(),
             })
         });
         self.carry_out_all(pieces)
             .map_err(|error| io_error(error, operation, range.start))
     }
 
-    /// An export has the size that its server gives it.
+    /// A client cannot change the size of an export.
     fn resize(&self, _size: u64) -> Result<(), IoError> {
         Err(IoError::Unsupported(Operation::Resize))
     }
@@ -389,7 +395,7 @@ impl Backend for NbdBackend {
 
 impl Drop for NbdBackend {
     fn drop(&mut self) {
-        self.link.leave();
+        self.link.disconnect();
     }
 }
 

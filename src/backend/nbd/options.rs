@@ -22,15 +22,15 @@ impl ConnectOptions {
         /// Opens for writing too; a read-only export is refused then.
         write: bool,
 
-        /// How long a server may be silent, and how long it may be away before a request that waits for it fails.
-        /// Default: 30 seconds.
+        /// How long a server may be silent, and how long it may be away before a request that waits
+        /// for it fails. Default: 30 seconds.
         timeout: Duration,
 
         /// The maximum number of connections, where the server allows several. Default: 4.
         connections: usize,
 
-        /// The maximum memory, in bytes, for changes that the server has acknowledged and not flushed. Beyond that
-        /// they are flushed. Default: 64 MiB.
+        /// The maximum memory, in bytes, for changes that the server has acknowledged and not
+        /// flushed. Beyond that they are flushed. Default: 64 MiB.
         unflushed: usize,
     }
 }

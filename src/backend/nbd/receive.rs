@@ -1,7 +1,8 @@
-//! The one thread of a connection that receives (`proto.md`, "Simple reply message", "Structured reply chunk message").
+//! The thread of a connection that receives the replies (`proto.md`, "Simple reply message" and
+//! "Structured reply chunk message").
 //!
-//! It trusts no length: a payload is taken only as far as a request in flight asked for it, and goes straight into that request's
-//! buffer. What does not fit ends the connection.
+//! It trusts no length. It receives only data that a request in flight has asked for, directly into
+//! the buffer of that request. Any other data ends the connection.
 
 use std::io;
 use std::ops::Range;
@@ -13,33 +14,34 @@ use luksmith_formats::nbd::{
     ReplyHeader, SimpleReply, offset_of_data,
 };
 
-use super::connection::{Asked, Connection};
+use super::connection::{Connection, InFlight};
 use super::error::Problem;
 use super::handshake::{Export, Replies};
 use super::journal::Journal;
 use crate::channel::Channel;
 
-/// What is received at once while headers are looked for: several small replies. What a large payload has in it is copied once more.
+/// The size of the buffer for headers, in bytes, which holds several small replies. The beginning
+/// of a large payload may be in it too, and is then copied once more.
 const BUFFER: usize = 16 << 10;
 
-/// The longest error chunk: a number, a string, an offset, and then some.
-const LONGEST_ERROR: u64 = 8192;
+/// The longest error chunk, in bytes: a number, a string, an offset, and some more.
+const MAX_ERROR_LEN: u64 = 8192;
 
-/// Takes over a channel after the handshake, and starts the thread that receives.
+/// Makes a connection of a channel after the handshake, and starts the thread that receives.
 ///
 /// # Errors
-/// Returns an error if the channel takes no timeout or the thread cannot be started.
+/// If the timeout of the channel cannot be set, or the thread cannot be started.
 pub(super) fn start(
     channel: Channel,
     export: Export,
     server: Arc<str>,
     journal: Arc<Journal>,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<Arc<Connection>, Problem> {
     channel
-        .set_timeout(Some(patience))
+        .set_timeout(Some(timeout))
         .map_err(Problem::Connection)?;
-    let connection = Arc::new(Connection::new(channel, export, server, journal, patience));
+    let connection = Arc::new(Connection::new(channel, export, server, journal, timeout));
     let receiver = std::thread::Builder::new()
         .name("nbd receiver".to_owned())
         .spawn({
@@ -64,13 +66,13 @@ fn receive(connection: &Connection) {
         }
     };
     connection.fail(problem);
-    connection.answer_all();
+    connection.fail_all();
 }
 
 struct Receiver<'a> {
     connection: &'a Connection,
     buffer: Box<[u8]>,
-    /// What of it has come and was not looked at yet.
+    /// The received bytes of the buffer that were not taken yet.
     filled: Range<usize>,
 }
 
@@ -88,115 +90,119 @@ impl Receiver<'_> {
         };
         if !expected {
             return Err(Problem::Violation(
-                "a reply of a form that was not agreed on",
+                "a reply has a form that was not negotiated",
             ));
         }
         self.fill(&mut rest[..form.header_len() - 4])?;
         let header =
             ReplyHeader::parse(&header[..form.header_len()]).map_err(Problem::Malformed)?;
-        let asked = self.connection.take(header.cookie());
-        let mut asked = asked.ok_or(Problem::Violation("a reply to no request"))?;
+        let request = self.connection.take(header.cookie());
+        let mut request = request.ok_or(Problem::Violation("a reply belongs to no request"))?;
         let done = match header {
-            ReplyHeader::Simple(reply) => self.simple(reply, &mut asked),
+            ReplyHeader::Simple(reply) => self.simple(reply, &mut request),
             ReplyHeader::Chunk(chunk) => {
                 let extended = form == ReplyForm::Extended;
-                if extended && chunk.offset != asked.request.offset {
-                    Err(Problem::Violation("a reply with the offset of another"))
+                if extended && chunk.offset != request.request.offset {
+                    Err(Problem::Violation(
+                        "a reply has the offset of another request",
+                    ))
                 } else {
-                    self.chunk(chunk, &mut asked)
+                    self.chunk(chunk, &mut request)
                 }
             }
         };
         match done {
-            Ok(None) => self.connection.give_back(asked),
-            Ok(Some(outcome)) => self.connection.answer(asked, outcome),
+            Ok(None) => self.connection.give_back(request),
+            Ok(Some(outcome)) => self.connection.complete(request, outcome),
             Err(problem) => {
-                self.connection.give_back(asked);
+                self.connection.give_back(request);
                 return Err(problem);
             }
         }
         Ok(())
     }
 
-    /// The end of a request, with its outcome; an error where the connection cannot go on.
-    fn simple(&mut self, reply: SimpleReply, asked: &mut Asked) -> Result<Ended, Problem> {
-        let is_read = asked.request.command == Command::Read;
+    /// Receives the rest of a simple reply. Fails if the connection has to end.
+    fn simple(&mut self, reply: SimpleReply, request: &mut InFlight) -> Result<Ended, Problem> {
+        let is_read = request.request.command == Command::Read;
         if is_read && self.connection.export.replies != Replies::Simple {
-            return Err(Problem::Violation("a read answered in one piece"));
+            return Err(Problem::Violation("a read has a simple reply"));
         }
         if reply.error != ErrorNumber::None {
             return Ok(Some(Err(answered(reply.error, String::new()))));
         }
-        if is_read && let Some(into) = &mut asked.luggage.into {
+        if is_read && let Some(into) = &mut request.resources.into {
             self.fill(into.as_mut_slice())?;
         }
         Ok(Some(Ok(())))
     }
 
     /// `None`: there is more to come.
-    fn chunk(&mut self, chunk: ChunkHeader, asked: &mut Asked) -> Result<Ended, Problem> {
+    fn chunk(&mut self, chunk: ChunkHeader, request: &mut InFlight) -> Result<Ended, Problem> {
         let done = chunk.flags.contains(ChunkFlags::DONE);
         match chunk.kind {
             ChunkType::None if chunk.len == 0 && done => {}
-            ChunkType::None => return Err(Problem::Violation("an empty chunk that is none")),
-            ChunkType::OffsetData => self.data(chunk, asked)?,
-            ChunkType::OffsetHole => self.hole(chunk, asked)?,
+            ChunkType::None => {
+                return Err(Problem::Violation(
+                    "an empty chunk is not empty, or not the last one",
+                ));
+            }
+            ChunkType::OffsetData => self.data(chunk, request)?,
+            ChunkType::OffsetHole => self.hole(chunk, request)?,
             kind if kind.is_error() => {
                 let problem = self.error(chunk)?;
-                asked.error.get_or_insert(problem);
+                request.error.get_or_insert(problem);
             }
             _ => {
-                return Err(Problem::Violation(
-                    "a chunk of a kind that was not asked for",
-                ));
+                return Err(Problem::Violation("a chunk has an unexpected type"));
             }
         }
         if !done {
             return Ok(None);
         }
-        if let Some(error) = asked.error.take() {
+        if let Some(error) = request.error.take() {
             return Ok(Some(Err(error)));
         }
-        if let Some(into) = &asked.luggage.into
-            && !asked.coverage.is_whole(into.len())
+        if let Some(into) = &request.resources.into
+            && !request.coverage.is_whole(into.len())
         {
-            return Err(Problem::Violation("a read that is answered in part"));
+            return Err(Problem::Violation("a reply to a read is incomplete"));
         }
         Ok(Some(Ok(())))
     }
 
-    fn data(&mut self, chunk: ChunkHeader, asked: &mut Asked) -> Result<(), Problem> {
+    fn data(&mut self, chunk: ChunkHeader, request: &mut InFlight) -> Result<(), Problem> {
         let Some(len) = chunk.len.checked_sub(8) else {
-            return Err(Problem::Violation("data without an offset"));
+            return Err(Problem::Violation("data has no offset"));
         };
         let mut offset = [0; 8];
-        // Only now, when there is such a request, is anything more taken.
-        if asked.luggage.into.is_none() {
+        // More bytes are received only if the request is a read.
+        if request.resources.into.is_none() {
             return Err(NOT_A_READ);
         }
         self.fill(&mut offset)?;
-        let place = place(asked, offset_of_data(&offset), len)?;
+        let place = place(request, offset_of_data(&offset), len)?;
         self.fill(place)
     }
 
-    fn hole(&mut self, chunk: ChunkHeader, asked: &mut Asked) -> Result<(), Problem> {
+    fn hole(&mut self, chunk: ChunkHeader, request: &mut InFlight) -> Result<(), Problem> {
         let mut hole = [0; OffsetHole::LEN];
         if chunk.len != hole.len() as u64 {
-            return Err(Problem::Violation("a hole of the wrong length"));
+            return Err(Problem::Violation("a hole has the wrong length"));
         }
         self.fill(&mut hole)?;
         let hole = OffsetHole::parse(&hole).map_err(Problem::Malformed)?;
-        place(asked, hole.offset, hole.len.into())?.fill(0);
+        place(request, hole.offset, hole.len.into())?.fill(0);
         Ok(())
     }
 
     fn error(&mut self, chunk: ChunkHeader) -> Result<Problem, Problem> {
-        if chunk.len > LONGEST_ERROR {
-            return Err(Problem::Violation("an error of immense length"));
+        if chunk.len > MAX_ERROR_LEN {
+            return Err(Problem::Violation("an error is too long"));
         }
         let mut bytes = vec![0; usize::try_from(chunk.len).unwrap_or(0)];
         self.fill(&mut bytes)?;
-        // Kinds of error to come begin as these do.
+        // Error types of later versions begin in the same way.
         let kind = match chunk.kind {
             ChunkType::ErrorOffset => ChunkType::ErrorOffset,
             _ => ChunkType::Error,
@@ -205,7 +211,7 @@ impl Receiver<'_> {
         Ok(answered(error.error, error.message))
     }
 
-    /// Fills all of `into`, from what has come already and from the socket.
+    /// Fills all of `into`, from the buffer and then from the socket.
     fn fill(&mut self, mut into: &mut [u8]) -> Result<(), Problem> {
         loop {
             let there = &self.buffer[self.filled.clone()];
@@ -234,10 +240,11 @@ impl Receiver<'_> {
             match self.connection.channel.recv(into) {
                 Ok(0) => return Err(Problem::Closed),
                 Ok(received) => {
-                    self.connection.hear();
+                    self.connection.note_received();
                     return Ok(received);
                 }
-                // Who waits for an answer knows how long; without requests a server may be silent.
+                // The threads that wait for replies watch the time. Without requests in flight, a
+                // server is allowed to be silent.
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                     return Err(Problem::Closed);
@@ -248,23 +255,23 @@ impl Receiver<'_> {
     }
 }
 
-/// Whether a request has ended, and how.
+/// The outcome of a request, if it has ended.
 type Ended = Option<Result<(), Problem>>;
 
-const NOT_A_READ: Problem = Problem::Violation("data for a request that is no read");
+const NOT_A_READ: Problem = Problem::Violation("data belongs to a request that is not a read");
 
-/// Where the bytes of a range of the export belong, which is taken for them.
-fn place(asked: &mut Asked, offset: u64, len: u64) -> Result<&mut [u8], Problem> {
-    let into = asked.luggage.into.as_mut().ok_or(NOT_A_READ)?;
-    let start = offset.checked_sub(asked.request.offset);
+/// The part of the buffer for a range of the export. Records that the range is received.
+fn place(request: &mut InFlight, offset: u64, len: u64) -> Result<&mut [u8], Problem> {
+    let into = request.resources.into.as_mut().ok_or(NOT_A_READ)?;
+    let start = offset.checked_sub(request.request.offset);
     let range = start.and_then(|start| {
         let start = usize::try_from(start).ok()?;
         let end = start.checked_add(usize::try_from(len).ok()?)?;
         (start < end && end <= into.len()).then_some(start..end)
     });
-    let range = range.ok_or(Problem::Violation("data outside of what was asked for"))?;
-    if !asked.coverage.add(range.clone()) {
-        return Err(Problem::Violation("data that was there already"));
+    let range = range.ok_or(Problem::Violation("data is outside of the requested range"))?;
+    if !request.coverage.add(range.clone()) {
+        return Err(Problem::Violation("data was sent twice"));
     }
     Ok(&mut into.as_mut_slice()[range])
 }

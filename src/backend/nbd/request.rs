@@ -1,134 +1,139 @@
-//! A request from its sending to its answer, over as many connections as it takes.
+//! Sends requests and waits for their replies, over as many connections as that takes.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use luksmith_formats::nbd::{Command, CommandFlags, ErrorNumber};
 
-use super::connection::{Connection, Luggage, Ticket};
+use super::connection::{Connection, Pending, Resources};
 use super::error::{NbdError, Problem};
 use super::link::Link;
 use crate::sectors::{Cipher, Sectors};
 
-/// How often a request is sent; one under which the server falls over each time has an end.
-const TRIES: u32 = 5;
+/// How often a request is sent before it fails, in case the server crashes each time.
+const MAX_TRIES: u32 = 5;
 
-/// What is asked of the export, no larger than it takes.
+/// A request that is no larger than the export allows.
 pub(super) struct Piece<'a> {
     pub(super) command: Command,
     pub(super) flags: CommandFlags,
     pub(super) offset: u64,
     pub(super) len: u64,
-    /// What a write carries.
+    /// The payload of a write.
     pub(super) payload: &'a [u8],
-    pub(super) luggage: Luggage,
+    pub(super) resources: Resources,
 }
 
-/// A piece that is under way.
-struct Flight<'a> {
+/// A piece in flight.
+struct Submission<'a> {
     piece: Piece<'a>,
     connection: Arc<Connection>,
-    ticket: Ticket,
+    pending: Pending,
     tries: u32,
 }
 
 impl Link {
-    /// Carries one piece out, and gives back the buffer of a read.
+    /// Carries out one piece. Returns the buffer of a read.
     pub(super) fn carry_out(
         &self,
         piece: Piece<'_>,
     ) -> Result<Option<Sectors<Cipher>>, Arc<NbdError>> {
-        let flight = self.take_off(piece, 0)?;
-        self.land(flight)
+        let submission = self.submit(piece, 0)?;
+        self.complete(submission)
     }
 
-    /// Carries pieces out, several at the same time, and hands the buffers of reads on, in order. After an error no further piece
-    /// is begun.
+    /// Carries out several pieces, `at_once` of them at the same time, and passes the buffers of
+    /// reads to `take` in order. After an error no further piece is sent.
     pub(super) fn carry_out_all<'a>(
         &self,
         pieces: impl Iterator<Item = Result<Piece<'a>, Arc<NbdError>>>,
         at_once: usize,
         mut take: impl FnMut(Sectors<Cipher>),
     ) -> Result<(), Arc<NbdError>> {
-        let mut flying = VecDeque::with_capacity(at_once);
+        let mut in_flight = VecDeque::with_capacity(at_once);
         let mut outcome = Ok(());
-        let mut land = |flight, outcome: &mut Result<(), Arc<NbdError>>| match self.land(flight) {
-            Ok(Some(buffer)) => take(buffer),
-            Ok(None) => {}
-            Err(error) => *outcome = std::mem::replace(outcome, Ok(())).and(Err(error)),
-        };
+        let mut complete =
+            |submission, outcome: &mut Result<(), Arc<NbdError>>| match self.complete(submission) {
+                Ok(Some(buffer)) => take(buffer),
+                Ok(None) => {}
+                Err(error) => *outcome = std::mem::replace(outcome, Ok(())).and(Err(error)),
+            };
         for piece in pieces {
-            if flying.len() == at_once
-                && let Some(flight) = flying.pop_front()
+            if in_flight.len() == at_once
+                && let Some(submission) = in_flight.pop_front()
             {
-                land(flight, &mut outcome);
+                complete(submission, &mut outcome);
             }
             if outcome.is_err() {
                 break;
             }
-            match piece.and_then(|piece| self.take_off(piece, 0)) {
-                Ok(flight) => flying.push_back(flight),
+            match piece.and_then(|piece| self.submit(piece, 0)) {
+                Ok(submission) => in_flight.push_back(submission),
                 Err(error) => outcome = Err(error),
             }
         }
-        for flight in flying {
-            land(flight, &mut outcome);
+        for submission in in_flight {
+            complete(submission, &mut outcome);
         }
         outcome
     }
 
-    fn take_off<'a>(
+    fn submit<'a>(
         &self,
         mut piece: Piece<'a>,
         mut tries: u32,
-    ) -> Result<Flight<'a>, Arc<NbdError>> {
-        while tries < TRIES {
+    ) -> Result<Submission<'a>, Arc<NbdError>> {
+        while tries < MAX_TRIES {
             tries += 1;
             let session = match self.session() {
                 Ok(session) => session,
                 Err(error) => return Err(self.give_up(piece, error)),
             };
-            let connection = session.pick(&self.uri, &self.witness).clone();
+            let connection = session.pick(&self.uri, &self.identity).clone();
             let place = (piece.offset, piece.len);
-            let luggage = std::mem::take(&mut piece.luggage);
-            match connection.send(piece.command, piece.flags, place, piece.payload, luggage) {
-                Ok(ticket) => {
-                    return Ok(Flight {
+            let resources = std::mem::take(&mut piece.resources);
+            match connection.send(piece.command, piece.flags, place, piece.payload, resources) {
+                Ok(pending) => {
+                    return Ok(Submission {
                         piece,
                         connection,
-                        ticket,
+                        pending,
                         tries,
                     });
                 }
-                Err(luggage) => piece.luggage = luggage,
+                Err(resources) => piece.resources = resources,
             }
         }
-        let error = self.error(Problem::TooOften(TRIES));
+        let error = self.error(Problem::TooOften(MAX_TRIES));
         Err(self.give_up(piece, error))
     }
 
-    fn land(&self, mut flight: Flight<'_>) -> Result<Option<Sectors<Cipher>>, Arc<NbdError>> {
+    fn complete(
+        &self,
+        mut submission: Submission<'_>,
+    ) -> Result<Option<Sectors<Cipher>>, Arc<NbdError>> {
         loop {
-            let answer = flight.connection.wait(&flight.ticket);
-            let mut piece = flight.piece;
-            piece.luggage = answer.luggage;
-            let error = match answer.outcome {
-                Ok(()) => return Ok(piece.luggage.into),
+            let completion = submission.connection.wait(&submission.pending);
+            let mut piece = submission.piece;
+            piece.resources = completion.resources;
+            let error = match completion.outcome {
+                Ok(()) => return Ok(piece.resources.into),
                 Err(error) => error,
             };
             if is_shutdown(&error.source) {
-                // The client has to leave such a server ("Error values").
-                flight.connection.fail(Problem::Closed);
+                // The client has to disconnect from a server that shuts down ("Error values").
+                submission.connection.fail(Problem::Closed);
             } else if !error.source.is_of_the_connection() {
                 return Err(self.give_up(piece, error));
             }
-            flight = self.take_off(piece, flight.tries)?;
+            submission = self.submit(piece, submission.tries)?;
         }
     }
 
+    /// Releases the resources of a piece that has failed.
     fn give_up(&self, piece: Piece<'_>, error: Arc<NbdError>) -> Arc<NbdError> {
-        if let Some(record) = &piece.luggage.record {
-            self.journal.give_up(record);
+        if let Some(record) = &piece.resources.record {
+            self.journal.release(record);
         }
         error
     }

@@ -1,8 +1,10 @@
-//! The connections that are up at the same time.
+//! The connections to the server that are open at the same time.
 //!
-//! There are several only where the server promises that a flush on one holds for all (`NBD_FLAG_CAN_MULTI_CONN`). One alone is
-//! made at first; the others are made beside it when requests queue up on it, and no request waits for them: a server that has
-//! enough clients may leave them hanging. Where one breaks, all are given up.
+//! There are several only if the server promises that a flush on one is a flush for all
+//! (`NBD_FLAG_CAN_MULTI_CONN`). At first only one is opened. The others are opened by a thread of
+//! their own once requests queue up on the first. No request waits for that, because a server that
+//! has reached its limit of clients may let further ones wait. If one connection breaks, all are
+//! closed.
 
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, OnceLock};
@@ -14,14 +16,14 @@ use luksmith_formats::nbd::uri::Uri;
 use super::connection::Connection;
 use super::error::Problem;
 use super::handshake;
+use super::identity::Identity;
 use super::receive;
-use super::witness::Witness;
 
-/// So many requests in flight on one connection make others worth their while.
+/// With this many requests in flight on the first connection, the others are opened.
 const BUSY: usize = 4;
 
-/// How long the handshake of a further connection may take.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// The time limit for the handshake of a further connection.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(3);
 
 pub(super) struct Session {
     first: Arc<Connection>,
@@ -50,13 +52,13 @@ impl Session {
         self.connections().any(|connection| connection.is_broken())
     }
 
-    /// The connection with the least to do.
-    pub(super) fn pick(self: &Arc<Self>, uri: &Uri, witness: &Arc<Witness>) -> &Arc<Connection> {
+    /// The connection with the fewest requests in flight.
+    pub(super) fn pick(self: &Arc<Self>, uri: &Uri, identity: &Arc<Identity>) -> &Arc<Connection> {
         if self.first.load() >= BUSY && !self.growing.swap(true, Ordering::Relaxed) {
-            let (session, uri, witness) = (self.clone(), uri.clone(), witness.clone());
-            let grow = move || session.grow(&uri, &witness);
+            let (session, uri, identity) = (self.clone(), uri.clone(), identity.clone());
+            let grow = move || session.grow(&uri, &identity);
             let thread = std::thread::Builder::new().name("nbd connector".to_owned());
-            // Without a thread there are fewer connections.
+            // If the thread cannot be started, there are fewer connections.
             drop(thread.spawn(grow));
         }
         self.connections()
@@ -64,17 +66,17 @@ impl Session {
             .unwrap_or(&self.first)
     }
 
-    /// Makes the other connections; a server that does not want them, or shows something else there, is left with fewer.
-    fn grow(&self, uri: &Uri, witness: &Witness) {
+    /// Opens the other connections. Stops at the first one that fails or has another export.
+    fn grow(&self, uri: &Uri, identity: &Identity) {
         for other in &self.others {
-            let made = handshake::connect(uri, PATIENCE).and_then(|(channel, export)| {
+            let made = handshake::connect(uri, HANDSHAKE_TIME).and_then(|(channel, export)| {
                 if export != self.first.export {
                     return Ok(None);
                 }
                 let server = uri.to_string().into();
-                let (journal, patience) = (self.first.journal.clone(), self.first.patience());
-                let made = receive::start(channel, export, server, journal, patience)?;
-                match witness.recognise(&made) {
+                let (journal, timeout) = (self.first.journal.clone(), self.first.timeout());
+                let made = receive::start(channel, export, server, journal, timeout)?;
+                match identity.recognise(&made) {
                     Ok(()) => Ok(Some(made)),
                     Err(problem) => {
                         made.close();
@@ -85,7 +87,7 @@ impl Session {
             match made {
                 Ok(Some(connection)) => {
                     let connection = other.get_or_init(|| connection);
-                    // Whoever closed the session has seen it, or is seen here.
+                    // Either `close` sees this connection, or this sees that `close` was called.
                     fence(Ordering::SeqCst);
                     if self.closed.load(Ordering::SeqCst) {
                         return connection.close();
@@ -107,9 +109,9 @@ impl Session {
         }
     }
 
-    pub(super) fn say_goodbye(&self) {
+    pub(super) fn disconnect(&self) {
         self.connections()
-            .for_each(|connection| connection.say_goodbye());
+            .for_each(|connection| connection.disconnect());
     }
 
     /// Ends all connections; see [`Connection::close`].

@@ -13,7 +13,8 @@ use support::nbd_server::{Action, FakeServer, Replies, Shape};
 
 const SIZE: usize = 8 << 20;
 
-/// Changes of every kind, one after the other and from several threads; what comes back over a new connection is compared whole.
+/// Makes changes of every kind, one after the other and from several threads. Compares everything
+/// over a new connection.
 fn agrees(uri: &Uri, options: ConnectOptions) {
     let storage = connect(uri, options);
     let geometry = storage.geometry();
@@ -48,7 +49,7 @@ fn agrees(uri: &Uri, options: ConnectOptions) {
     let given_up = rounded(6_000_000)..rounded(6_100_000);
     match storage.discard(given_up.start as u64..given_up.end as u64) {
         Ok(()) => {
-            // What is there now is the server's matter.
+            // The content now depends on the server.
             let now = read(&storage, given_up.start as u64, given_up.len()).unwrap();
             model[given_up].copy_from_slice(&now);
         }
@@ -68,7 +69,7 @@ fn agrees(uri: &Uri, options: ConnectOptions) {
     assert!(read(&connect(uri, options), 0, SIZE).unwrap() == model);
 }
 
-/// Writes and reads a part of its own.
+/// Writes and reads a range that no other thread uses.
 fn in_turn(storage: &NbdBackend, thread: usize, part: &mut [u8], unit: usize) {
     let start = (thread * part.len()) as u64;
     let len = unit.max(4096);
@@ -92,7 +93,7 @@ fn disk(folder: &Path) -> String {
 }
 
 #[test]
-fn nbdkit_in_every_mood() {
+fn nbdkit_with_every_set_of_options() {
     let folder = tempfile::tempdir().unwrap();
     let disk = disk(folder.path());
     let file = ["file", &disk];
@@ -178,7 +179,7 @@ fn qemu_storage_daemon() {
     agrees(&server.uri("disk"), options());
 }
 
-/// What no server here can be told to do: extended headers, and all else taken away or given.
+/// Forms that no other server here offers: extended headers, and every feature present or absent.
 #[test]
 fn every_shape_of_server() {
     let all = Shape::default().flags;
@@ -208,7 +209,7 @@ fn every_shape_of_server() {
             let most = if flags == many { 8 } else { 2 };
             assert!(fake.connections() <= most, "{}", fake.connections());
             if flags == fua {
-                // Without a flush, every change was made durable by itself.
+                // Without flush, every change was made durable with FUA.
                 assert!(fake.stored() == fake.cached());
             }
         }
@@ -226,7 +227,7 @@ fn several_connections_only_where_the_server_allows_them() {
             flags: Shape::default().flags | flag,
             ..Shape::default()
         };
-        // Reads wait long enough that they queue up.
+        // The server delays reads long enough that they queue up.
         let fake = FakeServer::new(shape, |_| {
             std::thread::sleep(std::time::Duration::from_millis(5));
             Action::Serve

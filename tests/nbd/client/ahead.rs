@@ -1,4 +1,5 @@
-//! Reading ahead: what a client asks to be brought nearer (CACHE) reaches the storage, be it a file or a server.
+//! Prefetching: a CACHE request of a client reaches the storage, whether that is a file or a
+//! server.
 
 use luksmith::backend::Backend;
 use luksmith_formats::nbd::{Command, CommandFlags, ErrorNumber};
@@ -8,7 +9,7 @@ use super::{connect, options, pattern, read, sectors};
 use crate::served::{Folder, Served, content};
 use support::peers::find;
 
-/// Where the data of a volume here begins, in bytes.
+/// The offset of the data of a volume in its image, in bytes.
 const DATA: u64 = 16 << 20;
 
 #[test]
@@ -28,7 +29,7 @@ fn a_file_is_read_into_the_page_cache() {
     assert_eq!(answer.error, ErrorNumber::None);
     assert!(client.read(0, 4096) == content()[..4096]);
     drop(client);
-    // It ends by itself: who kills strace leaves behind what it traced.
+    // The server ends by itself: killing strace would leave the traced process behind.
     let (status, said) = served.ended();
     assert!(status.success(), "{said}");
     let calls = std::fs::read_to_string(folder.path("calls")).unwrap();
@@ -40,7 +41,7 @@ fn a_file_is_read_into_the_page_cache() {
 }
 
 #[test]
-fn a_server_is_asked_to_do_so() {
+fn a_server_is_asked_to_cache_the_range() {
     let folder = Folder::with_volume();
     let below = tempfile::tempdir().unwrap();
     let disk = folder.path("disk.img").display().to_string();
@@ -63,7 +64,7 @@ fn a_server_is_asked_to_do_so() {
 }
 
 #[test]
-fn servers_with_and_without_take_it() {
+fn servers_with_and_without_the_command() {
     let folder = tempfile::tempdir().unwrap();
     let disk = folder.path().join("disk");
     std::fs::write(&disk, pattern(40 << 20, 1)).unwrap();
@@ -81,7 +82,7 @@ fn servers_with_and_without_take_it() {
             return;
         };
         let storage = connect(&server.uri(""), options());
-        // Longer than one request may be.
+        // Longer than the longest request.
         storage.prefetch(0..40 << 20).unwrap();
         assert!(storage.prefetch(0..(40 << 20) + 1).is_err());
         storage.write_at(4096, &sectors(&[7; 4096])).unwrap();

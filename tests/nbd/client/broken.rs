@@ -1,7 +1,7 @@
-//! Connections that break, and servers that die with writes in their cache.
+//! Connections that break, and servers that are killed with writes in their cache.
 //!
-//! What was flushed is there. What was acknowledged and not flushed is sent again before anything else, or the next flush fails, and
-//! every later one.
+//! Flushed changes are stored. Changes that were acknowledged and not flushed are sent again before
+//! any other request, or the next flush fails, and every later one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ use super::servers::Server;
 use super::{chain, connect, impatient, options, pattern, read, sectors};
 use support::nbd_server::{Action, FakeServer, Seen, Shape};
 
-/// nbdkit with a cache that is lost with it, over a file that stays.
+/// nbdkit with a cache that is lost when it is killed, over a file that stays.
 fn cached(folder: &std::path::Path) -> Option<Server> {
     let disk = folder.join("disk");
     if !disk.exists() {
@@ -28,7 +28,7 @@ fn cached(folder: &std::path::Path) -> Option<Server> {
 }
 
 #[test]
-fn a_killed_server_loses_its_cache_and_gets_it_again() {
+fn the_cache_of_a_killed_server_is_sent_again() {
     let folder = tempfile::tempdir().unwrap();
     let stored = || std::fs::read(folder.path().join("disk")).unwrap();
     let Some(mut server) = cached(folder.path()) else {
@@ -43,7 +43,7 @@ fn a_killed_server_loses_its_cache_and_gets_it_again() {
         storage.write_at(offset, &sectors(bytes)).unwrap();
     }
     storage.write_zeroes(50_000..60_000).unwrap();
-    // Over what was written a moment ago: the order counts.
+    // The same bytes as before, so the order of the writes counts.
     storage.write_at(210_000, &sectors(&[7; 1000])).unwrap();
     server.kill();
     let lost = stored();
@@ -99,16 +99,16 @@ fn a_server_that_does_not_come_back() {
         "{}",
         chain(&error)
     );
-    // Nothing was forgotten: when it is back after all, a flush holds what it says.
+    // The changes are kept: once the server is back, a flush makes them durable.
     let mut server = cached(folder.path()).unwrap();
     storage.flush().unwrap();
     server.kill();
     assert!(std::fs::read(folder.path().join("disk")).unwrap()[..4096] == bytes);
 }
 
-/// exitwhen: the server leaves by itself while nothing is asked of it.
+/// exitwhen: the server exits while no request is in flight.
 #[test]
-fn a_server_that_leaves_and_comes_back() {
+fn a_server_that_exits_and_is_started_again() {
     let folder = tempfile::tempdir().unwrap();
     let (disk, leave) = (folder.path().join("disk"), folder.path().join("leave"));
     std::fs::write(&disk, pattern(1 << 20, 5)).unwrap();
@@ -127,7 +127,7 @@ fn a_server_that_leaves_and_comes_back() {
     let storage = connect(&server.uri(""), options());
     assert!(read(&storage, 0, 4096).unwrap() == pattern(1 << 20, 5)[..4096]);
     std::fs::write(&leave, "").unwrap();
-    // It waits for its clients first.
+    // It waits for its clients to disconnect first.
     std::thread::sleep(Duration::from_millis(1200));
     if !server.has_ended() {
         server.kill();
@@ -145,7 +145,7 @@ fn counted(
     move |seen| act(count.fetch_add(1, Ordering::SeqCst), seen)
 }
 
-/// The server dies at each request of a series; the whole is as if it had not.
+/// The server is killed at each request of a series in turn. The outcome is always the same.
 #[test]
 fn the_server_dies_at_any_request() {
     for at in 0..24 {
@@ -190,7 +190,7 @@ fn the_server_dies_at_any_request() {
     }
 }
 
-/// With many threads at it, and a connection that breaks again and again.
+/// Many threads use a connection that breaks again and again.
 #[test]
 fn the_connection_breaks_again_and_again() {
     let fake = FakeServer::new(
@@ -230,7 +230,7 @@ fn the_connection_breaks_again_and_again() {
 }
 
 #[test]
-fn what_was_acknowledged_goes_first_and_in_order() {
+fn acknowledged_changes_are_sent_again_first_and_in_order() {
     let fake = FakeServer::new(Shape::default(), |seen| {
         match (seen.connection, seen.number) {
             (0, 4) => Action::Die,
@@ -279,7 +279,7 @@ fn a_flush_that_failed_stays_failed() {
     storage.write_at(0, &sectors(&[1; 512])).unwrap();
     let error = storage.flush().unwrap_err();
     assert!(
-        chain(&error).contains("the server answered EIO (as told)"),
+        chain(&error).contains("the server replied EIO (as told)"),
         "{}",
         chain(&error)
     );
@@ -288,7 +288,7 @@ fn a_flush_that_failed_stays_failed() {
         let error = storage.flush().unwrap_err();
         assert!(chain(&error).contains("may be lost"), "{}", chain(&error));
     }
-    // Everything else goes on.
+    // Other requests still succeed.
     storage.write_at(0, &sectors(&[2; 512])).unwrap();
     assert_eq!(read(&storage, 0, 512).unwrap(), [2; 512]);
 }
@@ -311,9 +311,9 @@ fn a_server_that_refuses_what_it_had_acknowledged() {
     }
 }
 
-/// The flush itself goes well, over a new connection on which something was lost before.
+/// The flush succeeds at the server, over a new connection over which a change was lost before.
 #[test]
-fn a_flush_does_not_hide_what_was_lost_under_it() {
+fn a_flush_fails_if_a_change_was_lost_before_it() {
     let fake = FakeServer::new(Shape::default(), |seen| {
         match (seen.connection, seen.request.command) {
             (0, Command::Flush) => Action::Die,
@@ -328,7 +328,7 @@ fn a_flush_does_not_hide_what_was_lost_under_it() {
 }
 
 #[test]
-fn a_server_that_is_stopping_is_left() {
+fn the_client_disconnects_from_a_server_that_shuts_down() {
     let fake = FakeServer::new(Shape::default(), |seen| match seen.connection {
         0 => Action::Fail(ErrorNumber::Shutdown),
         _ => Action::Serve,
@@ -339,7 +339,7 @@ fn a_server_that_is_stopping_is_left() {
 }
 
 #[test]
-fn a_request_under_which_the_server_falls_over_has_an_end() {
+fn a_request_that_crashes_the_server_fails_after_some_tries() {
     let fake = FakeServer::new(Shape::default(), |seen| match seen.request.offset {
         512 => Action::Die,
         _ => Action::Serve,
@@ -347,14 +347,14 @@ fn a_request_under_which_the_server_falls_over_has_an_end() {
     let storage = connect(fake.uri(), options());
     let error = read(&storage, 512, 512).unwrap_err();
     assert!(
-        chain(&error).contains("broke 5 times under this request"),
+        chain(&error).contains("broke 5 times during this request"),
         "{}",
         chain(&error)
     );
     assert_eq!(read(&storage, 0, 512).unwrap(), [0; 512]);
 }
 
-/// What is kept of unflushed writes is bounded: beyond that they are flushed.
+/// The memory for unflushed writes is limited. Beyond the limit they are flushed.
 #[test]
 fn memory_for_unflushed_writes_is_bounded() {
     let fake = FakeServer::new(
@@ -390,7 +390,7 @@ fn memory_for_unflushed_writes_is_bounded() {
         }
         most = most.max(unflushed);
     }
-    // What is replayed counts here, too.
+    // Changes that are sent again count too.
     assert!((128 << 10..=512 << 10).contains(&most), "{most}");
     storage.flush().unwrap();
     for thread in 0..4_u64 {

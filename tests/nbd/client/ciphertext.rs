@@ -1,5 +1,6 @@
-//! A server sees ciphertext alone: every byte that passes to it and back, and every byte that it keeps, is searched for
-//! pieces of plaintext, passphrases and keys, over the whole life of a volume.
+//! A server sees only ciphertext. Every byte that is sent to it and back, and every byte that it
+//! stores, is searched for pieces of plaintext, passphrases and keys, over the whole life of a
+//! volume.
 
 use std::error::Error;
 use std::path::Path;
@@ -36,7 +37,7 @@ const COST: Cost = Cost::Pbkdf2 {
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
-/// What nobody else may see. Of random bytes, so that a piece of 16 is no chance.
+/// The secrets. They are random, so a match of 16 bytes cannot be a coincidence.
 struct Secrets {
     key: LockedBytes,
     canary: LockedBytes,
@@ -62,7 +63,7 @@ impl Secrets {
     }
 
     fn found(&self, bytes: &[u8]) -> Vec<&'static str> {
-        // What crosses the border of two repetitions is plaintext too.
+        // Bytes across the border of two repetitions are plaintext too.
         let border = [&self.canary[400..], &self.canary[..100]].concat();
         let mut secrets = vec![
             ("the plaintext", &self.canary[..]),
@@ -78,19 +79,19 @@ impl Secrets {
     }
 }
 
-/// A volume on a storage that may answer errors.
+/// A volume on a storage that may reply with errors.
 struct Life<'a> {
     storage: Arc<dyn Backend>,
     secrets: &'a Secrets,
     version: Version,
     open: OpenOptions,
     interrupt: Interrupt,
-    /// How often a step may fail before the test does.
+    /// How often a step may fail before the test fails.
     patience: usize,
 }
 
 impl Life<'_> {
-    /// Carries a step out until it succeeds.
+    /// Repeats a step until it succeeds.
     fn step<T>(&self, what: &str, step: impl Fn() -> Outcome<T>) -> T {
         let mut left = self.patience;
         loop {
@@ -106,7 +107,7 @@ impl Life<'_> {
         let mut options = CreateOptions::new(self.version, COST);
         options.volume_key = Some(VolumeKey::copy_from(&self.secrets.key)?);
         options.data_offset = (self.version == Version::Luks2).then_some(HEADER);
-        // A change that finds both keyslots taken must overwrite in place. LUKS1 has eight.
+        // A change that finds both keyslots in use has to overwrite in place. LUKS1 has eight.
         options.keyslots_size = (self.version == Version::Luks2).then_some(2 * 258_048);
         let first = self.secrets.passphrase(0);
         let storage = self.storage.clone();
@@ -114,7 +115,7 @@ impl Life<'_> {
         Ok(())
     }
 
-    /// The volume, repaired first if a change of its header was cut short.
+    /// The volume. It is repaired first if a change of its header was interrupted.
     fn open(&self) -> Outcome<Container> {
         let open = || Container::open(self.storage.clone(), self.open.clone());
         if let Ok(container) = open() {
@@ -155,7 +156,7 @@ impl Life<'_> {
         NewKeyslot::new(passphrase, COST)
     }
 
-    /// Until no keyslot is free.
+    /// Adds passphrases until no keyslot is free.
     fn add(&self) -> Outcome {
         let (mut container, unlocked) = self.unlocked(0, Which::Any)?;
         let slots = if self.version == Version::Luks1 { 8 } else { 2 };
@@ -166,7 +167,7 @@ impl Life<'_> {
         Ok(())
     }
 
-    /// The second passphrase becomes the third, in place.
+    /// Replaces the second passphrase by the third, in place.
     fn change(&self) -> Outcome {
         if self.unlocked(2, Which::Slot(1)).is_ok() {
             return Ok(());
@@ -194,7 +195,7 @@ impl Life<'_> {
         Ok(())
     }
 
-    /// Each operation that writes.
+    /// Calls each operation that writes.
     fn live(&self, look: &dyn Fn()) {
         self.step("create", || self.create());
         look();
@@ -208,7 +209,7 @@ impl Life<'_> {
         self.step("remove", || self.remove());
         self.step("label", || self.label());
         self.step("restore", || {
-            // A restore that was cut short is undone before the next.
+            // An interrupted restore is undone before the next one.
             self.open()?;
             Container::restore(self.storage.clone(), &backup, false, self.open.clone())?;
             Ok(())
@@ -224,7 +225,7 @@ impl Life<'_> {
     }
 }
 
-/// All the life of a volume on the export at `uri`; `look` is called after each step.
+/// The whole life of a volume on the export at `uri`. `look` is called after each step.
 fn live(uri: &Uri, secrets: &Secrets, version: Version, patience: usize, look: &dyn Fn()) {
     let storage: Arc<dyn Backend> = Arc::new(connect(uri, options()));
     let folder = tempfile::tempdir().unwrap();
@@ -254,7 +255,7 @@ fn assert_hidden(proxy: &Proxy, secrets: &Secrets) -> usize {
 }
 
 #[test]
-fn no_piece_of_a_secret_passes_to_a_server_or_back() {
+fn no_piece_of_a_secret_is_sent_to_a_server_or_back() {
     for version in [Version::Luks1, Version::Luks2] {
         let folder = tempfile::tempdir().unwrap();
         let Some(server) = Server::nbdkit(folder.path(), &["memory", SIZE]) else {
@@ -262,14 +263,15 @@ fn no_piece_of_a_secret_passes_to_a_server_or_back() {
         };
         let (proxy, secrets) = (Proxy::to(server.socket()), Secrets::fresh());
         live(&uri_of(&proxy.socket()), &secrets, version, 0, &|| {});
-        // All of the data went over it, at least once.
+        // All of the data was sent over it, at least once.
         assert!(assert_hidden(&proxy, &secrets) > 3 << 20);
     }
 }
 
-/// The remote is a volume that the program serves: wrapped twice. The way between both is recorded, and what lies below.
+/// The export is a volume that the program serves from an image, so it is encrypted twice. The
+/// bytes between both and the bytes of the image are searched.
 #[test]
-fn no_piece_passes_to_a_volume_within_a_volume() {
+fn no_piece_is_sent_to_a_volume_within_a_volume() {
     let folder = Folder::with_volume();
     let served = folder.serve(&["--discard", "pass"]);
     let proxy = Proxy::to(&folder.path("s.sock"));
@@ -291,7 +293,7 @@ fn no_piece_passes_to_a_volume_within_a_volume() {
 }
 
 #[test]
-fn no_piece_passes_to_a_server_that_answers_errors() {
+fn no_piece_is_sent_to_a_server_that_replies_with_errors() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("log");
     let logfile = format!("logfile={}", log.display());
@@ -320,7 +322,7 @@ fn no_piece_passes_to_a_server_that_answers_errors() {
 }
 
 #[test]
-fn no_piece_passes_under_tls_nor_lies_at_the_server() {
+fn no_piece_is_sent_under_tls_or_stored_by_the_server() {
     let certificates = certificates();
     let folder = tempfile::tempdir().unwrap();
     let disk = folder.path().join("disk");
@@ -338,7 +340,7 @@ fn no_piece_passes_under_tls_nor_lies_at_the_server() {
         certificates.path().display()
     );
     let uri = Uri::parse(&uri).unwrap();
-    // The proxy sees TLS alone; what it hides is what the server keeps.
+    // The proxy sees only TLS, so the bytes that the server stores are searched too.
     live(&uri, &secrets, Version::Luks2, 0, &|| {
         let found = secrets.found(&std::fs::read(&disk).unwrap());
         assert!(found.is_empty(), "{found:?} lies at the server");
@@ -346,9 +348,9 @@ fn no_piece_passes_under_tls_nor_lies_at_the_server() {
     assert!(assert_hidden(&proxy, &secrets) > 3 << 20);
 }
 
-/// That the proxy and the search would find a secret that passes.
+/// The proxy and the search find a secret that is sent.
 #[test]
-fn what_passes_is_found() {
+fn a_secret_that_is_sent_is_found() {
     let folder = tempfile::tempdir().unwrap();
     let Some(server) = Server::nbdkit(folder.path(), &["memory", SIZE]) else {
         return;

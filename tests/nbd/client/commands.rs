@@ -1,4 +1,5 @@
-//! The program on exports: what it makes there cryptsetup opens, and what cryptsetup makes it opens.
+//! The program on exports. cryptsetup opens the volumes that it makes there, and it opens those of
+//! cryptsetup.
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -20,7 +21,7 @@ impl Exported {
         Self::through(size, &[])
     }
 
-    /// Through filters of nbdkit.
+    /// The same, exported with filters of nbdkit.
     fn through(size: usize, filters: &[&str]) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let disk = folder.path().join("disk");
@@ -44,7 +45,7 @@ impl Exported {
         self.folder.path().join(name)
     }
 
-    /// The arguments with URI in place of the export's.
+    /// The arguments, with the URI of the export in place of URI.
     fn luksmith(&self, args: &str) -> Output {
         let uri = self.server.uri_text("");
         let mut command = Command::new(env!("CARGO_BIN_EXE_luksmith"));
@@ -61,7 +62,7 @@ impl Exported {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// What it says when it fails with this exit code.
+    /// Runs the program, which has to fail with this exit code, and returns what it prints.
     fn fails(&self, args: &str, code: i32) -> String {
         let output = self.luksmith(args);
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -92,7 +93,7 @@ fn private(path: &std::path::Path) {
 const MIB: usize = 1 << 20;
 
 #[test]
-fn create_takes_what_the_header_leaves() {
+fn create_uses_the_space_after_the_header() {
     for (format, header) in [("luks1", 2 * MIB), ("luks2", 16 * MIB)] {
         let Some(export) = Exported::new(header + 4 * MIB) else {
             return;
@@ -103,7 +104,7 @@ fn create_takes_what_the_header_leaves() {
         let made: serde_json::Value = serde_json::from_str(&made).unwrap();
         assert_eq!(made["data"]["size"], 4 * MIB, "{format}");
         assert!(export.cryptsetup_opens("old") && !export.cryptsetup_opens("new"));
-        // Not over what is there, unless it is said.
+        // It does not overwrite a volume without --force.
         let refused = export.fails(&format!("create URI --key-file new {CHEAP}"), 5);
         assert!(
             refused.contains("--force overwrite") && refused.contains("volume"),
@@ -127,10 +128,10 @@ fn there_and_back() {
     export.ok(&format!("encrypt plain URI --key-file old {CHEAP}"));
     export.ok("decrypt URI out --key-file old");
     assert!(std::fs::read(export.path("out")).unwrap()[..plain.len()] == plain);
-    // The file is a volume of its own.
+    // The copy in the file is a volume too.
     export.ok("decrypt disk again --key-file old");
     assert!(std::fs::read(export.path("again")).unwrap()[..plain.len()] == plain);
-    // From an export to stdout, in order.
+    // From an export to stdout, the bytes have to be in order.
     let stdout = export.luksmith("decrypt URI - --key-file old").stdout;
     assert!(stdout[..plain.len()] == plain);
     let larger = export.fails(
@@ -238,7 +239,7 @@ fn what_cryptsetup_made() {
 }
 
 #[test]
-fn verify_ciphertext_finds_what_is_none() {
+fn verify_ciphertext_finds_plaintext() {
     let Some(export) = Exported::new(20 * MIB) else {
         return;
     };
@@ -253,7 +254,7 @@ fn verify_ciphertext_finds_what_is_none() {
     let report = export.ok("verify-ciphertext URI --json");
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();
     assert_eq!(report["areas"][3]["random"], 4 * MIB, "{report}");
-    // Past the encryption.
+    // Plaintext that was written without the cipher.
     let disk = std::fs::OpenOptions::new()
         .write(true)
         .open(export.path("disk"));
@@ -264,7 +265,7 @@ fn verify_ciphertext_finds_what_is_none() {
     let told = String::from_utf8(output.stdout).unwrap();
     let expected = "suspicious: 512 bytes at byte 18874368: low entropy\n";
     assert!(told.contains(expected), "{told}");
-    // What cannot be read is no finding.
+    // A part that cannot be read is an error and not a finding.
     drop(export.server);
     let mut command = Command::new(env!("CARGO_BIN_EXE_luksmith"));
     let gone = format!(
@@ -275,7 +276,7 @@ fn verify_ciphertext_finds_what_is_none() {
     assert_eq!(gone.status.code(), Some(4));
 }
 
-/// 4096 bytes at least for a request, and 64 KiB at most.
+/// Requests are at least 4096 bytes and at most 64 KiB.
 #[test]
 fn an_export_of_large_blocks() {
     let policy = [
@@ -301,7 +302,7 @@ fn an_export_of_large_blocks() {
 }
 
 #[test]
-fn a_bad_location_is_told() {
+fn a_bad_location_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let run = |location: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_luksmith"));
@@ -328,7 +329,7 @@ fn a_bad_location_is_told() {
     assert!(code == Some(4) && said.contains("does not exist"), "{said}");
 }
 
-/// Work on a server that waits 10 ms with each answer is not done one request after the other.
+/// The server delays each reply by 10 ms, so the copy has to send several requests at once.
 #[test]
 fn bulk_copies_keep_several_requests_in_flight() {
     let delay = ["--filter=delay", "delay-read=20ms", "delay-write=20ms"];

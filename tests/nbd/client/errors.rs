@@ -1,4 +1,4 @@
-//! Servers that fail: which error, on which request, and nothing else.
+//! Servers that fail: the right request gets the right error, and others get none.
 
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
@@ -12,7 +12,7 @@ use super::{chain, connect, impatient, options, pattern, read, sectors};
 use support::nbd_server::{Action, FakeServer, Replies, Shape};
 
 #[test]
-fn nbdkit_fails_as_it_is_told() {
+fn errors_of_nbdkit_are_mapped() {
     let folder = tempfile::tempdir().unwrap();
     for (error, name) in [
         ("EIO", "EIO"),
@@ -43,7 +43,7 @@ fn nbdkit_fails_as_it_is_told() {
             }
             "EPERM" => assert!(matches!(write, IoError::ReadOnly(Operation::Write))),
             _ => assert!(
-                chain(&write).contains(&format!("answered {name}")),
+                chain(&write).contains(&format!("replied {name}")),
                 "{}",
                 chain(&write)
             ),
@@ -52,7 +52,7 @@ fn nbdkit_fails_as_it_is_told() {
             let read = read(&storage, 8192, 512).unwrap_err();
             let said = chain(&read);
             let begin = format!(
-                "read at byte 8192 failed: {}: the server answered EIO",
+                "read at byte 8192 failed: {}: the server replied EIO",
                 server.uri_text("")
             );
             assert!(said.starts_with(&begin), "{said}");
@@ -60,7 +60,8 @@ fn nbdkit_fails_as_it_is_told() {
     }
 }
 
-/// One request fails, those before, beside and after it do not; the connection stays.
+/// One request fails. Requests before, at the same time and after succeed, and the connection
+/// stays.
 #[test]
 fn an_error_is_of_one_request() {
     for replies in [Replies::Simple, Replies::Structured, Replies::Extended] {
@@ -102,7 +103,7 @@ fn an_error_is_of_one_request() {
 }
 
 #[test]
-fn a_request_that_the_server_does_not_know_is_done_another_way() {
+fn a_request_that_the_server_does_not_support_is_replaced_by_others() {
     let fake = FakeServer::new(Shape::default(), |seen| match seen.request.command {
         Command::WriteZeroes => Action::Fail(ErrorNumber::NotSupported),
         _ => Action::Serve,
@@ -113,7 +114,7 @@ fn a_request_that_the_server_does_not_know_is_done_another_way() {
     assert_eq!(fake.cached()[..8192], [[0; 4096], [1; 4096]].concat());
 }
 
-/// The pause filter: the server takes requests and answers none.
+/// The pause filter: the server receives requests and replies to none.
 #[test]
 fn a_server_that_hangs() {
     let folder = tempfile::tempdir().unwrap();
@@ -139,7 +140,7 @@ fn a_server_that_hangs() {
     let error = read(&storage, 0, 512).unwrap_err();
     assert!(begun.elapsed() < Duration::from_secs(10));
     assert!(
-        chain(&error).contains("no answer within 0.3 s"),
+        chain(&error).contains("no reply within 0.3 s"),
         "{}",
         chain(&error)
     );
@@ -147,7 +148,7 @@ fn a_server_that_hangs() {
     assert_eq!(read(&storage, 0, 512).unwrap(), [5; 512]);
 }
 
-/// A slow server is no silent one: it is waited for as long as something comes.
+/// A slow server does not count as silent, as long as it sends something.
 #[test]
 fn a_slow_server_is_waited_for() {
     let fake = FakeServer::new(Shape::default(), |_| {
@@ -155,7 +156,8 @@ fn a_slow_server_is_waited_for() {
         Action::Serve
     });
     let storage = connect(fake.uri(), impatient());
-    // All at once, one answer after the other: the last one comes after more than the patience.
+    // All requests are sent at once and replied one after the other. The last reply comes after
+    // more than the timeout.
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| assert_eq!(read(&storage, 0, 512).unwrap(), [0; 512]));

@@ -1,4 +1,5 @@
-//! Servers that break the protocol: each is found out, in a moment, without panic and without believing a length.
+//! Servers that violate the protocol. Each is noticed at once, without a panic and without trusting
+//! a length.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -14,7 +15,7 @@ use luksmith_formats::nbd::{
 use super::{chain, connect, impatient, options, pattern, read, sectors};
 use support::nbd_server::{Action, FakeServer, Listener, Replies, Shape, chunk, option_reply};
 
-/// What is said of a server whose handshake is this.
+/// The error of a connection to a server with this handshake.
 fn shaken(
     handshake: impl Fn(&mut UnixStream) -> std::io::Result<()> + Send + Sync + 'static,
 ) -> String {
@@ -27,7 +28,7 @@ fn shaken(
     chain(&error)
 }
 
-/// Greets, and takes the client's flags and the headers of so many options with their data.
+/// Sends a greeting, and receives the flags of the client and this many options.
 fn greeted(stream: &mut UnixStream, options: usize) -> std::io::Result<()> {
     let flags = HandshakeFlags::FIXED_NEWSTYLE;
     stream.write_all(&Greeting { flags }.to_bytes())?;
@@ -46,14 +47,14 @@ fn wait_for_the_end(stream: &mut UnixStream) -> std::io::Result<()> {
 }
 
 #[test]
-fn handshakes_that_are_none() {
+fn malformed_handshakes() {
     let closed = "the server closed the connection";
     for (greeting, told) in [
         (&b""[..], closed),
         (b"NBDMAGIC", closed),
         (
             b"SSH-2.0-OpenSSH_9.2p1\r\n",
-            "not the protocol that was expected: greeting.magic",
+            "not the NBD protocol that was expected: greeting.magic",
         ),
         (b"NBDMAGICIHAVEOPS\0\0", "greeting.style"),
         (
@@ -64,17 +65,17 @@ fn handshakes_that_are_none() {
         let error = shaken(move |stream| stream.write_all(greeting));
         assert!(error.contains(told), "{error}");
     }
-    // Nothing at all, and nothing after the greeting.
-    assert!(shaken(wait_for_the_end).contains("no answer within 0.3 s"));
+    // The server sends nothing at all, or nothing after the greeting.
+    assert!(shaken(wait_for_the_end).contains("no reply within 0.3 s"));
     let error = shaken(|stream| {
         greeted(stream, 0)?;
         wait_for_the_end(stream)
     });
-    assert!(error.contains("no answer within 0.3 s"), "{error}");
+    assert!(error.contains("no reply within 0.3 s"), "{error}");
 }
 
 #[test]
-fn answers_to_options_that_are_none() {
+fn malformed_replies_to_options() {
     let unsupported = || {
         let extended = option_reply(
             OptionType::ExtendedHeaders,
@@ -100,26 +101,26 @@ fn answers_to_options_that_are_none() {
     let first = |bytes: &[u8]| said(vec![bytes.to_vec()]);
     assert!(first(&[0; 20]).contains("option_reply.magic"));
     let other = option_reply(OptionType::List, OptionReply::Ack, &[]);
-    assert!(first(&other).contains("an answer to another option"));
+    assert!(first(&other).contains("a reply belongs to another option"));
     let mut long = option_reply(OptionType::ExtendedHeaders, OptionReply::Ack, &[]);
     long[16..].copy_from_slice(&[0xff; 4]);
-    assert!(first(&long).contains("immense length"));
+    assert!(first(&long).contains("a reply to an option is too long"));
     let odd = option_reply(OptionType::ExtendedHeaders, OptionReply::Server, &[]);
-    assert!(first(&odd).contains("answered by what is none"));
+    assert!(first(&odd).contains("a reply to an option has an invalid type"));
 
     let go = |data: &[u8], reply| option_reply(OptionType::Go, reply, data);
     let with = |more: Vec<Vec<u8>>| said(unsupported().into_iter().chain(more).collect());
     let ack = go(&[], OptionReply::Ack);
-    assert!(with(vec![ack.clone()]).contains("an export without a size"));
+    assert!(with(vec![ack.clone()]).contains("the export has no size"));
     let sized = |size, flags| go(&Info::Export { size, flags }.to_bytes(), OptionReply::Info);
     let export = |flags| sized(1 << 20, flags);
     let none = export(TransmissionFlags::NONE);
-    assert!(with(vec![none, ack.clone()]).contains("an export without flags"));
+    assert!(with(vec![none, ack.clone()]).contains("the export has no flags"));
     assert!(with(vec![go(&[0, 0, 1], OptionReply::Info)]).contains("info.export.size"));
     let immense = sized(1 << 63, TransmissionFlags::HAS_FLAGS);
-    assert!(with(vec![immense, ack.clone()]).contains("said to have 9223372036854775808 bytes"));
+    assert!(with(vec![immense, ack.clone()]).contains("the export has 9223372036854775808 bytes"));
     let many = vec![export(TransmissionFlags::HAS_FLAGS); 1000];
-    assert!(with(many).contains("answered without an end"));
+    assert!(with(many).contains("too many replies to an option"));
     for sizes in [
         (3, 4096, 1 << 20),
         (0, 1, 1),
@@ -142,7 +143,7 @@ fn answers_to_options_that_are_none() {
     }
 }
 
-/// What a read of 4096 bytes at 8192 says when this is the answer to it.
+/// The error of a read of 4096 bytes at 8192 with this reply.
 fn answered(
     replies: Replies,
     answer: impl Fn(&Request, &Shape) -> Vec<u8> + Send + Sync + 'static,
@@ -167,27 +168,27 @@ fn answered(
 }
 
 #[test]
-fn replies_that_are_none() {
+fn malformed_replies() {
     let say = |bytes: &[u8]| {
         let bytes = bytes.to_vec();
         answered(Replies::Structured, move |_, _| bytes.clone())
     };
     assert!(say(&pattern(100, 3)).contains("reply.magic"));
-    assert!(say(&[]).contains("no answer within 0.3 s"));
+    assert!(say(&[]).contains("no reply within 0.3 s"));
     let stranger = Request {
         cookie: 0xdead_beef,
         ..Request::parse_compact(&some_request().to_compact()).unwrap()
     };
     let shape = Shape::default();
     let done = chunk(&stranger, &shape, ChunkType::None, ChunkFlags::DONE, &[]);
-    assert!(say(&done).contains("a reply to no request"));
+    assert!(say(&done).contains("a reply belongs to no request"));
 
     let simple = |request: &Request, _: &Shape| {
         let (error, cookie) = (0.into(), request.cookie);
         SimpleReply { error, cookie }.to_bytes().to_vec()
     };
-    assert!(answered(Replies::Structured, simple).contains("a read answered in one piece"));
-    assert!(answered(Replies::Extended, simple).contains("a form that was not agreed on"));
+    assert!(answered(Replies::Structured, simple).contains("a read has a simple reply"));
+    assert!(answered(Replies::Extended, simple).contains("a form that was not negotiated"));
     let structured = |request: &Request, _: &Shape| {
         chunk(
             request,
@@ -197,7 +198,7 @@ fn replies_that_are_none() {
             &[],
         )
     };
-    assert!(answered(Replies::Simple, structured).contains("a form that was not agreed on"));
+    assert!(answered(Replies::Simple, structured).contains("a form that was not negotiated"));
 }
 
 fn some_request() -> Request {
@@ -219,61 +220,67 @@ fn chunks_that_do_not_fit() {
     let chunks: &[(Chunks, &str)] = &[
         (
             vec![(ChunkType::OffsetData, data(8191, 4096))],
-            "outside of what was asked for",
+            "outside of the requested range",
         ),
         (
             vec![(ChunkType::OffsetData, data(8192, 4097))],
-            "outside of what was asked for",
+            "outside of the requested range",
         ),
         (
             vec![(ChunkType::OffsetData, data(u64::MAX, 1))],
-            "outside of what was asked for",
+            "outside of the requested range",
         ),
         (
             vec![(ChunkType::OffsetData, data(8192, 0))],
-            "outside of what was asked for",
+            "outside of the requested range",
         ),
         (
             vec![(ChunkType::OffsetData, vec![0; 7])],
-            "data without an offset",
+            "data has no offset",
         ),
         (
             vec![(ChunkType::OffsetHole, hole(0, 4096))],
-            "outside of what was asked for",
+            "outside of the requested range",
         ),
         (
             vec![(ChunkType::OffsetHole, hole(8192, u32::MAX))],
-            "outside of what was asked for",
+            "outside of the requested range",
         ),
         (
             vec![(ChunkType::OffsetHole, vec![0; 11])],
-            "a hole of the wrong length",
+            "a hole has the wrong length",
         ),
         (
             vec![(ChunkType::OffsetData, data(8192, 4095))],
-            "answered in part",
+            "a reply to a read is incomplete",
         ),
-        (vec![(ChunkType::None, vec![])], "answered in part"),
+        (
+            vec![(ChunkType::None, vec![])],
+            "a reply to a read is incomplete",
+        ),
         (
             vec![(ChunkType::None, vec![1])],
-            "an empty chunk that is none",
+            "an empty chunk is not empty",
         ),
         (
             vec![(ChunkType::BlockStatus, vec![0; 12])],
-            "a kind that was not asked for",
+            "a chunk has an unexpected type",
         ),
         (
             vec![(ChunkType::Unknown(77), vec![])],
-            "a kind that was not asked for",
+            "a chunk has an unexpected type",
         ),
         (vec![(ChunkType::Error, vec![0; 6])], "error.number"),
-        (vec![(ChunkType::Error, vec![0; 9000])], "immense length"),
+        (
+            vec![(ChunkType::Error, vec![0; 9000])],
+            "an error is too long",
+        ),
         (
             vec![
                 (ChunkType::OffsetData, data(8192, 4096)),
                 (ChunkType::OffsetHole, hole(8192, 1)),
             ],
-            "there already",
+            "sent twice",
         ),
     ];
     for (chunks, told) in chunks {
@@ -290,7 +297,7 @@ fn chunks_that_do_not_fit() {
             assert!(error.contains(told), "{error}, not {told}");
         }
     }
-    // With extended headers each chunk says to which offset it belongs.
+    // With extended headers each chunk contains the offset of its request.
     let error = answered(Replies::Extended, |request, shape| {
         let other = Request {
             offset: 0,
@@ -298,11 +305,11 @@ fn chunks_that_do_not_fit() {
         };
         chunk(&other, shape, ChunkType::None, ChunkFlags::DONE, &[])
     });
-    assert!(error.contains("the offset of another"), "{error}");
+    assert!(error.contains("the offset of another request"), "{error}");
 }
 
 #[test]
-fn data_for_a_write() {
+fn a_write_gets_no_data() {
     let shape = Shape::default();
     let fake = FakeServer::new(shape, move |seen| {
         let data = [&[0; 8][..], &[1; 512]].concat();
@@ -316,23 +323,23 @@ fn data_for_a_write() {
     });
     let storage = connect(fake.uri(), impatient());
     let error = storage.write_at(0, &sectors(&[1; 512])).unwrap_err();
-    assert!(chain(&error).contains("no read"), "{error}");
+    assert!(chain(&error).contains("not a read"), "{error}");
 }
 
 #[test]
-fn a_length_is_not_believed() {
-    // Four exabytes of data are announced: nothing is allocated for them, and nothing is waited for.
+fn a_length_is_not_trusted() {
+    // Four exabytes of data are announced. The client neither allocates nor waits for them.
     let error = answered(Replies::Extended, |request, shape| {
         let mut bytes = chunk(request, shape, ChunkType::OffsetData, ChunkFlags::DONE, &[]);
         bytes[24..32].copy_from_slice(&(1u64 << 62).to_be_bytes());
         bytes.extend(8192u64.to_be_bytes());
         bytes
     });
-    assert!(error.contains("outside of what was asked for"), "{error}");
+    assert!(error.contains("outside of the requested range"), "{error}");
 }
 
 #[test]
-fn after_a_lie_the_next_request_has_another_connection() {
+fn after_a_violation_the_next_request_uses_a_new_connection() {
     let fake = FakeServer::new(Shape::default(), |seen| match seen.connection {
         0 => Action::Say(vec![0; 64]),
         _ => Action::Serve,

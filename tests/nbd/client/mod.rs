@@ -1,13 +1,17 @@
 //! Volumes on NBD servers.
 //!
-//! - `servers`: starts nbdkit, qemu-nbd and qemu-storage-daemon. What no real server does, a `FakeServer` does.
-//! - `agree`: whole payloads through every kind of server; `refuse`: exports that cannot be had; `errors`: servers that fail.
-//! - `ahead`: reading ahead, on behalf of clients.
-//! - `lies`: servers that break the protocol. `broken`: connections that break, and servers that are killed with writes in their cache.
-//!   `other`: another disk behind the same name.
-//! - `commands`: the program on exports, with cryptsetup as judge. (`tests/crash/remote.rs`: a server that dies in a header change.)
-//! - `ciphertext`: what passes to a server and lies there, searched for secrets; `proxy` records it.
-//! - `tls`: certificates, and nothing without them. `wrapped`: a served volume on an export.
+//! - `servers`: starts nbdkit, qemu-nbd and qemu-storage-daemon. A `FakeServer` does what none of
+//!   them does.
+//! - `agree`: whole payloads through every kind of server. `refuse`: exports that cannot be opened.
+//!   `errors`: servers that fail.
+//! - `ahead`: prefetching.
+//! - `lies`: servers that violate the protocol. `broken`: connections that break, and servers that
+//!   are killed with writes in their cache. `other`: another disk under the same name.
+//! - `commands`: the program on exports, compared with cryptsetup. `tests/crash/remote.rs` has a
+//!   server that is killed during a change of a header.
+//! - `ciphertext`: searches the bytes that are sent to a server and stored there for secrets.
+//!   `proxy` records them.
+//! - `tls`: certificates. `wrapped`: a served volume on an export.
 
 mod agree;
 mod ahead;
@@ -29,14 +33,14 @@ use luksmith::sectors::{Cipher, Sectors};
 use luksmith_formats::nbd::uri::Uri;
 use std::time::Duration;
 
-/// For writing, with the patience of a test.
+/// Options for writing, with a timeout for tests.
 fn options() -> ConnectOptions {
     ConnectOptions::new()
         .write(true)
         .timeout(Duration::from_secs(10))
 }
 
-/// With little patience, for servers that will not come back.
+/// Options with a short timeout, for servers that do not come back.
 fn impatient() -> ConnectOptions {
     options().timeout(Duration::from_millis(300))
 }
@@ -54,11 +58,11 @@ fn sectors(bytes: &[u8]) -> Sectors<Cipher> {
 fn read(storage: &dyn Backend, offset: u64, len: usize) -> Result<Vec<u8>, IoError> {
     let mut sectors = Sectors::<Cipher>::with_len(len);
     let outcome = storage.read_at(offset, &mut sectors);
-    assert_eq!(sectors.len(), len, "a buffer comes back, whatever happened");
+    assert_eq!(sectors.len(), len, "the buffer comes back in any case");
     outcome.map(|()| sectors.as_slice().to_vec())
 }
 
-/// Bytes that differ everywhere and by `seed`.
+/// Bytes that depend on their offset and on `seed`.
 fn pattern(len: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(len + 8);
@@ -72,7 +76,7 @@ fn pattern(len: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
-/// An error with its sources, in a line.
+/// An error with its sources, in one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut source = error.source();

@@ -1,4 +1,5 @@
-//! Another disk behind the same name: it is seen by how it begins, whatever we have written there ourselves.
+//! Another disk under the same name. It is recognised by its first bytes, whatever this client has
+//! written to the first disk.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,7 +12,7 @@ use super::{chain, connect, impatient, options, pattern, read, sectors};
 use crate::served::Folder;
 use support::nbd_server::{Action, FakeServer, Shape};
 
-/// A server in whose place another one comes, with an empty disk, when the switch is set.
+/// A server that is replaced by another one with an empty disk when the switch is set.
 fn replaced(shape: Shape, disk: Vec<u8>) -> (FakeServer, Arc<AtomicBool>) {
     let switch = Arc::new(AtomicBool::new(false));
     let set = switch.clone();
@@ -31,11 +32,14 @@ fn assert_refused(storage: &dyn Backend, fake: &FakeServer) {
     let error = storage
         .write_at(65_536, &sectors(&[5; 4096]))
         .expect_err("it was written to");
-    let told = "the export holds another disk than before";
+    let told = "the export contains another disk than before";
     assert!(chain(&error).contains(told), "{}", chain(&error));
     assert!(storage.flush().is_err() && read(storage, 0, 512).is_err());
-    // But for the request during which it was replaced.
-    assert!(fake.seen().len() <= asked + 1, "something was asked of it");
+    // Except the request during which the server was replaced.
+    assert!(
+        fake.seen().len() <= asked + 1,
+        "a request was sent to the other disk"
+    );
     assert_eq!(fake.cached(), vec![0; 1 << 20]);
 }
 
@@ -47,7 +51,7 @@ fn before_anything_was_read_or_written() {
     assert_refused(&storage, &fake);
 }
 
-/// As the data of a detached header: every sector may be written, the first ones too.
+/// As for the data of a detached header, every sector can be written, the first ones too.
 #[test]
 fn after_its_beginning_was_written_and_flushed() {
     for (block, len) in [(1, 512), (1, 100), (4096, 4096), (512, 65_536)] {
@@ -63,7 +67,7 @@ fn after_its_beginning_was_written_and_flushed() {
         let storage = connect(fake.uri(), impatient());
         storage.write_at(0, &sectors(&pattern(len, 2))).unwrap();
         storage.flush().unwrap();
-        // This one is not flushed: it may be there or not.
+        // This one is not flushed, so it may be stored or not.
         storage.write_at(0, &sectors(&pattern(len, 3))).unwrap();
         replace.store(true, Ordering::SeqCst);
         assert_refused(&storage, &fake);
@@ -82,7 +86,7 @@ fn after_its_beginning_was_zeroed_and_written_again() {
     assert_refused(&storage, &fake);
 }
 
-/// A connection beside the first one may come to another server, which is let in under the same name.
+/// A further connection may reach another server under the same name.
 #[test]
 fn a_further_connection_that_ends_elsewhere() {
     let shape = Shape {
@@ -117,9 +121,10 @@ fn a_further_connection_that_ends_elsewhere() {
     assert_eq!(wrong.cached(), pattern(1 << 20, 7));
 }
 
-/// `encrypt` onto an export that is replaced by an empty one at each of its requests: it fails, or the volume is whole all the same.
+/// `encrypt` to an export that is replaced by an empty one at each request in turn: it fails, or
+/// the volume is complete.
 #[test]
-fn encrypt_never_says_done_of_what_is_lost() {
+fn encrypt_does_not_succeed_with_lost_data() {
     const SIZE: usize = 8 << 20;
     let folder = Folder::new();
     let plain = pattern(SIZE - (2 << 20), 8);
@@ -153,7 +158,7 @@ fn encrypt_never_says_done_of_what_is_lost() {
             failed += 1;
         }
         if fake.connections() == 1 {
-            // It ended before.
+            // The command ended before that request.
             assert!(failed >= 8, "{failed} of {at}");
             return;
         }

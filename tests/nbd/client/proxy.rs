@@ -1,21 +1,21 @@
-//! A proxy between a client and a server on Unix sockets that records every byte that passes.
+//! A proxy between a client and a server on Unix sockets that records every byte.
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-/// What passed one way over one connection.
+/// The bytes in one direction over one connection.
 type Stream = Arc<Mutex<Vec<u8>>>;
 
-/// It ends with its connections; while it waits for one it is gone with the test.
+/// Its threads end with their connections. The one that accepts ends with the test.
 pub(super) struct Proxy {
     folder: tempfile::TempDir,
     streams: Arc<Mutex<Vec<Stream>>>,
 }
 
 impl Proxy {
-    /// In front of the server at `server`.
+    /// Starts a proxy for the server at `server`.
     pub(super) fn to(server: &Path) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(folder.path().join("proxy")).unwrap();
@@ -36,7 +36,7 @@ impl Proxy {
         self.folder.path().join("proxy")
     }
 
-    /// What has passed until now, each connection and way by itself.
+    /// The bytes until now, for each connection and direction.
     pub(super) fn record(&self) -> Vec<Vec<u8>> {
         let streams = self.streams.lock().unwrap();
         let bytes = streams.iter().map(|stream| stream.lock().unwrap().clone());

@@ -1,4 +1,4 @@
-//! Exports that cannot be had, and why.
+//! Exports that cannot be opened, and why.
 
 use luksmith::backend::nbd::{NbdBackend, Problem};
 use luksmith::backend::{Backend, IoError, Operation};
@@ -14,7 +14,7 @@ fn refused(uri: &Uri) -> Problem {
 }
 
 #[test]
-fn nobody_is_there() {
+fn no_server() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("none");
     for uri in [
@@ -52,7 +52,7 @@ fn another_name() {
     ));
     connect(&server.uri("right"), options());
     drop(server);
-    // A server that only knows EXPORT_NAME just leaves.
+    // A server that only supports EXPORT_NAME closes the connection.
     let args = [
         "--mask-handshake=0",
         "--filter=exportname",
@@ -83,7 +83,7 @@ fn a_read_only_export() {
     assert!(matches!(change, Err(IoError::ReadOnly(Operation::Write))));
 }
 
-/// It is cut while it is open, and found out when it is connected to again.
+/// The export shrinks while it is open. The client notices it when it reconnects.
 #[test]
 fn an_export_that_shrank() {
     let folder = tempfile::tempdir().unwrap();
@@ -99,7 +99,7 @@ fn an_export_that_shrank() {
     let told = format!("the export had {} bytes and has {} now", 4 << 20, 3 << 20);
     assert!(chain(&error).contains(&told), "{}", chain(&error));
     drop(server);
-    // One that grew is the same one as far as it goes.
+    // An export that has grown is still the same one.
     let _server = Server::nbdkit(folder.path(), &args("truncate=5M")).unwrap();
     assert_eq!(read(&storage, 0, 512).unwrap(), [0; 512]);
     assert_eq!(storage.geometry().size, 4 << 20);
@@ -117,9 +117,9 @@ fn an_export_that_is_read_only_after_a_while() {
     assert!(chain(&error).contains("read-only"), "{}", chain(&error));
 }
 
-/// What the server has no request for is never asked.
+/// The client does not send requests that the server does not offer.
 #[test]
-fn only_what_the_server_offers_is_asked() {
+fn only_offered_requests_are_sent() {
     let shape = Shape {
         flags: TransmissionFlags::HAS_FLAGS,
         ..Shape::default()
@@ -148,7 +148,7 @@ fn only_what_the_server_offers_is_asked() {
 }
 
 #[test]
-fn ranges_are_checked_before_anything_is_asked() {
+fn ranges_are_checked_before_anything_is_sent() {
     let fake = FakeServer::new(Shape::default(), |_| Action::Serve);
     let storage = connect(fake.uri(), options());
     let over = storage.write_at((1 << 20) - 1, &sectors(&[1; 2]));

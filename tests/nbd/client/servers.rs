@@ -1,4 +1,4 @@
-//! Real servers, which end with the test.
+//! Starts other servers. They end with the test.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,7 +16,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// nbdkit with these arguments, if it is there.
+    /// nbdkit with these arguments, if it is installed.
     pub(super) fn nbdkit(folder: &Path, args: &[&str]) -> Option<Self> {
         let mut command = Command::new(peers::find("nbdkit")?);
         command.args(["--foreground", "--exit-with-parent"]);
@@ -30,7 +30,7 @@ impl Server {
         Some(Self::start(command, socket, &pid))
     }
 
-    /// qemu-nbd with these arguments, if it is there.
+    /// qemu-nbd with these arguments, if it is installed.
     pub(super) fn qemu_nbd(folder: &Path, args: &[&str]) -> Option<Self> {
         let mut command = Command::new(peers::find("qemu-nbd")?);
         command.args(["--persistent", "--shared=0"]);
@@ -41,7 +41,7 @@ impl Server {
         Some(Self::start(command, socket, &pid))
     }
 
-    /// qemu-storage-daemon that exports a file as `disk`, if it is there.
+    /// qemu-storage-daemon that exports a file as `disk`, if it is installed.
     pub(super) fn storage_daemon(folder: &Path, file: &Path) -> Option<Self> {
         let mut command = Command::new(peers::find("qemu-storage-daemon")?);
         let (socket, pid) = places(folder);
@@ -63,7 +63,7 @@ impl Server {
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let mut child = command.spawn().unwrap();
         let until = Instant::now() + Duration::from_secs(30);
-        // Both write it when they listen.
+        // Each of them creates it when it listens.
         while !std::fs::read(pid).is_ok_and(|pid| !pid.is_empty()) || !socket.exists() {
             assert!(Instant::now() < until, "{command:?} does not listen");
             if let Some(status) = child.try_wait().unwrap() {
@@ -92,13 +92,13 @@ impl Server {
         kill_process(pid, signal).unwrap();
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub(super) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Whether it has ended by itself.
+    /// Whether the server has ended by itself.
     pub(super) fn has_ended(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
     }

@@ -1,4 +1,4 @@
-//! TLS with nbdkit, which has gnutls: with the right certificates, and not at all without.
+//! TLS with nbdkit, which uses GnuTLS. It works only with the right certificates.
 
 use std::path::Path;
 
@@ -16,7 +16,8 @@ use super::{connect, options, pattern, read, sectors};
 
 const SIZE: usize = 4 << 20;
 
-/// A directory with an authority's certificate, and a server's and a client's of it, by the names that nbdkit knows.
+/// A directory with certificates of an authority, a server and a client, with the names that nbdkit
+/// expects.
 pub(super) fn certificates() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let mut params = CertificateParams::new([]).unwrap();
@@ -40,7 +41,7 @@ pub(super) fn certificates() -> tempfile::TempDir {
     directory
 }
 
-/// nbdkit in a folder of its own, with these certificates.
+/// nbdkit in a new folder, with these certificates.
 fn server(certificates: &Path, mode: &str) -> Option<(tempfile::TempDir, Server)> {
     let folder = tempfile::tempdir().unwrap();
     let certificates = format!("--tls-certificates={}", certificates.display());
@@ -120,12 +121,12 @@ fn an_authority_that_is_not_trusted() {
 }
 
 #[test]
-fn a_server_that_does_not_know_us() {
+fn a_server_that_does_not_trust_the_client() {
     let (certificates, others) = (certificates(), certificates());
     let Some((_folder, server)) = server(certificates.path(), "require") else {
         return;
     };
-    // Trusts the server, and shows a certificate of another authority, or none.
+    // The client trusts the server, and has a certificate of another authority, or none.
     for own in ["client-cert.pem", "client-key.pem"] {
         std::fs::copy(others.path().join(own), certificates.path().join(own)).unwrap();
     }
@@ -138,10 +139,10 @@ fn a_server_that_does_not_know_us() {
 }
 
 #[test]
-fn required_is_required() {
+fn there_is_no_fallback() {
     let certificates = certificates();
     let folder = tempfile::tempdir().unwrap();
-    // The server has no TLS: no way back to a plain connection.
+    // The server does not offer TLS. The client does not fall back to a connection without it.
     for extra in [&[][..], &["--mask-handshake=0"]] {
         let args = [extra, &["memory", "4M"]].concat();
         let Some(server) = Server::nbdkit(folder.path(), &args) else {
@@ -150,7 +151,7 @@ fn required_is_required() {
         let problem = NbdBackend::connect(&uri(&server, certificates.path(), ""), options());
         assert!(matches!(problem.unwrap_err().source, Problem::NoTls));
     }
-    // The server wants it, and the URI does not.
+    // The server requires TLS, and the URI does not ask for it.
     let (_folder, server) = server(certificates.path(), "require").unwrap();
     let problem = NbdBackend::connect(&server.uri(""), options());
     assert!(matches!(problem.unwrap_err().source, Problem::TlsRequired));
@@ -162,7 +163,7 @@ fn required_is_required() {
     ));
 }
 
-/// An authority that was made anew under its old name, with a key of another kind.
+/// An authority with the same name and a key of another kind.
 #[test]
 fn an_authority_with_another_key() {
     let (certificates, others) = (certificates(), tempfile::tempdir().unwrap());
@@ -183,7 +184,7 @@ fn an_authority_with_another_key() {
 }
 
 #[test]
-fn a_key_that_others_can_read_is_told_with_what_helps() {
+fn a_key_that_others_can_read_is_an_error_with_a_hint() {
     use std::os::unix::fs::PermissionsExt;
     let certificates = certificates();
     let key = certificates.path().join("client-key.pem");

@@ -1,4 +1,5 @@
-//! The whole way: a client, the program that serves a volume, and under it an export whose server is killed with its cache.
+//! A client, the program that serves a volume, and below it an export whose server is killed with
+//! writes in its cache.
 
 use std::io::{BufRead, BufReader};
 
@@ -12,7 +13,7 @@ use super::{connect, options, pattern, read, sectors};
 use crate::served::{Folder, SIZE, content};
 
 #[test]
-fn the_remote_dies_under_a_served_volume() {
+fn the_server_below_is_killed() {
     let folder = Folder::with_volume();
     let below = tempfile::tempdir().unwrap();
     let disk = folder.path("disk.img").display().to_string();
@@ -46,7 +47,7 @@ fn the_remote_dies_under_a_served_volume() {
 }
 
 #[test]
-fn another_disk_behind_the_same_name_is_left_alone() {
+fn another_disk_under_the_same_name_is_not_touched() {
     let folder = Folder::with_volume();
     folder.make_volume("other.img", &[]);
     let below = tempfile::tempdir().unwrap();
@@ -73,7 +74,7 @@ fn another_disk_behind_the_same_name_is_left_alone() {
     server.kill();
     assert!(std::fs::read(folder.path("other.img")).unwrap() == other);
 
-    // The right one is welcome again, and gets what was not flushed.
+    // The right disk is accepted again, and gets the changes that were not flushed.
     let mut server = remote("disk.img").unwrap();
     volume.write_at(1 << 20, &bytes).unwrap();
     volume.flush().unwrap();
@@ -86,9 +87,9 @@ fn another_disk_behind_the_same_name_is_left_alone() {
     assert!(folder.decrypted() == expected);
 }
 
-/// What is wrong with the remote is said when it changes, not for each request.
+/// Problems of the server below are logged when they change, and not for each request.
 #[test]
-fn the_remote_goes_and_comes_back() {
+fn the_server_below_goes_and_comes_back() {
     let folder = Folder::with_volume();
     let below = tempfile::tempdir().unwrap();
     let disk = folder.path("disk.img").display().to_string();
@@ -113,7 +114,7 @@ fn the_remote_goes_and_comes_back() {
     drop(server);
     for word in [
         "no connection (cannot be reached",
-        "what needs it fails until it is back",
+        "requests fail until the server is back",
         "connected again",
         "the storage answers again",
     ] {
@@ -122,7 +123,7 @@ fn the_remote_goes_and_comes_back() {
 }
 
 #[test]
-fn a_stop_says_what_it_waits_for_and_how_to_end_that() {
+fn a_stop_tells_what_it_waits_for_and_how_to_end_that() {
     let folder = Folder::with_volume();
     let below = tempfile::tempdir().unwrap();
     let disk = folder.path("disk.img").display().to_string();

@@ -1,11 +1,13 @@
-//! How the export begins, as far as that is known: what comes over a new connection has to begin so too.
+//! Recognises an export by its first 4 KiB, and refuses another disk after a reconnect.
 //!
-//! A server that was started anew may hold another disk behind the same name, as large as the first. Its beginning tells it apart
-//! before anything is sent there: a volume begins with its header, which no other has, and the data of a detached header with ciphertext.
+//! A restarted server may offer another disk of the same size under the same name. The first bytes
+//! tell them apart before anything is sent: a volume begins with its own header, and the data of a
+//! detached header begins with ciphertext.
 //!
-//! The beginning is read over the first connection, and followed from then on. A change of our own that is not flushed may have come
-//! as far as the storage or not: each piece of a sector, which a storage writes whole or not at all, may hold what a flush
-//! made sure of or what any change brought since. A flush leaves the last one alone.
+//! The first bytes are read over the first connection, and changes to them are tracked from then
+//! on. A change that is not flushed may or may not have reached the storage. So each 512-byte
+//! piece, which a storage writes as a whole or not at all, may contain what the last flush made
+//! durable or what any later change wrote. A flush leaves only the last of these.
 
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
@@ -13,23 +15,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use luksmith_formats::nbd::{Command, CommandFlags};
 
-use super::connection::{Connection, Luggage};
+use super::connection::{Connection, Resources};
 use super::error::{NbdError, Problem};
 use crate::sectors::{Cipher, Sectors};
 
-/// As much is looked at, in bytes; more where the export has larger blocks.
+/// How many bytes are compared. With larger blocks of the export it is one block.
 const LEN: u64 = 4096;
 
-/// What is written whole or not at all, in bytes.
+/// The unit that is written as a whole or not at all, in bytes.
 const PIECE: usize = 512;
 
-/// The most contents that a piece may have; with more it may have any.
-const MOST_VERSIONS: usize = 1024;
+/// The most possible contents of a piece that are tracked. With more, any content is possible.
+const MAX_VERSIONS: usize = 1024;
 
-/// How often a beginning is read that our own flushes change meanwhile.
-const TRIES: u32 = 4;
+/// How often the first bytes are read again if flushes of this client change them meanwhile.
+const MAX_TRIES: u32 = 4;
 
-pub(super) struct Witness {
+/// The possible contents of the first bytes of an export.
+pub(super) struct Identity {
     len: usize,
     hasher: RandomState,
     state: Mutex<State>,
@@ -37,34 +40,36 @@ pub(super) struct Witness {
 
 struct State {
     pieces: Vec<Piece>,
-    /// The changes that have begun, and those that have ended.
+    /// How many changes have begun.
     begun: u64,
+    /// How many changes have ended.
     ended: u64,
-    /// How often a flush has made sure of something.
+    /// How many flushes have made a change durable.
     settled: u64,
 }
 
 struct Piece {
-    /// What it may hold, from what the last flush made sure of to what was sent last.
+    /// The possible contents, from the durable one to that of the last change.
     versions: Vec<Version>,
     /// The bytes of the last version, where they are known.
     newest: Option<Box<[u8]>>,
-    under_way: u32,
-    /// A change has failed without an answer: the server may carry it out late.
+    /// How many changes of it are in flight.
+    in_flight: u32,
+    /// A change has failed without a reply. The server may still carry it out.
     unsure: bool,
 }
 
 struct Version {
-    /// None: any.
+    /// The hash; `None` for any content.
     content: Option<u64>,
     change: u64,
-    /// As which change it was acknowledged.
+    /// The value of [`State::ended`] when it was acknowledged.
     ended: Option<u64>,
 }
 
 impl Version {
-    /// A content that lies there.
-    const fn there(content: Option<u64>) -> Self {
+    /// Content that is on the storage.
+    const fn stored(content: Option<u64>) -> Self {
         Self {
             content,
             change: 0,
@@ -73,17 +78,17 @@ impl Version {
     }
 }
 
-/// What a change brings.
+/// The bytes that a change writes.
 #[derive(Clone, Copy)]
 pub(super) enum Content<'a> {
     Bytes(&'a [u8]),
     Zeroes,
-    /// What the server likes.
+    /// Any bytes: the server decides.
     Any,
 }
 
 impl Content<'_> {
-    /// Puts its bytes from `skip` on into `piece`.
+    /// Copies its bytes from `skip` on into `piece`.
     fn fill(self, piece: &mut [u8], skip: usize) -> Option<()> {
         match self {
             Self::Bytes(bytes) => piece.copy_from_slice(bytes.get(skip..)?.get(..piece.len())?),
@@ -94,24 +99,24 @@ impl Content<'_> {
     }
 }
 
-/// The moment before a read, which sees all changes until then.
+/// A point in time before a read. The read sees all changes that ended before.
 #[derive(Clone, Copy)]
 pub(super) struct BeforeRead(Option<u64>);
 
-/// The moment before a flush, which covers all changes until then.
+/// A point in time before a flush. The flush covers all changes that ended before.
 #[derive(Clone, Copy)]
 pub(super) struct BeforeFlush(u64);
 
-impl Witness {
-    /// Of an export of so many bytes.
+impl Identity {
+    /// The identity of an export of this size, with unknown content.
     pub(super) fn new(size: u64, block_size: u32) -> Self {
         let block = u64::from(block_size.max(1));
         let len = LEN.max(block).min(size - size % block);
         let len = usize::try_from(len).unwrap_or(0);
         let piece = || Piece {
-            versions: vec![Version::there(None)],
+            versions: vec![Version::stored(None)],
             newest: None,
-            under_way: 0,
+            in_flight: 0,
             unsure: false,
         };
         Self {
@@ -126,16 +131,18 @@ impl Witness {
         }
     }
 
-    // Nothing panics while it is held.
+    // No code panics while it holds the lock.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The bytes of a piece.
     fn of_piece(&self, index: usize) -> Range<usize> {
         index * PIECE..self.len.min((index + 1) * PIECE)
     }
 
-    /// Makes a change of the range, which brings `content` there.
+    /// Runs `change`, which writes `content` to the range, and tracks what that does to the first
+    /// bytes.
     pub(super) fn changing<T>(
         &self,
         range: &Range<u64>,
@@ -149,11 +156,11 @@ impl Witness {
         }
         let number = self.begin(&range, content);
         let outcome = change();
-        let answered = match &outcome {
+        let replied = match &outcome {
             Ok(_) => true,
             Err(error) => matches!(error.source, Problem::Answered { .. }),
         };
-        self.end(&range, number, outcome.is_ok(), answered);
+        self.end(&range, number, outcome.is_ok(), replied);
         outcome
     }
 
@@ -168,8 +175,8 @@ impl Witness {
             };
             let part = range.start.max(whole.start)..range.end.min(whole.end);
             let mut bytes = match &mut piece.newest {
-                // Two at the same time have no order.
-                _ if piece.unsure || piece.under_way > 0 => None,
+                // Two changes in flight at the same time have no order.
+                _ if piece.unsure || piece.in_flight > 0 => None,
                 Some(bytes) => Some(std::mem::take(bytes)),
                 None if part == whole => Some(vec![0; whole.len()].into()),
                 None => None,
@@ -179,8 +186,8 @@ impl Witness {
                 content.fill(into, part.start - range.start)
             });
             piece.newest = filled.and(bytes);
-            if piece.versions.len() >= MOST_VERSIONS {
-                piece.versions = vec![Version::there(None)];
+            if piece.versions.len() >= MAX_VERSIONS {
+                piece.versions = vec![Version::stored(None)];
             }
             piece.versions.push(Version {
                 content: piece
@@ -190,26 +197,26 @@ impl Witness {
                 change,
                 ended: None,
             });
-            piece.under_way += 1;
+            piece.in_flight += 1;
         }
         change
     }
 
-    fn end(&self, range: &Range<usize>, change: u64, went_well: bool, answered: bool) {
+    fn end(&self, range: &Range<usize>, change: u64, succeeded: bool, replied: bool) {
         let mut state = self.state();
         state.ended += 1;
         let ended = state.ended;
         let pieces = range.start / PIECE..range.end.div_ceil(PIECE);
         for piece in state.pieces.get_mut(pieces).into_iter().flatten() {
-            piece.under_way = piece.under_way.saturating_sub(1);
-            piece.unsure |= !answered;
-            if !went_well {
+            piece.in_flight = piece.in_flight.saturating_sub(1);
+            piece.unsure |= !replied;
+            if !succeeded {
                 let any = Version {
                     content: None,
                     change,
                     ended: None,
                 };
-                piece.versions = vec![Version::there(None), any];
+                piece.versions = vec![Version::stored(None), any];
                 piece.newest = None;
             }
             let made = piece.versions.iter_mut().find(|one| one.change == change);
@@ -223,26 +230,26 @@ impl Witness {
         BeforeFlush(self.state().ended)
     }
 
-    /// A flush went well.
+    /// A flush succeeded that began at this point in time.
     pub(super) fn flushed(&self, BeforeFlush(ended): BeforeFlush) {
         let mut state = self.state();
         let mut settled = false;
         for piece in &mut state.pieces {
             let covered = |version: &Version| version.ended.is_some_and(|at| at <= ended);
-            let sure = piece.versions.iter().rposition(covered).unwrap_or(0);
-            piece.versions.drain(..sure);
-            settled |= sure > 0;
+            let durable = piece.versions.iter().rposition(covered).unwrap_or(0);
+            piece.versions.drain(..durable);
+            settled |= durable > 0;
         }
         state.settled += u64::from(settled);
     }
 
     pub(super) fn before_read(&self) -> BeforeRead {
         let state = self.state();
-        let quiet = state.pieces.iter().all(|piece| piece.under_way == 0);
+        let quiet = state.pieces.iter().all(|piece| piece.in_flight == 0);
         BeforeRead(quiet.then_some(state.begun))
     }
 
-    /// A read of the beginning went well.
+    /// A read of the first bytes succeeded that began at this point in time.
     pub(super) fn learn(&self, BeforeRead(begun): BeforeRead, bytes: &[u8]) {
         let mut state = self.state();
         if begun != Some(state.begun) {
@@ -254,13 +261,13 @@ impl Witness {
                 && unknown
                 && !piece.unsure
             {
-                piece.versions = vec![Version::there(Some(self.hasher.hash_one(bytes)))];
+                piece.versions = vec![Version::stored(Some(self.hasher.hash_one(bytes)))];
                 piece.newest = Some(bytes.into());
             }
         }
     }
 
-    /// Whether an export that begins so may be the same.
+    /// Whether an export with these first bytes may be the same one.
     fn agrees(&self, bytes: &[u8]) -> bool {
         let state = self.state();
         state.pieces.iter().enumerate().all(|(index, piece)| {
@@ -272,13 +279,13 @@ impl Witness {
         })
     }
 
-    /// Refuses another disk at the end of a new connection, before anything is sent to it. One that cannot be read now is not known
-    /// to be another.
+    /// Reads the first bytes over a new connection and refuses another disk. If the server replies
+    /// with an error, the export is not refused.
     ///
     /// # Errors
-    /// [`Problem::OtherDisk`], and why the connection broke.
+    /// [`Problem::OtherDisk`], and problems of the connection.
     pub(super) fn recognise(&self, connection: &Connection) -> Result<(), Problem> {
-        for _ in 0..TRIES {
+        for _ in 0..MAX_TRIES {
             let settled = self.state().settled;
             let before = self.before_read();
             let Some(bytes) = self.read(connection)? else {
@@ -288,7 +295,7 @@ impl Witness {
                 self.learn(before, bytes.as_slice());
                 return Ok(());
             }
-            // What was read may have been changed and flushed before it was looked at, over another connection.
+            // Over another connection the bytes may have been changed and flushed since the read.
             if self.state().settled == settled {
                 return Err(Problem::OtherDisk);
             }
@@ -301,17 +308,17 @@ impl Witness {
             return Ok(None);
         }
         let (command, place) = (Command::Read, (0, self.len as u64));
-        let luggage = Luggage {
+        let resources = Resources {
             into: Some(Sectors::with_len(self.len)),
             record: None,
         };
-        let sent = connection.send(command, CommandFlags::NONE, place, &[], luggage);
-        let answer = connection.wait(&sent.map_err(|_| Problem::Closed)?);
-        match answer.outcome {
-            Ok(()) => Ok(answer.luggage.into),
+        let sent = connection.send(command, CommandFlags::NONE, place, &[], resources);
+        let completion = connection.wait(&sent.map_err(|_| Problem::Closed)?);
+        match completion.outcome {
+            Ok(()) => Ok(completion.resources.into),
             Err(error) => match &error.source {
                 Problem::Answered { .. } => Ok(None),
-                Problem::Silent(patience) => Err(Problem::Silent(*patience)),
+                Problem::Silent(timeout) => Err(Problem::Silent(*timeout)),
                 _ => Err(Problem::Closed),
             },
         }
@@ -322,22 +329,22 @@ impl Witness {
 mod tests {
     use super::*;
 
-    fn witness(minimum: u32) -> Witness {
-        Witness::new(1 << 20, minimum)
+    fn identity(minimum: u32) -> Identity {
+        Identity::new(1 << 20, minimum)
     }
 
-    fn write(witness: &Witness, offset: u64, bytes: &[u8]) {
+    fn write(identity: &Identity, offset: u64, bytes: &[u8]) {
         let range = offset..offset + bytes.len() as u64;
-        let done = witness.changing(&range, Content::Bytes(bytes), || Ok(()));
+        let done = identity.changing(&range, Content::Bytes(bytes), || Ok(()));
         done.unwrap();
     }
 
-    fn flush(witness: &Witness) {
-        witness.flushed(witness.before_flush());
+    fn flush(identity: &Identity) {
+        identity.flushed(identity.before_flush());
     }
 
-    fn learn(witness: &Witness, bytes: &[u8]) {
-        witness.learn(witness.before_read(), bytes);
+    fn learn(identity: &Identity, bytes: &[u8]) {
+        identity.learn(identity.before_read(), bytes);
     }
 
     fn problem(source: Problem) -> Arc<NbdError> {
@@ -352,141 +359,144 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_is_held_against_what_comes() {
-        let witness = witness(512);
-        assert!(witness.agrees(&[2; 4096]));
-        learn(&witness, &[1; 8192]);
-        assert!(witness.agrees(&[1; 4096]));
-        assert!(!witness.agrees(&[2; 4096]));
-        // Elsewhere anything may be changed.
-        write(&witness, 4096, &[2; 4096]);
-        flush(&witness);
-        assert!(witness.agrees(&[1; 4096]) && !witness.agrees(&[2; 4096]));
+    fn first_bytes_that_were_read_have_to_stay() {
+        let identity = identity(512);
+        assert!(identity.agrees(&[2; 4096]));
+        learn(&identity, &[1; 8192]);
+        assert!(identity.agrees(&[1; 4096]));
+        assert!(!identity.agrees(&[2; 4096]));
+        // Changes elsewhere do not count.
+        write(&identity, 4096, &[2; 4096]);
+        flush(&identity);
+        assert!(identity.agrees(&[1; 4096]) && !identity.agrees(&[2; 4096]));
     }
 
     #[test]
-    fn until_a_flush_a_piece_holds_the_old_or_the_new() {
-        let witness = witness(512);
-        learn(&witness, &[1; 4096]);
-        write(&witness, 512, &[2; 1024]);
-        let early = witness.before_flush();
-        write(&witness, 512, &[3; 512]);
+    fn until_a_flush_a_piece_has_the_old_or_the_new_content() {
+        let identity = identity(512);
+        learn(&identity, &[1; 4096]);
+        write(&identity, 512, &[2; 1024]);
+        let early = identity.before_flush();
+        write(&identity, 512, &[3; 512]);
         for (piece, byte) in [(1, 1), (1, 2), (1, 3), (2, 2)] {
-            assert!(witness.agrees(&with(piece, byte)), "{piece} {byte}");
+            assert!(identity.agrees(&with(piece, byte)), "{piece} {byte}");
         }
         for (piece, byte) in [(0, 2), (1, 4), (2, 3)] {
-            assert!(!witness.agrees(&with(piece, byte)), "{piece} {byte}");
+            assert!(!identity.agrees(&with(piece, byte)), "{piece} {byte}");
         }
-        // Of the second change this flush says nothing.
-        witness.flushed(early);
+        // This flush does not cover the second change.
+        identity.flushed(early);
         let now = |byte| {
             let mut bytes = with(1, byte);
             bytes[1024..1536].fill(2);
             bytes
         };
-        assert!(witness.agrees(&now(2)) && witness.agrees(&now(3)));
-        assert!(!witness.agrees(&now(1)) && !witness.agrees(&with(1, 2)));
-        flush(&witness);
-        assert!(!witness.agrees(&now(2)) && witness.agrees(&now(3)));
+        assert!(identity.agrees(&now(2)) && identity.agrees(&now(3)));
+        assert!(!identity.agrees(&now(1)) && !identity.agrees(&with(1, 2)));
+        flush(&identity);
+        assert!(!identity.agrees(&now(2)) && identity.agrees(&now(3)));
     }
 
     #[test]
-    fn what_is_written_is_known_without_reading() {
-        let witness = witness(512);
-        write(&witness, 0, &[1; 4096]);
-        assert!(witness.agrees(&[9; 4096]), "it is not flushed");
-        flush(&witness);
-        assert!(!witness.agrees(&[9; 4096]));
-        let zeroed = witness.changing(&(512..1024), Content::Zeroes, || Ok(()));
+    fn written_bytes_are_known_without_reading_them() {
+        let identity = identity(512);
+        write(&identity, 0, &[1; 4096]);
+        assert!(identity.agrees(&[9; 4096]), "it is not flushed");
+        flush(&identity);
+        assert!(!identity.agrees(&[9; 4096]));
+        let zeroed = identity.changing(&(512..1024), Content::Zeroes, || Ok(()));
         zeroed.unwrap();
-        flush(&witness);
-        assert!(witness.agrees(&with(1, 0)) && !witness.agrees(&[1; 4096]));
+        flush(&identity);
+        assert!(identity.agrees(&with(1, 0)) && !identity.agrees(&[1; 4096]));
     }
 
     #[test]
-    fn a_part_of_a_piece_needs_the_rest() {
-        let witness = witness(1);
-        write(&witness, 0, &[2; 100]);
-        flush(&witness);
-        assert!(witness.agrees(&[9; 4096]));
-        learn(&witness, &with(0, 2));
-        write(&witness, 500, &[3; 20]);
-        flush(&witness);
+    fn the_content_of_a_piece_is_known_only_as_a_whole() {
+        let identity = identity(1);
+        write(&identity, 0, &[2; 100]);
+        flush(&identity);
+        assert!(identity.agrees(&[9; 4096]));
+        learn(&identity, &with(0, 2));
+        write(&identity, 500, &[3; 20]);
+        flush(&identity);
         let mut bytes = with(0, 2);
         bytes[500..520].fill(3);
-        assert!(witness.agrees(&bytes) && !witness.agrees(&with(0, 2)));
+        assert!(identity.agrees(&bytes) && !identity.agrees(&with(0, 2)));
     }
 
     #[test]
-    fn a_read_beside_a_change_says_nothing() {
-        let witness = witness(1);
-        let early = witness.before_read();
-        let changed = witness.changing(&(0..4096), Content::Any, || {
-            learn(&witness, &[1; 4096]);
+    fn a_read_during_a_change_teaches_nothing() {
+        let identity = identity(1);
+        let early = identity.before_read();
+        let changed = identity.changing(&(0..4096), Content::Any, || {
+            learn(&identity, &[1; 4096]);
             Ok(())
         });
         changed.unwrap();
-        flush(&witness);
-        witness.learn(early, &[1; 4096]);
-        assert!(witness.agrees(&[2; 4096]));
-        learn(&witness, &[1; 4096]);
-        assert!(!witness.agrees(&[2; 4096]));
+        flush(&identity);
+        identity.learn(early, &[1; 4096]);
+        assert!(identity.agrees(&[2; 4096]));
+        learn(&identity, &[1; 4096]);
+        assert!(!identity.agrees(&[2; 4096]));
     }
 
     #[test]
     fn changes_at_the_same_time_have_no_order() {
-        let witness = witness(512);
-        learn(&witness, &[1; 4096]);
-        let outer = witness.changing(&(0..512), Content::Bytes(&[2; 512]), || {
-            write(&witness, 0, &[3; 512]);
+        let identity = identity(512);
+        learn(&identity, &[1; 4096]);
+        let outer = identity.changing(&(0..512), Content::Bytes(&[2; 512]), || {
+            write(&identity, 0, &[3; 512]);
             Ok(())
         });
         outer.unwrap();
-        flush(&witness);
+        flush(&identity);
         for byte in [2, 3] {
-            assert!(witness.agrees(&with(0, byte)));
+            assert!(identity.agrees(&with(0, byte)));
         }
-        // Another piece keeps what it has.
-        assert!(!witness.agrees(&with(1, 2)));
-        write(&witness, 0, &[4; 512]);
-        flush(&witness);
-        assert!(!witness.agrees(&with(0, 3)));
+        // Other pieces are not affected.
+        assert!(!identity.agrees(&with(1, 2)));
+        write(&identity, 0, &[4; 512]);
+        flush(&identity);
+        assert!(!identity.agrees(&with(0, 3)));
     }
 
     #[test]
-    fn after_a_change_that_was_not_answered_nothing_is_sure() {
-        let witness = witness(1);
-        learn(&witness, &[1; 4096]);
+    fn after_a_change_without_a_reply_any_content_is_possible() {
+        let identity = identity(1);
+        learn(&identity, &[1; 4096]);
         let range = 0..512;
         let answered = Problem::Answered {
             error: luksmith_formats::nbd::ErrorNumber::Io,
             message: String::new(),
         };
         let content = Content::Bytes(&[2; 512]);
-        let failed = witness.changing(&range, content, || Err::<(), _>(problem(answered)));
+        let failed = identity.changing(&range, content, || Err::<(), _>(problem(answered)));
         failed.unwrap_err();
-        assert!(witness.agrees(&with(0, 9)) && !witness.agrees(&[9; 4096]));
-        write(&witness, 0, &[3; 512]);
-        flush(&witness);
-        assert!(!witness.agrees(&with(0, 9)), "known again");
+        assert!(identity.agrees(&with(0, 9)) && !identity.agrees(&[9; 4096]));
+        write(&identity, 0, &[3; 512]);
+        flush(&identity);
+        assert!(!identity.agrees(&with(0, 9)), "known again");
 
-        let failed = witness.changing(&range, content, || Err::<(), _>(problem(Problem::Closed)));
+        let failed = identity.changing(&range, content, || Err::<(), _>(problem(Problem::Closed)));
         failed.unwrap_err();
-        write(&witness, 0, &[3; 512]);
-        flush(&witness);
-        learn(&witness, &with(0, 3));
-        assert!(witness.agrees(&with(0, 9)), "it may come late");
+        write(&identity, 0, &[3; 512]);
+        flush(&identity);
+        learn(&identity, &with(0, 3));
+        assert!(
+            identity.agrees(&with(0, 9)),
+            "the server may carry it out late"
+        );
     }
 
     #[test]
     fn memory_is_bounded() {
-        let witness = witness(512);
+        let identity = identity(512);
         for n in 0..5000_u32 {
-            write(&witness, 0, &[n.to_le_bytes()[0]; 512]);
+            write(&identity, 0, &[n.to_le_bytes()[0]; 512]);
         }
-        assert!(witness.state().pieces[0].versions.len() <= MOST_VERSIONS + 1);
-        flush(&witness);
-        assert_eq!(witness.state().pieces[0].versions.len(), 1);
-        assert!(!witness.agrees(&[0; 4096]));
+        assert!(identity.state().pieces[0].versions.len() <= MAX_VERSIONS + 1);
+        flush(&identity);
+        assert_eq!(identity.state().pieces[0].versions.len(), 1);
+        assert!(!identity.agrees(&[0; 4096]));
     }
 }
