@@ -1,18 +1,18 @@
-//! Any range of bytes in terms of whole units: the only place that computes with partial units.
+//! Converts ranges of bytes to whole units: the only place that computes with partial units.
 //!
 //! A request is cut into pieces of at most [`PIECE`], or of one cluster if that is larger. Only the
 //! first and the last unit of a request can be partial.
 
 use std::ops::Range;
 
-/// Encrypted and written while still in the second cache.
+/// The size of a piece in bytes. It is encrypted and written while it is in the L2 cache.
 pub(super) const PIECE: u64 = 256 << 10;
 
-/// What is written.
+/// The data of a write.
 pub(super) enum Source<'a> {
     /// These bytes.
     Bytes(&'a [u8]),
-    /// So many zeroes.
+    /// This number of zeroes.
     Zeroes(u64),
 }
 
@@ -24,7 +24,7 @@ impl Source<'_> {
         }
     }
 
-    /// Takes the next bytes out of it.
+    /// Moves the next bytes to `into`.
     pub(super) fn take(&mut self, into: &mut [u8]) {
         match self {
             Self::Bytes(bytes) => {
@@ -40,13 +40,13 @@ impl Source<'_> {
     }
 }
 
-/// The range widened to whole units.
+/// The range, widened to whole units.
 pub(super) fn around(range: Range<u64>, unit: u64) -> Range<u64> {
     let end = range.end.checked_next_multiple_of(unit).unwrap_or(u64::MAX);
     range.start - range.start % unit..end
 }
 
-/// The whole units inside the range, which may be none.
+/// The whole units inside of the range, which may be none.
 pub(super) fn inside(range: &Range<u64>, unit: u64) -> Range<u64> {
     let start = range
         .start
@@ -55,19 +55,20 @@ pub(super) fn inside(range: &Range<u64>, unit: u64) -> Range<u64> {
     start..range.end - range.end % unit
 }
 
-/// A part of a request: whole units, and which of their bytes are asked for.
+/// A part of a request: whole units, and the requested bytes in them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Piece {
-    /// Where the units begin, in bytes of the volume.
+    /// The offset of the units in the volume, in bytes.
     pub(super) start: u64,
-    /// How many bytes they have.
+    /// The length of the units, in bytes.
     pub(super) len: usize,
-    /// The bytes asked for, from `start` on.
+    /// The requested bytes, relative to `start`.
     pub(super) inner: Range<usize>,
 }
 
 impl Piece {
-    /// Cuts a request that lies in the volume. Every piece but the first begins at a multiple of `most`.
+    /// Cuts a request into pieces. Every piece but the first starts at a multiple of `most`. The
+    /// caller has checked that the request is inside of the volume.
     pub(super) fn cut(offset: u64, len: u64, unit: u64, most: u64) -> impl Iterator<Item = Self> {
         let end = offset + len;
         let most = most.max(unit);
@@ -90,7 +91,7 @@ impl Piece {
         })
     }
 
-    /// The units of which not all bytes are asked for: none, the first, the last, or both.
+    /// The partial units, of which not all bytes are requested: none, the first, the last, or both.
     pub(super) fn partial_units(&self, unit: u64) -> impl Iterator<Item = Range<usize>> + use<> {
         let unit = usize::try_from(unit).unwrap_or(usize::MAX);
         let (first, last) = (0..unit, self.len - unit..self.len);

@@ -1,4 +1,4 @@
-//! Which parts of an image are stored.
+//! Finds out which parts of a volume are stored, and which are holes.
 
 use std::ops::Range;
 
@@ -6,17 +6,17 @@ use crate::backend::IoError;
 use crate::layout::Qcow2;
 use crate::layout::qcow2::Stored;
 
-/// What a range of a volume is in its storage.
+/// How a range of a volume is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Allocation {
-    /// Ciphertext is stored for it.
+    /// The storage has data for it.
     Data,
-    /// Nothing is stored, and it reads as zeroes.
+    /// The storage has no data for it. It reads as zeroes.
     Hole,
 }
 
-/// What is stored at the beginning of a range.
+/// The allocation at the start of a range, and the number of bytes that have it.
 pub(super) fn allocation(image: &Qcow2, range: Range<u64>) -> Result<(u64, Allocation), IoError> {
     if range.is_empty() {
         return Ok((0, Allocation::Data));

@@ -1,15 +1,16 @@
-//! A volume as a stream with a position: `std::io`'s Read, Write and Seek.
+//! A volume as a stream with a position, which implements `Read`, `Write` and `Seek` of `std::io`.
 
 use std::borrow::Borrow;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use super::Volume;
 
-/// A position in a volume. `V` is the volume itself, a reference to it or an `Arc` of it; several cursors over
-/// one volume may be used at the same time.
+/// A position in a volume. `V` is the volume itself, a reference to it, or an `Arc` of it. Several
+/// cursors of one volume can be used at the same time.
 ///
-/// A read at the end gives no bytes; a write there fails with [`io::ErrorKind::StorageFull`]. Nothing is
-/// buffered here, so `flush` goes to the storage: every `Write::flush` makes what was written lasting.
+/// A read at the end returns no bytes. A write there fails with [`io::ErrorKind::StorageFull`]. A
+/// cursor buffers nothing, so `Write::flush` flushes the volume: it makes everything durable that
+/// was written.
 #[derive(Clone, Debug)]
 pub struct Cursor<V> {
     volume: V,
@@ -17,7 +18,7 @@ pub struct Cursor<V> {
 }
 
 impl<V: Borrow<Volume>> Cursor<V> {
-    /// A cursor at the beginning.
+    /// A cursor at the start of the volume.
     pub fn new(volume: V) -> Self {
         Self {
             volume,
@@ -25,7 +26,7 @@ impl<V: Borrow<Volume>> Cursor<V> {
         }
     }
 
-    /// The position, in bytes from the beginning. It may lie behind the end.
+    /// The position, in bytes from the start. It may be past the end.
     pub fn position(&self) -> u64 {
         self.position
     }
@@ -35,7 +36,7 @@ impl<V: Borrow<Volume>> Cursor<V> {
         self.volume
     }
 
-    /// How much of a buffer of this length fits between the position and the end.
+    /// The number of bytes, at most `len`, between the position and the end.
     fn fitting(&self, len: usize) -> usize {
         let left = self.volume.borrow().size().saturating_sub(self.position);
         usize::try_from(left).map_or(len, |left| left.min(len))
@@ -73,7 +74,7 @@ impl<V: Borrow<Volume>> Write for Cursor<V> {
     }
 }
 
-/// Nothing can be read or written anywhere, also behind the end.
+/// Ignores an error if `len` is zero: reading or writing no bytes succeeds even past the end.
 fn unless_nothing<E>(len: usize) -> impl FnOnce(E) -> Result<(), E> {
     move |error| if len == 0 { Ok(()) } else { Err(error) }
 }

@@ -1,8 +1,9 @@
-//! Whole units of a volume whose clusters lie where an image's tables say.
+//! Reads and writes whole units of a volume in an image, whose tables say where its clusters are.
 //!
-//! A cluster's place changes only while all of the cluster is locked exclusively: so whoever has locked a part of it knows that
-//! it stays where it is. A write that finds clusters which cannot be overwritten in place therefore locks whole clusters. A new
-//! cluster is written as a whole, encrypted zeroes where there is nothing else, before anything refers to it.
+//! A cluster gets another place only while the whole cluster is locked exclusively. So a request
+//! that has locked a part of a cluster can rely on its place. A write to clusters that cannot be
+//! overwritten in place therefore locks whole clusters. A new cluster is written completely, with
+//! encrypted zeroes where it has no other data, before a table refers to it.
 
 use std::ops::Range;
 
@@ -15,24 +16,26 @@ use crate::layout::qcow2::{Run, Stored};
 use crate::sectors::{Plain, Sectors};
 
 impl Volume {
-    /// The lock for a write: the one over its units if all of them can be overwritten in place, or else one over whole clusters.
-    pub(super) fn alone_in_clusters<'a>(
+    /// Returns `lock`, which is on the units of a write, if all of them can be overwritten in
+    /// place. Otherwise releases it, and takes one on whole clusters.
+    pub(super) fn lock_clusters<'a>(
         &'a self,
         image: &Qcow2,
-        alone: RangeGuard<'a>,
+        lock: RangeGuard<'a>,
         offset: u64,
         len: u64,
     ) -> Result<RangeGuard<'a>, IoError> {
         let end = offset.saturating_add(len);
         if end > self.size() || image.is_in_place(offset..end)? {
-            return Ok(alone);
+            return Ok(lock);
         }
-        drop(alone);
+        drop(lock);
         let clusters = align::around(offset..end, image.cluster_size());
         Ok(self.busy.exclude(clusters))
     }
 
-    /// The numbers of the clusters that lie wholly inside of a range; the last one of the disk may end with it.
+    /// The numbers of the clusters that are completely inside of a range. The last cluster of the
+    /// disk may be shorter.
     pub(super) fn clusters_inside(&self, image: &Qcow2, range: &Range<u64>) -> Range<u64> {
         let cluster = image.cluster_size();
         let end = if range.end == self.size() {
@@ -119,7 +122,7 @@ impl Volume {
         }
     }
 
-    /// Writes into new clusters, with what was in the old ones before and behind.
+    /// Writes `bytes` to new clusters, together with the other data of the old clusters.
     fn store_new(&self, image: &Qcow2, offset: u64, bytes: &[u8]) -> Result<(), IoError> {
         let cluster = image.cluster_size();
         let end = offset + bytes.len() as u64;
@@ -144,7 +147,7 @@ impl Volume {
         Ok(())
     }
 
-    /// What whole clusters of the guest hold when these bytes are written at `offset`.
+    /// The content of whole clusters of the guest, after writing `bytes` at `offset`.
     fn fill(
         &self,
         image: &Qcow2,
@@ -170,7 +173,7 @@ impl Volume {
         Ok(whole)
     }
 
-    /// Makes a range read as zeroes that was locked to be written.
+    /// Makes a range read as zeroes. The caller has locked it for writing.
     pub(super) fn zero_mapped(&self, image: &Qcow2, range: Range<u64>) -> Result<(), IoError> {
         let mut at = range.start;
         while at < range.end {
@@ -184,7 +187,7 @@ impl Volume {
     }
 }
 
-/// The IV of the sector that lies at a byte of the image.
+/// The IV of the sector at this offset of the image.
 fn iv(at: u64) -> IvSector {
     IvSector(at / 512)
 }

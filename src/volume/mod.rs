@@ -1,10 +1,12 @@
-//! The plaintext disk: bytes at any offset, from several threads, over storage of ciphertext.
+//! The plaintext disk: reads and writes of bytes at any offset, from several threads, over storage
+//! of ciphertext.
 //!
-//! Everything that shows a disk to somebody is written against [`Volume`]. Only `align.rs` and `bytes.rs`
-//! know partial sectors; all below them is whole sectors. A write is never seen half by a read or by another write
-//! that touches the same sectors, and two writers into one sector never lose each other's bytes.
+//! All code that gives clients a disk uses [`Volume`]. Only `align.rs` and `bytes.rs` handle
+//! partial sectors; everything below them handles whole sectors. Requests that touch the same
+//! sectors are atomic with respect to each other: no request sees half of a write, and two writes
+//! to parts of one sector never lose each other's bytes.
 //!
-//! A volume knows no header and no passphrase, and nothing here probes what it holds.
+//! A volume knows nothing of headers and passphrases, and never interprets its own content.
 
 mod align;
 mod allocation;
@@ -30,27 +32,29 @@ use crate::sectors::{Cipher, Plain, Sectors};
 
 /// An opened, unlocked volume.
 ///
-/// Offsets and lengths are bytes of plaintext from the beginning of the volume. Errors of the storage
-/// ([`IoError::Failed`], [`IoError::NoSpace`]) give the storage's own offset.
+/// Offsets and lengths are bytes of plaintext, from the start of the volume. Errors of the storage
+/// ([`IoError::Failed`], [`IoError::NoSpace`]) have offsets of the storage.
 pub struct Volume {
     layout: Layout,
     crypt: SectorCrypt,
     size: AtomicU64,
-    /// What storage is read and written in: a sector, or a block of the storage where that is larger.
+    /// The unit of access to the storage, in bytes: a sector, or a block of the storage if that is
+    /// larger.
     unit: u64,
     read_only: bool,
-    /// Whether what an image has unencrypted is read.
+    /// Whether compressed clusters, which are not encrypted, are read.
     takes_plaintext: bool,
     busy: RangeLocks,
 }
 
 impl Volume {
-    /// The volume whose `size` bytes of ciphertext lie in `backend` from `data_offset` on, the first sector
-    /// with the IV `first_iv`.
+    /// A volume whose `size` bytes of ciphertext start at `data_offset` of `backend`. The first
+    /// sector has the IV `first_iv`.
     ///
     /// # Errors
-    /// [`IoError::OutOfRange`] where the storage ends before the volume, [`IoError::Unaligned`] where `size` is
-    /// not in whole sectors, or `data_offset` not in whole blocks of the storage.
+    /// Returns [`IoError::OutOfRange`] if the storage ends before the volume, and
+    /// [`IoError::Unaligned`] if `size` is not a whole number of sectors or `data_offset` not a
+    /// whole number of blocks of the storage.
     pub fn new(
         backend: Arc<dyn Backend>,
         crypt: SectorCrypt,
@@ -86,10 +90,10 @@ impl Volume {
         Ok(volume)
     }
 
-    /// The disk of an encrypted qcow2 image. A sector's IV is its place in the image.
+    /// The disk of an encrypted qcow2 image. The IV of a sector is its offset in the image.
     ///
     /// # Errors
-    /// [`IoError::Unaligned`] where sectors are larger than 512 bytes: there are no such images.
+    /// Returns [`IoError::Unaligned`] if sectors are not 512 bytes, since no such images exist.
     pub fn in_qcow2(
         image: Arc<Qcow2>,
         crypt: SectorCrypt,
@@ -116,11 +120,12 @@ impl Volume {
         })
     }
 
-    /// Reads compressed clusters of a qcow2 image, too. QEMU does not encrypt them: whoever has the storage knows what they hold, and
-    /// can put there what he likes.
+    /// Also reads compressed clusters of a qcow2 image.
     ///
-    /// Without it a read of such a cluster is [`IoError::Plaintext`], and so is a write of a part of one. What is written is encrypted
-    /// always.
+    /// QEMU does not encrypt them, so anyone who can read the storage sees their content, and
+    /// anyone who can write to it can put chosen plaintext there. Without this, a read of such a
+    /// cluster and a write to a part of it fail with [`IoError::Plaintext`]. Everything that is
+    /// written is encrypted in any case.
     #[must_use]
     pub fn with_compressed_plaintext(mut self) -> Self {
         self.takes_plaintext = true;
@@ -137,14 +142,15 @@ impl Volume {
         self.crypt.sector_size()
     }
 
-    /// What storage is read and written in, in bytes: a sector, or a block of the storage where that is larger.
+    /// The unit of access to the storage, in bytes: a sector, or a block of the storage if that is
+    /// larger.
     pub fn unit(&self) -> u32 {
         self.crypt
             .sector_size()
             .max(self.layout.storage().geometry().block_size)
     }
 
-    /// The whole units that a range touches.
+    /// The range, widened to whole units.
     pub fn units_around(&self, range: Range<u64>) -> Range<u64> {
         align::around(range, self.unit)
     }
@@ -157,9 +163,10 @@ impl Volume {
     /// Fills all of `into` with the bytes from `offset` on.
     ///
     /// # Errors
-    /// [`IoError::OutOfRange`], and what the storage says; what is in `into` is of no use then.
+    /// Returns [`IoError::OutOfRange`] or an error of the storage. The content of `into` is then
+    /// unspecified.
     pub fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), IoError> {
-        let _shared = self.busy.share(self.units(offset, into.len() as u64));
+        let _lock = self.busy.share(self.units(offset, into.len() as u64));
         self.check(Operation::Read, offset, into.len() as u64)?;
         self.read_bytes(offset, into)
     }
@@ -167,21 +174,22 @@ impl Volume {
     /// Writes all of `from` at `offset`.
     ///
     /// # Errors
-    /// [`IoError::OutOfRange`], [`IoError::ReadOnly`], and what the storage says; a part may be written then.
+    /// Returns [`IoError::OutOfRange`], [`IoError::ReadOnly`] or an error of the storage. After an
+    /// error of the storage, a part may be written.
     pub fn write_at(&self, offset: u64, from: &[u8]) -> Result<(), IoError> {
-        let _alone = self.to_write(offset, from.len() as u64)?;
+        let _lock = self.to_write(offset, from.len() as u64)?;
         self.check_change(Operation::Write, offset, from.len() as u64)?;
         self.write_bytes(offset, align::Source::Bytes(from))
     }
 
-    /// Makes the range read as zeroes: encrypted zeroes are written, so storage does not see which ranges are. In an image, what
-    /// is a hole already stays one.
+    /// Makes the range read as zeroes. Encrypted zeroes are written, so the storage does not see
+    /// which ranges are zero. Existing holes of an image stay holes.
     ///
     /// # Errors
-    /// As for [`write_at`](Self::write_at).
+    /// The same as for [`write_at`](Self::write_at).
     pub fn write_zeroes(&self, range: Range<u64>) -> Result<(), IoError> {
         let len = range.end.saturating_sub(range.start);
-        let _alone = self.to_write(range.start, len)?;
+        let _lock = self.to_write(range.start, len)?;
         self.check_change(Operation::WriteZeroes, range.start, len)?;
         match &self.layout {
             Layout::Linear(_) => self.write_bytes(range.start, align::Source::Zeroes(len)),
@@ -189,10 +197,10 @@ impl Volume {
         }
     }
 
-    /// Once this has returned, all that was written before has reached stable storage.
+    /// Makes everything durable that was written before this call.
     ///
     /// # Errors
-    /// What the storage says.
+    /// Returns an error of the storage.
     pub fn flush(&self) -> Result<(), IoError> {
         if self.read_only {
             return Ok(());
@@ -203,10 +211,10 @@ impl Volume {
         }
     }
 
-    /// Tells the storage that the range will be read soon. For an image nothing is told.
+    /// Tells the storage that the range will be read soon. For an image this does nothing.
     ///
     /// # Errors
-    /// [`IoError::OutOfRange`], and what the storage says.
+    /// Returns [`IoError::OutOfRange`] or an error of the storage.
     pub fn prefetch(&self, range: Range<u64>) -> Result<(), IoError> {
         let len = range.end.saturating_sub(range.start);
         self.check(Operation::Read, range.start, len)?;
@@ -214,26 +222,26 @@ impl Volume {
             return Ok(());
         };
         let units = self.units_around(range);
-        // The last block of the storage may reach over the end of the volume, and over its own.
+        // The last unit may extend past the end of the volume, and of the storage.
         let end = (linear.start + units.end).min(linear.storage.geometry().size);
         let start = (linear.start + units.start).min(end);
         linear.storage.prefetch(start..end)
     }
 
-    /// Gives up the sectors that lie wholly inside the range; the others keep their bytes.
+    /// Discards (TRIM) the sectors that are completely inside of the range. Other sectors keep
+    /// their bytes.
     ///
-    /// Until it is written again, a given-up sector reads as what the cipher makes of the storage's answer.
-    /// Where discarded storage reads as zeroes (files and memory) that is always the same bytes, which look
-    /// random: neither zeroes nor what was there.
-    ///
-    /// In an image, whole clusters are given up, and read as zeroes.
+    /// Until it is written again, a discarded sector reads as the decryption of what the storage
+    /// returns. If discarded storage reads as zeroes (files and memory), these are always the same
+    /// bytes, which look random. They are neither zeroes nor the old bytes. In an image, whole
+    /// clusters are discarded, and read as zeroes.
     ///
     /// # Errors
-    /// [`IoError::Unsupported`] where the storage cannot, and nothing has changed; [`IoError::OutOfRange`],
-    /// [`IoError::ReadOnly`], and what the storage says.
+    /// Returns [`IoError::Unsupported`] if the storage cannot discard; nothing has changed then.
+    /// Otherwise returns [`IoError::OutOfRange`], [`IoError::ReadOnly`] or an error of the storage.
     pub fn discard(&self, range: Range<u64>) -> Result<(), IoError> {
         let len = range.end.saturating_sub(range.start);
-        let _alone = self.busy.exclude(self.units(range.start, len));
+        let _lock = self.busy.exclude(self.units(range.start, len));
         self.check_change(Operation::Discard, range.start, len)?;
         match &self.layout {
             Layout::Linear(linear) => {
@@ -248,37 +256,40 @@ impl Volume {
         }
     }
 
-    /// Reads whole sectors without copying them: `offset` and `len` are multiples of the sector size, and of
-    /// the storage's block size.
+    /// Reads whole sectors without copying them. `offset` and `len` are multiples of
+    /// [`unit`](Self::unit).
     ///
     /// # Errors
-    /// [`IoError::Unaligned`], [`IoError::OutOfRange`], and what the storage says.
+    /// Returns [`IoError::Unaligned`], [`IoError::OutOfRange`] or an error of the storage.
     pub fn read_sectors(&self, offset: u64, len: usize) -> Result<Sectors<Plain>, IoError> {
-        let _shared = self.busy.share(self.units(offset, len as u64));
+        let _lock = self.busy.share(self.units(offset, len as u64));
         self.check(Operation::Read, offset, len as u64)?;
         self.check_units(Operation::Read, offset, len as u64)?;
         self.load(offset, len)
     }
 
-    /// Writes whole sectors without copying them; multiples as for [`read_sectors`](Self::read_sectors).
+    /// Writes whole sectors without copying them. `offset` and the length are multiples of
+    /// [`unit`](Self::unit).
     ///
     /// # Errors
-    /// [`IoError::Unaligned`], [`IoError::OutOfRange`], [`IoError::ReadOnly`], and what the storage says.
+    /// Returns [`IoError::Unaligned`], [`IoError::OutOfRange`], [`IoError::ReadOnly`] or an error
+    /// of the storage.
     pub fn write_sectors(&self, offset: u64, sectors: Sectors<Plain>) -> Result<(), IoError> {
         let len = sectors.len() as u64;
-        let _alone = self.to_write(offset, len)?;
+        let _lock = self.to_write(offset, len)?;
         self.check_change(Operation::Write, offset, len)?;
         self.check_units(Operation::Write, offset, len)?;
         self.store(offset, sectors)
     }
 
-    /// What is stored at the beginning of a range, and how many of its bytes that is true of: in an image there are holes.
+    /// The allocation at the start of a range, and the number of bytes that have it. Only images
+    /// have holes.
     ///
     /// # Errors
-    /// [`IoError::OutOfRange`], and what the storage says.
+    /// Returns [`IoError::OutOfRange`] or an error of the storage.
     pub fn allocation(&self, range: Range<u64>) -> Result<(u64, Allocation), IoError> {
         let len = range.end.saturating_sub(range.start);
-        let _shared = self.busy.share(self.units(range.start, len));
+        let _lock = self.busy.share(self.units(range.start, len));
         self.check(Operation::Read, range.start, len)?;
         match &self.layout {
             Layout::Linear(_) => Ok((len, Allocation::Data)),
@@ -286,14 +297,14 @@ impl Volume {
         }
     }
 
-    /// Changes the size of the storage and of the volume with it. Bytes that come in this way read as
-    /// discarded ones do. Storage of fixed size stays as it is, and must be large enough.
+    /// Changes the size of the storage and of the volume. New bytes read as discarded ones do.
+    /// Storage of fixed size is not changed, and has to be large enough.
     ///
     /// # Errors
-    /// [`IoError::ReadOnly`], [`IoError::Unaligned`] where `size` is not in whole sectors, and what the storage
-    /// says.
+    /// Returns [`IoError::ReadOnly`], [`IoError::Unaligned`] if `size` is not a whole number of
+    /// sectors, or an error of the storage.
     pub fn resize(&self, size: u64) -> Result<(), IoError> {
-        let _alone = self.busy.exclude(0..u64::MAX);
+        let _lock = self.busy.exclude(0..u64::MAX);
         if self.read_only {
             return Err(IoError::ReadOnly(Operation::Resize));
         }
@@ -313,12 +324,13 @@ impl Volume {
         self.adopt(size)
     }
 
-    /// Takes up a size that the storage already has room for.
+    /// Changes the size of the volume only. The storage is already large enough.
     ///
     /// # Errors
-    /// [`IoError::OutOfRange`] where it has not, [`IoError::Unaligned`] where `size` is not in whole sectors.
+    /// Returns [`IoError::OutOfRange`] if the storage is too small, and [`IoError::Unaligned`] if
+    /// `size` is not a whole number of sectors.
     pub fn set_size(&self, size: u64) -> Result<(), IoError> {
-        let _alone = self.busy.exclude(0..u64::MAX);
+        let _lock = self.busy.exclude(0..u64::MAX);
         self.adopt(size)
     }
 
@@ -343,7 +355,7 @@ impl Volume {
         Ok(())
     }
 
-    /// Where the last unit of a volume of this size ends in storage.
+    /// The offset in the storage at which the last unit of a volume of this size ends.
     fn storage_end(&self, linear: &Linear, size: u64) -> Result<u64, IoError> {
         let (operation, offset, len) = (Operation::Resize, linear.start, size);
         let unit = self.crypt.sector_size();
@@ -366,7 +378,7 @@ impl Volume {
         })
     }
 
-    /// Checks that `len` bytes at `offset` lie inside the volume.
+    /// Checks that `len` bytes at `offset` are inside of the volume.
     pub(crate) fn check(&self, operation: Operation, offset: u64, len: u64) -> Result<(), IoError> {
         let size = self.size();
         match offset.checked_add(len) {
@@ -404,16 +416,17 @@ impl Volume {
         self.units_around(offset..offset.saturating_add(len))
     }
 
-    /// The lock for a write: over the units, and over whole clusters where some of them will move.
+    /// Takes the lock for a write: on the units, or on whole clusters if some of them get new
+    /// places.
     fn to_write(&self, offset: u64, len: u64) -> Result<RangeGuard<'_>, IoError> {
-        let alone = self.busy.exclude(self.units(offset, len));
+        let lock = self.busy.exclude(self.units(offset, len));
         match &self.layout {
-            Layout::Linear(_) => Ok(alone),
-            Layout::Qcow2(image) => self.alone_in_clusters(image, alone, offset, len),
+            Layout::Linear(_) => Ok(lock),
+            Layout::Qcow2(image) => self.lock_clusters(image, lock, offset, len),
         }
     }
 
-    /// The most that is encrypted and written at once.
+    /// The largest piece that is encrypted and written at once.
     fn piece(&self) -> u64 {
         match &self.layout {
             Layout::Linear(_) => align::PIECE,

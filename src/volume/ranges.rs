@@ -1,78 +1,84 @@
-//! Locks on ranges of a volume, shared and exclusive, given in the order in which they are asked for.
+//! FIFO range locks: shared and exclusive locks on ranges of a volume.
 //!
-//! Who asks waits for the earlier ones that do not agree with him, whether they have their lock or wait
-//! themselves: nobody starves, and as everyone asks for one range alone, nobody waits in a circle.
+//! A request waits for every earlier conflicting one, whether that one holds its lock or waits
+//! itself. So no request starves. Each caller holds only one range at a time, so there is no
+//! deadlock.
 
 use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// The ranges in use.
+/// The locks of one volume.
 #[derive(Default)]
 pub(super) struct RangeLocks {
-    asked: Mutex<Asked>,
+    requests: Mutex<Requests>,
     released: Condvar,
 }
 
 #[derive(Default)]
-struct Asked {
-    /// Those who have a lock and those who wait, in the order in which they came.
-    queue: Vec<Ask>,
+struct Requests {
+    /// The requests that hold a lock or wait for one, in the order of their arrival.
+    queue: Vec<Request>,
     next_number: u64,
     waiting: usize,
 }
 
-struct Ask {
+struct Request {
     number: u64,
     range: Range<u64>,
     exclusive: bool,
 }
 
-impl Ask {
-    fn agrees(&self, other: &Self) -> bool {
+impl Request {
+    fn is_compatible(&self, other: &Self) -> bool {
         let apart = self.range.end.min(other.range.end) <= self.range.start.max(other.range.start);
         apart || !(self.exclusive || other.exclusive)
     }
 }
 
-impl Asked {
-    fn is_free(&self, number: u64) -> bool {
-        let Some(place) = self.queue.iter().position(|ask| ask.number == number) else {
+impl Requests {
+    /// Whether no earlier request conflicts with this one.
+    fn is_granted(&self, number: u64) -> bool {
+        let Some(place) = self
+            .queue
+            .iter()
+            .position(|request| request.number == number)
+        else {
             return true;
         };
         let (earlier, from_here) = self.queue.split_at(place);
         from_here
             .first()
-            .is_none_or(|ask| earlier.iter().all(|other| ask.agrees(other)))
+            .is_none_or(|request| earlier.iter().all(|other| request.is_compatible(other)))
     }
 }
 
 impl RangeLocks {
-    /// Waits until nobody has the range exclusively, and shares it until the answer is dropped.
+    /// Waits for a shared lock on the range.
     pub(super) fn share(&self, range: Range<u64>) -> RangeGuard<'_> {
-        self.ask(range, false)
+        self.lock(range, false)
     }
 
-    /// Waits until nobody has any of the range, and has it alone until the answer is dropped.
+    /// Waits for an exclusive lock on the range.
     pub(super) fn exclude(&self, range: Range<u64>) -> RangeGuard<'_> {
-        self.ask(range, true)
+        self.lock(range, true)
     }
 
-    fn ask(&self, range: Range<u64>, exclusive: bool) -> RangeGuard<'_> {
-        let mut asked = self.asked();
-        let number = asked.next_number;
-        asked.next_number += 1;
-        asked.queue.push(Ask {
+    fn lock(&self, range: Range<u64>, exclusive: bool) -> RangeGuard<'_> {
+        let mut requests = self.requests();
+        let number = requests.next_number;
+        requests.next_number += 1;
+        requests.queue.push(Request {
             number,
             range,
             exclusive,
         });
-        while !asked.is_free(number) {
-            asked.waiting += 1;
-            asked = self
+        while !requests.is_granted(number) {
+            requests.waiting += 1;
+            requests = self
                 .released
-                .wait(asked)
+                .wait(requests)
                 .unwrap_or_else(PoisonError::into_inner);
-            asked.waiting -= 1;
+            requests.waiting -= 1;
         }
         RangeGuard {
             locks: self,
@@ -80,13 +86,13 @@ impl RangeLocks {
         }
     }
 
-    // Nothing panics while it is held.
-    fn asked(&self) -> MutexGuard<'_, Asked> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    // No code panics while it holds this mutex.
+    fn requests(&self) -> MutexGuard<'_, Requests> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A range in use, until it is dropped.
+/// A lock on a range, which is released when it is dropped.
 pub(super) struct RangeGuard<'a> {
     locks: &'a RangeLocks,
     number: u64,
@@ -94,9 +100,11 @@ pub(super) struct RangeGuard<'a> {
 
 impl Drop for RangeGuard<'_> {
     fn drop(&mut self) {
-        let mut asked = self.locks.asked();
-        asked.queue.retain(|ask| ask.number != self.number);
-        if asked.waiting > 0 {
+        let mut requests = self.locks.requests();
+        requests
+            .queue
+            .retain(|request| request.number != self.number);
+        if requests.waiting > 0 {
             self.locks.released.notify_all();
         }
     }
@@ -109,7 +117,7 @@ mod tests {
     use std::thread;
 
     #[test]
-    fn readers_share_and_ranges_apart_do_not_meet() {
+    fn shared_locks_and_separate_ranges_do_not_conflict() {
         let locks = RangeLocks::default();
         let _first = locks.share(0..1024);
         let _second = locks.share(512..2048);
@@ -125,31 +133,31 @@ mod tests {
                 let (locks, inside) = (&locks, &inside);
                 scope.spawn(move || {
                     for _ in 0..500 {
-                        let _alone = locks.exclude(n..n + 8);
+                        let _lock = locks.exclude(n..n + 8);
                         assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
                         assert_eq!(inside.fetch_sub(1, Ordering::SeqCst), 1);
                     }
                 });
             }
         });
-        assert!(locks.asked().queue.is_empty());
+        assert!(locks.requests().queue.is_empty());
     }
 
     #[test]
-    fn a_writer_is_not_passed_by_later_readers() {
+    fn later_readers_do_not_overtake_a_writer() {
         let locks = RangeLocks::default();
-        let mut asked = locks.asked();
-        let ask = |number, exclusive| Ask {
+        let mut requests = locks.requests();
+        let request = |number, exclusive| Request {
             number,
             range: 0..512,
             exclusive,
         };
-        asked.queue = vec![ask(0, false), ask(1, true), ask(2, false)];
-        assert!(asked.is_free(0));
-        assert!(!asked.is_free(1));
-        assert!(!asked.is_free(2));
-        asked.queue.remove(0);
-        assert!(asked.is_free(1));
-        assert!(!asked.is_free(2));
+        requests.queue = vec![request(0, false), request(1, true), request(2, false)];
+        assert!(requests.is_granted(0));
+        assert!(!requests.is_granted(1));
+        assert!(!requests.is_granted(2));
+        requests.queue.remove(0);
+        assert!(requests.is_granted(1));
+        assert!(!requests.is_granted(2));
     }
 }
