@@ -7,7 +7,8 @@ use std::path::Path;
 
 use luksmith::libvirt::ValueScheme;
 use luksmith::secret::{
-    AnySource, ParseSourceError, Passphrase, Purpose, Scheme, SecretSource, Source, VolumeKey,
+    AnySource, ParseSourceError, Passphrase, Purpose, Scheme, SecretError, SecretSource, Source,
+    VolumeKey, Wanted,
 };
 use luksmith_formats::nbd::uri;
 
@@ -178,15 +179,26 @@ impl KeySource {
         force_weak: bool,
     ) -> Result<Passphrase, CommandError> {
         let purpose = Purpose::new_secret(label, session.signals.interrupt());
+        Ok(self.rated(purpose, force_weak)?)
+    }
+
+    fn rated(&self, purpose: Purpose<'_>, force_weak: bool) -> Result<Passphrase, SecretError> {
         let passphrase = self.source.read(purpose)?;
-        if self.is_typed() {
+        if purpose.what == Wanted::New && self.is_typed() {
             rate(&passphrase, force_weak)?;
         }
         Ok(passphrase)
     }
 }
 
-fn rate(passphrase: &Passphrase, force_weak: bool) -> Result<(), CommandError> {
+/// For tasks of the library. A typed new passphrase is rated.
+impl SecretSource for KeySource {
+    fn read(&self, purpose: Purpose<'_>) -> Result<Passphrase, SecretError> {
+        self.rated(purpose, false)
+    }
+}
+
+fn rate(passphrase: &Passphrase, force_weak: bool) -> Result<(), SecretError> {
     let Some(strength) = strength(passphrase) else {
         return Ok(());
     };
@@ -206,11 +218,8 @@ fn rate(passphrase: &Passphrase, force_weak: bool) -> Result<(), CommandError> {
         .warning
         .map(|warning| format!("; {}", lower(&warning)))
         .unwrap_or_default();
-    Err(CommandError::new(
-        Kind::WrongPassphrase,
-        format!("the new passphrase is {word}: {guesses}{why}"),
-    )
-    .hint("choose several unrelated words, or pass --force-weak to take it"))
+    let message = format!("the new passphrase is {word}: {guesses}{why}");
+    Err(SecretError::TooWeak(message))
 }
 
 /// A sentence of zxcvbn in the form of our messages: lower case, without a full stop.

@@ -17,6 +17,9 @@ use luksmith::layout::ImageError;
 use luksmith::libvirt::{LibvirtError, ValueError};
 use luksmith::qemu::{AmendError, QmpError};
 use luksmith::secret::SecretError;
+use luksmith::task::emulator::EmulatorError;
+use luksmith::task::libvirt::disk::DiskError;
+use luksmith::task::libvirt::rotate::RotateError;
 use luksmith::task::{Advice, Note, key_sizes};
 use luksmith::vet::ciphertext::VetError;
 use luksmith_formats::FormatError;
@@ -86,6 +89,15 @@ pub(crate) fn advice(advice: &Advice) -> String {
         Advice::OtherRoot => {
             "--root DIR takes another system's files; without libvirt there is no host to audit".to_owned()
         }
+        Advice::StateVersion => {
+            "--type luks1 says what it is, where it cannot be looked at here".to_owned()
+        }
+        Advice::ConvertToLuks1 => {
+            "`luksmith convert --to luks1` makes it LUKS1, if its keyslots allow that".to_owned()
+        }
+        Advice::GivePresentPassphrase => {
+            "--key SOURCE gives its present passphrase; --new-key SOURCE one that you keep".to_owned()
+        }
         Advice::TrustDirectory => "--socket-mode 600 takes the directory as it is".to_owned(),
         other => other.to_string(),
     }
@@ -121,6 +133,9 @@ hints! {
     AmendError => amend,
     LibvirtError => libvirt,
     ValueError => value,
+    EmulatorError => emulator,
+    DiskError => disk,
+    RotateError => rotate,
 }
 
 fn image(error: &ImageError) -> Hint {
@@ -156,6 +171,7 @@ fn vet(error: &VetError) -> Hint {
     }
 }
 
+const ROOM: &str = "`luksmith key remove IMAGE --keyslot N` makes room";
 const SHOW: &str = "`luksmith info IMAGE` shows the keyslots";
 
 fn format(error: &FormatError) -> Hint {
@@ -218,6 +234,9 @@ fn secret(error: &SecretError) -> Hint {
             some("--key file:PATH, --key fd:N or --key-file PATH leave stdin to the data")
         }
         SecretError::Scheme { source, .. } => source.downcast_ref().and_then(value),
+        SecretError::TooWeak(_) => {
+            some("choose several unrelated words, or pass --force-weak to take it")
+        }
         SecretError::NoTerminal(_) => {
             some("--key SOURCE or --key-file PATH names where the passphrase comes from")
         }
@@ -306,10 +325,10 @@ fn create(error: &CreateError) -> Hint {
 
 fn keyslot(error: &KeyslotError) -> Hint {
     match error {
-        KeyslotError::AllInUse(_) => some("`luksmith key remove IMAGE --keyslot N` makes room"),
+        KeyslotError::AllInUse(_) => some(ROOM),
         KeyslotError::InUse(_) => some(SHOW),
         KeyslotError::OutOfRange { .. } | KeyslotError::NotInUse(_) => some(SHOW),
-        KeyslotError::NoRoom { .. } => some("`luksmith key remove IMAGE --keyslot N` makes room"),
+        KeyslotError::NoRoom { .. } => some(ROOM),
         KeyslotError::Last(_) => some("--force last-keyslot removes it all the same"),
         KeyslotError::Kdf(error) => kdf(error),
         KeyslotError::Secret(error) => secret(error),
@@ -444,6 +463,63 @@ fn value(error: &ValueError) -> Hint {
         ),
         ValueError::Libvirt(error) | ValueError::NotReadBack(error) => libvirt(error),
         ValueError::Generate(error) => secret(error),
+        _ => None,
+    }
+}
+
+/// How a volume is served to an emulator that does not open it itself.
+const SERVED: &str = "--served SOCKET is for a volume that `luksmith serve` decrypts";
+
+fn emulator(error: &EmulatorError) -> Hint {
+    match error {
+        EmulatorError::Luks2(_) => some(SERVED),
+        EmulatorError::NotUtf8(_) => some("give it another name"),
+        EmulatorError::AbstractSocket => some("socket=PATH names a socket in a directory"),
+        EmulatorError::NotText => some(
+            "`luksmith key add` gives the volume a passphrase of text, such as the base64 of a key file",
+        ),
+        _ => None,
+    }
+}
+
+fn disk(error: &DiskError) -> Hint {
+    match error {
+        DiskError::NoOwner => some("leave --keep-owner out"),
+        DiskError::NotCeph => some("leave --monitor and --ceph-config out"),
+        DiskError::OnlyCeph => some(SERVED),
+        DiskError::OnlyLuks1 => some("--engine librbd opens LUKS2"),
+        DiskError::NoLogin => some("leave --login out"),
+        DiskError::NotServed(_) => some("the path of its file or device names it"),
+        DiskError::WhichSecret(_) => {
+            some("--secret UUID names it; `luksmith libvirt secret list` shows all")
+        }
+        _ => None,
+    }
+}
+
+fn rotate(error: &RotateError) -> Hint {
+    match error {
+        RotateError::NoVolume(_) => {
+            some("`luksmith libvirt rotate --all --check` shows the volumes that it knows")
+        }
+        RotateError::Nothing => some("--check says which volumes have no secret"),
+        RotateError::OneForSeveral => {
+            some("without --new-key each secret gets a random passphrase of its own")
+        }
+        RotateError::OtherVolumes(_) => some(
+            "make them known to libvirt again (start their pool, define their domain), and run it again",
+        ),
+        RotateError::DoesNotOpen(_) => some(
+            "`luksmith libvirt secret set` sets the right passphrase; `luksmith libvirt rotate --check` tests all secrets",
+        ),
+        RotateError::NotProven { .. } => some("nothing old was removed; run it again"),
+        RotateError::NoKeyslot => some(ROOM),
+        RotateError::SeveralDomains(_) => some("shut down all of them, or all but one"),
+        RotateError::NoNode(_) => some("rotate while the domain is shut off"),
+        RotateError::OtherHeader(_) => {
+            some("run luksmith on the domain's host, or rotate while the domain is shut off")
+        }
+        RotateError::Outdated(_) => some("restart the domain, or rotate while it is shut off"),
         _ => None,
     }
 }

@@ -252,6 +252,9 @@ pub enum SecretError {
     /// The interrupt was set.
     #[error("interrupted")]
     Interrupted,
+    /// A typed secret that is being set is too easy to guess, as the program that asks judges it.
+    #[error("{0}")]
+    TooWeak(String),
     /// A source that makes new secrets was asked for one that exists.
     #[error("{from} makes a new passphrase, and this one has to exist")]
     OnlyNew {

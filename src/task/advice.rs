@@ -70,6 +70,21 @@ pub enum Advice {
     OtherRoot,
     /// A document shows every member of an audit's policy.
     PolicyMembers,
+    /// The version of LUKS can be stated, where the header cannot be read.
+    StateVersion,
+    /// A LUKS2 volume can be converted to LUKS1, if its keyslots allow that.
+    ConvertToLuks1,
+    /// The secret of a libvirt is private, and the caller has to give its present value.
+    GivePresentPassphrase,
+    /// A new value could not be set, and the secret has its old value again.
+    OldValueRestored,
+    /// A new value could not be set. The old value is kept in this secret.
+    OldValueKept(uuid::Uuid),
+    /// The master key of a running domain can only be read on its host, by the user who started it.
+    ReadMasterKey,
+    /// The keyslots of a running domain's volume have to be changed in the open volume, which has to
+    /// be on this host and writable.
+    ChangeBesideQemu,
 }
 
 impl fmt::Display for Advice {
@@ -120,6 +135,21 @@ impl fmt::Display for Advice {
                 "without libvirt there is no host to audit; another system can be audited by its root"
             }
             Self::PolicyMembers => "docs/audit.md shows every member of a policy",
+            Self::StateVersion => "the version of LUKS can be stated where the header cannot be read",
+            Self::ConvertToLuks1 => "it can be converted to LUKS1, if its keyslots allow that",
+            Self::GivePresentPassphrase => "the present passphrase of a private secret has to be given",
+            Self::OldValueRestored => "the secret has its old value; run it again",
+            Self::OldValueKept(secret) => {
+                return write!(f, "the old value is kept in the secret {secret}; run it again");
+            }
+            Self::ReadMasterKey => {
+                "run it on the domain's host, as the user who started the domain (root for \
+                 qemu:///system), or while the domain is shut off"
+            }
+            Self::ChangeBesideQemu => {
+                "the domain runs, and its QEMU cannot change keyslots: run luksmith on its host, as \
+                 root or as the owner of the image; or rotate while the domain is shut off"
+            }
         })
     }
 }

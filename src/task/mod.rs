@@ -11,8 +11,12 @@ mod advice;
 pub mod audit;
 pub mod copy;
 pub mod cost;
+#[cfg(feature = "libvirt")]
+pub mod emulator;
 mod error;
 mod kinds;
+#[cfg(feature = "libvirt")]
+pub mod libvirt;
 #[cfg(feature = "nbd")]
 pub mod listen;
 pub mod measure;

@@ -44,6 +44,32 @@ pub enum Note<'a> {
         /// Why it cannot be read.
         error: &'a (dyn std::error::Error + 'static),
     },
+    /// The XML of a domain or a volume of libvirt could not be read, and it is passed over.
+    Unread {
+        /// The domain or the volume.
+        what: &'a str,
+        /// Why it could not be read.
+        error: &'a dyn std::error::Error,
+    },
+    /// A volume is passed over, because no secret opens it.
+    NoSecret {
+        /// The volume.
+        volume: &'a str,
+    },
+    /// A secret has the value again that an interrupted rotation has kept.
+    KeptPassphraseRestored,
+    /// What a failed task had made is removed again.
+    TakenBack {
+        /// What was removed.
+        what: &'a [String],
+    },
+    /// What a failed task had made could not be removed.
+    NotTakenBack {
+        /// What is left.
+        what: &'a str,
+        /// Why it could not be removed.
+        error: &'a str,
+    },
 }
 
 impl Note<'_> {
@@ -51,11 +77,14 @@ impl Note<'_> {
     #[must_use]
     pub fn is_warning(&self) -> bool {
         match self {
-            Self::Removed { .. } => false,
+            Self::Removed { .. } | Self::KeptPassphraseRestored | Self::TakenBack { .. } => false,
             Self::Health { .. }
             | Self::Left { .. }
             | Self::WritableByAll { .. }
-            | Self::NotAudited { .. } => true,
+            | Self::NotAudited { .. }
+            | Self::Unread { .. }
+            | Self::NoSecret { .. }
+            | Self::NotTakenBack { .. } => true,
         }
     }
 }
@@ -75,6 +104,18 @@ impl fmt::Display for Note<'_> {
                 directory.display()
             ),
             Self::NotAudited { what, error } => write!(f, "cannot audit {what}: {}", chain(*error)),
+            Self::Unread { what, error } => write!(f, "{what} is passed over: {error}"),
+            Self::NoSecret { volume } => {
+                write!(
+                    f,
+                    "{volume} is passed over: there is no secret that opens it"
+                )
+            }
+            Self::KeptPassphraseRestored => f.write_str(
+                "the secret has the passphrase again that was kept when a rotation was interrupted",
+            ),
+            Self::TakenBack { what } => write!(f, "taken away again: {}", what.join(", ")),
+            Self::NotTakenBack { what, error } => write!(f, "{what} is left: {error}"),
         }
     }
 }

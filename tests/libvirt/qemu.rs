@@ -85,7 +85,7 @@ fn a_guest_boots_from_an_export_and_from_what_luksmith_serves() {
     folder.make_bootable("two.img", "luks2");
     let refused = folder.fails(1, ["qemu", "args", "two.img", "--key-file", "key"]);
     assert!(
-        refused.contains("knows LUKS1 alone") && refused.contains("--served"),
+        refused.contains("knows only LUKS1") && refused.contains("--served"),
         "{refused}"
     );
     let command = folder.command([

@@ -188,18 +188,18 @@ fn a_disk_that_no_emulator_can_open_is_refused() {
     let secret = ["--secret", UUID];
     let two = [&secret[..], &["--secret", OTHER]].concat();
     let cases: [(&[&str], &[&str], &str); 9] = [
-        (&["two.img"], &[], "knows LUKS1 alone"),
+        (&["two.img"], &[], "knows only LUKS1"),
         (&["absent.img"], &[], "--type luks1 says what it is"),
         (
             &["nbd://host/x", "--type", "luks1"],
             &[],
             "--secret UUID names it",
         ),
-        (&["a.img", "--type", "luks1"], &two, "by librbd alone"),
+        (&["a.img", "--type", "luks1"], &two, "only with librbd"),
         (
             &["a.img", "--type", "luks1", "--engine", "librbd"],
             &secret,
-            "an image in Ceph alone",
+            "only for an image in Ceph",
         ),
         (
             &["rbd:p/i", "--type", "luks2", "--engine", "qemu"],

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use luksmith::libvirt::xml::{Disk, DomainXml, SecretRef};
 use luksmith::libvirt::{self, Affect, Connection, Domain, LibvirtError};
 use luksmith::location::Location;
+use luksmith::task::libvirt::disk;
 use serde_json::json;
 
 use super::connect::ConnectArgs;
-use super::disk::{DiskArgs, OpenArgs};
-use super::xml::unwritable;
+use super::disk::{DiskArgs, OpenArgs, hints};
 use crate::cli::Session;
 use crate::cli::args::{FORMS, LocationParser, RemoteArgs};
 use crate::cli::error::{CommandError, Kind};
@@ -140,13 +140,12 @@ impl AttachArgs {
         let domain = connection.domain(&self.domain)?;
         let affect = self.when.affect(&domain)?;
         let there = [described(&domain, false)?, described(&domain, true)?];
-        let target = match &self.disk.target {
-            Some(target) => target.clone(),
+        let target = match self.disk.target() {
+            Some(target) => target.to_owned(),
             None => free_target(&there)?,
         };
-        let described = self
-            .open
-            .describe(&self.image, None, &self.disk, &self.remote, &target)?;
+        let options = self.open.options(&self.disk, &self.remote);
+        let described = disk::describe(&self.image, &target, &options)?;
         for (affected, now) in [(affect.live, &there[0]), (affect.config, &there[1])] {
             if affected && let Some(twin) = twin(now, &described.disk) {
                 return Err(self.is_there(twin));
@@ -155,9 +154,9 @@ impl AttachArgs {
         for secret in secrets(&described.disk) {
             must_have_value(&connection, secret)?;
         }
-        let xml = described.disk.to_xml().map_err(unwritable)?;
-        for hint in &described.hints {
-            output::hint(hint);
+        let xml = described.disk.to_xml()?;
+        for hint in hints(&described.needs) {
+            output::hint(&hint);
         }
         domain
             .attach(&xml, affect)
@@ -277,7 +276,7 @@ impl DetachArgs {
             affect.live &= live.disk(&target).is_some();
             affect.config &= config.disk(&target).is_some();
         }
-        let xml = disk.to_xml().map_err(unwritable)?;
+        let xml = disk.to_xml()?;
         domain.detach(&xml, affect).map_err(|error| {
             CommandError::from(error).about(format_args!("{}: {target}", self.domain))
         })?;

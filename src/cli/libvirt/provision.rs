@@ -13,6 +13,8 @@ use luksmith::libvirt::xml::{SecretRef, SecretXml, Usage, VolumeXml};
 use luksmith::libvirt::{Connection, LibvirtError, Secret, StorageVolume};
 use luksmith::location::Location;
 use luksmith::secret::Passphrase;
+use luksmith::task::emulator::{absolute, check_passphrase};
+use luksmith::task::libvirt::disk::{self, Served};
 use luksmith::task::new_volume::{Extent, HeaderAlone};
 use luksmith_formats::cipher::{BlockCipher, IvGenerator};
 use luksmith_formats::hash::Hash;
@@ -20,12 +22,10 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::connect::ConnectArgs;
-use super::disk::{DiskArgs, OpenArgs};
+use super::disk::{DiskArgs, hints};
 use super::taken_back::TakenBack;
-use super::xml::unwritable;
 use crate::cli::Session;
 use crate::cli::args::{ImageFormat, LocationParser, NewVolumeArgs, VersionName};
-use crate::cli::emulator::{absolute, check_passphrase};
 use crate::cli::error::{CommandError, Kind};
 use crate::cli::force::{Force, only};
 use crate::cli::make;
@@ -265,11 +265,9 @@ impl Args {
             }))
             .format(Some("raw".to_owned()));
         session.signals.check()?;
-        let volume = pool
-            .create_volume(&raw.to_xml().map_err(unwritable)?)
-            .map_err(|error| {
-                CommandError::from(error).about(format_args!("{name} in the pool {pool_name}"))
-            })?;
+        let volume = pool.create_volume(&raw.to_xml()?).map_err(|error| {
+            CommandError::from(error).about(format_args!("{name} in the pool {pool_name}"))
+        })?;
         let path = volume.path();
         taken_back.volume = Some(volume);
         let path = path?;
@@ -354,7 +352,7 @@ impl Args {
         let definition = SecretXml::new(usage)
             .description(Some(description))
             .private(self.private);
-        let defined = connection.define_secret(&definition.to_xml().map_err(unwritable)?);
+        let defined = connection.define_secret(&definition.to_xml()?);
         let secret = defined.map_err(|error| {
             let duplicate = matches!(error, LibvirtError::DuplicateUsage(_));
             let hint = path.map(|path| {
@@ -416,24 +414,17 @@ impl Args {
     }
 
     fn disk_xml(&self, made: &Made) -> Result<(String, Vec<String>), CommandError> {
-        let open = OpenArgs::known(
-            self.new.format.luks_type,
-            self.served.clone(),
-            self.emulator_user.clone(),
-        );
-        let secret = SecretRef::Uuid(made.secret.to_string());
-        let target = self.disk.target.as_deref().unwrap_or("vda");
-        let described = open.describe(
-            &made.place,
-            Some(secret),
-            &self.disk,
-            &self.new.remote,
-            target,
-        )?;
-        Ok((
-            described.disk.to_xml().map_err(unwritable)?,
-            described.hints,
-        ))
+        let mut options = self.disk.options();
+        options.version = self.new.format.luks_type.map(Into::into);
+        options.served = self.served.as_ref().map(|socket| {
+            let mut served = Served::new(socket);
+            served.emulator_user.clone_from(&self.emulator_user);
+            served
+        });
+        options.secrets = vec![SecretRef::Uuid(made.secret.to_string())];
+        let target = self.disk.target().unwrap_or("vda");
+        let described = disk::describe(&made.place, target, &options)?;
+        Ok((described.disk.to_xml()?, hints(&described.needs)))
     }
 
     fn report(&self, made: &Made, xml: &str, hints: &[String]) -> Value {

@@ -1,26 +1,28 @@
-//! `luksmith libvirt xml`: the XML for what there is.
+//! `luksmith libvirt xml`: prints the XML of secrets, volumes and disks.
 
 use clap::Subcommand;
 use luksmith::backend::Backend;
 use luksmith::backend::file::OpenOptions;
 use luksmith::container::{self, Container, Undo, Version};
-use luksmith::libvirt::xml::{Encryption, SecretRef, SecretXml, Usage, VolumeXml, WriteError};
+use luksmith::libvirt::xml::{Encryption, SecretRef, SecretXml, Usage, VolumeXml};
 use luksmith::location::Location;
+use luksmith::task::emulator::{EmulatorError, absolute};
+use luksmith::task::libvirt::disk;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::disk::{DiskArgs, OpenArgs};
+use super::disk::{DiskArgs, OpenArgs, hints};
 use crate::cli::Session;
 use crate::cli::args::{FORMS, LocationParser, RemoteArgs};
-use crate::cli::emulator::{absolute, refuse_luks2};
-use crate::cli::error::{CommandError, Kind};
+use crate::cli::error::CommandError;
 use crate::cli::output;
 use luksmith::task::storage::Storage;
 
-/// Print the XML by which libvirt has a secret, a volume or a disk
+/// Print the XML with which libvirt defines a secret, a volume or a disk
 ///
-/// Needs no libvirt: it is for `virsh secret-define`, `virsh vol-create`, `virsh attach-device` and the like. With --json: {"xml": TEXT,
-/// "hints": [what else has to be done]}.
+/// This needs no libvirt. The output is for `virsh secret-define`, `virsh vol-create`, `virsh
+/// attach-device` and similar commands. With --json: {"xml": TEXT, "hints": [what else has to be
+/// done]}.
 #[derive(Debug, Subcommand)]
 #[command(after_help = EXAMPLES)]
 pub(crate) enum Command {
@@ -41,27 +43,27 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct SecretArgs {
-    /// The volume, which need not be there: a file or a block device, or another place with --usage
+    /// The volume, which need not exist: a file or a block device, or another location with --usage
     #[arg(value_name = "IMAGE", value_parser = LocationParser::Any)]
     image: Location,
 
-    /// What it is for [default: volume: and the path of IMAGE, so that a pool finds it]
+    /// Its usage [default: volume: and the path of IMAGE, so that a pool finds it]
     #[arg(long, value_name = "TYPE:ID")]
     usage: Option<Usage>,
 
-    /// Its UUID [default: libvirt makes one]
+    /// Its UUID [default: libvirt generates one]
     #[arg(long, value_name = "UUID")]
     uuid: Option<Uuid>,
 
-    /// A text for people
+    /// A description for people
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
 
-    /// Kept in the daemon's memory alone
+    /// libvirt keeps it only in the memory of its daemon
     #[arg(long)]
     ephemeral: bool,
 
-    /// libvirt gives its value to nobody
+    /// libvirt does not return its value to any client
     #[arg(long)]
     private: bool,
 
@@ -70,7 +72,7 @@ pub(crate) struct SecretArgs {
     json: bool,
 }
 
-/// A volume of a pool, of the size that IMAGE has
+/// A volume of a pool, of the size of IMAGE
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct VolumeArgs {
@@ -82,7 +84,8 @@ pub(crate) struct VolumeArgs {
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
 
-    /// The secret that opens it: a UUID, or usage=volume:PATH [default: usage=volume: and the path of IMAGE]
+    /// The secret that opens it: a UUID, or usage=volume:PATH [default: usage=volume: and the path
+    /// of IMAGE]
     #[arg(long, value_name = "SECRET")]
     secret: Option<SecretRef>,
 
@@ -125,7 +128,7 @@ impl Command {
     }
 }
 
-/// What was asked for, and on stderr what else has to be done.
+/// Prints the XML, and on stderr what else has to be done.
 fn print(session: &Session, json: bool, xml: &str, hints: &[String]) {
     if json {
         session.output.json(&json!({"xml": xml, "hints": hints}));
@@ -135,11 +138,6 @@ fn print(session: &Session, json: bool, xml: &str, hints: &[String]) {
     for hint in hints {
         output::hint(hint);
     }
-}
-
-/// A text that XML cannot hold.
-pub(super) fn unwritable(error: WriteError) -> CommandError {
-    CommandError::new(Kind::Parameters, error)
 }
 
 impl SecretArgs {
@@ -159,7 +157,7 @@ impl SecretArgs {
             .description(self.description)
             .ephemeral(self.ephemeral)
             .private(self.private);
-        let xml = secret.to_xml().map_err(unwritable)?;
+        let xml = secret.to_xml()?;
         print(session, self.json, &xml, &[]);
         Ok(())
     }
@@ -175,14 +173,17 @@ impl VolumeArgs {
         )
         .map_err(|error| CommandError::from(error).about(&self.image))?;
         if container.version() == Version::Luks2 {
-            return Err(refuse_luks2(&self.image));
+            return Err(EmulatorError::Luks2(self.image).into());
         }
         let path = self.image.path();
         let file = path.and_then(|path| path.file_name());
         let name = self.name.or_else(|| Some(file?.to_str()?.to_owned()));
         let name = name.ok_or_else(|| {
-            CommandError::parameters(format!("{}: which name has it in the pool?", self.image))
-                .hint("--name NAME")
+            CommandError::parameters(format!(
+                "{}: which name does it get in the pool?",
+                self.image
+            ))
+            .hint("--name NAME")
         })?;
         let secret = match (self.secret, path) {
             (Some(secret), _) => secret,
@@ -200,7 +201,7 @@ impl VolumeArgs {
             .allocation(Some(0))
             .format(Some("raw".to_owned()))
             .encryption(Some(Encryption::luks1(secret)));
-        let xml = volume.to_xml().map_err(unwritable)?;
+        let xml = volume.to_xml()?;
         print(session, self.json, &xml, &[]);
         Ok(())
     }
@@ -208,12 +209,11 @@ impl VolumeArgs {
 
 impl DiskXmlArgs {
     fn run(self, session: &Session) -> Result<(), CommandError> {
-        let target = self.disk.target.as_deref().unwrap_or("vda");
-        let described = self
-            .open
-            .describe(&self.image, None, &self.disk, &self.remote, target)?;
-        let xml = described.disk.to_xml().map_err(unwritable)?;
-        print(session, self.json, &xml, &described.hints);
+        let target = self.disk.target().unwrap_or("vda");
+        let options = self.open.options(&self.disk, &self.remote);
+        let described = disk::describe(&self.image, target, &options)?;
+        let xml = described.disk.to_xml()?;
+        print(session, self.json, &xml, &hints(&described.needs));
         Ok(())
     }
 }

@@ -7,12 +7,12 @@ use std::time::Duration;
 use clap::Subcommand;
 use luksmith::qemu::{self, Gone, Keyslots, MasterKey, NewKeyslot, Qmp, Wrapped};
 use luksmith::secret::Passphrase;
+use luksmith::task::emulator::check_passphrase;
 use serde_json::json;
 
 use super::master;
 use crate::cli::Session;
 use crate::cli::args::{KeyArgs, NewKeyArgs};
-use crate::cli::emulator::check_passphrase;
 use crate::cli::error::{CommandError, Kind};
 use crate::cli::force::{Force, confirm, only};
 use crate::cli::output;

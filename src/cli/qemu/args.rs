@@ -8,18 +8,19 @@ use luksmith::container::Version;
 use luksmith::location::Location;
 use luksmith::qemu::{Block, Cache, Object, Server, quoted};
 use luksmith::secret::Source;
+use luksmith::task::emulator::{
+    EmulatorError, absolute, check_passphrase, text_of_socket, version,
+};
 use luksmith_formats::nbd::uri::Transport;
 use serde_json::json;
 
 use super::master;
 use crate::cli::Session;
 use crate::cli::args::{KeyArgs, LocationParser, RemoteArgs, VersionName};
-use crate::cli::emulator::{
-    absolute, check_passphrase, refuse_luks2, serve_command, text_of_socket, version,
-};
 use crate::cli::error::CommandError;
 use crate::cli::output;
 use crate::cli::passphrase::KeySource;
+use crate::cli::serving::serve_command;
 use luksmith::task::storage::not_opened;
 
 /// Print the -object and -blockdev arguments with which QEMU opens a volume
@@ -122,8 +123,13 @@ impl Args {
         let key = match &self.served {
             Some(_) => None,
             None => {
-                if version(&self.image, &self.remote, self.luks_type)? == Version::Luks2 {
-                    return Err(refuse_luks2(&self.image));
+                if version(
+                    &self.image,
+                    self.remote.get(),
+                    self.luks_type.map(Into::into),
+                )? == Version::Luks2
+                {
+                    return Err(EmulatorError::Luks2(self.image.clone()).into());
                 }
                 Some(self.secret(session, &mut objects)?)
             }

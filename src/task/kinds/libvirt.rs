@@ -4,6 +4,7 @@ use std::io;
 
 use super::kinds;
 use crate::libvirt::LibvirtError;
+use crate::libvirt::xml::{ReadError, WriteError};
 use crate::qemu::{AmendError, QmpError};
 use crate::task::Kind;
 
@@ -11,6 +12,16 @@ kinds! {
     LibvirtError => libvirt,
     QmpError => qmp,
     AmendError => amend,
+    ReadError => read,
+    WriteError => write,
+}
+
+fn read(_: &ReadError) -> Kind {
+    Kind::Storage
+}
+
+fn write(_: &WriteError) -> Kind {
+    Kind::Parameters
 }
 
 pub(super) fn libvirt(error: &LibvirtError) -> Kind {

@@ -28,9 +28,10 @@ pub(super) fn secret(error: &SecretError) -> Kind {
         }
         SecretError::Io { .. } | SecretError::Random(_) => Kind::Storage,
         SecretError::Scheme { source, .. } => scheme(source.as_ref()),
-        SecretError::Empty | SecretError::Nothing { .. } | SecretError::Mismatch => {
-            Kind::WrongPassphrase
-        }
+        SecretError::Empty
+        | SecretError::Nothing { .. }
+        | SecretError::Mismatch
+        | SecretError::TooWeak(_) => Kind::WrongPassphrase,
         _ => Kind::Parameters,
     }
 }

@@ -1,26 +1,27 @@
-//! Which volumes there are that a secret opens: by the disks of domains, by the volumes of pools, and by what secrets are for.
+//! The encrypted volumes of a libvirt and the secrets that open them: from the disks of domains,
+//! the volumes of pools, and the usages of secrets.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use luksmith::libvirt::xml::{
-    Disk, DomainXml, Format, Host, SecretRef, Store, Usage, UsageType, VolumeXml,
-};
-use luksmith::libvirt::{Connection, LibvirtError, Pool};
-use luksmith::location::Location;
 use luksmith_formats::nbd::uri::Uri;
 use uuid::Uuid;
 
-use crate::cli::error::CommandError;
+use crate::libvirt::xml::{
+    Disk, DomainXml, Format, Host, ReadError, SecretRef, Store, Usage, UsageType, VolumeXml,
+};
+use crate::libvirt::{Connection, DomainView, LibvirtError, Pool};
+use crate::location::Location;
+use crate::task::Error;
 
-/// All that is of interest at one libvirt.
+/// The volumes and secrets of one libvirt.
 #[derive(Default)]
 pub(super) struct Inventory {
-    /// By the text that names the place.
+    /// The volumes, by the text that names their place.
     pub(super) volumes: BTreeMap<String, Volume>,
     pub(super) secrets: Vec<Known>,
-    /// What could not be read, and why.
-    pub(super) unread: Vec<(String, String)>,
+    /// Domains and volumes whose XML could not be read, and why.
+    pub(super) unread: Vec<(String, ReadError)>,
 }
 
 /// A secret.
@@ -32,24 +33,25 @@ pub(super) struct Known {
 /// An encrypted volume.
 #[derive(Default)]
 pub(super) struct Volume {
-    /// Where it lies; none for a place that luksmith does not open.
+    /// Where it lies. `None` for a place that this library does not open.
     pub(super) location: Option<Location>,
-    /// The secrets that are to open it, as they are named there.
+    /// The secrets that open it, as domains and pools name them.
     pub(super) named: Vec<SecretRef>,
-    /// Those of them that there are.
+    /// Those of them that exist.
     pub(super) secrets: Vec<Uuid>,
     /// The pool that it is in.
     pub(super) pool: Option<String>,
-    /// The domains that have it.
+    /// The domains that have it as a disk.
     pub(super) domains: Vec<String>,
-    /// Those of them that run and have it open.
+    /// The running domains that have it open.
     pub(super) running: Vec<String>,
     /// Why luksmith cannot change its keyslots.
     pub(super) beyond: Option<&'static str>,
 }
 
 impl Inventory {
-    pub(super) fn of(connection: &Connection) -> Result<Self, CommandError> {
+    /// Reads all domains, started pools and secrets.
+    pub(super) fn of(connection: &Connection) -> Result<Self, Error> {
         let mut found = Self::default();
         for secret in connection.secrets()? {
             found.secrets.push(Known {
@@ -70,12 +72,12 @@ impl Inventory {
             let running = domain.is_active()?;
             let views = if running { &[true, false][..] } else { &[true] };
             for &inactive in views {
-                let xml = domain.xml(luksmith::libvirt::DomainView::new().inactive(inactive))?;
+                let xml = domain.xml(DomainView::new().inactive(inactive))?;
                 match DomainXml::parse(xml.as_bytes()) {
                     Ok(xml) => found.add_domain(connection, &xml, running && !inactive),
                     Err(error) => found
                         .unread
-                        .push((format!("domain {}", domain.name()?), error.to_string())),
+                        .push((format!("domain {}", domain.name()?), error)),
                 }
             }
         }
@@ -84,7 +86,7 @@ impl Inventory {
         Ok(found)
     }
 
-    /// The volumes that a secret is to open.
+    /// The volumes that a secret opens.
     pub(super) fn opened_by(&self, secret: &Uuid) -> Vec<(&str, &Volume)> {
         let volumes = self.volumes.iter();
         volumes
@@ -93,7 +95,7 @@ impl Inventory {
             .collect()
     }
 
-    fn add_pool(&mut self, pool: &Pool) -> Result<(), CommandError> {
+    fn add_pool(&mut self, pool: &Pool) -> Result<(), Error> {
         let name = pool.name()?;
         for volume in pool.volumes()? {
             let path = volume.path()?;
@@ -101,7 +103,8 @@ impl Inventory {
                 Ok(VolumeXml {
                     encryption: None, ..
                 }) => {
-                    // A secret may be for it all the same: libvirt looks at its first bytes alone, and they may have been overwritten.
+                    // libvirt recognises encryption by the first bytes, which may have been
+                    // overwritten. The usage of a secret may still name the volume.
                     if self.is_for(&path) {
                         self.at_path(&path).pool = Some(name.clone());
                     }
@@ -118,9 +121,7 @@ impl Inventory {
                         volume.beyond = Some(QCOW2);
                     }
                 }
-                Err(error) => self
-                    .unread
-                    .push((format!("volume {path}"), error.to_string())),
+                Err(error) => self.unread.push((format!("volume {path}"), error)),
             }
         }
         Ok(())
@@ -161,7 +162,7 @@ impl Inventory {
         }
     }
 
-    /// Files that nothing refers to but the use of a secret.
+    /// Adds files that only the usage of a secret names.
     fn add_usages(&mut self) {
         let paths: Vec<String> = self
             .secrets
@@ -176,14 +177,15 @@ impl Inventory {
         }
     }
 
-    /// Puts the secrets to the names; where nothing is named, the use of a secret counts.
+    /// Finds the secrets of each volume by the names. Where none is named, the usage of a secret
+    /// counts.
     fn resolve(&mut self) {
         for (place, volume) in &mut self.volumes {
             volume.named.sort();
             volume.named.dedup();
-            let by_use = SecretRef::Usage(Usage::volume(place.clone()));
+            let by_usage = SecretRef::Usage(Usage::volume(place.clone()));
             let names = if volume.named.is_empty() {
-                vec![by_use]
+                vec![by_usage]
             } else {
                 volume.named.clone()
             };
@@ -216,7 +218,8 @@ impl Inventory {
 const QCOW2: &str = "its LUKS header is inside a qcow2 image";
 const ELSEWHERE: &str = "luksmith does not open this sort of storage";
 
-/// The name of where a disk lies, and the location, if luksmith can open it.
+/// The place of a disk as text, its location if this library can open it, or why luksmith cannot
+/// change its keyslots.
 fn place_of(
     connection: &Connection,
     disk: &Disk,

@@ -1,35 +1,39 @@
-//! The keyslots of a volume that a domain has open: its QEMU changes them, asked through libvirt, or we do beside it.
+//! How the keyslots of a volume change while a domain has it open: its QEMU changes them, asked
+//! through libvirt, or luksmith changes them in the open volume.
 //!
-//! QEMU reads header and key material when it opens a volume and for nothing else but `x-blockdev-amend`, by which it changes the header that
-//! it has in memory and writes that (`crypto/block-luks.c`). One that can do that is asked to: what it has in memory stays true. One that aborts
-//! over it neither reads nor writes the header ever again, so luksmith does, as cryptsetup does it beside dm-crypt; a guest does not reach
-//! what lies before its data.
+//! QEMU reads header and key material when it opens a volume, and otherwise only for
+//! `x-blockdev-amend`, which changes the header that QEMU holds in memory and writes it
+//! (`crypto/block-luks.c`). A QEMU that supports this command has to make the change, so that its
+//! copy stays correct. A QEMU that aborts over the command never reads or writes the header again,
+//! so luksmith makes the change, as cryptsetup does while dm-crypt has a volume open. A guest does
+//! not reach the bytes before its data.
 //!
-//! Passphrases go to QEMU encrypted with the master key that libvirt made for this machine, so that no log has them. libvirt marks the
-//! domain as tainted (`custom-monitor`) by any question to its QEMU.
+//! Passphrases are sent to QEMU encrypted with the master key that libvirt made for the domain, so
+//! that no log holds them. libvirt marks a domain as tainted (`custom-monitor`) when its QEMU is
+//! sent any command.
 
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use luksmith::container::{Container, Header};
-use luksmith::libvirt::Domain;
-use luksmith::qemu::{
-    self, Gone, MasterKey, Monitor, NewKeyslot, OpenVolume, QmpError, Wrapped, outcome,
-};
-use luksmith::secret::{Passphrase, Purpose, SecretSource, Source};
 use serde_json::{Value, json};
 
-use crate::cli::Session;
-use crate::cli::error::{CommandError, Kind};
+use super::error::RotateError;
+use crate::container::{Container, Header};
+use crate::libvirt::Domain;
+use crate::qemu::{
+    self, Gone, MasterKey, Monitor, NewKeyslot, OpenVolume, QmpError, Wrapped, outcome,
+};
+use crate::secret::{Passphrase, Purpose, SecretSource, Source};
+use crate::task::{Advice, Error, Kind, Watch};
 
 /// The id of the master key in every QEMU that libvirt starts.
 const MASTER_KEY: &str = "masterKey0";
 
-/// How long QEMU may take for a keyslot.
+/// The longest time that QEMU may take for a keyslot.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A monitor that libvirt holds.
+/// The monitor of a domain, reached through libvirt.
 struct Through<'a>(&'a Domain);
 
 impl Monitor for Through<'_> {
@@ -50,15 +54,15 @@ impl Monitor for Through<'_> {
     }
 }
 
-/// Who changes the keyslots of a volume that a QEMU has open.
+/// How the keyslots of a volume that a QEMU has open are changed.
 pub(super) enum Way<'a> {
-    /// That QEMU.
+    /// By that QEMU.
     Asked(Live<'a>),
-    /// We, beside it.
+    /// By luksmith, in the open volume.
     Beside(OpenVolume),
 }
 
-/// A volume that a QEMU has open, and changes.
+/// A volume that a QEMU has open and changes itself.
 pub(super) struct Live<'a> {
     monitor: Through<'a>,
     node: String,
@@ -66,16 +70,16 @@ pub(super) struct Live<'a> {
 }
 
 impl<'a> Way<'a> {
-    /// The volume at `place`, in the QEMU of this domain; `read` reads its header as it is at that moment.
+    /// The way for the volume at `place` in the QEMU of this domain. `read` reads the header from
+    /// the storage.
     pub(super) fn find(
-        session: &Session,
+        watch: &dyn Watch,
         domain: &'a Domain,
         place: &str,
-        read: impl FnOnce() -> Result<Container, CommandError>,
-    ) -> Result<Self, CommandError> {
+        read: impl FnOnce() -> Result<Container, Error>,
+    ) -> Result<Self, Error> {
         let mut monitor = Through(domain);
-        qemu::check_at_rest(&mut monitor)
-            .map_err(|error| CommandError::from(error).about(place))?;
+        qemu::check_at_rest(&mut monitor).map_err(|error| Error::from(error).about(place))?;
         let asked = match qemu::check_amend(&mut monitor) {
             Ok(()) => true,
             Err(QmpError::Aborts(_)) => false,
@@ -84,52 +88,37 @@ impl<'a> Way<'a> {
         if asked {
             clear_remains(&mut monitor)?;
         }
-        let volume = qemu::opened_at(&mut monitor, place)?.ok_or_else(|| {
-            CommandError::new(
-                Kind::Busy,
-                format!("a domain has {place} open, and its QEMU shows no LUKS node for it"),
-            )
-            .hint("rotate while the domain is off")
-        })?;
+        let volume = qemu::opened_at(&mut monitor, place)?
+            .ok_or_else(|| RotateError::NoNode(place.to_owned()))?;
         let header = read()?;
         if volume.uuid != header.uuid() {
-            let message = format!("{place} has another LUKS header than the domain's QEMU opened");
-            return Err(CommandError::new(Kind::Storage, message)
-                .hint("run luksmith on the domain's host, or rotate while the domain is off"));
+            return Err(RotateError::OtherHeader(place.to_owned()).into());
         }
         if !asked {
             return Ok(Self::Beside(volume));
         }
         if !remembers(&volume, &header) {
-            let message = format!(
-                "the keyslots of {place} were changed since the domain's QEMU read them, and it would write the old ones back"
-            );
-            return Err(CommandError::new(Kind::Busy, message)
-                .hint("restart the domain, or rotate while it is off"));
+            return Err(RotateError::Outdated(place.to_owned()).into());
         }
-        Ok(Self::Asked(Live::with(session, monitor, volume.node)?))
+        Ok(Self::Asked(Live::with(watch, monitor, volume.node)?))
     }
 }
 
 impl<'a> Live<'a> {
-    fn with(
-        session: &Session,
-        mut monitor: Through<'a>,
-        node: String,
-    ) -> Result<Self, CommandError> {
+    fn with(watch: &dyn Watch, mut monitor: Through<'a>, node: String) -> Result<Self, Error> {
         let file = monitor.execute(
             "qom-get",
             &json!({"path": format!("/objects/{MASTER_KEY}"), "property": "file"}),
         )?;
         let path = PathBuf::from(file.as_str().unwrap_or_default());
-        let purpose = Purpose::unlock("the master key of the domain", session.signals.interrupt());
+        let purpose = Purpose::unlock("the master key of the domain", watch.interrupt());
         let key = Source::file(&path).read(purpose).map_err(|error| {
-            CommandError::from(error)
+            Error::from(error)
                 .about("the domain runs, and its master key cannot be read")
-                .hint("run luksmith on the domain's host, as who started the domain (root for qemu:///system), or rotate while it is off")
+                .advise(Advice::ReadMasterKey)
         })?;
         let master = MasterKey::from_bytes(&key)?
-            .map_err(|error| CommandError::new(Kind::Storage, error).about(path.display()))?;
+            .map_err(|error| Error::new(Kind::Storage, error).about(path.display()))?;
         Ok(Self {
             monitor,
             node,
@@ -137,18 +126,18 @@ impl<'a> Live<'a> {
         })
     }
 
-    fn wrap(&self, passphrase: &Passphrase) -> Result<Wrapped, CommandError> {
+    fn wrap(&self, passphrase: &Passphrase) -> Result<Wrapped, Error> {
         Ok(self.master.wrap(passphrase)?)
     }
 
-    /// Puts a new passphrase into a keyslot that is free.
+    /// Adds a keyslot for a new passphrase. The keyslot has to be free.
     pub(super) fn add(
         &mut self,
         slot: u32,
         new: &Passphrase,
         existing: &Passphrase,
         iter_time: u32,
-    ) -> Result<(), CommandError> {
+    ) -> Result<(), Error> {
         let (new, existing) = (self.wrap(new)?, self.wrap(existing)?);
         let keyslot = NewKeyslot::new(&new)
             .existing(Some(&existing))
@@ -162,8 +151,8 @@ impl<'a> Live<'a> {
         )?)
     }
 
-    /// Takes a keyslot away; never the last.
-    pub(super) fn remove(&mut self, slot: u32) -> Result<(), CommandError> {
+    /// Removes a keyslot, unless it is the last.
+    pub(super) fn remove(&mut self, slot: u32) -> Result<(), Error> {
         Ok(qemu::unset(
             &mut self.monitor,
             &self.node,
@@ -174,7 +163,7 @@ impl<'a> Live<'a> {
     }
 }
 
-/// Whether QEMU has the keyslots in memory that are in the header.
+/// Whether the keyslots that QEMU holds in memory are those in the header.
 fn remembers(volume: &OpenVolume, header: &Container) -> bool {
     let Header::Luks1(header) = header.header() else {
         return false;
@@ -185,11 +174,11 @@ fn remembers(volume: &OpenVolume, header: &Container) -> bool {
         .eq(volume.keyslots.iter().copied())
 }
 
-/// What begins the names of luksmith's jobs and objects in a QEMU; the number of the process follows.
+/// The beginning of the names of luksmith's jobs and objects in a QEMU. The process ID follows.
 const OURS: &str = "luksmith-";
 
-/// Takes away what processes that are no more have left in this QEMU: jobs that wait to be dismissed, which keep the header locked, and
-/// secrets.
+/// Removes what ended processes of luksmith have left in this QEMU: secrets, and concluded jobs,
+/// which keep the header locked until they are dismissed.
 fn clear_remains(monitor: &mut Through<'_>) -> Result<(), QmpError> {
     let begun = Instant::now();
     loop {
@@ -219,7 +208,7 @@ fn clear_remains(monitor: &mut Through<'_>) -> Result<(), QmpError> {
     Ok(())
 }
 
-/// The names in a list that are of processes of ours which have ended.
+/// The names in a list that belong to ended processes of luksmith.
 fn names(list: &Value, member: &str) -> Vec<String> {
     let names = list
         .as_array()

@@ -1,0 +1,242 @@
+//! `luksmith libvirt rotate`: new passphrases for old ones, in the volumes and in the secrets that
+//! open them.
+
+use std::path::PathBuf;
+
+use luksmith::secret::SecretSource;
+use luksmith::task::libvirt::rotate::{Finding, RotateOptions, Rotated, Rotation, Selection};
+use luksmith::task::printable;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::connect::ConnectArgs;
+use crate::cli::Session;
+use crate::cli::args::{KeyArgs, LimitArgs, PbkdfArgs, RemoteArgs};
+use crate::cli::error::{CommandError, Exit};
+use crate::cli::output;
+use crate::cli::passphrase::KeySource;
+
+/// Replace the passphrases of secrets, in the volumes and in the secrets
+///
+/// For each secret: add a keyslot for the new passphrase to every volume that the secret opens,
+/// and open it; keep the old passphrase in a second secret; set the new value and read it back;
+/// remove the old keyslots, last. At every point the secret opens its volumes. To complete an
+/// interrupted rotation, run the command again: a journal in --state-dir, which holds nothing
+/// secret, tells how far it was.
+///
+/// The keyslots of a volume that a running domain has open are changed by its QEMU, or, where that
+/// would abort (8.2 to 10.0.6, 10.1.0 to 10.1.2), by luksmith in the open file or device. In both
+/// cases libvirt marks the domain as tainted (custom-monitor). A volume that another program has
+/// open, such as luksmith serve, is busy.
+///
+/// With --json: {"rotated": [{"secret", "volume", "keyslot", "removed": [N]}], "failed":
+/// [{"secret", "error"}]}; with --check: {"checked": N, "findings": [{"finding", "secret",
+/// "volume", "message"}]}, and exit code 1 if there are findings.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+#[group(id = "which", required = true, multiple = true)]
+pub(crate) struct Args {
+    /// Domains, by name or UUID (all their encrypted disks), and images, by path
+    #[arg(value_name = "DOMAIN-OR-IMAGE", group = "which")]
+    targets: Vec<String>,
+
+    /// All encrypted volumes of a pool
+    #[arg(long, value_name = "POOL", group = "which")]
+    pool: Vec<String>,
+
+    /// All volumes that this libvirt knows
+    #[arg(long, group = "which", conflicts_with_all = ["targets", "pool"])]
+    all: bool,
+
+    /// Change nothing; report secrets without a value, volumes without a secret, secrets that do
+    /// not open their volume, secrets that open several, and rotations that were interrupted
+    #[arg(long)]
+    check: bool,
+
+    /// Where the new passphrase of a single secret comes from, written as for --key [default: 256
+    /// random bits in base64]
+    #[arg(long, value_name = "SOURCE", conflicts_with = "check")]
+    new_key: Option<String>,
+
+    /// The directory of the journals [default: XDG_STATE_HOME/luksmith; else /var/lib/luksmith for
+    /// root, ~/.local/state/luksmith for others]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    connect: ConnectArgs,
+
+    #[command(flatten)]
+    key: KeyArgs,
+
+    #[command(flatten)]
+    pbkdf: PbkdfArgs,
+
+    #[command(flatten)]
+    limits: LimitArgs,
+
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith libvirt rotate vm1                               all encrypted disks of a domain
+  luksmith libvirt rotate /pool/vm1.img --key-file old.key  a private secret, whose value libvirt does not return
+  luksmith libvirt rotate --pool default                    all volumes of a pool; a failure does not stop the others
+  luksmith libvirt rotate --all --check --json              changes nothing: for a scheduled job";
+
+impl Args {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        let given = self.key.key.is_some() || self.key.key_file.is_some();
+        let key = given.then(|| KeySource::of(&self.key)).transpose()?;
+        let new_key = self.new_key.as_deref();
+        let new_key = new_key.map(|text| KeySource::named("--new-key", text));
+        let new_key = new_key.transpose()?;
+
+        let connection = self.connect.open()?;
+        let mut options = RotateOptions::new(self.journals()?);
+        options.key = key.as_ref().map(|source| source as &dyn SecretSource);
+        options.new_key = new_key.as_ref().map(|source| source as &dyn SecretSource);
+        options.cost = self.pbkdf.get();
+        options.limits = self.limits.limits();
+        options.remote = self.remote.get();
+        let mut selection = Selection::default();
+        selection.all = self.all;
+        selection.targets.clone_from(&self.targets);
+        selection.pools.clone_from(&self.pool);
+        let rotation = Rotation::select(&connection, &selection, options)?;
+        if self.check {
+            return self.check(session, &rotation);
+        }
+
+        let total = rotation.secrets().len();
+        let (mut rotated, mut failed) = (Vec::new(), Vec::new());
+        for (secret, result) in rotation.run(session)? {
+            match result {
+                Ok(volumes) => {
+                    for volume in volumes {
+                        if !self.json {
+                            session.aside(|| session.output.now(line(&volume)))?;
+                        }
+                        rotated.push((secret, volume));
+                    }
+                }
+                Err(error) => {
+                    let error = CommandError::from(error);
+                    if !self.json && total > 1 {
+                        let message = format!("secret {secret}: {}", error.line());
+                        session.aside(|| output::error(&message));
+                    }
+                    failed.push((secret, error));
+                }
+            }
+        }
+        if self.json {
+            session.output.json(&report(&rotated, &failed));
+        }
+        let count = failed.len();
+        match failed.into_iter().next() {
+            None => Ok(()),
+            Some((_, first)) if total == 1 => Err(first),
+            Some((_, first)) => {
+                let message = format!("{count} of {total} secrets were not rotated");
+                Err(CommandError::new(first.kind(), message).hint(
+                    "run it again when the cause is fixed; the secrets that were rotated are rotated again",
+                ))
+            }
+        }
+    }
+
+    fn check(&self, session: &Session, rotation: &Rotation<'_>) -> Result<(), CommandError> {
+        let findings = rotation.check(session)?;
+        let checked = rotation.volumes().len();
+        if self.json {
+            let rows = findings.iter().map(finding_json).collect::<Vec<_>>();
+            let report = json!({"checked": checked, "findings": rows});
+            session.output.json(&report);
+        } else {
+            for finding in &findings {
+                let message = printable(&finding.message);
+                session
+                    .output
+                    .line(format_args!("{}: {message}", finding.fault));
+            }
+            if findings.is_empty() {
+                let line = format_args!("volumes checked: {checked}; nothing is wrong");
+                session.output.line(line);
+            }
+        }
+        if findings.is_empty() {
+            return Ok(());
+        }
+        session.output.finish()?;
+        let message = format!("findings: {}", findings.len());
+        Err(CommandError::new(Exit::Rejected, message))
+    }
+
+    /// The directory of the journals: the system's state for root, and the user's for others.
+    fn journals(&self) -> Result<PathBuf, CommandError> {
+        let named = |variable| {
+            std::env::var_os(variable)
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
+        };
+        if let Some(directory) = &self.state_dir {
+            return Ok(directory.clone());
+        }
+        if let Some(state) = named("XDG_STATE_HOME") {
+            return Ok(state.join("luksmith"));
+        }
+        if rustix::process::geteuid().is_root() {
+            return Ok("/var/lib/luksmith".into());
+        }
+        let home = named("HOME").ok_or_else(|| {
+            CommandError::parameters(
+                "there is no directory for the journal: neither XDG_STATE_HOME nor HOME is set",
+            )
+            .hint("--state-dir DIR names one")
+        })?;
+        Ok(home.join(".local/state/luksmith"))
+    }
+}
+
+fn line(volume: &Rotated) -> String {
+    let removed = volume
+        .removed
+        .iter()
+        .map(u32::to_string)
+        .collect::<Vec<_>>()
+        .join(", ");
+    let place = printable(&volume.volume);
+    let slot = volume.keyslot;
+    format!("{place}: keyslot {slot} has the new passphrase; removed: {removed}")
+}
+
+fn report(rotated: &[(Uuid, Rotated)], failed: &[(Uuid, CommandError)]) -> Value {
+    let rotated = rotated.iter().map(|(secret, volume)| {
+        json!({
+            "secret": secret.to_string(),
+            "volume": volume.volume,
+            "keyslot": volume.keyslot,
+            "removed": volume.removed,
+        })
+    });
+    let failed = failed
+        .iter()
+        .map(|(secret, error)| json!({"secret": secret.to_string(), "error": error.line()}));
+    json!({"rotated": rotated.collect::<Vec<_>>(), "failed": failed.collect::<Vec<_>>()})
+}
+
+fn finding_json(finding: &Finding) -> Value {
+    json!({
+        "finding": finding.fault.to_string(),
+        "secret": finding.secret.map(|uuid| uuid.to_string()),
+        "volume": finding.volume,
+        "message": finding.message,
+    })
+}

@@ -1,0 +1,166 @@
+//! What an emulator needs to know of a volume: the version of LUKS, where it lies, and the user
+//! who has to reach it.
+
+use std::path::Path;
+
+use super::storage::{Remote, Storage};
+use super::{Advice, Error, Kind};
+use crate::backend::file::OpenOptions;
+use crate::container::{self, Container, Undo, Version};
+use crate::location::Location;
+use crate::secret::Passphrase;
+
+/// Why an emulator cannot open a volume.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EmulatorError {
+    /// QEMU opens only LUKS1.
+    #[error("{0} is LUKS2, which QEMU does not open: its driver knows only LUKS1")]
+    Luks2(Location),
+    /// A path has to be text.
+    #[error("{0} is not UTF-8")]
+    NotUtf8(String),
+    /// A socket in the abstract namespace has no path.
+    #[error("a socket in the abstract namespace cannot be named here")]
+    AbstractSocket,
+    /// The path of a socket has to be text.
+    #[error("the path of the socket is not UTF-8")]
+    SocketNotUtf8,
+    /// QEMU takes only text as a passphrase.
+    #[error("QEMU takes passphrases that are UTF-8 without a NUL, and this one is not")]
+    NotText,
+}
+
+impl From<EmulatorError> for Error {
+    fn from(error: EmulatorError) -> Self {
+        let luks2 = matches!(error, EmulatorError::Luks2(_));
+        Self::new(Kind::Parameters, error).advise_if(luks2, Advice::ConvertToLuks1)
+    }
+}
+
+/// The version of LUKS of a volume: the stated one, or else the one in its header. The header is
+/// read even while an emulator has the volume open.
+///
+/// # Errors
+/// What the storage reports, and what is wrong with the header.
+pub fn version(
+    location: &Location,
+    remote: Remote,
+    stated: Option<Version>,
+) -> Result<Version, Error> {
+    if let Some(stated) = stated {
+        return Ok(stated);
+    }
+    let file = OpenOptions::new().force_share(true);
+    let opened = Storage::open(location, remote, file).and_then(|storage| {
+        let options = container::OpenOptions::new(Undo::NotLookedFor);
+        Container::open(storage.backend, options)
+            .map_err(|error| Error::from(error).about(location))
+    });
+    match opened {
+        Ok(container) => Ok(container.version()),
+        Err(error) => Err(error.advise(Advice::StateVersion)),
+    }
+}
+
+/// An absolute path, which another process can use.
+///
+/// # Errors
+/// [`EmulatorError::NotUtf8`], and an empty path.
+pub fn absolute(path: &Path) -> Result<String, Error> {
+    let absolute = std::path::absolute(path)
+        .map_err(|error| Error::new(Kind::Parameters, error).about(path.display()))?;
+    let text = absolute.into_os_string().into_string();
+    text.map_err(|path| EmulatorError::NotUtf8(Path::new(&path).display().to_string()).into())
+}
+
+/// The absolute path of a socket.
+///
+/// # Errors
+/// [`EmulatorError::AbstractSocket`] and [`EmulatorError::SocketNotUtf8`].
+pub fn text_of_socket(socket: &[u8]) -> Result<String, Error> {
+    match String::from_utf8(socket.to_vec()) {
+        Ok(text) if text.starts_with('/') => Ok(text),
+        Ok(text) if text.starts_with('\0') => Err(EmulatorError::AbstractSocket.into()),
+        Ok(text) => absolute(Path::new(&text)),
+        Err(_) => Err(EmulatorError::SocketNotUtf8.into()),
+    }
+}
+
+/// Refuses a passphrase that QEMU does not take.
+///
+/// # Errors
+/// [`EmulatorError::NotText`].
+pub fn check_passphrase(passphrase: &Passphrase) -> Result<(), Error> {
+    if passphrase.is_text() {
+        return Ok(());
+    }
+    Err(EmulatorError::NotText.into())
+}
+
+/// A user of this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct User {
+    /// The user ID.
+    pub uid: u32,
+    /// The ID of the user's group.
+    pub gid: u32,
+}
+
+/// The users as whom libvirt's system daemon runs emulators, by the names that distributions use.
+const EMULATORS: [&str; 2] = ["libvirt-qemu", "qemu"];
+
+impl User {
+    /// A user with these IDs.
+    #[must_use]
+    pub fn new(uid: u32, gid: u32) -> Self {
+        Self { uid, gid }
+    }
+
+    /// The user of emulators on this host.
+    #[must_use]
+    pub fn of_emulators() -> Option<Self> {
+        EMULATORS.into_iter().find_map(Self::named)
+    }
+
+    /// The user with this name in `/etc/passwd`.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::in_list(&std::fs::read_to_string("/etc/passwd").ok()?, name)
+    }
+
+    fn in_list(list: &str, name: &str) -> Option<Self> {
+        list.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            let found = fields.next() == Some(name);
+            let mut numbers = fields.skip(1).map(str::parse);
+            let (uid, gid) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+            found.then_some(Self { uid, gid })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_found_by_name() {
+        let list = "root:x:0:0:root:/r:/bin/sh\nbroken\nlibvirt-qemu:x:64055:103::/:/x\n";
+        let user = User {
+            uid: 64055,
+            gid: 103,
+        };
+        assert_eq!(User::in_list(list, "libvirt-qemu"), Some(user));
+        assert_eq!(User::in_list(list, "libvirt"), None);
+        assert_eq!(User::in_list(list, "broken"), None);
+    }
+
+    #[test]
+    fn qemu_takes_only_text() {
+        let check = |bytes: &[u8]| check_passphrase(&Passphrase::copy_from(bytes).unwrap()).is_ok();
+        assert!(check("wörter\n".as_bytes()));
+        assert!(!check(b"a\0b") && !check(b"\xff"));
+    }
+}

@@ -1,0 +1,408 @@
+//! The disk of a domain for a volume: its XML, and what else the disk needs.
+
+use std::fmt;
+use std::os::unix::fs::FileTypeExt;
+use std::path::PathBuf;
+
+use luksmith_formats::nbd::uri::{Transport, Uri};
+
+use crate::container::Version;
+use crate::libvirt::xml::{
+    Auth, Disk, Encryption, Engine, Format, Host, Label, Network, SecretRef, Source, Store, Target,
+    Usage,
+};
+use crate::location::Location;
+use crate::task::emulator::{EmulatorError, User, absolute, text_of_socket, version};
+use crate::task::storage::Remote;
+use crate::task::{Error, Kind};
+
+/// How a guest sees a disk, and how the volume is opened. Where a field is empty, libvirt or the
+/// emulator has a default.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct DiskOptions {
+    /// `virtio`, `scsi`, `sata`, `ide` or `usb`.
+    pub bus: Option<String>,
+    /// The serial number that the guest sees.
+    pub serial: Option<String>,
+    /// How the emulator uses the host's page cache: `none`, `writeback`, `writethrough`,
+    /// `directsync` or `unsafe`.
+    pub cache: Option<String>,
+    /// How the emulator reads and writes: `threads`, `native` or `io_uring`.
+    pub io: Option<String>,
+    /// What the guest's discards do: `unmap` or `ignore`.
+    pub discard: Option<String>,
+    /// The guest cannot write.
+    pub read_only: bool,
+    /// Several domains may write at once.
+    pub shareable: bool,
+    /// libvirt leaves the owner and mode of the file or device unchanged.
+    pub keep_owner: bool,
+    /// The secrets that open the volume: several for the layers of an image in Ceph, from the top.
+    /// By default the secret whose usage is the path of the volume.
+    pub secrets: Vec<SecretRef>,
+    /// The version of LUKS. By default it is read from the header.
+    pub version: Option<Version>,
+    /// What decrypts an image in Ceph.
+    pub engine: Option<Engine>,
+    /// luksmith decrypts the volume and serves it.
+    pub served: Option<Served>,
+    /// The monitors of Ceph.
+    pub monitors: Vec<Host>,
+    /// The configuration file of Ceph's client, on the emulator's host.
+    pub ceph_config: Option<String>,
+    /// The login of the emulator at Ceph or at an iSCSI target.
+    pub login: Option<Login>,
+    /// How a server is reached to read the header.
+    pub remote: Remote,
+}
+
+/// A volume that luksmith serves to the emulator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Served {
+    /// The Unix socket.
+    pub socket: PathBuf,
+    /// The name of the export.
+    pub export: String,
+    /// The user as whom libvirt runs emulators. By default `libvirt-qemu` or `qemu`, whichever
+    /// exists.
+    pub emulator_user: Option<String>,
+}
+
+impl Served {
+    /// The default export on a socket.
+    #[must_use]
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self {
+            socket: socket.into(),
+            export: String::new(),
+            emulator_user: None,
+        }
+    }
+}
+
+/// A login at a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Login {
+    /// The user name.
+    pub username: String,
+    /// The secret with the password or key.
+    pub secret: SecretRef,
+}
+
+impl Login {
+    /// A login with this user name and secret.
+    #[must_use]
+    pub fn new(username: impl Into<String>, secret: SecretRef) -> Self {
+        Self {
+            username: username.into(),
+            secret,
+        }
+    }
+}
+
+/// A disk, and what else it needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Described {
+    /// The disk.
+    pub disk: Disk,
+    /// What else it needs.
+    pub needs: Vec<Need>,
+}
+
+/// What a disk needs besides its XML.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Need {
+    /// luksmith has to serve the volume before the domain starts.
+    Serving {
+        /// The path or URI of the volume.
+        image: String,
+        /// The Unix socket.
+        socket: String,
+        /// The name of the export.
+        export: String,
+        /// The emulator's user, who has to be let in.
+        user: Option<User>,
+        /// The secret that opens the volume, if the options name it.
+        secret: Option<SecretRef>,
+    },
+    /// The emulator's user is not known on this host, and has to be let in to the socket.
+    EmulatorUser,
+    /// Several secrets need libvirt 9.3 or newer.
+    Layers,
+    /// libvirt takes the certificates for TLS from `qemu.conf`, not from the URI.
+    Certificates,
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Serving { image, socket, .. } => write!(
+                f,
+                "luksmith has to serve {image} on {socket} before the domain starts"
+            ),
+            Self::EmulatorUser => f.write_str(
+                "the emulator's user, who is not known on this host, has to be let in to the socket",
+            ),
+            Self::Layers => f.write_str("several secrets need libvirt 9.3 or newer"),
+            Self::Certificates => f.write_str(
+                "libvirt takes its certificates from nbd_tls_x509_cert_dir of qemu.conf, not from \
+                 the URI",
+            ),
+        }
+    }
+}
+
+/// Why a disk cannot be described.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DiskError {
+    /// Only a file, a device or a pool's volume has an owner to keep.
+    #[error("a disk on a server has no owner that libvirt would change")]
+    NoOwner,
+    /// Monitors and a configuration file are given, and the volume is not in Ceph.
+    #[error("monitors and a configuration file are for an image in Ceph, rbd:POOL/IMAGE")]
+    NotCeph,
+    /// The location has a form that libvirt's XML does not have.
+    #[error("{0} cannot be described to libvirt")]
+    NoForm(Location),
+    /// LUKS2 or librbd, and the volume is not in Ceph.
+    #[error("LUKS2 and librbd are only for an image in Ceph: QEMU's own driver knows only LUKS1")]
+    OnlyCeph,
+    /// QEMU is to open LUKS2.
+    #[error("QEMU's own driver knows only LUKS1")]
+    OnlyLuks1,
+    /// Several secrets, and not librbd.
+    #[error("several secrets open the layers of an image in Ceph, only with librbd")]
+    OnlyLayers,
+    /// A login, and the volume is on a server that takes none.
+    #[error("a login is for Ceph and for iSCSI targets")]
+    NoLogin,
+    /// luksmith cannot serve the volume because it does not open it.
+    #[error("{0}: luksmith does not open that, and cannot serve it")]
+    NotServed(Location),
+    /// The emulator's user does not exist.
+    #[error("no user {0} in /etc/passwd")]
+    NoUser(String),
+    /// No secret is named, and the location has no path by which one could be found.
+    #[error("{0}: which secret opens it?")]
+    WhichSecret(Location),
+}
+
+impl From<DiskError> for Error {
+    fn from(error: DiskError) -> Self {
+        let kind = match error {
+            DiskError::NoForm(_) => Kind::Unsupported,
+            _ => Kind::Parameters,
+        };
+        Self::new(kind, error)
+    }
+}
+
+/// The disk with this target for the volume at a location.
+///
+/// # Errors
+/// [`DiskError`] for options that do not fit the location, and what is wrong with the header.
+pub fn describe(
+    location: &Location,
+    target: &str,
+    options: &DiskOptions,
+) -> Result<Described, Error> {
+    let mut needs = Vec::new();
+    let source = match &options.served {
+        Some(served) => options.served_source(location, served, &mut needs)?,
+        None => {
+            let mut source = Source::plain(options.store(location, &mut needs)?);
+            source.encryption = Some(options.encryption(location, &mut needs)?);
+            source.auth = options.auth(location)?;
+            source
+        }
+    };
+    let mut disk = options.disk(source, target)?;
+    if matches!(location, Location::Server(server) if server.protocol != "iscsi") {
+        // The emulator's HTTP driver only reads.
+        disk.read_only = true;
+    }
+    Ok(Described { disk, needs })
+}
+
+impl DiskOptions {
+    fn disk(&self, mut source: Source, target: &str) -> Result<Disk, Error> {
+        if self.keep_owner {
+            match source.store {
+                Store::File(_) | Store::Block(_) | Store::Volume { .. } => {
+                    source.labels.push(Label::untouched());
+                }
+                _ => return Err(DiskError::NoOwner.into()),
+            }
+        }
+        let target = Target::new(target.to_owned(), self.bus.clone());
+        let mut disk = Disk::raw(source, target);
+        disk.driver.cache.clone_from(&self.cache);
+        disk.driver.io.clone_from(&self.io);
+        disk.driver.discard.clone_from(&self.discard);
+        disk.serial.clone_from(&self.serial);
+        disk.read_only = self.read_only;
+        disk.shareable = self.shareable;
+        Ok(disk)
+    }
+
+    fn store(&self, location: &Location, needs: &mut Vec<Need>) -> Result<Store, Error> {
+        let ceph = matches!(location, Location::Rbd { .. });
+        if !ceph && (!self.monitors.is_empty() || self.ceph_config.is_some()) {
+            return Err(DiskError::NotCeph.into());
+        }
+        Ok(match location {
+            Location::Path(path) => {
+                let device = path
+                    .metadata()
+                    .is_ok_and(|metadata| metadata.file_type().is_block_device());
+                let path = absolute(path)?;
+                if device {
+                    Store::Block(path)
+                } else {
+                    Store::File(path)
+                }
+            }
+            Location::Nbd(uri) => Store::Network(export(uri, needs)?),
+            Location::Pool { pool, volume } => Store::Volume {
+                pool: pool.clone(),
+                volume: volume.clone(),
+            },
+            Location::Rbd { image, snapshot } => {
+                let monitors = self.monitors.clone();
+                let mut network = Network::new("rbd", Some(image.clone()), monitors);
+                network.snapshot.clone_from(snapshot);
+                network.config.clone_from(&self.ceph_config);
+                Store::Network(network)
+            }
+            Location::Server(server) => {
+                let host = Host::Tcp {
+                    name: server.host.clone(),
+                    port: server.port,
+                };
+                let name = Some(server.name.clone());
+                let mut network = Network::new(server.protocol, name, vec![host]);
+                network.query.clone_from(&server.query);
+                Store::Network(network)
+            }
+        })
+    }
+
+    fn encryption(&self, location: &Location, needs: &mut Vec<Need>) -> Result<Encryption, Error> {
+        let ceph = matches!(location, Location::Rbd { .. });
+        let version = if location.opened_here() {
+            match version(location, self.remote, self.version)? {
+                Version::Luks2 => return Err(EmulatorError::Luks2(location.clone()).into()),
+                version => version,
+            }
+        } else {
+            match (self.version, self.engine) {
+                (Some(stated), _) => stated,
+                (None, Some(Engine::Librbd) | None) if ceph => Version::Luks2,
+                _ => Version::Luks1,
+            }
+        };
+        let engine = match (self.engine, version) {
+            (Some(Engine::Librbd), _) | (None, Version::Luks2) => Some(Engine::Librbd),
+            (engine, _) => engine,
+        };
+        if engine == Some(Engine::Librbd) && !ceph {
+            return Err(DiskError::OnlyCeph.into());
+        }
+        if engine == Some(Engine::Qemu) && version == Version::Luks2 {
+            return Err(DiskError::OnlyLuks1.into());
+        }
+        let mut secrets = self.secrets.clone();
+        if secrets.is_empty() {
+            secrets.push(secret_of(location)?);
+        }
+        if secrets.len() > 1 {
+            if engine != Some(Engine::Librbd) {
+                return Err(DiskError::OnlyLayers.into());
+            }
+            needs.push(Need::Layers);
+        }
+        let format = match version {
+            Version::Luks2 => Format::Luks2,
+            Version::Luks1 => Format::Luks,
+        };
+        Ok(Encryption::new(format, engine, secrets))
+    }
+
+    fn auth(&self, location: &Location) -> Result<Option<Auth>, Error> {
+        let Some(login) = &self.login else {
+            return Ok(None);
+        };
+        let kind = match location {
+            Location::Rbd { .. } => "ceph",
+            Location::Server(server) if server.protocol == "iscsi" => "iscsi",
+            _ => return Err(DiskError::NoLogin.into()),
+        };
+        let auth = Auth::new(&login.username, kind, login.secret.clone());
+        Ok(Some(auth))
+    }
+
+    /// The export that luksmith serves. libvirt sets neither owner nor label of a socket, so the
+    /// server has to let the emulator's user in.
+    fn served_source(
+        &self,
+        location: &Location,
+        served: &Served,
+        needs: &mut Vec<Need>,
+    ) -> Result<Source, Error> {
+        let image = match location {
+            Location::Path(path) => absolute(path)?,
+            Location::Nbd(uri) => uri.to_string(),
+            other => return Err(DiskError::NotServed(other.clone()).into()),
+        };
+        let socket = absolute(&served.socket)?;
+        let user = match &served.emulator_user {
+            Some(name) => Some(User::named(name).ok_or_else(|| DiskError::NoUser(name.clone()))?),
+            None => User::of_emulators(),
+        };
+        needs.push(Need::Serving {
+            image,
+            socket: socket.clone(),
+            export: served.export.clone(),
+            user,
+            secret: self.secrets.first().cloned(),
+        });
+        if user.is_none() {
+            needs.push(Need::EmulatorUser);
+        }
+        let name = (!served.export.is_empty()).then(|| served.export.clone());
+        let network = Network::new("nbd", name, vec![Host::Unix(socket)]);
+        Ok(Source::plain(Store::Network(network)))
+    }
+}
+
+/// The secret of a file or a device, which is found by its path.
+fn secret_of(location: &Location) -> Result<SecretRef, Error> {
+    match location {
+        Location::Path(path) => Ok(SecretRef::Usage(Usage::volume(absolute(path)?))),
+        other => Err(DiskError::WhichSecret(other.clone()).into()),
+    }
+}
+
+fn export(uri: &Uri, needs: &mut Vec<Need>) -> Result<Network, Error> {
+    let host = match &uri.transport {
+        Transport::Unix(socket) => Host::Unix(text_of_socket(socket)?),
+        Transport::Tcp { host, port } => Host::Tcp {
+            name: host.clone(),
+            port: Some(*port),
+        },
+    };
+    let name = (!uri.export.is_empty()).then(|| uri.export.clone());
+    let mut network = Network::new("nbd", name, vec![host]);
+    if let Some(tls) = &uri.tls {
+        network.tls = true;
+        network.tls_hostname.clone_from(&tls.hostname);
+        needs.push(Need::Certificates);
+    }
+    Ok(network)
+}

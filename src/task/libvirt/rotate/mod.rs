@@ -1,0 +1,26 @@
+//! Replaces the passphrases of libvirt's secrets, in the volumes and in the secrets.
+//!
+//! [`Rotation::select`] reads which volumes and secrets a libvirt has. [`Rotation::run`] rotates the
+//! secrets of the selected volumes, one after the other; [`Rotation::check`] only looks for faults.
+//!
+//! - `inventory`: the encrypted volumes and their secrets.
+//! - `rotation`: the selection. `steps`: the order in which one secret is rotated.
+//! - `volume`: the keyslots of one volume. `live`: the same while a domain has it open.
+//! - `journal`: what another run needs to complete an interrupted rotation.
+//! - `check`: faults, without changing anything.
+
+mod check;
+mod error;
+mod inventory;
+mod journal;
+mod live;
+mod options;
+mod rotation;
+mod steps;
+mod volume;
+
+pub use check::{Fault, Finding};
+pub use error::RotateError;
+pub use options::{RotateOptions, Selection};
+pub use rotation::Rotation;
+pub use steps::Rotated;
