@@ -15,6 +15,7 @@ mod codec;
 pub mod error;
 pub mod hash;
 pub mod image;
+pub mod json;
 pub mod limits;
 pub mod luks1;
 pub mod luks2;

@@ -1,7 +1,7 @@
 //! `luksmith identify`: what an image looks like. A guess, for a person; no other command uses it.
 
 use luksmith::vet;
-use serde_json::json;
+use luksmith_formats::json::json;
 
 use super::Session;
 use super::error::{CommandError, Kind};

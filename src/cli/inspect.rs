@@ -7,7 +7,7 @@ use luksmith::backend::file::OpenOptions;
 use luksmith::location::Location;
 use luksmith::task::printable;
 use luksmith::vet::{self, Finding, Format, Policy, Report, Verdict};
-use serde_json::{Value, json};
+use luksmith_formats::json::{Value, json};
 
 use super::Session;
 use super::args::{LocalFile, LocationParser, RemoteArgs};

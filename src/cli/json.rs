@@ -1,7 +1,7 @@
 //! Parts of the JSON output that several commands print.
 
 use luksmith::task::storage::Storage;
-use serde_json::{Value, json};
+use luksmith_formats::json::{Value, json};
 
 /// The qcow2 image that a storage holds.
 pub(crate) fn qcow2(storage: &Storage) -> Option<Value> {

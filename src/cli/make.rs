@@ -5,7 +5,7 @@ use luksmith::location::Location;
 use luksmith::task::new_volume::{Extent, Made, NewVolume, Plan};
 use luksmith_formats::cipher::CipherSpec;
 use luksmith_formats::hash::Hash;
-use serde_json::{Value, json};
+use luksmith_formats::json::{Value, json};
 
 use super::Session;
 use super::args::NewVolumeArgs;

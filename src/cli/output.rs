@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
 
 use luksmith::task::printable;
-use serde_json::Value;
+use luksmith_formats::json::Value;
 
 use super::error::{CommandError, Exit, Kind, stdout_failed};
 

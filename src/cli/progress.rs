@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use indicatif::{BinaryBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use luksmith::task::{Unit, Work};
-use serde_json::json;
+use luksmith_formats::json::json;
 
 use super::output;
 

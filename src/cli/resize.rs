@@ -2,7 +2,7 @@
 
 use luksmith::backend::IoError;
 use luksmith::layout::Qcow2;
-use serde_json::json;
+use luksmith_formats::json::json;
 
 use super::Session;
 use super::args::{ImageArgs, UndoArgs};

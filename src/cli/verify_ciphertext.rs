@@ -7,8 +7,8 @@ use luksmith::vet::ciphertext::randomness::false_alarm_bound;
 use luksmith::vet::ciphertext::{
     AreaReport, PIECE, Region, Regions, Report, Sample, VerifyOptions, Why, verify,
 };
+use luksmith_formats::json::{Value, json};
 use luksmith_formats::limits::Limits;
-use serde_json::{Value, json};
 
 use super::Session;
 use super::args::ImageArgs;

@@ -3,7 +3,7 @@
 //! LUKS2 On-Disk Format 1.1, sections 2.1 (label, subsystem, UUID) and 3.5 (tokens). Tokens are kept as they are,
 //! whatever their type; only `type` and `keyslots` are looked at.
 
-use serde_json::Value;
+use luksmith_formats::json::Value;
 use uuid::Uuid;
 
 use luksmith_formats::luks2::{self, Segment, SegmentSize};

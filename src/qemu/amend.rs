@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use serde_json::{Value, json};
+use luksmith_formats::json::{Value, json};
 
 use super::nodes::all;
 use super::{Monitor, Object, QmpError, Wrapped};
@@ -53,7 +53,7 @@ const ABORTING: [Range<[u64; 3]>; 2] = [[8, 2, 0]..[10, 0, 7], [10, 1, 0]..[10, 
 /// [`QmpError::Aborts`], and the errors of the monitor.
 pub fn check_amend(qmp: &mut dyn Monitor) -> Result<(), QmpError> {
     let answer = qmp.execute("query-version", &json!({}))?;
-    let part = |name| answer["qemu"][name].as_u64();
+    let part = |name: &str| answer["qemu"][name].as_u64();
     let (Some(major), Some(minor), Some(micro)) = (part("major"), part("minor"), part("micro"))
     else {
         return Err(QmpError::Malformed("query-version".to_owned()));

@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use serde_json::{Map, Value, json};
+use luksmith_formats::json::{self, Value, json};
 
 use super::Wrapped;
 
@@ -169,7 +169,7 @@ impl Object {
     #[must_use]
     pub fn argument(&self) -> String {
         let json = self.json();
-        let fields = json.as_object().into_iter().flatten();
+        let fields = json.as_object().into_iter().flat_map(json::Object::iter);
         let mut argument = String::new();
         for (name, value) in fields {
             let value = value.as_str().unwrap_or_default().replace(',', ",,");
@@ -188,40 +188,38 @@ impl Block {
     /// The arguments of QMP's `blockdev-add`, which are also the argument of `-blockdev`.
     #[must_use]
     pub fn json(&self) -> Value {
-        let mut block = Map::new();
-        let mut put = |name: &str, value: Value| block.insert(name.to_owned(), value);
-        match &self.key {
-            Some(key) => {
-                put("driver", json!("luks"));
-                put("node-name", json!(self.node));
-                put("key-secret", json!(key));
-                put("file", Value::Object(self.server.json()));
-            }
+        let mut block = match &self.key {
+            Some(key) => json!({
+                "driver": "luks",
+                "node-name": self.node,
+                "key-secret": key,
+                "file": self.server.json(),
+            }),
             None => {
-                block = self.server.json();
-                block.insert("node-name".to_owned(), json!(self.node));
+                let mut block = self.server.json();
+                block["node-name"] = json!(self.node);
+                block
             }
-        }
-        let mut put = |name: &str, value: Value| block.insert(name.to_owned(), value);
+        };
         if self.read_only {
-            put("read-only", json!(true));
+            block["read-only"] = json!(true);
         }
         if let Some(cache) = self.cache {
             let direct = cache == Cache::None;
-            put("cache", json!({"direct": direct, "no-flush": false}));
+            block["cache"] = json!({"direct": direct, "no-flush": false});
         }
         if self.discard {
-            put("discard", json!("unmap"));
+            block["discard"] = json!("unmap");
         }
-        Value::Object(block)
+        block
     }
 }
 
 impl Server {
-    fn json(&self) -> Map<String, Value> {
+    fn json(&self) -> Value {
         let (export, server, tls) = match self {
-            Self::File(path) => return map(json!({"driver": "file", "filename": path})),
-            Self::Device(path) => return map(json!({"driver": "host_device", "filename": path})),
+            Self::File(path) => return json!({"driver": "file", "filename": path}),
+            Self::Device(path) => return json!({"driver": "host_device", "filename": path}),
             Self::NbdUnix {
                 socket,
                 export,
@@ -237,21 +235,14 @@ impl Server {
                 (export, server, tls)
             }
         };
-        let mut nbd = map(json!({"driver": "nbd", "server": server, "export": export}));
+        let mut nbd = json!({"driver": "nbd", "server": server, "export": export});
         if let Some((credentials, hostname)) = tls {
-            nbd.insert("tls-creds".to_owned(), json!(credentials));
+            nbd["tls-creds"] = json!(credentials);
             if let Some(hostname) = hostname {
-                nbd.insert("tls-hostname".to_owned(), json!(hostname));
+                nbd["tls-hostname"] = json!(hostname);
             }
         }
         nbd
-    }
-}
-
-fn map(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(map) => map,
-        _ => Map::new(),
     }
 }
 

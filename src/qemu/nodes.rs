@@ -1,6 +1,6 @@
 //! What a running QEMU has open, and whether a job or a migration is under way.
 
-use serde_json::{Value, json};
+use luksmith_formats::json::{Value, json};
 
 use super::{Monitor, QmpError};
 
@@ -31,8 +31,10 @@ pub fn opened_at(qmp: &mut dyn Monitor, place: &str) -> Result<Option<OpenVolume
     let luks = nodes.iter().find(|node| {
         // QEMU describes a node on a file by JSON text that holds the file's name.
         let text = node["file"].as_str().unwrap_or_default();
-        let described: Value =
-            serde_json::from_str(text.strip_prefix("json:").unwrap_or("null")).unwrap_or_default();
+        let described: Value = text
+            .strip_prefix("json:")
+            .and_then(|text| text.parse().ok())
+            .unwrap_or_default();
         node["drv"] == "luks" && (described["file"]["filename"] == place || text == place)
     });
     let Some(luks) = luks else {

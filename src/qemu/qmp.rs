@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use luksmith_formats::json::{Value, json};
 
 /// The longest line that is read.
 const MOST_BYTES: u64 = 16 << 20;
@@ -131,7 +131,7 @@ pub trait Monitor {
 /// [`QmpError::Refused`] or [`QmpError::NoCommand`] for an error reply, or [`QmpError::Malformed`].
 pub fn outcome(command: &str, mut answer: Value) -> Result<Value, QmpError> {
     if let Some(result) = answer.get_mut("return") {
-        return Ok(result.take());
+        return Ok(std::mem::take(result));
     }
     match answer.get("error") {
         Some(error) => Err(refusal(command, error)),
@@ -222,8 +222,7 @@ impl Qmp {
         match read {
             Ok(0) => Err(QmpError::Closed),
             Ok(_) if line.last() != Some(&b'\n') => Err(QmpError::NotQmp("a line has no end")),
-            Ok(_) => serde_json::from_slice(&line)
-                .map_err(|_| QmpError::NotQmp("it does not speak JSON")),
+            Ok(_) => Value::parse(&line).map_err(|_| QmpError::NotQmp("it does not speak JSON")),
             Err(error) => Err(self.broken(error)),
         }
     }

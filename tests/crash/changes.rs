@@ -180,7 +180,7 @@ fn priority_label_token_and_uuid() {
     };
     change(&|container| container.set_priority(1, Priority::Prefer).unwrap());
     change(&|container| {
-        let token = serde_json::json!({"type": "test", "keyslots": ["1"]});
+        let token = luksmith_formats::json::json!({"type": "test", "keyslots": ["1"]});
         container.add_token(None, token, false).unwrap();
     });
     let label = Configure::new().label("a label".to_owned());

@@ -11,10 +11,10 @@ use luksmith::container::{
 use luksmith::kdf::calibrate::Cost;
 use luksmith::sectors::{Cipher, Sectors};
 use luksmith_formats::Hash;
+use luksmith_formats::json::json;
 use luksmith_formats::luks2::{Position, Priority};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use serde_json::json;
 
 use crate::image::{
     COPY, LUKS1_DATA, LUKS2_DATA, edit_binary, luks1, luks2, make, open, options, passphrase,

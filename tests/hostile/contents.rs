@@ -11,9 +11,9 @@ use luksmith::container::{
 };
 use luksmith::kdf::calibrate::Cost;
 use luksmith::secret::VolumeKey;
+use luksmith_formats::json::{Value, json};
 use luksmith_formats::luks2::Priority;
 use luksmith_formats::{FormatError, Hash, Kind};
-use serde_json::{Value, json};
 
 use crate::image::{
     LUKS2_DATA, open, passphrase, storage, unlock, with_json, with_luks1, with_undo,

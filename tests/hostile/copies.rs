@@ -4,8 +4,8 @@ use luksmith::container::{
     CommitError, Container, HeaderError, Health, OpenError, OpenOptions, Repaired, Undo, Version,
     VolumeError,
 };
+use luksmith_formats::json::json;
 use luksmith_formats::luks2::{HEADER_SIZES, Position};
-use serde_json::json;
 
 use crate::image::{
     COPY, DATA, LUKS1_DATA, LUKS2_DATA, edit_binary, edit_copy, luks1, luks2, make, open, options,

@@ -10,9 +10,9 @@ use luksmith::container::{
 };
 use luksmith::kdf::calibrate::Cost;
 use luksmith::secret::Passphrase;
+use luksmith_formats::json::Value;
 use luksmith_formats::luks2::Position;
 use luksmith_formats::{Hash, Limits, luks1};
-use serde_json::Value;
 
 use crate::luks2::{json_of, put_text, seal};
 

@@ -1,11 +1,11 @@
 //! LUKS2 headers: the good ones that everything starts from, and how a change is made and the checksum made right.
 
+use luksmith_formats::json::{Value, json};
 use luksmith_formats::luks2::{
     Af, Area, Argon2Variant, CryptSegment, Digest, HEADER_SIZES, Header, Kdf, Keyslot,
     Luks2Keyslot, Metadata, NewConfig, Position, Priority, Segment,
 };
 use luksmith_formats::{CipherSpec, FormatError, Hash, Limits};
-use serde_json::{Value, json};
 use sha2::Digest as _;
 
 pub(crate) const SALT: [u8; 64] = [9; 64];
@@ -124,7 +124,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Header, FormatError> {
 pub(crate) fn json_of(copy: &[u8]) -> Value {
     let area = &copy[4096..];
     let end = area.iter().position(|&byte| byte == 0).unwrap();
-    serde_json::from_slice(&area[..end]).unwrap()
+    Value::parse(&area[..end]).unwrap()
 }
 
 /// Puts another text into a copy, with NULs behind it.

@@ -1,8 +1,8 @@
 //! LUKS2: changes to the metadata, sealed each time. Every rule of the JSON has a case here.
 
+use luksmith_formats::json::{Value, json};
 use luksmith_formats::luks2::{Keyslot, Priority, Segment};
 use luksmith_formats::{FormatError, Kind};
-use serde_json::{Value, json};
 
 use crate::luks2::{bytes_of, good, json_of, keyslot, parse, pbkdf2, put_text, seal, with_size};
 use crate::verdict::{Verdict, judge, malformed, unsupported};
@@ -391,7 +391,7 @@ fn remove(json: &mut Value, pointer: &str, key: &str) {
         .unwrap()
         .as_object_mut()
         .unwrap()
-        .shift_remove(key)
+        .remove(key)
         .unwrap();
 }
 

@@ -8,7 +8,7 @@ use luksmith::container::{OpenOptions, Undo, UnlockError, VolumeError, Which};
 use luksmith::formats::Limits;
 use luksmith::kdf::KdfError;
 use luksmith::secret::VolumeKey;
-use serde_json::{Value, json};
+use luksmith_formats::json::{Value, json};
 
 use crate::image::{open, passphrase, storage, unlock, with_json, with_luks1};
 use support::allocation::peak_of;

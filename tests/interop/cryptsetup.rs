@@ -7,6 +7,8 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+use luksmith_formats::json::Value;
 use support::peers;
 
 /// PBKDF2 at its least cost. Each `luksFormat` or `luksAddKey` here takes one of these two.
@@ -99,12 +101,12 @@ impl Cryptsetup {
     }
 
     /// The JSON area of a LUKS2 volume.
-    pub(crate) fn json(&self, image: &Path) -> serde_json::Value {
+    pub(crate) fn json(&self, image: &Path) -> Value {
         let text = peers::run(
             self.command("luksDump", &[&["--dump-json-metadata"]])
                 .arg(image),
         );
-        serde_json::from_slice(&text).expect("luksDump prints JSON")
+        Value::parse(&text).expect("luksDump prints JSON")
     }
 
     /// The volume key.

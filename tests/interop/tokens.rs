@@ -7,8 +7,8 @@ use crate::payload::{file, sparse};
 use luksmith::Interrupt;
 use luksmith::container::{Configure, Container, CreateOptions, Repaired, Version, Which};
 use luksmith::secret::VolumeKey;
+use luksmith_formats::json::{Value, json};
 use luksmith_formats::luks2::{Metadata, Priority};
-use serde_json::{Value, json};
 use std::path::Path;
 
 const MIB: u64 = 1 << 20;
@@ -60,7 +60,7 @@ fn volume(image: &Path) {
             object.insert(NAME.into(), unknown());
         }
         let json_size = header.metadata.config().json_size;
-        let mut area = serde_json::to_vec(&value).unwrap();
+        let mut area = value.to_string().into_bytes();
         area.resize(usize::try_from(json_size).unwrap(), 0);
         header.metadata = Metadata::parse(&area, 4096, header.hdr_size).unwrap();
     });
@@ -80,7 +80,7 @@ fn is_whole(cryptsetup: &Cryptsetup, image: &Path, after: &str) {
         "after {after}"
     );
     let args = ["export", "--token-id=7", image.to_str().unwrap()];
-    let exported: Value = serde_json::from_slice(&cryptsetup.run("token", &args)).unwrap();
+    let exported: Value = Value::parse(&cryptsetup.run("token", &args)).unwrap();
     assert_eq!(exported, value["tokens"]["7"], "after {after}");
 }
 

@@ -6,8 +6,8 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use luksmith::libvirt::Domain;
+use luksmith_formats::json::{Value, json};
 use rustix::fs::{FlockOperation, flock};
-use serde_json::{Value, json};
 
 use crate::rotate::{CHEAP, Host, pattern};
 use support::peers;
@@ -24,7 +24,7 @@ fn ask(domain: &Domain, command: &str, arguments: Value) -> Value {
     let answer = domain
         .monitor_command(&std::ffi::CString::new(text).unwrap())
         .unwrap();
-    let answer: Value = serde_json::from_str(&answer).unwrap();
+    let answer: Value = answer.parse().unwrap();
     assert!(answer.get("return").is_some(), "{command}: {answer}");
     answer["return"].clone()
 }

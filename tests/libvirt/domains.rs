@@ -11,8 +11,8 @@ use luksmith::container::{self, Container, Undo, Which};
 use luksmith::libvirt::xml::DomainXml;
 use luksmith::libvirt::{self, Domain};
 use luksmith::secret::Passphrase;
+use luksmith_formats::json::Value;
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
 
 use crate::daemon::Daemon;
 use crate::program::{Running, SIZE, content, wait_until};

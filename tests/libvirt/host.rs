@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use serde_json::Value;
+use luksmith_formats::json::Value;
 
 use crate::daemon::Daemon;
 
@@ -34,7 +34,7 @@ impl Ran {
     }
 
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_slice(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+        Value::parse(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
     /// Checks that it ended with this code, and that each of these texts is on stderr.

@@ -2,7 +2,7 @@
 //! keyslots of a running one.
 
 use luksmith::qemu::Monitor as _;
-use serde_json::{Value, json};
+use luksmith_formats::json::{Value, json};
 
 use crate::program::{Folder, PATIENCE, Running, said, wait_until};
 use support::peers;
@@ -170,7 +170,7 @@ fn daemon(folder: &Folder, image: &str) -> Option<Running> {
         "master",
         "--json",
     ];
-    let described: Value = serde_json::from_str(&folder.luksmith(args)).unwrap();
+    let described: Value = folder.luksmith(args).parse().unwrap();
     let words = described["arguments"].as_array().unwrap();
     let words = words.iter().map(|word| {
         let word = word.as_str().unwrap();
@@ -216,7 +216,7 @@ fn the_keyslots_of_a_running_qemu_change() {
     let amend = |what: &str, more: &[&str]| {
         let args = ["qemu", "amend", what, "qmp", "--json"];
         let text = folder.luksmith(args.iter().chain(more));
-        serde_json::from_str::<Value>(&text).unwrap()
+        text.parse::<Value>().unwrap()
     };
     let quick = ["--iter-time", "1"];
     let opens = |key: &str| {

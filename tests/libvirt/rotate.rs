@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use luksmith::libvirt::xml::Usage;
 use luksmith::libvirt::{Connection, Domain, Pool};
-use serde_json::{Value, json};
+use luksmith_formats::json::{Value, json};
 
 use crate::daemon::Daemon;
 use crate::host::Ran;

@@ -7,8 +7,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use luksmith::libvirt::LibvirtError;
+use luksmith_formats::json::json;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use serde_json::json;
 
 use crate::daemon::Daemon;
 use crate::host::Ran;

@@ -7,9 +7,9 @@ use luksmith::backend::memory::MemoryBackend;
 use luksmith::container::{Container, CreateOptions, OpenOptions, Undo, Version};
 use luksmith::kdf::calibrate::Cost;
 use luksmith::secret::Passphrase;
+use luksmith_formats::json::{Value, json};
 use luksmith_formats::luks2::{Header, Position};
 use luksmith_formats::{Hash, Limits};
-use serde_json::{Value, json};
 
 use crate::judge::{self, Case, be32, put, table};
 

@@ -4,9 +4,9 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use serde_json::{Map, Value, json};
+use crate::json::{Object, Value, json};
 
-use super::node::{Node, encode, excerpt, put, put_hash};
+use super::node::{Node, encode, excerpt, put_hash};
 use crate::error::FormatError;
 use crate::hash::Hash;
 
@@ -59,14 +59,14 @@ impl Digest {
     }
 
     /// Writes the members that are known over `object`; the others stay.
-    pub(super) fn write(&self, object: &mut Map<String, Value>) {
-        put(object, "type", json!("pbkdf2"));
-        put(object, "keyslots", references(&self.keyslots));
-        put(object, "segments", references(&self.segments));
+    pub(super) fn write(&self, object: &mut Object) {
+        object.insert("type", "pbkdf2");
+        object.insert("keyslots", references(&self.keyslots));
+        object.insert("segments", references(&self.segments));
         put_hash(object, "hash", self.hash);
-        put(object, "iterations", json!(self.iterations));
-        put(object, "salt", json!(encode(&self.salt)));
-        put(object, "digest", json!(encode(&self.digest)));
+        object.insert("iterations", self.iterations);
+        object.insert("salt", encode(&self.salt));
+        object.insert("digest", encode(&self.digest));
     }
 }
 

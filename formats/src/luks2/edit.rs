@@ -4,11 +4,11 @@
 use alloc::format;
 use alloc::string::{String, ToString};
 
-use serde_json::{Map, Value, json};
+use crate::json::{Object, Value, json};
 
 use super::digest::Digest;
 use super::keyslot::{Keyslot, Priority};
-use super::node::{put, within};
+use super::node::within;
 use super::segment::Segment;
 use crate::error::FormatError;
 
@@ -53,18 +53,18 @@ impl Draft {
     pub fn renumber_keyslot(&mut self, old: u32, new: u32) -> Result<(), FormatError> {
         let (old_name, new_name) = (old.to_string(), new.to_string());
         let keyslots = self.section("keyslots")?;
-        if keyslots.contains_key(&new_name) {
+        if keyslots.contains(&new_name) {
             return refuse(format!("keyslots.{new}"), "there is one already");
         }
-        let Some(keyslot) = keyslots.shift_remove(&old_name) else {
+        let Some(keyslot) = keyslots.remove(&old_name) else {
             return refuse(format!("keyslots.{old}"), "there is none");
         };
-        put(keyslots, &new_name, keyslot);
+        keyslots.insert(&new_name, keyslot);
         for section in ["digests", "tokens"] {
             for object in self
                 .section(section)?
-                .values_mut()
-                .filter_map(Value::as_object_mut)
+                .iter_mut()
+                .filter_map(|(_, value)| value.as_object_mut())
             {
                 let names = object.get_mut("keyslots").and_then(Value::as_array_mut);
                 let named = names.into_iter().flatten();
@@ -86,8 +86,8 @@ impl Draft {
         for section in ["digests", "tokens"] {
             for object in self
                 .section(section)?
-                .values_mut()
-                .filter_map(Value::as_object_mut)
+                .iter_mut()
+                .filter_map(|(_, value)| value.as_object_mut())
             {
                 refer(object, "keyslots", &name, false);
             }
@@ -117,8 +117,8 @@ impl Draft {
         let name = id.to_string();
         for object in self
             .section("digests")?
-            .values_mut()
-            .filter_map(Value::as_object_mut)
+            .iter_mut()
+            .filter_map(|(_, value)| value.as_object_mut())
         {
             refer(object, "segments", &name, false);
         }
@@ -154,13 +154,13 @@ impl Draft {
         let wanted = digest.map(|digest| digest.to_string());
         let digests = self.section("digests")?;
         if let Some(wanted) = &wanted
-            && !digests.contains_key(wanted)
+            && !digests.contains(wanted)
         {
             return refuse(format!("digests.{wanted}"), "there is no such digest");
         }
         for (id, object) in digests.iter_mut() {
             if let Some(object) = object.as_object_mut() {
-                refer(object, "keyslots", &name, wanted.as_ref() == Some(id));
+                refer(object, "keyslots", &name, wanted.as_deref() == Some(id));
             }
         }
         Ok(())
@@ -171,7 +171,7 @@ impl Draft {
     /// # Errors
     /// [`FormatError`] where the metadata has no such section. What does not fit the rest is found when the edit ends.
     pub fn set_token(&mut self, id: u32, token: Value) -> Result<(), FormatError> {
-        put(self.section("tokens")?, &id.to_string(), token);
+        self.section("tokens")?.insert(&id.to_string(), token);
         Ok(())
     }
 
@@ -228,9 +228,9 @@ impl Draft {
         let empty = config
             .get("requirements")
             .and_then(Value::as_object)
-            .is_some_and(Map::is_empty);
+            .is_some_and(Object::is_empty);
         if empty {
-            config.shift_remove("requirements");
+            config.remove("requirements");
         }
         Ok(())
     }
@@ -240,22 +240,19 @@ impl Draft {
     /// # Errors
     /// [`FormatError`] where the metadata has no such section. What does not fit the rest is found when the edit ends.
     pub fn set_keyslots_size(&mut self, size: u64) -> Result<(), FormatError> {
-        put(
-            self.section("config")?,
-            "keyslots_size",
-            json!(size.to_string()),
-        );
+        self.section("config")?
+            .insert("keyslots_size", size.to_string());
         Ok(())
     }
 
-    fn section(&mut self, name: &str) -> Result<&mut Map<String, Value>, FormatError> {
+    fn section(&mut self, name: &str) -> Result<&mut Object, FormatError> {
         self.value
             .get_mut(name)
             .and_then(Value::as_object_mut)
             .ok_or_else(|| FormatError::malformed(name, 0, "is missing"))
     }
 
-    fn object(&mut self, section: &str, id: u32) -> Result<&mut Map<String, Value>, FormatError> {
+    fn object(&mut self, section: &str, id: u32) -> Result<&mut Object, FormatError> {
         self.section(section)?
             .get_mut(&id.to_string())
             .and_then(Value::as_object_mut)
@@ -269,7 +266,7 @@ impl Draft {
         section: &str,
         id: u32,
         kind: &str,
-        write: impl FnOnce(&mut Map<String, Value>),
+        write: impl FnOnce(&mut Object),
     ) -> Result<(), FormatError> {
         within(self.section(section)?, &id.to_string(), |object| {
             if object.get("type").and_then(Value::as_str) != Some(kind) {
@@ -281,7 +278,7 @@ impl Draft {
     }
 
     fn remove(&mut self, section: &str, id: u32) -> Result<(), FormatError> {
-        match self.section(section)?.shift_remove(&id.to_string()) {
+        match self.section(section)?.remove(&id.to_string()) {
             Some(_) => Ok(()),
             None => refuse(format!("{section}.{id}"), "there is none"),
         }
@@ -290,7 +287,7 @@ impl Draft {
 
 /// Puts a name into a list of references, or takes it out. A list that is not there or is none is left to the
 /// validation.
-fn refer(object: &mut Map<String, Value>, list: &str, name: &str, wanted: bool) {
+fn refer(object: &mut Object, list: &str, name: &str, wanted: bool) {
     let Some(names) = object.get_mut(list).and_then(Value::as_array_mut) else {
         return;
     };
@@ -303,11 +300,11 @@ fn refer(object: &mut Map<String, Value>, list: &str, name: &str, wanted: bool) 
 }
 
 /// Sets a list of strings; an empty one is stored by absence.
-fn set_list(object: &mut Map<String, Value>, key: &str, list: &[String]) {
+fn set_list(object: &mut Object, key: &str, list: &[String]) {
     if list.is_empty() {
-        object.shift_remove(key);
+        object.remove(key);
     } else {
-        put(object, key, json!(list));
+        object.insert(key, list);
     }
 }
 

@@ -213,7 +213,7 @@ impl Header {
     }
 
     /// The JSON.
-    pub fn json(&self) -> &serde_json::Value {
+    pub fn json(&self) -> &crate::json::Value {
         self.metadata.value()
     }
 

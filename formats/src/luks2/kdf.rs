@@ -4,7 +4,7 @@
 use alloc::format;
 use alloc::vec::Vec;
 
-use serde_json::{Value, json};
+use crate::json::{Value, json};
 
 use super::node::{Node, encode};
 use crate::error::FormatError;

@@ -7,10 +7,10 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use core::ops::Range;
 
-use serde_json::{Map, Value, json};
+use crate::json::Object;
 
 use super::kdf::Kdf;
-use super::node::{Node, excerpt, put, put_cipher, put_hash, within};
+use super::node::{Node, excerpt, put_cipher, put_hash, within};
 use super::reencrypt::ReencryptKeyslot;
 use super::{ALIGNMENT, STRIPES};
 use crate::cipher::CipherSpec;
@@ -142,7 +142,7 @@ impl Keyslot {
     }
 
     /// Writes the members that are known over `object`; the others stay.
-    pub(super) fn write(&self, object: &mut Map<String, Value>) {
+    pub(super) fn write(&self, object: &mut Object) {
         match self {
             Self::Luks2(keyslot) => keyslot.write(object),
             Self::Reencrypt(keyslot) => keyslot.write(object),
@@ -160,22 +160,22 @@ impl Luks2Keyslot {
             .next_multiple_of(ALIGNMENT)
     }
 
-    fn write(&self, object: &mut Map<String, Value>) {
-        put(object, "type", json!("luks2"));
-        put(object, "key_size", json!(self.key_size));
+    fn write(&self, object: &mut Object) {
+        object.insert("type", "luks2");
+        object.insert("key_size", self.key_size);
         within(object, "af", |af| {
-            put(af, "type", json!("luks1"));
-            put(af, "stripes", json!(self.af.stripes));
+            af.insert("type", "luks1");
+            af.insert("stripes", self.af.stripes);
             put_hash(af, "hash", self.af.hash);
         });
         within(object, "area", |area| {
-            put(area, "type", json!("raw"));
-            put(area, "offset", json!(self.area.offset.to_string()));
-            put(area, "size", json!(self.area.size.to_string()));
+            area.insert("type", "raw");
+            area.insert("offset", self.area.offset.to_string());
+            area.insert("size", self.area.size.to_string());
             put_cipher(area, "encryption", self.area.encryption);
-            put(area, "key_size", json!(self.area.key_size));
+            area.insert("key_size", self.area.key_size);
         });
-        put(object, "kdf", self.kdf.to_value());
+        object.insert("kdf", self.kdf.to_value());
         self.priority.write(object);
     }
 }
@@ -243,13 +243,13 @@ impl Priority {
         }
     }
 
-    pub(super) fn write(self, keyslot: &mut Map<String, Value>) {
+    pub(super) fn write(self, keyslot: &mut Object) {
         match self {
-            Self::Ignore => put(keyslot, "priority", json!(0)),
+            Self::Ignore => keyslot.insert("priority", 0),
             Self::Normal => {
-                keyslot.shift_remove("priority");
+                keyslot.remove("priority");
             }
-            Self::Prefer => put(keyslot, "priority", json!(2)),
+            Self::Prefer => keyslot.insert("priority", 2),
         }
     }
 }

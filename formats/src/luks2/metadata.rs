@@ -6,7 +6,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use serde_json::{Value, json};
+use crate::json::{Value, json};
 
 use super::config::{Config, Requirements};
 use super::digest::Digest;

@@ -9,9 +9,9 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use crate::json::{Object, Value};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Map, Value, json};
 
 use super::SALT_SIZE;
 use crate::cipher::CipherSpec;
@@ -49,7 +49,7 @@ impl<'a> Node<'a> {
         Self { value, path }
     }
 
-    pub(super) fn object(&self) -> Result<&'a Map<String, Value>, FormatError> {
+    pub(super) fn object(&self) -> Result<&'a Object, FormatError> {
         self.value
             .as_object()
             .ok_or_else(|| self.malformed("is not an object"))
@@ -89,7 +89,7 @@ impl<'a> Node<'a> {
             );
         }
         let mut members = Vec::with_capacity(object.len());
-        for (key, value) in object {
+        for (key, value) in object.iter() {
             let id = decimal(key)
                 .and_then(|id| u32::try_from(id).ok())
                 .filter(|id| *id < most);
@@ -230,38 +230,29 @@ pub(super) fn encode(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
-/// Sets a member in its place, or at the end when it is new.
-pub(super) fn put(object: &mut Map<String, Value>, key: &str, value: Value) {
-    object.insert(key.to_string(), value);
-}
-
 /// Sets a cipher, leaving the spelling alone when it means the same.
-pub(super) fn put_cipher(object: &mut Map<String, Value>, key: &str, cipher: CipherSpec) {
+pub(super) fn put_cipher(object: &mut Object, key: &str, cipher: CipherSpec) {
     let old = object
         .get(key)
         .and_then(Value::as_str)
         .map(CipherSpec::parse);
     if old != Some(Ok(cipher)) {
-        put(object, key, json!(cipher.to_string()));
+        object.insert(key, cipher.to_string());
     }
 }
 
 /// Sets a hash, leaving the spelling alone when it means the same.
-pub(super) fn put_hash(object: &mut Map<String, Value>, key: &str, hash: Hash) {
+pub(super) fn put_hash(object: &mut Object, key: &str, hash: Hash) {
     let old = object.get(key).and_then(Value::as_str).map(Hash::parse);
     if old != Some(Ok(hash)) {
-        put(object, key, json!(hash.name()));
+        object.insert(key, hash.name());
     }
 }
 
 /// Changes the object under `key`, made when there is none.
-pub(super) fn within(
-    object: &mut Map<String, Value>,
-    key: &str,
-    change: impl FnOnce(&mut Map<String, Value>),
-) {
+pub(super) fn within(object: &mut Object, key: &str, change: impl FnOnce(&mut Object)) {
     let old = object.get_mut(key).and_then(Value::as_object_mut);
     let mut inner = old.map(core::mem::take).unwrap_or_default();
     change(&mut inner);
-    put(object, key, Value::Object(inner));
+    object.insert(key, Value::Object(inner));
 }

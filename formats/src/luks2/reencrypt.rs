@@ -6,10 +6,9 @@
 use alloc::format;
 use core::ops::Range;
 
-use alloc::string::String;
-use serde_json::{Map, Value, json};
+use crate::json::Object;
 
-use super::node::{Node, excerpt, put, within};
+use super::node::{Node, excerpt, within};
 use crate::error::FormatError;
 use crate::hash::Hash;
 
@@ -111,7 +110,7 @@ impl ReencryptKeyslot {
         })
     }
 
-    pub(super) fn write(&self, object: &mut Map<String, Value>) {
+    pub(super) fn write(&self, object: &mut Object) {
         let mode = match self.mode {
             ReencryptMode::Reencrypt => "reencrypt",
             ReencryptMode::Encrypt => "encrypt",
@@ -121,14 +120,14 @@ impl ReencryptKeyslot {
             Direction::Forward => "forward",
             Direction::Backward => "backward",
         };
-        put(object, "type", json!("reencrypt"));
-        put(object, "key_size", json!(1));
-        put(object, "mode", json!(mode));
-        put(object, "direction", json!(direction));
+        object.insert("type", "reencrypt");
+        object.insert("key_size", 1);
+        object.insert("mode", mode);
+        object.insert("direction", direction);
         let size = self.area.end.saturating_sub(self.area.start);
         within(object, "area", |area| {
-            put(area, "offset", json!(format!("{}", self.area.start)));
-            put(area, "size", json!(format!("{size}")));
+            area.insert("offset", format!("{}", self.area.start));
+            area.insert("size", format!("{size}"));
             self.resilience.write(area);
         });
     }
@@ -171,8 +170,8 @@ impl Resilience {
         }
     }
 
-    fn write(&self, area: &mut Map<String, Value>) {
-        put(area, "type", json!(self.name()));
+    fn write(&self, area: &mut Object) {
+        area.insert("type", self.name());
         let checksum = match self {
             Self::Checksum { hash, sector_size }
             | Self::DatashiftChecksum {
@@ -183,8 +182,8 @@ impl Resilience {
             }
         };
         if let Some((hash, sector_size)) = checksum {
-            put(area, "hash", json!(hash.name()));
-            put(area, "sector_size", json!(sector_size));
+            area.insert("hash", hash.name());
+            area.insert("sector_size", sector_size);
         }
         let shift = match self {
             Self::Datashift { shift }
@@ -193,7 +192,7 @@ impl Resilience {
             Self::None | Self::Journal | Self::Checksum { .. } => None,
         };
         if let Some(shift) = shift {
-            put(area, "shift_size", json!(format!("{shift}")));
+            area.insert("shift_size", format!("{shift}"));
         }
     }
 }

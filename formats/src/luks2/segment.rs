@@ -4,9 +4,9 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use serde_json::{Map, Value, json};
+use crate::json::{Object, Value, json};
 
-use super::node::{Node, put, put_cipher};
+use super::node::{Node, put_cipher};
 use crate::cipher::CipherSpec;
 use crate::error::FormatError;
 
@@ -191,24 +191,24 @@ impl Segment {
     }
 
     /// Writes the members that are known over `object`; the others stay.
-    pub(super) fn write(&self, object: &mut Map<String, Value>) {
+    pub(super) fn write(&self, object: &mut Object) {
         let kind = match self {
             Self::Crypt(_) => "crypt",
             Self::Linear(_) => "linear",
             Self::Other(segment) => segment.kind.as_str(),
         };
-        put(object, "type", json!(kind));
-        put(object, "offset", json!(self.offset().to_string()));
-        put(object, "size", self.size().to_value());
+        object.insert("type", kind);
+        object.insert("offset", self.offset().to_string());
+        object.insert("size", self.size().to_value());
         if let Self::Crypt(segment) = self {
-            put(object, "iv_tweak", json!(segment.iv_tweak.to_string()));
+            object.insert("iv_tweak", segment.iv_tweak.to_string());
             put_cipher(object, "encryption", segment.encryption);
-            put(object, "sector_size", json!(segment.sector_size));
+            object.insert("sector_size", segment.sector_size);
         }
         if self.flags().is_empty() {
-            object.shift_remove("flags");
+            object.remove("flags");
         } else {
-            put(object, "flags", json!(self.flags()));
+            object.insert("flags", self.flags());
         }
     }
 }

@@ -1,13 +1,13 @@
 //! The JSON area (section 3 of the specification): text from its first byte, which is `{`, a NUL, and NULs to the
 //! end.
 //!
-//! The size of the area bounds the text, but not what it becomes in memory: a megabyte of `0,0,0` would be a
-//! hundred times as much. So the values are counted before anything is parsed.
+//! The size of the area bounds the text, but not what it becomes in memory: a megabyte of `0,0,0`
+//! would be many times as much. So the number of values is bounded too.
 
 use alloc::format;
 use alloc::string::String;
 
-use serde_json::Value;
+use crate::json::{Problem, Value};
 
 use crate::error::FormatError;
 
@@ -47,20 +47,13 @@ pub(super) fn parse(area: &[u8], area_offset: u64) -> Result<(&[u8], Value), For
 
 /// The value that a text is; whether it is an object is found by reading its sections.
 pub(super) fn parse_text(text: &[u8], area_offset: u64) -> Result<Value, FormatError> {
-    if count_values(text) > MAX_VALUES {
-        let cause = format!("the text has more than {MAX_VALUES} values");
-        return Err(FormatError::over_limit("json", area_offset, cause));
-    }
-    serde_json::from_slice(text).map_err(|error| {
-        let lines_before = error.line().saturating_sub(1);
-        let line: usize = text
-            .split(|&byte| byte == b'\n')
-            .take(lines_before)
-            .map(|line| line.len().saturating_add(1))
-            .sum();
-        let position = line.saturating_add(error.column().saturating_sub(1));
-        let offset = area_offset.saturating_add(position as u64);
-        FormatError::malformed("json", offset, describe(&error))
+    Value::parse_bounded(text, MAX_VALUES).map_err(|error| {
+        let offset = area_offset.saturating_add(error.offset as u64);
+        if error.problem == Problem::TooManyValues {
+            let cause = format!("the text has more than {MAX_VALUES} values");
+            return FormatError::over_limit("json", offset, cause);
+        }
+        FormatError::malformed("json", offset, format!("is not JSON: {}", error.problem))
     })
 }
 
@@ -89,28 +82,6 @@ pub(super) fn locate(text: &[u8], path: &str) -> u64 {
         }
     }
     at as u64
-}
-
-/// The values in a text, by what separates them; strings are skipped. Text that is not JSON gives some number.
-fn count_values(text: &[u8]) -> usize {
-    let (mut count, mut quoted, mut escaped) = (1_usize, false, false);
-    for &byte in text {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
-            b',' | b'{' | b'[' if !quoted => count = count.saturating_add(1),
-            _ => {}
-        }
-    }
-    count
-}
-
-/// serde_json's words without the position, which the error has as an offset.
-fn describe(error: &serde_json::Error) -> String {
-    let words = format!("{error}");
-    let end = words.rfind(" at line ").unwrap_or(words.len());
-    format!("is not JSON: {}", words.get(..end).unwrap_or_default())
 }
 
 /// Walks over a text that is known to be JSON.
@@ -238,12 +209,6 @@ mod tests {
     fn the_last_of_equal_members_is_located() {
         let text = br#"{"a":1,"a":2}"#;
         assert_eq!(locate(text, "a"), 11);
-    }
-
-    #[test]
-    fn values_are_counted_outside_of_strings() {
-        assert_eq!(count_values(b"{}"), 2);
-        assert_eq!(count_values(br#"{"a":[1,2,3],"b":",,,\"[,"}"#), 6);
     }
 
     #[test]

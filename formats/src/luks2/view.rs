@@ -2,7 +2,7 @@
 
 use alloc::collections::BTreeMap;
 
-use serde_json::Value;
+use crate::json::Value;
 
 use super::config::Config;
 use super::digest::Digest;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use luksmith::audit::{self, Finding, Report, Rule};
-use serde_json::{Value, json};
+use luksmith_formats::json::{Value, json};
 
 const SCHEMA: &str =
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";

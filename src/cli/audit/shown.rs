@@ -2,7 +2,7 @@
 
 use luksmith::audit::{Finding, Report, Severity};
 use luksmith::task::printable;
-use serde_json::{Value, json};
+use luksmith_formats::json::{Object, Value, json};
 
 use crate::cli::output::Output;
 
@@ -75,10 +75,10 @@ pub(super) fn json(report: &Report) -> Value {
         })
     };
     let counts = counts(report).into_iter();
-    let mut counts: serde_json::Map<_, _> = counts
+    let mut counts: Object = counts
         .map(|(name, count)| (name.to_owned(), count.into()))
         .collect();
-    counts.insert("excepted".to_owned(), excepted(report).into());
+    counts.insert("excepted", excepted(report));
     json!({
         "findings": report.findings.iter().map(finding).collect::<Vec<_>>(),
         "counts": counts,

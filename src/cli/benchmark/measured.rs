@@ -1,7 +1,7 @@
 //! What a benchmark measured.
 
 use luksmith::task::measure::{Derivation, Machine, Speed};
-use serde_json::{Value, json};
+use luksmith_formats::json::{Value, json};
 
 use super::shown;
 

@@ -2,7 +2,7 @@
 
 use luksmith::task::measure::{DERIVED, Derivation, Speed, Subject};
 use luksmith::xts::Kernel;
-use serde_json::{Value, json};
+use luksmith_formats::json::{Value, json};
 
 /// The head of the table whose rows [`row`] makes.
 pub(super) const HEADER: &str = "\

@@ -1,7 +1,7 @@
 //! `luksmith header repair`: what an interruption or a damaged sector left.
 
 use luksmith::container::Container;
-use serde_json::json;
+use luksmith_formats::json::json;
 
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, UndoArgs};

@@ -2,8 +2,8 @@
 
 use comfy_table::{Table, presets};
 use luksmith::container::KeyslotInfo;
+use luksmith_formats::json::{Value, json};
 use luksmith_formats::luks2::{Kdf, Priority};
-use serde_json::{Value, json};
 
 use crate::cli::size;
 use crate::cli::table::trimmed;

@@ -5,9 +5,9 @@ pub(crate) mod keyslots;
 use luksmith::backend::Backend;
 use luksmith::container::{Container, Header};
 use luksmith::task::{chain, printable};
+use luksmith_formats::json::{Value, json};
 use luksmith_formats::limits::Limits;
 use luksmith_formats::luks2;
-use serde_json::{Value, json};
 
 use super::Session;
 use super::args::{ImageArgs, ImageFormat};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use luksmith::container::{NewKeyslot, Which};
 use luksmith::secret::VolumeKey;
-use serde_json::json;
+use luksmith_formats::json::json;
 
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, LocalFile, NewKeyArgs, PbkdfArgs, UndoArgs, UnlockArgs};

@@ -1,7 +1,7 @@
 //! `luksmith key change`: a new passphrase in place of an old one.
 
 use luksmith::container::{NewKeyslot, Which};
-use serde_json::json;
+use luksmith_formats::json::json;
 
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, NewKeyArgs, PbkdfArgs, UndoArgs, UnlockArgs};

@@ -1,6 +1,6 @@
 //! `luksmith key list`: the keyslots in use.
 
-use serde_json::json;
+use luksmith_formats::json::json;
 
 use crate::cli::Session;
 use crate::cli::args::ImageArgs;

@@ -88,7 +88,7 @@ impl Args {
         if self.json {
             session
                 .output
-                .json(&serde_json::json!({ "keyslot": slot, "remaining": remaining }));
+                .json(&luksmith_formats::json::json!({ "keyslot": slot, "remaining": remaining }));
         } else {
             session.output.line(format_args!(
                 "keyslot {slot} removed; keyslots that open the volume: {remaining}"

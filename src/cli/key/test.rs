@@ -1,7 +1,7 @@
 //! `luksmith key test`: does this passphrase open the volume?
 
 use luksmith::container::Which;
-use serde_json::json;
+use luksmith_formats::json::json;
 
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, UnlockArgs};

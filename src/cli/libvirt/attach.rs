@@ -6,7 +6,7 @@ use luksmith::libvirt::xml::{Disk, DomainXml, SecretRef};
 use luksmith::libvirt::{self, Affect, Connection, Domain, LibvirtError};
 use luksmith::location::Location;
 use luksmith::task::libvirt::disk;
-use serde_json::json;
+use luksmith_formats::json::json;
 
 use super::connect::ConnectArgs;
 use super::disk::{DiskArgs, OpenArgs, hints};

@@ -18,7 +18,7 @@ use luksmith::task::libvirt::disk::{self, Served};
 use luksmith::task::new_volume::{Extent, HeaderAlone};
 use luksmith_formats::cipher::{BlockCipher, IvGenerator};
 use luksmith_formats::hash::Hash;
-use serde_json::{Value, json};
+use luksmith_formats::json::{Value, json};
 use uuid::Uuid;
 
 use super::connect::ConnectArgs;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use luksmith::secret::SecretSource;
 use luksmith::task::libvirt::rotate::{Finding, RotateOptions, Rotated, Rotation, Selection};
 use luksmith::task::printable;
-use serde_json::{Value, json};
+use luksmith_formats::json::{Value, json};
 use uuid::Uuid;
 
 use super::connect::ConnectArgs;

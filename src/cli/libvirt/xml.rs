@@ -8,7 +8,7 @@ use luksmith::libvirt::xml::{Encryption, SecretRef, SecretXml, Usage, VolumeXml}
 use luksmith::location::Location;
 use luksmith::task::emulator::{EmulatorError, absolute};
 use luksmith::task::libvirt::disk;
-use serde_json::json;
+use luksmith_formats::json::json;
 use uuid::Uuid;
 
 use super::disk::{DiskArgs, OpenArgs, hints};

@@ -8,7 +8,7 @@ use clap::Subcommand;
 use luksmith::qemu::{self, Gone, Keyslots, MasterKey, NewKeyslot, Qmp, Wrapped};
 use luksmith::secret::Passphrase;
 use luksmith::task::emulator::check_passphrase;
-use serde_json::json;
+use luksmith_formats::json::json;
 
 use super::master;
 use crate::cli::Session;

@@ -11,8 +11,8 @@ use luksmith::secret::Source;
 use luksmith::task::emulator::{
     EmulatorError, absolute, check_passphrase, text_of_socket, version,
 };
+use luksmith_formats::json::json;
 use luksmith_formats::nbd::uri::Transport;
-use serde_json::json;
 
 use super::master;
 use crate::cli::Session;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use luksmith::qemu::{MasterKey, Monitor as _, Object, Qmp};
 use luksmith::secret::{Purpose, SecretSource, Source};
-use serde_json::json;
+use luksmith_formats::json::json;
 
 use crate::cli::Session;
 use crate::cli::error::{CommandError, Kind, failed};

@@ -4,8 +4,8 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 
 use luksmith::task::listen::Listening;
+use luksmith_formats::json::json;
 use sd_notify::NotifyState;
-use serde_json::json;
 
 use crate::cli::Session;
 use crate::cli::error::{CommandError, Kind};

@@ -47,7 +47,7 @@ impl Args {
                 .metadata
                 .value()
                 .get("tokens")
-                .and_then(|all| all.get(self.token_id.to_string())),
+                .and_then(|all| all.get(&self.token_id.to_string())),
         };
         let token = token.ok_or(HeaderError::NoSuchToken(self.token_id))?;
         match &self.json_file {

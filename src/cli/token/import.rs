@@ -3,8 +3,8 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use luksmith_formats::json::{Value, json};
 use luksmith_formats::limits::Limits;
-use serde_json::{Value, json};
 
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, LocalFile, UndoArgs};
@@ -89,7 +89,7 @@ impl Args {
                 format!("{} is too long for a token", self.json_file.display()),
             ));
         }
-        serde_json::from_str(&text).map_err(|error| {
+        text.parse().map_err(|error| {
             CommandError::new(Kind::Parameters, error)
                 .about(format_args!("{} is not JSON", self.json_file.display()))
         })

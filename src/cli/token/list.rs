@@ -1,7 +1,7 @@
 //! `luksmith token list`.
 
+use luksmith_formats::json::json;
 use luksmith_formats::limits::Limits;
-use serde_json::json;
 
 use super::shown;
 use crate::cli::Session;

@@ -3,7 +3,7 @@
 use comfy_table::{Table, presets};
 use luksmith::container::{Container, Header};
 use luksmith::task::printable;
-use serde_json::{Value, json};
+use luksmith_formats::json::{Value, json};
 
 use crate::cli::table::trimmed;
 

@@ -3,7 +3,7 @@
 use luksmith::libvirt::LibvirtError;
 use luksmith::libvirt::xml::{SecretXml, Usage};
 use luksmith::secret::Passphrase;
-use serde_json::json;
+use luksmith_formats::json::json;
 use uuid::Uuid;
 
 use crate::cli::Session;

@@ -4,7 +4,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use luksmith::libvirt::xml::{SecretXml, Usage};
 use luksmith::libvirt::{LibvirtError, UserKind, users};
 use luksmith::task::printable;
-use serde_json::{Value, json};
+use luksmith_formats::json::{Value, json};
 use uuid::Uuid;
 
 use crate::cli::Session;

@@ -24,7 +24,7 @@ pub enum RotateError {
         /// The file.
         path: String,
         /// What is wrong with it.
-        source: serde_json::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The journal of an interrupted rotation lists other volumes than the secret has now.
     #[error("an interrupted rotation of this secret was of other volumes: {0}")]

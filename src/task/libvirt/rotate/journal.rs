@@ -102,6 +102,7 @@ impl Place {
         };
         serde_json::from_slice(&text).map(Some).map_err(|source| {
             let path = self.path.display().to_string();
+            let source = source.into();
             RotateError::Journal { path, source }.into()
         })
     }

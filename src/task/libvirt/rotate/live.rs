@@ -16,7 +16,7 @@ use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use luksmith_formats::json::{Value, json};
 
 use super::error::RotateError;
 use crate::container::{Container, Header};
@@ -44,8 +44,9 @@ impl Monitor for Through<'_> {
             .0
             .monitor_command(&text)
             .map_err(|error| QmpError::Carrier(Box::new(error)))?;
-        let answer =
-            serde_json::from_str(&answer).map_err(|_| QmpError::Malformed(command.to_owned()))?;
+        let answer = answer
+            .parse()
+            .map_err(|_| QmpError::Malformed(command.to_owned()))?;
         outcome(command, answer)
     }
 

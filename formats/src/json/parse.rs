@@ -1,0 +1,346 @@
+//! The parser: RFC 8259, and nothing beyond it.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::str::{self, FromStr};
+
+use super::number::Number;
+use super::value::{Object, Value};
+
+/// How deep arrays and objects may be nested: a value in so many of them is the deepest.
+pub const MAX_DEPTH: usize = 127;
+
+/// Why a text is not a value, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{problem} at byte {offset}")]
+#[non_exhaustive]
+pub struct ParseError {
+    /// The offset of the first byte that cannot be part of a value.
+    pub offset: usize,
+    /// What is wrong there.
+    pub problem: Problem,
+}
+
+/// What is wrong with a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// The text ends in the middle of a value, or before it.
+    #[error("unexpected end")]
+    End,
+    /// Something else than a value.
+    #[error("expected a value")]
+    NoValue,
+    /// Something else than the name of a member.
+    #[error("expected a name in quotes")]
+    NoName,
+    /// Something else than the colon behind a name.
+    #[error("expected a colon")]
+    NoColon,
+    /// Something else than a comma or the end of an array.
+    #[error("expected a comma or the end of the array")]
+    InArray,
+    /// Something else than a comma or the end of an object.
+    #[error("expected a comma or the end of the object")]
+    InObject,
+    /// A number that breaks the grammar.
+    #[error("invalid number")]
+    Number,
+    /// A control character in a string, which would have to be escaped.
+    #[error("control character in a string")]
+    Control,
+    /// An escape that does not exist.
+    #[error("invalid escape")]
+    Escape,
+    /// An escape for half of a surrogate pair.
+    #[error("half of a surrogate pair")]
+    Surrogate,
+    /// Bytes that are not UTF-8.
+    #[error("invalid UTF-8")]
+    Utf8,
+    /// More than one value.
+    #[error("trailing characters")]
+    Trailing,
+    /// Nested deeper than [`MAX_DEPTH`].
+    #[error("nested deeper than {MAX_DEPTH} levels")]
+    TooDeep,
+    /// More values than the caller allows.
+    #[error("too many values")]
+    TooManyValues,
+}
+
+impl Value {
+    /// Parses a text, which may have white space around the value.
+    ///
+    /// # Errors
+    /// [`ParseError`], also for a value nested deeper than [`MAX_DEPTH`].
+    pub fn parse(text: &[u8]) -> Result<Self, ParseError> {
+        parse(text, usize::MAX)
+    }
+
+    /// As [`parse`](Self::parse), for a text from a stranger: it may hold at most `most` values,
+    /// members and elements of all depths. This bounds the memory, which can otherwise be many
+    /// times the length of the text.
+    ///
+    /// # Errors
+    /// [`ParseError`]; [`Problem::TooManyValues`] as soon as there are more.
+    pub fn parse_bounded(text: &[u8], most: usize) -> Result<Self, ParseError> {
+        parse(text, most)
+    }
+}
+
+impl FromStr for Value {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        Self::parse(text.as_bytes())
+    }
+}
+
+fn parse(text: &[u8], most_values: usize) -> Result<Value, ParseError> {
+    let text = str::from_utf8(text).map_err(|error| ParseError {
+        offset: error.valid_up_to(),
+        problem: Problem::Utf8,
+    })?;
+    let mut parser = Parser {
+        text,
+        at: 0,
+        depth_left: MAX_DEPTH,
+        values_left: most_values,
+    };
+    let value = parser.value()?;
+    match parser.next() {
+        Some(_) => Err(parser.error(Problem::Trailing)),
+        None => Ok(value),
+    }
+}
+
+struct Parser<'a> {
+    text: &'a str,
+    at: usize,
+    depth_left: usize,
+    values_left: usize,
+}
+
+impl Parser<'_> {
+    fn error(&self, problem: Problem) -> ParseError {
+        ParseError {
+            offset: self.at,
+            problem,
+        }
+    }
+
+    /// The error for a byte that is not `wanted`, or for the end.
+    fn unexpected(&self, wanted: Problem) -> ParseError {
+        let end = self.byte().is_none();
+        self.error(if end { Problem::End } else { wanted })
+    }
+
+    fn byte(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn step(&mut self) {
+        self.at = self.at.saturating_add(1);
+    }
+
+    /// The next byte that is not white space.
+    fn next(&mut self) -> Option<u8> {
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.byte() {
+            self.step();
+        }
+        self.byte()
+    }
+
+    fn value(&mut self) -> Result<Value, ParseError> {
+        let first = self.next();
+        match self.values_left.checked_sub(1) {
+            Some(left) => self.values_left = left,
+            None => return Err(self.error(Problem::TooManyValues)),
+        }
+        match first {
+            Some(b'{') => self.nested(Self::object),
+            Some(b'[') => self.nested(Self::array),
+            Some(b'"') => Ok(Value::String(self.string()?)),
+            Some(b'-' | b'0'..=b'9') => self.number(),
+            Some(b'n') => self.word("null", Value::Null),
+            Some(b't') => self.word("true", Value::Bool(true)),
+            Some(b'f') => self.word("false", Value::Bool(false)),
+            _ => Err(self.unexpected(Problem::NoValue)),
+        }
+    }
+
+    fn word(&mut self, word: &str, value: Value) -> Result<Value, ParseError> {
+        for byte in word.bytes() {
+            if self.byte() != Some(byte) {
+                return Err(self.unexpected(Problem::NoValue));
+            }
+            self.step();
+        }
+        Ok(value)
+    }
+
+    fn nested(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<Value, ParseError>,
+    ) -> Result<Value, ParseError> {
+        let left = self.depth_left;
+        self.depth_left = left
+            .checked_sub(1)
+            .ok_or_else(|| self.error(Problem::TooDeep))?;
+        self.step();
+        let value = read(self)?;
+        self.depth_left = left;
+        Ok(value)
+    }
+
+    fn array(&mut self) -> Result<Value, ParseError> {
+        let mut elements = Vec::new();
+        if self.next() == Some(b']') {
+            self.step();
+            return Ok(Value::Array(elements));
+        }
+        loop {
+            elements.push(self.value()?);
+            match self.next() {
+                Some(b',') => self.step(),
+                Some(b']') => break self.step(),
+                _ => return Err(self.unexpected(Problem::InArray)),
+            }
+        }
+        Ok(Value::Array(elements))
+    }
+
+    fn object(&mut self) -> Result<Value, ParseError> {
+        let mut members = Vec::new();
+        if self.next() == Some(b'}') {
+            self.step();
+            return Ok(Value::Object(Object::new()));
+        }
+        loop {
+            if self.next() != Some(b'"') {
+                return Err(self.unexpected(Problem::NoName));
+            }
+            let name = self.string()?;
+            if self.next() != Some(b':') {
+                return Err(self.unexpected(Problem::NoColon));
+            }
+            self.step();
+            members.push((name, self.value()?));
+            match self.next() {
+                Some(b',') => self.step(),
+                Some(b'}') => break self.step(),
+                _ => return Err(self.unexpected(Problem::InObject)),
+            }
+        }
+        Ok(Value::Object(Object::of(members)))
+    }
+
+    /// `-`, digits without a leading zero, a fraction, an exponent.
+    fn number(&mut self) -> Result<Value, ParseError> {
+        let start = self.at;
+        if self.byte() == Some(b'-') {
+            self.step();
+        }
+        if self.byte() == Some(b'0') {
+            self.step();
+        } else {
+            self.digits()?;
+        }
+        if self.byte() == Some(b'.') {
+            self.step();
+            self.digits()?;
+        }
+        if let Some(b'e' | b'E') = self.byte() {
+            self.step();
+            if let Some(b'+' | b'-') = self.byte() {
+                self.step();
+            }
+            self.digits()?;
+        }
+        if let Some(b'0'..=b'9') = self.byte() {
+            return Err(self.error(Problem::Number));
+        }
+        let text = self.text.get(start..self.at).unwrap_or_default();
+        Ok(Value::Number(Number::of_text(text)))
+    }
+
+    /// At least one digit.
+    fn digits(&mut self) -> Result<(), ParseError> {
+        let start = self.at;
+        while let Some(b'0'..=b'9') = self.byte() {
+            self.step();
+        }
+        if self.at == start {
+            Err(self.unexpected(Problem::Number))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn string(&mut self) -> Result<String, ParseError> {
+        self.step();
+        let mut string = String::new();
+        loop {
+            let start = self.at;
+            while let Some(b' '..=b'!' | b'#'..=b'[' | b']'..) = self.byte() {
+                self.step();
+            }
+            string.push_str(self.text.get(start..self.at).unwrap_or_default());
+            match self.byte() {
+                Some(b'"') => break self.step(),
+                Some(b'\\') => string.push(self.escaped()?),
+                _ => return Err(self.unexpected(Problem::Control)),
+            }
+        }
+        Ok(string)
+    }
+
+    /// The character that an escape stands for.
+    fn escaped(&mut self) -> Result<char, ParseError> {
+        self.step();
+        let c = match self.byte() {
+            Some(c @ (b'"' | b'\\' | b'/')) => char::from(c),
+            Some(b'b') => '\u{8}',
+            Some(b'f') => '\u{c}',
+            Some(b'n') => '\n',
+            Some(b'r') => '\r',
+            Some(b't') => '\t',
+            Some(b'u') => {
+                self.step();
+                return self.unicode();
+            }
+            _ => return Err(self.unexpected(Problem::Escape)),
+        };
+        self.step();
+        Ok(c)
+    }
+
+    /// The character of one `\u` escape, or of two for a surrogate pair.
+    fn unicode(&mut self) -> Result<char, ParseError> {
+        let mut units = [self.four_digits()?, 0];
+        if let [0xd800..=0xdbff, second] = &mut units {
+            for byte in [b'\\', b'u'] {
+                if self.byte() != Some(byte) {
+                    return Err(self.unexpected(Problem::Surrogate));
+                }
+                self.step();
+            }
+            *second = self.four_digits()?;
+        }
+        match char::decode_utf16(units).next() {
+            Some(Ok(c)) => Ok(c),
+            _ => Err(self.error(Problem::Surrogate)),
+        }
+    }
+
+    fn four_digits(&mut self) -> Result<u16, ParseError> {
+        let end = self.at.saturating_add(4);
+        let digits = self.text.get(self.at..end).unwrap_or_default();
+        let hexadecimal = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let unit = u16::from_str_radix(digits, 16).ok().filter(|_| hexadecimal);
+        let unit = unit.ok_or_else(|| self.error(Problem::Escape))?;
+        self.at = end;
+        Ok(unit)
+    }
+}

@@ -1,0 +1,93 @@
+//! The text of a value.
+
+use core::fmt::{self, Display, Formatter, Write};
+
+use super::value::Value;
+
+/// Each level is indented by so many spaces more.
+const INDENT: usize = 2;
+
+impl Display for Value {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let indent = f.alternate().then_some(0);
+        value(f, self, indent)
+    }
+}
+
+/// Writes a value, whose lines are indented by so many spaces; all in one line without.
+fn value(f: &mut Formatter<'_>, value: &Value, indent: Option<usize>) -> fmt::Result {
+    match value {
+        Value::Null => f.write_str("null"),
+        Value::Bool(true) => f.write_str("true"),
+        Value::Bool(false) => f.write_str("false"),
+        Value::Number(number) => f.write_str(number.as_str()),
+        Value::String(text) => string(f, text),
+        Value::Array(elements) => {
+            let elements = elements.iter().map(|element| (None, element));
+            list(f, '[', elements, ']', indent)
+        }
+        Value::Object(object) => {
+            let members = object.iter().map(|(name, value)| (Some(name), value));
+            list(f, '{', members, '}', indent)
+        }
+    }
+}
+
+fn list<'a>(
+    f: &mut Formatter<'_>,
+    open: char,
+    items: impl ExactSizeIterator<Item = (Option<&'a str>, &'a Value)>,
+    close: char,
+    indent: Option<usize>,
+) -> fmt::Result {
+    let empty = items.len() == 0;
+    let within = indent.map(|spaces| spaces.saturating_add(INDENT));
+    f.write_char(open)?;
+    for (number, (name, item)) in items.enumerate() {
+        if number > 0 {
+            f.write_char(',')?;
+        }
+        line(f, within)?;
+        if let Some(name) = name {
+            string(f, name)?;
+            f.write_str(if within.is_some() { ": " } else { ":" })?;
+        }
+        value(f, item, within)?;
+    }
+    if !empty {
+        line(f, indent)?;
+    }
+    f.write_char(close)
+}
+
+/// Begins a line with so many spaces.
+fn line(f: &mut Formatter<'_>, indent: Option<usize>) -> fmt::Result {
+    match indent {
+        Some(spaces) => write!(f, "\n{:spaces$}", ""),
+        None => Ok(()),
+    }
+}
+
+/// Writes a string in quotes. Only what has to be escaped is.
+fn string(f: &mut Formatter<'_>, text: &str) -> fmt::Result {
+    f.write_char('"')?;
+    let mut rest = text;
+    while let Some(at) = rest.find(|c: char| c < ' ' || c == '"' || c == '\\') {
+        let (plain, after) = rest.split_at(at);
+        f.write_str(plain)?;
+        let mut after = after.chars();
+        match after.next() {
+            Some('\u{8}') => f.write_str("\\b")?,
+            Some('\t') => f.write_str("\\t")?,
+            Some('\n') => f.write_str("\\n")?,
+            Some('\u{c}') => f.write_str("\\f")?,
+            Some('\r') => f.write_str("\\r")?,
+            Some(c @ ('"' | '\\')) => write!(f, "\\{c}")?,
+            Some(c) => write!(f, "\\u{:04x}", u32::from(c))?,
+            None => {}
+        }
+        rest = after.as_str();
+    }
+    f.write_str(rest)?;
+    f.write_char('"')
+}
