@@ -1,6 +1,7 @@
-//! Numbers at fixed places in bytes. What lies outside reads as zero: every parser looks at the length first.
+//! Numbers at fixed places in a slice of bytes. Bytes outside of the slice read as zero: every
+//! parser checks the length first.
 
-/// `N` bytes from `at` on.
+/// The `N` bytes that begin at `at`.
 pub(crate) fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     bytes
         .get(at..)

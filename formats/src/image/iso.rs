@@ -20,25 +20,25 @@ pub enum Kind {
     Partition,
     /// Type 255: the last one.
     Terminator,
-    /// None of them.
+    /// Any other type.
     Unknown(u8),
 }
 
-/// A number that is stored twice, as little and as big endian.
+/// A number that is stored twice, in little-endian and in big-endian order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Both<T> {
-    /// The little endian one.
+    /// The little-endian number.
     pub little: T,
-    /// The big endian one.
+    /// The big-endian number.
     pub big: T,
 }
 
-/// A volume descriptor; the numbers are those of a primary one.
+/// A volume descriptor. The numbers are at the places that they have in a primary one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Descriptor {
     /// Its kind.
     pub kind: Kind,
-    /// Its version: 1, or 2 for an enhanced one.
+    /// Its version: 1, or 2 for an enhanced volume descriptor.
     pub version: u8,
     /// The size of the volume in logical blocks.
     pub blocks: Both<u32>,
@@ -51,7 +51,7 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
-    /// Reads a descriptor; `None` where it is no ISO 9660 one.
+    /// Reads a descriptor. Returns `None` if it is not one of ISO 9660.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         if bytes.len() < 2048 || array(bytes, 1) != *b"CD001" {
             return None;

@@ -1,8 +1,9 @@
-//! The byte layouts of disk image formats, as far as judging an image from a stranger needs them.
+//! The byte layouts of disk image formats: the parts that are needed to check an image from an
+//! untrusted source.
 //!
-//! Each file has the headers and table entries of one format as numbers; whether those numbers are good is judged by
-//! who reads the image. Nothing here follows an offset, allocates by a number that was read, or can fail but by being
-//! too short or by a wrong magic.
+//! Each file has the headers and table entries of one format, as numbers. The caller checks whether
+//! the numbers are valid. Nothing here follows an offset, or allocates memory by a number that was
+//! read. Parsing fails only if there are too few bytes or the signature is wrong.
 
 mod fields;
 pub mod iso;

@@ -5,22 +5,22 @@ use super::fields::{array, le32, le64};
 /// An entry of the partition table in an MBR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MbrEntry {
-    /// 0x80 for the one to boot from, 0 otherwise.
+    /// 0x80 for the active partition, 0 for the others.
     pub boot: u8,
     /// The first sector as head, sector, cylinder.
     pub start_chs: [u8; 3],
-    /// The type; 0 for an entry that is not used.
+    /// The type; 0 for an unused entry.
     pub kind: u8,
     /// The first sector.
     pub start: u32,
-    /// How many sectors.
+    /// The number of sectors.
     pub sectors: u32,
 }
 
 /// The type of the entry that protects a GPT.
 pub const PROTECTIVE: u8 = 0xee;
 
-/// The four entries of an MBR; `None` without the signature in its last two bytes.
+/// The four entries of an MBR, or `None` if its last two bytes are not the boot signature.
 pub fn mbr(sector: &[u8]) -> Option<[MbrEntry; 4]> {
     if array(sector, 510) != [0x55, 0xaa] {
         return None;
@@ -37,7 +37,7 @@ pub fn mbr(sector: &[u8]) -> Option<[MbrEntry; 4]> {
     }))
 }
 
-/// Whether a type is that of an extended partition, which has more tables inside.
+/// Whether this is the type of an extended partition, which contains further tables.
 pub fn is_extended(kind: u8) -> bool {
     matches!(kind, 0x05 | 0x0f | 0x85)
 }
@@ -62,7 +62,7 @@ pub struct Gpt {
 }
 
 impl Gpt {
-    /// Reads a header; `None` where the bytes are too few or begin otherwise.
+    /// Reads a header. Returns `None` if there are too few bytes or the signature is wrong.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         (bytes.len() >= 92 && bytes.starts_with(b"EFI PART")).then(|| Self {
             revision: le32(bytes, 8),
@@ -81,8 +81,8 @@ impl Gpt {
         })
     }
 
-    /// The checksum that the header should have: over `header_size` bytes with the field itself zeroed.
-    /// `None` where those bytes are not all there.
+    /// The checksum that the header should have: that of `header_size` bytes in which the field of
+    /// the checksum is zero. Returns `None` if `bytes` is shorter than that.
     pub fn expected_checksum(&self, bytes: &[u8]) -> Option<u32> {
         let header = bytes.get(..usize::try_from(self.header_size).ok()?)?;
         let (before, rest) = header.split_at_checked(16)?;
@@ -95,13 +95,13 @@ impl Gpt {
     }
 }
 
-/// A partition of a GPT: first and last sector; `None` for an entry that is not used.
+/// The first and the last sector of a partition in a GPT, or `None` for an unused entry.
 pub fn gpt_entry(bytes: &[u8]) -> Option<(u64, u64)> {
     let kind: [u8; 16] = array(bytes, 0);
     (kind != [0; 16]).then(|| (le64(bytes, 32), le64(bytes, 40)))
 }
 
-/// A CRC of 32 bits: by default that of GPT (ISO 3309, reflected).
+/// A CRC of 32 bits. The default is the one of GPT (ISO 3309, reflected).
 #[derive(Clone, Copy, Debug)]
 pub struct Crc32 {
     polynomial: u32,
@@ -118,7 +118,7 @@ impl Default for Crc32 {
 }
 
 impl Crc32 {
-    /// CRC-32C, that of VHDX.
+    /// CRC-32C, which VHDX uses.
     pub fn castagnoli() -> Self {
         Self {
             polynomial: 0x82f6_3b78,
@@ -135,7 +135,7 @@ impl Crc32 {
         }
     }
 
-    /// The checksum of what was added.
+    /// The checksum of all bytes that were added.
     pub fn value(self) -> u32 {
         !self.register
     }

@@ -1,10 +1,11 @@
-//! qcow2, versions 2 and 3 (QEMU's `docs/interop/qcow2.txt`): the header, its extensions, and the entries of its tables.
+//! qcow2, versions 2 and 3 (QEMU's `docs/interop/qcow2.txt`): the header, its extensions, and the
+//! entries of its tables.
 
 use alloc::vec::Vec;
 
 use super::fields::{array, be16, be32, be64};
 
-/// What every version begins with.
+/// The signature of every version.
 pub const MAGIC: [u8; 4] = *b"QFI\xfb";
 /// The length of a version 2 header.
 pub const V2_LENGTH: u32 = 72;
@@ -16,18 +17,18 @@ pub const DIRTY: u64 = 1;
 pub const CORRUPT: u64 = 1 << 1;
 /// The incompatible feature: the guest's data lies in another file.
 pub const DATA_FILE: u64 = 1 << 2;
-/// The incompatible feature: the compression is named.
+/// The incompatible feature: the header has a compression type other than zlib.
 pub const COMPRESSION: u64 = 1 << 3;
 /// The incompatible feature: L2 entries of 16 bytes with subclusters.
 pub const EXTENDED_L2: u64 = 1 << 4;
 /// The autoclear feature: the bitmaps are up to date.
 pub const BITMAPS: u64 = 1;
-/// The autoclear feature: the other file can be read as a raw image.
+/// The autoclear feature: the data file can be read as a raw image.
 pub const DATA_FILE_RAW: u64 = 1 << 1;
 
-/// The compression without a name of its own: raw deflate.
+/// The compression type of images without [`COMPRESSION`]: raw deflate.
 pub const ZLIB: u8 = 0;
-/// The other compression, which [`COMPRESSION`] comes with.
+/// The compression type of images with [`COMPRESSION`].
 pub const ZSTD: u8 = 1;
 
 /// The compatible feature: refcounts may lag behind while the image is in use.
@@ -42,14 +43,14 @@ pub const LARGEST_REFCOUNT_TABLE: u64 = 8 << 20;
 pub const EXT_BACKING_FORMAT: u32 = 0xe279_2aca;
 /// The header extension with names of features.
 pub const EXT_FEATURE_NAMES: u32 = 0x6803_f857;
-/// The header extension that says where the bitmaps are.
+/// The header extension with the place of the bitmaps.
 pub const EXT_BITMAPS: u32 = 0x2385_2875;
-/// The header extension that says where the LUKS header is.
+/// The header extension with the place of the LUKS header.
 pub const EXT_CRYPTO: u32 = 0x0537_be77;
 /// The header extension that names the external data file.
 pub const EXT_DATA_FILE: u32 = 0x4441_5441;
 
-/// The header. Version 2 has no features, and refcounts of 16 bits.
+/// The header. A version 2 header has no features, and refcounts of 16 bits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "named as in the specification")]
 #[non_exhaustive]
@@ -71,7 +72,7 @@ pub struct Header {
     pub autoclear: u64,
     pub refcount_order: u32,
     pub header_length: u32,
-    /// 0 (zlib) where the header is too short to have it.
+    /// 0 (zlib) if the header is too short to have this field.
     pub compression: u8,
 }
 
@@ -102,7 +103,8 @@ impl Header {
         }
     }
 
-    /// Reads a header; `None` where the bytes are too few or begin otherwise. A version that is not known is read as 3.
+    /// Reads a header. Returns `None` if there are too few bytes or the signature is wrong. An
+    /// unknown version is read as version 3.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         if !bytes.starts_with(&MAGIC) || bytes.len() < V3_LENGTH as usize {
             return None;
@@ -142,7 +144,7 @@ impl Header {
         Some(header)
     }
 
-    /// How many L1 entries a disk of `size` bytes needs.
+    /// The number of L1 entries that a disk of `size` bytes needs.
     pub fn l1_entries(&self, size: u64) -> u64 {
         let entry_bits = if self.incompatible & EXTENDED_L2 != 0 {
             4
@@ -156,7 +158,8 @@ impl Header {
         size.div_ceil(1_u64.checked_shl(reach).unwrap_or(u64::MAX))
     }
 
-    /// The bytes of a version 3 header: [`V3_LENGTH`] of them, whatever `header_length` says.
+    /// The bytes of a version 3 header. There are [`V3_LENGTH`] of them, whatever `header_length`
+    /// is.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(V3_LENGTH as usize);
         bytes.extend(MAGIC);
@@ -193,11 +196,12 @@ pub struct Extension {
     pub data: Vec<u8>,
 }
 
-/// The header extensions in `bytes`, which end where extensions must end; `start` is where the first one begins.
-/// Stops at the end marker. `Err` is the byte of an extension that does not fit.
+/// Reads the header extensions up to the end marker. The first one begins at `start`, and all must
+/// end where `bytes` ends.
 ///
 /// # Errors
-/// The offset of the extension that reaches over the end, or of the end where no end marker comes before it.
+/// Returns the offset of an extension that reaches beyond the end of `bytes`, or the offset of the
+/// end if there is no end marker before it.
 pub fn extensions(bytes: &[u8], start: usize) -> Result<Vec<Extension>, u64> {
     let mut found = Vec::new();
     let mut at = start;
@@ -226,12 +230,12 @@ pub fn extensions(bytes: &[u8], start: usize) -> Result<Vec<Extension>, u64> {
     }
 }
 
-/// The data of [`EXT_CRYPTO`]: offset and length of the LUKS header.
+/// Reads the data of [`EXT_CRYPTO`]: the offset and the length of the LUKS header.
 pub fn crypto_header(data: &[u8]) -> Option<(u64, u64)> {
     (data.len() == 16).then(|| (be64(data, 0), be64(data, 8)))
 }
 
-/// A whole [`EXT_CRYPTO`] extension for a LUKS header at this offset and of this length.
+/// A whole [`EXT_CRYPTO`] extension, for a LUKS header with this offset and length.
 pub fn crypto_extension(offset: u64, len: u64) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(24);
     bytes.extend(EXT_CRYPTO.to_be_bytes());
@@ -253,7 +257,7 @@ pub struct Bitmaps {
 }
 
 impl Bitmaps {
-    /// Reads the extension's data; `None` where it has another length.
+    /// Reads the data of the extension. Returns `None` if its length is wrong.
     pub fn parse(data: &[u8]) -> Option<Self> {
         (data.len() == 24).then(|| Self {
             count: be32(data, 0),
@@ -264,7 +268,7 @@ impl Bitmaps {
     }
 }
 
-/// One entry of the bitmap directory.
+/// An entry of the bitmap directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "named as in the specification")]
 #[non_exhaustive]
@@ -279,10 +283,10 @@ pub struct Bitmap {
 }
 
 impl Bitmap {
-    /// The bytes before extra data and name.
+    /// The length of the fixed part, before the extra data and the name.
     pub const LENGTH: usize = 24;
 
-    /// Reads the fixed part; `None` where the bytes are too few.
+    /// Reads the fixed part. Returns `None` if there are too few bytes.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let [kind, granularity_bits] = array(bytes, 16);
         (bytes.len() >= Self::LENGTH).then(|| Self {
@@ -305,7 +309,7 @@ impl Bitmap {
     }
 }
 
-/// One entry of the snapshot table.
+/// An entry of the snapshot table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "named as in the specification")]
 #[non_exhaustive]
@@ -319,10 +323,10 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The bytes before extra data, id and name.
+    /// The length of the fixed part, before the extra data, the id and the name.
     pub const LENGTH: usize = 40;
 
-    /// Reads the fixed part; `None` where the bytes are too few.
+    /// Reads the fixed part. Returns `None` if there are too few bytes.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         (bytes.len() >= Self::LENGTH).then(|| Self {
             l1_offset: be64(bytes, 0),
@@ -334,7 +338,8 @@ impl Snapshot {
         })
     }
 
-    /// The bytes of the entry. The next one begins at a multiple of 8; what is up to there need not be in the image behind the last.
+    /// The length of the entry. The next entry begins at a multiple of 8. The padding up to there
+    /// may be missing after the last entry of the image.
     pub fn length(&self) -> u64 {
         (Self::LENGTH as u64)
             .saturating_add(u64::from(self.extra_size))
@@ -342,7 +347,8 @@ impl Snapshot {
             .saturating_add(u64::from(self.name_size))
     }
 
-    /// The size of the disk in this snapshot, where its extra data begins with `extra`.
+    /// The size of the disk in this snapshot, whose extra data begins with `extra`. Returns `None`
+    /// if the extra data is too short to have it.
     pub fn disk_size(extra: &[u8]) -> Option<u64> {
         (extra.len() >= 16).then(|| be64(extra, 8))
     }
@@ -350,42 +356,43 @@ impl Snapshot {
 
 const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 
-/// The offset in an entry of the L1, refcount or bitmap table, and whether a bit is set that must not be.
-/// `used` are the other bits that have a meaning there.
+/// The offset in an entry of the L1, refcount or bitmap table, and whether a reserved bit is set.
+/// `used` is the mask of the other bits that have a meaning in this table.
 pub fn table_entry(entry: u64, used: u64) -> (u64, bool) {
     (entry & OFFSET, entry & !(OFFSET | used) != 0)
 }
 
-/// The bit of L1 and L2 entries that says that the refcount is exactly one.
+/// The bit of L1 and L2 entries that is set if the refcount is exactly one.
 pub const COPIED: u64 = 1 << 63;
 
-/// The bit of an L2 entry of version 3 that says that the cluster reads as zeroes, whatever is stored.
+/// The bit of an L2 entry of version 3 that makes the cluster read as zeroes, whatever is stored.
 pub const ZERO: u64 = 1;
 
-/// What an L2 entry says.
+/// The meaning of an L2 entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum L2Entry {
-    /// Nothing is stored, or it reads as zeroes.
+    /// Nothing is stored, or the cluster reads as zeroes.
     Unallocated,
-    /// A cluster at this byte.
+    /// A cluster that begins at this byte.
     Cluster(u64),
-    /// Compressed data from this byte, in no more than so many bytes.
+    /// Compressed data that begins at this byte, and has at most this length.
     Compressed(u64, u64),
-    /// Bits are set that must not be.
+    /// Reserved bits are set.
     Reserved,
 }
 
-/// Reads an L2 entry; `zero_bit` says whether bit 0 may be set (version 3 without extended L2 entries).
+/// Reads an L2 entry. `zero_bit` is whether bit 0 may be set (version 3 without extended L2
+/// entries).
 pub fn l2_entry(entry: u64, cluster_bits: u32, zero_bit: bool) -> L2Entry {
     if entry & (1 << 62) != 0 {
-        // Compressed data is nobody's alone to overwrite.
+        // Compressed data is never overwritten in place, so it must not claim to be unshared.
         if entry & COPIED != 0 {
             return L2Entry::Reserved;
         }
         let bits = 62_u32.saturating_sub(cluster_bits.saturating_sub(8));
         let offset = entry & low_bits(bits);
         let count = (entry & low_bits(62)).checked_shr(bits).unwrap_or(0);
-        // The first sector may be used in part; further ones are counted.
+        // The first sector may be used in part. The entry counts the further ones.
         let first = 512_u64.saturating_sub(offset & 511);
         return L2Entry::Compressed(offset, first.saturating_add(count.saturating_mul(512)));
     }

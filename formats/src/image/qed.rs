@@ -1,4 +1,5 @@
-//! QED (QEMU's `docs/interop/qed_spec.txt`): the header. Tables hold 64-bit offsets; in an L2 table 0 is unallocated and 1 reads as zeroes.
+//! QED (QEMU's `docs/interop/qed_spec.txt`): the header. Tables hold 64-bit offsets. In an L2
+//! table, 0 is an unallocated cluster, and 1 a cluster that reads as zeroes.
 
 use super::fields::{le32, le64};
 
@@ -28,7 +29,7 @@ pub struct Header {
 }
 
 impl Header {
-    /// Reads a header; `None` where the bytes are too few or begin otherwise.
+    /// Reads a header. Returns `None` if there are too few bytes or the signature is wrong.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         (bytes.len() >= 64 && bytes.starts_with(b"QED\0")).then(|| Self {
             cluster_size: le32(bytes, 4),

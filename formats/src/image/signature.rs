@@ -1,4 +1,4 @@
-//! What tells that bytes begin, or end, like a format that some program would take them for.
+//! The signatures by which programs recognise a format, at the start or the end of an image.
 
 use alloc::vec::Vec;
 
@@ -7,21 +7,21 @@ use super::partitions;
 use super::qcow2;
 use crate::version::MAGIC as LUKS;
 
-/// How many bytes from the start [`signatures`] looks at.
+/// The number of bytes at the start that [`signatures`] looks at.
 pub const START: usize = 38 << 10;
-/// How many bytes from the end [`signatures`] looks at.
+/// The number of bytes at the end that [`signatures`] looks at.
 pub const END: usize = 1024;
 
-/// A likeness: the format by its usual name, and the byte where it shows.
+/// A signature that was found: the format by its usual name, and where the signature is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signature {
     /// The format.
     pub format: &'static str,
-    /// Where it shows, in bytes from the start of the image.
+    /// The offset of the signature in bytes from the start of the image.
     pub offset: u64,
 }
 
-/// Magics at a fixed place from the start.
+/// Signatures at a fixed offset from the start.
 const MAGICS: &[(&str, usize, &[u8])] = &[
     ("qed", 0, b"QED\0"),
     ("vmdk", 0, b"KDMV"),
@@ -48,8 +48,8 @@ const MAGICS: &[(&str, usize, &[u8])] = &[
     ("udf", 34817, b"NSR03"),
 ];
 
-/// Everything that an image of `size` bytes looks like. `start` is its first [`START`] bytes, `end` its last [`END`] bytes,
-/// or all of it where it is shorter.
+/// Every format whose signature an image of `size` bytes has. `start` is its first [`START`] bytes,
+/// and `end` its last [`END`] bytes. Each is the whole image if that is shorter.
 pub fn signatures(start: &[u8], end: &[u8], size: u64) -> Vec<Signature> {
     let mut found = Vec::new();
     let mut add = |format, offset| found.push(Signature { format, offset });
@@ -68,7 +68,8 @@ pub fn signatures(start: &[u8], end: &[u8], size: u64) -> Vec<Signature> {
     if is_mbr(start) {
         add("mbr", 510);
     }
-    // A footer of 512 bytes, or of 511 as the first Virtual PC wrote it; behind what is at the start already.
+    // A footer of 512 bytes, or of 511 as early versions of Virtual PC wrote it. At the start of
+    // the image, it was found above.
     let from_end = |back: usize, magic: &[u8]| {
         let at = end.len().checked_sub(back)?;
         let whole = size.checked_sub(back as u64).filter(|at| *at > 0)?;
@@ -88,7 +89,8 @@ pub fn signatures(start: &[u8], end: &[u8], size: u64) -> Vec<Signature> {
     found
 }
 
-/// The trailer of a DMG, anywhere in the last 1023 bytes. QEMU looks for these four letters there, and for nothing else.
+/// The offset of the trailer of a DMG in the last 1023 bytes. QEMU searches them for these four
+/// letters and checks nothing else.
 fn koly(end: &[u8]) -> Option<u64> {
     let from = end.len().saturating_sub(1023);
     let at = end
@@ -98,7 +100,8 @@ fn koly(end: &[u8]) -> Option<u64> {
     Some(at.saturating_add(from) as u64)
 }
 
-/// A text of comments and blank lines before `version=`, which QEMU takes for a VMDK descriptor.
+/// Whether it is a text of comments and blank lines before `version=`, which QEMU recognises as a
+/// VMDK descriptor.
 fn is_descriptor(start: &[u8]) -> bool {
     for line in start
         .get(..4096)
@@ -115,7 +118,8 @@ fn is_descriptor(start: &[u8]) -> bool {
     false
 }
 
-/// A boot signature with a partition table that could be one. An empty one (a fresh MS-DOS label) is all zeroes.
+/// Whether there is a boot signature after a partition table that is valid, or empty (a new MS-DOS
+/// label).
 fn is_mbr(start: &[u8]) -> bool {
     partitions::mbr(start).is_some_and(|entries| {
         entries.iter().all(|entry| matches!(entry.boot, 0 | 0x80))
@@ -125,7 +129,7 @@ fn is_mbr(start: &[u8]) -> bool {
     }) || is_empty_label(start)
 }
 
-/// A boot signature behind four entries of zeroes.
+/// Whether there is a boot signature after four entries of zeroes.
 fn is_empty_label(start: &[u8]) -> bool {
     let entries: [u8; 64] = array(start, 446);
     partitions::mbr(start).is_some() && entries == [0; 64]

@@ -2,11 +2,11 @@
 
 use super::fields::{array, le32, le64};
 
-/// The length of the header that every version 1.1 has, in bytes.
+/// The length of the header of version 1.1, in bytes.
 pub const LENGTH: usize = 456;
 /// A map entry: nothing is stored.
 pub const UNALLOCATED: u32 = u32::MAX;
-/// A map entry: reads as zeroes.
+/// A map entry: the block reads as zeroes.
 pub const ZERO: u32 = u32::MAX - 1;
 
 /// The header.
@@ -29,7 +29,7 @@ pub struct Header {
 }
 
 impl Header {
-    /// Reads a header; `None` where the bytes are too few or the signature is not there.
+    /// Reads a header. Returns `None` if there are too few bytes or the signature is wrong.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         (bytes.len() >= LENGTH && le32(bytes, 64) == 0xbeda_107f).then(|| Self {
             version: le32(bytes, 68),

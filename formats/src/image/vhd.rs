@@ -1,5 +1,5 @@
-//! VHD (Microsoft's *Virtual Hard Disk Image Format Specification* 1.0): the footer, and the header of dynamic disks.
-//! The block allocation table holds 32-bit sector numbers.
+//! VHD (Microsoft's *Virtual Hard Disk Image Format Specification* 1.0): the footer, and the header
+//! of dynamic disks. The block allocation table holds 32-bit sector numbers.
 
 use super::fields::{array, be16, be32, be64};
 
@@ -10,14 +10,14 @@ pub const HEADER: usize = 1024;
 /// An entry of the block allocation table: nothing is stored.
 pub const UNALLOCATED: u32 = u32::MAX;
 
-/// The disk type: the data is as it is, before the footer.
+/// The disk type: the raw data, followed by the footer.
 pub const FIXED: u32 = 2;
-/// The disk type: blocks where the table says.
+/// The disk type: blocks, at the places that the table gives.
 pub const DYNAMIC: u32 = 3;
-/// The disk type: blocks, and a parent for the rest.
+/// The disk type: blocks; the other data is in a parent.
 pub const DIFFERENCING: u32 = 4;
 
-/// Cylinders, heads, sectors of a track.
+/// Cylinders, heads, and sectors of a track.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the words say it")]
 pub struct Geometry {
@@ -27,21 +27,21 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// The largest that there is; it says nothing of the size.
+    /// The largest geometry, which every disk of at least this size has.
     pub const LARGEST: Self = Self {
         cylinders: u16::MAX,
         heads: 16,
         sectors: 255,
     };
 
-    /// How many sectors that makes.
+    /// The number of sectors.
     pub fn total(self) -> u64 {
         u64::from(self.cylinders)
             .saturating_mul(self.heads.into())
             .saturating_mul(self.sectors.into())
     }
 
-    /// How many sectors a cylinder has.
+    /// The number of sectors of a cylinder.
     pub fn cylinder(self) -> u64 {
         u64::from(self.heads).saturating_mul(self.sectors.into())
     }
@@ -63,7 +63,7 @@ pub struct Footer {
 }
 
 impl Footer {
-    /// Reads a footer; `None` where the bytes are too few or begin otherwise.
+    /// Reads a footer. Returns `None` if there are too few bytes or the signature is wrong.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let [heads, sectors] = array(bytes, 58);
         let [saved_state] = array(bytes, 84);
@@ -97,7 +97,7 @@ pub struct Header {
 }
 
 impl Header {
-    /// Reads a header; `None` where the bytes are too few or begin otherwise.
+    /// Reads a header. Returns `None` if there are too few bytes or the signature is wrong.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         (bytes.len() >= HEADER && bytes.starts_with(b"cxsparse")).then(|| Self {
             table_offset: be64(bytes, 16),
@@ -109,7 +109,8 @@ impl Header {
     }
 }
 
-/// What of a header names a parent: its UUID and time, its name, and the eight locators.
+/// The parts of a header that name a parent: its UUID and time, its name, and the eight locators.
+/// Each with its name, its offset and its bytes.
 pub fn parent(header: &[u8]) -> [(&'static str, u64, &[u8]); 3] {
     let part = |from: usize, to: usize| header.get(from..to).unwrap_or_default();
     [
@@ -119,7 +120,8 @@ pub fn parent(header: &[u8]) -> [(&'static str, u64, &[u8]); 3] {
     ]
 }
 
-/// The checksum of a footer or header, whose own field is at `at`: the complement of the sum of all other bytes.
+/// The checksum of a footer or header: the complement of the sum of all bytes but those of the
+/// checksum's own field, which begins at `at`.
 pub fn checksum(bytes: &[u8], at: usize) -> u32 {
     let own = at..at.saturating_add(4);
     let sum = bytes

@@ -1,9 +1,10 @@
-//! VHDX (Microsoft's MS-VHDX): headers, region table, metadata table, entries of the block allocation table.
+//! VHDX (Microsoft's MS-VHDX): headers, region table, metadata table, and entries of the block
+//! allocation table.
 
 use super::fields::{array, le16, le32, le64};
 use super::partitions::Crc32;
 
-/// A GUID as it is stored.
+/// A GUID in the byte order in which it is stored.
 pub type Guid = [u8; 16];
 
 /// The region: the block allocation table.
@@ -23,7 +24,7 @@ pub const LOGICAL_SECTOR: Guid =
 /// The metadata item: the physical sector size.
 pub const PHYSICAL_SECTOR: Guid =
     *b"\xc7\x48\xa3\xcd\x5d\x44\x71\x44\x9c\xc9\xe9\x88\x52\x51\xc5\x56";
-/// The metadata item: where the parent is.
+/// The metadata item: the place of the parent.
 pub const PARENT_LOCATOR: Guid =
     *b"\x2d\x5f\xd3\xa8\x0b\xb3\x4d\x45\xab\xf7\xd3\xd8\x48\x34\xab\x0c";
 
@@ -41,10 +42,10 @@ pub struct Header {
 }
 
 impl Header {
-    /// The bytes that its checksum is over.
+    /// The number of bytes that its checksum covers.
     pub const LENGTH: u64 = 4096;
 
-    /// Reads a header; `None` where the bytes are too few or begin otherwise.
+    /// Reads a header. Returns `None` if there are too few bytes or the signature is wrong.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         (bytes.len() as u64 >= Self::LENGTH && bytes.starts_with(b"head")).then(|| Self {
             checksum: le32(bytes, 4),
@@ -58,7 +59,8 @@ impl Header {
     }
 }
 
-/// The checksum of a header or region table: CRC-32C with its own field, at byte 4, zeroed.
+/// The checksum of a header or region table: CRC-32C, with zeroes in the checksum's own field at
+/// byte 4.
 pub fn checksum(bytes: &[u8]) -> u32 {
     let mut crc = Crc32::castagnoli();
     crc.update(bytes.get(..4).unwrap_or_default());
@@ -67,7 +69,8 @@ pub fn checksum(bytes: &[u8]) -> u32 {
     crc.value()
 }
 
-/// The number of entries of a region table with its checksum; `None` where the bytes are no such table.
+/// The number of entries of a region table, and its checksum. Returns `None` if the signature is
+/// wrong.
 pub fn regions(bytes: &[u8]) -> Option<(u32, u32)> {
     bytes
         .starts_with(b"regi")
@@ -85,7 +88,7 @@ pub struct Region {
 }
 
 impl Region {
-    /// The bytes of an entry, which begin at byte 16 of the table.
+    /// The length of an entry. The entries begin at byte 16 of the table.
     pub const LENGTH: usize = 32;
 
     /// Reads an entry.
@@ -99,7 +102,7 @@ impl Region {
     }
 }
 
-/// The number of items of a metadata table; `None` where the bytes are no such table.
+/// The number of items of a metadata table. Returns `None` if the signature is wrong.
 pub fn metadata(bytes: &[u8]) -> Option<u16> {
     bytes.starts_with(b"metadata").then(|| le16(bytes, 10))
 }
@@ -117,7 +120,7 @@ pub struct Item {
 }
 
 impl Item {
-    /// The bytes of an item, which begin at byte 32 of the table.
+    /// The length of an item. The items begin at byte 32 of the table.
     pub const LENGTH: usize = 32;
 
     /// Reads an item.
@@ -133,7 +136,8 @@ impl Item {
     }
 }
 
-/// An entry of the block allocation table: its state, the byte that it points to, and whether reserved bits are set.
+/// The state of an entry of the block allocation table, the offset in it, and whether reserved bits
+/// are set.
 pub fn block(entry: u64) -> (u8, u64, bool) {
     let [state, ..] = (entry & 7).to_le_bytes();
     (state, entry & !0xf_ffff, entry & 0xf_fff8 != 0)

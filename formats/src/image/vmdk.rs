@@ -1,23 +1,24 @@
-//! VMDK (VMware's *Virtual Disk Format 5.0*): the header of hosted sparse extents, and the text that describes a disk.
-//! Offsets and sizes are in sectors of 512 bytes; grain directories and tables hold 32-bit sector numbers.
+//! VMDK (VMware's *Virtual Disk Format 5.0*): the header of hosted sparse extents, and the
+//! descriptor, a text. Offsets and sizes are in sectors of 512 bytes. Grain directories and tables
+//! hold 32-bit sector numbers.
 
 use alloc::vec::Vec;
 
 use super::fields::{array, le16, le32, le64};
 
-/// What offsets and sizes count, in bytes.
+/// The unit of offsets and sizes, in bytes.
 pub const SECTOR: u64 = 512;
-/// The flag: the bytes that tell a broken line conversion are there.
+/// The flag: the header has the bytes that show a conversion of line ends.
 pub const NEWLINES: u32 = 1;
 /// The flag: there is a redundant grain directory.
 pub const REDUNDANT: u32 = 1 << 1;
-/// The flag: table entries of 1 are grains of zeroes.
+/// The flag: an entry of 1 in a grain table is a grain of zeroes.
 pub const ZERO_GRAINS: u32 = 1 << 2;
 /// The flag: grains are compressed.
 pub const COMPRESSED: u32 = 1 << 16;
 /// The flag: there are markers between the grains.
 pub const MARKERS: u32 = 1 << 17;
-/// In `gd_offset`: the footer says where the grain directory is.
+/// The value of `gd_offset` if the offset of the grain directory is in the footer.
 pub const AT_END: u64 = u64::MAX;
 
 /// The header of a sparse extent, or its footer.
@@ -40,7 +41,7 @@ pub struct Header {
 }
 
 impl Header {
-    /// Reads a header; `None` where the bytes are too few or begin otherwise.
+    /// Reads a header. Returns `None` if there are too few bytes or the signature is wrong.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let [unclean] = array(bytes, 72);
         (bytes.len() >= 512 && bytes.starts_with(b"KDMV")).then(|| Self {
@@ -61,7 +62,7 @@ impl Header {
     }
 }
 
-/// The marker before a footer or at the end of a stream: value, size, type.
+/// The value, the size and the type of the marker before a footer or at the end of a stream.
 pub fn marker(bytes: &[u8]) -> (u64, u32, u32) {
     (le64(bytes, 0), le32(bytes, 8), le32(bytes, 12))
 }
@@ -73,13 +74,13 @@ pub enum Line<'a> {
     Empty,
     /// A key and its value, without quotes.
     Field(&'a [u8], &'a [u8]),
-    /// A part of the disk.
+    /// An extent.
     Extent(Extent<'a>),
-    /// Something else.
+    /// Any other text.
     Unknown,
 }
 
-/// A part of the disk, and the file that has it.
+/// An extent: a part of the disk, and the file in which it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extent<'a> {
     /// `RW`, `RDONLY` or `NOACCESS`.
@@ -88,13 +89,13 @@ pub struct Extent<'a> {
     pub sectors: u64,
     /// `SPARSE`, `FLAT`, `ZERO`, …
     pub kind: &'a [u8],
-    /// The file.
+    /// The name of the file.
     pub name: Option<&'a [u8]>,
     /// The first sector in the file.
     pub offset: Option<u64>,
 }
 
-/// Reads a line, without its end.
+/// Reads a line without its line end.
 pub fn line(line: &[u8]) -> Line<'_> {
     let line = line.trim_ascii();
     let c_comment = line.starts_with(b"/*") && line.ends_with(b"*/");
@@ -119,7 +120,7 @@ pub fn line(line: &[u8]) -> Line<'_> {
     Line::Field(key, quoted.unwrap_or(value))
 }
 
-/// `RW 4192256 SPARSE "name"`, `RW 4192256 FLAT "name" 0`, `RW 63 ZERO`.
+/// Reads an extent, such as `RW 4192256 SPARSE "name"`, `RW 4192256 FLAT "name" 0` or `RW 63 ZERO`.
 fn extent(line: &[u8]) -> Option<Extent<'_>> {
     let mut words = line.splitn(4, |byte| *byte == b' ');
     let access = words.next()?;
@@ -157,7 +158,7 @@ fn extent(line: &[u8]) -> Option<Extent<'_>> {
     })
 }
 
-/// Digits and nothing else.
+/// A number of decimal digits only.
 fn number(digits: &[u8]) -> Option<u64> {
     let text = core::str::from_utf8(digits).ok()?;
     let plain = text.bytes().all(|byte| byte.is_ascii_digit());
