@@ -1,4 +1,5 @@
-//! `luksmith identify`: what an image looks like. A guess, for a person; no other command uses it.
+//! `luksmith identify`: guesses the format of an image, for a person. No other command uses the
+//! guess.
 
 use luksmith::vet;
 use luksmith_formats::json::json;
@@ -7,11 +8,11 @@ use super::Session;
 use super::error::{CommandError, Kind};
 use super::inspect::UntrustedImage;
 
-/// Guess what an image might be, for a person who wonders
+/// Guess the format of an image
 ///
-/// This is a guess from a few bytes, and whoever made the image chose them: a raw image can look like anything. Once you know what
-/// it should be, `luksmith inspect --format` says whether it is. With --json: {"image", "guess": true, "looks_like": [{"format",
-/// "offset"}]}.
+/// This is a guess from a few bytes, which the author of the image chose: a raw image can have any
+/// signature. If you know the format, `luksmith inspect --format` checks the image. With --json:
+/// {"image", "guess": true, "looks_like": [{"format", "offset"}]}.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -49,7 +50,7 @@ impl Args {
         }
         if found.is_empty() {
             output.line(format_args!(
-                "{name}: looks like nothing known; it may be raw (a guess)"
+                "{name}: has no known signature; it may be raw (a guess)"
             ));
         }
         for seen in found {

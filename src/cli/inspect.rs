@@ -1,4 +1,4 @@
-//! `luksmith inspect`: whether an image is what it is said to be, and nothing more.
+//! `luksmith inspect`: whether an image is valid in its declared format, and allowed by a policy.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -17,28 +17,30 @@ use super::output::Output;
 use super::size;
 use luksmith::task::storage::Storage;
 
-/// Say whether an untrusted image is what it is said to be, and nothing more
+/// Check that an untrusted image is valid in its declared format, and nothing more
 ///
-/// Reads the image alone: no file that it names is opened, nothing is written, no key is needed, and no image takes long.
-/// Exit code 0: accept. 1: reject, the image is not what it is said to be, or is more than that. 6: policy, it may be good,
-/// but the policy does not want it. With --json: {"image", "format", "verdict", "virtual_size" (null when unknown), "encryption",
-/// "features": [], "references": [], "findings": [{"id", "severity", "offset", "field", "detail", "meaning"}]}; sizes in bytes.
-/// docs/inspect.md explains every finding.
+/// Only the image is read: no file that it names is opened, nothing is written, and no key is
+/// needed. The part that is read is bounded. Exit code 0: accept. 1: reject, the image is not valid
+/// in the declared format, or a program could read it in another way. 6: policy, the image may be
+/// valid, but the policy does not allow it, or it is too large to be checked completely. With
+/// --json: {"image", "format", "verdict", "virtual_size" (null when unknown), "encryption",
+/// "features": [], "references": [], "findings": [{"id", "severity", "offset", "field", "detail",
+/// "meaning"}]}; sizes in bytes. docs/inspect.md explains every finding.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// What the image is said to be; nothing is guessed
+    /// The declared format of the image; the format is never guessed
     #[arg(long, value_name = "FORMAT", value_parser = format_parser())]
     format: String,
 
     #[command(flatten)]
     image: UntrustedImage,
 
-    /// The largest disk that is wanted, in bytes or as 10G; goes before the policy's
+    /// The largest disk that is allowed, in bytes or as 10G; overrides the policy
     #[arg(long, value_name = size::SIZE, value_parser = size::parse)]
     max_size: Option<u64>,
 
-    /// What is wanted, in TOML; docs/inspect.md shows every member [default: a strict one that is built in]
+    /// The policy, in TOML; docs/inspect.md shows every member [default: a strict one]
     #[arg(long, value_name = "FILE", value_parser = LocalFile)]
     policy: Option<PathBuf>,
 
@@ -47,14 +49,15 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// An image whose path is not trusted either.
+/// An image from an untrusted source. Its path is not trusted either.
 #[derive(Debug, clap::Args)]
 pub(crate) struct UntrustedImage {
-    /// The image: a regular file, a block device, or an export (nbd://HOST[:PORT]/NAME, nbd+unix:///NAME?socket=PATH, and nbds for TLS)
+    /// The image: a regular file, a block device, or an export (nbd://HOST[:PORT]/NAME,
+    /// nbd+unix:///NAME?socket=PATH, and nbds for TLS)
     #[arg(value_name = "IMAGE", value_parser = LocationParser::Openable)]
     image: Location,
 
-    /// Follow IMAGE where it is a symbolic link
+    /// Follow IMAGE if it is a symbolic link
     #[arg(long)]
     follow_symlinks: bool,
 

@@ -163,7 +163,7 @@ fn image(error: &ImageError) -> Hint {
 fn vet(error: &VetError) -> Hint {
     match error {
         VetError::Header(_) => some(
-            "--header FILE reads the header of a backup, --no-header takes all of IMAGE for data",
+            "--header FILE reads the header of a backup, --no-header searches all of IMAGE as data",
         ),
         VetError::Io(error) => io(error),
         VetError::Interrupted => interrupted(),

@@ -1,4 +1,4 @@
-//! `luksmith verify-ciphertext`: does a storage hold ciphertext alone? Needs no key.
+//! `luksmith verify-ciphertext`: searches a storage for data that is not encrypted, without a key.
 
 use comfy_table::{CellAlignment, Table, presets};
 use luksmith::secret;
@@ -20,19 +20,22 @@ use super::size;
 use super::table::trimmed;
 use luksmith::task::storage::Storage;
 
-/// Regions of a kind that are printed; --json has more.
+/// The most regions of a kind that are printed. --json has more.
 const SHOWN: usize = 20;
 
-/// Look for what is not ciphertext, without any key
+/// Search an image for data that is not encrypted, without a key
 ///
-/// Reads IMAGE and reports the regions that do not look like ciphertext: byte values that come too often or too evenly, and
-/// the signatures of file systems and files. The header is left out; keyslots and unused room may be zero or look random.
-/// Zero regions of the data are no finding: they are holes, discarded, or were never written, and show whoever has the storage what is unused.
+/// Reads IMAGE and reports the regions that do not look like ciphertext: those where byte values
+/// occur too often or too evenly, and those with the signature of a file system or file. The header
+/// is left out. Keyslots and unused space may be zero or look random. Zero regions of the data are
+/// not a finding: they are holes, discarded, or were never written. They show which parts are
+/// unused.
 ///
-/// With --json: {"image", "header": "luks1", "luks2" or null, "areas": [{"area", "offset", "size", "judged", "random", "zero",
-/// "suspicious", "sampled": null or {"pieces", "of"}}], "suspicious": {"regions", "bytes", "listed": [{"offset", "length", "why",
-/// "signature"}]}, "zero": {the same}, "seed", "false_alarm_bound", "ok"}; sizes in bytes, up to 10000 regions are listed.
-/// "why" is zero, low-entropy, too-even or signature.
+/// With --json: {"image", "header": "luks1", "luks2" or null, "areas": [{"area", "offset", "size",
+/// "judged", "random", "zero", "suspicious", "sampled": null or {"pieces", "of"}}], "suspicious":
+/// {"regions", "bytes", "listed": [{"offset", "length", "why", "signature"}]}, "zero": {the same},
+/// "seed", "false_alarm_bound", "ok"}; sizes in bytes, up to 10000 regions are listed. "why" is
+/// zero, low-entropy, too-even or signature.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -42,15 +45,15 @@ pub(crate) struct Args {
     #[command(flatten)]
     read: ReadArgs,
 
-    /// Take all of IMAGE for data: no header is looked for
+    /// All of IMAGE is data: do not read a header
     #[arg(long, conflicts_with = "header")]
     no_header: bool,
 
-    /// Read N pieces of 64 KiB at random places of the data, not all of it
+    /// Read only N pieces of 64 KiB at random places of the data
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
     sample: Option<u32>,
 
-    /// Draw the places of --sample from this number again [default: a random one, which is shown]
+    /// The seed of the places of --sample [default: a random one, which is printed]
     #[arg(long, value_name = "SEED", requires = "sample")]
     seed: Option<u64>,
 
@@ -66,16 +69,24 @@ Examples:
   luksmith verify-ciphertext 'nbd+unix:///?socket=/run/remote.sock' --json | jq .suspicious
   luksmith verify-ciphertext data.img --header data.header
 
-What it can show: that something is not ciphertext. Each sector of 512 bytes and each block of 4096 is tested by chi-square, with bounds
-so far out that a run over 256 TiB of true ciphertext raises a false alarm with a probability of less than one in a million
-(2^-59 for each sector; no further correction is needed for the number of sectors). Where a part of a sector was written that had never been
-written before, the rest of it is zero still in the image: runs of 16 zero bytes are left out of the test, and told as zero.
+The search can show that data is not ciphertext. Each sector of 512 bytes and each block of 4096
+bytes is tested by chi-square. The limits are so far out that the probability of a false alarm in
+256 TiB of ciphertext is less than one in a million (2^-59 for each sector, whatever the number of
+sectors). If only a part of a sector was ever written, the rest is still zero in the image: groups
+of 16 zero bytes are left out of the test, and reported as zero.
 
-What it cannot show: that something is ciphertext, and of which key. Compressed or random plaintext, the ciphertext of another key, of a
-weak passphrase or of a cipher used in a bad way look the same. Some bytes of plaintext in a sector that is ciphertext otherwise do not show, nor do up to about 64 bytes in one that is zero otherwise, if they begin
-and end at multiples of 16. The header's own area is left out. An image without a header is taken for data as a whole. A sample shows what is common, not what is rare.
+The search cannot show that data is ciphertext, or of which key. It does not find:
+  - compressed or random plaintext, the ciphertext of another key or of a weak passphrase, or that
+    of a cipher that is used in an insecure way
+  - a few bytes of plaintext in a sector that is otherwise ciphertext
+  - up to about 64 bytes of plaintext in a sector that is otherwise zero, if they begin and end at
+    multiples of 16
+  - plaintext in the area of the header, which is left out
+  - rare plaintext, with --sample
+An image without a header is searched as a whole.
 
-Exit code: 0 nothing else was found, 1 there are regions that do not look like ciphertext, 4 IMAGE or its header cannot be read.";
+Exit code: 0 all data looks like ciphertext or is zero, 1 there are regions that do not, 4 IMAGE or
+its header cannot be read.";
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
@@ -165,7 +176,7 @@ impl Args {
         for AreaReport { area, tally, .. } in &report.areas {
             match area.purpose {
                 Purpose::PlainData => output::warning(format_args!(
-                    "{}: {} from byte {} on are plaintext by the header's own word",
+                    "{}: the header declares {} from byte {} on to be plaintext",
                     self.image.image,
                     size::human(area.range.end - area.range.start),
                     area.range.start
@@ -198,9 +209,8 @@ impl Args {
         let failure = CommandError::new(Exit::Rejected, message);
         Err(match self.json {
             true => failure,
-            false => {
-                failure.hint("--json lists the regions; what was written there was not encrypted")
-            }
+            false => failure
+                .hint("--json lists the regions; the data there was written without encryption"),
         })
     }
 
@@ -208,7 +218,7 @@ impl Args {
         let output = &session.output;
         let header = match layout.version {
             Some(version) => format!("{version} header"),
-            None => "no header; all of it is taken for data".to_owned(),
+            None => "no header; all of it is searched as data".to_owned(),
         };
         output.line(format_args!("{}: {header}", self.image.image));
         output.line(table(&report.areas));
@@ -249,9 +259,10 @@ impl Args {
             sample.seed
         ));
         if report.suspicious.count == 0 && read > 0 && read < of {
-            // Of n clean ones, with a confidence of 95 %, at most 3/n of all are not: (1 − 3/n)ⁿ is under e⁻³ = 0.05.
+            // If n pieces are clean, then with a confidence of 95 % at most 3/n of all are not,
+            // since (1 − 3/n)ⁿ < e⁻³ = 0.05.
             session.output.line(format_args!(
-                "sample: with 95 % confidence less than {:.3} % of all pieces hold something else",
+                "sample: with 95 % confidence, less than {:.3} % of all pieces contain anything else",
                 (300.0 / read as f64).min(100.0)
             ));
         }

@@ -1,8 +1,8 @@
-//! What of an image is taken by which table, and which data by which part of the disk, so that nothing lies on another.
+//! The parts of an image that tables and data occupy, to find those that overlap.
 
 use super::source::{Source, Stop};
 
-/// The most extents that are kept, which bounds the memory.
+/// The most extents that are kept. This bounds the memory.
 pub(super) const MOST: usize = 1 << 20;
 
 #[derive(Clone, Copy)]
@@ -23,19 +23,28 @@ impl Extent {
 pub(super) struct Extents {
     kinds: Vec<&'static str>,
     list: Vec<Extent>,
-    /// Between which two extents the last byte that was asked for lay.
+    /// The gap between two extents in which the last searched range lay.
     gap: (u64, u64),
 }
 
-/// Two extents that share bytes: where, and what each is.
+/// Two extents that share bytes: the offset, and the kinds of both.
 pub(super) struct Overlap {
     pub(super) offset: u64,
     pub(super) what: &'static str,
     pub(super) on: &'static str,
 }
 
+/// Where data that is in the wrong place lies: at a byte of an image of `size` bytes, and on a
+/// table if it overlaps one.
+pub(super) fn misplaced(offset: u64, size: u64, table: Option<&str>) -> String {
+    match table {
+        Some(table) => format!("byte {offset}, on the {table}"),
+        None => format!("byte {offset} of {size}"),
+    }
+}
+
 impl Extents {
-    /// Takes a range; ranges over 4 GiB count with their first 4 GiB.
+    /// Adds a range. Of a range over 4 GiB, only the first 4 GiB are added.
     pub(super) fn take(&mut self, start: u64, len: u64, what: &'static str) -> Result<(), Stop> {
         if len == 0 {
             return Ok(());
@@ -56,7 +65,7 @@ impl Extents {
         Ok(())
     }
 
-    /// Every extent: start and length.
+    /// The start and the length of every extent.
     pub(super) fn ranges(&self) -> impl Iterator<Item = (u64, u64)> {
         self.list.iter().map(|one| (one.start, u64::from(one.len)))
     }
@@ -68,7 +77,7 @@ impl Extents {
             .unwrap_or("table")
     }
 
-    /// Sorts the extents, and names those that overlap (the first few).
+    /// Sorts the extents, and returns the first few that overlap.
     pub(super) fn overlaps(&mut self) -> Vec<Overlap> {
         self.list
             .sort_unstable_by_key(|extent| (extent.start, extent.len));
@@ -93,7 +102,8 @@ impl Extents {
         found
     }
 
-    /// What the range from `start` lies on, after [`overlaps`](Self::overlaps) has sorted the extents.
+    /// The kind of the extent that the range from `start` overlaps, if any. The extents have to be
+    /// sorted by [`overlaps`](Self::overlaps).
     pub(super) fn under(
         &mut self,
         source: &mut Source<'_>,
@@ -104,7 +114,7 @@ impl Extents {
         if self.gap.0 <= start && end <= self.gap.1 {
             return Ok(None);
         }
-        // A search costs as much as reading some entries.
+        // A search takes about as long as reading a few table entries.
         source.spend(256)?;
         let next = self.list.partition_point(|extent| extent.end() <= start);
         if let Some(extent) = self.list.get(next).filter(|extent| extent.start < end) {
@@ -120,19 +130,19 @@ impl Extents {
     }
 }
 
-/// The most data clusters (or blocks, or grains) that are kept, which bounds the memory.
+/// The most data clusters (or blocks, or grains) that are kept. This bounds the memory.
 pub(super) const MOST_DATA: usize = 4 << 20;
 
-/// Where the disk's data begins, each as a number of units of the format.
+/// The offsets of the disk's data, in units of the format.
 #[derive(Default)]
 pub(super) struct Data {
     places: Vec<u32>,
-    /// Whether more were given than are kept, or one too far away.
+    /// Whether there were more than are kept, or one with a number over 32 bits.
     pub(super) beyond: bool,
 }
 
 impl Data {
-    /// Takes what begins at unit `place`.
+    /// Adds data that begins at unit `place`.
     pub(super) fn take(&mut self, place: u64) {
         match u32::try_from(place) {
             Ok(place) if self.places.len() < MOST_DATA => self.places.push(place),
@@ -140,7 +150,7 @@ impl Data {
         }
     }
 
-    /// Sorts the places, and gives those (the first few) that begin less than `len` units behind another.
+    /// Sorts the offsets, and returns the first few that are less than `len` units after another.
     pub(super) fn overlaps(&mut self, len: u64) -> Vec<u64> {
         self.places.sort_unstable();
         let pairs = self.places.windows(2);

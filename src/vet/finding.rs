@@ -1,18 +1,18 @@
-//! A check has a stable id; a finding is one place where an image fails it.
+//! Checks, and findings: the places where an image fails them.
 
-/// How much a finding weighs.
+/// How severe a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// Worth knowing; no reason to refuse.
+    /// Information, and no reason to refuse the image.
     Note,
-    /// The image may be good, but the policy does not want it.
+    /// The image may be valid, but the policy does not allow it.
     Policy,
-    /// The image is not what it is said to be, or is more than that.
+    /// The image is not valid in the declared format, or a program could read it in another way.
     Reject,
 }
 
 impl Severity {
-    /// Its name, as reports spell it.
+    /// Its name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Note => "note",
@@ -22,15 +22,15 @@ impl Severity {
     }
 }
 
-/// Something that every image of a format is checked for.
+/// A check of every image of a format.
 #[derive(Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Check {
-    /// Its stable id, such as `qcow2.backing-file`.
+    /// The id, such as `qcow2.backing-file`. It does not change between versions.
     pub id: &'static str,
-    /// What failing it weighs.
+    /// How severe it is to fail the check.
     pub severity: Severity,
-    /// What it means when an image fails it.
+    /// What is wrong with an image that fails the check.
     pub meaning: &'static str,
 }
 
@@ -60,7 +60,7 @@ impl Check {
     }
 }
 
-/// Declares checks, and the list of them all.
+/// Declares checks, and `CHECKS`, the list of all of them.
 macro_rules! checks {
     ($($name:ident: $severity:ident, $id:literal, $meaning:literal;)+) => {
         $(pub(super) static $name: $crate::vet::finding::Check = $crate::vet::finding::Check::$severity($id, $meaning);)+
@@ -76,15 +76,16 @@ pub(super) use checks;
 pub struct Finding {
     /// The check.
     pub check: &'static Check,
-    /// Where, in bytes from the start of the image.
+    /// The offset of the field, in bytes from the start of the image.
     pub offset: u64,
-    /// The field there.
+    /// The name of the field.
     pub field: String,
-    /// What is there, in one line; bytes from the image are escaped.
+    /// What the field contains, in one line. Bytes from the image are escaped.
     pub detail: String,
 }
 
-/// Bytes of an image as text that is safe to show: ASCII, everything else escaped, and not too long.
+/// Bytes of an image as text that is safe to show: cut, and with everything but printable ASCII
+/// escaped.
 pub(crate) fn escaped(bytes: &[u8]) -> String {
     const MOST: usize = 256;
     let shown = bytes.get(..MOST).unwrap_or(bytes).escape_ascii();

@@ -1,18 +1,18 @@
-//! What an image is: its format, the features that it uses, and how its data is encrypted.
+//! The properties of an image: its format, the features that it uses, and its encryption.
 
 use serde::Deserialize;
 
-/// What an image is said to be.
+/// The format that an image is declared to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Format {
-    /// The bytes of a disk as they are.
+    /// The bytes of a disk, without any structure of an image format.
     Raw,
     /// qcow2, version 2 or 3.
     Qcow2,
     /// QED.
     Qed,
-    /// VMDK: a sparse or stream-optimised file, or a descriptor alone.
+    /// VMDK: a sparse or stream-optimised file, or only a descriptor.
     Vmdk,
     /// VHD, fixed or dynamic.
     Vhd,
@@ -22,9 +22,9 @@ pub enum Format {
     Vdi,
     /// An ISO 9660 disc.
     Iso,
-    /// The bytes of a disk with a GPT.
+    /// A raw disk with a GPT.
     Gpt,
-    /// The bytes of a disk with an MBR and no GPT.
+    /// A raw disk with an MBR and no GPT.
     Mbr,
     /// LUKS of either version.
     Luks,
@@ -35,7 +35,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// All of them.
+    /// All formats.
     pub const ALL: [Self; 13] = [
         Self::Raw,
         Self::Qcow2,
@@ -52,7 +52,7 @@ impl Format {
         Self::Luks2,
     ];
 
-    /// Its name, as the command line and policies spell it.
+    /// Its name on the command line and in policies.
     pub fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
@@ -71,12 +71,12 @@ impl Format {
         }
     }
 
-    /// The format by its name.
+    /// The format with this name.
     pub fn by_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|format| format.name() == name)
     }
 
-    /// The signature that such an image must have; a raw image has none.
+    /// The name of the signature that an image of this format must have. A raw image has none.
     pub(super) fn signature(self) -> Option<&'static str> {
         match self {
             Self::Raw => None,
@@ -86,33 +86,33 @@ impl Format {
     }
 }
 
-/// Something that an image can make use of, and that a policy can allow or not.
+/// A feature that an image can use, and that a policy can allow or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Feature {
-    /// Snapshots inside of the image.
+    /// Snapshots in the image.
     Snapshots,
-    /// Bitmaps of changed blocks inside of the image.
+    /// Bitmaps of changed blocks in the image.
     Bitmaps,
     /// Compressed clusters.
     Compression,
     /// L2 entries with subclusters.
     ExtendedL2,
-    /// Refcounts that are written late.
+    /// Refcounts that are written later than the data.
     LazyRefcounts,
-    /// It was not closed properly.
+    /// The image was not closed properly.
     Dirty,
-    /// An MBR with partitions of its own beside the one that protects the GPT.
+    /// An MBR with further entries beside the one that protects the GPT.
     HybridMbr,
-    /// Its data is in other files beside it.
+    /// Data in other files in the same folder.
     ExtentFiles,
-    /// It was made with another size than it has.
+    /// The size at creation differs from the current size.
     Resized,
 }
 
 impl Feature {
-    /// All of them.
+    /// All features.
     pub const ALL: [Self; 9] = [
         Self::Snapshots,
         Self::Bitmaps,
@@ -125,7 +125,7 @@ impl Feature {
         Self::Resized,
     ];
 
-    /// Its name, as reports and policies spell it.
+    /// Its name in reports and policies.
     pub fn name(self) -> &'static str {
         match self {
             Self::Snapshots => "snapshots",
@@ -140,7 +140,7 @@ impl Feature {
         }
     }
 
-    /// Whether the default allows it.
+    /// Whether the default policy allows it.
     pub(super) fn is_common(self) -> bool {
         !matches!(
             self,
@@ -153,19 +153,19 @@ impl Feature {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Encryption {
-    /// Not by the image.
+    /// The image does not encrypt it.
     #[default]
     None,
-    /// LUKS1, or LUKS1 inside of qcow2.
+    /// LUKS1, also in qcow2.
     Luks1,
     /// LUKS2.
     Luks2,
-    /// The broken AES-CBC of old qcow and qcow2.
+    /// AES-CBC with predictable IVs, as in old qcow and qcow2 images.
     LegacyAes,
 }
 
 impl Encryption {
-    /// Its name, as reports spell it.
+    /// Its name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::None => "none",

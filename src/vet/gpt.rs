@@ -1,4 +1,5 @@
-//! Disks with a GPT (UEFI Specification 2.10, section 5): the protective MBR, both headers, both tables.
+//! Disks with a GPT (UEFI Specification 2.10, section 5): the protective MBR, both headers, and
+//! both tables.
 
 use luksmith_formats::image::partitions::{self, Crc32, Gpt, PROTECTIVE};
 
@@ -8,22 +9,26 @@ use super::report::Report;
 use super::source::{Source, Stop, pieces};
 
 checks! {
-    MBR: reject, "gpt.protective-mbr", "the MBR does not protect the GPT, so that programs which know only an MBR see another disk";
-    CHS: note, "gpt.protective-chs", "the protective MBR's first sector as head, sector and cylinder is wrong; Linux and UEFI do not read it";
+    MBR: reject, "gpt.protective-mbr",
+        "the MBR does not protect the GPT: a program that only knows MBRs sees another disk";
+    CHS: note, "gpt.protective-chs",
+        "the CHS address of the protective entry is wrong; Linux and UEFI firmware do not read it";
     HEADER: reject, "gpt.header", "a GPT header breaks a rule of the format";
-    CHECKSUM: reject, "gpt.checksum", "a checksum does not match, and a reader would use the other copy or none";
-    BACKUP: reject, "gpt.backup", "the second copy is missing or says something else";
-    PLACE: note, "gpt.backup-place", "the second copy is not at the end of the disk, as after a disk was made larger";
-    BOUNDS: reject, "gpt.bounds", "a table or a partition does not lie where it must";
+    CHECKSUM: reject, "gpt.checksum",
+        "a checksum does not match: a program would use the other copy, or none";
+    BACKUP: reject, "gpt.backup", "the second copy is missing, or differs from the first";
+    PLACE: note, "gpt.backup-place",
+        "the second copy is not at the end of the disk, which may have been enlarged";
+    BOUNDS: reject, "gpt.bounds", "a table or a partition is outside of the bounds for it";
     OVERLAP: reject, "gpt.overlap", "two partitions share sectors";
 }
 
-/// The most bytes of a table; the usual one has 16384.
+/// The most bytes of a table. The usual one has 16384.
 const MOST: u64 = 1 << 20;
 
 pub(super) fn check(source: &mut Source<'_>, report: &mut Report) -> Result<(), Stop> {
     report.claims(source.size());
-    // The sector size is where the header is.
+    // The header is in sector 1, so its offset is the sector size.
     let sector = if source.read(512, 8)? == b"EFI PART" {
         512
     } else {
@@ -70,8 +75,9 @@ pub(super) fn check(source: &mut Source<'_>, report: &mut Report) -> Result<(), 
     Ok(())
 }
 
-/// One entry of type 0xEE from sector 1 on. Its first sector as head, sector, cylinder is 0/2/0 as the UEFI
-/// specification has it, or 0/1/0 as others write. Linux and EDK2 look at the type and at the first sector by number only.
+/// Checks the protective MBR: one entry of type 0xEE that begins at sector 1. The CHS address of
+/// its first sector (head, sector, cylinder) is 0/2/0 in the UEFI specification, and 0/1/0 by some
+/// programs. Linux and EDK2 only check the type and the number of the first sector.
 fn protective(source: &mut Source<'_>, report: &mut Report, sectors: u64) -> Result<(), Stop> {
     let Some(entries) = partitions::mbr(&source.read(0, 512)?) else {
         report.add(&MBR, 510, "signature", "none");
@@ -103,7 +109,7 @@ fn protective(source: &mut Source<'_>, report: &mut Report, sectors: u64) -> Res
         "first sector",
         format!("{}", entry.start),
     );
-    // A disk that was made larger keeps its entry.
+    // A disk that was enlarged may keep its entry.
     let most = sectors.saturating_sub(1);
     let length = u64::from(entry.sectors);
     rule(
@@ -125,7 +131,7 @@ fn protective(source: &mut Source<'_>, report: &mut Report, sectors: u64) -> Res
     Ok(())
 }
 
-/// Reads one header and its table. `None` where there is nothing to compare.
+/// Checks one header and its table. Returns `None` if the header cannot be compared.
 fn header(
     source: &mut Source<'_>,
     report: &mut Report,
@@ -187,13 +193,14 @@ fn header(
     let table = gpt.entries_lba..gpt.entries_lba.saturating_add(length.div_ceil(sector));
     let (first, last) = (gpt.first_usable, gpt.last_usable);
     let sectors = source.size() / sector;
-    // The first copy's table is before what is usable, the second one's behind it.
+    // The table of the first copy lies before the usable sectors, that of the second one after
+    // them.
     let placed = if lba == 1 {
         table.start >= 2 && table.end <= first
     } else {
         table.start > last && table.end <= lba
     };
-    // An empty disk may have no usable sector.
+    // A small disk may have no usable sector.
     let inside = placed && first <= last.saturating_add(1) && last < sectors;
     if report.require(inside, &BOUNDS, at + 40, "FirstUsableLBA", || {
         format!("usable {first} to {last}, table from {}", table.start)
@@ -243,7 +250,7 @@ fn entries(
             continue;
         };
         report.require(last < first, &OVERLAP, *at + 32, "StartingLBA", || {
-            format!("sector {first} is in two")
+            format!("sector {first} is in two partitions")
         });
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! From a declared format to a report.
+//! Inspecting an image in its declared format.
 
 use super::finding::{Check, checks};
 use super::format::Format;
@@ -9,10 +9,11 @@ use super::{gpt, iso, luks, mbr, qcow2, qed, recognise, vdi, vhd, vhdx, vmdk};
 use crate::backend::{Backend, IoError};
 
 checks! {
-    UNCHECKED: policy, "walk.budget", "its tables are larger than an inspection walks, so not all of it was checked";
+    UNCHECKED: policy, "walk.budget",
+        "its tables are too large for an inspection, so not all of it was checked";
 }
 
-/// Every check that there is.
+/// All checks.
 pub fn checks() -> impl Iterator<Item = &'static Check> {
     [
         CHECKS,
@@ -34,17 +35,18 @@ pub fn checks() -> impl Iterator<Item = &'static Check> {
     .copied()
 }
 
-/// Says whether an image is what it is said to be, and what else is to be said of it.
+/// Inspects an image: whether it is valid in the declared format, and whether the policy allows it.
 ///
 /// Reads a bounded part of the storage, follows no reference, and writes nothing.
 ///
 /// # Errors
-/// What the storage says; whatever is wrong with the image is in the report.
+/// Returns the error of the storage. Everything that is wrong with the image is in the report.
 pub fn inspect(storage: &dyn Backend, format: Format, policy: &Policy) -> Result<Report, IoError> {
     within(Source::new(storage), format, policy)
 }
 
-/// The same, reading no more than `budget` bytes: enough for headers, and for the references that are in them.
+/// The same with a budget of `budget` bytes, which has to be enough for the headers and for the
+/// references in them.
 pub(crate) fn headers(
     storage: &dyn Backend,
     format: Format,

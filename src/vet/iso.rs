@@ -1,4 +1,4 @@
-//! ISO 9660 discs (ECMA-119): the volume descriptors, and that the volume lies in the image.
+//! ISO 9660 discs (ECMA-119): the volume descriptors, and the bounds of the volume.
 
 use luksmith_formats::image::iso::{Both, Descriptor, FIRST_DESCRIPTOR, Kind, SECTOR};
 
@@ -7,16 +7,19 @@ use super::report::Report;
 use super::source::{Source, Stop};
 
 checks! {
-    PRIMARY: reject, "iso.primary", "there is not exactly one primary volume descriptor, first of all";
-    DESCRIPTOR: reject, "iso.descriptor", "a volume descriptor is of a kind or version that there is not";
-    TERMINATOR: reject, "iso.terminator", "the list of volume descriptors does not end";
-    BOTH: reject, "iso.both-endian", "a number is stored in two byte orders, and they do not agree";
-    BLOCK: reject, "iso.block-size", "logical blocks of 2048 bytes are what every reader knows";
-    SIZE: reject, "iso.size", "the volume does not lie in the image";
-    ROOT: reject, "iso.root", "the root directory does not lie in the volume";
+    PRIMARY: reject, "iso.primary",
+        "there is not exactly one primary volume descriptor, or it is not the first descriptor";
+    DESCRIPTOR: reject, "iso.descriptor", "a volume descriptor has an unknown type or version";
+    TERMINATOR: reject, "iso.terminator", "the list of volume descriptors has no terminator";
+    BOTH: reject, "iso.both-endian",
+        "a number is stored in both byte orders, and the two values differ";
+    BLOCK: reject, "iso.block-size",
+        "the logical block size is not 2048 bytes, the only one that all programs read";
+    SIZE: reject, "iso.size", "the volume is not within the image";
+    ROOT: reject, "iso.root", "the root directory is not within the volume";
 }
 
-/// The most volume descriptors that a disc has; real ones have up to five.
+/// The most volume descriptors that are read. Real discs have up to five.
 const MOST: u64 = 64;
 
 pub(super) fn check(source: &mut Source<'_>, report: &mut Report) -> Result<(), Stop> {
@@ -39,7 +42,7 @@ pub(super) fn check(source: &mut Source<'_>, report: &mut Report) -> Result<(), 
         match descriptor.kind {
             Kind::Terminator => {
                 report.require(primaries == 1, &PRIMARY, at, "type", || {
-                    format!("{primaries} of them")
+                    format!("{primaries} primary descriptors")
                 });
                 return Ok(());
             }
@@ -49,7 +52,7 @@ pub(super) fn check(source: &mut Source<'_>, report: &mut Report) -> Result<(), 
             }
             Kind::Boot | Kind::Partition | Kind::Unknown(_) => {}
         }
-        // Readers take the first descriptor for the primary one.
+        // Programs read the first descriptor as the primary one.
         let first = number != 0 || descriptor.kind == Kind::Primary;
         report.require(first, &PRIMARY, at, "type", || {
             format!("{:?} is the first", descriptor.kind)
@@ -59,7 +62,7 @@ pub(super) fn check(source: &mut Source<'_>, report: &mut Report) -> Result<(), 
     Ok(())
 }
 
-/// The numbers of one volume.
+/// Checks the numbers in one descriptor.
 fn volume(source: &Source<'_>, report: &mut Report, at: u64, descriptor: &Descriptor) {
     let mut agree = |offset: u64, field: &str, little: u64, big: u64| {
         report.require(little == big, &BOTH, at + offset, field, || {

@@ -1,4 +1,5 @@
-//! LUKS volumes, by the rules that opening uses: the same parsers, both copies of a LUKS2 header, one encrypted segment.
+//! LUKS volumes. They are parsed as they are for opening. Both copies of a LUKS2 header are
+//! checked, and that the data is one encrypted segment.
 //!
 //! LUKS1 On-Disk Format 1.2.3; LUKS2 On-Disk Format 1.1.
 
@@ -13,17 +14,22 @@ use super::report::Report;
 use super::source::{Source, Stop};
 
 checks! {
-    VERSION: reject, "luks.version", "it is not LUKS of the declared version, or of one that is known";
-    HEADER: reject, "luks.header", "the header breaks a rule of the format, or asks for what is refused (null ciphers, authenticated encryption, …)";
-    COPIES: reject, "luks.copies", "the two copies of the header do not agree, or one is damaged: readers may see different volumes";
-    SEGMENT: reject, "luks.segment", "the data is not one encrypted segment: it is plain in part, or a reencryption was not finished";
-    REQUIREMENTS: reject, "luks.requirements", "the header asks for what must be understood, such as a pending reencryption, and is not";
-    SIZE: reject, "luks.size", "header, keyslots or data do not lie in the image";
-    DETACHED: reject, "luks.detached", "this is a header alone; its data lies elsewhere";
+    VERSION: reject, "luks.version", "its LUKS version is unknown, or not the declared one";
+    HEADER: reject, "luks.header",
+        "the header breaks a rule of the format, or uses what is refused (null ciphers, authenticated encryption, …)";
+    COPIES: reject, "luks.copies",
+        "the two copies of the header differ, or one is damaged: programs may see different volumes";
+    SEGMENT: reject, "luks.segment",
+        "the data is not one encrypted segment: a part is not encrypted, or a reencryption is not finished";
+    REQUIREMENTS: reject, "luks.requirements",
+        "the header has mandatory requirements, such as a pending reencryption";
+    SIZE: reject, "luks.size", "the header, the keyslots or the data are not within the image";
+    DETACHED: reject, "luks.detached", "it is a detached header: the data is in another place";
     KEYSLOTS: note, "luks.keyslots", "no keyslot is in use, so no passphrase opens it";
 }
 
-/// The largest binary header with JSON; also how much of a LUKS1 header there is to read.
+/// The bytes that are read to recognise a header: the binary header of LUKS2, and all of a LUKS1
+/// header.
 const BINARY: u64 = 4096;
 
 pub(super) fn check(
@@ -35,7 +41,8 @@ pub(super) fn check(
     volume(source, report, policy, 0, size)
 }
 
-/// A LUKS1 header in a part of an image, as qcow2 has it. The size of its data is told by the image.
+/// Checks a LUKS1 header in a part of an image, as in qcow2. The size of the data is given by the
+/// image.
 pub(super) fn inside(
     source: &mut Source<'_>,
     report: &mut Report,
@@ -46,7 +53,7 @@ pub(super) fn inside(
     let Some(header) = luks1(report, policy, &start, offset) else {
         return Ok(());
     };
-    // Key material and the header lie in the part, and nothing else does.
+    // The part holds only the header and the key material.
     report.require(
         material_end(&header) <= len,
         &SIZE,
@@ -138,7 +145,8 @@ fn luks1(report: &mut Report, policy: &Policy, start: &[u8], base: u64) -> Optio
         report.require(count != 0, &KEYSLOTS, base + 208, "keyslots", || {
             "none".into()
         });
-        // The digest is computed once for each passphrase that is tried, and never the weakest part.
+        // The digest costs time only once for each passphrase, and is never easier to guess than
+        // the keyslot: only the ceiling counts.
         let mut limits = Limits::default();
         limits.pbkdf2_iterations = policy.kdf_ceiling.pbkdf2_iterations;
         if limits.check_pbkdf2(header.digest_iterations).is_err() {
@@ -153,14 +161,14 @@ fn luks1(report: &mut Report, policy: &Policy, start: &[u8], base: u64) -> Optio
     Some(header)
 }
 
-/// Where the last key material in use ends.
+/// The end of the last key material in use.
 fn material_end(header: &luks1::Header) -> u64 {
     let active = (0..luks1::KEYSLOTS).filter(|slot| header.keyslots[*slot].active);
     let ends = active.map(|slot| header.area(slot).end);
     ends.max().unwrap_or(luks1::HEADER_SIZE as u64)
 }
 
-/// Where the data lies in an image of `size` bytes.
+/// Checks the place of the data in an image of `size` bytes.
 fn data(report: &mut Report, at: u64, size: u64, offset: u64, fixed: Option<u64>, sector: u32) {
     if !report.require(offset != 0, &DETACHED, at, "data offset", || "0".into()) {
         return;
@@ -195,7 +203,8 @@ fn luks2(
         let bytes = source.read(position.offset(hdr_size), hdr_size)?;
         match luks2::Header::parse(&bytes, position, &limits) {
             Ok(header) => copies.push(header),
-            // What both copies ask for, or the first one has wrong, is the header's fault; a damaged second one is not.
+            // An error in the first copy is one of the header. One in the second copy only is a
+            // difference of the copies.
             Err(error) if position == Position::Primary => refuse(report, &HEADER, 0, &error),
             Err(error) => refuse(report, &COPIES, 0, &error),
         }
@@ -203,7 +212,7 @@ fn luks2(
     if let [primary, secondary] = &copies[..] {
         report.require(primary == secondary, &COPIES, hdr_size, "header", || {
             format!(
-                "sequence {} and {}; what they say differs",
+                "sequence numbers {} and {}, or the metadata differs",
                 primary.seqid, secondary.seqid
             )
         });
@@ -235,7 +244,7 @@ fn luks2(
     Ok(())
 }
 
-/// What one copy says.
+/// Checks the metadata of one copy.
 fn described(report: &mut Report, policy: &Policy, header: &luks2::Header) {
     let metadata = &header.metadata;
     let required = &metadata.config().requirements;
@@ -256,7 +265,7 @@ fn described(report: &mut Report, policy: &Policy, header: &luks2::Header) {
         .values()
         .any(|keyslot| matches!(keyslot, Keyslot::Reencrypt(_)));
     report.require(!backup && !unfinished, &SEGMENT, BINARY, "segments", || {
-        "a reencryption was not finished".into()
+        "a reencryption is not finished".into()
     });
     let mut count = 0;
     for (id, keyslot) in metadata.keyslots() {

@@ -1,4 +1,4 @@
-//! Disks with an MBR: the four entries, and the chain of tables in an extended partition.
+//! Disks with an MBR: its four entries, and the chain of tables in an extended partition.
 
 use std::ops::Range;
 
@@ -9,14 +9,15 @@ use super::report::Report;
 use super::source::{Source, Stop};
 
 checks! {
-    BOUNDS: reject, "mbr.bounds", "a partition does not lie in the disk, or lies on the MBR";
+    BOUNDS: reject, "mbr.bounds", "a partition is not within the disk, or contains the MBR";
     OVERLAP: reject, "mbr.overlap", "two partitions share sectors";
-    GPT_IS_GONE: reject, "mbr.protective", "an entry says that there is a GPT, and there is none";
-    CHAIN: reject, "mbr.chain", "the tables of an extended partition leave it, turn back, or do not end";
+    NO_GPT: reject, "mbr.protective", "there is an entry that protects a GPT, but no GPT";
+    CHAIN: reject, "mbr.chain",
+        "the chain of tables in an extended partition leaves it, goes backwards, or does not end";
 }
 
 const SECTOR: u64 = 512;
-/// The most logical partitions; Linux shows no more than 60.
+/// The most logical partitions. Linux shows at most 60.
 const MOST: usize = 128;
 
 pub(super) fn check(source: &mut Source<'_>, report: &mut Report) -> Result<(), Stop> {
@@ -31,13 +32,9 @@ pub(super) fn check(source: &mut Source<'_>, report: &mut Report) -> Result<(), 
         if entry.kind == 0 {
             continue;
         }
-        report.require(
-            entry.kind != PROTECTIVE,
-            &GPT_IS_GONE,
-            at + 4,
-            &name,
-            || "type 0xee".into(),
-        );
+        report.require(entry.kind != PROTECTIVE, &NO_GPT, at + 4, &name, || {
+            "type 0xee".into()
+        });
         let range = range(entry, 0);
         let inside = range.start >= 1 && !range.is_empty() && range.end <= sectors;
         if report.require(inside, &BOUNDS, at + 8, &name, || describe(&range, sectors)) {
@@ -51,7 +48,7 @@ pub(super) fn check(source: &mut Source<'_>, report: &mut Report) -> Result<(), 
     Ok(())
 }
 
-/// The sectors of an entry, whose start is counted from `base`.
+/// The sectors of an entry, whose start is relative to `base`.
 fn range(entry: &MbrEntry, base: u64) -> Range<u64> {
     let start = base.saturating_add(entry.start.into());
     start..start.saturating_add(entry.sectors.into())
@@ -62,14 +59,15 @@ fn describe(range: &Range<u64>, sectors: u64) -> String {
     format!("sectors {start} to {end} of {sectors}")
 }
 
-/// Each table has one partition, counted from itself, and the place of the next table, counted from the whole.
+/// Checks the chain of tables in an extended partition. Each table has one partition, whose start
+/// is relative to the table, and the place of the next table, relative to the extended partition.
 fn chain(source: &mut Source<'_>, report: &mut Report, whole: &Range<u64>) -> Result<(), Stop> {
     let mut at = whole.start;
     let mut taken = Vec::new();
     for _ in 0..MOST {
         let byte = at * SECTOR;
         let Some([partition, next, ..]) = partitions::mbr(&source.read(byte, SECTOR)?) else {
-            report.add(&CHAIN, byte, "signature", "no table is there");
+            report.add(&CHAIN, byte, "signature", "there is no table");
             break;
         };
         if partition.kind != 0 {
@@ -96,7 +94,7 @@ fn chain(source: &mut Source<'_>, report: &mut Report, whole: &Range<u64>) -> Re
         &CHAIN,
         at * SECTOR,
         "next table",
-        || format!("more than {MOST} of them"),
+        || format!("more than {MOST} tables"),
     );
     overlaps(report, taken);
     Ok(())
@@ -113,7 +111,7 @@ fn overlaps(report: &mut Report, mut taken: Vec<(Range<u64>, u64)>) {
             &OVERLAP,
             *at,
             "partition",
-            || format!("sector {} is in two", range.start),
+            || format!("sector {} is in two partitions", range.start),
         );
     }
 }

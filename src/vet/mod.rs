@@ -1,7 +1,9 @@
-//! Judging what comes from strangers: verdicts from the bytes alone.
+//! Checking images from untrusted sources.
 //!
-//! [`inspect`] says whether an image is what it is said to be, and nothing more. It follows no reference, writes nothing,
-//! needs no key, and reads a bounded part of the image. [`ciphertext`] looks for what is not ciphertext.
+//! [`inspect`] checks that an image is valid in its declared format, and that a program which opens
+//! it in this format reads nothing but the image. It follows no reference, writes nothing, needs no
+//! key, and reads a bounded part of the image. [`ciphertext`] searches a storage for data that is
+//! not encrypted.
 
 pub mod ciphertext;
 mod extents;

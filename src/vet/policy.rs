@@ -1,4 +1,4 @@
-//! What somebody wants of images: a TOML file, or the strict default.
+//! The policy for images: a TOML file, or the strict default.
 
 use luksmith_formats::Limits;
 use luksmith_formats::luks2::Kdf;
@@ -9,20 +9,23 @@ use super::format::{Encryption, Feature, Format};
 use super::report::Report;
 
 checks! {
-    SIZE: policy, "policy.size", "the disk would be larger than the policy allows";
+    SIZE: policy, "policy.size", "the disk is larger than the policy allows";
     FORMAT: policy, "policy.format", "the policy does not allow this format";
     FEATURE: policy, "policy.feature", "the image uses a feature that the policy does not allow";
-    ENCRYPTION: policy, "policy.encryption", "the policy says otherwise about encryption";
+    ENCRYPTION: policy, "policy.encryption",
+        "the policy requires encryption, or forbids it";
     CIPHER: policy, "policy.cipher", "the policy does not allow this cipher";
-    FLOOR: policy, "policy.kdf-floor", "a keyslot can be guessed at faster than the policy allows";
-    CEILING: policy, "policy.kdf-ceiling", "unlocking would take more time, memory or threads than the policy allows";
+    FLOOR: policy, "policy.kdf-floor",
+        "guessing the passphrase of a keyslot costs less than the policy allows";
+    CEILING: policy, "policy.kdf-ceiling",
+        "unlocking takes more time, memory or threads than the policy allows";
 }
 
-/// What is wanted about encryption.
+/// Whether images have to be encrypted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EncryptionRule {
-    /// Either.
+    /// The image may be encrypted or not.
     #[default]
     Optional,
     /// The image must be encrypted.
@@ -31,7 +34,7 @@ pub enum EncryptionRule {
     Forbidden,
 }
 
-/// The least or the most that a keyslot's KDF may cost.
+/// The lowest or the highest cost of a keyslot's KDF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
@@ -46,24 +49,25 @@ pub struct Costs {
     pub argon2_lanes: u32,
 }
 
-/// What is wanted of images. The default is strict: formats, ciphers and features that are common, sizes and costs that are
-/// in use.
+/// Which images are allowed. The default is strict: it allows common features, and sizes and costs
+/// that are in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Policy {
     /// The largest disk in bytes. Default: 16 TiB.
     pub max_size: u64,
-    /// The formats. Default: all.
+    /// The allowed formats. Default: all.
     pub formats: Vec<Format>,
-    /// The features. Default: all but `dirty`, `hybrid-mbr`, `extent-files` and `resized`.
+    /// The allowed features. Default: all but `dirty`, `hybrid-mbr`, `extent-files` and `resized`.
     pub features: Vec<Feature>,
-    /// Whether images must be encrypted. Default: optional.
+    /// Whether images have to be encrypted. Default: optional.
     pub encryption: EncryptionRule,
-    /// The LUKS ciphers by name, such as `aes-xts-plain64`. Default: every one that opening knows.
+    /// The names of the allowed LUKS ciphers, such as `aes-xts-plain64`. Default: all that this
+    /// program supports.
     pub ciphers: Option<Vec<String>>,
-    /// The least cost of a keyslot. Default: the least that cryptsetup makes.
+    /// The lowest cost of a keyslot. Default: the lowest that cryptsetup creates.
     pub kdf_floor: Costs,
-    /// The most cost of a keyslot. Default: that of [`Limits`].
+    /// The highest cost of a keyslot. Default: that of [`Limits`].
     pub kdf_ceiling: Costs,
 }
 
@@ -95,19 +99,19 @@ impl Default for Policy {
     }
 }
 
-/// Why a policy cannot be used.
+/// Why a policy cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PolicyError {
-    /// It is no TOML, or has members or values that there are not.
-    #[error("the policy cannot be understood")]
+    /// The text is not TOML, or has unknown members or values.
+    #[error("the policy cannot be read")]
     Text(#[from] toml::de::Error),
-    /// A format that is not known.
-    #[error("the policy names the format {0:?}, which is not known")]
+    /// The policy names an unknown format.
+    #[error("the policy names an unknown format {0:?}")]
     Format(String),
 }
 
-/// The file as it is written; what is not there is the default.
+/// The members of the file. A missing one has the default value.
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct File {
@@ -128,10 +132,10 @@ struct Luks {
 }
 
 impl Policy {
-    /// Reads a policy from TOML; `docs/inspect.md` has an example with every member.
+    /// Reads a policy from TOML. `docs/inspect.md` has an example with every member.
     ///
     /// # Errors
-    /// [`PolicyError`] for a member or value that there is not.
+    /// Returns an error if the text is not TOML, or has an unknown member, value or format.
     pub fn parse(text: &str) -> Result<Self, PolicyError> {
         let file: File = toml::from_str(text)?;
         let strict = Self::default();
@@ -150,7 +154,7 @@ impl Policy {
         })
     }
 
-    /// Adds what the policy has to say of a report.
+    /// Checks a report against the policy, and adds the findings.
     pub(super) fn judge(&self, report: &mut Report) {
         if let Some(size) = report.virtual_size.filter(|size| *size > self.max_size) {
             let detail = format!("{size} bytes; the limit is {}", self.max_size);
@@ -173,7 +177,7 @@ impl Policy {
         report.add(&ENCRYPTION, 0, "encryption", detail);
     }
 
-    /// Judges the cipher of a LUKS volume.
+    /// Checks the cipher of a LUKS volume.
     pub(super) fn judge_cipher(&self, report: &mut Report, offset: u64, cipher: &str) {
         let allowed = self.ciphers.as_ref();
         if allowed.is_some_and(|allowed| allowed.iter().all(|name| name != cipher)) {
@@ -181,7 +185,7 @@ impl Policy {
         }
     }
 
-    /// Judges the KDF of a keyslot.
+    /// Checks the KDF of a keyslot or digest.
     pub(super) fn judge_kdf(&self, report: &mut Report, offset: u64, field: &str, kdf: &Kdf) {
         let (low, high) = (&self.kdf_floor, &self.kdf_ceiling);
         let costs: &[(&str, u64, u64, u64)] = &match kdf {
@@ -220,13 +224,18 @@ impl Policy {
         for (what, value, low, high) in costs {
             let name = format!("{field}.{what}");
             if value < low {
-                report.add(&FLOOR, offset, name, format!("{value}; the least is {low}"));
+                report.add(
+                    &FLOOR,
+                    offset,
+                    name,
+                    format!("{value}; the lowest is {low}"),
+                );
             } else if value > high {
                 report.add(
                     &CEILING,
                     offset,
                     name,
-                    format!("{value}; the most is {high}"),
+                    format!("{value}; the highest is {high}"),
                 );
             }
         }

@@ -1,28 +1,32 @@
-//! QED (QEMU's `docs/interop/qed_spec.txt`), within the limits that QEMU has for it.
+//! QED (QEMU's `docs/interop/qed_spec.txt`), within QEMU's limits.
 
 use luksmith_formats::image::qed::{BACKING, BACKING_RAW, Header, NEED_CHECK};
 
-use super::extents::{Data, Extents, MOST};
+use super::extents::{Data, Extents, MOST, misplaced};
 use super::finding::{checks, escaped};
 use super::format::Feature;
 use super::report::Report;
 use super::source::{Source, Stop, pieces};
 
 checks! {
-    HEADER: reject, "qed.header", "a field of the header is out of its bounds";
-    FEATURES: reject, "qed.features", "it has features that are not known";
-    BACKING_FILE: reject, "qed.backing-file", "it names a backing file: what is not in the image would be read from there";
-    SIZE: reject, "qed.size", "the disk is larger than its tables can map, or no multiple of a sector";
-    TABLE: reject, "qed.table", "a table is not aligned or does not lie in the image";
-    OVERLAP: reject, "qed.overlap", "a table lies on another one or on the header";
-    CLUSTERS: reject, "qed.clusters", "the guest's data is said to lie outside of the image or on its tables";
-    SHARED: reject, "qed.shared", "one cluster serves two parts of the disk";
-    MANY: note, "qed.clusters-not-compared", "there are too many clusters to look for one that serves twice";
+    HEADER: reject, "qed.header", "a field of the header is out of bounds";
+    FEATURES: reject, "qed.features", "it has unknown features";
+    BACKING_FILE: reject, "qed.backing-file",
+        "it names a backing file, from which a program reads what the image does not contain";
+    SIZE: reject, "qed.size",
+        "the disk is larger than its tables can map, or not a multiple of 512 bytes";
+    TABLE: reject, "qed.table", "a table is not aligned, or not within the image";
+    OVERLAP: reject, "qed.overlap", "a table overlaps another table or the header";
+    CLUSTERS: reject, "qed.clusters",
+        "a cluster of the guest's data is outside of the image, or overlaps a table";
+    SHARED: reject, "qed.shared", "two parts of the disk use the same cluster";
+    MANY: note, "qed.clusters-not-compared",
+        "there are too many clusters to search for one that is used twice";
 }
 
 pub(super) fn check(source: &mut Source<'_>, report: &mut Report) -> Result<(), Stop> {
     let Some(header) = Header::parse(&source.read(0, 64)?) else {
-        report.add(&HEADER, 0, "header", "the image ends in it");
+        report.add(&HEADER, 0, "header", "the image ends within it");
         return Ok(());
     };
     report.claims(header.image_size);
@@ -116,7 +120,7 @@ fn walk(
     for start in l2 {
         for (at, len) in pieces(start, table) {
             for (place, offset) in words(source, at, len)? {
-                // 1 reads as zeroes.
+                // A cluster that reads as zeroes.
                 if offset == 1 {
                     continue;
                 }
@@ -124,8 +128,7 @@ fn walk(
                 let on = extents.under(source, offset, cluster)?;
                 let good = inside && on.is_none();
                 if report.require(good, &CLUSTERS, place, "L2 entry", || {
-                    let on = on.unwrap_or("nothing");
-                    format!("byte {offset} of {}, on {on}", source.size())
+                    misplaced(offset, source.size(), on)
                 }) {
                     data.take(offset / cluster);
                 }
@@ -138,12 +141,12 @@ fn walk(
         return Ok(());
     }
     for place in data.overlaps(1) {
-        report.add(&SHARED, place * cluster, "cluster", "serves twice");
+        report.add(&SHARED, place * cluster, "cluster", "used twice");
     }
     Ok(())
 }
 
-/// The entries of a piece of a table that are not 0, with their places.
+/// The entries of a piece of a table that are not 0, each with its offset.
 fn words(source: &mut Source<'_>, at: u64, len: u64) -> Result<Vec<(u64, u64)>, Stop> {
     let bytes = source.read(at, len)?;
     let words = (0_u64..).zip(bytes.as_chunks::<8>().0);

@@ -1,4 +1,5 @@
-//! What an image looks like to programs that guess.
+//! The formats that an image has the signature of. A program that guesses the format may choose any
+//! of them.
 
 use luksmith_formats::image::signature::{END, START, Signature, signatures};
 
@@ -9,20 +10,21 @@ use super::source::{Source, Stop};
 use crate::backend::{Backend, IoError};
 
 checks! {
-    OTHER: reject, "format.other", "it can also be taken for an image of another format, which would be read by other rules";
-    NOT: reject, "format.not", "it does not begin as an image of the declared format does";
+    OTHER: reject, "format.other",
+        "a program that guesses the format may choose another one";
+    NOT: reject, "format.not", "it does not have the signature of the declared format";
 }
 
-/// Everything that an image looks like: a guess, for a person who wonders. Nothing here is validated, and a raw image may
-/// look like anything.
+/// Guesses the format of an image: returns every format that the image has the signature of.
+/// Nothing else of the image is checked, and a raw image may have any signature.
 ///
 /// # Errors
-/// What the storage says.
+/// Returns the error of the storage.
 pub fn identify(storage: &dyn Backend) -> Result<Vec<Signature>, IoError> {
     match looks_like(&mut Source::new(storage)) {
         Ok(found) => Ok(found),
         Err(Stop::Io(error)) => Err(error),
-        // The two reads are far within it.
+        // Two reads do not use up the budget.
         Err(Stop::Budget | Stop::Enough) => Ok(Vec::new()),
     }
 }
@@ -34,13 +36,14 @@ pub(super) fn looks_like(source: &mut Source<'_>) -> Result<Vec<Signature>, Stop
     Ok(signatures(&start, &end, size))
 }
 
-/// Reports what the image looks like, other than the format that was declared. Whether it begins as that one does.
+/// Reports signatures of other formats than the declared one. Returns whether the image has the
+/// signature of the declared one.
 pub(super) fn recognise(source: &mut Source<'_>, report: &mut Report) -> Result<bool, Stop> {
     let found = looks_like(source)?;
     let format = report.format;
     let own = format.signature();
     let begins = |seen: &Signature| {
-        // A disc's later descriptors do not make it one.
+        // Only the first descriptor makes the image a disc.
         own == Some(seen.format) && (seen.format != "iso" || seen.offset == 32769)
     };
     let matches = own.is_none() || found.iter().any(begins);
@@ -50,7 +53,7 @@ pub(super) fn recognise(source: &mut Source<'_>, report: &mut Report) -> Result<
             &NOT,
             0,
             "magic",
-            format!("no signature of {wanted} is there"),
+            format!("there is no signature of {wanted}"),
         );
     }
     let dynamic_vhd = found
@@ -66,14 +69,14 @@ pub(super) fn recognise(source: &mut Source<'_>, report: &mut Report) -> Result<
     Ok(matches)
 }
 
-/// Whether an image of a format may hold, as its contents, what looks like `other`.
+/// Whether an image of this format may have the signature of `other` as a part of its contents.
 fn may_hold(format: Format, other: &str, dynamic_vhd: bool) -> bool {
     match format {
         Format::Raw => matches!(other, "mbr" | "gpt"),
-        // Discs that boot from a stick as well.
+        // Discs that also boot from a USB stick.
         Format::Iso => matches!(other, "mbr" | "gpt" | "udf"),
         Format::Gpt => other == "mbr",
-        // A fixed one is a raw image with a footer.
+        // A fixed VHD is a raw image with a footer.
         Format::Vhd => !dynamic_vhd && matches!(other, "mbr" | "gpt"),
         _ => false,
     }

@@ -1,22 +1,22 @@
-//! What an inspection says.
+//! The result of an inspection.
 
 use super::finding::{Check, Finding, Severity};
 use super::format::{Encryption, Feature, Format};
 use super::source::Stop;
 
-/// What to do with an image.
+/// Whether an image can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is what it is said to be, and the policy allows it.
+    /// The image is valid in the declared format, and the policy allows it.
     Accept,
-    /// It may be good, but the policy does not want it, or not all of it could be checked.
+    /// The image may be valid, but the policy does not allow it, or not all of it could be checked.
     Policy,
-    /// It is not what it is said to be, or more than that.
+    /// The image is not valid in the declared format, or a program could read it in another way.
     Reject,
 }
 
 impl Verdict {
-    /// Its name, as reports spell it.
+    /// Its name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Accept => "accept",
@@ -26,25 +26,27 @@ impl Verdict {
     }
 }
 
-/// What an inspection found.
+/// The result of an inspection.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Report {
-    /// What the image was said to be.
+    /// The declared format.
     pub format: Format,
-    /// The size of the disk that it holds, in bytes: the largest that any field claims. `None` where it says none.
+    /// The size of the disk in the image, in bytes: the largest one that any field claims. `None`
+    /// if no size was found.
     pub virtual_size: Option<u64>,
-    /// How its data is encrypted.
+    /// How the data is encrypted.
     pub encryption: Encryption,
-    /// What it makes use of.
+    /// The features that the image uses.
     pub features: Vec<Feature>,
-    /// Names of other files in it, escaped. None was opened.
+    /// The names of other files that the image contains, escaped. None of these files was opened.
     pub references: Vec<String>,
-    /// What is to be said of it.
+    /// The checks that the image fails.
     pub findings: Vec<Finding>,
 }
 
-/// The most findings of one check that are kept: a table of nonsense fails it for each of its entries.
+/// The most findings of one check that are kept. A table of random bytes fails a check with each of
+/// its entries.
 const MOST_OF_ONE: usize = 8;
 
 impl Report {
@@ -59,7 +61,7 @@ impl Report {
         }
     }
 
-    /// The verdict: that of the heaviest finding.
+    /// The verdict, which follows from the most severe finding.
     pub fn verdict(&self) -> Verdict {
         let heaviest = self.findings.iter().map(|finding| finding.check.severity);
         match heaviest.max() {
@@ -87,7 +89,10 @@ impl Report {
         }
     }
 
-    /// Ends the walk of a table once a check has failed as often as is kept: more of it changes nothing.
+    /// Ends the walk of a table if further findings would not be kept.
+    ///
+    /// # Errors
+    /// Returns [`Stop::Enough`] then.
     pub(super) fn go_on(&self) -> Result<(), Stop> {
         let full = |found: &Finding| {
             let same = self
@@ -102,7 +107,7 @@ impl Report {
         Ok(())
     }
 
-    /// Adds a finding where `good` does not hold; gives `good` back.
+    /// Adds a finding if `good` is false. Returns `good`.
     pub(super) fn require(
         &mut self,
         good: bool,
@@ -117,7 +122,7 @@ impl Report {
         good
     }
 
-    /// Some field claims a size of so many bytes.
+    /// Records that a field claims that the disk has this size.
     pub(super) fn claims(&mut self, size: u64) {
         self.virtual_size = Some(self.virtual_size.unwrap_or(0).max(size));
     }
@@ -128,7 +133,7 @@ impl Report {
         }
     }
 
-    /// Another file is named; the name is escaped already.
+    /// Records the name of another file, which is escaped already.
     pub(super) fn refers(&mut self, name: String) {
         if self.references.len() < 64 {
             self.references.push(name);

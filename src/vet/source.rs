@@ -1,20 +1,20 @@
-//! The bytes of an image, read within a budget, so that no image makes an inspection long.
+//! The bytes of an image, read within a budget. It bounds how long an inspection takes.
 
 use crate::backend::{Backend, IoError};
 use crate::sectors::{Cipher, Sectors};
 
-/// The most bytes of an image that one inspection reads, less what it spends on looking things up.
+/// The budget of an inspection, in bytes that are read. Searches are paid from it too.
 const BUDGET: u64 = 512 << 20;
 
-/// The most that is read at once.
+/// The most bytes that are read at once.
 pub(super) const PIECE: u64 = 256 << 10;
 
 /// Why an inspection ends early.
 #[derive(Debug)]
 pub(super) enum Stop {
-    /// It would take too long.
+    /// The budget is used up.
     Budget,
-    /// One check has failed so often that there is no use in going on.
+    /// One check has failed so often that further findings would not be kept.
     Enough,
     /// The storage failed.
     Io(IoError),
@@ -32,7 +32,7 @@ impl<'a> Source<'a> {
         Self::with_budget(storage, BUDGET)
     }
 
-    /// An image of which no more than so many bytes are read.
+    /// A source with a budget of `left` bytes.
     pub(super) fn with_budget(storage: &'a dyn Backend, left: u64) -> Self {
         Self {
             storage,
@@ -46,24 +46,25 @@ impl<'a> Source<'a> {
         self.size
     }
 
-    /// Whether all of a range lies in the image.
+    /// Whether the whole range lies in the image.
     pub(super) fn holds(&self, offset: u64, len: u64) -> bool {
         offset.checked_add(len).is_some_and(|end| end <= self.size)
     }
 
-    /// Pays for work that is no reading.
+    /// Takes the cost of work other than reading from the budget.
     pub(super) fn spend(&mut self, cost: u64) -> Result<(), Stop> {
         self.left = self.left.checked_sub(cost).ok_or(Stop::Budget)?;
         Ok(())
     }
 
-    /// Up to `len` bytes from `offset` on: fewer where the image ends. What is asked for at once is bounded by the caller.
+    /// Reads up to `len` bytes from `offset` on; fewer if the image ends before. The caller bounds
+    /// `len`.
     pub(super) fn read(&mut self, offset: u64, len: u64) -> Result<Vec<u8>, Stop> {
         let end = offset.saturating_add(len).min(self.size);
         if offset >= end {
             return Ok(Vec::new());
         }
-        // At least a page, as the system reads it.
+        // The system reads at least a page.
         self.spend((end - offset).max(4096))?;
         let unit = u64::from(self.storage.geometry().block_size).max(1);
         let (first, last) = (offset - offset % unit, end.next_multiple_of(unit));
@@ -76,7 +77,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// A range in pieces of at most [`PIECE`] bytes: offset and length of each.
+/// The offset and the length of each piece of a range, cut into pieces of at most [`PIECE`] bytes.
 pub(super) fn pieces(offset: u64, len: u64) -> impl Iterator<Item = (u64, u64)> {
     let end = offset.saturating_add(len);
     (0..len.div_ceil(PIECE)).map(move |piece| {

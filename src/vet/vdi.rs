@@ -1,4 +1,4 @@
-//! VirtualBox's VDI, version 1.1, with blocks of 1 MiB as QEMU knows them.
+//! VirtualBox's VDI, version 1.1, with blocks of 1 MiB, the only ones that QEMU supports.
 
 use luksmith_formats::image::vdi::{Header, LENGTH, UNALLOCATED, ZERO};
 
@@ -8,14 +8,17 @@ use super::report::Report;
 use super::source::{Source, Stop, pieces};
 
 checks! {
-    VERSION: reject, "vdi.version", "it is not of version 1.1";
-    KIND: reject, "vdi.type", "it is neither a dynamic nor a static disk: what it does not have is elsewhere";
-    PARENT: reject, "vdi.parent", "it has the id of a parent, whose data it would be read with";
-    HEADER: reject, "vdi.header", "a field of the header is out of its bounds";
-    SIZE: reject, "vdi.size", "the disk is larger than its blocks";
-    MAP: reject, "vdi.map", "the block map does not lie in the image before the data";
-    BLOCKS: reject, "vdi.blocks", "a block is said to lie outside of the image, or is not one of those that are allocated";
-    OVERLAP: reject, "vdi.overlap", "one block serves two parts of the disk";
+    VERSION: reject, "vdi.version", "its version is not 1.1";
+    KIND: reject, "vdi.type",
+        "it is neither a dynamic nor a static disk, so a part of its data is in another file";
+    PARENT: reject, "vdi.parent",
+        "it names a parent, from which a program reads what the image does not contain";
+    HEADER: reject, "vdi.header", "a field of the header is out of bounds";
+    SIZE: reject, "vdi.size", "the disk is larger than all its blocks";
+    MAP: reject, "vdi.map", "the block map is not within the image, or not before the data";
+    BLOCKS: reject, "vdi.blocks",
+        "a block is outside of the image, or not one of the allocated blocks";
+    OVERLAP: reject, "vdi.overlap", "two parts of the disk use the same block";
 }
 
 const BLOCK: u64 = 1 << 20;
@@ -26,7 +29,7 @@ const STATIC: u32 = 2;
 
 pub(super) fn check(source: &mut Source<'_>, report: &mut Report) -> Result<(), Stop> {
     let Some(header) = Header::parse(&source.read(0, LENGTH as u64)?) else {
-        report.add(&HEADER, 0, "header", "the image ends in it");
+        report.add(&HEADER, 0, "header", "the image ends within it");
         return Ok(());
     };
     report.claims(header.disk_size);
@@ -75,7 +78,7 @@ pub(super) fn check(source: &mut Source<'_>, report: &mut Report) -> Result<(), 
         "block extra",
         header.block_extra,
     );
-    // From byte 72 on; 384 is what QEMU writes, 400 what VirtualBox does.
+    // The header begins at byte 72. QEMU writes 384, VirtualBox 400.
     must(
         (384..=512).contains(&header.header_size),
         72,
@@ -132,7 +135,7 @@ fn map(source: &mut Source<'_>, report: &mut Report, header: &Header) -> Result<
         report.go_on()?;
     }
     for overlap in extents.overlaps() {
-        report.add(&OVERLAP, overlap.offset, overlap.what, "serves twice");
+        report.add(&OVERLAP, overlap.offset, overlap.what, "used twice");
     }
     Ok(())
 }

@@ -11,26 +11,39 @@ use super::report::Report;
 use super::source::{Source, Stop, pieces};
 
 checks! {
-    FOOTER_FIELD: reject, "vhd.footer", "there is no footer of 512 bytes at the end, or a field of it is out of its bounds";
+    FOOTER_FIELD: reject, "vhd.footer",
+        "there is no footer of 512 bytes at the end, or a field of it is out of bounds";
     CHECKSUM: reject, "vhd.checksum", "a checksum does not match";
-    COPIES: reject, "vhd.copies", "the footer and its copy at the start differ: readers may see different disks";
-    KIND: reject, "vhd.type", "it is neither a fixed nor a dynamic disk, or is laid out as the other of them";
-    PARENT: reject, "vhd.parent", "it names a parent: what is not in the image would be read from there";
-    SIZE: reject, "vhd.size", "the disk is larger than the format or its table allows, or than the data that is there";
-    GEOMETRY: reject, "vhd.geometry", "cylinders, heads and sectors make a disk of another size: readers by either see different disks";
-    HEADER: reject, "vhd.header", "the header of the dynamic disk is missing, or a field of it is out of its bounds";
-    TABLE: reject, "vhd.table", "the block allocation table is not aligned or does not lie in the image";
-    BLOCKS: reject, "vhd.blocks", "a block is said to lie outside of the image";
-    OVERLAP: reject, "vhd.overlap", "a block or table lies on another one, on a header or on the footer";
+    COPIES: reject, "vhd.copies",
+        "the footer and its copy at the start differ: programs may see different disks";
+    KIND: reject, "vhd.type",
+        "it is neither a fixed nor a dynamic disk, or has the layout of the other type";
+    PARENT: reject, "vhd.parent",
+        "it names a parent, from which a program reads what the image does not contain";
+    SIZE: reject, "vhd.size",
+        "the disk is larger than the format or its table allows, or than the data in the image";
+    GEOMETRY: reject, "vhd.geometry",
+        "the geometry does not agree with the size: programs that use either see different disks";
+    HEADER: reject, "vhd.header",
+        "the header of the dynamic disk is missing, or a field of it is out of bounds";
+    TABLE: reject, "vhd.table", "the block allocation table is not aligned, or not within the image";
+    BLOCKS: reject, "vhd.blocks", "a block is outside of the image";
+    OVERLAP: reject, "vhd.overlap",
+        "a block or table overlaps another one, a header or the footer";
 }
 
 const SECTOR: u64 = 512;
-/// 2040 GiB.
+/// The largest disk: 2040 GiB.
 const LARGEST: u64 = 2040 << 30;
 
 pub(super) fn check(source: &mut Source<'_>, report: &mut Report) -> Result<(), Stop> {
     let Some(end) = source.size().checked_sub(SECTOR) else {
-        report.add(&FOOTER_FIELD, 0, "footer", "the image is shorter than it");
+        report.add(
+            &FOOTER_FIELD,
+            0,
+            "footer",
+            "the image is shorter than a footer",
+        );
         return Ok(());
     };
     let last = source.read(end, SECTOR)?;
@@ -41,7 +54,7 @@ pub(super) fn check(source: &mut Source<'_>, report: &mut Report) -> Result<(), 
         }
     }
     let Some(footer) = Footer::parse(&last) else {
-        report.add(&FOOTER_FIELD, end, "cookie", "no footer is there");
+        report.add(&FOOTER_FIELD, end, "cookie", "there is no footer");
         return Ok(());
     };
     let dynamic = first.starts_with(b"conectix");
@@ -58,7 +71,7 @@ pub(super) fn check(source: &mut Source<'_>, report: &mut Report) -> Result<(), 
     let expected = if dynamic && end != 0 { DYNAMIC } else { FIXED };
     let right = kind == expected || (kind == DIFFERENCING && dynamic);
     report.require(right, &KIND, end + 60, "disk type", || {
-        format!("{kind}, laid out as {expected}")
+        format!("{kind}, with the layout of type {expected}")
     });
     if expected == DYNAMIC {
         return blocks(source, report, end, &footer);
@@ -68,23 +81,23 @@ pub(super) fn check(source: &mut Source<'_>, report: &mut Report) -> Result<(), 
         &SIZE,
         end + 48,
         "current size",
-        || format!("{} bytes; {end} are there", footer.current_size),
+        || format!("{} bytes; the image has {end}", footer.current_size),
     );
     Ok(())
 }
 
-/// What both sizes and the geometry claim.
+/// Checks both sizes and the geometry.
 fn sizes(report: &mut Report, at: u64, footer: &Footer) {
     report.claims(footer.original_size);
     report.claims(footer.current_size);
     let geometry = footer.geometry;
     if geometry != Geometry::LARGEST {
         report.claims(geometry.total() * SECTOR);
-        // As the specification computes it, it is rounded down by less than a cylinder.
+        // The computation in the specification rounds down by less than a cylinder.
         let sectors = footer.current_size / SECTOR;
         let missing = sectors.checked_sub(geometry.total());
         let near = missing.is_some_and(|missing| missing < geometry.cylinder().max(1));
-        // What the geometry cannot say is larger than it.
+        // A disk may be too large for any geometry.
         let beyond = geometry.total() == Geometry::LARGEST.total() && missing.is_some();
         report.require(near || beyond, &GEOMETRY, at + 56, "disk geometry", || {
             format!(
@@ -208,7 +221,7 @@ fn blocks(
     extents.take(at, vhd::HEADER as u64, "header")?;
     extents.take(start, len, "block allocation table")?;
     extents.take(end, SECTOR, "footer")?;
-    // Each block has a bitmap of its sectors in front.
+    // Before each block lies a bitmap of its sectors.
     let whole = (block / SECTOR).div_ceil(8).next_multiple_of(SECTOR) + block;
     for (at, len) in pieces(start, len) {
         let bytes = source.read(at, len)?;

@@ -1,4 +1,5 @@
-//! VHDX (Microsoft's MS-VHDX): both headers, both region tables, the metadata, the block allocation table.
+//! VHDX (Microsoft's MS-VHDX): both headers, both region tables, the metadata, and the block
+//! allocation table.
 
 use luksmith_formats::image::vhdx::{self, Guid, Header, Item, Region, checksum};
 
@@ -8,25 +9,31 @@ use super::report::Report;
 use super::source::{Source, Stop, pieces};
 
 checks! {
-    HEADER: reject, "vhdx.header", "one of the two headers is damaged, or neither is the current one";
-    LOG: reject, "vhdx.log", "its log has changes that are not yet made: what is read depends on who replays them";
-    REGIONS: reject, "vhdx.regions", "the region tables are damaged, differ, lack a region, or have a required one that is not known";
-    METADATA: reject, "vhdx.metadata", "the metadata is damaged, lacks an item, or has a required one that is not known";
-    PARENT: reject, "vhdx.parent", "it has a parent: what is not in the image would be read from there";
-    SIZE: reject, "vhdx.size", "the disk is larger than the format or its table allows, or no multiple of a sector";
-    BLOCKS: reject, "vhdx.blocks", "a block is of a state that there is not, or is said to lie outside of the image";
-    OVERLAP: reject, "vhdx.overlap", "a block or region lies on another one";
+    HEADER: reject, "vhdx.header",
+        "one of the two headers is damaged, or neither is the current one";
+    LOG: reject, "vhdx.log",
+        "its log is not replayed: programs that do and do not replay it see different disks";
+    REGIONS: reject, "vhdx.regions",
+        "the region tables are damaged, differ, lack a region, or have an unknown required region";
+    METADATA: reject, "vhdx.metadata",
+        "the metadata is damaged, lacks an item, or has an unknown required item";
+    PARENT: reject, "vhdx.parent",
+        "it has a parent, from which a program reads what the image does not contain";
+    SIZE: reject, "vhdx.size",
+        "the disk is larger than the format or its table allows, or not a multiple of a sector";
+    BLOCKS: reject, "vhdx.blocks", "a block has an unknown state, or is outside of the image";
+    OVERLAP: reject, "vhdx.overlap", "a block or region overlaps another one";
 }
 
 const MIB: u64 = 1 << 20;
-/// 64 TiB.
+/// The largest disk: 64 TiB.
 const LARGEST: u64 = 64 << 40;
 const HEADERS: [u64; 2] = [64 << 10, 128 << 10];
 const REGION_TABLES: [u64; 2] = [192 << 10, 256 << 10];
 const TABLE: u64 = 64 << 10;
 const MOST_ENTRIES: u32 = 2047;
 
-/// What the block allocation table is read by.
+/// What is needed to read the block allocation table.
 struct Layout {
     table: (u64, u64),
     size: u64,
@@ -74,7 +81,7 @@ fn headers(
             ),
         }
     }
-    // Disk2vhd writes the same header twice: then either is the current one.
+    // Disk2vhd writes the same header twice. Then either is the current one.
     if let [(_, first, a), (at, second, b)] = &good[..] {
         let one_is_current = first.sequence != second.sequence || a == b;
         report.require(one_is_current, &HEADER, at + 8, "SequenceNumber", || {
@@ -103,7 +110,7 @@ fn headers(
     Ok(())
 }
 
-/// Where the block allocation table and the metadata lie.
+/// The places of the block allocation table and of the metadata.
 type Places = ((u64, u64), (u64, u64));
 
 fn regions(
@@ -122,7 +129,7 @@ fn regions(
             &REGIONS,
             first,
             "region table",
-            "damaged, or not the same twice",
+            "damaged, or its copy differs",
         );
         return Ok(None);
     };
@@ -146,7 +153,7 @@ fn regions(
             vhdx::METADATA => (&mut metadata, "metadata"),
             guid => {
                 report.require(!region.required, &REGIONS, at, "Guid", || {
-                    format!("{} is required, and not known", hex(guid))
+                    format!("{} is required and unknown", hex(guid))
                 });
                 extents.take(place.0, place.1, "region")?;
                 continue;
@@ -154,7 +161,7 @@ fn regions(
         };
         let twice = slot.replace(place).is_some();
         report.require(!twice, &REGIONS, at, "Guid", || {
-            format!("the {name} comes twice")
+            format!("there are two regions of the {name}")
         });
         extents.take(place.0, place.1, name)?;
     }
@@ -163,7 +170,7 @@ fn regions(
             &REGIONS,
             first,
             "region table",
-            "no block allocation table or no metadata",
+            "there is no block allocation table, or no metadata",
         );
     }
     Ok(bat.zip(metadata))
@@ -182,7 +189,7 @@ fn metadata(
             &METADATA,
             start,
             "metadata table",
-            "no signature, or too many items",
+            "there is no signature, or there are too many items",
         );
         return Ok(None);
     };
@@ -206,7 +213,7 @@ fn metadata(
             }
             guid => {
                 report.require(!item.required, &METADATA, at, "ItemId", || {
-                    format!("{} is required, and not known", hex(guid))
+                    format!("{} is required and unknown", hex(guid))
                 });
                 continue;
             }
@@ -242,7 +249,7 @@ fn metadata(
             &METADATA,
             start,
             "metadata table",
-            "an item that must be there is not",
+            "a required item is missing",
         );
         return Ok(None);
     };
@@ -278,7 +285,7 @@ fn blocks(
     layout: &Layout,
     extents: &mut Extents,
 ) -> Result<(), Stop> {
-    // After so many blocks, the table has an entry for a bitmap.
+    // After this number of blocks, the table has an entry for a bitmap.
     let ratio = (layout.sector << 23) / layout.block;
     let data = layout.size.div_ceil(layout.block);
     let entries = data + data.saturating_sub(1) / ratio;
@@ -305,7 +312,7 @@ fn blocks(
             };
             let place = at + number * 8;
             report.require(state != 7, &PARENT, place, "state", || {
-                "7: in part the parent's".into()
+                "7: partly in the parent".into()
             });
             let good = !reserved
                 && (known || state == 7)

@@ -77,7 +77,7 @@ fn plaintext_is_a_failure_that_names_its_place() {
 }
 
 #[test]
-fn a_sample_says_what_it_is_worth() {
+fn a_sample_prints_its_confidence() {
     let session = full();
     let args = [
         "verify-ciphertext",
@@ -93,7 +93,7 @@ fn a_sample_says_what_it_is_worth() {
         "{said}"
     );
     assert!(
-        said.contains("with 95 % confidence less than 30.000 %"),
+        said.contains("with 95 % confidence, less than 30.000 %"),
         "{said}"
     );
     let said = session.ok(["verify-ciphertext", "disk.img", "--sample", "10"]);
@@ -105,10 +105,10 @@ fn without_a_header_all_is_data() {
     let session = full();
     let said = session.ok(["verify-ciphertext", "key", "--no-header"]);
     assert!(
-        said.starts_with("key: no header; all of it is taken for data\n"),
+        said.starts_with("key: no header; all of it is searched as data\n"),
         "{said}"
     );
-    // The header is text: taken for data, it is a finding.
+    // The header contains text, which is a finding if the header is searched as data.
     finds(&session, ["verify-ciphertext", "disk.img", "--no-header"]);
     finds(&session, ["verify-ciphertext", "plain"]);
     let args = ["verify-ciphertext", "disk.img", "--header", "plain"];

@@ -1,4 +1,5 @@
-//! Which part of a storage is what, as a LUKS header says: each part has a judgement of its own.
+//! The areas of a storage with a LUKS volume, as the header describes them. Each kind of area has
+//! rules of its own.
 
 use std::fmt;
 use std::ops::Range;
@@ -11,36 +12,36 @@ use super::randomness::SECTOR;
 use super::read::read;
 use crate::backend::Backend;
 
-/// What a part of a storage is for.
+/// What an area of a storage contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Purpose {
-    /// A header and its metadata: public, and not judged.
+    /// A header and its metadata. They are public, and not judged.
     Header,
     /// The encrypted key material of a keyslot.
     Keyslot(u32),
-    /// Room for keyslots that is not in use: zero, or old key material.
+    /// Unused space for keyslots: zeroes, or old key material.
     FreeKeyslots,
-    /// What lies between the parts, and behind the data: no one's, and nothing of plaintext's.
+    /// Space between the other areas, and after the data. It should not contain plaintext either.
     Unused,
     /// The data.
     Data,
-    /// Data that is plaintext by the header's own word, as in the middle of a reencryption: not judged.
+    /// Data that the header declares to be plaintext, as during a reencryption. It is not judged.
     PlainData,
 }
 
-/// A part of a storage.
+/// An area of a storage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Area {
-    /// What it is for.
+    /// What the area contains.
     pub purpose: Purpose,
-    /// Where it is, in bytes; whole sectors.
+    /// Its range in bytes, in whole sectors.
     pub range: Range<u64>,
 }
 
 impl Purpose {
-    /// Whether it should look like ciphertext, or be zero.
+    /// Whether the area has to look like ciphertext, or be zero.
     #[must_use]
     pub fn is_judged(self) -> bool {
         !matches!(self, Self::Header | Self::PlainData)
@@ -60,18 +61,18 @@ impl fmt::Display for Purpose {
     }
 }
 
-/// What a header says about a storage.
+/// The areas of a storage by its header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// The version of LUKS; none where there is no header.
+    /// The version of LUKS, or `None` without a header.
     pub version: Option<Version>,
-    /// Whether a copy of a LUKS2 header is damaged, and the other one counts.
+    /// Whether one copy of a LUKS2 header is damaged, so that the other one was used.
     pub damaged_copy: bool,
     parts: Vec<Area>,
 }
 
 impl Layout {
-    /// All of a storage is data: its header lies elsewhere, or there is none.
+    /// The layout of a storage without a header: all of it is data.
     #[must_use]
     pub fn headerless() -> Self {
         Self {
@@ -84,10 +85,12 @@ impl Layout {
         }
     }
 
-    /// As the header at the start of `storage` says, or [`headerless`](Self::headerless) where none is.
+    /// Reads the header at the start of `storage`. Returns [`headerless`](Self::headerless) if
+    /// there is no header.
     ///
     /// # Errors
-    /// [`VetError::Header`] where there is one that cannot be read, and what the storage says.
+    /// Returns [`VetError::Header`] if there is a header that cannot be read, and the error of the
+    /// storage.
     pub fn read(storage: &dyn Backend, limits: &Limits) -> Result<Self, VetError> {
         let start = read_start(storage, 0, 4096)?;
         if let Ok(header) = luks1::Header::parse(&start, limits) {
@@ -115,7 +118,8 @@ impl Layout {
                 Err(_) => {}
             }
         }
-        // The copy with the higher number counts, and the first one where both have the same.
+        // The copy with the higher sequence number counts, or the first one if the numbers are
+        // equal.
         let damaged_copy = found.len() < 2;
         match found.into_iter().rev().max_by_key(|header| header.seqid) {
             Some(header) => Ok(Self {
@@ -128,7 +132,7 @@ impl Layout {
         }
     }
 
-    /// The data alone, for a header that lies apart from it.
+    /// Only the areas of the data, for a storage whose header is detached.
     #[must_use]
     pub fn detached(mut self) -> Self {
         self.parts
@@ -136,7 +140,7 @@ impl Layout {
         self
     }
 
-    /// The parts of a storage of `size` bytes from its start to its end, what no part claims among them.
+    /// All areas of a storage of `size` bytes in order, including the unused ones.
     #[must_use]
     pub fn areas(&self, size: u64) -> Vec<Area> {
         let mut parts = self.parts.clone();
@@ -231,7 +235,7 @@ fn luks2_parts(header: &luks2::Header) -> Vec<Area> {
     parts
 }
 
-/// Up to `len` bytes at `offset`, fewer at the end of the storage.
+/// Reads up to `len` bytes at `offset`, fewer at the end of the storage.
 fn read_start(storage: &dyn Backend, offset: u64, len: u64) -> Result<Vec<u8>, VetError> {
     let size = storage.geometry().size;
     let end = offset.saturating_add(len).min(size);
@@ -250,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn areas_cover_a_storage_once_whatever_the_parts_are() {
+    fn areas_cover_a_storage_exactly_once() {
         let layout = Layout {
             version: Some(Version::Luks2),
             damaged_copy: false,

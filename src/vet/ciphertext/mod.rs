@@ -1,12 +1,14 @@
-//! Looks at volumes without any key: does what a storage holds look like ciphertext?
+//! Searching a storage for data that is not encrypted, without a key.
 //!
-//! A storage that was meant to see ciphertext alone may hold plaintext all the same: a guest wrote to it past the
-//! encryption, an image was copied over it, a volume was made over old data. [`verify`] reads a storage, tells ciphertext from
-//! what is none by its statistics ([`randomness`]) and by the signatures of file systems and files ([`signature`]), and leaves
-//! the areas of a LUKS header to their own judgement ([`areas`]).
+//! A storage that should hold only ciphertext may contain plaintext: a guest wrote to it without
+//! the encryption, an image was copied over it, or a volume was created over old data. [`verify`]
+//! reads a storage and recognises plaintext by its statistics ([`randomness`]) and by the
+//! signatures of file systems and files ([`signature`]). Each area of a LUKS volume has rules of
+//! its own ([`areas`]).
 //!
-//! It can show that something is not ciphertext. It cannot show that something is: compressed data, the ciphertext of
-//! another key and a cipher used in a bad way look the same. It never holds a key, and changes nothing.
+//! The search can show that data is not ciphertext. It cannot show that data is ciphertext:
+//! compressed data, the ciphertext of another key, and the ciphertext of a cipher that is used in
+//! an insecure way look the same. It never has a key, and changes nothing.
 
 pub mod areas;
 pub mod randomness;
@@ -22,20 +24,20 @@ use luksmith_formats::FormatError;
 
 use crate::backend::IoError;
 
-/// Why a storage could not be looked at.
+/// Why a storage could not be searched.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum VetError {
-    /// There is a LUKS header, of which no copy can be read: where the data begins is not known.
+    /// No copy of the LUKS header can be read, so the place of the data is unknown.
     #[error("the LUKS header cannot be read")]
     Header(#[source] FormatError),
-    /// Where a header was to be, there is none.
+    /// There is no LUKS header.
     #[error("there is no LUKS header")]
     NoHeader,
     /// The storage failed.
     #[error(transparent)]
     Io(#[from] IoError),
-    /// Asked to stop.
+    /// The interrupt was set.
     #[error("interrupted")]
     Interrupted,
 }

@@ -1,39 +1,43 @@
-//! Do bytes look as if they were drawn evenly and independently? Pearson's chi-square test of the 256 byte values, for
-//! sectors of 512 bytes and for blocks of 4096.
+//! Testing whether bytes look random: Pearson's chi-square test of the 256 byte values, for sectors
+//! of 512 bytes and for blocks of 4096 bytes.
 //!
-//! A sector shows a short piece of plaintext that a block would drown; a block shows a bias that is too weak to be seen
-//! in a sector. Both tails count: bytes that are spread too evenly (a counter) are no ciphertext either.
+//! In a sector, a short piece of plaintext shows that would not show in a block. In a block, a bias
+//! shows that is too weak to show in a sector. The test has two tails: bytes that are distributed
+//! too evenly (a counter) are not ciphertext either.
 //!
-//! # How often true ciphertext is taken for something else
+//! # False alarms
 //!
-//! The bounds are so far out that they need no correction for the number of sectors: for evenly drawn bytes each of the
-//! four (a sector or a block, above or below) is crossed with a probability of less than 2⁻⁷⁰. That is no approximation
-//! by the chi-square distribution, whose far tail is thinner than that of counts: it is Chernoff's bound for the sum of
-//! squares of 256 Poisson counts, cut off where one count alone is rarer than 2⁻⁷², over the probability that the counts sum up
-//! to the number of bytes. The tests of this file calculate it. The union over all sectors of a volume is
-//! [`false_alarm_bound`].
+//! The limits are so far out that they need no correction for the number of sectors. Random bytes
+//! cross each of the four limits (of a sector or a block, upper or lower) with a probability of
+//! less than 2⁻⁷⁰. The chi-square distribution would not be a valid approximation here, since its
+//! far tail is thinner than that of the counts. The probability is Chernoff's bound for the sum of
+//! squares of 256 Poisson counts, cut off where a single count is rarer than 2⁻⁷², divided by the
+//! probability that the sum of the counts is the number of bytes. The tests of this file compute
+//! it. [`false_alarm_bound`] is the union bound over all sectors of a volume.
 //!
-//! # Sectors that are zero in part
+//! # Sectors that are partly zero
 //!
-//! Where a part of a sector was written that never had been, the rest of it is zero still: a cipher leaves whole blocks of 16 bytes
-//! as they are. In ciphertext such a [`GRAIN`] is zero once in 2¹²⁸. So zero grains are left out, and what remains has bounds of its own,
-//! by its length. Plaintext among zeroes seldom ends at the border of a grain: zero bytes on the other side of such borders are
-//! counted, too.
+//! If only a part of a sector was ever written, the rest of it is still zero, in whole cipher
+//! blocks of 16 bytes. In ciphertext, the probability of such a zero [`GRAIN`] is 2⁻¹²⁸. So zero
+//! grains are left out, and the remaining bytes have limits that depend on their number. Plaintext
+//! among zeroes rarely ends at the boundary of a grain, so zero bytes beside such boundaries are
+//! counted too.
 
-/// The smallest unit that is judged, in bytes.
+/// The smaller unit that is tested, in bytes.
 pub const SECTOR: usize = 512;
 
-/// The larger unit that is judged, in bytes.
+/// The larger unit that is tested, in bytes.
 pub const BLOCK: usize = 4096;
 
-/// What is left out where it is zero, in bytes: the block of every cipher here.
+/// The unit that is left out if it is zero, in bytes: the block size of all supported ciphers.
 pub const GRAIN: usize = 16;
 
-/// Sums of the squared counts of a sector that are taken for random: chi-square from 90 to 700, where 255 is expected.
+/// The sums of squared counts with which a sector counts as random: chi-square from 90 to 700. The
+/// expected value is 255.
 const SECTOR_SQUARES: std::ops::RangeInclusive<u32> = squares(90, SECTOR)..=squares(700, SECTOR);
 
-/// The largest sums that are taken for random of a sector of which this many grains are left, from one on. There is no smallest one: few
-/// bytes may all differ.
+/// The largest sums with which a partly zero sector counts as random, by the number of its other
+/// grains, from one on. There is no lower limit, since a few bytes may all be different.
 const PART_SQUARES: [u32; SECTOR / GRAIN - 1] = [
     135, 207, 264, 331, 388, 435, 495, 556, 607, 671, 738, 794, 864, 924, 998, 1061, 1139, 1206,
     1275, 1359, 1432, 1519, 1596, 1675, 1769, 1852, 1937, 2036, 2125, 2216, 2321,
@@ -48,27 +52,27 @@ const fn squares(chi_square: u32, len: usize) -> u32 {
     (chi_square + len as u32) * (len as u32 / 256)
 }
 
-/// What bytes look like.
+/// The result of the test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
-    /// As ciphertext does.
+    /// The bytes look like ciphertext.
     Random,
     /// All bytes are zero.
     Zero,
-    /// Some byte values come far too often.
+    /// Some byte values occur much too often.
     LowEntropy,
-    /// All byte values come far too evenly.
+    /// All byte values occur much too evenly.
     TooEven,
 }
 
 /// How often each byte value occurs.
 pub struct Counts {
     counts: [u16; 256],
-    /// Not all bytes that were looked at are counted.
+    /// Whether a sector was left out because it is partly zero.
     partly: bool,
 }
 
-/// Which grains of a sector are zero, the first one being the lowest bit.
+/// The mask of the zero grains of a sector. The lowest bit is the first grain.
 #[must_use]
 pub fn zero_grains(sector: &[u8; SECTOR]) -> u32 {
     let (grains, _) = sector.as_chunks::<GRAIN>();
@@ -79,7 +83,7 @@ pub fn zero_grains(sector: &[u8; SECTOR]) -> u32 {
 }
 
 impl Counts {
-    /// None.
+    /// Counts of no bytes.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -88,14 +92,15 @@ impl Counts {
         }
     }
 
-    /// Judges a sector with these zero grains, and adds its bytes to these counts.
+    /// Tests a sector, and adds its bytes to the counts. `zero` is the mask of its zero grains.
     #[must_use]
     pub fn sector(&mut self, sector: &[u8; SECTOR], zero: u32) -> Look {
         if zero != 0 {
             self.partly = true;
             return part(sector, zero);
         }
-        // Four tables, so that equal bytes in a row do not wait for each other; 128 bytes each fit a u8.
+        // With four tables, equal bytes in a row do not wait for each other. 128 counts fit into a
+        // u8.
         let mut tables = [[0_u8; 256]; 4];
         for bytes in sector.chunks_exact(4) {
             for (table, &byte) in tables.iter_mut().zip(bytes) {
@@ -115,8 +120,8 @@ impl Counts {
         look(squares, &SECTOR_SQUARES)
     }
 
-    /// Judges the eight sectors that were added, and starts again. None where some of them are zero in part: what they are was
-    /// judged one by one.
+    /// Tests the block of the eight sectors that were added, and resets the counts. Returns `None`
+    /// if some of the sectors are partly zero: then only the results of the sectors count.
     #[must_use]
     pub fn block(&mut self) -> Option<Look> {
         let counts = std::mem::take(self);
@@ -128,7 +133,7 @@ impl Counts {
     }
 }
 
-/// Judges a sector of which these grains are zero.
+/// Tests a sector with zero grains.
 fn part(sector: &[u8; SECTOR], zero: u32) -> Look {
     let (grains, _) = sector.as_chunks::<GRAIN>();
     let is_zero = |index: usize| zero & (1 << index) != 0;
@@ -155,7 +160,7 @@ fn part(sector: &[u8; SECTOR], zero: u32) -> Look {
             beside_borders += zeroes(&mut grain.iter().rev());
         }
     }
-    // None is left where all is zero.
+    // If all grains are zero, none is left.
     let Some(most) = left
         .checked_sub(1)
         .and_then(|index| PART_SQUARES.get(index))
@@ -170,7 +175,8 @@ fn part(sector: &[u8; SECTOR], zero: u32) -> Look {
     }
 }
 
-/// So many zero bytes beside this many borders to zero grains are no chance.
+/// The number of zero bytes beside this number of boundaries of zero grains from which they are not
+/// by chance.
 const fn most_zeroes(borders: usize) -> usize {
     9 + borders / 2
 }
@@ -191,8 +197,8 @@ fn look(squares: u32, random: &std::ops::RangeInclusive<u32>) -> Look {
     }
 }
 
-/// The probability that a run over `bytes` of evenly drawn bytes raises any alarm is less than this: 2⁻⁵⁹ for each
-/// sector, in which the signatures of [`signature`](super::signature) have the most part.
+/// An upper bound of the probability of any false alarm in a run over `bytes` random bytes: 2⁻⁵⁹
+/// for each sector. The signatures of [`signature`](super::signature) contribute most to it.
 #[must_use]
 pub fn false_alarm_bound(bytes: u64) -> f64 {
     (bytes.div_ceil(SECTOR as u64) as f64 * (-59_f64).exp2()).min(1.0)
@@ -205,15 +211,16 @@ mod tests {
 
     use super::*;
 
-    /// ln of the probability of `k` in a Poisson distribution of mean `mean`.
+    /// The logarithm of the probability of `k` in a Poisson distribution with mean `mean`.
     fn ln_poisson(k: usize, mean: f64) -> f64 {
         let ln_factorial: f64 = (1..=k).map(|i| (i as f64).ln()).sum();
         k as f64 * mean.ln() - mean - ln_factorial
     }
 
-    /// log2 of a bound on the probability that one of 256 values comes more than `most` times in `len` bytes.
+    /// The binary logarithm of a bound of the probability that one of 256 values occurs more than
+    /// `most` times in `len` bytes.
     fn too_often(len: usize, most: usize) -> f64 {
-        // The binomial tail from `most + 1` on, by its first term and the ratio of the following.
+        // The binomial tail from `most + 1` on, by its first term and the ratio of the next terms.
         let n = len as f64;
         let k = (most + 1) as f64;
         let ln_choose: f64 = (1..=most + 1)
@@ -224,13 +231,15 @@ mod tests {
         (256_f64.ln() + first - (1.0 - ratio).ln()) / 2_f64.ln()
     }
 
-    /// The most times that a value may come in `len` bytes, but for a chance of 2⁻⁷².
+    /// The number of times that a value may occur in `len` bytes, except with a probability of
+    /// 2⁻⁷².
     fn most_times(len: usize) -> usize {
         (1..len).find(|most| too_often(len, *most) < -72.0).unwrap()
     }
 
-    /// log2 of Chernoff's bound on the probability that the sum of squares reaches `limit` (or stays below it), while no value comes
-    /// more than `most` times. Any `tilt` and `shift` give a bound; those given here are near the best.
+    /// The binary logarithm of Chernoff's bound of the probability that the sum of squares reaches
+    /// `limit` (or stays below it), while no value occurs more than `most` times. Any `tilt` and
+    /// `shift` give a bound. Those in these tests are close to the best ones.
     fn chernoff(len: usize, limit: f64, most: usize, tilt: f64) -> f64 {
         let mean = len as f64 / 256.0;
         let poisson: Vec<f64> = (0..=most).map(|k| ln_poisson(k, mean)).collect();
@@ -241,7 +250,7 @@ mod tests {
                 .sum();
             256.0 * sum.ln() - tilt * limit - shift * len as f64
         };
-        // Convex in the shift: halve the interval that holds the minimum.
+        // The function is convex in the shift: narrow the interval with the minimum.
         let (mut low, mut high) = (-8.0, 8.0);
         for _ in 0..100 {
             let third = (high - low) / 3.0;
@@ -256,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bounds_are_crossed_as_rarely_as_is_said() {
+    fn the_limits_are_crossed_as_rarely_as_documented() {
         let limit = |squares: &u32| f64::from(*squares);
         let cases = [
             (SECTOR, limit(SECTOR_SQUARES.end()), 29, 0.0705),
@@ -276,19 +285,19 @@ mod tests {
             let bound = chernoff(len, limit, 200, tilt);
             assert!(bound < -70.0, "below, {len} bytes: 2^{bound}");
         }
-        // Four bounds, a block being eight sectors, and sixteen signatures of at least 64 bits.
+        // Four limits, where a block is eight sectors, and 16 signatures of at least 64 bits.
         let sector = 2.25 * (-70_f64).exp2() + 16.0 * (-64_f64).exp2();
         assert!(sector < false_alarm_bound(512));
         assert!(false_alarm_bound(256 << 40) < 1e-6);
     }
 
     #[test]
-    fn the_bounds_of_parts_are_crossed_as_rarely() {
+    fn the_limits_of_partly_zero_sectors_are_crossed_as_rarely() {
         for (left, limit) in (1..).zip(PART_SQUARES) {
             let len = left * GRAIN;
             let most = most_times(len);
             let bound = |tilt| chernoff(len, f64::from(limit), most, tilt);
-            // Convex in the tilt, too.
+            // The function is convex in the tilt too.
             let (mut low, mut high) = (0.01, 0.7);
             for _ in 0..24 {
                 let third = (high - low) / 3.0;
@@ -301,7 +310,8 @@ mod tests {
             let bound = bound((low + high) / 2.0);
             assert!(bound < -70.4, "{len} bytes: 2^{bound}");
         }
-        // Zero bytes beside b borders are a sum of b geometric numbers: k or more come with less than C(k+b−1, k)·2⁻⁸ᵏ.
+        // The number of zero bytes beside b boundaries is a sum of b geometric random numbers. The
+        // probability of k or more is less than C(k+b−1, k)·2⁻⁸ᵏ.
         for borders in 1..=SECTOR / GRAIN {
             let zeroes = most_zeroes(borders);
             let ln_choose: f64 = (1..=zeroes)
@@ -310,13 +320,13 @@ mod tests {
             let bound = ln_choose / 2_f64.ln() - 8.0 * zeroes as f64;
             assert!(bound <= -72.0, "{borders} borders: 2^{bound}");
         }
-        // Both together are no more than the two bounds and a share of the block's that whole sectors have.
+        // Both together are at most the two limits of a sector and its share of those of a block.
         assert!((-70.4_f64).exp2() + (-72_f64).exp2() < 2.25 * (-70_f64).exp2());
     }
 
-    /// Where the bound can be tried by sampling it must hold too: at bounds that are crossed now and then.
+    /// The bound also has to hold at limits that are crossed often enough for sampling.
     #[test]
-    fn nearer_bounds_are_crossed_no_more_often_than_calculated() {
+    fn nearer_limits_are_crossed_at_most_as_often_as_computed() {
         let mut rng = StdRng::seed_from_u64(1);
         let runs = 20_000_u32;
         let mut crossed = 0;
@@ -364,12 +374,13 @@ mod tests {
         let text = "All work and no play makes a dull boy. ".repeat(BLOCK);
         assert_eq!(look_of(&text.as_bytes()[..BLOCK]), low);
 
-        // Six bits in each byte, as in base64: a sector shows it.
+        // Six bits in each byte, as in base64, show in a sector.
         let mut rng = StdRng::seed_from_u64(3);
         let six_bits: Vec<u8> = (0..BLOCK).map(|_| rng.random::<u8>() & 63).collect();
         assert_eq!(look_of(&six_bits), low);
 
-        // A bias that no sector shows: each byte is below 176 or, half as often, anything.
+        // A bias that does not show in a sector: each byte is below 176 or, half as often, any
+        // byte.
         let biased: Vec<u8> = (0..BLOCK)
             .map(|_| match rng.random::<u8>() {
                 byte if byte >= 176 => rng.random(),
@@ -398,7 +409,7 @@ mod tests {
             let bytes: [u8; SECTOR] = rng.random();
             let mut sector = [0; SECTOR];
             let written = match round % 3 {
-                // From somewhere to somewhere, as one write leaves it, or anywhere.
+                // One range of grains, as after one write, or any set of grains.
                 0 => !0 << rng.random_range(0..32),
                 1 => !0 >> rng.random_range(0..32),
                 _ => rng.random::<u32>() | 1,

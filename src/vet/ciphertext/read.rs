@@ -1,4 +1,4 @@
-//! Reading any range of a storage, whatever its block size.
+//! Reading a range of a storage of any block size.
 
 use std::ops::Range;
 

@@ -1,53 +1,54 @@
-//! Bytes of one kind next to each other, as regions; a bounded number of them.
+//! Regions: adjacent bytes of one kind. Their number is bounded.
 
-/// The most regions that are kept one by one; further ones are only counted.
+/// The most regions that are listed. Further ones are only counted.
 pub const MAX_REGIONS: usize = 10_000;
 
 /// Why a region is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Why {
-    /// It is all zero: a hole, discarded, or never written.
+    /// It is zero: a hole, discarded, or never written.
     Zero,
-    /// Some byte values come far too often.
+    /// Some byte values occur much too often.
     LowEntropy,
-    /// The byte values come far too evenly.
+    /// The byte values occur much too evenly.
     TooEven,
-    /// It has the signature of this.
+    /// It has the signature with this name.
     Signature(&'static str),
 }
 
-/// Neighbouring sectors, or zero grains of 16 bytes.
+/// A region of adjacent sectors, or of adjacent groups of 16 zero bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Region {
-    /// Where it begins on the storage, in bytes.
+    /// Its offset on the storage, in bytes.
     pub offset: u64,
-    /// How long it is, in bytes.
+    /// Its length in bytes.
     pub length: u64,
-    /// What it is: the first signature in it, or else what its first sector is.
+    /// Why it is reported: the first signature in it, or else the reason for its first sector.
     pub why: Why,
 }
 
 /// Regions in the order of their offsets.
 #[derive(Clone, Debug, Default)]
 pub struct Regions {
-    /// The first [`MAX_REGIONS`] of them.
+    /// The first [`MAX_REGIONS`] regions.
     pub listed: Vec<Region>,
-    /// How many there are in all.
+    /// The number of all regions.
     pub count: u64,
-    /// Their bytes in all.
+    /// The number of bytes in all regions.
     pub bytes: u64,
     last: Option<Region>,
 }
 
 impl Regions {
-    /// What follows is another area's, and does not join what was before.
+    /// Begins another area, whose regions do not join those before.
     pub(super) fn part(&mut self) {
         self.last = None;
     }
 
-    /// Takes up bytes that follow all those before; they join the last region where they touch it.
+    /// Adds bytes that lie after all those that were added before. They join the last region if
+    /// they are adjacent to it.
     pub(super) fn add(&mut self, offset: u64, length: u64, why: Why) {
         self.bytes += length;
         if let Some(last) = &mut self.last
@@ -65,7 +66,7 @@ impl Regions {
                 why,
             });
         }
-        // The last region may still grow: its place in the list is brought up to date.
+        // The last region may have grown, so its entry in the list is replaced.
         let place = usize::try_from(self.count - 1).unwrap_or(usize::MAX);
         if let Some(last) = self.last
             && place < MAX_REGIONS

@@ -1,4 +1,4 @@
-//! Reads the areas of a storage in pieces, several at a time, and judges what they look like.
+//! Reading the areas of a storage in pieces, several at a time, and testing them.
 
 use std::ops::Range;
 use std::sync::Mutex;
@@ -16,16 +16,16 @@ use super::signature;
 use crate::Interrupt;
 use crate::backend::{Backend, IoError};
 
-/// What is read at once, in bytes.
+/// The bytes that are read at once.
 const CHUNK: u64 = 1 << 20;
 
-/// Chunks between two looks at the interruption, and between two reports of progress.
+/// The chunks between two checks of the interrupt, and between two reports of progress.
 const BATCH: usize = 32;
 
-/// What a sample reads at each place, in bytes.
+/// The bytes that a sample reads at each place.
 pub const PIECE: u64 = 64 << 10;
 
-/// How a storage is read.
+/// How to read a storage.
 #[derive(Clone, Copy, Debug)]
 pub struct VerifyOptions {
     sample: Option<Sample>,
@@ -33,7 +33,7 @@ pub struct VerifyOptions {
 }
 
 impl VerifyOptions {
-    /// All of it, one read after the other.
+    /// Options to read all of the storage, one read after the other.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -43,10 +43,10 @@ impl VerifyOptions {
     }
 
     setters! {
-        /// Reads the data at random places only.
+        /// Reads the data only at random places.
         sample: Option<Sample>,
 
-        /// How many reads are in flight at once. Default: 1.
+        /// The number of reads in flight at once. Default: 1.
         threads: usize,
     }
 }
@@ -60,50 +60,52 @@ impl Default for VerifyOptions {
 /// Random places in the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// How many pieces of [`PIECE`] bytes are read, all of them different.
+    /// The number of pieces of [`PIECE`] bytes that are read, all of them different.
     pub pieces: u32,
-    /// From what the places are drawn: the same seed, the same places.
+    /// The seed of the random places. The same seed gives the same places.
     pub seed: u64,
 }
 
-/// What was seen.
+/// The result of a search.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Report {
-    /// Each area from the start of the storage to its end.
+    /// All areas, from the start of the storage to its end.
     pub areas: Vec<AreaReport>,
-    /// What does not look like ciphertext.
+    /// The regions that do not look like ciphertext.
     pub suspicious: Regions,
-    /// What is zero.
+    /// The regions that are zero.
     pub zero: Regions,
 }
 
-/// What was seen in an area.
+/// The result for an area.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct AreaReport {
     /// The area.
     pub area: Area,
-    /// What it looks like.
+    /// The bytes of each kind.
     pub tally: Tally,
-    /// The pieces of [`PIECE`] bytes that were read of it and those that it has, where it was sampled.
+    /// For a sampled area: the number of pieces of [`PIECE`] bytes that were read, and of those in
+    /// the area.
     pub sampled: Option<(u64, u64)>,
 }
 
-/// Bytes by what they look like. What an area has more was not read, or is less than a sector at its end.
+/// The number of bytes of each kind. The other bytes of the area were not read, or are an
+/// incomplete sector at its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tally {
-    /// As ciphertext does.
+    /// Bytes that look like ciphertext.
     pub random: u64,
-    /// Zero.
+    /// Zero bytes.
     pub zero: u64,
-    /// As neither.
+    /// Bytes that are neither.
     pub suspicious: u64,
 }
 
 impl Report {
-    /// The sums over all areas.
+    /// The sum over all areas.
     #[must_use]
     pub fn total(&self) -> Tally {
         let mut total = Tally::default();
@@ -116,11 +118,11 @@ impl Report {
     }
 }
 
-/// Reads all areas of `layout` on `storage` that are to be judged, and judges them. `progress` is told how many bytes more were
-/// read.
+/// Reads and tests all areas of `layout` on `storage` that have to look like ciphertext. Calls
+/// `progress` with the number of further bytes that were read.
 ///
 /// # Errors
-/// [`VetError`]: what the storage says, or the interruption.
+/// Returns the error of the storage, or [`VetError::Interrupted`].
 pub fn verify(
     storage: &dyn Backend,
     layout: &Layout,
@@ -161,7 +163,7 @@ pub fn verify(
 }
 
 impl Layout {
-    /// How many bytes [`verify`] reads of a storage of `size` bytes with these options.
+    /// The number of bytes that [`verify`] reads of a storage of `size` bytes with these options.
     #[must_use]
     pub fn bytes_to_read(&self, size: u64, options: VerifyOptions) -> u64 {
         let areas = self.areas(size).into_iter();
@@ -188,7 +190,7 @@ impl Report {
     }
 }
 
-/// What is to be read of an area.
+/// What to read of an area.
 struct Plan {
     area: Area,
     pieces: Box<dyn Iterator<Item = Range<u64>>>,
@@ -231,7 +233,7 @@ fn plan(area: Area, sample: Option<Sample>) -> Plan {
     }
 }
 
-/// Different numbers below `all` in their order.
+/// Different random numbers below `all`, in order.
 fn places(all: u64, sample: Sample) -> Vec<u64> {
     let mut rng = StdRng::seed_from_u64(sample.seed);
     let all = usize::try_from(all).unwrap_or(usize::MAX);
@@ -244,14 +246,14 @@ fn places(all: u64, sample: Sample) -> Vec<u64> {
     places
 }
 
-/// Bytes in a row that look alike: sectors, or in one that is zero in part the grains of either kind.
+/// Adjacent bytes of one kind: sectors, or grains of a sector that is partly zero.
 struct Run {
     bytes: u64,
-    /// None: as ciphertext does.
+    /// `None` for bytes that look like ciphertext.
     why: Option<Why>,
 }
 
-/// What each range of a batch looks like.
+/// Tests each range of a batch.
 fn judge(
     storage: &dyn Backend,
     batch: &[Range<u64>],
@@ -289,7 +291,7 @@ fn judge(
     Ok(judged.into_iter().map(|(_, runs)| runs).collect())
 }
 
-/// The looks of whole sectors; a shorter rest says too little to be judged.
+/// Tests whole sectors. An incomplete one at the end is too short for the test.
 fn runs(bytes: &[u8]) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     let mut push = |bytes: usize, why| {
@@ -308,7 +310,7 @@ fn runs(bytes: &[u8]) -> Vec<Run> {
             *look = (why_of(counts.sector(sector, zero), sector), zero);
         }
         let whole = counts.block();
-        // A bias that shows in no single sector.
+        // A bias may show in the block and in none of its sectors.
         if block.len() == looks.len() && looks.iter().all(|(why, _)| why.is_none()) {
             let why = whole.and_then(plain_why);
             looks.iter_mut().for_each(|look| look.0 = why);

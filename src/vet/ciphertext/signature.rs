@@ -1,11 +1,11 @@
-//! The signatures of file systems, partition tables and files, by which plaintext is called by its name.
+//! The signatures of file systems, partition tables and files.
 //!
-//! A signature names what the statistics have found. One of eight bytes or more is a finding by itself: the first sector of
-//! a compressed file may look random but for it.
+//! A signature gives a name to plaintext that the statistics find. A signature of at least eight
+//! bytes is a finding by itself: the rest of the first sector of a compressed file may look random.
 
 use super::randomness::SECTOR;
 
-/// What a sector may begin with, or hold at a fixed place.
+/// Bytes at a fixed offset of a sector.
 struct Signature {
     name: &'static str,
     at: usize,
@@ -16,9 +16,11 @@ const fn signature(name: &'static str, at: usize, bytes: &'static [u8]) -> Signa
     Signature { name, at, bytes }
 }
 
-/// From the documents of each format. Where a superblock lies further inside its volume, `at` is the place in its sector.
+/// The signatures, from the specification of each format. Where a superblock is not in the first
+/// sector of its volume, `at` is the offset in the superblock's sector.
 const SIGNATURES: &[Signature] = &[
-    // Eight bytes and more. Sixteen at the most: `randomness::false_alarm_bound` counts them.
+    // At least eight bytes. There may be at most 16 of them: `randomness::false_alarm_bound` is
+    // computed with this number.
     signature("GPT partition table", 0, b"EFI PART"),
     signature("LVM2 physical volume", 0, b"LABELONE"),
     signature("btrfs file system", 64, b"_BHRfS_M"),
@@ -34,7 +36,7 @@ const SIGNATURES: &[Signature] = &[
     signature("xz archive", 0, b"\xfd7zXZ\0\x00\x04"),
     signature("7z archive", 0, b"7z\xbc\xaf\x27\x1c\x00\x04"),
     signature("RAR archive", 0, b"Rar!\x1a\x07\x01\x00"),
-    // These name what the statistics find, no more.
+    // These only give a name to what the statistics find.
     signature("LUKS header", 0, b"LUKS\xba\xbe"),
     signature("LUKS header", 0, b"SKUL\xba\xbe"),
     signature("XFS file system", 0, b"XFSB"),
@@ -51,7 +53,7 @@ const SIGNATURES: &[Signature] = &[
     signature("boot sector", 510, b"\x55\xaa"),
 ];
 
-/// So long it is a finding by itself.
+/// The length from which a signature is a finding by itself, in bytes.
 const ALONE: usize = 8;
 
 impl Signature {
@@ -62,7 +64,7 @@ impl Signature {
     }
 }
 
-/// What the sector is by a signature that is long enough to say so alone.
+/// The name of a signature in the sector that is long enough to be a finding by itself.
 #[must_use]
 pub fn alone(sector: &[u8; SECTOR]) -> Option<&'static str> {
     SIGNATURES
@@ -72,7 +74,7 @@ pub fn alone(sector: &[u8; SECTOR]) -> Option<&'static str> {
         .map(|signature| signature.name)
 }
 
-/// What the sector, which does not look random, is by any signature.
+/// The name of any signature in the sector, for a sector that does not look random.
 #[must_use]
 pub fn any(sector: &[u8; SECTOR]) -> Option<&'static str> {
     SIGNATURES
@@ -86,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_ones_come_first_and_are_as_many_as_the_rate_allows() {
+    fn long_signatures_come_first_and_are_at_most_16() {
         let long = |signature: &Signature| signature.bytes.len() >= ALONE;
         assert!(SIGNATURES.is_sorted_by_key(|signature| !long(signature)));
         assert!(

@@ -1,11 +1,12 @@
-//! What the L2 tables say: the guest's clusters lie in the image, and on none of its tables.
+//! The entries of the L2 tables: the guest's clusters have to be within the image, and must not
+//! overlap a table.
 
 use luksmith_formats::image::qcow2::{self, L2Entry, l2_entry};
 
 use super::checks::{CLUSTERS, COMPRESSED, RESERVED, SUBCLUSTER};
 use super::image::Image;
 use super::refcounts::Uses;
-use crate::vet::extents::Extents;
+use crate::vet::extents::{Extents, misplaced};
 use crate::vet::format::Feature;
 use crate::vet::report::Report;
 use crate::vet::source::{Source, Stop, pieces};
@@ -21,7 +22,7 @@ pub(super) fn check(
     let extended = image.header.incompatible & qcow2::EXTENDED_L2 != 0;
     let size = if extended { 16 } else { 8 };
     for (table, times) in l2 {
-        // The table itself was counted once already.
+        // One use of the table itself was added before.
         if let Some(uses) = &mut uses {
             uses.add(*table, image.cluster, times - 1);
         }
@@ -48,7 +49,7 @@ pub(super) fn check(
     Ok(())
 }
 
-/// The L2 table serves so many maps, and each of them uses what is in it.
+/// Adds the uses of the cluster in an entry of an L2 table that `times` maps share.
 fn count(image: &Image, entry: u64, times: u8, uses: &mut Uses) {
     let extended = image.header.incompatible & qcow2::EXTENDED_L2 != 0;
     let zero_bit = image.header.version == 3 && !extended;
@@ -74,20 +75,16 @@ fn one(
             report.add(&RESERVED, at, "L2 entry", format!("{entry:#018x}"));
         }
         L2Entry::Cluster(offset) => {
-            // The last cluster need not be there to its end.
+            // The image may end within the last cluster.
             let inside = offset.is_multiple_of(image.cluster) && offset < source.size();
             let on = extents.under(source, offset, image.cluster)?;
             report.require(inside && on.is_none(), &CLUSTERS, at, "L2 entry", || {
-                format!(
-                    "byte {offset} of {}, on {}",
-                    source.size(),
-                    on.unwrap_or("nothing")
-                )
+                misplaced(offset, source.size(), on)
             });
         }
         L2Entry::Compressed(offset, len) => {
             report.uses(Feature::Compression);
-            // Sectors are counted, so that the last one need not be there to its end either.
+            // The length is in sectors, so the image may end within the last one.
             let end = offset.saturating_add(len);
             let last = source.size().checked_next_multiple_of(image.cluster);
             let inside = offset < source.size() && end <= last.unwrap_or(u64::MAX);
@@ -98,8 +95,8 @@ fn one(
                 at,
                 "L2 entry",
                 || {
-                    let (size, on) = (source.size(), on.unwrap_or("nothing"));
-                    format!("{len} bytes at byte {offset} of {size}, on {on}")
+                    let place = misplaced(offset, source.size(), on);
+                    format!("{len} bytes at {place}")
                 },
             );
         }
@@ -107,7 +104,8 @@ fn one(
     Ok(())
 }
 
-/// The bitmap of an extended entry: 32 bits for what is allocated, 32 for what is zero.
+/// Checks the bitmap of an extended entry: 32 bits for the allocated subclusters, and 32 for those
+/// that read as zeroes.
 fn subclusters(report: &mut Report, at: u64, entry: u64, bitmap: u64) {
     let (allocated, zero) = (bitmap & 0xffff_ffff, bitmap >> 32);
     let has_cluster = entry & (1 << 62) == 0 && entry & 0x00ff_ffff_ffff_fe00 != 0;

@@ -1,4 +1,4 @@
-//! The header extensions: they end inside of the first cluster, or where the name of a backing file begins.
+//! The header extensions. They end in the first cluster, and before the name of a backing file.
 
 use luksmith_formats::image::qcow2::{
     Bitmaps, EXT_BACKING_FORMAT, EXT_BITMAPS, EXT_CRYPTO, EXT_DATA_FILE, EXT_FEATURE_NAMES,
@@ -28,7 +28,7 @@ pub(super) fn check(
                 &EXTENSIONS,
                 at,
                 "extension",
-                "it or the list of extensions reaches over the end of its cluster",
+                "it, or the list of extensions, reaches beyond the end of the cluster",
             );
             return Ok(());
         }
@@ -41,7 +41,7 @@ pub(super) fn check(
         let name = format!("extension {:#010x}", extension.kind);
         let at = extension.offset - 8;
         report.require(!known || !twice, &EXTENSIONS, at, &name, || {
-            "comes twice".into()
+            "repeated".into()
         });
         report.require(known, &UNKNOWN, at, &name, || {
             format!("{} bytes", extension.data.len())
@@ -50,7 +50,7 @@ pub(super) fn check(
     Ok(())
 }
 
-/// Whether it is a known one.
+/// Checks an extension. Returns whether its type is known.
 fn one(report: &mut Report, image: &mut Image, extension: &Extension) -> bool {
     let (at, data) = (extension.offset, &extension.data);
     match extension.kind {

@@ -1,11 +1,11 @@
-//! qcow2 (QEMU's `docs/interop/qcow2.txt`), within the limits that QEMU has for it.
+//! qcow2 (QEMU's `docs/interop/qcow2.txt`), within QEMU's limits.
 //!
-//! - this file: the header, and what it refers to.
-//! - `checks`: what is checked; `image`: what the parts need of the header.
+//! - This file: the header, and the files to which it refers.
+//! - `checks`: the list of checks. `image`: the parts of the header that all checks need.
 //! - `extensions`: the header extensions.
-//! - `tables`: every table, and that none lies on another.
-//! - `clusters`: what the L2 tables say of the guest's data.
-//! - `refcounts`: whether clusters are used as often as they are said to be.
+//! - `tables`: all tables, which must not overlap.
+//! - `clusters`: the places of the guest's data in the L2 tables.
+//! - `refcounts`: the refcounts, compared with the uses of the clusters.
 
 mod checks;
 mod clusters;
@@ -39,10 +39,10 @@ pub(super) fn check(
     report: &mut Report,
     policy: &Policy,
 ) -> Result<(), Stop> {
-    // The largest cluster, which holds header and extensions.
+    // Enough for all fields of the header.
     let start = source.read(0, 512)?;
     let Some(header) = Header::parse(&start) else {
-        report.add(&TABLE, 0, "header", "the image ends in it");
+        report.add(&TABLE, 0, "header", "the image ends within it");
         return Ok(());
     };
     report.claims(header.size);
@@ -64,7 +64,12 @@ pub(super) fn check(
         (0, None) => {}
         (1, _) => {
             report.encryption = Encryption::LegacyAes;
-            report.add(&CRYPT, 32, "crypt_method", "1: AES-CBC with guessable IVs");
+            report.add(
+                &CRYPT,
+                32,
+                "crypt_method",
+                "1: AES-CBC with predictable IVs",
+            );
         }
         (2, Some(place)) => {
             report.encryption = Encryption::Luks1;
@@ -82,13 +87,14 @@ pub(super) fn check(
         }
     }
     if data_elsewhere {
-        // Its tables are about another file.
+        // The tables give places in the other file.
         return Ok(());
     }
     tables::check(source, report, &image)
 }
 
-/// The fields of the header alone. Whether the rest can be made sense of.
+/// Checks the fields of the header by themselves. Returns whether the rest of the image can be
+/// read.
 fn fields(report: &mut Report, header: &Header) -> bool {
     let mut sound = true;
     let mut must = |good: bool, check: &'static Check, at: u64, field: &str, value: u64| {
@@ -177,7 +183,7 @@ fn fields(report: &mut Report, header: &Header) -> bool {
     true
 }
 
-/// The other files that the header's fields name.
+/// Reports the other files that fields of the header name.
 fn references(source: &mut Source<'_>, report: &mut Report, header: &Header) -> Result<(), Stop> {
     let (offset, size) = (header.backing_offset, u64::from(header.backing_size));
     if offset != 0 || size != 0 {

@@ -1,8 +1,9 @@
-//! Refcounts against what uses the clusters: what is used more often than its refcount says is written to as if one alone used it, or
-//! given away again while it is in use.
+//! Comparing the refcounts with the uses of the clusters. A program writes in place to a cluster
+//! whose refcount is 1, and allocates again a cluster whose refcount is 0, even if there are more
+//! uses.
 //!
-//! That harms the guest's own data alone, as long as no table is concerned (`tables`). A refcount that is too high only loses space, as
-//! after a crash, and is no finding.
+//! A refcount that is too high only loses space, as after a crash, and is not a finding. `tables`
+//! finds tables that overlap.
 
 use luksmith_formats::image::qcow2::{self, table_entry};
 
@@ -12,17 +13,17 @@ use crate::vet::extents::Extents;
 use crate::vet::report::{Report, Verdict};
 use crate::vet::source::{Source, Stop, pieces};
 
-/// The most clusters that are counted, which bounds memory and time: 512 GiB of clusters of 64 KiB.
+/// The most clusters that are counted: 512 GiB of clusters of 64 KiB. This bounds memory and time.
 const MOST: u64 = 8 << 20;
 
-/// How often each cluster is used, up to 255 times.
+/// How often each cluster is used. The counts end at 255.
 pub(super) struct Uses {
     cluster: u64,
     counts: Vec<u8>,
 }
 
 impl Uses {
-    /// None where the image has too many clusters, which is noted.
+    /// Returns `None`, after adding a note, if the image has too many clusters.
     pub(super) fn new(source: &Source<'_>, report: &mut Report, image: &Image) -> Option<Self> {
         let clusters = source.size().div_ceil(image.cluster);
         if clusters > MOST {
@@ -35,7 +36,7 @@ impl Uses {
         })
     }
 
-    /// What lies between two places is used so many times more.
+    /// Adds `times` uses of all clusters that a range touches.
     pub(super) fn add(&mut self, start: u64, len: u64, times: u8) {
         let index = |at: u64| usize::try_from(at / self.cluster).unwrap_or(usize::MAX);
         let last = start.saturating_add(len.saturating_sub(1));
@@ -46,7 +47,7 @@ impl Uses {
         }
     }
 
-    /// All metadata once.
+    /// Adds one use of each extent.
     pub(super) fn add_all(&mut self, extents: &Extents) {
         for (start, len) in extents.ranges() {
             self.add(start, len, 1);
@@ -54,8 +55,8 @@ impl Uses {
     }
 }
 
-/// Compares, where everything else is sound: of broken tables more is said than that. An image that was not closed may have refcounts
-/// that are late, and is one already that has to be repaired.
+/// Compares the refcounts with the uses. Skips images that are rejected already, and images that
+/// were not closed, whose refcounts may be out of date.
 pub(super) fn compare(
     source: &mut Source<'_>,
     report: &mut Report,
@@ -98,7 +99,8 @@ pub(super) fn compare(
     Ok(())
 }
 
-/// An entry of a refcount block: parts of a byte from its lowest bits on, or whole bytes from the highest on.
+/// An entry of a refcount block. Entries under 8 bits fill a byte from its lowest bits on. Larger
+/// ones are big-endian.
 fn refcount(block: &[u8], number: u64, order: u32) -> u64 {
     let bit = number << order;
     let at = usize::try_from(bit / 8).unwrap_or(usize::MAX);

@@ -1,4 +1,5 @@
-//! Every table of a qcow2 image: in the image, aligned, within QEMU's limits, and none on another.
+//! The tables of a qcow2 image. They have to be within the image, aligned, and within QEMU's
+//! limits, and must not overlap.
 
 use luksmith_formats::image::qcow2::{
     self, Bitmap, Bitmaps, COPIED, Header, LARGEST_L1, LARGEST_REFCOUNT_TABLE, Snapshot,
@@ -22,16 +23,17 @@ const MOST_SNAPSHOTS: u32 = 65_536;
 const MOST_BITMAPS: u32 = 65_535;
 const LONGEST_NAME: u16 = 1023;
 const LONGEST_EXTRA: u32 = 1024;
-/// The flag of a bitmap that was in use when the image was closed: it is worth nothing, and its table may be old.
+/// The flag of a bitmap that was in use when the image was closed. Its contents are invalid, and
+/// its table may be out of date.
 const IN_USE: u32 = 1;
 
-/// The guest's disk, as one L1 table maps it.
+/// The disk as one L1 table maps it.
 pub(super) struct Map {
-    /// The L2 tables: their offsets.
+    /// The offsets of the L2 tables.
     pub(super) l2: Vec<u64>,
 }
 
-/// A part of the image that must be aligned to clusters and lie in it.
+/// Checks that a part of the image is aligned to clusters, and within the image.
 pub(super) fn fits(
     source: &Source<'_>,
     report: &mut Report,
@@ -78,7 +80,7 @@ pub(super) fn check(
         list_bitmaps(source, report, image, bitmaps, &mut extents)?;
     }
 
-    // The tables of two maps may be shared, those of one may not.
+    // Two maps may share tables. One map may not use a table twice.
     let mut all: Vec<u64> = maps.into_iter().flat_map(|map| map.l2).collect();
     all.sort_unstable();
     let shared = all.chunk_by(|one, other| one == other);
@@ -116,7 +118,7 @@ fn l1_fits(
         })
 }
 
-/// Reads an L1 table. In one map no L2 table may serve twice.
+/// Reads an L1 table. The active one may not use an L2 table twice.
 fn l1(
     source: &mut Source<'_>,
     report: &mut Report,
@@ -148,14 +150,15 @@ fn l1(
                 &OVERLAP,
                 pair[0],
                 "L2 table",
-                "serves two parts of the disk",
+                "used for two parts of the disk",
             );
         }
     }
     Ok(Map { l2 })
 }
 
-/// Reads a table of 64-bit entries: place and value of each one that is not 0.
+/// Reads a table of 64-bit entries. Calls `each` with the offset and the value of every entry that
+/// is not 0.
 fn table(
     source: &mut Source<'_>,
     report: &mut Report,
@@ -245,14 +248,14 @@ fn snapshots(
     }
     let mut at = start;
     for _ in 0..count {
-        // The entry with its extra data; names are of no matter here.
+        // The entry and the beginning of its extra data, without the names.
         let bytes = source.read(at, Snapshot::LENGTH as u64 + 24)?;
         let Some(entry) = Snapshot::parse(&bytes) else {
             report.add(
                 &SNAPSHOTS,
                 at,
                 "snapshot",
-                "reaches over the end of the image",
+                "reaches beyond the end of the image",
             );
             break;
         };
@@ -306,7 +309,8 @@ fn list_bitmaps(
     bitmaps: Bitmaps,
     extents: &mut Extents,
 ) -> Result<(), Stop> {
-    // Without the bit somebody wrote who knows no bitmaps: they are stale, and ignored.
+    // Without this bit, a program that does not support bitmaps has written to the image. The
+    // bitmaps are out of date, and programs ignore them.
     if image.header.autoclear & qcow2::BITMAPS == 0 {
         return Ok(());
     }
@@ -351,7 +355,7 @@ fn list_bitmaps(
     Ok(())
 }
 
-/// The whole clusters that a bitmap of the disk takes.
+/// The bytes of a bitmap of the disk, in whole clusters.
 fn bitmap_bytes(image: &Image, bitmap: &Bitmap) -> u64 {
     let granularity = 1_u64
         .checked_shl(bitmap.granularity_bits.into())
@@ -386,7 +390,7 @@ fn one_bitmap(
     extents.take(place.0, place.1, "bitmap table")?;
     let mut data = Vec::new();
     table(source, report, place, |source, report, at, entry| {
-        // Bit 0 says that a part is all ones, where no cluster holds it.
+        // If there is no cluster, bit 0 means that all bits of this part are ones.
         let (offset, reserved) = table_entry(entry, u64::from(entry & !1 == 0));
         report.require(!reserved, &RESERVED, at, "bitmap table entry", || {
             format!("{entry:#018x}")

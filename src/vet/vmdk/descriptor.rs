@@ -1,7 +1,8 @@
 //! The descriptor: lines of text.
 //!
-//! Two readings must agree: the lines as the specification has them, and what QEMU's reader takes from the text (`scan`). A
-//! word that QEMU searches for is allowed in its own line and nowhere else, comments and values included.
+//! Two readings have to agree: the lines as in the specification, and what QEMU reads from the text
+//! (`scan`). A word for which QEMU searches is allowed only in its own line, not in comments or
+//! values.
 
 use luksmith_formats::image::vmdk::{Extent, Header, Line, SECTOR, line};
 
@@ -15,7 +16,7 @@ use crate::vet::format::Feature;
 use crate::vet::report::Report;
 use crate::vet::source::{Source, Stop};
 
-/// Fields that say nothing of other files, or are looked for in the whole text.
+/// Fields that name no other file, or that are searched for in the whole text.
 const HARMLESS: &[&str] = &[
     "version",
     "encoding",
@@ -34,31 +35,31 @@ const REFERENCES: &[&str] = &[
     "ddb.nativeparentcid",
     "ddb.nativeparenthint",
 ];
-/// The most extents; 2 GiB each make 64 TiB, which is VMware's limit.
+/// The most extents. With 2 GiB each they make 64 TiB, which is VMware's limit.
 const MOST_EXTENTS: usize = 1 << 15;
 /// The longest descriptor that QEMU reads, in bytes.
 const LONGEST_DESCRIPTOR: u64 = (1 << 20) - 1;
-/// How much of an embedded descriptor QEMU reads.
+/// The bytes of an embedded descriptor that QEMU reads.
 const QEMU_WINDOW: u64 = 20 * SECTOR;
-/// The longest run of white space: QEMU reads it anew for each of its lines.
+/// The longest run of white space. QEMU reads it again for each of its lines.
 const LONGEST_SPACE: usize = 64;
-/// The most lines times bytes: QEMU measures the rest of the text at each line.
+/// The most lines times bytes. QEMU measures the rest of the text at each line.
 const MOST_WORK: usize = 1 << 33;
 
-/// What the lines say.
+/// What the lines contain.
 struct Said<'a> {
     create_type: Option<&'a [u8]>,
     extents: Vec<(u64, Extent<'a>)>,
 }
 
-/// In a sparse extent: it describes that file, and no other.
+/// Checks the descriptor in a sparse extent, which describes only that file.
 pub(super) fn embedded(
     source: &mut Source<'_>,
     report: &mut Report,
     header: &Header,
 ) -> Result<(), Stop> {
     let len = header.descriptor_size.saturating_mul(SECTOR);
-    // QEMU reads it there, whatever the header says.
+    // QEMU always reads it there, whatever the header says.
     let placed = header.descriptor_offset == 1
         && (1..=LONGEST_DESCRIPTOR).contains(&len)
         && source.holds(SECTOR, len);
@@ -68,11 +69,12 @@ pub(super) fn embedded(
         return Ok(());
     }
     let bytes = source.read(SECTOR, len)?;
-    // QEMU reads so much, whatever the header says: without a NUL, what follows would belong to the text.
+    // QEMU always reads this number of bytes. Without a NUL, the following bytes would belong to
+    // the text.
     let window = source.size().saturating_sub(SECTOR).min(QEMU_WINDOW);
     let ended = bytes.contains(&0);
     if !report.require(ended, &DESCRIPTOR, SECTOR, "descriptor", || {
-        "no NUL ends it".into()
+        "it does not end in a NUL".into()
     }) && window > len
     {
         let behind = source.read(SECTOR, window)?;
@@ -90,7 +92,7 @@ pub(super) fn embedded(
             &EXTENTS,
             SECTOR,
             "extents",
-            format!("{} of them, not 1", said.extents.len()),
+            format!("{} extents, not 1", said.extents.len()),
         );
         return Ok(());
     };
@@ -107,7 +109,7 @@ pub(super) fn embedded(
     Ok(())
 }
 
-/// A descriptor that is the whole file: the data is in others.
+/// Checks a descriptor that is the whole file. The data is in other files.
 pub(super) fn alone(source: &mut Source<'_>, report: &mut Report) -> Result<(), Stop> {
     let size = source.size();
     if !report.require(
@@ -133,7 +135,7 @@ pub(super) fn alone(source: &mut Source<'_>, report: &mut Report) -> Result<(), 
             (Some(b"twoGbMaxExtentSparse"), b"SPARSE") => extent.offset.is_none(),
             _ => false,
         };
-        // QEMU passes over what is not RW, and over ZERO, which VMware counts.
+        // QEMU skips extents that are not RW, and those of type ZERO. VMware counts them.
         let good = good && extent.sectors != 0 && extent.access == b"RW";
         report.require(good, &EXTENTS, *at, "extent", || {
             let (access, kind) = (escaped(extent.access), escaped(extent.kind));
@@ -158,12 +160,12 @@ pub(super) fn alone(source: &mut Source<'_>, report: &mut Report) -> Result<(), 
     let one = !lone || said.extents.len() == 1;
     let some = !said.extents.is_empty() && total <= u64::MAX / SECTOR;
     report.require(some && one, &EXTENTS, 0, "extents", || {
-        format!("{} of them with {total} sectors", said.extents.len())
+        format!("{} extents with {total} sectors", said.extents.len())
     });
     Ok(())
 }
 
-/// QEMU reads the same extents, from the same lines.
+/// Checks that QEMU reads the same extents from the same lines.
 fn scanned(report: &mut Report, said: &Said<'_>, bytes: &[u8]) {
     let text = text(bytes);
     let lines = text.iter().filter(|byte| **byte == b'\n').count() + 1;
@@ -198,7 +200,7 @@ fn scanned(report: &mut Report, said: &Said<'_>, bytes: &[u8]) {
             .all(|(read, (at, one))| same(read, *at, one));
     report.require(all, &EXTENTS, 0, "extents", || {
         format!(
-            "QEMU reads {} of them, the lines have {}",
+            "QEMU reads {} extents, the lines have {}",
             read.len(),
             wanted.len()
         )
@@ -215,7 +217,8 @@ fn create_type(report: &mut Report, at: u64, said: &Said<'_>, good: impl Fn(&[u8
     );
 }
 
-/// The name of an extent's file, escaped: a plain name in the folder of the image.
+/// Checks the name of an extent's file, which has to be in the folder of the image. Returns the
+/// name, escaped.
 fn file_name(report: &mut Report, at: u64, extent: &Extent<'_>) -> String {
     let name = extent.name.unwrap_or_default();
     let plain = !name.is_empty()
@@ -232,7 +235,7 @@ fn file_name(report: &mut Report, at: u64, extent: &Extent<'_>) -> String {
     shown
 }
 
-/// The text as C reads it: up to the first NUL.
+/// The text up to the first NUL, as in C.
 fn text(bytes: &[u8]) -> &[u8] {
     let end = bytes.iter().position(|byte| *byte == 0);
     bytes.get(..end.unwrap_or(bytes.len())).unwrap_or(bytes)
@@ -259,7 +262,7 @@ fn read<'a>(report: &mut Report, start: u64, bytes: &'a [u8]) -> Said<'a> {
         .position(|byte| !matches!(byte, 0 | b' ' | b'\n'));
     report.require(hidden.is_none(), &DESCRIPTOR, start, "descriptor", || {
         format!(
-            "bytes behind its end, at byte {}",
+            "bytes after its end, at byte {}",
             start + (end + hidden.unwrap_or(0)) as u64
         )
     });
@@ -289,7 +292,7 @@ fn read<'a>(report: &mut Report, start: u64, bytes: &'a [u8]) -> Said<'a> {
         at += raw.len() as u64;
     }
     report.require(version == 1, &DESCRIPTOR, start, "version", || {
-        format!("{version} of them")
+        format!("{version} lines")
     });
     for (word, check, most) in [("createtype", &CREATE_TYPE, 1), ("parentcid", &PARENT, 1)] {
         let count = occurrences(text, word.as_bytes());
@@ -302,7 +305,7 @@ fn read<'a>(report: &mut Report, start: u64, bytes: &'a [u8]) -> Said<'a> {
     said
 }
 
-/// QEMU opens the file that stands behind this word, wherever in the text it finds it.
+/// Reports the files that QEMU opens: those named after this word anywhere in the text.
 fn parent_files(report: &mut Report, start: u64, text: &[u8]) {
     const WORD: &[u8] = b"parentfilenamehint";
     for (at, word) in text.windows(WORD.len()).enumerate() {
@@ -321,8 +324,9 @@ fn parent_files(report: &mut Report, start: u64, text: &[u8]) {
     }
 }
 
-/// QEMU takes the first `CID` and the first `parentCID` of the text, and on a write puts the text from `parentCID` on behind
-/// the new id: with other places for them, that repeats or loses lines.
+/// Checks the places of the content ids. QEMU uses the first `CID` and the first `parentCID` of the
+/// text. On a write, it puts the text from `parentCID` on after the new id: if the ids are in other
+/// places, this repeats or loses lines.
 fn content_ids(report: &mut Report, start: u64, text: &[u8]) {
     let begins = |at: usize, line: &[u8]| {
         text.get(at..).is_some_and(|rest| rest.starts_with(line))
@@ -337,7 +341,7 @@ fn content_ids(report: &mut Report, start: u64, text: &[u8]) {
     };
     report.require(good, &CID, start, "CID", || {
         let places = scan::places(text, b"CID");
-        format!("{} times, or elsewhere", places.len())
+        format!("{} times, or in other places", places.len())
     });
 }
 
@@ -368,7 +372,7 @@ fn field(report: &mut Report, at: u64, key: &[u8], value: &[u8]) {
     }
 }
 
-/// How often a word is in a text, in whatever case.
+/// How often a word is in a text, in upper or lower case.
 fn occurrences(text: &[u8], word: &[u8]) -> usize {
     text.windows(word.len())
         .filter(|window| window.eq_ignore_ascii_case(word))

@@ -1,9 +1,10 @@
-//! Grain directories, grain tables and grains: in the image, and none on another's place.
+//! Grain directories, grain tables and grains. They have to be within the image, and must not
+//! overlap.
 
 use luksmith_formats::image::vmdk::{COMPRESSED, Header, REDUNDANT, SECTOR, ZERO_GRAINS};
 
 use super::checks::{GRAINS, HEADER, MANY, OVERLAP, SHARED, TABLE};
-use crate::vet::extents::{Data, Extents, MOST};
+use crate::vet::extents::{Data, Extents, MOST, misplaced};
 use crate::vet::report::Report;
 use crate::vet::source::{Source, Stop, pieces};
 
@@ -38,7 +39,7 @@ pub(super) fn check(
         &mut tables,
     )?;
     if header.flags & REDUNDANT != 0 {
-        // Its tables are a copy: they are placed like the others, and not read.
+        // Its tables are a copy. They must not overlap either, and are not read.
         directory(
             source,
             report,
@@ -60,13 +61,14 @@ pub(super) fn check(
         report.add(&MANY, header.gd_offset, "grain directory", "not compared");
         return Ok(());
     }
-    // A compressed grain says its length only where it lies: that no other begins there has to do.
+    // The length of a compressed grain is only in its own data, which is not read. So only grains
+    // that begin at the same place are found.
     let len = match header.flags & COMPRESSED {
         0 => header.grain_size,
         _ => 1,
     };
     for sector in data.overlaps(len) {
-        report.add(&SHARED, sector * SECTOR, "grain", "serves twice");
+        report.add(&SHARED, sector * SECTOR, "grain", "used twice");
     }
     Ok(())
 }
@@ -122,7 +124,7 @@ fn grains(
     extents: &mut Extents,
     data: &mut Data,
 ) -> Result<(), Stop> {
-    // A compressed grain has its own length; a plain one at the end need not be there to its end.
+    // A compressed grain has its own length. The image may end within the last uncompressed one.
     let size = if header.flags & COMPRESSED != 0 {
         SECTOR
     } else {
@@ -135,8 +137,7 @@ fn grains(
         let on = extents.under(source, grain, size)?;
         let good = grain < source.size() && on.is_none();
         if report.require(good, &GRAINS, place, "grain", || {
-            let on = on.unwrap_or("nothing");
-            format!("byte {grain} of {}, on {on}", source.size())
+            misplaced(grain, source.size(), on)
         }) {
             data.take(grain / SECTOR);
         }
@@ -144,7 +145,8 @@ fn grains(
     report.go_on()
 }
 
-/// The entries of a piece of a table that are not 0: their places, and the bytes that they point to.
+/// The entries of a piece of a table that are not 0: the offset of each, and the offset of the byte
+/// to which it points.
 fn words(source: &mut Source<'_>, at: u64, len: u64) -> Result<Vec<(u64, u64)>, Stop> {
     let bytes = source.read(at, len)?;
     let words = (0_u64..).zip(bytes.as_chunks::<4>().0);

@@ -1,9 +1,10 @@
-//! VMDK (VMware's *Virtual Disk Format 5.0*): hosted sparse extents with their descriptor, and descriptors alone.
+//! VMDK (VMware's *Virtual Disk Format 5.0*): hosted sparse extents with their descriptor, and
+//! files that are only a descriptor.
 //!
-//! - this file: the header, its footer, and which sort of file it is.
-//! - `checks`: what is checked.
-//! - `descriptor`: the text.
-//! - `scan`: what QEMU reads in that text.
+//! - This file: the header, its footer, and the kind of file.
+//! - `checks`: the list of checks.
+//! - `descriptor`: the text of the descriptor.
+//! - `scan`: what QEMU reads from that text.
 //! - `grains`: grain directories and tables.
 
 mod checks;
@@ -36,14 +37,14 @@ pub(super) fn check(source: &mut Source<'_>, report: &mut Report) -> Result<(), 
         return descriptor::alone(source, report);
     }
     let Some(header) = Header::parse(&start) else {
-        report.add(&HEADER, 0, "header", "the image ends in it");
+        report.add(&HEADER, 0, "header", "the image ends within it");
         return Ok(());
     };
     report.claims(header.capacity.saturating_mul(SECTOR));
     let end = footer(source, report, &header)?;
     let sound = fields(report, &header);
     descriptor::embedded(source, report, &header)?;
-    // The footer takes precedence where the header says so.
+    // If the header says so, the footer counts.
     let used = end.filter(|_| header.gd_offset == AT_END).unwrap_or(header);
     if sound && used.gd_offset != AT_END {
         grains::check(source, report, &used)?;
@@ -107,8 +108,8 @@ fn fields(report: &mut Report, header: &Header) -> bool {
     sound
 }
 
-/// The footer of a stream, where there is one or must be one. It is given only where it says what the header does, whose fields are
-/// checked.
+/// Checks the footer of a stream. Returns it if it agrees with the header, whose fields are checked
+/// elsewhere. Returns `None` if there is no footer.
 fn footer(
     source: &mut Source<'_>,
     report: &mut Report,
@@ -117,21 +118,21 @@ fn footer(
     let wanted = header.gd_offset == AT_END;
     let Some(at) = source.size().checked_sub(3 * SECTOR).filter(|at| *at > 0) else {
         report.require(!wanted, &FOOTER, 56, "gdOffset", || {
-            "no room for a footer".into()
+            "there is no room for a footer".into()
         });
         return Ok(None);
     };
     let bytes = source.read(at, 3 * SECTOR)?;
     let [before, middle, after] = [0, 512, 1024].map(|from| &bytes[from..from + 512]);
     let parsed = Header::parse(middle);
-    // What begins like a header there without a stream's end around it is data.
+    // Without the markers of a stream's end around it, such bytes are data.
     let marked = marker(before).1 == 0
         && marker(before).2 == 3
         && marker(after) == (0, 0, 0)
         && source.size().is_multiple_of(SECTOR);
     let Some(footer) = parsed.filter(|_| marked) else {
         report.require(!wanted, &FOOTER, at, "footer", || {
-            "none, or without its markers".into()
+            "missing, or without its markers".into()
         });
         return Ok(None);
     };
@@ -152,7 +153,7 @@ fn footer(
         &FOOTER,
         at + SECTOR + 56,
         "gdOffset",
-        || "the footer has none".into(),
+        || "the footer has no offset".into(),
     );
     Ok(same.then_some(footer))
 }

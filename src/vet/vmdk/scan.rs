@@ -1,13 +1,14 @@
-//! What QEMU's reader takes from the text of a descriptor.
+//! What QEMU reads from the text of a descriptor.
 //!
-//! QEMU does not parse the lines. It searches the text for words (`strstr`), and it reads an extent at the start of each
-//! line with `sscanf`, whose white space includes line ends. This file follows `block/vmdk.c`, which reads the same in
-//! QEMU 7.2, 8.2, 9.2 and 10: `vmdk_parse_extents`, `vmdk_parent_open` and `vmdk_read_cid`.
+//! QEMU does not parse the lines. It searches the text for words (`strstr`), and it reads an extent
+//! at the start of each line with `sscanf`, whose white space includes line ends. This file follows
+//! `vmdk_parse_extents`, `vmdk_parent_open` and `vmdk_read_cid` of `block/vmdk.c`, which read the
+//! same in QEMU 7.2, 8.2, 9.2 and 10.
 
 /// An extent as QEMU reads it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Scanned<'a> {
-    /// The start of the line at which it was read, in bytes from the start of the text.
+    /// The offset of the line at which it was read, in bytes from the start of the text.
     pub(super) at: usize,
     pub(super) sectors: i64,
     pub(super) kind: &'a [u8],
@@ -15,9 +16,10 @@ pub(super) struct Scanned<'a> {
     pub(super) offset: Option<i64>,
 }
 
-/// The extents that QEMU opens, in its order: those that it can write to (`RW`).
+/// The extents that QEMU opens, in its order. These are the ones that it can write to (`RW`).
 ///
-/// The time is the number of lines times the longest run of white space, which the caller bounds.
+/// This takes time in proportion to the number of lines times the longest run of white space, which
+/// the caller bounds.
 pub(super) fn extents(text: &[u8]) -> Vec<Scanned<'_>> {
     let mut found = Vec::new();
     let mut start = 0;
@@ -30,7 +32,8 @@ pub(super) fn extents(text: &[u8]) -> Vec<Scanned<'_>> {
     found
 }
 
-/// `sscanf(…, "%10s %lld %10s \"%511[^\n\r\"]\" %lld")` at `start`, if it reads four fields or more.
+/// `sscanf(…, "%10s %lld %10s \"%511[^\n\r\"]\" %lld")` at `start`, if it reads four fields or
+/// more.
 fn extent(text: &[u8], start: usize) -> Option<Scanned<'_>> {
     let mut rest = Rest(text.get(start..)?);
     if rest.word()? != b"RW" {
@@ -80,7 +83,7 @@ impl<'a> Rest<'a> {
         (len > 0).then(|| self.take(len))
     }
 
-    /// `%lld`: out of range is the nearest number that is in range.
+    /// `%lld`: a number that is out of range becomes the nearest one in range.
     fn number(&mut self) -> Option<i64> {
         self.skip_space();
         let negative = self.0.first() == Some(&b'-');
@@ -117,7 +120,7 @@ pub(super) fn longest_space(text: &[u8]) -> usize {
     runs.map(<[u8]>::len).max().unwrap_or(0)
 }
 
-/// Where `word` stands in the text, in this case of letters.
+/// The offsets of `word` in the text. The case of letters counts.
 pub(super) fn places(text: &[u8], word: &[u8]) -> Vec<usize> {
     let windows = text.windows(word.len()).enumerate();
     windows
@@ -151,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_to_be_written_is_passed_over() {
+    fn extents_that_are_not_writable_are_skipped() {
         for text in [
             "RDONLY 10 FLAT \"a\" 0",
             "RW 10 ZERO\n#",
