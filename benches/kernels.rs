@@ -3,6 +3,9 @@
 //!
 //! `taskset -c 1 cargo bench --bench kernels`. In each round every kernel has a turn. The best turn
 //! counts, since other work on the machine can only slow a turn down.
+//!
+//! With `--compare` there are fewer rounds, and the output is a line of JSON for each kernel and
+//! shape. `benches/compare` builds this file for older commits too, so it uses no other package.
 
 #![allow(clippy::print_stdout)] // the table is its purpose
 
@@ -14,6 +17,7 @@ use luksmith::xts::{Kernel, TweakForm, Tweaks, Xts};
 /// The minimum size of a turn, so that reading the clock does not matter.
 const TURN: usize = 1 << 20;
 const ROUNDS: usize = 300;
+const COMPARED_ROUNDS: usize = 40;
 
 /// A kernel or a limit, and its best turn.
 struct Runner {
@@ -74,31 +78,65 @@ impl Runner {
 }
 
 fn main() {
+    let compare = std::env::args().any(|argument| argument == "--compare");
+    if compare {
+        return CIPHERS
+            .iter()
+            .for_each(|(cipher, key)| report(cipher, *key));
+    }
     println!("GB/s (of the kernel's own limit; of portable)\n");
     println!("| | kernel | sector | at once | encrypt | decrypt |");
     println!("|---|---|---|---|---|---|");
-    for (cipher, key_size) in [("AES-256", 64), ("AES-128", 32)] {
+    for (cipher, key_size) in CIPHERS {
         table(cipher, key_size);
+    }
+}
+
+/// The ciphers with the sizes of their keys in bytes.
+const CIPHERS: [(&str, usize); 2] = [("AES-256", 64), ("AES-128", 32)];
+
+/// The size of a sector, and the number of bytes in one call.
+const SHAPES: [(usize, usize); 6] = [
+    (512, 64 << 10),
+    (4096, 64 << 10),
+    (512, 1 << 20),
+    (4096, 1 << 20),
+    (512, 512),
+    (4096, 4096),
+];
+
+/// Prints the GB/s of every kernel and shape as JSON.
+fn report(cipher: &str, key_size: usize) {
+    let mut runners = Vec::new();
+    for kernel in Kernel::available() {
+        for (sector, len) in SHAPES {
+            for (work, encrypt) in [("encrypt", true), ("decrypt", false)] {
+                let row = format!("{cipher}, {kernel}, {len} bytes in sectors of {sector}, {work}");
+                let runner = Runner::kernel(kernel, key_size, sector, len, encrypt);
+                runners.push((row, runner));
+            }
+        }
+    }
+    for _ in 0..COMPARED_ROUNDS {
+        runners
+            .iter_mut()
+            .for_each(|(_, runner)| runner.take_turn());
+    }
+    for (row, runner) in runners {
+        let value = runner.gigabytes();
+        println!("{{\"row\":\"{row}, GB/s\",\"value\":{value},\"better\":\"more\"}}");
     }
 }
 
 fn table(cipher: &str, key_size: usize) {
     let kernels = Kernel::available();
-    let shapes = [
-        (512, 64 << 10),
-        (4096, 64 << 10),
-        (512, 1 << 20),
-        (4096, 1 << 20),
-        (512, 512),
-        (4096, 4096),
-    ];
     let mut limits: Vec<_> = kernels
         .iter()
         .map(|kernel| Runner::limit(*kernel, key_size))
         .collect();
     let mut runners = Vec::new();
     for &kernel in &kernels {
-        for (sector, len) in shapes {
+        for (sector, len) in SHAPES {
             for encrypt in [true, false] {
                 runners.push(Runner::kernel(kernel, key_size, sector, len, encrypt));
             }
@@ -113,7 +151,7 @@ fn table(cipher: &str, key_size: usize) {
         .iter()
         .position(|kernel| *kernel == Kernel::Portable)
         .expect("always available");
-    let each = 2 * shapes.len();
+    let each = 2 * SHAPES.len();
     for (n, kernel) in kernels.iter().enumerate() {
         if let Some(limit) = &limits[n] {
             println!(
@@ -121,7 +159,7 @@ fn table(cipher: &str, key_size: usize) {
                 limit.gigabytes()
             );
         }
-        for (m, (sector, len)) in shapes.iter().enumerate() {
+        for (m, (sector, len)) in SHAPES.iter().enumerate() {
             let cell = |direction: usize| {
                 let speed = runners[n * each + 2 * m + direction].gigabytes();
                 let oracle = runners[portable * each + 2 * m + direction].gigabytes();

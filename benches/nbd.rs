@@ -24,6 +24,7 @@ use luksmith_formats::nbd::{
     ClientFlags, InfoRequest, MetaContextRequest, OptionHeader, OptionReply, OptionReplyHeader,
     OptionType,
 };
+use support::bench::{Arguments, Better, cpu_model, median, program, report};
 
 const SIZE: u64 = 1 << 30;
 const ROUNDS: usize = 5;
@@ -41,21 +42,18 @@ const LOADS: [(&str, &str, &str, &str); 6] = [
 ];
 
 fn main() {
-    // `cargo test --benches` runs this with `--test`, which only checks that it compiles.
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.iter().any(|argument| argument == "--test") {
+    let Some(arguments) = Arguments::read() else {
         return;
-    }
-    let words: Vec<&String> = arguments
-        .iter()
-        .filter(|word| !word.starts_with("--"))
-        .collect();
-    let wanted = |row: &str| words.iter().all(|word| row.contains(word.as_str()));
+    };
+    let wanted = |row: &str| arguments.want(row);
     let folder = tempfile::Builder::new()
         .prefix("luksmith-bench-")
         .tempdir_in("/dev/shm")
         .unwrap();
     let files = Files::new(folder.path());
+    if arguments.compare {
+        return only_luksmith(&files, &wanted);
+    }
     println!(
         "CPU: {}, {} online\n",
         cpu_model(),
@@ -88,6 +86,39 @@ fn main() {
     new_clusters(&files, &wanted);
     if wanted("remote") {
         remote(&files);
+    }
+}
+
+/// Measures luksmith only, each load once, and reports each result.
+fn only_luksmith(files: &Files, wanted: &impl Fn(&str) -> bool) {
+    for (name, kind) in [
+        ("LUKS2", Kind::Luksmith),
+        ("LUKS1", Kind::Luks1),
+        ("qcow2", Kind::Qcow2),
+    ] {
+        let server = Server::start(kind, files);
+        for (load, how, block, depth) in LOADS {
+            let row = format!("{name}, {load}");
+            if !wanted(&row) {
+                continue;
+            }
+            let cost = server.load(how, block, depth, &A_WHILE);
+            report(&format!("{row}, MB/s"), cost.rate / 1e6, Better::More);
+            let cpu = format!("{row}, server CPU ns a byte");
+            report(&cpu, cost.cpu, Better::Less);
+        }
+        let row = format!("{name}, connecting, µs");
+        if wanted(&row) {
+            let time = server.connecting().as_secs_f64();
+            report(&row, time * 1e6, Better::Less);
+        }
+    }
+    files.empty();
+    let row = "qcow2, new clusters, sequential 1 MiB writes, MB/s";
+    if wanted(row) {
+        let server = Server::start(Kind::Empty, files);
+        let cost = server.load("write", "1M", "4", &["--io_size=1g"]);
+        report(row, cost.rate / 1e6, Better::More);
     }
 }
 
@@ -220,7 +251,7 @@ impl Files {
     }
 
     fn make(&self, arguments: &[&str], kind: [&str; 2]) {
-        let made = Command::new(env!("CARGO_BIN_EXE_luksmith"))
+        let made = Command::new(program(env!("CARGO_BIN_EXE_luksmith")))
             .args(arguments)
             .args(kind)
             .args(["--key-file", &self.path("key"), "--pbkdf", "pbkdf2"])
@@ -391,7 +422,7 @@ impl Drop for Server {
 }
 
 fn luksmith(image: &str, key: &str, socket: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_luksmith"));
+    let mut command = Command::new(program(env!("CARGO_BIN_EXE_luksmith")));
     command.args([
         "serve",
         image,
@@ -490,18 +521,4 @@ fn shake_hands(socket: &str) {
             }
         }
     }
-}
-
-fn median(figures: impl Iterator<Item = f64>) -> f64 {
-    let mut figures: Vec<f64> = figures.collect();
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
-}
-
-fn cpu_model() -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let line = info.lines().find(|line| line.starts_with("model name"));
-    line.and_then(|line| line.split_once(": "))
-        .map_or("unknown", |(_, name)| name)
-        .to_owned()
 }

@@ -12,19 +12,23 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use support::bench::{Arguments, Better, cpu_model, median, program, report};
+
 const ROUNDS: usize = 5;
 const PAYLOAD: u64 = 2 << 30;
 
 fn main() {
-    // `cargo test --benches` runs this with `--test`, which only checks that it compiles.
-    if std::env::args().any(|argument| argument == "--test") {
+    let Some(arguments) = Arguments::read() else {
         return;
-    }
+    };
     let folder = tempfile::Builder::new()
         .prefix("luksmith-bench-")
         .tempdir_in("/dev/shm")
         .unwrap();
     let files = Files::new(folder.path());
+    if arguments.compare {
+        return only_luksmith(&files);
+    }
     println!(
         "CPU: {}, {} online\n",
         cpu_model(),
@@ -67,35 +71,98 @@ struct Cost {
     memory: u64,
 }
 
+/// The keyslots that are unlocked, with the options that make them.
+const KEYSLOTS: [(&str, &str); 2] = [
+    (
+        "argon2id, 1 GiB, t=4, p=4",
+        "--pbkdf argon2id --pbkdf-force-iterations 4 --pbkdf-memory 1048576 --pbkdf-parallel 4",
+    ),
+    (
+        "pbkdf2-sha256, 2 million",
+        "--pbkdf pbkdf2 --pbkdf-force-iterations 2000000",
+    ),
+];
+
+/// Makes a small volume with such a keyslot.
+fn locked(files: &Files, options: &str) -> String {
+    let image = files.path("unlock.img");
+    let _ = std::fs::remove_file(&image);
+    let mut command = luksmith(&["create", &image, "--size", "1M", "--key-file", &files.key()]);
+    run(command.args(options.split(' ')));
+    image
+}
+
+fn unlock(files: &Files, image: &str) -> Cost {
+    run(&mut luksmith(&[
+        "key",
+        "test",
+        image,
+        "--key-file",
+        &files.key(),
+    ]))
+}
+
+fn encrypt(files: &Files, kind: &str, plain: &str, image: &str) -> Cost {
+    let mut command = luksmith(&["encrypt", plain, image, "--type", kind]);
+    command.args(["--key-file", &files.key(), "--pbkdf", "pbkdf2"]);
+    run(command.args(["--pbkdf-force-iterations", "1000"]))
+}
+
+fn decrypt(files: &Files, image: &str, plain: &str) -> Cost {
+    run(&mut luksmith(&[
+        "decrypt",
+        image,
+        plain,
+        "--key-file",
+        &files.key(),
+    ]))
+}
+
+/// Nanoseconds of CPU time for each byte of the payload.
+fn cpu_per_byte(cost: &Cost) -> f64 {
+    cost.cpu.as_secs_f64() * 1e9 / PAYLOAD as f64
+}
+
+/// Measures luksmith only, each work once, and reports each result.
+fn only_luksmith(files: &Files) {
+    for (name, options) in KEYSLOTS {
+        let image = locked(files, options);
+        let seconds = unlock(files, &image).wall.as_secs_f64();
+        report(&format!("unlocking {name}, seconds"), seconds, Better::Less);
+    }
+    let (plain, image, copy) = (
+        files.path("plain.img"),
+        files.path("ours.img"),
+        files.path("copy.img"),
+    );
+    fill(&plain);
+    for kind in ["luks1", "luks2"] {
+        let _ = std::fs::remove_file(&image);
+        let costs = [
+            ("encrypt", encrypt(files, kind, &plain, &image)),
+            ("decrypt", decrypt(files, &image, &copy)),
+        ];
+        std::fs::remove_file(&copy).unwrap();
+        for (work, cost) in costs {
+            let cpu = format!("{work} 2 GiB, {kind}, CPU ns a byte");
+            report(&cpu, cpu_per_byte(&cost), Better::Less);
+            let seconds = cost.wall.as_secs_f64();
+            report(
+                &format!("{work} 2 GiB, {kind}, seconds"),
+                seconds,
+                Better::Less,
+            );
+        }
+    }
+}
+
 fn unlocking(files: &Files) {
     println!("## Unlocking, wall seconds\n");
     println!("| keyslot | luksmith | cryptsetup | ratio |\n|---|---|---|---|");
-    let argon2 = [
-        "--pbkdf",
-        "argon2id",
-        "--pbkdf-force-iterations",
-        "4",
-        "--pbkdf-memory",
-        "1048576",
-        "--pbkdf-parallel",
-        "4",
-    ];
-    let pbkdf2 = ["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "2000000"];
-    for (name, kdf) in [
-        ("argon2id, 1 GiB, t=4, p=4", &argon2[..]),
-        ("pbkdf2-sha256, 2 million", &pbkdf2[..]),
-    ] {
-        let image = files.path("unlock.img");
-        let _ = std::fs::remove_file(&image);
-        run(luksmith(&["create", &image, "--size", "1M", "--key-file", &files.key()]).args(kdf));
+    for (name, options) in KEYSLOTS {
+        let image = locked(files, options);
         let rounds = (0..ROUNDS).map(|_| {
-            let ours = run(&mut luksmith(&[
-                "key",
-                "test",
-                &image,
-                "--key-file",
-                &files.key(),
-            ]));
+            let ours = unlock(files, &image);
             let theirs = run(Command::new("cryptsetup").args([
                 "open",
                 "--test-passphrase",
@@ -136,23 +203,11 @@ fn copying(files: &Files) {
             files.path("theirs.img"),
             files.path("copy.img"),
         );
-        let mut encrypt = Vec::new();
-        let mut decrypt = Vec::new();
+        let mut encrypted = Vec::new();
+        let mut decrypted = Vec::new();
         for _ in 0..ROUNDS {
             let _ = std::fs::remove_file(&ours);
-            let us = run(&mut luksmith(&[
-                "encrypt",
-                &plain,
-                &ours,
-                "--type",
-                kind,
-                "--key-file",
-                &files.key(),
-                "--pbkdf",
-                "pbkdf2",
-                "--pbkdf-force-iterations",
-                "1000",
-            ]));
+            let us = encrypt(files, kind, &plain, &ours);
             let qemu = run_until_it_works(|| {
                 let mut command = Command::new("qemu-img");
                 command.args([
@@ -170,14 +225,8 @@ fn copying(files: &Files) {
             });
             let cp = run(Command::new("cp").args([&plain, &copy]));
             std::fs::remove_file(&copy).unwrap();
-            encrypt.push((us, qemu, cp));
-            let us = run(&mut luksmith(&[
-                "decrypt",
-                &ours,
-                &copy,
-                "--key-file",
-                &files.key(),
-            ]));
+            encrypted.push((us, qemu, cp));
+            let us = decrypt(files, &ours, &copy);
             std::fs::remove_file(&copy).unwrap();
             let options = format!("driver=luks,key-secret=s,file.filename={theirs}");
             let qemu = run(Command::new("qemu-img").args([
@@ -191,19 +240,18 @@ fn copying(files: &Files) {
                 &copy,
             ]));
             std::fs::remove_file(&copy).unwrap();
-            decrypt.push((us, qemu, cp));
+            decrypted.push((us, qemu, cp));
         }
-        for (direction, rounds) in [("encrypt", &encrypt), ("decrypt", &decrypt)] {
-            let per_byte = |cost: &Cost| cost.cpu.as_secs_f64() * 1e9 / PAYLOAD as f64;
+        for (direction, rounds) in [("encrypt", &encrypted), ("decrypt", &decrypted)] {
             let show = |of: &dyn Fn(&(Cost, Cost, Cost)) -> Cost| {
-                let cpu = median(rounds.iter().map(|round| per_byte(&of(round))));
+                let cpu = median(rounds.iter().map(|round| cpu_per_byte(&of(round))));
                 let wall = median(rounds.iter().map(|round| of(round).wall.as_secs_f64()));
                 format!("{cpu:.2} ({wall:.2})")
             };
             let ratio = median(
                 rounds
                     .iter()
-                    .map(|(us, qemu, _)| per_byte(us) / per_byte(qemu)),
+                    .map(|(us, qemu, _)| cpu_per_byte(us) / cpu_per_byte(qemu)),
             );
             let memory = rounds.iter().map(|(us, ..)| us.memory).max().unwrap();
             println!(
@@ -217,7 +265,7 @@ fn copying(files: &Files) {
 }
 
 fn luksmith(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_luksmith"));
+    let mut command = Command::new(program(env!("CARGO_BIN_EXE_luksmith")));
     command.args(arguments);
     command
 }
@@ -279,12 +327,6 @@ fn children_cpu() -> Duration {
     each * u32::try_from(ticks).unwrap()
 }
 
-fn median(figures: impl Iterator<Item = f64>) -> f64 {
-    let mut figures: Vec<f64> = figures.collect();
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
-}
-
 /// Random bytes, which contain no holes and cannot be compressed.
 fn fill(path: &str) {
     use std::io::Write as _;
@@ -294,12 +336,4 @@ fn fill(path: &str) {
         luksmith::secret::random(&mut chunk).unwrap();
         file.write_all(&chunk).unwrap();
     }
-}
-
-fn cpu_model() -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let line = info.lines().find(|line| line.starts_with("model name"));
-    line.and_then(|line| line.split_once(": "))
-        .map_or("unknown", |(_, name)| name)
-        .to_owned()
 }
