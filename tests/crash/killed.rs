@@ -138,10 +138,15 @@ fn count_calls(strace: &Path, folder: &Folder, args: &[&str]) -> Vec<(&'static s
         .collect()
 }
 
-/// Of a kind of call that is made very often, the first and last ones and some between.
+/// The calls to try, of `count` calls of a kind: the first and last ones and a sample of the others.
+/// In a long run it is all of them.
 fn chosen(count: usize) -> impl Iterator<Item = usize> {
     const EDGE: usize = 6;
-    let step = count.div_ceil(16);
+    let step = if support::is_long() {
+        1
+    } else {
+        count.div_ceil(16)
+    };
     (1..=count).filter(move |n| *n <= EDGE || n + EDGE > count || n.is_multiple_of(step))
 }
 

@@ -11,6 +11,12 @@
 //! - [`bench`]: what the bench programs share.
 //! - [`fuzz_input`]: the input formats of fuzz targets that tests read or write too.
 
+/// Whether this is a long run (`./test long`), in which a test tries every case of which it
+/// otherwise tries a sample.
+pub fn is_long() -> bool {
+    std::env::var_os("LUKSMITH_TEST_LONG").is_some_and(|value| value == "true")
+}
+
 pub mod allocation;
 pub mod bench;
 pub mod boot_sector;
