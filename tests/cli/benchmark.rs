@@ -1,4 +1,4 @@
-//! `luksmith benchmark`, for so short a time that its figures say nothing.
+//! `luksmith benchmark`, for so short a time that its figures mean nothing.
 
 use luksmith::xts::Kernel;
 use serde_json::Value;
@@ -46,7 +46,7 @@ fn a_cipher_has_a_row_for_each_kernel_and_sector_size() {
     assert_eq!(lines.next(), None);
 }
 
-/// One run for both, because it measures everything.
+/// One run for both, since it measures everything.
 #[test]
 fn json_and_chart_have_what_the_help_says() {
     let session = Session::new();
@@ -104,7 +104,7 @@ fn check_json(measured: &Value) {
     assert_eq!(ciphers.iter().filter(portable).count(), 2);
 }
 
-/// The start of every element, and whether it is closed in its place.
+/// The name and attributes of every element. Checks that each element is closed in its place.
 fn elements(svg: &str) -> Vec<String> {
     let mut open: Vec<String> = Vec::new();
     let mut all = Vec::new();
@@ -124,7 +124,7 @@ fn elements(svg: &str) -> Vec<String> {
     all
 }
 
-/// An SVG document, with the limit in it.
+/// Checks that this is an SVG document that contains the limit.
 fn check_chart(svg: &str, measured: &Value) {
     let elements = elements(svg);
     assert!(elements[0].starts_with("svg ") && elements[0].contains("xmlns="));

@@ -1,4 +1,4 @@
-//! Somebody else has the image.
+//! Another program has the image open.
 
 use std::fs::File;
 
@@ -29,7 +29,7 @@ fn a_holder_is_named_and_readers_may_insist() {
     ran.fails(5, &us);
     assert!(
         !ran.stderr().contains("--force-share"),
-        "nobody writes beside another"
+        "two programs write at the same time"
     );
     drop(held);
     session.ok(add.iter().chain(&CHEAP));

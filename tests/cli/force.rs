@@ -1,4 +1,5 @@
-//! Nothing destroys silently: each loss is refused without a terminal, named, and forced by its own name alone.
+//! Nothing is destroyed silently. Without a terminal each loss is refused, named, and forced only
+//! by its own name.
 
 use crate::session::{CHEAP, Session};
 

@@ -1,4 +1,4 @@
-//! Every command explains itself.
+//! Every command has help.
 
 use crate::session::Session;
 
@@ -10,7 +10,7 @@ fn commands(session: &Session, path: &[&str]) -> Vec<Vec<String>> {
         .skip_while(|line| *line != "Commands:")
         .skip(1)
         .take_while(|line| !line.is_empty());
-    // A name stands after two blanks; what stands further in continues a description.
+    // A name begins in the third column. Text that begins further right continues a description.
     let entries = listed.filter_map(|line| {
         line.strip_prefix("  ")
             .filter(|entry| !entry.starts_with(' '))

@@ -1,4 +1,4 @@
-//! Ctrl-C: soon, and with nothing half done.
+//! Ctrl-C ends the program soon, and leaves no unfinished file.
 
 use std::io::Write;
 use std::process::{Child, Stdio};
@@ -13,7 +13,7 @@ fn interrupt(child: &Child) {
     kill_process(pid, Signal::INT).unwrap();
 }
 
-/// Until it is whole, it has a name that says so.
+/// Whether there is an unfinished file, by its name.
 fn is_being_made(session: &Session) -> bool {
     let entries = std::fs::read_dir(session.folder()).unwrap();
     entries.into_iter().any(|entry| {
@@ -25,7 +25,7 @@ fn is_being_made(session: &Session) -> bool {
 #[test]
 fn a_long_derivation_stops_within_a_second() {
     let session = Session::new();
-    // Minutes of work; under the default limit of 100 million.
+    // This takes minutes, and is below the default limit of 100 million.
     let create = [
         "create",
         "disk.img",

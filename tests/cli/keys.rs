@@ -1,4 +1,4 @@
-//! Passphrases in and out: sources, slots, and that nothing of them is ever printed.
+//! Passphrases: their sources and keyslots. Nothing of them is ever printed.
 
 use crate::session::{CHEAP, Session};
 
@@ -159,7 +159,7 @@ fn no_secret_is_ever_printed() {
         printed.extend(output.stdout);
         printed.extend(output.stderr);
     }
-    // A passphrase that is given in the wrong place is not repeated either.
+    // A passphrase in the wrong place of the command line is not printed either.
     printed.extend(
         session
             .run(["key", "test", "disk.img", "--key", secret])

@@ -1,4 +1,4 @@
-//! libvirt's library, where it cannot be loaded.
+//! A libvirt library that cannot be loaded.
 
 use crate::session::Session;
 

@@ -1,4 +1,5 @@
-//! What nobody has agreed to lose stays: detached headers, files that came a moment ago, what the volume itself lies in.
+//! What the user has not agreed to lose is kept: detached headers, files that appear while the
+//! program runs, the volume's own storage.
 
 use std::process::Command;
 
@@ -51,10 +52,11 @@ fn a_file_that_came_after_the_look_stays() {
         .stdin(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    // It has looked before it reads the passphrase, which it reads before it makes anything.
+    // The program looks at the path before it reads the passphrase, and reads that before it makes
+    // a file.
     let mut stdin = child.stdin.take().unwrap();
     std::thread::sleep(std::time::Duration::from_millis(300));
-    session.write("disk.img", b"somebody's");
+    session.write("disk.img", b"another's");
     std::io::Write::write_all(&mut stdin, b"secret").unwrap();
     drop(stdin);
     let output = child.wait_with_output().unwrap();
@@ -64,7 +66,7 @@ fn a_file_that_came_after_the_look_stays() {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    assert_eq!(session.read("disk.img"), b"somebody's");
+    assert_eq!(session.read("disk.img"), b"another's");
 }
 
 #[test]
@@ -94,7 +96,7 @@ fn an_undo_record_that_others_could_have_put_there_is_not_believed() {
         .fails(4, "cannot read the undo record");
     std::fs::remove_file(&record).unwrap();
     session.write("disk.img.luksmith-undo", b"");
-    // Only root can give a file away.
+    // Only root can change the owner of a file.
     if std::os::unix::fs::chown(&record, Some(4711), None).is_ok() {
         session
             .run(["header", "repair", "disk.img"])

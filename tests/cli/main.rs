@@ -1,6 +1,7 @@
-//! The command line: what it prints, how it exits, what it asks.
+//! The command line: its output, its exit codes, its questions.
 //!
-//! `transcripts/*.trycmd` are sessions that read like documentation; what needs state, a terminal or a signal is Rust.
+//! `transcripts/*.trycmd` are sessions that can be read as documentation. What needs state, a
+//! terminal or a signal is Rust.
 
 mod benchmark;
 mod busy;

@@ -1,4 +1,4 @@
-//! What is asked on a terminal. The program runs in a session of its own with a pseudo-terminal.
+//! Questions on a terminal. The program runs in a new session with a pseudo-terminal.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -12,7 +12,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use crate::session::{CHEAP, Session};
 
-/// How long an answer of the program may take on a busy machine.
+/// How long the program may take for an answer on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A program on a terminal.
@@ -33,7 +33,7 @@ impl Terminal {
         let side = || -> OwnedFd {
             rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap()
         };
-        // setsid makes the terminal the controlling one, which is what /dev/tty names.
+        // setsid makes this terminal the controlling one, which `/dev/tty` names.
         let mut command = Command::new("setsid");
         command
             .args(["--ctty", "--wait", env!("CARGO_BIN_EXE_luksmith")])
@@ -65,7 +65,7 @@ impl Terminal {
         }
     }
 
-    /// Waits for a text on the screen, and takes it and all before it off.
+    /// Waits until the screen has `text`, and removes it and all before it.
     #[track_caller]
     fn expect(&mut self, text: &str) {
         let until = Instant::now() + PATIENCE;

@@ -1,4 +1,4 @@
-//! A folder of its own in which the program runs, with cheap key derivations.
+//! A folder in which the program runs, with cheap key derivations.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-/// The least that a keyslot may cost.
+/// The lowest cost of a keyslot.
 pub(crate) const CHEAP: [&str; 4] = ["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"];
 
 /// A folder with a key file `key` ("secret") and `other` ("other").
@@ -88,14 +88,14 @@ impl Session {
         let mut child = self.command(args).stdin(Stdio::piped()).spawn().unwrap();
         let mut pipe = child.stdin.take().unwrap();
         let stdin = stdin.to_vec();
-        // A program that does not read its stdin to the end is no failure of the test.
+        // The program may end without reading all of its stdin.
         let feeding = std::thread::spawn(move || drop(pipe.write_all(&stdin)));
         let output = child.wait_with_output().unwrap();
         feeding.join().unwrap();
         Ran(output)
     }
 
-    /// Runs what must succeed and returns its stdout.
+    /// Runs a command that must succeed, and returns its stdout.
     pub(crate) fn ok<I: IntoIterator<Item: AsRef<OsStr>>>(&self, args: I) -> String {
         let ran = self.run(args);
         assert_eq!(ran.code(), 0, "{}", ran.stderr());
@@ -103,7 +103,7 @@ impl Session {
     }
 }
 
-/// What a run left.
+/// The result of a run.
 pub(crate) struct Ran(pub Output);
 
 impl Ran {
@@ -123,7 +123,7 @@ impl Ran {
         String::from_utf8(self.0.stderr.clone()).unwrap()
     }
 
-    /// It failed with this code and said so.
+    /// Checks that it failed with this code and this message.
     #[track_caller]
     pub(crate) fn fails(&self, code: i32, said: &str) {
         assert_eq!(self.code(), code, "{}", self.stderr());

@@ -1,4 +1,4 @@
-//! encrypt and decrypt, in files and in pipes.
+//! `encrypt` and `decrypt` with files and pipes.
 
 use std::process::Stdio;
 
@@ -18,7 +18,7 @@ fn noise(len: usize) -> Vec<u8> {
 #[test]
 fn there_and_back_by_file() {
     let session = Session::new();
-    // Not a multiple of the chunks in which it is copied.
+    // Not a multiple of the copied chunks.
     let plain = noise((3 << 20) + 4096);
     session.write("plain.img", &plain);
     for kind in ["luks1", "luks2"] {

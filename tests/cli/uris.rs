@@ -1,4 +1,4 @@
-//! URIs where they have no place: a password in one is never repeated.
+//! URIs in places that take none: a password in one is never printed.
 
 use crate::session::Session;
 

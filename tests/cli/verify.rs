@@ -1,4 +1,4 @@
-//! `verify-ciphertext`: what it prints, and how it exits.
+//! `verify-ciphertext`: its output and exit codes.
 
 use std::os::unix::fs::FileExt;
 
@@ -19,14 +19,14 @@ fn plant(session: &Session, offset: u64, bytes: &[u8]) {
     file.write_all_at(bytes, offset).unwrap();
 }
 
-/// What it prints and says when it finds something.
+/// Its output for a finding.
 fn finds<const N: usize>(session: &Session, args: [&str; N]) -> (String, String) {
     let ran = session.run(args);
     assert_eq!(ran.code(), 1, "{}", ran.stderr());
     (ran.stdout(), ran.stderr())
 }
 
-/// What it says when there is nothing to look at.
+/// Its message if there is nothing to examine.
 fn fails<const N: usize>(session: &Session, args: [&str; N]) -> String {
     let ran = session.run(args);
     assert_eq!(ran.code(), 4, "{}", ran.stderr());
@@ -117,7 +117,8 @@ fn without_a_header_all_is_data() {
     fails(&session, ["verify-ciphertext", "none.img"]);
 }
 
-/// Parts of sectors that were written where nothing had been: no finding, and what is zero is told with its place.
+/// Partly written sectors where nothing was written before are no finding. The output says where
+/// zeroes are.
 #[test]
 fn what_was_written_in_part_is_no_finding() {
     let session = Session::new();

@@ -1,4 +1,4 @@
-//! Do the examples do what they say? Each is run as it is, on an image of its own.
+//! Do the examples work? Each runs as it is, on its own image.
 
 #![allow(missing_docs)]
 
@@ -30,14 +30,14 @@ fn a_filesystem_on_a_volume_is_made_and_read() {
     let image = std::fs::read(&path).unwrap();
     assert!(!image.windows(17).any(|piece| piece == b"hello from inside"));
 
-    // The other example opens what this one made, and writes nothing.
+    // The other example opens this volume, and writes nothing.
     let key_file = folder.path().join("passphrase");
     std::fs::write(&key_file, "passphrase").unwrap();
     std::fs::set_permissions(&key_file, std::fs::Permissions::from_mode(0o600)).unwrap();
     let volume = open::open(&path, &Source::file(&key_file)).unwrap();
     assert_eq!(volume.size(), 8 << 20);
     let first = open::first_bytes(&volume).unwrap();
-    // The jump that every FAT begins with.
+    // Every FAT begins with a jump.
     assert_eq!((first.len(), first[0]), (64, 0xeb));
     assert!(volume.write_at(0, &[0]).is_err());
     drop(volume);

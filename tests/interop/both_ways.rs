@@ -1,5 +1,5 @@
-//! The matrix, both ways: cryptsetup makes a volume and dm-crypt writes it, we read it; we make a volume and write
-//! it, dm-crypt reads it. Payloads are compared whole.
+//! The matrix in both directions: cryptsetup makes a volume, dm-crypt writes it, and we read it; we
+//! make a volume and write it, and dm-crypt reads it. Whole payloads are compared.
 
 use crate::cryptsetup::Cryptsetup;
 use crate::dmcrypt::{DmCrypt, Job, Outcome};
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// Any bytes: not text, with a NUL and a newline.
 const KEY: &[u8] = b"\xff\0correct horse\nbattery staple\n";
 
-/// A row's files.
+/// The files of a row.
 struct Files {
     row: Row,
     image: PathBuf,
@@ -87,7 +87,8 @@ fn dm_crypt_and_we_read_what_the_other_wrote() {
     }
 }
 
-/// cryptsetup without a kernel accepts a header that we made. Its own code for keyslots has AES alone.
+/// cryptsetup accepts, without a kernel, a header that we made. Its own code for keyslots has only
+/// AES.
 fn host_agrees(cryptsetup: &Cryptsetup, made: &Files, key: &Path) {
     let row = &made.row;
     let dump = cryptsetup.dump(made.header());
@@ -102,7 +103,7 @@ fn host_agrees(cryptsetup: &Cryptsetup, made: &Files, key: &Path) {
     }
 }
 
-/// We read all of a volume that they made, where the row says.
+/// We read the whole payload of a volume that cryptsetup and dm-crypt made as the row says.
 fn we_agree(made: &Files) {
     let row = &made.row;
     let container = ours::open(made.header());
@@ -122,10 +123,12 @@ fn we_agree(made: &Files) {
     assert_same(&made.payload, &ours::read_all(&volume), &format!("{row:?}"));
 }
 
-/// Sector numbers beyond 32 bits, which no small image has: the segment's IVs begin just before them. "plain" wraps
-/// there, the others do not; large sectors count in units of 512 bytes all the same.
+/// Sector numbers beyond 32 bits, which no small image has: the segment's IVs begin just before
+/// them. The IV "plain" wraps around there, the others do not. Large sectors count in units of 512
+/// bytes too.
 ///
-/// dm-crypt is told the first IV by hand: of a volume that is in no reencryption, cryptsetup 2.6.1 does not read it.
+/// dm-crypt gets the first IV as an option, since cryptsetup 2.6.1 reads it only from volumes that
+/// are being reencrypted.
 #[test]
 fn dm_crypt_agrees_on_ivs_beyond_32_bits() {
     const OFFSET: u64 = 1 << 20;

@@ -1,8 +1,8 @@
-//! cryptsetup on plain files: headers, keyslots and tokens. It reads no payload without the kernel; for that
-//! there is `dmcrypt`.
+//! cryptsetup on plain files: headers, keyslots and tokens. It reads no payload without the kernel;
+//! `dmcrypt` does that.
 //!
-//! Keys are always files, so that every byte counts. cryptsetup's own AES in keyslot areas works without the
-//! kernel's help; serpent, twofish and camellia do not where AF_ALG is missing (`dmcrypt` has it).
+//! Keys are always in files, so that every byte counts. cryptsetup's own AES in keyslot areas needs
+//! no kernel. Serpent, Twofish and Camellia need AF_ALG, which `dmcrypt` has.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use std::process::{Command, Output};
 use luksmith_formats::json::Value;
 use support::peers;
 
-/// PBKDF2 at its least cost. Each `luksFormat` or `luksAddKey` here takes one of these two.
+/// PBKDF2 at its lowest cost. Each `luksFormat` or `luksAddKey` here uses one of these.
 pub(crate) const QUICK_PBKDF2: &[&str] = &["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"];
 
-/// Argon2id at its least cost.
+/// Argon2id at its lowest cost.
 pub(crate) const QUICK_ARGON2ID: &[&str] = &[
     "--pbkdf",
     "argon2id",
@@ -26,7 +26,7 @@ pub(crate) const QUICK_ARGON2ID: &[&str] = &[
     "1",
 ];
 
-/// Argon2i at its least cost.
+/// Argon2i at its lowest cost.
 pub(crate) const QUICK_ARGON2I: &[&str] = &[
     "--pbkdf",
     "argon2i",
@@ -45,14 +45,14 @@ impl Cryptsetup {
         peers::find("cryptsetup").map(Self)
     }
 
-    /// Makes a volume in the file `image`, which must be there in its full size. `args` are cryptsetup's
-    /// options: the type, the cipher, the cost, `--header`.
+    /// Makes a volume in the file `image`, which exists and has its full size. `args` are options
+    /// of cryptsetup: the type, the cipher, the cost, `--header`.
     pub(crate) fn format(&self, image: &Path, key: &Path, args: &[&[&str]]) {
         let mut command = self.command("luksFormat", args);
         peers::run(command.arg("--key-file").arg(key).arg(image));
     }
 
-    /// Adds the passphrase in the file `new`, given the one in `key`.
+    /// Adds the passphrase in the file `new` by the one in `key`.
     pub(crate) fn add_key(&self, image: &Path, key: &Path, new: &Path, args: &[&[&str]]) {
         let mut command = self.command("luksAddKey", args);
         peers::run(command.arg("--key-file").arg(key).arg(image).arg(new));
@@ -69,12 +69,12 @@ impl Cryptsetup {
         peers::run(self.command("luksRemoveKey", &[]).arg(image).arg(key));
     }
 
-    /// The keyslot that the passphrase in `key` opens; `None` when it opens none.
+    /// The keyslot that the passphrase in `key` opens; `None` if it opens none.
     ///
     /// # Panics
     ///
-    /// When cryptsetup fails for any other reason than the passphrase: a header that it does not accept is
-    /// not the same as a key that does not fit.
+    /// If cryptsetup fails for any other reason than the passphrase. A header that it does not
+    /// accept is not the same as a wrong key.
     pub(crate) fn slot_of(&self, image: &Path, key: &Path, args: &[&[&str]]) -> Option<u32> {
         let mut command = self.command("open", args);
         command.args(["--test-passphrase", "--verbose", "--key-file"]);
@@ -118,12 +118,13 @@ impl Cryptsetup {
         std::fs::read(out).expect("cryptsetup wrote the volume key")
     }
 
-    /// Any other verb on the image, which must succeed: `convert`, `luksHeaderBackup`, `token`, `reencrypt`, …
+    /// Another command on the image, which must succeed: `convert`, `luksHeaderBackup`, `token`,
+    /// `reencrypt`, …
     pub(crate) fn run<A: AsRef<OsStr>>(&self, verb: &str, args: &[A]) -> Vec<u8> {
         peers::run(self.command(verb, &[]).args(args))
     }
 
-    /// The same, where its failing is what is asked about.
+    /// The same for a command that may fail.
     pub(crate) fn output<A: AsRef<OsStr>>(&self, verb: &str, args: &[A]) -> Output {
         peers::output(self.command(verb, &[]).args(args))
     }

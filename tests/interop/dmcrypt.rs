@@ -1,8 +1,8 @@
-//! dm-crypt itself as the judge: a Linux kernel in a virtual machine opens images with cryptsetup and reads or
-//! writes their whole payload. Nothing of the host's kernel takes part, so it works where there is no
-//! device-mapper and no root.
+//! dm-crypt as the judge: a Linux kernel in a virtual machine opens images with cryptsetup, and
+//! reads or writes their whole payload. It needs neither root nor the device-mapper of the host's
+//! kernel.
 //!
-//! A boot takes seconds, a job a fraction of one: give one [`DmCrypt::run`] as many jobs as there are.
+//! A boot takes seconds, a job a fraction of one, so give one [`DmCrypt::run`] all jobs.
 
 use crate::{initramfs, payload};
 use std::io::{Error, ErrorKind, Result};
@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 use support::initramfs::{Archive, Kernel};
 use support::peers;
 
-/// SCSI has 256 targets; more disks than this take another boot.
+/// SCSI has 256 targets. More disks than this take another boot.
 const DISKS_A_BOOT: usize = 200;
 
-/// A boot with its jobs that takes longer than this hangs. Software emulation on a busy machine is slow.
+/// A boot that takes longer than this, with its jobs, hangs. Software emulation on a busy machine
+/// is slow.
 const BOOT_LIMIT: Duration = Duration::from_secs(300);
 
-/// One volume to open. Sizes of images are whole 512-byte sectors.
+/// One volume to open. Images have whole sectors of 512 bytes.
 pub(crate) struct Job {
     image: PathBuf,
     key: Vec<u8>,
@@ -29,7 +30,7 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// Read the whole payload of `image`, which is not written to.
+    /// Reads the whole payload of `image`, which is not written to.
     pub(crate) fn read(image: &Path, key: &[u8]) -> Self {
         Self {
             image: image.to_owned(),
@@ -41,7 +42,8 @@ impl Job {
         }
     }
 
-    /// Write the file `payload` over the beginning of the payload of `image`, then read all of it back.
+    /// Writes the file `payload` over the beginning of the payload of `image`, then reads all of
+    /// it.
     pub(crate) fn write(image: &Path, key: &[u8], payload: &Path) -> Self {
         Self {
             payload: Some(payload.to_owned()),
@@ -49,20 +51,21 @@ impl Job {
         }
     }
 
-    /// Make the volume first, with these options of luksFormat. Unlike cryptsetup on the host, the one in the
-    /// machine has every cipher for its keyslots.
+    /// Makes the volume first, with these options of luksFormat. Unlike cryptsetup on the host, the
+    /// one in the virtual machine has every cipher for its keyslots.
     pub(crate) fn made_with(mut self, options: &[String]) -> Self {
         self.make = Some(options.join(" "));
         self
     }
 
-    /// Look at no header: the key is dm-crypt's own, and all else is in these options of a plain device.
+    /// Reads no header: the key is dm-crypt's own, and these options of a plain device say the
+    /// rest.
     pub(crate) fn plain(mut self, options: &[String]) -> Self {
         self.plain = Some(options.join(" "));
         self
     }
 
-    /// The header is in a file of its own.
+    /// The header is in a separate file.
     pub(crate) fn with_header(mut self, header: &Path) -> Self {
         self.header = Some(header.to_owned());
         self
@@ -73,12 +76,12 @@ impl Job {
     }
 }
 
-/// What came of a [`Job`].
+/// The outcome of a [`Job`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// The volume was opened: the size of its payload in bytes, and the SHA-256 of all of it.
+    /// The volume was opened: the size of its payload in bytes, and the SHA-256 of the payload.
     Opened { size: u64, sha256: String },
-    /// It was not opened, or not written: what cryptsetup or dd said.
+    /// It was not opened, or not written: the message of cryptsetup or dd.
     Refused(String),
 }
 
@@ -115,7 +118,7 @@ impl DmCrypt {
         })
     }
 
-    /// Does the jobs in their order, in as few boots as they need; an outcome for each.
+    /// Does the jobs in their order, in as few boots as possible. Returns an outcome for each.
     pub(crate) fn run(&self, jobs: &[Job]) -> Result<Vec<Outcome>> {
         let mut outcomes = Vec::new();
         let mut rest = jobs;
@@ -218,11 +221,11 @@ struct Disks<'a> {
 }
 
 impl Disks<'_> {
-    /// Gives `file` to the machine as a raw disk; its SCSI target.
+    /// Adds `file` to the virtual machine as a raw disk, and returns its SCSI target.
     fn add(&mut self, file: &Path, writable: bool) -> String {
         let target = self.count;
         self.count += 1;
-        // A comma in a name is written twice for QEMU.
+        // QEMU's options need a comma in a name twice.
         let file = file.display().to_string().replace(',', ",,");
         let drive = format!("if=none,id=d{target},format=raw,cache=unsafe,file={file}");
         let drive = if writable {
@@ -237,7 +240,7 @@ impl Disks<'_> {
     }
 }
 
-/// Runs to the end and returns what was said on standard error; kills what takes too long.
+/// Runs a command to its end and returns its standard error. Kills it when it takes too long.
 fn run_within(limit: Duration, command: &mut Command) -> Result<String> {
     let log = tempfile::NamedTempFile::new()?;
     command

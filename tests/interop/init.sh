@@ -1,6 +1,6 @@
 #!/bin/busybox sh
-# The first and only process of the virtual machine: loads the modules, does the jobs of /jobs, says what came
-# of each on the second serial port, and turns the machine off.
+# The only process of the virtual machine: loads the modules, does the jobs of /jobs, writes the
+# outcome of each to the second serial port, and turns the machine off.
 /bin/busybox --install -s /bin
 export PATH=/bin:/sbin DM_DISABLE_UDEV=1
 mount -t proc proc /proc
@@ -8,7 +8,7 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
 while read -r module; do insmod "/modules/$module" || echo "luksmith: $module does not load"; done </modules/order
 
-# The disk at a SCSI target, which may take a moment to be there.
+# The disk at a SCSI target, which may appear after a moment.
 disk() {
     tries=0
     while [ $tries -lt 100 ]; do
@@ -22,8 +22,8 @@ disk() {
 }
 
 # job NUMBER read|write IMAGE HEADER|- PAYLOAD|-
-# Where there is a file of options for luksFormat, the volume is made first; where there is one for a plain device,
-# that is opened, and the key is the device's own.
+# If there is a file of options for luksFormat, the volume is made first. If there is a file of
+# options for a plain device, that device is opened, and the key is dm-crypt's own.
 job() {
     set -- "$@" "$(disk "$3")"
     options=

@@ -1,4 +1,5 @@
-//! The locks on an image: QEMU and cryptsetup notice ours, and we notice QEMU's and say who it is.
+//! The locks on an image: QEMU and cryptsetup respect ours, and we respect QEMU's and say which
+//! program has the image open.
 
 use std::io::Write;
 use std::path::Path;
@@ -17,7 +18,7 @@ fn writing() -> OpenOptions {
     OpenOptions::new().write(true)
 }
 
-/// How long a peer may take to do what it does at once.
+/// How long a peer may take for what it does at once.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn image() -> tempfile::NamedTempFile {
@@ -34,7 +35,7 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// The program while it has the image open, killed in the end.
+/// Our program while it has the image open. It is killed when this is dropped.
 struct Running(Child);
 
 impl Drop for Running {

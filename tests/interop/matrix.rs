@@ -1,5 +1,5 @@
-//! Which volumes are made, by them and by us. A row is one volume; what is not part of a combination that needs to
-//! be whole goes round from row to row, so that every value stands beside many others.
+//! The volumes that they and we make. A row is one volume. Values that need not be combined with
+//! every other one rotate from row to row, so that each value is beside many others.
 
 use crate::ours;
 use luksmith::container::{CreateOptions, Version};
@@ -9,7 +9,7 @@ use luksmith_formats::{CipherSpec, Hash};
 use std::collections::BTreeSet;
 
 const MIB: u64 = 1 << 20;
-/// Room for two keyslots of 512 bits.
+/// Space for two keyslots of 512 bits.
 const KEYSLOTS_SIZE: u64 = MIB / 2;
 
 const CIPHERS: [&str; 4] = ["aes", "serpent", "twofish", "camellia"];
@@ -50,9 +50,9 @@ const HASHES: [Hash; 7] = [
 pub(crate) enum Place {
     /// Before the data.
     Attached,
-    /// In a file of its own; the data begins at the beginning of the other.
+    /// In a separate file. The data begins at byte 0 of the other file.
     Detached,
-    /// In a file of its own; the data begins at this byte.
+    /// In a separate file. The data begins at this byte of the other file.
     DetachedAt(u64),
 }
 
@@ -121,7 +121,7 @@ fn luks2(index: usize, cipher: &str, (mode, key_bits, sector_size): (&str, usize
 }
 
 fn luks1(index: usize, cipher: &str, (mode, key_bits): (&str, usize)) -> Row {
-    // Eight areas end at sector 4040; data that begins right there is aligned to nothing larger than a page.
+    // Eight areas end at sector 4040. Data that begins there is aligned only to a page.
     let data_offset = [2 * MIB, 4040 * 512][index % 2];
     Row {
         version: Version::Luks1,
@@ -147,7 +147,7 @@ impl Row {
         }
     }
 
-    /// Bytes of payload; no round number, so that the end is looked at too.
+    /// Bytes of payload. This is no round number, so that the end is tested too.
     pub(crate) fn payload_len(&self) -> usize {
         (512 << 10) + 3 * self.sector_size as usize
     }
@@ -157,7 +157,7 @@ impl Row {
         self.data_offset() + self.payload_len() as u64
     }
 
-    /// Bytes for a header in a file of its own.
+    /// Bytes for a header in a separate file.
     pub(crate) fn header_size(&self) -> Option<u64> {
         (self.place != Place::Attached).then_some(self.data_offset.max(2 * MIB))
     }
@@ -196,7 +196,7 @@ impl Row {
         options
     }
 
-    /// As ours.
+    /// As options of the library.
     pub(crate) fn our_options(&self) -> CreateOptions {
         let luks2 = self.version == Version::Luks2;
         let mut options = CreateOptions::new(self.version, self.cost());
@@ -225,7 +225,7 @@ impl Row {
     }
 }
 
-/// Nothing falls out of the table unseen.
+/// Every value of the tables is in some row.
 #[test]
 fn the_table_has_every_value() {
     fn values<T: Ord>(rows: &[Row], value: impl Fn(&Row) -> T) -> BTreeSet<T> {

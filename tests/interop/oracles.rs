@@ -1,4 +1,4 @@
-//! The peers against each other. Whatever is compared with a peer elsewhere rests on these.
+//! The peers compared with each other. All comparisons with a peer depend on these.
 
 use crate::cryptsetup::{Cryptsetup, QUICK_ARGON2I, QUICK_ARGON2ID, QUICK_PBKDF2};
 use crate::dmcrypt::{DmCrypt, Job, Outcome};
@@ -8,8 +8,8 @@ use crate::qemu::Qemu;
 const KEY: &[u8] = b"correct horse battery staple";
 const MIB: u64 = 1 << 20;
 
-/// cryptsetup makes volumes, dm-crypt writes them in one boot and reads them in the next; a wrong key, and a
-/// payload that is not the one written, are told from the right ones.
+/// cryptsetup makes volumes, dm-crypt writes them in one boot and reads them in the next. A wrong
+/// key, and another payload than the written one, are told from the right ones.
 #[test]
 fn dm_crypt_writes_and_reads_what_cryptsetup_makes() {
     let (Some(cryptsetup), Some(machine)) = (Cryptsetup::find(), DmCrypt::find()) else {
@@ -88,7 +88,8 @@ fn dm_crypt_writes_and_reads_what_cryptsetup_makes() {
     );
 }
 
-/// What `qemu-io` and `qemu-img` wrote into LUKS1 images, dm-crypt reads; what dm-crypt wrote, `qemu-img` reads.
+/// dm-crypt reads what `qemu-io` and `qemu-img` wrote into LUKS1 images, and `qemu-img` reads what
+/// dm-crypt wrote.
 #[test]
 fn dm_crypt_and_qemu_agree_on_luks1() {
     let (Some(qemu), Some(machine)) = (Qemu::find(), DmCrypt::find()) else {
@@ -161,7 +162,7 @@ fn dm_crypt_and_qemu_agree_on_luks1() {
     }
 }
 
-/// The parts of cryptsetup that the matrix uses do what their names say.
+/// The commands of cryptsetup that the matrix uses do what their names say.
 #[test]
 fn cryptsetup_keeps_keyslots_on_plain_files() {
     let Some(cryptsetup) = Cryptsetup::find() else {

@@ -1,4 +1,4 @@
-//! The library on image files, with key derivation at its least cost.
+//! The library on image files, with key derivation at its lowest cost.
 
 use crate::payload::assert_same;
 use luksmith::Interrupt;
@@ -16,13 +16,13 @@ use luksmith_formats::{Hash, Limits};
 use std::path::Path;
 use std::sync::Arc;
 
-/// PBKDF2 at its least cost.
+/// PBKDF2 at its lowest cost.
 pub(crate) const QUICK: Cost = Cost::Pbkdf2 {
     hash: Hash::Sha256,
     iterations: 1000,
 };
 
-/// Argon2 at its least cost.
+/// Argon2 at its lowest cost.
 pub(crate) fn quick_argon2(variant: Argon2Variant) -> Cost {
     Cost::Argon2(Argon2Cost {
         variant,
@@ -36,10 +36,10 @@ pub(crate) fn passphrase(bytes: &[u8]) -> Passphrase {
     Passphrase::copy_from(bytes).expect("locked memory")
 }
 
-/// The file, for writing, locked as long as this lives.
+/// The file, opened for writing, and locked while this lives.
 pub(crate) fn storage(image: &Path) -> Arc<dyn Backend> {
     let options = FileOptions::new().write(true);
-    Arc::new(FileBackend::open(image, options).expect("nobody else has the image"))
+    Arc::new(FileBackend::open(image, options).expect("no other program has the image"))
 }
 
 pub(crate) fn options(image: &Path) -> OpenOptions {
@@ -62,7 +62,7 @@ pub(crate) fn unlock(container: &Container, key: &[u8]) -> Unlocked {
 ///
 /// # Panics
 ///
-/// When the answer is anything else than a keyslot or a wrong passphrase.
+/// If the answer is neither a keyslot nor a wrong passphrase.
 pub(crate) fn slot_of(header: &Path, key: &[u8]) -> Option<u32> {
     use luksmith::container::UnlockError;
     match open(header).unlock(&passphrase(key), Which::Any, &Interrupt::default()) {
@@ -72,7 +72,7 @@ pub(crate) fn slot_of(header: &Path, key: &[u8]) -> Option<u32> {
     }
 }
 
-/// Makes a volume whose header is in the file `header`, which must be there in its full size.
+/// Makes a volume whose header is in the file `header`, which exists and has its full size.
 pub(crate) fn create(header: &Path, key: &[u8], options: CreateOptions) -> (Container, Unlocked) {
     Container::create(
         storage(header),
@@ -102,12 +102,12 @@ pub(crate) fn change_keyslot(header: &Path, key: &[u8], new: &[u8], slot: Option
         .expect("the keyslot can be changed")
 }
 
-/// A keyslot at the least cost.
+/// A keyslot at the lowest cost.
 pub(crate) fn quick(passphrase: &Passphrase, slot: Option<u32>) -> NewKeyslot<'_> {
     NewKeyslot::new(passphrase, QUICK).slot(slot)
 }
 
-/// The plaintext device of an image whose header is in the file `header`, or in itself.
+/// The plaintext device of an image whose header is in the file `header`, or in the image.
 pub(crate) fn volume(image: &Path, header: Option<&Path>, key: &[u8]) -> Volume {
     let data = storage(image);
     let container = match header {
@@ -128,7 +128,7 @@ pub(crate) fn read_all(volume: &Volume) -> Vec<u8> {
     bytes
 }
 
-/// Writes the whole payload in pieces that fit no sector.
+/// Writes the whole payload in pieces that are not aligned to sectors.
 pub(crate) fn write_all(volume: &Volume, payload: &[u8]) {
     assert_eq!(volume.size(), payload.len() as u64, "the payload's size");
     let mut offset = 0;
@@ -142,7 +142,7 @@ pub(crate) fn write_all(volume: &Volume, payload: &[u8]) {
     assert_same(payload, &read_all(volume), "what was just written");
 }
 
-/// Changes both copies of a LUKS2 header in a way that no command offers, checksums and all.
+/// Changes both copies of a LUKS2 header in a way that no command offers, with valid checksums.
 pub(crate) fn edit_luks2(image: &Path, change: impl FnOnce(&mut luks2::Header)) {
     let mut bytes = std::fs::read(image).expect("the image is read");
     let mut header = luks2::Header::parse(

@@ -1,10 +1,10 @@
-//! What is written into volumes: bytes that never repeat, known from a seed alone.
+//! What is written into volumes: bytes that never repeat, computed from a seed.
 
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
-/// `len` bytes that depend on `seed` and on their position only (SplitMix64), so that a sector that landed in
-/// the wrong place, or another test's payload, is never mistaken for the right one.
+/// `len` bytes that depend only on `seed` and on their position (SplitMix64). A sector in the wrong
+/// place, or of another test's payload, therefore differs.
 pub(crate) fn payload(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed;
     let mut bytes = Vec::with_capacity(len + 8);
@@ -24,7 +24,7 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
-/// Whole images are compared; what is said is where they part, not their megabytes.
+/// Compares whole images. The message says where they differ, and does not contain them.
 pub(crate) fn assert_same(left: &[u8], right: &[u8], what: &str) {
     assert_eq!(left.len(), right.len(), "{what}: the lengths differ");
     if let Some(at) = left.iter().zip(right).position(|(a, b)| a != b) {

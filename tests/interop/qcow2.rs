@@ -1,5 +1,6 @@
-//! Encrypted qcow2 images with QEMU, both ways: `qemu-img` makes an image and writes it, we read it and write it for `qemu-img`
-//! to read and to check; then the same with an image that we made. Payloads are compared whole.
+//! Encrypted qcow2 images with QEMU in both directions: `qemu-img` makes and writes an image, we
+//! read it, and write it for `qemu-img` to read and check; then the same with an image that we
+//! made. Whole payloads are compared.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,7 +17,7 @@ use support::peers;
 
 const KEY: &[u8] = b"first key";
 const OTHER: &[u8] = b"second key";
-/// Not in whole clusters, but in whole sectors.
+/// Whole sectors, but not whole clusters.
 const SIZE: usize = (5 << 20) + 512 * 7;
 
 /// `qemu-img` and `qemu-io` on one image.
@@ -55,7 +56,7 @@ impl Image {
         format!("driver=qcow2,encrypt.key-secret={key},file.filename={path}")
     }
 
-    /// Runs `qemu-img`; a failure for want of an accurate CPU usage is tried again.
+    /// Runs `qemu-img`. Tries again if it fails because it could not get an accurate CPU usage.
     fn img(&self, verb: &str, arguments: &[&str]) -> String {
         for _ in 0..20 {
             let mut command = Command::new(&self.img);
@@ -81,7 +82,7 @@ impl Image {
         );
     }
 
-    /// No error, and no leak.
+    /// Checks that `qemu-img check` finds no error and no leak.
     fn check(&self) {
         let text = self.img("check", &["--image-opts", &self.opts("key")]);
         assert!(text.contains("No errors were found"), "{text}");
@@ -147,7 +148,7 @@ impl Image {
     }
 }
 
-/// Writes here and there, and into the model, so that much stays a hole.
+/// Writes in some places of the image, and into the model, so that much stays a hole.
 fn scatter(volume: &Volume, model: &mut [u8], seed: u64) {
     for step in 0..40 {
         let number = (seed * 40 + step).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -246,13 +247,13 @@ fn keyslots_of_one_open_for_the_other() {
         let image = image.qcow2();
         Container::open(image.header_storage(), OpenOptions::new(Undo::NotLookedFor)).unwrap()
     };
-    // QEMU adds, we use it.
+    // QEMU adds a keyslot, we use it.
     let add = "encrypt.state=active,encrypt.new-secret=other,encrypt.iter-time=10";
     image.img("amend", &["--image-opts", "-o", add, &image.opts("key")]);
     let mut theirs = container();
     let unlocked = ours::unlock(&theirs, OTHER);
     assert_eq!(unlocked.slot(), Some(1));
-    // We remove theirs and add our own, which QEMU uses.
+    // We remove QEMU's keyslot and add our own, which QEMU uses.
     theirs.remove_keyslot(1, false).unwrap();
     let new = ours::passphrase(OTHER);
     theirs
@@ -315,7 +316,7 @@ fn snapshots_stay_as_they_are() {
     }
 }
 
-/// As the header says, which nobody has locked for this.
+/// What the header says. No program has the image locked.
 fn image_snapshots(path: &Path) -> u32 {
     let bytes = std::fs::read(path).unwrap();
     let header = luksmith_formats::image::qcow2::Header::parse(&bytes);
@@ -352,13 +353,14 @@ fn a_disk_of_another_size_is_one_for_qemu() {
     assert!(image.converted("key", None) == plain[..3 << 20]);
 }
 
-/// What compresses to less than half.
+/// Data that compresses to less than half.
 fn compressible(seed: u64) -> Vec<u8> {
     let bytes = payload(seed, SIZE);
     bytes.iter().map(|byte| b'a' + (byte & 7)).collect()
 }
 
-/// An image into which QEMU has written compressed clusters, others over them, zeroes, and what does not compress.
+/// An image into which QEMU has written compressed clusters, other clusters over some of them,
+/// zeroes, and data that does not compress.
 fn compressed(options: &str) -> Option<Image> {
     let image = Image::new()?;
     image.create(options);
@@ -455,7 +457,7 @@ fn compressed_clusters_are_refused_for_they_are_not_encrypted() {
     image.io(&["write -P 90 0 64k", "write -c -P 91 64k 128k"]);
     let disk = std::fs::read(&image.path).unwrap();
     let plain = [91; 65_536];
-    // They are there for anybody: nothing that the volume key is needed for.
+    // Compressed clusters are not encrypted: they can be read without the volume key.
     let stored = miniz_oxide::inflate::decompress_to_vec(&disk[first_compressed(&disk)..]);
     assert!(stored.unwrap() == plain);
 
@@ -510,7 +512,7 @@ fn what_is_not_in_the_image_or_not_encrypted_is_refused() {
     );
     image.qcow2();
 
-    // The header's fields: where, what, and the bytes that were there.
+    // The header's fields: offset, new value, and the bytes that were there.
     for (offset, bytes, good) in [
         (8, &[0, 0, 0, 0, 0, 0, 1, 0][..], &[0; 8][..]),
         (72, &[0, 0, 0, 0, 0, 0, 0, 4], &[0; 8]),

@@ -1,7 +1,9 @@
-//! QEMU on LUKS1 images: `qemu-img` makes and converts them, `qemu-io` writes and reads their payload.
+//! QEMU on LUKS1 images: `qemu-img` makes and converts them, `qemu-io` writes and reads their
+//! payload.
 //!
-//! QEMU knows LUKS1 only, and keys that are UTF-8 without a NUL; a newline at the end of a key file is part of
-//! the key. It calibrates to at least 10 ms of this machine, which are seconds in the emulated one of `dmcrypt`.
+//! QEMU has only LUKS1, and keys that are UTF-8 without a NUL. A newline at the end of a key file
+//! is part of the key. QEMU calibrates a keyslot to at least 10 ms of this machine, which are
+//! seconds in the emulated one of `dmcrypt`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -30,7 +32,7 @@ impl Qemu {
         secret(&mut command, key);
         command.arg("-o").arg(options.join(","));
         command.arg(image).arg(size.to_string());
-        // On a busy machine its calibration gives up now and then: "Unable to get accurate CPU usage".
+        // On a busy machine its calibration fails at times: "Unable to get accurate CPU usage".
         for _ in 0..20 {
             let output = peers::output(&mut command);
             let error = String::from_utf8_lossy(&output.stderr);
@@ -64,8 +66,8 @@ impl Qemu {
         std::fs::read(raw).expect("qemu-img wrote the payload")
     }
 
-    /// Runs `qemu-io` commands on the payload, as `write -P 0x5a 512 64k` or `read -P 0x5a 512 64k`; a pattern
-    /// that is not what is read fails.
+    /// Runs `qemu-io` commands on the payload, such as `write -P 0x5a 512 64k` or `read -P 0x5a 512
+    /// 64k`. Fails if a read gives another pattern.
     pub(crate) fn io(&self, image: &Path, key: &Path, commands: &[&str]) {
         let mut command = Command::new(&self.io);
         secret(&mut command, key);

@@ -1,4 +1,5 @@
-//! Certificates as QEMU's documentation has admins make them, with gnutls' `certtool`, and gnutls at the other end.
+//! TLS with gnutls at the other end, and certificates that gnutls' `certtool` made as QEMU's
+//! documentation says.
 
 use std::io::{IoSlice, Write};
 use std::net::{TcpListener, TcpStream};
@@ -11,7 +12,7 @@ use luksmith::channel::{Channel, ClientTls, ServerTls};
 use support::certificates;
 use support::peers;
 
-/// A child that ends with the test.
+/// A child process that ends with the test.
 struct Running(Child);
 
 impl Drop for Running {
@@ -104,7 +105,7 @@ fn gnutls_as_the_server() {
     }
 }
 
-/// A port that nobody listens on, as far as that can be known.
+/// A port on which probably no program listens.
 fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()

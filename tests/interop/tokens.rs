@@ -1,5 +1,5 @@
-//! What we do not know survives all that we write: tokens of other programs, and members of JSON objects that no
-//! specification has yet.
+//! Whatever we write, what we do not know is kept: tokens of other programs, and members of JSON
+//! objects that are in no specification.
 
 use crate::cryptsetup::Cryptsetup;
 use crate::ours;
@@ -66,7 +66,7 @@ fn volume(image: &Path) {
     });
 }
 
-/// All that is unknown is still there, in what cryptsetup reads.
+/// Checks that all that is unknown is still there, as cryptsetup reads it.
 fn is_whole(cryptsetup: &Cryptsetup, image: &Path, after: &str) {
     let value = cryptsetup.json(image);
     for place in PLACES {
@@ -161,7 +161,7 @@ fn what_is_unknown_survives_every_change() {
     );
 }
 
-/// A keyslot that moves to another number takes with it what is unknown in it, and the tokens that are for it.
+/// If a keyslot gets another number, what is unknown in it and the tokens for it move with it.
 #[test]
 fn what_is_unknown_moves_with_its_keyslot() {
     let Some(cryptsetup) = Cryptsetup::find() else {
@@ -180,7 +180,7 @@ fn what_is_unknown_moves_with_its_keyslot() {
     assert!(value["keyslots"].get("0").is_none());
 }
 
-/// Erasing takes the keyslots away and leaves the rest.
+/// Erasing removes the keyslots and keeps the rest.
 #[test]
 fn what_is_unknown_survives_erasing() {
     let Some(cryptsetup) = Cryptsetup::find() else {

@@ -1,5 +1,5 @@
-//! In turns: one changes keyslots or the header, the other uses what came of it, and changes it again. The volume
-//! key and the payload stay the same all the while.
+//! In turns: one program changes keyslots or the header, and the other uses the result and changes
+//! it again. The volume key and the payload stay the same.
 
 use crate::cryptsetup::{Cryptsetup, QUICK_ARGON2ID, QUICK_PBKDF2};
 use crate::ours;
@@ -36,7 +36,7 @@ struct Turns {
 }
 
 impl Turns {
-    /// A volume that cryptsetup made and we have written, opened by the key `one` in keyslot 0.
+    /// A volume that cryptsetup made and we have written. The key `one` opens it in keyslot 0.
     fn theirs(options: &[&[&str]]) -> Option<(Self, Key)> {
         let cryptsetup = Cryptsetup::find()?;
         let folder = tempfile::tempdir().unwrap();
@@ -63,7 +63,7 @@ impl Turns {
         }
     }
 
-    /// Both say that the key opens this keyslot, or none.
+    /// Checks that both programs say that the key opens this keyslot, or none.
     fn both_find(&self, key: &Key, slot: Option<u32>) {
         assert_eq!(
             ours::slot_of(&self.image, &key.bytes),
@@ -103,7 +103,7 @@ fn keyslots_in_turns() {
         };
         let image = &turns.image;
         let [two, three, four, five] = ["two", "three", "four", "five"].map(|name| turns.key(name));
-        // Ours adds with their key, they with ours, and so on.
+        // We add a key by theirs, they add one by ours, and so on.
         assert_eq!(
             ours::add_keyslot(image, &one.bytes, &two.bytes, Some(last)),
             last
@@ -114,7 +114,7 @@ fn keyslots_in_turns() {
             .cryptsetup
             .add_key(image, &two.file, &three.file, &[&at, QUICK_PBKDF2]);
         turns.both_find(&three, Some(4));
-        // Changed: LUKS1 may move it, whoever does it.
+        // Both may move a LUKS1 keyslot when they change it.
         let slot = ours::change_keyslot(image, &three.bytes, &four.bytes, None);
         turns.both_find(&four, Some(slot));
         turns.both_find(&three, None);
@@ -131,14 +131,14 @@ fn keyslots_in_turns() {
         turns.both_find(&one, None);
         turns.both_find(&two, Some(last));
         turns.payload_is_whole(&two);
-        // All gone.
+        // All keyslots are gone.
         ours::open(image).erase().unwrap();
         turns.both_find(&two, None);
         assert_eq!(ours::open(image).keyslots().len(), 0);
     }
 }
 
-/// Every number, made alternately by one and by the other, opens for both.
+/// Every keyslot number, made in turns by each program, opens in both.
 #[test]
 fn every_keyslot_in_turns() {
     let mut large = SMALL_LUKS2.to_vec();
@@ -210,7 +210,7 @@ fn priorities_and_labels_in_turns() {
     turns.payload_is_whole(&one);
 }
 
-/// Forth and back, by each of the two in both directions.
+/// There and back, by each of the two in both directions.
 #[test]
 fn conversion_in_turns() {
     let Some((turns, one)) = Turns::theirs(&[LUKS1, QUICK_PBKDF2]) else {
@@ -240,7 +240,7 @@ fn conversion_in_turns() {
     turns.payload_is_whole(&one);
 }
 
-/// A backup that one made, the other restores.
+/// Each program restores a backup that the other made.
 #[test]
 fn backups_in_turns() {
     for options in [[LUKS1, QUICK_PBKDF2], [SMALL_LUKS2, QUICK_PBKDF2]] {
@@ -278,7 +278,7 @@ fn backups_in_turns() {
     }
 }
 
-/// `qemu-img amend` changes keyslots that we made, and we those that it made.
+/// `qemu-img amend` changes keyslots that we made, and we change those that it made.
 #[test]
 fn qemu_amends_in_turns() {
     let Some(qemu) = Qemu::find() else {
@@ -352,7 +352,7 @@ fn amend(image: &Path, key: &Path, new: &Path, options: &str) {
     command.arg(format!(
         "driver=luks,key-secret=key,file.driver=file,file.filename={file}"
     ));
-    // As when it makes images: on a busy machine its calibration gives up now and then.
+    // On a busy machine its calibration fails at times, as when it makes images.
     for _ in 0..20 {
         let output = peers::output(&mut command);
         let error = String::from_utf8_lossy(&output.stderr);

@@ -1,5 +1,6 @@
-//! LUKS1 with QEMU, both ways: `qemu-img` makes an image and writes it, we read it, and write it for `qemu-img` to
-//! read; then the same with an image that we made. Payloads are compared whole.
+//! LUKS1 with QEMU in both directions: `qemu-img` makes and writes an image, we read it, and write
+//! it for `qemu-img` to read; then the same with an image that we made. Whole payloads are
+//! compared.
 
 use crate::ours;
 use crate::payload::{assert_same, file, payload, sparse};
@@ -10,13 +11,15 @@ use luksmith_formats::{CipherSpec, Hash};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// QEMU takes text only.
+/// QEMU takes only text.
 const KEY: &[u8] = "korrektes Pferd, Batterie, Heftklammer: äöü\n".as_bytes();
 const SIZE: usize = 512 * 1025;
 
-/// No keys of 192 bits: their stripes end inside a sector, for which QEMU 7.2 stops with a failed assertion.
+/// There are no keys of 192 bits: their stripes end inside a sector, which makes QEMU 7.2 stop with
+/// a failed assertion.
 ///
-/// QEMU's cipher, mode, IV generator and its hash, hash of the header; what we call the cipher.
+/// QEMU's names of the cipher, mode, IV generator, its hash, and the hash of the header; then our
+/// name of the cipher.
 const ROWS: [(&str, &str, &str, &str, Hash, &str); 12] = [
     (
         "aes-256",
@@ -151,7 +154,7 @@ fn qemu_and_we_read_what_the_other_wrote() {
         we_write_qemu_reads(&qemu, &image, &key, payload(seed + 2, SIZE));
         qemu_writes_we_read(&qemu, &image, &key, payload(seed, SIZE));
     }
-    // Where the data begins is aligned to nothing but pages at most, and that is how QEMU makes it.
+    // QEMU aligns the beginning of the data at most to pages.
     assert!(
         offsets.iter().any(|offset| offset % (1 << 20) != 0),
         "{offsets:?}"
@@ -160,7 +163,7 @@ fn qemu_and_we_read_what_the_other_wrote() {
     assert!(modes.contains("xts-plain64:sha256"), "{modes:?}");
 }
 
-/// The key is for a cipher of this size; the data begins one sector behind where it could at the earliest.
+/// The key is for a cipher of this size. The data begins one sector after the first possible place.
 fn create(
     folder: &Path,
     name: &str,

@@ -1,5 +1,5 @@
-//! Any text as XML of libvirt, or as a file of a host: the readers of both, and every rule. What is said is bounded, safe to show,
-//! and points into the text; and the memory that it costs is bounded too.
+//! Any text as XML of libvirt or as a file of a host, judged by every rule. The findings are
+//! bounded, safe to show, and point into the text. The memory is bounded.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

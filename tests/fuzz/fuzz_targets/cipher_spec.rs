@@ -1,4 +1,4 @@
-//! Any text as a cipher: what is taken reads back from both spellings.
+//! Any text as a cipher. What is accepted parses from both spellings that it is written as.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

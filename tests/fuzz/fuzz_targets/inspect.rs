@@ -1,5 +1,5 @@
-//! An image of any bytes, inspected as what its first byte says: every parser and walk of image formats. What is said of it is
-//! bounded, and safe to show; and so is the memory that it costs.
+//! Any bytes as an image of the format that the first byte says, inspected by the parsers and walks
+//! of that format. The findings are bounded and safe to show. The memory is bounded.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -26,7 +26,7 @@ fuzz_target!(|bytes: &[u8]| {
         let shown = format!("{}{}", finding.field, finding.detail);
         assert!(!shown.chars().any(char::is_control), "{finding:?}");
     }
-    // What was accepted begins as it was said to.
+    // An accepted image does not begin like another format.
     if report.verdict() == Verdict::Accept && format == Format::Raw {
         let other = identify(&image).unwrap();
         assert!(other.iter().all(|seen| ["mbr", "gpt"].contains(&seen.format)));

@@ -1,4 +1,4 @@
-//! Any bytes as a LUKS1 header: what parses is written back to the same.
+//! Any bytes as a LUKS1 header. What parses is written back as the same bytes.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,6 @@
-//! The first bytes of a copy, filled up to its size and sealed with the right checksum, so that the fuzzer gets
-//! past it: what parses is written back to the same, as either copy.
+//! The first bytes of a LUKS2 header, padded to its size and sealed with a valid checksum, so that
+//! the fuzzer reaches the code behind it. What parses is written back as the same bytes, as either
+//! copy.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

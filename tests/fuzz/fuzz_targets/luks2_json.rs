@@ -1,5 +1,5 @@
-//! Any text as the metadata of a 16 KiB header: the rules hold for what parses, and setting what was read again
-//! changes nothing.
+//! Any text as the metadata of a 16 KiB header. What parses keeps the rules, and setting what was
+//! read changes nothing.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

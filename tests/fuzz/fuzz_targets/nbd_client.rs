@@ -1,6 +1,6 @@
 //! Any bytes of a server, to a client: each of its calls ends, with data or an error.
 //!
-//! With an odd first byte what follows comes after a good handshake, and so is replies.
+//! If the first byte is odd, the rest comes after a valid handshake, so that it is read as replies.
 #![no_main]
 
 use std::io::{Read, Write};
@@ -14,7 +14,7 @@ use luksmith::backend::nbd::{ConnectOptions, NbdBackend};
 use luksmith::formats::nbd::uri::Uri;
 use luksmith::sectors::{Cipher, Sectors};
 
-/// What the server says to whoever connects next.
+/// What the server sends on the next connection.
 static INPUT: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
 static SERVER: LazyLock<Uri> = LazyLock::new(|| {
@@ -41,13 +41,14 @@ fn serve(mut stream: UnixStream, input: &[u8]) -> std::io::Result<()> {
         let_look(&mut stream)?;
     }
     stream.write_all(rest)?;
-    // What the client asks is of no interest; that it is asked is waited for.
+    // The content of the requests does not matter. The server waits for them.
     let mut asked = [0; 4096];
     while stream.read(&mut asked)? > 0 {}
     Ok(())
 }
 
-/// Acknowledges each option, until one chooses the export: of 1 MiB, writable, with flush, trim and zeroes.
+/// Acknowledges each option until one chooses the export: of 1 MiB, writable, with flush, trim and
+/// zeroes.
 fn shake_hands(stream: &mut UnixStream) -> std::io::Result<()> {
     stream.write_all(b"NBDMAGICIHAVEOPT\0\x03")?;
     stream.read_exact(&mut [0; 4])?;
@@ -73,7 +74,7 @@ fn shake_hands(stream: &mut UnixStream) -> std::io::Result<()> {
     }
 }
 
-/// Answers the read of the beginning that comes first, with extended headers.
+/// Answers the client's first read, which is of the beginning, with extended headers.
 fn let_look(stream: &mut UnixStream) -> std::io::Result<()> {
     let mut request = [0; 32];
     stream.read_exact(&mut request)?;

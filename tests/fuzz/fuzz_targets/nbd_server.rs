@@ -1,6 +1,8 @@
-//! Any bytes of a client, to a server of a volume in memory: it answers or closes, and goes on serving others.
+//! Any bytes of a client, to a server of a volume in memory: the server answers or closes the
+//! connection, and goes on serving other clients.
 //!
-//! With an odd first byte what follows comes after a good handshake, and so is requests.
+//! If the first byte is odd, the rest comes after a valid handshake, so that it is read as
+//! requests.
 #![no_main]
 
 use std::io::{ErrorKind, Read, Write};
@@ -22,7 +24,7 @@ use luksmith::secret::Passphrase;
 
 /// FIXED_NEWSTYLE and NO_ZEROES.
 const FLAGS: &[u8] = &[0, 0, 0, 3];
-/// The option GO for the export without a name, and no information wished for.
+/// The option GO for the export without a name, without a request for information.
 const GO: &[u8] = b"IHAVEOPT\0\0\0\x07\0\0\0\x06\0\0\0\0\0\0";
 
 /// The socket of a server that runs as long as the process.
@@ -51,7 +53,7 @@ static SOCKET: LazyLock<PathBuf> = LazyLock::new(|| {
     path
 });
 
-/// Sends `bytes`, reading meanwhile what the server says, and waits until it closes.
+/// Sends `bytes`, reads meanwhile what the server sends, and waits until it closes the connection.
 fn talk(bytes: &[u8]) -> Vec<u8> {
     let mut stream = UnixStream::connect(&*SOCKET).unwrap();
     stream.set_nonblocking(true).unwrap();
@@ -98,7 +100,7 @@ fuzz_target!(|input: &[u8]| {
     } else {
         talk(rest);
     }
-    // Somebody else is still told of the export: the last of its replies is an acknowledgement.
+    // Another client still gets the export: the last of its replies is an acknowledgement.
     let said = talk(&[FLAGS, GO].concat());
     assert_eq!(
         said[said.len() - 8..],

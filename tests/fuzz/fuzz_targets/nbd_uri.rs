@@ -1,4 +1,4 @@
-//! Any text as an NBD URI: what is taken reads back from how it is shown.
+//! Any text as an NBD URI. What is accepted parses from its displayed form.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,5 @@
-//! A qcow2 image with changes anywhere, opened and written to: no panic, and no memory over the bound.
+//! A qcow2 image with changes anywhere, opened and written to: it never panics, and its memory is
+//! bounded.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
