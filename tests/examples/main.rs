@@ -3,9 +3,15 @@
 #![allow(missing_docs)]
 
 use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::Ordering;
 
+use luksmith::location::Location;
 use luksmith::secret::{Passphrase, Source};
+use luksmith::task::Kind;
 
+#[allow(dead_code)] // its `main`
+#[path = "../../examples/encrypt.rs"]
+mod encrypt;
 #[allow(dead_code)] // its `main`
 #[path = "../../examples/fat.rs"]
 mod fat;
@@ -42,4 +48,38 @@ fn a_filesystem_on_a_volume_is_made_and_read() {
     assert!(volume.write_at(0, &[0]).is_err());
     drop(volume);
     assert!(std::fs::read(&path).unwrap() == image);
+}
+
+#[test]
+fn a_plain_image_is_encrypted_with_progress() {
+    let folder = tempfile::tempdir().unwrap();
+    let (plain, path) = (
+        folder.path().join("plain.img"),
+        folder.path().join("disk.luks"),
+    );
+    let bytes: Vec<u8> = (0..3 << 20).map(|at: u32| (at >> 9) as u8).collect();
+    std::fs::write(&plain, &bytes).unwrap();
+    let image = Location::Path(path.clone());
+    let passphrase = Passphrase::copy_from(b"passphrase").unwrap();
+    let watch = encrypt::Progress::default();
+    encrypt::encrypt(&plain, &image, &passphrase, &watch).unwrap();
+    assert_eq!(watch.1.load(Ordering::Relaxed), bytes.len() as u64);
+
+    let key_file = folder.path().join("passphrase");
+    std::fs::write(&key_file, "passphrase").unwrap();
+    let volume = open::open(&path, &Source::file(&key_file)).unwrap();
+    assert_eq!(volume.size(), bytes.len() as u64);
+    let mut read = vec![0; bytes.len()];
+    volume.read_at(0, &mut read).unwrap();
+    assert!(read == bytes, "the volume holds something else");
+    drop(volume);
+
+    // What exists is not overwritten, and what is interrupted leaves nothing.
+    let again = encrypt::encrypt(&plain, &image, &passphrase, &watch).unwrap_err();
+    assert_eq!(again.kind(), Kind::Exists);
+    watch.0.trigger();
+    let other = Location::Path(folder.path().join("other.luks"));
+    let stopped = encrypt::encrypt(&plain, &other, &passphrase, &watch).unwrap_err();
+    assert_eq!(stopped.kind(), Kind::Interrupted);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
 }
