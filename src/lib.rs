@@ -52,8 +52,9 @@
 //! # }
 //! ```
 //!
-//! The folder `examples` has complete programs: `fat.rs` puts a FAT file system on a volume in a
-//! file, and `open.rs` reads from a volume.
+//! The folder `examples` has complete programs: `encrypt.rs` encrypts a disk image and shows its
+//! progress, `fat.rs` puts a FAT file system on a volume in a file, and `open.rs` reads from a
+//! volume.
 //!
 //! # The modules
 //!

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use luksmith_formats::nbd::uri::{Transport, Uri, UriError, scheme};
 
+use crate::feature::MissingFeature;
+
 /// Where a volume lies. Its `Display` is the text that was parsed; no form takes a password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -69,6 +71,9 @@ pub enum LocationError {
     /// A unit of an iSCSI target is not of its form.
     #[error("a unit of an iscsi target is iscsi://HOST[:PORT]/TARGET/LUN")]
     Iscsi,
+    /// The form needs a Cargo feature that this build does not have.
+    #[error(transparent)]
+    MissingFeature(#[from] MissingFeature),
     /// The URI has no path.
     #[error("the uri names no path")]
     NoPath,
@@ -154,7 +159,7 @@ impl Location {
         match form {
             Some(form) => (form.parse)(utf8),
             // Says that the scheme is unknown.
-            None if is_uri => nbd(utf8),
+            None if is_uri => Ok(Self::Nbd(Box::new(Uri::parse(utf8)?))),
             None => Ok(Self::Path(text.into())),
         }
     }
@@ -176,6 +181,9 @@ impl Location {
 }
 
 fn nbd(text: &str) -> Result<Location, LocationError> {
+    if !cfg!(feature = "nbd") {
+        return Err(MissingFeature::new("a volume on an NBD server", "nbd").into());
+    }
     Ok(Location::Nbd(Box::new(Uri::parse(text)?)))
 }
 
@@ -285,8 +293,6 @@ mod tests {
         for text in [
             "disk.img",
             "./rbd:x",
-            "nbd://host/x",
-            "nbds+unix:///x?socket=/run/s",
             "volume:default/a:b.luks",
             "rbd:pool/image",
             "rbd:pool/namespace/image@snap",
@@ -294,6 +300,12 @@ mod tests {
             "https://[::1]:8443/a%20b?x=1",
         ] {
             assert_eq!(parse(text).unwrap().to_string(), text);
+        }
+        for text in ["nbd://host/x", "nbds+unix:///x?socket=/run/s"] {
+            match parse(text) {
+                Ok(location) => assert_eq!(location.to_string(), text),
+                Err(error) => assert!(error.to_string().contains("feature \"nbd\""), "{error}"),
+            }
         }
         let Location::Server(server) = parse("https://[::1]:8443/a%20b?x=1").unwrap() else {
             panic!("a server");
@@ -342,8 +354,9 @@ mod tests {
             assert_eq!(location, Location::Path(path.into()));
             assert!(location.opened_here());
         }
-        let location = parse_openable("nbd://host/x").unwrap();
-        assert!(location.path().is_none() && location.opened_here());
+        if let Ok(location) = parse_openable("nbd://host/x") {
+            assert!(location.path().is_none() && location.opened_here());
+        }
         assert!(!parse("rbd:pool/image").unwrap().opened_here());
         // Such a name may be a file's.
         let path = Location::Path("rbd:pool/image".into());

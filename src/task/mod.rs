@@ -5,6 +5,42 @@
 //! runs; why it failed is an [`Error`], whose [`Kind`] a program maps to its own exit codes or
 //! exceptions, and whose [`Advice`] says what may help. A task that would destroy something returns
 //! what would be lost before it touches anything: the caller decides.
+//!
+//! ```
+//! use luksmith::location::Location;
+//! use luksmith::secret::Passphrase;
+//! use luksmith::task::new_volume::{Extent, NewVolume, Plan};
+//! use luksmith::task::{Kind, Silent, Watch};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = std::env::temp_dir().join(format!("luksmith-doc-{}", std::process::id()));
+//! # std::fs::create_dir(&folder)?;
+//! let image = Location::Path(folder.join("disk.img"));
+//! let passphrase = Passphrase::copy_from(b"correct horse battery staple")?;
+//! let watch = Silent::default();
+//!
+//! let mut new = NewVolume::default();
+//! // So few passes are for examples only. Without this line they are measured.
+//! new.cost.iterations = Some(4);
+//! # new.cost.memory_kib = Some(32);
+//! let plan = Plan::look(new, &image, Extent::Exactly(1 << 20))?;
+//! assert!(plan.losses().is_empty());
+//! let made = plan.make(&passphrase, &watch)?;
+//! made.volume()?.write_at(0, b"hello")?;
+//! made.keep()?;
+//!
+//! // The image exists now: to make it again would lose it.
+//! let again = Plan::look(NewVolume::default(), &image, Extent::Exactly(1 << 20))?;
+//! assert!(again.losses()[0].to_string().contains("would be replaced"));
+//!
+//! // A task stops soon after the interrupt is set.
+//! watch.interrupt().trigger();
+//! let stopped = again.make(&passphrase, &watch).err().map(|error| error.kind());
+//! assert_eq!(stopped, Some(Kind::Interrupted));
+//! # std::fs::remove_dir_all(folder)?;
+//! # Ok(())
+//! # }
+//! ```
 
 mod advice;
 #[cfg(feature = "vet")]

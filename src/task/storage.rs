@@ -98,8 +98,8 @@ impl Storage {
 
     #[cfg(not(feature = "nbd"))]
     fn connect(uri: &Uri, _: Remote, _: bool) -> Result<Self, Error> {
-        let message = "this build has no NBD: it was made without the feature nbd";
-        Err(Error::new(Kind::Unsupported, message).about(uri))
+        let missing = crate::MissingFeature::new("a volume on an NBD server", "nbd");
+        Err(Error::new(Kind::Unsupported, missing).about(uri))
     }
 
     /// Opens a file or a device.

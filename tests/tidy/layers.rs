@@ -33,7 +33,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "sys",
         ],
     ),
-    ("location", &[]),
+    ("location", &["feature"]),
     (
         "container",
         &[

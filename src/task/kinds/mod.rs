@@ -25,6 +25,7 @@ use crate::container::{
 use crate::crypt::CryptError;
 use crate::kdf::KdfError;
 use crate::layout::ImageError;
+use crate::location::LocationError;
 use from::kinds;
 use secret::secret;
 
@@ -42,6 +43,14 @@ kinds! {
     HeaderError => header,
     CommitError => commit,
     ImageError => image,
+    LocationError => location,
+}
+
+fn location(error: &LocationError) -> Kind {
+    match error {
+        LocationError::MissingFeature(_) => Kind::Unsupported,
+        _ => Kind::Parameters,
+    }
 }
 
 fn format(error: &FormatError) -> Kind {
