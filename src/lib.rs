@@ -53,8 +53,9 @@
 //! ```
 //!
 //! The folder `examples` has complete programs: `encrypt.rs` encrypts a disk image and shows its
-//! progress, `fat.rs` puts a FAT file system on a volume in a file, and `open.rs` reads from a
-//! volume.
+//! progress, `fat.rs` puts a FAT file system on a volume in a file, `open.rs` reads from a volume,
+//! `serve_tls.rs` serves one over TLS, and `serve_socket.rs` serves a disk in memory on a Unix
+//! socket.
 //!
 //! # The modules
 //!

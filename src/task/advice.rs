@@ -66,6 +66,8 @@ pub enum Advice {
     TrustDirectory,
     /// The path of a socket is too long.
     ShorterSocketPath,
+    /// Clients can share one export.
+    ShareExport,
     /// There is no libvirt here, but the files of another system can be audited.
     OtherRoot,
     /// A document shows every member of an audit's policy.
@@ -131,6 +133,9 @@ impl fmt::Display for Advice {
             }
             Self::TrustDirectory => "the directory can be taken as it is",
             Self::ShorterSocketPath => "the path of a socket has at most 107 bytes",
+            Self::ShareExport => {
+                "clients can share one export; an image can have two if both are read-only"
+            }
             Self::OtherRoot => {
                 "without libvirt there is no host to audit; another system can be audited by its root"
             }

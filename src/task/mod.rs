@@ -50,6 +50,7 @@ pub mod cost;
 #[cfg(feature = "libvirt")]
 pub mod emulator;
 mod error;
+pub mod exports;
 mod kinds;
 #[cfg(feature = "libvirt")]
 pub mod libvirt;

@@ -3,6 +3,7 @@
 #![allow(missing_docs)]
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use luksmith::location::Location;
@@ -18,6 +19,21 @@ mod fat;
 #[allow(dead_code)] // its `main`
 #[path = "../../examples/open.rs"]
 mod open;
+#[allow(dead_code)] // its `main`
+#[path = "../../examples/serve_socket.rs"]
+mod serve_socket;
+#[allow(dead_code)] // its `main`
+#[path = "../../examples/serve_tls.rs"]
+mod serve_tls;
+mod serving;
+
+/// A file with the passphrase `passphrase`, for its owner only.
+fn key_file(folder: &tempfile::TempDir) -> PathBuf {
+    let path = folder.path().join("passphrase");
+    std::fs::write(&path, "passphrase").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    path
+}
 
 #[test]
 fn a_filesystem_on_a_volume_is_made_and_read() {
@@ -37,10 +53,7 @@ fn a_filesystem_on_a_volume_is_made_and_read() {
     assert!(!image.windows(17).any(|piece| piece == b"hello from inside"));
 
     // The other example opens this volume, and writes nothing.
-    let key_file = folder.path().join("passphrase");
-    std::fs::write(&key_file, "passphrase").unwrap();
-    std::fs::set_permissions(&key_file, std::fs::Permissions::from_mode(0o600)).unwrap();
-    let volume = open::open(&path, &Source::file(&key_file)).unwrap();
+    let volume = open::open(&path, &Source::file(key_file(&folder))).unwrap();
     assert_eq!(volume.size(), 8 << 20);
     let first = open::first_bytes(&volume).unwrap();
     // Every FAT begins with a jump.

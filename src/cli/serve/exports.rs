@@ -1,14 +1,12 @@
-//! Which volumes are served: `--export NAME=IMAGE,…` as text, and opened.
+//! Which volumes are served: parses `--export NAME=IMAGE,…`, and opens them.
 
 use std::ffi::OsStr;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::str::FromStr;
-use std::sync::Arc;
 
 use luksmith::container::Which;
-use luksmith::export::{Discard, Export};
+use luksmith::export::Export;
 use luksmith::location::Location;
+use luksmith::task::exports::Wanted;
 use luksmith_formats::limits::Limits;
 
 use super::DiscardName;
@@ -16,10 +14,10 @@ use crate::cli::Session;
 use crate::cli::args::{CompressedArgs, ImageArgs, ImageFormat, KeyArgs, RemoteArgs};
 use crate::cli::error::CommandError;
 use crate::cli::notes::note_slow;
-use crate::cli::open::{ReadArgs, unlock};
+use crate::cli::open::unlock;
 use crate::cli::passphrase::KeySource;
 
-/// `NAME=IMAGE` and its options, not looked at closely yet.
+/// `NAME=IMAGE` and its options, as text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct ExportText {
     name: String,
@@ -63,7 +61,7 @@ impl FromStr for ExportText {
                 ("read-only", None) => export.read_only = true,
                 ("compressed-plaintext", None) => export.compressed.compressed_plaintext = true,
                 ("key", Some(value)) => export.key = Some(value),
-                // A part of a key file has commas of its own.
+                // These belong to the source of the key: file:PATH,offset=N,size=N.
                 ("offset" | "size", Some(value)) if export.key.is_some() => {
                     let key = export.key.get_or_insert_default();
                     key.push_str(&format!(",{word}={value}"));
@@ -90,7 +88,7 @@ impl FromStr for ExportText {
     }
 }
 
-/// The parts between commas; two commas are one that belongs to a part.
+/// Splits a text at its commas. Two commas stand for one that is part of a value.
 fn split(text: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut characters = text.chars().peekable();
@@ -105,13 +103,14 @@ fn split(text: &str) -> Vec<String> {
 }
 
 impl ExportText {
-    /// With what the other arguments say of all exports.
-    pub(super) fn wanted(
+    /// Completes the options by those arguments that are for all exports.
+    pub(super) fn chosen(
         &self,
         key: &KeyArgs,
+        remote: &RemoteArgs,
         read_only: bool,
         discard: DiscardName,
-    ) -> Result<Wanted, CommandError> {
+    ) -> Result<Chosen, CommandError> {
         let wrong = |what: &str, why: String| {
             let message = format!("--export {}: {what}: {why}", self.name);
             CommandError::parameters(message)
@@ -134,110 +133,42 @@ impl ExportText {
             }),
             None => KeySource::of(key),
         };
-        Ok(Wanted {
-            name: self.name.clone(),
-            description: self.description.clone().unwrap_or_default(),
+        let image = ImageArgs {
             image: location(&self.image)?,
             header: self.header.as_ref().map(location).transpose()?,
             format: self.format,
-            compressed: self.compressed,
-            keyslot: self.keyslot,
-            key: key.map_err(|error| error.about(format!("--export {}", self.name)))?,
-            read_only: read_only || self.read_only,
-            discard: discard.into(),
-        })
-    }
-}
-
-/// A volume to be served.
-pub(super) struct Wanted {
-    pub(super) name: String,
-    pub(super) description: String,
-    pub(super) image: Location,
-    pub(super) header: Option<Location>,
-    pub(super) format: ImageFormat,
-    pub(super) compressed: CompressedArgs,
-    pub(super) keyslot: Option<u32>,
-    pub(super) key: KeySource,
-    pub(super) read_only: bool,
-    pub(super) discard: Discard,
-}
-
-/// Two volumes on one storage would not know of each other's writes.
-pub(super) fn refuse_twice(all: &[Wanted]) -> Result<(), CommandError> {
-    let same = |one: &Location, other: &Location| match (one.path(), other.path()) {
-        (Some(one), Some(other)) => {
-            let inode = |path: &Path| path.metadata().map(|file| (file.dev(), file.ino()));
-            matches!((inode(one), inode(other)), (Ok(one), Ok(other)) if one == other)
-        }
-        _ => one == other,
-    };
-    for (number, one) in all.iter().enumerate() {
-        let twice = all
-            .iter()
-            .take(number)
-            .find(|other| same(&one.image, &other.image) && !(one.read_only && other.read_only));
-        if let Some(other) = twice {
-            let message = format!(
-                "{} is named twice, as the exports {:?} and {:?}",
-                one.image, other.name, one.name
-            );
-            return Err(CommandError::parameters(message).hint(
-                "clients may share one export; two of an image may be had if both are read-only",
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// One that is open.
-pub(super) struct Opened {
-    pub(super) name: String,
-    pub(super) size: u64,
-    pub(super) read_only: bool,
-    pub(super) export: Export,
-}
-
-impl Wanted {
-    /// Asks for the passphrase and opens the volume.
-    pub(super) fn open(
-        self,
-        session: &Session,
-        remote: &RemoteArgs,
-        limits: Limits,
-    ) -> Result<Opened, CommandError> {
-        let image = ImageArgs {
-            image: self.image,
-            header: self.header,
-            format: self.format,
             remote: remote.clone(),
         };
-        let (container, data) = if self.read_only {
-            image
-                .get()
-                .open_data_to_read(ReadArgs::default().options(), limits, session)?
-        } else {
-            image.get().open_data_to_write(None, limits, session)?
-        };
-        image.get().refuse_header_as_data(&container, &data)?;
-        let which = self.keyslot.map_or(Which::Any, Which::Slot);
-        let label = image.image.to_string();
-        let unlocked = unlock(session, &container, &self.key, which, &label)?;
-        let volume = self.compressed.apply(data.volume(&container, &unlocked)?);
-        if let Ok(segment) = container.data_segment() {
+        let mut wanted = Wanted::new(&self.name, image.get());
+        wanted.description = self.description.clone().unwrap_or_default();
+        wanted.which = self.keyslot.map_or(Which::Any, Which::Slot);
+        wanted.compressed_plaintext = self.compressed.compressed_plaintext;
+        wanted.read_only = read_only || self.read_only;
+        wanted.discard = discard.into();
+        let key = key.map_err(|error| error.about(format!("--export {}", self.name)))?;
+        Ok(Chosen { wanted, key })
+    }
+}
+
+/// A volume that is to be served, and where its passphrase comes from.
+pub(super) struct Chosen {
+    pub(super) wanted: Wanted,
+    pub(super) key: KeySource,
+}
+
+impl Chosen {
+    /// Asks for the passphrase and opens the volume.
+    pub(super) fn open(self, session: &Session, limits: Limits) -> Result<Export, CommandError> {
+        let locked = self.wanted.open(limits, session)?;
+        let (which, label) = (
+            locked.wanted().which,
+            locked.wanted().image.location.to_string(),
+        );
+        let unlocked = unlock(session, locked.container(), &self.key, which, &label)?;
+        if let Ok(segment) = locked.container().data_segment() {
             note_slow(segment.cipher);
         }
-        let size = volume.size();
-        let export = Export::new(&self.name, Arc::new(volume))
-            .with_description(self.description)
-            .with_read_only(self.read_only)
-            .with_discard(self.discard);
-        Ok(Opened {
-            name: self.name,
-            size,
-            read_only: self.read_only,
-            export,
-        })
+        Ok(locked.export(&unlocked)?)
     }
 }
 

@@ -9,30 +9,36 @@ use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use clap::ValueEnum;
+use luksmith::container::Which;
 use luksmith::export::Discard;
 use luksmith::export::nbd::{Options, Server};
 use luksmith::location::Location;
+use luksmith::task::exports::{Wanted, refuse_twice};
 use luksmith::task::listen::Listen;
 
 use super::Session;
-use super::args::{CompressedArgs, ImageFormat, KeyArgs, LimitArgs, LocationParser, RemoteArgs};
+use super::args::{
+    CompressedArgs, ImageArgs, ImageFormat, KeyArgs, LimitArgs, LocationParser, RemoteArgs,
+};
 use super::error::CommandError;
 use super::output;
 use super::passphrase::KeySource;
-use exports::ExportText;
+use exports::{Chosen, ExportText};
 use sockets::SocketArgs;
 use started::{Started, Told};
 use who::WhoArgs;
 
 /// Serve volumes to QEMU, libvirt, nbdcopy, … over NBD
 ///
-/// The plaintext is for whoever may connect: by default this user alone. Keys are derived once, at the start. SIGTERM and SIGINT
-/// answer what was asked, flush and stop; a second one stops at once. With --json, one line on stdout once clients may connect:
-/// {"uri": …, "exports": [{"name", "uri", "size", "read_only"}]}
+/// The plaintext is for whoever may connect: by default this user alone. Keys are derived once, at
+/// the start. SIGTERM and SIGINT answer what was asked, flush and stop; a second one stops at once.
+/// With --json, one line on stdout once clients may connect: {"uri": …, "exports": [{"name", "uri",
+/// "size", "read_only"}]}
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// The encrypted volume to serve under --name: a file, a block device, or an export of another server
+    /// The encrypted volume to serve under --name: a file, a block device, or an export of another
+    /// server
     #[arg(value_name = "IMAGE", value_parser = LocationParser::Openable, required_unless_present = "export")]
     image: Option<Location>,
 
@@ -77,8 +83,9 @@ pub(crate) struct Args {
     )]
     description: String,
 
-    /// Serve another volume: NAME=IMAGE and any of ,key=SOURCE ,header=FILE ,format=FORMAT ,compressed-plaintext ,keyslot=N ,description=TEXT ,discard=WHAT ,read-only;
-    /// a comma in a value is written twice (repeatable)
+    /// Serve another volume: NAME=IMAGE and any of ,key=SOURCE ,header=FILE ,format=FORMAT
+    /// ,compressed-plaintext ,keyslot=N ,description=TEXT ,discard=WHAT ,read-only; a comma in a
+    /// value is written twice (repeatable)
     #[arg(long, value_name = "EXPORT")]
     export: Vec<ExportText>,
 
@@ -86,7 +93,8 @@ pub(crate) struct Args {
     #[arg(short, long)]
     read_only: bool,
 
-    /// What clients' discards do: deny them, zeroes (written encrypted), pass them on, so that the storage sees which sectors are free
+    /// What clients' discards do: deny them, zeroes (written encrypted), pass them on, so that the
+    /// storage sees which sectors are free
     #[arg(long, value_name = "WHAT", default_value = "deny")]
     discard: DiscardName,
 
@@ -191,19 +199,13 @@ impl Args {
         } else {
             Listen::new(place, &options)?
         };
-        let wanted = self.exports()?;
-        exports::refuse_twice(&wanted)?;
+        let chosen = self.exports()?;
+        refuse_twice(chosen.iter().map(|chosen| &chosen.wanted))?;
         let mut exports = Vec::new();
-        let mut told = Vec::new();
-        for export in wanted {
-            let opened = export.open(session, &self.remote, self.limits.limits())?;
-            told.push(Told {
-                name: opened.name,
-                size: opened.size,
-                read_only: opened.read_only,
-            });
-            exports.push(opened.export);
+        for chosen in chosen {
+            exports.push(chosen.open(session, self.limits.limits())?);
         }
+        let told = exports.iter().map(Told::of).collect();
 
         let server = Server::new(exports, options)?;
         let stopper = server.stopper();
@@ -229,25 +231,27 @@ impl Args {
     }
 
     /// The exports that the arguments name, IMAGE first.
-    fn exports(&self) -> Result<Vec<exports::Wanted>, CommandError> {
-        let mut wanted = Vec::new();
+    fn exports(&self) -> Result<Vec<Chosen>, CommandError> {
+        let mut chosen = Vec::new();
         if let Some(image) = &self.image {
-            wanted.push(exports::Wanted {
-                name: self.name.clone(),
-                description: self.description.clone(),
+            let image = ImageArgs {
                 image: image.clone(),
                 header: self.header.clone(),
                 format: self.format,
-                compressed: self.compressed,
-                keyslot: self.keyslot,
-                key: KeySource::of(&self.key)?,
-                read_only: self.read_only,
-                discard: self.discard.into(),
-            });
+                remote: self.remote.clone(),
+            };
+            let mut wanted = Wanted::new(&self.name, image.get());
+            wanted.description.clone_from(&self.description);
+            wanted.which = self.keyslot.map_or(Which::Any, Which::Slot);
+            wanted.compressed_plaintext = self.compressed.compressed_plaintext;
+            wanted.read_only = self.read_only;
+            wanted.discard = self.discard.into();
+            let key = KeySource::of(&self.key)?;
+            chosen.push(Chosen { wanted, key });
         }
         for text in &self.export {
-            wanted.push(text.wanted(&self.key, self.read_only, self.discard)?);
+            chosen.push(text.chosen(&self.key, &self.remote, self.read_only, self.discard)?);
         }
-        Ok(wanted)
+        Ok(chosen)
     }
 }

@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::Write as _;
 
+use luksmith::export::Export;
 use luksmith::task::listen::Listening;
 use luksmith_formats::json::json;
 use sd_notify::NotifyState;
@@ -17,11 +18,21 @@ pub(super) struct Started<'a> {
     pub(super) exports: Vec<Told>,
 }
 
-/// What is told of an export.
+/// What is printed of an export.
 pub(super) struct Told {
-    pub(super) name: String,
-    pub(super) size: u64,
-    pub(super) read_only: bool,
+    name: String,
+    size: u64,
+    read_only: bool,
+}
+
+impl Told {
+    pub(super) fn of(export: &Export) -> Self {
+        Self {
+            name: export.name().to_owned(),
+            size: export.size(),
+            read_only: export.is_read_only(),
+        }
+    }
 }
 
 impl Started<'_> {

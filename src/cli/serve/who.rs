@@ -12,7 +12,8 @@ use crate::cli::error::CommandError;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Who may connect")]
 pub(super) struct WhoArgs {
-    /// Let the user with this number connect through the socket, and nobody who is not named so (repeatable)
+    /// Let the user with this number connect through the socket, and nobody who is not named so
+    /// (repeatable)
     #[arg(long, value_name = "UID")]
     allow_uid: Vec<u32>,
 
@@ -33,11 +34,13 @@ pub(super) struct WhoArgs {
     #[arg(long, value_name = "FILE", requires = "tls_cert", value_parser = LocalFile)]
     tls_client_ca: Option<PathBuf>,
 
-    /// Require TLS, with server-cert.pem and server-key.pem of DIR, and certificates of ca-cert.pem from clients
+    /// Require TLS, with server-cert.pem and server-key.pem of DIR, and certificates of ca-cert.pem
+    /// from clients
     #[arg(long, value_name = "DIR", value_parser = LocalFile)]
     tls_dir: Option<PathBuf>,
 
-    /// Serve plaintext over TCP without TLS to this machine (loopback), or over TLS to clients without a certificate
+    /// Serve plaintext over TCP without TLS to this machine (loopback), or over TLS to clients
+    /// without a certificate
     #[arg(long)]
     pub(super) insecure: bool,
 }

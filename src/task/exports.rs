@@ -1,0 +1,158 @@
+//! Volumes that are to be served: where each one is, the rules for its clients, and how it becomes
+//! an [`Export`].
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use luksmith_formats::limits::Limits;
+
+use super::open::Image;
+use super::storage::Storage;
+use super::{Advice, Error, Watch};
+use crate::backend::file::OpenOptions;
+use crate::container::{Container, Unlocked, Which};
+use crate::export::{Discard, Export};
+use crate::location::Location;
+use crate::secret::Passphrase;
+
+/// A volume that is to be served.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Wanted {
+    /// The name of the export. The empty name is the default export.
+    pub name: String,
+    /// A text that clients can show to a person.
+    pub description: String,
+    /// The volume.
+    pub image: Image,
+    /// The keyslots that the passphrase is tried with.
+    pub which: Which,
+    /// Read compressed clusters of a qcow2 image, which are not encrypted. See
+    /// [`Volume::with_compressed_plaintext`](crate::volume::Volume::with_compressed_plaintext).
+    pub compressed_plaintext: bool,
+    /// Clients can only read, and the image is opened for reading.
+    pub read_only: bool,
+    /// What a client's discard does.
+    pub discard: Discard,
+}
+
+impl Wanted {
+    /// The volume in `image` as the export `name`, with any keyslot, for reading and writing, with
+    /// [`Discard::Deny`].
+    #[must_use]
+    pub fn new(name: impl Into<String>, image: Image) -> Self {
+        Self {
+            name: name.into(),
+            description: String::new(),
+            image,
+            which: Which::Any,
+            compressed_plaintext: false,
+            read_only: false,
+            discard: Discard::default(),
+        }
+    }
+
+    /// Opens the image. The volume is still locked.
+    ///
+    /// # Errors
+    /// Those of [`Image::open_data_to_read`] and [`Image::refuse_header_as_data`].
+    pub fn open(self, limits: Limits, watch: &dyn Watch) -> Result<Locked, Error> {
+        let (container, data) = if self.read_only {
+            self.image
+                .open_data_to_read(OpenOptions::new(), limits, watch)?
+        } else {
+            self.image.open_data_to_write(None, limits, watch)?
+        };
+        self.image.refuse_header_as_data(&container, &data)?;
+        Ok(Locked {
+            wanted: self,
+            container,
+            data,
+        })
+    }
+}
+
+/// A volume that was opened to be served, and is still locked.
+pub struct Locked {
+    wanted: Wanted,
+    container: Container,
+    data: Storage,
+}
+
+impl Locked {
+    /// The header.
+    #[must_use]
+    pub fn container(&self) -> &Container {
+        &self.container
+    }
+
+    /// Which volume it is, and the rules for its clients.
+    #[must_use]
+    pub fn wanted(&self) -> &Wanted {
+        &self.wanted
+    }
+
+    /// Unlocks the volume with a passphrase. After
+    /// [`Kind::WrongPassphrase`](super::Kind::WrongPassphrase) another one can be tried.
+    ///
+    /// # Errors
+    /// Those of [`Container::unlock`] and [`export`](Self::export).
+    pub fn unlock(&self, passphrase: &Passphrase, watch: &dyn Watch) -> Result<Export, Error> {
+        let unlocked = self
+            .container
+            .unlock(passphrase, self.wanted.which, watch.interrupt())
+            .map_err(|error| Error::from(error).about(&self.wanted.image.location))?;
+        self.export(&unlocked)
+    }
+
+    /// The export of the volume, for a key that was unlocked with [`container`](Self::container).
+    ///
+    /// # Errors
+    /// Those of [`Storage::volume`].
+    pub fn export(&self, unlocked: &Unlocked) -> Result<Export, Error> {
+        let volume = self.data.volume(&self.container, unlocked)?;
+        let volume = match self.wanted.compressed_plaintext {
+            true => volume.with_compressed_plaintext(),
+            false => volume,
+        };
+        Ok(Export::new(&self.wanted.name, Arc::new(volume))
+            .with_description(&self.wanted.description)
+            .with_read_only(self.wanted.read_only)
+            .with_discard(self.wanted.discard))
+    }
+}
+
+/// Refuses two exports of one image, unless both are read-only: each would not know of the writes
+/// through the other.
+///
+/// # Errors
+/// [`Kind::Parameters`](super::Kind::Parameters), with the names of both.
+pub fn refuse_twice<'a>(all: impl IntoIterator<Item = &'a Wanted>) -> Result<(), Error> {
+    let mut before: Vec<&Wanted> = Vec::new();
+    for one in all {
+        let twice = before.iter().find(|other| {
+            is_same(&one.image.location, &other.image.location)
+                && !(one.read_only && other.read_only)
+        });
+        if let Some(other) = twice {
+            let message = format!(
+                "{} is named twice, as the exports {:?} and {:?}",
+                one.image.location, other.name, one.name
+            );
+            return Err(Error::parameters(message).advise(Advice::ShareExport));
+        }
+        before.push(one);
+    }
+    Ok(())
+}
+
+fn is_same(one: &Location, other: &Location) -> bool {
+    let (Some(path), Some(other_path)) = (one.path(), other.path()) else {
+        return one == other;
+    };
+    let inode = |file: Metadata| (file.dev(), file.ino());
+    let inode = |path: &Path| path.metadata().map(inode);
+    matches!((inode(path), inode(other_path)), (Ok(one), Ok(other)) if one == other)
+}
