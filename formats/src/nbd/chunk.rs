@@ -1,4 +1,4 @@
-//! What the parts of structured replies hold (section "Structured reply types").
+//! The contents of the chunks of structured replies (section "Structured reply types").
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -9,24 +9,24 @@ use super::string::of_len;
 use crate::codec::{Reader, Writer};
 use crate::error::FormatError;
 
-/// What an OFFSET_DATA begins with; the bytes follow.
+/// The beginning of an OFFSET_DATA chunk. The data follows.
 #[must_use]
 pub fn offset_to_bytes(offset: u64) -> [u8; 8] {
     offset.to_be_bytes()
 }
 
-/// Where the bytes of an OFFSET_DATA belong.
+/// The offset of the data of an OFFSET_DATA chunk.
 #[must_use]
 pub fn offset_of_data(bytes: &[u8; 8]) -> u64 {
     u64::from_be_bytes(*bytes)
 }
 
-/// An OFFSET_HOLE: a range that reads as zeroes.
+/// An OFFSET_HOLE chunk: a range that reads as zeroes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OffsetHole {
-    /// Where, in bytes.
+    /// Where the range begins, in bytes.
     pub offset: u64,
-    /// How long, in bytes.
+    /// How long the range is, in bytes.
     pub len: u32,
 }
 
@@ -34,7 +34,7 @@ impl OffsetHole {
     /// The length in bytes.
     pub const LEN: usize = 12;
 
-    /// As the server sends it.
+    /// Writes it.
     #[must_use]
     pub fn to_bytes(self) -> [u8; Self::LEN] {
         Fields::new().u64(self.offset).u32(self.len).finish()
@@ -43,7 +43,7 @@ impl OffsetHole {
     /// Reads it.
     ///
     /// # Errors
-    /// None at present; every such message means something.
+    /// Currently none: every value is valid.
     pub fn parse(bytes: &[u8; Self::LEN]) -> Result<Self, FormatError> {
         let mut reader = Reader::new(bytes, 0);
         Ok(Self {
@@ -53,27 +53,27 @@ impl OffsetHole {
     }
 }
 
-/// A run of bytes of which the same is known.
+/// A range of bytes with the same status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// How long, in bytes; 32 bits in a BLOCK_STATUS that is not extended.
+    /// The length in bytes. BLOCK_STATUS without extended headers has 32 bits for it.
     pub len: u64,
-    /// What is known; 32 bits likewise.
+    /// The status. BLOCK_STATUS without extended headers has 32 bits for it.
     pub flags: ExtentFlags,
 }
 
-/// A BLOCK_STATUS: extents from the request's offset on, in order.
+/// A BLOCK_STATUS chunk: extents from the offset of the request on, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockStatus {
-    /// The metadata context's number, as SET_META_CONTEXT was answered.
+    /// The number of the metadata context, from the reply to SET_META_CONTEXT.
     pub context: u32,
-    /// The extents, one at least.
+    /// The extents, at least one.
     pub extents: Vec<Extent>,
 }
 
 impl BlockStatus {
-    /// As the server sends it without extended headers. What 32 bits cannot say is cut: a length so that the next
-    /// request goes on there, flags to those that fit.
+    /// Writes the form without extended headers. Values are reduced to 32 bits: a length so that
+    /// the next request can continue after it, and flags to those that fit.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut writer = Writer::default();
@@ -87,7 +87,7 @@ impl BlockStatus {
         writer.finish()
     }
 
-    /// As the server sends it with extended headers.
+    /// Writes the form with extended headers.
     #[must_use]
     pub fn to_extended(&self) -> Vec<u8> {
         let mut writer = Writer::default();
@@ -103,7 +103,7 @@ impl BlockStatus {
     /// Reads the form without extended headers.
     ///
     /// # Errors
-    /// [`FormatError`] where there is no extent, a part of one, or one without length.
+    /// [`FormatError`] if there is no extent, an incomplete one, or one of length zero.
     pub fn parse(bytes: &[u8]) -> Result<Self, FormatError> {
         let mut reader = Reader::new(bytes, 0);
         let context = reader.u32("block_status.context")?;
@@ -126,7 +126,7 @@ impl BlockStatus {
     /// Reads the form with extended headers.
     ///
     /// # Errors
-    /// As for [`parse`](Self::parse), and where the number of extents disagrees with the length.
+    /// As [`parse`](Self::parse), and if the number of extents does not match the length.
     pub fn parse_extended(bytes: &[u8]) -> Result<Self, FormatError> {
         let mut reader = Reader::new(bytes, 0);
         let context = reader.u32("block_status.context")?;
@@ -147,9 +147,9 @@ impl BlockStatus {
                 }
             })
             .collect();
-        // The protocol lets a server say 0 for "see the length".
+        // A server may send 0 instead of the number of extents.
         if count != 0 && u32::try_from(extents.len()) != Ok(count) {
-            let cause = "is not how many extents there are";
+            let cause = "is not the number of extents";
             return Err(FormatError::malformed("block_status.count", 4, cause));
         }
         Self { context, extents }.checked(cut)
@@ -160,28 +160,28 @@ impl BlockStatus {
         if !cut.is_empty() {
             malformed("ends within an extent")
         } else if self.extents.is_empty() {
-            malformed("holds none")
+            malformed("contains none")
         } else if self.extents.iter().any(|extent| extent.len == 0) {
-            malformed("holds one without length")
+            malformed("contains one of length zero")
         } else {
             Ok(self)
         }
     }
 }
 
-/// An ERROR or ERROR_OFFSET.
+/// An ERROR or ERROR_OFFSET chunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ErrorChunk {
-    /// What is wrong.
+    /// The error.
     pub error: ErrorNumber,
-    /// A text for people, often empty.
+    /// A message for people, often empty.
     pub message: String,
-    /// Where, in bytes, if it is known.
+    /// Where the error occurred, in bytes, if that is known.
     pub offset: Option<u64>,
 }
 
 impl ErrorChunk {
-    /// How a reply with it is marked.
+    /// The type of the chunk.
     #[must_use]
     pub fn kind(&self) -> ChunkType {
         match self.offset {
@@ -190,7 +190,7 @@ impl ErrorChunk {
         }
     }
 
-    /// As the server sends it. What is over 65,535 bytes of the message is left out.
+    /// Writes it. A message is cut to 65,535 bytes.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let message = self.message.as_bytes();
@@ -204,15 +204,16 @@ impl ErrorChunk {
         writer.finish()
     }
 
-    /// Reads one, of which `kind` says whether an offset ends it.
+    /// Reads it. `kind` tells whether it ends with an offset.
     ///
     /// # Errors
-    /// [`FormatError`] where a length disagrees with the data, the message is no string, or the error is none.
+    /// [`FormatError`] if a length does not match the data, the message is not a string, or the
+    /// number means no error.
     pub fn parse(kind: ChunkType, bytes: &[u8]) -> Result<Self, FormatError> {
         let mut reader = Reader::new(bytes, 0);
         let error = ErrorNumber::from(reader.u32("error.number")?);
         if error == ErrorNumber::None {
-            return Err(FormatError::malformed("error.number", 0, "is none"));
+            return Err(FormatError::malformed("error.number", 0, "is zero"));
         }
         let len = reader.u16("error.length")?;
         let message = of_len(&mut reader, len.into(), "error.message")?;

@@ -1,6 +1,7 @@
-//! Fixed-length messages written field by field into an array.
+//! Writes messages of a fixed length field by field.
 
-/// Fills an array from its beginning; what would not fit is left out, and what was not filled is zero.
+/// An array that is filled from its beginning. Fields that do not fit are left out, and bytes that
+/// are not filled are zero.
 pub(super) struct Fields<const N: usize> {
     bytes: [u8; N],
     at: usize,

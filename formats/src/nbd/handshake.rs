@@ -1,4 +1,5 @@
-//! The beginning of a connection and the frames of its options (sections "Handshake", "Option haggling").
+//! The beginning of a connection, and the headers of options and their replies (sections
+//! "Handshake" and "Option haggling").
 
 use alloc::format;
 
@@ -13,21 +14,21 @@ const OPTION_REPLY_MAGIC: u64 = 0x0003_e889_0455_65a9;
 const OLDSTYLE_MAGIC: u64 = 0x0000_4202_8186_1253;
 
 flags! {
-    /// What the server can do before there is an export.
+    /// What the server supports before an export is chosen.
     HandshakeFlags: u16 {
-        /// Options are answered.
+        /// Options have replies.
         FIXED_NEWSTYLE = 0,
-        /// The zeroes after an EXPORT_NAME may be left out.
+        /// The zeroes after the reply to EXPORT_NAME can be left out.
         NO_ZEROES = 1,
     }
 }
 
 flags! {
-    /// What the client takes of that.
+    /// What the client uses of that.
     ClientFlags: u32 {
-        /// Options are answered.
+        /// Options have replies.
         FIXED_NEWSTYLE = 0,
-        /// The zeroes after an EXPORT_NAME are left out.
+        /// The zeroes after the reply to EXPORT_NAME are left out.
         NO_ZEROES = 1,
     }
 }
@@ -36,13 +37,13 @@ impl ClientFlags {
     /// The length in bytes.
     pub const LEN: usize = 4;
 
-    /// As the client sends it.
+    /// Writes it.
     #[must_use]
     pub fn to_bytes(self) -> [u8; Self::LEN] {
         u32::from(self).to_be_bytes()
     }
 
-    /// Whatever flags there are.
+    /// Reads them. Every value is valid.
     #[must_use]
     pub fn parse(bytes: &[u8; Self::LEN]) -> Self {
         u32::from_be_bytes(*bytes).into()
@@ -52,7 +53,7 @@ impl ClientFlags {
 /// The first message, from the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Greeting {
-    /// What the server can do.
+    /// What the server supports.
     pub flags: HandshakeFlags,
 }
 
@@ -60,7 +61,7 @@ impl Greeting {
     /// The length in bytes.
     pub const LEN: usize = 18;
 
-    /// As the server sends it.
+    /// Writes it.
     #[must_use]
     pub fn to_bytes(self) -> [u8; Self::LEN] {
         Fields::new()
@@ -73,7 +74,7 @@ impl Greeting {
     /// Reads it.
     ///
     /// # Errors
-    /// [`FormatError`] where it is no NBD server, or one of the old style, which has no options.
+    /// [`FormatError`] if it is not an NBD server, or one of the old style, which has no options.
     pub fn parse(bytes: &[u8; Self::LEN]) -> Result<Self, FormatError> {
         let mut reader = Reader::new(bytes, 0);
         expect(&mut reader, NBD_MAGIC, "greeting.magic")?;
@@ -92,10 +93,10 @@ impl Greeting {
     }
 }
 
-/// What stands before an option's data.
+/// The header of an option. Its data follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OptionHeader {
-    /// Which option.
+    /// The option.
     pub option: OptionType,
     /// How many bytes of data follow.
     pub len: u32,
@@ -105,7 +106,7 @@ impl OptionHeader {
     /// The length in bytes.
     pub const LEN: usize = 16;
 
-    /// As the client sends it.
+    /// Writes it.
     #[must_use]
     pub fn to_bytes(self) -> [u8; Self::LEN] {
         Fields::new()
@@ -118,7 +119,7 @@ impl OptionHeader {
     /// Reads it.
     ///
     /// # Errors
-    /// [`FormatError`] where the magic number is wrong.
+    /// [`FormatError`] if the magic number is wrong.
     pub fn parse(bytes: &[u8; Self::LEN]) -> Result<Self, FormatError> {
         let mut reader = Reader::new(bytes, 0);
         expect(&mut reader, OPTION_MAGIC, "option.magic")?;
@@ -129,14 +130,14 @@ impl OptionHeader {
     }
 }
 
-/// What stands before the data of an option's reply.
+/// The header of a reply to an option. Its data follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OptionReplyHeader {
-    /// Which option it answers.
+    /// The option that the reply belongs to.
     pub option: OptionType,
-    /// What it says.
+    /// The type of the reply.
     pub reply: OptionReply,
-    /// How many bytes of data follow. After an error they are a message for people.
+    /// How many bytes of data follow. In an error reply they are a message for people.
     pub len: u32,
 }
 
@@ -144,7 +145,7 @@ impl OptionReplyHeader {
     /// The length in bytes.
     pub const LEN: usize = 20;
 
-    /// As the server sends it.
+    /// Writes it.
     #[must_use]
     pub fn to_bytes(self) -> [u8; Self::LEN] {
         Fields::new()
@@ -158,7 +159,7 @@ impl OptionReplyHeader {
     /// Reads it.
     ///
     /// # Errors
-    /// [`FormatError`] where the magic number is wrong.
+    /// [`FormatError`] if the magic number is wrong.
     pub fn parse(bytes: &[u8; Self::LEN]) -> Result<Self, FormatError> {
         let mut reader = Reader::new(bytes, 0);
         expect(&mut reader, OPTION_REPLY_MAGIC, "option_reply.magic")?;
@@ -170,22 +171,22 @@ impl OptionReplyHeader {
     }
 }
 
-/// The answer to EXPORT_NAME, which has no frame.
+/// The reply to EXPORT_NAME, which has no header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExportNameReply {
     /// The size of the export in bytes.
     pub size: u64,
-    /// What it can do.
+    /// What the export supports.
     pub flags: TransmissionFlags,
 }
 
 impl ExportNameReply {
     /// The length in bytes.
     pub const LEN: usize = 10;
-    /// How many zero bytes follow unless both sides agreed on leaving them out.
+    /// How many zero bytes follow, unless both sides have agreed to leave them out.
     pub const ZEROES: usize = 124;
 
-    /// As the server sends it, without the zeroes.
+    /// Writes it, without the zeroes.
     #[must_use]
     pub fn to_bytes(self) -> [u8; Self::LEN] {
         Fields::new().u64(self.size).u16(self.flags).finish()
@@ -194,7 +195,7 @@ impl ExportNameReply {
     /// Reads it.
     ///
     /// # Errors
-    /// None at present; every such message means something.
+    /// Currently none: every value is valid.
     pub fn parse(bytes: &[u8; Self::LEN]) -> Result<Self, FormatError> {
         let mut reader = Reader::new(bytes, 0);
         Ok(Self {

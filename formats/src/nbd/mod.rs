@@ -1,15 +1,22 @@
-//! The messages of the NBD protocol, for server and client alike (*The NBD protocol*, `doc/proto.md` of the NBD
-//! project: fixed newstyle handshake, simple and structured replies, extended headers).
+//! The messages of the NBD protocol, for servers and clients (*The NBD protocol*, `doc/proto.md` of
+//! the NBD project): the fixed newstyle handshake, simple and structured replies, extended headers.
 //!
-//! Every message is a type that parses and writes itself; all numbers are big-endian. A number that the
-//! protocol leaves open comes in as `Unknown`, and goes out as it came: whether it may be ignored is the
-//! reader's matter. Headers have fixed lengths (`LEN`), so that a reader knows how much to wait for; what
-//! follows a header is bounded by who reads it, before it is read, and never trusted to be as long as it says.
+//! Every message is a type with functions to parse and to write it. All numbers are big-endian. A
+//! number without a name here is parsed as `Unknown` and written unchanged; the caller decides
+//! whether to ignore it. Headers have fixed lengths (`LEN`), so the caller knows how many bytes to
+//! receive. The caller has to limit the length of the data after a header before it receives that
+//! data.
 //!
 //! ```
 //! use luksmith_formats::nbd::{Command, CommandFlags, Request};
 //!
-//! let read = Request { flags: CommandFlags::DF, command: Command::Read, cookie: 7, offset: 4096, len: 512 };
+//! let read = Request {
+//!     flags: CommandFlags::DF,
+//!     command: Command::Read,
+//!     cookie: 7,
+//!     offset: 4096,
+//!     len: 512,
+//! };
 //! assert_eq!(Request::parse_compact(&read.to_compact())?, read);
 //! # Ok::<(), luksmith_formats::FormatError>(())
 //! ```
@@ -40,7 +47,7 @@ pub use string::{MAX_STRING, check_string};
 /// The only metadata context that the protocol itself defines.
 pub const BASE_ALLOCATION: &str = "base:allocation";
 
-/// What every server takes in one request without having said so, in bytes.
+/// The most bytes of a request that every server accepts without stating a limit.
 pub const DEFAULT_PAYLOAD: u32 = 32 << 20;
 
 /// The registered TCP port.

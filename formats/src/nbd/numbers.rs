@@ -1,6 +1,6 @@
-//! The protocol's numbers and flags by name (section "Values").
+//! The numbers and flags of the protocol by name (section "Values").
 
-/// An open set of numbers: those that the protocol names, and any other as it came.
+/// Defines an open set of numbers: those with a name in the protocol, and any other unchanged.
 macro_rules! numbers {
     ($(#[$about:meta])* $name:ident: $int:ty { $($(#[$doc:meta])* $variant:ident = $value:expr,)* }) => {
         $(#[$about])*
@@ -8,7 +8,7 @@ macro_rules! numbers {
         #[non_exhaustive]
         pub enum $name {
             $($(#[$doc])* $variant,)*
-            /// A number without a name here.
+            /// A number without a name.
             Unknown($int),
         }
 
@@ -31,13 +31,13 @@ macro_rules! numbers {
         }
 
         impl $name {
-            /// All that have a name.
+            /// All numbers with a name.
             pub const NAMED: &[Self] = &[$(Self::$variant),*];
         }
     };
 }
 
-/// A set of flags; those without a name are kept.
+/// Defines a set of flags. Flags without a name are kept.
 macro_rules! flags {
     ($(#[$about:meta])* $name:ident: $int:ty { $($(#[$doc:meta])* $flag:ident = $bit:expr,)* }) => {
         $(#[$about])*
@@ -47,7 +47,7 @@ macro_rules! flags {
         impl $name {
             $($(#[$doc])* pub const $flag: Self = Self(1 << $bit);)*
 
-            /// None of them.
+            /// No flag.
             pub const NONE: Self = Self(0);
 
             /// Whether all of `flags` are set.
@@ -56,19 +56,19 @@ macro_rules! flags {
                 self.0 & flags.0 == flags.0
             }
 
-            /// Those that are set here but not in `known`.
+            /// The flags that are set here and not in `known`.
             #[must_use]
             pub const fn without(self, known: Self) -> Self {
                 Self(self.0 & !known.0)
             }
 
-            /// Whether none is set.
+            /// Whether no flag is set.
             #[must_use]
             pub const fn is_empty(self) -> bool {
                 self.0 == 0
             }
 
-            /// These and, where `condition` holds, `flags`.
+            /// These flags, and `flags` too if `condition` is true.
             #[must_use]
             pub const fn with_if(self, flags: Self, condition: bool) -> Self {
                 if condition { Self(self.0 | flags.0) } else { self }
@@ -98,27 +98,27 @@ macro_rules! flags {
 pub(super) use flags;
 
 numbers! {
-    /// What a client asks for before it has an export ("Option types").
+    /// An option that a client sends during the handshake ("Option types").
     OptionType: u32 {
-        /// Take this export and begin; no answer where it cannot be had but the end of the connection.
+        /// Choose this export and begin. If the server refuses it, it closes the connection.
         ExportName = 1,
-        /// Leave.
+        /// End the handshake and disconnect.
         Abort = 2,
-        /// Name all exports.
+        /// List the exports.
         List = 3,
-        /// Speak TLS from here on.
+        /// Start TLS.
         StartTls = 5,
-        /// Tell of this export.
+        /// Describe this export.
         Info = 6,
-        /// Tell of this export and begin.
+        /// Describe this export, choose it and begin.
         Go = 7,
-        /// Answer in structured replies.
+        /// Use structured replies.
         StructuredReply = 8,
-        /// Name the metadata contexts that there are.
+        /// List the metadata contexts.
         ListMetaContext = 9,
-        /// Choose the metadata contexts that BLOCK_STATUS will tell of.
+        /// Choose the metadata contexts for BLOCK_STATUS.
         SetMetaContext = 10,
-        /// Lengths of 64 bits in requests and replies.
+        /// Use extended headers, with lengths of 64 bits.
         ExtendedHeaders = 11,
     }
 }
@@ -126,41 +126,41 @@ numbers! {
 const ERROR: u32 = 1 << 31;
 
 numbers! {
-    /// What a server answers to an option ("Option reply types").
+    /// The type of a reply to an option ("Option reply types").
     OptionReply: u32 {
-        /// Done; the last one.
+        /// Success. It is the last reply.
         Ack = 1,
-        /// An export of the list.
+        /// An export of a list.
         Server = 2,
-        /// Something about an export.
+        /// Information about an export.
         Info = 3,
         /// A metadata context.
         MetaContext = 4,
-        /// The server does not know this option.
+        /// The server does not support this option.
         ErrUnsupported = ERROR | 1,
-        /// The server is told not to.
+        /// A policy of the server forbids it.
         ErrPolicy = ERROR | 2,
-        /// The option's data is malformed, or it makes no sense now.
+        /// The data of the option is malformed, or the option is not allowed at this point.
         ErrInvalid = ERROR | 3,
-        /// The server's platform cannot.
+        /// The platform of the server does not support it.
         ErrPlatform = ERROR | 4,
-        /// TLS first.
+        /// TLS has to be started first.
         ErrTlsRequired = ERROR | 5,
-        /// No such export.
+        /// There is no such export.
         ErrUnknown = ERROR | 6,
-        /// The server is stopping.
+        /// The server shuts down.
         ErrShutdown = ERROR | 7,
-        /// The client has to ask for the block sizes.
+        /// The client has to ask for the block sizes first.
         ErrBlockSizeRequired = ERROR | 8,
-        /// Too much was asked.
+        /// The request is too large.
         ErrTooBig = ERROR | 9,
-        /// Extended headers first.
+        /// Extended headers have to be negotiated first.
         ErrExtendedHeadersRequired = ERROR | 10,
     }
 }
 
 impl OptionReply {
-    /// Whether it is an error, also one without a name.
+    /// Whether it is an error. That is known of numbers without a name too.
     #[must_use]
     pub fn is_error(self) -> bool {
         u32::from(self) & ERROR != 0
@@ -168,47 +168,47 @@ impl OptionReply {
 }
 
 numbers! {
-    /// What can be told of an export ("Option reply types", `NBD_REP_INFO`).
+    /// A kind of information about an export ("Option reply types", `NBD_REP_INFO`).
     InfoType: u16 {
         /// Size and transmission flags.
         Export = 0,
-        /// The export's own name.
+        /// The canonical name of the export.
         Name = 1,
-        /// A text for people.
+        /// A description for people.
         Description = 2,
-        /// Which sizes of requests it takes.
+        /// The block sizes.
         BlockSize = 3,
     }
 }
 
 numbers! {
-    /// What is asked of an export ("Request types").
+    /// The command of a request ("Request types").
     Command: u16 {
-        /// Bytes, please.
+        /// Read bytes.
         Read = 0,
-        /// Here are bytes.
+        /// Write bytes.
         Write = 1,
-        /// The client leaves; no answer.
+        /// Disconnect. It has no reply.
         Disconnect = 2,
-        /// What was answered before this is to be on stable storage.
+        /// Make all writes durable that were replied before.
         Flush = 3,
-        /// These bytes are not needed any more.
+        /// Discard bytes that are not needed any more.
         Trim = 4,
-        /// These bytes will be read.
+        /// Prefetch bytes that will be read soon.
         Cache = 5,
-        /// These bytes are to read as zeroes.
+        /// Make bytes read as zeroes.
         WriteZeroes = 6,
-        /// What lies there, in terms of the chosen metadata contexts.
+        /// Tell the status of a range, for the chosen metadata contexts.
         BlockStatus = 7,
     }
 }
 
 numbers! {
-    /// What a part of a structured reply holds ("Structured reply types").
+    /// The type of a chunk of a structured reply ("Structured reply types").
     ChunkType: u16 {
-        /// Nothing; the end of a reply.
+        /// No content. It ends the reply.
         None = 0,
-        /// An offset and the bytes there.
+        /// An offset and the data there.
         OffsetData = 1,
         /// A range that reads as zeroes.
         OffsetHole = 2,
@@ -218,13 +218,13 @@ numbers! {
         BlockStatusExtended = 6,
         /// An error.
         Error = 0x8001,
-        /// An error and where.
+        /// An error and its offset.
         ErrorOffset = 0x8002,
     }
 }
 
 impl ChunkType {
-    /// Whether it is an error, also one without a name.
+    /// Whether it is an error. That is known of numbers without a name too.
     #[must_use]
     pub fn is_error(self) -> bool {
         u16::from(self) & 0x8000 != 0
@@ -232,91 +232,91 @@ impl ChunkType {
 }
 
 numbers! {
-    /// Why a request failed ("Error values"); the numbers are Linux's.
+    /// Why a request failed ("Error values"). The numbers are those of Linux.
     ErrorNumber: u32 {
-        /// It did not.
+        /// It succeeded.
         None = 0,
-        /// Not permitted: the export is read-only.
+        /// Not permitted, for example because the export is read-only.
         NotPermitted = 1,
         /// The storage failed.
         Io = 5,
         /// Out of memory.
         NoMemory = 12,
-        /// The request makes no sense.
+        /// The request is invalid.
         Invalid = 22,
         /// No space left.
         NoSpace = 28,
-        /// The answer would be too long for one piece.
+        /// The reply would be too long for one chunk.
         Overflow = 75,
-        /// Not supported (for this range).
+        /// Not supported, perhaps only for this range.
         NotSupported = 95,
-        /// The server is stopping.
+        /// The server shuts down.
         Shutdown = 108,
     }
 }
 
 flags! {
-    /// What an export can do ("Transmission flags").
+    /// What an export supports ("Transmission flags").
     TransmissionFlags: u16 {
         /// Always set.
         HAS_FLAGS = 0,
-        /// It cannot be changed.
+        /// The export is read-only.
         READ_ONLY = 1,
-        /// FLUSH is understood.
+        /// FLUSH is supported.
         SEND_FLUSH = 2,
-        /// [`CommandFlags::FUA`] is understood.
+        /// [`CommandFlags::FUA`] is supported.
         SEND_FUA = 3,
-        /// It is slow at seeking.
+        /// Random access is slow.
         ROTATIONAL = 4,
-        /// TRIM is understood.
+        /// TRIM is supported.
         SEND_TRIM = 5,
-        /// WRITE_ZEROES and [`CommandFlags::NO_HOLE`] are understood.
+        /// WRITE_ZEROES and [`CommandFlags::NO_HOLE`] are supported.
         SEND_WRITE_ZEROES = 6,
-        /// [`CommandFlags::DF`] is understood.
+        /// [`CommandFlags::DF`] is supported.
         SEND_DF = 7,
-        /// A flush on one connection holds for what was answered on all.
+        /// A flush on one connection covers the writes of all connections.
         CAN_MULTI_CONN = 8,
-        /// CACHE is understood.
+        /// CACHE is supported.
         SEND_CACHE = 10,
-        /// [`CommandFlags::FAST_ZERO`] is understood.
+        /// [`CommandFlags::FAST_ZERO`] is supported.
         SEND_FAST_ZERO = 11,
-        /// [`CommandFlags::PAYLOAD_LEN`] is understood with BLOCK_STATUS.
+        /// [`CommandFlags::PAYLOAD_LEN`] is supported with BLOCK_STATUS.
         BLOCK_STATUS_PAYLOAD = 12,
     }
 }
 
 flags! {
-    /// How a request is to be done ("Command flags").
+    /// Flags of a request ("Command flags").
     CommandFlags: u16 {
-        /// On stable storage before it is answered.
+        /// The change has to be on stable storage before the reply.
         FUA = 0,
-        /// WRITE_ZEROES keeps the space.
+        /// WRITE_ZEROES keeps the space allocated.
         NO_HOLE = 1,
-        /// READ is answered in one piece.
+        /// The reply to READ must not be fragmented.
         DF = 2,
-        /// BLOCK_STATUS tells of one extent.
+        /// The reply to BLOCK_STATUS has only one extent.
         REQ_ONE = 3,
-        /// WRITE_ZEROES fails at once where it is not faster than writing.
+        /// WRITE_ZEROES fails at once if it is not faster than writing.
         FAST_ZERO = 4,
-        /// With extended headers: the length is that of the payload.
+        /// With extended headers, the length is that of the payload.
         PAYLOAD_LEN = 5,
     }
 }
 
 flags! {
-    /// Of a part of a structured reply.
+    /// Flags of a chunk of a structured reply.
     ChunkFlags: u16 {
-        /// The last one.
+        /// It is the last chunk.
         DONE = 0,
     }
 }
 
 flags! {
-    /// What `base:allocation` says of an extent.
+    /// The status of an extent in `base:allocation`.
     ExtentFlags: u64 {
-        /// Not allocated.
+        /// Nothing is allocated.
         HOLE = 0,
-        /// Reads as zeroes.
+        /// It reads as zeroes.
         ZERO = 1,
     }
 }
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_known_by_their_highest_bit() {
+    fn errors_have_the_highest_bit_set() {
         assert!(OptionReply::from(0x8000_1234).is_error());
         assert!(OptionReply::ErrPolicy.is_error() && !OptionReply::Info.is_error());
         assert!(ChunkType::from(0x8123).is_error());

@@ -1,4 +1,4 @@
-//! The data of options and of their replies (section "Option types", "Option reply types").
+//! The data of options and of their replies (sections "Option types" and "Option reply types").
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -11,14 +11,14 @@ use crate::error::FormatError;
 /// The data of INFO and GO.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InfoRequest {
-    /// The export; empty for the default one.
+    /// The name of the export; empty for the default one.
     pub name: String,
-    /// What the client would like to know besides size and flags.
+    /// The information that the client asks for, besides size and flags.
     pub wanted: Vec<InfoType>,
 }
 
 impl InfoRequest {
-    /// As the client sends it.
+    /// Writes it.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut writer = Writer::default();
@@ -30,10 +30,10 @@ impl InfoRequest {
         writer.finish()
     }
 
-    /// Reads all of an option's data.
+    /// Reads the whole data of an option.
     ///
     /// # Errors
-    /// [`FormatError`] where a length disagrees with the data, or the name is no string.
+    /// [`FormatError`] if a length does not match the data, or the name is not a string.
     pub fn parse(bytes: &[u8]) -> Result<Self, FormatError> {
         let mut reader = Reader::new(bytes, 0);
         let name = counted(&mut reader, "info.name")?;
@@ -50,14 +50,14 @@ impl InfoRequest {
     }
 }
 
-/// Which requests an export takes, in bytes.
+/// The block sizes of an export, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockSizes {
     /// Offsets and lengths are multiples of this power of two.
     pub minimum: u32,
-    /// What is fast.
+    /// The preferred size for fast access.
     pub preferred: u32,
-    /// The most that a request carries or asks for.
+    /// The longest payload of a request or reply.
     pub maximum: u32,
 }
 
@@ -65,25 +65,25 @@ pub struct BlockSizes {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Info {
-    /// Size in bytes, and what the export can do.
+    /// The size, and what the export supports.
     Export {
         /// The size in bytes.
         size: u64,
-        /// What it can do.
+        /// What it supports.
         flags: TransmissionFlags,
     },
-    /// The export's own name.
+    /// The canonical name of the export.
     Name(String),
-    /// A text for people.
+    /// A description for people.
     Description(String),
-    /// Which requests it takes.
+    /// The block sizes.
     BlockSize(BlockSizes),
-    /// Something that is not known here, to be ignored.
+    /// Information of an unknown kind. The client ignores it.
     Other(InfoType),
 }
 
 impl Info {
-    /// What it tells.
+    /// The kind of information.
     #[must_use]
     pub fn kind(&self) -> InfoType {
         match self {
@@ -95,7 +95,7 @@ impl Info {
         }
     }
 
-    /// As the server sends it.
+    /// Writes it.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut writer = Writer::default();
@@ -118,11 +118,11 @@ impl Info {
         writer.finish()
     }
 
-    /// Reads all of a reply's data.
+    /// Reads the whole data of a reply.
     ///
     /// # Errors
-    /// [`FormatError`] where the length is wrong, or a text is no string. Whether block sizes make sense is the
-    /// reader's matter.
+    /// [`FormatError`] if the length is wrong, or a text is not a string. The values of block sizes
+    /// are not checked.
     pub fn parse(bytes: &[u8]) -> Result<Self, FormatError> {
         let mut reader = Reader::new(bytes, 0);
         let kind = InfoType::from(reader.u16("info.type")?);
@@ -148,17 +148,17 @@ impl Info {
     }
 }
 
-/// The data of a SERVER reply: one export of the list.
+/// The data of a SERVER reply: one export of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExportEntry {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// A text for people, often empty.
+    /// A description for people, often empty.
     pub description: String,
 }
 
 impl ExportEntry {
-    /// As the server sends it.
+    /// Writes it.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut writer = Writer::default();
@@ -166,10 +166,10 @@ impl ExportEntry {
         writer.bytes(self.description.as_bytes()).finish()
     }
 
-    /// Reads all of a reply's data.
+    /// Reads the whole data of a reply.
     ///
     /// # Errors
-    /// [`FormatError`] where a length disagrees with the data, or a text is no string.
+    /// [`FormatError`] if a length does not match the data, or a text is not a string.
     pub fn parse(bytes: &[u8]) -> Result<Self, FormatError> {
         let mut reader = Reader::new(bytes, 0);
         let name = counted(&mut reader, "export.name")?;
@@ -182,14 +182,15 @@ impl ExportEntry {
 /// The data of LIST_META_CONTEXT and SET_META_CONTEXT.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MetaContextRequest {
-    /// The export.
+    /// The name of the export.
     pub export: String,
-    /// Names, or `namespace:` for all of a namespace. None at all: list whatever there is, or set none.
+    /// Names of contexts, or `namespace:` for all of a namespace. An empty list asks for all
+    /// contexts in LIST_META_CONTEXT, and chooses none in SET_META_CONTEXT.
     pub queries: Vec<String>,
 }
 
 impl MetaContextRequest {
-    /// As the client sends it.
+    /// Writes it.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut writer = Writer::default();
@@ -201,15 +202,15 @@ impl MetaContextRequest {
         writer.finish()
     }
 
-    /// Reads all of an option's data.
+    /// Reads the whole data of an option.
     ///
     /// # Errors
-    /// [`FormatError`] where a length disagrees with the data, or a text is no string.
+    /// [`FormatError`] if a length does not match the data, or a text is not a string.
     pub fn parse(bytes: &[u8]) -> Result<Self, FormatError> {
         let mut reader = Reader::new(bytes, 0);
         let export = counted(&mut reader, "meta_context.export")?;
         let count = reader.u32("meta_context.count")?;
-        // Each has its length at least, so that the data bounds how many are tried.
+        // Each query takes at least the bytes of its length, so the data limits the loop.
         let mut queries = Vec::new();
         for _ in 0..count {
             queries.push(counted(&mut reader, "meta_context.query")?);
@@ -222,24 +223,24 @@ impl MetaContextRequest {
 /// The data of a META_CONTEXT reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetaContext {
-    /// By which BLOCK_STATUS replies name it; of no meaning in a list.
+    /// The number of the context in BLOCK_STATUS replies. In a list it has no meaning.
     pub id: u32,
-    /// Its name.
+    /// The name.
     pub name: String,
 }
 
 impl MetaContext {
-    /// As the server sends it.
+    /// Writes it.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut writer = Writer::default();
         writer.u32(self.id).bytes(self.name.as_bytes()).finish()
     }
 
-    /// Reads all of a reply's data.
+    /// Reads the whole data of a reply.
     ///
     /// # Errors
-    /// [`FormatError`] where it is too short, or the name is no string.
+    /// [`FormatError`] if it is too short, or the name is not a string.
     pub fn parse(bytes: &[u8]) -> Result<Self, FormatError> {
         let mut reader = Reader::new(bytes, 0);
         let id = reader.u32("meta_context.id")?;
@@ -253,7 +254,7 @@ fn counted_text(writer: &mut Writer, text: &str) {
     writer.u32(length(text.len())).bytes(text.as_bytes());
 }
 
-/// Lengths of data that is in memory and short: `MAX_STRING` bounds what is sent.
+/// Converts a length of data in memory, which is short: `MAX_STRING` limits each string.
 fn length(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }
@@ -282,7 +283,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_request_for_info_is_what_the_protocol_says() {
+    fn a_request_for_info_has_the_bytes_of_the_specification() {
         let request = InfoRequest {
             name: "disk".into(),
             wanted: vec![InfoType::BlockSize, InfoType::Unknown(0x1234)],
@@ -295,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_that_lie_are_refused() {
+    fn wrong_lengths_are_refused() {
         for bad in [
             &b""[..],
             b"\0\0\0",
@@ -323,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_of_an_export_is_what_the_protocol_says() {
+    fn info_replies_have_the_bytes_of_the_specification() {
         let export = Info::Export {
             size: 512,
             flags: TransmissionFlags::READ_ONLY | TransmissionFlags::HAS_FLAGS,

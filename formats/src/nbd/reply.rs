@@ -1,5 +1,5 @@
-//! The headers of replies: simple, structured, extended (sections "Simple reply message", "Structured reply
-//! chunk message").
+//! The headers of replies: simple, structured and extended (sections "Simple reply message" and
+//! "Structured reply chunk message").
 
 use alloc::format;
 
@@ -12,10 +12,10 @@ const SIMPLE_MAGIC: u32 = 0x6744_6698;
 const STRUCTURED_MAGIC: u32 = 0x668e_33ef;
 const EXTENDED_MAGIC: u32 = 0x6e8a_278c;
 
-/// The three forms of a reply's header, told apart by its first four bytes.
+/// The three forms of the header of a reply. Their first four bytes differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplyForm {
-    /// A [`SimpleReply`]; the bytes read follow a READ that went well.
+    /// A [`SimpleReply`]. After a successful READ, the data follows.
     Simple,
     /// A [`ChunkHeader`] with a length of 32 bits.
     Structured,
@@ -27,7 +27,7 @@ impl ReplyForm {
     /// The form that begins with these bytes.
     ///
     /// # Errors
-    /// [`FormatError`] where none does. Then nobody knows where the next reply begins.
+    /// [`FormatError`] if none does. Then the start of the next reply is unknown.
     pub fn of_magic(magic: [u8; 4]) -> Result<Self, FormatError> {
         match u32::from_be_bytes(magic) {
             SIMPLE_MAGIC => Ok(Self::Simple),
@@ -40,7 +40,7 @@ impl ReplyForm {
         }
     }
 
-    /// The length of the header in bytes, the magic number with it.
+    /// The length of the header in bytes, including the magic number.
     #[must_use]
     pub fn header_len(self) -> usize {
         match self {
@@ -51,20 +51,21 @@ impl ReplyForm {
     }
 }
 
-/// A reply's header of any form.
+/// The header of a reply, in any form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplyHeader {
     /// A simple reply.
     Simple(SimpleReply),
-    /// A part of a structured reply.
+    /// A chunk of a structured reply.
     Chunk(ChunkHeader),
 }
 
 impl ReplyHeader {
-    /// Reads a header of whatever form its magic number says.
+    /// Reads a header. Its magic number tells the form.
     ///
     /// # Errors
-    /// [`FormatError`] where the magic number is none, or `bytes` are fewer than [`ReplyForm::header_len`].
+    /// [`FormatError`] if the magic number is unknown, or `bytes` is shorter than
+    /// [`ReplyForm::header_len`].
     pub fn parse(bytes: &[u8]) -> Result<Self, FormatError> {
         let mut reader = Reader::new(bytes, 0);
         let form = ReplyForm::of_magic(reader.array("reply.magic")?)?;
@@ -93,7 +94,7 @@ impl ReplyHeader {
         }))
     }
 
-    /// Which request it answers.
+    /// The cookie of the request that the reply belongs to.
     #[must_use]
     pub fn cookie(&self) -> u64 {
         match self {
@@ -103,12 +104,12 @@ impl ReplyHeader {
     }
 }
 
-/// A reply in one piece.
+/// The header of a simple reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SimpleReply {
     /// Why the request failed, or [`ErrorNumber::None`].
     pub error: ErrorNumber,
-    /// Which request.
+    /// The cookie of the request.
     pub cookie: u64,
 }
 
@@ -116,7 +117,7 @@ impl SimpleReply {
     /// The length in bytes.
     pub const LEN: usize = 16;
 
-    /// As the server sends it.
+    /// Writes it.
     #[must_use]
     pub fn to_bytes(self) -> [u8; Self::LEN] {
         Fields::new()
@@ -127,18 +128,18 @@ impl SimpleReply {
     }
 }
 
-/// What stands before a part of a structured reply.
+/// The header of a chunk of a structured reply. Its content follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkHeader {
-    /// Whether it is the last.
+    /// Flags, such as whether it is the last chunk.
     pub flags: ChunkFlags,
-    /// What it holds.
+    /// The type of the content.
     pub kind: ChunkType,
-    /// Which request it answers.
+    /// The cookie of the request that the reply belongs to.
     pub cookie: u64,
-    /// The offset of that request; in the extended form alone, 0 otherwise.
+    /// The offset of that request. Only the extended form has it; otherwise it is 0.
     pub offset: u64,
-    /// How many bytes follow; 32 bits in the structured form.
+    /// The length of the content in bytes. The structured form has 32 bits for it.
     pub len: u64,
 }
 
@@ -148,7 +149,8 @@ impl ChunkHeader {
     /// The length of the extended form in bytes.
     pub const EXTENDED_LEN: usize = 32;
 
-    /// As the server sends it where extended headers are not agreed on. Nothing sent is longer than 32 bits can say.
+    /// Writes the form without extended headers. No server sends content that is longer than 32
+    /// bits can express.
     #[must_use]
     pub fn to_structured(self) -> [u8; Self::STRUCTURED_LEN] {
         debug_assert!(u32::try_from(self.len).is_ok());
@@ -157,7 +159,7 @@ impl ChunkHeader {
             .finish()
     }
 
-    /// As the server sends it where extended headers are agreed on.
+    /// Writes the form with extended headers.
     #[must_use]
     pub fn to_extended(self) -> [u8; Self::EXTENDED_LEN] {
         self.head(EXTENDED_MAGIC)

@@ -10,18 +10,18 @@ use crate::error::FormatError;
 const COMPACT_MAGIC: u32 = 0x2560_9513;
 const EXTENDED_MAGIC: u32 = 0x21e4_1c71;
 
-/// The header of a request; the bytes to be written follow a WRITE.
+/// The header of a request. The payload of a WRITE follows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// How.
+    /// Flags of the command.
     pub flags: CommandFlags,
-    /// What.
+    /// The command.
     pub command: Command,
-    /// By which the reply is known.
+    /// A number that the reply repeats.
     pub cookie: u64,
-    /// Where, in bytes.
+    /// Where the range begins, in bytes.
     pub offset: u64,
-    /// How much, in bytes; 32 bits in the compact form.
+    /// How long the range is, in bytes. The compact form has 32 bits for it.
     pub len: u64,
 }
 
@@ -31,8 +31,8 @@ impl Request {
     /// The length of the extended form in bytes.
     pub const EXTENDED_LEN: usize = 32;
 
-    /// As a client sends it that has not agreed on extended headers. A `len` of more than 32 bits has no such form:
-    /// the largest length stands for it, which no server takes.
+    /// The form without extended headers. A `len` of more than 32 bits is written as the largest
+    /// length, which no server accepts.
     #[must_use]
     pub fn to_compact(self) -> [u8; Self::COMPACT_LEN] {
         self.head(COMPACT_MAGIC)
@@ -40,7 +40,7 @@ impl Request {
             .finish()
     }
 
-    /// As a client sends it that has agreed on extended headers.
+    /// The form with extended headers.
     #[must_use]
     pub fn to_extended(self) -> [u8; Self::EXTENDED_LEN] {
         self.head(EXTENDED_MAGIC).u64(self.len).finish()
@@ -49,7 +49,7 @@ impl Request {
     /// Reads the compact form.
     ///
     /// # Errors
-    /// [`FormatError`] where the magic number is wrong. Then nobody knows where the next request begins.
+    /// [`FormatError`] if the magic number is wrong. Then the start of the next request is unknown.
     pub fn parse_compact(bytes: &[u8; Self::COMPACT_LEN]) -> Result<Self, FormatError> {
         let mut reader = Reader::new(bytes, 0);
         Self::parse(&mut reader, COMPACT_MAGIC, |reader| {
@@ -60,7 +60,7 @@ impl Request {
     /// Reads the extended form.
     ///
     /// # Errors
-    /// As for [`parse_compact`](Self::parse_compact).
+    /// As [`parse_compact`](Self::parse_compact).
     pub fn parse_extended(bytes: &[u8; Self::EXTENDED_LEN]) -> Result<Self, FormatError> {
         let mut reader = Reader::new(bytes, 0);
         Self::parse(&mut reader, EXTENDED_MAGIC, |reader| {
@@ -112,7 +112,7 @@ mod tests {
     };
 
     #[test]
-    fn requests_are_what_the_protocol_says() {
+    fn requests_have_the_bytes_of_the_specification() {
         let head =
             b"\x00\x01\x00\x01\x11\x22\x33\x44\x55\x66\x77\x88\x00\x00\x00\x00\x00\x00\x10\x00";
         let compact = [b"\x25\x60\x95\x13", &head[..], b"\x00\x00\x02\x00"].concat();
@@ -143,7 +143,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn requests_come_back(flags: u16, command: u16, cookie: u64, offset: u64, len: u64) {
+        fn requests_are_read_back(flags: u16, command: u16, cookie: u64, offset: u64, len: u64) {
             let request = Request { flags: flags.into(), command: command.into(), cookie, offset, len };
             prop_assert_eq!(Request::parse_extended(&request.to_extended()).unwrap(), request);
             let request = Request { len: len & 0xffff_ffff, ..request };

@@ -1,4 +1,4 @@
-//! Names, descriptions and messages: UTF-8 without NUL, with a length that somebody else states.
+//! Names, descriptions and messages: UTF-8 without NUL, whose length is stated elsewhere.
 
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -10,10 +10,10 @@ use crate::error::FormatError;
 /// The longest string of the protocol, in bytes.
 pub const MAX_STRING: usize = 4096;
 
-/// Whether a text may be sent as a string.
+/// Checks that a text can be sent as a string.
 ///
 /// # Errors
-/// [`FormatError`] where it is longer than [`MAX_STRING`] or has a NUL.
+/// [`FormatError`] if it is longer than [`MAX_STRING`] or contains a NUL.
 pub fn check_string(text: &str, field: &str) -> Result<(), FormatError> {
     check(text.as_bytes(), field, 0).map(|_| ())
 }
@@ -32,7 +32,7 @@ pub(super) fn check<'a>(bytes: &'a [u8], field: &str, at: u64) -> Result<&'a str
     core::str::from_utf8(bytes).map_err(|_| FormatError::malformed(field, at, "is not UTF-8"))
 }
 
-/// A string behind its length of 32 bits.
+/// Reads a string after its length of 32 bits.
 pub(super) fn counted(reader: &mut Reader<'_>, field: &str) -> Result<String, FormatError> {
     let len = reader.u32(field)?;
     of_len(reader, usize::try_from(len).unwrap_or(usize::MAX), field)

@@ -1,8 +1,9 @@
-//! Where an export is: the NBD URI.
+//! The URI of an export.
 //!
-//! The reference is *The NBD Uniform Resource Indicator (URI) format* (`uri.md` of the NBD project), over RFC 3986. What that leaves
-//! to the client is decided for the careful: a parameter that is not known is refused, TLS parameters without TLS are refused, and
-//! so is a password, which would stand in the process list. Other schemes than NBD's are nobody's here.
+//! The specification is *The NBD Uniform Resource Indicator (URI) format* (`uri.md` of the NBD
+//! project), which builds on RFC 3986. Where it leaves a choice to the client, this parser is
+//! strict: it refuses unknown parameters, TLS parameters without TLS, and a password, which would
+//! be visible in the process list. It only knows the schemes of NBD.
 
 use alloc::format;
 use alloc::string::String;
@@ -16,9 +17,9 @@ use super::{MAX_STRING, PORT};
 pub struct Uri {
     /// How the server is reached.
     pub transport: Transport,
-    /// `nbds`, `nbds+unix`: with TLS or not at all.
+    /// The TLS parameters, for the schemes `nbds` and `nbds+unix`: the connection requires TLS.
     pub tls: Option<Tls>,
-    /// The name of the export; the empty one is the server's default.
+    /// The name of the export. The empty name is the default export of the server.
     pub export: String,
     text: String,
 }
@@ -28,7 +29,7 @@ pub struct Uri {
 pub enum Transport {
     /// TCP.
     Tcp {
-        /// A name or an address; IPv6 without its brackets.
+        /// A host name or an IP address. An IPv6 address has no brackets.
         host: String,
         /// The port.
         port: u16,
@@ -37,67 +38,71 @@ pub enum Transport {
     Unix(Vec<u8>),
 }
 
-/// What the URI says of TLS. Only certificates (`tls-type=x509`) are supported, and the server has to show its own.
+/// The TLS parameters of a URI. Only certificates (`tls-type=x509`) are supported, and the server
+/// has to have one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tls {
-    /// `tls-certificates`: the directory with `ca-cert.pem`, and `client-cert.pem` and `client-key.pem` where the server asks for them.
+    /// `tls-certificates`: the directory with `ca-cert.pem`, and with `client-cert.pem` and
+    /// `client-key.pem` if the server requires a certificate.
     pub certificates: Option<Vec<u8>>,
-    /// `tls-hostname`: the name in the server's certificate, where it is not the host's.
+    /// `tls-hostname`: the name in the certificate of the server, if it is not that of the host.
     pub hostname: Option<String>,
 }
 
-/// Why a text is not the URI of an export. It never repeats what could be a password.
+/// Why a text is not the URI of an export. The message never repeats a part that could be a
+/// password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UriError {
-    /// Another scheme.
-    #[error("{0}: is no scheme of an nbd uri (nbd, nbds, nbd+unix, nbds+unix)")]
+    /// The scheme is not one of NBD.
+    #[error("{0}: is not a scheme of an nbd uri (nbd, nbds, nbd+unix, nbds+unix)")]
     Scheme(String),
     /// NBD over virtio sockets.
     #[error("{0}: is not supported")]
     Vsock(String),
-    /// There is a user or a password in it.
+    /// The URI contains userinfo: a user name or a password.
     #[error(
-        "a user name or password in the uri is not supported, and would be seen in the process list"
+        "a user name or password in the uri is not supported, and would be visible in the process list"
     )]
     UserInfo,
     /// TCP needs a host.
     #[error("the uri names no host")]
     NoHost,
-    /// The host, or something after it, is not well formed.
+    /// The host, or the text after it, is malformed.
     #[error("the host is malformed")]
     Host,
-    /// The port is none.
+    /// The port is not a valid number.
     #[error("the port is not a number from 1 to 65535")]
     Port,
     /// A Unix socket has no host.
     #[error("a unix socket has no host: nbd+unix:///export?socket=PATH")]
     HostOfSocket,
-    /// The socket is missing.
+    /// A Unix socket needs the parameter `socket`.
     #[error("the parameter socket is missing: nbd+unix:///export?socket=PATH")]
     NoSocket,
-    /// A percent sign without two hexadecimal digits, or bytes that are not UTF-8 where there has to be text.
+    /// A percent sign without two hexadecimal digits, or bytes that are not UTF-8 where there has
+    /// to be text.
     #[error("{0} is not percent-encoded UTF-8")]
     Encoding(&'static str),
-    /// The name of the export is too long, or has a NUL in it.
+    /// The name of the export is too long, or contains a NUL.
     #[error("the name of the export is longer than 4096 bytes, or contains a nul")]
     Export,
-    /// Something follows a `#`.
+    /// The URI has a fragment.
     #[error("a fragment (#) has no meaning here; # in a name is %23")]
     Fragment,
-    /// Twice the same parameter.
-    #[error("the parameter {0} is there twice")]
+    /// A parameter occurs twice.
+    #[error("the parameter {0} occurs twice")]
     Repeated(String),
-    /// A parameter that is not known, or does not belong to this scheme.
-    #[error("the parameter {0} is not known, or has no meaning with this scheme")]
+    /// A parameter is unknown, or not allowed with this scheme.
+    #[error("the parameter {0} is unknown, or has no meaning with this scheme")]
     Parameter(String),
-    /// A value that the parameter does not take.
+    /// The value of a parameter is not supported.
     #[error("the parameter {0} has a value that is not supported")]
     Value(&'static str),
 }
 
-/// The scheme of a text that has the form of a URI with an authority (`scheme://…`), if it has.
+/// The scheme of a text in the form of a URI with an authority (`scheme://…`).
 pub fn scheme(text: &[u8]) -> Option<&str> {
     let end = text.windows(3).position(|three| three == b"://")?;
     let scheme = core::str::from_utf8(text.get(..end)?).ok()?;
@@ -151,7 +156,8 @@ impl Uri {
         let rest = text
             .get(scheme.len().saturating_add(3)..)
             .unwrap_or_default();
-        // A password may hold anything, so it is looked for before the text is taken apart for messages.
+        // A password can contain any character, so userinfo is checked before parts of the text can
+        // get into messages.
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
         if authority.contains('@') {
             return Err(UriError::UserInfo);
@@ -217,7 +223,7 @@ fn host_and_port(authority: &str) -> Result<(String, u16), UriError> {
     let port = match rest.strip_prefix(':') {
         None if rest.is_empty() => PORT,
         None => return Err(UriError::Host),
-        // RFC 3986 allows a colon with nothing after it.
+        // RFC 3986 allows an empty port.
         Some("") => PORT,
         Some(port) if port.bytes().all(|digit| digit.is_ascii_digit()) => port
             .parse()
@@ -260,7 +266,7 @@ impl Parameters {
                 }
                 "tls-verify-peer" if secure => match value {
                     "1" | "true" => {}
-                    // TLS with whoever answers protects from nobody in between.
+                    // TLS without verification does not protect against a man in the middle.
                     _ => return Err(UriError::Value("tls-verify-peer")),
                 },
                 "tls-type" if secure => {
@@ -279,7 +285,7 @@ fn decode_text(text: &str, what: &'static str) -> Result<String, UriError> {
     String::from_utf8(decode(text, what)?).map_err(|_| UriError::Encoding(what))
 }
 
-/// Percent-decoding (RFC 3986, section 2.1); a plus sign is a plus sign.
+/// Percent-decoding (RFC 3986, section 2.1). A plus sign is not a space.
 fn decode(text: &str, what: &'static str) -> Result<Vec<u8>, UriError> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
@@ -385,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn every_mistake_has_its_error() {
         let parameter = |name: &str| UriError::Parameter(name.into());
         for (text, error) in [
             ("http://h/", UriError::Scheme("http".into())),

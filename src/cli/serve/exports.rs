@@ -46,7 +46,7 @@ impl FromStr for ExportText {
                 ))
             })
             .filter(|(_, image)| !image.is_empty())
-            .ok_or("begins with NAME=IMAGE")?;
+            .ok_or("an export begins with NAME=IMAGE")?;
         let mut export = Self {
             name,
             image,
@@ -79,7 +79,8 @@ impl FromStr for ExportText {
                 }
                 _ => {
                     return Err(format!(
-                        "{item:?} is none of key=, header=, format=, compressed-plaintext, keyslot=, description=, discard=, read-only"
+                        "{item:?} is not one of key=, header=, format=, compressed-plaintext, keyslot=, \
+                         description=, discard=, read-only"
                     ));
                 }
             }

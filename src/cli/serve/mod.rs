@@ -1,9 +1,9 @@
-//! `luksmith serve`: volumes over NBD.
+//! `luksmith serve`: serves volumes over NBD.
 
+mod clients;
 mod exports;
+mod ready;
 mod sockets;
-mod started;
-mod who;
 
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Duration;
@@ -23,17 +23,17 @@ use super::args::{
 use super::error::CommandError;
 use super::output;
 use super::passphrase::KeySource;
+use clients::ClientArgs;
 use exports::{Chosen, ExportText};
+use ready::{Ready, Served};
 use sockets::SocketArgs;
-use started::{Started, Told};
-use who::WhoArgs;
 
 /// Serve volumes to QEMU, libvirt, nbdcopy, … over NBD
 ///
-/// The plaintext is for whoever may connect: by default this user alone. Keys are derived once, at
-/// the start. SIGTERM and SIGINT answer what was asked, flush and stop; a second one stops at once.
-/// With --json, one line on stdout once clients may connect: {"uri": …, "exports": [{"name", "uri",
-/// "size", "read_only"}]}
+/// Clients get the plaintext. By default only this user can connect. The passphrases are asked for
+/// once, at the start. On SIGTERM or SIGINT the server replies to the requests that it has
+/// received, flushes, and stops; a second one stops it at once. With --json, it prints one line on
+/// stdout once clients can connect: {"uri": …, "exports": [{"name", "uri", "size", "read_only"}]}
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -42,18 +42,18 @@ pub(crate) struct Args {
     #[arg(value_name = "IMAGE", value_parser = LocationParser::Openable, required_unless_present = "export")]
     image: Option<Location>,
 
-    /// The LUKS header lies in FILE (a detached header), IMAGE holds the data alone
+    /// The LUKS header is in FILE (a detached header); IMAGE contains only the data
     #[arg(long, value_name = "FILE", value_parser = LocationParser::Openable, requires = "image")]
     header: Option<Location>,
 
-    /// What IMAGE is; nothing is guessed
+    /// The format of IMAGE, which is never guessed
     #[arg(long, value_name = "FORMAT", default_value = "raw", requires = "image")]
     format: ImageFormat,
 
     #[command(flatten)]
     compressed: CompressedArgs,
 
-    /// Open IMAGE with keyslot N alone
+    /// Open IMAGE only with keyslot N
     #[arg(
         short = 'S',
         long,
@@ -63,7 +63,7 @@ pub(crate) struct Args {
     )]
     keyslot: Option<u32>,
 
-    /// Under which name IMAGE is served [default: the empty one, which clients take who name none]
+    /// The name of the export [default: the empty name, for clients that name no export]
     #[arg(
         long,
         value_name = "NAME",
@@ -73,7 +73,7 @@ pub(crate) struct Args {
     )]
     name: String,
 
-    /// A text that clients can show
+    /// A description that clients can show
     #[arg(
         long,
         value_name = "TEXT",
@@ -84,33 +84,32 @@ pub(crate) struct Args {
     description: String,
 
     /// Serve another volume: NAME=IMAGE and any of ,key=SOURCE ,header=FILE ,format=FORMAT
-    /// ,compressed-plaintext ,keyslot=N ,description=TEXT ,discard=WHAT ,read-only; a comma in a
+    /// ,compressed-plaintext ,keyslot=N ,description=TEXT ,discard=WHAT ,read-only. A comma in a
     /// value is written twice (repeatable)
     #[arg(long, value_name = "EXPORT")]
     export: Vec<ExportText>,
 
-    /// Let clients read alone; images are opened for reading
+    /// Clients can only read, and images are opened for reading
     #[arg(short, long)]
     read_only: bool,
 
-    /// What clients' discards do: deny them, zeroes (written encrypted), pass them on, so that the
-    /// storage sees which sectors are free
+    /// What a discard (TRIM) of a client does
     #[arg(long, value_name = "WHAT", default_value = "deny")]
     discard: DiscardName,
 
-    /// Stop when the last client has left
+    /// Stop when the last client has disconnected
     #[arg(long)]
     exit_when_idle: bool,
 
-    /// Write a line with the URI to descriptor N once clients may connect
+    /// Write a line with the URI to descriptor N once clients can connect
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     ready_fd: Option<u32>,
 
-    /// How many clients at once; more wait until one leaves
+    /// The most clients at once; further ones wait until one disconnects
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..))]
     max_connections: u16,
 
-    /// In which time a client has to choose its export
+    /// The time within which a client has to choose its export
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     handshake_time: u64,
 
@@ -122,7 +121,7 @@ pub(crate) struct Args {
     sockets: SocketArgs,
 
     #[command(flatten)]
-    who: WhoArgs,
+    clients: ClientArgs,
 
     #[command(flatten)]
     key: KeyArgs,
@@ -138,18 +137,20 @@ const EXAMPLES: &str = "\
 Examples:
   luksmith serve disk.img --socket /run/user/1000/vm/disk.sock
   qemu-system-x86_64 -drive 'driver=nbd,server.type=unix,server.path=/run/user/1000/vm/disk.sock'
-  luksmith serve --socket vms/nbd.sock --export a=a.img,key=file:a.key --export b=b.img,key=file:b.key,read-only
+  luksmith serve --socket vms/nbd.sock --export a=a.img,key=file:a.key \\
+    --export b=b.img,key=file:b.key,read-only
   luksmith serve disk.qcow2 --format qcow2 --discard pass --socket vms/disk.sock
   luksmith serve disk.img --listen 0.0.0.0:10809 --tls-dir /etc/pki/luksmith
-  luksmith serve disk.img --key-file disk.key --socket tmp/copy.sock --exit-when-idle & nbdcopy 'nbd+unix:///?socket=tmp/copy.sock' plain.img";
+  luksmith serve disk.img --key-file disk.key --socket tmp/copy.sock --exit-when-idle &
+  nbdcopy 'nbd+unix:///?socket=tmp/copy.sock' plain.img";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum DiscardName {
-    /// Clients cannot discard
+    /// It is refused
     Deny,
-    /// A discard writes encrypted zeroes
+    /// It writes encrypted zeroes
     Zeroes,
-    /// A discard reaches the storage, which sees what is free
+    /// It reaches the storage, which can then tell which sectors are free
     Pass,
 }
 
@@ -163,20 +164,21 @@ impl From<DiscardName> for Discard {
     }
 }
 
-/// After this time it is said why the end is not there yet.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// After this time, the program tells why the server has not stopped yet.
+const LONG_WAIT: Duration = Duration::from_secs(2);
 
-/// Says what is waited for, if that takes longer than a moment.
-fn tell_of_the_wait(end: mpsc::Receiver<()>) {
+/// Tells what the program waits for, if the server has not stopped after a while.
+fn explain_wait(end: mpsc::Receiver<()>) {
     let waiting = move || {
-        if end.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+        if end.recv_timeout(LONG_WAIT) == Err(mpsc::RecvTimeoutError::Timeout) {
             output::note(
-                "stopping: clients get their last answers, and the storage has to take what was written (--timeout bounds that); a second \
-                 signal stops at once, and what was not flushed may be lost",
+                "stopping: clients get their last replies, and the storage has to accept the last \
+                 writes (--timeout limits that); a second signal stops at once, and data that was \
+                 not flushed may be lost",
             );
         }
     };
-    // Without a thread nothing is said.
+    // If the thread cannot be started, nothing is printed.
     drop(
         std::thread::Builder::new()
             .name("stopping".to_owned())
@@ -186,15 +188,15 @@ fn tell_of_the_wait(end: mpsc::Receiver<()>) {
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        // What the arguments alone can refuse comes before any passphrase is asked for.
+        // Invalid arguments are refused before any passphrase is asked for.
         let mut options = Options::default();
         options.max_connections = self.max_connections.into();
         options.handshake_time = Duration::from_secs(self.handshake_time);
         options.exit_when_idle = self.exit_when_idle;
-        options.allow_uids = self.who.allow_uids();
-        options.tls = self.who.tls()?;
+        options.allow_uids = self.clients.allow_uids();
+        options.tls = self.clients.tls()?;
         let place = self.sockets.place()?;
-        let listen = if self.who.insecure {
+        let listen = if self.clients.insecure {
             Listen::new_insecure(place, &options)?
         } else {
             Listen::new(place, &options)?
@@ -205,28 +207,28 @@ impl Args {
         for chosen in chosen {
             exports.push(chosen.open(session, self.limits.limits())?);
         }
-        let told = exports.iter().map(Told::of).collect();
+        let served_exports = exports.iter().map(Served::of).collect();
 
         let server = Server::new(exports, options)?;
         let stopper = server.stopper();
         let (ended, end) = mpsc::channel();
         let end = Mutex::new(Some(end));
         session.signals.at_first(move || {
-            started::stopping();
+            ready::stopping();
             stopper.stop();
             let end = end.lock().unwrap_or_else(PoisonError::into_inner).take();
-            end.into_iter().for_each(tell_of_the_wait);
+            end.into_iter().for_each(explain_wait);
         });
 
         let listening = listen.start(session)?;
-        Started {
+        Ready {
             listening: &listening,
-            exports: told,
+            exports: served_exports,
         }
-        .tell(session, self.json, self.ready_fd)?;
+        .announce(session, self.json, self.ready_fd)?;
         let served = listening.serve(&server);
         drop(ended);
-        started::stopping();
+        ready::stopping();
         Ok(served?)
     }
 

@@ -1,4 +1,4 @@
-//! Which place to listen on the arguments name, or systemd passes.
+//! Where the server listens: the place that the arguments name, or the sockets that systemd passes.
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,4 +1,5 @@
-//! Telling that clients may connect, and how: on stderr, as JSON, to a descriptor, to systemd.
+//! Announces that clients can connect, and the URIs for that: on stderr, as JSON, to a descriptor,
+//! and to systemd.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -13,19 +14,19 @@ use crate::cli::error::{CommandError, Kind};
 use crate::cli::{output, size};
 
 /// A server whose sockets listen.
-pub(super) struct Started<'a> {
+pub(super) struct Ready<'a> {
     pub(super) listening: &'a Listening<'a>,
-    pub(super) exports: Vec<Told>,
+    pub(super) exports: Vec<Served>,
 }
 
-/// What is printed of an export.
-pub(super) struct Told {
+/// The properties of an export that are printed.
+pub(super) struct Served {
     name: String,
     size: u64,
     read_only: bool,
 }
 
-impl Told {
+impl Served {
     pub(super) fn of(export: &Export) -> Self {
         Self {
             name: export.name().to_owned(),
@@ -35,8 +36,8 @@ impl Told {
     }
 }
 
-impl Started<'_> {
-    pub(super) fn tell(
+impl Ready<'_> {
+    pub(super) fn announce(
         &self,
         session: &Session,
         json: bool,
@@ -75,19 +76,19 @@ impl Started<'_> {
                         .hint("--ready-fd takes a descriptor that is open for writing")
                 })?;
         }
-        tell_systemd(NotifyState::Ready);
+        notify(NotifyState::Ready);
         Ok(())
     }
 }
 
-/// The server ends, because somebody wants it to or all have left.
+/// Tells systemd that the server ends.
 pub(super) fn stopping() {
-    tell_systemd(NotifyState::Stopping);
+    notify(NotifyState::Stopping);
 }
 
-/// Without systemd nothing is told.
-fn tell_systemd(state: NotifyState<'_>) {
+/// Notifies systemd, if that has started the program.
+fn notify(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!(%error, "systemd cannot be told");
+        tracing::warn!(%error, "cannot notify systemd");
     }
 }
