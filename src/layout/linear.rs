@@ -1,4 +1,4 @@
-//! Sectors one after the other, from some byte of the storage on.
+//! The layout of raw volumes: consecutive sectors, which start at some byte of the storage.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,13 +6,13 @@ use std::sync::Arc;
 use crate::backend::Backend;
 use crate::crypt::IvSector;
 
-/// A row of sectors.
+/// Consecutive sectors.
 pub(crate) struct Linear {
-    /// What holds them.
+    /// The storage that holds the sectors.
     pub(crate) storage: Arc<dyn Backend>,
-    /// Where the first one begins.
+    /// The offset of the first sector.
     pub(crate) start: u64,
-    /// The IV of the first one.
+    /// The IV of the first sector.
     pub(crate) first_iv: IvSector,
 }
 
@@ -25,7 +25,7 @@ impl fmt::Debug for Linear {
 }
 
 impl Linear {
-    /// Where the sector at a byte of the volume lies, and its IV.
+    /// The place and the IV of the sector at an offset of the volume.
     pub(crate) fn place(&self, offset: u64) -> (u64, IvSector) {
         (self.start + offset, self.first_iv.after_bytes(offset))
     }

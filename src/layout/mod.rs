@@ -1,7 +1,8 @@
-//! Where in the storage each byte of a volume lies, and which IV its sector has.
+//! The layout of a volume: the place of each byte in the storage, and the IV of its sector.
 //!
-//! That is decided before a sector is encrypted, since the IV may follow the place: in an encrypted qcow2 image it is the place.
-//! This module moves ciphertext's places, never its bytes, and knows no key.
+//! The place is found before a sector is encrypted, since the IV may depend on it: in an encrypted
+//! qcow2 image the IV is the place. This module computes places of ciphertext. It never handles the
+//! bytes of a volume, and knows no key.
 
 pub(crate) mod linear;
 pub mod qcow2;
@@ -13,17 +14,17 @@ pub use qcow2::{ImageError, NewImage, Qcow2};
 use crate::backend::Backend;
 use linear::Linear;
 
-/// Where a volume's sectors lie; which of these is decided when it is opened.
+/// The layout of a volume, which is chosen when the volume is opened.
 #[derive(Debug)]
 pub(crate) enum Layout {
-    /// One after the other.
+    /// The sectors are consecutive.
     Linear(Linear),
-    /// In the clusters of an image.
+    /// The sectors are in the clusters of an image.
     Qcow2(Arc<Qcow2>),
 }
 
 impl Layout {
-    /// The storage below.
+    /// The storage.
     pub(crate) fn storage(&self) -> &Arc<dyn Backend> {
         match self {
             Self::Linear(linear) => &linear.storage,

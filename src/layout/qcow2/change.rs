@@ -1,17 +1,19 @@
-//! Changes of the mapping, and how they reach the storage.
+//! Changes of the mapping, and the order in which they reach the storage.
 //!
-//! Whatever is cut off at whatever write, no cluster is used twice, none is referred to before its bytes are there, and nothing
-//! but a leak is left for `qemu-img check`. A change is made in memory first, and [`Changes::commit`] brings all of them to the
-//! storage in this order:
+//! After a crash at any write, no cluster is used twice, no table refers to a cluster before its
+//! data is there, and `qemu-img check` finds only leaks. A change is made in memory first.
+//! [`Changes::commit`] brings all changes to the storage in this order:
 //!
-//! 1. What is new lies on the storage already, in clusters that nothing durable refers to: data, whole L2 tables. Then the
-//!    blocks with the raised refcounts. *Flush.*
-//! 2. Where there are new refcount blocks, the entries of the refcount table for them. *Flush.*
-//! 3. The pointers: changed L2 entries and L1 entries, each on its own as good as before or as after. *Flush.*
-//! 4. What these pointers referred to before is counted once less, and only from now on free to be used again.
+//! 1. New data and new L2 tables are on the storage already, in clusters that nothing durable
+//!    refers to. Write the blocks with the raised refcounts. *Flush.*
+//! 2. If there are new refcount blocks, write their entries of the refcount table. *Flush.*
+//! 3. Write the pointers: changed L2 entries and L1 entries. Each of them is valid with its old and
+//!    with its new value. *Flush.*
+//! 4. Lower the counts of the clusters that these pointers referred to before. Only now they can be
+//!    used again.
 //!
-//! Once a flush has failed nobody knows what is durable, so nothing is committed any more. A write that failed, for want of space
-//! perhaps, is made again by the next commit.
+//! After a flush has failed it is unknown what is durable, so nothing is committed any more. A
+//! write that failed, for example for lack of space, is repeated by the next commit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -26,16 +28,17 @@ use super::shape::{ImageError, Shape, damaged, length};
 use crate::backend::{Backend, IoError, Operation};
 use crate::door;
 
-/// So many changed slices, or dropped ranges, are committed without being asked to.
+/// The number of changed slices, or of dropped ranges, after which changes are committed without a
+/// flush.
 const MOST_CHANGES: usize = 1024;
 
-/// What has changed in memory alone.
+/// The changes that are only in memory.
 pub(super) struct Changes {
     pub(super) refcounts: Refcounts,
     pub(super) l1_offset: u64,
     slices: BTreeMap<u64, Arc<Slice>>,
     l1: BTreeSet<u64>,
-    /// Clusters that are referred to once less when this is committed.
+    /// Clusters whose counts are lowered after the next commit.
     dropped: Vec<Range<u64>>,
     failed: bool,
 }
@@ -56,7 +59,8 @@ impl Changes {
         })
     }
 
-    /// Up to `most` clusters in a row that nobody uses: who asks fills them, and links or gives them back.
+    /// Reserves up to `most` consecutive free clusters. The caller fills them, and links them or
+    /// gives them back.
     pub(super) fn reserve(
         &mut self,
         storage: &dyn Backend,
@@ -65,7 +69,7 @@ impl Changes {
     ) -> Result<Range<u64>, IoError> {
         self.usable()?;
         match self.refcounts.allocate(storage, most) {
-            // What was dropped is free after a commit.
+            // A commit frees the dropped clusters.
             Err(IoError::NoSpace { .. }) if !self.dropped.is_empty() => {
                 self.commit(storage, map)?;
                 self.refcounts.allocate(storage, most)
@@ -74,14 +78,14 @@ impl Changes {
         }
     }
 
-    /// Gives back what was reserved and not linked.
+    /// Frees clusters that were reserved and not linked.
     pub(super) fn give_back(&mut self, storage: &dyn Backend, clusters: Range<u64>) {
         if self.refcounts.release(storage, clusters).is_err() {
             self.failed = true;
         }
     }
 
-    /// From now on the guest's clusters from `first` on are these. Either all of them are, or it is an error.
+    /// Makes `clusters` the guest's clusters from `first` on. After an error, none of them is.
     pub(super) fn link(
         &mut self,
         storage: &dyn Backend,
@@ -103,7 +107,7 @@ impl Changes {
         Ok(())
     }
 
-    /// The guest's clusters read as zeroes from now on, and what they were is given up.
+    /// Makes clusters of the guest read as zeroes, and gives up the clusters that they used.
     pub(super) fn unlink(
         &mut self,
         storage: &dyn Backend,
@@ -142,7 +146,8 @@ impl Changes {
         self.slices.insert(key, slice);
         match old {
             L2Entry::Cluster(at) => self.drop_cluster_later(at),
-            // Each of them counts every compressed cluster that has a part in it.
+            // A cluster of the image is counted once for each compressed cluster that has a part in
+            // it.
             L2Entry::Compressed(at, len) => {
                 let compressed = Compressed { at, len };
                 self.drop_later(compressed.clusters(self.refcounts.shape.cluster));
@@ -156,7 +161,7 @@ impl Changes {
         self.drop_later(cluster..cluster + 1);
     }
 
-    /// One use less of each of these, once it is durable that there is.
+    /// Lowers the counts of these clusters, after the next commit.
     fn drop_later(&mut self, clusters: Range<u64>) {
         match self.dropped.last_mut() {
             Some(last) if last.end == clusters.start => last.end = clusters.end,
@@ -164,7 +169,8 @@ impl Changes {
         }
     }
 
-    /// The entry for a cluster of the guest in an L2 table that is this disk's alone: a new one, or a copy, where there is none.
+    /// The entry of a guest's cluster, in an L2 table that only the disk uses. If there is no such
+    /// table, it makes a new one, or a copy of the shared one.
     fn changeable(
         &mut self,
         storage: &dyn Backend,
@@ -197,12 +203,13 @@ impl Changes {
 
     fn commit_if_many(&mut self, storage: &dyn Backend, map: &Map) {
         if self.slices.len() + self.l1.len() >= MOST_CHANGES || self.dropped.len() >= MOST_CHANGES {
-            // Who flushes next hears of it, if it fails again.
+            // If it fails again, the next flush reports it.
             let _ = self.commit(storage, map);
         }
     }
 
-    /// Brings all changes to the storage, in the order that the module tells. They are durable when this returns.
+    /// Writes all changes to the storage, in the order that the module describes. They are durable
+    /// when this returns.
     pub(super) fn commit(&mut self, storage: &dyn Backend, map: &Map) -> Result<(), IoError> {
         self.usable()?;
         self.refcounts.write_blocks(storage)?;
@@ -236,7 +243,8 @@ impl Changes {
         storage.flush().inspect_err(|_| self.failed = true)
     }
 
-    /// Counts clusters once less that nothing durable refers to any more, and gives the storage what is free then.
+    /// Lowers the counts of clusters to which nothing durable refers any more, and discards those
+    /// that become free.
     pub(super) fn let_go(
         &mut self,
         storage: &dyn Backend,
@@ -244,13 +252,13 @@ impl Changes {
     ) -> Result<(), IoError> {
         let cluster = self.refcounts.shape.cluster;
         for free in self.refcounts.release(storage, clusters)? {
-            // A storage that cannot give it up keeps it.
+            // A storage that cannot discard keeps the bytes.
             let _ = storage.discard(free.start * cluster..free.end * cluster);
         }
         Ok(())
     }
 
-    /// Nothing is committed from now on.
+    /// Marks the state as failed, so that nothing is committed any more.
     pub(super) fn fail(&mut self) {
         self.failed = true;
     }

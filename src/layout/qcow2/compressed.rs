@@ -1,8 +1,9 @@
-//! Compressed clusters, which lie in the image as plaintext: QEMU does not encrypt them.
+//! Inflates compressed clusters. QEMU does not encrypt them, so they are plaintext in the image.
 //!
-//! QEMU's `docs/interop/qcow2.txt`, "Compressed Clusters Descriptor": raw deflate, or zstd. The data begins at any byte, and its length is
-//! told in sectors, so that it ends somewhere before. It must make one cluster exactly. A checksum, which QEMU does not write, is not
-//! looked at: whoever can change the data can change that, too.
+//! Reference: QEMU's `docs/interop/qcow2.txt`, "Compressed Clusters Descriptor". The data is raw
+//! deflate or zstd. It starts at any byte. Its length is stated in sectors, so it may end earlier.
+//! It has to inflate to exactly one cluster. A checksum of zstd, which QEMU does not write, is
+//! ignored: an attacker who can change the data can also change the checksum.
 
 use std::io::Read;
 use std::sync::{Mutex, PoisonError};
@@ -18,10 +19,10 @@ use crate::backend::{Backend, IoError};
 use crate::door;
 use crate::sectors::{Plain, Sectors};
 
-/// The largest window of a zstd frame: as large as the largest cluster.
+/// The largest window of a zstd frame, in bytes: the size of the largest cluster.
 const MOST_WINDOW: u64 = 2 << 20;
 
-/// Inflates clusters, and keeps the last one for who reads it in parts.
+/// Inflates clusters. It keeps the last one, for callers that read it in parts.
 pub(super) struct Inflated {
     cluster: usize,
     zstd: bool,
@@ -37,7 +38,7 @@ impl Inflated {
         }
     }
 
-    /// Fills `into` with what a cluster has from the byte `within` it on.
+    /// Fills `into` with the content of a cluster, from the byte `within` it on.
     pub(super) fn read(
         &self,
         storage: &dyn Backend,
@@ -77,7 +78,7 @@ impl Inflated {
     }
 }
 
-/// Fills all of `output`. As for QEMU, the data need not end there.
+/// Fills all of `output`. As in QEMU, the data may continue after that.
 fn deflate(data: &[u8], output: &mut [u8]) -> Option<()> {
     let mut state = Box::<DecompressorOxide>::default();
     let flags = inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
@@ -86,14 +87,14 @@ fn deflate(data: &[u8], output: &mut [u8]) -> Option<()> {
     (!broken && made == output.len()).then_some(())
 }
 
-/// Fills all of `output` with whole frames.
+/// Fills all of `output` from complete frames.
 fn zstd(mut data: &[u8], mut output: &mut [u8]) -> Option<()> {
     let mut decoder = FrameDecoder::new();
     decoder.set_max_window_size(MOST_WINDOW);
     while !output.is_empty() {
         decoder.init(&mut data).ok()?;
         while !decoder.is_finished() {
-            // What a block makes is bounded, and taken before the next one.
+            // The output of a block is limited, and is read before the next block is decoded.
             let strategy = BlockDecodingStrategy::UptoBlocks(1);
             decoder.decode_blocks(&mut data, strategy).ok()?;
             let made = decoder.read(output).ok()?;
@@ -117,7 +118,7 @@ mod tests {
 
     type Inflate = fn(&[u8], &mut [u8]) -> Option<()>;
 
-    /// A cluster of words, and both compressions of it.
+    /// A cluster of words, and its two compressed forms.
     fn compressed(cluster: usize) -> (Vec<u8>, [(Inflate, Vec<u8>); 2]) {
         let words = (0_usize..).flat_map(|n| [b'a' + (n * n % 23).to_le_bytes()[0]; 9]);
         let plain: Vec<u8> = words.take(cluster).collect();
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn one_cluster_is_inflated_whatever_comes_behind_it() {
+    fn one_cluster_is_inflated_and_later_bytes_are_ignored() {
         for cluster in [512, 65_536, 2 << 20] {
             let (plain, all) = compressed(cluster);
             for (inflate, mut data) in all {
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn too_little_is_an_error_and_for_zstd_too_much() {
+    fn short_data_is_an_error_and_so_is_long_zstd_data() {
         let (_, all) = compressed(65_536);
         for (inflate, data) in all {
             let mut larger = vec![0; 65_537];
@@ -156,7 +157,8 @@ mod tests {
 
     #[test]
     fn a_frame_with_a_larger_window_is_refused() {
-        // No size, a window of 2^(10 + exponent) bytes, and one last block: 512 times the same byte.
+        // A frame without a size, with a window of 2^(10 + exponent) bytes and one last block,
+        // which repeats a byte 512 times.
         let frame = |exponent: u8| {
             let block = 512_u32 << 3 | 1 << 1 | 1;
             let [low, middle, high, _] = block.to_le_bytes();
@@ -180,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_anywhere_do_no_harm() {
+    fn corrupted_data_does_not_panic() {
         let mut rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
         for cluster in [512, 16_384] {
             let (_, all) = compressed(cluster);
@@ -192,7 +194,7 @@ mod tests {
                         let at = rng.random_range(0..data.len());
                         data[at] = rng.random();
                     }
-                    // Whatever comes of it, it comes back.
+                    // The result does not matter, as long as the call returns.
                     let _ = inflate(&data, &mut output);
                 }
             }

@@ -1,7 +1,7 @@
-//! A new image: version 3, and all its tables in a row.
+//! Makes a new image of version 3, with its tables one after the other.
 //!
-//! Header, refcount table, refcount blocks, L1 table, room for the LUKS header. The header is written last: a cut before leaves no
-//! image.
+//! The order is header, refcount table, refcount blocks, L1 table, and space for the LUKS header.
+//! The header is written last, so a crash before that leaves no image.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::{ImageError, Qcow2};
 use crate::backend::Backend;
 use crate::door;
 
-/// What a new image is to be.
+/// The parameters of a new image.
 #[derive(Clone, Copy, Debug)]
 pub struct NewImage {
     size: u64,
@@ -44,7 +44,7 @@ impl NewImage {
     }
 }
 
-/// Where everything lies, in clusters.
+/// The places of all parts, in clusters.
 struct Plan {
     cluster: u64,
     refcount_order: u32,
@@ -86,7 +86,7 @@ impl Plan {
         let l1 = (l1_entries * 8).div_ceil(cluster);
         let crypto = image.header_size.div_ceil(cluster);
         let each = (cluster * 8) >> refcount_order;
-        // The blocks count themselves and their table, too.
+        // The blocks count themselves and their table too.
         let (mut table, mut blocks) = (1, 1);
         loop {
             let all = 1 + table + blocks + l1 + crypto;
@@ -113,11 +113,12 @@ impl Plan {
 }
 
 impl Qcow2 {
-    /// Makes an empty image at the start of `storage`, which grows to hold it where it can, with a LUKS header of zeroes:
-    /// a container is to be created on [`header_storage`](Self::header_storage).
+    /// Makes an empty image at the start of `storage`, which grows if it can. The LUKS header is
+    /// zeroes: the caller creates a container on [`header_storage`](Self::header_storage).
     ///
     /// # Errors
-    /// [`ImageError::Size`] where the numbers do not fit each other, and what the storage says.
+    /// Returns [`ImageError::Size`] if the parameters contradict each other, or an error of the
+    /// storage.
     pub fn create(storage: Arc<dyn Backend>, image: &NewImage) -> Result<Self, ImageError> {
         let plan = Plan::new(image)?;
         let cluster = plan.cluster;

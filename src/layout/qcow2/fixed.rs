@@ -1,17 +1,18 @@
-//! The parts of an image that no data may lie on: the header, the LUKS header, the L1 table, the refcount table.
+//! The parts of an image that no data may overlap: the header, the LUKS header, the L1 table and
+//! the refcount table.
 
 use std::sync::{PoisonError, RwLock};
 
-/// First byte and end of each part, in order. They change as tables grow.
+/// The start and the end of each part, in order. They change when tables grow.
 pub(super) struct Fixed(RwLock<Vec<(u64, u64)>>);
 
 impl Fixed {
-    /// These, in order.
+    /// The given parts, which are in order.
     pub(super) fn new(parts: Vec<(u64, u64)>) -> Self {
         Self(RwLock::new(parts))
     }
 
-    /// Whether a cluster that begins at `offset` lies on one of them; 0 stands for no cluster.
+    /// Whether a cluster at `offset` overlaps one of the parts. 0 means that there is no cluster.
     pub(super) fn holds(&self, offset: u64) -> bool {
         let parts = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let before = parts.partition_point(|(start, _)| *start <= offset);
@@ -19,7 +20,7 @@ impl Fixed {
         offset != 0 && last.is_some_and(|(_, end)| offset < *end)
     }
 
-    /// A table has moved: the part that began at `old` is free, `new` is not.
+    /// Replaces the part that starts at `old` by `new`, since a table has moved.
     pub(super) fn moved(&self, old: u64, new: (u64, u64)) {
         let mut parts = self.0.write().unwrap_or_else(PoisonError::into_inner);
         parts.retain(|(start, _)| *start != old);

@@ -1,8 +1,10 @@
-//! More room for refcounts: another block, or a larger table.
+//! Makes room for more refcounts: adds a block, or moves the table to a larger place.
 //!
-//! A new block is the first cluster of those it tells of, and counts itself; so blocks need nobody else's count. Its entry in
-//! the table waits until it is durable. A larger table lies behind all that the old one could tell of, with the blocks
-//! that count it; when all of that is durable the header changes over in one write, and then the old table is free.
+//! A new block occupies the first of the clusters that it covers, and counts itself. So a block
+//! needs no count in another block. Its table entry is written after the block is durable. A larger
+//! table is placed after everything that the old table could cover, together with the blocks that
+//! count it. When all of that is durable, one write of the header switches to the new table, and
+//! the old table is free.
 
 use super::refcounts::{Block, Refcounts, make_room};
 use super::shape::{damaged, length};
@@ -11,11 +13,13 @@ use crate::door;
 
 use luksmith_formats::image::qcow2::LARGEST_REFCOUNT_TABLE;
 
-/// Where the header says where the refcount table is: its offset, and then its length in clusters.
+/// The offset of the refcount table's fields in the header: its offset, then its length in
+/// clusters.
 const TABLE_FIELDS: u64 = 48;
 
 impl Refcounts {
-    /// Sees to it that a block tells of this cluster. Whether the cluster itself became the block.
+    /// Ensures that a block covers this cluster. Returns whether the cluster itself became the
+    /// block.
     pub(super) fn cover(&mut self, storage: &dyn Backend, cluster: u64) -> Result<bool, IoError> {
         let each = self.shape.refcounts_in_block();
         let index = cluster / each;
@@ -39,7 +43,7 @@ impl Refcounts {
         Ok(first == cluster)
     }
 
-    /// Moves the table to where it can be larger by half.
+    /// Moves the table to a place where it is larger by half.
     fn grow_table(&mut self, storage: &dyn Backend) -> Result<(), IoError> {
         let cluster = self.shape.cluster;
         let each = self.shape.refcounts_in_block();
@@ -53,7 +57,7 @@ impl Refcounts {
                 offset: first.saturating_mul(cluster),
             });
         }
-        // So many that they tell of themselves and of the table behind them.
+        // Enough blocks to cover themselves and the table after them.
         let mut blocks = 1;
         while blocks + clusters > blocks * each {
             blocks += 1;
@@ -62,7 +66,7 @@ impl Refcounts {
         make_room(storage, end.saturating_mul(cluster))?;
         let table_at = (first + blocks) * cluster;
 
-        // What the new table says of blocks must be durable before it is the table.
+        // The new table and its blocks have to be durable before the header names the table.
         self.write_blocks(storage)?;
         let mut table = self.table.clone();
         table.resize(length(entries_wanted), 0);

@@ -1,7 +1,9 @@
-//! Where the guest's clusters lie: the L1 table, whole in memory, and a bounded part of the L2 tables.
+//! The map of the guest's clusters: the complete L1 table, and a cache of limited size of the L2
+//! tables.
 //!
-//! QEMU's `docs/interop/qcow2.txt`, "Cluster mapping". Who looks something up shares a lock for as long as it takes to
-//! find it; who misses reads one slice of a table. An entry that a hostile image has is judged where it is used.
+//! Reference: QEMU's `docs/interop/qcow2.txt`, "Cluster mapping". A lookup holds a shared lock only
+//! while it searches the cache. After a miss it reads one slice of a table. Entries are validated
+//! when they are used, since the image may be hostile.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -16,37 +18,38 @@ use super::shape::{ImageError, Shape, damaged, length};
 use crate::backend::{Backend, IoError};
 use crate::door;
 
-/// The most memory for L2 tables, in bytes: with clusters of 64 KiB enough for 256 GiB of disk.
+/// The most memory for L2 tables, in bytes. With clusters of 64 KiB that covers 256 GiB of the
+/// disk.
 const CACHE: usize = 32 << 20;
-/// The most of an L2 table that is read at once, in bytes.
+/// The most bytes of an L2 table that are read at once.
 const SLICE: u64 = 4096;
-/// About what a slice costs beside its entries, in bytes.
+/// The approximate memory that a slice needs besides its entries, in bytes.
 const OVERHEAD: usize = 128;
 
 /// Where a cluster of the guest is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// Nowhere: it reads as zeroes.
+    /// It is not stored, and reads as zeroes.
     Hole,
-    /// At this byte, for this disk alone.
+    /// At this offset, used only by the disk.
     Own(u64),
-    /// At this byte, for a snapshot too.
+    /// At this offset, also used by a snapshot.
     Shared(u64),
-    /// Compressed, which is not encrypted.
+    /// Compressed, and so not encrypted.
     Compressed(Compressed),
 }
 
-/// Where the data of a compressed cluster lies.
+/// The place of the data of a compressed cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Compressed {
-    /// Its first byte.
+    /// The offset of the first byte.
     pub(crate) at: u64,
-    /// No more than so many bytes.
+    /// The maximum length in bytes.
     pub(super) len: u64,
 }
 
 impl Compressed {
-    /// The clusters of the image that it has a part of.
+    /// The clusters of the image that contain parts of it.
     pub(super) fn clusters(self, cluster: u64) -> Range<u64> {
         self.at / cluster..(self.at + self.len).div_ceil(cluster)
     }
@@ -55,7 +58,7 @@ impl Compressed {
 /// A part of an L2 table.
 pub(super) struct Slice {
     entries: Box<[AtomicU64]>,
-    /// Since the cache was last swept.
+    /// Whether it was used since the last sweep of the cache.
     used: AtomicBool,
 }
 
@@ -86,21 +89,21 @@ impl Slice {
     }
 }
 
-/// The tables of the disk.
+/// The L1 and L2 tables of the disk.
 pub(super) struct Map {
     l1: RwLock<Vec<u64>>,
     slices: RwLock<HashMap<u64, Arc<Slice>>>,
-    /// Held while a slice is read, so that none is there twice.
+    /// Held while a slice is read, so that no slice is in the cache twice.
     loading: Mutex<()>,
     shape: Shape,
-    /// What no data may lie on.
+    /// The parts that no data may overlap.
     fixed: Arc<Fixed>,
     slice_bytes: u64,
     most: usize,
 }
 
 impl Map {
-    /// Reads the L1 table and judges it.
+    /// Reads and validates the L1 table.
     pub(super) fn read(
         storage: &dyn Backend,
         shape: &Shape,
@@ -146,7 +149,7 @@ impl Map {
         })
     }
 
-    /// Where a cluster of the guest is, by its number.
+    /// The place of a cluster of the guest, by its number.
     pub(super) fn place(&self, storage: &dyn Backend, cluster: u64) -> Result<Place, IoError> {
         let Some((slice, index)) = self.slice(storage, cluster)? else {
             return Ok(Place::Hole);
@@ -154,7 +157,7 @@ impl Map {
         self.judge(slice.get(index), storage.geometry().size)
     }
 
-    /// What an L2 entry says, if it may say so.
+    /// The place that an L2 entry names, if the entry is valid.
     fn judge(&self, entry: u64, size: u64) -> Result<Place, IoError> {
         let zero_bit = self.shape.has_zero_bit();
         match l2_entry(entry, self.shape.header.cluster_bits, zero_bit) {
@@ -162,7 +165,7 @@ impl Map {
             L2Entry::Compressed(at, len) => {
                 let compressed = Compressed { at, len };
                 let mut clusters = compressed.clusters(self.shape.cluster);
-                // The last of its sectors need not be there to its end.
+                // The image may end within the last of its sectors.
                 let inside = clusters.start != 0 && at < size;
                 if !inside || clusters.any(|n| self.fixed.holds(n * self.shape.cluster)) {
                     return Err(damaged(
@@ -191,7 +194,8 @@ impl Map {
         }
     }
 
-    /// The slice that has the entry of a cluster, and its place there; `None` where there is no L2 table.
+    /// The slice with the entry of a cluster, and the index of the entry there. `None` if the
+    /// cluster has no L2 table.
     pub(super) fn slice(
         &self,
         storage: &dyn Backend,
@@ -209,7 +213,7 @@ impl Map {
         if let Some(slice) = self.cached(key) {
             return Ok(Some((slice, index)));
         }
-        // Looked up again: it may have moved.
+        // Look it up again, since the table may have moved.
         let Some(at) = self.slice_offset(key) else {
             return Ok(None);
         };
@@ -222,38 +226,38 @@ impl Map {
         Ok(Some((slice, index)))
     }
 
-    /// By which number a cluster's slice is known.
+    /// The key of the slice of a cluster.
     pub(super) fn key(&self, cluster: u64) -> u64 {
         cluster / (self.slice_bytes / 8)
     }
 
-    /// Where a slice lies now.
+    /// The present offset of a slice.
     pub(super) fn slice_offset(&self, key: u64) -> Option<u64> {
         let cluster = key * (self.slice_bytes / 8);
         let in_table = cluster % self.shape.l2_entries() * 8;
         self.table(cluster).map(|(table, _)| table + in_table)
     }
 
-    /// The L2 table for a cluster, and whether it is for this disk alone.
+    /// The L2 table of a cluster, and whether only the disk uses it.
     pub(super) fn table(&self, cluster: u64) -> Option<(u64, bool)> {
         let entry = self.l1_entry(cluster / self.shape.l2_entries())?;
         let (offset, _) = table_entry(entry, COPIED);
         (offset != 0).then_some((offset, entry & COPIED != 0))
     }
 
-    /// An L1 entry; `None` behind the end of the table.
+    /// An L1 entry. `None` past the end of the table.
     pub(super) fn l1_entry(&self, index: u64) -> Option<u64> {
         let l1 = self.l1.read().unwrap_or_else(PoisonError::into_inner);
         l1.get(usize::try_from(index).ok()?).copied()
     }
 
-    /// The first cluster behind those for which there is no L2 table, from this one on, if there is none for it.
+    /// If `cluster` has no L2 table, the first cluster after it that may have one.
     pub(super) fn without_table(&self, cluster: u64) -> Option<u64> {
         let each = self.shape.l2_entries();
         (self.table(cluster).is_none()).then(|| (cluster / each + 1).saturating_mul(each))
     }
 
-    /// Changes an L1 entry. Nobody reads from the table that it named when this returns.
+    /// Changes an L1 entry. When this returns, no thread reads from the table that it named before.
     pub(super) fn set_l1(&self, index: u64, entry: u64) {
         let _nobody = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
         let mut l1 = self.l1.write().unwrap_or_else(PoisonError::into_inner);
@@ -262,20 +266,20 @@ impl Map {
         }
     }
 
-    /// Makes room for so many L1 entries.
+    /// Makes room for this number of L1 entries.
     pub(super) fn grow_l1(&self, entries: u64) {
         let mut l1 = self.l1.write().unwrap_or_else(PoisonError::into_inner);
         let entries = length(entries).max(l1.len());
         l1.resize(entries, 0);
     }
 
-    /// How many L1 entries there are.
+    /// The number of L1 entries.
     pub(super) fn l1_len(&self) -> u64 {
         let l1 = self.l1.read().unwrap_or_else(PoisonError::into_inner);
         l1.len() as u64
     }
 
-    /// The bytes of the L1 entries in this range.
+    /// The bytes of a range of L1 entries.
     pub(super) fn l1_bytes(&self, entries: std::ops::Range<u64>) -> Vec<u8> {
         let l1 = self.l1.read().unwrap_or_else(PoisonError::into_inner);
         let entries = length(entries.start)..length(entries.end).min(l1.len());
@@ -295,11 +299,12 @@ impl Map {
         Some(slice.clone())
     }
 
-    /// Puts a slice into the cache. What somebody else holds stays there: it is in use, or has changes that are not
-    /// written yet.
+    /// Adds a slice to the cache. Slices that have other owners stay in the cache: they are in use,
+    /// or have changes that are not yet written.
     fn keep(&self, key: u64, slice: Arc<Slice>) {
         let mut slices = self.slices.write().unwrap_or_else(PoisonError::into_inner);
-        // A second sweep takes what was used before the first.
+        // A sweep removes slices without a mark of use, and clears the marks of the others. If it
+        // removes too few, a second sweep removes some of those.
         for _ in 0..2 {
             if slices.len() < self.most {
                 break;
@@ -317,7 +322,7 @@ impl Map {
     }
 }
 
-/// A whole cluster inside of the storage; 0 stands for none.
+/// Whether there is a whole, aligned cluster at `offset` inside of the storage. 0 means no cluster.
 fn fits(offset: u64, cluster: u64, size: u64) -> bool {
     offset.is_multiple_of(cluster)
         && offset

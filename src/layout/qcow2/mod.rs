@@ -1,17 +1,22 @@
-//! Encrypted qcow2 images: LUKS1 inside, as QEMU makes and reads them.
+//! Encrypted qcow2 images with LUKS1 inside, as QEMU makes and reads them.
 //!
-//! QEMU's `docs/interop/qcow2.txt`, encryption method 2. The LUKS header lies in clusters of its own, which a header extension
-//! names; [`Qcow2::header_storage`] is the storage for a [`Container`](crate::container::Container). Its payload offset says
-//! nothing of where the data lies: that is what the tables are for, and the IV of a sector is its place in the image.
+//! The format is encryption method 2 of QEMU's `docs/interop/qcow2.txt`. The LUKS header is in
+//! clusters of its own, which a header extension names. [`Qcow2::header_storage`] is the storage
+//! for a [`Container`](crate::container::Container). The payload offset of that header is not used:
+//! the tables of the image say where data is, and the IV of a sector is its place in the image.
 //!
-//! - `shape`: the header, judged once; `fixed`: what no data may lie on.
-//! - `map`: where the guest's clusters lie; `compressed`: those that are not encrypted, inflated.
-//! - `refcounts`, `grow`: which clusters are free; `change`: changes of all that, and the order in which they reach the storage.
-//! - `create`, `resize`, `window`.
+//! - `shape`: the header, which is validated once. `fixed`: the parts that no data may overlap.
+//! - `map`: where the guest's clusters are. `compressed`: clusters that are not encrypted.
+//! - `refcounts` and `grow`: which clusters are free.
+//! - `change`: changes of the tables, and the order in which they reach the storage.
+//! - `create`: a new image. `resize`: another size. `window`: the storage of the LUKS header.
 //!
-//! Tables are plain and nobody vouches for them: who can write to the storage can make any part of the disk read as zeroes, as any
-//! other part of the image's ciphertext, or as noise. What a hostile image says is bounded, and never leads out of the image.
-//! Refused are backing and data files, and extended L2 entries. Compressed clusters, which QEMU does not encrypt, are read by who says so:
+//! The tables are neither encrypted nor authenticated. An attacker who can write to the storage can
+//! make any part of the disk read as zeroes, as any other part of the image's ciphertext, or as
+//! noise. What a hostile image says is bounded, and never refers to anything outside of the image.
+//!
+//! Backing files, data files and extended L2 entries are refused. QEMU does not encrypt compressed
+//! clusters; they are read only after
 //! [`Volume::with_compressed_plaintext`](crate::volume::Volume::with_compressed_plaintext).
 //!
 //! ```
@@ -25,7 +30,7 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let cost = Cost::Pbkdf2 { hash: Hash::Sha256, iterations: 1000 };
 //! # let (passphrase, interrupt) = (Passphrase::copy_from(b"correct horse")?, Interrupt::new());
-//! // It grows as it is written: 10 GiB for the guest.
+//! // The guest sees 10 GiB. The storage grows as the disk is written.
 //! let storage = Arc::new(MemoryBackend::new(0));
 //! let options = CreateOptions::new(Version::Luks1, cost).in_qcow2();
 //! let image = NewImage::new(10 << 30, options.layout()?.header_size);
@@ -76,15 +81,15 @@ use crate::door;
 #[cfg(not(feature = "qcow2-compressed"))]
 use crate::feature::MissingFeature;
 
-/// The most clusters that one look at the map goes through.
+/// The most clusters that one lookup in the map covers.
 const LOOK: u64 = 1 << 16;
-/// Where the header has the autoclear features.
+/// The offset of the autoclear features in the header.
 const AUTOCLEAR: u64 = 88;
 
 /// An opened image.
 ///
-/// Any number of threads may use it. A change of the mapping is durable after a [`flush`](Self::flush); dropping the image
-/// flushes, too, but nobody hears of a failure then.
+/// Any number of threads may use it. A change of the mapping is durable after a
+/// [`flush`](Self::flush). Dropping the image flushes it too, but cannot report a failure.
 pub struct Qcow2 {
     storage: Arc<dyn Backend>,
     shape: Shape,
@@ -92,37 +97,39 @@ pub struct Qcow2 {
     #[cfg(feature = "qcow2-compressed")]
     inflated: Inflated,
     size: AtomicU64,
-    /// Nothing where the image is open for reading only.
+    /// `None` if the image is open for reading only.
     changes: Option<Mutex<Changes>>,
 }
 
-/// What is stored for a range of the disk, as far as it lies in a row.
+/// The start of a range of the disk, as far as it is consecutive in the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Run {
-    /// How long it is, in bytes.
+    /// The length in bytes.
     pub(crate) len: u64,
-    /// Where its first byte is.
+    /// Where the first byte is.
     pub(crate) stored: Stored,
 }
 
 /// Where the bytes of a run are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stored {
-    /// Nowhere: they read as zeroes.
+    /// They are not stored, and read as zeroes.
     Nowhere,
-    /// From this byte of the image on, and may be overwritten there.
+    /// They start at this offset of the image, and may be overwritten there.
     Here(u64),
-    /// From this byte of the image on; a snapshot has them, too.
+    /// They start at this offset of the image. A snapshot uses them too, so they may not be
+    /// overwritten.
     Kept(u64),
-    /// Not encrypted, but compressed; they begin at this byte of a cluster.
+    /// They are compressed and not encrypted. They start at this offset of the inflated cluster.
     Compressed(Compressed, u64),
 }
 
 impl Qcow2 {
-    /// Reads and judges the header and the tables' tables. For writing where the storage takes it.
+    /// Opens an image: reads and validates the header, the L1 table and the refcount table. The
+    /// image can be written if the storage can.
     ///
     /// # Errors
-    /// [`ImageError`].
+    /// Returns [`ImageError`] if the image is refused or cannot be read.
     pub fn open(storage: Arc<dyn Backend>) -> Result<Self, ImageError> {
         let shape = Shape::read(&*storage)?;
         let fixed = Arc::new(Fixed::new(shape.fixed()));
@@ -131,13 +138,14 @@ impl Qcow2 {
             None
         } else {
             if shape.header.version >= 3 && shape.header.autoclear != 0 {
-                // Who does not know what these features promise says so before the first write.
+                // Clear the autoclear bits before the first write: we do not maintain what they
+                // promise.
                 door::write(&*storage, AUTOCLEAR, &[0; 8])?;
                 storage.flush()?;
             }
             Some(Mutex::new(Changes::none(&*storage, &shape, fixed)?))
         };
-        // Bytes behind the last whole sector are not there for QEMU either.
+        // QEMU ignores bytes after the last whole sector too.
         let size = shape.header.size / 512 * 512;
         Ok(Self {
             size: AtomicU64::new(size),
@@ -150,7 +158,7 @@ impl Qcow2 {
         })
     }
 
-    /// The storage of the LUKS header: as long as the image says, and of fixed size.
+    /// The storage of the LUKS header. Its size is fixed, and stated in the image.
     pub fn header_storage(&self) -> Arc<dyn Backend> {
         let (start, len) = self.shape.crypto;
         let storage = self.storage.clone();
@@ -181,7 +189,7 @@ impl Qcow2 {
         1 << self.shape.header.refcount_order
     }
 
-    /// How many internal snapshots there are.
+    /// The number of internal snapshots.
     pub fn snapshots(&self) -> u32 {
         self.shape.header.snapshots
     }
@@ -191,12 +199,12 @@ impl Qcow2 {
         &self.storage
     }
 
-    /// Whether nothing can be changed.
+    /// Whether the image is open for reading only.
     pub(crate) fn is_read_only(&self) -> bool {
         self.changes.is_none()
     }
 
-    /// What is stored for the beginning of a range.
+    /// The run at the start of a range.
     pub(crate) fn run(&self, range: Range<u64>) -> Result<Run, IoError> {
         let size = self.shape.cluster;
         let (first, within) = (range.start / size, range.start % size);
@@ -232,8 +240,8 @@ impl Qcow2 {
         Ok(Run { len, stored })
     }
 
-    /// Fills `into` with plaintext of a compressed cluster, from the byte `within` it on. The storage has it as it is: whether it may
-    /// be taken from there is for the caller to know.
+    /// Fills `into` with the plaintext of a compressed cluster, from the byte `within` it on. The
+    /// storage holds that plaintext unencrypted, so the caller decides whether it may be used.
     #[cfg(feature = "qcow2-compressed")]
     pub(crate) fn inflate(
         &self,
@@ -245,14 +253,14 @@ impl Qcow2 {
             .read(&*self.storage, compressed, shape::length(within), into)
     }
 
-    /// This build has no decompression.
+    /// Fails, since this build has no decompression.
     #[cfg(not(feature = "qcow2-compressed"))]
     pub(crate) fn inflate(&self, _: Compressed, _: u64, _: &mut [u8]) -> Result<(), IoError> {
         let what = "a compressed cluster";
         Err(MissingFeature::new(what, "qcow2-compressed").into())
     }
 
-    /// Whether all of a range can be overwritten where it is.
+    /// Whether all of a range can be overwritten in place.
     pub(crate) fn is_in_place(&self, range: Range<u64>) -> Result<bool, IoError> {
         let mut at = range.start;
         while at < range.end {
@@ -265,36 +273,40 @@ impl Qcow2 {
         Ok(true)
     }
 
-    /// Up to `most` clusters of the image in a row, which nobody uses: fill them, then [`link`](Self::link) them or
-    /// [give them back](Self::give_back).
+    /// Reserves up to `most` consecutive free clusters of the image. The caller fills them, and
+    /// then
+    /// [links](Self::link) them or [gives them back](Self::give_back).
     pub(crate) fn reserve(&self, most: u64) -> Result<Range<u64>, IoError> {
         self.changes(Operation::Write)?
             .reserve(&*self.storage, &self.map, most)
     }
 
-    /// Gives back what was reserved.
+    /// Frees reserved clusters.
     pub(crate) fn give_back(&self, clusters: Range<u64>) {
         if let Ok(mut changes) = self.changes(Operation::Write) {
             changes.give_back(&*self.storage, clusters);
         }
     }
 
-    /// The disk's clusters from `first` on are these from now on. The caller has them alone, and has filled them.
+    /// Makes `clusters` of the image the clusters of the disk from `first` on. The caller holds an
+    /// exclusive lock on them, and has filled them.
     pub(crate) fn link(&self, first: u64, clusters: Range<u64>) -> Result<(), IoError> {
         self.changes(Operation::Write)?
             .link(&*self.storage, &self.map, first, clusters)
     }
 
-    /// Gives up clusters of the disk, which read as zeroes from now on. The caller has them alone.
+    /// Gives up clusters of the disk, which then read as zeroes. The caller holds an exclusive lock
+    /// on them.
     pub(crate) fn unlink(&self, clusters: Range<u64>) -> Result<(), IoError> {
         self.changes(Operation::Discard)?
             .unlink(&*self.storage, &self.map, clusters)
     }
 
-    /// Once this has returned, all that was written before has reached stable storage.
+    /// Makes everything durable that was written before this call.
     ///
     /// # Errors
-    /// What the storage says. Once a flush of the storage has failed, every later one fails.
+    /// Returns an error of the storage. After a flush of the storage has failed, every later one
+    /// fails.
     pub fn flush(&self) -> Result<(), IoError> {
         match self.changes(Operation::Flush) {
             Ok(mut changes) => changes.commit(&*self.storage, &self.map),
@@ -305,7 +317,7 @@ impl Qcow2 {
     fn changes(&self, operation: Operation) -> Result<MutexGuard<'_, Changes>, IoError> {
         let changes = self.changes.as_ref();
         let changes = changes.ok_or(IoError::ReadOnly(operation))?;
-        // Nothing panics while it is held.
+        // No code panics while it holds this mutex.
         Ok(changes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

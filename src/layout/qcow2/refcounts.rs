@@ -1,9 +1,10 @@
-//! How often each cluster of the image is used, and which are free.
+//! Refcounts: how often each cluster of the image is used, and which clusters are free.
 //!
-//! QEMU's `docs/interop/qcow2.txt`, "Host cluster management". Blocks are read as they are needed and kept within a bound. A
-//! changed block may reach the storage at any time: a count is raised before anything refers to the cluster, and
-//! lowered only when it is durable that nothing does, so that a cut leaves a cluster counted too often at worst, which
-//! is a leak. A table entry is written after its block is durable. `grow.rs` adds blocks, and moves the table.
+//! Reference: QEMU's `docs/interop/qcow2.txt`, "Host cluster management". Blocks are read when they
+//! are needed, and a limited number is kept in memory. A changed block may reach the storage at any
+//! time: a count is raised before anything refers to the cluster, and lowered only when it is
+//! durable that nothing does. So a crash leaves a count too high at worst, which is a leak. A table
+//! entry is written after its block is durable. `grow.rs` adds blocks and moves the table.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
@@ -17,21 +18,22 @@ use super::shape::{ImageError, Shape, damaged, length};
 use crate::backend::{Backend, IoError, Operation};
 use crate::door;
 
-/// The most memory for refcount blocks, in bytes, but two blocks always.
+/// The most memory for refcount blocks, in bytes. Two blocks are always kept, even if they are
+/// larger.
 const CACHE: u64 = 8 << 20;
-/// What is written of a changed block, in bytes.
+/// The unit in which changed parts of a block are written, in bytes.
 const PIECE: usize = 512;
 
 /// One refcount block.
 pub(super) struct Block {
     pub(super) bytes: Vec<u8>,
-    /// The bytes that the storage does not have yet.
+    /// The range of bytes that is not yet written to the storage.
     pub(super) changed: Option<Range<usize>>,
     used: u64,
 }
 
 impl Block {
-    /// A block of zeroes, all of which has to be written.
+    /// A block of zeroes that is not yet written.
     pub(super) fn new(cluster: u64) -> Self {
         let bytes = vec![0; length(cluster)];
         Self {
@@ -42,26 +44,26 @@ impl Block {
     }
 }
 
-/// All refcounts.
+/// The refcounts of an image.
 pub(super) struct Refcounts {
     pub(super) shape: Shape,
     pub(super) fixed: Arc<Fixed>,
-    /// Where the table lies, and its entries.
+    /// The offset of the table, and its entries.
     pub(super) offset: u64,
     pub(super) table: Vec<u64>,
-    /// Entries that the storage does not have yet.
+    /// Entries that are not yet written to the storage.
     pub(super) new_blocks: BTreeSet<u64>,
     pub(super) blocks: HashMap<u64, Block>,
     most_blocks: usize,
     clock: u64,
     /// The first cluster that may be free.
     pub(super) next: u64,
-    /// Whether the table was being moved when the storage failed: nothing here agrees with the storage then.
+    /// Whether the storage failed while the table was moved. The state in memory is then useless.
     pub(super) torn: bool,
 }
 
 impl Refcounts {
-    /// Reads the table and judges it.
+    /// Reads and validates the table.
     pub(super) fn read(
         storage: &dyn Backend,
         shape: &Shape,
@@ -110,7 +112,7 @@ impl Refcounts {
         })
     }
 
-    /// How often a cluster is used; 0 where no block tells.
+    /// The count of a cluster. 0 if no block covers it.
     fn get(&mut self, storage: &dyn Backend, cluster: u64) -> Result<u64, IoError> {
         let order = self.shape.header.refcount_order;
         let (index, within) = self.block_of(cluster);
@@ -118,7 +120,7 @@ impl Refcounts {
         Ok(block.map_or(0, |block| read_count(&block.bytes, within, order)))
     }
 
-    /// Sets a count that a block has room for.
+    /// Sets the count of a cluster. A block covers it.
     pub(super) fn set(
         &mut self,
         storage: &dyn Backend,
@@ -140,7 +142,8 @@ impl Refcounts {
         Ok(())
     }
 
-    /// One use less of each of these clusters. Those that nobody uses any more are free from now on; they are returned.
+    /// Lowers the counts of some clusters by one. Those whose count becomes zero are free, and are
+    /// returned.
     pub(super) fn release(
         &mut self,
         storage: &dyn Backend,
@@ -165,7 +168,8 @@ impl Refcounts {
         Ok(free)
     }
 
-    /// Takes up to `most` free clusters in a row, counted once each. The storage has room for them.
+    /// Allocates up to `most` consecutive free clusters, and sets their counts to one. The storage
+    /// is grown to hold them.
     pub(super) fn allocate(
         &mut self,
         storage: &dyn Backend,
@@ -175,7 +179,7 @@ impl Refcounts {
         let order = self.shape.header.refcount_order;
         let mut start = self.next;
         let mut run = loop {
-            // A new block takes the first of those clusters that it tells of.
+            // A new block occupies the first of the clusters that it covers.
             if self.cover(storage, start)? {
                 start += 1;
             }
@@ -213,7 +217,7 @@ impl Refcounts {
         Ok(run)
     }
 
-    /// Writes all changed blocks; they are durable after the next flush.
+    /// Writes all changed blocks. They are durable after the next flush.
     pub(super) fn write_blocks(&mut self, storage: &dyn Backend) -> Result<(), IoError> {
         let mut changed: Vec<u64> = (self.blocks.iter())
             .filter(|(_, block)| block.changed.is_some())
@@ -225,7 +229,7 @@ impl Refcounts {
             .try_for_each(|index| self.write_block(storage, index))
     }
 
-    /// Writes the table's entries for new blocks, which are durable.
+    /// Writes the table entries of new blocks. The blocks are durable already.
     pub(super) fn write_table(&mut self, storage: &dyn Backend) -> Result<(), IoError> {
         while let Some(index) = self.new_blocks.first().copied() {
             let entry = self.table[length(index)];
@@ -252,7 +256,7 @@ impl Refcounts {
         (cluster / each, cluster % each)
     }
 
-    /// The block of this number, if there is one.
+    /// The block with this index, if there is one.
     fn block(&mut self, storage: &dyn Backend, index: u64) -> Result<Option<&mut Block>, IoError> {
         let entry = usize::try_from(index)
             .ok()
@@ -285,7 +289,7 @@ impl Refcounts {
         Ok(None)
     }
 
-    /// Puts a block into memory, and another out of it where there are too many.
+    /// Keeps a block in memory, and removes another one if there are too many.
     pub(super) fn keep(
         &mut self,
         storage: &dyn Backend,
@@ -307,7 +311,7 @@ impl Refcounts {
     }
 }
 
-/// Lets storage that can grow reach to `end`.
+/// Grows the storage to `end`, if it is smaller and can grow.
 pub(super) fn make_room(storage: &dyn Backend, end: u64) -> Result<(), IoError> {
     let size = storage.geometry().size;
     if end <= size {
@@ -322,7 +326,8 @@ pub(super) fn make_room(storage: &dyn Backend, end: u64) -> Result<(), IoError> 
     }
 }
 
-/// The count at a place of a block: big-endian from 8 bits on, from the lowest bits up below.
+/// Reads a count of a block. Counts of 8 bits and more are big-endian. Smaller ones start at the
+/// lowest bits of a byte.
 fn read_count(bytes: &[u8], index: u64, order: u32) -> u64 {
     let index = length(index);
     if order >= 3 {
@@ -339,7 +344,7 @@ fn read_count(bytes: &[u8], index: u64, order: u32) -> u64 {
     (u64::from(byte) >> ((index % per_byte) << order)) & mask
 }
 
-/// Writes the count at a place of a block, and returns which byte it begins in.
+/// Writes a count of a block, and returns the index of its first byte.
 pub(super) fn write_count(bytes: &mut [u8], index: u64, order: u32, count: u64) -> usize {
     let index = length(index);
     if order >= 3 {
@@ -366,7 +371,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_of_every_width_lie_beside_each_other() {
+    fn counts_of_every_width_do_not_overlap() {
         for order in 0..=6 {
             let most = u64::MAX >> (64 - (1_u32 << order));
             let mut bytes = vec![0; 512];
@@ -382,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn small_counts_begin_at_the_lowest_bits_and_large_ones_with_the_highest_byte() {
+    fn small_counts_start_at_the_lowest_bits_and_large_ones_with_the_highest_byte() {
         let mut bytes = [0; 8];
         write_count(&mut bytes, 1, 0, 1);
         write_count(&mut bytes, 5, 1, 3);

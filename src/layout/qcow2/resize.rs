@@ -1,7 +1,8 @@
-//! Another size of the disk.
+//! Changes the size of the disk.
 //!
-//! A disk that shrinks loses its clusters first and its size then, so that what a cut leaves does not come back when it grows.
-//! The L1 table moves where it has no room; the header changes over in one write.
+//! A disk that shrinks gives up its clusters before its size changes. So after a crash, old data
+//! does not reappear when the disk grows again. If the L1 table has no room to grow, it moves, and
+//! one write of the header switches to the new table.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -14,16 +15,18 @@ use super::{Place, Qcow2};
 use crate::backend::{IoError, Operation};
 use crate::door;
 
-/// Where the header has the size, the encryption method, the length of the L1 table and its offset, one after the other.
+/// The offset in the header of the size, the encryption method, and the length and offset of the L1
+/// table, which are consecutive.
 const SIZE: u64 = 24;
 
 impl Qcow2 {
-    /// Changes the size of the disk; bytes that come in read as zeroes. Nobody may use the disk meanwhile.
+    /// Changes the size of the disk. New bytes read as zeroes. The disk may not be used meanwhile.
     ///
     /// # Errors
-    /// [`IoError::Unaligned`] for a size that is not in whole sectors of 512 bytes, or that cuts a cluster in which
-    /// something is stored: its rest would come back when the disk grows. [`IoError::Unsupported`] for a version 2
-    /// image with snapshots, which do not say how large the disk was, and where the L1 table cannot lie in a row.
+    /// Returns [`IoError::Unaligned`] if the size is not a whole number of 512-byte sectors, or if
+    /// it ends within a stored cluster, the rest of which would reappear when the disk grows again.
+    /// Returns [`IoError::Unsupported`] for a version 2 image with snapshots, which do not record
+    /// the size of the disk, and if there is no place for a consecutive L1 table.
     pub fn resize(&self, size: u64) -> Result<(), IoError> {
         let mut changes = self.changes(Operation::Resize)?;
         let (old, cluster) = (self.size(), self.cluster_size());
@@ -61,7 +64,7 @@ impl Qcow2 {
         if entries > self.map.l1_len() {
             let new = self.new_l1(&mut changes, entries)?;
             let moved = self.move_l1(&mut changes, size, entries, new);
-            // Which table the header names is not known then.
+            // It is unknown then which table the header names.
             moved.inspect_err(|_| changes.fail())?;
         } else {
             door::write(&*self.storage, SIZE, &size.to_be_bytes())?;
@@ -71,12 +74,12 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Clusters in a row for an L1 table of so many entries.
+    /// Reserves consecutive clusters for an L1 table with this number of entries.
     fn new_l1(&self, changes: &mut Changes, entries: u64) -> Result<Range<u64>, IoError> {
         let (storage, wanted) = (&*self.storage, (entries * 8).div_ceil(self.cluster_size()));
         let mut short = Vec::new();
         let mut found = None;
-        // A block of refcounts may lie in between once.
+        // A new refcount block may be in between once.
         for _ in 0..64 {
             let run = changes.reserve(storage, &self.map, wanted)?;
             if run.end - run.start == wanted {
@@ -91,7 +94,8 @@ impl Qcow2 {
         found.ok_or(IoError::Unsupported(Operation::Resize))
     }
 
-    /// Moves the L1 table into these clusters, and sets the size with it. All changes are committed.
+    /// Moves the L1 table to these clusters, and changes the size with it. All changes are
+    /// committed.
     fn move_l1(
         &self,
         changes: &mut Changes,

@@ -1,7 +1,8 @@
-//! The header of an image that is to be opened: what of it never changes afterwards, and what is refused.
+//! Validates the header of an image that is opened, and keeps the values that do not change
+//! afterwards.
 //!
-//! QEMU's `docs/interop/qcow2.txt`, "Header" and "Header extensions". The numbers and limits are those by which `inspect`
-//! judges; here the first that is not good ends the opening.
+//! Reference: QEMU's `docs/interop/qcow2.txt`, "Header" and "Header extensions". The limits are the
+//! same as those of `inspect`. Here the first violation is an error.
 
 use luksmith_formats::FormatError;
 use luksmith_formats::image::qcow2::{
@@ -12,54 +13,54 @@ use luksmith_formats::image::qcow2::{
 use crate::backend::{Backend, Geometry, IoError};
 use crate::door;
 
-/// Why an image is not opened, or not made.
+/// Why an image cannot be opened or made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageError {
-    /// The storage does not begin as a qcow2 image does.
+    /// The storage does not start with the magic of qcow2.
     #[error("not a qcow2 image")]
     NotQcow2,
-    /// The image names another file, from which it would take what it does not hold.
+    /// The image names a backing file, which contains part of its data.
     #[error("the image names a backing file")]
     BackingFile,
-    /// The image names another file that holds its data.
+    /// The image names a data file, which contains its data.
     #[error("the data of the image lies in another file")]
     DataFile,
-    /// There is no LUKS header in the image.
+    /// The image has no LUKS header.
     #[error("the image is not encrypted with LUKS")]
     NotEncrypted,
-    /// A field of the header breaks a rule, or asks for what is not supported.
+    /// A field of the header is malformed, or needs something that is not supported.
     #[error(transparent)]
     Header(#[from] FormatError),
-    /// The image was not closed, or is damaged: it has to be repaired before it is written to.
+    /// The image was not closed, or is damaged. It has to be repaired before it can be written.
     #[error("the image is marked as {0}")]
     NeedsRepair(&'static str),
-    /// The image has bitmaps of what has changed, which a write would make untrue.
+    /// The image has persistent bitmaps, which a write would make wrong.
     #[error("the image has persistent bitmaps")]
     Bitmaps,
-    /// The image cannot be of this size, or have clusters of this size.
+    /// An image cannot have this size, or clusters of this size.
     #[error("{0}")]
     Size(String),
-    /// The storage failed, or ends before the image does.
+    /// The storage failed, or ends before the image.
     #[error(transparent)]
     Io(#[from] IoError),
 }
 
 const KNOWN: u64 = DIRTY | CORRUPT | DATA_FILE | COMPRESSION | EXTENDED_L2;
 
-/// The numbers of an image that stay as they are while it is open.
+/// The values of an image that do not change while it is open.
 #[derive(Clone, Debug)]
 pub(super) struct Shape {
-    /// As it was read. Its size, and where its tables lie, change.
+    /// The header as it was read. The size and the places of tables may have changed since.
     pub(super) header: Header,
     /// The size of a cluster in bytes.
     pub(super) cluster: u64,
-    /// Where the LUKS header lies: offset and length.
+    /// The offset and the length of the LUKS header.
     pub(super) crypto: (u64, u64),
 }
 
 impl Shape {
-    /// Reads and judges the header.
+    /// Reads and validates the header.
     pub(super) fn read(storage: &dyn Backend) -> Result<Self, ImageError> {
         let geometry = storage.geometry();
         let start = read_up_to(storage, 512)?;
@@ -79,7 +80,8 @@ impl Shape {
         Ok(shape)
     }
 
-    /// The tables and the LUKS header: aligned, inside, not too large, and none on another.
+    /// Checks the tables and the LUKS header: they have to be aligned, inside of the storage and
+    /// not too large, and must not overlap.
     fn check_places(&self, geometry: Geometry) -> Result<(), ImageError> {
         let header = &self.header;
         if self.cluster < u64::from(geometry.block_size) {
@@ -138,7 +140,7 @@ impl Shape {
         }
     }
 
-    /// What no cluster of data and no other table may lie on, in order: first byte and end of each.
+    /// The start and the end of each part that no data and no other table may overlap, in order.
     pub(super) fn fixed(&self) -> Vec<(u64, u64)> {
         let header = &self.header;
         let whole = |len: u64| len.next_multiple_of(self.cluster);
@@ -156,7 +158,8 @@ impl Shape {
             ),
         ];
         if header.snapshots != 0 {
-            // Its length is known to who walks it; its beginning is enough to tell a table that lies on it.
+            // Only code that walks the table knows its length. Its start is enough to find an
+            // overlap.
             fixed.push((
                 header.snapshots_offset,
                 header.snapshots_offset.saturating_add(self.cluster),
@@ -167,7 +170,7 @@ impl Shape {
         fixed
     }
 
-    /// Whether such an image may be written to.
+    /// Checks that the image may be written.
     fn check_change(&self) -> Result<(), ImageError> {
         let header = &self.header;
         if header.incompatible & CORRUPT != 0 {
@@ -182,17 +185,17 @@ impl Shape {
         Ok(())
     }
 
-    /// How many clusters one refcount block tells of.
+    /// The number of clusters that one refcount block covers.
     pub(super) fn refcounts_in_block(&self) -> u64 {
         (self.cluster * 8) >> self.header.refcount_order
     }
 
-    /// How many L2 entries one L2 table has.
+    /// The number of entries of an L2 table.
     pub(super) fn l2_entries(&self) -> u64 {
         self.cluster / 8
     }
 
-    /// Whether bit 0 of an L2 entry has a meaning.
+    /// Whether bit 0 of an L2 entry means that the cluster reads as zeroes.
     pub(super) fn has_zero_bit(&self) -> bool {
         self.header.version >= 3
     }
@@ -230,7 +233,7 @@ fn check_fields(header: &Header) -> Result<(), ImageError> {
         header.incompatible & EXTENDED_L2 == 0,
         FormatError::unsupported("incompatible_features", 72, "extended L2 entries"),
     )?;
-    // As QEMU has it, the bit is there exactly where it is not zlib.
+    // As in QEMU, the bit is set exactly if the compression is not zlib.
     let named = header.incompatible & COMPRESSION != 0;
     must(
         header.compression <= ZSTD && named == (header.compression != ZLIB),
@@ -253,7 +256,7 @@ fn check_fields(header: &Header) -> Result<(), ImageError> {
     }
 }
 
-/// Where the LUKS header lies, from the header extensions.
+/// The offset and the length of the LUKS header, from the header extensions.
 fn crypto(storage: &dyn Backend, header: &Header, cluster: u64) -> Result<(u64, u64), ImageError> {
     let bytes = read_up_to(storage, cluster)?;
     let start = usize::try_from(header.header_length).unwrap_or(usize::MAX);
@@ -285,18 +288,18 @@ fn crypto(storage: &dyn Backend, header: &Header, cluster: u64) -> Result<(u64, 
     })
 }
 
-/// The first `len` bytes, or as many as there are.
+/// Reads the first `len` bytes, or fewer if the storage is shorter.
 fn read_up_to(storage: &dyn Backend, len: u64) -> Result<Vec<u8>, IoError> {
     let len = len.min(storage.geometry().size);
     door::read(storage, 0, usize::try_from(len).unwrap_or(usize::MAX))
 }
 
-/// Damage that is found only when the damaged part is used.
+/// The error for damage that is found only when the damaged part is used.
 pub(super) fn damaged(what: &'static str, at: u64) -> IoError {
     IoError::Image { what, at }
 }
 
-/// The length of something that is kept in memory, and so fits into it.
+/// Converts a length of data in memory, which therefore fits in a `usize`.
 pub(super) fn length(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }

@@ -1,4 +1,4 @@
-//! The part of an image that holds the LUKS header, as a storage of its own.
+//! The storage of the LUKS header: a part of the image as a backend of its own.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::backend::{Backend, Geometry, IoError, Operation};
 use crate::sectors::{Cipher, Sectors};
 
-/// So many bytes of a storage from `start` on, of fixed size.
+/// A part of a storage that starts at `start`, with a fixed size.
 pub(super) struct Window {
     pub(super) storage: Arc<dyn Backend>,
     pub(super) start: u64,
