@@ -28,6 +28,8 @@ const SCHEMES: &[&dyn Scheme] = &[&ValueScheme::EXISTING, &ValueScheme::GENERATE
 /// Where a secret comes from.
 pub(crate) struct KeySource {
     source: AnySource,
+    /// Whether a task takes a new passphrase that is easy to guess.
+    weak: bool,
 }
 
 fn parse(text: &str) -> Result<AnySource, CommandError> {
@@ -113,7 +115,13 @@ impl KeySource {
             let message = format!("{option}: a key file of this machine is wanted, not a URI");
             return Err(CommandError::parameters(message).hint("a file of that name is ./NAME"));
         }
-        Ok(Self { source })
+        let weak = false;
+        Ok(Self { source, weak })
+    }
+
+    /// The same source for a task that takes a passphrase which is easy to guess.
+    pub(crate) fn allow_weak(self, weak: bool) -> Self {
+        Self { weak, ..self }
     }
 
     /// The source, if it is not one of a scheme.
@@ -130,7 +138,7 @@ impl KeySource {
             AnySource::Own(source) => AnySource::Own(source.beside_data_on_stdin()?),
             other => other,
         };
-        Ok(Self { source })
+        Ok(Self { source, ..self })
     }
 
     /// Whether a person types it.
@@ -194,7 +202,7 @@ impl KeySource {
 /// For tasks of the library. A typed new passphrase is rated.
 impl SecretSource for KeySource {
     fn read(&self, purpose: Purpose<'_>) -> Result<Passphrase, SecretError> {
-        self.rated(purpose, false)
+        self.rated(purpose, self.weak)
     }
 }
 

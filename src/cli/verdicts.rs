@@ -19,6 +19,7 @@ use luksmith::qemu::{AmendError, QmpError};
 use luksmith::secret::SecretError;
 use luksmith::task::emulator::EmulatorError;
 use luksmith::task::libvirt::disk::DiskError;
+use luksmith::task::libvirt::provision::ProvisionError;
 use luksmith::task::libvirt::rotate::RotateError;
 use luksmith::task::{Advice, Note, key_sizes};
 use luksmith::vet::ciphertext::VetError;
@@ -95,6 +96,9 @@ pub(crate) fn advice(advice: &Advice) -> String {
         Advice::ConvertToLuks1 => {
             "`luksmith convert --to luks1` makes it LUKS1, if its keyslots allow that".to_owned()
         }
+        Advice::RemoveSecret(path) => format!(
+            "`luksmith libvirt secret remove usage=volume:{path}` removes it, if nothing needs it"
+        ),
         Advice::GivePresentPassphrase => {
             "--key SOURCE gives its present passphrase; --new-key SOURCE one that you keep".to_owned()
         }
@@ -136,6 +140,7 @@ hints! {
     EmulatorError => emulator,
     DiskError => disk,
     RotateError => rotate,
+    ProvisionError => provision,
 }
 
 fn image(error: &ImageError) -> Hint {
@@ -520,6 +525,25 @@ fn rotate(error: &RotateError) -> Hint {
             some("run luksmith on the domain's host, or rotate while the domain is shut off")
         }
         RotateError::Outdated(_) => some("restart the domain, or rotate while it is shut off"),
+        _ => None,
+    }
+}
+
+fn provision(error: &ProvisionError) -> Hint {
+    match error {
+        ProvisionError::Detached => some("leave --header out"),
+        ProvisionError::NotRaw => some("`luksmith create --format qcow2` makes an image in a file"),
+        ProvisionError::Luks2 => {
+            some("--served SOCKET says on which socket; --type luks1 is for QEMU itself")
+        }
+        ProvisionError::Cipher(_) => some(SERVED),
+        ProvisionError::Far { .. } => some(
+            "--pool POOL --name NAME makes a volume there; an export (nbd://…) can be for both",
+        ),
+        ProvisionError::NotStarted(pool) => some(format!("`virsh pool-start {pool}` starts it")),
+        ProvisionError::Name(_) => {
+            some("a name without / ; IMAGE in place of --pool is for a path")
+        }
         _ => None,
     }
 }

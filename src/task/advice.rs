@@ -76,6 +76,8 @@ pub enum Advice {
     StateVersion,
     /// A LUKS2 volume can be converted to LUKS1, if its keyslots allow that.
     ConvertToLuks1,
+    /// The secret with the usage of this path can be removed, if nothing needs it.
+    RemoveSecret(String),
     /// The secret of a libvirt is private, and the caller has to give its present value.
     GivePresentPassphrase,
     /// A new value could not be set, and the secret has its old value again.
@@ -142,6 +144,9 @@ impl fmt::Display for Advice {
             Self::PolicyMembers => "docs/audit.md shows every member of a policy",
             Self::StateVersion => "the version of LUKS can be stated where the header cannot be read",
             Self::ConvertToLuks1 => "it can be converted to LUKS1, if its keyslots allow that",
+            Self::RemoveSecret(path) => {
+                return write!(f, "the secret of {path} can be removed, if nothing needs it");
+            }
             Self::GivePresentPassphrase => "the present passphrase of a private secret has to be given",
             Self::OldValueRestored => "the secret has its old value; run it again",
             Self::OldValueKept(secret) => {

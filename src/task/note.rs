@@ -56,6 +56,8 @@ pub enum Note<'a> {
         /// The volume.
         volume: &'a str,
     },
+    /// The pool does not report that a new volume is encrypted.
+    PoolNotEncrypted,
     /// A secret has the value again that an interrupted rotation has kept.
     KeptPassphraseRestored,
     /// What a failed task had made is removed again.
@@ -77,7 +79,10 @@ impl Note<'_> {
     #[must_use]
     pub fn is_warning(&self) -> bool {
         match self {
-            Self::Removed { .. } | Self::KeptPassphraseRestored | Self::TakenBack { .. } => false,
+            Self::Removed { .. }
+            | Self::PoolNotEncrypted
+            | Self::KeptPassphraseRestored
+            | Self::TakenBack { .. } => false,
             Self::Health { .. }
             | Self::Left { .. }
             | Self::WritableByAll { .. }
@@ -111,6 +116,9 @@ impl fmt::Display for Note<'_> {
                     "{volume} is passed over: there is no secret that opens it"
                 )
             }
+            Self::PoolNotEncrypted => f.write_str(
+                "the pool does not tell that the volume is encrypted, as pools of some types never do",
+            ),
             Self::KeptPassphraseRestored => f.write_str(
                 "the secret has the passphrase again that was kept when a rotation was interrupted",
             ),

@@ -6,7 +6,6 @@ mod disk;
 mod provision;
 mod rotate;
 mod secret;
-mod taken_back;
 mod xml;
 
 use clap::Subcommand;

@@ -1,32 +1,44 @@
-//! What a command has made so far, and takes away again unless it comes to its end.
+//! What a task has made so far, and removes again unless it succeeds.
 
 use std::path::PathBuf;
 
-use luksmith::libvirt::{Secret, StorageVolume};
+use crate::libvirt::{Secret, StorageVolume};
+use crate::task::{Note, Watch};
 
-use crate::cli::output;
-
-/// What goes when this is dropped, in the order of its fields.
-#[derive(Default)]
-pub(super) struct TakenBack {
+/// What is removed when this is dropped, in the order of its fields.
+pub(super) struct TakenBack<'a> {
     pub(super) secret: Option<Secret>,
     pub(super) volume: Option<StorageVolume>,
     pub(super) file: Option<PathBuf>,
+    watch: &'a dyn Watch,
 }
 
-impl TakenBack {
-    /// All is well: it stays.
+impl<'a> TakenBack<'a> {
+    /// Nothing yet. What is removed later is told to `watch`.
+    pub(super) fn new(watch: &'a dyn Watch) -> Self {
+        Self {
+            secret: None,
+            volume: None,
+            file: None,
+            watch,
+        }
+    }
+
+    /// The task has succeeded, and everything stays.
     pub(super) fn keep(&mut self) {
         (self.secret, self.volume, self.file) = (None, None, None);
     }
 }
 
-impl Drop for TakenBack {
+impl Drop for TakenBack<'_> {
     fn drop(&mut self) {
         let mut gone = Vec::new();
         let mut tell = |what: String, done: Result<(), String>| match done {
             Ok(()) => gone.push(what),
-            Err(error) => output::warning(format_args!("{what} is left: {error}")),
+            Err(error) => self.watch.notes(Note::NotTakenBack {
+                what: &what,
+                error: &error,
+            }),
         };
         if let Some(secret) = self.secret.take() {
             let uuid = secret.uuid().unwrap_or_default();
@@ -43,7 +55,7 @@ impl Drop for TakenBack {
             tell(file.display().to_string(), done);
         }
         if !gone.is_empty() {
-            output::note(format_args!("taken away again: {}", gone.join(", ")));
+            self.watch.notes(Note::TakenBack { what: &gone });
         }
     }
 }
