@@ -20,7 +20,7 @@ use crate::secret::{
     LockError, LockedBox, LockedBytes, VolumeKey, scrub_stack, scrub_stack_of_sectors,
 };
 use crate::sectors::{Cipher, Plain, Sectors};
-use crate::xts::{Kernel, KernelError, Memory, TweakForm, Tweaks, Xts, XtsError};
+use crate::xts::{Kernel, Memory, TweakForm, Tweaks, Xts, XtsError};
 use modes::{SectorCipher, cbc};
 
 /// The sector number from which an IV is made. It always counts units of 512 bytes, also if sectors
@@ -51,9 +51,6 @@ pub enum CryptError {
     /// The sector size is not 512, 1024, 2048 or 4096 bytes.
     #[error("there are no sectors of {0} bytes")]
     SectorSize(u32),
-    /// The kernel that the environment names cannot be used.
-    #[error(transparent)]
-    Kernel(#[from] KernelError),
     /// The kernel refused the key.
     #[error(transparent)]
     Xts(#[from] XtsError),
@@ -213,7 +210,7 @@ fn keyed(
     let keyed = match (spec.mode, spec.cipher, key.len()) {
         (Mode::Xts, ..) if essiv => return Err(CryptError::Unsupported(spec)),
         (Mode::Xts, Aes, _) => {
-            let kernel = kernel.map_or_else(Kernel::best, Ok)?;
+            let kernel = kernel.unwrap_or_else(Kernel::best);
             let xts = Xts::new_in::<Locked, CryptError>(kernel, key)?;
             return Ok(Box::new(xts));
         }

@@ -30,6 +30,7 @@ mod identify;
 mod info;
 mod inspect;
 mod json;
+mod kernel;
 mod key;
 mod libvirt;
 mod log;
@@ -58,7 +59,7 @@ use std::process::ExitCode;
 
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use error::CommandError;
+use error::{CommandError, Kind};
 use progress::ProgressMode;
 use session::Session;
 
@@ -176,6 +177,7 @@ fn parse() -> Result<Cli, ExitCode> {
 fn prepare(global: &Global) -> Result<Session, CommandError> {
     log::start(global.verbose);
     output::harden();
+    kernel::choose().map_err(|error| CommandError::new(Kind::Parameters, error))?;
     Session::new(global.progress)
 }
 

@@ -1,4 +1,6 @@
-//! Which kernels this machine can run.
+//! Which kernels this machine can run, and which one this process uses.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[cfg(target_arch = "aarch64")]
 use super::aarch64;
@@ -6,8 +8,8 @@ use super::kernel::{Kernel, KernelError};
 #[cfg(target_arch = "x86_64")]
 use super::x86_64;
 
-/// The environment variable that names the kernel to use.
-pub const KERNEL_VARIABLE: &str = "LUKSMITH_XTS";
+/// The kernel that [`Kernel::set_default`] chose last, by its place among all; no place at first.
+static DEFAULT: AtomicUsize = AtomicUsize::new(usize::MAX);
 
 impl Kernel {
     /// The kernels that run on this machine, fastest first.
@@ -16,16 +18,25 @@ impl Kernel {
         Self::ALL.into_iter().filter(runs).collect()
     }
 
-    /// The fastest kernel of this machine, or the one that `LUKSMITH_XTS` names.
+    /// The kernel that this process uses by default: the fastest of this machine, unless
+    /// [`set_default`](Self::set_default) chose another.
+    pub fn best() -> Self {
+        let chosen = Self::ALL.get(DEFAULT.load(Ordering::Relaxed));
+        chosen.copied().unwrap_or_else(Self::fastest)
+    }
+
+    /// Makes this kernel the default of the process, for comparison and for tests. Ciphers that
+    /// have a key already keep their kernel.
     ///
     /// # Errors
-    /// Returns [`KernelError`] if the variable names no kernel, or one that this machine cannot
-    /// run.
-    pub fn best() -> Result<Self, KernelError> {
-        match std::env::var_os(KERNEL_VARIABLE) {
-            None => Ok(Self::fastest()),
-            Some(name) => Self::chosen(&name.to_string_lossy()),
+    /// Returns [`KernelError::NotAvailable`] if this machine cannot run it.
+    pub fn set_default(self) -> Result<(), KernelError> {
+        if !self.is_available() {
+            return Err(KernelError::NotAvailable(self));
         }
+        let place = Self::ALL.iter().position(|kernel| *kernel == self);
+        DEFAULT.store(place.unwrap_or(usize::MAX), Ordering::Relaxed);
+        Ok(())
     }
 
     /// Runs only the rounds of AES that this kernel would run for `len` bytes.
@@ -51,14 +62,6 @@ impl Kernel {
             Self::Aesni | Self::Vaes256 | Self::Vaes512 => None,
         }
         .is_some()
-    }
-
-    fn chosen(name: &str) -> Result<Self, KernelError> {
-        let kernel: Self = name.parse()?;
-        if !kernel.is_available() {
-            return Err(KernelError::NotAvailable(kernel));
-        }
-        Ok(kernel)
     }
 
     fn fastest() -> Self {
@@ -96,11 +99,25 @@ mod tests {
         for kernel in Kernel::ALL {
             assert_eq!(kernel.name().parse(), Ok(kernel));
         }
-        assert_eq!(Kernel::chosen("portable"), Ok(Kernel::Portable));
-        assert_eq!(
-            Kernel::chosen("sse"),
-            Err(KernelError::Unknown("sse".into()))
-        );
+        let unknown = KernelError::Unknown("sse".into());
+        assert_eq!("sse".parse::<Kernel>(), Err(unknown));
         assert!(Kernel::available().contains(&Kernel::Portable));
+    }
+
+    #[test]
+    fn only_what_runs_here_becomes_the_default() {
+        let available = Kernel::available();
+        for kernel in Kernel::ALL
+            .into_iter()
+            .filter(|one| !available.contains(one))
+        {
+            let refused = KernelError::NotAvailable(kernel);
+            assert_eq!(kernel.set_default(), Err(refused));
+        }
+        let usual = Kernel::best();
+        assert_eq!(usual, available[0]);
+        assert_eq!(Kernel::Portable.set_default(), Ok(()));
+        assert_eq!(Kernel::best(), Kernel::Portable);
+        assert_eq!(usual.set_default(), Ok(()));
     }
 }

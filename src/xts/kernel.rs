@@ -30,7 +30,7 @@ impl Kernel {
         Self::Portable,
     ];
 
-    /// The name of the kernel in the environment variable.
+    /// The name of the kernel.
     pub fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",

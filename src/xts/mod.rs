@@ -1,7 +1,7 @@
 //! AES in XTS mode (IEEE Std 1619-2007) over runs of sectors, in place.
 //!
 //! A [`Kernel`] is one implementation; all of them give the same bytes. The fastest one of this
-//! machine is used, unless `LUKSMITH_XTS` names another. A sector is any whole number of 16-byte
+//! machine is used, unless the program chooses another. A sector is any whole number of 16-byte
 //! blocks. Ciphertext stealing, which disks do not need, is not supported.
 //!
 //! This module uses no other module of luksmith, and does no I/O.
@@ -22,7 +22,6 @@ mod x86_64;
 
 use std::fmt;
 
-pub use detect::KERNEL_VARIABLE;
 pub use error::XtsError;
 pub use kernel::{Kernel, KernelError};
 use keyed::Keyed;

@@ -11,14 +11,23 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, PoisonError};
 
 use luksmith::secret::LockedBytes;
+use luksmith::xts::Kernel;
 
 use support::secret_search::PIECE;
 
 const MASK: u8 = 0xa5;
 const WINDOW: usize = 1 << 20;
 
+/// The environment variable that names the kernel of AES-XTS for the tests of a child process.
+pub(crate) const KERNEL: &str = "LUKSMITH_TEST_XTS";
+
 /// `len` random bytes, of which no other copy exists.
 pub(crate) fn fresh(len: usize) -> LockedBytes {
+    // Every test begins here.
+    if let Ok(name) = std::env::var(KERNEL) {
+        let kernel: Kernel = name.parse().unwrap();
+        kernel.set_default().unwrap();
+    }
     let mut bytes = LockedBytes::new(len).unwrap();
     luksmith::secret::random(&mut bytes).unwrap();
     bytes

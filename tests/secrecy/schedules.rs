@@ -5,13 +5,13 @@ use std::process::Command;
 use luksmith::crypt::{CryptError, IvSector, SectorCrypt};
 use luksmith::secret::{LockError, LockedBytes, VolumeKey};
 use luksmith::sectors::{Plain, Sectors};
-use luksmith::xts::{KERNEL_VARIABLE, Kernel};
+use luksmith::xts::Kernel;
 use luksmith_formats::CipherSpec;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 use crate::process::flags_of;
-use crate::scan::{Needle, fresh};
+use crate::scan::{KERNEL, Needle, fresh};
 
 fn aes() -> CipherSpec {
     CipherSpec::parse("aes-xts-plain64").unwrap()
@@ -58,7 +58,7 @@ fn every_kernel_leaves_nothing() {
         "unlock::nothing_is_left_of_a_luks1_volume",
     ];
     for kernel in Kernel::available() {
-        let ran = child(&TESTS).env(KERNEL_VARIABLE, kernel.name()).output();
+        let ran = child(&TESTS).env(KERNEL, kernel.name()).output();
         let ran = ran.unwrap();
         let said = String::from_utf8_lossy(&ran.stdout);
         assert!(ran.status.success(), "{kernel}: {said}");

@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use luksmith::task::measure::{self, Derivation, HASHES, Machine, Subject};
 use luksmith::task::new_file::{NewFile, Present};
-use luksmith::xts::{KERNEL_VARIABLE, Kernel};
+use luksmith::xts::Kernel;
 use luksmith_formats::cipher::{BlockCipher, CipherSpec, Mode};
 
 use super::Session;
 use super::args::LocalFile;
-use super::error::{CommandError, Kind};
+use super::error::CommandError;
 use super::force::{Force, confirm, only};
+use super::kernel;
 use super::output;
 use measured::Measured;
 
@@ -232,8 +233,8 @@ impl Args {
         }
         let kernels = if !self.kernel.is_empty() {
             self.kernel.clone()
-        } else if std::env::var_os(KERNEL_VARIABLE).is_some() {
-            vec![Kernel::best().map_err(|error| CommandError::new(Kind::Parameters, error))?]
+        } else if let Ok(Some(kernel)) = kernel::named() {
+            vec![kernel]
         } else {
             Kernel::available()
         };
