@@ -1,4 +1,5 @@
-//! Backing files: what an image reads from elsewhere is what the XML says, and lies where it may.
+//! Backing files: the files from which an image is read besides itself have to be those of the XML,
+//! in trusted folders.
 
 use super::context::Context;
 use super::disk::{Disk, Part, Source};
@@ -9,17 +10,22 @@ use crate::vet::escaped;
 
 rules! {
     UNDECLARED: Error, "chain.undeclared",
-        "the image names a backing file, a data file or an extent that the XML does not declare",
-        "What is not in the image is read from there, so whoever wrote the image chooses which file of the host, or which server that the host can reach, the guest sees.",
-        "Reject the image, or flatten it: qemu-img convert. Where the chain is wanted, declare it to its end with <backingStore> (and <dataStore>).";
+        "an image names a backing file, a data file or an extent that the XML does not declare",
+        "What the image does not contain is read from that file. So the author of the image \
+         chooses which file of the host, or which server that the host can reach, the guest sees.",
+        "Reject the image, or flatten it: qemu-img convert. If you want the chain, declare it to \
+         its end with <backingStore> (and <dataStore>).";
     UNTRUSTED: Error, "chain.untrusted-path",
-        "a backing store or data file lies outside of the folders where they may lie",
-        "Whoever can write there changes what the guest reads, and what other guests on the same backing file read.",
-        "Move it into a pool, or allow the folder: --trusted-path DIR, or trusted-paths in the policy.";
+        "a backing store or data file is outside of the trusted folders",
+        "A user who can write there changes what the guest reads, and what other guests with the \
+         same backing file read.",
+        "Move it into a pool, or allow the folder: --trusted-path DIR, or trusted-paths in the \
+         policy.";
     UNSEEN: Note, "chain.not-looked-at",
-        "an image was not looked at",
-        "Rules about what is in an image say nothing of this one.",
-        "Run the audit on the host that has the image, as a user who may read it; `luksmith inspect --format` looks at one image more closely.";
+        "an image could not be opened",
+        "The rules about the contents of images were not checked on it.",
+        "Run the audit on the host that has the image, as a user who may read it. `luksmith \
+         inspect --format` checks a single image more closely.";
 }
 
 pub(super) fn disk(context: &mut Context<'_>, disk: &Disk<'_>, place: &Place) {
@@ -62,7 +68,8 @@ pub(super) fn disk(context: &mut Context<'_>, disk: &Disk<'_>, place: &Place) {
     }
 }
 
-/// Whether a name in an image means what the XML declares: a path, absolute or from the image's folder, or something on the network.
+/// Whether a name in an image is the source that the XML declares: a path, absolute or relative to
+/// the image's folder, or a storage on the network.
 fn declares(reference: &str, image: &str, path: Option<&str>, source: Source<'_>) -> bool {
     if let Source::Network(network) = source {
         let name = escaped(network.name.as_bytes());
@@ -77,6 +84,6 @@ fn declares(reference: &str, image: &str, path: Option<&str>, source: Source<'_>
         .strip_prefix(folder)
         .and_then(|rest| rest.strip_prefix('/'));
     let mut names = [Some(path), relative].into_iter().flatten();
-    // What is cut short is no proof.
+    // A name that was cut is not compared.
     names.any(|name| escaped(name.as_bytes()) == reference && reference.ends_with('"'))
 }

@@ -1,11 +1,12 @@
-//! libvirt's configuration files (`virconf.c`): `name = value` lines with comments; a value is a number, a string in one sort of
-//! quotes or another, or a list in brackets. What libvirt would not read is not read here either.
+//! libvirt's configuration files (`virconf.c`): `name = value` lines with comments. A value is a
+//! number, a string in one of three kinds of quotes, or a list in brackets. A file that libvirt
+//! does not accept is not accepted here either.
 
-/// The most bytes of a file: libvirt's own limit.
+/// The most bytes of a file, which is libvirt's limit.
 pub const MOST_BYTES: usize = 10 << 20;
-/// The most values of a file, those in lists included; libvirt knows about a hundred settings.
+/// The most values of a file, including those in lists. libvirt has about a hundred settings.
 const MOST_VALUES: usize = 10_000;
-/// How deep lists lie in lists; libvirt's settings have one.
+/// The most lists inside of one another. libvirt's settings have one.
 const MOST_DEPTH: usize = 4;
 
 /// A value.
@@ -19,12 +20,12 @@ pub enum Value {
     List(Vec<Self>),
 }
 
-/// Why a file is not read: the line, and what is wrong there.
+/// Why a file cannot be read: the line, and what is wrong there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {what}")]
 #[non_exhaustive]
 pub struct ConfError {
-    /// The line, from 1.
+    /// The line, counted from 1.
     pub line: usize,
     /// What is wrong.
     pub what: &'static str,
@@ -36,9 +37,9 @@ pub struct ConfError {
 pub struct Entry {
     /// Its name.
     pub name: String,
-    /// The line of the name, from 1.
+    /// The line of the name, counted from 1.
     pub line: usize,
-    /// What it is set to.
+    /// Its value.
     pub value: Value,
 }
 
@@ -52,7 +53,7 @@ impl Conf {
     /// Reads a file.
     ///
     /// # Errors
-    /// [`ConfError`] where libvirt would not read it, or it is too large.
+    /// Returns an error if libvirt would not accept the file, or if it is too large.
     pub fn parse(text: &[u8]) -> Result<Self, ConfError> {
         let mut reader = Reader {
             text,
@@ -75,7 +76,7 @@ impl Conf {
         }
     }
 
-    /// A setting by its name. The first counts where it is there twice, as for libvirt.
+    /// The setting with this name. If there are several, the first one counts, as for libvirt.
     pub fn get(&self, name: &str) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.name == name)
     }
@@ -85,7 +86,7 @@ struct Reader<'a> {
     text: &'a [u8],
     at: usize,
     line: usize,
-    /// How many values there were.
+    /// The number of values so far.
     values: usize,
 }
 
@@ -109,7 +110,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Skips blanks and ends of lines.
+    /// Skips spaces and line ends.
     fn skip_lines(&mut self) {
         while let Some(byte @ (b' ' | b'\t' | b'\n' | b'\r')) = self.peek() {
             self.line += usize::from(byte == b'\n');
@@ -123,7 +124,7 @@ impl Reader<'_> {
         }
     }
 
-    /// What stands between two settings: the end of a line, or a semicolon.
+    /// Reads what separates two settings: the end of a line, or a semicolon.
     fn separator(&mut self) -> Result<(), ConfError> {
         self.skip_blanks();
         match self.peek() {
@@ -132,19 +133,19 @@ impl Reader<'_> {
                 self.at += 1;
                 Ok(())
             }
-            Some(_) => Err(self.error("something stands behind the value")),
+            Some(_) => Err(self.error("there is something after the value")),
         }
     }
 
     fn entry(&mut self) -> Result<Entry, ConfError> {
         let line = self.line;
         if !self.peek().is_some_and(|byte| byte.is_ascii_alphabetic()) {
-            return Err(self.error("this is no name of a setting"));
+            return Err(self.error("this is not the name of a setting"));
         }
         let name = self.take_while(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         self.skip_blanks();
         if self.peek() != Some(b'=') {
-            return Err(self.error("there is no = behind the name"));
+            return Err(self.error("there is no = after the name"));
         }
         self.at += 1;
         let value = self.value(0)?;
@@ -189,7 +190,8 @@ impl Reader<'_> {
         taken
     }
 
-    /// A string between quotes. Only the one in three quotes may have ends of lines in it; nothing is escaped in any.
+    /// Reads a string between quotes. Only one in three quotes may contain line ends. There are no
+    /// escapes.
     fn string(&mut self, quote: &[u8]) -> Result<Value, ConfError> {
         self.at += quote.len();
         let rest = self.rest();
@@ -215,7 +217,7 @@ impl Reader<'_> {
         let digits = self.take_while(|byte| byte.is_ascii_digit());
         match digits.parse::<i64>() {
             Ok(number) => Ok(Value::Number(if negative { -number } else { number })),
-            Err(_) => Err(self.error("this is no number")),
+            Err(_) => Err(self.error("this is not a number")),
         }
     }
 
@@ -234,7 +236,7 @@ impl Reader<'_> {
             match self.peek() {
                 Some(b',') => self.at += 1,
                 Some(b']') => break,
-                _ => return Err(self.error("the values of a list have a comma between them")),
+                _ => return Err(self.error("a comma is missing between the values of a list")),
             }
         }
         self.at += 1;

@@ -1,4 +1,5 @@
-//! Confinement: sVirt, seccomp and the emulator's user hold a guest that broke out of its emulator. They do not hold the host's admin.
+//! Confinement: sVirt, seccomp and the emulator's user confine a guest that escapes from its
+//! emulator. They do not confine the administrator of the host.
 
 use super::context::Context;
 use super::host::settings::Settings;
@@ -8,40 +9,46 @@ use crate::xml::Element;
 rules! {
     DRIVER: Error, "confinement.driver",
         "no security driver confines the emulators",
-        "A guest that breaks out of its emulator reaches the files and processes of every other guest, since all run as one user.",
-        "Remove security_driver from qemu.conf, so that SELinux or AppArmor is used where the host has it.";
+        "A guest that escapes from its emulator can access the files and processes of all other \
+         guests, since all emulators run as one user.",
+        "Remove security_driver from qemu.conf, so that libvirt uses SELinux or AppArmor if the \
+         host has it.";
     DEFAULT: Warning, "confinement.default",
-        "domains are unconfined where their XML does not say otherwise",
-        "A guest that breaks out of its emulator reaches what every other guest has.",
+        "domains are not confined unless their XML requests it",
+        "A guest that escapes from its emulator can access what all other guests have.",
         "Remove security_default_confined = 0.";
     REQUIRE: Note, "confinement.require",
-        "a domain's XML may turn its confinement off",
-        "Whoever may write domain XML decides whether the guest is confined.",
+        "the XML of a domain may disable its confinement",
+        "A user who may write domain XML decides whether the guest is confined.",
         "Set security_require_confined = 1.";
     SECLABEL: Error, "confinement.seclabel",
-        "the domain turns its confinement off",
-        "If its guest breaks out of the emulator, it reaches what every other guest has.",
+        "a domain disables its confinement",
+        "If the guest escapes from its emulator, it can access what all other guests have.",
         "Remove <seclabel type='none'>.";
     SECCOMP: Warning, "confinement.seccomp",
         "emulators run without a system call filter",
-        "The kernel's whole interface is open to a guest that broke out of its emulator.",
+        "A guest that escapes from its emulator can use all system calls of the kernel.",
         "Remove seccomp_sandbox = 0.";
     ROOT: Error, "confinement.root",
         "emulators run as root",
-        "A guest that breaks out of its emulator is root on the host, held by the security driver alone.",
-        "Use the distribution's user: remove `user` and `group` from qemu.conf, <seclabel model='dac'> from the domain.";
+        "A guest that escapes from its emulator is root on the host. Only the security driver \
+         confines it then.",
+        "Use the distribution's user: remove `user` and `group` from qemu.conf, and <seclabel \
+         model='dac'> from the domain.";
     NAMESPACES: Warning, "confinement.namespaces",
         "emulators see the host's /dev",
-        "Every device node of the host is there for a guest that broke out; a mount namespace of its own holds only the domain's devices.",
+        "A guest that escapes from its emulator finds all device nodes of the host. A mount \
+         namespace has only the devices of the domain.",
         "Remove namespaces = [ ].";
     CAPABILITIES: Error, "confinement.capabilities",
-        "emulators keep the capabilities that they are started with",
-        "A guest that breaks out of its emulator has them too.",
+        "emulators keep the capabilities with which they are started",
+        "A guest that escapes from its emulator has them too.",
         "Remove clear_emulator_capabilities = 0.";
     COMMANDLINE: Warning, "confinement.commandline",
-        "the domain gives arguments to QEMU that libvirt does not understand",
-        "What they open is not labelled, not locked and not audited by libvirt, and no rule here sees it.",
-        "Use libvirt's own elements; keep <qemu:commandline> for what has none.";
+        "a domain gives arguments to QEMU that libvirt does not interpret",
+        "libvirt does not label, lock or audit what these arguments open, and no rule here checks \
+         it.",
+        "Use libvirt's own elements, and <qemu:commandline> only for what they cannot express.";
 }
 
 pub(super) const QEMU: &str = "http://libvirt.org/schemas/domain/qemu/1.0";

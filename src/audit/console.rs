@@ -8,13 +8,17 @@ use crate::xml::Element;
 
 rules! {
     LISTEN: Error, "console.listen",
-        "a console listens on every address of the host",
-        "Whoever reaches the port has the guest's screen and keyboard, or its serial line; a VNC password is eight characters that can be tried offline.",
-        "Listen on 127.0.0.1 or on a Unix socket (<listen type='socket'/>), and reach it over SSH; or on one address, under TLS with client certificates.";
+        "a console listens on all addresses of the host",
+        "A client that reaches the port has the guest's screen and keyboard, or its serial line. \
+         A VNC password has eight characters, and can be guessed offline.",
+        "Listen on 127.0.0.1 or on a Unix socket (<listen type='socket'/>), and reach it over \
+         SSH; or listen on one address, under TLS with client certificates.";
     PASSWORD: Warning, "console.password",
-        "the password of a console stands in the configuration",
-        "Whoever reads the XML or the file has it, backups included; VNC uses its first eight characters.",
-        "Listen on a Unix socket, or use SASL or TLS with client certificates, and remove the password.";
+        "the password of a console is in the configuration",
+        "All readers of the XML or of the file have it, including readers of backups. VNC uses \
+         only its first eight characters.",
+        "Listen on a Unix socket, or use SASL or TLS with client certificates, and remove the \
+         password.";
 }
 
 pub(super) fn domain(context: &mut Context<'_>, xml: Element<'_>, place: &Place) {
@@ -37,7 +41,7 @@ fn graphics(context: &mut Context<'_>, device: Element<'_>, place: &Place) {
         let address = listen.attribute("address")?;
         Some((listen, address))
     });
-    // The attribute repeats the first element.
+    // The attribute repeats the address of the first element.
     let found = within.chain(own).find(|(_, address)| is_wildcard(address));
     if let Some((element, address)) = found {
         let detail = format!("it listens on {}", shown(address));
@@ -51,7 +55,7 @@ fn graphics(context: &mut Context<'_>, device: Element<'_>, place: &Place) {
     }
 }
 
-/// A character device that waits for connections or datagrams.
+/// A character device that listens for connections or datagrams.
 fn serial(context: &mut Context<'_>, device: Element<'_>, place: &Place) {
     for source in device.children("source") {
         let host = source.attribute("host").unwrap_or_default();
@@ -65,7 +69,7 @@ fn serial(context: &mut Context<'_>, device: Element<'_>, place: &Place) {
     }
 }
 
-/// `qemu.conf`: what consoles do whose XML says nothing.
+/// `qemu.conf`: the settings of consoles whose XML does not have them.
 pub(super) fn qemu(context: &mut Context<'_>, conf: &Settings) {
     for name in ["vnc_listen", "spice_listen", "rdp_listen"] {
         let all = conf.text(name).is_some_and(|address| is_wildcard(&address));

@@ -1,4 +1,5 @@
-//! What the rules share while an audit runs: the policy, what is known beside the document at hand, and the report.
+//! The state of an audit that the rules share: the policy, the report, and what is known from other
+//! documents.
 
 use std::collections::BTreeMap;
 
@@ -15,15 +16,15 @@ pub(super) struct Context<'a> {
     pub(super) inventory: &'a Inventory,
     pub(super) report: Report,
     pub(super) pools: BTreeMap<String, Pool>,
-    /// Where each volume lies, by the names of its pool and itself.
+    /// The path of each volume, by the names of its pool and of the volume.
     pub(super) volumes: BTreeMap<(String, String), String>,
     /// `qemu.conf`.
     pub(super) qemu: Option<Settings>,
-    /// What the host has mounted.
+    /// The mounts of the host.
     pub(super) mounts: Vec<Mount>,
-    /// Who uses each secret, by its UUID or the name of its usage.
+    /// The users of each secret, by its UUID or the name of its usage.
     pub(super) secrets: BTreeMap<String, Vec<Place>>,
-    /// The images and devices of disks and volumes, with who has them.
+    /// The paths of disks and volumes, with the places that name them.
     pub(super) paths: Vec<(String, Place)>,
 }
 
@@ -31,7 +32,7 @@ pub(super) struct Context<'a> {
 pub(super) struct Pool {
     /// `dir`, `netfs`, `rbd`, …
     pub(super) kind: String,
-    /// The folder in which its volumes lie.
+    /// The folder of its volumes.
     pub(super) target: Option<String>,
     pub(super) capacity: Option<u64>,
     pub(super) available: Option<u64>,
@@ -72,14 +73,14 @@ impl<'a> Context<'a> {
         self.report.add(self.policy, rule, place, detail);
     }
 
-    /// Adds a finding where `broken` says what is there.
+    /// Adds a finding if `broken` is not `None`. It says what is wrong.
     pub(super) fn add_if(&mut self, rule: &'static Rule, place: &Place, broken: Option<String>) {
         if let Some(detail) = broken {
             self.add(rule, place.clone(), detail);
         }
     }
 
-    /// The path of a storage on this host, if it is one.
+    /// The path of a storage, if it is a file or device on the host.
     pub(super) fn path(&self, layer: &Layer<'_>) -> Option<String> {
         match layer.source {
             Source::File(path) | Source::Block(path) => Some(path.to_owned()),
@@ -91,7 +92,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// What was seen of an image.
+    /// What is known of an image.
     pub(super) fn image(&self, path: &str, format: Option<&str>) -> Option<&'a Image> {
         let wanted = Wanted {
             path: path.to_owned(),
@@ -101,7 +102,7 @@ impl<'a> Context<'a> {
     }
 }
 
-/// The document as a place, before anything in it.
+/// The place of a document as a whole.
 pub(super) fn place_of(document: &Document) -> Place {
     Place {
         origin: super::rule::shown(&document.origin),

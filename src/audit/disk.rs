@@ -1,36 +1,37 @@
-//! The disks of a domain (libvirt's `formatdomain`, "Hard drives, floppy disks, CDROMs"), each with everything that is behind it.
+//! The disks of a domain (libvirt's `formatdomain`, "Hard drives, floppy disks, CDROMs"), each with
+//! all images and devices that it uses.
 
 use crate::xml::Element;
 
 /// A disk.
 pub(super) struct Disk<'a> {
     pub(super) element: Element<'a>,
-    /// The name that the guest's device has: `vda`.
+    /// The name of the guest's device, such as `vda`.
     pub(super) target: &'a str,
-    /// What is behind it: the disk's own source first.
+    /// The storages that it uses. The disk's own source is the first.
     pub(super) layers: Vec<Layer<'a>>,
 }
 
-/// One storage behind a disk.
+/// A storage that a disk uses.
 pub(super) struct Layer<'a> {
     pub(super) part: Part,
     pub(super) line: usize,
-    /// The format that is stated.
+    /// The stated format.
     pub(super) format: Option<&'a str>,
     pub(super) source: Source<'a>,
     pub(super) encryption: Option<Element<'a>>,
 }
 
-/// What a storage is to its disk.
+/// For what a disk uses a storage.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
     /// The disk's own image.
     Own,
-    /// An image from which is read what the one above it does not have.
+    /// An image from which is read what the image above it does not contain.
     Backing,
-    /// The file in which an image keeps its data.
+    /// The file in which an image stores its data.
     Data,
-    /// The image that the disk is being copied to.
+    /// The image to which the disk is being copied.
     Mirror,
 }
 
@@ -45,7 +46,7 @@ impl Part {
     }
 }
 
-/// Where a storage is.
+/// The place of a storage.
 #[derive(Clone, Copy)]
 pub(super) enum Source<'a> {
     /// Nowhere: an empty drive.
@@ -57,7 +58,7 @@ pub(super) enum Source<'a> {
         volume: &'a str,
     },
     Network(Network<'a>),
-    /// Something else: a directory, a PCI device, a vhost-user socket.
+    /// Any other source: a directory, a PCI device, a vhost-user socket.
     Other,
 }
 
@@ -66,13 +67,13 @@ pub(super) enum Source<'a> {
 pub(super) struct Network<'a> {
     pub(super) protocol: &'a str,
     pub(super) name: &'a str,
-    /// What the XML says about TLS.
+    /// Whether the XML requests TLS.
     pub(super) tls: Option<bool>,
-    /// Every host is a Unix socket: the peer is on this machine.
+    /// Whether all hosts are Unix sockets, so that the peer is on this machine.
     pub(super) is_local: bool,
 }
 
-/// The longest chain that is followed: libvirt's own limit.
+/// The longest chain that is followed, which is libvirt's limit.
 const LONGEST_CHAIN: usize = 200;
 
 /// The disks of a domain.
@@ -130,7 +131,7 @@ fn beside<'a>(element: Element<'a>, layers: &mut Vec<Layer<'a>>) {
         let Some(backing) = above.child("backingStore") else {
             return;
         };
-        // An empty one ends the chain.
+        // An empty element ends the chain.
         if backing.elements().next().is_none() {
             return;
         }
@@ -139,7 +140,7 @@ fn beside<'a>(element: Element<'a>, layers: &mut Vec<Layer<'a>>) {
     }
 }
 
-/// `none` and `auto` are what libvirt calls a format that it does not know.
+/// The format in an element. `none` and `auto` are libvirt's names for an unknown format.
 fn stated(element: Option<Element<'_>>) -> Option<&str> {
     let stated = element.and_then(|one| one.attribute("type"));
     stated.filter(|name| !["", "none", "auto", "unknown"].contains(name))

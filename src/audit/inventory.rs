@@ -1,10 +1,10 @@
-//! What an audit looks at: texts and facts that somebody else fetched. Nothing is opened here.
+//! The texts and facts that an audit judges. The caller fetches them: nothing is opened here.
 
 use std::collections::BTreeMap;
 
 use luksmith_formats::image::signature::Signature;
 
-/// A text with the name that findings give it.
+/// A text, and the name that findings use for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Document {
@@ -12,7 +12,7 @@ pub struct Document {
     pub origin: String,
     /// Whether the origin is a file.
     pub is_file: bool,
-    /// The pool that the volume of this XML lies in, where that is known.
+    /// The pool of the volume in this XML, if it is known.
     pub pool: Option<String>,
     /// The text.
     pub text: Vec<u8>,
@@ -44,16 +44,17 @@ impl Document {
 pub struct Inventory {
     /// XML of domains, pools, volumes and secrets, in any order.
     pub documents: Vec<Document>,
-    /// The host, where it is audited.
+    /// The host, if it is audited.
     pub host: Option<Host>,
-    /// What was seen of images, by what [`images`](super::images) asked for.
+    /// What is known of the images that [`images`](super::images) returned.
     pub images: BTreeMap<Wanted, Image>,
-    /// The version of libvirt where the documents come from, as it counts it: `major * 1000000 + minor * 1000 + release`.
+    /// The version of the libvirt from which the documents come, as `major * 1000000 + minor * 1000
+    /// + release`.
     pub libvirt_version: Option<u64>,
 }
 
 impl Inventory {
-    /// These documents, and nothing else.
+    /// An inventory of only these documents.
     #[must_use]
     pub fn new(documents: Vec<Document>) -> Self {
         Self {
@@ -63,13 +64,14 @@ impl Inventory {
     }
 }
 
-/// An image that an audit would like to know about.
+/// An image that the rules need.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub struct Wanted {
     /// Its path, absolute.
     pub path: String,
-    /// The format that the XML states for it, as libvirt spells it; `raw` where it states none, as libvirt takes it.
+    /// The format that the XML states, by libvirt's name. Without a stated format it is `raw`, as
+    /// for libvirt.
     pub format: String,
 }
 
@@ -83,7 +85,7 @@ impl Wanted {
     }
 }
 
-/// What was seen of an image.
+/// What is known of an image.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Image {
@@ -91,12 +93,12 @@ pub struct Image {
     pub real_path: Option<String>,
     /// Its number as a block device: major and minor.
     pub device: Option<(u32, u32)>,
-    /// What [`look`](super::look) made of its bytes, or why it could not be opened.
+    /// What [`look`](super::look) found, or why the image could not be opened.
     pub seen: Seen,
 }
 
 impl Image {
-    /// What was seen; of its path and its device nothing is known.
+    /// An image of which only `seen` is known.
     #[must_use]
     pub fn new(seen: Seen) -> Self {
         Self {
@@ -106,31 +108,31 @@ impl Image {
     }
 }
 
-/// What the bytes of an image say.
+/// Whether an image was read, and what was found.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Seen {
-    /// It was not opened, for this reason.
+    /// The image was not opened, for this reason.
     Not(String),
-    /// It was read.
+    /// The image was read.
     Bytes(Look),
 }
 
 impl Default for Seen {
     fn default() -> Self {
-        Self::Not("it was not asked for".to_owned())
+        Self::Not("it was not requested".to_owned())
     }
 }
 
-/// The bytes of an image, as far as an audit looks.
+/// What an audit reads of an image.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Look {
-    /// Everything that it looks like.
+    /// All formats of which the image has the signature.
     pub looks_like: Vec<Signature>,
-    /// The size of the disk in it, in bytes.
+    /// The size of the disk in the image, in bytes.
     pub size: Option<u64>,
-    /// The other files that it names, escaped as [`vet`](crate::vet) shows them.
+    /// The other files that the image names, escaped as by [`vet`](crate::vet).
     pub references: Vec<String>,
 }
 
@@ -138,19 +140,20 @@ pub struct Look {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Host {
-    /// Settings, by their paths: `qemu.conf` and the files of daemons, `lvm.conf`, rules and actions of polkit, arguments of daemons.
+    /// The files of settings: `qemu.conf` and the files of the daemons, `lvm.conf`, the rules and
+    /// actions of polkit, and the arguments of the daemons.
     pub files: Vec<Document>,
-    /// The units of systemd that listen for libvirt.
+    /// The socket units of libvirt's daemons.
     pub sockets: Vec<SocketUnit>,
     /// `/proc/self/mountinfo`.
     pub mountinfo: Option<Document>,
     /// The block devices of `/sys/class/block`.
     pub devices: Vec<BlockDevice>,
-    /// Values of secrets, and states of domains, that lie in files.
+    /// The files with values of secrets, or with the memory of domains.
     pub kept: Vec<KeptFile>,
-    /// Files and folders that are there and could not be read, each with the reason.
+    /// The files and folders that exist and could not be read, each with the reason.
     pub not_read: Vec<(String, String)>,
-    /// Whether there is a list of devices for LVM (`devices/system.devices` beside `lvm.conf`).
+    /// Whether LVM has a devices file (`devices/system.devices` beside `lvm.conf`).
     pub lvm_devices_file: bool,
 }
 
@@ -160,7 +163,7 @@ pub struct Host {
 pub struct SocketUnit {
     /// Its name, such as `libvirtd.socket`.
     pub name: String,
-    /// Its file, then its drop-ins, in the order in which they count.
+    /// Its file, followed by its drop-ins in the order in which systemd reads them.
     pub files: Vec<Document>,
     /// Whether it is started at boot.
     pub enabled: bool,
@@ -177,21 +180,21 @@ impl SocketUnit {
     }
 }
 
-/// A block device, as sysfs describes it.
+/// A block device, as in sysfs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BlockDevice {
     /// Its name, such as `loop0` or `dm-1`.
     pub name: String,
-    /// Major and minor.
+    /// Its major and minor number.
     pub number: (u32, u32),
-    /// The file behind a loop device.
+    /// The file of a loop device.
     pub backing_file: Option<String>,
-    /// What device-mapper calls it.
+    /// Its name in device-mapper.
     pub mapping: Option<String>,
-    /// The devices that it maps to.
+    /// The devices to which it maps.
     pub slaves: Vec<String>,
-    /// The device that it is a partition of.
+    /// The device of which it is a partition.
     pub whole: Option<String>,
 }
 
@@ -206,7 +209,7 @@ impl BlockDevice {
     }
 }
 
-/// A file that holds a secret or the memory of a guest.
+/// A file with a secret or with the memory of a guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeptFile {
@@ -214,7 +217,7 @@ pub struct KeptFile {
     pub path: String,
     /// Its permission bits.
     pub mode: u32,
-    /// What is in it.
+    /// What it contains.
     pub holds: Holds,
 }
 
@@ -229,7 +232,7 @@ impl KeptFile {
     }
 }
 
-/// What a kept file holds.
+/// What a [`KeptFile`] contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Holds {

@@ -1,16 +1,19 @@
-//! A look at the bytes of an image: what they resemble, and which other files they name. It stays at the headers.
+//! Reading the headers of an image: the formats whose signature it has, and the other files that it
+//! names.
 
 use super::inventory::Look;
 use crate::backend::{Backend, IoError};
 use crate::vet::{Format, Policy, headers, identify};
 
-/// The most bytes of an image that are read for its headers and descriptors; the tables are not walked.
+/// The most bytes of an image that are read, for its headers and descriptors. Its tables are not
+/// checked.
 const BUDGET: u64 = 2 << 20;
 
-/// Looks at an image of a format, as libvirt spells it. No reference is followed.
+/// Reads the headers of an image. `format` is libvirt's name of its format. No reference is
+/// followed.
 ///
 /// # Errors
-/// What the storage says.
+/// Returns the error of the storage.
 pub fn look(storage: &dyn Backend, format: &str) -> Result<Look, IoError> {
     let mut look = Look {
         looks_like: identify(storage)?,

@@ -1,4 +1,5 @@
-//! Memory of guests that reaches a disk in the clear: with it, the keys of disks that the guest or the emulator has open.
+//! The memory of guests that is written to a disk without encryption. It contains the keys of the
+//! disks that the guest or the emulator has open.
 
 use super::context::Context;
 use super::host::settings::Settings;
@@ -8,25 +9,31 @@ use crate::xml::Element;
 
 rules! {
     DUMP: Warning, "memory.dump",
-        "core dumps of the emulator hold the guest's memory",
-        "A dump has what the guest has in memory, keys included, and the passphrases of its disks.",
+        "core dumps of the emulator contain the guest's memory",
+        "A dump contains the guest's memory with all keys in it, and the passphrases of its \
+         disks.",
         "Remove dump_guest_core and dumpCore='on'.";
     CRASH: Warning, "memory.crash-dump",
         "the guest's memory is written to a file when it crashes or its watchdog fires",
-        "The file has the guest's memory in the clear, and a guest decides when it crashes.",
-        "Use <on_crash>destroy or restart, and a watchdog action other than dump, or put auto_dump_path on an encrypted file system.";
+        "The file contains the guest's memory unencrypted, and the guest decides when it crashes.",
+        "Set <on_crash> to destroy or restart, and the watchdog to an action other than dump, or \
+         put auto_dump_path on an encrypted file system.";
     FILE: Warning, "memory.file",
         "the guest's memory is a file",
-        "Unless that lies on hugetlbfs or tmpfs, the guest's memory reaches the disk in the clear.",
+        "The guest's memory reaches the disk unencrypted, unless the file is on hugetlbfs or \
+         tmpfs.",
         "Use <source type='memfd'/>, or put memory_backing_dir on tmpfs.";
     SAVING: Warning, "memory.saving",
         "guests are saved to disk when the host shuts down",
-        "libvirt writes their memory in the clear, whatever their disks are encrypted with.",
-        "Shut guests down instead (ON_SHUTDOWN=shutdown), or put the folder of saved guests on an encrypted file system.";
+        "libvirt writes their memory unencrypted, even if their disks are encrypted.",
+        "Shut guests down instead (ON_SHUTDOWN=shutdown), or put the folder of saved guests on an \
+         encrypted file system.";
     SAVED: Warning, "memory.saved",
-        "the memory of a guest lies in a file",
-        "It is in the clear, with the keys of its disks; who has the disk of the host has them.",
-        "Start the guest from it and shut it down, or virsh managedsave-remove; then wipe the free space, or keep the folder on an encrypted file system.";
+        "the memory of a guest is in a file",
+        "The file is not encrypted, and contains the keys of the guest's disks. A person who gets \
+         the host's disk has them.",
+        "Start the guest from it and shut the guest down, or run virsh managedsave-remove. Then \
+         wipe the free space, or keep the folder on an encrypted file system.";
 }
 
 pub(super) fn domain(context: &mut Context<'_>, xml: Element<'_>, place: &Place) {
@@ -64,7 +71,7 @@ pub(super) fn qemu(context: &mut Context<'_>, conf: &Settings) {
     context.add_if(&SAVING, &conf.place(name), saves.then(|| conf.said(name)));
 }
 
-/// `/etc/default/libvirt-guests`, which is a shell script of assignments.
+/// `/etc/default/libvirt-guests`, a shell script of assignments.
 pub(super) fn guests(context: &mut Context<'_>, place: &Place, text: &str) {
     for (number, line) in (1..).zip(text.lines()) {
         let value = line.trim().strip_prefix("ON_SHUTDOWN=");
@@ -75,7 +82,7 @@ pub(super) fn guests(context: &mut Context<'_>, place: &Place, text: &str) {
     }
 }
 
-/// Files that are there.
+/// Files with the memory of guests.
 pub(super) fn kept(context: &mut Context<'_>, host: &Host) {
     for file in &host.kept {
         if file.holds == Holds::Memory {

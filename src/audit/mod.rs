@@ -1,8 +1,10 @@
-//! Auditing libvirt: domains, pools, volumes, secrets and the host's settings, by the rules of libvirt's "Secure Usage" and of what
-//! belongs to it. `docs/audit.md` has every rule.
+//! Auditing libvirt: domains, pools, volumes, secrets and the settings of the host, by the
+//! recommendations of libvirt's "Secure Usage" and by related rules. `docs/audit.md` has every
+//! rule.
 //!
-//! [`audit`] is a function of texts and facts: it opens nothing. Whoever has an [`Inventory`] asks [`images`] which images are worth a
-//! [`look`], fetches what it likes of them, and audits.
+//! [`audit()`] is a function of texts and facts, and opens nothing. The caller fills an
+//! [`Inventory`]. It can ask [`images`] which images the rules need, [`look`] at them, and add the
+//! results. [`task::audit`](crate::task::audit) does all of this.
 //!
 //! ```
 //! use luksmith::audit::{Document, Inventory, Policy, audit};
@@ -56,14 +58,17 @@ use rule::{rules, shown};
 rules! {
     UNREADABLE: Error, "audit.unreadable",
         "a document could not be read",
-        "No rule was checked on it. libvirt's own XML has no document type, no entities and none of the sizes that are refused here.",
-        "Give the XML of a domain, pool, volume or secret, as virsh dumpxml --inactive, pool-dumpxml, vol-dumpxml and secret-dumpxml print it. A disk image is for `luksmith inspect`.";
+        "No rule was checked on it. libvirt's own XML has no document type and no entities, and \
+         none of the sizes that are refused here.",
+        "Give the XML of a domain, pool, volume or secret, as virsh dumpxml --inactive, \
+         pool-dumpxml, vol-dumpxml and secret-dumpxml print it. To check a disk image, use \
+         `luksmith inspect`.";
 }
 
-/// The most images that are asked for.
+/// The most images that [`images`] returns.
 const MOST_IMAGES: usize = 4096;
 
-/// Every rule that there is.
+/// All rules.
 pub fn rules() -> impl Iterator<Item = &'static Rule> {
     let own = [
         RULES,
@@ -80,7 +85,7 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
     own.into_iter().chain(host::ALL).flatten().copied()
 }
 
-/// Says which rules are broken, and where.
+/// Checks all rules on an inventory.
 pub fn audit(inventory: &Inventory, policy: &Policy) -> Report {
     let mut context = Context::new(inventory, policy);
     if let Some(host) = &inventory.host {
@@ -109,7 +114,7 @@ pub fn audit(inventory: &Inventory, policy: &Policy) -> Report {
     context.report
 }
 
-/// The images that rules would like to know about, from the documents alone.
+/// The images that the rules need, according to the documents of the inventory.
 pub fn images(inventory: &Inventory) -> BTreeSet<Wanted> {
     let policy = Policy::default();
     let mut context = Context::new(inventory, &policy);
@@ -134,7 +139,7 @@ pub fn images(inventory: &Inventory) -> BTreeSet<Wanted> {
     wanted
 }
 
-/// Learns what pools and volumes there are: domains refer to them by name.
+/// Records all pools and volumes, to which domains refer by name.
 fn storages(context: &mut Context<'_>) {
     let inventory = context.inventory;
     for document in &inventory.documents {
@@ -161,7 +166,8 @@ fn storages(context: &mut Context<'_>) {
     }
 }
 
-/// The domain in a document: itself, or in the state that libvirt keeps of a running one.
+/// The domain of a document: the document itself, or a part of the state that libvirt stores of a
+/// running domain.
 fn domain_of(root: Element<'_>) -> Option<Element<'_>> {
     if root.is("domstatus") {
         return root.child("domain");
@@ -199,7 +205,7 @@ fn one(
         let uuid = root.child("uuid").map(Element::text).unwrap_or_default();
         secrets::secret(context, root, &place.within("secret", &uuid, root.line()));
     } else if !root.is("pool") {
-        return Err("it is no domain, pool, volume or secret");
+        return Err("it is not a domain, pool, volume or secret");
     }
     Ok(())
 }

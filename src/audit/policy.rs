@@ -1,4 +1,4 @@
-//! What somebody wants of domains and hosts: a TOML file, or the strict default.
+//! The policy for domains and hosts. The default is strict.
 
 use std::path::{Component, Path};
 
@@ -6,33 +6,36 @@ use serde::Deserialize;
 
 use super::rule::{Place, Rule};
 
-/// What is wanted. The default declares no exceptions.
+/// What is allowed. The default has no exceptions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Policy {
     /// The largest disk in bytes. Default: 16 TiB.
     pub max_size: u64,
-    /// Folders in which backing files and external data files may lie. Default: `/var/lib/libvirt`.
+    /// The folders in which backing files and external data files may be. Default:
+    /// `/var/lib/libvirt`.
     pub trusted_paths: Vec<String>,
-    /// Disks that their guest encrypts itself, as `DOMAIN:TARGET`; `*` is any.
+    /// Disks that the guest encrypts itself, as `DOMAIN:TARGET`. `*` is any name.
     pub guest_encrypted: Vec<String>,
-    /// Disks for which a transport with TLS (or SSH) is enough, as `DOMAIN:TARGET`; `*` is any.
+    /// Disks for which a transport with TLS (or SSH) is enough, as `DOMAIN:TARGET`. `*` is any
+    /// name.
     pub transport_is_enough: Vec<String>,
-    /// What is known and wanted as it is.
+    /// The findings that are accepted.
     pub exceptions: Vec<Exception>,
 }
 
-/// A finding that is known and wanted as it is.
+/// A finding that is accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Exception {
     /// The id of the rule.
     pub rule: String,
-    /// Where: names from the outside in, such as `vm1:vda` or `migration_address`; `*` is any. All of it, where it is not said.
+    /// The place: names from the outside in, such as `vm1:vda` or `migration_address`. `*` is any
+    /// name. `None` is all places.
     #[serde(rename = "where")]
     pub place: Option<String>,
-    /// Why; reports repeat it.
+    /// The reason, which reports repeat.
     pub because: String,
 }
 
@@ -49,7 +52,7 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Why a finding is excepted.
+    /// The reason of an exception for a finding.
     pub(super) fn exception(&self, rule: &Rule, place: &Place) -> Option<String> {
         let covers = |one: &&Exception| {
             one.rule == rule.id
@@ -70,7 +73,7 @@ impl Policy {
         patterns.any(|one| matches(one, &names))
     }
 
-    /// Whether a path lies in a trusted folder.
+    /// Whether a path is in a trusted folder.
     pub(super) fn trusts(&self, path: &str) -> bool {
         self.trusted_paths
             .iter()
@@ -78,14 +81,15 @@ impl Policy {
     }
 }
 
-/// Whether a path lies in a folder, without leaving it again.
+/// Whether a path is in a folder, and has no `..`.
 pub(super) fn lies_in(path: &str, folder: &str) -> bool {
     let path = Path::new(path);
     let climbs = path.components().any(|part| part == Component::ParentDir);
     !climbs && path.starts_with(folder)
 }
 
-/// Whether each name of a pattern is that of the place, or `*`; what the place has beyond it does not matter.
+/// Whether each name of a pattern is that of the place, or `*`. Further names of the place are
+/// ignored.
 fn matches(pattern: &str, names: &str) -> bool {
     let mut names = names.split(':');
     pattern

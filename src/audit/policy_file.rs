@@ -1,23 +1,23 @@
-//! The TOML file that a policy is written in.
+//! The TOML file of a policy.
 
 use serde::Deserialize;
 
 use super::policy::{Exception, Policy};
 use super::rules;
 
-/// Why a policy cannot be used.
+/// Why a policy cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PolicyError {
-    /// It is no TOML, or has members or values that there are not.
-    #[error("the policy cannot be understood")]
+    /// The text is not TOML, or has unknown members or values.
+    #[error("the policy cannot be read")]
     Text(#[from] toml::de::Error),
-    /// An exception from a rule that there is not.
-    #[error("the policy makes an exception from {0:?}, and there is no such rule")]
+    /// The policy has an exception from an unknown rule.
+    #[error("the policy has an exception from {0:?}, and there is no such rule")]
     Rule(String),
 }
 
-/// The file as it is written; what is not there is the default.
+/// The members of the file. A missing one has the default value.
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct File {
@@ -32,10 +32,10 @@ struct File {
 }
 
 impl Policy {
-    /// Reads a policy from TOML; `docs/audit.md` has an example with every member.
+    /// Reads a policy from TOML. `docs/audit.md` has an example with every member.
     ///
     /// # Errors
-    /// [`PolicyError`] for a member, a value or a rule that there is not.
+    /// Returns an error if the text is not TOML, or has an unknown member, value or rule.
     pub fn parse(text: &str) -> Result<Self, PolicyError> {
         let file: File = toml::from_str(text)?;
         let unknown = |one: &&Exception| rules().all(|rule| rule.id != one.rule);

@@ -1,4 +1,5 @@
-//! Format probing: nobody guesses what an image is, since a guest can write any magic into a raw disk.
+//! Format probing: the format of every image has to be stated. If it is guessed, a guest can choose
+//! it, since it can write any signature into a raw disk.
 
 use super::context::Context;
 use super::disk::{Disk, Part, Source};
@@ -10,27 +11,39 @@ use crate::xml::Element;
 rules! {
     DISK: Warning, "probing.disk-format",
         "a disk does not state the format of its image",
-        "libvirt takes such an image as raw, as long as nobody allowed it to guess; programs that read the XML may guess, and a guest that writes a qcow2 header into its raw disk then gets whatever file that header names.",
-        "State it: <driver name='qemu' type='raw'/> (or qcow2, …), as `luksmith inspect --format` confirms it.";
+        "libvirt uses such an image as raw, unless it is allowed to guess. Other programs that \
+         read the XML may guess the format: if the guest writes a qcow2 header into its raw disk, \
+         they open the file that the header names.",
+        "State the format: <driver name='qemu' type='raw'/> (or qcow2, …). `luksmith inspect \
+         --format` checks that the image has this format.";
     LAYER: Error, "probing.backing-format",
         "a backing store, data file or mirror does not state its format",
-        "An image behind another one is guessed at where nothing states what it is: a guest that once wrote to it as raw chose what it looks like.",
-        "State it in the XML, <format type='raw'/>, and in the overlay: qemu-img rebase -u -F FORMAT -b FILE.";
+        "Programs guess the format of an image behind another one if it is not stated. A guest \
+         that once wrote to this image as a raw disk chose its first bytes.",
+        "State it in the XML, <format type='raw'/>, and in the overlay: qemu-img rebase -u -F \
+         FORMAT -b FILE.";
     ALLOWED: Error, "probing.allowed",
         "libvirt may guess the formats of disks",
-        "A guest that writes a qcow2 header into its raw disk gets, at its next start, whatever file of the host that header names.",
+        "If a guest writes a qcow2 header into its raw disk, then at its next start it gets the \
+         file of the host that the header names.",
         "Remove allow_disk_format_probing from qemu.conf, and state every format.";
     OTHER: Error, "probing.other-format",
-        "the content of a raw disk begins as an image of another format does",
-        "Whoever probes it (libvirt with probing allowed, qemu-img without -f, a backup, a migration tool) reads it by the other format's rules, which may name any file of the host. Guests write such headers on purpose.",
-        "Keep `raw` stated everywhere. If the image is really of the other format, state that one, after `luksmith inspect --format`.";
+        "a raw disk has the signature of another image format",
+        "A program that guesses the format (libvirt if it is allowed to, qemu-img without -f, a \
+         backup, a migration tool) reads the disk by the rules of the other format, whose header \
+         may name any file of the host. Guests write such headers on purpose.",
+        "Keep `raw` stated everywhere. If the image really has the other format, state that one, \
+         after `luksmith inspect --format`.";
     NOT: Warning, "probing.not-format",
-        "the image does not begin as the format that the XML states",
-        "It was replaced, or the XML is wrong: to state another format now is a guess that whoever wrote the image decides.",
-        "Find out who wrote it, and restore it, or state its real format after `luksmith inspect --format`.";
+        "an image does not have the signature of the format that the XML states",
+        "The image was replaced, or the XML is wrong. To state another format now is a guess, \
+         which the author of the image controls.",
+        "Find out who wrote the image, and restore it; or state its real format, after `luksmith \
+         inspect --format`.";
 }
 
-/// What a raw disk may hold without being mistaken for an image: partitions, a disc, and LUKS, which has a rule of its own.
+/// The signatures that a raw disk may have: partition tables, discs, and LUKS, which has a rule of
+/// its own.
 const HARMLESS: [&str; 5] = ["mbr", "gpt", "iso", "udf", "luks"];
 
 pub(super) fn disk(context: &mut Context<'_>, disk: &Disk<'_>, place: &Place) {
@@ -42,7 +55,11 @@ pub(super) fn disk(context: &mut Context<'_>, disk: &Disk<'_>, place: &Place) {
         if layer.part == Part::Own {
             context.add(&DISK, place, "<driver> has no type");
         } else {
-            context.add(&LAYER, place, format!("{} has none", layer.part.name()));
+            context.add(
+                &LAYER,
+                place,
+                format!("{} has no format", layer.part.name()),
+            );
         }
     }
     for layer in &disk.layers {
@@ -58,7 +75,10 @@ pub(super) fn disk(context: &mut Context<'_>, disk: &Disk<'_>, place: &Place) {
         if stated == "raw" {
             let other = |seen: &&_| !HARMLESS.contains(&format_of(seen));
             if let Some(seen) = look.looks_like.iter().find(other) {
-                let detail = format!("{path} looks like {} at byte {}", seen.format, seen.offset);
+                let detail = format!(
+                    "{path} has the signature of {} at byte {}",
+                    seen.format, seen.offset
+                );
                 context.add(&OTHER, place, super::rule::shown(&detail));
             }
         } else if let Some(wanted) = signature(stated)
@@ -70,7 +90,7 @@ pub(super) fn disk(context: &mut Context<'_>, disk: &Disk<'_>, place: &Place) {
     }
 }
 
-/// A volume whose backing store is not described.
+/// A volume whose backing store does not state its format.
 pub(super) fn volume(context: &mut Context<'_>, xml: Element<'_>, place: &Place) {
     for backing in xml.children("backingStore") {
         let has_path = backing.child("path").is_some();
@@ -81,7 +101,7 @@ pub(super) fn volume(context: &mut Context<'_>, xml: Element<'_>, place: &Place)
             context.add(
                 &LAYER,
                 place.at(backing.line()),
-                "the backing store has none",
+                "the backing store has no format",
             );
         }
     }
@@ -102,7 +122,7 @@ fn format_of(seen: &luksmith_formats::image::signature::Signature) -> &'static s
     seen.format
 }
 
-/// What an image of a format, as libvirt spells it, begins like.
+/// The name of the signature of a format, given by libvirt's name.
 pub(super) fn signature(format: &str) -> Option<&'static str> {
     let known = [
         ("qcow", "qcow1"),

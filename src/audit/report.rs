@@ -1,34 +1,34 @@
-//! What an audit says.
+//! The result of an audit.
 
 use super::policy::Policy;
 use super::rule::{Finding, Place, Rule, Severity, rules};
 
 rules! {
     MORE: Note, "audit.more",
-        "the rule is broken in more places than are listed",
-        "A long list hides what matters, and a hostile document could make it endless.",
-        "Mend what is listed, and audit again.";
+        "a rule is broken in more places than are listed",
+        "A long list hides the important findings, and a hostile document could make it endless.",
+        "Correct the listed places, and audit again.";
 }
 
 /// The most findings of one rule that are kept.
 const MOST_OF_ONE: usize = 100;
 
-/// Everything that an audit found.
+/// The result of an audit.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Report {
-    /// What breaks a rule, in the order of the documents.
+    /// The findings, in the order of the documents.
     pub findings: Vec<Finding>,
 }
 
 impl Report {
-    /// The heaviest finding that no exception covers.
+    /// The highest severity of the findings without an exception.
     pub fn heaviest(&self) -> Option<Severity> {
         let open = self.findings.iter().filter(|one| one.excepted.is_none());
         open.map(|one| one.rule.severity).max()
     }
 
-    /// Adds a finding, unless there are too many of its rule.
+    /// Adds a finding, unless there are too many of its rule already.
     pub(super) fn add(
         &mut self,
         policy: &Policy,
@@ -38,7 +38,7 @@ impl Report {
     ) {
         let detail = detail.into();
         let same = self.findings.iter().filter(|one| one.rule == rule);
-        // A domain that runs comes twice: as it is, and as it will be when it starts the next time.
+        // A running domain has two definitions: the present one, and the one for its next start.
         let is_said = |one: &Finding| {
             let (said, place) = (&one.place, &place);
             !place.is_file

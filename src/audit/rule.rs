@@ -1,23 +1,24 @@
-//! A rule has a stable id; a finding is one place where it is broken.
+//! Rules, and findings: the places where a rule is broken.
 
 use std::fmt;
 
-/// How much a finding weighs.
+/// How severe a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// Worth knowing: a defence that one may want, or something that could not be looked at.
+    /// Information: a protection that may be wanted, or something that could not be read.
     Note,
-    /// A defence is off, or data leaves the host in the clear.
+    /// A protection is off, or data leaves the host without encryption.
     Warning,
-    /// A guest, its image or somebody on the network can get at the host, at other guests or at what was to be encrypted.
+    /// A guest, its image or an attacker on the network can access the host, other guests, or data
+    /// that should be encrypted.
     Error,
 }
 
 impl Severity {
-    /// All of them, the lightest first.
+    /// All severities, the lowest first.
     pub const ALL: [Self; 3] = [Self::Note, Self::Warning, Self::Error];
 
-    /// Its name, as reports and SARIF spell it.
+    /// Its name in reports and in SARIF.
     pub fn name(self) -> &'static str {
         match self {
             Self::Note => "note",
@@ -27,23 +28,23 @@ impl Severity {
     }
 }
 
-/// Something that every domain, pool, volume, secret or host is checked for.
+/// A rule for domains, pools, volumes, secrets or the host.
 #[derive(Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rule {
-    /// Its stable id, such as `storage.luks-as-raw`.
+    /// The id, such as `storage.luks-as-raw`. It does not change between versions.
     pub id: &'static str,
-    /// What breaking it weighs.
+    /// How severe it is to break the rule.
     pub severity: Severity,
-    /// What is the case where it is broken.
+    /// What is wrong if the rule is broken.
     pub meaning: &'static str,
-    /// Why that matters.
+    /// Why it matters.
     pub why: &'static str,
-    /// What to do.
+    /// How to correct it.
     pub fix: &'static str,
 }
 
-/// Declares rules, and the list of them all.
+/// Declares rules, and `RULES`, the list of all of them.
 macro_rules! rules {
     ($($name:ident: $severity:ident, $id:literal, $meaning:literal, $why:literal, $fix:literal;)+) => {
         $(static $name: $crate::audit::rule::Rule = $crate::audit::rule::Rule {
@@ -59,7 +60,8 @@ macro_rules! rules {
 }
 pub(super) use rules;
 
-/// Where something is: a file or an object of libvirt, a line in it, and what stands there.
+/// The place of a finding: a file or an object of libvirt, a line in it, and the object at this
+/// line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Place {
@@ -67,20 +69,21 @@ pub struct Place {
     pub origin: String,
     /// Whether the origin is a file.
     pub is_file: bool,
-    /// The line, from 1, of the file or of the object's XML.
+    /// The line, counted from 1, of the file or of the object's XML.
     pub line: Option<usize>,
-    /// What stands there, from the outside in: kinds and names, such as `domain vm1`, `disk vda`. Safe to show.
+    /// The kinds and names of the objects there, from the outside in, such as `domain vm1`, `disk
+    /// vda`. They are safe to print.
     pub object: Vec<(&'static str, String)>,
 }
 
 impl Place {
-    /// The names alone, as exceptions spell them: `vm1:vda`.
+    /// Only the names, as in exceptions: `vm1:vda`.
     pub fn names(&self) -> String {
         let names: Vec<_> = self.object.iter().map(|(_, name)| name.as_str()).collect();
         names.join(":")
     }
 
-    /// The same place, one step further in.
+    /// The place of an object in the object of this place.
     #[must_use]
     pub(super) fn within(&self, kind: &'static str, name: &str, line: usize) -> Self {
         let mut place = self.clone();
@@ -89,7 +92,7 @@ impl Place {
         place
     }
 
-    /// The same object, at another line.
+    /// The same place at another line.
     #[must_use]
     pub(super) fn at(&self, line: usize) -> Self {
         Self {
@@ -113,21 +116,21 @@ impl fmt::Display for Place {
     }
 }
 
-/// A rule that is broken somewhere.
+/// A place where a rule is broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finding {
     /// The rule.
     pub rule: &'static Rule,
-    /// Where.
+    /// The place.
     pub place: Place,
-    /// What is there, in one line; safe to show, and without secrets.
+    /// What is wrong there, in one line. It is safe to print, and contains no secrets.
     pub detail: String,
-    /// Why the policy excepts it.
+    /// The reason of the policy's exception, if there is one.
     pub excepted: Option<String>,
 }
 
-/// A text from outside, safe to show: control characters are escaped, and it is not too long.
+/// A text from outside that is safe to print: cut, and with control characters escaped.
 pub(super) fn shown(text: &str) -> String {
     const MOST: usize = 200;
     let mut shown = String::new();

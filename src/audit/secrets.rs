@@ -1,4 +1,4 @@
-//! Secrets: each for one disk, kept where others cannot read them, and never on a command line.
+//! Secrets: each one should be for one disk, not readable for others, and never on a command line.
 
 use std::collections::BTreeSet;
 
@@ -11,24 +11,31 @@ use crate::xml::Element;
 
 rules! {
     COMMANDLINE: Error, "secret.commandline",
-        "a secret stands in the arguments or variables that the domain gives to QEMU",
-        "Whoever reads the domain's XML, its log under /var/log/libvirt/qemu or the list of processes has it.",
-        "Use <encryption>, <auth> or <graphics> with a secret of libvirt (`luksmith libvirt secret define`, `set`), and change the one that stood there.";
+        "a secret is in the arguments or variables that a domain gives to QEMU",
+        "All readers of the domain's XML, of its log under /var/log/libvirt/qemu or of the list \
+         of processes have it.",
+        "Use <encryption>, <auth> or <graphics> with a secret of libvirt (`luksmith libvirt \
+         secret define`, `set`), and change the secret that was there.";
     SHARED: Warning, "secret.shared",
         "several disks are opened by one secret",
-        "Who learns the passphrase of one disk has the others, and it cannot be changed for one alone.",
-        "Give each disk a secret of its own: `luksmith libvirt provision`, or `luksmith key change` and another <secret>.";
+        "A person who learns the passphrase of one disk has the others, and the passphrase of a \
+         single disk cannot be changed.",
+        "Give each disk its own secret: `luksmith libvirt provision`, or `luksmith key change` \
+         and another <secret>.";
     STORED: Warning, "secret.stored",
-        "the value of a secret lies on the host as plain base64",
-        "libvirt before 12.1 keeps persistent secrets so, for root to read: on the same disk as the images that they open, and in every backup of /etc.",
-        "Use ephemeral secrets that are set at boot (`luksmith libvirt secret define --ephemeral`), or libvirt 12.1 and set the values again; keep /etc/libvirt/secrets on an encrypted disk and out of backups.";
+        "the value of a secret is stored on the host as plain base64",
+        "libvirt before 12.1 stores persistent secrets in this form, readable for root: on the \
+         same disk as the images that they open, and in every backup of /etc.",
+        "Use ephemeral secrets that are set at boot (`luksmith libvirt secret define \
+         --ephemeral`), or libvirt 12.1 and set the values again. Keep /etc/libvirt/secrets on an \
+         encrypted disk and out of backups.";
     MODE: Error, "secret.file-mode",
-        "others than root may read the file with a secret's value",
-        "The passphrase of a disk is there for every such user and service.",
-        "chmod 600 the file, and change the passphrase: `luksmith libvirt rotate`.";
+        "users other than root may read the file with a secret's value",
+        "All these users and services can read the passphrase of a disk.",
+        "Run chmod 600 on the file, and change the passphrase: `luksmith libvirt rotate`.";
 }
 
-/// The version from which libvirt encrypts what it keeps.
+/// The version from which libvirt encrypts the values that it stores.
 const ENCRYPTS: u64 = 12_001_000;
 
 /// The XML of a secret.
@@ -48,7 +55,7 @@ pub(super) fn place_of_kept(file: &KeptFile) -> Place {
     }
 }
 
-/// Values that lie in files.
+/// Files with values of secrets.
 pub(super) fn kept(context: &mut Context<'_>, host: &Host) {
     let secrets = host.kept.iter().filter(|file| file.holds == Holds::Secret);
     for file in secrets {
@@ -60,7 +67,7 @@ pub(super) fn kept(context: &mut Context<'_>, host: &Host) {
     }
 }
 
-/// Remembers who uses which secret.
+/// Records the users of each secret.
 pub(super) fn disk(context: &mut Context<'_>, disk: &Disk<'_>, place: &Place) {
     for layer in &disk.layers {
         let secrets = layer.encryption.into_iter();
@@ -74,8 +81,9 @@ pub(super) fn disk(context: &mut Context<'_>, disk: &Disk<'_>, place: &Place) {
     }
 }
 
-/// Once every document was read. Layers of one disk may share a secret: they are one storage to whoever holds it; and a domain may
-/// come twice, as it runs and as it will start.
+/// Finds secrets with several users, after all documents were read. The layers of one disk may
+/// share a secret. A running domain may occur twice, with its present definition and that for its
+/// next start.
 pub(super) fn shared(context: &mut Context<'_>) {
     for (secret, users) in std::mem::take(&mut context.secrets) {
         let mut seen = BTreeSet::new();
@@ -92,7 +100,8 @@ pub(super) fn shared(context: &mut Context<'_>) {
     }
 }
 
-/// What the domain gives to QEMU past libvirt. The value is not repeated.
+/// Finds secrets in the arguments and variables of `<qemu:commandline>`. Their values are not
+/// repeated.
 pub(super) fn commandline(context: &mut Context<'_>, xml: Element<'_>, place: &Place) {
     let is_qemu = |one: &Element<'_>| one.namespace() == Some(QEMU);
     let given = xml.elements().filter(is_qemu).flat_map(Element::elements);
@@ -109,7 +118,8 @@ pub(super) fn commandline(context: &mut Context<'_>, xml: Element<'_>, place: &P
     }
 }
 
-/// The name of what looks like a secret with its value, in an argument of QEMU: `key=value` parts, JSON, or a URI with a password.
+/// The name of a secret with its value in an argument of QEMU: `key=value` parts, JSON, or a URI
+/// with a password.
 fn secret_in(argument: &str) -> Option<String> {
     let is_object = argument.starts_with("secret,") || argument.contains("\"secret\"");
     let parts = argument.split([',', '{', '}', '?', '&']);

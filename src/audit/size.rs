@@ -1,4 +1,4 @@
-//! Sizes: what an image or a volume may grow to has a limit, and the pool has it.
+//! Sizes: the disk of an image or volume has to be within the limit, and within its pool.
 
 use super::context::{Context, Pool};
 use super::disk::Disk;
@@ -9,11 +9,13 @@ use crate::xml::Element;
 rules! {
     LIMIT: Warning, "size.limit",
         "a disk is larger than the policy allows",
-        "An image of a megabyte can say that its disk has terabytes: as the guest writes, it grows until the host's storage is full, for all guests.",
+        "An image of one megabyte can have a disk of terabytes. It grows as the guest writes, \
+         until the host's storage is full for all guests.",
         "Refuse it, or raise the limit: --max-size SIZE, or max-size in the policy.";
     POOL: Warning, "size.pool",
-        "a volume may grow beyond what its pool has",
-        "A guest that fills its disk fills the pool: every other guest there gets I/O errors or is paused.",
+        "a volume may grow beyond the space of its pool",
+        "A guest that fills its disk fills the pool. Then all other guests with volumes there get \
+         I/O errors or are paused.",
         "Make the volume smaller or the pool larger, or allocate volumes fully.";
 }
 
@@ -38,7 +40,7 @@ fn limit(context: &mut Context<'_>, size: Option<u64>, place: &Place, what: &str
     context.add_if(&LIMIT, place, broken);
 }
 
-/// A volume: its capacity is what it can grow to, its allocation what it has taken already.
+/// A volume. It can grow to its capacity. Its allocation is the space that it occupies already.
 pub(super) fn volume(
     context: &mut Context<'_>,
     xml: Element<'_>,
@@ -66,14 +68,14 @@ pub(super) fn volume(
             Some(format!("{capacity} bytes; the pool has {whole}"))
         }
         (_, Some(free)) if wants > free => Some(format!(
-            "it may take {wants} bytes more; the pool has {free} left"
+            "it may need {wants} more bytes; the pool has {free} left"
         )),
         _ => None,
     };
     context.add_if(&POOL, &place, broken);
 }
 
-/// A size as libvirt writes it: a number, and a unit that is bytes where it is not said.
+/// A size in libvirt's XML: a number, and a unit, which is bytes by default.
 pub(super) fn bytes(element: Element<'_>) -> Option<u64> {
     let number: u64 = element.text().parse().ok()?;
     let unit = element

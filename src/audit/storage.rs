@@ -1,5 +1,5 @@
-//! Storage encryption: what leaves the host is ciphertext, by LUKS on the host, by the guest where that is declared, or by the
-//! transport where that is said to be enough.
+//! Storage encryption: data that leaves the host has to be encrypted, by LUKS on the host, by the
+//! guest if the policy declares it, or by the transport if the policy says that this is enough.
 
 use super::context::Context;
 use super::disk::{Disk, Layer, Part, Source};
@@ -10,21 +10,32 @@ use crate::xml::Element;
 
 rules! {
     PLAIN: Error, "storage.remote-plain",
-        "storage of another machine is used without encryption",
-        "Whoever keeps that storage, and whoever is on the network between, can read and change what the guest stores.",
-        "Encrypt it on this host: <encryption format='luks'> with a secret (`luksmith encrypt`, `luksmith libvirt provision`). If the guest encrypts the disk itself, say so: --guest-encrypted DOMAIN:TARGET.";
+        "storage on another machine is used without encryption",
+        "The operator of the storage, and attackers on the network in between, can read and \
+         change the guest's data.",
+        "Encrypt it on this host: <encryption format='luks'> with a secret (`luksmith encrypt`, \
+         `luksmith libvirt provision`). If the guest encrypts the disk itself, declare that: \
+         --guest-encrypted DOMAIN:TARGET.";
     TRANSPORT: Warning, "storage.transport-only",
-        "storage of another machine is used without encryption, over a transport that is encrypted",
-        "The network cannot read it, but whoever keeps the storage can read and change it.",
-        "Encrypt it on this host (`luksmith encrypt`), or say that the transport is enough: --transport-is-enough DOMAIN:TARGET.";
+        "storage on another machine is used without encryption, over an encrypted transport",
+        "An attacker on the network cannot read the data, but the operator of the storage can \
+         read and change it.",
+        "Encrypt it on this host (`luksmith encrypt`), or declare that the transport is enough: \
+         --transport-is-enough DOMAIN:TARGET.";
     RAW: Error, "storage.luks-as-raw",
         "a LUKS image is attached as a raw disk, without <encryption>",
-        "The domain starts, and the guest sees the LUKS header as its disk. It can overwrite it, and with it every key of the volume; and it gets the header to guess passphrases at.",
-        "Add <encryption format='luks'><secret type='passphrase' uuid='…'/></encryption>. If the guest itself made the LUKS volume on its whole disk, say so: --guest-encrypted DOMAIN:TARGET.";
+        "The domain starts, and the guest sees the LUKS header as a part of its disk. The guest \
+         can overwrite the header, and with it all keys of the volume, or use it to guess the \
+         passphrase.",
+        "Add <encryption format='luks'><secret type='passphrase' uuid='…'/></encryption>. If the \
+         guest itself created the LUKS volume on its whole disk, declare that: --guest-encrypted \
+         DOMAIN:TARGET.";
     LEGACY: Error, "storage.legacy-encryption",
-        "a disk is encrypted by the AES-CBC of old qcow images",
-        "Its IVs can be guessed, the passphrase is the key itself, and no passphrase can be changed; QEMU dropped it for guests.",
-        "Convert it to LUKS: qemu-img convert on a host that still reads it, then `luksmith encrypt`.";
+        "a disk is encrypted with the AES-CBC of old qcow images",
+        "Its IVs are predictable, the passphrase is the key itself, and it cannot be changed. \
+         QEMU no longer supports it for guests.",
+        "Convert it to LUKS: qemu-img convert on a host that can still read it, then `luksmith \
+         encrypt`.";
 }
 
 pub(super) fn disk(context: &mut Context<'_>, disk: &Disk<'_>, place: &Place) {
@@ -47,7 +58,7 @@ pub(super) fn disk(context: &mut Context<'_>, disk: &Disk<'_>, place: &Place) {
     }
 }
 
-/// What is on another machine, and whether the way there is encrypted.
+/// A storage on another machine, and whether the transport to it is encrypted.
 struct Remote {
     what: String,
     encrypted: bool,
@@ -83,7 +94,7 @@ fn remote(context: &Context<'_>, layer: &Layer<'_>) -> Option<Remote> {
         }
         Source::File(path) => {
             let kind = remote_filesystem(&context.mounts, path)?;
-            Some(plain(format!("{} lies on {kind}", shown(path))))
+            Some(plain(format!("{} is on {kind}", shown(path))))
         }
         Source::None | Source::Block(_) | Source::Other => None,
     }

@@ -100,8 +100,8 @@ Examples:
   luksmith info disk.img                      what it is, and who can open it
   luksmith key add disk.img                   another passphrase
   luksmith decrypt disk.img plain.img         and back
-  luksmith inspect --format qcow2 upload.img  is a stranger's image what it is said to be?
-  luksmith audit --connect qemu:///system     are libvirt's domains and secrets used securely?
+  luksmith inspect --format qcow2 upload.img  check an untrusted image
+  luksmith audit --connect qemu:///system     check the security of libvirt's domains and secrets
   luksmith serve disk.img --socket vm/disk.sock   the plaintext for QEMU, over NBD
   luksmith libvirt secret list                what libvirt keeps passphrases of, and for whom
 
@@ -110,8 +110,8 @@ Exit codes:
   3 out of memory        4 wrong device or header      5 busy, or exists
   130 interrupted        141 the reader of the output went away
   inspect: 0 accept, 1 reject, 6 against the policy
-  audit: 6 findings, from the weight on that --fail-on says
-  verify-ciphertext: 1 there is something else than ciphertext
+  audit: 6 findings of the severity of --fail-on or higher
+  verify-ciphertext: 1 there is data that is not ciphertext
   libvirt rotate --check: 1 something is wrong with a secret or volume";
 
 #[derive(Debug, Subcommand)]

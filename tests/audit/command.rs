@@ -49,7 +49,7 @@ fn exit_codes_tell_what_was_found() {
         folder,
         &audit(&["good.xml", "bad vm.xml"]),
         6,
-        "1 finding of a weight",
+        "1 finding of a severity",
     );
     fails(
         folder,

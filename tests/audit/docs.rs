@@ -1,4 +1,5 @@
-//! `docs/audit.md` has a section for every rule that the code has, and no other; its policy is one; the tests break each rule.
+//! `docs/audit.md` has a section for each rule of the code, with its texts, and no other section. Its
+//! policy can be read. The tests break each rule.
 
 use std::collections::BTreeMap;
 
@@ -6,16 +7,20 @@ use luksmith::audit::{self, Policy};
 
 const TEXT: &str = include_str!("../../docs/audit.md");
 
-/// Each rule has a heading with its id, and its severity in the line below.
-fn documented() -> BTreeMap<&'static str, &'static str> {
+/// The sections by the id in their heading.
+fn sections() -> BTreeMap<&'static str, &'static str> {
     let sections = TEXT.split("\n### `").skip(1);
     sections
-        .map(|section| {
-            let (id, rest) = section.split_once("`\n\n").expect("a heading");
-            let severity = rest.split(['.', ':']).next().unwrap_or_default();
-            assert!(rest.contains("**Fix**: "), "{id} says no fix");
-            (id, severity)
-        })
+        .map(|section| section.split_once("`\n\n").expect("a heading"))
+        .collect()
+}
+
+/// The id of each section, and the severity with which the section begins.
+fn documented() -> BTreeMap<&'static str, &'static str> {
+    let severity = |section: &'static str| section.split(':').next().unwrap_or_default();
+    let sections = sections().into_iter();
+    sections
+        .map(|(id, section)| (id, severity(section)))
         .collect()
 }
 
@@ -31,13 +36,28 @@ fn every_rule_has_a_section_and_nothing_else() {
     assert_eq!(
         audit::rules().count(),
         declared().len(),
-        "an id comes twice"
+        "an id is used twice"
     );
+}
+
+/// Without the marks of code and the ends of lines.
+fn plain(text: &str) -> String {
+    let text = text.replace('`', "");
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[test]
 fn every_rule_says_why_and_what_to_do() {
+    let sections = sections();
     for rule in audit::rules() {
+        let section = plain(sections[rule.id]);
+        for text in [
+            format!(": {}. ", rule.meaning),
+            format!("**Why**: {} ", rule.why),
+            format!("**Fix**: {}", rule.fix),
+        ] {
+            assert!(section.contains(&plain(&text)), "{}: {text}", rule.id);
+        }
         for text in [rule.why, rule.fix] {
             assert!(
                 text.ends_with('.') && text.starts_with(char::is_alphanumeric),

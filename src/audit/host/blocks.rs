@@ -1,4 +1,5 @@
-//! Data access: an image from a stranger is never mounted, looped or mapped on the host, whose kernel would read its file systems.
+//! Data access: a guest's image must not be mounted, attached as a loop device or mapped on the
+//! host, whose kernel would read its file systems.
 
 use std::collections::BTreeSet;
 
@@ -10,23 +11,29 @@ use crate::audit::rule::{Place, rules, shown};
 rules! {
     MOUNTED: Error, "access.mounted",
         "the host has mounted a guest's disk",
-        "The kernel's file system code reads what the guest wrote: a crafted file system can take over the kernel. And two writers destroy it.",
-        "Unmount it. To look into a disk use a throw-away virtual machine (libguestfs).";
+        "The kernel's file system code reads what the guest wrote: a crafted file system can take \
+         over the kernel. And if both the host and the guest write to it, they destroy it.",
+        "Unmount it. To look into a disk, use a throw-away virtual machine (libguestfs).";
     LOOPED: Warning, "access.looped",
         "a guest's image is a loop device of the host",
-        "The kernel looks for partitions in it, programs look for file systems, volumes and RAID, and may start what they find.",
-        "Detach it: losetup -d. To look into a disk use a throw-away virtual machine (libguestfs).";
+        "The kernel searches it for partitions, and programs search it for file systems, volumes \
+         and RAID, which they may start.",
+        "Detach it: losetup -d. To look into a disk, use a throw-away virtual machine \
+         (libguestfs).";
     MAPPED: Warning, "access.mapped",
-        "the host has mapped what is on a guest's disk",
-        "A partition, an LVM volume or an encrypted volume of the guest is a device of the host, open to every program that looks for file systems; with LUKS its key is in the host's kernel.",
-        "Remove the mapping (kpartx -d, vgchange -an, cryptsetup close) and keep LVM from the disk with a filter.";
+        "the host has mapped the contents of a guest's disk",
+        "A partition, an LVM volume or an encrypted volume of the guest is a device of the host, \
+         which every program that searches for file systems can open. The key of an opened LUKS \
+         volume is in the host's kernel.",
+        "Remove the mapping (kpartx -d, vgchange -an, cryptsetup close), and exclude the disk \
+         from LVM with a filter.";
 }
 
-/// Every disk and volume that is known, and the folders of pools.
+/// Checks all known disks and volumes, and the files in the folders of pools.
 pub(super) fn access(context: &mut Context<'_>, host: &Host) {
     let mut told = BTreeSet::new();
     let mut known = std::mem::take(&mut context.paths);
-    // What is said of a disk is not said again of the volume that it is.
+    // A finding about a disk is not repeated for the volume of this disk.
     known.sort_by_key(|(_, place)| !place.object.iter().any(|(kind, _)| *kind == "disk"));
     for (path, place) in &known {
         for start in devices_of(context, host, path) {
@@ -57,7 +64,7 @@ pub(super) fn access(context: &mut Context<'_>, host: &Host) {
     }
 }
 
-/// The devices that a path is: itself, or loop devices over it.
+/// The devices of a path: the device itself, or loop devices of the file.
 fn devices_of<'h>(context: &Context<'_>, host: &'h Host, path: &str) -> Vec<&'h BlockDevice> {
     let images = &context.inventory.images;
     let images: Vec<_> = images.iter().filter(|(one, _)| one.path == path).collect();
@@ -73,7 +80,7 @@ fn devices_of<'h>(context: &Context<'_>, host: &'h Host, path: &str) -> Vec<&'h 
     host.devices.iter().filter(is).collect()
 }
 
-/// A device of a guest, and everything that the host made of it.
+/// Checks a device of a guest, and all devices on top of it.
 fn one(context: &mut Context<'_>, host: &Host, start: &BlockDevice, place: &Place) {
     if let Some(file) = &start.backing_file {
         let detail = format!("/dev/{} is {}", shown(&start.name), shown(file));
@@ -99,7 +106,7 @@ fn one(context: &mut Context<'_>, host: &Host, start: &BlockDevice, place: &Plac
     }
     let mountinfo = host.mountinfo.as_ref().map_or("", |file| &file.origin);
     let mounted = context.mounts.iter().filter_map(|mount| {
-        // Some file systems have a number of their own, so the name counts too.
+        // Some file systems have a device number of their own, so names are compared too.
         let is = |device: &&&BlockDevice| {
             let named = mount.source.strip_prefix("/dev/");
             let mapped = named.and_then(|name| name.strip_prefix("mapper/"));

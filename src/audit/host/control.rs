@@ -1,5 +1,6 @@
-//! Who may write domain XML owns the host: a domain may have any file as its disk. So the read-write socket is root's, or of people
-//! who are trusted as root is.
+//! Control of libvirt. A client that may define domains controls the host: a domain may have any
+//! file as its disk. So only root, and users who may be root, should be able to connect to the
+//! read-write socket.
 
 use super::daemon::last;
 use super::settings::Settings;
@@ -10,31 +11,37 @@ use crate::audit::rule::{Place, rules, shown};
 rules! {
     SOCKET: Error, "control.socket",
         "every user of the host may command libvirt",
-        "Without authentication the socket's mode is all that guards it, and others may write: every user and service owns the host.",
-        "Remove auth_unix_rw = \"none\", or let only root and a group connect: SocketMode=0660 in a drop-in of the socket unit, unix_sock_rw_perms where no unit is used.";
+        "Without authentication, only the socket's mode protects it, and the mode lets other \
+         users write: every user and service controls the host.",
+        "Remove auth_unix_rw = \"none\", or let only root and a group connect: SocketMode=0660 in \
+         a drop-in of the socket unit, or without a unit unix_sock_rw_perms.";
     GROUP: Note, "control.group",
         "the members of a group may command libvirt without a password",
-        "They own the host: a domain may have any file as its disk.",
-        "Keep in that group only whom you would give root, or use auth_unix_rw = \"polkit\" with access_drivers = [ \"polkit\" ] and rules for single domains.";
+        "They control the host: a domain may have any file as its disk.",
+        "Keep only users in this group to whom you would give root, or use auth_unix_rw = \
+         \"polkit\" with access_drivers = [ \"polkit\" ] and rules for single domains.";
     ADMIN: Error, "control.admin-socket",
-        "others than root may use the admin socket",
-        "It changes the daemon's logging, limits and clients, without authentication.",
+        "users other than root may use the admin socket",
+        "A client of this socket can change the daemon's logging, limits and clients, without \
+         authentication.",
         "Set SocketMode=0600, or remove unix_sock_admin_perms.";
     RULE: Note, "control.polkit-rule",
-        "a rule of polkit lets somebody command libvirt without a password",
-        "Whoever it means owns the host: a domain may have any file as its disk.",
-        "Keep in that group only whom you would give root, or remove the rule: an empty file of its name in /etc/polkit-1/rules.d hides it.";
+        "a rule of polkit lets users command libvirt without a password",
+        "These users control the host: a domain may have any file as its disk.",
+        "Let the rule apply only to users to whom you would give root, or remove it: an empty \
+         file with its name in /etc/polkit-1/rules.d hides it.";
     ACTION: Error, "control.polkit-action",
-        "polkit lets everybody command libvirt",
-        "Every user and service of the host owns it.",
-        "Restore org.libvirt.unix.policy of the package: auth_admin_keep.";
+        "polkit lets every user command libvirt",
+        "Every user and service of the host controls it.",
+        "Restore org.libvirt.unix.policy of the package, which says auth_admin_keep.";
     ACCESS: Note, "control.access-drivers",
-        "who may connect may do everything",
-        "Nothing distinguishes who starts a domain from who gives it the host's disk.",
-        "Set access_drivers = [ \"polkit\" ], with rules for who may do what.";
+        "every client that may connect may do everything",
+        "libvirt does not distinguish a user who may start a domain from a user who may give it \
+         the host's disk.",
+        "Set access_drivers = [ \"polkit\" ], with rules for what each user may do.";
 }
 
-/// The file of a daemon, beside the unit of its socket where there is one.
+/// The file of a daemon, with the unit of its socket if there is one.
 pub(super) fn settings(
     context: &mut Context<'_>,
     daemon: &str,
@@ -44,7 +51,7 @@ pub(super) fn settings(
     let none = conf.text("auth_unix_rw").as_deref() == Some("none");
     let by_unit = unit.map(mode);
     let name = "unix_sock_rw_perms";
-    // libvirt was built with polkit, for which units and daemon let everybody connect.
+    // A libvirt that was built with polkit lets all users connect.
     let by_file = || (conf.place("auth_unix_rw"), conf.mode(name).unwrap_or(0o777));
     let (place, mode) = by_unit.unwrap_or_else(by_file);
     let detail = format!(
@@ -61,13 +68,13 @@ pub(super) fn settings(
     context.add_if(&ADMIN, &conf.place(name), open.then(|| conf.said(name)));
     let name = "access_drivers";
     let restricted = conf.texts(name).iter().any(|driver| driver != "nop");
-    // Those that take domain XML; the others' settings would say the same again.
+    // Only of the daemons for domains. The other daemons would repeat the finding.
     if !restricted && ["libvirtd", "virtqemud"].contains(&daemon) {
         context.add(&ACCESS, conf.place(name), conf.said(name));
     }
 }
 
-/// The mode of a unit's socket; systemd's own default is that everybody may connect.
+/// The mode of a unit's socket. By systemd's default all users may connect.
 fn mode(unit: &SocketUnit) -> (Place, u32) {
     let stated = last(unit, "SocketMode");
     let (place, mode) = stated.unwrap_or_else(|| {
@@ -87,7 +94,8 @@ pub(super) fn admin_unit(context: &mut Context<'_>, unit: &SocketUnit) {
 
 const MANAGE: &str = "org.libvirt.unix.manage";
 
-/// A file of polkit's rules, which is a program: what it decides is not known, only that it speaks of this action and says yes.
+/// A file of polkit's rules. It is a program: the audit only finds that it names this action and
+/// returns yes, not for which users.
 pub(super) fn polkit_rules(context: &mut Context<'_>, place: &Place, text: &str) {
     let lines = text
         .lines()
@@ -101,7 +109,7 @@ pub(super) fn polkit_rules(context: &mut Context<'_>, place: &Place, text: &str)
     }
 }
 
-/// A file of polkit's actions. It has a document type, as polkit's own have, so it is not read as XML.
+/// A file of polkit's actions. These have a document type, so it is not read as XML.
 pub(super) fn polkit_actions(context: &mut Context<'_>, place: &Place, text: &str) {
     let mut about = false;
     for (number, line) in (1..).zip(text.lines()) {

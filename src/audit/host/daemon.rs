@@ -1,4 +1,5 @@
-//! The daemons' own listeners (`libvirtd.conf`, `virtproxyd.conf` and their kin): who on the network may command them.
+//! The listeners of the daemons (`libvirtd.conf`, `virtproxyd.conf` and the like): the clients on
+//! the network that may command them.
 
 use super::migration::is_wildcard;
 use super::settings::Settings;
@@ -8,32 +9,37 @@ use crate::audit::rule::{Place, rules, shown};
 
 rules! {
     TCP: Error, "listener.tcp",
-        "libvirt takes connections without TLS from the network",
-        "Who commands libvirt owns the host, and everything in between reads the XML and the values of secrets, unless SASL happens to encrypt.",
-        "Remove listen_tcp, systemctl disable --now libvirtd-tcp.socket (virtproxyd-tcp.socket), and use qemu+ssh:// or qemu+tls://.";
+        "libvirt accepts connections without TLS from the network",
+        "A client that commands libvirt controls the host. An attacker on the network in between \
+         can read the XML and the values of secrets, unless SASL encrypts the connection.",
+        "Remove listen_tcp, run systemctl disable --now libvirtd-tcp.socket \
+         (virtproxyd-tcp.socket), and use qemu+ssh:// or qemu+tls://.";
     AUTH: Error, "listener.auth-tcp",
         "connections without TLS need no authentication",
-        "Anybody who reaches the port owns the host.",
+        "Every client that can reach the port controls the host.",
         "Remove auth_tcp = \"none\".";
     ADDRESS: Warning, "listener.address",
-        "libvirt's listener is on every address of the host",
-        "Guests and clients can reach it, and try.",
-        "Set listen_addr, or ListenStream= of the socket unit, to an address that only hosts are on.";
+        "libvirt listens on all addresses of the host",
+        "Guests and clients can reach the port, and attack it.",
+        "Set listen_addr, or ListenStream= of the socket unit, to an address on a network that \
+         only hosts use.";
     VERIFY: Error, "listener.no-verify",
-        "certificates of clients are not verified",
-        "Anybody who reaches the port owns the host: the certificate is what authenticates a client.",
+        "the certificates of clients are not verified",
+        "Every client that can reach the port controls the host: only the certificate \
+         authenticates a client.",
         "Remove tls_no_verify_certificate.";
     SANITY: Note, "listener.no-sanity",
         "the daemon does not check its own certificates",
-        "A certificate that is expired or of the wrong kind is used without a word.",
+        "The daemon uses a certificate that is expired or of the wrong kind, without a message.",
         "Remove tls_no_sanity_certificate.";
     NAMES: Note, "listener.any-certificate",
-        "every certificate of the CA may command libvirt",
-        "A certificate that the same CA issued for something else owns the host too.",
-        "Set tls_allowed_dn_list, or use a CA for libvirt's clients alone.";
+        "a client with any certificate of the CA may command libvirt",
+        "A certificate that the same CA issued for another purpose gives control of the host too.",
+        "Set tls_allowed_dn_list, or use a CA only for libvirt's clients.";
 }
 
-/// The file of a daemon. Whether it listens for TLS, and for plain TCP, comes from it and from how the daemon is started.
+/// The file of a daemon. The file, and how the daemon is started, determine whether it listens for
+/// TLS and for plain TCP.
 pub(super) fn settings(context: &mut Context<'_>, conf: &Settings, starts: Starts) {
     let tcp = conf.flag("listen_tcp") == Some(true);
     context.add_if(
@@ -49,7 +55,7 @@ pub(super) fn settings(context: &mut Context<'_>, conf: &Settings, starts: Start
         &conf.place("auth_tcp"),
         none.then(|| conf.said("auth_tcp")),
     );
-    // With sockets of systemd the address is theirs.
+    // With a socket of systemd, the unit has the address.
     let name = "listen_addr";
     let all = conf.text(name).is_none_or(|address| is_wildcard(&address));
     let listens = (tcp || tls) && !starts.by_socket;
@@ -73,14 +79,14 @@ pub(super) fn settings(context: &mut Context<'_>, conf: &Settings, starts: Start
 /// How a daemon is started.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Starts {
-    /// With `--listen`.
+    /// Whether it is started with `--listen`.
     pub(super) listens: bool,
-    /// By a socket of systemd that listens for TLS.
+    /// Whether a socket of systemd listens for TLS.
     pub(super) by_socket: bool,
 }
 
 impl Starts {
-    /// From the files with arguments, and the units.
+    /// Finds this in the files with arguments, and in the units.
     pub(super) fn read(daemon: &str, host: &Host) -> Self {
         let has_arguments = |file: &&Document| {
             let ends = ["default/libvirtd", "sysconfig/libvirtd"];
@@ -113,13 +119,13 @@ pub(super) fn unit(context: &mut Context<'_>, unit: &SocketUnit) {
     if plain {
         context.add(&TCP, place.clone(), "the unit is enabled");
     }
-    // A port alone is all addresses.
+    // Only a port means all addresses.
     let (address, _) = stream.rsplit_once(':').unwrap_or(("", ""));
     let detail = is_wildcard(address).then(|| format!("ListenStream={}", shown(&stream)));
     context.add_if(&ADDRESS, &place, detail);
 }
 
-/// The assignment that counts in a unit: the last one.
+/// The last assignment in a unit, which is the one that counts.
 pub(super) fn last(unit: &SocketUnit, name: &str) -> Option<(Place, String)> {
     let mut found = None;
     for file in &unit.files {

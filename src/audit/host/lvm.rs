@@ -1,4 +1,4 @@
-//! `lvm.conf` (lvm.conf(5)): whether the host's LVM takes volumes on guests' disks for its own.
+//! `lvm.conf` (lvm.conf(5)): whether the host's LVM searches guests' disks for its volumes.
 
 use crate::audit::context::Context;
 use crate::audit::inventory::Host;
@@ -6,12 +6,15 @@ use crate::audit::rule::{Place, rules};
 
 rules! {
     FILTER: Note, "access.lvm-filter",
-        "LVM looks for its volumes on every block device",
-        "A guest whose disk is a block device decides what volumes the host finds, activates and confuses with its own.",
-        "Set global_filter so that it accepts the host's own disks and rejects all else (\"r|.*|\"), or use a devices file (use_devicesfile = 1, lvmdevices).";
+        "LVM searches all block devices for its volumes",
+        "A guest whose disk is a block device controls which volumes the host finds and \
+         activates. It can give them the names of the host's own volumes.",
+        "Set global_filter so that it accepts the host's own disks and rejects all others \
+         (\"r|.*|\"), or use a devices file (use_devicesfile = 1, lvmdevices).";
     VOLUMES: Warning, "access.lvm-scan",
-        "LVM looks for its volumes inside of logical volumes, which are guests' disks",
-        "A guest that makes a physical volume of its disk gives the host volumes to activate, under names of its choice.",
+        "LVM searches logical volumes, which are guests' disks, for its volumes",
+        "A guest that makes its disk a physical volume gives the host volumes to activate, under \
+         names that the guest chooses.",
         "Set scan_lvs = 0.";
 }
 
@@ -39,7 +42,7 @@ pub(super) fn settings(context: &mut Context<'_>, host: &Host, place: &Place, te
 struct Setting {
     name: String,
     line: usize,
-    /// Without blanks and comments.
+    /// The value, without spaces around it and comments.
     value: String,
 }
 
@@ -50,7 +53,7 @@ impl Settings {
         self.0.iter().rev().find(|one| one.name == name)
     }
 
-    /// Reads what has the form `name = value` in `devices { … }`, or `devices/name = value`.
+    /// Reads the settings of the form `name = value` in `devices { … }`, or `devices/name = value`.
     fn read(text: &str) -> Self {
         let mut settings: Vec<Setting> = Vec::new();
         let (mut section, mut open_list) = (String::new(), false);
@@ -86,7 +89,7 @@ impl Settings {
     }
 }
 
-/// A line without its comment; `#` in quotes begins none.
+/// A line without its comment. `#` in quotes does not begin a comment.
 fn uncommented(line: &str) -> &str {
     let mut quoted = false;
     for (at, character) in line.char_indices() {

@@ -1,4 +1,4 @@
-//! Migration: a network of its own, and encrypted.
+//! Migration: it should use a network of its own, and encryption.
 
 use super::settings::Settings;
 use crate::audit::context::Context;
@@ -6,32 +6,38 @@ use crate::audit::rule::rules;
 
 rules! {
     LISTEN: Warning, "migration.listen",
-        "incoming migrations are taken on every address of the host",
-        "Guests and clients can connect to the migration port: they can feed it a forged state, or keep it busy.",
-        "Set migration_address to the address of a network that only hosts are on.";
+        "the host accepts migrations on all its addresses",
+        "Guests and clients can connect to the migration port. They can send a forged state, or \
+         keep the port busy.",
+        "Set migration_address to an address on a network that only hosts use.";
     HOST: Note, "migration.host",
-        "the address that other hosts migrate to is not said",
-        "They connect to whatever the host's name resolves to, which may be a network of guests or clients.",
-        "Set migration_host to the host's name or address on a network that only hosts are on.";
+        "the address to which other hosts migrate is not set",
+        "Other hosts connect to the address to which the host's name resolves, which may be on a \
+         network of guests or clients.",
+        "Set migration_host to the host's name or address on a network that only hosts use.";
     TLS: Warning, "migration.tls",
-        "migrations need not be encrypted",
-        "The memory of a guest, with the keys of its disks, crosses the network in the clear whenever somebody forgets VIR_MIGRATE_TLS.",
+        "migrations without encryption are allowed",
+        "The memory of a guest, with the keys of its disks, crosses the network unencrypted if a \
+         program does not set VIR_MIGRATE_TLS.",
         "Set migrate_tls_force = 1, with certificates in migrate_tls_x509_cert_dir.";
     VERIFY: Warning, "migration.verify",
-        "migrations are taken from hosts that show no certificate",
-        "Anybody who reaches the port can send a guest's state.",
+        "migrations are accepted from hosts without a certificate",
+        "Every program that can reach the port can send the state of a guest.",
         "Set migrate_tls_x509_verify = 1, or remove it and default_tls_x509_verify = 0.";
     OTHER: Warning, "migration.tls-verify",
-        "a server of QEMU takes clients that show no certificate",
-        "TLS then keeps listeners out, and lets anybody in: to consoles, serial lines or backups.",
-        "Remove the setting, or set it to 1, and give certificates to clients.";
+        "a server of QEMU accepts clients without a certificate",
+        "Then TLS only prevents eavesdropping. Every client can connect, to consoles, serial \
+         lines or backups.",
+        "Remove the setting, or set it to 1, and give certificates to the clients.";
     NBD: Note, "migration.nbd-tls",
-        "NBD disks are not under TLS where their XML does not say so",
-        "What a disk without <encryption> stores crosses the network in the clear, and anybody between can change it.",
-        "Set nbd_tls = 1, with certificates in nbd_tls_x509_cert_dir; <source tls='no'> excepts a disk.";
+        "NBD disks do not use TLS unless their XML requests it",
+        "The data of a disk without <encryption> crosses the network unencrypted, and can be read \
+         and changed there.",
+        "Set nbd_tls = 1, with certificates in nbd_tls_x509_cert_dir. <source tls='no'> makes an \
+         exception for a disk.";
 }
 
-/// Whether an address means all of them.
+/// Whether an address means all addresses.
 pub(in crate::audit) fn is_wildcard(address: &str) -> bool {
     let address = address.trim_start_matches('[').trim_end_matches(']');
     match address.parse::<std::net::IpAddr>() {
@@ -52,7 +58,7 @@ pub(super) fn qemu(context: &mut Context<'_>, conf: &Settings) {
         let off = conf.flag(name) != Some(true);
         context.add_if(rule, &conf.place(name), off.then(|| conf.said(name)));
     }
-    // What is not set for one use is as the default says, where that is set.
+    // A setting that is missing for one use has the value of the default, if that is set.
     let off = |name: &str| match conf.flag(name) {
         Some(verify) => (!verify).then(|| name.to_owned()),
         None if conf.flag("default_tls_x509_verify") == Some(false) => {

@@ -1,8 +1,10 @@
-//! The host: what its settings, sockets, mounts and devices allow.
+//! The host: its settings, sockets, mounts and devices.
 //!
-//! - `settings`: one of libvirt's files, with the places of its settings.
-//! - `migration`: how guests travel. `daemon`: who may command libvirt over the network. `control`: who may on the host.
-//! - `blocks` and `mounts`: guests' disks that the host uses itself. `lvm`: those that it looks into.
+//! - `settings`: a file of libvirt's settings, with the places of the settings.
+//! - `migration`: migration, and TLS of the emulators. `daemon`: clients that command libvirt over
+//!   the network. `control`: those on the host.
+//! - `blocks` and `mounts`: guests' disks that the host itself uses. `lvm`: those that LVM
+//!   searches.
 
 mod blocks;
 mod control;
@@ -22,12 +24,13 @@ use super::{confinement, console, memory, probing, secrets};
 
 rules! {
     INVALID: Warning, "host.invalid-setting",
-        "libvirt would not read this file",
-        "The daemon does not start, or goes on with what it had: what stands in the file is not what is in force.",
-        "Mend the line; libvirt's log says the same.";
+        "libvirt cannot read a file of settings",
+        "The daemon does not start, or continues with its old settings: those in the file are not \
+         in effect.",
+        "Correct the line. libvirt's log has the same error.";
     UNSEEN: Warning, "host.not-looked-at",
         "a file of the host could not be read",
-        "Rules about what is in it say nothing.",
+        "The rules about its contents were not checked.",
         "Run the audit as root.";
 }
 
@@ -40,10 +43,11 @@ pub(super) static ALL: [&[&Rule]; 6] = [
     migration::RULES,
 ];
 
-/// The largest file that is no settings of libvirt's, which have a limit of their own.
+/// The largest file other than libvirt's settings, which have a limit of their own.
 const LARGEST: usize = 1 << 20;
 
-/// The settings, before any document: they decide what is under TLS where a domain does not say it.
+/// Checks the settings. This comes before the documents: the settings determine what uses TLS by
+/// default.
 pub(super) fn settings(context: &mut Context<'_>, host: &Host) {
     if let Some(mountinfo) = &host.mountinfo {
         context.mounts = mounts::mounts(mountinfo);
@@ -83,7 +87,7 @@ fn libvirt(context: &mut Context<'_>, host: &Host, file: &Document, name: &str) 
     control::settings(context, name, &conf, unit);
 }
 
-/// A file of somebody else's settings.
+/// A file with the settings of another program.
 fn other(context: &mut Context<'_>, host: &Host, file: &Document, name: &str) {
     let place = place_of(file);
     if file.text.len() > LARGEST {
@@ -125,7 +129,7 @@ fn qemu(context: &mut Context<'_>, conf: Settings) {
     context.qemu = Some(conf);
 }
 
-/// What the host does with the disks, once every document was read.
+/// Checks how the host uses the disks, after all documents were read.
 pub(super) fn access(context: &mut Context<'_>, host: &Host) {
     blocks::access(context, host);
 }

@@ -1,4 +1,5 @@
-//! `/proc/self/mountinfo` (proc(5)): what is mounted where, and from what.
+//! `/proc/self/mountinfo` (proc(5)): the mounted file systems, their mount points and their
+//! sources.
 
 use crate::audit::inventory::Document;
 use crate::audit::policy::lies_in;
@@ -6,17 +7,17 @@ use crate::audit::policy::lies_in;
 /// A mounted file system.
 pub(in crate::audit) struct Mount {
     pub(super) line: usize,
-    /// The device's major and minor.
+    /// The major and minor number of the device.
     pub(super) number: (u32, u32),
     pub(super) point: String,
     pub(super) kind: String,
     pub(super) source: String,
 }
 
-/// The kernel's own limit of mounts in a namespace.
+/// The kernel's limit of mounts in a namespace.
 const MOST: usize = 100_000;
 
-/// File systems whose files are on another machine.
+/// The file systems whose files are on another machine.
 const REMOTE: [&str; 13] = [
     "nfs",
     "nfs4",
@@ -53,16 +54,16 @@ pub(super) fn mounts(mountinfo: &Document) -> Vec<Mount> {
     (1..).zip(lines).filter_map(read).take(MOST).collect()
 }
 
-/// The kind of file system on another machine that a path lies on, if it does.
+/// The type of the file system of a path, if its files are on another machine.
 pub(in crate::audit) fn remote_filesystem<'a>(mounts: &'a [Mount], path: &str) -> Option<&'a str> {
-    // The innermost mount has the path; of those at one place, the last.
+    // The innermost mount has the path. If there are several at one mount point, it is the last.
     let over = mounts.iter().filter(|mount| lies_in(path, &mount.point));
     let found = over.max_by_key(|mount| mount.point.len())?;
     let kind = found.kind.as_str();
     REMOTE.contains(&kind).then_some(kind)
 }
 
-/// Blanks, tabs, ends of lines and backslashes are three octal digits there.
+/// Replaces escapes: spaces, tabs, line ends and backslashes are written as three octal digits.
 fn unescaped(text: &str) -> String {
     let mut parts = text.split('\\');
     let mut plain = parts.next().unwrap_or_default().to_owned();

@@ -1,9 +1,9 @@
-//! One of libvirt's configuration files with its place, so that a finding can name the line of a setting, or its absence.
+//! A file of libvirt's settings with its place, so that findings have the lines of settings.
 
 use crate::audit::conf::{Conf, Entry, Value};
 use crate::audit::rule::{Place, shown};
 
-/// A file of settings that was read.
+/// The settings of a file.
 pub(in crate::audit) struct Settings {
     file: Place,
     conf: Conf,
@@ -14,7 +14,7 @@ impl Settings {
         Self { file, conf }
     }
 
-    /// Where a setting is; the file, where it is not set.
+    /// The place of a setting, or that of the file if the setting is missing.
     pub(in crate::audit) fn place(&self, name: &str) -> Place {
         let mut place = self.file.clone();
         place.line = self.conf.get(name).map(|entry| entry.line);
@@ -22,7 +22,7 @@ impl Settings {
         place
     }
 
-    /// What a setting says, in one line. Not for settings that hold passwords.
+    /// A setting with its value, in one line. Not for settings that contain passwords.
     pub(in crate::audit) fn said(&self, name: &str) -> String {
         match self.conf.get(name) {
             None => format!("{name} is not set"),
@@ -52,7 +52,7 @@ impl Settings {
         }
     }
 
-    /// A list of strings; a string alone is a list of one.
+    /// A list of strings. A single string is a list of one.
     pub(in crate::audit) fn texts(&self, name: &str) -> Vec<String> {
         let text = |value: &Value| match value {
             Value::Text(text) => Some(text.clone()),
@@ -65,28 +65,29 @@ impl Settings {
         }
     }
 
-    /// Permission bits, which are written as a string of octal digits.
+    /// Permission bits, which are a string of octal digits.
     pub(in crate::audit) fn mode(&self, name: &str) -> Option<u32> {
         u32::from_str_radix(self.text(name)?.trim(), 8).ok()
     }
 
-    /// The first of some settings whose value is of a sort that libvirt does not take there.
+    /// The first setting whose value has a type that libvirt does not accept.
     pub(in crate::audit) fn mistaken(&self) -> Option<(Place, String)> {
-        let wrong = |(name, sort): &(&str, Sort)| {
+        let wrong = |(name, expected): &(&str, Type)| {
             let entry = self.conf.get(name)?;
-            let good = match (sort, &entry.value) {
-                (Sort::Flag, Value::Number(number)) => matches!(number, 0 | 1),
-                (Sort::Number, Value::Number(_)) | (Sort::Text, Value::Text(_)) => true,
-                (Sort::Texts, Value::Text(_) | Value::List(_)) => true,
+            let good = match (expected, &entry.value) {
+                (Type::Flag, Value::Number(number)) => matches!(number, 0 | 1),
+                (Type::Number, Value::Number(_)) | (Type::Text, Value::Text(_)) => true,
+                (Type::Texts, Value::Text(_) | Value::List(_)) => true,
                 _ => false,
             };
             (!good).then(|| (self.place(name), self.said(name)))
         };
-        SORTS.iter().find_map(wrong)
+        TYPES.iter().find_map(wrong)
     }
 }
 
-enum Sort {
+/// The type of a setting.
+enum Type {
     /// 0 or 1.
     Flag,
     Number,
@@ -95,44 +96,44 @@ enum Sort {
     Texts,
 }
 
-/// The settings that rules read, as libvirt reads them.
-const SORTS: &[(&str, Sort)] = &[
-    ("allow_disk_format_probing", Sort::Flag),
-    ("security_driver", Sort::Texts),
-    ("security_default_confined", Sort::Flag),
-    ("security_require_confined", Sort::Flag),
-    ("seccomp_sandbox", Sort::Number),
-    ("clear_emulator_capabilities", Sort::Flag),
-    ("user", Sort::Text),
-    ("group", Sort::Text),
-    ("namespaces", Sort::Texts),
-    ("dump_guest_core", Sort::Flag),
-    ("nbd_tls", Sort::Flag),
-    ("migration_address", Sort::Text),
-    ("migration_host", Sort::Text),
-    ("migrate_tls_force", Sort::Flag),
-    ("default_tls_x509_verify", Sort::Flag),
-    ("migrate_tls_x509_verify", Sort::Flag),
-    ("backup_tls_x509_verify", Sort::Flag),
-    ("chardev_tls_x509_verify", Sort::Flag),
-    ("vnc_tls_x509_verify", Sort::Flag),
-    ("vnc_tls", Sort::Flag),
-    ("vnc_listen", Sort::Text),
-    ("spice_listen", Sort::Text),
-    ("rdp_listen", Sort::Text),
-    ("auto_shutdown_try_save", Sort::Text),
-    ("listen_tcp", Sort::Flag),
-    ("listen_tls", Sort::Flag),
-    ("listen_addr", Sort::Text),
-    ("auth_tcp", Sort::Text),
-    ("auth_unix_rw", Sort::Text),
-    ("tls_no_verify_certificate", Sort::Flag),
-    ("tls_no_sanity_certificate", Sort::Flag),
-    ("tls_allowed_dn_list", Sort::Texts),
-    ("unix_sock_group", Sort::Text),
-    ("unix_sock_rw_perms", Sort::Text),
-    ("unix_sock_admin_perms", Sort::Text),
-    ("access_drivers", Sort::Texts),
+/// The settings that rules read, with the types that libvirt accepts.
+const TYPES: &[(&str, Type)] = &[
+    ("allow_disk_format_probing", Type::Flag),
+    ("security_driver", Type::Texts),
+    ("security_default_confined", Type::Flag),
+    ("security_require_confined", Type::Flag),
+    ("seccomp_sandbox", Type::Number),
+    ("clear_emulator_capabilities", Type::Flag),
+    ("user", Type::Text),
+    ("group", Type::Text),
+    ("namespaces", Type::Texts),
+    ("dump_guest_core", Type::Flag),
+    ("nbd_tls", Type::Flag),
+    ("migration_address", Type::Text),
+    ("migration_host", Type::Text),
+    ("migrate_tls_force", Type::Flag),
+    ("default_tls_x509_verify", Type::Flag),
+    ("migrate_tls_x509_verify", Type::Flag),
+    ("backup_tls_x509_verify", Type::Flag),
+    ("chardev_tls_x509_verify", Type::Flag),
+    ("vnc_tls_x509_verify", Type::Flag),
+    ("vnc_tls", Type::Flag),
+    ("vnc_listen", Type::Text),
+    ("spice_listen", Type::Text),
+    ("rdp_listen", Type::Text),
+    ("auto_shutdown_try_save", Type::Text),
+    ("listen_tcp", Type::Flag),
+    ("listen_tls", Type::Flag),
+    ("listen_addr", Type::Text),
+    ("auth_tcp", Type::Text),
+    ("auth_unix_rw", Type::Text),
+    ("tls_no_verify_certificate", Type::Flag),
+    ("tls_no_sanity_certificate", Type::Flag),
+    ("tls_allowed_dn_list", Type::Texts),
+    ("unix_sock_group", Type::Text),
+    ("unix_sock_rw_perms", Type::Text),
+    ("unix_sock_admin_perms", Type::Text),
+    ("access_drivers", Type::Texts),
 ];
 
 fn written(value: &Value) -> String {

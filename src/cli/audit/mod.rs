@@ -20,28 +20,33 @@ use super::size;
 
 /// Check domains, pools, secrets and the host by the rules of libvirt's "Secure Usage"
 ///
-/// Says of each finding what is the case and where (a file and its line, or an object of libvirt), why it matters and how to mend
-/// it; docs/audit.md has every rule. Nothing is changed, and libvirt is asked over a read-only connection. Images that the XML names are
-/// opened on this host, for reading their headers alone; files that images name are not opened.
-/// Exit code 0: no finding of the weight that --fail-on says, or a heavier one. 6: there is one. Any other: the audit failed.
-/// With --json: {"findings": [{"id", "severity", "origin", "line", "object": [{"kind", "name"}], "detail", "meaning", "why", "fix",
-/// "excepted"}], "counts": {"error", "warning", "note", "excepted"}}. With --sarif: SARIF 2.1.0.
+/// Prints what is wrong and where (a file and its line, or an object of libvirt), why it matters,
+/// and how to correct it. docs/audit.md has every rule. Nothing is changed, and the connection to
+/// libvirt is read-only. The images that the XML names are opened on this host, only to read their
+/// headers. Files that images name are not opened. Exit code 0: no finding of the severity of
+/// --fail-on or of a higher one. 6: there is one. Any other: the audit failed. With --json:
+/// {"findings": [{"id", "severity", "origin", "line", "object": [{"kind", "name"}], "detail",
+/// "meaning", "why", "fix", "excepted"}], "counts": {"error", "warning", "note", "excepted"}}. With
+/// --sarif: SARIF 2.1.0.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// XML of domains, pools, volumes and secrets, as virsh dumpxml, pool-dumpxml, … print it; - is stdin
+    /// XML of domains, pools, volumes and secrets, as printed by virsh dumpxml, pool-dumpxml, …; -
+    /// is stdin
     #[arg(value_name = "XML")]
     files: Vec<PathBuf>,
 
-    /// Audit all domains, pools, volumes and secrets of a libvirt: qemu:///system, qemu+ssh://HOST/system, …
+    /// Audit all domains, pools, volumes and secrets of a libvirt: qemu:///system,
+    /// qemu+ssh://HOST/system, …
     #[arg(long, value_name = "URI")]
     connect: Option<String>,
 
-    /// Audit this host: qemu.conf, the daemons' settings and sockets, polkit, LVM, and which disks of guests it uses itself
+    /// Audit this host: qemu.conf, the daemons' settings and sockets, polkit, LVM, and the use of
+    /// guests' disks by the host
     #[arg(long)]
     host: bool,
 
-    /// Take the host's files from DIR: the root of another system
+    /// Read the host's files below DIR, the root of another system
     #[arg(long, value_name = "DIR", default_value = "/", requires = "host")]
     root: PathBuf,
 
@@ -52,7 +57,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     policy: PolicyArgs,
 
-    /// The lightest finding that makes the exit code 6
+    /// The lowest severity that makes the exit code 6
     #[arg(long, value_name = "SEVERITY", default_value = "warning")]
     fail_on: FailOn,
 
@@ -65,18 +70,18 @@ pub(crate) struct Args {
     sarif: bool,
 }
 
-/// What is wanted; flags add to the policy.
+/// The policy, and options that add to it.
 #[derive(Debug, clap::Args)]
 struct PolicyArgs {
-    /// What is wanted, in TOML; docs/audit.md shows every member [default: a strict one that is built in]
+    /// The policy, in TOML; docs/audit.md shows every member [default: a strict one]
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
 
-    /// The largest disk that is wanted, in bytes or as 10G; goes before the policy's
+    /// The largest disk that is allowed, in bytes or as 10G; overrides the policy
     #[arg(long, value_name = size::SIZE, value_parser = size::parse)]
     max_size: Option<u64>,
 
-    /// Backing files may lie in DIR too
+    /// Backing files may also be in DIR
     #[arg(long, value_name = "DIR")]
     trusted_path: Vec<String>,
 
@@ -84,12 +89,12 @@ struct PolicyArgs {
     #[arg(long, value_name = "DISK")]
     guest_encrypted: Vec<String>,
 
-    /// TLS or SSH to the storage of this disk is enough: DOMAIN:TARGET, * is any
+    /// TLS or SSH to the storage is enough for this disk: DOMAIN:TARGET, * is any
     #[arg(long, value_name = "DISK")]
     transport_is_enough: Vec<String>,
 }
 
-/// From which weight on a finding is a failure.
+/// The severity from which a finding makes the exit code 6.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum FailOn {
     /// Any finding
@@ -98,7 +103,7 @@ enum FailOn {
     Warning,
     /// An error
     Error,
-    /// None: the exit code is 0 whatever is found
+    /// No finding: the exit code is 0
     Never,
 }
 
@@ -179,7 +184,7 @@ fn verdict(report: &Report, fail_on: FailOn) -> Result<(), CommandError> {
         0 => Ok(()),
         count => {
             let noun = if count == 1 { "finding" } else { "findings" };
-            let message = format!("{count} {noun} of a weight that --fail-on counts");
+            let message = format!("{count} {noun} of a severity that --fail-on counts");
             Err(CommandError::new(Exit::AgainstPolicy, message)
                 .hint("docs/audit.md explains every rule; --policy FILE makes exceptions"))
         }

@@ -1,4 +1,5 @@
-//! SARIF 2.1.0 (OASIS, "Static Analysis Results Interchange Format"), for whatever collects findings.
+//! SARIF 2.1.0 (OASIS, "Static Analysis Results Interchange Format"), for programs that collect
+//! findings.
 
 use std::fmt::Write as _;
 
@@ -53,7 +54,7 @@ fn result(finding: &Finding, rules: &[&Rule]) -> Value {
     result
 }
 
-/// `location` (§3.28): the file and the line, where it is a file, and the object.
+/// `location` (§3.28): the file and the line, if the origin is a file, and the object.
 fn location(finding: &Finding) -> Value {
     let place = &finding.place;
     let mut names = place.object.iter().map(|(_, name)| name.as_str());
@@ -80,7 +81,8 @@ fn location(finding: &Finding) -> Value {
     location
 }
 
-/// A path as a URI reference (RFC 3986): absolute ones with their scheme, and everything but the plainest characters escaped.
+/// A path as a URI reference (RFC 3986). Absolute paths get a scheme, and all but unreserved
+/// characters are escaped.
 fn uri(path: &str) -> String {
     let mut uri = String::new();
     if path.starts_with('/') {

@@ -1,4 +1,4 @@
-//! What was found, for people and as JSON.
+//! The findings as text and as JSON.
 
 use luksmith::audit::{Finding, Report, Severity};
 use luksmith::task::printable;
@@ -6,7 +6,7 @@ use luksmith_formats::json::{Object, Value, json};
 
 use crate::cli::output::Output;
 
-/// Findings, the heaviest first, then how many there are.
+/// Prints the findings, the most severe first, and their number.
 pub(super) fn text(output: &Output, report: &Report) {
     let mut findings: Vec<_> = report.findings.iter().collect();
     findings.sort_by_key(|one| (one.excepted.is_some(), std::cmp::Reverse(one.rule.severity)));
@@ -39,7 +39,7 @@ pub(super) fn text(output: &Output, report: &Report) {
     output.line(format_args!("{}; {excepted} excepted", counts.join(", ")));
 }
 
-/// How many findings of each severity are open, the heaviest first.
+/// The number of findings without an exception of each severity, the highest first.
 fn counts(report: &Report) -> Vec<(&'static str, usize)> {
     let count = |severity: Severity| {
         let open = report.findings.iter().filter(|one| one.excepted.is_none());

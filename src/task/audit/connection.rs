@@ -39,7 +39,8 @@ pub fn add_objects(
     Ok(())
 }
 
-/// Whether a connection is to the libvirt of this host, so that the paths in its XML are paths here.
+/// Whether a connection is to the libvirt of this host, so that the paths in its XML are paths
+/// here.
 ///
 /// # Errors
 /// Returns the error of libvirt if it does not tell its URI.

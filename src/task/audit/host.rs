@@ -1,4 +1,4 @@
-//! The settings and the state of a host, as files below a root.
+//! The settings and the state of a host, in files below a root.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -43,7 +43,7 @@ pub fn add_host(root: &Path, inventory: &mut Inventory) -> Result<(), Error> {
         root,
         host: Host::default(),
     };
-    // Where it is missing, the defaults are in force.
+    // Without this file, the defaults apply.
     let qemu = gathered.root.join("etc/libvirt/qemu.conf");
     if !qemu.exists() {
         let empty = Document::file(qemu.display().to_string(), "");
@@ -84,7 +84,7 @@ struct Gathered<'a> {
 }
 
 impl Gathered<'_> {
-    /// A file, if it is there.
+    /// Reads a file, if it exists.
     fn read(&mut self, path: &Path) -> Option<Document> {
         match read(path, LARGEST_FILE) {
             Ok(text) => Some(Document::file(path.display().to_string(), text)),
@@ -107,7 +107,8 @@ impl Gathered<'_> {
         self.host.files.extend(document);
     }
 
-    /// The files of a folder; where several have one name, the first folder's hides the others'.
+    /// The files of several folders. If they have the same name, the one in the first folder hides
+    /// the others.
     fn layered(&mut self, folders: &[PathBuf], end: &str) -> BTreeMap<String, PathBuf> {
         let mut found = BTreeMap::new();
         for folder in folders {
@@ -136,7 +137,8 @@ impl Gathered<'_> {
         self.file("usr/share/polkit-1/actions/org.libvirt.unix.policy");
     }
 
-    /// A unit of systemd (systemd.unit(5)): its file in the first folder that has it, its drop-ins in the order of their names.
+    /// Reads a unit of systemd (systemd.unit(5)): its file from the first folder that has it, and
+    /// its drop-ins in the order of their names.
     fn unit(&mut self, name: &str) {
         let folders = [
             "etc/systemd/system",
@@ -153,7 +155,7 @@ impl Gathered<'_> {
         else {
             return;
         };
-        // One that is masked is a link to /dev/null.
+        // A masked unit is a link to /dev/null.
         if path
             .canonicalize()
             .is_ok_and(|path| path == Path::new("/dev/null"))
@@ -199,7 +201,7 @@ impl Gathered<'_> {
     }
 }
 
-/// What is in a folder, by name.
+/// The paths in a folder, sorted by name.
 fn listed(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder)?.filter_map(Result::ok);
     let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();

@@ -7,8 +7,8 @@ use crate::audit::{self, Image, Inventory, Seen, Wanted};
 use crate::backend::file::{FileBackend, OpenOptions};
 use crate::task::{Error, Watch, chain};
 
-/// Opens the images that the documents of the inventory name and that rules ask for, and reads their
-/// headers.
+/// Opens the images that the documents of the inventory name and that rules ask for, and reads
+/// their headers.
 ///
 /// A guest may be using an image: no lock is taken, and locks of other programs are ignored. Files
 /// that an image names are not opened. An image that cannot be opened is recorded as such.
