@@ -14,6 +14,7 @@
 //! - `audit`: `luksmith audit --connect`.
 //! - `docs`: the commands of `docs/libvirt.md`. `schema`: the output of `libvirt xml`, validated by
 //!   libvirt's own schemas.
+//! - `examples`: the examples `provision` and `rotate`.
 //! - `qemu`: QEMU without libvirt.
 //! - `remains`: what commands leave of passphrases, in memory and elsewhere.
 
@@ -25,6 +26,7 @@ mod core;
 mod daemon;
 mod docs;
 mod domains;
+mod examples;
 mod host;
 mod killed;
 mod program;

@@ -47,8 +47,12 @@ const RULES: &[Rule] = &[
     Rule {
         words: &["#[path"],
         within: &["tests/"],
-        // Sources of the program itself, which no library has.
-        places: &["tests/examples/", "tests/secrecy/source.rs"],
+        // Sources of the program itself and of examples, which no library has.
+        places: &[
+            "tests/examples/",
+            "tests/libvirt/examples.rs",
+            "tests/secrecy/source.rs",
+        ],
         tests_may: false,
         because: "what test binaries share is in tests/support",
     },
