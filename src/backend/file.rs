@@ -128,6 +128,8 @@ pub struct FileBackend {
     block_size: u32,
     read_only: bool,
     is_device: bool,
+    /// The unit in which the system zeroes and discards, in bytes: a device's sector, 1 for files.
+    hole_unit: u64,
     /// The kernel tells of a failed write-back once, and the pages count as clean then.
     flush_failed: AtomicBool,
     lock: Option<ImageLock>,
@@ -181,6 +183,7 @@ impl FileBackend {
             block_size,
             read_only: !write,
             is_device,
+            hole_unit: hole_unit(&file, is_device),
             flush_failed: AtomicBool::new(false),
             lock,
             file,
@@ -221,6 +224,16 @@ impl FileBackend {
         }
         rustix::io::retry_on_intr(|| rustix::fs::fallocate(&self.file, flags, offset, len))
             .map_err(|error| IoError::from_os(operation, offset, error.into()))
+    }
+
+    /// The part of `range` that the system can zero or discard; empty at its end if there is none.
+    fn hole_within(&self, range: &Range<u64>) -> Range<u64> {
+        let unit = self.hole_unit;
+        let end = range.end - range.end % unit;
+        match range.start.checked_next_multiple_of(unit) {
+            Some(start) if start < end => start..end,
+            _ => range.end..range.end,
+        }
     }
 
     fn check_zeroing(&self, operation: Operation, range: &Range<u64>) -> Result<(), IoError> {
@@ -281,19 +294,25 @@ impl Backend for FileBackend {
         })
     }
 
+    /// Parts of a device's sectors at the ends of the range stay as they are.
     fn discard(&self, range: Range<u64>) -> Result<(), IoError> {
         self.check_zeroing(Operation::Discard, &range)?;
         let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        self.fallocate(Operation::Discard, punch, range)
+        self.fallocate(Operation::Discard, punch, self.hole_within(&range))
     }
 
     fn write_zeroes(&self, range: Range<u64>) -> Result<(), IoError> {
         let operation = Operation::WriteZeroes;
         self.check_zeroing(operation, &range)?;
+        let hole = self.hole_within(&range);
         let zero = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
-        match self.fallocate(operation, zero, range.clone()) {
+        match self.fallocate(operation, zero, hole.clone()) {
             Err(IoError::Unsupported(_)) => write_zero_bytes(self, range),
-            result => result,
+            Err(error) => Err(error),
+            Ok(()) => {
+                write_zero_bytes(self, range.start..hole.start)?;
+                write_zero_bytes(self, hole.end..range.end)
+            }
         }
     }
 
@@ -447,7 +466,17 @@ fn direct_block_size(file: &File, is_device: bool) -> u32 {
         .unwrap_or(largest)
 }
 
-/// For storage without a zeroing call.
+/// The kernel refuses to zero or discard a part of a device's logical sector.
+fn hole_unit(file: &File, is_device: bool) -> u64 {
+    if !is_device {
+        return 1;
+    }
+    let sector = rustix::fs::ioctl_blksszget(file).ok();
+    let sector = sector.filter(|size| size.is_power_of_two());
+    sector.map_or(ALIGNMENT as u64, u64::from)
+}
+
+/// For storage without a zeroing call, and for what such a call cannot reach.
 fn write_zero_bytes(storage: &FileBackend, range: Range<u64>) -> Result<(), IoError> {
     const STEP: u64 = 1 << 20;
     let zeroes = Sectors::<Cipher>::zeroed(usize::try_from(STEP).unwrap_or(ALIGNMENT));

@@ -1,9 +1,10 @@
-//! What stores the bytes of a volume: blocking calls on `&self`, with ciphertext alone.
+//! The storage of a volume's ciphertext: files, devices, memory, NBD exports, and storage of your
+//! own that implements [`Backend`].
 //!
-//! A backend never sees plaintext: it takes and gives [`Sectors<Cipher>`], which only `crypt.rs` makes out of
-//! plaintext. Parallelism comes from threads that call at the same time. Offsets and lengths are bytes, and
-//! both are multiples of [`Geometry::block_size`].
+//! A backend never sees plaintext. It reads and writes [`Sectors<Cipher>`], which only `crypt.rs`
+//! makes from plaintext. Calls block; parallelism comes from threads that call at the same time.
 
+pub mod conformance;
 pub mod file;
 pub mod lock;
 pub mod memory;
@@ -17,65 +18,97 @@ use std::sync::Arc;
 use crate::feature::MissingFeature;
 use crate::sectors::{Cipher, Sectors};
 
-/// The shape of a storage.
+/// The size of a storage, and what it accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Geometry {
     /// The size in bytes.
     pub size: u64,
-    /// The smallest unit of reading and writing, in bytes, a power of two: 1 for buffered files, what the
-    /// device asks for with `O_DIRECT`.
+    /// The unit of reading and writing in bytes, a power of two: 1 for buffered files, and what the
+    /// device requires with `O_DIRECT`.
     pub block_size: u32,
     /// Whether every change is refused with [`IoError::ReadOnly`].
     pub read_only: bool,
 }
 
 /// A storage of ciphertext.
+///
+/// # Contract
+///
+/// [`conformance::check`] tests what follows.
+///
+/// - **Contents.** A read returns what was written last. Bytes that were never written can be read:
+///   their value is the storage's choice, but it stays the same. A write changes nothing outside its
+///   range. A read fills all of its buffer. A buffer keeps its length, also where a read fails.
+/// - **Bounds.** Offsets and lengths are bytes. A range that is not all inside the storage is refused
+///   with [`IoError::OutOfRange`], also where its end exceeds 2⁶⁴, and nothing grows by a write. A
+///   range that is not in whole blocks of [`Geometry::block_size`] is refused with
+///   [`IoError::Unaligned`]. A refused call changes nothing and does not disturb later calls.
+///   [`Geometry::check`] and [`Geometry::check_change`] do all that.
+/// - **Length zero.** A call of length zero succeeds at any block from the start to the end of the
+///   storage, and changes nothing.
+/// - **Threads.** Calls may come from several threads at the same time. Calls for different ranges do
+///   not disturb each other, even in the same page. Where calls overlap, each block is that of one
+///   call: after two writes it holds what one of them wrote, and a read sees it before or after a
+///   write, never a mix. A call that begins after another one has returned sees its effect.
+/// - **Durability.** What was written before [`flush`](Self::flush) returned is still there when the
+///   storage is opened again, also after a power failure. Before that, a power failure may leave or
+///   lose each written block.
+/// - **Read-only storage** refuses every change with [`IoError::ReadOnly`].
+/// - **No panics**, whatever the arguments are.
+///
+/// [`discard`](Self::discard) and [`resize`](Self::resize) may be [`IoError::Unsupported`]; then they
+/// change nothing. This error may take precedence over those above.
 pub trait Backend: Send + Sync {
-    /// The shape as it is now: [`resize`](Self::resize) changes the size.
+    /// The geometry. It stays the same until [`resize`](Self::resize) changes the size.
     fn geometry(&self) -> Geometry;
 
-    /// Fills all of `into` with the bytes from `offset` on, or fails.
+    /// Fills all of `into` with the bytes from `offset` on.
     ///
     /// # Errors
-    /// [`IoError::OutOfRange`] where the range is not all inside, and what the storage says.
+    /// As the contract says, and what the storage reports. The bytes of the buffer are arbitrary
+    /// then, its length is not.
     fn read_at(&self, offset: u64, into: &mut Sectors<Cipher>) -> Result<(), IoError>;
 
-    /// Writes all of `from` at `offset`, or fails; a failure may leave a part written.
+    /// Writes all of `from` at `offset`.
     ///
     /// # Errors
-    /// [`IoError::OutOfRange`] where the range is not all inside (nothing grows by being written), and what the
-    /// storage says.
+    /// As the contract says, and what the storage reports. A part may have been written then.
     fn write_at(&self, offset: u64, from: &Sectors<Cipher>) -> Result<(), IoError>;
 
-    /// Once this has returned, all that was written before has reached stable storage.
+    /// Makes everything durable that was written before this call.
     ///
     /// # Errors
-    /// What the storage says; what was written since the last flush may be lost then.
+    /// What the storage reports. Everything that was written since the last flush may be lost then.
     fn flush(&self) -> Result<(), IoError>;
 
-    /// Gives the range up. What a read returns afterwards is the storage's matter (files and memory: zeroes).
+    /// Gives up the contents of the range, so that the storage can free its space. What a read of the
+    /// range returns afterwards is the storage's choice; files and memory return zeroes. The range
+    /// can be written again.
     ///
     /// # Errors
-    /// [`IoError::Unsupported`] where the storage cannot; the range is unchanged then.
+    /// [`IoError::Unsupported`] where the storage cannot do this; otherwise as for
+    /// [`write_at`](Self::write_at).
     fn discard(&self, range: Range<u64>) -> Result<(), IoError>;
 
-    /// Makes the range read as zero bytes, keeping its space where the storage can.
+    /// Makes the range read as zeroes. The storage keeps its space reserved if it can.
     ///
     /// # Errors
     /// As for [`write_at`](Self::write_at).
     fn write_zeroes(&self, range: Range<u64>) -> Result<(), IoError>;
 
-    /// Changes the size; new bytes read as zero.
+    /// Changes the size. What stays keeps its contents, and new bytes read as zeroes, even where the
+    /// storage was larger before.
     ///
     /// # Errors
-    /// [`IoError::Unsupported`] where the size is fixed.
+    /// [`IoError::Unsupported`] where the size is fixed, and what the storage reports.
     fn resize(&self, size: u64) -> Result<(), IoError>;
 
-    /// Tells that the range will be read soon, so that the storage may bring it nearer. One that cannot does nothing.
+    /// Announces that the range will be read soon. A storage that can make use of this begins to read
+    /// it; the others do nothing.
     ///
     /// # Errors
-    /// [`IoError::OutOfRange`], and what the storage says.
+    /// As for [`read_at`](Self::read_at).
     fn prefetch(&self, range: Range<u64>) -> Result<(), IoError> {
         let len = range.end.saturating_sub(range.start);
         self.geometry().check(Operation::Read, range.start, len)

@@ -39,11 +39,11 @@ fn inventory(name: &str, text: &[u8]) -> Inventory {
     match name {
         "xml" => inventory.documents.push(document),
         "mountinfo" => host.mountinfo = Some(document),
-        "libvirtd-tcp.socket" => host.sockets.push(SocketUnit {
-            name: name.to_owned(),
-            files: vec![document],
-            enabled: true,
-        }),
+        "libvirtd-tcp.socket" => {
+            let mut unit = SocketUnit::new(name, vec![document]);
+            unit.enabled = true;
+            host.sockets.push(unit);
+        }
         _ => host.files.push(document),
     }
     inventory.host = Some(host);
