@@ -1,8 +1,9 @@
-//! The header as a whole: backup, restore, repair and erase.
+//! Backup, restore, repair and erasure of the header.
 //!
-//! A backup file is what cryptsetup's `luksHeaderBackup` writes: the bytes from the start of the storage to the end
-//! of the keyslots, so either program restores the other's. A backup opens with the passphrases that were valid when
-//! it was made, whatever has been removed since.
+//! A backup has the format of cryptsetup's `luksHeaderBackup`: the bytes from the start of the
+//! storage to the end of the keyslots. So each program restores backups of the other. A backup
+//! opens with the passphrases that were valid when it was made, even if they have been removed
+//! since.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,18 +20,18 @@ use crate::door;
 
 const BLOCK: usize = 4096;
 
-/// One thing that [`Container::repair`] has put right.
+/// One repair that [`Container::repair`] has made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Repaired {
-    /// An interrupted change was taken back, by this undo record.
+    /// It rolled back an interrupted change, with this undo record.
     RolledBack {
         /// The record's name.
         undo: String,
     },
-    /// The primary copy was written anew from the secondary one.
+    /// It rewrote the primary copy from the secondary one.
     PrimaryCopy,
-    /// The secondary copy was written anew from the primary one.
+    /// It rewrote the secondary copy from the primary one.
     SecondaryCopy,
 }
 
@@ -49,11 +50,11 @@ impl fmt::Display for Repaired {
 }
 
 impl Container {
-    /// The bytes of a header backup: header, its copy, and the keyslots with their encrypted key material.
+    /// The bytes of a header backup: the header, its second copy, and the encrypted key material.
     ///
     /// # Errors
-    /// [`HeaderError::Io`] when the storage cannot be read, [`HeaderError::Commit`] when the header has changed since
-    /// it was opened.
+    /// Returns [`HeaderError::Io`] if the storage cannot be read, and [`HeaderError::Commit`] if
+    /// the header has changed since it was opened.
     pub fn backup(&self) -> Result<Vec<u8>, HeaderError> {
         self.check_unchanged()?;
         let end = match &self.header {
@@ -75,12 +76,15 @@ impl Container {
         )?)
     }
 
-    /// Puts `backup` in place of the header at the start of `storage`, and opens it. Where a valid header is there
-    /// and key material has to be overwritten, the old state is kept in the undo store until the new one is durable.
+    /// Restores `backup` to the start of `storage`, and opens it.
+    ///
+    /// If there is a valid header and key material has to be overwritten, the undo store keeps the
+    /// old state until the new one is durable.
     ///
     /// # Errors
-    /// [`HeaderError::Mismatch`] for another version, data offset or size, or a backup with requirements;
-    /// [`HeaderError::OtherUuid`] for another volume's backup, and where no header is readable, unless `allow_other_uuid`. Nothing has changed then.
+    /// Returns [`HeaderError::Mismatch`] if the backup has another version, data offset or size, or
+    /// has requirements. Returns [`HeaderError::OtherUuid`] if the backup is from another volume,
+    /// or if no header is readable, unless `allow_other_uuid` is set. Nothing has changed then.
     pub fn restore(
         storage: Arc<dyn Backend>,
         backup: &[u8],
@@ -116,12 +120,14 @@ impl Container {
         Ok(Self::open(storage, options)?)
     }
 
-    /// Puts right what can be put right without a passphrase: takes back an interrupted change, and writes a damaged
-    /// or stale copy of a LUKS2 header anew from the good one. Returns what was done, in order; nothing is fine too.
+    /// Makes the repairs that need no passphrase: rolls back an interrupted change, and rewrites a
+    /// damaged or stale copy of a LUKS2 header from the good one. Returns what was done, in order,
+    /// which may be nothing.
     ///
     /// # Errors
-    /// [`HeaderError::Open`] when no valid header is left; [`super::CommitError::Foreign`] when something else (a
-    /// filesystem, a partition table) lies where the primary copy should be.
+    /// Returns [`HeaderError::Open`] if no valid header is left, and
+    /// [`super::CommitError::Foreign`] if other data (a file system, a partition table) is in the
+    /// place of the primary copy.
     pub fn repair(
         storage: Arc<dyn Backend>,
         options: OpenOptions,
@@ -148,11 +154,12 @@ impl Container {
         Ok(done)
     }
 
-    /// Removes every keyslot and overwrites all key material: nothing opens the volume any more, but a backup of
-    /// the header.
+    /// Removes every keyslot and overwrites all key material. After this, only a backup of the
+    /// header opens the volume.
     ///
     /// # Errors
-    /// [`HeaderError`]. Repeatable: after an interruption the material that is left is overwritten by erasing again.
+    /// Returns [`HeaderError`]. After an interruption, erasing again overwrites the remaining
+    /// material.
     pub fn erase(&mut self) -> Result<(), HeaderError> {
         self.check_requirements()?;
         let mut plan = WritePlan::default();
@@ -203,7 +210,7 @@ impl Header {
         }
     }
 
-    /// First byte of the data; 0 for a detached header.
+    /// The offset of the data. 0 for a detached header.
     #[must_use]
     pub fn data_offset(&self) -> u64 {
         match self {
@@ -222,7 +229,8 @@ fn refuse_interrupted(options: &OpenOptions) -> Result<(), HeaderError> {
     }
 }
 
-/// The header in a backup file; both copies of a LUKS2 one must be valid, and nothing must be under way in it.
+/// The header in a backup. Both copies of a LUKS2 header have to be valid, and it may have no
+/// requirements.
 fn backup_header(backup: &[u8], limits: &Limits) -> Result<Header, HeaderError> {
     let loaded = open::load(&MemoryBackend::from_bytes(backup.to_vec()), limits)
         .map_err(HeaderError::Backup)?;
@@ -242,7 +250,8 @@ fn backup_header(backup: &[u8], limits: &Limits) -> Result<Header, HeaderError> 
     Ok(loaded.header)
 }
 
-/// A backup must describe the same place for the data, or restoring would move the volume.
+/// Checks that a backup describes the same place of the data. Otherwise restoring it would move the
+/// volume.
 fn check_same_place(present: &Header, restored: &Header) -> Result<(), HeaderError> {
     let (now, then) = (present.data_offset(), restored.data_offset());
     if now != then {
@@ -274,7 +283,8 @@ fn check_same_place(present: &Header, restored: &Header) -> Result<(), HeaderErr
     }
 }
 
-/// Key material first, then the copies of the header; only blocks that differ are written.
+/// Plans a restore: first key material, then the copies of the header. Only blocks that differ are
+/// written.
 fn restore_plan(
     storage: &dyn Backend,
     backup: &[u8],
@@ -298,7 +308,8 @@ fn restore_plan(
     };
     let mut plan = WritePlan::default();
     let material = differing(headers_end, backup.len());
-    // With two copies of the header and equal key material the change is safe by itself.
+    // With two copies of the header and equal key material, the change is safe without an undo
+    // record.
     let safe = material.is_empty() && matches!(restored, Header::Luks2(_));
     if something_to_lose && !safe {
         plan.in_place();

@@ -1,7 +1,8 @@
-//! From LUKS1 to LUKS2 and back, in place: the data does not move, the passphrases stay.
+//! Converts a header from LUKS1 to LUKS2 and back. The data does not move, and the passphrases
+//! stay.
 //!
-//! Key material has the same form in both formats, so it is copied, never decrypted. Both directions overwrite the
-//! one place that says what the volume is, and therefore keep an undo record.
+//! Key material has the same form in both formats, so it is copied without decryption. Both
+//! directions overwrite the place that identifies the volume, so they keep an undo record.
 
 use std::ops::Range;
 
@@ -20,11 +21,12 @@ const METADATA_SIZE: u64 = luks2::HEADER_SIZES[0];
 const SECTOR: u64 = 512;
 
 impl Container {
-    /// Turns the header into one of the other version.
+    /// Converts the header to the other version.
     ///
     /// # Errors
-    /// [`HeaderError::Unsupported`] says what the other version cannot express, or that the keyslots do not fit;
-    /// nothing has changed then. [`super::CommitError::NeedsUndo`] without an undo store.
+    /// Returns [`HeaderError::Unsupported`] if the other version cannot express something, or if
+    /// the keyslots do not fit. Nothing has changed then. Returns [`super::CommitError::NeedsUndo`]
+    /// if there is no undo store.
     pub fn convert(&mut self, to: Version) -> Result<(), HeaderError> {
         self.check_requirements()?;
         let (mut plan, next) = match (&self.header, to) {
@@ -48,7 +50,7 @@ impl Container {
         let active: Vec<usize> = (0..luks1::KEYSLOTS)
             .filter(|&slot| old.keyslots[slot].active)
             .collect();
-        // A detached header has its storage to itself.
+        // A detached header may use all of its storage.
         let end = match old.data_offset() {
             0 => self.storage.geometry().size,
             offset => offset,
@@ -109,7 +111,8 @@ impl Container {
             }
             Ok(())
         })?;
-        // What is left of the old key material must go: it would outlive a later change of its passphrase.
+        // Old key material has to be wiped, since it would survive a later change of its
+        // passphrase.
         plan.wipe(start..start + keyslots_size)?;
         for (index, &slot) in active.iter().enumerate() {
             let area = old.area(slot);
@@ -183,7 +186,7 @@ fn to_luks1(old: &luks2::Header) -> Result<(WritePlan, luks1::Header), HeaderErr
     let payload_offset = u32::try_from(segment.offset / SECTOR).map_err(|_| no("data this far"))?;
     let mut key_bytes = None;
     let mut keyslots: [Option<luks1::Keyslot>; luks1::KEYSLOTS] = Default::default();
-    // Areas begin behind the block that holds the header.
+    // Areas start after the block that holds the header.
     let mut taken: Vec<Range<u64>> = Vec::from([Range {
         start: 0,
         end: luks2::ALIGNMENT,
@@ -249,12 +252,12 @@ fn to_luks1(old: &luks2::Header) -> Result<(WritePlan, luks1::Header), HeaderErr
     first_block.resize(4096, 0);
     plan.write(0, first_block);
     plan.flush();
-    // Neither copy of the old header may be found again.
+    // Neither copy of the old header may be found later.
     plan.wipe(luks2::ALIGNMENT..old.hdr_size * 2)?;
     Ok((plan, next))
 }
 
-/// LUKS1 has one hash and one cipher for everything.
+/// Checks that a header uses one hash and one cipher for everything, as LUKS1 does.
 fn luks1_keyslot(
     keyslot: &Luks2Keyslot,
     hash: Hash,
@@ -291,7 +294,7 @@ fn luks1_keyslot(
     })
 }
 
-/// The first place, aligned to 4096 bytes, where `size` bytes do not touch what is taken.
+/// The first offset, aligned to 4096 bytes, at which `size` bytes are free.
 fn first_gap(taken: &[Range<u64>], size: u64) -> Option<u64> {
     let mut start = 0_u64;
     loop {

@@ -1,7 +1,7 @@
-//! Making a new container: the layout that the options ask for, the volume key, the first keyslot.
+//! Creates a container: its layout, the volume key, and the first keyslot.
 //!
-//! Defaults are cryptsetup's (2.6 to 2.9): LUKS2 with 16 KiB of metadata and data at 16 MiB, LUKS1 with data at
-//! 2 MiB, aes-xts-plain64 with a 512-bit key, sha256.
+//! The defaults are those of cryptsetup 2.6 to 2.9: LUKS2 with 16 KiB of metadata and data at 16
+//! MiB, LUKS1 with data at 2 MiB, aes-xts-plain64 with a 512-bit key, sha256.
 
 use std::sync::Arc;
 
@@ -28,68 +28,73 @@ use crate::secret::{Passphrase, VolumeKey};
 
 const SECTOR: u64 = 512;
 const MIB: u64 = 1 << 20;
-/// LUKS1 places areas, and LUKS2 sizes them, in units of this.
+/// The unit, in bytes, of the offsets of areas in LUKS1 and of the sizes of areas in LUKS2.
 const AREA_ALIGNMENT: u64 = 4096;
-/// Both copies of the largest LUKS2 header with the largest keyslots area; LUKS1 headers are smaller.
+/// The size of both copies of the largest LUKS2 header with the largest keyslots area. LUKS1
+/// headers are smaller.
 const LARGEST_HEADER: u64 = 2 * HEADER_SIZES[HEADER_SIZES.len() - 1] + luks2::MAX_KEYSLOTS_SIZE;
-/// Where LUKS2 data begins by default.
+/// The default offset of the data for LUKS2.
 const LUKS2_DATA_OFFSET: u64 = 16 * MIB;
 
-/// What a new container is to be. [`CreateOptions::new`] has the defaults.
+/// The parameters of a new container. [`CreateOptions::new`] has the defaults.
 #[non_exhaustive]
 pub struct CreateOptions {
-    /// Which format.
+    /// The version of the format.
     pub version: Version,
-    /// What the data is encrypted with.
+    /// The cipher of the data.
     pub cipher: CipherSpec,
-    /// Size of the volume key in bytes; in XTS mode that is both keys together.
+    /// The size of the volume key in bytes. In XTS mode this counts both halves.
     pub key_size: usize,
-    /// Hash of the anti-forensic splitter and the digest; in LUKS1 of everything.
+    /// The hash of the anti-forensic splitter and of the digest. LUKS1 uses it for everything.
     pub hash: Hash,
-    /// Bytes that are encrypted as one unit: 512, or up to 4096 with LUKS2.
+    /// The encryption sector size in bytes: 512, or up to 4096 with LUKS2.
     pub sector_size: u32,
-    /// What deriving the first keyslot's key costs.
+    /// The KDF of the first keyslot, and its cost.
     pub kdf: Cost,
-    /// PBKDF2 iterations of the volume key's digest.
+    /// The PBKDF2 iterations of the digest of the volume key.
     pub digest_iterations: u32,
-    /// Number of the first keyslot.
+    /// The number of the first keyslot.
     pub keyslot: u32,
-    /// LUKS2 label, at most 47 bytes.
+    /// The LUKS2 label, at most 47 bytes.
     pub label: String,
-    /// LUKS2 subsystem label, at most 47 bytes.
+    /// The LUKS2 subsystem label, at most 47 bytes.
     pub subsystem: String,
-    /// The volume's UUID; a random one if not given.
+    /// The UUID of the volume. `None` is a random one.
     pub uuid: Option<Uuid>,
-    /// Where the data begins, in bytes; for a detached header on the data's storage.
+    /// The offset of the data in bytes. For a detached header it is the offset on the storage of
+    /// the data.
     pub data_offset: Option<u64>,
-    /// LUKS2: bytes of one copy of the header, JSON and binary part: 16 KiB to 4 MiB, a power of two.
+    /// LUKS2: the size of one copy of the header in bytes, with its binary and JSON parts: a power
+    /// of two from 16 KiB to 4 MiB.
     pub metadata_size: Option<u64>,
-    /// LUKS2: bytes of the keyslots area, a multiple of 4096, at most 128 MiB.
+    /// LUKS2: the size of the keyslots area in bytes: a multiple of 4096, at most 128 MiB.
     pub keyslots_size: Option<u64>,
-    /// Whether the header stands on a storage of its own.
+    /// Whether the header is detached, on a storage of its own.
     pub detached: bool,
-    /// The volume key, where it is not to be a random one.
+    /// The volume key. `None` is a random one.
     pub volume_key: Option<VolumeKey>,
-    /// Whether the storage is known to hold nothing. If not, old headers and key material on it are overwritten.
+    /// Whether the storage is known to contain nothing. Otherwise old headers and key material on
+    /// it are overwritten.
     pub blank: bool,
 }
 
-/// Where everything of a new container lies, in bytes.
+/// The layout of a new container, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Layout {
-    /// LUKS2: bytes of one copy of the header. LUKS1: 0.
+    /// LUKS2: the size of one copy of the header. LUKS1: 0.
     pub metadata_size: u64,
-    /// LUKS2: bytes of the keyslots area. LUKS1: 0.
+    /// LUKS2: the size of the keyslots area. LUKS1: 0.
     pub keyslots_size: u64,
-    /// First byte of the data; 0 for a detached header unless another was asked for.
+    /// The offset of the data. 0 for a detached header, unless the options state another one.
     pub data_offset: u64,
-    /// Bytes that the header's storage needs: all that comes before the data, or a detached header as a whole.
+    /// The size that the header needs on its storage: everything before the data, or the whole of a
+    /// detached header.
     pub header_size: u64,
 }
 
 impl CreateOptions {
-    /// The defaults of this version, for the first keyslot with this cost.
+    /// The defaults of a version, with this cost of the first keyslot.
     #[must_use]
     pub fn new(version: Version, kdf: Cost) -> Self {
         Self {
@@ -113,7 +118,8 @@ impl CreateOptions {
         }
     }
 
-    /// For the header in a qcow2 image, whose data lies elsewhere: LUKS1, and no byte behind the last keyslot.
+    /// Changes the options to those of a header in a qcow2 image: LUKS1, which ends after the last
+    /// keyslot. The data is elsewhere in the image.
     #[must_use]
     pub fn in_qcow2(mut self) -> Self {
         let areas = luks1::KEYSLOTS as u64 * luks1_area_size(self.key_size);
@@ -122,10 +128,11 @@ impl CreateOptions {
         self
     }
 
-    /// Where everything will lie.
+    /// Computes the layout.
     ///
     /// # Errors
-    /// [`CreateError::Option`] names the option that does not fit.
+    /// Returns [`CreateError::Option`], which names an option that contradicts the others or the
+    /// format.
     pub fn layout(&self) -> Result<Layout, CreateError> {
         let wrong = |option, reason: &str| {
             Err(CreateError::Option {
@@ -196,7 +203,7 @@ impl CreateOptions {
         let copies = metadata_size * 2;
         let area = Luks2Keyslot::area_size(u32::try_from(self.key_size).unwrap_or(u32::MAX));
         let limit = Limits::default().keyslots_size;
-        // What is not said follows from what is: the keyslots area fills the space before the data.
+        // Without a stated size, the keyslots area fills the space before the data.
         let before_data = match self.data_offset {
             Some(offset) if !self.detached => offset,
             _ => LUKS2_DATA_OFFSET.max(copies + area.next_multiple_of(MIB)),
@@ -252,12 +259,14 @@ impl CreateOptions {
 }
 
 impl Container {
-    /// Makes a container at the start of `storage`, which must be at least [`Layout::header_size`] bytes long, and
-    /// returns it unlocked. Whatever the storage held before can no longer be opened; an undo record of it is
+    /// Makes a container at the start of `storage`, and returns it unlocked. The storage has to
+    /// have at least [`Layout::header_size`] bytes.
+    ///
+    /// A container that was on the storage before can no longer be opened. An undo record of it is
     /// removed.
     ///
     /// # Errors
-    /// [`CreateError`]. A cut before the end leaves no container.
+    /// Returns [`CreateError`]. A crash before the end leaves no container.
     pub fn create(
         storage: Arc<dyn Backend>,
         mut options: CreateOptions,
@@ -334,8 +343,8 @@ impl Container {
     }
 }
 
-/// Overwrites every place where a header or key material can lie: an old secondary header found later would bring
-/// an old volume back.
+/// Overwrites every place of a header or of key material. Otherwise an old secondary header could
+/// be found later and bring the old volume back.
 fn destroy(plan: &mut WritePlan, size: u64, layout: &Layout) -> Result<(), CreateError> {
     for offset in [0].into_iter().chain(HEADER_SIZES) {
         if offset + AREA_ALIGNMENT <= size {
@@ -343,7 +352,7 @@ fn destroy(plan: &mut WritePlan, size: u64, layout: &Layout) -> Result<(), Creat
         }
     }
     plan.flush();
-    // Data may begin far behind the last place where key material can lie.
+    // The data may start far after the last possible place of key material.
     let end = layout.header_size.min(LARGEST_HEADER);
     plan.wipe(AREA_ALIGNMENT..end)?;
     Ok(())
@@ -382,7 +391,7 @@ fn luks1_container(
             active: false,
             iterations: 0,
             salt: [0; 32],
-            // At most 8 areas of some hundred KiB: far below 2^32 sectors.
+            // At most 8 areas of a few hundred KiB, so far fewer than 2^32 sectors.
             key_material_offset: u32::try_from((AREA_ALIGNMENT + slot as u64 * area) / SECTOR)
                 .unwrap_or(u32::MAX),
             stripes: luks1::STRIPES,

@@ -1,7 +1,7 @@
-//! Digests of keys: how a header recognises its key without storing it.
+//! Digests of keys, with which a header recognises its key without storing it.
 //!
-//! LUKS1 On-Disk Format 1.2.3, section 4.3; LUKS2 On-Disk Format 1.1, section 3.4. A digest is PBKDF2 of the key
-//! with a random salt. A header is public, and so are the digests in it.
+//! References: LUKS1 On-Disk Format 1.2.3, section 4.3; LUKS2 On-Disk Format 1.1, section 3.4. A
+//! digest is PBKDF2 of the key with a random salt. A header is public, and so are its digests.
 
 use luksmith_formats::{FormatError, Hash, Limits, luks1, luks2};
 
@@ -9,10 +9,10 @@ use crate::Interrupt;
 use crate::kdf::{self, KdfError};
 use crate::secret::{LockedBytes, VolumeKey};
 
-/// Bytes of the salt of a new digest.
+/// The size of the salt of a new digest, in bytes.
 const SALT: usize = 32;
 
-/// Bytes of a digest that LUKS1 stores, whatever the hash.
+/// The size of a digest in LUKS1, in bytes, with every hash.
 const SHORT: usize = 20;
 
 /// A digest of a key, as a header of either version stores it.
@@ -25,7 +25,7 @@ pub(super) struct KeyDigest {
 }
 
 impl KeyDigest {
-    /// A digest of `key` with a fresh salt.
+    /// A new digest of `key` with a random salt.
     pub(super) fn new(
         key: &VolumeKey,
         hash: Hash,
@@ -71,7 +71,7 @@ impl KeyDigest {
         }
     }
 
-    /// The same digest for a LUKS2 header, with the keyslots and segments that its key is for.
+    /// This digest as an object of a LUKS2 header, with the keyslots and segments of its key.
     pub(super) fn into_luks2(self, keyslots: Vec<u32>, segments: Vec<u32>) -> luks2::Digest {
         luks2::Digest {
             keyslots,
@@ -83,8 +83,9 @@ impl KeyDigest {
         }
     }
 
-    /// Whether both are the same digest, and so belong to the same key. A LUKS1 header keeps the first 20 bytes of
-    /// a digest, so a container is still the same one after it was converted.
+    /// Whether both are the same digest, and so belong to the same key. Of the digest itself only the
+    /// first 20 bytes are compared, since a LUKS1 header keeps only these. So a container is still
+    /// recognised after a conversion.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         self.hash == other.hash
             && self.iterations == other.iterations
@@ -92,7 +93,7 @@ impl KeyDigest {
             && self.digest.get(..SHORT) == other.digest.get(..SHORT)
     }
 
-    /// Refuses a digest that costs more than `limits` allow, or whose hash this build does not have.
+    /// Refuses a digest that costs more than `limits` allow, or whose hash this build lacks.
     pub(super) fn check_cost(&self, limits: &Limits) -> Result<(), KdfError> {
         kdf::check_built(self.hash)?;
         Ok(limits.check_pbkdf2(self.iterations).map_err(|mut error| {
@@ -101,7 +102,7 @@ impl KeyDigest {
         })?)
     }
 
-    /// Whether it is the digest of `key`. The comparison takes the same time for every key.
+    /// Whether this is the digest of `key`. The comparison takes the same time for every key.
     pub(super) fn agrees(
         &self,
         key: &VolumeKey,

@@ -1,13 +1,13 @@
-//! What else may lie where a primary LUKS2 header should be.
+//! Recognises other data in the place of a primary LUKS2 header.
 //!
-//! A filesystem made on top of an old volume leaves the secondary header intact. Recovery from that one must not
-//! write over somebody else's data, so a damaged primary is rewritten only where nothing known is in its place.
-//! This is no probing: nothing is opened or believed because of it.
+//! A file system that was made on an old volume leaves the secondary header intact. Recovery must
+//! not overwrite that file system, so a damaged primary header is rewritten only if no known data
+//! is in its place. Nothing is opened or trusted because of this check.
 
 use crate::backend::{Backend, IoError};
 use crate::door;
 
-/// Where it lies in bytes, its magic, and what it is.
+/// The offset of a signature in bytes, the signature, and its name.
 const SIGNATURES: [(u64, &[u8], &str); 12] = [
     (0, b"XFSB", "an XFS filesystem"),
     (0, b"hsqs", "a squashfs filesystem"),
@@ -23,11 +23,11 @@ const SIGNATURES: [(u64, &[u8], &str); 12] = [
     (65600, b"_BHRfS_M", "a btrfs filesystem"),
 ];
 
-/// What is there, if it is one of the things that are known.
+/// The name of the data, if its signature is known.
 pub(super) fn signature(storage: &dyn Backend) -> Result<Option<&'static str>, IoError> {
     let size = storage.geometry().size;
     for (offset, magic, what) in SIGNATURES {
-        // A header alone may end before some of them.
+        // The storage of a detached header may end before some signatures.
         if size < offset + magic.len() as u64 {
             continue;
         }

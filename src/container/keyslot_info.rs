@@ -1,4 +1,4 @@
-//! Keyslots in one form for both versions, so that unlocking and listing need not know which it is.
+//! Keyslots in one form for both versions, for code that unlocks and lists them.
 
 use std::ops::Range;
 
@@ -7,34 +7,35 @@ use luksmith_formats::{CipherSpec, FormatError, Hash, luks1, luks2};
 
 use super::{Container, Header};
 
-/// What is known of one keyslot in use, the same for both versions.
+/// A keyslot in use, in the same form for both versions.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct KeyslotInfo {
-    /// Its number.
+    /// The number.
     pub slot: u32,
-    /// How the passphrase becomes the key of the keyslot area.
+    /// The KDF that derives the key of the area from the passphrase.
     pub kdf: Kdf,
-    /// Size of the key that it holds, in bytes.
+    /// The size of the key in the keyslot, in bytes.
     pub key_size: usize,
-    /// When it is tried.
+    /// The priority, which says when the keyslot is tried.
     pub priority: Priority,
-    /// Whether its key is the volume key; false for an unbound keyslot.
+    /// Whether the key is the volume key. False for an unbound keyslot.
     pub bound: bool,
-    /// Where its key material lies on the header's storage, in bytes.
+    /// The range of the key material on the storage of the header, in bytes.
     pub area: Range<u64>,
-    /// What the key material is encrypted with.
+    /// The cipher of the key material.
     pub area_cipher: CipherSpec,
-    /// Size of the key of the area's cipher, in bytes.
+    /// The size of the key of that cipher, in bytes.
     pub area_key_size: usize,
-    /// Hash of the anti-forensic splitter.
+    /// The hash of the anti-forensic splitter.
     pub af_hash: Hash,
-    /// Stripes of the anti-forensic splitter.
+    /// The number of stripes of the anti-forensic splitter.
     pub stripes: u32,
 }
 
 impl Container {
-    /// The keyslots in use, by number. LUKS2 keyslots that only describe a reencryption are left out.
+    /// The keyslots in use, by number. LUKS2 keyslots that only describe a reencryption are left
+    /// out.
     #[must_use]
     pub fn keyslots(&self) -> Vec<KeyslotInfo> {
         match &self.header {
@@ -49,7 +50,7 @@ impl Container {
             .find(|keyslot| keyslot.slot == slot)
     }
 
-    /// Size of the volume key in bytes; `None` when no keyslot is left that would tell.
+    /// The size of the volume key in bytes. `None` if no keyslot is left that states it.
     #[must_use]
     pub fn volume_key_size(&self) -> Option<usize> {
         match &self.header {
@@ -66,7 +67,7 @@ impl Container {
 /// The active keyslots of a LUKS1 header.
 pub(super) fn luks1(header: &luks1::Header) -> Vec<KeyslotInfo> {
     let active = (0..luks1::KEYSLOTS).filter(|&index| header.keyslots[index].active);
-    // The names of a validated header are known ones.
+    // The names in a validated header are known.
     active
         .filter_map(|index| luks1_keyslot(header, index).ok())
         .collect()
@@ -124,7 +125,7 @@ pub(super) fn luks2_keyslot(
     }
 }
 
-/// The digest of the volume key: the one that the data segment names.
+/// The digest of the volume key, which the data segment names.
 pub(super) fn volume_digest(header: &luks2::Header) -> Option<(u32, &Digest)> {
     let (segment, _) = header.metadata.data_segments().next()?;
     header.metadata.digest_of_segment(segment)

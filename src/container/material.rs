@@ -1,7 +1,8 @@
-//! Key material: a key split over its stripes and encrypted into a keyslot area, and back.
+//! Key material: splits a key into stripes and encrypts them for a keyslot area, and the reverse.
 //!
-//! LUKS1 On-Disk Format 1.2.3, sections 2.4 (anti-forensic splitter) and 4; LUKS2 On-Disk Format 1.1, section 3.2.
-//! The area is encrypted in 512-byte sectors whose IVs count from 0. Split keys exist in locked memory only.
+//! References: LUKS1 On-Disk Format 1.2.3, sections 2.4 (anti-forensic splitter) and 4; LUKS2
+//! On-Disk Format 1.1, section 3.2. An area is encrypted in 512-byte sectors whose IVs count from
+//! 0. Split keys are only in locked memory.
 
 use luksmith_formats::Limits;
 
@@ -15,7 +16,7 @@ use crate::secret::{LockedBytes, Passphrase, VolumeKey};
 
 const SECTOR: usize = 512;
 
-/// The bytes of `slot`'s area that hold `key`, opened by `passphrase`.
+/// The bytes of the area of `slot` that hold `key`, which `passphrase` opens.
 pub(super) fn seal(
     key: &VolumeKey,
     passphrase: &Passphrase,
@@ -25,7 +26,8 @@ pub(super) fn seal(
 ) -> Result<Vec<u8>, KeyslotError> {
     crypt::check_built(slot.area_cipher.cipher)?;
     kdf::check_built(slot.af_hash)?;
-    // The limits hold for our own costs too: a keyslot above them could not be opened again without raising them.
+    // New keyslots have to be within the limits too. Otherwise they would not open without raising
+    // them.
     let derived = kdf::derive(&slot.kdf, passphrase, slot.area_key_size, limits, interrupt)?;
     let crypt = SectorCrypt::for_keyslot(slot.area_cipher, &derived)?;
     let split = kdf::af::split(key.as_bytes(), slot.stripes, slot.af_hash)?;
@@ -36,7 +38,8 @@ pub(super) fn seal(
     Ok(material.to_vec())
 }
 
-/// The key that `passphrase` gets out of `slot`, whether it is the right one or not.
+/// The key that `passphrase` gives in `slot`. It is not verified: for a wrong passphrase it is
+/// wrong.
 pub(super) fn unseal(
     storage: &dyn Backend,
     slot: &KeyslotInfo,
@@ -48,7 +51,7 @@ pub(super) fn unseal(
         slot: slot.slot,
         source,
     };
-    // Before any work.
+    // Checked before any work.
     crypt::check_built(slot.area_cipher.cipher)?;
     kdf::check_built(slot.af_hash).map_err(refused)?;
     let derived = kdf::derive(&slot.kdf, passphrase, slot.area_key_size, limits, interrupt)

@@ -1,9 +1,10 @@
-//! A LUKS header on its storage: opened, unlocked, its keyslots and its metadata kept.
+//! A LUKS header on its storage: opening, unlocking, and all changes of keyslots and metadata.
 //!
-//! A [`Container`] is an opened and still locked header. It is read and validated once, and that copy is what is
-//! used from then on. Every change is a [`WritePlan`] made from that copy; it is carried out only if the bytes on
-//! the storage are still the ones that were read. This module never touches the volume's data; [`Container::volume`]
-//! hands out the [`Volume`](crate::volume::Volume) that does.
+//! A [`Container`] is an opened header that is still locked. The header is read and validated once,
+//! and that copy is used from then on. Every change is computed from that copy as a [`WritePlan`].
+//! The commit is optimistic: it fails if the header on the storage has changed since it was read.
+//! This module never touches the data of a volume; [`Container::volume`] makes the
+//! [`Volume`](crate::volume::Volume) that does.
 
 mod backup;
 mod convert;
@@ -56,19 +57,22 @@ pub enum Header {
     Luks2(luks2::Header),
 }
 
-/// How the two copies of a LUKS2 header were found. LUKS1 has one copy, which is [`Health::Good`] or does not open.
+/// The state of the two copies of a LUKS2 header. LUKS1 has one copy, which is [`Health::Good`] or
+/// does not open.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Health {
-    /// All there is, is valid and agrees.
+    /// All copies are valid and agree.
     Good,
-    /// The primary copy is not valid; the secondary one is used.
+    /// The primary copy is not valid. The secondary one is used.
     PrimaryDamaged(FormatError),
-    /// The secondary copy is not valid; the primary one is used.
+    /// The secondary copy is not valid. The primary one is used.
     SecondaryDamaged(FormatError),
-    /// Both are valid, the primary is older: a write was interrupted. The secondary one is used.
+    /// Both copies are valid and the primary is older, since a write was interrupted. The secondary
+    /// one is used.
     PrimaryStale,
-    /// Both are valid, the secondary is older: a write was interrupted. The primary one is used.
+    /// Both copies are valid and the secondary is older, since a write was interrupted. The primary
+    /// one is used.
     SecondaryStale,
 }
 
@@ -121,7 +125,8 @@ impl fmt::Display for Health {
     }
 }
 
-/// How a container is opened or created. There is no default: the caller says where an undo record may be.
+/// How a container is opened or created. There is no default, since the caller has to say where an
+/// undo record may be.
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
     limits: Limits,
@@ -130,7 +135,7 @@ pub struct OpenOptions {
 }
 
 impl OpenOptions {
-    /// With the default [`Limits`], and not beside another program.
+    /// Options with the default [`Limits`], for a volume that no other program has open.
     #[must_use]
     pub fn new(undo: Undo) -> Self {
         Self {
@@ -140,15 +145,16 @@ impl OpenOptions {
         }
     }
 
-    /// Sets how much the header may ask for.
+    /// Sets the limits on what the header may ask for.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Sets whether another program has the volume open on the same storage, and may read the header at any moment.
-    /// Then a change that reaches the data, or that needs an undo record, is refused with [`CommitError::InUse`].
+    /// Sets whether another program has the volume open on the same storage, and may read the
+    /// header at any moment. A change that reaches the data, or that needs an undo record, is then
+    /// refused with [`CommitError::InUse`].
     #[must_use]
     pub fn beside(mut self, beside: bool) -> Self {
         self.beside = beside;
@@ -156,7 +162,7 @@ impl OpenOptions {
     }
 }
 
-/// SHA-256 of the header's bytes as they were on the storage.
+/// The SHA-256 of the bytes of the header on the storage.
 type Fingerprint = [u8; 32];
 
 /// An opened, locked LUKS header.
@@ -165,7 +171,8 @@ pub struct Container {
     options: OpenOptions,
     header: Header,
     health: Health,
-    /// That of the header bytes that were read or written last: a change is made only on top of these.
+    /// The fingerprint of the header bytes that were read or written last. A change is made only if
+    /// the storage still has these.
     fingerprint: Fingerprint,
 }
 
@@ -186,7 +193,7 @@ impl Container {
         &self.header
     }
 
-    /// Which of the two formats it is.
+    /// The version of the format.
     #[must_use]
     pub fn version(&self) -> Version {
         match &self.header {
@@ -195,7 +202,7 @@ impl Container {
         }
     }
 
-    /// How the copies of the header were found.
+    /// The state of the copies of the header.
     #[must_use]
     pub fn health(&self) -> &Health {
         &self.health

@@ -1,7 +1,8 @@
-//! Reading a header: which version it is, which copy is used, and whether the storage is large enough for it.
+//! Opens a container: finds the version, chooses a copy, and checks the size of the storage.
 //!
-//! LUKS1 On-Disk Format 1.2.3, section 2; LUKS2 On-Disk Format 1.1, section 2 (the two copies and their recovery).
-//! Each byte is read once; what is validated here is what is used afterwards.
+//! References: LUKS1 On-Disk Format 1.2.3, section 2; LUKS2 On-Disk Format 1.1, section 2 (the two
+//! copies and their recovery). Each byte is read once, and exactly the validated bytes are used
+//! afterwards.
 
 use std::sync::Arc;
 
@@ -19,10 +20,12 @@ const BINARY_HEADER: usize = 4096;
 const LUKS_MAGIC: &[u8; 6] = b"LUKS\xba\xbe";
 
 impl Container {
-    /// Reads and validates the header at the start of `storage` (for a detached header: the header's own storage).
+    /// Reads and validates the header at the start of `storage`. A detached header is on a storage
+    /// of its own.
     ///
     /// # Errors
-    /// [`OpenError`]; one of its variants is that an interrupted change waits for [`Container::repair`].
+    /// Returns [`OpenError`] if there is no valid header, or if an interrupted change has to be
+    /// repaired first, with [`Container::repair`].
     pub fn open(storage: Arc<dyn Backend>, options: OpenOptions) -> Result<Self, OpenError> {
         if let Some(undo) = options.undo.store()
             && let Some(record) = undo.load().map_err(OpenError::Undo)?
@@ -49,7 +52,7 @@ impl Container {
     }
 }
 
-/// A header as it was found.
+/// A header that was found on a storage.
 pub(super) struct Loaded {
     pub(super) header: Header,
     pub(super) health: Health,
@@ -75,8 +78,8 @@ pub(super) fn load(storage: &dyn Backend, limits: &Limits) -> Result<Loaded, Ope
 fn load_luks1(size: u64, start: &[u8], limits: &Limits) -> Result<Loaded, OpenError> {
     let bytes = start.get(..luks1::HEADER_SIZE).unwrap_or(start);
     let header = luks1::Header::parse(bytes, limits).map_err(OpenError::Header)?;
-    // A detached header and a backup file end behind the last keyslot; whether the data is there, too, is a
-    // question for who opens the data.
+    // A detached header and a backup file end after the last keyslot. Whether the data is there is
+    // checked when the data is opened.
     let needed = (0..luks1::KEYSLOTS)
         .filter(|&slot| header.keyslots[slot].active)
         .map(|slot| header.area(slot).end)
@@ -153,7 +156,7 @@ fn load_luks2(
                     }
                 }
                 _ if !start.starts_with(LUKS_MAGIC) => OpenError::NotLuks,
-                // Whole, and both ask for what is not given: that is no damage.
+                // Both copies are intact, but ask for something that is not supported.
                 Some((secondary, _))
                     if primary.kind != Kind::Malformed && primary.kind == secondary.kind =>
                 {
@@ -179,7 +182,7 @@ fn load_luks2(
     })
 }
 
-/// One valid copy and the bytes that it was parsed from.
+/// A valid copy, and the bytes that it was parsed from.
 struct Copy {
     header: luks2::Header,
     bytes: Vec<u8>,
@@ -212,8 +215,9 @@ fn read_copy(
     Ok(luks2::Header::parse(&bytes, position, limits).map(|header| Copy { header, bytes }))
 }
 
-/// The secondary copy: where the primary says, or else at any of the nine offsets where it can be.
-/// `Err(None)`: there is no trace of one. `Err(Some(_))`: there is one, it is damaged, and this is what is there.
+/// Reads the secondary copy: at the offset that the primary names, or else at any of the nine
+/// offsets that the format permits. Returns `Err(None)` if there is no secondary copy, and
+/// `Err(Some(_))` if there is a damaged one.
 #[allow(clippy::type_complexity)]
 fn find_secondary(
     storage: &dyn Backend,
@@ -232,7 +236,7 @@ fn find_secondary(
                 Ok(copy) => return Ok(Ok(copy)),
                 Err(error) => error,
             },
-            // Without a primary, a place that holds no secondary is no damaged one.
+            // Without a primary copy, an offset without a secondary copy is not a damaged copy.
             Err(_) if known.is_none() => continue,
             Err(error) => error,
         };
@@ -246,7 +250,8 @@ fn find_secondary(
     Ok(Err(damaged))
 }
 
-/// The header bytes that are on the storage now, for the comparison before a change.
+/// The fingerprint of the header bytes that are on the storage now, for the comparison before a
+/// change.
 pub(super) fn current_fingerprint(
     storage: &dyn Backend,
     header: &Header,

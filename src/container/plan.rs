@@ -1,10 +1,11 @@
-//! Metadata changes as data: a [`WritePlan`] is a list of writes and flushes, and [`WritePlan::execute`] is the
-//! only code of the project that writes metadata.
+//! Changes of metadata as data: a [`WritePlan`] is a list of writes and flushes, and
+//! [`WritePlan::execute`] is the only code that writes headers and key material.
 //!
-//! A plan keeps the rule of the house: new key material first, then headers, flushes between, old material wiped
-//! last, so that a cut after any write leaves a volume that opens. A plan that has to overwrite what is in use
-//! (there is no free room for another copy) says so with [`WritePlan::overwrites_in_place`]; then the bytes about
-//! to be lost are kept in an [`UndoStore`] until the last write is durable.
+//! A plan first writes new key material, then headers, and wipes old material last, with flushes
+//! between these steps. So a crash after any write leaves a volume that opens. A plan that has to
+//! overwrite bytes in use, since there is no free room for another copy, says so with
+//! [`WritePlan::overwrites_in_place`]. The old bytes are then kept in an [`UndoStore`] until the
+//! last write is durable.
 
 use std::ops::Range;
 
@@ -13,7 +14,7 @@ use super::{CommitError, UndoError};
 use crate::backend::{Backend, IoError};
 use crate::door;
 
-/// A change of metadata, ready to be carried out: nothing of it has reached the storage yet.
+/// A change of metadata that has not yet reached the storage.
 #[derive(Default)]
 pub struct WritePlan {
     steps: Vec<Step>,
@@ -22,25 +23,26 @@ pub struct WritePlan {
 
 /// One step of a [`WritePlan`].
 pub enum Step {
-    /// Write these bytes at this offset. They are public: headers, encrypted key material, or random noise.
+    /// Write these bytes at this offset. They are public: headers, encrypted key material, or
+    /// random bytes.
     Write {
-        /// Position on the header's storage, in bytes.
+        /// The offset on the storage of the header, in bytes.
         offset: u64,
-        /// What is written there.
+        /// The bytes to write.
         bytes: Vec<u8>,
     },
-    /// Everything written so far is durable before the next step starts.
+    /// Make everything durable that was written so far, before the next step.
     Flush,
 }
 
 impl WritePlan {
-    /// The steps in the order in which they are carried out.
+    /// The steps in the order in which they are executed.
     #[must_use]
     pub fn steps(&self) -> &[Step] {
         &self.steps
     }
 
-    /// Whether a cut in the middle needs the undo record: the plan overwrites bytes that are in use.
+    /// Whether the plan overwrites bytes that are in use, so that it needs an undo record.
     #[must_use]
     pub fn overwrites_in_place(&self) -> bool {
         self.in_place
@@ -69,7 +71,7 @@ impl WritePlan {
         Ok(())
     }
 
-    /// Where the last byte that is written ends.
+    /// The end of the last byte that is written.
     pub(super) fn end(&self) -> u64 {
         let ends = self
             .writes()
@@ -84,13 +86,14 @@ impl WritePlan {
         })
     }
 
-    /// Carries the plan out on the storage that holds the header.
+    /// Executes the plan on the storage of the header.
     ///
     /// # Errors
-    /// [`CommitError::NeedsUndo`] when the plan overwrites in place and there is no undo store; nothing has been
-    /// written then. [`CommitError::NotKept`] when all was written and flushed, and the storage holds something else. Any other error
-    /// comes from the storage: what was written until then is a prefix of the plan, after which the volume still opens (by
-    /// `header repair` first, where there is an undo record).
+    /// Returns [`CommitError::NeedsUndo`] if the plan overwrites in place and there is no undo
+    /// store. Nothing has been written then. Returns [`CommitError::NotKept`] if everything was
+    /// written and flushed, but the storage does not contain it. After any other error, a prefix of
+    /// the plan has been written, and the volume still opens. If there is an undo record, `header
+    /// repair` has to apply it first.
     pub fn execute(
         &self,
         storage: &dyn Backend,
@@ -113,7 +116,8 @@ impl WritePlan {
         Ok(())
     }
 
-    /// Whether the storage holds what was written to it. A remote one may have been replaced by another while the plan was under way.
+    /// Checks that the storage contains what was written to it. A remote storage may have been
+    /// replaced by another one while the plan was executed.
     fn check_kept(&self, storage: &dyn Backend) -> Result<(), CommitError> {
         for (number, (offset, bytes)) in self.writes().enumerate() {
             let mut expected = bytes.to_vec();
@@ -138,7 +142,7 @@ impl WritePlan {
     }
 }
 
-/// Puts the part of `over`, which lies at `over_at`, that meets `bytes` at `at` over them.
+/// Copies the overlap of `over`, at offset `over_at`, to `bytes`, at offset `at`.
 fn lay_over(bytes: &mut [u8], at: u64, over: &[u8], over_at: u64) {
     let from = at.max(over_at);
     let to = (at + bytes.len() as u64).min(over_at + over.len() as u64);
@@ -164,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_over_later_counts_as_it_is_in_the_end() {
+    fn bytes_that_a_later_step_overwrites_are_compared_with_that_step() {
         let storage = MemoryBackend::new(8192);
         let plan = plan(&[
             (0, &[1; 4096]),
@@ -176,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storage_that_holds_something_else_is_found_out() {
+    fn a_storage_that_does_not_keep_writes_is_detected() {
         let storage = MemoryBackend::new(8192);
         let first = plan(&[(512, &[1; 512]), (4096, &[2; 512])]);
         first.execute(&storage, None).unwrap();

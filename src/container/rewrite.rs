@@ -1,9 +1,10 @@
-//! From a changed header to the steps that bring it to the storage, and the commit of such a change.
+//! Plans the writes of a changed header, and commits them.
 //!
-//! LUKS2 (On-Disk Format 1.1, section 2): one copy after the other with a flush between, so that one valid copy is
-//! there at any moment; a damaged or stale copy is written first, because the other one is all there is. LUKS1 has
-//! one copy without a checksum and relies on a 512-byte sector being written whole or not at all: only changed
-//! sectors are written, in an order that keeps a half-written keyslot inactive.
+//! LUKS2 (On-Disk Format 1.1, section 2): the copies are written one after the other with a flush
+//! between, so that one valid copy exists at any moment. A damaged or stale copy is written first,
+//! since the other one is the only good copy. LUKS1 has one copy without a checksum, and relies on
+//! the atomic write of a 512-byte sector. Only changed sectors are written, in an order that keeps
+//! a half-written keyslot inactive.
 
 use luksmith_formats::luks2::Position;
 use luksmith_formats::{luks1, luks2};
@@ -14,7 +15,8 @@ use super::{CommitError, Container, Header, Health, foreign, open};
 const SECTOR: usize = 512;
 
 impl Container {
-    /// Carries out `plan`, which leads to the header `next`, unless the storage has changed since it was read.
+    /// Executes `plan`, which results in the header `next`. Fails if the header has changed since
+    /// it was read.
     pub(super) fn commit(&mut self, plan: &WritePlan, next: Header) -> Result<(), CommitError> {
         self.check_unchanged()?;
         if self.options.beside {
@@ -27,10 +29,10 @@ impl Container {
         Ok(())
     }
 
-    /// Whether the header on the storage is still the one that was read or written last.
+    /// Checks that the header on the storage is still the one that was read or written last.
     ///
     /// # Errors
-    /// [`CommitError::Changed`] where it is not, and what the storage says.
+    /// Returns [`CommitError::Changed`] if it is not, or an error of the storage.
     pub fn check_unchanged(&self) -> Result<(), CommitError> {
         if open::current_fingerprint(&*self.storage, &self.header)? == self.fingerprint {
             Ok(())
@@ -39,10 +41,12 @@ impl Container {
         }
     }
 
-    /// Whether who has the data open, or opens the header in the middle of the change, notices nothing of it.
+    /// Checks that the plan is safe while another program has the volume open, or opens it during
+    /// the change.
     fn check_beside(&self, plan: &WritePlan) -> Result<(), CommitError> {
         let data = self.data_segment().map_or(0, |segment| segment.offset);
-        // What is written in part of a block writes the rest of it, too, as it was read a moment ago.
+        // A write to a part of a block also writes the rest of the block, with the bytes that were
+        // read immediately before.
         let block = u64::from(self.storage.geometry().block_size.max(1));
         if plan.overwrites_in_place() || plan.end().next_multiple_of(block) > data {
             return Err(CommitError::InUse);
@@ -50,7 +54,7 @@ impl Container {
         Ok(())
     }
 
-    /// Adds the steps that bring the LUKS2 header `next` to the storage, and gives it the next sequence number.
+    /// Adds the steps that write the LUKS2 header `next`, and gives it the next sequence number.
     pub(super) fn write_luks2(
         &self,
         plan: &mut WritePlan,
@@ -76,14 +80,16 @@ impl Container {
     }
 }
 
-/// Writes both copies of `header` in this order, each durable before the next.
+/// Adds the steps that write both copies of `header` in this order. The first is durable before the
+/// second is written.
 pub(super) fn write_copies(
     plan: &mut WritePlan,
     header: &luks2::Header,
     order: [Position; 2],
 ) -> Result<(), CommitError> {
     for position in order {
-        // Each copy has a salt of its own: the two never look alike, and an old one is never taken for the new.
+        // Each copy has its own random salt, so no copy is ever equal to another one or to an old
+        // one.
         let mut salt = [0; 64];
         crate::secret::random(&mut salt)?;
         let bytes = header.to_bytes(position, &salt)?;
@@ -97,17 +103,17 @@ pub(super) fn write_copies(
     Ok(())
 }
 
-/// Which sector of a LUKS1 header goes first. Keyslot 6 lies across the boundary: its `active` field in the first
-/// sector, the rest of its salt in the second.
+/// The order in which the two sectors of a LUKS1 header are written. Keyslot 6 crosses the
+/// boundary: its `active` field is in the first sector, and the rest of its salt in the second.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum SectorOrder {
-    /// A keyslot becomes active: whatever belongs to it is there before it counts.
+    /// A keyslot becomes active: all its fields are written before the `active` field.
     Activate,
-    /// A keyslot becomes inactive: it no longer counts before anything of it goes.
+    /// A keyslot becomes inactive: the `active` field is written before all its other fields.
     Deactivate,
 }
 
-/// Adds the steps that turn the LUKS1 header `old` into `new`.
+/// Adds the steps that change the LUKS1 header `old` to `new`.
 pub(super) fn write_luks1(
     plan: &mut WritePlan,
     old: &luks1::Header,

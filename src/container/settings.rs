@@ -1,7 +1,7 @@
-//! What a header says beside its keyslots: tokens, labels, UUID, and how large the volume is.
+//! Changes the settings of a header: tokens, labels, the UUID, and the size of the volume.
 //!
-//! LUKS2 On-Disk Format 1.1, sections 2.1 (label, subsystem, UUID) and 3.5 (tokens). Tokens are kept as they are,
-//! whatever their type; only `type` and `keyslots` are looked at.
+//! Reference: LUKS2 On-Disk Format 1.1, sections 2.1 (label, subsystem, UUID) and 3.5 (tokens).
+//! Tokens of every type are kept as they are; only their members `type` and `keyslots` are read.
 
 use luksmith_formats::json::Value;
 use uuid::Uuid;
@@ -13,7 +13,7 @@ use super::rewrite::{SectorOrder, write_luks1};
 use super::{Container, Header, HeaderError, VolumeError};
 use crate::backend::Backend;
 
-/// What [`Container::configure`] changes. What is `None` stays as it is.
+/// The settings that [`Container::configure`] changes. `None` leaves a setting unchanged.
 #[derive(Clone, Debug, Default)]
 pub struct Configure {
     label: Option<String>,
@@ -42,7 +42,7 @@ impl Configure {
         self
     }
 
-    /// The volume's UUID.
+    /// The UUID of the volume.
     #[must_use]
     pub fn uuid(mut self, uuid: impl Into<Option<Uuid>>) -> Self {
         self.uuid = uuid.into();
@@ -51,10 +51,10 @@ impl Configure {
 }
 
 impl Container {
-    /// Changes labels and UUID.
+    /// Changes the labels and the UUID.
     ///
     /// # Errors
-    /// [`HeaderError`]; LUKS1 has no labels.
+    /// Returns [`HeaderError`]. LUKS1 has no labels.
     pub fn configure(&mut self, change: &Configure) -> Result<(), HeaderError> {
         if let Header::Luks1(header) = &self.header {
             if change.label.is_some() || change.subsystem.is_some() {
@@ -82,11 +82,12 @@ impl Container {
         })
     }
 
-    /// Adds a token, at the lowest free number unless one is given, and returns its number.
+    /// Adds a token, and returns its number. Without a given number it gets the lowest free one.
     ///
     /// # Errors
-    /// [`HeaderError::TokenExists`] unless `replace`; [`HeaderError::Header`] when the token is not a valid one
-    /// (an object with `type` and `keyslots`, naming keyslots that exist).
+    /// Returns [`HeaderError::TokenExists`] if the number is in use, unless `replace` is set.
+    /// Returns [`HeaderError::Header`] if the token is not valid: it has to be an object with
+    /// `type` and `keyslots` that names existing keyslots.
     pub fn add_token(
         &mut self,
         id: Option<u32>,
@@ -112,19 +113,20 @@ impl Container {
         Ok(id)
     }
 
-    /// Removes a token. The keyslots that it names stay.
+    /// Removes a token. Its keyslots stay.
     ///
     /// # Errors
-    /// [`HeaderError::NoSuchToken`].
+    /// Returns [`HeaderError::NoSuchToken`] if it does not exist.
     pub fn remove_token(&mut self, id: u32) -> Result<(), HeaderError> {
         self.require_token(id)?;
         self.change_luks2("tokens", |header| Ok(header.metadata.remove_token(id)?))
     }
 
-    /// Says whether a token is for a keyslot.
+    /// Sets whether a token is for a keyslot.
     ///
     /// # Errors
-    /// [`HeaderError::NoSuchToken`]; [`HeaderError::Header`] when there is no such keyslot.
+    /// Returns [`HeaderError::NoSuchToken`] if the token does not exist, and
+    /// [`HeaderError::Header`] if the keyslot does not exist.
     pub fn assign_token(&mut self, id: u32, slot: u32, assigned: bool) -> Result<(), HeaderError> {
         self.require_token(id)?;
         self.change_luks2("tokens", |header| {
@@ -132,13 +134,13 @@ impl Container {
         })
     }
 
-    /// Makes the plaintext device `size` bytes long. `data` is where the data lies. What lies beyond the end of a
-    /// volume that shrinks is lost.
+    /// Changes the size of the volume to `size` bytes. `data` is the storage of the data. If the
+    /// volume shrinks, the data after its new end is lost.
     ///
     /// # Errors
-    /// [`HeaderError::Unsupported`] for a size that is not whole sectors, data that cannot be opened, or a
-    /// detached header in place of its data;
-    /// [`HeaderError::Io`] for a storage that cannot change its size.
+    /// Returns [`HeaderError::Unsupported`] if the size is not a whole number of sectors, if the
+    /// data cannot be opened, or if `data` is the storage of a detached header. Returns
+    /// [`HeaderError::Io`] if the storage cannot change its size.
     pub fn resize(&mut self, data: &dyn Backend, size: u64) -> Result<(), HeaderError> {
         self.check_requirements()?;
         let unsupported = |error: VolumeError| HeaderError::Unsupported(error.to_string());
@@ -157,10 +159,11 @@ impl Container {
         let end = segment.offset.checked_add(size).ok_or_else(|| {
             HeaderError::Unsupported(format!("{size} bytes do not fit any storage"))
         })?;
-        // Before anything is cut off where somebody else may have moved the data.
+        // Checked before the storage is cut, since another program may have moved the data.
         self.check_unchanged()?;
         let grows = end > data.geometry().size;
-        // The header never promises more than is there: it follows when growing, and leads when shrinking.
+        // The header never states more data than there is: it changes after the storage when the
+        // volume grows, and before the storage when it shrinks.
         if grows {
             data.resize(end)?;
             data.flush()?;

@@ -1,11 +1,12 @@
-//! The undo record: what a change that overwrites in place is about to lose, kept beside the image until the
-//! change is durable.
+//! The undo record: the old bytes of a change that overwrites in place, kept beside the image until
+//! the change is durable.
 //!
-//! LUKS1 has one copy of its header and fixed keyslots, so a few changes (a passphrase when all keyslots are full,
-//! restoring a backup, converting) cannot be made safe inside the image. The record holds the old bytes of all
-//! ranges that the change writes: headers and encrypted key material, the same as a header backup, and it deserves
-//! the same care. It is written and synced before the first write, and removed (and the removal synced) after the
-//! last. While it exists, the container opens for nothing but [`roll_back`]: that brings the old state back.
+//! LUKS1 has one copy of its header and fixed keyslots, so a few changes cannot be made safe inside
+//! of the image: a change of a passphrase when all keyslots are full, restoring a backup, and
+//! conversion. The record contains the old bytes of all ranges that the change writes. These are
+//! headers and encrypted key material, so it deserves the same care as a header backup. It is
+//! written and synced before the first write. It is removed, and the removal synced, after the last
+//! one. While it exists, the container only opens for repair: [`roll_back`] restores the old state.
 
 use std::fmt;
 use std::fs::{File, Metadata};
@@ -20,45 +21,50 @@ use crate::backend::file::FileBackend;
 use crate::backend::{Backend, IoError};
 use crate::door;
 
-/// Where an undo record survives a power cut. Each call returns after its effect is durable.
+/// A place where an undo record survives a power failure. Each call returns after its effect is
+/// durable.
 pub trait UndoStore: Send + Sync {
-    /// The record, if one is there.
+    /// Reads the record, if there is one.
     ///
     /// # Errors
-    /// From reading the storage.
+    /// Returns an error if the place cannot be read.
     fn load(&self) -> io::Result<Option<Vec<u8>>>;
-    /// Makes the record durable, all of it or nothing.
+    /// Writes the record durably and atomically.
     ///
     /// # Errors
-    /// From writing the storage; then no record is there.
+    /// Returns an error if the place cannot be written. There is no record then.
     fn save(&self, record: &[u8]) -> io::Result<()>;
-    /// Removes the record durably. No record is no error.
+    /// Removes the record durably. It succeeds if there is no record.
     ///
     /// # Errors
-    /// From the storage.
+    /// Returns an error if the record cannot be removed.
     fn clear(&self) -> io::Result<()>;
-    /// What a person calls it (a path), for messages.
+    /// A name for messages, such as a path.
     fn name(&self) -> String;
 }
 
-/// Where the undo record of a container is kept, and where one of an interrupted change may be waiting.
+/// Where the undo record of a container is kept, and where the record of an interrupted change may
+/// be.
 ///
-/// A header in the middle of a change must not be used. With a store, [`Container::open`](super::Container::open)
-/// refuses a container whose record is there ([`OpenError::Interrupted`](super::OpenError::Interrupted)) until
-/// [`Container::repair`](super::Container::repair) has taken the change back.
+/// A header in the middle of a change must not be used. With a store,
+/// [`Container::open`](super::Container::open) refuses a container that has a record, with
+/// [`OpenError::Interrupted`](super::OpenError::Interrupted), until
+/// [`Container::repair`](super::Container::repair) has rolled the change back.
 #[derive(Clone)]
 pub enum Undo {
-    /// In this store.
+    /// The record is in this store.
     Store(Arc<dyn UndoStore>),
-    /// Nowhere. A record that is there is not noticed, and a change that needs one is refused with
+    /// Records are neither looked for nor kept. A change that needs one is refused with
     /// [`CommitError::NeedsUndo`](super::CommitError::NeedsUndo).
     NotLookedFor,
 }
 
 impl Undo {
-    /// For a header in a regular file: beside that file, as [`UndoFile::beside`] says. A symbolic link is followed
-    /// first, so the record is the same by whatever name the file was opened. A block device has no folder for a
-    /// record: [`Undo::NotLookedFor`]; for a device, keep it at a path of your own with [`UndoFile::at`].
+    /// The record beside a header in a regular file; see [`UndoFile::beside`].
+    ///
+    /// A symbolic link is followed first, so the record has the same path whatever name the file
+    /// was opened with. A block device has no directory for a record, so this returns
+    /// [`Undo::NotLookedFor`] for it. For a device, choose a path with [`UndoFile::at`].
     #[must_use]
     pub fn beside(storage: &FileBackend) -> Self {
         if storage.is_device() {
@@ -94,27 +100,29 @@ impl fmt::Debug for Undo {
     }
 }
 
-/// An [`UndoStore`] in a file of its own, mode 0600.
+/// An [`UndoStore`] in a file of its own, with mode 0600.
 ///
-/// What a record holds is written into the header, so it is believed only as a regular file of this user, of root, or
-/// of the one whom the image belongs to: in a folder like `/tmp` others could put one there.
+/// The content of a record is written to the header. In a directory such as `/tmp`, other users
+/// could place a record. So a record is accepted only if it is a regular file that belongs to this
+/// user, to root, or to the owner of the image.
 #[derive(Debug)]
 pub struct UndoFile {
     path: PathBuf,
     image: Option<PathBuf>,
 }
 
-/// Headers and keyslots areas at their largest, old and new, and then some.
+/// The largest size of a record, in bytes. It is more than the largest old and new headers and
+/// keyslots areas need.
 const LARGEST_RECORD: u64 = 512 << 20;
 
 impl UndoFile {
-    /// The record lies at exactly this path.
+    /// A store at exactly this path.
     #[must_use]
     pub fn at(path: PathBuf) -> Self {
         Self { path, image: None }
     }
 
-    /// The record for an image in a regular file: beside it, with `.luksmith-undo` added to its name.
+    /// A store beside an image in a regular file. The name has `.luksmith-undo` added.
     #[must_use]
     pub fn beside(image: &Path) -> Self {
         let mut name = image.as_os_str().to_owned();
@@ -127,7 +135,7 @@ impl UndoFile {
 
     fn check_owner(&self, record: &Metadata) -> io::Result<()> {
         let owner = record.uid();
-        // An image that cannot be looked at vouches for nobody.
+        // If the image cannot be examined, its owner is not trusted.
         let image = self
             .image
             .as_ref()
@@ -145,7 +153,7 @@ impl UndoFile {
         }
     }
 
-    /// Makes the record at its path from a file that is there whole.
+    /// Writes the record to a temporary file, and renames that file when it is complete.
     fn write_and_rename(&self, temporary: &Path, record: &[u8]) -> io::Result<()> {
         let mut file = File::options()
             .write(true)
@@ -170,7 +178,7 @@ impl UndoFile {
 impl UndoStore for UndoFile {
     fn load(&self) -> io::Result<Option<Vec<u8>>> {
         let mut open = File::options();
-        // A FIFO would not be waited for, a link is not followed.
+        // Do not block on a FIFO, and do not follow a link.
         open.read(true)
             .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
         let file = match open.open(&self.path) {
@@ -189,7 +197,7 @@ impl UndoStore for UndoFile {
     }
 
     fn save(&self, record: &[u8]) -> io::Result<()> {
-        // A new file under another name, then a rename: the record is there whole or not at all.
+        // A rename makes the record appear completely or not at all.
         let mut temporary = self.path.as_os_str().to_owned();
         temporary.push(".new");
         let temporary = PathBuf::from(temporary);
@@ -198,7 +206,7 @@ impl UndoStore for UndoFile {
             _ => {}
         }
         self.write_and_rename(&temporary, record).inspect_err(|_| {
-            // Nothing of the change has begun: what is left of the record would only be in the way.
+            // The change has not begun, so a partial record is useless.
             for left in [&temporary, &self.path] {
                 let _ = std::fs::remove_file(left);
             }
@@ -218,31 +226,34 @@ impl UndoStore for UndoFile {
     }
 }
 
-/// Old bytes by position.
+/// The content of a record: the old bytes by offset.
 ///
-/// Layout, little-endian: magic (16 bytes), SHA-256 of all that follows (32), the UUID fields of the header before
-/// and after the change (40 each), count of ranges (u64), and for each range its offset (u64), its length (u64) and
-/// its bytes.
+/// The layout, in little-endian: magic (16 bytes), SHA-256 of everything after it (32), the UUID
+/// fields of the header before and after the change (40 each), the number of ranges (u64), and for
+/// each range its offset (u64), its length (u64) and its bytes.
 pub(super) struct UndoRecord {
-    /// Only an image whose UUID field holds one of these is rolled back: not another one under the same name.
+    /// The UUID fields before and after the change. Only an image with one of these is rolled back,
+    /// not another one under the same name.
     uuids: [Uuid; 2],
     ranges: Vec<(u64, Vec<u8>)>,
 }
 
 type Uuid = [u8; 40];
 
-/// Both header versions keep the UUID at the same place, in the first 512 bytes, which no cut tears.
+/// The offset of the UUID field in both versions. It is in the first 512 bytes, which are written
+/// atomically.
 const UUID_OFFSET: u64 = 168;
 
 const MAGIC: &[u8; 16] = b"luksmith undo 1\n";
 
-/// Whether it was made as a record, whatever has become of it.
+/// Whether these bytes start like a record. The record may be damaged.
 pub(super) fn is_record(bytes: &[u8]) -> bool {
     bytes.starts_with(MAGIC)
 }
 
 impl UndoRecord {
-    /// Reads what is at `ranges` now. A range beyond the end of the storage is an error: a plan never grows it.
+    /// Reads the present bytes of the ranges of `writes`. A range past the end of the storage is an
+    /// error, since a plan never grows the storage.
     pub(super) fn take<'a>(
         storage: &dyn Backend,
         writes: impl Iterator<Item = (u64, &'a [u8])>,
@@ -316,12 +327,12 @@ impl UndoRecord {
     }
 }
 
-/// Brings back the state before the interrupted change that left a record in `undo`. Repeatable: a cut in the
-/// middle leaves the record in place.
+/// Rolls back the interrupted change that left a record in `undo`. Returns whether there was a
+/// record. A crash in the middle keeps the record, so this can be repeated.
 ///
 /// # Errors
-/// [`UndoError::Damaged`] when the record is not one that luksmith wrote in full, [`UndoError::OtherImage`] when it
-/// belongs to another volume, [`UndoError::Storage`] when the image cannot be written.
+/// Returns [`UndoError::Damaged`] if the record is incomplete, [`UndoError::OtherImage`] if it
+/// belongs to another volume, and [`UndoError::Storage`] if the image cannot be written.
 pub fn roll_back(storage: &dyn Backend, undo: &dyn UndoStore) -> Result<bool, UndoError> {
     let Some(record) = undo.load()? else {
         return Ok(false);
@@ -339,7 +350,7 @@ pub fn roll_back(storage: &dyn Backend, undo: &dyn UndoStore) -> Result<bool, Un
     Ok(true)
 }
 
-/// Removes a record whose volume is no more. Anything else that is there stays.
+/// Removes the record of a volume that no longer exists. A file that is not a record stays.
 pub(super) fn discard(undo: &dyn UndoStore) -> Result<(), UndoError> {
     if undo.load()?.is_some_and(|record| is_record(&record)) {
         undo.clear()?;

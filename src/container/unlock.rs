@@ -1,7 +1,7 @@
-//! Unlocking: from a passphrase to the verified volume key, and from there to the plaintext device.
+//! Unlocks a container: verifies the key that a passphrase gives, and makes the volume.
 //!
-//! LUKS1 On-Disk Format 1.2.3, section 4.3; LUKS2 On-Disk Format 1.1, sections 3.2 to 3.4. A key counts only after
-//! its digest agrees; nothing of a wrong one is told or kept.
+//! References: LUKS1 On-Disk Format 1.2.3, section 4.3; LUKS2 On-Disk Format 1.1, sections 3.2 to
+//! 3.4. A key is used only after its digest matches. A wrong key is neither returned nor kept.
 
 use std::sync::Arc;
 
@@ -17,21 +17,23 @@ use crate::layout::Qcow2;
 use crate::secret::{Passphrase, VolumeKey};
 use crate::volume::Volume;
 
-/// Which keyslots a passphrase is tried on.
+/// The keyslots on which a passphrase is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
-    /// All that hold the volume key: those of priority prefer first, then normal; those of priority ignore never.
+    /// All keyslots that hold the volume key: first those of priority prefer, then those of
+    /// priority normal. Those of priority ignore are not tried.
     Any,
-    /// This one alone, whatever its priority, bound or unbound.
+    /// Only this keyslot, with any priority, bound or unbound.
     Slot(u32),
 }
 
-/// A key whose digest agreed. Only [`Container::unlock`], [`Container::unlock_with_key`] and
+/// A key whose digest matched. Only [`Container::unlock`], [`Container::unlock_with_key`] and
 /// [`Container::create`] make one.
 ///
-/// It remembers the digest that it agreed with. Every operation that takes it refuses it where the container has
-/// another digest: [`VolumeError::WrongKey`], [`KeyslotError::WrongKey`](super::KeyslotError::WrongKey). A container
-/// that is opened again has the same digest, and takes it.
+/// It remembers the digest that it matched. Every operation refuses a key if the container has
+/// another digest, with [`VolumeError::WrongKey`] or
+/// [`KeyslotError::WrongKey`](super::KeyslotError::WrongKey). A container that is opened again has
+/// the same digest, and accepts the key.
 #[derive(Debug)]
 pub struct Unlocked {
     pub(super) slot: Option<u32>,
@@ -41,19 +43,20 @@ pub struct Unlocked {
 }
 
 impl Unlocked {
-    /// The keyslot that opened; `None` when the volume key itself was given.
+    /// The keyslot that opened. `None` if the caller gave the volume key itself.
     #[must_use]
     pub fn slot(&self) -> Option<u32> {
         self.slot
     }
 
-    /// The key: the volume key, or an unbound keyslot's own.
+    /// The volume key, or the key of an unbound keyslot.
     #[must_use]
     pub fn key(&self) -> &VolumeKey {
         &self.key
     }
 
-    /// Whether it is the volume key; false for the key of an unbound keyslot, which opens no data.
+    /// Whether this is the volume key. False for the key of an unbound keyslot, which opens no
+    /// data.
     #[must_use]
     pub fn is_volume_key(&self) -> bool {
         self.bound
@@ -61,11 +64,12 @@ impl Unlocked {
 }
 
 impl Container {
-    /// Finds the keyslot that `passphrase` opens. Takes as long as the keyslots' KDFs take.
+    /// Finds the keyslot that `passphrase` opens. This takes as long as the KDFs of the keyslots.
     ///
     /// # Errors
-    /// [`UnlockError::WrongPassphrase`] when no tried keyslot opens. A keyslot whose KDF costs more than the limits
-    /// allow is passed over, and is the error if no other opens.
+    /// Returns [`UnlockError::WrongPassphrase`] if none of the tried keyslots opens. A keyslot
+    /// whose KDF costs more than the limits allow is skipped. Its error is returned if no other
+    /// keyslot opens.
     pub fn unlock(
         &self,
         passphrase: &Passphrase,
@@ -91,10 +95,10 @@ impl Container {
         Err(passed_over.unwrap_or(UnlockError::WrongPassphrase))
     }
 
-    /// Accepts the volume key itself, if its digest agrees.
+    /// Accepts the volume key itself, if its digest matches.
     ///
     /// # Errors
-    /// [`VolumeError::WrongKey`] when it does not.
+    /// Returns [`VolumeError::WrongKey`] if it does not match.
     pub fn unlock_with_key(
         &self,
         key: VolumeKey,
@@ -103,7 +107,7 @@ impl Container {
         let digest = self
             .volume_digest()
             .ok_or_else(|| VolumeError::Unsupported("no digest".into()))?;
-        // HMAC pads with zeros, so keys of two lengths can have one digest.
+        // HMAC pads keys with zeros, so keys of different lengths can have the same digest.
         let length = key.as_bytes().len();
         let fits = self.volume_key_size().map_or_else(
             || {
@@ -155,7 +159,7 @@ impl Container {
         let Some(digest) = self.digest_of(slot.slot) else {
             return Ok(None);
         };
-        // Before the keyslot's own cost is spent for nothing.
+        // Checked before the KDF of the keyslot runs in vain.
         digest.check_cost(limits).map_err(refused)?;
         let key = material::unseal(&*self.storage, slot, passphrase, limits, interrupt)?;
         let agrees = digest.agrees(&key, limits, interrupt).map_err(refused)?;
@@ -167,7 +171,7 @@ impl Container {
         }))
     }
 
-    /// Whether it is the volume key of this container.
+    /// Whether `unlocked` is the volume key of this container.
     pub(super) fn is_own_volume_key(&self, unlocked: &Unlocked) -> bool {
         unlocked.bound
             && self
@@ -175,7 +179,7 @@ impl Container {
                 .is_some_and(|digest| digest.is_same(&unlocked.digest))
     }
 
-    /// Whether it is the key that this container's keyslot `slot` holds.
+    /// Whether `unlocked` is the key that keyslot `slot` of this container holds.
     pub(super) fn is_key_of(&self, slot: u32, unlocked: &Unlocked) -> bool {
         self.digest_of(slot)
             .is_some_and(|digest| digest.is_same(&unlocked.digest))
@@ -203,12 +207,13 @@ impl Container {
         }
     }
 
-    /// The plaintext device. `data` is where the data lies: the storage of the header itself, or, for a detached
-    /// header, the other one.
+    /// The volume. `data` is the storage of the data: the storage of the header, or for a detached
+    /// header another one.
     ///
     /// # Errors
-    /// [`VolumeError::WrongKey`] for a key that is not this container's volume key. Pending reencryption, unknown requirements and more than one segment are refused, a storage
-    /// that ends before its segment, and the storage of a detached header itself.
+    /// Returns [`VolumeError::WrongKey`] if the key is not the volume key of this container. Also
+    /// refuses a pending reencryption, unknown requirements, more than one segment, a storage that
+    /// ends before its segment, and the storage of a detached header itself.
     pub fn volume(
         &self,
         data: Arc<dyn Backend>,
@@ -231,11 +236,12 @@ impl Container {
         )?)
     }
 
-    /// The plaintext device in an encrypted qcow2 image, whose [`header_storage`](Qcow2::header_storage) this container was opened
-    /// on.
+    /// The volume in an encrypted qcow2 image. The container was opened on the
+    /// [`header_storage`](Qcow2::header_storage) of that image.
     ///
     /// # Errors
-    /// [`VolumeError::Unsupported`] where the header is not of LUKS1: QEMU knows no other in such images.
+    /// Returns [`VolumeError::Unsupported`] if the header is not LUKS1, the only version that QEMU
+    /// supports in such images. Otherwise the errors of [`volume`](Self::volume).
     pub fn volume_in(&self, image: Arc<Qcow2>, unlocked: &Unlocked) -> Result<Volume, VolumeError> {
         if !self.is_own_volume_key(unlocked) {
             return Err(VolumeError::WrongKey);
@@ -248,18 +254,19 @@ impl Container {
         Ok(Volume::in_qcow2(image, crypt, false)?)
     }
 
-    /// Size of the plaintext device in bytes, on a storage of `storage_size` bytes.
+    /// The size of the volume in bytes, on a storage of `storage_size` bytes.
     ///
     /// # Errors
-    /// As [`Container::volume`].
+    /// The same as for [`Container::volume`].
     pub fn data_size(&self, storage_size: u64) -> Result<u64, VolumeError> {
         self.data_segment()?.size_on(storage_size)
     }
 
-    /// The segment that holds the data, if that can lie on `data`: the storage of a detached header has no room for it.
+    /// The segment of the data, if it can be on `data`. The storage of a detached header has no
+    /// room for it.
     ///
     /// # Errors
-    /// As [`Container::data_segment`], and [`VolumeError::Detached`].
+    /// The same as for [`Container::data_segment`], and [`VolumeError::Detached`].
     pub fn data_segment_on(&self, data: &dyn Backend) -> Result<DataSegment, VolumeError> {
         let segment = self.data_segment()?;
         if segment.offset == 0 && std::ptr::addr_eq(data, &*self.storage) {
@@ -268,10 +275,10 @@ impl Container {
         Ok(segment)
     }
 
-    /// The one segment that holds the data.
+    /// The segment of the data.
     ///
     /// # Errors
-    /// [`VolumeError::Unsupported`] when there is not exactly one that can be opened.
+    /// Returns [`VolumeError::Unsupported`] if there is not exactly one segment that can be opened.
     pub fn data_segment(&self) -> Result<DataSegment, VolumeError> {
         match &self.header {
             Header::Luks1(header) => Ok(DataSegment {
@@ -288,24 +295,24 @@ impl Container {
     }
 }
 
-/// Where the data lies and how it is encrypted.
+/// The place of the data, and how it is encrypted.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct DataSegment {
-    /// First byte of the data on its storage; 0 is a detached header's.
+    /// The offset of the data on its storage. 0 for a detached header.
     pub offset: u64,
-    /// Bytes, or as far as the storage goes.
+    /// The size in bytes. `None` means up to the end of the storage.
     pub fixed_size: Option<u64>,
-    /// What the data is encrypted with.
+    /// The cipher of the data.
     pub cipher: luksmith_formats::CipherSpec,
-    /// Bytes that are encrypted as one unit.
+    /// The encryption sector size, in bytes.
     pub sector_size: u32,
-    /// IV of the first sector.
+    /// The IV of the first sector.
     pub first_iv: IvSector,
 }
 
 impl DataSegment {
-    /// Bytes of plaintext on a storage of `storage_size` bytes: whole sectors only.
+    /// The size of the plaintext in whole sectors, in bytes, on a storage of `storage_size` bytes.
     fn size_on(&self, storage_size: u64) -> Result<u64, VolumeError> {
         let needed = self.offset.saturating_add(self.fixed_size.unwrap_or(0));
         if storage_size < needed {

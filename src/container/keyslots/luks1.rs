@@ -1,7 +1,8 @@
-//! Keyslots of LUKS1: eight of them, at fixed places, in a header without a checksum.
+//! Keyslots of LUKS1: eight keyslots in a header without a checksum.
 //!
-//! LUKS1 On-Disk Format 1.2.3, sections 4.2 and 4.4. What makes a change safe is that a sector of 512 bytes is
-//! written whole or not at all, and that all of a keyslot's entry but keyslot 6's lies in one sector.
+//! Reference: LUKS1 On-Disk Format 1.2.3, sections 4.2 and 4.4. A change is safe since a sector of
+//! 512 bytes is written atomically, and since the entry of each keyslot except keyslot 6 is in one
+//! sector.
 
 use luksmith_formats::luks2::{Kdf, Priority};
 use luksmith_formats::{Limits, luks1};
@@ -40,8 +41,9 @@ impl Container {
             self.commit(&plan, Header::Luks1(next))?;
             return Ok(target);
         }
-        // All eight are in use. Where the space before the payload has a gap as large as an area, the keyslot moves
-        // there, and its entry (whole within a sector for all but keyslot 6) switches from the old to the new.
+        // All eight are in use. If the space before the payload has a large enough gap, the key
+        // material moves there, and one write of the entry switches to it. The entry of each
+        // keyslot except keyslot 6 is in one sector.
         let mut plan = WritePlan::default();
         let mut next = header.clone();
         let gap = free_luks1_area(&header).filter(|_| old_index != 6);
@@ -90,7 +92,8 @@ pub(super) fn luks1_with_key(
     Ok((plan, next))
 }
 
-/// LUKS1 keeps iterations and salt in the keyslot; its hash is the header's.
+/// Sets the iterations and the salt of a LUKS1 keyslot. LUKS1 supports only PBKDF2 with the hash of
+/// the header.
 pub(in crate::container) fn set_luks1_kdf(
     header: &mut luks1::Header,
     index: usize,
@@ -128,7 +131,8 @@ pub(super) fn deactivate(header: &mut luks1::Header, index: usize) {
     keyslot.salt = [0; 32];
 }
 
-/// First sector of a gap before the payload that holds one more area, aligned to 4096 bytes.
+/// The first sector, aligned to 4096 bytes, of a gap before the payload that is large enough for an
+/// area.
 fn free_luks1_area(header: &luks1::Header) -> Option<u32> {
     const SECTOR: u64 = 512;
     let mut taken: Vec<_> = (0..luks1::KEYSLOTS).map(|slot| header.area(slot)).collect();

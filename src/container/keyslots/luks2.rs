@@ -1,7 +1,7 @@
-//! Keyslots of LUKS2: named by the JSON, their areas wherever there is room.
+//! Keyslots of LUKS2, which the JSON describes. Their areas may be anywhere in the keyslots area.
 //!
-//! LUKS2 On-Disk Format 1.1, section 3.2. A change writes into free room and switches over with the header; only
-//! where the keyslots area is full does it overwrite in place.
+//! Reference: LUKS2 On-Disk Format 1.1, section 3.2. A change writes to free space, and the header
+//! switches to it. It overwrites in place only if the keyslots area is full.
 
 use luksmith_formats::luks2::{self, Af, Area, Keyslot, Luks2Keyslot};
 use luksmith_formats::{CipherSpec, FormatError, Hash};
@@ -61,7 +61,8 @@ impl Container {
         Ok(slot)
     }
 
-    /// Seals the key for a new LUKS2 keyslot into free room of the keyslots area, as the plan's first step.
+    /// Encrypts the key for a new keyslot, and adds the write to free space of the keyslots area as
+    /// the first step of the plan.
     pub(super) fn luks2_material(
         &self,
         plan: &mut WritePlan,
@@ -83,7 +84,7 @@ impl Container {
     }
 }
 
-/// In one edit: the keyslot `old` becomes `slot`, with whatever names it.
+/// Replaces the keyslot `old` by `slot` in one edit, with everything that refers to it.
 fn replace_keyslot(
     header: &mut luks2::Header,
     old: u32,
@@ -98,7 +99,7 @@ fn replace_keyslot(
     })
 }
 
-/// How the key material of a LUKS2 keyslot is protected.
+/// The cipher and the hash that protect the key material of a LUKS2 keyslot.
 #[derive(Clone, Copy)]
 pub(in crate::container) struct Protection {
     pub(in crate::container) encryption: CipherSpec,
@@ -107,7 +108,7 @@ pub(in crate::container) struct Protection {
 }
 
 impl Protection {
-    /// As the keyslots that are there; the default where there is none.
+    /// The same as those of an existing keyslot, or the defaults if there is none.
     fn as_present(header: &luks2::Header) -> Self {
         let present = header
             .metadata
@@ -129,7 +130,8 @@ impl Protection {
     }
 }
 
-/// A LUKS2 keyslot for a key of `key_size` bytes, placed in free room, not yet in the header.
+/// A LUKS2 keyslot for a key of `key_size` bytes, with an area in free space. It is not yet in the
+/// header.
 pub(in crate::container) fn luks2_keyslot(
     header: &luks2::Header,
     key_size: usize,

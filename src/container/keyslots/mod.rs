@@ -1,7 +1,8 @@
-//! Adding, changing, removing and ordering keyslots.
+//! Adds, changes and removes keyslots, and sets their priorities.
 //!
-//! LUKS1 On-Disk Format 1.2.3, sections 4.2 and 4.4; LUKS2 On-Disk Format 1.1, section 3.2. New key material goes
-//! where nothing in use lies, and is durable before a header names it; what a header no longer names is wiped last.
+//! References: LUKS1 On-Disk Format 1.2.3, sections 4.2 and 4.4; LUKS2 On-Disk Format 1.1, section
+//! 3.2. New key material is written to free space, and is durable before a header refers to it. Old
+//! key material is wiped last, when no header refers to it any more.
 
 mod luks1;
 mod luks2;
@@ -20,18 +21,19 @@ use super::{Container, Header, KeyslotError, Unlocked, keyslot_info};
 use crate::Interrupt;
 use crate::secret::VolumeKey;
 
-/// Highest number of keyslots of a LUKS2 header.
+/// The maximum number of keyslots of a LUKS2 header.
 const LUKS2_KEYSLOTS: u32 = 32;
 
-/// The key of an unbound keyslot is as random as a volume key: its digest needs no calibration.
+/// The PBKDF2 iterations of the digest of an unbound key. The key is as random as a volume key, so
+/// the digest needs no calibration.
 const UNBOUND_DIGEST_ITERATIONS: u32 = 1000;
 
 impl Container {
     /// Adds a keyslot that holds the volume key, and returns its number.
     ///
     /// # Errors
-    /// [`KeyslotError::WrongKey`] for another container's key, and others; nothing has changed then, unless writing
-    /// itself failed.
+    /// Returns [`KeyslotError`], for example [`KeyslotError::WrongKey`] if the key belongs to
+    /// another container. Nothing has changed then, unless writing itself failed.
     pub fn add_keyslot(
         &mut self,
         unlocked: &Unlocked,
@@ -74,10 +76,11 @@ impl Container {
         Ok(slot)
     }
 
-    /// Adds a LUKS2 keyslot that holds a key of its own, bound to no segment, and returns its number.
+    /// Adds an unbound LUKS2 keyslot, which holds a key of its own that opens no data. Returns its
+    /// number.
     ///
     /// # Errors
-    /// [`KeyslotError`]; LUKS1 has no unbound keyslots.
+    /// Returns [`KeyslotError`]. LUKS1 has no unbound keyslots.
     pub fn add_unbound_keyslot(
         &mut self,
         key: VolumeKey,
@@ -105,12 +108,14 @@ impl Container {
         Ok(slot)
     }
 
-    /// Gives the keyslot that `unlocked` came from a new passphrase, and returns the number of the keyslot that
-    /// holds it then: the same for LUKS2; for LUKS1 another one where one is free, as cryptsetup does it.
+    /// Changes the passphrase of the keyslot that `unlocked` came from. Returns the number of the
+    /// keyslot with the new passphrase: for LUKS2 the same one, for LUKS1 another one if one is
+    /// free, as in cryptsetup.
     ///
     /// # Errors
-    /// [`KeyslotError::WrongKey`] for another container's key, and others. When there is no free room the change
-    /// overwrites in place and needs an undo store: [`super::CommitError::NeedsUndo`].
+    /// Returns [`KeyslotError`], for example [`KeyslotError::WrongKey`] if the key belongs to
+    /// another container. If there is no free space, the change overwrites in place. Without an
+    /// undo store it then fails with [`super::CommitError::NeedsUndo`].
     pub fn change_keyslot(
         &mut self,
         unlocked: &Unlocked,
@@ -140,10 +145,11 @@ impl Container {
         }
     }
 
-    /// Removes a keyslot: it no longer opens once this has returned, and its key material is overwritten.
+    /// Removes a keyslot and overwrites its key material.
     ///
     /// # Errors
-    /// [`KeyslotError::Last`] for the last one that opens the volume, unless `allow_last`.
+    /// Returns [`KeyslotError`], for example [`KeyslotError::Last`] if the keyslot is the last one
+    /// that opens the volume, unless `allow_last` is set.
     pub fn remove_keyslot(&mut self, slot: u32, allow_last: bool) -> Result<(), KeyslotError> {
         self.check_writable()?;
         let info = self.keyslot(slot).ok_or(KeyslotError::NotInUse(slot))?;
@@ -165,7 +171,7 @@ impl Container {
             }
             Header::Luks2(header) => {
                 let mut next = header.clone();
-                // The digest of an unbound keyslot goes with it.
+                // The digest of an unbound keyslot is removed with the keyslot.
                 let orphan = header.metadata.digest_of_keyslot(slot);
                 let orphan = orphan
                     .filter(|(_, digest)| digest.segments.is_empty() && digest.keyslots.len() == 1);
@@ -182,10 +188,10 @@ impl Container {
         Ok(self.commit(&plan, next)?)
     }
 
-    /// Sets when a LUKS2 keyslot is tried.
+    /// Sets the priority of a LUKS2 keyslot, which says when it is tried.
     ///
     /// # Errors
-    /// [`KeyslotError`]; LUKS1 has no priorities.
+    /// Returns [`KeyslotError`]. LUKS1 has no priorities.
     pub fn set_priority(&mut self, slot: u32, priority: Priority) -> Result<(), KeyslotError> {
         self.check_writable()?;
         let Header::Luks2(header) = &self.header else {
@@ -203,7 +209,8 @@ impl Container {
         Ok(self.commit(&plan, Header::Luks2(next))?)
     }
 
-    /// A mandatory requirement means that somebody else is in the middle of something, or knows more than we do.
+    /// Refuses changes if the header has a mandatory requirement. Another program may be in the
+    /// middle of a change, or uses a feature that luksmith does not know.
     fn check_writable(&self) -> Result<(), KeyslotError> {
         match self.requirements() {
             requirements if requirements.is_empty() => Ok(()),

@@ -1,4 +1,4 @@
-//! What a keyslot is made from.
+//! The parameters of a new keyslot.
 
 use luksmith_formats::luks2::Priority;
 
@@ -6,7 +6,7 @@ use crate::container::KeyslotError;
 use crate::kdf::calibrate::Cost;
 use crate::secret::{self, Passphrase};
 
-/// What a new keyslot is made of.
+/// The parameters of a new keyslot.
 pub struct NewKeyslot<'a> {
     pub(in crate::container) passphrase: &'a Passphrase,
     pub(super) slot: Option<u32>,
@@ -15,8 +15,8 @@ pub struct NewKeyslot<'a> {
 }
 
 impl<'a> NewKeyslot<'a> {
-    /// A keyslot of normal priority that `passphrase` opens, at the cost `kdf`. Its number is the
-    /// lowest free one.
+    /// A keyslot that `passphrase` opens, with the cost `kdf`, normal priority, and the lowest free
+    /// number.
     #[must_use]
     pub fn new(passphrase: &'a Passphrase, kdf: Cost) -> Self {
         Self {
@@ -27,7 +27,7 @@ impl<'a> NewKeyslot<'a> {
         }
     }
 
-    /// The number of the keyslot. `None` is the lowest free one.
+    /// The number of the keyslot. `None` means the lowest free one.
     #[must_use]
     pub fn slot(mut self, slot: impl Into<Option<u32>>) -> Self {
         self.slot = slot.into();
