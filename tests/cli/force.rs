@@ -238,7 +238,7 @@ fn a_file_that_is_no_undo_record_is_left_alone() {
         .run(repair)
         .fails(1, "a file that does not exist yet");
     let label = ["config", "disk.img", "--label", "x", "--undo-file", "notes"];
-    session.run(label).fails(1, "is no undo record");
+    session.run(label).fails(1, "is not an undo record");
     assert_eq!(session.read("notes"), b"mine");
 }
 
