@@ -55,8 +55,8 @@
 //! The folder `examples` has complete programs: `encrypt.rs` encrypts a disk image and shows its
 //! progress, `fat.rs` puts a FAT file system on a volume in a file, `open.rs` reads from a volume,
 //! `serve_tls.rs` serves one over TLS, and `serve_socket.rs` serves a disk in memory on a Unix
-//! socket. `provision.rs` makes a volume with its secret in a libvirt, and `rotate.rs` gives it a new
-//! passphrase.
+//! socket. `provision.rs` makes a volume with its secret in a libvirt, and `rotate.rs` gives it a
+//! new passphrase.
 //!
 //! # The modules
 //!
@@ -74,7 +74,7 @@
 //! - [`layout`]: the place of each byte of a volume in the storage; encrypted qcow2 images.
 //! - [`kdf`]: PBKDF2, argon2, the anti-forensic splitter, and the calibration of costs.
 //! - [`crypt`]: the only place that converts plaintext into ciphertext and back.
-//! - [`xts`]: AES-XTS.
+//! - [`xts`]: the cipher mode AES-XTS, with kernels for several CPUs.
 //! - [`channel`]: a stream to a peer, over Unix sockets or TCP, plain or with TLS.
 //! - [`secret`]: passphrases and keys in locked memory, and the sources that they are read from.
 //! - [`backend`]: the storage of ciphertext. Implement [`Backend`](backend::Backend) for your own.

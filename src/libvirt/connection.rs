@@ -29,8 +29,8 @@ impl ConnectOptions {
     }
 
     setters! {
-        /// A read-only connection changes nothing and does not return the values of secrets. A system
-        /// may allow an ordinary user only this.
+        /// A read-only connection changes nothing and does not return the values of secrets. A
+        /// system may allow an ordinary user only this.
         read_only: bool,
     }
 }

@@ -86,8 +86,8 @@ pub enum Advice {
     OldValueKept(uuid::Uuid),
     /// The master key of a running domain can only be read on its host, by the user who started it.
     ReadMasterKey,
-    /// The keyslots of a running domain's volume have to be changed in the open volume, which has to
-    /// be on this host and writable.
+    /// The keyslots of a running domain's volume have to be changed in the open volume, which has
+    /// to be on this host and writable.
     ChangeBesideQemu,
 }
 

@@ -1,5 +1,5 @@
-//! Does every backend keep the contract of `Backend`, and does the test suite for that contract find
-//! each way to break it?
+//! Does every backend keep the contract of `Backend`, and does the test suite for that contract
+//! find each way to break it?
 
 #![allow(missing_docs)]
 #![allow(clippy::print_stderr)] // what is skipped, and why

@@ -1,7 +1,8 @@
 //! The commands of README.md and of the pages in `docs/` work as they are printed.
 //!
-//! Each test runs the `sh` blocks of one page as one script, in a folder with a file `key`. The pages of
-//! libvirt and of untrusted images have tests of their own, in `tests/libvirt` and `tests/vet`.
+//! Each test runs the `sh` blocks of one page as one script, in a folder with a file `key`. The
+//! pages of libvirt and of untrusted images have tests of their own, in `tests/libvirt` and
+//! `tests/vet`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

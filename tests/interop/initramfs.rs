@@ -1,5 +1,5 @@
-//! The initramfs in which dm-crypt runs: busybox, cryptsetup with its libraries, kernel modules, and
-//! the script `init.sh`.
+//! The initramfs in which dm-crypt runs: busybox, cryptsetup with its libraries, kernel modules,
+//! and the script `init.sh`.
 
 use std::io::{Error, ErrorKind, Result};
 use std::path::{Path, PathBuf};

@@ -22,8 +22,9 @@ impl Qemu {
         })
     }
 
-    /// Makes a LUKS1 image for `size` bytes of payload. `options` are QEMU's: `cipher-alg=serpent-256`,
-    /// `cipher-mode=cbc`, `ivgen-alg=essiv`, `ivgen-hash-alg=sha256`, `hash-alg=sha512`.
+    /// Makes a LUKS1 image for `size` bytes of payload. `options` are QEMU's:
+    /// `cipher-alg=serpent-256`, `cipher-mode=cbc`, `ivgen-alg=essiv`, `ivgen-hash-alg=sha256`,
+    /// `hash-alg=sha512`.
     pub(crate) fn create(&self, image: &Path, key: &Path, size: u64, options: &[&str]) {
         let mut options = options.to_vec();
         options.extend(["key-secret=key", "iter-time=10"]);

@@ -1,5 +1,5 @@
-//! What others wrote: licences, duplicates, origins, and the oldest Rust that it needs, as `cargo metadata` tells
-//! them. The lists are those of deny.toml.
+//! What others wrote: licences, duplicates, origins, and the oldest Rust that it needs, as `cargo
+//! metadata` tells them. The lists are those of deny.toml.
 
 use crate::assert_none;
 use crate::tree::root;
@@ -83,7 +83,8 @@ fn version(text: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
-/// Whether an SPDX expression can be met by the licences of the list. Old manifests write `/` for OR.
+/// Whether an SPDX expression can be met by the licences of the list. Old manifests write `/` for
+/// OR.
 fn allowed(expression: &str, licences: &[String]) -> bool {
     let spaced = expression
         .replace('/', " OR ")

@@ -50,9 +50,9 @@ fn missing(files: &[File]) -> Vec<String> {
     complaints
 }
 
-/// Every Rust file of tests/ is compiled: a `main.rs` as a test binary that Cargo.toml lists, a file
-/// of a folder with its own Cargo.toml from that package's root, and every other file as a module.
-/// Fuzz targets are listed in their package.
+/// Every Rust file of tests/ is compiled: a `main.rs` as a test binary that Cargo.toml lists, a
+/// file of a folder with its own Cargo.toml from that package's root, and every other file as a
+/// module. Fuzz targets are listed in their package.
 fn forgotten_tests(files: &[File]) -> Vec<String> {
     let manifest = text_of(files, "Cargo.toml");
     let is_package = |folder: &str| {

@@ -1,12 +1,14 @@
-//! The repository checks its own shape. Each check is a function from files to complaints; each has a test that it
-//! complains about nothing here, and one that it can complain.
+//! The repository checks its own shape. Each check is a function from files to complaints, with a
+//! test that it has none about this repository, and one that it finds what it should.
 //!
 //! - `layers`: dependencies between the modules run downward only.
 //! - `circles`: no files name items of each other. `names` finds which items a file names.
-//! - `source`: where unsafe, printing and the turns between plain and cipher may be; no forgotten or unfinished code.
-//! - `house`: files that must be there, that a test names, that say nothing of one machine.
+//! - `source`: the places of unsafe code, of printing, and of converting between plaintext and
+//!   ciphertext; no skipped tests, no unfinished code.
+//! - `house`: required files, test files that are compiled, no path or host of one machine.
 //! - `growth`: public structs that may get another field are `#[non_exhaustive]`.
-//! - `dependencies`: licences, duplicates, origins and the oldest Rust of what others wrote.
+//! - `words`: the width and some words of comments.
+//! - `dependencies`: licences, duplicates, origins and the oldest Rust of other packages.
 //! - `tree`: the files that git tracks, and their code without comments and strings.
 
 mod circles;
@@ -17,6 +19,7 @@ mod layers;
 mod names;
 mod source;
 mod tree;
+mod words;
 
 /// Fails with all complaints, one a line.
 #[track_caller]

@@ -1,9 +1,11 @@
-//! Where unsafe, printing and the turns between plain and cipher may be; no forgotten or unfinished code.
+//! Where unsafe, printing and the turns between plain and cipher may be; no forgotten or unfinished
+//! code.
 
 use crate::assert_none;
 use crate::tree::{self, File, lines_with};
 
-/// The kernels, the inner loops of KDFs, locked memory, aligned allocation, raw system calls, libvirt's functions; and the tests that count or scan memory.
+/// The kernels, the inner loops of KDFs, locked memory, aligned allocation, raw system calls,
+/// libvirt's functions; and the tests that count or scan memory.
 const UNSAFE: &[&str] = &[
     "src/xts/",
     "src/kdf/x86_64/",

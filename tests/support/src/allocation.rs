@@ -53,7 +53,8 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         shrunk(layout.size());
-        // SAFETY: the pointer came from `System.alloc` with this layout, as the caller promises of ours.
+        // SAFETY: the pointer came from `System.alloc` with this layout, as the caller promises of
+        // ours.
         unsafe { System.dealloc(pointer, layout) }
     }
 }

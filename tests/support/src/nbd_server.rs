@@ -323,8 +323,8 @@ fn read_request(stream: &mut UnixStream, shape: &Shape) -> std::io::Result<Reque
     Ok(Request::parse_compact(&header).unwrap())
 }
 
-/// Whether this is the read with which luksmith begins each connection, to recognise the export. It is
-/// always answered, and is not among the requests that the test sees.
+/// Whether this is the read with which luksmith begins each connection, to recognise the export. It
+/// is always answered, and is not among the requests that the test sees.
 fn is_first_look(request: &Request, shape: &Shape) -> bool {
     let block = shape.blocks.map_or(1, |sizes| u64::from(sizes.minimum));
     let len = block.max(4096).min(shape.size as u64);

@@ -1,7 +1,8 @@
 //! Replaces the passphrases of libvirt's secrets, in the volumes and in the secrets.
 //!
-//! [`Rotation::select`] reads which volumes and secrets a libvirt has. [`Rotation::run`] rotates the
-//! secrets of the selected volumes, one after the other; [`Rotation::check`] only looks for faults.
+//! [`Rotation::select`] reads which volumes and secrets a libvirt has. [`Rotation::run`] rotates
+//! the secrets of the selected volumes, one after the other; [`Rotation::check`] only looks for
+//! faults.
 //!
 //! - `inventory`: the encrypted volumes and their secrets.
 //! - `rotation`: the selection. `steps`: the order in which one secret is rotated.

@@ -1,5 +1,6 @@
 //! What `qemu-img check` looks for, fast enough to check thousands of images: no cluster has a
-//! refcount below the number of its uses, and the flag COPIED is set exactly where the refcount is 1.
+//! refcount below the number of its uses, and the flag COPIED is set exactly where the refcount is
+//! 1.
 
 use std::collections::HashMap;
 
