@@ -480,6 +480,9 @@ fn emulator(error: &EmulatorError) -> Hint {
         EmulatorError::Luks2(_) => some(SERVED),
         EmulatorError::NotUtf8(_) => some("give it another name"),
         EmulatorError::AbstractSocket => some("socket=PATH names a socket in a directory"),
+        EmulatorError::NoCertificates(_) => {
+            some("tls-certificates=DIR in it names them, for QEMU too")
+        }
         EmulatorError::NotText => some(
             "`luksmith key add` gives the volume a passphrase of text, such as the base64 of a key file",
         ),

@@ -1,13 +1,19 @@
 //! What an emulator needs to know of a volume: the version of LUKS, where it lies, and the user
 //! who has to reach it.
 
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
-use super::storage::{Remote, Storage};
+use luksmith_formats::nbd::uri::Transport;
+
+use super::storage::{Remote, Storage, not_opened};
 use super::{Advice, Error, Kind};
 use crate::backend::file::OpenOptions;
 use crate::container::{self, Container, Undo, Version};
 use crate::location::Location;
+use crate::qemu::{Object, Server};
 use crate::secret::Passphrase;
 
 /// Why an emulator cannot open a volume.
@@ -26,6 +32,9 @@ pub enum EmulatorError {
     /// The path of a socket has to be text.
     #[error("the path of the socket is not UTF-8")]
     SocketNotUtf8,
+    /// The URI of an export with TLS names no certificates for QEMU.
+    #[error("{0} names no certificates")]
+    NoCertificates(Location),
     /// QEMU takes only text as a passphrase.
     #[error("QEMU takes passphrases that are UTF-8 without a NUL, and this one is not")]
     NotText,
@@ -87,6 +96,61 @@ pub fn text_of_socket(socket: &[u8]) -> Result<String, Error> {
     }
 }
 
+/// Where QEMU finds the ciphertext of the volume at a location. For TLS, an object with the ID `id`
+/// is added that holds the certificates.
+///
+/// # Errors
+/// [`EmulatorError::NoCertificates`], paths that are not text, and a location that only libvirt
+/// opens.
+pub fn qemu_server(
+    location: &Location,
+    id: &str,
+    objects: &mut Vec<Object>,
+) -> Result<Server, Error> {
+    let uri = match location {
+        Location::Path(path) => {
+            let device = path
+                .metadata()
+                .is_ok_and(|metadata| metadata.file_type().is_block_device());
+            let path = absolute(path)?;
+            return Ok(if device {
+                Server::Device(path)
+            } else {
+                Server::File(path)
+            });
+        }
+        Location::Nbd(uri) => uri,
+        other => return Err(not_opened(other)),
+    };
+    let tls = match &uri.tls {
+        None => None,
+        Some(tls) => {
+            let directory = tls.certificates.as_ref();
+            let directory =
+                directory.ok_or_else(|| EmulatorError::NoCertificates(location.clone()))?;
+            objects.push(Object::Certificates {
+                id: id.to_owned(),
+                directory: text_of_socket(directory)?,
+            });
+            Some((id.to_owned(), tls.hostname.clone()))
+        }
+    };
+    let export = uri.export.clone();
+    Ok(match &uri.transport {
+        Transport::Unix(socket) => Server::NbdUnix {
+            socket: text_of_socket(socket)?,
+            export,
+            tls,
+        },
+        Transport::Tcp { host, port } => Server::NbdTcp {
+            host: host.clone(),
+            port: *port,
+            export,
+            tls,
+        },
+    })
+}
+
 /// Refuses a passphrase that QEMU does not take.
 ///
 /// # Errors
@@ -96,6 +160,22 @@ pub fn check_passphrase(passphrase: &Passphrase) -> Result<(), Error> {
         return Ok(());
     }
     Err(EmulatorError::NotText.into())
+}
+
+/// Whether a file or block device of this host begins as a LUKS volume or an encrypted qcow2 image
+/// does.
+#[must_use]
+pub fn is_encrypted(path: &Path) -> bool {
+    let mut begin = [0; 36];
+    // Without O_NONBLOCK, opening a FIFO would block until its other end is opened.
+    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let read = File::options()
+        .read(true)
+        .custom_flags(nonblocking)
+        .open(path)
+        .and_then(|mut file| file.read_exact(&mut begin));
+    let is_qcow2 = begin.starts_with(b"QFI\xfb") && begin[32..] == [0, 0, 0, 2];
+    read.is_ok() && (begin.starts_with(b"LUKS\xba\xbe") || is_qcow2)
 }
 
 /// A user of this host.

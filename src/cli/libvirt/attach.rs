@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use luksmith::libvirt::xml::{Disk, DomainXml, SecretRef};
-use luksmith::libvirt::{self, Affect, Connection, Domain, LibvirtError};
+use luksmith::libvirt::xml::{Disk, DomainXml};
+use luksmith::libvirt::{self, Affect, Domain, LibvirtError};
 use luksmith::location::Location;
-use luksmith::task::libvirt::disk;
+use luksmith::task::libvirt::{attach, disk};
 use luksmith_formats::json::json;
 
 use super::connect::ConnectArgs;
@@ -142,18 +142,19 @@ impl AttachArgs {
         let there = [described(&domain, false)?, described(&domain, true)?];
         let target = match self.disk.target() {
             Some(target) => target.to_owned(),
-            None => free_target(&there)?,
+            None => attach::free_target(&there).ok_or_else(|| {
+                CommandError::parameters("the domain has vda to vdz already")
+                    .hint("--target NAME takes another, such as sda")
+            })?,
         };
         let options = self.open.options(&self.disk, &self.remote);
         let described = disk::describe(&self.image, &target, &options)?;
         for (affected, now) in [(affect.live, &there[0]), (affect.config, &there[1])] {
-            if affected && let Some(twin) = twin(now, &described.disk) {
+            if affected && let Some(twin) = attach::twin(now, &described.disk) {
                 return Err(self.is_there(twin));
             }
         }
-        for secret in secrets(&described.disk) {
-            must_have_value(&connection, secret)?;
-        }
+        attach::check_secrets(&connection, &described.disk)?;
         let xml = described.disk.to_xml()?;
         for hint in hints(&described.needs) {
             output::hint(&hint);
@@ -206,50 +207,6 @@ impl AttachArgs {
         CommandError::from(error)
             .about(format_args!("{}: {target}", self.domain))
             .hint_if(rigid)
-    }
-}
-
-/// The disk with the same storage, unless both are shareable.
-fn twin<'a>(domain: &'a DomainXml, new: &Disk) -> Option<&'a Disk> {
-    let store = &new.source.as_ref()?.store;
-    domain.disks.iter().find(|disk| {
-        let same = disk.source.as_ref().is_some_and(|one| one.store == *store);
-        same && !(disk.shareable && new.shareable)
-    })
-}
-
-/// The first of vda, vdb, … that is free.
-fn free_target(there: &[DomainXml]) -> Result<String, CommandError> {
-    let mut names = ('a'..='z').map(|letter| format!("vd{letter}"));
-    let free = names.find(|name| {
-        let mut disks = there.iter().flat_map(|domain| &domain.disks);
-        !disks.any(|disk| disk.target.dev == *name)
-    });
-    free.ok_or_else(|| {
-        CommandError::parameters("the domain has vda to vdz already")
-            .hint("--target NAME takes another, such as sda")
-    })
-}
-
-/// The secrets that open a disk.
-fn secrets(disk: &Disk) -> Vec<&SecretRef> {
-    let source = disk.source.iter();
-    source
-        .flat_map(|source| {
-            let encryption = source.encryption.iter().flat_map(|one| &one.secrets);
-            encryption.chain(source.auth.iter().map(|auth| &auth.secret))
-        })
-        .collect()
-}
-
-/// Fails for a secret without a value, which would otherwise be noticed when the domain starts.
-fn must_have_value(connection: &Connection, secret: &SecretRef) -> Result<(), CommandError> {
-    let about =
-        |error: LibvirtError| CommandError::from(error).about(format_args!("secret {secret}"));
-    match connection.find_secret(secret).map_err(about)?.value() {
-        // It has one, or libvirt does not tell.
-        Ok(_) | Err(LibvirtError::Private(_) | LibvirtError::Denied(_)) => Ok(()),
-        Err(error) => Err(about(error)),
     }
 }
 

@@ -1,6 +1,5 @@
 //! `luksmith qemu args`: the arguments or QMP commands with which QEMU opens a volume.
 
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
@@ -8,11 +7,9 @@ use luksmith::container::Version;
 use luksmith::location::Location;
 use luksmith::qemu::{Block, Cache, Object, Server, quoted};
 use luksmith::secret::Source;
-use luksmith::task::emulator::{
-    EmulatorError, absolute, check_passphrase, text_of_socket, version,
-};
+use luksmith::task::emulator::{EmulatorError, absolute, check_passphrase, qemu_server, version};
+use luksmith::task::storage::not_opened;
 use luksmith_formats::json::json;
-use luksmith_formats::nbd::uri::Transport;
 
 use super::master;
 use crate::cli::Session;
@@ -21,7 +18,6 @@ use crate::cli::error::CommandError;
 use crate::cli::output;
 use crate::cli::passphrase::KeySource;
 use crate::cli::serving::serve_command;
-use luksmith::task::storage::not_opened;
 
 /// Print the -object and -blockdev arguments with which QEMU opens a volume
 ///
@@ -136,7 +132,7 @@ impl Args {
         };
         let server = match &self.served {
             Some(socket) => self.served(socket)?,
-            None => self.server(&mut objects)?,
+            None => qemu_server(&self.image, &self.id("tls"), &mut objects)?,
         };
         let block = Block::new(self.node.clone(), server, key)
             .read_only(self.read_only)
@@ -194,54 +190,6 @@ impl Args {
             wrapped: key.wrap(&passphrase)?,
         });
         Ok(id)
-    }
-
-    /// Where the ciphertext lies.
-    fn server(&self, objects: &mut Vec<Object>) -> Result<Server, CommandError> {
-        let uri = match &self.image {
-            Location::Path(path) => {
-                let device = path
-                    .metadata()
-                    .is_ok_and(|metadata| metadata.file_type().is_block_device());
-                let path = absolute(path)?;
-                return Ok(if device {
-                    Server::Device(path)
-                } else {
-                    Server::File(path)
-                });
-            }
-            Location::Nbd(uri) => uri,
-            other => return Err(not_opened(other).into()),
-        };
-        let tls = match &uri.tls {
-            None => None,
-            Some(tls) => {
-                let directory = tls.certificates.clone().ok_or_else(|| {
-                    CommandError::parameters(format!("{uri} names no certificates"))
-                        .hint("tls-certificates=DIR in it names them, for QEMU too")
-                })?;
-                let id = self.id("tls");
-                objects.push(Object::Certificates {
-                    id: id.clone(),
-                    directory: text_of_socket(&directory)?,
-                });
-                Some((id, tls.hostname.clone()))
-            }
-        };
-        let export = uri.export.clone();
-        Ok(match &uri.transport {
-            Transport::Unix(socket) => Server::NbdUnix {
-                socket: text_of_socket(socket)?,
-                export,
-                tls,
-            },
-            Transport::Tcp { host, port } => Server::NbdTcp {
-                host: host.clone(),
-                port: *port,
-                export,
-                tls,
-            },
-        })
     }
 
     /// The export on which luksmith serves the plaintext.

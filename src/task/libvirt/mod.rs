@@ -1,5 +1,6 @@
 //! Tasks on a libvirt: volumes with their secrets, disks, and new passphrases.
 
+pub mod attach;
 pub mod disk;
 pub mod provision;
 pub mod rotate;

@@ -1,12 +1,10 @@
 //! `luksmith libvirt secret remove`: removes a secret that nothing needs.
 
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use luksmith::libvirt::users;
 use luksmith::libvirt::xml::{SecretRef, UsageType};
+use luksmith::task::emulator::is_encrypted;
 
 use crate::cli::Session;
 use crate::cli::error::{CommandError, Kind};
@@ -76,19 +74,4 @@ impl Args {
         }
         secret.undefine().map_err(about)
     }
-}
-
-/// Whether a file or block device of this host begins as a LUKS volume or an encrypted qcow2 image
-/// does.
-fn is_encrypted(path: &Path) -> bool {
-    let mut begin = [0; 36];
-    // Without O_NONBLOCK, opening a FIFO would block until its other end is opened.
-    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
-    let read = File::options()
-        .read(true)
-        .custom_flags(nonblocking)
-        .open(path)
-        .and_then(|mut file| file.read_exact(&mut begin));
-    let is_qcow2 = begin.starts_with(b"QFI\xfb") && begin[32..] == [0, 0, 0, 2];
-    read.is_ok() && (begin.starts_with(b"LUKS\xba\xbe") || is_qcow2)
 }
