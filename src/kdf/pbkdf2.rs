@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn agrees_with_the_crate_for_every_hash_and_odd_lengths() {
-        for hash in Hash::ALL {
+        for hash in hashes::built() {
             for len in [1, 19, 20, 21, 32, 33, 61, 64, 65, 96, 97, 200] {
                 let (mut ours, mut theirs) = (vec![0; len], vec![0; len]);
                 pbkdf2(hash, b"pass", b"salt", 5, &mut ours, &Interrupt::new()).unwrap();
@@ -196,8 +196,12 @@ mod tests {
                     Hash::Sha256 => ::pbkdf2::pbkdf2_hmac::<sha2::Sha256>,
                     Hash::Sha384 => ::pbkdf2::pbkdf2_hmac::<sha2::Sha384>,
                     Hash::Sha512 => ::pbkdf2::pbkdf2_hmac::<sha2::Sha512>,
-                    Hash::Ripemd160 => ::pbkdf2::pbkdf2_hmac::<ripemd::Ripemd160>,
-                    Hash::Whirlpool => ::pbkdf2::pbkdf2_hmac::<whirlpool::Whirlpool>,
+                    #[cfg(feature = "ciphers")]
+                    Hash::Ripemd160 => ::pbkdf2::pbkdf2_hmac::<hashes::Ripemd160>,
+                    #[cfg(feature = "ciphers")]
+                    Hash::Whirlpool => ::pbkdf2::pbkdf2_hmac::<hashes::Whirlpool>,
+                    #[cfg(not(feature = "ciphers"))]
+                    Hash::Ripemd160 | Hash::Whirlpool => unreachable!("not built"),
                 };
                 oracle(b"pass", b"salt", 5, &mut theirs);
                 assert_eq!(ours, theirs, "{hash}, {len} bytes");

@@ -2,7 +2,7 @@
 //! metadata` tells them. The lists are those of deny.toml.
 
 use crate::assert_none;
-use crate::tree::root;
+use crate::tree::{self, File, root};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -126,6 +126,139 @@ fn one<'a, I: Iterator<Item = &'a str>>(words: &mut Words<'a, I>, licences: &[St
         Some(word) => licences.iter().any(|licence| licence == word),
         None => false,
     }
+}
+
+/// The most crates of a build without features, luksmith included.
+const MOST_CRATES: usize = 80;
+
+/// Features of serde_json that change the meaning of code in the whole program of a dependant.
+const CONTAGIOUS: [&str; 2] = ["arbitrary_precision", "preserve_order"];
+
+/// Where the code of each feature is. Only there may its own dependencies be named.
+const FEATURES: &[(&str, &[&str])] = &[
+    ("cli", &["src/cli/", "src/main.rs"]),
+    (
+        "nbd",
+        &[
+            "src/channel/",
+            "src/backend/nbd/",
+            "src/export/nbd/",
+            "src/task/listen",
+        ],
+    ),
+    (
+        "libvirt",
+        &[
+            "src/libvirt/",
+            "src/qemu/",
+            "src/task/libvirt/",
+            "src/xml.rs",
+            "src/xml/",
+        ],
+    ),
+    ("vet", &["src/vet/", "src/audit/", "src/xml.rs", "src/xml/"]),
+    ("ciphers", &["src/crypt/", "src/kdf/hashes.rs"]),
+    ("qcow2-compressed", &["src/layout/qcow2/compressed.rs"]),
+];
+
+/// The dependencies that only features need, each with the places that may name it.
+fn places(manifest: &str) -> BTreeMap<String, Vec<&'static str>> {
+    let mut places: BTreeMap<String, Vec<_>> = BTreeMap::new();
+    for (feature, folders) in FEATURES {
+        let begin = format!("\n{feature} = [");
+        let list = manifest.split_once(&begin);
+        let (_, list) = list.unwrap_or_else(|| panic!("Cargo.toml has no feature {feature}"));
+        let list = list.split(']').next().unwrap_or_default();
+        for dependency in list.split('"').filter_map(|word| word.strip_prefix("dep:")) {
+            let places = places.entry(dependency.replace('-', "_")).or_default();
+            places.extend_from_slice(folders);
+        }
+    }
+    places
+}
+
+fn out_of_their_features(files: &[File], manifest: &str) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for (dependency, places) in places(manifest) {
+        let path = format!("{dependency}::");
+        let others = files.iter().filter(|file| {
+            let here = places.iter().any(|place| file.path.starts_with(place));
+            file.is_rust() && file.path.starts_with("src/") && !here
+        });
+        for file in others {
+            for (number, line) in file.code().lines().enumerate() {
+                let named = line.match_indices(&path).any(|(at, _)| {
+                    let before = line[..at].chars().next_back();
+                    before.is_none_or(|c| !c.is_alphanumeric() && c != '_')
+                });
+                if named {
+                    let number = number + 1;
+                    complaints.push(format!("{}:{number}: names {dependency}", file.path));
+                }
+            }
+        }
+    }
+    complaints
+}
+
+/// The crates that a build of the library links, as `cargo tree` prints them.
+fn linked(options: &[&str]) -> BTreeSet<String> {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "-p", "luksmith", "-e", "normal"])
+        .args(["--prefix", "none", "--no-dedupe"])
+        .args(options)
+        .current_dir(root())
+        .output()
+        .expect("cargo is there");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let crates = String::from_utf8_lossy(&output.stdout).into_owned();
+    crates.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_build_without_features_has_few_crates() {
+    let crates = linked(&["--no-default-features", "-f", "{lib} {p}"]);
+    assert!(crates.len() > 20, "{crates:#?}");
+    assert!(crates.len() <= MOST_CRATES, "{}: {crates:#?}", crates.len());
+}
+
+#[test]
+fn no_feature_changes_the_code_of_dependants() {
+    let features = linked(&["--all-features", "-f", "{p} {f}"]);
+    let serde_json = features.iter().find(|line| line.starts_with("serde_json "));
+    let serde_json = serde_json.map_or("", String::as_str);
+    for feature in CONTAGIOUS {
+        assert!(!serde_json.contains(feature), "{serde_json}");
+    }
+}
+
+#[test]
+fn dependencies_of_features_stay_in_their_features() {
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    assert!(places(&manifest).len() > 20);
+    assert_none(&out_of_their_features(&tree::files(), &manifest));
+}
+
+#[test]
+fn dependencies_out_of_their_features_are_found() {
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let files = [
+        File::new("src/volume/mod.rs", "\nuse rustls::Stream; // clap::Parser"),
+        File::new("src/channel/tls.rs", "use rustls::Stream;"),
+        File::new(
+            "src/audit/mod.rs",
+            "fn own_toml::f() { toml::from_str(text) }",
+        ),
+        File::new("src/libvirt/mod.rs", "fn f() { toml::from_str(text) }"),
+    ];
+    assert_eq!(
+        out_of_their_features(&files, &manifest),
+        [
+            "src/volume/mod.rs:2: names rustls",
+            "src/libvirt/mod.rs:1: names toml"
+        ]
+    );
 }
 
 #[test]
