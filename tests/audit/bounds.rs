@@ -1,4 +1,4 @@
-//! Hostile documents are refused or judged, within the time and the memory of any other.
+//! Hostile documents: they are refused or judged within the bounds of time and memory.
 
 use luksmith::audit::{Document, Host, Inventory, Policy, images};
 
@@ -14,7 +14,7 @@ fn refused(text: impl Into<Vec<u8>>) {
 }
 
 #[test]
-fn what_expands_is_refused() {
+fn entities_and_document_types_are_refused() {
     let mut laughs = String::from("<!DOCTYPE l [<!ENTITY l0 \"ha\">");
     for n in 1..40 {
         let before = format!("&l{};", n - 1).repeat(10);
@@ -24,7 +24,7 @@ fn what_expands_is_refused() {
 }
 
 #[test]
-fn what_is_deep_or_large_is_refused() {
+fn deep_and_large_documents_are_refused() {
     refused("<domain>".repeat(500_000));
     refused(format!("<domain {}/>", "a='b' ".repeat(600_000)));
     refused(format!(
@@ -36,9 +36,9 @@ fn what_is_deep_or_large_is_refused() {
     refused(vec![0xff; 1 << 20]);
 }
 
-/// 100 MB are more than is kept of a file; the command reads no further than it must.
+/// The command reads a file of 100 MB only up to the limit.
 #[test]
-fn a_file_of_100_megabytes_is_read_to_the_limit() {
+fn a_file_of_100_megabytes_is_read_only_to_the_limit() {
     let folder = tempfile::tempdir().unwrap();
     let file = std::fs::File::create(folder.path().join("large.xml")).unwrap();
     file.set_len(100_000_000).unwrap();
@@ -50,7 +50,7 @@ fn a_file_of_100_megabytes_is_read_to_the_limit() {
     );
 }
 
-/// As many disks as fit, each with as many faults as one can have.
+/// A document of the largest size with many disks, each of which has many faults.
 #[test]
 fn many_faults_are_judged_in_time() {
     let disk = "<disk type='network'><source protocol='nbd' name='x'><host/><encryption><secret uuid='u'/></encryption></source>\
@@ -63,7 +63,7 @@ fn many_faults_are_judged_in_time() {
     let report = within_bounds(&inventory, &Policy::default());
     assert!(ids(&report).contains(&"secret.shared"));
     assert!(ids(&report).contains(&"audit.more"));
-    // One path, however often.
+    // The same path is requested only once.
     assert_eq!(images(&inventory).len(), 1);
     let disks: Vec<_> = (0..20_000)
         .map(|n| format!("<disk><source file='/{n}'/></disk>"))

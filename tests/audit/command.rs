@@ -1,4 +1,4 @@
-//! The command: exit codes, what is fetched and what is not, what is shown.
+//! The command: its exit codes, the files that it reads and does not read, and its output.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -25,7 +25,7 @@ pub(crate) fn fails(folder: &Path, arguments: &[&str], code: i32, says: &str) {
     assert!(text.contains(says), "{arguments:?}: {text}");
 }
 
-/// A folder with a good domain, and with one that is unconfined.
+/// A folder with a good domain, and with one that is not confined.
 pub(crate) fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("good.xml"), good::DOMAIN).unwrap();
@@ -36,7 +36,7 @@ pub(crate) fn folder() -> tempfile::TempDir {
 }
 
 #[test]
-fn exit_codes_tell_what_was_found() {
+fn the_exit_code_depends_on_the_findings() {
     let folder = folder();
     let folder = folder.path();
     let audit = |more: &[&'static str]| [&["audit", "--no-images"], more].concat();
@@ -64,7 +64,7 @@ fn exit_codes_tell_what_was_found() {
         4,
         "cannot read missing.xml",
     );
-    fails(folder, &audit(&["."]), 4, "no regular file");
+    fails(folder, &audit(&["."]), 4, "not a regular file");
     let image = [b"LUKS\xba\xbe\x00\x01", &[0; 5 << 20][..]].concat();
     std::fs::write(folder.join("disk.img"), image).unwrap();
     let output = luksmith(folder, &audit(&["disk.img"]));
@@ -106,7 +106,7 @@ fn exit_codes_tell_what_was_found() {
 }
 
 #[test]
-fn a_severity_below_the_one_that_counts_is_no_failure() {
+fn findings_below_the_severity_of_fail_on_do_not_count() {
     let folder = folder();
     let folder = folder.path();
     let text = good::DOMAIN.replace("<on_crash>destroy", "<on_crash>coredump-destroy");
@@ -119,7 +119,7 @@ fn a_severity_below_the_one_that_counts_is_no_failure() {
 }
 
 #[test]
-fn xml_comes_from_stdin_too() {
+fn xml_is_read_from_stdin() {
     let folder = folder();
     let xml = std::fs::File::open(folder.path().join("bad vm.xml")).unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_luksmith"))
@@ -132,9 +132,10 @@ fn xml_comes_from_stdin_too() {
     assert!(text.contains("  stdin:79: domain vm1\n"), "{text}");
 }
 
-/// Images are opened by the paths in the XML, and only read; what they name is not opened, and nothing makes the audit wait.
+/// Images are opened by the paths in the XML, only to be read. The files that they name are not
+/// opened, and a FIFO does not block the audit.
 #[test]
-fn images_are_looked_at_and_nothing_blocks() {
+fn images_are_read_and_nothing_blocks() {
     let folder = folder();
     let folder = folder.path();
     let path = |name: &str| folder.join(name).display().to_string();
@@ -181,9 +182,9 @@ fn write(root: &Path, path: &str, text: &str) {
     std::fs::write(path, text).unwrap();
 }
 
-/// The files of a host, below another root.
+/// The files of a host below another root.
 #[test]
-fn a_host_is_read_from_its_root() {
+fn a_host_is_read_below_its_root() {
     let folder = folder();
     let root = folder.path();
     fails(
@@ -234,7 +235,7 @@ fn a_host_is_read_from_its_root() {
     };
     assert_eq!(ids(), [""; 0]);
 
-    // Each of these is found by its place below the root.
+    // Each of these files is found below the root.
     let qemu = std::fs::read_to_string(root.join("etc/libvirt/qemu.conf")).unwrap();
     write(
         root,
@@ -298,7 +299,7 @@ fn a_host_is_read_from_its_root() {
     ];
     assert_eq!(ids(), expected);
 
-    // A unit that is masked is none, and a rule of polkit hides its namesake.
+    // A masked unit does not count, and a rule of polkit hides one with the same name.
     std::fs::remove_file(root.join("lib/systemd/system/libvirtd-tcp.socket")).unwrap();
     symlink(
         "/dev/null",

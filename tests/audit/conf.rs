@@ -1,4 +1,5 @@
-//! The reader of libvirt's configuration files takes what libvirt takes, and refuses what it refuses.
+//! The reader of libvirt's configuration files accepts the files that libvirt accepts, and no
+//! others.
 
 use luksmith::audit::conf::{Conf, ConfError, Value};
 
@@ -34,7 +35,7 @@ fn values_are_numbers_strings_and_lists() {
 }
 
 #[test]
-fn what_libvirt_refuses_is_refused_with_its_line() {
+fn files_that_libvirt_refuses_are_refused_with_the_line() {
     for (bad, line) in [
         ("a", 1),
         ("\n\na 1", 3),

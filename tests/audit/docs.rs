@@ -1,5 +1,5 @@
-//! `docs/audit.md` has a section for each rule of the code, with its texts, and no other section. Its
-//! policy can be read. The tests break each rule.
+//! `docs/audit.md` has a section for each rule of the code, with its texts, and no other section.
+//! Its policy can be read. The tests break each rule.
 
 use std::collections::BTreeMap;
 
@@ -40,7 +40,7 @@ fn every_rule_has_a_section_and_nothing_else() {
     );
 }
 
-/// Without the marks of code and the ends of lines.
+/// Text without marks of code and line ends.
 fn plain(text: &str) -> String {
     let text = text.replace('`', "");
     text.split_whitespace().collect::<Vec<_>>().join(" ")

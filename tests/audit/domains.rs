@@ -1,4 +1,4 @@
-//! Faults of a domain's XML alone.
+//! Faults in the XML of a domain.
 
 use luksmith::audit::{Document, Inventory, Policy};
 
@@ -157,12 +157,12 @@ const ROWS: &[Row] = &[
 ];
 
 #[test]
-fn each_fault_has_its_finding_and_each_neighbour_none() {
+fn each_fault_has_its_finding_and_its_correction_has_none() {
     table("vm1.xml", ROWS);
 }
 
 #[test]
-fn a_document_of_something_else_is_said() {
+fn a_document_of_something_else_is_a_finding() {
     let mut inventory = everything();
     let network = "<network><name>default</name></network>";
     inventory.documents.push(Document::file("net.xml", network));
@@ -171,7 +171,7 @@ fn a_document_of_something_else_is_said() {
         &inventory,
         &["audit.unreadable"],
     )]);
-    // As libvirt keeps it of a running domain.
+    // As libvirt stores it for a running domain.
     let running = format!("<domstatus state='running'>{}</domstatus>", good::DOMAIN);
     let running = running.replace(
         "<listen type='socket'/>",
@@ -183,7 +183,7 @@ fn a_document_of_something_else_is_said() {
 }
 
 #[test]
-fn tls_is_a_transport_and_a_statement_makes_it_enough() {
+fn tls_is_enough_only_if_the_policy_says_so() {
     let nbd = |tls: &str| {
         let to = format!("<source protocol='nbd' name='vm1'{tls}><host name='storage'/>");
         changed("vm1.xml", NBD, &to)
@@ -227,7 +227,7 @@ fn tls_is_a_transport_and_a_statement_makes_it_enough() {
 }
 
 #[test]
-fn arguments_that_hold_secrets_are_found_and_not_repeated() {
+fn secrets_in_arguments_are_found_and_not_repeated() {
     let found = |argument: &str| {
         let to = format!("<qemu:commandline>{argument}</qemu:commandline>");
         let inventory = changed("vm1.xml", END, &to);
@@ -261,13 +261,13 @@ fn arguments_that_hold_secrets_are_found_and_not_repeated() {
 }
 
 #[test]
-fn a_finding_says_where() {
+fn a_finding_has_its_place() {
     let mut inventory = changed("vm1.xml", "<format type='raw'/>", "");
     let report = within_bounds(&inventory, &Policy::default());
     let place = &report.findings[0].place;
     assert_eq!(place.to_string(), "vm1.xml:30: domain vm1, disk vdb");
     assert_eq!((place.names().as_str(), place.line), ("vm1:vdb", Some(30)));
-    // The same domain twice, as it runs and as it will be: said once.
+    // The same domain twice, with its present and its next definition, has one finding.
     inventory.documents[0] = Document::object(
         "qemu:///system/domain/vm1",
         inventory.documents[0].text.clone(),

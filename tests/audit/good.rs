@@ -1,9 +1,9 @@
-//! A domain and a host that nothing is to be said against.
+//! A domain and a host without findings.
 
 use luksmith::audit::{Document, Host, SocketUnit};
 
-/// As `virsh dumpxml --inactive` prints it: LUKS on a block device, an overlay over a shared image, an installation disc, and a disk
-/// that `luksmith serve` gives over a Unix socket.
+/// A domain as printed by `virsh dumpxml --inactive`: LUKS on a block device, an overlay over a
+/// shared image, an installation disc, and a disk that `luksmith serve` exports over a Unix socket.
 pub(crate) const DOMAIN: &str = r#"<domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
   <name>vm1</name>
   <uuid>3c0b8a3e-9d6f-4c57-8e0c-2a1d6fb0c3f1</uuid>

@@ -205,13 +205,13 @@ const LIBVIRTD: &[Row] = &[
 ];
 
 #[test]
-fn each_setting_has_its_finding_and_each_neighbour_none() {
+fn each_setting_has_its_finding_and_its_correction_has_none() {
     table("qemu.conf", QEMU);
     table("libvirtd.conf", LIBVIRTD);
 }
 
 #[test]
-fn what_belongs_to_the_daemons_counts_too() {
+fn arguments_and_units_of_daemons_count_too() {
     table(
         "/libvirtd-admin.socket",
         &[(
@@ -259,7 +259,7 @@ fn what_belongs_to_the_daemons_counts_too() {
 }
 
 #[test]
-fn sockets_of_systemd_are_listeners() {
+fn socket_units_of_systemd_are_listeners() {
     let with = |change: fn(&mut Host)| {
         let mut inventory = good();
         change(inventory.host.as_mut().unwrap());
@@ -319,7 +319,7 @@ fn sockets_of_systemd_are_listeners() {
             }),
             &[],
         ),
-        // Without polkit the mode is what guards the socket.
+        // Without polkit, only the mode protects the socket.
         complaint(
             "group",
             &with(|host| {
@@ -353,7 +353,7 @@ fn sockets_of_systemd_are_listeners() {
 }
 
 #[test]
-fn files_that_hold_secrets_and_memory_are_said() {
+fn files_with_secrets_and_memory_are_found() {
     let kept = |mode, holds| {
         let mut inventory = good();
         let path = "/etc/libvirt/secrets/x.base64".to_owned();
@@ -382,7 +382,7 @@ fn device(name: &str, minor: u32) -> BlockDevice {
     BlockDevice::new(name, (7, minor))
 }
 
-/// A host that has made something of `/dev/vg/vm1`, which is dm-3.
+/// A host with devices on top of `/dev/vg/vm1`, which is dm-3.
 fn used(change: impl FnOnce(&mut Vec<BlockDevice>, &mut String)) -> Inventory {
     let mut inventory = good();
     let host = inventory.host.as_mut().unwrap();
@@ -403,7 +403,7 @@ fn used(change: impl FnOnce(&mut Vec<BlockDevice>, &mut String)) -> Inventory {
 }
 
 #[test]
-fn disks_that_the_host_uses_itself_are_found() {
+fn disks_that_the_host_itself_uses_are_found() {
     let looped = |file: &str| {
         let mut device = device("loop0", 9);
         device.backing_file = Some(file.to_owned());
@@ -476,9 +476,10 @@ fn disks_that_the_host_uses_itself_are_found() {
     ]);
 }
 
-/// The files of Debian 12's packages (libvirt 9.0), which leave every setting at its default, and its units and polkit rule.
+/// The files of Debian 12's packages (libvirt 9.0), in which all settings have their defaults, and
+/// its units and rule of polkit.
 #[test]
-fn debian_as_installed_has_what_it_deserves() {
+fn debian_as_installed_has_the_documented_findings() {
     let rule = "polkit.addRule(function(action, subject) {
     if (action.id == \"org.libvirt.unix.manage\" &&
         subject.isInGroup(\"libvirt\")) {

@@ -1,4 +1,5 @@
-//! Faults of the images that a domain names: they are looked at, and what they name is not opened.
+//! Faults of the images that a domain names. Their headers are read; the files that they name are
+//! not opened.
 
 use luksmith::audit::{self, Image, Inventory, Policy, Seen, Wanted};
 use luksmith::backend::memory::MemoryBackend;
@@ -8,7 +9,7 @@ use crate::judge::{complaint, good, ids, none, within_bounds};
 const OVERLAY: &str = "/var/lib/libvirt/images/vm1.qcow2";
 const BASE: &str = "/var/lib/libvirt/images/base.img";
 
-/// The header of a qcow2 image of a disk of 1 GiB, with the name of its backing file.
+/// The header of a qcow2 image with a disk of 1 GiB, and with the name of its backing file.
 fn qcow2(backing: &str) -> Vec<u8> {
     let mut image = vec![0; 65536];
     image[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
@@ -37,7 +38,7 @@ fn vmdk(extent: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The good host, with the bytes of one image.
+/// The good host, and the bytes of one image.
 fn with(path: &str, format: &str, bytes: Vec<u8>) -> Inventory {
     let mut inventory = good();
     add(&mut inventory, path, format, bytes);
@@ -54,7 +55,7 @@ fn add(inventory: &mut Inventory, path: &str, format: &str, bytes: Vec<u8>) {
 }
 
 #[test]
-fn what_the_xml_names_is_asked_for_and_nothing_else() {
+fn only_images_that_the_xml_names_are_requested() {
     let wanted: Vec<_> = audit::images(&good())
         .into_iter()
         .map(|one| (one.path, one.format))
@@ -70,7 +71,7 @@ fn what_the_xml_names_is_asked_for_and_nothing_else() {
 }
 
 #[test]
-fn a_chain_is_as_the_xml_declares_it() {
+fn a_chain_has_to_be_declared_in_the_xml() {
     let mut wrong = Vec::new();
     for backing in [BASE, "base.img", ""] {
         let inventory = with(OVERLAY, "qcow2", qcow2(backing));
@@ -92,7 +93,7 @@ fn a_chain_is_as_the_xml_declares_it() {
 }
 
 #[test]
-fn data_files_and_extents_are_declared_too() {
+fn data_files_and_extents_have_to_be_declared() {
     let mut data = qcow2(BASE);
     data[72..80].copy_from_slice(&4_u64.to_be_bytes());
     // The name of the data file, in a header extension (0x44415441).
@@ -131,7 +132,7 @@ fn data_files_and_extents_are_declared_too() {
 }
 
 #[test]
-fn a_raw_disk_that_looks_like_an_image_is_found() {
+fn a_raw_disk_with_the_signature_of_an_image_is_found() {
     let mut disc = vec![0; 40960];
     disc[32769..32774].copy_from_slice(b"CD001");
     let mut partitioned = vec![0; 4096];
@@ -159,7 +160,7 @@ fn a_raw_disk_that_looks_like_an_image_is_found() {
 }
 
 #[test]
-fn a_luks_image_is_attached_as_what_it_is() {
+fn a_luks_image_that_is_attached_as_raw_is_found() {
     let raw = with(BASE, "raw", luks());
     none(vec![
         // This disk has <encryption>.
@@ -177,14 +178,14 @@ fn a_luks_image_is_attached_as_what_it_is() {
 }
 
 #[test]
-fn the_size_in_an_image_counts_not_that_of_its_file() {
+fn the_size_of_the_disk_counts_and_not_that_of_the_file() {
     let inventory = with(OVERLAY, "qcow2", qcow2(BASE));
     let limit = |size: u64| {
         let mut policy = Policy::default();
         policy.max_size = size;
         ids(&within_bounds(&inventory, &policy))
     };
-    // The volume has 10 GiB, and a rule of its own.
+    // The volume has 10 GiB, and is checked by another rule.
     assert_eq!(limit(10 << 30), [""; 0]);
     let mut large = qcow2(BASE);
     large[24..32].copy_from_slice(&(20_u64 << 40).to_be_bytes());
@@ -193,7 +194,7 @@ fn the_size_in_an_image_counts_not_that_of_its_file() {
 }
 
 #[test]
-fn an_image_that_was_not_opened_is_said() {
+fn an_image_that_was_not_opened_is_a_finding() {
     let mut inventory = good();
     let wanted = audit::images(&inventory).into_iter().next().unwrap();
     inventory.images.insert(

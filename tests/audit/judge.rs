@@ -1,4 +1,4 @@
-//! What must come of an audit, and the bounds within which it must come.
+//! Comparing the findings of an audit with the expected ones, within bounds of time.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::good;
 const MOST_TIME: Duration = Duration::from_secs(2);
 const MOST_MEMORY: usize = 64 << 20;
 
-/// Audits within the bounds.
+/// Audits an inventory, within the bounds.
 pub(crate) fn within_bounds(inventory: &Inventory, policy: &Policy) -> Report {
     save_seeds(inventory);
     let ((report, peak), took) = time_of(|| peak_of(|| audit(inventory, policy)));
@@ -46,7 +46,7 @@ fn save_seeds(inventory: &Inventory) {
     }
 }
 
-/// The ids of what is found, each once.
+/// The ids of all findings, each once.
 pub(crate) fn ids(report: &Report) -> Vec<&'static str> {
     let open = report.findings.iter().filter(|one| one.excepted.is_none());
     let mut ids: Vec<_> = open.map(|one| one.rule.id).collect();
@@ -55,7 +55,7 @@ pub(crate) fn ids(report: &Report) -> Vec<&'static str> {
     ids
 }
 
-/// Everything good, together.
+/// The good domain, host and objects together.
 pub(crate) fn good() -> Inventory {
     let mut volume = Document::file("volume.xml", good::VOLUME);
     volume.pool = Some("images".to_owned());
@@ -69,7 +69,7 @@ pub(crate) fn good() -> Inventory {
     inventory
 }
 
-/// Judges an inventory by the ids that it must have, and tells what else is there.
+/// Checks that an inventory has the findings with exactly these ids.
 pub(crate) fn complaint(name: &str, inventory: &Inventory, expected: &[&str]) -> Option<String> {
     let report = within_bounds(inventory, &Policy::default());
     let found = ids(&report);
@@ -88,7 +88,7 @@ pub(crate) fn none(complaints: Vec<Option<String>>) {
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 }
 
-/// The inventory with a text of one of its documents, or files of the host, changed.
+/// The inventory with a changed text in one of its documents, or in a file of the host.
 pub(crate) fn changed(origin: &str, from: &str, to: &str) -> Inventory {
     let mut inventory = good();
     let host = inventory.host.as_mut().expect("a host");
@@ -104,7 +104,8 @@ pub(crate) fn changed(origin: &str, from: &str, to: &str) -> Inventory {
     inventory
 }
 
-/// One row of a table: the rule, a text of the good document, what it becomes to break the rule, and its nearest good neighbour.
+/// One row of a table: the rule, a text of the good document, the text that breaks the rule, and a
+/// similar text that does not.
 pub(crate) type Row = (&'static str, &'static str, &'static str, &'static str);
 
 #[track_caller]

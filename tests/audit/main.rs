@@ -1,7 +1,8 @@
-//! Does each fault of a domain or a host get its finding, and each good neighbour none, in bounded time and memory?
+//! Does each fault of a domain or a host have its finding, and each similar text without a fault
+//! none, in bounded time and memory?
 //!
-//! A realistic good domain and a good host have no finding (`good`); tables change one thing about them and say which rule must find
-//! it, and change it to a neighbour that is good again.
+//! A realistic domain and a host have no findings (`good`). The tables change one text so that it
+//! breaks a rule, and change it to a similar text that does not.
 
 mod bounds;
 mod command;

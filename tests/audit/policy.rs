@@ -1,11 +1,11 @@
-//! Policies: what is read, and what exceptions cover.
+//! Policies: their members, and their exceptions.
 
 use luksmith::audit::{Policy, PolicyError, Severity};
 
 use crate::judge::{changed, good, ids, within_bounds};
 
 #[test]
-fn members_that_there_are_not_are_refused() {
+fn unknown_members_are_refused() {
     for text in [
         "max-sise = 1",
         "max-size = 'x'",
@@ -50,7 +50,7 @@ fn an_exception_covers_its_rule_at_its_place() {
 }
 
 #[test]
-fn the_heaviest_finding_is_the_reports() {
+fn the_most_severe_finding_counts() {
     let report = within_bounds(&good(), &Policy::default());
     assert_eq!(report.heaviest(), None);
     let inventory = changed("qemu.conf", "migration_host = ", "#");

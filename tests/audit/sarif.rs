@@ -1,4 +1,5 @@
-//! SARIF as its schema wants it: required properties, the types of values, rules and results that agree, locations.
+//! SARIF conforms to its schema: required properties, the types of values, rules and results that
+//! agree, and locations.
 
 use serde_json::Value;
 
@@ -13,7 +14,7 @@ fn string<'a>(value: &'a Value, path: &str) -> &'a str {
         .unwrap_or_else(|| panic!("{path} is {found}"))
 }
 
-/// The parts of sarif-schema-2.1.0.json that bear on what is printed here.
+/// Checks the parts of sarif-schema-2.1.0.json that apply to this output.
 fn check(log: &Value) -> Vec<&str> {
     assert_eq!(string(log, "/version"), "2.1.0");
     assert!(string(log, "/$schema").ends_with("sarif-schema-2.1.0.json"));
@@ -102,7 +103,7 @@ fn sarif_has_every_rule_and_every_finding() {
 }
 
 #[test]
-fn what_is_excepted_is_suppressed() {
+fn findings_with_an_exception_are_suppressed() {
     let folder = folder();
     let folder = folder.path();
     let policy = "[[exception]]\nrule = 'confinement.seclabel'\nbecause = 'a test'";

@@ -33,13 +33,13 @@ const SECRET: &[Row] = &[(
 )];
 
 #[test]
-fn each_fault_has_its_finding_and_each_neighbour_none() {
+fn each_fault_has_its_finding_and_its_correction_has_none() {
     table("volume.xml", VOLUME);
     table("secret.xml", SECRET);
 }
 
 #[test]
-fn a_newer_libvirt_encrypts_what_it_keeps() {
+fn a_newer_libvirt_encrypts_stored_secrets() {
     let stored = |version| {
         let mut inventory = changed("secret.xml", "ephemeral='yes'", "ephemeral='no'");
         inventory.libvirt_version = version;
@@ -54,7 +54,7 @@ fn a_newer_libvirt_encrypts_what_it_keeps() {
 }
 
 #[test]
-fn the_storage_of_another_machine_is_encrypted() {
+fn storage_on_another_machine_has_to_be_encrypted() {
     let pool = |kind: &str, encryption: &str| {
         let mut inventory = changed("pool.xml", "type='dir'", &format!("type='{kind}'"));
         let volume = String::from_utf8(inventory.documents[2].text.clone()).unwrap();
@@ -100,9 +100,9 @@ fn sizes_have_a_limit() {
     assert_eq!(report.findings[0].place.names(), "images:vm2.luks");
 }
 
-/// What follows a broken rule beyond what one wants to read is counted, not listed.
+/// After 100 findings of a rule, further ones are not listed.
 #[test]
-fn findings_of_one_rule_come_to_an_end() {
+fn the_findings_of_one_rule_are_bounded() {
     let secret = "<secret ephemeral='no'><uuid>u</uuid></secret>";
     let documents = (0..250).map(|n| Document::file(format!("{n}.xml"), secret));
     let inventory = Inventory::new(documents.collect());

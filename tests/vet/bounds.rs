@@ -1,4 +1,5 @@
-//! Images that are as large and as full as can be: no inspection takes long or much memory. `judge` holds the bounds.
+//! The largest and fullest images: no inspection takes long or needs much memory. `judge` has the
+//! bounds.
 
 use std::ops::Range;
 
@@ -10,7 +11,8 @@ use crate::judge::{self, be32, be64, le32, le64};
 use crate::qcow2::{self, L1, L2};
 use crate::{qed, vdi, vhd, vmdk};
 
-/// An image that is made while it is read: the parts that are given, and a rule for every other 64-bit word.
+/// An image that is generated while it is read, from the given parts and a rule for each other
+/// 64-bit word.
 struct Made {
     size: u64,
     start: Vec<u8>,
@@ -86,7 +88,7 @@ fn an_l1_table_full_of_tables() {
             size: SIZE,
             start: full(bits),
             word: |at| match at {
-                // The L1 table points to tables further on, each of which has nothing in it.
+                // The L1 table points to empty L2 tables after it.
                 0x4000_0000..0x4200_0000 => (1 << 40) + (at - (1 << 30)) * (1 << 18),
                 _ => 0,
             },
@@ -115,7 +117,7 @@ fn every_table_full_of_everything() {
     }
 }
 
-/// As many clusters as are counted, all of them in use, and one more.
+/// The most clusters that are counted, all of them in use, and one more.
 #[test]
 fn every_cluster_is_counted() {
     let of_clusters = |count: u64| Made {
@@ -128,7 +130,8 @@ fn every_cluster_is_counted() {
             start
         },
         word: |at| match at {
-            // A refcount table, an L1 table and what they point to, then the data in its order.
+            // A refcount table, an L1 table, the tables to which they point, then the data in
+            // order.
             0x200_0000..0x200_0800 => (1 << 31) + (at - (1 << 25)) * (1 << 13),
             0x4000_0000..0x4000_1f40 => (1 << 32) + (at - (1 << 30)) * (1 << 13),
             0x8000_0000..0xa000_0000 => 0x0001_0001_0001_0001,
@@ -141,16 +144,16 @@ fn every_cluster_is_counted() {
     judge::one("one more", &report, "qcow2.refcounts-not-counted");
 }
 
-/// Two little-endian words of 32 bits, as an image has them one after the other.
+/// Two adjacent little-endian words of 32 bits.
 fn two(first: u64, second: u64) -> u64 {
     (second << 32 | first).swap_bytes()
 }
 
-/// As many grains as are compared, in an order that has to be sorted, and one table more.
+/// The most grains that are compared, in an order that has to be sorted, and one more table.
 #[test]
 fn all_data_is_compared() {
     const MOST: u64 = 4 << 20;
-    // Multiplied by an odd number, the numbers below a power of two come in another order.
+    // A multiplication by an odd number permutes the numbers below a power of two.
     const SHUFFLED: u64 = 0x9e37_79b1;
     let grains = |count: u64| Made {
         size: 1 << 40,
@@ -204,8 +207,8 @@ fn all_data_is_compared() {
 }
 
 #[test]
-fn data_that_jumps_about() {
-    // L2 tables that are good but for their order, so that each entry has to be looked up.
+fn data_in_random_order() {
+    // L2 tables with data in random order, so that each entry needs a search.
     let image = Made {
         size: 1 << 50,
         start: {
@@ -215,7 +218,7 @@ fn data_that_jumps_about() {
         },
         word: |at| match at {
             0x4000_0000..0x4002_0000 => (1 << 36) + (at - (1 << 30)) * (1 << 14),
-            // Between the tables, everywhere.
+            // Anywhere between the tables.
             0x10_0000_0000.. => {
                 (1 << 36)
                     + ((at.wrapping_mul(0x9e37_79b9) >> 3) % (1 << 14)) * (1 << 17)
@@ -228,7 +231,7 @@ fn data_that_jumps_about() {
 }
 
 #[test]
-fn as_many_snapshots_as_there_can_be() {
+fn the_most_snapshots() {
     let mut start = qcow2::good();
     start[L1..L2 + qcow2::CLUSTER].fill(0);
     be64(&mut start, 24, 0);
@@ -237,7 +240,7 @@ fn as_many_snapshots_as_there_can_be() {
     let image = Made {
         size: SIZE,
         start,
-        // Each with an L1 table of 32 MiB somewhere.
+        // Each with an L1 table of 32 MiB.
         word: |at| match (at, at.wrapping_sub(1 << 30) % 40) {
             (0x4000_0000..0x4100_0000, 0) => (1 << 41) + at,
             (0x4000_0000..0x4100_0000, 8) => (4 << 20) << 32,
@@ -302,7 +305,7 @@ fn discs_and_disks_of_any_size() {
     }
 }
 
-/// No file is so large, but a server may say so of its export.
+/// A file cannot have this size, but a server can report it for its export.
 #[test]
 fn the_largest_size() {
     let mut start = qcow2::good();

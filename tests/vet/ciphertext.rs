@@ -1,4 +1,4 @@
-//! Is what is not ciphertext found, at its place, and nothing else?
+//! Is data that is not ciphertext found at its place, and nothing else?
 
 use std::sync::Arc;
 
@@ -17,14 +17,14 @@ use luksmith::volume::Volume;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// The data of the volumes here.
+/// The size of the data of the volumes here.
 const DATA: u64 = 4 << 20;
 
 fn whole() -> VerifyOptions {
     VerifyOptions::new().threads(2)
 }
 
-/// A volume in memory; where its data begins.
+/// A volume in memory, and the offset of its data.
 struct Disk {
     storage: Arc<MemoryBackend>,
     volume: Volume,
@@ -66,7 +66,7 @@ impl Disk {
         }
     }
 
-    /// All of its data written, with the plainest text there is.
+    /// A volume whose data is written completely, with a simple text.
     fn full(version: Version) -> Self {
         let disk = Self::new(version);
         let zeroes = zeroes(disk.volume.size());
@@ -88,7 +88,7 @@ fn report(storage: &dyn Backend, layout: &Layout, options: VerifyOptions) -> Rep
     verify(storage, layout, options, &Interrupt::new(), &|_| {}).unwrap()
 }
 
-/// The same bytes with `plain` at `offset`, verified.
+/// Verifies the bytes with `plain` at `offset`.
 fn planted(bytes: &[u8], offset: u64, plain: &[u8]) -> Report {
     let mut bytes = bytes.to_vec();
     let at = usize::try_from(offset).unwrap();
@@ -119,7 +119,7 @@ fn a_full_volume_is_clean() {
 }
 
 #[test]
-fn what_was_never_written_is_told_as_such() {
+fn unwritten_data_is_reported_as_zero() {
     let disk = Disk::new(Version::Luks2);
     disk.volume.write_at(1 << 20, &[7; 8192]).unwrap();
     let report = disk.verify();
@@ -136,9 +136,9 @@ fn what_was_never_written_is_told_as_such() {
     assert_eq!(data.len(), 2);
 }
 
-/// What of a sector was not written stays as it was, zero, in whole blocks of the cipher.
+/// The unwritten part of a sector stays zero, in whole cipher blocks.
 #[test]
-fn what_was_written_in_part_looks_like_ciphertext_among_zeroes() {
+fn partly_written_sectors_look_like_ciphertext_among_zeroes() {
     let disk = Disk::new(Version::Luks1);
     for (at, len) in [
         (0, 1),
@@ -152,14 +152,14 @@ fn what_was_written_in_part_looks_like_ciphertext_among_zeroes() {
     let report = disk.verify();
     assert_eq!(report.suspicious.listed, []);
     let data = report.areas.last().unwrap();
-    // One block each, or those that a write meets.
+    // One block each, or those that a write touches.
     let written = 16 + 16 + 48 + 48 + 5008;
     assert_eq!(data.tally.random, written);
     assert_eq!(data.tally.zero, DATA - written);
 }
 
 #[test]
-fn plaintext_is_found_where_it_is() {
+fn plaintext_is_found_at_its_offset() {
     let disk = Disk::full(Version::Luks2);
     let bytes = disk.bytes();
     let text = b"It is a truth universally acknowledged, that a single man. ".repeat(100);
@@ -177,7 +177,7 @@ fn plaintext_is_found_where_it_is() {
         (&counter, Why::LowEntropy),
     ];
     for (plain, why) in cases {
-        // At the start of the data, across two reads, and at the very end.
+        // At the start of the data, across two reads, and at the end.
         let end = disk.begin + DATA;
         for offset in [
             disk.begin,
@@ -197,7 +197,7 @@ fn plaintext_is_found_where_it_is() {
 }
 
 #[test]
-fn plaintext_in_the_room_of_the_header_is_found() {
+fn plaintext_between_header_and_data_is_found() {
     let disk = Disk::full(Version::Luks2);
     let bytes = disk.bytes();
     let text = [b'x'; 512];
@@ -213,12 +213,12 @@ fn plaintext_in_the_room_of_the_header_is_found() {
             .find(|report| report.tally.suspicious > 0);
         assert_eq!(area.unwrap().area.purpose, purpose);
     }
-    // The header itself is text, and nobody's business.
+    // The header itself is text, and is not judged.
     assert_eq!(disk.verify().areas[0].area.purpose, Purpose::Header);
 }
 
 #[test]
-fn file_systems_are_called_by_their_names() {
+fn file_systems_are_named() {
     let disk = Disk::full(Version::Luks1);
     let bytes = disk.bytes();
     let mut image = std::io::Cursor::new(vec![0; 1 << 20]);
@@ -227,13 +227,13 @@ fn file_systems_are_called_by_their_names() {
     let first = report.suspicious.listed[0];
     assert_eq!(first.offset, disk.begin);
     assert_eq!(first.why, Why::Signature("boot sector"));
-    // What is left of it is mostly zero, and told as that.
+    // The rest of it is mostly zero, and is reported as zero.
     let zero: u64 = report.areas.last().unwrap().tally.zero;
     assert!(zero > 900_000, "{zero}");
 }
 
 #[test]
-fn a_detached_header_says_where_the_data_begins() {
+fn a_detached_header_gives_the_start_of_the_data() {
     let disk = Disk::full(Version::Luks2);
     let bytes = disk.bytes();
     let begin = usize::try_from(disk.begin).unwrap();
@@ -242,7 +242,7 @@ fn a_detached_header_says_where_the_data_begins() {
         .unwrap()
         .detached();
 
-    // What the data's storage has in front, where the header would be, is no one's: it is judged too.
+    // The bytes before the data, where the header would be, are judged too.
     let mut data = bytes.clone();
     data[..begin].fill(0);
     let report = report(&MemoryBackend::from_bytes(data), &layout, whole());
@@ -253,7 +253,7 @@ fn a_detached_header_says_where_the_data_begins() {
 }
 
 #[test]
-fn a_damaged_copy_is_made_up_for_and_two_are_an_error() {
+fn one_damaged_copy_is_accepted_and_two_are_an_error() {
     let disk = Disk::full(Version::Luks2);
     let mut bytes = disk.bytes();
     bytes[5000] ^= 1;
@@ -268,7 +268,7 @@ fn a_damaged_copy_is_made_up_for_and_two_are_an_error() {
 }
 
 #[test]
-fn a_sample_finds_what_is_common_and_is_repeated_by_its_seed() {
+fn a_sample_finds_common_plaintext_and_its_seed_repeats_it() {
     let disk = Disk::full(Version::Luks2);
     let mut bytes = disk.bytes();
     let begin = usize::try_from(disk.begin).unwrap();
@@ -291,12 +291,12 @@ fn a_sample_finds_what_is_common_and_is_repeated_by_its_seed() {
     assert_eq!(data.tally.random + data.tally.suspicious, 32 * PIECE);
     assert_eq!(sampled(32, 1).suspicious.listed, first.suspicious.listed);
     assert_ne!(sampled(32, 2).suspicious.listed, first.suspicious.listed);
-    // More than there are: each of them once.
+    // More pieces than there are: each is read once.
     assert_eq!(sampled(10_000, 3).suspicious.count, DATA / PIECE / 4);
 }
 
 #[test]
-fn sizes_of_every_kind_are_read_to_their_end() {
+fn storages_of_any_size_are_read_to_the_end() {
     let mut rng = StdRng::seed_from_u64(6);
     let bytes: Vec<u8> = (0..(1 << 20) + 5000).map(|_| rng.random()).collect();
     for size in [0, 1, 511, 512, 513, 4096, 5000, 1 << 20, (1 << 20) + 700] {
@@ -309,7 +309,7 @@ fn sizes_of_every_kind_are_read_to_their_end() {
 }
 
 #[test]
-fn an_interruption_ends_it() {
+fn an_interrupt_ends_the_search() {
     let interrupt = Interrupt::new();
     interrupt.trigger();
     let storage = MemoryBackend::new(8 << 20);

@@ -1,4 +1,4 @@
-//! The command: exit codes, what is opened and what is not, what is shown.
+//! The command: its exit codes, the files that it opens and does not open, and its output.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -26,7 +26,7 @@ fn fails(folder: &Path, arguments: &[&str], code: i32, says: &str) {
 }
 
 #[test]
-fn exit_codes_tell_the_verdict() {
+fn the_exit_code_depends_on_the_verdict() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let mut bad = qcow2::good();
@@ -96,7 +96,7 @@ fn policies_are_read() {
 }
 
 #[test]
-fn links_are_followed_when_asked_and_nothing_blocks() {
+fn links_are_followed_only_on_request_and_nothing_blocks() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     std::fs::write(folder.join("good"), qcow2::good()).unwrap();

@@ -1,7 +1,8 @@
-//! What `qemu-img info -f FORMAT` says of the same image: size, references, encryption. Where it says something else than we do,
-//! [`KNOWN`] names the case and the reason.
+//! Comparing with `qemu-img info -f FORMAT` of the same image: size, references, encryption. If its
+//! result differs from ours, [`KNOWN`] has the case and the reason.
 //!
-//! It runs in an empty folder, with limits on memory and time, since it opens what an image names, and may hang or crash.
+//! qemu-img runs in an empty folder, with limits of memory and time, since it opens the files that
+//! an image names, and may hang or crash.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,7 +13,7 @@ use serde_json::Value;
 
 use support::peers;
 
-/// Format, case, and why the two disagree there.
+/// The format, the case, and why the results differ.
 const KNOWN: &[(&str, &str, &str)] = &[
     ("vhd", "a larger geometry", LARGEST),
     ("vhd", "a disk shorter than its data", LARGEST),
@@ -43,7 +44,7 @@ const KNOWN: &[(&str, &str, &str)] = &[
 
 const LARGEST: &str = "QEMU tells the size that its creator is known to mean; we count the largest that any field claims";
 
-/// QEMU's name of a format; none where it has none.
+/// QEMU's name of a format, or `None` if it does not support the format.
 fn driver(format: &str) -> Option<&str> {
     Some(match format {
         "iso" | "gpt" | "mbr" => "raw",
@@ -59,7 +60,7 @@ pub(crate) fn compare(name: &str, image: &[u8], report: &Report) -> Option<Strin
     let qemu = QEMU.get_or_init(|| peers::find("qemu-img")).as_ref()?;
     let format = report.format.name();
     let driver = driver(format)?;
-    // What is not of the format at all is looked at no further.
+    // An image without the signature of the format is not inspected further.
     if report
         .findings
         .iter()
@@ -70,7 +71,7 @@ pub(crate) fn compare(name: &str, image: &[u8], report: &Report) -> Option<Strin
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("image");
     std::fs::write(&path, image).expect("an image");
-    // The limit of the address space is far above ours: its libraries alone take hundreds of MiB.
+    // The limit of the address space is far above ours: QEMU's libraries need hundreds of MiB.
     let output = peers::output(
         Command::new("prlimit")
             .args(["--as=4000000000", "--cpu=20", "timeout", "20"])
@@ -98,7 +99,7 @@ fn differences(info: &Value, report: &Report) -> Vec<String> {
     // QEMU counts whole sectors.
     let size = info["virtual-size"].as_u64();
     let ours = report.virtual_size.map(|size| size.next_multiple_of(512));
-    // Of a header that we do not read to its end, we say none.
+    // We report no size of a header that we do not read to its end.
     if ours.is_some() && size != ours {
         found.push(format!("its size is {size:?}, ours {ours:?}"));
     }

@@ -1,4 +1,4 @@
-//! Raw images and what they look like, disks with an MBR, disks with a GPT.
+//! Raw images with signatures, disks with an MBR, and disks with a GPT.
 
 use luksmith_formats::image::partitions::Crc32;
 
@@ -14,7 +14,7 @@ fn raw() -> Vec<u8> {
 }
 
 #[test]
-fn raw_images_that_look_like_others() {
+fn raw_images_with_signatures_of_other_formats() {
     let cases: &[Case] = &[
         ("qcow2", "format.other", |i| put(i, 0, b"QFI\xfb\0\0\0\x03")),
         ("qcow1", "format.other", |i| put(i, 0, b"QFI\xfb\0\0\0\x01")),
@@ -92,7 +92,7 @@ fn partition(image: &mut [u8], number: usize, kind: u8, start: u32, sectors: u32
     le32(image, at + 12, sectors);
 }
 
-/// Two partitions, the second one extended with two logical ones inside.
+/// Two partitions. The second one is extended, and contains two logical ones.
 pub(crate) fn mbr() -> Vec<u8> {
     let mut image = vec![0; SIZE];
     put(&mut image, 510, &[0x55, 0xaa]);
@@ -168,7 +168,7 @@ fn mbr_disks() {
     judge::one("as gpt", &judge::inspect(&mbr(), "gpt"), "format.not");
 }
 
-/// Two partitions, both copies.
+/// Two partitions, in both copies.
 pub(crate) fn gpt() -> Vec<u8> {
     let mut image = vec![0; SIZE];
     put(&mut image, 510, &[0x55, 0xaa]);
@@ -201,7 +201,7 @@ fn header(image: &mut [u8], lba: usize) {
     le32(image, at + 84, 128);
 }
 
-/// Makes all checksums right.
+/// Corrects all checksums.
 fn seal(image: &mut [u8]) {
     for lba in [1, 2047] {
         let at = lba * 512;
@@ -228,7 +228,7 @@ fn entries(image: &mut [u8], change: impl Fn(&mut [u8])) {
 }
 
 #[test]
-fn the_checksum_is_the_usual_one() {
+fn the_checksum_is_crc_32() {
     let mut crc = Crc32::default();
     crc.update(b"123456789");
     assert_eq!(crc.value(), 0xcbf4_3926);

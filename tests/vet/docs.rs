@@ -1,4 +1,5 @@
-//! `docs/inspect.md` has every check that the code has, and no other; its policy is one; the tests fail each check.
+//! `docs/inspect.md` has all checks of the code, and no others. Its policy can be read. The tests
+//! have an image that fails each check.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +7,7 @@ use luksmith::vet::{self, Feature, Format, Policy};
 
 const TEXT: &str = include_str!("../../docs/inspect.md");
 
-/// Each check has a line that begins with its id.
+/// The ids of the checks, with each of which a line begins.
 fn documented() -> BTreeSet<&'static str> {
     TEXT.lines()
         .filter_map(|line| line.strip_prefix("- `")?.split_once('`'))

@@ -1,4 +1,4 @@
-//! What must come of an image, and the bounds within which it must come.
+//! Comparing the verdict of an image with the expected one, within bounds of time and memory.
 
 use std::time::Duration;
 
@@ -15,10 +15,11 @@ use crate::differ;
 const MOST_TIME: Duration = Duration::from_secs(2);
 const MOST_MEMORY: usize = 64 << 20;
 
-/// One change of a good image: what it is called, the check that must find it (none where the image stays good), the change.
+/// A change of a good image: its name, the check that must find it (empty if the image stays good),
+/// and the change.
 pub(crate) type Case = (&'static str, &'static str, fn(&mut Vec<u8>));
 
-/// Inspects within the bounds.
+/// Inspects an image, within the bounds.
 pub(crate) fn inspect_on(storage: &dyn Backend, format: &str, policy: &Policy) -> Report {
     let format = Format::by_name(format).expect("a format");
     let ((report, peak), took) = time_of(|| peak_of(|| vet::inspect(storage, format, policy)));
@@ -33,7 +34,7 @@ pub(crate) fn inspect(image: &[u8], format: &str) -> Report {
     inspect_on(&storage, format, &Policy::default())
 }
 
-/// With `VET_SEEDS=FOLDER`, every image that is judged here becomes a seed of the fuzz target `inspect`.
+/// With `VET_SEEDS=FOLDER`, saves every inspected image as a seed of the fuzz target `inspect`.
 fn keep_as_seed(image: &[u8], format: &str) {
     let number = Format::ALL.iter().position(|one| one.name() == format);
     let number = u8::try_from(number.expect("a format")).expect("few formats");
@@ -41,7 +42,7 @@ fn keep_as_seed(image: &[u8], format: &str) {
     fuzz_input::save_seed("VET_SEEDS", &format!("{format}-"), &input);
 }
 
-/// Judges a good image, and each change of it; tells all that is wrong at once.
+/// Inspects a good image, and each change of it. Fails with all unexpected verdicts at once.
 #[track_caller]
 pub(crate) fn table(format: &str, good: &[u8], cases: &[Case]) {
     let mut wrong = judged("unchanged", good, format, "");
@@ -69,7 +70,7 @@ fn judged(name: &str, image: &[u8], format: &str, id: &str) -> Vec<String> {
         .collect()
 }
 
-/// One report: accepted, or the one check is the heaviest that found something.
+/// Checks that a report accepts the image, or that this check is the most severe one that fails.
 #[track_caller]
 pub(crate) fn one(name: &str, report: &Report, id: &str) {
     let wrong = complaints(report, id);

@@ -1,4 +1,4 @@
-//! LUKS images: both versions, both copies, and what of them is refused.
+//! LUKS images: both versions, both copies, and all that is refused.
 
 use std::sync::{Arc, OnceLock};
 
@@ -13,11 +13,11 @@ use luksmith_formats::{Hash, Limits};
 
 use crate::judge::{self, Case, be32, put, table};
 
-/// Where the data of [`luks1`] begins.
+/// The offset of the data of [`luks1`].
 pub(crate) const LUKS1_DATA: usize = 2 << 20;
-/// Where the data of [`luks2`] begins.
+/// The offset of the data of [`luks2`].
 pub(crate) const LUKS2_DATA: usize = 1 << 20;
-/// One copy of the header of [`luks2`].
+/// The size of a copy of the header of [`luks2`].
 const COPY: usize = 16 << 10;
 const DATA: usize = 64 << 10;
 
@@ -49,7 +49,7 @@ pub(crate) fn luks2() -> Vec<u8> {
     IMAGE.get_or_init(|| make(Version::Luks2, false)).clone()
 }
 
-/// Writes one copy of the header anew, its JSON changed and its checksum right.
+/// Rewrites a copy of the header with changed JSON and a correct checksum.
 fn rewrite(image: &mut [u8], position: Position, change: impl Fn(&mut Value)) {
     use sha2::Digest as _;
     let start = usize::try_from(position.offset(COPY as u64)).unwrap();
@@ -165,7 +165,7 @@ fn luks2_copies() {
     table("luks2", &luks2(), cases);
 }
 
-/// Makes the checksum of the second copy right after its binary header was changed.
+/// Corrects the checksum of the second copy after a change of its binary header.
 fn rewrite_sealed(image: &mut [u8]) {
     use sha2::Digest as _;
     let copy = &mut image[COPY..2 * COPY];

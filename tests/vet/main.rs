@@ -1,8 +1,8 @@
-//! Does each bad image get its finding, and each good one none, in bounded time and memory?
+//! Does each bad image have its finding, and each good one none, in bounded time and memory?
 //!
-//! A good image is made here from nothing, one thing about it is changed, and a table says which check must find it.
-//! Beside the bad ones stand their good neighbours. `qemu` does the same with images that qemu-img made, and compares what
-//! it says of all of them with what we say.
+//! The tests generate a good image, change one field of it, and have a table of the checks that
+//! must find the change. The tables also have similar changes after which the image is still good.
+//! `qemu` inspects images of qemu-img, and compares the results of `qemu-img info` with ours.
 
 mod bounds;
 mod ciphertext;

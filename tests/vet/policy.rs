@@ -1,4 +1,4 @@
-//! Policies: what each member does, and what is no policy.
+//! Policies: the effect of each member, and texts that are not a policy.
 
 use luksmith::backend::memory::MemoryBackend;
 use luksmith::vet::Policy;
@@ -73,7 +73,7 @@ fn every_member_counts() {
 }
 
 #[test]
-fn what_there_is_not_is_refused() {
+fn unknown_members_and_values_are_refused() {
     for text in [
         "max-sise = 1",
         "max-size = -1",

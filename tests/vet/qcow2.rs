@@ -3,7 +3,7 @@
 use crate::judge::{self, Case, be32, be64, put, table};
 
 pub(crate) const CLUSTER: usize = 4096;
-/// Where the tables of [`good`] lie.
+/// The offsets of the tables of [`good`].
 pub(crate) const REFCOUNT_TABLE: usize = CLUSTER;
 pub(crate) const REFCOUNT_BLOCK: usize = 2 * CLUSTER;
 pub(crate) const L1: usize = 3 * CLUSTER;
@@ -12,7 +12,8 @@ pub(crate) const DATA: usize = 6 * CLUSTER;
 pub(crate) const SIZE: usize = 12 * CLUSTER;
 pub(crate) const COPIED: u64 = 1 << 63;
 
-/// Version 3, clusters of 4 KiB, a disk of 4 MiB with two L2 tables, its first two clusters in use.
+/// An image of version 3 with clusters of 4 KiB, and a disk of 4 MiB with two L2 tables, whose
+/// first two clusters are in use.
 pub(crate) fn good() -> Vec<u8> {
     let mut image = vec![0; SIZE];
     put(&mut image, 0, b"QFI\xfb");
@@ -46,7 +47,7 @@ pub(crate) fn version_2() -> Vec<u8> {
     image
 }
 
-/// Adds header extensions where there are none yet.
+/// Adds header extensions to an image without any.
 pub(crate) fn extend(image: &mut [u8], extensions: &[(u32, &[u8])]) {
     let mut at = 112;
     for (kind, data) in extensions {
@@ -153,7 +154,7 @@ fn header_fields() {
 #[test]
 fn version_2_has_no_features() {
     let cases: &[Case] = &[
-        // Version 2 ends at byte 72: what follows is an extension.
+        // A version 2 header ends at byte 72, so an extension follows.
         ("an extension", "qcow2.unknown", |i| {
             put(i, 72, b"what\0\0\0\x04feat")
         }),
@@ -263,7 +264,7 @@ fn extensions() {
     table("qcow2", &good(), cases);
 }
 
-/// With a LUKS1 header in clusters of its own, behind the rest.
+/// An image with a LUKS1 header in clusters of its own, after the others.
 pub(crate) fn encrypted() -> Vec<u8> {
     let mut image = good();
     let volume = crate::luks::luks1();

@@ -1,4 +1,4 @@
-//! Refcounts of qcow2 against what uses the clusters.
+//! The refcounts of qcow2, compared with the uses of the clusters.
 
 use crate::judge::{self, Case, be16, be32, be64, put, table};
 use crate::qcow2::{
@@ -6,12 +6,13 @@ use crate::qcow2::{
 };
 use crate::qcow2_tables::with_snapshot;
 
-/// Sets the refcount of the cluster at a place.
+/// Sets the refcount of the cluster at an offset.
 fn refcount(image: &mut [u8], at: usize, count: u16) {
     be16(image, REFCOUNT_BLOCK + 2 * (at / CLUSTER), count);
 }
 
-/// The refcounts with so many bits each, in the block's own way: 1 for the clusters in use, but for one.
+/// Writes refcounts of a width: 1 for each cluster in use, except for the one with the number
+/// `but`.
 fn with_order(image: &mut [u8], order: u32, but: usize) {
     be32(image, 96, order);
     put(image, REFCOUNT_BLOCK, &[0; CLUSTER]);
@@ -83,7 +84,7 @@ const CASES: &[Case] = &[
 ];
 
 #[test]
-fn what_is_used_is_counted() {
+fn uses_are_compared_with_refcounts() {
     table("qcow2", &good(), CASES);
     let bad = |name: &str, mut image: Vec<u8>| {
         refcount(&mut image, DATA, 0);
@@ -111,7 +112,7 @@ fn refcounts_have_any_width() {
     }
 }
 
-/// What a snapshot shares with the disk is used twice: the table, and all that the table says.
+/// An L2 table that a snapshot shares with the disk is used twice, and so are all clusters in it.
 #[test]
 fn snapshots_use_clusters_too() {
     for shared in [L2, DATA, DATA + CLUSTER] {

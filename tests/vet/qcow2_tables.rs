@@ -1,4 +1,5 @@
-//! The tables of qcow2: bounds, alignment, reserved bits, overlaps, snapshots, bitmaps, subclusters.
+//! The tables of qcow2: bounds, alignment, reserved bits, overlaps, snapshots, bitmaps,
+//! subclusters.
 
 use crate::judge::{self, Case, be16, be32, be64, put, table};
 use crate::qcow2::{
@@ -98,7 +99,7 @@ fn overlaps() {
         ("an L2 table on the L1 table", "qcow2.overlap", |i| {
             entry(i, L1, L1)
         }),
-        ("an L2 table that serves twice", "qcow2.overlap", |i| {
+        ("an L2 table that is used twice", "qcow2.overlap", |i| {
             entry(i, L1 + 8, L2)
         }),
         (
@@ -167,7 +168,7 @@ fn clusters() {
     table("qcow2", &good(), cases);
 }
 
-/// One snapshot whose L1 table shares an L2 table with the disk.
+/// An image with a snapshot whose L1 table shares an L2 table with the disk.
 pub(crate) fn with_snapshot() -> Vec<u8> {
     let mut image = good();
     be32(&mut image, 60, 1);
@@ -251,7 +252,7 @@ fn snapshots() {
     assert!(report.features.iter().any(|one| one.name() == "snapshots"));
 }
 
-/// One bitmap with one cluster of its own.
+/// An image with a bitmap in a cluster of its own.
 fn with_bitmap() -> Vec<u8> {
     let mut image = good();
     let mut extension = [0; 24];
@@ -342,7 +343,7 @@ fn bitmaps() {
     table("qcow2", &with_bitmap(), cases);
 }
 
-/// Clusters of 16 KiB with subclusters; the first one in part allocated, in part zero.
+/// Clusters of 16 KiB with subclusters. The first cluster is partly allocated, and partly zero.
 fn with_subclusters() -> Vec<u8> {
     const LARGE: usize = 16 << 10;
     let mut image = good();

@@ -7,7 +7,7 @@ const L1: usize = CLUSTER;
 const L2: usize = 3 * CLUSTER;
 const DATA: usize = 7 * CLUSTER;
 
-/// Clusters of 4 KiB, tables of two, a disk of 8 MiB with two L2 tables.
+/// Clusters of 4 KiB, tables of two clusters, and a disk of 8 MiB with two L2 tables.
 pub(crate) fn good() -> Vec<u8> {
     let mut image = vec![0; 12 * CLUSTER];
     put(&mut image, 0, b"QED\0");

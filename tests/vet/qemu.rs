@@ -1,5 +1,5 @@
-//! Images as QEMU and cryptsetup make them, with every option that changes the format: each is accepted as what it is, and
-//! refused as anything else.
+//! Images of QEMU and cryptsetup, with all options that change the format. Each is accepted in its
+//! own format, and refused in any other.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,7 +21,7 @@ impl Makers {
             folder: tempfile::tempdir().expect("a temporary folder"),
         };
         std::fs::write(made.path("key"), "passphrase").unwrap();
-        // Some data, some zeroes, some that repeats: 3 MiB and a sector.
+        // Data, zeroes, and repeated bytes: 3 MiB and a sector.
         let raw: Vec<u8> = (0..(3_u32 << 20) + 512)
             .map(|at| match at >> 18 {
                 0..4 => (at.wrapping_mul(0x9e37_79b9) >> 24).to_le_bytes()[0],
@@ -38,7 +38,7 @@ impl Makers {
     }
 
     fn img(&self, arguments: &[&str]) {
-        // Its calibration of LUKS gives up now and then: "Unable to get accurate CPU usage".
+        // QEMU's calibration for LUKS fails sometimes: "Unable to get accurate CPU usage".
         for _ in 0..20 {
             let mut command = Command::new(&self.qemu);
             let output = peers::output(command.args(arguments).current_dir(self.folder.path()));
@@ -240,7 +240,7 @@ fn qcow2_with_snapshots_and_bitmaps() {
     makers.io("new", "discard 2M 1M");
     makers.img(&["snapshot", "-c", "two", "new"]);
     makers.accepted("snapshots and bitmaps", "new", "qcow2");
-    // The table of snapshots is the last thing in the file then, and not filled up to 8 bytes.
+    // Then the table of snapshots is at the end of the file, and not padded to 8 bytes.
     makers.img(&["create", "-q", "-f", "qcow2", "fresh", "1M"]);
     makers.img(&["snapshot", "-c", "a", "fresh"]);
     makers.accepted("a snapshot of nothing", "fresh", "qcow2");

@@ -1,4 +1,5 @@
-//! The commands of docs/untrusted-images.md, run as they stand: for good images, and for bad ones, where nothing comes after the inspection.
+//! Running the commands of docs/untrusted-images.md verbatim: on good images, and on bad ones, for
+//! which no command after the inspection may run.
 
 #![allow(clippy::print_stderr)] // a missing guestfish is named
 
@@ -26,14 +27,14 @@ fn script(language: &str) -> String {
     blocks.filter_map(|rest| rest.split("```").next()).collect()
 }
 
-/// How a script ended, and what it said.
+/// The exit status and the output of a script.
 #[derive(Debug)]
 struct Ran {
     code: Option<i32>,
     said: String,
 }
 
-/// What the page expects of its reader.
+/// The files and programs that the page expects.
 struct Shell {
     folder: TempDir,
     kernel: PathBuf,
@@ -41,7 +42,7 @@ struct Shell {
 }
 
 impl Shell {
-    /// With both images; none, said, where something is missing.
+    /// Makes both images. Returns `None`, with a message, if a program is missing.
     fn find() -> Option<Self> {
         for program in ["qemu-system-x86_64", "busybox", "qemu-img", "mkfs.ext4"] {
             peers::find(program)?;
@@ -109,7 +110,7 @@ impl Shell {
         shell
             .env("KERNEL", &self.kernel)
             .env("MODULES", &self.modules);
-        // The same for guestfish, which has no option for them.
+        // The same for guestfish, which has no options for them.
         shell
             .env("SUPERMIN_KERNEL", &self.kernel)
             .env("SUPERMIN_MODULES", &self.modules);
@@ -122,7 +123,7 @@ impl Shell {
         let mut shell = shell.process_group(0).spawn().unwrap();
         let group = Pid::from_child(&shell);
         let code = shell.wait().unwrap().code();
-        // A server that was left behind by a script that failed.
+        // A server that a failed script left running.
         let _ = kill_process_group(group, Signal::TERM);
         let said = String::from_utf8_lossy(&fs::read(said).unwrap()).into_owned();
         Ran { code, said }
@@ -130,14 +131,14 @@ impl Shell {
 }
 
 #[test]
-fn the_page_is_true() {
+fn the_commands_of_the_page_work() {
     let Some(shell) = Shell::find() else {
         return;
     };
     let Ran { code, said } = shell.run(&script("sh"));
     assert_eq!(code, Some(0), "{said}");
     assert!(fs::read(shell.path("copied")).unwrap() == LETTER);
-    // Twice in the guest, twice on the host.
+    // Twice in the guest, and twice on the host.
     let hash = hex::encode(Sha256::digest(LETTER));
     assert_eq!(said.matches(&hash).count(), 4, "{said}");
     assert_eq!(said.matches("./folder/letter.txt").count(), 2, "{said}");
@@ -160,12 +161,12 @@ fn a_bad_image_gets_no_machine() {
     assert!(!shell.path("guest").exists() && !shell.path("served").exists());
 }
 
-/// guestfish is large, so that `./test` does not install it: with it this is shown too.
+/// guestfish is large, so `./test` does not install it. This test runs if it is there.
 #[test]
 fn guestfish_sees_the_same() {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let here = std::env::split_paths(&path).any(|folder| folder.join("guestfish").is_file());
-    // Where there is no such folder, supermin fails, whichever modules it is given.
+    // Without this folder supermin fails, whichever modules it gets.
     if !here || !Path::new("/lib/modules").exists() {
         eprintln!("skipped: no guestfish, or no /lib/modules, which it needs");
         return;

@@ -5,7 +5,7 @@ use crate::judge::{Case, le32, le64, put, table};
 const MIB: usize = 1 << 20;
 const MAP: usize = 512;
 
-/// Three blocks, two of them in the image, in the other order.
+/// Three blocks, two of them in the image, in reverse order.
 pub(crate) fn good() -> Vec<u8> {
     let mut image = vec![0; 1024 + 2 * MIB];
     put(&mut image, 0, b"<<< a disk >>>\n");

@@ -4,7 +4,7 @@ use luksmith_formats::image::vhd::checksum;
 
 use crate::judge::{self, Case, be16, be32, be64, put, table};
 
-/// The size of the disk of [`dynamic`]: 68 sectors make a cylinder.
+/// The size of the disk of [`dynamic`]. A cylinder has 68 sectors.
 const SIZE: u64 = 121 * 68 * 512;
 const BLOCK: usize = 2 << 20;
 const TABLE: usize = 1536;
@@ -27,14 +27,14 @@ fn footer(size: u64, kind: u32, cylinders: u16) -> Vec<u8> {
     footer
 }
 
-/// Makes the checksum of a footer or header right.
+/// Corrects the checksum of a footer or header.
 fn seal(image: &mut [u8], start: usize, at: usize) {
     let length = if at == 64 { 512 } else { 1024 };
     let sum = checksum(&image[start..start + length], at);
     be32(image, start + at, sum);
 }
 
-/// Three blocks, of which the second is in the image.
+/// A disk of three blocks, of which only the second is in the image.
 pub(crate) fn dynamic() -> Vec<u8> {
     let mut image = footer(SIZE, 3, 121);
     let end = image.clone();
@@ -52,7 +52,7 @@ pub(crate) fn dynamic() -> Vec<u8> {
     image
 }
 
-/// 68 sectors.
+/// A disk of 68 sectors.
 pub(crate) fn fixed() -> Vec<u8> {
     let mut image = vec![0; 68 * 512];
     image.extend_from_slice(&footer(68 * 512, 2, 1));

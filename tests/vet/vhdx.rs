@@ -23,7 +23,7 @@ fn seal(image: &mut [u8], at: usize) {
     le32(image, at + 4, sum);
 }
 
-/// Blocks of 1 MiB, a disk of 3 MiB, its second block in the image.
+/// A disk of 3 MiB with blocks of 1 MiB, of which the second is in the image.
 pub(crate) fn good() -> Vec<u8> {
     let mut image = vec![0; DATA + 2 * MIB];
     put(&mut image, 0, b"vhdxfile");
@@ -92,7 +92,7 @@ fn header(image: &mut [u8], number: usize, change: impl Fn(&mut [u8])) {
     seal(image, at);
 }
 
-/// Where the value of a metadata item is.
+/// The offset of the value of a metadata item.
 fn value(number: usize) -> usize {
     METADATA + 64 * KIB + 32 * number
 }
@@ -101,7 +101,7 @@ fn item(number: usize) -> usize {
     METADATA + 32 + 32 * number
 }
 
-/// One more item, without a value.
+/// Adds an item without a value.
 fn sixth(image: &mut [u8], guid: vhdx::Guid, flags: u32) {
     le16(image, METADATA + 10, 6);
     put(image, item(5), &guid);

@@ -1,4 +1,4 @@
-//! VMDK: sparse files with their descriptor, streams, descriptors alone.
+//! VMDK: sparse files with their descriptor, streams, and files that are only a descriptor.
 
 use luksmith::backend::memory::MemoryBackend;
 use luksmith::vet::Policy;
@@ -42,7 +42,7 @@ fn header(version: u32, flags: u32) -> Vec<u8> {
     header
 }
 
-/// Two grain tables of 512 grains of 4 KiB, their copies, one grain.
+/// Two grain tables of 512 grains of 4 KiB, their copies, and one grain.
 pub(crate) fn sparse() -> Vec<u8> {
     let mut image = header(1, 3);
     image.resize(DATA + 8 * SECTOR, 0);
@@ -435,7 +435,7 @@ fn grains() {
     table("vmdk", &stream(), compressed);
 }
 
-/// A descriptor alone is for who asks for it.
+/// Inspects a file that is only a descriptor, with a policy that allows extents in other files.
 fn alone(kind: &str, extents: &str) -> luksmith::vet::Report {
     let storage = MemoryBackend::from_bytes(text(kind, extents).into_bytes());
     let policy = Policy::parse("features = ['extent-files']").unwrap();
@@ -453,7 +453,7 @@ fn descriptors_alone() {
             "vmdk.extent-file",
         ),
         ("vmfs", "RW 8192 VMFS \"a\"", "vmdk.extent-file"),
-        // QEMU passes over what it cannot write, and over zeroes.
+        // QEMU skips extents that it cannot write, and those of type ZERO.
         (
             "twoGbMaxExtentFlat",
             "RW 10 FLAT \"a\" 0\nRW 63 ZERO",
@@ -551,7 +551,7 @@ fn descriptors_alone() {
         &judge::inspect(long.as_bytes(), "vmdk"),
         "vmdk.descriptor",
     );
-    // QEMU takes minutes for these.
+    // QEMU needs minutes for these.
     for lines in ["\n".repeat(100 << 10), "#\n".repeat(400 << 10)] {
         let slow = text("monolithicFlat", &format!("{lines}{FLAT}"));
         judge::one(

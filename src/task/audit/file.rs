@@ -50,7 +50,7 @@ pub(super) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
         .custom_flags(nonblocking)
         .open(path)?;
     if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is no regular file"));
+        return Err(io::Error::other("it is not a regular file"));
     }
     let mut text = Vec::new();
     file.take(most).read_to_end(&mut text)?;
