@@ -1,11 +1,11 @@
-//! `luksmith completions`: what a shell needs to complete our arguments.
+//! `luksmith completions`: prints shell completions.
 
 use clap_complete::Shell;
 
 use super::Session;
 use super::error::CommandError;
 
-/// Print a shell's completions
+/// Print the completions for a shell
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {

@@ -1,4 +1,4 @@
-//! `luksmith config`: names in the header.
+//! `luksmith config`: the label, subsystem and UUID in the header.
 
 use clap::ArgGroup;
 use luksmith::container::Configure;
@@ -50,7 +50,8 @@ impl Args {
         )?;
         if let Some(uuid) = &self.uuid {
             let loss = format!(
-                "{} would be volume {uuid} instead of {}: whatever finds it by its UUID (crypttab, fstab, libvirt) would not",
+                "{} would be volume {uuid} instead of {}: whatever finds it by its UUID (crypttab, \
+                 fstab, libvirt) would not",
                 self.image.header_location(),
                 container.uuid()
             );

@@ -1,4 +1,4 @@
-//! `luksmith convert`: between LUKS1 and LUKS2, in place.
+//! `luksmith convert`: converts the header between LUKS1 and LUKS2, in place.
 
 use luksmith::container::Version;
 
@@ -11,7 +11,8 @@ use super::open::refuse_qcow2;
 
 /// Convert the header between LUKS1 and LUKS2
 ///
-/// The data and the passphrases stay. LUKS1 takes only what it can hold: pbkdf2 keyslots 0 to 7, 512-byte sectors, no tokens.
+/// The data and the passphrases stay. A volume that becomes LUKS1 must have only pbkdf2 keyslots
+/// with the numbers 0 to 7, 512-byte sectors, and no tokens.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -46,15 +47,15 @@ impl Args {
         let (from, to) = (container.version(), Version::from(self.to));
         let name = self.image.header_location();
         if from == to {
-            return Err(CommandError::parameters(format!("{name} is {to} already")));
+            return Err(CommandError::parameters(format!("{name} is already {to}")));
         }
         let loss = format!(
-            "the {from} header of {name} would be rewritten as {to}; make a backup first (luksmith header backup), and let nobody \
-             use the volume meanwhile"
+            "the {from} header of {name} would be rewritten as {to}; make a backup first (luksmith \
+             header backup), and let nobody use the volume meanwhile"
         );
         confirm(&self.force, Force::Convert, &loss)?;
         container.convert(to)?;
-        session.output.line(format_args!("{name} is {to} now"));
+        session.output.line(format_args!("{name} is now {to}"));
         Ok(())
     }
 }

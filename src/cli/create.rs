@@ -13,16 +13,19 @@ use super::size;
 
 /// Create a new volume in a file, on a block device or on an export
 ///
-/// In a file, the file is made: sparse, the size of the header plus --size. With --json: {"image", "format", "type", "uuid", "cipher",
-/// "key_bits", "sector_size", "data": {"offset", "size"}, "keyslot"}; sizes in bytes.
+/// A file is created sparse, with the size of the header plus --size. With --json: {"image",
+/// "format", "type", "uuid", "cipher", "key_bits", "sector_size", "data": {"offset", "size"},
+/// "keyslot"}; sizes in bytes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// The file to make, a block device, or an export (nbd://HOST[:PORT]/NAME, nbd+unix:///NAME?socket=PATH, and nbds for TLS)
+    /// The file to create, a block device, or an NBD export (nbd://HOST[:PORT]/NAME,
+    /// nbd+unix:///NAME?socket=PATH, and nbds for TLS)
     #[arg(value_name = "IMAGE", value_parser = LocationParser::Openable)]
     image: Location,
 
-    /// What the guest sees; the file is that plus the header. 10G is 10 GiB [not for a device or an export: all of it]
+    /// The size that the guest sees; the file is larger by the header. 10G is 10 GiB [a device or
+    /// an export is used as a whole]
     #[arg(long, value_name = size::SIZE, value_parser = size::parse)]
     size: Option<u64>,
 
@@ -41,10 +44,10 @@ pub(crate) struct Args {
 const EXAMPLES: &str = "\
 Examples:
   luksmith create disk.img --size 10G                          asks for a passphrase
-  luksmith create disk.img --size 10G --key-file disk.key      a key file, whole bytes
+  luksmith create disk.img --size 10G --key-file disk.key      a key file, all of its bytes
   luksmith create disk.img --size 10G --type luks1             for QEMU's own LUKS driver
   luksmith create data.img --size 10G --header data.header     a detached header
-  luksmith create disk.qcow2 --format qcow2 --size 10G         an encrypted qcow2 image, which QEMU opens, too
+  luksmith create disk.qcow2 --format qcow2 --size 10G         an encrypted qcow2 image, which QEMU opens too
   luksmith create /dev/sdb1                                    all of a device
   luksmith create 'nbds://storage.example/vm1'                 all of an export";
 

@@ -1,4 +1,4 @@
-//! `luksmith decrypt`: the plain content of a volume.
+//! `luksmith decrypt`: the plaintext of a volume.
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -8,6 +8,7 @@ use luksmith::container::Which;
 use luksmith::task::copy;
 use luksmith::task::new_file::{NewFile, Present, claim_device};
 use luksmith::task::plain::PlainSink;
+use luksmith::task::storage::Storage;
 
 use super::Session;
 use super::args::{CompressedArgs, ImageArgs, LocalFile, UnlockArgs};
@@ -17,11 +18,10 @@ use super::notes::note_slow;
 use super::open::{ReadArgs, unlock};
 use super::passphrase::{KeySource, volume_key_file};
 use super::streams;
-use luksmith::task::storage::Storage;
 
-/// Write the plain content of a volume into a new file, a block device or stdout
+/// Write the plaintext of a volume to a new file, a block device or stdout
 ///
-/// The new file is readable for its owner alone. It has its name only when it is whole and on the disk.
+/// Only its owner can read the new file. It gets its name when all of it is on the disk.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -31,19 +31,19 @@ pub(crate) struct Args {
     #[command(flatten)]
     compressed: CompressedArgs,
 
-    /// The file to make, a block device, or - for stdout
+    /// The file to create, a block device, or - for stdout
     #[arg(value_name = "DESTINATION", value_parser = LocalFile)]
     destination: PathBuf,
 
-    /// Leave holes in the file where the content is zeroes
+    /// Leave holes in the file where the plaintext is zeroes
     #[arg(long)]
     sparse: bool,
 
-    /// Open with keyslot N alone
+    /// Use only keyslot N
     #[arg(short = 'S', long, alias = "key-slot", value_name = "N")]
     keyslot: Option<u32>,
 
-    /// Open with the volume key in FILE instead of a passphrase
+    /// Unlock with the volume key in FILE instead of a passphrase
     #[arg(long, alias = "master-key-file", value_name = "FILE", conflicts_with_all = ["key", "key_file", "keyslot"], value_parser = LocalFile)]
     volume_key_file: Option<PathBuf>,
 
@@ -101,7 +101,7 @@ impl Args {
             Destination::Device { device, _claimed } => {
                 let sink = PlainSink::device(device, &self.destination, size)?;
                 copy::decrypt(&volume, depth, sink, session).map_err(|error| {
-                    let half = format!("{} is half written", self.destination.display());
+                    let half = format!("{} is only partly written", self.destination.display());
                     CommandError::from(error).hint(half)
                 })?;
             }
@@ -165,13 +165,13 @@ impl Args {
 
 enum Destination {
     Stdout,
-    /// A new one, in place of this one (locked until then), which may go.
+    /// A new file. `replaced` is the old one, which is locked until the new one replaces it.
     File {
         replaced: Option<Storage>,
     },
     Device {
         device: File,
-        /// Nobody mounts it meanwhile.
+        /// Open exclusively, so that the device cannot be mounted meanwhile.
         _claimed: File,
     },
 }

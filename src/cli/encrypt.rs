@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use luksmith::location::Location;
-
 use luksmith::task::copy;
 use luksmith::task::new_volume::Extent;
 use luksmith::task::plain::PlainSource;
@@ -20,8 +19,8 @@ use super::streams;
 
 /// Encrypt a plain image into a new volume
 ///
-/// SOURCE is only read. All of it is encrypted, holes and zeroes too: which sectors are in use stays hidden. With --json: as for
-/// create.
+/// SOURCE is only read. All of it is encrypted, also holes and zeroes, so that the storage does not
+/// show which sectors are in use. With --json: as for create.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -29,12 +28,14 @@ pub(crate) struct Args {
     #[arg(value_name = "SOURCE", value_parser = LocalFile)]
     source: PathBuf,
 
-    /// The file to make, a block device, or an export (nbd://HOST[:PORT]/NAME, nbd+unix:///NAME?socket=PATH, and nbds for TLS)
+    /// The file to create, a block device, or an NBD export (nbd://HOST[:PORT]/NAME,
+    /// nbd+unix:///NAME?socket=PATH, and nbds for TLS)
     #[arg(value_name = "IMAGE", value_parser = LocationParser::Openable)]
     image: Location,
 
-    /// What the guest sees, at least the size of SOURCE; what lies beyond SOURCE is zeroes, written too [default: the size of SOURCE; a
-    /// device or an export is a volume as a whole, and what lies beyond SOURCE reads as random bytes]
+    /// The size that the guest sees, at least that of SOURCE; the rest is filled with zeroes
+    /// [default: the size of SOURCE; a device or an export is used as a whole, and the rest reads
+    /// as random bytes]
     #[arg(long, value_name = size::SIZE, value_parser = size::parse)]
     size: Option<u64>,
 
@@ -42,7 +43,7 @@ pub(crate) struct Args {
     #[arg(long)]
     pad: bool,
 
-    /// Leave holes in a qcow2 image where SOURCE is zeroes: the storage sees where
+    /// Leave holes in a qcow2 image where SOURCE is zeroes; the storage shows where they are
     #[arg(long)]
     sparse: bool,
 
@@ -91,15 +92,12 @@ impl Args {
         fill.hole = made.hole().filter(|_| self.sparse);
         fill.size = self.size;
         let end = copy::encrypt(&made.volume()?, fill, &mut source, session).map_err(|error| {
-            let partly = format!(
-                "{} is a volume now, which holds a part of the data",
-                self.image
-            );
+            let partly = format!("{} is now a volume that holds part of the data", self.image);
             CommandError::from(error).hint_if(fill.fixed.then_some(partly))
         })?;
         if end < made.size()? {
             output::note(format_args!(
-                "{} is larger than {}: what lies beyond byte {end} of the volume reads as random bytes",
+                "{} is larger than {}: the volume reads as random bytes from byte {end} on",
                 self.image,
                 source.name().display()
             ));
@@ -114,7 +112,7 @@ impl Args {
         match (self.size, source) {
             (Some(size), Some(source)) if size < source => {
                 let message = format!(
-                    "--size: {size} bytes do not hold the {source} bytes of {}",
+                    "--size: {size} bytes are fewer than the {source} bytes of {}",
                     self.source.display()
                 );
                 Err(CommandError::new(Kind::Parameters, message))

@@ -1,4 +1,4 @@
-//! A failed command: what kind of failure, the message, and the hints that belong to it.
+//! A failed command: the exit code, the message, and the hints.
 
 use std::error::Error as StdError;
 use std::io;
@@ -14,12 +14,13 @@ use super::verdicts;
 pub(crate) enum Exit {
     /// The work failed.
     Failed(Kind),
-    /// An inspected image is not what it is said to be, or what should be ciphertext is not.
+    /// An inspected image is not what it claims to be, or a volume holds something other than
+    /// ciphertext.
     Rejected,
     /// An inspected image may be good, but the policy does not allow it; or an audit has findings
     /// that --fail-on counts.
     AgainstPolicy,
-    /// The reader of the output went away; nothing is printed.
+    /// The reader of the output exited; nothing is printed.
     ReaderGone,
 }
 
@@ -49,7 +50,7 @@ impl From<Kind> for Exit {
     }
 }
 
-/// Why a command failed, and what helps.
+/// Why a command failed, and hints.
 #[derive(Debug)]
 pub(crate) struct CommandError {
     exit: Exit,
@@ -78,7 +79,7 @@ impl CommandError {
         Self::new(Kind::Parameters, message.into())
     }
 
-    /// The same failure with one more line of advice.
+    /// The same failure with one more hint.
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
@@ -93,7 +94,7 @@ impl CommandError {
         }
     }
 
-    /// The same failure, told of something: `{what}: {message}`.
+    /// The same failure, with what it was about before its message: `{what}: {message}`.
     #[must_use]
     pub(crate) fn about(mut self, what: impl std::fmt::Display) -> Self {
         self.error = self.error.about(what);
@@ -112,7 +113,7 @@ impl CommandError {
         &self.hints
     }
 
-    /// Whether nothing is printed of it, because the reader of the output went away.
+    /// Whether nothing is printed, because the reader of the output exited.
     pub(crate) fn is_silent(&self) -> bool {
         self.exit == Exit::ReaderGone
     }

@@ -1,4 +1,4 @@
-//! What destroys something asks first, or is told `--force WHAT` by name.
+//! Confirmation of what would be lost: a question on a terminal, or `--force WHAT`.
 
 use std::io::{self, BufRead, IsTerminal};
 
@@ -8,7 +8,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use super::error::{CommandError, Kind};
 use super::output;
 
-/// What can be forced; a command takes only the names that apply to it.
+/// What can be forced. A command accepts only the names that apply to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Force {
     /// replace a file, or what a device holds
@@ -17,23 +17,23 @@ pub(crate) enum Force {
     Erase,
     /// remove the last keyslot that opens the volume
     LastKeyslot,
-    /// remove a keyslot without a passphrase that shows that another one opens
+    /// remove a keyslot without proof that a passphrase opens another one
     Unproven,
-    /// replace the keyslots by those of a backup
+    /// replace the keyslots with those of a backup
     Restore,
-    /// restore the header of another volume, or where no header is readable
+    /// restore the header of another volume, or over an unreadable header
     OtherUuid,
     /// cut off the end of the volume
     Shrink,
     /// change between LUKS1 and LUKS2
     Convert,
-    /// change the UUID by which others find the volume
+    /// change the UUID by which other programs find the volume
     Uuid,
-    /// write the volume key into a file
+    /// write the volume key to a file
     VolumeKey,
     /// remove a secret that domains or volumes use
     InUse,
-    /// store a value that QEMU does not take
+    /// store a value that QEMU does not accept
     NotText,
 }
 
@@ -45,7 +45,7 @@ impl Force {
     }
 }
 
-/// Parses the names that a command takes, and no others.
+/// A parser of only these names.
 pub(crate) fn only(names: &'static [Force]) -> impl TypedValueParser<Value = Force> {
     let values = names
         .iter()
@@ -54,7 +54,8 @@ pub(crate) fn only(names: &'static [Force]) -> impl TypedValueParser<Value = For
     PossibleValuesParser::new(values).try_map(|name| Force::from_str(&name, false))
 }
 
-/// Goes on if `what` was forced or the user agrees; `loss` says what would be lost, as a sentence without a full stop.
+/// Returns if `what` was forced or the user agrees. `loss` says what would be lost, as a sentence
+/// without a full stop.
 pub(crate) fn confirm(forced: &[Force], what: Force, loss: &str) -> Result<(), CommandError> {
     if forced.contains(&what) {
         tracing::info!("{loss}: forced");
@@ -62,7 +63,7 @@ pub(crate) fn confirm(forced: &[Force], what: Force, loss: &str) -> Result<(), C
     }
     let name = what.name();
     if !io::stdin().is_terminal() {
-        // To replace what is there is refused as `exists`, whatever else as an argument that is missing.
+        // Overwriting is refused as "exists", all else as a missing argument.
         let kind = if what == Force::Overwrite {
             Kind::Exists
         } else {

@@ -1,4 +1,4 @@
-//! Parts of the JSON output that several commands print.
+//! Parts of the JSON that several commands print.
 
 use luksmith::task::storage::Storage;
 use luksmith_formats::json::{Value, json};

@@ -1,4 +1,4 @@
-//! The library's log on stderr, in the words and the form of everything else there.
+//! The log of the library on stderr, in the same form as notes and warnings.
 
 use std::fmt::{self, Write as _};
 use std::io;
@@ -12,7 +12,8 @@ use tracing_subscriber::registry::LookupSpan;
 
 use luksmith::task::printable;
 
-/// Starts the log: warnings, and that something is well again; more with `-v`, or what the filter in LUKSMITH_LOG says.
+/// Starts the log. It shows warnings, and when a problem is over; more with `-v`, or what the
+/// filter in LUKSMITH_LOG selects.
 pub(crate) fn start(verbose: u8) {
     let level = match verbose {
         0 => "luksmith=warn,luksmith::state=info",
@@ -23,7 +24,7 @@ pub(crate) fn start(verbose: u8) {
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr);
-    // A second subscriber cannot be: this runs once.
+    // This runs once, so there is no other subscriber.
     let _ = log.event_format(Line).try_init();
 }
 
@@ -72,7 +73,7 @@ struct Parts {
 impl Visit for Parts {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
-            // Writing into a String does not fail.
+            // Writing to a String does not fail.
             let _ = write!(self.message, "{value:?}");
         } else {
             self.fields.push(format!("{}: {value:?}", field.name()));

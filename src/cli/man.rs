@@ -1,4 +1,4 @@
-//! `luksmith man`: the manual pages, made from the same arguments as `--help`.
+//! `luksmith man`: writes the manual pages, from the same arguments as `--help`.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use super::error::{CommandError, Kind, failed};
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Write one page for each command into DIR; without it the main page goes to stdout
+    /// Write one page for each command to DIR; without it the main page goes to stdout
     #[arg(long, value_name = "DIR", value_parser = LocalFile)]
     out: Option<PathBuf>,
 }

@@ -1,15 +1,17 @@
 //! The command line, and the only place that prints.
 //!
-//! Rules of the interface:
+//! It turns arguments into tasks of the library, asks the user, and prints. Rules of the interface:
 //!
-//! - stdout is for results, stderr for everything else: prompts, questions, progress, notes, errors. With `--json` stdout holds
-//!   one JSON document and nothing more; sizes in it are numbers of bytes.
-//! - A failure is `luksmith: error: …` with the chain of its sources joined by `: `, then any number of `luksmith: hint: …` lines,
-//!   each naming the very flag or command that helps. Lower case, no full stop. [`error`] has the exit codes, [`verdicts`] says which
-//!   error of the library means what.
-//! - Nothing destroys silently. What a command would lose is said, then it asks on a terminal or needs `--force WHAT` ([`force`]).
-//! - Secrets never come from arguments or the environment ([`passphrase`]), and are never printed. Files that hold keys are 0600.
-//! - Work over a second shows its progress, on a terminal only ([`progress`]).
+//! - Results go to stdout, all else to stderr: prompts, questions, progress, notes, errors. With
+//!   `--json`, stdout is one JSON document; sizes in it are numbers of bytes.
+//! - A failure is `luksmith: error: …` with its sources joined by `: `, then any number of
+//!   `luksmith: hint: …` lines, each of which names the flag or command that helps. Messages are in
+//!   lower case without a full stop. [`error`] has the exit codes, [`verdicts`] the hints.
+//! - Nothing is destroyed silently. The command says what would be lost, and asks on a terminal or
+//!   needs `--force WHAT` ([`force`]).
+//! - Secrets never come from arguments or the environment ([`passphrase`]), and are never printed.
+//!   Files that hold keys have mode 0600.
+//! - Work that takes over a second shows its progress, only on a terminal ([`progress`]).
 //! - An interruption leaves nothing half done, or says exactly what is left ([`signals`]).
 //!
 //! A subcommand is one file with its arguments, its examples and its `run`.
@@ -63,7 +65,7 @@ use error::{CommandError, Kind};
 use progress::ProgressMode;
 use session::Session;
 
-/// Create, open and keep LUKS1 and LUKS2 volumes without root, device-mapper or mount.
+/// Create, open and maintain LUKS1 and LUKS2 volumes without root, device-mapper or mounting.
 #[derive(Debug, Parser)]
 #[command(name = "luksmith", version, max_term_width = 110, after_help = EXAMPLES)]
 struct Cli {
@@ -74,11 +76,12 @@ struct Cli {
     global: Global,
 }
 
-/// What every subcommand takes.
+/// The options of every subcommand.
 #[derive(Debug, clap::Args)]
 #[command(next_display_order = 900)]
 struct Global {
-    /// Say more on stderr (twice: debugging); LUKSMITH_LOG takes a filter such as `luksmith=debug`
+    /// Print more on stderr (twice: for debugging); LUKSMITH_LOG takes a filter such as
+    /// `luksmith=debug`
     #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Output")]
     verbose: u8,
 
@@ -97,18 +100,18 @@ const EXAMPLES: &str = "\
 Examples:
   luksmith create disk.img --size 10G         a new volume in a file; the guest sees 10 GiB
   luksmith encrypt plain.img disk.img         encrypt a plain image into a new volume
-  luksmith info disk.img                      what it is, and who can open it
-  luksmith key add disk.img                   another passphrase
-  luksmith decrypt disk.img plain.img         and back
+  luksmith info disk.img                      its header and keyslots
+  luksmith key add disk.img                   add another passphrase
+  luksmith decrypt disk.img plain.img         decrypt it again
   luksmith inspect --format qcow2 upload.img  check an untrusted image
   luksmith audit --connect qemu:///system     check the security of libvirt's domains and secrets
-  luksmith serve disk.img --socket vm/disk.sock   the plaintext for QEMU, over NBD
-  luksmith libvirt secret list                what libvirt keeps passphrases of, and for whom
+  luksmith serve disk.img --socket vm/disk.sock   serve the plaintext to QEMU, over NBD
+  luksmith libvirt secret list                libvirt's secrets, and what they open
 
 Exit codes:
   0 done                 1 wrong parameters            2 no permission, or wrong passphrase
   3 out of memory        4 wrong device or header      5 busy, or exists
-  130 interrupted        141 the reader of the output went away
+  130 interrupted        141 the reader of the output exited
   inspect: 0 accept, 1 reject, 6 against the policy
   audit: 6 findings of the severity of --fail-on or higher
   verify-ciphertext: 1 there is data that is not ciphertext

@@ -8,7 +8,8 @@ use super::output;
 pub(crate) fn note_slow(spec: CipherSpec) {
     if spec.cipher == BlockCipher::Twofish {
         output::note(format_args!(
-            "twofish is far slower here than any other cipher; `luksmith benchmark --cipher {spec}` measures it"
+            "twofish is far slower here than any other cipher; `luksmith benchmark --cipher \
+             {spec}` measures it"
         ));
     }
 }

@@ -1,4 +1,4 @@
-//! From the arguments to an opened, and then unlocked, container.
+//! Unlocking a container with a passphrase that the user gives.
 
 use luksmith::backend::file::OpenOptions;
 use luksmith::container::{Container, UnlockError, Unlocked, Which};
@@ -10,10 +10,10 @@ use super::error::CommandError;
 use super::output;
 use super::passphrase::KeySource;
 
-/// How an image is opened by a command that only reads.
+/// Options of commands that only read an image.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct ReadArgs {
-    /// Read the image although somebody else is writing to it; what is read may be half of a change
+    /// Read the image even if another program writes to it; a change may be read half done
     #[arg(long)]
     pub(crate) force_share: bool,
 }
@@ -24,17 +24,17 @@ impl ReadArgs {
     }
 }
 
-/// For commands that know the raw format alone.
+/// Refuses a qcow2 image, for commands that know only the raw format.
 pub(crate) fn refuse_qcow2(image: &ImageArgs, command: &str) -> Result<(), CommandError> {
     match image.format {
         ImageFormat::Raw => Ok(()),
         ImageFormat::Qcow2 => Err(CommandError::parameters(format!(
-            "{command} cannot be done in a qcow2 image"
+            "{command} is not possible in a qcow2 image"
         ))),
     }
 }
 
-/// Asks for the passphrase and unlocks; a person gets three tries.
+/// Reads the passphrase and unlocks. A passphrase that is typed may be wrong twice.
 pub(crate) fn unlock(
     session: &Session,
     container: &Container,
@@ -42,7 +42,7 @@ pub(crate) fn unlock(
     which: Which,
     label: &str,
 ) -> Result<Unlocked, CommandError> {
-    // What no passphrase can open needs no question.
+    // Do not ask for a passphrase that cannot open anything.
     let slots = container.keyslots();
     let hopeless = match which {
         Which::Any if !slots.iter().any(|keyslot| keyslot.bound) => Some(UnlockError::NoKeyslots),
@@ -69,7 +69,7 @@ pub(crate) fn unlock(
                         .iter()
                         .any(|keyslot| keyslot.priority == Priority::Ignore);
                 let hint = ignored.then(|| {
-                    "keyslots of priority ignore were left out: --keyslot N tries one".to_owned()
+                    "keyslots of priority ignore were not tried: --keyslot N tries one".to_owned()
                 });
                 return outcome
                     .map_err(|error| CommandError::from(error).about(label).hint_if(hint));

@@ -1,4 +1,4 @@
-//! Results on stdout, everything else on stderr.
+//! Output: results on stdout, all else on stderr.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
@@ -9,7 +9,7 @@ use luksmith_formats::json::Value;
 
 use super::error::{CommandError, Exit, Kind, stdout_failed};
 
-/// stdout, buffered; a reader that goes away ends the command quietly.
+/// Buffered stdout. If its reader exits, the command ends without a message.
 pub(crate) struct Output {
     buffer: Mutex<Vec<u8>>,
 }
@@ -26,7 +26,7 @@ impl Output {
         self.bytes(format!("{line}\n").as_bytes());
     }
 
-    /// One line of result, at once: for work that takes long.
+    /// One line of result, written at once, for work that takes long.
     pub(crate) fn now(&self, line: impl Display) -> Result<(), CommandError> {
         self.line(line);
         self.finish()
@@ -44,7 +44,7 @@ impl Output {
             .extend_from_slice(bytes);
     }
 
-    /// Writes what was collected.
+    /// Writes the buffer.
     pub(crate) fn finish(&self) -> Result<(), CommandError> {
         let mut buffer = self
             .buffer
@@ -70,7 +70,8 @@ pub(crate) fn report(failed: &CommandError) {
     }
 }
 
-/// Prints what clap has to say (help and version on stdout, complaints on stderr) and returns the exit code.
+/// Prints a message of clap (help and version on stdout, errors on stderr) and returns the exit
+/// code.
 pub(crate) fn report_usage(usage: &clap::Error) -> u8 {
     let text = usage.render();
     if usage.use_stderr() {
@@ -86,7 +87,8 @@ pub(crate) fn report_usage(usage: &clap::Error) -> u8 {
     }
 }
 
-/// What clap says in paragraphs, in our form: the first one is the message, tips and the usage are hints.
+/// An error of clap in this program's form: its first paragraph is the message, tips and the usage
+/// are hints.
 fn usage_lines(text: &str) -> (String, Vec<String>) {
     let mut paragraphs = text.split("\n\n").map(|paragraph| {
         let lines = paragraph.lines().map(str::trim).collect::<Vec<_>>();
@@ -108,7 +110,7 @@ fn usage_lines(text: &str) -> (String, Vec<String>) {
     (message, hints)
 }
 
-/// Something that the user should know, without being asked.
+/// Prints a fact that the user should know.
 pub(crate) fn note(message: impl Display) {
     stderr_line("note", &message.to_string());
 }
@@ -125,10 +127,10 @@ pub(crate) fn hint(message: &str) {
     stderr_line("hint", message);
 }
 
-/// Text on stderr as it is (questions, JSON lines of progress).
+/// Writes text to stderr as it is (questions, JSON lines of progress).
 pub(crate) fn raw(text: &str) {
     let mut stderr = io::stderr().lock();
-    // There is nowhere left to say that stderr is gone.
+    // A failure to write to stderr cannot be reported.
     let _ = stderr
         .write_all(text.as_bytes())
         .and_then(|()| stderr.flush());
@@ -148,10 +150,10 @@ fn stderr_line(word: &str, message: &str) {
     raw(&format!("luksmith: {word}: {}\n", printable(message)));
 }
 
-/// No core dumps and no ptrace by others; a system that cannot is no reason to stop.
+/// Disables core dumps and ptrace by other processes. Only warns if the system cannot.
 pub(crate) fn harden() {
     if let Err(error) = luksmith::sys::harden() {
-        warning(format_args!("core dumps stay possible: {error}"));
+        warning(format_args!("core dumps are still possible: {error}"));
     }
 }
 

@@ -36,7 +36,8 @@ fn parse(text: &str) -> Result<AnySource, CommandError> {
     if text == "generate" {
         return Err(
             CommandError::parameters("generate: the passphrase would be kept nowhere").hint(
-                "generate:libvirt:SECRET puts it into a secret, which is a UUID or usage=volume:PATH",
+                "generate:libvirt:SECRET puts it into a secret, which is a UUID or \
+                 usage=volume:PATH",
             ),
         );
     }
@@ -112,7 +113,7 @@ impl KeySource {
         if let AnySource::Own(Source::File { path, .. }) = &source
             && uri::scheme(path.as_os_str().as_bytes()).is_some()
         {
-            let message = format!("{option}: a key file of this machine is wanted, not a URI");
+            let message = format!("{option}: a local key file is required, not a URI");
             return Err(CommandError::parameters(message).hint("a file of that name is ./NAME"));
         }
         let weak = false;

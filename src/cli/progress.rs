@@ -21,16 +21,17 @@ const LINE_EVERY: Duration = Duration::from_millis(500);
 /// How progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ProgressMode {
-    /// a bar, on a terminal, for work over a second
+    /// a bar on a terminal, for work that takes over a second
     Auto,
-    /// one JSON object a line, on stderr: operation, done and total (bytes; total is null when unknown), rate (bytes a second),
-    /// eta_ms, elapsed_ms
+    /// JSON objects on stderr, one in each line: operation, done and total (bytes; total is null if
+    /// unknown), rate (bytes per second), eta_ms, elapsed_ms
     Json,
     /// nothing
     None,
 }
 
-/// The progress of the work that the library told of, and of the work within it.
+/// The progress of the work that tasks of the library announced: a stack, since work may begin
+/// within other work.
 pub(crate) struct Running {
     mode: ProgressMode,
     stack: RwLock<Vec<Showing>>,
@@ -60,7 +61,7 @@ impl Running {
         self.change().push(showing);
     }
 
-    /// So much more of the innermost work is done.
+    /// The innermost work advanced by so many bytes or steps.
     pub(crate) fn advance(&self, by: u64) {
         match self.look().last() {
             Some(Showing::Bytes(progress)) => progress.advance(by),
@@ -77,7 +78,7 @@ impl Running {
         }
     }
 
-    /// Prints while the bar of steps is out of the way.
+    /// Prints while the bar of steps is hidden.
     pub(crate) fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
         let stack = self.look();
         let steps = stack.iter().find_map(|showing| match showing {
@@ -100,7 +101,7 @@ impl Running {
 }
 
 /// The progress of one piece of work, counted in bytes.
-pub(crate) struct Progress {
+struct Progress {
     operation: String,
     total: Option<u64>,
     done: AtomicU64,
@@ -115,7 +116,7 @@ enum Shown {
 }
 
 impl Progress {
-    /// `total` is absent when nobody knows it (stdin).
+    /// `total` is absent if it is unknown, as for stdin.
     pub(crate) fn start(mode: ProgressMode, operation: impl Display, total: Option<u64>) -> Self {
         let started = Instant::now();
         let shown = match mode {
@@ -132,7 +133,7 @@ impl Progress {
         }
     }
 
-    /// So many more bytes are done.
+    /// So many bytes more are done.
     pub(crate) fn advance(&self, bytes: u64) {
         let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
         match &self.shown {
@@ -157,14 +158,15 @@ impl Progress {
         }
     }
 
-    /// All is done; takes the bar away, or writes the last line.
+    /// All is done: writes the last line. Dropping removes the bar.
     pub(crate) fn finish(self) {
         if let Shown::Lines(_) = self.shown {
             self.line(self.done.load(Ordering::Relaxed));
         }
     }
 
-    /// The rate and what is left are counted from the start of the work, not from when the bar came up.
+    /// Rate and remaining time are counted from the start of the work, not from the appearance of
+    /// the bar.
     fn bar(&self) -> ProgressBar {
         let (bar, template) = match self.total {
             Some(total) => (
@@ -184,7 +186,7 @@ impl Progress {
         bar
     }
 
-    /// Bytes a second so far, and the milliseconds that are left at that rate.
+    /// Bytes per second so far, and the milliseconds that remain at that rate.
     fn pace(&self, done: u64) -> (u64, Option<u64>) {
         let elapsed = self.started.elapsed().as_millis().max(1);
         let per_second = u64::try_from(u128::from(done) * 1000 / elapsed).unwrap_or(u64::MAX);
@@ -221,7 +223,7 @@ impl Progress {
     }
 }
 
-/// The progress of work that is counted in pieces.
+/// The progress of work that is counted in steps.
 struct Steps {
     operation: String,
     total: u64,
@@ -255,7 +257,7 @@ impl Steps {
         }
     }
 
-    /// So many more are done.
+    /// So many steps more are done.
     fn advance(&self, by: u64) {
         let done = self.done.fetch_add(by, Ordering::Relaxed) + by;
         if let Some(bar) = &self.bar {
@@ -267,7 +269,7 @@ impl Steps {
         }
     }
 
-    /// Writes something while the bar is out of the way.
+    /// Prints while the bar is hidden.
     fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
         match &self.bar {
             Some(bar) => bar.suspend(write),
@@ -284,7 +286,7 @@ impl Drop for Steps {
     }
 }
 
-/// A sign of life on a terminal during work of which nobody knows how far it is.
+/// A spinner on a terminal, for work whose progress is unknown.
 struct Waiting(Option<ProgressBar>);
 
 impl Waiting {

@@ -1,4 +1,4 @@
-//! `luksmith resize`: more or less room for the guest.
+//! `luksmith resize`: changes the size of a volume.
 
 use luksmith::backend::IoError;
 use luksmith::layout::Qcow2;
@@ -56,11 +56,11 @@ impl Args {
                 self.image.image
             );
             return Err(CommandError::parameters(message)
-                .hint("no --size is needed here: the volume grows and shrinks with its storage"));
+                .hint("--size is not needed: the volume has the size of its storage"));
         }
         if self.size < old {
             let loss = format!(
-                "the last {} of {} would be cut off; shrink what is in it first",
+                "the last {} of {} would be cut off; shrink the file system in it first",
                 size::human(old - self.size),
                 self.image.image
             );
@@ -85,11 +85,12 @@ impl Args {
     }
 }
 
-/// The tables of an image have their own reasons to refuse.
+/// A hint for sizes that the tables of an image do not allow.
 fn resize_image(image: &Qcow2, size: u64, old: u64) -> Result<(), CommandError> {
     image.resize(size).map_err(|error| match error {
         IoError::Unaligned { unit, .. } if size < old => CommandError::from(error).hint(format!(
-            "a size in whole clusters of {} is possible: the rest of a cut one would come back when the volume grows",
+            "use a size in whole clusters of {}: the rest of a cut cluster would come back when \
+             the volume grows",
             size::human(unit.into())
         )),
         error => error.into(),

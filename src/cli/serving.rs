@@ -1,4 +1,4 @@
-//! The command line that serves a volume to an emulator, for hints.
+//! The `luksmith serve` command line for a volume that an emulator opens, for hints.
 
 use luksmith::qemu::quoted;
 use luksmith::task::emulator::User;
@@ -31,7 +31,8 @@ mod tests {
         let user = User::new(7, 8);
         assert_eq!(
             serve_command("/a b.img", "/run/s", "x", Some(user)),
-            "luksmith serve '/a b.img' --socket /run/s --name x --socket-mode 660 --socket-group 8 --allow-uid 7"
+            "luksmith serve '/a b.img' --socket /run/s --name x --socket-mode 660 --socket-group 8 \
+             --allow-uid 7"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! What the subcommands share while they run.
+//! The state that a subcommand has while it runs.
 
 use std::path::Path;
 
@@ -11,11 +11,9 @@ use super::progress::{ProgressMode, Running};
 use super::signals::Signals;
 use super::verdicts;
 
-/// Where results go, how progress is shown, and what signals do. The tasks of the library tell it
-/// how far they are.
+/// Output, progress and signals. Tasks of the library report to it as their [`Watch`].
 pub(crate) struct Session {
     pub(crate) output: Output,
-    pub(crate) progress: ProgressMode,
     pub(crate) signals: Signals,
     running: Running,
 }
@@ -24,13 +22,12 @@ impl Session {
     pub(crate) fn new(progress: ProgressMode) -> Result<Self, CommandError> {
         Ok(Self {
             output: Output::new(),
-            progress,
             signals: Signals::catch()?,
             running: Running::new(progress),
         })
     }
 
-    /// Prints while the progress is out of the way.
+    /// Prints while the progress is hidden.
     pub(crate) fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
         self.running.aside(print)
     }

@@ -18,7 +18,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use super::error::{CommandError, Exit, Kind};
 use super::output;
 
-/// The flag that long work looks at, and the files that are not finished yet.
+/// The interrupt that long work checks, and the files that are not finished yet.
 #[derive(Clone)]
 pub(crate) struct Signals {
     interrupt: Interrupt,
@@ -29,7 +29,7 @@ pub(crate) struct Signals {
 /// A signal that comes so soon after the first one belongs to the same request.
 const TOGETHER: Duration = Duration::from_secs(1);
 
-/// What is done at the first signal beside setting the flag.
+/// What is done at the first signal, apart from setting the interrupt.
 type Act = Box<dyn Fn() + Send>;
 
 impl Signals {
@@ -75,7 +75,8 @@ impl Signals {
         &self.interrupt
     }
 
-    /// Has something done at the first signal, also if that was already: for who waits without looking at the flag.
+    /// Calls `act` at the first signal, or now if there was one: for code that waits without
+    /// checking the interrupt.
     pub(crate) fn at_first(&self, act: impl Fn() + Send + 'static) {
         let mut acts = self.acts();
         if self.interrupt.is_set() {
@@ -88,7 +89,7 @@ impl Signals {
         self.at_first.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An error once somebody asked to stop.
+    /// Fails after the first signal.
     pub(crate) fn check(&self) -> Result<(), CommandError> {
         if self.interrupt.is_set() {
             Err(interrupted())
@@ -97,12 +98,12 @@ impl Signals {
         }
     }
 
-    /// A new file that is worth nothing before it is finished.
+    /// A file was created that is useless until it is finished.
     pub(crate) fn begin(&self, path: &Path) {
         self.unfinished().push(path.to_owned());
     }
 
-    /// It is finished, or gone.
+    /// The file is finished, or was removed.
     pub(crate) fn end(&self, path: &Path) {
         self.unfinished().retain(|unfinished| unfinished != path);
     }
@@ -128,7 +129,7 @@ impl Signals {
     }
 }
 
-/// Stopped by the user, with nothing left half done.
+/// The error of work that a signal stopped and that left nothing half done.
 pub(crate) fn interrupted() -> CommandError {
     CommandError::new(Kind::Interrupted, "interrupted")
 }

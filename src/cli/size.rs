@@ -1,10 +1,11 @@
-//! Sizes as users write and read them. `10G` and `10GiB` are 1024³, as for cryptsetup and qemu-img; `10GB` is 1000³, as for
-//! cryptsetup. Results are printed in bytes and in binary units.
+//! Sizes as users write and read them. `10G` and `10GiB` mean 10 × 1024³ bytes, as for cryptsetup
+//! and qemu-img; `10GB` means 10 × 1000³, as for cryptsetup. Results are printed in bytes and in
+//! binary units.
 
 pub(crate) use luksmith::task::size::{both, human};
 use parse_size::{ByteSuffix, Config};
 
-/// What `--help` says of a size.
+/// The name of a size in `--help`.
 pub(crate) const SIZE: &str = "SIZE";
 
 /// Parses a size in bytes with an optional suffix.

@@ -1,4 +1,4 @@
-//! stdin and stdout as carriers of data and keys, which a terminal is not for.
+//! stdin and stdout for data and keys, if they are not a terminal.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -11,11 +11,11 @@ use luksmith::task::{self, Watch};
 
 use super::error::{self, CommandError, Exit, Kind, failed};
 
-/// Standard input, of unknown size.
+/// Standard input, whose size is unknown.
 pub(crate) fn stdin() -> Result<PlainSource, CommandError> {
     if io::stdin().is_terminal() {
         return Err(
-            CommandError::parameters("a disk image does not come from a terminal")
+            CommandError::parameters("a disk image cannot be read from a terminal")
                 .hint("name a file, or pipe stdin"),
         );
     }
@@ -26,11 +26,11 @@ pub(crate) fn stdin() -> Result<PlainSource, CommandError> {
     Ok(PlainSource::stream(File::from(fd), "stdin"))
 }
 
-/// Refuses stdout that is a terminal.
+/// Refuses to write an image to a terminal.
 pub(crate) fn refuse_terminal() -> Result<(), CommandError> {
     if io::stdout().is_terminal() {
         return Err(
-            CommandError::parameters("a disk image is not for a terminal")
+            CommandError::parameters("a disk image is not written to a terminal")
                 .hint("name a file, or pipe stdout"),
         );
     }
@@ -46,7 +46,7 @@ pub(crate) fn stdout() -> Result<PlainSink, CommandError> {
     Ok(PlainSink::stream(File::from(fd), "stdout"))
 }
 
-/// A failed copy to stdout: a reader that went away ends the command without a message.
+/// A failed copy to stdout. If the reader exited, the command ends without a message.
 pub(crate) fn stdout_failed(error: task::Error) -> CommandError {
     let cause = error.cause().downcast_ref::<io::Error>();
     if cause.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
@@ -56,7 +56,7 @@ pub(crate) fn stdout_failed(error: task::Error) -> CommandError {
     }
 }
 
-/// Writes a whole small file that holds keys: mode 0600, and never over another. `-` is stdout,
+/// Writes a file that holds keys, with mode 0600, and never over another file. `-` is stdout,
 /// unless it is a terminal.
 pub(crate) fn write_secret(
     path: &Path,
@@ -66,8 +66,10 @@ pub(crate) fn write_secret(
     if path == Path::new("-") {
         let mut stdout = io::stdout();
         if stdout.is_terminal() {
-            return Err(CommandError::parameters("keys are not for a terminal")
-                .hint("name a new file, or pipe stdout"));
+            return Err(
+                CommandError::parameters("keys are not written to a terminal")
+                    .hint("name a new file, or pipe stdout"),
+            );
         }
         return stdout
             .write_all(bytes)
@@ -84,7 +86,7 @@ pub(crate) fn write_secret(
     Ok(file.keep()?)
 }
 
-/// Whether there is anything of that name, a dangling link included.
+/// Whether the name is taken, also by a dangling link.
 fn is_there(path: &Path) -> io::Result<bool> {
     match path.symlink_metadata() {
         Ok(_) => Ok(true),

@@ -5,18 +5,20 @@ use luksmith::secret::{Passphrase, scrub_stack};
 /// An estimate of a passphrase's strength. Holds nothing of the passphrase.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Strength {
-    /// 0 (too guessable) to 4 (very unguessable); 3 is what withstands an offline attack on a slow KDF.
+    /// From 0 (too guessable) to 4 (very unguessable). 3 withstands an offline attack on a slow key
+    /// derivation.
     pub(super) score: u8,
     /// Decimal logarithm of the number of guesses.
     pub(super) guesses_log10: f64,
-    /// What is wrong with it, in a sentence; none for a good one.
+    /// What makes it weak, as a sentence, if it is weak.
     pub(super) warning: Option<String>,
 }
 
-/// Estimates the strength of `passphrase`; none for bytes that are not UTF-8 (a key file), which nobody types.
+/// Estimates the strength of `passphrase`. There is no estimate for bytes that are not UTF-8: they
+/// were not typed but come from a key file.
 ///
-/// The estimate copies parts of the passphrase to the heap: a program that calls this uses
-/// [`WipingAllocator`](luksmith::secret::WipingAllocator).
+/// The estimate copies parts of the passphrase to the heap, where this program's
+/// [`WipingAllocator`](luksmith::secret::WipingAllocator) wipes them.
 #[must_use]
 pub(super) fn strength(passphrase: &Passphrase) -> Option<Strength> {
     let text = core::str::from_utf8(passphrase.as_bytes()).ok()?;

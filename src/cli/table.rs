@@ -1,8 +1,8 @@
-//! Tables for people.
+//! Tables without borders.
 
 use comfy_table::Table;
 
-/// The lines of a table without borders, without the spaces around them.
+/// The lines of a table without borders, with the spaces at both ends of each line removed.
 pub(crate) fn trimmed(table: &Table) -> String {
     let lines = table.lines().map(|line| {
         line.trim_end()

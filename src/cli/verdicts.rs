@@ -47,70 +47,70 @@ macro_rules! hints {
 
 /// What helps, in the words of the command line.
 pub(crate) fn advice(advice: &Advice) -> String {
-    match advice {
-        Advice::ForceShare => "--force-share reads it all the same".to_owned(),
-        Advice::FormatRaw => {
-            "it begins as a LUKS volume does: that is --format raw, the default".to_owned()
-        }
-        Advice::FormatQcow2 => {
-            "it begins as a qcow2 image does: --format qcow2 opens it as one".to_owned()
-        }
+    let text = match advice {
+        Advice::ForceShare => "--force-share reads it all the same",
+        Advice::FormatRaw => "it begins as a LUKS volume does: that is --format raw, the default",
+        Advice::FormatQcow2 => "it begins as a qcow2 image does: --format qcow2 opens it as one",
         Advice::OnlyRaw(options) => {
             let verb = if options.len() == 1 { "goes" } else { "go" };
             let options = options.join(" and --");
-            format!("--{options} {verb} with --format raw, the default")
+            return format!("--{options} {verb} with --format raw, the default");
         }
-        Advice::OnlyQcow2(option) => format!("--{option} goes with --format qcow2"),
-        Advice::VersionInQcow2 => "leave --type out: QEMU knows LUKS1 alone there".to_owned(),
+        Advice::OnlyQcow2(option) => return format!("--{option} goes with --format qcow2"),
+        Advice::VersionInQcow2 => "leave --type out: QEMU knows only LUKS1 there",
         Advice::Size => {
-            "--size 10G is what the guest sees; the file is that plus the header".to_owned()
+            "--size 10G is the size that the guest sees; the file is larger by the header"
         }
-        Advice::SizeOfGuest => "--size 10G is what the guest sees".to_owned(),
-        Advice::NoSize => "leave --size out".to_owned(),
-        Advice::SizeMultiple => "--size in multiples of 4K fits every --sector-size".to_owned(),
+        Advice::SizeOfGuest => "--size 10G is the size that the guest sees",
+        Advice::NoSize => "leave --size out",
+        Advice::SizeMultiple => "--size in multiples of 4K fits every --sector-size",
         Advice::KeySizes(cipher) => {
-            format!("--key-size takes {} bits for {cipher}", key_sizes(*cipher))
+            return format!("--key-size takes {} bits for {cipher}", key_sizes(*cipher));
         }
-        Advice::Luks2HasArgon2 => "--type luks2 has argon2".to_owned(),
-        Advice::Argon2OrNeither => "--pbkdf argon2id, or leave them out".to_owned(),
-        Advice::ReadAsStream => "- reads from stdin".to_owned(),
-        Advice::Pad => "--pad fills the last sector with zeroes".to_owned(),
-        Advice::LargerVolume => "--size makes a larger volume".to_owned(),
+        Advice::Luks2HasArgon2 => "--type luks2 has argon2",
+        Advice::Argon2OrNeither => "--pbkdf argon2id, or leave them out",
+        Advice::ReadAsStream => "- reads from stdin",
+        Advice::Pad => "--pad fills the last sector with zeroes",
+        Advice::LargerVolume => "--size makes a larger volume",
         Advice::UsersOnUnixSocket => {
-            "--allow-uid goes with --socket; certificates tell who connects over TCP".to_owned()
+            "--allow-uid goes with --socket; over TCP, certificates identify clients"
         }
         Advice::TlsForKnownClients => {
-            "--tls-dir DIR, or --tls-cert, --tls-key and --tls-client-ca, let known clients in under TLS".to_owned()
+            "--tls-dir DIR, or --tls-cert, --tls-key and --tls-client-ca, admit known clients over \
+             TLS"
         }
-        Advice::EveryUser => "--insecure gives it to every user of this machine".to_owned(),
+        Advice::EveryUser => "--insecure admits every user of this machine",
         Advice::ClientAuthority => {
-            "--tls-client-ca FILE lets in only clients with a certificate of that authority".to_owned()
+            "--tls-client-ca FILE admits only clients with a certificate of that authority"
         }
-        Advice::EveryClient => "--insecure lets every client in".to_owned(),
+        Advice::EveryClient => "--insecure admits every client",
         Advice::OtherRoot => {
-            "--root DIR takes another system's files; without libvirt there is no host to audit".to_owned()
+            "--root DIR takes another system's files; without libvirt there is no host to audit"
         }
         Advice::StateVersion => {
-            "--type luks1 says what it is, where it cannot be looked at here".to_owned()
+            "--type luks1 states the version, if the header cannot be read here"
         }
         Advice::ConvertToLuks1 => {
-            "`luksmith convert --to luks1` makes it LUKS1, if its keyslots allow that".to_owned()
+            "`luksmith convert --to luks1` makes it LUKS1, if its keyslots allow that"
         }
-        Advice::RemoveSecret(path) => format!(
-            "`luksmith libvirt secret remove usage=volume:{path}` removes it, if nothing needs it"
-        ),
+        Advice::RemoveSecret(path) => {
+            return format!(
+                "`luksmith libvirt secret remove usage=volume:{path}` removes it, if nothing needs it"
+            );
+        }
         Advice::GivePresentPassphrase => {
-            "--key SOURCE gives its present passphrase; --new-key SOURCE one that you keep".to_owned()
+            "--key SOURCE gives its present passphrase; --new-key SOURCE one that you keep"
         }
-        Advice::TrustDirectory => "--socket-mode 600 takes the directory as it is".to_owned(),
-        other => other.to_string(),
-    }
+        Advice::TrustDirectory => "--socket-mode 600 takes the directory as it is",
+        other => return other.to_string(),
+    };
+    text.to_owned()
 }
 
 /// A note, in the words of the command line.
 pub(crate) fn note(note: &Note<'_>) -> String {
     match note {
-        Note::Health { .. } => format!("{note}; `luksmith header repair` mends it"),
+        Note::Health { .. } => format!("{note}; `luksmith header repair` repairs it"),
         note => note.to_string(),
     }
 }
@@ -146,7 +146,8 @@ hints! {
 fn image(error: &ImageError) -> Hint {
     match error {
         ImageError::BackingFile | ImageError::DataFile => some(
-            "what is not in the image itself is never opened; `qemu-img convert` makes an image that holds all of it",
+            "only the image itself is opened; `qemu-img convert` makes an image that holds all \
+             data",
         ),
         ImageError::NotEncrypted => some(
             "`qemu-img convert -O raw` and `luksmith encrypt --format qcow2` make an encrypted one",
@@ -155,10 +156,10 @@ fn image(error: &ImageError) -> Hint {
             some("`qemu-img check -r all` repairs it; `luksmith decrypt` reads it as it is")
         }
         ImageError::Bitmaps => {
-            some("`qemu-img bitmap --remove` removes them; who reads alone needs not do so")
+            some("`qemu-img bitmap --remove` removes them; for reading that is not necessary")
         }
         ImageError::Header(error) if error.kind == FormatKind::Malformed => {
-            some("`luksmith inspect --format qcow2` tells all that is wrong with it")
+            some("`luksmith inspect --format qcow2` lists all that is wrong with it")
         }
         ImageError::Io(error) => io(error),
         _ => None,
@@ -189,7 +190,7 @@ fn format(error: &FormatError) -> Hint {
     }
 }
 
-/// Each limit on a key derivation has its flag.
+/// Each limit on a key derivation has a flag.
 fn over_limit(error: &FormatError) -> Hint {
     let flag = match error.field.rsplit('.').next() {
         Some("memory") => "--max-kdf-memory",
@@ -199,7 +200,7 @@ fn over_limit(error: &FormatError) -> Hint {
         _ => return None,
     };
     some(format!(
-        "{flag} raises the limit, if the image is to be trusted"
+        "{flag} raises the limit, for an image that you trust"
     ))
 }
 
@@ -227,7 +228,8 @@ fn crypt(error: &CryptError) -> Hint {
 
 fn memory() -> Hint {
     some(
-        "free some memory, or raise `ulimit -l` (locked memory); --pbkdf-memory limits new keyslots",
+        "free some memory, or raise `ulimit -l` (locked memory); --pbkdf-memory limits new \
+         keyslots",
     )
 }
 
@@ -236,14 +238,14 @@ fn secret(error: &SecretError) -> Hint {
         SecretError::Interrupted => interrupted(),
         SecretError::Lock(_) => some("raise the limit of locked memory (`ulimit -l`)"),
         SecretError::Parse(_) | SecretError::StdinTaken => {
-            some("--key file:PATH, --key fd:N or --key-file PATH leave stdin to the data")
+            some("--key file:PATH, --key fd:N or --key-file PATH leave stdin for the data")
         }
         SecretError::Scheme { source, .. } => source.downcast_ref().and_then(value),
         SecretError::TooWeak(_) => {
-            some("choose several unrelated words, or pass --force-weak to take it")
+            some("choose several unrelated words, or accept it with --force-weak")
         }
         SecretError::NoTerminal(_) => {
-            some("--key SOURCE or --key-file PATH names where the passphrase comes from")
+            some("--key SOURCE or --key-file PATH names the source of the passphrase")
         }
         SecretError::NoCredentials => some("run it as a systemd service with LoadCredential="),
         _ => None,
@@ -253,7 +255,8 @@ fn secret(error: &SecretError) -> Hint {
 fn io(error: &IoError) -> Hint {
     match error {
         IoError::Plaintext { .. } => some(
-            "--compressed-plaintext reads it: whoever has the storage can have put there what he likes",
+            "--compressed-plaintext reads it; anyone with access to the storage can have changed \
+             it",
         ),
         _ => None,
     }
@@ -269,7 +272,7 @@ fn file(error: &FileError) -> Hint {
 fn nbd(error: &NbdError) -> Hint {
     match &error.source {
         Problem::Tls(error) => tls(error),
-        Problem::Silent(_) => some("--timeout SECONDS has more patience with a slow server"),
+        Problem::Silent(_) => some("--timeout SECONDS waits longer for a slow server"),
         _ => None,
     }
 }
@@ -285,8 +288,8 @@ fn open(error: &OpenError) -> Hint {
             some("the image is cut off; --header FILE names a detached header")
         }
         OpenError::Interrupted { undo } => some(format!(
-            "`luksmith header repair IMAGE` brings the state before the change back; where --undo-file named the record, it takes \
-                 --undo-file {undo} too"
+            "`luksmith header repair IMAGE` restores the state before the change; if --undo-file \
+             named the record, add --undo-file {undo}"
         )),
         OpenError::NoUndo { .. } => some("--undo-file PATH names a file that does not exist yet"),
         OpenError::Io(error) => io(error),
@@ -361,19 +364,20 @@ fn header(error: &HeaderError) -> Hint {
 fn commit(error: &CommitError) -> Hint {
     match error {
         CommitError::Changed => {
-            some("somebody else works on this header; look at it and try again")
+            some("another program changed this header; look at it and try again")
         }
-        CommitError::Foreign(_) => some(
-            "copy the image before anything else: that and the LUKS header cannot both be kept",
-        ),
+        CommitError::Foreign(_) => {
+            some("copy the image first: this data and the LUKS header cannot both be kept")
+        }
         CommitError::NeedsUndo => {
-            some("--undo-file PATH names a file on another device for the time of the change")
+            some("--undo-file PATH names a file on another device, for the duration of the change")
         }
-        CommitError::InUse => some("do it while the volume is closed"),
+        CommitError::InUse => some("close the volume first"),
         CommitError::Secret(error) => secret(error),
         CommitError::Io(error) => io(error),
         CommitError::NotKept { .. } => some(
-            "another disk has taken its place, or somebody else writes to it: look at both before running the command again",
+            "it is another disk now, or another program writes to it: check both before you run \
+             the command again",
         ),
         CommitError::Undo(UndoError::Storage(error)) => io(error),
         CommitError::Undo(UndoError::Damaged { .. } | UndoError::OtherImage { .. }) => some(
@@ -386,7 +390,7 @@ fn commit(error: &CommitError) -> Hint {
 fn serve(error: &ServeError) -> Hint {
     match error {
         ServeError::SameName(_) => {
-            some("--name and --export NAME=IMAGE give each export a name of its own")
+            some("--name and --export NAME=IMAGE give each export its own name")
         }
         ServeError::Flush { .. } => {
             some("what clients have written since their last successful flush may be lost")
@@ -395,7 +399,7 @@ fn serve(error: &ServeError) -> Hint {
     }
 }
 
-/// Files of certificates and keys, which come from --tls-dir and its like.
+/// Files of certificates and keys, which --tls-dir and similar options name.
 fn tls(error: &TlsError) -> Hint {
     match error {
         TlsError::Exposed { path, .. } => {
@@ -410,15 +414,16 @@ fn tls(error: &TlsError) -> Hint {
 fn qmp(error: &QmpError) -> Hint {
     match error {
         QmpError::Silent(_) => {
-            some("a monitor has one client at a time; --timeout SECONDS has more patience")
+            some("a monitor has one client at a time; --timeout SECONDS waits longer")
         }
         QmpError::NoCommand(_) => some(
-            "QEMU 5.1 and later change keyslots; `luksmith key` does it when the machine is off",
+            "QEMU 5.1 and later can change keyslots; `luksmith key` can when the machine is off",
         ),
         QmpError::Aborts(_) => some(
-            "`luksmith libvirt rotate` changes a running domain's volume beside it; for any other machine, shut it down, then `luksmith key change IMAGE`",
+            "`luksmith libvirt rotate` changes the volume of a running domain without its QEMU; \
+             shut any other machine down, then run `luksmith key change IMAGE`",
         ),
-        QmpError::Occupied(_) => some("run it again when that has come to its end"),
+        QmpError::Occupied(_) => some("run it again when that has ended"),
         _ => None,
     }
 }
@@ -434,25 +439,33 @@ fn amend(error: &AmendError) -> Hint {
 fn libvirt(error: &LibvirtError) -> Hint {
     match error {
         LibvirtError::NotInstalled { .. } => some(
-            "install libvirt's client library: libvirt0 on Debian and Ubuntu, libvirt-libs on Fedora",
+            "install libvirt's client library: libvirt0 on Debian and Ubuntu, libvirt-libs on \
+             Fedora",
         ),
         LibvirtError::Broken { .. } => some(
-            "install libvirt's client library anew, with all that it needs: libvirt0 on Debian and Ubuntu, libvirt-libs on Fedora",
+            "reinstall libvirt's client library with its dependencies: libvirt0 on Debian and \
+             Ubuntu, libvirt-libs on Fedora",
         ),
         LibvirtError::Connection(_) => some(
-            "--connect URI, or LIBVIRT_DEFAULT_URI, names the libvirt that is meant: qemu:///system, qemu+ssh://HOST/system, …",
+            "--connect URI, or LIBVIRT_DEFAULT_URI, selects the libvirt: qemu:///system, \
+             qemu+ssh://HOST/system, …",
         ),
         LibvirtError::Denied(_) => some(
-            "run it as root, or as a user whom libvirt's own configuration lets in (group libvirt, polkit, auth.conf)",
+            "run it as root, or as a user that libvirt's configuration admits (group libvirt, \
+             polkit, auth.conf)",
         ),
         LibvirtError::Private(_) => some(
-            "take the passphrase from where it is kept besides (--key file:PATH, --key prompt); only libvirt itself can use this secret",
+            "only libvirt itself can use this secret; give the passphrase from another source \
+             (--key file:PATH, --key prompt)",
         ),
         LibvirtError::NoValue(_) => some(
-            "`luksmith libvirt secret set SECRET` gives it one; an ephemeral secret loses it when the daemon ends",
+            "`luksmith libvirt secret set SECRET` sets it; an ephemeral secret loses it when the \
+             daemon ends",
         ),
         LibvirtError::NoSecret(_) => some("`luksmith libvirt secret list` shows the secrets"),
-        LibvirtError::DuplicateUsage(_) => some("`luksmith libvirt secret list` shows who uses it"),
+        LibvirtError::DuplicateUsage(_) => {
+            some("`luksmith libvirt secret list` shows what uses it")
+        }
         LibvirtError::Lock(_) => memory(),
         _ => None,
     }
@@ -460,11 +473,11 @@ fn libvirt(error: &LibvirtError) -> Hint {
 
 fn value(error: &ValueError) -> Hint {
     match error {
-        ValueError::Present => some(
-            "--key libvirt:SECRET takes that one; `luksmith libvirt rotate` puts another in its place",
-        ),
+        ValueError::Present => {
+            some("--key libvirt:SECRET uses that value; `luksmith libvirt rotate` replaces it")
+        }
         ValueError::Unseen(_) => some(
-            "`luksmith libvirt secret define --private --generate` makes a new one with its value",
+            "`luksmith libvirt secret define --private --generate` makes a new secret with a value",
         ),
         ValueError::Libvirt(error) | ValueError::NotReadBack(error) => libvirt(error),
         ValueError::Generate(error) => secret(error),
@@ -484,7 +497,8 @@ fn emulator(error: &EmulatorError) -> Hint {
             some("tls-certificates=DIR in it names them, for QEMU too")
         }
         EmulatorError::NotText => some(
-            "`luksmith key add` gives the volume a passphrase of text, such as the base64 of a key file",
+            "`luksmith key add` gives the volume a passphrase of text, such as the base64 of a key \
+             file",
         ),
         _ => None,
     }
@@ -515,10 +529,12 @@ fn rotate(error: &RotateError) -> Hint {
             some("without --new-key each secret gets a random passphrase of its own")
         }
         RotateError::OtherVolumes(_) => some(
-            "make them known to libvirt again (start their pool, define their domain), and run it again",
+            "make them known to libvirt again (start their pool, define their domain), and run it \
+             again",
         ),
         RotateError::DoesNotOpen(_) => some(
-            "`luksmith libvirt secret set` sets the right passphrase; `luksmith libvirt rotate --check` tests all secrets",
+            "`luksmith libvirt secret set` sets the right passphrase; `luksmith libvirt rotate \
+             --check` tests all secrets",
         ),
         RotateError::NotProven { .. } => some("nothing old was removed; run it again"),
         RotateError::NoKeyslot => some(ROOM),

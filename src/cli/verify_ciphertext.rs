@@ -2,6 +2,8 @@
 
 use comfy_table::{CellAlignment, Table, presets};
 use luksmith::secret;
+use luksmith::task::storage::Storage;
+use luksmith::task::{Work, Working};
 use luksmith::vet::ciphertext::areas::{Layout, Purpose};
 use luksmith::vet::ciphertext::randomness::false_alarm_bound;
 use luksmith::vet::ciphertext::{
@@ -15,10 +17,8 @@ use super::args::ImageArgs;
 use super::error::{CommandError, Exit};
 use super::open::{ReadArgs, refuse_qcow2};
 use super::output;
-use super::progress::Progress;
 use super::size;
 use super::table::trimmed;
-use luksmith::task::storage::Storage;
 
 /// The most regions of a kind that are printed. --json has more.
 const SHOWN: usize = 20;
@@ -156,7 +156,7 @@ impl Args {
     ) -> Result<Report, CommandError> {
         let storage = data.backend.as_ref();
         let total = layout.bytes_to_read(storage.geometry().size, options);
-        let progress = Progress::start(session.progress, "verify", Some(total));
+        let progress = Working::begin(session, Work::Verify, Some(total));
         let interrupt = session.signals.interrupt();
         let report = verify(storage, layout, options, interrupt, &|bytes| {
             progress.advance(bytes);
@@ -262,7 +262,8 @@ impl Args {
             // If n pieces are clean, then with a confidence of 95 % at most 3/n of all are not,
             // since (1 − 3/n)ⁿ < e⁻³ = 0.05.
             session.output.line(format_args!(
-                "sample: with 95 % confidence, less than {:.3} % of all pieces contain anything else",
+                "sample: with 95 % confidence, less than {:.3} % of all pieces contain anything \
+                 else",
                 (300.0 / read as f64).min(100.0)
             ));
         }

@@ -141,7 +141,7 @@ fn check_chart(svg: &str, measured: &Value) {
         limited,
         "the limit's lines and their key"
     );
-    assert_eq!(svg.contains("limit: the rounds of AES alone"), limited);
+    assert_eq!(svg.contains("limit: only the rounds of AES"), limited);
     for words in [
         "luksmith on ",
         measured["date"].as_str().unwrap(),

@@ -16,6 +16,6 @@ fn a_broken_library_is_not_said_to_be_missing() {
         let ran = crate::session::Ran(command.output().unwrap());
         ran.fails(4, "the installed libvirt.so.0 cannot be loaded");
         ran.fails(4, why);
-        ran.fails(4, "install libvirt's client library anew");
+        ran.fails(4, "reinstall libvirt's client library");
     }
 }

@@ -50,9 +50,7 @@ fn where_a_file_is_wanted_that_is_said() {
         &["header", "backup", "disk.img", "nbd://host/x"],
         &["key", "test", "disk.img", "--key-file", "nbd://host/x"],
     ] {
-        session
-            .run(args)
-            .fails(1, "of this machine is wanted, not a URI");
+        session.run(args).fails(1, "file is required, not a URI");
         session.run(args).fails(1, "a file of that name is ./NAME");
     }
 }

@@ -1,4 +1,4 @@
-//! Which volume.
+//! The image that a command works on.
 
 use std::path::{Path, PathBuf};
 
@@ -28,18 +28,19 @@ impl From<ImageFormat> for open::ImageFormat {
     }
 }
 
-/// The image and, if it lies apart, its header.
+/// The image and its header, if that is detached.
 #[derive(Debug, Args)]
 pub(crate) struct ImageArgs {
-    /// The encrypted volume: a file, a block device, or an export (nbd://HOST[:PORT]/NAME, nbd+unix:///NAME?socket=PATH, and nbds for TLS)
+    /// The encrypted volume: a file, a block device, or an NBD export (nbd://HOST[:PORT]/NAME,
+    /// nbd+unix:///NAME?socket=PATH, and nbds for TLS)
     #[arg(value_name = "IMAGE", value_parser = LocationParser::Openable)]
     pub(crate) image: Location,
 
-    /// The LUKS header lies in FILE (a detached header), IMAGE holds the data alone
+    /// The LUKS header is in FILE (a detached header); IMAGE holds only the data
     #[arg(long, value_name = "FILE", value_parser = LocationParser::Openable)]
     pub(crate) header: Option<Location>,
 
-    /// What IMAGE is; nothing is guessed
+    /// The format of IMAGE; it is never guessed
     #[arg(long, value_name = "FORMAT", default_value = "raw")]
     pub(crate) format: ImageFormat,
 
@@ -56,23 +57,23 @@ impl ImageArgs {
         image
     }
 
-    /// Where the header lies.
+    /// Where the header is stored.
     pub(crate) fn header_location(&self) -> &Location {
         self.header.as_ref().unwrap_or(&self.image)
     }
 }
 
-/// Whether what an image has unencrypted is read.
+/// Whether unencrypted parts of an image are read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Args)]
 pub(crate) struct CompressedArgs {
-    /// Read the compressed clusters of a qcow2 image, too: QEMU does not encrypt them, so that whoever has the storage can read them and
-    /// put there what he likes
+    /// Also read the compressed clusters of a qcow2 image. QEMU does not encrypt them: anyone with
+    /// access to the storage can read and change them
     #[arg(long, requires = "format")]
     pub(crate) compressed_plaintext: bool,
 }
 
 impl CompressedArgs {
-    /// The volume, as it was asked for.
+    /// The volume, with the option applied.
     pub(crate) fn apply(self, volume: Volume) -> Volume {
         match self.compressed_plaintext {
             true => volume.with_compressed_plaintext(),
@@ -81,11 +82,11 @@ impl CompressedArgs {
     }
 }
 
-/// Where a change that overwrites in place keeps what it overwrites until it is done.
+/// Where the undo record of a change in place is stored.
 #[derive(Debug, Args)]
 pub(crate) struct UndoArgs {
-    /// Keep the undo record of a change that must overwrite in place in PATH [default: beside the file that holds the header;
-    /// a block device and an export have no default]
+    /// Store the undo record in PATH if the change overwrites data in place [default: beside the
+    /// file that holds the header; none for a block device or an export]
     #[arg(long, value_name = "PATH", help_heading = None::<&str>, value_parser = LocalFile)]
     pub(crate) undo_file: Option<PathBuf>,
 }

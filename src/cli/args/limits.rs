@@ -1,13 +1,14 @@
-//! What a header may ask of this machine.
+//! Limits on the cost of a key derivation that a header states.
 
 use clap::Args;
 use luksmith_formats::limits::Limits;
 
 use crate::cli::size;
 
-/// A header states the cost of its own key derivation; over these limits it is refused before deriving.
+/// A header states the cost of its own key derivation. Above these limits it is refused before any
+/// work.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Limits on what the header may ask for")]
+#[command(next_help_heading = "Limits on the key derivation that a header states")]
 pub(crate) struct LimitArgs {
     /// Memory of one argon2 derivation [default: 4G]
     #[arg(long, value_name = "SIZE", value_parser = size::parse_kib)]

@@ -1,4 +1,4 @@
-//! A file of this machine, where a location on a server has no place.
+//! Paths of local files among the arguments.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -8,7 +8,8 @@ use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
 use luksmith_formats::nbd::uri;
 
-/// For an argument: `value_parser = LocalFile`. What looks like a URI is refused, and not repeated: it may hold a password.
+/// A local file, with `value_parser = LocalFile`. A text that looks like a URI is refused, and is
+/// not repeated in the message, since it may hold a password.
 #[derive(Clone)]
 pub(crate) struct LocalFile;
 
@@ -26,8 +27,8 @@ impl TypedValueParser for LocalFile {
         }
         let name = argument.map_or_else(|| "FILE".to_owned(), ToString::to_string);
         let message = format!(
-            "{name}: a file of this machine is wanted, not a URI\n\n  tip: a file of that name is ./NAME; only a volume and its \
-             detached header may lie on a server\n\n"
+            "{name}: a local file is required, not a URI\n\n  tip: a file of that name is ./NAME; \
+             only a volume and its detached header can be on a server\n\n"
         );
         Err(clap::Error::raw(ErrorKind::ValueValidation, message).with_cmd(command))
     }

@@ -7,18 +7,18 @@ use clap::error::ErrorKind;
 use luksmith::location::{Location, LocationError};
 use luksmith_formats::nbd::uri::UriError;
 
-/// How IMAGE may be written where it need not be opened, for `--help`.
+/// The forms of IMAGE where it need not be opened, for `--help`.
 pub(crate) const FORMS: &str = "nbd://HOST[:PORT]/NAME, nbd+unix:///NAME?socket=PATH, nbds://…, \
                                 volume:POOL/NAME, rbd:POOL/IMAGE[@SNAPSHOT], \
                                 iscsi://HOST[:PORT]/TARGET/LUN, http://HOST[:PORT]/PATH[?QUERY] or https://…";
 
-/// For an argument, `value_parser = LocationParser::…`. Clap's own parser would repeat the text,
-/// which may hold a password.
+/// A location, with `value_parser = LocationParser::…`. The errors of clap's own parsers repeat the
+/// text, which may hold a password.
 #[derive(Clone)]
 pub(crate) enum LocationParser {
     /// A path or an NBD URI.
     Openable,
-    /// Any location; only an emulator opens some.
+    /// Any location, including those that only an emulator opens.
     Any,
 }
 

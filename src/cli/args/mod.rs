@@ -1,4 +1,4 @@
-//! Groups of arguments that subcommands share, one group a file.
+//! Groups of arguments that subcommands share, one group in each file.
 
 mod image;
 mod key;

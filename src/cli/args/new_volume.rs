@@ -1,4 +1,4 @@
-//! What a new volume shall be: shared by create and encrypt.
+//! The options of a new volume, for `create`, `encrypt` and `libvirt provision`.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ pub(crate) struct NewVolumeArgs {
     #[command(flatten)]
     pub(crate) key: KeyArgs,
 
-    /// Take a passphrase that is easy to guess
+    /// Accept a passphrase that is easy to guess
     #[arg(long, help_heading = "Passphrase")]
     pub(crate) force_weak: bool,
 
@@ -39,23 +39,25 @@ pub(crate) struct NewVolumeArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Format")]
 pub(crate) struct FormatArgs {
-    /// What IMAGE becomes: the volume itself, or an encrypted qcow2 image
+    /// The format of IMAGE: the volume itself, or an encrypted qcow2 image
     #[arg(long = "format", value_name = "FORMAT", default_value = "raw")]
     pub(crate) image_format: ImageFormat,
 
-    /// The size of a cluster of a qcow2 image, 512 to 2M [default: 64K]
+    /// The cluster size of a qcow2 image, 512 to 2M [default: 64K]
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub(crate) cluster_size: Option<u64>,
 
-    /// The version of LUKS [default: luks2; luks1 in a qcow2 image, where there is no other]
+    /// The version of LUKS [default: luks2; luks1 in a qcow2 image, which has no other]
     #[arg(short = 'M', long = "type", value_name = "TYPE")]
     pub(crate) luks_type: Option<VersionName>,
 
-    /// The cipher of the data: aes, serpent, twofish or camellia, in xts or cbc [default: aes-xts-plain64]
+    /// The cipher of the data: aes, serpent, twofish or camellia, in xts or cbc mode [default:
+    /// aes-xts-plain64]
     #[arg(short, long, value_name = "SPEC", value_parser = parse_cipher)]
     pub(crate) cipher: Option<CipherSpec>,
 
-    /// The size of the volume key in bits; xts splits it in two [default: 512 for xts, 256 for cbc]
+    /// The size of the volume key in bits; xts splits it into two keys [default: 512 for xts, 256
+    /// for cbc]
     #[arg(short = 's', long, value_name = "BITS", value_parser = parse_key_bits)]
     pub(crate) key_size: Option<usize>,
 
@@ -63,15 +65,16 @@ pub(crate) struct FormatArgs {
     #[arg(long, value_name = "HASH", value_parser = parse_hash)]
     pub(crate) hash: Option<Hash>,
 
-    /// The encryption sector size: 512, 1024, 2048 or 4096 [default: 4096 where size and offset allow, else 512]
+    /// The encryption sector size: 512, 1024, 2048 or 4096 [default: 4096 if size and offset are
+    /// multiples of it, else 512]
     #[arg(long, value_name = "BYTES", value_parser = parse_sector_size)]
     pub(crate) sector_size: Option<u32>,
 
-    /// A name by which the volume can be found (LUKS2)
+    /// The label of the volume, by which it can be found (LUKS2)
     #[arg(long, value_name = "TEXT", value_parser = parse_label)]
     pub(crate) label: Option<String>,
 
-    /// A second name (LUKS2)
+    /// A second label (LUKS2)
     #[arg(long, value_name = "TEXT", value_parser = parse_label)]
     pub(crate) subsystem: Option<String>,
 
@@ -79,31 +82,32 @@ pub(crate) struct FormatArgs {
     #[arg(long, value_name = "UUID")]
     pub(crate) uuid: Option<Uuid>,
 
-    /// Put the keyslot of the passphrase at number N [default: 0]
+    /// Store the passphrase in keyslot N [default: 0]
     #[arg(short = 'S', long, alias = "key-slot", value_name = "N")]
     pub(crate) keyslot: Option<u32>,
 
-    /// Where the data begins, in 512-byte sectors
+    /// The start of the data, in 512-byte sectors
     #[arg(short, long, value_name = "SECTORS")]
     pub(crate) offset: Option<u64>,
 
-    /// Size of one copy of the metadata: 16K, 32K, … 4M (LUKS2)
+    /// The size of one copy of the metadata: 16K, 32K, … 4M (LUKS2)
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub(crate) luks2_metadata_size: Option<u64>,
 
-    /// Size of the keyslots area (LUKS2)
+    /// The size of the keyslots area (LUKS2)
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub(crate) luks2_keyslots_size: Option<u64>,
 
-    /// Write a detached header into FILE; IMAGE holds the data alone
+    /// Write a detached header to FILE; IMAGE holds only the data
     #[arg(long, value_name = "FILE", value_parser = LocationParser::Openable)]
     pub(crate) header: Option<Location>,
 
-    /// Take the volume key from FILE instead of making a random one; it must have the size of the key exactly
+    /// Read the volume key from FILE instead of generating a random one; FILE must have exactly the
+    /// size of the key
     #[arg(long, alias = "master-key-file", value_name = "FILE", value_parser = LocalFile)]
     pub(crate) volume_key_file: Option<PathBuf>,
 
-    /// Allocate the storage of the file now instead of as it is written
+    /// Allocate the storage of the file now instead of when it is written
     #[arg(long)]
     pub(crate) preallocate: bool,
 }
@@ -132,7 +136,7 @@ pub(crate) fn parse_hash(text: &str) -> Result<Hash, String> {
     Hash::parse(text).map_err(|error| error.to_string())
 }
 
-/// The header has 48 bytes for each label, the last one zero.
+/// The header has 48 bytes for each label, of which the last is zero.
 pub(crate) fn parse_label(text: &str) -> Result<String, String> {
     if text.len() < 48 {
         Ok(text.to_owned())

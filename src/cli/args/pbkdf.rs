@@ -1,4 +1,4 @@
-//! What a new keyslot costs to open.
+//! The cost of opening a new keyslot.
 
 use std::time::Duration;
 
@@ -9,23 +9,25 @@ use luksmith::task::cost::{CostOptions, Function};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Key derivation")]
 pub(crate) struct PbkdfArgs {
-    /// The key derivation [default: argon2id for LUKS2; LUKS1 has pbkdf2 alone]
+    /// The key derivation [default: argon2id for LUKS2; LUKS1 has only pbkdf2]
     #[arg(long, value_name = "KDF")]
     pub(crate) pbkdf: Option<Pbkdf>,
 
-    /// How long opening the keyslot shall take on this machine
+    /// The time that opening the keyslot takes on this machine
     #[arg(short, long, value_name = "MS", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) iter_time: u32,
 
-    /// The cost itself, without measuring: iterations of pbkdf2, passes of argon2
+    /// The cost itself, not measured: iterations of pbkdf2, passes of argon2
     #[arg(long, value_name = "N", conflicts_with = "iter_time", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) pbkdf_force_iterations: Option<u32>,
 
-    /// The most memory that argon2 may take, in KiB [default: 1048576, at most half of the machine's]
+    /// The maximum memory of argon2 in KiB [default: 1048576, or half of the machine's memory if
+    /// that is less]
     #[arg(long, value_name = "KIB", value_parser = clap::value_parser!(u32).range(32..))]
     pub(crate) pbkdf_memory: Option<u32>,
 
-    /// The most threads that argon2 may take [default: 4, at most the online CPUs]
+    /// The maximum number of argon2 threads [default: 4, or the number of online CPUs if that is
+    /// less]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
     pub(crate) pbkdf_parallel: Option<u32>,
 }

@@ -1,4 +1,4 @@
-//! How a volume on an NBD server is reached.
+//! The connection to an NBD server that stores a volume.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What the chart of a benchmark shows, and where.
+//! The contents of the chart of a benchmark.
 
 use luksmith::task::measure::{Derivation, Speed};
 use luksmith::xts::Kernel;
@@ -10,7 +10,7 @@ use crate::cli::error::CommandError;
 const WIDTH: i32 = 960;
 const MARGIN: i32 = 24;
 const INSIDE: i32 = WIDTH - 2 * MARGIN;
-/// Between two panels.
+/// The space between two panels.
 const GAP: i32 = 28;
 const HEAD: i32 = 106;
 const BARS: i32 = 290;
@@ -34,7 +34,7 @@ pub(super) fn svg(measured: &Measured) -> Result<String, CommandError> {
     head(&canvas, measured)?;
     let groups: usize = upright.iter().map(|panel| panel.groups.len()).sum();
     let gaps = GAP * (count(upright.len()) - 1).max(0);
-    // Panels of as many threads have one scale, so that they can be compared.
+    // Panels with the same number of threads have the same scale, so that they can be compared.
     let top = |panel: &Bars| {
         let same = upright.iter().filter(|other| other.scale == panel.scale);
         same.map(Bars::top).fold(0.0, f64::max)
@@ -74,7 +74,8 @@ fn head(canvas: &Canvas<'_>, measured: &Measured) -> Result<(), CommandError> {
         ""
     };
     let about = format!(
-        "{}, version {}. In memory, 64 KiB at once, the slower of encrypting and decrypting, at its best{busy}",
+        "{}, version {}. In memory, 64 KiB at once; the slower of encryption and decryption, best \
+         turn{busy}",
         machine.date,
         env!("CARGO_PKG_VERSION"),
     );
@@ -88,7 +89,7 @@ fn head(canvas: &Canvas<'_>, measured: &Measured) -> Result<(), CommandError> {
     }
     if measured.speeds.iter().any(|speed| speed.limit.is_some()) {
         canvas.limit_key(
-            "this CPU's limit: the rounds of AES alone, at the kernel's register width",
+            "this CPU's limit: only the rounds of AES, at the kernel's register width",
             x,
             80,
         )?;
@@ -96,7 +97,7 @@ fn head(canvas: &Canvas<'_>, measured: &Measured) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// A panel for each key size, with its kernels; and one that shows what more threads give.
+/// A panel for each key size, with its kernels, and one for the speedup with more threads.
 fn xts(speeds: &[Speed]) -> Vec<Bars> {
     let speeds: Vec<&Speed> = speeds.iter().filter(|speed| has_kernel(speed)).collect();
     let mut panels = Vec::new();
@@ -128,7 +129,7 @@ fn xts(speeds: &[Speed]) -> Vec<Bars> {
     panels
 }
 
-/// The kernel and key that come first, with every number of threads.
+/// The first kernel and key, with every number of threads.
 fn by_threads(speeds: &[&Speed]) -> Option<Bars> {
     let first = speeds.first()?.subject;
     let of_first = || {
@@ -198,13 +199,13 @@ fn derivations(measured: &Measured) -> Rows {
         }
     }
     Rows {
-        title: "Key derivation, million iterations a second, 256-bit key".to_owned(),
+        title: "Key derivation, million iterations per second, 256-bit key".to_owned(),
         rows,
         notes,
     }
 }
 
-/// Ciphers without kernels, in the largest sectors that were measured, with the fewest threads.
+/// Ciphers without kernels, with the largest sectors and the fewest threads that were measured.
 fn others(speeds: &[Speed]) -> Rows {
     let speeds: Vec<&Speed> = speeds.iter().filter(|speed| !has_kernel(speed)).collect();
     let largest = speeds.iter().map(|speed| speed.subject.sector_size).max();
@@ -240,7 +241,7 @@ fn threads(count: usize) -> String {
     format!("{count} thread{plural}")
 }
 
-/// Each value once, in the order in which they come.
+/// Each value once, in the order of the first occurrences.
 fn distinct<T: PartialEq>(values: impl Iterator<Item = T>) -> Vec<T> {
     let mut distinct = Vec::new();
     for value in values {

@@ -25,8 +25,8 @@ impl Measured {
         })
     }
 
-    /// By how many per cent the typical median is below the best, if the difference is so large that the
-    /// figures cannot be trusted.
+    /// By how many per cent the typical median is below the best, if the difference is so large
+    /// that the figures cannot be trusted.
     pub(super) fn lost_to_others(&self) -> Option<u64> {
         let mut lost: Vec<u64> = self.speeds.iter().map(Speed::lost).collect();
         lost.sort_unstable();

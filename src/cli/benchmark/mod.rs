@@ -1,4 +1,4 @@
-//! `luksmith benchmark`: what this machine does, in cryptsetup's units, and as a chart.
+//! `luksmith benchmark`: measures this machine, in cryptsetup's units, and draws a chart.
 
 mod chart;
 mod measured;
@@ -35,39 +35,42 @@ const CIPHERS: [(&str, &[usize]); 8] = [
 
 /// Measure key derivations and ciphers on this machine
 ///
-/// What is measured: ciphers on 64 KiB in memory, again and again, with every kernel of AES-XTS that this CPU has; and how much work
-/// key derivations do. What is not: storage, the page cache, and opening a volume. Each figure is the best of many short turns; if the
-/// medians are far below, the machine was busy and it says so. "limit" is the rounds of AES at the kernel's register width with
-/// nothing else: no kernel of that width can be faster on this CPU.
+/// Measured are ciphers on 64 KiB in memory, repeatedly, with every AES-XTS kernel that this CPU
+/// supports, and the speed of key derivations. Storage, the page cache and opening a volume are not
+/// measured. Each figure is the best of many short turns; if the medians are far below, the machine
+/// was busy, and a note says so. "limit" is the speed of only the rounds of AES at the kernel's
+/// register width: no kernel of that width can be faster on this CPU.
 ///
-/// With --json: {"version", "date", "cpu", "processors", "busy", "kdf": [{"type", "hash", "iterations_per_second"} or {"type",
-/// "passes", "memory", "threads", "time_ms"}], "ciphers": [{"cipher", "key_bits", "sector_size", "kernel", "threads", "encrypt",
-/// "encrypt_median", "decrypt", "decrypt_median", "limit"}]}; memory in bytes, speeds in bytes a second of all threads together; kernel
-/// and limit are null where there is none.
+/// With --json: {"version", "date", "cpu", "processors", "busy", "kdf": [{"type", "hash",
+/// "iterations_per_second"} or {"type", "passes", "memory", "threads", "time_ms"}], "ciphers":
+/// [{"cipher", "key_bits", "sector_size", "kernel", "threads", "encrypt", "encrypt_median",
+/// "decrypt", "decrypt_median", "limit"}]}; memory in bytes, speeds in bytes per second of all
+/// threads together; kernel and limit are null if there is none.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Measure this cipher alone, and no key derivation
+    /// Measure only this cipher, and no key derivation
     #[arg(short, long, value_name = "SPEC", value_parser = super::args::parse_cipher)]
     cipher: Option<CipherSpec>,
 
-    /// Measure AES-XTS with this kernel alone (portable, aesni, …); commas between several
+    /// Measure AES-XTS only with these kernels (portable, aesni, …), separated by commas
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = kernel)]
     kernel: Vec<Kernel>,
 
-    /// Sectors of this size alone; commas between several
+    /// Measure only these sector sizes, separated by commas
     #[arg(long, value_name = "BYTES", value_delimiter = ',', value_parser = sector_size)]
     sector_size: Vec<u32>,
 
-    /// With so many threads; commas between several. Without it: one, and for the best kernel as many as there are processors
+    /// Measure with these numbers of threads, separated by commas [default: one, and for the best
+    /// kernel also the number of processors]
     #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Vec<u16>,
 
-    /// How long each cipher runs in each direction
+    /// The time that each cipher runs in each direction
     #[arg(long, value_name = "SECONDS", default_value = "0.05", value_parser = seconds)]
     seconds: Duration,
 
-    /// How long the argon2 measured for shall take
+    /// The time for which argon2's parameters are chosen
     #[arg(short, long, value_name = "MS", default_value_t = 2000)]
     iter_time: u32,
 
@@ -75,11 +78,11 @@ pub(crate) struct Args {
     #[arg(long)]
     json: bool,
 
-    /// Draw a chart too: a new SVG file
+    /// Also draw a chart, in a new SVG file
     #[arg(long, value_name = "FILE", value_parser = LocalFile)]
     plot: Option<PathBuf>,
 
-    /// Go on without asking: overwrite, where the chart's file exists
+    /// Go on without asking: overwrite, if the file of the chart exists
     #[arg(long, value_name = "WHAT", value_delimiter = ',', value_parser = only(&[Force::Overwrite]))]
     force: Vec<Force>,
 }
@@ -120,7 +123,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        // What cannot be written is better known before than after the measurements.
+        // Find out before the measurements whether the chart can be written.
         let replaces = self
             .plot
             .as_deref()
@@ -131,7 +134,8 @@ impl Args {
             session.output.json(&measured.json());
         } else if let Some(loss) = measured.lost_to_others() {
             output::note(format_args!(
-                "the machine was busy: the median is {loss} % below the best; figures are lower than it can do"
+                "the machine was busy: the median is {loss} % below the best; the figures are too \
+                 low"
             ));
         }
         if let (Some(path), Some(replaces)) = (&self.plot, replaces) {
@@ -151,7 +155,7 @@ impl Args {
                 Ok(true)
             }
             Present::BlockDevice => Err(CommandError::parameters(format!(
-                "{} is a block device, and a chart is a file",
+                "{} is a block device; a chart needs a file",
                 path.display()
             ))),
         }
@@ -184,7 +188,7 @@ impl Args {
         say(&shown::HEADER)?;
         let mut speeds = Vec::new();
         for group in groups {
-            // Those of a group take turns, so that they can be compared; what took its turn is shown.
+            // The subjects of a group take turns, so that they can be compared.
             let group = measure::ciphers(group, self.seconds, session)?;
             for speed in &group {
                 say(&shown::row(speed))?;
@@ -217,7 +221,7 @@ impl Args {
         Ok(groups)
     }
 
-    /// The kernels to measure a cipher with: `None` is what ciphers have that have no choice.
+    /// The kernels to measure a cipher with: `None` for ciphers without kernels.
     fn kernels(&self, spec: CipherSpec) -> Result<Vec<Option<Kernel>>, CommandError> {
         let has_kernels = spec.cipher == BlockCipher::Aes && spec.mode == Mode::Xts;
         if !has_kernels {

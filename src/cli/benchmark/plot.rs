@@ -1,4 +1,5 @@
-//! Bars on an SVG canvas. Shades differ in lightness, so that print and colour-blind eyes tell them apart too.
+//! Bar charts on an SVG canvas. Shades differ in lightness, so that they can be told apart in print
+//! and by colour-blind readers.
 
 use plotters::backend::SVGBackend;
 use plotters::coord::Shift;
@@ -13,11 +14,11 @@ pub(super) const INK: RGBColor = RGBColor(0x22, 0x22, 0x22);
 const GREY: RGBColor = RGBColor(0x66, 0x66, 0x66);
 const GRID: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
 const WHITE: RGBColor = RGBColor(0xff, 0xff, 0xff);
-/// The limit, and nothing else.
+/// The colour of the limit.
 const LIMIT: RGBColor = RGBColor(0xd5, 0x5e, 0x00);
-/// Of rows, which are not compared by shade.
+/// The colour of rows, which are not compared by shade.
 const ROW: RGBColor = RGBColor(0x6b, 0x7b, 0x8c);
-/// Light to dark.
+/// The shades, from light to dark.
 pub(super) const SHADES: [RGBColor; 4] = [
     RGBColor(0x9e, 0xca, 0xe1),
     RGBColor(0x6b, 0xae, 0xd6),
@@ -25,7 +26,7 @@ pub(super) const SHADES: [RGBColor; 4] = [
     RGBColor(0x08, 0x51, 0x9c),
 ];
 
-/// Lettering of this size in pixels.
+/// Text of this size in pixels.
 const LETTERS: u32 = 12;
 const ROW_HEIGHT: i32 = 24;
 
@@ -38,27 +39,27 @@ pub(super) struct Place {
     pub(super) height: i32,
 }
 
-/// Groups of upright bars, with the limit of each group drawn across it.
+/// A panel of groups of vertical bars, with the limit of each group drawn across it.
 pub(super) struct Bars {
     pub(super) title: String,
     pub(super) unit: &'static str,
-    /// Panels with the same number share the height of their axis.
+    /// Panels with the same number have the same scale.
     pub(super) scale: usize,
     pub(super) groups: Vec<Group>,
 }
 
 pub(super) struct Group {
     pub(super) name: String,
-    /// Each with the number of its shade.
+    /// The bars, each with the number of its shade.
     pub(super) bars: Vec<(f64, usize)>,
     pub(super) limit: Option<f64>,
 }
 
-/// Lying bars, each with its name before it and its value after.
+/// A panel of horizontal bars, each with its name on the left and its value on the right.
 pub(super) struct Rows {
     pub(super) title: String,
     pub(super) rows: Vec<(String, f64, String)>,
-    /// Said below.
+    /// A note below the bars.
     pub(super) notes: Vec<String>,
 }
 
@@ -90,7 +91,7 @@ impl<'a> Canvas<'a> {
         self.label(text, (x, y), LETTERS, INK, HPos::Left)
     }
 
-    /// A swatch and what it stands for; where the next one goes.
+    /// Draws a swatch with its meaning, and returns the place of the next one.
     pub(super) fn key(
         &self,
         shade: usize,
@@ -108,7 +109,7 @@ impl<'a> Canvas<'a> {
         self.text(text, x + 30, y)
     }
 
-    /// Upright bars; `top` is the value that the axis has to hold.
+    /// Draws vertical bars; `top` is the highest value of the axis.
     pub(super) fn bars(&self, panel: &Bars, place: Place, top: f64) -> Drawn {
         let (step, steps) = axis(top);
         let top = step * f64::from(steps);
@@ -229,7 +230,7 @@ impl<'a> Canvas<'a> {
 }
 
 impl Bars {
-    /// The highest of its values and limits.
+    /// The highest of the values and limits.
     pub(super) fn top(&self) -> f64 {
         let bars = self.groups.iter().flat_map(|group| &group.bars);
         let limits = self.groups.iter().filter_map(|group| group.limit);
@@ -246,7 +247,7 @@ impl Rows {
     }
 }
 
-/// A step of 1, 2 or 5 of some power of ten, and how many of them hold `top`: at most six.
+/// A step of 1, 2 or 5 times a power of ten, and how many steps reach `top`: at most six.
 fn axis(top: f64) -> (f64, u32) {
     let mut step = 10f64.powf((top / 60.0).log10().floor());
     for factor in [2.0, 2.5, 2.0].into_iter().cycle() {
@@ -259,7 +260,7 @@ fn axis(top: f64) -> (f64, u32) {
     (step, steps.unwrap_or(6))
 }
 
-/// A value with as many digits as a glance needs.
+/// A value with zero to three decimals, fewer for larger values.
 pub(super) fn short(value: f64) -> String {
     let digits = match value {
         0.0 | 100.0.. => 0,
@@ -270,7 +271,7 @@ pub(super) fn short(value: f64) -> String {
     format!("{value:.digits$}")
 }
 
-/// About what the text takes in a common sans-serif font.
+/// The approximate width of a text in a common sans-serif font.
 fn text_width(text: &str) -> i32 {
     i32::try_from(text.chars().count()).unwrap_or(i32::MAX / 64) * 7
 }

@@ -1,4 +1,4 @@
-//! What was measured, as a table for people and as JSON for programs.
+//! Measurements as a table and as JSON.
 
 use luksmith::task::measure::{DERIVED, Derivation, Speed, Subject};
 use luksmith::xts::Kernel;
@@ -31,7 +31,7 @@ pub(super) fn row(speed: &Speed) -> String {
     )
 }
 
-/// MiB a second with one digit after the point, as cryptsetup prints it.
+/// MiB per second with one decimal, as cryptsetup prints it.
 fn mib(rate: u64) -> String {
     let tenths = u128::from(rate) * 10 / (1 << 20);
     format!("{}.{} MiB/s", tenths / 10, tenths % 10)
@@ -50,7 +50,8 @@ pub(super) fn line(derivation: &Derivation) -> String {
             took,
             requested_ms,
         } => format!(
-            "{:<17} {} passes, {} KiB memory, {} threads for {bits}-bit key: {} ms (requested {requested_ms} ms)",
+            "{:<17} {} passes, {} KiB memory, {} threads for {bits}-bit key: {} ms (requested \
+             {requested_ms} ms)",
             cost.variant.name(),
             cost.passes,
             cost.memory_kib,

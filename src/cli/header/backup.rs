@@ -1,4 +1,4 @@
-//! `luksmith header backup`: a copy of the header with its keyslots.
+//! `luksmith header backup`: copies the header with its keyslots.
 
 use std::path::PathBuf;
 
@@ -8,17 +8,17 @@ use crate::cli::error::CommandError;
 use crate::cli::open::ReadArgs;
 use crate::cli::streams::write_secret;
 
-/// Write the header and its keyslots into a new file
+/// Write the header and its keyslots to a new file
 ///
-/// The file is what cryptsetup writes and reads. Passphrases that are changed or removed later still open the volume with it:
-/// keep it as safe as a key. It is new, and 0600.
+/// The file has the format of cryptsetup. Passphrases that are changed or removed later still open
+/// the volume with it: protect it like a key. The file is new and has mode 0600.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     #[command(flatten)]
     image: ImageArgs,
 
-    /// The file to make; - is stdout
+    /// The file to create; - is stdout
     #[arg(value_name = "FILE", value_parser = LocalFile)]
     file: PathBuf,
 

@@ -1,13 +1,13 @@
-//! `luksmith header erase`: the end of a volume.
+//! `luksmith header erase`: destroys all keyslots.
 
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, UndoArgs};
 use crate::cli::error::CommandError;
 use crate::cli::force::{Force, confirm, only};
 
-/// Destroy all keyslots: the data can be read no more
+/// Destroy all keyslots, so that the data can no longer be read
 ///
-/// Only a header backup or the volume key brings it back.
+/// After that, only a header backup or the volume key opens the volume.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -36,8 +36,8 @@ impl Args {
         )?;
         let count = container.keyslots().len();
         let loss = format!(
-            "all {count} keyslots of {} (volume {}) would be destroyed: the data is lost, unless there is a header backup or the \
-             volume key",
+            "all {count} keyslots of {} (volume {}) would be destroyed: the data is lost, unless \
+             there is a header backup or the volume key",
             self.image.header_location(),
             container.uuid()
         );

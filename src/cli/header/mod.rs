@@ -22,9 +22,9 @@ pub(crate) enum Command {
 
 const EXAMPLES: &str = "\
 Examples:
-  luksmith header backup disk.img disk.header     a copy, for the day when the header is damaged
+  luksmith header backup disk.img disk.header     a copy, in case the header is damaged
   luksmith header restore disk.img disk.header
-  luksmith header repair disk.img                 finish or undo an interrupted change, mend a damaged copy
+  luksmith header repair disk.img                 roll back an interrupted change, or rewrite a damaged copy
   luksmith header erase disk.img                  destroy all keyslots";
 
 impl Command {

@@ -1,4 +1,4 @@
-//! `luksmith header repair`: what an interruption or a damaged sector left.
+//! `luksmith header repair`: repairs a header after an interruption or a damaged sector.
 
 use luksmith::container::Container;
 use luksmith_formats::json::json;
@@ -7,9 +7,10 @@ use crate::cli::Session;
 use crate::cli::args::{ImageArgs, UndoArgs};
 use crate::cli::error::CommandError;
 
-/// Repair the header: roll an interrupted change back, rewrite a damaged copy of a LUKS2 header from the good one
+/// Repair the header: roll back an interrupted change, rewrite a damaged copy of a LUKS2 header
 ///
-/// Nothing is invented: without a whole copy or an undo record there is only a header backup. With --json: {"repaired": [text]}
+/// This needs an undo record or a good copy; without both, only a header backup helps. With --json:
+/// {"repaired": [text]}
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {

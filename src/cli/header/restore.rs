@@ -1,4 +1,4 @@
-//! `luksmith header restore`: the header from a backup.
+//! `luksmith header restore`: restores a header backup.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -11,12 +11,14 @@ use crate::cli::error::{CommandError, Kind, failed};
 use crate::cli::force::{Force, confirm, only};
 use crate::cli::size;
 
-/// The largest header with the largest keyslots area, and then some: a longer file is no backup.
+/// More than the largest header with the largest keyslots area, in bytes. A longer file is not a
+/// backup.
 const LARGEST_BACKUP: u64 = 256 << 20;
 
 /// Restore the header from a backup
 ///
-/// The keyslots of today are replaced by those of the backup: the passphrases of that day open the volume again.
+/// This replaces the present keyslots with those of the backup: the passphrases from the time of
+/// the backup open the volume again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -27,7 +29,8 @@ pub(crate) struct Args {
     #[arg(value_name = "FILE", value_parser = LocalFile)]
     file: PathBuf,
 
-    /// Go on without asking: restore; other-uuid, though the backup is of another volume, or IMAGE has no readable header
+    /// Go on without asking: restore; other-uuid, although the backup is of another volume, or
+    /// IMAGE has no readable header
     #[arg(long, value_name = "WHAT", value_parser = only(&[Force::Restore, Force::OtherUuid]))]
     force: Vec<Force>,
 
@@ -54,9 +57,10 @@ impl Args {
         }
         let of_luks1 = backup.get(6..8) == Some(&[0, 1]);
         if self.image.format == ImageFormat::Qcow2 && !of_luks1 {
-            let message = format!("{} is no backup of a LUKS1 header", self.file.display());
-            return Err(CommandError::new(Kind::Storage, message)
-                .hint("only LUKS1 has a place in a qcow2 image"));
+            let message = format!("{} is not a backup of a LUKS1 header", self.file.display());
+            return Err(
+                CommandError::new(Kind::Storage, message).hint("a qcow2 image holds only LUKS1")
+            );
         }
         let storage = self.image.get().header_storage_to_write()?.header();
         let options = self.image.get().options(
@@ -79,11 +83,12 @@ impl Args {
             }) => {
                 let loss = match volume {
                     Some(volume) => format!(
-                        "the backup is of volume {theirs}, {name} is volume {volume}: its data cannot be read with another volume's keys"
+                        "the backup is of volume {theirs}, {name} is volume {volume}: its data \
+                         cannot be read with another volume's keys"
                     ),
                     None => format!(
-                        "{name} has no readable header to compare with: whatever its first {} hold would be replaced by the header of \
-                         volume {theirs}",
+                        "{name} has no readable header to compare with: whatever its first {} hold \
+                         would be replaced by the header of volume {theirs}",
                         size::human(backup.len() as u64)
                     ),
                 };

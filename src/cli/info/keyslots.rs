@@ -1,4 +1,4 @@
-//! Keyslots as a table and as JSON, the same for `info` and `key list`.
+//! Keyslots as a table and as JSON, for `info` and `key list`.
 
 use comfy_table::{Table, presets};
 use luksmith::container::KeyslotInfo;
@@ -8,7 +8,7 @@ use luksmith_formats::luks2::{Kdf, Priority};
 use crate::cli::size;
 use crate::cli::table::trimmed;
 
-/// A table for people.
+/// A table of the keyslots.
 pub(crate) fn table(slots: &[KeyslotInfo]) -> String {
     if slots.is_empty() {
         return "no keyslot is in use: no passphrase opens this volume".to_owned();
@@ -67,7 +67,7 @@ fn priority(priority: Priority) -> &'static str {
     }
 }
 
-/// The same as JSON; stable names, sizes in bytes.
+/// The keyslots as JSON; sizes in bytes.
 pub(crate) fn json(slots: &[KeyslotInfo]) -> Value {
     slots
         .iter()

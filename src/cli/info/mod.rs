@@ -1,4 +1,4 @@
-//! `luksmith info`: what an image is, and who can open it.
+//! `luksmith info`: shows the header of an image.
 
 pub(crate) mod keyslots;
 
@@ -21,10 +21,11 @@ use luksmith::task::storage::Storage;
 
 /// Show what an image is: format, cipher, sizes, keyslots, tokens, health
 ///
-/// Needs no passphrase. With --json: {"image", "type", "uuid", "label", "subsystem", "cipher", "key_bits", "sector_size",
-/// "data": {"offset", "size" (null when unknown), "fixed_size"}, "header": {"health", "damage", "metadata_size", "keyslots_offset",
-/// "keyslots_size", "seqid", "detached"}, "requirements": [], "flags": [], "keyslots": [as in key list], "tokens": [as in token
-/// list]}; sizes in bytes.
+/// Needs no passphrase. With --json: {"image", "type", "uuid", "label", "subsystem", "cipher",
+/// "key_bits", "sector_size", "data": {"offset", "size" (null if unknown), "fixed_size"}, "header":
+/// {"health", "damage", "metadata_size", "keyslots_offset", "keyslots_size", "seqid", "detached"},
+/// "requirements": [], "flags": [], "keyslots": [as in key list], "tokens": [as in token list]};
+/// sizes in bytes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -86,7 +87,7 @@ impl Args {
             "key_bits": container.volume_key_size().map(|bytes| bytes * 8),
             "sector_size": segment.map(|segment| segment.sector_size),
             "data": {
-                // In an image the header does not say where.
+                // In a qcow2 image the header does not say where the data is.
                 "offset": segment.filter(|_| data.qcow2.is_none()).map(|segment| segment.offset),
                 "size": volume_size,
                 "fixed_size": segment.is_some_and(|segment| segment.fixed_size.is_some()),
@@ -177,7 +178,7 @@ impl Args {
         match volume_size {
             Some(size) => row("size", &format!("{} for the guest", size::both(size))),
             None if self.is_detached(container) => {
-                row("size", "the data lies elsewhere (detached header)")
+                row("size", "the data is stored elsewhere (detached header)")
             }
             None => row(
                 "size",
@@ -221,7 +222,10 @@ impl Args {
         if let Header::Luks2(header) = container.header() {
             for (id, keyslot) in header.metadata.keyslots() {
                 if !matches!(keyslot, luks2::Keyslot::Luks2(_)) {
-                    output.line(format_args!("keyslot {id} belongs to a reencryption or to something newer, and opens nothing"));
+                    output.line(format_args!(
+                        "keyslot {id} belongs to a reencryption or to a newer feature, and opens \
+                         nothing"
+                    ));
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! `luksmith key add`: another passphrase.
+//! `luksmith key add`: adds a passphrase.
 
 use std::path::PathBuf;
 
@@ -21,7 +21,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     image: ImageArgs,
 
-    /// Put the new passphrase at number N [default: the first free one]
+    /// Store the new passphrase in keyslot N [default: the first free one]
     #[arg(
         short = 'S',
         long,
@@ -31,11 +31,11 @@ pub(crate) struct Args {
     )]
     keyslot: Option<u32>,
 
-    /// Show the right to add it by the volume key in FILE instead of a passphrase
+    /// Authorize the change with the volume key in FILE instead of a passphrase
     #[arg(long, alias = "master-key-file", value_name = "FILE", conflicts_with_all = ["key", "key_file"], value_parser = LocalFile)]
     volume_key_file: Option<PathBuf>,
 
-    /// The keyslot holds a random key of its own and does not open the volume (LUKS2)
+    /// Store a random key in the keyslot, which does not open the volume (LUKS2)
     #[arg(long, requires = "key_size", conflicts_with_all = ["key", "key_file"])]
     unbound: bool,
 
@@ -62,10 +62,10 @@ pub(crate) struct Args {
 
 const EXAMPLES: &str = "\
 Examples:
-  luksmith key add disk.img                                      asks for an old and a new passphrase
-  luksmith key add disk.img --new-key-file backup.key            a key file, whole bytes
+  luksmith key add disk.img                                      asks for an existing and a new passphrase
+  luksmith key add disk.img --new-key-file backup.key            a key file, all of its bytes
   luksmith key add disk.img --key-file old.key --keyslot 3
-  luksmith key add disk.img --unbound --key-size 256             a key of its own, for other uses";
+  luksmith key add disk.img --unbound --key-size 256             a key for other uses";
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {

@@ -1,4 +1,4 @@
-//! `luksmith key change`: a new passphrase in place of an old one.
+//! `luksmith key change`: replaces a passphrase.
 
 use luksmith::container::{NewKeyslot, Which};
 use luksmith_formats::json::json;
@@ -11,8 +11,9 @@ use crate::cli::passphrase::KeySource;
 
 /// Change a passphrase
 ///
-/// The new keyslot is safe on the storage before the old one goes. LUKS1 puts the new passphrase at another number where one is
-/// free, as cryptsetup does. With --json: {"keyslot": N, "old_keyslot": N}
+/// The new keyslot is on stable storage before the old one is removed. LUKS1 stores the new
+/// passphrase in another keyslot if one is free, as cryptsetup does. With --json: {"keyslot": N,
+/// "old_keyslot": N}
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -77,7 +78,7 @@ impl Args {
             session.output.line(format_args!("keyslot {slot} changed"));
         } else {
             let old = old_slot
-                .map(|old| format!("; keyslot {old} is free now"))
+                .map(|old| format!("; keyslot {old} is now free"))
                 .unwrap_or_default();
             session
                 .output

@@ -10,8 +10,9 @@ use crate::cli::open::ReadArgs;
 
 /// List the keyslots
 ///
-/// With --json: {"keyslots": [{"keyslot", "bound", "priority", "key_bits", "kdf": {"type", "hash", "iterations"} or {"type",
-/// "passes", "memory" (bytes), "threads"}, "area": {"offset", "size", "cipher", "key_bits"}, "af": {"hash", "stripes"}}]}
+/// With --json: {"keyslots": [{"keyslot", "bound", "priority", "key_bits", "kdf": {"type", "hash",
+/// "iterations"} or {"type", "passes", "memory" (bytes), "threads"}, "area": {"offset", "size",
+/// "cipher", "key_bits"}, "af": {"hash", "stripes"}}]}
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {

@@ -1,4 +1,4 @@
-//! `luksmith key`: who can open the volume.
+//! `luksmith key`: the keyslots of a volume.
 
 mod add;
 mod change;
@@ -28,10 +28,10 @@ pub(crate) enum Command {
 
 const EXAMPLES: &str = "\
 Examples:
-  luksmith key list disk.img            the keyslots
-  luksmith key add disk.img             another passphrase
-  luksmith key change disk.img          a new passphrase in place of an old one
-  luksmith key remove disk.img          take the keyslot of a passphrase away";
+  luksmith key list disk.img            list the keyslots
+  luksmith key add disk.img             add a passphrase
+  luksmith key change disk.img          replace a passphrase
+  luksmith key remove disk.img          remove a passphrase";
 
 impl Command {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {

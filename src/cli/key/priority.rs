@@ -1,4 +1,4 @@
-//! `luksmith key priority`: which keyslots are tried first, or not at all.
+//! `luksmith key priority`: the order in which keyslots are tried.
 
 use clap::ValueEnum;
 use luksmith_formats::luks2;
@@ -7,7 +7,7 @@ use crate::cli::Session;
 use crate::cli::args::{ImageArgs, UndoArgs};
 use crate::cli::error::CommandError;
 
-/// Set when a keyslot is tried (LUKS2)
+/// Set the priority of a keyslot (LUKS2)
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -18,7 +18,7 @@ pub(crate) struct Args {
     #[arg(short = 'S', long, alias = "key-slot", value_name = "N")]
     keyslot: u32,
 
-    /// When it is tried
+    /// When the keyslot is tried
     #[arg(long, value_name = "WHEN")]
     priority: Priority,
 
@@ -32,7 +32,7 @@ enum Priority {
     Prefer,
     /// after the preferred ones
     Normal,
-    /// only when it is named by --keyslot
+    /// only if --keyslot names it
     Ignore,
 }
 

@@ -1,4 +1,4 @@
-//! `luksmith key remove`: a passphrase that shall open no more.
+//! `luksmith key remove`: removes a passphrase.
 
 use luksmith::container::{Container, KeyslotError, Which};
 
@@ -11,8 +11,8 @@ use crate::cli::passphrase::KeySource;
 
 /// Remove a keyslot
 ///
-/// Asks for the passphrase that shall go. With --keyslot N it asks for one that remains, so that nobody locks themselves out.
-/// With --json: {"keyslot": N, "remaining": N}
+/// Asks for the passphrase to remove. With --keyslot N it asks for one that remains, so that the
+/// volume can still be opened. With --json: {"keyslot": N, "remaining": N}
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -23,7 +23,8 @@ pub(crate) struct Args {
     #[arg(short = 'S', long, alias = "key-slot", value_name = "N")]
     keyslot: Option<u32>,
 
-    /// Go on without asking: last-keyslot, though nothing opens the volume afterwards; unproven, without a passphrase that remains
+    /// Go on without asking: last-keyslot, although nothing opens the volume afterwards; unproven,
+    /// without a passphrase that remains
     #[arg(long, value_name = "WHAT", value_parser = only(&[Force::LastKeyslot, Force::Unproven]))]
     force: Vec<Force>,
 
@@ -71,8 +72,8 @@ impl Args {
         let last = is_last(&container, slot);
         if last {
             let loss = format!(
-                "keyslot {slot} is the last one that opens {label}: without it the data is lost, unless there is a header backup \
-                 or the volume key"
+                "keyslot {slot} is the last one that opens {label}: without it the data is lost, \
+                 unless there is a header backup or the volume key"
             );
             confirm(&self.force, Force::LastKeyslot, &loss)?;
         } else if self.keyslot.is_some() && !self.force.contains(&Force::Unproven) {
@@ -97,7 +98,7 @@ impl Args {
         Ok(())
     }
 
-    /// A keyslot that stays must open before another goes.
+    /// Requires that a remaining keyslot opens before another one is removed.
     fn prove(
         &self,
         session: &Session,
@@ -106,13 +107,14 @@ impl Args {
         slot: u32,
         label: &str,
     ) -> Result<(), CommandError> {
-        let what = format!("a keyslot of {label} that stays");
+        let what = format!("a keyslot of {label} that remains");
         let hint = "--force unproven removes it without a passphrase that remains";
         let unlocked = unlock(session, container, source, Which::Any, &what)
             .map_err(|error| error.hint(hint))?;
         if unlocked.slot() == Some(slot) {
             let message = format!(
-                "this is the passphrase of keyslot {slot} itself, and shows nothing of the others"
+                "this is the passphrase of keyslot {slot} itself, and proves nothing about the \
+                 others"
             );
             return Err(CommandError::new(Kind::Permission, message).hint(hint));
         }

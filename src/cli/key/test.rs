@@ -1,4 +1,4 @@
-//! `luksmith key test`: does this passphrase open the volume?
+//! `luksmith key test`: tests a passphrase.
 
 use luksmith::container::Which;
 use luksmith_formats::json::json;
@@ -11,7 +11,8 @@ use crate::cli::passphrase::KeySource;
 
 /// Test whether a passphrase opens the volume
 ///
-/// Exit code 0 if it does, 2 if not. With --json: {"keyslot": N, "bound": whether it opens the volume}
+/// Exit code 0 if it does, 2 if not. With --json: {"keyslot": N, "bound": whether it opens the
+/// volume}
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -21,7 +22,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     read: ReadArgs,
 
-    /// Try keyslot N alone, whatever its priority
+    /// Try only keyslot N, regardless of its priority
     #[arg(short = 'S', long, alias = "key-slot", value_name = "N")]
     keyslot: Option<u32>,
 

@@ -1,4 +1,4 @@
-//! `luksmith key volume-key`: the key that the data is encrypted with.
+//! `luksmith key volume-key`: exports the key that encrypts the data.
 
 use std::fs::OpenOptions;
 use std::io::IsTerminal;
@@ -14,10 +14,10 @@ use crate::cli::open::{ReadArgs, unlock};
 use crate::cli::passphrase::KeySource;
 use crate::cli::streams::write_secret;
 
-/// Write the volume key into a file
+/// Write the volume key to a file
 ///
-/// Whoever has it reads the data without any passphrase, whatever happens to the keyslots later. The file is new, 0600, raw
-/// bytes, as --volume-key-file takes them.
+/// Anyone who has the key can read the data without a passphrase, even after all keyslots change.
+/// The file is new, has mode 0600, and holds the raw bytes, as --volume-key-file reads them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -27,7 +27,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     read: ReadArgs,
 
-    /// The file to make; - is stdout, if that is no terminal
+    /// The file to create; - is stdout, unless it is a terminal
     #[arg(
         long,
         value_name = "FILE",
@@ -36,7 +36,7 @@ pub(crate) struct Args {
     )]
     out: PathBuf,
 
-    /// Open keyslot N alone; an unbound keyslot gives its own key
+    /// Use only keyslot N; an unbound keyslot gives its own key
     #[arg(short = 'S', long, alias = "key-slot", value_name = "N")]
     keyslot: Option<u32>,
 

@@ -1,4 +1,4 @@
-//! `luksmith token export`.
+//! `luksmith token export`: prints a token.
 
 use std::path::PathBuf;
 
@@ -25,7 +25,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N")]
     token_id: u32,
 
-    /// Write it into FILE, new and 0600, instead of to stdout (-)
+    /// Write it to FILE, which is new and gets mode 0600, instead of to stdout (-)
     #[arg(long, value_name = "FILE", value_parser = LocalFile)]
     json_file: Option<PathBuf>,
 }

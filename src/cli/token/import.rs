@@ -1,4 +1,4 @@
-//! `luksmith token import`.
+//! `luksmith token import`: stores a token in the header.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -10,13 +10,13 @@ use crate::cli::Session;
 use crate::cli::args::{ImageArgs, LocalFile, UndoArgs};
 use crate::cli::error::{CommandError, Kind, failed};
 
-/// The largest metadata area of LUKS2 is 4 MiB: no token is longer.
+/// The size of the largest metadata area of LUKS2, in bytes: no token is longer.
 const LONGEST: u64 = 4 << 20;
 
-/// Put a token into the header, as JSON
+/// Store a token, which is JSON, in the header
 ///
-/// The object needs "type" and "keyslots" (which may be empty); all else is the business of whoever reads it. With --json:
-/// {"token": N}
+/// The object needs "type" and "keyslots" (which may be empty); all other members are for the
+/// program that uses the token. With --json: {"token": N}
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -27,15 +27,15 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", default_value = "-", value_parser = LocalFile)]
     json_file: PathBuf,
 
-    /// Give it number N [default: the first free one]
+    /// The number of the token [default: the first free one]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..32))]
     token_id: Option<u32>,
 
-    /// Replace the token of that number
+    /// Replace the token with that number
     #[arg(long, requires = "token_id")]
     token_replace: bool,
 
-    /// Assign it to keyslot N too
+    /// Also assign the token to keyslot N
     #[arg(short = 'S', long, alias = "key-slot", value_name = "N")]
     keyslot: Option<u32>,
 
@@ -96,11 +96,11 @@ impl Args {
     }
 }
 
-/// Adds a keyslot to the token's own list, so that one write does it all.
+/// Adds a keyslot to the token's list before it is stored, so that one write is enough.
 fn assign(token: &mut Value, slot: u32) -> Result<(), CommandError> {
     let Some(slots) = token.get_mut("keyslots").and_then(Value::as_array_mut) else {
         return Err(CommandError::parameters(
-            "the token has no \"keyslots\" list",
+            "the token has no list \"keyslots\"",
         ));
     };
     let slot = Value::String(slot.to_string());

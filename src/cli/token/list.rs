@@ -1,4 +1,4 @@
-//! `luksmith token list`.
+//! `luksmith token list`: lists the tokens.
 
 use luksmith_formats::json::json;
 use luksmith_formats::limits::Limits;

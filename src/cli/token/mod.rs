@@ -1,4 +1,4 @@
-//! `luksmith token`: what other programs keep in a LUKS2 header about how to come by a passphrase.
+//! `luksmith token`: the tokens of a LUKS2 header, with which other programs find a passphrase.
 
 mod export;
 mod import;

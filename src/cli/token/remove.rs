@@ -1,4 +1,4 @@
-//! `luksmith token remove`.
+//! `luksmith token remove`: removes a token.
 
 use luksmith_formats::limits::Limits;
 
@@ -6,7 +6,7 @@ use crate::cli::Session;
 use crate::cli::args::{ImageArgs, UndoArgs};
 use crate::cli::error::CommandError;
 
-/// Remove a token; the keyslots that it speaks of stay
+/// Remove a token; its keyslots stay
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {

@@ -1,4 +1,4 @@
-//! `luksmith token unassign`.
+//! `luksmith token unassign`: removes a keyslot from a token.
 
 use luksmith::container::Header;
 use luksmith_formats::limits::Limits;
@@ -7,7 +7,7 @@ use crate::cli::Session;
 use crate::cli::args::{ImageArgs, UndoArgs};
 use crate::cli::error::CommandError;
 
-/// Take a keyslot off a token's list
+/// Remove a keyslot from the list of a token
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -42,7 +42,7 @@ impl Args {
         };
         if spoken_of.is_some_and(|token| !token.keyslots.contains(&self.keyslot)) {
             let message = format!(
-                "token {} does not speak of keyslot {}",
+                "token {} does not list keyslot {}",
                 self.token_id, self.keyslot
             );
             return Err(CommandError::parameters(message)
@@ -50,7 +50,7 @@ impl Args {
         }
         container.assign_token(self.token_id, self.keyslot, false)?;
         session.output.line(format_args!(
-            "token {} no longer speaks of keyslot {}",
+            "token {} no longer lists keyslot {}",
             self.token_id, self.keyslot
         ));
         Ok(())
