@@ -99,8 +99,8 @@ const CLAUSES: &[(Clause, Needs, Examine)] = &[
     (Clause::Resize, Needs::Writing, serial::resize),
 ];
 
-/// Examines the storage that `open` opens. **All that it holds is overwritten.** Each call of `open`
-/// opens the same storage; the backend of the call before is dropped by then.
+/// Examines the storage that `open` opens. **All that it holds is overwritten.** Each call of
+/// `open` opens the same storage; the backend of the call before is dropped by then.
 ///
 /// A panic of the backend is a violation of the clause that was being examined.
 ///

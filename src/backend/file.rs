@@ -1,7 +1,7 @@
 //! A regular file or a block device as storage.
 //!
-//! Nothing else is opened: a FIFO, a terminal or a directory is refused by name, without waiting for it. The
-//! file is locked as [`super::lock`] says, for as long as the backend lives.
+//! Other kinds of files, such as a FIFO, a terminal or a directory, are refused without blocking.
+//! The file is locked until the backend is dropped, as [`super::lock`] describes.
 
 use std::fs::File;
 use std::io;
@@ -17,7 +17,8 @@ use super::lock::{self, Access, Busy, ImageLock, LockError};
 use super::{Backend, Geometry, IoError, Operation};
 use crate::sectors::{ALIGNMENT, Cipher, Sectors};
 
-/// The kernel takes no more than its read-ahead from one call, which is 128 KiB at least by default.
+/// The size of one prefetch call in bytes. The kernel reads no more than its read-ahead size per
+/// call, which is at least 128 KiB by default.
 const PREFETCHED: u64 = 128 << 10;
 
 /// How a file is opened.
@@ -32,29 +33,29 @@ pub struct OpenOptions {
 }
 
 impl OpenOptions {
-    /// For reading, through the page cache, with a lock that other readers share.
+    /// Options for reading through the page cache, with a lock that other readers share.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
     setters! {
-        /// Opens for writing too, with an exclusive lock.
+        /// Opens the file for writing too, with an exclusive lock.
         write: bool,
 
-        /// With [`write`](Self::write), opens beside a QEMU that has the file open, with the lock of
-        /// [`Access::Beside`].
+        /// With [`write`](Self::write), opens the file beside a QEMU that has it open, with the
+        /// lock of [`Access::Beside`].
         beside: bool,
 
-        /// Opens with `O_DIRECT`: reads and writes bypass the page cache, in whole blocks of the device.
+        /// Opens the file with `O_DIRECT`: reads and writes bypass the page cache, in whole blocks
+        /// of the device.
         direct: bool,
 
-        /// Creates the file, readable and writable for its owner only, and opens it for writing. A file that exists
-        /// is refused.
+        /// Creates the file with mode 0600, and opens it for writing. An existing file is refused.
         create_new: bool,
 
-        /// Takes no lock and ignores the locks of others: what is read may be half of another program's change. Not
-        /// with [`write`](Self::write).
+        /// Takes no lock, and ignores the locks of others. A read may see half of another program's
+        /// change. This cannot be combined with [`write`](Self::write).
         force_share: bool,
 
         /// Refuses a path whose last component is a symbolic link.
@@ -72,49 +73,49 @@ impl OpenOptions {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FileError {
-    /// There is nothing by that name.
+    /// The file does not exist.
     #[error("{} does not exist", .0.display())]
     NotFound(PathBuf),
-    /// It is there already and was to be made.
+    /// The file exists, and should have been created.
     #[error("{} exists already", .0.display())]
     Exists(PathBuf),
-    /// It is a symbolic link, and none was to be followed.
+    /// The path is a symbolic link, and the options refuse those.
     #[error("{} is a symbolic link", .0.display())]
     Symlink(PathBuf),
-    /// We may not.
+    /// The user has no permission.
     #[error("no permission to open {}", .0.display())]
     PermissionDenied(PathBuf),
-    /// It stores no bytes at offsets.
+    /// It is neither a regular file nor a block device.
     #[error("{} is {kind}, not a regular file or block device", .path.display())]
     NotStorage {
-        /// What was to be opened.
+        /// The path.
         path: PathBuf,
-        /// What it is, with its article.
+        /// What it is, with an article.
         kind: &'static str,
     },
-    /// Somebody else has it.
+    /// Another program uses it.
     #[error("{} is busy", .path.display())]
     Busy {
-        /// What was to be opened.
+        /// The path.
         path: PathBuf,
-        /// Who has it.
+        /// The lock that conflicts, and the processes that hold it.
         source: Busy,
     },
-    /// Nobody else has it, and it was to be opened beside a QEMU.
-    #[error("nobody else has {} open", .0.display())]
+    /// No other program has it open, and it should have been opened beside a QEMU.
+    #[error("no other program has {} open", .0.display())]
     NotOpen(PathBuf),
-    /// Writing without a lock is not offered.
+    /// Writing without a lock is not supported.
     #[error("{} cannot be opened for writing without a lock", .0.display())]
     UnlockedWrite(PathBuf),
-    /// The file system has no direct I/O.
+    /// The file system does not support direct I/O.
     #[error("{} cannot be opened for direct i/o", .0.display())]
     NoDirect(PathBuf),
-    /// The system failed.
+    /// The system reported another error.
     #[error("opening {} failed", .path.display())]
     Failed {
-        /// What was to be opened.
+        /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
 }
@@ -128,9 +129,11 @@ pub struct FileBackend {
     block_size: u32,
     read_only: bool,
     is_device: bool,
-    /// The unit in which the system zeroes and discards, in bytes: a device's sector, 1 for files.
+    /// The unit in which the system zeroes and discards, in bytes: the sector of a device, or 1 for
+    /// files.
     hole_unit: u64,
-    /// The kernel tells of a failed write-back once, and the pages count as clean then.
+    /// Whether a flush has failed. The kernel reports a failed write-back only once, and then marks
+    /// the pages as clean.
     flush_failed: AtomicBool,
     lock: Option<ImageLock>,
 }
@@ -147,7 +150,7 @@ impl FileBackend {
     /// Opens `path`.
     ///
     /// # Errors
-    /// Each reason has its own [`FileError`].
+    /// Returns a [`FileError`], which has a variant for each reason.
     pub fn open(path: impl AsRef<Path>, options: OpenOptions) -> Result<Self, FileError> {
         let path = path.as_ref();
         let write = options.writes();
@@ -166,7 +169,7 @@ impl FileBackend {
                 break (file, is_device, None);
             }
             let lock = lock(path, &file, access(options, write))?;
-            // Somebody may have put another file in its place since it was opened: a change to the old one is lost.
+            // If the file was replaced since it was opened, a change of the old file would be lost.
             if is_still_at(path, &file).map_err(failed)? {
                 break (file, is_device, Some(lock));
             }
@@ -190,20 +193,21 @@ impl FileBackend {
         })
     }
 
-    /// The path that it was opened by.
+    /// The path with which it was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether it is a block device, whose size is fixed.
+    /// Whether this is a block device, whose size is fixed.
     pub fn is_device(&self) -> bool {
         self.is_device
     }
 
-    /// Reserves the space of the whole file, so that no later write finds the storage full.
+    /// Reserves the space of the whole file, so that no later write fails for lack of space.
     ///
     /// # Errors
-    /// [`IoError::NoSpace`] where there is not enough, [`IoError::Unsupported`] where the file system cannot.
+    /// Returns [`IoError::NoSpace`] if there is not enough space, and [`IoError::Unsupported`] if
+    /// the file system cannot reserve space.
     pub fn preallocate(&self) -> Result<(), IoError> {
         self.fallocate(
             Operation::Resize,
@@ -226,7 +230,8 @@ impl FileBackend {
             .map_err(|error| IoError::from_os(operation, offset, error.into()))
     }
 
-    /// The part of `range` that the system can zero or discard; empty at its end if there is none.
+    /// The part of `range` that the system can zero or discard. If there is none, it is empty, at
+    /// the end of `range`.
     fn hole_within(&self, range: &Range<u64>) -> Range<u64> {
         let unit = self.hole_unit;
         let end = range.end - range.end % unit;
@@ -260,7 +265,7 @@ impl Backend for FileBackend {
         self.file
             .read_exact_at(into.as_mut_slice(), offset)
             .map_err(|error| match error.kind() {
-                // Somebody cut the file under us.
+                // Another program has truncated the file.
                 io::ErrorKind::UnexpectedEof => {
                     let size = size_of(&self.file).unwrap_or(0);
                     let message = format!("the file was cut to {size} bytes");
@@ -281,7 +286,8 @@ impl Backend for FileBackend {
         written.map_err(|error| IoError::from_os(Operation::Write, offset, error))
     }
 
-    /// A flush that has failed stays failed: what was written before it may be lost, and no later one can tell.
+    /// After a flush has failed, every later one fails: data written before it may be lost, and a
+    /// later flush cannot tell.
     fn flush(&self) -> Result<(), IoError> {
         let synced = if self.flush_failed.load(Ordering::Acquire) {
             Err(io::Error::other("an earlier flush has failed"))
@@ -294,7 +300,7 @@ impl Backend for FileBackend {
         })
     }
 
-    /// Parts of a device's sectors at the ends of the range stay as they are.
+    /// Partial sectors of a device at the ends of the range are not discarded.
     fn discard(&self, range: Range<u64>) -> Result<(), IoError> {
         self.check_zeroing(Operation::Discard, &range)?;
         let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
@@ -330,7 +336,7 @@ impl Backend for FileBackend {
         Ok(())
     }
 
-    /// `POSIX_FADV_WILLNEED`, which reads into the page cache and does not wait for it.
+    /// Uses `POSIX_FADV_WILLNEED`, which reads into the page cache without waiting.
     fn prefetch(&self, range: Range<u64>) -> Result<(), IoError> {
         let operation = Operation::Read;
         let len = range.end.saturating_sub(range.start);
@@ -347,7 +353,7 @@ impl Backend for FileBackend {
 }
 
 fn open_file(path: &Path, options: OpenOptions, write: bool) -> Result<File, FileError> {
-    // Without O_NONBLOCK, opening a FIFO waits for its other end. The standard library adds O_CLOEXEC.
+    // Without O_NONBLOCK, opening a FIFO would block. The standard library adds O_CLOEXEC.
     let mut flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     if options.direct {
         flags |= OFlags::DIRECT;
@@ -382,7 +388,7 @@ fn open_file(path: &Path, options: OpenOptions, write: bool) -> Result<File, Fil
     })
 }
 
-/// Whether it is a block device; what is neither that nor a regular file is refused.
+/// Whether the file is a block device. Anything that is neither that nor a regular file is refused.
 fn storage_kind(path: &Path, file: &File) -> Result<bool, FileError> {
     let metadata = file.metadata();
     let metadata = metadata.map_err(|source| FileError::Failed {
@@ -415,7 +421,8 @@ fn is_still_at(path: &Path, file: &File) -> io::Result<bool> {
     }
 }
 
-/// O_NONBLOCK was for the opening alone; some file systems act on it in reads and writes.
+/// Clears `O_NONBLOCK`, which is only for opening. Some file systems use it in reads and writes
+/// too.
 fn clear_nonblocking(file: &File) -> io::Result<()> {
     let flags = rustix::fs::fcntl_getfl(file)?;
     Ok(rustix::fs::fcntl_setfl(file, flags - OFlags::NONBLOCK)?)
@@ -443,12 +450,14 @@ fn lock(path: &Path, file: &File, access: Access) -> Result<ImageLock, FileError
     })
 }
 
-/// Also of block devices, whose metadata says 0. Nothing uses the file's own position.
+/// The size of a file or a block device. The metadata of a block device says 0, so this seeks to
+/// the end. No other code uses the position of the file.
 fn size_of(file: &File) -> io::Result<u64> {
     Ok(rustix::fs::seek(file, SeekFrom::End(0))?)
 }
 
-/// What the kernel asks of direct I/O here (statx since 6.1), or else what the device calls its sector.
+/// The alignment that direct I/O needs: what the kernel says (statx since 6.1), or the sector size
+/// of the device.
 fn direct_block_size(file: &File, is_device: bool) -> u32 {
     let asked = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN)
         .ok()
@@ -466,7 +475,7 @@ fn direct_block_size(file: &File, is_device: bool) -> u32 {
         .unwrap_or(largest)
 }
 
-/// The kernel refuses to zero or discard a part of a device's logical sector.
+/// The logical sector size of a device. The kernel does not zero or discard parts of a sector.
 fn hole_unit(file: &File, is_device: bool) -> u64 {
     if !is_device {
         return 1;
@@ -476,7 +485,8 @@ fn hole_unit(file: &File, is_device: bool) -> u64 {
     sector.map_or(ALIGNMENT as u64, u64::from)
 }
 
-/// For storage without a zeroing call, and for what such a call cannot reach.
+/// Writes zeroes, for storage without a zeroing call and for the parts that such a call cannot
+/// zero.
 fn write_zero_bytes(storage: &FileBackend, range: Range<u64>) -> Result<(), IoError> {
     const STEP: u64 = 1 << 20;
     let zeroes = Sectors::<Cipher>::zeroed(usize::try_from(STEP).unwrap_or(ALIGNMENT));

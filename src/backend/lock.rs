@@ -1,13 +1,15 @@
-//! Advisory locks on an image, taken when it is opened: exclusive for writing, shared for reading, and one for writing a header beside the
-//! QEMU that has its volume open.
+//! Advisory locks on an image, taken when it is opened: exclusive for writing, shared for reading,
+//! and a third kind for writing a header beside the QEMU that has its volume open.
 //!
-//! Three kinds of neighbours notice them. Another luksmith and cryptsetup use `flock(2)`: on the file itself,
-//! and for block devices on the file `L_MAJOR:MINOR` in `/run/cryptsetup` (cryptsetup locks LUKS2 metadata
-//! alone, and waits). QEMU locks single bytes (open-file-description locks): byte 100 + n says that its
-//! owner uses permission n, byte 200 + n that its owner lets nobody else use it; all of these locks are shared, and who
-//! comes takes its own first and then looks for those that conflict.
+//! Other luksmith processes, cryptsetup and QEMU notice them. luksmith and cryptsetup use
+//! `flock(2)`: on the file itself, and for a block device on the file `L_MAJOR:MINOR` in
+//! `/run/cryptsetup`. cryptsetup locks only LUKS2 metadata, and waits for locks. QEMU locks single
+//! bytes with open file description locks. A lock on byte 100 + n means that its owner uses
+//! permission n. A lock on byte 200 + n means that its owner denies permission n to others. All of
+//! these locks are shared: a program first takes its own locks, and then looks for conflicting
+//! ones.
 //!
-//! All locks are advisory: nothing here keeps a program out that does not ask. Never waits.
+//! Advisory locks do not stop a program that ignores them. No function here waits for a lock.
 
 use std::fmt;
 use std::fs::{self, File, Metadata};
@@ -20,22 +22,23 @@ use rustix::fs::{FlockOperation, flock, major, minor};
 
 use crate::sys::ofd;
 
-/// Whether the image is opened for reading or for writing.
+/// How the image is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Others may read too.
+    /// For reading. Others may read too.
     Shared,
-    /// Nobody else may read or write.
+    /// For writing. Others may neither read nor write.
     Exclusive,
-    /// For the header of a volume that a QEMU has open, which must be so: no other luksmith may read or write, and while this is held
-    /// QEMU does not change keyslots. For everything else it goes on, and another one may open the volume.
+    /// For writing the header of a volume that a QEMU has open. It is an error if no QEMU has it
+    /// open. No other luksmith may read or write meanwhile. QEMU cannot change keyslots, but does
+    /// everything else, and another QEMU may open the volume.
     Beside,
 }
 
-/// The locks on an image. Those on the image itself go with its file, not with this.
+/// The locks on an image.
 #[derive(Debug)]
 pub struct ImageLock {
-    /// cryptsetup's file for a block device, locked.
+    /// The locked file of cryptsetup for a block device.
     _device: Option<File>,
 }
 
@@ -43,22 +46,22 @@ pub struct ImageLock {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LockError {
-    /// Somebody else has the image open in a way that does not agree.
+    /// Another program has the image open with a conflicting lock.
     #[error(transparent)]
     Busy(Busy),
-    /// Nobody else has the image open, as [`Access::Beside`] needs it.
-    #[error("nobody else has it open")]
+    /// No other program has the image open, which [`Access::Beside`] requires.
+    #[error("no other program has it open")]
     Alone,
-    /// The system could not lock.
+    /// The system reported another error.
     #[error("locking failed")]
     Failed(#[source] io::Error),
 }
 
-/// Who has the image, where that can be known.
+/// The holders of a conflicting lock, as far as they are known.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub struct Busy {
-    /// The processes seen holding a lock on it; those of other users are hidden from us.
+    /// The processes that hold a lock on the image. Processes of other users may be hidden.
     pub holders: Vec<Holder>,
 }
 
@@ -66,9 +69,9 @@ pub struct Busy {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Holder {
-    /// Its number.
+    /// The process id.
     pub pid: u32,
-    /// Its name, as the system has it: at most 15 bytes.
+    /// The name that the system reports, at most 15 bytes.
     pub command: String,
 }
 
@@ -90,7 +93,7 @@ impl ImageLock {
     /// Takes all locks, or none.
     ///
     /// # Errors
-    /// [`LockError::Busy`] at once where somebody else's do not agree.
+    /// Returns [`LockError::Busy`] immediately if another program holds a conflicting lock.
     pub fn take(image: &File, access: Access) -> Result<Self, LockError> {
         lock_whole(image, access)?;
         lock_for_qemu(image, access)?;
@@ -103,8 +106,8 @@ impl ImageLock {
     }
 }
 
-/// Gives up the locks on the image itself. They would go with its file, but a process that was just started from
-/// another thread holds that file too for the moment until it has become its program.
+/// Releases the locks on the image itself. Closing the file would release them too. But a child
+/// process that another thread has just forked has the file open until it executes its program.
 pub(super) fn release(image: &File) {
     let permissions = 0..=permission::RESIZE;
     for byte in permissions.flat_map(|n| [USED + n, REFUSED_TO_OTHERS + n]) {
@@ -125,7 +128,7 @@ fn lock_whole(file: &File, access: Access) -> Result<(), LockError> {
     }
 }
 
-/// The numbers of QEMU's permissions that an image can meet.
+/// The numbers of QEMU's permissions.
 mod permission {
     pub(super) const CONSISTENT_READ: u64 = 0;
     pub(super) const WRITE: u64 = 1;
@@ -138,15 +141,16 @@ const REFUSED_TO_OTHERS: u64 = 200;
 
 fn lock_for_qemu(file: &File, access: Access) -> Result<(), LockError> {
     use permission::{CONSISTENT_READ, RESIZE, WRITE, WRITE_UNCHANGED};
-    // A QEMU that only reads lets others write, unless it is told that nobody else may read.
+    // A QEMU that only reads permits writing by others, unless others deny it to read.
     let (used, refused): (&[u64], &[u64]) = match access {
         Access::Shared => (&[CONSISTENT_READ], &[WRITE, RESIZE]),
         Access::Exclusive => (
             &[CONSISTENT_READ, WRITE, WRITE_UNCHANGED, RESIZE],
             &[CONSISTENT_READ, WRITE, WRITE_UNCHANGED, RESIZE],
         ),
-        // QEMU's own use and refusal of writing and resizing stay as they are. It lets nobody read what is consistent only while it changes
-        // keyslots (`block_crypto_child_perms`): one of both comes second, and fails.
+        // QEMU keeps its locks for writing and resizing. It denies consistent reads to others only
+        // while it changes keyslots (`block_crypto_child_perms`). So whichever of the two comes
+        // second fails.
         Access::Beside => (&[CONSISTENT_READ], &[]),
     };
     let ours = (used.iter().map(|n| USED + n)).chain(refused.iter().map(|n| REFUSED_TO_OTHERS + n));
@@ -154,7 +158,7 @@ fn lock_for_qemu(file: &File, access: Access) -> Result<(), LockError> {
         match ofd::share_byte(file.as_fd(), byte) {
             Ok(true) => {}
             Ok(false) => return Err(busy(file)),
-            // QEMU cannot lock here either.
+            // QEMU cannot take these locks here either.
             Err(error) if lacks_byte_locks(&error) => return Ok(()),
             Err(error) => return Err(LockError::Failed(error)),
         }
@@ -169,14 +173,15 @@ fn lock_for_qemu(file: &File, access: Access) -> Result<(), LockError> {
     Ok(())
 }
 
-/// Whether a QEMU, or at least some other process, has the very same image open. QEMU reads it consistently wherever it may lock.
+/// Whether another process has the same image open. A QEMU that can lock bytes holds the one for
+/// consistent reads. Otherwise this looks at the open files of all processes.
 fn is_open_elsewhere(image: &File) -> Result<bool, LockError> {
     match ofd::byte_is_held(image.as_fd(), USED + permission::CONSISTENT_READ) {
         Ok(true) => return Ok(true),
         Err(error) if !lacks_byte_locks(&error) => return Err(LockError::Failed(error)),
         _ => {}
     }
-    // Locks belong to a node of a device, and libvirt gives each QEMU a /dev of its own.
+    // The locks of a device belong to its device node, and libvirt gives each QEMU its own /dev.
     let ours = identity(&image.metadata().map_err(LockError::Failed)?);
     Ok(processes()
         .filter(|(pid, _)| *pid != std::process::id())
@@ -190,10 +195,11 @@ fn lacks_byte_locks(error: &io::Error) -> bool {
     )
 }
 
-/// Where cryptsetup keeps its lock files.
+/// The directory of cryptsetup's lock files.
 const DEVICE_LOCKS: &str = "/run/cryptsetup";
 
-/// Locks cryptsetup's file for a block device. Who may not make that file goes without: the directory is root's.
+/// Locks cryptsetup's file for a block device. The directory belongs to root, so a user who cannot
+/// create the file does without this lock.
 fn lock_device(image: &File, access: Access) -> Result<Option<File>, LockError> {
     let metadata = image.metadata().map_err(LockError::Failed)?;
     if !metadata.file_type().is_block_device() {
@@ -206,7 +212,7 @@ fn lock_device(image: &File, access: Access) -> Result<Option<File>, LockError> 
 
 fn lock_named(path: &Path, access: Access) -> Result<Option<File>, LockError> {
     if let Some(directory) = path.parent() {
-        // Where it is there already, or cannot be made, opening the file will tell.
+        // If it exists or cannot be created, opening the file shows that.
         let _ = fs::DirBuilder::new().mode(0o700).create(directory);
     }
     loop {
@@ -219,7 +225,7 @@ fn lock_named(path: &Path, access: Access) -> Result<Option<File>, LockError> {
             Err(error) => return Err(LockError::Failed(error)),
         };
         lock_whole(&file, access)?;
-        // cryptsetup removes the file when it is done: a lock on a removed one locks nothing.
+        // cryptsetup removes the file at its end, and a lock on a removed file is useless.
         let locked = file.metadata().map_err(LockError::Failed)?;
         match fs::symlink_metadata(path) {
             Ok(named) if (named.dev(), named.ino()) == (locked.dev(), locked.ino()) => {
@@ -246,7 +252,7 @@ fn busy(file: &File) -> LockError {
     })
 }
 
-/// The processes that hold a lock on this file, as far as /proc shows them.
+/// The processes that hold a lock on this file, as far as `/proc` shows them.
 fn holders(file: &File) -> Vec<Holder> {
     let Ok(metadata) = file.metadata() else {
         return Vec::new();
@@ -269,19 +275,20 @@ fn holders(file: &File) -> Vec<Holder> {
     holders
 }
 
-/// The processes that /proc shows, by their numbers.
+/// The ids of the processes that `/proc` shows.
 fn processes() -> impl Iterator<Item = (u32, PathBuf)> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
 }
 
-/// The open files of a process, as far as they are ours to see.
+/// The open files of a process, as far as this user may see them.
 fn open_files(process: &Path) -> impl Iterator<Item = PathBuf> {
     let entries = fs::read_dir(process.join("fd")).into_iter().flatten();
     entries.flatten().map(|entry| entry.path())
 }
 
-/// What a file is the same as another by. A block device may have several nodes.
+/// The identity of a file. A block device may have several nodes, so it is identified by its
+/// number.
 fn identity(file: &Metadata) -> (bool, u64, u64) {
     if file.file_type().is_block_device() {
         (true, file.rdev(), 0)
@@ -294,8 +301,8 @@ fn is(fd: &Path, wanted: (bool, u64, u64)) -> bool {
     fs::metadata(fd).is_ok_and(|file| identity(&file) == wanted)
 }
 
-/// Whether one of the process's open files is the one with this identity, and locked. `asking` is our own file
-/// that did not get its lock: it does not count.
+/// Whether the process has the file with this identity open and locked. `asking` is this process's
+/// own file, which did not get its lock and is ignored.
 fn holds_lock(process: &Path, identity: (bool, u64, u64), asking: Option<&File>) -> bool {
     open_files(process)
         .filter(|fd| asking.is_none_or(|file| !names(fd, file)))
@@ -324,7 +331,8 @@ fn command(process: &Path) -> String {
     }
 }
 
-/// A process may call itself anything: nothing of that may steer a terminal.
+/// Replaces control characters, since a process chooses its own name, which may be printed to a
+/// terminal.
 fn shown(c: char) -> char {
     if c.is_control() { '?' } else { c }
 }
@@ -393,10 +401,10 @@ mod tests {
         let image = tempfile::NamedTempFile::new().unwrap();
         let beside = |file: &File| ImageLock::take(file, Access::Beside);
         let qemu = open(image.path());
-        // This process has it open by another name, but that does not count.
+        // This process has it open with another descriptor, which is ignored.
         assert!(matches!(beside(&open(image.path())), Err(LockError::Alone)));
 
-        // As a QEMU with a disk that nobody else may write.
+        // The locks of a QEMU with a disk that others may not write.
         let used = [
             permission::CONSISTENT_READ,
             permission::WRITE,
@@ -413,7 +421,7 @@ mod tests {
         busy_holders(beside(&open(image.path())));
         busy_holders(ImageLock::take(&open(image.path()), Access::Shared));
         busy_holders(ImageLock::take(&open(image.path()), Access::Exclusive));
-        // The disk's QEMU ends and comes again: what it looks at for that has not become more by us.
+        // The QEMU ends and starts again. This lock adds nothing that would stop it.
         release(&qemu);
         for byte in [USED + permission::WRITE, USED + permission::RESIZE]
             .into_iter()
@@ -423,7 +431,7 @@ mod tests {
         }
         drop(first);
 
-        // While it changes keyslots, it reads alone.
+        // While QEMU changes keyslots, it denies consistent reads to others.
         for byte in [USED, REFUSED_TO_OTHERS].map(|base| base + permission::CONSISTENT_READ) {
             assert!(ofd::share_byte(qemu.as_fd(), byte).unwrap());
         }

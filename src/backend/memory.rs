@@ -1,6 +1,6 @@
-//! A storage in memory, for tests and for volumes that never touch a disk.
+//! A storage in memory, for tests and for volumes that are never on a disk.
 //!
-//! It holds ciphertext like any other backend, so its memory is neither locked nor wiped.
+//! It holds ciphertext, like any other backend, so its memory is neither locked nor wiped.
 
 use std::ops::Range;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -17,12 +17,12 @@ pub struct MemoryBackend {
 }
 
 impl MemoryBackend {
-    /// A storage of `size` zero bytes that takes any alignment.
+    /// A storage of `size` zero bytes that accepts any alignment.
     pub fn new(size: usize) -> Self {
         Self::from_bytes(vec![0; size])
     }
 
-    /// A storage that begins with these bytes.
+    /// A storage with these bytes.
     pub fn from_bytes(bytes: Vec<u8>) -> Self {
         Self {
             bytes: RwLock::new(bytes),
@@ -31,25 +31,26 @@ impl MemoryBackend {
         }
     }
 
-    /// The same storage, refusing all that is not in whole blocks of `block_size` bytes, a power of two.
+    /// Sets the block size, a power of two. The storage then refuses requests that are not whole
+    /// blocks.
     pub fn with_block_size(mut self, block_size: u32) -> Self {
         debug_assert!(block_size.is_power_of_two());
         self.block_size = block_size;
         self
     }
 
-    /// The same storage, refusing every change.
+    /// Makes the storage read-only.
     pub fn into_read_only(mut self) -> Self {
         self.read_only = true;
         self
     }
 
-    /// A copy of all that is stored.
+    /// A copy of the content.
     pub fn to_bytes(&self) -> Vec<u8> {
         self.read().clone()
     }
 
-    // A panic in the middle of a copy leaves bytes as a broken write would: no reason to refuse the rest.
+    // A panic during a copy leaves a partial write, which is no reason to refuse later requests.
     fn read(&self) -> RwLockReadGuard<'_, Vec<u8>> {
         self.bytes.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -76,7 +77,7 @@ impl MemoryBackend {
     }
 }
 
-/// The checked range as indices: the memory is no larger than the address space, so both fit.
+/// The checked range as indices. The memory is smaller than the address space, so both fit.
 fn place(offset: u64, len: u64) -> Range<usize> {
     let start = usize::try_from(offset).unwrap_or(usize::MAX);
     start..start.saturating_add(usize::try_from(len).unwrap_or(usize::MAX))

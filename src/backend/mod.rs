@@ -38,27 +38,27 @@ pub struct Geometry {
 /// [`conformance::check`] tests what follows.
 ///
 /// - **Contents.** A read returns what was written last. Bytes that were never written can be read:
-///   their value is the storage's choice, but it stays the same. A write changes nothing outside its
-///   range. A read fills all of its buffer. A buffer keeps its length, also where a read fails.
-/// - **Bounds.** Offsets and lengths are bytes. A range that is not all inside the storage is refused
-///   with [`IoError::OutOfRange`], also where its end exceeds 2⁶⁴, and nothing grows by a write. A
-///   range that is not in whole blocks of [`Geometry::block_size`] is refused with
+///   their value is the storage's choice, but it stays the same. A write changes nothing outside
+///   its range. A read fills all of its buffer. A buffer keeps its length, also where a read fails.
+/// - **Bounds.** Offsets and lengths are bytes. A range that is not all inside the storage is
+///   refused with [`IoError::OutOfRange`], also where its end exceeds 2⁶⁴, and nothing grows by a
+///   write. A range that is not in whole blocks of [`Geometry::block_size`] is refused with
 ///   [`IoError::Unaligned`]. A refused call changes nothing and does not disturb later calls.
 ///   [`Geometry::check`] and [`Geometry::check_change`] do all that.
 /// - **Length zero.** A call of length zero succeeds at any block from the start to the end of the
 ///   storage, and changes nothing.
-/// - **Threads.** Calls may come from several threads at the same time. Calls for different ranges do
-///   not disturb each other, even in the same page. Where calls overlap, each block is that of one
-///   call: after two writes it holds what one of them wrote, and a read sees it before or after a
-///   write, never a mix. A call that begins after another one has returned sees its effect.
-/// - **Durability.** What was written before [`flush`](Self::flush) returned is still there when the
-///   storage is opened again, also after a power failure. Before that, a power failure may leave or
-///   lose each written block.
+/// - **Threads.** Calls may come from several threads at the same time. Calls for different ranges
+///   do not disturb each other, even in the same page. Where calls overlap, each block is that of
+///   one call: after two writes it holds what one of them wrote, and a read sees it before or after
+///   a write, never a mix. A call that begins after another one has returned sees its effect.
+/// - **Durability.** What was written before [`flush`](Self::flush) returned is still there when
+///   the storage is opened again, also after a power failure. Before that, a power failure may
+///   leave or lose each written block.
 /// - **Read-only storage** refuses every change with [`IoError::ReadOnly`].
 /// - **No panics**, whatever the arguments are.
 ///
-/// [`discard`](Self::discard) and [`resize`](Self::resize) may be [`IoError::Unsupported`]; then they
-/// change nothing. This error may take precedence over those above.
+/// [`discard`](Self::discard) and [`resize`](Self::resize) may be [`IoError::Unsupported`]; then
+/// they change nothing. This error may take precedence over those above.
 pub trait Backend: Send + Sync {
     /// The geometry. It stays the same until [`resize`](Self::resize) changes the size.
     fn geometry(&self) -> Geometry;
@@ -82,9 +82,9 @@ pub trait Backend: Send + Sync {
     /// What the storage reports. Everything that was written since the last flush may be lost then.
     fn flush(&self) -> Result<(), IoError>;
 
-    /// Gives up the contents of the range, so that the storage can free its space. What a read of the
-    /// range returns afterwards is the storage's choice; files and memory return zeroes. The range
-    /// can be written again.
+    /// Gives up the contents of the range, so that the storage can free its space. What a read of
+    /// the range returns afterwards is the storage's choice; files and memory return zeroes. The
+    /// range can be written again.
     ///
     /// # Errors
     /// [`IoError::Unsupported`] where the storage cannot do this; otherwise as for
@@ -97,15 +97,15 @@ pub trait Backend: Send + Sync {
     /// As for [`write_at`](Self::write_at).
     fn write_zeroes(&self, range: Range<u64>) -> Result<(), IoError>;
 
-    /// Changes the size. What stays keeps its contents, and new bytes read as zeroes, even where the
-    /// storage was larger before.
+    /// Changes the size. What stays keeps its contents, and new bytes read as zeroes, even where
+    /// the storage was larger before.
     ///
     /// # Errors
     /// [`IoError::Unsupported`] where the size is fixed, and what the storage reports.
     fn resize(&self, size: u64) -> Result<(), IoError>;
 
-    /// Announces that the range will be read soon. A storage that can make use of this begins to read
-    /// it; the others do nothing.
+    /// Announces that the range will be read soon. A storage that can make use of this begins to
+    /// read it; the others do nothing.
     ///
     /// # Errors
     /// As for [`read_at`](Self::read_at).
@@ -115,7 +115,7 @@ pub trait Backend: Send + Sync {
     }
 }
 
-/// What was being done when an I/O error happened.
+/// The operation that an I/O error is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Operation {
@@ -125,9 +125,9 @@ pub enum Operation {
     Write,
     /// A flush to stable storage.
     Flush,
-    /// Giving up a range.
+    /// A discard of a range.
     Discard,
-    /// Zeroing a range.
+    /// A write of zeroes to a range.
     WriteZeroes,
     /// A change of size.
     Resize,
@@ -146,33 +146,33 @@ impl std::fmt::Display for Operation {
     }
 }
 
-/// Why a backend or a volume did not do what it was asked.
+/// Why an operation of a backend or a volume failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IoError {
-    /// The range does not lie inside.
-    #[error("{operation} of {len} bytes at byte {offset} reaches over the end at byte {size}")]
+    /// The range is not inside of the storage or volume.
+    #[error("{operation} of {len} bytes at byte {offset} extends past the end at byte {size}")]
     OutOfRange {
-        /// What was asked.
+        /// The operation.
         operation: Operation,
-        /// Where the range begins, in bytes.
+        /// The start of the range, in bytes.
         offset: u64,
-        /// How long it is, in bytes.
+        /// The length of the range, in bytes.
         len: u64,
-        /// Where the storage or volume ends, in bytes.
+        /// The size of the storage or volume, in bytes.
         size: u64,
     },
-    /// Opened for reading only.
+    /// The storage or volume is open for reading only.
     #[error("{0} refused: opened for reading only")]
     ReadOnly(Operation),
-    /// Not a multiple of the unit.
+    /// The range is not a multiple of the unit.
     #[error("{operation} of {len} bytes at byte {offset} is not in whole units of {unit} bytes")]
     Unaligned {
-        /// What was asked.
+        /// The operation.
         operation: Operation,
-        /// Where the range begins, in bytes.
+        /// The start of the range, in bytes.
         offset: u64,
-        /// How long it is, in bytes.
+        /// The length of the range, in bytes.
         len: u64,
         /// The unit, in bytes.
         unit: u32,
@@ -180,45 +180,47 @@ pub enum IoError {
     /// The storage, or the quota, is full.
     #[error("{operation} at byte {offset}: no space left")]
     NoSpace {
-        /// What was asked.
+        /// The operation.
         operation: Operation,
-        /// Where, in bytes.
+        /// The offset, in bytes.
         offset: u64,
     },
     /// The storage failed.
     #[error("{operation} at byte {offset} failed")]
     Failed {
-        /// What was asked.
+        /// The operation.
         operation: Operation,
-        /// Where, in bytes.
+        /// The offset, in bytes.
         offset: u64,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// This storage cannot do that.
+    /// This storage does not support the operation.
     #[error("{0} is not possible on this storage")]
     Unsupported(Operation),
-    /// What was to be read is compressed, which is not encrypted, and nobody said that it may be taken.
+    /// The data is in a compressed cluster, which is not encrypted, and the caller has not agreed
+    /// to read those.
     #[error("the compressed cluster at byte {at} of the image is not encrypted")]
     Plaintext {
-        /// Where, in bytes of the image.
+        /// The offset in the image, in bytes.
         at: u64,
     },
-    /// What was to be read needs a feature of this crate that is not enabled.
+    /// The data needs a feature of this crate that is not enabled.
     #[error(transparent)]
     MissingFeature(#[from] MissingFeature),
-    /// The tables of an image say what they must not.
+    /// The tables of an image are damaged.
     #[error("the image has {what}, at byte {at}")]
     Image {
         /// What is wrong.
         what: &'static str,
-        /// Where, in bytes of the image.
+        /// The offset in the image, in bytes.
         at: u64,
     },
 }
 
 impl IoError {
-    /// The error for what the system said, told apart as far as callers need.
+    /// Converts an error of the system. Kinds of errors that callers distinguish become variants of
+    /// their own.
     pub fn from_os(operation: Operation, offset: u64, source: io::Error) -> Self {
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
@@ -255,7 +257,7 @@ impl From<IoError> for io::Error {
 }
 
 impl Geometry {
-    /// `size` bytes, read and written at any offset and length.
+    /// A storage of `size` bytes, which is read and written at any offset and length.
     #[must_use]
     pub fn new(size: u64) -> Self {
         Self {
@@ -265,22 +267,22 @@ impl Geometry {
         }
     }
 
-    /// With this smallest unit of reading and writing, in bytes: a power of two.
+    /// Sets the unit of reading and writing in bytes, a power of two.
     #[must_use]
     pub fn with_block_size(self, block_size: u32) -> Self {
         Self { block_size, ..self }
     }
 
-    /// Whether every change is refused.
+    /// Sets whether every change is refused.
     #[must_use]
     pub fn with_read_only(self, read_only: bool) -> Self {
         Self { read_only, ..self }
     }
 
-    /// Checks that `len` bytes at `offset` lie inside and are in whole blocks.
+    /// Checks that `len` bytes at `offset` are inside of the storage, and are whole blocks.
     ///
     /// # Errors
-    /// [`IoError::OutOfRange`] or [`IoError::Unaligned`].
+    /// Returns [`IoError::OutOfRange`] or [`IoError::Unaligned`].
     pub fn check(&self, operation: Operation, offset: u64, len: u64) -> Result<(), IoError> {
         let size = self.size;
         if offset.checked_add(len).is_none_or(|end| end > size) {
@@ -303,10 +305,11 @@ impl Geometry {
         Ok(())
     }
 
-    /// As [`check`](Self::check), for a change: it is refused where the storage is read-only.
+    /// Like [`check`](Self::check), for a change, which is also refused if the storage is
+    /// read-only.
     ///
     /// # Errors
-    /// [`IoError::ReadOnly`], or as [`check`](Self::check).
+    /// Returns [`IoError::ReadOnly`], or the errors of [`check`](Self::check).
     pub fn check_change(&self, operation: Operation, offset: u64, len: u64) -> Result<(), IoError> {
         if self.read_only {
             return Err(IoError::ReadOnly(operation));

@@ -171,7 +171,7 @@ fn an_open_volume_that_another_program_changes_or_copies_is_refused() {
     std::fs::copy(host.path("moved"), host.path("v")).unwrap();
     host.daemon
         .run(&rotate)
-        .is(4, &["nobody else has", "on its host"]);
+        .is(4, &["no other program has", "on its host"]);
     std::fs::rename(host.path("moved"), host.path("v")).unwrap();
     unchanged();
 

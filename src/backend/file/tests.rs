@@ -1,4 +1,4 @@
-//! Files as storage: what is written is read, every refusal, holes, direct input and output.
+//! Tests of files as storage: reads and writes, every refusal, holes, direct I/O.
 
 use super::*;
 use std::fs;
@@ -137,7 +137,7 @@ fn discarded_and_zeroed_ranges_read_as_zeroes() {
     assert_eq!(read(&storage, 10_001, 10_001).unwrap(), [0; 10_001]);
     assert_eq!(read(&storage, 10_000, 1).unwrap(), [9]);
     assert_eq!(read(&storage, 20_002, 1).unwrap(), [9]);
-    // Where the file system cannot.
+    // On a file system that does not support it.
     write_zero_bytes(&storage, 30_003..30_003 + (2 << 20) + 5).unwrap();
     assert!(
         read(&storage, 30_003, (2 << 20) + 5)
@@ -224,7 +224,7 @@ fn a_writer_is_alone_and_force_share_looks_anyway() {
 
 #[test]
 fn direct_reads_and_writes_are_in_whole_blocks() {
-    // Where temporary files lie in memory there may be no direct I/O; the build's own folder is on a disk.
+    // A file system in memory may not support direct I/O, so this uses the directory of the build.
     let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
     let path = directory.path().join("image");
     FileBackend::open(&path, creating())
