@@ -50,8 +50,8 @@ impl Args {
         )?;
         if let Some(uuid) = &self.uuid {
             let loss = format!(
-                "{} would be volume {uuid} instead of {}: whatever finds it by its UUID (crypttab, \
-                 fstab, libvirt) would not",
+                "{} would be volume {uuid} instead of {}: programs that look for its UUID \
+                 (crypttab, fstab, libvirt) would not find it",
                 self.image.header_location(),
                 container.uuid()
             );

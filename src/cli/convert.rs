@@ -51,7 +51,7 @@ impl Args {
         }
         let loss = format!(
             "the {from} header of {name} would be rewritten as {to}; make a backup first (luksmith \
-             header backup), and let nobody use the volume meanwhile"
+             header backup), and keep the volume closed meanwhile"
         );
         confirm(&self.force, Force::Convert, &loss)?;
         container.convert(to)?;

@@ -12,7 +12,7 @@ use luksmith_formats::cipher::CipherSpec;
 pub enum Advice {
     /// The device cannot be claimed because it is mounted, or part of another device.
     DeviceInUse,
-    /// The path is no file of known size, but may be read as a stream.
+    /// The path is not a file of known size, but can be read as a stream.
     ReadAsStream,
     /// The last sector can be filled with zeroes.
     Pad,
@@ -36,7 +36,7 @@ pub enum Advice {
     SizeOfGuest,
     /// The size need not be stated.
     NoSize,
-    /// Which sizes fit every sector size.
+    /// A multiple of 4 KiB fits every sector size.
     SizeMultiple,
     /// The sizes of keys that a cipher takes.
     KeySizes(CipherSpec),
@@ -48,7 +48,7 @@ pub enum Advice {
     OnlyLuks1InQcow2,
     /// An address to listen on is an IP address or a host name, and a port.
     AddressAndPort,
-    /// Only a Unix socket tells which user connects; over TCP, certificates tell who it is.
+    /// Only a Unix socket tells which user connects; over TCP, certificates identify clients.
     UsersOnUnixSocket,
     /// TLS with client certificates lets only known clients in.
     TlsForKnownClients,
@@ -107,8 +107,8 @@ impl fmt::Display for Advice {
             }
             Self::OnlyQcow2(option) => return write!(f, "only for qcow2 images: {option}"),
             Self::VersionInQcow2 => "QEMU knows only LUKS1 there",
-            Self::Size => "the size is what the guest sees; the file is that plus the header",
-            Self::SizeOfGuest => "the size is what the guest sees",
+            Self::Size => "the size is that which the guest sees; the file is larger by the header",
+            Self::SizeOfGuest => "the size is that which the guest sees",
             Self::NoSize => "the size need not be stated",
             Self::SizeMultiple => "a multiple of 4 KiB fits every sector size",
             Self::KeySizes(cipher) => {
@@ -116,17 +116,19 @@ impl fmt::Display for Advice {
             }
             Self::Luks2HasArgon2 => "LUKS2 has argon2",
             Self::Argon2OrNeither => "they go with argon2id",
-            Self::OnlyLuks1InQcow2 => "only LUKS1 has a place there; QEMU knows no other",
+            Self::OnlyLuks1InQcow2 => {
+                "a qcow2 image holds only LUKS1, as QEMU knows no other there"
+            }
             Self::AddressAndPort => "an address and a port, such as 127.0.0.1:10809 or [::1]:10809",
             Self::UsersOnUnixSocket => {
-                "a Unix socket tells which user connects; over TCP, certificates tell who it is"
+                "a Unix socket tells which user connects; over TCP, certificates identify clients"
             }
             Self::TlsForKnownClients => "TLS with client certificates lets only known clients in",
-            Self::EveryUser => "allowing it gives it to every user of this machine",
+            Self::EveryUser => "if allowed, every user of this machine can connect",
             Self::ClientAuthority => {
                 "with a client authority, clients have to show a certificate of it"
             }
-            Self::EveryClient => "allowing it lets every client in",
+            Self::EveryClient => "if allowed, every client can connect",
             Self::MakeDirectory(directory) => {
                 return write!(f, "`mkdir -p -m 700 {}` makes it", directory.display());
             }
@@ -139,26 +141,37 @@ impl fmt::Display for Advice {
                 "clients can share one export; an image can have two if both are read-only"
             }
             Self::OtherRoot => {
-                "without libvirt there is no host to audit; another system can be audited by its root"
+                "without libvirt there is no host to audit; another system can be audited by its \
+                 root"
             }
             Self::PolicyMembers => "docs/audit.md shows every member of a policy",
-            Self::StateVersion => "the version of LUKS can be stated where the header cannot be read",
+            Self::StateVersion => {
+                "the version of LUKS can be stated where the header cannot be read"
+            }
             Self::ConvertToLuks1 => "it can be converted to LUKS1, if its keyslots allow that",
             Self::RemoveSecret(path) => {
-                return write!(f, "the secret of {path} can be removed, if nothing needs it");
+                return write!(
+                    f,
+                    "the secret of {path} can be removed, if nothing needs it"
+                );
             }
-            Self::GivePresentPassphrase => "the present passphrase of a private secret has to be given",
+            Self::GivePresentPassphrase => {
+                "the present passphrase of a private secret has to be given"
+            }
             Self::OldValueRestored => "the secret has its old value; run it again",
             Self::OldValueKept(secret) => {
-                return write!(f, "the old value is kept in the secret {secret}; run it again");
+                return write!(
+                    f,
+                    "the old value is kept in the secret {secret}; run it again"
+                );
             }
             Self::ReadMasterKey => {
                 "run it on the domain's host, as the user who started the domain (root for \
                  qemu:///system), or while the domain is shut off"
             }
             Self::ChangeBesideQemu => {
-                "the domain runs, and its QEMU cannot change keyslots: run luksmith on its host, as \
-                 root or as the owner of the image; or rotate while the domain is shut off"
+                "the domain runs, and its QEMU cannot change keyslots: run luksmith on its host, \
+                 as root or as the owner of the image; or rotate while the domain is shut off"
             }
         })
     }

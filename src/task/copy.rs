@@ -55,7 +55,7 @@ impl Fill {
     }
 }
 
-/// A place in the volume, in bytes, and what belongs there.
+/// An offset in the volume, in bytes, and the plaintext there.
 type Chunk = (u64, Sectors<Plain>);
 
 /// Encrypts all of `source` into a new volume, and returns where the data ends, in bytes of the

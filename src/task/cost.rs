@@ -1,4 +1,4 @@
-//! What a new keyslot costs to open: measured on this machine, or as the caller says.
+//! The cost of opening a new keyslot: measured on this machine, or stated by the caller.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub enum Function {
     Argon2id,
 }
 
-/// What a new keyslot is to cost.
+/// The cost that a new keyslot will have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CostOptions {

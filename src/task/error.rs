@@ -1,4 +1,4 @@
-//! A failed task: what kind of failure it was, and what may help.
+//! A failed task: the kind of failure, and what may help.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::{Advice, printable};
 
-/// What kind of failure it was. A program maps its exit codes, exceptions or errno from it.
+/// The kind of a failure. A program maps its exit codes, exceptions or errno from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
@@ -32,7 +32,7 @@ pub enum Kind {
     Unsupported,
     /// Another program has it open, or changed it meanwhile.
     Busy,
-    /// Something is there already.
+    /// Something exists already.
     Exists,
     /// The [`Interrupt`](crate::Interrupt) was set.
     Interrupted,
@@ -133,7 +133,7 @@ impl Error {
         if applies { self.advise(advice) } else { self }
     }
 
-    /// What kind of failure it was.
+    /// The kind of the failure.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind

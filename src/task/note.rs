@@ -15,14 +15,14 @@ use crate::location::Location;
 pub enum Note<'a> {
     /// A copy of a LUKS2 header is damaged or old.
     Health {
-        /// Where the header lies.
+        /// Where the header is stored.
         location: &'a Location,
         /// How its copies were found.
         health: &'a Health,
     },
-    /// A file that was not finished is removed; `name` is the name that it was to have.
+    /// A file that was not finished was removed.
     Removed {
-        /// The name that the file was to have.
+        /// The name that the file would have got.
         name: &'a Path,
     },
     /// A file that was not finished could not be removed.
@@ -104,8 +104,8 @@ impl fmt::Display for Note<'_> {
             }
             Self::WritableByAll { directory } => write!(
                 f,
-                "every user can write to {}: another user could create a socket of this name first, and get \
-                 what clients send",
+                "every user can write to {}: another user could create a socket of this name \
+                 first, and get what clients send",
                 directory.display()
             ),
             Self::NotAudited { what, error } => write!(f, "cannot audit {what}: {}", chain(*error)),
@@ -117,7 +117,8 @@ impl fmt::Display for Note<'_> {
                 )
             }
             Self::PoolNotEncrypted => f.write_str(
-                "the pool does not tell that the volume is encrypted, as pools of some types never do",
+                "the pool does not tell that the volume is encrypted, as pools of some types never \
+                 do",
             ),
             Self::KeptPassphraseRestored => f.write_str(
                 "the secret has the passphrase again that was kept when a rotation was interrupted",

@@ -22,15 +22,15 @@ pub enum ImageFormat {
     Qcow2,
 }
 
-/// Which volume: where it lies, and what holds it.
+/// Which volume: where it is stored, and in which format.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Image {
     /// The encrypted volume.
     pub location: Location,
-    /// Where the header lies, if it is detached.
+    /// Where the header is stored, if it is detached.
     pub header: Option<Location>,
-    /// What is at the location.
+    /// The format of what is at the location.
     pub format: ImageFormat,
     /// How a server is reached.
     pub remote: Remote,
@@ -48,7 +48,7 @@ impl Image {
         }
     }
 
-    /// Where the header lies.
+    /// Where the header is stored.
     #[must_use]
     pub fn header_location(&self) -> &Location {
         self.header.as_ref().unwrap_or(&self.location)

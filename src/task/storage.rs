@@ -1,4 +1,4 @@
-//! Opening what a location names, and what sort of storage it turned out to be.
+//! Opens the storage at a location, and tells what sort of storage it is.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ impl Default for Remote {
     }
 }
 
-/// An opened storage, and what a task has to know of it beside its bytes.
+/// An opened storage, with what a task has to know about it apart from its bytes.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Storage {
@@ -138,7 +138,7 @@ impl Storage {
         self.backend.read_at(0, &mut start).is_ok() && start.as_slice().starts_with(magic)
     }
 
-    /// The storage of the LUKS header, if the header lies here.
+    /// The storage of the LUKS header, if the header is not detached.
     #[must_use]
     pub fn header(&self) -> Arc<dyn Backend> {
         match &self.qcow2 {
@@ -147,7 +147,7 @@ impl Storage {
         }
     }
 
-    /// The plaintext of the volume that lies here.
+    /// The plaintext of the volume in this storage.
     ///
     /// # Errors
     /// As [`Container::volume`].
@@ -162,7 +162,7 @@ impl Storage {
         }
     }
 
-    /// The size of the volume that lies here, in bytes.
+    /// The size of the volume in this storage, in bytes.
     ///
     /// # Errors
     /// A header that describes no volume which fits the storage.

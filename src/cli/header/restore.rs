@@ -87,8 +87,8 @@ impl Args {
                          cannot be read with another volume's keys"
                     ),
                     None => format!(
-                        "{name} has no readable header to compare with: whatever its first {} hold \
-                         would be replaced by the header of volume {theirs}",
+                        "{name} has no readable header to compare with: its first {} would be \
+                         replaced by the header of volume {theirs}",
                         size::human(backup.len() as u64)
                     ),
                 };

@@ -125,7 +125,7 @@ pub enum Need {
         socket: String,
         /// The name of the export.
         export: String,
-        /// The emulator's user, who has to be let in.
+        /// The emulator's user, which the server has to admit.
         user: Option<User>,
         /// The secret that opens the volume, if the options name it.
         secret: Option<SecretRef>,
@@ -146,7 +146,7 @@ impl fmt::Display for Need {
                 "luksmith has to serve {image} on {socket} before the domain starts"
             ),
             Self::EmulatorUser => f.write_str(
-                "the emulator's user, who is not known on this host, has to be let in to the socket",
+                "the socket has to admit the emulator's user, which is not known on this host",
             ),
             Self::Layers => f.write_str("several secrets need libvirt 9.3 or newer"),
             Self::Certificates => f.write_str(

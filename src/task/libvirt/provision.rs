@@ -21,7 +21,7 @@ use crate::libvirt::{Connection, LibvirtError, Secret};
 use crate::location::Location;
 use crate::secret::{Passphrase, Purpose, SecretSource};
 use crate::task::emulator::{absolute, check_passphrase};
-use crate::task::new_volume::{Extent, HeaderAlone, Loss, NewVolume, Plan};
+use crate::task::new_volume::{Extent, Loss, NewHeader, NewVolume, Plan};
 use crate::task::open::ImageFormat;
 use crate::task::{Advice, Error, Kind, Note, Watch};
 
@@ -309,7 +309,7 @@ impl Making<'_> {
             return Err(ProvisionError::Name(name.to_owned()).into());
         }
         let (preallocate, limits) = (new.preallocate, new.limits);
-        let header = HeaderAlone::make(new, size, self.passphrase, self.watch)?;
+        let header = NewHeader::make(new, size, self.passphrase, self.watch)?;
         let whole = header.offset.checked_add(size);
         let whole = whole.ok_or_else(|| Error::parameters("the size is too large"))?;
         let raw = VolumeXml::new(name)

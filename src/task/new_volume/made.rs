@@ -16,7 +16,7 @@ pub struct Made<'w> {
     pub container: Container,
     /// Its volume key.
     pub unlocked: Unlocked,
-    /// Where its data lies.
+    /// The storage of its data.
     pub data: Storage,
     pub(super) grows: bool,
     pub(super) image: Option<NewFile<'w>>,
@@ -25,7 +25,7 @@ pub struct Made<'w> {
 }
 
 impl Made<'_> {
-    /// Whether the data lies on storage that was there, of which nothing can be removed again.
+    /// Whether the data is on a device or an export, which stays overwritten after a failure.
     #[must_use]
     pub fn is_in_place(&self) -> bool {
         self.image.is_none()
@@ -39,7 +39,7 @@ impl Made<'_> {
         Ok(self.data.volume(&self.container, &self.unlocked)?)
     }
 
-    /// How a [`copy`](super::copy::encrypt) fills this volume, every byte of it.
+    /// Options with which [`encrypt`](crate::task::copy::encrypt) fills every byte of this volume.
     #[must_use]
     pub fn fill(&self) -> Fill {
         let mut fill = Fill::new(self.data.depth());

@@ -1,4 +1,4 @@
-//! What a new volume is to be, and which of that contradicts itself.
+//! The options of a new volume, and the checks whether they contradict each other.
 
 use luksmith_formats::cipher::CipherSpec;
 use luksmith_formats::hash::Hash;
@@ -14,11 +14,11 @@ use crate::task::open::ImageFormat;
 use crate::task::storage::Remote;
 use crate::task::{Advice, Error, Kind, Watch};
 
-/// What a new volume is to be. The default is as cryptsetup's, in a file or on a device.
+/// The options of a new volume. The defaults are those of cryptsetup.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct NewVolume {
-    /// What the location becomes.
+    /// The format of what is made.
     pub format: ImageFormat,
     /// The size of a cluster of a qcow2 image, in bytes.
     pub cluster_size: Option<u32>,
@@ -54,7 +54,7 @@ pub struct NewVolume {
     pub preallocate: bool,
     /// What opening the keyslot is to cost.
     pub cost: CostOptions,
-    /// What the header may ask for.
+    /// Limits on the key derivation that the header states.
     pub limits: Limits,
     /// How a server is reached.
     pub remote: Remote,
@@ -87,7 +87,7 @@ impl Default for NewVolume {
     }
 }
 
-/// How big a new volume is to be.
+/// The size of a new volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Extent {
@@ -114,7 +114,7 @@ impl Extent {
 }
 
 impl NewVolume {
-    /// What does not go together with the format.
+    /// Refuses options that do not go with the format.
     pub(super) fn check_format(&self, extent: Extent) -> Result<(), Error> {
         let wrong = |what: &str, advice| Err(Error::parameters(what).advise(advice));
         if self.format == ImageFormat::Raw {
@@ -147,8 +147,9 @@ impl NewVolume {
         }
     }
 
-    /// The options of the container, without the costs, and where everything will lie. `size` is
-    /// that of the plaintext, or of all there is; `blank` says that the header's storage is new.
+    /// The options of the container, without the costs, and the places of everything. `size` is the
+    /// size of the plaintext, or of the storage; `blank` says that the storage of the header is
+    /// new.
     pub(super) fn options(
         &mut self,
         size: Option<u64>,

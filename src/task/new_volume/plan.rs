@@ -29,8 +29,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Looks whether the options agree with each other and with what is there. Files that would be
-    /// replaced are locked, devices that would be overwritten are claimed.
+    /// Checks the options against each other and against what exists. Files that would be replaced
+    /// are locked, devices that would be overwritten are opened exclusively.
     ///
     /// # Errors
     /// [`Kind::Parameters`] for options that contradict; what the storage reports.
@@ -90,13 +90,13 @@ impl Plan {
         Ok(plan)
     }
 
-    /// What making the volume would destroy; nothing, most of the time.
+    /// What making the volume would destroy. Usually this is empty.
     #[must_use]
     pub fn losses(&self) -> &[Loss] {
         &self.losses
     }
 
-    /// A volume on storage that is there reaches to its end: another size is refused.
+    /// Refuses another size than all of a storage that exists.
     fn check_end(&self) -> Result<(), Error> {
         let (Target::There(there), Extent::Exactly(size)) = (&self.target, self.extent) else {
             return Ok(());
@@ -111,8 +111,8 @@ impl Plan {
         Ok(())
     }
 
-    /// Measures the key derivation, makes the files and writes the header. This destroys
-    /// [`Plan::losses`], those in files only when the new volume is kept.
+    /// Measures the key derivation, creates the files and writes the header. This destroys what
+    /// [`Plan::losses`] lists; old files are replaced only by [`Made::keep`].
     ///
     /// # Errors
     /// An interrupt, and what the storage reports.

@@ -1,4 +1,4 @@
-//! What is already where a new volume is to be made.
+//! What already exists where a new volume will be made.
 
 use std::fmt;
 use std::fs::File;
@@ -75,22 +75,22 @@ impl fmt::Display for Loss {
     }
 }
 
-/// Where a part of the new volume comes to lie.
+/// Where a part of the new volume is stored.
 pub(super) enum Target {
     /// A file that is made.
     New(PathBuf),
-    /// A storage that is there and is written into: a device, an export, or the data of a detached
+    /// A storage that exists and is written to: a device, an export, or the data of a detached
     /// header.
     There(Storage),
 }
 
-/// What is there already and is held until the volume is made.
+/// What exists already and is held until the volume is made.
 #[derive(Default)]
 pub(super) struct There {
-    /// The old files that new ones replace. Their locks keep other programs off.
+    /// The old files that new ones replace. Their locks keep other programs from using them.
     pub(super) image: Option<Storage>,
     pub(super) header: Option<Storage>,
-    /// The devices that are written over.
+    /// The devices that are overwritten.
     claimed: Vec<File>,
 }
 
@@ -160,7 +160,7 @@ pub(super) fn overwritten(
     Ok(Target::There(storage))
 }
 
-/// The volume that lies in a storage, if one does.
+/// The volume in a storage, if there is one.
 fn found_volume(storage: &Storage) -> Option<FoundVolume> {
     let options = container::OpenOptions::new(Undo::NotLookedFor);
     let container = Container::open(storage.backend.clone(), options).ok()?;

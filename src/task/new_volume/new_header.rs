@@ -1,4 +1,4 @@
-//! A header without its data.
+//! A header that is made without its data.
 
 use std::sync::Arc;
 
@@ -8,19 +8,18 @@ use crate::container::{self, Container, Undo};
 use crate::secret::Passphrase;
 use crate::task::{Error, Watch};
 
-/// A new header in memory, for a volume whose data another program writes, and whose size it has
-/// from there.
+/// A new header in memory, for a volume whose storage another program makes.
 #[non_exhaustive]
-pub struct HeaderAlone {
+pub struct NewHeader {
     /// The header.
     pub container: Container,
     /// Its bytes.
     pub storage: Arc<MemoryBackend>,
-    /// Where the data begins, in bytes; the header fills all before.
+    /// The start of the data in bytes, which is the length of the header.
     pub offset: u64,
 }
 
-impl HeaderAlone {
+impl NewHeader {
     /// Measures the key derivation and makes the header of a volume of `size` bytes.
     ///
     /// # Errors
