@@ -10,7 +10,8 @@
 //! use luksmith::audit::{Document, Inventory, Policy, audit};
 //!
 //! let xml = "<domain><name>vm1</name><devices><disk type='network' device='disk'>
-//!   <driver name='qemu' type='raw'/><source protocol='nbd' name='vm1'><host name='storage'/></source>
+//!   <driver name='qemu' type='raw'/>
+//!   <source protocol='nbd' name='vm1'><host name='storage'/></source>
 //!   <target dev='vda'/></disk></devices></domain>";
 //! let mut inventory = Inventory::default();
 //! inventory.documents.push(Document::file("vm1.xml", xml));

@@ -6,7 +6,8 @@ use std::os::fd::BorrowedFd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io;
 
-use super::{LockedBytes, SecretError};
+use super::error::SecretError;
+use super::locked::LockedBytes;
 use crate::Interrupt;
 
 /// The interval at which a wait checks the interrupt: 100 ms.

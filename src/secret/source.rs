@@ -11,9 +11,10 @@ use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use super::error::{ParseSourceError, SecretError};
 use super::input::Input;
 use super::terminal;
-use super::{LockedBytes, Passphrase, Purpose, SecretError, SecretSource, Wanted};
+use super::{LockedBytes, Passphrase, Purpose, SecretSource, Wanted};
 use crate::Interrupt;
 
 /// The largest key file, in bytes: 8 MiB, as for cryptsetup.
@@ -213,42 +214,6 @@ impl fmt::Display for Source {
             Self::Credential(name) => write!(f, "credential:{name}"),
         }
     }
-}
-
-/// Why text does not name a source.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ParseSourceError {
-    /// It has none of the forms. The message does not repeat it, since it may be a passphrase
-    /// given by mistake.
-    #[error(
-        "not a source of a secret; one is prompt, file:PATH[,offset=N][,size=N], fd:N, stdin or credential:NAME"
-    )]
-    Unknown,
-    /// `file:` without a path.
-    #[error("file: names no path")]
-    NoPath,
-    /// The value of an option of `file:` is not a number of bytes.
-    #[error("{option}= takes a number of bytes")]
-    NotBytes {
-        /// `offset` or `size`.
-        option: &'static str,
-    },
-    /// An option of `file:` is given twice.
-    #[error("{option}= is given twice")]
-    Twice {
-        /// `offset` or `size`.
-        option: &'static str,
-    },
-    /// `fd:` without the number of a descriptor.
-    #[error("fd: takes the number of an open descriptor")]
-    NotDescriptor,
-    /// `credential:` without a plain file name.
-    #[error("credential: takes a plain name, without '/'")]
-    NotName,
-    /// The text after the name of a [`Scheme`](super::Scheme) is not in the form that it takes.
-    #[error("{0}")]
-    Scheme(String),
 }
 
 impl FromStr for Source {

@@ -13,8 +13,10 @@ use rustix::termios::{
 };
 use subtle::ConstantTimeEq;
 
+use super::error::SecretError;
 use super::input::Input;
-use super::{LockedBytes, Purpose, SecretError, Wanted};
+use super::locked::LockedBytes;
+use super::purpose::{Purpose, Wanted};
 use crate::Interrupt;
 
 /// The longest passphrase that can be typed, as for cryptsetup.

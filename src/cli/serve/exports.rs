@@ -3,19 +3,40 @@
 use std::ffi::OsStr;
 use std::str::FromStr;
 
+use clap::ValueEnum;
 use luksmith::container::Which;
-use luksmith::export::Export;
+use luksmith::export::{Discard, Export};
 use luksmith::location::Location;
 use luksmith::task::exports::Wanted;
 use luksmith_formats::limits::Limits;
 
-use super::DiscardName;
 use crate::cli::Session;
 use crate::cli::args::{CompressedArgs, ImageArgs, ImageFormat, KeyArgs, RemoteArgs};
 use crate::cli::error::CommandError;
 use crate::cli::notes::note_slow;
 use crate::cli::open::unlock;
 use crate::cli::passphrase::KeySource;
+
+/// What a discard (TRIM) of a client does, by the names of the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum DiscardName {
+    /// It is refused
+    Deny,
+    /// It writes encrypted zeroes
+    Zeroes,
+    /// It reaches the storage, which can then tell which sectors are free
+    Pass,
+}
+
+impl From<DiscardName> for Discard {
+    fn from(name: DiscardName) -> Self {
+        match name {
+            DiscardName::Deny => Self::Deny,
+            DiscardName::Zeroes => Self::Zeroes,
+            DiscardName::Pass => Self::Pass,
+        }
+    }
+}
 
 /// `NAME=IMAGE` and its options, as text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -68,7 +89,7 @@ impl FromStr for ExportText {
                 }
                 ("header", Some(value)) => export.header = Some(value),
                 ("format", Some(value)) => {
-                    export.format = clap::ValueEnum::from_str(&value, false)
+                    export.format = ValueEnum::from_str(&value, false)
                         .map_err(|_| "format= takes raw or qcow2")?;
                 }
                 ("description", Some(value)) => export.description = Some(value),
@@ -121,7 +142,7 @@ impl ExportText {
                 .map_err(|error| wrong("the image", error.to_string()))
         };
         let discard = match &self.discard {
-            Some(text) => clap::ValueEnum::from_str(text, false)
+            Some(text) => ValueEnum::from_str(text, false)
                 .map_err(|_| wrong("discard", "is deny, zeroes or pass".to_owned()))?,
             None => discard,
         };

@@ -8,9 +8,7 @@ mod sockets;
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
-use clap::ValueEnum;
 use luksmith::container::Which;
-use luksmith::export::Discard;
 use luksmith::export::nbd::{Options, Server};
 use luksmith::location::Location;
 use luksmith::task::exports::{Wanted, refuse_twice};
@@ -24,7 +22,7 @@ use super::error::CommandError;
 use super::output;
 use super::passphrase::KeySource;
 use clients::ClientArgs;
-use exports::{Chosen, ExportText};
+use exports::{Chosen, DiscardName, ExportText};
 use ready::{Ready, Served};
 use sockets::SocketArgs;
 
@@ -143,26 +141,6 @@ Examples:
   luksmith serve disk.img --listen 0.0.0.0:10809 --tls-dir /etc/pki/luksmith
   luksmith serve disk.img --key-file disk.key --socket tmp/copy.sock --exit-when-idle &
   nbdcopy 'nbd+unix:///?socket=tmp/copy.sock' plain.img";
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum DiscardName {
-    /// It is refused
-    Deny,
-    /// It writes encrypted zeroes
-    Zeroes,
-    /// It reaches the storage, which can then tell which sectors are free
-    Pass,
-}
-
-impl From<DiscardName> for Discard {
-    fn from(name: DiscardName) -> Self {
-        match name {
-            DiscardName::Deny => Self::Deny,
-            DiscardName::Zeroes => Self::Zeroes,
-            DiscardName::Pass => Self::Pass,
-        }
-    }
-}
 
 /// After this time, the program tells why the server has not stopped yet.
 const LONG_WAIT: Duration = Duration::from_secs(2);

@@ -1,13 +1,12 @@
 //! The open connections: ends those that take too long, and waits for all when the server stops.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use rustix::net::Shutdown;
 
-use super::{Shared, handshake, transmission};
 use crate::channel::Socket;
 
 /// The open connections, by number.
@@ -84,7 +83,9 @@ impl Connections {
         }
     }
 
-    fn enter(&self, socket: Socket, deadline: Instant) -> u64 {
+    /// Adds a connection whose client has to choose an export before `deadline`. Returns its
+    /// number.
+    pub(super) fn enter(&self, socket: Socket, deadline: Instant) -> u64 {
         let mut state = self.state();
         let number = state.next;
         state.next += 1;
@@ -97,7 +98,8 @@ impl Connections {
         number
     }
 
-    fn runs(&self, number: u64, thread: JoinHandle<()>) {
+    /// Records the thread of a connection.
+    pub(super) fn runs(&self, number: u64, thread: JoinHandle<()>) {
         let mut state = self.state();
         match state.open.get_mut(&number) {
             Some(connection) => connection.thread = Some(thread),
@@ -105,7 +107,8 @@ impl Connections {
         }
     }
 
-    fn has_export(&self, number: u64) {
+    /// Records that the client has an export, and so no deadline.
+    pub(super) fn has_export(&self, number: u64) {
         let mut state = self.state();
         state.served = true;
         if let Some(connection) = state.open.get_mut(&number) {
@@ -113,62 +116,11 @@ impl Connections {
         }
     }
 
-    fn leave(&self, number: u64) {
+    /// Removes a connection.
+    pub(super) fn leave(&self, number: u64) {
         let mut state = self.state();
         if let Some(connection) = state.open.remove(&number) {
             state.ended.extend(connection.thread);
         }
-    }
-}
-
-/// Starts the thread of a connection.
-pub(super) fn start(shared: &Arc<Shared>, socket: Socket) -> std::io::Result<()> {
-    let deadline = Instant::now() + shared.options.handshake_time;
-    let number = shared.connections.enter(socket.try_clone()?, deadline);
-    let entered = Entered {
-        shared: shared.clone(),
-        number,
-    };
-    let thread = std::thread::Builder::new()
-        .name("nbd-client".to_owned())
-        .spawn(move || entered.serve(socket))?;
-    shared.connections.runs(number, thread);
-    Ok(())
-}
-
-/// A connection in [`Connections`]; it is removed when this is dropped.
-struct Entered {
-    shared: Arc<Shared>,
-    number: u64,
-}
-
-impl Entered {
-    fn serve(self, socket: Socket) {
-        let number = self.number;
-        let session = match handshake::negotiate(socket, &self.shared) {
-            Ok(Some(session)) => Arc::new(session),
-            Ok(None) => return,
-            Err(error) => {
-                tracing::debug!(%error, number, "a handshake ended");
-                return;
-            }
-        };
-        self.shared.connections.has_export(number);
-        tracing::debug!(
-            number,
-            export = session.export.name(),
-            "a client has an export"
-        );
-        if let Err(error) = transmission::serve(session.clone(), &self.shared) {
-            tracing::debug!(%error, number, "a connection ended");
-        }
-        session.channel.shutdown();
-    }
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        self.shared.connections.leave(self.number);
-        self.shared.wake.up();
     }
 }

@@ -11,12 +11,17 @@ use luksmith_formats::nbd::{
 
 use super::error::Refusal;
 use super::replies::{Form, Replies};
-use super::{MAX_PAYLOAD, PIECE};
 use crate::backend::{IoError, Operation};
 use crate::channel::Channel;
 use crate::export::{Bytes, Discard, Export};
 use crate::sectors::{Plain, Sectors};
 use crate::volume::Allocation;
+
+/// The most bytes that a client can write or read with one request.
+pub(super) const MAX_PAYLOAD: u32 = luksmith_formats::nbd::DEFAULT_PAYLOAD;
+
+/// The pieces in which a long request is done, in bytes. They stay in the second-level cache.
+const PIECE: u64 = 256 << 10;
 
 /// A read of at most this many bytes can be in memory as a whole without a share of the budget.
 pub(super) const WHOLE: usize = 1 << 20;

@@ -14,9 +14,9 @@ use luksmith_formats::nbd::{
     OptionReply, OptionReplyHeader, OptionType, TransmissionFlags,
 };
 
-use super::execute::Session;
+use super::execute::{MAX_PAYLOAD, Session};
 use super::replies::Form;
-use super::{MAX_PAYLOAD, Shared};
+use super::shared::Shared;
 use crate::channel::{Channel, Socket};
 use crate::export::{Discard, Export};
 

@@ -5,9 +5,9 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use super::Shared;
 use super::execute::Session;
 use super::replies::Replies;
+use super::shared::Shared;
 use crate::export::budget::Budget;
 
 /// The most requests of one connection in flight at once.

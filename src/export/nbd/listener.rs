@@ -1,15 +1,20 @@
-//! The thread that accepts clients, and waits for them when the server stops.
+//! The listening sockets, and the thread that accepts clients and waits for them when the server
+//! stops.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::net::TcpListener;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::{Listener, ServeError, Shared, connections};
+use super::connection;
+use super::serve_error::ServeError;
+use super::shared::Shared;
 use crate::channel::Socket;
 
 /// How long to wait before the next client is accepted if the system has run out of descriptors or
@@ -19,28 +24,33 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 /// The shortest time between two warnings that clients are not accepted.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Wakes the listening thread.
-pub(super) struct Wake(OwnedFd);
+/// A listening socket to which clients connect.
+#[derive(Debug)]
+pub enum Listener {
+    /// A Unix socket.
+    Unix(UnixListener),
+    /// A TCP socket.
+    Tcp(TcpListener),
+}
 
-impl Wake {
-    pub(super) fn new() -> Result<Self, ServeError> {
-        match eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK) {
-            Ok(fd) => Ok(Self(fd)),
-            Err(error) => Err(ServeError::System {
-                doing: "make an event",
-                source: error.into(),
-            }),
+impl From<UnixListener> for Listener {
+    fn from(listener: UnixListener) -> Self {
+        Self::Unix(listener)
+    }
+}
+
+impl From<TcpListener> for Listener {
+    fn from(listener: TcpListener) -> Self {
+        Self::Tcp(listener)
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Unix(listener) => listener.as_fd(),
+            Self::Tcp(listener) => listener.as_fd(),
         }
-    }
-
-    /// Wakes it.
-    pub(super) fn up(&self) {
-        // It fails only if the counter would overflow, and then the thread is woken already.
-        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
-    }
-
-    fn reset(&self) {
-        let _ = rustix::io::read(&self.0, &mut [0; 8]);
     }
 }
 
@@ -110,7 +120,7 @@ fn wait(shared: &Shared, listeners: &[Listener], until: Option<Instant>) -> io::
     });
     let listening = listeners.iter().map(AsFd::as_fd);
     let mut fds: Vec<PollFd<'_>> = listening
-        .chain([shared.wake.0.as_fd()])
+        .chain([shared.wake.as_fd()])
         .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
         .collect();
     match poll(&mut fds, limit.as_ref()) {
@@ -152,5 +162,5 @@ fn accept(shared: &Arc<Shared>, listener: &Listener) -> io::Result<()> {
             return Ok(());
         }
     }
-    connections::start(shared, socket)
+    connection::start(shared, socket)
 }

@@ -18,6 +18,7 @@
 //! is killed.
 
 mod busy_poll;
+mod connection;
 mod connections;
 mod error;
 mod execute;
@@ -25,154 +26,32 @@ mod handshake;
 mod in_flight;
 mod input;
 mod listener;
+mod options;
 mod replies;
 mod second_thread;
+mod serve_error;
+mod shared;
 mod transmission;
+mod wake;
 
-use std::io;
-use std::net::TcpListener;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+
+pub use listener::Listener;
+pub use options::Options;
+pub use serve_error::ServeError;
 
 use super::Export;
 use super::budget::Budget;
 use super::pool::Pool;
-use crate::backend::IoError;
-use crate::channel::ServerTls;
 use busy_poll::BusyPollers;
 use connections::Connections;
-use listener::Wake;
-
-/// The most bytes that a client can write or read with one request.
-const MAX_PAYLOAD: u32 = luksmith_formats::nbd::DEFAULT_PAYLOAD;
-
-/// The pieces in which a long request is done, in bytes. They stay in the second-level cache.
-const PIECE: u64 = 256 << 10;
-
-/// Limits of a server and rules for its clients.
-#[derive(Clone)]
-#[non_exhaustive]
-pub struct Options {
-    /// The most clients at once. Further ones wait until one leaves. Default: 128.
-    ///
-    /// Each can occupy about 1.5 MiB of memory, whatever it asks for, besides the buffers of its
-    /// socket in the kernel.
-    pub max_connections: usize,
-    /// The most bytes of requests in memory at once, for all clients together, beyond those
-    /// 1.5 MiB for each. Default: 64 MiB.
-    pub max_in_flight: usize,
-    /// The most threads that wait for slow storage. Default: 128.
-    pub max_waiting: usize,
-    /// The time within which a client has to choose its export. Default: 10 s.
-    pub handshake_time: Duration,
-    /// The time that clients have to receive their last replies when the server stops. Default:
-    /// 5 s.
-    pub stop_time: Duration,
-    /// The numbers of the users that can connect. `None` is for every user whom the permissions of
-    /// the socket admit. If it is set, no client can connect over TCP, where its user is not known.
-    pub allow_uids: Option<Vec<u32>>,
-    /// If it is set, clients learn and get nothing before they have started TLS.
-    pub tls: Option<ServerTls>,
-    /// Stop when the last client has left, once any client has had an export.
-    pub exit_when_idle: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            max_connections: 128,
-            max_in_flight: 64 << 20,
-            max_waiting: 128,
-            handshake_time: Duration::from_secs(10),
-            stop_time: Duration::from_secs(5),
-            allow_uids: None,
-            tls: None,
-            exit_when_idle: false,
-        }
-    }
-}
-
-/// Why a server could not start or did not end well.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ServeError {
-    /// Two exports have the same name.
-    #[error("two exports are named {0:?}")]
-    SameName(String),
-    /// A name or description cannot be a string of the protocol.
-    #[error("the name or description of export {name:?} is not valid in NBD")]
-    BadText {
-        /// The export's name.
-        name: String,
-        /// What is wrong.
-        source: luksmith_formats::FormatError,
-    },
-    /// The system refused something that every server needs.
-    #[error("cannot {doing}")]
-    System {
-        /// The operation that failed.
-        doing: &'static str,
-        /// The error of the system.
-        source: io::Error,
-    },
-    /// Data that clients have written may not be on stable storage.
-    #[error("the last flush of export {name:?} failed")]
-    Flush {
-        /// The export's name.
-        name: String,
-        /// The error of the storage.
-        source: IoError,
-    },
-}
-
-/// A listening socket to which clients connect.
-#[derive(Debug)]
-pub enum Listener {
-    /// A Unix socket.
-    Unix(UnixListener),
-    /// A TCP socket.
-    Tcp(TcpListener),
-}
-
-impl From<UnixListener> for Listener {
-    fn from(listener: UnixListener) -> Self {
-        Self::Unix(listener)
-    }
-}
-
-impl From<TcpListener> for Listener {
-    fn from(listener: TcpListener) -> Self {
-        Self::Tcp(listener)
-    }
-}
-
-impl AsFd for Listener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Unix(listener) => listener.as_fd(),
-            Self::Tcp(listener) => listener.as_fd(),
-        }
-    }
-}
+use shared::Shared;
+use wake::Wake;
 
 /// A server of exports. It can be stopped from any thread ([`stopper`](Self::stopper)).
 pub struct Server {
     shared: Arc<Shared>,
-}
-
-/// What all connections share.
-struct Shared {
-    exports: Vec<Arc<Export>>,
-    options: Options,
-    budget: Arc<Budget>,
-    pool: Pool,
-    busy_pollers: BusyPollers,
-    stopping: Arc<AtomicBool>,
-    connections: Connections,
-    wake: Arc<Wake>,
 }
 
 impl Server {
@@ -249,18 +128,6 @@ impl Server {
         // Every export is flushed, even if one fails.
         let flushed: Vec<_> = flushed.collect();
         flushed.into_iter().collect::<Result<(), _>>().and(listened)
-    }
-}
-
-impl Shared {
-    /// The export of this name. The empty name also finds the only export, whatever its name is.
-    fn find(&self, name: &str) -> Option<Arc<Export>> {
-        let named = self.exports.iter().find(|export| export.name() == name);
-        match (&self.exports[..], named) {
-            (_, Some(export)) => Some(export.clone()),
-            ([only], None) if name.is_empty() => Some(only.clone()),
-            _ => None,
-        }
     }
 }
 

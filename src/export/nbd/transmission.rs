@@ -12,12 +12,12 @@ use std::sync::Arc;
 use luksmith_formats::FormatError;
 use luksmith_formats::nbd::{Command, CommandFlags, Request};
 
-use super::execute::{Session, WHOLE, pieces};
+use super::execute::{MAX_PAYLOAD, Session, WHOLE, pieces};
 use super::in_flight::{InFlight, Slot};
 use super::input::Input;
 use super::replies::{Form, Replies};
 use super::second_thread::SecondThread;
-use super::{MAX_PAYLOAD, Shared};
+use super::shared::Shared;
 use crate::export::budget::Held;
 use crate::sectors::{Plain, Sectors};
 
