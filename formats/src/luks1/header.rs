@@ -9,8 +9,8 @@
 //!                                208  eight keyslots of 48 bytes
 //! ```
 //!
-//! It must never accept key material that overlaps the header, the payload or other key material, disabled
-//! keyslots included: they are written when they are filled.
+//! Key material that overlaps the header, the payload or other key material is refused. This
+//! includes disabled keyslots, whose key material is written when they are enabled.
 
 use alloc::format;
 use alloc::string::String;
@@ -36,24 +36,24 @@ const KEYSLOTS_AT: u64 = 208;
 const NAME_LEN: usize = 32;
 const UUID_LEN: usize = 40;
 
-/// A LUKS1 header. Names are kept as they were read, so that a rewrite changes nothing that was not meant.
+/// A LUKS1 header. Names are kept as they were read, so that a rewrite does not change them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Cipher name, such as `aes`.
+    /// The cipher name, such as `aes`.
     pub cipher_name: String,
-    /// Mode and IV generator, such as `xts-plain64`.
+    /// The mode and the IV generator, such as `xts-plain64`.
     pub cipher_mode: String,
     /// The hash of PBKDF2, the anti-forensic splitter and the digest.
     pub hash_name: String,
-    /// Where the payload starts, in 512-byte sectors; 0 when the header is detached.
+    /// The start of the payload in 512-byte sectors. 0 for a detached header.
     pub payload_offset: u32,
-    /// Length of the volume key in bytes.
+    /// The length of the volume key in bytes.
     pub key_bytes: u32,
-    /// PBKDF2 of the volume key.
+    /// The digest of the volume key: PBKDF2 of it.
     pub digest: [u8; 20],
-    /// Salt of the digest.
+    /// The salt of the digest.
     pub digest_salt: [u8; 32],
-    /// Iterations of the digest.
+    /// The iterations of the digest.
     pub digest_iterations: u32,
     /// The UUID as text.
     pub uuid: String,
@@ -62,12 +62,12 @@ pub struct Header {
 }
 
 impl Header {
-    /// Reads and validates the header at the start of a device; more bytes than the header are ignored.
+    /// Reads and validates the header at the start of a device. Bytes after the header are ignored.
     ///
-    /// A KDF cost is not judged here: see [`Limits::check_pbkdf2`].
+    /// The costs of KDFs are not checked here: see [`Limits::check_pbkdf2`].
     ///
     /// # Errors
-    /// [`FormatError`] names the first field that breaks a rule, and its byte.
+    /// Returns a [`FormatError`] that names the first field which breaks a rule, and its offset.
     pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Self, FormatError> {
         let mut reader = Reader::new(bytes, 0);
         if reader.array::<6>("magic")? != MAGIC {
@@ -107,7 +107,8 @@ impl Header {
         Ok(header)
     }
 
-    /// The header as stored. Validate it first: names that do not fit are cut.
+    /// The bytes of the header. The caller validates it first, since names that are too long are
+    /// cut.
     pub fn to_bytes(&self) -> [u8; HEADER_SIZE] {
         let mut writer = Writer::default();
         writer
@@ -132,13 +133,14 @@ impl Header {
         out
     }
 
-    /// The cipher of payload and key material. Cannot fail on a validated header.
+    /// The cipher of the payload and of the key material. This cannot fail for a validated header.
     ///
     /// # Errors
-    /// [`FormatError`] of the kind unsupported for names that are no known cipher.
+    /// Returns a [`FormatError`] of kind [`Unsupported`](crate::Kind::Unsupported) if the names are
+    /// no known cipher.
     pub fn cipher(&self) -> Result<CipherSpec, FormatError> {
         CipherSpec::from_luks1(&self.cipher_name, &self.cipher_mode).map_err(|refusal| {
-            // The name is at fault when it is refused with a mode that is known to be good.
+            // If the name is refused with a valid mode too, then the name is at fault.
             let (field, at) = match CipherSpec::from_luks1(&self.cipher_name, "cbc-plain") {
                 Ok(_) => ("cipher_mode", CIPHER_MODE_AT),
                 Err(_) => ("cipher_name", CIPHER_NAME_AT),
@@ -147,21 +149,24 @@ impl Header {
         })
     }
 
-    /// The hash of PBKDF2, splitter and digest. Cannot fail on a validated header.
+    /// The hash of PBKDF2, of the splitter and of the digest. This cannot fail for a validated
+    /// header.
     ///
     /// # Errors
-    /// [`FormatError`] of the kind unsupported for a name that is no known hash.
+    /// Returns a [`FormatError`] of kind [`Unsupported`](crate::Kind::Unsupported) if the name is
+    /// no known hash.
     pub fn hash(&self) -> Result<Hash, FormatError> {
         Hash::parse(&self.hash_name)
             .map_err(|unknown| FormatError::unsupported("hash_name", HASH_AT, format!("{unknown}")))
     }
 
-    /// Where the payload starts, in bytes; 0 when the header is detached.
+    /// The start of the payload in bytes. 0 for a detached header.
     pub fn data_offset(&self) -> u64 {
         u64::from(self.payload_offset).saturating_mul(SECTOR_SIZE)
     }
 
-    /// The key material of a slot in bytes, in whole 512-byte sectors. Empty when there is no such slot.
+    /// The range of the key material of a keyslot in bytes, in whole 512-byte sectors. Empty if
+    /// there is no such keyslot.
     pub fn area(&self, slot: usize) -> Range<u64> {
         let Some(keyslot) = self.keyslots.get(slot) else {
             return 0..0;
@@ -172,10 +177,10 @@ impl Header {
         start..start.saturating_add(sectors.saturating_mul(SECTOR_SIZE))
     }
 
-    /// Every rule of the format; to be called before a header of our own making is written.
+    /// Checks every rule of the format. The caller does this before it writes a header.
     ///
     /// # Errors
-    /// [`FormatError`] names the first field that breaks a rule, and its byte.
+    /// Returns a [`FormatError`] that names the first field which breaks a rule, and its offset.
     pub fn validate(&self) -> Result<(), FormatError> {
         check_text(&self.cipher_name, NAME_LEN, "cipher_name", CIPHER_NAME_AT)?;
         check_text(&self.cipher_mode, NAME_LEN, "cipher_mode", CIPHER_MODE_AT)?;
@@ -207,7 +212,8 @@ impl Header {
         Ok(())
     }
 
-    /// The key material of one slot against the header, the payload and the slots before it.
+    /// Checks that the key material of a keyslot does not overlap the header, the payload, or that
+    /// of the keyslots before it.
     fn validate_area(&self, slot: usize) -> Result<(), FormatError> {
         let refuse = |cause: String| {
             let at = keyslot::key_material_at(keyslot_at(slot));

@@ -1,12 +1,12 @@
-//! One of the eight keyslot descriptions in a LUKS1 header, 48 bytes:
+//! One of the eight keyslot entries in a LUKS1 header, of 48 bytes:
 //!
 //! ```text
-//! 0  state         0x00AC71F3 active, 0x0000DEAD disabled
-//! 4  iterations    of PBKDF2
-//! 8  salt          32 bytes
+//!  0  state         0x00AC71F3 active, 0x0000DEAD disabled
+//!  4  iterations    of PBKDF2
+//!  8  salt          32 bytes
+//! 40  key material  its offset in 512-byte sectors
+//! 44  stripes       4000
 //! ```
-//!    40  key material  its offset in 512-byte sectors
-//!    44  stripes       4000
 
 use alloc::format;
 
@@ -17,23 +17,23 @@ use crate::error::FormatError;
 const ACTIVE: u32 = 0x00AC_71F3;
 const DISABLED: u32 = 0x0000_DEAD;
 
-/// The length of the description in bytes.
+/// The length of an entry in bytes.
 pub(super) const SIZE: u64 = 48;
 const KEY_MATERIAL_AT: u64 = 40;
 const STRIPES_AT: u64 = 44;
 
-/// A keyslot, in use or not. The place of its key material is kept while it is disabled.
+/// A keyslot, which may be disabled. A disabled keyslot keeps the place of its key material.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keyslot {
-    /// Whether a passphrase is in it.
+    /// Whether the keyslot is active.
     pub active: bool,
-    /// PBKDF2 iterations; whatever was left there when the slot is disabled.
+    /// The iterations of PBKDF2. They have any value if the keyslot is disabled.
     pub iterations: u32,
-    /// PBKDF2 salt.
+    /// The salt of PBKDF2.
     pub salt: [u8; 32],
-    /// Where the key material starts, in 512-byte sectors.
+    /// The start of the key material, in 512-byte sectors.
     pub key_material_offset: u32,
-    /// Anti-forensic stripes: 4000.
+    /// The number of anti-forensic stripes, 4000.
     pub stripes: u32,
 }
 
@@ -69,7 +69,7 @@ impl Keyslot {
             .u32(self.stripes);
     }
 
-    /// What can be said of a keyslot alone; `at` is where its description lies.
+    /// Checks the rules that concern only this keyslot. `at` is the offset of its entry.
     pub(super) fn validate(&self, slot: usize, at: u64) -> Result<(), FormatError> {
         if self.active && self.iterations == 0 {
             let at = at.saturating_add(4);
@@ -91,12 +91,12 @@ impl Keyslot {
     }
 }
 
-/// A field's name, such as `keyslots.3.stripes`.
+/// The name of a field, such as `keyslots.3.stripes`.
 pub(super) fn field(slot: usize, name: &str) -> alloc::string::String {
     format!("keyslots.{slot}.{name}")
 }
 
-/// Where the offset of the key material is stored in a description that lies at `at`.
+/// The offset of the field with the place of the key material, in an entry at `at`.
 pub(super) fn key_material_at(at: u64) -> u64 {
     at.saturating_add(KEY_MATERIAL_AT)
 }

@@ -1,4 +1,4 @@
-//! The config object (section 3.6): sizes, flags, and what a writer must understand.
+//! The config object (section 3.6): sizes, flags and mandatory requirements.
 
 use alloc::format;
 use alloc::string::String;
@@ -13,33 +13,33 @@ use crate::error::FormatError;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
-    /// Size of the JSON area in bytes.
+    /// The size of the JSON area in bytes.
     pub json_size: u64,
-    /// Size of the keyslots area in bytes.
+    /// The size of the keyslots area in bytes.
     pub keyslots_size: u64,
-    /// Hints, known or not; an unknown one is no reason to refuse.
+    /// The flags, which are hints. An unknown flag is not an error.
     pub flags: Vec<String>,
-    /// What a writer must understand (`requirements.mandatory`).
+    /// The features that a writer has to understand (`requirements.mandatory`).
     pub requirements: Vec<String>,
 }
 
-/// The mandatory requirements, sorted out. An unknown one lets a volume be shown and a passphrase be tested;
-/// every write is refused.
+/// The mandatory requirements by kind. With an unknown requirement, a volume can be shown and a
+/// passphrase tested, but every write is refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Requirements {
-    /// A reencryption of any kind is under way.
+    /// A reencryption of any kind is in progress.
     pub reencrypt: bool,
-    /// Offline reencryption is under way (cryptsetup-reencrypt of old).
+    /// An offline reencryption by the old `cryptsetup-reencrypt` is in progress.
     pub offline_reencrypt: bool,
-    /// Online reencryption is under way, in this version of its metadata. Version 1 has no digest that protects
-    /// it (CVE-2021-4122).
+    /// An online reencryption is in progress, with this version of its metadata. Version 1 has no
+    /// digest that protects it (CVE-2021-4122).
     pub online_reencrypt: Option<u32>,
     /// Integrity tags are stored in the sectors of the device.
     pub inline_hw_tags: bool,
     /// A self-encrypting drive does the encryption.
     pub opal: bool,
-    /// What is not known.
+    /// The unknown requirements.
     pub unknown: Vec<String>,
 }
 
@@ -71,13 +71,13 @@ impl Config {
         })
     }
 
-    /// The keyslots area in bytes: it follows the two copies of the header.
+    /// The range of the keyslots area in bytes. It follows the two copies of the header.
     pub fn keyslots_area(&self) -> Range<u64> {
         let start = self.json_size.saturating_add(ALIGNMENT).saturating_mul(2);
         start..start.saturating_add(self.keyslots_size)
     }
 
-    /// The mandatory requirements, sorted out.
+    /// The mandatory requirements by kind.
     pub fn requirements(&self) -> Requirements {
         let mut sorted = Requirements::default();
         for name in &self.requirements {
@@ -97,7 +97,7 @@ impl Config {
 }
 
 impl Requirements {
-    /// Whether nothing stands in the way of a write by this version of the program.
+    /// Whether this version of luksmith may write the header.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }

@@ -1,4 +1,5 @@
-//! Digests (section 3.4): which keyslots hold the volume key of which segments, and how that key is recognised.
+//! Digests (section 3.4). A digest recognises a key, and says which keyslots hold it and which
+//! segments it opens.
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -10,10 +11,10 @@ use super::node::{Node, encode, excerpt, put_hash};
 use crate::error::FormatError;
 use crate::hash::Hash;
 
-/// The length that LUKS1 and early LUKS2 store, whatever the hash.
+/// The length that LUKS1 and early LUKS2 store for every hash, in bytes.
 const SHORT: usize = 20;
 
-/// PBKDF2 of a volume key. Keyslots of a digest without segments are unbound.
+/// The digest of a key: PBKDF2 of it. The keyslots of a digest without segments are unbound.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Digest {
     /// The keyslots that hold this key.
@@ -22,11 +23,11 @@ pub struct Digest {
     pub segments: Vec<u32>,
     /// The hash of PBKDF2.
     pub hash: Hash,
-    /// Its iterations, at least 1.
+    /// The iterations, at least 1.
     pub iterations: u32,
-    /// Its salt; 32 bytes.
+    /// The salt of 32 bytes.
     pub salt: Vec<u8>,
-    /// Its output: 20 bytes, or as many as the hash has.
+    /// The output: 20 bytes, or the length of the hash.
     pub digest: Vec<u8>,
 }
 
@@ -58,7 +59,7 @@ impl Digest {
         })
     }
 
-    /// Writes the members that are known over `object`; the others stay.
+    /// Overwrites the known members of `object`. The others stay.
     pub(super) fn write(&self, object: &mut Object) {
         object.insert("type", "pbkdf2");
         object.insert("keyslots", references(&self.keyslots));
@@ -70,7 +71,7 @@ impl Digest {
     }
 }
 
-/// Object numbers as the metadata spells them: strings.
+/// Object numbers as strings, which is how the metadata writes them.
 fn references(ids: &[u32]) -> Value {
     json!(ids.iter().map(ToString::to_string).collect::<Vec<String>>())
 }

@@ -1,5 +1,7 @@
-//! Changes to metadata that are made together. A draft is the JSON alone; nothing is judged before it is done,
-//! so that objects that need each other (a keyslot and its digest) can be added in any order.
+//! Edits: changes of metadata that take effect together.
+//!
+//! A draft consists only of the JSON. It is validated when it is complete, so objects that refer to
+//! each other, such as a keyslot and its digest, can be added in any order.
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -12,8 +14,8 @@ use super::node::within;
 use super::segment::Segment;
 use crate::error::FormatError;
 
-/// Metadata in the making; see [`Metadata::edit`](super::Metadata::edit). Each change keeps the members of an object
-/// that are not known, unless the object is replaced by one of another type.
+/// A draft of metadata; see [`Metadata::edit`](super::Metadata::edit). Each change keeps the
+/// unknown members of an object, unless the object is replaced by one of another type.
 #[derive(Debug)]
 pub struct Draft {
     value: Value,
@@ -28,10 +30,11 @@ impl Draft {
         self.value
     }
 
-    /// Adds or changes a keyslot. A keyslot of unknown type cannot be made.
+    /// Adds or changes a keyslot.
     ///
     /// # Errors
-    /// [`FormatError`] for a keyslot of unknown type. What does not fit the rest is found when the edit ends.
+    /// Returns [`FormatError`] for a keyslot of unknown type. Conflicts with other objects are
+    /// found at the end of the edit.
     pub fn set_keyslot(&mut self, id: u32, keyslot: &Keyslot) -> Result<(), FormatError> {
         let kind = match keyslot {
             Keyslot::Luks2(_) => "luks2",
@@ -46,10 +49,10 @@ impl Draft {
         self.change("keyslots", id, kind, |object| keyslot.write(object))
     }
 
-    /// Gives a keyslot another number, also in digests and tokens. All that it holds goes with it.
+    /// Gives a keyslot another number, also in digests and tokens. All of its members are kept.
     ///
     /// # Errors
-    /// [`FormatError`] when there is no such keyslot, or the other number is taken.
+    /// Returns [`FormatError`] if the keyslot does not exist, or if the new number is in use.
     pub fn renumber_keyslot(&mut self, old: u32, new: u32) -> Result<(), FormatError> {
         let (old_name, new_name) = (old.to_string(), new.to_string());
         let keyslots = self.section("keyslots")?;
@@ -79,7 +82,7 @@ impl Draft {
     /// Removes a keyslot, also from digests and tokens.
     ///
     /// # Errors
-    /// [`FormatError`] where there is no such object, or the metadata has no such section.
+    /// Returns [`FormatError`] if the object does not exist, or if the metadata lacks the section.
     pub fn remove_keyslot(&mut self, id: u32) -> Result<(), FormatError> {
         self.remove("keyslots", id)?;
         let name = id.to_string();
@@ -98,7 +101,8 @@ impl Draft {
     /// Adds or changes a segment.
     ///
     /// # Errors
-    /// [`FormatError`] where the metadata has no such section. What does not fit the rest is found when the edit ends.
+    /// Returns [`FormatError`] if the metadata lacks the section. Conflicts with other objects are
+    /// found at the end of the edit.
     pub fn set_segment(&mut self, id: u32, segment: &Segment) -> Result<(), FormatError> {
         let kind = match segment {
             Segment::Crypt(_) => "crypt",
@@ -111,7 +115,7 @@ impl Draft {
     /// Removes a segment, also from digests.
     ///
     /// # Errors
-    /// [`FormatError`] where there is no such object, or the metadata has no such section.
+    /// Returns [`FormatError`] if the object does not exist, or if the metadata lacks the section.
     pub fn remove_segment(&mut self, id: u32) -> Result<(), FormatError> {
         self.remove("segments", id)?;
         let name = id.to_string();
@@ -128,7 +132,8 @@ impl Draft {
     /// Adds or changes a digest.
     ///
     /// # Errors
-    /// [`FormatError`] where the metadata has no such section. What does not fit the rest is found when the edit ends.
+    /// Returns [`FormatError`] if the metadata lacks the section. Conflicts with other objects are
+    /// found at the end of the edit.
     pub fn set_digest(&mut self, id: u32, digest: &Digest) -> Result<(), FormatError> {
         self.change("digests", id, "pbkdf2", |object| digest.write(object))
     }
@@ -136,15 +141,15 @@ impl Draft {
     /// Removes a digest.
     ///
     /// # Errors
-    /// [`FormatError`] where there is no such object, or the metadata has no such section.
+    /// Returns [`FormatError`] if the object does not exist, or if the metadata lacks the section.
     pub fn remove_digest(&mut self, id: u32) -> Result<(), FormatError> {
         self.remove("digests", id)
     }
 
-    /// Moves a keyslot to a digest, or out of all.
+    /// Moves a keyslot to a digest, or removes it from all digests.
     ///
     /// # Errors
-    /// [`FormatError`] where there is no such digest.
+    /// Returns [`FormatError`] if the digest does not exist.
     pub fn assign_keyslot_to_digest(
         &mut self,
         keyslot: u32,
@@ -166,10 +171,11 @@ impl Draft {
         Ok(())
     }
 
-    /// Adds or replaces a token as a whole.
+    /// Adds a token, or replaces all of it.
     ///
     /// # Errors
-    /// [`FormatError`] where the metadata has no such section. What does not fit the rest is found when the edit ends.
+    /// Returns [`FormatError`] if the metadata lacks the section. Conflicts with other objects are
+    /// found at the end of the edit.
     pub fn set_token(&mut self, id: u32, token: Value) -> Result<(), FormatError> {
         self.section("tokens")?.insert(&id.to_string(), token);
         Ok(())
@@ -178,15 +184,15 @@ impl Draft {
     /// Removes a token.
     ///
     /// # Errors
-    /// [`FormatError`] where there is no such object, or the metadata has no such section.
+    /// Returns [`FormatError`] if the object does not exist, or if the metadata lacks the section.
     pub fn remove_token(&mut self, id: u32) -> Result<(), FormatError> {
         self.remove("tokens", id)
     }
 
-    /// Says whether a token is for a keyslot.
+    /// Sets whether a token is for a keyslot.
     ///
     /// # Errors
-    /// [`FormatError`] where there is no such token.
+    /// Returns [`FormatError`] if the token does not exist.
     pub fn assign_token(
         &mut self,
         id: u32,
@@ -198,10 +204,10 @@ impl Draft {
         Ok(())
     }
 
-    /// Sets when a keyslot is tried.
+    /// Sets the priority of a keyslot.
     ///
     /// # Errors
-    /// [`FormatError`] where there is no such keyslot.
+    /// Returns [`FormatError`] if the keyslot does not exist.
     pub fn set_priority(&mut self, keyslot: u32, priority: Priority) -> Result<(), FormatError> {
         priority.write(self.object("keyslots", keyslot)?);
         Ok(())
@@ -210,7 +216,8 @@ impl Draft {
     /// Sets the flags of the config.
     ///
     /// # Errors
-    /// [`FormatError`] where the metadata has no such section. What does not fit the rest is found when the edit ends.
+    /// Returns [`FormatError`] if the metadata lacks the section. Conflicts with other objects are
+    /// found at the end of the edit.
     pub fn set_flags(&mut self, flags: &[String]) -> Result<(), FormatError> {
         set_list(self.section("config")?, "flags", flags);
         Ok(())
@@ -219,7 +226,8 @@ impl Draft {
     /// Sets the mandatory requirements.
     ///
     /// # Errors
-    /// [`FormatError`] where the metadata has no such section. What does not fit the rest is found when the edit ends.
+    /// Returns [`FormatError`] if the metadata lacks the section. Conflicts with other objects are
+    /// found at the end of the edit.
     pub fn set_requirements(&mut self, requirements: &[String]) -> Result<(), FormatError> {
         let config = self.section("config")?;
         within(config, "requirements", |object| {
@@ -238,7 +246,8 @@ impl Draft {
     /// Sets the size of the keyslots area.
     ///
     /// # Errors
-    /// [`FormatError`] where the metadata has no such section. What does not fit the rest is found when the edit ends.
+    /// Returns [`FormatError`] if the metadata lacks the section. Conflicts with other objects are
+    /// found at the end of the edit.
     pub fn set_keyslots_size(&mut self, size: u64) -> Result<(), FormatError> {
         self.section("config")?
             .insert("keyslots_size", size.to_string());
@@ -259,8 +268,8 @@ impl Draft {
             .ok_or_else(|| FormatError::malformed(format!("{section}.{id}"), 0, "there is none"))
     }
 
-    /// Changes an object, or makes it. One of another type is replaced as a whole: its members mean nothing to
-    /// the new one.
+    /// Changes an object, or adds it. An object of another type is replaced completely, since its
+    /// members have no meaning for the new type.
     fn change(
         &mut self,
         section: &str,
@@ -285,8 +294,8 @@ impl Draft {
     }
 }
 
-/// Puts a name into a list of references, or takes it out. A list that is not there or is none is left to the
-/// validation.
+/// Adds a name to a list of references, or removes it. A missing or malformed list is ignored here;
+/// the validation refuses it.
 fn refer(object: &mut Object, list: &str, name: &str, wanted: bool) {
     let Some(names) = object.get_mut(list).and_then(Value::as_array_mut) else {
         return;
@@ -299,7 +308,7 @@ fn refer(object: &mut Object, list: &str, name: &str, wanted: bool) {
     }
 }
 
-/// Sets a list of strings; an empty one is stored by absence.
+/// Sets a list of strings. An empty list is removed.
 fn set_list(object: &mut Object, key: &str, list: &[String]) {
     if list.is_empty() {
         object.remove(key);

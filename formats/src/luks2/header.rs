@@ -1,4 +1,5 @@
-//! One copy of a LUKS2 header: 4096 bytes of binary header (section 2.1 of the specification), then the JSON area.
+//! One copy of a LUKS2 header: 4096 bytes of binary header (section 2.1 of the specification), then
+//! the JSON area.
 //!
 //! ```text
 //!   0  magic, version 2        104  salt              64      448  checksum  64
@@ -8,8 +9,9 @@
 //!  72  checksum hash  32       264  zeros
 //! ```
 //!
-//! The checksum is over the whole copy with its own field zeroed. It is compared before any of the text is
-//! looked at; it protects from accidents, not from whoever can write headers.
+//! The checksum covers the whole copy, with its own field zeroed. It is compared before any text is
+//! read. It detects accidental damage, and does not protect against an attacker who can write
+//! headers.
 
 use alloc::format;
 use alloc::string::String;
@@ -26,7 +28,7 @@ use crate::hash::Hash;
 use crate::limits::Limits;
 use crate::version::MAGIC;
 
-/// The sizes that a copy can have, in bytes: 16 KiB to 4 MiB.
+/// The possible sizes of a copy in bytes, from 16 KiB to 4 MiB.
 pub const HEADER_SIZES: [u64; 9] = [
     16 << 10,
     32 << 10,
@@ -54,20 +56,20 @@ const HASH_AT: u64 = 72;
 const UUID_AT: u64 = 168;
 const SUBSYSTEM_AT: u64 = 208;
 
-/// Which of the two copies.
+/// One of the two copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Position {
-    /// The one at the start of the device.
+    /// The copy at the start of the device.
     Primary,
-    /// The one that follows it, at byte `hdr_size`.
+    /// The copy that follows it, at offset `hdr_size`.
     Secondary,
 }
 
 impl Position {
-    /// Both.
+    /// Both positions.
     pub const ALL: [Self; 2] = [Self::Primary, Self::Secondary];
 
-    /// Where a copy of this size lies on the device, in bytes.
+    /// The offset of a copy with this size on the device, in bytes.
     pub fn offset(self, hdr_size: u64) -> u64 {
         match self {
             Self::Primary => 0,
@@ -83,40 +85,46 @@ impl Position {
     }
 }
 
-/// A LUKS2 header. The two copies on the device differ in magic, offset, salt and checksum only, and those are
-/// made when it is written.
+/// A LUKS2 header. The two copies on the device differ only in magic, offset, salt and checksum,
+/// which are made when a copy is written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Header {
     /// The size of one copy in bytes, one of [`HEADER_SIZES`].
     pub hdr_size: u64,
-    /// Goes up with every write; of two good copies the higher one counts.
+    /// The sequence number, which every write increases. Of two valid copies the one with the
+    /// higher number is used.
     pub seqid: u64,
-    /// Label, up to 47 bytes.
+    /// The label, up to 47 bytes.
     pub label: String,
-    /// Subsystem label, up to 47 bytes.
+    /// The subsystem label, up to 47 bytes.
     pub subsystem: String,
     /// The UUID as text.
     pub uuid: String,
-    /// The hash of the checksum: sha1, or one of the sha2 family.
+    /// The hash of the checksum: SHA-1, or one of the SHA-2 family.
     pub checksum: Hash,
     /// The metadata.
     pub metadata: Metadata,
 }
 
 impl Header {
-    /// How large the copy is that starts with these bytes (264 of them are enough), so that it can be read. Looks
-    /// at magic, version, size and offset only; offsets in its refusals are from the start of the copy.
+    /// The size of the copy that starts with these bytes, so that the caller can read all of it.
+    /// The first 264 bytes are enough.
+    ///
+    /// This checks only magic, version, size and offset. Offsets in errors count from the start of
+    /// the copy.
     ///
     /// # Errors
-    /// [`FormatError`] where this is no such copy, or its size is none of [`HEADER_SIZES`].
+    /// Returns [`FormatError`] if this is not such a copy, or if its size is none of
+    /// [`HEADER_SIZES`].
     pub fn probe_size(start: &[u8], position: Position) -> Result<u64, FormatError> {
         Fixed::read(&mut Reader::new(start, 0), position).map(|fixed| fixed.hdr_size)
     }
 
-    /// Reads and validates a copy of `hdr_size` bytes; more bytes are ignored.
+    /// Reads and validates a copy of `hdr_size` bytes. Further bytes are ignored.
     ///
     /// # Errors
-    /// [`FormatError`] where the checksum does not agree, the metadata is not valid, or the size is over the limit.
+    /// Returns [`FormatError`] if the checksum does not match, the metadata is not valid, or the
+    /// size is over the limit.
     pub fn parse(copy: &[u8], position: Position, limits: &Limits) -> Result<Self, FormatError> {
         let fixed = Fixed::read(&mut Reader::new(copy, 0), position)?;
         let base = position.offset(fixed.hdr_size);
@@ -175,11 +183,12 @@ impl Header {
         })
     }
 
-    /// The copy as stored: `hdr_size` bytes with their checksum. The salt is to be random, and another one for each
-    /// copy and each write.
+    /// The bytes of a copy: `hdr_size` bytes with their checksum. The caller passes a new random
+    /// salt for each copy and each write.
     ///
     /// # Errors
-    /// [`FormatError`] where the header is not valid, or its text does not fit; nothing that could not be read back is written.
+    /// Returns [`FormatError`] if the header is not valid or its text does not fit. So every header
+    /// that is written can be read again.
     pub fn to_bytes(
         &self,
         position: Position,
@@ -217,7 +226,7 @@ impl Header {
         self.metadata.value()
     }
 
-    /// What a header of our own making must hold before it is written.
+    /// Checks the rules that a header has to meet before it is written.
     fn check(&self) -> Result<(), FormatError> {
         check_size(self.hdr_size, 8)?;
         if self.metadata.hdr_size() != self.hdr_size {
@@ -235,11 +244,12 @@ impl Header {
     }
 }
 
-/// What tells where a copy is and how large; the rest is worth nothing before the checksum was compared.
+/// The fields that identify a copy and its size. The other fields are used only after the checksum
+/// was compared.
 struct Fixed<'a> {
     hdr_size: u64,
     seqid: u64,
-    /// Label to subsystem.
+    /// The fields from the label to the subsystem.
     names: &'a [u8],
 }
 
@@ -318,7 +328,7 @@ fn verify(binary: &[u8], area: &[u8], hash: Hash, base: u64) -> Result<(), Forma
     ))
 }
 
-/// The checksum of a copy with the checksum's own field zeroed.
+/// The checksum of a copy, with its own field zeroed.
 fn checksum(hash: Hash, binary: &[u8], area: &[u8]) -> Option<Vec<u8>> {
     let before = binary.get(..CHECKSUM_AT)?;
     let after = binary.get(CHECKSUM_AT.saturating_add(CHECKSUM_LEN)..)?;

@@ -1,5 +1,7 @@
-//! The KDF of a keyslot (section 3.2.2 of the specification). Costs are read as they are, whatever their height:
-//! [`Limits::check_kdf`](crate::Limits::check_kdf) judges them just before deriving.
+//! The KDF of a keyslot (section 3.2.2 of the specification).
+//!
+//! Costs of any size are accepted here. [`Limits::check_kdf`](crate::Limits::check_kdf) checks them
+//! immediately before a derivation.
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -10,16 +12,16 @@ use super::node::{Node, encode};
 use crate::error::FormatError;
 use crate::hash::Hash;
 
-/// How a passphrase becomes the key of a keyslot area.
+/// The function that derives the key of a keyslot area from a passphrase.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kdf {
     /// PBKDF2 with HMAC.
     Pbkdf2 {
         /// The hash of the HMAC.
         hash: Hash,
-        /// Iterations, at least 1.
+        /// The iterations, at least 1.
         iterations: u32,
-        /// Salt; 32 bytes.
+        /// The salt of 32 bytes.
         salt: Vec<u8>,
     },
     /// Argon2.
@@ -28,11 +30,11 @@ pub enum Kdf {
         variant: Argon2Variant,
         /// Passes over the memory (`time`), at least 1.
         passes: u32,
-        /// Memory in KiB, at least 8 a lane.
+        /// Memory in KiB, at least 8 KiB for each lane.
         memory_kib: u32,
         /// Lanes (`cpus`), at least 1.
         lanes: u32,
-        /// Salt; 32 bytes.
+        /// The salt of 32 bytes.
         salt: Vec<u8>,
     },
 }
@@ -47,7 +49,7 @@ pub enum Argon2Variant {
 }
 
 impl Argon2Variant {
-    /// The name as headers spell it.
+    /// The name as it is written in headers.
     pub fn name(self) -> &'static str {
         match self {
             Self::I => "argon2i",
@@ -96,7 +98,7 @@ impl Kdf {
         })
     }
 
-    /// The object as cryptsetup writes it: exactly these members.
+    /// The object with exactly the members that cryptsetup writes.
     pub(super) fn to_value(&self) -> Value {
         match self {
             Self::Pbkdf2 {

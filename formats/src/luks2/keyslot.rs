@@ -1,7 +1,7 @@
-//! Keyslots (section 3.2): where the encrypted volume key lies, and how a passphrase gets at it.
+//! Keyslots (section 3.2): the place of the encrypted volume key, and how a passphrase decrypts it.
 //!
-//! A keyslot of an unknown type is kept and its area respected, as the specification demands; an unknown KDF,
-//! splitter or area inside a `luks2` keyslot is refused.
+//! A keyslot of unknown type is kept, and its area is not used for anything else, as the
+//! specification requires. An unknown KDF, splitter or area of a `luks2` keyslot is refused.
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -20,24 +20,24 @@ use crate::hash::Hash;
 /// A keyslot of any type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Keyslot {
-    /// Holds a volume key under a passphrase.
+    /// Holds a key that is encrypted with a passphrase.
     Luks2(Luks2Keyslot),
     /// Holds the state of a reencryption.
     Reencrypt(ReencryptKeyslot),
-    /// Something newer; left alone.
+    /// A keyslot of unknown type, which is never changed.
     Other(OtherKeyslot),
 }
 
 /// A keyslot of type `luks2`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Luks2Keyslot {
-    /// Length of the volume key in bytes.
+    /// The length of the key in bytes.
     pub key_size: u32,
-    /// When it is tried.
+    /// The priority, which says when the keyslot is tried.
     pub priority: Priority,
-    /// Where and how the key material is stored.
+    /// The place and the cipher of the key material.
     pub area: Area,
-    /// How the passphrase becomes the key of the area.
+    /// The KDF that derives the key of the area from the passphrase.
     pub kdf: Kdf,
     /// The anti-forensic splitter.
     pub af: Af,
@@ -46,44 +46,44 @@ pub struct Luks2Keyslot {
 /// The area of a `luks2` keyslot (type `raw`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Area {
-    /// Its start in bytes.
+    /// The start in bytes.
     pub offset: u64,
-    /// Its length in bytes.
+    /// The length in bytes.
     pub size: u64,
     /// The cipher of the key material.
     pub encryption: CipherSpec,
-    /// Length of the area's key in bytes.
+    /// The length of the key of that cipher, in bytes.
     pub key_size: u32,
 }
 
 /// The anti-forensic splitter (type `luks1`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Af {
-    /// Stripes: 4000.
+    /// The number of stripes, 4000.
     pub stripes: u32,
-    /// The hash of the splitter; independent of the KDF's.
+    /// The hash of the splitter, which is independent of the hash of the KDF.
     pub hash: Hash,
 }
 
-/// A keyslot whose type is not known.
+/// A keyslot of unknown type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OtherKeyslot {
-    /// Its type.
+    /// The type.
     pub kind: String,
-    /// Its area in bytes.
+    /// The range of the area in bytes.
     pub area: Range<u64>,
 }
 
-/// When a keyslot is tried.
+/// The priority of a keyslot, which says when it is tried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Priority {
-    /// Only when named.
+    /// Only if the user names it.
     Ignore,
-    /// In its turn; stored by absence.
+    /// After those with priority prefer. A header stores this as a missing member.
     #[default]
     Normal,
-    /// Before the others.
+    /// Before all others.
     Prefer,
 }
 
@@ -97,7 +97,7 @@ impl Keyslot {
         }
     }
 
-    /// The keyslot, when it is one that holds a volume key.
+    /// The keyslot, if it holds a key.
     pub fn as_luks2(&self) -> Option<&Luks2Keyslot> {
         match self {
             Self::Luks2(keyslot) => Some(keyslot),
@@ -141,19 +141,19 @@ impl Keyslot {
         }
     }
 
-    /// Writes the members that are known over `object`; the others stay.
+    /// Overwrites the known members of `object`. The others stay.
     pub(super) fn write(&self, object: &mut Object) {
         match self {
             Self::Luks2(keyslot) => keyslot.write(object),
             Self::Reencrypt(keyslot) => keyslot.write(object),
-            // Only what was read can be here: there is nothing that could be changed about it.
+            // Such a keyslot was read from a header, and has no members that could be changed.
             Self::Other(_) => {}
         }
     }
 }
 
 impl Luks2Keyslot {
-    /// The length of the area that a key of so many bytes gets: 4000 stripes, in whole 4096-byte blocks.
+    /// The length of an area for a key of this size: 4000 stripes, in whole 4096-byte blocks.
     pub fn area_size(key_size: u32) -> u64 {
         u64::from(key_size)
             .saturating_mul(u64::from(STRIPES))

@@ -1,4 +1,4 @@
-//! The metadata of a LUKS2 header: JSON, and the typed view that was derived from it.
+//! The metadata of a LUKS2 header: the JSON, and the typed view that is derived from it.
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -18,7 +18,8 @@ use super::view::View;
 use super::{ALIGNMENT, text, validate};
 use crate::error::FormatError;
 
-/// The metadata of one header. The JSON is the truth; what the accessors return was derived from it.
+/// The metadata of one header. The JSON is authoritative, and the accessors return a view that was
+/// derived from it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Metadata {
     value: Value,
@@ -28,18 +29,19 @@ pub struct Metadata {
 /// The sizes of new metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewConfig {
-    /// Size of the JSON area: one of [`HEADER_SIZES`](super::HEADER_SIZES) less 4096.
+    /// The size of the JSON area: one of [`HEADER_SIZES`](super::HEADER_SIZES) minus 4096.
     pub json_size: u64,
-    /// Size of the keyslots area: a multiple of 4096 up to 128 MiB.
+    /// The size of the keyslots area: a multiple of 4096, up to 128 MiB.
     pub keyslots_size: u64,
 }
 
 impl Metadata {
-    /// Reads and validates a JSON area (text, a NUL, and NULs to its end) that lies at byte `area_offset` of the
-    /// device, in a header of `hdr_size` bytes.
+    /// Reads and validates a JSON area (text, a NUL, and NULs to its end) at offset `area_offset`
+    /// of the device, in a header of `hdr_size` bytes.
     ///
     /// # Errors
-    /// [`FormatError`] names the first member that breaks a rule, and its byte on the device.
+    /// Returns a [`FormatError`] that names the first member which breaks a rule, and its offset on
+    /// the device.
     pub fn parse(area: &[u8], area_offset: u64, hdr_size: u64) -> Result<Self, FormatError> {
         let (text, value) = text::parse(area, area_offset)?;
         let view = validated(&value, hdr_size).map_err(|mut refusal| {
@@ -49,8 +51,8 @@ impl Metadata {
         Ok(Self { value, view })
     }
 
-    /// Metadata with every section empty. It becomes valid by its first [`edit`](Self::edit), which adds a segment
-    /// and its digest at least.
+    /// Metadata with empty sections. It is valid only after the first [`edit`](Self::edit), which
+    /// adds at least a segment and its digest.
     pub fn new(config: NewConfig) -> Self {
         let NewConfig {
             json_size,
@@ -81,10 +83,11 @@ impl Metadata {
         }
     }
 
-    /// Every rule of the format. Holds after a parse and after an edit; [`new`](Self::new) metadata is not valid yet.
+    /// Checks every rule of the format. This succeeds after a parse and after an edit, but not for
+    /// [`new`](Self::new) metadata.
     ///
     /// # Errors
-    /// [`FormatError`] names the first rule that is broken.
+    /// Returns a [`FormatError`] that names the first rule which is broken.
     pub fn validate(&self) -> Result<(), FormatError> {
         validated(&self.value, self.hdr_size()).map(drop)
     }
@@ -94,22 +97,23 @@ impl Metadata {
         &self.value
     }
 
-    /// The JSON as it is stored: without spaces, in its own order.
+    /// The JSON as it is stored: without spaces, in its original order.
     pub fn to_text(&self) -> String {
         self.value.to_string()
     }
 
-    /// The JSON for people: indented.
+    /// The JSON with indentation, for people.
     pub fn to_pretty_text(&self) -> String {
         format!("{:#}", self.value)
     }
 
-    /// The size of the header that this metadata belongs to, in bytes: one copy of binary header and JSON.
+    /// The size of one copy of the header (binary header and JSON) that this metadata belongs to,
+    /// in bytes.
     pub fn hdr_size(&self) -> u64 {
         self.view.config.json_size.saturating_add(ALIGNMENT)
     }
 
-    /// The keyslots area in bytes.
+    /// The range of the keyslots area in bytes.
     pub fn keyslots_area(&self) -> Range<u64> {
         self.view.config.keyslots_area()
     }
@@ -119,7 +123,7 @@ impl Metadata {
         &self.view.keyslots
     }
 
-    /// The segments, backup ones included.
+    /// The segments, including backup segments.
     pub fn segments(&self) -> &BTreeMap<u32, Segment> {
         &self.view.segments
     }
@@ -139,7 +143,7 @@ impl Metadata {
         &self.view.config
     }
 
-    /// The mandatory requirements, sorted out.
+    /// The mandatory requirements by kind.
     pub fn requirements(&self) -> Requirements {
         self.view.config.requirements()
     }
@@ -156,21 +160,22 @@ impl Metadata {
             .digest(|digest| digest.segments.contains(&segment))
     }
 
-    /// Where the data starts in bytes: the lowest segment that is not a backup. 0 with a detached header.
+    /// The offset of the data in bytes: the start of the lowest segment that is not a backup. 0 for
+    /// a detached header.
     pub fn data_offset(&self) -> u64 {
         self.view.data_offset()
     }
 
-    /// The segments that map data now, lowest number first.
+    /// The segments that map data at present, lowest number first.
     pub fn data_segments(&self) -> impl Iterator<Item = (u32, &Segment)> {
         self.view.data_segments()
     }
 
-    /// The one encrypted segment that a volume at rest has. Anything else is unsupported here: a reencryption
-    /// under way, a segment that is not encrypted, or one that a drive encrypts.
+    /// The encrypted segment of a volume without a reencryption in progress.
     ///
     /// # Errors
-    /// [`FormatError`] of the kind unsupported says which of these it is.
+    /// Returns a [`FormatError`] of kind [`Unsupported`](crate::Kind::Unsupported) for a
+    /// reencryption in progress, a segment that is not encrypted, or one that a drive encrypts.
     pub fn data_segment(&self) -> Result<(u32, &CryptSegment), FormatError> {
         let mut segments = self.data_segments();
         match (segments.next(), segments.next()) {
@@ -199,8 +204,8 @@ impl Metadata {
         }
     }
 
-    /// The lowest offset in the keyslots area where `size` bytes are free, aligned to 4096 bytes, that also keeps
-    /// off the ranges in `also_avoid`.
+    /// The lowest offset in the keyslots area, aligned to 4096 bytes, at which `size` bytes are
+    /// free. The ranges in `also_avoid` count as used.
     pub fn free_area(&self, size: u64, also_avoid: &[Range<u64>]) -> Option<u64> {
         let whole = self.keyslots_area();
         let mut taken: Vec<Range<u64>> = self.view.keyslots.values().map(Keyslot::area).collect();
@@ -216,18 +221,19 @@ impl Metadata {
         (start.checked_add(size)? <= whole.end).then_some(start)
     }
 
-    /// Applies several changes as one: they are validated together, and when any of them or the whole is
-    /// refused nothing changes.
+    /// Applies several changes as one. They are validated together. If a change or the result is
+    /// refused, nothing changes.
     ///
     /// # Errors
-    /// [`FormatError`] of the first change that was refused, or of the first rule that the whole would break.
+    /// Returns the [`FormatError`] of the first refused change, or of the first rule that the
+    /// result breaks.
     pub fn edit(
         &mut self,
         change: impl FnOnce(&mut Draft) -> Result<(), FormatError>,
     ) -> Result<(), FormatError> {
         let mut draft = Draft::new(self.value.clone());
         change(&mut draft)?;
-        // Read back from its text, so that what is written is known to be readable.
+        // Parse the text again, so that everything that is written can be read.
         let text = text::fitting(&draft.finish(), self.view.config.json_size)?;
         let value = text::parse_text(text.as_bytes(), 0)?;
         let view = validated(&value, self.hdr_size())?;
@@ -235,11 +241,11 @@ impl Metadata {
         Ok(())
     }
 
-    /// Adds or changes a keyslot that a digest already names; a new one comes with
-    /// [`add_keyslot`](Self::add_keyslot).
+    /// Adds or changes a keyslot that a digest already names. [`add_keyslot`](Self::add_keyslot)
+    /// adds a new one.
     ///
     /// # Errors
-    /// [`FormatError`] where the result would break a rule; nothing has changed then.
+    /// Returns [`FormatError`] if the result breaks a rule. Nothing has changed then.
     pub fn set_keyslot(&mut self, id: u32, keyslot: &Keyslot) -> Result<(), FormatError> {
         self.edit(|draft| draft.set_keyslot(id, keyslot))
     }
@@ -247,7 +253,7 @@ impl Metadata {
     /// Adds a keyslot that holds the key of `digest`.
     ///
     /// # Errors
-    /// [`FormatError`] where the result would break a rule; nothing has changed then.
+    /// Returns [`FormatError`] if the result breaks a rule. Nothing has changed then.
     pub fn add_keyslot(
         &mut self,
         id: u32,
@@ -263,7 +269,7 @@ impl Metadata {
     /// Removes a keyslot, also from digests and tokens.
     ///
     /// # Errors
-    /// [`FormatError`] where the result would break a rule; nothing has changed then.
+    /// Returns [`FormatError`] if the result breaks a rule. Nothing has changed then.
     pub fn remove_keyslot(&mut self, id: u32) -> Result<(), FormatError> {
         self.edit(|draft| draft.remove_keyslot(id))
     }
@@ -271,7 +277,7 @@ impl Metadata {
     /// Adds or changes a segment.
     ///
     /// # Errors
-    /// [`FormatError`] where the result would break a rule; nothing has changed then.
+    /// Returns [`FormatError`] if the result breaks a rule. Nothing has changed then.
     pub fn set_segment(&mut self, id: u32, segment: &Segment) -> Result<(), FormatError> {
         self.edit(|draft| draft.set_segment(id, segment))
     }
@@ -279,15 +285,15 @@ impl Metadata {
     /// Adds or changes a digest.
     ///
     /// # Errors
-    /// [`FormatError`] where the result would break a rule; nothing has changed then.
+    /// Returns [`FormatError`] if the result breaks a rule. Nothing has changed then.
     pub fn set_digest(&mut self, id: u32, digest: &Digest) -> Result<(), FormatError> {
         self.edit(|draft| draft.set_digest(id, digest))
     }
 
-    /// Moves a keyslot to a digest, or out of all.
+    /// Moves a keyslot to a digest, or removes it from all digests.
     ///
     /// # Errors
-    /// [`FormatError`] where the result would break a rule; nothing has changed then.
+    /// Returns [`FormatError`] if the result breaks a rule. Nothing has changed then.
     pub fn assign_keyslot_to_digest(
         &mut self,
         keyslot: u32,
@@ -296,10 +302,10 @@ impl Metadata {
         self.edit(|draft| draft.assign_keyslot_to_digest(keyslot, digest))
     }
 
-    /// Adds or replaces a token as a whole.
+    /// Adds a token, or replaces all of it.
     ///
     /// # Errors
-    /// [`FormatError`] where the result would break a rule; nothing has changed then.
+    /// Returns [`FormatError`] if the result breaks a rule. Nothing has changed then.
     pub fn set_token(&mut self, id: u32, token: Value) -> Result<(), FormatError> {
         self.edit(|draft| draft.set_token(id, token))
     }
@@ -307,15 +313,15 @@ impl Metadata {
     /// Removes a token.
     ///
     /// # Errors
-    /// [`FormatError`] where the result would break a rule; nothing has changed then.
+    /// Returns [`FormatError`] if the result breaks a rule. Nothing has changed then.
     pub fn remove_token(&mut self, id: u32) -> Result<(), FormatError> {
         self.edit(|draft| draft.remove_token(id))
     }
 
-    /// Says whether a token is for a keyslot.
+    /// Sets whether a token is for a keyslot.
     ///
     /// # Errors
-    /// [`FormatError`] where the result would break a rule; nothing has changed then.
+    /// Returns [`FormatError`] if the result breaks a rule. Nothing has changed then.
     pub fn assign_token(
         &mut self,
         id: u32,
@@ -325,10 +331,10 @@ impl Metadata {
         self.edit(|draft| draft.assign_token(id, keyslot, assigned))
     }
 
-    /// Sets when a keyslot is tried.
+    /// Sets the priority of a keyslot.
     ///
     /// # Errors
-    /// [`FormatError`] where the result would break a rule; nothing has changed then.
+    /// Returns [`FormatError`] if the result breaks a rule. Nothing has changed then.
     pub fn set_priority(&mut self, keyslot: u32, priority: Priority) -> Result<(), FormatError> {
         self.edit(|draft| draft.set_priority(keyslot, priority))
     }
@@ -336,7 +342,7 @@ impl Metadata {
     /// Sets the flags of the config.
     ///
     /// # Errors
-    /// [`FormatError`] where the result would break a rule; nothing has changed then.
+    /// Returns [`FormatError`] if the result breaks a rule. Nothing has changed then.
     pub fn set_flags(&mut self, flags: Vec<String>) -> Result<(), FormatError> {
         self.edit(|draft| draft.set_flags(&flags))
     }
@@ -344,7 +350,7 @@ impl Metadata {
     /// Sets the mandatory requirements.
     ///
     /// # Errors
-    /// [`FormatError`] where the result would break a rule; nothing has changed then.
+    /// Returns [`FormatError`] if the result breaks a rule. Nothing has changed then.
     pub fn set_requirements(&mut self, requirements: Vec<String>) -> Result<(), FormatError> {
         self.edit(|draft| draft.set_requirements(&requirements))
     }

@@ -1,8 +1,9 @@
-//! LUKS2: two copies of a binary header with JSON metadata (*LUKS2 On-Disk Format Specification* 1.1).
+//! LUKS2: two copies of a binary header with JSON metadata (*LUKS2 On-Disk Format Specification*
+//! 1.1).
 //!
-//! [`Header`] is one copy. Its [`Metadata`] holds the JSON as it is, so that members and tokens that are not
-//! known survive a rewrite, and beside it a typed view that was derived from that JSON and validated. An edit
-//! changes the JSON, derives and validates again, and only then takes effect.
+//! [`Header`] is one copy. Its [`Metadata`] keeps the JSON as it is, so that unknown members and
+//! tokens survive a rewrite. A typed view is derived from the JSON and validated. An edit changes
+//! the JSON, derives and validates the view again, and takes effect only then.
 //!
 //! A keyslot, its area and a digest have exactly the members that the specification gives them, so
 //! their structs can be written as literals. The structs that may get more members are
@@ -34,15 +35,15 @@ pub use reencrypt::{Direction, ReencryptKeyslot, ReencryptMode, Resilience};
 pub use segment::{CryptSegment, LinearSegment, OtherSegment, Segment, SegmentSize};
 pub use token::Token;
 
-/// The most keyslots, tokens or segments.
+/// The maximum number of keyslots, of tokens, and of segments.
 pub const MAX_OBJECTS: u32 = 32;
-/// The most digests.
+/// The maximum number of digests.
 pub const MAX_DIGESTS: u32 = 8;
-/// The alignment of keyslot areas, and the length of the binary header.
+/// The alignment of keyslot areas, and the length of the binary header, in bytes.
 pub const ALIGNMENT: u64 = 4096;
-/// The largest keyslots area.
+/// The maximum size of the keyslots area, in bytes.
 pub const MAX_KEYSLOTS_SIZE: u64 = 128 << 20;
-/// The length of every salt.
+/// The length of every salt, in bytes.
 pub const SALT_SIZE: usize = 32;
 /// The anti-forensic stripes of every keyslot.
 pub const STRIPES: u32 = 4000;

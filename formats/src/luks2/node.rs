@@ -1,8 +1,8 @@
-//! A place in the metadata and the path to it: every read of a member goes through here, so that every
-//! refusal names the path. The functions at the end set members.
+//! Reads and sets members of the JSON metadata. Each value carries its path, so that every error
+//! names the path of the member.
 //!
-//! Numbers: 64-bit ones are strings of decimal digits, 32-bit ones are JSON integers. Nothing else is taken
-//! (no sign, no leading zero, no fraction, no exponent).
+//! 64-bit numbers are strings of decimal digits, and 32-bit numbers are JSON integers. A sign, a
+//! leading zero, a fraction or an exponent is refused.
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -18,7 +18,7 @@ use crate::cipher::CipherSpec;
 use crate::error::FormatError;
 use crate::hash::Hash;
 
-/// A value and the path to it. Errors carry the path; the offset is added by whoever has the text.
+/// A value and its path. Errors contain the path. The caller that has the text adds the offset.
 pub(super) struct Node<'a> {
     value: &'a Value,
     path: String,
@@ -55,7 +55,7 @@ impl<'a> Node<'a> {
             .ok_or_else(|| self.malformed("is not an object"))
     }
 
-    /// A member that must be there.
+    /// A required member.
     pub(super) fn member(&self, key: &str) -> Result<Self, FormatError> {
         match self.object()?.get(key) {
             Some(value) => Ok(self.below(key, value)),
@@ -66,7 +66,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// A member that may be absent.
+    /// An optional member.
     pub(super) fn optional(&self, key: &str) -> Result<Option<Self>, FormatError> {
         Ok(self.object()?.get(key).map(|value| self.below(key, value)))
     }
@@ -80,7 +80,7 @@ impl<'a> Node<'a> {
         Err(self.malformed(format!("has {found} members instead of {count}")))
     }
 
-    /// The members of a section: objects under small decimal numbers below `most`.
+    /// The members of a section: objects whose names are decimal numbers below `most`.
     pub(super) fn numbered(&self, most: u32) -> Result<Vec<(u32, Self)>, FormatError> {
         let object = self.object()?;
         if object.len() as u64 > u64::from(most) {
@@ -123,7 +123,7 @@ impl<'a> Node<'a> {
             .collect()
     }
 
-    /// An array of object numbers as strings, each once.
+    /// An array of object numbers as strings, without duplicates.
     pub(super) fn references(&self) -> Result<Vec<u32>, FormatError> {
         let mut ids = Vec::new();
         for element in self.elements()? {
@@ -183,7 +183,7 @@ impl<'a> Node<'a> {
             .map_err(|_| self.malformed("is not base64"))
     }
 
-    /// The `offset` and `size` of an area, as a range of bytes that is not empty.
+    /// The `offset` and `size` of an area as a range of bytes, which may not be empty.
     pub(super) fn range(&self) -> Result<Range<u64>, FormatError> {
         let offset = self.member("offset")?;
         let size = self.member("size")?;
@@ -209,7 +209,7 @@ impl<'a> Node<'a> {
     }
 }
 
-/// A canonical decimal number.
+/// Parses a canonical decimal number.
 pub(super) fn decimal(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let canonical = text == "0" || !text.starts_with('0');
@@ -220,7 +220,7 @@ pub(super) fn decimal(text: &str) -> Option<u64> {
     }
 }
 
-/// Text of the header, quoted and cut for a message.
+/// Text of the header, quoted and shortened for a message.
 pub(super) fn excerpt(text: &str) -> String {
     let short: String = text.chars().take(40).collect();
     format!("{short:?}")
@@ -230,7 +230,7 @@ pub(super) fn encode(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
-/// Sets a cipher, leaving the spelling alone when it means the same.
+/// Sets a cipher. If the present text means the same cipher, it is kept.
 pub(super) fn put_cipher(object: &mut Object, key: &str, cipher: CipherSpec) {
     let old = object
         .get(key)
@@ -241,7 +241,7 @@ pub(super) fn put_cipher(object: &mut Object, key: &str, cipher: CipherSpec) {
     }
 }
 
-/// Sets a hash, leaving the spelling alone when it means the same.
+/// Sets a hash. If the present text means the same hash, it is kept.
 pub(super) fn put_hash(object: &mut Object, key: &str, hash: Hash) {
     let old = object.get(key).and_then(Value::as_str).map(Hash::parse);
     if old != Some(Ok(hash)) {
@@ -249,7 +249,7 @@ pub(super) fn put_hash(object: &mut Object, key: &str, hash: Hash) {
     }
 }
 
-/// Changes the object under `key`, made when there is none.
+/// Changes the object `key`, and makes it if it does not exist.
 pub(super) fn within(object: &mut Object, key: &str, change: impl FnOnce(&mut Object)) {
     let old = object.get_mut(key).and_then(Value::as_object_mut);
     let mut inner = old.map(core::mem::take).unwrap_or_default();

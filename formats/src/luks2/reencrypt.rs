@@ -1,7 +1,8 @@
-//! The keyslot of type `reencrypt` (section 3.2.4): the state of a reencryption that is under way.
+//! The keyslot of type `reencrypt` (section 3.2.4): the state of a reencryption in progress.
 //!
-//! It is parsed so that such a header can be shown and its area respected. Nothing here recovers anything:
-//! whoever does verifies the reencryption digest first (CVE-2021-4122).
+//! It is parsed so that such a header can be shown, and so that its area is not used for anything
+//! else. This crate recovers nothing. A program that does has to verify the reencryption digest
+//! first (CVE-2021-4122).
 
 use alloc::format;
 use core::ops::Range;
@@ -16,17 +17,17 @@ use crate::hash::Hash;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReencryptKeyslot {
-    /// What is being done.
+    /// The kind of reencryption.
     pub mode: ReencryptMode,
-    /// From which end.
+    /// The end of the data at which it starts.
     pub direction: Direction,
-    /// Where its resilience data lies, in bytes.
+    /// The range of its resilience data, in bytes.
     pub area: Range<u64>,
-    /// How an interruption is survived.
+    /// How it survives an interruption.
     pub resilience: Resilience,
 }
 
-/// What a reencryption does.
+/// A kind of reencryption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReencryptMode {
     /// Changes the key or the cipher.
@@ -37,7 +38,7 @@ pub enum ReencryptMode {
     Decrypt,
 }
 
-/// From which end of the data a reencryption works.
+/// The end of the data at which a reencryption starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// From the start.
@@ -49,34 +50,34 @@ pub enum Direction {
 /// How a reencryption survives an interruption (the type of the area).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resilience {
-    /// Not at all.
+    /// It does not survive one.
     None,
-    /// The hot zone is written to the area first.
+    /// The area has a copy of the hot zone.
     Journal,
-    /// The area holds checksums of the sectors of the hot zone.
+    /// The area has checksums of the sectors of the hot zone.
     Checksum {
         /// The hash.
         hash: Hash,
-        /// The sectors that are hashed, in bytes.
+        /// The size of the hashed sectors, in bytes.
         sector_size: u32,
     },
-    /// The data moves, so that old and new do not overlap.
+    /// The data moves, so that old and new data do not overlap.
     Datashift {
-        /// By how many bytes.
+        /// The distance in bytes.
         shift: u64,
     },
     /// The data moves by less than the hot zone, with a journal.
     DatashiftJournal {
-        /// By how many bytes.
+        /// The distance in bytes.
         shift: u64,
     },
     /// The data moves by less than the hot zone, with checksums.
     DatashiftChecksum {
         /// The hash.
         hash: Hash,
-        /// The sectors that are hashed, in bytes.
+        /// The size of the hashed sectors, in bytes.
         sector_size: u32,
-        /// By how many bytes.
+        /// The distance in bytes.
         shift: u64,
     },
 }
@@ -134,7 +135,7 @@ impl ReencryptKeyslot {
 }
 
 impl Resilience {
-    /// The name as headers spell it.
+    /// The name as it is written in headers.
     pub fn name(&self) -> &'static str {
         match self {
             Self::None => "none",

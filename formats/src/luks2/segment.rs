@@ -1,4 +1,4 @@
-//! Segments (section 3.3): where the data lies, and how it is encrypted.
+//! Segments (section 3.3): the place of the data, and how it is encrypted.
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -13,11 +13,11 @@ use crate::error::FormatError;
 /// A part of the device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Segment {
-    /// Encrypted.
+    /// An encrypted segment.
     Crypt(CryptSegment),
-    /// Not encrypted (during encryption and decryption).
+    /// A segment that is not encrypted, during encryption and decryption.
     Linear(LinearSegment),
-    /// Of a type that is not known, such as `hw-opal`: it can be shown, not opened.
+    /// A segment of unknown type, such as `hw-opal`. It can be shown, but not opened.
     Other(OtherSegment),
 }
 
@@ -25,22 +25,22 @@ pub enum Segment {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CryptSegment {
-    /// Its start in bytes; 0 with a detached header.
+    /// The start in bytes. 0 for a detached header.
     pub offset: u64,
-    /// Its length.
+    /// The length.
     pub size: SegmentSize,
-    /// Added to the IV of every sector, in 512-byte units.
+    /// The number that is added to the IV of every sector, in 512-byte units.
     pub iv_tweak: u64,
     /// The cipher.
     pub encryption: CipherSpec,
-    /// The unit of encryption: 512, 1024, 2048 or 4096 bytes.
+    /// The encryption sector size: 512, 1024, 2048 or 4096 bytes.
     pub sector_size: u32,
-    /// Its flags, known or not.
+    /// The flags, known and unknown.
     pub flags: Vec<String>,
 }
 
 impl CryptSegment {
-    /// A segment that begins at `offset` and extends to the end of the device, with IVs that count
+    /// A segment that starts at `offset` and extends to the end of the device, with IVs that count
     /// from 0.
     #[must_use]
     pub fn new(offset: u64, encryption: CipherSpec, sector_size: u32) -> Self {
@@ -59,39 +59,39 @@ impl CryptSegment {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LinearSegment {
-    /// Its start in bytes.
+    /// The start in bytes.
     pub offset: u64,
-    /// Its length.
+    /// The length.
     pub size: SegmentSize,
-    /// Its flags, known or not.
+    /// The flags, known and unknown.
     pub flags: Vec<String>,
 }
 
-/// A segment whose type is not known.
+/// A segment of unknown type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OtherSegment {
-    /// Its type.
+    /// The type.
     pub kind: String,
-    /// Its start in bytes.
+    /// The start in bytes.
     pub offset: u64,
-    /// Its length.
+    /// The length.
     pub size: SegmentSize,
-    /// Its flags, known or not.
+    /// The flags, known and unknown.
     pub flags: Vec<String>,
 }
 
-/// How long a segment is.
+/// The length of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SegmentSize {
-    /// To the end of the device.
+    /// The segment extends to the end of the device.
     Dynamic,
-    /// So many bytes.
+    /// This number of bytes.
     Fixed(u64),
 }
 
 impl Segment {
-    /// Its start in bytes.
+    /// The start in bytes.
     pub fn offset(&self) -> u64 {
         match self {
             Self::Crypt(segment) => segment.offset,
@@ -100,7 +100,7 @@ impl Segment {
         }
     }
 
-    /// Its length.
+    /// The length.
     pub fn size(&self) -> SegmentSize {
         match self {
             Self::Crypt(segment) => segment.size,
@@ -109,7 +109,7 @@ impl Segment {
         }
     }
 
-    /// Its flags.
+    /// The flags.
     pub fn flags(&self) -> &[String] {
         match self {
             Self::Crypt(segment) => &segment.flags,
@@ -118,12 +118,13 @@ impl Segment {
         }
     }
 
-    /// Whether it only records what a reencryption started from or leads to, and maps no data.
+    /// Whether this is a backup segment: it records the state before or after a reencryption, and
+    /// maps no data.
     pub fn is_backup(&self) -> bool {
         self.flags().iter().any(|flag| flag.starts_with("backup-"))
     }
 
-    /// The segment, when it is encrypted.
+    /// The segment, if it is encrypted.
     pub fn as_crypt(&self) -> Option<&CryptSegment> {
         match self {
             Self::Crypt(segment) => Some(segment),
@@ -190,7 +191,7 @@ impl Segment {
         }))
     }
 
-    /// Writes the members that are known over `object`; the others stay.
+    /// Overwrites the known members of `object`. The others stay.
     pub(super) fn write(&self, object: &mut Object) {
         let kind = match self {
             Self::Crypt(_) => "crypt",

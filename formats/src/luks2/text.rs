@@ -1,8 +1,7 @@
-//! The JSON area (section 3 of the specification): text from its first byte, which is `{`, a NUL, and NULs to the
-//! end.
+//! The JSON area (section 3 of the specification): text that starts with `{`, and NULs to the end.
 //!
-//! The size of the area bounds the text, but not what it becomes in memory: a megabyte of `0,0,0`
-//! would be many times as much. So the number of values is bounded too.
+//! The size of the area limits the text, but not its size in memory: a megabyte of `0,0,0` needs
+//! many times as much. So the number of values is limited too.
 
 use alloc::format;
 use alloc::string::String;
@@ -11,11 +10,11 @@ use crate::json::{Problem, Value};
 
 use crate::error::FormatError;
 
-/// The most values (members and elements of all depths) that metadata may have. cryptsetup's largest have some
-/// thousands.
+/// The maximum number of values (members and elements of all depths) in metadata. The largest
+/// metadata of cryptsetup has a few thousand.
 const MAX_VALUES: usize = 65_536;
 
-/// The text in a JSON area, and the value that it is.
+/// Reads the text of a JSON area, and parses it.
 pub(super) fn parse(area: &[u8], area_offset: u64) -> Result<(&[u8], Value), FormatError> {
     let at = |position: usize| area_offset.saturating_add(position as u64);
     if area.first() != Some(&b'{') {
@@ -45,7 +44,7 @@ pub(super) fn parse(area: &[u8], area_offset: u64) -> Result<(&[u8], Value), For
     Ok((text, value))
 }
 
-/// The value that a text is; whether it is an object is found by reading its sections.
+/// Parses a text. Whether the value is an object is checked when its sections are read.
 pub(super) fn parse_text(text: &[u8], area_offset: u64) -> Result<Value, FormatError> {
     Value::parse_bounded(text, MAX_VALUES).map_err(|error| {
         let offset = area_offset.saturating_add(error.offset as u64);
@@ -57,7 +56,7 @@ pub(super) fn parse_text(text: &[u8], area_offset: u64) -> Result<Value, FormatE
     })
 }
 
-/// The text of a value, when it fits an area of so many bytes together with its NUL.
+/// The text of a value, if it fits in an area of this size together with a NUL.
 pub(super) fn fitting(value: &Value, json_size: u64) -> Result<String, FormatError> {
     let text = format!("{value}");
     let length = text.len() as u64;
@@ -71,8 +70,9 @@ pub(super) fn fitting(value: &Value, json_size: u64) -> Result<String, FormatErr
     Ok(text)
 }
 
-/// Where the member with this path is in a text that was parsed, or the innermost part of the path that is
-/// there. Member names with dots are not found, which costs a message its precision and nothing else.
+/// The offset of the member with this path in a text that was parsed, or of the innermost part of
+/// the path that exists. Members with dots in their names are not found, which only makes a message
+/// less precise.
 pub(super) fn locate(text: &[u8], path: &str) -> u64 {
     let mut at = 0;
     for key in path.split('.') {
@@ -84,15 +84,15 @@ pub(super) fn locate(text: &[u8], path: &str) -> u64 {
     at as u64
 }
 
-/// Walks over a text that is known to be JSON.
+/// Walks over a text that is valid JSON.
 struct Scanner<'a> {
     text: &'a [u8],
     at: usize,
 }
 
 impl Scanner<'_> {
-    /// Where the member or element under `key` starts, in the value at this place. Of members with the same
-    /// name the last counts, as it does for the parser.
+    /// The start of the member or element `key` of the value at this position. If several members
+    /// have the same name, the last one is used, as in the parser.
     fn child(&mut self, key: &str) -> Option<usize> {
         let object = self.peek()? == b'{';
         if !object && self.peek()? != b'[' {

@@ -1,5 +1,5 @@
-//! Tokens (section 3.5): notes on how the passphrase of a keyslot is come by. What a token holds is its own
-//! matter, and stays in the JSON untouched.
+//! Tokens (section 3.5), which describe how to get the passphrase of a keyslot. Their other members
+//! stay in the JSON unchanged.
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -7,13 +7,13 @@ use alloc::vec::Vec;
 use super::node::Node;
 use crate::error::FormatError;
 
-/// What every token has.
+/// The members that every token has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Token {
-    /// Its type, such as `systemd-tpm2`.
+    /// The type, such as `systemd-tpm2`.
     pub kind: String,
-    /// The keyslots that it unlocks; may be none.
+    /// The keyslots that it unlocks, which may be none.
     pub keyslots: Vec<u32>,
 }
 

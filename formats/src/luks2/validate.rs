@@ -1,6 +1,6 @@
-//! The rules that no object can be judged by alone: areas against areas, references, segments in order.
+//! Validates the relations between objects: areas, references, and the order of segments.
 //!
-//! Refusals carry the path of the member at fault; the offset is added by whoever has the text.
+//! Errors contain the path of the member at fault. The caller that has the text adds the offset.
 
 use alloc::format;
 use alloc::string::String;
@@ -13,7 +13,7 @@ use super::segment::{Segment, SegmentSize};
 use super::view::View;
 use crate::error::FormatError;
 
-/// Every rule. The order is that of the checks in the specification's sections.
+/// Checks every rule, in the order of the sections of the specification.
 pub(super) fn all(view: &View) -> Result<(), FormatError> {
     areas(view)?;
     references(view)?;
@@ -25,7 +25,7 @@ pub(super) fn all(view: &View) -> Result<(), FormatError> {
     key_sizes(view)
 }
 
-/// Areas are aligned, inside the keyslots area, and apart from each other.
+/// Checks that areas are aligned, inside of the keyslots area, and do not overlap.
 fn areas(view: &View) -> Result<(), FormatError> {
     let whole = view.config.keyslots_area();
     for (id, keyslot) in &view.keyslots {
@@ -60,7 +60,7 @@ fn areas(view: &View) -> Result<(), FormatError> {
     Ok(())
 }
 
-/// What digests and tokens name is there.
+/// Checks that the objects to which digests and tokens refer exist.
 fn references(view: &View) -> Result<(), FormatError> {
     for (id, digest) in &view.digests {
         existing(
@@ -102,7 +102,8 @@ fn existing(
     }
 }
 
-/// Each keyslot that holds a key belongs to exactly one digest, no other to more than one.
+/// Checks that each keyslot that holds a key belongs to exactly one digest, and every other keyslot
+/// to at most one.
 fn keyslot_digests(view: &View) -> Result<(), FormatError> {
     for (id, keyslot) in &view.keyslots {
         let digests = view
@@ -124,7 +125,8 @@ fn keyslot_digests(view: &View) -> Result<(), FormatError> {
     Ok(())
 }
 
-/// A reencrypt keyslot and the requirement that announces it come together.
+/// Checks that there is a reencrypt keyslot if and only if there is the requirement that announces
+/// it.
 fn reencryption(view: &View) -> Result<(), FormatError> {
     let mut keyslots = view
         .keyslots
@@ -147,7 +149,8 @@ fn reencryption(view: &View) -> Result<(), FormatError> {
     }
 }
 
-/// Segments are numbered from 0 without gaps, those that map data first; only the last of these may be dynamic.
+/// Checks that segments are numbered from 0 without gaps, with those that map data first. Only the
+/// last of these may be dynamic.
 fn segment_order(view: &View) -> Result<(), FormatError> {
     if view.data_segments().next().is_none() {
         return malformed("segments", "there is no segment that maps data");
@@ -180,7 +183,8 @@ fn segment_order(view: &View) -> Result<(), FormatError> {
     Ok(())
 }
 
-/// Segments that map data do not overlap, and start behind the keyslots area unless the header is detached.
+/// Checks that segments that map data do not overlap, and that they start after the keyslots area
+/// unless the header is detached.
 fn segment_places(view: &View) -> Result<(), FormatError> {
     let metadata_end = view.config.keyslots_area().end;
     let detached = view.data_offset() == 0;
@@ -213,7 +217,8 @@ fn segment_places(view: &View) -> Result<(), FormatError> {
     Ok(())
 }
 
-/// Each encrypted segment has a digest for its key: one, unless it is being reencrypted from one key to another.
+/// Checks that each encrypted segment has one digest. During a reencryption it may have those of
+/// both keys.
 fn segment_digests(view: &View) -> Result<(), FormatError> {
     let several = view.config.requirements().reencrypt;
     for (id, segment) in &view.segments {
@@ -238,7 +243,7 @@ fn segment_digests(view: &View) -> Result<(), FormatError> {
     Ok(())
 }
 
-/// The key that a keyslot holds fits the cipher of every segment that it is for.
+/// Checks that the size of a keyslot's key fits the cipher of each of its segments.
 fn key_sizes(view: &View) -> Result<(), FormatError> {
     for digest in view.digests.values() {
         for (id, keyslot) in bound_keyslots(view, digest) {
@@ -270,7 +275,7 @@ fn bound_keyslots<'a>(
         .filter_map(|id| view.keyslots.get(id).map(|keyslot| (*id, keyslot)))
 }
 
-/// The bytes of a segment; a dynamic one has no end.
+/// The range of a segment in bytes. A dynamic one has no end.
 fn range(segment: &Segment) -> Option<Range<u64>> {
     let start = segment.offset();
     match segment.size() {

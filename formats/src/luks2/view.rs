@@ -13,7 +13,7 @@ use super::token::Token;
 use super::{MAX_DIGESTS, MAX_OBJECTS};
 use crate::error::FormatError;
 
-/// Every object of the metadata, in a struct of its own.
+/// Every object of the metadata, as a struct.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct View {
     pub(super) keyslots: BTreeMap<u32, Keyslot>,
@@ -24,7 +24,7 @@ pub(super) struct View {
 }
 
 impl View {
-    /// Reads every object by itself. Relations between objects are checked by [`validate`](super::validate).
+    /// Reads every object. [`validate`](super::validate) checks the relations between objects.
     pub(super) fn derive(value: &Value, hdr_size: u64) -> Result<Self, FormatError> {
         let root = Node::root(value);
         let section = |name: &str| root.member(name);
