@@ -140,6 +140,9 @@ pub mod xts;
 pub use feature::MissingFeature;
 pub use interrupt::Interrupt;
 pub use luksmith_formats as formats;
+/// The crate whose `Uuid` the public API uses: UUIDs of volumes and of libvirt's objects. A change
+/// of its major version is a change of this library's.
+pub use uuid;
 
 /// Compiles the Rust code of `docs/library.md`.
 #[cfg(all(doctest, feature = "cli"))]

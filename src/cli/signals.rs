@@ -89,16 +89,7 @@ impl Signals {
         self.at_first.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Fails after the first signal.
-    pub(crate) fn check(&self) -> Result<(), CommandError> {
-        if self.interrupt.is_set() {
-            Err(interrupted())
-        } else {
-            Ok(())
-        }
-    }
-
-    /// A file was created that is useless until it is finished.
+    /// A new file that is worth nothing before it is finished.
     pub(crate) fn begin(&self, path: &Path) {
         self.unfinished().push(path.to_owned());
     }
@@ -127,9 +118,4 @@ impl Signals {
         output::error("stopped at once");
         signal_hook::low_level::exit(i32::from(Exit::from(Kind::Interrupted).code()))
     }
-}
-
-/// The error of work that a signal stopped and that left nothing half done.
-pub(crate) fn interrupted() -> CommandError {
-    CommandError::new(Kind::Interrupted, "interrupted")
 }

@@ -87,6 +87,19 @@ pub(crate) fn advice(advice: &Advice) -> String {
         Advice::OtherRoot => {
             "--root DIR takes another system's files; without libvirt there is no host to audit"
         }
+        Advice::OtherTarget => "--target NAME takes another, such as sda",
+        Advice::Detach { domain, target } => {
+            return format!("`luksmith libvirt detach {domain} {target}` takes it away");
+        }
+        Advice::Shareable => {
+            "another domain or program has it open; end that, or --shareable for a cluster filesystem"
+        }
+        Advice::AtNextStart => {
+            "the domain takes no disk of this bus while it runs; --config adds it for the next start"
+        }
+        Advice::ReleaseInGuest => {
+            "unmount it in the guest; `luksmith libvirt detach` asks again, --timeout SECONDS waits longer"
+        }
         Advice::StateVersion => {
             "--type luks1 states the version, if the header cannot be read here"
         }

@@ -72,6 +72,23 @@ pub enum Advice {
     OtherRoot,
     /// A document shows every member of an audit's policy.
     PolicyMembers,
+    /// Another name in the guest can be stated than vda to vdz.
+    OtherTarget,
+    /// The disk can be detached.
+    Detach {
+        /// The domain.
+        domain: String,
+        /// The name of the disk in the guest.
+        target: String,
+    },
+    /// Several domains can share a disk, for a cluster filesystem.
+    Shareable,
+    /// The disk can be attached for the next start of the domain.
+    AtNextStart,
+    /// The disks that a domain has, by their names in the guest.
+    DisksAre(Vec<String>),
+    /// The guest holds a disk that it was asked to release.
+    ReleaseInGuest,
     /// The version of LUKS can be stated, where the header cannot be read.
     StateVersion,
     /// A LUKS2 volume can be converted to LUKS1, if its keyslots allow that.
@@ -145,9 +162,21 @@ impl fmt::Display for Advice {
                  root"
             }
             Self::PolicyMembers => "docs/audit.md shows every member of a policy",
-            Self::StateVersion => {
-                "the version of LUKS can be stated where the header cannot be read"
+            Self::OtherTarget => "another name can be stated, such as sda",
+            Self::Detach { domain, target } => {
+                return write!(f, "{target} can be detached from {domain}");
             }
+            Self::Shareable => {
+                "another domain or program has it open; end that, or share it for a cluster filesystem"
+            }
+            Self::AtNextStart => {
+                "the domain takes no disk of this bus while it runs; its next start can take it"
+            }
+            Self::DisksAre(targets) => {
+                return write!(f, "its disks are {}", targets.join(", "));
+            }
+            Self::ReleaseInGuest => "unmount it in the guest, and detach it again",
+            Self::StateVersion => "the version of LUKS can be stated where the header cannot be read",
             Self::ConvertToLuks1 => "it can be converted to LUKS1, if its keyslots allow that",
             Self::RemoveSecret(path) => {
                 return write!(

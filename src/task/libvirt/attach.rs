@@ -1,12 +1,210 @@
-//! What is checked before a disk is attached to a domain.
+//! Attaching disks to a domain, and detaching them.
+
+use std::time::{Duration, Instant};
 
 use crate::libvirt::xml::{Disk, DomainXml, SecretRef};
-use crate::libvirt::{Connection, LibvirtError};
-use crate::task::Error;
+use crate::libvirt::{Affect, Connection, Domain, DomainView, LibvirtError};
+use crate::task::{Advice, Error, Kind, Watch};
 
-/// The disk of a domain with the same storage as a new one, unless both are shareable.
-#[must_use]
-pub fn twin<'a>(domain: &'a DomainXml, new: &Disk) -> Option<&'a Disk> {
+/// The interval at which a running domain is polled.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The disks of a domain: of the running domain, and of its definition.
+pub struct Disks<'a> {
+    domain: &'a Domain,
+    name: String,
+    affect: Affect,
+    /// The caller said which of both changes.
+    stated: bool,
+    live: DomainXml,
+    config: DomainXml,
+}
+
+/// A disk that was detached.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Detached {
+    /// The name that the disk had in the guest, such as `vdb`.
+    pub target: String,
+    /// What changed.
+    pub affect: Affect,
+}
+
+impl<'a> Disks<'a> {
+    /// Reads the disks of a domain. A change affects the running domain (`live`), the definition
+    /// with which it starts the next time (`config`), or with neither whatever there is of both.
+    ///
+    /// # Errors
+    /// What libvirt says, or [`Kind::Storage`] for XML that cannot be read.
+    pub fn of(domain: &'a Domain, live: bool, config: bool) -> Result<Self, Error> {
+        let stated = live != config;
+        let affect = if stated {
+            Affect::new().live(live).config(config)
+        } else {
+            Affect::new()
+                .live(domain.is_active()?)
+                .config(domain.is_persistent()?)
+        };
+        Ok(Self {
+            domain,
+            name: domain.name()?,
+            affect,
+            stated,
+            live: described(domain, false)?,
+            config: described(domain, true)?,
+        })
+    }
+
+    /// What a change affects.
+    #[must_use]
+    pub fn affect(&self) -> Affect {
+        self.affect
+    }
+
+    /// The first of vda, vdb, … that is free.
+    ///
+    /// # Errors
+    /// [`Kind::Parameters`] if all are taken.
+    pub fn free_target(&self) -> Result<String, Error> {
+        let mut names = ('a'..='z').map(|letter| format!("vd{letter}"));
+        let free = names.find(|name| {
+            let mut disks = self.live.disks.iter().chain(&self.config.disks);
+            !disks.any(|disk| disk.target.dev == *name)
+        });
+        free.ok_or_else(|| {
+            Error::parameters("the domain has vda to vdz already").advise(Advice::OtherTarget)
+        })
+    }
+
+    /// Checks that a disk can be attached: it is not attached already, and the secrets that open it
+    /// have a value. `label` names the volume in messages.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`] if the disk is attached already. What libvirt says of a secret.
+    pub fn check(&self, connection: &Connection, disk: &Disk, label: &str) -> Result<(), Error> {
+        for (affected, now) in [
+            (self.affect.live, &self.live),
+            (self.affect.config, &self.config),
+        ] {
+            if affected && let Some(twin) = twin(now, disk) {
+                return Err(self.is_there(twin, label));
+            }
+        }
+        for secret in secrets(disk) {
+            must_have_value(connection, secret)?;
+        }
+        Ok(())
+    }
+
+    /// Attaches a disk that was [checked](Self::check), and returns its XML.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`] if another program has it open. What libvirt says.
+    pub fn attach(&self, disk: &Disk, label: &str) -> Result<String, Error> {
+        let xml = disk.to_xml()?;
+        self.domain
+            .attach(&xml, self.affect)
+            .map_err(|error| self.refused(error, label, &disk.target.dev))?;
+        Ok(xml)
+    }
+
+    fn is_there(&self, disk: &Disk, label: &str) -> Error {
+        let (domain, target) = (self.name.clone(), disk.target.dev.clone());
+        let message = format!("{domain}: {label} is its disk {target} already");
+        Error::new(Kind::Busy, message).advise(Advice::Detach { domain, target })
+    }
+
+    /// Adds advice to a failure that QEMU reports in its own words.
+    fn refused(&self, error: LibvirtError, label: &str, target: &str) -> Error {
+        let says = error.reply().map_or("", |reply| &reply.message);
+        if says.contains("Failed to get ") && says.contains(" lock") {
+            let message = format!("{}: {label} is in use", self.name);
+            return Error::new(Kind::Busy, message).advise(Advice::Shareable);
+        }
+        let rigid = says.contains("hotplug");
+        Error::from(error)
+            .about(format_args!("{}: {target}", self.name))
+            .advise_if(rigid, Advice::AtNextStart)
+    }
+
+    /// Detaches the disk with this target, or else with the path of this file or device. Waits at
+    /// most so long until the guest has released it.
+    ///
+    /// # Errors
+    /// [`Kind::Parameters`] if there is no such disk, [`Kind::Busy`] if the guest does not release
+    /// it, [`Kind::Interrupted`], or what libvirt says.
+    pub fn detach(
+        &self,
+        disk: &str,
+        timeout: Duration,
+        watch: &dyn Watch,
+    ) -> Result<Detached, Error> {
+        let mut affect = self.affect;
+        let found = [(affect.live, &self.live), (affect.config, &self.config)]
+            .into_iter()
+            .filter(|(wanted, _)| *wanted)
+            .find_map(|(_, domain)| find(domain, disk));
+        let Some(found) = found else {
+            let message = format!("{} has no disk {disk}", self.name);
+            let there: Vec<_> = self
+                .live
+                .disks
+                .iter()
+                .map(|disk| &disk.target.dev)
+                .collect();
+            let some = !there.is_empty();
+            let advice = Advice::DisksAre(there.into_iter().cloned().collect());
+            return Err(Error::parameters(message).advise_if(some, advice));
+        };
+        let target = found.target.dev.clone();
+        if !self.stated {
+            // It may be in only one of them.
+            affect.live &= self.live.disk(&target).is_some();
+            affect.config &= self.config.disk(&target).is_some();
+        }
+        let xml = found.to_xml()?;
+        self.domain
+            .detach(&xml, affect)
+            .map_err(|error| Error::from(error).about(format_args!("{}: {target}", self.name)))?;
+        if affect.live {
+            self.wait_until_gone(&target, timeout, watch)?;
+        }
+        Ok(Detached { target, affect })
+    }
+
+    /// Waits until the guest has released the disk, as libvirt asked it to.
+    fn wait_until_gone(
+        &self,
+        target: &str,
+        timeout: Duration,
+        watch: &dyn Watch,
+    ) -> Result<(), Error> {
+        let begun = Instant::now();
+        while described(self.domain, false)?.disk(target).is_some() {
+            watch.check()?;
+            if begun.elapsed() > timeout {
+                let message = format!(
+                    "{}: the guest has not released {target} within {} s, and still may",
+                    self.name,
+                    timeout.as_secs()
+                );
+                return Err(Error::new(Kind::Busy, message).advise(Advice::ReleaseInGuest));
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+}
+
+/// The state of a running domain, or with `inactive` its definition. They are the same if it does
+/// not run, or is not persistent.
+fn described(domain: &Domain, inactive: bool) -> Result<DomainXml, Error> {
+    let xml = domain.xml(DomainView::new().inactive(inactive))?;
+    DomainXml::parse(xml.as_bytes()).map_err(|error| Error::new(Kind::Storage, error))
+}
+
+/// The disk with the same storage, unless both are shareable.
+fn twin<'a>(domain: &'a DomainXml, new: &Disk) -> Option<&'a Disk> {
     let store = &new.source.as_ref()?.store;
     domain.disks.iter().find(|disk| {
         let same = disk.source.as_ref().is_some_and(|one| one.store == *store);
@@ -14,38 +212,31 @@ pub fn twin<'a>(domain: &'a DomainXml, new: &Disk) -> Option<&'a Disk> {
     })
 }
 
-/// The first of `vda`, `vdb`, … `vdz` that is free in all of these descriptions of a domain.
-#[must_use]
-pub fn free_target(descriptions: &[DomainXml]) -> Option<String> {
-    let mut names = ('a'..='z').map(|letter| format!("vd{letter}"));
-    names.find(|name| {
-        let mut disks = descriptions.iter().flat_map(|domain| &domain.disks);
-        !disks.any(|disk| disk.target.dev == *name)
+/// The disk with this target, or else with this path.
+fn find<'a>(domain: &'a DomainXml, disk: &str) -> Option<&'a Disk> {
+    domain.disk(disk).or_else(|| {
+        let path = std::path::absolute(disk).ok()?;
+        domain.disk(path.to_str()?)
     })
 }
 
-/// Fails for a disk one of whose secrets does not exist or has no value, which would otherwise be
-/// noticed when the domain starts.
-///
-/// # Errors
-/// [`LibvirtError::NoSecret`], [`LibvirtError::NoValue`], …
-pub fn check_secrets(connection: &Connection, disk: &Disk) -> Result<(), Error> {
+/// The secrets that open a disk.
+fn secrets(disk: &Disk) -> Vec<&SecretRef> {
     let source = disk.source.iter();
-    let secrets = source.flat_map(|source| {
-        let encryption = source.encryption.iter().flat_map(|one| &one.secrets);
-        encryption.chain(source.auth.iter().map(|auth| &auth.secret))
-    });
-    for secret in secrets {
-        check_value(connection, secret)
-            .map_err(|error| Error::from(error).about(format_args!("secret {secret}")))?;
-    }
-    Ok(())
+    source
+        .flat_map(|source| {
+            let encryption = source.encryption.iter().flat_map(|one| &one.secrets);
+            encryption.chain(source.auth.iter().map(|auth| &auth.secret))
+        })
+        .collect()
 }
 
-fn check_value(connection: &Connection, secret: &SecretRef) -> Result<(), LibvirtError> {
-    match connection.find_secret(secret)?.value() {
+/// Fails for a secret without a value, which would otherwise be noticed when the domain starts.
+fn must_have_value(connection: &Connection, secret: &SecretRef) -> Result<(), Error> {
+    let about = |error: LibvirtError| Error::from(error).about(format_args!("secret {secret}"));
+    match connection.find_secret(secret).map_err(about)?.value() {
         // It has one, or libvirt does not tell.
         Ok(_) | Err(LibvirtError::Private(_) | LibvirtError::Denied(_)) => Ok(()),
-        Err(error) => Err(error),
+        Err(error) => Err(about(error)),
     }
 }
