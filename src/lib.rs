@@ -54,9 +54,10 @@
 //!
 //! The folder `examples` has complete programs: `encrypt.rs` encrypts a disk image and shows its
 //! progress, `fat.rs` puts a FAT file system on a volume in a file, `open.rs` reads from a volume,
-//! `serve_tls.rs` serves one over TLS, and `serve_socket.rs` serves a disk in memory on a Unix
-//! socket. `provision.rs` makes a volume with its secret in a libvirt, and `rotate.rs` gives it a
-//! new passphrase.
+//! and `keyslots.rs` changes its keyslots. `partition.rs` implements a `Backend`. `serve_tls.rs`
+//! serves a volume over TLS, and `serve_socket.rs` serves a disk in memory on a Unix socket.
+//! `provision.rs` makes a volume with its secret in a libvirt, and `rotate.rs` gives it a new
+//! passphrase.
 //!
 //! # The modules
 //!

@@ -6,9 +6,16 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
+use luksmith::backend::conformance::{self, Clause};
+use luksmith::backend::memory::MemoryBackend;
+use luksmith::container::Which;
+use luksmith::formats::Limits;
 use luksmith::location::Location;
 use luksmith::secret::{Passphrase, Source};
-use luksmith::task::Kind;
+use luksmith::task::cost::CostOptions;
+use luksmith::task::open::Image;
+use luksmith::task::{Kind, Silent, Watch};
+use partition::Partition;
 
 #[allow(dead_code)] // its `main`
 #[path = "../../examples/encrypt.rs"]
@@ -17,8 +24,14 @@ mod encrypt;
 #[path = "../../examples/fat.rs"]
 mod fat;
 #[allow(dead_code)] // its `main`
+#[path = "../../examples/keyslots.rs"]
+mod keyslots;
+#[allow(dead_code)] // its `main`
 #[path = "../../examples/open.rs"]
 mod open;
+#[allow(dead_code)] // its `main`
+#[path = "../../examples/partition.rs"]
+mod partition;
 #[allow(dead_code)] // its `main`
 #[path = "../../examples/serve_socket.rs"]
 mod serve_socket;
@@ -61,6 +74,61 @@ fn a_filesystem_on_a_volume_is_made_and_read() {
     assert!(volume.write_at(0, &[0]).is_err());
     drop(volume);
     assert!(std::fs::read(&path).unwrap() == image);
+}
+
+#[test]
+fn keyslots_are_listed_added_changed_and_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fat.luks");
+    let passphrase = |text: &str| Passphrase::copy_from(text.as_bytes()).unwrap();
+    fat::make(&path, &passphrase("first")).unwrap();
+    let watch = Silent::default();
+    let mut cost = CostOptions::default();
+    (cost.iterations, cost.memory_kib) = (Some(4), Some(1024));
+    let open = || {
+        let image = Image::new(Location::Path(path.clone()));
+        image
+            .open_to_write(None, Limits::default(), &watch)
+            .unwrap()
+    };
+    let run = |command: &[&str], old: &str, new: &str| {
+        let (old, new) = (|| Ok(passphrase(old)), || Ok(passphrase(new)));
+        keyslots::run(&mut open(), command, [&old, &new], &cost, &watch)
+            .map_err(|error| error.to_string())
+    };
+    let opens = |text: &str| {
+        let unlocked = open().unlock(&passphrase(text), Which::Any, watch.interrupt());
+        unlocked.ok().and_then(|unlocked| unlocked.slot())
+    };
+
+    assert_eq!(run(&["add"], "first", "second").unwrap(), "keyslot 1");
+    assert_eq!((opens("first"), opens("second")), (Some(0), Some(1)));
+    assert_eq!(run(&["change"], "first", "third").unwrap(), "keyslot 0");
+    assert_eq!((opens("first"), opens("third")), (None, Some(0)));
+    assert_eq!(run(&["remove", "1"], "", "").unwrap(), "keyslot 1");
+    assert_eq!(opens("second"), None);
+    let last = run(&["remove", "0"], "", "").unwrap_err();
+    assert!(last.contains("last one"), "{last}");
+    let listed = run(&["list"], "", "").unwrap();
+    assert_eq!(listed.matches("slot: ").count(), 1, "{listed}");
+    assert!(run(&["add"], "first", "other").is_err());
+}
+
+#[test]
+fn a_backend_of_ones_own_keeps_the_contract() {
+    let disk = MemoryBackend::new(4 << 20).with_block_size(512);
+    let report = conformance::check(|_| {
+        let (start, size) = (1 << 20, 2 << 20);
+        let disk = &disk;
+        Ok(Box::new(Partition { disk, start, size }))
+    });
+    let report = report.unwrap_or_else(|violation| panic!("{violation}"));
+    let skipped: Vec<_> = report.skipped().iter().map(|(clause, _)| *clause).collect();
+    assert_eq!(skipped, [Clause::Resize, Clause::ReadOnly]);
+    // The rest of the disk is untouched.
+    let bytes = disk.to_bytes();
+    let rest = bytes[..1 << 20].iter().chain(&bytes[3 << 20..]);
+    assert!(rest.into_iter().all(|byte| *byte == 0));
 }
 
 #[test]
