@@ -138,7 +138,9 @@ fn a_plain_image_is_encrypted_with_progress() {
         folder.path().join("plain.img"),
         folder.path().join("disk.luks"),
     );
-    let bytes: Vec<u8> = (0..3 << 20).map(|at: u32| (at >> 9) as u8).collect();
+    let bytes: Vec<u8> = (0..3 << 20)
+        .map(|at: u32| (at >> 9).to_le_bytes()[0])
+        .collect();
     std::fs::write(&plain, &bytes).unwrap();
     let image = Location::Path(path.clone());
     let passphrase = Passphrase::copy_from(b"passphrase").unwrap();

@@ -383,7 +383,7 @@ fn set(json: &mut Value, pointer: &str, value: Value) {
         .unwrap()
         .as_object_mut()
         .unwrap()
-        .insert(key.into(), value);
+        .insert(key, value);
 }
 
 fn remove(json: &mut Value, pointer: &str, key: &str) {

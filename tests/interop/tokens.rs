@@ -57,7 +57,7 @@ fn volume(image: &Path) {
                 .pointer_mut(place)
                 .and_then(Value::as_object_mut)
                 .unwrap();
-            object.insert(NAME.into(), unknown());
+            object.insert(NAME, unknown());
         }
         let json_size = header.metadata.config().json_size;
         let mut area = value.to_string().into_bytes();
