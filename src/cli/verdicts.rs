@@ -114,6 +114,13 @@ pub(crate) fn advice(advice: &Advice) -> String {
         Advice::GivePresentPassphrase => {
             "--key SOURCE gives its present passphrase; --new-key SOURCE one that you keep"
         }
+        Advice::NameMasterKey => {
+            "--master-key FILE names the master key that QEMU was started with"
+        }
+        Advice::NotServedByQemu => {
+            "`luksmith key` changes a volume that luksmith serves, while it is not served"
+        }
+        Advice::NameNode(nodes) => return format!("--node names one: {}", nodes.join(", ")),
         Advice::TrustDirectory => "--socket-mode 600 takes the directory as it is",
         other => return other.to_string(),
     };
@@ -433,8 +440,8 @@ fn qmp(error: &QmpError) -> Hint {
             "QEMU 5.1 and later can change keyslots; `luksmith key` can when the machine is off",
         ),
         QmpError::Aborts(_) => some(
-            "`luksmith libvirt rotate` changes the volume of a running domain without its QEMU; \
-             shut any other machine down, then run `luksmith key change IMAGE`",
+            "`luksmith libvirt rotate` changes the volume of a running domain without its QEMU; for \
+             any other machine, shut it down, then run `luksmith key change IMAGE`",
         ),
         QmpError::Occupied(_) => some("run it again when that has ended"),
         _ => None,

@@ -101,6 +101,16 @@ pub enum Advice {
     OldValueRestored,
     /// A new value could not be set. The old value is kept in this secret.
     OldValueKept(uuid::Uuid),
+    /// The master key that a running QEMU was started with can be named.
+    NameMasterKey,
+    /// This QEMU opens no LUKS volume itself: a server may have it open.
+    NotServedByQemu,
+    /// One of the block nodes of a running QEMU has to be named.
+    NameNode(Vec<String>),
+    /// A failed change was undone.
+    NothingChanged,
+    /// A failed change was not undone, for this reason: the new passphrase is still valid.
+    NewPassphraseStays(String),
     /// The master key of a running domain can only be read on its host, by the user who started it.
     ReadMasterKey,
     /// The keyslots of a running domain's volume have to be changed in the open volume, which has
@@ -193,6 +203,15 @@ impl fmt::Display for Advice {
                     f,
                     "the old value is kept in the secret {secret}; run it again"
                 );
+            }
+            Self::NameMasterKey => "the master key that QEMU was started with can be named",
+            Self::NotServedByQemu => {
+                "a volume that another program serves to QEMU is changed when it is not served"
+            }
+            Self::NameNode(nodes) => return write!(f, "its nodes are {}", nodes.join(", ")),
+            Self::NothingChanged => "nothing was changed",
+            Self::NewPassphraseStays(why) => {
+                return write!(f, "the new passphrase stays: {why}");
             }
             Self::ReadMasterKey => {
                 "run it on the domain's host, as the user who started the domain (root for \

@@ -43,6 +43,8 @@
 //! ```
 
 mod advice;
+#[cfg(feature = "libvirt")]
+pub mod amend;
 #[cfg(feature = "vet")]
 pub mod audit;
 pub mod copy;

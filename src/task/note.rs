@@ -60,6 +60,13 @@ pub enum Note<'a> {
     PoolNotEncrypted,
     /// A secret has the value again that an interrupted rotation has kept.
     KeptPassphraseRestored,
+    /// The temporary master key could not be removed from a running QEMU.
+    KeyStays {
+        /// The id of the key in QEMU.
+        id: &'a str,
+        /// Why it could not be removed.
+        error: &'a (dyn std::error::Error + 'static),
+    },
     /// What a failed task had made is removed again.
     TakenBack {
         /// What was removed.
@@ -89,6 +96,7 @@ impl Note<'_> {
             | Self::NotAudited { .. }
             | Self::Unread { .. }
             | Self::NoSecret { .. }
+            | Self::KeyStays { .. }
             | Self::NotTakenBack { .. } => true,
         }
     }
@@ -123,6 +131,9 @@ impl fmt::Display for Note<'_> {
             Self::KeptPassphraseRestored => f.write_str(
                 "the secret has the passphrase again that was kept when a rotation was interrupted",
             ),
+            Self::KeyStays { id, error } => {
+                write!(f, "the secret {id} stays in QEMU: {}", chain(*error))
+            }
             Self::TakenBack { what } => write!(f, "taken away again: {}", what.join(", ")),
             Self::NotTakenBack { what, error } => write!(f, "{what} is left: {error}"),
         }

@@ -5,17 +5,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Subcommand;
-use luksmith::qemu::{self, Gone, Keyslots, MasterKey, NewKeyslot, Qmp, Wrapped};
 use luksmith::secret::Passphrase;
+use luksmith::task::amend::{Master, Removal, Running};
 use luksmith::task::emulator::check_passphrase;
 use luksmith_formats::json::json;
 
 use super::master;
 use crate::cli::Session;
 use crate::cli::args::{KeyArgs, NewKeyArgs};
-use crate::cli::error::{CommandError, Kind};
+use crate::cli::error::CommandError;
 use crate::cli::force::{Force, confirm, only};
-use crate::cli::output;
 use crate::cli::passphrase::KeySource;
 
 /// Add, remove and change the passphrases of a volume while QEMU has it open
@@ -145,31 +144,21 @@ impl Command {
 impl Add {
     fn run(self, session: &Session) -> Result<(), CommandError> {
         let named = self.key.key.is_some() || self.key.key_file.is_some();
-        let existing = if named {
-            Some(KeySource::of(&self.key)?)
-        } else {
-            None
-        };
+        let existing = named.then(|| KeySource::of(&self.key)).transpose()?;
         let source = KeySource::of_new(&self.new_key, existing.as_ref())?;
         let mut running = self.monitor.connect(session)?;
         let existing = match &existing {
-            Some(source) => Some(source.existing(session, &running.node)?),
+            Some(source) => Some(source.existing(session, running.node())?),
             None => None,
         };
-        let new = self.new_key.passphrase(session, &source, &running.node)?;
-        running.with_key(|running| {
-            let existing = existing.as_ref().map(|old| running.wrap(old)).transpose()?;
-            let new = running.wrap(&new)?;
-            running
-                .set(&new, existing.as_ref(), self.cost.iter_time)
-                .map_err(|error| match named {
-                    true => error,
-                    false => error.hint(
-                        "--key SOURCE gives a passphrase that opens it now, if that with which QEMU was started was removed",
-                    ),
-                })
+        let new = self.new_key.passphrase(session, &source, running.node())?;
+        let added = running.add(&new, existing.as_ref(), self.cost.iter_time);
+        added.map_err(|error| {
+            let present = "--key SOURCE gives a passphrase that opens it now, if that with which \
+                           QEMU was started was removed";
+            CommandError::from(error).hint_if((!named).then(|| present.to_owned()))
         })?;
-        running.report(session, self.monitor.json)
+        report(session, &mut running, self.monitor.json)
     }
 }
 
@@ -177,8 +166,7 @@ impl Remove {
     fn run(self, session: &Session) -> Result<(), CommandError> {
         let source = KeySource::of(&self.key)?;
         let mut running = self.monitor.connect(session)?;
-        let before = running.before.active.clone();
-        let node = running.node.clone();
+        let before = running.before().active.clone();
         if let Some(slot) = self.keyslot
             && !before.contains(&slot)
         {
@@ -188,6 +176,7 @@ impl Remove {
         }
         let last = before.len() == 1;
         if last {
+            let node = running.node();
             let loss = format!(
                 "it is the last keyslot of {node}: nothing opens the volume after QEMU has ended"
             );
@@ -198,21 +187,14 @@ impl Remove {
             );
             confirm(&self.force, Force::Unproven, &loss)?;
         }
-        let old = match self.keyslot {
-            Some(_) => None,
-            None => Some(source.existing(session, &node)?),
-        };
-        running.with_key(|running| {
-            let wrapped = old.as_ref().map(|old| running.wrap(old)).transpose()?;
-            let gone = match (self.keyslot, &wrapped) {
-                (Some(slot), _) => Gone::Keyslot(slot),
-                (None, Some(wrapped)) => Gone::OpenedBy(wrapped),
-                // One of the two is given.
-                (None, None) => return Ok(()),
-            };
-            running.unset(gone, last)
-        })?;
-        running.report(session, self.monitor.json)
+        match self.keyslot {
+            Some(slot) => running.remove(Removal::Keyslot(slot), last)?,
+            None => {
+                let old = source.existing(session, running.node())?;
+                running.remove(Removal::OpenedBy(&old), last)?;
+            }
+        }
+        report(session, &mut running, self.monitor.json)
     }
 }
 
@@ -221,26 +203,10 @@ impl Change {
         let old_source = KeySource::of(&self.key)?;
         let source = KeySource::of_new(&self.new_key, Some(&old_source))?;
         let mut running = self.monitor.connect(session)?;
-        let old = old_source.existing(session, &running.node)?;
-        let new = self.new_key.passphrase(session, &source, &running.node)?;
-        if old.ct_eq(&new) {
-            return Err(CommandError::parameters(
-                "the new passphrase is the same as the old one, and would be removed with it",
-            ));
-        }
-        running.with_key(|running| {
-            let (old, new) = (running.wrap(&old)?, running.wrap(&new)?);
-            running.set(&new, Some(&old), self.cost.iter_time)?;
-            running.unset(Gone::OpenedBy(&old), false).map_err(|error| {
-                // The old passphrase is wrong, or the only one left: the new keyslot is removed
-                // again.
-                match running.back() {
-                    Ok(()) => error.hint("nothing was changed"),
-                    Err(left) => error.hint(format!("the new passphrase stays: {}", left.line())),
-                }
-            })
-        })?;
-        running.report(session, self.monitor.json)
+        let old = old_source.existing(session, running.node())?;
+        let new = self.new_key.passphrase(session, &source, running.node())?;
+        running.change(&old, &new, self.cost.iter_time)?;
+        report(session, &mut running, self.monitor.json)
     }
 }
 
@@ -258,149 +224,56 @@ impl NewKeyArgs {
     }
 }
 
-/// A running QEMU that has the volume open.
-struct Running<'a> {
-    session: &'a Session,
-    qmp: Qmp,
-    node: String,
-    before: Keyslots,
-    master: Option<(String, MasterKey)>,
-    given: bool,
-}
-
 impl Monitor {
     fn connect<'a>(&self, session: &'a Session) -> Result<Running<'a>, CommandError> {
-        let mut qmp = Qmp::connect(&self.socket, Duration::from_secs(self.timeout))?;
-        tracing::info!(version = qmp.version(), "connected to QEMU");
-        qemu::check_amend(&mut qmp)?;
-        let node = match &self.node {
-            Some(node) => node.clone(),
-            None => only_node(qemu::luks_nodes(&mut qmp)?)?,
-        };
-        let before = qemu::keyslots(&mut qmp, &node)?;
         let master = match (&self.master_key, &self.master_key_id) {
-            (Some(path), Some(id)) => Some((id.clone(), master::known(session, path)?)),
-            _ => None,
+            (Some(path), Some(id)) => Master::Known {
+                id: id.clone(),
+                key: master::known(session, path)?,
+            },
+            _ => Master::Temporary {
+                folder: std::env::var_os("XDG_RUNTIME_DIR")
+                    .map_or_else(std::env::temp_dir, PathBuf::from),
+            },
         };
-        Ok(Running {
-            session,
-            qmp,
-            node,
-            before,
-            master,
-            given: false,
-        })
+        let (node, timeout) = (self.node.as_deref(), Duration::from_secs(self.timeout));
+        let running = Running::connect(&self.socket, timeout, node, master, session)?;
+        Ok(running)
     }
 }
 
-fn only_node(nodes: Vec<String>) -> Result<String, CommandError> {
-    match nodes.as_slice() {
-        [node] => Ok(node.clone()),
-        [] => Err(
-            CommandError::new(Kind::Parameters, "this QEMU itself has no LUKS volume open").hint(
-                "`luksmith key` changes a volume that luksmith serves, while it is not served",
-            ),
-        ),
-        several => Err(CommandError::parameters("QEMU has several volumes open")
-            .hint(format!("--node names one: {}", several.join(", ")))),
+/// Prints what changed.
+fn report(session: &Session, running: &mut Running<'_>, json: bool) -> Result<(), CommandError> {
+    let now = running.now()?;
+    let differ = |all: &[u32], without: &[u32]| -> Vec<u32> {
+        let mut all = all.to_vec();
+        all.retain(|slot| !without.contains(slot));
+        all
+    };
+    let before = &running.before().active;
+    let added = differ(&now.active, before);
+    let removed = differ(before, &now.active);
+    let node = running.node();
+    if json {
+        session.output.json(&json!({
+            "node": node,
+            "added": added.first(),
+            "removed": removed,
+            "keyslots": now.active,
+        }));
+        return Ok(());
     }
-}
-
-impl Running<'_> {
-    /// Does work that needs a master key in QEMU.
-    fn with_key(
-        &mut self,
-        work: impl FnOnce(&mut Self) -> Result<(), CommandError>,
-    ) -> Result<(), CommandError> {
-        if self.master.is_none() {
-            let key = MasterKey::random()?;
-            let id = master::give(self.session, &mut self.qmp, &key)?;
-            self.master = Some((id, key));
-            self.given = true;
-        }
-        let done = work(self);
-        if let (true, Some((id, _))) = (self.given, &self.master)
-            && let Err(error) = master::take(&mut self.qmp, id)
-        {
-            output::warning(format_args!(
-                "the secret {id} stays in QEMU: {}",
-                error.line()
-            ));
-        }
-        done
-    }
-
-    fn key_id(&self) -> String {
-        self.master
-            .as_ref()
-            .map_or_else(String::new, |(id, _)| id.clone())
-    }
-
-    fn wrap(&self, secret: &Passphrase) -> Result<Wrapped, CommandError> {
-        match &self.master {
-            Some((_, key)) => Ok(key.wrap(secret)?),
-            None => Err(CommandError::new(Kind::Storage, "QEMU has no master key")),
+    for (slots, done) in [(&added, "added"), (&removed, "removed")] {
+        for slot in slots {
+            session.output.line(format_args!("keyslot {slot} {done}"));
         }
     }
-
-    fn set(
-        &mut self,
-        new: &Wrapped,
-        existing: Option<&Wrapped>,
-        iter_time: Option<u32>,
-    ) -> Result<(), CommandError> {
-        let keyslot = NewKeyslot::new(new).existing(existing).iter_time(iter_time);
-        let id = self.key_id();
-        Ok(qemu::set(&mut self.qmp, &self.node, &id, keyslot)?)
-    }
-
-    fn unset(&mut self, gone: Gone<'_>, force: bool) -> Result<(), CommandError> {
-        let id = self.key_id();
-        Ok(qemu::unset(&mut self.qmp, &self.node, &id, gone, force)?)
-    }
-
-    /// Removes the keyslots that this command has added.
-    fn back(&mut self) -> Result<(), CommandError> {
-        let now = qemu::keyslots(&mut self.qmp, &self.node)?;
-        for slot in now.active {
-            if !self.before.active.contains(&slot) {
-                self.unset(Gone::Keyslot(slot), false)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn report(&mut self, session: &Session, json: bool) -> Result<(), CommandError> {
-        let now = qemu::keyslots(&mut self.qmp, &self.node)?;
-        let differ = |all: &[u32], without: &[u32]| -> Vec<u32> {
-            let mut all = all.to_vec();
-            all.retain(|slot| !without.contains(slot));
-            all
-        };
-        let added = differ(&now.active, &self.before.active);
-        let removed = differ(&self.before.active, &now.active);
-        if json {
-            session.output.json(&json!({
-                "node": self.node,
-                "added": added.first(),
-                "removed": removed,
-                "keyslots": now.active,
-            }));
-            return Ok(());
-        }
-        for (slots, done) in [(&added, "added"), (&removed, "removed")] {
-            for slot in slots {
-                session.output.line(format_args!("keyslot {slot} {done}"));
-            }
-        }
-        session.output.line(format_args!(
-            "{}: keyslots in use: {} of {}",
-            self.node,
-            list(&now.active),
-            now.total
-        ));
-        Ok(())
-    }
+    session.output.line(format_args!(
+        "{node}: keyslots in use: {} of {}",
+        list(&now.active),
+        now.total
+    ));
+    Ok(())
 }
 
 fn list(slots: &[u32]) -> String {
