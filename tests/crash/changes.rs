@@ -1,4 +1,4 @@
-//! One test for each change of metadata, LUKS1 and LUKS2.
+//! A test for each change of metadata, with LUKS1 and LUKS2.
 
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ fn change_luks1_with_all_slots_full_and_no_gap() {
 
 #[test]
 fn change_luks1_slot_6_with_all_slots_full() {
-    // Its header bytes lie across two sectors: a change in place could tear them.
+    // Its entry crosses two sectors, so a crash could tear a change in place.
     let sample = Sample::new(Version::Luks1, 32, 0)
         .filled(8)
         .with(|container| {
@@ -152,7 +152,8 @@ fn beside_open_data_a_change_that_reaches_it_or_overwrites_is_refused() {
     };
     let refused = |result| matches!(result, Err(KeyslotError::Commit(CommitError::InUse)));
 
-    // The last keyslot ends 2048 bytes before the data, of which a block of 8192 bytes has a part.
+    // The last keyslot ends 2048 bytes before the data, and a block of 8192 bytes contains parts of
+    // both.
     let sample = Sample::new(Version::Luks1, 64, 0);
     for (block, slot, allowed) in [
         (1, 7, true),
@@ -200,7 +201,8 @@ fn restore() {
     for version in [Version::Luks1, Version::Luks2] {
         let sample = Sample::new(version, 32, 3);
         let backup = open(&sample.state).unwrap().backup().unwrap();
-        // Since the backup, the passphrase has been changed: both areas of the backup now hold something else.
+        // The passphrase was changed after the backup, so both areas of the backup have other
+        // content now.
         let sample = sample.with(|container| {
             add(container, "old", "new", None);
             container.remove_keyslot(0, false).unwrap();
@@ -273,7 +275,7 @@ fn repair() {
 
 #[test]
 fn a_change_with_one_copy_damaged() {
-    // The good copy is all there is: it must not be the first to be written.
+    // There is only one good copy, which must not be written first.
     for damage in [100, 16384 + 5000] {
         let mut sample = Sample::new(Version::Luks2, 32, 3);
         sample.state.disk[damage] ^= 1;
@@ -291,7 +293,8 @@ fn erase() {
             .erase()
             .unwrap();
         let events = log.lock().unwrap().clone();
-        // Erasing may be cut anywhere: the header opens, and erasing again finishes.
+        // After a crash at any point of an erasure the header opens, and erasing again completes
+        // it.
         states::for_each(&sample.state, &events, |state, what| {
             assert!(open(state).is_ok(), "{what}: does not open");
         });
@@ -324,7 +327,8 @@ fn resize() {
                     .unwrap()
                     .resize(&*disk, size)
                     .unwrap_or_default();
-                // Resizing to the present size writes nothing; a flush stands for it.
+                // Resizing to the present size writes nothing, so the recording gets a flush
+                // instead.
                 luksmith::backend::Backend::flush(&*disk).unwrap();
             });
         }
@@ -353,7 +357,7 @@ fn create() {
         )
         .unwrap();
         let events = log.lock().unwrap().clone();
-        // A half-made container does not open at all, or opens with its passphrase.
+        // A partly written container does not open, or opens with its passphrase.
         let mut opened = 0;
         states::for_each(&before, &events, |state, what| {
             if let Ok(container) = open(state) {
@@ -368,7 +372,8 @@ fn create() {
     }
 }
 
-/// The positive control: the same change, with the undo record taken out of the recording, is lost in most states.
+/// Positive control: if the undo record is removed from the recording, most states of the same
+/// change lose the volume.
 #[test]
 fn without_the_undo_record_these_tests_fail() {
     let sample = Sample::new(Version::Luks1, 64, 0).filled(8);

@@ -1,5 +1,5 @@
-//! A disk, and an undo store beside it, that remember every write, flush and record in order, so that the states
-//! a power cut can leave are built again from the memory.
+//! A disk and an undo store that record every write, flush and undo record in order. From the
+//! recording the tests rebuild the states that a power failure can leave.
 
 use std::io;
 use std::ops::Range;
@@ -10,7 +10,7 @@ use luksmith::backend::{Backend, Geometry, IoError};
 use luksmith::container::UndoStore;
 use luksmith::sectors::{Cipher, Sectors};
 
-/// One thing that reached the disk or the undo store.
+/// An event of the disk or of the undo store.
 #[derive(Clone)]
 pub(crate) enum Event {
     Write {
@@ -19,14 +19,15 @@ pub(crate) enum Event {
     },
     Flush,
     Resize(usize),
-    /// The record is durable when this is over (a rename after a sync), or not there at all.
+    /// The record is durable after this event (a rename after a sync), and does not exist before
+    /// it.
     SaveUndo(Vec<u8>),
     ClearUndo,
 }
 
 pub(crate) type Log = Arc<Mutex<Vec<Event>>>;
 
-/// What a cut leaves: the bytes of the disk, and the undo record if one is there.
+/// The state after a crash: the bytes of the disk, and the undo record if there is one.
 #[derive(Clone)]
 pub(crate) struct State {
     pub(crate) disk: Vec<u8>,
@@ -46,14 +47,14 @@ impl State {
         }
     }
 
-    /// The write cut off after `length` bytes.
+    /// The write, cut off after `length` bytes.
     pub(crate) fn apply_torn(&mut self, event: &Event, length: usize) {
         if let Event::Write { offset, bytes } = event {
             self.disk[*offset..*offset + length].copy_from_slice(&bytes[..length]);
         }
     }
 
-    /// A recording disk and undo store that begin in this state.
+    /// A recording disk and undo store that start in this state.
     pub(crate) fn start(&self) -> (Arc<Disk>, Arc<MemoryUndo>, Log) {
         let log = Log::default();
         let disk = Disk {

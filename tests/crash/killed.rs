@@ -1,16 +1,18 @@
-//! Does a volume survive when the whole program dies, or its storage fails, at any system call that changes a file?
+//! Does a volume survive if the program is killed, or its storage fails, at any system call that
+//! changes a file?
 //!
-//! The other tests of this folder play what a power cut leaves. This one runs the real program under `strace`, which
-//! kills it, or lets the call fail, at the first call of a kind, at the second, and so on. After each, the old or the
-//! new passphrase must read the whole payload, where an undo record is left after `header repair`; where there is
-//! none, cryptsetup must agree.
+//! The other tests of this folder simulate power failures. This one runs the real program under
+//! `strace`, which kills it, or makes the call fail, at the first call of a kind, at the second,
+//! and so on. After each run, the old or the new passphrase must read the whole payload. If there
+//! is an undo record, `header repair` runs first. If there is none, cryptsetup must open the volume
+//! too.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use support::peers;
 
-/// The calls by which files change.
+/// The system calls that change files.
 const CALLS: [&str; 10] = [
     "pwrite64",
     "write",
@@ -24,7 +26,7 @@ const CALLS: [&str; 10] = [
     "unlink",
 ];
 
-/// What is done to the calls.
+/// What `strace` does with a call.
 const INJECTIONS: [(&str, &[&str]); 3] = [
     ("signal=SIGKILL", &CALLS),
     (
@@ -36,11 +38,12 @@ const INJECTIONS: [(&str, &[&str]); 3] = [
 
 const CHEAP: [&str; 4] = ["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"];
 
-/// Bytes of the payload, and so many of them that are left by any of the changes.
+/// The size of the payload, and the number of bytes that every change keeps.
 const PAYLOAD: usize = 1 << 20;
 const LEFT: usize = PAYLOAD / 2;
 
-/// A folder with the payload `plain`, the keys `old`, `new` and `other`, and the volume `disk.img` with the payload.
+/// A folder with the payload `plain`, the keys `old`, `new` and `other`, and the volume `disk.img`,
+/// which contains the payload.
 struct Folder(tempfile::TempDir);
 
 impl Folder {
@@ -56,7 +59,7 @@ impl Folder {
         folder
     }
 
-    /// With keyslots that `other` opens, so many in all.
+    /// A volume with further keyslots, which `other` opens, up to this total number.
     fn with_keyslots(self, count: usize) -> Self {
         let add = "key add disk.img --key-file old --new-key-file other";
         for _ in 1..count {
@@ -87,7 +90,7 @@ impl Folder {
         command
     }
 
-    /// Whether one of the keys gives all of the payload that is left.
+    /// Whether one of the keys reads the part of the payload that every change keeps.
     fn is_whole(&self) -> bool {
         let payload = std::fs::read(self.path("plain")).unwrap();
         ["old", "new"].iter().any(|key| {
@@ -110,7 +113,8 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// How often the busiest thread makes each of the calls; `strace` counts for each thread by itself.
+/// The number of calls of each kind in the busiest thread, since `strace` counts each thread
+/// separately.
 fn count_calls(strace: &Path, folder: &Folder, args: &[&str]) -> Vec<(&'static str, usize)> {
     let mut command = folder.command(strace);
     command.args(["-f", "-o", "calls", "-e"]);
@@ -138,8 +142,8 @@ fn count_calls(strace: &Path, folder: &Folder, args: &[&str]) -> Vec<(&'static s
         .collect()
 }
 
-/// The calls to try, of `count` calls of a kind: the first and last ones and a sample of the others.
-/// In a long run it is all of them.
+/// The numbers of the calls to try, of `count` calls of a kind: the first and last ones, and a
+/// sample of the others. A long run tries all of them.
 fn chosen(count: usize) -> impl Iterator<Item = usize> {
     const EDGE: usize = 6;
     let step = if support::is_long() {
@@ -150,7 +154,8 @@ fn chosen(count: usize) -> impl Iterator<Item = usize> {
     (1..=count).filter(move |n| *n <= EDGE || n + EDGE > count || n.is_multiple_of(step))
 }
 
-/// Runs the command again and again from the same state, each time with another call that kills it or fails.
+/// Runs the command many times from the same state, each time with another call that kills it or
+/// fails.
 fn survives(folder: Folder, args: &[&str]) {
     let Some(strace) = peers::find("strace") else {
         return;
@@ -172,7 +177,7 @@ fn survives(folder: Folder, args: &[&str]) {
     let counts = count_calls(&strace, &folder, args);
     assert!(folder.is_whole(), "after {args:?}, undisturbed");
     let (mut killed, mut failed) = (0, 0);
-    // A program that is killed takes strace with it, by the same signal.
+    // strace kills itself with the same signal as the program.
     for (injection, calls) in INJECTIONS {
         for (call, count) in counts.iter().filter(|(call, _)| calls.contains(call)) {
             for number in chosen(*count) {
@@ -200,14 +205,14 @@ fn survives(folder: Folder, args: &[&str]) {
             }
         }
     }
-    // Else nothing was disturbed, and this test has shown nothing.
+    // Otherwise no run was disturbed, and the test would show nothing.
     assert!(
         killed > 3 && failed > 3,
         "{args:?}: {killed} killed, {failed} failed"
     );
 }
 
-/// Keyslots beside small headers, so that copying the volume again and again costs little.
+/// Options for small headers, so that copying the volume many times is quick.
 const LUKS1: [&str; 2] = ["--type", "luks1"];
 const LUKS2: [&str; 4] = ["--offset", "4096", "--sector-size", "512"];
 
@@ -221,7 +226,7 @@ fn the_check_sees_what_an_unsafe_change_leaves() {
     let folder = Folder::new(&LUKS1);
     assert!(folder.is_whole());
     let mut image = std::fs::read(folder.path("disk.img")).unwrap();
-    // The key material of keyslot 0, half overwritten.
+    // Overwrite half of the key material of keyslot 0.
     image[4096..70_000].fill(0);
     std::fs::write(folder.path("disk.img"), image).unwrap();
     assert!(!folder.is_whole());

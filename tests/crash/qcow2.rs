@@ -1,7 +1,8 @@
-//! An encrypted qcow2 image that is written while the power may be cut: in every state that can be left the tables are sound but
-//! for leaks, and each sector holds what it held at the last flush, or something that was written since.
+//! Crashes while an encrypted qcow2 image is written. In every state that a crash can leave, the
+//! tables have no errors except leaks, and each sector has its content of the last flush, or
+//! content that was written since.
 //!
-//! The tables are checked by `check` in every state, and by `qemu-img check` in a sample of them.
+//! `check` checks the tables in every state, and `qemu-img check` in a sample of the states.
 
 use std::ops::Range;
 use std::process::Command;
@@ -28,7 +29,7 @@ use support::qcow2::compress;
 const KEY: &[u8] = b"text, for QEMU";
 const SIZE: usize = 1 << 20;
 
-/// The recording disk, on which what is given up becomes zeroes.
+/// The recording disk. Discarded bytes become zeroes.
 struct Giving(Arc<Disk>);
 
 impl Backend for Giving {
@@ -56,7 +57,7 @@ impl Backend for Giving {
     }
 }
 
-/// One thing done to the volume.
+/// One operation on the volume.
 #[derive(Clone, Copy)]
 enum Act {
     Write(usize, usize),
@@ -66,11 +67,11 @@ enum Act {
     Flush,
 }
 
-/// What was done, and the disk as it is to be afterwards.
+/// An operation, and the expected content of the disk after it.
 struct Done {
-    /// How many events there were when it began.
+    /// The number of events at its start.
     began: usize,
-    /// A flush: how many events there must be for it to be over.
+    /// For a flush, the number of events at its end.
     flushed: Option<usize>,
     model: Vec<u8>,
 }
@@ -86,7 +87,7 @@ fn sealed(cluster_size: u32, refcount_bits: u32) -> (State, Unlocked) {
     let image = NewImage::new(SIZE as u64, options.layout().unwrap().header_size)
         .cluster_size(cluster_size)
         .refcount_bits(refcount_bits);
-    // Larger than all that comes, so that it never grows: growing would be a flush to the memory of events.
+    // Large enough that it never grows, since growing would count as a flush in the recording.
     let storage = Arc::new(MemoryBackend::new(4 << 20));
     let image = Qcow2::create(storage.clone(), &image).unwrap();
     let key = Passphrase::copy_from(KEY).unwrap();
@@ -114,7 +115,7 @@ fn pattern(seed: usize, len: usize) -> Vec<u8> {
         .collect()
 }
 
-/// Carries the acts out and remembers what each made of the disk.
+/// Executes the operations, and records the content of the disk after each.
 fn run(volume: &Volume, log: &Log, acts: &[Act], first: Vec<u8>, cluster: usize) -> Vec<Done> {
     let events = || log.lock().unwrap().len();
     let mut model = first.clone();
@@ -169,7 +170,8 @@ fn run(volume: &Volume, log: &Log, acts: &[Act], first: Vec<u8>, cluster: usize)
     done
 }
 
-/// Every sector is as it was at the last flush that is sure, or as something that began since has made it.
+/// Checks that every sector has its content of the last completed flush, or of an operation that
+/// began since.
 fn assert_allowed(read: &[u8], done: &[Done], sure: usize, possible: usize, what: &str) {
     let flushed = |done: &Done| done.flushed.is_some_and(|events| events <= sure);
     let from = done.iter().rposition(flushed).unwrap();
@@ -190,7 +192,7 @@ fn assert_allowed(read: &[u8], done: &[Done], sure: usize, possible: usize, what
     }
 }
 
-/// Cuts the power everywhere, and returns how many states there were.
+/// Checks the states of a crash at every point, and returns their number.
 fn cut(before: &State, unlocked: &Unlocked, acts: &[Act], cluster: usize) -> usize {
     let first = read_all(&volume(
         Arc::new(MemoryBackend::from_bytes(before.disk.clone())),
@@ -225,7 +227,7 @@ fn read_all(volume: &Volume) -> Vec<u8> {
     bytes
 }
 
-/// `qemu-img check` finds nothing, or leaks where these may be.
+/// Checks that `qemu-img check` finds nothing, or only leaks if these are permitted.
 fn qemu_check(disk: &[u8], what: &str, leaks: bool) {
     let Some(qemu_img) = peers::find("qemu-img") else {
         return;
@@ -242,7 +244,7 @@ fn qemu_check(disk: &[u8], what: &str, leaks: bool) {
         image.display()
     ));
     let output = peers::output(&mut command);
-    // 3: leaks and nothing else.
+    // Exit code 3 means only leaks.
     let good = output.status.success() || leaks && output.status.code() == Some(3);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(
@@ -252,7 +254,7 @@ fn qemu_check(disk: &[u8], what: &str, leaks: bool) {
     );
 }
 
-/// Everything there is, over each other, with clusters given up and used again.
+/// All operations, overlapping, with clusters that are given up and used again.
 fn acts() -> Vec<Act> {
     use Act::{Discard, Flush, Write, Zero};
     vec![
@@ -329,7 +331,7 @@ fn another_size() {
     let larger = SIZE + (600 << 10);
     let acts = [
         Act::Write(SIZE - 3000, 3000),
-        // The L1 table has one entry for 32 KiB, and has to move.
+        // The L1 table has one entry for each 32 KiB, and has to move.
         Act::Resize(larger),
         Act::Write(larger - 5000, 5000),
         Act::Flush,
@@ -342,7 +344,8 @@ fn another_size() {
 
 #[test]
 fn refcount_blocks_and_the_table_grow() {
-    // A block counts 64 clusters, a cluster of the table 64 blocks: 2 MiB, of which the header has one half.
+    // A block covers 64 clusters, and a cluster of the table 64 blocks: 2 MiB, half of which is the
+    // header.
     let (empty, unlocked) = sealed(512, 64);
     let storage = Arc::new(MemoryBackend::from_bytes(empty.disk));
     let full = volume(storage.clone(), &unlocked);
@@ -363,7 +366,7 @@ fn refcount_blocks_and_the_table_grow() {
     let last = volume(Arc::new(Giving(disk.clone())), &unlocked);
     run(&last, &log, &acts, vec![0; SIZE], 512);
     let table = |disk: &[u8]| Header::parse(disk).unwrap().refcount_table_offset;
-    // Otherwise the test shows less than it says.
+    // Otherwise the test would show less than it claims.
     assert_ne!(table(&before.disk), table(&disk.bytes()));
     drop(last);
     cut(&before, &unlocked, &acts, 512);
@@ -415,7 +418,7 @@ fn a_wrong_order_is_found() {
     volume.write_at(0, &[1; 4096]).unwrap();
     volume.flush().unwrap();
     let mut events = log.lock().unwrap().clone();
-    // As if no flush came before the pointers.
+    // Simulates a missing flush before the pointers.
     let flush = events
         .iter()
         .position(|event| matches!(event, Event::Flush));

@@ -1,4 +1,4 @@
-//! While an undo record lies beside a file, the library opens the header in it for repair only.
+//! While there is an undo record beside a file, the library opens its header only for repair.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use luksmith::container::{
 
 use crate::volume::{cost, passphrase, unlock};
 
-/// A store whose record cannot be removed, as after a cut that came just before that.
+/// A store whose record cannot be removed, as after a crash immediately before the removal.
 struct Kept(UndoFile);
 
 impl UndoStore for Kept {
@@ -54,7 +54,8 @@ fn create(path: &Path) {
     .unwrap();
 }
 
-/// A LUKS1 volume in a file, cut in its conversion to LUKS2 just before the undo record was removed.
+/// A LUKS1 volume in a file, whose conversion to LUKS2 crashed immediately before the removal of
+/// the undo record.
 fn interrupted(folder: &Path) -> (PathBuf, PathBuf) {
     let path = folder.join("disk.img");
     std::fs::write(&path, []).unwrap();
@@ -105,7 +106,7 @@ fn an_interrupted_header_opens_for_repair_only() {
     assert!(!record.exists());
 }
 
-/// The caller can ask for that by name.
+/// A caller can state that it does not look for a record.
 #[test]
 fn a_record_that_is_not_looked_for_is_not_noticed() {
     let folder = tempfile::tempdir().unwrap();

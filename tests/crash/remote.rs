@@ -1,6 +1,7 @@
-//! The same over NBD: the server dies, for good, at each write and each flush of a header change.
+//! Crashes of an NBD server: it dies permanently at each write and each flush of a header change.
 //!
-//! In one half of the runs it has stored all that it was sent before that, in the other it loses what was not flushed.
+//! In one half of the runs it has stored everything that it received before. In the other half it
+//! loses everything that was not flushed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -38,7 +39,8 @@ fn try_to_change(fake: &FakeServer, undo: &Arc<MemoryUndo>) -> Result<u32, Keysl
     let options = ConnectOptions::new()
         .write(true)
         .timeout(Duration::from_millis(50));
-    // Each run waits as long for a server that died; one that lives may be slower than that on a busy machine.
+    // Each run waits this long for a server that died. On a busy machine, a living server may be
+    // slower.
     let mut container = (0..100)
         .find_map(|_| {
             let storage = NbdBackend::connect(fake.uri(), options).ok()?;
@@ -51,7 +53,7 @@ fn try_to_change(fake: &FakeServer, undo: &Arc<MemoryUndo>) -> Result<u32, Keysl
     container.change_keyslot(&unlocked, &new, &Interrupt::default())
 }
 
-/// Returns at how many requests the server died.
+/// Returns the number of requests at which the server died.
 fn server_dies(sample: &Sample, loses_its_cache: bool) -> usize {
     for at in 0.. {
         let fake = dying(&sample.state, at, loses_its_cache);

@@ -1,4 +1,4 @@
-//! All states that a power cut can leave of a recorded change, and what must hold in each.
+//! Builds all states that a crash can leave of a recorded change, and checks each.
 
 use std::ops::Range;
 
@@ -8,19 +8,21 @@ use proptest::test_runner::{RngAlgorithm, TestRng};
 use crate::disk::{Event, State};
 
 const SECTOR: usize = 512;
-/// Between two flushes, all subsets of this many writes are tried; of more, a sample.
+/// The number of writes between two flushes up to which all subsets are tried. Of more writes it is
+/// a sample.
 const ALL_SUBSETS: usize = 8;
 const SAMPLED_SUBSETS: usize = 64;
 
-/// Writes of up to this size are torn after every sector; of larger ones (noise over whole keyslots areas), the sectors
-/// near both ends and every sixteenth between.
+/// The size of writes up to which a write is torn after every sector. Larger ones (random bytes
+/// over whole keyslots areas) are torn near both ends, and after every sixteenth sector between.
 const ALL_TEARS: usize = 256 << 10;
 const EDGE: usize = 32 << 10;
 
-/// Calls `check` with every state that a cut can leave, and returns how many there are.
+/// Calls `check` with every state that a crash can leave, and returns the number of states:
 ///
 /// * every prefix of the events;
-/// * every subset of the writes between two flushes (a disk may reorder them), all of them for up to eight;
+/// * every subset of the writes between two flushes, since a disk may reorder them (all for up to
+///   eight);
 /// * each last write torn after every 512 bytes ([`ALL_TEARS`]).
 pub(crate) fn for_each(
     before: &State,
@@ -30,7 +32,8 @@ pub(crate) fn for_each(
     for_each_cut(before, events, |state, _, what| check(state, what))
 }
 
-/// The same, with the events that are there for sure (all before the start of the range) or perhaps (all before its end).
+/// The same, also passing a range: the events before its start certainly happened, and those before
+/// its end may have.
 pub(crate) fn for_each_cut(
     before: &State,
     events: &[Event],
@@ -68,7 +71,7 @@ pub(crate) fn for_each_cut(
                 if bytes.len() > ALL_TEARS && in_the_middle && length % 8192 != 0 {
                     continue;
                 }
-                // Sectors that are the same before and after make no new state.
+                // Unchanged sectors give no new state.
                 if prefix.disk[offset + length - SECTOR..offset + length]
                     != bytes[length - SECTOR..length]
                 {

@@ -1,4 +1,4 @@
-//! Small volumes to change, and the verdict on what a cut has left of one.
+//! Small volumes, and the checks of a state that a crash has left.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub(crate) fn passphrase(text: &str) -> Passphrase {
     Passphrase::copy_from(text.as_bytes()).unwrap()
 }
 
-/// The cheapest cost that cryptsetup accepts: these tests are about writes.
+/// The cheapest cost that cryptsetup accepts, since these tests are about writes.
 pub(crate) fn cost() -> Cost {
     Cost::Pbkdf2 {
         hash: Hash::Sha256,
@@ -48,7 +48,7 @@ pub(crate) fn add(container: &mut Container, by: &str, text: &str, slot: Option<
         .unwrap()
 }
 
-/// Changes the passphrase `by` into `text`, and returns the keyslot that `by` opened.
+/// Changes the passphrase `by` to `text`, and returns the keyslot that `by` opened.
 pub(crate) fn change(disk: Arc<Disk>, undo: Arc<MemoryUndo>, by: &str, text: &str) -> Option<u32> {
     let mut container = Container::open(disk, open_options(&undo)).unwrap();
     let unlocked = unlock(&container, by).unwrap();
@@ -60,7 +60,7 @@ pub(crate) fn change(disk: Arc<Disk>, undo: Arc<MemoryUndo>, by: &str, text: &st
     unlocked.slot()
 }
 
-/// A volume in its first state, with what must be found again in every later one.
+/// A volume in its first state, and the content that every later state must have.
 pub(crate) struct Sample {
     pub(crate) state: State,
     pub(crate) key: Vec<u8>,
@@ -68,7 +68,7 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
-    /// A volume that the passphrase `old` opens, with room for `areas` keyslots in LUKS2.
+    /// A volume that the passphrase `old` opens. With LUKS2 it has room for `areas` keyslots.
     pub(crate) fn new(version: Version, key_size: usize, areas: u64) -> Self {
         let mut options = CreateOptions::new(version, cost());
         options.key_size = key_size;
@@ -79,7 +79,7 @@ impl Sample {
             options.keyslots_size = Some(area * areas);
             options.data_offset = Some(2 * 16384 + area * areas);
         } else if key_size == 64 {
-            // No gap before the payload that could hold one more keyslot.
+            // The space before the payload has no gap for another keyslot.
             options.data_offset = Some(4096 + 8 * 258_048);
         }
         let layout = options.layout().unwrap();
@@ -109,7 +109,7 @@ impl Sample {
         }
     }
 
-    /// The same volume after more has been done to it.
+    /// The same volume after further changes.
     pub(crate) fn with(mut self, change: impl FnOnce(&mut Container)) -> Self {
         let (disk, undo, _) = self.state.start();
         let mut container = Container::open(disk.clone(), open_options(&undo)).unwrap();
@@ -129,8 +129,9 @@ impl Sample {
         })
     }
 
-    /// Carries `change` out, and checks each state that a cut in it can leave: one of `either` opens it, and so does
-    /// every one of `always`. Returns the state after the change and how many states there were.
+    /// Executes `change`, and checks each state that a crash in it can leave: one of `either` opens
+    /// it, and every one of `always` does. Returns the state after the change, and the number of
+    /// states.
     pub(crate) fn cut(
         &self,
         either: &[&str],
@@ -153,7 +154,7 @@ impl Sample {
         (after, states)
     }
 
-    /// Checks one state that a cut has left, as [`cut`](Self::cut) does.
+    /// Checks one state that a crash has left, as [`cut`](Self::cut) does.
     pub(crate) fn survives(&self, state: &State, either: &[&str], what: &str) {
         self.check(state, either, &[], what, &mut Verdicts::default());
     }
@@ -178,7 +179,8 @@ impl Sample {
             state.disk[data_offset..][..PAYLOAD] == self.state.disk[data_offset..][..PAYLOAD],
             "{what}: the payload has changed"
         );
-        // Whether a passphrase opens depends on the keyslots and their areas alone: each combination is tried once.
+        // Whether a passphrase opens depends only on the keyslots and their areas, so each
+        // combination is tried once.
         let mut combination = Sha256::new();
         for slot in container.keyslots() {
             combination.update(format!("{slot:?}"));
@@ -206,7 +208,8 @@ impl Sample {
         }
     }
 
-    /// What `header repair` makes of a state with an undo record; a cut in the repair itself is repaired again.
+    /// The result of `header repair` on a state with an undo record. A crash in the repair is
+    /// repaired again.
     fn recovered(&self, state: &State, what: &str, verdicts: &mut Verdicts) -> State {
         if state.undo.is_none() {
             return state.clone();
@@ -218,7 +221,7 @@ impl Sample {
             disk: disk.bytes(),
             undo: undo.record(),
         };
-        // A cut in the repair is the same story again: looking at some is enough.
+        // A crash in the repair leaves states of the same kind, so a sample is enough.
         verdicts.repairs += 1;
         if !verdicts.repairs.is_multiple_of(16) {
             return whole;
@@ -239,10 +242,10 @@ impl Sample {
     }
 }
 
-/// What has been looked at already.
+/// The states that were checked already.
 #[derive(Default)]
 struct Verdicts {
-    /// Keyslots and areas whose passphrases have been tried, by digest.
+    /// The keyslots and areas whose passphrases were tried, by digest.
     seen: HashSet<Vec<u8>>,
     repairs: usize,
 }

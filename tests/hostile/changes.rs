@@ -1,4 +1,5 @@
-//! Backups made by somebody else, and a header that changes between reading and writing: nothing is written.
+//! Backups from an attacker, and headers that change between reading and writing: nothing is
+//! written.
 
 use std::sync::Arc;
 
@@ -25,7 +26,8 @@ fn restore(image: &Arc<MemoryBackend>, backup: &[u8]) -> Result<Container, Heade
     Container::restore(image.clone(), backup, true, with_undo())
 }
 
-/// Refused, whatever is said about UUIDs, and nothing is written.
+/// Checks that a restore is refused, with and without `allow_other_uuid`, and that nothing is
+/// written.
 fn assert_not_restored(name: &str, image: Vec<u8>, backup: &[u8]) {
     let image = storage(image);
     let before = image.to_bytes();
@@ -44,7 +46,7 @@ fn assert_not_restored(name: &str, image: Vec<u8>, backup: &[u8]) {
 fn a_backup_that_does_not_fit_changes_nothing() {
     let backup_of = |image: Vec<u8>| open(&storage(image)).unwrap().backup().unwrap();
     let (one, two) = (backup_of(luks1()), backup_of(luks2()));
-    // Control: they are backups that can be restored.
+    // Control: these backups can be restored.
     restore(&storage(luks1()), &one).unwrap();
     restore(&storage(luks2()), &two).unwrap();
 
@@ -82,7 +84,7 @@ fn a_backup_that_does_not_fit_changes_nothing() {
         assert_not_restored(name, image, &backup);
     }
 
-    // The same, onto a storage that is too short for it.
+    // The same, to a storage that is too short.
     let image = storage(vec![0; LUKS1_DATA - 1]);
     assert!(matches!(
         restore(&image, &one),
@@ -111,7 +113,7 @@ proptest! {
 
     #[test]
     fn a_damaged_luks2_backup_changes_nothing(at in 0..2 * COPY, bit in 0..8_u32) {
-        // Behind the 32 bytes of sha256 the field of the checksum means nothing.
+        // The bytes of the checksum field after the 32 bytes of SHA-256 have no meaning.
         prop_assume!(!(480..512).contains(&(at % COPY)));
         let mut backup = luks2()[..LUKS2_DATA].to_vec();
         backup[at] ^= 1_u8 << bit;
@@ -136,7 +138,8 @@ proptest! {
         let image = storage(good.clone());
         match restore(&image, &backup) {
             Err(_) => prop_assert!(image.to_bytes() == good),
-            // A LUKS1 header has no checksum: what is still one is restored, and the data is never touched.
+            // A LUKS1 header has no checksum. A changed but valid one is restored, and the data
+            // stays.
             Ok(_) => {
                 let data = if luks1_backup { LUKS1_DATA } else { LUKS2_DATA };
                 prop_assert!(image.to_bytes()[data..] == good[data..]);
@@ -172,7 +175,7 @@ fn commit_of_header<T: std::fmt::Debug>(result: Result<T, HeaderError>) -> Resul
     }
 }
 
-/// Every change, by a container that was opened before `behind` changed the storage.
+/// Makes every change with a container that was opened before `behind` changed the storage.
 fn assert_all_changes_noticed(image: Vec<u8>, behind: impl Fn(&mut Vec<u8>)) {
     let luks2 = image[7] == 2;
     let container = || -> (Container, Unlocked, Arc<MemoryBackend>, Vec<u8>) {
@@ -246,7 +249,7 @@ fn a_header_that_was_changed_behind_our_back_is_not_written() {
             edit_binary(image, position, 16, &next);
         }
     });
-    // One copy alone, as in the middle of somebody's write.
+    // Only one copy, as in the middle of another program's write.
     assert_all_changes_noticed(luks2(), |image| {
         edit_binary(image, Position::Secondary, 16, &next);
     });

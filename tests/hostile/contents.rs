@@ -1,4 +1,4 @@
-//! Headers that are valid and ask for what cannot be given: they open, they say what they are, and everything that
+//! Valid headers that need something unsupported: they open and can be shown, and everything that
 //! would touch the data or the header is refused.
 
 use std::sync::Arc;
@@ -29,7 +29,7 @@ fn new(passphrase: &luksmith::secret::Passphrase) -> NewKeyslot<'_> {
     )
 }
 
-/// Every change that there is, each of which must be refused for the requirements that it names.
+/// Tries every change. Each one must be refused with an error that names the requirements.
 fn assert_unchangeable(image: &Arc<MemoryBackend>, unlocked: &Unlocked, requirement: &str) {
     let before = image.to_bytes();
     let mut container = Container::open(image.clone(), with_undo()).unwrap();
@@ -92,7 +92,8 @@ fn requirements_forbid_data_and_changes() {
     }
 }
 
-/// As cryptsetup leaves it when a reencryption was interrupted: two segments, a keyslot that describes it.
+/// A header that cryptsetup leaves after an interrupted reencryption: two segments, and a keyslot
+/// that describes the reencryption.
 #[test]
 fn a_pending_reencryption_forbids_data_and_changes() {
     let image = storage(with_json(|json| {
@@ -126,7 +127,7 @@ fn a_pending_reencryption_forbids_data_and_changes() {
 
 type Edit = fn(&mut Value);
 
-/// Without a requirement that announces them: the data is refused all the same.
+/// Without the requirement that announces them, the data is refused too.
 #[test]
 fn segments_that_are_no_single_crypt_segment_are_refused() {
     let linear: Edit = |json| {
@@ -149,7 +150,7 @@ fn segments_that_are_no_single_crypt_segment_are_refused() {
     };
     let unknown: Edit = |json| json["segments"]["0"]["type"] = json!("hw-opal");
     let driver: Edit = |json| json["segments"]["0"]["encryption"] = json!("capi:xts(aes)-plain64");
-    // Refused when it is read, with the field that is to blame, or when it comes to the data.
+    // Refused when the header is read, with the field at fault, or when the data is opened.
     for (name, edit, field) in [
         ("linear", linear, None),
         ("two", two, None),
@@ -204,7 +205,7 @@ fn segments_that_are_no_single_crypt_segment_are_refused() {
     }
 }
 
-/// Why both copies are refused; they say the same.
+/// The error of both copies, which have the same content.
 fn refusal(edit: impl Fn(&mut Value)) -> FormatError {
     match open(&storage(with_json(edit))) {
         Err(OpenError::BothCopies { primary, secondary }) => {
@@ -215,7 +216,7 @@ fn refusal(edit: impl Fn(&mut Value)) -> FormatError {
     }
 }
 
-/// A digest that was cut to a byte would agree with one of 256 wrong keys.
+/// A digest that was cut to one byte would match one of 256 wrong keys.
 #[test]
 fn a_digest_of_another_length_is_refused() {
     for (digest, length) in [("", 0), ("AA==", 1), ("AAAAAAAAAAAAAAAAAAAAAA==", 16)] {
@@ -238,7 +239,7 @@ fn a_keyslot_of_another_key_size_gives_no_key() {
         let error = refusal(|json| json["keyslots"]["0"]["key_size"] = json!(size));
         assert!(error.field.starts_with("keyslots.0"), "{size}: {error}");
     }
-    // A key of the other length that the cipher has.
+    // A key of the other size that the cipher has.
     let half = with_json(|json| json["keyslots"]["0"]["key_size"] = json!(32));
     let result = unlock(&open(&storage(half)).unwrap());
     assert!(

@@ -1,4 +1,5 @@
-//! Images that end too early, and the two copies of a LUKS2 header: damaged, lost, stale, forged, overwritten.
+//! Images that end too early, and damaged, lost, stale, forged and overwritten copies of a LUKS2
+//! header.
 
 use luksmith::container::{
     CommitError, Container, HeaderError, Health, OpenError, OpenOptions, Repaired, Undo, Version,
@@ -28,7 +29,7 @@ fn an_image_that_ends_too_early_says_how_long_it_should_be() {
         };
         assert_eq!((size, said), (length as u64, needed as u64));
     }
-    // Of LUKS1, what is in use must be there: one keyslot behind the first 4096 bytes.
+    // LUKS1 needs the keyslots in use: here one, after the first 4096 bytes.
     let (luks1, used) = (luks1(), 4096 + 4000 * 64);
     for length in [592, 4096, 100_000, used - 1] {
         let result = open(&storage(luks1[..length].to_vec()));
@@ -50,7 +51,7 @@ fn an_image_that_ends_too_early_says_how_long_it_should_be() {
 
 #[test]
 fn data_that_ends_too_early_says_how_long_it_should_be() {
-    // A segment of fixed size, with its header before it and with its header elsewhere.
+    // A segment of fixed size, with its header before it and with a detached header.
     let fixed = with_json(|json| json["segments"]["0"]["size"] = json!("65536"));
     let container = open(&storage(fixed.clone())).unwrap();
     let unlocked = unlock(&container).unwrap();
@@ -86,7 +87,7 @@ fn data_that_ends_too_early_says_how_long_it_should_be() {
     let volume = container.volume(storage(vec![0; 70_000]), &unlocked);
     assert_eq!(volume.unwrap().size(), 65536);
 
-    // The data of LUKS1 begins behind the end.
+    // The data of LUKS1 starts past the end.
     for sectors in [4096 + 128 + 1, u32::MAX] {
         let far = storage(with_luks1(|header| header.payload_offset = sectors));
         let container = open(&far).unwrap();
@@ -168,7 +169,7 @@ fn one_copy_is_enough_wherever_it_is() {
 fn a_stale_copy_gives_way_to_the_newer_one() {
     for stale in Position::ALL {
         let mut image = luks2();
-        // The label says which copy was used.
+        // The label shows which copy was used.
         let newer = match stale {
             Position::Primary => Position::Secondary,
             Position::Secondary => Position::Primary,
@@ -198,8 +199,9 @@ fn a_stale_copy_gives_way_to_the_newer_one() {
     }
 }
 
-/// Whoever can write one copy can write both: a forged one with a higher number is used, and is judged like any
-/// other. What must not happen: that a bad one wins, that it is looked for elsewhere, that opening writes it over.
+/// An attacker who can write one copy can write both. A forged copy with a higher number is used,
+/// and validated like any other. A bad copy must not be used, no copy may be searched elsewhere,
+/// and opening must not write.
 #[test]
 fn a_forged_secondary_wins_by_its_number_only_if_it_is_valid() {
     let highest = u64::MAX.to_be_bytes();
@@ -209,7 +211,7 @@ fn a_forged_secondary_wins_by_its_number_only_if_it_is_valid() {
     let container = open(&storage(image)).unwrap();
     assert!(matches!(container.health(), Health::SecondaryDamaged(_)));
 
-    // It says that it is of another size, or that it lies elsewhere.
+    // It claims another size, or another place.
     for (at, value) in [(8, 2 * COPY as u64), (256, 0), (256, 4 * COPY as u64)] {
         let mut image = luks2();
         edit_binary(&mut image, Position::Secondary, 16, &highest);
@@ -218,7 +220,7 @@ fn a_forged_secondary_wins_by_its_number_only_if_it_is_valid() {
         assert!(matches!(container.health(), Health::SecondaryDamaged(_)));
     }
 
-    // A whole one in the keyslots area, where that of a larger header would be, is not looked at.
+    // A valid copy in the keyslots area, at the offset of a larger header, is ignored.
     let mut image = luks2();
     let mut larger = options(Version::Luks2);
     larger.metadata_size = Some(4 * COPY as u64);
@@ -228,7 +230,8 @@ fn a_forged_secondary_wins_by_its_number_only_if_it_is_valid() {
     assert!(matches!(container.health(), Health::Good));
     assert_eq!(container.uuid(), open(&storage(luks2())).unwrap().uuid());
 
-    // The highest number of all opens, is not counted beyond, and changing it neither panics nor loses a copy.
+    // The highest sequence number opens and is not increased. A change neither panics nor loses a
+    // copy.
     let mut image = luks2();
     for position in Position::ALL {
         edit_binary(&mut image, position, 16, &highest);
@@ -259,7 +262,7 @@ fn a_filesystem_over_the_primary_copy_is_not_repaired_away() {
         let mut image = luks2();
         image[..COPY].fill(0);
         image[at..at + signature.len()].copy_from_slice(signature);
-        // What lies over the secondary copy is not the question here.
+        // Data over the secondary copy does not matter here.
         if (COPY..2 * COPY).contains(&at) {
             continue;
         }
@@ -271,7 +274,7 @@ fn a_filesystem_over_the_primary_copy_is_not_repaired_away() {
             matches!(repaired, Err(HeaderError::Commit(CommitError::Foreign(_)))),
             "{signature:?}: {repaired:?}"
         );
-        // No other change writes over it either.
+        // No other change overwrites it either.
         let mut container = open(&storage).unwrap();
         let label = luksmith::container::Configure::new().label("changed".to_owned());
         container.configure(&label).unwrap_err();
@@ -281,7 +284,7 @@ fn a_filesystem_over_the_primary_copy_is_not_repaired_away() {
     }
 }
 
-/// A header alone, too short for the last places where a signature could be.
+/// A detached header that ends before the last places of a signature.
 #[test]
 fn the_shortest_header_is_repaired() {
     let mut made = options(Version::Luks2);

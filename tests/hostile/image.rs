@@ -1,4 +1,5 @@
-//! Whole images, made by the library with cheap costs, and how a change is made to both copies of their header.
+//! Whole images, which the library makes with cheap costs, and changes of both copies of their
+//! headers.
 
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -17,13 +18,13 @@ use luksmith_formats::{Hash, Limits, luks1};
 use crate::luks2::{json_of, put_text, seal};
 
 pub(crate) const PASSPHRASE: &[u8] = b"passphrase";
-/// Bytes of data behind the header.
+/// The size of the data after the header, in bytes.
 pub(crate) const DATA: usize = 64 << 10;
-/// One copy of the header of [`luks2`].
+/// The size of one copy of the header of [`luks2`].
 pub(crate) const COPY: usize = 16 << 10;
-/// Where the data of [`luks2`] begins.
+/// The offset of the data of [`luks2`].
 pub(crate) const LUKS2_DATA: usize = 1 << 20;
-/// Where the data of [`luks1`] begins.
+/// The offset of the data of [`luks1`].
 pub(crate) const LUKS1_DATA: usize = 2 << 20;
 
 pub(crate) const COST: Cost = Cost::Pbkdf2 {
@@ -78,7 +79,7 @@ pub(crate) fn with_luks1(change: impl FnOnce(&mut luks1::Header)) -> Vec<u8> {
     image
 }
 
-/// Changes the metadata of both copies, and makes their checksums right.
+/// Changes the metadata of both copies, and corrects their checksums.
 pub(crate) fn with_json(change: impl Fn(&mut Value)) -> Vec<u8> {
     let mut image = luks2();
     for start in [0, COPY] {
@@ -94,7 +95,7 @@ pub(crate) fn edit_copy(copy: &mut [u8], change: impl Fn(&mut Value)) {
     seal(copy);
 }
 
-/// Changes bytes of one copy, and makes its checksum right.
+/// Changes bytes of one copy, and corrects its checksum.
 pub(crate) fn edit_binary(image: &mut [u8], position: Position, at: usize, bytes: &[u8]) {
     let start = usize::try_from(position.offset(COPY as u64)).unwrap();
     let copy = &mut image[start..start + COPY];
@@ -114,7 +115,7 @@ pub(crate) fn unlock(container: &Container) -> Result<Unlocked, UnlockError> {
     container.unlock(&passphrase(), Which::Any, &Interrupt::new())
 }
 
-/// An undo record in memory, so that no change is refused for the lack of one.
+/// An undo store in memory, so that no change is refused for lack of one.
 #[derive(Default)]
 pub(crate) struct MemoryUndo(Mutex<Option<Vec<u8>>>);
 
@@ -135,7 +136,7 @@ impl UndoStore for MemoryUndo {
     }
 }
 
-/// Options with an undo record of their own.
+/// Options with a new undo store.
 pub(crate) fn with_undo() -> OpenOptions {
     OpenOptions::new(MemoryUndo::default().into())
 }

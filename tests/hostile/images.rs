@@ -1,4 +1,4 @@
-//! Damaged images through the whole library: whatever comes of them, nothing panics, and what only reads does not
+//! Damaged images through the whole library: nothing panics, and operations that only read do not
 //! write.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use crate::image::{COPY, luks1, luks2, passphrase, storage};
 use crate::luks2::seal;
 
-/// Small costs, so that a changed number is refused or cheap.
+/// Low limits, so that a changed cost is refused or cheap.
 fn cheap() -> OpenOptions {
     let mut limits = Limits::default();
     limits.argon2_memory_kib = 1024;
@@ -22,7 +22,8 @@ fn cheap() -> OpenOptions {
     OpenOptions::new(Undo::NotLookedFor).limits(limits)
 }
 
-/// Opens, shows, unlocks, reads and repairs. Whether the volume's data was reached.
+/// Opens, shows, unlocks, reads and repairs an image. Returns whether the data of the volume was
+/// read.
 fn use_image(image: Vec<u8>) -> bool {
     let storage = storage(image.clone());
     let reached = read_all(&storage);
@@ -64,7 +65,7 @@ fn read_all(storage: &Arc<MemoryBackend>) -> bool {
     true
 }
 
-/// Bytes that mean something in a header more often than others do.
+/// Bytes that often have a meaning in headers.
 fn byte() -> impl Strategy<Value = u8> {
     prop_oneof![
         any::<u8>(),

@@ -1,4 +1,5 @@
-//! Costs that a header asks for: refused before deriving, whatever else is right about the header.
+//! Costs that a header asks for: too high ones are refused before a derivation, even if the header
+//! is otherwise valid.
 
 use luksmith_formats::luks2::{Argon2Variant, Kdf};
 use luksmith_formats::{Hash, Limits};

@@ -1,11 +1,12 @@
-//! LUKS1 headers: one change each.
+//! LUKS1 headers with one change each.
 
 use luksmith_formats::luks1::{HEADER_SIZE, Header, Keyslot};
 use luksmith_formats::{Limits, Version};
 
 use crate::verdict::{Verdict, judge, malformed, over_limit, unsupported};
 
-/// What cryptsetup makes: 512-bit key, key material from sector 8 on, payload at sector 4096.
+/// A header as cryptsetup makes it: 512-bit key, key material from sector 8 on, payload at sector
+/// 4096.
 pub(crate) fn good() -> Header {
     let keyslot = |slot: u32| Keyslot {
         active: slot < 2,
@@ -332,7 +333,7 @@ fn cases() -> Vec<(&'static str, Change, Verdict, u64)> {
             over_limit("keyslots.7.key_material_offset", "limit"),
             584,
         ),
-        // Good neighbours.
+        // Similar good headers.
         ("untouched", |_| {}, Verdict::Good, 0),
         (
             "more bytes after it",

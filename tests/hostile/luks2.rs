@@ -1,4 +1,5 @@
-//! LUKS2 headers: the good ones that everything starts from, and how a change is made and the checksum made right.
+//! The good LUKS2 headers from which the tests start, and functions that change them and correct
+//! checksums.
 
 use luksmith_formats::json::{Value, json};
 use luksmith_formats::luks2::{
@@ -10,7 +11,8 @@ use sha2::Digest as _;
 
 pub(crate) const SALT: [u8; 64] = [9; 64];
 
-/// Two keyslots (argon2id, pbkdf2) with one volume key, an unbound one, two tokens, one segment at 16 MiB.
+/// Two keyslots (argon2id, pbkdf2) with one volume key, an unbound one, two tokens, one segment at
+/// 16 MiB.
 pub(crate) fn good() -> Header {
     with_size(16 << 10)
 }
@@ -127,13 +129,13 @@ pub(crate) fn json_of(copy: &[u8]) -> Value {
     Value::parse(&area[..end]).unwrap()
 }
 
-/// Puts another text into a copy, with NULs behind it.
+/// Replaces the text of a copy, padded with NULs.
 pub(crate) fn put_text(copy: &mut [u8], text: &[u8]) {
     copy[4096..].fill(0);
     copy[4096..4096 + text.len()].copy_from_slice(text);
 }
 
-/// Makes the sha256 checksum of a copy right, by its own reckoning rather than that of the code under test.
+/// Corrects the SHA-256 checksum of a copy, without the code under test.
 pub(crate) fn seal(copy: &mut [u8]) {
     copy[448..512].fill(0);
     let digest = sha2::Sha256::digest(&*copy);
@@ -189,7 +191,7 @@ fn every_flipped_bit_before_the_padding_is_noticed() {
     for at in (0..512).chain(4096..4200) {
         let mut copy = good.clone();
         copy[at] ^= 1 << (at % 8);
-        // Behind the 32 bytes of sha256 the checksum's field means nothing.
+        // The bytes of the checksum field after the 32 bytes of SHA-256 have no meaning.
         assert_eq!(parse(&copy).is_ok(), (480..512).contains(&at), "byte {at}");
     }
 }

@@ -1,4 +1,5 @@
-//! LUKS2: changes to the metadata, sealed each time. Every rule of the JSON has a case here.
+//! LUKS2: changes of the metadata, with a correct checksum each time. Every rule of the JSON has a
+//! case here.
 
 use luksmith_formats::json::{Value, json};
 use luksmith_formats::luks2::{Keyslot, Priority, Segment};
@@ -324,7 +325,7 @@ fn good_neighbours_pass_and_are_kept_as_they_are() {
     }
 }
 
-/// No two cases are the same, and no evil one is a good one under another name.
+/// No two cases are the same, and no hostile case equals a good one.
 #[test]
 fn the_tables_repeat_nothing() {
     let mut seen = std::collections::HashMap::new();
@@ -346,7 +347,7 @@ fn changed(change: Change) -> (Vec<u8>, Value) {
     change(&mut json);
     let text = json.to_string();
     if text.len() >= copy.len() - 4096 {
-        // Too much for the smallest header: the same in a larger one.
+        // Too large for the smallest header, so it is tried in a larger one.
         copy = bytes_of(&with_size(64 << 10));
         json = json_of(&copy);
         change(&mut json);
@@ -356,7 +357,8 @@ fn changed(change: Change) -> (Vec<u8>, Value) {
     (copy, json)
 }
 
-/// The offset is that of the value which the field names, or of the innermost object that is there.
+/// The offset in an error is that of the value which the field names, or of the innermost existing
+/// object.
 fn assert_placed(name: &str, copy: &[u8], json: &Value, error: &FormatError) {
     let mut value = json;
     for key in error.field.split('.') {
@@ -400,7 +402,7 @@ fn copy(json: &mut Value, section: &str, from: &str, to: &str) {
     set(json, &format!("{section}/{to}"), object);
 }
 
-/// A reencryption that was begun, as cryptsetup writes it.
+/// A reencryption in progress, as cryptsetup writes it.
 fn reencrypting(json: &mut Value) {
     set(
         json,
@@ -419,7 +421,7 @@ fn reencrypting(json: &mut Value) {
     set(json, "/digests/2/keyslots", json!(["3"]));
 }
 
-/// A keyslot of a type that nobody knows yet.
+/// A keyslot of unknown type.
 fn other(json: &mut Value) {
     let area = json!({"type": "new", "offset": "1048576", "size": "4096"});
     set(

@@ -1,4 +1,4 @@
-//! LUKS2: changes to the binary header and to the text of the JSON area.
+//! LUKS2: changes of the binary header and of the text of the JSON area.
 
 use luksmith_formats::luks2::{Header, Position};
 use luksmith_formats::{Limits, Version};
@@ -12,7 +12,7 @@ fn long(copy: &mut [u8], at: usize, value: u64) {
     copy[at..at + 8].copy_from_slice(&value.to_be_bytes());
 }
 
-/// Whether the checksum is made right after the change.
+/// Whether the checksum is corrected after the change.
 #[derive(PartialEq)]
 enum Then {
     Seal,
@@ -310,7 +310,7 @@ fn cases() -> Vec<(&'static str, Change, Then, Verdict)> {
             Seal,
             malformed("json", "nested deeper than 127 levels"),
         ),
-        // Good neighbours.
+        // Similar good headers.
         ("untouched", |_| {}, Leave, Verdict::Good),
         ("sealed again", |_| {}, Seal, Verdict::Good),
         (
@@ -376,7 +376,8 @@ fn each_change_gets_its_verdict() {
     }
 }
 
-/// The largest text there can be, filled with what takes the most memory or time for its length.
+/// The largest possible text, filled with values that need the most memory or time for their
+/// length.
 #[test]
 fn large_metadata_stays_in_bounds() {
     type Filling = fn(usize) -> String;

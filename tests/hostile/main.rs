@@ -1,8 +1,9 @@
-//! Does each evil header get its verdict, fast and in bounded memory?
+//! Does each hostile header get its verdict, quickly and in bounded memory?
 //!
-//! A good header is made in memory by our own types, one thing about it is changed, its checksum is made right
-//! again where the change lies behind it, and a table says what must come of it: the kind of the refusal, the
-//! field that it names, and a word of its cause. Beside the evil ones stand good neighbours, which must pass.
+//! A test makes a good header in memory with luksmith's own types, changes one thing, and corrects
+//! the checksum. A table says what the result must be: the kind of the error, the field that it
+//! names, and a word of its cause. Similar good headers, which must be accepted, are beside the
+//! hostile ones.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! Two containers are open, and the key of one is given to the other: it is refused, and nothing is written.
+//! The key of one open container is passed to another one: it is refused, and nothing is written.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ fn new<'a>(passphrase: &'a Passphrase, slot: Option<u32>) -> NewKeyslot<'a> {
     NewKeyslot::new(passphrase, COST).slot(slot)
 }
 
-/// Every operation that takes a key refuses this one, and leaves the storage as it was.
+/// Checks that every operation with a key refuses this one, and does not change the storage.
 fn assert_refused(image: Vec<u8>, unlocked: &Unlocked) {
     let target = storage(image.clone());
     let mut container = Container::open(target.clone(), with_undo()).unwrap();
@@ -34,7 +34,7 @@ fn assert_refused(image: Vec<u8>, unlocked: &Unlocked) {
         "{changed:?}"
     );
     assert!(target.to_bytes() == image, "written");
-    // Control: the key of its own does all of that.
+    // Control: its own key is accepted by all of these operations.
     let own = unlock(&container).unwrap();
     container.volume(target, &own).unwrap();
     container
@@ -83,7 +83,7 @@ fn the_key_of_another_qcow2_image_is_refused() {
     container.volume_in(image, &own).unwrap();
 }
 
-/// Two containers may share a volume key. Each is unlocked for itself.
+/// Two containers may have the same volume key, but each one has to be unlocked itself.
 #[test]
 fn an_equal_volume_key_of_another_container_is_refused() {
     for version in [Version::Luks1, Version::Luks2] {
@@ -137,7 +137,8 @@ fn a_converted_container_takes_the_key() {
     container.volume(image, &unlocked).unwrap();
 }
 
-/// The key of an unbound keyslot opens no data, and changes no keyslot of another key that has its number now.
+/// The key of an unbound keyslot opens no data. It changes no keyslot of another key that has got
+/// its number.
 #[test]
 fn the_key_of_an_unbound_keyslot_is_good_for_that_keyslot_only() {
     let image = storage(luks2());
@@ -172,7 +173,7 @@ fn the_key_of_an_unbound_keyslot_is_good_for_that_keyslot_only() {
     );
 }
 
-/// Each part of a digest counts.
+/// Each part of a digest is compared.
 #[test]
 fn a_digest_with_another_salt_is_another() {
     let unlocked = unlock(&open(&storage(luks2())).unwrap()).unwrap();

@@ -1,4 +1,5 @@
-//! Arbitrary bytes and damaged headers never panic, and what parses is written back to the same.
+//! Arbitrary bytes and damaged headers never cause a panic, and a header that parses is written
+//! back unchanged.
 
 use luksmith_formats::luks2::{Header, Metadata, Position};
 use luksmith_formats::{CipherSpec, Hash, Limits, Version, luks1};
@@ -7,7 +8,7 @@ use proptest::prelude::*;
 
 use crate::luks2::{SALT, bytes_of, good, seal};
 
-/// Places and bytes to put there.
+/// Offsets, and bytes to write there.
 fn damage(most: usize) -> impl Strategy<Value = Vec<(usize, u8)>> {
     vec(
         (

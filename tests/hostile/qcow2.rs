@@ -1,4 +1,5 @@
-//! Hostile qcow2 images: what the header says, one field after the other, and images with changes anywhere, opened and used.
+//! Hostile qcow2 images: headers with one changed field each, and images with changes anywhere,
+//! which are opened and used.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,8 +25,9 @@ fn open(bytes: Vec<u8>) -> Result<Qcow2, ImageError> {
 #[test]
 fn each_field_of_the_header_is_bounded() {
     open(image()).unwrap();
-    // Where, what, and a word of the refusal. A cluster has 64 KiB: the table of refcounts is cluster 1, its block 2, the L1 table 3,
-    // the LUKS header 4.
+    // The offset, the bytes, and a word of the error. A cluster has 64 KiB. The refcount table is
+    // cluster 1, its block is cluster 2, the L1 table is cluster 3, and the LUKS header starts at
+    // cluster 4.
     let rows: &[(usize, &[u8], &str)] = &[
         (0, b"QFI\xfa", "not a qcow2 image"),
         (4, &[0, 0, 0, 4], "version"),
@@ -58,7 +60,7 @@ fn each_field_of_the_header_is_bounded() {
         (112, &[0; 8], "encryption header"),
         (120, &[0xff; 8], "encryption header"),
         (120, &[0; 8], "encryption header"),
-        // Entries: with reserved bits, on the header, behind the end.
+        // Entries with reserved bits, with the offset of the header, and past the end.
         (65_536, &[0, 0, 0, 0, 0, 2, 0, 1], "refcount table entry"),
         (65_536, &[0, 0, 0, 0, 0, 1, 0, 0], "refcount table entry"),
         (65_544, &[0, 0, 0, 0, 0, 2, 0, 0], "serves two parts"),
@@ -79,7 +81,7 @@ fn each_field_of_the_header_is_bounded() {
 #[test]
 fn the_largest_tables_stay_within_bounds() {
     let storage = Arc::new(MemoryBackend::new(0));
-    // Clusters of 512 bytes need the largest L1 table for the least disk.
+    // Clusters of 512 bytes need the largest L1 table for the smallest disk.
     let image = NewImage::new(128 << 30, 4096).cluster_size(512);
     Qcow2::create(storage.clone(), &image).unwrap();
     let (opened, peak) = peak_of(|| Qcow2::open(storage.clone()).unwrap());
@@ -120,7 +122,7 @@ fn changes_anywhere_do_no_harm() {
         opened += usize::from(was);
         assert!(peak < 64 << 20, "{peak} bytes");
     }
-    // Otherwise nothing was tried.
+    // Otherwise the test would have tried nothing.
     assert!(opened > 500, "{opened}");
     assert!(start.elapsed() < Duration::from_secs(120));
 }

@@ -1,5 +1,5 @@
-//! A header decides what unlocking it costs: too much is refused before any of it is spent, and what is allowed can
-//! be interrupted.
+//! A header states the cost of unlocking it. A cost over the limit is refused before any work, and
+//! a permitted one can be interrupted.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,8 @@ fn argon2(passes: u32, memory_kib: u32, lanes: u32) -> Value {
         "salt": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="})
 }
 
-/// It opens, and unlocking is refused at once with an error that names the field and says this much of the cause.
+/// Checks that the header opens, and that unlocking is refused immediately with an error that names
+/// the field and contains this part of the cause.
 fn assert_refused(name: &str, image: Vec<u8>, field: &str, cause: &str) {
     let container = open(&storage(image)).unwrap_or_else(|error| panic!("{name}: {error}"));
     let start = Instant::now();
@@ -107,7 +108,7 @@ fn costs_of_luks2_are_refused_before_they_are_spent() {
     }
 }
 
-/// The costly digest is met by the volume key as well.
+/// The expensive digest also applies to an unlock with the volume key.
 #[test]
 fn the_volume_key_does_not_pay_for_a_costly_digest() {
     let image = with_json(|json| json["digests"]["0"]["iterations"] = json!(i32::MAX));
@@ -122,7 +123,7 @@ fn the_volume_key_does_not_pay_for_a_costly_digest() {
     ));
 }
 
-/// A keyslot that costs too much does not keep the others from opening.
+/// A keyslot that costs too much does not prevent others from opening.
 #[test]
 fn a_costly_keyslot_is_passed_over() {
     let image = with_json(|json| {

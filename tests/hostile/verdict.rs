@@ -1,4 +1,4 @@
-//! What must come of a header, and the bounds within which it must come.
+//! The expected result for a header, and the limits on time and memory.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use support::cpu_time::time_of;
 const MOST_TIME: Duration = Duration::from_secs(1);
 const MOST_MEMORY: usize = 64 << 20;
 
-/// The verdict that a table expects.
+/// The result that a table expects.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Verdict {
     Good,
-    /// Kind, field, and a part of the cause.
+    /// The kind of the error, the field, and a part of the cause.
     Bad(Kind, &'static str, &'static str),
 }
 
@@ -30,7 +30,7 @@ pub(crate) fn over_limit(field: &'static str, cause: &'static str) -> Verdict {
     Verdict::Bad(Kind::OverLimit, field, cause)
 }
 
-/// Parses within the bounds, and compares what came with what was expected.
+/// Parses within the limits, and compares the result with the expected one.
 pub(crate) fn judge<T: std::fmt::Debug>(
     name: &str,
     expected: Verdict,

@@ -1,4 +1,5 @@
-//! Storage on an NBD server whose connections break, and which dies with its cache, every few requests.
+//! Storage on an NBD server whose connections break every few requests, and which then also loses
+//! its cache.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -51,7 +52,8 @@ impl Backend for Export {
     fn flush(&self) -> Result<(), IoError> {
         self.storage.flush()
     }
-    /// A discard is lost with the server's cache, as it may be: here it has to be what files make of it.
+    /// Discards as a file does. A server may lose a discard with its cache, which the model does
+    /// not know.
     fn discard(&self, range: Range<u64>) -> Result<(), IoError> {
         self.storage.discard(range.clone())?;
         self.storage.write_zeroes(range)

@@ -1,9 +1,12 @@
-//! Do random operations match a memory model? Reads, writes, zeroes, discards, flushes and resizes at any byte
-//! alignment, for every cipher and sector size, over memory and over files, also over storage that takes whole
-//! blocks of 4096 bytes alone, over an export whose server dies all the time, and in qcow2 images; then several threads.
+//! Do random operations match a model in memory?
 //!
-//! The model is a vector of bytes. A discarded sector reads as what the cipher makes of zeroes, which is what
-//! files and memory return; sectors that a growing volume brings in are the same.
+//! The operations are reads, writes, zeroes, discards, flushes and resizes with any alignment, for
+//! every cipher and sector size. The storage is memory, a file, storage that only accepts whole
+//! blocks of 4096 bytes, an export whose server dies all the time, or a qcow2 image. Further tests
+//! use several threads.
+//!
+//! The model is a vector of bytes. A discarded sector reads as the decryption of zeroes, which
+//! files and memory return. So do the new sectors of a volume that grows.
 
 #![allow(missing_docs)]
 
@@ -23,7 +26,7 @@ use luksmith::sectors::{Cipher, Sectors};
 use luksmith::volume::Volume;
 use luksmith_formats::CipherSpec;
 
-/// What stores the volume.
+/// The storage of the volume.
 #[derive(Clone, Copy, Debug)]
 enum Storage {
     Memory,
@@ -35,7 +38,7 @@ enum Storage {
 impl Storage {
     const ALL: [Self; 4] = [Self::Memory, Self::Blocks, Self::File, Self::Export];
 
-    /// Storage of so many zero bytes.
+    /// A storage of this number of zero bytes.
     fn make(self, size: usize) -> Arc<dyn Backend> {
         match self {
             Self::Memory => Arc::new(MemoryBackend::new(size)),
@@ -44,7 +47,7 @@ impl Storage {
             Self::File => {
                 let directory = tempfile::tempdir().unwrap();
                 let options = OpenOptions::new().create_new(true);
-                // The file lives on without its name.
+                // The file remains usable without its name.
                 let file = FileBackend::open(directory.path().join("image"), options).unwrap();
                 file.resize(size as u64).unwrap();
                 Arc::new(file)
@@ -53,10 +56,10 @@ impl Storage {
     }
 }
 
-/// Where the data begins in storage.
+/// The offset of the data in the storage.
 const DATA_OFFSET: u64 = 8192;
 
-/// An IV near the end of its width: every volume wraps.
+/// An IV near the end of its width, so that it wraps in every volume.
 const FIRST_IV: IvSector = IvSector(u64::MAX - 20);
 
 fn crypt(spec: CipherSpec, sector_size: u32) -> SectorCrypt {
@@ -78,7 +81,7 @@ fn volume(storage: Storage, spec: CipherSpec, sector_size: u32, size: usize) -> 
     .unwrap()
 }
 
-/// What whole sectors at `offset` read as when their storage is zero.
+/// The plaintext of whole sectors at `offset` if their storage is zero.
 fn zeroes_decrypted(crypt: &SectorCrypt, offset: u64, len: usize) -> Vec<u8> {
     let sectors = Sectors::<Cipher>::zeroed(len);
     crypt

@@ -1,4 +1,4 @@
-//! One thread, random operations.
+//! Random operations by one thread.
 
 use std::io::{Read, Seek, SeekFrom, Write};
 
@@ -23,7 +23,8 @@ enum Operation {
     Flush,
 }
 
-/// Offsets and lengths of every alignment, with more at the edges of sectors, some over the end.
+/// Offsets and lengths of every alignment, with more at the boundaries of sectors, and some past
+/// the end.
 fn range() -> impl Strategy<Value = (u64, usize)> {
     let offset = prop_oneof![
         0..SIZE as u64 + 600,
@@ -120,7 +121,7 @@ impl Model {
             Operation::Stream { offset, len, seed } => {
                 self.stream(volume, offset, &pattern(len, seed))
             }
-            // An export has the size that it has.
+            // The size of an export is fixed.
             Operation::Resize { .. } if matches!(self.storage, Storage::Export) => {}
             Operation::Resize { sectors } => {
                 let size = sectors * 4096
@@ -138,7 +139,7 @@ impl Model {
         }
     }
 
-    /// As much as fits, through `std::io`.
+    /// Reads or writes as much as fits, through `std::io`.
     fn stream(&mut self, volume: &Volume, offset: u64, bytes: &[u8]) {
         let left = (self.bytes.len() as u64).saturating_sub(offset);
         let bytes = &bytes[..bytes.len().min(usize::try_from(left).unwrap())];
@@ -158,7 +159,7 @@ impl Model {
     }
 }
 
-/// Whether the operation was done; it has to be, exactly where the range fits.
+/// Whether the operation succeeded. It has to succeed if and only if the range fits.
 fn agree(result: Result<(), IoError>, fits: bool) -> bool {
     match result {
         Ok(()) => assert!(fits, "done, out of range"),

@@ -1,4 +1,4 @@
-//! Encrypted qcow2 images: what a volume in one does, and what the image looks like from outside.
+//! Encrypted qcow2 images: the behaviour of their volumes, and the state of the images.
 
 use std::ops::Range;
 use std::sync::{Arc, Barrier};
@@ -149,7 +149,7 @@ fn a_disk_grows_and_shrinks_in_whole_clusters() {
     let (storage, image) = new_image(32 << 10, 512);
     let disk = volume(image);
     disk.write_at(0, &pattern(32 << 10, 4)).unwrap();
-    // Another 64 L2 tables: the L1 table has to move.
+    // This needs another 64 L2 tables, so the L1 table has to move.
     disk.resize(4 << 20).unwrap();
     disk.write_at((4 << 20) - 512, &pattern(512, 5)).unwrap();
     disk.flush().unwrap();
@@ -183,7 +183,8 @@ fn many_threads_write_into_the_same_clusters() {
     });
     let image = NewImage::new(4 << 20, HEADER);
     let disk = volume(Arc::new(Qcow2::create(storage.clone(), &image).unwrap()));
-    // All at once, also the first write into each cluster, and slow enough to meet there; no two in one sector.
+    // All threads write at the same time, including the first write to each cluster, and slowly
+    // enough to overlap there. No two of them write to the same sector.
     let together = Barrier::new(8);
     std::thread::scope(|scope| {
         for thread in 0..8u64 {
@@ -243,7 +244,7 @@ fn storage_of_fixed_size_fills_up() {
     let written = (0..256)
         .take_while(|n| disk.write_at(n * 4096, &[3; 4096]).is_ok())
         .count();
-    // Six clusters of tables before, one L2 table.
+    // There are six clusters of tables before it, and one L2 table.
     assert_eq!(written, 16 - 6 - 1);
     assert!(matches!(
         disk.write_at(900_000, &[1]),
@@ -253,7 +254,7 @@ fn storage_of_fixed_size_fills_up() {
     disk.write_at(900_000, &[1]).unwrap();
 }
 
-/// Memory that may not grow, and takes its time to write.
+/// Memory that cannot grow, and writes slowly.
 struct Peculiar {
     memory: MemoryBackend,
     grows: bool,
@@ -289,7 +290,7 @@ impl Backend for Peculiar {
     }
 }
 
-/// Compresses as many clusters of a closed image as lie in a row, and tells how many.
+/// Compresses clusters of a closed image, as many as are consecutive, and returns their number.
 fn compress_in(storage: &MemoryBackend, guest: u64, plain: &[u8]) -> usize {
     let bytes = storage.to_bytes();
     let mut sectors = Sectors::<Cipher>::zeroed(bytes.len());
@@ -299,7 +300,7 @@ fn compress_in(storage: &MemoryBackend, guest: u64, plain: &[u8]) -> usize {
     count
 }
 
-/// What compresses well.
+/// Bytes that compress well.
 fn compressible(len: usize, seed: u64) -> Vec<u8> {
     let runs = pattern(len.div_ceil(50), seed).into_iter();
     runs.flat_map(|byte| [byte; 50]).take(len).collect()
@@ -312,7 +313,7 @@ fn compressed_clusters_are_read_by_who_says_so_and_written_by_all() {
         let cluster = cluster_size as usize;
         let plain = compressible(8 * cluster, 5);
         let disk = volume(image);
-        // First the L2 table, which would lie between them.
+        // First the L2 table, which would otherwise be between them.
         disk.write_at(20 * cluster as u64, &[1]).unwrap();
         disk.write_at(0, &pattern(10 * cluster, 1)).unwrap();
         drop(disk);
@@ -322,7 +323,8 @@ fn compressed_clusters_are_read_by_who_says_so_and_written_by_all() {
 
         let (storage, disk) = reopened(&storage);
         assert!(read(&disk, cluster as u64, plain.len()) == plain);
-        // In parts, which need no second look at the storage, and over the borders of clusters.
+        // In parts, which are read from the storage only once, and across the boundaries of
+        // clusters.
         assert!(read(&disk, end - 700, 600) == plain[plain.len() - 700..][..600]);
         drop(disk);
 
@@ -369,7 +371,7 @@ fn compressed_data_that_is_damaged_is_an_error() {
     volume(image).write_at(0, &pattern(8192, 1)).unwrap();
     assert_eq!(compress_in(&storage, 0, &compressible(8192, 2)), 2);
     let bytes = storage.to_bytes();
-    // Behind the data, which was there first.
+    // After the data, which was there first.
     let l2 = bytes.len() - 4096;
     let place = |bytes: &[u8]| u64::from_be_bytes(*bytes[l2..].first_chunk().unwrap());
     let at = place(&bytes) & 0xff_ffff;
@@ -383,12 +385,13 @@ fn compressed_data_that_is_damaged_is_an_error() {
     let entry = |entry: u64| {
         move |bytes: &mut Vec<u8>| bytes[l2..l2 + 8].copy_from_slice(&entry.to_be_bytes())
     };
-    // A block of a type that there is not, zeroes (an empty block that is stored, again and again), and noise.
+    // A block of a type that does not exist, zeroes (endless empty stored blocks), and random
+    // bytes.
     for fill in [0xff, 0, 0x55] {
         let text = error(&|bytes| bytes[at as usize..][..2000].fill(fill));
         assert!(text.contains("that is damaged"), "{fill}: {text}");
     }
-    // Cut off, in the middle of nowhere, on the header, on the L1 table.
+    // Cut off, at an unused offset, on the header, and on the L1 table.
     let size = bytes.len() as u64;
     let text = error(&entry(1 << 62 | (at + 30)));
     assert!(text.contains("that is damaged"), "{text}");
@@ -429,7 +432,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Whether it was done: exactly where the range lies in the disk.
+/// Whether it succeeded. It has to succeed if and only if the range is inside of the disk.
 fn agree(result: Result<(), IoError>, fits: bool) -> bool {
     match result {
         Ok(()) => assert!(fits, "done, out of range"),
@@ -480,7 +483,7 @@ fn follow(storage: &Arc<MemoryBackend>, cluster: usize, steps: &[Step]) {
                     model[start.min(end)..end].fill(0);
                 }
             }
-            // A cluster that is cut while something is stored there is refused.
+            // A size that ends within a stored cluster is refused.
             Step::Resize(new) => match disk.resize(new as u64) {
                 Ok(()) => model.resize(new, 0),
                 Err(IoError::Unaligned { .. }) => {

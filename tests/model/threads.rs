@@ -1,4 +1,4 @@
-//! Several threads at the same time.
+//! Operations by several threads at the same time.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -10,7 +10,7 @@ use crate::{Storage, volume};
 const THREADS: usize = 4;
 const ROUNDS: usize = 60;
 
-/// The second is the one in which a torn sector would show: one byte changes all after it.
+/// The second cipher would show a torn sector, since one changed byte changes everything after it.
 const SPECS: [CipherSpec; 2] = [
     CipherSpec::AES_XTS_PLAIN64,
     CipherSpec {
@@ -20,8 +20,7 @@ const SPECS: [CipherSpec; 2] = [
     },
 ];
 
-/// Each thread has the bytes whose number divided by `stripe` is its own, and after each round finds in them
-/// what it wrote.
+/// Each thread owns every [`THREADS`]th stripe, and after each round reads there what it wrote.
 fn stripes(storage: Storage, spec: CipherSpec, sector_size: u32, stripe: usize) {
     let size = 32 << 10;
     let volume = volume(storage, spec, sector_size, size);
@@ -34,7 +33,7 @@ fn stripes(storage: Storage, spec: CipherSpec, sector_size: u32, stripe: usize) 
                     .collect();
                 for round in 0..ROUNDS {
                     let value = (round * THREADS + thread + 1).to_le_bytes()[0];
-                    // A few places in each round, in an order of each thread's own.
+                    // A few places in each round, in a different order for each thread.
                     let chosen =
                         (0..6).map(|n| places[(round * 7 + thread * 13 + n * 31) % places.len()]);
                     for place in chosen {
@@ -70,7 +69,8 @@ fn threads_in_the_same_sectors() {
     }
 }
 
-/// Two writers over one place, with requests of several pieces: a reader finds one of them, never a mixture.
+/// Two threads write to the same place, with requests of several pieces. A reader sees one of the
+/// two requests, never a mixture.
 #[test]
 fn a_request_is_seen_whole() {
     const LEN: usize = 600_000;
