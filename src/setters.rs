@@ -1,4 +1,5 @@
-//! Setters of options, as those of [`std::fs::OpenOptions`], but by value: `Options::new().write(true)`.
+//! Setters of options, as those of [`std::fs::OpenOptions`], but by value:
+//! `Options::new().write(true)`.
 
 /// For each `name: Type`, a method that sets the field `name` and returns the options.
 macro_rules! setters {

@@ -83,9 +83,9 @@ impl KeyDigest {
         }
     }
 
-    /// Whether both are the same digest, and so belong to the same key. Of the digest itself only the
-    /// first 20 bytes are compared, since a LUKS1 header keeps only these. So a container is still
-    /// recognised after a conversion.
+    /// Whether both are the same digest, and so belong to the same key. Of the digest itself only
+    /// the first 20 bytes are compared, since a LUKS1 header keeps only these. So a container is
+    /// still recognised after a conversion.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         self.hash == other.hash
             && self.iterations == other.iterations

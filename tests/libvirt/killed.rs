@@ -25,8 +25,8 @@ const CALLS: [&str; 6] = [
 ];
 
 /// Runs a rotation again and again, and kills it at the first call of each kind, then at every
-/// `step`th later one, or in a long run at every later one. After each kill, `check` examines the state, and `finish` must complete the
-/// rotation. Returns the number of kills.
+/// `step`th later one, or in a long run at every later one. After each kill, `check` examines the
+/// state, and `finish` must complete the rotation. Returns the number of kills.
 fn killed_everywhere(
     host: &Host,
     rotate: &str,

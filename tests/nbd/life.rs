@@ -91,8 +91,8 @@ fn stops_at_once(signal: Signal, after: Duration) {
     assert!(!folder.path("s.sock").exists());
 }
 
-/// systemd with SendSIGHUP=yes, `timeout` and a closing terminal send two signals at once. Writes that
-/// were replied have to be stored, even in an image whose tables are still in memory.
+/// systemd with SendSIGHUP=yes, `timeout` and a closing terminal send two signals at once. Writes
+/// that the server has replied to have to be stored, even in an image whose tables are in memory.
 #[test]
 fn signals_that_come_together_are_one_request_to_stop() {
     for second in [Signal::HUP, Signal::TERM] {

@@ -24,10 +24,11 @@ use crate::cli::size;
 /// Make a volume, the secret that opens it, and the XML of its disk
 ///
 /// The passphrase has 256 random bits and is only in libvirt's secret, unless --key or --key-file
-/// names another source. In a pool (--pool, --name), libvirt makes the volume, also on another host.
-/// IMAGE is a file, a device or an export that luksmith makes itself. At the end the volume is
-/// opened with the value of the secret. If a step fails, or SIGINT arrives, what was made is removed
-/// again. With --json: {"secret", "path", "pool", "volume", "type", "uuid", "size", "xml", "hints"}.
+/// names another source. In a pool (--pool, --name), libvirt makes the volume, also on another
+/// host. IMAGE is a file, a device or an export that luksmith makes itself. At the end the volume
+/// is opened with the value of the secret. If a step fails, or SIGINT arrives, what was made is
+/// removed again. With --json: {"secret", "path", "pool", "volume", "type", "uuid", "size", "xml",
+/// "hints"}.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {

@@ -36,9 +36,10 @@
 //! let image = NewImage::new(10 << 30, options.layout()?.header_size);
 //! let image = Arc::new(Qcow2::create(storage, &image)?);
 //! let header = image.header_storage();
-//! Container::create(header, options, OpenOptions::new(Undo::NotLookedFor), &passphrase, &interrupt)?;
+//! let open = OpenOptions::new(Undo::NotLookedFor);
+//! Container::create(header, options, open.clone(), &passphrase, &interrupt)?;
 //!
-//! let container = Container::open(image.header_storage(), OpenOptions::new(Undo::NotLookedFor))?;
+//! let container = Container::open(image.header_storage(), open)?;
 //! let unlocked = container.unlock(&passphrase, Which::Any, &interrupt)?;
 //! let volume = container.volume_in(image, &unlocked)?;
 //! volume.write_at(7 << 30, b"hello")?;
