@@ -300,3 +300,6 @@ impl Drop for KeyFile<'_> {
         self.watch.unfinished(&self.path, false);
     }
 }
+
+#[cfg(test)]
+mod tests;
