@@ -189,7 +189,7 @@ fn a_disk_that_no_emulator_can_open_is_refused() {
     let two = [&secret[..], &["--secret", OTHER]].concat();
     let cases: [(&[&str], &[&str], &str); 9] = [
         (&["two.img"], &[], "knows only LUKS1"),
-        (&["absent.img"], &[], "--type luks1 says what it is"),
+        (&["absent.img"], &[], "--type luks1 states the version"),
         (
             &["nbd://host/x", "--type", "luks1"],
             &[],
