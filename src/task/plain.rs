@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -45,7 +45,12 @@ impl PlainSource {
     /// [`Kind::Busy`] if a program has it open for writing; anything but a file or a block device;
     /// failed system calls.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let mut file = File::open(path).map_err(|error| Error::io("open", path, error))?;
+        // Opening a FIFO would wait for a writer, and no signal would end that.
+        let mut file = File::options()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path)
+            .map_err(|error| Error::io("open", path, error))?;
         let metadata = file
             .metadata()
             .map_err(|error| Error::io("look at", path, error))?;

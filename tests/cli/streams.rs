@@ -230,3 +230,17 @@ fn a_dash_is_stdout_for_what_holds_keys() {
     assert!(piped.bytes() == session.read("disk.hdr"));
     assert!(!session.exists("-"));
 }
+
+/// Opening a FIFO waits for a writer: that it is no source is said without waiting.
+#[test]
+fn a_fifo_is_no_source() {
+    let session = Session::new();
+    let fifo = session.path("fifo");
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.unwrap().success());
+    let encrypt = ["encrypt", "fifo", "disk.img", "--key-file", "key"];
+    session
+        .run(encrypt.iter().chain(&CHEAP))
+        .fails(4, "neither a file nor a block device");
+    assert!(!session.exists("disk.img"));
+}
