@@ -1,5 +1,5 @@
-//! Storage on an NBD server whose connections break every few requests, and which then also loses
-//! its cache.
+//! Storage on an NBD server whose connections break every hundred requests or so, and which then
+//! also loses its cache.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,10 +24,11 @@ impl Export {
             ..Shape::default()
         };
         let server = FakeServer::new(shape, move |_| {
-            match count.fetch_add(1, Ordering::SeqCst) % 53 {
+            // Far enough apart that no request meets five breaks, however late its thread runs.
+            match count.fetch_add(1, Ordering::SeqCst) % 331 {
                 11 => Action::HangUp { carried_out: true },
-                29 => Action::HangUp { carried_out: false },
-                52 => Action::Die,
+                127 => Action::HangUp { carried_out: false },
+                330 => Action::Die,
                 _ => Action::Serve,
             }
         });
