@@ -1,6 +1,6 @@
 //! luksmith creates, opens and maintains LUKS1 and LUKS2 volumes entirely in user space, without
-//! root, device-mapper, loop devices or mounting. cryptsetup opens what it makes, and the other way
-//! round.
+//! root, device-mapper, loop devices or mounting. cryptsetup opens the volumes that luksmith makes,
+//! and luksmith opens those of cryptsetup.
 //!
 //! # The path of the data
 //!
@@ -61,7 +61,7 @@
 //!
 //! # The modules
 //!
-//! In this order from the top down: a module uses only modules below it.
+//! A module uses only modules that are below it in this list:
 //!
 //! - [`task`]: whole pieces of work for any front end; kinds of failures, progress, notes.
 //! - [`location`]: where a volume is stored, as text.
@@ -76,9 +76,9 @@
 //! - [`kdf`]: PBKDF2, argon2, the anti-forensic splitter, and the calibration of costs.
 //! - [`crypt`]: the only place that converts plaintext into ciphertext and back.
 //! - [`xts`]: the cipher mode AES-XTS, with kernels for several CPUs.
+//! - [`backend`]: the storage of ciphertext. Implement [`Backend`](backend::Backend) for your own.
 //! - [`channel`]: a stream to a peer, over Unix sockets or TCP, plain or with TLS.
 //! - [`secret`]: passphrases and keys in locked memory, and the sources that they are read from.
-//! - [`backend`]: the storage of ciphertext. Implement [`Backend`](backend::Backend) for your own.
 //! - [`sectors`]: the buffer that is either plaintext or ciphertext, by its type.
 //! - [`xml`]: XML from untrusted sources, parsed within limits.
 //! - [`sys`]: hardening of the process.

@@ -1,8 +1,8 @@
-//! Where a volume lies, as text: a path, an NBD URI, a volume of a libvirt pool, or an image on a
-//! server.
+//! Where a volume is stored, as text: a path, an NBD URI, a volume of a libvirt pool, or an image
+//! on a server.
 //!
-//! What begins with `scheme://` is a URI; a file of such a name is `./scheme://…`. A new form is a
-//! row in the table of forms.
+//! Text that begins with `scheme://` is a URI; a file of such a name is `./scheme://…`. A new form
+//! is a row in the table of forms.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -12,7 +12,7 @@ use luksmith_formats::nbd::uri::{Transport, Uri, UriError, scheme};
 
 use crate::feature::MissingFeature;
 
-/// Where a volume lies. Its `Display` is the text that was parsed; no form takes a password.
+/// Where a volume is stored. Its `Display` is the text that was parsed; no form takes a password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Location {

@@ -27,7 +27,7 @@ pub enum BlockCipher {
 pub enum Mode {
     /// XTS (IEEE 1619). The key consists of two cipher keys.
     Xts,
-    /// CBC, which starts anew in each sector.
+    /// CBC, which starts again in each sector.
     Cbc,
 }
 

@@ -15,7 +15,7 @@ pub(crate) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// A reader of `bytes`, which lie at `offset` on the device.
+    /// A reader of `bytes`, which are at `offset` on the device.
     pub(crate) fn new(bytes: &'a [u8], offset: u64) -> Self {
         Self {
             rest: bytes,

@@ -1,5 +1,5 @@
-//! Backing files: the files from which an image is read besides itself have to be those of the XML,
-//! in trusted folders.
+//! Backing files: every other file from which an image is read has to be declared in the XML, and
+//! has to be in a trusted folder.
 
 use super::context::Context;
 use super::disk::{Disk, Part, Source};

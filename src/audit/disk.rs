@@ -22,12 +22,12 @@ pub(super) struct Layer<'a> {
     pub(super) encryption: Option<Element<'a>>,
 }
 
-/// For what a disk uses a storage.
+/// The purpose for which a disk uses a storage.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
     /// The disk's own image.
     Own,
-    /// An image from which is read what the image above it does not contain.
+    /// An image with the data that the image above it does not contain.
     Backing,
     /// The file in which an image stores its data.
     Data,

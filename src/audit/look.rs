@@ -1,4 +1,4 @@
-//! Reading the headers of an image: the formats whose signature it has, and the other files that it
+//! Reads the headers of an image: the formats whose signature it has, and the other files that it
 //! names.
 
 use super::inventory::Look;

@@ -1,5 +1,5 @@
 //! Advisory locks on an image, taken when it is opened: exclusive for writing, shared for reading,
-//! and a third kind for writing a header beside the QEMU that has its volume open.
+//! and a third kind for writing a header while QEMU has the volume open.
 //!
 //! Other luksmith processes, cryptsetup and QEMU notice them. luksmith and cryptsetup use
 //! `flock(2)`: on the file itself, and for a block device on the file `L_MAJOR:MINOR` in

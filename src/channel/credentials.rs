@@ -303,9 +303,9 @@ fn read_pair(certificate: &Path, key: &Path) -> Result<Arc<CertifiedKey>, TlsErr
     }
 }
 
-/// Mends an EC private key whose number is one byte too long. In SEC 1 (appendix C.4) the number is
-/// as long as the order of the curve. If its first bit is set, certtool of GnuTLS 3.7 puts a zero
-/// byte before it, as in an INTEGER. Returns `None` if nothing has to be mended.
+/// Corrects an EC private key whose number is one byte too long. In SEC 1 (appendix C.4) the number
+/// is as long as the order of the curve. If its first bit is set, certtool of GnuTLS 3.7 puts a
+/// zero byte before it, as in an INTEGER. Returns `None` if nothing has to be corrected.
 fn without_sign_byte(sec1: &[u8]) -> Option<Vec<u8>> {
     const P256: u8 = 32;
     const P384: u8 = 48;

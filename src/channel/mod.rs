@@ -1,7 +1,7 @@
 //! A stream to a peer, over a Unix or TCP socket, with or without TLS, as server or as client.
 //!
 //! One thread can receive from a [`Channel`] while any number of threads send. A receiver that
-//! waits does not delay the senders, with TLS either: the state of the encryption is locked only
+//! waits does not delay the senders, not even with TLS: the state of the encryption is locked only
 //! while bytes are encrypted or decrypted, never during a system call. Without TLS, a channel adds
 //! nothing to the cost of `recv(2)` and `sendmsg(2)`.
 //!

@@ -1,5 +1,5 @@
-//! Server and client against each other, with certificates made here. Tests with other programs are
-//! in `tests/interop/tls.rs`.
+//! A server and a client of this module connect to each other, with certificates made here. Tests
+//! with other programs are in `tests/interop/tls.rs`.
 
 use std::fs;
 use std::io::{ErrorKind, IoSlice, Read, Write};
@@ -187,7 +187,7 @@ fn shutdown_wakes_waiting_threads() {
     for (a, _b) in both() {
         thread::scope(|scope| {
             let reader = scope.spawn(|| a.recv(&mut [0; 1]));
-            // The other end does not read, so at some byte this waits for ever.
+            // The other end does not read, so at some byte this waits forever.
             let sender = scope.spawn(|| {
                 let body = vec![0; 1 << 20];
                 loop {

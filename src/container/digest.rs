@@ -1,4 +1,4 @@
-//! Digests of keys, with which a header recognises its key without storing it.
+//! Digests of keys. With a digest, a header can verify a key without storing it.
 //!
 //! References: LUKS1 On-Disk Format 1.2.3, section 4.3; LUKS2 On-Disk Format 1.1, section 3.4. A
 //! digest is PBKDF2 of the key with a random salt. A header is public, and so are its digests.

@@ -103,7 +103,7 @@ fn essiv_cipher<E: KeyInit>(key: &[u8]) -> Option<E> {
     cipher
 }
 
-/// CBC, which starts anew in each sector. With ESSIV, `iv` encrypts the IV first.
+/// CBC, which starts again in each sector. With ESSIV, `iv` encrypts the IV first.
 struct Cbc<C, E> {
     data: C,
     iv: Option<E>,

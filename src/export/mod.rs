@@ -291,7 +291,7 @@ fn length(range: &Range<u64>) -> u64 {
 
 /// Bytes read from an export. They are wiped when this is dropped.
 ///
-/// They lie in a buffer of whole units, whose other bytes are not part of the answer.
+/// They are in a buffer of whole units, whose other bytes are not part of the answer.
 pub struct Bytes {
     sectors: Sectors<Plain>,
     range: Range<usize>,

@@ -1,4 +1,4 @@
-//! Why a call of libvirt fails.
+//! Errors of calls to libvirt.
 
 use crate::secret::LockError;
 
@@ -104,7 +104,7 @@ pub enum LibvirtError {
         /// The longest value that libvirt takes, in bytes.
         limit: usize,
     },
-    /// No locked memory could be had for the value.
+    /// No locked memory could be allocated for the value.
     #[error("the value of the secret cannot be held safely")]
     Lock(#[from] LockError),
     /// No thread could be started for the call that carries a value.

@@ -67,7 +67,7 @@ impl Pool {
         })
     }
 
-    /// Makes libvirt list its volumes anew.
+    /// Makes libvirt list its volumes again.
     ///
     /// # Errors
     /// [`LibvirtError::State`] when it is not started, …

@@ -1,4 +1,4 @@
-//! The value of a secret: as a source of passphrases, and set so that it is certainly there.
+//! The value of a secret: as a source of passphrases, and set with a check that libvirt returns it.
 
 use super::xml::SecretRef;
 use super::{ConnectOptions, Connection, LibvirtError, Secret};
@@ -41,7 +41,7 @@ impl Scheme for ValueScheme {
     }
 }
 
-/// The value of a libvirt secret as a source of a passphrase. It connects anew for each read.
+/// The value of a libvirt secret as a source of a passphrase. Each read opens a new connection.
 #[derive(Debug)]
 pub struct ValueSource {
     secret: SecretRef,
@@ -108,7 +108,8 @@ pub enum ValueError {
     /// A value would be generated for a secret that has one.
     #[error("the secret has a value already")]
     Present,
-    /// A value would be generated for a secret of which libvirt does not tell whether it has one.
+    /// A value would be generated for a secret, but libvirt does not say whether the secret has
+    /// one.
     #[error("whether the secret has a value cannot be seen")]
     Unseen(#[source] LibvirtError),
     /// libvirt returns another value than was set.
@@ -139,8 +140,8 @@ impl Secret {
         }
     }
 
-    /// Stores a new random passphrase in a secret that has no value, and returns it. A value that
-    /// is there is left as it is, because something may be opened by it.
+    /// Stores a new random passphrase in a secret that has no value, and returns it. An existing
+    /// value is not replaced, because it may open something.
     ///
     /// # Errors
     /// [`ValueError::Present`], [`ValueError::Unseen`] for a private secret,

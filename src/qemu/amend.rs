@@ -1,5 +1,5 @@
 //! Changes the keyslots of a LUKS1 volume that a running QEMU has open (`x-blockdev-amend` with
-//! `QCryptoBlockAmendOptionsLUKS`, QEMU 5.1 and later), while the guest goes on running.
+//! `QCryptoBlockAmendOptionsLUKS`, QEMU 5.1 and later), while the guest keeps running.
 //!
 //! QEMU does not keep the volume key for this. It opens a keyslot again, by default with the
 //! secret with which it was started.
@@ -88,7 +88,7 @@ pub fn keyslots(qmp: &mut dyn Monitor, node: &str) -> Result<Keyslots, AmendErro
     })
 }
 
-/// A keyslot that is to be added.
+/// A keyslot to add.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct NewKeyslot<'a> {

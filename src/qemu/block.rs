@@ -45,7 +45,7 @@ pub enum Object {
 pub struct Block {
     /// Its node name, to which a `-device` or an export refers.
     pub node: String,
-    /// Where the bytes lie.
+    /// Where the bytes are stored.
     pub server: Server,
     /// The id of the secret that opens the volume. `None` if the bytes are plaintext.
     pub key: Option<String>,
@@ -83,7 +83,7 @@ impl Block {
     }
 }
 
-/// Where the bytes of a block device lie.
+/// Where the bytes of a block device are stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Server {

@@ -18,8 +18,8 @@ pub struct OpenVolume {
     pub keyslots: Vec<Option<u64>>,
 }
 
-/// The volume whose header lies at `place`, a file or a device in QEMU's spelling. `None` if no
-/// LUKS node lies directly on it.
+/// The volume whose header is at `place`, a file or a device in QEMU's spelling. `None` if no LUKS
+/// node is directly on it.
 ///
 /// # Errors
 /// [`QmpError`].

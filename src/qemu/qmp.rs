@@ -1,4 +1,4 @@
-//! A client of QEMU's monitor: JSON, one document a line, over a Unix socket (*QMP protocol
+//! A client of QEMU's monitor: JSON, one document in each line, over a Unix socket (*QMP protocol
 //! specification*).
 //!
 //! A monitor serves one client at a time. QEMU may log commands, so a secret is only sent wrapped.

@@ -8,7 +8,7 @@ use super::locked::LockError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SecretError {
-    /// No locked memory could be had.
+    /// No locked memory could be allocated.
     #[error("the secret cannot be held safely")]
     Lock(#[from] LockError),
     /// The operating system's random number generator failed.

@@ -27,7 +27,7 @@ pub struct LockedBytes {
     home: Home,
 }
 
-/// Where the bytes of one [`LockedBytes`] lie.
+/// Where the bytes of one [`LockedBytes`] are.
 enum Home {
     /// Nowhere: the length is 0.
     Empty,
@@ -37,7 +37,7 @@ enum Home {
     Own { _mapping: Mapping },
 }
 
-// SAFETY: the bytes have one owner, and the arena in which they may lie is behind a mutex.
+// SAFETY: the bytes have one owner, and the arena in which they may be is behind a mutex.
 unsafe impl Send for LockedBytes {}
 // SAFETY: shared references only read, and writing needs `&mut`.
 unsafe impl Sync for LockedBytes {}

@@ -2,7 +2,7 @@
 //! the question fails.
 //!
 //! The terminal delivers each key separately and generates no signals meanwhile. So Ctrl-C is read
-//! as a key, and the whole line never lies in a buffer of the kernel.
+//! as a key, and the whole line is never in a buffer of the kernel.
 
 use std::os::fd::{AsFd, BorrowedFd};
 

@@ -34,8 +34,8 @@ pub(super) struct Overlap {
     pub(super) on: &'static str,
 }
 
-/// Where data that is in the wrong place lies: at a byte of an image of `size` bytes, and on a
-/// table if it overlaps one.
+/// Describes the place of data that is in the wrong place: the byte, in an image of `size` bytes,
+/// and the table that the data overlaps, if any.
 pub(super) fn misplaced(offset: u64, size: u64, table: Option<&str>) -> String {
     match table {
         Some(table) => format!("byte {offset}, on the {table}"),

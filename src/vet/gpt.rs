@@ -193,8 +193,8 @@ fn header(
     let table = gpt.entries_lba..gpt.entries_lba.saturating_add(length.div_ceil(sector));
     let (first, last) = (gpt.first_usable, gpt.last_usable);
     let sectors = source.size() / sector;
-    // The table of the first copy lies before the usable sectors, that of the second one after
-    // them.
+    // The table of the first copy is before the usable sectors. The table of the second copy is
+    // after them.
     let placed = if lba == 1 {
         table.start >= 2 && table.end <= first
     } else {

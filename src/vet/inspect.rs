@@ -1,4 +1,4 @@
-//! Inspecting an image in its declared format.
+//! Inspects an image in its declared format.
 
 use super::finding::{Check, checks};
 use super::format::Format;

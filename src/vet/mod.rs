@@ -1,4 +1,4 @@
-//! Checking images from untrusted sources.
+//! Checks images from untrusted sources.
 //!
 //! [`inspect`] checks that an image is valid in its declared format, and that a program which opens
 //! it in this format reads nothing but the image. It follows no reference, writes nothing, needs no

@@ -1,4 +1,4 @@
-//! The formats that an image has the signature of. A program that guesses the format may choose any
+//! Finds the formats whose signature an image has. A program that guesses the format may choose any
 //! of them.
 
 use luksmith_formats::image::signature::{END, START, Signature, signatures};

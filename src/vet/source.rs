@@ -3,7 +3,7 @@
 use crate::backend::{Backend, IoError};
 use crate::sectors::{Cipher, Sectors};
 
-/// The budget of an inspection, in bytes that are read. Searches are paid from it too.
+/// The budget of an inspection, in bytes that are read. Searches count too.
 const BUDGET: u64 = 512 << 20;
 
 /// The most bytes that are read at once.
@@ -46,7 +46,7 @@ impl<'a> Source<'a> {
         self.size
     }
 
-    /// Whether the whole range lies in the image.
+    /// Whether the whole range is in the image.
     pub(super) fn holds(&self, offset: u64, len: u64) -> bool {
         offset.checked_add(len).is_some_and(|end| end <= self.size)
     }

@@ -221,7 +221,7 @@ fn blocks(
     extents.take(at, vhd::HEADER as u64, "header")?;
     extents.take(start, len, "block allocation table")?;
     extents.take(end, SECTOR, "footer")?;
-    // Before each block lies a bitmap of its sectors.
+    // Before each block there is a bitmap of its sectors.
     let whole = (block / SECTOR).div_ceil(8).next_multiple_of(SECTOR) + block;
     for (at, len) in pieces(start, len) {
         let bytes = source.read(at, len)?;

@@ -1,8 +1,8 @@
 //! FIFO range locks: shared and exclusive locks on ranges of a volume.
 //!
-//! A request waits for every earlier conflicting one, whether that one holds its lock or waits
-//! itself. So no request starves. Each caller holds only one range at a time, so there is no
-//! deadlock.
+//! A request waits for every earlier request that conflicts with it, whether that request holds its
+//! lock or waits for it. So no request starves. Each caller holds only one range at a time, so
+//! there is no deadlock.
 
 use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

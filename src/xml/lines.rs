@@ -9,7 +9,7 @@ impl Lines {
         Self(std::iter::once(0).chain(after).collect())
     }
 
-    /// The number of the line, counted from 1, in which the byte at `offset` lies.
+    /// The number of the line that contains the byte at `offset`, counted from 1.
     pub(super) fn number(&self, offset: usize) -> usize {
         self.0.partition_point(|start| *start <= offset)
     }

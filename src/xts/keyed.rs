@@ -1,4 +1,4 @@
-//! What every kernel does.
+//! The operations of every kernel.
 
 use super::tweak::Tweaks;
 

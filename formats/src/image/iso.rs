@@ -4,7 +4,7 @@ use super::fields::{array, be16, be32, le16, le32};
 
 /// The length of a volume descriptor, and of a sector.
 pub const SECTOR: u64 = 2048;
-/// Where the first volume descriptor lies.
+/// The offset of the first volume descriptor, in bytes.
 pub const FIRST_DESCRIPTOR: u64 = 16 * SECTOR;
 
 /// What kind of volume descriptor it is.

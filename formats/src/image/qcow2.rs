@@ -15,7 +15,7 @@ pub const V3_LENGTH: u32 = 104;
 pub const DIRTY: u64 = 1;
 /// The incompatible feature: the image is damaged.
 pub const CORRUPT: u64 = 1 << 1;
-/// The incompatible feature: the guest's data lies in another file.
+/// The incompatible feature: the guest's data is in another file.
 pub const DATA_FILE: u64 = 1 << 2;
 /// The incompatible feature: the header has a compression type other than zlib.
 pub const COMPRESSION: u64 = 1 << 3;

@@ -1,4 +1,4 @@
-//! Values out of Rust's types, and the macro that looks like JSON.
+//! Converts Rust's types into values, and has the macro `json!`, which looks like JSON.
 
 use alloc::borrow::{Cow, ToOwned};
 use alloc::string::String;

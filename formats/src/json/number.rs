@@ -1,4 +1,4 @@
-//! Numbers, as their text.
+//! Numbers, which are kept as the text in which they were written.
 
 use alloc::boxed::Box;
 use alloc::format;

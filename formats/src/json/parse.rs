@@ -7,7 +7,7 @@ use core::str::{self, FromStr};
 use super::number::Number;
 use super::value::{Object, Value};
 
-/// How deep arrays and objects may be nested: a value in so many of them is the deepest.
+/// How deep arrays and objects may be nested: a value may be inside of this many of them.
 pub const MAX_DEPTH: usize = 127;
 
 /// Why a text is not a value, and where.
@@ -28,19 +28,19 @@ pub enum Problem {
     /// The text ends in the middle of a value, or before it.
     #[error("unexpected end")]
     End,
-    /// Something else than a value.
+    /// Something other than a value.
     #[error("expected a value")]
     NoValue,
-    /// Something else than the name of a member.
+    /// Something other than the name of a member.
     #[error("expected a name in quotes")]
     NoName,
-    /// Something else than the colon behind a name.
+    /// Something other than the colon behind a name.
     #[error("expected a colon")]
     NoColon,
-    /// Something else than a comma or the end of an array.
+    /// Something other than a comma or the end of an array.
     #[error("expected a comma or the end of the array")]
     InArray,
-    /// Something else than a comma or the end of an object.
+    /// Something other than a comma or the end of an object.
     #[error("expected a comma or the end of the object")]
     InObject,
     /// A number that breaks the grammar.

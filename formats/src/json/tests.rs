@@ -1,4 +1,5 @@
-//! The tree against its promises, and against serde_json as the oracle of what is JSON.
+//! Tests the promises of the tree, and compares the parser with serde_json, which decides what is
+//! JSON.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // tests
 
@@ -169,7 +170,7 @@ fn pointers_lead_to_values() {
     assert_eq!(value["a"][1], Value::Null);
 }
 
-/// What serde_json makes of a text, in its own words of numbers and order.
+/// The value that serde_json reads from a text, with its own numbers and order.
 fn oracle(text: &[u8]) -> Option<serde_json::Value> {
     serde_json::from_slice(text).ok()
 }

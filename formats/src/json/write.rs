@@ -4,7 +4,7 @@ use core::fmt::{self, Display, Formatter, Write};
 
 use super::value::Value;
 
-/// Each level is indented by so many spaces more.
+/// The number of spaces by which each level is indented further.
 const INDENT: usize = 2;
 
 impl Display for Value {
@@ -14,7 +14,7 @@ impl Display for Value {
     }
 }
 
-/// Writes a value, whose lines are indented by so many spaces; all in one line without.
+/// Writes a value. Its lines are indented by `indent` spaces; `None` writes all of it in one line.
 fn value(f: &mut Formatter<'_>, value: &Value, indent: Option<usize>) -> fmt::Result {
     match value {
         Value::Null => f.write_str("null"),
@@ -60,7 +60,7 @@ fn list<'a>(
     f.write_char(close)
 }
 
-/// Begins a line with so many spaces.
+/// Begins a line with `indent` spaces. `None` begins none.
 fn line(f: &mut Formatter<'_>, indent: Option<usize>) -> fmt::Result {
     match indent {
         Some(spaces) => write!(f, "\n{:spaces$}", ""),

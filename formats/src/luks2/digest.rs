@@ -1,4 +1,4 @@
-//! Digests (section 3.4). A digest recognises a key, and says which keyslots hold it and which
+//! Digests (section 3.4). A digest verifies a key, and says which keyslots hold the key and which
 //! segments it opens.
 
 use alloc::format;

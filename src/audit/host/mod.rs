@@ -2,8 +2,8 @@
 //!
 //! - `settings`: a file of libvirt's settings, with the places of the settings.
 //! - `migration`: migration, and TLS of the emulators. `daemon`: clients that command libvirt over
-//!   the network. `control`: those on the host.
-//! - `blocks` and `mounts`: guests' disks that the host itself uses. `lvm`: those that LVM
+//!   the network. `control`: clients that command it on the host.
+//! - `blocks` and `mounts`: guests' disks that the host itself uses. `lvm`: guests' disks that LVM
 //!   searches.
 
 mod blocks;

@@ -197,7 +197,7 @@ pub(super) fn after_refusal(subject: &Subject<'_>) -> Outcome {
     let clause = Clause::AfterRefusal;
     let before = subject.snapshot(clause)?;
     for request in subject.requests() {
-        // Whatever it answers: that is another clause's matter.
+        // The result does not matter here: another clause examines it.
         let _ = subject.run(request, subject.size, subject.block);
         subject.expect_snapshot(clause, &before, "after a refused request")?;
         if !subject.is_read_only() {
@@ -246,7 +246,7 @@ pub(super) fn discard(subject: &Subject<'_>) -> Outcome {
         }
         Err(error) => return Err(Violation::new(clause, "it failed").because(error)),
     }
-    // What a discarded range reads as is for the storage to decide.
+    // The storage decides what a discarded range reads as.
     let discarded = subject.get(clause, from as u64, to - from)?;
     model[from..to].copy_from_slice(&discarded);
     subject.expect(

@@ -1,4 +1,4 @@
-//! The storage under test, with bytes in place of buffers.
+//! The storage under test, whose methods take slices of bytes instead of sector buffers.
 
 use std::fmt;
 
@@ -105,7 +105,7 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// What the storage holds at its start and at its end.
+    /// The bytes at the start and at the end of the storage.
     pub(super) fn snapshot(&self, clause: Clause) -> Result<Snapshot, Violation> {
         let len = SHOWN * self.unit;
         Ok(Snapshot {
@@ -114,7 +114,7 @@ impl<'a> Subject<'a> {
         })
     }
 
-    /// Fails unless the storage holds that, and has its size.
+    /// Fails unless the storage has these bytes, and still has its size.
     pub(super) fn expect_snapshot(
         &self,
         clause: Clause,
@@ -147,7 +147,7 @@ impl<'a> Subject<'a> {
         Ok(into.as_slice().to_vec())
     }
 
-    /// Writes what has to succeed.
+    /// Writes bytes. The write has to succeed.
     pub(super) fn put(&self, clause: Clause, offset: u64, bytes: &[u8]) -> Result<(), Violation> {
         self.write(offset, bytes).map_err(|error| {
             let found = format!("writing {} bytes at byte {offset} failed", bytes.len());
@@ -155,7 +155,7 @@ impl<'a> Subject<'a> {
         })
     }
 
-    /// Reads what has to succeed.
+    /// Reads bytes. The read has to succeed.
     pub(super) fn get(
         &self,
         clause: Clause,

@@ -1,4 +1,4 @@
-//! The clauses of the contract, and one that does not hold.
+//! The clauses of the contract, and the violation of one.
 
 use std::any::Any;
 use std::error::Error;

@@ -54,7 +54,7 @@ enum Slot {
     Completed(Completion),
 }
 
-/// What a request owns while it is in flight.
+/// The buffer and the record that a request owns while it is in flight.
 #[derive(Default)]
 pub(super) struct Resources {
     /// The buffer of a read.

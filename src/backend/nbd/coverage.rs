@@ -6,7 +6,7 @@ use std::ops::Range;
 /// The most separate pieces. Servers send the chunks of a read roughly in order, so few are needed.
 const MAX_PIECES: usize = 4096;
 
-/// Ranges of a buffer, sorted, without contact to each other.
+/// Ranges of a buffer, sorted. No two of them touch.
 #[derive(Debug, Default)]
 pub(super) struct Coverage {
     pieces: Vec<Range<usize>>,

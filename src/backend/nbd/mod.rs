@@ -8,12 +8,12 @@
 //!   Requests without a reply are sent again. Changes that the server had acknowledged and not
 //!   flushed are sent first (`journal.rs`). If that fails, the next flush fails, and every later
 //!   one. If a server does not offer flush, an acknowledged change counts as stored.
-//! - A client cannot prevent this: a server that keeps running after the connection broke may carry
-//!   out requests that it received over it late, after requests that were sent over the new one.
+//! - A client cannot prevent one fault. If the server keeps running after a connection broke, it
+//!   may carry out a request of the old connection late, after requests of the new connection.
 //! - **Nothing from the server is trusted**: its lengths and cookies are checked, and the wait for
 //!   its replies is bounded.
-//! - It must never send a request before the journal is replayed, nor let a flush succeed after a
-//!   change was lost.
+//! - This module must never send a request before the journal is replayed, nor let a flush succeed
+//!   after a change was lost.
 
 mod connection;
 mod coverage;

@@ -1,4 +1,5 @@
-//! Sends requests and waits for their replies, over as many connections as that takes.
+//! Sends requests and waits for their replies. If a connection breaks, a request is sent again over
+//! a new one.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
 //! Busy polling: waits for the next request of a client without sleeping, if it is expected at
-//! once. To wake a sleeping thread takes longer on an idle processor than fast storage takes to
+//! once. On an idle processor, waking a sleeping thread takes longer than fast storage takes to
 //! answer.
 //!
 //! A connection polls only while its client keeps sending without delay, so an idle connection

@@ -193,7 +193,7 @@ impl<'a> Handshake<'a> {
         }
     }
 
-    /// Starts TLS. The negotiation begins anew: choices made before do not count.
+    /// Starts TLS. The negotiation starts again: choices made before do not count.
     fn under_tls(self) -> io::Result<Self> {
         let Some(tls) = &self.server.options.tls else {
             return Err(invalid("TLS is not configured"));

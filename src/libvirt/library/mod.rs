@@ -2,8 +2,7 @@
 //!
 //! `shape` has a type for each signature, and [`call`] a safe method that calls a function of this
 //! signature. This file has the table of functions and their signatures, as libvirt's headers
-//! declare them. No other file of
-//! the crate handles libvirt's raw pointers.
+//! declare them. No file outside of this module handles libvirt's raw pointers.
 #![allow(unsafe_code)] // functions of a library in C
 
 mod apart;

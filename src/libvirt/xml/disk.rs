@@ -13,7 +13,7 @@ pub struct Disk {
     pub device: Device,
     /// How the emulator uses the image.
     pub driver: Driver,
-    /// Where the image lies. `None` for a drive without a medium.
+    /// Where the image is stored. `None` for a drive without a medium.
     pub source: Option<Source>,
     /// The backing layers that the XML names, from the top. They are not written.
     pub backing: Vec<Layer>,

@@ -1,5 +1,5 @@
-//! Where the bytes of a disk lie (`<source>`; libvirt's formatdomain page, "Hard drives, floppy
-//! disks, CDROMs").
+//! Where the bytes of a disk are stored (`<source>`; libvirt's formatdomain page, "Hard drives,
+//! floppy disks, CDROMs").
 
 use super::encryption::{Encryption, SecretRef};
 use super::write::Out;
@@ -10,7 +10,7 @@ use crate::xml::Element;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Source {
-    /// Where it lies.
+    /// Where it is stored.
     pub store: Store,
     /// How it is encrypted.
     pub encryption: Option<Encryption>,
@@ -109,7 +109,7 @@ pub struct Label {
 pub struct Layer {
     /// Its format: `raw`, `qcow2`, …
     pub format: Option<String>,
-    /// Where it lies.
+    /// Where it is stored.
     pub source: Source,
 }
 

@@ -1,4 +1,4 @@
-//! What this module writes it also parses, what libvirt writes it parses, and errors name the line.
+//! This module parses its own output and the XML of libvirt, and its errors name the line.
 
 use super::*;
 

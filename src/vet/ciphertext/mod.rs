@@ -1,4 +1,4 @@
-//! Searching a storage for data that is not encrypted, without a key.
+//! Searches a storage for data that is not encrypted, without a key.
 //!
 //! A storage that should hold only ciphertext may contain plaintext: a guest wrote to it without
 //! the encryption, an image was copied over it, or a volume was created over old data. [`verify`]

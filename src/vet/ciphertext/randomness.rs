@@ -1,4 +1,4 @@
-//! Testing whether bytes look random: Pearson's chi-square test of the 256 byte values, for sectors
+//! Tests whether bytes look random: Pearson's chi-square test of the 256 byte values, for sectors
 //! of 512 bytes and for blocks of 4096 bytes.
 //!
 //! In a sector, a short piece of plaintext shows that would not show in a block. In a block, a bias

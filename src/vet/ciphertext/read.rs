@@ -1,11 +1,11 @@
-//! Reading a range of a storage of any block size.
+//! Reads a range of a storage of any block size.
 
 use std::ops::Range;
 
 use crate::backend::{Backend, IoError};
 use crate::sectors::{Cipher, Sectors};
 
-/// Reads the whole blocks that `range` lies in, and calls `look` with the bytes of `range`.
+/// Reads the whole blocks that contain `range`, and calls `look` with the bytes of `range`.
 pub(super) fn read<T>(
     storage: &dyn Backend,
     range: Range<u64>,

@@ -47,7 +47,7 @@ impl Regions {
         self.last = None;
     }
 
-    /// Adds bytes that lie after all those that were added before. They join the last region if
+    /// Adds bytes that are after all those that were added before. They join the last region if
     /// they are adjacent to it.
     pub(super) fn add(&mut self, offset: u64, length: u64, why: Why) {
         self.bytes += length;

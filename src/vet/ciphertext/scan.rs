@@ -1,4 +1,4 @@
-//! Reading the areas of a storage in pieces, several at a time, and testing them.
+//! Reads the areas of a storage in pieces, several at a time, and tests them.
 
 use std::ops::Range;
 use std::sync::Mutex;

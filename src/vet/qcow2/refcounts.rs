@@ -1,4 +1,4 @@
-//! Comparing the refcounts with the uses of the clusters. A program writes in place to a cluster
+//! Compares the refcounts with the uses of the clusters. A program writes in place to a cluster
 //! whose refcount is 1, and allocates again a cluster whose refcount is 0, even if there are more
 //! uses.
 //!
