@@ -5,7 +5,8 @@
 //! counts, since other work on the machine can only slow a turn down.
 //!
 //! With `--compare` there are fewer rounds, and the output is a line of JSON for each kernel and
-//! shape. `benches/compare` builds this file for older commits too, so it uses no other package.
+//! each shape (sector size and length). `benches/compare` builds this file for older commits too,
+//! so it uses no other package.
 
 #![allow(clippy::print_stdout)] // the table is its purpose
 

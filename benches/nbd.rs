@@ -1,6 +1,6 @@
 //! Compares `luksmith serve` with nbdkit's file plugin (without encryption) and with qemu-nbd (with
-//! LUKS). Then compares it on an encrypted qcow2 image with qemu-nbd on a copy of that image, and
-//! with luksmith on raw LUKS1.
+//! LUKS). On an encrypted qcow2 image, it compares `luksmith serve` with qemu-nbd on a copy of that
+//! image, and with `luksmith serve` on raw LUKS1.
 //!
 //! `cargo bench --bench nbd`, or `cargo bench --bench nbd -- random` for the rows that contain a
 //! word.

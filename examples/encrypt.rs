@@ -1,5 +1,5 @@
 //! Encrypts a plain disk image into a new volume in a file, and shows its progress. The new file
-//! has its name only when it is whole: `cargo run --example encrypt -- plain.img disk.luks`
+//! gets its name when it is complete: `cargo run --example encrypt -- plain.img disk.luks`
 
 #![allow(clippy::print_stderr)] // a program, not the library
 
@@ -49,7 +49,7 @@ pub(crate) fn encrypt(
     let mut source = PlainSource::open(plain)?;
     let size = Extent::AtLeast(source.size().unwrap_or(0));
     let plan = Plan::look(NewVolume::default(), image, size)?;
-    // What is there already is not overwritten without asking.
+    // An existing file is not overwritten without asking.
     if let Some(loss) = plan.losses().first() {
         return Err(task::Error::new(Kind::Exists, loss.to_string()));
     }

@@ -42,7 +42,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Makes a new volume with a file system and a file. Until it is whole, the image has another name.
+/// Makes a new volume with a file system and a file. Until the image is complete, it has another
+/// name.
 pub(crate) fn make(path: &Path, passphrase: &Passphrase) -> Result<(), Box<dyn Error>> {
     let mut new = NewVolume::default();
     // Two seconds, the default, is better for a real volume.

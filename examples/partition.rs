@@ -22,7 +22,7 @@ pub(crate) struct Partition<B> {
 }
 
 impl<B: Backend> Partition<B> {
-    /// Where a range lies on the disk, if it may be changed.
+    /// Where a range is on the disk, if it may be changed.
     fn changed(&self, operation: Operation, range: Range<u64>) -> Result<Range<u64>, IoError> {
         let len = range.end.saturating_sub(range.start);
         self.geometry().check_change(operation, range.start, len)?;

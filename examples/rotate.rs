@@ -1,4 +1,4 @@
-//! Gives the disks of a domain, or an image, new passphrases, while the domain runs or not.
+//! Gives the disks of a domain, or an image, new passphrases. The domain may be running.
 //!
 //! `cargo run --example rotate -- URI JOURNALS TARGET`, such as
 //! `rotate qemu:///system /var/lib/luksmith vm1`. An interrupted rotation is completed by the next run

@@ -1,5 +1,5 @@
-//! Serves an encrypted scratch disk in memory on a Unix socket, as an example of an export of one's
-//! own.
+//! Serves an encrypted scratch disk in memory on a Unix socket. It shows how a program makes an
+//! export of its own volume.
 //!
 //! `cargo run --example serve_socket -- /run/user/1000/scratch/disk.sock` prints the URI for
 //! clients, such as `nbdinfo URI` or `qemu-img info URI`. The directory of the socket is created;

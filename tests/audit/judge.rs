@@ -1,4 +1,4 @@
-//! Comparing the findings of an audit with the expected ones, within bounds of time.
+//! Compares the findings of an audit with the expected ones, within bounds of time.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! For each clause of the contract, storage that breaks it: the suite names that clause.
+//! For each clause of the contract there is storage that breaks it, and the suite names that
+//! clause.
 
 use std::collections::VecDeque;
 use std::ops::Range;

@@ -1,4 +1,4 @@
-//! Passphrases: their sources and keyslots. Nothing of them is ever printed.
+//! Passphrases: their sources and keyslots. No part of a passphrase is ever printed.
 
 use crate::session::{CHEAP, Session};
 

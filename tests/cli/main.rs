@@ -1,7 +1,7 @@
 //! The command line: its output, its exit codes, its questions.
 //!
-//! `transcripts/*.trycmd` are sessions that can be read as documentation. What needs state, a
-//! terminal or a signal is Rust.
+//! `transcripts/*.trycmd` are sessions that can be read as documentation. Tests that need state, a
+//! terminal or a signal are written in Rust.
 
 mod benchmark;
 mod busy;

@@ -231,7 +231,7 @@ fn a_dash_is_stdout_for_what_holds_keys() {
     assert!(!session.exists("-"));
 }
 
-/// Opening a FIFO waits for a writer: that it is no source is said without waiting.
+/// Opening a FIFO would wait for a writer. It is refused as a source without waiting.
 #[test]
 fn a_fifo_is_no_source() {
     let session = Session::new();

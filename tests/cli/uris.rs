@@ -1,4 +1,4 @@
-//! URIs in places that take none: a password in one is never printed.
+//! URIs in places that take no URI: a password in such a URI is never printed.
 
 use crate::session::Session;
 

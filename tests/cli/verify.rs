@@ -117,14 +117,13 @@ fn without_a_header_all_is_data() {
     fails(&session, ["verify-ciphertext", "none.img"]);
 }
 
-/// Partly written sectors where nothing was written before are no finding. The output says where
-/// zeroes are.
+/// Partly written sectors in a new volume are not a finding. The output says where zeroes are.
 #[test]
 fn what_was_written_in_part_is_no_finding() {
     let session = Session::new();
     let args = ["create", "disk.img", "--size", "1M", "--key-file", "key"];
     session.ok(args.iter().chain(&CHEAP));
-    // As a write of 48 bytes leaves it, at the start of a sector and within one.
+    // The state after a write of 48 bytes, at the start of a sector and within one.
     let cipher: Vec<u8> = (0..48_u8).map(|n| n.wrapping_mul(167) ^ n >> 1).collect();
     plant(&session, (16 << 20) + 4096, &cipher);
     plant(&session, (16 << 20) + 8192 + 160, &cipher);

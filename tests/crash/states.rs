@@ -8,8 +8,8 @@ use proptest::test_runner::{RngAlgorithm, TestRng};
 use crate::disk::{Event, State};
 
 const SECTOR: usize = 512;
-/// The number of writes between two flushes up to which all subsets are tried. Of more writes it is
-/// a sample.
+/// The number of writes between two flushes up to which all subsets are tried. For more writes, a
+/// sample of the subsets is tried.
 const ALL_SUBSETS: usize = 8;
 const SAMPLED_SUBSETS: usize = 64;
 

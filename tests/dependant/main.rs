@@ -1,5 +1,6 @@
 //! Does a program that uses the library keep the meaning of its own code? Cargo unites the features
-//! of a dependency for the whole program, so a feature that luksmith turned on would act there too.
+//! of a dependency for the whole program, so a feature that luksmith turned on would change that
+//! code too.
 
 use luksmith_formats::json::Value;
 use serde::Deserialize;
@@ -25,7 +26,7 @@ fn a_map_is_sorted() {
     assert_eq!(map.to_string(), r#"{"a":2,"b":1}"#);
 }
 
-/// What the library reads keeps both the order and the digits all the same.
+/// The library nevertheless keeps the order and the digits of what it reads.
 #[test]
 fn the_library_keeps_order_and_digits() {
     let text = r#"{"b":1.50,"a":2}"#;

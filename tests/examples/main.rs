@@ -157,7 +157,7 @@ fn a_plain_image_is_encrypted_with_progress() {
     assert!(read == bytes, "the volume holds something else");
     drop(volume);
 
-    // What exists is not overwritten, and what is interrupted leaves nothing.
+    // An existing file is not overwritten, and an interrupted run leaves no file.
     let again = encrypt::encrypt(&plain, &image, &passphrase, &watch).unwrap_err();
     assert_eq!(again.kind(), Kind::Exists);
     watch.0.trigger();

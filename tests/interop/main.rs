@@ -10,12 +10,13 @@
 //! - `payload`: what is written into volumes, and compared as whole images.
 //! - `oracles`: the peers compared with each other, since the other tests trust them.
 //! - `ours`: the library on image files.
-//! - `matrix`: a table of the volumes that are made. `both_ways`: we read theirs and they read
-//!   ours, with dm-crypt as the judge. `with_qemu`: the same with QEMU.
+//! - `matrix`: a table of the volumes that are made. `both_ways`: luksmith reads the volumes of
+//!   cryptsetup and cryptsetup those of luksmith, with dm-crypt as the judge. `with_qemu`: the same
+//!   with QEMU.
 //! - `qcow2`: encrypted qcow2 images with QEMU.
 //! - `tls`: TLS with gnutls.
-//! - `turns`: one changes keyslots and headers, and the other uses them. `tokens`: what we do not
-//!   know is kept.
+//! - `turns`: one program changes keyslots and headers, and the other uses them. `tokens`: luksmith
+//!   keeps what it does not know.
 
 mod both_ways;
 mod cryptsetup;

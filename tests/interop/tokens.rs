@@ -1,5 +1,5 @@
-//! Whatever we write, what we do not know is kept: tokens of other programs, and members of JSON
-//! objects that are in no specification.
+//! Every change of luksmith keeps what luksmith does not know: tokens of other programs, and
+//! members of JSON objects that are in no specification.
 
 use crate::cryptsetup::Cryptsetup;
 use crate::ours;

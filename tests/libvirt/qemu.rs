@@ -151,7 +151,7 @@ fn is_trusted_to_amend(folder: &Folder) -> bool {
         "{refused}"
     );
     assert!(refused.contains("shut it down"), "{refused}");
-    // It is still running.
+    // QEMU is still running.
     luksmith::qemu::Qmp::connect(&folder.path("qmp"), PATIENCE).unwrap();
     false
 }

@@ -1,6 +1,6 @@
-//! What a command leaves of a passphrase when it ends: nothing in the memory of its process, nor
-//! in arguments, the environment, output, logs, the journal or any file. And to which peers it
-//! sent the passphrase.
+//! What a command leaves of a passphrase when it ends: nothing in the memory of its process, nor in
+//! arguments, the environment, output, logs, the journal or any file. The tests also check to which
+//! peers the command sent the passphrase.
 //!
 //! strace stops the process as it exits, or at another system call. The trace has every byte that
 //! the process wrote, and the arguments and environment of every program that it started.
@@ -118,7 +118,7 @@ impl Stopped {
         stopped
     }
 
-    /// Which of the forms lie in memory that the process can read, and in which mapping.
+    /// Which of the forms are in memory that the process can read, and in which mapping.
     fn in_memory(&self, forms: &Forms) -> BTreeSet<(&'static str, String)> {
         let process = format!("/proc/{}", self.process.as_raw_nonzero());
         let memory = File::open(format!("{process}/mem")).unwrap();

@@ -216,7 +216,7 @@ fn a_client_that_reads_no_replies_delays_only_itself() {
     let mut client = served.client();
     assert_eq!(client.write(0, &content()[..100_000]), ErrorNumber::None);
     assert_eq!(client.flush(), ErrorNumber::None);
-    // The server does not wait for them for ever.
+    // The server does not wait for them forever.
     let start = Instant::now();
     served.stop();
     assert!(start.elapsed() < Duration::from_secs(20));

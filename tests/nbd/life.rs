@@ -1,4 +1,4 @@
-//! Starting, stopping and being killed.
+//! Starting and stopping a server, and killing it.
 
 use std::io::Write;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};

@@ -1,5 +1,5 @@
-//! Keys vanish with every kernel of AES-XTS: runs the tests of this binary again with each kernel
-//! that is not the default.
+//! Keys vanish with every kernel of AES-XTS. This runs the tests of this binary again with each
+//! kernel that is not the default.
 
 use std::process::Command;
 

@@ -1,5 +1,6 @@
-//! No circle of files: if a file names items of another, directly or through further files, then
-//! the other names no items of it. `names` says what counts as naming.
+//! There is no circle of files: if a file names items of another one, directly or through further
+//! files, then the other file names no items of the first one. `names` defines what counts as
+//! naming.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,5 +1,5 @@
-//! What others wrote: licences, duplicates, origins, and the oldest Rust that it needs, as `cargo
-//! metadata` tells them. The lists are those of deny.toml.
+//! The packages of others: their licences, duplicates and origins, and the oldest Rust that they
+//! need, as `cargo metadata` reports them. The lists are those of deny.toml.
 
 use crate::assert_none;
 use crate::tree::{self, File, root};

@@ -1,4 +1,4 @@
-//! A public struct that callers could write as a literal, and that may get another field, is
+//! Every public struct that callers could write as a literal, and that may get another field, is
 //! `#[non_exhaustive]`.
 
 use crate::assert_none;

@@ -1,9 +1,10 @@
-//! Files that must be there, that a test names, that say nothing of one machine.
+//! Required files exist, every test file is compiled, and no file has a path or a host of one
+//! machine.
 
 use crate::assert_none;
 use crate::tree::{self, File};
 
-/// What a reader looks for at the root.
+/// The files that a reader expects at the root.
 const EXPECTED: &[&str] = &[
     ".ci/run",
     "ARCHITECTURE.md",

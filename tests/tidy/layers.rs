@@ -6,7 +6,7 @@ use crate::assert_none;
 use crate::names::absolute_paths;
 use crate::tree::{self, File};
 
-/// Each module with what it may name. A module that is not here has no place yet: give it one.
+/// Each module with the modules that it may name. Add a row for a new module.
 const LAYERS: &[(&str, &[&str])] = &[
     ("cli", &["cli"]), // the library by its public name, as any program
     (

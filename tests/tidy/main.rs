@@ -1,5 +1,6 @@
-//! The repository checks its own shape. Each check is a function from files to complaints, with a
-//! test that it has none about this repository, and one that it finds what it should.
+//! Checks of the shape of the repository. Each check is a function from files to complaints. One
+//! test shows that the check has no complaint about this repository, and another that it finds
+//! faults.
 //!
 //! - `layers`: dependencies between the modules run downward only.
 //! - `circles`: no files name items of each other. `names` finds which items a file names.
@@ -21,7 +22,7 @@ mod source;
 mod tree;
 mod words;
 
-/// Fails with all complaints, one a line.
+/// Fails with all complaints, one in each line.
 #[track_caller]
 fn assert_none(complaints: &[String]) {
     assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));

@@ -3,9 +3,9 @@
 //! A path leads to the file that defines the item, through any number of re-exports. A `mod`
 //! declaration and a `pub use` only say where an item is, so they are no dependencies by
 //! themselves; a file that uses a name that it re-exports does depend on the file that defines it.
-//! A path that ends at a module names no item. Items under `#[cfg(test)]` are left out: a test may
-//! name anything. A call of a method is not seen, so one type can have its `impl` blocks in several
-//! files.
+//! A path that ends at a module names no item. Items under `#[cfg(test)]` are left out, since a
+//! test may name anything. Calls of methods are not found, so one type can have its `impl` blocks
+//! in several files.
 
 use std::collections::{BTreeMap, BTreeSet};
 

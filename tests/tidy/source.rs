@@ -1,5 +1,5 @@
-//! Where unsafe, printing and the turns between plain and cipher may be; no forgotten or unfinished
-//! code.
+//! The places where unsafe code, printing, and converting between plaintext and ciphertext are
+//! allowed. There are no skipped tests and no unfinished code.
 
 use crate::assert_none;
 use crate::tree::{self, File, lines_with};
@@ -21,7 +21,7 @@ const UNSAFE: &[&str] = &[
 
 const LINES: usize = 600;
 
-/// Words of the code, the places that may have them, and what to say of others.
+/// Words of the code, the places where they are allowed, and the complaint about other places.
 struct Rule {
     words: &'static [&'static str],
     within: &'static [&'static str],

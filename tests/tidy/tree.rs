@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 pub(crate) struct File {
-    /// From the root of the repository, with `/`.
+    /// The path from the root of the repository, with `/`.
     pub(crate) path: String,
     pub(crate) text: String,
 }
@@ -32,7 +32,7 @@ pub(crate) fn root() -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "..", ".."].iter().collect()
 }
 
-/// Every tracked file that is text, and those about to be tracked.
+/// Every text file that git tracks, or that is new and not ignored.
 pub(crate) fn files() -> Vec<File> {
     let root = root();
     let listed = Command::new("git")

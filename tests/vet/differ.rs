@@ -1,5 +1,5 @@
-//! Comparing with `qemu-img info -f FORMAT` of the same image: size, references, encryption. If its
-//! result differs from ours, [`KNOWN`] has the case and the reason.
+//! Compares an inspection with `qemu-img info -f FORMAT` of the same image: size, references,
+//! encryption. If the result of qemu-img differs from ours, [`KNOWN`] has the case and the reason.
 //!
 //! qemu-img runs in an empty folder, with limits of memory and time, since it opens the files that
 //! an image names, and may hang or crash.

@@ -1,4 +1,4 @@
-//! Comparing the verdict of an image with the expected one, within bounds of time and memory.
+//! Compares the verdict of an image with the expected one, within bounds of time and memory.
 
 use std::time::Duration;
 

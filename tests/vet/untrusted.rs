@@ -1,4 +1,4 @@
-//! Running the commands of docs/untrusted-images.md verbatim: on good images, and on bad ones, for
+//! Runs the commands of docs/untrusted-images.md verbatim: on good images, and on bad ones, for
 //! which no command after the inspection may run.
 
 #![allow(clippy::print_stderr)] // a missing guestfish is named

@@ -1,4 +1,4 @@
-//! What the bench programs share.
+//! Helpers that the bench programs share.
 //!
 //! With `--compare`, a bench program measures only luksmith, each row once, and prints a line of
 //! JSON for each row. `benches/compare` runs it so with the programs of two commits.

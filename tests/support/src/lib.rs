@@ -1,4 +1,4 @@
-//! What several of luksmith's test binaries share.
+//! Helpers that several of luksmith's test binaries share.
 //!
 //! - [`peers`]: finds and runs the programs that luksmith is compared with.
 //! - [`certificates`]: TLS certificates made by gnutls.
@@ -8,7 +8,7 @@
 //! - [`qcow2`]: checks the refcounts of qcow2 images, and compresses clusters in them.
 //! - [`secret_search`]: searches bytes for parts of secrets.
 //! - [`allocation`], [`cpu_time`]: the memory and processor time that a piece of work takes.
-//! - [`mod@bench`]: what the bench programs share.
+//! - [`mod@bench`]: helpers that the bench programs share.
 //! - [`fuzz_input`]: the input formats of fuzz targets that tests read or write too.
 
 /// Whether this is a long run (`./test long`), in which a test tries every case of which it

@@ -164,7 +164,7 @@ struct State {
 }
 
 impl FakeServer {
-    /// A server on a disk of zeroes; `act` decides what becomes of each request.
+    /// A server on a disk of zeroes; `act` decides what the server does with each request.
     ///
     /// # Panics
     ///

@@ -1,4 +1,4 @@
-//! Where the peers are, and how they are run.
+//! Finds the peers, and runs them.
 //!
 //! A peer is looked for in `PATH`, in the system directories that a user's `PATH` lacks, and in
 //! `target/peers/bin`, where `./test` puts what it unpacks without installing it.

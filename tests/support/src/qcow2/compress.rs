@@ -1,5 +1,5 @@
 //! Compressed clusters, packed as QEMU packs them: each begins at the byte after the one before, so
-//! that a cluster of the image holds several, and one may lie in two clusters of the image.
+//! that a cluster of the image holds several, and one may be in two clusters of the image.
 
 use luksmith_formats::image::qcow2::{COPIED, Header, table_entry};
 use miniz_oxide::deflate::compress_to_vec;
