@@ -40,9 +40,9 @@ pub enum Advice {
     SizeMultiple,
     /// The sizes of keys that a cipher takes.
     KeySizes(CipherSpec),
-    /// LUKS2 has argon2.
+    /// Argon2 needs LUKS2.
     Luks2HasArgon2,
-    /// Options of argon2 go with argon2.
+    /// Options of argon2 need argon2 as the key derivation, or have to be left out.
     Argon2OrNeither,
     /// A qcow2 image holds only LUKS1.
     OnlyLuks1InQcow2,
@@ -72,7 +72,7 @@ pub enum Advice {
     OtherRoot,
     /// A document shows every member of an audit's policy.
     PolicyMembers,
-    /// Another name in the guest can be stated than vda to vdz.
+    /// A name in the guest other than vda to vdz can be stated.
     OtherTarget,
     /// The disk can be detached.
     Detach {
@@ -103,7 +103,7 @@ pub enum Advice {
     OldValueKept(uuid::Uuid),
     /// The master key that a running QEMU was started with can be named.
     NameMasterKey,
-    /// This QEMU opens no LUKS volume itself: a server may have it open.
+    /// This QEMU itself has no LUKS volume open. A server may have the volume open.
     NotServedByQemu,
     /// One of the block nodes of a running QEMU has to be named.
     NameNode(Vec<String>),

@@ -1,7 +1,7 @@
-//! Changing the keyslots of a volume that a running QEMU has open, through its monitor.
+//! Changes the keyslots of a volume that a running QEMU has open, through QEMU's monitor.
 //!
-//! Passphrases reach QEMU encrypted with a master key. Without one that QEMU was started with, a
-//! temporary key is passed to it in a file, which is removed at once.
+//! Passphrases reach QEMU encrypted with a master key. If the caller has no key that QEMU was
+//! started with, QEMU gets a temporary key in a file, which is removed as soon as QEMU has read it.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -52,7 +52,7 @@ pub enum Removal<'a> {
 
 impl<'a> Running<'a> {
     /// Connects to a monitor, to which no other client may be connected. `node` is the block node
-    /// of the volume, which is found if it is the only LUKS node.
+    /// of the volume. Without it, the only LUKS node is used.
     ///
     /// # Errors
     /// [`Kind::Unsupported`] for a QEMU that cannot change keyslots, [`Kind::Parameters`] if it has
@@ -159,7 +159,8 @@ impl<'a> Running<'a> {
         })
     }
 
-    /// Does work with a master key that QEMU has. A temporary key is removed from QEMU afterwards.
+    /// Calls `work` with a master key that QEMU has, and its id. A temporary key is removed from
+    /// QEMU afterwards.
     fn with_key(
         &mut self,
         work: impl FnOnce(&mut Self, &str, &MasterKey) -> Result<(), Error>,

@@ -1,9 +1,10 @@
 //! Bulk copies between plain data and a volume.
 //!
-//! One thread works at the plain end, one or more at the volume, with a few buffers between them.
-//! Bytes are read into the buffer in which they are encrypted or decrypted. Where each call to the
-//! storage waits for a server, several chunks are in flight, one for each thread at the volume;
-//! chunks are dealt to the threads in turn, so that the plain end gives and takes them in order.
+//! One thread reads or writes the plain data (the plain end). One or more threads read or write the
+//! volume. A few buffers are between them. Bytes are read into the buffer in which they are
+//! encrypted or decrypted. If each call to the storage waits for a server, several chunks are in
+//! flight, one for each thread at the volume. These threads get the chunks in turn, so that the
+//! plain end handles them in order.
 
 use std::ops::Range;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -18,7 +19,7 @@ const CHUNK: usize = 1 << 20;
 /// Chunks that wait between the plain end and the threads at the volume, over all threads; at least
 /// one for each.
 const WAITING: usize = 4;
-/// The least by which a volume of unknown size grows at once, in bytes.
+/// The smallest step in which a volume of unknown size grows, in bytes.
 const GROWTH: u64 = 256 << 20;
 
 /// How [`encrypt`] fills a volume.
@@ -29,7 +30,7 @@ pub struct Fill {
     pub depth: usize,
     /// Fill the last sector with zeroes if the source ends within it.
     pub pad: bool,
-    /// Grow the volume as the source goes on, and cut it to size at the end.
+    /// Grow the volume while the source is read, and truncate it at the end.
     pub grows: bool,
     /// Do not write runs of zeroes of this many bytes: the volume is new, and unwritten parts read
     /// as zeroes.
@@ -41,7 +42,7 @@ pub struct Fill {
 }
 
 impl Fill {
-    /// Writes every byte of the source, with so many chunks in flight at once.
+    /// Writes every byte of the source, with `depth` chunks in flight at once.
     #[must_use]
     pub fn new(depth: usize) -> Self {
         Self {

@@ -30,7 +30,7 @@ pub enum Function {
 pub struct CostOptions {
     /// The function; by default argon2id for LUKS2, and PBKDF2 for LUKS1, which has no other.
     pub function: Option<Function>,
-    /// How long opening the keyslot is to take on this machine.
+    /// How long opening the keyslot should take on this machine.
     pub time: Duration,
     /// The cost itself instead of `time`: iterations of PBKDF2, passes of argon2.
     pub iterations: Option<u32>,
@@ -98,8 +98,8 @@ impl CostOptions {
         self.of_keyslot(hash, container.version(), key_size, watch)
     }
 
-    /// The iterations of the volume key's digest: few where the keyslot's are forced, as
-    /// cryptsetup does it.
+    /// The iterations of the volume key's digest: few if those of the keyslot are stated, as in
+    /// cryptsetup.
     pub(super) fn of_digest(&self, hash: Hash, watch: &dyn Watch) -> Result<u32, Error> {
         if self.iterations.is_some() {
             return Ok(1000);
@@ -107,7 +107,7 @@ impl CostOptions {
         Ok(calibrate::digest_iterations(hash, watch.interrupt())?)
     }
 
-    /// The function, if it goes with the version and the other options.
+    /// The function, if the version and the other options allow it.
     pub(super) fn kind(&self, hash: Hash, version: Version) -> Result<KdfKind, Error> {
         let function = match (self.function, version) {
             (Some(Function::Argon2i | Function::Argon2id), Version::Luks1) => {
@@ -130,7 +130,7 @@ impl CostOptions {
     }
 }
 
-/// The least iterations are cryptsetup's.
+/// The minimum numbers of iterations are cryptsetup's.
 fn forced(kind: KdfKind, iterations: u32, memory_kib: u32, lanes: u32) -> Result<Cost, Error> {
     let least = match kind {
         KdfKind::Pbkdf2(_) => 1000,

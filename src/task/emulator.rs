@@ -1,5 +1,5 @@
-//! What an emulator needs to know of a volume: the version of LUKS, where it lies, and the user
-//! who has to reach it.
+//! What an emulator needs to open a volume: the version of LUKS, the place of the volume, and
+//! access for the emulator's user.
 
 use std::fs::File;
 use std::io::Read;
@@ -188,7 +188,7 @@ pub struct User {
     pub gid: u32,
 }
 
-/// The users as whom libvirt's system daemon runs emulators, by the names that distributions use.
+/// The names that distributions give to the user that libvirt's system daemon runs emulators as.
 const EMULATORS: [&str; 2] = ["libvirt-qemu", "qemu"];
 
 impl User {

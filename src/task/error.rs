@@ -64,8 +64,8 @@ impl Kind {
     }
 }
 
-/// Why a task failed: the [`Kind`], what it was about, the error with its sources, and what may
-/// help.
+/// Why a task failed: the [`Kind`], the subject (such as a file), the error with its sources, and
+/// what may help.
 #[derive(Debug)]
 pub struct Error {
     kind: Kind,
@@ -110,7 +110,7 @@ impl Error {
         Self::new(Kind::Interrupted, "interrupted")
     }
 
-    /// The same failure, with what it was about before its message: `{what}: {message}`.
+    /// The same failure, with its subject before the message: `{what}: {message}`.
     #[must_use]
     pub fn about(mut self, what: impl fmt::Display) -> Self {
         self.about = Some(match self.about {
@@ -127,7 +127,7 @@ impl Error {
         self
     }
 
-    /// The same failure, with this advice where it applies.
+    /// The same failure, with this advice if it applies.
     #[must_use]
     pub fn advise_if(self, applies: bool, advice: Advice) -> Self {
         if applies { self.advise(advice) } else { self }
@@ -145,7 +145,7 @@ impl Error {
         &self.advice
     }
 
-    /// The error itself, without what it was about. A caller can downcast it.
+    /// The error itself, without its subject. A caller can downcast it.
     #[must_use]
     pub fn cause(&self) -> &(dyn StdError + 'static) {
         self.cause.as_ref()

@@ -1,5 +1,5 @@
-//! Volumes that are to be served: where each one is, the rules for its clients, and how it becomes
-//! an [`Export`].
+//! Volumes to serve: the place of each one, the rules for its clients, and the [`Export`] that is
+//! made of it.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -17,7 +17,7 @@ use crate::export::{Discard, Export};
 use crate::location::Location;
 use crate::secret::Passphrase;
 
-/// A volume that is to be served.
+/// A volume to serve.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Wanted {
@@ -124,7 +124,7 @@ impl Locked {
     }
 }
 
-/// Refuses two exports of one image, unless both are read-only: each would not know of the writes
+/// Refuses two exports of one image, unless both are read-only: neither would know of the writes
 /// through the other.
 ///
 /// # Errors

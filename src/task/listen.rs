@@ -1,5 +1,5 @@
-//! The sockets of an NBD server: a Unix socket that is created, a TCP port, or sockets that listen
-//! already.
+//! The sockets of an NBD server: a Unix socket that is created, a TCP port, or listening sockets
+//! that the caller passes.
 //!
 //! A place where strangers would get the plaintext is refused. A Unix socket is never open to more
 //! users than it is meant for, not even for a moment: it is bound, then gets its mode and group,
@@ -34,11 +34,11 @@ pub enum Place {
     Unix(UnixSocket),
     /// TCP, on the first of these addresses that can be bound.
     Tcp(Vec<SocketAddr>),
-    /// Sockets that listen already.
+    /// Listening sockets of the caller.
     Open(Vec<Listener>),
 }
 
-/// A Unix socket that is to be created.
+/// A Unix socket to create.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct UnixSocket {
@@ -113,8 +113,8 @@ impl Listen {
     /// certificates ([`ServerTls`](crate::channel::ServerTls)). Nothing is opened yet.
     ///
     /// # Errors
-    /// [`Kind::Parameters`] where others than the clients that are meant would get the plaintext,
-    /// with what would prevent that as advice.
+    /// [`Kind::Parameters`] if clients other than the intended ones would get the plaintext. The
+    /// advice says what prevents this.
     pub fn new(place: Place, options: &Options) -> Result<Self, Error> {
         Self::checked(place, options, false)
     }
@@ -138,13 +138,13 @@ impl Listen {
 
     /// Creates the sockets. From now on clients can connect; they wait until [`Listening::serve`].
     ///
-    /// `watch` is told of a Unix socket as an unfinished file, since it is to be removed even if
-    /// the program stops at once.
+    /// A Unix socket is reported to `watch` as an unfinished file, since it has to be removed even
+    /// if the program stops immediately.
     ///
     /// # Errors
-    /// [`Kind::Busy`] where another process listens or something else has this name,
-    /// [`Kind::Permission`] where other users can enter the directory or the system refuses, and
-    /// other errors of the system.
+    /// [`Kind::Busy`] if another process listens there or something else has this name,
+    /// [`Kind::Permission`] if other users can enter the directory or the system refuses access,
+    /// and other errors of the system.
     pub fn start(self, watch: &dyn Watch) -> Result<Listening<'_>, Error> {
         let (listeners, file) = match self.place {
             Place::Unix(socket) => {

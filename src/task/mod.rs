@@ -1,10 +1,10 @@
 //! Whole pieces of work, for any front end: a command line, a daemon, a binding to another
 //! language.
 //!
-//! A task asks no questions and prints nothing. What it has to say goes to a [`Watch`] while it
-//! runs; why it failed is an [`Error`], whose [`Kind`] a program maps to its own exit codes or
-//! exceptions, and whose [`Advice`] says what may help. A task that would destroy something returns
-//! what would be lost before it touches anything: the caller decides.
+//! A task asks no questions and prints nothing. While it runs, it reports progress and notes to a
+//! [`Watch`]. A failure is an [`Error`]: a program maps its [`Kind`] to exit codes or exceptions of
+//! its own, and its [`Advice`] says what may help. A task that would destroy something returns what
+//! would be lost before it touches anything: the caller decides.
 //!
 //! ```
 //! use luksmith::location::Location;

@@ -1,4 +1,4 @@
-//! New files that appear under their name only when they are whole.
+//! New files that appear under their name only when they are complete.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -59,7 +59,7 @@ pub fn claim_device(path: &Path) -> Result<File, Error> {
     })
 }
 
-/// A new file that is written beside its final name, and renamed when it is whole. Dropping it
+/// A new file that is written beside its final name, and renamed when it is complete. Dropping it
 /// before [`NewFile::keep`] removes it.
 pub struct NewFile<'a> {
     written: PathBuf,
@@ -71,7 +71,8 @@ pub struct NewFile<'a> {
 
 impl<'a> NewFile<'a> {
     /// Makes an empty file, mode 0600, beside `path`. With `replaces`, the file at `path` is
-    /// replaced when the new one is whole. Without it, nothing may be at `path`, now or then.
+    /// replaced when the new one is complete. Without it, nothing may be at `path`, neither now nor
+    /// when the file is complete.
     ///
     /// # Errors
     /// [`Kind::Exists`], and failed system calls.
@@ -96,13 +97,13 @@ impl<'a> NewFile<'a> {
         })
     }
 
-    /// Where the bytes are written until the file is whole.
+    /// Where the bytes are written until the file is complete.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.written
     }
 
-    /// Writes all that the file will hold.
+    /// Writes the whole content of the file.
     ///
     /// # Errors
     /// Failed system calls.
@@ -114,7 +115,7 @@ impl<'a> NewFile<'a> {
             .map_err(|error| Error::io("write", &self.name, error))
     }
 
-    /// The file is whole: syncs it, gives it its name, and syncs its directory.
+    /// Completes the file: syncs it, gives it its name, and syncs its directory.
     ///
     /// # Errors
     /// [`Kind::Exists`] if something took the name meanwhile, and failed system calls.
@@ -152,11 +153,11 @@ impl Drop for NewFile<'_> {
     }
 }
 
-/// Makes a hidden file whose name shows what it is to become. A file that a killed process of the
-/// same number has left is not touched.
+/// Makes a hidden file whose name contains the final name. A file that a killed process with the
+/// same ID has left is not touched.
 fn create_beside(name: &Path) -> io::Result<PathBuf> {
     let file = name.file_name().unwrap_or_default().to_string_lossy();
-    // With what is added, still no longer than names may be.
+    // Short enough that the name with its additions is not too long for a file system.
     let file: String = file.chars().take(50).collect();
     let process = std::process::id();
     let mut number = 0;

@@ -8,8 +8,8 @@ use super::error::chain;
 use crate::container::Health;
 use crate::location::Location;
 
-/// A fact that the user should know. Its `Display` is a sentence that names no option of the
-/// command line, which has its own words for some.
+/// A fact that the user should know. Its `Display` is a sentence that names no option. The command
+/// line has texts of its own for some notes.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Note<'a> {
@@ -58,7 +58,7 @@ pub enum Note<'a> {
     },
     /// The pool does not report that a new volume is encrypted.
     PoolNotEncrypted,
-    /// A secret has the value again that an interrupted rotation has kept.
+    /// A secret has its old value again, which an interrupted rotation had kept.
     KeptPassphraseRestored,
     /// The temporary master key could not be removed from a running QEMU.
     KeyStays {

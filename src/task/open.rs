@@ -1,4 +1,4 @@
-//! From a location to an opened container and its data.
+//! Opens the container at a location, and its data.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,8 @@ use crate::backend::file::OpenOptions;
 use crate::container::{self, Container, Health, OpenError, Undo, UndoFile, Version, VolumeError};
 use crate::location::Location;
 
-/// The format of what holds a volume. It is always stated, never guessed.
+/// The format in which a file, a device or an export holds a volume. It is always stated, never
+/// guessed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ImageFormat {
@@ -82,7 +83,7 @@ impl Image {
     }
 
     /// Opens the header for writing; no other program may have it open. `undo` names the file of
-    /// the undo record, which by default lies beside the file that holds the header.
+    /// the undo record, which by default is beside the file that holds the header.
     ///
     /// # Errors
     /// As [`Image::open_to_read`].

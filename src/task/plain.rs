@@ -38,7 +38,7 @@ impl PlainSource {
         }
     }
 
-    /// A file or a block device. It is locked, so that no program that keeps the locks of images
+    /// A file or a block device. It is locked, so that no program that respects the locks of images
     /// writes to it meanwhile.
     ///
     /// # Errors
@@ -73,7 +73,7 @@ impl PlainSource {
         })
     }
 
-    /// How many bytes there are, if it is known.
+    /// The number of bytes, if it is known.
     #[must_use]
     pub fn size(&self) -> Option<u64> {
         self.size

@@ -1,4 +1,4 @@
-//! Sizes as people read them.
+//! Formats sizes for people.
 
 /// A size for people, and exactly: `10 GiB (10737418240 bytes)`, `512 bytes`.
 #[must_use]

@@ -1,4 +1,4 @@
-//! Opens the storage at a location, and tells what sort of storage it is.
+//! Opens the storage at a location, and finds out its sort.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,10 +22,10 @@ const LUKS_MAGIC: &[u8] = b"LUKS\xba\xbe";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Remote {
-    /// How long the server may be silent or gone before a request fails. Until then a broken
-    /// connection is made anew.
+    /// How long the server may be silent or unreachable before a request fails. Until then a broken
+    /// connection is restored.
     pub timeout: Duration,
-    /// Connections to the server, where it allows several for one client.
+    /// The number of connections to the server, if it allows several for one client.
     pub connections: usize,
 }
 
@@ -131,7 +131,7 @@ impl Storage {
         })
     }
 
-    /// Whether these are its first bytes: only for advice, never to choose a format.
+    /// Whether the storage begins with `magic`. This is only for advice, never to choose a format.
     pub(super) fn begins_with(&self, magic: &[u8]) -> bool {
         let unit = self.backend.geometry().block_size.max(512) as usize;
         let mut start = Sectors::<Cipher>::with_len(unit);
@@ -195,7 +195,7 @@ pub fn not_opened(location: &Location) -> Error {
     Error::new(Kind::Unsupported, "luksmith does not open that").about(location)
 }
 
-/// Opens a file or a device, for what only those can do.
+/// Opens a file or a device, for operations that only these have.
 ///
 /// # Errors
 /// As [`Storage::open_path`].

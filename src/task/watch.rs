@@ -1,4 +1,4 @@
-//! What a task tells its caller while it runs: progress, notes, unfinished files.
+//! What a task reports to its caller while it runs: progress, notes, unfinished files.
 
 use std::fmt;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use super::{Error, Note};
 use crate::Interrupt;
 
-/// What a task tells its caller while it runs, and how the caller stops it.
+/// What a task reports to its caller while it runs, and how the caller stops the task.
 ///
 /// Every method but [`interrupt`](Self::interrupt) does nothing by default: [`Silent`] is a watch
 /// that only has an interrupt. Several threads of a task may call at the same time.
@@ -15,12 +15,12 @@ pub trait Watch: Sync {
     fn interrupt(&self) -> &Interrupt;
 
     /// Work of this kind begins. `total` is how much there is, in the work's [`Unit`], if it is
-    /// known. Work may begin within other work; what advances then is the inner one.
+    /// known. Work may begin within other work. Then the inner work advances.
     fn begins(&self, work: Work, total: Option<u64>) {
         let _ = (work, total);
     }
 
-    /// So much more of the innermost work is done, in its [`Unit`].
+    /// This much more of the innermost work is done, in its [`Unit`].
     fn advances(&self, by: u64) {
         let _ = by;
     }
@@ -35,9 +35,9 @@ pub trait Watch: Sync {
         let _ = note;
     }
 
-    /// A file was made that is worth nothing before it is finished (`begun`), or the file was
-    /// finished or removed (not `begun`). A program that exits at once removes the files that are
-    /// unfinished then.
+    /// A file was made that is useless before it is finished (`begun`), or the file was finished or
+    /// removed (not `begun`). A program that exits immediately removes the files that are
+    /// unfinished at that time.
     fn unfinished(&self, path: &Path, begun: bool) {
         let _ = (path, begun);
     }
@@ -83,7 +83,7 @@ pub enum Work {
     Check,
 }
 
-/// What work is counted in.
+/// The unit in which work is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Unit {
@@ -91,12 +91,12 @@ pub enum Unit {
     Bytes,
     /// Pieces of work of different length.
     Steps,
-    /// Nothing: how far the work is cannot be told.
+    /// Nothing: the progress is unknown.
     Unknown,
 }
 
 impl Work {
-    /// What the work is counted in.
+    /// The unit in which the work is counted.
     #[must_use]
     pub fn unit(self) -> Unit {
         match self {
@@ -120,7 +120,7 @@ impl fmt::Display for Work {
     }
 }
 
-/// Work that a [`Watch`] was told of. It ends when this is dropped: as failed, unless
+/// Work that was reported to a [`Watch`]. It ends when this is dropped: as failed, unless
 /// [`Working::finish`] was called.
 #[must_use]
 pub struct Working<'a> {
@@ -130,19 +130,19 @@ pub struct Working<'a> {
 }
 
 impl<'a> Working<'a> {
-    /// Tells that work begins.
+    /// Reports that work begins.
     pub fn begin(watch: &'a dyn Watch, work: Work, total: Option<u64>) -> Self {
         watch.begins(work, total);
         let whole = false;
         Self { watch, work, whole }
     }
 
-    /// Tells that so much more is done.
+    /// Reports that this much more is done.
     pub fn advance(&self, by: u64) {
         self.watch.advances(by);
     }
 
-    /// Tells that all of it is done.
+    /// Reports that all of it is done.
     pub fn finish(mut self) {
         self.whole = true;
     }

@@ -14,7 +14,7 @@ use crate::task::Silent;
 #[derive(Default)]
 struct State {
     slots: Vec<u32>,
-    /// The objects by their ids, and those that were there at any time.
+    /// The objects by their ids, and all objects that existed at any time.
     objects: BTreeMap<String, Value>,
     seen: Vec<Value>,
     /// Refuses to remove keyslots by passphrase.

@@ -7,7 +7,7 @@ use crate::task::{Error, Note, Watch};
 /// Adds the XML of all objects. The connection should be read-only: on such a connection, libvirt
 /// gives neither the values of secrets nor the passwords of consoles.
 ///
-/// An object that cannot be read is left out, and told to `watch` as [`Note::NotAudited`].
+/// An object that cannot be read is left out, and reported to `watch` as [`Note::NotAudited`].
 ///
 /// # Errors
 /// Returns an error if libvirt does not list its objects, or the interrupt of `watch` was set.
@@ -19,7 +19,7 @@ pub fn add_objects(
     let uri = connection.uri()?;
     let (major, minor, release) = connection.version()?;
     inventory.libvirt_version = Some(major * 1_000_000 + minor * 1000 + release);
-    // The parameters of the URI say how the connection is made, not which libvirt it is to.
+    // The parameters of the URI say how to connect, and not to which libvirt.
     let host = uri.split('?').next().unwrap_or(&uri);
     let mut objects = Objects {
         base: host.trim_end_matches('/'),
@@ -43,7 +43,7 @@ pub fn add_objects(
 /// here.
 ///
 /// # Errors
-/// Returns the error of libvirt if it does not tell its URI.
+/// Returns the error of libvirt if it does not report its URI.
 pub fn is_local(connection: &Connection) -> Result<bool, Error> {
     Ok(has_no_host(&connection.uri()?))
 }

@@ -41,8 +41,8 @@ pub fn read_policy(path: &Path) -> Result<Policy, Error> {
     })
 }
 
-/// Reads the first `most` bytes of a regular file. A FIFO or a device is an error, and is not
-/// waited for.
+/// Reads the first `most` bytes of a regular file. A FIFO or a device is an error, and does not
+/// block this function.
 pub(super) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
     let file = File::options()

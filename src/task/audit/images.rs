@@ -1,4 +1,4 @@
-//! A look at the images that documents name.
+//! Reads the headers of the images that documents name.
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;

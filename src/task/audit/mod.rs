@@ -1,5 +1,5 @@
-//! Fetching what an audit judges: XML from files and from a libvirt, the settings and the state of
-//! a host, and the headers of images.
+//! Fetches what an audit judges: XML from files and from a libvirt, the settings and the state of a
+//! host, and the headers of images.
 //!
 //! [`audit`](crate::audit) has the rules, which open nothing.
 //!

@@ -1,6 +1,6 @@
-//! How an error of the library becomes an [`Error`](crate::task::Error).
+//! Converts errors of the library into an [`Error`](crate::task::Error).
 
-/// Makes an [`Error`] out of each of the library's, whose kind the named function tells.
+/// Converts each of these errors into an [`Error`], whose kind the named function returns.
 macro_rules! kinds {
     ($($error:ty => $kind:ident),* $(,)?) => {$(
         impl From<$error> for $crate::task::Error {

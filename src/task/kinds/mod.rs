@@ -1,4 +1,4 @@
-//! Of which [`Kind`] each error of the library is. One table; what helps is not in it.
+//! The one table of the [`Kind`] of each error of the library. Advice is not in it.
 
 mod from;
 #[cfg(feature = "libvirt")]

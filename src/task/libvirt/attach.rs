@@ -1,4 +1,4 @@
-//! Attaching disks to a domain, and detaching them.
+//! Attaches disks to a domain, and detaches them.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ pub struct Disks<'a> {
     domain: &'a Domain,
     name: String,
     affect: Affect,
-    /// The caller said which of both changes.
+    /// Whether the caller stated which of the two changes.
     stated: bool,
     live: DomainXml,
     config: DomainXml,
@@ -31,11 +31,12 @@ pub struct Detached {
 }
 
 impl<'a> Disks<'a> {
-    /// Reads the disks of a domain. A change affects the running domain (`live`), the definition
-    /// with which it starts the next time (`config`), or with neither whatever there is of both.
+    /// Reads the disks of a domain. A change affects the running domain (`live`) or the definition
+    /// with which it starts the next time (`config`). If both or neither are set, it affects each
+    /// of the two that exists.
     ///
     /// # Errors
-    /// What libvirt says, or [`Kind::Storage`] for XML that cannot be read.
+    /// An error of libvirt, or [`Kind::Storage`] for XML that cannot be read.
     pub fn of(domain: &'a Domain, live: bool, config: bool) -> Result<Self, Error> {
         let stated = live != config;
         let affect = if stated {
@@ -80,7 +81,7 @@ impl<'a> Disks<'a> {
     /// have a value. `label` names the volume in messages.
     ///
     /// # Errors
-    /// [`Kind::Busy`] if the disk is attached already. What libvirt says of a secret.
+    /// [`Kind::Busy`] if the disk is attached already, and errors of libvirt about a secret.
     pub fn check(&self, connection: &Connection, disk: &Disk, label: &str) -> Result<(), Error> {
         for (affected, now) in [
             (self.affect.live, &self.live),
@@ -99,7 +100,7 @@ impl<'a> Disks<'a> {
     /// Attaches a disk that was [checked](Self::check), and returns its XML.
     ///
     /// # Errors
-    /// [`Kind::Busy`] if another program has it open. What libvirt says.
+    /// [`Kind::Busy`] if another program has it open, and errors of libvirt.
     pub fn attach(&self, disk: &Disk, label: &str) -> Result<String, Error> {
         let xml = disk.to_xml()?;
         self.domain
@@ -128,11 +129,11 @@ impl<'a> Disks<'a> {
     }
 
     /// Detaches the disk with this target, or else with the path of this file or device. Waits at
-    /// most so long until the guest has released it.
+    /// most for `timeout` until the guest has released it.
     ///
     /// # Errors
     /// [`Kind::Parameters`] if there is no such disk, [`Kind::Busy`] if the guest does not release
-    /// it, [`Kind::Interrupted`], or what libvirt says.
+    /// it, [`Kind::Interrupted`], or an error of libvirt.
     pub fn detach(
         &self,
         disk: &str,
@@ -158,7 +159,7 @@ impl<'a> Disks<'a> {
         };
         let target = found.target.dev.clone();
         if !self.stated {
-            // It may be in only one of them.
+            // The disk may be in only one of them.
             affect.live &= self.live.disk(&target).is_some();
             affect.config &= self.config.disk(&target).is_some();
         }
@@ -231,11 +232,11 @@ fn secrets(disk: &Disk) -> Vec<&SecretRef> {
         .collect()
 }
 
-/// Fails for a secret without a value, which would otherwise be noticed when the domain starts.
+/// Fails for a secret without a value. Otherwise the domain would fail at its next start.
 fn must_have_value(connection: &Connection, secret: &SecretRef) -> Result<(), Error> {
     let about = |error: LibvirtError| Error::from(error).about(format_args!("secret {secret}"));
     match connection.find_secret(secret).map_err(about)?.value() {
-        // It has one, or libvirt does not tell.
+        // It has a value, or libvirt does not say whether it has.
         Ok(_) | Err(LibvirtError::Private(_) | LibvirtError::Denied(_)) => Ok(()),
         Err(error) => Err(about(error)),
     }

@@ -1,4 +1,4 @@
-//! The disk of a domain for a volume: its XML, and what else the disk needs.
+//! The disk of a domain for a volume: its XML, and what the disk needs besides it.
 
 use std::fmt;
 use std::os::unix::fs::FileTypeExt;
@@ -16,8 +16,8 @@ use crate::task::emulator::{EmulatorError, User, absolute, text_of_socket, versi
 use crate::task::storage::Remote;
 use crate::task::{Error, Kind};
 
-/// How a guest sees a disk, and how the volume is opened. Where a field is empty, libvirt or the
-/// emulator has a default.
+/// How a guest sees a disk, and how the volume is opened. If a field is empty, the default of
+/// libvirt or the emulator applies.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct DiskOptions {
@@ -65,7 +65,7 @@ pub struct Served {
     pub socket: PathBuf,
     /// The name of the export.
     pub export: String,
-    /// The user as whom libvirt runs emulators. By default `libvirt-qemu` or `qemu`, whichever
+    /// The user that libvirt runs emulators as. By default `libvirt-qemu` or `qemu`, whichever
     /// exists.
     pub emulator_user: Option<String>,
 }
@@ -130,7 +130,7 @@ pub enum Need {
         /// The secret that opens the volume, if the options name it.
         secret: Option<SecretRef>,
     },
-    /// The emulator's user is not known on this host, and has to be let in to the socket.
+    /// The emulator's user is not known on this host, and the socket has to admit it.
     EmulatorUser,
     /// Several secrets need libvirt 9.3 or newer.
     Layers,
@@ -164,22 +164,22 @@ pub enum DiskError {
     /// Only a file, a device or a pool's volume has an owner to keep.
     #[error("a disk on a server has no owner that libvirt would change")]
     NoOwner,
-    /// Monitors and a configuration file are given, and the volume is not in Ceph.
+    /// Monitors or a configuration file are given, but the volume is not in Ceph.
     #[error("monitors and a configuration file are for an image in Ceph, rbd:POOL/IMAGE")]
     NotCeph,
     /// The location has a form that libvirt's XML does not have.
     #[error("{0} cannot be described to libvirt")]
     NoForm(Location),
-    /// LUKS2 or librbd, and the volume is not in Ceph.
+    /// LUKS2 or librbd is requested, but the volume is not in Ceph.
     #[error("LUKS2 and librbd are only for an image in Ceph: QEMU's own driver knows only LUKS1")]
     OnlyCeph,
-    /// QEMU is to open LUKS2.
+    /// QEMU is requested to decrypt LUKS2.
     #[error("QEMU's own driver knows only LUKS1")]
     OnlyLuks1,
-    /// Several secrets, and not librbd.
+    /// Several secrets are given, but librbd does not decrypt the image.
     #[error("several secrets open the layers of an image in Ceph, only with librbd")]
     OnlyLayers,
-    /// A login, and the volume is on a server that takes none.
+    /// A login is given, but the volume is on a server that takes none.
     #[error("a login is for Ceph and for iSCSI targets")]
     NoLogin,
     /// luksmith cannot serve the volume because it does not open it.

@@ -1,4 +1,4 @@
-//! A volume, the secret that opens it, and its disk, made together.
+//! Makes a volume together with the secret that opens it, and its disk.
 //!
 //! libvirt makes a volume in a pool. This process makes the header in memory and uploads it, so it
 //! accesses no file of the pool, which may be on another host. A volume at a location is made by
@@ -40,7 +40,7 @@ pub enum Place {
     },
     /// In a file, on a device or on an export that this process opens.
     At {
-        /// Where.
+        /// The location.
         location: Location,
         /// The size of the plaintext, in bytes. A device or an export has none: all of it is used.
         size: Option<u64>,
@@ -82,7 +82,7 @@ pub struct Provisioned {
     pub secret: Uuid,
     /// The path of the volume on its host.
     pub path: Option<String>,
-    /// Where the volume lies.
+    /// Where the volume is stored.
     pub location: Location,
     /// The version of LUKS.
     pub version: Version,
@@ -112,7 +112,7 @@ pub enum ProvisionError {
     /// QEMU does not have the cipher or hash.
     #[error("QEMU's own driver does not know {0}")]
     Cipher(String),
-    /// A file of this host, and the libvirt is on another host.
+    /// The volume would be a file of this host, but the libvirt is on another host.
     #[error("{location} would be made on this machine, and {uri} is another")]
     Far {
         /// The file.
@@ -134,7 +134,7 @@ impl From<ProvisionError> for Error {
     }
 }
 
-/// A volume that is to be provisioned.
+/// A volume to provision, whose options were checked.
 pub struct Provision<'a> {
     connection: &'a Connection,
     target: Target,
@@ -142,7 +142,7 @@ pub struct Provision<'a> {
     version: Version,
 }
 
-/// A place that was looked at.
+/// A place that was checked.
 enum Target {
     Pool {
         pool: String,
@@ -188,7 +188,7 @@ impl<'a> Provision<'a> {
         })
     }
 
-    /// What making the volume would destroy. Nothing, in a pool.
+    /// What making the volume would destroy. In a pool this is nothing.
     #[must_use]
     pub fn losses(&self) -> &[Loss] {
         match &self.target {
@@ -198,7 +198,8 @@ impl<'a> Provision<'a> {
     }
 
     /// Makes the volume, the secret and the disk, and opens the volume with the value that libvirt
-    /// returns for the secret. If this fails or is interrupted, what was made is removed again.
+    /// returns for the secret. If this fails or is interrupted, everything that was made is removed
+    /// again.
     ///
     /// # Errors
     /// Failures of libvirt, of the storage and of the key source, and an interrupt.
@@ -433,7 +434,7 @@ fn define(
     Ok((secret, uuid))
 }
 
-/// Whether a libvirt is on another host: then its URI names a host.
+/// Whether a libvirt is on another host: if so, its URI names that host.
 fn is_far(uri: &str) -> bool {
     let authority = uri.split_once("://").map_or("", |(_, rest)| rest);
     !authority.is_empty() && !authority.starts_with('/')

@@ -1,11 +1,11 @@
-//! What a task has made so far, and removes again unless it succeeds.
+//! The objects that a task has made so far. They are removed again unless the task succeeds.
 
 use std::path::PathBuf;
 
 use crate::libvirt::{Secret, StorageVolume};
 use crate::task::{Note, Watch};
 
-/// What is removed when this is dropped, in the order of its fields.
+/// The objects that are removed when this is dropped, in the order of the fields.
 pub(super) struct TakenBack<'a> {
     pub(super) secret: Option<Secret>,
     pub(super) volume: Option<StorageVolume>,
@@ -14,7 +14,7 @@ pub(super) struct TakenBack<'a> {
 }
 
 impl<'a> TakenBack<'a> {
-    /// Nothing yet. What is removed later is told to `watch`.
+    /// No object yet. Removals are reported to `watch`.
     pub(super) fn new(watch: &'a dyn Watch) -> Self {
         Self {
             secret: None,

@@ -1,9 +1,10 @@
 //! The speed of ciphers in memory.
 //!
-//! The subjects of one measurement take turns, so that a busy moment of the machine hits all of
-//! them. A single thread is timed in slices that are shorter than the scheduler's: the best slice
-//! had the processor to itself. Several threads are timed turn by turn, since the best slices of
-//! different threads may be of different moments, and would add up to more than the machine does.
+//! The ciphers and kernels of one measurement take turns, so that a busy moment of the machine
+//! affects all of them. A single thread is timed in slices that are shorter than the scheduler's:
+//! the best slice had the processor to itself. Several threads are timed turn by turn, since the
+//! best slices of different threads may be of different moments, and would add up to more than the
+//! machine does.
 
 use std::hint::black_box;
 use std::sync::Barrier;
@@ -20,7 +21,7 @@ use crate::xts::Kernel;
 /// How many bytes are encrypted at once, as by `cryptsetup benchmark`.
 const BUFFER: usize = 64 << 10;
 const ROUNDS: u32 = 5;
-/// The shortest time that is taken of a single thread.
+/// The length of a slice: the shortest time that is measured of a single thread.
 const SLICE: Duration = Duration::from_millis(1);
 
 /// A cipher to measure, and how.
@@ -66,9 +67,9 @@ impl Subject {
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Rate {
-    /// That of the best turn.
+    /// The rate of the best turn.
     pub best: u64,
-    /// The median of the turns. Far below the best, the machine was busy.
+    /// The median of the turns. If it is far below the best, the machine was busy.
     pub median: u64,
 }
 

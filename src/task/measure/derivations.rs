@@ -1,4 +1,4 @@
-//! How much work key derivations do on this machine.
+//! Measures how much work key derivations do on this machine.
 
 use std::time::Duration;
 

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The machine that was measured, and the day: figures cannot be compared without.
+/// The machine that was measured, and the day. Figures cannot be compared without them.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Machine {
-    /// The model of the CPU, or the architecture where the system does not tell.
+    /// The model of the CPU, or the architecture if the system does not report the model.
     pub cpu: String,
     /// How many processors this process may use.
     pub processors: usize,

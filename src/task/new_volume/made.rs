@@ -1,4 +1,4 @@
-//! A volume that was made, until it is kept.
+//! A volume that was made and whose files do not have their names yet.
 
 use crate::backend::Backend;
 use crate::container::{Container, Unlocked};
@@ -10,7 +10,7 @@ use crate::volume::Volume;
 
 use super::there::There;
 
-/// A volume that is made, and not kept before [`Made::keep`].
+/// A volume that was made. Its new files are removed unless [`Made::keep`] is called.
 pub struct Made<'w> {
     /// Its header.
     pub container: Container,
@@ -64,7 +64,7 @@ impl Made<'_> {
         Ok(self.data.volume_size(&self.container)?)
     }
 
-    /// All is written: makes it durable and gives the files their names.
+    /// Completes the volume: makes everything durable and gives the files their names.
     ///
     /// # Errors
     /// What the storage reports.

@@ -1,9 +1,10 @@
 //! A new volume in a new file, on a device or on an export.
 //!
 //! [`Plan::look`] checks the options against each other and against what exists, and changes
-//! nothing. [`Plan::losses`] is what making the volume would destroy: the caller decides whether
-//! that may be. [`Plan::make`] makes the files and writes the header. What comes of it, [`Made`],
-//! can be filled; the files get their names with [`Made::keep`], and are removed without it.
+//! nothing. [`Plan::losses`] is what making the volume would destroy: the caller decides whether to
+//! continue. [`Plan::make`] makes the files, writes the header, and returns a [`Made`], which the
+//! caller can fill with data. [`Made::keep`] gives the files their names. Without it they are
+//! removed.
 
 mod made;
 mod new_header;

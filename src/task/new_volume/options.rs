@@ -1,4 +1,4 @@
-//! The options of a new volume, and the checks whether they contradict each other.
+//! The options of a new volume, and the checks that they do not contradict each other.
 
 use luksmith_formats::cipher::CipherSpec;
 use luksmith_formats::hash::Hash;
@@ -18,7 +18,7 @@ use crate::task::{Advice, Error, Kind, Watch};
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct NewVolume {
-    /// The format of what is made.
+    /// The format of the image.
     pub format: ImageFormat,
     /// The size of a cluster of a qcow2 image, in bytes.
     pub cluster_size: Option<u32>,
@@ -52,7 +52,7 @@ pub struct NewVolume {
     pub volume_key: Option<VolumeKey>,
     /// Allocate the storage of a new file at once.
     pub preallocate: bool,
-    /// What opening the keyslot is to cost.
+    /// The cost of opening the keyslot.
     pub cost: CostOptions,
     /// Limits on the key derivation that the header states.
     pub limits: Limits,
@@ -91,15 +91,15 @@ impl Default for NewVolume {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Extent {
-    /// So many bytes of plaintext. A volume on a device or an export always reaches to its end, and
-    /// another size is refused there.
+    /// Exactly this many bytes of plaintext. A volume on a device or an export always reaches to
+    /// its end, and any other size is refused there.
     Exactly(u64),
-    /// Room for so many bytes of plaintext: a file is made for exactly these, a device or an export
-    /// may be larger.
+    /// At least this many bytes of plaintext: a file is made for exactly these, but a device or an
+    /// export may be larger.
     AtLeast(u64),
     /// All of a device or an export, or, with a detached header, all of the data file.
     AllThereIs,
-    /// As much as will be written: a file grows meanwhile.
+    /// As many bytes as will be written. The file grows meanwhile.
     Growing,
 }
 
@@ -114,7 +114,7 @@ impl Extent {
 }
 
 impl NewVolume {
-    /// Refuses options that do not go with the format.
+    /// Refuses options that the format does not allow.
     pub(super) fn check_format(&self, extent: Extent) -> Result<(), Error> {
         let wrong = |what: &str, advice| Err(Error::parameters(what).advise(advice));
         if self.format == ImageFormat::Raw {
@@ -197,7 +197,7 @@ impl NewVolume {
     }
 }
 
-/// Measures what opening the keyslot and checking the volume key is to cost.
+/// Measures the costs of opening the keyslot and of checking the volume key.
 pub(super) fn measure(
     cost: &CostOptions,
     options: &mut CreateOptions,

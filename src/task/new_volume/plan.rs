@@ -1,4 +1,4 @@
-//! A plan of a new volume: looked at, and then made.
+//! The plan of a new volume, which is checked first and carried out later.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::task::open::ImageFormat;
 use crate::task::storage::{Nature, Storage, open_file};
 use crate::task::{Advice, Error, Kind, Watch, size};
 
-/// A new volume that was looked at and not made yet.
+/// A new volume whose options and places were checked, and which is not made yet.
 pub struct Plan {
     new: NewVolume,
     location: Location,
@@ -96,7 +96,7 @@ impl Plan {
         &self.losses
     }
 
-    /// Refuses another size than all of a storage that exists.
+    /// Refuses a size that is not that of the whole existing storage.
     fn check_end(&self) -> Result<(), Error> {
         let (Target::There(there), Extent::Exactly(size)) = (&self.target, self.extent) else {
             return Ok(());

@@ -13,7 +13,7 @@ use crate::task::new_file::{Present, claim_device};
 use crate::task::storage::{Remote, Storage};
 use crate::task::{Error, size};
 
-/// How much of a device or an export is looked at to say what it holds, in bytes.
+/// How many bytes of a device or an export are read to find out what it holds.
 const LOOKED_AT: usize = 1 << 20;
 
 /// What making a volume would destroy. Its `Display` says it in a sentence.
@@ -38,7 +38,7 @@ pub enum Loss {
     },
 }
 
-/// A LUKS volume that was found where a new one is to be made.
+/// A LUKS volume that was found at the place of the new one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FoundVolume {
@@ -77,14 +77,14 @@ impl fmt::Display for Loss {
 
 /// Where a part of the new volume is stored.
 pub(super) enum Target {
-    /// A file that is made.
+    /// A file that will be made.
     New(PathBuf),
     /// A storage that exists and is written to: a device, an export, or the data of a detached
     /// header.
     There(Storage),
 }
 
-/// What exists already and is held until the volume is made.
+/// The existing files and devices, which stay open until the volume is made.
 #[derive(Default)]
 pub(super) struct There {
     /// The old files that new ones replace. Their locks keep other programs from using them.

@@ -1,4 +1,4 @@
-//! What is wrong with secrets and volumes, found without changing anything.
+//! Finds what is wrong with secrets and volumes, without changing anything.
 
 use std::fmt;
 

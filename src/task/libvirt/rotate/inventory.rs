@@ -33,7 +33,7 @@ pub(super) struct Known {
 /// An encrypted volume.
 #[derive(Default)]
 pub(super) struct Volume {
-    /// Where it lies. `None` for a place that this library does not open.
+    /// Where it is stored. `None` for a place that this library does not open.
     pub(super) location: Option<Location>,
     /// The secrets that open it, as domains and pools name them.
     pub(super) named: Vec<SecretRef>,
@@ -177,8 +177,8 @@ impl Inventory {
         }
     }
 
-    /// Finds the secrets of each volume by the names. Where none is named, the usage of a secret
-    /// counts.
+    /// Finds the secrets of each volume by their names. If no secret is named, the usage of a
+    /// secret counts.
     fn resolve(&mut self) {
         for (place, volume) in &mut self.volumes {
             volume.named.sort();

@@ -1,6 +1,6 @@
-//! The journal of a rotation: which keyslots and secrets it uses and how far it has come, and
-//! nothing secret. There is one file for each secret that is being rotated. It is replaced as a
-//! whole and synced before each step that it describes.
+//! The journal of a rotation: the keyslots and secrets that it uses, and the stage that it has
+//! reached. It contains nothing secret. There is one file for each secret that is being rotated. It
+//! is replaced as a whole and synced before each step that it describes.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
@@ -16,7 +16,7 @@ use super::error::RotateError;
 use crate::task::new_file::NewFile;
 use crate::task::{Error, Kind, Watch};
 
-/// How far a rotation has come.
+/// The stage that a rotation has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Stage {
@@ -28,7 +28,7 @@ pub(super) enum Stage {
     Removing,
 }
 
-/// What a rotation has begun.
+/// The content of a journal.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Journal {
     /// The secret.

@@ -1,5 +1,5 @@
-//! How the keyslots of a volume change while a domain has it open: its QEMU changes them, asked
-//! through libvirt, or luksmith changes them in the open volume.
+//! Changes the keyslots of a volume while a domain has it open. The domain's QEMU changes them on
+//! request, through libvirt, or luksmith changes them in the open volume.
 //!
 //! QEMU reads header and key material when it opens a volume, and otherwise only for
 //! `x-blockdev-amend`, which changes the header that QEMU holds in memory and writes it

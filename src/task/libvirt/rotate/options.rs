@@ -8,7 +8,7 @@ use crate::secret::SecretSource;
 use crate::task::cost::CostOptions;
 use crate::task::storage::Remote;
 
-/// Which volumes are meant.
+/// The volumes to rotate or to check.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Selection {
@@ -24,17 +24,18 @@ pub struct Selection {
 #[non_exhaustive]
 pub struct RotateOptions<'a> {
     /// The directory of the journals. While a secret is rotated, its journal lists the keyslots and
-    /// secrets that the rotation uses, and how far it has come, but nothing secret. An interrupted
-    /// rotation is completed by rotating the secret again with the same directory.
+    /// secrets that the rotation uses, and the stage that it has reached. It contains nothing
+    /// secret. An interrupted rotation is completed by rotating the secret again with the same
+    /// directory.
     pub journals: PathBuf,
     /// The present passphrase of a private secret, whose value libvirt does not return.
     pub key: Option<&'a dyn SecretSource>,
     /// The new passphrase, for a selection with one secret. By default each secret gets a random
     /// one.
     pub new_key: Option<&'a dyn SecretSource>,
-    /// What opening the new keyslots costs.
+    /// The cost of opening the new keyslots.
     pub cost: CostOptions,
-    /// What the key derivation of a present keyslot may cost.
+    /// The limits on the cost of the key derivation of a present keyslot.
     pub limits: Limits,
     /// How a volume on an NBD server is reached.
     pub remote: Remote,

@@ -13,7 +13,7 @@ use super::volume::Volume;
 use crate::libvirt::{Connection, LibvirtError};
 use crate::task::{Error, Note, Watch, Work, Working};
 
-/// The volumes of a libvirt that are to be rotated or checked, and their secrets.
+/// The volumes of a libvirt to rotate or to check, and their secrets.
 pub struct Rotation<'a> {
     pub(super) connection: &'a Connection,
     pub(super) options: RotateOptions<'a>,
@@ -59,7 +59,7 @@ impl<'a> Rotation<'a> {
     }
 
     /// Rotates the secrets, each when the iterator is asked for its result. A failure of one does
-    /// not stop the others. What is passed over is told as notes.
+    /// not stop the others. Skipped volumes are reported as notes.
     ///
     /// # Errors
     /// [`RotateError::Nothing`] and [`RotateError::OneForSeveral`], before anything is changed.
@@ -121,10 +121,10 @@ impl<'a> Rotation<'a> {
 struct Run<'r, 'a> {
     rotation: &'r Rotation<'a>,
     watch: &'r dyn Watch,
-    /// Ends with the iterator, whole if all secrets were tried.
+    /// Ends with the iterator, as complete if all secrets were tried.
     working: Option<Working<'r>>,
     secrets: btree_set::IntoIter<Uuid>,
-    /// Whether a result was returned that is not told as progress yet.
+    /// Whether a result was returned that is not reported as progress yet.
     begun: bool,
 }
 
