@@ -1,4 +1,4 @@
-//! `luksmith completions`: prints shell completions.
+//! `luksmith completions`: prints the completions for a shell.
 
 use clap_complete::Shell;
 

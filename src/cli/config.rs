@@ -1,4 +1,4 @@
-//! `luksmith config`: the label, subsystem and UUID in the header.
+//! `luksmith config`: sets the label, the subsystem and the UUID in the header.
 
 use clap::ArgGroup;
 use luksmith::container::Configure;

@@ -11,8 +11,8 @@ use super::open::refuse_qcow2;
 
 /// Convert the header between LUKS1 and LUKS2
 ///
-/// The data and the passphrases stay. A volume that becomes LUKS1 must have only pbkdf2 keyslots
-/// with the numbers 0 to 7, 512-byte sectors, and no tokens.
+/// The data and the passphrases do not change. A volume that becomes LUKS1 must have only pbkdf2
+/// keyslots with the numbers 0 to 7, 512-byte sectors, and no tokens.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {

@@ -1,4 +1,4 @@
-//! `luksmith create`: a new, empty volume.
+//! `luksmith create`: makes a new, empty volume.
 
 use luksmith::location::Location;
 use luksmith::task::new_volume::Extent;
@@ -24,8 +24,8 @@ pub(crate) struct Args {
     #[arg(value_name = "IMAGE", value_parser = LocationParser::Openable)]
     image: Location,
 
-    /// The size that the guest sees; the file is larger by the header. 10G is 10 GiB [a device or
-    /// an export is used as a whole]
+    /// The size that the guest sees; the file has this size plus that of the header. 10G is 10 GiB
+    /// [a device or an export is used as a whole]
     #[arg(long, value_name = size::SIZE, value_parser = size::parse)]
     size: Option<u64>,
 

@@ -1,4 +1,4 @@
-//! `luksmith decrypt`: the plaintext of a volume.
+//! `luksmith decrypt`: writes the plaintext of a volume.
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -21,7 +21,8 @@ use super::streams;
 
 /// Write the plaintext of a volume to a new file, a block device or stdout
 ///
-/// Only its owner can read the new file. It gets its name when all of it is on the disk.
+/// Only the owner of the new file can read it. The file gets its name when it is complete on the
+/// disk.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {

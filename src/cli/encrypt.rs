@@ -1,4 +1,4 @@
-//! `luksmith encrypt`: a plain image into a new volume.
+//! `luksmith encrypt`: encrypts a plain image into a new volume.
 
 use std::path::{Path, PathBuf};
 
@@ -19,8 +19,8 @@ use super::streams;
 
 /// Encrypt a plain image into a new volume
 ///
-/// SOURCE is only read. All of it is encrypted, also holes and zeroes, so that the storage does not
-/// show which sectors are in use. With --json: as for create.
+/// SOURCE is only read. All of it is encrypted, including holes and zeroes, so that the storage
+/// does not show which sectors are in use. With --json: as for create.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {

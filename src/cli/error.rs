@@ -94,7 +94,7 @@ impl CommandError {
         }
     }
 
-    /// The same failure, with what it was about before its message: `{what}: {message}`.
+    /// The same failure, with its subject before the message: `{what}: {message}`.
     #[must_use]
     pub(crate) fn about(mut self, what: impl std::fmt::Display) -> Self {
         self.error = self.error.about(what);

@@ -11,7 +11,7 @@ use super::output;
 /// What can be forced. A command accepts only the names that apply to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Force {
-    /// replace a file, or what a device holds
+    /// replace a file, or overwrite a device
     Overwrite,
     /// destroy all keyslots
     Erase,

@@ -1,4 +1,5 @@
-//! `luksmith inspect`: whether an image is valid in its declared format, and allowed by a policy.
+//! `luksmith inspect`: checks that an image is valid in its declared format, and that a policy
+//! allows it.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use super::output::Output;
 use super::size;
 use luksmith::task::storage::Storage;
 
-/// Check that an untrusted image is valid in its declared format, and nothing more
+/// Check that an untrusted image is valid in its declared format, and only in that one
 ///
 /// Only the image is read: no file that it names is opened, nothing is written, and no key is
 /// needed. The part that is read is bounded. Exit code 0: accept. 1: reject, the image is not valid

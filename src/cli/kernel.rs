@@ -1,8 +1,8 @@
-//! Which kernel of AES-XTS the environment names, for comparison.
+//! The kernel of AES-XTS that the environment names, for comparing kernels.
 
 use luksmith::xts::{Kernel, KernelError};
 
-/// The variable that names one.
+/// The environment variable.
 const VARIABLE: &str = "LUKSMITH_XTS";
 
 /// The kernel that the environment names, if it names one.
@@ -12,7 +12,7 @@ pub(crate) fn named() -> Result<Option<Kernel>, KernelError> {
         .transpose()
 }
 
-/// Makes that kernel the one of the whole program.
+/// Makes that kernel the default of the whole program.
 pub(crate) fn choose() -> Result<(), KernelError> {
     named()?.map_or(Ok(()), Kernel::set_default)
 }

@@ -12,8 +12,8 @@ use tracing_subscriber::registry::LookupSpan;
 
 use luksmith::task::printable;
 
-/// Starts the log. It shows warnings, and when a problem is over; more with `-v`, or what the
-/// filter in LUKSMITH_LOG selects.
+/// Starts the log. It shows warnings, and says when a problem is over. With `-v` it shows more, and
+/// the filter in LUKSMITH_LOG selects what it shows.
 pub(crate) fn start(verbose: u8) {
     let level = match verbose {
         0 => "luksmith=warn,luksmith::state=info",

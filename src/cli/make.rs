@@ -1,5 +1,5 @@
-//! What `create` and `encrypt` share: from the arguments to a plan that was agreed to, and how what
-//! was made is shown.
+//! The parts that `create` and `encrypt` share: they make a plan from the arguments, ask the user
+//! to agree to losses, and show the new volume.
 
 use luksmith::location::Location;
 use luksmith::task::new_volume::{Extent, Made, NewVolume, Plan};
@@ -16,7 +16,7 @@ use super::notes::note_slow;
 use super::passphrase::volume_key_file;
 use super::size;
 
-/// What the arguments ask for.
+/// The options of the new volume, from the arguments.
 pub(crate) fn new_volume(
     session: &Session,
     args: &NewVolumeArgs,
@@ -57,7 +57,7 @@ pub(crate) fn new_volume(
     Ok(new)
 }
 
-/// Looks at what is there, and asks where something would be lost.
+/// Makes a plan, and asks the user if something would be lost.
 pub(crate) fn plan(
     session: &Session,
     args: &NewVolumeArgs,
@@ -75,7 +75,7 @@ pub(crate) fn plan(
     Ok(plan)
 }
 
-/// What was made, for the output.
+/// The properties of the new volume, for the output.
 pub(crate) struct Shown {
     json: Value,
     line: String,

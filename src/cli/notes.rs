@@ -4,7 +4,7 @@ use luksmith_formats::cipher::{BlockCipher, CipherSpec};
 
 use super::output;
 
-/// Prints a note if the cipher that is about to be used is much slower than all others.
+/// Prints a note if this cipher is much slower than all others.
 pub(crate) fn note_slow(spec: CipherSpec) {
     if spec.cipher == BlockCipher::Twofish {
         output::note(format_args!(

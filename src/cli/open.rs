@@ -1,4 +1,4 @@
-//! Unlocking a container with a passphrase that the user gives.
+//! Unlocks a container with a passphrase that the user gives.
 
 use luksmith::backend::file::OpenOptions;
 use luksmith::container::{Container, UnlockError, Unlocked, Which};
@@ -13,7 +13,7 @@ use super::passphrase::KeySource;
 /// Options of commands that only read an image.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct ReadArgs {
-    /// Read the image even if another program writes to it; a change may be read half done
+    /// Read the image even if another program writes to it; a half-written change may be read
     #[arg(long)]
     pub(crate) force_share: bool,
 }

@@ -26,7 +26,7 @@ impl Output {
         self.bytes(format!("{line}\n").as_bytes());
     }
 
-    /// One line of result, written at once, for work that takes long.
+    /// Writes one line of result immediately, for work that takes long.
     pub(crate) fn now(&self, line: impl Display) -> Result<(), CommandError> {
         self.line(line);
         self.finish()

@@ -1,5 +1,5 @@
-//! Passphrases and keys: the source that `--key` or `--key-file` names, how often a person is
-//! asked, and whether a typed passphrase is strong enough.
+//! Reads passphrases and keys from the source that `--key` or `--key-file` names, and checks that a
+//! new passphrase that is typed is strong enough.
 
 use std::io::{self, IsTerminal};
 use std::os::unix::ffi::OsStrExt as _;
@@ -125,7 +125,7 @@ impl KeySource {
         Self { weak, ..self }
     }
 
-    /// The source, if it is not one of a scheme.
+    /// The source, if it is one of the library's own, and not of a scheme.
     pub(crate) fn here(&self) -> Option<&Source> {
         match &self.source {
             AnySource::Own(source) => Some(source),
@@ -165,7 +165,8 @@ impl KeySource {
             || (self.here() == Some(&Source::Prompt) && !self.is_typed())
     }
 
-    /// How often a passphrase may be tried. Only a person gives another one the next time.
+    /// How often a passphrase is read if it is wrong. Only a person gives another one the next
+    /// time.
     pub(crate) fn tries(&self) -> u32 {
         if self.is_typed() { 3 } else { 1 }
     }
@@ -180,7 +181,8 @@ impl KeySource {
         Ok(self.source.read(purpose)?)
     }
 
-    /// Reads a passphrase that is being set. One that is typed is asked twice and rated.
+    /// Reads a passphrase that is being set. A person is asked twice, and the strength of the
+    /// passphrase is estimated.
     pub(crate) fn fresh(
         &self,
         session: &Session,
@@ -200,7 +202,7 @@ impl KeySource {
     }
 }
 
-/// For tasks of the library. A typed new passphrase is rated.
+/// For tasks of the library. The strength of a new passphrase that is typed is estimated.
 impl SecretSource for KeySource {
     fn read(&self, purpose: Purpose<'_>) -> Result<Passphrase, SecretError> {
         self.rated(purpose, self.weak)

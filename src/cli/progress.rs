@@ -61,7 +61,7 @@ impl Running {
         self.change().push(showing);
     }
 
-    /// The innermost work advanced by so many bytes or steps.
+    /// The innermost work advanced by this many bytes or steps.
     pub(crate) fn advance(&self, by: u64) {
         match self.look().last() {
             Some(Showing::Bytes(progress)) => progress.advance(by),
@@ -133,7 +133,7 @@ impl Progress {
         }
     }
 
-    /// So many bytes more are done.
+    /// Records that this many more bytes are done.
     pub(crate) fn advance(&self, bytes: u64) {
         let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
         match &self.shown {
@@ -158,7 +158,7 @@ impl Progress {
         }
     }
 
-    /// All is done: writes the last line. Dropping removes the bar.
+    /// Records that everything is done, and writes the last line. Dropping removes the bar.
     pub(crate) fn finish(self) {
         if let Shown::Lines(_) = self.shown {
             self.line(self.done.load(Ordering::Relaxed));
@@ -257,7 +257,7 @@ impl Steps {
         }
     }
 
-    /// So many steps more are done.
+    /// Records that this many more steps are done.
     fn advance(&self, by: u64) {
         let done = self.done.fetch_add(by, Ordering::Relaxed) + by;
         if let Some(bar) = &self.bar {

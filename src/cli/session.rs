@@ -1,4 +1,4 @@
-//! The state that a subcommand has while it runs.
+//! The output, the progress and the signals of a subcommand while it runs.
 
 use std::path::Path;
 

@@ -1,9 +1,9 @@
 //! SIGINT, SIGTERM and SIGHUP.
 //!
-//! The first signal asks the work to stop in order. A second one stops the program at once, but
-//! only if it shows impatience: a second SIGINT, or any signal a second or more after the first.
-//! Signals that come together are one request to stop: systemd sends SIGTERM and SIGHUP
-//! (`SendSIGHUP=yes`), `timeout` signals its child and its group, a closing terminal signals all.
+//! The first signal asks the command to end in an orderly way. A second SIGINT, or any signal a
+//! second or more after the first one, ends the program immediately. Signals that come together are
+//! one request to stop: systemd sends SIGTERM and SIGHUP (`SendSIGHUP=yes`), `timeout` signals its
+//! child and its group, a closing terminal signals all.
 //!
 //! SIGXFSZ (a file would exceed its limit) does not end the program: the write fails with EFBIG.
 
@@ -26,10 +26,10 @@ pub(crate) struct Signals {
     at_first: Arc<Mutex<Vec<Act>>>,
 }
 
-/// A signal that comes so soon after the first one belongs to the same request.
+/// A signal that comes within this time after the first one belongs to the same request.
 const TOGETHER: Duration = Duration::from_secs(1);
 
-/// What is done at the first signal, apart from setting the interrupt.
+/// What the first signal does, besides setting the interrupt.
 type Act = Box<dyn Fn() + Send>;
 
 impl Signals {
@@ -89,7 +89,7 @@ impl Signals {
         self.at_first.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new file that is worth nothing before it is finished.
+    /// Records a new file that is useless until it is finished.
     pub(crate) fn begin(&self, path: &Path) {
         self.unfinished().push(path.to_owned());
     }

@@ -1,4 +1,4 @@
-//! stdin and stdout for data and keys, if they are not a terminal.
+//! Uses stdin and stdout for data and keys. A terminal is refused.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};

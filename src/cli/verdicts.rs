@@ -1,4 +1,4 @@
-//! What helps after a failure of the library: the flag or command to use. One table.
+//! Hints after a failure of the library: one table of the flags and commands that help.
 
 use std::error::Error;
 
@@ -35,7 +35,7 @@ fn some(hint: impl Into<String>) -> Hint {
 
 macro_rules! hints {
     ($($error:ty => $hint:ident),* $(,)?) => {
-        /// What helps after this error.
+        /// The hint for this error.
         pub(crate) fn hint(error: &(dyn Error + 'static)) -> Hint {
             $(if let Some(error) = error.downcast_ref::<$error>() {
                 return $hint(error);
@@ -45,7 +45,7 @@ macro_rules! hints {
     };
 }
 
-/// What helps, in the words of the command line.
+/// Advice in the words of the command line.
 pub(crate) fn advice(advice: &Advice) -> String {
     let text = match advice {
         Advice::ForceShare => "--force-share reads it all the same",
@@ -210,7 +210,7 @@ fn format(error: &FormatError) -> Hint {
     }
 }
 
-/// Each limit on a key derivation has a flag.
+/// The flag that raises the limit which a key derivation exceeds.
 fn over_limit(error: &FormatError) -> Hint {
     let flag = match error.field.rsplit('.').next() {
         Some("memory") => "--max-kdf-memory",
@@ -234,7 +234,7 @@ fn kdf(error: &KdfError) -> Hint {
     }
 }
 
-/// Questions and derivations come before the first write.
+/// The hint for an interrupted question or derivation, both of which come before the first write.
 fn interrupted() -> Hint {
     some("nothing was changed")
 }
@@ -505,7 +505,7 @@ fn value(error: &ValueError) -> Hint {
     }
 }
 
-/// How a volume is served to an emulator that does not open it itself.
+/// The hint for a volume that an emulator does not open itself.
 const SERVED: &str = "--served SOCKET is for a volume that `luksmith serve` decrypts";
 
 fn emulator(error: &EmulatorError) -> Hint {

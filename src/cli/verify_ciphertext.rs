@@ -25,11 +25,11 @@ const SHOWN: usize = 20;
 
 /// Search an image for data that is not encrypted, without a key
 ///
-/// Reads IMAGE and reports the regions that do not look like ciphertext: those where byte values
-/// occur too often or too evenly, and those with the signature of a file system or file. The header
-/// is left out. Keyslots and unused space may be zero or look random. Zero regions of the data are
-/// not a finding: they are holes, discarded, or were never written. They show which parts are
-/// unused.
+/// This reads IMAGE and reports the regions that do not look like ciphertext: those where byte
+/// values occur too often or too evenly, and those with the signature of a file system or file. The
+/// header is left out. Keyslots and unused space may be zero or look random. Zero regions of the
+/// data are not a finding: they are holes, discarded, or were never written. They show which parts
+/// are unused.
 ///
 /// With --json: {"image", "header": "luks1", "luks2" or null, "areas": [{"area", "offset", "size",
 /// "judged", "random", "zero", "suspicious", "sampled": null or {"pieces", "of"}}], "suspicious":

@@ -9,10 +9,10 @@ use luksmith::volume::Volume;
 
 use super::{LocalFile, LocationParser, RemoteArgs};
 
-/// What holds a volume.
+/// The format in which a file, a device or an export holds a volume.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ImageFormat {
-    /// The volume itself, header first
+    /// The LUKS header, then the data
     #[default]
     Raw,
     /// An encrypted qcow2 image, with LUKS1 inside

@@ -17,7 +17,7 @@ pub(crate) struct PbkdfArgs {
     #[arg(short, long, value_name = "MS", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) iter_time: u32,
 
-    /// The cost itself, not measured: iterations of pbkdf2, passes of argon2
+    /// The cost, which is then not measured: iterations of pbkdf2, or passes of argon2
     #[arg(long, value_name = "N", conflicts_with = "iter_time", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) pbkdf_force_iterations: Option<u32>,
 

@@ -9,12 +9,12 @@ use luksmith::task::storage::Remote;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Storage on an NBD server")]
 pub(crate) struct RemoteArgs {
-    /// How long to wait for a silent or unreachable server, in seconds. After that, requests fail.
-    /// Until then, a broken connection is replaced
+    /// How long to wait for a silent or unreachable server, in seconds. Until then, luksmith
+    /// reconnects if the connection breaks. After that, requests fail
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: u64,
 
-    /// The most connections to the server, if it allows several for one client
+    /// The largest number of connections to the server, if the server allows several for one client
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=16))]
     connections: u16,
 }

@@ -103,7 +103,7 @@ enum FailOn {
     Warning,
     /// An error
     Error,
-    /// No finding: the exit code is 0
+    /// The exit code is 0, whatever is found
     Never,
 }
 

@@ -35,11 +35,11 @@ const CIPHERS: [(&str, &[usize]); 8] = [
 
 /// Measure key derivations and ciphers on this machine
 ///
-/// Measured are ciphers on 64 KiB in memory, repeatedly, with every AES-XTS kernel that this CPU
-/// supports, and the speed of key derivations. Storage, the page cache and opening a volume are not
-/// measured. Each figure is the best of many short turns; if the medians are far below, the machine
-/// was busy, and a note says so. "limit" is the speed of only the rounds of AES at the kernel's
-/// register width: no kernel of that width can be faster on this CPU.
+/// This measures ciphers on 64 KiB in memory, with every AES-XTS kernel that this CPU supports, and
+/// the speed of key derivations. It does not measure storage, the page cache or opening a volume.
+/// Each figure is the best of many short turns. If the medians are far lower, the machine was busy,
+/// and a note says so. "limit" is the speed of the rounds of AES without anything else, at the
+/// kernel's register width: no kernel of that width can be faster on this CPU.
 ///
 /// With --json: {"version", "date", "cpu", "processors", "busy", "kdf": [{"type", "hash",
 /// "iterations_per_second"} or {"type", "passes", "memory", "threads", "time_ms"}], "ciphers":
@@ -188,7 +188,7 @@ impl Args {
         say(&shown::HEADER)?;
         let mut speeds = Vec::new();
         for group in groups {
-            // The subjects of a group take turns, so that they can be compared.
+            // The ciphers and kernels of a group take turns, so that they can be compared.
             let group = measure::ciphers(group, self.seconds, session)?;
             for speed in &group {
                 say(&shown::row(speed))?;

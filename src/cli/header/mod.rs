@@ -1,4 +1,4 @@
-//! `luksmith header`: the header as a whole.
+//! `luksmith header`: commands for the header as a whole.
 
 mod backup;
 mod erase;

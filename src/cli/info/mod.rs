@@ -19,9 +19,9 @@ use super::size;
 use super::token::shown;
 use luksmith::task::storage::Storage;
 
-/// Show what an image is: format, cipher, sizes, keyslots, tokens, health
+/// Show the header of an image: format, cipher, sizes, keyslots, tokens, health
 ///
-/// Needs no passphrase. With --json: {"image", "type", "uuid", "label", "subsystem", "cipher",
+/// This needs no passphrase. With --json: {"image", "type", "uuid", "label", "subsystem", "cipher",
 /// "key_bits", "sector_size", "data": {"offset", "size" (null if unknown), "fixed_size"}, "header":
 /// {"health", "damage", "metadata_size", "keyslots_offset", "keyslots_size", "seqid", "detached"},
 /// "requirements": [], "flags": [], "keyslots": [as in key list], "tokens": [as in token list]};

@@ -35,7 +35,7 @@ pub(crate) struct Args {
     #[arg(long, alias = "master-key-file", value_name = "FILE", conflicts_with_all = ["key", "key_file"], value_parser = LocalFile)]
     volume_key_file: Option<PathBuf>,
 
-    /// Store a random key in the keyslot, which does not open the volume (LUKS2)
+    /// Make an unbound keyslot: it holds a random key that does not open the volume (LUKS2)
     #[arg(long, requires = "key_size", conflicts_with_all = ["key", "key_file"])]
     unbound: bool,
 

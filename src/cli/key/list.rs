@@ -1,4 +1,4 @@
-//! `luksmith key list`: the keyslots in use.
+//! `luksmith key list`: lists the keyslots in use.
 
 use luksmith_formats::json::json;
 

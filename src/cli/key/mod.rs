@@ -1,4 +1,4 @@
-//! `luksmith key`: the keyslots of a volume.
+//! `luksmith key`: commands for the keyslots of a volume.
 
 mod add;
 mod change;

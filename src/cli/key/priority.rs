@@ -1,4 +1,4 @@
-//! `luksmith key priority`: the order in which keyslots are tried.
+//! `luksmith key priority`: sets the order in which keyslots are tried.
 
 use clap::ValueEnum;
 use luksmith_formats::luks2;

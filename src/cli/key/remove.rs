@@ -11,8 +11,8 @@ use crate::cli::passphrase::KeySource;
 
 /// Remove a keyslot
 ///
-/// Asks for the passphrase to remove. With --keyslot N it asks for one that remains, so that the
-/// volume can still be opened. With --json: {"keyslot": N, "remaining": N}
+/// Asks for the passphrase to remove. With --keyslot N it asks for a passphrase that remains, as
+/// proof that the volume can still be opened. With --json: {"keyslot": N, "remaining": N}
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -98,7 +98,7 @@ impl Args {
         Ok(())
     }
 
-    /// Requires that a remaining keyslot opens before another one is removed.
+    /// Proves that a keyslot that remains can be opened, before another one is removed.
     fn prove(
         &self,
         session: &Session,

@@ -1,4 +1,5 @@
-//! `luksmith libvirt attach` and `detach`: disks of a running domain and of its definition.
+//! `luksmith libvirt attach` and `detach`: add a disk to a domain and remove it, in the running
+//! domain and in its definition.
 
 use std::time::Duration;
 
@@ -68,7 +69,7 @@ pub(crate) struct DetachArgs {
     #[command(flatten)]
     when: When,
 
-    /// How long the guest may take to release it, in seconds
+    /// How long the guest may take to release the disk, in seconds
     #[arg(
         long,
         value_name = "SECONDS",

@@ -1,4 +1,4 @@
-//! The options that describe a disk, and the words for what else a disk needs.
+//! The options that describe a disk, and hints about what the disk needs besides its XML.
 
 use std::path::PathBuf;
 
@@ -56,13 +56,14 @@ pub(super) struct DiskArgs {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Encryption")]
 pub(super) struct OpenArgs {
-    /// The secret that opens it: a UUID, or usage=volume:PATH [default: usage=volume: and the path
-    /// of IMAGE]; repeated for the layers of an image in Ceph, from the top, since libvirt 9.3
+    /// The secret that opens the volume: a UUID, or usage=volume:PATH [default: usage=volume: and
+    /// the path of IMAGE]; one for each layer of an image in Ceph, from the top (libvirt 9.3 and
+    /// later)
     #[arg(long, value_name = "SECRET")]
     pub(super) secret: Vec<SecretRef>,
 
-    /// Its type, and the header is not read [default: the one in the header; luks1 where it is not
-    /// read, luks2 for rbd:]
+    /// The type of the volume; the header is then not read [default: the type in the header; if
+    /// luksmith cannot open the location, luks1, or luks2 for rbd:]
     #[arg(short = 'M', long = "type", value_name = "TYPE")]
     pub(super) luks_type: Option<VersionName>,
 
@@ -70,12 +71,12 @@ pub(super) struct OpenArgs {
     #[arg(long, value_name = "ENGINE")]
     engine: Option<EngineName>,
 
-    /// `luksmith serve` decrypts it and serves it on this socket: the disk has no encryption of its
-    /// own
+    /// `luksmith serve` decrypts the volume and serves it on this socket; the XML of the disk then
+    /// has no encryption
     #[arg(long, value_name = "SOCKET", conflicts_with_all = ["secret", "engine"])]
     pub(super) served: Option<PathBuf>,
 
-    /// The name of the export that is served there
+    /// The name of the export on that socket
     #[arg(
         long,
         value_name = "NAME",
@@ -85,7 +86,7 @@ pub(super) struct OpenArgs {
     )]
     export: String,
 
-    /// The user as whom libvirt runs emulators [default: libvirt-qemu or qemu, whichever exists]
+    /// The user that libvirt runs emulators as [default: libvirt-qemu or qemu, whichever exists]
     #[arg(long, value_name = "USER", requires = "served")]
     emulator_user: Option<String>,
 
@@ -97,7 +98,7 @@ pub(super) struct OpenArgs {
     #[arg(long, value_name = "FILE")]
     ceph_config: Option<String>,
 
-    /// The user name of the emulator at Ceph or at the iSCSI target
+    /// The user name with which the emulator logs in to Ceph or to the iSCSI target
     #[arg(long, value_name = "NAME", requires = "login_secret")]
     login: Option<String>,
 
@@ -190,7 +191,7 @@ impl DiskArgs {
         self.target.as_deref()
     }
 
-    /// The options of a disk whose volume was made just now.
+    /// The options of a disk whose volume was just made.
     pub(super) fn options(&self) -> DiskOptions {
         let mut options = DiskOptions::default();
         options.bus = self.bus.as_ref().and_then(name);
@@ -232,7 +233,7 @@ impl OpenArgs {
     }
 }
 
-/// What else a disk needs, as hints.
+/// Hints about what a disk needs besides its XML.
 pub(super) fn hints(needs: &[Need]) -> Vec<String> {
     needs.iter().map(hint).collect()
 }

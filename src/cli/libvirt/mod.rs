@@ -1,4 +1,5 @@
-//! `luksmith libvirt`: passphrases in libvirt's secrets, and the disks that they open.
+//! `luksmith libvirt`: commands for passphrases in libvirt's secrets, and for the disks that they
+//! open.
 
 mod attach;
 mod connect;

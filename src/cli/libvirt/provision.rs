@@ -1,4 +1,4 @@
-//! `luksmith libvirt provision`: a volume, the secret that opens it, and its disk.
+//! `luksmith libvirt provision`: makes a volume, the secret that opens it, and the XML of its disk.
 
 use std::path::PathBuf;
 
@@ -24,15 +24,15 @@ use crate::cli::size;
 /// Make a volume, the secret that opens it, and the XML of its disk
 ///
 /// The passphrase has 256 random bits and is only in libvirt's secret, unless --key or --key-file
-/// names another source. In a pool (--pool, --name), libvirt makes the volume, also on another
-/// host. IMAGE is a file, a device or an export that luksmith makes itself. At the end the volume
-/// is opened with the value of the secret. If a step fails, or SIGINT arrives, what was made is
-/// removed again. With --json: {"secret", "path", "pool", "volume", "type", "uuid", "size", "xml",
-/// "hints"}.
+/// names another source. With --pool and --name, libvirt makes the volume in a pool, which may be
+/// on another host. With IMAGE, luksmith makes it in a file, on a device or on an export. At the
+/// end, luksmith opens the volume with the value of the secret. If a step fails, or SIGINT arrives,
+/// everything that was made is removed again. With --json: {"secret", "path", "pool", "volume",
+/// "type", "uuid", "size", "xml", "hints"}.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// The file to make, a block device, or an export (nbd://…), if it is in no pool
+    /// The file to make, a block device, or an export (nbd://…), for a volume that is in no pool
     #[arg(value_name = "IMAGE", value_parser = LocationParser::Openable, required_unless_present = "pool")]
     image: Option<Location>,
 
@@ -40,12 +40,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "POOL", conflicts_with = "image", requires_all = ["name", "size"])]
     pool: Option<String>,
 
-    /// Its name in the pool
+    /// The name of the volume in the pool
     #[arg(long, value_name = "NAME", requires = "pool")]
     name: Option<String>,
 
-    /// The size that the guest sees; the volume is that plus the header. 10G is 10 GiB [not for a
-    /// device or an export: all of it]
+    /// The size that the guest sees; the volume has this size plus that of the header. 10G is 10
+    /// GiB [a device or an export is used as a whole]
     #[arg(long, value_name = size::SIZE, value_parser = size::parse)]
     size: Option<u64>,
 
@@ -63,15 +63,15 @@ pub(crate) struct Args {
 
     /// The URI of the libvirt, which may be remote: qemu:///system, qemu:///session,
     /// qemu+ssh://HOST/system [default: LIBVIRT_DEFAULT_URI, or what libvirt finds]
-    // Without the short name that ConnectArgs has: -c is the cipher here.
+    // Not ConnectArgs, which has the short name -c: here that is the cipher.
     #[arg(long, value_name = "URI")]
     connect: Option<String>,
 
     #[command(flatten)]
     disk: DiskArgs,
 
-    /// `luksmith serve` decrypts it and serves it on this socket: the volume is LUKS2, and the disk
-    /// has no encryption of its own
+    /// `luksmith serve` decrypts the volume and serves it on this socket: the volume is LUKS2, and
+    /// the XML of the disk has no encryption
     #[arg(
         long,
         value_name = "SOCKET",
@@ -80,7 +80,7 @@ pub(crate) struct Args {
     )]
     served: Option<PathBuf>,
 
-    /// The user as whom libvirt runs emulators [default: libvirt-qemu or qemu, whichever exists]
+    /// The user that libvirt runs emulators as [default: libvirt-qemu or qemu, whichever exists]
     #[arg(
         long,
         value_name = "USER",

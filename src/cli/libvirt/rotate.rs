@@ -1,5 +1,5 @@
-//! `luksmith libvirt rotate`: new passphrases for old ones, in the volumes and in the secrets that
-//! open them.
+//! `luksmith libvirt rotate`: replaces passphrases, in the volumes and in the secrets that open
+//! them.
 
 use std::path::PathBuf;
 
@@ -16,16 +16,16 @@ use crate::cli::error::{CommandError, Exit};
 use crate::cli::output;
 use crate::cli::passphrase::KeySource;
 
-/// Replace the passphrases of secrets, in the volumes and in the secrets
+/// Replace the passphrases of volumes, and the values of the secrets that open them
 ///
-/// For each secret: add a keyslot for the new passphrase to every volume that the secret opens,
-/// and open it; keep the old passphrase in a second secret; set the new value and read it back;
-/// remove the old keyslots, last. At every point the secret opens its volumes. To complete an
-/// interrupted rotation, run the command again: a journal in --state-dir, which holds nothing
-/// secret, tells how far it was.
+/// For each secret: add a keyslot for the new passphrase to every volume that the secret opens, and
+/// open it; keep the old passphrase in a second secret; set the new value and read it back; remove
+/// the old keyslots, last. At every point the secret opens its volumes. To complete an interrupted
+/// rotation, run the command again: a journal in --state-dir records the steps that were done. The
+/// journal contains nothing secret.
 ///
-/// The keyslots of a volume that a running domain has open are changed by its QEMU, or, where that
-/// would abort (8.2 to 10.0.6, 10.1.0 to 10.1.2), by luksmith in the open file or device. In both
+/// If a running domain has a volume open, its QEMU changes the keyslots. If that QEMU would abort
+/// (8.2 to 10.0.6, 10.1.0 to 10.1.2), luksmith changes them in the open file or device. In both
 /// cases libvirt marks the domain as tainted (custom-monitor). A volume that another program has
 /// open, such as luksmith serve, is busy.
 ///
@@ -53,8 +53,8 @@ pub(crate) struct Args {
     #[arg(long)]
     check: bool,
 
-    /// Where the new passphrase of a single secret comes from, written as for --key [default: 256
-    /// random bits in base64]
+    /// The source of the new passphrase of a single secret, as for --key [default: 256 random bits
+    /// in base64]
     #[arg(long, value_name = "SOURCE", conflicts_with = "check")]
     new_key: Option<String>,
 

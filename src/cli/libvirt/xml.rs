@@ -47,11 +47,12 @@ pub(crate) struct SecretArgs {
     #[arg(value_name = "IMAGE", value_parser = LocationParser::Any)]
     image: Location,
 
-    /// Its usage [default: volume: and the path of IMAGE, so that a pool finds it]
+    /// The usage of the secret [default: volume: and the path of IMAGE, by which a pool finds the
+    /// secret]
     #[arg(long, value_name = "TYPE:ID")]
     usage: Option<Usage>,
 
-    /// Its UUID [default: libvirt generates one]
+    /// The UUID of the secret [default: libvirt generates one]
     #[arg(long, value_name = "UUID")]
     uuid: Option<Uuid>,
 
@@ -59,11 +60,11 @@ pub(crate) struct SecretArgs {
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
 
-    /// libvirt keeps it only in the memory of its daemon
+    /// libvirt keeps the secret only in the memory of its daemon
     #[arg(long)]
     ephemeral: bool,
 
-    /// libvirt does not return its value to any client
+    /// libvirt does not return the value to any client
     #[arg(long)]
     private: bool,
 
@@ -72,7 +73,7 @@ pub(crate) struct SecretArgs {
     json: bool,
 }
 
-/// A volume of a pool, of the size of IMAGE
+/// A volume of a pool, with the size of IMAGE
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct VolumeArgs {
@@ -80,12 +81,12 @@ pub(crate) struct VolumeArgs {
     #[arg(value_name = "IMAGE", value_parser = LocationParser::Openable)]
     image: Location,
 
-    /// Its name in the pool [default: that of the file]
+    /// The name of the volume in the pool [default: that of the file]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
 
-    /// The secret that opens it: a UUID, or usage=volume:PATH [default: usage=volume: and the path
-    /// of IMAGE]
+    /// The secret that opens the volume: a UUID, or usage=volume:PATH [default: usage=volume: and
+    /// the path of IMAGE]
     #[arg(long, value_name = "SECRET")]
     secret: Option<SecretRef>,
 

@@ -19,8 +19,8 @@ use crate::cli::passphrase::KeySource;
 
 /// Add, remove and change the passphrases of a volume while QEMU has it open
 ///
-/// QEMU writes the keyslots itself (x-blockdev-amend, QEMU 5.1 and later), and the guest goes on
-/// running. QMP is the Unix socket of a monitor to which no other client is connected, such as
+/// QEMU writes the keyslots itself (x-blockdev-amend, QEMU 5.1 and later) while the guest runs. QMP
+/// is the Unix socket of a monitor to which no other client is connected, such as that of
 /// `-qmp unix:/run/vm1.qmp,server=on,wait=off`. With --json: {"node", "added": keyslot or null,
 /// "removed": [keyslots], "keyslots": [those in use]}.
 #[derive(Debug, Subcommand)]
@@ -39,8 +39,8 @@ Examples:
 
 /// Put another passphrase into a free keyslot
 ///
-/// QEMU opens the volume again for this, with the passphrase with which it was started. If that was
-/// changed since, --key gives the present one.
+/// For this, QEMU opens a keyslot again, with the passphrase with which it was started. If that
+/// passphrase was changed since, --key gives the present one.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Add {

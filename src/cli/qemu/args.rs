@@ -21,9 +21,9 @@ use crate::cli::serving::serve_command;
 
 /// Print the -object and -blockdev arguments with which QEMU opens a volume
 ///
-/// QEMU reads the passphrase from a file. With --master-key the arguments hold the passphrase,
-/// encrypted with a key that QEMU reads from a file. So the arguments reveal no secret. The volume
-/// is LUKS1; a LUKS2 volume is served to QEMU (--served). The output is text for a POSIX shell
+/// QEMU reads the passphrase from a file. With --master-key, the arguments contain the passphrase,
+/// encrypted with a key that QEMU reads from a file, so they reveal no secret. The volume is LUKS1;
+/// a LUKS2 volume is served to QEMU (--served). The output is text for a POSIX shell
 /// (`eval "qemu-system-x86_64 … $(luksmith qemu args …)"`). With --json: {"node", "arguments": [for
 /// exec], "qmp": [monitor commands]}.
 #[derive(Debug, clap::Args)]
@@ -35,7 +35,7 @@ pub(crate) struct Args {
     image: Location,
 
     /// Encrypt the passphrase with the master key in FILE, which QEMU reads; a FILE that does not
-    /// exist is made
+    /// exist is made with a new key
     #[arg(long, value_name = "FILE", help_heading = "Passphrase")]
     master_key: Option<PathBuf>,
 
@@ -43,7 +43,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SOCKET", conflicts_with = "master_key")]
     served: Option<PathBuf>,
 
-    /// The name of the export that is served there
+    /// The name of the export on that socket
     #[arg(
         long,
         value_name = "NAME",
@@ -57,11 +57,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", default_value = "disk", value_parser = parse_node)]
     node: String,
 
-    /// The type of IMAGE, whose header is not read then
+    /// The type of IMAGE; its header is then not read
     #[arg(short = 'M', long = "type", value_name = "TYPE")]
     luks_type: Option<VersionName>,
 
-    /// Open it read-only
+    /// Open the volume read-only
     #[arg(short, long)]
     read_only: bool,
 
@@ -94,9 +94,9 @@ Examples:
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum CacheName {
-    /// Bypass it (O_DIRECT)
+    /// Bypass the page cache (O_DIRECT)
     None,
-    /// Use it
+    /// Use the page cache
     Writeback,
 }
 

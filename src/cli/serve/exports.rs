@@ -125,7 +125,8 @@ fn split(text: &str) -> Vec<String> {
 }
 
 impl ExportText {
-    /// Completes the options by those arguments that are for all exports.
+    /// The export to open: its own options, and for missing ones the arguments, which are for all
+    /// exports.
     pub(super) fn chosen(
         &self,
         key: &KeyArgs,

@@ -30,8 +30,9 @@ use sockets::SocketArgs;
 ///
 /// Clients get the plaintext. By default only this user can connect. The passphrases are asked for
 /// once, at the start. On SIGTERM or SIGINT the server replies to the requests that it has
-/// received, flushes, and stops; a second one stops it at once. With --json, it prints one line on
-/// stdout once clients can connect: {"uri": …, "exports": [{"name", "uri", "size", "read_only"}]}
+/// received, flushes, and stops. A second SIGINT, or any signal a second or more after the first
+/// one, stops it immediately. With --json, it prints one line on stdout once clients can connect:
+/// {"uri": …, "exports": [{"name", "uri", "size", "read_only"}]}
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -142,10 +143,10 @@ Examples:
   luksmith serve disk.img --key-file disk.key --socket tmp/copy.sock --exit-when-idle &
   nbdcopy 'nbd+unix:///?socket=tmp/copy.sock' plain.img";
 
-/// After this time, the program tells why the server has not stopped yet.
+/// After this time, the program says why the server has not stopped yet.
 const LONG_WAIT: Duration = Duration::from_secs(2);
 
-/// Tells what the program waits for, if the server has not stopped after a while.
+/// Says what the program waits for, if the server has not stopped after a while.
 fn explain_wait(end: mpsc::Receiver<()>) {
     let waiting = move || {
         if end.recv_timeout(LONG_WAIT) == Err(mpsc::RecvTimeoutError::Timeout) {

@@ -14,8 +14,8 @@ use crate::cli::error::CommandError;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Where clients connect")]
 pub(super) struct SocketArgs {
-    /// Listen on a Unix socket; its directory must be closed to other users, and is created so if
-    /// it does not exist
+    /// Listen on a Unix socket; its directory must be closed to other users. A directory that does
+    /// not exist is created closed
     #[arg(long, value_name = "PATH", conflicts_with = "listen", value_parser = LocalFile)]
     socket: Option<PathBuf>,
 
@@ -23,12 +23,12 @@ pub(super) struct SocketArgs {
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<String>,
 
-    /// The socket's mode, in octal [default: 600]; the directory is then taken as it is
+    /// The socket's mode, in octal [default: 600]; the mode of the directory is then not checked
     #[arg(long, value_name = "MODE", value_parser = parse_mode, requires = "socket")]
     socket_mode: Option<u32>,
 
     /// The socket's group, a name or a number; its members can connect unless --socket-mode says
-    /// otherwise, and the directory is taken as it is
+    /// otherwise, and the mode of the directory is not checked
     #[arg(long, value_name = "GROUP", value_parser = parse_group, requires = "socket")]
     socket_group: Option<u32>,
 }

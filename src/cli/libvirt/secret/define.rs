@@ -17,12 +17,12 @@ use crate::cli::libvirt::connect::ConnectArgs;
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Its usage: volume:PATH, ceph:NAME, iscsi:NAME, tls:NAME or vtpm:NAME; no two secrets have
-    /// the same usage
+    /// The usage of the secret: volume:PATH, ceph:NAME, iscsi:NAME, tls:NAME or vtpm:NAME; no two
+    /// secrets have the same usage
     #[arg(long, value_name = "TYPE:ID")]
     usage: Usage,
 
-    /// Its UUID [default: a random one]
+    /// The UUID of the secret [default: a random one]
     #[arg(long, value_name = "UUID")]
     uuid: Option<Uuid>,
 
@@ -30,15 +30,15 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
 
-    /// Keep it only in the memory of libvirt's daemon: it is lost when the daemon ends
+    /// Keep the secret only in the memory of libvirt's daemon, which loses it when it ends
     #[arg(long)]
     ephemeral: bool,
 
-    /// libvirt does not return its value to any client; that cannot be changed later
+    /// libvirt does not return the value to any client; this cannot be changed later
     #[arg(long)]
     private: bool,
 
-    /// Set its value to 256 random bits in base64, which are not shown
+    /// Set the value to 256 random bits in base64, which are not shown
     #[arg(long)]
     generate: bool,
 

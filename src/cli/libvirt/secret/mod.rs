@@ -1,4 +1,4 @@
-//! `luksmith libvirt secret`: libvirt's secrets.
+//! `luksmith libvirt secret`: commands for libvirt's secrets.
 
 mod define;
 mod get;

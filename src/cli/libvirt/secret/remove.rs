@@ -13,9 +13,9 @@ use crate::cli::libvirt::connect::ConnectArgs;
 
 /// Remove a secret and its value
 ///
-/// Refused while a domain or a volume refers to the secret, or an encrypted image lies on this
-/// host at the path of its usage. libvirt itself would remove it, and the domain would not start
-/// again.
+/// This is refused while a domain or a volume refers to the secret, or while there is an encrypted
+/// image on this host at the path of its usage. libvirt itself would remove the secret, and the
+/// domain would fail at its next start.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {

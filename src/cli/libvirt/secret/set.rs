@@ -13,7 +13,7 @@ use crate::cli::passphrase::KeySource;
 /// Set the value of a secret
 ///
 /// The value is exactly the bytes of the source. It is read back, unless the secret is private.
-/// QEMU only takes passphrases that are text (UTF-8 without NUL). For the bytes of a key file that
+/// QEMU takes only passphrases that are text (UTF-8 without NUL). For the bytes of a key file that
 /// are not text, use their base64 in the secret (--base64) and in a keyslot.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
