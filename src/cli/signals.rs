@@ -110,7 +110,7 @@ impl Signals {
         for path in self.unfinished().iter() {
             if let Err(error) = std::fs::remove_file(path) {
                 output::error(&format!(
-                    "stopped at once; the unfinished {} is left: {error}",
+                    "stopped at once; the unfinished {} could not be removed: {error}",
                     path.display()
                 ));
             }

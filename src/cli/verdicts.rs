@@ -48,7 +48,7 @@ macro_rules! hints {
 /// Advice in the words of the command line.
 pub(crate) fn advice(advice: &Advice) -> String {
     let text = match advice {
-        Advice::ForceShare => "--force-share reads it all the same",
+        Advice::ForceShare => "--force-share reads it anyway",
         Advice::FormatRaw => "it begins as a LUKS volume does: that is --format raw, the default",
         Advice::FormatQcow2 => "it begins as a qcow2 image does: --format qcow2 opens it as one",
         Advice::OnlyRaw(options) => {
@@ -57,7 +57,7 @@ pub(crate) fn advice(advice: &Advice) -> String {
             return format!("--{options} {verb} with --format raw, the default");
         }
         Advice::OnlyQcow2(option) => return format!("--{option} goes with --format qcow2"),
-        Advice::VersionInQcow2 => "leave --type out: QEMU knows only LUKS1 there",
+        Advice::VersionInQcow2 => "leave --type out: a qcow2 image holds only LUKS1",
         Advice::Size => {
             "--size 10G is the size that the guest sees; the file is larger by the header"
         }
@@ -85,15 +85,13 @@ pub(crate) fn advice(advice: &Advice) -> String {
         }
         Advice::EveryClient => "--insecure admits every client",
         Advice::OtherRoot => {
-            "--root DIR takes another system's files; without libvirt there is no host to audit"
+            "--root DIR audits another system's files; without libvirt there is no host to audit"
         }
-        Advice::OtherTarget => "--target NAME takes another, such as sda",
+        Advice::OtherTarget => "--target NAME states another name, such as sda",
         Advice::Detach { domain, target } => {
-            return format!("`luksmith libvirt detach {domain} {target}` takes it away");
+            return format!("`luksmith libvirt detach {domain} {target}` detaches it");
         }
-        Advice::Shareable => {
-            "another domain or program has it open; end that, or --shareable for a cluster filesystem"
-        }
+        Advice::Shareable => "stop what has it open; --shareable is only for a cluster filesystem",
         Advice::AtNextStart => {
             "the domain takes no disk of this bus while it runs; --config adds it for the next start"
         }
@@ -118,10 +116,10 @@ pub(crate) fn advice(advice: &Advice) -> String {
             "--master-key FILE names the master key that QEMU was started with"
         }
         Advice::NotServedByQemu => {
-            "`luksmith key` changes a volume that luksmith serves, while it is not served"
+            "`luksmith key` changes a volume that luksmith serves, after the server has stopped"
         }
         Advice::NameNode(nodes) => return format!("--node names one: {}", nodes.join(", ")),
-        Advice::TrustDirectory => "--socket-mode 600 takes the directory as it is",
+        Advice::TrustDirectory => "--socket-mode 600 accepts the directory as it is",
         other => return other.to_string(),
     };
     text.to_owned()
@@ -357,7 +355,7 @@ fn keyslot(error: &KeyslotError) -> Hint {
         KeyslotError::InUse(_) => some(SHOW),
         KeyslotError::OutOfRange { .. } | KeyslotError::NotInUse(_) => some(SHOW),
         KeyslotError::NoRoom { .. } => some(ROOM),
-        KeyslotError::Last(_) => some("--force last-keyslot removes it all the same"),
+        KeyslotError::Last(_) => some("--force last-keyslot removes it anyway"),
         KeyslotError::Kdf(error) => kdf(error),
         KeyslotError::Secret(error) => secret(error),
         KeyslotError::Memory(_) => memory(),
@@ -369,7 +367,7 @@ fn keyslot(error: &KeyslotError) -> Hint {
 
 fn header(error: &HeaderError) -> Hint {
     match error {
-        HeaderError::OtherUuid { .. } => some("--force other-uuid restores it all the same"),
+        HeaderError::OtherUuid { .. } => some("--force other-uuid restores it anyway"),
         HeaderError::NoSuchToken(_) => some("`luksmith token list IMAGE` shows the tokens"),
         HeaderError::TokenExists(_) => some("--token-replace replaces it"),
         HeaderError::TokensFull => some("`luksmith token remove IMAGE --token-id N` makes room"),
@@ -443,7 +441,7 @@ fn qmp(error: &QmpError) -> Hint {
             "`luksmith libvirt rotate` changes the volume of a running domain without its QEMU; for \
              any other machine, shut it down, then run `luksmith key change IMAGE`",
         ),
-        QmpError::Occupied(_) => some("run it again when that has ended"),
+        QmpError::Occupied(_) => some("run the command again when that has ended"),
         _ => None,
     }
 }
@@ -517,7 +515,7 @@ fn emulator(error: &EmulatorError) -> Hint {
             some("tls-certificates=DIR in it names them, for QEMU too")
         }
         EmulatorError::NotText => some(
-            "`luksmith key add` gives the volume a passphrase of text, such as the base64 of a key \
+            "`luksmith key add` adds a passphrase that is text, such as the base64 of a key \
              file",
         ),
         _ => None,
@@ -556,7 +554,7 @@ fn rotate(error: &RotateError) -> Hint {
             "`luksmith libvirt secret set` sets the right passphrase; `luksmith libvirt rotate \
              --check` tests all secrets",
         ),
-        RotateError::NotProven { .. } => some("nothing old was removed; run it again"),
+        RotateError::NotProven { .. } => some("no old keyslot was removed; run the command again"),
         RotateError::NoKeyslot => some(ROOM),
         RotateError::SeveralDomains(_) => some("shut down all of them, or all but one"),
         RotateError::NoNode(_) => some("rotate while the domain is shut off"),

@@ -169,7 +169,7 @@ impl Args {
     fn warn(&self, layout: &Layout, report: &Report) {
         if layout.damaged_copy {
             output::warning(format_args!(
-                "{}: one copy of the header is damaged; `luksmith header repair` mends it",
+                "{}: one copy of the header is damaged; `luksmith header repair` repairs it",
                 self.image.header_location()
             ));
         }

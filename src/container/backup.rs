@@ -39,12 +39,13 @@ impl fmt::Display for Repaired {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::RolledBack { undo } => {
-                write!(formatter, "took back an interrupted change, kept in {undo}")
+                write!(
+                    formatter,
+                    "rolled back an interrupted change, from the undo record {undo}"
+                )
             }
-            Self::PrimaryCopy => formatter.write_str("wrote the primary copy of the header anew"),
-            Self::SecondaryCopy => {
-                formatter.write_str("wrote the secondary copy of the header anew")
-            }
+            Self::PrimaryCopy => formatter.write_str("rewrote the primary copy of the header"),
+            Self::SecondaryCopy => formatter.write_str("rewrote the secondary copy of the header"),
         }
     }
 }

@@ -31,7 +31,9 @@ impl Container {
         self.check_requirements()?;
         let (mut plan, next) = match (&self.header, to) {
             (Header::Luks1(_), Version::Luks1) | (Header::Luks2(_), Version::Luks2) => {
-                return Err(HeaderError::Unsupported(format!("this is {to} already")));
+                return Err(HeaderError::Unsupported(format!(
+                    "the header is {to} already"
+                )));
             }
             (Header::Luks1(header), Version::Luks2) => {
                 let (plan, next) = self.to_luks2(&header.clone())?;
@@ -168,7 +170,7 @@ fn to_luks1(old: &luks2::Header) -> Result<(WritePlan, luks1::Header), HeaderErr
     }
     let (segment_id, segment) = metadata.data_segment()?;
     if segment.sector_size != 512 {
-        return Err(no("sectors of other than 512 bytes"));
+        return Err(no("sector size other than 512 bytes"));
     }
     if segment.iv_tweak != 0
         || segment.size != SegmentSize::Dynamic
@@ -182,8 +184,9 @@ fn to_luks1(old: &luks2::Header) -> Result<(WritePlan, luks1::Header), HeaderErr
     let first_twenty = digest
         .digest
         .first_chunk()
-        .ok_or_else(|| no("digest this short"))?;
-    let payload_offset = u32::try_from(segment.offset / SECTOR).map_err(|_| no("data this far"))?;
+        .ok_or_else(|| no("digest of this length"))?;
+    let payload_offset =
+        u32::try_from(segment.offset / SECTOR).map_err(|_| no("data at this offset"))?;
     let mut key_bytes = None;
     let mut keyslots: [Option<luks1::Keyslot>; luks1::KEYSLOTS] = Default::default();
     // Areas start after the block that holds the header.
@@ -201,7 +204,7 @@ fn to_luks1(old: &luks2::Header) -> Result<(WritePlan, luks1::Header), HeaderErr
         let place = usize::try_from(slot)
             .ok()
             .and_then(|slot| keyslots.get_mut(slot));
-        let place = place.ok_or_else(|| no("keyslots above 7"))?;
+        let place = place.ok_or_else(|| no("keyslots with numbers above 7"))?;
         key_bytes = Some(keyslot.key_size);
         taken.push(keyslot.area.range());
         *place = Some(luks1_keyslot(keyslot, digest.hash, segment)?);
@@ -238,7 +241,7 @@ fn to_luks1(old: &luks2::Header) -> Result<(WritePlan, luks1::Header), HeaderErr
             .salt
             .first_chunk()
             .copied()
-            .ok_or_else(|| no("salt this short"))?,
+            .ok_or_else(|| no("salt of this length"))?,
         digest_iterations: digest.iterations,
         uuid: old.uuid.clone(),
         keyslots: complete
@@ -276,7 +279,7 @@ fn luks1_keyslot(
         return Err(no("different hashes for keyslots and digest"));
     }
     if keyslot.area.encryption != segment.encryption || keyslot.area.key_size != keyslot.key_size {
-        return Err(no("keyslots encrypted otherwise than the data"));
+        return Err(no("keyslots with another cipher than the data"));
     }
     if keyslot.priority != Priority::Normal {
         return Err(no("keyslot priorities"));
@@ -287,9 +290,9 @@ fn luks1_keyslot(
         salt: salt
             .first_chunk()
             .copied()
-            .ok_or_else(|| no("salt this short"))?,
+            .ok_or_else(|| no("salt of this length"))?,
         key_material_offset: u32::try_from(keyslot.area.offset / SECTOR)
-            .map_err(|_| no("keyslots this far"))?,
+            .map_err(|_| no("keyslots at this offset"))?,
         stripes: keyslot.af.stripes,
     })
 }

@@ -114,7 +114,7 @@ pub enum VolumeError {
     #[error("the data cannot be opened: {0}")]
     Unsupported(String),
     /// The header is detached, and its storage was passed as the storage of the data.
-    #[error("the header is detached: the data lies elsewhere")]
+    #[error("the header is detached: the data is elsewhere")]
     Detached,
     /// The storage of the data ends before the segment that the header describes.
     #[error("the storage is {size} bytes long, the segment needs {needed}")]
@@ -202,7 +202,7 @@ pub enum KeyslotError {
         needed: u64,
     },
     /// The key belongs to another container.
-    #[error("the key is not this container's")]
+    #[error("the key belongs to another container")]
     WrongKey,
     /// The keyslot is the last one that opens the volume.
     #[error("keyslot {0} is the last one that opens this volume")]

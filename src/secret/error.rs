@@ -61,7 +61,7 @@ pub enum SecretError {
     #[error("{0}")]
     TooWeak(String),
     /// A source that makes new secrets was asked for one that exists.
-    #[error("{from} makes a new passphrase, and this one has to exist")]
+    #[error("{from} makes a new passphrase, but an existing one is needed")]
     OnlyNew {
         /// The source, as its own text.
         from: String,

@@ -147,7 +147,7 @@ pub enum LockError {
         limit: Option<u64>,
     },
     /// The kernel did not allocate the memory.
-    #[error("{wanted} bytes of memory for a secret could not be had")]
+    #[error("{wanted} bytes of memory for a secret could not be allocated")]
     Memory {
         /// The requested bytes.
         wanted: usize,

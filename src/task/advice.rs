@@ -62,7 +62,7 @@ pub enum Advice {
     MakeDirectory(PathBuf),
     /// The directory of a socket has to be closed to other users.
     CloseDirectory,
-    /// The directory of a socket can be taken as it is.
+    /// The directory of a socket can be accepted as it is.
     TrustDirectory,
     /// The path of a socket is too long.
     ShorterSocketPath,
@@ -133,7 +133,7 @@ impl fmt::Display for Advice {
                 return write!(f, "only for raw volumes: {options}");
             }
             Self::OnlyQcow2(option) => return write!(f, "only for qcow2 images: {option}"),
-            Self::VersionInQcow2 => "QEMU knows only LUKS1 there",
+            Self::VersionInQcow2 => "a qcow2 image holds only LUKS1",
             Self::Size => "the size is that which the guest sees; the file is larger by the header",
             Self::SizeOfGuest => "the size is that which the guest sees",
             Self::NoSize => "the size need not be stated",
@@ -160,9 +160,9 @@ impl fmt::Display for Advice {
                 return write!(f, "`mkdir -p -m 700 {}` makes it", directory.display());
             }
             Self::CloseDirectory => {
-                "a directory of mode 700 is closed to others; one that does not exist is created so"
+                "a directory of mode 700 is closed to others; a missing one is created like this"
             }
-            Self::TrustDirectory => "the directory can be taken as it is",
+            Self::TrustDirectory => "the directory can be accepted as it is",
             Self::ShorterSocketPath => "the path of a socket has at most 107 bytes",
             Self::ShareExport => {
                 "clients can share one export; an image can have two if both are read-only"
@@ -176,9 +176,7 @@ impl fmt::Display for Advice {
             Self::Detach { domain, target } => {
                 return write!(f, "{target} can be detached from {domain}");
             }
-            Self::Shareable => {
-                "another domain or program has it open; end that, or share it for a cluster filesystem"
-            }
+            Self::Shareable => "stop what has it open; only a cluster filesystem can be shared",
             Self::AtNextStart => {
                 "the domain takes no disk of this bus while it runs; its next start can take it"
             }
@@ -186,7 +184,9 @@ impl fmt::Display for Advice {
                 return write!(f, "its disks are {}", targets.join(", "));
             }
             Self::ReleaseInGuest => "unmount it in the guest, and detach it again",
-            Self::StateVersion => "the version of LUKS can be stated where the header cannot be read",
+            Self::StateVersion => {
+                "the version of LUKS can be stated where the header cannot be read"
+            }
             Self::ConvertToLuks1 => "it can be converted to LUKS1, if its keyslots allow that",
             Self::RemoveSecret(path) => {
                 return write!(

@@ -195,8 +195,7 @@ impl<'a> Running<'a> {
         let (uid, gid) = self.qmp.peer()?;
         let ours = rustix::process::geteuid().as_raw();
         if ours != uid && ours != 0 {
-            let message =
-                format!("QEMU runs as user {uid}, to whom user {ours} cannot give a file");
+            let message = format!("QEMU runs as user {uid}, and user {ours} cannot give it a file");
             let error = Error::new(Kind::Permission, message);
             return Err(error.advise(Advice::NameMasterKey));
         }

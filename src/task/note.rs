@@ -44,14 +44,14 @@ pub enum Note<'a> {
         /// Why it cannot be read.
         error: &'a (dyn std::error::Error + 'static),
     },
-    /// The XML of a domain or a volume of libvirt could not be read, and it is passed over.
+    /// The XML of a domain or a volume of libvirt could not be read, and it is skipped.
     Unread {
         /// The domain or the volume.
         what: &'a str,
         /// Why it could not be read.
         error: &'a dyn std::error::Error,
     },
-    /// A volume is passed over, because no secret opens it.
+    /// A volume is skipped, because no secret opens it.
     NoSecret {
         /// The volume.
         volume: &'a str,
@@ -108,7 +108,11 @@ impl fmt::Display for Note<'_> {
             Self::Health { location, health } => write!(f, "{location}: {health}"),
             Self::Removed { name } => write!(f, "the unfinished {} is removed", name.display()),
             Self::Left { path, error } => {
-                write!(f, "the unfinished {} is left: {error}", path.display())
+                write!(
+                    f,
+                    "the unfinished {} could not be removed: {error}",
+                    path.display()
+                )
             }
             Self::WritableByAll { directory } => write!(
                 f,
@@ -117,25 +121,26 @@ impl fmt::Display for Note<'_> {
                 directory.display()
             ),
             Self::NotAudited { what, error } => write!(f, "cannot audit {what}: {}", chain(*error)),
-            Self::Unread { what, error } => write!(f, "{what} is passed over: {error}"),
+            Self::Unread { what, error } => write!(f, "{what} is skipped: {error}"),
             Self::NoSecret { volume } => {
-                write!(
-                    f,
-                    "{volume} is passed over: there is no secret that opens it"
-                )
+                write!(f, "{volume} is skipped: there is no secret that opens it")
             }
             Self::PoolNotEncrypted => f.write_str(
-                "the pool does not tell that the volume is encrypted, as pools of some types never \
+                "the pool does not say that the volume is encrypted, as pools of some types never \
                  do",
             ),
             Self::KeptPassphraseRestored => f.write_str(
-                "the secret has the passphrase again that was kept when a rotation was interrupted",
+                "the secret has its old passphrase again, which an interrupted rotation had kept",
             ),
             Self::KeyStays { id, error } => {
-                write!(f, "the secret {id} stays in QEMU: {}", chain(*error))
+                write!(
+                    f,
+                    "the secret {id} could not be removed from QEMU: {}",
+                    chain(*error)
+                )
             }
-            Self::TakenBack { what } => write!(f, "taken away again: {}", what.join(", ")),
-            Self::NotTakenBack { what, error } => write!(f, "{what} is left: {error}"),
+            Self::TakenBack { what } => write!(f, "removed again: {}", what.join(", ")),
+            Self::NotTakenBack { what, error } => write!(f, "{what} could not be removed: {error}"),
         }
     }
 }

@@ -191,7 +191,7 @@ fn a_host_is_read_below_its_root() {
         root,
         &["audit", "--host", "--root", "."],
         4,
-        "etc/libvirt is no folder",
+        "etc/libvirt is not a folder",
     );
     for file in good::host()
         .files

@@ -222,7 +222,7 @@ fn a_detached_header_is_never_taken_for_its_data() {
         session.run(resize).fails(1, "--header FILE");
         session
             .run(["decrypt", "disk.hdr", "plain.img", "--key-file", "key"])
-            .fails(1, "the data lies elsewhere");
+            .fails(1, "the data is elsewhere");
         assert!(session.read("disk.hdr") == header, "{kind}");
         assert!(!session.exists("plain.img"), "{kind}");
         session.ok(["resize", "disk.img", "--header", "disk.hdr", "--size", "2M"]);

@@ -23,7 +23,7 @@ fn a_detached_header_is_no_data() {
         "decrypt head.img plain.img --key-file key",
     ] {
         let ran = session.run(command.split(' '));
-        ran.fails(1, "the header is detached: the data lies elsewhere");
+        ran.fails(1, "the header is detached: the data is elsewhere");
         ran.fails(1, "luksmith: hint: name the data as IMAGE");
     }
     assert!(session.read("head.img") == before && !session.exists("plain.img"));

@@ -110,7 +110,7 @@ fn cases() -> Vec<(&'static str, Change, Then, Verdict)> {
             "offset of the secondary",
             |c| long(c, 256, 16384),
             Seal,
-            malformed("hdr_offset", "lies at byte 0"),
+            malformed("hdr_offset", "is at byte 0"),
         ),
         (
             "offset 1",
@@ -460,7 +460,7 @@ fn the_secondary_must_lie_at_its_own_size() {
     let mut copy = good().to_bytes(Position::Secondary, &SALT).unwrap();
     long(&mut copy, 256, 32768);
     seal(&mut copy);
-    let expected = malformed("hdr_offset", "lies at byte 16384");
+    let expected = malformed("hdr_offset", "is at byte 16384");
     _ = judge("secondary", expected, || {
         Header::parse(&copy, Position::Secondary, &Limits::default())
     });

@@ -242,7 +242,7 @@ fn disks_are_attached_to_and_detached_from_a_running_domain() {
     );
     daemon
         .run("libvirt attach d a.img --target sdb --bus usb")
-        .is(5, &["is its disk sda already", "libvirt detach d sda"]);
+        .is(5, &["is attached already, as sda", "libvirt detach d sda"]);
     provision(&daemon, &format!("b.img --size {SIZE}"));
     daemon
         .run("libvirt attach d b.img --target sda --bus usb")
@@ -362,7 +362,7 @@ fn a_provision_that_fails_leaves_nothing() {
         5,
         &[
             "has this usage already",
-            "taken away again: the volume v",
+            "removed again: the volume v",
             "secret remove",
         ],
     );
@@ -400,10 +400,7 @@ fn a_provision_that_fails_leaves_nothing() {
     let test = daemon.run(&format!(
         "libvirt provision --connect test:///default --pool default-pool --name v --size 1M {CHEAP}"
     ));
-    test.is(
-        4,
-        &["does not support it", "taken away again: the volume v"],
-    );
+    test.is(4, &["does not support it", "removed again: the volume v"]);
 
     // Interrupted between the secret and the volume, whose key derivation takes long here.
     let mut slow = daemon.command("libvirt provision v --size 1M --iter-time 60000");
@@ -418,7 +415,7 @@ fn a_provision_that_fails_leaves_nothing() {
     let process = Pid::from_child(&slow);
     kill_process(process, Signal::INT).unwrap();
     let stopped = crate::host::Ran::of(slow.wait_with_output().unwrap());
-    stopped.is(130, &["taken away again: the secret"]);
+    stopped.is(130, &["removed again: the secret"]);
     assert!(nothing() && !daemon.folder().join("v").exists());
 
     pool.stop().unwrap();

@@ -282,7 +282,7 @@ fn secrets_are_sources_everywhere() {
         .is(4, &["no such secret"]);
     daemon
         .run(&format!("key test disk.img --key {new}"))
-        .is(1, &["has to exist"]);
+        .is(1, &["an existing one is needed"]);
     daemon
         .run(&format!("key test disk.img --key libvirt:{uuid}"))
         .is(2, &["no value"]);

@@ -287,7 +287,7 @@ impl<'a> Fixed<'a> {
         let hdr_offset = reader.u64("hdr_offset")?;
         let expected = position.offset(hdr_size);
         if hdr_offset != expected {
-            let cause = format!("is {hdr_offset}; the header lies at byte {expected}");
+            let cause = format!("is {hdr_offset}; the header is at byte {expected}");
             return Err(FormatError::malformed("hdr_offset", at, cause));
         }
         Ok(Self {

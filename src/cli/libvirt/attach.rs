@@ -167,7 +167,7 @@ impl DetachArgs {
             }));
         } else {
             session.output.line(format_args!(
-                "{}: {target} is gone, {}",
+                "{}: {target} is detached, {}",
                 self.domain,
                 both(affect)
             ));

@@ -254,7 +254,7 @@ fn hint(need: &Need) -> String {
             format!("before the machine starts: {command}")
         }
         Need::EmulatorUser => {
-            "--socket-group and --allow-uid let the emulator's user in, who is not known on this host"
+            "the emulator's user is not known here; --socket-group and --allow-uid admit it"
                 .to_owned()
         }
         other => other.to_string(),

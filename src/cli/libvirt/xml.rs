@@ -180,18 +180,15 @@ impl VolumeArgs {
         let file = path.and_then(|path| path.file_name());
         let name = self.name.or_else(|| Some(file?.to_str()?.to_owned()));
         let name = name.ok_or_else(|| {
-            CommandError::parameters(format!(
-                "{}: which name does it get in the pool?",
-                self.image
-            ))
-            .hint("--name NAME")
+            CommandError::parameters(format!("{}: no name in the pool is stated", self.image))
+                .hint("--name NAME")
         })?;
         let secret = match (self.secret, path) {
             (Some(secret), _) => secret,
             (None, Some(path)) => SecretRef::Usage(Usage::volume(absolute(path)?)),
             (None, None) => {
                 return Err(CommandError::parameters(format!(
-                    "{}: which secret opens it?",
+                    "{}: no secret is named that opens it",
                     self.image
                 ))
                 .hint("--secret UUID names it"));

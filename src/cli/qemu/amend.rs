@@ -183,7 +183,7 @@ impl Remove {
             confirm(&self.force, Force::LastKeyslot, &loss)?;
         } else if let Some(slot) = self.keyslot {
             let loss = format!(
-                "no passphrase was given that shows that another keyslot than {slot} can be opened"
+                "no passphrase was given to prove that a keyslot other than {slot} can be opened"
             );
             confirm(&self.force, Force::Unproven, &loss)?;
         }

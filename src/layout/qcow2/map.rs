@@ -132,7 +132,7 @@ impl Map {
         }
         tables.sort_unstable();
         if let Some(pair) = tables.windows(2).find(|pair| pair[0] == pair[1]) {
-            let cause = format!("the L2 table at byte {} serves two parts", pair[0]);
+            let cause = format!("the L2 table at byte {} is used twice", pair[0]);
             let error = FormatError::malformed("L1 table", shape.header.l1_offset, cause);
             return Err(error.into());
         }

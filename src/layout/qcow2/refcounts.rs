@@ -94,7 +94,7 @@ impl Refcounts {
         }
         blocks.sort_unstable();
         if let Some(pair) = blocks.windows(2).find(|pair| pair[0] == pair[1]) {
-            let cause = format!("the block at byte {} serves two parts", pair[0]);
+            let cause = format!("the block at byte {} is used twice", pair[0]);
             let at = header.refcount_table_offset;
             return Err(FormatError::malformed("refcount table", at, cause).into());
         }

@@ -24,7 +24,7 @@ pub enum ImageError {
     #[error("the image names a backing file")]
     BackingFile,
     /// The image names a data file, which contains its data.
-    #[error("the data of the image lies in another file")]
+    #[error("the data of the image is in another file")]
     DataFile,
     /// The image has no LUKS header.
     #[error("the image is not encrypted with LUKS")]
@@ -133,7 +133,7 @@ impl Shape {
         let fixed = self.fixed();
         match fixed.windows(2).find(|pair| pair[0].1 > pair[1].0) {
             Some(pair) => {
-                let cause = format!("lies on what begins at byte {}", pair[0].0);
+                let cause = format!("overlaps the part at byte {}", pair[0].0);
                 Err(FormatError::malformed("table", pair[1].0, cause).into())
             }
             None => Ok(()),

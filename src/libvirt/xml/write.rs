@@ -11,7 +11,7 @@ use quick_xml::events::{BytesEnd, BytesStart, BytesText, Event};
 #[non_exhaustive]
 pub enum WriteError {
     /// It holds a character that XML does not allow, or that a parser would replace by another.
-    #[error("{what} holds the character {character:?}, which XML does not carry")]
+    #[error("{what} contains the character {character:?}, which XML cannot contain")]
     Character {
         /// The element or attribute.
         what: String,

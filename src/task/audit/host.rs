@@ -36,7 +36,7 @@ const DAEMONS: [&str; 8] = [
 pub fn add_host(root: &Path, inventory: &mut Inventory) -> Result<(), Error> {
     let settings = root.join("etc/libvirt");
     if !settings.is_dir() {
-        let message = format!("{} is no folder", settings.display());
+        let message = format!("{} is not a folder", settings.display());
         return Err(Error::new(Kind::Storage, message).advise(Advice::OtherRoot));
     }
     let mut gathered = Gathered {

@@ -111,7 +111,7 @@ impl<'a> Disks<'a> {
 
     fn is_there(&self, disk: &Disk, label: &str) -> Error {
         let (domain, target) = (self.name.clone(), disk.target.dev.clone());
-        let message = format!("{domain}: {label} is its disk {target} already");
+        let message = format!("{domain}: {label} is attached already, as {target}");
         Error::new(Kind::Busy, message).advise(Advice::Detach { domain, target })
     }
 

@@ -189,7 +189,7 @@ pub enum DiskError {
     #[error("no user {0} in /etc/passwd")]
     NoUser(String),
     /// No secret is named, and the location has no path by which one could be found.
-    #[error("{0}: which secret opens it?")]
+    #[error("{0}: no secret is named that opens it")]
     WhichSecret(Location),
 }
 

@@ -107,13 +107,13 @@ pub enum ProvisionError {
     #[error("a volume is provisioned raw, so that a pool recognises the encryption")]
     NotRaw,
     /// QEMU does not open LUKS2 itself.
-    #[error("a disk of LUKS2 is one that luksmith serves: QEMU's own driver knows only LUKS1")]
+    #[error("luksmith has to serve a LUKS2 volume: QEMU's own driver knows only LUKS1")]
     Luks2,
     /// QEMU does not have the cipher or hash.
     #[error("QEMU's own driver does not know {0}")]
     Cipher(String),
     /// The volume would be a file of this host, but the libvirt is on another host.
-    #[error("{location} would be made on this machine, and {uri} is another")]
+    #[error("{location} would be made on this machine, but {uri} is another machine")]
     Far {
         /// The file.
         location: Location,
@@ -124,7 +124,7 @@ pub enum ProvisionError {
     #[error("the pool {0} is not started")]
     NotStarted(String),
     /// A name that no volume of a pool can have.
-    #[error("{0}: no name of a volume")]
+    #[error("{0} cannot be the name of a volume")]
     Name(String),
 }
 

@@ -66,7 +66,7 @@ impl Args {
                 Ok(_) => {
                     return Err(CommandError::new(
                         Kind::Busy,
-                        format!("there is a secret {uuid} already"),
+                        format!("secret {uuid} exists already"),
                     ));
                 }
                 Err(error) => return Err(error.into()),

@@ -48,7 +48,7 @@ impl Args {
         let connection = self.connect.open()?;
         let users = users(&connection)?;
         for (what, error) in &users.unread {
-            output::warning(format_args!("{what} is passed over: {error}"));
+            output::warning(format_args!("{what} is skipped: {error}"));
         }
         let mut rows = Vec::new();
         for secret in connection.secrets()? {

@@ -41,13 +41,13 @@ impl Args {
         let connection = self.connect.open()?;
         let is_needed = |what: String| {
             CommandError::new(Kind::Busy, format!("{} is in use: {what}", self.secret))
-                .hint("--force in-use removes it all the same")
+                .hint("--force in-use removes it anyway")
         };
         let about = |error| CommandError::from(error).about(&self.secret);
         let secret = connection.find_secret(&self.secret).map_err(about)?;
         if !self.force.contains(&Force::InUse) {
             let users = users(&connection)?;
-            let hint = "--force in-use removes it all the same";
+            let hint = "--force in-use removes it anyway";
             let usage = secret.usage()?;
             let named = users.of(&secret.uuid()?, usage.as_ref());
             if !named.is_empty() {
