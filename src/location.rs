@@ -83,7 +83,8 @@ type Parse = fn(&str) -> Result<Location, LocationError>;
 
 /// A form of a location that is no path.
 struct Form {
-    /// What it begins with. A URI's scheme is followed by `://`, and its case does not matter.
+    /// The beginning of the text. A URI's scheme is followed by `://`, and its case does not
+    /// matter.
     prefix: &'static str,
     /// Whether this library opens what it names.
     opened: bool,

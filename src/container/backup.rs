@@ -24,14 +24,14 @@ const BLOCK: usize = 4096;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Repaired {
-    /// It rolled back an interrupted change, with this undo record.
+    /// An interrupted change was rolled back, with this undo record.
     RolledBack {
         /// The record's name.
         undo: String,
     },
-    /// It rewrote the primary copy from the secondary one.
+    /// The primary copy was rewritten from the secondary one.
     PrimaryCopy,
-    /// It rewrote the secondary copy from the primary one.
+    /// The secondary copy was rewritten from the primary one.
     SecondaryCopy,
 }
 

@@ -34,9 +34,9 @@ pub enum OpenError {
     /// The storage ends before the header or its keyslots area.
     #[error("the image is {size} bytes long, its header describes {needed}")]
     TooSmall {
-        /// What is there.
+        /// The size that was found, in bytes.
         size: u64,
-        /// What would have to be there.
+        /// The size that is needed, in bytes.
         needed: u64,
     },
     /// A change was interrupted, and its undo record is still there.
@@ -119,9 +119,9 @@ pub enum VolumeError {
     /// The storage of the data ends before the segment that the header describes.
     #[error("the storage is {size} bytes long, the segment needs {needed}")]
     TooSmall {
-        /// What is there.
+        /// The size that was found, in bytes.
         size: u64,
-        /// What would have to be there.
+        /// The size that is needed, in bytes.
         needed: u64,
     },
     /// The digest of the volume key could not be computed.
@@ -153,9 +153,9 @@ pub enum CreateError {
     /// The storage is too small for the header.
     #[error("the storage is {size} bytes long, the header alone needs {needed}")]
     TooSmall {
-        /// What is there.
+        /// The size that was found, in bytes.
         size: u64,
-        /// What would have to be there.
+        /// The size that is needed, in bytes.
         needed: u64,
     },
     /// The keyslot could not be made.

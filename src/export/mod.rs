@@ -29,13 +29,13 @@ use pace::Pace;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Discard {
-    /// It is refused; a server does not offer it.
+    /// The discard is refused. A server does not offer discards.
     #[default]
     Deny,
     /// The bytes are overwritten with encrypted zeroes. The storage cannot tell which sectors are
     /// free.
     Zeroes,
-    /// It is passed on. The storage frees the sectors, so it can tell which are free.
+    /// The discard is passed on. The storage frees the sectors, so it knows which are free.
     Pass,
 }
 
@@ -245,7 +245,7 @@ impl Export {
         self.logged(self.volume.prefetch(range))
     }
 
-    /// What is stored at the start of a range, and for how many bytes that is the case; see
+    /// The allocation at the start of a range, and the number of bytes that have it; see
     /// [`Volume::allocation`].
     ///
     /// # Errors

@@ -48,7 +48,7 @@ pub struct Affect {
 }
 
 impl Affect {
-    /// Nothing yet: a change names at least one of both.
+    /// Affects nothing yet. A change has to state at least one of the two.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

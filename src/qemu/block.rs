@@ -117,9 +117,9 @@ pub enum Server {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cache {
-    /// It is bypassed (O_DIRECT).
+    /// The page cache is bypassed (O_DIRECT).
     None,
-    /// It is used.
+    /// The page cache is used.
     Writeback,
 }
 

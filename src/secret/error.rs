@@ -88,8 +88,8 @@ pub enum SecretError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseSourceError {
-    /// It has none of the forms. The message does not repeat it, since it may be a passphrase
-    /// given by mistake.
+    /// The text has none of the forms. The message does not repeat the text, which may be a
+    /// passphrase given by mistake.
     #[error(
         "not a source of a secret; one is prompt, file:PATH[,offset=N][,size=N], fd:N, stdin or credential:NAME"
     )]

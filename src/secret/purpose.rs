@@ -39,8 +39,8 @@ impl<'a> Purpose<'a> {
 /// Whether a secret exists or is being set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// It exists, and opens something.
+    /// The secret exists, and opens something.
     Unlock,
-    /// It is being set: a person is asked twice, and it cannot be empty.
+    /// The secret is being set: a person is asked twice, and the secret cannot be empty.
     New,
 }

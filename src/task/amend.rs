@@ -96,7 +96,7 @@ impl<'a> Running<'a> {
     /// The keyslots as they are now.
     ///
     /// # Errors
-    /// What QEMU reports.
+    /// The errors that QEMU reports.
     pub fn now(&mut self) -> Result<Keyslots, Error> {
         Ok(qemu::keyslots(&mut self.qmp, &self.node)?)
     }
@@ -106,7 +106,7 @@ impl<'a> Running<'a> {
     /// takes on QEMU's host, in milliseconds.
     ///
     /// # Errors
-    /// What QEMU reports.
+    /// The errors that QEMU reports.
     pub fn add(
         &mut self,
         new: &Passphrase,
@@ -124,7 +124,7 @@ impl<'a> Running<'a> {
     /// when QEMU has ended.
     ///
     /// # Errors
-    /// What QEMU reports.
+    /// The errors that QEMU reports.
     pub fn remove(&mut self, which: Removal<'_>, force: bool) -> Result<(), Error> {
         self.with_key(|running, id, key| match which {
             Removal::Keyslot(slot) => running.unset(id, Gone::Keyslot(slot), force),

@@ -64,7 +64,7 @@ pub enum Problem {
     /// The server refuses something that is needed.
     #[error("the server refuses {what}{}", in_parentheses(message))]
     Refused {
-        /// What it refuses.
+        /// What the server refuses.
         what: &'static str,
         /// The message of the server, which may be empty.
         message: String,

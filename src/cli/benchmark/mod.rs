@@ -202,7 +202,7 @@ impl Args {
         })
     }
 
-    /// What is to be measured, in groups of one cipher and key size.
+    /// The measurements to make, in groups of one cipher and key size.
     fn groups(&self) -> Result<Vec<Vec<Subject>>, CommandError> {
         let named = self.cipher.map(|spec| (spec, spec.key_sizes().to_vec()));
         let all = CIPHERS

@@ -20,11 +20,11 @@ use crate::cli::passphrase::KeySource;
 /// What a discard (TRIM) of a client does, by the names of the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum DiscardName {
-    /// It is refused
+    /// The discard is refused
     Deny,
-    /// It writes encrypted zeroes
+    /// The discard writes encrypted zeroes
     Zeroes,
-    /// It reaches the storage, which can then tell which sectors are free
+    /// The discard reaches the storage, which then knows which sectors are free
     Pass,
 }
 

@@ -29,7 +29,7 @@ const OVERHEAD: usize = 128;
 /// Where a cluster of the guest is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// It is not stored, and reads as zeroes.
+    /// The cluster is not stored, and reads as zeroes.
     Hole,
     /// At this offset, used only by the disk.
     Own(u64),

@@ -114,14 +114,15 @@ pub(crate) struct Run {
 /// Where the bytes of a run are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stored {
-    /// They are not stored, and read as zeroes.
+    /// The bytes are not stored, and read as zeroes.
     Nowhere,
-    /// They start at this offset of the image, and may be overwritten there.
+    /// The bytes start at this offset of the image, and may be overwritten there.
     Here(u64),
-    /// They start at this offset of the image. A snapshot uses them too, so they may not be
+    /// The bytes start at this offset of the image. A snapshot uses them too, so they must not be
     /// overwritten.
     Kept(u64),
-    /// They are compressed and not encrypted. They start at this offset of the inflated cluster.
+    /// The bytes are compressed and not encrypted. They start at this offset of the inflated
+    /// cluster.
     Compressed(Compressed, u64),
 }
 

@@ -34,10 +34,10 @@ use crate::xml::{Element, XmlError};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// It is not XML, or exceeds the bounds of the parser.
+    /// The input is not XML, or exceeds the bounds of the parser.
     #[error(transparent)]
     Xml(#[from] XmlError),
-    /// It is another document.
+    /// The input is another kind of document.
     #[error("the XML is of a <{found}>, not of a <{wanted}>")]
     Root {
         /// The root element.

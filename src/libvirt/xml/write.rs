@@ -10,7 +10,8 @@ use quick_xml::events::{BytesEnd, BytesStart, BytesText, Event};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// It holds a character that XML does not allow, or that a parser would replace by another.
+    /// The string contains a character that XML does not allow, or that a parser would replace by
+    /// another one.
     #[error("{what} contains the character {character:?}, which XML cannot contain")]
     Character {
         /// The element or attribute.

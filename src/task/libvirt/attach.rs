@@ -26,7 +26,7 @@ pub struct Disks<'a> {
 pub struct Detached {
     /// The name that the disk had in the guest, such as `vdb`.
     pub target: String,
-    /// What changed.
+    /// Whether the running domain, its definition or both changed.
     pub affect: Affect,
 }
 
@@ -56,7 +56,7 @@ impl<'a> Disks<'a> {
         })
     }
 
-    /// What a change affects.
+    /// Whether a change affects the running domain, its definition or both.
     #[must_use]
     pub fn affect(&self) -> Affect {
         self.affect

@@ -109,7 +109,7 @@ impl Login {
 pub struct Described {
     /// The disk.
     pub disk: Disk,
-    /// What else it needs.
+    /// What the disk needs besides its XML.
     pub needs: Vec<Need>,
 }
 

@@ -47,7 +47,7 @@ pub enum Place {
     },
 }
 
-/// What is made.
+/// The volume, the secret and the disk to make.
 #[non_exhaustive]
 pub struct ProvisionOptions<'a> {
     /// The volume. Its version is by default LUKS1, or LUKS2 if luksmith serves it.
@@ -74,7 +74,7 @@ impl Default for ProvisionOptions<'_> {
     }
 }
 
-/// What was made.
+/// The volume, the secret and the disk that were made.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Provisioned {
@@ -92,7 +92,7 @@ pub struct Provisioned {
     pub size: u64,
     /// The disk.
     pub disk: Disk,
-    /// What else the disk needs.
+    /// What the disk needs besides its XML.
     pub needs: Vec<Need>,
 }
 

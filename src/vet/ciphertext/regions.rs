@@ -7,13 +7,13 @@ pub const MAX_REGIONS: usize = 10_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Why {
-    /// It is zero: a hole, discarded, or never written.
+    /// The region is zero: a hole, discarded, or never written.
     Zero,
     /// Some byte values occur much too often.
     LowEntropy,
     /// The byte values occur much too evenly.
     TooEven,
-    /// It has the signature with this name.
+    /// The region has the signature with this name.
     Signature(&'static str),
 }
 
