@@ -55,5 +55,6 @@ pub(crate) fn encrypt(
     }
     let made = plan.make(passphrase, watch)?;
     copy::encrypt(&made.volume()?, made.fill(), &mut source, watch)?;
-    made.keep()
+    made.keep()?;
+    Ok(())
 }

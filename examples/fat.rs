@@ -62,7 +62,8 @@ pub(crate) fn make(path: &Path, passphrase: &Passphrase) -> Result<(), Box<dyn E
     file.write_all(b"hello from inside")?;
     drop(file);
     filesystem.unmount()?;
-    Ok(made.keep()?)
+    made.keep()?;
+    Ok(())
 }
 
 /// Opens the volume with the passphrase, and returns the text of the file.

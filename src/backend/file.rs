@@ -3,6 +3,7 @@
 //! Other kinds of files, such as a FIFO, a terminal or a directory, are refused without blocking.
 //! The file is locked until the backend is dropped, as [`super::lock`] describes.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::num::NonZeroU64;
@@ -16,6 +17,7 @@ use rustix::fs::{Advice, AtFlags, FallocateFlags, OFlags, SeekFrom, StatxFlags};
 use super::lock::{self, Access, Busy, ImageLock, LockError};
 use super::{Backend, Geometry, IoError, Operation};
 use crate::sectors::{ALIGNMENT, Cipher, Sectors};
+use crate::sys::folder::{Folder, same_file};
 
 /// The size of one prefetch call in bytes. The kernel reads no more than its read-ahead size per
 /// call, which is at least 128 KiB by default.
@@ -174,7 +176,42 @@ impl FileBackend {
                 break (file, is_device, Some(lock));
             }
         };
-        let size = size_of(&file).map_err(failed)?;
+        Self::opened(file, path, options, is_device, lock)
+    }
+
+    /// Storage in a file that is open for reading, and for writing if `options` say that it is
+    /// written. Options of opening have no effect. `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn from_file(file: File, path: &Path, options: OpenOptions) -> Result<Self, FileError> {
+        let write = options.writes();
+        if write && options.force_share {
+            return Err(FileError::UnlockedWrite(path.into()));
+        }
+        let is_device = storage_kind(path, &file)?;
+        clear_nonblocking(&file).map_err(|source| FileError::Failed {
+            path: path.into(),
+            source,
+        })?;
+        let lock = match options.force_share {
+            true => None,
+            false => Some(lock(path, &file, access(options, write))?),
+        };
+        Self::opened(file, path, options, is_device, lock)
+    }
+
+    fn opened(
+        file: File,
+        path: &Path,
+        options: OpenOptions,
+        is_device: bool,
+        lock: Option<ImageLock>,
+    ) -> Result<Self, FileError> {
+        let size = size_of(&file).map_err(|source| FileError::Failed {
+            path: path.into(),
+            source,
+        })?;
         let block_size = if options.direct {
             direct_block_size(&file, is_device)
         } else {
@@ -184,7 +221,7 @@ impl FileBackend {
             path: path.into(),
             size: size.into(),
             block_size,
-            read_only: !write,
+            read_only: !options.writes(),
             is_device,
             hole_unit: hole_unit(&file, is_device),
             flush_failed: AtomicBool::new(false),
@@ -196,6 +233,24 @@ impl FileBackend {
     /// The path with which it was opened.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The folder in which the open file has its name, and the name. It need not be the path with
+    /// which it was opened, which may lead elsewhere by now.
+    pub(crate) fn place(&self) -> io::Result<(Folder, OsString)> {
+        Folder::of_open(&self.file).or_else(|_| {
+            // There is no `/proc`, or the file was reached through that of another process.
+            let (folder, name) = Folder::resolve(&self.path)?;
+            match folder.look(&name)? {
+                Some(found) if same_file(&found, &self.file.metadata()?) => Ok((folder, name)),
+                _ => Err(io::ErrorKind::NotFound.into()),
+            }
+        })
+    }
+
+    /// What the kernel says of the open file.
+    pub(crate) fn about(&self) -> io::Result<std::fs::Metadata> {
+        self.file.metadata()
     }
 
     /// Whether this is a block device, whose size is fixed.
@@ -361,13 +416,14 @@ fn open_file(path: &Path, options: OpenOptions, write: bool) -> Result<File, Fil
     if options.no_follow {
         flags |= OFlags::NOFOLLOW;
     }
-    let mut open = File::options();
-    open.read(true)
-        .write(write)
-        .create_new(options.create_new)
-        .mode(0o600);
-    open.custom_flags(flags.bits().cast_signed());
-    open.open(path).map_err(|source| {
+    let opened = if options.create_new {
+        Folder::of(path).and_then(|(folder, name)| folder.create_new(&name, flags))
+    } else {
+        let mut open = File::options();
+        open.read(true).write(write);
+        open.custom_flags(flags.bits().cast_signed()).open(path)
+    };
+    opened.map_err(|source| {
         let path = path.to_path_buf();
         match (source.kind(), source.raw_os_error()) {
             (io::ErrorKind::NotFound, _) => FileError::NotFound(path),

@@ -83,7 +83,10 @@ impl fmt::Display for Busy {
         }
         for (n, Holder { pid, command }) in self.holders.iter().enumerate() {
             let comma = if n == 0 { "" } else { ", " };
-            write!(f, "{comma}pid {pid} ({command})")?;
+            match *pid == std::process::id() {
+                true => write!(f, "{comma}this process")?,
+                false => write!(f, "{comma}pid {pid} ({command})")?,
+            }
         }
         Ok(())
     }

@@ -1,18 +1,18 @@
 //! `luksmith decrypt`: writes the plaintext of a volume.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use luksmith::backend::file;
 use luksmith::container::Which;
 use luksmith::task::copy;
-use luksmith::task::new_file::{NewFile, Present, claim_device};
+use luksmith::task::destination::{Destination, Present};
+use luksmith::task::new_file::NewFile;
 use luksmith::task::plain::PlainSink;
 use luksmith::task::storage::Storage;
 
 use super::Session;
 use super::args::{CompressedArgs, ImageArgs, LocalFile, UnlockArgs};
-use super::error::{CommandError, Kind, failed};
+use super::error::{CommandError, Kind};
 use super::force::{Force, confirm, only};
 use super::notes::note_slow;
 use super::open::{ReadArgs, unlock};
@@ -97,20 +97,18 @@ impl Args {
         }
         let size = volume.size();
         match destination {
-            Destination::Stdout => copy::decrypt(&volume, depth, streams::stdout()?, session)
+            To::Stdout => copy::decrypt(&volume, depth, streams::stdout()?, session)
                 .map_err(streams::stdout_failed)?,
-            Destination::Device { device, _claimed } => {
+            To::Device { device, _claimed } => {
                 let sink = PlainSink::device(device, &self.destination, size)?;
                 copy::decrypt(&volume, depth, sink, session).map_err(|error| {
                     let half = format!("{} is only partly written", self.destination.display());
                     CommandError::from(error).hint(half)
                 })?;
             }
-            Destination::File { replaced } => {
-                let file = NewFile::create(&self.destination, replaced.is_some(), session)?;
-                let open = OpenOptions::new().write(true).open(file.path());
-                let open = open.map_err(|error| failed("open", file.path(), error))?;
-                let sink = PlainSink::file(open, &self.destination, size, self.sparse)?;
+            To::File { destination, .. } => {
+                let file = NewFile::at(destination, session)?;
+                let sink = PlainSink::file(file.file()?, &self.destination, size, self.sparse)?;
                 copy::decrypt(&volume, depth, sink, session)?;
                 file.keep()?;
             }
@@ -118,45 +116,43 @@ impl Args {
         Ok(())
     }
 
-    fn look(&self) -> Result<Destination, CommandError> {
+    fn look(&self) -> Result<To, CommandError> {
         let path = &self.destination;
         if path == Path::new("-") {
             streams::refuse_terminal()?;
-            return Ok(Destination::Stdout);
+            return Ok(To::Stdout);
         }
         let loss = format!("{} exists and would be overwritten", path.display());
-        let present = Present::at(path)?;
-        if !matches!(present, Present::Nothing) {
-            let parts = [
-                (self.image.image.path(), "volume"),
-                (self.image.header_location().path(), "header"),
-            ];
-            for (part, what) in parts {
-                let Some(part) = part else { continue };
-                if same_file(path, part)? {
-                    let message = format!("{} is the {what} itself", path.display());
-                    return Err(CommandError::new(Kind::Parameters, message));
-                }
+        let destination = Destination::look(path)?;
+        let parts = [
+            (self.image.image.path(), "volume"),
+            (self.image.header_location().path(), "header"),
+        ];
+        for (part, what) in parts {
+            let Some(part) = part else { continue };
+            if destination.is_also(part)? {
+                let message = format!("{} is the {what} itself", path.display());
+                return Err(CommandError::new(Kind::Parameters, message));
             }
         }
-        match present {
-            Present::Nothing => Ok(Destination::File { replaced: None }),
+        match destination.present() {
+            Present::Nothing => Ok(To::File {
+                destination,
+                _replaced: None,
+            }),
             Present::File { .. } => {
-                let replaced = Storage::open_path(path, file::OpenOptions::new().write(true))?;
+                let replaced = Storage::open_found(&destination)?;
                 confirm(&self.force, Force::Overwrite, &loss)?;
-                Ok(Destination::File {
-                    replaced: Some(replaced),
+                Ok(To::File {
+                    destination,
+                    _replaced: Some(replaced),
                 })
             }
             Present::BlockDevice => {
-                let claimed = claim_device(path)?;
+                let claimed = destination.claim()?;
                 confirm(&self.force, Force::Overwrite, &loss)?;
-                let device = OpenOptions::new()
-                    .write(true)
-                    .open(path)
-                    .map_err(|error| failed("open", path, error))?;
-                Ok(Destination::Device {
-                    device,
+                Ok(To::Device {
+                    device: destination.open()?,
                     _claimed: claimed,
                 })
             }
@@ -164,29 +160,16 @@ impl Args {
     }
 }
 
-enum Destination {
+enum To {
     Stdout,
-    /// A new file. `replaced` is the old one, which is locked until the new one replaces it.
     File {
-        replaced: Option<Storage>,
+        destination: Destination,
+        /// The old file, which is locked until the new one replaces it.
+        _replaced: Option<Storage>,
     },
     Device {
         device: File,
         /// Open exclusively, so that the device cannot be mounted meanwhile.
         _claimed: File,
     },
-}
-
-fn same_file(one: &Path, other: &Path) -> Result<bool, CommandError> {
-    use std::os::unix::fs::{FileTypeExt, MetadataExt};
-    let of = |path: &Path| {
-        path.metadata()
-            .map(|found| match found.file_type().is_block_device() {
-                // One device may have several names.
-                true => (None, found.rdev()),
-                false => (Some(found.dev()), found.ino()),
-            })
-            .map_err(|error| failed("look at", path, error))
-    };
-    Ok(of(one)? == of(other)?)
 }

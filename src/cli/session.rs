@@ -1,9 +1,7 @@
 //! The output, the progress and the signals of a subcommand while it runs.
 
-use std::path::Path;
-
 use luksmith::Interrupt;
-use luksmith::task::{Note, Watch, Work};
+use luksmith::task::{MadeFile, Note, Watch, Work};
 
 use super::error::CommandError;
 use super::output::{self, Output};
@@ -58,10 +56,10 @@ impl Watch for Session {
         });
     }
 
-    fn unfinished(&self, path: &Path, begun: bool) {
+    fn unfinished(&self, file: &MadeFile, begun: bool) {
         match begun {
-            true => self.signals.begin(path),
-            false => self.signals.end(path),
+            true => self.signals.begin(file),
+            false => self.signals.end(file),
         }
     }
 }

@@ -7,12 +7,12 @@
 //!
 //! SIGXFSZ (a file would exceed its limit) does not end the program: the write fails with EFBIG.
 
-use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use luksmith::Interrupt;
+use luksmith::task::MadeFile;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 
 use super::error::{CommandError, Exit, Kind};
@@ -22,7 +22,7 @@ use super::output;
 #[derive(Clone)]
 pub(crate) struct Signals {
     interrupt: Interrupt,
-    unfinished: Arc<Mutex<Vec<PathBuf>>>,
+    unfinished: Arc<Mutex<Vec<MadeFile>>>,
     at_first: Arc<Mutex<Vec<Act>>>,
 }
 
@@ -90,16 +90,16 @@ impl Signals {
     }
 
     /// Records a new file that is useless until it is finished.
-    pub(crate) fn begin(&self, path: &Path) {
-        self.unfinished().push(path.to_owned());
+    pub(crate) fn begin(&self, file: &MadeFile) {
+        self.unfinished().push(file.clone());
     }
 
     /// The file is finished, or was removed.
-    pub(crate) fn end(&self, path: &Path) {
-        self.unfinished().retain(|unfinished| unfinished != path);
+    pub(crate) fn end(&self, file: &MadeFile) {
+        self.unfinished().retain(|unfinished| unfinished != file);
     }
 
-    fn unfinished(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+    fn unfinished(&self) -> MutexGuard<'_, Vec<MadeFile>> {
         self.unfinished
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -107,11 +107,11 @@ impl Signals {
 
     /// Removes unfinished files, and ends the program without waiting for anything else.
     fn stop_now(&self) -> ! {
-        for path in self.unfinished().iter() {
-            if let Err(error) = std::fs::remove_file(path) {
+        for file in self.unfinished().iter() {
+            if let Err(error) = file.remove() {
                 output::error(&format!(
                     "stopped at once; the unfinished {} could not be removed: {error}",
-                    path.display()
+                    file.path().display()
                 ));
             }
         }

@@ -76,21 +76,12 @@ pub(crate) fn write_secret(
             .and_then(|()| stdout.flush())
             .map_err(error::stdout_failed);
     }
-    if !matches!(is_there(path), Ok(false)) {
-        let message = format!("{} exists", path.display());
-        return Err(CommandError::new(Kind::Exists, message)
-            .hint("name a new file; one that may hold keys is never replaced"));
-    }
-    let file = NewFile::create(path, false, watch)?;
+    let file = NewFile::create(path, watch).map_err(|error| {
+        let exists = error.kind() == Kind::Exists;
+        let hint = "name a new file; one that may hold keys is never replaced";
+        CommandError::from(error).hint_if(exists.then(|| hint.to_owned()))
+    })?;
     file.write(bytes)?;
-    Ok(file.keep()?)
-}
-
-/// Whether the name is taken, also by a dangling link.
-fn is_there(path: &Path) -> io::Result<bool> {
-    match path.symlink_metadata() {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
+    file.keep()?;
+    Ok(())
 }

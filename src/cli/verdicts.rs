@@ -119,6 +119,7 @@ pub(crate) fn advice(advice: &Advice) -> String {
             "`luksmith key` changes a volume that luksmith serves, after the server has stopped"
         }
         Advice::NameNode(nodes) => return format!("--node names one: {}", nodes.join(", ")),
+        Advice::OtherJournals => "--state-dir DIR names one in which only you can write",
         Advice::TrustDirectory => "--socket-mode 600 accepts the directory as it is",
         other => return other.to_string(),
     };

@@ -20,6 +20,7 @@ mod plan;
 mod rewrite;
 mod settings;
 mod undo;
+mod undo_file;
 mod unlock;
 
 use std::fmt;
@@ -39,7 +40,9 @@ pub use keyslot_info::KeyslotInfo;
 pub use keyslots::NewKeyslot;
 pub use plan::{Step, WritePlan};
 pub use settings::Configure;
-pub use undo::{Undo, UndoFile, UndoStore, roll_back};
+pub(crate) use undo::discard as discard_undo;
+pub use undo::{Undo, UndoStore, roll_back};
+pub use undo_file::UndoFile;
 pub use unlock::{Unlocked, Which};
 
 use crate::backend::Backend;

@@ -9,15 +9,11 @@
 //! one. While it exists, the container only opens for repair: [`roll_back`] restores the old state.
 
 use std::fmt;
-use std::fs::{File, Metadata};
-use std::io::{self, Read, Write};
+use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::UndoError;
-use crate::backend::file::FileBackend;
 use crate::backend::{Backend, IoError};
 use crate::door;
 
@@ -60,21 +56,6 @@ pub enum Undo {
 }
 
 impl Undo {
-    /// The record beside a header in a regular file; see [`UndoFile::beside`].
-    ///
-    /// A symbolic link is followed first, so the record has the same path whatever name the file
-    /// was opened with. A block device has no directory for a record, so this returns
-    /// [`Undo::NotLookedFor`] for it. For a device, choose a path with [`UndoFile::at`].
-    #[must_use]
-    pub fn beside(storage: &FileBackend) -> Self {
-        if storage.is_device() {
-            return Self::NotLookedFor;
-        }
-        let path = storage.path();
-        let real = path.canonicalize();
-        UndoFile::beside(real.as_deref().unwrap_or(path)).into()
-    }
-
     /// The store, if there is one.
     #[must_use]
     pub fn store(&self) -> Option<&dyn UndoStore> {
@@ -97,132 +78,6 @@ impl fmt::Debug for Undo {
             Self::Store(store) => formatter.debug_tuple("Store").field(&store.name()).finish(),
             Self::NotLookedFor => formatter.write_str("NotLookedFor"),
         }
-    }
-}
-
-/// An [`UndoStore`] in a file of its own, with mode 0600.
-///
-/// The content of a record is written to the header. In a directory such as `/tmp`, other users
-/// could place a record. So a record is accepted only if it is a regular file that belongs to this
-/// user, to root, or to the owner of the image.
-#[derive(Debug)]
-pub struct UndoFile {
-    path: PathBuf,
-    image: Option<PathBuf>,
-}
-
-/// The largest size of a record, in bytes. It is more than the largest old and new headers and
-/// keyslots areas need.
-const LARGEST_RECORD: u64 = 512 << 20;
-
-impl UndoFile {
-    /// A store at exactly this path.
-    #[must_use]
-    pub fn at(path: PathBuf) -> Self {
-        Self { path, image: None }
-    }
-
-    /// A store beside an image in a regular file. The name has `.luksmith-undo` added.
-    #[must_use]
-    pub fn beside(image: &Path) -> Self {
-        let mut name = image.as_os_str().to_owned();
-        name.push(".luksmith-undo");
-        Self {
-            path: name.into(),
-            image: Some(image.into()),
-        }
-    }
-
-    fn check_owner(&self, record: &Metadata) -> io::Result<()> {
-        let owner = record.uid();
-        // If the image cannot be examined, its owner is not trusted.
-        let image = self
-            .image
-            .as_ref()
-            .and_then(|image| std::fs::metadata(image).ok());
-        let trusted = [0, rustix::process::geteuid().as_raw()]
-            .into_iter()
-            .chain(image.map(|image| image.uid()));
-        if trusted.into_iter().any(|user| user == owner) {
-            Ok(())
-        } else {
-            Err(io::Error::new(
-                io::ErrorKind::PermissionDenied,
-                format!("{} belongs to user {owner}", self.name()),
-            ))
-        }
-    }
-
-    /// Writes the record to a temporary file, and renames that file when it is complete.
-    fn write_and_rename(&self, temporary: &Path, record: &[u8]) -> io::Result<()> {
-        let mut file = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(temporary)?;
-        file.write_all(record)?;
-        file.sync_all()?;
-        std::fs::rename(temporary, &self.path)?;
-        self.sync_folder()
-    }
-
-    fn sync_folder(&self) -> io::Result<()> {
-        let folder = match self.path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        File::open(folder)?.sync_all()
-    }
-}
-
-impl UndoStore for UndoFile {
-    fn load(&self) -> io::Result<Option<Vec<u8>>> {
-        let mut open = File::options();
-        // Do not block on a FIFO, and do not follow a link.
-        open.read(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
-        let file = match open.open(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened?,
-        };
-        let metadata = file.metadata()?;
-        if !metadata.is_file() || metadata.len() > LARGEST_RECORD {
-            let reason = format!("{} is no undo record", self.name());
-            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
-        }
-        self.check_owner(&metadata)?;
-        let mut record = Vec::new();
-        file.take(LARGEST_RECORD).read_to_end(&mut record)?;
-        Ok(Some(record))
-    }
-
-    fn save(&self, record: &[u8]) -> io::Result<()> {
-        // A rename makes the record appear completely or not at all.
-        let mut temporary = self.path.as_os_str().to_owned();
-        temporary.push(".new");
-        let temporary = PathBuf::from(temporary);
-        match std::fs::remove_file(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        self.write_and_rename(&temporary, record).inspect_err(|_| {
-            // The change has not begun, so a partial record is useless.
-            for left in [&temporary, &self.path] {
-                let _ = std::fs::remove_file(left);
-            }
-        })
-    }
-
-    fn clear(&self) -> io::Result<()> {
-        match std::fs::remove_file(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        self.sync_folder()
-    }
-
-    fn name(&self) -> String {
-        self.path.display().to_string()
     }
 }
 
@@ -351,7 +206,7 @@ pub fn roll_back(storage: &dyn Backend, undo: &dyn UndoStore) -> Result<bool, Un
 }
 
 /// Removes the record of a volume that no longer exists. A file that is not a record stays.
-pub(super) fn discard(undo: &dyn UndoStore) -> Result<(), UndoError> {
+pub(crate) fn discard(undo: &dyn UndoStore) -> Result<(), UndoError> {
     if undo.load()?.is_some_and(|record| is_record(&record)) {
         undo.clear()?;
     }

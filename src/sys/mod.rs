@@ -1,6 +1,7 @@
-//! System calls that luksmith makes directly: memory mappings, locks on bytes of a file, and
-//! hardening of the process.
+//! System calls that luksmith makes directly: memory mappings, locks on bytes of a file, folders
+//! that other users may write to, and hardening of the process.
 
+pub(crate) mod folder;
 pub(crate) mod memory;
 pub(crate) mod ofd;
 mod process;

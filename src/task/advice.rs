@@ -64,6 +64,10 @@ pub enum Advice {
     CloseDirectory,
     /// The directory of a socket can be accepted as it is.
     TrustDirectory,
+    /// A symbolic link that another user could have made is not followed.
+    ForeignLink,
+    /// Another directory can be named for the journals of rotations.
+    OtherJournals,
     /// The path of a socket is too long.
     ShorterSocketPath,
     /// Clients can share one export.
@@ -163,6 +167,10 @@ impl fmt::Display for Advice {
                 "a directory of mode 700 is closed to others; a missing one is created like this"
             }
             Self::TrustDirectory => "the directory can be accepted as it is",
+            Self::ForeignLink => {
+                "name the path to which the link leads, if that is the one you mean"
+            }
+            Self::OtherJournals => "another directory can be named, in which only you can write",
             Self::ShorterSocketPath => "the path of a socket has at most 107 bytes",
             Self::ShareExport => {
                 "clients can share one export; an image can have two if both are read-only"

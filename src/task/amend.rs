@@ -3,17 +3,18 @@
 //! Passphrases reach QEMU encrypted with a master key. If the caller has no key that QEMU was
 //! started with, QEMU gets a temporary key in a file, which is removed as soon as QEMU has read it.
 
-use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, fchown};
+use std::os::unix::fs::fchown;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use luksmith_formats::json::json;
+use rustix::fs::OFlags;
 
-use super::{Advice, Error, Kind, Note, Watch};
+use super::{Advice, Error, Kind, MadeFile, Note, Watch};
 use crate::qemu::{self, Gone, Keyslots, MasterKey, Monitor, NewKeyslot, Object, Qmp, Wrapped};
 use crate::secret::Passphrase;
+use crate::sys::folder::Folder;
 
 /// A running QEMU that has a volume open.
 pub struct Running<'a> {
@@ -257,6 +258,7 @@ fn only_node(nodes: Vec<String>) -> Result<String, Error> {
 /// A file with a key, which is removed when this is dropped.
 struct KeyFile<'a> {
     path: PathBuf,
+    made: MadeFile,
     watch: &'a dyn Watch,
 }
 
@@ -267,16 +269,17 @@ impl<'a> KeyFile<'a> {
         key: &MasterKey,
         watch: &'a dyn Watch,
     ) -> Result<Self, Error> {
-        let path = folder.join(format!(".luksmith-{}", std::process::id()));
-        let mut open = OpenOptions::new();
-        let mut file = open
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|error| Error::io("create", &path, error))?;
-        watch.unfinished(&path, true);
-        let passed = Self { path, watch };
+        let name = format!(".luksmith-{}", std::process::id());
+        let path = folder.join(&name);
+        let failed = |error| Error::io("create", &path, error);
+        let folder = Folder::open(folder).map_err(failed)?;
+        let mut file = folder
+            .create_new(name.as_ref(), OFlags::empty())
+            .map_err(failed)?;
+        let about = file.metadata().map_err(failed)?;
+        let made = MadeFile::find(folder, name.into(), &about).map_err(failed)?;
+        watch.unfinished(&made, true);
+        let passed = Self { path, made, watch };
         let text = key.to_base64()?;
         let written = match owner {
             Some((uid, gid)) => fchown(&file, Some(uid), Some(gid)),
@@ -291,13 +294,13 @@ impl<'a> KeyFile<'a> {
 
 impl Drop for KeyFile<'_> {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.path) {
+        if let Err(error) = self.made.remove() {
             self.watch.notes(Note::NotTakenBack {
                 what: &self.path.display().to_string(),
                 error: &error.to_string(),
             });
         }
-        self.watch.unfinished(&self.path, false);
+        self.watch.unfinished(&self.made, false);
     }
 }
 

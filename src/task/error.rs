@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 
 use super::{Advice, printable};
+use crate::sys::folder::ForeignLink;
 
 /// The kind of a failure. A program maps its exit codes, exceptions or errno from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -95,7 +96,12 @@ impl Error {
     #[must_use]
     pub fn io(verb: &str, path: &Path, error: io::Error) -> Self {
         let what = format_args!("cannot {verb} {}", path.display());
-        Self::new(Kind::of_io(&error), error).about(what)
+        let foreign = error
+            .get_ref()
+            .is_some_and(|error| error.is::<ForeignLink>());
+        Self::new(Kind::of_io(&error), error)
+            .about(what)
+            .advise_if(foreign, Advice::ForeignLink)
     }
 
     /// A thread that could not be started.

@@ -2,29 +2,22 @@
 //! that the caller passes.
 //!
 //! A place where strangers would get the plaintext is refused. A Unix socket is never open to more
-//! users than it is meant for, not even for a moment: it is bound, then gets its mode and group,
-//! and only then listens.
+//! users than it is meant for, not even for a moment: see `unix_socket.rs`.
 //!
 //! Nothing here reads the environment. A program that systemd starts passes the sockets that it got
 //! from there as [`Place::Open`].
 
-use std::fs::{self, File};
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use luksmith_formats::nbd::uri::{Transport, Uri};
-use rustix::fs::{FlockOperation, Gid};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::{Advice, Error, Kind, Note, Watch};
+use super::unix_socket::{self, SocketFile};
+use super::{Advice, Error, Kind, Watch};
 use crate::export::nbd::{Listener, Options, Server};
 
-/// How many clients the kernel queues until they are accepted.
-const BACKLOG: i32 = 128;
+pub use super::unix_socket::UnixSocket;
 
 /// Where clients connect.
 #[derive(Debug)]
@@ -36,34 +29,6 @@ pub enum Place {
     Tcp(Vec<SocketAddr>),
     /// Listening sockets of the caller.
     Open(Vec<Listener>),
-}
-
-/// A Unix socket to create.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct UnixSocket {
-    /// The path, of at most 107 bytes. A stale socket there is replaced, anything else is an error.
-    pub path: PathBuf,
-    /// The mode of the socket. Default: `0o600`.
-    pub mode: u32,
-    /// The group of the socket, by number. Default: that of the process.
-    pub group: Option<u32>,
-    /// Take the directory as it is. By default it has to be closed to other users, and is created
-    /// so if it does not exist.
-    pub trust_directory: bool,
-}
-
-impl UnixSocket {
-    /// A socket for the user of this process only.
-    #[must_use]
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self {
-            path: path.into(),
-            mode: 0o600,
-            group: None,
-            trust_directory: false,
-        }
-    }
 }
 
 impl Place {
@@ -148,7 +113,7 @@ impl Listen {
     pub fn start(self, watch: &dyn Watch) -> Result<Listening<'_>, Error> {
         let (listeners, file) = match self.place {
             Place::Unix(socket) => {
-                let (listener, file) = create(&socket, watch)?;
+                let (listener, file) = unix_socket::create(&socket, watch)?;
                 (vec![listener.into()], Some(file))
             }
             Place::Tcp(addresses) => {
@@ -168,9 +133,15 @@ impl Listen {
                 }
             }
             Some(Listener::Unix(listener)) => {
-                let address = listener.local_addr().map_err(cannot_look)?;
-                let path = address.as_pathname().unwrap_or(Path::new(""));
-                Transport::Unix(path.as_os_str().as_bytes().to_vec())
+                let path = match &file {
+                    // The socket was bound with another name.
+                    Some(file) => file.path().to_owned(),
+                    None => {
+                        let address = listener.local_addr().map_err(cannot_look)?;
+                        address.as_pathname().unwrap_or(Path::new("")).to_owned()
+                    }
+                };
+                Transport::Unix(path.into_os_string().into_encoded_bytes())
             }
             None => return Err(Error::parameters("there is no socket to listen on")),
         };
@@ -243,138 +214,11 @@ fn cannot_look(error: io::Error) -> Error {
     Error::new(Kind::Storage, error).about("cannot look at the socket")
 }
 
-fn create<'a>(
-    socket: &UnixSocket,
-    watch: &'a dyn Watch,
-) -> Result<(UnixListener, SocketFile<'a>), Error> {
-    let path = std::path::absolute(&socket.path)
-        .map_err(|error| Error::io("look at", &socket.path, error))?;
-    let directory = directory(&path, socket.trust_directory, watch)?;
-    // Two processes that find a stale socket at the same time must not remove each other's.
-    rustix::fs::flock(&directory, FlockOperation::LockExclusive)
-        .map_err(|error| Error::io("lock the directory of", &path, error.into()))?;
-    let bound = bind(&path, socket, watch)?;
-    rustix::fs::flock(&directory, FlockOperation::Unlock)
-        .map_err(|error| Error::io("unlock the directory of", &path, error.into()))?;
-    Ok(bound)
-}
-
-/// The directory of the socket. It is created for this user only if it does not exist, and
-/// otherwise has to be closed to others unless `trusted`.
-fn directory(path: &Path, trusted: bool, watch: &dyn Watch) -> Result<File, Error> {
-    let parent = path.parent().unwrap_or(Path::new("/"));
-    match fs::DirBuilder::new().mode(0o700).create(parent) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let advice = Advice::MakeDirectory(parent.to_owned());
-            return Err(Error::io("make", parent, error).advise(advice));
-        }
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(Error::io("make", parent, error));
-        }
-        _ => {}
-    }
-    let directory = File::open(parent).map_err(|error| Error::io("open", parent, error))?;
-    let about = directory
-        .metadata()
-        .map_err(|error| Error::io("look at", parent, error))?;
-    let ours = about.uid() == rustix::process::geteuid().as_raw();
-    let closed = ours && about.mode() & 0o011 == 0;
-    if !trusted && !closed {
-        let message = format!(
-            "other users can enter {}, where the socket would be",
-            parent.display()
-        );
-        return Err(Error::new(Kind::Permission, message)
-            .advise(Advice::CloseDirectory)
-            .advise(Advice::TrustDirectory));
-    }
-    if about.mode() & 0o002 != 0 {
-        watch.notes(Note::WritableByAll { directory: parent });
-    }
-    Ok(directory)
-}
-
-fn bind<'a>(
-    path: &Path,
-    socket: &UnixSocket,
-    watch: &'a dyn Watch,
-) -> Result<(UnixListener, SocketFile<'a>), Error> {
-    let at =
-        |verb: &'static str| move |error: rustix::io::Errno| Error::io(verb, path, error.into());
-    remove_stale(path)?;
-    let address = SocketAddrUnix::new(path)
-        .map_err(|error| at("make")(error).advise(Advice::ShorterSocketPath))?;
-    let flags = SocketFlags::CLOEXEC;
-    let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-        .map_err(at("make"))?;
-    rustix::net::bind(&fd, &address).map_err(at("make"))?;
-    let file = SocketFile::new(path, watch)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(socket.mode))
-        .map_err(|error| Error::io("set the mode of", path, error))?;
-    if let Some(group) = socket.group {
-        rustix::fs::chown(path, None, Some(Gid::from_raw(group)))
-            .map_err(at("set the group of"))?;
-    }
-    rustix::net::listen(&fd, BACKLOG).map_err(at("listen on"))?;
-    Ok((UnixListener::from(fd), file))
-}
-
-/// Removes a socket on which no process listens. Anything else stays.
-fn remove_stale(path: &Path) -> Result<(), Error> {
-    let about = match fs::symlink_metadata(path) {
-        Ok(about) => about,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(Error::io("look at", path, error)),
-    };
-    let busy = |message: String| Err(Error::new(Kind::Busy, message));
-    if !about.file_type().is_socket() {
-        return busy(format!("{} exists and is not a socket", path.display()));
-    }
-    match UnixStream::connect(path) {
-        Ok(_) => busy(format!("another process listens on {}", path.display())),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(|error| Error::io("remove the stale", path, error))
-        }
-        Err(error) => Err(Error::io("look at", path, error)),
-    }
-}
-
-/// The file of a socket that this process has bound. Dropping it removes the file, unless another
-/// one has taken its place.
-struct SocketFile<'a> {
-    path: PathBuf,
-    device: u64,
-    inode: u64,
-    watch: &'a dyn Watch,
-}
-
-impl<'a> SocketFile<'a> {
-    fn new(path: &Path, watch: &'a dyn Watch) -> Result<Self, Error> {
-        let about =
-            fs::symlink_metadata(path).map_err(|error| Error::io("look at", path, error))?;
-        watch.unfinished(path, true);
-        Ok(Self {
-            path: path.to_owned(),
-            device: about.dev(),
-            inode: about.ino(),
-            watch,
-        })
-    }
-}
-
-impl Drop for SocketFile<'_> {
-    fn drop(&mut self) {
-        let still = fs::symlink_metadata(&self.path);
-        if still.is_ok_and(|still| (still.dev(), still.ino()) == (self.device, self.inode)) {
-            // If it cannot be removed, the next server finds that it is stale.
-            let _ = fs::remove_file(&self.path);
-        }
-        self.watch.unfinished(&self.path, false);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::net::UnixStream;
+
     use super::*;
     use crate::task::Silent;
 

@@ -49,6 +49,7 @@ pub mod amend;
 pub mod audit;
 pub mod copy;
 pub mod cost;
+pub mod destination;
 #[cfg(feature = "libvirt")]
 pub mod emulator;
 mod error;
@@ -58,6 +59,7 @@ mod kinds;
 pub mod libvirt;
 #[cfg(feature = "nbd")]
 pub mod listen;
+mod made_file;
 pub mod measure;
 pub mod new_file;
 pub mod new_volume;
@@ -67,10 +69,13 @@ pub mod plain;
 mod printable;
 pub mod size;
 pub mod storage;
+#[cfg(feature = "nbd")]
+mod unix_socket;
 mod watch;
 
 pub use advice::{Advice, key_sizes};
 pub use error::{Error, Kind, chain};
+pub use made_file::MadeFile;
 pub use note::Note;
 pub use printable::printable;
 pub use watch::{Silent, Unit, Watch, Work, Working};

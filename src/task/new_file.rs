@@ -1,106 +1,74 @@
 //! New files that appear under their name only when they are complete.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 
-use super::{Advice, Error, Kind, Note, Watch};
+use rustix::fs::OFlags;
 
-/// What is at a path already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Present {
-    /// Nothing.
-    Nothing,
-    /// A regular file.
-    File {
-        /// Its length in bytes.
-        size: u64,
-    },
-    /// A block device.
-    BlockDevice,
-}
-
-impl Present {
-    /// Looks at a path, following symbolic links.
-    ///
-    /// # Errors
-    /// Anything but a regular file or a block device, and failed system calls.
-    pub fn at(path: &Path) -> Result<Self, Error> {
-        match std::fs::metadata(path) {
-            Ok(metadata) if metadata.is_file() => Ok(Self::File {
-                size: metadata.len(),
-            }),
-            Ok(metadata) if metadata.file_type().is_block_device() => Ok(Self::BlockDevice),
-            Ok(_) => Err(not_storage(path)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::Nothing),
-            Err(error) => Err(Error::io("look at", path, error)),
-        }
-    }
-}
-
-/// The error for a path that is neither a regular file nor a block device.
-pub(super) fn not_storage(path: &Path) -> Error {
-    let message = format!("{} is neither a file nor a block device", path.display());
-    Error::new(Kind::Storage, message)
-}
-
-/// Opens a block device exclusively. The kernel refuses a device that is mounted or part of another
-/// device, and refuses to mount this one until the file is closed.
-///
-/// # Errors
-/// [`Kind::Busy`] for a device that is in use.
-pub fn claim_device(path: &Path) -> Result<File, Error> {
-    let mut open = OpenOptions::new();
-    open.read(true).custom_flags(libc::O_EXCL);
-    open.open(path).map_err(|error| {
-        let in_use = error.kind() == io::ErrorKind::ResourceBusy;
-        Error::io("overwrite", path, error).advise_if(in_use, Advice::DeviceInUse)
-    })
-}
+use super::destination::{Destination, Present};
+use super::made_file::MadeFile;
+use super::{Error, Note, Watch};
 
 /// A new file that is written beside its final name, and renamed when it is complete. Dropping it
 /// before [`NewFile::keep`] removes it.
 pub struct NewFile<'a> {
-    written: PathBuf,
-    name: PathBuf,
-    replaces: bool,
+    file: File,
+    destination: Destination,
+    written: MadeFile,
+    temporary: OsString,
     watch: &'a dyn Watch,
     kept: bool,
 }
 
 impl<'a> NewFile<'a> {
-    /// Makes an empty file, mode 0600, beside `path`. With `replaces`, the file at `path` is
-    /// replaced when the new one is complete. Without it, nothing may be at `path`, neither now nor
+    /// Makes an empty file, mode 0600, beside `path`. Nothing may be at `path`, neither now nor
     /// when the file is complete.
     ///
     /// # Errors
-    /// [`Kind::Exists`], and failed system calls.
-    pub fn create(path: &Path, replaces: bool, watch: &'a dyn Watch) -> Result<Self, Error> {
-        let name = if replaces {
-            path.canonicalize()
-                .map_err(|error| Error::io("find", path, error))?
-        } else if path.symlink_metadata().is_ok() {
-            let exists = io::ErrorKind::AlreadyExists.into();
-            return Err(Error::io("create", path, exists));
-        } else {
-            path.to_owned()
-        };
-        let written = create_beside(&name).map_err(|error| Error::io("create", path, error))?;
+    /// As [`Destination::look`], and [`Kind::Exists`](super::Kind::Exists).
+    pub fn create(path: &Path, watch: &'a dyn Watch) -> Result<Self, Error> {
+        Self::at(Destination::new(path)?, watch)
+    }
+
+    /// Makes an empty file, mode 0600, beside a destination. A file that was found there is
+    /// replaced when the new one is complete.
+    ///
+    /// # Errors
+    /// Failed system calls.
+    pub fn at(destination: Destination, watch: &'a dyn Watch) -> Result<Self, Error> {
+        let failed = |error| Error::io("create", destination.path(), error);
+        let (file, temporary) = create_beside(&destination).map_err(failed)?;
+        let about = file.metadata().map_err(failed)?;
+        let folder = destination.folder().clone();
+        let written = MadeFile::find(folder, temporary.clone(), &about).map_err(failed)?;
         watch.unfinished(&written, true);
         Ok(Self {
+            file,
+            destination,
             written,
-            name,
-            replaces,
+            temporary,
             watch,
             kept: false,
         })
     }
 
-    /// Where the bytes are written until the file is complete.
+    /// The path at which it will be.
     #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.written
+    pub fn destination(&self) -> &Destination {
+        &self.destination
+    }
+
+    /// The open file, for reading and writing.
+    ///
+    /// # Errors
+    /// Too many open files.
+    pub fn file(&self) -> Result<File, Error> {
+        self.file
+            .try_clone()
+            .map_err(|error| Error::io("open", self.destination.path(), error))
     }
 
     /// Writes the whole content of the file.
@@ -108,32 +76,50 @@ impl<'a> NewFile<'a> {
     /// # Errors
     /// Failed system calls.
     pub fn write(&self, bytes: &[u8]) -> Result<(), Error> {
-        OpenOptions::new()
-            .write(true)
-            .open(&self.written)
-            .and_then(|mut file| file.write_all(bytes))
-            .map_err(|error| Error::io("write", &self.name, error))
+        self.file
+            .write_all_at(bytes, 0)
+            .map_err(|error| Error::io("write", self.destination.path(), error))
     }
 
     /// Completes the file: syncs it, gives it its name, and syncs its directory.
     ///
     /// # Errors
-    /// [`Kind::Exists`] if something took the name meanwhile, and failed system calls.
-    pub fn keep(mut self) -> Result<(), Error> {
-        let file =
-            File::open(&self.written).map_err(|error| Error::io("open", &self.written, error))?;
-        file.sync_all()
-            .map_err(|error| Error::io("write", &self.written, error))?;
-        if self.replaces {
-            std::fs::rename(&self.written, &self.name)
-                .map_err(|error| Error::io("replace", &self.name, error))?;
-        } else {
-            rename_to_new(&self.written, &self.name)
-                .map_err(|error| Error::io("create", &self.name, error))?;
-        }
+    /// [`Kind::Exists`](super::Kind::Exists) if something took the name meanwhile,
+    /// [`Kind::Busy`](super::Kind::Busy) if another program exchanged one of the files, and failed
+    /// system calls.
+    pub fn keep(mut self) -> Result<MadeFile, Error> {
+        let path = self.destination.path();
+        let about = self
+            .file
+            .sync_all()
+            .and_then(|()| self.file.metadata())
+            .map_err(|error| Error::io("write", path, error))?;
+        let replaces = self.destination.present() != Present::Nothing;
+        let verb = if replaces { "replace" } else { "create" };
+        let kept = self
+            .named(&about)
+            .map_err(|error| Error::io(verb, path, error))?;
         self.kept = true;
         self.watch.unfinished(&self.written, false);
-        sync_directory(&self.name)
+        self.destination
+            .folder()
+            .sync()
+            .map_err(|error| Error::io("write", self.destination.folder().path(), error))?;
+        Ok(kept)
+    }
+
+    /// Gives the file its name.
+    fn named(&self, about: &Metadata) -> io::Result<MadeFile> {
+        let (folder, name) = (self.destination.folder(), self.destination.name());
+        self.written.check_named()?;
+        if self.destination.present() == Present::Nothing {
+            folder.move_new(&self.temporary, folder, name)?;
+        } else {
+            self.destination.check_unchanged()?;
+            folder.move_over(&self.temporary, folder, name)?;
+        }
+        // A user who may write to the folder can have exchanged the file since it was looked at.
+        MadeFile::find(folder.clone(), name.to_owned(), about)
     }
 }
 
@@ -142,10 +128,12 @@ impl Drop for NewFile<'_> {
         if self.kept {
             return;
         }
-        match std::fs::remove_file(&self.written) {
-            Ok(()) => self.watch.notes(Note::Removed { name: &self.name }),
+        match self.written.remove() {
+            Ok(()) => self.watch.notes(Note::Removed {
+                name: self.destination.path(),
+            }),
             Err(error) => self.watch.notes(Note::Left {
-                path: &self.written,
+                path: &self.written.path(),
                 error,
             }),
         }
@@ -155,44 +143,19 @@ impl Drop for NewFile<'_> {
 
 /// Makes a hidden file whose name contains the final name. A file that a killed process with the
 /// same ID has left is not touched.
-fn create_beside(name: &Path) -> io::Result<PathBuf> {
-    let file = name.file_name().unwrap_or_default().to_string_lossy();
+fn create_beside(destination: &Destination) -> io::Result<(File, OsString)> {
+    let file = destination.name().to_string_lossy();
     // Short enough that the name with its additions is not too long for a file system.
     let file: String = file.chars().take(50).collect();
     let process = std::process::id();
     let mut number = 0;
     loop {
-        let written = name.with_file_name(format!(".{file}.luksmith-{process}-{number}"));
-        let mut open = OpenOptions::new();
-        match open.write(true).create_new(true).mode(0o600).open(&written) {
+        let name = OsString::from(format!(".{file}.luksmith-{process}-{number}"));
+        match destination.folder().create_new(&name, OFlags::empty()) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
-            opened => return opened.map(|_| written),
+            made => return Ok((made?, name)),
         }
     }
-}
-
-/// Renames, but never over another file, even one that appeared a moment ago.
-fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-    use rustix::io::Errno;
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // The filesystem has no such rename: an empty file of ours takes the name first.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
-            File::create_new(to)?;
-            std::fs::rename(from, to)
-        }
-        renamed => Ok(renamed?),
-    }
-}
-
-fn sync_directory(path: &Path) -> Result<(), Error> {
-    let directory = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    File::open(directory)
-        .and_then(|open| open.sync_all())
-        .map_err(|error| Error::io("write", directory, error))
 }
 
 #[cfg(test)]
@@ -201,6 +164,7 @@ mod tests {
 
     use super::*;
     use crate::Interrupt;
+    use crate::task::Kind;
 
     #[derive(Default)]
     struct Told(Interrupt, Mutex<Vec<String>>);
@@ -214,7 +178,7 @@ mod tests {
             self.1.lock().unwrap().push(note.to_string());
         }
 
-        fn unfinished(&self, _: &Path, begun: bool) {
+        fn unfinished(&self, _: &MadeFile, begun: bool) {
             self.1.lock().unwrap().push(format!("unfinished {begun}"));
         }
     }
@@ -224,7 +188,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.img");
         let watch = Told::default();
-        let file = NewFile::create(&path, false, &watch).unwrap();
+        let file = NewFile::create(&path, &watch).unwrap();
         file.write(b"whole").unwrap();
         assert!(!path.exists());
         file.keep().unwrap();
@@ -233,7 +197,7 @@ mod tests {
             *watch.1.lock().unwrap(),
             ["unfinished true", "unfinished false"]
         );
-        let exists = NewFile::create(&path, false, &watch).err().unwrap();
+        let exists = NewFile::create(&path, &watch).err().unwrap();
         assert_eq!(exists.kind(), Kind::Exists);
     }
 
@@ -243,7 +207,7 @@ mod tests {
         let path = directory.path().join("a.img");
         std::fs::write(&path, b"old").unwrap();
         let watch = Told::default();
-        let file = NewFile::create(&path, true, &watch).unwrap();
+        let file = NewFile::at(Destination::look(&path).unwrap(), &watch).unwrap();
         file.write(b"half").unwrap();
         drop(file);
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
@@ -264,9 +228,62 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.img");
         let watch = Told::default();
-        let file = NewFile::create(&path, false, &watch).unwrap();
+        let file = NewFile::create(&path, &watch).unwrap();
         std::fs::write(&path, b"other").unwrap();
-        assert_eq!(file.keep().unwrap_err().kind(), Kind::Exists);
+        assert_eq!(file.keep().err().unwrap().kind(), Kind::Exists);
         assert_eq!(std::fs::read(&path).unwrap(), b"other");
+    }
+
+    /// Exchanges the unfinished file for a link, as soon as it was made.
+    struct Exchanges(Interrupt, std::path::PathBuf);
+
+    impl Watch for Exchanges {
+        fn interrupt(&self) -> &Interrupt {
+            &self.0
+        }
+
+        fn unfinished(&self, file: &MadeFile, begun: bool) {
+            if begun {
+                std::fs::rename(file.path(), self.1.with_extension("away")).unwrap();
+                std::os::unix::fs::symlink(&self.1, file.path()).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_exchanged_is_not_kept_and_nothing_else_is_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let victim = directory.path().join("victim");
+        std::fs::write(&victim, b"victim").unwrap();
+        let path = directory.path().join("a.img");
+        let watch = Exchanges(Interrupt::new(), victim.clone());
+        let file = NewFile::create(&path, &watch).unwrap();
+        file.write(b"secret").unwrap();
+        assert_eq!(file.keep().err().unwrap().kind(), Kind::Busy);
+        assert_eq!(std::fs::read(&victim).unwrap(), b"victim");
+        assert!(path.symlink_metadata().is_err());
+    }
+
+    #[test]
+    fn another_file_than_the_one_that_was_agreed_to_is_not_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.img");
+        std::fs::write(&path, b"old").unwrap();
+        let watch = Told::default();
+        let file = NewFile::at(Destination::look(&path).unwrap(), &watch).unwrap();
+        std::fs::rename(&path, directory.path().join("kept")).unwrap();
+        std::fs::write(&path, b"other").unwrap();
+        assert_eq!(file.keep().err().unwrap().kind(), Kind::Busy);
+        assert_eq!(std::fs::read(&path).unwrap(), b"other");
+    }
+
+    #[test]
+    fn a_link_that_leads_to_nothing_is_called_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.img");
+        std::os::unix::fs::symlink("nothing", &path).unwrap();
+        let error = NewFile::create(&path, &Told::default()).err().unwrap();
+        assert_eq!(error.kind(), Kind::Exists);
+        assert!(error.line().contains("a symbolic link to"), "{error}");
     }
 }

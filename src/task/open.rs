@@ -1,6 +1,6 @@
 //! Opens the container at a location, and its data.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use luksmith_formats::image::qcow2;
 use luksmith_formats::limits::Limits;
@@ -8,7 +8,7 @@ use luksmith_formats::limits::Limits;
 use super::storage::{Remote, Storage};
 use super::{Advice, Error, Kind, Note, Watch};
 use crate::backend::file::OpenOptions;
-use crate::container::{self, Container, Health, OpenError, Undo, UndoFile, Version, VolumeError};
+use crate::container::{self, Container, Health, OpenError, Undo, Version, VolumeError};
 use crate::location::Location;
 
 /// The format in which a file, a device or an export holds a volume. It is always stated, never
@@ -66,7 +66,8 @@ impl Image {
         watch: &dyn Watch,
     ) -> Result<Container, Error> {
         let storage = self.header_storage(file)?;
-        self.open(storage, self.options(None, limits), watch)
+        let undo = storage.undo(None);
+        self.open(storage, options(undo, limits), watch)
     }
 
     /// Opens the header and the data for reading.
@@ -79,7 +80,7 @@ impl Image {
         limits: Limits,
         watch: &dyn Watch,
     ) -> Result<(Container, Storage), Error> {
-        self.open_both(file, self.options(None, limits), watch)
+        self.open_both(file, None, limits, watch)
     }
 
     /// Opens the header for writing; no other program may have it open. `undo` names the file of
@@ -94,7 +95,8 @@ impl Image {
         watch: &dyn Watch,
     ) -> Result<Container, Error> {
         let storage = self.header_storage_to_write()?;
-        self.open(storage, self.options(undo, limits), watch)
+        let undo = storage.undo(undo);
+        self.open(storage, options(undo, limits), watch)
     }
 
     /// Opens the header and the data for writing.
@@ -107,11 +109,7 @@ impl Image {
         limits: Limits,
         watch: &dyn Watch,
     ) -> Result<(Container, Storage), Error> {
-        self.open_both(
-            OpenOptions::new().write(true),
-            self.options(undo, limits),
-            watch,
-        )
+        self.open_both(OpenOptions::new().write(true), undo, limits, watch)
     }
 
     /// Opens the header for writing beside the QEMU that has the volume open. `direct` bypasses the
@@ -126,8 +124,9 @@ impl Image {
         watch: &dyn Watch,
     ) -> Result<Container, Error> {
         let file = OpenOptions::new().write(true).beside(true).direct(direct);
-        let options = self.options(None, limits).beside(true);
-        self.open(self.header_storage(file)?, options, watch)
+        let storage = self.header_storage(file)?;
+        let options = options(storage.undo(None), limits).beside(true);
+        self.open(storage, options, watch)
     }
 
     /// The storage of the header, for tasks that do not open it as a container.
@@ -136,12 +135,6 @@ impl Image {
     /// What the storage reports.
     pub fn header_storage_to_write(&self) -> Result<Storage, Error> {
         self.header_storage(OpenOptions::new().write(true))
-    }
-
-    /// The options that go with [`Image::header_storage_to_write`].
-    #[must_use]
-    pub fn options(&self, undo: Option<&Path>, limits: Limits) -> container::OpenOptions {
-        container::OpenOptions::new(self.undo(undo)).limits(limits)
     }
 
     /// Refuses a detached header that was given as the data.
@@ -181,10 +174,12 @@ impl Image {
     fn open_both(
         &self,
         file: OpenOptions,
-        options: container::OpenOptions,
+        undo: Option<&Path>,
+        limits: Limits,
         watch: &dyn Watch,
     ) -> Result<(Container, Storage), Error> {
         let header = self.header_storage(file)?;
+        let options = options(header.undo(undo), limits);
         let data = match self.header {
             Some(_) => Storage::open(&self.location, self.remote, file)?,
             None => header.clone(),
@@ -228,17 +223,8 @@ impl Image {
         }
         Ok(container)
     }
+}
 
-    /// The undo record: where the caller says, or beside the file that holds the header.
-    fn undo(&self, named: Option<&Path>) -> Undo {
-        let path = self.header_location().path();
-        match named {
-            Some(named) => UndoFile::at(PathBuf::from(named)).into(),
-            // A symbolic link is followed, so that the record is the same for every name.
-            None => match path.map(Path::canonicalize) {
-                Some(Ok(path)) if path.is_file() => UndoFile::beside(&path).into(),
-                _ => Undo::NotLookedFor,
-            },
-        }
-    }
+fn options(undo: Undo, limits: Limits) -> container::OpenOptions {
+    container::OpenOptions::new(undo).limits(limits)
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::new_file::not_storage;
+use super::destination::not_storage;
 use super::{Advice, Error, Kind, Watch};
 use crate::backend::lock::{Access, ImageLock};
 

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use luksmith_formats::nbd::uri::Uri;
 
+use super::destination::Destination;
 use super::{Advice, Error, Kind};
 use crate::backend::Backend;
 use crate::backend::file::{FileBackend, OpenOptions};
-use crate::container::{Container, Unlocked, VolumeError};
+use crate::container::{Container, Undo, UndoFile, Unlocked, VolumeError};
 use crate::layout::{ImageError, Qcow2};
 use crate::location::Location;
 use crate::sectors::{Cipher, Sectors};
@@ -48,6 +49,8 @@ pub struct Storage {
     pub nature: Nature,
     /// The image that it holds, if it was opened as one.
     pub qcow2: Option<Arc<Qcow2>>,
+    /// The opened file or device, if it is one.
+    file: Option<Arc<FileBackend>>,
 }
 
 /// A sort of storage.
@@ -65,11 +68,24 @@ impl Storage {
     /// A storage whose bytes are the volume itself.
     #[must_use]
     pub fn raw(backend: Arc<dyn Backend>, nature: Nature) -> Self {
-        let qcow2 = None;
         Self {
             backend,
             nature,
-            qcow2,
+            qcow2: None,
+            file: None,
+        }
+    }
+
+    /// An opened file or device, whose bytes are the volume itself.
+    #[must_use]
+    pub fn of_file(file: Arc<FileBackend>) -> Self {
+        let nature = match file.is_device() {
+            true => Nature::BlockDevice,
+            false => Nature::File,
+        };
+        Self {
+            file: Some(file.clone()),
+            ..Self::raw(file, nature)
         }
     }
 
@@ -107,12 +123,32 @@ impl Storage {
     /// # Errors
     /// What the system reports, and [`Kind::Busy`] if another program has it open.
     pub fn open_path(path: &Path, options: OpenOptions) -> Result<Self, Error> {
-        let file = open_file(path, options)?;
-        let nature = match file.is_device() {
-            true => Nature::BlockDevice,
-            false => Nature::File,
-        };
-        Ok(Self::raw(file, nature))
+        open_file(path, options).map(Self::of_file)
+    }
+
+    /// Opens what was found at a destination, for writing.
+    ///
+    /// # Errors
+    /// As [`Storage::open_path`] and [`Destination::open`].
+    pub fn open_found(destination: &Destination) -> Result<Self, Error> {
+        let (file, path) = (destination.open()?, destination.path());
+        let file = FileBackend::from_file(file, path, OpenOptions::new().write(true))?;
+        // If the file was replaced before it was locked, a change of the old one would be lost.
+        destination
+            .check_unchanged()
+            .map_err(|error| Error::io("open", path, error))?;
+        Ok(Self::of_file(Arc::new(file)))
+    }
+
+    /// The undo record of the header in this storage: where the caller says, or beside the file
+    /// that was opened.
+    #[must_use]
+    pub fn undo(&self, named: Option<&Path>) -> Undo {
+        match (named, &self.file) {
+            (Some(named), _) => UndoFile::at(named.to_owned()).into(),
+            (None, Some(file)) => Undo::beside(file),
+            (None, None) => Undo::NotLookedFor,
+        }
     }
 
     /// The same storage, opened as a qcow2 image. `location` is for messages.

@@ -1,9 +1,8 @@
 //! What a task reports to its caller while it runs: progress, notes, unfinished files.
 
 use std::fmt;
-use std::path::Path;
 
-use super::{Error, Note};
+use super::{Error, MadeFile, Note};
 use crate::Interrupt;
 
 /// What a task reports to its caller while it runs, and how the caller stops the task.
@@ -38,8 +37,8 @@ pub trait Watch: Sync {
     /// A file was made that is useless before it is finished (`begun`), or the file was finished or
     /// removed (not `begun`). A program that exits immediately removes the files that are
     /// unfinished at that time.
-    fn unfinished(&self, path: &Path, begun: bool) {
-        let _ = (path, begun);
+    fn unfinished(&self, file: &MadeFile, begun: bool) {
+        let _ = (file, begun);
     }
 
     /// Fails once the interrupt is set.

@@ -53,3 +53,14 @@ fn readers_do_not_mind_each_other() {
         ])
         .fails(5, "busy");
 }
+
+#[test]
+fn an_image_that_is_encrypted_onto_itself_is_in_use_by_this_process() {
+    let session = Session::with_volume();
+    let before = session.read("disk.img");
+    let args = ["encrypt", "disk.img", "disk.img", "--key-file", "key"];
+    session
+        .run(args.iter().chain(&["--force", "overwrite"]))
+        .fails(5, "disk.img is busy: in use by this process");
+    assert!(session.read("disk.img") == before);
+}

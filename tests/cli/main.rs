@@ -12,6 +12,7 @@ mod interrupt;
 mod keys;
 mod libvirt;
 mod loss;
+mod other_users;
 mod prompt;
 mod session;
 mod streams;

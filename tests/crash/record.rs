@@ -137,3 +137,59 @@ fn a_new_container_removes_the_record_of_the_old_one() {
     create(&path);
     assert_eq!(std::fs::read(&record).unwrap(), b"notes");
 }
+
+/// A name can lead to another file after it was opened, in a folder that another user may write.
+#[test]
+fn a_record_is_looked_for_beside_the_file_that_was_opened() {
+    let theirs = tempfile::tempdir().unwrap();
+    let (path, record) = interrupted(theirs.path());
+    let ours = tempfile::tempdir().unwrap();
+    let target = ours.path().join("disk.img");
+    let away = theirs.path().join("away.img");
+    std::fs::copy(&path, &target).unwrap();
+    std::fs::rename(&path, &away).unwrap();
+    std::os::unix::fs::symlink(&target, &path).unwrap();
+
+    let storage = storage(&path);
+    std::fs::rename(&away, &path).unwrap();
+    let before = std::fs::read(&target).unwrap();
+    let options = OpenOptions::new(Undo::beside(&storage));
+    let repaired = Container::repair(storage, options).unwrap();
+    assert!(repaired.is_empty(), "{repaired:?}");
+    assert!(std::fs::read(&target).unwrap() == before, "written");
+    assert!(record.exists());
+}
+
+#[test]
+fn a_record_of_another_user_is_believed_only_for_the_image_of_that_user() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+
+    let folder = tempfile::tempdir().unwrap();
+    let (path, record) = interrupted(folder.path());
+    let refused = |why: &str| {
+        let storage = storage(&path);
+        let options = OpenOptions::new(Undo::beside(&storage));
+        let error = Container::repair(storage, options).unwrap_err();
+        let mut source: &dyn std::error::Error = &error;
+        while let Some(next) = source.source() {
+            source = next;
+        }
+        assert!(source.to_string().contains(why), "{source}");
+    };
+    for mode in [0o620, 0o602] {
+        std::fs::set_permissions(&record, PermissionsExt::from_mode(mode)).unwrap();
+        refused("can be written by other users");
+    }
+    std::fs::set_permissions(&record, PermissionsExt::from_mode(0o600)).unwrap();
+    // Only root can give files away.
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    chown(&record, Some(65534), None).unwrap();
+    refused("belongs to user 65534");
+    chown(&path, Some(65534), None).unwrap();
+    let storage = storage(&path);
+    let options = OpenOptions::new(Undo::beside(&storage));
+    let repaired = Container::repair(storage, options).unwrap();
+    assert!(matches!(repaired.as_slice(), [Repaired::RolledBack { .. }]));
+}

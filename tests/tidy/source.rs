@@ -109,6 +109,41 @@ const RULES: &[Rule] = &[
         tests_may: true,
         because: "metadata enters by one door",
     },
+    Rule {
+        words: &[
+            "File::create",
+            "File::create_new",
+            "create(true)",
+            "create_new(true)",
+            "DirBuilder",
+            "UnixListener::bind",
+            "chmod",
+            "chown",
+            "lchown",
+            "fs::copy",
+            "fs::create_dir",
+            "fs::create_dir_all",
+            "fs::hard_link",
+            "fs::remove_dir",
+            "fs::remove_dir_all",
+            "fs::remove_file",
+            "fs::rename",
+            "fs::set_permissions",
+            "fs::write",
+        ],
+        within: &["src/"],
+        places: &[
+            "src/sys/folder",
+            // cryptsetup's lock files, in a folder that belongs to root.
+            "src/backend/lock.rs",
+            // Manual pages, for those who package the program.
+            "src/cli/man.rs",
+            // Unit tests only.
+            "src/secret/source_tests.rs",
+        ],
+        tests_may: true,
+        because: "another user may write to the folder: sys/folder.rs opens it once",
+    },
 ];
 
 fn misplaced(files: &[File]) -> Vec<String> {
@@ -181,6 +216,11 @@ fn what_is_out_of_place_is_found() {
             "#[path = \"../cli/session.rs\"]\nmod session;",
         ),
         File::new("src/kdf/mod.rs", "std::env::var_os(name)"),
+        File::new(
+            "src/task/new_file.rs",
+            "std::fs::rename(a, b); rustix::fs::chown(a); fchown(fd); chownat(folder, name)",
+        ),
+        File::new("src/sys/folder.rs", "std::fs::rename(a, b)"),
         File::new("benches/a.rs", &"\n".repeat(601)),
     ]);
     let expected = [
@@ -194,6 +234,8 @@ fn what_is_out_of_place_is_found() {
         "src/backend/file.rs:1: Sectors::metadata: metadata enters by one door",
         "tests/nbd/main.rs:1: #[path: what test binaries share is in tests/support",
         "src/kdf/mod.rs:1: env::var_os: the program reads the environment, and the library takes arguments",
+        "src/task/new_file.rs:1: chown: another user may write to the folder: sys/folder.rs opens it once",
+        "src/task/new_file.rs:1: fs::rename: another user may write to the folder: sys/folder.rs opens it once",
         "benches/a.rs: 601 lines: over 600 it is two ideas",
     ];
     assert_eq!(found, expected);

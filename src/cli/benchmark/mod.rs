@@ -8,8 +8,9 @@ mod shown;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use luksmith::task::destination::{Destination, Present};
 use luksmith::task::measure::{self, Derivation, HASHES, Machine, Subject};
-use luksmith::task::new_file::{NewFile, Present};
+use luksmith::task::new_file::NewFile;
 use luksmith::xts::Kernel;
 use luksmith_formats::cipher::{BlockCipher, CipherSpec, Mode};
 
@@ -124,7 +125,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
         // Find out before the measurements whether the chart can be written.
-        let replaces = self
+        let chart = self
             .plot
             .as_deref()
             .map(|path| self.may_replace(path))
@@ -138,21 +139,22 @@ impl Args {
                  low"
             ));
         }
-        if let (Some(path), Some(replaces)) = (&self.plot, replaces) {
-            let file = NewFile::create(path, replaces, session)?;
+        if let Some(destination) = chart {
+            let file = NewFile::at(destination, session)?;
             file.write(chart::svg(&measured)?.as_bytes())?;
             file.keep()?;
         }
         Ok(())
     }
 
-    fn may_replace(&self, path: &Path) -> Result<bool, CommandError> {
-        match Present::at(path)? {
-            Present::Nothing => Ok(false),
+    fn may_replace(&self, path: &Path) -> Result<Destination, CommandError> {
+        let destination = Destination::look(path)?;
+        match destination.present() {
+            Present::Nothing => Ok(destination),
             Present::File { size } => {
                 let loss = format!("{} exists and has {size} bytes", path.display());
                 confirm(&self.force, Force::Overwrite, &loss)?;
-                Ok(true)
+                Ok(destination)
             }
             Present::BlockDevice => Err(CommandError::parameters(format!(
                 "{} is a block device; a chart needs a file",

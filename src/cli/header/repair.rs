@@ -1,6 +1,6 @@
 //! `luksmith header repair`: repairs a header after an interruption or a damaged sector.
 
-use luksmith::container::Container;
+use luksmith::container::{Container, OpenOptions};
 use luksmith_formats::json::json;
 
 use crate::cli::Session;
@@ -33,10 +33,7 @@ Examples:
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
         let storage = self.image.get().header_storage_to_write()?;
-        let options = self.image.get().options(
-            self.undo.path(),
-            luksmith_formats::limits::Limits::default(),
-        );
+        let options = OpenOptions::new(storage.undo(self.undo.path()));
         let repaired = Container::repair(storage.header(), options)?
             .iter()
             .map(ToString::to_string)

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::PathBuf;
 
-use luksmith::container::{Container, HeaderError};
+use luksmith::container::{Container, HeaderError, OpenOptions};
 
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, ImageFormat, LocalFile, UndoArgs};
@@ -62,11 +62,9 @@ impl Args {
                 CommandError::new(Kind::Storage, message).hint("a qcow2 image holds only LUKS1")
             );
         }
-        let storage = self.image.get().header_storage_to_write()?.header();
-        let options = self.image.get().options(
-            self.undo.path(),
-            luksmith_formats::limits::Limits::default(),
-        );
+        let storage = self.image.get().header_storage_to_write()?;
+        let options = OpenOptions::new(storage.undo(self.undo.path()));
+        let storage = storage.header();
         let name = self.image.header_location();
         confirm(
             &self.force,

@@ -1,6 +1,7 @@
 //! A monitor that keeps keyslots and objects as QEMU does.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;

@@ -383,10 +383,7 @@ impl Making<'_> {
             size,
         };
         self.watch.check()?;
-        made.keep()?;
-        if let Some(path) = location.path() {
-            self.taken_back.file = path.is_file().then(|| path.to_owned());
-        }
+        self.taken_back.files = made.keep()?;
         Ok(done)
     }
 

@@ -1,15 +1,13 @@
 //! The objects that a task has made so far. They are removed again unless the task succeeds.
 
-use std::path::PathBuf;
-
 use crate::libvirt::{Secret, StorageVolume};
-use crate::task::{Note, Watch};
+use crate::task::{MadeFile, Note, Watch};
 
 /// The objects that are removed when this is dropped, in the order of the fields.
 pub(super) struct TakenBack<'a> {
     pub(super) secret: Option<Secret>,
     pub(super) volume: Option<StorageVolume>,
-    pub(super) file: Option<PathBuf>,
+    pub(super) files: Vec<MadeFile>,
     watch: &'a dyn Watch,
 }
 
@@ -19,14 +17,15 @@ impl<'a> TakenBack<'a> {
         Self {
             secret: None,
             volume: None,
-            file: None,
+            files: Vec::new(),
             watch,
         }
     }
 
     /// The task has succeeded, and everything stays.
     pub(super) fn keep(&mut self) {
-        (self.secret, self.volume, self.file) = (None, None, None);
+        (self.secret, self.volume) = (None, None);
+        self.files.clear();
     }
 }
 
@@ -50,9 +49,9 @@ impl Drop for TakenBack<'_> {
             let done = volume.delete().map_err(|error| error.to_string());
             tell(format!("the volume {name}"), done);
         }
-        if let Some(file) = self.file.take() {
-            let done = std::fs::remove_file(&file).map_err(|error| error.to_string());
-            tell(file.display().to_string(), done);
+        for file in self.files.drain(..) {
+            let done = file.remove().map_err(|error| error.to_string());
+            tell(file.path().display().to_string(), done);
         }
         if !gone.is_empty() {
             self.watch.notes(Note::TakenBack { what: &gone });

@@ -1,11 +1,12 @@
 //! A volume that was made and whose files do not have their names yet.
 
 use crate::backend::Backend;
-use crate::container::{Container, Unlocked};
-use crate::task::Error;
+use crate::container::{Container, UndoFile, UndoStore, Unlocked, discard_undo};
 use crate::task::copy::Fill;
+use crate::task::destination::Present;
 use crate::task::new_file::NewFile;
 use crate::task::storage::Storage;
+use crate::task::{Error, MadeFile, Note, Watch};
 use crate::volume::Volume;
 
 use super::there::There;
@@ -21,6 +22,7 @@ pub struct Made<'w> {
     pub(super) grows: bool,
     pub(super) image: Option<NewFile<'w>>,
     pub(super) header: Option<NewFile<'w>>,
+    pub(super) watch: &'w dyn Watch,
     pub(super) _there: There,
 }
 
@@ -64,23 +66,33 @@ impl Made<'_> {
         Ok(self.data.volume_size(&self.container)?)
     }
 
-    /// Completes the volume: makes everything durable and gives the files their names.
+    /// Completes the volume: makes everything durable and gives the files their names. Returns the
+    /// files that were made. The undo record of a volume in a file that is replaced is removed too.
     ///
     /// # Errors
     /// What the storage reports.
-    pub fn keep(self) -> Result<(), Error> {
+    pub fn keep(self) -> Result<Vec<MadeFile>, Error> {
         match &self.data.qcow2 {
             Some(image) => image.flush()?,
             None => self.data.backend.flush()?,
         }
         // An export may have been replaced by another one while the data was written.
         self.container.check_unchanged()?;
-        if let Some(header) = self.header {
-            header.keep()?;
+        let mut made = Vec::new();
+        for file in self.header.into_iter().chain(self.image) {
+            let destination = file.destination().clone();
+            made.push(file.keep()?);
+            if destination.present() == Present::Nothing {
+                continue;
+            }
+            let undo = UndoFile::within(destination.folder(), destination.name());
+            if let Err(error) = discard_undo(&undo) {
+                self.watch.notes(Note::NotTakenBack {
+                    what: &undo.name(),
+                    error: &error.to_string(),
+                });
+            }
         }
-        if let Some(image) = self.image {
-            image.keep()?;
-        }
-        Ok(())
+        Ok(made)
     }
 }

@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use super::made::Made;
 use super::options::{Extent, NewVolume, check_size, measure, too_large};
-use super::there::{Found, Loss, Target, There, overwritten, replaced, writing};
+use super::there::{Found, Loss, Target, There, overwritten, replaced};
 use crate::backend::Backend;
+use crate::backend::file::{FileBackend, OpenOptions};
 use crate::container::{self, Container, CreateOptions, Layout, Undo};
 use crate::layout::{NewImage, Qcow2};
 use crate::location::Location;
 use crate::secret::Passphrase;
 use crate::task::new_file::NewFile;
 use crate::task::open::ImageFormat;
-use crate::task::storage::{Nature, Storage, open_file};
+use crate::task::storage::Storage;
 use crate::task::{Advice, Error, Kind, Watch, size};
 
 /// A new volume whose options and places were checked, and which is not made yet.
@@ -38,29 +39,35 @@ impl Plan {
         let mut there = There::default();
         let mut losses = Vec::new();
         let target = match (Found::at(location)?, extent) {
-            (Found::FixedSize, _) => overwritten(location, new.remote, &mut there, &mut losses)?,
-            (Found::File { path, .. }, Extent::AllThereIs) if new.header.is_some() => {
-                Target::There(Storage::open_path(path, writing())?)
+            (Found::Export, _) => overwritten(location, None, new.remote, &mut there, &mut losses)?,
+            (Found::BlockDevice(device), _) => {
+                overwritten(location, Some(&device), new.remote, &mut there, &mut losses)?
+            }
+            (Found::File(file, _), Extent::AllThereIs) if new.header.is_some() => {
+                Target::There(Storage::open_found(&file)?)
             }
             (_, Extent::AllThereIs) => {
                 let message = "a volume in a file needs a size";
                 return Err(Error::parameters(message).advise(Advice::Size));
             }
-            (Found::File { path, size }, _) => {
-                there.image = Some(replaced(path, size, &mut losses)?);
-                Target::New(path.to_owned())
+            (Found::File(file, size), _) => {
+                there.image = Some(replaced(&file, size, &mut losses)?);
+                Target::New(file)
             }
-            (Found::Nothing(path), _) => Target::New(path.to_owned()),
+            (Found::Nothing(file), _) => Target::New(file),
         };
         let header = match &new.header {
             None => None,
             Some(location) => Some(match Found::at(location)? {
-                Found::FixedSize => overwritten(location, new.remote, &mut there, &mut losses)?,
-                Found::File { path, size } => {
-                    there.header = Some(replaced(path, size, &mut losses)?);
-                    Target::New(path.to_owned())
+                Found::Export => overwritten(location, None, new.remote, &mut there, &mut losses)?,
+                Found::BlockDevice(device) => {
+                    overwritten(location, Some(&device), new.remote, &mut there, &mut losses)?
                 }
-                Found::Nothing(path) => Target::New(path.to_owned()),
+                Found::File(file, size) => {
+                    there.header = Some(replaced(&file, size, &mut losses)?);
+                    Target::New(file)
+                }
+                Found::Nothing(file) => Target::New(file),
             }),
         };
         new.check_format(extent)?;
@@ -125,9 +132,9 @@ impl Plan {
         measure(&self.new.cost, &mut options, watch)?;
         let (data, image) = match self.target {
             Target::There(there) => (there, None),
-            Target::New(path) => {
-                let file = NewFile::create(&path, self.there.image.is_some(), watch)?;
-                let data = open_file(file.path(), writing())?;
+            Target::New(destination) => {
+                let file = NewFile::at(destination, watch)?;
+                let data = Arc::new(backend_of(&file)?);
                 if self.new.format == ImageFormat::Raw {
                     let size = self.extent.size().unwrap_or(0);
                     let size = layout.data_offset.checked_add(size).ok_or_else(too_large)?;
@@ -143,7 +150,7 @@ impl Plan {
                         data.preallocate().map_err(room)?;
                     }
                 }
-                (Storage::raw(data, Nature::File), Some(file))
+                (Storage::of_file(data), Some(file))
             }
         };
         let data = match (self.new.format, self.extent.size()) {
@@ -154,9 +161,9 @@ impl Plan {
         };
         let (storage, header) = match self.header {
             Some(Target::There(there)) => (there.backend, None),
-            Some(Target::New(path)) => {
-                let file = NewFile::create(&path, self.there.header.is_some(), watch)?;
-                let storage = Storage::open_path(file.path(), writing())?.backend;
+            Some(Target::New(destination)) => {
+                let file = NewFile::at(destination, watch)?;
+                let storage: Arc<dyn Backend> = Arc::new(backend_of(&file)?);
                 storage.resize(layout.header_size)?;
                 (storage, Some(file))
             }
@@ -185,14 +192,21 @@ impl Plan {
             grows: self.extent == Extent::Growing && image.is_some(),
             image,
             header,
+            watch,
             _there: self.there,
         })
     }
 }
 
+fn backend_of(file: &NewFile<'_>) -> Result<FileBackend, Error> {
+    let (open, path) = (file.file()?, file.destination().path());
+    let options = OpenOptions::new().write(true);
+    Ok(FileBackend::from_file(open, path, options)?)
+}
+
 /// Makes an image in storage that holds nothing of value.
 fn new_qcow2(
-    data: Storage,
+    mut data: Storage,
     cluster_size: Option<u32>,
     size: u64,
     header_size: u64,
@@ -201,6 +215,6 @@ fn new_qcow2(
     if let Some(cluster_size) = cluster_size {
         image = image.cluster_size(cluster_size);
     }
-    let qcow2 = Some(Arc::new(Qcow2::create(data.backend.clone(), &image)?));
-    Ok(Storage { qcow2, ..data })
+    data.qcow2 = Some(Arc::new(Qcow2::create(data.backend.clone(), &image)?));
+    Ok(data)
 }

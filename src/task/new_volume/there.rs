@@ -2,14 +2,14 @@
 
 use std::fmt;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::backend::Backend;
 use crate::backend::file::OpenOptions;
 use crate::container::{self, Container, Undo, Version};
 use crate::location::Location;
 use crate::sectors::{Cipher, Sectors};
-use crate::task::new_file::{Present, claim_device};
+use crate::task::destination::{Destination, Present};
 use crate::task::storage::{Remote, Storage};
 use crate::task::{Error, size};
 
@@ -78,7 +78,7 @@ impl fmt::Display for Loss {
 /// Where a part of the new volume is stored.
 pub(super) enum Target {
     /// A file that will be made.
-    New(PathBuf),
+    New(Destination),
     /// A storage that exists and is written to: a device, an export, or the data of a detached
     /// header.
     There(Storage),
@@ -95,38 +95,36 @@ pub(super) struct There {
 }
 
 /// What is at a location already.
-pub(super) enum Found<'a> {
-    Nothing(&'a Path),
-    File {
-        path: &'a Path,
-        size: u64,
-    },
-    /// A block device or an export.
-    FixedSize,
+pub(super) enum Found {
+    Nothing(Destination),
+    File(Destination, u64),
+    BlockDevice(Destination),
+    Export,
 }
 
-impl<'a> Found<'a> {
-    pub(super) fn at(location: &'a Location) -> Result<Self, Error> {
+impl Found {
+    pub(super) fn at(location: &Location) -> Result<Self, Error> {
         let Some(path) = location.path() else {
-            return Ok(Self::FixedSize);
+            return Ok(Self::Export);
         };
-        Ok(match Present::at(path)? {
-            Present::Nothing => Self::Nothing(path),
-            Present::File { size } => Self::File { path, size },
-            Present::BlockDevice => Self::FixedSize,
+        let destination = Destination::look(path)?;
+        Ok(match destination.present() {
+            Present::Nothing => Self::Nothing(destination),
+            Present::File { size } => Self::File(destination, size),
+            Present::BlockDevice => Self::BlockDevice(destination),
         })
     }
 }
 
-pub(super) fn writing() -> OpenOptions {
-    OpenOptions::new().write(true)
-}
-
 /// Opens, and so locks, a file that would be replaced.
-pub(super) fn replaced(path: &Path, size: u64, losses: &mut Vec<Loss>) -> Result<Storage, Error> {
-    let file = Storage::open_path(path, writing())?;
+pub(super) fn replaced(
+    destination: &Destination,
+    size: u64,
+    losses: &mut Vec<Loss>,
+) -> Result<Storage, Error> {
+    let file = Storage::open_found(destination)?;
     losses.push(Loss::File {
-        path: path.to_owned(),
+        path: destination.path().to_owned(),
         size,
         volume: found_volume(&file),
     });
@@ -137,14 +135,19 @@ pub(super) fn replaced(path: &Path, size: u64, losses: &mut Vec<Loss>) -> Result
 /// nothing is lost.
 pub(super) fn overwritten(
     location: &Location,
+    device: Option<&Destination>,
     remote: Remote,
     there: &mut There,
     losses: &mut Vec<Loss>,
 ) -> Result<Target, Error> {
-    let storage = Storage::open(location, remote, writing())?;
-    if let Some(path) = location.path() {
-        there.claimed.push(claim_device(path)?);
-    }
+    let storage = match device {
+        Some(device) => {
+            let storage = Storage::open_found(device)?;
+            there.claimed.push(device.claim()?);
+            storage
+        }
+        None => Storage::open(location, remote, OpenOptions::new().write(true))?,
+    };
     let size = usize::try_from(storage.backend.geometry().size).unwrap_or(LOOKED_AT);
     let mut start = Sectors::<Cipher>::with_len(size.min(LOOKED_AT));
     storage

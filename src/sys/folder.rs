@@ -1,0 +1,394 @@
+//! A folder that is looked up once, and is then used by its descriptor.
+//!
+//! A user who may write to a folder can exchange what a name in it leads to at any moment, also
+//! between two system calls of a program that runs as root. So a path is followed once, from folder
+//! to folder (`openat(2)` with `O_NOFOLLOW`), and all work on the folder at its end uses the
+//! descriptor. A symbolic link is followed only if it belongs to root or to the user of this
+//! process, is in a folder that belongs to one of them, and no other user could have put it there.
+//!
+//! The folders on the way may belong to anyone: their owner can choose which of the own folders a
+//! path leads to, and no other one.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, PROC_SUPER_MAGIC, RenameFlags};
+use rustix::io::Errno;
+
+/// As many symbolic links as the kernel follows on one path.
+const MOST_LINKS: usize = 40;
+
+/// What is looked at, and nothing else.
+const LOOK: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// An open folder.
+#[derive(Clone, Debug)]
+pub(crate) struct Folder {
+    file: Arc<File>,
+    /// Its path, for messages.
+    path: PathBuf,
+}
+
+/// A symbolic link that is not followed, because another user could have made it.
+#[derive(Debug)]
+pub(crate) struct ForeignLink {
+    path: PathBuf,
+    owner: u32,
+    /// Whether its folder is at fault, and not its owner.
+    in_open_folder: bool,
+}
+
+impl fmt::Display for ForeignLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        match self.in_open_folder {
+            true => write!(
+                f,
+                "{path} is a symbolic link in a folder that other users can write to"
+            ),
+            false => write!(f, "{path} is a symbolic link of user {}", self.owner),
+        }
+    }
+}
+
+impl std::error::Error for ForeignLink {}
+
+impl Folder {
+    /// Opens the folder at this path.
+    ///
+    /// # Errors
+    /// A [`ForeignLink`], and failed system calls.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        walk(None, path, false)
+    }
+
+    /// As [`open`](Self::open). Folders that do not exist are made with mode 0700.
+    pub(crate) fn open_or_make(path: &Path) -> io::Result<Self> {
+        walk(None, path, true)
+    }
+
+    /// The folder of a path, and the name in it. What the name leads to is not looked at.
+    pub(crate) fn of(path: &Path) -> io::Result<(Self, OsString)> {
+        folder_of(None, path)
+    }
+
+    /// As [`of`](Self::of), but if the name is a symbolic link, it is followed to its end, as the
+    /// links on the way are. Nothing need exist there.
+    pub(crate) fn resolve(path: &Path) -> io::Result<(Self, OsString)> {
+        let (mut folder, mut name) = Self::of(path)?;
+        for _ in 0..MOST_LINKS {
+            match folder.link(&name)? {
+                None => return Ok((folder, name)),
+                Some(_) if folder.is_proc()? => {
+                    let message = format!("{} is a link of /proc", path.display());
+                    return Err(io::Error::new(io::ErrorKind::Unsupported, message));
+                }
+                Some(target) => (folder, name) = folder_of(Some(&folder), &target)?,
+            }
+        }
+        Err(Errno::LOOP.into())
+    }
+
+    /// The folder in which an open file has its name now, and that name.
+    ///
+    /// # Errors
+    /// A file that has no name any more, or none that this process can reach.
+    pub(crate) fn of_open(file: &File) -> io::Result<(Self, OsString)> {
+        let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let path = rustix::fs::readlink(link, Vec::new())?;
+        let (folder, name) = Self::of(Path::new(OsStr::from_bytes(path.as_bytes())))?;
+        match folder.look(&name)? {
+            Some(found) if same_file(&found, &file.metadata()?) => Ok((folder, name)),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// Its path, for messages.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its owner, its mode and what else the kernel says of it.
+    pub(crate) fn about(&self) -> io::Result<Metadata> {
+        self.file.metadata()
+    }
+
+    /// Fails unless it belongs to root or to this user, and other users cannot write to it.
+    pub(crate) fn check_trusted(&self) -> io::Result<()> {
+        check_trusted(&self.path, &self.about()?)
+    }
+
+    /// What has this name, if anything has. A symbolic link is not followed.
+    pub(crate) fn look(&self, name: &OsStr) -> io::Result<Option<Metadata>> {
+        match self.look_open(name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            found => found?.metadata().map(Some),
+        }
+    }
+
+    /// A descriptor of what has this name, which can be looked at, but not read.
+    pub(crate) fn look_open(&self, name: &OsStr) -> io::Result<File> {
+        self.open_at(name, LOOK, Mode::empty())
+    }
+
+    /// Opens what has this name, without waiting for the other end of a FIFO. A symbolic link is
+    /// not followed.
+    pub(crate) fn open_file(&self, name: &OsStr, flags: OFlags) -> io::Result<File> {
+        self.open_at(name, flags | OFlags::NONBLOCK, Mode::empty())
+    }
+
+    /// Makes a new file with mode 0600, and opens it for reading and writing.
+    pub(crate) fn create_new(&self, name: &OsStr, flags: OFlags) -> io::Result<File> {
+        let new = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+        self.open_at(name, flags | new, Mode::RUSR | Mode::WUSR)
+    }
+
+    /// Opens a file for reading and writing, and makes it with mode 0600 if nothing has this name.
+    pub(crate) fn open_or_create(&self, name: &OsStr) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NONBLOCK;
+        self.open_at(name, flags, Mode::RUSR | Mode::WUSR)
+    }
+
+    fn open_at(&self, name: &OsStr, flags: OFlags, mode: Mode) -> io::Result<File> {
+        debug_assert!(!name.as_bytes().contains(&b'/'), "a name has no slash");
+        let flags = flags | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(&self.file, name, flags, mode)?;
+        Ok(File::from(opened))
+    }
+
+    /// Makes a folder in this one that only this user can enter.
+    ///
+    /// # Errors
+    /// Failed system calls, and a folder that was exchanged before it could be opened.
+    pub(crate) fn make_private(&self, name: &OsStr) -> io::Result<Self> {
+        rustix::fs::mkdirat(&self.file, name, Mode::RWXU)?;
+        let made = self.step(name)?;
+        let about = made.about()?;
+        if about.uid() == rustix::process::geteuid().as_raw() && about.mode() & 0o077 == 0 {
+            return Ok(made);
+        }
+        let message = format!("{} was exchanged", made.path.display());
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
+    }
+
+    /// Moves a file to a name in `folder`, over a file that has that name.
+    pub(crate) fn move_over(&self, from: &OsStr, folder: &Self, to: &OsStr) -> io::Result<()> {
+        Ok(rustix::fs::renameat(&self.file, from, &folder.file, to)?)
+    }
+
+    /// Moves a file to a new name in `folder`, where nothing may have that name: not even what
+    /// appeared a moment ago.
+    pub(crate) fn move_new(&self, from: &OsStr, folder: &Self, to: &OsStr) -> io::Result<()> {
+        let only_new = RenameFlags::NOREPLACE;
+        match rustix::fs::renameat_with(&self.file, from, &folder.file, to, only_new) {
+            // The file system has no such rename: an empty file takes the name first.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+                folder.create_new(to, OFlags::empty())?;
+                Ok(rustix::fs::renameat(&self.file, from, &folder.file, to)?)
+            }
+            renamed => Ok(renamed?),
+        }
+    }
+
+    /// Removes a name that is not that of a folder.
+    pub(crate) fn remove(&self, name: &OsStr) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(&self.file, name, AtFlags::empty())?)
+    }
+
+    /// Removes an empty folder.
+    pub(crate) fn remove_folder(&self, name: &OsStr) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(&self.file, name, AtFlags::REMOVEDIR)?)
+    }
+
+    /// Removes the name if it still is that of this file. Returns whether the file has no such name
+    /// now.
+    pub(crate) fn remove_if(&self, name: &OsStr, file: &Metadata) -> io::Result<bool> {
+        match self.look(name)? {
+            None => Ok(true),
+            Some(found) if !same_file(&found, file) => Ok(false),
+            Some(_) => match self.remove(name) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(true),
+            },
+        }
+    }
+
+    /// Makes the names in it durable.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        self.open_at(OsStr::new("."), flags, Mode::empty())?
+            .sync_all()
+    }
+
+    /// The target of the symbolic link with this name, if it is one.
+    ///
+    /// # Errors
+    /// A [`ForeignLink`], and failed system calls.
+    fn link(&self, name: &OsStr) -> io::Result<Option<PathBuf>> {
+        let link = match self.look_open(name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            link => link?,
+        };
+        let about = link.metadata()?;
+        if !about.is_symlink() {
+            return Ok(None);
+        }
+        let folder = self.about()?;
+        let in_open_folder = !is_root_or_us(&folder)
+            // In a sticky folder such as /tmp, only its owner can remove a link.
+            || folder.mode() & 0o022 != 0 && folder.mode() & 0o1000 == 0;
+        if in_open_folder || !is_root_or_us(&about) {
+            let link = ForeignLink {
+                path: self.path.join(name),
+                owner: about.uid(),
+                in_open_folder: is_root_or_us(&about),
+            };
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, link));
+        }
+        let target = rustix::fs::readlinkat(&link, "", Vec::new())?;
+        Ok(Some(OsString::from_vec(target.into_bytes()).into()))
+    }
+
+    fn is_proc(&self) -> io::Result<bool> {
+        Ok(rustix::fs::fstatfs(&self.file)?.f_type == PROC_SUPER_MAGIC)
+    }
+
+    /// The folder with this name in this one, which is no symbolic link. `O_DIRECTORY` mounts what
+    /// is mounted on demand.
+    fn step(&self, name: &OsStr) -> io::Result<Self> {
+        let file = self.open_at(name, LOOK | OFlags::DIRECTORY, Mode::empty())?;
+        Ok(Self {
+            file: Arc::new(file),
+            path: self.path.join(name),
+        })
+    }
+
+    /// The folder to which a link of `/proc` leads.
+    fn step_through(&self, name: &OsStr) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.file, name, flags, Mode::empty())?;
+        Ok(Self {
+            file: Arc::new(File::from(file)),
+            path: self.path.join(name),
+        })
+    }
+
+    fn start(path: &str) -> io::Result<Self> {
+        let flags = LOOK | OFlags::DIRECTORY;
+        let file = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
+        let path = if path == "/" { path } else { "" };
+        Ok(Self {
+            file: Arc::new(File::from(file)),
+            path: path.into(),
+        })
+    }
+}
+
+impl AsFd for Folder {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// Whether these are the same file, by device and inode.
+pub(crate) fn same_file(one: &Metadata, other: &Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+/// Fails unless a file or a folder belongs to root or to this user, and other users cannot write to
+/// it. `path` is for the message.
+pub(crate) fn check_trusted(path: &Path, about: &Metadata) -> io::Result<()> {
+    let path = path.display();
+    let message = if !is_root_or_us(about) {
+        format!("{path} belongs to user {}", about.uid())
+    } else if about.mode() & 0o022 != 0 {
+        format!("other users can write to {path}")
+    } else {
+        return Ok(());
+    };
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
+}
+
+fn is_root_or_us(about: &Metadata) -> bool {
+    [0, rustix::process::geteuid().as_raw()].contains(&about.uid())
+}
+
+/// The folder of a path that is relative to `base` or to the working directory, and the last name.
+fn folder_of(base: Option<&Folder>, path: &Path) -> io::Result<(Folder, OsString)> {
+    let bytes = path.as_os_str().as_bytes();
+    let name = match path.file_name() {
+        Some(name) if bytes.ends_with(name.as_bytes()) => name,
+        _ => return Err(io::ErrorKind::IsADirectory.into()),
+    };
+    let parent = path.parent().unwrap_or(Path::new(""));
+    Ok((walk(base, parent, false)?, name.to_owned()))
+}
+
+/// Follows a path from `base`, or from the working directory, to a folder.
+fn walk(base: Option<&Folder>, path: &Path, make: bool) -> io::Result<Folder> {
+    let mut at = match base {
+        Some(base) => base.clone(),
+        None => Folder::start(".")?,
+    };
+    let mut links = 0;
+    // The names that are left, the next one last.
+    let mut left = names(path);
+    while let Some(name) = left.pop() {
+        if name == "/" {
+            at = Folder::start("/")?;
+            continue;
+        }
+        let error = match at.step(&name) {
+            Ok(folder) => {
+                at = folder;
+                continue;
+            }
+            Err(error) => error,
+        };
+        match Errno::from_io_error(&error) {
+            Some(Errno::NOTDIR | Errno::LOOP) => {
+                let target = at.link(&name)?.ok_or(error)?;
+                links += 1;
+                if links > MOST_LINKS {
+                    return Err(Errno::LOOP.into());
+                }
+                if at.is_proc()? {
+                    // Such a link leads to a folder itself, whatever its text says.
+                    at = at.step_through(&name)?;
+                } else {
+                    left.extend(names(&target));
+                }
+            }
+            Some(Errno::NOENT) if make => {
+                match rustix::fs::mkdirat(&at, &name, Mode::RWXU) {
+                    Err(Errno::EXIST) | Ok(()) => {}
+                    Err(error) => return Err(error.into()),
+                }
+                at = at.step(&name)?;
+            }
+            _ => return Err(error),
+        }
+    }
+    Ok(at)
+}
+
+/// The names of a path, the first one last. `/` stands for the root.
+fn names(path: &Path) -> Vec<OsString> {
+    let mut names: Vec<_> = path
+        .components()
+        .filter(|part| *part != Component::CurDir)
+        .map(|part| part.as_os_str().to_owned())
+        .collect();
+    names.reverse();
+    names
+}
+
+#[cfg(test)]
+mod tests;
