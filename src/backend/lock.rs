@@ -12,14 +12,15 @@
 //! Advisory locks do not stop a program that ignores them. No function here waits for a lock.
 
 use std::fmt;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock, major, minor};
 
+use super::open_files;
 use crate::sys::ofd;
 
 /// How the image is opened.
@@ -185,10 +186,7 @@ fn is_open_elsewhere(image: &File) -> Result<bool, LockError> {
         _ => {}
     }
     // The locks of a device belong to its device node, and libvirt gives each QEMU its own /dev.
-    let ours = identity(&image.metadata().map_err(LockError::Failed)?);
-    Ok(processes()
-        .filter(|(pid, _)| *pid != std::process::id())
-        .any(|(_, process)| open_files(&process).any(|fd| is(&fd, ours))))
+    Ok(open_files::is_open_elsewhere(image))
 }
 
 fn lacks_byte_locks(error: &io::Error) -> bool {
@@ -257,71 +255,16 @@ fn busy(file: &File) -> LockError {
 
 /// The processes that hold a lock on this file, as far as `/proc` shows them.
 fn holders(file: &File) -> Vec<Holder> {
-    let Ok(metadata) = file.metadata() else {
-        return Vec::new();
+    let lockers = open_files::lockers(file).into_iter();
+    let holder = |pid| Holder {
+        pid,
+        command: command(pid),
     };
-    let identity = identity(&metadata);
-    let mut holders: Vec<_> = processes()
-        .filter(|(pid, process)| {
-            holds_lock(
-                process,
-                identity,
-                (*pid == std::process::id()).then_some(file),
-            )
-        })
-        .map(|(pid, process)| Holder {
-            pid,
-            command: command(&process),
-        })
-        .collect();
-    holders.sort_by_key(|holder| holder.pid);
-    holders
+    lockers.map(holder).collect()
 }
 
-/// The ids of the processes that `/proc` shows.
-fn processes() -> impl Iterator<Item = (u32, PathBuf)> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
-}
-
-/// The open files of a process, as far as this user may see them.
-fn open_files(process: &Path) -> impl Iterator<Item = PathBuf> {
-    let entries = fs::read_dir(process.join("fd")).into_iter().flatten();
-    entries.flatten().map(|entry| entry.path())
-}
-
-/// The identity of a file. A block device may have several nodes, so it is identified by its
-/// number.
-fn identity(file: &Metadata) -> (bool, u64, u64) {
-    if file.file_type().is_block_device() {
-        (true, file.rdev(), 0)
-    } else {
-        (false, file.dev(), file.ino())
-    }
-}
-
-fn is(fd: &Path, wanted: (bool, u64, u64)) -> bool {
-    fs::metadata(fd).is_ok_and(|file| identity(&file) == wanted)
-}
-
-/// Whether the process has the file with this identity open and locked. `asking` is this process's
-/// own file, which did not get its lock and is ignored.
-fn holds_lock(process: &Path, identity: (bool, u64, u64), asking: Option<&File>) -> bool {
-    open_files(process)
-        .filter(|fd| asking.is_none_or(|file| !names(fd, file)))
-        .filter(|fd| is(fd, identity))
-        .filter_map(|fd| fs::read_to_string(process.join("fdinfo").join(fd.file_name()?)).ok())
-        .any(|info| info.lines().any(|line| line.starts_with("lock:")))
-}
-
-fn names(fd: &Path, file: &File) -> bool {
-    use std::os::fd::AsRawFd;
-    fd.file_name()
-        .is_some_and(|name| *name == *file.as_raw_fd().to_string())
-}
-
-fn command(process: &Path) -> String {
-    let name = fs::read(process.join("comm")).unwrap_or_default();
+fn command(pid: u32) -> String {
+    let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
     let name: String = String::from_utf8_lossy(&name)
         .trim_end()
         .chars()

@@ -10,6 +10,7 @@ pub mod lock;
 pub mod memory;
 #[cfg(feature = "nbd")]
 pub mod nbd;
+mod open_files;
 
 use std::io;
 use std::ops::Range;

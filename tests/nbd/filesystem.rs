@@ -146,3 +146,64 @@ fn ext4_of_the_kernel_lives_on_a_served_volume() {
     folder.write("decrypted", &folder.decrypted());
     check(&folder.path("decrypted"));
 }
+
+/// A file system whose daemon is stopped, and a process that has a file of it open.
+struct Dead {
+    nbdfuse: Child,
+    user: Child,
+    umount: Command,
+}
+
+impl Drop for Dead {
+    fn drop(&mut self) {
+        // While the daemon exists, all else would wait for it.
+        for child in [&mut self.nbdfuse, &mut self.user] {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        output(&mut self.umount);
+    }
+}
+
+/// A process has a file open whose file system does not answer any more. Who uses an image is found
+/// out all the same.
+#[test]
+fn a_dead_file_system_is_not_waited_for() {
+    let Some(tools) = Tools::find() else {
+        return;
+    };
+    let folder = Folder::with_volume();
+    let served = folder.serve(&[]);
+    let fuse = folder.path("fuse");
+    fs::create_dir(&fuse).unwrap();
+    let file = fuse.join("nbd");
+    let mut nbdfuse = command(&tools.nbdfuse, &[&file]);
+    let nbdfuse = nbdfuse.arg(served.uri()).stdin(Stdio::null());
+    let child = nbdfuse.spawn().unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    until("nbdfuse mounts", || file.exists());
+    // This process must not keep the file: a program that it starts would wait when it closes it.
+    let user = Command::new("sleep")
+        .arg("1000")
+        .stdin(fs::File::open(&file).unwrap())
+        .spawn();
+    let _dead = Dead {
+        nbdfuse: child,
+        user: user.unwrap(),
+        umount: command(&tools.umount, &["--lazy".as_ref(), &fuse]),
+    };
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    // The kernel does not ask again for attributes that it got within a second.
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+
+    let mut second = folder.luksmith(["info", "disk.img"]).spawn().unwrap();
+    let ran = std::cell::RefCell::new(&mut second);
+    until("the program ends", || {
+        ran.borrow_mut().try_wait().unwrap().is_some()
+    });
+    let ran = second.wait_with_output().unwrap();
+    let said = String::from_utf8(ran.stderr).unwrap();
+    assert_eq!(ran.status.code(), Some(5), "{said}");
+    let holder = format!("pid {} (luksmith)", served.child.id());
+    assert!(said.contains(&holder), "{said}");
+}
