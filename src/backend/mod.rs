@@ -83,6 +83,12 @@ pub trait Backend: Send + Sync {
     /// What the storage reports. Everything that was written since the last flush may be lost then.
     fn flush(&self) -> Result<(), IoError>;
 
+    /// Whether [`flush`](Self::flush) does so. Some servers do not offer it, and changes may be
+    /// lost there although a flush succeeded.
+    fn can_flush(&self) -> bool {
+        true
+    }
+
     /// Gives up the contents of the range, so that the storage can free its space. What a read of
     /// the range returns afterwards is the storage's choice; files and memory return zeroes. The
     /// range can be written again.
@@ -333,6 +339,9 @@ macro_rules! forward {
             }
             fn flush(&self) -> Result<(), IoError> {
                 (**self).flush()
+            }
+            fn can_flush(&self) -> bool {
+                (**self).can_flush()
             }
             fn discard(&self, range: Range<u64>) -> Result<(), IoError> {
                 (**self).discard(range)

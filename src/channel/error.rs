@@ -187,6 +187,11 @@ impl TlsError {
         }
     }
 
+    /// Whether one side refused the other, rather than that the connection ended.
+    pub(crate) fn is_refusal(&self) -> bool {
+        !matches!(self, Self::TimedOut | Self::Closed | Self::Io(_))
+    }
+
     /// An error of the transport during the handshake.
     pub(super) fn of_io(error: io::Error) -> Self {
         match error.downcast::<Error>() {

@@ -57,7 +57,18 @@ impl Channel {
         credentials: &ClientTls,
         server_name: &str,
     ) -> Result<Self, TlsError> {
-        let tls = Tls::connect(&socket, credentials, server_name)?;
+        Self::connect_tls_while(socket, credentials, server_name, &|| Ok(()))
+    }
+
+    /// As [`connect_tls`](Self::connect_tls), but `go_on` is called again and again during the
+    /// handshake, at least ten times each second, and ends it with an error.
+    pub(crate) fn connect_tls_while(
+        socket: Socket,
+        credentials: &ClientTls,
+        server_name: &str,
+        go_on: &dyn Fn() -> io::Result<()>,
+    ) -> Result<Self, TlsError> {
+        let tls = Tls::connect(&socket, credentials, server_name, go_on)?;
         Ok(Self::new(socket, Some(tls)))
     }
 
@@ -154,7 +165,31 @@ impl Channel {
                 let _turn = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
                 self.socket.send_all(parts)
             }
-            Some(tls) => tls.send(&self.socket, &self.sending, parts),
+            Some(tls) => {
+                let mut send = |parts: &mut [IoSlice<'_>]| self.socket.send_all(parts);
+                tls.send(&self.socket, &self.sending, parts, &mut send)
+            }
+        }
+    }
+
+    /// As [`send`](Self::send), but never waits in the system for longer than a tenth of a second:
+    /// `go_on` is called with the number of bytes that the socket has taken since the last call,
+    /// also if those are none, and ends the wait with an error.
+    pub(crate) fn send_while(
+        &self,
+        parts: &mut [IoSlice<'_>],
+        go_on: &mut dyn FnMut(usize) -> io::Result<()>,
+    ) -> io::Result<()> {
+        match &self.tls {
+            None => {
+                let _turn = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
+                self.socket.send_all_while(parts, go_on)
+            }
+            Some(tls) => {
+                let mut send =
+                    |parts: &mut [IoSlice<'_>]| self.socket.send_all_while(parts, &mut *go_on);
+                tls.send(&self.socket, &self.sending, parts, &mut send)
+            }
         }
     }
 
@@ -181,6 +216,12 @@ impl Channel {
     #[must_use]
     pub fn is_tls(&self) -> bool {
         self.tls.is_some()
+    }
+
+    /// The certificate of the peer, in DER. `None` without TLS, and if the peer has none.
+    #[must_use]
+    pub fn peer_certificate(&self) -> Option<Vec<u8>> {
+        self.tls.as_ref().and_then(Tls::peer_certificate)
     }
 
     /// The process at the other end of a Unix socket, at the time when it connected. `None` for

@@ -2,16 +2,20 @@
 //! raise SIGPIPE.
 
 use std::io::{self, IoSlice};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, sendmsg, shutdown,
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, getpeername, recv, sendmsg,
+    shutdown,
 };
+
+use crate::sys::peer;
 
 /// The most slices that one sendmsg(2) takes: UIO_MAXIOV.
 const MAX_SLICES: usize = 1024;
@@ -20,6 +24,9 @@ const MAX_SLICES: usize = 1024;
 /// default of 208 KiB, a thread that sends a mebibyte sleeps several times, and is woken only when
 /// the peer has read most of the buffer.
 const UNIX_SEND_BUFFER: usize = 2 << 20;
+
+/// The longest wait before a caller is asked whether to go on.
+pub(super) const LOOK: Duration = Duration::from_millis(100);
 
 /// A connected stream socket.
 #[derive(Debug)]
@@ -31,7 +38,7 @@ pub struct Socket {
 /// The process at the other end of a Unix socket, by SO_PEERCRED.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Credentials {
-    /// Its process number.
+    /// Its process number. 0 if this process cannot see it, as in another container.
     pub pid: i32,
     /// Its user.
     pub uid: u32,
@@ -124,14 +131,22 @@ impl Socket {
     /// As [`Channel::peer_credentials`](super::Channel::peer_credentials).
     #[must_use]
     pub fn peer_credentials(&self) -> Option<Credentials> {
-        let peer = sockopt::socket_peercred(&self.fd)
+        let peer = peer::credentials(self.fd.as_fd())
             .ok()
             .filter(|_| self.unix)?;
         Some(Credentials {
-            pid: peer.pid.as_raw_nonzero().get(),
-            uid: peer.uid.as_raw(),
-            gid: peer.gid.as_raw(),
+            pid: peer.pid,
+            uid: peer.uid,
+            gid: peer.gid,
         })
+    }
+
+    /// The address at the other end of a TCP socket. `None` for a Unix socket, or if the peer has
+    /// left.
+    #[must_use]
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        let address = getpeername(&self.fd).ok().flatten()?;
+        SocketAddr::try_from(address).ok()
     }
 
     pub(super) fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
@@ -160,6 +175,37 @@ impl Socket {
                 Ok(n) => IoSlice::advance_slices(&mut parts, n),
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(failed(errno)),
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`send_all`](Self::send_all); see [`Channel::send_while`](super::Channel::send_while).
+    pub(super) fn send_all_while(
+        &self,
+        mut parts: &mut [IoSlice<'_>],
+        go_on: &mut dyn FnMut(usize) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let look = Timespec::try_from(LOOK).ok();
+        IoSlice::advance_slices(&mut parts, 0);
+        while !parts.is_empty() {
+            let mut taken = 0;
+            match self.send_some(parts, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+                Ok(n) => {
+                    IoSlice::advance_slices(&mut parts, n);
+                    taken = n;
+                }
+                Err(Errno::AGAIN) => {
+                    match poll(&mut [PollFd::new(&self.fd, PollFlags::OUT)], look.as_ref()) {
+                        Ok(_) | Err(Errno::INTR) => {}
+                        Err(errno) => return Err(errno.into()),
+                    }
+                }
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(failed(errno)),
+            }
+            if !parts.is_empty() {
+                go_on(taken)?;
             }
         }
         Ok(())

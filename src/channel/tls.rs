@@ -13,7 +13,7 @@ use rustls::{ClientConnection, Connection, ServerConnection};
 
 use super::credentials::{ClientTls, ServerTls};
 use super::error::TlsError;
-use super::socket::Socket;
+use super::socket::{LOOK, Socket};
 
 /// The size of the buffer for encrypted bytes. A record is at most 16 KiB, so one system call can
 /// receive several.
@@ -38,30 +38,34 @@ impl Tls {
         socket: &Socket,
         credentials: &ClientTls,
         server_name: &str,
+        go_on: &dyn Fn() -> io::Result<()>,
     ) -> Result<Self, TlsError> {
         let name = ServerName::try_from(server_name.to_owned()).map_err(|_| TlsError::Name {
             name: server_name.to_owned(),
         })?;
         let connection = ClientConnection::new(Arc::clone(&credentials.config), name)
             .map_err(TlsError::handshake)?;
-        Self::begin(socket, connection.into(), credentials.handshake_time)
+        Self::begin(socket, connection.into(), credentials.handshake_time, go_on)
     }
 
     pub(super) fn accept(socket: &Socket, credentials: &ServerTls) -> Result<Self, TlsError> {
         let connection =
             ServerConnection::new(Arc::clone(&credentials.config)).map_err(TlsError::handshake)?;
-        Self::begin(socket, connection.into(), credentials.handshake_time)
+        let time = credentials.handshake_time;
+        Self::begin(socket, connection.into(), time, &|| Ok(()))
     }
 
     fn begin(
         socket: &Socket,
         mut connection: Connection,
         within: Duration,
+        go_on: &dyn Fn() -> io::Result<()>,
     ) -> Result<Self, TlsError> {
         let before = socket.timeout().map_err(TlsError::Io)?;
         let mut stream = Handshake {
             socket,
             until: Instant::now() + within,
+            go_on,
         };
         connection
             .complete_io(&mut stream)
@@ -162,6 +166,7 @@ impl Tls {
         socket: &Socket,
         sending: &Mutex<Vec<u8>>,
         mut parts: &mut [IoSlice<'_>],
+        send: &mut dyn FnMut(&mut [IoSlice<'_>]) -> io::Result<()>,
     ) -> io::Result<()> {
         {
             let mut outgoing = sending.lock().unwrap_or_else(PoisonError::into_inner);
@@ -169,7 +174,7 @@ impl Tls {
             while !parts.is_empty() {
                 let encrypted = self.encrypt(&mut outgoing, parts)?;
                 IoSlice::advance_slices(&mut parts, encrypted);
-                socket.send_all(&mut [IoSlice::new(&outgoing)])?;
+                send(&mut [IoSlice::new(&outgoing)])?;
                 outgoing.clear();
             }
         }
@@ -197,6 +202,12 @@ impl Tls {
         self.send_own(socket, sending);
     }
 
+    pub(super) fn peer_certificate(&self) -> Option<Vec<u8>> {
+        let connection = self.connection();
+        let chain = connection.peer_certificates()?;
+        Some(chain.first()?.as_ref().to_vec())
+    }
+
     fn connection(&self) -> MutexGuard<'_, Connection> {
         self.connection
             .lock()
@@ -208,22 +219,30 @@ impl Tls {
 struct Handshake<'a> {
     socket: &'a Socket,
     until: Instant,
+    go_on: &'a dyn Fn() -> io::Result<()>,
 }
 
 impl Handshake<'_> {
-    fn limit(&self) -> io::Result<()> {
+    /// The time that is left, or an error if there is none.
+    fn left(&self) -> io::Result<Duration> {
+        (self.go_on)()?;
         let left = self.until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        self.socket.set_timeout(Some(left))
+        Ok(left)
     }
 }
 
 impl Read for Handshake<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.limit()?;
-        self.socket.recv(buf)
+        loop {
+            self.socket.set_timeout(Some(self.left()?.min(LOOK)))?;
+            match self.socket.recv(buf) {
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
+                received => return received,
+            }
+        }
     }
 }
 
@@ -235,8 +254,8 @@ impl Write for Handshake<'_> {
     /// Sends a whole flight (a sequence of handshake messages) at once. A peer that rejects the
     /// first message can then still send its alert.
     fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.limit()?;
-        self.socket.send_all(&mut parts.to_vec())?;
+        let go_on = &mut |_| self.left().map(drop);
+        self.socket.send_all_while(&mut parts.to_vec(), go_on)?;
         Ok(parts.iter().map(|part| part.len()).sum())
     }
 

@@ -97,8 +97,14 @@ impl Args {
         }
         let size = volume.size();
         match destination {
-            To::Stdout => copy::decrypt(&volume, depth, streams::stdout()?, session)
-                .map_err(streams::stdout_failed)?,
+            To::Stdout => {
+                let stdout = streams::stdout()?;
+                let copied = || copy::decrypt(&volume, depth, stdout, session);
+                session
+                    .signals
+                    .ending(copied)?
+                    .map_err(streams::stdout_failed)?;
+            }
             To::Device { device, _claimed } => {
                 let sink = PlainSink::device(device, &self.destination, size)?;
                 copy::decrypt(&volume, depth, sink, session).map_err(|error| {

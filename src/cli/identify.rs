@@ -32,7 +32,7 @@ Examples:
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
         let name = self.image.name();
-        let image = self.image.open()?;
+        let image = self.image.open(session)?;
         let found = vet::identify(&*image.backend)
             .map_err(|error| CommandError::new(Kind::Storage, error).about(&name))?;
         let output = &session.output;

@@ -83,11 +83,17 @@ fn format_parser() -> clap::builder::PossibleValuesParser {
 }
 
 impl UntrustedImage {
-    pub(crate) fn open(&self) -> Result<Storage, CommandError> {
+    pub(crate) fn open(&self, session: &Session) -> Result<Storage, CommandError> {
         let options = OpenOptions::new()
             .no_follow(!self.follow_symlinks)
             .force_share(self.read.force_share);
-        Ok(Storage::open(&self.image, self.remote.get(), options)?)
+        let remote = self.remote.get();
+        Ok(Storage::open(
+            &self.image,
+            remote,
+            options,
+            session.signals.interrupt(),
+        )?)
     }
 
     pub(crate) fn name(&self) -> String {
@@ -100,13 +106,13 @@ impl Args {
         let format = Format::by_name(&self.format)
             .ok_or_else(|| CommandError::parameters("there is no such format"))?;
         let mut policy = match &self.policy {
-            Some(path) => read_policy(path)?,
+            Some(path) => session.signals.ending(|| read_policy(path))??,
             None => Policy::default(),
         };
         if let Some(size) = self.max_size {
             policy.max_size = size;
         }
-        let image = self.image.open()?;
+        let image = self.image.open(session)?;
         let report = vet::inspect(&*image.backend, format, &policy)
             .map_err(|error| CommandError::new(Kind::Storage, error).about(self.image.name()))?;
         if self.json {

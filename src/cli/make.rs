@@ -54,6 +54,7 @@ pub(crate) fn new_volume(
     new.cost = args.pbkdf.get();
     new.limits = args.limits.limits();
     new.remote = args.remote.get();
+    new.interrupt = session.signals.interrupt().clone();
     Ok(new)
 }
 

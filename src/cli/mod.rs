@@ -154,7 +154,13 @@ pub(crate) fn main() -> ExitCode {
     };
     let outcome = prepare(&cli.global).and_then(|session| {
         let outcome = cli.command.run(&session);
-        session.output.finish().and(outcome)
+        let printed = match &outcome {
+            Ok(()) if !session.signals.interrupt().is_set() => {
+                session.signals.ending(|| session.output.finish())?
+            }
+            _ => session.output.finish(),
+        };
+        printed.and(outcome)
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,6 +5,8 @@
 //! one request to stop: systemd sends SIGTERM and SIGHUP (`SendSIGHUP=yes`), `timeout` signals its
 //! child and its group, a closing terminal signals all.
 //!
+//! Where the program waits in the system and has nothing to put in order, the first signal ends it.
+//!
 //! SIGXFSZ (a file would exceed its limit) does not end the program: the write fails with EFBIG.
 
 use std::sync::atomic::AtomicBool;
@@ -24,6 +26,8 @@ pub(crate) struct Signals {
     interrupt: Interrupt,
     unfinished: Arc<Mutex<Vec<MadeFile>>>,
     at_first: Arc<Mutex<Vec<Act>>>,
+    /// How many threads are in [`Signals::ending`].
+    ending: Arc<Mutex<usize>>,
 }
 
 /// A signal that comes within this time after the first one belongs to the same request.
@@ -39,6 +43,7 @@ impl Signals {
             interrupt: Interrupt::new(),
             unfinished: Arc::default(),
             at_first: Arc::default(),
+            ending: Arc::default(),
         };
         let failed = |error| CommandError::new(Kind::Storage, error).about("cannot catch signals");
         let mut caught =
@@ -59,8 +64,13 @@ impl Signals {
                             first = Some(Instant::now());
                             here.interrupt.trigger();
                             here.acts().iter().for_each(|act| act());
+                            if *here.ends() > 0 {
+                                here.end_now("interrupted");
+                            }
                         }
-                        Some(first) if impatient || first.elapsed() >= TOGETHER => here.stop_now(),
+                        Some(first) if impatient || first.elapsed() >= TOGETHER => {
+                            here.end_now("stopped at once")
+                        }
                         Some(_) => {}
                     }
                 }
@@ -85,6 +95,28 @@ impl Signals {
         acts.push(Box::new(act));
     }
 
+    /// Does work that may wait in the system, where no interrupt is looked at, and that leaves
+    /// nothing half done. The first signal ends the program meanwhile.
+    ///
+    /// # Errors
+    /// If there was a signal before.
+    pub(crate) fn ending<T>(&self, work: impl FnOnce() -> T) -> Result<T, CommandError> {
+        {
+            let mut ends = self.ends();
+            if self.interrupt.is_set() {
+                return Err(luksmith::task::Error::interrupted().into());
+            }
+            *ends += 1;
+        }
+        let done = work();
+        *self.ends() -= 1;
+        Ok(done)
+    }
+
+    fn ends(&self) -> MutexGuard<'_, usize> {
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn acts(&self) -> MutexGuard<'_, Vec<Act>> {
         self.at_first.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -106,16 +138,16 @@ impl Signals {
     }
 
     /// Removes unfinished files, and ends the program without waiting for anything else.
-    fn stop_now(&self) -> ! {
+    fn end_now(&self, why: &str) -> ! {
         for file in self.unfinished().iter() {
             if let Err(error) = file.remove() {
                 output::error(&format!(
-                    "stopped at once; the unfinished {} could not be removed: {error}",
+                    "{why}; the unfinished {} could not be removed: {error}",
                     file.path().display()
                 ));
             }
         }
-        output::error("stopped at once");
+        output::error(why);
         signal_hook::low_level::exit(i32::from(Exit::from(Kind::Interrupted).code()))
     }
 }

@@ -5,10 +5,11 @@ use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use luksmith::task;
 use luksmith::task::new_file::NewFile;
 use luksmith::task::plain::{PlainSink, PlainSource};
-use luksmith::task::{self, Watch};
 
+use super::Session;
 use super::error::{self, CommandError, Exit, Kind, failed};
 
 /// Standard input, whose size is unknown.
@@ -24,6 +25,12 @@ pub(crate) fn stdin() -> Result<PlainSource, CommandError> {
         .try_clone_to_owned()
         .map_err(|error| failed("read", Path::new("stdin"), error))?;
     Ok(PlainSource::stream(File::from(fd), "stdin"))
+}
+
+/// Whether a path is that of a terminal.
+pub(crate) fn is_terminal(path: &Path, session: &Session) -> Result<bool, CommandError> {
+    let open = || File::open(path).is_ok_and(|file| file.is_terminal());
+    session.signals.ending(open)
 }
 
 /// Refuses to write an image to a terminal.
@@ -61,7 +68,7 @@ pub(crate) fn stdout_failed(error: task::Error) -> CommandError {
 pub(crate) fn write_secret(
     path: &Path,
     bytes: &[u8],
-    watch: &dyn Watch,
+    session: &Session,
 ) -> Result<(), CommandError> {
     if path == Path::new("-") {
         let mut stdout = io::stdout();
@@ -71,12 +78,13 @@ pub(crate) fn write_secret(
                     .hint("name a new file, or pipe stdout"),
             );
         }
-        return stdout
-            .write_all(bytes)
-            .and_then(|()| stdout.flush())
+        let written = || stdout.write_all(bytes).and_then(|()| stdout.flush());
+        return session
+            .signals
+            .ending(written)?
             .map_err(error::stdout_failed);
     }
-    let file = NewFile::create(path, watch).map_err(|error| {
+    let file = NewFile::create(path, session).map_err(|error| {
         let exists = error.kind() == Kind::Exists;
         let hint = "name a new file; one that may hold keys is never replaced";
         CommandError::from(error).hint_if(exists.then(|| hint.to_owned()))

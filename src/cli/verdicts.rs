@@ -291,7 +291,9 @@ fn file(error: &FileError) -> Hint {
 fn nbd(error: &NbdError) -> Hint {
     match &error.source {
         Problem::Tls(error) => tls(error),
-        Problem::Silent(_) => some("--timeout SECONDS waits longer for a slow server"),
+        Problem::Silent(_) | Problem::Slow(_) => {
+            some("--timeout SECONDS waits longer for a slow server")
+        }
         _ => None,
     }
 }

@@ -95,8 +95,9 @@ impl Args {
             &self.image.image,
             self.image.remote.get(),
             self.read.options(),
+            session.signals.interrupt(),
         )?;
-        let layout = self.layout(&data)?;
+        let layout = self.layout(&data, session)?;
         let sample = self.sample()?;
         let options = VerifyOptions::new()
             .sample(sample)
@@ -114,7 +115,7 @@ impl Args {
         verdict
     }
 
-    fn layout(&self, data: &Storage) -> Result<Layout, CommandError> {
+    fn layout(&self, data: &Storage, session: &Session) -> Result<Layout, CommandError> {
         if self.no_header {
             return Ok(Layout::headerless());
         }
@@ -124,7 +125,8 @@ impl Args {
         if self.image.header.is_none() {
             return Layout::read(data.backend.as_ref(), &limits).map_err(about);
         }
-        let header = Storage::open(location, self.image.remote.get(), self.read.options())?;
+        let (remote, options) = (self.image.remote.get(), self.read.options());
+        let header = Storage::open(location, remote, options, session.signals.interrupt())?;
         let layout = Layout::read(header.backend.as_ref(), &limits).map_err(about)?;
         if layout.version.is_none() {
             return Err(about(luksmith::vet::ciphertext::VetError::NoHeader));

@@ -8,7 +8,7 @@ use core::str::FromStr;
 use std::fs::File;
 use std::io::{IsTerminal, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::error::{ParseSourceError, SecretError};
@@ -130,7 +130,12 @@ fn file(
         from: from.clone(),
         limit: MAX_KEY_FILE,
     };
-    let mut file = File::open(path).map_err(failed)?;
+    // Without O_NONBLOCK, opening a FIFO would wait for a writer, and no interrupt would end that.
+    let mut file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)
+        .map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     if metadata.is_file() && metadata.mode() & 0o004 != 0 {
         tracing::warn!(path = %path.display(), "every user of this machine can read the key file");

@@ -222,3 +222,50 @@ fn stdin_with_data_takes_no_secret() {
         Err(SecretError::StdinTaken)
     ));
 }
+
+fn fifo() -> (tempfile::TempDir, Source) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fifo");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &path,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        0,
+    )
+    .unwrap();
+    let source = Source::File {
+        path,
+        offset: 0,
+        size: None,
+    };
+    (folder, source)
+}
+
+#[test]
+fn a_fifo_is_read_once_it_has_a_writer() {
+    let (folder, source) = fifo();
+    let path = folder.path().join("fifo");
+    let writer = std::thread::spawn(move || std::fs::write(path, b"secret").unwrap());
+    assert_eq!(read(&source, Wanted::Unlock).unwrap(), b"secret");
+    writer.join().unwrap();
+}
+
+#[test]
+fn the_interrupt_ends_the_wait_for_a_writer() {
+    let (_folder, source) = fifo();
+    let interrupt = Interrupt::new();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            source.read(Purpose {
+                what: Wanted::Unlock,
+                label: "a volume",
+                interrupt: &interrupt,
+            })
+        });
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        interrupt.trigger();
+        let outcome = waiting.join().unwrap();
+        assert!(matches!(outcome, Err(SecretError::Interrupted)));
+    });
+}

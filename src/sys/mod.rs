@@ -1,9 +1,10 @@
 //! System calls that luksmith makes directly: memory mappings, locks on bytes of a file, folders
-//! that other users may write to, and hardening of the process.
+//! that other users may write to, the peer of a socket, and hardening of the process.
 
 pub(crate) mod folder;
 pub(crate) mod memory;
 pub(crate) mod ofd;
+pub(crate) mod peer;
 mod process;
 
 pub use process::harden;

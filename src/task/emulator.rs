@@ -10,6 +10,7 @@ use luksmith_formats::nbd::uri::Transport;
 
 use super::storage::{Remote, Storage, not_opened};
 use super::{Advice, Error, Kind};
+use crate::Interrupt;
 use crate::backend::file::OpenOptions;
 use crate::container::{self, Container, Undo, Version};
 use crate::location::Location;
@@ -56,12 +57,13 @@ pub fn version(
     location: &Location,
     remote: Remote,
     stated: Option<Version>,
+    interrupt: &Interrupt,
 ) -> Result<Version, Error> {
     if let Some(stated) = stated {
         return Ok(stated);
     }
     let file = OpenOptions::new().force_share(true);
-    let opened = Storage::open(location, remote, file).and_then(|storage| {
+    let opened = Storage::open(location, remote, file, interrupt).and_then(|storage| {
         let options = container::OpenOptions::new(Undo::NotLookedFor);
         Container::open(storage.backend, options)
             .map_err(|error| Error::from(error).about(location))

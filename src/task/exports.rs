@@ -10,10 +10,12 @@ use luksmith_formats::limits::Limits;
 
 use super::open::Image;
 use super::storage::Storage;
-use super::{Advice, Error, Watch};
+use super::{Advice, Error, Note, Watch};
+use crate::Interrupt;
 use crate::backend::file::OpenOptions;
 use crate::container::{Container, Unlocked, Which};
 use crate::export::{Discard, Export};
+use crate::interrupt::Heed;
 use crate::location::Location;
 use crate::secret::Passphrase;
 
@@ -59,6 +61,8 @@ impl Wanted {
     /// # Errors
     /// Those of [`Image::open_data_to_read`] and [`Image::refuse_header_as_data`].
     pub fn open(self, limits: Limits, watch: &dyn Watch) -> Result<Locked, Error> {
+        let (interrupt, opening) = watch.interrupt().while_heeded();
+        let watch = &Opening { watch, interrupt };
         let (container, data) = if self.read_only {
             self.image
                 .open_data_to_read(OpenOptions::new(), limits, watch)?
@@ -70,15 +74,36 @@ impl Wanted {
             wanted: self,
             container,
             data,
+            _opening: opening,
         })
     }
 }
 
-/// A volume that was opened to be served, and is still locked.
+/// The watch while a volume is opened. The interrupt ends waits for its storage then. Once clients
+/// use the volume, an interrupt only stops the server, and what they have written has to be
+/// flushed.
+struct Opening<'a> {
+    watch: &'a dyn Watch,
+    interrupt: Interrupt,
+}
+
+impl Watch for Opening<'_> {
+    fn interrupt(&self) -> &Interrupt {
+        &self.interrupt
+    }
+
+    fn notes(&self, note: Note<'_>) {
+        self.watch.notes(note);
+    }
+}
+
+/// A volume that was opened to be served, and is still locked. While this exists, the interrupt of
+/// the watch ends waits for the storage.
 pub struct Locked {
     wanted: Wanted,
     container: Container,
     data: Storage,
+    _opening: Heed,
 }
 
 impl Locked {

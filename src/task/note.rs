@@ -20,6 +20,11 @@ pub enum Note<'a> {
         /// How its copies were found.
         health: &'a Health,
     },
+    /// The storage of a header or of data that is to be changed cannot be flushed.
+    NoFlush {
+        /// Where it is.
+        location: &'a Location,
+    },
     /// A file that was not finished was removed.
     Removed {
         /// The name that the file would have got.
@@ -91,6 +96,7 @@ impl Note<'_> {
             | Self::KeptPassphraseRestored
             | Self::TakenBack { .. } => false,
             Self::Health { .. }
+            | Self::NoFlush { .. }
             | Self::Left { .. }
             | Self::WritableByAll { .. }
             | Self::NotAudited { .. }
@@ -106,6 +112,11 @@ impl fmt::Display for Note<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Health { location, health } => write!(f, "{location}: {health}"),
+            Self::NoFlush { location } => write!(
+                f,
+                "the server of {location} does not offer to flush: if it fails, changes may be lost \
+                 that it had acknowledged, and a change of the header may be left half done"
+            ),
             Self::Removed { name } => write!(f, "the unfinished {} is removed", name.display()),
             Self::Left { path, error } => {
                 write!(

@@ -65,7 +65,7 @@ impl Image {
         limits: Limits,
         watch: &dyn Watch,
     ) -> Result<Container, Error> {
-        let storage = self.header_storage(file)?;
+        let storage = self.header_storage(file, watch)?;
         let undo = storage.undo(None);
         self.open(storage, options(undo, limits), watch)
     }
@@ -94,7 +94,7 @@ impl Image {
         limits: Limits,
         watch: &dyn Watch,
     ) -> Result<Container, Error> {
-        let storage = self.header_storage_to_write()?;
+        let storage = self.header_storage_to_write(watch)?;
         let undo = storage.undo(undo);
         self.open(storage, options(undo, limits), watch)
     }
@@ -124,7 +124,7 @@ impl Image {
         watch: &dyn Watch,
     ) -> Result<Container, Error> {
         let file = OpenOptions::new().write(true).beside(true).direct(direct);
-        let storage = self.header_storage(file)?;
+        let storage = self.header_storage(file, watch)?;
         let options = options(storage.undo(None), limits).beside(true);
         self.open(storage, options, watch)
     }
@@ -133,8 +133,8 @@ impl Image {
     ///
     /// # Errors
     /// What the storage reports.
-    pub fn header_storage_to_write(&self) -> Result<Storage, Error> {
-        self.header_storage(OpenOptions::new().write(true))
+    pub fn header_storage_to_write(&self, watch: &dyn Watch) -> Result<Storage, Error> {
+        self.header_storage(OpenOptions::new().write(true), watch)
     }
 
     /// Refuses a detached header that was given as the data.
@@ -178,22 +178,28 @@ impl Image {
         limits: Limits,
         watch: &dyn Watch,
     ) -> Result<(Container, Storage), Error> {
-        let header = self.header_storage(file)?;
+        let header = self.header_storage(file, watch)?;
         let options = options(header.undo(undo), limits);
         let data = match self.header {
-            Some(_) => Storage::open(&self.location, self.remote, file)?,
+            Some(_) => {
+                let data = Storage::open(&self.location, self.remote, file, watch.interrupt())?;
+                note_no_flush(&data, &self.location, file, watch);
+                data
+            }
             None => header.clone(),
         };
         let container = self.open(header, options, watch)?;
         Ok((container, data))
     }
 
-    fn header_storage(&self, options: OpenOptions) -> Result<Storage, Error> {
+    fn header_storage(&self, options: OpenOptions, watch: &dyn Watch) -> Result<Storage, Error> {
         if self.format == ImageFormat::Qcow2 && self.header.is_some() {
             let message = "a qcow2 image has its header inside";
             return Err(Error::parameters(message).advise(Advice::OnlyRaw(&["header"])));
         }
-        let storage = Storage::open(self.header_location(), self.remote, options)?;
+        let location = self.header_location();
+        let storage = Storage::open(location, self.remote, options, watch.interrupt())?;
+        note_no_flush(&storage, location, options, watch);
         match self.format {
             ImageFormat::Raw => Ok(storage),
             ImageFormat::Qcow2 => storage.into_qcow2(&self.location),
@@ -227,4 +233,10 @@ impl Image {
 
 fn options(undo: Undo, limits: Limits) -> container::OpenOptions {
     container::OpenOptions::new(undo).limits(limits)
+}
+
+fn note_no_flush(storage: &Storage, location: &Location, options: OpenOptions, watch: &dyn Watch) {
+    if options.writes() && !storage.backend.can_flush() {
+        watch.notes(Note::NoFlush { location });
+    }
 }

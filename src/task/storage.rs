@@ -8,6 +8,7 @@ use luksmith_formats::nbd::uri::Uri;
 
 use super::destination::Destination;
 use super::{Advice, Error, Kind};
+use crate::Interrupt;
 use crate::backend::Backend;
 use crate::backend::file::{FileBackend, OpenOptions};
 use crate::container::{Container, Undo, UndoFile, Unlocked, VolumeError};
@@ -89,31 +90,46 @@ impl Storage {
         }
     }
 
-    /// Opens the file, device or export at a location.
+    /// Opens the file, device or export at a location. The interrupt ends the wait for a server,
+    /// also later.
     ///
     /// # Errors
     /// A location that only an emulator opens, and what the storage reports.
-    pub fn open(location: &Location, remote: Remote, options: OpenOptions) -> Result<Self, Error> {
+    pub fn open(
+        location: &Location,
+        remote: Remote,
+        options: OpenOptions,
+        interrupt: &Interrupt,
+    ) -> Result<Self, Error> {
         match location {
             Location::Path(path) => Self::open_path(path, options),
-            Location::Nbd(uri) => Self::connect(uri, remote, options.writes()),
+            Location::Nbd(uri) => Self::connect(uri, remote, options.writes(), interrupt),
             other => Err(not_opened(other)),
         }
     }
 
     #[cfg(feature = "nbd")]
-    fn connect(uri: &Uri, remote: Remote, write: bool) -> Result<Self, Error> {
+    fn connect(
+        uri: &Uri,
+        remote: Remote,
+        write: bool,
+        interrupt: &Interrupt,
+    ) -> Result<Self, Error> {
         use crate::backend::nbd::{ConnectOptions, NbdBackend};
         let options = ConnectOptions::new()
             .write(write)
             .timeout(remote.timeout)
             .connections(remote.connections);
-        let backend = Arc::new(NbdBackend::connect(uri, options)?);
+        let backend = Arc::new(NbdBackend::connect_interruptible(
+            uri,
+            options,
+            interrupt.clone(),
+        )?);
         Ok(Self::raw(backend, Nature::Export))
     }
 
     #[cfg(not(feature = "nbd"))]
-    fn connect(uri: &Uri, _: Remote, _: bool) -> Result<Self, Error> {
+    fn connect(uri: &Uri, _: Remote, _: bool, _: &Interrupt) -> Result<Self, Error> {
         let missing = crate::MissingFeature::new("a volume on an NBD server", "nbd");
         Err(Error::new(Kind::Unsupported, missing).about(uri))
     }

@@ -105,3 +105,59 @@ fn a_limit_of_file_sizes_is_an_error() {
     assert!(said.contains("cannot make room"), "{said}");
     assert!(!session.exists("disk.img") && !is_being_made(&session));
 }
+
+/// Whether the program catches SIGTERM yet.
+fn catches_signals(child: &Child) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = u64::from_str_radix(caught.unwrap().trim(), 16).unwrap();
+    caught & 1 << (Signal::TERM.as_raw() - 1) != 0
+}
+
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The program waits for the other end of a FIFO, or for the reader of its output.
+#[test]
+fn the_first_signal_ends_a_wait_in_the_system() {
+    let session = Session::with_volume();
+    let fifo = std::process::Command::new("mkfifo")
+        .arg(session.path("fifo"))
+        .status();
+    assert!(fifo.unwrap().success());
+    for args in [
+        "key test disk.img --key-file fifo",
+        "key test disk.img --key file:fifo,size=6",
+        "key add disk.img --key-file key --new-key file:fifo",
+        "create new.img --size 1M --key-file fifo",
+        "header restore disk.img fifo --force restore",
+        "token import disk.img --json-file fifo",
+        "token import disk.img --json-file -",
+        "inspect --format raw disk.img --policy fifo",
+        "key volume-key disk.img --key-file key --out fifo --force volume-key",
+        "header backup disk.img -",
+        "decrypt disk.img - --key-file key",
+        "serve disk.img --key-file key --socket s/s.sock --tls-cert fifo --tls-key key",
+    ] {
+        let mut child = session
+            .command(args.split(' '))
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        wait_until("it catches signals", || catches_signals(&child));
+        std::thread::sleep(Duration::from_millis(100));
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+        wait_until(args, || child.try_wait().unwrap().is_some());
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(130), "{args}: {said}");
+        assert!(said.contains("interrupted"), "{args}: {said}");
+    }
+    assert!(!session.exists("new.img") && !session.exists("s/s.sock"));
+}

@@ -67,7 +67,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("kdf", &["secret", "sys", "interrupt", "feature"]),
     ("secret", &["sys", "interrupt"]),
     ("xts", &[]),
-    ("backend", &["channel", "sectors", "sys", "feature"]),
+    (
+        "backend",
+        &["channel", "sectors", "sys", "interrupt", "feature"],
+    ),
     ("channel", &["secret", "sys"]),
     ("sectors", &[]),
     ("sys", &[]),

@@ -16,8 +16,12 @@ use super::coverage::Coverage;
 use super::error::{NbdError, Problem};
 use super::handshake::{Export, Replies};
 use super::journal::{Journal, Record};
+use super::patience::{LOOK, Patience, Wait};
 use crate::channel::Channel;
 use crate::sectors::{Cipher, Sectors};
+
+/// How many bytes of data for later requests a server may send before the reply to a request.
+const ALLOWED_BEFORE: u64 = 32 << 20;
 
 /// A connection after the handshake.
 pub(super) struct Connection {
@@ -31,8 +35,11 @@ pub(super) struct Connection {
     created: Instant,
     /// When bytes were last received, in milliseconds after `created`.
     last_received: AtomicU64,
-    /// How long to wait for the server to send anything.
-    timeout: Duration,
+    /// How many bytes of data have been received that requests have asked for.
+    received: AtomicU64,
+    /// How many bytes of data belong to the requests in flight.
+    in_flight: AtomicU64,
+    patience: Patience,
     broken: OnceLock<Arc<NbdError>>,
     receiver: Mutex<Option<JoinHandle<()>>>,
 }
@@ -71,6 +78,8 @@ pub(super) struct InFlight {
     pub(super) coverage: Coverage,
     /// The first error of a structured reply.
     pub(super) error: Option<Problem>,
+    /// How many chunks of the reply have been received.
+    pub(super) chunks: u64,
     thread: Thread,
 }
 
@@ -83,7 +92,13 @@ pub(super) struct Completion {
 /// A request that was sent. The thread that sent it waits for it.
 pub(super) struct Pending {
     cookie: u64,
-    sent: Instant,
+    sent: Wait,
+    /// The bytes of its data.
+    len: u64,
+    /// How many bytes of data had been received on the connection when it was sent, and how many
+    /// were in flight. The server may send that many before its reply.
+    received_before: u64,
+    before: u64,
 }
 
 impl Connection {
@@ -93,7 +108,7 @@ impl Connection {
         export: Export,
         server: Arc<str>,
         journal: Arc<Journal>,
-        timeout: Duration,
+        patience: Patience,
     ) -> Self {
         Self {
             channel,
@@ -104,7 +119,9 @@ impl Connection {
             load: AtomicUsize::new(0),
             created: Instant::now(),
             last_received: AtomicU64::new(0),
-            timeout,
+            received: AtomicU64::new(0),
+            in_flight: AtomicU64::new(0),
+            patience,
             broken: OnceLock::new(),
             receiver: Mutex::new(None),
         }
@@ -136,12 +153,18 @@ impl Connection {
             offset,
             len,
         };
+        let asked = (resources.into.as_ref()).map_or(payload.len(), Sectors::len) as u64;
         let request = self.table().insert(request, resources)?;
         self.load.fetch_add(1, Ordering::Relaxed);
-        let sent = Instant::now();
+        let before = self.in_flight.fetch_add(asked, Ordering::Relaxed);
         self.transmit(request, payload);
-        let cookie = request.cookie;
-        Ok(Pending { cookie, sent })
+        Ok(Pending {
+            cookie: request.cookie,
+            sent: Wait::begin(),
+            len: asked,
+            received_before: self.received.load(Ordering::Relaxed),
+            before,
+        })
     }
 
     fn transmit(&self, request: Request, payload: &[u8]) {
@@ -156,36 +179,48 @@ impl Connection {
                 &compact
             }
         };
+        // A server that takes nothing, or a byte now and then, is as one that sends so little.
+        let (mut wait, mut moved, mut active) = (Wait::begin(), 0, Instant::now());
+        let mut given_up = None;
+        let mut go_on = |sent: usize| {
+            if sent > 0 {
+                moved += sent as u64;
+                active = Instant::now();
+            }
+            wait.left(&self.patience, active, moved).map_err(|problem| {
+                given_up = Some(problem);
+                io::Error::from(io::ErrorKind::TimedOut)
+            })
+        };
+        let mut parts = [IoSlice::new(header), IoSlice::new(payload)];
         let sent = self
             .channel
-            .send(&mut [IoSlice::new(header), IoSlice::new(payload)]);
-        match sent {
-            Ok(()) => {}
-            // A server that receives nothing counts as silent, as one that sends nothing.
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                self.fail(Problem::Silent(self.timeout));
-            }
-            Err(error) => self.fail(Problem::Connection(error)),
+            .send_while(&mut parts, &mut |sent| go_on(sent).map(drop));
+        if let Err(error) = sent {
+            self.fail(given_up.unwrap_or(Problem::Connection(error)));
         }
     }
 
-    /// Waits for the reply. If the server sends nothing at all within the timeout, the connection
-    /// and all its requests fail.
-    pub(super) fn wait(&self, pending: &Pending) -> Completion {
+    /// Waits for the reply. If that takes longer than [`Patience`] allows, the connection and all
+    /// its requests fail.
+    pub(super) fn wait(&self, mut pending: Pending) -> Completion {
         loop {
             if let Some(completion) = self.table().remove(pending.cookie) {
                 self.load.fetch_sub(1, Ordering::Relaxed);
+                self.in_flight.fetch_sub(pending.len, Ordering::Relaxed);
                 return completion;
             }
-            let last_received =
+            let active =
                 self.created + Duration::from_millis(self.last_received.load(Ordering::Relaxed));
-            let silent_for = last_received.max(pending.sent).elapsed();
-            match self.timeout.checked_sub(silent_for) {
-                Some(left) if !left.is_zero() => std::thread::park_timeout(left),
+            let received = self.received.load(Ordering::Relaxed) - pending.received_before;
+            // Replies to later requests may come first, but must not put this one off for ever.
+            let moved = received.min(pending.before + pending.len + ALLOWED_BEFORE);
+            match pending.sent.left(&self.patience, active, moved) {
+                Ok(left) => std::thread::park_timeout(left),
                 // The receiver then completes all requests.
-                _ => {
-                    self.fail(Problem::Silent(self.timeout));
-                    std::thread::park_timeout(self.timeout);
+                Err(problem) => {
+                    self.fail(problem);
+                    std::thread::park_timeout(LOOK);
                 }
             }
         }
@@ -202,8 +237,8 @@ impl Connection {
         self.channel.shutdown();
     }
 
-    pub(super) fn timeout(&self) -> Duration {
-        self.timeout
+    pub(super) fn patience(&self) -> &Patience {
+        &self.patience
     }
 
     pub(super) fn is_broken(&self) -> bool {
@@ -244,6 +279,11 @@ impl Connection {
     pub(super) fn note_received(&self) {
         let now = u64::try_from(self.created.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last_received.store(now, Ordering::Relaxed);
+    }
+
+    /// For the receiver: bytes of data were received that a request has asked for.
+    pub(super) fn note_data(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// For the receiver: takes a request out of the table, to give it back or to complete it.
@@ -314,6 +354,7 @@ impl Table {
             resources,
             coverage: Coverage::default(),
             error: None,
+            chunks: 0,
             thread: std::thread::current(),
         });
         Ok(request)

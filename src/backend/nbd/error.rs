@@ -37,6 +37,12 @@ pub enum Problem {
     /// The server sent nothing for too long.
     #[error("no reply within {} s", .0.as_secs_f32())]
     Silent(Duration),
+    /// The server sent something, but no complete reply in this time.
+    #[error("no complete reply within {} s", .0.as_secs_f32())]
+    Slow(Duration),
+    /// The [`Interrupt`](crate::Interrupt) of the options was set.
+    #[error("interrupted")]
+    Interrupted,
     /// The server sent bytes that are not a message of the protocol, or only of an old form of it.
     #[error("not the NBD protocol that was expected")]
     Malformed(#[source] FormatError),
@@ -106,7 +112,8 @@ pub enum Problem {
         /// The message of the server, which may be empty.
         message: String,
     },
-    /// The connection broke too often while the same request was in flight. Contains how often.
+    /// The connection broke again and again while the same request was in flight, for as long as
+    /// the timeout. Contains how often.
     #[error("the connection broke {0} times during this request")]
     TooOften(u32),
     /// Acknowledged writes could not be made durable.
@@ -120,11 +127,25 @@ impl Problem {
         matches!(self, Self::Closed | Self::Connection(_))
     }
 
+    /// The problem of a connection whose request was lost, for a connection that is given up.
+    pub(super) fn of_lost_request(&self) -> Self {
+        match self {
+            Self::Silent(time) => Self::Silent(*time),
+            Self::Slow(time) => Self::Slow(*time),
+            Self::Interrupted => Self::Interrupted,
+            _ => Self::Closed,
+        }
+    }
+
     /// Whether a later attempt to connect may succeed without any change by an administrator.
     pub(super) fn is_transient(&self) -> bool {
         matches!(
             self,
-            Self::Unreachable(_) | Self::Connection(_) | Self::Closed | Self::Silent(_)
+            Self::Unreachable(_)
+                | Self::Connection(_)
+                | Self::Closed
+                | Self::Silent(_)
+                | Self::Slow(_)
         )
     }
 
@@ -134,7 +155,7 @@ impl Problem {
                 error.kind()
             }
             Self::Closed | Self::TooOften(_) => io::ErrorKind::ConnectionAborted,
-            Self::Silent(_) => io::ErrorKind::TimedOut,
+            Self::Silent(_) | Self::Slow(_) => io::ErrorKind::TimedOut,
             Self::Malformed(_) | Self::Violation(_) => io::ErrorKind::InvalidData,
             Self::NoExport(_) => io::ErrorKind::NotFound,
             Self::ReadOnly => io::ErrorKind::ReadOnlyFilesystem,
@@ -146,6 +167,14 @@ impl Problem {
             },
             _ => io::ErrorKind::Other,
         }
+    }
+}
+
+impl NbdError {
+    /// Whether an error of the storage says that the interrupt ended a request.
+    pub(crate) fn is_interrupt(error: &io::Error) -> bool {
+        let source = (error.get_ref()).and_then(|source| source.downcast_ref::<Arc<Self>>());
+        source.is_some_and(|error| matches!(error.source, Problem::Interrupted))
     }
 }
 

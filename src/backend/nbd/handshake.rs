@@ -5,7 +5,7 @@
 use std::io::{self, IoSlice};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use luksmith_formats::nbd::uri::{Transport, Uri};
 use luksmith_formats::nbd::{
@@ -16,6 +16,7 @@ use luksmith_formats::nbd::{
 
 use super::dial::dial;
 use super::error::Problem;
+use super::patience::{Deadline, Patience};
 use crate::channel::{Channel, ClientTls};
 
 /// The longest reply to an option, in bytes: a string of the protocol and a little more.
@@ -54,19 +55,17 @@ pub(super) enum Replies {
     Extended,
 }
 
-/// Connects and negotiates.
-pub(super) fn connect(uri: &Uri, within: Duration) -> Result<(Channel, Export), Problem> {
+/// Connects and negotiates, all within this time.
+pub(super) fn connect(
+    uri: &Uri,
+    within: Duration,
+    patience: &Patience,
+) -> Result<(Channel, Export), Problem> {
     let credentials = credentials(uri, within)?;
-    let until = Instant::now() + within;
-    let channel = Channel::plain(dial(uri, within)?);
-    channel
-        .set_timeout(Some(within))
-        .map_err(Problem::Connection)?;
-    let mut negotiation = Negotiation {
-        channel,
-        until,
-        within,
-    };
+    let deadline = patience.deadline(within);
+    let channel = Channel::plain(dial(uri, &deadline)?);
+    let mut negotiation = Negotiation { channel, deadline };
+    negotiation.look_often()?;
     let flags = negotiation.greet()?;
     let fixed = flags.contains(HandshakeFlags::FIXED_NEWSTYLE);
     if let Some((credentials, name)) = &credentials {
@@ -101,11 +100,18 @@ fn credentials(uri: &Uri, within: Duration) -> Result<Option<(ClientTls, String)
 /// A connection during the handshake.
 struct Negotiation {
     channel: Channel,
-    until: Instant,
-    within: Duration,
+    deadline: Deadline,
 }
 
 impl Negotiation {
+    /// Ends each wait of the channel after a short time, to look at the deadline.
+    fn look_often(&self) -> Result<(), Problem> {
+        let step = self.deadline.step();
+        self.channel
+            .set_timeout(Some(step))
+            .map_err(Problem::Connection)
+    }
+
     fn greet(&mut self) -> Result<HandshakeFlags, Problem> {
         let greeting = Greeting::parse(&self.read()?).map_err(Problem::Malformed)?;
         let offered = |flag| greeting.flags.contains(flag);
@@ -125,12 +131,16 @@ impl Negotiation {
             (OptionReply::Ack, _) => {}
             _ => return Err(Problem::NoTls),
         }
-        let socket = self.channel.into_socket();
-        let channel = Channel::connect_tls(socket, credentials, name).map_err(Problem::Tls)?;
-        channel
-            .set_timeout(Some(self.within))
-            .map_err(Problem::Connection)?;
-        Ok(Self { channel, ..self })
+        let (socket, deadline) = (self.channel.into_socket(), self.deadline);
+        let go_on = || deadline.go_on();
+        let channel = Channel::connect_tls_while(socket, credentials, name, &go_on);
+        let channel = channel.map_err(|error| match deadline.check() {
+            Err(problem) => problem,
+            Ok(()) => Problem::Tls(error),
+        })?;
+        let negotiation = Self { channel, deadline };
+        negotiation.look_often()?;
+        Ok(negotiation)
     }
 
     fn negotiate(&mut self, name: &str, flags: HandshakeFlags) -> Result<Export, Problem> {
@@ -252,7 +262,10 @@ impl Negotiation {
 
     fn send(&mut self, parts: &[&[u8]]) -> Result<(), Problem> {
         let mut parts: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
-        let sent = self.channel.send(&mut parts);
+        let deadline = &self.deadline;
+        let sent = self
+            .channel
+            .send_while(&mut parts, &mut |_| deadline.go_on());
         sent.map_err(|error| self.failed(error))
     }
 
@@ -264,12 +277,11 @@ impl Negotiation {
 
     fn fill(&mut self, mut into: &mut [u8]) -> Result<(), Problem> {
         while !into.is_empty() {
-            if Instant::now() > self.until {
-                return Err(Problem::Silent(self.within));
-            }
+            self.deadline.check()?;
             match self.channel.recv(into) {
                 Ok(0) => return Err(Problem::Closed),
                 Ok(received) => into = into.split_at_mut(received).1,
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
                 Err(error) => return Err(self.failed(error)),
             }
         }
@@ -277,8 +289,10 @@ impl Negotiation {
     }
 
     fn failed(&self, error: io::Error) -> Problem {
+        if let Err(problem) = self.deadline.check() {
+            return problem;
+        }
         match error.kind() {
-            io::ErrorKind::TimedOut => Problem::Silent(self.within),
             io::ErrorKind::ConnectionReset
             | io::ErrorKind::BrokenPipe
             | io::ErrorKind::UnexpectedEof => Problem::Closed,

@@ -313,13 +313,12 @@ impl Identity {
             record: None,
         };
         let sent = connection.send(command, CommandFlags::NONE, place, &[], resources);
-        let completion = connection.wait(&sent.map_err(|_| Problem::Closed)?);
+        let completion = connection.wait(sent.map_err(|_| Problem::Closed)?);
         match completion.outcome {
             Ok(()) => Ok(completion.resources.into),
             Err(error) => match &error.source {
                 Problem::Answered { .. } => Ok(None),
-                Problem::Silent(timeout) => Err(Problem::Silent(*timeout)),
-                _ => Err(Problem::Closed),
+                problem => Err(problem.of_lost_request()),
             },
         }
     }

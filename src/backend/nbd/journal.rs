@@ -77,6 +77,14 @@ impl Record {
         }
     }
 
+    /// The bytes that are sent for it.
+    pub(super) fn payload(&self) -> u64 {
+        match &self.change {
+            Change::Bytes(bytes) => bytes.len() as u64,
+            Change::Zeroes(_) => 0,
+        }
+    }
+
     fn takes(&self) -> usize {
         match &self.change {
             Change::Bytes(bytes) => Self::cost(bytes.len()),

@@ -18,9 +18,11 @@ use super::handshake::{self, Export};
 use super::identity::Identity;
 use super::journal::{Change, Journal, Record};
 use super::options::ConnectOptions;
+use super::patience::{Deadline, Patience};
 use super::receive;
 use super::session::Session;
 use super::state_log::StateLog;
+use crate::Interrupt;
 use crate::sectors::{Cipher, Sectors};
 
 /// The first pause between two attempts to connect, and the longest.
@@ -32,6 +34,7 @@ const REPLAYED_AT_ONCE: usize = 16;
 pub(super) struct Link {
     pub(super) uri: Uri,
     pub(super) options: ConnectOptions,
+    pub(super) patience: Patience,
     /// The properties of the export when it was opened. They have to stay the same.
     pub(super) export: Export,
     pub(super) journal: Arc<Journal>,
@@ -55,20 +58,34 @@ struct State {
 
 impl Link {
     /// Opens the first connection. There is only one attempt.
-    pub(super) fn connect(uri: Uri, options: ConnectOptions) -> Result<Self, NbdError> {
+    pub(super) fn connect(
+        uri: Uri,
+        options: ConnectOptions,
+        interrupt: Interrupt,
+    ) -> Result<Self, NbdError> {
         let server: Arc<str> = uri.to_string().into();
         let of_server = |source| NbdError {
             server: server.clone(),
             source,
         };
-        let (channel, export) = handshake::connect(&uri, options.timeout).map_err(of_server)?;
+        let patience = Patience {
+            timeout: options.timeout,
+            interrupt,
+        };
+        let (channel, export) =
+            handshake::connect(&uri, options.timeout, &patience).map_err(of_server)?;
         if options.write && export.has(TransmissionFlags::READ_ONLY) {
             return Err(of_server(Problem::ReadOnly));
         }
         let journal = Arc::new(Journal::new(options.unflushed));
-        let timeout = options.timeout;
-        let first = receive::start(channel, export, server.clone(), journal.clone(), timeout)
-            .map_err(of_server)?;
+        let first = receive::start(
+            channel,
+            export,
+            server.clone(),
+            journal.clone(),
+            patience.clone(),
+        )
+        .map_err(of_server)?;
         let identity = Identity::new(export.size, export.minimum);
         if let Err(problem) = identity.recognise(&first) {
             first.close();
@@ -85,6 +102,7 @@ impl Link {
                 ..State::default()
             }),
             options,
+            patience,
             server,
             state_log: StateLog::default(),
             changed: Condvar::new(),
@@ -158,13 +176,15 @@ impl Link {
             }
             let timeout = self.options.timeout;
             self.state_log.waiting(&self.server, &problem, timeout);
-            std::thread::sleep(pause);
+            let paused = self.patience.pause(pause);
+            paused.map_err(|problem| self.error(problem))?;
             pause = (pause * 2).min(longest);
         }
     }
 
     fn attempt(&self) -> Result<Session, Problem> {
-        let (channel, export) = handshake::connect(&self.uri, self.options.timeout)?;
+        let patience = self.patience.clone();
+        let (channel, export) = handshake::connect(&self.uri, self.options.timeout, &patience)?;
         let was = self.export;
         if export.size < was.size {
             let (was, is) = (was.size, export.size);
@@ -177,7 +197,7 @@ impl Link {
             return Err(Problem::ReadOnly);
         }
         let (server, journal) = (self.server.clone(), self.journal.clone());
-        let first = receive::start(channel, export, server, journal, self.options.timeout)?;
+        let first = receive::start(channel, export, server, journal, patience)?;
         if let Err(problem) = self
             .identity
             .recognise(&first)
@@ -195,7 +215,10 @@ impl Link {
     /// fails.
     fn replay(&self, connection: &Connection) -> Result<(), Problem> {
         let mark = self.journal.mark();
+        let patience = self.patience.clone();
         let replayed = self.journal.replay(|records| {
+            let bytes = records.iter().map(|(_, record)| record.payload()).sum();
+            let deadline = patience.deadline(patience.time_for(bytes));
             let mut in_flight: VecDeque<(Pending, &Record)> = VecDeque::new();
             for (_, record) in records {
                 // A server may carry out requests in any order that are in flight at the same time.
@@ -205,20 +228,20 @@ impl Link {
                     let Some((pending, _)) = in_flight.pop_front() else {
                         break;
                     };
-                    wait_for(connection, &pending)?;
+                    wait_for(connection, pending, &deadline)?;
                 }
                 let pending = send_again(connection, record).ok_or(Problem::Closed)?;
                 in_flight.push_back((pending, record));
             }
             for (pending, _) in in_flight {
-                wait_for(connection, &pending)?;
+                wait_for(connection, pending, &deadline)?;
             }
             if records.is_empty() {
                 return Ok(());
             }
             let (command, flags) = (Command::Flush, CommandFlags::NONE);
             let flush = connection.send(command, flags, (0, 0), &[], Resources::default());
-            wait_for(connection, &flush.map_err(|_| Problem::Closed)?)
+            wait_for(connection, flush.map_err(|_| Problem::Closed)?, &deadline)
         });
         match replayed {
             Ok(()) => {
@@ -259,13 +282,14 @@ fn send_again(connection: &Connection, record: &Record) -> Option<Pending> {
     }
 }
 
-fn wait_for(connection: &Connection, pending: &Pending) -> Result<(), Problem> {
+/// The deadline is for all requests together, each of which has a limit of its own.
+fn wait_for(connection: &Connection, pending: Pending, deadline: &Deadline) -> Result<(), Problem> {
     let completion = connection.wait(pending);
     completion.outcome.map_err(|error| match &error.source {
         Problem::Answered { .. } => Problem::Lost,
-        Problem::Silent(timeout) => Problem::Silent(*timeout),
-        _ => Problem::Closed,
-    })
+        problem => problem.of_lost_request(),
+    })?;
+    deadline.check()
 }
 
 /// A copy of bytes that are about to be written.

@@ -10,8 +10,8 @@
 //!   one. If a server does not offer flush, an acknowledged change counts as stored.
 //! - A client cannot prevent one fault. If the server keeps running after a connection broke, it
 //!   may carry out a request of the old connection late, after requests of the new connection.
-//! - **Nothing from the server is trusted**: its lengths and cookies are checked, and the wait for
-//!   its replies is bounded.
+//! - **Nothing from the server is trusted**: its lengths, cookies and numbers of chunks are
+//!   checked, and the wait for each whole reply is limited (`patience.rs`).
 //! - This module must never send a request before the journal is replayed, nor let a flush succeed
 //!   after a change was lost.
 
@@ -24,6 +24,7 @@ mod identity;
 mod journal;
 mod link;
 mod options;
+mod patience;
 mod receive;
 mod request;
 mod session;
@@ -39,6 +40,7 @@ pub use error::{NbdError, Problem};
 pub use options::ConnectOptions;
 
 use super::{Backend, Geometry, IoError, Operation};
+use crate::Interrupt;
 use crate::sectors::{Cipher, Sectors};
 use connection::Resources;
 use error::io_error;
@@ -68,7 +70,21 @@ impl NbdBackend {
     /// # Errors
     /// [`NbdError`], whose source is the [`Problem`].
     pub fn connect(uri: &Uri, options: ConnectOptions) -> Result<Self, NbdError> {
-        let link = Link::connect(uri.clone(), options)?;
+        Self::connect_interruptible(uri, options, Interrupt::default())
+    }
+
+    /// As [`connect`](Self::connect). The interrupt ends the wait for a connection, also for a
+    /// later one. A request in flight fails if the server does not answer it within two seconds
+    /// then.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect), and [`Problem::Interrupted`].
+    pub fn connect_interruptible(
+        uri: &Uri,
+        options: ConnectOptions,
+        interrupt: Interrupt,
+    ) -> Result<Self, NbdError> {
+        let link = Link::connect(uri.clone(), options, interrupt)?;
         Ok(Self { link })
     }
 
@@ -331,6 +347,11 @@ impl Backend for NbdBackend {
         }
         self.flush_link()
             .map_err(|error| io_error(error, Operation::Flush, 0))
+    }
+
+    /// With FUA each change is durable at once.
+    fn can_flush(&self) -> bool {
+        self.has(TransmissionFlags::SEND_FLUSH) || self.has(TransmissionFlags::SEND_FUA)
     }
 
     /// Sends TRIM if the server offers it. What a read returns afterwards depends on the server.

@@ -22,8 +22,9 @@ impl ConnectOptions {
         /// Opens for writing too; a read-only export is refused then.
         write: bool,
 
-        /// How long a server may be silent, and how long it may be away before a request that waits
-        /// for it fails. Default: 30 seconds.
+        /// How long a server may be silent, and how long it may be away or break connections before
+        /// a request that waits for it fails. A reply has to be complete within this time and one
+        /// second more for each 16 KiB of data that arrive meanwhile. Default: 30 seconds.
         timeout: Duration,
 
         /// The maximum number of connections, where the server allows several. Default: 4.

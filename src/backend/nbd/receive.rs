@@ -7,7 +7,6 @@
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use luksmith_formats::nbd::{
     ChunkFlags, ChunkHeader, ChunkType, Command, ErrorChunk, ErrorNumber, OffsetHole, ReplyForm,
@@ -18,6 +17,7 @@ use super::connection::{Connection, InFlight};
 use super::error::Problem;
 use super::handshake::{Export, Replies};
 use super::journal::Journal;
+use super::patience::Patience;
 use crate::channel::Channel;
 
 /// The size of the buffer for headers, in bytes, which holds several small replies. The beginning
@@ -26,6 +26,12 @@ const BUFFER: usize = 16 << 10;
 
 /// The longest error chunk, in bytes: a number, a string, an offset, and some more.
 const MAX_ERROR_LEN: u64 = 8192;
+
+/// The most chunks of a reply, besides one for each sector of a read.
+const MAX_CHUNKS: u64 = 1024;
+
+/// The smallest sector of a disk, in bytes. No server sends smaller chunks one after the other.
+const SECTOR: u64 = 512;
 
 /// Makes a connection of a channel after the handshake, and starts the thread that receives.
 ///
@@ -36,12 +42,12 @@ pub(super) fn start(
     export: Export,
     server: Arc<str>,
     journal: Arc<Journal>,
-    timeout: Duration,
+    patience: Patience,
 ) -> Result<Arc<Connection>, Problem> {
     channel
-        .set_timeout(Some(timeout))
+        .set_timeout(Some(patience.timeout))
         .map_err(Problem::Connection)?;
-    let connection = Arc::new(Connection::new(channel, export, server, journal, timeout));
+    let connection = Arc::new(Connection::new(channel, export, server, journal, patience));
     let receiver = std::thread::Builder::new()
         .name("nbd receiver".to_owned())
         .spawn({
@@ -59,6 +65,7 @@ fn receive(connection: &Connection) {
         connection,
         buffer: vec![0; BUFFER].into_boxed_slice(),
         filled: 0..0,
+        is_data: false,
     };
     let problem = loop {
         if let Err(problem) = receiver.reply() {
@@ -74,6 +81,8 @@ struct Receiver<'a> {
     buffer: Box<[u8]>,
     /// The received bytes of the buffer that were not taken yet.
     filled: Range<usize>,
+    /// Whether the bytes that are received now are data that a request has asked for.
+    is_data: bool,
 }
 
 impl Receiver<'_> {
@@ -132,7 +141,7 @@ impl Receiver<'_> {
             return Ok(Some(Err(answered(reply.error, String::new()))));
         }
         if is_read && let Some(into) = &mut request.resources.into {
-            self.fill(into.as_mut_slice())?;
+            self.fill_data(into.as_mut_slice())?;
         }
         Ok(Some(Ok(())))
     }
@@ -140,6 +149,12 @@ impl Receiver<'_> {
     /// `None`: there is more to come.
     fn chunk(&mut self, chunk: ChunkHeader, request: &mut InFlight) -> Result<Ended, Problem> {
         let done = chunk.flags.contains(ChunkFlags::DONE);
+        request.chunks += 1;
+        let sectors =
+            (request.resources.into.as_ref()).map_or(0, |into| into.len() as u64 / SECTOR);
+        if request.chunks > MAX_CHUNKS + sectors {
+            return Err(Problem::Violation("a reply has too many chunks"));
+        }
         match chunk.kind {
             ChunkType::None if chunk.len == 0 && done => {}
             ChunkType::None => {
@@ -182,7 +197,7 @@ impl Receiver<'_> {
         }
         self.fill(&mut offset)?;
         let place = place(request, offset_of_data(&offset), len)?;
-        self.fill(place)
+        self.fill_data(place)
     }
 
     fn hole(&mut self, chunk: ChunkHeader, request: &mut InFlight) -> Result<(), Problem> {
@@ -209,6 +224,14 @@ impl Receiver<'_> {
         };
         let error = ErrorChunk::parse(kind, &bytes).map_err(Problem::Malformed)?;
         Ok(answered(error.error, error.message))
+    }
+
+    /// As [`fill`](Self::fill), for data that a request has asked for.
+    fn fill_data(&mut self, into: &mut [u8]) -> Result<(), Problem> {
+        self.is_data = true;
+        let filled = self.fill(into);
+        self.is_data = false;
+        filled
     }
 
     /// Fills all of `into`, from the buffer and then from the socket.
@@ -241,6 +264,9 @@ impl Receiver<'_> {
                 Ok(0) => return Err(Problem::Closed),
                 Ok(received) => {
                     self.connection.note_received();
+                    if self.is_data {
+                        self.connection.note_data(received);
+                    }
                     return Ok(received);
                 }
                 // The threads that wait for replies watch the time. Without requests in flight, a

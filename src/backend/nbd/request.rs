@@ -3,16 +3,18 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use luksmith_formats::nbd::{Command, CommandFlags, ErrorNumber};
 
 use super::connection::{Connection, Pending, Resources};
 use super::error::{NbdError, Problem};
 use super::link::Link;
+use super::patience::Patience;
 use crate::sectors::{Cipher, Sectors};
 
-/// How often a request is sent before it fails, in case the server crashes each time.
-const MAX_TRIES: u32 = 5;
+/// The first pause after a connection broke for the second time, and the longest.
+const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(1)];
 
 /// A request that is no larger than the export allows.
 pub(super) struct Piece<'a> {
@@ -30,7 +32,33 @@ struct Submission<'a> {
     piece: Piece<'a>,
     connection: Arc<Connection>,
     pending: Pending,
-    tries: u32,
+    breaks: Breaks,
+}
+
+/// The connections that broke while a request was in flight. A server may crash each time because
+/// of this request, or for another reason. So it is sent again for a time, and not a number of
+/// times.
+#[derive(Default)]
+struct Breaks {
+    count: u32,
+    first: Option<Instant>,
+}
+
+impl Breaks {
+    /// One more connection broke. Waits before the next one is used, except the first time.
+    fn another(&mut self, patience: &Patience) -> Result<(), Problem> {
+        self.count += 1;
+        let Some(first) = self.first else {
+            self.first = Some(Instant::now());
+            return Ok(());
+        };
+        if first.elapsed() >= patience.timeout {
+            return Err(Problem::TooOften(self.count));
+        }
+        let [shortest, longest] = PAUSES;
+        let doubled = 1_u32 << (self.count - 2).min(10);
+        patience.pause((shortest * doubled).min(longest))
+    }
 }
 
 impl Link {
@@ -39,7 +67,7 @@ impl Link {
         &self,
         piece: Piece<'_>,
     ) -> Result<Option<Sectors<Cipher>>, Arc<NbdError>> {
-        let submission = self.submit(piece, 0)?;
+        let submission = self.submit(piece, Breaks::default())?;
         self.complete(submission)
     }
 
@@ -68,7 +96,7 @@ impl Link {
             if outcome.is_err() {
                 break;
             }
-            match piece.and_then(|piece| self.submit(piece, 0)) {
+            match piece.and_then(|piece| self.submit(piece, Breaks::default())) {
                 Ok(submission) => in_flight.push_back(submission),
                 Err(error) => outcome = Err(error),
             }
@@ -82,10 +110,9 @@ impl Link {
     fn submit<'a>(
         &self,
         mut piece: Piece<'a>,
-        mut tries: u32,
+        mut breaks: Breaks,
     ) -> Result<Submission<'a>, Arc<NbdError>> {
-        while tries < MAX_TRIES {
-            tries += 1;
+        loop {
             let session = match self.session() {
                 Ok(session) => session,
                 Err(error) => return Err(self.give_up(piece, error)),
@@ -99,14 +126,15 @@ impl Link {
                         piece,
                         connection,
                         pending,
-                        tries,
+                        breaks,
                     });
                 }
                 Err(resources) => piece.resources = resources,
             }
+            if let Err(problem) = breaks.another(&self.patience) {
+                return Err(self.give_up(piece, self.error(problem)));
+            }
         }
-        let error = self.error(Problem::TooOften(MAX_TRIES));
-        Err(self.give_up(piece, error))
     }
 
     fn complete(
@@ -114,8 +142,8 @@ impl Link {
         mut submission: Submission<'_>,
     ) -> Result<Option<Sectors<Cipher>>, Arc<NbdError>> {
         loop {
-            let completion = submission.connection.wait(&submission.pending);
-            let mut piece = submission.piece;
+            let completion = submission.connection.wait(submission.pending);
+            let (mut piece, mut breaks) = (submission.piece, submission.breaks);
             piece.resources = completion.resources;
             let error = match completion.outcome {
                 Ok(()) => return Ok(piece.resources.into),
@@ -127,7 +155,10 @@ impl Link {
             } else if !error.source.is_of_the_connection() {
                 return Err(self.give_up(piece, error));
             }
-            submission = self.submit(piece, submission.tries)?;
+            if let Err(problem) = breaks.another(&self.patience) {
+                return Err(self.give_up(piece, self.error(problem)));
+            }
+            submission = self.submit(piece, breaks)?;
         }
     }
 

@@ -69,13 +69,15 @@ impl Session {
     /// Opens the other connections. Stops at the first one that fails or has another export.
     fn grow(&self, uri: &Uri, identity: &Identity) {
         for other in &self.others {
-            let made = handshake::connect(uri, HANDSHAKE_TIME).and_then(|(channel, export)| {
+            let patience = self.first.patience();
+            let connected = handshake::connect(uri, HANDSHAKE_TIME, patience);
+            let made = connected.and_then(|(channel, export)| {
                 if export != self.first.export {
                     return Ok(None);
                 }
                 let server = uri.to_string().into();
-                let (journal, timeout) = (self.first.journal.clone(), self.first.timeout());
-                let made = receive::start(channel, export, server, journal, timeout)?;
+                let (journal, patience) = (self.first.journal.clone(), patience.clone());
+                let made = receive::start(channel, export, server, journal, patience)?;
                 match identity.recognise(&made) {
                     Ok(()) => Ok(Some(made)),
                     Err(problem) => {

@@ -32,7 +32,7 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let storage = self.image.get().header_storage_to_write()?;
+        let storage = self.image.get().header_storage_to_write(session)?;
         let options = OpenOptions::new(storage.undo(self.undo.path()));
         let repaired = Container::repair(storage.header(), options)?
             .iter()

@@ -44,11 +44,13 @@ Examples:
   luksmith header restore disk.img disk.header --force restore";
 
 impl Args {
-    pub(crate) fn run(self, _session: &Session) -> Result<(), CommandError> {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
         let mut backup = Vec::new();
-        std::fs::File::open(&self.file)
-            .and_then(|file| file.take(LARGEST_BACKUP + 1).read_to_end(&mut backup))
-            .map_err(|error| failed("read", &self.file, error))?;
+        let read = session.signals.ending(|| {
+            std::fs::File::open(&self.file)
+                .and_then(|file| file.take(LARGEST_BACKUP + 1).read_to_end(&mut backup))
+        });
+        read?.map_err(|error| failed("read", &self.file, error))?;
         if backup.len() as u64 > LARGEST_BACKUP {
             return Err(CommandError::new(
                 Kind::Storage,
@@ -62,7 +64,7 @@ impl Args {
                 CommandError::new(Kind::Storage, message).hint("a qcow2 image holds only LUKS1")
             );
         }
-        let storage = self.image.get().header_storage_to_write()?;
+        let storage = self.image.get().header_storage_to_write(session)?;
         let options = OpenOptions::new(storage.undo(self.undo.path()));
         let storage = storage.header();
         let name = self.image.header_location();

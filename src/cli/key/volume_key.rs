@@ -1,6 +1,5 @@
 //! `luksmith key volume-key`: exports the key that encrypts the data.
 
-use std::fs::OpenOptions;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
@@ -12,7 +11,7 @@ use crate::cli::error::CommandError;
 use crate::cli::force::{Force, confirm, only};
 use crate::cli::open::{ReadArgs, unlock};
 use crate::cli::passphrase::KeySource;
-use crate::cli::streams::write_secret;
+use crate::cli::streams::{is_terminal, write_secret};
 
 /// Write the volume key to a file
 ///
@@ -58,8 +57,7 @@ impl Args {
         let shown = if self.out.as_os_str() == "-" {
             std::io::stdout().is_terminal()
         } else {
-            let out = OpenOptions::new().read(true).open(&self.out);
-            out.is_ok_and(|file| file.is_terminal())
+            is_terminal(&self.out, session)?
         };
         if shown {
             return Err(

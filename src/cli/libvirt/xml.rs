@@ -167,7 +167,12 @@ impl SecretArgs {
 impl VolumeArgs {
     fn run(self, session: &Session) -> Result<(), CommandError> {
         let options = OpenOptions::new().force_share(true);
-        let storage = Storage::open(&self.image, self.remote.get(), options)?;
+        let storage = Storage::open(
+            &self.image,
+            self.remote.get(),
+            options,
+            session.signals.interrupt(),
+        )?;
         let container = Container::open(
             storage.backend.clone(),
             container::OpenOptions::new(Undo::NotLookedFor),

@@ -123,6 +123,7 @@ impl Args {
                     &self.image,
                     self.remote.get(),
                     self.luks_type.map(Into::into),
+                    session.signals.interrupt(),
                 )? == Version::Luks2
                 {
                     return Err(EmulatorError::Luks2(self.image.clone()).into());

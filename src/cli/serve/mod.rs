@@ -173,7 +173,7 @@ impl Args {
         options.handshake_time = Duration::from_secs(self.handshake_time);
         options.exit_when_idle = self.exit_when_idle;
         options.allow_uids = self.clients.allow_uids();
-        options.tls = self.clients.tls()?;
+        options.tls = session.signals.ending(|| self.clients.tls())??;
         let place = self.sockets.place()?;
         let listen = if self.clients.insecure {
             Listen::new_insecure(place, &options)?

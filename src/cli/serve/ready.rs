@@ -66,15 +66,15 @@ impl Ready<'_> {
         }
         if let Some(number) = ready_fd {
             let path = format!("/proc/self/fd/{number}");
-            OpenOptions::new()
-                .write(true)
-                .open(&path)
-                .and_then(|mut ready| ready.write_all(format!("{uri}\n").as_bytes()))
-                .map_err(|error| {
-                    CommandError::new(Kind::Parameters, error)
-                        .about(format!("cannot write to descriptor {number}"))
-                        .hint("--ready-fd takes a descriptor that is open for writing")
-                })?;
+            let told = session.signals.ending(|| {
+                let mut ready = OpenOptions::new().write(true).open(&path)?;
+                ready.write_all(format!("{uri}\n").as_bytes())
+            });
+            told?.map_err(|error| {
+                CommandError::new(Kind::Parameters, error)
+                    .about(format!("cannot write to descriptor {number}"))
+                    .hint("--ready-fd takes a descriptor that is open for writing")
+            })?;
         }
         notify(NotifyState::Ready);
         Ok(())

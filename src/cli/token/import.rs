@@ -54,7 +54,7 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let mut token = self.read()?;
+        let mut token = session.signals.ending(|| self.read())??;
         if let Some(slot) = self.keyslot {
             assign(&mut token, slot)?;
         }

@@ -38,6 +38,10 @@ impl Backend for Window {
         self.storage.flush()
     }
 
+    fn can_flush(&self) -> bool {
+        self.storage.can_flush()
+    }
+
     fn discard(&self, _: Range<u64>) -> Result<(), IoError> {
         Err(IoError::Unsupported(Operation::Discard))
     }

@@ -18,6 +18,8 @@ use super::Kind;
 use crate::backend::IoError;
 use crate::backend::file::FileError;
 use crate::backend::lock::LockError;
+#[cfg(feature = "nbd")]
+use crate::backend::nbd::NbdError;
 use crate::container::{
     CommitError, CreateError, HeaderError, KeyslotError, OpenError, UndoError, UnlockError,
     VolumeError,
@@ -88,6 +90,8 @@ fn io(error: &IoError) -> Kind {
             Kind::Unsupported
         }
         IoError::Image { .. } => Kind::Damaged,
+        #[cfg(feature = "nbd")]
+        IoError::Failed { source, .. } if NbdError::is_interrupt(source) => Kind::Interrupted,
         IoError::Failed { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             Kind::Permission
         }

@@ -17,6 +17,7 @@ kinds! {
 fn nbd(error: &NbdError) -> Kind {
     match &error.source {
         Problem::ReadOnly => Kind::Permission,
+        Problem::Interrupted => Kind::Interrupted,
         Problem::NoCertificates | Problem::TlsRequired => Kind::Parameters,
         Problem::Tls(error) => tls(error),
         Problem::BlockSizes { .. } => Kind::Unsupported,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use luksmith_formats::nbd::uri::{Transport, Uri};
 
+use crate::Interrupt;
 use crate::container::Version;
 use crate::libvirt::xml::{
     Auth, Disk, Encryption, Engine, Format, Host, Label, Network, SecretRef, Source, Store, Target,
@@ -296,7 +297,7 @@ impl DiskOptions {
     fn encryption(&self, location: &Location, needs: &mut Vec<Need>) -> Result<Encryption, Error> {
         let ceph = matches!(location, Location::Rbd { .. });
         let version = if location.opened_here() {
-            match version(location, self.remote, self.version)? {
+            match version(location, self.remote, self.version, &Interrupt::new())? {
                 Version::Luks2 => return Err(EmulatorError::Luks2(location.clone()).into()),
                 version => version,
             }

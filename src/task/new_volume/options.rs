@@ -5,6 +5,7 @@ use luksmith_formats::hash::Hash;
 use luksmith_formats::limits::Limits;
 use uuid::Uuid;
 
+use crate::Interrupt;
 use crate::container::{CreateOptions, Layout, Version};
 use crate::kdf::calibrate::Cost;
 use crate::location::Location;
@@ -58,6 +59,8 @@ pub struct NewVolume {
     pub limits: Limits,
     /// How a server is reached.
     pub remote: Remote,
+    /// Ends the wait for a server.
+    pub interrupt: Interrupt,
 }
 
 impl Default for NewVolume {
@@ -83,6 +86,7 @@ impl Default for NewVolume {
             cost: CostOptions::default(),
             limits: Limits::default(),
             remote: Remote::default(),
+            interrupt: Interrupt::default(),
         }
     }
 }

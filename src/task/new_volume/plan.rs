@@ -14,7 +14,7 @@ use crate::secret::Passphrase;
 use crate::task::new_file::NewFile;
 use crate::task::open::ImageFormat;
 use crate::task::storage::Storage;
-use crate::task::{Advice, Error, Kind, Watch, size};
+use crate::task::{Advice, Error, Kind, Note, Watch, size};
 
 /// A new volume whose options and places were checked, and which is not made yet.
 pub struct Plan {
@@ -38,10 +38,11 @@ impl Plan {
     pub fn look(mut new: NewVolume, location: &Location, extent: Extent) -> Result<Self, Error> {
         let mut there = There::default();
         let mut losses = Vec::new();
+        let server = (new.remote, &new.interrupt);
         let target = match (Found::at(location)?, extent) {
-            (Found::Export, _) => overwritten(location, None, new.remote, &mut there, &mut losses)?,
+            (Found::Export, _) => overwritten(location, None, server, &mut there, &mut losses)?,
             (Found::BlockDevice(device), _) => {
-                overwritten(location, Some(&device), new.remote, &mut there, &mut losses)?
+                overwritten(location, Some(&device), server, &mut there, &mut losses)?
             }
             (Found::File(file, _), Extent::AllThereIs) if new.header.is_some() => {
                 Target::There(Storage::open_found(&file)?)
@@ -59,9 +60,9 @@ impl Plan {
         let header = match &new.header {
             None => None,
             Some(location) => Some(match Found::at(location)? {
-                Found::Export => overwritten(location, None, new.remote, &mut there, &mut losses)?,
+                Found::Export => overwritten(location, None, server, &mut there, &mut losses)?,
                 Found::BlockDevice(device) => {
-                    overwritten(location, Some(&device), new.remote, &mut there, &mut losses)?
+                    overwritten(location, Some(&device), server, &mut there, &mut losses)?
                 }
                 Found::File(file, size) => {
                     there.header = Some(replaced(&file, size, &mut losses)?);
@@ -131,7 +132,13 @@ impl Plan {
         let (mut options, layout) = (self.options, self.layout);
         measure(&self.new.cost, &mut options, watch)?;
         let (data, image) = match self.target {
-            Target::There(there) => (there, None),
+            Target::There(there) => {
+                if !there.backend.can_flush() {
+                    let location = &self.location;
+                    watch.notes(Note::NoFlush { location });
+                }
+                (there, None)
+            }
             Target::New(destination) => {
                 let file = NewFile::at(destination, watch)?;
                 let data = Arc::new(backend_of(&file)?);

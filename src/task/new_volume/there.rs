@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs::File;
 use std::path::PathBuf;
 
+use crate::Interrupt;
 use crate::backend::Backend;
 use crate::backend::file::OpenOptions;
 use crate::container::{self, Container, Undo, Version};
@@ -136,7 +137,7 @@ pub(super) fn replaced(
 pub(super) fn overwritten(
     location: &Location,
     device: Option<&Destination>,
-    remote: Remote,
+    (remote, interrupt): (Remote, &Interrupt),
     there: &mut There,
     losses: &mut Vec<Loss>,
 ) -> Result<Target, Error> {
@@ -146,7 +147,10 @@ pub(super) fn overwritten(
             there.claimed.push(device.claim()?);
             storage
         }
-        None => Storage::open(location, remote, OpenOptions::new().write(true))?,
+        None => {
+            let options = OpenOptions::new().write(true);
+            Storage::open(location, remote, options, interrupt)?
+        }
     };
     let size = usize::try_from(storage.backend.geometry().size).unwrap_or(LOOKED_AT);
     let mut start = Sectors::<Cipher>::with_len(size.min(LOOKED_AT));

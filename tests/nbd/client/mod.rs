@@ -5,6 +5,7 @@
 //! - `agree`: whole payloads through every kind of server. `refuse`: exports that cannot be opened.
 //!   `errors`: servers that fail.
 //! - `ahead`: prefetching.
+//! - `drips`: servers that send a byte now and then, and that the interrupt ends each wait.
 //! - `lies`: servers that violate the protocol. `broken`: connections that break, and servers that
 //!   are killed with writes in their cache. `other`: another disk under the same name.
 //! - `commands`: the program on exports, compared with cryptsetup. `tests/crash/remote.rs` has a
@@ -18,6 +19,7 @@ mod ahead;
 mod broken;
 mod ciphertext;
 mod commands;
+mod drips;
 mod errors;
 mod lies;
 mod other;

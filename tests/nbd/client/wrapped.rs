@@ -5,12 +5,13 @@ use std::io::{BufRead, BufReader};
 
 use luksmith::backend::Backend;
 use luksmith_formats::nbd::uri::Uri;
-use luksmith_formats::nbd::{Command, CommandFlags, ErrorNumber};
+use luksmith_formats::nbd::{Command, CommandFlags, ErrorNumber, Request, TransmissionFlags};
 use rustix::process::Signal;
 
 use super::servers::Server;
 use super::{connect, options, pattern, read, sectors};
-use crate::served::{Folder, SIZE, content};
+use crate::served::{Folder, SIZE, content, until};
+use support::nbd_server::{Action, FakeServer, Shape};
 
 #[test]
 fn the_server_below_is_killed() {
@@ -44,6 +45,46 @@ fn the_server_below_is_killed() {
     drop(served);
     server.kill();
     assert!(folder.decrypted() == model);
+}
+
+/// A client's read that the storage never answers must not delay what was written before.
+#[test]
+fn a_stop_flushes_before_it_waits_for_slow_requests() {
+    let folder = Folder::with_volume();
+    let image = std::fs::read(folder.path("disk.img")).unwrap();
+    let shape = Shape {
+        size: image.len(),
+        ..Shape::default()
+    };
+    // The data of the volume begins at 16 MiB.
+    let stuck = (16 << 20) + (4 << 20);
+    let fake = FakeServer::with_disk(shape, image.clone(), move |seen| {
+        match (seen.request.command, seen.request.offset) {
+            (Command::Read, offset) if offset == stuck => Action::Say(Vec::new()),
+            _ => Action::Serve,
+        }
+    });
+    let location = fake.uri().to_string();
+    let args = [&location, "--socket", "s.sock", "--key-file", "key"];
+    let served = folder.serve_with(&args, &["--timeout", "86400"]);
+    let mut writer = served.client();
+    let mut reader = served.client();
+    let read = Request {
+        flags: CommandFlags::NONE,
+        command: Command::Read,
+        cookie: 0,
+        offset: 4 << 20,
+        len: 4096,
+    };
+    reader.send(read, &[]).unwrap();
+    until("the read is stuck", || {
+        let seen = fake.seen();
+        seen.iter().any(|seen| seen.request.offset == stuck)
+    });
+    assert_eq!(writer.write(0, &[7; 4096]), ErrorNumber::None);
+    assert!(fake.stored() == image, "it is in the server's cache");
+    served.signal(Signal::TERM);
+    until("the write is flushed", || fake.stored() != image);
 }
 
 #[test]
@@ -147,4 +188,39 @@ fn a_stop_tells_what_it_waits_for_and_how_to_end_that() {
     let status = served.child.wait().unwrap();
     server.signal(Signal::CONT);
     assert_eq!(status.code(), Some(130));
+}
+
+/// A server that loses what it has acknowledged can leave a header half written.
+#[test]
+fn a_change_of_a_header_that_cannot_be_flushed_has_a_warning() {
+    let folder = Folder::with_volume();
+    let image = std::fs::read(folder.path("disk.img")).unwrap();
+    for (more, warned) in [
+        (TransmissionFlags::NONE, true),
+        (TransmissionFlags::SEND_FUA, false),
+        (TransmissionFlags::SEND_FLUSH, false),
+    ] {
+        let shape = Shape {
+            size: image.len(),
+            flags: TransmissionFlags::HAS_FLAGS | more,
+            ..Shape::default()
+        };
+        let fake = FakeServer::with_disk(shape, image.clone(), |_| Action::Serve);
+        let location = fake.uri().to_string();
+        let said = |args: &[&str]| {
+            let ran = folder.luksmith(args).output().unwrap();
+            let said = String::from_utf8(ran.stderr).unwrap();
+            assert!(ran.status.success(), "{said}");
+            said.contains("does not offer to flush")
+        };
+        assert_eq!(said(&["config", &location, "--label", "x"]), warned);
+        assert!(!said(&["info", &location]), "nothing is changed");
+        let args = [&location, "--socket", "s.sock", "--key-file", "key"];
+        let served = folder.serve_with(&args, &[]).stop();
+        assert_eq!(
+            served.contains("does not offer to flush"),
+            warned,
+            "{served}"
+        );
+    }
 }

@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use luksmith_formats::nbd::uri::Uri;
 use luksmith_formats::nbd::{
@@ -13,6 +14,9 @@ use luksmith_formats::nbd::{
     ErrorNumber, Greeting, HandshakeFlags, Info, OptionHeader, OptionReply, OptionReplyHeader,
     OptionType, Request, SimpleReply, TransmissionFlags,
 };
+
+/// The pause between two pieces of [`Action::Drip`].
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A listener on a Unix socket.
 #[derive(Debug)]
@@ -95,6 +99,8 @@ pub enum Action {
     Fail(ErrorNumber),
     /// Sends these bytes in place of an answer.
     Say(Vec<u8>),
+    /// Sends these bytes in pieces of this length, with a pause after each.
+    Drip(Vec<u8>, usize),
     /// Ends the connection.
     HangUp {
         /// Whether the request is carried out first.
@@ -268,6 +274,12 @@ impl State {
                 }
                 Action::Fail(error) => stream.write_all(&error_answer(&request, &shape, error))?,
                 Action::Say(bytes) => stream.write_all(&bytes)?,
+                Action::Drip(bytes, len) => {
+                    for piece in bytes.chunks(len) {
+                        stream.write_all(piece)?;
+                        std::thread::sleep(PAUSE);
+                    }
+                }
                 Action::HangUp { carried_out } => {
                     if carried_out {
                         self.carry_out(&request, &payload);

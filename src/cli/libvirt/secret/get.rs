@@ -9,7 +9,7 @@ use luksmith::libvirt::xml::SecretRef;
 use crate::cli::Session;
 use crate::cli::error::{CommandError, failed};
 use crate::cli::libvirt::connect::ConnectArgs;
-use crate::cli::streams::write_secret;
+use crate::cli::streams::{is_terminal, write_secret};
 
 /// Write the value of a secret into a file or a descriptor
 ///
@@ -46,7 +46,8 @@ impl Args {
         let mut descriptor = match self.fd {
             Some(number) => {
                 let path = PathBuf::from(format!("/proc/self/fd/{number}"));
-                let open = OpenOptions::new().append(true).open(&path);
+                let open = || OpenOptions::new().append(true).open(&path);
+                let open = session.signals.ending(open)?;
                 let open = open.map_err(|error| {
                     failed("write to descriptor", Path::new(&number.to_string()), error)
                 })?;
@@ -57,10 +58,7 @@ impl Args {
         let shown = match (&descriptor, self.out.as_deref()) {
             (Some((open, _)), _) => open.is_terminal(),
             (None, Some(out)) if out == Path::new("-") => std::io::stdout().is_terminal(),
-            (None, Some(out)) => OpenOptions::new()
-                .read(true)
-                .open(out)
-                .is_ok_and(|open| open.is_terminal()),
+            (None, Some(out)) => is_terminal(out, session)?,
             (None, None) => true,
         };
         if shown {
@@ -75,8 +73,9 @@ impl Args {
             .and_then(|secret| secret.value())
             .map_err(|error| CommandError::from(error).about(&self.secret))?;
         match (&mut descriptor, self.out) {
-            (Some((open, path)), _) => open
-                .write_all(value.as_bytes())
+            (Some((open, path)), _) => session
+                .signals
+                .ending(|| open.write_all(value.as_bytes()))?
                 .map_err(|error| failed("write", path, error)),
             (None, Some(out)) => write_secret(&out, value.as_bytes(), session),
             (None, None) => Ok(()),
