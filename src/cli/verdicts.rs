@@ -120,6 +120,16 @@ pub(crate) fn advice(advice: &Advice) -> String {
         }
         Advice::NameNode(nodes) => return format!("--node names one: {}", nodes.join(", ")),
         Advice::OtherJournals => "--state-dir DIR names one in which only you can write",
+        Advice::AllowUsers => "--allow-uid UID lets only that user in",
+        Advice::StateMode(mode) => {
+            return format!(
+                "SocketMode=0600 in the socket unit closes it to others; --socket-mode {mode:o} \
+                 accepts its mode"
+            );
+        }
+        Advice::StateGroup(group) => {
+            return format!("--socket-group {group} accepts its group");
+        }
         Advice::TrustDirectory => "--socket-mode 600 accepts the directory as it is",
         other => return other.to_string(),
     };

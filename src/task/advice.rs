@@ -68,6 +68,14 @@ pub enum Advice {
     ForeignLink,
     /// Another directory can be named for the journals of rotations.
     OtherJournals,
+    /// Only users that are named can be let in.
+    AllowUsers,
+    /// A socket that was passed has this mode, which can be stated.
+    StateMode(u32),
+    /// A socket that was passed has this group, which can be stated.
+    StateGroup(u32),
+    /// One service can have all connections of a socket, instead of one for each.
+    OneServiceForAll,
     /// The path of a socket is too long.
     ShorterSocketPath,
     /// Clients can share one export.
@@ -171,6 +179,15 @@ impl fmt::Display for Advice {
                 "name the path to which the link leads, if that is the one you mean"
             }
             Self::OtherJournals => "another directory can be named, in which only you can write",
+            Self::AllowUsers => "only users that are named can be let in",
+            Self::StateMode(mode) => {
+                return write!(
+                    f,
+                    "a mode of 0600 closes it to others; {mode:04o} can be stated"
+                );
+            }
+            Self::StateGroup(group) => return write!(f, "the group {group} can be stated"),
+            Self::OneServiceForAll => "Accept=no in the socket unit passes the socket itself",
             Self::ShorterSocketPath => "the path of a socket has at most 107 bytes",
             Self::ShareExport => {
                 "clients can share one export; an image can have two if both are read-only"

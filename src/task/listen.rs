@@ -7,12 +7,13 @@
 //! Nothing here reads the environment. A program that systemd starts passes the sockets that it got
 //! from there as [`Place::Open`].
 
-use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use luksmith_formats::nbd::uri::{Transport, Uri};
 
+pub use super::open_sockets::OpenSockets;
+use super::open_sockets::{tcp_address, transport};
 use super::unix_socket::{self, SocketFile};
 use super::{Advice, Error, Kind, Watch};
 use crate::export::nbd::{Listener, Options, Server};
@@ -28,7 +29,7 @@ pub enum Place {
     /// TCP, on the first of these addresses that can be bound.
     Tcp(Vec<SocketAddr>),
     /// Listening sockets of the caller.
-    Open(Vec<Listener>),
+    Open(OpenSockets),
 }
 
 impl Place {
@@ -55,11 +56,14 @@ impl Place {
         match self {
             Self::Unix(_) => Ok(Vec::new()),
             Self::Tcp(addresses) => Ok(addresses.clone()),
-            Self::Open(listeners) => {
-                let tcp = listeners.iter().filter_map(|listener| match listener {
-                    Listener::Tcp(listener) => Some(address_of(listener)),
-                    Listener::Unix(_) => None,
-                });
+            Self::Open(sockets) => {
+                let tcp = sockets
+                    .listeners
+                    .iter()
+                    .filter_map(|listener| match listener {
+                        Listener::Tcp(listener) => Some(tcp_address(listener)),
+                        Listener::Unix(_) => None,
+                    });
                 tcp.collect()
             }
         }
@@ -97,6 +101,9 @@ impl Listen {
         for address in place.addresses()? {
             may_listen(address, options, insecure)?;
         }
+        if let Place::Open(sockets) = &place {
+            sockets.check(options, insecure)?;
+        }
         let tls = options.tls.is_some();
         Ok(Self { place, tls })
     }
@@ -122,31 +129,21 @@ impl Listen {
                 })?;
                 (vec![listener.into()], None)
             }
-            Place::Open(listeners) => (listeners, None),
+            Place::Open(sockets) => (sockets.listeners, None),
         };
-        let transport = match listeners.first() {
-            Some(Listener::Tcp(listener)) => {
-                let address = address_of(listener)?;
-                Transport::Tcp {
-                    host: address.ip().to_string(),
-                    port: address.port(),
-                }
+        let transports = match &file {
+            // The socket was bound with another name.
+            Some(file) => {
+                let path = file.path().as_os_str().as_encoded_bytes();
+                vec![Transport::Unix(path.to_vec())]
             }
-            Some(Listener::Unix(listener)) => {
-                let path = match &file {
-                    // The socket was bound with another name.
-                    Some(file) => file.path().to_owned(),
-                    None => {
-                        let address = listener.local_addr().map_err(cannot_look)?;
-                        address.as_pathname().unwrap_or(Path::new("")).to_owned()
-                    }
-                };
-                Transport::Unix(path.into_os_string().into_encoded_bytes())
-            }
-            None => return Err(Error::parameters("there is no socket to listen on")),
+            None => listeners.iter().map(transport).collect::<Result<_, _>>()?,
         };
+        if transports.is_empty() {
+            return Err(Error::parameters("there is no socket to listen on"));
+        }
         Ok(Listening {
-            transport,
+            transports,
             tls: self.tls,
             listeners,
             file,
@@ -156,7 +153,8 @@ impl Listen {
 
 /// Sockets that listen. The file of a Unix socket is removed when this is dropped.
 pub struct Listening<'a> {
-    transport: Transport,
+    /// One for each socket; never empty.
+    transports: Vec<Transport>,
     tls: bool,
     listeners: Vec<Listener>,
     file: Option<SocketFile<'a>>,
@@ -166,7 +164,12 @@ impl Listening<'_> {
     /// The URI by which clients reach the export of this name on the first socket.
     #[must_use]
     pub fn uri(&self, export: &str) -> Uri {
-        Uri::new(self.transport.clone(), self.tls, export)
+        Uri::new(self.transports[0].clone(), self.tls, export)
+    }
+
+    /// The URIs by which clients reach the export of this name: one for each socket.
+    pub fn uris(&self, export: &str) -> impl Iterator<Item = Uri> {
+        (self.transports.iter()).map(move |transport| Uri::new(transport.clone(), self.tls, export))
     }
 
     /// Serves the clients that connect, until the server is stopped; see [`Server::run`]. Then
@@ -206,18 +209,11 @@ fn may_listen(address: SocketAddr, options: &Options, insecure: bool) -> Result<
     }
 }
 
-fn address_of(listener: &TcpListener) -> Result<SocketAddr, Error> {
-    listener.local_addr().map_err(cannot_look)
-}
-
-fn cannot_look(error: io::Error) -> Error {
-    Error::new(Kind::Storage, error).about("cannot look at the socket")
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::MetadataExt;
     use std::os::unix::net::UnixStream;
+    use std::path::Path;
 
     use super::*;
     use crate::task::Silent;
@@ -268,7 +264,7 @@ mod tests {
 
         // A socket that listens already is checked in the same way.
         let open = TcpListener::bind("127.0.0.1:0").unwrap();
-        assert!(Listen::new(Place::Open(vec![open.into()]), &options).is_err());
+        assert!(Listen::new(Place::Open(OpenSockets::new(vec![open.into()])), &options).is_err());
         assert!(Place::tcp("nonsense").is_err());
     }
 }

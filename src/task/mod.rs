@@ -65,6 +65,8 @@ pub mod new_file;
 pub mod new_volume;
 mod note;
 pub mod open;
+#[cfg(feature = "nbd")]
+mod open_sockets;
 pub mod plain;
 mod printable;
 pub mod size;

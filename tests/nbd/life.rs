@@ -1,18 +1,19 @@
 //! Starting and stopping a server, and killing it.
 
 use std::io::Write;
-use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
-use std::process::Stdio;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::time::Duration;
 
-use luksmith_formats::nbd::{Command, CommandFlags, ErrorNumber, Request};
+use luksmith_formats::nbd::{
+    BASE_ALLOCATION, Command, CommandFlags, ErrorNumber, MetaContextRequest, OptionType, Request,
+};
 use rustix::net::RecvFlags;
 use rustix::process::Signal;
 
 use support::peers::run;
 
 use crate::served::{Folder, SIZE, Served, content, until};
-use crate::wire::{Client, Handshake};
+use crate::wire::Handshake;
 
 fn request(command: Command, cookie: u64, offset: u64, len: u64) -> Request {
     Request {
@@ -111,6 +112,44 @@ fn signals_that_come_together_are_one_request_to_stop() {
     }
 }
 
+/// A client can ask for terabytes with one request. Such requests end soon after the signal.
+#[test]
+fn requests_for_huge_ranges_do_not_keep_the_server() {
+    let folder = Folder::new();
+    let create = "create disk.img --size 7T --key-file key --pbkdf pbkdf2 \
+                  --pbkdf-force-iterations 1000";
+    run(&mut folder.luksmith(create.split_whitespace()));
+    let mut served = folder.serve(&[]);
+    let clients = [Command::Cache, Command::BlockStatus].map(|command| {
+        let mut handshake = Handshake::greeted(served.connect());
+        handshake.acked(OptionType::ExtendedHeaders, &[]);
+        let contexts = MetaContextRequest {
+            export: String::new(),
+            queries: vec![BASE_ALLOCATION.into()],
+        };
+        handshake.acked(OptionType::SetMetaContext, &contexts.to_bytes());
+        let mut client = handshake.go("");
+        client.extended = true;
+        for cookie in 0..100 {
+            client
+                .send(request(command, cookie, 0, client.size), &[])
+                .unwrap();
+        }
+        client
+    });
+    served.signal(Signal::TERM);
+    until("the server ends", || {
+        UnixStream::connect(folder.path("s.sock")).is_err()
+    });
+    let child = std::cell::RefCell::new(&mut served.child);
+    until("it ends", || {
+        child.borrow_mut().try_wait().unwrap().is_some()
+    });
+    let (status, said) = served.ended();
+    assert!(status.success(), "{said}");
+    drop(clients);
+}
+
 #[test]
 fn the_server_can_end_with_its_last_client() {
     let folder = Folder::with_volume();
@@ -155,26 +194,6 @@ fn the_server_tells_when_it_is_ready() {
     let said = served.stop();
     assert!(said.contains(&format!("serving 8 MiB: {uri}")), "{said}");
     assert_eq!(heard().trim(), "STOPPING=1");
-}
-
-#[test]
-fn systemd_can_pass_the_socket() {
-    let folder = Folder::with_volume();
-    let listener = UnixListener::bind(folder.path("s.sock")).unwrap();
-    let script = r#"exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" serve --json disk.img --key-file key"#;
-    let mut command = folder.program("sh", ["-c", script, env!("CARGO_BIN_EXE_luksmith")]);
-    command.stdin(Stdio::from(std::os::fd::OwnedFd::from(listener)));
-    // A client that connects before the server runs waits.
-    let early = UnixStream::connect(folder.path("s.sock")).unwrap();
-    let served = Served::start(&folder, command);
-    assert_eq!(
-        served.uri(),
-        format!("nbd+unix:///?socket={}", folder.path("s.sock").display())
-    );
-    assert!(Client::of(early).read(0, 4096) == content()[..4096]);
-    served.stop();
-    // The server does not remove the socket of systemd.
-    assert!(folder.path("s.sock").exists());
 }
 
 #[test]

@@ -15,7 +15,8 @@
 //!   from a volume. `linux`: a machine that keeps its files there.
 //! - `client`: volumes on other servers, some of which violate the protocol.
 //! - `memory`: secrets in the memory of the program while it serves.
-//! - `access`: which clients can connect. `life`: starting, stopping, and being killed.
+//! - `access`: which clients can connect. `passed`: sockets that systemd passes. `places`: many
+//!   clients at once. `life`: starting, stopping, and being killed.
 
 #![allow(missing_docs)]
 
@@ -31,6 +32,8 @@ mod life;
 mod linux;
 mod memory;
 mod neighbours;
+mod passed;
+mod places;
 mod qcow2;
 mod served;
 mod wire;

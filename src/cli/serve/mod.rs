@@ -32,7 +32,7 @@ use sockets::SocketArgs;
 /// once, at the start. On SIGTERM or SIGINT the server replies to the requests that it has
 /// received, flushes, and stops. A second SIGINT, or any signal a second or more after the first
 /// one, stops it immediately. With --json, it prints one line on stdout once clients can connect:
-/// {"uri": …, "exports": [{"name", "uri", "size", "read_only"}]}
+/// {"uri": …, "uris": […], "exports": [{"name", "uri", "uris", "size", "read_only"}]}
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -108,6 +108,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..))]
     max_connections: u16,
 
+    /// The most clients at once of one process, certificate or address [default: half of
+    /// --max-connections]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    clients_per_peer: Option<u16>,
+
     /// The time within which a client has to choose its export
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     handshake_time: u64,
@@ -170,6 +175,7 @@ impl Args {
         // Invalid arguments are refused before any passphrase is asked for.
         let mut options = Options::default();
         options.max_connections = self.max_connections.into();
+        options.clients_per_peer = self.clients_per_peer.map(usize::from);
         options.handshake_time = Duration::from_secs(self.handshake_time);
         options.exit_when_idle = self.exit_when_idle;
         options.allow_uids = self.clients.allow_uids();

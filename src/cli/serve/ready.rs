@@ -43,13 +43,17 @@ impl Ready<'_> {
         json: bool,
         ready_fd: Option<u32>,
     ) -> Result<(), CommandError> {
+        let uris = |name: &str| -> Vec<String> {
+            let uris = self.listening.uris(name);
+            uris.map(|uri| uri.to_string()).collect()
+        };
         let uri = self.listening.uri("").to_string();
         for export in &self.exports {
             let only = if export.read_only { ", read-only" } else { "" };
-            let uri = self.listening.uri(&export.name);
             output::note(format_args!(
-                "serving {}{only}: {uri}",
-                size::human(export.size)
+                "serving {}{only}: {}",
+                size::human(export.size),
+                uris(&export.name).join(" ")
             ));
         }
         if json {
@@ -57,12 +61,15 @@ impl Ready<'_> {
                 json!({
                     "name": export.name,
                     "uri": self.listening.uri(&export.name).to_string(),
+                    "uris": uris(&export.name),
                     "size": export.size,
                     "read_only": export.read_only,
                 })
             });
-            let all = json!({ "uri": uri, "exports": exports.collect::<Vec<_>>() });
-            session.output.now(all)?;
+            let exports = exports.collect::<Vec<_>>();
+            session
+                .output
+                .now(json!({ "uri": uri, "uris": uris(""), "exports": exports }))?;
         }
         if let Some(number) = ready_fd {
             let path = format!("/proc/self/fd/{number}");

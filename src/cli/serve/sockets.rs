@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use luksmith::export::nbd::Listener;
-use luksmith::task::listen::{Place, UnixSocket};
+use luksmith::task::listen::{OpenSockets, Place, UnixSocket};
 
 use crate::cli::args::LocalFile;
 use crate::cli::error::CommandError;
@@ -23,13 +23,16 @@ pub(super) struct SocketArgs {
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<String>,
 
-    /// The socket's mode, in octal [default: 600]; the mode of the directory is then not checked
-    #[arg(long, value_name = "MODE", value_parser = parse_mode, requires = "socket")]
+    /// The socket's mode, in octal [default: 600]; the mode of the directory is then not checked. A
+    /// socket from systemd has the mode of its unit, which must not let more users connect than
+    /// this
+    #[arg(long, value_name = "MODE", value_parser = parse_mode, conflicts_with = "listen")]
     socket_mode: Option<u32>,
 
     /// The socket's group, a name or a number; its members can connect unless --socket-mode says
-    /// otherwise, and the mode of the directory is not checked
-    #[arg(long, value_name = "GROUP", value_parser = parse_group, requires = "socket")]
+    /// otherwise, and the mode of the directory is not checked. A socket from systemd must have
+    /// this group, if its mode lets the group connect
+    #[arg(long, value_name = "GROUP", value_parser = parse_group, conflicts_with = "listen")]
     socket_group: Option<u32>,
 }
 
@@ -56,12 +59,26 @@ fn parse_group(text: &str) -> Result<u32, String> {
 impl SocketArgs {
     /// The place that the arguments name; without arguments, the sockets from systemd.
     pub(super) fn place(&self) -> Result<Place, CommandError> {
+        let passed = from_systemd()?;
+        let named = [
+            ("--socket", self.socket.is_some()),
+            ("--listen", self.listen.is_some()),
+        ];
+        if let (false, Some((option, _))) = (passed.is_empty(), named.iter().find(|(_, is)| *is)) {
+            let message = format!("systemd passes the socket to listen on, and {option} names one");
+            return Err(CommandError::parameters(message).hint(format!(
+                "leave {option} out, or start the server without the socket unit"
+            )));
+        }
+        let default = if self.socket_group.is_some() {
+            0o660
+        } else {
+            0o600
+        };
+        let mode = self.socket_mode.unwrap_or(default);
         if let Some(path) = &self.socket {
             let mut socket = UnixSocket::new(path);
-            if self.socket_group.is_some() {
-                socket.mode = 0o660;
-            }
-            socket.mode = self.socket_mode.unwrap_or(socket.mode);
+            socket.mode = mode;
             socket.group = self.socket_group;
             socket.trust_directory = self.socket_mode.is_some() || self.socket_group.is_some();
             return Ok(Place::Unix(socket));
@@ -70,12 +87,13 @@ impl SocketArgs {
             let place = Place::tcp(text).map_err(|error| error.about(format!("--listen {text}")));
             return Ok(place?);
         }
-        let listeners = from_systemd()?;
-        if listeners.is_empty() {
+        if passed.is_empty() {
             return Err(CommandError::parameters("no socket to listen on is named")
                 .hint("--socket PATH, --listen ADDR:PORT, or a systemd socket unit"));
         }
-        Ok(Place::Open(listeners))
+        let mut sockets = OpenSockets::new(passed);
+        (sockets.mode, sockets.group) = (mode, self.socket_group);
+        Ok(Place::Open(sockets))
     }
 }
 

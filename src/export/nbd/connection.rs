@@ -3,44 +3,75 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::connections::Entered;
+use super::peer::Client;
 use super::shared::Shared;
 use super::{handshake, transmission};
-use crate::channel::Socket;
+use crate::channel::{Socket, TlsError};
 
-/// Starts the thread of a connection.
-pub(super) fn start(shared: &Arc<Shared>, socket: Socket) -> std::io::Result<()> {
+/// Starts the thread of a connection, if there is a place for it.
+pub(super) fn start(shared: &Arc<Shared>, socket: Socket, client: Client) -> std::io::Result<()> {
     let deadline = Instant::now() + shared.options.handshake_time;
-    let number = shared.connections.enter(socket.try_clone()?, deadline);
-    let entered = Entered {
+    let second = socket.try_clone()?;
+    let number = match shared.connections.enter(second, client.clone(), deadline) {
+        Entered::Placed(number) => number,
+        Entered::InPlaceOf(number, silent) => {
+            let why = "closed the connection that was silent longest in its handshake, for another";
+            shared.refusals.warn(format_args!("{why}: {silent}"));
+            number
+        }
+        Entered::Refused => {
+            let why = "refused a client, since too many of the same peer wait already";
+            shared.refusals.warn(format_args!("{why}: {client}"));
+            return Ok(());
+        }
+    };
+    let connection = Connection {
         shared: shared.clone(),
+        client,
         number,
     };
     let thread = std::thread::Builder::new()
         .name("nbd-client".to_owned())
-        .spawn(move || entered.serve(socket))?;
+        .spawn(move || connection.serve(socket))?;
     shared.connections.runs(number, thread);
     Ok(())
 }
 
 /// A connection in [`Connections`](super::connections::Connections); it is removed when this is
 /// dropped.
-struct Entered {
+struct Connection {
     shared: Arc<Shared>,
+    client: Client,
     number: u64,
 }
 
-impl Entered {
+impl Connection {
     fn serve(self, socket: Socket) {
         let number = self.number;
-        let session = match handshake::negotiate(socket, &self.shared) {
+        let session = match handshake::negotiate(socket, &self.shared, number, &self.client) {
             Ok(Some(session)) => Arc::new(session),
             Ok(None) => return,
             Err(error) => {
-                tracing::debug!(%error, number, "a handshake ended");
+                let tls = (error.get_ref()).and_then(|error| error.downcast_ref::<TlsError>());
+                match tls.filter(|error| error.is_refusal()) {
+                    Some(tls) => {
+                        let (why, client) = (crate::backend::chain(tls), &self.client);
+                        let refusals = &self.shared.refusals;
+                        refusals.warn(format_args!("a client has no access: {why}: {client}"));
+                    }
+                    None => tracing::debug!(%error, number, "a handshake ended"),
+                }
                 return;
             }
         };
-        self.shared.connections.has_export(number);
+        let peer = self.client.peer_of(&session.channel);
+        if !self.shared.connections.take_place(number, peer) {
+            session.channel.shutdown();
+            return;
+        }
+        // It is not among those that wait any more, so a further client may be accepted.
+        self.shared.wake.up();
         tracing::debug!(
             number,
             export = session.export.name(),
@@ -53,7 +84,7 @@ impl Entered {
     }
 }
 
-impl Drop for Entered {
+impl Drop for Connection {
     fn drop(&mut self) {
         self.shared.connections.leave(self.number);
         self.shared.wake.up();

@@ -3,7 +3,7 @@
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use luksmith_formats::nbd::{
     BlockStatus, ChunkType, Command, CommandFlags, ErrorNumber, Extent, ExtentFlags, Request,
@@ -11,6 +11,7 @@ use luksmith_formats::nbd::{
 
 use super::error::Refusal;
 use super::replies::{Form, Replies};
+use super::stopping::Stopping;
 use crate::backend::{IoError, Operation};
 use crate::channel::Channel;
 use crate::export::{Bytes, Discard, Export};
@@ -26,8 +27,17 @@ const PIECE: u64 = 256 << 10;
 /// A read of at most this many bytes can be in memory as a whole without a share of the budget.
 pub(super) const WHOLE: usize = 1 << 20;
 
-/// Zeroes are written in steps of this many bytes. Between two steps the server can stop.
+/// Zeroes are written, and ranges discarded or prefetched, in steps of this many bytes. Between two
+/// steps the server can stop.
 const STEP: u64 = 8 << 20;
+
+/// The most bytes that are prefetched for one request. The page cache would drop the first of many
+/// more before the client reads them.
+const MAX_PREFETCHED: u64 = 256 << 20;
+
+/// The time after which a search for extents ends: the client gets those that were found. The map
+/// of an image can be long, or on slow storage.
+const LONGEST_SEARCH: Duration = Duration::from_secs(1);
 
 /// The most extents in one reply.
 const MAX_EXTENTS: usize = 1024;
@@ -39,7 +49,7 @@ pub(super) struct Session {
     pub(super) form: Form,
     /// The number of the metadata context `base:allocation`, if the client has chosen it.
     pub(super) allocation: Option<u32>,
-    pub(super) stopping: Arc<AtomicBool>,
+    pub(super) stopping: Arc<Stopping>,
 }
 
 impl Session {
@@ -104,13 +114,13 @@ impl Session {
         } else if !one_piece {
             let end = request.offset + request.len;
             for (at, len) in pieces(request) {
-                match self.export.read(at, len) {
+                match self.read_piece(at, len) {
                     Ok(body) => {
                         out.data(form, request, at + len as u64 == end, at, len);
                         out.body(body);
                     }
-                    Err(error) => {
-                        out.refuse(form, request, &error.into());
+                    Err(refusal) => {
+                        out.refuse(form, request, &refusal);
                         return Ok(());
                     }
                 }
@@ -119,23 +129,23 @@ impl Session {
                 }
             }
         } else if whole {
-            let read: Result<Vec<Bytes>, IoError> = pieces(request)
-                .map(|(at, len)| self.export.read(at, len))
+            let read: Result<Vec<Bytes>, Refusal> = pieces(request)
+                .map(|(at, len)| self.read_piece(at, len))
                 .collect();
             match read {
                 Ok(bodies) => {
                     out.data(form, request, true, request.offset, len);
                     bodies.into_iter().for_each(|body| out.body(body));
                 }
-                Err(error) => out.refuse(form, request, &error.into()),
+                Err(refusal) => out.refuse(form, request, &refusal),
             }
         } else if form == Form::Simple {
             out.data(form, request, true, request.offset, len);
             for (at, len) in pieces(request) {
-                let body = self.export.read(at, len);
+                let body = self.read_piece(at, len);
                 // The header has announced data, so an error can only be told by closing the
                 // connection.
-                out.body(body.map_err(io::Error::from)?);
+                out.body(body.map_err(|refusal| io::Error::other(refusal.message))?);
                 full(out)?;
             }
         } else {
@@ -145,15 +155,26 @@ impl Session {
         Ok(())
     }
 
+    fn read_piece(&self, at: u64, len: usize) -> Result<Bytes, Refusal> {
+        self.stopping.refuse_unanswerable()?;
+        Ok(self.export.read(at, len)?)
+    }
+
+    /// Writes a part of the payload of a WRITE.
+    pub(super) fn write_piece(&self, at: u64, bytes: Sectors<Plain>) -> Result<(), Refusal> {
+        self.stopping.refuse_unanswerable()?;
+        Ok(self.export.write(at, bytes)?)
+    }
+
     /// Replies to a WRITE with the outcome of writing its payload.
     pub(super) fn written(
         &self,
         request: &Request,
-        written: Result<(), IoError>,
+        written: Result<(), Refusal>,
         out: &mut Replies,
     ) {
-        let outcome = written.and_then(|()| self.if_fua(request));
-        self.answer(request, outcome.map_err(Refusal::from), out);
+        let outcome = written.and_then(|()| Ok(self.if_fua(request)?));
+        self.answer(request, outcome, out);
     }
 
     /// Serves a WRITE that was checked, with its payload.
@@ -164,7 +185,7 @@ impl Session {
         out: &mut Replies,
     ) {
         let mut payload = payload.into_iter();
-        let written = payload.try_for_each(|(at, bytes)| self.export.write(at, bytes));
+        let written = payload.try_for_each(|(at, bytes)| self.write_piece(at, bytes));
         self.written(request, written, out);
     }
 
@@ -174,15 +195,20 @@ impl Session {
         let range = request.offset..request.offset.saturating_add(request.len);
         let done = match request.command {
             Command::Flush => self.export.flush().map_err(Refusal::from),
-            Command::Cache => self.export.prefetch(range).map_err(Refusal::from),
-            Command::Trim => self.stepwise(request, range, |range| self.export.discard(range)),
+            Command::Cache => {
+                let end = range.end.min(range.start.saturating_add(MAX_PREFETCHED));
+                self.stepwise(range.start..end, |range| self.export.prefetch(range))
+            }
+            Command::Trim => self
+                .stepwise(range, |range| self.export.discard(range))
+                .and_then(|()| Ok(self.if_fua(request)?)),
             Command::WriteZeroes if request.flags.contains(CommandFlags::FAST_ZERO) => {
                 let message = "zeroes are encrypted, which is no faster than writing them";
                 Err(Refusal::new(ErrorNumber::NotSupported, message))
             }
-            Command::WriteZeroes => {
-                self.stepwise(request, range, |range| self.export.write_zeroes(range))
-            }
+            Command::WriteZeroes => self
+                .stepwise(range, |range| self.export.write_zeroes(range))
+                .and_then(|()| Ok(self.if_fua(request)?)),
             Command::BlockStatus => return self.block_status(request, out),
             _ => Err(Refusal::invalid("unknown command")),
         };
@@ -210,8 +236,10 @@ impl Session {
         }
     }
 
-    /// The extents from the start of the range on, which may end before the range does.
+    /// The extents from the start of the range on, which may end before the range does. There is
+    /// at least one, as the protocol requires.
     fn extents(&self, request: &Request) -> Result<Vec<Extent>, IoError> {
+        let start = Instant::now();
         let one = request.flags.contains(CommandFlags::REQ_ONE);
         let most = if one { 1 } else { MAX_EXTENTS };
         let end = request.offset + request.len;
@@ -230,26 +258,25 @@ impl Session {
                 _ => extents.push(Extent { len, flags }),
             }
             at += len;
+            if self.stopping.is_asked() || start.elapsed() > LONGEST_SEARCH {
+                break;
+            }
         }
         Ok(extents)
     }
 
     fn stepwise(
         &self,
-        request: &Request,
         mut range: Range<u64>,
         step: impl Fn(Range<u64>) -> Result<(), IoError>,
     ) -> Result<(), Refusal> {
         while !range.is_empty() {
-            if self.stopping.load(Ordering::Relaxed) {
-                let message = "the server is stopping";
-                return Err(Refusal::new(ErrorNumber::Shutdown, message));
-            }
+            self.stopping.refuse_long()?;
             let end = range.end.min(range.start - range.start % STEP + STEP);
             step(range.start..end)?;
             range.start = end;
         }
-        Ok(self.if_fua(request)?)
+        Ok(())
     }
 
     fn if_fua(&self, request: &Request) -> Result<(), IoError> {

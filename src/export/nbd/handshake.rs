@@ -15,6 +15,7 @@ use luksmith_formats::nbd::{
 };
 
 use super::execute::{MAX_PAYLOAD, Session};
+use super::peer::Client;
 use super::replies::Form;
 use super::shared::Shared;
 use crate::channel::{Channel, Socket};
@@ -30,17 +31,25 @@ const MAX_OPTIONS: usize = 256;
 
 const ALLOCATION_ID: u32 = 1;
 
-/// Agrees with a client on an export. `None` if the client has ended the handshake.
-pub(super) fn negotiate(socket: Socket, server: &Shared) -> io::Result<Option<Session>> {
+/// Agrees with a client on an export. `None` if the client has ended the handshake. `number` is
+/// that of the connection.
+pub(super) fn negotiate(
+    socket: Socket,
+    server: &Shared,
+    number: u64,
+    client: &Client,
+) -> io::Result<Option<Session>> {
     let mut handshake = Handshake {
         channel: Channel::plain(socket),
         server,
+        client,
         no_zeroes: false,
         form: Form::Simple,
         allocation_of: None,
     };
     handshake.greet()?;
     for _ in 0..MAX_OPTIONS {
+        server.connections.is_active(number);
         match handshake.option()? {
             Next::Option => {}
             Next::Tls => handshake = handshake.under_tls()?,
@@ -62,6 +71,7 @@ enum Next {
 struct Handshake<'a> {
     channel: Channel,
     server: &'a Shared,
+    client: &'a Client,
     no_zeroes: bool,
     form: Form,
     /// The export for which the client has chosen `base:allocation`.
@@ -121,9 +131,15 @@ impl<'a> Handshake<'a> {
                 self.answer(option, may.map(|()| vec![]))?;
                 Ok(if next { Next::Tls } else { Next::Option })
             }
-            OptionType::ExportName if needs_tls => Err(invalid("an export was chosen without TLS")),
+            OptionType::ExportName if needs_tls => {
+                self.warn_without_tls();
+                Err(invalid("an export was chosen without TLS"))
+            }
             OptionType::ExportName => self.export_name(&data),
             _ if needs_tls => {
+                if option == OptionType::Go {
+                    self.warn_without_tls();
+                }
                 let message = "the server requires TLS".to_owned();
                 self.answer(option, Err((OptionReply::ErrTlsRequired, message)))?;
                 Ok(Next::Option)
@@ -203,10 +219,16 @@ impl<'a> Handshake<'a> {
         Ok(Self {
             channel,
             server: self.server,
+            client: self.client,
             no_zeroes: self.no_zeroes,
             form: Form::Simple,
             allocation_of: None,
         })
+    }
+
+    fn warn_without_tls(&self) {
+        let (refusals, client) = (&self.server.refusals, self.client);
+        refusals.warn(format_args!("refused a client without TLS: {client}"));
     }
 
     /// Handles an option that has no reply for errors: the connection is closed instead.

@@ -6,13 +6,13 @@ use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::connection;
+use super::peer::Client;
 use super::serve_error::ServeError;
 use super::shared::Shared;
 use crate::channel::Socket;
@@ -62,16 +62,15 @@ pub(super) fn listen(shared: &Arc<Shared>, listeners: &[Listener]) -> Result<(),
         rustix::io::ioctl_fionbio(listener, true)
             .map_err(|error| system("prepare a socket")(error.into()))?;
     }
-    let stopped = || shared.stopping.load(Ordering::Acquire);
     let mut warned: Option<Instant> = None;
-    while !stopped() {
+    while !shared.stopping.is_asked() {
         shared.connections.reap();
         if shared.options.exit_when_idle && shared.connections.all_have_left() {
             return Ok(());
         }
         let late = shared.connections.end_late();
-        let full = shared.connections.count() >= shared.options.max_connections;
-        let open = if full { &[][..] } else { listeners };
+        let has_room = shared.connections.has_room();
+        let open = if has_room { listeners } else { &[][..] };
         let ready = wait(shared, open, late).map_err(system("wait for clients"))?;
         for (listener, _) in open.iter().zip(ready).filter(|(_, ready)| *ready) {
             if let Err(error) = accept(shared, listener) {
@@ -96,6 +95,7 @@ pub(super) fn wait_for_all(shared: &Arc<Shared>) {
         let until = if now < end {
             end
         } else {
+            shared.stopping.give_up();
             shared.connections.end_all();
             now + Duration::from_millis(100)
         };
@@ -151,16 +151,14 @@ fn accept(shared: &Arc<Shared>, listener: &Listener) -> io::Result<()> {
         }
         Err(error) => return Err(error),
     };
+    let client = Client::of(&socket);
     if let Some(allowed) = &shared.options.allow_uids {
         let peer = socket.peer_credentials();
         if !peer.is_some_and(|peer| allowed.contains(&peer.uid)) {
-            let who = match peer {
-                Some(peer) => format!("user {}, process {}", peer.uid, peer.pid),
-                None => "its user is not known".to_owned(),
-            };
-            tracing::warn!("refused a client that is not one of the allowed users: {who}");
+            let why = "refused a client that is not one of the allowed users";
+            shared.refusals.warn(format_args!("{why}: {client}"));
             return Ok(());
         }
     }
-    connection::start(shared, socket)
+    connection::start(shared, socket, client)
 }

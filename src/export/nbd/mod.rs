@@ -27,15 +27,17 @@ mod in_flight;
 mod input;
 mod listener;
 mod options;
+mod peer;
+mod refusals;
 mod replies;
 mod second_thread;
 mod serve_error;
 mod shared;
+mod stopping;
 mod transmission;
 mod wake;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use listener::Listener;
 pub use options::Options;
@@ -46,7 +48,9 @@ use super::budget::Budget;
 use super::pool::Pool;
 use busy_poll::BusyPollers;
 use connections::Connections;
+use refusals::Refusals;
 use shared::Shared;
+use stopping::Stopping;
 use wake::Wake;
 
 /// A server of exports. It can be stopped from any thread ([`stopper`](Self::stopper)).
@@ -90,7 +94,8 @@ impl Server {
                 std::thread::available_parallelism().map_or(1, usize::from),
             ),
             stopping: Arc::default(),
-            connections: Connections::default(),
+            connections: Connections::new(&options),
+            refusals: Refusals::default(),
             wake,
             options,
         };
@@ -108,40 +113,57 @@ impl Server {
     }
 
     /// Serves the clients that connect to `listeners` until the server is stopped. Then replies to
-    /// the requests received before, and flushes every export. All threads of the server have ended
-    /// when this returns.
+    /// the requests received before, and flushes every export: at once, so that slow requests of
+    /// one client do not delay what others have written, and again at the end. All threads of the
+    /// server have ended when this returns.
     ///
     /// # Errors
     /// [`ServeError::System`] at the beginning, [`ServeError::Flush`] at the end.
     pub fn run(&self, listeners: Vec<Listener>) -> Result<(), ServeError> {
         let listened = listener::listen(&self.shared, &listeners);
         drop(listeners);
-        self.shared.stopping.store(true, Ordering::Release);
-        listener::wait_for_all(&self.shared);
-        self.shared.pool.close();
-        let flushed = self.shared.exports.iter().map(|export| {
-            export.flush().map_err(|source| ServeError::Flush {
-                name: export.name().to_owned(),
-                source,
-            })
+        self.shared.stopping.ask();
+        let early = std::thread::scope(|scope| {
+            // A thread for each: storage that hangs delays only its own export. Without a thread,
+            // the export is flushed at the end only.
+            let begin = |export| {
+                let thread = std::thread::Builder::new().name("nbd-flush".to_owned());
+                thread.spawn_scoped(scope, move || flush(export)).ok()
+            };
+            let flushes: Vec<_> = self.shared.exports.iter().map(begin).collect();
+            listener::wait_for_all(&self.shared);
+            self.shared.pool.close();
+            let done = flushes.into_iter().flatten();
+            done.filter_map(|flush| flush.join().ok())
+                .collect::<Vec<_>>()
         });
-        // Every export is flushed, even if one fails.
-        let flushed: Vec<_> = flushed.collect();
-        flushed.into_iter().collect::<Result<(), _>>().and(listened)
+        self.shared.refusals.finish();
+        // Every export is flushed, even if one fails. After a failure each later flush only repeats
+        // it, so the first one is the one to tell.
+        let last: Vec<_> = self.shared.exports.iter().map(flush).collect();
+        let flushed = early.into_iter().chain(last);
+        flushed.collect::<Result<(), _>>().and(listened)
     }
+}
+
+fn flush(export: &Arc<Export>) -> Result<(), ServeError> {
+    export.flush().map_err(|source| ServeError::Flush {
+        name: export.name().to_owned(),
+        source,
+    })
 }
 
 /// Stops a server; see [`Server::stopper`].
 #[derive(Clone)]
 pub struct Stopper {
-    stopping: Arc<AtomicBool>,
+    stopping: Arc<Stopping>,
     wake: Arc<Wake>,
 }
 
 impl Stopper {
     /// Asks the server to stop: it accepts no further client and no further request.
     pub fn stop(&self) {
-        self.stopping.store(true, Ordering::Release);
+        self.stopping.ask();
         self.wake.up();
     }
 }

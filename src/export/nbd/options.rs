@@ -8,11 +8,21 @@ use crate::channel::ServerTls;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Options {
-    /// The most clients at once. Further ones wait until one leaves. Default: 128.
+    /// The most clients that are served at once. Further ones wait until one leaves. Default: 128.
     ///
     /// Each can occupy about 1.5 MiB of memory, whatever it asks for, besides the buffers of its
     /// socket in the kernel.
     pub max_connections: usize,
+    /// The most clients of one peer that are served at once. Further ones wait. `None`, the
+    /// default, is for half of [`max_connections`](Self::max_connections).
+    ///
+    /// A peer is a process on a Unix socket; over TCP it is the owner of a certificate, or else an
+    /// address.
+    pub clients_per_peer: Option<usize>,
+    /// The most connections whose clients have not chosen an export yet, or wait. If more clients
+    /// connect, the connection that was silent longest is closed. One peer has at most half of
+    /// them. Default: 64.
+    pub max_handshakes: usize,
     /// The most bytes of requests in memory at once, for all clients together, beyond those
     /// 1.5 MiB for each. Default: 64 MiB.
     pub max_in_flight: usize,
@@ -36,6 +46,8 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             max_connections: 128,
+            clients_per_peer: None,
+            max_handshakes: 64,
             max_in_flight: 64 << 20,
             max_waiting: 128,
             handshake_time: Duration::from_secs(10),

@@ -1,11 +1,12 @@
 //! What all connections of a server share.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use super::busy_poll::BusyPollers;
 use super::connections::Connections;
 use super::options::Options;
+use super::refusals::Refusals;
+use super::stopping::Stopping;
 use super::wake::Wake;
 use crate::export::Export;
 use crate::export::budget::Budget;
@@ -18,8 +19,9 @@ pub(super) struct Shared {
     pub(super) budget: Arc<Budget>,
     pub(super) pool: Pool,
     pub(super) busy_pollers: BusyPollers,
-    pub(super) stopping: Arc<AtomicBool>,
+    pub(super) stopping: Arc<Stopping>,
     pub(super) connections: Connections,
+    pub(super) refusals: Refusals,
     pub(super) wake: Arc<Wake>,
 }
 

@@ -21,8 +21,8 @@ use super::shared::Shared;
 use crate::export::budget::Held;
 use crate::sectors::{Plain, Sectors};
 
-/// Zeroing and discarding more bytes than this goes to the pool, since other requests of the
-/// connection would wait too long for it.
+/// Zeroing, discarding and prefetching more bytes than this goes to the pool, since other requests
+/// of the connection would wait too long for it.
 const LONG: u64 = 4 << 20;
 
 /// The lengths of requests, in bytes, that can go to the second thread: long enough to be worth
@@ -138,7 +138,7 @@ impl Transmission<'_> {
         let mut written = Ok(());
         for (at, len) in pieces(request) {
             let bytes = self.receive(len)?;
-            written = written.and_then(|()| self.session.export.write(at, bytes));
+            written = written.and_then(|()| self.session.write_piece(at, bytes));
         }
         self.session.written(request, written, &mut self.replies);
         Ok(())
@@ -165,6 +165,7 @@ impl Transmission<'_> {
         let long = match request.command {
             Command::Flush => flush_waits,
             Command::Trim | Command::WriteZeroes => request.len > LONG || (fua && flush_waits),
+            Command::Cache => request.len > LONG,
             _ => false,
         };
         if let Some(slot) = self.slot_if(long, request, 0)? {
