@@ -2,8 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{File, Metadata};
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::io::{self, Write};
 use std::path::Path;
 
 use rustix::fs::OFlags;
@@ -76,8 +75,8 @@ impl<'a> NewFile<'a> {
     /// # Errors
     /// Failed system calls.
     pub fn write(&self, bytes: &[u8]) -> Result<(), Error> {
-        self.file
-            .write_all_at(bytes, 0)
+        (&self.file)
+            .write_all(bytes)
             .map_err(|error| Error::io("write", self.destination.path(), error))
     }
 
