@@ -6,13 +6,16 @@
 //! the task tells its watch of the new file. In the last ones a thread of that user exchanges
 //! names in a loop.
 
+use std::collections::HashMap;
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use luksmith::Interrupt;
 use luksmith::export::nbd::Options;
@@ -69,7 +72,7 @@ impl Folders {
     fn victim_is_unchanged(&self) {
         let about = self.victim.metadata().unwrap();
         assert_eq!((about.uid(), about.gid(), about.mode()), (0, 0, 0o100_600));
-        assert_eq!(fs::read(&self.victim).unwrap(), VICTIM);
+        assert!(fs::read(&self.victim).unwrap() == VICTIM, "written");
     }
 }
 
@@ -191,8 +194,9 @@ fn a_link_of_another_user_is_not_followed_to_write() {
 /// for a link to the victim, and for a file that everyone may write to.
 struct Racer {
     stop: Arc<AtomicBool>,
+    exchanged: Arc<AtomicUsize>,
     got: Arc<Mutex<Vec<String>>>,
-    thread: JoinHandle<usize>,
+    thread: JoinHandle<()>,
 }
 
 impl Racer {
@@ -200,33 +204,48 @@ impl Racer {
         let stop = Arc::new(AtomicBool::new(false));
         let got: Arc<Mutex<Vec<String>>> = Arc::default();
         let (folder, victim) = (folders.theirs.clone(), folders.victim.clone());
-        let (stopped, gets) = (stop.clone(), Arc::clone(&got));
+        let exchanged = Arc::new(AtomicUsize::new(0));
+        let (stopped, gets, count) = (stop.clone(), Arc::clone(&got), exchanged.clone());
         let thread = std::thread::spawn(move || {
             become_other();
-            let mut number = 0;
+            let mut seen = HashMap::new();
             while !stopped.load(Ordering::Relaxed) {
                 for entry in fs::read_dir(&folder).unwrap().flatten() {
                     let found = entry.file_name().into_string().unwrap();
                     if found.contains("luksmith-") || found.starts_with(name) {
-                        number += 1;
+                        // Earlier for some and later for others, between other system calls.
+                        let wait = Duration::from_millis(5 * (seen.len() as u64 % 5));
+                        let (since, wait) = *seen.entry(found).or_insert((Instant::now(), wait));
+                        if since.elapsed() < wait {
+                            continue;
+                        }
+                        let number = count.fetch_add(1, Ordering::Relaxed);
                         exchange(&entry.path(), &folder, &victim, number);
                     } else if let Some(got) = readable(&entry.path()) {
                         gets.lock().unwrap().push(format!("{found}: {got} bytes"));
                     }
                 }
             }
-            number
         });
-        Self { stop, got, thread }
+        Self {
+            stop,
+            exchanged,
+            got,
+            thread,
+        }
+    }
+
+    fn has_exchanged(&self) -> bool {
+        self.exchanged.load(Ordering::Relaxed) > 0
     }
 
     /// Stops it, and fails if it could read anything or never exchanged a name.
     fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
-        let exchanged = self.thread.join().unwrap();
-        assert!(exchanged > 0, "no name was exchanged");
+        assert!(self.has_exchanged(), "no name was exchanged");
+        self.thread.join().unwrap();
         let got = self.got.lock().unwrap();
-        assert!(got.is_empty(), "read: {got:?}");
+        assert!(got.is_empty(), "read: {:?}", got.first());
     }
 }
 
@@ -262,19 +281,42 @@ fn readable(path: &Path) -> Option<u64> {
     (read > 0).then_some(read)
 }
 
-/// Runs a command that writes the file at its place some dozen times, while names are exchanged.
+/// Runs a command that writes a file in the other user's folder, while that user exchanges names.
 fn race(args: impl Fn(&str) -> Vec<String>) {
     let Some(folders) = Folders::new() else {
         return;
     };
+    let slow = support::peers::find("strace");
     let racer = Racer::start(&folders, "out");
-    for number in 0..24 {
+    let mut number = 0;
+    while number < RUNS || number < MOST_RUNS && !racer.has_exchanged() {
         let out = folders.theirs.join(format!("out{number}"));
+        let mut command = folders.session.command(args(out.to_str().unwrap()));
+        if let Some(strace) = &slow {
+            command = slowed(strace, &command);
+            command.current_dir(folders.session.folder());
+        }
         // It may fail. What it must not do is to write anywhere else.
-        folders.session.run(args(out.to_str().unwrap()));
+        let ran = command.output().unwrap();
         folders.victim_is_unchanged();
+        assert!(ran.status.code().is_some(), "{ran:?}");
+        number += 1;
     }
     racer.stop();
+}
+
+const RUNS: usize = 12;
+/// On a busy machine the thread that exchanges names may not get to it at first.
+const MOST_RUNS: usize = 500;
+
+/// The command, with a pause after each file that it opens or makes, in which names are exchanged.
+fn slowed(strace: &Path, command: &Command) -> Command {
+    let mut slow = Command::new(strace);
+    slow.args(["-f", "-o", "/dev/null", "-e", "trace=openat"])
+        .args(["-e", "inject=openat:delay_exit=10000"])
+        .arg(command.get_program())
+        .args(command.get_args());
+    slow
 }
 
 fn texts(args: &[&str]) -> Vec<String> {
@@ -309,7 +351,9 @@ fn a_socket_is_not_diverted() {
         return;
     };
     let racer = Racer::start(&folders, "out");
-    for number in 0..48 {
+    let mut number = 0;
+    while number < RUNS || number < MOST_RUNS && !racer.has_exchanged() {
+        number += 1;
         let mut socket = UnixSocket::new(folders.theirs.join(format!("out{number}")));
         (socket.mode, socket.group, socket.trust_directory) = (0o666, Some(OTHER), true);
         let listen = Listen::new(Place::Unix(socket), &Options::default()).unwrap();
