@@ -2,6 +2,7 @@
 
 use luksmith::backend::file::OpenOptions;
 use luksmith::container::{Container, UnlockError, Unlocked, Which};
+use luksmith::secret::Passphrase;
 use luksmith_formats::luks2::Priority;
 
 use super::Session;
@@ -71,9 +72,42 @@ pub(crate) fn unlock(
                 let hint = ignored.then(|| {
                     "keyslots of priority ignore were not tried: --keyslot N tries one".to_owned()
                 });
-                return outcome
-                    .map_err(|error| CommandError::from(error).about(label).hint_if(hint));
+                let newline = match &outcome {
+                    Err(UnlockError::WrongPassphrase) => {
+                        newline_hint(session, container, &passphrase, which)?
+                    }
+                    _ => None,
+                };
+                return outcome.map_err(|error| {
+                    let error = CommandError::from(error).about(label);
+                    error.hint_if(newline).hint_if(hint)
+                });
             }
         }
     }
+}
+
+/// What to do if the passphrase opens without the newline at its end. This derives once more for
+/// each keyslot.
+fn newline_hint(
+    session: &Session,
+    container: &Container,
+    passphrase: &Passphrase,
+    which: Which,
+) -> Result<Option<String>, CommandError> {
+    let Some(stripped) = passphrase.without_newline()? else {
+        return Ok(None);
+    };
+    output::note("the key ends with a newline; trying it without");
+    let hint = match container.unlock(&stripped, which, session.signals.interrupt()) {
+        Ok(_) => {
+            "without the newline at its end, the key opens: --key-file with --keyfile-size N reads \
+             only its first N bytes"
+        }
+        Err(UnlockError::WrongPassphrase) => {
+            "without the newline at its end it does not open either"
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Some(hint.to_owned()))
 }

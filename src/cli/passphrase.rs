@@ -198,6 +198,9 @@ impl KeySource {
         if purpose.what == Wanted::New && self.is_typed() {
             rate(&passphrase, force_weak)?;
         }
+        if purpose.what == Wanted::New && passphrase.as_bytes().ends_with(b"\n") {
+            output::note("the new key ends with a newline, which is a part of it");
+        }
         Ok(passphrase)
     }
 }

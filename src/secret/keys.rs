@@ -68,6 +68,18 @@ macro_rules! secret_bytes {
 secret_bytes!(Passphrase);
 secret_bytes!(VolumeKey);
 
+impl Passphrase {
+    /// The passphrase without the newline at its end, as an editor or `echo` adds one to a key
+    /// file. `None` if it does not end with one.
+    ///
+    /// # Errors
+    /// [`SecretError::Lock`] when the memory cannot be locked.
+    pub fn without_newline(&self) -> Result<Option<Self>, SecretError> {
+        let stripped = self.as_bytes().strip_suffix(b"\n");
+        Ok(stripped.map(Self::copy_from).transpose()?)
+    }
+}
+
 /// The random bytes of a generated passphrase.
 const GENERATED: usize = 32;
 

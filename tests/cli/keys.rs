@@ -296,3 +296,38 @@ fn a_cost_over_the_limit_names_the_flag() {
     }
     session.ok(test);
 }
+
+#[test]
+fn a_newline_at_the_end_of_a_key_is_named() {
+    let session = Session::new();
+    session.write("newline", b"secret\n");
+    session.write("wrong", b"wrong\n");
+    let create = ["create", "disk.img", "--size", "1M", "--key-file"];
+    let ran = session.run(create.iter().chain(&["newline"]).chain(&CHEAP));
+    assert!(
+        ran.stderr().contains("ends with a newline"),
+        "{}",
+        ran.stderr()
+    );
+    session.ok(["key", "test", "disk.img", "--key-file", "newline"]);
+
+    let again = ["--force", "overwrite"];
+    let ran = session.run(create.iter().chain(&["key"]).chain(&CHEAP).chain(&again));
+    assert!(!ran.stderr().contains("newline"), "{}", ran.stderr());
+    let test = |key| session.run(["key", "test", "disk.img", "--key-file", key]);
+    test("newline").fails(2, "without the newline at its end, the key opens");
+    test("newline").fails(2, "--keyfile-size");
+    test("wrong").fails(2, "without the newline at its end it does not open either");
+    let ran = test("other");
+    ran.fails(2, "no keyslot opens");
+    assert!(!ran.stderr().contains("newline"), "{}", ran.stderr());
+    session.ok([
+        "key",
+        "test",
+        "disk.img",
+        "--key-file",
+        "newline",
+        "--keyfile-size",
+        "6",
+    ]);
+}
