@@ -7,6 +7,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::error::FormatError;
+use crate::raw_text;
 
 /// Reads consecutive fields. The caller names each field, for error messages.
 pub(crate) struct Reader<'a> {
@@ -57,22 +58,14 @@ impl<'a> Reader<'a> {
         self.array(field).map(u64::from_be_bytes)
     }
 
-    /// Reads a field of `len` bytes that contains UTF-8 text, ended by a NUL.
+    /// Reads a field of `len` bytes that contains text, ended by a NUL. As cryptsetup, it takes the
+    /// last byte for a NUL if there is none before it. Bytes that are not UTF-8 have the form of
+    /// [`raw_text`].
     pub(crate) fn text(&mut self, len: usize, field: &str) -> Result<String, FormatError> {
-        let offset = self.offset;
         let bytes = self.bytes(len, field)?;
-        let Some((text, _)) = bytes
-            .iter()
-            .position(|&b| b == 0)
-            .and_then(|end| bytes.split_at_checked(end))
-        else {
-            let cause = format!("has no NUL at the end of its text, within {len} bytes");
-            return Err(FormatError::malformed(field, offset, cause));
-        };
-        match core::str::from_utf8(text) {
-            Ok(text) => Ok(text.into()),
-            Err(_) => Err(FormatError::malformed(field, offset, "is not UTF-8")),
-        }
+        let end = bytes.iter().position(|&byte| byte == 0);
+        let end = end.unwrap_or(len.saturating_sub(1));
+        Ok(raw_text::decode(bytes.get(..end).unwrap_or_default()))
     }
 }
 
@@ -109,8 +102,9 @@ impl Writer {
     /// that the field always ends with a NUL. The caller checks the length first, with
     /// [`check_text`].
     pub(crate) fn text(&mut self, text: &str, len: usize) -> &mut Self {
+        let text = raw_text::encode(text);
         let room = len.saturating_sub(1).min(text.len());
-        let taken = text.as_bytes().get(..room).unwrap_or_default();
+        let taken = text.get(..room).unwrap_or_default();
         self.bytes(taken).zeros(len.saturating_sub(taken.len()))
     }
 
@@ -126,9 +120,10 @@ pub(crate) fn check_text(
     field: &str,
     offset: u64,
 ) -> Result<(), FormatError> {
-    if text.len() >= len {
+    let length = raw_text::encode(text).len();
+    if length >= len {
         let most = len.saturating_sub(1);
-        let cause = format!("is {} bytes long; the field holds {most}", text.len());
+        let cause = format!("is {length} bytes long; the field holds {most}");
         return Err(FormatError::malformed(field, offset, cause));
     }
     if text.contains('\0') {

@@ -11,6 +11,9 @@ use core::fmt;
 pub enum Kind {
     /// The bytes break a rule of the format.
     Malformed,
+    /// The bytes break a rule of the format that this crate knows, but a checksum shows that they
+    /// are as a program wrote them: they are not damaged.
+    NotUnderstood,
     /// The bytes may be valid, but need something that is not supported or is always refused.
     Unsupported,
     /// The bytes are valid, but need more than [`Limits`](crate::Limits) allows.

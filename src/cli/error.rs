@@ -7,7 +7,7 @@ use std::path::Path;
 use luksmith::task;
 pub(crate) use luksmith::task::Kind;
 
-use super::verdicts;
+use super::{advice, verdicts};
 
 /// How a failed command ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,7 +131,7 @@ where
 {
     fn from(error: E) -> Self {
         let error = task::Error::from(error);
-        let advice = error.advice().iter().map(verdicts::advice);
+        let advice = error.advice().iter().map(advice::advice);
         let hints = verdicts::hint(error.cause())
             .into_iter()
             .chain(advice)

@@ -17,7 +17,8 @@ pub(crate) enum Force {
     Erase,
     /// remove the last keyslot that opens the volume
     LastKeyslot,
-    /// remove a keyslot without proof that a passphrase opens another one
+    /// remove a keyslot without proof that a passphrase opens another one, or repair what no
+    /// checksum proves
     Unproven,
     /// replace the keyslots with those of a backup
     Restore,
@@ -43,6 +44,10 @@ impl Force {
             .map(|value| value.get_name().to_owned())
             .unwrap_or_default()
     }
+
+    fn flag(self) -> String {
+        format!("--force {}", self.name())
+    }
 }
 
 /// A parser of only these names.
@@ -57,22 +62,40 @@ pub(crate) fn only(names: &'static [Force]) -> impl TypedValueParser<Value = For
 /// Returns if `what` was forced or the user agrees. `loss` says what would be lost, as a sentence
 /// without a full stop.
 pub(crate) fn confirm(forced: &[Force], what: Force, loss: &str) -> Result<(), CommandError> {
-    if forced.contains(&what) {
+    confirm_all(forced, &[(what, loss.to_owned())])
+}
+
+/// As [`confirm`], for several losses: all that are not forced are named at once.
+pub(crate) fn confirm_all(
+    forced: &[Force],
+    losses: &[(Force, String)],
+) -> Result<(), CommandError> {
+    let (agreed, open): (Vec<_>, Vec<_>) =
+        losses.iter().partition(|(what, _)| forced.contains(what));
+    for (_, loss) in agreed {
         tracing::info!("{loss}: forced");
+    }
+    if open.is_empty() {
         return Ok(());
     }
-    let name = what.name();
     if !io::stdin().is_terminal() {
         // Overwriting is refused as "exists", all else as a missing argument.
-        let kind = if what == Force::Overwrite {
-            Kind::Exists
-        } else {
-            Kind::Parameters
+        let kind = match open.iter().all(|(what, _)| *what == Force::Overwrite) {
+            true => Kind::Exists,
+            false => Kind::Parameters,
         };
-        return Err(
-            CommandError::new(kind, loss).hint(format!("--force {name} goes on without asking"))
-        );
+        let flags: Vec<_> = open.iter().map(|(what, _)| what.flag()).collect();
+        let losses: Vec<_> = open.iter().map(|(_, loss)| loss.as_str()).collect();
+        let hint = format!("{} goes on without asking", flags.join(" "));
+        return Err(CommandError::new(kind, losses.join("; ")).hint(hint));
     }
+    for (what, loss) in open {
+        ask(&what.name(), loss)?;
+    }
+    Ok(())
+}
+
+fn ask(name: &str, loss: &str) -> Result<(), CommandError> {
     output::warning(loss);
     output::raw(&format!("Type {name} to go on, anything else to stop: "));
     let mut answer = String::new();

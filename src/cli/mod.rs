@@ -16,6 +16,7 @@
 //!
 //! A subcommand is one file with its arguments, its examples and its `run`.
 
+mod advice;
 mod args;
 mod audit;
 mod benchmark;

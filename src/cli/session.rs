@@ -3,11 +3,11 @@
 use luksmith::Interrupt;
 use luksmith::task::{MadeFile, Note, Watch, Work};
 
+use super::advice;
 use super::error::CommandError;
 use super::output::{self, Output};
 use super::progress::{ProgressMode, Running};
 use super::signals::Signals;
-use super::verdicts;
 
 /// Output, progress and signals. Tasks of the library report to it as their [`Watch`].
 pub(crate) struct Session {
@@ -49,7 +49,7 @@ impl Watch for Session {
     }
 
     fn notes(&self, note: Note<'_>) {
-        let text = verdicts::note(&note);
+        let text = advice::note(&note);
         self.aside(|| match note.is_warning() {
             true => output::warning(text),
             false => output::note(text),

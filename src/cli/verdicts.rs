@@ -21,7 +21,6 @@ use luksmith::task::emulator::EmulatorError;
 use luksmith::task::libvirt::disk::DiskError;
 use luksmith::task::libvirt::provision::ProvisionError;
 use luksmith::task::libvirt::rotate::RotateError;
-use luksmith::task::{Advice, Note, key_sizes};
 use luksmith::vet::ciphertext::VetError;
 use luksmith_formats::FormatError;
 use luksmith_formats::error::Kind as FormatKind;
@@ -43,105 +42,6 @@ macro_rules! hints {
             None
         }
     };
-}
-
-/// Advice in the words of the command line.
-pub(crate) fn advice(advice: &Advice) -> String {
-    let text = match advice {
-        Advice::ForceShare => "--force-share reads it anyway",
-        Advice::FormatRaw => "it begins as a LUKS volume does: that is --format raw, the default",
-        Advice::FormatQcow2 => "it begins as a qcow2 image does: --format qcow2 opens it as one",
-        Advice::OnlyRaw(options) => {
-            let verb = if options.len() == 1 { "goes" } else { "go" };
-            let options = options.join(" and --");
-            return format!("--{options} {verb} with --format raw, the default");
-        }
-        Advice::OnlyQcow2(option) => return format!("--{option} goes with --format qcow2"),
-        Advice::VersionInQcow2 => "leave --type out: a qcow2 image holds only LUKS1",
-        Advice::Size => {
-            "--size 10G is the size that the guest sees; the file is larger by the header"
-        }
-        Advice::SizeOfGuest => "--size 10G is the size that the guest sees",
-        Advice::NoSize => "leave --size out",
-        Advice::SizeMultiple => "--size in multiples of 4K fits every --sector-size",
-        Advice::KeySizes(cipher) => {
-            return format!("--key-size takes {} bits for {cipher}", key_sizes(*cipher));
-        }
-        Advice::Luks2HasArgon2 => "--type luks2 has argon2",
-        Advice::Argon2OrNeither => "--pbkdf argon2id, or leave them out",
-        Advice::ReadAsStream => "- reads from stdin",
-        Advice::Pad => "--pad fills the last sector with zeroes",
-        Advice::LargerVolume => "--size makes a larger volume",
-        Advice::UsersOnUnixSocket => {
-            "--allow-uid goes with --socket; over TCP, certificates identify clients"
-        }
-        Advice::TlsForKnownClients => {
-            "--tls-dir DIR, or --tls-cert, --tls-key and --tls-client-ca, admit known clients over \
-             TLS"
-        }
-        Advice::EveryUser => "--insecure admits every user of this machine",
-        Advice::ClientAuthority => {
-            "--tls-client-ca FILE admits only clients with a certificate of that authority"
-        }
-        Advice::EveryClient => "--insecure admits every client",
-        Advice::OtherRoot => {
-            "--root DIR audits another system's files; without libvirt there is no host to audit"
-        }
-        Advice::OtherTarget => "--target NAME states another name, such as sda",
-        Advice::Detach { domain, target } => {
-            return format!("`luksmith libvirt detach {domain} {target}` detaches it");
-        }
-        Advice::Shareable => "stop what has it open; --shareable is only for a cluster filesystem",
-        Advice::AtNextStart => {
-            "the domain takes no disk of this bus while it runs; --config adds it for the next start"
-        }
-        Advice::ReleaseInGuest => {
-            "unmount it in the guest; `luksmith libvirt detach` asks again, --timeout SECONDS waits longer"
-        }
-        Advice::StateVersion => {
-            "--type luks1 states the version, if the header cannot be read here"
-        }
-        Advice::ConvertToLuks1 => {
-            "`luksmith convert --to luks1` makes it LUKS1, if its keyslots allow that"
-        }
-        Advice::RemoveSecret(path) => {
-            return format!(
-                "`luksmith libvirt secret remove usage=volume:{path}` removes it, if nothing needs it"
-            );
-        }
-        Advice::GivePresentPassphrase => {
-            "--key SOURCE gives its present passphrase; --new-key SOURCE one that you keep"
-        }
-        Advice::NameMasterKey => {
-            "--master-key FILE names the master key that QEMU was started with"
-        }
-        Advice::NotServedByQemu => {
-            "`luksmith key` changes a volume that luksmith serves, after the server has stopped"
-        }
-        Advice::NameNode(nodes) => return format!("--node names one: {}", nodes.join(", ")),
-        Advice::OtherJournals => "--state-dir DIR names one in which only you can write",
-        Advice::AllowUsers => "--allow-uid UID lets only that user in",
-        Advice::StateMode(mode) => {
-            return format!(
-                "SocketMode=0600 in the socket unit closes it to others; --socket-mode {mode:o} \
-                 accepts its mode"
-            );
-        }
-        Advice::StateGroup(group) => {
-            return format!("--socket-group {group} accepts its group");
-        }
-        Advice::TrustDirectory => "--socket-mode 600 accepts the directory as it is",
-        other => return other.to_string(),
-    };
-    text.to_owned()
-}
-
-/// A note, in the words of the command line.
-pub(crate) fn note(note: &Note<'_>) -> String {
-    match note {
-        Note::Health { .. } => format!("{note}; `luksmith header repair` repairs it"),
-        note => note.to_string(),
-    }
 }
 
 hints! {
@@ -233,6 +133,18 @@ fn over_limit(error: &FormatError) -> Hint {
     ))
 }
 
+/// Each cost of a new keyslot has a flag.
+fn cost(error: &FormatError) -> Hint {
+    some(match error.field.rsplit('.').next() {
+        Some("memory") => "--pbkdf-memory takes less",
+        Some("cpus") => "--pbkdf-parallel takes fewer",
+        Some("time") => {
+            "--pbkdf-force-iterations of argon2 counts passes over the memory: at least 4, few more"
+        }
+        _ => "--pbkdf-force-iterations of pbkdf2 takes fewer, at least 1000",
+    })
+}
+
 fn kdf(error: &KdfError) -> Hint {
     match error {
         KdfError::OverLimit(error) => over_limit(error),
@@ -311,6 +223,7 @@ fn nbd(error: &NbdError) -> Hint {
 fn open(error: &OpenError) -> Hint {
     match error {
         OpenError::NotLuks => some("--header FILE names a detached header"),
+        OpenError::Remains(_) => some("`luksmith header repair IMAGE` repairs it"),
         OpenError::Header(error) => format(error),
         OpenError::BothCopies { .. } => {
             some("`luksmith header restore IMAGE FILE` restores a header backup")
@@ -369,6 +282,7 @@ fn keyslot(error: &KeyslotError) -> Hint {
         KeyslotError::OutOfRange { .. } | KeyslotError::NotInUse(_) => some(SHOW),
         KeyslotError::NoRoom { .. } => some(ROOM),
         KeyslotError::Last(_) => some("--force last-keyslot removes it anyway"),
+        KeyslotError::Cost(error) => cost(error),
         KeyslotError::Kdf(error) => kdf(error),
         KeyslotError::Secret(error) => secret(error),
         KeyslotError::Memory(_) => memory(),
@@ -385,6 +299,9 @@ fn header(error: &HeaderError) -> Hint {
         HeaderError::TokenExists(_) => some("--token-replace replaces it"),
         HeaderError::TokensFull => some("`luksmith token remove IMAGE --token-id N` makes room"),
         HeaderError::Secret(error) => secret(error),
+        HeaderError::Open(OpenError::NotLuks) => {
+            some("`luksmith header restore IMAGE FILE` restores a header backup")
+        }
         HeaderError::Open(error) => open(error),
         HeaderError::Io(error) => io(error),
         HeaderError::Commit(error) => commit(error),
@@ -397,9 +314,9 @@ fn commit(error: &CommitError) -> Hint {
         CommitError::Changed => {
             some("another program changed this header; look at it and try again")
         }
-        CommitError::Foreign(_) => {
-            some("copy the image first: this data and the LUKS header cannot both be kept")
-        }
+        CommitError::Foreign(_) => some(
+            "copy the image first: `luksmith header repair IMAGE` asks, and overwrites this data",
+        ),
         CommitError::NeedsUndo => {
             some("--undo-file PATH names a file on another device, for the duration of the change")
         }

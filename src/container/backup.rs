@@ -6,10 +6,11 @@
 //! since.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
-use luksmith_formats::Limits;
-use luksmith_formats::luks1;
+use luksmith_formats::luks2::{Keyslot, Position};
+use luksmith_formats::{Limits, luks1};
 
 use super::plan::WritePlan;
 use super::rewrite::{SectorOrder, write_luks1};
@@ -33,6 +34,15 @@ pub enum Repaired {
     PrimaryCopy,
     /// The secondary copy was rewritten from the primary one.
     SecondaryCopy,
+    /// It put the magic of a copy of a LUKS2 header back.
+    Magic(Position),
+    /// It repaired a LUKS1 header.
+    Luks1(luks1::Fix),
+    /// It made both copies of a LUKS2 header from metadata that was left, with a new UUID.
+    FromMetadata {
+        /// The new UUID.
+        uuid: String,
+    },
 }
 
 impl fmt::Display for Repaired {
@@ -46,6 +56,18 @@ impl fmt::Display for Repaired {
             }
             Self::PrimaryCopy => formatter.write_str("rewrote the primary copy of the header"),
             Self::SecondaryCopy => formatter.write_str("rewrote the secondary copy of the header"),
+            Self::Magic(Position::Primary) => {
+                formatter.write_str("put the magic of the primary copy back")
+            }
+            Self::Magic(Position::Secondary) => {
+                formatter.write_str("put the magic of the secondary copy back")
+            }
+            Self::Luks1(luks1::Fix::Magic) => formatter.write_str("put the magic back"),
+            Self::Luks1(fix) => fix.fmt(formatter),
+            Self::FromMetadata { uuid } => write!(
+                formatter,
+                "made the header anew from its metadata, with the UUID {uuid}"
+            ),
         }
     }
 }
@@ -77,6 +99,19 @@ impl Container {
         )?)
     }
 
+    /// Checks whether [`restore`](Self::restore) would restore `backup`, without a change.
+    ///
+    /// # Errors
+    /// As [`restore`](Self::restore).
+    pub fn check_restore(
+        storage: &dyn Backend,
+        backup: &[u8],
+        allow_other_uuid: bool,
+        options: &OpenOptions,
+    ) -> Result<(), HeaderError> {
+        restorable(storage, backup, allow_other_uuid, options).map(drop)
+    }
+
     /// Restores `backup` to the start of `storage`, and opens it.
     ///
     /// If there is a valid header and key material has to be overwritten, the undo store keeps the
@@ -92,30 +127,7 @@ impl Container {
         allow_other_uuid: bool,
         options: OpenOptions,
     ) -> Result<Self, HeaderError> {
-        refuse_interrupted(&options)?;
-        let restored = backup_header(backup, &options.limits)?;
-        let size = storage.geometry().size;
-        let needed = restored.data_offset().max(backup.len() as u64);
-        if size < needed {
-            return Err(HeaderError::Mismatch(format!(
-                "it needs {needed} bytes, the storage has {size}"
-            )));
-        }
-        let present = match open::load(&*storage, &options.limits) {
-            Ok(present) => Some(present.header),
-            Err(OpenError::Io(error)) => return Err(error.into()),
-            Err(_) => None,
-        };
-        let volume = present.as_ref().map(Header::uuid);
-        if volume != Some(restored.uuid()) && !allow_other_uuid {
-            return Err(HeaderError::OtherUuid {
-                backup: restored.uuid().into(),
-                volume: volume.map(str::to_owned),
-            });
-        }
-        if let Some(present) = &present {
-            check_same_place(present, &restored)?;
-        }
+        let (restored, present) = restorable(&*storage, backup, allow_other_uuid, &options)?;
         let plan = restore_plan(&*storage, backup, &restored, present.is_some())?;
         plan.execute(&*storage, options.undo.store())?;
         Ok(Self::open(storage, options)?)
@@ -126,9 +138,10 @@ impl Container {
     /// which may be nothing.
     ///
     /// # Errors
-    /// Returns [`HeaderError::Open`] if no valid header is left, and
-    /// [`super::CommitError::Foreign`] if other data (a file system, a partition table) is in the
-    /// place of the primary copy.
+    /// Returns [`HeaderError::Open`] if no valid header is left; if it has [`OpenError::Remains`],
+    /// [`Mend`](super::Mend) can repair it. So it can where this returns
+    /// [`super::CommitError::Foreign`], since other data (a file system, a partition table) is in
+    /// the place of the primary copy.
     pub fn repair(
         storage: Arc<dyn Backend>,
         options: OpenOptions,
@@ -158,11 +171,13 @@ impl Container {
     /// Removes every keyslot and overwrites all key material. After this, only a backup of the
     /// header opens the volume.
     ///
+    /// Requirements of the header do not forbid this. The keyslot that describes a reencryption
+    /// stays, with its area: it holds no key.
+    ///
     /// # Errors
     /// Returns [`HeaderError`]. After an interruption, erasing again overwrites the remaining
     /// material.
     pub fn erase(&mut self) -> Result<(), HeaderError> {
-        self.check_requirements()?;
         let mut plan = WritePlan::default();
         let (next, material) = match &self.header {
             Header::Luks1(header) => {
@@ -178,14 +193,18 @@ impl Container {
             }
             Header::Luks2(header) => {
                 let mut next = header.clone();
-                let slots: Vec<u32> = header.metadata.keyslots().keys().copied().collect();
+                let keyslots = header.metadata.keyslots();
+                let (stays, goes): (Vec<_>, Vec<_>) = keyslots
+                    .iter()
+                    .partition(|(_, keyslot)| keyslot.kind() == Keyslot::REENCRYPT);
                 next.metadata.edit(|draft| {
-                    slots
-                        .iter()
-                        .try_for_each(|&slot| draft.remove_keyslot(slot))
+                    goes.iter()
+                        .try_for_each(|(slot, _)| draft.remove_keyslot(**slot))
                 })?;
                 self.write_luks2(&mut plan, &mut next)?;
-                (Header::Luks2(next), vec![header.metadata.keyslots_area()])
+                let stays = stays.into_iter().map(|(_, keyslot)| keyslot.area());
+                let material = without(header.metadata.keyslots_area(), stays.collect());
+                (Header::Luks2(next), material)
             }
         };
         let size = self.storage.geometry().size;
@@ -201,6 +220,20 @@ impl Container {
             requirements => Err(HeaderError::Requirements(requirements.join(", "))),
         }
     }
+}
+
+/// The parts of `whole` that are in none of `left_out`, which do not overlap.
+fn without(whole: Range<u64>, mut left_out: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    left_out.sort_by_key(|range| range.start);
+    let mut parts = Vec::new();
+    let mut at = whole.start;
+    for range in left_out {
+        parts.push(at..range.start);
+        at = range.end;
+    }
+    parts.push(at..whole.end);
+    parts.retain(|range| !range.is_empty());
+    parts
 }
 
 impl Header {
@@ -228,6 +261,40 @@ fn refuse_interrupted(options: &OpenOptions) -> Result<(), HeaderError> {
         }
         _ => Ok(()),
     }
+}
+
+/// The header in a backup that can be restored, and the present header, if there is a valid one.
+fn restorable(
+    storage: &dyn Backend,
+    backup: &[u8],
+    allow_other_uuid: bool,
+    options: &OpenOptions,
+) -> Result<(Header, Option<Header>), HeaderError> {
+    refuse_interrupted(options)?;
+    let restored = backup_header(backup, &options.limits)?;
+    let size = storage.geometry().size;
+    let needed = restored.data_offset().max(backup.len() as u64);
+    if size < needed {
+        return Err(HeaderError::Mismatch(format!(
+            "it needs {needed} bytes, the storage has {size}"
+        )));
+    }
+    let present = match open::load(storage, &options.limits) {
+        Ok(present) => Some(present.header),
+        Err(OpenError::Io(error)) => return Err(error.into()),
+        Err(_) => None,
+    };
+    if let Some(present) = &present {
+        check_same_place(present, &restored)?;
+    }
+    let volume = present.as_ref().map(Header::uuid);
+    if volume != Some(restored.uuid()) && !allow_other_uuid {
+        return Err(HeaderError::OtherUuid {
+            backup: restored.uuid().into(),
+            volume: volume.map(str::to_owned),
+        });
+    }
+    Ok((restored, present))
 }
 
 /// The header in a backup. Both copies of a LUKS2 header have to be valid, and it may have no

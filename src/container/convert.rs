@@ -49,6 +49,7 @@ impl Container {
     }
 
     fn to_luks2(&self, old: &luks1::Header) -> Result<(WritePlan, luks2::Header), HeaderError> {
+        old.check_usable()?;
         let active: Vec<usize> = (0..luks1::KEYSLOTS)
             .filter(|&slot| old.keyslots[slot].active)
             .collect();
@@ -162,6 +163,9 @@ fn luks2_keyslot(
 fn to_luks1(old: &luks2::Header) -> Result<(WritePlan, luks1::Header), HeaderError> {
     let no = |reason: &str| HeaderError::Unsupported(format!("LUKS1 has no {reason}"));
     let metadata = &old.metadata;
+    if let Some(refusal) = metadata.not_understood().next() {
+        return Err(refusal.clone().into());
+    }
     if !metadata.tokens().is_empty() {
         return Err(no("tokens"));
     }

@@ -400,10 +400,10 @@ fn luks1_container(
     keyslots::set_luks1_kdf(&mut header, index, new)?;
     header.keyslots[index].active = true;
     header.validate()?;
-    let info = keyslot_info::luks1_keyslot(&header, index)?;
+    let sealing = keyslot_info::luks1_sealing(&header, index)?;
     plan.write(
-        info.area.start,
-        material::seal(&unlocked.key, new.passphrase, &info, limits, interrupt)?,
+        header.area(index).start,
+        material::seal(&unlocked.key, new.passphrase, &sealing, limits, interrupt)?,
     );
     plan.flush();
     plan.write(0, header.to_bytes().to_vec());
@@ -448,10 +448,10 @@ fn luks2_container(
         draft.set_segment(0, &luks2::Segment::Crypt(segment))?;
         draft.set_digest(0, &digest)
     })?;
-    let info = keyslot_info::luks2_keyslot(&header, options.keyslot, &keyslot);
+    let sealing = keyslot_info::luks2_sealing(&keyslot);
     plan.write(
-        info.area.start,
-        material::seal(&unlocked.key, new.passphrase, &info, limits, interrupt)?,
+        keyslot.area.offset,
+        material::seal(&unlocked.key, new.passphrase, &sealing, limits, interrupt)?,
     );
     plan.flush();
     write_copies(plan, &header, [Position::Primary, Position::Secondary])?;

@@ -7,6 +7,7 @@ use luksmith_formats::FormatError;
 use luksmith_formats::cipher::CipherError;
 use thiserror::Error;
 
+use super::Remains;
 use crate::backend::IoError;
 use crate::crypt::CryptError;
 use crate::kdf::KdfError;
@@ -19,6 +20,16 @@ pub enum OpenError {
     /// The storage has neither a LUKS1 nor a LUKS2 header.
     #[error("no LUKS header found")]
     NotLuks,
+    /// The header cannot be used as it is, but enough of it is left for a repair; see
+    /// [`Mend`](super::Mend).
+    #[error("{0}")]
+    Remains(Remains),
+    /// LUKS2: the checksum of the metadata is valid, so it is as a program wrote it, but it breaks
+    /// a rule without which it has no meaning here. It is not damaged.
+    #[error(
+        "the header is not supported: its checksum is valid, but its metadata is not understood"
+    )]
+    NotUnderstood(#[source] FormatError),
     /// The header is malformed, not supported, or asks for more than the limits allow.
     #[error("the header is not valid")]
     Header(#[source] FormatError),
@@ -213,6 +224,10 @@ pub enum KeyslotError {
     /// The header carries requirements that forbid changes.
     #[error("the header has requirements that forbid changes: {0}")]
     Requirements(String),
+    /// The new keyslot would cost more than the limits allow, and would not open without raising
+    /// them.
+    #[error("the new keyslot would cost too much")]
+    Cost(#[source] FormatError),
     /// The key derivation failed, or was interrupted.
     #[error("cannot derive a key from the passphrase")]
     Kdf(#[from] KdfError),

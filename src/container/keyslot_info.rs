@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use luksmith_formats::luks2::{Digest, Kdf, Luks2Keyslot, Priority};
+use luksmith_formats::luks2::{Digest, Kdf, Keyslot, Luks2Keyslot, Priority};
 use luksmith_formats::{CipherSpec, FormatError, Hash, luks1, luks2};
 
 use super::{Container, Header};
@@ -13,8 +13,6 @@ use super::{Container, Header};
 pub struct KeyslotInfo {
     /// The number.
     pub slot: u32,
-    /// The KDF that derives the key of the area from the passphrase.
-    pub kdf: Kdf,
     /// The size of the key in the keyslot, in bytes.
     pub key_size: usize,
     /// The priority, which says when the keyslot is tried.
@@ -23,10 +21,21 @@ pub struct KeyslotInfo {
     pub bound: bool,
     /// The range of the key material on the storage of the header, in bytes.
     pub area: Range<u64>,
+    /// How the key is encrypted, or why this keyslot cannot be used: something in it is not
+    /// supported.
+    pub sealing: Result<Sealing, FormatError>,
+}
+
+/// How a keyslot encrypts its key.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Sealing {
+    /// The KDF that derives the key of the area from the passphrase.
+    pub kdf: Kdf,
     /// The cipher of the key material.
-    pub area_cipher: CipherSpec,
+    pub cipher: CipherSpec,
     /// The size of the key of that cipher, in bytes.
-    pub area_key_size: usize,
+    pub cipher_key_size: usize,
     /// The hash of the anti-forensic splitter.
     pub af_hash: Hash,
     /// The number of stripes of the anti-forensic splitter.
@@ -67,32 +76,30 @@ impl Container {
 /// The active keyslots of a LUKS1 header.
 pub(super) fn luks1(header: &luks1::Header) -> Vec<KeyslotInfo> {
     let active = (0..luks1::KEYSLOTS).filter(|&index| header.keyslots[index].active);
-    // The names in a validated header are known.
     active
-        .filter_map(|index| luks1_keyslot(header, index).ok())
+        .map(|index| KeyslotInfo {
+            slot: u32::try_from(index).unwrap_or(u32::MAX),
+            key_size: header.key_bytes as usize,
+            priority: Priority::Normal,
+            bound: true,
+            area: header.area(index),
+            sealing: luks1_sealing(header, index),
+        })
         .collect()
 }
 
-pub(super) fn luks1_keyslot(
-    header: &luks1::Header,
-    index: usize,
-) -> Result<KeyslotInfo, FormatError> {
+pub(super) fn luks1_sealing(header: &luks1::Header, index: usize) -> Result<Sealing, FormatError> {
+    header.check_keyslot(index)?;
     let keyslot = &header.keyslots[index];
-    let key_size = header.key_bytes as usize;
     let hash = header.hash()?;
-    Ok(KeyslotInfo {
-        slot: u32::try_from(index).unwrap_or(u32::MAX),
+    Ok(Sealing {
         kdf: Kdf::Pbkdf2 {
             hash,
             iterations: keyslot.iterations,
             salt: keyslot.salt.to_vec(),
         },
-        key_size,
-        priority: Priority::Normal,
-        bound: true,
-        area: header.area(index),
-        area_cipher: header.cipher()?,
-        area_key_size: key_size,
+        cipher: header.cipher()?,
+        cipher_key_size: header.key_bytes as usize,
         af_hash: hash,
         stripes: keyslot.stripes,
     })
@@ -100,32 +107,45 @@ pub(super) fn luks1_keyslot(
 
 /// The keyslots of a LUKS2 header that hold a key.
 pub(super) fn luks2(header: &luks2::Header) -> Vec<KeyslotInfo> {
+    let mut segments = header.metadata.data_segments();
+    let segment = segments.next().map(|(id, _)| id);
+    let bound = |slot| segment.is_some_and(|id| header.metadata.belong_together(slot, id));
     let keyslots = header.metadata.keyslots().iter();
-    keyslots
-        .filter_map(|(slot, keyslot)| Some(luks2_keyslot(header, *slot, keyslot.as_luks2()?)))
-        .collect()
+    let info = |(&slot, keyslot): (&u32, &Keyslot)| {
+        let (key_size, priority, sealing) = match keyslot {
+            Keyslot::Luks2(keyslot) => {
+                let sealing = Ok(luks2_sealing(keyslot));
+                (keyslot.key_size, keyslot.priority, sealing)
+            }
+            Keyslot::Other(other) if keyslot.kind() == Keyslot::LUKS2 => {
+                let why = other.why.clone()?;
+                (other.key_size, other.priority, Err(why))
+            }
+            Keyslot::Reencrypt(_) | Keyslot::Other(_) => return None,
+        };
+        Some(KeyslotInfo {
+            slot,
+            key_size: key_size as usize,
+            priority,
+            bound: bound(slot),
+            area: keyslot.area(),
+            sealing,
+        })
+    };
+    keyslots.filter_map(info).collect()
 }
 
-pub(super) fn luks2_keyslot(
-    header: &luks2::Header,
-    slot: u32,
-    keyslot: &Luks2Keyslot,
-) -> KeyslotInfo {
-    KeyslotInfo {
-        slot,
+pub(super) fn luks2_sealing(keyslot: &Luks2Keyslot) -> Sealing {
+    Sealing {
         kdf: keyslot.kdf.clone(),
-        key_size: keyslot.key_size as usize,
-        priority: keyslot.priority,
-        bound: volume_digest(header).is_some_and(|(_, digest)| digest.keyslots.contains(&slot)),
-        area: keyslot.area.range(),
-        area_cipher: keyslot.area.encryption,
-        area_key_size: keyslot.area.key_size as usize,
+        cipher: keyslot.area.encryption,
+        cipher_key_size: keyslot.area.key_size as usize,
         af_hash: keyslot.af.hash,
         stripes: keyslot.af.stripes,
     }
 }
 
-/// The digest of the volume key, which the data segment names.
+/// The digest of the volume key, which the data segment names, if it can be computed.
 pub(super) fn volume_digest(header: &luks2::Header) -> Option<(u32, &Digest)> {
     let (segment, _) = header.metadata.data_segments().next()?;
     header.metadata.digest_of_segment(segment)

@@ -6,7 +6,7 @@
 
 use luksmith_formats::Limits;
 
-use super::{KeyslotError, KeyslotInfo, UnlockError};
+use super::{KeyslotError, KeyslotInfo, Sealing, UnlockError};
 use crate::Interrupt;
 use crate::backend::Backend;
 use crate::crypt::{self, SectorCrypt};
@@ -16,21 +16,25 @@ use crate::secret::{LockedBytes, Passphrase, VolumeKey};
 
 const SECTOR: usize = 512;
 
-/// The bytes of the area of `slot` that hold `key`, which `passphrase` opens.
+/// The bytes of an area that hold `key`, which `passphrase` opens.
 pub(super) fn seal(
     key: &VolumeKey,
     passphrase: &Passphrase,
-    slot: &KeyslotInfo,
+    sealing: &Sealing,
     limits: &Limits,
     interrupt: &Interrupt,
 ) -> Result<Vec<u8>, KeyslotError> {
-    crypt::check_built(slot.area_cipher.cipher)?;
-    kdf::check_built(slot.af_hash)?;
+    crypt::check_built(sealing.cipher.cipher)?;
+    kdf::check_built(sealing.af_hash)?;
     // New keyslots have to be within the limits too. Otherwise they would not open without raising
     // them.
-    let derived = kdf::derive(&slot.kdf, passphrase, slot.area_key_size, limits, interrupt)?;
-    let crypt = SectorCrypt::for_keyslot(slot.area_cipher, &derived)?;
-    let split = kdf::af::split(key.as_bytes(), slot.stripes, slot.af_hash)?;
+    let size = sealing.cipher_key_size;
+    let derived = match kdf::derive(&sealing.kdf, passphrase, size, limits, interrupt) {
+        Err(KdfError::OverLimit(cost)) => return Err(KeyslotError::Cost(cost)),
+        derived => derived?,
+    };
+    let crypt = SectorCrypt::for_keyslot(sealing.cipher, &derived)?;
+    let split = kdf::af::split(key.as_bytes(), sealing.stripes, sealing.af_hash)?;
     let mut material = LockedBytes::new(split.len().next_multiple_of(SECTOR))?;
     material[..split.len()].copy_from_slice(&split);
     drop(split);
@@ -43,8 +47,9 @@ pub(super) fn seal(
 pub(super) fn unseal(
     storage: &dyn Backend,
     slot: &KeyslotInfo,
+    sealing: &Sealing,
     passphrase: &Passphrase,
-    limits: &luksmith_formats::Limits,
+    limits: &Limits,
     interrupt: &Interrupt,
 ) -> Result<VolumeKey, UnlockError> {
     let refused = |source: KdfError| UnlockError::Kdf {
@@ -52,20 +57,22 @@ pub(super) fn unseal(
         source,
     };
     // Checked before any work.
-    crypt::check_built(slot.area_cipher.cipher)?;
-    kdf::check_built(slot.af_hash).map_err(refused)?;
-    let derived = kdf::derive(&slot.kdf, passphrase, slot.area_key_size, limits, interrupt)
-        .map_err(refused)?;
-    let crypt = SectorCrypt::for_keyslot(slot.area_cipher, &derived)?;
-    let length = slot.key_size * slot.stripes as usize;
+    crypt::check_built(sealing.cipher.cipher)?;
+    kdf::check_built(sealing.af_hash).map_err(refused)?;
+    let length = slot.key_size * sealing.stripes as usize;
+    // Read first: a derivation takes long, and is in vain if the area cannot be read.
     let ciphertext = door::read(storage, slot.area.start, length.next_multiple_of(SECTOR))?;
+    let size = sealing.cipher_key_size;
+    let derived =
+        kdf::derive(&sealing.kdf, passphrase, size, limits, interrupt).map_err(refused)?;
+    let crypt = SectorCrypt::for_keyslot(sealing.cipher, &derived)?;
     let mut material = LockedBytes::copy_from(&ciphertext)?;
     crypt.decrypt_material(&mut material);
     let key = kdf::af::merge(
         &material[..length],
         slot.key_size,
-        slot.stripes,
-        slot.af_hash,
+        sealing.stripes,
+        sealing.af_hash,
     )
     .map_err(refused)?;
     Ok(VolumeKey::from_locked(key))

@@ -15,8 +15,10 @@ mod foreign;
 mod keyslot_info;
 mod keyslots;
 mod material;
+mod mend;
 mod open;
 mod plan;
+mod remains;
 mod rewrite;
 mod settings;
 mod undo;
@@ -36,9 +38,11 @@ pub use error::{
     CommitError, CreateError, HeaderError, KeyslotError, OpenError, UndoError, UnlockError,
     VolumeError,
 };
-pub use keyslot_info::KeyslotInfo;
+pub use keyslot_info::{KeyslotInfo, Sealing};
 pub use keyslots::NewKeyslot;
+pub use mend::{Doubt, Mend};
 pub use plan::{Step, WritePlan};
+pub use remains::Remains;
 pub use settings::Configure;
 pub(crate) use undo::discard as discard_undo;
 pub use undo::{Undo, UndoStore, roll_back};
@@ -217,6 +221,16 @@ impl Container {
         match &self.header {
             Header::Luks1(header) => &header.uuid,
             Header::Luks2(header) => &header.uuid,
+        }
+    }
+
+    /// What of the header is not supported or not understood: it is kept, but the volume or a
+    /// keyslot cannot be opened. Empty for a header that can be used as a whole.
+    #[must_use]
+    pub fn not_supported(&self) -> Vec<FormatError> {
+        match &self.header {
+            Header::Luks1(header) => header.check_usable().err().into_iter().collect(),
+            Header::Luks2(header) => header.metadata.not_understood().cloned().collect(),
         }
     }
 

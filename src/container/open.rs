@@ -4,20 +4,20 @@
 //! copies and their recovery). Each byte is read once, and exactly the validated bytes are used
 //! afterwards.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
-use luksmith_formats::Limits;
 use luksmith_formats::luks2::{HEADER_SIZES, Position};
-use luksmith_formats::{FormatError, Kind};
+use luksmith_formats::{FormatError, Kind, Limits, MAGIC};
 use luksmith_formats::{luks1, luks2};
 use sha2::{Digest as _, Sha256};
 
-use super::{Container, Fingerprint, Header, Health, OpenError, OpenOptions, undo};
+use super::remains::{self, Remains};
+use super::{Container, Fingerprint, Header, Health, OpenError, OpenOptions, foreign, undo};
 use crate::backend::Backend;
 use crate::door;
 
 const BINARY_HEADER: usize = 4096;
-const LUKS_MAGIC: &[u8; 6] = b"LUKS\xba\xbe";
 
 impl Container {
     /// Reads and validates the header at the start of `storage`. A detached header is on a storage
@@ -69,7 +69,7 @@ pub(super) fn load(storage: &dyn Backend, limits: &Limits) -> Result<Loaded, Ope
         0,
         BINARY_HEADER.min(usize::try_from(size).unwrap_or(BINARY_HEADER)),
     )?;
-    if start.starts_with(LUKS_MAGIC) && start.get(6..8) == Some(&[0, 1]) {
+    if start.starts_with(&MAGIC) && start.get(6..8) == Some(&[0, 1]) {
         return load_luks1(size, &start, limits);
     }
     load_luks2(storage, size, &start, limits)
@@ -77,7 +77,9 @@ pub(super) fn load(storage: &dyn Backend, limits: &Limits) -> Result<Loaded, Ope
 
 fn load_luks1(size: u64, start: &[u8], limits: &Limits) -> Result<Loaded, OpenError> {
     let bytes = start.get(..luks1::HEADER_SIZE).unwrap_or(start);
-    let header = luks1::Header::parse(bytes, limits).map_err(OpenError::Header)?;
+    let header = luks1::Header::parse(bytes, limits).map_err(|error| {
+        remains::luks1(bytes, limits).map_or(OpenError::Header(error), OpenError::Remains)
+    })?;
     // A detached header and a backup file end after the last keyslot. Whether the data is there is
     // checked when the data is opened.
     let needed = (0..luks1::KEYSLOTS)
@@ -116,16 +118,22 @@ fn load_luks2(
         (Ok(primary), Ok(secondary)) => {
             let bytes = [primary.bytes, secondary.bytes];
             match primary.header.seqid.cmp(&secondary.header.seqid) {
-                std::cmp::Ordering::Equal => (primary.header, Health::Good, bytes),
-                std::cmp::Ordering::Greater => (primary.header, Health::SecondaryStale, bytes),
-                std::cmp::Ordering::Less => (secondary.header, Health::PrimaryStale, bytes),
+                Ordering::Equal => (primary.header, Health::Good, bytes),
+                Ordering::Greater => (primary.header, Health::SecondaryStale, bytes),
+                Ordering::Less => (secondary.header, Health::PrimaryStale, bytes),
             }
         }
-        (Ok(primary), Err(Some((error, bytes)))) => (
-            primary.header,
-            Health::SecondaryDamaged(error),
-            [primary.bytes, bytes],
-        ),
+        (Ok(primary), Err(Some((error, bytes)))) => {
+            let health = match (error.kind, seqid(&bytes).cmp(&primary.header.seqid)) {
+                // The newer metadata is of a program that writes what is not understood here.
+                (Kind::NotUnderstood, Ordering::Greater) => {
+                    return Err(OpenError::NotUnderstood(error));
+                }
+                (Kind::NotUnderstood, Ordering::Less) => Health::SecondaryStale,
+                _ => Health::SecondaryDamaged(error),
+            };
+            (primary.header, health, [primary.bytes, bytes])
+        }
         (Ok(primary), Err(None)) => {
             let error =
                 FormatError::malformed("secondary header", primary.header.hdr_size, "not found");
@@ -136,13 +144,20 @@ fn load_luks2(
             )
         }
         (Err(error), Ok(secondary)) => {
-            let whole = usize::try_from(secondary.header.hdr_size).unwrap_or(BINARY_HEADER);
+            let at = secondary.header.hdr_size;
+            if !start.starts_with(&MAGIC)
+                && let Some(over) = foreign::signature(storage)?
+            {
+                return Err(OpenError::Remains(Remains::Secondary { at, over }));
+            }
+            let health = match (error.kind, seqid(start).cmp(&secondary.header.seqid)) {
+                (Kind::NotUnderstood, Ordering::Less) => Health::PrimaryStale,
+                (Kind::NotUnderstood, _) => return Err(OpenError::NotUnderstood(error)),
+                _ => Health::PrimaryDamaged(error),
+            };
+            let whole = usize::try_from(at).unwrap_or(BINARY_HEADER);
             let found = door::read(storage, 0, whole)?;
-            (
-                secondary.header,
-                Health::PrimaryDamaged(error),
-                [found, secondary.bytes],
-            )
+            (secondary.header, health, [found, secondary.bytes])
         }
         (Err(primary), Err(secondary)) => {
             return Err(match secondary {
@@ -155,7 +170,14 @@ fn load_luks2(
                         needed: claimed.unwrap_or(0) * 2,
                     }
                 }
-                _ if !start.starts_with(LUKS_MAGIC) => OpenError::NotLuks,
+                _ if primary.kind == Kind::NotUnderstood => OpenError::NotUnderstood(primary),
+                Some((secondary, _)) if secondary.kind == Kind::NotUnderstood => {
+                    OpenError::NotUnderstood(secondary)
+                }
+                _ if !start.starts_with(&MAGIC) => match remains::find(storage, start, limits)? {
+                    Some(remains) => OpenError::Remains(remains),
+                    None => OpenError::NotLuks,
+                },
                 // Both copies are intact, but ask for something that is not supported.
                 Some((secondary, _))
                     if primary.kind != Kind::Malformed && primary.kind == secondary.kind =>
@@ -213,6 +235,12 @@ fn read_copy(
         usize::try_from(header_size).unwrap_or(BINARY_HEADER),
     )?;
     Ok(luks2::Header::parse(&bytes, position, limits).map(|header| Copy { header, bytes }))
+}
+
+/// The sequence number in a copy whose checksum matches.
+fn seqid(copy: &[u8]) -> u64 {
+    let field = copy.get(16..24).and_then(|field| field.first_chunk());
+    field.map_or(0, |field| u64::from_be_bytes(*field))
 }
 
 /// Reads the secondary copy: at the offset that the primary names, or else at any of the nine

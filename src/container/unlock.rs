@@ -5,13 +5,14 @@
 
 use std::sync::Arc;
 
+use luksmith_formats::FormatError;
 use luksmith_formats::luks2::{self, Priority, SegmentSize};
 
 use super::digest::KeyDigest;
 use super::{Container, Header, KeyslotInfo, UnlockError, VolumeError, material};
 use crate::Interrupt;
 use crate::backend::Backend;
-use crate::crypt::{IvSector, SectorCrypt};
+use crate::crypt::{CryptError, IvSector, SectorCrypt};
 use crate::kdf::KdfError;
 use crate::layout::Qcow2;
 use crate::secret::{Passphrase, VolumeKey};
@@ -67,32 +68,49 @@ impl Container {
     /// Finds the keyslot that `passphrase` opens. This takes as long as the KDFs of the keyslots.
     ///
     /// # Errors
-    /// Returns [`UnlockError::WrongPassphrase`] if none of the tried keyslots opens. A keyslot
-    /// whose KDF costs more than the limits allow is skipped. Its error is returned if no other
-    /// keyslot opens.
+    /// Returns [`UnlockError::WrongPassphrase`] if none of the tried keyslots opens. With
+    /// [`Which::Any`], a keyslot that cannot be tried is skipped: its area cannot be read, its KDF
+    /// costs more than the limits allow, or it has something that is not supported. If no other
+    /// keyslot opens, the error of a skipped one is returned, unless that is only not supported
+    /// and another keyslot could be tried. Otherwise a skipped one is logged as a warning.
     pub fn unlock(
         &self,
         passphrase: &Passphrase,
         which: Which,
         interrupt: &Interrupt,
     ) -> Result<Unlocked, UnlockError> {
-        let mut passed_over = None;
+        let mut skipped: Vec<UnlockError> = Vec::new();
+        let mut tried = false;
+        let mut opened = None;
         for slot in self.candidates(which)? {
             match self.open_keyslot(&slot, passphrase, interrupt) {
-                Ok(Some(unlocked)) => return Ok(unlocked),
-                Ok(None) => {}
-                Err(
-                    error @ UnlockError::Kdf {
-                        source: KdfError::OverLimit(_),
-                        ..
-                    },
-                ) => {
-                    passed_over.get_or_insert(error);
+                Ok(Some(unlocked)) => {
+                    opened = Some(unlocked);
+                    break;
                 }
+                Ok(None) => tried = true,
+                Err(error) if is_of_one_keyslot(&error) => skipped.push(error),
                 Err(error) => return Err(error),
             }
         }
-        Err(passed_over.unwrap_or(UnlockError::WrongPassphrase))
+        let worst = |error: &UnlockError| !matches!(error, UnlockError::Unsupported { .. });
+        let reported = match &opened {
+            Some(_) => None,
+            None => skipped.iter().position(worst).or({
+                // A wrong passphrase is more likely than that of the keyslot that was not tried.
+                (!tried && !skipped.is_empty()).then_some(0)
+            }),
+        };
+        let reported = reported.map(|index| skipped.remove(index));
+        for error in skipped {
+            let reason = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::warn!(reason, "a keyslot was not tried: {error}");
+        }
+        match (opened, reported) {
+            (Some(unlocked), _) => Ok(unlocked),
+            (None, Some(error)) => Err(error),
+            (None, None) => Err(UnlockError::WrongPassphrase),
+        }
     }
 
     /// Accepts the volume key itself, if its digest matches.
@@ -106,7 +124,7 @@ impl Container {
     ) -> Result<Unlocked, VolumeError> {
         let digest = self
             .volume_digest()
-            .ok_or_else(|| VolumeError::Unsupported("no digest".into()))?;
+            .map_err(|error| VolumeError::Unsupported(error.to_string()))?;
         // HMAC pads keys with zeros, so keys of different lengths can have the same digest.
         let length = key.as_bytes().len();
         let fits = self.volume_key_size().map_or_else(
@@ -156,12 +174,16 @@ impl Container {
             slot: slot.slot,
             source,
         };
-        let Some(digest) = self.digest_of(slot.slot) else {
-            return Ok(None);
+        let unsupported = |source| UnlockError::Unsupported {
+            slot: slot.slot,
+            source,
         };
+        let sealing = slot.sealing.as_ref();
+        let sealing = sealing.map_err(|why| unsupported(why.clone()))?;
         // Checked before the KDF of the keyslot runs in vain.
+        let digest = self.digest_of(slot.slot).map_err(unsupported)?;
         digest.check_cost(limits).map_err(refused)?;
-        let key = material::unseal(&*self.storage, slot, passphrase, limits, interrupt)?;
+        let key = material::unseal(&*self.storage, slot, sealing, passphrase, limits, interrupt)?;
         let agrees = digest.agrees(&key, limits, interrupt).map_err(refused)?;
         Ok(agrees.then_some(Unlocked {
             slot: Some(slot.slot),
@@ -176,34 +198,44 @@ impl Container {
         unlocked.bound
             && self
                 .volume_digest()
-                .is_some_and(|digest| digest.is_same(&unlocked.digest))
+                .is_ok_and(|digest| digest.is_same(&unlocked.digest))
     }
 
     /// Whether `unlocked` is the key that keyslot `slot` of this container holds.
     pub(super) fn is_key_of(&self, slot: u32, unlocked: &Unlocked) -> bool {
         self.digest_of(slot)
-            .is_some_and(|digest| digest.is_same(&unlocked.digest))
+            .is_ok_and(|digest| digest.is_same(&unlocked.digest))
     }
 
     /// The digest that checks the key of `slot`.
-    fn digest_of(&self, slot: u32) -> Option<KeyDigest> {
-        match &self.header {
-            Header::Luks1(_) => self.volume_digest(),
-            Header::Luks2(header) => header
-                .metadata
-                .digest_of_keyslot(slot)
-                .map(|(_, digest)| KeyDigest::of_luks2(digest)),
+    fn digest_of(&self, slot: u32) -> Result<KeyDigest, FormatError> {
+        let metadata = match &self.header {
+            Header::Luks1(_) => return self.volume_digest(),
+            Header::Luks2(header) => &header.metadata,
+        };
+        let other = metadata.other_digests().iter();
+        match metadata.digest_of_keyslot(slot) {
+            Some((_, digest)) => Ok(KeyDigest::of_luks2(digest)),
+            None => Err(why(other, |digest| digest.keyslots.contains(&slot))),
         }
     }
 
     /// The digest that checks the volume key.
-    fn volume_digest(&self) -> Option<KeyDigest> {
-        match &self.header {
-            Header::Luks1(header) => KeyDigest::of_luks1(header).ok(),
-            Header::Luks2(header) => {
-                let (_, digest) = super::keyslot_info::volume_digest(header)?;
-                Some(KeyDigest::of_luks2(digest))
+    fn volume_digest(&self) -> Result<KeyDigest, FormatError> {
+        let header = match &self.header {
+            Header::Luks1(header) => {
+                header.check_digest()?;
+                return KeyDigest::of_luks1(header);
             }
+            Header::Luks2(header) => header,
+        };
+        let segment = header.metadata.data_segments().next().map(|(id, _)| id);
+        let other = header.metadata.other_digests().iter();
+        match super::keyslot_info::volume_digest(header) {
+            Some((_, digest)) => Ok(KeyDigest::of_luks2(digest)),
+            None => Err(why(other, |digest| {
+                segment.is_some_and(|id| digest.segments.contains(&id))
+            })),
         }
     }
 
@@ -295,6 +327,33 @@ impl Container {
     }
 }
 
+/// Whether an error concerns only the keyslot that was tried, so that others may still open.
+fn is_of_one_keyslot(error: &UnlockError) -> bool {
+    match error {
+        UnlockError::Kdf { source, .. } => matches!(
+            source,
+            KdfError::OverLimit(_) | KdfError::MissingFeature(_) | KdfError::Material { .. }
+        ),
+        UnlockError::Crypt(error) => !matches!(error, CryptError::Lock(_)),
+        UnlockError::Unsupported { .. } | UnlockError::Io(_) => true,
+        UnlockError::WrongPassphrase
+        | UnlockError::NoSuchKeyslot(_)
+        | UnlockError::NoKeyslots
+        | UnlockError::Memory(_) => false,
+    }
+}
+
+/// Why the digest that is looked for cannot be computed.
+fn why<'a>(
+    mut others: impl Iterator<Item = (&'a u32, &'a luks2::OtherDigest)>,
+    wanted: impl Fn(&luks2::OtherDigest) -> bool,
+) -> FormatError {
+    match others.find(|(_, digest)| wanted(digest)) {
+        Some((_, digest)) => digest.why.clone(),
+        None => FormatError::unsupported("digests", 0, "no digest is for this key"),
+    }
+}
+
 /// The place of the data, and how it is encrypted.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
@@ -312,6 +371,17 @@ pub struct DataSegment {
 }
 
 impl DataSegment {
+    /// How many bytes at the end of a storage of `storage_size` bytes are no whole sector. They are
+    /// no part of the volume. QEMU shows a last sector there, which it fills with zeroes before it
+    /// decrypts it; cryptsetup refuses such a storage, or leaves the bytes out.
+    #[must_use]
+    pub fn left_out(&self, storage_size: u64) -> u64 {
+        match self.fixed_size {
+            Some(size) => size % u64::from(self.sector_size),
+            None => storage_size.saturating_sub(self.offset) % u64::from(self.sector_size),
+        }
+    }
+
     /// The size of the plaintext in whole sectors, in bytes, on a storage of `storage_size` bytes.
     fn size_on(&self, storage_size: u64) -> Result<u64, VolumeError> {
         let needed = self.offset.saturating_add(self.fixed_size.unwrap_or(0));

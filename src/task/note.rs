@@ -25,6 +25,29 @@ pub enum Note<'a> {
         /// Where it is.
         location: &'a Location,
     },
+    /// A LUKS2 header has mandatory requirements: its data cannot be opened here.
+    Requirements {
+        /// Where the header is stored.
+        location: &'a Location,
+        /// The requirements, by name.
+        requirements: &'a [String],
+    },
+    /// The storage ends in the middle of a sector, which is no part of the volume.
+    LeftOut {
+        /// Where the data is stored.
+        location: &'a Location,
+        /// How many bytes are left out.
+        bytes: u64,
+        /// The size of a sector, in bytes.
+        sector_size: u32,
+    },
+    /// The storage ends where the data begins.
+    NoData {
+        /// Where the data is stored.
+        location: &'a Location,
+        /// The offset of the data, in bytes.
+        offset: u64,
+    },
     /// A file that was not finished was removed.
     Removed {
         /// The name that the file would have got.
@@ -97,6 +120,9 @@ impl Note<'_> {
             | Self::TakenBack { .. } => false,
             Self::Health { .. }
             | Self::NoFlush { .. }
+            | Self::Requirements { .. }
+            | Self::LeftOut { .. }
+            | Self::NoData { .. }
             | Self::Left { .. }
             | Self::WritableByAll { .. }
             | Self::NotAudited { .. }
@@ -116,6 +142,30 @@ impl fmt::Display for Note<'_> {
                 f,
                 "the server of {location} does not offer to flush: if it fails, changes may be lost \
                  that it had acknowledged, and a change of the header may be left half done"
+            ),
+            Self::Requirements {
+                location,
+                requirements,
+            } => {
+                let names = requirements.join(", ");
+                let why = match requirements.iter().any(|name| name.contains("reencrypt")) {
+                    true => "a reencryption is not finished; cryptsetup finishes it",
+                    false => "the data cannot be opened here",
+                };
+                write!(f, "{location}: the header requires {names}: {why}")
+            }
+            Self::LeftOut {
+                location,
+                bytes,
+                sector_size,
+            } => write!(
+                f,
+                "{location}: the last {bytes} bytes are not a whole sector of {sector_size} bytes, and \
+                 are left out of the volume"
+            ),
+            Self::NoData { location, offset } => write!(
+                f,
+                "{location} holds no data: it ends at byte {offset}, where the data begins"
             ),
             Self::Removed { name } => write!(f, "the unfinished {} is removed", name.display()),
             Self::Left { path, error } => {

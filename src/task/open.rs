@@ -189,7 +189,33 @@ impl Image {
             None => header.clone(),
         };
         let container = self.open(header, options, watch)?;
+        self.note_end(&container, &data, watch);
         Ok((container, data))
+    }
+
+    /// Tells what is not whole at the end of the data.
+    fn note_end(&self, container: &Container, data: &Storage, watch: &dyn Watch) {
+        let location = &self.location;
+        let size = data.backend.geometry().size;
+        let Ok(segment) = container.data_segment() else {
+            return;
+        };
+        let elsewhere = self.header.is_none() && segment.offset == 0;
+        if data.qcow2.is_some() || elsewhere {
+            return;
+        }
+        if segment.fixed_size.is_none() && size == segment.offset {
+            let offset = segment.offset;
+            watch.notes(Note::NoData { location, offset });
+        }
+        let bytes = segment.left_out(size);
+        if bytes != 0 {
+            watch.notes(Note::LeftOut {
+                location,
+                bytes,
+                sector_size: segment.sector_size,
+            });
+        }
     }
 
     fn header_storage(&self, options: OpenOptions, watch: &dyn Watch) -> Result<Storage, Error> {
@@ -226,6 +252,13 @@ impl Image {
         match container.health() {
             Health::Good => {}
             health => watch.notes(Note::Health { location, health }),
+        }
+        let requirements = &*container.requirements();
+        if !requirements.is_empty() {
+            watch.notes(Note::Requirements {
+                location,
+                requirements,
+            });
         }
         Ok(container)
     }

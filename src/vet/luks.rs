@@ -125,6 +125,9 @@ fn luks1(report: &mut Report, policy: &Policy, start: &[u8], base: u64) -> Optio
             return None;
         }
     };
+    if let Err(error) = header.check_usable() {
+        refuse(report, &HEADER, base, &error);
+    }
     if let (Ok(cipher), Ok(hash)) = (header.cipher(), header.hash()) {
         policy.judge_cipher(report, base + 8, &cipher.to_string());
         let pbkdf2 = |iterations| Kdf::Pbkdf2 {
@@ -255,8 +258,12 @@ fn described(report: &mut Report, policy: &Policy, header: &luks2::Header) {
         "config.requirements",
         || required.join(", ").escape_default().to_string(),
     );
+    for error in metadata.not_understood() {
+        refuse(report, &HEADER, 0, error);
+    }
     match metadata.data_segment() {
         Ok((_, segment)) => policy.judge_cipher(report, BINARY, &segment.encryption.to_string()),
+        Err(error) if metadata.not_understood().any(|known| *known == error) => {}
         Err(error) => refuse(report, &SEGMENT, BINARY, &error),
     }
     let backup = metadata.segments().values().any(luks2::Segment::is_backup);

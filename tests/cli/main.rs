@@ -14,6 +14,7 @@ mod libvirt;
 mod loss;
 mod other_users;
 mod prompt;
+mod rescue;
 mod session;
 mod streams;
 mod uris;

@@ -1,9 +1,12 @@
 //! Images that end too early, and damaged, lost, stale, forged and overwritten copies of a LUKS2
 //! header.
 
+use std::sync::Arc;
+
+use luksmith::backend::Backend;
 use luksmith::container::{
-    CommitError, Container, HeaderError, Health, OpenError, OpenOptions, Repaired, Undo, Version,
-    VolumeError,
+    CommitError, Container, Doubt, HeaderError, Health, Mend, OpenError, OpenOptions, Remains,
+    Repaired, Undo, Version, VolumeError,
 };
 use luksmith_formats::json::json;
 use luksmith_formats::luks2::{HEADER_SIZES, Position};
@@ -136,6 +139,40 @@ fn both_copies_damaged_is_the_end() {
     assert_eq!(storage.to_bytes(), image);
 }
 
+/// Metadata that breaks a rule, with a valid checksum, is of a program that knows more. What is
+/// newer counts, and is not overwritten by what is older.
+#[test]
+fn newer_metadata_that_is_not_understood_is_left_alone() {
+    for (newer, older) in [
+        (Position::Primary, Position::Secondary),
+        (Position::Secondary, Position::Primary),
+    ] {
+        for (not_understood, seqid) in [(newer, 2_u64), (older, 0)] {
+            let mut image = luks2();
+            let start = usize::try_from(not_understood.offset(COPY as u64)).unwrap();
+            edit_copy(&mut image[start..start + COPY], |json| {
+                json["config"] = json!({});
+            });
+            edit_binary(&mut image, not_understood, 16, &seqid.to_be_bytes());
+            let storage = storage(image.clone());
+            let options = OpenOptions::new(Undo::NotLookedFor);
+            let repaired = Container::repair(storage.clone(), options);
+            if not_understood == newer {
+                let opened = open(&storage);
+                let Err(OpenError::NotUnderstood(error)) = opened else {
+                    panic!("{newer:?}: {opened:?}");
+                };
+                assert_eq!(error.field, "config.json_size");
+                assert!(repaired.is_err());
+                assert!(storage.to_bytes() == image, "{newer:?}");
+            } else {
+                assert_eq!(repaired.unwrap().len(), 1);
+                unlock(&open(&storage).unwrap()).unwrap();
+            }
+        }
+    }
+}
+
 #[test]
 fn one_copy_is_enough_wherever_it_is() {
     for size in HEADER_SIZES {
@@ -266,10 +303,32 @@ fn a_filesystem_over_the_primary_copy_is_not_repaired_away() {
         if (COPY..2 * COPY).contains(&at) {
             continue;
         }
+        // With the magic in place, the volume opens by the other copy, and nothing else changes.
+        // Without it, it does not open.
+        let wiped = storage(image.clone());
+        let opened = open(&wiped);
+        assert!(
+            matches!(
+                opened,
+                Err(OpenError::Remains(Remains::Secondary { at: 16384, .. }))
+            ),
+            "{signature:?}: {opened:?}"
+        );
+        let options = OpenOptions::new(Undo::NotLookedFor);
+        let repaired = Container::repair(wiped.clone(), options.clone());
+        assert!(
+            matches!(repaired, Err(HeaderError::Open(OpenError::Remains(_)))),
+            "{signature:?}: {repaired:?}"
+        );
+        assert_eq!(wiped.to_bytes(), image, "{signature:?}");
+        if at < 6 {
+            continue;
+        }
+        image[..6].copy_from_slice(b"LUKS\xba\xbe");
         let storage = storage(image.clone());
         let container = open(&storage).unwrap();
         assert!(matches!(container.health(), Health::PrimaryDamaged(_)));
-        let repaired = Container::repair(storage.clone(), OpenOptions::new(Undo::NotLookedFor));
+        let repaired = Container::repair(storage.clone(), options.clone());
         assert!(
             matches!(repaired, Err(HeaderError::Commit(CommitError::Foreign(_)))),
             "{signature:?}: {repaired:?}"
@@ -281,6 +340,21 @@ fn a_filesystem_over_the_primary_copy_is_not_repaired_away() {
         container.remove_keyslot(0, true).unwrap_err();
         container.erase().unwrap_err();
         assert_eq!(storage.to_bytes(), image, "{signature:?}");
+
+        // If the caller agrees to it, the repair gets the header back, in both cases.
+        for storage in [wiped, storage] {
+            let backend: Arc<dyn Backend> = storage.clone();
+            let mend = Mend::find(&backend, &options).unwrap().unwrap();
+            assert!(matches!(mend.doubts(), [Doubt::Overwrites(_)]));
+            assert_eq!(
+                mend.execute(&backend, &options).unwrap(),
+                [Repaired::PrimaryCopy]
+            );
+            let container = open(&storage).unwrap();
+            assert!(matches!(container.health(), Health::Good));
+            // A signature in the keyslots area has overwritten key material.
+            assert_eq!(unlock(&container).is_ok(), at < COPY, "{signature:?}");
+        }
     }
 }
 

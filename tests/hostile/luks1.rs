@@ -105,39 +105,34 @@ fn cases() -> Vec<(&'static str, Change, Verdict, u64)> {
         (
             "cipher name without NUL",
             |b| b[8..40].fill(b'a'),
-            malformed("cipher_name", "NUL"),
+            unsupported("cipher_name", "unknown cipher"),
             8,
         ),
         (
             "cipher mode without NUL",
             |b| b[40..72].fill(b'a'),
-            malformed("cipher_mode", "NUL"),
+            unsupported("cipher_mode", "unknown cipher"),
             40,
         ),
         (
             "hash without NUL",
             |b| b[72..104].fill(b'a'),
-            malformed("hash_name", "NUL"),
+            unsupported("hash_name", "unknown hash"),
             72,
         ),
         (
             "uuid without NUL",
             |b| b[168..208].fill(b'a'),
-            malformed("uuid", "NUL"),
-            168,
+            Verdict::Good,
+            0,
         ),
         (
             "cipher name not UTF-8",
             |b| b[9] = 0xff,
-            malformed("cipher_name", "UTF-8"),
+            unsupported("cipher_name", "unknown cipher"),
             8,
         ),
-        (
-            "uuid not UTF-8",
-            |b| b[168] = 0xc3,
-            malformed("uuid", "UTF-8"),
-            168,
-        ),
+        ("uuid not UTF-8", |b| b[168] = 0xc3, Verdict::Good, 0),
         (
             "empty cipher",
             |b| name(b, 8, ""),
@@ -201,20 +196,20 @@ fn cases() -> Vec<(&'static str, Change, Verdict, u64)> {
         (
             "no key",
             |b| word(b, 108, 0),
-            malformed("key_bytes", "no keys of 0 bytes"),
+            malformed("key_bytes", "no bytes"),
             108,
         ),
         (
             "key of 48 bytes",
             |b| word(b, 108, 48),
-            malformed("key_bytes", "no keys of 48 bytes"),
+            unsupported("key_bytes", "no keys of 48 bytes"),
             108,
         ),
         (
             "huge key",
             |b| word(b, 108, u32::MAX),
-            malformed("key_bytes", "no keys of 4294967295"),
-            108,
+            malformed("keyslots.0.key_material_offset", "after the payload"),
+            248,
         ),
         (
             "digest without iterations",
@@ -419,7 +414,10 @@ fn each_change_gets_its_verdict() {
     for (name, change, expected, offset) in cases() {
         let mut bytes = good().to_bytes().to_vec();
         change(&mut bytes);
-        let result = judge(name, expected, || Header::parse(&bytes, &Limits::default()));
+        let result = judge(name, expected, || {
+            let header = Header::parse(&bytes, &Limits::default())?;
+            header.check_usable().map(|()| header)
+        });
         match result {
             Ok(header) => assert_eq!(
                 Header::parse(&header.to_bytes(), &Limits::default()).unwrap(),
@@ -441,6 +439,26 @@ fn bytes_come_back_as_they_were() {
     assert_eq!(header.area(1), 512 * 512..512 * 512 + 256_000);
     assert_eq!(header.area(8), 0..0);
     assert_eq!(Version::detect(&bytes), Ok(Version::Luks1));
+}
+
+/// What only matters where a key is used does not keep a header from being shown and saved.
+#[test]
+fn what_is_only_needed_to_open_is_read_and_kept() {
+    let changes: [(&str, Change); 6] = [
+        ("unknown cipher", |b| name(b, 8, "des")),
+        ("null cipher", |b| name(b, 8, "cipher_null")),
+        ("unknown hash", |b| name(b, 72, "md5")),
+        ("a name that is not UTF-8", |b| b[9] = 0xff),
+        ("an odd key size", |b| word(b, 108, 48)),
+        ("no iterations", |b| word(b, SLOT + 4, 0)),
+    ];
+    for (name, change) in changes {
+        let mut bytes = good().to_bytes().to_vec();
+        change(&mut bytes);
+        let header = Header::parse(&bytes, &Limits::default()).unwrap();
+        assert_eq!(header.to_bytes(), *bytes, "{name}");
+        header.check_usable().unwrap_err();
+    }
 }
 
 #[test]

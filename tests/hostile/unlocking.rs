@@ -1,13 +1,20 @@
 //! A header states the cost of unlocking it. A cost over the limit is refused before any work, and
 //! a permitted one can be interrupted.
 
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use luksmith::Interrupt;
-use luksmith::container::{OpenOptions, Undo, UnlockError, VolumeError, Which};
+use luksmith::backend::memory::MemoryBackend;
+use luksmith::backend::{Backend, Geometry, IoError, Operation};
+use luksmith::container::{
+    Container, NewKeyslot, OpenOptions, Undo, UnlockError, VolumeError, Which,
+};
 use luksmith::formats::Limits;
 use luksmith::kdf::KdfError;
-use luksmith::secret::VolumeKey;
+use luksmith::secret::{Passphrase, VolumeKey};
+use luksmith::sectors::{Cipher, Sectors};
 use luksmith_formats::json::{Value, json};
 
 use crate::image::{open, passphrase, storage, unlock, with_json, with_luks1};
@@ -140,6 +147,94 @@ fn a_costly_keyslot_is_passed_over() {
     assert_eq!(unlock(&container).unwrap().slot(), Some(0));
     let by_slot = container.unlock(&passphrase(), Which::Slot(1), &Interrupt::new());
     assert!(matches!(by_slot, Err(UnlockError::Kdf { slot: 1, .. })));
+}
+
+/// A storage whose bytes in a range cannot be read.
+struct Unreadable(Arc<MemoryBackend>, Range<u64>);
+
+impl Backend for Unreadable {
+    fn geometry(&self) -> Geometry {
+        self.0.geometry()
+    }
+    fn read_at(&self, offset: u64, into: &mut Sectors<Cipher>) -> Result<(), IoError> {
+        let end = offset + into.as_slice().len() as u64;
+        if offset < self.1.end && self.1.start < end {
+            let source = std::io::Error::other("bad sector");
+            return Err(IoError::Failed {
+                operation: Operation::Read,
+                offset,
+                source,
+            });
+        }
+        self.0.read_at(offset, into)
+    }
+    fn write_at(&self, offset: u64, from: &Sectors<Cipher>) -> Result<(), IoError> {
+        self.0.write_at(offset, from)
+    }
+    fn flush(&self) -> Result<(), IoError> {
+        self.0.flush()
+    }
+    fn discard(&self, range: Range<u64>) -> Result<(), IoError> {
+        self.0.discard(range)
+    }
+    fn write_zeroes(&self, range: Range<u64>) -> Result<(), IoError> {
+        self.0.write_zeroes(range)
+    }
+    fn resize(&self, size: u64) -> Result<(), IoError> {
+        self.0.resize(size)
+    }
+}
+
+/// A keyslot whose area cannot be read does not prevent others from opening. If none opens, the
+/// failed read is the error, since that keyslot may be the one.
+#[test]
+fn a_keyslot_that_cannot_be_read_is_passed_over() {
+    for image in [crate::image::luks1(), crate::image::luks2()] {
+        let storage = storage(image);
+        let mut container = open(&storage).unwrap();
+        let unlocked = unlock(&container).unwrap();
+        let other = Passphrase::copy_from(b"other").unwrap();
+        let new = NewKeyslot::new(&other, crate::image::COST);
+        let interrupt = Interrupt::new();
+        container.add_keyslot(&unlocked, &new, &interrupt).unwrap();
+        let first = container.keyslots()[0].area.clone();
+
+        let options = OpenOptions::new(Undo::NotLookedFor);
+        let unreadable = Arc::new(Unreadable(storage, first));
+        let container = Container::open(unreadable, options).unwrap();
+        let opened = container.unlock(&other, Which::Any, &interrupt).unwrap();
+        assert_eq!(opened.slot(), Some(1));
+        for which in [Which::Any, Which::Slot(0)] {
+            let result = container.unlock(&passphrase(), which, &interrupt);
+            assert!(matches!(result, Err(UnlockError::Io(_))), "{result:?}");
+        }
+        let result = container.unlock(&passphrase(), Which::Slot(1), &interrupt);
+        assert!(matches!(result, Err(UnlockError::WrongPassphrase)));
+    }
+}
+
+/// A keyslot that is not supported does not prevent others from opening, and does not hide that
+/// the passphrase is wrong.
+#[test]
+fn a_keyslot_that_is_not_supported_is_passed_over() {
+    let image = with_json(|json| {
+        let mut new = json["keyslots"]["0"].clone();
+        new["kdf"] = json!({"type": "new"});
+        new["priority"] = json!(2);
+        new["area"]["offset"] = json!((32768 + 258_048).to_string());
+        json["keyslots"]["1"] = new;
+        json["digests"]["0"]["keyslots"] = json!(["0", "1"]);
+    });
+    let container = open(&storage(image)).unwrap();
+    assert_eq!(unlock(&container).unwrap().slot(), Some(0));
+    let (other, interrupt) = (Passphrase::copy_from(b"other").unwrap(), Interrupt::new());
+    let result = container.unlock(&other, Which::Any, &interrupt);
+    assert!(matches!(result, Err(UnlockError::WrongPassphrase)));
+    let result = container.unlock(&other, Which::Slot(1), &interrupt);
+    assert!(matches!(
+        result,
+        Err(UnlockError::Unsupported { slot: 1, .. })
+    ));
 }
 
 #[test]

@@ -22,6 +22,10 @@ pub(crate) fn malformed(field: &'static str, cause: &'static str) -> Verdict {
     Verdict::Bad(Kind::Malformed, field, cause)
 }
 
+pub(crate) fn not_understood(field: &'static str, cause: &'static str) -> Verdict {
+    Verdict::Bad(Kind::NotUnderstood, field, cause)
+}
+
 pub(crate) fn unsupported(field: &'static str, cause: &'static str) -> Verdict {
     Verdict::Bad(Kind::Unsupported, field, cause)
 }

@@ -111,7 +111,8 @@ fn we_agree(made: &Files) {
     let keyslot = &container.keyslots()[0];
     assert_eq!(keyslot.slot, row.slot, "{row:?}");
     assert_eq!(keyslot.key_size * 8, row.key_bits, "{row:?}");
-    assert_eq!(keyslot.af_hash, row.hash, "{row:?}");
+    let sealing = keyslot.sealing.as_ref().unwrap();
+    assert_eq!(sealing.af_hash, row.hash, "{row:?}");
     let segment = container.data_segment().unwrap();
     assert_eq!(segment.cipher.to_string(), row.cipher);
     assert_eq!(segment.offset, row.data_offset(), "{row:?}");

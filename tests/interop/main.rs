@@ -16,7 +16,8 @@
 //! - `qcow2`: encrypted qcow2 images with QEMU.
 //! - `tls`: TLS with gnutls.
 //! - `turns`: one program changes keyslots and headers, and the other uses them. `tokens`: luksmith
-//!   keeps what it does not know.
+//!   keeps what it does not know. `unusual`: headers that cryptsetup shows, whatever
+//!   is in them.
 
 mod both_ways;
 mod cryptsetup;
@@ -32,4 +33,5 @@ mod qemu;
 mod tls;
 mod tokens;
 mod turns;
+mod unusual;
 mod with_qemu;

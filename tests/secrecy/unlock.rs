@@ -102,23 +102,24 @@ fn needles_of_keyslot(
         let computed = scope.spawn(|| {
             let passphrase = Passphrase::from_locked(copy(passphrase));
             let limits = Limits::default();
+            let sealing = slot.sealing.as_ref().unwrap();
             let derived = derive(
-                &slot.kdf,
+                &sealing.kdf,
                 &passphrase,
-                slot.area_key_size,
+                sealing.cipher_key_size,
                 &limits,
                 &Interrupt::new(),
             )
             .unwrap();
             assert!(matches!(
-                (cost, &slot.kdf),
+                (cost, &sealing.kdf),
                 (
                     Cost::Pbkdf2 { .. },
                     luksmith_formats::luks2::Kdf::Pbkdf2 { .. }
                 ) | (Cost::Argon2(_), luksmith_formats::luks2::Kdf::Argon2 { .. })
             ));
             let derived = VolumeKey::from_locked(derived);
-            let crypt = SectorCrypt::new(slot.area_cipher, 512, &derived).unwrap();
+            let crypt = SectorCrypt::new(sealing.cipher, 512, &derived).unwrap();
             let length = slot.key_size * 4000;
             let start = usize::try_from(slot.area.start).unwrap();
             let mut material = Sectors::<Cipher>::zeroed(length.next_multiple_of(512));
@@ -127,7 +128,7 @@ fn needles_of_keyslot(
             let material = crypt.decrypt(IvSector(0), material);
             let stripes = &material.as_slice()[..length];
             // Positive control: the key comes from these stripes.
-            luksmith::kdf::af::merge(stripes, slot.key_size, 4000, slot.af_hash).unwrap();
+            luksmith::kdf::af::merge(stripes, slot.key_size, 4000, sealing.af_hash).unwrap();
             vec![
                 ("the derived key", Needle::of(derived.as_bytes())),
                 ("the first stripes", Needle::of(&stripes[..64])),

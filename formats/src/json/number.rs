@@ -11,7 +11,7 @@ use core::fmt;
 pub struct Number(Box<str>);
 
 impl Number {
-    /// A text that follows the grammar of numbers.
+    /// A text that follows the grammar of numbers, that of JSON or a wider one.
     pub(super) fn of_text(text: &str) -> Self {
         Self(text.into())
     }

@@ -1,4 +1,9 @@
-//! The parser: RFC 8259, and nothing beyond it.
+//! The parser: RFC 8259, and nothing beyond it, or what json-c takes by default.
+//!
+//! cryptsetup reads and writes metadata with json-c, whose grammar is wider: `NaN` and `Infinity`,
+//! words in any case, comments, commas before a closing bracket, single quotes, control characters
+//! and bytes that are not UTF-8 in strings, leading zeros, and a number that ends with a point or
+//! an `e`.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -6,6 +11,7 @@ use core::str::{self, FromStr};
 
 use super::number::Number;
 use super::value::{Object, Value};
+use crate::raw_text;
 
 /// How deep arrays and objects may be nested: a value may be inside of this many of them.
 pub const MAX_DEPTH: usize = 127;
@@ -75,17 +81,27 @@ impl Value {
     /// # Errors
     /// [`ParseError`], also for a value nested deeper than [`MAX_DEPTH`].
     pub fn parse(text: &[u8]) -> Result<Self, ParseError> {
-        parse(text, usize::MAX)
+        let text = str::from_utf8(text).map_err(|error| ParseError {
+            offset: error.valid_up_to(),
+            problem: Problem::Utf8,
+        })?;
+        parse(text, usize::MAX, Grammar::Strict)
     }
 
-    /// As [`parse`](Self::parse), for a text from a stranger: it may hold at most `most` values,
-    /// members and elements of all depths. This bounds the memory, which can otherwise be many
-    /// times the length of the text.
+    /// Parses a text as json-c does by default, which takes more than JSON. Bytes that are not
+    /// UTF-8 have the form of [`raw_text`].
+    ///
+    /// The text is from a stranger: it may hold at most `most` values, members and elements of all
+    /// depths. This bounds the memory, which can otherwise be many times the length of the text.
     ///
     /// # Errors
     /// [`ParseError`]; [`Problem::TooManyValues`] as soon as there are more.
-    pub fn parse_bounded(text: &[u8], most: usize) -> Result<Self, ParseError> {
-        parse(text, most)
+    pub fn parse_lenient(text: &[u8], most: usize) -> Result<Self, ParseError> {
+        let text = raw_text::decode(text);
+        parse(&text, most, Grammar::Lenient).map_err(|error| ParseError {
+            offset: raw_text::encode(text.get(..error.offset).unwrap_or_default()).len(),
+            ..error
+        })
     }
 }
 
@@ -97,13 +113,19 @@ impl FromStr for Value {
     }
 }
 
-fn parse(text: &[u8], most_values: usize) -> Result<Value, ParseError> {
-    let text = str::from_utf8(text).map_err(|error| ParseError {
-        offset: error.valid_up_to(),
-        problem: Problem::Utf8,
-    })?;
+/// What is taken beyond RFC 8259.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Grammar {
+    /// Nothing.
+    Strict,
+    /// What json-c takes by default.
+    Lenient,
+}
+
+fn parse(text: &str, most_values: usize, grammar: Grammar) -> Result<Value, ParseError> {
     let mut parser = Parser {
         text,
+        lenient: grammar == Grammar::Lenient,
         at: 0,
         depth_left: MAX_DEPTH,
         values_left: most_values,
@@ -117,6 +139,7 @@ fn parse(text: &[u8], most_values: usize) -> Result<Value, ParseError> {
 
 struct Parser<'a> {
     text: &'a str,
+    lenient: bool,
     at: usize,
     depth_left: usize,
     values_left: usize,
@@ -144,12 +167,31 @@ impl Parser<'_> {
         self.at = self.at.saturating_add(1);
     }
 
-    /// The next byte that is not white space.
+    /// The next byte that is not white space, nor in a comment.
     fn next(&mut self) -> Option<u8> {
-        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.byte() {
-            self.step();
+        loop {
+            while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.byte() {
+                self.step();
+            }
+            if !self.lenient || !self.skip_comment() {
+                return self.byte();
+            }
         }
-        self.byte()
+    }
+
+    fn skip_comment(&mut self) -> bool {
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        let (body, end) = match rest.split_at_checked(2) {
+            Some(("/*", body)) => (body, "*/"),
+            Some(("//", body)) => (body, "\n"),
+            _ => return false,
+        };
+        let length = match body.find(end) {
+            Some(at) => at.saturating_add(end.len()),
+            None => body.len(),
+        };
+        self.at = self.at.saturating_add(length).saturating_add(2);
+        true
     }
 
     fn value(&mut self) -> Result<Value, ParseError> {
@@ -161,18 +203,40 @@ impl Parser<'_> {
         match first {
             Some(b'{') => self.nested(Self::object),
             Some(b'[') => self.nested(Self::array),
-            Some(b'"') => Ok(Value::String(self.string()?)),
+            Some(quote) if self.is_quote(quote) => Ok(Value::String(self.string()?)),
+            Some(_) if self.lenient && self.skip_word("NaN") => Ok(not_finite("NaN")),
+            Some(_) if self.lenient && self.skip_word("Infinity") => Ok(not_finite("Infinity")),
+            Some(_) if self.lenient && self.skip_word("-Infinity") => Ok(not_finite("-Infinity")),
             Some(b'-' | b'0'..=b'9') => self.number(),
-            Some(b'n') => self.word("null", Value::Null),
-            Some(b't') => self.word("true", Value::Bool(true)),
-            Some(b'f') => self.word("false", Value::Bool(false)),
+            Some(b'n' | b'N') => self.word("null", Value::Null),
+            Some(b't' | b'T') => self.word("true", Value::Bool(true)),
+            Some(b'f' | b'F') => self.word("false", Value::Bool(false)),
             _ => Err(self.unexpected(Problem::NoValue)),
         }
     }
 
+    fn is_quote(&self, byte: u8) -> bool {
+        byte == b'"' || byte == b'\'' && self.lenient
+    }
+
+    /// Whether this word is next, in any case. It is skipped then.
+    fn skip_word(&mut self, word: &str) -> bool {
+        let end = self.at.saturating_add(word.len());
+        let next = self.text.get(self.at..end).unwrap_or_default();
+        let there = next.eq_ignore_ascii_case(word);
+        if there {
+            self.at = end;
+        }
+        there
+    }
+
     fn word(&mut self, word: &str, value: Value) -> Result<Value, ParseError> {
         for byte in word.bytes() {
-            if self.byte() != Some(byte) {
+            let found = self.byte().map(|found| match self.lenient {
+                true => found.to_ascii_lowercase(),
+                false => found,
+            });
+            if found != Some(byte) {
                 return Err(self.unexpected(Problem::NoValue));
             }
             self.step();
@@ -207,6 +271,9 @@ impl Parser<'_> {
                 Some(b']') => break self.step(),
                 _ => return Err(self.unexpected(Problem::InArray)),
             }
+            if self.lenient && self.next() == Some(b']') {
+                break self.step();
+            }
         }
         Ok(Value::Array(elements))
     }
@@ -218,7 +285,7 @@ impl Parser<'_> {
             return Ok(Value::Object(Object::new()));
         }
         loop {
-            if self.next() != Some(b'"') {
+            if !self.next().is_some_and(|byte| self.is_quote(byte)) {
                 return Err(self.unexpected(Problem::NoName));
             }
             let name = self.string()?;
@@ -232,6 +299,9 @@ impl Parser<'_> {
                 Some(b'}') => break self.step(),
                 _ => return Err(self.unexpected(Problem::InObject)),
             }
+            if self.lenient && self.next() == Some(b'}') {
+                break self.step();
+            }
         }
         Ok(Value::Object(Object::of(members)))
     }
@@ -242,27 +312,36 @@ impl Parser<'_> {
         if self.byte() == Some(b'-') {
             self.step();
         }
-        if self.byte() == Some(b'0') {
+        if self.byte() == Some(b'0') && !self.lenient {
             self.step();
         } else {
             self.digits()?;
         }
         if self.byte() == Some(b'.') {
             self.step();
-            self.digits()?;
+            self.digits_after_sign()?;
         }
         if let Some(b'e' | b'E') = self.byte() {
             self.step();
             if let Some(b'+' | b'-') = self.byte() {
                 self.step();
             }
-            self.digits()?;
+            self.digits_after_sign()?;
         }
         if let Some(b'0'..=b'9') = self.byte() {
             return Err(self.error(Problem::Number));
         }
         let text = self.text.get(start..self.at).unwrap_or_default();
         Ok(Value::Number(Number::of_text(text)))
+    }
+
+    /// The digits of a fraction or an exponent, at least one.
+    fn digits_after_sign(&mut self) -> Result<(), ParseError> {
+        match self.byte() {
+            Some(b'0'..=b'9') => self.digits(),
+            _ if self.lenient => Ok(()),
+            _ => Err(self.unexpected(Problem::Number)),
+        }
     }
 
     /// At least one digit.
@@ -279,16 +358,22 @@ impl Parser<'_> {
     }
 
     fn string(&mut self) -> Result<String, ParseError> {
+        let quote = self.byte();
         self.step();
         let mut string = String::new();
         loop {
             let start = self.at;
-            while let Some(b' '..=b'!' | b'#'..=b'[' | b']'..) = self.byte() {
+            while let Some(byte) = self.byte()
+                && Some(byte) != quote
+                && byte != b'\\'
+                && (byte >= b' ' || self.lenient)
+            {
                 self.step();
             }
             string.push_str(self.text.get(start..self.at).unwrap_or_default());
             match self.byte() {
-                Some(b'"') => break self.step(),
+                Some(byte) if Some(byte) == quote => break self.step(),
+                Some(b'\\') if self.lenient => raw_text::push(&mut string, self.escaped()?),
                 Some(b'\\') => string.push(self.escaped()?),
                 _ => return Err(self.unexpected(Problem::Control)),
             }
@@ -318,6 +403,21 @@ impl Parser<'_> {
 
     /// The character of one `\u` escape, or of two for a surrogate pair.
     fn unicode(&mut self) -> Result<char, ParseError> {
+        let start = self.at;
+        match self.pair() {
+            Err(ParseError {
+                problem: Problem::Surrogate,
+                ..
+            }) if self.lenient => {
+                // What follows the half is read again.
+                self.at = start.saturating_add(4);
+                Ok(char::REPLACEMENT_CHARACTER)
+            }
+            read => read,
+        }
+    }
+
+    fn pair(&mut self) -> Result<char, ParseError> {
         let mut units = [self.four_digits()?, 0];
         if let [0xd800..=0xdbff, second] = &mut units {
             for byte in [b'\\', b'u'] {
@@ -343,4 +443,9 @@ impl Parser<'_> {
         self.at = end;
         Ok(unit)
     }
+}
+
+/// A number that JSON cannot say. Its text is kept.
+fn not_finite(text: &str) -> Value {
+    Value::Number(Number::of_text(text))
 }

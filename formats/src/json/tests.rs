@@ -108,9 +108,50 @@ fn depth_is_bounded() {
 fn the_number_of_values_is_bounded() {
     // The array, its elements and the member.
     let text = br#"[1,[],{"a":"b"}]"#;
-    assert!(Value::parse_bounded(text, 5).is_ok());
-    let error = Value::parse_bounded(text, 4).unwrap_err();
+    assert!(Value::parse_lenient(text, 5).is_ok());
+    let error = Value::parse_lenient(text, 4).unwrap_err();
     assert_eq!((error.offset, error.problem), (11, Problem::TooManyValues));
+}
+
+#[test]
+fn what_json_c_takes_by_default_is_read() {
+    let lenient = |text: &[u8]| Value::parse_lenient(text, 1000);
+    let cases: [(&[u8], &str); 16] = [
+        (
+            b"[NaN, nan, Infinity, -infinity]",
+            "[NaN,NaN,Infinity,-Infinity]",
+        ),
+        (b"[tRUE, False, NULL]", "[true,false,null]"),
+        (b"/* a */ [ // b\n 1 /**/ ] // end", "[1]"),
+        (b"[1,]", "[1]"),
+        (b"{'a':'b\"',}", r#"{"a":"b\""}"#),
+        (b"\"a\x01\tb\"", r#""a\u0001\tb""#),
+        (b"[01, -007, 1., 1.e, 1e+]", "[01,-007,1.,1.e,1e+]"),
+        (br#""\ud800""#, "\"\u{fffd}\""),
+        (br#""\ud800\u0041""#, "\"\u{fffd}A\""),
+        (br#""\udc00z""#, "\"\u{fffd}z\""),
+        (br#""\ud83d\ude00""#, "\"\u{1f600}\""),
+        (b"\"a\xffb\"", "\"a\u{10ffff}b\""),
+        (b"{\"\x80\":1}", "{\"\u{10ff80}\":1}"),
+        (b"[]", "[]"),
+        (b"{}", "{}"),
+        (b"{\"a\":{},}", "{\"a\":{}}"),
+    ];
+    for (text, expected) in cases {
+        let shown = String::from_utf8_lossy(text);
+        let value = lenient(text).unwrap_or_else(|error| panic!("{shown}: {error}"));
+        assert_eq!(value.to_string(), expected, "{shown}");
+    }
+    assert_eq!(lenient(b"010").unwrap().as_u64(), Some(10));
+    assert_eq!(lenient(b"NaN").unwrap().as_u64(), None);
+    for text in [
+        "[,]", "[1,,2]", "{,}", "+1", ".5", "-", "0x1", "/", "\"\\z\"", "1 2", "'a\"", "\u{b}1",
+    ] {
+        assert!(lenient(text.as_bytes()).is_err(), "{text}");
+    }
+    // An offset is that of the stored byte.
+    let error = lenient(b"[\"\xff\xff\", x]").unwrap_err();
+    assert_eq!(error.offset, 7);
 }
 
 #[test]

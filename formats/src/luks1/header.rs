@@ -11,6 +11,9 @@
 //!
 //! Key material that overlaps the header, the payload or other key material is refused. This
 //! includes disabled keyslots, whose key material is written when they are enabled.
+//!
+//! A name of a cipher or a hash that is not known does not make a header invalid. It is refused
+//! where it is used.
 
 use alloc::format;
 use alloc::string::String;
@@ -18,7 +21,7 @@ use core::ops::Range;
 
 use super::keyslot::{self, Keyslot};
 use super::{HEADER_SIZE, KEYSLOTS, SECTOR_SIZE};
-use crate::cipher::CipherSpec;
+use crate::cipher::{CipherError, CipherSpec};
 use crate::codec::{Reader, Writer, check_text};
 use crate::error::FormatError;
 use crate::hash::Hash;
@@ -62,13 +65,22 @@ pub struct Header {
 }
 
 impl Header {
-    /// Reads and validates the header at the start of a device. Bytes after the header are ignored.
+    /// Reads the header at the start of a device, and checks where it says that everything is.
+    /// Bytes after the header are ignored.
     ///
-    /// The costs of KDFs are not checked here: see [`Limits::check_pbkdf2`].
+    /// Whether it can be used is not checked here: see [`check_usable`](Self::check_usable) and
+    /// [`Limits::check_pbkdf2`].
     ///
     /// # Errors
     /// Returns a [`FormatError`] that names the first field which breaks a rule, and its offset.
     pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Self, FormatError> {
+        let header = Self::read(bytes)?;
+        header.check_places()?;
+        header.check_limits(limits)?;
+        Ok(header)
+    }
+
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, FormatError> {
         let mut reader = Reader::new(bytes, 0);
         if reader.array::<6>("magic")? != MAGIC {
             return Err(FormatError::malformed("magic", 0, "not a LUKS header"));
@@ -102,8 +114,6 @@ impl Header {
         for (slot, keyslot) in header.keyslots.iter_mut().enumerate() {
             *keyslot = Keyslot::read(&mut reader, slot)?;
         }
-        header.validate()?;
-        header.check_limits(limits)?;
         Ok(header)
     }
 
@@ -133,24 +143,34 @@ impl Header {
         out
     }
 
-    /// The cipher of the payload and of the key material. This cannot fail for a validated header.
+    /// The cipher of the payload and of the key material.
     ///
     /// # Errors
     /// Returns a [`FormatError`] of kind [`Unsupported`](crate::Kind::Unsupported) if the names are
-    /// no known cipher.
+    /// no known cipher, or if the cipher has no keys of the stated length.
     pub fn cipher(&self) -> Result<CipherSpec, FormatError> {
-        CipherSpec::from_luks1(&self.cipher_name, &self.cipher_mode).map_err(|refusal| {
+        let refused = |refusal: CipherError| {
             // If the name is refused with a valid mode too, then the name is at fault.
             let (field, at) = match CipherSpec::from_luks1(&self.cipher_name, "cbc-plain") {
                 Ok(_) => ("cipher_mode", CIPHER_MODE_AT),
                 Err(_) => ("cipher_name", CIPHER_NAME_AT),
             };
             FormatError::unsupported(field, at, format!("{refusal}"))
-        })
+        };
+        let cipher =
+            CipherSpec::from_luks1(&self.cipher_name, &self.cipher_mode).map_err(refused)?;
+        let key_bytes = usize::try_from(self.key_bytes).unwrap_or(usize::MAX);
+        match cipher.check_key_size(key_bytes) {
+            Ok(()) => Ok(cipher),
+            Err(refusal) => Err(FormatError::unsupported(
+                "key_bytes",
+                KEY_BYTES_AT,
+                format!("{refusal}"),
+            )),
+        }
     }
 
-    /// The hash of PBKDF2, of the splitter and of the digest. This cannot fail for a validated
-    /// header.
+    /// The hash of PBKDF2, of the splitter and of the digest.
     ///
     /// # Errors
     /// Returns a [`FormatError`] of kind [`Unsupported`](crate::Kind::Unsupported) if the name is
@@ -177,7 +197,7 @@ impl Header {
         start..start.saturating_add(sectors.saturating_mul(SECTOR_SIZE))
     }
 
-    /// Checks every rule of the format. The caller does this before it writes a header.
+    /// Checks every rule of the format. The caller does this before it writes a new header.
     ///
     /// # Errors
     /// Returns a [`FormatError`] that names the first field which breaks a rule, and its offset.
@@ -186,13 +206,27 @@ impl Header {
         check_text(&self.cipher_mode, NAME_LEN, "cipher_mode", CIPHER_MODE_AT)?;
         check_text(&self.hash_name, NAME_LEN, "hash_name", HASH_AT)?;
         check_text(&self.uuid, UUID_LEN, "uuid", UUID_AT)?;
+        self.check_usable()?;
+        self.check_places()
+    }
+
+    /// Checks that the volume can be opened: that the cipher and the hash are known, and that
+    /// nothing has an impossible cost. The keyslots in use are checked too.
+    ///
+    /// # Errors
+    /// Returns a [`FormatError`] that names the first field which cannot be used, and its offset.
+    pub fn check_usable(&self) -> Result<(), FormatError> {
         self.hash()?;
-        let key_bytes = usize::try_from(self.key_bytes).unwrap_or(usize::MAX);
-        self.cipher()?
-            .check_key_size(key_bytes)
-            .map_err(|refusal| {
-                FormatError::malformed("key_bytes", KEY_BYTES_AT, format!("{refusal}"))
-            })?;
+        self.cipher()?;
+        self.check_digest()?;
+        (0..KEYSLOTS).try_for_each(|slot| self.check_keyslot(slot))
+    }
+
+    /// Checks that the digest can be computed, apart from its hash.
+    ///
+    /// # Errors
+    /// Returns a [`FormatError`] if it has no iterations.
+    pub fn check_digest(&self) -> Result<(), FormatError> {
         if self.digest_iterations == 0 {
             let cause = "the digest has no iterations";
             return Err(FormatError::malformed(
@@ -201,12 +235,32 @@ impl Header {
                 cause,
             ));
         }
+        Ok(())
+    }
+
+    /// Checks that a keyslot can be opened, if it is in use.
+    ///
+    /// # Errors
+    /// Returns a [`FormatError`] if it has no iterations.
+    pub fn check_keyslot(&self, slot: usize) -> Result<(), FormatError> {
+        match self.keyslots.get(slot) {
+            Some(keyslot) => keyslot.check_iterations(slot, keyslot_at(slot)),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks that the header, the key material and the payload do not overlap.
+    fn check_places(&self) -> Result<(), FormatError> {
+        if self.key_bytes == 0 {
+            let cause = "the key has no bytes";
+            return Err(FormatError::malformed("key_bytes", KEY_BYTES_AT, cause));
+        }
         if self.payload_offset != 0 && self.data_offset() < HEADER_SIZE as u64 {
             let cause = "the payload overlaps the header";
             return Err(FormatError::malformed("payload_offset", PAYLOAD_AT, cause));
         }
         for (slot, keyslot) in self.keyslots.iter().enumerate() {
-            keyslot.validate(slot, keyslot_at(slot))?;
+            keyslot.check_stripes(slot, keyslot_at(slot))?;
             self.validate_area(slot)?;
         }
         Ok(())
@@ -268,7 +322,7 @@ impl Header {
     }
 }
 
-fn keyslot_at(slot: usize) -> u64 {
+pub(super) fn keyslot_at(slot: usize) -> u64 {
     keyslot::SIZE
         .saturating_mul(slot as u64)
         .saturating_add(KEYSLOTS_AT)

@@ -14,13 +14,13 @@ use super::STRIPES;
 use crate::codec::{Reader, Writer};
 use crate::error::FormatError;
 
-const ACTIVE: u32 = 0x00AC_71F3;
-const DISABLED: u32 = 0x0000_DEAD;
+pub(super) const ACTIVE: u32 = 0x00AC_71F3;
+pub(super) const DISABLED: u32 = 0x0000_DEAD;
 
 /// The length of an entry in bytes.
 pub(super) const SIZE: u64 = 48;
-const KEY_MATERIAL_AT: u64 = 40;
-const STRIPES_AT: u64 = 44;
+pub(super) const KEY_MATERIAL_AT: u64 = 40;
+pub(super) const STRIPES_AT: u64 = 44;
 
 /// A keyslot, which may be disabled. A disabled keyslot keeps the place of its key material.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,8 +69,8 @@ impl Keyslot {
             .u32(self.stripes);
     }
 
-    /// Checks the rules that concern only this keyslot. `at` is the offset of its entry.
-    pub(super) fn validate(&self, slot: usize, at: u64) -> Result<(), FormatError> {
+    /// Checks that an active keyslot has iterations. `at` is the offset of its entry.
+    pub(super) fn check_iterations(&self, slot: usize, at: u64) -> Result<(), FormatError> {
         if self.active && self.iterations == 0 {
             let at = at.saturating_add(4);
             return Err(FormatError::malformed(
@@ -79,6 +79,12 @@ impl Keyslot {
                 "an active keyslot has no iterations",
             ));
         }
+        Ok(())
+    }
+
+    /// Checks that the keyslot has as many stripes as every keyslot. `at` is the offset of its
+    /// entry.
+    pub(super) fn check_stripes(&self, slot: usize, at: u64) -> Result<(), FormatError> {
         if self.stripes != STRIPES {
             let cause = format!("is {}, not {STRIPES}", self.stripes);
             return Err(FormatError::malformed(

@@ -6,9 +6,11 @@
 
 mod header;
 mod keyslot;
+mod repair;
 
 pub use header::Header;
 pub use keyslot::Keyslot;
+pub use repair::Fix;
 
 /// The length of the header in bytes.
 pub const HEADER_SIZE: usize = 592;

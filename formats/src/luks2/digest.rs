@@ -31,15 +31,49 @@ pub struct Digest {
     pub digest: Vec<u8>,
 }
 
+/// A digest that this crate cannot compute. No key is known to be the one of its keyslots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OtherDigest {
+    /// The keyslots that hold this key.
+    pub keyslots: Vec<u32>,
+    /// The segments that are encrypted with it.
+    pub segments: Vec<u32>,
+    /// What is not supported or not understood.
+    pub why: FormatError,
+}
+
 impl Digest {
-    pub(super) fn read(node: &Node<'_>) -> Result<Self, FormatError> {
+    /// Reads a digest. What every digest has is required.
+    pub(super) fn read(node: &Node<'_>) -> Result<Result<Self, OtherDigest>, FormatError> {
         let kind = node.member("type")?;
+        let keyslots = node.member("keyslots")?.references()?;
+        let segments = node.member("segments")?.references()?;
         if kind.string()? != "pbkdf2" {
-            return Err(kind.unsupported(format!(
-                "unknown digest {}; known is pbkdf2",
-                excerpt(kind.string()?)
-            )));
+            let name = excerpt(kind.string()?);
+            let why = kind.unsupported(format!("unknown digest {name}; known is pbkdf2"));
+            return Ok(Err(OtherDigest {
+                keyslots,
+                segments,
+                why,
+            }));
         }
+        Ok(match Self::read_pbkdf2(node) {
+            Ok(digest) => Ok(Self {
+                keyslots,
+                segments,
+                ..digest
+            }),
+            Err(why) => Err(OtherDigest {
+                keyslots,
+                segments,
+                why,
+            }),
+        })
+    }
+
+    /// Everything but the references.
+    fn read_pbkdf2(node: &Node<'_>) -> Result<Self, FormatError> {
         let hash = node.member("hash")?.hash()?;
         let digest_node = node.member("digest")?;
         let digest = digest_node.base64()?;
@@ -50,8 +84,8 @@ impl Digest {
             )));
         }
         Ok(Self {
-            keyslots: node.member("keyslots")?.references()?,
-            segments: node.member("segments")?.references()?,
+            keyslots: Vec::new(),
+            segments: Vec::new(),
             hash,
             iterations: node.member("iterations")?.positive()?,
             salt: node.member("salt")?.salt()?,

@@ -36,16 +36,11 @@ impl Draft {
     /// Returns [`FormatError`] for a keyslot of unknown type. Conflicts with other objects are
     /// found at the end of the edit.
     pub fn set_keyslot(&mut self, id: u32, keyslot: &Keyslot) -> Result<(), FormatError> {
-        let kind = match keyslot {
-            Keyslot::Luks2(_) => "luks2",
-            Keyslot::Reencrypt(_) => "reencrypt",
-            Keyslot::Other(_) => {
-                return refuse(
-                    format!("keyslots.{id}.type"),
-                    "keyslots of this type cannot be written",
-                );
-            }
-        };
+        if matches!(keyslot, Keyslot::Other(_)) {
+            let path = format!("keyslots.{id}.type");
+            return refuse(path, "keyslots of this type cannot be written");
+        }
+        let kind = keyslot.kind();
         self.change("keyslots", id, kind, |object| keyslot.write(object))
     }
 
@@ -104,12 +99,9 @@ impl Draft {
     /// Returns [`FormatError`] if the metadata lacks the section. Conflicts with other objects are
     /// found at the end of the edit.
     pub fn set_segment(&mut self, id: u32, segment: &Segment) -> Result<(), FormatError> {
-        let kind = match segment {
-            Segment::Crypt(_) => "crypt",
-            Segment::Linear(_) => "linear",
-            Segment::Other(segment) => segment.kind.as_str(),
-        };
-        self.change("segments", id, kind, |object| segment.write(object))
+        self.change("segments", id, segment.kind(), |object| {
+            segment.write(object);
+        })
     }
 
     /// Removes a segment, also from digests.

@@ -123,8 +123,8 @@ impl Header {
     /// Reads and validates a copy of `hdr_size` bytes. Further bytes are ignored.
     ///
     /// # Errors
-    /// Returns [`FormatError`] if the checksum does not match, the metadata is not valid, or the
-    /// size is over the limit.
+    /// Returns [`FormatError`] if the checksum does not match, if it matches and the metadata is
+    /// not understood (see [`Metadata::parse`]), or if the size is over the limit.
     pub fn parse(copy: &[u8], position: Position, limits: &Limits) -> Result<Self, FormatError> {
         let fixed = Fixed::read(&mut Reader::new(copy, 0), position)?;
         let base = position.offset(fixed.hdr_size);
@@ -210,7 +210,7 @@ impl Header {
             .u64(position.offset(self.hdr_size));
         let mut copy = writer.finish();
         copy.resize(BINARY_SIZE, 0);
-        copy.extend_from_slice(text.as_bytes());
+        copy.extend_from_slice(&text);
         copy.resize(usize::try_from(self.hdr_size).unwrap_or(copy.len()), 0);
         let (binary, area) = copy.split_at_checked(BINARY_SIZE).unwrap_or((&copy, &[]));
         let digest = checksum(self.checksum, binary, area)

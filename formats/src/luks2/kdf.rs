@@ -1,12 +1,15 @@
 //! The KDF of a keyslot (section 3.2.2 of the specification).
 //!
+//! Members that the type does not have are ignored: when a change of the passphrase changed the
+//! type, old versions of cryptsetup left those of the old type in place.
+//!
 //! Costs of any size are accepted here. [`Limits::check_kdf`](crate::Limits::check_kdf) checks them
 //! immediately before a derivation.
 
 use alloc::format;
 use alloc::vec::Vec;
 
-use crate::json::{Value, json};
+use crate::json::{Object, Value, json};
 
 use super::node::{Node, encode};
 use crate::error::FormatError;
@@ -62,14 +65,11 @@ impl Kdf {
     pub(super) fn read(node: &Node<'_>) -> Result<Self, FormatError> {
         let kind = node.member("type")?;
         match kind.string()? {
-            "pbkdf2" => {
-                node.exactly(4)?;
-                Ok(Self::Pbkdf2 {
-                    hash: node.member("hash")?.hash()?,
-                    iterations: node.member("iterations")?.positive()?,
-                    salt: node.member("salt")?.salt()?,
-                })
-            }
+            "pbkdf2" => Ok(Self::Pbkdf2 {
+                hash: node.member("hash")?.hash()?,
+                iterations: node.member("iterations")?.positive()?,
+                salt: node.member("salt")?.salt()?,
+            }),
             "argon2i" => Self::read_argon2(node, Argon2Variant::I),
             "argon2id" => Self::read_argon2(node, Argon2Variant::Id),
             other => Err(kind.unsupported(format!(
@@ -80,7 +80,6 @@ impl Kdf {
     }
 
     fn read_argon2(node: &Node<'_>, variant: Argon2Variant) -> Result<Self, FormatError> {
-        node.exactly(5)?;
         let memory = node.member("memory")?;
         let memory_kib = memory.positive()?;
         let lanes = node.member("cpus")?.positive()?;
@@ -98,8 +97,16 @@ impl Kdf {
         })
     }
 
+    /// Sets the KDF of a keyslot. If the present object means the same, it is kept.
+    pub(super) fn write(&self, keyslot: &mut Object) {
+        let present = keyslot.get("kdf").map(|kdf| Self::read(&Node::root(kdf)));
+        if present.as_ref() != Some(&Ok(self.clone())) {
+            keyslot.insert("kdf", self.to_value());
+        }
+    }
+
     /// The object with exactly the members that cryptsetup writes.
-    pub(super) fn to_value(&self) -> Value {
+    fn to_value(&self) -> Value {
         match self {
             Self::Pbkdf2 {
                 hash,

@@ -1,13 +1,13 @@
 //! Keyslots (section 3.2): the place of the encrypted volume key, and how a passphrase decrypts it.
 //!
 //! A keyslot of unknown type is kept, and its area is not used for anything else, as the
-//! specification requires. An unknown KDF, splitter or area of a `luks2` keyslot is refused.
+//! specification requires. So is a `luks2` keyslot with an unknown KDF, splitter, area or cipher.
 
 use alloc::format;
 use alloc::string::{String, ToString};
 use core::ops::Range;
 
-use crate::json::Object;
+use crate::json::{Object, Value};
 
 use super::kdf::Kdf;
 use super::node::{Node, excerpt, put_cipher, put_hash, within};
@@ -24,7 +24,7 @@ pub enum Keyslot {
     Luks2(Luks2Keyslot),
     /// Holds the state of a reencryption.
     Reencrypt(ReencryptKeyslot),
-    /// A keyslot of unknown type, which is never changed.
+    /// A keyslot of unknown type, or one that cannot be used. It is never changed.
     Other(OtherKeyslot),
 }
 
@@ -65,14 +65,20 @@ pub struct Af {
     pub hash: Hash,
 }
 
-/// A keyslot of unknown type.
+/// A keyslot of unknown type, or one that has something which this crate does not support.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OtherKeyslot {
     /// The type.
     pub kind: String,
+    /// The length of the key in bytes, as it is stated.
+    pub key_size: u32,
+    /// The priority.
+    pub priority: Priority,
     /// The range of the area in bytes.
     pub area: Range<u64>,
+    /// Why a keyslot of a known type cannot be used. `None` for an unknown type.
+    pub why: Option<FormatError>,
 }
 
 /// The priority of a keyslot, which says when it is tried.
@@ -88,6 +94,11 @@ pub enum Priority {
 }
 
 impl Keyslot {
+    /// The type of a keyslot that holds a key.
+    pub const LUKS2: &str = "luks2";
+    /// The type of a keyslot that holds the state of a reencryption.
+    pub const REENCRYPT: &str = "reencrypt";
+
     /// The area in bytes.
     pub fn area(&self) -> Range<u64> {
         match self {
@@ -105,40 +116,62 @@ impl Keyslot {
         }
     }
 
+    /// The type, as it is written in headers.
+    pub fn kind(&self) -> &str {
+        match self {
+            Self::Luks2(_) => Self::LUKS2,
+            Self::Reencrypt(_) => Self::REENCRYPT,
+            Self::Other(keyslot) => &keyslot.kind,
+        }
+    }
+
+    /// Why the keyslot cannot be used, if its type is known.
+    pub fn why(&self) -> Option<&FormatError> {
+        match self {
+            Self::Luks2(_) | Self::Reencrypt(_) => None,
+            Self::Other(keyslot) => keyslot.why.as_ref(),
+        }
+    }
+
+    pub(super) fn why_mut(&mut self) -> Option<&mut FormatError> {
+        match self {
+            Self::Luks2(_) | Self::Reencrypt(_) => None,
+            Self::Other(keyslot) => keyslot.why.as_mut(),
+        }
+    }
+
+    /// Reads a keyslot. What every keyslot has is required.
     pub(super) fn read(node: &Node<'_>) -> Result<Self, FormatError> {
         let kind = node.member("type")?.string()?;
-        let key_size = node.member("key_size")?.positive()?;
+        let key_size = node.member("key_size")?.u32()?;
         let area_node = node.member("area")?;
-        let range = area_node.range()?;
-        match kind {
-            "luks2" => {
-                let area = Area::read(&area_node, &range)?;
-                let af = Af::read(&node.member("af")?)?;
-                let needed = material_size(key_size).unwrap_or(u64::MAX);
-                if area.size < needed {
-                    let size = area_node.member("size")?;
-                    return Err(size.malformed(format!(
-                        "the area has {} bytes; a key of {key_size} bytes needs {needed}",
-                        area.size
-                    )));
-                }
-                Ok(Self::Luks2(Luks2Keyslot {
-                    key_size,
-                    priority: Priority::read(node)?,
-                    area,
-                    kdf: Kdf::read(&node.member("kdf")?)?,
-                    af,
-                }))
+        let area = area_node.range()?;
+        area_node.member("type")?.string()?;
+        let priority = Priority::read(node)?;
+        let known = match kind {
+            Self::LUKS2 => Luks2Keyslot::read(node, priority, &area_node, &area).map(Self::Luks2),
+            Self::REENCRYPT => {
+                ReencryptKeyslot::read(node, &area_node, area.clone()).map(Self::Reencrypt)
             }
-            "reencrypt" => ReencryptKeyslot::read(node, &area_node, range).map(Self::Reencrypt),
             other => {
-                area_node.member("type")?.string()?;
-                Ok(Self::Other(OtherKeyslot {
+                return Ok(Self::Other(OtherKeyslot {
                     kind: other.to_string(),
-                    area: range,
-                }))
+                    key_size,
+                    priority,
+                    area,
+                    why: None,
+                }));
             }
-        }
+        };
+        Ok(known.unwrap_or_else(|why| {
+            Self::Other(OtherKeyslot {
+                kind: kind.to_string(),
+                key_size,
+                priority,
+                area,
+                why: Some(why),
+            })
+        }))
     }
 
     /// Overwrites the known members of `object`. The others stay.
@@ -160,8 +193,34 @@ impl Luks2Keyslot {
             .next_multiple_of(ALIGNMENT)
     }
 
+    fn read(
+        node: &Node<'_>,
+        priority: Priority,
+        area_node: &Node<'_>,
+        range: &Range<u64>,
+    ) -> Result<Self, FormatError> {
+        let key_size = node.member("key_size")?.positive()?;
+        let area = Area::read(area_node, range)?;
+        let af = Af::read(&node.member("af")?)?;
+        let needed = material_size(key_size).unwrap_or(u64::MAX);
+        if area.size < needed {
+            let size = area_node.member("size")?;
+            return Err(size.malformed(format!(
+                "the area has {} bytes; a key of {key_size} bytes needs {needed}",
+                area.size
+            )));
+        }
+        Ok(Self {
+            key_size,
+            priority,
+            area,
+            kdf: Kdf::read(&node.member("kdf")?)?,
+            af,
+        })
+    }
+
     fn write(&self, object: &mut Object) {
-        object.insert("type", "luks2");
+        object.insert("type", Keyslot::LUKS2);
         object.insert("key_size", self.key_size);
         within(object, "af", |af| {
             af.insert("type", "luks1");
@@ -175,7 +234,7 @@ impl Luks2Keyslot {
             put_cipher(area, "encryption", self.area.encryption);
             area.insert("key_size", self.area.key_size);
         });
-        object.insert("kdf", self.kdf.to_value());
+        self.kdf.write(object);
         self.priority.write(object);
     }
 }
@@ -232,18 +291,26 @@ impl Af {
 
 impl Priority {
     fn read(keyslot: &Node<'_>) -> Result<Self, FormatError> {
-        let Some(node) = keyslot.optional("priority")? else {
-            return Ok(Self::Normal);
-        };
-        match node.u32()? {
-            0 => Ok(Self::Ignore),
-            1 => Ok(Self::Normal),
-            2 => Ok(Self::Prefer),
-            other => Err(node.malformed(format!("{other} is not a priority; 0, 1 and 2 are"))),
+        let member = keyslot.object()?.get("priority");
+        Ok(member.map_or(Self::Normal, Self::of))
+    }
+
+    /// As cryptsetup reads a priority: a number in quotes counts, and a keyslot of unknown priority
+    /// is only tried if the user names it.
+    fn of(member: &Value) -> Self {
+        let quoted = || member.as_str()?.parse().ok();
+        match member.as_u64().or_else(quoted) {
+            Some(1) => Self::Normal,
+            Some(2) => Self::Prefer,
+            Some(_) | None => Self::Ignore,
         }
     }
 
+    /// Sets the priority. If the present member means the same, it is kept.
     pub(super) fn write(self, keyslot: &mut Object) {
+        if keyslot.get("priority").map(Self::of) == Some(self) {
+            return;
+        }
         match self {
             Self::Ignore => keyslot.insert("priority", 0),
             Self::Normal => {

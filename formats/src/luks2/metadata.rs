@@ -9,21 +9,28 @@ use core::ops::Range;
 use crate::json::{Value, json};
 
 use super::config::{Config, Requirements};
-use super::digest::Digest;
+use super::digest::{Digest, OtherDigest};
 use super::edit::Draft;
 use super::keyslot::{Keyslot, Priority};
-use super::segment::{CryptSegment, Segment};
+use super::segment::{CryptSegment, OtherSegment, Segment};
 use super::token::Token;
 use super::view::View;
 use super::{ALIGNMENT, text, validate};
-use crate::error::FormatError;
+use crate::error::{FormatError, Kind};
 
 /// The metadata of one header. The JSON is authoritative, and the accessors return a view that was
 /// derived from it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Metadata {
     value: Value,
     view: View,
+}
+
+/// The view is that of the JSON. Only the offsets in what is not understood differ between copies.
+impl PartialEq for Metadata {
+    fn eq(&self, other: &Self) -> bool {
+        self.value == other.value
+    }
 }
 
 /// The sizes of new metadata.
@@ -37,17 +44,28 @@ pub struct NewConfig {
 
 impl Metadata {
     /// Reads and validates a JSON area (text, a NUL, and NULs to its end) at offset `area_offset`
-    /// of the device, in a header of `hdr_size` bytes.
+    /// of the device, in a header of `hdr_size` bytes whose checksum matches.
+    ///
+    /// An object that this crate cannot use is kept, and [`not_understood`](Self::not_understood)
+    /// says why.
     ///
     /// # Errors
-    /// Returns a [`FormatError`] that names the first member which breaks a rule, and its offset on
-    /// the device.
+    /// Returns a [`FormatError`] of kind [`NotUnderstood`](Kind::NotUnderstood) that names the
+    /// first member which breaks a rule, and its offset on the device.
     pub fn parse(area: &[u8], area_offset: u64, hdr_size: u64) -> Result<Self, FormatError> {
-        let (text, value) = text::parse(area, area_offset)?;
-        let view = validated(&value, hdr_size).map_err(|mut refusal| {
-            refusal.offset = area_offset.saturating_add(text::locate(text, &refusal.field));
-            refusal
+        let (text, value) = text::parse(area, area_offset).map_err(intact)?;
+        let place =
+            |refusal: &FormatError| area_offset.saturating_add(text::locate(text, &refusal.field));
+        let mut view = validated(&value, hdr_size).map_err(|refusal| FormatError {
+            offset: place(&refusal),
+            ..intact(refusal)
         })?;
+        for refusal in view.refusals_mut() {
+            *refusal = FormatError {
+                offset: place(refusal),
+                ..intact(refusal.clone())
+            };
+        }
         Ok(Self { value, view })
     }
 
@@ -71,25 +89,24 @@ impl Metadata {
             flags: Vec::new(),
             requirements: Vec::new(),
         };
-        Self {
-            value,
-            view: View {
-                keyslots: BTreeMap::new(),
-                segments: BTreeMap::new(),
-                digests: BTreeMap::new(),
-                tokens: BTreeMap::new(),
-                config,
-            },
-        }
+        let view = View::new(config);
+        Self { value, view }
     }
 
-    /// Checks every rule of the format. This succeeds after a parse and after an edit, but not for
-    /// [`new`](Self::new) metadata.
+    /// Checks the rules that the metadata has to meet before it is written. This succeeds after a
+    /// parse and after an edit, but not for [`new`](Self::new) metadata.
     ///
     /// # Errors
     /// Returns a [`FormatError`] that names the first rule which is broken.
     pub fn validate(&self) -> Result<(), FormatError> {
         validated(&self.value, self.hdr_size()).map(drop)
+    }
+
+    /// Why objects are kept, but cannot be used, and why the volume is not opened: what is not
+    /// supported, and what breaks a rule without which the metadata still has a meaning. Empty for
+    /// a header that can be used as a whole.
+    pub fn not_understood(&self) -> impl Iterator<Item = &FormatError> {
+        self.view.refusals()
     }
 
     /// The JSON.
@@ -128,9 +145,14 @@ impl Metadata {
         &self.view.segments
     }
 
-    /// The digests.
+    /// The digests that can be computed.
     pub fn digests(&self) -> &BTreeMap<u32, Digest> {
         &self.view.digests
+    }
+
+    /// The digests that cannot be computed.
+    pub fn other_digests(&self) -> &BTreeMap<u32, OtherDigest> {
+        &self.view.other_digests
     }
 
     /// The tokens.
@@ -148,13 +170,20 @@ impl Metadata {
         self.view.config.requirements()
     }
 
-    /// The digest that a keyslot belongs to.
+    /// The digest that a keyslot belongs to, if it can be computed.
     pub fn digest_of_keyslot(&self, keyslot: u32) -> Option<(u32, &Digest)> {
         self.view
             .digest(|digest| digest.keyslots.contains(&keyslot))
     }
 
-    /// The digest that a segment belongs to.
+    /// Whether a keyslot and a segment belong to the same digest, which need not be computable.
+    pub fn belong_together(&self, keyslot: u32, segment: u32) -> bool {
+        self.view.references().any(|(_, keyslots, segments)| {
+            keyslots.contains(&keyslot) && segments.contains(&segment)
+        })
+    }
+
+    /// The digest that a segment belongs to, if it can be computed.
     pub fn digest_of_segment(&self, segment: u32) -> Option<(u32, &Digest)> {
         self.view
             .digest(|digest| digest.segments.contains(&segment))
@@ -174,9 +203,14 @@ impl Metadata {
     /// The encrypted segment of a volume without a reencryption in progress.
     ///
     /// # Errors
-    /// Returns a [`FormatError`] of kind [`Unsupported`](crate::Kind::Unsupported) for a
-    /// reencryption in progress, a segment that is not encrypted, or one that a drive encrypts.
+    /// Returns a [`FormatError`] of kind [`Unsupported`](Kind::Unsupported) for a reencryption in
+    /// progress, a segment that is not encrypted, or one that a drive encrypts. Returns the first
+    /// of [`not_understood`](Self::not_understood) that concerns the segment or the relations
+    /// between objects.
     pub fn data_segment(&self) -> Result<(u32, &CryptSegment), FormatError> {
+        if let Some(obstacle) = &self.view.obstacle {
+            return Err(obstacle.clone());
+        }
         let mut segments = self.data_segments();
         match (segments.next(), segments.next()) {
             (Some((id, Segment::Crypt(segment))), None) => Ok((id, segment)),
@@ -185,6 +219,9 @@ impl Metadata {
                 0,
                 "the segment is not encrypted",
             )),
+            (Some((_, Segment::Other(OtherSegment { why: Some(why), .. }))), None) => {
+                Err(why.clone())
+            }
             (Some((id, Segment::Other(segment))), None) => {
                 let cause = format!(
                     "segments of type {} are not supported",
@@ -222,11 +259,11 @@ impl Metadata {
     }
 
     /// Applies several changes as one. They are validated together. If a change or the result is
-    /// refused, nothing changes.
+    /// refused, nothing changes. What was [not understood](Self::not_understood) before stays so.
     ///
     /// # Errors
     /// Returns the [`FormatError`] of the first refused change, or of the first rule that the
-    /// result breaks.
+    /// result breaks and the metadata has not broken before.
     pub fn edit(
         &mut self,
         change: impl FnOnce(&mut Draft) -> Result<(), FormatError>,
@@ -235,8 +272,15 @@ impl Metadata {
         change(&mut draft)?;
         // Parse the text again, so that everything that is written can be read.
         let text = text::fitting(&draft.finish(), self.view.config.json_size)?;
-        let value = text::parse_text(text.as_bytes(), 0)?;
+        let value = text::parse_text(&text, 0)?;
         let view = validated(&value, self.hdr_size())?;
+        let before = |new: &&FormatError| {
+            let mut before = self.view.refusals();
+            before.any(|old| (&old.field, &old.cause) == (&new.field, &new.cause))
+        };
+        if let Some(new) = view.refusals().find(|new| !before(new)) {
+            return Err(new.clone());
+        }
         *self = Self { value, view };
         Ok(())
     }
@@ -356,9 +400,19 @@ impl Metadata {
     }
 }
 
-/// The view of valid metadata.
+/// The view of metadata that has a meaning.
 fn validated(value: &Value, hdr_size: u64) -> Result<View, FormatError> {
-    let view = View::derive(value, hdr_size)?;
-    validate::all(&view)?;
+    let mut view = View::derive(value, hdr_size)?;
+    validate::structure(&view)?;
+    view.obstacle = validate::opening(&view).err();
     Ok(view)
+}
+
+/// The same refusal of bytes whose checksum matches.
+fn intact(refusal: FormatError) -> FormatError {
+    let kind = match refusal.kind {
+        Kind::Malformed | Kind::NotUnderstood => Kind::NotUnderstood,
+        kind @ (Kind::Unsupported | Kind::OverLimit) => kind,
+    };
+    FormatError { kind, ..refusal }
 }

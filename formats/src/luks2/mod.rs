@@ -5,6 +5,10 @@
 //! tokens survive a rewrite. A typed view is derived from the JSON and validated. An edit changes
 //! the JSON, derives and validates the view again, and takes effect only then.
 //!
+//! A name of a cipher, a hash or a KDF that is not known does not make a header invalid, nor do
+//! other members that only matter where a key is used: the object is kept, and refused where it is
+//! used.
+//!
 //! A keyslot, its area and a digest have exactly the members that the specification gives them, so
 //! their structs can be written as literals. The structs that may get more members are
 //! `#[non_exhaustive]`.
@@ -25,7 +29,7 @@ mod validate;
 mod view;
 
 pub use config::{Config, Requirements};
-pub use digest::Digest;
+pub use digest::{Digest, OtherDigest};
 pub use edit::Draft;
 pub use header::{HEADER_SIZES, Header, MAGIC_SECONDARY, Position};
 pub use kdf::{Argon2Variant, Kdf};

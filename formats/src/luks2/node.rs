@@ -2,7 +2,7 @@
 //! names the path of the member.
 //!
 //! 64-bit numbers are strings of decimal digits, and 32-bit numbers are JSON integers. A sign, a
-//! leading zero, a fraction or an exponent is refused.
+//! fraction or an exponent is refused.
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -71,15 +71,6 @@ impl<'a> Node<'a> {
         Ok(self.object()?.get(key).map(|value| self.below(key, value)))
     }
 
-    /// Refuses an object with another number of members.
-    pub(super) fn exactly(&self, count: usize) -> Result<(), FormatError> {
-        let found = self.object()?.len();
-        if found == count {
-            return Ok(());
-        }
-        Err(self.malformed(format!("has {found} members instead of {count}")))
-    }
-
     /// The members of a section: objects whose names are decimal numbers below `most`.
     pub(super) fn numbered(&self, most: u32) -> Result<Vec<(u32, Self)>, FormatError> {
         let object = self.object()?;
@@ -107,6 +98,22 @@ impl<'a> Node<'a> {
         Ok(members)
     }
 
+    /// As [`numbered`](Self::numbered), without the members whose name is another number: there may
+    /// be any number of those.
+    pub(super) fn numbered_among(&self, most: u32) -> Result<Vec<(u32, Self)>, FormatError> {
+        let mut members = Vec::new();
+        for (key, value) in self.object()?.iter() {
+            let node = self.below(key, value);
+            node.object()?;
+            if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_digit()) {
+                return Err(self.malformed(format!("{} is not a number", excerpt(key))));
+            }
+            let id = decimal(key).and_then(|id| u32::try_from(id).ok());
+            members.extend(id.filter(|id| *id < most).map(|id| (id, node)));
+        }
+        Ok(members)
+    }
+
     pub(super) fn elements(&self) -> Result<Vec<Self>, FormatError> {
         let array = self
             .value
@@ -123,7 +130,7 @@ impl<'a> Node<'a> {
             .collect()
     }
 
-    /// An array of object numbers as strings, without duplicates.
+    /// An array of object numbers as strings. A number that comes again is ignored.
     pub(super) fn references(&self) -> Result<Vec<u32>, FormatError> {
         let mut ids = Vec::new();
         for element in self.elements()? {
@@ -131,10 +138,9 @@ impl<'a> Node<'a> {
             let id = decimal(text).and_then(|id| u32::try_from(id).ok());
             let id =
                 id.ok_or_else(|| element.malformed(format!("{} is not a number", excerpt(text))))?;
-            if ids.contains(&id) {
-                return Err(element.malformed(format!("names {id} for the second time")));
+            if !ids.contains(&id) {
+                ids.push(id);
             }
-            ids.push(id);
         }
         Ok(ids)
     }
@@ -161,7 +167,11 @@ impl<'a> Node<'a> {
 
     pub(super) fn u64(&self) -> Result<u64, FormatError> {
         let text = self.string()?;
-        decimal(text).ok_or_else(|| {
+        let digits = match text.trim_start_matches('0') {
+            "" if !text.is_empty() => "0",
+            digits => digits,
+        };
+        decimal(digits).ok_or_else(|| {
             self.malformed(format!(
                 "{} is not a decimal number of at most 64 bits",
                 excerpt(text)

@@ -17,7 +17,8 @@ pub enum Segment {
     Crypt(CryptSegment),
     /// A segment that is not encrypted, during encryption and decryption.
     Linear(LinearSegment),
-    /// A segment of unknown type, such as `hw-opal`. It can be shown, but not opened.
+    /// A segment of unknown type, such as `hw-opal`, or one that has something which this crate
+    /// does not support. It can be shown, but not opened.
     Other(OtherSegment),
 }
 
@@ -53,6 +54,37 @@ impl CryptSegment {
             flags: Vec::new(),
         }
     }
+
+    /// Everything but the flags.
+    fn read(node: &Node<'_>, offset: u64, size: SegmentSize) -> Result<Self, FormatError> {
+        if let Some(integrity) = node.optional("integrity")? {
+            return Err(
+                integrity.unsupported("authenticated encryption (dm-integrity) is not supported")
+            );
+        }
+        let sector_size = node.member("sector_size")?;
+        let bytes = sector_size.u32()?;
+        if !matches!(bytes, 512 | 1024 | 2048 | 4096) {
+            return Err(sector_size.malformed(format!(
+                "{bytes} is not a sector size; 512, 1024, 2048 and 4096 are"
+            )));
+        }
+        if let SegmentSize::Fixed(length) = size
+            && !length.is_multiple_of(u64::from(bytes))
+        {
+            return Err(node.member("size")?.malformed(format!(
+                "{length} is not a multiple of the sector size {bytes}"
+            )));
+        }
+        Ok(Self {
+            offset,
+            size,
+            iv_tweak: node.member("iv_tweak")?.u64()?,
+            encryption: node.member("encryption")?.cipher()?,
+            sector_size: bytes,
+            flags: Vec::new(),
+        })
+    }
 }
 
 /// A segment of type `linear`.
@@ -67,7 +99,7 @@ pub struct LinearSegment {
     pub flags: Vec<String>,
 }
 
-/// A segment of unknown type.
+/// A segment of unknown type, or one that cannot be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OtherSegment {
@@ -79,6 +111,8 @@ pub struct OtherSegment {
     pub size: SegmentSize,
     /// The flags, known and unknown.
     pub flags: Vec<String>,
+    /// Why a segment of a known type cannot be opened. `None` for an unknown type.
+    pub why: Option<FormatError>,
 }
 
 /// The length of a segment.
@@ -132,6 +166,31 @@ impl Segment {
         }
     }
 
+    /// The type, as it is written in headers.
+    pub fn kind(&self) -> &str {
+        match self {
+            Self::Crypt(_) => "crypt",
+            Self::Linear(_) => "linear",
+            Self::Other(segment) => &segment.kind,
+        }
+    }
+
+    /// Why the segment cannot be opened, if its type is known.
+    pub fn why(&self) -> Option<&FormatError> {
+        match self {
+            Self::Crypt(_) | Self::Linear(_) => None,
+            Self::Other(segment) => segment.why.as_ref(),
+        }
+    }
+
+    pub(super) fn why_mut(&mut self) -> Option<&mut FormatError> {
+        match self {
+            Self::Crypt(_) | Self::Linear(_) => None,
+            Self::Other(segment) => segment.why.as_mut(),
+        }
+    }
+
+    /// Reads a segment. What every segment has is required.
     pub(super) fn read(node: &Node<'_>) -> Result<Self, FormatError> {
         let kind = node.member("type")?.string()?;
         let offset = read_offset(node)?;
@@ -140,65 +199,32 @@ impl Segment {
             Some(flags) => flags.strings()?,
             None => Vec::new(),
         };
-        match kind {
-            "crypt" => Self::read_crypt(node, offset, size, flags),
-            "linear" => Ok(Self::Linear(LinearSegment {
-                offset,
-                size,
-                flags,
-            })),
-            other => Ok(Self::Other(OtherSegment {
-                kind: other.to_string(),
-                offset,
-                size,
-                flags,
-            })),
-        }
-    }
-
-    fn read_crypt(
-        node: &Node<'_>,
-        offset: u64,
-        size: SegmentSize,
-        flags: Vec<String>,
-    ) -> Result<Self, FormatError> {
-        if let Some(integrity) = node.optional("integrity")? {
-            return Err(
-                integrity.unsupported("authenticated encryption (dm-integrity) is not supported")
-            );
-        }
-        let sector_size = node.member("sector_size")?;
-        let bytes = sector_size.u32()?;
-        if !matches!(bytes, 512 | 1024 | 2048 | 4096) {
-            return Err(sector_size.malformed(format!(
-                "{bytes} is not a sector size; 512, 1024, 2048 and 4096 are"
-            )));
-        }
-        if let SegmentSize::Fixed(length) = size
-            && !length.is_multiple_of(u64::from(bytes))
-        {
-            return Err(node.member("size")?.malformed(format!(
-                "{length} is not a multiple of the sector size {bytes}"
-            )));
-        }
-        Ok(Self::Crypt(CryptSegment {
+        let why = match kind {
+            "crypt" => match CryptSegment::read(node, offset, size) {
+                Ok(segment) => return Ok(Self::Crypt(CryptSegment { flags, ..segment })),
+                Err(why) => Some(why),
+            },
+            "linear" => {
+                return Ok(Self::Linear(LinearSegment {
+                    offset,
+                    size,
+                    flags,
+                }));
+            }
+            _ => None,
+        };
+        Ok(Self::Other(OtherSegment {
+            kind: kind.to_string(),
             offset,
             size,
-            iv_tweak: node.member("iv_tweak")?.u64()?,
-            encryption: node.member("encryption")?.cipher()?,
-            sector_size: bytes,
             flags,
+            why,
         }))
     }
 
     /// Overwrites the known members of `object`. The others stay.
     pub(super) fn write(&self, object: &mut Object) {
-        let kind = match self {
-            Self::Crypt(_) => "crypt",
-            Self::Linear(_) => "linear",
-            Self::Other(segment) => segment.kind.as_str(),
-        };
-        object.insert("type", kind);
+        object.insert("type", self.kind());
         object.insert("offset", self.offset().to_string());
         object.insert("size", self.size().to_value());
         if let Self::Crypt(segment) = self {

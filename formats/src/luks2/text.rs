@@ -4,11 +4,12 @@
 //! many times as much. So the number of values is limited too.
 
 use alloc::format;
-use alloc::string::String;
+use alloc::vec::Vec;
 
 use crate::json::{Problem, Value};
 
 use crate::error::FormatError;
+use crate::raw_text;
 
 /// The maximum number of values (members and elements of all depths) in metadata. The largest
 /// metadata of cryptsetup has a few thousand.
@@ -44,9 +45,10 @@ pub(super) fn parse(area: &[u8], area_offset: u64) -> Result<(&[u8], Value), For
     Ok((text, value))
 }
 
-/// Parses a text. Whether the value is an object is checked when its sections are read.
+/// Parses a text, in the grammar of cryptsetup's parser. Whether the value is an object is checked
+/// when its sections are read.
 pub(super) fn parse_text(text: &[u8], area_offset: u64) -> Result<Value, FormatError> {
-    Value::parse_bounded(text, MAX_VALUES).map_err(|error| {
+    Value::parse_lenient(text, MAX_VALUES).map_err(|error| {
         let offset = area_offset.saturating_add(error.offset as u64);
         if error.problem == Problem::TooManyValues {
             let cause = format!("the text has more than {MAX_VALUES} values");
@@ -57,8 +59,8 @@ pub(super) fn parse_text(text: &[u8], area_offset: u64) -> Result<Value, FormatE
 }
 
 /// The text of a value, if it fits in an area of this size together with a NUL.
-pub(super) fn fitting(value: &Value, json_size: u64) -> Result<String, FormatError> {
-    let text = format!("{value}");
+pub(super) fn fitting(value: &Value, json_size: u64) -> Result<Vec<u8>, FormatError> {
+    let text = raw_text::encode(&format!("{value}"));
     let length = text.len() as u64;
     if length >= json_size {
         let cause = format!(
@@ -71,8 +73,8 @@ pub(super) fn fitting(value: &Value, json_size: u64) -> Result<String, FormatErr
 }
 
 /// The offset of the member with this path in a text that was parsed, or of the innermost part of
-/// the path that exists. Members with dots in their names are not found, which only makes a message
-/// less precise.
+/// the path that exists. Members with dots in their names, and those in or after comments and
+/// single quotes, may not be found, which only makes a message less precise.
 pub(super) fn locate(text: &[u8], path: &str) -> u64 {
     let mut at = 0;
     for key in path.split('.') {
@@ -84,7 +86,7 @@ pub(super) fn locate(text: &[u8], path: &str) -> u64 {
     at as u64
 }
 
-/// Walks over a text that is valid JSON.
+/// Walks over a text that was parsed.
 struct Scanner<'a> {
     text: &'a [u8],
     at: usize,

@@ -1,6 +1,8 @@
 //! Validates the relations between objects: areas, references, and the order of segments.
 //!
-//! Errors contain the path of the member at fault. The caller that has the text adds the offset.
+//! Errors contain the path of the member at fault. The caller that has the text adds the offset. A
+//! rule that cryptsetup does not have is only checked where the volume is opened, so that each
+//! header which cryptsetup shows can be shown and saved here too.
 
 use alloc::format;
 use alloc::string::String;
@@ -13,14 +15,22 @@ use super::segment::{Segment, SegmentSize};
 use super::view::View;
 use crate::error::FormatError;
 
-/// Checks every rule, in the order of the sections of the specification.
-pub(super) fn all(view: &View) -> Result<(), FormatError> {
+/// Checks the rules without which the metadata has no meaning, in the order of the specification.
+pub(super) fn structure(view: &View) -> Result<(), FormatError> {
     areas(view)?;
     references(view)?;
     keyslot_digests(view)?;
     reencryption(view)?;
     segment_order(view)?;
-    segment_places(view)?;
+    segment_places(view)
+}
+
+/// Checks the rules that only a volume which is opened has to meet. cryptsetup shows a header that
+/// breaks them.
+pub(super) fn opening(view: &View) -> Result<(), FormatError> {
+    area_sizes(view)?;
+    other_keyslot_digests(view)?;
+    segment_ends(view)?;
     segment_digests(view)?;
     key_sizes(view)
 }
@@ -31,13 +41,6 @@ fn areas(view: &View) -> Result<(), FormatError> {
     for (id, keyslot) in &view.keyslots {
         let area = keyslot.area();
         let refuse = |cause: String| malformed(format!("keyslots.{id}.area.offset"), cause);
-        if !area.end.is_multiple_of(ALIGNMENT) && area.start.is_multiple_of(ALIGNMENT) {
-            let size = area.end.saturating_sub(area.start);
-            return malformed(
-                format!("keyslots.{id}.area.size"),
-                format!("{size} is not a multiple of {ALIGNMENT}"),
-            );
-        }
         if !area.start.is_multiple_of(ALIGNMENT) {
             return refuse(format!("{} is not a multiple of {ALIGNMENT}", area.start));
         }
@@ -60,17 +63,32 @@ fn areas(view: &View) -> Result<(), FormatError> {
     Ok(())
 }
 
+/// Checks that the sizes of areas are aligned.
+fn area_sizes(view: &View) -> Result<(), FormatError> {
+    for (id, keyslot) in &view.keyslots {
+        let area = keyslot.area();
+        if !area.end.is_multiple_of(ALIGNMENT) {
+            let size = area.end.saturating_sub(area.start);
+            return malformed(
+                format!("keyslots.{id}.area.size"),
+                format!("{size} is not a multiple of {ALIGNMENT}"),
+            );
+        }
+    }
+    Ok(())
+}
+
 /// Checks that the objects to which digests and tokens refer exist.
 fn references(view: &View) -> Result<(), FormatError> {
-    for (id, digest) in &view.digests {
+    for (id, keyslots, segments) in view.references() {
         existing(
-            &digest.keyslots,
+            keyslots,
             &format!("digests.{id}.keyslots"),
             "keyslot",
             |id| view.keyslots.contains_key(id),
         )?;
         existing(
-            &digest.segments,
+            segments,
             &format!("digests.{id}.segments"),
             "segment",
             |id| view.segments.contains_key(id),
@@ -102,17 +120,25 @@ fn existing(
     }
 }
 
-/// Checks that each keyslot that holds a key belongs to exactly one digest, and every other keyslot
-/// to at most one.
+/// Checks that each keyslot that holds a key belongs to exactly one digest.
 fn keyslot_digests(view: &View) -> Result<(), FormatError> {
-    for (id, keyslot) in &view.keyslots {
+    keyslots_have(view, |kind| kind == Keyslot::LUKS2, 1)
+}
+
+/// Checks that every other keyslot belongs to at most one digest.
+fn other_keyslot_digests(view: &View) -> Result<(), FormatError> {
+    keyslots_have(view, |kind| kind != Keyslot::LUKS2, 0)
+}
+
+/// Checks that each keyslot of these types belongs to `least` digests, or to one.
+fn keyslots_have(view: &View, of: impl Fn(&str) -> bool, least: usize) -> Result<(), FormatError> {
+    let keyslots = view.keyslots.iter();
+    for (id, _) in keyslots.filter(|(_, keyslot)| of(keyslot.kind())) {
         let digests = view
-            .digests
-            .values()
-            .filter(|digest| digest.keyslots.contains(id))
+            .references()
+            .filter(|(_, keyslots, _)| keyslots.contains(id))
             .count();
-        let needs_one = matches!(keyslot, Keyslot::Luks2(_));
-        if digests == 0 && needs_one {
+        if digests < least {
             return malformed(format!("keyslots.{id}"), "the keyslot belongs to no digest");
         }
         if digests > 1 {
@@ -131,7 +157,7 @@ fn reencryption(view: &View) -> Result<(), FormatError> {
     let mut keyslots = view
         .keyslots
         .iter()
-        .filter(|(_, keyslot)| matches!(keyslot, Keyslot::Reencrypt(_)));
+        .filter(|(_, keyslot)| keyslot.kind() == Keyslot::REENCRYPT);
     let announced = view.config.requirements().online_reencrypt.is_some();
     match (keyslots.next(), announced) {
         (Some((id, _)), false) => malformed(
@@ -188,16 +214,8 @@ fn segment_order(view: &View) -> Result<(), FormatError> {
 fn segment_places(view: &View) -> Result<(), FormatError> {
     let metadata_end = view.config.keyslots_area().end;
     let detached = view.data_offset() == 0;
-    for (id, segment) in &view.segments {
-        let Some(range) = range(segment) else {
-            return malformed(
-                format!("segments.{id}.size"),
-                "offset and size together are over 64 bits",
-            );
-        };
-        if segment.is_backup() {
-            continue;
-        }
+    for (id, segment) in view.data_segments() {
+        let range = range(segment);
         if !detached && range.start < metadata_end {
             let cause = format!(
                 "the data at byte {} overlaps the metadata, which ends at byte {metadata_end}",
@@ -205,13 +223,28 @@ fn segment_places(view: &View) -> Result<(), FormatError> {
             );
             return malformed(format!("segments.{id}.offset"), cause);
         }
-        for (other, before) in view.data_segments().take_while(|(other, _)| other < id) {
-            if self::range(before).is_some_and(|before| overlap(&range, &before)) {
+        for (other, before) in view.data_segments().take_while(|(other, _)| *other < id) {
+            if overlap(&range, &self::range(before)) {
                 return malformed(
                     format!("segments.{id}.offset"),
                     format!("the segment overlaps segment {other}"),
                 );
             }
+        }
+    }
+    Ok(())
+}
+
+/// Checks that the end of each segment can be stated.
+fn segment_ends(view: &View) -> Result<(), FormatError> {
+    for (id, segment) in &view.segments {
+        if let SegmentSize::Fixed(size) = segment.size()
+            && segment.offset().checked_add(size).is_none()
+        {
+            return malformed(
+                format!("segments.{id}.size"),
+                "offset and size together are over 64 bits",
+            );
         }
     }
     Ok(())
@@ -223,9 +256,8 @@ fn segment_digests(view: &View) -> Result<(), FormatError> {
     let several = view.config.requirements().reencrypt;
     for (id, segment) in &view.segments {
         let digests = view
-            .digests
-            .values()
-            .filter(|digest| digest.segments.contains(id))
+            .references()
+            .filter(|(_, _, segments)| segments.contains(id))
             .count();
         if digests == 0 && matches!(segment, Segment::Crypt(_)) {
             return malformed(
@@ -276,11 +308,11 @@ fn bound_keyslots<'a>(
 }
 
 /// The range of a segment in bytes. A dynamic one has no end.
-fn range(segment: &Segment) -> Option<Range<u64>> {
+fn range(segment: &Segment) -> Range<u64> {
     let start = segment.offset();
     match segment.size() {
-        SegmentSize::Dynamic => Some(start..u64::MAX),
-        SegmentSize::Fixed(size) => start.checked_add(size).map(|end| start..end),
+        SegmentSize::Dynamic => start..u64::MAX,
+        SegmentSize::Fixed(size) => start..start.saturating_add(size),
     }
 }
 

@@ -8,7 +8,7 @@ use luksmith::container::{Container, HeaderError, OpenOptions};
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, ImageFormat, LocalFile, UndoArgs};
 use crate::cli::error::{CommandError, Kind, failed};
-use crate::cli::force::{Force, confirm, only};
+use crate::cli::force::{Force, confirm_all, only};
 use crate::cli::size;
 
 /// More than the largest header with the largest keyslots area, in bytes. A longer file is not a
@@ -68,15 +68,15 @@ impl Args {
         let options = OpenOptions::new(storage.undo(self.undo.path()));
         let storage = storage.header();
         let name = self.image.header_location();
-        confirm(
-            &self.force,
+        let mut losses = vec![(
             Force::Restore,
-            &format!(
+            format!(
                 "the header and all keyslots of {name} would be replaced by those of {}",
                 self.file.display()
             ),
-        )?;
-        match Container::restore(storage.clone(), &backup, false, options.clone()) {
+        )];
+        // Checked before the user is asked, so that one question is about all that would be lost.
+        match Container::check_restore(&*storage, &backup, false, &options) {
             Err(HeaderError::OtherUuid {
                 backup: theirs,
                 volume,
@@ -92,13 +92,12 @@ impl Args {
                         size::human(backup.len() as u64)
                     ),
                 };
-                confirm(&self.force, Force::OtherUuid, &loss)?;
-                Container::restore(storage, &backup, true, options)?;
+                losses.push((Force::OtherUuid, loss));
             }
-            outcome => {
-                outcome?;
-            }
+            checked => checked?,
         }
+        confirm_all(&self.force, &losses)?;
+        Container::restore(storage, &backup, losses.len() > 1, options)?;
         Ok(())
     }
 }

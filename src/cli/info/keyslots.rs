@@ -17,7 +17,10 @@ pub(crate) fn table(slots: &[KeyslotInfo]) -> String {
     table.load_style(presets::NOTHING);
     table.set_header(["keyslot", "opens", "priority", "KDF", "cost", "area"]);
     for slot in slots {
-        let (kdf, cost) = kdf_text(&slot.kdf);
+        let (kdf, cost) = match &slot.sealing {
+            Ok(sealing) => kdf_text(&sealing.kdf),
+            Err(_) => ("not supported".to_owned(), String::new()),
+        };
         table.add_row([
             slot.slot.to_string(),
             if slot.bound {
@@ -72,12 +75,13 @@ pub(crate) fn json(slots: &[KeyslotInfo]) -> Value {
     slots
         .iter()
         .map(|slot| {
+            let sealing = slot.sealing.as_ref().ok();
             json!({
                 "keyslot": slot.slot,
                 "bound": slot.bound,
                 "priority": priority(slot.priority),
                 "key_bits": slot.key_size * 8,
-                "kdf": match &slot.kdf {
+                "kdf": sealing.map(|sealing| match &sealing.kdf {
                     Kdf::Pbkdf2 { hash, iterations, .. } => {
                         json!({ "type": "pbkdf2", "hash": hash.name(), "iterations": iterations })
                     }
@@ -87,14 +91,17 @@ pub(crate) fn json(slots: &[KeyslotInfo]) -> Value {
                         "memory": u64::from(*memory_kib) * 1024,
                         "threads": lanes,
                     }),
-                },
+                }),
                 "area": {
                     "offset": slot.area.start,
                     "size": slot.area.end - slot.area.start,
-                    "cipher": slot.area_cipher.to_string(),
-                    "key_bits": slot.area_key_size * 8,
+                    "cipher": sealing.map(|sealing| sealing.cipher.to_string()),
+                    "key_bits": sealing.map(|sealing| sealing.cipher_key_size * 8),
                 },
-                "af": { "hash": slot.af_hash.name(), "stripes": slot.stripes },
+                "af": sealing.map(|sealing| {
+                    json!({ "hash": sealing.af_hash.name(), "stripes": sealing.stripes })
+                }),
+                "not_supported": slot.sealing.as_ref().err().map(ToString::to_string),
             })
         })
         .collect()

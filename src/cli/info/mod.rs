@@ -22,9 +22,10 @@ use luksmith::task::storage::Storage;
 /// Show the header of an image: format, cipher, sizes, keyslots, tokens, health
 ///
 /// This needs no passphrase. With --json: {"image", "type", "uuid", "label", "subsystem", "cipher",
-/// "key_bits", "sector_size", "data": {"offset", "size" (null if unknown), "fixed_size"}, "header":
-/// {"health", "damage", "metadata_size", "keyslots_offset", "keyslots_size", "seqid", "detached"},
-/// "requirements": [], "flags": [], "keyslots": [as in key list], "tokens": [as in token list]};
+/// "key_bits", "sector_size", "data": {"offset", "size" (null if unknown), "left_out" (bytes at the
+/// end that are not a whole sector), "fixed_size"}, "header": {"health", "damage", "metadata_size",
+/// "keyslots_offset", "keyslots_size", "seqid", "detached"}, "requirements": [], "not_supported":
+/// [text], "flags": [], "keyslots": [as in key list], "tokens": [as in token list]};
 /// sizes in bytes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -90,10 +91,12 @@ impl Args {
                 // In a qcow2 image the header does not say where the data is.
                 "offset": segment.filter(|_| data.qcow2.is_none()).map(|segment| segment.offset),
                 "size": volume_size,
+                "left_out": segment.filter(|_| volume_size.is_some() && data.qcow2.is_none()).map(|segment| segment.left_out(data.backend.geometry().size)),
                 "fixed_size": segment.is_some_and(|segment| segment.fixed_size.is_some()),
             },
             "header": { "health": health.name(), "damage": damage, "detached": self.is_detached(container) },
             "requirements": container.requirements(),
+            "not_supported": container.not_supported().iter().map(ToString::to_string).collect::<Value>(),
             "keyslots": keyslots::json(&container.keyslots()),
             "tokens": shown::json(container),
         });
@@ -217,11 +220,14 @@ impl Args {
         if !container.requirements().is_empty() {
             row("requirements", &container.requirements().join(", "));
         }
+        for refusal in container.not_supported() {
+            row("not supported", &refusal.to_string());
+        }
         output.line("");
         output.line(keyslots::table(&container.keyslots()));
         if let Header::Luks2(header) = container.header() {
             for (id, keyslot) in header.metadata.keyslots() {
-                if !matches!(keyslot, luks2::Keyslot::Luks2(_)) {
+                if keyslot.kind() != luks2::Keyslot::LUKS2 {
                     output.line(format_args!(
                         "keyslot {id} belongs to a reencryption or to a newer feature, and opens \
                          nothing"

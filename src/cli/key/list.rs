@@ -12,7 +12,7 @@ use crate::cli::open::ReadArgs;
 ///
 /// With --json: {"keyslots": [{"keyslot", "bound", "priority", "key_bits", "kdf": {"type", "hash",
 /// "iterations"} or {"type", "passes", "memory" (bytes), "threads"}, "area": {"offset", "size",
-/// "cipher", "key_bits"}, "af": {"hash", "stripes"}}]}
+/// "cipher", "key_bits"}, "af": {"hash", "stripes"}, "not_supported": null or text}]}
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {

@@ -9,7 +9,7 @@ use luksmith_formats::{Limits, luks1};
 
 use super::new_keyslot::{NewKeyslot, fresh_salt};
 use crate::Interrupt;
-use crate::container::keyslot_info::luks1_keyslot;
+use crate::container::keyslot_info::luks1_sealing;
 use crate::container::plan::WritePlan;
 use crate::container::rewrite::{SectorOrder, write_luks1};
 use crate::container::{Container, Header, KeyslotError, material};
@@ -53,10 +53,16 @@ impl Container {
             plan.in_place();
         }
         set_luks1_kdf(&mut next, old_index, new)?;
-        let slot = luks1_keyslot(&next, old_index)?;
+        let sealing = luks1_sealing(&next, old_index)?;
         plan.write(
-            slot.area.start,
-            material::seal(key, new.passphrase, &slot, &self.options.limits, interrupt)?,
+            next.area(old_index).start,
+            material::seal(
+                key,
+                new.passphrase,
+                &sealing,
+                &self.options.limits,
+                interrupt,
+            )?,
         );
         plan.flush();
         write_luks1(&mut plan, &header, &next, SectorOrder::Activate);
@@ -81,11 +87,11 @@ pub(super) fn luks1_with_key(
     set_luks1_kdf(&mut next, index, new)?;
     next.keyslots[index].active = true;
     next.keyslots[index].stripes = luks1::STRIPES;
-    let info = luks1_keyslot(&next, index)?;
+    let sealing = luks1_sealing(&next, index)?;
     let mut plan = WritePlan::default();
     plan.write(
-        info.area.start,
-        material::seal(key, new.passphrase, &info, limits, interrupt)?,
+        next.area(index).start,
+        material::seal(key, new.passphrase, &sealing, limits, interrupt)?,
     );
     plan.flush();
     write_luks1(&mut plan, &header, &next, SectorOrder::Activate);

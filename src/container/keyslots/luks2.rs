@@ -8,7 +8,7 @@ use luksmith_formats::{CipherSpec, FormatError, Hash};
 
 use super::new_keyslot::{NewKeyslot, fresh_salt};
 use crate::Interrupt;
-use crate::container::keyslot_info;
+use crate::container::keyslot_info::luks2_sealing;
 use crate::container::plan::WritePlan;
 use crate::container::{Container, Header, KeyslotError, material};
 use crate::secret::VolumeKey;
@@ -32,7 +32,7 @@ impl Container {
         let old_area = before.area.clone();
         let mut plan = WritePlan::default();
         let mut next = header.clone();
-        let wipe_old = match self.luks2_material(&mut plan, &header, slot, key, new, interrupt) {
+        let wipe_old = match self.luks2_material(&mut plan, &header, key, new, interrupt) {
             Ok(mut keyslot) => {
                 keyslot.priority = before.priority;
                 replace_keyslot(&mut next, old, slot, &keyslot)?;
@@ -42,11 +42,17 @@ impl Container {
                 let mut keyslot = before.clone();
                 keyslot.kdf = new.kdf.with_salt(fresh_salt()?);
                 replace_keyslot(&mut next, old, slot, &keyslot)?;
-                let info = keyslot_info::luks2_keyslot(&next, slot, &keyslot);
+                let sealing = luks2_sealing(&keyslot);
                 plan.in_place();
                 plan.write(
                     old_area.offset,
-                    material::seal(key, new.passphrase, &info, &self.options.limits, interrupt)?,
+                    material::seal(
+                        key,
+                        new.passphrase,
+                        &sealing,
+                        &self.options.limits,
+                        interrupt,
+                    )?,
                 );
                 plan.flush();
                 false
@@ -67,17 +73,22 @@ impl Container {
         &self,
         plan: &mut WritePlan,
         header: &luks2::Header,
-        slot: u32,
         key: &VolumeKey,
         new: &NewKeyslot<'_>,
         interrupt: &Interrupt,
     ) -> Result<Luks2Keyslot, KeyslotError> {
         let protection = Protection::as_present(header);
         let keyslot = luks2_keyslot(header, key.as_bytes().len(), new, protection)?;
-        let info = keyslot_info::luks2_keyslot(header, slot, &keyslot);
+        let sealing = luks2_sealing(&keyslot);
         plan.write(
             keyslot.area.offset,
-            material::seal(key, new.passphrase, &info, &self.options.limits, interrupt)?,
+            material::seal(
+                key,
+                new.passphrase,
+                &sealing,
+                &self.options.limits,
+                interrupt,
+            )?,
         );
         plan.flush();
         Ok(keyslot)

@@ -66,7 +66,7 @@ impl Container {
                 let (digest, _) = keyslot_info::volume_digest(header).ok_or_else(no_digest)?;
                 let mut plan = WritePlan::default();
                 let keyslot =
-                    self.luks2_material(&mut plan, &next, slot, &unlocked.key, new, interrupt)?;
+                    self.luks2_material(&mut plan, &next, &unlocked.key, new, interrupt)?;
                 next.metadata
                     .add_keyslot(slot, &Keyslot::Luks2(keyslot), digest)?;
                 self.write_luks2(&mut plan, &mut next)?;
@@ -95,9 +95,12 @@ impl Container {
         };
         let mut next = header.clone();
         let mut plan = WritePlan::default();
-        let keyslot = self.luks2_material(&mut plan, &next, slot, &key, new, interrupt)?;
+        let keyslot = self.luks2_material(&mut plan, &next, &key, new, interrupt)?;
         let digest = KeyDigest::new(&key, keyslot.af.hash, UNBOUND_DIGEST_ITERATIONS, interrupt)?;
-        let id = (0..MAX_DIGESTS).find(|id| !header.metadata.digests().contains_key(id));
+        let metadata = &header.metadata;
+        let id = (0..MAX_DIGESTS).find(|id| {
+            !metadata.digests().contains_key(id) && !metadata.other_digests().contains_key(id)
+        });
         let id = id.ok_or_else(|| KeyslotError::Unsupported("all digests are in use".into()))?;
         next.metadata.edit(|draft| {
             draft.set_keyslot(slot, &Keyslot::Luks2(keyslot))?;

@@ -125,7 +125,9 @@ fn open(error: &OpenError) -> Kind {
         OpenError::NoUndo { .. } => Kind::Parameters,
         OpenError::Io(error) => io(error),
         OpenError::Undo(_) => Kind::Storage,
+        OpenError::NotUnderstood(_) => Kind::Unsupported,
         OpenError::NotLuks
+        | OpenError::Remains(_)
         | OpenError::BothCopies { .. }
         | OpenError::TooSmall { .. }
         | OpenError::Interrupted { .. } => Kind::Damaged,
@@ -174,6 +176,7 @@ fn keyslot(error: &KeyslotError) -> Kind {
         KeyslotError::NoRoom { .. } => Kind::NoSpace,
         KeyslotError::WrongKey => Kind::WrongPassphrase,
         KeyslotError::OutOfRange { .. }
+        | KeyslotError::Cost(_)
         | KeyslotError::NotInUse(_)
         | KeyslotError::Last(_)
         | KeyslotError::Unsupported(_) => Kind::Parameters,

@@ -93,7 +93,8 @@ impl Layout {
     /// storage.
     pub fn read(storage: &dyn Backend, limits: &Limits) -> Result<Self, VetError> {
         let start = read_start(storage, 0, 4096)?;
-        if let Ok(header) = luks1::Header::parse(&start, limits) {
+        if Version::detect(&start) == Ok(Version::Luks1) {
+            let header = luks1::Header::parse(&start, limits).map_err(VetError::Header)?;
             return Ok(Self {
                 version: Some(Version::Luks1),
                 damaged_copy: false,

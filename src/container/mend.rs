@@ -1,0 +1,262 @@
+//! Repairs that need an agreement: what they write is not proven by a checksum, or overwrites data
+//! of another program.
+//!
+//! [`Container::repair`] makes the repairs that are safe. Where it refuses, [`Mend::find`] says
+//! what can be done, and [`Mend::execute`] does it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use luksmith_formats::luks2::Position;
+use luksmith_formats::{Hash, Limits, luks1, luks2};
+use uuid::Uuid;
+
+use super::plan::WritePlan;
+use super::rewrite::write_copies;
+use super::{
+    CommitError, Container, Header, HeaderError, Health, OpenError, OpenOptions, Remains, Repaired,
+    foreign, open, remains,
+};
+use crate::backend::Backend;
+use crate::door;
+
+const SECTOR: usize = 512;
+
+/// A repair that can be made, and what speaks against it.
+pub struct Mend {
+    plan: WritePlan,
+    repaired: Vec<Repaired>,
+    doubts: Vec<Doubt>,
+    /// The start of the storage, which must still be the same when the repair is made.
+    start: Vec<u8>,
+}
+
+/// Why a repair needs an agreement. Its `Display` is a sentence for a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Doubt {
+    /// The repair overwrites data of another program.
+    Overwrites(&'static str),
+    /// No checksum proves that the repaired header is the one that was there.
+    Unproven(String),
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Overwrites(what) => write!(
+                f,
+                "where the LUKS header belongs there is {what}, which the repair overwrites"
+            ),
+            Self::Unproven(what) => {
+                write!(f, "no checksum proves that this is what was there: {what}")
+            }
+        }
+    }
+}
+
+impl Container {
+    /// As [`repair`](Self::repair), and where that refuses, makes the repair of a [`Mend`] if
+    /// `agree` agrees to its doubts.
+    ///
+    /// # Errors
+    /// Returns the error of `agree`, and those of [`repair`](Self::repair) and [`Mend`] as a
+    /// [`HeaderError`].
+    pub fn repair_if<E: From<HeaderError>>(
+        storage: &Arc<dyn Backend>,
+        options: &OpenOptions,
+        agree: impl FnOnce(&[Doubt]) -> Result<(), E>,
+    ) -> Result<Vec<Repaired>, E> {
+        let refused = match Self::repair(storage.clone(), options.clone()) {
+            Err(
+                refused @ (HeaderError::Open(OpenError::Remains(_))
+                | HeaderError::Commit(CommitError::Foreign(_))),
+            ) => refused,
+            repaired => return Ok(repaired?),
+        };
+        let Some(mend) = Mend::find(storage, options)? else {
+            return Err(refused.into());
+        };
+        agree(&mend.doubts)?;
+        let mut repaired = mend.execute(storage, options)?;
+        repaired.extend(Self::repair(storage.clone(), options.clone())?);
+        Ok(repaired)
+    }
+}
+
+impl Mend {
+    /// Finds the repair of a header that cannot be used as it is, or that
+    /// [`Container::repair`] does not repair because of other data. `None` if there is none.
+    ///
+    /// # Errors
+    /// Returns [`HeaderError::Open`] if an interrupted change has to be rolled back first, or if
+    /// nothing that can be repaired is left.
+    pub fn find(
+        storage: &Arc<dyn Backend>,
+        options: &OpenOptions,
+    ) -> Result<Option<Self>, HeaderError> {
+        let limits = &options.limits;
+        let damaged = match Container::open(storage.clone(), options.clone()) {
+            Ok(container) => match (&container.health, container.header) {
+                (Health::PrimaryDamaged(_), Header::Luks2(header)) => {
+                    Self::from_secondary(storage, header)?
+                }
+                _ => return Ok(None),
+            },
+            Err(OpenError::Remains(remains)) => Self::from_remains(storage, &remains, limits)?,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(damaged)
+    }
+
+    fn from_remains(
+        storage: &Arc<dyn Backend>,
+        remains: &Remains,
+        limits: &Limits,
+    ) -> Result<Option<Self>, HeaderError> {
+        match remains {
+            Remains::Luks1Magic | Remains::Luks1Keyslots(_) => Self::of_luks1(storage, limits),
+            Remains::Luks2Magic => Self::put_magic_back(storage, limits),
+            Remains::Secondary { at, .. } => {
+                let length = usize::try_from(*at).unwrap_or(usize::MAX);
+                let copy = door::read(&**storage, *at, length)?;
+                let header = luks2::Header::parse(&copy, Position::Secondary, limits)?;
+                Self::from_secondary(storage, header)
+            }
+            Remains::Metadata { .. } => Self::from_metadata(storage, limits),
+        }
+    }
+
+    /// A repair that has no step yet. `length` bytes must not change until it is made.
+    fn begin(storage: &Arc<dyn Backend>, length: u64) -> Result<Self, HeaderError> {
+        let length = length.min(storage.geometry().size);
+        let start = door::read(&**storage, 0, usize::try_from(length).unwrap_or(usize::MAX))?;
+        let over = foreign::signature(&**storage)?;
+        Ok(Self {
+            plan: WritePlan::default(),
+            repaired: Vec::new(),
+            doubts: over.map(Doubt::Overwrites).into_iter().collect(),
+            start,
+        })
+    }
+
+    fn of_luks1(storage: &Arc<dyn Backend>, limits: &Limits) -> Result<Option<Self>, HeaderError> {
+        let mut mend = Self::begin(storage, luks1::HEADER_SIZE as u64)?;
+        let (new, fixes) = luks1::Header::repaired(&mend.start, limits)?;
+        if fixes.is_empty() {
+            return Ok(None);
+        }
+        mend.plan.in_place();
+        for (index, (old, new)) in mend
+            .start
+            .chunks(SECTOR)
+            .zip(new.chunks(SECTOR))
+            .enumerate()
+        {
+            if old != new {
+                mend.plan.write((index * SECTOR) as u64, new.to_vec());
+            }
+        }
+        mend.plan.flush();
+        let what: Vec<String> = fixes.iter().map(ToString::to_string).collect();
+        mend.doubts.push(Doubt::Unproven(what.join("; ")));
+        mend.repaired = fixes.into_iter().map(Repaired::Luks1).collect();
+        Ok(Some(mend))
+    }
+
+    fn put_magic_back(
+        storage: &Arc<dyn Backend>,
+        limits: &Limits,
+    ) -> Result<Option<Self>, HeaderError> {
+        let copies = remains::with_magic(&**storage, limits)?;
+        let Some(end) = copies.iter().map(|copy| copy.hdr_size * 2).max() else {
+            return Ok(None);
+        };
+        let mut mend = Self::begin(storage, end)?;
+        for copy in &copies {
+            let (at, magic) = copy.magic();
+            let mut sector = door::read(&**storage, at, SECTOR)?;
+            sector[..magic.len()].copy_from_slice(&magic);
+            mend.plan.write(at, sector);
+            mend.plan.flush();
+            mend.repaired.push(Repaired::Magic(copy.position));
+        }
+        Ok(Some(mend))
+    }
+
+    fn from_secondary(
+        storage: &Arc<dyn Backend>,
+        mut header: luks2::Header,
+    ) -> Result<Option<Self>, HeaderError> {
+        let mut mend = Self::begin(storage, header.hdr_size * 2)?;
+        header.seqid = header.seqid.saturating_add(1);
+        let order = [Position::Primary, Position::Secondary];
+        write_copies(&mut mend.plan, &header, order)?;
+        mend.repaired.push(Repaired::PrimaryCopy);
+        Ok(Some(mend))
+    }
+
+    fn from_metadata(
+        storage: &Arc<dyn Backend>,
+        limits: &Limits,
+    ) -> Result<Option<Self>, HeaderError> {
+        let Some((at, metadata)) = remains::metadata(&**storage, limits)? else {
+            return Ok(None);
+        };
+        let header = luks2::Header {
+            hdr_size: metadata.hdr_size(),
+            seqid: 1,
+            label: String::new(),
+            subsystem: String::new(),
+            uuid: Uuid::new_v4().to_string(),
+            checksum: Hash::Sha256,
+            metadata,
+        };
+        let mut mend = Self::begin(storage, header.hdr_size * 2)?;
+        mend.plan.in_place();
+        let order = [Position::Primary, Position::Secondary];
+        write_copies(&mut mend.plan, &header, order)?;
+        mend.doubts.push(Doubt::Unproven(format!(
+            "keyslots and segments are those at byte {at}; the label is lost, and the UUID becomes \
+             {}",
+            header.uuid
+        )));
+        mend.repaired
+            .push(Repaired::FromMetadata { uuid: header.uuid });
+        Ok(Some(mend))
+    }
+
+    /// Why the repair needs an agreement. Empty if it needs none.
+    #[must_use]
+    pub fn doubts(&self) -> &[Doubt] {
+        &self.doubts
+    }
+
+    /// Makes the repair, and returns what was done.
+    ///
+    /// # Errors
+    /// Returns [`HeaderError::Commit`] if the storage has changed meanwhile, if there is no undo
+    /// store and the repair needs one, or if writing failed. Returns [`HeaderError::Open`] if the
+    /// repaired header does not open.
+    pub fn execute(
+        self,
+        storage: &Arc<dyn Backend>,
+        options: &OpenOptions,
+    ) -> Result<Vec<Repaired>, HeaderError> {
+        if door::read(&**storage, 0, self.start.len())? != self.start {
+            return Err(CommitError::Changed.into());
+        }
+        self.plan.execute(&**storage, options.undo.store())?;
+        open::load(&**storage, &options.limits)?;
+        Ok(self.repaired)
+    }
+}
+
+impl fmt::Debug for Mend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mend")
+            .field("repaired", &self.repaired)
+            .field("doubts", &self.doubts)
+            .finish_non_exhaustive()
+    }
+}
