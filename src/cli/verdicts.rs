@@ -439,6 +439,10 @@ const SERVED: &str = "--served SOCKET is for a volume that `luksmith serve` decr
 fn emulator(error: &EmulatorError) -> Hint {
     match error {
         EmulatorError::Luks2(_) => some(SERVED),
+        EmulatorError::Qcow2(_) => some(
+            "`luksmith decrypt --format qcow2` and `luksmith encrypt` make a raw volume of it, which \
+             libvirt takes",
+        ),
         EmulatorError::NotUtf8(_) => some("give it another name"),
         EmulatorError::AbstractSocket => some("socket=PATH names a socket in a directory"),
         EmulatorError::NoCertificates(_) => {

@@ -6,13 +6,16 @@ use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
+use luksmith_formats::image::qcow2;
 use luksmith_formats::nbd::uri::Transport;
+use luksmith_formats::{Limits, luks1};
 
-use super::storage::{Remote, Storage, not_opened};
+use super::open::ImageFormat;
+use super::storage::{LUKS_MAGIC, Remote, Storage, not_opened};
 use super::{Advice, Error, Kind};
 use crate::Interrupt;
 use crate::backend::file::OpenOptions;
-use crate::container::{self, Container, Undo, Version};
+use crate::container::{self, Container, OpenError, Undo, Version};
 use crate::location::Location;
 use crate::qemu::{Object, Server};
 use crate::secret::Passphrase;
@@ -24,6 +27,12 @@ pub enum EmulatorError {
     /// QEMU opens only LUKS1.
     #[error("{0} is LUKS2, which QEMU does not open: its driver knows only LUKS1")]
     Luks2(Location),
+    /// Only a LUKS volume is opened as one.
+    #[error("{0} has no LUKS header at its start")]
+    NotLuks(Location),
+    /// A qcow2 image is not a raw LUKS volume.
+    #[error("{0} is a qcow2 image, and the disk would be a raw LUKS volume")]
+    Qcow2(Location),
     /// A path has to be text.
     #[error("{0} is not UTF-8")]
     NotUtf8(String),
@@ -44,7 +53,11 @@ pub enum EmulatorError {
 impl From<EmulatorError> for Error {
     fn from(error: EmulatorError) -> Self {
         let luks2 = matches!(error, EmulatorError::Luks2(_));
-        Self::new(Kind::Parameters, error).advise_if(luks2, Advice::ConvertToLuks1)
+        let kind = match error {
+            EmulatorError::NotLuks(_) | EmulatorError::Qcow2(_) => Kind::Damaged,
+            _ => Kind::Parameters,
+        };
+        Self::new(kind, error).advise_if(luks2, Advice::ConvertToLuks1)
     }
 }
 
@@ -71,6 +84,29 @@ pub fn version(
     match opened {
         Ok(container) => Ok(container.version()),
         Err(error) => Err(error.advise(Advice::StateVersion)),
+    }
+}
+
+/// The version of LUKS of a volume whose first bytes are these, for an emulator that opens it as a
+/// raw volume.
+///
+/// # Errors
+/// [`EmulatorError`] for anything but LUKS1, and what is wrong with the header.
+pub(super) fn version_at(location: &Location, begin: &[u8]) -> Result<Version, Error> {
+    if begin.starts_with(&qcow2::MAGIC) {
+        return Err(EmulatorError::Qcow2(location.clone()).into());
+    }
+    let number = begin
+        .strip_prefix(LUKS_MAGIC)
+        .and_then(|rest| rest.get(..2));
+    match (number, begin.get(..luks1::HEADER_SIZE)) {
+        (Some([0, 2]), _) => Err(EmulatorError::Luks2(location.clone()).into()),
+        (Some([0, 1]), Some(header)) => {
+            luks1::Header::parse(header, &Limits::default())
+                .map_err(|error| Error::from(OpenError::Header(error)).about(location))?;
+            Ok(Version::Luks1)
+        }
+        _ => Err(EmulatorError::NotLuks(location.clone()).into()),
     }
 }
 
@@ -168,16 +204,27 @@ pub fn check_passphrase(passphrase: &Passphrase) -> Result<(), Error> {
 /// does.
 #[must_use]
 pub fn is_encrypted(path: &Path) -> bool {
+    encrypted_as(path).is_some()
+}
+
+/// The format of a file or block device of this host, if it begins as a LUKS volume or an encrypted
+/// qcow2 image does.
+#[must_use]
+pub fn encrypted_as(path: &Path) -> Option<ImageFormat> {
     let mut begin = [0; 36];
     // Without O_NONBLOCK, opening a FIFO would block until its other end is opened.
     let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
-    let read = File::options()
+    File::options()
         .read(true)
         .custom_flags(nonblocking)
         .open(path)
-        .and_then(|mut file| file.read_exact(&mut begin));
-    let is_qcow2 = begin.starts_with(b"QFI\xfb") && begin[32..] == [0, 0, 0, 2];
-    read.is_ok() && (begin.starts_with(b"LUKS\xba\xbe") || is_qcow2)
+        .and_then(|mut file| file.read_exact(&mut begin))
+        .ok()?;
+    if begin.starts_with(LUKS_MAGIC) {
+        return Some(ImageFormat::Raw);
+    }
+    let encrypted = begin.starts_with(&qcow2::MAGIC) && begin[32..] == [0, 0, 0, 2];
+    encrypted.then_some(ImageFormat::Qcow2)
 }
 
 /// A user of this host.

@@ -18,7 +18,7 @@ use crate::sectors::{Cipher, Sectors};
 use crate::volume::Volume;
 
 /// The first bytes of a LUKS volume of either version.
-const LUKS_MAGIC: &[u8] = b"LUKS\xba\xbe";
+pub(super) const LUKS_MAGIC: &[u8] = b"LUKS\xba\xbe";
 
 /// How a server is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -333,6 +333,113 @@ fn a_disk_that_could_not_be_opened_is_not_attached() {
 }
 
 #[test]
+fn a_volume_of_a_pool_is_looked_at_before_it_is_attached() {
+    let Some(daemon) = Daemon::start() else {
+        return;
+    };
+    let Some(domain) = define(&daemon, "d") else {
+        return;
+    };
+    define_pool(&daemon, "p");
+    std::fs::write(daemon.folder().join("key"), "a passphrase").unwrap();
+    let secret = daemon.ok("libvirt secret define --usage volume:any").text();
+    daemon.ok(&format!("libvirt secret set {secret} --key-file key"));
+    for (name, options) in [
+        ("one", "--type luks1"),
+        ("two", "--type luks2"),
+        ("q", "--format qcow2"),
+    ] {
+        daemon.ok(&format!(
+            "create {name} --size 1M --key-file key {options} {CHEAP}"
+        ));
+    }
+    std::fs::write(daemon.folder().join("plain"), vec![0; 1 << 20]).unwrap();
+    std::fs::write(daemon.folder().join("short"), "LUKS").unwrap();
+    daemon.connect().pool("p").unwrap().refresh().unwrap();
+    for (name, code, words) in [
+        ("two", 1, &["LUKS2", "convert --to luks1"][..]),
+        ("q", 4, &["is a qcow2 image"]),
+        ("plain", 4, &["no LUKS header"]),
+        ("short", 4, &["no LUKS header"]),
+        ("absent", 4, &["volume:p/absent", "--type"]),
+    ] {
+        daemon
+            .run(&format!(
+                "libvirt attach d volume:p/{name} --secret {secret}"
+            ))
+            .is(code, words);
+    }
+    assert!(disks(&domain, true).is_empty());
+    daemon.ok(&format!(
+        "libvirt attach d volume:p/one --secret {secret} --config"
+    ));
+    // It is the same disk by its path, a link and a hard link.
+    let folder = daemon.folder();
+    std::os::unix::fs::symlink("one", folder.join("link")).unwrap();
+    std::fs::hard_link(folder.join("one"), folder.join("hard")).unwrap();
+    for name in ["one", "link", "hard", "../files/one"] {
+        daemon
+            .run(&format!(
+                "libvirt attach d {name} --secret {secret} --config"
+            ))
+            .is(5, &["is its disk vda already"]);
+    }
+    daemon.ok("libvirt detach d vda");
+    daemon.ok(&format!("libvirt attach d link --secret {secret} --config"));
+    daemon.ok("libvirt detach d hard --config");
+    assert!(disks(&domain, true).is_empty());
+}
+
+#[test]
+fn the_secret_of_a_file_is_found_by_every_name_of_the_file() {
+    let Some(daemon) = Daemon::start() else {
+        return;
+    };
+    let Some(domain) = define(&daemon, "d") else {
+        return;
+    };
+    let folder = daemon.folder();
+    std::fs::create_dir(folder.join("sub")).unwrap();
+    std::os::unix::fs::symlink("sub", folder.join("way")).unwrap();
+    for name in ["sub/../a", "way/b", "sub/./c"] {
+        provision(&daemon, &format!("{name} --size 1M"));
+    }
+    let usages: Vec<_> = ["a", "sub/b", "sub/c"]
+        .iter()
+        .map(|name| format!("volume:{}", folder.join(name).display()))
+        .collect();
+    for (number, usage) in usages.iter().enumerate() {
+        daemon.ok(&format!(
+            "libvirt secret get usage={usage} --out value{number}"
+        ));
+    }
+    let told = daemon.ok("libvirt xml secret way/../a").text();
+    assert!(
+        !told.contains("/../") && told.contains(&usages[0]["volume:".len()..]),
+        "{told}"
+    );
+
+    // A pool tells its folder by the name that it has for it, and finds secrets by that.
+    let xml = format!(
+        "<pool type='dir'><name>w</name><target><path>{}</path></target></pool>",
+        folder.join("way").display()
+    );
+    daemon.connect().define_pool(&xml).unwrap().start().unwrap();
+    let made = provision(&daemon, "sub/e --size 1M");
+    assert_eq!(made["path"], folder.join("way/e").to_str().unwrap());
+    let pool = daemon.connect().pool("w").unwrap();
+    pool.refresh().unwrap();
+    let found = pool.volume("e").unwrap().xml().unwrap();
+    assert!(found.contains(made["secret"].as_str().unwrap()), "{found}");
+
+    for name in ["a", "way/b", "sub/e", "way/e"] {
+        daemon.ok(&format!("libvirt attach d {name} --config"));
+        daemon.ok(&format!("libvirt detach d {name} --config"));
+    }
+    assert!(disks(&domain, true).is_empty());
+}
+
+#[test]
 fn a_provision_that_fails_leaves_nothing() {
     let Some(daemon) = Daemon::start() else {
         return;

@@ -122,7 +122,8 @@ impl AttachArgs {
             Some(target) => target.to_owned(),
             None => disks.free_target()?,
         };
-        let options = self.open.options(&self.disk, &self.remote);
+        let mut options = self.open.options(&self.disk, &self.remote);
+        disk::complete(&connection, &self.image, &mut options)?;
         let described = disk::describe(&self.image, &target, &options)?;
         let label = self.image.to_string();
         disks.check(&connection, &described.disk, &label)?;

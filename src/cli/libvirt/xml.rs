@@ -6,8 +6,9 @@ use luksmith::backend::file::OpenOptions;
 use luksmith::container::{self, Container, Undo, Version};
 use luksmith::libvirt::xml::{Encryption, SecretRef, SecretXml, Usage, VolumeXml};
 use luksmith::location::Location;
-use luksmith::task::emulator::{EmulatorError, absolute};
+use luksmith::task::emulator::EmulatorError;
 use luksmith::task::libvirt::disk;
+use luksmith::task::libvirt::identity::spelled;
 use luksmith_formats::json::json;
 use uuid::Uuid;
 
@@ -145,7 +146,7 @@ impl SecretArgs {
     fn run(self, session: &Session) -> Result<(), CommandError> {
         let usage = match (self.usage, &self.image) {
             (Some(usage), _) => usage,
-            (None, Location::Path(path)) => Usage::volume(absolute(path)?),
+            (None, Location::Path(path)) => Usage::volume(spelled(path)?),
             (None, place) => {
                 return Err(CommandError::parameters(format!(
                     "{place} has no path by which a secret could be found"
@@ -190,7 +191,7 @@ impl VolumeArgs {
         })?;
         let secret = match (self.secret, path) {
             (Some(secret), _) => secret,
-            (None, Some(path)) => SecretRef::Usage(Usage::volume(absolute(path)?)),
+            (None, Some(path)) => SecretRef::Usage(Usage::volume(spelled(path)?)),
             (None, None) => {
                 return Err(CommandError::parameters(format!(
                     "{}: no secret is named that opens it",

@@ -1,9 +1,11 @@
 //! Attaches disks to a domain, and detaches them.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::libvirt::xml::{Disk, DomainXml, SecretRef};
 use crate::libvirt::{Affect, Connection, Domain, DomainView, LibvirtError};
+use crate::task::libvirt::identity::Identity;
 use crate::task::{Advice, Error, Kind, Watch};
 
 /// The interval at which a running domain is polled.
@@ -87,7 +89,7 @@ impl<'a> Disks<'a> {
             (self.affect.live, &self.live),
             (self.affect.config, &self.config),
         ] {
-            if affected && let Some(twin) = twin(now, disk) {
+            if affected && let Some(twin) = twin(connection, now, disk) {
                 return Err(self.is_there(twin, label));
             }
         }
@@ -204,20 +206,27 @@ fn described(domain: &Domain, inactive: bool) -> Result<DomainXml, Error> {
     DomainXml::parse(xml.as_bytes()).map_err(|error| Error::new(Kind::Storage, error))
 }
 
-/// The disk with the same storage, unless both are shareable.
-fn twin<'a>(domain: &'a DomainXml, new: &Disk) -> Option<&'a Disk> {
-    let store = &new.source.as_ref()?.store;
+/// The disk with the same storage, by whatever name, unless both are shareable.
+fn twin<'a>(connection: &Connection, domain: &'a DomainXml, new: &Disk) -> Option<&'a Disk> {
+    let of = |disk: &Disk| {
+        let store = &disk.source.as_ref()?.store;
+        Some(Identity::of_store(store, Some(connection)))
+    };
+    let meant = of(new)?;
     domain.disks.iter().find(|disk| {
-        let same = disk.source.as_ref().is_some_and(|one| one.store == *store);
+        let same = of(disk).is_some_and(|one| one.is(&meant));
         same && !(disk.shareable && new.shareable)
     })
 }
 
-/// The disk with this target, or else with this path.
+/// The disk with this target, or else with this path, in any spelling.
 fn find<'a>(domain: &'a DomainXml, disk: &str) -> Option<&'a Disk> {
     domain.disk(disk).or_else(|| {
-        let path = std::path::absolute(disk).ok()?;
-        domain.disk(path.to_str()?)
+        let meant = Identity::of_path(Path::new(disk));
+        domain.disks.iter().find(|one| {
+            let store = one.source.as_ref().map(|source| &source.store);
+            store.is_some_and(|store| Identity::of_store(store, None).is(&meant))
+        })
     })
 }
 

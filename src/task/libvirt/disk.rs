@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::os::unix::fs::FileTypeExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use luksmith_formats::nbd::uri::{Transport, Uri};
 
@@ -10,12 +10,17 @@ use crate::Interrupt;
 use crate::container::Version;
 use crate::libvirt::xml::{
     Auth, Disk, Encryption, Engine, Format, Host, Label, Network, SecretRef, Source, Store, Target,
-    Usage,
+    Usage, UsageType,
 };
+use crate::libvirt::{Connection, LibvirtError};
 use crate::location::Location;
-use crate::task::emulator::{EmulatorError, User, absolute, text_of_socket, version};
+use crate::task::emulator::{EmulatorError, User, absolute, text_of_socket, version, version_at};
+use crate::task::libvirt::identity::{Identity, spelled};
 use crate::task::storage::Remote;
-use crate::task::{Error, Kind};
+use crate::task::{Advice, Error, Kind};
+
+/// The bytes of a volume of a pool that are read to see what it is.
+const BEGIN: u64 = 4096;
 
 /// How a guest sees a disk, and how the volume is opened. If a field is empty, the default of
 /// libvirt or the emulator applies.
@@ -262,7 +267,7 @@ impl DiskOptions {
                 let device = path
                     .metadata()
                     .is_ok_and(|metadata| metadata.file_type().is_block_device());
-                let path = absolute(path)?;
+                let path = spelled(path)?;
                 if device {
                     Store::Block(path)
                 } else {
@@ -357,7 +362,7 @@ impl DiskOptions {
         needs: &mut Vec<Need>,
     ) -> Result<Source, Error> {
         let image = match location {
-            Location::Path(path) => absolute(path)?,
+            Location::Path(path) => spelled(path)?,
             Location::Nbd(uri) => uri.to_string(),
             other => return Err(DiskError::NotServed(other.clone()).into()),
         };
@@ -382,10 +387,75 @@ impl DiskOptions {
     }
 }
 
+/// Completes options by what a libvirt knows of the volume, as far as they leave it open: the
+/// secret whose usage is the volume by another of its names, and the version of LUKS of a volume in
+/// a pool, whose header is read through the connection.
+///
+/// # Errors
+/// [`EmulatorError`] for a volume of a pool that is not LUKS1, and failures of libvirt.
+pub fn complete(
+    connection: &Connection,
+    location: &Location,
+    options: &mut DiskOptions,
+) -> Result<(), Error> {
+    if options.served.is_some() {
+        return Ok(());
+    }
+    if let (Location::Path(path), true) = (location, options.secrets.is_empty()) {
+        options
+            .secrets
+            .extend(secret_by_identity(connection, path)?);
+    }
+    if let (Location::Pool { pool, volume }, None) = (location, options.version) {
+        let begin = begin_in_pool(connection, pool, volume);
+        let begin = begin.map_err(|error| {
+            let error = Error::from(error).about(location);
+            error.advise(Advice::StateVersion)
+        })?;
+        options.version = Some(version_at(location, &begin)?);
+    }
+    Ok(())
+}
+
+/// The secret whose usage is this volume, if the usage has another spelling than this path.
+fn secret_by_identity(connection: &Connection, path: &Path) -> Result<Option<SecretRef>, Error> {
+    let one = Usage::volume(spelled(path)?);
+    let meant = Identity::of_path(path);
+    let mut found = None;
+    for secret in connection.secrets()? {
+        let Some(usage) = secret
+            .usage()?
+            .filter(|usage| usage.kind == UsageType::Volume)
+        else {
+            continue;
+        };
+        if usage == one {
+            return Ok(None);
+        }
+        let path = Path::new(&usage.id);
+        if path.is_absolute() && Identity::of_path(path).is(&meant) {
+            found = Some(SecretRef::Usage(usage));
+        }
+    }
+    Ok(found)
+}
+
+/// The first bytes of a volume of a pool.
+fn begin_in_pool(
+    connection: &Connection,
+    pool: &str,
+    volume: &str,
+) -> Result<Vec<u8>, LibvirtError> {
+    let volume = connection.pool(pool)?.volume(volume)?;
+    let mut begin = Vec::new();
+    volume.download(connection, 0, Some(BEGIN), &mut begin)?;
+    Ok(begin)
+}
+
 /// The secret of a file or a device, which is found by its path.
 fn secret_of(location: &Location) -> Result<SecretRef, Error> {
     match location {
-        Location::Path(path) => Ok(SecretRef::Usage(Usage::volume(absolute(path)?))),
+        Location::Path(path) => Ok(SecretRef::Usage(Usage::volume(spelled(path)?))),
         other => Err(DiskError::WhichSecret(other.clone()).into()),
     }
 }

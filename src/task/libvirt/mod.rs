@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod disk;
+pub mod identity;
 pub mod provision;
 pub mod rotate;
 mod taken_back;

@@ -20,7 +20,8 @@ use crate::libvirt::xml::{Disk, SecretRef, SecretXml, Usage, VolumeXml};
 use crate::libvirt::{Connection, LibvirtError, Secret};
 use crate::location::Location;
 use crate::secret::{Passphrase, Purpose, SecretSource};
-use crate::task::emulator::{absolute, check_passphrase};
+use crate::task::emulator::check_passphrase;
+use crate::task::libvirt::identity::spelled_for;
 use crate::task::new_volume::{Extent, Loss, NewHeader, NewVolume, Plan};
 use crate::task::open::ImageFormat;
 use crate::task::{Advice, Error, Kind, Note, Watch};
@@ -361,7 +362,10 @@ impl Making<'_> {
     }
 
     fn at(&mut self, plan: Plan, location: &Location) -> Result<Made, Error> {
-        let path = location.path().map(absolute).transpose()?;
+        let path = location.path();
+        let path = path
+            .map(|path| spelled_for(self.connection, path))
+            .transpose()?;
         let (secret, uuid) = define(
             self.connection,
             self.watch,
