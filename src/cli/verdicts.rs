@@ -1,5 +1,7 @@
 //! Hints after a failure of the library: one table of the flags and commands that help.
 
+mod rotate;
+
 use std::error::Error;
 
 use luksmith::backend::IoError;
@@ -24,6 +26,8 @@ use luksmith::task::libvirt::rotate::RotateError;
 use luksmith::vet::ciphertext::VetError;
 use luksmith_formats::FormatError;
 use luksmith_formats::error::Kind as FormatKind;
+
+use rotate::rotate;
 
 /// The hint, if there is one.
 type Hint = Option<String>;
@@ -467,35 +471,6 @@ fn disk(error: &DiskError) -> Hint {
         DiskError::WhichSecret(_) => {
             some("--secret UUID names it; `luksmith libvirt secret list` shows all")
         }
-        _ => None,
-    }
-}
-
-fn rotate(error: &RotateError) -> Hint {
-    match error {
-        RotateError::NoVolume(_) => {
-            some("`luksmith libvirt rotate --all --check` shows the volumes that it knows")
-        }
-        RotateError::Nothing => some("--check says which volumes have no secret"),
-        RotateError::OneForSeveral => {
-            some("without --new-key each secret gets a random passphrase of its own")
-        }
-        RotateError::OtherVolumes(_) => some(
-            "make them known to libvirt again (start their pool, define their domain), and run it \
-             again",
-        ),
-        RotateError::DoesNotOpen(_) => some(
-            "`luksmith libvirt secret set` sets the right passphrase; `luksmith libvirt rotate \
-             --check` tests all secrets",
-        ),
-        RotateError::NotProven { .. } => some("no old keyslot was removed; run the command again"),
-        RotateError::NoKeyslot => some(ROOM),
-        RotateError::SeveralDomains(_) => some("shut down all of them, or all but one"),
-        RotateError::NoNode(_) => some("rotate while the domain is shut off"),
-        RotateError::OtherHeader(_) => {
-            some("run luksmith on the domain's host, or rotate while the domain is shut off")
-        }
-        RotateError::Outdated(_) => some("restart the domain, or rotate while it is shut off"),
         _ => None,
     }
 }

@@ -14,6 +14,8 @@ mod error;
 mod foreign;
 mod keyslot_info;
 mod keyslots;
+#[cfg(feature = "libvirt")]
+mod mark;
 mod material;
 mod mend;
 mod open;
@@ -40,6 +42,8 @@ pub use error::{
 };
 pub use keyslot_info::{KeyslotInfo, Sealing};
 pub use keyslots::NewKeyslot;
+#[cfg(feature = "libvirt")]
+pub(crate) use mark::KeyslotMark;
 pub use mend::{Doubt, Mend};
 pub use plan::{Step, WritePlan};
 pub use remains::Remains;

@@ -38,6 +38,8 @@ pub struct Keyslots {
 pub enum Gone<'a> {
     /// The keyslot with this number.
     Keyslot(u32),
+    /// The keyslot with this number, if this passphrase opens it. Otherwise QEMU fails.
+    KeyslotOpenedBy(u32, &'a Wrapped),
     /// All keyslots that this passphrase opens.
     OpenedBy(&'a Wrapped),
 }
@@ -167,18 +169,18 @@ pub fn unset(
     gone: Gone<'_>,
     force: bool,
 ) -> Result<(), QmpError> {
-    let options = json!({"driver": "luks", "state": "inactive"});
+    let mut options = json!({"driver": "luks", "state": "inactive"});
+    if let Gone::Keyslot(keyslot) | Gone::KeyslotOpenedBy(keyslot, _) = gone {
+        options["keyslot"] = json!(keyslot);
+    }
     match gone {
-        Gone::Keyslot(keyslot) => {
-            let mut options = options;
-            options["keyslot"] = json!(keyslot);
-            amend(qmp, node, options, force)
+        Gone::Keyslot(_) => amend(qmp, node, options, force),
+        Gone::KeyslotOpenedBy(_, old) | Gone::OpenedBy(old) => {
+            with_secret(qmp, key, "old", old, |qmp, secret| {
+                options["old-secret"] = json!(secret);
+                amend(qmp, node, options, force)
+            })
         }
-        Gone::OpenedBy(old) => with_secret(qmp, key, "old", old, |qmp, secret| {
-            let mut options = options;
-            options["old-secret"] = json!(secret);
-            amend(qmp, node, options, force)
-        }),
     }
 }
 

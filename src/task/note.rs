@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-use super::error::chain;
+use super::error::{Error, chain};
 use crate::container::Health;
 use crate::location::Location;
 
@@ -84,6 +84,21 @@ pub enum Note<'a> {
         /// The volume.
         volume: &'a str,
     },
+    /// A keyslot that an interrupted rotation would remove stays, because nothing proves that it is
+    /// the one that is meant.
+    KeyslotStays {
+        /// The volume.
+        volume: &'a str,
+        /// The number of the keyslot.
+        keyslot: u32,
+    },
+    /// An encrypted image without a secret could not be tried with a passphrase.
+    NotTried {
+        /// The image.
+        volume: &'a str,
+        /// Why it could not be tried.
+        error: &'a Error,
+    },
     /// The pool does not report that a new volume is encrypted.
     PoolNotEncrypted,
     /// A secret has its old value again, which an interrupted rotation had kept.
@@ -128,6 +143,8 @@ impl Note<'_> {
             | Self::NotAudited { .. }
             | Self::Unread { .. }
             | Self::NoSecret { .. }
+            | Self::KeyslotStays { .. }
+            | Self::NotTried { .. }
             | Self::KeyStays { .. }
             | Self::NotTakenBack { .. } => true,
         }
@@ -186,6 +203,16 @@ impl fmt::Display for Note<'_> {
             Self::NoSecret { volume } => {
                 write!(f, "{volume} is skipped: there is no secret that opens it")
             }
+            Self::KeyslotStays { volume, keyslot } => write!(
+                f,
+                "keyslot {keyslot} of {volume} stays: it may have another passphrase than when the \
+                 rotation was interrupted"
+            ),
+            Self::NotTried { volume, error } => write!(
+                f,
+                "whether the old passphrase opens {volume}, which has no secret, is not known: {}",
+                error.line()
+            ),
             Self::PoolNotEncrypted => f.write_str(
                 "the pool does not say that the volume is encrypted, as pools of some types never \
                  do",

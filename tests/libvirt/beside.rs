@@ -1,13 +1,16 @@
 //! `luksmith libvirt rotate` while a domain runs whose QEMU cannot change keyslots: luksmith
 //! changes them in the open volume, and refuses to do so in any other case.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use luksmith::libvirt::Domain;
 use luksmith_formats::json::{Value, json};
 use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::rotate::{CHEAP, Host, pattern};
 use support::peers;
@@ -155,7 +158,7 @@ fn an_open_volume_that_another_program_changes_or_copies_is_refused() {
     ask(&domain, "blockdev-mirror", mirror);
     host.daemon
         .run(&rotate)
-        .is(5, &["busy with a mirror job", "run it again"]);
+        .is(5, &["busy with a mirror job", "run the command again"]);
     unchanged();
     ask(
         &domain,
@@ -204,6 +207,72 @@ fn an_open_volume_that_another_program_changes_or_copies_is_refused() {
     drop(foreign);
     host.daemon.ok(&rotate);
     unchanged();
+}
+
+/// The process that strace's log calls stopped.
+fn stopped(log: &Path) -> Option<Pid> {
+    let log = std::fs::read_to_string(log).ok()?;
+    let line = log
+        .lines()
+        .find(|line| line.contains("stopped by SIGSTOP"))?;
+    Pid::from_raw(line.split_whitespace().next()?.parse().ok()?)
+}
+
+#[test]
+fn a_copy_that_begins_just_before_the_secret_is_set_prevents_it() {
+    let (Some(later), Some(strace)) = (later(), peers::find("strace")) else {
+        return;
+    };
+    let Some(host) = Host::new() else { return };
+    let secret = host.volume("v", "--type luks1");
+    let domain = host.domain_with(&later, "none", "d", "v", &secret);
+    domain.start().unwrap();
+    let size = pattern().len();
+    let sink = json!({"driver": "null-co", "node-name": "sink", "size": size, "read-zeroes": true});
+    ask(&domain, "blockdev-add", sink);
+
+    // The journal is replaced for the second time when the secret is about to be set.
+    let log = host.daemon.folder().join("strace");
+    let inject = OsStr::new("inject=renameat:signal=SIGSTOP:when=2");
+    let options = ["-f", "-qq", "-e", "trace=renameat", "-e"].map(OsStr::new);
+    let options = [&options[..], &[inject, OsStr::new("-o"), log.as_os_str()]].concat();
+    let rotate = format!("libvirt rotate d {CHEAP}");
+    let mut command = host.daemon.traced(&strace, &options, &rotate);
+    let mut running = command.stderr(Stdio::piped()).spawn().unwrap();
+    crate::program::wait_until("luksmith is stopped", || {
+        let ended = running.try_wait().unwrap();
+        assert!(ended.is_none(), "it ended before it was stopped: {ended:?}");
+        stopped(&log).is_some()
+    });
+    let mirror = json!({"job-id": "m", "device": node(&domain)["node-name"], "target": "sink", "sync": "full", "speed": 1});
+    ask(&domain, "blockdev-mirror", mirror);
+    kill_process(stopped(&log).unwrap(), Signal::CONT).unwrap();
+    let ran = crate::host::Ran::of(running.wait_with_output().unwrap());
+    ran.is(5, &["busy with a mirror job"]);
+    let test = format!(
+        "key test {} --key libvirt:{secret} --force-share",
+        host.path("v")
+    );
+    host.daemon.ok(&test);
+
+    ask(
+        &domain,
+        "block-job-cancel",
+        json!({"device": "m", "force": true}),
+    );
+    crate::program::wait_until("the job is gone", || {
+        ask(&domain, "query-block-jobs", json!({})) == json!([])
+    });
+    host.keep(&secret, "old");
+    host.daemon.ok(&rotate);
+    host.is_finished(&["v"], 1);
+    host.daemon.ok(&test);
+    host.daemon
+        .run(&format!(
+            "key test {} --key-file old --force-share",
+            host.path("v")
+        ))
+        .is(2, &[]);
 }
 
 #[test]

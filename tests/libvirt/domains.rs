@@ -382,7 +382,7 @@ fn a_volume_of_a_pool_is_looked_at_before_it_is_attached() {
             .run(&format!(
                 "libvirt attach d {name} --secret {secret} --config"
             ))
-            .is(5, &["is its disk vda already"]);
+            .is(5, &["attached already, as vda"]);
     }
     daemon.ok("libvirt detach d vda");
     daemon.ok(&format!("libvirt attach d link --secret {secret} --config"));

@@ -10,7 +10,8 @@
 //! - `domains`: `libvirt provision`, `attach` and `detach`, and domains that start with their
 //!   disks.
 //! - `rotate`: `luksmith libvirt rotate`. `beside`: the same while a QEMU that cannot change
-//!   keyslots has the volume open. `killed`: the same, killed at any point.
+//!   keyslots has the volume open. `killed`: the same, killed at any point. `interrupted`: after
+//!   that, other programs changed keyslots. `volumes`: which volumes it finds and refuses.
 //! - `audit`: `luksmith audit --connect`.
 //! - `docs`: the commands of `docs/libvirt.md`. `schema`: the output of `libvirt xml`, validated by
 //!   libvirt's own schemas.
@@ -28,6 +29,7 @@ mod docs;
 mod domains;
 mod examples;
 mod host;
+mod interrupted;
 mod killed;
 mod program;
 mod qemu;
@@ -35,3 +37,4 @@ mod remains;
 mod rotate;
 mod schema;
 mod secrets;
+mod volumes;

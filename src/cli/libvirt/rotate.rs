@@ -58,6 +58,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SOURCE", conflicts_with = "check")]
     new_key: Option<String>,
 
+    /// Accept a new passphrase that is easy to guess
+    #[arg(long, requires = "new_key")]
+    force_weak: bool,
+
     /// The directory of the journals [default: XDG_STATE_HOME/luksmith; else /var/lib/luksmith for
     /// root, ~/.local/state/luksmith for others]
     #[arg(long, value_name = "DIR")]
@@ -97,6 +101,7 @@ impl Args {
         let new_key = self.new_key.as_deref();
         let new_key = new_key.map(|text| KeySource::named("--new-key", text));
         let new_key = new_key.transpose()?;
+        let new_key = new_key.map(|source| source.allow_weak(self.force_weak));
 
         let connection = self.connect.open()?;
         let mut options = RotateOptions::new(self.journals()?);

@@ -7,7 +7,7 @@
 use luksmith_formats::luks2::{Kdf, Priority};
 use luksmith_formats::{Limits, luks1};
 
-use super::new_keyslot::{NewKeyslot, fresh_salt};
+use super::new_keyslot::NewKeyslot;
 use crate::Interrupt;
 use crate::container::keyslot_info::luks1_sealing;
 use crate::container::plan::WritePlan;
@@ -111,7 +111,7 @@ pub(in crate::container) fn set_luks1_kdf(
         ));
     }
     let hash = header.hash()?;
-    match new.kdf.with_salt(fresh_salt()?) {
+    match new.salted()? {
         Kdf::Pbkdf2 {
             hash: own,
             iterations,

@@ -6,7 +6,7 @@
 use luksmith_formats::luks2::{self, Af, Area, Keyslot, Luks2Keyslot};
 use luksmith_formats::{CipherSpec, FormatError, Hash};
 
-use super::new_keyslot::{NewKeyslot, fresh_salt};
+use super::new_keyslot::NewKeyslot;
 use crate::Interrupt;
 use crate::container::keyslot_info::luks2_sealing;
 use crate::container::plan::WritePlan;
@@ -40,7 +40,7 @@ impl Container {
             }
             Err(KeyslotError::NoRoom { .. }) => {
                 let mut keyslot = before.clone();
-                keyslot.kdf = new.kdf.with_salt(fresh_salt()?);
+                keyslot.kdf = new.salted()?;
                 replace_keyslot(&mut next, old, slot, &keyslot)?;
                 let sealing = luks2_sealing(&keyslot);
                 plan.in_place();
@@ -164,7 +164,7 @@ pub(in crate::container) fn luks2_keyslot(
             encryption: protection.encryption,
             key_size: protection.key_size,
         },
-        kdf: new.kdf.with_salt(fresh_salt()?),
+        kdf: new.salted()?,
         af: Af {
             stripes: luks2::STRIPES,
             hash: protection.hash,

@@ -1,6 +1,6 @@
 //! The parameters of a new keyslot.
 
-use luksmith_formats::luks2::Priority;
+use luksmith_formats::luks2::{Kdf, Priority};
 
 use crate::container::KeyslotError;
 use crate::kdf::calibrate::Cost;
@@ -12,6 +12,7 @@ pub struct NewKeyslot<'a> {
     pub(super) slot: Option<u32>,
     pub(super) kdf: Cost,
     pub(super) priority: Priority,
+    salt: Option<Vec<u8>>,
 }
 
 impl<'a> NewKeyslot<'a> {
@@ -24,6 +25,7 @@ impl<'a> NewKeyslot<'a> {
             slot: None,
             kdf,
             priority: Priority::Normal,
+            salt: None,
         }
     }
 
@@ -34,6 +36,23 @@ impl<'a> NewKeyslot<'a> {
         self
     }
 
+    /// The salt: 32 random bytes that the caller has drawn for this keyslot only, so that it can
+    /// recognise the keyslot after a crash.
+    #[cfg(feature = "libvirt")]
+    pub(crate) fn salt(mut self, salt: Vec<u8>) -> Self {
+        self.salt = Some(salt);
+        self
+    }
+
+    /// The KDF with its salt.
+    pub(super) fn salted(&self) -> Result<Kdf, KeyslotError> {
+        let salt = match &self.salt {
+            Some(salt) => salt.clone(),
+            None => fresh_salt()?,
+        };
+        Ok(self.kdf.with_salt(salt))
+    }
+
     setters! {
         /// When the keyslot is tried. LUKS1 has [`Priority::Normal`] only.
         priority: Priority,
@@ -41,7 +60,7 @@ impl<'a> NewKeyslot<'a> {
 }
 
 /// A random salt for a KDF.
-pub(super) fn fresh_salt() -> Result<Vec<u8>, KeyslotError> {
+fn fresh_salt() -> Result<Vec<u8>, KeyslotError> {
     let mut salt = vec![0; 32];
     secret::random(&mut salt)?;
     Ok(salt)

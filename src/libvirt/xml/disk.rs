@@ -17,6 +17,8 @@ pub struct Disk {
     pub source: Option<Source>,
     /// The backing layers that the XML names, from the top. They are not written.
     pub backing: Vec<Layer>,
+    /// The image to which a block job of the running domain copies the disk. It is not written.
+    pub mirror: Option<Layer>,
     /// The device in the guest.
     pub target: Target,
     /// The serial number that the guest sees.
@@ -100,6 +102,7 @@ impl Disk {
             },
             source: Some(source),
             backing: Vec::new(),
+            mirror: None,
             target,
             serial: None,
             read_only: false,
@@ -138,6 +141,7 @@ impl Disk {
             },
             source: Source::within(disk)?,
             backing: Layer::below(disk)?,
+            mirror: disk.child("mirror").map(Layer::read).transpose()?.flatten(),
             target: Target {
                 dev: required(target, "dev")?.to_owned(),
                 bus: optional(target, "bus"),

@@ -151,17 +151,19 @@ impl Layer {
         let mut next = element.child("backingStore");
         while let Some(layer) = next {
             // An empty element ends the chain.
-            if let Some(source) = Source::within(layer)? {
-                layers.push(Self {
-                    format: layer
-                        .child("format")
-                        .and_then(|format| optional(format, "type")),
-                    source,
-                });
-            }
+            layers.extend(Self::read(layer)?);
             next = layer.child("backingStore");
         }
         Ok(layers)
+    }
+
+    /// A layer or a copy. `None` if it has no source.
+    pub(super) fn read(element: Element<'_>) -> Result<Option<Self>, ReadError> {
+        let format = element.child("format");
+        Ok(Source::within(element)?.map(|source| Self {
+            format: format.and_then(|format| optional(format, "type")),
+            source,
+        }))
     }
 }
 

@@ -232,6 +232,20 @@ const DOMAIN: &str = "\
 </domain>";
 
 #[test]
+fn the_copy_that_a_block_job_makes_is_read() {
+    let disk = "<disk type='file'><source file='/vm/a'/><mirror type='block' job='copy' ready='yes'>\
+                <format type='raw'/><source dev='/dev/copy'><encryption format='luks'>\
+                <secret type='passphrase' usage='/dev/copy'/></encryption></source></mirror>\
+                <target dev='vda'/></disk>";
+    let mirror = Disk::parse(disk.as_bytes()).unwrap().mirror.unwrap();
+    assert_eq!(mirror.format.as_deref(), Some("raw"));
+    assert_eq!(mirror.source.store, Store::Block("/dev/copy".to_owned()));
+    assert!(mirror.source.encryption.is_some());
+    let without = disk.replace("mirror", "other");
+    assert_eq!(Disk::parse(without.as_bytes()).unwrap().mirror, None);
+}
+
+#[test]
 fn the_disks_and_secrets_of_a_domain() {
     let domain = DomainXml::parse(DOMAIN.as_bytes()).unwrap();
     assert_eq!(domain.name, "vm1");

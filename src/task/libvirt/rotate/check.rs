@@ -4,11 +4,13 @@ use std::fmt;
 
 use uuid::Uuid;
 
-use super::journal;
 use super::rotation::Rotation;
 use super::volume::Volume;
+use super::{inventory, journal};
 use crate::container::Which;
 use crate::libvirt::LibvirtError;
+use crate::secret::Passphrase;
+use crate::task::libvirt::identity::Identity;
 use crate::task::{Error, Kind, Watch, Work, Working};
 
 /// A fault of a secret or a volume.
@@ -35,6 +37,8 @@ pub enum Fault {
     NoValue,
     /// The secret opens several volumes.
     Shared,
+    /// Several secrets open the volume with the same passphrase.
+    SamePassphrase,
     /// A rotation of the secret was interrupted.
     Unfinished,
     /// No secret opens the volume.
@@ -53,6 +57,7 @@ impl fmt::Display for Fault {
             Self::Unread => "unread",
             Self::NoValue => "no-value",
             Self::Shared => "shared",
+            Self::SamePassphrase => "same-passphrase",
             Self::Unfinished => "unfinished",
             Self::NoSecret => "no-secret",
             Self::Untested => "untested",
@@ -87,9 +92,9 @@ impl Rotation<'_> {
         }
         let total = u64::try_from(self.chosen.len()).ok();
         let working = Working::begin(watch, Work::Check, total);
-        for place in &self.chosen {
+        for volume in &self.chosen {
             watch.check()?;
-            self.check_volume(watch, place, &mut findings)?;
+            self.check_volume(watch, volume, &mut findings)?;
             working.advance(1);
         }
         working.finish();
@@ -127,7 +132,7 @@ impl Rotation<'_> {
         if opened.len() > 1 {
             let places = opened
                 .iter()
-                .map(|(place, _)| *place)
+                .map(|(_, volume)| volume.place.as_str())
                 .collect::<Vec<_>>()
                 .join(", ");
             find(
@@ -147,10 +152,12 @@ impl Rotation<'_> {
     fn check_volume(
         &self,
         watch: &dyn Watch,
-        place: &str,
+        identity: &Identity,
         findings: &mut Vec<Finding>,
     ) -> Result<(), Error> {
-        let known = &self.inventory.volumes[place];
+        let known = &self.inventory.volumes[identity];
+        let place = known.place.as_str();
+        self.check_passphrases(known, findings)?;
         let mut find = |fault, secret, message| {
             findings.push(Finding {
                 fault,
@@ -189,7 +196,8 @@ impl Rotation<'_> {
                 Err(LibvirtError::NoValue(_) | LibvirtError::NoSecret(_)) => continue,
                 Err(error) => return Err(error.into()),
             };
-            let volume = match Volume::new(self.connection, place, known, &self.options) {
+            let volume = (identity, known);
+            let volume = match Volume::new(self.connection, volume, secret, &self.options) {
                 Ok(volume) => volume,
                 Err(error) => {
                     find(Fault::Untested, Some(*secret), untested(&error.line()));
@@ -207,6 +215,41 @@ impl Rotation<'_> {
                 Err(error) => (Fault::Untested, untested(&error.line())),
             };
             find(fault, Some(*secret), message);
+        }
+        Ok(())
+    }
+    /// Looks for secrets for the same volume with the same value. Rotating one of them would leave
+    /// the other one with a value that opens nothing.
+    fn check_passphrases(
+        &self,
+        known: &inventory::Volume,
+        findings: &mut Vec<Finding>,
+    ) -> Result<(), Error> {
+        let mut values: Vec<(&Uuid, Passphrase)> = Vec::new();
+        for secret in known.secrets.iter().chain(&known.also) {
+            let found = self.connection.secret(secret);
+            let value = match found.and_then(|secret| secret.value()) {
+                Ok(value) => value,
+                Err(
+                    LibvirtError::Private(_) | LibvirtError::NoValue(_) | LibvirtError::NoSecret(_),
+                ) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let same = values.iter().find(|(_, other)| other.ct_eq(&value));
+            if let Some((first, _)) = same {
+                let message = format!(
+                    "the secrets {first} and {secret} open {} with the same passphrase: neither \
+                     can be rotated",
+                    known.place
+                );
+                findings.push(Finding {
+                    fault: Fault::SamePassphrase,
+                    secret: Some(*secret),
+                    volume: Some(known.place.clone()),
+                    message,
+                });
+            }
+            values.push((secret, value));
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! Why a secret is not rotated.
 
+use uuid::Uuid;
+
 use crate::task::{Error, Kind};
 
 /// Why a secret is not rotated, besides the errors of libvirt, of QEMU and of the container.
@@ -29,6 +31,28 @@ pub enum RotateError {
     /// The journal of an interrupted rotation lists other volumes than the secret has now.
     #[error("an interrupted rotation of this secret was of other volumes: {0}")]
     OtherVolumes(String),
+    /// Other secrets are for the volume too, and have the same value.
+    #[error("the secrets {secrets} open {place} with the same passphrase, and would open nothing")]
+    SharesPassphrase {
+        /// The other secrets.
+        secrets: String,
+        /// The volume.
+        place: String,
+    },
+    /// Another secret is for the volume too, and is private.
+    #[error("the secret {secret} is private, and may open {place} with the same passphrase")]
+    MaySharePassphrase {
+        /// The other secret.
+        secret: Uuid,
+        /// The volume.
+        place: String,
+    },
+    /// The passphrase opens images for which there is no secret, such as copies of the volume.
+    #[error("the passphrase also opens {0}, for which there is no secret")]
+    OpensStranger(String),
+    /// Another rotation of the secret was interrupted, and its journal is elsewhere.
+    #[error("the secret {0} keeps a passphrase of another rotation, whose journal is not here")]
+    OtherJournal(Uuid),
     /// The value of the secret opens no keyslot of this volume.
     #[error("the secret does not open {0}")]
     DoesNotOpen(String),
@@ -54,6 +78,9 @@ pub enum RotateError {
     /// The header is not where luksmith could change it.
     #[error("{0}")]
     Beyond(&'static str),
+    /// A running domain has the volume open in a way that luksmith does not change.
+    #[error("a domain runs: {0}")]
+    Held(&'static str),
     /// The volume is on storage that this library does not open.
     #[error("{0} cannot be opened here")]
     Elsewhere(String),
@@ -85,11 +112,16 @@ impl From<RotateError> for Error {
             }
             RotateError::DoesNotOpen(_) => Kind::WrongPassphrase,
             RotateError::Locked
+            | RotateError::Held(_)
             | RotateError::SeveralDomains(_)
             | RotateError::NoNode(_)
             | RotateError::Outdated(_)
             | RotateError::NotHere => Kind::Busy,
-            RotateError::NoKeyslot => Kind::Exists,
+            RotateError::NoKeyslot
+            | RotateError::SharesPassphrase { .. }
+            | RotateError::MaySharePassphrase { .. }
+            | RotateError::OpensStranger(_)
+            | RotateError::OtherJournal(_) => Kind::Exists,
             RotateError::Journal { .. } => Kind::Damaged,
             RotateError::Beyond(_) | RotateError::Elsewhere(_) => Kind::Unsupported,
             RotateError::NoVolume(_)

@@ -1,27 +1,32 @@
 //! The encrypted volumes of a libvirt and the secrets that open them: from the disks of domains,
 //! the volumes of pools, and the usages of secrets.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use luksmith_formats::nbd::uri::Uri;
 use uuid::Uuid;
 
 use crate::libvirt::xml::{
-    Disk, DomainXml, Format, Host, ReadError, SecretRef, Store, Usage, UsageType, VolumeXml,
+    DomainXml, Format, Host, ReadError, SecretRef, Source, Store, Usage, UsageType, VolumeXml,
 };
 use crate::libvirt::{Connection, DomainView, LibvirtError, Pool};
 use crate::location::Location;
 use crate::task::Error;
+use crate::task::emulator::encrypted_as;
+use crate::task::libvirt::identity::{Identity, path_in_pool};
+use crate::task::open::ImageFormat;
 
 /// The volumes and secrets of one libvirt.
 #[derive(Default)]
 pub(super) struct Inventory {
-    /// The volumes, by the text that names their place.
-    pub(super) volumes: BTreeMap<String, Volume>,
+    /// The volumes, by what they are: a volume may have several names.
+    pub(super) volumes: BTreeMap<Identity, Volume>,
     pub(super) secrets: Vec<Known>,
     /// Domains and volumes whose XML could not be read, and why.
     pub(super) unread: Vec<(String, ReadError)>,
+    /// Images of pools that are encrypted, of which libvirt does not know it.
+    strangers: BTreeMap<Identity, Stranger>,
 }
 
 /// A secret.
@@ -33,20 +38,37 @@ pub(super) struct Known {
 /// An encrypted volume.
 #[derive(Default)]
 pub(super) struct Volume {
+    /// The name under which it was found first.
+    pub(super) place: String,
+    /// All names under which it was found.
+    pub(super) names: BTreeSet<String>,
     /// Where it is stored. `None` for a place that this library does not open.
     pub(super) location: Option<Location>,
+    /// What holds the LUKS header.
+    pub(super) format: ImageFormat,
     /// The secrets that open it, as domains and pools name them.
     pub(super) named: Vec<SecretRef>,
     /// Those of them that exist.
     pub(super) secrets: Vec<Uuid>,
-    /// The pool that it is in.
-    pub(super) pool: Option<String>,
+    /// Secrets that are not named, and whose usage is the volume.
+    pub(super) also: Vec<Uuid>,
+    /// The pools that it is in.
+    pub(super) pools: BTreeSet<String>,
     /// The domains that have it as a disk.
-    pub(super) domains: Vec<String>,
-    /// The running domains that have it open.
-    pub(super) running: Vec<String>,
+    pub(super) domains: BTreeSet<String>,
+    /// The running domains that have it open, each with the name that its QEMU has for it.
+    pub(super) running: BTreeMap<String, String>,
+    /// Why its keyslots cannot be changed while the domains run.
+    pub(super) held: Option<&'static str>,
     /// Why luksmith cannot change its keyslots.
     pub(super) beyond: Option<&'static str>,
+}
+
+/// An encrypted image without a secret.
+pub(super) struct Stranger {
+    pub(super) place: String,
+    pub(super) location: Location,
+    pub(super) format: ImageFormat,
 }
 
 impl Inventory {
@@ -59,13 +81,14 @@ impl Inventory {
                 usage: secret.usage()?,
             });
         }
+        let usages = found.usages();
         let pools = match connection.pools() {
             Err(LibvirtError::Unsupported(_)) => Vec::new(),
             pools => pools?,
         };
         for pool in &pools {
             if pool.is_active()? {
-                found.add_pool(pool)?;
+                found.add_pool(pool, &usages)?;
             }
         }
         for domain in connection.domains()? {
@@ -82,163 +105,288 @@ impl Inventory {
             }
         }
         found.add_usages();
-        found.resolve();
+        found.resolve(&usages);
         Ok(found)
     }
 
     /// The volumes that a secret opens.
-    pub(super) fn opened_by(&self, secret: &Uuid) -> Vec<(&str, &Volume)> {
+    pub(super) fn opened_by(&self, secret: &Uuid) -> Vec<(&Identity, &Volume)> {
         let volumes = self.volumes.iter();
         volumes
             .filter(|(_, volume)| volume.secrets.contains(secret))
-            .map(|(place, volume)| (place.as_str(), volume))
             .collect()
     }
 
-    fn add_pool(&mut self, pool: &Pool) -> Result<(), Error> {
+    /// Encrypted images for which there is no secret.
+    pub(super) fn strangers(&self) -> Vec<Stranger> {
+        let known = self.volumes.values().filter(|volume| {
+            let any = volume.secrets.iter().chain(&volume.also).next();
+            any.is_none() && volume.beyond.is_none()
+        });
+        let known = known.filter_map(|volume| {
+            Some(Stranger {
+                place: volume.place.clone(),
+                location: volume.location.clone()?,
+                format: volume.format,
+            })
+        });
+        let unknown = self.strangers.iter();
+        let unknown = unknown.filter(|(identity, _)| !self.volumes.contains_key(identity));
+        let unknown = unknown.map(|(_, stranger)| Stranger {
+            place: stranger.place.clone(),
+            location: stranger.location.clone(),
+            format: stranger.format,
+        });
+        known.chain(unknown).collect()
+    }
+
+    /// The secrets whose usage is the path of a volume, by what lies there.
+    fn usages(&self) -> BTreeMap<Identity, Vec<Uuid>> {
+        let mut usages = BTreeMap::<_, Vec<_>>::new();
+        for known in &self.secrets {
+            if let Some(path) = known.path() {
+                let at = usages.entry(Identity::of_path(path)).or_default();
+                at.push(known.uuid);
+            }
+        }
+        usages
+    }
+
+    fn add_pool(
+        &mut self,
+        pool: &Pool,
+        usages: &BTreeMap<Identity, Vec<Uuid>>,
+    ) -> Result<(), Error> {
         let name = pool.name()?;
         for volume in pool.volumes()? {
             let path = volume.path()?;
-            match VolumeXml::parse(volume.xml()?.as_bytes()) {
-                Ok(VolumeXml {
-                    encryption: None, ..
-                }) => {
-                    // libvirt recognises encryption by the first bytes, which may have been
-                    // overwritten. The usage of a secret may still name the volume.
-                    if self.is_for(&path) {
-                        self.at_path(&path).pool = Some(name.clone());
-                    }
+            let xml = match VolumeXml::parse(volume.xml()?.as_bytes()) {
+                Ok(xml) => xml,
+                Err(error) => {
+                    self.unread.push((format!("volume {path}"), error));
+                    continue;
                 }
-                Ok(VolumeXml {
-                    encryption: Some(encryption),
+            };
+            let within = (name.as_str(), xml.name.as_str());
+            let identity = identity_in_pool(&path, within);
+            if let Some(encryption) = xml.encryption {
+                let volume = self.at(identity, &path, within);
+                volume.named.extend(encryption.secrets);
+                if xml.format.as_deref() == Some("qcow2") {
+                    volume.format = ImageFormat::Qcow2;
+                }
+                continue;
+            }
+            // libvirt recognises encryption by the first bytes, which may have been overwritten,
+            // and only that of LUKS1. The usage of a secret may still name the volume.
+            if usages.contains_key(&identity) {
+                self.at(identity, &path, within);
+            } else if path.starts_with('/')
+                && let Some(format) = encrypted_as(Path::new(&path))
+            {
+                let location = Location::Path(PathBuf::from(&path));
+                let place = path;
+                let stranger = Stranger {
+                    place,
+                    location,
                     format,
-                    ..
-                }) => {
-                    let volume = self.at_path(&path);
-                    volume.pool = Some(name.clone());
-                    volume.named.extend(encryption.secrets);
-                    if format.as_deref() == Some("qcow2") {
-                        volume.beyond = Some(QCOW2);
-                    }
-                }
-                Err(error) => self.unread.push((format!("volume {path}"), error)),
+                };
+                self.strangers.insert(identity, stranger);
             }
         }
         Ok(())
     }
 
+    fn at(&mut self, identity: Identity, path: &str, (pool, name): (&str, &str)) -> &mut Volume {
+        let volume = if path.starts_with('/') {
+            self.at_path(identity, path)
+        } else {
+            let volume = self.named(identity, &format!("{pool}/{name}"));
+            volume.beyond = Some(ELSEWHERE);
+            volume
+        };
+        volume.pools.insert(pool.to_owned());
+        volume
+    }
+
     fn add_domain(&mut self, connection: &Connection, domain: &DomainXml, runs: bool) {
         for disk in &domain.disks {
-            let Some(encryption) = disk
-                .source
-                .as_ref()
-                .and_then(|source| source.encryption.as_ref())
-            else {
-                continue;
-            };
-            let (place, location, mut beyond) = place_of(connection, disk);
-            if !matches!(
-                encryption.format,
-                Format::Luks | Format::Luks2 | Format::LuksAny
-            ) {
-                beyond = beyond.or(Some("it is not encrypted by LUKS"));
+            let format = disk.driver.format.as_deref();
+            let top = disk.source.iter().map(|source| (source, format, false));
+            let below = disk.backing.iter().map(|layer| (layer, true));
+            let layers = below.chain(disk.mirror.iter().map(|layer| (layer, false)));
+            let layers =
+                layers.map(|(layer, below)| (&layer.source, layer.format.as_deref(), below));
+            for (source, format, below) in top.chain(layers) {
+                let place = place_of(connection, source).unwrap_or_else(|| Place {
+                    identity: Identity::Other(format!("{} {}", domain.name, disk.target.dev)),
+                    name: format!("disk {} of {}", disk.target.dev, domain.name),
+                    location: None,
+                    beyond: Some(ELSEWHERE),
+                });
+                self.add_layer(domain, source, format, place, runs, below);
             }
-            if encryption.secrets.len() > 1 {
-                beyond = beyond.or(Some("several secrets open it, in layers"));
-            }
-            if disk.driver.format.as_deref() == Some("qcow2") {
-                beyond = beyond.or(Some(QCOW2));
-            }
-            let volume = self.volumes.entry(place).or_default();
-            volume.location = volume.location.take().or(location);
-            volume.beyond = volume.beyond.or(beyond);
-            volume.named.extend(encryption.secrets.iter().cloned());
-            if !volume.domains.contains(&domain.name) {
-                volume.domains.push(domain.name.clone());
-            }
-            if runs && !volume.running.contains(&domain.name) {
-                volume.running.push(domain.name.clone());
-            }
+        }
+    }
+
+    /// Adds a disk of a domain, or a layer of one, if it is encrypted.
+    fn add_layer(
+        &mut self,
+        domain: &DomainXml,
+        source: &Source,
+        format: Option<&str>,
+        place: Place,
+        runs: bool,
+        below: bool,
+    ) {
+        let Some(encryption) = &source.encryption else {
+            return;
+        };
+        let mut beyond = place.beyond;
+        if !matches!(
+            encryption.format,
+            Format::Luks | Format::Luks2 | Format::LuksAny
+        ) {
+            beyond = beyond.or(Some("it is not encrypted by LUKS"));
+        }
+        if encryption.secrets.len() > 1 {
+            beyond = beyond.or(Some("several secrets open it, in layers"));
+        }
+        let volume = self.named(place.identity, &place.name);
+        volume.location = volume.location.take().or(place.location);
+        volume.beyond = volume.beyond.or(beyond);
+        volume.named.extend(encryption.secrets.iter().cloned());
+        volume.domains.insert(domain.name.clone());
+        if format == Some("qcow2") {
+            volume.format = ImageFormat::Qcow2;
+        }
+        if !runs {
+            return;
+        }
+        volume.running.insert(domain.name.clone(), place.name);
+        if below {
+            volume.held = Some("QEMU has it open as a backing layer, for reading only");
+        } else if volume.format == ImageFormat::Qcow2 {
+            volume.held = Some("its LUKS header is inside a qcow2 image that QEMU has open");
         }
     }
 
     /// Adds files that only the usage of a secret names.
     fn add_usages(&mut self) {
-        let paths: Vec<String> = self
-            .secrets
-            .iter()
-            .filter_map(|known| known.usage.as_ref())
-            .filter(|usage| usage.kind == UsageType::Volume)
-            .map(|usage| usage.id.clone())
-            .filter(|path| path.starts_with('/') && std::fs::exists(path).unwrap_or(false))
-            .collect();
-        for path in paths {
-            self.at_path(&path);
+        let paths = self.secrets.iter().filter_map(Known::path);
+        let there = paths.filter(|path| std::fs::exists(path).unwrap_or(false));
+        let there: Vec<PathBuf> = there.map(Path::to_owned).collect();
+        for path in there {
+            let identity = Identity::of_path(&path);
+            let new = !self.volumes.contains_key(&identity);
+            let volume = self.at_path(identity, &path.display().to_string());
+            if new && let Some(format) = encrypted_as(&path) {
+                volume.format = format;
+            }
         }
     }
 
     /// Finds the secrets of each volume by their names. If no secret is named, the usage of a
     /// secret counts.
-    fn resolve(&mut self) {
-        for (place, volume) in &mut self.volumes {
+    fn resolve(&mut self, usages: &BTreeMap<Identity, Vec<Uuid>>) {
+        for (identity, volume) in &mut self.volumes {
             volume.named.sort();
             volume.named.dedup();
-            let by_usage = SecretRef::Usage(Usage::volume(place.clone()));
-            let names = if volume.named.is_empty() {
-                vec![by_usage]
-            } else {
-                volume.named.clone()
-            };
+            let by_path = usages.get(identity).into_iter().flatten();
+            let by_path: BTreeSet<&Uuid> = by_path.collect();
             for known in &self.secrets {
-                let meant = names.iter().any(|name| match name {
+                let named = volume.named.iter().any(|name| match name {
                     SecretRef::Uuid(uuid) => Uuid::try_parse(uuid) == Ok(known.uuid),
                     SecretRef::Usage(usage) => known.usage.as_ref() == Some(usage),
                 });
-                if meant {
+                let by_usage = by_path.contains(&known.uuid) || known.is_for_any(&volume.names);
+                if named || (by_usage && volume.named.is_empty()) {
                     volume.secrets.push(known.uuid);
+                } else if by_usage {
+                    volume.also.push(known.uuid);
                 }
             }
         }
     }
 
-    fn is_for(&self, path: &str) -> bool {
-        let usages = self.secrets.iter().filter_map(|known| known.usage.as_ref());
-        usages
-            .into_iter()
-            .any(|usage| usage.kind == UsageType::Volume && usage.id == path)
+    fn at_path(&mut self, identity: Identity, path: &str) -> &mut Volume {
+        let volume = self.named(identity, path);
+        let location = volume.location.take();
+        volume.location = location.or_else(|| Some(Location::Path(PathBuf::from(path))));
+        volume
     }
 
-    fn at_path(&mut self, path: &str) -> &mut Volume {
-        let volume = self.volumes.entry(path.to_owned()).or_default();
-        volume.location = Some(Location::Path(PathBuf::from(path)));
+    fn named(&mut self, identity: Identity, name: &str) -> &mut Volume {
+        let volume = self.volumes.entry(identity).or_default();
+        if volume.names.is_empty() {
+            name.clone_into(&mut volume.place);
+        }
+        volume.names.insert(name.to_owned());
         volume
     }
 }
 
-const QCOW2: &str = "its LUKS header is inside a qcow2 image";
+impl Known {
+    /// The path that is its usage.
+    fn path(&self) -> Option<&Path> {
+        let usage = self.usage.as_ref()?;
+        let path = usage.kind == UsageType::Volume && usage.id.starts_with('/');
+        path.then(|| Path::new(&usage.id))
+    }
+
+    fn is_for_any(&self, names: &BTreeSet<String>) -> bool {
+        let usage = self.usage.as_ref();
+        usage.is_some_and(|usage| usage.kind == UsageType::Volume && names.contains(&usage.id))
+    }
+}
+
 const ELSEWHERE: &str = "luksmith does not open this sort of storage";
 
-/// The place of a disk as text, its location if this library can open it, or why luksmith cannot
-/// change its keyslots.
-fn place_of(
-    connection: &Connection,
-    disk: &Disk,
-) -> (String, Option<Location>, Option<&'static str>) {
-    let at = |path: &str| (path.to_owned(), Some(Location::Path(path.into())), None);
-    match disk.source.as_ref().map(|source| &source.store) {
-        Some(Store::File(path) | Store::Block(path)) => at(path),
-        Some(Store::Volume { pool, volume }) => {
-            let found = connection.pool(pool).and_then(|pool| pool.volume(volume));
-            match found.and_then(|volume| volume.path()) {
-                Ok(path) => at(&path),
-                Err(_) => (
-                    format!("{pool}/{volume}"),
-                    None,
-                    Some("its pool does not know it now"),
-                ),
-            }
-        }
-        Some(Store::Network(network)) if network.protocol == "nbd" && !network.tls => {
+fn identity_in_pool(path: &str, (pool, name): (&str, &str)) -> Identity {
+    if path.starts_with('/') {
+        return Identity::of_path(Path::new(path));
+    }
+    Identity::Volume {
+        pool: pool.to_owned(),
+        volume: name.to_owned(),
+    }
+}
+
+/// Where a disk, or a layer of one, lies.
+struct Place {
+    identity: Identity,
+    /// What it is called in messages, and by QEMU if it is a path.
+    name: String,
+    /// `None` if this library cannot open it.
+    location: Option<Location>,
+    /// Why luksmith cannot change its keyslots.
+    beyond: Option<&'static str>,
+}
+
+/// The place of a source. `None` for storage of another kind than libvirt's usual ones.
+fn place_of(connection: &Connection, source: &Source) -> Option<Place> {
+    let at = |path: &str| Place {
+        identity: Identity::of_path(Path::new(path)),
+        name: path.to_owned(),
+        location: Some(Location::Path(path.into())),
+        beyond: None,
+    };
+    let elsewhere = |name: String, beyond| Place {
+        identity: Identity::of_store(&source.store, None),
+        name,
+        location: None,
+        beyond: Some(beyond),
+    };
+    Some(match &source.store {
+        Store::File(path) | Store::Block(path) => at(path),
+        Store::Volume { pool, volume } => match path_in_pool(connection, pool, volume) {
+            Some(path) => at(&path),
+            None => elsewhere(
+                format!("{pool}/{volume}"),
+                "its pool does not know its path now",
+            ),
+        },
+        Store::Network(network) if network.protocol == "nbd" && !network.tls => {
             let name = network.name.as_deref().unwrap_or_default();
             let uri = match network.hosts.first() {
                 Some(Host::Unix(socket)) => format!("nbd+unix:///{name}?socket={socket}"),
@@ -248,18 +396,18 @@ fn place_of(
                 _ => String::new(),
             };
             match Uri::parse(&uri) {
-                Ok(parsed) => (uri, Some(Location::Nbd(Box::new(parsed))), None),
-                Err(_) => (uri, None, Some(ELSEWHERE)),
+                Ok(parsed) => Place {
+                    location: Some(Location::Nbd(Box::new(parsed))),
+                    beyond: None,
+                    ..elsewhere(uri, ELSEWHERE)
+                },
+                Err(_) => elsewhere(uri, ELSEWHERE),
             }
         }
-        Some(Store::Network(network)) => {
+        Store::Network(network) => {
             let name = network.name.as_deref().unwrap_or_default();
-            (
-                format!("{}:{name}", network.protocol),
-                None,
-                Some(ELSEWHERE),
-            )
+            elsewhere(format!("{}:{name}", network.protocol), ELSEWHERE)
         }
-        _ => (format!("disk {}", disk.target.dev), None, Some(ELSEWHERE)),
-    }
+        Store::Other(_) => return None,
+    })
 }

@@ -2,9 +2,13 @@
 //! reached. It contains nothing secret. There is one file for each secret that is being rotated. It
 //! is replaced as a whole and synced before each step that it describes.
 //!
+//! A keyslot is not known by its number: another program may have removed it and put another
+//! passphrase into a keyslot of that number. So the journal also has its [`Mark`].
+//!
 //! What a journal says is done to secrets and volumes. So it is believed only if it and its folder
 //! belong to root or to this user, and no other user can write to them.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
@@ -16,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::error::RotateError;
+use super::mark::Mark;
 use crate::sys::folder::{Folder, check_trusted, same_file};
 use crate::task::destination::Destination;
 use crate::task::new_file::NewFile;
@@ -34,18 +39,39 @@ pub(super) enum Stage {
 }
 
 /// The content of a journal.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Journal {
     /// The secret.
     pub(super) secret: Uuid,
-    /// The secret that keeps the old value until the rotation is complete.
+    /// The secret that keeps the new value while keyslots for it are made, and from then on the old
+    /// value.
     pub(super) kept: Uuid,
     pub(super) stage: Stage,
     pub(super) volumes: Vec<Slots>,
+    /// Some of the old keyslots are not of the old value, but of earlier ones.
+    #[serde(default)]
+    pub(super) carries: bool,
+}
+
+impl Journal {
+    /// That of a rotation which is about to begin, with no keyslots yet.
+    pub(super) fn new<'a>(secret: Uuid, places: impl Iterator<Item = &'a String>) -> Self {
+        let empty = |place: &String| Slots {
+            place: place.clone(),
+            ..Slots::default()
+        };
+        Self {
+            secret,
+            kept: Uuid::new_v4(),
+            stage: Stage::Adding,
+            volumes: places.map(empty).collect(),
+            carries: false,
+        }
+    }
 }
 
 /// The keyslots of one volume.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Slots {
     /// The volume.
     pub(super) place: String,
@@ -55,6 +81,10 @@ pub(super) struct Slots {
     pub(super) new: u32,
     /// The keyslots that are removed when the secret has the new value.
     pub(super) old: Vec<u32>,
+    /// What tells these keyslots from others with their numbers. A journal of an earlier version
+    /// has none.
+    #[serde(default)]
+    pub(super) marks: BTreeMap<u32, Mark>,
 }
 
 /// The largest journal that is read, in bytes: some 100,000 volumes of one secret.
@@ -191,6 +221,7 @@ mod tests {
             kept: Uuid::from_u128(8),
             stage: Stage::Adding,
             volumes: Vec::new(),
+            carries: false,
         }
     }
 
@@ -201,6 +232,17 @@ mod tests {
             .collect();
         names.sort();
         names
+    }
+
+    #[test]
+    fn a_journal_of_an_earlier_version_has_no_marks() {
+        let text = r#"{"secret": "6c1f3c1e-4c22-4e8c-8a0e-4f7a5d0f9a11",
+            "kept": "6c1f3c1e-4c22-4e8c-8a0e-4f7a5d0f9a12", "stage": "removing",
+            "volumes": [{"place": "/v", "uuid": "u", "new": 7, "old": [0, 1]}]}"#;
+        let read: Journal = serde_json::from_str(text).unwrap();
+        let slots = &read.volumes[0];
+        assert_eq!((slots.new, &slots.old[..]), (7, &[0, 1][..]));
+        assert!(slots.marks.is_empty());
     }
 
     #[test]

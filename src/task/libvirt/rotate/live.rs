@@ -70,17 +70,22 @@ pub(super) struct Live<'a> {
     master: MasterKey,
 }
 
+/// Fails if a block job or a migration of this domain is under way.
+pub(super) fn check_at_rest(domain: &Domain, place: &str) -> Result<(), Error> {
+    qemu::check_at_rest(&mut Through(domain)).map_err(|error| Error::from(error).about(place))
+}
+
 impl<'a> Way<'a> {
-    /// The way for the volume at `place` in the QEMU of this domain. `read` reads the header from
-    /// the storage.
+    /// The way for the volume that the QEMU of this domain knows as `place`. `read` reads the
+    /// header from the storage.
     pub(super) fn find(
         watch: &dyn Watch,
         domain: &'a Domain,
         place: &str,
         read: impl FnOnce() -> Result<Container, Error>,
     ) -> Result<Self, Error> {
+        check_at_rest(domain, place)?;
         let mut monitor = Through(domain);
-        qemu::check_at_rest(&mut monitor).map_err(|error| Error::from(error).about(place))?;
         let asked = match qemu::check_amend(&mut monitor) {
             Ok(()) => true,
             Err(QmpError::Aborts(_)) => false,
@@ -152,15 +157,21 @@ impl<'a> Live<'a> {
         )?)
     }
 
-    /// Removes a keyslot, unless it is the last.
-    pub(super) fn remove(&mut self, slot: u32) -> Result<(), Error> {
-        Ok(qemu::unset(
-            &mut self.monitor,
-            &self.node,
-            MASTER_KEY,
-            Gone::Keyslot(slot),
-            false,
-        )?)
+    /// Removes a keyslot, unless it is the last. QEMU refuses if the keyslot is not opened by this
+    /// passphrase.
+    pub(super) fn remove(
+        &mut self,
+        slot: u32,
+        opened_by: Option<&Passphrase>,
+    ) -> Result<(), Error> {
+        let passphrase = opened_by.map(|passphrase| self.wrap(passphrase));
+        let passphrase = passphrase.transpose()?;
+        let gone = match &passphrase {
+            Some(passphrase) => Gone::KeyslotOpenedBy(slot, passphrase),
+            None => Gone::Keyslot(slot),
+        };
+        let monitor = &mut self.monitor;
+        Ok(qemu::unset(monitor, &self.node, MASTER_KEY, gone, false)?)
     }
 }
 

@@ -7,14 +7,17 @@
 //! - `inventory`: the encrypted volumes and their secrets.
 //! - `rotation`: the selection. `steps`: the order in which one secret is rotated.
 //! - `volume`: the keyslots of one volume. `live`: the same while a domain has it open.
-//! - `journal`: what another run needs to complete an interrupted rotation.
+//! - `journal`: what another run needs to complete an interrupted rotation. `mark`: what proves
+//!   which keyslot is meant. `kept`: the secret that keeps a passphrase until then.
 //! - `check`: faults, without changing anything.
 
 mod check;
 mod error;
 mod inventory;
 mod journal;
+mod kept;
 mod live;
+mod mark;
 mod options;
 mod rotation;
 mod steps;

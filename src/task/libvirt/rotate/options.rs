@@ -28,7 +28,8 @@ pub struct RotateOptions<'a> {
     /// secret. An interrupted rotation is completed by rotating the secret again with the same
     /// directory.
     pub journals: PathBuf,
-    /// The present passphrase of a private secret, whose value libvirt does not return.
+    /// The present passphrase of a private secret, whose value libvirt does not return. It is also
+    /// tried where the value of a secret does not open its volumes.
     pub key: Option<&'a dyn SecretSource>,
     /// The new passphrase, for a selection with one secret. By default each secret gets a random
     /// one.

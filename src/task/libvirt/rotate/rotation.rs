@@ -1,6 +1,7 @@
 //! The selected volumes, and their secrets one after the other.
 
 use std::collections::{BTreeSet, btree_set};
+use std::ffi::OsStr;
 
 use uuid::Uuid;
 
@@ -11,6 +12,8 @@ use super::options::{RotateOptions, Selection};
 use super::steps::{Rotated, Steps};
 use super::volume::Volume;
 use crate::libvirt::{Connection, LibvirtError};
+use crate::location::Location;
+use crate::task::libvirt::identity::Identity;
 use crate::task::{Error, Note, Watch, Work, Working};
 
 /// The volumes of a libvirt to rotate or to check, and their secrets.
@@ -18,8 +21,8 @@ pub struct Rotation<'a> {
     pub(super) connection: &'a Connection,
     pub(super) options: RotateOptions<'a>,
     pub(super) inventory: Inventory,
-    /// The selected places.
-    pub(super) chosen: BTreeSet<String>,
+    /// The selected volumes.
+    pub(super) chosen: BTreeSet<Identity>,
 }
 
 impl<'a> Rotation<'a> {
@@ -45,15 +48,16 @@ impl<'a> Rotation<'a> {
 
     /// The paths or names of the selected volumes.
     pub fn volumes(&self) -> impl ExactSizeIterator<Item = &str> {
-        self.chosen.iter().map(String::as_str)
+        let chosen = self.chosen.iter();
+        chosen.map(|volume| self.inventory.volumes[volume].place.as_str())
     }
 
     /// The secrets that open the selected volumes.
     #[must_use]
     pub fn secrets(&self) -> BTreeSet<Uuid> {
-        let places = self.chosen.iter();
-        places
-            .flat_map(|place| &self.inventory.volumes[place].secrets)
+        let chosen = self.chosen.iter();
+        chosen
+            .flat_map(|volume| &self.inventory.volumes[volume].secrets)
             .copied()
             .collect()
     }
@@ -72,9 +76,11 @@ impl<'a> Rotation<'a> {
             let what = what.clone();
             watch.notes(Note::Unread { what: &what, error });
         }
-        for place in &self.chosen {
-            if self.inventory.volumes[place].secrets.is_empty() {
-                watch.notes(Note::NoSecret { volume: place });
+        for volume in &self.chosen {
+            let known = &self.inventory.volumes[volume];
+            if known.secrets.is_empty() {
+                let volume = &known.place;
+                watch.notes(Note::NoSecret { volume });
             }
         }
         let secrets = self.secrets();
@@ -102,16 +108,16 @@ impl<'a> Rotation<'a> {
         let place = journal::Place::take(&self.options.journals, &uuid)?;
         let volumes = self.inventory.opened_by(&uuid).into_iter();
         let volumes =
-            volumes.map(|(place, known)| Volume::new(self.connection, place, known, &self.options));
+            volumes.map(|known| Volume::new(self.connection, known, &uuid, &self.options));
         let steps = Steps {
             watch,
             connection: self.connection,
+            options: &self.options,
             secret: self.connection.secret(&uuid)?,
             uuid,
             volumes: volumes.collect::<Result<_, _>>()?,
+            strangers: self.inventory.strangers(),
             place,
-            key: self.options.key,
-            new_key: self.options.new_key,
         };
         steps.run()
     }
@@ -147,17 +153,17 @@ impl Iterator for Run<'_, '_> {
     }
 }
 
-/// The places of the selected volumes.
+/// The selected volumes.
 fn chosen(
     connection: &Connection,
     selection: &Selection,
     inventory: &Inventory,
-) -> Result<BTreeSet<String>, Error> {
+) -> Result<BTreeSet<Identity>, Error> {
     if selection.all {
         return Ok(inventory.volumes.keys().cloned().collect());
     }
     let mut chosen = BTreeSet::new();
-    let mut add = |what: &str, found: Vec<&String>| {
+    let mut add = |what: &str, found: Vec<&Identity>| {
         if found.is_empty() {
             return Err(Error::from(RotateError::NoVolume(what.to_owned())));
         }
@@ -173,8 +179,8 @@ fn chosen(
         add(
             pool,
             volumes()
-                .filter(|(_, volume)| volume.pool.as_ref() == Some(pool))
-                .map(|(place, _)| place)
+                .filter(|(_, volume)| volume.pools.contains(pool))
+                .map(|(identity, _)| identity)
                 .collect(),
         )?;
     }
@@ -187,14 +193,17 @@ fn chosen(
         let found = match named {
             Some(name) => volumes()
                 .filter(|(_, volume)| volume.domains.contains(&name))
-                .map(|(place, _)| place)
+                .map(|(identity, _)| identity)
                 .collect(),
             None => {
-                let path = std::fs::canonicalize(target).ok();
-                let path = path.as_ref().and_then(|path| path.to_str());
+                let location = Location::parse(OsStr::new(target)).ok();
+                let meant =
+                    location.map(|location| Identity::of_location(&location, Some(connection)));
                 volumes()
-                    .map(|(place, _)| place)
-                    .filter(|place| *place == target || Some(place.as_str()) == path)
+                    .filter(|(identity, volume)| {
+                        volume.names.contains(target) || meant.as_ref() == Some(*identity)
+                    })
+                    .map(|(identity, _)| identity)
                     .collect()
             }
         };

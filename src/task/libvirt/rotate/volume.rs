@@ -1,14 +1,21 @@
 //! One volume of a rotation: its header, and how its keyslots are changed.
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use uuid::Uuid;
+
 use super::error::RotateError;
 use super::inventory;
-use super::live::{Live, Way};
+use super::live::{self, Live, Way};
+use super::mark::Mark;
 use super::options::RotateOptions;
 use crate::backend::file::OpenOptions;
-use crate::container::{Container, NewKeyslot, UnlockError, Unlocked, Version, Which};
+use crate::container::{Container, KeyslotMark, NewKeyslot, UnlockError, Unlocked, Version, Which};
 use crate::libvirt::{Connection, Domain};
 use crate::qemu::OpenVolume;
 use crate::secret::Passphrase;
+use crate::task::libvirt::identity::Identity;
 use crate::task::open::Image;
 use crate::task::{Advice, Error, Kind, Watch};
 
@@ -16,10 +23,17 @@ use crate::task::{Advice, Error, Kind, Watch};
 pub(super) struct Volume<'a> {
     /// Its place, as text.
     pub(super) place: String,
+    identity: Identity,
+    /// All names under which it was found.
+    names: BTreeSet<String>,
+    /// The other secrets that are for it.
+    pub(super) others: Vec<Uuid>,
     image: Image,
     options: &'a RotateOptions<'a>,
-    /// The domains that have it open.
-    running: Vec<Domain>,
+    /// The domains that have it open, each with the name that its QEMU has for it.
+    running: Vec<(Domain, String)>,
+    /// Why its keyslots cannot be changed while they run.
+    held: Option<&'static str>,
 }
 
 /// How the keyslots are changed.
@@ -30,31 +44,51 @@ enum By<'a> {
     Qemu(Live<'a>),
 }
 
+/// What proves that a keyslot is the one that is meant, and not another one with its number.
+#[derive(Clone, Copy)]
+pub(super) struct Proof<'a> {
+    /// Its mark.
+    pub(super) mark: Option<&'a Mark>,
+    /// A passphrase that opens it.
+    pub(super) passphrase: Option<&'a Passphrase>,
+}
+
 impl<'a> Volume<'a> {
     pub(super) fn new(
         connection: &Connection,
-        place: &str,
-        known: &inventory::Volume,
+        (identity, known): (&Identity, &inventory::Volume),
+        secret: &Uuid,
         options: &'a RotateOptions<'a>,
     ) -> Result<Self, Error> {
+        let place = &known.place;
         if let Some(why) = known.beyond {
             return Err(Error::from(RotateError::Beyond(why)).about(place));
         }
         let location = known.location.clone();
         let location = location.ok_or_else(|| RotateError::Elsewhere(place.to_owned()))?;
-        let running = known
-            .running
-            .iter()
-            .map(|name| connection.domain(name))
-            .collect::<Result<_, _>>()?;
+        let running = known.running.iter();
+        let running = running.map(|(domain, name)| Ok((connection.domain(domain)?, name.clone())));
         let mut image = Image::new(location);
         image.remote = options.remote;
+        image.format = known.format;
+        let others = known.secrets.iter().chain(&known.also);
         Ok(Self {
             place: place.to_owned(),
+            identity: identity.clone(),
+            names: known.names.clone(),
+            others: others.filter(|other| *other != secret).copied().collect(),
             image,
             options,
-            running,
+            running: running.collect::<Result<_, Error>>()?,
+            held: known.held,
         })
+    }
+
+    /// Whether this place is this volume, in any spelling.
+    pub(super) fn is_at(&self, place: &str) -> bool {
+        let path = Path::new(place);
+        self.names.contains(place)
+            || (path.is_absolute() && Identity::of_path(path) == self.identity)
     }
 
     /// Waits for what an interrupted run has left in the QEMU that has the volume open, and removes
@@ -64,6 +98,13 @@ impl<'a> Volume<'a> {
             return Ok(());
         }
         self.by(watch).map(drop)
+    }
+
+    /// Fails if a block job or a migration of a domain that has it open is under way.
+    pub(super) fn check_at_rest(&self, watch: &dyn Watch) -> Result<(), Error> {
+        watch.check()?;
+        let mut running = self.running.iter();
+        running.try_for_each(|(domain, _)| live::check_at_rest(domain, &self.place))
     }
 
     /// Opens the header for reading, also while a QEMU has the volume open.
@@ -79,10 +120,17 @@ impl<'a> Volume<'a> {
         passphrase: &Passphrase,
         which: Which,
     ) -> Result<Option<u32>, Error> {
-        match self
-            .read(watch)?
-            .unlock(passphrase, which, watch.interrupt())
-        {
+        self.opens_in(watch, &self.read(watch)?, passphrase, which)
+    }
+
+    fn opens_in(
+        &self,
+        watch: &dyn Watch,
+        container: &Container,
+        passphrase: &Passphrase,
+        which: Which,
+    ) -> Result<Option<u32>, Error> {
+        match container.unlock(passphrase, which, watch.interrupt()) {
             Ok(unlocked) if unlocked.is_volume_key() => Ok(unlocked.slot()),
             Ok(_)
             | Err(
@@ -113,6 +161,12 @@ impl<'a> Volume<'a> {
         Ok(opened)
     }
 
+    /// The mark of a keyslot. `None` if it is not in use.
+    pub(super) fn mark(&self, watch: &dyn Watch, slot: u32) -> Result<Option<KeyslotMark>, Error> {
+        let mark = self.read(watch)?.keyslot_mark(slot);
+        mark.map_err(|error| Error::from(error).about(&self.place))
+    }
+
     /// The highest free keyslot. A keyslot that an admin adds gets the lowest number.
     pub(super) fn free_slot(&self, watch: &dyn Watch, besides: &[u32]) -> Result<u32, Error> {
         let container = self.read(watch)?;
@@ -127,11 +181,11 @@ impl<'a> Volume<'a> {
         free.ok_or_else(|| Error::from(RotateError::NoKeyslot).about(&self.place))
     }
 
-    /// Adds a keyslot for the new passphrase.
+    /// Adds a keyslot for the new passphrase. It gets this salt, unless QEMU makes it.
     pub(super) fn add(
         &self,
         watch: &dyn Watch,
-        slot: u32,
+        (slot, salt): (u32, Vec<u8>),
         new: &Passphrase,
         existing: &Passphrase,
     ) -> Result<(), Error> {
@@ -151,43 +205,88 @@ impl<'a> Volume<'a> {
             .options
             .cost
             .of_another_keyslot(&container, key_size, watch)?;
-        let new = NewKeyslot::new(new, kdf).slot(slot);
+        let new = NewKeyslot::new(new, kdf).slot(slot).salt(salt);
         container
             .add_keyslot(&unlocked, &new, watch.interrupt())
             .map_err(|error| Error::from(error).about(&self.place))?;
         Ok(())
     }
 
-    /// Removes a keyslot if it is in use, unless it is the last.
-    pub(super) fn remove(&self, watch: &dyn Watch, slot: u32) -> Result<(), Error> {
-        if !self
-            .read(watch)?
-            .keyslots()
-            .iter()
-            .any(|keyslot| keyslot.slot == slot)
-        {
-            return Ok(());
+    /// Removes a keyslot if it is in use, unless it is the last. Returns false, and changes
+    /// nothing, if there is no proof that it is the keyslot that is meant.
+    pub(super) fn remove(
+        &self,
+        watch: &dyn Watch,
+        slot: u32,
+        proof: Proof<'_>,
+    ) -> Result<bool, Error> {
+        if self.mark(watch, slot)?.is_none() {
+            return Ok(true);
         }
         let about = |error: Error| error.about(&self.place);
         match self.by(watch)? {
-            By::Us(mut container) => container
-                .remove_keyslot(slot, false)
-                .map_err(|error| about(error.into())),
-            By::Qemu(mut live) => live.remove(slot).map_err(about),
+            By::Us(mut container) => {
+                // The change fails if the header is not the one that is looked at here.
+                let proven = self.proven(watch, &container, slot, proof)?;
+                if proven {
+                    container
+                        .remove_keyslot(slot, false)
+                        .map_err(|error| about(error.into()))?;
+                }
+                Ok(proven)
+            }
+            By::Qemu(mut live) => {
+                let container = self.read(watch)?;
+                let passphrase = proof.passphrase;
+                let opened_by = match passphrase {
+                    Some(it) => self.opens_in(watch, &container, it, Which::Slot(slot))?,
+                    None => None,
+                };
+                let passphrase = passphrase.filter(|_| opened_by.is_some());
+                let proven = passphrase.is_some() || self.proven(watch, &container, slot, proof)?;
+                if proven {
+                    live.remove(slot, passphrase).map_err(about)?;
+                }
+                Ok(proven)
+            }
         }
     }
 
+    fn proven(
+        &self,
+        watch: &dyn Watch,
+        container: &Container,
+        slot: u32,
+        proof: Proof<'_>,
+    ) -> Result<bool, Error> {
+        let found = container.keyslot_mark(slot);
+        let found = found.map_err(|error| Error::from(error).about(&self.place))?;
+        if let (Some(mark), Some(found)) = (proof.mark, found)
+            && mark.is(&found)
+        {
+            return Ok(true);
+        }
+        let Some(passphrase) = proof.passphrase else {
+            return Ok(false);
+        };
+        let opened = self.opens_in(watch, container, passphrase, Which::Slot(slot))?;
+        Ok(opened.is_some())
+    }
+
     fn by(&self, watch: &dyn Watch) -> Result<By<'_>, Error> {
-        let domain = match &*self.running {
+        if let Some(why) = self.held.filter(|_| !self.running.is_empty()) {
+            return Err(Error::from(RotateError::Held(why)).about(&self.place));
+        }
+        let (domain, name) = match &*self.running {
             [] => {
                 let limits = self.options.limits;
                 let container = self.image.open_to_write(None, limits, watch)?;
                 return Ok(By::Us(container.into()));
             }
-            [domain] => domain,
+            [(domain, name)] => (domain, name),
             _ => return Err(RotateError::SeveralDomains(self.place.clone()).into()),
         };
-        match Way::find(watch, domain, &self.place, || self.read(watch))? {
+        match Way::find(watch, domain, name, || self.read(watch))? {
             Way::Asked(live) => Ok(By::Qemu(live)),
             Way::Beside(open) => Ok(By::Us(self.write_beside(&open, watch)?.into())),
         }
