@@ -1,11 +1,11 @@
 //! Which processes have a file open, and which of them hold locks on it, from `/proc`.
 //!
 //! A process may have a file open whose file system does not answer any more: a network file system
-//! without its server, or FUSE without its daemon. Every look at such a file waits without end, and
-//! no signal ends that; `stat` of `/proc/PID/fd/N` is such a look, since it follows the link. So
-//! files of other processes are told apart by `/proc/PID/fdinfo/N`, which the kernel writes from
-//! memory: the mount, the inode, and the locks. See `proc_pid_fdinfo(5)`. `/proc/locks` has no
-//! process for the locks that QEMU takes.
+//! without its server, or FUSE without its daemon. Every system call on such a file waits without
+//! end, and no signal ends the wait. `stat` of `/proc/PID/fd/N` is such a call, since it follows
+//! the link. So files of other processes are told apart by `/proc/PID/fdinfo/N`, which the kernel
+//! writes from memory: the mount, the inode, and the locks. See `proc_pid_fdinfo(5)`. `/proc/locks`
+//! has no process for the locks that QEMU takes.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -59,7 +59,7 @@ pub(super) fn is_open_elsewhere(file: &File) -> bool {
                     let device = mount.device;
                     Inode { device, inode } == wanted
                 }
-                // Before Linux 5.14. The file system is that of our own file, which answers.
+                // Before Linux 5.14. This is the file system of our own file, and it answers.
                 (None, None) => {
                     let same = |file: fs::Metadata| file.ino() == wanted.inode;
                     mount.device == wanted.device && fs::metadata(path).is_ok_and(same)

@@ -60,8 +60,8 @@ impl Channel {
         Self::connect_tls_while(socket, credentials, server_name, &|| Ok(()))
     }
 
-    /// As [`connect_tls`](Self::connect_tls), but `go_on` is called again and again during the
-    /// handshake, at least ten times each second, and ends it with an error.
+    /// As [`connect_tls`](Self::connect_tls), but `go_on` is called at least ten times each second
+    /// during the handshake. If it returns an error, the handshake ends with that error.
     pub(crate) fn connect_tls_while(
         socket: Socket,
         credentials: &ClientTls,
@@ -174,7 +174,7 @@ impl Channel {
 
     /// As [`send`](Self::send), but never waits in the system for longer than a tenth of a second:
     /// `go_on` is called with the number of bytes that the socket has taken since the last call,
-    /// also if those are none, and ends the wait with an error.
+    /// which can be 0. If it returns an error, the wait ends with that error.
     pub(crate) fn send_while(
         &self,
         parts: &mut [IoSlice<'_>],

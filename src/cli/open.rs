@@ -87,8 +87,8 @@ pub(crate) fn unlock(
     }
 }
 
-/// What to do if the passphrase opens without the newline at its end. This derives once more for
-/// each keyslot.
+/// The hint about a newline at the end of the passphrase. It tries the passphrase without the
+/// newline, which takes a derivation for each keyslot.
 fn newline_hint(
     session: &Session,
     container: &Container,

@@ -5,7 +5,7 @@
 //! one request to stop: systemd sends SIGTERM and SIGHUP (`SendSIGHUP=yes`), `timeout` signals its
 //! child and its group, a closing terminal signals all.
 //!
-//! Where the program waits in the system and has nothing to put in order, the first signal ends it.
+//! Where the program waits inside a system call and nothing is half done, the first signal ends it.
 //!
 //! SIGXFSZ (a file would exceed its limit) does not end the program: the write fails with EFBIG.
 
@@ -95,8 +95,8 @@ impl Signals {
         acts.push(Box::new(act));
     }
 
-    /// Does work that may wait in the system, where no interrupt is looked at, and that leaves
-    /// nothing half done. The first signal ends the program meanwhile.
+    /// Does work that may wait inside a system call, where it cannot check the interrupt, and that
+    /// leaves nothing half done. A first signal during this work ends the program.
     ///
     /// # Errors
     /// If there was a signal before.

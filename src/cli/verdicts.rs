@@ -140,12 +140,12 @@ fn over_limit(error: &FormatError) -> Hint {
 /// Each cost of a new keyslot has a flag.
 fn cost(error: &FormatError) -> Hint {
     some(match error.field.rsplit('.').next() {
-        Some("memory") => "--pbkdf-memory takes less",
-        Some("cpus") => "--pbkdf-parallel takes fewer",
+        Some("memory") => "a smaller --pbkdf-memory lowers the cost",
+        Some("cpus") => "a smaller --pbkdf-parallel lowers the cost",
         Some("time") => {
             "--pbkdf-force-iterations of argon2 counts passes over the memory: at least 4, few more"
         }
-        _ => "--pbkdf-force-iterations of pbkdf2 takes fewer, at least 1000",
+        _ => "a smaller --pbkdf-force-iterations lowers the cost; pbkdf2 needs at least 1000",
     })
 }
 

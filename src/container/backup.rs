@@ -34,11 +34,11 @@ pub enum Repaired {
     PrimaryCopy,
     /// The secondary copy was rewritten from the primary one.
     SecondaryCopy,
-    /// It put the magic of a copy of a LUKS2 header back.
+    /// The magic of a copy of a LUKS2 header was restored.
     Magic(Position),
-    /// It repaired a LUKS1 header.
+    /// A LUKS1 header was repaired.
     Luks1(luks1::Fix),
-    /// It made both copies of a LUKS2 header from metadata that was left, with a new UUID.
+    /// Both copies of a LUKS2 header were rebuilt from the metadata that was left, with a new UUID.
     FromMetadata {
         /// The new UUID.
         uuid: String,
@@ -57,16 +57,16 @@ impl fmt::Display for Repaired {
             Self::PrimaryCopy => formatter.write_str("rewrote the primary copy of the header"),
             Self::SecondaryCopy => formatter.write_str("rewrote the secondary copy of the header"),
             Self::Magic(Position::Primary) => {
-                formatter.write_str("put the magic of the primary copy back")
+                formatter.write_str("restored the magic of the primary copy")
             }
             Self::Magic(Position::Secondary) => {
-                formatter.write_str("put the magic of the secondary copy back")
+                formatter.write_str("restored the magic of the secondary copy")
             }
-            Self::Luks1(luks1::Fix::Magic) => formatter.write_str("put the magic back"),
+            Self::Luks1(luks1::Fix::Magic) => formatter.write_str("restored the magic"),
             Self::Luks1(fix) => fix.fmt(formatter),
             Self::FromMetadata { uuid } => write!(
                 formatter,
-                "made the header anew from its metadata, with the UUID {uuid}"
+                "rebuilt the header from its metadata, with the new UUID {uuid}"
             ),
         }
     }
@@ -139,9 +139,9 @@ impl Container {
     ///
     /// # Errors
     /// Returns [`HeaderError::Open`] if no valid header is left; if it has [`OpenError::Remains`],
-    /// [`Mend`](super::Mend) can repair it. So it can where this returns
-    /// [`super::CommitError::Foreign`], since other data (a file system, a partition table) is in
-    /// the place of the primary copy.
+    /// [`Mend`](super::Mend) can repair it. [`Mend`](super::Mend) can also repair the header where
+    /// this returns [`super::CommitError::Foreign`]: other data (a file system, a partition table)
+    /// is in the place of the primary copy.
     pub fn repair(
         storage: Arc<dyn Backend>,
         options: OpenOptions,

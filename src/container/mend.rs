@@ -1,5 +1,5 @@
-//! Repairs that need an agreement: what they write is not proven by a checksum, or overwrites data
-//! of another program.
+//! Repairs to which the user has to agree: no checksum proves what they write, or they overwrite
+//! data of another program.
 //!
 //! [`Container::repair`] makes the repairs that are safe. Where it refuses, [`Mend::find`] says
 //! what can be done, and [`Mend::execute`] does it.
@@ -22,7 +22,7 @@ use crate::door;
 
 const SECTOR: usize = 512;
 
-/// A repair that can be made, and what speaks against it.
+/// A repair that can be made, and the reasons why the user has to agree to it.
 pub struct Mend {
     plan: WritePlan,
     repaired: Vec<Repaired>,
@@ -31,13 +31,13 @@ pub struct Mend {
     start: Vec<u8>,
 }
 
-/// Why a repair needs an agreement. Its `Display` is a sentence for a question.
+/// Why the user has to agree to a repair. The `Display` is the reason in a question to the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Doubt {
     /// The repair overwrites data of another program.
     Overwrites(&'static str),
-    /// No checksum proves that the repaired header is the one that was there.
+    /// No checksum proves that the repaired header is the old one.
     Unproven(String),
 }
 
@@ -46,18 +46,18 @@ impl fmt::Display for Doubt {
         match self {
             Self::Overwrites(what) => write!(
                 f,
-                "where the LUKS header belongs there is {what}, which the repair overwrites"
+                "the repair overwrites {what}, in the place of the LUKS header"
             ),
             Self::Unproven(what) => {
-                write!(f, "no checksum proves that this is what was there: {what}")
+                write!(f, "no checksum proves that this repair is right: {what}")
             }
         }
     }
 }
 
 impl Container {
-    /// As [`repair`](Self::repair), and where that refuses, makes the repair of a [`Mend`] if
-    /// `agree` agrees to its doubts.
+    /// As [`repair`](Self::repair). Where that refuses, it makes the repair of a [`Mend`], if
+    /// `agree` accepts the doubts about it.
     ///
     /// # Errors
     /// Returns the error of `agree`, and those of [`repair`](Self::repair) and [`Mend`] as a
@@ -226,7 +226,7 @@ impl Mend {
         Ok(Some(mend))
     }
 
-    /// Why the repair needs an agreement. Empty if it needs none.
+    /// Why the user has to agree to the repair. Empty for a repair that needs no agreement.
     #[must_use]
     pub fn doubts(&self) -> &[Doubt] {
         &self.doubts

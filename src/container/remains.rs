@@ -1,7 +1,7 @@
 //! Finds what is left of a header that cannot be used as it is.
 //!
 //! Other programs overwrite the start of a disk: `wipefs` and `pvcreate` the magic, partitioning
-//! tools and `mkfs` more. What they leave is searched only for an error message and for
+//! tools and `mkfs` more. What these programs leave is searched only for an error message and for
 //! [`Mend`](super::Mend); no volume is opened with it.
 
 use std::fmt;

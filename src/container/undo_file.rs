@@ -1,10 +1,10 @@
 //! The undo record in a file.
 //!
-//! What a record contains is written to the header, and other users may be able to write to the
+//! The contents of a record are written to the header, and other users may be able to write to the
 //! folder of an image. So the folder is opened once, and the record is opened, made and removed in
-//! it. A record is believed only if its descriptor says that it belongs to root, to this user, or
-//! to the owner of the opened image, and that no other user can write to it. It is then written to
-//! that image.
+//! that folder. A record is trusted only if its descriptor says that it belongs to root, to this
+//! user, or to the owner of the opened image, and that no other user can write to it. It is then
+//! written to that image only.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
@@ -18,7 +18,7 @@ use super::undo::{Undo, UndoStore};
 use crate::backend::file::FileBackend;
 use crate::sys::folder::{Folder, same_file};
 
-/// What is added to the name of an image.
+/// The suffix that is added to the name of an image.
 const SUFFIX: &str = ".luksmith-undo";
 
 /// The largest size of a record, in bytes. It is more than the largest old and new headers and
@@ -142,7 +142,7 @@ fn write_and_rename(
     folder.move_over(temporary, folder, name)?;
     match folder.look(name)? {
         Some(found) if same_file(&found, &file.metadata()?) => folder.sync(),
-        _ => Err(io::Error::other("another program has exchanged the record")),
+        _ => Err(io::Error::other("another program has replaced the record")),
     }
 }
 
@@ -161,8 +161,8 @@ impl UndoStore for UndoFile {
         Ok(Some(record))
     }
 
-    /// Makes the record under another name, and renames it when it is complete: so it appears as
-    /// a whole or not at all.
+    /// Makes the record under another name, and renames it when it is complete: so it exists as a
+    /// whole or not at all.
     fn save(&self, record: &[u8]) -> io::Result<()> {
         let (folder, name) = self.place()?;
         let mut temporary = name.to_owned();

@@ -1,13 +1,13 @@
 //! A folder that is looked up once, and is then used by its descriptor.
 //!
-//! A user who may write to a folder can exchange what a name in it leads to at any moment, also
+//! A user who may write to a folder can replace what a name in it leads to at any moment, also
 //! between two system calls of a program that runs as root. So a path is followed once, from folder
 //! to folder (`openat(2)` with `O_NOFOLLOW`), and all work on the folder at its end uses the
 //! descriptor. A symbolic link is followed only if it belongs to root or to the user of this
 //! process, is in a folder that belongs to one of them, and no other user could have put it there.
 //!
-//! The folders on the way may belong to anyone: their owner can choose which of the own folders a
-//! path leads to, and no other one.
+//! The folders on the way may belong to anyone: their owner can choose to which of their own
+//! folders a path leads, but no folder of another user.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -25,7 +25,7 @@ use rustix::io::Errno;
 /// As many symbolic links as the kernel follows on one path.
 const MOST_LINKS: usize = 40;
 
-/// What is looked at, and nothing else.
+/// The flags for a descriptor with which a file can be looked at, but not read.
 const LOOK: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// An open folder.
@@ -125,7 +125,8 @@ impl Folder {
         check_trusted(&self.path, &self.about()?)
     }
 
-    /// What has this name, if anything has. A symbolic link is not followed.
+    /// What the kernel says of the file with this name, if there is one. A symbolic link is not
+    /// followed.
     pub(crate) fn look(&self, name: &OsStr) -> io::Result<Option<Metadata>> {
         match self.look_open(name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -133,13 +134,13 @@ impl Folder {
         }
     }
 
-    /// A descriptor of what has this name, which can be looked at, but not read.
+    /// A descriptor of the file with this name, with which it can be looked at, but not read.
     pub(crate) fn look_open(&self, name: &OsStr) -> io::Result<File> {
         self.open_at(name, LOOK, Mode::empty())
     }
 
-    /// Opens what has this name, without waiting for the other end of a FIFO. A symbolic link is
-    /// not followed.
+    /// Opens the file with this name, without waiting for the other end of a FIFO. A symbolic link
+    /// is not followed.
     pub(crate) fn open_file(&self, name: &OsStr, flags: OFlags) -> io::Result<File> {
         self.open_at(name, flags | OFlags::NONBLOCK, Mode::empty())
     }
@@ -166,7 +167,7 @@ impl Folder {
     /// Makes a folder in this one that only this user can enter.
     ///
     /// # Errors
-    /// Failed system calls, and a folder that was exchanged before it could be opened.
+    /// Failed system calls, and a folder that was replaced before it could be opened.
     pub(crate) fn make_private(&self, name: &OsStr) -> io::Result<Self> {
         rustix::fs::mkdirat(&self.file, name, Mode::RWXU)?;
         let made = self.step(name)?;
@@ -174,7 +175,7 @@ impl Folder {
         if about.uid() == rustix::process::geteuid().as_raw() && about.mode() & 0o077 == 0 {
             return Ok(made);
         }
-        let message = format!("{} was exchanged", made.path.display());
+        let message = format!("{} was replaced", made.path.display());
         Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
     }
 
@@ -183,8 +184,8 @@ impl Folder {
         Ok(rustix::fs::renameat(&self.file, from, &folder.file, to)?)
     }
 
-    /// Moves a file to a new name in `folder`, where nothing may have that name: not even what
-    /// appeared a moment ago.
+    /// Moves a file to a new name in `folder`, where nothing may have that name, not even since a
+    /// moment ago.
     pub(crate) fn move_new(&self, from: &OsStr, folder: &Self, to: &OsStr) -> io::Result<()> {
         let only_new = RenameFlags::NOREPLACE;
         match rustix::fs::renameat_with(&self.file, from, &folder.file, to, only_new) {
@@ -220,7 +221,7 @@ impl Folder {
         }
     }
 
-    /// Makes the names in it durable.
+    /// Makes the names in this folder durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         self.open_at(OsStr::new("."), flags, Mode::empty())?

@@ -1,7 +1,8 @@
 //! A path to which a task writes, looked at once.
 //!
 //! The folder is opened when the path is looked at. What the task does at the path later is done in
-//! that folder, and with what was found there, even if another user exchanges names meanwhile.
+//! that folder and with the file that was found there, even if another user replaces files
+//! meanwhile.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
@@ -176,7 +177,7 @@ impl Destination {
         if !(self.about()).is_some_and(|found| same_file(found, &opened)) {
             return Err(exchanged());
         }
-        // That was only for opening.
+        // The flag was only for opening.
         let flags = rustix::fs::fcntl_getfl(&file)?;
         rustix::fs::fcntl_setfl(&file, flags - OFlags::NONBLOCK)?;
         Ok(file)
@@ -207,7 +208,7 @@ impl Destination {
 
 /// The error for a name that leads to something else than before.
 pub(super) fn exchanged() -> io::Error {
-    let message = "another program has exchanged it";
+    let message = "another program has replaced it";
     io::Error::new(io::ErrorKind::ResourceBusy, message)
 }
 

@@ -20,7 +20,7 @@ pub struct MadeFile {
 }
 
 impl MadeFile {
-    /// The file with this name in this folder, which has to be the one that `about` is about.
+    /// The file with this name in this folder, which has to be the file that `about` describes.
     pub(super) fn find(folder: Folder, name: OsString, about: &Metadata) -> io::Result<Self> {
         let held = folder.look_open(&name)?;
         let found = held.metadata()?;

@@ -84,7 +84,7 @@ impl<'a> NewFile<'a> {
     ///
     /// # Errors
     /// [`Kind::Exists`](super::Kind::Exists) if something took the name meanwhile,
-    /// [`Kind::Busy`](super::Kind::Busy) if another program exchanged one of the files, and failed
+    /// [`Kind::Busy`](super::Kind::Busy) if another program replaced one of the files, and failed
     /// system calls.
     pub fn keep(mut self) -> Result<MadeFile, Error> {
         let path = self.destination.path();
@@ -117,7 +117,7 @@ impl<'a> NewFile<'a> {
             self.destination.check_unchanged()?;
             folder.move_over(&self.temporary, folder, name)?;
         }
-        // A user who may write to the folder can have exchanged the file since it was looked at.
+        // A user who may write to the folder can have replaced the file since it was looked at.
         MadeFile::find(folder.clone(), name.to_owned(), about)
     }
 }
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"other");
     }
 
-    /// Exchanges the unfinished file for a link, as soon as it was made.
+    /// Replaces the unfinished file by a link, as soon as it was made.
     struct Exchanges(Interrupt, std::path::PathBuf);
 
     impl Watch for Exchanges {

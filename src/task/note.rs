@@ -85,7 +85,7 @@ pub enum Note<'a> {
         volume: &'a str,
     },
     /// A keyslot that an interrupted rotation would remove stays, because nothing proves that it is
-    /// the one that is meant.
+    /// still the same.
     KeyslotStays {
         /// The volume.
         volume: &'a str,
@@ -210,7 +210,7 @@ impl fmt::Display for Note<'_> {
             ),
             Self::NotTried { volume, error } => write!(
                 f,
-                "whether the old passphrase opens {volume}, which has no secret, is not known: {}",
+                "cannot test whether the old passphrase opens {volume}, which has no secret: {}",
                 error.line()
             ),
             Self::PoolNotEncrypted => f.write_str(

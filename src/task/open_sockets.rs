@@ -1,5 +1,5 @@
-//! Sockets that listen already, such as those that systemd passes: whom they let in, and how
-//! clients reach them.
+//! Sockets that listen already, such as those that systemd passes: which users can connect to them,
+//! and how clients reach them.
 //!
 //! The rules are those for sockets that are created. The file of a Unix socket says which users can
 //! connect: on Linux that takes permission to write. In the abstract namespace a socket has no
@@ -20,7 +20,7 @@ use rustix::net::sockopt;
 use super::{Advice, Error, Kind};
 use crate::export::nbd::{Listener, Options};
 
-/// The permissions to connect to a Unix socket that others than its owner can have.
+/// The permissions to connect to a Unix socket that users other than its owner can have.
 const OF_GROUP: u32 = 0o020;
 const OF_OTHERS: u32 = 0o002;
 

@@ -1,10 +1,10 @@
 //! Folders that another user may write to, while root works there.
 //!
-//! That user exchanges names: a file that luksmith has just made for a link to a file of root's, or
-//! for a file that everyone can read. Nothing of root's may change, and nothing that luksmith
-//! writes may reach the other user. In most tests the exchange is made at the worst moment, when
-//! the task tells its watch of the new file. In the last ones a thread of that user exchanges
-//! names in a loop.
+//! That user replaces a file that luksmith has just made by a link to a file of root's, or by a
+//! file that everyone can read. Nothing of root's may change, and nothing that luksmith writes may
+//! reach the other user. In most tests the file is replaced at the worst moment, when the task
+//! tells its watch of the new file. In the last ones a thread of that user replaces files in a
+//! loop.
 
 use std::collections::HashMap;
 use std::fs::{self, OpenOptions, Permissions};
@@ -53,7 +53,7 @@ impl Folders {
             return None;
         }
         let session = Session::with_volume();
-        // The other user gets to the own folder, and reads nothing else.
+        // The other user can reach the own folder, and read nothing else.
         fs::set_permissions(session.folder(), Permissions::from_mode(0o711)).unwrap();
         fs::set_permissions(session.path("disk.img"), Permissions::from_mode(0o600)).unwrap();
         let theirs = session.path("theirs");
@@ -76,7 +76,7 @@ impl Folders {
     }
 }
 
-/// A watch that exchanges each file for a link as soon as it is told of it.
+/// A watch that replaces each file by a link as soon as it is told of the file.
 struct Exchanges {
     interrupt: Interrupt,
     target: PathBuf,

@@ -85,7 +85,7 @@ fn the_wiped_magic_of_luks2_is_put_back() {
     assert_eq!(said.code(), 0, "{}", said.stderr());
     assert_eq!(
         said.stdout(),
-        "put the magic of the primary copy back\nput the magic of the secondary copy back\n"
+        "restored the magic of the primary copy\nrestored the magic of the secondary copy\n"
     );
     assert!(session.read("disk.img") == good);
     opens(&session);
@@ -97,7 +97,7 @@ fn the_wiped_magic_of_luks2_is_put_back() {
         let said = repair(&session, &[]);
         assert_eq!(said.code(), 0, "{}", said.stderr());
         assert!(
-            said.stdout().contains("put the magic of the"),
+            said.stdout().contains("restored the magic of the"),
             "{}",
             said.stdout()
         );
@@ -137,7 +137,7 @@ fn the_wiped_magic_of_luks1_is_put_back_if_the_user_agrees() {
     assert!(session.read("disk.img") == before);
     assert_eq!(
         repair(&session, &["unproven"]).stdout(),
-        "put the magic back\n"
+        "restored the magic\n"
     );
     assert!(session.read("disk.img") == good);
     assert!(!session.exists("disk.img.luksmith-undo"));

@@ -1,5 +1,5 @@
 //! An interrupted rotation, after which other programs changed keyslots or the journal: `rotate`
-//! completes it, and removes only what is its own.
+//! completes the rotation, and removes only keyslots and secrets of the rotation.
 
 use luksmith::libvirt::xml::{SecretXml, Usage};
 use luksmith::secret::Passphrase;
@@ -100,7 +100,8 @@ fn a_journal_of_an_earlier_version_is_completed_by_the_passphrase_that_it_kept()
         assert_eq!(host.journals().len(), 0);
         assert_eq!(host.connection.secrets().unwrap().len(), 1);
 
-        // The number of the new keyslot is another program's: the secret still has the old value.
+        // Another program has put its keyslot where the new one was: the secret still has the old
+        // value.
         write_journal(&host, &secret, &kept, "adding", 0, &[7]);
         let ran = host.daemon.ok(&rotate);
         assert!(ran.stderr.contains("keyslot 0 of"), "{}", ran.stderr);

@@ -1,5 +1,6 @@
 //! Which volumes and secrets `luksmith libvirt rotate` finds, by whatever names, and what it
-//! refuses because something would open nothing afterwards.
+//! refuses because a secret would open nothing afterwards, or an image would have no known
+//! passphrase.
 
 use std::os::unix::fs::symlink;
 

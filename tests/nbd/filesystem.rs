@@ -165,8 +165,8 @@ impl Drop for Dead {
     }
 }
 
-/// A process has a file open whose file system does not answer any more. Who uses an image is found
-/// out all the same.
+/// A process has a file open whose file system does not answer any more. luksmith still finds the
+/// processes that use an image.
 #[test]
 fn a_dead_file_system_is_not_waited_for() {
     let Some(tools) = Tools::find() else {

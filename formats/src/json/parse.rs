@@ -116,7 +116,7 @@ impl FromStr for Value {
 /// What is taken beyond RFC 8259.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Grammar {
-    /// Nothing.
+    /// Only what RFC 8259 allows.
     Strict,
     /// What json-c takes by default.
     Lenient,

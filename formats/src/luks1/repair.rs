@@ -1,8 +1,9 @@
 //! Repairs what the rest of a LUKS1 header determines: the magic, and the entries of keyslots that
 //! are not in use.
 //!
-//! LUKS1 has no checksum, so nothing proves the result; a caller asks before it writes it. The
-//! entry of a keyslot in use is never changed, since only a backup has what it was.
+//! LUKS1 has no checksum, so nothing proves the result: a caller asks the user before it writes the
+//! repaired header. The entry of a keyslot in use is never changed, since only a backup contains
+//! its old bytes.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -21,7 +22,7 @@ const ALIGNMENT: u32 = 8;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fix {
-    /// The magic was something else.
+    /// The magic was wrong.
     Magic,
     /// A field of a keyslot that is not in use.
     Keyslot {
@@ -29,9 +30,9 @@ pub enum Fix {
         slot: usize,
         /// The name of the field.
         field: &'static str,
-        /// What it was.
+        /// The value before the repair.
         from: u32,
-        /// What it is now.
+        /// The value after the repair.
         to: u32,
     },
 }

@@ -44,7 +44,7 @@ pub struct OtherDigest {
 }
 
 impl Digest {
-    /// Reads a digest. What every digest has is required.
+    /// Reads a digest. The members that every digest has are required.
     pub(super) fn read(node: &Node<'_>) -> Result<Result<Self, OtherDigest>, FormatError> {
         let kind = node.member("type")?;
         let keyslots = node.member("keyslots")?.references()?;

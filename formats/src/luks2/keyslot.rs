@@ -140,7 +140,7 @@ impl Keyslot {
         }
     }
 
-    /// Reads a keyslot. What every keyslot has is required.
+    /// Reads a keyslot. The members that every keyslot has are required.
     pub(super) fn read(node: &Node<'_>) -> Result<Self, FormatError> {
         let kind = node.member("type")?.string()?;
         let key_size = node.member("key_size")?.u32()?;

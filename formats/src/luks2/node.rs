@@ -130,7 +130,7 @@ impl<'a> Node<'a> {
             .collect()
     }
 
-    /// An array of object numbers as strings. A number that comes again is ignored.
+    /// An array of object numbers as strings. A repeated number is ignored.
     pub(super) fn references(&self) -> Result<Vec<u32>, FormatError> {
         let mut ids = Vec::new();
         for element in self.elements()? {

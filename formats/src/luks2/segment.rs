@@ -190,7 +190,7 @@ impl Segment {
         }
     }
 
-    /// Reads a segment. What every segment has is required.
+    /// Reads a segment. The members that every segment has are required.
     pub(super) fn read(node: &Node<'_>) -> Result<Self, FormatError> {
         let kind = node.member("type")?.string()?;
         let offset = read_offset(node)?;

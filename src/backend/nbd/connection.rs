@@ -179,7 +179,8 @@ impl Connection {
                 &compact
             }
         };
-        // A server that takes nothing, or a byte now and then, is as one that sends so little.
+        // A server that receives nothing, or a byte now and then, fails as one that sends as little
+        // does.
         let (mut wait, mut moved, mut active) = (Wait::begin(), 0, Instant::now());
         let mut given_up = None;
         let mut go_on = |sent: usize| {
@@ -213,7 +214,7 @@ impl Connection {
             let active =
                 self.created + Duration::from_millis(self.last_received.load(Ordering::Relaxed));
             let received = self.received.load(Ordering::Relaxed) - pending.received_before;
-            // Replies to later requests may come first, but must not put this one off for ever.
+            // Replies to later requests may come first, but must not delay this reply without end.
             let moved = received.min(pending.before + pending.len + ALLOWED_BEFORE);
             match pending.sent.left(&self.patience, active, moved) {
                 Ok(left) => std::thread::park_timeout(left),

@@ -127,7 +127,8 @@ impl Problem {
         matches!(self, Self::Closed | Self::Connection(_))
     }
 
-    /// The problem of a connection whose request was lost, for a connection that is given up.
+    /// The problem of a connection whose request was lost, for a connection that will not be
+    /// restored.
     pub(super) fn of_lost_request(&self) -> Self {
         match self {
             Self::Silent(time) => Self::Silent(*time),

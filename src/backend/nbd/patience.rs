@@ -1,9 +1,9 @@
 //! How long the client waits for a server, and that the interrupt ends every wait.
 //!
-//! A server may be slow, but must not be able to hold a client for ever by sending a byte now and
-//! then. So each wait is limited as a whole. A reply has the timeout, and a second more for each
-//! [`SLOWEST`] bytes of data that arrive meanwhile: a slow link with large replies goes on, and a
-//! server that only seems to work does not.
+//! A server may be slow, but must not be able to keep a client waiting without end by sending a
+//! byte now and then. So each wait is limited as a whole. A reply has the time of the timeout, and
+//! a second more for each [`SLOWEST`] bytes of data that arrive meanwhile. This is enough for large
+//! replies over a slow link, but not for a server that only sends bytes to look alive.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ const SLOWEST: u64 = 16 << 10;
 pub(super) const LOOK: Duration = Duration::from_millis(100);
 
 /// After an interrupt, requests in flight have this time. A server that works answers within it, so
-/// that what has to be put in order can be.
+/// work that must not stay half done can be completed.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// How long to wait for a server.

@@ -65,7 +65,8 @@ impl SocketArgs {
             ("--listen", self.listen.is_some()),
         ];
         if let (false, Some((option, _))) = (passed.is_empty(), named.iter().find(|(_, is)| *is)) {
-            let message = format!("systemd passes the socket to listen on, and {option} names one");
+            let message =
+                format!("systemd passes the socket to listen on, and {option} names another");
             return Err(CommandError::parameters(message).hint(format!(
                 "leave {option} out, or start the server without the socket unit"
             )));

@@ -10,15 +10,15 @@ fn some(hint: impl Into<String>) -> Option<String> {
 pub(super) fn rotate(error: &RotateError) -> Option<String> {
     match error {
         RotateError::NoVolume(_) => {
-            some("`luksmith libvirt rotate --all --check` shows the volumes that it knows")
+            some("`luksmith libvirt rotate --all --check` shows the volumes that luksmith knows")
         }
         RotateError::Nothing => some("--check says which volumes have no secret"),
         RotateError::OneForSeveral => {
             some("without --new-key each secret gets a random passphrase of its own")
         }
         RotateError::OtherVolumes(_) => some(
-            "make them known to libvirt again (start their pool, define their domain), and run it \
-             again",
+            "make them known to libvirt again (start their pool, define their domain), and run \
+             rotate again",
         ),
         RotateError::DoesNotOpen(_) => some(
             "--key SOURCE or --key-file PATH gives the passphrase that opens it; --check tests all \
@@ -32,8 +32,8 @@ pub(super) fn rotate(error: &RotateError) -> Option<String> {
             some("let one secret open the volume for all domains, and remove the private one")
         }
         RotateError::OpensStranger(_) => some(
-            "give each a secret (`luksmith libvirt secret define --usage volume:PATH`, then `secret \
-             set`) or a passphrase of its own (`luksmith key change`), or delete it",
+            "give each image a secret (`luksmith libvirt secret define --usage volume:PATH`, then \
+             `secret set`) or a passphrase of its own (`luksmith key change`), or delete it",
         ),
         RotateError::OtherJournal(kept) => some(format!(
             "--state-dir DIR names the directory of that rotation; if it is lost, `luksmith libvirt \

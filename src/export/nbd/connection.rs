@@ -16,12 +16,13 @@ pub(super) fn start(shared: &Arc<Shared>, socket: Socket, client: Client) -> std
     let number = match shared.connections.enter(second, client.clone(), deadline) {
         Entered::Placed(number) => number,
         Entered::InPlaceOf(number, silent) => {
-            let why = "closed the connection that was silent longest in its handshake, for another";
+            let why =
+                "closed the connection that was silent longest in its handshake, to make room";
             shared.refusals.warn(format_args!("{why}: {silent}"));
             number
         }
         Entered::Refused => {
-            let why = "refused a client, since too many of the same peer wait already";
+            let why = "refused a client: too many clients of the same peer wait already";
             shared.refusals.warn(format_args!("{why}: {client}"));
             return Ok(());
         }
@@ -70,7 +71,7 @@ impl Connection {
             session.channel.shutdown();
             return;
         }
-        // It is not among those that wait any more, so a further client may be accepted.
+        // This connection does not wait any more, so another client may be accepted.
         self.shared.wake.up();
         tracing::debug!(
             number,

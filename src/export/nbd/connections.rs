@@ -62,17 +62,19 @@ enum Phase {
     /// The client has chosen an export and waits for a place.
     Waiting,
     Served,
-    /// It was shut down, and its thread ends soon.
+    /// The connection was shut down, and its thread ends soon.
     Closed,
 }
 
-/// What became of a client that has connected.
+/// Whether a client that has connected got a place.
 pub(super) enum Entered {
-    /// It has the place of this number.
+    /// The client has the place of this number.
     Placed(u64),
-    /// The same, and the connection of this client was closed for that.
+    /// The client has the place of this number, for which the connection of this other client was
+    /// closed.
     InPlaceOf(u64, Client),
-    /// Its peer has as many connections as it can have, and all of them wait for a place.
+    /// The peer of the client has as many connections as it may have, and all of them wait for a
+    /// place.
     Refused,
 }
 

@@ -1,4 +1,4 @@
-//! How far the end of the server has come.
+//! Whether the server is stopping, and whether clients still get replies.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -6,7 +6,8 @@ use luksmith_formats::nbd::ErrorNumber;
 
 use super::error::Refusal;
 
-/// How far the end of the server has come. Requests look at it between their steps.
+/// Whether the server is stopping, and whether clients still get replies. Requests check this
+/// between their steps.
 #[derive(Debug, Default)]
 pub(super) struct Stopping {
     asked: AtomicBool,

@@ -1,4 +1,5 @@
-//! Which storage a place is, whatever its spelling, and the one spelling of a path.
+//! Which storage a place is, whatever its spelling, and the spelling of a path in secrets and
+//! domains.
 
 use std::net::IpAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -268,7 +269,7 @@ mod tests {
             assert_eq!(Identity::of_path(&name(other)), a, "{other}");
         }
         assert_ne!(Identity::of_path(&name("b")), a);
-        // What does not exist yet is one by its folder and its name.
+        // What does not exist yet is identified by its folder and its name.
         let new = Identity::of_path(&name("sub/new"));
         assert_eq!(Identity::of_path(&name("way/./new")), new);
         assert_ne!(Identity::of_path(&name("new")), new);

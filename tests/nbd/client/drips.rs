@@ -1,5 +1,5 @@
-//! Servers that send a byte now and then, or small chunks without end: the client gives them up,
-//! and the interrupt ends each wait.
+//! Servers that send a byte now and then, or small chunks without end: the client ends the
+//! connection, and the interrupt ends each wait.
 
 use std::io::Write;
 use std::process::Child;
@@ -20,7 +20,7 @@ use super::{chain, connect, options, pattern, read, sectors};
 use crate::served::{Folder, until};
 use support::nbd_server::{Action, FakeServer, Listener, Replies, Shape, chunk, option_reply};
 
-/// A timeout that a server which drips exceeds many times.
+/// A timeout that a server which sends byte by byte exceeds many times.
 const SHORT: Duration = Duration::from_secs(1);
 
 /// A timeout that no test waits for.
@@ -163,7 +163,7 @@ fn the_interrupt_ends_requests_and_reconnects() {
     }
 }
 
-/// What has to be put in order after an interrupt still reaches a server that answers.
+/// After an interrupt, the writes that complete a change still reach a server that answers.
 #[test]
 fn requests_after_an_interrupt_are_answered() {
     let fake = FakeServer::new(Shape::default(), |_| Action::Serve);

@@ -32,7 +32,9 @@ pub enum RotateError {
     #[error("an interrupted rotation of this secret was of other volumes: {0}")]
     OtherVolumes(String),
     /// Other secrets are for the volume too, and have the same value.
-    #[error("the secrets {secrets} open {place} with the same passphrase, and would open nothing")]
+    #[error(
+        "the secrets {secrets} open {place} with the same passphrase, and would open nothing any more"
+    )]
     SharesPassphrase {
         /// The other secrets.
         secrets: String,

@@ -5,8 +5,8 @@
 //! A keyslot is not known by its number: another program may have removed it and put another
 //! passphrase into a keyslot of that number. So the journal also has its [`Mark`].
 //!
-//! What a journal says is done to secrets and volumes. So it is believed only if it and its folder
-//! belong to root or to this user, and no other user can write to them.
+//! A rotation does to secrets and volumes what its journal says. So a journal is trusted only if it
+//! and its folder belong to root or to this user, and no other user can write to them.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -48,13 +48,13 @@ pub(super) struct Journal {
     pub(super) kept: Uuid,
     pub(super) stage: Stage,
     pub(super) volumes: Vec<Slots>,
-    /// Some of the old keyslots are not of the old value, but of earlier ones.
+    /// Some of the old keyslots do not have the old value, but earlier ones.
     #[serde(default)]
     pub(super) carries: bool,
 }
 
 impl Journal {
-    /// That of a rotation which is about to begin, with no keyslots yet.
+    /// The journal of a rotation that is about to begin, with no keyslots yet.
     pub(super) fn new<'a>(secret: Uuid, places: impl Iterator<Item = &'a String>) -> Self {
         let empty = |place: &String| Slots {
             place: place.clone(),
@@ -201,7 +201,7 @@ impl Drop for Place {
 fn not_believed(directory: &Path, error: io::Error) -> Error {
     let directory = directory.display();
     Error::new(Kind::Permission, error)
-        .about(format_args!("journals in {directory} are not believed"))
+        .about(format_args!("journals in {directory} are not trusted"))
         .advise(Advice::OtherJournals)
 }
 

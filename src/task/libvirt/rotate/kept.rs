@@ -58,7 +58,7 @@ impl Kept {
         if let Some(kept) = Self::find(connection, uuid, rotated)? {
             return Ok(kept);
         }
-        let description = "a passphrase of a rotation that has not come to its end";
+        let description = "a passphrase of a rotation that is not finished";
         let definition = SecretXml::new(Some(usage(rotated)))
             .uuid(Some(uuid.to_string()))
             .description(Some(description.to_owned()))

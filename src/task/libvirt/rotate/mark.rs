@@ -1,4 +1,4 @@
-//! What a journal knows of a keyslot besides its number.
+//! What a journal records of a keyslot besides its number.
 
 use serde::{Deserialize, Serialize};
 

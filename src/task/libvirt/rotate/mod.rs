@@ -8,7 +8,7 @@
 //! - `rotation`: the selection. `steps`: the order in which one secret is rotated.
 //! - `volume`: the keyslots of one volume. `live`: the same while a domain has it open.
 //! - `journal`: what another run needs to complete an interrupted rotation. `mark`: what proves
-//!   which keyslot is meant. `kept`: the secret that keeps a passphrase until then.
+//!   that a keyslot is still the same. `kept`: the secret that keeps a passphrase until then.
 //! - `check`: faults, without changing anything.
 
 mod check;

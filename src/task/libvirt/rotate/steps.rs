@@ -8,9 +8,9 @@
 //! 3. Set the new value and read it back.
 //! 4. Remove the old keyslots, the second secret and the journal.
 //!
-//! A keyslot is removed only if something proves that it is the one that is meant: its mark in the
-//! journal, or the passphrase that the second secret keeps. In the meantime, a person may have put
-//! another passphrase into a keyslot of that number.
+//! A keyslot is removed only with proof that it is still the same: its mark in the journal, or the
+//! passphrase that the second secret keeps. After an interruption, a person may have put another
+//! passphrase into a keyslot of that number.
 
 use uuid::Uuid;
 
@@ -127,7 +127,7 @@ impl Steps<'_> {
         Ok(true)
     }
 
-    /// Whether the new keyslot is in use, and is no other one by its mark.
+    /// Whether the new keyslot is in use, and its mark does not show that it is another one.
     fn is_there(&self, volume: &Volume<'_>, slots: &Slots) -> Result<bool, Error> {
         let found = volume.mark(self.watch, slots.new)?;
         let mark = slots.marks.get(&slots.new);
@@ -135,7 +135,7 @@ impl Steps<'_> {
     }
 
     /// Removes the keyslots that an interrupted rotation has added, now that the secret has another
-    /// value. Old keyslots that this value does not open go over into the next journal.
+    /// value. Old keyslots that this value does not open are entered into the next journal.
     fn take_over(
         &self,
         begun: &Journal,
@@ -150,7 +150,7 @@ impl Steps<'_> {
             either || begun.carries || !opened.all(|(slots, opened)| slots.old.contains(opened));
         let kept = self.kept(begun)?;
         if !either {
-            // What opens the volumes now proves nothing against a keyslot.
+            // The present passphrase is no proof: a keyslot that it opens must stay.
             let passphrase = kept.as_ref().and_then(Kept::value);
             let passphrase = passphrase.filter(|it| !it.ct_eq(&present.passphrase));
             for (volume, slots) in self.each(begun) {
@@ -307,8 +307,8 @@ impl Steps<'_> {
         Ok(rotated)
     }
 
-    /// Removes a keyslot of the journal, if its mark or this passphrase proves that it is the one
-    /// that is meant. Returns whether it is gone.
+    /// Removes a keyslot of the journal, if its mark or this passphrase proves that it is still the
+    /// same. Returns whether the keyslot is removed.
     fn remove(
         &self,
         volume: &Volume<'_>,

@@ -44,7 +44,7 @@ enum By<'a> {
     Qemu(Live<'a>),
 }
 
-/// What proves that a keyslot is the one that is meant, and not another one with its number.
+/// What proves that a keyslot is still the same, and not another one with the same number.
 #[derive(Clone, Copy)]
 pub(super) struct Proof<'a> {
     /// Its mark.
@@ -213,7 +213,7 @@ impl<'a> Volume<'a> {
     }
 
     /// Removes a keyslot if it is in use, unless it is the last. Returns false, and changes
-    /// nothing, if there is no proof that it is the keyslot that is meant.
+    /// nothing, if there is no proof that it is still the same keyslot.
     pub(super) fn remove(
         &self,
         watch: &dyn Watch,
