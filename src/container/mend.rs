@@ -217,9 +217,8 @@ impl Mend {
         let order = [Position::Primary, Position::Secondary];
         write_copies(&mut mend.plan, &header, order)?;
         mend.doubts.push(Doubt::Unproven(format!(
-            "keyslots and segments are those at byte {at}; the label is lost, and the UUID becomes \
-             {}",
-            header.uuid
+            "keyslots and segments are those at byte {at}; the label is lost, and the volume gets a \
+             new UUID"
         )));
         mend.repaired
             .push(Repaired::FromMetadata { uuid: header.uuid });

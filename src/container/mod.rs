@@ -57,10 +57,6 @@ use crate::backend::Backend;
 
 /// A validated header of either version.
 #[derive(Clone, Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one for each opened container"
-)]
 pub enum Header {
     /// A LUKS1 header.
     Luks1(luks1::Header),

@@ -194,7 +194,7 @@ fn a_header_is_made_anew_from_its_metadata_if_the_user_agrees() {
         &session,
         "only the metadata of the second one is left, at byte 20480",
     );
-    repair(&session, &[]).fails(1, "the label is lost, and the UUID becomes");
+    repair(&session, &[]).fails(1, "the label is lost, and the volume gets a new UUID");
     repair(&session, &[]).fails(1, "a GUID partition table");
     repair(&session, &[]).fails(1, "--force overwrite --force unproven goes on");
     repair(&session, &["unproven"]).fails(5, "--force overwrite goes on");

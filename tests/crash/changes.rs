@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use luksmith::Interrupt;
+use luksmith::backend::Backend;
 use luksmith::backend::memory::MemoryBackend;
 use luksmith::container::{
-    CommitError, Configure, Container, CreateOptions, Health, KeyslotError, NewKeyslot, Repaired,
-    Version,
+    CommitError, Configure, Container, CreateOptions, Doubt, HeaderError, Health, KeyslotError,
+    NewKeyslot, Repaired, Version,
 };
 use luksmith_formats::luks2::Priority;
 
@@ -270,6 +271,51 @@ fn repair() {
             );
         });
         assert!(matches!(open(&after).unwrap().health(), Health::Good));
+    }
+}
+
+/// A crash in the repair of an overwritten header leaves what can be repaired again.
+#[test]
+fn repair_of_an_overwritten_header() {
+    let magic = [0; 6];
+    let mut gpt = [0; 17408];
+    gpt[512..520].copy_from_slice(b"EFI PART");
+    type Damage<'a> = &'a [(usize, &'a [u8])];
+    let cases: [(Version, Damage<'_>); 5] = [
+        (Version::Luks2, &[(0, &magic), (16384, &magic)]),
+        (Version::Luks2, &[(0, &gpt[..4096])]),
+        (Version::Luks2, &[(0, &gpt)]),
+        (Version::Luks1, &[(0, &magic)]),
+        (Version::Luks1, &[(208 + 6 * 48, &[0xff; 96])]),
+    ];
+    for (version, damage) in cases {
+        let mut sample = Sample::new(version, 32, 2);
+        for (at, bytes) in damage {
+            sample.state.disk[*at..at + bytes.len()].copy_from_slice(bytes);
+        }
+        assert!(open(&sample.state).is_err());
+        let repair = |state: &State, what: &str| {
+            let (disk, undo, log) = state.start();
+            let storage: Arc<dyn Backend> = disk.clone();
+            let agree = |_: &[Doubt]| Ok::<(), HeaderError>(());
+            let repaired = Container::repair_if(&storage, &open_options(&undo), agree);
+            assert!(repaired.is_ok(), "{version:?}, {what}: {repaired:?}");
+            let after = State {
+                disk: disk.bytes(),
+                undo: undo.record(),
+            };
+            assert!(after.undo.is_none(), "{version:?}, {what}");
+            let container = open(&after).unwrap();
+            assert!(matches!(container.health(), Health::Good));
+            let unlocked = unlock(&container, "old").unwrap();
+            assert_eq!(unlocked.key().as_bytes(), sample.key);
+            let events = log.lock().unwrap().clone();
+            events
+        };
+        let events = repair(&sample.state, "whole");
+        states::for_each(&sample.state, &events, |state, what| {
+            repair(state, what);
+        });
     }
 }
 

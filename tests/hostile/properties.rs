@@ -46,6 +46,23 @@ fn reparses(header: &Header) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
+    /// What a repair makes of a damaged LUKS1 header is a header, and changes nothing but the magic
+    /// and the entries of keyslots that are not in use.
+    #[test]
+    fn a_repaired_luks1_header_is_whole(damage in damage(luks1::HEADER_SIZE)) {
+        let before = damaged(crate::luks1::good().to_bytes().to_vec(), &damage);
+        let Ok((after, fixes)) = luks1::Header::repaired(&before, &Limits::default()) else {
+            return Ok(());
+        };
+        let header = luks1::Header::parse(&after, &Limits::default()).unwrap();
+        prop_assert_eq!(fixes.is_empty(), before == after);
+        prop_assert_eq!(&after[6..208], &before[6..208]);
+        for (slot, keyslot) in header.keyslots.iter().enumerate() {
+            let entry = 208 + 48 * slot..256 + 48 * slot;
+            prop_assert!(!keyslot.active || after[entry.clone()] == before[entry]);
+        }
+    }
+
     #[test]
     fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..5000)) {
         for position in Position::ALL {
@@ -53,6 +70,7 @@ proptest! {
             _ = Header::parse(&bytes, position, &Limits::default());
         }
         _ = luks1::Header::parse(&bytes, &Limits::default());
+        _ = luks1::Header::repaired(&bytes, &Limits::default());
         _ = Version::detect(&bytes);
         _ = Metadata::parse(&bytes, u64::MAX, u64::MAX);
     }

@@ -233,3 +233,31 @@ fn we_write_qemu_reads(qemu: &Qemu, image: &Path, key: &Path, mut plain: Vec<u8>
         &format!("{} read by QEMU", image.display()),
     );
 }
+
+/// QEMU shows a last sector that the image has in part, and takes zeroes for the rest. We leave it
+/// out, and show what QEMU shows once the zeroes are there.
+#[test]
+fn a_last_partial_sector_is_that_of_qemu_with_zeroes() {
+    let Some(qemu) = Qemu::find() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let key = file(folder.path(), "key", KEY);
+    let image = folder.path().join("a.img");
+    qemu.create(&image, &key, 1000, &[]);
+    let length = std::fs::metadata(&image).unwrap().len();
+    assert_eq!(length % 512, 1000 % 512);
+    let theirs = qemu.convert_out(&image, &key);
+    assert_eq!(theirs.len(), 1024);
+
+    let container = ours::open(&image);
+    assert_eq!(container.data_segment().unwrap().left_out(length), 488);
+    drop(container);
+    let volume = ours::volume(&image, None, KEY);
+    assert_eq!(ours::read_all(&volume), theirs[..512]);
+    drop(volume);
+    let grown = std::fs::File::options().write(true).open(&image).unwrap();
+    grown.set_len(length.next_multiple_of(512)).unwrap();
+    let volume = ours::volume(&image, None, KEY);
+    assert_same(&theirs, &ours::read_all(&volume), "with zeroes");
+}
