@@ -9,10 +9,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use luksmith_formats::nbd::uri::{Transport, Uri, UriError, scheme};
+use luksmith_formats::text::Name;
 
 use crate::feature::MissingFeature;
 
-/// Where a volume is stored. Its `Display` is the text that was parsed; no form takes a password.
+/// Where a volume is stored. Its `Display` is the text that was parsed, with `\xNN` for each byte
+/// that is not UTF-8; no form takes a password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Location {
@@ -265,7 +267,7 @@ fn names_port(place: &str) -> bool {
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Path(path) => path.display().fmt(f),
+            Self::Path(path) => Name(path.as_os_str().as_encoded_bytes()).fmt(f),
             Self::Nbd(uri) => uri.fmt(f),
             Self::Pool { pool, volume } => write!(f, "volume:{pool}/{volume}"),
             Self::Rbd { image, snapshot } => {

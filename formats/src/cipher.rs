@@ -67,12 +67,12 @@ pub enum CipherError {
     Null,
     /// The name of a kernel driver or template where a cipher is expected.
     #[error(
-        "{0:?} names a kernel driver, not a cipher; names such as aes-xts-plain64 are accepted"
+        "\"{0}\" names a kernel driver, not a cipher; names such as aes-xts-plain64 are accepted"
     )]
     DriverName(String),
     /// A cipher, mode, IV generator or combination that is not in the list.
     #[error(
-        "unknown cipher {0:?}; known are aes, serpent, twofish and camellia, in xts or cbc, with \
+        "unknown cipher \"{0}\"; known are aes, serpent, twofish and camellia, in xts or cbc, with \
          plain, plain64, plain64be, or essiv:sha256 (cbc only)"
     )]
     Unknown(String),

@@ -25,7 +25,7 @@ pub enum Hash {
 /// The name of a hash that is not in the list.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown hash {0:?}; known are sha1, sha224, sha256, sha384, sha512, ripemd160 and whirlpool"
+    "unknown hash \"{0}\"; known are sha1, sha224, sha256, sha384, sha512, ripemd160 and whirlpool"
 )]
 pub struct UnknownHash(pub String);
 

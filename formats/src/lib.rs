@@ -21,6 +21,7 @@ pub mod luks1;
 pub mod luks2;
 pub mod nbd;
 pub mod raw_text;
+pub mod text;
 pub mod version;
 
 pub use cipher::{BlockCipher, CipherError, CipherSpec, IvGenerator, Mode};

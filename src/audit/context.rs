@@ -106,6 +106,7 @@ impl<'a> Context<'a> {
 pub(super) fn place_of(document: &Document) -> Place {
     Place {
         origin: super::rule::shown(&document.origin),
+        path_bytes: document.path_bytes.clone(),
         is_file: document.is_file,
         line: None,
         object: Vec::new(),

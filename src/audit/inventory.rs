@@ -1,8 +1,10 @@
 //! The texts and facts that an audit judges. The caller fetches them: nothing is opened here.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use luksmith_formats::image::signature::Signature;
+use luksmith_formats::text::Name;
 
 /// A text, and the name that findings use for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -10,6 +12,8 @@ use luksmith_formats::image::signature::Signature;
 pub struct Document {
     /// The path of the file, or the URI of libvirt with the object in it.
     pub origin: String,
+    /// The bytes of the path, if they are not UTF-8.
+    pub path_bytes: Option<Vec<u8>>,
     /// Whether the origin is a file.
     pub is_file: bool,
     /// The pool of the volume in this XML, if it is known.
@@ -23,9 +27,20 @@ impl Document {
     pub fn file(path: impl Into<String>, text: impl Into<Vec<u8>>) -> Self {
         Self {
             origin: path.into(),
+            path_bytes: None,
             is_file: true,
             pool: None,
             text: text.into(),
+        }
+    }
+
+    /// The text of a file whose path may not be UTF-8. In `origin` each byte that is not is
+    /// written as `\xNN`.
+    pub fn at(path: &Path, text: impl Into<Vec<u8>>) -> Self {
+        let bytes = path.as_os_str().as_encoded_bytes();
+        Self {
+            path_bytes: path.to_str().is_none().then(|| bytes.to_vec()),
+            ..Self::file(Name(bytes).to_string(), text)
         }
     }
 

@@ -13,7 +13,7 @@ pub enum PolicyError {
     #[error("the policy cannot be read")]
     Text(#[from] toml::de::Error),
     /// The policy has an exception from an unknown rule.
-    #[error("the policy has an exception from {0:?}, and there is no such rule")]
+    #[error("the policy has an exception from \"{0}\", and there is no such rule")]
     Rule(String),
 }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use luksmith_formats::text::Shown;
+
 /// How severe a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
@@ -67,6 +69,9 @@ pub(super) use rules;
 pub struct Place {
     /// The path of a file, or a URI of libvirt with the object in it.
     pub origin: String,
+    /// The bytes of the path, if they are not UTF-8. Then `origin` has `\xNN` for each byte that is
+    /// not.
+    pub path_bytes: Option<Vec<u8>>,
     /// Whether the origin is a file.
     pub is_file: bool,
     /// The line, counted from 1, of the file or of the object's XML.
@@ -133,16 +138,9 @@ pub struct Finding {
 /// A text from outside that is safe to print: cut, and with control characters escaped.
 pub(super) fn shown(text: &str) -> String {
     const MOST: usize = 200;
-    let mut shown = String::new();
-    for character in text.chars().take(MOST) {
-        if character.is_control() {
-            shown.extend(character.escape_default());
-        } else {
-            shown.push(character);
-        }
+    let mut cut = text.char_indices().skip(MOST);
+    match cut.next() {
+        Some((end, _)) => format!("{}…", Shown(text.get(..end).unwrap_or_default())),
+        None => Shown(text).to_string(),
     }
-    if text.chars().nth(MOST).is_some() {
-        shown.push('…');
-    }
-    shown
 }

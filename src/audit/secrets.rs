@@ -49,6 +49,7 @@ pub(super) fn secret(context: &mut Context<'_>, xml: Element<'_>, place: &Place)
 pub(super) fn place_of_kept(file: &KeptFile) -> Place {
     Place {
         origin: shown(&file.path),
+        path_bytes: None,
         is_file: true,
         line: None,
         object: Vec::new(),

@@ -280,7 +280,11 @@ fn command(pid: u32) -> String {
 /// Replaces control characters, since a process chooses its own name, which may be printed to a
 /// terminal.
 fn shown(c: char) -> char {
-    if c.is_control() { '?' } else { c }
+    if luksmith_formats::text::is_control(c) {
+        '?'
+    } else {
+        c
+    }
 }
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ pub enum TlsError {
     #[error("there is no locked memory for the private key")]
     Lock(#[from] LockError),
     /// The name of the server cannot be in a certificate.
-    #[error("{name:?} is neither a DNS name nor an IP address")]
+    #[error("\"{name}\" is neither a DNS name nor an IP address")]
     Name {
         /// The name.
         name: String,

@@ -7,6 +7,7 @@ use luksmith_formats::json::json;
 use super::Session;
 use super::error::{CommandError, Kind};
 use super::inspect::UntrustedImage;
+use super::json::with_image;
 
 /// Guess the format of an image
 ///
@@ -41,11 +42,8 @@ impl Args {
                 .iter()
                 .map(|seen| json!({"format": seen.format, "offset": seen.offset}))
                 .collect();
-            output.json(&json!({
-                "image": name,
-                "guess": true,
-                "looks_like": found,
-            }));
+            let value = json!({"image": null, "guess": true, "looks_like": found});
+            output.json(&with_image(value, &self.image.image));
             return Ok(());
         }
         if found.is_empty() {

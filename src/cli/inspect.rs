@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use luksmith::backend::file::OpenOptions;
 use luksmith::location::Location;
-use luksmith::task::printable;
 use luksmith::vet::{self, Finding, Format, Policy, Report, Verdict};
 use luksmith_formats::json::{Value, json};
 
 use super::Session;
 use super::args::{LocalFile, LocationParser, RemoteArgs};
 use super::error::{CommandError, Exit, Kind};
+use super::json::with_image;
 use super::open::ReadArgs;
 use super::output::Output;
 use super::size;
@@ -56,7 +56,7 @@ pub(crate) struct UntrustedImage {
     /// The image: a regular file, a block device, or an export (nbd://HOST[:PORT]/NAME,
     /// nbd+unix:///NAME?socket=PATH, and nbds for TLS)
     #[arg(value_name = "IMAGE", value_parser = LocationParser::Openable)]
-    image: Location,
+    pub(super) image: Location,
 
     /// Follow IMAGE if it is a symbolic link
     #[arg(long)]
@@ -97,7 +97,7 @@ impl UntrustedImage {
     }
 
     pub(crate) fn name(&self) -> String {
-        printable(&self.image.to_string())
+        self.image.to_string()
     }
 }
 
@@ -140,8 +140,8 @@ impl Args {
                 "meaning": finding.check.meaning,
             })
         };
-        json!({
-            "image": self.image.image.to_string(),
+        let value = json!({
+            "image": null,
             "format": report.format.name(),
             "verdict": report.verdict().name(),
             "virtual_size": report.virtual_size,
@@ -149,12 +149,13 @@ impl Args {
             "features": report.features.iter().map(|feature| feature.name()).collect::<Vec<_>>(),
             "references": report.references,
             "findings": report.findings.iter().map(finding).collect::<Vec<_>>(),
-        })
+        });
+        with_image(value, &self.image.image)
     }
 
     fn print(&self, output: &Output, report: &Report) {
         let row = |name: &str, value: &str| {
-            output.line(format_args!("  {name:<14} {}", printable(value)));
+            output.line(format_args!("  {name:<14} {value}"));
         };
         output.line(format_args!(
             "{} as {}: {}",
@@ -177,11 +178,9 @@ impl Args {
             output.line("");
             output.line(format_args!("{}: {}", check.severity.name(), check.id));
             output.line(format_args!("  {}", check.meaning));
-            let detail = format!("{}: {}", finding.field, finding.detail);
             output.line(format_args!(
-                "  byte {}, {}",
-                finding.offset,
-                printable(&detail)
+                "  byte {}, {}: {}",
+                finding.offset, finding.field, finding.detail
             ));
         }
     }

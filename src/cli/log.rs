@@ -70,13 +70,24 @@ struct Parts {
     fields: Vec<String>,
 }
 
-impl Visit for Parts {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+impl Parts {
+    fn take(&mut self, field: &Field, value: fmt::Arguments<'_>) {
         if field.name() == "message" {
             // Writing to a String does not fail.
-            let _ = write!(self.message, "{value:?}");
+            let _ = write!(self.message, "{value}");
         } else {
-            self.fields.push(format!("{}: {value:?}", field.name()));
+            self.fields.push(format!("{}: {value}", field.name()));
         }
+    }
+}
+
+impl Visit for Parts {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.take(field, format_args!("{value}"));
+    }
+
+    /// Also numbers, and values that are recorded by their `Display`.
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.take(field, format_args!("{value:?}"));
     }
 }

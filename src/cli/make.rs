@@ -89,7 +89,7 @@ impl Shown {
         let segment = container.data_segment().ok();
         let in_image = made.data.qcow2.is_some();
         let mut value = json!({
-            "image": image.to_string(),
+            "image": null,
             "format": if in_image { "qcow2" } else { "raw" },
             "type": container.version().to_string().to_lowercase(),
             "uuid": container.uuid(),
@@ -102,6 +102,7 @@ impl Shown {
             },
             "keyslot": made.unlocked.slot(),
         });
+        value = json::with_image(value, image);
         if let Some(image) = json::qcow2(&made.data) {
             value["qcow2"] = image;
         }

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use luksmith::task::printable;
 use luksmith_formats::json::Value;
+use luksmith_formats::text::Shown;
 
 use super::error::{CommandError, Exit, Kind, stdout_failed};
 
@@ -21,9 +22,17 @@ impl Output {
         }
     }
 
-    /// One line of result.
+    /// One line of result. What it contains of names and images is made safe to show.
     pub(crate) fn line(&self, line: impl Display) {
-        self.bytes(format!("{line}\n").as_bytes());
+        self.bytes(format!("{}\n", printable(&line.to_string())).as_bytes());
+    }
+
+    /// Lines of result, such as a table or XML. Only their control characters are escaped: a text
+    /// from outside that may have line ends has to be made safe before.
+    pub(crate) fn lines(&self, lines: impl Display) {
+        for line in lines.to_string().split('\n') {
+            self.bytes(format!("{}\n", Shown(line)).as_bytes());
+        }
     }
 
     /// Writes one line of result immediately, for work that takes long.
@@ -34,7 +43,13 @@ impl Output {
 
     /// The result as one JSON document.
     pub(crate) fn json(&self, value: &Value) {
-        self.line(format_args!("{value:#}"));
+        self.bytes(format!("{:#}\n", value.shown()).as_bytes());
+    }
+
+    /// JSON in one line, written at once.
+    pub(crate) fn json_now(&self, value: &Value) -> Result<(), CommandError> {
+        self.bytes(format!("{}\n", value.shown()).as_bytes());
+        self.finish()
     }
 
     pub(crate) fn bytes(&self, bytes: &[u8]) {

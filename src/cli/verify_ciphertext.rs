@@ -15,6 +15,7 @@ use luksmith_formats::limits::Limits;
 use super::Session;
 use super::args::ImageArgs;
 use super::error::{CommandError, Exit};
+use super::json::with_image;
 use super::open::{ReadArgs, refuse_qcow2};
 use super::output;
 use super::size;
@@ -223,7 +224,7 @@ impl Args {
             None => "no header; all of it is searched as data".to_owned(),
         };
         output.line(format_args!("{}: {header}", self.image.image));
-        output.line(table(&report.areas));
+        output.lines(table(&report.areas));
         let lists = [("zero", &report.zero), ("suspicious", &report.suspicious)];
         for (what, regions) in lists {
             for Region {
@@ -273,8 +274,8 @@ impl Args {
 
     fn as_json(&self, layout: &Layout, report: &Report, sample: Option<Sample>, ok: bool) -> Value {
         let total = report.total();
-        json!({
-            "image": self.image.image.to_string(),
+        let value = json!({
+            "image": null,
             "header": layout.version.map(|version| version.to_string().to_lowercase()),
             "areas": report.areas.iter().map(area_json).collect::<Value>(),
             "suspicious": regions_json(&report.suspicious),
@@ -282,7 +283,8 @@ impl Args {
             "seed": sample.map(|sample| sample.seed),
             "false_alarm_bound": false_alarm_bound(total.random + total.suspicious),
             "ok": ok,
-        })
+        });
+        with_image(value, &self.image.image)
     }
 }
 

@@ -338,7 +338,8 @@ fn check_same_place(present: &Header, restored: &Header) -> Result<(), HeaderErr
                 Ok(())
             } else {
                 Err(HeaderError::Mismatch(format!(
-                    "its keyslots lie at {then:?}, the volume's at {now:?}"
+                    "its keyslots lie at bytes {} to {}, the volume's at {} to {}",
+                    then.start, then.end, now.start, now.end
                 )))
             }
         }

@@ -48,14 +48,14 @@ impl FailureLog {
         }
         *last = Some(Instant::now());
         let error = chain(error);
-        tracing::warn!(target: "luksmith::state", "export {export:?}: {error}");
+        tracing::warn!(target: "luksmith::state", "export \"{export}\": {error}");
         true
     }
 
     #[cold]
     fn recovered(&self, export: &str) {
         if self.failing.swap(false, Ordering::Relaxed) {
-            tracing::info!(target: "luksmith::state", "export {export:?}: the storage answers again");
+            tracing::info!(target: "luksmith::state", "export \"{export}\": the storage answers again");
         }
     }
 }

@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 
 use luksmith_formats::json::{self, Value, json};
+use luksmith_formats::text::is_control;
 
 use super::Wrapped;
 
@@ -246,14 +247,31 @@ impl Server {
     }
 }
 
-/// `text`, quoted as one word of a POSIX shell.
+/// `text`, quoted as one word of a POSIX shell. Control characters other than a line end are made
+/// by `printf`, so that the word can be shown.
 #[must_use]
 pub fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./=:,+@%".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         return text.to_owned();
     }
-    format!("'{}'", text.replace('\'', r"'\''"))
+    let mut word = String::from("'");
+    for c in text.chars() {
+        match c {
+            '\'' => word.push_str(r"'\''"),
+            c if c != '\n' && is_control(c) => {
+                word.push_str("'\"$(printf '");
+                for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                    // Writing to a string does not fail.
+                    let _ = write!(word, "\\{byte:03o}");
+                }
+                word.push_str("')\"'");
+            }
+            c => word.push(c),
+        }
+    }
+    word.push('\'');
+    word
 }
 
 #[cfg(test)]
@@ -282,7 +300,13 @@ mod tests {
             "~",
             "-object",
             "a,b=c",
+            "\u{1b}[2J'\u{9b}\u{202e}é\u{feff}",
         ] {
+            let shown = quoted(text);
+            assert!(
+                !shown.chars().any(|c| c != '\n' && is_control(c)),
+                "{shown}"
+            );
             let script = format!("printf %s {}", quoted(text));
             let output = std::process::Command::new("sh")
                 .args(["-c", &script])

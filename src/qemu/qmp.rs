@@ -36,7 +36,7 @@ pub enum QmpError {
         source: io::Error,
     },
     /// The monitor did not answer in this time.
-    #[error("the monitor was silent for {0:?}")]
+    #[error("the monitor was silent for {} s", .0.as_secs_f32())]
     Silent(Duration),
     /// The monitor closed the connection.
     #[error("the monitor closed the connection")]
@@ -311,7 +311,7 @@ mod tests {
             let lines = vec![greeting, "{\"return\": {}}\n", answer];
             fails(Box::leak(lines.into_boxed_slice()))
         };
-        assert_eq!(answers(""), "the monitor was silent for 300ms");
+        assert_eq!(answers(""), "the monitor was silent for 0.3 s");
         assert_eq!(answers("[1]\n"), "QEMU's answer to query-x is malformed");
         assert_eq!(
             answers("{\"error\": {\"class\": \"CommandNotFound\", \"desc\": \"?\"}}\n"),

@@ -6,6 +6,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
+use luksmith_formats::text::is_control;
 use rustix::fs::{Mode, OFlags};
 use rustix::io;
 use rustix::termios::{
@@ -35,7 +36,7 @@ fn ask_on(tty: BorrowedFd<'_>, purpose: Purpose<'_>) -> Result<LockedBytes, Secr
     let label: String = purpose
         .label
         .chars()
-        .map(|c| if c.is_control() { '?' } else { c })
+        .map(|c| if is_control(c) { '?' } else { c })
         .collect();
     match purpose.what {
         Wanted::Unlock => quiet.question(&format!("Passphrase for {label}: "), purpose.interrupt),

@@ -163,7 +163,7 @@ pub fn refuse_twice<'a>(all: impl IntoIterator<Item = &'a Wanted>) -> Result<(),
         });
         if let Some(other) = twice {
             let message = format!(
-                "{} is named twice, as the exports {:?} and {:?}",
+                "{} is named twice, as the exports \"{}\" and \"{}\"",
                 one.image.location, other.name, one.name
             );
             return Err(Error::parameters(message).advise(Advice::ShareExport));

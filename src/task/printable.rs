@@ -1,19 +1,14 @@
 //! Text from outside, made safe to show.
 
+use luksmith_formats::text::Shown;
+
 /// Text that may come from an image, a file name or an argument, safe to show on a terminal:
-/// control characters are escaped, and the userinfo of a URI, which may hold a password, is
-/// replaced by `…`.
+/// control characters, among them those of the direction of text
+/// ([`is_control`](luksmith_formats::text::is_control)), are escaped in the form of Rust, as `\n`
+/// or `\u{9b}`, and the userinfo of a URI, which may hold a password, is replaced by `…`.
 #[must_use]
 pub fn printable(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for character in without_userinfo(text).chars() {
-        if character.is_control() {
-            shown.extend(character.escape_default());
-        } else {
-            shown.push(character);
-        }
-    }
-    shown
+    Shown(&without_userinfo(text)).to_string()
 }
 
 /// `scheme://…@host/` in place of `scheme://user:password@host/`.
@@ -39,6 +34,12 @@ fn without_userinfo(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn control_characters_are_escaped() {
+        let text = "a\n\u{1b}[31m\u{9b}31m\u{202e}b";
+        assert_eq!(printable(text), r"a\n\u{1b}[31m\u{9b}31m\u{202e}b");
+    }
 
     #[test]
     fn the_userinfo_of_a_uri_is_not_shown() {

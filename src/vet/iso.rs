@@ -37,7 +37,7 @@ pub(super) fn check(source: &mut Source<'_>, report: &mut Report) -> Result<(), 
             Kind::Unknown(_) => false,
         };
         report.require(known, &DESCRIPTOR, at, "type", || {
-            format!("{:?}, version {}", descriptor.kind, descriptor.version)
+            format!("{}, version {}", name(descriptor.kind), descriptor.version)
         });
         match descriptor.kind {
             Kind::Terminator => {
@@ -55,11 +55,22 @@ pub(super) fn check(source: &mut Source<'_>, report: &mut Report) -> Result<(), 
         // Programs read the first descriptor as the primary one.
         let first = number != 0 || descriptor.kind == Kind::Primary;
         report.require(first, &PRIMARY, at, "type", || {
-            format!("{:?} is the first", descriptor.kind)
+            format!("{} is the first", name(descriptor.kind))
         });
     }
     report.add(&TERMINATOR, FIRST_DESCRIPTOR, "type", "no terminator");
     Ok(())
+}
+
+fn name(kind: Kind) -> String {
+    match kind {
+        Kind::Boot => "a boot record".to_owned(),
+        Kind::Primary => "a primary descriptor".to_owned(),
+        Kind::Supplementary => "a supplementary descriptor".to_owned(),
+        Kind::Partition => "a partition descriptor".to_owned(),
+        Kind::Terminator => "a terminator".to_owned(),
+        Kind::Unknown(kind) => format!("type {kind}"),
+    }
 }
 
 /// Checks the numbers in one descriptor.

@@ -107,7 +107,7 @@ pub enum PolicyError {
     #[error("the policy cannot be read")]
     Text(#[from] toml::de::Error),
     /// The policy names an unknown format.
-    #[error("the policy names an unknown format {0:?}")]
+    #[error("the policy names an unknown format \"{0}\"")]
     Format(String),
 }
 

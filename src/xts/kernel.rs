@@ -62,7 +62,7 @@ impl FromStr for Kernel {
 #[non_exhaustive]
 pub enum KernelError {
     /// There is no kernel with this name.
-    #[error("unknown xts kernel {0:?}")]
+    #[error("unknown xts kernel \"{0}\"")]
     Unknown(String),
     /// This machine lacks the instructions of the kernel.
     #[error("xts kernel {0} needs instructions that this machine lacks")]

@@ -7,6 +7,7 @@ mod benchmark;
 mod busy;
 mod docs;
 mod force;
+mod foreign;
 mod help;
 mod interrupt;
 mod keys;

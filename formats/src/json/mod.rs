@@ -32,3 +32,4 @@ pub use alloc::vec::Vec as __Vec;
 pub use number::Number;
 pub use parse::{MAX_DEPTH, ParseError, Problem};
 pub use value::{Object, Value};
+pub use write::Shown;

@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use proptest::prelude::*;
 
 use super::{MAX_DEPTH, ParseError, Problem, Value, json};
+use crate::json::Object;
 
 fn parse(text: &str) -> Value {
     Value::parse(text.as_bytes()).unwrap_or_else(|error| panic!("{text}: {error}"))
@@ -18,6 +19,25 @@ fn parse(text: &str) -> Value {
 fn refused(text: &[u8]) -> (usize, Problem) {
     let ParseError { offset, problem } = Value::parse(text).unwrap_err();
     (offset, problem)
+}
+
+#[test]
+fn shown_text_has_no_control_characters_and_is_the_same_value() {
+    let text = "\u{9b}2J\u{7f} \u{202e}\u{2069}\u{200f}\u{61c}\u{2028}\u{feff} é\u{1b}";
+    let mut value = Value::Object(Object::new());
+    value[text] = Value::from(text);
+    for shown in [format!("{}", value.shown()), format!("{:#}", value.shown())] {
+        assert!(
+            !shown
+                .chars()
+                .any(|c| c != '\n' && crate::text::is_control(c)),
+            "{shown}"
+        );
+        assert_eq!(parse(&shown), value);
+    }
+    assert!(value.shown().to_string().contains(r"\u009b2J\u007f \u202e"));
+    // A header is written with as few escapes as it was.
+    assert!(value.to_string().contains('\u{9b}'));
 }
 
 #[test]

@@ -121,7 +121,7 @@ impl Metadata {
 
     /// The JSON with indentation, for people.
     pub fn to_pretty_text(&self) -> String {
-        format!("{:#}", self.value)
+        format!("{:#}", self.value.shown())
     }
 
     /// The size of one copy of the header (binary header and JSON) that this metadata belongs to,

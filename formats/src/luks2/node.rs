@@ -233,7 +233,7 @@ pub(super) fn decimal(text: &str) -> Option<u64> {
 /// Text of the header, quoted and shortened for a message.
 pub(super) fn excerpt(text: &str) -> String {
     let short: String = text.chars().take(40).collect();
-    format!("{short:?}")
+    Value::from(short).shown().to_string()
 }
 
 pub(super) fn encode(bytes: &[u8]) -> String {

@@ -55,6 +55,7 @@ pub(super) fn access(context: &mut Context<'_>, host: &Host) {
         if told.insert(device.name.clone()) {
             let place = Place {
                 origin: shown(file),
+                path_bytes: None,
                 is_file: true,
                 line: None,
                 object: vec![("folder", shown(folder))],

@@ -2,7 +2,7 @@
 
 use super::subject::{Request, Snapshot, Subject, pattern, sectors};
 use super::violation::{Clause, Violation};
-use crate::backend::IoError;
+use crate::backend::{Geometry, IoError};
 
 /// Units that a clause changes.
 const UNITS: usize = 8;
@@ -19,7 +19,11 @@ pub(super) fn geometry(subject: &Subject<'_>) -> Outcome {
     }
     let again = subject.storage.geometry();
     if geometry != again {
-        let found = format!("first {geometry:?}, then {again:?}");
+        let said = |one: Geometry| {
+            let access = if one.read_only { ", read-only" } else { "" };
+            format!("{} bytes in blocks of {}{access}", one.size, one.block_size)
+        };
+        let found = format!("first {}, then {}", said(geometry), said(again));
         return Err(Violation::new(Clause::Geometry, found));
     }
     Ok(None)

@@ -71,8 +71,10 @@ fn location(finding: &Finding) -> Value {
         }]);
     }
     if place.is_file {
+        let path = place.path_bytes.as_deref();
+        let path = path.unwrap_or(place.origin.as_bytes());
         location["physicalLocation"] = json!({
-            "artifactLocation": {"uri": uri(&place.origin)},
+            "artifactLocation": {"uri": uri(path)},
         });
         if let Some(line) = place.line {
             location["physicalLocation"]["region"] = json!({"startLine": line});
@@ -83,12 +85,12 @@ fn location(finding: &Finding) -> Value {
 
 /// A path as a URI reference (RFC 3986). Absolute paths get a scheme, and all but unreserved
 /// characters are escaped.
-fn uri(path: &str) -> String {
+fn uri(path: &[u8]) -> String {
     let mut uri = String::new();
-    if path.starts_with('/') {
+    if path.starts_with(b"/") {
         uri.push_str("file://");
     }
-    for byte in path.bytes() {
+    for &byte in path {
         if byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte) {
             uri.push(char::from(byte));
         } else {
@@ -105,9 +107,9 @@ mod tests {
 
     #[test]
     fn paths_are_uri_references() {
-        assert_eq!(uri("vm 1.xml"), "vm%201.xml");
+        assert_eq!(uri(b"vm 1.xml"), "vm%201.xml");
         assert_eq!(
-            uri("/etc/libvirt/a#b%é"),
+            uri("/etc/libvirt/a#b%é".as_bytes()),
             "file:///etc/libvirt/a%23b%25%C3%A9"
         );
     }

@@ -1,9 +1,9 @@
 //! The findings as text and as JSON.
 
 use luksmith::audit::{Finding, Report, Severity};
-use luksmith::task::printable;
 use luksmith_formats::json::{Object, Value, json};
 
+use crate::cli::json::hex;
 use crate::cli::output::Output;
 
 /// Prints the findings, the most severe first, and their number.
@@ -12,19 +12,15 @@ pub(super) fn text(output: &Output, report: &Report) {
     findings.sort_by_key(|one| (one.excepted.is_some(), std::cmp::Reverse(one.rule.severity)));
     for finding in findings {
         let rule = finding.rule;
-        let place = printable(&finding.place.to_string());
+        let place = &finding.place;
         if let Some(because) = &finding.excepted {
             output.line(format_args!("excepted: {}", rule.id));
             output.line(format_args!("  {place}"));
-            output.line(format_args!("  because: {}", printable(because)));
+            output.line(format_args!("  because: {because}"));
         } else {
             output.line(format_args!("{}: {}", rule.severity.name(), rule.id));
             output.line(format_args!("  {place}"));
-            output.line(format_args!(
-                "  what: {}: {}",
-                rule.meaning,
-                printable(&finding.detail)
-            ));
+            output.line(format_args!("  what: {}: {}", rule.meaning, finding.detail));
             output.line(format_args!("  why:  {}", rule.why));
             output.line(format_args!("  fix:  {}", rule.fix));
         }
@@ -61,7 +57,7 @@ pub(super) fn json(report: &Report) -> Value {
         let object: Vec<_> = object
             .map(|(kind, name)| json!({"kind": kind, "name": name}))
             .collect();
-        json!({
+        let mut value = json!({
             "id": rule.id,
             "severity": rule.severity.name(),
             "origin": finding.place.origin,
@@ -72,7 +68,11 @@ pub(super) fn json(report: &Report) -> Value {
             "why": rule.why,
             "fix": rule.fix,
             "excepted": finding.excepted,
-        })
+        });
+        if let Some(bytes) = &finding.place.path_bytes {
+            value["origin_bytes"] = json!(hex(bytes));
+        }
+        value
     };
     let counts = counts(report).into_iter();
     let mut counts: Object = counts

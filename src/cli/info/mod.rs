@@ -4,7 +4,7 @@ pub(crate) mod keyslots;
 
 use luksmith::backend::Backend;
 use luksmith::container::{Container, Header};
-use luksmith::task::{chain, printable};
+use luksmith::task::chain;
 use luksmith_formats::json::{Value, json};
 use luksmith_formats::limits::Limits;
 use luksmith_formats::luks2;
@@ -64,7 +64,7 @@ impl Args {
                 return Err(CommandError::parameters("LUKS1 has no JSON metadata")
                     .hint("--json describes both formats"));
             };
-            session.output.line(header.metadata.to_pretty_text());
+            session.output.lines(header.metadata.to_pretty_text());
         } else if self.json {
             session
                 .output
@@ -80,7 +80,7 @@ impl Args {
         let damage = health.damage().map(|error| chain(error));
         let segment = container.data_segment().ok();
         let mut value = json!({
-            "image": self.image.image.to_string(),
+            "image": null,
             "format": if data.qcow2.is_some() { "qcow2" } else { "raw" },
             "type": container.version().to_string().to_lowercase(),
             "uuid": container.uuid(),
@@ -100,6 +100,7 @@ impl Args {
             "keyslots": keyslots::json(&container.keyslots()),
             "tokens": shown::json(container),
         });
+        value = json::with_image(value, &self.image.image);
         if let Some(image) = json::qcow2(data) {
             value["qcow2"] = image;
         }
@@ -131,12 +132,10 @@ impl Args {
         data: &Storage,
         volume_size: Option<u64>,
     ) {
-        let row = |name: &str, value: &str| {
-            output.line(format_args!("  {name:<14} {}", printable(value)))
-        };
+        let row = |name: &str, value: &str| output.line(format_args!("  {name:<14} {value}"));
         output.line(format_args!(
             "{}: {} volume",
-            printable(&self.image.image.to_string()),
+            self.image.image,
             container.version()
         ));
         if let Some(image) = &data.qcow2 {
@@ -224,7 +223,7 @@ impl Args {
             row("not supported", &refusal.to_string());
         }
         output.line("");
-        output.line(keyslots::table(&container.keyslots()));
+        output.lines(keyslots::table(&container.keyslots()));
         if let Header::Luks2(header) = container.header() {
             for (id, keyslot) in header.metadata.keyslots() {
                 if keyslot.kind() != luks2::Keyslot::LUKS2 {
@@ -238,7 +237,7 @@ impl Args {
         let tokens = shown::table(container);
         if let Some(tokens) = tokens {
             output.line("");
-            output.line(tokens);
+            output.lines(tokens);
         }
     }
 }

@@ -45,7 +45,7 @@ impl Args {
                 .output
                 .json(&json!({ "keyslots": keyslots::json(&slots) }));
         } else {
-            session.output.line(keyslots::table(&slots));
+            session.output.lines(keyslots::table(&slots));
         }
         Ok(())
     }

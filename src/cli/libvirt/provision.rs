@@ -174,7 +174,7 @@ impl Args {
                 "made {location} of {size}, which secret {} opens",
                 made.secret
             ));
-            session.output.line(xml);
+            session.output.lines(xml);
         }
         Ok(())
     }

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use luksmith::secret::SecretSource;
 use luksmith::task::libvirt::rotate::{Finding, RotateOptions, Rotated, Rotation, Selection};
-use luksmith::task::printable;
 use luksmith_formats::json::{Value, json};
 use uuid::Uuid;
 
@@ -166,10 +165,8 @@ impl Args {
             session.output.json(&report);
         } else {
             for finding in &findings {
-                let message = printable(&finding.message);
-                session
-                    .output
-                    .line(format_args!("{}: {message}", finding.fault));
+                let line = format_args!("{}: {}", finding.fault, finding.message);
+                session.output.line(line);
             }
             if findings.is_empty() {
                 let line = format_args!("volumes checked: {checked}; nothing is wrong");
@@ -217,7 +214,7 @@ fn line(volume: &Rotated) -> String {
         .map(u32::to_string)
         .collect::<Vec<_>>()
         .join(", ");
-    let place = printable(&volume.volume);
+    let place = &volume.volume;
     let slot = volume.keyslot;
     format!("{place}: keyslot {slot} has the new passphrase; removed: {removed}")
 }

@@ -136,7 +136,7 @@ fn print(session: &Session, json: bool, xml: &str, hints: &[String]) {
         session.output.json(&json!({"xml": xml, "hints": hints}));
         return;
     }
-    session.output.line(xml);
+    session.output.lines(xml);
     for hint in hints {
         output::hint(hint);
     }

@@ -217,7 +217,7 @@ impl Args {
         for object in objects {
             words.extend(["-object".to_owned(), object.argument()]);
         }
-        words.extend(["-blockdev".to_owned(), block.json().to_string()]);
+        words.extend(["-blockdev".to_owned(), block.json().shown().to_string()]);
         if self.json {
             let mut commands: Vec<_> = objects
                 .iter()
@@ -239,6 +239,6 @@ impl Args {
                 words.join(" ")
             })
             .collect();
-        session.output.line(lines.join(" \\\n"));
+        session.output.lines(lines.join(" \\\n"));
     }
 }

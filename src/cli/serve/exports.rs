@@ -100,7 +100,7 @@ impl FromStr for ExportText {
                 }
                 _ => {
                     return Err(format!(
-                        "{item:?} is not one of key=, header=, format=, compressed-plaintext, keyslot=, \
+                        "\"{item}\" is not one of key=, header=, format=, compressed-plaintext, keyslot=, \
                          description=, discard=, read-only"
                     ));
                 }

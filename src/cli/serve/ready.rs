@@ -67,9 +67,8 @@ impl Ready<'_> {
                 })
             });
             let exports = exports.collect::<Vec<_>>();
-            session
-                .output
-                .now(json!({ "uri": uri, "uris": uris(""), "exports": exports }))?;
+            let all = json!({ "uri": uri, "uris": uris(""), "exports": exports });
+            session.output.json_now(&all)?;
         }
         if let Some(number) = ready_fd {
             let path = format!("/proc/self/fd/{number}");

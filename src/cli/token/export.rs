@@ -52,7 +52,7 @@ impl Args {
         let token = token.ok_or(HeaderError::NoSuchToken(self.token_id))?;
         match &self.json_file {
             Some(path) if path.as_os_str() != "-" => {
-                write_secret(path, format!("{token:#}\n").as_bytes(), session)
+                write_secret(path, format!("{:#}\n", token.shown()).as_bytes(), session)
             }
             _ => {
                 session.output.json(token);

@@ -9,10 +9,10 @@ use crate::backend::IoError;
 #[non_exhaustive]
 pub enum ServeError {
     /// Two exports have the same name.
-    #[error("two exports are named {0:?}")]
+    #[error("two exports are named \"{0}\"")]
     SameName(String),
     /// A name or description cannot be a string of the protocol.
-    #[error("the name or description of export {name:?} is not valid in NBD")]
+    #[error("the name or description of export \"{name}\" is not valid in NBD")]
     BadText {
         /// The export's name.
         name: String,
@@ -28,7 +28,7 @@ pub enum ServeError {
         source: io::Error,
     },
     /// Data that clients have written may not be on stable storage.
-    #[error("the last flush of export {name:?} failed")]
+    #[error("the last flush of export \"{name}\" failed")]
     Flush {
         /// The export's name.
         name: String,

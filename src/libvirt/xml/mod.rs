@@ -56,7 +56,7 @@ pub enum ReadError {
         missing: &'static str,
     },
     /// A value that this crate does not know.
-    #[error("line {line}: {what} is {value:?}, which is not known")]
+    #[error("line {line}: {what} is \"{value}\", which is not known")]
     Value {
         /// The line on which the element begins.
         line: usize,

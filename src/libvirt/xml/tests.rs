@@ -1,6 +1,7 @@
 //! This module parses its own output and the XML of libvirt, and its errors name the line.
 
 use super::*;
+use luksmith_formats::text::is_control;
 
 const UUID: &str = "55f4c1ec-1111-4222-8333-123456789abc";
 
@@ -328,6 +329,21 @@ fn an_error_names_its_line() {
         let error = DomainXml::parse(text.as_bytes()).unwrap_err();
         assert_eq!(error.to_string(), expected, "{text}");
     }
+}
+
+#[test]
+fn characters_that_turn_the_text_are_references() {
+    let path = "/a\u{202e}\u{2066}<&'\"\u{feff}é".to_owned();
+    let disk = Disk::raw(Source::plain(Store::File(path.clone())), target("vda"));
+    let xml = disk.to_xml().unwrap();
+    assert!(!xml.chars().any(|c| c != '\n' && is_control(c)), "{xml}");
+    assert!(xml.contains("/a&#x202E;&#x2066;&lt;&amp;"), "{xml}");
+    assert_eq!(Disk::parse(xml.as_bytes()).unwrap(), disk);
+    let mut secret = SecretXml::new(Some(Usage::volume(path)));
+    secret.description = Some("\u{200f}x".to_owned());
+    let xml = secret.to_xml().unwrap();
+    assert!(!xml.chars().any(|c| c != '\n' && is_control(c)), "{xml}");
+    assert_eq!(SecretXml::parse(xml.as_bytes()).unwrap(), secret);
 }
 
 #[test]

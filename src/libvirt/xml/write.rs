@@ -1,9 +1,13 @@
 //! The XML writer: nested elements, indented by two spaces, with every string escaped or refused.
 
 use std::convert::Infallible;
+use std::fmt::Write as _;
 use std::io;
 
+use luksmith_formats::text::is_control;
 use quick_xml::Writer;
+use quick_xml::escape::escape;
+use quick_xml::events::attributes::Attr;
 use quick_xml::events::{BytesEnd, BytesStart, BytesText, Event};
 
 /// Why a string cannot be written as XML.
@@ -12,7 +16,7 @@ use quick_xml::events::{BytesEnd, BytesStart, BytesText, Event};
 pub enum WriteError {
     /// The string contains a character that XML does not allow, or that a parser would replace by
     /// another one.
-    #[error("{what} contains the character {character:?}, which XML cannot contain")]
+    #[error("{what} contains the character U+{:04X}, which XML cannot contain", u32::from(*.character))]
     Character {
         /// The element or attribute.
         what: String,
@@ -69,7 +73,7 @@ impl Out {
         self.check(name, text);
         let start = self.start(name, attributes);
         self.event(Event::Start(start));
-        self.event(Event::Text(BytesText::new(text)));
+        self.event(Event::Text(BytesText::from_escaped(escaped(text))));
         self.event(Event::End(BytesEnd::new(name)));
     }
 
@@ -85,7 +89,7 @@ impl Out {
         for (attribute, value) in attributes {
             if let Some(value) = value {
                 self.check(attribute, value);
-                start.push_attribute((*attribute, *value));
+                start.push_attribute(Attr::DoubleQ(*attribute, escaped(value).as_str()));
             }
         }
         start
@@ -108,4 +112,19 @@ impl Out {
             });
         }
     }
+}
+
+/// A text for an element or an attribute. The characters that turn the direction of text are
+/// references, so that the XML reads as it is.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in escape(text).chars() {
+        if is_control(c) {
+            // Writing to a string does not fail.
+            let _ = write!(out, "&#x{:X};", u32::from(c));
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }

@@ -23,7 +23,7 @@ pub fn read_document(path: &Path) -> Result<Document, Error> {
     let text = read(path, LARGEST_DOCUMENT).map_err(|error| {
         Error::new(Kind::Storage, error).about(format_args!("cannot read {}", path.display()))
     })?;
-    Ok(Document::file(path.display().to_string(), text))
+    Ok(Document::at(path, text))
 }
 
 /// Reads a policy from a TOML file.

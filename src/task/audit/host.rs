@@ -7,6 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::file::read;
+use luksmith_formats::text::Name;
+
 use crate::audit::conf;
 use crate::audit::{BlockDevice, Document, Holds, Host, Inventory, KeptFile, SocketUnit};
 use crate::task::{Advice, Error, Kind};
@@ -46,7 +48,7 @@ pub fn add_host(root: &Path, inventory: &mut Inventory) -> Result<(), Error> {
     // Without this file, the defaults apply.
     let qemu = gathered.root.join("etc/libvirt/qemu.conf");
     if !qemu.exists() {
-        let empty = Document::file(qemu.display().to_string(), "");
+        let empty = Document::at(&qemu, "");
         gathered.host.files.push(empty);
     }
     gathered.file("etc/libvirt/qemu.conf");
@@ -87,7 +89,7 @@ impl Gathered<'_> {
     /// Reads a file, if it exists.
     fn read(&mut self, path: &Path) -> Option<Document> {
         match read(path, LARGEST_FILE) {
-            Ok(text) => Some(Document::file(path.display().to_string(), text)),
+            Ok(text) => Some(Document::at(path, text)),
             Err(error) => {
                 self.missed(path, &error);
                 None
@@ -97,7 +99,7 @@ impl Gathered<'_> {
 
     fn missed(&mut self, path: &Path, error: &io::Error) {
         if error.kind() != io::ErrorKind::NotFound {
-            let path = path.display().to_string();
+            let path = Name(path.as_os_str().as_encoded_bytes()).to_string();
             self.host.not_read.push((path, error.to_string()));
         }
     }
@@ -192,7 +194,7 @@ impl Gathered<'_> {
                 extension.is_empty() || path.extension().is_some_and(|one| one == extension);
             if let (true, Ok(metadata)) = (is_one, path.symlink_metadata()) {
                 self.host.kept.push(KeptFile {
-                    path: path.display().to_string(),
+                    path: Name(path.as_os_str().as_encoded_bytes()).to_string(),
                     mode: metadata.permissions().mode(),
                     holds,
                 });

@@ -380,7 +380,18 @@ fn one_bitmap(
         && bitmap.flags & !3 == 0
         && bytes <= LARGEST_BITMAP
         && (bitmap.flags & IN_USE != 0 || bytes == bitmap_bytes(image, bitmap));
-    if !report.require(good, &BITMAPS, at, "bitmap", || format!("{bitmap:?}")) {
+    if !report.require(good, &BITMAPS, at, "bitmap", || {
+        format!(
+            "type {}, granularity {}, a name of {} bytes, {} bytes of extra data, flags {:#x}, {} \
+             entries",
+            bitmap.kind,
+            bitmap.granularity_bits,
+            bitmap.name_size,
+            bitmap.extra_size,
+            bitmap.flags,
+            bitmap.table_size
+        )
+    }) {
         return Ok(());
     }
     let place = (bitmap.table_offset, u64::from(bitmap.table_size) * 8);

@@ -83,7 +83,7 @@ impl Args {
             let secrets = rows.iter().map(Row::json).collect::<Vec<_>>();
             session.output.json(&json!({ "secrets": secrets }));
         } else {
-            session.output.line(table(&rows));
+            session.output.lines(table(&rows));
         }
         Ok(())
     }
