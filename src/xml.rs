@@ -39,28 +39,37 @@ impl<'a> Xml<'a> {
     /// # Errors
     /// [`XmlError`] when it is not well-formed, or exceeds a bound.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, XmlError> {
-        let begins = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-        let begins = begins.trim_ascii_start().first();
-        if begins.is_some_and(|first| *first != b'<') {
-            return Err(XmlError::Other);
+        let text = text(bytes)?;
+        let length = shape::check(text, 0)?;
+        let lines = Lines::of(text, 0);
+        if length < text.len() {
+            return Err(XmlError::Second(lines.number(length)));
         }
-        if bytes.len() > MOST_BYTES {
-            return Err(XmlError::Size(bytes.len()));
-        }
-        let text = std::str::from_utf8(bytes)?;
-        let lines = Lines::of(text);
-        shape::check(text, &lines)?;
+        Self::checked(text, lines)
+    }
+
+    /// Parses a text that was found to be within the bounds.
+    fn checked(text: &'a str, lines: Lines) -> Result<Self, XmlError> {
         let options = ParsingOptions {
             allow_dtd: false,
             nodes_limit: MOST_NODES,
             ..ParsingOptions::default()
         };
-        let document =
-            Document::parse_with_options(text, options).map_err(|error| match error {
-                roxmltree::Error::NodesLimitReached => XmlError::Nodes,
-                error => XmlError::Syntax(error),
-            })?;
-        Ok(Self { document, lines })
+        match Document::parse_with_options(text, options) {
+            Ok(document) => Ok(Self { document, lines }),
+            Err(roxmltree::Error::NodesLimitReached) => Err(XmlError::Nodes),
+            Err(error) => {
+                let place = error.pos();
+                let said = error.to_string();
+                let said = match said.strip_suffix(&format!(" at {place}")) {
+                    Some(what) => {
+                        format!("{what} at {}:{}", lines.of_row(place.row), place.col)
+                    }
+                    None => said,
+                };
+                Err(XmlError::Syntax(said))
+            }
+        }
     }
 
     /// The root element.
@@ -70,6 +79,57 @@ impl<'a> Xml<'a> {
             lines: &self.lines,
         }
     }
+}
+
+/// The documents of a text, one after another, as in a file with the output of several `virsh
+/// dumpxml`. Their elements know their lines in the whole text.
+///
+/// If a document has an error, nothing after it is read.
+pub fn documents(bytes: &[u8]) -> impl Iterator<Item = Result<Xml<'_>, XmlError>> {
+    let (rest, error) = match text(bytes) {
+        Ok(text) => (Some(text), None),
+        Err(error) => (None, Some(error)),
+    };
+    let first = error.map(Err);
+    first.into_iter().chain(Documents { rest, before: 0 })
+}
+
+struct Documents<'a> {
+    /// What is not read yet.
+    rest: Option<&'a str>,
+    /// How many line ends are before it.
+    before: usize,
+}
+
+impl<'a> Iterator for Documents<'a> {
+    type Item = Result<Xml<'a>, XmlError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = self.rest.take()?;
+        let length = match shape::check(rest, self.before) {
+            Ok(length) => length,
+            Err(error) => return Some(Err(error)),
+        };
+        let (text, after) = rest.split_at(length);
+        let lines = Lines::of(text, self.before);
+        self.before = lines.until_end();
+        let xml = Xml::checked(text, lines);
+        self.rest = (xml.is_ok() && !after.is_empty()).then_some(after);
+        Some(xml)
+    }
+}
+
+/// The text of a document, within the limit of its size.
+fn text(bytes: &[u8]) -> Result<&str, XmlError> {
+    let begins = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let begins = begins.trim_ascii_start().first();
+    if begins.is_some_and(|first| *first != b'<') {
+        return Err(XmlError::Other);
+    }
+    if bytes.len() > MOST_BYTES {
+        return Err(XmlError::Size(bytes.len()));
+    }
+    Ok(std::str::from_utf8(bytes)?)
 }
 
 impl fmt::Debug for Xml<'_> {

@@ -34,7 +34,7 @@ pub(super) fn disk(context: &mut Context<'_>, disk: &Disk<'_>, place: &Place) {
             continue;
         };
         let place = place.at(layer.line);
-        let is_behind = matches!(layer.part, Part::Backing | Part::Data);
+        let is_behind = layer.part.is_behind();
         let mut folders = context
             .pools
             .values()
@@ -47,11 +47,12 @@ pub(super) fn disk(context: &mut Context<'_>, disk: &Disk<'_>, place: &Place) {
         match context.image(&path, layer.format).map(|one| &one.seen) {
             Some(Seen::Bytes(look)) => {
                 let behind = disk.layers.get(number + 1..).unwrap_or_default();
+                // The images behind a mirror are those that follow it, and not those of the disk.
+                let behind = behind.iter().take_while(|one| one.part != Part::Mirror);
                 let undeclared = look.references.iter().find(|reference| {
-                    let mut behind = behind.iter().filter(|one| one.part != Part::Mirror);
-                    !behind.any(|one| {
+                    !behind.clone().any(|one| {
                         let declared = context.path(one);
-                        declares(reference, &path, declared.as_deref(), one.source)
+                        declares(reference, &path, declared.as_deref(), &one.source)
                     })
                 });
                 if let Some(reference) = undeclared {
@@ -70,7 +71,7 @@ pub(super) fn disk(context: &mut Context<'_>, disk: &Disk<'_>, place: &Place) {
 
 /// Whether a name in an image is the source that the XML declares: a path, absolute or relative to
 /// the image's folder, or a storage on the network.
-fn declares(reference: &str, image: &str, path: Option<&str>, source: Source<'_>) -> bool {
+fn declares(reference: &str, image: &str, path: Option<&str>, source: &Source<'_>) -> bool {
     if let Source::Network(network) = source {
         let name = escaped(network.name.as_bytes());
         let name = name.trim_matches('"');

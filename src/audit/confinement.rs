@@ -45,13 +45,44 @@ rules! {
         "A guest that escapes from its emulator has them too.",
         "Remove clear_emulator_capabilities = 0.";
     COMMANDLINE: Warning, "confinement.commandline",
-        "a domain gives arguments to QEMU that libvirt does not interpret",
-        "libvirt does not label, lock or audit what these arguments open, and no rule here checks \
-         it.",
-        "Use libvirt's own elements, and <qemu:commandline> only for what they cannot express.";
+        "a domain passes arguments or properties to its emulator that libvirt does not interpret",
+        "libvirt does not label, lock or audit what they open, and no rule here checks it.",
+        "Use libvirt's own elements, and <qemu:commandline>, <qemu:override>, <bhyve:commandline> \
+         or <xen:commandline> only for what they cannot express.";
 }
 
-pub(super) const QEMU: &str = "http://libvirt.org/schemas/domain/qemu/1.0";
+/// The namespaces of elements whose content libvirt passes to the emulator as it is.
+const PASSED_THROUGH: [(&str, &str); 3] = [
+    ("qemu", "http://libvirt.org/schemas/domain/qemu/1.0"),
+    ("bhyve", "http://libvirt.org/schemas/domain/bhyve/1.0"),
+    ("xen", "http://libvirt.org/schemas/domain/xen/1.0"),
+];
+
+/// The usual prefix of such a namespace, if the element is in one.
+pub(super) fn prefix(element: Element<'_>) -> Option<&'static str> {
+    let named = element.namespace()?;
+    let found = PASSED_THROUGH.iter().find(|(_, uri)| *uri == named);
+    found.map(|(prefix, _)| *prefix)
+}
+
+/// Arguments, variables and properties that the emulator gets as they are.
+pub(super) fn passed_through(context: &mut Context<'_>, xml: Element<'_>, place: &Place) {
+    for element in xml.elements() {
+        let Some(prefix) = prefix(element) else {
+            continue;
+        };
+        let what = match element.name() {
+            "commandline" => "arguments and variables",
+            "override" => "devices",
+            _ => continue,
+        };
+        let count = element.elements().count();
+        if count > 0 {
+            let detail = format!("<{prefix}:{}> with {what}: {count}", element.name());
+            context.add(&COMMANDLINE, place.at(element.line()), detail);
+        }
+    }
+}
 
 pub(super) fn domain(context: &mut Context<'_>, xml: Element<'_>, place: &Place) {
     for label in xml.children("seclabel") {
@@ -65,15 +96,6 @@ pub(super) fn domain(context: &mut Context<'_>, xml: Element<'_>, place: &Place)
             let user = named.split(':').next().unwrap_or_default();
             let broken = is_root(user).then(|| format!("<label>{}</label>", shown(&named)));
             context.add_if(&ROOT, &place, broken);
-        }
-    }
-    let is_commandline =
-        |one: &Element<'_>| one.namespace() == Some(QEMU) && one.name() == "commandline";
-    for commandline in xml.elements().filter(is_commandline) {
-        let count = commandline.elements().count();
-        if count > 0 {
-            let detail = format!("arguments and variables: {count}");
-            context.add(&COMMANDLINE, place.at(commandline.line()), detail);
         }
     }
 }

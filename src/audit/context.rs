@@ -82,10 +82,11 @@ impl<'a> Context<'a> {
 
     /// The path of a storage, if it is a file or device on the host.
     pub(super) fn path(&self, layer: &Layer<'_>) -> Option<String> {
-        match layer.source {
-            Source::File(path) | Source::Block(path) => Some(path.to_owned()),
+        match &layer.source {
+            Source::File(path) => Some(path.clone().into_owned()),
+            Source::Block(path) => Some((*path).to_owned()),
             Source::Volume { pool, volume } => {
-                let volume = (pool.to_owned(), volume.to_owned());
+                let volume = ((*pool).to_owned(), (*volume).to_owned());
                 self.volumes.get(&volume).cloned()
             }
             Source::None | Source::Network(_) | Source::Other => None,

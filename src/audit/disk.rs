@@ -1,13 +1,17 @@
 //! The disks of a domain (libvirt's `formatdomain`, "Hard drives, floppy disks, CDROMs"), each with
 //! all images and devices that it uses.
 
+use std::borrow::Cow;
+
 use crate::xml::Element;
 
-/// A disk.
+/// A disk, or other storage that is used like one.
 pub(super) struct Disk<'a> {
+    /// `disk`, or the element of other storage.
+    pub(super) kind: &'static str,
     pub(super) element: Element<'a>,
     /// The name of the guest's device, such as `vda`.
-    pub(super) target: &'a str,
+    pub(super) target: Cow<'a, str>,
     /// The storages that it uses. The disk's own source is the first.
     pub(super) layers: Vec<Layer<'a>>,
 }
@@ -29,10 +33,12 @@ pub(super) enum Part {
     Own,
     /// An image with the data that the image above it does not contain.
     Backing,
-    /// The file in which an image stores its data.
+    /// The file in which the image before it stores its data.
     Data,
     /// The image to which the disk is being copied.
     Mirror,
+    /// A backing image of the mirror.
+    MirrorBacking,
 }
 
 impl Part {
@@ -42,16 +48,22 @@ impl Part {
             Self::Backing => "the backing store",
             Self::Data => "the data file",
             Self::Mirror => "the mirror",
+            Self::MirrorBacking => "a backing store of the mirror",
         }
+    }
+
+    /// Whether it is an image behind another one.
+    pub(super) fn is_behind(self) -> bool {
+        matches!(self, Self::Backing | Self::Data | Self::MirrorBacking)
     }
 }
 
 /// The place of a storage.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) enum Source<'a> {
     /// Nowhere: an empty drive.
     None,
-    File(&'a str),
+    File(Cow<'a, str>),
     Block(&'a str),
     Volume {
         pool: &'a str,
@@ -92,19 +104,31 @@ impl<'a> Disk<'a> {
             part: Part::Own,
             line: element.line(),
             format: stated(element.child("driver")),
-            source: Source::read(element, element.attribute("type")),
+            source: Source::read(element),
             encryption: encryption(element),
         };
         let mut layers = vec![own];
-        beside(element, &mut layers);
+        beside(element, Part::Backing, &mut layers);
         for mirror in element.children("mirror") {
-            layers.push(Layer::read(mirror, Part::Mirror));
+            layers.push(Layer::mirror(mirror));
+            beside(mirror, Part::MirrorBacking, &mut layers);
         }
         Self {
+            kind: "disk",
             element,
-            target: target.unwrap_or("unnamed"),
+            target: Cow::Borrowed(target.unwrap_or("unnamed")),
             layers,
         }
+    }
+
+    /// Whether a layer is encrypted. An image and the file with its data are encrypted together.
+    pub(super) fn is_encrypted(&self, number: usize) -> bool {
+        let of = |number: usize| self.layers.get(number);
+        let is_data = |number| of(number).is_some_and(|layer| layer.part == Part::Data);
+        let encrypts = |number| of(number).is_some_and(|layer| layer.encryption.is_some());
+        encrypts(number)
+            || is_data(number + 1) && encrypts(number + 1)
+            || is_data(number) && number.checked_sub(1).is_some_and(encrypts)
     }
 }
 
@@ -114,14 +138,25 @@ impl<'a> Layer<'a> {
             part,
             line: element.line(),
             format: stated(element.child("format")),
-            source: Source::read(element, element.attribute("type")),
+            source: Source::read(element),
             encryption: encryption(element),
         }
+    }
+
+    /// Old versions of libvirt have the file of a mirror and its format in attributes.
+    fn mirror(element: Element<'a>) -> Self {
+        let mut layer = Self::read(element, Part::Mirror);
+        let attribute = |name| element.attribute(name).filter(|value| !value.is_empty());
+        if let (Source::None, Some(path)) = (&layer.source, attribute("file")) {
+            layer.source = Source::File(path.into());
+        }
+        layer.format = layer.format.or(attribute("format"));
+        layer
     }
 }
 
 /// The backing stores and data files below an element.
-fn beside<'a>(element: Element<'a>, layers: &mut Vec<Layer<'a>>) {
+fn beside<'a>(element: Element<'a>, part: Part, layers: &mut Vec<Layer<'a>>) {
     let mut above = element;
     for _ in 0..LONGEST_CHAIN {
         let within = above.child("source").and_then(|one| one.child("dataStore"));
@@ -135,7 +170,7 @@ fn beside<'a>(element: Element<'a>, layers: &mut Vec<Layer<'a>>) {
         if backing.elements().next().is_none() {
             return;
         }
-        layers.push(Layer::read(backing, Part::Backing));
+        layers.push(Layer::read(backing, part));
         above = backing;
     }
 }
@@ -146,7 +181,7 @@ fn stated(element: Option<Element<'_>>) -> Option<&str> {
     stated.filter(|name| !["", "none", "auto", "unknown"].contains(name))
 }
 
-fn encryption<'a>(element: Element<'a>) -> Option<Element<'a>> {
+pub(super) fn encryption<'a>(element: Element<'a>) -> Option<Element<'a>> {
     let within = element.child("source");
     element
         .child("encryption")
@@ -154,13 +189,14 @@ fn encryption<'a>(element: Element<'a>) -> Option<Element<'a>> {
 }
 
 impl<'a> Source<'a> {
-    fn read(element: Element<'a>, kind: Option<&str>) -> Self {
+    /// The `<source>` in an element, by the element's type.
+    pub(super) fn read(element: Element<'a>) -> Self {
         let Some(source) = element.child("source") else {
             return Self::None;
         };
         let attribute = |name| source.attribute(name).filter(|value| !value.is_empty());
-        match kind.unwrap_or("file") {
-            "file" => attribute("file").map_or(Self::None, Self::File),
+        match element.attribute("type").unwrap_or("file") {
+            "file" => attribute("file").map_or(Self::None, |path| Self::File(path.into())),
             "block" => attribute("dev").map_or(Self::None, Self::Block),
             "volume" => match (attribute("pool"), attribute("volume")) {
                 (Some(pool), Some(volume)) => Self::Volume { pool, volume },
@@ -170,10 +206,18 @@ impl<'a> Source<'a> {
             _ => Self::Other,
         }
     }
+
+    /// The file whose path is the text of an element.
+    pub(super) fn text(element: Element<'a>) -> Self {
+        match element.text() {
+            path if path.is_empty() => Self::None,
+            path => Self::File(path.into()),
+        }
+    }
 }
 
 impl<'a> Network<'a> {
-    fn read(source: Element<'a>) -> Self {
+    pub(super) fn read(source: Element<'a>) -> Self {
         let mut hosts = source.children("host").peekable();
         let is_local =
             hosts.peek().is_some() && hosts.all(|host| host.attribute("transport") == Some("unix"));

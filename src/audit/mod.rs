@@ -26,6 +26,7 @@ pub mod conf;
 mod confinement;
 mod console;
 mod context;
+mod devices;
 mod disk;
 mod host;
 mod inventory;
@@ -51,7 +52,7 @@ pub use policy_file::PolicyError;
 pub use report::Report;
 pub use rule::{Finding, Place, Rule, Severity};
 
-use crate::xml::{Element, Xml};
+use crate::xml::{self, Element};
 use context::{Context, Pool, place_of};
 use disk::{Disk, disks};
 use rule::{rules, shown};
@@ -95,16 +96,14 @@ pub fn audit(inventory: &Inventory, policy: &Policy) -> Report {
     storages(&mut context);
     for document in &inventory.documents {
         let place = place_of(document);
-        match Xml::parse(&document.text) {
-            Ok(xml) => {
-                if let Err(what) = one(&mut context, document, xml.root(), &place) {
-                    context.add(&UNREADABLE, place, what);
-                }
-            }
-            Err(error) => {
-                let source = std::error::Error::source(&error);
-                let source = source.map(|one| format!(": {one}")).unwrap_or_default();
-                context.add(&UNREADABLE, place, shown(&format!("{error}{source}")));
+        for xml in xml::documents(&document.text) {
+            let judged = match &xml {
+                Ok(xml) => one(&mut context, document, xml.root(), &place)
+                    .map_err(|what| (place.at(xml.root().line()), what.to_owned())),
+                Err(error) => Err((place.clone(), shown(&error.to_string()))),
+            };
+            if let Err((place, what)) = judged {
+                context.add(&UNREADABLE, place, what);
             }
         }
     }
@@ -122,17 +121,17 @@ pub fn images(inventory: &Inventory) -> BTreeSet<Wanted> {
     storages(&mut context);
     let mut wanted = BTreeSet::new();
     for document in &inventory.documents {
-        let Ok(xml) = Xml::parse(&document.text) else {
-            continue;
-        };
-        for disk in domain_of(xml.root()).into_iter().flat_map(disks) {
-            for layer in &disk.layers {
-                let path = context.path(layer).filter(|path| path.starts_with('/'));
-                if wanted.len() < MOST_IMAGES {
-                    wanted.extend(path.map(|path| Wanted {
-                        path,
-                        format: layer.format.unwrap_or("raw").to_owned(),
-                    }));
+        for xml in xml::documents(&document.text).flatten() {
+            let domains = domain_of(xml.root()).filter(|domain| is_of_qemu(*domain));
+            for disk in domains.into_iter().flat_map(all_disks) {
+                for layer in &disk.layers {
+                    let path = context.path(layer).filter(|path| path.starts_with('/'));
+                    if wanted.len() < MOST_IMAGES {
+                        wanted.extend(path.map(|path| Wanted {
+                            path,
+                            format: layer.format.unwrap_or("raw").to_owned(),
+                        }));
+                    }
                 }
             }
         }
@@ -140,13 +139,38 @@ pub fn images(inventory: &Inventory) -> BTreeSet<Wanted> {
     wanted
 }
 
+/// The disks of a domain, and the storages that are used like disks.
+fn all_disks(domain: Element<'_>) -> impl Iterator<Item = Disk<'_>> {
+    disks(domain).chain(devices::storages(domain))
+}
+
+/// Whether a domain is one of libvirt's QEMU driver. The rules are about what that driver does.
+fn is_of_qemu(domain: Element<'_>) -> bool {
+    let others = [
+        "bhyve",
+        "hyperv",
+        "lxc",
+        "openvz",
+        "parallels",
+        "phyp",
+        "uml",
+        "vbox",
+        "vmware",
+        "vz",
+        "xen",
+    ];
+    let kind = domain.attribute("type").unwrap_or_default();
+    !others.contains(&kind)
+}
+
 /// Records all pools and volumes, to which domains refer by name.
 fn storages(context: &mut Context<'_>) {
     let inventory = context.inventory;
-    for document in &inventory.documents {
-        let Ok(xml) = Xml::parse(&document.text) else {
-            continue;
-        };
+    let documents = inventory.documents.iter().flat_map(|document| {
+        let all = xml::documents(&document.text).flatten();
+        all.map(move |xml| (document, xml))
+    });
+    for (document, xml) in documents {
         let root = xml.root();
         let text = |path: &[&str]| root.at(path).map(Element::text);
         let name = text(&["name"]).unwrap_or_default();
@@ -212,12 +236,18 @@ fn one(
 }
 
 fn domain(context: &mut Context<'_>, xml: Element<'_>, place: &Place) {
+    confinement::passed_through(context, xml, place);
+    secrets::passed_through(context, xml, place);
+    if !is_of_qemu(xml) {
+        return;
+    }
     confinement::domain(context, xml, place);
     console::domain(context, xml, place);
     memory::domain(context, xml, place);
-    secrets::commandline(context, xml, place);
-    for disk in disks(xml) {
-        let place = place.within("disk", disk.target, disk.element.line());
+    storage::files(context, xml, place);
+    secrets::tpms(context, xml, place);
+    for disk in all_disks(xml) {
+        let place = place.within(disk.kind, &disk.target, disk.element.line());
         one_disk(context, &disk, &place);
     }
 }

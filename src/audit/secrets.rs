@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::confinement::QEMU;
+use super::confinement::prefix;
 use super::context::Context;
+use super::devices;
 use super::disk::Disk;
 use super::inventory::{Holds, Host, KeptFile};
 use super::rule::{Place, rules, shown};
@@ -11,7 +12,7 @@ use crate::xml::Element;
 
 rules! {
     COMMANDLINE: Error, "secret.commandline",
-        "a secret is in the arguments or variables that a domain gives to QEMU",
+        "a secret is in what a domain passes to its emulator",
         "All readers of the domain's XML, of its log under /var/log/libvirt/qemu or of the list \
          of processes have it.",
         "Use <encryption>, <auth> or <graphics> with a secret of libvirt (`luksmith libvirt \
@@ -22,13 +23,16 @@ rules! {
          single disk cannot be changed.",
         "Give each disk its own secret: `luksmith libvirt provision`, or `luksmith key change` \
          and another <secret>.";
-    STORED: Warning, "secret.stored",
+    STORED: Note, "secret.stored",
         "the value of a secret is stored on the host as plain base64",
-        "libvirt before 12.1 stores persistent secrets in this form, readable for root: on the \
-         same disk as the images that they open, and in every backup of /etc.",
-        "Use ephemeral secrets that are set at boot (`luksmith libvirt secret define \
-         --ephemeral`), or libvirt 12.1 and set the values again. Keep /etc/libvirt/secrets on an \
-         encrypted disk and out of backups.";
+        "libvirt before 12.1 stores persistent secrets in this form, readable for root, and in \
+         every backup of /etc. If the images are on the same disk, a person who gets the disk \
+         opens them.",
+        "If only libvirt has the passphrase, as after `luksmith libvirt provision`, or if domains \
+         have to start without a person, the secret has to be stored: keep /etc/libvirt/secrets \
+         on an encrypted disk and out of backups, or use libvirt 12.1 and set the value again. \
+         Otherwise define it with `luksmith libvirt secret define --ephemeral`, and set it after \
+         each boot.";
     MODE: Error, "secret.file-mode",
         "users other than root may read the file with a secret's value",
         "All these users and services can read the passphrase of a disk.",
@@ -75,11 +79,26 @@ pub(super) fn disk(context: &mut Context<'_>, disk: &Disk<'_>, place: &Place) {
         for secret in secrets.flat_map(|one| one.elements()) {
             let named = secret.attribute("uuid").or(secret.attribute("usage"));
             if let Some(name) = named.filter(|_| secret.is("secret")) {
-                let users = context.secrets.entry(shown(name)).or_default();
-                users.push(place.at(secret.line()));
+                used(context, name, place.at(secret.line()));
             }
         }
     }
+}
+
+/// Records the secrets of emulated TPMs.
+pub(super) fn tpms(context: &mut Context<'_>, xml: Element<'_>, place: &Place) {
+    for (tpm, backend) in devices::tpms(xml) {
+        let encryption = backend.child("encryption");
+        if let Some(secret) = encryption.and_then(|one| one.attribute("secret")) {
+            let place = place.within("device", "tpm", tpm.line());
+            used(context, secret, place);
+        }
+    }
+}
+
+fn used(context: &mut Context<'_>, secret: &str, user: Place) {
+    let users = context.secrets.entry(shown(secret)).or_default();
+    users.push(user);
 }
 
 /// Finds secrets with several users, after all documents were read. The layers of one disk may
@@ -101,17 +120,17 @@ pub(super) fn shared(context: &mut Context<'_>) {
     }
 }
 
-/// Finds secrets in the arguments and variables of `<qemu:commandline>`. Their values are not
-/// repeated.
-pub(super) fn commandline(context: &mut Context<'_>, xml: Element<'_>, place: &Place) {
-    let is_qemu = |one: &Element<'_>| one.namespace() == Some(QEMU);
-    let given = xml.elements().filter(is_qemu).flat_map(Element::elements);
-    for one in given.filter(is_qemu) {
+/// Finds secrets in what the emulator gets as it is: arguments, variables and properties. Their
+/// values are not repeated.
+pub(super) fn passed_through(context: &mut Context<'_>, xml: Element<'_>, place: &Place) {
+    let given = xml.elements().filter(|one| prefix(*one).is_some());
+    for one in given.flat_map(Element::descendants) {
         let value = one.attribute("value").unwrap_or_default();
         let name = one.attribute("name").unwrap_or_default();
         let found = match one.name() {
             "arg" => secret_in(value),
             "env" if !value.is_empty() => is_secret_name(name).then(|| shown(name)),
+            "property" => secret_in(&format!("{name}={value}")),
             _ => None,
         };
         let detail = found.map(|name| format!("{name} has its value there"));

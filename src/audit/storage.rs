@@ -2,6 +2,7 @@
 //! guest if the policy declares it, or by the transport if the policy says that this is enough.
 
 use super::context::Context;
+use super::devices;
 use super::disk::{Disk, Layer, Part, Source};
 use super::host::mounts::remote_filesystem;
 use super::inventory::Seen;
@@ -36,10 +37,23 @@ rules! {
          QEMU no longer supports it for guests.",
         "Convert it to LUKS: qemu-img convert on a host that can still read it, then `luksmith \
          encrypt`.";
+    COPY: Error, "storage.plain-copy",
+        "data of an encrypted disk is stored without encryption",
+        "The encryption of one image of a disk does not cover its other images. What the guest \
+         writes, or what is copied, is in plaintext in this one.",
+        "Give its <source> an <encryption> with a secret too: snapshots and block copies take it \
+         in their XML (virsh snapshot-create, virsh blockcopy --xml). Then remove the image \
+         without encryption, and wipe the free space.";
+    TPM: Note, "storage.tpm-state",
+        "the state of an emulated TPM is stored without encryption",
+        "The state has the keys that the guest's TPM protects, for example those with which the \
+         guest encrypts its disks. A person who gets the host's disk has them.",
+        "Add <encryption secret='UUID'/> to the TPM's <backend>, with a secret of libvirt whose \
+         usage is vtpm.";
 }
 
 pub(super) fn disk(context: &mut Context<'_>, disk: &Disk<'_>, place: &Place) {
-    for layer in &disk.layers {
+    for (number, layer) in disk.layers.iter().enumerate() {
         let place = place.at(layer.line);
         let format = layer.encryption.and_then(|one| one.attribute("format"));
         let guest = context.policy.guest_encrypts(&place) && layer.part == Part::Own;
@@ -49,11 +63,66 @@ pub(super) fn disk(context: &mut Context<'_>, disk: &Disk<'_>, place: &Place) {
                 shown(format.unwrap_or_default())
             );
             context.add(&LEGACY, place.clone(), detail);
-        } else if layer.encryption.is_none() && !guest {
-            if let Some(remote) = remote(context, layer) {
+        } else if !disk.is_encrypted(number) && !guest {
+            if let Some(remote) = remote(context, &layer.source) {
                 unencrypted(context, remote, &place);
             }
             as_raw(context, layer, &place);
+        }
+    }
+    if !context.policy.guest_encrypts(place) {
+        plain_copies(context, disk, place);
+    }
+}
+
+/// The images of an encrypted disk that are not encrypted themselves: overlays over an encrypted
+/// image, mirrors, and the overlay of a transient disk. A base without encryption below an
+/// encrypted overlay is a template, and the guest writes nothing to it.
+fn plain_copies(context: &mut Context<'_>, disk: &Disk<'_>, place: &Place) {
+    for (number, layer) in disk.layers.iter().enumerate() {
+        let mut others = match layer.part {
+            Part::Own | Part::Backing | Part::MirrorBacking => number + 1..disk.layers.len(),
+            Part::Mirror => 0..disk.layers.len(),
+            Part::Data => continue,
+        };
+        let is_of_chain = |other: &usize| {
+            let parts = disk.layers.get(number + 1..*other + 1).unwrap_or_default();
+            layer.part == Part::Mirror || parts.iter().all(|one| one.part != Part::Mirror)
+        };
+        let is_encrypted = |other: usize| is_of_chain(&other) && disk.is_encrypted(other);
+        if !disk.is_encrypted(number) && others.any(is_encrypted) {
+            let what = match layer.part {
+                Part::Mirror => "the disk has",
+                _ => "an image behind it has",
+            };
+            let detail = format!("{} has no <encryption>, and {what}", layer.part.name());
+            context.add(&COPY, place.at(layer.line), detail);
+        }
+    }
+    if let Some(transient) = disk.element.child("transient")
+        && disk.is_encrypted(0)
+    {
+        let detail = "<transient/>: libvirt makes an overlay without encryption";
+        context.add(&COPY, place.at(transient.line()), detail);
+    }
+}
+
+/// Files of the host that a domain uses and that are on another machine, and the state of its TPMs.
+pub(super) fn files(context: &mut Context<'_>, domain: Element<'_>, place: &Place) {
+    for file in devices::files(domain) {
+        let (name, line) = (file.element.name(), file.element.line());
+        let place = place.within("file", name, line);
+        if let Some(remote) = remote(context, &file.source) {
+            unencrypted(context, remote, &place);
+        }
+    }
+    for (tpm, backend) in devices::tpms(domain) {
+        let place = place.within("device", "tpm", tpm.line());
+        if backend.child("encryption").is_none() {
+            context.add(&TPM, place.clone(), "<backend> has no <encryption>");
+            if let Some(remote) = remote(context, &devices::tpm_state(backend)) {
+                unencrypted(context, remote, &place);
+            }
         }
     }
 }
@@ -64,12 +133,12 @@ struct Remote {
     encrypted: bool,
 }
 
-fn remote(context: &Context<'_>, layer: &Layer<'_>) -> Option<Remote> {
+fn remote(context: &Context<'_>, source: &Source<'_>) -> Option<Remote> {
     let plain = |what| Remote {
         what,
         encrypted: false,
     };
-    match layer.source {
+    match source {
         Source::Network(network) if network.is_local => None,
         Source::Network(network) => {
             let by_default = context.qemu.as_ref().and_then(|conf| conf.flag("nbd_tls"));
@@ -84,7 +153,7 @@ fn remote(context: &Context<'_>, layer: &Layer<'_>) -> Option<Remote> {
         Source::Volume { pool, volume } => {
             let kind = &context
                 .pools
-                .get(pool)
+                .get(*pool)
                 .filter(|pool| pool.is_remote())?
                 .kind;
             let (pool, volume) = (shown(pool), shown(volume));

@@ -42,7 +42,10 @@ pub enum XmlError {
     /// It declares more namespaces than [`MOST_NAMESPACES`].
     #[error("line {0}: more than {MOST_NAMESPACES} namespaces are declared")]
     Namespaces(usize),
-    /// It is not well-formed XML.
-    #[error("the XML is not well-formed")]
-    Syntax(#[from] roxmltree::Error),
+    /// Another root element follows the first one. [`documents`](super::documents) reads both.
+    #[error("line {0}: a second document begins here")]
+    Second(usize),
+    /// It is not well-formed XML. The text says what is wrong, and at which line and column.
+    #[error("the XML is not well-formed: {0}")]
+    Syntax(String),
 }

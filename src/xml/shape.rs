@@ -5,11 +5,13 @@
 //! start.
 
 use super::error::{MOST_ATTRIBUTES, MOST_DEPTH, MOST_NAMESPACES, MOST_NODES, XmlError};
-use super::lines::Lines;
 
-/// Refuses document types, other encodings, and documents that exceed the bounds.
-pub(super) fn check(text: &str, lines: &Lines) -> Result<(), XmlError> {
+/// Refuses document types, other encodings, and documents that exceed the bounds. `before` is the
+/// number of line ends before the text. Returns the length of the first document: up to where
+/// another document begins, or else the whole text.
+pub(super) fn check(text: &str, before: usize) -> Result<usize, XmlError> {
     encoding(text)?;
+    let line = |at: usize| before + 1 + text.get(..at).unwrap_or(text).matches('\n').count();
     let (mut at, mut depth, mut attributes, mut namespaces) = (0, 0_usize, 0, 0);
     while let Some(rest) = text.get(at..) {
         let Some(found) = rest.find('<') else {
@@ -26,9 +28,8 @@ pub(super) fn check(text: &str, lines: &Lines) -> Result<(), XmlError> {
             at += start.len() + length + end.len();
             continue;
         }
-        let line = || lines.number(at);
         if rest.starts_with("<!") {
-            return Err(XmlError::DocumentType(line()));
+            return Err(XmlError::DocumentType(line(at)));
         }
         let tag = Tag::read(rest);
         if tag.closes {
@@ -39,20 +40,50 @@ pub(super) fn check(text: &str, lines: &Lines) -> Result<(), XmlError> {
         attributes += tag.attributes;
         namespaces += tag.namespaces;
         if depth > MOST_DEPTH {
-            return Err(XmlError::Depth(line()));
+            return Err(XmlError::Depth(line(at)));
         }
         if tag.attributes > MOST_ATTRIBUTES {
-            return Err(XmlError::Attributes(line()));
+            return Err(XmlError::Attributes(line(at)));
         }
         if namespaces > MOST_NAMESPACES {
-            return Err(XmlError::Namespaces(line()));
+            return Err(XmlError::Namespaces(line(at)));
         }
         if attributes > MOST_NODES as usize {
             return Err(XmlError::Nodes);
         }
         at += tag.length;
+        if depth == 0
+            && let Some(start) = another(text.get(at..).unwrap_or_default())
+        {
+            return Ok(at + start);
+        }
     }
-    Ok(())
+    Ok(text.len())
+}
+
+/// Where another document begins in what follows a root element: at a tag or an XML declaration
+/// after white space, comments and instructions.
+fn another(text: &str) -> Option<usize> {
+    let mut rest = text;
+    loop {
+        rest = rest.trim_ascii_start();
+        let at = text.len() - rest.len();
+        let marked = rest.strip_prefix('\u{feff}').unwrap_or(rest);
+        let skipped = [("<!--", "-->"), ("<?", "?>")];
+        let Some((start, end)) = skipped.iter().find(|(start, _)| marked.starts_with(start)) else {
+            let begins = marked.starts_with('<') && !marked.starts_with("</");
+            return begins.then_some(at);
+        };
+        if is_declaration(marked) {
+            return Some(at);
+        }
+        rest = marked[start.len()..].split_once(end)?.1;
+    }
+}
+
+fn is_declaration(text: &str) -> bool {
+    let rest = text.strip_prefix("<?xml");
+    rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_whitespace()))
 }
 
 /// Refuses other encodings. This parser would read the document as UTF-8 and another program in the

@@ -106,10 +106,48 @@ fn what_is_unclosed_ends() {
         "<a><![CDATA[",
         "<?",
         "<a></b>",
-        "<a/><a/>",
+        "<a/>b<a/>",
+        "<a/></a>",
     ] {
         assert!(matches!(error(text), XmlError::Syntax(_)), "{text}");
     }
+}
+
+#[test]
+fn several_documents_are_read_with_the_lines_of_the_whole_text() {
+    let text = "\u{feff}<?xml version='1.0'?>\n<a>\n</a>\n<!-- of a --><?of a?>\n\n<?xml version='1.0'?>\n\
+                <b><c/>\n</b><d/>\n\u{feff}<?xml version='1.0'?>\n<e/>\n<!-- <f/> -->\n";
+    let read: Vec<_> = documents(text.as_bytes())
+        .map(|xml| xml.map(|xml| (xml.root().name().to_owned(), xml.root().line())))
+        .collect::<Result<_, _>>()
+        .unwrap();
+    let expected = [("a", 2), ("b", 7), ("d", 8), ("e", 10)];
+    assert_eq!(read, expected.map(|(name, line)| (name.to_owned(), line)));
+    assert!(matches!(error(text), XmlError::Second(6)));
+    let said = error("<a/>\n<a/>").to_string();
+    assert_eq!(said, "line 2: a second document begins here");
+
+    // Nothing is read after an error, whose line is that of the whole text.
+    for (text, says) in [
+        ("<a>\n</a>\n<b>\n</c>\n<d/>", "at 4:1"),
+        (
+            "<a/>\n<!DOCTYPE b><b/><c/>",
+            "line 2: the XML has a document type",
+        ),
+        (
+            "<a/>\n<?xml version='1.0' encoding='UTF-7'?><b/>",
+            "another encoding",
+        ),
+    ] {
+        let mut all = documents(text.as_bytes());
+        assert_eq!(all.next().unwrap().unwrap().root().name(), "a", "{text}");
+        let error = all.next().unwrap().unwrap_err().to_string();
+        assert!(error.contains(says), "{text:?}: {error}");
+        assert!(all.next().is_none(), "{text}");
+    }
+    // The work is proportional to the text.
+    let many = "<a/>\n".repeat(MOST_BYTES / 5);
+    assert_eq!(documents(many.as_bytes()).count(), MOST_BYTES / 5);
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! Faults in the XML of a domain.
 
-use luksmith::audit::{Document, Inventory, Policy};
+use luksmith::audit::{self, Document, Inventory, Policy};
 
 use crate::good;
 use crate::judge::{Row, changed, complaint, good as everything, ids, none, table, within_bounds};
 
 const NBD: &str = "<source protocol='nbd' name='vm1'>\n        <host transport='unix' socket='/run/luksmith/vm1.sock'/>";
 const SERIAL: &str = "<serial type='pty'>\n";
+const TYPE: &str = "<type arch='x86_64' machine='pc-q35-7.2'>hvm</type>";
 const END: &str = "  <seclabel type='dynamic' model='apparmor' relabel='yes'/>";
 
 const ROWS: &[Row] = &[
@@ -89,6 +90,69 @@ const ROWS: &[Row] = &[
         "<qemu:commandline/><commandline><arg value='-s'/></commandline>",
     ),
     (
+        "confinement.commandline",
+        END,
+        "<qemu:override><qemu:device alias='x'><qemu:frontend><qemu:property name='p' type='string' value='v'/></qemu:frontend></qemu:device></qemu:override>",
+        "<qemu:override/><override><device alias='x'/></override><qemu:capabilities><qemu:add capability='c'/></qemu:capabilities>",
+    ),
+    (
+        "storage.plain-copy",
+        "<source file='/var/lib/libvirt/images/base.img'/>",
+        "<source file='/var/lib/libvirt/images/base.img'><encryption format='luks'/></source>",
+        "<source file='/var/lib/libvirt/images/base.img'><cookies/></source>",
+    ),
+    // The image in the middle of a chain has no encryption.
+    (
+        "storage.plain-copy",
+        "<source file='/var/lib/libvirt/images/vm1.qcow2'/>\n      <backingStore type='file'>",
+        "<source file='/var/lib/libvirt/images/vm1.qcow2'><encryption format='luks'/></source>
+         <backingStore type='file'><format type='qcow2'/><source file='/var/lib/libvirt/m'/>
+         <backingStore type='file'><format type='raw'/><source file='/var/lib/libvirt/b'><encryption format='luks'/></source></backingStore></backingStore>
+         <backingStore type='file'>",
+        // A template under an encrypted overlay.
+        "<source file='/var/lib/libvirt/images/vm1.qcow2'><encryption format='luks'/></source>
+         <backingStore type='file'>",
+    ),
+    (
+        "storage.plain-copy",
+        "</encryption>\n      </source>\n      <target dev='vda'",
+        "</encryption></source><mirror type='file' job='copy'><format type='raw'/><source file='/c.raw'/></mirror><target dev='vda'",
+        "</encryption></source><mirror type='file' job='copy'><format type='raw'/><source file='/c.raw'><encryption format='luks'/></source></mirror><target dev='vda'",
+    ),
+    (
+        "storage.plain-copy",
+        "</encryption>\n      </source>\n      <target dev='vda'",
+        "</encryption></source><mirror file='/c.raw' format='raw'/><target dev='vda'",
+        "</encryption></source><mirror file='/c.raw' format='raw'><source><encryption format='luks'/></source></mirror><target dev='vda'",
+    ),
+    (
+        "storage.plain-copy",
+        "<target dev='vda' bus='virtio'/>",
+        "<target dev='vda' bus='virtio'/><transient/>",
+        "<target dev='vda' bus='virtio'/><shareable/>",
+    ),
+    // An image and the file with its data are encrypted together.
+    (
+        "storage.plain-copy",
+        "<source file='/var/lib/libvirt/images/vm1.qcow2'/>\n      <backingStore type='file'>\n        <format type='raw'/>\n        <source file='/var/lib/libvirt/images/base.img'/>",
+        "<source file='/var/lib/libvirt/images/vm1.qcow2'/><backingStore type='file'><format type='qcow2'/><source file='/var/lib/libvirt/b'>
+         <dataStore type='file'><format type='raw'/><source file='/var/lib/libvirt/d'><encryption format='luks'/></source></dataStore></source>",
+        "<source file='/var/lib/libvirt/images/vm1.qcow2'><dataStore type='file'><format type='raw'/><source file='/var/lib/libvirt/d'/></dataStore><encryption format='luks'/></source>
+         <backingStore type='file'><format type='raw'/><source file='/var/lib/libvirt/b'><encryption format='luks'/></source>",
+    ),
+    (
+        "storage.tpm-state",
+        SERIAL,
+        "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm><serial type='pty'>",
+        "<tpm model='tpm-crb'><backend type='emulator' version='2.0'><encryption secret='9d3f2a10-51c2-4f7e-9b11-5a0e0b8f9b02'/></backend></tpm><tpm><backend type='passthrough'/></tpm><serial type='pty'>",
+    ),
+    (
+        "secret.shared",
+        SERIAL,
+        "<tpm><backend type='emulator'><encryption secret='7d3f2a10-51c2-4f7e-9b11-5a0e0b8f9b02'/></backend></tpm><serial type='pty'>",
+        "<tpm><backend type='emulator'><encryption secret='9d3f2a10-51c2-4f7e-9b11-5a0e0b8f9b02'/></backend></tpm><serial type='pty'>",
+    ),
+    (
         "console.listen",
         "listen='127.0.0.1'>\n      <listen type='address' address='127.0.0.1'/>",
         "listen='0.0.0.0'><listen type='address' address='0.0.0.0'/>",
@@ -153,6 +217,12 @@ const ROWS: &[Row] = &[
         "</domain>",
         "",
         "</domain><!-- the end -->",
+    ),
+    (
+        "audit.unreadable",
+        "</domain>",
+        "</domain>more",
+        "</domain><?xml version='1.0'?><pool/>",
     ),
 ];
 
@@ -226,6 +296,166 @@ fn tls_is_enough_only_if_the_policy_says_so() {
     }
 }
 
+/// Storage outside of `<disk>`, local and remote.
+#[test]
+fn storage_outside_of_disks_has_the_rules_of_disks() {
+    let network = |protocol: &str| {
+        format!("<source protocol='{protocol}' name='n'><host name='storage.example'/></source>")
+    };
+    let iscsi = network("iscsi");
+    let nbd = network("nbd").replace("name='n'", "name='n' tls='no'");
+    let far = "/srv/nfs share/f";
+    let os = |more: &str| (TYPE, format!("{TYPE}{more}"));
+    let device = |more: &str| (SERIAL, format!("{more}{SERIAL}"));
+    let good = [
+        os(
+            "<loader type='pflash'>/usr/share/OVMF/OVMF_CODE.fd</loader><nvram>/var/lib/libvirt/qemu/nvram/vm1.fd</nvram>",
+        ),
+        os(&format!(
+            "<nvram type='network'>{}</nvram>",
+            nbd.replace("</source>", "<encryption format='luks'/></source>")
+        )),
+        os(
+            "<kernel>/boot/vmlinuz</kernel><initrd>/boot/initrd</initrd><acpi><table type='slic'>/s</table></acpi>",
+        ),
+        device(
+            "<hostdev mode='subsystem' type='scsi'><source><adapter name='scsi_host0'/></source></hostdev>",
+        ),
+        device(
+            "<filesystem type='mount'><source dir='/srv/shared'/></filesystem><vsock/><shmem name='s'/>",
+        ),
+        device(
+            "<memory model='dimm'><target><size>1</size></target></memory><rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>",
+        ),
+        device(
+            "<hostdev type='pci'><rom file='/usr/share/rom'/></hostdev><pstore><path>/var/lib/p</path></pstore>",
+        ),
+    ];
+    let remote = [
+        os(&format!("<nvram type='network'>{nbd}</nvram>")),
+        os(&format!("<loader type='pflash'>{far}</loader>")),
+        os(&format!(
+            "<nvram type='file'><source file='{far}'/></nvram>"
+        )),
+        os(&format!("<kernel>{far}</kernel>")),
+        os(&format!("<initrd>{far}</initrd>")),
+        os(&format!("<acpi><table type='slic'>{far}</table></acpi>")),
+        os(&format!("<varstore path='{far}'/>")),
+        device(&format!(
+            "<hostdev mode='subsystem' type='scsi'>{iscsi}</hostdev>"
+        )),
+        device(&format!(
+            "<memory model='nvdimm'><source><path>{far}</path></source></memory>"
+        )),
+        device(&format!("<filesystem><source dir='{far}'/></filesystem>")),
+        device(&format!(
+            "<disk type='dir'><driver type='fat'/><source dir='{far}'/><target dev='vdx'/></disk>"
+        )),
+        device(&format!(
+            "<console type='file'><source path='{far}'/></console>"
+        )),
+        device(&format!(
+            "<channel type='unix'><log file='{far}'/></channel>"
+        )),
+        device(&format!(
+            "<pstore backend='acpi-erst'><path>{far}</path></pstore>"
+        )),
+        device(&format!(
+            "<hostdev type='pci'><rom file='{far}'/></hostdev>"
+        )),
+        (
+            END,
+            format!("<sysinfo type='fwcfg'><entry name='n' file='{far}'/></sysinfo>"),
+        ),
+    ];
+    let tpm = device(&format!(
+        "<tpm><backend type='emulator'><source type='dir' path='{far}'/></backend></tpm>"
+    ));
+    let judged = |(from, to): &(&str, String), expected: &[&str]| {
+        complaint(to, &changed("vm1.xml", from, to), expected)
+    };
+    let mut wrong: Vec<_> = good.iter().map(|row| judged(row, &[])).collect();
+    let plain = &["storage.remote-plain"][..];
+    wrong.extend(remote.iter().map(|row| judged(row, plain)));
+    wrong.push(judged(&tpm, &["storage.remote-plain", "storage.tpm-state"]));
+    none(wrong);
+
+    // They have names, for the policy.
+    for (row, name) in [
+        (&remote[0], "vm1:nvram"),
+        (&remote[7], "vm1:hostdev0"),
+        (&remote[8], "vm1:memory0"),
+    ] {
+        let inventory = changed("vm1.xml", row.0, &row.1);
+        let policy = Policy::parse(&format!("guest-encrypted = ['{name}']")).unwrap();
+        assert_eq!(ids(&within_bounds(&inventory, &policy)), [""; 0], "{name}");
+    }
+    let alias = "<alias name='ua-lun'/></hostdev>";
+    let inventory = changed("vm1.xml", SERIAL, &remote[7].1.replace("</hostdev>", alias));
+    let report = within_bounds(&inventory, &Policy::default());
+    assert_eq!(report.findings[0].place.names(), "vm1:ua-lun");
+}
+
+/// The rules are those of libvirt's QEMU driver.
+#[test]
+fn domains_of_other_hypervisors_have_no_findings() {
+    let bad = good::DOMAIN
+        .replace("<driver name='qemu' type='raw'/>", "")
+        .replace("listen='127.0.0.1'", "listen='0.0.0.0'");
+    let of = |kind: &str, text: &str| {
+        let text = text.replace("type='kvm'", &format!("type='{kind}'"));
+        Inventory::new(vec![Document::file("vm1.xml", text)])
+    };
+    for kind in ["vmware", "xen", "lxc", "vbox", "hyperv", "bhyve"] {
+        none(vec![complaint(kind, &of(kind, &bad), &[])]);
+        assert!(audit::images(&of(kind, &bad)).is_empty(), "{kind}");
+    }
+    for kind in ["qemu", "kvm", "hvf", "new"] {
+        let found = ids(&within_bounds(&of(kind, &bad), &Policy::default()));
+        assert!(found.contains(&"probing.disk-format"), "{kind}: {found:?}");
+    }
+    for prefix in ["bhyve", "xen"] {
+        let uri = format!("http://libvirt.org/schemas/domain/{prefix}/1.0");
+        let text = format!(
+            "<domain type='{prefix}' xmlns:x='{uri}'><x:commandline><x:arg value='-s 4,x'/></x:commandline></domain>"
+        );
+        let inventory = Inventory::new(vec![Document::file("x.xml", text)]);
+        none(vec![complaint(
+            prefix,
+            &inventory,
+            &["confinement.commandline"],
+        )]);
+    }
+}
+
+#[test]
+fn several_documents_in_one_text_are_all_audited() {
+    let unlabelled = |name: &str| {
+        format!(
+            "<?xml version='1.0'?>\n<domain>\n<name>{name}</name>\n<seclabel type='none'/></domain>\n"
+        )
+    };
+    let text =
+        unlabelled("a") + &unlabelled("b") + "<network/>\n" + &unlabelled("c") + "<pool>\n</poo>";
+    let inventory = Inventory::new(vec![Document::file("all.xml", text)]);
+    let report = within_bounds(&inventory, &Policy::default());
+    let found: Vec<_> = report
+        .findings
+        .iter()
+        .map(|one| one.place.to_string())
+        .collect();
+    let expected = [
+        "all.xml:4: domain a",
+        "all.xml:8: domain b",
+        "all.xml:9",
+        "all.xml:13: domain c",
+        "all.xml",
+    ];
+    assert_eq!(found, expected);
+    let last = &report.findings[4].detail;
+    assert!(last.ends_with("at 15:1"), "{last}");
+}
+
 #[test]
 fn secrets_in_arguments_are_found_and_not_repeated() {
     let found = |argument: &str| {
@@ -257,6 +487,16 @@ fn secrets_in_arguments_are_found_and_not_repeated() {
     ] {
         assert!(!arg(good), "{good}");
     }
+    let property = |name: &str| {
+        let property = format!("<qemu:property name='{name}' type='string' value='hunter2'/>");
+        let to = format!(
+            "<qemu:override><qemu:device alias='x'><qemu:frontend>{property}</qemu:frontend></qemu:device></qemu:override>"
+        );
+        let report = within_bounds(&changed("vm1.xml", END, &to), &Policy::default());
+        assert!(!format!("{report:?}").contains("hunter2"), "{report:?}");
+        ids(&report).contains(&"secret.commandline")
+    };
+    assert!(property("password") && !property("password-secret"));
     assert!(env("RBD_PASSWORD") && env("S3_SECRET_KEY") && !env("SDL_VIDEODRIVER"));
 }
 
