@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::{Resumption, WebPkiServerVerifier};
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::client::{Resumption, VerifierBuilderError, WebPkiServerVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{
     CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivateSec1KeyDer,
@@ -23,7 +23,9 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use zeroize::Zeroize;
 
+use super::algorithm::{is_authority, is_usable, of_key};
 use super::error::TlsError;
+use super::reason::Reason;
 use crate::secret::LockedBytes;
 
 /// The default limit for the time of a handshake.
@@ -65,7 +67,9 @@ impl ServerTls {
         key: &Path,
         client_ca: Option<&Path>,
     ) -> Result<Self, TlsError> {
-        Self::new(&read_pair(certificate, key)?, client_ca, None)
+        let pair = read_pair(certificate, key)?;
+        warn_of_authority(certificate, &pair);
+        Self::new(&pair, client_ca, None)
     }
 
     /// Reads `server-cert.pem` and `server-key.pem` of a directory. Clients must have a certificate
@@ -75,10 +79,9 @@ impl ServerTls {
     /// # Errors
     /// A [`TlsError`] that names the file.
     pub fn from_directory(directory: &Path) -> Result<Self, TlsError> {
-        let pair = read_pair(
-            &directory.join("server-cert.pem"),
-            &directory.join("server-key.pem"),
-        )?;
+        let certificate = directory.join("server-cert.pem");
+        let pair = read_pair(&certificate, &directory.join("server-key.pem"))?;
+        warn_of_authority(&certificate, &pair);
         let ca = directory.join("ca-cert.pem");
         Self::new(&pair, Some(&ca), Some(&directory.join("ca-crl.pem")))
     }
@@ -105,12 +108,12 @@ impl ServerTls {
                     .only_check_end_entity_revocation()
                     .allow_unknown_revocation_status()
                     .build()
-                    .map_err(|error| unusable(revoked.unwrap_or(ca), error))?
+                    .map_err(|error| of_verifier(revoked.unwrap_or(ca), error))?
             }
         };
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(TlsError::Protocol)?
+            .map_err(|error| TlsError::Protocol(Reason(error)))?
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(pair))));
         // Without resumption every connection verifies certificates, so a revoked or expired one is
@@ -184,10 +187,10 @@ impl ClientTls {
             .only_check_end_entity_revocation()
             .allow_unknown_revocation_status()
             .build()
-            .map_err(|error| unusable(revoked.unwrap_or(ca), error))?;
+            .map_err(|error| of_verifier(revoked.unwrap_or(ca), error))?;
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(TlsError::Protocol)?
+            .map_err(|error| TlsError::Protocol(Reason(error)))?
             .with_webpki_verifier(verifier);
         let mut config = match pair {
             None => config.with_no_client_auth(),
@@ -223,7 +226,7 @@ impl fmt::Debug for ClientTls {
 /// The cryptography of TLS. It is passed explicitly, so that the default of the process, which
 /// other parts of the program can set, does not count.
 fn provider() -> Arc<CryptoProvider> {
-    Arc::new(ring::default_provider())
+    Arc::new(aws_lc_rs::default_provider())
 }
 
 fn read_authorities(path: &Path) -> Result<RootCertStore, TlsError> {
@@ -240,15 +243,27 @@ fn read_authorities(path: &Path) -> Result<RootCertStore, TlsError> {
         .ok_or_else(|| TlsError::NoCertificate { path: path.into() })?;
     Err(match roots.add(first) {
         Ok(()) => TlsError::NoCertificate { path: path.into() },
-        Err(error) => unusable(path, error),
+        Err(error) => unusable(path, Reason(error)),
     })
 }
 
+/// A certificate of an authority is no certificate of a server, and the clients that check it
+/// refuse it.
+fn warn_of_authority(path: &Path, pair: &CertifiedKey) {
+    if pair.cert.first().is_some_and(|one| is_authority(one)) {
+        tracing::warn!(
+            certificate = %path.display(),
+            "the server's certificate is that of an authority (CA:TRUE), which luksmith and other \
+             clients refuse; sign one for the server with it"
+        );
+    }
+}
+
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let text = read(path)?;
+    let text = with_common_labels(&read(path)?);
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(&text)
         .collect::<Result<_, _>>()
-        .map_err(|error| unusable(path, error))?;
+        .map_err(|error| unusable(path, said(&error)))?;
     if certificates.is_empty() {
         return Err(TlsError::NoCertificate { path: path.into() });
     }
@@ -268,21 +283,30 @@ fn read_revoked(
             Ok(Vec::new())
         }
         Err(error) => Err(error),
-        Ok(text) => CertificateRevocationListDer::pem_slice_iter(&text)
+        Ok(text) => CertificateRevocationListDer::pem_slice_iter(without_mark(&text))
             .collect::<Result<_, _>>()
-            .map_err(|error| unusable(path, error)),
+            .map_err(|error| unusable(path, said(&error))),
     }
 }
 
 fn read_pair(certificate: &Path, key: &Path) -> Result<Arc<CertifiedKey>, TlsError> {
     let chain = read_certificates(certificate)?;
     let text = read_private(key)?;
-    let mut der = PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
-        pem::Error::NoItemsFound if holds(&text, b"ENCRYPTED PRIVATE KEY") => {
-            TlsError::EncryptedKey { path: key.into() }
+    let mut der = PrivateKeyDer::from_pem_slice(without_mark(&text)).map_err(|error| {
+        // PKCS #8, and the older form of OpenSSL.
+        let encrypted: [&[u8]; 2] = [b"ENCRYPTED PRIVATE KEY", b"Proc-Type: 4,ENCRYPTED"];
+        let path = key.to_owned();
+        match error {
+            _ if encrypted.iter().any(|words| holds(&text, words)) => {
+                TlsError::EncryptedKey { path }
+            }
+            pem::Error::NoItemsFound if holds(&text, b"BEGIN DSA PRIVATE KEY") => {
+                let kind = "DSA".to_owned();
+                TlsError::UnsupportedKey { path, kind }
+            }
+            pem::Error::NoItemsFound => TlsError::NoKey { path },
+            error => unusable(key, said(&error)),
         }
-        pem::Error::NoItemsFound => TlsError::NoKey { path: key.into() },
-        error => unusable(key, error),
     })?;
     if let PrivateKeyDer::Sec1(sec1) = &der
         && let Some(shorter) = without_sign_byte(sec1.secret_sec1_der())
@@ -290,16 +314,24 @@ fn read_pair(certificate: &Path, key: &Path) -> Result<Arc<CertifiedKey>, TlsErr
         der.zeroize();
         der = PrivateSec1KeyDer::from(shorter).into();
     }
-    let signer = ring::sign::any_supported_type(&der);
+    let signer = aws_lc_rs::sign::any_supported_type(&der);
+    let kind = of_key(der.secret_der());
     der.zeroize();
-    let pair = CertifiedKey::new(chain, signer.map_err(|error| unusable(key, error))?);
+    let signer = signer.map_err(|_| match kind {
+        Some(kind) if !is_usable(&kind) => TlsError::UnsupportedKey {
+            path: key.into(),
+            kind,
+        },
+        _ => unusable(key, "the key is malformed"),
+    })?;
+    let pair = CertifiedKey::new(chain, signer);
     match pair.keys_match() {
         Ok(()) => Ok(Arc::new(pair)),
         Err(rustls::Error::InconsistentKeys(_)) => Err(TlsError::OtherKey {
             certificate: certificate.into(),
             key: key.into(),
         }),
-        Err(error) => Err(unusable(certificate, error)),
+        Err(error) => Err(unusable(certificate, Reason(error))),
     }
 }
 
@@ -327,8 +359,39 @@ fn without_sign_byte(sec1: &[u8]) -> Option<Vec<u8>> {
     Some(shorter)
 }
 
+/// The text without the byte order mark that some editors put before UTF-8.
+fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
+}
+
+/// A file of certificates with their usual label. OpenSSL and GnuTLS also read the older one.
+fn with_common_labels(text: &[u8]) -> Vec<u8> {
+    let mut rest = without_mark(text);
+    let mut out = Vec::with_capacity(rest.len());
+    while let Some(at) = find(rest, b"X509 CERTIFICATE-----") {
+        out.extend_from_slice(&rest[..at]);
+        rest = &rest[at + b"X509 ".len()..];
+    }
+    out.extend_from_slice(rest);
+    out
+}
+
+/// What is wrong with a file of PEM.
+fn said(error: &pem::Error) -> &'static str {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "a section has no end",
+        pem::Error::IllegalSectionStart { .. } => "the first line of a section is malformed",
+        pem::Error::Base64Decode(_) => "the base64 of a section is malformed",
+        _ => "it is not valid PEM",
+    }
+}
+
+fn find(text: &[u8], words: &[u8]) -> Option<usize> {
+    text.windows(words.len()).position(|window| window == words)
+}
+
 fn holds(text: &[u8], words: &[u8]) -> bool {
-    text.windows(words.len()).any(|window| window == words)
+    find(text, words).is_some()
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
@@ -371,6 +434,15 @@ fn unusable(path: &Path, source: impl Into<Box<dyn std::error::Error + Send + Sy
     TlsError::Unusable {
         path: path.into(),
         source: source.into(),
+    }
+}
+
+fn of_verifier(path: &Path, error: VerifierBuilderError) -> TlsError {
+    match error {
+        VerifierBuilderError::InvalidCrl(why) => {
+            unusable(path, Reason(rustls::Error::InvalidCertRevocationList(why)))
+        }
+        error => unusable(path, error),
     }
 }
 

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use rustls::{CertificateError, Error, InvalidMessage};
 
+use super::algorithm;
+use super::reason::{self, Reason};
 use crate::secret::LockError;
 
 /// Why TLS cannot be set up, or why it failed.
@@ -61,6 +63,17 @@ pub enum TlsError {
         /// What is wrong with it.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The private key is of a kind that is not supported.
+    #[error(
+        "the private key {path} is {kind}; supported are RSA of 2048 to 8192 bits, ECDSA on P-256, \
+         P-384 and P-521, and Ed25519"
+    )]
+    UnsupportedKey {
+        /// The file of the key.
+        path: PathBuf,
+        /// Its algorithm, such as `RSA of 1024 bits` or `Ed448`.
+        kind: String,
+    },
     /// The private key belongs to another certificate.
     #[error("the private key {key} does not belong to the certificate {certificate}")]
     OtherKey {
@@ -84,7 +97,7 @@ pub enum TlsError {
     /// The peer supports none of the accepted TLS versions (1.2 and 1.3) and ciphers (with forward
     /// secrecy).
     #[error("the peer's TLS versions or ciphers are not supported")]
-    Incompatible(#[source] Error),
+    Incompatible(#[source] Reason),
     /// The peer's certificate is not signed by a trusted authority.
     #[error("the peer's certificate is not signed by a trusted authority")]
     Untrusted,
@@ -115,14 +128,14 @@ pub enum TlsError {
     WrongUse,
     /// The peer's certificate is malformed, or its signature algorithm is not accepted.
     #[error("the peer's certificate cannot be accepted")]
-    BadCertificate(#[source] Error),
+    BadCertificate(#[source] Reason),
     /// A client did not send the certificate that it needs.
     #[error("the client has no certificate")]
     NoClientCertificate,
     /// The peer ended the connection with an alert. It may not accept the local certificate.
     #[error("the peer refused: {alert}")]
     Refused {
-        /// The name of the alert in TLS, such as `UnknownCA` or `CertificateRequired`.
+        /// The name of the alert in the RFCs, such as `unknown_ca` or `certificate_required`.
         alert: String,
     },
     /// The handshake took too long.
@@ -136,7 +149,7 @@ pub enum TlsError {
     Io(#[source] io::Error),
     /// The peer violated the TLS protocol, or the local TLS library failed.
     #[error("TLS failed")]
-    Protocol(#[source] Error),
+    Protocol(#[source] Reason),
 }
 
 impl TlsError {
@@ -145,9 +158,9 @@ impl TlsError {
             Error::InvalidCertificate(problem) => Self::certificate(problem),
             Error::NoCertificatesPresented => Self::NoClientCertificate,
             Error::AlertReceived(alert) => Self::Refused {
-                alert: format!("{alert:?}"),
+                alert: reason::alert(alert),
             },
-            Error::PeerIncompatible(_) => Self::Incompatible(error),
+            Error::PeerIncompatible(_) => Self::Incompatible(Reason(error)),
             // A record begins with its type and version. Other protocols fail there.
             Error::InvalidMessage(
                 InvalidMessage::InvalidContentType
@@ -155,7 +168,7 @@ impl TlsError {
                 | InvalidMessage::MessageTooLarge
                 | InvalidMessage::InvalidEmptyPayload,
             ) => Self::NotTls,
-            error => Self::Protocol(error),
+            error => Self::Protocol(Reason(error)),
         }
     }
 
@@ -163,11 +176,11 @@ impl TlsError {
         match problem {
             // A bad signature, or one by a key of another kind, also comes from an authority of the
             // same name with a new key.
-            CertificateError::UnknownIssuer
-            | CertificateError::BadSignature
-            | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
-                Self::Untrusted
-            }
+            CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext {
+                ref public_key_algorithm_id,
+                ..
+            } if algorithm::is_supported(public_key_algorithm_id) => Self::Untrusted,
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::Untrusted,
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => Self::Expired,
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                 Self::NotYetValid
@@ -183,7 +196,7 @@ impl TlsError {
             CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
                 Self::WrongUse
             }
-            problem => Self::BadCertificate(Error::InvalidCertificate(problem)),
+            problem => Self::BadCertificate(Reason(Error::InvalidCertificate(problem))),
         }
     }
 

@@ -9,8 +9,10 @@
 //! the certificates. A channel never falls back to a stream without TLS: if TLS is asked for, a
 //! peer that does not support it is an error.
 
+mod algorithm;
 mod credentials;
 mod error;
+mod reason;
 mod socket;
 #[cfg(test)]
 mod tests;
@@ -18,6 +20,7 @@ mod tls;
 
 pub use credentials::{ClientTls, ServerTls};
 pub use error::TlsError;
+pub use reason::Reason;
 pub use socket::{Credentials, Socket};
 
 use std::io::{self, IoSlice};

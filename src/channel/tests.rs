@@ -19,6 +19,8 @@ use rcgen::{
 
 use super::{Channel, ClientTls, ServerTls, Socket, TlsError};
 
+mod forms;
+
 const HOST: &str = "disks.example";
 
 /// An authority, and directories with certificates that it has signed.
@@ -364,7 +366,7 @@ fn clients_need_a_certificate_if_the_server_has_an_authority_for_them() {
     let Some(TlsError::Refused { alert }) = source else {
         panic!("{error:?}");
     };
-    assert_eq!(alert, "CertificateRequired");
+    assert_eq!(alert, "certificate_required");
 
     let stranger = Authority::new();
     stranger.sign(bare.path(), "client", &Authority::client());

@@ -8,11 +8,13 @@
 //!   ciphertext; no skipped tests, no unfinished code.
 //! - `house`: required files, test files that are compiled, no path or host of one machine.
 //! - `growth`: public structs that may get another field are `#[non_exhaustive]`.
+//! - `debug`: no text of the library or the program contains Rust's debug output.
 //! - `words`: the width and some words of comments.
 //! - `dependencies`: licences, duplicates, origins and the oldest Rust of other packages.
 //! - `tree`: the files that git tracks, and their code without comments and strings.
 
 mod circles;
+mod debug;
 mod dependencies;
 mod growth;
 mod house;

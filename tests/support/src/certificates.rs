@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::peers;
 
 /// Makes a directory with `ca-cert.pem`, `server-cert.pem`, `client-cert.pem` and their keys, the
-/// keys being of the type `kind` (`rsa`, `ecdsa`, …).
+/// keys being of the type `kind` (`rsa`, `ecdsa`, …), or of a type and curve (`ecdsa secp521r1`).
 ///
 /// # Panics
 ///
@@ -23,7 +23,12 @@ pub fn make(certtool: &Path, kind: &str) -> tempfile::TempDir {
     let key = |name: &str| {
         let path = file(name);
         let mut command = Command::new(certtool);
-        command.args(["--generate-privkey", "--key-type", kind, "--outfile"]);
+        let (kind, curve) = kind.split_once(' ').unwrap_or((kind, ""));
+        command.args(["--generate-privkey", "--key-type", kind]);
+        if !curve.is_empty() {
+            command.args(["--curve", curve]);
+        }
+        command.arg("--outfile");
         peers::run(command.arg(&path));
         path
     };
