@@ -119,6 +119,8 @@ pub mod crypt;
 mod door;
 pub mod export;
 mod feature;
+#[cfg(any(feature = "vet", feature = "qcow2-compressed"))]
+mod inflate;
 mod interrupt;
 pub mod kdf;
 pub mod layout;

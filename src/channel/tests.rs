@@ -21,6 +21,10 @@ use super::{Channel, ClientTls, ServerTls, Socket, TlsError};
 
 mod forms;
 
+fn put(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+}
+
 const HOST: &str = "disks.example";
 
 /// An authority, and directories with certificates that it has signed.

@@ -359,12 +359,6 @@ fn tls(error: &TlsError) -> Hint {
             some(hint)
         }
         TlsError::Lock(_) => memory(),
-        TlsError::EncryptedKey { path } => {
-            let path = path.display();
-            some(format!(
-                "`openssl pkey -in {path} -out NEW` writes it without a passphrase"
-            ))
-        }
         _ => None,
     }
 }

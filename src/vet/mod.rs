@@ -6,6 +6,7 @@
 //! not encrypted.
 
 pub mod ciphertext;
+mod compressed;
 mod extents;
 mod finding;
 mod format;

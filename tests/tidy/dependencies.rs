@@ -156,9 +156,18 @@ const FEATURES: &[(&str, &[&str])] = &[
             "src/xml/",
         ],
     ),
-    ("vet", &["src/vet/", "src/audit/", "src/xml.rs", "src/xml/"]),
+    (
+        "vet",
+        &[
+            "src/vet/",
+            "src/audit/",
+            "src/xml.rs",
+            "src/xml/",
+            "src/inflate.rs",
+        ],
+    ),
     ("ciphers", &["src/crypt/", "src/kdf/hashes.rs"]),
-    ("qcow2-compressed", &["src/layout/qcow2/compressed.rs"]),
+    ("qcow2-compressed", &["src/inflate.rs"]),
 ];
 
 /// The dependencies that only features need, each with the places that may name it.

@@ -53,14 +53,14 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("libvirt", &["secret", "sys", "xml"]),
     ("export", &["volume", "channel", "backend", "sectors"]),
     ("qemu", &["secret"]),
-    ("vet", &["backend", "sectors", "interrupt"]),
+    ("vet", &["backend", "sectors", "interrupt", "inflate"]),
     (
         "volume",
         &["layout", "crypt", "backend", "sectors", "interrupt"],
     ),
     (
         "layout",
-        &["door", "crypt", "backend", "sectors", "feature"],
+        &["door", "crypt", "backend", "sectors", "feature", "inflate"],
     ),
     ("door", &["backend", "sectors"]),
     ("crypt", &["xts", "secret", "sectors", "feature"]),
@@ -76,6 +76,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sys", &[]),
     ("xml", &[]),
     ("feature", &[]),
+    ("inflate", &[]),
     ("interrupt", &[]),
     ("setters", &[]),
 ];

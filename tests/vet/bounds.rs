@@ -2,6 +2,7 @@
 //! bounds.
 
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use luksmith::backend::{Backend, Geometry, IoError, Operation};
 use luksmith::sectors::{Cipher, Sectors};
@@ -142,6 +143,86 @@ fn every_cluster_is_counted() {
     judged(&of_clusters(8 << 20), "qcow2", "");
     let report = judge::inspect_on(&of_clusters((8 << 20) + 1), "qcow2", &Policy::default());
     judge::one("one more", &report, "qcow2.refcounts-not-counted");
+}
+
+/// More compressed clusters than the budget lasts for: all of them are one cluster of zeroes.
+#[test]
+fn compressed_clusters_are_inflated_within_the_budget() {
+    const DATA: u64 = 1 << 33;
+    fn data(at: u64) -> u64 {
+        static ZEROES: OnceLock<Vec<u8>> = OnceLock::new();
+        let zeroes = ZEROES.get_or_init(|| {
+            let mut data = miniz_oxide::deflate::compress_to_vec(&[0; 65536], 6);
+            data.resize(512, 0);
+            data
+        });
+        let at = usize::try_from(at).unwrap();
+        u64::from_be_bytes(*zeroes[at..].first_chunk().unwrap())
+    }
+    let image = Made {
+        size: 1 << 34,
+        start: {
+            let mut start = full(16);
+            be64(&mut start, 24, 1 << 40);
+            be32(&mut start, 36, 1 << 11);
+            be32(&mut start, 56, 1);
+            start
+        },
+        word: |at| match at {
+            0x200_0000..0x200_0800 => (1 << 31) + (at - (1 << 25)) * (1 << 13),
+            0x4000_0000..0x4000_1f40 => (1 << 32) + (at - (1 << 30)) * (1 << 13),
+            0x8000_0000..0xa000_0000 => u64::MAX,
+            0x1_0000_0000..0x1_03e8_0000 => (1 << 62) | DATA,
+            DATA..0x2_0000_0200 => data(at - DATA),
+            _ => 0,
+        },
+    };
+    judged(&image, "qcow2", "qcow2.not-inflated");
+}
+
+/// More compressed grains than the budget lasts for: each is one of zeroes, in a sector of its own.
+#[test]
+fn compressed_grains_are_inflated_within_the_budget() {
+    const GRAINS: u64 = 1 << 17;
+    fn data(at: u64) -> u64 {
+        static ZEROES: OnceLock<Vec<u8>> = OnceLock::new();
+        let zeroes = ZEROES.get_or_init(|| {
+            let mut data = vec![0; 512];
+            vmdk::grain(&mut data, 0, &[0; 4096]);
+            data
+        });
+        let at = usize::try_from(at % 512).unwrap();
+        u64::from_be_bytes(*zeroes[at..].first_chunk().unwrap())
+    }
+    let image = Made {
+        size: 1 << 30,
+        start: {
+            let mut start = vmdk::sparse();
+            start.truncate(21 * 512);
+            le32(&mut start, 8, 1 | 1 << 16 | 1 << 17);
+            start[77] = 1;
+            le64(&mut start, 12, GRAINS * 8);
+            le64(&mut start, 56, 1 << 15);
+            vmdk::edit(&mut start, "RW 8192 ", &format!("RW {} ", GRAINS * 8));
+            vmdk::edit(&mut start, "monolithicSparse", "streamOptimized");
+            start
+        },
+        word: |at| match at {
+            // The directory, 256 tables of 512 grains from byte 2^25 on, and the grains.
+            0x100_0000..0x100_0400 => {
+                let table = |number: u64| (1 << 16) + number * 4;
+                let first = (at - (1 << 24)) / 4;
+                two(table(first), table(first + 1))
+            }
+            0x200_0000..0x208_0000 => {
+                let first = (1 << 20) + (at - (1 << 25)) / 4;
+                two(first, first + 1)
+            }
+            0x2000_0000..0x2400_0000 => data(at),
+            _ => 0,
+        },
+    };
+    judged(&image, "vmdk", "vmdk.not-inflated");
 }
 
 /// Two adjacent little-endian words of 32 bits.
@@ -316,5 +397,5 @@ fn the_largest_size() {
         word: |_| 0,
     };
     let report = judge::inspect_on(&image, "qcow2", &Policy::default());
-    judge::one("the largest size", &report, "");
+    judge::one("the largest size", &report, "qcow2.inflate");
 }

@@ -3,6 +3,7 @@
 //! The tests generate a good image, change one field of it, and have a table of the checks that
 //! must find the change. The tables also have similar changes after which the image is still good.
 //! `qemu` inspects images of qemu-img, and compares the results of `qemu-img info` with ours.
+//! `mutants` does so for random changes.
 
 mod bounds;
 mod ciphertext;
@@ -13,6 +14,7 @@ mod docs;
 mod iso;
 mod judge;
 mod luks;
+mod mutants;
 mod policy;
 mod qcow2;
 mod qcow2_refcounts;

@@ -39,6 +39,14 @@ pub(crate) fn good() -> Vec<u8> {
     image
 }
 
+/// A compressed cluster, and where it is: an entry of an L2 table for data at `at`, whose length is
+/// within its sector.
+pub(crate) fn compress(image: &mut [u8], at: usize) -> u64 {
+    let data = miniz_oxide::deflate::compress_to_vec(&[7; CLUSTER], 6);
+    put(image, at, &data);
+    (1 << 62) | at as u64
+}
+
 /// The same as version 2.
 pub(crate) fn version_2() -> Vec<u8> {
     let mut image = good();
@@ -247,6 +255,9 @@ fn extensions() {
         ("of 4 GiB", "qcow2.extensions", |i| {
             be32(i, 112, 0x1234);
             be32(i, 116, u32::MAX);
+        }),
+        ("an end over the cluster", "qcow2.extensions", |i| {
+            be32(i, 116, 4096);
         }),
         ("without an end", "qcow2.extensions", |i| {
             be32(i, 112, 0x1234);

@@ -2,7 +2,7 @@
 
 use crate::judge::{self, Case, be16, be32, be64, put, table};
 use crate::qcow2::{
-    CLUSTER, COPIED, DATA, L1, L2, REFCOUNT_BLOCK, REFCOUNT_TABLE, good, version_2,
+    CLUSTER, COPIED, DATA, L1, L2, REFCOUNT_BLOCK, REFCOUNT_TABLE, compress, good, version_2,
 };
 use crate::qcow2_tables::with_snapshot;
 
@@ -66,7 +66,8 @@ const CASES: &[Case] = &[
         },
     ),
     ("the same, counted", "", |i| {
-        be64(i, L2, (1 << 62) | (DATA + CLUSTER + 512) as u64);
+        let entry = compress(i, DATA + CLUSTER + 512);
+        be64(i, L2, entry);
         refcount(i, DATA + CLUSTER, 2);
     }),
     ("compressed data over two clusters", "qcow2.shared", |i| {

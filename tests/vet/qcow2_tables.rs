@@ -3,7 +3,8 @@
 
 use crate::judge::{self, Case, be16, be32, be64, put, table};
 use crate::qcow2::{
-    CLUSTER, COPIED, DATA, EXT_BITMAPS, L1, L2, REFCOUNT_BLOCK, REFCOUNT_TABLE, SIZE, extend, good,
+    CLUSTER, COPIED, DATA, EXT_BITMAPS, L1, L2, REFCOUNT_BLOCK, REFCOUNT_TABLE, SIZE, compress,
+    extend, good,
 };
 
 fn entry(image: &mut [u8], at: usize, offset: usize) {
@@ -145,7 +146,31 @@ fn clusters() {
             be64(i, L2, DATA as u64 | 2)
         }),
         ("compressed data", "", |i| {
-            be64(i, L2, (1 << 62) | DATA as u64 | 5)
+            let entry = compress(i, DATA + 5);
+            be64(i, L2, entry)
+        }),
+        ("compressed data over two sectors", "", |i| {
+            let entry = compress(i, DATA + 500);
+            be64(i, L2, entry | 1 << 58)
+        }),
+        ("compressed data that is cut", "qcow2.inflate", |i| {
+            let entry = compress(i, DATA + 500);
+            be64(i, L2, entry)
+        }),
+        ("zeroes as compressed data", "qcow2.inflate", |i| {
+            be64(i, L2, (1 << 62) | DATA as u64)
+        }),
+        ("compressed data of half a cluster", "qcow2.inflate", |i| {
+            let entry = compress(i, DATA);
+            let half = miniz_oxide::deflate::compress_to_vec(&[7; CLUSTER / 2], 6);
+            put(i, DATA, &half);
+            be64(i, L2, entry)
+        }),
+        ("deflate as zstd", "qcow2.inflate", |i| {
+            let entry = compress(i, DATA);
+            be64(i, L2, entry);
+            be64(i, 72, 8);
+            i[104] = 1;
         }),
         (
             "compressed data as if it could be overwritten",
@@ -153,7 +178,8 @@ fn clusters() {
             |i| be64(i, L2, COPIED | (1 << 62) | DATA as u64 | 5),
         ),
         ("compressed data to the end", "", |i| {
-            be64(i, L2, (1 << 62) | (7 << 58) | (SIZE - CLUSTER) as u64);
+            let entry = compress(i, SIZE - CLUSTER);
+            be64(i, L2, entry | (7 << 58));
         }),
         ("compressed data behind the end", "qcow2.compressed", |i| {
             be64(i, L2, (1 << 62) | SIZE as u64);

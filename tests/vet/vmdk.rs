@@ -64,7 +64,7 @@ pub(crate) fn sparse() -> Vec<u8> {
 }
 
 /// The same as a stream with its footer.
-fn stream() -> Vec<u8> {
+pub(crate) fn stream() -> Vec<u8> {
     let mut image = sparse();
     let flags = 1 | 1 << 16 | 1 << 17;
     let mut start = header(3, flags);
@@ -77,12 +77,20 @@ fn stream() -> Vec<u8> {
         &mut image,
         &text("streamOptimized", "RDONLY 8192 SPARSE \"disk.vmdk\""),
     );
+    grain(&mut image, DATA, &[7; 8 * SECTOR]);
     let mut marker = vec![0; SECTOR];
     le32(&mut marker, 12, 3);
     image.extend_from_slice(&marker);
     image.extend_from_slice(&footer);
     image.extend_from_slice(&[0; SECTOR]);
     image
+}
+
+/// Writes a compressed grain with its marker.
+pub(crate) fn grain(image: &mut [u8], at: usize, plain: &[u8]) {
+    let data = miniz_oxide::deflate::compress_to_vec_zlib(plain, 6);
+    le32(image, at + 8, u32::try_from(data.len()).unwrap());
+    put(image, at + 12, &data);
 }
 
 fn describe(image: &mut [u8], text: &str) {
@@ -430,7 +438,30 @@ fn grains() {
         ("a compressed grain twice", "vmdk.shared", |i| {
             le32(i, TABLES + 4, 39)
         }),
-        ("a short compressed grain", "", |i| le32(i, TABLES + 4, 40)),
+        ("a short compressed grain", "", |i| {
+            grain(i, DATA + SECTOR, &[7; 8 * SECTOR]);
+            le32(i, TABLES + 4, 40);
+        }),
+        ("a grain that is not compressed", "vmdk.inflate", |i| {
+            le32(i, TABLES + 4, 40)
+        }),
+        ("a compressed grain that is cut", "vmdk.inflate", |i| {
+            i[DATA + 8] -= 1
+        }),
+        ("a compressed grain over two grains", "vmdk.inflate", |i| {
+            le32(i, DATA + 8, 8193)
+        }),
+        ("a grain with a wrong checksum", "vmdk.inflate", |i| {
+            let end = DATA + 12 + usize::from(i[DATA + 8]);
+            i[end - 1] ^= 1;
+        }),
+        ("grains without markers", "", |i| {
+            let data = miniz_oxide::deflate::compress_to_vec_zlib(&[7; 8 * SECTOR], 6);
+            put(i, DATA, &data);
+            for at in [8, DATA + 9 * SECTOR + 8] {
+                le32(i, at, 1 | 1 << 16);
+            }
+        }),
     ];
     table("vmdk", &stream(), compressed);
 }

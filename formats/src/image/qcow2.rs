@@ -212,14 +212,15 @@ pub fn extensions(bytes: &[u8], start: usize) -> Result<Vec<Extension>, u64> {
             return if none { Ok(found) } else { Err(at as u64) };
         };
         let (kind, length) = (be32(rest, 0), be32(rest, 4));
-        if kind == 0 {
-            return Ok(found);
-        }
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let data = rest.get(8..).and_then(|data| data.get(..length));
+        // QEMU reads the length of an end marker too.
         let Some(data) = data else {
             return Err(at as u64);
         };
+        if kind == 0 {
+            return Ok(found);
+        }
         let offset = at.saturating_add(8);
         found.push(Extension {
             kind,

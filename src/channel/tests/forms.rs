@@ -17,7 +17,7 @@ fn other_forms_of_pem_are_read() {
         let path = directory.path().join(name);
         let text = fs::read_to_string(&path).unwrap();
         let text = text.replace(" CERTIFICATE-----", " X509 CERTIFICATE-----");
-        fs::write(&path, ["\u{feff}", &text].concat().replace('\n', "\r\n")).unwrap();
+        put(&path, &["\u{feff}", &text].concat().replace('\n', "\r\n"));
     }
     let (client, server) = (client_tls(directory.path()), server_tls(directory.path()));
     let (connected, accepted) = meet(&client, &server, HOST);
@@ -54,7 +54,7 @@ fn keys_that_are_not_supported_are_named() {
         ("DSA PRIVATE KEY", "AAAA", "DSA"),
     ] {
         let pem = format!("-----BEGIN {label}-----\n{base64}\n-----END {label}-----\n");
-        fs::write(&path, pem).unwrap();
+        put(&path, &pem);
         let error = ServerTls::from_directory(directory.path()).unwrap_err();
         let TlsError::UnsupportedKey { kind: named, .. } = &error else {
             panic!("{error:?}");
@@ -63,7 +63,7 @@ fn keys_that_are_not_supported_are_named() {
         assert!(error.to_string().contains("supported are RSA"), "{error}");
     }
     let old = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n";
-    fs::write(&path, old).unwrap();
+    put(&path, old);
     let error = ServerTls::from_directory(directory.path()).unwrap_err();
     assert!(matches!(error, TlsError::EncryptedKey { .. }), "{error:?}");
 }

@@ -33,6 +33,10 @@ checks! {
         "a cluster of the guest's data is outside of the image, or overlaps a table";
     COMPRESSED: reject, "qcow2.compressed",
         "compressed data is outside of the image, or overlaps a table";
+    INFLATE: reject, "qcow2.inflate",
+        "compressed data does not inflate to one cluster: a program fails to read it";
+    NOT_INFLATED: note, "qcow2.not-inflated",
+        "it has more compressed data than an inspection inflates";
     SHARED: reject, "qcow2.shared",
         "a cluster is used more often than its refcount: a write to one use changes the other";
     REFCOUNT: reject, "qcow2.refcount",

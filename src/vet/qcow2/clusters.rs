@@ -1,11 +1,13 @@
 //! The entries of the L2 tables: the guest's clusters have to be within the image, and must not
-//! overlap a table.
+//! overlap a table. Compressed ones have to inflate.
 
-use luksmith_formats::image::qcow2::{self, L2Entry, l2_entry};
+use luksmith_formats::image::qcow2::{self, L2Entry, ZSTD, l2_entry};
 
-use super::checks::{CLUSTERS, COMPRESSED, RESERVED, SUBCLUSTER};
+use super::checks::{CLUSTERS, COMPRESSED, INFLATE, NOT_INFLATED, RESERVED, SUBCLUSTER};
 use super::image::Image;
 use super::refcounts::Uses;
+use crate::inflate::{deflate, zstd};
+use crate::vet::compressed::{Compressed, Piece};
 use crate::vet::extents::{Extents, misplaced};
 use crate::vet::format::Feature;
 use crate::vet::report::Report;
@@ -18,7 +20,8 @@ pub(super) fn check(
     l2: &[(u64, u8)],
     extents: &mut Extents,
     mut uses: Option<&mut Uses>,
-) -> Result<(), Stop> {
+) -> Result<Compressed, Stop> {
+    let mut compressed = Compressed::default();
     let extended = image.header.incompatible & qcow2::EXTENDED_L2 != 0;
     let size = if extended { 16 } else { 8 };
     for (table, times) in l2 {
@@ -36,7 +39,8 @@ pub(super) fn check(
                 };
                 let (entry, bitmap) = (word(0), word(8));
                 if entry != 0 || bitmap != 0 {
-                    one(source, report, image, (at, entry), extents)?;
+                    let data = one(source, report, image, (at, entry), extents)?;
+                    data.into_iter().for_each(|piece| compressed.take(piece));
                     if let Some(uses) = &mut uses {
                         count(image, entry, *times, uses);
                     }
@@ -46,7 +50,31 @@ pub(super) fn check(
             report.go_on()?;
         }
     }
-    Ok(())
+    Ok(compressed)
+}
+
+/// Inflates the compressed clusters, with what is left of the budget.
+pub(super) fn inflate(
+    source: &mut Source<'_>,
+    report: &mut Report,
+    image: &Image,
+    compressed: Compressed,
+) -> Result<(), Stop> {
+    let whole = match image.header.compression {
+        ZSTD => zstd,
+        _ => deflate,
+    };
+    let checks = (&INFLATE, &NOT_INFLATED);
+    compressed.check(
+        source,
+        report,
+        image.cluster,
+        checks,
+        |source, piece, into| {
+            let data = source.read(piece.offset, piece.len)?;
+            Ok(whole(&data, into).is_some())
+        },
+    )
 }
 
 /// Adds the uses of the cluster in an entry of an L2 table that `times` maps share.
@@ -60,13 +88,14 @@ fn count(image: &Image, entry: u64, times: u8, uses: &mut Uses) {
     }
 }
 
+/// Checks an entry. Returns the compressed data to which it points, if that is where it may be.
 fn one(
     source: &mut Source<'_>,
     report: &mut Report,
     image: &Image,
     (at, entry): (u64, u64),
     extents: &mut Extents,
-) -> Result<(), Stop> {
+) -> Result<Option<Piece>, Stop> {
     let extended = image.header.incompatible & qcow2::EXTENDED_L2 != 0;
     let zero_bit = image.header.version == 3 && !extended;
     match l2_entry(entry, image.header.cluster_bits, zero_bit) {
@@ -89,7 +118,7 @@ fn one(
             let last = source.size().checked_next_multiple_of(image.cluster);
             let inside = offset < source.size() && end <= last.unwrap_or(u64::MAX);
             let on = extents.under(source, offset, len)?;
-            report.require(
+            let good = report.require(
                 inside && on.is_none() && len <= image.cluster + 1024,
                 &COMPRESSED,
                 at,
@@ -99,9 +128,15 @@ fn one(
                     format!("{len} bytes at {place}")
                 },
             );
+            let piece = Piece {
+                entry: at,
+                offset,
+                len,
+            };
+            return Ok(good.then_some(piece));
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Checks the bitmap of an extended entry: 32 bits for the allocated subclusters, and 32 for those

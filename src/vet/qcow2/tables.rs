@@ -98,11 +98,11 @@ pub(super) fn check(
     if let Some(uses) = &mut uses {
         uses.add_all(&extents);
     }
-    clusters::check(source, report, image, &l2, &mut extents, uses.as_mut())?;
-    match uses {
-        Some(uses) => refcounts::compare(source, report, image, &uses),
-        None => Ok(()),
+    let compressed = clusters::check(source, report, image, &l2, &mut extents, uses.as_mut())?;
+    if let Some(uses) = uses {
+        refcounts::compare(source, report, image, &uses)?;
     }
+    clusters::inflate(source, report, image, compressed)
 }
 
 fn l1_fits(

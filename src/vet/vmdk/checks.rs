@@ -34,6 +34,10 @@ checks! {
     TABLE: reject, "vmdk.table", "a grain directory or table is not within the image";
     OVERLAP: reject, "vmdk.overlap", "a table overlaps another table, the header or the descriptor";
     GRAINS: reject, "vmdk.grains", "a grain is outside of the image, or overlaps a table";
+    INFLATE: reject, "vmdk.inflate",
+        "a compressed grain does not inflate: a program fails to read it";
+    NOT_INFLATED: note, "vmdk.not-inflated",
+        "it has more compressed grains than an inspection inflates";
     SHARED: reject, "vmdk.shared", "two parts of the disk use the same grain";
     MANY: note, "vmdk.grains-not-compared",
         "there are too many grains to search for one that is used twice";

@@ -348,6 +348,10 @@ fn content_ids(report: &mut Report, start: u64, text: &[u8]) {
 fn field(report: &mut Report, at: u64, key: &[u8], value: &[u8]) {
     let key = String::from_utf8_lossy(key).to_ascii_lowercase();
     match key.as_str() {
+        "cid" => {
+            let digits = (1..=8).contains(&value.len()) && value.iter().all(u8::is_ascii_hexdigit);
+            report.require(digits, &CID, at, "CID", || escaped(value));
+        }
         "parentcid" => {
             report.require(
                 value.eq_ignore_ascii_case(b"ffffffff"),

@@ -1,9 +1,13 @@
 //! Grain directories, grain tables and grains. They have to be within the image, and must not
-//! overlap.
+//! overlap. Compressed ones have to inflate.
 
-use luksmith_formats::image::vmdk::{COMPRESSED, Header, REDUNDANT, SECTOR, ZERO_GRAINS};
+use luksmith_formats::image::vmdk::{
+    COMPRESSED, Header, MARKERS, REDUNDANT, SECTOR, ZERO_GRAINS, marker,
+};
 
-use super::checks::{GRAINS, HEADER, MANY, OVERLAP, SHARED, TABLE};
+use super::checks::{GRAINS, HEADER, INFLATE, MANY, NOT_INFLATED, OVERLAP, SHARED, TABLE};
+use crate::inflate::zlib;
+use crate::vet::compressed::{Compressed, Piece};
 use crate::vet::extents::{Data, Extents, MOST, misplaced};
 use crate::vet::report::Report;
 use crate::vet::source::{Source, Stop, pieces};
@@ -53,24 +57,60 @@ pub(super) fn check(
         let detail = format!("on the {}", overlap.on);
         report.add(&OVERLAP, overlap.offset, overlap.what, detail);
     }
-    let mut data = Data::default();
+    let mut found = Found::default();
     for table in tables {
-        grains(source, report, header, table, &mut extents, &mut data)?;
+        grains(source, report, header, table, &mut extents, &mut found)?;
     }
-    if data.beyond {
+    if found.data.beyond {
         report.add(&MANY, header.gd_offset, "grain directory", "not compared");
-        return Ok(());
+    } else {
+        // The length of a compressed grain is only in its own data. So only grains that begin at
+        // the same place are found.
+        let len = match header.flags & COMPRESSED {
+            0 => header.grain_size,
+            _ => 1,
+        };
+        for sector in found.data.overlaps(len) {
+            report.add(&SHARED, sector * SECTOR, "grain", "used twice");
+        }
     }
-    // The length of a compressed grain is only in its own data, which is not read. So only grains
-    // that begin at the same place are found.
-    let len = match header.flags & COMPRESSED {
-        0 => header.grain_size,
-        _ => 1,
+    let unit = header.grain_size * SECTOR;
+    let checks = (&INFLATE, &NOT_INFLATED);
+    let compressed = found.compressed;
+    compressed.check(source, report, unit, checks, |source, piece, into| {
+        inflate(source, header, piece, into)
+    })
+}
+
+/// The grains of the disk.
+#[derive(Default)]
+struct Found {
+    data: Data,
+    compressed: Compressed,
+}
+
+/// Inflates a grain as QEMU does: a zlib stream, whose length is in the marker before it. Without
+/// markers it is as long as two grains at most.
+fn inflate(
+    source: &mut Source<'_>,
+    header: &Header,
+    piece: &Piece,
+    into: &mut [u8],
+) -> Result<bool, Stop> {
+    /// The number of the grain's first sector, and the length of its data.
+    const MARKER: u64 = 12;
+    let most = 2 * header.grain_size * SECTOR;
+    let data = if header.flags & MARKERS == 0 {
+        source.read(piece.offset, most)?
+    } else {
+        let bytes = source.read(piece.offset, MARKER)?;
+        let (_, len, _) = marker(&bytes);
+        match u64::from(len) {
+            len @ 1.. if len <= most => source.read(piece.offset + MARKER, len)?,
+            _ => return Ok(false),
+        }
     };
-    for sector in data.overlaps(len) {
-        report.add(&SHARED, sector * SECTOR, "grain", "used twice");
-    }
-    Ok(())
+    Ok(zlib(&data, into).is_some_and(|made| made > 0))
 }
 
 fn table_len(header: &Header) -> u64 {
@@ -122,7 +162,7 @@ fn grains(
     header: &Header,
     table: u64,
     extents: &mut Extents,
-    data: &mut Data,
+    found: &mut Found,
 ) -> Result<(), Stop> {
     // A compressed grain has its own length. The image may end within the last uncompressed one.
     let size = if header.flags & COMPRESSED != 0 {
@@ -139,7 +179,14 @@ fn grains(
         if report.require(good, &GRAINS, place, "grain", || {
             misplaced(grain, source.size(), on)
         }) {
-            data.take(grain / SECTOR);
+            found.data.take(grain / SECTOR);
+            if header.flags & COMPRESSED != 0 {
+                found.compressed.take(Piece {
+                    entry: place,
+                    offset: grain,
+                    len: 0,
+                });
+            }
         }
     }
     report.go_on()
