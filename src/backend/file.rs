@@ -17,7 +17,7 @@ use rustix::fs::{Advice, AtFlags, FallocateFlags, OFlags, SeekFrom, StatxFlags};
 use super::lock::{self, Access, Busy, ImageLock, LockError};
 use super::{Backend, Geometry, IoError, Operation};
 use crate::sectors::{ALIGNMENT, Cipher, Sectors};
-use crate::sys::folder::{Folder, same_file};
+use crate::sys::folder::{Folder, ForeignLink, same_file};
 
 /// The size of one prefetch call in bytes. The kernel reads no more than its read-ahead size per
 /// call, which is at least 128 KiB by default.
@@ -84,6 +84,15 @@ pub enum FileError {
     /// The path is a symbolic link, and the options refuse those.
     #[error("{} is a symbolic link", .0.display())]
     Symlink(PathBuf),
+    /// The path leads through a symbolic link that another user could have made. Such a link is
+    /// followed only to read.
+    #[error("{} is not opened for writing: {link}", .path.display())]
+    ForeignLink {
+        /// The path.
+        path: PathBuf,
+        /// The link, and why it is not followed.
+        link: String,
+    },
     /// The user has no permission.
     #[error("no permission to open {}", .0.display())]
     PermissionDenied(PathBuf),
@@ -418,6 +427,8 @@ fn open_file(path: &Path, options: OpenOptions, write: bool) -> Result<File, Fil
     }
     let opened = if options.create_new {
         Folder::of(path).and_then(|(folder, name)| folder.create_new(&name, flags))
+    } else if write && !options.no_follow {
+        Folder::open_path(path, flags | OFlags::RDWR)
     } else {
         let mut open = File::options();
         open.read(true).write(write);
@@ -425,6 +436,11 @@ fn open_file(path: &Path, options: OpenOptions, write: bool) -> Result<File, Fil
     };
     opened.map_err(|source| {
         let path = path.to_path_buf();
+        let inner = source.get_ref();
+        if let Some(link) = inner.and_then(|error| error.downcast_ref::<ForeignLink>()) {
+            let link = link.to_string();
+            return FileError::ForeignLink { path, link };
+        }
         match (source.kind(), source.raw_os_error()) {
             (io::ErrorKind::NotFound, _) => FileError::NotFound(path),
             (io::ErrorKind::AlreadyExists, _) => FileError::Exists(path),

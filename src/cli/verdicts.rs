@@ -209,6 +209,7 @@ fn io(error: &IoError) -> Hint {
 
 fn file(error: &FileError) -> Hint {
     match error {
+        FileError::ForeignLink { .. } => some(Advice::ForeignLink.to_string()),
         FileError::Symlink(_) => some("--follow-symlinks opens what it points to"),
         _ => None,
     }

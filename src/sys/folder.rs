@@ -82,18 +82,22 @@ impl Folder {
     /// As [`of`](Self::of), but if the name is a symbolic link, it is followed to its end, as the
     /// links on the way are. Nothing need exist there.
     pub(crate) fn resolve(path: &Path) -> io::Result<(Self, OsString)> {
-        let (mut folder, mut name) = Self::of(path)?;
-        for _ in 0..MOST_LINKS {
-            match folder.link(&name)? {
-                None => return Ok((folder, name)),
-                Some(_) if folder.is_proc()? => {
-                    let message = format!("{} is a link of /proc", path.display());
-                    return Err(io::Error::new(io::ErrorKind::Unsupported, message));
-                }
-                Some(target) => (folder, name) = folder_of(Some(&folder), &target)?,
+        match end_of(path)? {
+            (_, _, true) => {
+                let message = format!("{} is a link of /proc", path.display());
+                Err(io::Error::new(io::ErrorKind::Unsupported, message))
             }
+            (folder, name, false) => Ok((folder, name)),
         }
-        Err(Errno::LOOP.into())
+    }
+
+    /// Opens what is at a path, whose links are followed as in [`resolve`](Self::resolve), without
+    /// waiting for the other end of a FIFO.
+    pub(crate) fn open_path(path: &Path, flags: OFlags) -> io::Result<File> {
+        match end_of(path)? {
+            (folder, name, true) => folder.open_through(&name, flags | OFlags::NONBLOCK),
+            (folder, name, false) => folder.open_file(&name, flags),
+        }
     }
 
     /// The folder in which an open file has its name now, and that name.
@@ -273,12 +277,18 @@ impl Folder {
 
     /// The folder to which a link of `/proc` leads.
     fn step_through(&self, name: &OsStr) -> io::Result<Self> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.file, name, flags, Mode::empty())?;
+        let file = self.open_through(name, OFlags::PATH | OFlags::DIRECTORY)?;
         Ok(Self {
-            file: Arc::new(File::from(file)),
+            file: Arc::new(file),
             path: self.path.join(name),
         })
+    }
+
+    /// Opens what a link of `/proc` leads to: that itself, whatever the text of the link says.
+    fn open_through(&self, name: &OsStr, flags: OFlags) -> io::Result<File> {
+        let flags = flags | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(&self.file, name, flags, Mode::empty())?;
+        Ok(File::from(opened))
     }
 
     fn start(path: &str) -> io::Result<Self> {
@@ -332,6 +342,20 @@ fn folder_of(base: Option<&Folder>, path: &Path) -> io::Result<(Folder, OsString
     Ok((walk(base, parent, false)?, name.to_owned()))
 }
 
+/// The folder of a path and the name in it, after all symbolic links. `true` stands for a name that
+/// is a link of `/proc`.
+fn end_of(path: &Path) -> io::Result<(Folder, OsString, bool)> {
+    let (mut folder, mut name) = folder_of(None, path)?;
+    for _ in 0..MOST_LINKS {
+        match folder.link(&name)? {
+            None => return Ok((folder, name, false)),
+            Some(_) if folder.is_proc()? => return Ok((folder, name, true)),
+            Some(target) => (folder, name) = folder_of(Some(&folder), &target)?,
+        }
+    }
+    Err(Errno::LOOP.into())
+}
+
 /// Follows a path from `base`, or from the working directory, to a folder.
 fn walk(base: Option<&Folder>, path: &Path, make: bool) -> io::Result<Folder> {
     let mut at = match base {
@@ -361,7 +385,6 @@ fn walk(base: Option<&Folder>, path: &Path, make: bool) -> io::Result<Folder> {
                     return Err(Errno::LOOP.into());
                 }
                 if at.is_proc()? {
-                    // Such a link leads to a folder itself, whatever its text says.
                     at = at.step_through(&name)?;
                 } else {
                     left.extend(names(&target));

@@ -171,6 +171,18 @@ fn a_link_of_another_user_is_not_followed_to_write() {
         .fails(2, "a symbolic link of user 65534");
     folders.victim_is_unchanged();
 
+    // An image is opened through such a link only to be read.
+    let image = folders.theirs.join("image");
+    symlink(session.path("disk.img"), &image).unwrap();
+    lchown(&image, Some(OTHER), Some(OTHER)).unwrap();
+    let image = image.to_str().unwrap();
+    session.ok(["info", image]);
+    let before = session.read("disk.img");
+    let ran = session.run(["header", "erase", image, "--force", "erase"]);
+    ran.fails(2, "theirs/image is not opened for writing: ");
+    ran.fails(2, "hint: name the path to which the link leads");
+    assert!(session.read("disk.img") == before);
+
     // A folder that is reached through such a link.
     let link = folders.theirs.join("folder");
     symlink(session.folder(), &link).unwrap();

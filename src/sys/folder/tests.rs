@@ -100,6 +100,7 @@ fn links_of_others_are_refused() {
     let user = format!("of user {OTHER}");
     refused(Folder::open(&root.join("link")), &user);
     refused(Folder::resolve(&root.join("file")), &user);
+    refused(Folder::open_path(&root.join("file"), OFlags::RDWR), &user);
 
     // Writable for all: only the sticky bit keeps others from putting a link in place of root's.
     symlink("sub", root.join("own")).unwrap();
@@ -203,4 +204,7 @@ fn links_of_proc_lead_to_what_they_are() {
     let file = tempfile::tempfile().unwrap();
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     assert!(Folder::resolve(Path::new(&path)).is_err());
+    let opened = Folder::open_path(Path::new(&path), OFlags::RDWR).unwrap();
+    let about = file.metadata().unwrap();
+    assert!(same_file(&opened.metadata().unwrap(), &about));
 }

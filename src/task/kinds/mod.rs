@@ -103,7 +103,7 @@ fn io(error: &IoError) -> Kind {
 
 fn file(error: &FileError) -> Kind {
     match error {
-        FileError::PermissionDenied(_) => Kind::Permission,
+        FileError::PermissionDenied(_) | FileError::ForeignLink { .. } => Kind::Permission,
         FileError::Exists(_) => Kind::Exists,
         FileError::Busy { .. } => Kind::Busy,
         FileError::UnlockedWrite(_) => Kind::Parameters,
