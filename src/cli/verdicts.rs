@@ -209,7 +209,9 @@ fn io(error: &IoError) -> Hint {
 
 fn file(error: &FileError) -> Hint {
     match error {
-        FileError::ForeignLink { .. } => some(Advice::ForeignLink.to_string()),
+        FileError::ForeignLink { .. } => {
+            some("name the path to which the link leads, if that is the one you mean")
+        }
         FileError::Symlink(_) => some("--follow-symlinks opens what it points to"),
         _ => None,
     }

@@ -451,3 +451,42 @@ fn a_check_finds_what_is_wrong_and_changes_nothing() {
         .run(&format!("libvirt rotate d {CHEAP}"))
         .is(4, &["journal", "damaged"]);
 }
+
+/// A journal says which keyslots and which secret are removed.
+#[test]
+fn a_journal_that_another_user_could_have_written_is_not_believed() {
+    // Only root gives files to another user.
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let Some(host) = Host::new() else { return };
+    let secret = host.volume("v", "");
+    let before = host.keyslots("v");
+    let state = host.daemon.folder().join("theirs");
+    let journal = state.join(format!("rotate-{secret}.json"));
+    std::fs::create_dir(&state).unwrap();
+    std::fs::write(&journal, "{}").unwrap();
+    let refused = || {
+        let rotate = format!(
+            "libvirt rotate {} --state-dir theirs {CHEAP}",
+            host.path("v")
+        );
+        let ran = host.daemon.run(&rotate);
+        ran.is(
+            2,
+            &[
+                "are not believed",
+                "belongs to user 65534",
+                "--state-dir DIR",
+            ],
+        );
+        assert_eq!(host.keyslots("v"), before);
+        let left = std::fs::read_dir(&state).unwrap();
+        assert_eq!(left.count(), 1, "only the journal");
+    };
+    std::os::unix::fs::chown(&journal, Some(65534), None).unwrap();
+    refused();
+    std::os::unix::fs::chown(&journal, Some(0), None).unwrap();
+    std::os::unix::fs::chown(&state, Some(65534), None).unwrap();
+    refused();
+}
