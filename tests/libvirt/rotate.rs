@@ -475,7 +475,7 @@ fn a_journal_that_another_user_could_have_written_is_not_believed() {
         ran.is(
             2,
             &[
-                "are not believed",
+                "are not trusted",
                 "belongs to user 65534",
                 "--state-dir DIR",
             ],
