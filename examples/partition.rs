@@ -58,6 +58,9 @@ impl<B: Backend> Backend for Partition<B> {
         self.disk
             .write_zeroes(self.changed(Operation::WriteZeroes, range)?)
     }
+    fn reserve(&self, range: Range<u64>) -> Result<(), IoError> {
+        self.disk.reserve(self.changed(Operation::Reserve, range)?)
+    }
     fn resize(&self, _size: u64) -> Result<(), IoError> {
         Err(IoError::Unsupported(Operation::Resize))
     }

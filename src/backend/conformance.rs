@@ -93,6 +93,7 @@ const CLAUSES: &[(Clause, Needs, Examine)] = &[
     (Clause::Prefetch, Needs::Reading, serial::prefetch),
     (Clause::WriteZeroes, Needs::Writing, serial::write_zeroes),
     (Clause::Discard, Needs::Writing, serial::discard),
+    (Clause::Reserve, Needs::Writing, serial::reserve),
     (Clause::Threads, Needs::Writing, threads::different_ranges),
     (Clause::Overlap, Needs::Writing, threads::overlapping_ranges),
     (Clause::Order, Needs::Writing, threads::order),

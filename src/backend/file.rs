@@ -273,11 +273,7 @@ impl FileBackend {
     /// Returns [`IoError::NoSpace`] if there is not enough space, and [`IoError::Unsupported`] if
     /// the file system cannot reserve space.
     pub fn preallocate(&self) -> Result<(), IoError> {
-        self.fallocate(
-            Operation::Resize,
-            FallocateFlags::KEEP_SIZE,
-            0..self.geometry().size,
-        )
+        self.reserve(0..self.geometry().size)
     }
 
     fn fallocate(
@@ -384,6 +380,11 @@ impl Backend for FileBackend {
                 write_zero_bytes(self, hole.end..range.end)
             }
         }
+    }
+
+    fn reserve(&self, range: Range<u64>) -> Result<(), IoError> {
+        self.check_zeroing(Operation::Reserve, &range)?;
+        self.fallocate(Operation::Reserve, FallocateFlags::KEEP_SIZE, range)
     }
 
     fn resize(&self, size: u64) -> Result<(), IoError> {

@@ -118,6 +118,12 @@ impl Backend for MemoryBackend {
         self.zero(Operation::WriteZeroes, range)
     }
 
+    fn reserve(&self, range: Range<u64>) -> Result<(), IoError> {
+        let len = range.end.saturating_sub(range.start);
+        self.shape(&self.read())
+            .check_change(Operation::Reserve, range.start, len)
+    }
+
     fn resize(&self, size: u64) -> Result<(), IoError> {
         let operation = Operation::Resize;
         if self.read_only {

@@ -58,8 +58,9 @@ pub struct Geometry {
 /// - **Read-only storage** refuses every change with [`IoError::ReadOnly`].
 /// - **No panics**, whatever the arguments are.
 ///
-/// [`discard`](Self::discard) and [`resize`](Self::resize) may be [`IoError::Unsupported`]; then
-/// they change nothing. This error may take precedence over those above.
+/// [`discard`](Self::discard), [`reserve`](Self::reserve) and [`resize`](Self::resize) may be
+/// [`IoError::Unsupported`]; then they change nothing. This error may take precedence over those
+/// above.
 pub trait Backend: Send + Sync {
     /// The geometry. It stays the same until [`resize`](Self::resize) changes the size.
     fn geometry(&self) -> Geometry;
@@ -104,6 +105,17 @@ pub trait Backend: Send + Sync {
     /// As for [`write_at`](Self::write_at).
     fn write_zeroes(&self, range: Range<u64>) -> Result<(), IoError>;
 
+    /// Reserves the space of the range, so that later writes to it do not fail for lack of space.
+    /// Its contents stay.
+    ///
+    /// # Errors
+    /// [`IoError::Unsupported`] where the storage cannot do this, [`IoError::NoSpace`] where it has
+    /// not enough space, and otherwise as for [`write_at`](Self::write_at).
+    fn reserve(&self, range: Range<u64>) -> Result<(), IoError> {
+        let _ = range;
+        Err(IoError::Unsupported(Operation::Reserve))
+    }
+
     /// Changes the size. What stays keeps its contents, and new bytes read as zeroes, even where
     /// the storage was larger before.
     ///
@@ -136,6 +148,8 @@ pub enum Operation {
     Discard,
     /// A write of zeroes to a range.
     WriteZeroes,
+    /// A reservation of space.
+    Reserve,
     /// A change of size.
     Resize,
 }
@@ -148,6 +162,7 @@ impl std::fmt::Display for Operation {
             Self::Flush => "flush",
             Self::Discard => "discard",
             Self::WriteZeroes => "write of zeroes",
+            Self::Reserve => "reservation",
             Self::Resize => "resize",
         })
     }
@@ -348,6 +363,9 @@ macro_rules! forward {
             }
             fn write_zeroes(&self, range: Range<u64>) -> Result<(), IoError> {
                 (**self).write_zeroes(range)
+            }
+            fn reserve(&self, range: Range<u64>) -> Result<(), IoError> {
+                (**self).reserve(range)
             }
             fn resize(&self, size: u64) -> Result<(), IoError> {
                 (**self).resize(size)

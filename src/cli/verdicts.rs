@@ -1,6 +1,7 @@
 //! Hints after a failure of the library: one table of the flags and commands that help.
 
 mod rotate;
+mod undo;
 
 use std::error::Error;
 
@@ -9,8 +10,7 @@ use luksmith::backend::file::FileError;
 use luksmith::backend::nbd::{NbdError, Problem};
 use luksmith::channel::TlsError;
 use luksmith::container::{
-    CommitError, CreateError, HeaderError, KeyslotError, OpenError, UndoError, UnlockError,
-    VolumeError,
+    CommitError, CreateError, HeaderError, KeyslotError, OpenError, UnlockError, VolumeError,
 };
 use luksmith::crypt::CryptError;
 use luksmith::export::nbd::ServeError;
@@ -239,11 +239,15 @@ fn open(error: &OpenError) -> Hint {
             some("the image is cut off; --header FILE names a detached header")
         }
         OpenError::Interrupted { undo } => some(format!(
-            "`luksmith header repair IMAGE` restores the state before the change; if --undo-file \
-             named the record, add --undo-file {undo}"
+            "`luksmith header repair IMAGE` ends the change; if --undo-file named the record, add \
+             --undo-file {undo}"
         )),
-        OpenError::NoUndo { .. } => some("--undo-file PATH names a file that does not exist yet"),
+        OpenError::NoUndo { undo } => some(format!(
+            "move {undo} away; if it is empty or cut off, `luksmith header repair IMAGE --undo \
+             discard` removes it"
+        )),
         OpenError::Io(error) => io(error),
+        OpenError::Undo(error) => undo::store(error),
         _ => None,
     }
 }
@@ -334,10 +338,9 @@ fn commit(error: &CommitError) -> Hint {
             "it is another disk now, or another program writes to it: check both before you run \
              the command again",
         ),
-        CommitError::Undo(UndoError::Storage(error)) => io(error),
-        CommitError::Undo(UndoError::Damaged { .. } | UndoError::OtherImage { .. }) => some(
-            "--undo-file PATH names this volume's undo record, or a file that does not exist yet",
-        ),
+        CommitError::NoRoom(_) => some("free space where the image is, and run it again"),
+        CommitError::RolledBack(error) => io(error),
+        CommitError::Undo(error) => undo::undo(error),
         _ => None,
     }
 }

@@ -14,7 +14,8 @@ use luksmith_formats::{Limits, luks1};
 
 use super::plan::WritePlan;
 use super::rewrite::{SectorOrder, write_luks1};
-use super::{Container, Header, HeaderError, Health, OpenError, OpenOptions, open, roll_back};
+use super::undo::{self, Settled, Unproven};
+use super::{CommitError, Container, Header, HeaderError, Health, OpenError, OpenOptions, open};
 use crate::backend::Backend;
 use crate::backend::memory::MemoryBackend;
 use crate::door;
@@ -25,10 +26,12 @@ const BLOCK: usize = 4096;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Repaired {
-    /// An interrupted change was rolled back, with this undo record.
-    RolledBack {
+    /// An interrupted change was ended, and this undo record removed.
+    Interrupted {
         /// The record's name.
         undo: String,
+        /// How the change was ended.
+        settled: Settled,
     },
     /// The primary copy was rewritten from the secondary one.
     PrimaryCopy,
@@ -48,11 +51,8 @@ pub enum Repaired {
 impl fmt::Display for Repaired {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::RolledBack { undo } => {
-                write!(
-                    formatter,
-                    "rolled back an interrupted change, from the undo record {undo}"
-                )
+            Self::Interrupted { undo, settled } => {
+                write!(formatter, "{settled}; the undo record {undo} is removed")
             }
             Self::PrimaryCopy => formatter.write_str("rewrote the primary copy of the header"),
             Self::SecondaryCopy => formatter.write_str("rewrote the secondary copy of the header"),
@@ -80,18 +80,7 @@ impl Container {
     /// the header has changed since it was opened.
     pub fn backup(&self) -> Result<Vec<u8>, HeaderError> {
         self.check_unchanged()?;
-        let end = match &self.header {
-            Header::Luks1(header) => {
-                let areas_end = (0..luks1::KEYSLOTS)
-                    .map(|slot| header.area(slot).end)
-                    .max()
-                    .unwrap_or(0);
-                areas_end
-                    .next_multiple_of(BLOCK as u64)
-                    .min(self.storage.geometry().size)
-            }
-            Header::Luks2(header) => header.metadata.keyslots_area().end,
-        };
+        let end = self.header.backup_end(self.storage.geometry().size);
         Ok(door::read(
             &*self.storage,
             0,
@@ -133,25 +122,44 @@ impl Container {
         Ok(Self::open(storage, options)?)
     }
 
-    /// Makes the repairs that need no passphrase: rolls back an interrupted change, and rewrites a
-    /// damaged or stale copy of a LUKS2 header from the good one. Returns what was done, in order,
-    /// which may be nothing.
+    /// Ends the interrupted change of the header on `storage`, if there is one: the undo store then
+    /// has a record. Returns `None` if there is none.
+    ///
+    /// If the change has written nothing, or has written everything, only its record is removed. If
+    /// it has written a part, and no other program has changed the header since, it is rolled back.
+    /// Otherwise `unproven` says what happens.
     ///
     /// # Errors
-    /// Returns [`HeaderError::Open`] if no valid header is left; if it has [`OpenError::Remains`],
+    /// Returns [`CommitError::Undo`].
+    pub fn settle(
+        storage: &dyn Backend,
+        options: &OpenOptions,
+        unproven: Unproven,
+    ) -> Result<Option<Repaired>, CommitError> {
+        let Some(undo) = options.undo.store() else {
+            return Ok(None);
+        };
+        let settled = undo::settle(storage, undo, unproven, &options.limits)?;
+        let undo = undo.name();
+        Ok(settled.map(|settled| Repaired::Interrupted { undo, settled }))
+    }
+
+    /// Makes the repairs that need no passphrase and no choice: ends an interrupted change, as
+    /// [`settle`](Self::settle) does, and rewrites a damaged or stale copy of a LUKS2 header from
+    /// the good one. Returns what was done, in order, which may be nothing.
+    ///
+    /// # Errors
+    /// Returns [`CommitError::Undo`] if the interrupted change has to be settled by a choice, and
+    /// [`HeaderError::Open`] if no valid header is left; if it has [`OpenError::Remains`],
     /// [`Mend`](super::Mend) can repair it. [`Mend`](super::Mend) can also repair the header where
-    /// this returns [`super::CommitError::Foreign`]: other data (a file system, a partition table)
-    /// is in the place of the primary copy.
+    /// this returns [`CommitError::Foreign`]: other data (a file system, a partition table) is in
+    /// the place of the primary copy.
     pub fn repair(
         storage: Arc<dyn Backend>,
         options: OpenOptions,
     ) -> Result<Vec<Repaired>, HeaderError> {
-        let mut done = Vec::new();
-        if let Some(undo) = options.undo.store()
-            && roll_back(&*storage, undo).map_err(super::CommitError::from)?
-        {
-            done.push(Repaired::RolledBack { undo: undo.name() });
-        }
+        let settled = Self::settle(&*storage, &options, Unproven::Refuse)?;
+        let mut done = Vec::from_iter(settled);
         let mut container = Self::open(storage, options)?;
         let repaired = match &container.health {
             Health::Good => return Ok(done),
@@ -237,6 +245,23 @@ fn without(whole: Range<u64>, mut left_out: Vec<Range<u64>>) -> Vec<Range<u64>> 
 }
 
 impl Header {
+    /// The end of the bytes that a backup contains, on a storage of this size.
+    pub(super) fn backup_end(&self, size: u64) -> u64 {
+        match self {
+            Self::Luks1(header) => {
+                let areas = (0..luks1::KEYSLOTS).map(|slot| header.area(slot).end);
+                let end = areas.max().unwrap_or(0);
+                // The data may begin in the last block.
+                let limit = match header.data_offset() {
+                    0 => size,
+                    offset => size.min(offset),
+                };
+                end.next_multiple_of(BLOCK as u64).min(limit)
+            }
+            Self::Luks2(header) => header.metadata.keyslots_area().end,
+        }
+    }
+
     fn uuid(&self) -> &str {
         match self {
             Self::Luks1(header) => &header.uuid,

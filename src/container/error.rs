@@ -326,6 +326,12 @@ pub enum CommitError {
     /// The storage failed.
     #[error("writing failed")]
     Io(#[from] IoError),
+    /// The storage has no space for a change in place. Nothing was changed.
+    #[error("no space can be reserved for this change; nothing was changed")]
+    NoRoom(#[source] IoError),
+    /// The storage failed in a change in place. All bytes are as before again.
+    #[error("writing failed, and the change was rolled back")]
+    RolledBack(#[source] IoError),
     /// Everything was written and flushed, but the storage does not contain it.
     #[error("the storage does not hold what was written to it, at byte {offset}")]
     NotKept {
@@ -337,11 +343,18 @@ pub enum CommitError {
     Undo(#[from] UndoError),
 }
 
-/// Why an undo record cannot be kept or applied.
+/// Why an undo record cannot be kept or applied. Nothing was changed, except if the image cannot be
+/// written.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum UndoError {
-    /// The record is incomplete, or is not an undo record.
+    /// It is not an undo record.
+    #[error("{name} is not an undo record")]
+    NoRecord {
+        /// The name of what is there.
+        name: String,
+    },
+    /// The record is incomplete.
     #[error("{name} is not a complete undo record")]
     Damaged {
         /// The record's name.
@@ -352,6 +365,40 @@ pub enum UndoError {
     OtherImage {
         /// The record's name.
         name: String,
+    },
+    /// The record has ranges after the header, or does not contain an old header.
+    #[error("{name} is not the record of a change of this header: it reaches to byte {end}")]
+    Outside {
+        /// The record's name.
+        name: String,
+        /// The end of its last range, in bytes.
+        end: u64,
+    },
+    /// Another program has changed the header since the record was made.
+    #[error(
+        "another program has changed the header since {name} was made, at byte {offset}: both were \
+         kept as they are"
+    )]
+    Changed {
+        /// The record's name.
+        name: String,
+        /// The first byte that is neither old nor new.
+        offset: u64,
+    },
+    /// The record is of the first version, which does not say what the change wrote.
+    #[error("{name} does not say what the interrupted change wrote: both were kept as they are")]
+    NoHashes {
+        /// The record's name.
+        name: String,
+    },
+    /// The record cannot be discarded, since the header that is there cannot be read.
+    #[error("the header cannot be read, so {name} is kept")]
+    NoHeader {
+        /// The record's name.
+        name: String,
+        /// What is wrong with the header.
+        #[source]
+        source: Box<OpenError>,
     },
     /// The record cannot be read, written or removed.
     #[error("the undo record cannot be kept")]

@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use super::undo::{UndoRecord, UndoStore};
+use super::undo::{UndoRecord, UndoStore, lay_over};
 use super::{CommitError, UndoError};
 use crate::backend::{Backend, IoError};
 use crate::door;
@@ -79,7 +79,7 @@ impl WritePlan {
         ends.max().unwrap_or(0)
     }
 
-    fn writes(&self) -> impl Iterator<Item = (u64, &[u8])> {
+    fn writes(&self) -> impl Iterator<Item = (u64, &[u8])> + Clone {
         self.steps.iter().filter_map(|step| match step {
             Step::Write { offset, bytes } => Some((*offset, bytes.as_slice())),
             Step::Flush => None,
@@ -90,10 +90,12 @@ impl WritePlan {
     ///
     /// # Errors
     /// Returns [`CommitError::NeedsUndo`] if the plan overwrites in place and there is no undo
-    /// store. Nothing has been written then. Returns [`CommitError::NotKept`] if everything was
-    /// written and flushed, but the storage does not contain it. After any other error, a prefix of
-    /// the plan has been written, and the volume still opens. If there is an undo record, `header
-    /// repair` has to apply it first.
+    /// store, and [`CommitError::NoRoom`] if the storage has no space for the plan. Nothing has
+    /// been written then. Returns [`CommitError::RolledBack`] if a write failed, and all bytes are
+    /// as before again. Returns [`CommitError::NotKept`] if everything was written and flushed, but
+    /// the storage does not contain it. After any other error, a prefix of the plan has been
+    /// written, and the volume still opens. If there is an undo record, `header repair` has to end
+    /// the change first.
     pub fn execute(
         &self,
         storage: &dyn Backend,
@@ -104,15 +106,25 @@ impl WritePlan {
             (true, undo) => undo,
             (false, _) => None,
         };
-        if let Some(undo) = undo {
-            let record = UndoRecord::take(storage, self.writes())?;
-            undo.save(&record.to_bytes()).map_err(UndoError::from)?;
+        let Some(undo) = undo else {
+            self.run(storage)?;
+            return self.check_kept(storage);
+        };
+        let record = UndoRecord::take(storage, self.writes())?;
+        reserve(storage, &record)?;
+        undo.save(&record.to_bytes()).map_err(UndoError::from)?;
+        if let Err(error) = self.run(storage) {
+            // If this fails too, the record stays, and `header repair` tries again.
+            return Err(match record.write_back(storage) {
+                Ok(()) => {
+                    undo.clear().map_err(UndoError::from)?;
+                    CommitError::RolledBack(error)
+                }
+                Err(_) => error.into(),
+            });
         }
-        self.run(storage)?;
         self.check_kept(storage)?;
-        if let Some(undo) = undo {
-            undo.clear().map_err(UndoError::from)?;
-        }
+        undo.clear().map_err(UndoError::from)?;
         Ok(())
     }
 
@@ -142,15 +154,19 @@ impl WritePlan {
     }
 }
 
-/// Copies the overlap of `over`, at offset `over_at`, to `bytes`, at offset `at`.
-fn lay_over(bytes: &mut [u8], at: u64, over: &[u8], over_at: u64) {
-    let from = at.max(over_at);
-    let to = (at + bytes.len() as u64).min(over_at + over.len() as u64);
-    if from < to {
-        let index = |start: u64, at: u64| usize::try_from(at - start).unwrap_or(usize::MAX);
-        bytes[index(at, from)..index(at, to)]
-            .copy_from_slice(&over[index(over_at, from)..index(over_at, to)]);
+/// Makes sure that the storage has space for the ranges of the record. A write into a hole of a
+/// sparse file could fail in the middle of the change, and a rollback too.
+fn reserve(storage: &dyn Backend, record: &UndoRecord) -> Result<(), CommitError> {
+    for range in record.places() {
+        match storage.reserve(range) {
+            Ok(()) => {}
+            Err(IoError::Unsupported(_)) => {
+                return record.occupy(storage).map_err(CommitError::NoRoom);
+            }
+            Err(error) => return Err(CommitError::NoRoom(error)),
+        }
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -39,6 +39,18 @@ pub enum Remains {
     },
 }
 
+impl Remains {
+    /// The end of the header that was there: of both copies, and of the two sectors of LUKS1.
+    pub(super) fn header_end(&self) -> u64 {
+        match self {
+            Self::Luks1Magic | Self::Luks1Keyslots(_) => 1024,
+            Self::Luks2Magic => HEADER_SIZES[HEADER_SIZES.len() - 1] * 2,
+            Self::Secondary { at, .. } => at.saturating_mul(2),
+            Self::Metadata { at } => at.saturating_sub(BINARY_HEADER as u64).saturating_mul(2),
+        }
+    }
+}
+
 impl fmt::Display for Remains {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

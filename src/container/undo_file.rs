@@ -190,6 +190,24 @@ impl UndoStore for UndoFile {
         }
     }
 
+    fn keep_copy(&self, header: &[u8]) -> io::Result<String> {
+        let (folder, name) = self.place()?;
+        let mut number = 1;
+        let (mut file, suffix) = loop {
+            let suffix = format!(".header-{number}");
+            let mut copy = name.to_owned();
+            copy.push(&suffix);
+            match folder.create_new(&copy, OFlags::empty()) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+                created => break (created?, suffix),
+            }
+        };
+        file.write_all(header)?;
+        file.sync_all()?;
+        folder.sync()?;
+        Ok(format!("{}{suffix}", self.name()))
+    }
+
     fn name(&self) -> String {
         self.path.display().to_string()
     }

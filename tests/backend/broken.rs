@@ -40,6 +40,7 @@ enum Fault {
     DiscardsWhatItDoesNotSupport,
     DiscardsWholePages,
     PrefetchFails,
+    ReservesByZeroing,
     ReadsPagesBeforeItWrites,
     WritesHalvesOfBlocks,
     ShowsWritesToTheirThreadFirst,
@@ -110,6 +111,7 @@ const FAULTS: &[(Clause, &[Fault])] = &[
             Fault::DiscardsWholePages,
         ],
     ),
+    (Clause::Reserve, &[Fault::ReservesByZeroing]),
     (Clause::Threads, &[Fault::ReadsPagesBeforeItWrites]),
     (Clause::Overlap, &[Fault::WritesHalvesOfBlocks]),
     (Clause::Order, &[Fault::ShowsWritesToTheirThreadFirst]),
@@ -359,6 +361,13 @@ impl Backend for Broken {
                 self.memory.resize(most)
             }
             _ => self.memory.resize(size),
+        }
+    }
+
+    fn reserve(&self, range: Range<u64>) -> Result<(), IoError> {
+        match self.fault {
+            Fault::ReservesByZeroing => self.zero(range),
+            _ => self.memory.reserve(range),
         }
     }
 

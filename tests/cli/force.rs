@@ -230,19 +230,6 @@ fn a_detached_header_is_never_taken_for_its_data() {
 }
 
 #[test]
-fn a_file_that_is_no_undo_record_is_left_alone() {
-    let session = Session::with_volume();
-    session.write("notes", b"mine");
-    let repair = ["header", "repair", "disk.img", "--undo-file", "notes"];
-    session
-        .run(repair)
-        .fails(1, "a file that does not exist yet");
-    let label = ["config", "disk.img", "--label", "x", "--undo-file", "notes"];
-    session.run(label).fails(1, "is not an undo record");
-    assert_eq!(session.read("notes"), b"mine");
-}
-
-#[test]
 fn restoring_where_no_header_is_left() {
     let session = Session::with_volume();
     session.ok(["header", "backup", "disk.img", "disk.hdr"]);

@@ -18,6 +18,7 @@ mod prompt;
 mod rescue;
 mod session;
 mod streams;
+mod undo;
 mod uris;
 mod verify;
 

@@ -63,6 +63,7 @@ impl State {
         };
         let undo = MemoryUndo {
             record: Mutex::new(self.undo.clone()),
+            copies: Mutex::default(),
             log: log.clone(),
         };
         (Arc::new(disk), Arc::new(undo), log)
@@ -118,10 +119,16 @@ impl Backend for Disk {
 
 pub(crate) struct MemoryUndo {
     record: Mutex<Option<Vec<u8>>>,
+    /// The headers of which it was told to keep a copy.
+    copies: Mutex<Vec<Vec<u8>>>,
     log: Log,
 }
 
 impl MemoryUndo {
+    pub(crate) fn copies(&self) -> Vec<Vec<u8>> {
+        self.copies.lock().unwrap().clone()
+    }
+
     pub(crate) fn record(&self) -> Option<Vec<u8>> {
         self.record.lock().unwrap().clone()
     }
@@ -143,6 +150,10 @@ impl UndoStore for MemoryUndo {
         *self.record.lock().unwrap() = None;
         self.log.lock().unwrap().push(Event::ClearUndo);
         Ok(())
+    }
+    fn keep_copy(&self, header: &[u8]) -> io::Result<String> {
+        self.copies.lock().unwrap().push(header.to_vec());
+        Ok("the test's copy".into())
     }
     fn name(&self) -> String {
         "the test's undo record".into()

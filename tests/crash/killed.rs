@@ -33,7 +33,7 @@ const INJECTIONS: [(&str, &[&str]); 3] = [
         "error=EIO",
         &["pwrite64", "fdatasync", "fsync", "renameat2"],
     ),
-    ("error=ENOSPC", &["pwrite64", "write"]),
+    ("error=ENOSPC", &["pwrite64", "write", "fallocate"]),
 ];
 
 const CHEAP: [&str; 4] = ["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"];

@@ -15,11 +15,13 @@
 
 #![allow(missing_docs)]
 
+mod between;
 mod changes;
 mod disk;
 mod killed;
 mod qcow2;
 mod record;
 mod remote;
+mod space;
 mod states;
 mod volume;

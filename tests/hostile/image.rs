@@ -117,7 +117,7 @@ pub(crate) fn unlock(container: &Container) -> Result<Unlocked, UnlockError> {
 
 /// An undo store in memory, so that no change is refused for lack of one.
 #[derive(Default)]
-pub(crate) struct MemoryUndo(Mutex<Option<Vec<u8>>>);
+pub(crate) struct MemoryUndo(pub(crate) Mutex<Option<Vec<u8>>>);
 
 impl UndoStore for MemoryUndo {
     fn load(&self) -> std::io::Result<Option<Vec<u8>>> {
@@ -130,6 +130,9 @@ impl UndoStore for MemoryUndo {
     fn clear(&self) -> std::io::Result<()> {
         *self.0.lock().unwrap() = None;
         Ok(())
+    }
+    fn keep_copy(&self, _: &[u8]) -> std::io::Result<String> {
+        Ok("the copy".into())
     }
     fn name(&self) -> String {
         "the undo record".into()

@@ -25,6 +25,7 @@ mod luks2_tables;
 mod other_keys;
 mod properties;
 mod qcow2;
+mod records;
 mod unlocking;
 mod verdict;
 

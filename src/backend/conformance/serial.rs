@@ -287,6 +287,18 @@ pub(super) fn prefetch(subject: &Subject<'_>) -> Outcome {
     Ok(None)
 }
 
+pub(super) fn reserve(subject: &Subject<'_>) -> Outcome {
+    let clause = Clause::Reserve;
+    let before = subject.snapshot(clause)?;
+    let skipped = match subject.storage.reserve(0..subject.size) {
+        Ok(()) => None,
+        Err(IoError::Unsupported(_)) => Some("the storage reserves no space"),
+        Err(error) => return Err(Violation::new(clause, "it failed").because(error)),
+    };
+    subject.expect_snapshot(clause, &before, "after its space was reserved")?;
+    Ok(skipped)
+}
+
 pub(super) fn resize(subject: &Subject<'_>) -> Outcome {
     let clause = Clause::Resize;
     let before = subject.snapshot(clause)?;

@@ -34,6 +34,8 @@ pub enum Clause {
     /// `discard` changes nothing outside its range, which can be read and written afterwards. Where
     /// it is `Unsupported`, it changes nothing at all.
     Discard,
+    /// `reserve` changes nothing, even where it is `Unsupported`.
+    Reserve,
     /// `prefetch` changes nothing.
     Prefetch,
     /// Requests of several threads for different ranges do not disturb each other.
@@ -66,6 +68,7 @@ impl fmt::Display for Clause {
             Self::AfterRefusal => "a refused request does not disturb later ones",
             Self::WriteZeroes => "write_zeroes makes its range zero and nothing else",
             Self::Discard => "discard changes nothing outside its range",
+            Self::Reserve => "reserve changes nothing",
             Self::Prefetch => "prefetch changes nothing",
             Self::Threads => "requests for different ranges do not disturb each other",
             Self::Overlap => "where requests overlap, every block is that of one request",

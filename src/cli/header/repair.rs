@@ -1,26 +1,31 @@
 //! `luksmith header repair`: repairs a header after an interruption, a damaged sector, or another
 //! program that overwrote its start.
 
-use luksmith::container::{Container, Doubt, OpenOptions};
+use luksmith::container::{Container, Doubt, OpenOptions, Unproven};
 use luksmith_formats::json::json;
 
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, UndoArgs};
-use crate::cli::error::CommandError;
+use crate::cli::error::{CommandError, Kind};
 use crate::cli::force::{Force, confirm_all, only};
 
-/// Repair the header: roll back an interrupted change, rewrite what is damaged or overwritten
+/// Repair the header: end an interrupted change, rewrite what is damaged or overwritten
 ///
-/// A LUKS2 header is repaired from its good copy, which a checksum proves. The magic that wipefs
-/// and pvcreate overwrite is put back. In LUKS1, damaged entries of keyslots that are not in use
-/// are restored too. The command asks before it writes what no checksum proves, and before it
-/// overwrites other data. If too little is left, only a header backup helps. With --json:
-/// {"repaired": [text]}
+/// A change is rolled back only if no other program has changed the header since. A LUKS2 header is
+/// repaired from its good copy, which a checksum proves. The magic that wipefs and pvcreate
+/// overwrite is put back. In LUKS1, damaged entries of keyslots that are not in use are restored
+/// too. The command asks before it writes what no checksum proves, and before it overwrites other
+/// data. If too little is left, only a header backup helps. With --json: {"repaired": [text]}
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     #[command(flatten)]
     image: ImageArgs,
+
+    /// What to do with an undo record if another program has changed the header since, or if the
+    /// record is damaged or belongs to another volume
+    #[arg(long = "undo", value_name = "WHAT")]
+    unproven: Option<Record>,
 
     /// Print JSON
     #[arg(long)]
@@ -35,21 +40,44 @@ pub(crate) struct Args {
     undo: UndoArgs,
 }
 
+/// What to do with an undo record that cannot be trusted.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Record {
+    /// remove it, and keep the header that is there
+    Discard,
+    /// restore the header from before the interrupted change, and keep a copy of the one that is
+    /// there beside the record
+    Apply,
+}
+
 const EXAMPLES: &str = "\
 Examples:
   luksmith header repair disk.img
   luksmith header repair disk.img --force unproven
-  luksmith header repair /dev/sdb1 --undo-file sdb1.undo";
+  luksmith header repair /dev/sdb1 --undo-file sdb1.undo
+  luksmith header repair disk.img --undo discard    keep what another program changed since";
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
         let storage = self.image.get().header_storage_to_write(session)?;
         let options = OpenOptions::new(storage.undo(self.undo.path()));
         let storage = storage.header();
+        let unproven = match self.unproven {
+            None => Unproven::Refuse,
+            Some(Record::Discard) => Unproven::Discard,
+            Some(Record::Apply) => Unproven::Apply,
+        };
+        let settled = Container::settle(&*storage, &options, unproven)?;
+        if let (None, Some(record)) = (&settled, self.undo.path()) {
+            let message = format!("{} does not exist", record.display());
+            return Err(CommandError::new(Kind::Storage, message)
+                .hint("leave --undo-file out if no change with it was interrupted"));
+        }
         let agree = |doubts: &[Doubt]| self.agree(doubts);
-        let repaired = Container::repair_if(&storage, &options, agree)
+        let others = Container::repair_if(&storage, &options, agree)
             .map_err(|error: CommandError| error.about(self.image.header_location()))?;
-        let repaired = repaired.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let repaired = settled.iter().chain(&others);
+        let repaired = repaired.map(ToString::to_string).collect::<Vec<_>>();
         if self.json {
             session.output.json(&json!({ "repaired": repaired }));
         } else if repaired.is_empty() {

@@ -54,6 +54,14 @@ impl Backend for Window {
             .write_zeroes(self.start + range.start..self.start + range.end)
     }
 
+    fn reserve(&self, range: Range<u64>) -> Result<(), IoError> {
+        let len = range.end.saturating_sub(range.start);
+        let operation = Operation::Reserve;
+        self.geometry().check_change(operation, range.start, len)?;
+        self.storage
+            .reserve(self.start + range.start..self.start + range.end)
+    }
+
     fn resize(&self, _: u64) -> Result<(), IoError> {
         Err(IoError::Unsupported(Operation::Resize))
     }

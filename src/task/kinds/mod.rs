@@ -210,14 +210,27 @@ fn commit(error: &CommitError) -> Kind {
         CommitError::Changed | CommitError::InUse => Kind::Busy,
         CommitError::NeedsUndo => Kind::Parameters,
         CommitError::Secret(error) => secret(error),
-        CommitError::Io(error) | CommitError::Undo(UndoError::Storage(error)) => io(error),
-        CommitError::Undo(UndoError::Damaged { .. } | UndoError::OtherImage { .. }) => {
-            Kind::Parameters
-        }
+        CommitError::Io(error)
+        | CommitError::NoRoom(error)
+        | CommitError::RolledBack(error)
+        | CommitError::Undo(UndoError::Storage(error)) => io(error),
+        CommitError::Undo(error) => undo(error),
         CommitError::Header(_) => Kind::Unsupported,
-        CommitError::Foreign(_) | CommitError::NotKept { .. } | CommitError::Undo(_) => {
-            Kind::Storage
+        CommitError::Foreign(_) | CommitError::NotKept { .. } => Kind::Storage,
+    }
+}
+
+fn undo(error: &UndoError) -> Kind {
+    match error {
+        UndoError::NoRecord { .. }
+        | UndoError::Damaged { .. }
+        | UndoError::OtherImage { .. }
+        | UndoError::Outside { .. } => Kind::Parameters,
+        UndoError::Changed { .. } | UndoError::NoHashes { .. } | UndoError::NoHeader { .. } => {
+            Kind::Damaged
         }
+        UndoError::Storage(error) => io(error),
+        UndoError::Store(_) => Kind::Storage,
     }
 }
 

@@ -1,0 +1,226 @@
+//! Undo records: after a change that was cut before its first write, and what is in their place.
+
+use std::io;
+use std::sync::Arc;
+
+use luksmith::Interrupt;
+use luksmith::backend::file::{FileBackend, OpenOptions as FileOptions};
+use luksmith::container::{Container, NewKeyslot, OpenOptions, UndoFile, UndoStore, Which};
+use luksmith::kdf::calibrate::Cost;
+use luksmith::secret::Passphrase;
+use luksmith_formats::Hash;
+
+use crate::session::{CHEAP, Session};
+
+/// A store that cuts a change when its record is durable.
+struct Cut(UndoFile);
+
+impl UndoStore for Cut {
+    fn load(&self) -> io::Result<Option<Vec<u8>>> {
+        self.0.load()
+    }
+    fn save(&self, record: &[u8]) -> io::Result<()> {
+        self.0.save(record)?;
+        Err(io::Error::other("cut"))
+    }
+    fn clear(&self) -> io::Result<()> {
+        self.0.clear()
+    }
+    fn keep_copy(&self, header: &[u8]) -> io::Result<String> {
+        self.0.keep_copy(header)
+    }
+    fn name(&self) -> String {
+        self.0.name()
+    }
+}
+
+const RECORD: &str = "disk.img.luksmith-undo";
+
+/// A full LUKS1 volume, whose change of passphrase from `key` to another one was cut before its
+/// first write.
+fn interrupted() -> Session {
+    let session = Session::new();
+    let create = "create disk.img --size 1M --type luks1 --key-file key";
+    session.ok(create.split(' ').chain(CHEAP));
+    let add = "key add disk.img --key-file key --new-key-file other";
+    for _ in 1..8 {
+        session.ok(add.split(' ').chain(CHEAP));
+    }
+    let options = FileOptions::new().write(true);
+    let storage = Arc::new(FileBackend::open(session.path("disk.img"), options).unwrap());
+    let store = Cut(UndoFile::at(session.path(RECORD)));
+    let mut container = Container::open(storage, OpenOptions::new(store.into())).unwrap();
+    let passphrase = |text: &[u8]| Passphrase::copy_from(text).unwrap();
+    let interrupt = Interrupt::new();
+    let unlocked = container.unlock(&passphrase(b"secret"), Which::Slot(0), &interrupt);
+    let new = passphrase(b"never used");
+    let cost = Cost::Pbkdf2 {
+        hash: Hash::Sha256,
+        iterations: 1000,
+    };
+    let new = NewKeyslot::new(&new, cost);
+    container
+        .change_keyslot(&unlocked.unwrap(), &new, &interrupt)
+        .unwrap_err();
+    drop(container);
+    assert!(session.exists(RECORD));
+    session
+}
+
+/// Another program changes the passphrase `key` to `new`: this one, after its record was moved
+/// away.
+fn change_without_the_record(session: &Session) {
+    session.write("new", b"a new passphrase");
+    std::fs::rename(session.path(RECORD), session.path("moved")).unwrap();
+    let change = "key change disk.img --key-file key --new-key-file new";
+    session.ok(change.split(' ').chain(CHEAP));
+    std::fs::rename(session.path("moved"), session.path(RECORD)).unwrap();
+}
+
+fn opens(session: &Session, key: &str) -> bool {
+    let test = ["key", "test", "disk.img", "--key-file", key];
+    session.run(test).code() == 0
+}
+
+const REPAIR: [&str; 3] = ["header", "repair", "disk.img"];
+
+#[test]
+fn a_change_that_wrote_nothing_leaves_only_its_record() {
+    let session = interrupted();
+    let before = session.read("disk.img");
+    session
+        .run(["info", "disk.img"])
+        .fails(4, "`luksmith header repair IMAGE`");
+    let said = session.ok(REPAIR);
+    assert!(said.contains("had written nothing"), "{said}");
+    assert!(session.read("disk.img") == before && !session.exists(RECORD));
+    assert!(opens(&session, "key"));
+    assert_eq!(session.ok(REPAIR), "nothing to repair\n");
+}
+
+#[test]
+fn a_passphrase_that_another_program_changed_meanwhile_is_kept() {
+    let session = interrupted();
+    change_without_the_record(&session);
+    let (before, record) = (session.read("disk.img"), session.read(RECORD));
+    let refused = session.run(REPAIR);
+    refused.fails(4, "another program has changed the header since");
+    refused.fails(4, "--undo discard");
+    assert!(session.read("disk.img") == before && session.read(RECORD) == record);
+
+    session.ok(REPAIR.into_iter().chain(["--undo", "discard"]));
+    assert!(session.read("disk.img") == before && !session.exists(RECORD));
+    assert!(opens(&session, "new") && !opens(&session, "key"));
+}
+
+#[test]
+fn what_a_forced_rollback_overwrites_can_be_restored() {
+    use std::os::unix::fs::PermissionsExt;
+    let session = interrupted();
+    change_without_the_record(&session);
+    let said = session.ok(REPAIR.into_iter().chain(["--undo", "apply"]));
+    let copy = format!("{RECORD}.header-1");
+    assert!(said.contains(&copy), "{said}");
+    assert!(opens(&session, "key") && !opens(&session, "new"));
+    let mode = std::fs::metadata(session.path(&copy))
+        .unwrap()
+        .permissions();
+    assert_eq!(mode.mode() & 0o777, 0o600);
+
+    session.ok(["header", "restore", "disk.img", &copy, "--force", "restore"]);
+    assert!(opens(&session, "new") && !opens(&session, "key"));
+}
+
+#[test]
+fn a_copy_of_the_header_replaces_no_other_copy() {
+    let session = interrupted();
+    change_without_the_record(&session);
+    session.write(&format!("{RECORD}.header-1"), b"from before");
+    session.ok(REPAIR.into_iter().chain(["--undo", "apply"]));
+    assert_eq!(session.read(&format!("{RECORD}.header-1")), b"from before");
+    assert!(session.exists(&format!("{RECORD}.header-2")));
+}
+
+/// A record is written completely before it gets its name, so these are not from a crash of this
+/// program.
+#[test]
+fn a_damaged_record_is_discarded_only_on_request() {
+    for length in [0, 5, 100] {
+        let session = interrupted();
+        let record = session.read(RECORD);
+        session.write(RECORD, &record[..length]);
+        session.run(["info", "disk.img"]).fails(
+            if length < 16 { 1 } else { 4 },
+            "`luksmith header repair IMAGE",
+        );
+        let refused = session.run(REPAIR);
+        refused.fails(1, "is not a complete undo record");
+        refused.fails(1, "--undo discard");
+        session
+            .run(REPAIR.into_iter().chain(["--undo", "apply"]))
+            .fails(1, "is not a complete undo record");
+        session.ok(REPAIR.into_iter().chain(["--undo", "discard"]));
+        assert!(
+            opens(&session, "key") && !session.exists(RECORD),
+            "{length}"
+        );
+    }
+}
+
+#[test]
+fn a_record_of_another_volume_is_not_applied() {
+    let session = Session::with_volume();
+    let other = interrupted();
+    session.write(RECORD, &other.read(RECORD));
+    let before = session.read("disk.img");
+    for args in [&REPAIR[..], &[&REPAIR[..], &["--undo", "apply"]].concat()] {
+        let refused = session.run(args);
+        refused.fails(1, "belongs to another volume");
+        refused.fails(1, "--undo discard");
+    }
+    session.ok(REPAIR.into_iter().chain(["--undo", "discard"]));
+    assert!(session.read("disk.img") == before && !session.exists(RECORD));
+    assert!(opens(&session, "key"));
+}
+
+#[test]
+fn a_record_is_kept_where_no_header_is_left() {
+    let session = interrupted();
+    let mut image = session.read("disk.img");
+    image[..6].fill(0);
+    session.write("disk.img", &image);
+    session
+        .run(REPAIR.into_iter().chain(["--undo", "discard"]))
+        .fails(4, "the header cannot be read");
+    assert!(session.exists(RECORD));
+    session.ok(REPAIR.into_iter().chain(["--undo", "apply"]));
+    assert!(opens(&session, "key"));
+}
+
+#[test]
+fn a_record_that_was_named_has_to_be_there() {
+    let session = Session::with_volume();
+    let repair = REPAIR.into_iter().chain(["--undo-file", "missing"]);
+    let refused = session.run(repair);
+    refused.fails(4, "missing does not exist");
+    refused.fails(4, "--undo-file");
+    assert_eq!(session.ok(REPAIR), "nothing to repair\n");
+}
+
+#[test]
+fn a_file_that_is_no_record_is_left_alone() {
+    let session = Session::with_volume();
+    session.write("notes", b"mine");
+    let repair: Vec<_> = REPAIR.into_iter().chain(["--undo-file", "notes"]).collect();
+    let discard: Vec<_> = repair
+        .iter()
+        .copied()
+        .chain(["--undo", "discard"])
+        .collect();
+    for args in [&repair, &discard] {
+        session.run(args).fails(1, "move notes away");
+    }
+    let label = ["config", "disk.img", "--label", "x", "--undo-file", "notes"];
+    session.run(label).fails(1, "is not an undo record");
+    assert_eq!(session.read("notes"), b"mine");
+}
