@@ -306,6 +306,16 @@ fn keyslot(error: &KeyslotError) -> Hint {
 fn header(error: &HeaderError) -> Hint {
     match error {
         HeaderError::OtherUuid { .. } => some("--force other-uuid restores it anyway"),
+        HeaderError::SectorSize(_) => {
+            some("`luksmith decrypt`, then `luksmith encrypt --type luks1`, encrypts the data anew")
+        }
+        HeaderError::Behind { end, .. } => some(format!(
+            "move what is there elsewhere; `truncate -s {end} IMAGE` then cuts it off"
+        )),
+        HeaderError::InTheWay { what, .. } => some(match what.contains("LUKSMETA") {
+            true => "`luksmeta nuke -d IMAGE` removes it, if clevis need not unlock this volume",
+            false => "copy it elsewhere, and overwrite it with zeroes, if nothing needs it",
+        }),
         HeaderError::NoSuchToken(_) => some("`luksmith token list IMAGE` shows the tokens"),
         HeaderError::TokenExists(_) => some("--token-replace replaces it"),
         HeaderError::TokensFull => some("`luksmith token remove IMAGE --token-id N` makes room"),

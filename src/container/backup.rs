@@ -117,6 +117,12 @@ impl Container {
         options: OpenOptions,
     ) -> Result<Self, HeaderError> {
         let (restored, present) = restorable(&*storage, backup, allow_other_uuid, &options)?;
+        // The last block of a backup may contain the begin of the data.
+        let data = match restored.data_offset() {
+            0 => usize::MAX,
+            offset => usize::try_from(offset).unwrap_or(usize::MAX),
+        };
+        let backup = &backup[..backup.len().min(data)];
         let plan = restore_plan(&*storage, backup, &restored, present.is_some())?;
         plan.execute(&*storage, options.undo.store())?;
         Ok(Self::open(storage, options)?)

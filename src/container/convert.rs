@@ -12,6 +12,7 @@ use luksmith_formats::luks2::{
 };
 use luksmith_formats::{FormatError, Hash, luks1};
 
+use super::gap;
 use super::plan::WritePlan;
 use super::rewrite::write_copies;
 use super::{Container, Header, HeaderError, Version};
@@ -25,8 +26,9 @@ impl Container {
     ///
     /// # Errors
     /// Returns [`HeaderError::Unsupported`] if the other version cannot express something, or if
-    /// the keyslots do not fit. Nothing has changed then. Returns [`super::CommitError::NeedsUndo`]
-    /// if there is no undo store.
+    /// the keyslots do not fit, and [`HeaderError::InTheWay`] if another program keeps something
+    /// where the other version has keyslots. Nothing has changed then. Returns
+    /// [`super::CommitError::NeedsUndo`] if there is no undo store.
     pub fn convert(&mut self, to: Version) -> Result<(), HeaderError> {
         self.check_requirements()?;
         let (mut plan, next) = match (&self.header, to) {
@@ -41,6 +43,7 @@ impl Container {
             }
             (Header::Luks2(header), Version::Luks1) => {
                 let (plan, next) = to_luks1(header)?;
+                self.check_free_for_luks1(header, &next)?;
                 (plan, Header::Luks1(next))
             }
         };
@@ -54,9 +57,10 @@ impl Container {
             .filter(|&slot| old.keyslots[slot].active)
             .collect();
         // A detached header may use all of its storage.
+        let size = self.storage.geometry().size;
         let end = match old.data_offset() {
-            0 => self.storage.geometry().size,
-            offset => offset,
+            0 => size,
+            offset => offset.min(size),
         };
         let keyslots_size = end
             .saturating_sub(METADATA_SIZE * 2)
@@ -71,6 +75,13 @@ impl Container {
                 active.len()
             )));
         }
+        let areas: Vec<_> = (0..luks1::KEYSLOTS).map(|slot| old.area(slot)).collect();
+        let new_end = METADATA_SIZE * 2 + keyslots_size;
+        refuse(gap::find(
+            &*self.storage,
+            luks1::HEADER_SIZE as u64..new_end,
+            &areas,
+        )?)?;
         let metadata = Metadata::new(NewConfig {
             json_size: METADATA_SIZE - luks2::ALIGNMENT,
             keyslots_size,
@@ -115,8 +126,15 @@ impl Container {
             Ok(())
         })?;
         // Old key material has to be wiped, since it would survive a later change of its
-        // passphrase.
-        plan.wipe(start..start + keyslots_size)?;
+        // passphrase. The headers overwrite what is before `start`.
+        for area in areas.iter().filter(|area| area.end > start) {
+            let area = area.start.max(start)..area.end.min(self.storage.geometry().size);
+            let length = usize::try_from(area.end.saturating_sub(area.start)).unwrap_or(0);
+            let bytes = door::read(&*self.storage, area.start, length)?;
+            if bytes.iter().any(|byte| *byte != 0) {
+                plan.wipe(area)?;
+            }
+        }
         for (index, &slot) in active.iter().enumerate() {
             let area = old.area(slot);
             let length = usize::try_from(area.end - area.start).unwrap_or(usize::MAX);
@@ -128,6 +146,29 @@ impl Container {
         plan.flush();
         write_copies(&mut plan, &next, [Position::Primary, Position::Secondary])?;
         Ok((plan, next))
+    }
+
+    /// Checks the areas of unused keyslots of `next` that are not inside of the keyslots area of
+    /// `old`, where everything belongs to the header.
+    fn check_free_for_luks1(
+        &self,
+        old: &luks2::Header,
+        next: &luks1::Header,
+    ) -> Result<(), HeaderError> {
+        let known = 0..old.metadata.keyslots_area().end;
+        for slot in (0..luks1::KEYSLOTS).filter(|&slot| !next.keyslots[slot].active) {
+            let area = next.area(slot);
+            let area = area.start..area.end.min(self.storage.geometry().size);
+            refuse(gap::find(&*self.storage, area, &[known.clone()])?)?;
+        }
+        Ok(())
+    }
+}
+
+fn refuse(found: Option<gap::Found>) -> Result<(), HeaderError> {
+    match found {
+        None => Ok(()),
+        Some(gap::Found { what, at }) => Err(HeaderError::InTheWay { what, at }),
     }
 }
 
@@ -174,7 +215,7 @@ fn to_luks1(old: &luks2::Header) -> Result<(WritePlan, luks1::Header), HeaderErr
     }
     let (segment_id, segment) = metadata.data_segment()?;
     if segment.sector_size != 512 {
-        return Err(no("sector size other than 512 bytes"));
+        return Err(HeaderError::SectorSize(segment.sector_size));
     }
     if segment.iv_tweak != 0
         || segment.size != SegmentSize::Dynamic

@@ -270,6 +270,27 @@ pub enum HeaderError {
     /// This header does not permit the change.
     #[error("not possible here: {0}")]
     Unsupported(String),
+    /// The data is encrypted in sectors of this size, which LUKS1 does not have.
+    #[error("the data is encrypted in sectors of {0} bytes, and LUKS1 has sectors of 512 bytes")]
+    SectorSize(u32),
+    /// Before the data there is something that belongs to no part of the header, and the change
+    /// would take its place.
+    #[error("there is {what} before the data, at byte {at}, which this change would overwrite")]
+    InTheWay {
+        /// What it is, with an article.
+        what: &'static str,
+        /// Its offset, in bytes.
+        at: u64,
+    },
+    /// The volume has a fixed size, and ends before its storage does. It cannot grow over what is
+    /// behind it.
+    #[error("the volume ends at byte {end}, and behind it are {} more bytes of its storage", size - end)]
+    Behind {
+        /// The end of the volume, in bytes.
+        end: u64,
+        /// The size of the storage, in bytes.
+        size: u64,
+    },
     /// The header carries requirements that forbid changes.
     #[error("the header has requirements that forbid changes: {0}")]
     Requirements(String),

@@ -12,6 +12,7 @@ mod create;
 mod digest;
 mod error;
 mod foreign;
+mod gap;
 mod keyslot_info;
 mod keyslots;
 #[cfg(feature = "libvirt")]

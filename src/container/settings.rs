@@ -137,9 +137,13 @@ impl Container {
     /// Changes the size of the volume to `size` bytes. `data` is the storage of the data. If the
     /// volume shrinks, the data after its new end is lost.
     ///
+    /// A volume of fixed size may end before its storage does. What is behind it is not changed:
+    /// the storage then keeps its size, and the volume can only shrink.
+    ///
     /// # Errors
     /// Returns [`HeaderError::Unsupported`] if the size is not a whole number of sectors, if the
-    /// data cannot be opened, or if `data` is the storage of a detached header. Returns
+    /// data cannot be opened, or if `data` is the storage of a detached header, and
+    /// [`HeaderError::Behind`] if the volume would grow over what is behind it. Returns
     /// [`HeaderError::Io`] if the storage cannot change its size.
     pub fn resize(&mut self, data: &dyn Backend, size: u64) -> Result<(), HeaderError> {
         self.check_requirements()?;
@@ -159,9 +163,23 @@ impl Container {
         let end = segment.offset.checked_add(size).ok_or_else(|| {
             HeaderError::Unsupported(format!("{size} bytes do not fit any storage"))
         })?;
+        let storage_size = data.geometry().size;
+        let old_size = self.data_size(storage_size).map_err(unsupported)?;
+        if size == old_size {
+            return Ok(());
+        }
+        // A volume to the end of the storage has at most a part of a sector behind it.
+        let old_end = segment.offset + old_size;
+        let is_last = segment.fixed_size.is_none() || storage_size <= old_end;
+        if !is_last && end > old_end {
+            return Err(HeaderError::Behind {
+                end: old_end,
+                size: storage_size,
+            });
+        }
         // Checked before the storage is cut, since another program may have moved the data.
         self.check_unchanged()?;
-        let grows = end > data.geometry().size;
+        let grows = end > storage_size;
         // The header never states more data than there is: it changes after the storage when the
         // volume grows, and before the storage when it shrinks.
         if grows {
@@ -171,7 +189,7 @@ impl Container {
         if segment.fixed_size.is_some_and(|fixed| fixed != size) {
             self.set_segment_size(size)?;
         }
-        if !grows && end < data.geometry().size {
+        if is_last && end < storage_size {
             data.resize(end)?;
             data.flush()?;
         }

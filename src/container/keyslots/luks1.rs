@@ -9,10 +9,11 @@ use luksmith_formats::{Limits, luks1};
 
 use super::new_keyslot::NewKeyslot;
 use crate::Interrupt;
+use crate::container::gap;
 use crate::container::keyslot_info::luks1_sealing;
 use crate::container::plan::WritePlan;
 use crate::container::rewrite::{SectorOrder, write_luks1};
-use crate::container::{Container, Header, KeyslotError, material};
+use crate::container::{CommitError, Container, Header, KeyslotError, material};
 use crate::secret::VolumeKey;
 
 impl Container {
@@ -46,7 +47,10 @@ impl Container {
         // keyslot except keyslot 6 is in one sector.
         let mut plan = WritePlan::default();
         let mut next = header.clone();
-        let gap = free_luks1_area(&header).filter(|_| old_index != 6);
+        let gap = match free_luks1_area(&header).filter(|_| old_index != 6) {
+            Some(start) if self.is_free(&header, start)? => Some(start),
+            _ => None,
+        };
         if let Some(start) = gap {
             next.keyslots[old_index].key_material_offset = start;
         } else {
@@ -71,6 +75,14 @@ impl Container {
         }
         self.commit(&plan, Header::Luks1(next))?;
         Ok(old)
+    }
+
+    /// Whether no other program keeps something in the space of an area that begins at this sector.
+    fn is_free(&self, header: &luks1::Header, start: u32) -> Result<bool, CommitError> {
+        let area = header.area(0);
+        let start = u64::from(start) * 512;
+        let end = start + (area.end - area.start);
+        Ok(gap::find(&*self.storage, start..end, &[])?.is_none())
     }
 }
 

@@ -192,6 +192,9 @@ fn keyslot(error: &KeyslotError) -> Kind {
 fn header(error: &HeaderError) -> Kind {
     match error {
         HeaderError::OtherUuid { .. }
+        | HeaderError::SectorSize(_)
+        | HeaderError::InTheWay { .. }
+        | HeaderError::Behind { .. }
         | HeaderError::Unsupported(_)
         | HeaderError::Header(_)
         | HeaderError::NoSuchToken(_) => Kind::Parameters,
