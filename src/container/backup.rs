@@ -170,7 +170,9 @@ impl Container {
         let repaired = match &container.health {
             Health::Good => return Ok(done),
             Health::PrimaryDamaged(_) | Health::PrimaryStale => Repaired::PrimaryCopy,
-            Health::SecondaryDamaged(_) | Health::SecondaryStale => Repaired::SecondaryCopy,
+            Health::SecondaryDamaged(_) | Health::SecondaryStale | Health::CopiesDiffer => {
+                Repaired::SecondaryCopy
+            }
         };
         if let Header::Luks2(header) = &container.header {
             let mut next = header.clone();
@@ -335,7 +337,7 @@ fn backup_header(backup: &[u8], limits: &Limits) -> Result<Header, HeaderError> 
         .map_err(HeaderError::Backup)?;
     if !matches!(loaded.health, Health::Good) {
         return Err(HeaderError::Mismatch(
-            "one of its two copies of the header is damaged or stale".into(),
+            "its two copies of the header are not both valid and equal".into(),
         ));
     }
     if let Header::Luks2(header) = &loaded.header

@@ -338,6 +338,10 @@ pub enum CommitError {
     /// undo record, which that program does not know.
     #[error("this change cannot be made while another program has the volume open")]
     InUse,
+    /// The sequence number of a LUKS2 header has its largest value, so a change could not be told
+    /// from the state before it.
+    #[error("the header has the largest sequence number, and cannot be changed")]
+    Sequence,
     /// The new header does not fit in its area.
     #[error("the header does not fit its area")]
     Header(#[from] FormatError),

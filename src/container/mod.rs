@@ -82,6 +82,9 @@ pub enum Health {
     /// Both copies are valid and the secondary is older, since a write was interrupted. The primary
     /// one is used.
     SecondaryStale,
+    /// Both copies are valid and have the same sequence number, but not the same content. The
+    /// primary one is used.
+    CopiesDiffer,
 }
 
 impl Health {
@@ -94,6 +97,7 @@ impl Health {
             Self::SecondaryDamaged(_) => "secondary damaged",
             Self::PrimaryStale => "primary stale",
             Self::SecondaryStale => "secondary stale",
+            Self::CopiesDiffer => "copies differ",
         }
     }
 
@@ -102,7 +106,7 @@ impl Health {
     pub fn damage(&self) -> Option<&FormatError> {
         match self {
             Self::PrimaryDamaged(error) | Self::SecondaryDamaged(error) => Some(error),
-            Self::Good | Self::PrimaryStale | Self::SecondaryStale => None,
+            Self::Good | Self::PrimaryStale | Self::SecondaryStale | Self::CopiesDiffer => None,
         }
     }
 }
@@ -129,6 +133,9 @@ impl fmt::Display for Health {
             Self::SecondaryStale => f.write_str(
                 "the secondary copy is older: a change was interrupted; the primary one is used",
             ),
+            Self::CopiesDiffer => {
+                f.write_str("the copies differ, and neither is older; the primary one is used")
+            }
         }
     }
 }

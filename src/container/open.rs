@@ -118,7 +118,10 @@ fn load_luks2(
         (Ok(primary), Ok(secondary)) => {
             let bytes = [primary.bytes, secondary.bytes];
             match primary.header.seqid.cmp(&secondary.header.seqid) {
-                Ordering::Equal => (primary.header, Health::Good, bytes),
+                Ordering::Equal if primary.header == secondary.header => {
+                    (primary.header, Health::Good, bytes)
+                }
+                Ordering::Equal => (primary.header, Health::CopiesDiffer, bytes),
                 Ordering::Greater => (primary.header, Health::SecondaryStale, bytes),
                 Ordering::Less => (secondary.header, Health::PrimaryStale, bytes),
             }
@@ -129,6 +132,7 @@ fn load_luks2(
                 (Kind::NotUnderstood, Ordering::Greater) => {
                     return Err(OpenError::NotUnderstood(error));
                 }
+                (Kind::NotUnderstood, Ordering::Equal) => Health::CopiesDiffer,
                 (Kind::NotUnderstood, Ordering::Less) => Health::SecondaryStale,
                 _ => Health::SecondaryDamaged(error),
             };

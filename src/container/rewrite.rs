@@ -66,13 +66,19 @@ impl Container {
             return Err(CommitError::Foreign(what));
         }
         if let Header::Luks2(header) = &self.header {
-            next.seqid = header.seqid.saturating_add(1);
+            next.seqid = match header.seqid.checked_add(1) {
+                Some(seqid) => seqid,
+                // A repair writes the same content.
+                None if next == header => header.seqid,
+                // The new copies could not be told from the old ones.
+                None => return Err(CommitError::Sequence),
+            };
         }
         let order = match self.health {
             Health::Good | Health::PrimaryDamaged(_) | Health::PrimaryStale => {
                 [Position::Primary, Position::Secondary]
             }
-            Health::SecondaryDamaged(_) | Health::SecondaryStale => {
+            Health::SecondaryDamaged(_) | Health::SecondaryStale | Health::CopiesDiffer => {
                 [Position::Secondary, Position::Primary]
             }
         };

@@ -266,18 +266,63 @@ fn a_forged_secondary_wins_by_its_number_only_if_it_is_valid() {
     let container = open(&storage(image.clone())).unwrap();
     assert!(matches!(container.health(), Health::Good));
     assert_eq!(container.uuid(), open(&storage(luks2())).unwrap().uuid());
+}
 
-    // The highest sequence number opens and is not increased. A change neither panics nor loses a
-    // copy.
+/// A copy with a new content and the same number could not be told from the old one.
+#[test]
+fn a_header_with_the_highest_sequence_number_is_not_changed() {
+    let highest = u64::MAX.to_be_bytes();
     let mut image = luks2();
     for position in Position::ALL {
         edit_binary(&mut image, position, 16, &highest);
     }
-    let storage = storage(image);
-    let mut container = open(&storage).unwrap();
+    let disk = storage(image.clone());
+    let mut container = open(&disk).unwrap();
+    unlock(&container).unwrap();
     let change = luksmith::container::Configure::new().label("changed".to_owned());
-    _ = container.configure(&change);
-    unlock(&open(&storage).unwrap()).unwrap();
+    let changed = container.configure(&change);
+    assert!(
+        matches!(changed, Err(HeaderError::Commit(CommitError::Sequence))),
+        "{changed:?}"
+    );
+    let removed = container.remove_keyslot(0, true);
+    assert!(removed.is_err(), "{removed:?}");
+    assert!(disk.to_bytes() == image, "written");
+
+    // A repair writes the content of the good copy.
+    for damaged in [100, COPY + 100] {
+        let mut image = image.clone();
+        image[damaged] ^= 1;
+        let disk = storage(image);
+        let options = OpenOptions::new(Undo::NotLookedFor);
+        assert_eq!(Container::repair(disk.clone(), options).unwrap().len(), 1);
+        let container = open(&disk).unwrap();
+        assert!(matches!(container.health(), Health::Good));
+        unlock(&container).unwrap();
+    }
+}
+
+#[test]
+fn of_different_copies_with_one_sequence_number_the_primary_counts() {
+    let mut image = luks2();
+    edit_binary(&mut image, Position::Secondary, 24, b"other");
+    let disk = storage(image.clone());
+    let container = open(&disk).unwrap();
+    assert!(
+        matches!(container.health(), Health::CopiesDiffer),
+        "{:?}",
+        container.health()
+    );
+    let options = OpenOptions::new(Undo::NotLookedFor);
+    let repaired = Container::repair(disk.clone(), options).unwrap();
+    assert_eq!(repaired, [Repaired::SecondaryCopy]);
+    let container = open(&disk).unwrap();
+    assert!(matches!(container.health(), Health::Good));
+    let luksmith::container::Header::Luks2(header) = container.header() else {
+        panic!("not LUKS2");
+    };
+    assert_eq!(header.label, "");
+    unlock(&container).unwrap();
 }
 
 #[test]

@@ -218,7 +218,7 @@ fn commit(error: &CommitError) -> Kind {
         | CommitError::RolledBack(error)
         | CommitError::Undo(UndoError::Storage(error)) => io(error),
         CommitError::Undo(error) => undo(error),
-        CommitError::Header(_) => Kind::Unsupported,
+        CommitError::Header(_) | CommitError::Sequence => Kind::Unsupported,
         CommitError::Foreign(_) | CommitError::NotKept { .. } => Kind::Storage,
     }
 }
