@@ -124,7 +124,11 @@ impl Args {
         let about = |error| CommandError::from(error).about(location);
         let limits = Limits::default();
         if self.image.header.is_none() {
-            return Layout::read(data.backend.as_ref(), &limits).map_err(about);
+            let layout = Layout::read(data.backend.as_ref(), &limits).map_err(about)?;
+            if layout.version.is_none() {
+                data.refuse_remains(location, &limits)?;
+            }
+            return Ok(layout);
         }
         let (remote, options) = (self.image.remote.get(), self.read.options());
         let header = Storage::open(location, remote, options, session.signals.interrupt())?;

@@ -270,7 +270,10 @@ fn find_secondary(
             },
             // Without a primary copy, an offset without a secondary copy is not a damaged copy.
             Err(_) if known.is_none() => continue,
-            Err(error) => error,
+            Err(mut error) => {
+                error.offset += header_size;
+                error
+            }
         };
         let found = door::read(
             storage,

@@ -84,6 +84,22 @@ impl fmt::Display for Remains {
     }
 }
 
+impl Remains {
+    /// What is left of a header on a storage that does not begin with the magic of one. `None` if
+    /// nothing is, or if it begins with the magic.
+    ///
+    /// # Errors
+    /// Returns the error of the storage.
+    pub fn find(storage: &dyn Backend, limits: &Limits) -> Result<Option<Self>, IoError> {
+        let size = storage.geometry().size.min(BINARY_HEADER as u64);
+        let start = door::read(storage, 0, usize::try_from(size).unwrap_or(BINARY_HEADER))?;
+        if start.starts_with(&MAGIC) {
+            return Ok(None);
+        }
+        find(storage, &start, limits)
+    }
+}
+
 /// What is left of a LUKS1 header that begins with these bytes and is refused.
 pub(super) fn luks1(start: &[u8], limits: &Limits) -> Option<Remains> {
     let (_, fixes) = luks1::Header::repaired(start, limits).ok()?;

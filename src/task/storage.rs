@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use luksmith_formats::limits::Limits;
 use luksmith_formats::nbd::uri::Uri;
 
 use super::destination::Destination;
@@ -11,7 +12,7 @@ use super::{Advice, Error, Kind};
 use crate::Interrupt;
 use crate::backend::Backend;
 use crate::backend::file::{FileBackend, OpenOptions};
-use crate::container::{Container, Undo, UndoFile, Unlocked, VolumeError};
+use crate::container::{Container, OpenError, Remains, Undo, UndoFile, Unlocked, VolumeError};
 use crate::layout::{ImageError, Qcow2};
 use crate::location::Location;
 use crate::sectors::{Cipher, Sectors};
@@ -196,6 +197,18 @@ impl Storage {
         match &self.qcow2 {
             Some(image) => image.header_storage(),
             None => self.backend.clone(),
+        }
+    }
+
+    /// Refuses a storage with what is left of a header whose start is overwritten, for a task that
+    /// would take it for data. `location` is for messages.
+    ///
+    /// # Errors
+    /// [`OpenError::Remains`], and what the storage reports.
+    pub fn refuse_remains(&self, location: &Location, limits: &Limits) -> Result<(), Error> {
+        match Remains::find(&*self.backend, limits)? {
+            None => Ok(()),
+            Some(remains) => Err(Error::from(OpenError::Remains(remains)).about(location)),
         }
     }
 

@@ -36,6 +36,16 @@ fn repair(session: &Session, force: &[&str]) -> Ran {
     session.run(["header", "repair", "disk.img"].into_iter().chain(words))
 }
 
+/// The header that is left is not searched as data.
+#[track_caller]
+fn search_refuses(session: &Session) {
+    let search = ["verify-ciphertext", "disk.img"];
+    session
+        .run(search)
+        .fails(4, "`luksmith header repair IMAGE`");
+    assert_ne!(session.run(search.iter().chain(&["--no-header"])).code(), 4);
+}
+
 /// Every other command says what is wrong, and changes nothing.
 #[track_caller]
 fn all_refuse(session: &Session, what: &str) {
@@ -81,6 +91,7 @@ fn the_wiped_magic_of_luks2_is_put_back() {
         &session,
         "the magic is wiped, the rest of a LUKS2 header is intact",
     );
+    search_refuses(&session);
     let said = repair(&session, &[]);
     assert_eq!(said.code(), 0, "{}", said.stderr());
     assert_eq!(
@@ -131,6 +142,7 @@ fn the_wiped_magic_of_luks1_is_put_back_if_the_user_agrees() {
         &session,
         "the magic is wiped, the rest of a LUKS1 header is there",
     );
+    search_refuses(&session);
     let before = session.read("disk.img");
     repair(&session, &[]).fails(1, "no checksum proves");
     repair(&session, &[]).fails(1, "--force unproven goes on");
@@ -194,6 +206,7 @@ fn a_header_is_made_anew_from_its_metadata_if_the_user_agrees() {
         &session,
         "only the metadata of the second one is left, at byte 20480",
     );
+    search_refuses(&session);
     repair(&session, &[]).fails(1, "the label is lost, and the volume gets a new UUID");
     repair(&session, &[]).fails(1, "a GUID partition table");
     repair(&session, &[]).fails(1, "--force overwrite --force unproven goes on");

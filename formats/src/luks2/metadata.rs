@@ -273,13 +273,13 @@ impl Metadata {
         // Parse the text again, so that everything that is written can be read.
         let text = text::fitting(&draft.finish(), self.view.config.json_size)?;
         let value = text::parse_text(&text, 0)?;
-        let view = validated(&value, self.hdr_size())?;
-        let before = |new: &&FormatError| {
+        let mut view = validated(&value, self.hdr_size())?;
+        for new in view.refusals_mut() {
             let mut before = self.view.refusals();
-            before.any(|old| (&old.field, &old.cause) == (&new.field, &new.cause))
-        };
-        if let Some(new) = view.refusals().find(|new| !before(new)) {
-            return Err(new.clone());
+            match before.find(|old| (&old.field, &old.cause) == (&new.field, &new.cause)) {
+                Some(old) => *new = old.clone(),
+                None => return Err(new.clone()),
+            }
         }
         *self = Self { value, view };
         Ok(())
