@@ -233,8 +233,10 @@ mod tests {
             assert_eq!(advice, refused, "{mode:o} {stated:o}");
         }
         let (_folder, sockets) = listening(0o666);
-        let mut known = Options::default();
-        known.allow_uids = Some(vec![0]);
+        let known = Options {
+            allow_uids: Some(vec![0]),
+            ..Options::default()
+        };
         sockets.check(&known, false).unwrap();
     }
 
@@ -262,8 +264,10 @@ mod tests {
         assert_eq!(error.kind(), Kind::Parameters);
         assert_eq!(error.advice(), [Advice::AllowUsers, Advice::EveryUser]);
         sockets.check(&Options::default(), true).unwrap();
-        let mut known = Options::default();
-        known.allow_uids = Some(vec![0]);
+        let known = Options {
+            allow_uids: Some(vec![0]),
+            ..Options::default()
+        };
         sockets.check(&known, false).unwrap();
     }
 

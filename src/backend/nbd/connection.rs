@@ -16,12 +16,14 @@ use super::coverage::Coverage;
 use super::error::{NbdError, Problem};
 use super::handshake::{Export, Replies};
 use super::journal::{Journal, Record};
-use super::patience::{LOOK, Patience, Wait};
+use super::patience::{LOOK, Patience, Progress, Wait};
 use crate::channel::Channel;
 use crate::sectors::{Cipher, Sectors};
 
-/// How many bytes of data for later requests a server may send before the reply to a request.
-const ALLOWED_BEFORE: u64 = 32 << 20;
+/// How many bytes of data for later requests, and replies to them, may come before the reply to a
+/// request.
+const LATER_DATA: u64 = 32 << 20;
+const LATER_REPLIES: usize = 16;
 
 /// A connection after the handshake.
 pub(super) struct Connection {
@@ -37,6 +39,8 @@ pub(super) struct Connection {
     last_received: AtomicU64,
     /// How many bytes of data have been received that requests have asked for.
     received: AtomicU64,
+    /// How many requests have been completed.
+    completed: AtomicUsize,
     /// How many bytes of data belong to the requests in flight.
     in_flight: AtomicU64,
     patience: Patience,
@@ -95,10 +99,12 @@ pub(super) struct Pending {
     sent: Wait,
     /// The bytes of its data.
     len: u64,
-    /// How many bytes of data had been received on the connection when it was sent, and how many
-    /// were in flight. The server may send that many before its reply.
-    received_before: u64,
-    before: u64,
+    /// When it was sent: the data received and the requests completed on the connection, and those
+    /// in flight.
+    received: u64,
+    completed: usize,
+    data_before: u64,
+    requests_before: usize,
 }
 
 impl Connection {
@@ -120,6 +126,7 @@ impl Connection {
             created: Instant::now(),
             last_received: AtomicU64::new(0),
             received: AtomicU64::new(0),
+            completed: AtomicUsize::new(0),
             in_flight: AtomicU64::new(0),
             patience,
             broken: OnceLock::new(),
@@ -155,15 +162,17 @@ impl Connection {
         };
         let asked = (resources.into.as_ref()).map_or(payload.len(), Sectors::len) as u64;
         let request = self.table().insert(request, resources)?;
-        self.load.fetch_add(1, Ordering::Relaxed);
-        let before = self.in_flight.fetch_add(asked, Ordering::Relaxed);
+        let requests_before = self.load.fetch_add(1, Ordering::Relaxed);
+        let data_before = self.in_flight.fetch_add(asked, Ordering::Relaxed);
         self.transmit(request, payload);
         Ok(Pending {
             cookie: request.cookie,
             sent: Wait::begin(),
             len: asked,
-            received_before: self.received.load(Ordering::Relaxed),
-            before,
+            received: self.received.load(Ordering::Relaxed),
+            completed: self.completed.load(Ordering::Relaxed),
+            data_before,
+            requests_before,
         })
     }
 
@@ -188,10 +197,12 @@ impl Connection {
                 moved += sent as u64;
                 active = Instant::now();
             }
-            wait.left(&self.patience, active, moved).map_err(|problem| {
-                given_up = Some(problem);
-                io::Error::from(io::ErrorKind::TimedOut)
-            })
+            let progress = Progress { moved, replies: 0 };
+            wait.left(&self.patience, active, progress)
+                .map_err(|problem| {
+                    given_up = Some(problem);
+                    io::Error::from(io::ErrorKind::TimedOut)
+                })
         };
         let mut parts = [IoSlice::new(header), IoSlice::new(payload)];
         let sent = self
@@ -213,10 +224,10 @@ impl Connection {
             }
             let active =
                 self.created + Duration::from_millis(self.last_received.load(Ordering::Relaxed));
-            let received = self.received.load(Ordering::Relaxed) - pending.received_before;
-            // Replies to later requests may come first, but must not delay this reply without end.
-            let moved = received.min(pending.before + pending.len + ALLOWED_BEFORE);
-            match pending.sent.left(&self.patience, active, moved) {
+            match pending
+                .sent
+                .left(&self.patience, active, self.progress(&pending))
+            {
                 Ok(left) => std::thread::park_timeout(left),
                 // The receiver then completes all requests.
                 Err(problem) => {
@@ -224,6 +235,19 @@ impl Connection {
                     std::thread::park_timeout(LOOK);
                 }
             }
+        }
+    }
+
+    /// What the server has done since a request was sent. Replies to later requests may come first,
+    /// but must not delay this one without end.
+    fn progress(&self, pending: &Pending) -> Progress {
+        let moved = self.received.load(Ordering::Relaxed) - pending.received;
+        let most = pending.data_before + pending.len + LATER_DATA;
+        let replies = self.completed.load(Ordering::Relaxed) - pending.completed;
+        let replies = replies.min(pending.requests_before + LATER_REPLIES);
+        Progress {
+            moved: moved.min(most),
+            replies: u32::try_from(replies).unwrap_or(u32::MAX),
         }
     }
 
@@ -304,6 +328,7 @@ impl Connection {
             let server = self.server.clone();
             Arc::new(NbdError { server, source })
         });
+        self.completed.fetch_add(1, Ordering::Relaxed);
         // The record enters the journal before the caller can see that the change was made.
         if outcome.is_ok()
             && let Some(record) = request.resources.record.take()

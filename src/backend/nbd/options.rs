@@ -24,7 +24,8 @@ impl ConnectOptions {
 
         /// How long a server may be silent, and how long it may be away or break connections before
         /// a request that waits for it fails. A reply has to be complete within this time and one
-        /// second more for each 16 KiB of data that arrive meanwhile. Default: 30 seconds.
+        /// second more for each 16 KiB of data that arrive meanwhile, and once more this time for
+        /// each reply to another request that comes before. Default: 30 seconds.
         timeout: Duration,
 
         /// The maximum number of connections, where the server allows several. Default: 4.

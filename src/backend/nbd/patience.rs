@@ -3,7 +3,9 @@
 //! A server may be slow, but must not be able to keep a client waiting without end by sending a
 //! byte now and then. So each wait is limited as a whole. A reply has the time of the timeout, and
 //! a second more for each [`SLOWEST`] bytes of data that arrive meanwhile. This is enough for large
-//! replies over a slow link, but not for a server that only sends bytes to look alive.
+//! replies over a slow link, but not for a server that only sends bytes to look alive. A server may
+//! carry out one request after the other, so a reply has the timeout once more for each reply to
+//! another request that comes before it.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -41,7 +43,7 @@ impl Patience {
 
     /// The time for work in which `bytes` are transferred.
     pub(super) fn time_for(&self, bytes: u64) -> Duration {
-        self.timeout + Duration::from_secs(bytes / SLOWEST)
+        (self.timeout).saturating_add(Duration::from_secs(bytes / SLOWEST))
     }
 
     /// Waits for this time.
@@ -92,6 +94,15 @@ impl Deadline {
     }
 }
 
+/// What a server has done during a wait.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Progress {
+    /// How many bytes of data it has taken or sent.
+    pub(super) moved: u64,
+    /// How many other requests it has replied to.
+    pub(super) replies: u32,
+}
+
 /// The wait for one reply, or for one message to be sent.
 pub(super) struct Wait {
     begun: Instant,
@@ -107,7 +118,7 @@ impl Wait {
     }
 
     /// How long to wait before this is called again. `active` is when the server last did anything,
-    /// and `moved` how many bytes of data it has taken or sent since the beginning.
+    /// and `progress` what it has done since the beginning.
     ///
     /// # Errors
     /// [`Problem::Silent`], [`Problem::Slow`], [`Problem::Interrupted`].
@@ -115,7 +126,7 @@ impl Wait {
         &mut self,
         patience: &Patience,
         active: Instant,
-        moved: u64,
+        progress: Progress,
     ) -> Result<Duration, Problem> {
         if patience.interrupt.is_set() {
             let since = self.interrupted.get_or_insert_with(Instant::now);
@@ -125,7 +136,9 @@ impl Wait {
         }
         let timeout = patience.timeout;
         let until_silent = timeout.checked_sub(active.max(self.begun).elapsed());
-        let most = patience.time_for(moved);
+        let most = patience
+            .time_for(progress.moved)
+            .saturating_add(timeout.saturating_mul(progress.replies));
         let until_slow = most.checked_sub(self.begun.elapsed());
         match (until_silent, until_slow) {
             (None | Some(Duration::ZERO), _) => Err(Problem::Silent(timeout)),
@@ -156,14 +169,16 @@ mod tests {
     #[test]
     fn a_reply_has_the_timeout_and_time_for_its_data() {
         let patience = patience(Duration::from_secs(30));
-        let left = |before, moved| {
-            let now = Instant::now();
-            begun(Duration::from_secs(before)).left(&patience, now, moved)
+        let left = |before, moved, replies| {
+            let (now, progress) = (Instant::now(), Progress { moved, replies });
+            begun(Duration::from_secs(before)).left(&patience, now, progress)
         };
-        assert!(left(20, 0).is_ok());
-        assert!(matches!(left(40, 0), Err(Problem::Slow(_))), "it drips");
-        assert!(matches!(left(40, 5 * SLOWEST), Err(Problem::Slow(_))));
-        assert!(left(40, 60 * SLOWEST).is_ok(), "it is slow, and works");
+        assert!(left(20, 0, 0).is_ok());
+        let dripping = left(40, 0, 0);
+        assert!(matches!(dripping, Err(Problem::Slow(_))));
+        assert!(matches!(left(40, 5 * SLOWEST, 0), Err(Problem::Slow(_))));
+        assert!(left(40, 60 * SLOWEST, 0).is_ok(), "a slow link");
+        assert!(left(40, 0, 1).is_ok(), "one request after the other");
     }
 
     #[test]
@@ -171,7 +186,11 @@ mod tests {
         let patience = patience(Duration::from_secs(30));
         let mut wait = begun(Duration::from_secs(60));
         let active = Instant::now().checked_sub(Duration::from_secs(31)).unwrap();
-        let left = wait.left(&patience, active, 1 << 40);
+        let progress = Progress {
+            moved: 1 << 40,
+            replies: 100,
+        };
+        let left = wait.left(&patience, active, progress);
         assert!(matches!(left, Err(Problem::Silent(_))));
     }
 
@@ -184,9 +203,10 @@ mod tests {
         let paused = patience.pause(Duration::from_secs(3600));
         assert!(matches!(paused, Err(Problem::Interrupted)));
         let mut wait = Wait::begin();
-        assert!(wait.left(&patience, Instant::now(), 0).is_ok());
+        let left = wait.left(&patience, Instant::now(), Progress::default());
+        assert!(left.is_ok());
         wait.interrupted = Instant::now().checked_sub(2 * GRACE);
-        let left = wait.left(&patience, Instant::now(), 0);
+        let left = wait.left(&patience, Instant::now(), Progress::default());
         assert!(matches!(left, Err(Problem::Interrupted)));
     }
 }

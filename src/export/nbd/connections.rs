@@ -311,10 +311,11 @@ mod tests {
     use super::*;
 
     fn connections(served: usize, handshakes: usize) -> Connections {
-        let mut options = Options::default();
-        options.max_connections = served;
-        options.max_handshakes = handshakes;
-        Connections::new(&options)
+        Connections::new(&Options {
+            max_connections: served,
+            max_handshakes: handshakes,
+            ..Options::default()
+        })
     }
 
     fn client(pid: i32) -> Client {
