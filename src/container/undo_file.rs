@@ -185,7 +185,7 @@ impl UndoStore for UndoFile {
     fn clear(&self) -> io::Result<()> {
         let (folder, name) = self.place()?;
         match folder.remove(name) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => folder.sync(),
         }
     }

@@ -39,14 +39,14 @@ pub struct Destination {
     folder: Folder,
     name: OsString,
     path: PathBuf,
-    found: Option<Found>,
+    found: Option<Arc<Found>>,
 }
 
 /// What was found at a path. While it is open, no other file gets the number of its inode.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Found {
     about: Metadata,
-    _held: Arc<File>,
+    _held: File,
 }
 
 impl Destination {
@@ -99,8 +99,8 @@ impl Destination {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             file => file.and_then(|file| {
                 let about = file.metadata()?;
-                let _held = Arc::new(file);
-                Ok(Some(Found { about, _held }))
+                let found = Found { about, _held: file };
+                Ok(Some(Arc::new(found)))
             }),
         };
         let found = found.map_err(|error| Error::io("look at", path, error))?;

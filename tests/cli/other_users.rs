@@ -272,7 +272,7 @@ fn become_other() {
 /// Any of this may fail, since luksmith works with the same names.
 fn exchange(path: &Path, folder: &Path, victim: &Path, number: usize) {
     let new = folder.join(format!("new {number}"));
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         let _ = symlink(victim, &new);
     } else {
         let _ = OpenOptions::new()
