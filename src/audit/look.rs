@@ -5,9 +5,9 @@ use super::inventory::Look;
 use crate::backend::{Backend, IoError};
 use crate::vet::{Format, Policy, headers, identify};
 
-/// The most bytes of an image that are read, for its headers and descriptors. Its tables are not
-/// checked.
-const BUDGET: u64 = 2 << 20;
+/// The most bytes of an image that are read, for its headers and descriptors. The header extensions
+/// of a qcow2 image are in its first cluster, of up to 2 MiB. Its tables are not all checked.
+const BUDGET: u64 = 8 << 20;
 
 /// Reads the headers of an image. `format` is libvirt's name of its format. No reference is
 /// followed.

@@ -114,6 +114,16 @@ fn data_files_and_extents_have_to_be_declared() {
     declared.documents[0].text = text.into_bytes();
     none(vec![complaint("declared", &declared, &[])]);
 
+    // The same in the largest first cluster.
+    let mut large = qcow2("");
+    large.resize(5 << 20, 0);
+    large[20..24].copy_from_slice(&21_u32.to_be_bytes());
+    large[72..80].copy_from_slice(&4_u64.to_be_bytes());
+    large[104..112].copy_from_slice(b"DATA\0\0\0\x08");
+    large[112..120].copy_from_slice(b"data.raw");
+    let inventory = with(OVERLAY, "qcow2", large);
+    none(vec![complaint("large", &inventory, &["chain.undeclared"])]);
+
     let mut inventory = good();
     let text = String::from_utf8(inventory.documents[0].text.clone()).unwrap();
     let text = text.replace(
