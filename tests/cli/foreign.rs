@@ -106,9 +106,7 @@ fn errors_print_no_control_characters() {
         "policy.toml",
         format!(
             "formats = ['{}']",
-            BAD.replace('\n', "")
-                .replace('\u{1b}', "")
-                .replace('\u{7f}', "")
+            BAD.replace(['\n', '\u{1b}', '\u{7f}'], "")
         )
         .as_bytes(),
     );
