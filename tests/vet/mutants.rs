@@ -237,6 +237,8 @@ impl Qemu {
         }
         command.arg(&self.img);
         command.args(["info", "--output=json", "-f", driver, "image"]);
+        // cargo sets this, and the loader would search its folders.
+        command.env_remove("LD_LIBRARY_PATH");
         let output = peers::output(command.current_dir(self.folder.path()));
         let error = String::from_utf8_lossy(&output.stderr);
         if !output.status.success() {

@@ -30,6 +30,18 @@ fn places_of_tables() {
             be32(i, 36, u32::MAX)
         }),
         ("no L1 table", "qcow2.size", |i| be32(i, 36, 0)),
+        ("no snapshots, not aligned", "qcow2.table", |i| {
+            be64(i, 64, 512)
+        }),
+        ("no snapshots at the end of numbers", "qcow2.table", |i| {
+            be64(i, 64, !0xfff)
+        }),
+        ("no snapshots, aligned", "", |i| be64(i, 64, 4096)),
+        ("no L1 table, not aligned", "qcow2.table", |i| {
+            be64(i, 24, 0);
+            be32(i, 36, 0);
+            be64(i, 40, 512);
+        }),
         ("an L1 table with a spare entry", "", |i| be32(i, 36, 3)),
         ("no refcount table", "qcow2.table", |i| be32(i, 56, 0)),
         ("a refcount table over 8 MiB", "qcow2.table", |i| {

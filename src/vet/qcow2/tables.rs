@@ -48,6 +48,12 @@ pub(super) fn fits(
     })
 }
 
+/// Checks the offset of a table without entries, which QEMU does too.
+fn empty(report: &mut Report, cluster: u64, offset: u64, what: &str) {
+    let good = offset.is_multiple_of(cluster) && i64::try_from(offset).is_ok();
+    report.require(good, &TABLE, offset, what, || format!("at byte {offset}"));
+}
+
 pub(super) fn check(
     source: &mut Source<'_>,
     report: &mut Report,
@@ -71,6 +77,9 @@ pub(super) fn check(
         )
     });
     let place = (header.l1_offset, entries * 8);
+    if entries == 0 {
+        empty(report, cluster, place.0, "L1 table");
+    }
     if enough && entries != 0 && l1_fits(source, report, cluster, place, "L1 table") {
         extents.take(place.0, place.1, "L1 table")?;
         maps.push(l1(source, report, cluster, place, true)?);
@@ -225,6 +234,7 @@ fn snapshots(
     let (header, cluster) = (&image.header, image.cluster);
     let count = header.snapshots;
     if count == 0 {
+        empty(report, cluster, header.snapshots_offset, "snapshot table");
         return Ok(());
     }
     report.uses(Feature::Snapshots);
