@@ -21,7 +21,13 @@ use crate::cli::passphrase::KeySource;
 /// open it; keep the old passphrase in a second secret; set the new value and read it back; remove
 /// the old keyslots, last. At every point the secret opens its volumes. To complete an interrupted
 /// rotation, run the command again: a journal in --state-dir records the steps that were done. The
-/// journal contains nothing secret.
+/// journal contains nothing secret. A keyslot that another program has changed meanwhile stays.
+///
+/// --key or --key-file is tried where the value of a secret does not open its volumes, or cannot be
+/// read. A secret is not rotated if another secret for the same volume has the same value, or if
+/// its passphrase opens an encrypted image of a pool that has no secret, such as a clone: those
+/// would open nothing afterwards. Nor is one whose volume is a backing layer of a running domain,
+/// or LUKS in a qcow2 image that a domain has open.
 ///
 /// If a running domain has a volume open, its QEMU changes the keyslots. If that QEMU would abort
 /// (8.2 to 10.0.6, 10.1.0 to 10.1.2), luksmith changes them in the open file or device. In both
@@ -48,7 +54,8 @@ pub(crate) struct Args {
     all: bool,
 
     /// Change nothing; report secrets without a value, volumes without a secret, secrets that do
-    /// not open their volume, secrets that open several, and rotations that were interrupted
+    /// not open their volume, secrets that open several, volumes that several secrets open with the
+    /// same passphrase, and rotations that were interrupted
     #[arg(long)]
     check: bool,
 

@@ -92,7 +92,7 @@ impl Rotation<'_> {
         }
         let total = u64::try_from(self.chosen.len()).ok();
         let working = Working::begin(watch, Work::Check, total);
-        for volume in &self.chosen {
+        for volume in self.chosen() {
             watch.check()?;
             self.check_volume(watch, volume, &mut findings)?;
             working.advance(1);
@@ -152,10 +152,9 @@ impl Rotation<'_> {
     fn check_volume(
         &self,
         watch: &dyn Watch,
-        identity: &Identity,
+        (identity, known): (&Identity, &inventory::Volume),
         findings: &mut Vec<Finding>,
     ) -> Result<(), Error> {
-        let known = &self.inventory.volumes[identity];
         let place = known.place.as_str();
         self.check_passphrases(known, findings)?;
         let mut find = |fault, secret, message| {

@@ -111,10 +111,8 @@ impl Inventory {
 
     /// The volumes that a secret opens.
     pub(super) fn opened_by(&self, secret: &Uuid) -> Vec<(&Identity, &Volume)> {
-        let volumes = self.volumes.iter();
-        volumes
-            .filter(|(_, volume)| volume.secrets.contains(secret))
-            .collect()
+        let opened = self.volumes.iter();
+        by_place(opened.filter(|(_, volume)| volume.secrets.contains(secret)))
     }
 
     /// Encrypted images for which there is no secret.
@@ -338,6 +336,15 @@ impl Known {
         let usage = self.usage.as_ref();
         usage.is_some_and(|usage| usage.kind == UsageType::Volume && names.contains(&usage.id))
     }
+}
+
+/// Volumes in the order of their places, which a person expects.
+pub(super) fn by_place<'a>(
+    volumes: impl Iterator<Item = (&'a Identity, &'a Volume)>,
+) -> Vec<(&'a Identity, &'a Volume)> {
+    let mut volumes: Vec<_> = volumes.collect();
+    volumes.sort_by(|(_, one), (_, other)| one.place.cmp(&other.place));
+    volumes
 }
 
 const ELSEWHERE: &str = "luksmith does not open this sort of storage";

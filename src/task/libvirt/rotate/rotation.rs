@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use uuid::Uuid;
 
 use super::error::RotateError;
-use super::inventory::Inventory;
+use super::inventory::{self, Inventory};
 use super::journal;
 use super::options::{RotateOptions, Selection};
 use super::steps::{Rotated, Steps};
@@ -48,8 +48,14 @@ impl<'a> Rotation<'a> {
 
     /// The paths or names of the selected volumes.
     pub fn volumes(&self) -> impl ExactSizeIterator<Item = &str> {
-        let chosen = self.chosen.iter();
-        chosen.map(|volume| self.inventory.volumes[volume].place.as_str())
+        let chosen = self.chosen().into_iter();
+        chosen.map(|(_, volume)| volume.place.as_str())
+    }
+
+    /// The selected volumes, in the order of their places.
+    pub(super) fn chosen(&self) -> Vec<(&Identity, &inventory::Volume)> {
+        let volumes = self.inventory.volumes.iter();
+        inventory::by_place(volumes.filter(|(identity, _)| self.chosen.contains(identity)))
     }
 
     /// The secrets that open the selected volumes.
@@ -76,8 +82,7 @@ impl<'a> Rotation<'a> {
             let what = what.clone();
             watch.notes(Note::Unread { what: &what, error });
         }
-        for volume in &self.chosen {
-            let known = &self.inventory.volumes[volume];
+        for (_, known) in self.chosen() {
             if known.secrets.is_empty() {
                 let volume = &known.place;
                 watch.notes(Note::NoSecret { volume });
