@@ -159,7 +159,11 @@ impl Container {
         for slot in (0..luks1::KEYSLOTS).filter(|&slot| !next.keyslots[slot].active) {
             let area = next.area(slot);
             let area = area.start..area.end.min(self.storage.geometry().size);
-            refuse(gap::find(&*self.storage, area, &[known.clone()])?)?;
+            refuse(gap::find(
+                &*self.storage,
+                area,
+                std::slice::from_ref(&known),
+            )?)?;
         }
         Ok(())
     }

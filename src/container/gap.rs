@@ -40,7 +40,8 @@ pub(super) fn find(
     let mut known = known.to_vec();
     known.sort_by_key(|range| range.start);
     let mut start = within.start;
-    for range in known.into_iter().chain([within.end..within.end]) {
+    let end = within.end..within.end;
+    for range in known.into_iter().chain(std::iter::once(end)) {
         if let Some(found) = find_in(storage, start..range.start.min(within.end))? {
             return Ok(Some(found));
         }

@@ -309,8 +309,7 @@ fn repair_of_an_overwritten_header() {
             assert!(matches!(container.health(), Health::Good));
             let unlocked = unlock(&container, "old").unwrap();
             assert_eq!(unlocked.key().as_bytes(), sample.key);
-            let events = log.lock().unwrap().clone();
-            events
+            log.lock().unwrap().clone()
         };
         let events = repair(&sample.state, "whole");
         states::for_each(&sample.state, &events, |state, what| {
