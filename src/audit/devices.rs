@@ -139,7 +139,7 @@ fn path<'a>(element: Element<'a>, attribute: &str) -> Source<'a> {
     path.map_or(Source::None, |path| Source::File(path.into()))
 }
 
-/// The folder of a `<filesystem>`, or the volume that it is.
+/// The source of a `<filesystem>`: a folder or a volume.
 fn folder(device: Element<'_>) -> Source<'_> {
     let Some(source) = device.child("source") else {
         return Source::None;

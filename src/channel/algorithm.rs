@@ -99,7 +99,7 @@ const SEQUENCE: u8 = 0x30;
 const FIRST: u8 = 0xa0;
 
 /// The name of an algorithm, from the content of its AlgorithmIdentifier. An elliptic curve is
-/// named too. One without a name here is shown as its object identifier.
+/// named too. An algorithm without a name here is shown as its object identifier.
 pub(super) fn name(identifier: &[u8]) -> String {
     let Some((oid, parameters)) = value(identifier, OID) else {
         return "an unknown algorithm".to_owned();

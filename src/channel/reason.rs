@@ -22,10 +22,18 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Error::InappropriateMessage { got_type, .. } => {
-                write!(f, "a message came out of turn: {}", words(got_type))
+                write!(
+                    f,
+                    "a message is not allowed at this point: {}",
+                    words(got_type)
+                )
             }
             Error::InappropriateHandshakeMessage { got_type, .. } => {
-                write!(f, "a message came out of turn: {}", words(got_type))
+                write!(
+                    f,
+                    "a message is not allowed at this point: {}",
+                    words(got_type)
+                )
             }
             Error::InvalidMessage(why) => write!(f, "a message is malformed: {}", words(why)),
             Error::PeerIncompatible(why) => f.write_str(&words(why)),

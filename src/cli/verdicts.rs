@@ -306,14 +306,14 @@ fn keyslot(error: &KeyslotError) -> Hint {
 fn header(error: &HeaderError) -> Hint {
     match error {
         HeaderError::OtherUuid { .. } => some("--force other-uuid restores it anyway"),
-        HeaderError::SectorSize(_) => {
-            some("`luksmith decrypt`, then `luksmith encrypt --type luks1`, encrypts the data anew")
-        }
+        HeaderError::SectorSize(_) => some(
+            "`luksmith decrypt`, then `luksmith encrypt --type luks1`, encrypts the data again",
+        ),
         HeaderError::Behind { end, .. } => some(format!(
             "move what is there elsewhere; `truncate -s {end} IMAGE` then cuts it off"
         )),
         HeaderError::InTheWay { what, .. } => some(match what.contains("LUKSMETA") {
-            true => "`luksmeta nuke -d IMAGE` removes it, if clevis need not unlock this volume",
+            true => "`luksmeta nuke -d IMAGE` removes it, if clevis does not unlock this volume",
             false => "copy it elsewhere, and overwrite it with zeroes, if nothing needs it",
         }),
         HeaderError::NoSuchToken(_) => some("`luksmith token list IMAGE` shows the tokens"),
@@ -348,7 +348,7 @@ fn commit(error: &CommitError) -> Hint {
             "it is another disk now, or another program writes to it: check both before you run \
              the command again",
         ),
-        CommitError::NoRoom(_) => some("free space where the image is, and run it again"),
+        CommitError::NoRoom(_) => some("free space where the image is, and run the command again"),
         CommitError::RolledBack(error) => io(error),
         CommitError::Undo(error) => undo::undo(error),
         _ => None,

@@ -373,7 +373,7 @@ pub enum CommitError {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum UndoError {
-    /// It is not an undo record.
+    /// The file is not an undo record.
     #[error("{name} is not an undo record")]
     NoRecord {
         /// The name of what is there.
@@ -411,12 +411,14 @@ pub enum UndoError {
         offset: u64,
     },
     /// The record is of the first version, which does not say what the change wrote.
-    #[error("{name} does not say what the interrupted change wrote: both were kept as they are")]
+    #[error(
+        "{name} does not say what the interrupted change wrote: it and the header stay as they are"
+    )]
     NoHashes {
         /// The record's name.
         name: String,
     },
-    /// The record cannot be discarded, since the header that is there cannot be read.
+    /// The record cannot be discarded, since the present header cannot be read.
     #[error("the header cannot be read, so {name} is kept")]
     NoHeader {
         /// The record's name.

@@ -1,5 +1,4 @@
-//! Looks at bytes before the data that belong to no part of a LUKS header, before a change takes
-//! their place.
+//! Finds data of other programs in front of the data of a volume, before a change overwrites it.
 //!
 //! LUKS1 does not describe the space between its keyslots and the data, and other programs keep
 //! metadata of their own there: clevis a LUKSMETA block. Space that is free holds zeroes, or random
@@ -15,11 +14,11 @@ const SECTOR: usize = 512;
 /// The bytes that are read at once.
 const STEP: u64 = 1 << 20;
 
-/// What begins as a LUKSMETA block does.
+/// The first bytes of a LUKSMETA block.
 const LUKSMETA: &[u8] = b"LUKSMETA\0";
 
-/// The least number of different byte values in a sector of random bytes. Of 512 random bytes it is
-/// 221 on average, with a standard deviation of 5. Text has fewer than 100.
+/// The least number of different byte values in a sector of random bytes. 512 random bytes have 221
+/// on average, with a standard deviation of 5. Text has fewer than 100.
 const RANDOM: usize = 180;
 
 /// Other data before the data of a volume.

@@ -284,7 +284,7 @@ impl Folder {
         })
     }
 
-    /// Opens what a link of `/proc` leads to: that itself, whatever the text of the link says.
+    /// Opens the file itself to which a link of `/proc` leads, whatever the text of the link says.
     fn open_through(&self, name: &OsStr, flags: OFlags) -> io::Result<File> {
         let flags = flags | OFlags::NOCTTY | OFlags::CLOEXEC;
         let opened = rustix::fs::openat(&self.file, name, flags, Mode::empty())?;

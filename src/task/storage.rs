@@ -200,8 +200,8 @@ impl Storage {
         }
     }
 
-    /// Refuses a storage with what is left of a header whose start is overwritten, for a task that
-    /// would take it for data. `location` is for messages.
+    /// Refuses a storage that contains the rest of a header whose start is overwritten, for a task
+    /// that would take it for data. `location` is for messages.
     ///
     /// # Errors
     /// [`OpenError::Remains`], and what the storage reports.

@@ -1,4 +1,5 @@
-//! Undo records: after a change that was cut before its first write, and what is in their place.
+//! Undo records of changes that ended before their first write, and other files in the place of a
+//! record.
 
 use std::io;
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 //! For every change that keeps an undo record, these tests take states that a crash in it can
 //! leave. In each state another program then changes, adds or removes a passphrase: cryptsetup, or
 //! luksmith itself after its record was moved away. The repair then keeps every passphrase that
-//! opens, and brings no removed one back; or it is refused, and writes nothing.
+//! opens, and brings no removed passphrase back. Otherwise it is refused and writes nothing.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Random changes of good images: what is accepted opens in qemu-img too, with the same size, and
+//! Random changes of good images: an accepted image opens in qemu-img too, with the same size, and
 //! without another file.
 //!
 //! `DIFFER_SECONDS=3600 cargo test --release --test vet mutants` runs it for an hour, with other

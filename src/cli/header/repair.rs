@@ -43,10 +43,10 @@ pub(crate) struct Args {
 /// What to do with an undo record that cannot be trusted.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum Record {
-    /// remove it, and keep the header that is there
+    /// remove the record, and keep the present header
     Discard,
-    /// restore the header from before the interrupted change, and keep a copy of the one that is
-    /// there beside the record
+    /// restore the header from before the interrupted change, and keep a copy of the present one
+    /// beside the record
     Apply,
 }
 

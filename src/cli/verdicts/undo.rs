@@ -16,9 +16,9 @@ pub(super) fn undo(error: &UndoError) -> Option<String> {
              can be read as it is"
         }
         UndoError::Changed { .. } | UndoError::NoHashes { .. } => {
-            "--undo discard keeps the header that is there, and removes the record; --undo apply \
-             restores the header from before the interrupted change, and keeps a copy of the one \
-             that is there"
+            "--undo discard keeps the present header, and removes the record; --undo apply \
+             restores the header from before the interrupted change, and keeps a copy of the \
+             present one"
         }
         UndoError::NoHeader { .. } => {
             "--undo apply writes a complete record back; otherwise move it away, and `luksmith \

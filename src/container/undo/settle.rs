@@ -25,9 +25,9 @@ pub enum Unproven {
     Refuse,
     /// The header stays as it is, if it can be read, and the record is removed.
     Discard,
-    /// The old bytes of the record are written back. The header that is there now is first kept
-    /// with [`UndoStore::keep_copy`]. A record that is damaged or belongs to another volume is
-    /// still refused.
+    /// The old bytes of the record are written back. The present header is first kept with
+    /// [`UndoStore::keep_copy`]. A record that is damaged or belongs to another volume is still
+    /// refused.
     Apply,
 }
 
@@ -124,7 +124,7 @@ pub(crate) fn discard(undo: &dyn UndoStore) -> Result<(), UndoError> {
     Ok(())
 }
 
-/// What the record proves, or else why it proves nothing.
+/// Which state the record proves, or else why it proves none.
 fn prove(
     storage: &dyn Backend,
     record: &UndoRecord,
