@@ -4,6 +4,8 @@
 //! `DIFFER_SECONDS=3600 cargo test --release --test vet mutants` runs it for an hour, with other
 //! changes in each run. An image on which the two differ is kept in `target`.
 
+#![allow(clippy::print_stdout)] // how many images a run has judged
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};

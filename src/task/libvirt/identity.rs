@@ -98,7 +98,9 @@ impl Identity {
             Location::Server(server) => {
                 let hosts = vec![tcp(&server.host, server.port)];
                 let name = Some(server.name.clone());
-                Self::of_server(&Network::new(server.protocol, name, hosts))
+                let mut network = Network::new(server.protocol, name, hosts);
+                network.query.clone_from(&server.query);
+                Self::of_server(&network)
             }
         }
     }
