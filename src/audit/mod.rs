@@ -37,6 +37,7 @@ mod policy_file;
 mod probing;
 mod report;
 mod rule;
+pub mod sarif;
 mod secrets;
 mod size;
 mod storage;

@@ -1,16 +1,11 @@
 //! `luksmith verify-ciphertext`: searches a storage for data that is not encrypted, without a key.
 
 use comfy_table::{CellAlignment, Table, presets};
-use luksmith::secret;
-use luksmith::task::storage::Storage;
-use luksmith::task::{Work, Working};
+use luksmith::task::search::{HeaderPlace, Search, random_seed};
 use luksmith::vet::ciphertext::areas::{Layout, Purpose};
 use luksmith::vet::ciphertext::randomness::false_alarm_bound;
-use luksmith::vet::ciphertext::{
-    AreaReport, PIECE, Region, Regions, Report, Sample, VerifyOptions, Why, verify,
-};
+use luksmith::vet::ciphertext::{AreaReport, PIECE, Region, Regions, Report, Sample, Why};
 use luksmith_formats::json::{Value, json};
-use luksmith_formats::limits::Limits;
 
 use super::Session;
 use super::args::ImageArgs;
@@ -92,51 +87,26 @@ its header cannot be read.";
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
         refuse_qcow2(&self.image, "a search for plaintext")?;
-        let data = Storage::open(
-            &self.image.image,
-            self.image.remote.get(),
-            self.read.options(),
-            session.signals.interrupt(),
-        )?;
-        let layout = self.layout(&data, session)?;
+        let header = match (&self.image.header, self.no_header) {
+            (_, true) => HeaderPlace::Nowhere,
+            (Some(header), false) => HeaderPlace::Detached(header),
+            (None, false) => HeaderPlace::Inside,
+        };
+        let (remote, options) = (self.image.remote.get(), self.read.options());
+        let search = Search::open(&self.image.image, header, remote, options, session)?;
         let sample = self.sample()?;
-        let options = VerifyOptions::new()
-            .sample(sample)
-            .threads(data.depth().max(threads()));
-        let report = self.scan(session, &data, &layout, options)?;
-        self.warn(&layout, &report);
+        let report = search.run(sample, session)?;
+        let layout = search.layout();
+        self.warn(layout, &report);
         let verdict = self.verdict(&report);
         if self.json {
             session
                 .output
-                .json(&self.as_json(&layout, &report, sample, verdict.is_ok()));
+                .json(&self.as_json(layout, &report, sample, verdict.is_ok()));
         } else {
-            self.print(session, &layout, &report, sample);
+            self.print(session, layout, &report, sample);
         }
         verdict
-    }
-
-    fn layout(&self, data: &Storage, session: &Session) -> Result<Layout, CommandError> {
-        if self.no_header {
-            return Ok(Layout::headerless());
-        }
-        let location = self.image.header_location();
-        let about = |error| CommandError::from(error).about(location);
-        let limits = Limits::default();
-        if self.image.header.is_none() {
-            let layout = Layout::read(data.backend.as_ref(), &limits).map_err(about)?;
-            if layout.version.is_none() {
-                data.refuse_remains(location, &limits)?;
-            }
-            return Ok(layout);
-        }
-        let (remote, options) = (self.image.remote.get(), self.read.options());
-        let header = Storage::open(location, remote, options, session.signals.interrupt())?;
-        let layout = Layout::read(header.backend.as_ref(), &limits).map_err(about)?;
-        if layout.version.is_none() {
-            return Err(about(luksmith::vet::ciphertext::VetError::NoHeader));
-        }
-        Ok(layout.detached())
     }
 
     fn sample(&self) -> Result<Option<Sample>, CommandError> {
@@ -145,32 +115,9 @@ impl Args {
         };
         let seed = match self.seed {
             Some(seed) => seed,
-            None => {
-                let mut bytes = [0; 8];
-                secret::random(&mut bytes)?;
-                u64::from_le_bytes(bytes)
-            }
+            None => random_seed()?,
         };
         Ok(Some(Sample { pieces, seed }))
-    }
-
-    fn scan(
-        &self,
-        session: &Session,
-        data: &Storage,
-        layout: &Layout,
-        options: VerifyOptions,
-    ) -> Result<Report, CommandError> {
-        let storage = data.backend.as_ref();
-        let total = layout.bytes_to_read(storage.geometry().size, options);
-        let progress = Working::begin(session, Work::Verify, Some(total));
-        let interrupt = session.signals.interrupt();
-        let report = verify(storage, layout, options, interrupt, &|bytes| {
-            progress.advance(bytes);
-        })
-        .map_err(|error| CommandError::from(error).about(&self.image.image))?;
-        progress.finish();
-        Ok(report)
     }
 
     fn warn(&self, layout: &Layout, report: &Report) {
@@ -290,10 +237,6 @@ impl Args {
         });
         with_image(value, &self.image.image)
     }
-}
-
-fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, Into::into)
 }
 
 fn table(areas: &[AreaReport]) -> String {

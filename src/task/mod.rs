@@ -69,6 +69,8 @@ pub mod open;
 mod open_sockets;
 pub mod plain;
 mod printable;
+#[cfg(feature = "vet")]
+pub mod search;
 pub mod size;
 pub mod storage;
 #[cfg(feature = "nbd")]

@@ -1,10 +1,9 @@
 //! `luksmith audit`: domains, pools, volumes, secrets and the host, by libvirt's "Secure Usage".
 //!
-//! The library has the rules (`audit`) and fetches what they judge (`task::audit`). `shown` and
-//! `sarif` print what was found.
+//! The library has the rules (`audit`) and fetches what they judge (`task::audit`). `shown` prints
+//! what was found.
 
 mod documents;
-mod sarif;
 mod shown;
 
 use std::path::PathBuf;
@@ -169,7 +168,7 @@ impl Args {
         if self.json {
             output.json(&shown::json(&report));
         } else if self.sarif {
-            output.json(&sarif::log(&report));
+            output.json(&audit::sarif::log(&report));
         } else {
             shown::text(output, &report);
         }

@@ -1,17 +1,19 @@
-//! SARIF 2.1.0 (OASIS, "Static Analysis Results Interchange Format"), for programs that collect
-//! findings.
+//! A report as SARIF 2.1.0 (OASIS, "Static Analysis Results Interchange Format"), for programs that
+//! collect findings.
 
 use std::fmt::Write as _;
 
-use luksmith::audit::{self, Finding, Report, Rule};
 use luksmith_formats::json::{Value, json};
+
+use super::{Finding, Report, Rule};
 
 const SCHEMA: &str =
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
 
-/// A log with one run.
-pub(super) fn log(report: &Report) -> Value {
-    let rules: Vec<_> = audit::rules().collect();
+/// A log with one run, `sarifLog` (§3.13): the rules of the audit, and a result for each finding.
+#[must_use]
+pub fn log(report: &Report) -> Value {
+    let rules: Vec<_> = super::rules().collect();
     json!({
         "$schema": SCHEMA,
         "version": "2.1.0",

@@ -1,0 +1,109 @@
+//! Searches an image for data that is not encrypted, without a key.
+
+use luksmith_formats::limits::Limits;
+
+use super::storage::{Remote, Storage};
+use super::{Error, Watch, Work, Working};
+use crate::backend::file::OpenOptions;
+use crate::location::Location;
+use crate::secret;
+use crate::vet::ciphertext::areas::Layout;
+use crate::vet::ciphertext::{Report, Sample, VerifyOptions, VetError, verify};
+
+/// Where the header of a searched image is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeaderPlace<'a> {
+    /// At the start of the image, or nowhere: an image without one is searched as a whole.
+    Inside,
+    /// In a storage of its own.
+    Detached(&'a Location),
+    /// Nowhere: all of the image is data, whatever it begins with.
+    Nowhere,
+}
+
+/// An opened image, and its areas as its header describes them.
+pub struct Search<'a> {
+    location: &'a Location,
+    data: Storage,
+    layout: Layout,
+}
+
+impl<'a> Search<'a> {
+    /// Opens an image, and reads its header.
+    ///
+    /// # Errors
+    /// What the storages report, a header that cannot be read, the remains of a header that was
+    /// overwritten, and a detached header that is not one.
+    pub fn open(
+        location: &'a Location,
+        header: HeaderPlace<'_>,
+        remote: Remote,
+        options: OpenOptions,
+        watch: &dyn Watch,
+    ) -> Result<Self, Error> {
+        let limits = Limits::default();
+        let data = Storage::open(location, remote, options, watch.interrupt())?;
+        let read = |storage: &Storage, from: &Location| {
+            Layout::read(storage.backend.as_ref(), &limits)
+                .map_err(|error| Error::from(error).about(from))
+        };
+        let layout = match header {
+            HeaderPlace::Nowhere => Layout::headerless(),
+            HeaderPlace::Inside => {
+                let layout = read(&data, location)?;
+                if layout.version.is_none() {
+                    data.refuse_remains(location, &limits)?;
+                }
+                layout
+            }
+            HeaderPlace::Detached(from) => {
+                let storage = Storage::open(from, remote, options, watch.interrupt())?;
+                let layout = read(&storage, from)?;
+                if layout.version.is_none() {
+                    return Err(Error::from(VetError::NoHeader).about(from));
+                }
+                layout.detached()
+            }
+        };
+        Ok(Self {
+            location,
+            data,
+            layout,
+        })
+    }
+
+    /// The areas of the image.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Searches the whole image, or a sample of it.
+    ///
+    /// # Errors
+    /// What the storage reports, and [`Kind::Interrupted`](super::Kind::Interrupted).
+    pub fn run(&self, sample: Option<Sample>, watch: &dyn Watch) -> Result<Report, Error> {
+        let storage = self.data.backend.as_ref();
+        let processors = std::thread::available_parallelism().map_or(1, Into::into);
+        let options = VerifyOptions::new()
+            .sample(sample)
+            .threads(self.data.depth().max(processors));
+        let total = self.layout.bytes_to_read(storage.geometry().size, options);
+        let progress = Working::begin(watch, Work::Verify, Some(total));
+        let advance = |bytes| progress.advance(bytes);
+        let report = verify(storage, &self.layout, options, watch.interrupt(), &advance)
+            .map_err(|error| Error::from(error).about(self.location))?;
+        progress.finish();
+        Ok(report)
+    }
+}
+
+/// A seed for a [`Sample`], from the operating system.
+///
+/// # Errors
+/// The operating system has no random bytes.
+pub fn random_seed() -> Result<u64, Error> {
+    let mut bytes = [0; 8];
+    secret::random(&mut bytes)?;
+    Ok(u64::from_le_bytes(bytes))
+}
