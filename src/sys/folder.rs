@@ -65,11 +65,13 @@ impl Folder {
     ///
     /// # Errors
     /// A [`ForeignLink`], and failed system calls.
+    #[cfg(any(test, feature = "libvirt", feature = "nbd"))]
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         walk(None, path, false)
     }
 
     /// As [`open`](Self::open). Folders that do not exist are made with mode 0700.
+    #[cfg(any(test, feature = "libvirt"))]
     pub(crate) fn open_or_make(path: &Path) -> io::Result<Self> {
         walk(None, path, true)
     }
@@ -125,6 +127,7 @@ impl Folder {
     }
 
     /// Fails unless it belongs to root or to this user, and other users cannot write to it.
+    #[cfg(any(test, feature = "libvirt"))]
     pub(crate) fn check_trusted(&self) -> io::Result<()> {
         check_trusted(&self.path, &self.about()?)
     }
@@ -156,6 +159,7 @@ impl Folder {
     }
 
     /// Opens a file for reading and writing, and makes it with mode 0600 if nothing has this name.
+    #[cfg(any(test, feature = "libvirt"))]
     pub(crate) fn open_or_create(&self, name: &OsStr) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NONBLOCK;
         self.open_at(name, flags, Mode::RUSR | Mode::WUSR)
@@ -172,6 +176,7 @@ impl Folder {
     ///
     /// # Errors
     /// Failed system calls, and a folder that was replaced before it could be opened.
+    #[cfg(any(test, feature = "nbd"))]
     pub(crate) fn make_private(&self, name: &OsStr) -> io::Result<Self> {
         rustix::fs::mkdirat(&self.file, name, Mode::RWXU)?;
         let made = self.step(name)?;
@@ -208,6 +213,7 @@ impl Folder {
     }
 
     /// Removes an empty folder.
+    #[cfg(any(test, feature = "nbd"))]
     pub(crate) fn remove_folder(&self, name: &OsStr) -> io::Result<()> {
         Ok(rustix::fs::unlinkat(&self.file, name, AtFlags::REMOVEDIR)?)
     }
@@ -315,6 +321,7 @@ pub(crate) fn same_file(one: &Metadata, other: &Metadata) -> bool {
 
 /// Fails unless a file or a folder belongs to root or to this user, and other users cannot write to
 /// it. `path` is for the message.
+#[cfg(any(test, feature = "libvirt"))]
 pub(crate) fn check_trusted(path: &Path, about: &Metadata) -> io::Result<()> {
     let path = path.display();
     let message = if !is_root_or_us(about) {

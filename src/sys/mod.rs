@@ -4,6 +4,7 @@
 pub(crate) mod folder;
 pub(crate) mod memory;
 pub(crate) mod ofd;
+#[cfg(feature = "nbd")]
 pub(crate) mod peer;
 mod process;
 
