@@ -226,27 +226,27 @@ fn damaged_unused_keyslots_of_luks1_are_restored_if_the_user_agrees() {
     type Damage<'a> = &'a [(usize, &'a [u8])];
     let cases: [(&str, Damage<'_>, bool); 7] = [
         (
-            "5: stripes 45040 becomes 4000",
+            "keyslot 5 has stripes 45040 instead of 4000",
             &[(entry(5) + 44, &[0, 0, 0xaf, 0xf0])],
             true,
         ),
         (
-            "3: key material at sector 0 becomes",
+            "keyslot 3 has key material at sector 0 instead of",
             &[(entry(3) + 40, &[0; 4])],
             true,
         ),
         (
-            "3: key material at sector 8 becomes",
+            "keyslot 3 has key material at sector 8 instead of",
             &[(entry(3) + 40, &[0, 0, 0, 8])],
             true,
         ),
         (
-            "7: its state 0x12345678 becomes disabled",
+            "keyslot 7 has the unknown state 0x12345678",
             &[(entry(7), &[0x12, 0x34, 0x56, 0x78])],
             true,
         ),
         (
-            "2: its state",
+            "keyslot 2 has the unknown state",
             &[(entry(2), &[0xff; 48]), (entry(6), &[0; 48])],
             true,
         ),

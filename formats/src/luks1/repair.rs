@@ -56,13 +56,16 @@ impl fmt::Display for Fix {
                 field: "active",
                 from,
                 ..
-            } => write!(f, "keyslot {slot}: its state {from:#x} becomes disabled"),
+            } => write!(
+                f,
+                "keyslot {slot} has the unknown state {from:#x}, and becomes disabled"
+            ),
             Self::Keyslot {
                 slot,
                 field,
                 from,
                 to,
-            } => write!(f, "keyslot {slot}: {field} {from} becomes {to}"),
+            } => write!(f, "keyslot {slot} has {field} {from} instead of {to}"),
         }
     }
 }
