@@ -1,7 +1,7 @@
 //! Where a volume is stored, as text: a path, an NBD URI, a volume of a libvirt pool, or an image
 //! on a server.
 //!
-//! Text that begins with `scheme://` is a URI; a file of such a name is `./scheme://…`. A new form
+//! Text that begins with `scheme://` is a URI; a file of such a name is `./scheme://x`. A new form
 //! is a row in the table of forms.
 
 use std::ffi::OsStr;

@@ -42,7 +42,7 @@ pub struct Geometry {
 ///   their value is the storage's choice, but it stays the same. A write changes nothing outside
 ///   its range. A read fills all of its buffer. A buffer keeps its length, also where a read fails.
 /// - **Bounds.** Offsets and lengths are bytes. A range that is not all inside the storage is
-///   refused with [`IoError::OutOfRange`], also where its end exceeds 2⁶⁴, and nothing grows by a
+///   refused with [`IoError::OutOfRange`], also where its end exceeds 2^64, and nothing grows by a
 ///   write. A range that is not in whole blocks of [`Geometry::block_size`] is refused with
 ///   [`IoError::Unaligned`]. A refused call changes nothing and does not disturb later calls.
 ///   [`Geometry::check`] and [`Geometry::check_change`] do all that.

@@ -155,7 +155,7 @@ impl Mounts {
     }
 }
 
-/// A line of `proc_pid_mountinfo(5)`: `36 35 98:0 /root /point rw,… shared:1 - ext3 /dev/root rw`.
+/// A line of `proc_pid_mountinfo(5)`: `36 35 98:0 /root /point rw shared:1 - ext3 /dev/root rw`.
 fn mount(line: &str) -> Option<(u64, Mount)> {
     let mut words = line.split(' ');
     let number = words.next()?.parse().ok()?;

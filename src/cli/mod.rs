@@ -5,7 +5,7 @@
 //! - Results go to stdout, all else to stderr: prompts, questions, progress, notes, errors. With
 //!   `--json`, stdout is one JSON document; sizes in it are numbers of bytes.
 //! - A failure is `luksmith: error: …` with its sources joined by `: `, then any number of
-//!   `luksmith: hint: …` lines, each of which names the flag or command that helps. Messages are in
+//!   `luksmith: hint:` lines, each of which names the flag or command that helps. Messages are in
 //!   lower case without a full stop. [`error`] has the exit codes, [`verdicts`] the hints.
 //! - Nothing is destroyed silently. The command says what would be lost, and asks on a terminal or
 //!   needs `--force WHAT` ([`force`]).

@@ -12,7 +12,7 @@ pub(crate) const FORMS: &str = "nbd://HOST[:PORT]/NAME, nbd+unix:///NAME?socket=
                                 volume:POOL/NAME, rbd:POOL/IMAGE[@SNAPSHOT], \
                                 iscsi://HOST[:PORT]/TARGET/LUN, http://HOST[:PORT]/PATH[?QUERY] or https://…";
 
-/// A location, with `value_parser = LocationParser::…`. The errors of clap's own parsers repeat the
+/// A location, with `value_parser = LocationParser`. The errors of clap's own parsers repeat the
 /// text, which may hold a password.
 #[derive(Clone)]
 pub(crate) enum LocationParser {
