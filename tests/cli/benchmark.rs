@@ -204,7 +204,7 @@ fn what_cannot_be_measured_is_refused() {
     ]);
     assert_eq!(ran.code(), 1);
     assert!(
-        ran.stderr().contains("serpent-xts-plain64 has none"),
+        ran.stderr().contains("serpent-xts-plain64 has no kernels"),
         "{}",
         ran.stderr()
     );

@@ -136,7 +136,10 @@ const CONTAGIOUS: [&str; 2] = ["arbitrary_precision", "preserve_order"];
 
 /// Where the code of each feature is. Only there may its own dependencies be named.
 const FEATURES: &[(&str, &[&str])] = &[
-    ("cli", &["src/cli/", "src/main.rs"]),
+    (
+        "cli",
+        &["src/cli/", "src/main.rs", "src/task/measure/chart/"],
+    ),
     (
         "nbd",
         &[

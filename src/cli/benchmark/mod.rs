@@ -1,18 +1,15 @@
 //! `luksmith benchmark`: measures this machine, in cryptsetup's units, and draws a chart.
 
-mod chart;
-mod measured;
-mod plot;
 mod shown;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use luksmith::task::destination::{Destination, Present};
-use luksmith::task::measure::{self, Derivation, HASHES, Machine, Subject};
+use luksmith::task::measure::{Measured, Part, Selection, chart};
 use luksmith::task::new_file::NewFile;
 use luksmith::xts::Kernel;
-use luksmith_formats::cipher::{BlockCipher, CipherSpec, Mode};
+use luksmith_formats::cipher::CipherSpec;
 
 use super::Session;
 use super::args::LocalFile;
@@ -20,19 +17,6 @@ use super::error::CommandError;
 use super::force::{Force, confirm, only};
 use super::kernel;
 use super::output;
-use measured::Measured;
-
-const SECTOR_SIZES: [u32; 2] = [512, 4096];
-const CIPHERS: [(&str, &[usize]); 8] = [
-    ("aes-xts-plain64", &[64, 32]),
-    ("aes-cbc-essiv:sha256", &[32, 16]),
-    ("serpent-xts-plain64", &[64]),
-    ("serpent-cbc-plain64", &[32]),
-    ("camellia-xts-plain64", &[64]),
-    ("camellia-cbc-plain64", &[32]),
-    ("twofish-xts-plain64", &[64]),
-    ("twofish-cbc-plain64", &[32]),
-];
 
 /// Measure key derivations and ciphers on this machine
 ///
@@ -164,115 +148,35 @@ impl Args {
     }
 
     fn measure(&self, session: &Session) -> Result<Measured, CommandError> {
-        let groups = self.groups()?;
-        let say = |line: &dyn std::fmt::Display| {
-            if self.json {
-                return Ok(());
-            }
-            session.output.now(line)
+        let mut selection = Selection::default();
+        selection.cipher = self.cipher;
+        selection.kernels = match kernel::named() {
+            Ok(Some(kernel)) if self.kernel.is_empty() => vec![kernel],
+            _ => self.kernel.clone(),
         };
-        let machine = Machine::look();
-        say(&format_args!(
-            "# Measured in memory, without any storage: {machine}"
-        ))?;
-        let mut derivations = Vec::new();
-        if self.cipher.is_none() && self.kernel.is_empty() {
-            let interrupt = session.signals.interrupt();
-            for hash in HASHES {
-                let derivation = Derivation::pbkdf2(hash, interrupt)?;
-                say(&shown::line(&derivation))?;
-                derivations.push(derivation);
-            }
-            let derivation = Derivation::argon2id(self.iter_time, interrupt)?;
-            say(&shown::line(&derivation))?;
-            derivations.push(derivation);
-        }
-        say(&shown::HEADER)?;
-        let mut speeds = Vec::new();
-        for group in groups {
-            // The ciphers and kernels of a group take turns, so that they can be compared.
-            let group = measure::ciphers(group, self.seconds, session)?;
-            for speed in &group {
-                say(&shown::row(speed))?;
-            }
-            speeds.extend(group);
-        }
-        Ok(Measured {
-            machine,
-            derivations,
-            speeds,
-        })
-    }
-
-    /// The measurements to make, in groups of one cipher and key size.
-    fn groups(&self) -> Result<Vec<Vec<Subject>>, CommandError> {
-        let named = self.cipher.map(|spec| (spec, spec.key_sizes().to_vec()));
-        let all = CIPHERS
-            .iter()
-            .filter_map(|(name, sizes)| Some((CipherSpec::parse(name).ok()?, sizes.to_vec())));
-        let wanted: Vec<_> = named.map_or_else(|| all.collect(), |named| vec![named]);
-        let mut groups = Vec::new();
-        for (spec, mut key_sizes) in wanted {
-            let kernels = self.kernels(spec)?;
-            key_sizes.sort_unstable_by_key(|size| std::cmp::Reverse(*size));
-            for key_size in key_sizes {
-                let group = self.group(spec, key_size, &kernels);
-                groups.extend((!group.is_empty()).then_some(group));
-            }
-        }
-        Ok(groups)
-    }
-
-    /// The kernels to measure a cipher with: `None` for ciphers without kernels.
-    fn kernels(&self, spec: CipherSpec) -> Result<Vec<Option<Kernel>>, CommandError> {
-        let has_kernels = spec.cipher == BlockCipher::Aes && spec.mode == Mode::Xts;
-        if !has_kernels {
-            if self.kernel.is_empty() {
-                return Ok(vec![None]);
-            }
-            return match self.cipher {
-                Some(spec) => Err(CommandError::parameters(format!(
-                    "--kernel: {spec} has none; aes-xts has"
-                ))),
-                None => Ok(Vec::new()),
-            };
-        }
-        let kernels = if !self.kernel.is_empty() {
-            self.kernel.clone()
-        } else if let Ok(Some(kernel)) = kernel::named() {
-            vec![kernel]
-        } else {
-            Kernel::available()
-        };
-        Ok(kernels.into_iter().map(Some).collect())
-    }
-
-    fn group(&self, spec: CipherSpec, key_size: usize, kernels: &[Option<Kernel>]) -> Vec<Subject> {
-        let sector_sizes = if self.sector_size.is_empty() {
-            &SECTOR_SIZES[..]
-        } else {
-            &self.sector_size
-        };
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let mut group = Vec::new();
-        let mut add = |kernel: Option<Kernel>, threads: usize| {
-            group.extend(sector_sizes.iter().map(|&sector_size| {
-                Subject::new(spec, key_size, sector_size)
-                    .kernel(kernel)
-                    .threads(threads)
-            }));
-        };
-        for (at, kernel) in kernels.iter().enumerate() {
-            if self.threads.is_empty() {
-                add(*kernel, 1);
-                if at == 0 && kernel.is_some() && processors > 1 {
-                    add(*kernel, processors);
+        selection.other_ciphers = self.kernel.is_empty();
+        selection.sector_sizes = self.sector_size.clone();
+        selection.threads = self.threads.iter().copied().map(usize::from).collect();
+        selection.derivations = self.cipher.is_none() && self.kernel.is_empty();
+        selection.long = self.seconds;
+        selection.iter_time_ms = self.iter_time;
+        let mut has_header = false;
+        selection.measure(session, |part| {
+            let line = match part {
+                _ if self.json => return Ok(()),
+                Part::Machine(machine) => {
+                    format!("# Measured in memory, without any storage: {machine}")
                 }
-            }
-            for &threads in &self.threads {
-                add(*kernel, threads.into());
-            }
-        }
-        group
+                Part::Derivation(derivation) => shown::line(derivation),
+                Part::Speed(speed) if has_header => shown::row(speed),
+                Part::Speed(speed) => {
+                    has_header = true;
+                    format!("{}\n{}", shown::HEADER, shown::row(speed))
+                }
+                _ => return Ok(()),
+            };
+            session.output.lines(line);
+            session.output.finish()
+        })
     }
 }

@@ -1,8 +1,7 @@
-//! Measurements as a table and as JSON.
+//! Measurements as a table.
 
 use luksmith::task::measure::{DERIVED, Derivation, Speed, Subject};
 use luksmith::xts::Kernel;
-use luksmith_formats::json::{Value, json};
 
 /// The head of the table whose rows [`row`] makes.
 pub(super) const HEADER: &str = "\
@@ -58,38 +57,5 @@ pub(super) fn line(derivation: &Derivation) -> String {
             cost.lanes,
             took.as_millis(),
         ),
-    }
-}
-
-pub(super) fn speed_json(speed: &Speed) -> Value {
-    let subject = &speed.subject;
-    json!({
-        "cipher": subject.spec.to_string(),
-        "key_bits": subject.key_size * 8,
-        "sector_size": subject.sector_size,
-        "kernel": subject.kernel.map(Kernel::name),
-        "threads": subject.threads,
-        "encrypt": speed.encrypt.best,
-        "encrypt_median": speed.encrypt.median,
-        "decrypt": speed.decrypt.best,
-        "decrypt_median": speed.decrypt.median,
-        "limit": speed.limit.as_ref().map(|limit| limit.best),
-    })
-}
-
-pub(super) fn derivation_json(derivation: &Derivation) -> Value {
-    match derivation {
-        Derivation::Pbkdf2 { hash, rate } => json!({
-            "type": "pbkdf2",
-            "hash": hash.name(),
-            "iterations_per_second": rate,
-        }),
-        Derivation::Argon2 { cost, took, .. } => json!({
-            "type": cost.variant.name(),
-            "passes": cost.passes,
-            "memory": u64::from(cost.memory_kib) * 1024,
-            "threads": cost.lanes,
-            "time_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-        }),
     }
 }

@@ -1,11 +1,14 @@
-//! The contents of the chart of a benchmark.
+//! The chart of a benchmark, as an SVG document.
 
-use luksmith::task::measure::{Derivation, Speed};
-use luksmith::xts::Kernel;
+mod canvas;
 
+use canvas::{Bars, Canvas, Group, Place, Rows, short};
+
+use super::ciphers::Speed;
+use super::derivations::Derivation;
 use super::measured::Measured;
-use super::plot::{Bars, Canvas, Group, Place, Rows, short};
-use crate::cli::error::CommandError;
+use crate::task::Error;
+use crate::xts::Kernel;
 
 const WIDTH: i32 = 960;
 const MARGIN: i32 = 24;
@@ -19,7 +22,10 @@ const BARS: i32 = 290;
 const SECTOR_SIZES: [u32; 4] = [512, 1024, 2048, 4096];
 
 /// The whole chart as an SVG document.
-pub(super) fn svg(measured: &Measured) -> Result<String, CommandError> {
+///
+/// # Errors
+/// [`Kind::Storage`](crate::task::Kind::Storage) if it cannot be drawn.
+pub fn svg(measured: &Measured) -> Result<String, Error> {
     let upright = xts(&measured.speeds);
     let lying: Vec<Rows> = [derivations(measured), others(&measured.speeds)]
         .into_iter()
@@ -65,7 +71,7 @@ pub(super) fn svg(measured: &Measured) -> Result<String, CommandError> {
     Ok(svg)
 }
 
-fn head(canvas: &Canvas<'_>, measured: &Measured) -> Result<(), CommandError> {
+fn head(canvas: &Canvas<'_>, measured: &Measured) -> Result<(), Error> {
     let machine = &measured.machine;
     canvas.heading(&format!("luksmith on {}", machine.cpu), MARGIN, 28, 20)?;
     let busy = if measured.lost_to_others().is_some() {

@@ -8,7 +8,7 @@ use plotters::element::{PathElement, Rectangle, Text};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, FontDesc, FontFamily, FontStyle, RGBColor, ShapeStyle, TextStyle};
 
-use crate::cli::error::{CommandError, Kind};
+use crate::task::{Error, Kind};
 
 pub(super) const INK: RGBColor = RGBColor(0x22, 0x22, 0x22);
 const GREY: RGBColor = RGBColor(0x66, 0x66, 0x66);
@@ -67,10 +67,10 @@ pub(super) struct Canvas<'a> {
     area: DrawingArea<SVGBackend<'a>, Shift>,
 }
 
-type Drawn = Result<(), CommandError>;
+type Drawn = Result<(), Error>;
 
 impl<'a> Canvas<'a> {
-    pub(super) fn new(svg: &'a mut String, width: i32, height: i32) -> Result<Self, CommandError> {
+    pub(super) fn new(svg: &'a mut String, width: i32, height: i32) -> Result<Self, Error> {
         let size = (width.unsigned_abs(), height.unsigned_abs());
         let area = SVGBackend::with_string(svg, size).into_drawing_area();
         area.fill(&WHITE).map_err(failed)?;
@@ -92,13 +92,7 @@ impl<'a> Canvas<'a> {
     }
 
     /// Draws a swatch with its meaning, and returns the place of the next one.
-    pub(super) fn key(
-        &self,
-        shade: usize,
-        text: &str,
-        x: i32,
-        y: i32,
-    ) -> Result<i32, CommandError> {
+    pub(super) fn key(&self, shade: usize, text: &str, x: i32, y: i32) -> Result<i32, Error> {
         self.rectangle((x, y - 7), (x + 14, y + 7), SHADES[shade])?;
         self.text(text, x + 20, y)?;
         Ok(x + 20 + text_width(text) + 24)
@@ -282,8 +276,8 @@ fn whole(value: f64) -> i32 {
     value.round() as i32
 }
 
-fn failed(error: impl std::fmt::Display) -> CommandError {
-    CommandError::new(Kind::Storage, error.to_string()).about("cannot draw the chart")
+fn failed(error: impl std::fmt::Display) -> Error {
+    Error::new(Kind::Storage, error.to_string()).about("cannot draw the chart")
 }
 
 #[cfg(test)]
