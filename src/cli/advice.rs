@@ -59,7 +59,8 @@ pub(crate) fn advice(advice: &Advice) -> String {
             "--type luks1 states the version, if the header cannot be read here"
         }
         Advice::ConvertToLuks1 => {
-            "`luksmith convert --to luks1` makes it LUKS1, if its keyslots allow that"
+            "`luksmith convert --to luks1` makes it LUKS1, if its keyslots and its sector size allow \
+             that; `luksmith copy IMAGE NEW --type luks1` always makes a LUKS1 volume of it"
         }
         Advice::RemoveSecret(path) => {
             return format!(

@@ -34,7 +34,11 @@ pub(crate) struct Args {
 const EXAMPLES: &str = "\
 Examples:
   luksmith convert disk.img --to luks2
-  luksmith convert disk.img --to luks1 --force convert";
+  luksmith convert disk.img --to luks1 --force convert
+  luksmith copy disk.img qemu.img --type luks1         what a conversion cannot do, in a new volume";
+
+const COPY: &str =
+    "`luksmith copy IMAGE NEW --type luks1` encrypts the data again, into a LUKS1 volume";
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
@@ -54,7 +58,10 @@ impl Args {
              header backup), and keep the volume closed meanwhile"
         );
         confirm(&self.force, Force::Convert, &loss)?;
-        container.convert(to)?;
+        container.convert(to).map_err(|error| {
+            let error = CommandError::from(error).about(name);
+            error.hint_if((to == Version::Luks1).then(|| COPY.to_owned()))
+        })?;
         session.output.line(format_args!("{name} is now {to}"));
         Ok(())
     }

@@ -1,10 +1,10 @@
 //! `luksmith create`: makes a new, empty volume.
 
 use luksmith::location::Location;
-use luksmith::task::new_volume::Extent;
+use luksmith::task::new_volume::{Extent, Plan};
 
 use super::Session;
-use super::args::{LocationParser, NewVolumeArgs};
+use super::args::{FreshKeyArgs, LocationParser, NewVolumeArgs};
 use super::error::CommandError;
 use super::force::{Force, only};
 use super::make::{self, Shown};
@@ -38,6 +38,9 @@ pub(crate) struct Args {
     json: bool,
 
     #[command(flatten)]
+    key: FreshKeyArgs,
+
+    #[command(flatten)]
     new: NewVolumeArgs,
 }
 
@@ -54,9 +57,11 @@ Examples:
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
         let extent = self.size.map_or(Extent::AllThereIs, Extent::Exactly);
-        let plan = make::plan(session, &self.new, &self.image, &self.force, extent)?;
-        let source = KeySource::of(&self.new.key)?;
-        let passphrase = source.fresh(session, &self.image.to_string(), self.new.force_weak)?;
+        let plan = make::plan(session, &self.new, &self.force, |new| {
+            Plan::look(new, &self.image, extent)
+        })?;
+        let source = KeySource::of(&self.key.source)?;
+        let passphrase = source.fresh(session, &self.image.to_string(), self.key.force_weak)?;
         let made = plan.make(&passphrase, session)?;
         let shown = Shown::of(&made, &self.image)?;
         made.keep()?;

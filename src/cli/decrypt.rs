@@ -12,7 +12,7 @@ use luksmith::task::storage::Storage;
 
 use super::Session;
 use super::args::{CompressedArgs, ImageArgs, LocalFile, UnlockArgs};
-use super::error::{CommandError, Kind};
+use super::error::CommandError;
 use super::force::{Force, confirm, only};
 use super::notes::note_slow;
 use super::open::{ReadArgs, unlock};
@@ -130,17 +130,7 @@ impl Args {
         }
         let loss = format!("{} exists and would be overwritten", path.display());
         let destination = Destination::look(path)?;
-        let parts = [
-            (self.image.image.path(), "volume"),
-            (self.image.header_location().path(), "header"),
-        ];
-        for (part, what) in parts {
-            let Some(part) = part else { continue };
-            if destination.is_also(part)? {
-                let message = format!("{} is the {what} itself", path.display());
-                return Err(CommandError::new(Kind::Parameters, message));
-            }
-        }
+        copy::refuse_same(&self.image.get(), &destination)?;
         match destination.present() {
             Present::Nothing => Ok(To::File {
                 destination,

@@ -4,15 +4,14 @@ use std::path::{Path, PathBuf};
 
 use luksmith::location::Location;
 use luksmith::task::copy;
-use luksmith::task::new_volume::Extent;
+use luksmith::task::new_volume::{Extent, Plan};
 use luksmith::task::plain::PlainSource;
 
 use super::Session;
-use super::args::{ImageFormat, LocalFile, LocationParser, NewVolumeArgs};
+use super::args::{FreshKeyArgs, LocalFile, LocationParser, NewVolumeArgs};
 use super::error::{CommandError, Kind};
 use super::force::{Force, only};
 use super::make::{self, Shown};
-use super::output;
 use super::passphrase::KeySource;
 use super::size;
 use super::streams;
@@ -56,6 +55,9 @@ pub(crate) struct Args {
     json: bool,
 
     #[command(flatten)]
+    key: FreshKeyArgs,
+
+    #[command(flatten)]
     new: NewVolumeArgs,
 }
 
@@ -75,33 +77,24 @@ impl Args {
             PlainSource::open(&self.source)?
         };
         let extent = self.extent(source.size())?;
-        if self.sparse && self.new.format.image_format == ImageFormat::Raw {
-            return Err(CommandError::parameters("a raw volume has no holes")
-                .hint("--sparse goes with --format qcow2"));
-        }
-        let plan = make::plan(session, &self.new, &self.image, &self.force, extent)?;
-        let mut key = KeySource::of(&self.new.key)?;
+        make::check_sparse(self.sparse, &self.new)?;
+        let plan = make::plan(session, &self.new, &self.force, |new| {
+            Plan::look(new, &self.image, extent)
+        })?;
+        let mut key = KeySource::of(&self.key.source)?;
         if from_stdin {
             key = key.beside_data_on_stdin()?;
         }
-        let passphrase = key.fresh(session, &self.image.to_string(), self.new.force_weak)?;
+        let passphrase = key.fresh(session, &self.image.to_string(), self.key.force_weak)?;
         let made = plan.make(&passphrase, session)?;
 
         let mut fill = made.fill();
         fill.pad = self.pad;
         fill.hole = made.hole().filter(|_| self.sparse);
         fill.size = self.size;
-        let end = copy::encrypt(&made.volume()?, fill, &mut source, session).map_err(|error| {
-            let partly = format!("{} is now a volume that holds part of the data", self.image);
-            CommandError::from(error).hint_if(fill.fixed.then_some(partly))
-        })?;
-        if end < made.size()? {
-            output::note(format_args!(
-                "{} is larger than {}: the volume reads as random bytes from byte {end} on",
-                self.image,
-                source.name().display()
-            ));
-        }
+        let end = copy::encrypt(&made.volume()?, fill, &mut source, session)
+            .map_err(|error| make::partly(error, fill, &self.image))?;
+        make::note_rest(&made, end, &self.image, source.name().display())?;
         let shown = Shown::of(&made, &self.image)?;
         made.keep()?;
         shown.print(session, self.json);

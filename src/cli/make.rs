@@ -1,18 +1,24 @@
-//! The parts that `create` and `encrypt` share: they make a plan from the arguments, ask the user
-//! to agree to losses, and show the new volume.
+//! The parts that `create`, `encrypt` and `copy` share: they make a plan from the arguments, ask
+//! the user to agree to losses, and show the new volume.
+
+use std::fmt::Display;
 
 use luksmith::location::Location;
-use luksmith::task::new_volume::{Extent, Made, NewVolume, Plan};
+use luksmith::task;
+use luksmith::task::copy::Fill;
+use luksmith::task::new_volume::{Made, NewVolume, Plan};
+use luksmith::task::openers::{Opener, QemuObstacle};
 use luksmith_formats::cipher::CipherSpec;
 use luksmith_formats::hash::Hash;
 use luksmith_formats::json::{Value, json};
 
 use super::Session;
-use super::args::NewVolumeArgs;
+use super::args::{ImageFormat, NewVolumeArgs};
 use super::error::CommandError;
 use super::force::{Force, confirm};
 use super::json;
 use super::notes::note_slow;
+use super::output;
 use super::passphrase::volume_key_file;
 use super::size;
 
@@ -62,13 +68,12 @@ pub(crate) fn new_volume(
 pub(crate) fn plan(
     session: &Session,
     args: &NewVolumeArgs,
-    image: &Location,
     forced: &[Force],
-    extent: Extent,
+    look: impl FnOnce(NewVolume) -> Result<Plan, task::Error>,
 ) -> Result<Plan, CommandError> {
     let new = new_volume(session, args)?;
     let cipher = new.cipher;
-    let plan = Plan::look(new, image, extent)?;
+    let plan = look(new)?;
     for loss in plan.losses() {
         confirm(forced, Force::Overwrite, &loss.to_string())?;
     }
@@ -76,10 +81,40 @@ pub(crate) fn plan(
     Ok(plan)
 }
 
+/// Refuses holes in a raw volume.
+pub(crate) fn check_sparse(sparse: bool, args: &NewVolumeArgs) -> Result<(), CommandError> {
+    match sparse && args.format.image_format == ImageFormat::Raw {
+        true => Err(CommandError::parameters("a raw volume has no holes")
+            .hint("--sparse goes with --format qcow2")),
+        false => Ok(()),
+    }
+}
+
+/// The error of a copy that may have left a part of the data on a device or an export.
+pub(crate) fn partly(error: task::Error, fill: Fill, image: &Location) -> CommandError {
+    let partly = format!("{image} is now a volume that holds part of the data");
+    CommandError::from(error).hint_if(fill.fixed.then_some(partly))
+}
+
+/// Says that the volume is larger than the `end` bytes of the source.
+pub(crate) fn note_rest(
+    made: &Made<'_>,
+    end: u64,
+    image: &Location,
+    source: impl Display,
+) -> Result<(), CommandError> {
+    if end < made.size()? {
+        output::note(format_args!(
+            "{image} is larger than {source}: the volume reads as random bytes from byte {end} on",
+        ));
+    }
+    Ok(())
+}
+
 /// The properties of the new volume, for the output.
 pub(crate) struct Shown {
     json: Value,
-    line: String,
+    lines: [String; 2],
 }
 
 impl Shown {
@@ -101,6 +136,7 @@ impl Shown {
                 "size": volume_size,
             },
             "keyslot": made.unlocked.slot(),
+            "opened_by": made.openers().iter().map(ToString::to_string).collect::<Vec<_>>(),
         });
         value = json::with_image(value, image);
         if let Some(image) = json::qcow2(&made.data) {
@@ -113,14 +149,44 @@ impl Shown {
             segment.map_or(512, |segment| segment.sector_size),
             container.uuid()
         );
-        Ok(Self { json: value, line })
+        let opened = opened(&made.openers(), made.qemu_obstacle());
+        Ok(Self {
+            json: value,
+            lines: [line, opened],
+        })
     }
 
     pub(crate) fn print(self, session: &Session, as_json: bool) {
         if as_json {
             session.output.json(&self.json);
         } else {
-            session.output.line(self.line);
+            for line in self.lines {
+                session.output.line(line);
+            }
         }
     }
+}
+
+/// The line that says which programs open the new volume.
+fn opened(openers: &[Opener], qemu: Option<QemuObstacle>) -> String {
+    let names = openers.iter().map(|opener| match opener {
+        Opener::Qemu => "QEMU".to_owned(),
+        Opener::Luksmith => "luksmith serve".to_owned(),
+        other => other.to_string(),
+    });
+    let mut names: Vec<_> = names.collect();
+    if openers.contains(&Opener::Qemu) {
+        names.push("libvirt's own driver".to_owned());
+    }
+    let last = names.pop().unwrap_or_default();
+    let names = match names.is_empty() {
+        true => format!("only {last} opens"),
+        false => format!("{} and {last} open", names.join(", ")),
+    };
+    let qemu = match qemu {
+        None => String::new(),
+        Some(QemuObstacle::Luks2) => "; for QEMU and libvirt's own driver: --type luks1".to_owned(),
+        Some(other) => format!("; {other}"),
+    };
+    format!("{names} this volume{qemu}")
 }

@@ -23,6 +23,7 @@ mod benchmark;
 mod completions;
 mod config;
 mod convert;
+mod copy;
 mod create;
 mod decrypt;
 mod encrypt;
@@ -123,6 +124,7 @@ enum Command {
     Create(create::Args),
     Encrypt(encrypt::Args),
     Decrypt(decrypt::Args),
+    Copy(copy::Args),
     Info(info::Args),
     Inspect(inspect::Args),
     Identify(identify::Args),
@@ -197,6 +199,7 @@ impl Command {
             Self::Create(args) => args.run(session),
             Self::Encrypt(args) => args.run(session),
             Self::Decrypt(args) => args.run(session),
+            Self::Copy(args) => args.run(session),
             Self::Info(args) => args.run(session),
             Self::Inspect(args) => args.run(session),
             Self::Identify(args) => args.run(session),

@@ -43,6 +43,17 @@ pub(crate) fn unlock(
     which: Which,
     label: &str,
 ) -> Result<Unlocked, CommandError> {
+    unlock_and_keep(session, container, source, which, label).map(|(unlocked, _)| unlocked)
+}
+
+/// As [`unlock`], and returns the passphrase too.
+pub(crate) fn unlock_and_keep(
+    session: &Session,
+    container: &Container,
+    source: &KeySource,
+    which: Which,
+    label: &str,
+) -> Result<(Unlocked, Passphrase), CommandError> {
     // Do not ask for a passphrase that cannot open anything.
     let slots = container.keyslots();
     let hopeless = match which {
@@ -78,10 +89,13 @@ pub(crate) fn unlock(
                     }
                     _ => None,
                 };
-                return outcome.map_err(|error| {
-                    let error = CommandError::from(error).about(label);
-                    error.hint_if(newline).hint_if(hint)
-                });
+                return match outcome {
+                    Ok(unlocked) => Ok((unlocked, passphrase)),
+                    Err(error) => {
+                        let error = CommandError::from(error).about(label);
+                        Err(error.hint_if(newline).hint_if(hint))
+                    }
+                };
             }
         }
     }

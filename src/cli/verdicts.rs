@@ -306,9 +306,6 @@ fn keyslot(error: &KeyslotError) -> Hint {
 fn header(error: &HeaderError) -> Hint {
     match error {
         HeaderError::OtherUuid { .. } => some("--force other-uuid restores it anyway"),
-        HeaderError::SectorSize(_) => some(
-            "`luksmith decrypt`, then `luksmith encrypt --type luks1`, encrypts the data again",
-        ),
         HeaderError::Behind { end, .. } => some(format!(
             "move what is there elsewhere; `truncate -s {end} IMAGE` then cuts it off"
         )),
@@ -460,8 +457,8 @@ fn emulator(error: &EmulatorError) -> Hint {
     match error {
         EmulatorError::Luks2(_) => some(SERVED),
         EmulatorError::Qcow2(_) => some(
-            "`luksmith decrypt --format qcow2` and `luksmith encrypt` make a raw volume of it, which \
-             libvirt takes",
+            "`luksmith copy IMAGE NEW --source-format qcow2 --type luks1` makes a raw volume of it, \
+             which libvirt takes",
         ),
         EmulatorError::NotUtf8(_) => some("give it another name"),
         EmulatorError::AbstractSocket => some("socket=PATH names a socket in a directory"),
@@ -481,7 +478,9 @@ fn disk(error: &DiskError) -> Hint {
         DiskError::NoOwner => some("leave --keep-owner out"),
         DiskError::NotCeph => some("leave --monitor and --ceph-config out"),
         DiskError::OnlyCeph => some(SERVED),
-        DiskError::OnlyLuks1 => some("--engine librbd opens LUKS2"),
+        DiskError::OnlyLuks1 => some(
+            "--engine librbd opens LUKS2; `luksmith copy IMAGE NEW --type luks1` makes LUKS1 of it",
+        ),
         DiskError::NoLogin => some("leave --login out"),
         DiskError::NotServed(_) => some("the path of its file or device names it"),
         DiskError::WhichSecret(_) => {
@@ -498,7 +497,7 @@ fn provision(error: &ProvisionError) -> Hint {
         ProvisionError::Luks2 => {
             some("--served SOCKET says on which socket; --type luks1 is for QEMU itself")
         }
-        ProvisionError::Cipher(_) => some(SERVED),
+        ProvisionError::NotInQemu(_) => some(SERVED),
         ProvisionError::Far { .. } => some(
             "--pool POOL --name NAME makes a volume there; an export (nbd://…) can be for both",
         ),

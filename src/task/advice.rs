@@ -103,7 +103,8 @@ pub enum Advice {
     ReleaseInGuest,
     /// The version of LUKS can be stated, where the header cannot be read.
     StateVersion,
-    /// A LUKS2 volume can be converted to LUKS1, if its keyslots allow that.
+    /// A LUKS2 volume can be converted to LUKS1, if its keyslots and its sector size allow that. It
+    /// can always be copied into a LUKS1 volume.
     ConvertToLuks1,
     /// The secret with the usage of this path can be removed, if nothing needs it.
     RemoveSecret(String),
@@ -212,7 +213,10 @@ impl fmt::Display for Advice {
             Self::StateVersion => {
                 "the version of LUKS can be stated where the header cannot be read"
             }
-            Self::ConvertToLuks1 => "it can be converted to LUKS1, if its keyslots allow that",
+            Self::ConvertToLuks1 => {
+                "it can be converted to LUKS1, if its keyslots and its sector size allow that, or \
+                 copied into a LUKS1 volume"
+            }
             Self::RemoveSecret(path) => {
                 return write!(
                     f,

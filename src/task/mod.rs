@@ -67,6 +67,7 @@ mod note;
 pub mod open;
 #[cfg(feature = "nbd")]
 mod open_sockets;
+pub mod openers;
 pub mod plain;
 mod printable;
 #[cfg(feature = "vet")]

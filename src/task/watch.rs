@@ -72,6 +72,8 @@ pub enum Work {
     Encrypt,
     /// A volume is decrypted.
     Decrypt,
+    /// A volume is copied into a new one.
+    Copy,
     /// The sectors of a volume are searched for plaintext.
     Verify,
     /// The cost of a new keyslot is measured.
@@ -99,7 +101,7 @@ impl Work {
     #[must_use]
     pub fn unit(self) -> Unit {
         match self {
-            Self::Encrypt | Self::Decrypt | Self::Verify => Unit::Bytes,
+            Self::Encrypt | Self::Decrypt | Self::Copy | Self::Verify => Unit::Bytes,
             Self::Rotate | Self::Check => Unit::Steps,
             Self::Calibrate => Unit::Unknown,
         }
@@ -111,6 +113,7 @@ impl fmt::Display for Work {
         f.write_str(match self {
             Self::Encrypt => "encrypt",
             Self::Decrypt => "decrypt",
+            Self::Copy => "copy",
             Self::Verify => "verify",
             Self::Calibrate => "measuring the key derivation",
             Self::Rotate => "rotating",

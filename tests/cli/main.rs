@@ -5,6 +5,7 @@
 
 mod benchmark;
 mod busy;
+mod copy;
 mod docs;
 mod force;
 mod foreign;

@@ -13,6 +13,7 @@
 //! - `matrix`: a table of the volumes that are made. `both_ways`: luksmith reads the volumes of
 //!   cryptsetup and cryptsetup those of luksmith, with dm-crypt as the judge. `with_qemu`: the same
 //!   with QEMU.
+//! - `copies`: volumes that were copied from others.
 //! - `qcow2`: encrypted qcow2 images with QEMU.
 //! - `tls`: TLS with gnutls.
 //! - `turns`: one program changes keyslots and headers, and the other uses them. `tokens`: luksmith
@@ -20,6 +21,7 @@
 //!   is in them.
 
 mod both_ways;
+mod copies;
 mod cryptsetup;
 mod dmcrypt;
 mod initramfs;

@@ -68,7 +68,7 @@ impl ImageArgs {
 pub(crate) struct CompressedArgs {
     /// Also read the compressed clusters of a qcow2 image. QEMU does not encrypt them: anyone with
     /// access to the storage can read and change them
-    #[arg(long, requires = "format")]
+    #[arg(long)]
     pub(crate) compressed_plaintext: bool,
 }
 

@@ -55,6 +55,13 @@ pub(crate) struct NewKeyArgs {
     pub(crate) force_weak: bool,
 }
 
+impl NewKeyArgs {
+    /// Whether an option names the source.
+    pub(crate) fn is_given(&self) -> bool {
+        self.new_key.is_some() || self.new_key_file.is_some()
+    }
+}
+
 /// The options of unlocking a volume.
 #[derive(Debug, Args)]
 pub(crate) struct UnlockArgs {

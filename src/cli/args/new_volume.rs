@@ -1,4 +1,4 @@
-//! The options of a new volume, for `create`, `encrypt` and `libvirt provision`.
+//! The options of a new volume, for `create`, `encrypt`, `copy` and `libvirt provision`.
 
 use std::path::PathBuf;
 
@@ -12,16 +12,20 @@ use uuid::Uuid;
 use super::{ImageFormat, KeyArgs, LimitArgs, LocalFile, LocationParser, PbkdfArgs, RemoteArgs};
 use crate::cli::size;
 
-/// Options of a new volume.
+/// The passphrase of a new volume.
 #[derive(Debug, Args)]
-pub(crate) struct NewVolumeArgs {
+pub(crate) struct FreshKeyArgs {
     #[command(flatten)]
-    pub(crate) key: KeyArgs,
+    pub(crate) source: KeyArgs,
 
     /// Accept a passphrase that is easy to guess
     #[arg(long, help_heading = "Passphrase")]
     pub(crate) force_weak: bool,
+}
 
+/// Options of a new volume, without its passphrase.
+#[derive(Debug, Args)]
+pub(crate) struct NewVolumeArgs {
     #[command(flatten)]
     pub(crate) pbkdf: PbkdfArgs,
 

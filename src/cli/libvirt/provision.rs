@@ -12,7 +12,7 @@ use luksmith_formats::json::json;
 use super::connect::ConnectArgs;
 use super::disk::{DiskArgs, hints};
 use crate::cli::Session;
-use crate::cli::args::{LocationParser, NewVolumeArgs};
+use crate::cli::args::{FreshKeyArgs, LocationParser, NewVolumeArgs};
 use crate::cli::error::CommandError;
 use crate::cli::force::{Force, confirm, only};
 use crate::cli::make;
@@ -90,6 +90,9 @@ pub(crate) struct Args {
     emulator_user: Option<String>,
 
     #[command(flatten)]
+    key: FreshKeyArgs,
+
+    #[command(flatten)]
     new: NewVolumeArgs,
 }
 
@@ -103,9 +106,9 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let key = &self.new.key;
+        let key = &self.key.source;
         let key = match key.key.is_some() || key.key_file.is_some() {
-            true => Some(KeySource::of(key)?.allow_weak(self.new.force_weak)),
+            true => Some(KeySource::of(key)?.allow_weak(self.key.force_weak)),
             false => None,
         };
         let mut options = ProvisionOptions::default();

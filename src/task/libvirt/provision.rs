@@ -7,8 +7,6 @@
 use std::io::Cursor;
 use std::sync::Arc;
 
-use luksmith_formats::cipher::{BlockCipher, IvGenerator};
-use luksmith_formats::hash::Hash;
 use uuid::Uuid;
 
 use super::disk::{DiskOptions, Need, describe};
@@ -24,6 +22,7 @@ use crate::task::emulator::check_passphrase;
 use crate::task::libvirt::identity::spelled_for;
 use crate::task::new_volume::{Extent, Loss, NewHeader, NewVolume, Plan};
 use crate::task::open::ImageFormat;
+use crate::task::openers::{QemuObstacle, unknown_to_qemu};
 use crate::task::{Advice, Error, Kind, Note, Watch};
 
 /// Where a volume is made.
@@ -111,8 +110,8 @@ pub enum ProvisionError {
     #[error("luksmith has to serve a LUKS2 volume: QEMU's own driver knows only LUKS1")]
     Luks2,
     /// QEMU does not have the cipher or hash.
-    #[error("QEMU's own driver does not know {0}")]
-    Cipher(String),
+    #[error("{0}")]
+    NotInQemu(QemuObstacle),
     /// The volume would be a file of this host, but the libvirt is on another host.
     #[error("{location} would be made on this machine, but {uri} is another machine")]
     Far {
@@ -263,12 +262,8 @@ fn version(options: &ProvisionOptions<'_>) -> Result<Version, Error> {
     if options.disk.served.is_some() {
         return Ok(volume.version.unwrap_or(Version::Luks2));
     }
-    let cipher = volume.cipher;
-    if cipher.cipher == BlockCipher::Camellia || cipher.iv == IvGenerator::Plain64Be {
-        return Err(ProvisionError::Cipher(cipher.to_string()).into());
-    }
-    if volume.hash == Hash::Whirlpool {
-        return Err(ProvisionError::Cipher(volume.hash.to_string()).into());
+    if let Some(unknown) = unknown_to_qemu(volume.cipher, volume.hash) {
+        return Err(ProvisionError::NotInQemu(unknown).into());
     }
     match volume.version {
         Some(Version::Luks2) => Err(ProvisionError::Luks2.into()),

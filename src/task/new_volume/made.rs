@@ -5,6 +5,7 @@ use crate::container::{Container, UndoFile, UndoStore, Unlocked, discard_undo};
 use crate::task::copy::Fill;
 use crate::task::destination::Present;
 use crate::task::new_file::NewFile;
+use crate::task::openers::{Opener, Properties, QemuObstacle};
 use crate::task::storage::Storage;
 use crate::task::{Error, MadeFile, Note, Watch};
 use crate::volume::Volume;
@@ -19,6 +20,7 @@ pub struct Made<'w> {
     pub unlocked: Unlocked,
     /// The storage of its data.
     pub data: Storage,
+    pub(super) opened: Properties,
     pub(super) grows: bool,
     pub(super) image: Option<NewFile<'w>>,
     pub(super) header: Option<NewFile<'w>>,
@@ -56,6 +58,18 @@ impl Made<'_> {
     pub fn hole(&self) -> Option<usize> {
         let image = self.data.qcow2.as_ref()?;
         Some(usize::try_from(image.cluster_size()).unwrap_or(usize::MAX))
+    }
+
+    /// The programs that open the volume with its passphrase, in the order of their names.
+    #[must_use]
+    pub fn openers(&self) -> Vec<Opener> {
+        self.opened.openers()
+    }
+
+    /// Why QEMU's own driver does not open the volume, if it does not.
+    #[must_use]
+    pub fn qemu_obstacle(&self) -> Option<QemuObstacle> {
+        self.opened.qemu_obstacle()
     }
 
     /// The size of the plaintext in bytes.

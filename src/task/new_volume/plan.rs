@@ -13,6 +13,7 @@ use crate::location::Location;
 use crate::secret::Passphrase;
 use crate::task::new_file::NewFile;
 use crate::task::open::ImageFormat;
+use crate::task::openers::Properties;
 use crate::task::storage::Storage;
 use crate::task::{Advice, Error, Kind, Note, Watch, size};
 
@@ -131,6 +132,15 @@ impl Plan {
     ) -> Result<Made<'w>, Error> {
         let (mut options, layout) = (self.options, self.layout);
         measure(&self.new.cost, &mut options, watch)?;
+        let opened = Properties {
+            format: self.new.format,
+            version: options.version,
+            cipher: options.cipher,
+            hash: options.hash,
+            data_offset: layout.data_offset,
+            detached: options.detached,
+            text: passphrase.is_text(),
+        };
         let (data, image) = match self.target {
             Target::There(there) => {
                 if !there.backend.can_flush() {
@@ -196,6 +206,7 @@ impl Plan {
             container,
             unlocked,
             data,
+            opened,
             grows: self.extent == Extent::Growing && image.is_some(),
             image,
             header,

@@ -1,0 +1,127 @@
+//! `luksmith copy`: copies a volume into a new volume.
+
+use luksmith::container::Which;
+use luksmith::location::Location;
+use luksmith::task::copy;
+use luksmith::task::open::Image;
+
+use super::Session;
+use super::args::{
+    CompressedArgs, ImageFormat, KeyArgs, LocationParser, NewKeyArgs, NewVolumeArgs,
+};
+use super::error::{CommandError, Kind};
+use super::force::{Force, only};
+use super::make::{self, Shown};
+use super::notes::note_slow;
+use super::open::unlock_and_keep;
+use super::passphrase::KeySource;
+
+/// Copy a volume into a new volume, of another version, cipher or sector size
+///
+/// SOURCE is only read. The plaintext is only in memory. The new volume has another volume key, and
+/// one keyslot. A new file gets its name when it is complete on the disk. With --json: as for
+/// create.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = EXAMPLES,
+    mut_arg("new_key", |arg| arg.help(
+        "The source of the passphrase of IMAGE, as for --key; prompt asks for it [default: the \
+         passphrase of SOURCE]",
+    ))
+)]
+pub(crate) struct Args {
+    /// The volume to copy: a file, a block device, or an NBD export
+    #[arg(value_name = "SOURCE", value_parser = LocationParser::Openable)]
+    source: Location,
+
+    /// The file to create, a block device, or an NBD export (nbd://HOST[:PORT]/NAME,
+    /// nbd+unix:///NAME?socket=PATH, and nbds for TLS)
+    #[arg(value_name = "IMAGE", value_parser = LocationParser::Openable)]
+    image: Location,
+
+    /// The format of SOURCE; it is never guessed
+    #[arg(long, value_name = "FORMAT", default_value = "raw")]
+    source_format: ImageFormat,
+
+    /// The LUKS header of SOURCE is in FILE (a detached header)
+    #[arg(long, value_name = "FILE", value_parser = LocationParser::Openable)]
+    source_header: Option<Location>,
+
+    #[command(flatten)]
+    compressed: CompressedArgs,
+
+    /// Leave holes in a qcow2 image where the plaintext is zeroes; the storage shows where they are
+    #[arg(long)]
+    sparse: bool,
+
+    /// Go on without asking: overwrite
+    #[arg(long, value_name = "WHAT", value_parser = only(&[Force::Overwrite]))]
+    force: Vec<Force>,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    key: KeyArgs,
+
+    #[command(flatten)]
+    new_key: NewKeyArgs,
+
+    #[command(flatten)]
+    new: NewVolumeArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luksmith copy disk.img qemu.img --type luks1              for QEMU's own LUKS driver
+  luksmith copy old.img new.img --cipher aes-xts-plain64 --new-key prompt
+  luksmith copy disk.img disk.qcow2 --format qcow2 --sparse
+  luksmith copy vm.qcow2 disk.img --source-format qcow2
+  luksmith copy disk.img 'nbds://storage.example/vm1' --key-file disk.key";
+
+const OPTIONS: &str = "here --source-header and --source-format describe SOURCE";
+
+impl Args {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        make::check_sparse(self.sparse, &self.new)?;
+        let mut source = Image::new(self.source.clone());
+        source.header.clone_from(&self.source_header);
+        source.format = self.source_format.into();
+        source.remote = self.new.remote.get();
+        let limits = self.new.limits.limits();
+        let opened = source.open_data_to_read(Default::default(), limits, session);
+        let (container, data) = opened.map_err(|error| {
+            let damaged = error.kind() == Kind::Damaged;
+            CommandError::from(error).hint_if(damaged.then(|| OPTIONS.to_owned()))
+        })?;
+        source.refuse_header_as_data(&container, &data)?;
+        let size = data.volume_size(&container)?;
+        let plan = make::plan(session, &self.new, &self.force, |new| {
+            copy::plan_transfer(&source, &container, size, new, &self.image)
+        })?;
+
+        let old = KeySource::of(&self.key)?;
+        let label = self.source.to_string();
+        let (unlocked, mut passphrase) =
+            unlock_and_keep(session, &container, &old, Which::Any, &label)?;
+        if self.new_key.is_given() {
+            let new = KeySource::of_new(&self.new_key, Some(&old))?;
+            passphrase = new.fresh(session, &self.image.to_string(), self.new_key.force_weak)?;
+        }
+        let from = self.compressed.apply(data.volume(&container, &unlocked)?);
+        if let Ok(segment) = container.data_segment() {
+            note_slow(segment.cipher);
+        }
+        let made = plan.make(&passphrase, session)?;
+        let mut fill = made.fill();
+        fill.hole = made.hole().filter(|_| self.sparse);
+        copy::transfer(&from, data.depth(), &made.volume()?, fill, session)
+            .map_err(|error| make::partly(error, fill, &self.image))?;
+        make::note_rest(&made, size, &self.image, &self.source)?;
+        let shown = Shown::of(&made, &self.image)?;
+        made.keep()?;
+        shown.print(session, self.json);
+        Ok(())
+    }
+}

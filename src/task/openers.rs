@@ -1,0 +1,214 @@
+//! The programs that open a volume, and why QEMU's own driver does not.
+
+use std::fmt;
+
+use luksmith_formats::cipher::{BlockCipher, CipherSpec, IvGenerator};
+use luksmith_formats::hash::Hash;
+
+use super::open::ImageFormat;
+use crate::container::Version;
+
+/// The size of an object of an RBD image, unless its creator chose another one.
+const RBD_OBJECT: u64 = 4 << 20;
+
+/// A program that opens LUKS volumes. Its `Display` is its name in lower case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Opener {
+    /// cryptsetup, with the kernel's dm-crypt.
+    Cryptsetup,
+    /// librbd, the client library of Ceph, for the same volume in an RBD image with objects of the
+    /// default size and without striping.
+    Librbd,
+    /// This library, which can also serve the volume.
+    Luksmith,
+    /// QEMU's own driver, which libvirt uses too.
+    Qemu,
+}
+
+impl fmt::Display for Opener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cryptsetup => "cryptsetup",
+            Self::Librbd => "librbd",
+            Self::Luksmith => "luksmith",
+            Self::Qemu => "qemu",
+        })
+    }
+}
+
+/// Why QEMU's own driver does not open a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum QemuObstacle {
+    /// QEMU knows only LUKS1.
+    Luks2,
+    /// QEMU does not know the cipher.
+    Cipher(CipherSpec),
+    /// QEMU does not know the hash.
+    Hash(Hash),
+    /// QEMU before version 9 finds only a header at the start of the volume.
+    DetachedHeader,
+    /// QEMU takes only a passphrase that is UTF-8 without a NUL.
+    Passphrase,
+}
+
+impl fmt::Display for QemuObstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Luks2 => f.write_str("QEMU's own driver knows only LUKS1"),
+            Self::Cipher(cipher) => write!(f, "QEMU's own driver does not know {cipher}"),
+            Self::Hash(hash) => write!(f, "QEMU's own driver does not know {hash}"),
+            Self::DetachedHeader => {
+                f.write_str("QEMU's own driver opens a detached header from version 9 on")
+            }
+            Self::Passphrase => {
+                f.write_str("QEMU takes only a passphrase that is UTF-8 without a NUL")
+            }
+        }
+    }
+}
+
+/// The properties of a volume on which it depends which programs open it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Properties {
+    pub(super) format: ImageFormat,
+    pub(super) version: Version,
+    pub(super) cipher: CipherSpec,
+    pub(super) hash: Hash,
+    pub(super) data_offset: u64,
+    pub(super) detached: bool,
+    /// Whether the passphrase is UTF-8 without a NUL.
+    pub(super) text: bool,
+}
+
+impl Properties {
+    /// The programs that open the volume, in the order of their names.
+    pub(super) fn openers(&self) -> Vec<Opener> {
+        let raw = self.format == ImageFormat::Raw;
+        let librbd = raw
+            && !self.detached
+            && self.cipher == CipherSpec::AES_XTS_PLAIN64
+            && self.data_offset.is_multiple_of(RBD_OBJECT);
+        let opens = [
+            (Opener::Cryptsetup, raw),
+            (Opener::Librbd, librbd),
+            (Opener::Luksmith, true),
+            (Opener::Qemu, self.qemu_obstacle().is_none()),
+        ];
+        let opens = opens.into_iter().filter(|(_, opens)| *opens);
+        opens.map(|(opener, _)| opener).collect()
+    }
+
+    /// Why QEMU's own driver does not open the volume, if it does not.
+    pub(super) fn qemu_obstacle(&self) -> Option<QemuObstacle> {
+        if self.version != Version::Luks1 {
+            return Some(QemuObstacle::Luks2);
+        }
+        let unknown = unknown_to_qemu(self.cipher, self.hash);
+        let detached = self.detached.then_some(QemuObstacle::DetachedHeader);
+        let passphrase = (!self.text).then_some(QemuObstacle::Passphrase);
+        unknown.or(detached).or(passphrase)
+    }
+}
+
+/// The cipher or hash that QEMU does not have.
+pub(super) fn unknown_to_qemu(cipher: CipherSpec, hash: Hash) -> Option<QemuObstacle> {
+    if cipher.cipher == BlockCipher::Camellia || cipher.iv == IvGenerator::Plain64Be {
+        Some(QemuObstacle::Cipher(cipher))
+    } else if hash == Hash::Whirlpool {
+        Some(QemuObstacle::Hash(hash))
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LUKS1: Properties = Properties {
+        format: ImageFormat::Raw,
+        version: Version::Luks1,
+        cipher: CipherSpec::AES_XTS_PLAIN64,
+        hash: Hash::Sha256,
+        data_offset: 2 << 20,
+        detached: false,
+        text: true,
+    };
+
+    fn named(properties: Properties) -> String {
+        let openers = properties.openers();
+        let names = openers.iter().map(ToString::to_string);
+        names.collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn who_opens_depends_on_what_was_made() {
+        let luks2 = Properties {
+            version: Version::Luks2,
+            data_offset: 16 << 20,
+            ..LUKS1
+        };
+        let camellia = CipherSpec::parse("camellia-xts-plain64").unwrap();
+        for (properties, opens, obstacle) in [
+            (LUKS1, "cryptsetup luksmith qemu", None),
+            (
+                luks2,
+                "cryptsetup librbd luksmith",
+                Some(QemuObstacle::Luks2),
+            ),
+            (
+                Properties {
+                    data_offset: 4 << 20,
+                    ..LUKS1
+                },
+                "cryptsetup librbd luksmith qemu",
+                None,
+            ),
+            (
+                Properties {
+                    cipher: camellia,
+                    ..LUKS1
+                },
+                "cryptsetup luksmith",
+                Some(QemuObstacle::Cipher(camellia)),
+            ),
+            (
+                Properties {
+                    hash: Hash::Whirlpool,
+                    ..LUKS1
+                },
+                "cryptsetup luksmith",
+                Some(QemuObstacle::Hash(Hash::Whirlpool)),
+            ),
+            (
+                Properties {
+                    detached: true,
+                    ..LUKS1
+                },
+                "cryptsetup luksmith",
+                Some(QemuObstacle::DetachedHeader),
+            ),
+            (
+                Properties {
+                    text: false,
+                    ..LUKS1
+                },
+                "cryptsetup luksmith",
+                Some(QemuObstacle::Passphrase),
+            ),
+            (
+                Properties {
+                    format: ImageFormat::Qcow2,
+                    ..LUKS1
+                },
+                "luksmith qemu",
+                None,
+            ),
+        ] {
+            assert_eq!(named(properties), opens, "{properties:?}");
+            assert_eq!(properties.qemu_obstacle(), obstacle);
+        }
+    }
+}
