@@ -290,7 +290,9 @@ fn keyslot(error: &KeyslotError) -> Hint {
     match error {
         KeyslotError::AllInUse(_) => some(ROOM),
         KeyslotError::InUse(_) => some(SHOW),
-        KeyslotError::OutOfRange { .. } | KeyslotError::NotInUse(_) => some(SHOW),
+        KeyslotError::OutOfRange { .. } | KeyslotError::NotInUse(_) | KeyslotError::Replaced(_) => {
+            some(SHOW)
+        }
         KeyslotError::NoRoom { .. } => some(ROOM),
         KeyslotError::Last(_) => some("--force last-keyslot removes it anyway"),
         KeyslotError::Cost(error) => cost(error),
@@ -483,6 +485,9 @@ fn disk(error: &DiskError) -> Hint {
         ),
         DiskError::NoLogin => some("leave --login out"),
         DiskError::NotServed(_) => some("the path of its file or device names it"),
+        DiskError::Far { .. } => some(
+            "volume:POOL/NAME names a volume there; an export (nbd://…) can be for both machines",
+        ),
         DiskError::WhichSecret(_) => {
             some("--secret UUID names it; `luksmith libvirt secret list` shows all")
         }

@@ -300,13 +300,15 @@ impl Container {
         };
         let digest = KeyDigest::new(&key, options.hash, options.digest_iterations, interrupt)
             .map_err(super::KeyslotError::from)?;
-        let unlocked = Unlocked {
+        let mut unlocked = Unlocked {
             slot: Some(options.keyslot),
+            mark: None,
             key,
             bound: true,
             digest,
         };
-        let new = NewKeyslot::new(passphrase, options.kdf).slot(options.keyslot);
+        let new_slot = options.keyslot;
+        let new = NewKeyslot::new(passphrase, options.kdf).slot(new_slot);
         let mut plan = WritePlan::default();
         if !options.blank {
             destroy(&mut plan, size, &layout)?;
@@ -330,16 +332,16 @@ impl Container {
         }
         let fingerprint =
             opening::current_fingerprint(&*storage, &header).map_err(super::CommitError::from)?;
-        Ok((
-            Self {
-                storage,
-                options: open,
-                header,
-                health: Health::Good,
-                fingerprint,
-            },
-            unlocked,
-        ))
+        let container = Self {
+            storage,
+            options: open,
+            header,
+            health: Health::Good,
+            fingerprint,
+        };
+        let mark = container.keyslot_mark(new_slot);
+        unlocked.mark = mark.map_err(super::CommitError::from)?;
+        Ok((container, unlocked))
     }
 }
 

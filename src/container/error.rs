@@ -206,6 +206,10 @@ pub enum KeyslotError {
     /// The requested keyslot is not in use.
     #[error("keyslot {0} is not in use")]
     NotInUse(u32),
+    /// The keyslot with this number is not the one that was looked at or opened before: another
+    /// program has removed or changed that one since.
+    #[error("keyslot {0} is not the one that was looked at: another program has changed it since")]
+    Replaced(u32),
     /// The keyslots area has no room for another keyslot.
     #[error("the keyslots area has no free room of {needed} bytes")]
     NoRoom {

@@ -6,7 +6,7 @@
 
 use luksmith_formats::Limits;
 
-use super::{KeyslotError, KeyslotInfo, Sealing, UnlockError};
+use super::{KeyslotError, KeyslotInfo, KeyslotMark, Sealing, UnlockError};
 use crate::Interrupt;
 use crate::backend::Backend;
 use crate::crypt::{self, SectorCrypt};
@@ -42,8 +42,8 @@ pub(super) fn seal(
     Ok(material.to_vec())
 }
 
-/// The key that `passphrase` gives in `slot`. It is not verified: for a wrong passphrase it is
-/// wrong.
+/// The key that `passphrase` gives in `slot`, and the mark of the keyslot. The key is not verified:
+/// for a wrong passphrase it is wrong.
 pub(super) fn unseal(
     storage: &dyn Backend,
     slot: &KeyslotInfo,
@@ -51,7 +51,7 @@ pub(super) fn unseal(
     passphrase: &Passphrase,
     limits: &Limits,
     interrupt: &Interrupt,
-) -> Result<VolumeKey, UnlockError> {
+) -> Result<(VolumeKey, KeyslotMark), UnlockError> {
     let refused = |source: KdfError| UnlockError::Kdf {
         slot: slot.slot,
         source,
@@ -75,5 +75,6 @@ pub(super) fn unseal(
         sealing.af_hash,
     )
     .map_err(refused)?;
-    Ok(VolumeKey::from_locked(key))
+    let mark = KeyslotMark::new(&sealing.kdf, &ciphertext[..length]);
+    Ok((VolumeKey::from_locked(key), mark))
 }

@@ -158,8 +158,10 @@ impl Mend {
             }
         }
         mend.plan.flush();
-        let what: Vec<String> = fixes.iter().map(ToString::to_string).collect();
-        mend.doubts.push(Doubt::Unproven(what.join("; ")));
+        if fixes.iter().any(|fix| !fix.is_certain()) {
+            let what: Vec<String> = fixes.iter().map(ToString::to_string).collect();
+            mend.doubts.push(Doubt::Unproven(what.join("; ")));
+        }
         mend.repaired = fixes.into_iter().map(Repaired::Luks1).collect();
         Ok(Some(mend))
     }

@@ -15,7 +15,6 @@ mod foreign;
 mod gap;
 mod keyslot_info;
 mod keyslots;
-#[cfg(feature = "libvirt")]
 mod mark;
 mod material;
 mod mend;
@@ -43,8 +42,7 @@ pub use error::{
 };
 pub use keyslot_info::{KeyslotInfo, Sealing};
 pub use keyslots::NewKeyslot;
-#[cfg(feature = "libvirt")]
-pub(crate) use mark::KeyslotMark;
+pub use mark::KeyslotMark;
 pub use mend::{Doubt, Mend};
 pub use plan::{Step, WritePlan};
 pub use remains::Remains;

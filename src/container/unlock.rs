@@ -9,7 +9,7 @@ use luksmith_formats::FormatError;
 use luksmith_formats::luks2::{self, Priority, SegmentSize};
 
 use super::digest::KeyDigest;
-use super::{Container, Header, KeyslotInfo, UnlockError, VolumeError, material};
+use super::{Container, Header, KeyslotInfo, KeyslotMark, UnlockError, VolumeError, material};
 use crate::Interrupt;
 use crate::backend::Backend;
 use crate::crypt::{CryptError, IvSector, SectorCrypt};
@@ -38,6 +38,8 @@ pub enum Which {
 #[derive(Debug)]
 pub struct Unlocked {
     pub(super) slot: Option<u32>,
+    /// The mark of that keyslot.
+    pub(super) mark: Option<KeyslotMark>,
     pub(super) key: VolumeKey,
     pub(super) bound: bool,
     pub(super) digest: KeyDigest,
@@ -48,6 +50,12 @@ impl Unlocked {
     #[must_use]
     pub fn slot(&self) -> Option<u32> {
         self.slot
+    }
+
+    /// The mark of the keyslot that opened. `None` if the caller gave the volume key itself.
+    #[must_use]
+    pub fn mark(&self) -> Option<&KeyslotMark> {
+        self.mark.as_ref()
     }
 
     /// The volume key, or the key of an unbound keyslot.
@@ -139,6 +147,7 @@ impl Container {
         }
         Ok(Unlocked {
             slot: None,
+            mark: None,
             key,
             bound: true,
             digest,
@@ -183,10 +192,12 @@ impl Container {
         // Checked before the KDF of the keyslot runs in vain.
         let digest = self.digest_of(slot.slot).map_err(unsupported)?;
         digest.check_cost(limits).map_err(refused)?;
-        let key = material::unseal(&*self.storage, slot, sealing, passphrase, limits, interrupt)?;
+        let (key, mark) =
+            material::unseal(&*self.storage, slot, sealing, passphrase, limits, interrupt)?;
         let agrees = digest.agrees(&key, limits, interrupt).map_err(refused)?;
         Ok(agrees.then_some(Unlocked {
             slot: Some(slot.slot),
+            mark: Some(mark),
             key,
             bound: slot.bound,
             digest,

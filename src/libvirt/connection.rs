@@ -72,6 +72,15 @@ impl Connection {
         self.0.functions.uri.call(&self.0)
     }
 
+    /// Whether this is the libvirt of this host, so that the paths in its XML are paths here. A
+    /// connection whose URI names a host, as in `qemu+ssh://host/system`, is to another one.
+    ///
+    /// # Errors
+    /// [`LibvirtError`].
+    pub fn is_local(&self) -> Result<bool, LibvirtError> {
+        Ok(has_no_host(&self.uri()?))
+    }
+
     /// The driver: `QEMU`, `TEST`, …
     ///
     /// # Errors
@@ -98,10 +107,39 @@ impl Connection {
     }
 }
 
+/// Whether a URI names no host, as in `qemu:///system`.
+fn has_no_host(uri: &str) -> bool {
+    let rest = uri.split_once("://").map(|(_, rest)| rest);
+    rest.is_none_or(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 impl core::fmt::Debug for Connection {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_tuple("Connection")
             .field(&self.uri().unwrap_or_default())
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uri_with_a_host_is_of_another_host() {
+        for near in [
+            "qemu:///system",
+            "qemu+unix:///system?socket=/run/x",
+            "test:///default",
+        ] {
+            assert!(has_no_host(near), "{near}");
+        }
+        for far in [
+            "qemu+ssh://me@host/system",
+            "qemu://host/system",
+            "qemu+tls://[::1]:16514/",
+        ] {
+            assert!(!has_no_host(far), "{far}");
+        }
     }
 }

@@ -129,6 +129,8 @@ pub enum Advice {
     /// The keyslots of a running domain's volume have to be changed in the open volume, which has
     /// to be on this host and writable.
     ChangeBesideQemu,
+    /// The volume is on the host of the libvirt, which is not this one.
+    RunOnItsHost,
 }
 
 impl fmt::Display for Advice {
@@ -246,6 +248,7 @@ impl fmt::Display for Advice {
                 "run it on the domain's host, as the user who started the domain (root for \
                  qemu:///system), or while the domain is shut off"
             }
+            Self::RunOnItsHost => "run luksmith on that host, with a local connection",
             Self::ChangeBesideQemu => {
                 "the domain runs, and its QEMU cannot change keyslots: run luksmith on its host, \
                  as root or as the owner of the image; or rotate while the domain is shut off"

@@ -1,5 +1,12 @@
 //! Passphrases: their sources and keyslots. No part of a passphrase is ever printed.
 
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
+use std::process::Command;
+
+use serde_json::Value;
+
 use crate::session::{CHEAP, Session};
 
 #[test]
@@ -330,4 +337,39 @@ fn a_newline_at_the_end_of_a_key_is_named() {
         "--keyfile-size",
         "6",
     ]);
+}
+
+/// The keyslot that is removed is the one that was there when the user was asked.
+#[test]
+fn a_keyslot_that_changes_during_the_question_is_not_removed() {
+    let session = Session::with_volume();
+    session.write("other", b"other words");
+    let add = "key add disk.img --key-file key --new-key-file other";
+    session.ok(add.split(' ').chain(CHEAP));
+    let at = second_area(&session);
+    let fifo = session.path("fifo");
+    let made = Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.unwrap().success());
+    let remove = "key remove disk.img --keyslot 1 --key-file fifo";
+    let remove = session.command(remove.split(' ')).spawn().unwrap();
+    // This waits until the program has looked at the keyslot, and reads the passphrase.
+    let mut passphrase = File::options().write(true).open(fifo).unwrap();
+    let disk = File::options().write(true).open(session.path("disk.img"));
+    disk.unwrap().write_all_at(&[7; 512], at).unwrap();
+    let before = session.read("disk.img");
+    passphrase.write_all(&session.read("key")).unwrap();
+    drop(passphrase);
+    let removed = remove.wait_with_output().unwrap();
+    let said = String::from_utf8(removed.stderr).unwrap();
+    assert_eq!(removed.status.code(), Some(5), "{said}");
+    assert!(said.contains("keyslot 1 is not the one"), "{said}");
+    assert!(session.read("disk.img") == before, "written");
+}
+
+/// The place of the key material of keyslot 1.
+fn second_area(session: &Session) -> u64 {
+    let header = session.ok(["info", "disk.img", "--dump-json-metadata"]);
+    let header: Value = serde_json::from_str(&header).unwrap();
+    let offset = &header["keyslots"]["1"]["area"]["offset"];
+    offset.as_str().unwrap().parse().unwrap()
 }

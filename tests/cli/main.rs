@@ -16,6 +16,7 @@ mod libvirt;
 mod loss;
 mod other_users;
 mod prompt;
+mod races;
 mod rescue;
 mod session;
 mod streams;

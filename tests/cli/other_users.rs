@@ -2,20 +2,13 @@
 //!
 //! That user replaces a file that luksmith has just made by a link to a file of root's, or by a
 //! file that everyone can read. Nothing of root's may change, and nothing that luksmith writes may
-//! reach the other user. In most tests the file is replaced at the worst moment, when the task
-//! tells its watch of the new file. In the last ones a thread of that user replaces files in a
-//! loop.
+//! reach the other user. Here the file is replaced at the worst moment, when the task tells its
+//! watch of the new file. In `races` a thread of that user replaces files in a loop.
 
-use std::collections::HashMap;
-use std::fs::{self, OpenOptions, Permissions};
-use std::io::Read;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, lchown, symlink};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use luksmith::Interrupt;
 use luksmith::export::nbd::Options;
@@ -25,34 +18,38 @@ use luksmith::task::cost::Function;
 use luksmith::task::listen::{Listen, Place, UnixSocket};
 use luksmith::task::new_volume::{Extent, NewVolume, Plan};
 use luksmith::task::{Kind, MadeFile, Watch};
-use rustix::process::{Gid, Uid};
 
-use crate::session::{CHEAP, Session};
+use crate::session::Session;
 
 /// The other user, and that user's group.
-const OTHER: u32 = 65534;
+pub(crate) const OTHER: u32 = 65534;
 
 /// A folder of another user, and a file of root's in another folder.
-struct Folders {
-    session: Session,
-    theirs: PathBuf,
-    victim: PathBuf,
+pub(crate) struct Folders {
+    pub(crate) session: Session,
+    pub(crate) theirs: PathBuf,
+    pub(crate) victim: PathBuf,
 }
 
 const VICTIM: &[u8] = b"a file of root's";
 
 impl Folders {
     /// `None` without root, who gives the folder to the other user.
+    pub(crate) fn new() -> Option<Self> {
+        Self::with(Session::with_volume)
+    }
+
+    /// The same, with the files of this session.
     #[allow(
         clippy::print_stderr,
         reason = "the reader of a test run is told what did not run"
     )]
-    fn new() -> Option<Self> {
+    pub(crate) fn with(session: impl FnOnce() -> Session) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             eprintln!("skipped: only root gives files to another user");
             return None;
         }
-        let session = Session::with_volume();
+        let session = session();
         // The other user can reach the own folder, and read nothing else.
         fs::set_permissions(session.folder(), Permissions::from_mode(0o711)).unwrap();
         fs::set_permissions(session.path("disk.img"), Permissions::from_mode(0o600)).unwrap();
@@ -69,7 +66,7 @@ impl Folders {
     }
 
     #[track_caller]
-    fn victim_is_unchanged(&self) {
+    pub(crate) fn victim_is_unchanged(&self) {
         let about = self.victim.metadata().unwrap();
         assert_eq!((about.uid(), about.gid(), about.mode()), (0, 0, 0o100_600));
         assert!(fs::read(&self.victim).unwrap() == VICTIM, "written");
@@ -200,178 +197,4 @@ fn a_link_of_another_user_is_not_followed_to_write() {
     session.ok(decrypt.iter().chain(&["--force", "overwrite"]));
     assert_eq!(session.read("victim").len(), 1 << 20);
     assert!(session.path("own").is_symlink());
-}
-
-/// A thread of the other user that exchanges what luksmith makes in that user's folder: in turns
-/// for a link to the victim, and for a file that everyone may write to.
-struct Racer {
-    stop: Arc<AtomicBool>,
-    exchanged: Arc<AtomicUsize>,
-    got: Arc<Mutex<Vec<String>>>,
-    thread: JoinHandle<()>,
-}
-
-impl Racer {
-    fn start(folders: &Folders, name: &'static str) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let got: Arc<Mutex<Vec<String>>> = Arc::default();
-        let (folder, victim) = (folders.theirs.clone(), folders.victim.clone());
-        let exchanged = Arc::new(AtomicUsize::new(0));
-        let (stopped, gets, count) = (stop.clone(), Arc::clone(&got), exchanged.clone());
-        let thread = std::thread::spawn(move || {
-            become_other();
-            let mut seen = HashMap::new();
-            while !stopped.load(Ordering::Relaxed) {
-                for entry in fs::read_dir(&folder).unwrap().flatten() {
-                    let found = entry.file_name().into_string().unwrap();
-                    if found.contains("luksmith-") || found.starts_with(name) {
-                        // Earlier for some and later for others, between other system calls.
-                        let wait = Duration::from_millis(5 * (seen.len() as u64 % 5));
-                        let (since, wait) = *seen.entry(found).or_insert((Instant::now(), wait));
-                        if since.elapsed() < wait {
-                            continue;
-                        }
-                        let number = count.fetch_add(1, Ordering::Relaxed);
-                        exchange(&entry.path(), &folder, &victim, number);
-                    } else if let Some(got) = readable(&entry.path()) {
-                        gets.lock().unwrap().push(format!("{found}: {got} bytes"));
-                    }
-                }
-            }
-        });
-        Self {
-            stop,
-            exchanged,
-            got,
-            thread,
-        }
-    }
-
-    fn has_exchanged(&self) -> bool {
-        self.exchanged.load(Ordering::Relaxed) > 0
-    }
-
-    /// Stops it, and fails if it could read anything or never exchanged a name.
-    fn stop(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        assert!(self.has_exchanged(), "no name was exchanged");
-        self.thread.join().unwrap();
-        let got = self.got.lock().unwrap();
-        assert!(got.is_empty(), "read: {:?}", got.first());
-    }
-}
-
-/// Makes this thread one of the other user.
-fn become_other() {
-    let (user, group) = (Uid::from_raw(OTHER), Gid::from_raw(OTHER));
-    rustix::thread::set_thread_groups(&[]).unwrap();
-    rustix::thread::set_thread_res_gid(group, group, group).unwrap();
-    rustix::thread::set_thread_res_uid(user, user, user).unwrap();
-}
-
-/// Any of this may fail, since luksmith works with the same names.
-fn exchange(path: &Path, folder: &Path, victim: &Path, number: usize) {
-    let new = folder.join(format!("new {number}"));
-    if number.is_multiple_of(2) {
-        let _ = symlink(victim, &new);
-    } else {
-        let _ = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o666)
-            .open(&new);
-    }
-    let _ = fs::rename(path, folder.join(format!("away {number}")));
-    let _ = fs::rename(&new, path);
-}
-
-/// How many bytes this user can read there.
-fn readable(path: &Path) -> Option<u64> {
-    let mut open = OpenOptions::new();
-    let file = open.read(true).custom_flags(libc::O_NONBLOCK).open(path);
-    let read = file.ok()?.take(4096).read_to_end(&mut Vec::new()).ok()? as u64;
-    (read > 0).then_some(read)
-}
-
-/// Runs a command that writes a file in the other user's folder, while that user exchanges names.
-fn race(args: impl Fn(&str) -> Vec<String>) {
-    let Some(folders) = Folders::new() else {
-        return;
-    };
-    let slow = support::peers::find("strace");
-    let racer = Racer::start(&folders, "out");
-    let mut number = 0;
-    while number < RUNS || number < MOST_RUNS && !racer.has_exchanged() {
-        let out = folders.theirs.join(format!("out{number}"));
-        let mut command = folders.session.command(args(out.to_str().unwrap()));
-        if let Some(strace) = &slow {
-            command = slowed(strace, &command);
-            command.current_dir(folders.session.folder());
-        }
-        // It may fail. What it must not do is to write anywhere else.
-        let ran = command.output().unwrap();
-        folders.victim_is_unchanged();
-        assert!(ran.status.code().is_some(), "{ran:?}");
-        number += 1;
-    }
-    racer.stop();
-}
-
-const RUNS: usize = 12;
-/// On a busy machine the thread that exchanges names may not get to it at first.
-const MOST_RUNS: usize = 500;
-
-/// The command, with a pause after each file that it opens or makes, in which names are exchanged.
-fn slowed(strace: &Path, command: &Command) -> Command {
-    let mut slow = Command::new(strace);
-    slow.args(["-f", "-o", "/dev/null", "-e", "trace=openat"])
-        .args(["-e", "inject=openat:delay_exit=10000"])
-        .arg(command.get_program())
-        .args(command.get_args());
-    slow
-}
-
-fn texts(args: &[&str]) -> Vec<String> {
-    args.iter().map(|arg| (*arg).to_owned()).collect()
-}
-
-#[test]
-fn a_header_backup_is_not_diverted() {
-    race(|out| texts(&["header", "backup", "disk.img", out]));
-}
-
-#[test]
-fn a_volume_key_is_not_diverted() {
-    let args = ["key", "volume-key", "disk.img", "--force", "volume-key"];
-    race(|out| texts(&[&args[..], &["--key-file", "key", "--out", out]].concat()));
-}
-
-#[test]
-fn plaintext_is_not_diverted() {
-    race(|out| texts(&["decrypt", "disk.img", out, "--key-file", "key"]));
-}
-
-#[test]
-fn a_new_volume_is_not_diverted() {
-    let args = ["--size", "1M", "--key-file", "key"];
-    race(|out| texts(&[&["create", out], &args[..], &CHEAP].concat()));
-}
-
-#[test]
-fn a_socket_is_not_diverted() {
-    let Some(folders) = Folders::new() else {
-        return;
-    };
-    let racer = Racer::start(&folders, "out");
-    let mut number = 0;
-    while number < RUNS || number < MOST_RUNS && !racer.has_exchanged() {
-        number += 1;
-        let mut socket = UnixSocket::new(folders.theirs.join(format!("out{number}")));
-        (socket.mode, socket.group, socket.trust_directory) = (0o666, Some(OTHER), true);
-        let listen = Listen::new(Place::Unix(socket), &Options::default()).unwrap();
-        // It may fail.
-        drop(listen.start(&luksmith::task::Silent::default()));
-        folders.victim_is_unchanged();
-    }
-    racer.stop();
 }

@@ -220,7 +220,7 @@ fn a_header_is_made_anew_from_its_metadata_if_the_user_agrees() {
 }
 
 #[test]
-fn damaged_unused_keyslots_of_luks1_are_restored_if_the_user_agrees() {
+fn damaged_unused_keyslots_of_luks1_are_restored() {
     let entry = |slot: usize| 208 + 48 * slot;
     let good = volume("luks1").read("disk.img");
     type Damage<'a> = &'a [(usize, &'a [u8])];
@@ -273,8 +273,12 @@ fn damaged_unused_keyslots_of_luks1_are_restored_if_the_user_agrees() {
             continue;
         }
         all_refuse(&session, "damaged keyslots that are not in use");
-        repair(&session, &[]).fails(1, what);
-        let said = repair(&session, &["unproven"]);
+        // A keyslot with an unknown state may have been in use. The rest is certain.
+        let mut said = repair(&session, &[]);
+        if what.contains("the unknown state") {
+            said.fails(1, what);
+            said = repair(&session, &["unproven"]);
+        }
         assert_eq!(said.code(), 0, "{}", said.stderr());
         opens(&session);
         let now = session.read("disk.img");

@@ -35,11 +35,11 @@ impl UndoStore for Cut {
     }
 }
 
-const RECORD: &str = "disk.img.luksmith-undo";
+pub(crate) const RECORD: &str = "disk.img.luksmith-undo";
 
 /// A full LUKS1 volume, whose change of passphrase from `key` to another one was cut before its
 /// first write.
-fn interrupted() -> Session {
+pub(crate) fn interrupted() -> Session {
     let session = Session::new();
     let create = "create disk.img --size 1M --type luks1 --key-file key";
     session.ok(create.split(' ').chain(CHEAP));

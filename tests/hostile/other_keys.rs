@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use luksmith::Interrupt;
+use luksmith::backend::Backend as _;
 use luksmith::backend::memory::MemoryBackend;
 use luksmith::container::{
     Container, CreateOptions, KeyslotError, NewKeyslot, Unlocked, Version, VolumeError, Which,
 };
 use luksmith::layout::{NewImage, Qcow2};
 use luksmith::secret::{Passphrase, VolumeKey};
+use luksmith::sectors::{Cipher, Sectors};
 
 use crate::image::{
     COST, luks1, luks2, make, open, options, passphrase, storage, unlock, with_json, with_undo,
@@ -171,6 +173,86 @@ fn the_key_of_an_unbound_keyslot_is_good_for_that_keyslot_only() {
         matches!(changed, Err(KeyslotError::WrongKey)),
         "{changed:?}"
     );
+}
+
+/// Another program removes the keyslot that was opened, and gives its number to another passphrase
+/// of the same volume. Neither a change nor a removal of the first keyslot touches the second.
+#[test]
+fn a_keyslot_that_got_the_number_of_another_is_not_changed_or_removed() {
+    let interrupt = Interrupt::new();
+    let (first, second) = (passphrase(), Passphrase::copy_from(b"second").unwrap());
+    let third = Passphrase::copy_from(b"third").unwrap();
+    for image in [luks1(), luks2()] {
+        let image = storage(image);
+        let mut container = Container::open(image.clone(), with_undo()).unwrap();
+        let own = unlock(&container).unwrap();
+        container
+            .add_keyslot(&own, &new(&second, Some(1)), &interrupt)
+            .unwrap();
+        let opened = container.unlock(&second, Which::Slot(1), &interrupt);
+        let opened = opened.unwrap();
+        let mark = container.keyslot_mark(1).unwrap().unwrap();
+        assert_eq!(opened.mark(), Some(&mark));
+
+        let mut other = Container::open(image.clone(), with_undo()).unwrap();
+        other.remove_keyslot(1, false).unwrap();
+        other
+            .add_keyslot(&own, &new(&third, Some(1)), &interrupt)
+            .unwrap();
+        let before = image.to_bytes();
+        let mut again = Container::open(image.clone(), with_undo()).unwrap();
+        let changed = again.change_keyslot(&opened, &new(&first, None), &interrupt);
+        assert!(
+            matches!(changed, Err(KeyslotError::Replaced(1))),
+            "{changed:?}"
+        );
+        let removed = again.remove_marked_keyslot(1, &mark, false);
+        assert!(
+            matches!(removed, Err(KeyslotError::Replaced(1))),
+            "{removed:?}"
+        );
+        assert!(image.to_bytes() == before, "written");
+
+        // Control: the mark and the key of the keyslot that is there.
+        let there = again.unlock(&third, Which::Any, &interrupt).unwrap();
+        let slot = again.change_keyslot(&there, &new(&second, None), &interrupt);
+        let slot = slot.unwrap();
+        let mark = again.keyslot_mark(slot).unwrap().unwrap();
+        again.remove_marked_keyslot(slot, &mark, false).unwrap();
+        let gone = again.remove_marked_keyslot(slot, &mark, false);
+        assert!(matches!(gone, Err(KeyslotError::NotInUse(_))), "{gone:?}");
+    }
+}
+
+/// The mark of a keyslot is also that of its key material.
+#[test]
+fn a_keyslot_with_other_key_material_is_another() {
+    for image in [luks1(), luks2()] {
+        let image = storage(image);
+        let mut container = Container::open(image.clone(), with_undo()).unwrap();
+        let interrupt = Interrupt::new();
+        let unlocked = unlock(&container).unwrap();
+        let area = container.keyslots()[0].area.clone();
+        let mut before = image.to_bytes();
+        let other = &mut before[area.start as usize..][..512];
+        other.fill(7);
+        let mut written = Sectors::<Cipher>::zeroed(other.len());
+        written.as_mut_slice().copy_from_slice(other);
+        image.write_at(area.start, &written).unwrap();
+        let passphrase = passphrase();
+        let changed = container.change_keyslot(&unlocked, &new(&passphrase, None), &interrupt);
+        assert!(
+            matches!(changed, Err(KeyslotError::Replaced(0))),
+            "{changed:?}"
+        );
+        let mark = unlocked.mark().unwrap();
+        let removed = container.remove_marked_keyslot(0, mark, true);
+        assert!(
+            matches!(removed, Err(KeyslotError::Replaced(0))),
+            "{removed:?}"
+        );
+        assert!(image.to_bytes() == before, "written");
+    }
 }
 
 /// Each part of a digest is compared.

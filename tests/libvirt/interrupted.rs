@@ -1,11 +1,17 @@
 //! An interrupted rotation, after which other programs changed keyslots or the journal: `rotate`
 //! completes the rotation, and removes only keyslots and secrets of the rotation.
 
+use std::ffi::OsStr;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
 use luksmith::libvirt::xml::{SecretXml, Usage};
 use luksmith::secret::Passphrase;
 use luksmith_formats::json::{Value, json};
 
+use crate::host::Ran;
 use crate::rotate::{CHEAP, Host};
+use support::peers;
 
 /// A journal of a rotation that was interrupted at this stage, without marks of keyslots, as
 /// earlier versions wrote it. The secret `kept` is the second one.
@@ -215,4 +221,74 @@ fn a_second_secret_of_another_rotation_is_not_overwritten() {
         .ok(&format!("libvirt secret remove {kept} --force in-use"));
     host.daemon.ok(&rotate);
     host.is_finished(&["v"], 1);
+}
+
+/// Another user exchanges the directory of journals, while luksmith makes it, looks at it and
+/// opens files in it.
+const EXCHANGES: &str = r#"
+while :; do
+    number=$((number + 1))
+    mkdir new
+    echo '{}' > "new/rotate-$1.json"
+    ln -s "$2" "new/rotate-$1.lock"
+    mv -T state "away $number"
+    mv -T new state
+    mv -T state "gone $number"
+done 2> /dev/null"#;
+
+#[test]
+fn a_state_directory_that_is_exchanged_is_not_believed() {
+    // Only root gives files to another user.
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let Some(host) = Host::new() else { return };
+    let Some(strace) = peers::find("strace") else {
+        return;
+    };
+    let secret = host.volume("v", "");
+    let folder = host.daemon.folder();
+    let theirs = folder.join("theirs");
+    std::fs::create_dir(&theirs).unwrap();
+    std::os::unix::fs::chown(&theirs, Some(65534), Some(65534)).unwrap();
+    for reached in [&folder, folder.parent().unwrap()] {
+        std::fs::set_permissions(reached, PermissionsExt::from_mode(0o711)).unwrap();
+    }
+    let made = folder.join("made");
+    let racer = Command::new("setpriv")
+        .args([
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "--pdeathsig=KILL",
+        ])
+        .args(["sh", "-c", EXCHANGES, "sh", &secret])
+        .arg(&made)
+        .current_dir(&theirs)
+        .spawn();
+    let mut racer = racer.unwrap();
+    let pause = ["-f", "-o", "/dev/null", "-e", "trace=openat,mkdirat", "-e"];
+    let pause = pause
+        .iter()
+        .chain(&["inject=openat,mkdirat:delay_exit=3000"]);
+    let pause: Vec<&OsStr> = pause.map(OsStr::new).collect();
+    let rotate = format!(
+        "libvirt rotate {} --state-dir theirs/state {CHEAP}",
+        host.path("v")
+    );
+    for _ in 0..8 {
+        let mut slow = host.daemon.traced(&strace, &pause, &rotate);
+        // It may succeed, with a directory that it has made.
+        let ran = Ran::of(slow.output().unwrap());
+        assert!(!ran.stderr.contains("damaged"), "believed: {}", ran.stderr);
+        assert!(!made.exists(), "made through a link: {}", ran.stderr);
+        host.daemon.ok(&format!(
+            "key test {} --key libvirt:{secret}",
+            host.path("v")
+        ));
+    }
+    racer.kill().unwrap();
+    racer.wait().unwrap();
+    let exchanged = std::fs::read_dir(&theirs).unwrap().count();
+    assert!(exchanged > 2, "no directory was exchanged");
 }

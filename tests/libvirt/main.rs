@@ -12,6 +12,7 @@
 //! - `rotate`: `luksmith libvirt rotate`. `beside`: the same while a QEMU that cannot change
 //!   keyslots has the volume open. `killed`: the same, killed at any point. `interrupted`: after
 //!   that, other programs changed keyslots. `volumes`: which volumes it finds and refuses.
+//! - `another_host`: a libvirt whose paths are those of another host.
 //! - `audit`: `luksmith audit --connect`.
 //! - `docs`: the commands of `docs/libvirt.md`. `schema`: the output of `libvirt xml`, validated by
 //!   libvirt's own schemas.
@@ -21,6 +22,7 @@
 
 #![allow(missing_docs)]
 
+mod another_host;
 mod audit;
 mod beside;
 mod core;

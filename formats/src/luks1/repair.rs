@@ -1,9 +1,11 @@
 //! Repairs what the rest of a LUKS1 header determines: the magic, and the entries of keyslots that
 //! are not in use.
 //!
-//! LUKS1 has no checksum, so nothing proves the result: a caller asks the user before it writes the
-//! repaired header. The entry of a keyslot in use is never changed, since only a backup contains
-//! its old bytes.
+//! LUKS1 has no checksum, so nothing proves that a header with another magic is a header, or that a
+//! keyslot with an unknown state was not in use: a caller asks the user before it writes such a
+//! repair. The place and the stripes of a keyslot that is not in use follow from the format and
+//! from the other keyslots, and no key material depends on them. The entry of a keyslot in use is
+//! never changed, since only a backup contains its old bytes.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -38,6 +40,15 @@ pub enum Fix {
 }
 
 impl Fix {
+    /// Whether the rest of the header determines the repair, and no other reading of the damage
+    /// could be the right one.
+    pub fn is_certain(&self) -> bool {
+        match self {
+            Self::Magic => false,
+            Self::Keyslot { field, .. } => *field != "active",
+        }
+    }
+
     /// The keyslot that was repaired, if it was one.
     pub fn slot(&self) -> Option<usize> {
         match self {

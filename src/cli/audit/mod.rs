@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use luksmith::audit::{self, Inventory, Policy, Report, Severity};
 use luksmith::libvirt::{ConnectOptions, Connection};
-use luksmith::task::audit::{add_host, add_images, add_objects, is_local, read_policy};
+use luksmith::task::audit::{add_host, add_images, add_objects, read_policy};
 
 use super::Session;
 use super::error::{CommandError, Exit};
@@ -155,7 +155,7 @@ impl Args {
             let options = ConnectOptions::new().uri(uri.clone()).read_only(true);
             let connection = Connection::open(&options)?;
             add_objects(&connection, &mut inventory, session)?;
-            images_are_here = is_local(&connection)?;
+            images_are_here = connection.is_local()?;
         }
         if self.host {
             add_host(&self.root, &mut inventory)?;

@@ -14,7 +14,7 @@ use crate::cli::force::{Force, confirm_all, only};
 /// A change is rolled back only if no other program has changed the header since. A LUKS2 header is
 /// repaired from its good copy, which a checksum proves. The magic that wipefs and pvcreate
 /// overwrite is put back. In LUKS1, damaged entries of keyslots that are not in use are restored
-/// too. The command asks before it writes what no checksum proves, and before it overwrites other
+/// too. The command asks before a repair that nothing proves, and before it overwrites other
 /// data. If too little is left, only a header backup helps. With --json: {"repaired": [text]}
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

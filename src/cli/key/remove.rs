@@ -55,20 +55,20 @@ impl Args {
         let label = self.image.image.to_string();
         let source = KeySource::of(&self.unlock.key)?;
 
-        let slot = match self.keyslot {
-            Some(slot) if !container.keyslots().iter().any(|there| there.slot == slot) => {
-                return Err(KeyslotError::NotInUse(slot).into());
-            }
-            Some(slot) => slot,
-            None => unlock(session, &container, &source, Which::Any, &label)?
-                .slot()
-                .ok_or_else(|| {
+        let (slot, mark) = match self.keyslot {
+            Some(slot) => (slot, container.keyslot_mark(slot)?),
+            None => {
+                let unlocked = unlock(session, &container, &source, Which::Any, &label)?;
+                let slot = unlocked.slot().ok_or_else(|| {
                     CommandError::new(
                         Kind::WrongPassphrase,
                         "no keyslot opens with this passphrase",
                     )
-                })?,
+                })?;
+                (slot, unlocked.mark().cloned())
+            }
         };
+        let mark = mark.ok_or(KeyslotError::NotInUse(slot))?;
         let last = is_last(&container, slot);
         if last {
             let loss = format!(
@@ -79,7 +79,7 @@ impl Args {
         } else if self.keyslot.is_some() && !self.force.contains(&Force::Unproven) {
             self.prove(session, &container, &source, slot, &label)?;
         }
-        container.remove_keyslot(slot, last)?;
+        container.remove_marked_keyslot(slot, &mark, last)?;
 
         let remaining = container
             .keyslots()

@@ -157,7 +157,7 @@ impl DetachArgs {
         let domain = connection.domain(&self.domain)?;
         let disks = Disks::of(&domain, self.when.live, self.when.config)?;
         let timeout = Duration::from_secs(self.timeout);
-        let gone = disks.detach(&self.disk, timeout, session)?;
+        let gone = disks.detach(&connection, &self.disk, timeout, session)?;
         let (target, affect) = (gone.target, gone.affect);
         if self.json {
             session.output.json(&json!({

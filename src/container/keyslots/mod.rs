@@ -17,7 +17,7 @@ pub use new_keyslot::NewKeyslot;
 use super::digest::KeyDigest;
 use super::plan::WritePlan;
 use super::rewrite::{SectorOrder, write_luks1};
-use super::{Container, Header, KeyslotError, Unlocked, keyslot_info};
+use super::{Container, Header, KeyslotError, KeyslotMark, Unlocked, keyslot_info};
 use crate::Interrupt;
 use crate::secret::VolumeKey;
 
@@ -117,7 +117,8 @@ impl Container {
     ///
     /// # Errors
     /// Returns [`KeyslotError`], for example [`KeyslotError::WrongKey`] if the key belongs to
-    /// another container. If there is no free space, the change overwrites in place. Without an
+    /// another container, and [`KeyslotError::Replaced`] if the keyslot is not the one that was
+    /// opened. If there is no free space, the change overwrites in place. Without an
     /// undo store it then fails with [`super::CommitError::NeedsUndo`].
     pub fn change_keyslot(
         &mut self,
@@ -135,6 +136,9 @@ impl Container {
         if !self.is_key_of(old, unlocked) {
             return Err(KeyslotError::WrongKey);
         }
+        if let Some(mark) = &unlocked.mark {
+            self.check_mark(old, mark)?;
+        }
         let key = &unlocked.key;
         match &self.header {
             Header::Luks1(header) => {
@@ -148,7 +152,29 @@ impl Container {
         }
     }
 
-    /// Removes a keyslot and overwrites its key material.
+    /// Removes a keyslot if it is still the one with this mark, and overwrites its key material.
+    ///
+    /// The caller has the mark from [`Container::keyslot_mark`] or [`Unlocked::mark`], taken when
+    /// it or its user decided which keyslot to remove. Since then, another program may have removed
+    /// that keyslot, and given its number to another passphrase.
+    ///
+    /// # Errors
+    /// Returns [`KeyslotError::Replaced`] if the keyslot has another mark, and the errors of
+    /// [`remove_keyslot`](Self::remove_keyslot).
+    pub fn remove_marked_keyslot(
+        &mut self,
+        slot: u32,
+        mark: &KeyslotMark,
+        allow_last: bool,
+    ) -> Result<(), KeyslotError> {
+        self.check_writable()?;
+        self.check_mark(slot, mark)?;
+        self.remove_keyslot(slot, allow_last)
+    }
+
+    /// Removes the keyslot that has this number in the header as this container has read it, and
+    /// overwrites its key material. A caller that chose the keyslot earlier, in another container,
+    /// uses [`remove_marked_keyslot`](Self::remove_marked_keyslot).
     ///
     /// # Errors
     /// Returns [`KeyslotError`], for example [`KeyslotError::Last`] if the keyslot is the last one

@@ -39,27 +39,12 @@ pub fn add_objects(
     Ok(())
 }
 
-/// Whether a connection is to the libvirt of this host, so that the paths in its XML are paths
-/// here.
-///
-/// # Errors
-/// Returns the error of libvirt if it does not report its URI.
-pub fn is_local(connection: &Connection) -> Result<bool, Error> {
-    Ok(has_no_host(&connection.uri()?))
-}
-
 /// The objects, which are none if the driver has no objects of this kind.
 fn supported<T>(objects: Result<Vec<T>, LibvirtError>) -> Result<Vec<T>, LibvirtError> {
     match objects {
         Err(LibvirtError::Unsupported(_)) => Ok(Vec::new()),
         objects => objects,
     }
-}
-
-/// Whether a URI names no host, as in `qemu:///system`.
-fn has_no_host(uri: &str) -> bool {
-    let rest = uri.split_once("://").map(|(_, rest)| rest);
-    rest.is_some_and(|rest| rest.starts_with('/'))
 }
 
 struct Objects<'a> {

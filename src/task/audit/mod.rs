@@ -27,7 +27,7 @@ mod host;
 mod images;
 
 #[cfg(feature = "libvirt")]
-pub use connection::{add_objects, is_local};
+pub use connection::add_objects;
 pub use file::{LARGEST_DOCUMENT, read_document, read_policy};
 pub use host::add_host;
 pub use images::add_images;

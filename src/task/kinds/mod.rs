@@ -173,6 +173,7 @@ fn create(error: &CreateError) -> Kind {
 fn keyslot(error: &KeyslotError) -> Kind {
     match error {
         KeyslotError::AllInUse(_) | KeyslotError::InUse(_) => Kind::Exists,
+        KeyslotError::Replaced(_) => Kind::Busy,
         KeyslotError::NoRoom { .. } => Kind::NoSpace,
         KeyslotError::WrongKey => Kind::WrongPassphrase,
         KeyslotError::OutOfRange { .. }

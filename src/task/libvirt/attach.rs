@@ -130,14 +130,15 @@ impl<'a> Disks<'a> {
             .advise_if(rigid, Advice::AtNextStart)
     }
 
-    /// Detaches the disk with this target, or else with the path of this file or device. Waits at
-    /// most for `timeout` until the guest has released it.
+    /// Detaches the disk with this target, or else with the path of this file or device on the host
+    /// of the libvirt. Waits at most for `timeout` until the guest has released it.
     ///
     /// # Errors
     /// [`Kind::Parameters`] if there is no such disk, [`Kind::Busy`] if the guest does not release
     /// it, [`Kind::Interrupted`], or an error of libvirt.
     pub fn detach(
         &self,
+        connection: &Connection,
         disk: &str,
         timeout: Duration,
         watch: &dyn Watch,
@@ -146,7 +147,7 @@ impl<'a> Disks<'a> {
         let found = [(affect.live, &self.live), (affect.config, &self.config)]
             .into_iter()
             .filter(|(wanted, _)| *wanted)
-            .find_map(|(_, domain)| find(domain, disk));
+            .find_map(|(_, domain)| find(connection, domain, disk));
         let Some(found) = found else {
             let message = format!("{} has no disk {disk}", self.name);
             let there: Vec<_> = self
@@ -220,12 +221,13 @@ fn twin<'a>(connection: &Connection, domain: &'a DomainXml, new: &Disk) -> Optio
 }
 
 /// The disk with this target, or else with this path, in any spelling.
-fn find<'a>(domain: &'a DomainXml, disk: &str) -> Option<&'a Disk> {
+fn find<'a>(connection: &Connection, domain: &'a DomainXml, disk: &str) -> Option<&'a Disk> {
+    let connection = Some(connection);
     domain.disk(disk).or_else(|| {
-        let meant = Identity::of_path(Path::new(disk));
+        let meant = Identity::of_path_at(Path::new(disk), connection);
         domain.disks.iter().find(|one| {
             let store = one.source.as_ref().map(|source| &source.store);
-            store.is_some_and(|store| Identity::of_store(store, None).is(&meant))
+            store.is_some_and(|store| Identity::of_store(store, connection).is(&meant))
         })
     })
 }

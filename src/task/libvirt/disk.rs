@@ -194,6 +194,15 @@ pub enum DiskError {
     /// The emulator's user does not exist.
     #[error("no user {0} in /etc/passwd")]
     NoUser(String),
+    /// The location names a file, a device or a socket of this host, and the libvirt is on another
+    /// one.
+    #[error("{location} is on this machine, but {uri} is another machine")]
+    Far {
+        /// The location.
+        location: Location,
+        /// The libvirt.
+        uri: String,
+    },
     /// No secret is named, and the location has no path by which one could be found.
     #[error("{0}: no secret is named that opens it")]
     WhichSecret(Location),
@@ -392,12 +401,22 @@ impl DiskOptions {
 /// a pool, whose header is read through the connection.
 ///
 /// # Errors
+/// [`DiskError::Far`] for a file or a socket of this host if the libvirt is on another one,
 /// [`EmulatorError`] for a volume of a pool that is not LUKS1, and failures of libvirt.
 pub fn complete(
     connection: &Connection,
     location: &Location,
     options: &mut DiskOptions,
 ) -> Result<(), Error> {
+    let of_this_host = match location {
+        Location::Path(_) => true,
+        Location::Nbd(uri) => matches!(uri.transport, Transport::Unix(_)),
+        _ => false,
+    };
+    if of_this_host && !connection.is_local()? {
+        let (location, uri) = (location.clone(), connection.uri()?);
+        return Err(DiskError::Far { location, uri }.into());
+    }
     if options.served.is_some() {
         return Ok(());
     }

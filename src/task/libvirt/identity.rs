@@ -32,7 +32,7 @@ pub enum Identity {
     },
     /// A block device of this host, by its number.
     Device(u64),
-    /// A path at which this host has nothing, or that is another host's: in one spelling.
+    /// A path at which this host has nothing, in one spelling, or a path of another host.
     Path(PathBuf),
     /// A volume of a pool that does not tell its path.
     Volume {
@@ -68,18 +68,34 @@ impl Identity {
         }
     }
 
-    /// The storage of a disk. With a connection, a volume of a pool is what lies at its path.
+    /// What lies at a path on the host of a libvirt. A path of another host is known only by its
+    /// text: what this host has at that path is not looked at.
+    #[must_use]
+    pub fn of_path_at(path: &Path, connection: Option<&Connection>) -> Self {
+        Self::at(path, is_here(connection))
+    }
+
+    fn at(path: &Path, here: bool) -> Self {
+        match here {
+            true => Self::of_path(path),
+            false => Self::Path(path.components().collect()),
+        }
+    }
+
+    /// The storage of a disk. With a connection, paths are those of its host, and a volume of a
+    /// pool is what lies at its path.
     #[must_use]
     pub fn of_store(store: &Store, connection: Option<&Connection>) -> Self {
         match store {
-            Store::File(path) | Store::Block(path) => Self::of_path(Path::new(path)),
+            Store::File(path) | Store::Block(path) => Self::of_path_at(Path::new(path), connection),
             Store::Volume { pool, volume } => Self::of_volume(pool, volume, connection),
-            Store::Network(network) => Self::of_server(network),
+            Store::Network(network) => Self::of_server(network, is_here(connection)),
             Store::Other(kind) => Self::Other(kind.clone()),
         }
     }
 
-    /// The storage at a location. With a connection, a volume of a pool is what lies at its path.
+    /// The storage at a location. With a connection, paths are those of its host, and a volume of a
+    /// pool is what lies at its path.
     #[must_use]
     pub fn of_location(location: &Location, connection: Option<&Connection>) -> Self {
         let tcp = |name: &str, port| Host::Tcp {
@@ -87,20 +103,20 @@ impl Identity {
             port,
         };
         match location {
-            Location::Path(path) => Self::of_path(path),
+            Location::Path(path) => Self::of_path_at(path, connection),
             Location::Pool { pool, volume } => Self::of_volume(pool, volume, connection),
-            Location::Nbd(uri) => Self::of_export(uri),
+            Location::Nbd(uri) => Self::of_export(uri, is_here(connection)),
             Location::Rbd { image, snapshot } => {
                 let mut network = Network::new("rbd", Some(image.clone()), Vec::new());
                 network.snapshot.clone_from(snapshot);
-                Self::of_server(&network)
+                Self::of_server(&network, true)
             }
             Location::Server(server) => {
                 let hosts = vec![tcp(&server.host, server.port)];
                 let name = Some(server.name.clone());
                 let mut network = Network::new(server.protocol, name, hosts);
                 network.query.clone_from(&server.query);
-                Self::of_server(&network)
+                Self::of_server(&network, true)
             }
         }
     }
@@ -114,7 +130,7 @@ impl Identity {
     fn of_volume(pool: &str, volume: &str, connection: Option<&Connection>) -> Self {
         let path = connection.and_then(|connection| path_in_pool(connection, pool, volume));
         match path {
-            Some(path) => Self::of_path(Path::new(&path)),
+            Some(path) => Self::of_path_at(Path::new(&path), connection),
             None => Self::Volume {
                 pool: pool.to_owned(),
                 volume: volume.to_owned(),
@@ -122,7 +138,7 @@ impl Identity {
         }
     }
 
-    fn of_export(uri: &Uri) -> Self {
+    fn of_export(uri: &Uri, here: bool) -> Self {
         let host = match &uri.transport {
             Transport::Unix(socket) => {
                 let text = text_of_socket(socket);
@@ -133,12 +149,14 @@ impl Identity {
                 port: Some(*port),
             },
         };
-        Self::of_server(&Network::new("nbd", Some(uri.export.clone()), vec![host]))
+        let network = Network::new("nbd", Some(uri.export.clone()), vec![host]);
+        Self::of_server(&network, here)
     }
 
-    fn of_server(network: &Network) -> Self {
+    fn of_server(network: &Network, here: bool) -> Self {
         let hosts = network.hosts.iter();
-        let mut hosts: Vec<String> = hosts.map(|host| server(host, &network.protocol)).collect();
+        let hosts = hosts.map(|host| server(host, &network.protocol, here));
+        let mut hosts: Vec<String> = hosts.collect();
         hosts.sort();
         hosts.dedup();
         let mut name = network.name.clone().unwrap_or_default();
@@ -154,6 +172,11 @@ impl Identity {
             name,
         }
     }
+}
+
+/// Whether the paths of a libvirt are paths of this host. Without a connection, they are.
+fn is_here(connection: Option<&Connection>) -> bool {
+    connection.is_none_or(|connection| connection.is_local().unwrap_or(false))
 }
 
 /// The path of a volume of a pool, if the pool is known and its volumes have paths: an image in
@@ -222,9 +245,9 @@ fn one_spelling(path: &Path) -> PathBuf {
 }
 
 /// A server in one spelling.
-fn server(host: &Host, protocol: &str) -> String {
+fn server(host: &Host, protocol: &str, here: bool) -> String {
     match host {
-        Host::Unix(socket) => format!("{:?}", Identity::of_path(Path::new(socket))),
+        Host::Unix(socket) => format!("{:?}", Identity::at(Path::new(socket), here)),
         Host::Tcp { name, port } => {
             let name = match name.parse::<IpAddr>() {
                 Ok(address) => address.to_string(),
@@ -277,6 +300,25 @@ mod tests {
         assert_ne!(Identity::of_path(&name("new")), new);
         let store = Store::File(name("link").to_str().unwrap().to_owned());
         assert_eq!(Identity::of_store(&store, None), a);
+    }
+
+    #[test]
+    fn a_path_of_another_host_is_not_looked_at_here() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = |name: &str| folder.path().join(name);
+        fs::write(name("a"), "a").unwrap();
+        fs::hard_link(name("a"), name("hard")).unwrap();
+        let there = |path: &str| Identity::at(&name(path), false);
+        assert_eq!(there("a"), Identity::Path(name("a")));
+        assert_eq!(there("./a"), there("a"));
+        assert_ne!(there("hard"), there("a"));
+        assert_ne!(there("a"), Identity::at(&name("a"), true));
+        let socket = Host::Unix(name("a").to_str().unwrap().to_owned());
+        let server = |here| {
+            let network = Network::new("nbd", None, vec![socket.clone()]);
+            Identity::of_server(&network, here)
+        };
+        assert_ne!(server(false), server(true));
     }
 
     #[test]

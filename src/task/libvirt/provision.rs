@@ -170,8 +170,8 @@ impl<'a> Provision<'a> {
         let target = match place {
             Place::Pool { pool, name, size } => Target::Pool { pool, name, size },
             Place::At { location, size } => {
-                let uri = connection.uri()?;
-                if location.path().is_some() && is_far(&uri) {
+                if location.path().is_some() && !connection.is_local()? {
+                    let uri = connection.uri()?;
                     return Err(ProvisionError::Far { location, uri }.into());
                 }
                 let extent = size.map_or(Extent::AllThereIs, Extent::Exactly);
@@ -428,33 +428,4 @@ fn define(
     *taken_back = Some(connection.secret(&uuid)?);
     secret.store(passphrase)?;
     Ok((secret, uuid))
-}
-
-/// Whether a libvirt is on another host: if so, its URI names that host.
-fn is_far(uri: &str) -> bool {
-    let authority = uri.split_once("://").map_or("", |(_, rest)| rest);
-    !authority.is_empty() && !authority.starts_with('/')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_uri_with_a_host_is_far() {
-        for near in [
-            "qemu:///system",
-            "qemu+unix:///system?socket=/run/x",
-            "test:///default",
-        ] {
-            assert!(!is_far(near), "{near}");
-        }
-        for far in [
-            "qemu+ssh://me@host/system",
-            "qemu://host/system",
-            "qemu+tls://[::1]:16514/",
-        ] {
-            assert!(is_far(far), "{far}");
-        }
-    }
 }

@@ -27,6 +27,8 @@ pub(super) struct Inventory {
     pub(super) unread: Vec<(String, ReadError)>,
     /// Images of pools that are encrypted, of which libvirt does not know it.
     strangers: BTreeMap<Identity, Stranger>,
+    /// Whether the libvirt is on another host, whose paths are not looked at here.
+    elsewhere: bool,
 }
 
 /// A secret.
@@ -74,21 +76,24 @@ pub(super) struct Stranger {
 impl Inventory {
     /// Reads all domains, started pools and secrets.
     pub(super) fn of(connection: &Connection) -> Result<Self, Error> {
-        let mut found = Self::default();
+        let mut found = Self {
+            elsewhere: !connection.is_local()?,
+            ..Self::default()
+        };
         for secret in connection.secrets()? {
             found.secrets.push(Known {
                 uuid: secret.uuid()?,
                 usage: secret.usage()?,
             });
         }
-        let usages = found.usages();
+        let usages = found.usages(connection);
         let pools = match connection.pools() {
             Err(LibvirtError::Unsupported(_)) => Vec::new(),
             pools => pools?,
         };
         for pool in &pools {
             if pool.is_active()? {
-                found.add_pool(pool, &usages)?;
+                found.add_pool(connection, pool, &usages)?;
             }
         }
         for domain in connection.domains()? {
@@ -104,7 +109,9 @@ impl Inventory {
                 }
             }
         }
-        found.add_usages();
+        if !found.elsewhere {
+            found.add_usages();
+        }
         found.resolve(&usages);
         Ok(found)
     }
@@ -139,11 +146,12 @@ impl Inventory {
     }
 
     /// The secrets whose usage is the path of a volume, by what lies there.
-    fn usages(&self) -> BTreeMap<Identity, Vec<Uuid>> {
+    fn usages(&self, connection: &Connection) -> BTreeMap<Identity, Vec<Uuid>> {
         let mut usages = BTreeMap::<_, Vec<_>>::new();
         for known in &self.secrets {
             if let Some(path) = known.path() {
-                let at = usages.entry(Identity::of_path(path)).or_default();
+                let identity = Identity::of_path_at(path, Some(connection));
+                let at = usages.entry(identity).or_default();
                 at.push(known.uuid);
             }
         }
@@ -152,6 +160,7 @@ impl Inventory {
 
     fn add_pool(
         &mut self,
+        connection: &Connection,
         pool: &Pool,
         usages: &BTreeMap<Identity, Vec<Uuid>>,
     ) -> Result<(), Error> {
@@ -166,7 +175,7 @@ impl Inventory {
                 }
             };
             let within = (name.as_str(), xml.name.as_str());
-            let identity = identity_in_pool(&path, within);
+            let identity = identity_in_pool(connection, &path, within);
             if let Some(encryption) = xml.encryption {
                 let volume = self.at(identity, &path, within);
                 volume.named.extend(encryption.secrets);
@@ -180,6 +189,7 @@ impl Inventory {
             if usages.contains_key(&identity) {
                 self.at(identity, &path, within);
             } else if path.starts_with('/')
+                && !self.elsewhere
                 && let Some(format) = encrypted_as(Path::new(&path))
             {
                 let location = Location::Path(PathBuf::from(&path));
@@ -216,12 +226,13 @@ impl Inventory {
             let layers =
                 layers.map(|(layer, below)| (&layer.source, layer.format.as_deref(), below));
             for (source, format, below) in top.chain(layers) {
-                let place = place_of(connection, source).unwrap_or_else(|| Place {
-                    identity: Identity::Other(format!("{} {}", domain.name, disk.target.dev)),
-                    name: format!("disk {} of {}", disk.target.dev, domain.name),
-                    location: None,
-                    beyond: Some(ELSEWHERE),
-                });
+                let place =
+                    place_of(connection, source, !self.elsewhere).unwrap_or_else(|| Place {
+                        identity: Identity::Other(format!("{} {}", domain.name, disk.target.dev)),
+                        name: format!("disk {} of {}", disk.target.dev, domain.name),
+                        location: None,
+                        beyond: Some(ELSEWHERE),
+                    });
                 self.add_layer(domain, source, format, place, runs, below);
             }
         }
@@ -308,9 +319,14 @@ impl Inventory {
     }
 
     fn at_path(&mut self, identity: Identity, path: &str) -> &mut Volume {
+        let elsewhere = self.elsewhere;
         let volume = self.named(identity, path);
-        let location = volume.location.take();
-        volume.location = location.or_else(|| Some(Location::Path(PathBuf::from(path))));
+        if elsewhere {
+            volume.beyond = Some(ANOTHER_HOST);
+        } else {
+            let location = volume.location.take();
+            volume.location = location.or_else(|| Some(Location::Path(PathBuf::from(path))));
+        }
         volume
     }
 
@@ -349,9 +365,11 @@ pub(super) fn by_place<'a>(
 
 const ELSEWHERE: &str = "luksmith does not open this sort of storage";
 
-fn identity_in_pool(path: &str, (pool, name): (&str, &str)) -> Identity {
+pub(super) const ANOTHER_HOST: &str = "it is on the host of this libvirt, and not on this one";
+
+fn identity_in_pool(connection: &Connection, path: &str, (pool, name): (&str, &str)) -> Identity {
     if path.starts_with('/') {
-        return Identity::of_path(Path::new(path));
+        return Identity::of_path_at(Path::new(path), Some(connection));
     }
     Identity::Volume {
         pool: pool.to_owned(),
@@ -371,15 +389,15 @@ struct Place {
 }
 
 /// The place of a source. `None` for storage of another kind than libvirt's usual ones.
-fn place_of(connection: &Connection, source: &Source) -> Option<Place> {
+fn place_of(connection: &Connection, source: &Source, here: bool) -> Option<Place> {
     let at = |path: &str| Place {
-        identity: Identity::of_path(Path::new(path)),
+        identity: Identity::of_path_at(Path::new(path), Some(connection)),
         name: path.to_owned(),
-        location: Some(Location::Path(path.into())),
-        beyond: None,
+        location: here.then(|| Location::Path(path.into())),
+        beyond: (!here).then_some(ANOTHER_HOST),
     };
     let elsewhere = |name: String, beyond| Place {
-        identity: Identity::of_store(&source.store, None),
+        identity: Identity::of_store(&source.store, Some(connection)),
         name,
         location: None,
         beyond: Some(beyond),
@@ -396,6 +414,9 @@ fn place_of(connection: &Connection, source: &Source) -> Option<Place> {
         Store::Network(network) if network.protocol == "nbd" && !network.tls => {
             let name = network.name.as_deref().unwrap_or_default();
             let uri = match network.hosts.first() {
+                Some(Host::Unix(socket)) if !here => {
+                    return Some(elsewhere(socket.clone(), ANOTHER_HOST));
+                }
                 Some(Host::Unix(socket)) => format!("nbd+unix:///{name}?socket={socket}"),
                 Some(Host::Tcp { name: host, port }) => {
                     format!("nbd://{host}:{}/{name}", port.unwrap_or(10809))

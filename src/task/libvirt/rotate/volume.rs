@@ -62,7 +62,9 @@ impl<'a> Volume<'a> {
     ) -> Result<Self, Error> {
         let place = &known.place;
         if let Some(why) = known.beyond {
-            return Err(Error::from(RotateError::Beyond(why)).about(place));
+            let error = Error::from(RotateError::Beyond(why)).about(place);
+            let elsewhere = why == inventory::ANOTHER_HOST;
+            return Err(error.advise_if(elsewhere, Advice::RunOnItsHost));
         }
         let location = known.location.clone();
         let location = location.ok_or_else(|| RotateError::Elsewhere(place.to_owned()))?;
