@@ -2,6 +2,8 @@
 
 use clap_complete::Shell;
 
+use luksmith_formats::json::json;
+
 use super::Session;
 use super::error::CommandError;
 
@@ -27,7 +29,15 @@ impl Args {
     ) -> Result<(), CommandError> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut command, "luksmith", &mut script);
-        session.output.bytes(&script);
+        if session.json {
+            let script = String::from_utf8_lossy(&script);
+            let shell = self.shell.to_string();
+            session
+                .output
+                .json(&json!({ "shell": shell, "script": script }));
+        } else {
+            session.output.bytes(&script);
+        }
         Ok(())
     }
 }

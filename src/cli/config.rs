@@ -1,7 +1,8 @@
 //! `luksmith config`: sets the label, the subsystem and the UUID in the header.
 
 use clap::ArgGroup;
-use luksmith::container::Configure;
+use luksmith::container::{Configure, Header};
+use luksmith::task::outcome::{Change, Changed};
 use uuid::Uuid;
 
 use super::Session;
@@ -63,6 +64,16 @@ impl Args {
                 .subsystem(self.subsystem)
                 .uuid(self.uuid),
         )?;
+        let (label, subsystem) = match container.header() {
+            Header::Luks1(_) => (None, None),
+            Header::Luks2(header) => (Some(&header.label), Some(&header.subsystem)),
+        };
+        let change = Change::Configured {
+            uuid: container.uuid().to_owned(),
+            label: label.cloned(),
+            subsystem: subsystem.cloned(),
+        };
+        session.done(&Changed::new(&self.image.image, change));
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! `luksmith convert`: converts the header between LUKS1 and LUKS2, in place.
 
 use luksmith::container::Version;
+use luksmith::task::outcome::{Change, Changed};
 
 use super::Session;
 use super::args::VersionName;
@@ -62,7 +63,11 @@ impl Args {
             let error = CommandError::from(error).about(name);
             error.hint_if((to == Version::Luks1).then(|| COPY.to_owned()))
         })?;
-        session.output.line(format_args!("{name} is now {to}"));
+        let change = Change::Converted {
+            version: to,
+            old_version: from,
+        };
+        session.done(&Changed::new(&self.image.image, change));
         Ok(())
     }
 }

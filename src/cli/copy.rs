@@ -1,9 +1,12 @@
 //! `luksmith copy`: copies a volume into a new volume.
 
+use std::time::Instant;
+
 use luksmith::container::Which;
 use luksmith::location::Location;
 use luksmith::task::copy;
 use luksmith::task::open::Image;
+use luksmith::task::outcome::{Copied, Created};
 
 use super::Session;
 use super::args::{
@@ -11,7 +14,7 @@ use super::args::{
 };
 use super::error::{CommandError, Kind};
 use super::force::{Force, only};
-use super::make::{self, Shown};
+use super::make;
 use super::notes::note_slow;
 use super::open::unlock_and_keep;
 use super::passphrase::KeySource;
@@ -19,8 +22,7 @@ use super::passphrase::KeySource;
 /// Copy a volume into a new volume, of another version, cipher or sector size
 ///
 /// SOURCE is only read. The plaintext is only in memory. The new volume has another volume key, and
-/// one keyslot. A new file gets its name when it is complete on the disk. With --json: as for
-/// create.
+/// one keyslot. A new file gets its name when it is complete on the disk.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = EXAMPLES,
@@ -57,10 +59,6 @@ pub(crate) struct Args {
     /// Go on without asking: overwrite
     #[arg(long, value_name = "WHAT", value_parser = only(&[Force::Overwrite]))]
     force: Vec<Force>,
-
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 
     #[command(flatten)]
     key: KeyArgs,
@@ -114,14 +112,16 @@ impl Args {
             note_slow(segment.cipher);
         }
         let made = plan.make(&passphrase, session)?;
+        let began = Instant::now();
         let mut fill = made.fill();
         fill.hole = made.hole().filter(|_| self.sparse);
         copy::transfer(&from, data.depth(), &made.volume()?, fill, session)
             .map_err(|error| make::partly(error, fill, &self.image))?;
         make::note_rest(&made, size, &self.image, &self.source)?;
-        let shown = Shown::of(&made, &self.image)?;
+        let mut created = Created::of(&made, &self.image)?;
         made.keep()?;
-        shown.print(session, self.json);
+        created.copied = Some(Copied::since(began, size));
+        make::done(session, &created);
         Ok(())
     }
 }

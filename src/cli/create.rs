@@ -2,20 +2,19 @@
 
 use luksmith::location::Location;
 use luksmith::task::new_volume::{Extent, Plan};
+use luksmith::task::outcome::Created;
 
 use super::Session;
 use super::args::{FreshKeyArgs, LocationParser, NewVolumeArgs};
 use super::error::CommandError;
 use super::force::{Force, only};
-use super::make::{self, Shown};
+use super::make;
 use super::passphrase::KeySource;
 use super::size;
 
 /// Create a new volume in a file, on a block device or on an export
 ///
-/// A file is created sparse, with the size of the header plus --size. With --json: {"image",
-/// "format", "type", "uuid", "cipher", "key_bits", "sector_size", "data": {"offset", "size"},
-/// "keyslot"}; sizes in bytes.
+/// A file is created sparse, with the size of the header plus --size.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -32,10 +31,6 @@ pub(crate) struct Args {
     /// Go on without asking: overwrite
     #[arg(long, value_name = "WHAT", value_parser = only(&[Force::Overwrite]))]
     force: Vec<Force>,
-
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 
     #[command(flatten)]
     key: FreshKeyArgs,
@@ -63,9 +58,9 @@ impl Args {
         let source = KeySource::of(&self.key.source)?;
         let passphrase = source.fresh(session, &self.image.to_string(), self.key.force_weak)?;
         let made = plan.make(&passphrase, session)?;
-        let shown = Shown::of(&made, &self.image)?;
+        let created = Created::of(&made, &self.image)?;
         made.keep()?;
-        shown.print(session, self.json);
+        make::done(session, &created);
         Ok(())
     }
 }

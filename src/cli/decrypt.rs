@@ -2,11 +2,13 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use luksmith::container::Which;
 use luksmith::task::copy;
 use luksmith::task::destination::{Destination, Present};
 use luksmith::task::new_file::NewFile;
+use luksmith::task::outcome::{Change, Changed, Copied};
 use luksmith::task::plain::PlainSink;
 use luksmith::task::storage::Storage;
 
@@ -68,6 +70,7 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        session.refuse_json_beside(&self.destination)?;
         let (container, data) = self.image.get().open_data_to_read(
             self.read.options(),
             self.unlock.limits.limits(),
@@ -96,6 +99,7 @@ impl Args {
             note_slow(segment.cipher);
         }
         let size = volume.size();
+        let began = Instant::now();
         match destination {
             To::Stdout => {
                 let stdout = streams::stdout()?;
@@ -119,6 +123,11 @@ impl Args {
                 file.keep()?;
             }
         }
+        let change = Change::Decrypted {
+            file: self.destination.clone(),
+            copied: Copied::since(began, size),
+        };
+        session.wrote(&self.destination, &Changed::new(&self.image.image, change));
         Ok(())
     }
 

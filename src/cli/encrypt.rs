@@ -1,17 +1,19 @@
 //! `luksmith encrypt`: encrypts a plain image into a new volume.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use luksmith::location::Location;
 use luksmith::task::copy;
 use luksmith::task::new_volume::{Extent, Plan};
+use luksmith::task::outcome::{Copied, Created};
 use luksmith::task::plain::PlainSource;
 
 use super::Session;
 use super::args::{FreshKeyArgs, LocalFile, LocationParser, NewVolumeArgs};
 use super::error::{CommandError, Kind};
 use super::force::{Force, only};
-use super::make::{self, Shown};
+use super::make;
 use super::passphrase::KeySource;
 use super::size;
 use super::streams;
@@ -19,7 +21,7 @@ use super::streams;
 /// Encrypt a plain image into a new volume
 ///
 /// SOURCE is only read. All of it is encrypted, including holes and zeroes, so that the storage
-/// does not show which sectors are in use. With --json: as for create.
+/// does not show which sectors are in use.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -49,10 +51,6 @@ pub(crate) struct Args {
     /// Go on without asking: overwrite
     #[arg(long, value_name = "WHAT", value_parser = only(&[Force::Overwrite]))]
     force: Vec<Force>,
-
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 
     #[command(flatten)]
     key: FreshKeyArgs,
@@ -88,6 +86,7 @@ impl Args {
         let passphrase = key.fresh(session, &self.image.to_string(), self.key.force_weak)?;
         let made = plan.make(&passphrase, session)?;
 
+        let began = Instant::now();
         let mut fill = made.fill();
         fill.pad = self.pad;
         fill.hole = made.hole().filter(|_| self.sparse);
@@ -95,9 +94,10 @@ impl Args {
         let end = copy::encrypt(&made.volume()?, fill, &mut source, session)
             .map_err(|error| make::partly(error, fill, &self.image))?;
         make::note_rest(&made, end, &self.image, source.name().display())?;
-        let shown = Shown::of(&made, &self.image)?;
+        let mut created = Created::of(&made, &self.image)?;
         made.keep()?;
-        shown.print(session, self.json);
+        created.copied = Some(Copied::since(began, end));
+        make::done(session, &created);
         Ok(())
     }
 

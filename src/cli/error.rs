@@ -14,12 +14,12 @@ use super::{advice, verdicts};
 pub(crate) enum Exit {
     /// The work failed.
     Failed(Kind),
-    /// An inspected image is not what it claims to be, or a volume holds something other than
-    /// ciphertext.
+    /// An inspected image is not what it claims to be.
     Rejected,
-    /// An inspected image may be good, but the policy does not allow it; or an audit has findings
-    /// that --fail-on counts.
+    /// An inspected image may be good, but the policy does not allow it.
     AgainstPolicy,
+    /// An audit, a search for plaintext or a check of secrets found something.
+    Findings,
     /// The reader of the output exited; nothing is printed.
     ReaderGone,
 }
@@ -37,9 +37,21 @@ impl Exit {
                 // The storage, the image or the header is wrong.
                 _ => 4,
             },
-            Self::Rejected => 1,
             Self::AgainstPolicy => 6,
+            Self::Rejected => 10,
+            Self::Findings => 11,
             Self::ReaderGone => 141,
+        }
+    }
+
+    /// The member `kind` of the error in JSON.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Failed(kind) => kind.name(),
+            Self::Rejected => "rejected",
+            Self::AgainstPolicy => "policy",
+            Self::Findings => "findings",
+            Self::ReaderGone => "reader-gone",
         }
     }
 }
@@ -107,6 +119,11 @@ impl CommandError {
 
     pub(crate) fn exit_code(&self) -> u8 {
         self.exit.code()
+    }
+
+    /// The member `kind` of the error in JSON.
+    pub(crate) fn name(&self) -> &'static str {
+        self.exit.name()
     }
 
     pub(crate) fn hints(&self) -> &[String] {

@@ -1,13 +1,13 @@
 //! `luksmith identify`: guesses the format of an image, for a person. No other command uses the
 //! guess.
 
+use luksmith::task::outcome;
 use luksmith::vet;
-use luksmith_formats::json::json;
+use luksmith_formats::json::{Object, json};
 
 use super::Session;
 use super::error::{CommandError, Kind};
 use super::inspect::UntrustedImage;
-use super::json::with_image;
 
 /// Guess the format of an image
 ///
@@ -19,10 +19,6 @@ use super::json::with_image;
 pub(crate) struct Args {
     #[command(flatten)]
     image: UntrustedImage,
-
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -37,13 +33,16 @@ impl Args {
         let found = vet::identify(&*image.backend)
             .map_err(|error| CommandError::new(Kind::Storage, error).about(&name))?;
         let output = &session.output;
-        if self.json {
+        if session.json {
             let found: Vec<_> = found
                 .iter()
                 .map(|seen| json!({"format": seen.format, "offset": seen.offset}))
                 .collect();
-            let value = json!({"image": null, "guess": true, "looks_like": found});
-            output.json(&with_image(value, &self.image.image));
+            let mut members = Object::new();
+            outcome::image(&mut members, &self.image.image);
+            members.insert("guess", true);
+            members.insert("looks_like", found);
+            output.json(&members.into());
             return Ok(());
         }
         if found.is_empty() {

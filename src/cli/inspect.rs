@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use luksmith::backend::file::OpenOptions;
 use luksmith::location::Location;
+use luksmith::task::outcome;
 use luksmith::vet::{self, Finding, Format, Policy, Report, Verdict};
-use luksmith_formats::json::{Value, json};
+use luksmith_formats::json::{Object, Value, json};
 
 use super::Session;
 use super::args::{LocalFile, LocationParser, RemoteArgs};
 use super::error::{CommandError, Exit, Kind};
-use super::json::with_image;
 use super::open::ReadArgs;
 use super::output::Output;
 use super::size;
@@ -21,12 +21,10 @@ use luksmith::task::storage::Storage;
 /// Check that an untrusted image is valid in its declared format, and only in that one
 ///
 /// Only the image is read: no file that it names is opened, nothing is written, and no key is
-/// needed. The part that is read is bounded. Exit code 0: accept. 1: reject, the image is not valid
-/// in the declared format, or a program could read it in another way. 6: policy, the image may be
-/// valid, but the policy does not allow it, or it is too large to be checked completely. With
-/// --json: {"image", "format", "verdict", "virtual_size" (null when unknown), "encryption",
-/// "features": [], "references": [], "findings": [{"id", "severity", "offset", "field", "detail",
-/// "meaning"}]}; sizes in bytes. docs/inspect.md explains every finding.
+/// needed. The part that is read is bounded. Exit code 0: accept. 10: reject, the image is not
+/// valid in the declared format, or a program could read it in another way. 6: policy, the image may
+/// be valid, but the policy does not allow it, or it is too large to be checked completely.
+/// docs/inspect.md explains every finding.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -44,10 +42,6 @@ pub(crate) struct Args {
     /// The policy, in TOML; docs/inspect.md shows every member [default: a strict one]
     #[arg(long, value_name = "FILE", value_parser = LocalFile)]
     policy: Option<PathBuf>,
-
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 /// An image from an untrusted source. Its path is not trusted either.
@@ -115,7 +109,7 @@ impl Args {
         let image = self.image.open(session)?;
         let report = vet::inspect(&*image.backend, format, &policy)
             .map_err(|error| CommandError::new(Kind::Storage, error).about(self.image.name()))?;
-        if self.json {
+        if session.json {
             session.output.json(&self.to_json(&report));
         } else {
             self.print(&session.output, &report);
@@ -140,17 +134,18 @@ impl Args {
                 "meaning": finding.check.meaning,
             })
         };
-        let value = json!({
-            "image": null,
-            "format": report.format.name(),
-            "verdict": report.verdict().name(),
-            "virtual_size": report.virtual_size,
-            "encryption": report.encryption.name(),
-            "features": report.features.iter().map(|feature| feature.name()).collect::<Vec<_>>(),
-            "references": report.references,
-            "findings": report.findings.iter().map(finding).collect::<Vec<_>>(),
-        });
-        with_image(value, &self.image.image)
+        let features = report.features.iter().map(|feature| feature.name());
+        let mut members = Object::new();
+        outcome::image(&mut members, &self.image.image);
+        members.insert("format", report.format.name());
+        members.insert("verdict", report.verdict().name());
+        members.insert("size", report.virtual_size);
+        members.insert("encryption", report.encryption.name());
+        members.insert("features", features.collect::<Vec<_>>());
+        members.insert("references", report.references.as_slice());
+        let findings: Value = report.findings.iter().map(finding).collect();
+        members.insert("findings", findings);
+        members.into()
     }
 
     fn print(&self, output: &Output, report: &Report) {

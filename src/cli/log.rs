@@ -10,7 +10,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use luksmith::task::printable;
+use super::output;
 
 /// Starts the log. It shows warnings, and says when a problem is over. With `-v` it shows more, and
 /// the filter in LUKSMITH_LOG selects what it shows.
@@ -39,7 +39,7 @@ where
     fn format_event(
         &self,
         _: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
+        writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
         let word = match *event.metadata().level() {
@@ -55,12 +55,10 @@ where
         } else {
             format!(" ({})", parts.fields.join(", "))
         };
-        writeln!(
-            writer,
-            "luksmith: {word}: {}{}",
-            printable(&parts.message),
-            printable(&fields)
-        )
+        // The writer is stderr too.
+        drop(writer);
+        output::stderr_line(word, &format!("{}{fields}", parts.message));
+        Ok(())
     }
 }
 

@@ -8,19 +8,17 @@ use luksmith::task;
 use luksmith::task::copy::Fill;
 use luksmith::task::new_volume::{Made, NewVolume, Plan};
 use luksmith::task::openers::{Opener, QemuObstacle};
+use luksmith::task::outcome::Created;
 use luksmith_formats::cipher::CipherSpec;
 use luksmith_formats::hash::Hash;
-use luksmith_formats::json::{Value, json};
 
 use super::Session;
 use super::args::{ImageFormat, NewVolumeArgs};
 use super::error::CommandError;
 use super::force::{Force, confirm};
-use super::json;
 use super::notes::note_slow;
 use super::output;
 use super::passphrase::volume_key_file;
-use super::size;
 
 /// The options of the new volume, from the arguments.
 pub(crate) fn new_volume(
@@ -111,59 +109,11 @@ pub(crate) fn note_rest(
     Ok(())
 }
 
-/// The properties of the new volume, for the output.
-pub(crate) struct Shown {
-    json: Value,
-    lines: [String; 2],
-}
-
-impl Shown {
-    pub(crate) fn of(made: &Made<'_>, image: &Location) -> Result<Self, CommandError> {
-        let volume_size = made.size()?;
-        let container = &made.container;
-        let segment = container.data_segment().ok();
-        let in_image = made.data.qcow2.is_some();
-        let mut value = json!({
-            "image": null,
-            "format": if in_image { "qcow2" } else { "raw" },
-            "type": container.version().to_string().to_lowercase(),
-            "uuid": container.uuid(),
-            "cipher": segment.map(|segment| segment.cipher.to_string()),
-            "key_bits": made.unlocked.key().as_bytes().len() * 8,
-            "sector_size": segment.map(|segment| segment.sector_size),
-            "data": {
-                "offset": segment.filter(|_| !in_image).map(|segment| segment.offset),
-                "size": volume_size,
-            },
-            "keyslot": made.unlocked.slot(),
-            "opened_by": made.openers().iter().map(ToString::to_string).collect::<Vec<_>>(),
-        });
-        value = json::with_image(value, image);
-        if let Some(image) = json::qcow2(&made.data) {
-            value["qcow2"] = image;
-        }
-        let line = format!(
-            "{image}: {} volume of {}, {}-byte sectors, UUID {}",
-            container.version(),
-            size::both(volume_size),
-            segment.map_or(512, |segment| segment.sector_size),
-            container.uuid()
-        );
-        let opened = opened(&made.openers(), made.qemu_obstacle());
-        Ok(Self {
-            json: value,
-            lines: [line, opened],
-        })
-    }
-
-    pub(crate) fn print(self, session: &Session, as_json: bool) {
-        if as_json {
-            session.output.json(&self.json);
-        } else {
-            for line in self.lines {
-                session.output.line(line);
-            }
-        }
+/// Prints the new volume, and which programs open it.
+pub(crate) fn done(session: &Session, created: &Created) {
+    session.done(created);
+    if !session.json {
+        session.output.line(opened(&created.openers, created.qemu_obstacle));
     }
 }
 

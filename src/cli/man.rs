@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap_mangen::Man;
+use luksmith_formats::json::json;
 
 use super::Session;
 use super::args::LocalFile;
@@ -34,10 +35,31 @@ impl Args {
             Some(directory) => {
                 std::fs::create_dir_all(&directory)
                     .map_err(|error| failed("make", &directory, error))?;
-                write_all(&directory, &command, "luksmith")
+                let mut pages = Vec::new();
+                write_all(&directory, &command, "luksmith", &mut pages)?;
+                if session.json {
+                    let pages: Vec<_> = pages
+                        .iter()
+                        .map(|page| page.display().to_string())
+                        .collect();
+                    session
+                        .output
+                        .json(&json!({ "files": pages, "page": null }));
+                } else {
+                    let count = pages.len();
+                    let line = format_args!("{}: {count} manual pages", directory.display());
+                    session.output.line(line);
+                }
+                Ok(())
             }
             None => {
-                session.output.bytes(&page(&command, "luksmith")?);
+                let page = page(&command, "luksmith")?;
+                if session.json {
+                    let page = String::from_utf8_lossy(&page);
+                    session.output.json(&json!({ "files": [], "page": page }));
+                } else {
+                    session.output.bytes(&page);
+                }
                 Ok(())
             }
         }
@@ -55,14 +77,21 @@ fn page(command: &clap::Command, name: &str) -> Result<Vec<u8>, CommandError> {
     Ok(page)
 }
 
-fn write_all(directory: &Path, command: &clap::Command, name: &str) -> Result<(), CommandError> {
+fn write_all(
+    directory: &Path,
+    command: &clap::Command,
+    name: &str,
+    pages: &mut Vec<PathBuf>,
+) -> Result<(), CommandError> {
     let path = directory.join(format!("{name}.1"));
     std::fs::write(&path, page(command, name)?).map_err(|error| failed("write", &path, error))?;
+    pages.push(path);
     for sub in command
         .get_subcommands()
         .filter(|sub| sub.get_name() != "help")
     {
-        write_all(directory, sub, &format!("{name}-{}", sub.get_name()))?;
+        let name = format!("{name}-{}", sub.get_name());
+        write_all(directory, sub, &name, pages)?;
     }
     Ok(())
 }

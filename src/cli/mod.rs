@@ -3,7 +3,8 @@
 //! It turns arguments into tasks of the library, asks the user, and prints. Rules of the interface:
 //!
 //! - Results go to stdout, all else to stderr: prompts, questions, progress, notes, errors. With
-//!   `--json`, stdout is one JSON document; sizes in it are numbers of bytes.
+//!   `--json`, stdout is one JSON document, and stderr has a JSON object in each line. The library
+//!   makes the lines and the documents (`luksmith::task::outcome`).
 //! - A failure is `luksmith: error: …` with its sources joined by `: `, then any number of
 //!   `luksmith: hint:` lines, each of which names the flag or command that helps. Messages are in
 //!   lower case without a full stop. [`error`] has the exit codes, [`verdicts`] the hints.
@@ -33,7 +34,6 @@ mod header;
 mod identify;
 mod info;
 mod inspect;
-mod json;
 mod kernel;
 mod key;
 mod libvirt;
@@ -87,6 +87,10 @@ struct Global {
     #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Output")]
     verbose: u8,
 
+    /// Print the result as JSON on stdout, and errors and notes as lines of JSON on stderr
+    #[arg(long, global = true, help_heading = "Output")]
+    json: bool,
+
     /// How to show the progress of long work on stderr: bars on a terminal, JSON lines, or nothing
     #[arg(
         long,
@@ -114,10 +118,9 @@ Exit codes:
   0 done                 1 wrong parameters            2 no permission, or wrong passphrase
   3 out of memory        4 wrong device or header      5 busy, or exists
   130 interrupted        141 the reader of the output exited
-  inspect: 0 accept, 1 reject, 6 against the policy
-  audit: 6 findings of the severity of --fail-on or higher
-  verify-ciphertext: 1 there is data that is not ciphertext
-  libvirt rotate --check: 1 something is wrong with a secret or volume";
+Verdicts:
+  6 inspect: against the policy                  10 inspect: rejected
+  11 audit, verify-ciphertext, libvirt rotate --check: there are findings";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -151,11 +154,11 @@ enum Command {
 
 /// The whole program.
 pub(crate) fn main() -> ExitCode {
-    let cli = match parse() {
-        Ok(cli) => cli,
+    let (cli, name) = match parse() {
+        Ok(parsed) => parsed,
         Err(code) => return code,
     };
-    let outcome = prepare(&cli.global).and_then(|session| {
+    let outcome = prepare(&cli.global, name).and_then(|session| {
         let outcome = cli.command.run(&session);
         let printed = match &outcome {
             Ok(()) if !session.signals.interrupt().is_set() => {
@@ -179,18 +182,29 @@ fn command() -> clap::Command {
     Cli::command()
 }
 
-fn parse() -> Result<Cli, ExitCode> {
+/// The arguments, and the words of the command, such as `key add`.
+fn parse() -> Result<(Cli, String), ExitCode> {
+    let mut words = std::env::args_os().take_while(|word| word != "--");
+    if words.any(|word| word == "--json") {
+        output::write_events();
+    }
     command()
         .try_get_matches()
-        .and_then(|matches| Cli::from_arg_matches(&matches))
+        .and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, name(&matches))))
         .map_err(|error| ExitCode::from(output::report_usage(&error)))
 }
 
-fn prepare(global: &Global) -> Result<Session, CommandError> {
+fn name(matches: &clap::ArgMatches) -> String {
+    let first = matches.subcommand();
+    let words = std::iter::successors(first, |(_, matches)| matches.subcommand());
+    words.map(|(word, _)| word).collect::<Vec<_>>().join(" ")
+}
+
+fn prepare(global: &Global, name: String) -> Result<Session, CommandError> {
     log::start(global.verbose);
     output::harden();
     kernel::choose().map_err(|error| CommandError::new(Kind::Parameters, error))?;
-    Session::new(global.progress)
+    Session::new(name, global.json, global.progress)
 }
 
 impl Command {

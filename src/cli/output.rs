@@ -3,21 +3,34 @@
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use luksmith::task::outcome::SCHEMA;
 use luksmith::task::printable;
-use luksmith_formats::json::Value;
+use luksmith_formats::json::{Object, Value, json};
 use luksmith_formats::text::Shown;
 
-use super::error::{CommandError, Exit, Kind, stdout_failed};
+use super::error::{CommandError, stdout_failed};
+
+/// Whether what goes to stderr is JSON, one object in each line.
+static EVENTS: AtomicBool = AtomicBool::new(false);
+
+/// From now on, what goes to stderr is JSON, one object in each line.
+pub(crate) fn write_events() {
+    EVENTS.store(true, Ordering::Relaxed);
+}
 
 /// Buffered stdout. If its reader exits, the command ends without a message.
 pub(crate) struct Output {
+    /// The words of the command, such as `key add`.
+    command: String,
     buffer: Mutex<Vec<u8>>,
 }
 
 impl Output {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(command: String) -> Self {
         Self {
+            command,
             buffer: Mutex::new(Vec::new()),
         }
     }
@@ -41,15 +54,30 @@ impl Output {
         self.finish()
     }
 
-    /// The result as one JSON document.
+    /// The result as one JSON document, with the members `schema` and `command` before its own.
     pub(crate) fn json(&self, value: &Value) {
+        self.json_of_others(&self.document(value));
+    }
+
+    /// The same in one line, written at once.
+    pub(crate) fn json_now(&self, value: &Value) -> Result<(), CommandError> {
+        self.bytes(format!("{}\n", self.document(value).shown()).as_bytes());
+        self.finish()
+    }
+
+    /// JSON whose vocabulary is not ours.
+    pub(crate) fn json_of_others(&self, value: &Value) {
         self.bytes(format!("{:#}\n", value.shown()).as_bytes());
     }
 
-    /// JSON in one line, written at once.
-    pub(crate) fn json_now(&self, value: &Value) -> Result<(), CommandError> {
-        self.bytes(format!("{}\n", value.shown()).as_bytes());
-        self.finish()
+    fn document(&self, value: &Value) -> Value {
+        let mut document = Object::new();
+        document.insert("schema", SCHEMA);
+        document.insert("command", self.command.as_str());
+        for (name, member) in value.as_object().into_iter().flat_map(Object::iter) {
+            document.insert(name, member);
+        }
+        document.into()
     }
 
     pub(crate) fn bytes(&self, bytes: &[u8]) {
@@ -79,6 +107,16 @@ pub(crate) fn report(failed: &CommandError) {
     if failed.is_silent() {
         return;
     }
+    if EVENTS.load(Ordering::Relaxed) {
+        let error = json!({
+            "kind": failed.name(),
+            "message": failed.line(),
+            "hints": failed.hints(),
+            "exit_code": failed.exit_code(),
+        });
+        event("error", &error);
+        return;
+    }
     error(&failed.line());
     for line in failed.hints() {
         hint(line);
@@ -91,11 +129,10 @@ pub(crate) fn report_usage(usage: &clap::Error) -> u8 {
     let text = usage.render();
     if usage.use_stderr() {
         let (message, hints) = usage_lines(&text.to_string());
-        error(&message);
-        for line in &hints {
-            hint(line);
-        }
-        Exit::from(Kind::Parameters).code()
+        let failed = CommandError::parameters(message);
+        let failed = hints.into_iter().fold(failed, CommandError::hint);
+        report(&failed);
+        failed.exit_code()
     } else {
         let _ = io::stdout().write_all(text.to_string().as_bytes());
         0
@@ -125,6 +162,17 @@ fn usage_lines(text: &str) -> (String, Vec<String>) {
     (message, hints)
 }
 
+/// Writes an event to stderr: a JSON object in one line.
+pub(crate) fn event(name: &str, members: &Value) {
+    let mut event = Object::new();
+    event.insert("schema", SCHEMA);
+    event.insert("event", name);
+    for (name, member) in members.as_object().into_iter().flat_map(Object::iter) {
+        event.insert(name, member);
+    }
+    raw(&format!("{}\n", Value::from(event).shown()));
+}
+
 /// Prints a fact that the user should know.
 pub(crate) fn note(message: impl Display) {
     stderr_line("note", &message.to_string());
@@ -151,7 +199,12 @@ pub(crate) fn raw(text: &str) {
         .and_then(|()| stderr.flush());
 }
 
-fn stderr_line(word: &str, message: &str) {
+/// A line of the library's log, or a message of the program.
+pub(crate) fn stderr_line(word: &str, message: &str) {
+    if EVENTS.load(Ordering::Relaxed) {
+        event(word, &json!({ "message": message }));
+        return;
+    }
     let word = if io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
         let colour = match word {
             "error" => "1;31",

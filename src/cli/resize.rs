@@ -2,7 +2,7 @@
 
 use luksmith::backend::IoError;
 use luksmith::layout::Qcow2;
-use luksmith_formats::json::json;
+use luksmith::task::outcome::{Change, Changed};
 
 use super::Session;
 use super::args::{ImageArgs, UndoArgs};
@@ -12,7 +12,7 @@ use super::size;
 
 /// Resize the volume
 ///
-/// Needs no passphrase. With --json: {"size", "old_size"}
+/// Needs no passphrase.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -26,10 +26,6 @@ pub(crate) struct Args {
     /// Go on without asking: shrink
     #[arg(long, value_name = "WHAT", value_parser = only(&[Force::Shrink]))]
     force: Vec<Force>,
-
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 
     #[command(flatten)]
     undo: UndoArgs,
@@ -70,17 +66,11 @@ impl Args {
             Some(image) => resize_image(image, self.size, old)?,
             None => container.resize(data.backend.as_ref(), self.size)?,
         }
-        if self.json {
-            session
-                .output
-                .json(&json!({ "size": self.size, "old_size": old }));
-        } else {
-            session.output.line(format_args!(
-                "{} has {} for the guest now",
-                self.image.image,
-                size::both(self.size)
-            ));
-        }
+        let change = Change::Resized {
+            size: self.size,
+            old_size: old,
+        };
+        session.done(&Changed::new(&self.image.image, change));
         Ok(())
     }
 }

@@ -1,6 +1,9 @@
 //! The output, the progress and the signals of a subcommand while it runs.
 
+use std::path::Path;
+
 use luksmith::Interrupt;
+use luksmith::task::outcome::Outcome;
 use luksmith::task::{MadeFile, Note, Watch, Work};
 
 use super::advice;
@@ -13,16 +16,51 @@ use super::signals::Signals;
 pub(crate) struct Session {
     pub(crate) output: Output,
     pub(crate) signals: Signals,
+    /// Whether the result is JSON.
+    pub(crate) json: bool,
     running: Running,
 }
 
 impl Session {
-    pub(crate) fn new(progress: ProgressMode) -> Result<Self, CommandError> {
+    /// The session of a command, such as `key add`.
+    pub(crate) fn new(
+        command: String,
+        json: bool,
+        progress: ProgressMode,
+    ) -> Result<Self, CommandError> {
         Ok(Self {
-            output: Output::new(),
+            output: Output::new(command),
             signals: Signals::catch()?,
+            json,
             running: Running::new(progress),
         })
+    }
+
+    /// Prints what the command did: a line, or a JSON document.
+    pub(crate) fn done(&self, outcome: &dyn Outcome) {
+        match self.json {
+            true => self.output.json(&outcome.members().into()),
+            false => self.output.line(outcome),
+        }
+    }
+
+    /// The same for a command that wrote data to `file`. If that is `-`, the line goes to stderr.
+    pub(crate) fn wrote(&self, file: &Path, outcome: &dyn Outcome) {
+        match file == Path::new("-") {
+            true => output::note(outcome),
+            false => self.done(outcome),
+        }
+    }
+
+    /// Refuses `--json` if `file` is `-`: the data goes to stdout.
+    pub(crate) fn refuse_json_beside(&self, file: &Path) -> Result<(), CommandError> {
+        if self.json && file == Path::new("-") {
+            return Err(
+                CommandError::parameters("--json: the data itself goes to stdout")
+                    .hint("name a file, or leave --json out"),
+            );
+        }
+        Ok(())
     }
 
     /// Prints while the progress is hidden.

@@ -147,7 +147,7 @@ impl Signals {
                 ));
             }
         }
-        output::error(why);
+        output::report(&CommandError::new(Kind::Interrupted, why));
         signal_hook::low_level::exit(i32::from(Exit::from(Kind::Interrupted).code()))
     }
 }

@@ -71,6 +71,7 @@ pub(crate) fn write_secret(
     session: &Session,
 ) -> Result<(), CommandError> {
     if path == Path::new("-") {
+        session.refuse_json_beside(path)?;
         let mut stdout = io::stdout();
         if stdout.is_terminal() {
             return Err(

@@ -1,16 +1,16 @@
 //! `luksmith verify-ciphertext`: searches a storage for data that is not encrypted, without a key.
 
 use comfy_table::{CellAlignment, Table, presets};
+use luksmith::task::outcome;
 use luksmith::task::search::{HeaderPlace, Search, random_seed};
 use luksmith::vet::ciphertext::areas::{Layout, Purpose};
 use luksmith::vet::ciphertext::randomness::false_alarm_bound;
 use luksmith::vet::ciphertext::{AreaReport, PIECE, Region, Regions, Report, Sample, Why};
-use luksmith_formats::json::{Value, json};
+use luksmith_formats::json::{Object, Value, json};
 
 use super::Session;
 use super::args::ImageArgs;
 use super::error::{CommandError, Exit};
-use super::json::with_image;
 use super::open::{ReadArgs, refuse_qcow2};
 use super::output;
 use super::size;
@@ -26,12 +26,6 @@ const SHOWN: usize = 20;
 /// header is left out. Keyslots and unused space may be zero or look random. Zero regions of the
 /// data are not a finding: they are holes, discarded, or were never written. They show which parts
 /// are unused.
-///
-/// With --json: {"image", "header": "luks1", "luks2" or null, "areas": [{"area", "offset", "size",
-/// "judged", "random", "zero", "suspicious", "sampled": null or {"pieces", "of"}}], "suspicious":
-/// {"regions", "bytes", "listed": [{"offset", "length", "why", "signature"}]}, "zero": {the same},
-/// "seed", "false_alarm_bound", "ok"}; sizes in bytes, up to 10000 regions are listed. "why" is
-/// zero, low-entropy, too-even or signature.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -52,10 +46,6 @@ pub(crate) struct Args {
     /// The seed of the places of --sample [default: a random one, which is printed]
     #[arg(long, value_name = "SEED", requires = "sample")]
     seed: Option<u64>,
-
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -81,7 +71,7 @@ The search cannot show that data is ciphertext, or of which key. It does not fin
   - rare plaintext, with --sample
 An image without a header is searched as a whole.
 
-Exit code: 0 all data looks like ciphertext or is zero, 1 there are regions that do not, 4 IMAGE or
+Exit code: 0 all data looks like ciphertext or is zero, 11 there are regions that do not, 4 IMAGE or
 its header cannot be read.";
 
 impl Args {
@@ -98,8 +88,8 @@ impl Args {
         let report = search.run(sample, session)?;
         let layout = search.layout();
         self.warn(layout, &report);
-        let verdict = self.verdict(&report);
-        if self.json {
+        let verdict = self.verdict(session, &report);
+        if session.json {
             session
                 .output
                 .json(&self.as_json(layout, &report, sample, verdict.is_ok()));
@@ -144,7 +134,7 @@ impl Args {
         }
     }
 
-    fn verdict(&self, report: &Report) -> Result<(), CommandError> {
+    fn verdict(&self, session: &Session, report: &Report) -> Result<(), CommandError> {
         let found = &report.suspicious;
         if found.count == 0 {
             return Ok(());
@@ -160,8 +150,8 @@ impl Args {
             found.count,
             size::both(found.bytes)
         );
-        let failure = CommandError::new(Exit::Rejected, message);
-        Err(match self.json {
+        let failure = CommandError::new(Exit::Findings, message);
+        Err(match session.json {
             true => failure,
             false => failure
                 .hint("--json lists the regions; the data there was written without encryption"),
@@ -225,17 +215,18 @@ impl Args {
 
     fn as_json(&self, layout: &Layout, report: &Report, sample: Option<Sample>, ok: bool) -> Value {
         let total = report.total();
-        let value = json!({
-            "image": null,
-            "header": layout.version.map(|version| version.to_string().to_lowercase()),
-            "areas": report.areas.iter().map(area_json).collect::<Value>(),
-            "suspicious": regions_json(&report.suspicious),
-            "zero": regions_json(&report.zero),
-            "seed": sample.map(|sample| sample.seed),
-            "false_alarm_bound": false_alarm_bound(total.random + total.suspicious),
-            "ok": ok,
-        });
-        with_image(value, &self.image.image)
+        let bound = false_alarm_bound(total.random + total.suspicious);
+        let areas: Value = report.areas.iter().map(area_json).collect();
+        let mut members = Object::new();
+        outcome::image(&mut members, &self.image.image);
+        members.insert("type", layout.version.map(outcome::type_name));
+        members.insert("verdict", if ok { "accept" } else { "findings" });
+        members.insert("areas", areas);
+        members.insert("suspicious", regions_json(&report.suspicious));
+        members.insert("zero", regions_json(&report.zero));
+        members.insert("seed", sample.map(|sample| sample.seed));
+        members.insert("false_alarm_bound", bound);
+        members.into()
     }
 }
 
@@ -307,7 +298,7 @@ fn region_json(region: &Region) -> Value {
     };
     json!({
         "offset": region.offset,
-        "length": region.length,
+        "size": region.length,
         "why": why,
         "signature": signature,
     })

@@ -40,6 +40,25 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// The name by which programs tell kinds apart: the member `kind` of an error in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Parameters => "parameters",
+            Self::Permission => "permission",
+            Self::WrongPassphrase => "wrong-passphrase",
+            Self::Memory => "memory",
+            Self::OverLimit => "over-limit",
+            Self::Storage => "storage",
+            Self::NoSpace => "no-space",
+            Self::Damaged => "damaged",
+            Self::Unsupported => "unsupported",
+            Self::Busy => "busy",
+            Self::Exists => "exists",
+            Self::Interrupted => "interrupted",
+        }
+    }
+
     /// Whether the storage, or what it holds, is at fault.
     #[must_use]
     pub fn is_of_storage(self) -> bool {

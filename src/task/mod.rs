@@ -68,6 +68,7 @@ pub mod open;
 #[cfg(feature = "nbd")]
 mod open_sockets;
 pub mod openers;
+pub mod outcome;
 pub mod plain;
 mod printable;
 #[cfg(feature = "vet")]

@@ -48,13 +48,13 @@ fn the_exit_code_depends_on_the_findings() {
     fails(
         folder,
         &audit(&["good.xml", "bad vm.xml"]),
-        6,
+        11,
         "1 finding of a severity",
     );
     fails(
         folder,
         &audit(&["bad vm.xml", "--fail-on", "error"]),
-        6,
+        11,
         "docs/audit.md",
     );
     fails(folder, &audit(&["bad vm.xml", "--fail-on", "never"]), 0, "");
@@ -68,7 +68,7 @@ fn the_exit_code_depends_on_the_findings() {
     let image = [b"LUKS\xba\xbe\x00\x01", &[0; 5 << 20][..]].concat();
     std::fs::write(folder.join("disk.img"), image).unwrap();
     let output = luksmith(folder, &audit(&["disk.img"]));
-    assert_eq!(output.status.code(), Some(6));
+    assert_eq!(output.status.code(), Some(11));
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(
         text.contains("it is not XML") && text.contains("`luksmith inspect`"),
@@ -112,7 +112,7 @@ fn findings_below_the_severity_of_fail_on_do_not_count() {
     let text = good::DOMAIN.replace("<on_crash>destroy", "<on_crash>coredump-destroy");
     std::fs::write(folder.join("warns.xml"), text).unwrap();
     let audit = |severity| ["audit", "--no-images", "warns.xml", "--fail-on", severity];
-    for (severity, code) in [("note", 6), ("warning", 6), ("error", 0), ("never", 0)] {
+    for (severity, code) in [("note", 11), ("warning", 11), ("error", 0), ("never", 0)] {
         let output = luksmith(folder, &audit(severity));
         assert_eq!(output.status.code(), Some(code), "{severity}");
     }
@@ -128,7 +128,7 @@ fn xml_is_read_from_stdin() {
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(output.status.code(), Some(6));
+    assert_eq!(output.status.code(), Some(11));
     assert!(text.contains("  stdin:79: domain vm1\n"), "{text}");
 }
 

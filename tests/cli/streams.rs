@@ -191,7 +191,7 @@ fn progress_as_json_ends_with_the_whole() {
         (&"encrypt".into(), &1048576.into(), &1048576.into())
     );
     let result: serde_json::Value = serde_json::from_str(&ran.stdout()).unwrap();
-    assert_eq!(result["data"]["size"], 1048576);
+    assert_eq!(result["size"], 1048576);
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn plant(session: &Session, offset: u64, bytes: &[u8]) {
 /// Its output for a finding.
 fn finds<const N: usize>(session: &Session, args: [&str; N]) -> (String, String) {
     let ran = session.run(args);
-    assert_eq!(ran.code(), 1, "{}", ran.stderr());
+    assert_eq!(ran.code(), 11, "{}", ran.stderr());
     (ran.stdout(), ran.stderr())
 }
 
@@ -41,8 +41,8 @@ fn a_clean_volume_passes() {
     assert!(said.contains("data           16777216  2 MiB"), "{said}");
     let said = session.ok(["verify-ciphertext", "disk.img", "--json"]);
     let report: serde_json::Value = serde_json::from_str(&said).unwrap();
-    assert_eq!(report["ok"], true);
-    assert_eq!(report["header"], "luks2");
+    assert_eq!(report["verdict"], "accept");
+    assert_eq!(report["type"], "luks2");
     assert_eq!(report["suspicious"]["regions"], 0);
     let bound = report["false_alarm_bound"].as_f64().unwrap();
     assert!(bound > 0.0 && bound < 1e-13, "{bound}");
@@ -69,7 +69,7 @@ fn plaintext_is_a_failure_that_names_its_place() {
 
     let (said, _) = finds(&session, ["verify-ciphertext", "disk.img", "--json"]);
     let report: serde_json::Value = serde_json::from_str(&said).unwrap();
-    assert_eq!(report["ok"], false);
+    assert_eq!(report["verdict"], "findings");
     let listed = &report["suspicious"]["listed"];
     assert_eq!(listed[0]["offset"], 16_785_408);
     assert_eq!(listed[0]["why"], "low-entropy");

@@ -131,7 +131,7 @@ fn a_read_only_connection_changes_nothing_and_sees_no_value() {
     // A read-only connection may list the secrets.
     let listed = daemon.ok(&format!("libvirt secret list --json --connect {socket}"));
     let row = &listed.json()["secrets"][0];
-    assert_eq!(row["uuid"], secret.uuid().unwrap().to_string());
+    assert_eq!(row["secret"], secret.uuid().unwrap().to_string());
     assert!(row["has_value"].is_null(), "{row}");
 }
 

@@ -339,7 +339,7 @@ fn a_check_finds_what_is_wrong_and_changes_nothing() {
             .iter()
             .map(|finding| {
                 (
-                    finding["finding"].as_str().unwrap().to_owned(),
+                    finding["id"].as_str().unwrap().to_owned(),
                     finding["secret"].as_str().map(str::to_owned),
                 )
             })
@@ -384,7 +384,7 @@ fn a_check_finds_what_is_wrong_and_changes_nothing() {
         .map(|(name, secret)| (name.to_owned(), Some(secret.clone())))
         .collect();
     let found = check();
-    assert_eq!((found.code, named(&found)), (Some(1), expected.clone()));
+    assert_eq!((found.code, named(&found)), (Some(11), expected.clone()));
     // After a refresh the pool reports no encryption. The usage of the secret still names the
     // volume.
     host.pool.refresh().unwrap();

@@ -136,7 +136,7 @@ fn private_ephemeral_and_duplicate_secrets_behave_as_documented() {
     let private = daemon
         .ok("libvirt secret define --usage volume:/private --private --generate --json")
         .json();
-    let private = private["uuid"].as_str().unwrap();
+    let private = private["secret"].as_str().unwrap();
     daemon
         .run(&format!("libvirt secret get {private} --out x"))
         .is(2, &["private", "--key"]);
@@ -227,7 +227,7 @@ fn a_secret_in_use_is_removed_only_by_force() {
     let row = |uuid: &str| {
         let rows = listed["secrets"].as_array().unwrap();
         rows.iter()
-            .find(|row| row["uuid"] == *uuid)
+            .find(|row| row["secret"] == *uuid)
             .unwrap()
             .clone()
     };

@@ -16,7 +16,7 @@ fn findings(host: &Host) -> Vec<(String, String)> {
     let found = said["findings"].as_array().unwrap().iter();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     found
-        .map(|row| (text(&row["finding"]), text(&row["volume"])))
+        .map(|row| (text(&row["id"]), text(&row["image"])))
         .collect()
 }
 

@@ -42,7 +42,7 @@ fn the_exit_code_depends_on_the_verdict() {
     fails(
         folder,
         &["inspect", "--format", "qcow2", "bad"],
-        1,
+        10,
         "bad is rejected as qcow2",
     );
     fails(
@@ -57,7 +57,7 @@ fn the_exit_code_depends_on_the_verdict() {
     let output = luksmith(folder, &["inspect", "--format", "qcow2", "bad", "--json"]);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["verdict"], "reject");
-    assert_eq!(report["virtual_size"], 4 << 20);
+    assert_eq!(report["size"], 4 << 20);
     assert_eq!(report["encryption"], "none");
     assert_eq!(report["references"][0], r#""/etc/passwd\n""#);
     let finding = &report["findings"][0];

@@ -156,7 +156,7 @@ fn a_bad_image_gets_no_machine() {
     put(&mut bad, 1024, b"/etc/passwd");
     fs::write(shell.path("stranger.qcow2"), bad).unwrap();
     let Ran { code, said } = shell.run(&script("sh"));
-    assert_eq!(code, Some(1), "{said}");
+    assert_eq!(code, Some(10), "{said}");
     assert!(said.contains("stranger.qcow2 as qcow2: reject"), "{said}");
     assert!(!shell.path("guest").exists() && !shell.path("served").exists());
 }

@@ -23,9 +23,7 @@ use super::size;
 /// and how to correct it. docs/audit.md has every rule. Nothing is changed, and the connection to
 /// libvirt is read-only. The images that the XML names are opened on this host, only to read their
 /// headers. Files that images name are not opened. Exit code 0: no finding of the severity of
-/// --fail-on or of a higher one. 6: there is one. Any other: the audit failed. With --json:
-/// {"findings": [{"id", "severity", "origin", "line", "object": [{"kind", "name"}], "detail",
-/// "meaning", "why", "fix", "excepted"}], "counts": {"error", "warning", "note", "excepted"}}. With
+/// --fail-on or of a higher one. 11: there is one. Any other: the audit failed. With
 /// --sarif: SARIF 2.1.0.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -56,13 +54,9 @@ pub(crate) struct Args {
     #[command(flatten)]
     policy: PolicyArgs,
 
-    /// The lowest severity that makes the exit code 6
+    /// The lowest severity that makes the exit code 11
     #[arg(long, value_name = "SEVERITY", default_value = "warning")]
     fail_on: FailOn,
-
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 
     /// Print SARIF 2.1.0, for code hosting and continuous integration
     #[arg(long, conflicts_with = "json")]
@@ -93,7 +87,7 @@ struct PolicyArgs {
     transport_is_enough: Vec<String>,
 }
 
-/// The severity from which a finding makes the exit code 6.
+/// The severity from which a finding makes the exit code 11.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum FailOn {
     /// Any finding
@@ -165,10 +159,10 @@ impl Args {
         }
         let report = audit::audit(&inventory, &policy);
         let output = &session.output;
-        if self.json {
-            output.json(&shown::json(&report));
+        if session.json {
+            output.json(&shown::json(&report, failing(&report, self.fail_on) == 0));
         } else if self.sarif {
-            output.json(&audit::sarif::log(&report));
+            output.json_of_others(&audit::sarif::log(&report));
         } else {
             shown::text(output, &report);
         }
@@ -176,15 +170,20 @@ impl Args {
     }
 }
 
-fn verdict(report: &Report, fail_on: FailOn) -> Result<(), CommandError> {
+/// The number of findings that make the exit code 11.
+fn failing(report: &Report, fail_on: FailOn) -> usize {
     let open = report.findings.iter().filter(|one| one.excepted.is_none());
-    let failing = open.filter(|one| fail_on.includes(one.rule.severity));
-    match failing.count() {
+    open.filter(|one| fail_on.includes(one.rule.severity))
+        .count()
+}
+
+fn verdict(report: &Report, fail_on: FailOn) -> Result<(), CommandError> {
+    match failing(report, fail_on) {
         0 => Ok(()),
         count => {
             let noun = if count == 1 { "finding" } else { "findings" };
             let message = format!("{count} {noun} of a severity that --fail-on counts");
-            Err(CommandError::new(Exit::AgainstPolicy, message)
+            Err(CommandError::new(Exit::Findings, message)
                 .hint("docs/audit.md explains every rule; --policy FILE makes exceptions"))
         }
     }

@@ -1,9 +1,9 @@
 //! The findings as text and as JSON.
 
 use luksmith::audit::{Finding, Report, Severity};
+use luksmith::task::outcome::hex;
 use luksmith_formats::json::{Object, Value, json};
 
-use crate::cli::json::hex;
 use crate::cli::output::Output;
 
 /// Prints the findings, the most severe first, and their number.
@@ -50,17 +50,19 @@ fn excepted(report: &Report) -> usize {
     findings.filter(|one| one.excepted.is_some()).count()
 }
 
-pub(super) fn json(report: &Report) -> Value {
+pub(super) fn json(report: &Report, accepted: bool) -> Value {
     let finding = |finding: &Finding| {
         let rule = finding.rule;
         let object = finding.place.object.iter();
         let object: Vec<_> = object
             .map(|(kind, name)| json!({"kind": kind, "name": name}))
             .collect();
-        let mut value = json!({
+        let bytes = finding.place.path_bytes.as_ref();
+        json!({
             "id": rule.id,
             "severity": rule.severity.name(),
             "origin": finding.place.origin,
+            "origin_bytes": bytes.map(|bytes| hex(bytes)),
             "line": finding.place.line,
             "object": object,
             "detail": finding.detail,
@@ -68,11 +70,7 @@ pub(super) fn json(report: &Report) -> Value {
             "why": rule.why,
             "fix": rule.fix,
             "excepted": finding.excepted,
-        });
-        if let Some(bytes) = &finding.place.path_bytes {
-            value["origin_bytes"] = json!(hex(bytes));
-        }
-        value
+        })
     };
     let counts = counts(report).into_iter();
     let mut counts: Object = counts
@@ -80,6 +78,7 @@ pub(super) fn json(report: &Report) -> Value {
         .collect();
     counts.insert("excepted", excepted(report));
     json!({
+        "verdict": if accepted { "accept" } else { "findings" },
         "findings": report.findings.iter().map(finding).collect::<Vec<_>>(),
         "counts": counts,
     })

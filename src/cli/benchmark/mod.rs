@@ -25,12 +25,6 @@ use super::output;
 /// Each figure is the best of many short turns. If the medians are far lower, the machine was busy,
 /// and a note says so. "limit" is the speed of the rounds of AES without anything else, at the
 /// kernel's register width: no kernel of that width can be faster on this CPU.
-///
-/// With --json: {"version", "date", "cpu", "processors", "busy", "kdf": [{"type", "hash",
-/// "iterations_per_second"} or {"type", "passes", "memory", "threads", "time_ms"}], "ciphers":
-/// [{"cipher", "key_bits", "sector_size", "kernel", "threads", "encrypt", "encrypt_median",
-/// "decrypt", "decrypt_median", "limit"}]}; memory in bytes, speeds in bytes per second of all
-/// threads together; kernel and limit are null if there is none.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -58,10 +52,6 @@ pub(crate) struct Args {
     /// The time for which argon2's parameters are chosen
     #[arg(short, long, value_name = "MS", default_value_t = 2000)]
     iter_time: u32,
-
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 
     /// Also draw a chart, in a new SVG file
     #[arg(long, value_name = "FILE", value_parser = LocalFile)]
@@ -115,7 +105,7 @@ impl Args {
             .map(|path| self.may_replace(path))
             .transpose()?;
         let measured = self.measure(session)?;
-        if self.json {
+        if session.json {
             session.output.json(&measured.json());
         } else if let Some(loss) = measured.lost_to_others() {
             output::note(format_args!(
@@ -163,7 +153,7 @@ impl Args {
         let mut has_header = false;
         selection.measure(session, |part| {
             let line = match part {
-                _ if self.json => return Ok(()),
+                _ if session.json => return Ok(()),
                 Part::Machine(machine) => {
                     format!("# Measured in memory, without any storage: {machine}")
                 }

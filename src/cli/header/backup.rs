@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use luksmith::task::outcome::{Change, Changed};
+
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, LocalFile};
 use crate::cli::error::CommandError;
@@ -37,6 +39,15 @@ impl Args {
             luksmith_formats::limits::Limits::default(),
             session,
         )?;
-        write_secret(&self.file, &container.backup()?, session)
+        let backup = container.backup()?;
+        write_secret(&self.file, &backup, session)?;
+        let change = Change::HeaderBackedUp {
+            file: self.file.clone(),
+            uuid: container.uuid().to_owned(),
+            version: container.version(),
+            bytes: backup.len() as u64,
+        };
+        session.wrote(&self.file, &Changed::new(&self.image.image, change));
+        Ok(())
     }
 }

@@ -1,5 +1,7 @@
 //! `luksmith header erase`: destroys all keyslots.
 
+use luksmith::task::outcome::{Change, Changed};
+
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, UndoArgs};
 use crate::cli::error::CommandError;
@@ -34,7 +36,9 @@ impl Args {
             luksmith_formats::limits::Limits::default(),
             session,
         )?;
-        let count = container.keyslots().len();
+        let slots = container.keyslots();
+        let removed: Vec<_> = slots.iter().map(|there| there.slot).collect();
+        let count = removed.len();
         let loss = format!(
             "all {count} keyslots of {} (volume {}) would be destroyed: the data is lost, unless \
              there is a header backup or the volume key",
@@ -43,9 +47,8 @@ impl Args {
         );
         confirm(&self.force, Force::Erase, &loss)?;
         container.erase()?;
-        session
-            .output
-            .line(format_args!("keyslots destroyed: {count}"));
+        let change = Change::HeaderErased { removed };
+        session.done(&Changed::new(&self.image.image, change));
         Ok(())
     }
 }

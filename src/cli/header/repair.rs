@@ -2,7 +2,7 @@
 //! program that overwrote its start.
 
 use luksmith::container::{Container, Doubt, OpenOptions, Unproven};
-use luksmith_formats::json::json;
+use luksmith::task::outcome::{Change, Changed};
 
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, UndoArgs};
@@ -15,7 +15,7 @@ use crate::cli::force::{Force, confirm_all, only};
 /// repaired from its good copy, which a checksum proves. The magic that wipefs and pvcreate
 /// overwrite is put back. In LUKS1, damaged entries of keyslots that are not in use are restored
 /// too. The command asks before a repair that nothing proves, and before it overwrites other
-/// data. If too little is left, only a header backup helps. With --json: {"repaired": [text]}
+/// data. If too little is left, only a header backup helps.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -26,10 +26,6 @@ pub(crate) struct Args {
     /// record is damaged or belongs to another volume
     #[arg(long = "undo", value_name = "WHAT")]
     unproven: Option<Record>,
-
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 
     /// Go on without asking: unproven, if no checksum proves the result; overwrite, if there is
     /// other data in the place of the header
@@ -78,14 +74,8 @@ impl Args {
             .map_err(|error: CommandError| error.about(self.image.header_location()))?;
         let repaired = settled.iter().chain(&others);
         let repaired = repaired.map(ToString::to_string).collect::<Vec<_>>();
-        if self.json {
-            session.output.json(&json!({ "repaired": repaired }));
-        } else if repaired.is_empty() {
-            session.output.line("nothing to repair");
-        }
-        for line in repaired.iter().filter(|_| !self.json) {
-            session.output.line(line);
-        }
+        let change = Change::HeaderRepaired { repaired };
+        session.done(&Changed::new(&self.image.image, change));
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use luksmith::container::{Container, HeaderError, OpenOptions};
+use luksmith::task::outcome::{Change, Changed};
 
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, ImageFormat, LocalFile, UndoArgs};
@@ -97,7 +98,15 @@ impl Args {
             checked => checked?,
         }
         confirm_all(&self.force, &losses)?;
-        Container::restore(storage, &backup, losses.len() > 1, options)?;
+        let restored = Container::restore(storage, &backup, losses.len() > 1, options)?;
+        let slots = restored.keyslots();
+        let change = Change::HeaderRestored {
+            file: self.file,
+            uuid: restored.uuid().to_owned(),
+            version: restored.version(),
+            remaining: slots.iter().filter(|there| there.bound).count(),
+        };
+        session.done(&Changed::new(&self.image.image, change));
         Ok(())
     }
 }

@@ -1,9 +1,9 @@
-//! Keyslots as a table and as JSON, for `info` and `key list`.
+//! Keyslots as a table, for `info` and `key list`.
 
 use comfy_table::{Table, presets};
 use luksmith::container::KeyslotInfo;
-use luksmith_formats::json::{Value, json};
-use luksmith_formats::luks2::{Kdf, Priority};
+use luksmith::task::outcome;
+use luksmith_formats::luks2::Kdf;
 
 use crate::cli::size;
 use crate::cli::table::trimmed;
@@ -28,7 +28,7 @@ pub(crate) fn table(slots: &[KeyslotInfo]) -> String {
             } else {
                 format!("unbound {}-bit key", slot.key_size * 8)
             },
-            priority(slot.priority).to_owned(),
+            outcome::priority(slot.priority).to_owned(),
             kdf,
             cost,
             format!(
@@ -60,49 +60,4 @@ fn kdf_text(kdf: &Kdf) -> (String, String) {
             ),
         ),
     }
-}
-
-fn priority(priority: Priority) -> &'static str {
-    match priority {
-        Priority::Prefer => "prefer",
-        Priority::Normal => "normal",
-        Priority::Ignore => "ignore",
-    }
-}
-
-/// The keyslots as JSON; sizes in bytes.
-pub(crate) fn json(slots: &[KeyslotInfo]) -> Value {
-    slots
-        .iter()
-        .map(|slot| {
-            let sealing = slot.sealing.as_ref().ok();
-            json!({
-                "keyslot": slot.slot,
-                "bound": slot.bound,
-                "priority": priority(slot.priority),
-                "key_bits": slot.key_size * 8,
-                "kdf": sealing.map(|sealing| match &sealing.kdf {
-                    Kdf::Pbkdf2 { hash, iterations, .. } => {
-                        json!({ "type": "pbkdf2", "hash": hash.name(), "iterations": iterations })
-                    }
-                    Kdf::Argon2 { variant, passes, memory_kib, lanes, .. } => json!({
-                        "type": variant.name(),
-                        "passes": passes,
-                        "memory": u64::from(*memory_kib) * 1024,
-                        "threads": lanes,
-                    }),
-                }),
-                "area": {
-                    "offset": slot.area.start,
-                    "size": slot.area.end - slot.area.start,
-                    "cipher": sealing.map(|sealing| sealing.cipher.to_string()),
-                    "key_bits": sealing.map(|sealing| sealing.cipher_key_size * 8),
-                },
-                "af": sealing.map(|sealing| {
-                    json!({ "hash": sealing.af_hash.name(), "stripes": sealing.stripes })
-                }),
-                "not_supported": slot.sealing.as_ref().err().map(ToString::to_string),
-            })
-        })
-        .collect()
 }

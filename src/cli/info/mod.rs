@@ -5,14 +5,13 @@ pub(crate) mod keyslots;
 use luksmith::backend::Backend;
 use luksmith::container::{Container, Header};
 use luksmith::task::chain;
-use luksmith_formats::json::{Value, json};
+use luksmith::task::outcome::Described;
 use luksmith_formats::limits::Limits;
 use luksmith_formats::luks2;
 
 use super::Session;
 use super::args::{ImageArgs, ImageFormat};
 use super::error::CommandError;
-use super::json;
 use super::open::ReadArgs;
 use super::output::Output;
 use super::size;
@@ -21,12 +20,7 @@ use luksmith::task::storage::Storage;
 
 /// Show the header of an image: format, cipher, sizes, keyslots, tokens, health
 ///
-/// This needs no passphrase. With --json: {"image", "type", "uuid", "label", "subsystem", "cipher",
-/// "key_bits", "sector_size", "data": {"offset", "size" (null if unknown), "left_out" (bytes at the
-/// end that are not a whole sector), "fixed_size"}, "header": {"health", "damage", "metadata_size",
-/// "keyslots_offset", "keyslots_size", "seqid", "detached"}, "requirements": [], "not_supported":
-/// [text], "flags": [], "keyslots": [as in key list], "tokens": [as in token list]};
-/// sizes in bytes.
+/// This needs no passphrase.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -35,10 +29,6 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     read: ReadArgs,
-
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 
     /// Print the JSON metadata of a LUKS2 header as it is stored
     #[arg(long, conflicts_with = "json")]
@@ -65,56 +55,15 @@ impl Args {
                     .hint("--json describes both formats"));
             };
             session.output.lines(header.metadata.to_pretty_text());
-        } else if self.json {
-            session
-                .output
-                .json(&self.to_json(&container, &data, volume_size));
+        } else if session.json {
+            let mut described = Described::new(&self.image.image, &container, &data);
+            described.size = volume_size;
+            described.detached = self.is_detached(&container);
+            session.output.json(&described.members().into());
         } else {
             self.print(&session.output, &container, &data, volume_size);
         }
         Ok(())
-    }
-
-    fn to_json(&self, container: &Container, data: &Storage, volume_size: Option<u64>) -> Value {
-        let health = container.health();
-        let damage = health.damage().map(|error| chain(error));
-        let segment = container.data_segment().ok();
-        let mut value = json!({
-            "image": null,
-            "format": if data.qcow2.is_some() { "qcow2" } else { "raw" },
-            "type": container.version().to_string().to_lowercase(),
-            "uuid": container.uuid(),
-            "cipher": segment.map(|segment| segment.cipher.to_string()),
-            "key_bits": container.volume_key_size().map(|bytes| bytes * 8),
-            "sector_size": segment.map(|segment| segment.sector_size),
-            "data": {
-                // In a qcow2 image the header does not say where the data is.
-                "offset": segment.filter(|_| data.qcow2.is_none()).map(|segment| segment.offset),
-                "size": volume_size,
-                "left_out": segment.filter(|_| volume_size.is_some() && data.qcow2.is_none()).map(|segment| segment.left_out(data.backend.geometry().size)),
-                "fixed_size": segment.is_some_and(|segment| segment.fixed_size.is_some()),
-            },
-            "header": { "health": health.name(), "damage": damage, "detached": self.is_detached(container) },
-            "requirements": container.requirements(),
-            "not_supported": container.not_supported().iter().map(ToString::to_string).collect::<Value>(),
-            "keyslots": keyslots::json(&container.keyslots()),
-            "tokens": shown::json(container),
-        });
-        value = json::with_image(value, &self.image.image);
-        if let Some(image) = json::qcow2(data) {
-            value["qcow2"] = image;
-        }
-        if let Header::Luks2(header) = container.header() {
-            let area = header.metadata.keyslots_area();
-            value["label"] = json!(header.label);
-            value["subsystem"] = json!(header.subsystem);
-            value["flags"] = json!(header.metadata.config().flags);
-            value["header"]["metadata_size"] = json!(header.hdr_size);
-            value["header"]["keyslots_offset"] = json!(area.start);
-            value["header"]["keyslots_size"] = json!(area.end - area.start);
-            value["header"]["seqid"] = json!(header.seqid);
-        }
-        value
     }
 
     fn is_detached(&self, container: &Container) -> bool {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use luksmith::container::{NewKeyslot, Which};
 use luksmith::secret::VolumeKey;
-use luksmith_formats::json::json;
+use luksmith::task::outcome::{Change, Changed};
 
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, LocalFile, NewKeyArgs, PbkdfArgs, UndoArgs, UnlockArgs};
@@ -14,7 +14,7 @@ use crate::cli::passphrase::{KeySource, volume_key_file};
 
 /// Add a keyslot with another passphrase
 ///
-/// Asks for a passphrase that opens the volume, then for the new one. With --json: {"keyslot": N}
+/// Asks for a passphrase that opens the volume, then for the new one.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -42,10 +42,6 @@ pub(crate) struct Args {
     /// The size of the unbound key in bits
     #[arg(short = 's', long, value_name = "BITS", requires = "unbound", value_parser = clap::value_parser!(u32).range(8..=4096))]
     key_size: Option<u32>,
-
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 
     #[command(flatten)]
     unlock: UnlockArgs,
@@ -117,11 +113,11 @@ impl Args {
                 )?
             }
         };
-        if self.json {
-            session.output.json(&json!({ "keyslot": slot }));
-        } else {
-            session.output.line(format_args!("keyslot {slot} added"));
-        }
+        let change = Change::KeyslotAdded {
+            keyslot: slot,
+            bound: unlocked.is_some(),
+        };
+        session.done(&Changed::new(&self.image.image, change));
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! `luksmith key change`: replaces a passphrase.
 
 use luksmith::container::{NewKeyslot, Which};
-use luksmith_formats::json::json;
+use luksmith::task::outcome::{Change, Changed};
 
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, NewKeyArgs, PbkdfArgs, UndoArgs, UnlockArgs};
@@ -12,8 +12,7 @@ use crate::cli::passphrase::KeySource;
 /// Change a passphrase
 ///
 /// The new keyslot is on stable storage before the old one is removed. LUKS1 stores the new
-/// passphrase in another keyslot if one is free, as cryptsetup does. With --json: {"keyslot": N,
-/// "old_keyslot": N}
+/// passphrase in another keyslot if one is free, as cryptsetup does.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -23,10 +22,6 @@ pub(crate) struct Args {
     /// Change keyslot N [default: the one that the passphrase opens]
     #[arg(short = 'S', long, alias = "key-slot", value_name = "N")]
     keyslot: Option<u32>,
-
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 
     #[command(flatten)]
     unlock: UnlockArgs,
@@ -70,20 +65,11 @@ impl Args {
         )?;
         let new = NewKeyslot::new(&passphrase, kdf);
         let slot = container.change_keyslot(&unlocked, &new, session.signals.interrupt())?;
-        if self.json {
-            session
-                .output
-                .json(&json!({ "keyslot": slot, "old_keyslot": old_slot }));
-        } else if Some(slot) == old_slot {
-            session.output.line(format_args!("keyslot {slot} changed"));
-        } else {
-            let old = old_slot
-                .map(|old| format!("; keyslot {old} is now free"))
-                .unwrap_or_default();
-            session
-                .output
-                .line(format_args!("keyslot {slot} holds the new passphrase{old}"));
-        }
+        let change = Change::KeyslotChanged {
+            keyslot: slot,
+            old_keyslot: old_slot,
+        };
+        session.done(&Changed::new(&self.image.image, change));
         Ok(())
     }
 }

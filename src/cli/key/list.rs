@@ -1,6 +1,7 @@
 //! `luksmith key list`: lists the keyslots in use.
 
-use luksmith_formats::json::json;
+use luksmith::task::outcome;
+use luksmith_formats::json::Object;
 
 use crate::cli::Session;
 use crate::cli::args::ImageArgs;
@@ -9,10 +10,6 @@ use crate::cli::info::keyslots;
 use crate::cli::open::ReadArgs;
 
 /// List the keyslots
-///
-/// With --json: {"keyslots": [{"keyslot", "bound", "priority", "key_bits", "kdf": {"type", "hash",
-/// "iterations"} or {"type", "passes", "memory" (bytes), "threads"}, "area": {"offset", "size",
-/// "cipher", "key_bits"}, "af": {"hash", "stripes"}, "not_supported": null or text}]}
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -21,10 +18,6 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     read: ReadArgs,
-
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -40,10 +33,11 @@ impl Args {
             session,
         )?;
         let slots = container.keyslots();
-        if self.json {
-            session
-                .output
-                .json(&json!({ "keyslots": keyslots::json(&slots) }));
+        if session.json {
+            let mut members = Object::new();
+            outcome::image(&mut members, &self.image.image);
+            members.insert("keyslots", outcome::keyslots(&slots));
+            session.output.json(&members.into());
         } else {
             session.output.lines(keyslots::table(&slots));
         }

@@ -1,6 +1,7 @@
 //! `luksmith key priority`: sets the order in which keyslots are tried.
 
 use clap::ValueEnum;
+use luksmith::task::outcome::{Change, Changed};
 use luksmith_formats::luks2;
 
 use crate::cli::Session;
@@ -53,6 +54,12 @@ impl Args {
             Priority::Normal => luks2::Priority::Normal,
             Priority::Ignore => luks2::Priority::Ignore,
         };
-        Ok(container.set_priority(self.keyslot, priority)?)
+        container.set_priority(self.keyslot, priority)?;
+        let change = Change::KeyslotPriority {
+            keyslot: self.keyslot,
+            priority,
+        };
+        session.done(&Changed::new(&self.image.image, change));
+        Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! `luksmith key remove`: removes a passphrase.
 
 use luksmith::container::{Container, KeyslotError, Which};
+use luksmith::task::outcome::{Change, Changed};
 
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, UndoArgs, UnlockArgs};
@@ -12,7 +13,7 @@ use crate::cli::passphrase::KeySource;
 /// Remove a keyslot
 ///
 /// Asks for the passphrase to remove. With --keyslot N it asks for a passphrase that remains, as
-/// proof that the volume can still be opened. With --json: {"keyslot": N, "remaining": N}
+/// proof that the volume can still be opened.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -27,10 +28,6 @@ pub(crate) struct Args {
     /// without a passphrase that remains
     #[arg(long, value_name = "WHAT", value_parser = only(&[Force::LastKeyslot, Force::Unproven]))]
     force: Vec<Force>,
-
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 
     #[command(flatten)]
     unlock: UnlockArgs,
@@ -86,15 +83,11 @@ impl Args {
             .iter()
             .filter(|keyslot| keyslot.bound)
             .count();
-        if self.json {
-            session
-                .output
-                .json(&luksmith_formats::json::json!({ "keyslot": slot, "remaining": remaining }));
-        } else {
-            session.output.line(format_args!(
-                "keyslot {slot} removed; keyslots that open the volume: {remaining}"
-            ));
-        }
+        let change = Change::KeyslotRemoved {
+            keyslot: slot,
+            remaining,
+        };
+        session.done(&Changed::new(&self.image.image, change));
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! `luksmith key test`: tests a passphrase.
 
 use luksmith::container::Which;
-use luksmith_formats::json::json;
+use luksmith::task::outcome::{Change, Changed};
 
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, UnlockArgs};
@@ -11,8 +11,7 @@ use crate::cli::passphrase::KeySource;
 
 /// Test whether a passphrase opens the volume
 ///
-/// Exit code 0 if it does, 2 if not. With --json: {"keyslot": N, "bound": whether it opens the
-/// volume}
+/// Exit code 0 if it does, 2 if not.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -25,10 +24,6 @@ pub(crate) struct Args {
     /// Try only keyslot N, regardless of its priority
     #[arg(short = 'S', long, alias = "key-slot", value_name = "N")]
     keyslot: Option<u32>,
-
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 
     #[command(flatten)]
     unlock: UnlockArgs,
@@ -56,19 +51,11 @@ impl Args {
             &self.image.image.to_string(),
         )?;
         let slot = unlocked.slot().unwrap_or_default();
-        if self.json {
-            session
-                .output
-                .json(&json!({ "keyslot": slot, "bound": unlocked.is_volume_key() }));
-        } else if unlocked.is_volume_key() {
-            session
-                .output
-                .line(format_args!("keyslot {slot} opens the volume"));
-        } else {
-            session.output.line(format_args!(
-                "keyslot {slot} opens; it is unbound and does not open the volume"
-            ));
-        }
+        let change = Change::KeyslotOpens {
+            keyslot: slot,
+            bound: unlocked.is_volume_key(),
+        };
+        session.done(&Changed::new(&self.image.image, change));
         Ok(())
     }
 }

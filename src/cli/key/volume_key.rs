@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use luksmith::container::Which;
+use luksmith::task::outcome::{Change, Changed};
 
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, LocalFile, UnlockArgs};
@@ -54,6 +55,7 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        session.refuse_json_beside(&self.out)?;
         let shown = if self.out.as_os_str() == "-" {
             std::io::stdout().is_terminal()
         } else {
@@ -79,6 +81,13 @@ impl Args {
         let source = KeySource::of(&self.unlock.key)?;
         let which = self.keyslot.map_or(Which::Any, Which::Slot);
         let unlocked = unlock(session, &container, &source, which, &label)?;
-        write_secret(&self.out, unlocked.key().as_bytes(), session)
+        let key = unlocked.key().as_bytes();
+        write_secret(&self.out, key, session)?;
+        let change = Change::VolumeKeyWritten {
+            file: self.out.clone(),
+            key_bits: key.len() * 8,
+        };
+        session.wrote(&self.out, &Changed::new(&self.image.image, change));
+        Ok(())
     }
 }

@@ -3,11 +3,10 @@
 
 use std::time::Duration;
 
-use luksmith::libvirt::Affect;
 use luksmith::location::Location;
 use luksmith::task::libvirt::attach::Disks;
 use luksmith::task::libvirt::disk;
-use luksmith_formats::json::json;
+use luksmith::task::outcome::DiskChange;
 
 use super::connect::ConnectArgs;
 use super::disk::{DiskArgs, OpenArgs, hints};
@@ -20,7 +19,7 @@ use crate::cli::output;
 ///
 /// A running domain gets the disk at once, and the definition of a domain gets it for its next
 /// start, unless --live or --config limits it to one of them. The secret that opens the volume has
-/// to exist and have a value. With --json: {"domain", "target", "live", "config", "xml"}.
+/// to exist and have a value.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct AttachArgs {
@@ -33,10 +32,6 @@ pub(crate) struct AttachArgs {
 
     #[command(flatten)]
     when: When,
-
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 
     #[command(flatten)]
     connect: ConnectArgs,
@@ -53,8 +48,7 @@ pub(crate) struct AttachArgs {
 
 /// Detach a disk from a domain
 ///
-/// The volume and its secret are kept. A running guest has to release the disk. With --json:
-/// {"domain", "target", "live", "config"}.
+/// The volume and its secret are kept. A running guest has to release the disk.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DetachArgs {
@@ -77,10 +71,6 @@ pub(crate) struct DetachArgs {
         value_parser = clap::value_parser!(u64).range(1..=3600)
     )]
     timeout: u64,
-
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 
     #[command(flatten)]
     connect: ConnectArgs,
@@ -105,14 +95,6 @@ struct When {
     config: bool,
 }
 
-fn both(affect: Affect) -> &'static str {
-    match (affect.live, affect.config) {
-        (true, true) => "at once and at the next start",
-        (true, false) => "at once",
-        _ => "at the next start",
-    }
-}
-
 impl AttachArgs {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
         let connection = self.connect.open()?;
@@ -131,22 +113,9 @@ impl AttachArgs {
             output::hint(&hint);
         }
         let xml = disks.attach(&described.disk, &label)?;
-        let affect = disks.affect();
-        if self.json {
-            session.output.json(&json!({
-                "domain": domain.name()?,
-                "target": target,
-                "live": affect.live,
-                "config": affect.config,
-                "xml": xml,
-            }));
-        } else {
-            session.output.line(format_args!(
-                "{}: {label} is {target}, {}",
-                self.domain,
-                both(affect)
-            ));
-        }
+        let mut change = DiskChange::new(domain.name()?, target, disks.affect());
+        change.attached = Some((label, xml));
+        session.done(&change);
         Ok(())
     }
 }
@@ -158,21 +127,7 @@ impl DetachArgs {
         let disks = Disks::of(&domain, self.when.live, self.when.config)?;
         let timeout = Duration::from_secs(self.timeout);
         let gone = disks.detach(&connection, &self.disk, timeout, session)?;
-        let (target, affect) = (gone.target, gone.affect);
-        if self.json {
-            session.output.json(&json!({
-                "domain": domain.name()?,
-                "target": target,
-                "live": affect.live,
-                "config": affect.config,
-            }));
-        } else {
-            session.output.line(format_args!(
-                "{}: {target} is detached, {}",
-                self.domain,
-                both(affect)
-            ));
-        }
+        session.done(&DiskChange::new(domain.name()?, gone.target, gone.affect));
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ use luksmith::location::Location;
 use luksmith::secret::SecretSource;
 use luksmith::task::libvirt::disk::Served;
 use luksmith::task::libvirt::provision::{Place, Provision, ProvisionOptions, Provisioned};
+use luksmith::task::outcome;
 use luksmith_formats::json::json;
 
 use super::connect::ConnectArgs;
@@ -27,8 +28,7 @@ use crate::cli::size;
 /// names another source. With --pool and --name, libvirt makes the volume in a pool, which may be
 /// on another host. With IMAGE, luksmith makes it in a file, on a device or on an export. At the
 /// end, luksmith opens the volume with the value of the secret. If a step fails, or SIGINT arrives,
-/// everything that was made is removed again. With --json: {"secret", "path", "pool", "volume",
-/// "type", "uuid", "size", "xml", "hints"}.
+/// everything that was made is removed again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -56,10 +56,6 @@ pub(crate) struct Args {
     /// Go on without asking: overwrite
     #[arg(long, value_name = "WHAT", value_parser = only(&[Force::Overwrite]))]
     force: Vec<Force>,
-
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 
     /// The URI of the libvirt, which may be remote: qemu:///system, qemu:///session,
     /// qemu+ssh://HOST/system [default: LIBVIRT_DEFAULT_URI, or what libvirt finds]
@@ -159,13 +155,14 @@ impl Args {
         for hint in &hints {
             output::hint(hint);
         }
-        if self.json {
+        if session.json {
             session.output.json(&json!({
+                "image": made.location.to_string(),
                 "secret": made.secret.to_string(),
                 "path": made.path,
                 "pool": self.pool,
-                "volume": self.name,
-                "type": made.version.to_string().to_lowercase(),
+                "name": self.name,
+                "type": outcome::type_name(made.version),
                 "uuid": made.uuid,
                 "size": made.size,
                 "xml": xml,

@@ -34,9 +34,7 @@ use crate::cli::passphrase::KeySource;
 /// cases libvirt marks the domain as tainted (custom-monitor). A volume that another program has
 /// open, such as luksmith serve, is busy.
 ///
-/// With --json: {"rotated": [{"secret", "volume", "keyslot", "removed": [N]}], "failed":
-/// [{"secret", "error"}]}; with --check: {"checked": N, "findings": [{"finding", "secret",
-/// "volume", "message"}]}, and exit code 1 if there are findings.
+/// With --check, exit code 11 if there are findings.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 #[group(id = "which", required = true, multiple = true)]
@@ -72,10 +70,6 @@ pub(crate) struct Args {
     /// root, ~/.local/state/luksmith for others]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
-
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 
     #[command(flatten)]
     connect: ConnectArgs,
@@ -131,7 +125,7 @@ impl Args {
             match result {
                 Ok(volumes) => {
                     for volume in volumes {
-                        if !self.json {
+                        if !session.json {
                             session.aside(|| session.output.now(line(&volume)))?;
                         }
                         rotated.push((secret, volume));
@@ -139,7 +133,7 @@ impl Args {
                 }
                 Err(error) => {
                     let error = CommandError::from(error);
-                    if !self.json && total > 1 {
+                    if !session.json && total > 1 {
                         let message = format!("secret {secret}: {}", error.line());
                         session.aside(|| output::error(&message));
                     }
@@ -147,7 +141,7 @@ impl Args {
                 }
             }
         }
-        if self.json {
+        if session.json {
             session.output.json(&report(&rotated, &failed));
         }
         let count = failed.len();
@@ -166,9 +160,15 @@ impl Args {
     fn check(&self, session: &Session, rotation: &Rotation<'_>) -> Result<(), CommandError> {
         let findings = rotation.check(session)?;
         let checked = rotation.volumes().len();
-        if self.json {
+        if session.json {
             let rows = findings.iter().map(finding_json).collect::<Vec<_>>();
-            let report = json!({"checked": checked, "findings": rows});
+            let report = json!({
+                "verdict": if findings.is_empty() { "accept" } else { "findings" },
+                "checked": checked,
+                "findings": rows,
+                "rotated": [],
+                "failed": [],
+            });
             session.output.json(&report);
         } else {
             for finding in &findings {
@@ -185,7 +185,7 @@ impl Args {
         }
         session.output.finish()?;
         let message = format!("findings: {}", findings.len());
-        Err(CommandError::new(Exit::Rejected, message))
+        Err(CommandError::new(Exit::Findings, message))
     }
 
     /// The directory of the journals: the system's state for root, and the user's for others.
@@ -230,22 +230,33 @@ fn report(rotated: &[(Uuid, Rotated)], failed: &[(Uuid, CommandError)]) -> Value
     let rotated = rotated.iter().map(|(secret, volume)| {
         json!({
             "secret": secret.to_string(),
-            "volume": volume.volume,
+            "image": volume.volume,
             "keyslot": volume.keyslot,
             "removed": volume.removed,
         })
     });
-    let failed = failed
-        .iter()
-        .map(|(secret, error)| json!({"secret": secret.to_string(), "error": error.line()}));
-    json!({"rotated": rotated.collect::<Vec<_>>(), "failed": failed.collect::<Vec<_>>()})
+    let failed = failed.iter().map(|(secret, error)| {
+        json!({
+            "secret": secret.to_string(),
+            "kind": error.name(),
+            "message": error.line(),
+            "hints": error.hints(),
+        })
+    });
+    json!({
+        "verdict": null,
+        "checked": null,
+        "findings": [],
+        "rotated": rotated.collect::<Vec<_>>(),
+        "failed": failed.collect::<Vec<_>>(),
+    })
 }
 
 fn finding_json(finding: &Finding) -> Value {
     json!({
-        "finding": finding.fault.to_string(),
+        "id": finding.fault.to_string(),
         "secret": finding.secret.map(|uuid| uuid.to_string()),
-        "volume": finding.volume,
-        "message": finding.message,
+        "image": finding.volume,
+        "detail": finding.message,
     })
 }

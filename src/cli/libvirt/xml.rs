@@ -22,8 +22,7 @@ use luksmith::task::storage::Storage;
 /// Print the XML with which libvirt defines a secret, a volume or a disk
 ///
 /// This needs no libvirt. The output is for `virsh secret-define`, `virsh vol-create`, `virsh
-/// attach-device` and similar commands. With --json: {"xml": TEXT, "hints": [what else has to be
-/// done]}.
+/// attach-device` and similar commands.
 #[derive(Debug, Subcommand)]
 #[command(after_help = EXAMPLES)]
 pub(crate) enum Command {
@@ -68,10 +67,6 @@ pub(crate) struct SecretArgs {
     /// libvirt does not return the value to any client
     #[arg(long)]
     private: bool,
-
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 /// A volume of a pool, with the size of IMAGE
@@ -91,10 +86,6 @@ pub(crate) struct VolumeArgs {
     #[arg(long, value_name = "SECRET")]
     secret: Option<SecretRef>,
 
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-
     #[command(flatten)]
     remote: RemoteArgs,
 }
@@ -105,10 +96,6 @@ pub(crate) struct VolumeArgs {
 pub(crate) struct DiskXmlArgs {
     #[arg(value_name = "IMAGE", value_parser = LocationParser::Any, help = format!("The encrypted volume: a file, a block device, or {FORMS}"))]
     image: Location,
-
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 
     #[command(flatten)]
     open: OpenArgs,
@@ -131,8 +118,8 @@ impl Command {
 }
 
 /// Prints the XML, and on stderr what else has to be done.
-fn print(session: &Session, json: bool, xml: &str, hints: &[String]) {
-    if json {
+fn print(session: &Session, xml: &str, hints: &[String]) {
+    if session.json {
         session.output.json(&json!({"xml": xml, "hints": hints}));
         return;
     }
@@ -160,7 +147,7 @@ impl SecretArgs {
             .ephemeral(self.ephemeral)
             .private(self.private);
         let xml = secret.to_xml()?;
-        print(session, self.json, &xml, &[]);
+        print(session, &xml, &[]);
         Ok(())
     }
 }
@@ -206,7 +193,7 @@ impl VolumeArgs {
             .format(Some("raw".to_owned()))
             .encryption(Some(Encryption::luks1(secret)));
         let xml = volume.to_xml()?;
-        print(session, self.json, &xml, &[]);
+        print(session, &xml, &[]);
         Ok(())
     }
 }
@@ -217,7 +204,7 @@ impl DiskXmlArgs {
         let options = self.open.options(&self.disk, &self.remote);
         let described = disk::describe(&self.image, target, &options)?;
         let xml = described.disk.to_xml()?;
-        print(session, self.json, &xml, &hints(&described.needs));
+        print(session, &xml, &hints(&described.needs));
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use clap::Subcommand;
 use luksmith::secret::Passphrase;
 use luksmith::task::amend::{Master, Removal, Running};
 use luksmith::task::emulator::check_passphrase;
-use luksmith_formats::json::json;
+use luksmith::task::outcome::AmendedKeyslots;
 
 use super::master;
 use crate::cli::Session;
@@ -21,8 +21,7 @@ use crate::cli::passphrase::KeySource;
 ///
 /// QEMU writes the keyslots itself (x-blockdev-amend, QEMU 5.1 and later) while the guest runs. QMP
 /// is the Unix socket of a monitor to which no other client is connected, such as that of
-/// `-qmp unix:/run/vm1.qmp,server=on,wait=off`. With --json: {"node", "added": keyslot or null,
-/// "removed": [keyslots], "keyslots": [those in use]}.
+/// `-qmp unix:/run/vm1.qmp,server=on,wait=off`.
 #[derive(Debug, Subcommand)]
 #[command(after_help = EXAMPLES)]
 pub(crate) enum Command {
@@ -125,10 +124,6 @@ struct Monitor {
     /// The longest time that QEMU may take, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
-
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 impl Command {
@@ -158,7 +153,7 @@ impl Add {
                            QEMU was started was removed";
             CommandError::from(error).hint_if((!named).then(|| present.to_owned()))
         })?;
-        report(session, &mut running, self.monitor.json)
+        report(session, &mut running)
     }
 }
 
@@ -194,7 +189,7 @@ impl Remove {
                 running.remove(Removal::OpenedBy(&old), last)?;
             }
         }
-        report(session, &mut running, self.monitor.json)
+        report(session, &mut running)
     }
 }
 
@@ -206,7 +201,7 @@ impl Change {
         let old = old_source.existing(session, running.node())?;
         let new = self.new_key.passphrase(session, &source, running.node())?;
         running.change(&old, &new, self.cost.iter_time)?;
-        report(session, &mut running, self.monitor.json)
+        report(session, &mut running)
     }
 }
 
@@ -243,36 +238,11 @@ impl Monitor {
 }
 
 /// Prints what changed.
-fn report(session: &Session, running: &mut Running<'_>, json: bool) -> Result<(), CommandError> {
+fn report(session: &Session, running: &mut Running<'_>) -> Result<(), CommandError> {
     let now = running.now()?;
-    let differ = |all: &[u32], without: &[u32]| -> Vec<u32> {
-        let mut all = all.to_vec();
-        all.retain(|slot| !without.contains(slot));
-        all
-    };
     let before = &running.before().active;
-    let added = differ(&now.active, before);
-    let removed = differ(before, &now.active);
-    let node = running.node();
-    if json {
-        session.output.json(&json!({
-            "node": node,
-            "added": added.first(),
-            "removed": removed,
-            "keyslots": now.active,
-        }));
-        return Ok(());
-    }
-    for (slots, done) in [(&added, "added"), (&removed, "removed")] {
-        for slot in slots {
-            session.output.line(format_args!("keyslot {slot} {done}"));
-        }
-    }
-    session.output.line(format_args!(
-        "{node}: keyslots in use: {} of {}",
-        list(&now.active),
-        now.total
-    ));
+    let amended = AmendedKeyslots::new(running.node(), before, &now.active, now.total);
+    session.done(&amended);
     Ok(())
 }
 

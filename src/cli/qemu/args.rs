@@ -8,8 +8,9 @@ use luksmith::location::Location;
 use luksmith::qemu::{Block, Cache, Object, Server, quoted};
 use luksmith::secret::Source;
 use luksmith::task::emulator::{EmulatorError, absolute, check_passphrase, qemu_server, version};
+use luksmith::task::outcome;
 use luksmith::task::storage::not_opened;
-use luksmith_formats::json::json;
+use luksmith_formats::json::{Object as Members, json};
 
 use super::master;
 use crate::cli::Session;
@@ -24,8 +25,8 @@ use crate::cli::serving::serve_command;
 /// QEMU reads the passphrase from a file. With --master-key, the arguments contain the passphrase,
 /// encrypted with a key that QEMU reads from a file, so they reveal no secret. The volume is LUKS1;
 /// a LUKS2 volume is served to QEMU (--served). The output is text for a POSIX shell
-/// (`eval "qemu-system-x86_64 … $(luksmith qemu args …)"`). With --json: {"node", "arguments": [for
-/// exec], "qmp": [monitor commands]}.
+/// (`eval "qemu-system-x86_64 … $(luksmith qemu args …)"`). With --json: also the commands for
+/// QMP.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -72,10 +73,6 @@ pub(crate) struct Args {
     /// Let the guest's discards reach the storage, which reveals the free space to it
     #[arg(long)]
     discard: bool,
-
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 
     #[command(flatten)]
     key: KeyArgs,
@@ -218,17 +215,18 @@ impl Args {
             words.extend(["-object".to_owned(), object.argument()]);
         }
         words.extend(["-blockdev".to_owned(), block.json().shown().to_string()]);
-        if self.json {
+        if session.json {
             let mut commands: Vec<_> = objects
                 .iter()
                 .map(|object| json!({"execute": "object-add", "arguments": object.json()}))
                 .collect();
             commands.push(json!({"execute": "blockdev-add", "arguments": block.json()}));
-            session.output.json(&json!({
-                "node": self.node,
-                "arguments": words,
-                "qmp": commands,
-            }));
+            let mut members = Members::new();
+            outcome::image(&mut members, &self.image);
+            members.insert("node", self.node.as_str());
+            members.insert("arguments", words);
+            members.insert("qmp", commands);
+            session.output.json(&members.into());
             return;
         }
         // A backslash before each newline makes it one command, whether it is pasted or evaluated.

@@ -31,8 +31,7 @@ use sockets::SocketArgs;
 /// Clients get the plaintext. By default only this user can connect. The passphrases are asked for
 /// once, at the start. On SIGTERM or SIGINT the server replies to the requests that it has
 /// received, flushes, and stops. A second SIGINT, or any signal a second or more after the first
-/// one, stops it immediately. With --json, it prints one line on stdout once clients can connect:
-/// {"uri": …, "uris": […], "exports": [{"name", "uri", "uris", "size", "read_only"}]}
+/// one, stops it immediately. With --json, it prints one line on stdout once clients can connect.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -116,10 +115,6 @@ pub(crate) struct Args {
     /// The time within which a client has to choose its export
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     handshake_time: u64,
-
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 
     #[command(flatten)]
     sockets: SocketArgs,
@@ -210,7 +205,7 @@ impl Args {
             listening: &listening,
             exports: served_exports,
         }
-        .announce(session, self.json, self.ready_fd)?;
+        .announce(session, self.ready_fd)?;
         let served = listening.serve(&server);
         drop(ended);
         ready::stopping();

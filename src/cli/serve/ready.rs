@@ -40,7 +40,6 @@ impl Ready<'_> {
     pub(super) fn announce(
         &self,
         session: &Session,
-        json: bool,
         ready_fd: Option<u32>,
     ) -> Result<(), CommandError> {
         let uris = |name: &str| -> Vec<String> {
@@ -56,7 +55,7 @@ impl Ready<'_> {
                 uris(&export.name).join(" ")
             ));
         }
-        if json {
+        if session.json {
             let exports = self.exports.iter().map(|export| {
                 json!({
                     "name": export.name,

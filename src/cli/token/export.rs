@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use luksmith::container::{Header, HeaderError};
+use luksmith::task::outcome::{Change, Changed};
 use luksmith_formats::limits::Limits;
 
 use crate::cli::Session;
@@ -52,12 +53,18 @@ impl Args {
         let token = token.ok_or(HeaderError::NoSuchToken(self.token_id))?;
         match &self.json_file {
             Some(path) if path.as_os_str() != "-" => {
-                write_secret(path, format!("{:#}\n", token.shown()).as_bytes(), session)
+                write_secret(path, format!("{:#}\n", token.shown()).as_bytes(), session)?;
+                let change = Change::TokenExported {
+                    token: self.token_id,
+                    file: path.clone(),
+                };
+                session.done(&Changed::new(&self.image.image, change));
             }
             _ => {
-                session.output.json(token);
-                Ok(())
+                session.refuse_json_beside("-".as_ref())?;
+                session.output.json_of_others(token);
             }
         }
+        Ok(())
     }
 }

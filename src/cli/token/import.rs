@@ -3,7 +3,8 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use luksmith_formats::json::{Value, json};
+use luksmith::task::outcome::{Change, Changed};
+use luksmith_formats::json::Value;
 use luksmith_formats::limits::Limits;
 
 use crate::cli::Session;
@@ -16,7 +17,7 @@ const LONGEST: u64 = 4 << 20;
 /// Store a token, which is JSON, in the header
 ///
 /// The object needs "type" and "keyslots" (which may be empty); all other members are for the
-/// program that uses the token. With --json: {"token": N}
+/// program that uses the token.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -39,10 +40,6 @@ pub(crate) struct Args {
     #[arg(short = 'S', long, alias = "key-slot", value_name = "N")]
     keyslot: Option<u32>,
 
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-
     #[command(flatten)]
     undo: UndoArgs,
 }
@@ -63,11 +60,8 @@ impl Args {
                 .get()
                 .open_to_write(self.undo.path(), Limits::default(), session)?;
         let id = container.add_token(self.token_id, token, self.token_replace)?;
-        if self.json {
-            session.output.json(&json!({ "token": id }));
-        } else {
-            session.output.line(format_args!("token {id} imported"));
-        }
+        let change = Change::TokenImported { token: id };
+        session.done(&Changed::new(&self.image.image, change));
         Ok(())
     }
 

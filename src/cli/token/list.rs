@@ -1,6 +1,7 @@
 //! `luksmith token list`: lists the tokens.
 
-use luksmith_formats::json::json;
+use luksmith::task::outcome;
+use luksmith_formats::json::Object;
 use luksmith_formats::limits::Limits;
 
 use super::shown;
@@ -10,8 +11,6 @@ use crate::cli::error::CommandError;
 use crate::cli::open::ReadArgs;
 
 /// List the tokens
-///
-/// With --json: {"tokens": [{"token", "type", "keyslots"}]}
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -20,10 +19,6 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     read: ReadArgs,
-
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -37,10 +32,11 @@ impl Args {
             self.image
                 .get()
                 .open_to_read(self.read.options(), Limits::default(), session)?;
-        if self.json {
-            session
-                .output
-                .json(&json!({ "tokens": shown::json(&container) }));
+        if session.json {
+            let mut members = Object::new();
+            outcome::image(&mut members, &self.image.image);
+            members.insert("tokens", outcome::tokens(&container));
+            session.output.json(&members.into());
         } else {
             session
                 .output

@@ -1,5 +1,6 @@
 //! `luksmith token remove`: removes a token.
 
+use luksmith::task::outcome::{Change, Changed};
 use luksmith_formats::limits::Limits;
 
 use crate::cli::Session;
@@ -32,9 +33,10 @@ impl Args {
                 .get()
                 .open_to_write(self.undo.path(), Limits::default(), session)?;
         container.remove_token(self.token_id)?;
-        session
-            .output
-            .line(format_args!("token {} removed", self.token_id));
+        let change = Change::TokenRemoved {
+            token: self.token_id,
+        };
+        session.done(&Changed::new(&self.image.image, change));
         Ok(())
     }
 }

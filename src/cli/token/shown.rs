@@ -1,9 +1,8 @@
-//! The tokens of a header, as a table and as JSON.
+//! The tokens of a header, as a table.
 
 use comfy_table::{Table, presets};
 use luksmith::container::{Container, Header};
 use luksmith::task::printable;
-use luksmith_formats::json::{Value, json};
 
 use crate::cli::table::trimmed;
 
@@ -29,15 +28,4 @@ pub(crate) fn table(container: &Container) -> Option<String> {
         table.add_row([id.to_string(), printable(&token.kind), slots]);
     }
     Some(trimmed(&table))
-}
-
-/// The same as JSON.
-pub(crate) fn json(container: &Container) -> Value {
-    let Header::Luks2(header) = container.header() else {
-        return json!([]);
-    };
-    let tokens = header.metadata.tokens().iter();
-    tokens
-        .map(|(id, token)| json!({ "token": id, "type": token.kind, "keyslots": token.keyslots }))
-        .collect()
 }

@@ -1,6 +1,7 @@
 //! `luksmith token unassign`: removes a keyslot from a token.
 
 use luksmith::container::Header;
+use luksmith::task::outcome::{Change, Changed};
 use luksmith_formats::limits::Limits;
 
 use crate::cli::Session;
@@ -49,10 +50,11 @@ impl Args {
                 .hint("`luksmith token list IMAGE` shows the tokens"));
         }
         container.assign_token(self.token_id, self.keyslot, false)?;
-        session.output.line(format_args!(
-            "token {} no longer lists keyslot {}",
-            self.token_id, self.keyslot
-        ));
+        let change = Change::TokenUnassigned {
+            token: self.token_id,
+            keyslot: self.keyslot,
+        };
+        session.done(&Changed::new(&self.image.image, change));
         Ok(())
     }
 }

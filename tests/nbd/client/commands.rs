@@ -102,7 +102,7 @@ fn create_uses_the_space_after_the_header() {
             "create URI --key-file old --type {format} --json {CHEAP}"
         ));
         let made: serde_json::Value = serde_json::from_str(&made).unwrap();
-        assert_eq!(made["data"]["size"], 4 * MIB, "{format}");
+        assert_eq!(made["size"], 4 * MIB, "{format}");
         assert!(export.cryptsetup_opens("old") && !export.cryptsetup_opens("new"));
         // It does not overwrite a volume without --force.
         let refused = export.fails(&format!("create URI --key-file new {CHEAP}"), 5);

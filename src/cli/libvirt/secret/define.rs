@@ -3,7 +3,7 @@
 use luksmith::libvirt::LibvirtError;
 use luksmith::libvirt::xml::{SecretXml, Usage};
 use luksmith::secret::Passphrase;
-use luksmith_formats::json::json;
+use luksmith::task::outcome::SecretChange;
 use uuid::Uuid;
 
 use crate::cli::Session;
@@ -12,8 +12,7 @@ use crate::cli::libvirt::connect::ConnectArgs;
 
 /// Define a secret
 ///
-/// The secret has no value, unless --generate makes one. Prints its UUID. With --json: {"uuid":
-/// TEXT}
+/// The secret has no value, unless --generate makes one. Prints its UUID.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -41,10 +40,6 @@ pub(crate) struct Args {
     /// Set the value to 256 random bits in base64, which are not shown
     #[arg(long)]
     generate: bool,
-
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 
     #[command(flatten)]
     connect: ConnectArgs,
@@ -94,11 +89,10 @@ impl Args {
             });
             return Err(CommandError::from(error).hint_if(left));
         }
-        if self.json {
-            session.output.json(&json!({ "uuid": uuid.to_string() }));
-        } else {
-            session.output.line(uuid);
-        }
+        session.done(&SecretChange::Defined {
+            secret: uuid,
+            has_value: self.generate,
+        });
         Ok(())
     }
 }

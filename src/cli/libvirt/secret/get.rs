@@ -5,10 +5,12 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use luksmith::libvirt::xml::SecretRef;
+use luksmith::task::outcome::SecretChange;
 
 use crate::cli::Session;
 use crate::cli::error::{CommandError, failed};
 use crate::cli::libvirt::connect::ConnectArgs;
+use crate::cli::output;
 use crate::cli::streams::{is_terminal, write_secret};
 
 /// Write the value of a secret into a file or a descriptor
@@ -68,17 +70,31 @@ impl Args {
             .hint("--out names a new file; --out - and --fd N write to a program or a file"));
         }
         let connection = self.connect.open()?;
-        let found = connection.find_secret(&self.secret);
-        let value = found
-            .and_then(|secret| secret.value())
-            .map_err(|error| CommandError::from(error).about(&self.secret))?;
-        match (&mut descriptor, self.out) {
-            (Some((open, path)), _) => session
-                .signals
-                .ending(|| open.write_all(value.as_bytes()))?
-                .map_err(|error| failed("write", path, error)),
-            (None, Some(out)) => write_secret(&out, value.as_bytes(), session),
-            (None, None) => Ok(()),
+        let about = |error| CommandError::from(error).about(&self.secret);
+        let secret = connection.find_secret(&self.secret).map_err(about)?;
+        let value = secret.value().map_err(about)?;
+        let file = match (&mut descriptor, self.out) {
+            (Some((open, path)), _) => {
+                let written = session
+                    .signals
+                    .ending(|| open.write_all(value.as_bytes()))?;
+                written.map_err(|error| failed("write", path, error))?;
+                path.clone()
+            }
+            (None, out) => {
+                let out = out.unwrap_or_default();
+                write_secret(&out, value.as_bytes(), session)?;
+                out
+            }
+        };
+        let written = SecretChange::Written {
+            secret: secret.uuid()?,
+            file: file.clone(),
+        };
+        match self.fd {
+            Some(_) => output::note(&written),
+            None => session.wrote(&file, &written),
         }
+        Ok(())
     }
 }

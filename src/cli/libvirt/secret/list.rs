@@ -14,16 +14,10 @@ use crate::cli::output;
 
 /// List the secrets
 ///
-/// libvirt does not tell whether a private secret has a value. With --json: {"secrets": [{"uuid",
-/// "usage": {"type", "id"} or null, "description", "private", "ephemeral", "has_value": true, false
-/// or null, "domains": [{"name", "by"}], "volumes": [{"pool", "path"}]}]}
+/// libvirt does not tell whether a private secret has a value.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-
     #[command(flatten)]
     connect: ConnectArgs,
 }
@@ -31,7 +25,7 @@ pub(crate) struct Args {
 const EXAMPLES: &str = "\
 Examples:
   luksmith libvirt secret list
-  luksmith libvirt secret list --json | jq -r '.secrets[] | select(.has_value == false) | .uuid'
+  luksmith libvirt secret list --json | jq -r '.secrets[] | select(.has_value == false) | .secret'
   luksmith libvirt secret list --connect qemu+ssh://host/system";
 
 /// One secret in the list.
@@ -79,7 +73,7 @@ impl Args {
             });
         }
         rows.sort_by(|a, b| (&a.usage, a.uuid).cmp(&(&b.usage, b.uuid)));
-        if self.json {
+        if session.json {
             let secrets = rows.iter().map(Row::json).collect::<Vec<_>>();
             session.output.json(&json!({ "secrets": secrets }));
         } else {
@@ -102,7 +96,7 @@ impl Row {
             }
         }
         json!({
-            "uuid": self.uuid.to_string(),
+            "secret": self.uuid.to_string(),
             "usage": self.usage.as_ref().map(|usage| json!({ "type": usage.kind.name(), "id": usage.id })),
             "description": self.definition.description,
             "private": self.definition.private,

@@ -5,6 +5,7 @@ use std::path::Path;
 use luksmith::libvirt::users;
 use luksmith::libvirt::xml::{SecretRef, UsageType};
 use luksmith::task::emulator::is_encrypted;
+use luksmith::task::outcome::SecretChange;
 
 use crate::cli::Session;
 use crate::cli::error::{CommandError, Kind};
@@ -37,7 +38,7 @@ Examples:
   luksmith libvirt secret remove 6c1f3c1e-4c22-4e8c-8a0e-4f7a5d0f9a11 --force in-use";
 
 impl Args {
-    pub(crate) fn run(self, _session: &Session) -> Result<(), CommandError> {
+    pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
         let connection = self.connect.open()?;
         let is_needed = |what: String| {
             CommandError::new(Kind::Busy, format!("{} is in use: {what}", self.secret))
@@ -72,6 +73,9 @@ impl Args {
                     .hint(hint));
             }
         }
-        secret.undefine().map_err(about)
+        let uuid = secret.uuid().map_err(about)?;
+        secret.undefine().map_err(about)?;
+        session.done(&SecretChange::Removed { secret: uuid });
+        Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use luksmith::libvirt::xml::{SecretRef, UsageType};
 use luksmith::secret::Passphrase;
+use luksmith::task::outcome::SecretChange;
 
 use crate::cli::Session;
 use crate::cli::args::KeyArgs;
@@ -71,6 +72,9 @@ impl Args {
         }
         secret
             .store(&passphrase)
-            .map_err(|error| about(error.into()))
+            .map_err(|error| about(error.into()))?;
+        let secret = secret.uuid()?;
+        session.done(&SecretChange::Set { secret });
+        Ok(())
     }
 }

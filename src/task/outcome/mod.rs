@@ -1,0 +1,32 @@
+//! What a command did or found: structs with a line for people (`Display`) and members for programs
+//! (JSON). A front end prints one of the two.
+//!
+//! Each member has one name wherever it occurs, and is `null` where it does not apply.
+//! `docs/programs.md` explains the names, and `docs/schema/` has the JSON Schema of every document.
+
+mod change;
+mod copied;
+mod created;
+mod describe;
+#[cfg(feature = "libvirt")]
+mod libvirt;
+mod names;
+
+pub use change::{Change, Changed};
+pub use copied::Copied;
+pub use created::Created;
+pub use describe::{Described, keyslots, tokens};
+#[cfg(feature = "libvirt")]
+pub use libvirt::{AmendedKeyslots, DiskChange, SecretChange};
+pub use names::{bytes_of, hex, image, priority, qcow2, type_name};
+
+use luksmith_formats::json::Object;
+
+/// The version of the vocabulary: the member `schema` of every document and event.
+pub const SCHEMA: &str = "luksmith/1";
+
+/// What a command did or found. Its `Display` is a line for people.
+pub trait Outcome: std::fmt::Display {
+    /// The members of its JSON object.
+    fn members(&self) -> Object;
+}
