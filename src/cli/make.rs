@@ -113,7 +113,9 @@ pub(crate) fn note_rest(
 pub(crate) fn done(session: &Session, created: &Created) {
     session.done(created);
     if !session.json {
-        session.output.line(opened(&created.openers, created.qemu_obstacle));
+        session
+            .output
+            .line(opened(&created.openers, created.qemu_obstacle));
     }
 }
 

@@ -60,8 +60,11 @@ mod verdicts;
 mod verify_ciphertext;
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use luksmith_formats::json::json;
 
 use error::{CommandError, Kind};
 use progress::ProgressMode;
@@ -158,7 +161,12 @@ pub(crate) fn main() -> ExitCode {
         Ok(parsed) => parsed,
         Err(code) => return code,
     };
-    let outcome = prepare(&cli.global, name).and_then(|session| {
+    let began = Instant::now();
+    let events = cli.global.progress == ProgressMode::Json;
+    if events {
+        output::event("start", &json!({ "command": name }));
+    }
+    let outcome = prepare(&cli.global, name.clone()).and_then(|session| {
         let outcome = cli.command.run(&session);
         let printed = match &outcome {
             Ok(()) if !session.signals.interrupt().is_set() => {
@@ -168,13 +176,19 @@ pub(crate) fn main() -> ExitCode {
         };
         printed.and(outcome)
     });
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+    let code = match outcome {
+        Ok(()) => 0,
         Err(error) => {
             output::report(&error);
-            ExitCode::from(error.exit_code())
+            error.exit_code()
         }
+    };
+    if events {
+        let elapsed_ms = progress::elapsed_ms(began);
+        let end = json!({ "command": name, "exit_code": code, "elapsed_ms": elapsed_ms });
+        output::event("end", &end);
     }
+    ExitCode::from(code)
 }
 
 /// The command with all its subcommands, built once for parsing, completions and manual pages.

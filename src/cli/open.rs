@@ -3,6 +3,7 @@
 use luksmith::backend::file::OpenOptions;
 use luksmith::container::{Container, UnlockError, Unlocked, Which};
 use luksmith::secret::Passphrase;
+use luksmith::task::{Work, Working};
 use luksmith_formats::luks2::Priority;
 
 use super::Session;
@@ -70,7 +71,10 @@ pub(crate) fn unlock_and_keep(
     loop {
         left -= 1;
         let passphrase = source.existing(session, label)?;
-        match container.unlock(&passphrase, which, session.signals.interrupt()) {
+        let deriving = Working::begin(session, Work::Derive, None);
+        let unlocked = container.unlock(&passphrase, which, session.signals.interrupt());
+        drop(deriving);
+        match unlocked {
             Err(UnlockError::WrongPassphrase) if left > 0 => {
                 output::note("no keyslot opens with this passphrase; try again");
             }

@@ -23,11 +23,15 @@ const LINE_EVERY: Duration = Duration::from_millis(500);
 pub(crate) enum ProgressMode {
     /// a bar on a terminal, for work that takes over a second
     Auto,
-    /// JSON objects on stderr, one in each line: operation, done and total (bytes; total is null if
-    /// unknown), rate (bytes per second), eta_ms, elapsed_ms
+    /// events on stderr, a JSON object in each line: start, phase, progress, end
     Json,
     /// nothing
     None,
+}
+
+/// The milliseconds since then.
+pub(crate) fn elapsed_ms(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The progress of the work that tasks of the library announced: a stack, since work may begin
@@ -51,6 +55,14 @@ impl Running {
     }
 
     pub(crate) fn begin(&self, work: Work, total: Option<u64>) {
+        if self.mode == ProgressMode::Json {
+            let phase = json!({
+                "phase": work.phase(),
+                "unit": work.unit().name(),
+                "total": total,
+            });
+            output::event("phase", &phase);
+        }
         let showing = match work.unit() {
             Unit::Bytes => Showing::Bytes(Progress::start(self.mode, work, total)),
             Unit::Steps => Showing::Steps(Steps::start(self.mode, work, total.unwrap_or(0))),
@@ -102,7 +114,7 @@ impl Running {
 
 /// The progress of one piece of work, counted in bytes.
 struct Progress {
-    operation: String,
+    work: Work,
     total: Option<u64>,
     done: AtomicU64,
     started: Instant,
@@ -117,7 +129,7 @@ enum Shown {
 
 impl Progress {
     /// `total` is absent if it is unknown, as for stdin.
-    pub(crate) fn start(mode: ProgressMode, operation: impl Display, total: Option<u64>) -> Self {
+    pub(crate) fn start(mode: ProgressMode, work: Work, total: Option<u64>) -> Self {
         let started = Instant::now();
         let shown = match mode {
             ProgressMode::Json => Shown::Lines(Mutex::new(started)),
@@ -125,7 +137,7 @@ impl Progress {
             ProgressMode::Auto | ProgressMode::None => Shown::Nothing,
         };
         Self {
-            operation: operation.to_string(),
+            work,
             total,
             done: AtomicU64::new(0),
             started,
@@ -182,7 +194,7 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        bar.set_prefix(self.operation.clone());
+        bar.set_prefix(self.work.to_string());
         bar
     }
 
@@ -211,30 +223,31 @@ impl Progress {
 
     fn line(&self, done: u64) {
         let (per_second, eta_ms) = self.pace(done);
-        let line = json!({
-            "operation": self.operation,
+        let progress = json!({
+            "phase": self.work.phase(),
+            "unit": "bytes",
             "done": done,
             "total": self.total,
             "rate": per_second,
             "eta_ms": eta_ms,
-            "elapsed_ms": u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "elapsed_ms": elapsed_ms(self.started),
         });
-        output::raw(&format!("{line}\n"));
+        output::event("progress", &progress);
     }
 }
 
 /// The progress of work that is counted in steps.
 struct Steps {
-    operation: String,
+    work: Work,
     total: u64,
+    started: Instant,
     done: AtomicU64,
     mode: ProgressMode,
     bar: Option<ProgressBar>,
 }
 
 impl Steps {
-    fn start(mode: ProgressMode, operation: impl Display, total: u64) -> Self {
-        let operation = operation.to_string();
+    fn start(mode: ProgressMode, work: Work, total: u64) -> Self {
         let shown = mode == ProgressMode::Auto && io::stderr().is_terminal() && total > 1;
         let bar = shown.then(|| {
             let bar = ProgressBar::new(total);
@@ -244,13 +257,14 @@ impl Steps {
             {
                 bar.set_style(style);
             }
-            bar.set_prefix(operation.clone());
+            bar.set_prefix(work.to_string());
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
         Self {
-            operation,
+            work,
             total,
+            started: Instant::now(),
             done: AtomicU64::new(0),
             mode,
             bar,
@@ -264,8 +278,16 @@ impl Steps {
             bar.set_position(done);
         }
         if self.mode == ProgressMode::Json {
-            let line = json!({"operation": self.operation, "done": done, "total": self.total});
-            output::raw(&format!("{line}\n"));
+            let progress = json!({
+                "phase": self.work.phase(),
+                "unit": "steps",
+                "done": done,
+                "total": self.total,
+                "rate": null,
+                "eta_ms": null,
+                "elapsed_ms": elapsed_ms(self.started),
+            });
+            output::event("progress", &progress);
         }
     }
 

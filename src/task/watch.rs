@@ -82,6 +82,10 @@ pub enum Work {
     Rotate,
     /// Volumes are tried with their secrets.
     Check,
+    /// A key is derived from a passphrase.
+    Derive,
+    /// What was written is made durable.
+    Flush,
 }
 
 /// The unit in which work is counted.
@@ -96,14 +100,39 @@ pub enum Unit {
     Unknown,
 }
 
+impl Unit {
+    /// The name for programs, if there is a unit.
+    #[must_use]
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Bytes => Some("bytes"),
+            Self::Steps => Some("steps"),
+            Self::Unknown => None,
+        }
+    }
+}
+
 impl Work {
+    /// The name of this phase of a command, for programs.
+    #[must_use]
+    pub fn phase(self) -> &'static str {
+        match self {
+            Self::Encrypt | Self::Decrypt | Self::Copy => "copy",
+            Self::Verify => "verify",
+            Self::Calibrate | Self::Derive => "kdf",
+            Self::Flush => "flush",
+            Self::Rotate => "rotate",
+            Self::Check => "check",
+        }
+    }
+
     /// The unit in which the work is counted.
     #[must_use]
     pub fn unit(self) -> Unit {
         match self {
             Self::Encrypt | Self::Decrypt | Self::Copy | Self::Verify => Unit::Bytes,
             Self::Rotate | Self::Check => Unit::Steps,
-            Self::Calibrate => Unit::Unknown,
+            Self::Calibrate | Self::Derive | Self::Flush => Unit::Unknown,
         }
     }
 }
@@ -118,6 +147,8 @@ impl fmt::Display for Work {
             Self::Calibrate => "measuring the key derivation",
             Self::Rotate => "rotating",
             Self::Check => "checking",
+            Self::Derive => "deriving the key",
+            Self::Flush => "flushing",
         })
     }
 }

@@ -109,6 +109,13 @@ fn qcow2() {
 }
 
 #[test]
+fn programs() {
+    let page = include_str!("../../docs/programs.md");
+    let printed = run(&Session::new(), &script(page, ""));
+    assert!(printed.contains("wrong-passphrase"), "{printed}");
+}
+
+#[test]
 fn troubleshooting() {
     let page = include_str!("../../docs/troubleshooting.md");
     let printed = run(&Session::new(), &script(page, ""));

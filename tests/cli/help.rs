@@ -3,7 +3,7 @@
 use crate::session::Session;
 
 /// All commands, as `--help` lists them.
-fn commands(session: &Session, path: &[&str]) -> Vec<Vec<String>> {
+pub(crate) fn commands(session: &Session, path: &[&str]) -> Vec<Vec<String>> {
     let help = session.ok(path.iter().copied().chain(["--help"]));
     let listed = help
         .lines()

@@ -18,6 +18,7 @@ mod other_users;
 mod prompt;
 mod races;
 mod rescue;
+mod schema;
 mod session;
 mod streams;
 mod undo;

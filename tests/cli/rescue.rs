@@ -96,7 +96,7 @@ fn the_wiped_magic_of_luks2_is_put_back() {
     assert_eq!(said.code(), 0, "{}", said.stderr());
     assert_eq!(
         said.stdout(),
-        "restored the magic of the primary copy\nrestored the magic of the secondary copy\n"
+        "restored the magic of the primary copy; restored the magic of the secondary copy\n"
     );
     assert!(session.read("disk.img") == good);
     opens(&session);

@@ -2,6 +2,9 @@
 
 use std::process::Stdio;
 
+use luksmith_formats::json::Value;
+use support::json_schema::Schemas;
+
 use crate::session::{CHEAP, Session};
 
 fn noise(len: usize) -> Vec<u8> {
@@ -169,7 +172,7 @@ fn a_detached_header() {
 }
 
 #[test]
-fn progress_as_json_ends_with_the_whole() {
+fn progress_as_json_tells_every_phase() {
     let session = Session::new();
     session.write("plain.img", &noise(1 << 20));
     let encrypt = [
@@ -184,12 +187,35 @@ fn progress_as_json_ends_with_the_whole() {
     ];
     let ran = session.run(encrypt.iter().chain(&CHEAP));
     assert_eq!(ran.code(), 0, "{}", ran.stderr());
-    let last: serde_json::Value =
-        serde_json::from_str(ran.stderr().lines().last().unwrap()).unwrap();
-    assert_eq!(
-        (&last["operation"], &last["done"], &last["total"]),
-        (&"encrypt".into(), &1048576.into(), &1048576.into())
-    );
+    let stderr = ran.stderr();
+    let events: Vec<Value> = stderr.lines().map(|line| line.parse().unwrap()).collect();
+    let schemas = Schemas::read();
+    let complaints = events
+        .iter()
+        .flat_map(|event| schemas.complaints_of_event(event));
+    assert_eq!(complaints.collect::<Vec<_>>(), [""; 0]);
+    let named = |name: &str| {
+        let found = events
+            .iter()
+            .filter(|event| event["event"].as_str() == Some(name));
+        found.cloned().collect::<Vec<_>>()
+    };
+    let first = events.first().unwrap();
+    assert_eq!(first["event"].as_str(), Some("start"), "{stderr}");
+    assert_eq!(first["command"].as_str(), Some("encrypt"));
+    let phases = named("phase");
+    let phases: Vec<_> = phases
+        .iter()
+        .map(|event| event["phase"].as_str().unwrap())
+        .collect();
+    assert_eq!(phases, ["kdf", "copy", "flush"], "{stderr}");
+    let progress = named("progress");
+    let last = progress.last().unwrap();
+    assert_eq!(last["done"].as_u64(), Some(1_048_576));
+    assert_eq!(last["total"].as_u64(), Some(1_048_576));
+    let end = events.last().unwrap();
+    assert_eq!(end["event"].as_str(), Some("end"));
+    assert_eq!(end["exit_code"].as_u64(), Some(0));
     let result: serde_json::Value = serde_json::from_str(&ran.stdout()).unwrap();
     assert_eq!(result["size"], 1048576);
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use luksmith_formats::json::Value;
+use support::json_schema;
 
 use crate::daemon::Daemon;
 
@@ -34,7 +35,10 @@ impl Ran {
     }
 
     pub(crate) fn json(&self) -> Value {
-        Value::parse(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+        let document =
+            Value::parse(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"));
+        json_schema::check(&document);
+        document
     }
 
     /// Checks that it ended with this code, and that each of these texts is on stderr.

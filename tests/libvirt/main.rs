@@ -18,6 +18,7 @@
 //!   libvirt's own schemas.
 //! - `examples`: the examples `provision` and `rotate`.
 //! - `qemu`: QEMU without libvirt.
+//! - `json`: the JSON of the commands for libvirt.
 //! - `remains`: what commands leave of passphrases, in memory and elsewhere.
 
 #![allow(missing_docs)]
@@ -32,6 +33,7 @@ mod domains;
 mod examples;
 mod host;
 mod interrupted;
+mod json;
 mod killed;
 mod program;
 mod qemu;

@@ -148,7 +148,10 @@ impl Served {
         Self {
             folder: folder.clone(),
             child,
-            told: serde_json::from_str(&line).unwrap(),
+            told: {
+                support::json_schema::check(&line.parse().unwrap());
+                serde_json::from_str(&line).unwrap()
+            },
         }
     }
 

@@ -38,7 +38,9 @@ pub fn decrypt(
             Ok(())
         },
     )?;
-    sink.finish()?;
     working.finish();
+    let flushing = Working::begin(watch, Work::Flush, None);
+    sink.finish()?;
+    flushing.finish();
     Ok(())
 }

@@ -7,7 +7,7 @@ use crate::task::destination::Present;
 use crate::task::new_file::NewFile;
 use crate::task::openers::{Opener, Properties, QemuObstacle};
 use crate::task::storage::Storage;
-use crate::task::{Error, MadeFile, Note, Watch};
+use crate::task::{Error, MadeFile, Note, Watch, Work, Working};
 use crate::volume::Volume;
 
 use super::there::There;
@@ -86,6 +86,7 @@ impl Made<'_> {
     /// # Errors
     /// What the storage reports.
     pub fn keep(self) -> Result<Vec<MadeFile>, Error> {
+        let flushing = Working::begin(self.watch, Work::Flush, None);
         match &self.data.qcow2 {
             Some(image) => image.flush()?,
             None => self.data.backend.flush()?,
@@ -107,6 +108,7 @@ impl Made<'_> {
                 });
             }
         }
+        flushing.finish();
         Ok(made)
     }
 }

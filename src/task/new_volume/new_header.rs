@@ -6,7 +6,7 @@ use super::options::{NewVolume, check_size, measure, too_large};
 use crate::backend::memory::MemoryBackend;
 use crate::container::{self, Container, Undo};
 use crate::secret::Passphrase;
-use crate::task::{Error, Watch};
+use crate::task::{Error, Watch, Work, Working};
 
 /// A new header in memory, for a volume whose storage another program makes.
 #[non_exhaustive]
@@ -38,8 +38,10 @@ impl NewHeader {
         let storage = Arc::new(MemoryBackend::new(length));
         let open = container::OpenOptions::new(Undo::NotLookedFor).limits(new.limits);
         let interrupt = watch.interrupt();
+        let deriving = Working::begin(watch, Work::Derive, None);
         let (container, _) =
             Container::create(storage.clone(), options, open, passphrase, interrupt)?;
+        deriving.finish();
         Ok(Self {
             container,
             storage,

@@ -15,7 +15,7 @@ use crate::task::new_file::NewFile;
 use crate::task::open::ImageFormat;
 use crate::task::openers::Properties;
 use crate::task::storage::Storage;
-use crate::task::{Advice, Error, Kind, Note, Watch, size};
+use crate::task::{Advice, Error, Kind, Note, Watch, Work, Working, size};
 
 /// A new volume whose options and places were checked, and which is not made yet.
 pub struct Plan {
@@ -195,6 +195,7 @@ impl Plan {
                 return Err(Error::new(Kind::Storage, message));
             }
         }
+        let deriving = Working::begin(watch, Work::Derive, None);
         let (container, unlocked) = Container::create(
             storage,
             options,
@@ -202,6 +203,7 @@ impl Plan {
             passphrase,
             watch.interrupt(),
         )?;
+        deriving.finish();
         Ok(Made {
             container,
             unlocked,

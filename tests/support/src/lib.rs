@@ -5,6 +5,7 @@
 //! - [`nbd_server`]: an NBD server that misbehaves as a test tells it to.
 //! - [`boot_sector`]: a guest of one sector that reads and writes its disk.
 //! - [`initramfs`]: archives from which a Linux guest boots.
+//! - [`json_schema`]: checks the JSON that luksmith prints against `docs/schema/`.
 //! - [`qcow2`]: checks the refcounts of qcow2 images, and compresses clusters in them.
 //! - [`secret_search`]: searches bytes for parts of secrets.
 //! - [`allocation`], [`cpu_time`]: the memory and processor time that a piece of work takes.
@@ -24,6 +25,7 @@ pub mod certificates;
 pub mod cpu_time;
 pub mod fuzz_input;
 pub mod initramfs;
+pub mod json_schema;
 pub mod nbd_server;
 pub mod peers;
 pub mod qcow2;
