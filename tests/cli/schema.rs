@@ -22,8 +22,8 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("qemu amend remove", "tests/libvirt/qemu.rs"),
 ];
 
-/// Commands in an order in which each finds what it needs. `CHEAP` stands for the options of a cheap
-/// key derivation.
+/// Commands in an order in which each finds what it needs. `CHEAP` stands for the options of a
+/// cheap key derivation.
 const SAMPLES: &[(i32, &str)] = &[
     (0, "create disk.img --size 1M --key-file key CHEAP"),
     (

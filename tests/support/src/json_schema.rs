@@ -1,7 +1,7 @@
 //! Checks the JSON that luksmith prints against the schemas in `docs/schema/`.
 //!
-//! This is stricter than JSON Schema: an object has exactly the members that its schema lists, and a
-//! keyword that is not known here is an error.
+//! This is stricter than JSON Schema: an object has exactly the members that its schema lists, and
+//! a keyword that is not known here is an error.
 
 use luksmith_formats::json::{Object, Value};
 
