@@ -153,15 +153,15 @@ impl SectorCrypt {
     }
 
     /// Encrypts split key material in place, so that its plaintext never leaves locked memory.
-    pub(crate) fn encrypt_material(&self, material: &mut LockedBytes) {
-        let (tweaks, sector_size) = self.prepare(IvSector(0), material.len());
+    pub(crate) fn encrypt_material(&self, first: IvSector, material: &mut LockedBytes) {
+        let (tweaks, sector_size) = self.prepare(first, material.len());
         self.cipher.encrypt(tweaks, sector_size, material);
         scrub_stack_of_sectors();
     }
 
     /// Decrypts key material in place: the reverse of [`encrypt_material`](Self::encrypt_material).
-    pub(crate) fn decrypt_material(&self, material: &mut LockedBytes) {
-        let (tweaks, sector_size) = self.prepare(IvSector(0), material.len());
+    pub(crate) fn decrypt_material(&self, first: IvSector, material: &mut LockedBytes) {
+        let (tweaks, sector_size) = self.prepare(first, material.len());
         self.cipher.decrypt(tweaks, sector_size, material);
         scrub_stack_of_sectors();
     }

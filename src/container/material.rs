@@ -2,19 +2,22 @@
 //!
 //! References: LUKS1 On-Disk Format 1.2.3, sections 2.4 (anti-forensic splitter) and 4; LUKS2
 //! On-Disk Format 1.1, section 3.2. An area is encrypted in 512-byte sectors whose IVs count from
-//! 0. Split keys are only in locked memory.
+//! 0. Split keys are only in locked memory, and only one piece of one at a time: an ordinary user
+//! may lock as little as 64 KiB, and the material of one keyslot has 250 KiB.
 
 use luksmith_formats::Limits;
 
 use super::{KeyslotError, KeyslotInfo, KeyslotMark, Sealing, UnlockError};
 use crate::Interrupt;
 use crate::backend::Backend;
-use crate::crypt::{self, SectorCrypt};
+use crate::crypt::{self, IvSector, SectorCrypt};
 use crate::door;
 use crate::kdf::{self, KdfError};
 use crate::secret::{LockedBytes, Passphrase, VolumeKey};
 
 const SECTOR: usize = 512;
+/// The material that is in locked memory at once, in bytes: whole sectors, and a page at most.
+const PIECE: usize = 8 * SECTOR;
 
 /// The bytes of an area that hold `key`, which `passphrase` opens.
 pub(super) fn seal(
@@ -34,12 +37,26 @@ pub(super) fn seal(
         derived => derived?,
     };
     let crypt = SectorCrypt::for_keyslot(sealing.cipher, &derived)?;
-    let split = kdf::af::split(key.as_bytes(), sealing.stripes, sealing.af_hash)?;
-    let mut material = LockedBytes::new(split.len().next_multiple_of(SECTOR))?;
-    material[..split.len()].copy_from_slice(&split);
-    drop(split);
-    crypt.encrypt_material(&mut material);
-    Ok(material.to_vec())
+    let length = key.as_bytes().len() * sealing.stripes as usize;
+    let mut split = kdf::af::Split::new(key.as_bytes(), sealing.stripes, sealing.af_hash)?;
+    let mut sealed = Vec::with_capacity(length.next_multiple_of(SECTOR));
+    for (first, len) in pieces(length) {
+        let mut piece = LockedBytes::new(len)?;
+        split.fill(&mut piece)?;
+        crypt.encrypt_material(first, &mut piece);
+        sealed.extend_from_slice(&piece);
+    }
+    Ok(sealed)
+}
+
+/// The pieces of an area with `length` bytes of material: the first sector of each, and its length
+/// in bytes.
+fn pieces(length: usize) -> impl Iterator<Item = (IvSector, usize)> {
+    let length = length.next_multiple_of(SECTOR);
+    (0..length).step_by(PIECE).map(move |at| {
+        let first = IvSector((at / SECTOR) as u64);
+        (first, PIECE.min(length - at))
+    })
 }
 
 /// The key that `passphrase` gives in `slot`, and the mark of the keyslot. The key is not verified:
@@ -66,15 +83,13 @@ pub(super) fn unseal(
     let derived =
         kdf::derive(&sealing.kdf, passphrase, size, limits, interrupt).map_err(refused)?;
     let crypt = SectorCrypt::for_keyslot(sealing.cipher, &derived)?;
-    let mut material = LockedBytes::copy_from(&ciphertext)?;
-    crypt.decrypt_material(&mut material);
-    let key = kdf::af::merge(
-        &material[..length],
-        slot.key_size,
-        sealing.stripes,
-        sealing.af_hash,
-    )
-    .map_err(refused)?;
+    let mut merge = kdf::af::Merge::new(slot.key_size, sealing.stripes, sealing.af_hash)
+        .map_err(refused)?;
+    for ((first, _), ciphertext) in pieces(length).zip(ciphertext.chunks(PIECE)) {
+        let mut piece = LockedBytes::copy_from(ciphertext)?;
+        crypt.decrypt_material(first, &mut piece);
+        merge.add(&piece);
+    }
     let mark = KeyslotMark::new(&sealing.kdf, &ciphertext[..length]);
-    Ok((VolumeKey::from_locked(key), mark))
+    Ok((VolumeKey::from_locked(merge.finish()), mark))
 }

@@ -31,14 +31,13 @@ pub fn split_with(
     hash: Hash,
     fill: impl FnOnce(&mut [u8]) -> Result<(), SecretError>,
 ) -> Result<LockedBytes, KdfError> {
-    let len = material_len(key.len(), stripes)?;
-    let mut material = LockedBytes::new(len)?;
-    let (others, last) = material.split_at_mut(len - key.len());
+    let mut material = LockedBytes::new(material_len(key.len(), stripes)?)?;
+    let mut split = Split::new(key, stripes, hash)?;
+    let (others, last) = material.split_at_mut(split.others);
     fill(others).map_err(KdfError::Random)?;
-    let folded = fold(others, key.len(), hash)?;
-    for ((last, key), folded) in last.iter_mut().zip(key).zip(&*folded) {
-        *last = key ^ folded;
-    }
+    split.folded.add(others);
+    split.last(last);
+    scrub_stack();
     Ok(material)
 }
 
@@ -60,12 +59,9 @@ pub fn merge(
             material: material.len(),
         });
     }
-    let (others, last) = material.split_at(material.len() - key_len);
-    let mut key = fold(others, key_len, hash)?;
-    for (key, last) in key.iter_mut().zip(last) {
-        *key ^= last;
-    }
-    Ok(key)
+    let mut merge = Merge::new(key_len, stripes, hash)?;
+    merge.add(material);
+    Ok(merge.finish())
 }
 
 fn material_len(key_len: usize, stripes: u32) -> Result<usize, KdfError> {
@@ -80,30 +76,141 @@ fn material_len(key_len: usize, stripes: u32) -> Result<usize, KdfError> {
         })
 }
 
-/// Combines stripes: for each one, adds it to the sum so far and diffuses the result.
-fn fold(stripes: &[u8], key_len: usize, hash: Hash) -> Result<LockedBytes, KdfError> {
-    let diffuse = match hash {
-        Hash::Sha1 => diffuse::<sha1::Sha1>,
-        Hash::Sha224 => diffuse::<sha2::Sha224>,
-        Hash::Sha256 => diffuse::<sha2::Sha256>,
-        Hash::Sha384 => diffuse::<sha2::Sha384>,
-        Hash::Sha512 => diffuse::<sha2::Sha512>,
-        #[cfg(feature = "ciphers")]
-        Hash::Ripemd160 => diffuse::<hashes::Ripemd160>,
-        #[cfg(feature = "ciphers")]
-        Hash::Whirlpool => diffuse::<hashes::Whirlpool>,
-        #[cfg(not(feature = "ciphers"))]
-        Hash::Ripemd160 | Hash::Whirlpool => return Err(hashes::missing(hash).into()),
-    };
-    let mut folded = LockedBytes::new(key_len)?;
-    for stripe in stripes.chunks_exact(key_len) {
-        for (folded, stripe) in folded.iter_mut().zip(stripe) {
-            *folded ^= stripe;
-        }
-        diffuse(&mut folded);
+/// Makes key material piece by piece, so that only one piece is in locked memory at a time.
+pub(crate) struct Split<'a> {
+    key: &'a [u8],
+    /// The bytes of all stripes but the last that have not been made.
+    others: usize,
+    folded: Folded,
+}
+
+impl<'a> Split<'a> {
+    /// Splits `key` into `stripes` stripes.
+    ///
+    /// # Errors
+    /// [`KdfError::Material`] and [`KdfError::Lock`], as for [`split`].
+    pub(crate) fn new(key: &'a [u8], stripes: u32, hash: Hash) -> Result<Self, KdfError> {
+        Ok(Self {
+            others: material_len(key.len(), stripes)? - key.len(),
+            folded: Folded::new(key.len(), hash)?,
+            key,
+        })
     }
-    scrub_stack();
-    Ok(folded)
+
+    /// Writes the next bytes of the material. The bytes after its end are left as they are.
+    ///
+    /// # Errors
+    /// [`KdfError::Random`].
+    pub(crate) fn fill(&mut self, piece: &mut [u8]) -> Result<(), KdfError> {
+        let (others, last) = piece.split_at_mut(self.others.min(piece.len()));
+        random(others).map_err(KdfError::Random)?;
+        self.others -= others.len();
+        self.folded.add(others);
+        self.last(last);
+        scrub_stack();
+        Ok(())
+    }
+
+    /// Writes bytes of the last stripe.
+    fn last(&mut self, piece: &mut [u8]) {
+        let len = piece.len().min(self.key.len());
+        let (key, rest) = self.key.split_at(len);
+        for ((piece, key), folded) in piece.iter_mut().zip(key).zip(self.folded.rest()) {
+            *piece = key ^ *folded;
+        }
+        self.folded.at += len;
+        self.key = rest;
+    }
+}
+
+/// Merges key material piece by piece: the reverse of [`Split`].
+pub(crate) struct Merge {
+    folded: Folded,
+    /// The bytes of all stripes but the last that have not been added.
+    others: usize,
+}
+
+impl Merge {
+    /// Merges `stripes` stripes into a key of `key_len` bytes.
+    ///
+    /// # Errors
+    /// [`KdfError::Material`] and [`KdfError::Lock`], as for [`merge`].
+    pub(crate) fn new(key_len: usize, stripes: u32, hash: Hash) -> Result<Self, KdfError> {
+        Ok(Self {
+            others: material_len(key_len, stripes)? - key_len,
+            folded: Folded::new(key_len, hash)?,
+        })
+    }
+
+    /// Adds the next bytes of the material. Bytes after its end are ignored.
+    pub(crate) fn add(&mut self, piece: &[u8]) {
+        let (others, last) = piece.split_at(self.others.min(piece.len()));
+        self.others -= others.len();
+        self.folded.add(others);
+        for (sum, last) in self.folded.rest().iter_mut().zip(last) {
+            *sum ^= last;
+        }
+        self.folded.at += last.len().min(self.folded.rest().len());
+        scrub_stack();
+    }
+
+    /// The key, after all of the material was added.
+    pub(crate) fn finish(self) -> LockedBytes {
+        self.folded.bytes
+    }
+}
+
+/// The combination of stripes: each one is added to the sum so far, which is then diffused.
+struct Folded {
+    bytes: LockedBytes,
+    /// The bytes of the current stripe that have been added.
+    at: usize,
+    diffuse: fn(&mut [u8]),
+}
+
+impl Folded {
+    fn new(key_len: usize, hash: Hash) -> Result<Self, KdfError> {
+        let diffuse = match hash {
+            Hash::Sha1 => diffuse::<sha1::Sha1>,
+            Hash::Sha224 => diffuse::<sha2::Sha224>,
+            Hash::Sha256 => diffuse::<sha2::Sha256>,
+            Hash::Sha384 => diffuse::<sha2::Sha384>,
+            Hash::Sha512 => diffuse::<sha2::Sha512>,
+            #[cfg(feature = "ciphers")]
+            Hash::Ripemd160 => diffuse::<hashes::Ripemd160>,
+            #[cfg(feature = "ciphers")]
+            Hash::Whirlpool => diffuse::<hashes::Whirlpool>,
+            #[cfg(not(feature = "ciphers"))]
+            Hash::Ripemd160 | Hash::Whirlpool => return Err(hashes::missing(hash).into()),
+        };
+        Ok(Self {
+            bytes: LockedBytes::new(key_len)?,
+            at: 0,
+            diffuse,
+        })
+    }
+
+    /// Adds bytes of stripes that are not the last one.
+    fn add(&mut self, mut stripes: &[u8]) {
+        while !stripes.is_empty() {
+            let sum = self.bytes.get_mut(self.at..).unwrap_or_default();
+            let (now, later) = stripes.split_at(sum.len().min(stripes.len()));
+            for (sum, stripe) in sum.iter_mut().zip(now) {
+                *sum ^= stripe;
+            }
+            self.at += now.len();
+            stripes = later;
+            if self.at == self.bytes.len() {
+                (self.diffuse)(&mut self.bytes);
+                self.at = 0;
+            }
+        }
+    }
+
+    /// The sum where the current stripe has not been added.
+    fn rest(&mut self) -> &mut [u8] {
+        self.bytes.get_mut(self.at..).unwrap_or_default()
+    }
 }
 
 /// Replaces each block, of the size of a digest, with the hash of its number and its bytes. A
@@ -133,6 +240,25 @@ mod tests {
                 assert_eq!(material.len(), 7 * key_len);
                 assert_eq!(merge(&material, key_len, 7, hash).unwrap()[..], key[..]);
             }
+        }
+    }
+
+    #[test]
+    fn pieces_of_any_length_give_what_one_piece_gives() {
+        let key: Vec<u8> = (0u8..33).collect();
+        for piece in [1, 5, 33, 64, 100, 1000] {
+            let mut material = vec![0; 7 * 33_usize];
+            let mut split = Split::new(&key, 7, Hash::Sha256).unwrap();
+            for part in material.chunks_mut(piece) {
+                split.fill(part).unwrap();
+            }
+            assert_eq!(merge(&material, 33, 7, Hash::Sha256).unwrap()[..], key[..]);
+            material.extend([9; 100]); // the rest of the last sector
+            let mut merge = Merge::new(33, 7, Hash::Sha256).unwrap();
+            for part in material.chunks(piece) {
+                merge.add(part);
+            }
+            assert_eq!(merge.finish()[..], key[..]);
         }
     }
 
