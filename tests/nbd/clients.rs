@@ -176,6 +176,46 @@ fn nbd_client_lists_the_exports() {
     served.stop();
 }
 
+/// As long as nbdkit takes them, and as nbd-server's own test sends them.
+#[test]
+fn nbdsh_sends_and_gets_64_mib_at_once() {
+    let Some(nbdsh) = find("nbdsh") else {
+        return;
+    };
+    let folder = Folder::new();
+    let create =
+        "create disk.img --size 65M --key-file key --pbkdf pbkdf2 --pbkdf-force-iterations 1000";
+    run(&mut folder.luksmith(create.split(' ')));
+    let served = folder.serve(&[]);
+    for structured in ["True", "False"] {
+        let script = format!(
+            r#"
+import nbd, os
+h.set_request_structured_replies({structured})
+h.connect_uri({uri:?})
+assert h.get_block_size(nbd.SIZE_MAXIMUM) == 64 << 20
+h.set_strict_mode(0)
+for size in [50_000_000, 64 << 20]:
+    data = os.urandom(1 << 20) * 64
+    data = data[:size]
+    h.pwrite(data, 512)
+    assert h.pread(size, 512) == data
+try:
+    h.pwrite(bytes((64 << 20) + 1), 0)
+    assert False
+except nbd.Error:
+    pass
+assert h.pread(512, 512) == data[:512]
+h.shutdown()
+"#,
+            uri = served.uri(),
+        );
+        let path = "/usr/bin:/bin";
+        run(folder.program(&nbdsh, ["-c", &script]).env("PATH", path));
+    }
+    served.stop();
+}
+
 /// Every command of the protocol that libnbd has, with structured and with simple replies.
 #[test]
 fn nbdsh_does_everything() {

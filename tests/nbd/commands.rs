@@ -79,7 +79,7 @@ fn options_are_answered() {
             Info::BlockSize(BlockSizes {
                 minimum: 1,
                 preferred: 4096,
-                maximum: 32 << 20
+                maximum: 64 << 20
             }),
         ]
     );
@@ -310,7 +310,7 @@ fn an_invalid_request_is_refused_and_the_next_one_is_served() {
                 Command::Read,
                 none,
                 0,
-                (32 << 20) + 1,
+                (64 << 20) + 1,
                 ErrorNumber::Overflow,
             ),
             (
@@ -368,6 +368,8 @@ fn an_invalid_request_is_refused_and_the_next_one_is_served() {
             client.write_with(CommandFlags::NO_HOLE, 0, &bytes),
             ErrorNumber::Invalid
         );
+        let long = vec![7; (64 << 20) + 1];
+        assert_eq!(client.write(0, &long), ErrorNumber::Invalid);
         if form == Form::Extended {
             // A payload for a command that has none.
             let flags = CommandFlags::PAYLOAD_LEN;

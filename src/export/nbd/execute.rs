@@ -18,8 +18,9 @@ use crate::export::{Bytes, Discard, Export};
 use crate::sectors::{Plain, Sectors};
 use crate::volume::Allocation;
 
-/// The most bytes that a client can write or read with one request.
-pub(super) const MAX_PAYLOAD: u32 = luksmith_formats::nbd::DEFAULT_PAYLOAD;
+/// The most bytes that a client can write or read with one request, as nbdkit has it: twice of what
+/// the protocol lets a client use that did not ask for the limit.
+pub(super) const MAX_PAYLOAD: u32 = 64 << 20;
 
 /// The pieces in which a long request is done, in bytes. They stay in the second-level cache.
 const PIECE: u64 = 256 << 10;
@@ -75,6 +76,10 @@ impl Session {
             Command::Read if request.len > MAX_PAYLOAD.into() => {
                 let message = format!("more than {MAX_PAYLOAD} bytes at once");
                 return Err(Refusal::new(ErrorNumber::Overflow, message));
+            }
+            Command::Write if request.len > MAX_PAYLOAD.into() => {
+                let message = format!("more than {MAX_PAYLOAD} bytes at once");
+                return Err(Refusal::invalid(message));
             }
             Command::Trim if self.export.discard_policy() == Discard::Deny => {
                 return Err(Refusal::invalid("discards are denied"));

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use luksmith_formats::FormatError;
 use luksmith_formats::nbd::{Command, CommandFlags, Request};
 
-use super::execute::{MAX_PAYLOAD, Session, WHOLE, pieces};
+use super::execute::{Session, WHOLE, pieces};
 use super::in_flight::{InFlight, Slot};
 use super::input::Input;
 use super::replies::{Form, Replies};
@@ -32,6 +32,10 @@ const FOR_SECOND_THREAD: RangeInclusive<u64> = 128 << 10..=4 << 20;
 /// A write of this many bytes takes so much longer than waking the second thread that it always
 /// goes there. A shorter one goes there only if another request follows it.
 const LONG_WRITE: u64 = 512 << 10;
+
+/// The longest payload of a refused request that is skipped, so that the client gets its reply, in
+/// bytes.
+const LONGEST_SKIPPED: u64 = u32::MAX as u64;
 
 /// Serves the requests of a client until it leaves. Returns once all its requests have their
 /// replies.
@@ -103,7 +107,7 @@ impl Transmission<'_> {
     }
 
     fn write(&mut self, request: &Request) -> io::Result<()> {
-        self.refuse_payload_over_limit(request)?;
+        Self::refuse_endless_payload(request)?;
         if let Err(refusal) = self.session.check(request) {
             self.skip(request.len)?;
             self.replies.refuse(self.session.form, request, &refusal);
@@ -148,7 +152,7 @@ impl Transmission<'_> {
         if request.flags.contains(CommandFlags::PAYLOAD_LEN) && self.session.form == Form::Extended
         {
             // It is refused below. Its payload has to be skipped first.
-            self.refuse_payload_over_limit(request)?;
+            Self::refuse_endless_payload(request)?;
             self.skip(request.len)?;
         }
         if let Err(refusal) = self.session.check(request) {
@@ -285,10 +289,10 @@ impl Transmission<'_> {
         self.input.skip(&self.session.channel, bytes)
     }
 
-    /// Fails, which closes the connection, if the payload is longer than the limit that the client
-    /// was told. Such a payload is not even skipped.
-    fn refuse_payload_over_limit(&self, request: &Request) -> io::Result<()> {
-        if request.len <= u64::from(MAX_PAYLOAD) {
+    /// Fails, which closes the connection, if the payload is so long that it is not even skipped.
+    /// Only extended headers can announce such a payload.
+    fn refuse_endless_payload(request: &Request) -> io::Result<()> {
+        if request.len <= LONGEST_SKIPPED {
             return Ok(());
         }
         let message = format!("a payload of {} bytes", request.len);
