@@ -28,6 +28,7 @@ const PREFETCHED: u64 = 128 << 10;
 pub struct OpenOptions {
     write: bool,
     beside: bool,
+    header: bool,
     direct: bool,
     create_new: bool,
     force_share: bool,
@@ -48,6 +49,10 @@ impl OpenOptions {
         /// With [`write`](Self::write), opens the file beside a QEMU that has it open, with the
         /// lock of [`Access::Beside`].
         beside: bool,
+
+        /// Opens the file with the lock of [`Access::Header`], for reading a header while a QEMU
+        /// writes guest data.
+        header: bool,
 
         /// Opens the file with `O_DIRECT`: reads and writes bypass the page cache, in whole blocks
         /// of the device.
@@ -505,6 +510,7 @@ fn access(options: OpenOptions, write: bool) -> Access {
     match (write, options.beside) {
         (true, true) => Access::Beside,
         (true, false) => Access::Exclusive,
+        (false, _) if options.header => Access::Header,
         (false, _) => Access::Shared,
     }
 }

@@ -1,5 +1,5 @@
 //! Advisory locks on an image, taken when it is opened: exclusive for writing, shared for reading,
-//! and a third kind for writing a header while QEMU has the volume open.
+//! and two more kinds for reading and for writing a header while QEMU has the volume open.
 //!
 //! Other luksmith processes, cryptsetup and QEMU notice them. luksmith and cryptsetup use
 //! `flock(2)`: on the file itself, and for a block device on the file `L_MAJOR:MINOR` in
@@ -28,6 +28,9 @@ use crate::sys::ofd;
 pub enum Access {
     /// For reading. Others may read too.
     Shared,
+    /// For reading a header. A QEMU may write guest data meanwhile, but cannot change keyslots, and
+    /// no other luksmith or cryptsetup may write.
+    Header,
     /// For writing. Others may neither read nor write.
     Exclusive,
     /// For writing the header of a volume that a QEMU has open. It is an error if no QEMU has it
@@ -122,7 +125,7 @@ pub(super) fn release(image: &File) {
 
 fn lock_whole(file: &File, access: Access) -> Result<(), LockError> {
     let operation = match access {
-        Access::Shared => FlockOperation::NonBlockingLockShared,
+        Access::Shared | Access::Header => FlockOperation::NonBlockingLockShared,
         Access::Exclusive | Access::Beside => FlockOperation::NonBlockingLockExclusive,
     };
     match rustix::io::retry_on_intr(|| flock(file, operation)) {
@@ -155,7 +158,7 @@ fn lock_for_qemu(file: &File, access: Access) -> Result<(), LockError> {
         // QEMU keeps its locks for writing and resizing. It denies consistent reads to others only
         // while it changes keyslots (`block_crypto_child_perms`). So whichever of the two comes
         // second fails.
-        Access::Beside => (&[CONSISTENT_READ], &[]),
+        Access::Beside | Access::Header => (&[CONSISTENT_READ], &[]),
     };
     let ours = (used.iter().map(|n| USED + n)).chain(refused.iter().map(|n| REFUSED_TO_OTHERS + n));
     for byte in ours {
@@ -326,17 +329,18 @@ mod tests {
 
     #[test]
     fn a_byte_that_qemu_would_lock_is_noticed() {
-        for (byte, reader, writer) in [
-            (USED, true, false),                                  // it reads
-            (USED + permission::WRITE, false, false),             // it writes
-            (REFUSED_TO_OTHERS + permission::WRITE, true, false), // it wants no writer
-            (
-                REFUSED_TO_OTHERS + permission::CONSISTENT_READ,
-                false,
-                false,
-            ), // it wants no reader
+        let read = permission::CONSISTENT_READ;
+        for (byte, header, reader, writer) in [
+            (USED, true, true, false),                                  // it reads
+            (USED + permission::WRITE, true, false, false),             // it writes
+            (REFUSED_TO_OTHERS + permission::WRITE, true, true, false), // it wants no writer
+            (REFUSED_TO_OTHERS + read, false, false, false),            // it wants no reader
         ] {
-            for (access, allowed) in [(Access::Shared, reader), (Access::Exclusive, writer)] {
+            for (access, allowed) in [
+                (Access::Header, header),
+                (Access::Shared, reader),
+                (Access::Exclusive, writer),
+            ] {
                 let image = tempfile::NamedTempFile::new().unwrap();
                 let qemu = open(image.path());
                 assert!(ofd::share_byte(qemu.as_fd(), byte).unwrap());

@@ -89,6 +89,8 @@ pub(crate) fn unlock_and_keep(
                 });
                 let newline = match &outcome {
                     Err(UnlockError::WrongPassphrase) => {
+                        // Another program may have changed the keyslots since the header was read.
+                        container.check_unchanged()?;
                         newline_hint(session, container, &passphrase, which)?
                     }
                     _ => None,

@@ -81,11 +81,10 @@ impl Container {
     pub fn backup(&self) -> Result<Vec<u8>, HeaderError> {
         self.check_unchanged()?;
         let end = self.header.backup_end(self.storage.geometry().size);
-        Ok(door::read(
-            &*self.storage,
-            0,
-            usize::try_from(end).unwrap_or(usize::MAX),
-        )?)
+        let end = usize::try_from(end).unwrap_or(usize::MAX);
+        let bytes = door::read(&*self.storage, 0, end)?;
+        self.check_unchanged()?;
+        Ok(bytes)
     }
 
     /// Checks whether [`restore`](Self::restore) would restore `backup`, without a change.

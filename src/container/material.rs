@@ -83,8 +83,8 @@ pub(super) fn unseal(
     let derived =
         kdf::derive(&sealing.kdf, passphrase, size, limits, interrupt).map_err(refused)?;
     let crypt = SectorCrypt::for_keyslot(sealing.cipher, &derived)?;
-    let mut merge = kdf::af::Merge::new(slot.key_size, sealing.stripes, sealing.af_hash)
-        .map_err(refused)?;
+    let mut merge =
+        kdf::af::Merge::new(slot.key_size, sealing.stripes, sealing.af_hash).map_err(refused)?;
     for ((first, _), ciphertext) in pieces(length).zip(ciphertext.chunks(PIECE)) {
         let mut piece = LockedBytes::copy_from(ciphertext)?;
         crypt.decrypt_material(first, &mut piece);

@@ -1,12 +1,14 @@
 //! Opens the container at a location, and its data.
 
 use std::path::Path;
+use std::time::Duration;
 
 use luksmith_formats::image::qcow2;
 use luksmith_formats::limits::Limits;
 
+use super::destination::{Destination, Needed};
 use super::storage::{Remote, Storage};
-use super::{Advice, Error, Kind, Note, Watch};
+use super::{Advice, Error, Kind, Note, Silent, Watch};
 use crate::backend::file::OpenOptions;
 use crate::container::{self, Container, Health, OpenError, Undo, Version, VolumeError};
 use crate::location::Location;
@@ -70,6 +72,36 @@ impl Image {
         self.open(storage, options(undo, limits), watch)
     }
 
+    /// Opens the header for a command that only shows what it holds, also while another program
+    /// writes to the image. Beside a QEMU the header is locked. Beside another luksmith, which may
+    /// serve the image, it is read until it stays the same.
+    ///
+    /// # Errors
+    /// As [`Image::open_to_read`]; [`Kind::Busy`] if the header is being changed.
+    pub fn open_to_look(
+        &self,
+        file: OpenOptions,
+        limits: Limits,
+        watch: &dyn Watch,
+    ) -> Result<Container, Error> {
+        let open = |file, watch: &dyn Watch| Ok((self.open_to_read(file, limits, watch)?, ()));
+        Ok(look(file, watch, open)?.0)
+    }
+
+    /// As [`Image::open_to_look`], with the storage of the data, whose content is not read.
+    ///
+    /// # Errors
+    /// As [`Image::open_to_look`].
+    pub fn open_data_to_look(
+        &self,
+        file: OpenOptions,
+        limits: Limits,
+        watch: &dyn Watch,
+    ) -> Result<(Container, Storage), Error> {
+        let open = |file, watch: &dyn Watch| self.open_data_to_read(file, limits, watch);
+        look(file, watch, open)
+    }
+
     /// Opens the header and the data for reading.
     ///
     /// # Errors
@@ -95,6 +127,7 @@ impl Image {
         watch: &dyn Watch,
     ) -> Result<Container, Error> {
         let storage = self.header_storage_to_write(watch)?;
+        check_undo(undo)?;
         let undo = storage.undo(undo);
         self.open(storage, options(undo, limits), watch)
     }
@@ -109,6 +142,7 @@ impl Image {
         limits: Limits,
         watch: &dyn Watch,
     ) -> Result<(Container, Storage), Error> {
+        check_undo(undo)?;
         self.open_both(OpenOptions::new().write(true), undo, limits, watch)
     }
 
@@ -262,6 +296,47 @@ impl Image {
         }
         Ok(container)
     }
+}
+
+/// How often a header is read beside a program that may be changing it.
+const LOOKS: u32 = 10;
+/// The time between two reads. A change of a header waits for the disk between its steps.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+
+/// Opens a header with the lock for headers. If another luksmith or cryptsetup has the image open,
+/// opens it without a lock, until the header is whole and stays the same.
+fn look<T>(
+    file: OpenOptions,
+    watch: &dyn Watch,
+    open: impl Fn(OpenOptions, &dyn Watch) -> Result<(Container, T), Error>,
+) -> Result<(Container, T), Error> {
+    let busy = match open(file.header(true), watch) {
+        Err(error) if error.kind() == Kind::Busy => error,
+        opened => return opened,
+    };
+    let silent = Silent(watch.interrupt().clone());
+    let unlocked = file.force_share(true);
+    for look in 1..=LOOKS {
+        watch.check()?;
+        // A change in progress may show as a damaged header, or by its undo record.
+        let opened = open(unlocked, &silent);
+        std::thread::sleep(BETWEEN_LOOKS);
+        if let Ok((container, _)) = &opened
+            && (matches!(container.health(), Health::Good) || look == LOOKS)
+            && container.check_unchanged().is_ok()
+        {
+            return open(unlocked, watch);
+        }
+    }
+    Err(busy)
+}
+
+/// Refuses a place for the undo record in which no file can be made, before a passphrase is asked
+/// for.
+fn check_undo(named: Option<&Path>) -> Result<(), Error> {
+    named.map_or(Ok(()), |path| {
+        Destination::look(path)?.check_room(Needed::Ciphertext(1))
+    })
 }
 
 fn options(undo: Undo, limits: Limits) -> container::OpenOptions {

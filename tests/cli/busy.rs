@@ -1,6 +1,9 @@
 //! Another program has the image open.
 
 use std::fs::File;
+use std::time::{Duration, Instant};
+
+use support::peers::find;
 
 use crate::session::{CHEAP, Session};
 
@@ -10,11 +13,12 @@ fn a_holder_is_named_and_readers_may_insist() {
     let held = File::open(session.path("disk.img")).unwrap();
     held.lock().unwrap();
     let us = format!("in use by pid {} ", std::process::id());
-    let ran = session.run(["info", "disk.img"]);
+    let decrypt = ["decrypt", "disk.img", "plain", "--key-file", "key"];
+    let ran = session.run(decrypt);
     ran.fails(5, "luksmith: error: disk.img is busy: ");
     ran.fails(5, &us);
     ran.fails(5, "luksmith: hint: --force-share");
-    session.ok(["info", "disk.img", "--force-share"]);
+    session.ok(decrypt.iter().chain(&["--force-share"]));
 
     let add = [
         "key",
@@ -52,6 +56,68 @@ fn readers_do_not_mind_each_other() {
             "prefer",
         ])
         .fails(5, "busy");
+}
+
+/// The commands that only show a header, and one that saves it.
+const LOOKS: [&str; 5] = [
+    "info disk.img",
+    "key list disk.img",
+    "key test disk.img --key-file key",
+    "token list disk.img",
+    "header backup disk.img disk.header",
+];
+
+#[test]
+fn a_header_is_read_while_qemu_writes_to_the_volume() {
+    let Some(daemon) = find("qemu-storage-daemon") else {
+        return;
+    };
+    let session = Session::with_volume();
+    let mut qemu = std::process::Command::new(daemon)
+        .args(["--nbd-server", "addr.type=unix,addr.path=q.sock"])
+        .args(["--blockdev", "driver=file,node-name=a,filename=disk.img"])
+        .args(["--export", "type=nbd,id=e,node-name=a,writable=on"])
+        .args(["--pidfile", "qemu.pid"])
+        .current_dir(session.folder())
+        .spawn()
+        .unwrap();
+    let started = Instant::now();
+    while !session.exists("qemu.pid") {
+        assert!(
+            started.elapsed() < Duration::from_secs(60),
+            "QEMU does not start"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let held = format!("in use by pid {}", qemu.id());
+    let decrypt = ["decrypt", "disk.img", "plain", "--key-file", "key"];
+    session.run(decrypt).fails(5, &held);
+    for look in LOOKS {
+        session.ok(look.split(' '));
+    }
+    qemu.kill().unwrap();
+    qemu.wait().unwrap();
+}
+
+#[test]
+fn a_header_is_shown_while_luksmith_has_the_volume_open_but_not_in_the_middle_of_a_change() {
+    let session = Session::with_volume();
+    let held = File::options()
+        .write(true)
+        .open(session.path("disk.img"))
+        .unwrap();
+    held.lock().unwrap();
+    let (save, looks) = LOOKS.split_last().unwrap();
+    for look in looks {
+        session.ok(look.split(' '));
+    }
+    // The material of a keyslot could be in the middle of a change.
+    session.run(save.split(' ')).fails(5, "busy");
+    // What the other program has only begun shows by its undo record.
+    session.write("disk.img.luksmith-undo", b"a record");
+    for look in looks {
+        session.run(look.split(' ')).fails(5, "busy");
+    }
 }
 
 #[test]

@@ -101,7 +101,7 @@ fn a_domain_is_rotated_beside_its_qemu_and_starts_again() {
                 .text();
             assert!(said.contains("has the new passphrase"), "{said}");
             write(&domain, round);
-            let test = format!("key test {} --force-share", host.path(&volume));
+            let test = format!("key test {}", host.path(&volume));
             host.daemon
                 .run(&format!("{test} --key-file old"))
                 .is(2, &[]);
@@ -113,10 +113,7 @@ fn a_domain_is_rotated_beside_its_qemu_and_starts_again() {
                 remembered["image"]["format-specific"]
             );
             host.daemon
-                .run(&format!(
-                    "key test {} --key libvirt:{secret}",
-                    host.path(&volume)
-                ))
+                .run(&format!("verify-ciphertext {}", host.path(&volume)))
                 .is(5, &["busy"]);
         }
         domain.destroy().unwrap();

@@ -35,7 +35,7 @@ Examples:
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
         let container = self.image.get().open_to_read(
-            self.read.options(),
+            self.read.options().header(true),
             luksmith_formats::limits::Limits::default(),
             session,
         )?;

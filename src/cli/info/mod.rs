@@ -47,7 +47,7 @@ impl Args {
         let (container, data) =
             self.image
                 .get()
-                .open_data_to_read(self.read.options(), Limits::default(), session)?;
+                .open_data_to_look(self.read.options(), Limits::default(), session)?;
         let volume_size = self.image.get().data_size(&container, &data);
         if self.dump_json_metadata {
             let Header::Luks2(header) = container.header() else {

@@ -27,7 +27,7 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let container = self.image.get().open_to_read(
+        let container = self.image.get().open_to_look(
             self.read.options(),
             luksmith_formats::limits::Limits::default(),
             session,

@@ -41,7 +41,7 @@ impl Args {
         let container =
             self.image
                 .get()
-                .open_to_read(self.read.options(), Limits::default(), session)?;
+                .open_to_look(self.read.options(), Limits::default(), session)?;
         let token = match container.header() {
             Header::Luks1(_) => None,
             Header::Luks2(header) => header

@@ -31,7 +31,7 @@ impl Args {
         let container =
             self.image
                 .get()
-                .open_to_read(self.read.options(), Limits::default(), session)?;
+                .open_to_look(self.read.options(), Limits::default(), session)?;
         if session.json {
             let mut members = Object::new();
             outcome::image(&mut members, &self.image.image);

@@ -76,6 +76,15 @@ impl Container {
         Ok(slot)
     }
 
+    /// Fails if there is no place for a new keyslot, so that a caller knows it before a key
+    /// derivation: its number is in use or too large, or all are in use.
+    ///
+    /// # Errors
+    /// The errors of [`add_keyslot`](Self::add_keyslot) of this kind.
+    pub fn check_free(&self, slot: Option<u32>) -> Result<(), KeyslotError> {
+        self.free_slot(slot).map(drop)
+    }
+
     /// Adds an unbound LUKS2 keyslot, which holds a key of its own that opens no data. Returns its
     /// number.
     ///
