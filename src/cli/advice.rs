@@ -20,6 +20,9 @@ pub(crate) fn advice(advice: &Advice) -> String {
         }
         Advice::SizeOfGuest => "--size 10G is the size that the guest sees",
         Advice::NoSize => "leave --size out",
+        Advice::SizeUnit(size) => {
+            return format!("--size {size} is in bytes; --size {size}G is {size} GiB");
+        }
         Advice::SizeMultiple => "--size in multiples of 4K fits every --sector-size",
         Advice::KeySizes(cipher) => {
             return format!("--key-size takes {} bits for {cipher}", key_sizes(*cipher));
@@ -97,6 +100,9 @@ pub(crate) fn advice(advice: &Advice) -> String {
 /// A note, in the words of the command line.
 pub(crate) fn note(note: &Note<'_>) -> String {
     match note {
+        Note::MeasuredBusy { .. } => format!(
+            "{note}; `luksmith key change` measures again, --pbkdf-force-iterations N states the cost"
+        ),
         Note::Health { .. } => format!("{note}; `luksmith header repair` repairs it"),
         note => note.to_string(),
     }

@@ -22,6 +22,7 @@ use super::x86_64::{
 use crate::Interrupt;
 use crate::secret::{LockedBytes, scrub_stack};
 use crate::sys::memory::Mapping;
+use crate::sys::process::thread_time;
 
 /// How often the waiting caller checks the interrupt.
 const LOOK: Duration = Duration::from_millis(20);
@@ -52,6 +53,18 @@ pub fn argon2(
     out_len: usize,
     interrupt: &Interrupt,
 ) -> Result<LockedBytes, KdfError> {
+    Ok(timed(cost, passphrase, salt, out_len, interrupt)?.0)
+}
+
+/// Like [`argon2`], and also returns how long the derivation would have taken if it had had the
+/// processors for itself, which is the running time of its busiest thread.
+pub(super) fn timed(
+    cost: Argon2Cost,
+    passphrase: &[u8],
+    salt: &[u8],
+    out_len: usize,
+    interrupt: &Interrupt,
+) -> Result<(LockedBytes, Duration), KdfError> {
     if interrupt.is_set() {
         return Err(KdfError::Interrupted);
     }
@@ -115,12 +128,19 @@ impl Work {
         })
     }
 
-    fn run(mut self) -> Result<LockedBytes, KdfError> {
+    fn run(mut self) -> Result<(LockedBytes, Duration), KdfError> {
         let threads = self.threads()?;
         let hashed = self.hash(&threads);
-        threads.broadcast(|_| scrub_stack());
+        let ran = threads.broadcast(|_| {
+            scrub_stack();
+            thread_time()
+        });
         hashed?;
-        Ok(self.out)
+        // The lanes of a thread are not always the same ones, so the sum is divided.
+        let lanes_of_a_thread = self.lanes.div_ceil(ran.len()).max(1);
+        let busy = self.lanes.div_ceil(lanes_of_a_thread).max(1);
+        let time = ran.iter().sum::<Duration>() / u32::try_from(busy).unwrap_or(1);
+        Ok((self.out, time))
     }
 
     /// Starts threads for this derivation only, since their stacks have to be scrubbed after it.

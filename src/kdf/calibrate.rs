@@ -1,14 +1,21 @@
 //! Calibration of the cost of a new keyslot: finds the parameters that take a given time here.
 //!
 //! As in cryptsetup, memory is raised first, then the number of passes.
+//!
+//! What counts is the running time of the threads, not the time on the clock, and a short
+//! measurement is repeated and the fastest run taken. So other programs that keep the processors
+//! busy do not make the keyslot weaker, apart from the caches and the memory that they share.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use luksmith_formats::Hash;
 use luksmith_formats::luks2::{Argon2Variant, Kdf};
 
-use super::{Argon2Cost, KdfError, argon2, pbkdf2};
+use super::argon2::{self, argon2};
+use super::{Argon2Cost, KdfError, pbkdf2};
 use crate::Interrupt;
+use crate::sys::process::thread_time;
 
 /// The default time for unlocking a keyslot.
 pub const DEFAULT_TIME: Duration = Duration::from_millis(2000);
@@ -31,7 +38,13 @@ const MIN_MEMORY_KIB: u32 = 32;
 /// none may be close enough to the requested time.
 const MAX_MEASUREMENTS: u32 = 8;
 /// The minimum time of a PBKDF2 measurement. A shorter one is too inaccurate.
-const MIN_MEASURED: Duration = Duration::from_millis(250);
+const MIN_MEASURED: Duration = Duration::from_millis(60);
+/// How often a measurement is made, of which the fastest counts.
+const RUNS: u32 = 4;
+/// An argon2 measurement that takes longer than this is not repeated.
+const LONG: Duration = Duration::from_millis(300);
+/// The machine is busy if the threads got less than this part of the time on the clock.
+const IDLE: f64 = 0.5;
 
 const PASSPHRASE: &[u8] = b"benchmark";
 const SALT: &[u8; 32] = b"0123456789abcdef0123456789abcdef";
@@ -99,6 +112,25 @@ pub enum Cost {
     Argon2(Argon2Cost),
 }
 
+/// The function with its numbers, for people: `argon2id with 1024 MiB and 7 passes`.
+impl fmt::Display for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pbkdf2 { hash, iterations } => {
+                write!(f, "pbkdf2-{hash} with {iterations} iterations")
+            }
+            Self::Argon2(cost) => {
+                let name = match cost.variant {
+                    Argon2Variant::I => "argon2i",
+                    Argon2Variant::Id => "argon2id",
+                };
+                let (mib, passes) = (cost.memory_kib / 1024, cost.passes);
+                write!(f, "{name} with {mib} MiB and {passes} passes")
+            }
+        }
+    }
+}
+
 impl Cost {
     /// The complete KDF of a keyslot, with `salt`.
     #[must_use]
@@ -120,6 +152,26 @@ impl Cost {
     }
 }
 
+/// What a measurement found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Calibration {
+    /// The parameters that take the requested time.
+    pub cost: Cost,
+    /// The part of the time for which the derivation had its processors, from 0 to 1. The rest was
+    /// for other programs.
+    pub share: f64,
+}
+
+impl Calibration {
+    /// Whether other programs had so much of the processors that the cost may be lower than on an
+    /// idle machine.
+    #[must_use]
+    pub fn was_busy(&self) -> bool {
+        self.share < IDLE
+    }
+}
+
 /// Finds the parameters that take `target.time` on this machine. It measures for a small multiple
 /// of that time.
 ///
@@ -127,11 +179,20 @@ impl Cost {
 /// Returns [`KdfError::Interrupted`] soon after an interrupt, and the errors of the derivations
 /// that it measures.
 pub fn calibrate(target: &Target, interrupt: &Interrupt) -> Result<Cost, KdfError> {
+    Ok(measure(target, interrupt)?.cost)
+}
+
+/// Like [`calibrate`], and also tells how busy the machine was.
+///
+/// # Errors
+/// The same as for [`calibrate`].
+pub fn measure(target: &Target, interrupt: &Interrupt) -> Result<Calibration, KdfError> {
     let variant = match target.kind {
         KdfKind::Pbkdf2(hash) => {
-            let rate = pbkdf2_rate(hash, target.out_len, interrupt)?;
+            let (rate, share) = best_pbkdf2_rate(hash, target.out_len, interrupt)?;
             let iterations = iterations_for(rate, target.time);
-            return Ok(Cost::Pbkdf2 { hash, iterations });
+            let cost = Cost::Pbkdf2 { hash, iterations };
+            return Ok(Calibration { cost, share });
         }
         KdfKind::Argon2i => Argon2Variant::I,
         KdfKind::Argon2id => Argon2Variant::Id,
@@ -147,10 +208,16 @@ pub fn calibrate(target: &Target, interrupt: &Interrupt) -> Result<Cost, KdfErro
         memory_kib: bounds.clamp(START_MEMORY_KIB),
         lanes,
     };
-    let cost = search(start, &bounds, target.time, |cost| {
-        argon2_time(cost, target.out_len, interrupt)
+    let (cost, share) = search(start, &bounds, target.time, |cost| {
+        let started = Instant::now();
+        let (_, ran) = argon2::timed(cost, PASSPHRASE, SALT, target.out_len, interrupt)?;
+        Ok(Timed {
+            ran,
+            clock: started.elapsed(),
+        })
     })?;
-    Ok(Cost::Argon2(cost))
+    let cost = Cost::Argon2(cost);
+    Ok(Calibration { cost, share })
 }
 
 /// The PBKDF2 iterations for the digest of a volume key: as many as take 125 ms, at least 1000.
@@ -162,24 +229,72 @@ pub fn digest_iterations(hash: Hash, interrupt: &Interrupt) -> Result<u32, KdfEr
     Ok(iterations_for(rate, DIGEST_TIME))
 }
 
-/// The PBKDF2 iterations per second for a key of `out_len` bytes. It measures for at least a
-/// quarter of a second.
+/// The PBKDF2 iterations for a key of `out_len` bytes per second of running time. It measures for
+/// about a third of a second.
 ///
 /// # Errors
 /// Returns [`KdfError::Interrupted`].
 pub fn pbkdf2_rate(hash: Hash, out_len: usize, interrupt: &Interrupt) -> Result<u32, KdfError> {
+    Ok(best_pbkdf2_rate(hash, out_len, interrupt)?.0)
+}
+
+/// The rate of the fastest of several runs, and the part of the time that they ran.
+fn best_pbkdf2_rate(
+    hash: Hash,
+    out_len: usize,
+    interrupt: &Interrupt,
+) -> Result<(u32, f64), KdfError> {
     let mut out = vec![0; out_len];
-    let mut iterations = 4 * MIN_ITERATIONS;
-    loop {
-        let started = Instant::now();
+    let mut run = |iterations| {
+        let (started, before) = (Instant::now(), thread_time());
         pbkdf2(hash, PASSPHRASE, SALT, iterations, &mut out, interrupt)?;
-        let took = started.elapsed();
-        if took >= MIN_MEASURED || iterations > u32::MAX / 2 {
-            let rate = u128::from(iterations) * 1_000_000_000 / took.as_nanos().max(1);
-            return Ok(u32::try_from(rate).unwrap_or(u32::MAX).max(1));
-        }
+        Ok(Timed {
+            ran: thread_time().saturating_sub(before),
+            clock: started.elapsed(),
+        })
+    };
+    let mut iterations = 4 * MIN_ITERATIONS;
+    let mut first = run(iterations)?;
+    while first.ran < MIN_MEASURED && iterations <= u32::MAX / 2 {
         iterations *= 2;
+        first = run(iterations)?;
     }
+    let best = fastest(first, || run(iterations))?;
+    let rate = u128::from(iterations) * 1_000_000_000 / best.ran.as_nanos().max(1);
+    let rate = u32::try_from(rate).unwrap_or(u32::MAX).max(1);
+    Ok((rate, best.share()))
+}
+
+/// The time of one derivation.
+#[derive(Clone, Copy, Debug)]
+struct Timed {
+    /// How long its threads ran.
+    ran: Duration,
+    /// How much time passed.
+    clock: Duration,
+}
+
+impl Timed {
+    /// The part of the time for which it ran.
+    fn share(self) -> f64 {
+        let clock = self.clock.as_secs_f64().max(1e-9);
+        (self.ran.as_secs_f64() / clock).min(1.0)
+    }
+}
+
+/// The fastest of several runs, the first of which was made already.
+fn fastest(
+    first: Timed,
+    mut run: impl FnMut() -> Result<Timed, KdfError>,
+) -> Result<Timed, KdfError> {
+    let mut best = first;
+    for _ in 1..RUNS {
+        let next = run()?;
+        if next.ran < best.ran {
+            best = next;
+        }
+    }
+    Ok(best)
 }
 
 /// The time that one argon2 derivation takes.
@@ -217,20 +332,25 @@ impl Bounds {
 }
 
 /// Measures, and scales the work by the measured time, until a measurement is within 95 to 110 % of
-/// the requested time.
+/// the requested time. Returns the cost that was closest, and the part of the time that its
+/// derivation ran.
 fn search(
     mut cost: Argon2Cost,
     bounds: &Bounds,
     time: Duration,
-    mut measure: impl FnMut(Argon2Cost) -> Result<Duration, KdfError>,
-) -> Result<Argon2Cost, KdfError> {
+    mut measure: impl FnMut(Argon2Cost) -> Result<Timed, KdfError>,
+) -> Result<(Argon2Cost, f64), KdfError> {
     let target = time.as_secs_f64();
-    let mut best = (f64::INFINITY, cost);
+    let mut best = (f64::INFINITY, cost, 1.0);
     for _ in 0..MAX_MEASUREMENTS {
-        let took = measure(cost)?.as_secs_f64().max(1e-6);
+        let mut timed = measure(cost)?;
+        if timed.clock < LONG {
+            timed = fastest(timed, || measure(cost))?;
+        }
+        let took = timed.ran.as_secs_f64().max(1e-6);
         let off = (took / target).ln().abs();
         if off < best.0 {
-            best = (off, cost);
+            best = (off, cost, timed.share());
         }
         if (0.95..=1.10).contains(&(took / target)) {
             break;
@@ -241,7 +361,7 @@ fn search(
         }
         cost = next;
     }
-    Ok(best.1)
+    Ok((best.1, best.2))
 }
 
 /// The cost with `factor` times the work. Memory is raised to its limit first, then passes.
@@ -291,30 +411,64 @@ mod tests {
     };
 
     /// A machine on which one pass over one KiB takes `nanos` nanoseconds.
-    fn machine(nanos: u64) -> impl FnMut(Argon2Cost) -> Result<Duration, KdfError> {
+    fn machine(nanos: u64) -> impl FnMut(Argon2Cost) -> Result<Timed, KdfError> {
+        busy_machine(nanos, 1)
+    }
+
+    /// The same machine, on which the derivation runs only in one of `turns` time slices.
+    fn busy_machine(nanos: u64, turns: u32) -> impl FnMut(Argon2Cost) -> Result<Timed, KdfError> {
         move |cost| {
             let work = u64::from(cost.memory_kib) * u64::from(cost.passes);
-            Ok(Duration::from_nanos(work * nanos))
+            let ran = Duration::from_nanos(work * nanos);
+            let clock = ran * turns;
+            Ok(Timed { ran, clock })
         }
     }
 
     #[test]
+    fn a_busy_machine_gets_the_cost_of_an_idle_one_and_is_called_busy() {
+        let idle = search(START, &BOUNDS, DEFAULT_TIME, machine(100)).unwrap();
+        let busy = search(START, &BOUNDS, DEFAULT_TIME, busy_machine(100, 4)).unwrap();
+        assert_eq!(idle.0, busy.0);
+        assert!(idle.1 > IDLE && busy.1 < IDLE, "{} {}", idle.1, busy.1);
+    }
+
+    #[test]
+    fn the_fastest_of_several_short_runs_counts() {
+        // Every run but each fourth one is disturbed, and takes ten times as long.
+        let mut calls = 0;
+        let mut calm = machine(100);
+        let (cost, _) = search(START, &BOUNDS, Duration::from_millis(30), |cost| {
+            calls += 1;
+            let mut timed = calm(cost)?;
+            if calls % RUNS != 0 {
+                timed.ran *= 10;
+            }
+            Ok(timed)
+        })
+        .unwrap();
+        let (undisturbed, _) =
+            search(START, &BOUNDS, Duration::from_millis(30), machine(100)).unwrap();
+        assert_eq!(cost, undisturbed);
+    }
+
+    #[test]
     fn memory_is_raised_before_passes() {
-        let cost = search(START, &BOUNDS, DEFAULT_TIME, machine(1000)).unwrap();
+        let (cost, _) = search(START, &BOUNDS, DEFAULT_TIME, machine(1000)).unwrap();
         assert_eq!(cost.passes, 4);
         assert!((450_000..550_000).contains(&cost.memory_kib), "{cost:?}");
     }
 
     #[test]
     fn passes_are_raised_when_the_memory_is_at_its_limit() {
-        let cost = search(START, &BOUNDS, DEFAULT_TIME, machine(100)).unwrap();
+        let (cost, _) = search(START, &BOUNDS, DEFAULT_TIME, machine(100)).unwrap();
         assert_eq!(cost.memory_kib, 1 << 20);
         assert!((18..=21).contains(&cost.passes), "{cost:?}");
     }
 
     #[test]
     fn a_slow_machine_gets_less_memory_and_still_four_passes() {
-        let cost = search(START, &BOUNDS, DEFAULT_TIME, machine(100_000)).unwrap();
+        let (cost, _) = search(START, &BOUNDS, DEFAULT_TIME, machine(100_000)).unwrap();
         assert_eq!(cost.passes, 4);
         assert!((4_500..5_500).contains(&cost.memory_kib), "{cost:?}");
     }
@@ -324,11 +478,11 @@ mod tests {
         let mut calls = 0;
         search(START, &BOUNDS, DEFAULT_TIME, |_| {
             calls += 1;
-            Ok(Duration::from_millis(if calls % 2 == 0 {
-                100
-            } else {
-                9000
-            }))
+            let took = Duration::from_millis(if calls % 2 == 0 { 400 } else { 9000 });
+            Ok(Timed {
+                ran: took,
+                clock: took,
+            })
         })
         .unwrap();
         assert!(calls <= MAX_MEASUREMENTS);

@@ -6,6 +6,6 @@ pub(crate) mod memory;
 pub(crate) mod ofd;
 #[cfg(feature = "nbd")]
 pub(crate) mod peer;
-mod process;
+pub(crate) mod process;
 
 pub use process::harden;

@@ -1,7 +1,11 @@
-//! Hardening of the process: no core files, and no access for other processes of the same user.
+//! Hardening of the process: no core files, and no access for other processes of the same user. Also
+//! the running time of a thread.
+
+use std::time::Duration;
 
 use rustix::io;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::time::{ClockId, clock_gettime};
 
 /// Makes the process undumpable.
 ///
@@ -20,4 +24,10 @@ pub fn harden() -> std::io::Result<()> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     limited?;
     Ok(())
+}
+
+/// How long the calling thread has run on a processor.
+pub(crate) fn thread_time() -> Duration {
+    let ran = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(ran).unwrap_or_default()
 }

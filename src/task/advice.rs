@@ -36,6 +36,8 @@ pub enum Advice {
     SizeOfGuest,
     /// The size need not be stated.
     NoSize,
+    /// A size has a unit, unless it is in bytes.
+    SizeUnit(u64),
     /// A multiple of 4 KiB fits every sector size.
     SizeMultiple,
     /// The sizes of keys that a cipher takes.
@@ -58,7 +60,7 @@ pub enum Advice {
     ClientAuthority,
     /// TLS can be allowed for clients without a certificate, which is for every client.
     EveryClient,
-    /// The directory of a socket does not exist, nor does its parent.
+    /// The directory of a new file does not exist; or that of a socket, nor its parent.
     MakeDirectory(PathBuf),
     /// The directory of a socket has to be closed to other users.
     CloseDirectory,
@@ -152,6 +154,12 @@ impl fmt::Display for Advice {
             Self::Size => "the size is that which the guest sees; the file is larger by the header",
             Self::SizeOfGuest => "the size is that which the guest sees",
             Self::NoSize => "the size need not be stated",
+            Self::SizeUnit(size) => {
+                return write!(
+                    f,
+                    "a size without a unit is in bytes: {size}G are {size} GiB"
+                );
+            }
             Self::SizeMultiple => "a multiple of 4 KiB fits every sector size",
             Self::KeySizes(cipher) => {
                 return write!(f, "{cipher} takes keys of {} bits", key_sizes(*cipher));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use luksmith_formats::hash::Hash;
 use luksmith_formats::luks2::Argon2Variant;
 
-use super::{Advice, Error, Watch, Work, Working};
+use super::{Advice, Error, Note, Watch, Work, Working};
 use crate::container::{Container, Header, Version};
 use crate::kdf::Argon2Cost;
 use crate::kdf::calibrate::{
@@ -76,9 +76,25 @@ impl CostOptions {
             .max_memory_kib(max_memory_kib)
             .max_lanes(max_lanes);
         let working = Working::begin(watch, Work::Calibrate, None);
-        let cost = calibrate::calibrate(&target, watch.interrupt())?;
+        let measured = calibrate::measure(&target, watch.interrupt())?;
         working.finish();
-        Ok(cost)
+        if measured.was_busy() {
+            let (cost, share) = (measured.cost, measured.share);
+            watch.notes(Note::MeasuredBusy { cost, share });
+        }
+        Ok(measured.cost)
+    }
+
+    /// Refuses options that contradict each other or the container, before a key derivation.
+    ///
+    /// # Errors
+    /// [`Kind::Parameters`](super::Kind::Parameters).
+    pub fn check(&self, container: &Container) -> Result<(), Error> {
+        let kind = self.kind(Hash::Sha256, container.version())?;
+        match self.iterations {
+            Some(iterations) => forced(kind, iterations, 0, 0).map(drop),
+            None => Ok(()),
+        }
     }
 
     /// The cost of another keyslot in a container. All of a LUKS1 container has one hash.

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::error::{Error, chain};
 use crate::container::Health;
+use crate::kdf::calibrate::Cost;
 use crate::location::Location;
 
 /// A fact that the user should know. Its `Display` is a sentence that names no option. The command
@@ -47,6 +48,13 @@ pub enum Note<'a> {
         location: &'a Location,
         /// The offset of the data, in bytes.
         offset: u64,
+    },
+    /// Other programs kept the machine busy while the cost of a new keyslot was measured.
+    MeasuredBusy {
+        /// The cost.
+        cost: Cost,
+        /// The part of the time for which the measurement had its processors, from 0 to 1.
+        share: f64,
     },
     /// A file that was not finished was removed.
     Removed {
@@ -138,6 +146,7 @@ impl Note<'_> {
             | Self::Requirements { .. }
             | Self::LeftOut { .. }
             | Self::NoData { .. }
+            | Self::MeasuredBusy { .. }
             | Self::Left { .. }
             | Self::WritableByAll { .. }
             | Self::NotAudited { .. }
@@ -183,6 +192,12 @@ impl fmt::Display for Note<'_> {
             Self::NoData { location, offset } => write!(
                 f,
                 "{location} holds no data: it ends at byte {offset}, where the data begins"
+            ),
+            Self::MeasuredBusy { cost, share } => write!(
+                f,
+                "the machine was too busy to measure the cost of the keyslot well (other programs had \
+                 {:.0} % of the processors): {cost} may be less than it can do",
+                100.0 - share * 100.0
             ),
             Self::Removed { name } => write!(f, "the unfinished {} is removed", name.display()),
             Self::Left { path, error } => {

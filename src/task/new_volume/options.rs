@@ -231,7 +231,10 @@ pub(super) fn check_size(size: Option<u64>, sector_size: u32) -> Result<(), Erro
             let message = format!(
                 "a size of {size} bytes is not a whole number of {sector_size}-byte sectors"
             );
-            Err(Error::parameters(message).advise(Advice::SizeMultiple))
+            let no_unit = size < 4096;
+            Err(Error::parameters(message)
+                .advise_if(no_unit, Advice::SizeUnit(size))
+                .advise_if(!no_unit, Advice::SizeMultiple))
         }
         _ => Ok(()),
     }
