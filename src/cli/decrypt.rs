@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use luksmith::container::Which;
 use luksmith::task::copy;
-use luksmith::task::destination::{Destination, Present};
+use luksmith::task::destination::{Destination, Needed, Present};
 use luksmith::task::new_file::NewFile;
 use luksmith::task::outcome::{Change, Changed, Copied};
-use luksmith::task::plain::PlainSink;
+use luksmith::task::plain::{PlainSink, check_device};
 use luksmith::task::storage::Storage;
 
 use super::Session;
@@ -77,7 +77,7 @@ impl Args {
             session,
         )?;
         self.image.get().refuse_header_as_data(&container, &data)?;
-        let destination = self.look()?;
+        let destination = self.look(self.image.get().data_size(&container, &data))?;
         let label = self.image.image.to_string();
         let unlocked = match &self.volume_key_file {
             Some(path) => container
@@ -131,7 +131,10 @@ impl Args {
         Ok(())
     }
 
-    fn look(&self) -> Result<To, CommandError> {
+    /// Looks at the destination, before a passphrase is asked for: what will be written there has
+    /// `size` bytes, if that is known.
+    fn look(&self, size: Option<u64>) -> Result<To, CommandError> {
+        let size = size.unwrap_or_default();
         let path = &self.destination;
         if path == Path::new("-") {
             streams::refuse_terminal()?;
@@ -140,6 +143,10 @@ impl Args {
         let loss = format!("{} exists and would be overwritten", path.display());
         let destination = Destination::look(path)?;
         copy::refuse_same(&self.image.get(), &destination)?;
+        if destination.present() != Present::BlockDevice {
+            let needed = if self.sparse { 1 } else { size };
+            destination.check_room(Needed::Plaintext(needed))?;
+        }
         match destination.present() {
             Present::Nothing => Ok(To::File {
                 destination,
@@ -155,9 +162,11 @@ impl Args {
             }
             Present::BlockDevice => {
                 let claimed = destination.claim()?;
+                let mut device = destination.open()?;
+                check_device(&mut device, path, size)?;
                 confirm(&self.force, Force::Overwrite, &loss)?;
                 Ok(To::Device {
-                    device: destination.open()?,
+                    device,
                     _claimed: claimed,
                 })
             }

@@ -56,6 +56,7 @@ mod streams;
 mod strength;
 mod table;
 mod token;
+mod usage;
 mod verdicts;
 mod verify_ciphertext;
 

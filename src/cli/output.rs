@@ -11,6 +11,7 @@ use luksmith_formats::json::{Object, Value, json};
 use luksmith_formats::text::Shown;
 
 use super::error::{CommandError, stdout_failed};
+use super::usage;
 
 /// Whether what goes to stderr is JSON, one object in each line.
 static EVENTS: AtomicBool = AtomicBool::new(false);
@@ -125,11 +126,12 @@ pub(crate) fn report(failed: &CommandError) {
 
 /// Prints a message of clap (help and version on stdout, errors on stderr) and returns the exit
 /// code.
-pub(crate) fn report_usage(usage: &clap::Error) -> u8 {
-    let text = usage.render();
-    if usage.use_stderr() {
+pub(crate) fn report_usage(failed: &clap::Error) -> u8 {
+    let text = failed.render();
+    if failed.use_stderr() {
         let (message, hints) = usage_lines(&text.to_string());
-        let failed = CommandError::parameters(message);
+        let usage = usage::hint(failed);
+        let failed = CommandError::parameters(message).hint_if(usage);
         let failed = hints.into_iter().fold(failed, CommandError::hint);
         report(&failed);
         failed.exit_code()

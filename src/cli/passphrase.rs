@@ -193,6 +193,20 @@ impl KeySource {
         Ok(self.rated(purpose, force_weak)?)
     }
 
+    /// A new passphrase that is in a file, a descriptor or a credential: it is read before the
+    /// present one is tried, which takes long. One that is typed, generated or stored elsewhere is
+    /// asked for only after that.
+    pub(crate) fn early(
+        &self,
+        session: &Session,
+        label: &str,
+    ) -> Result<Option<Passphrase>, CommandError> {
+        match self.here().is_some() && !self.is_typed() && !self.uses_stdin() {
+            true => self.fresh(session, label, false).map(Some),
+            false => Ok(None),
+        }
+    }
+
     fn rated(&self, purpose: Purpose<'_>, force_weak: bool) -> Result<Passphrase, SecretError> {
         let passphrase = self.source.read(purpose)?;
         if purpose.what == Wanted::New && self.is_typed() {

@@ -8,7 +8,7 @@ use super::Session;
 use super::args::{ImageArgs, UndoArgs};
 use super::error::CommandError;
 use super::force::{Force, confirm, only};
-use super::size;
+use super::size::{self, NewSize};
 
 /// Resize the volume
 ///
@@ -19,9 +19,9 @@ pub(crate) struct Args {
     #[command(flatten)]
     image: ImageArgs,
 
-    /// The new size as the guest sees it; 10G is 10 GiB
-    #[arg(long, value_name = size::SIZE, value_parser = size::parse)]
-    size: u64,
+    /// The new size as the guest sees it, or +SIZE to add to it; 10G is 10 GiB
+    #[arg(long, value_name = size::SIZE, value_parser = NewSize::parse, allow_hyphen_values = true)]
+    size: NewSize,
 
     /// Go on without asking: shrink
     #[arg(long, value_name = "WHAT", value_parser = only(&[Force::Shrink]))]
@@ -34,6 +34,7 @@ pub(crate) struct Args {
 const EXAMPLES: &str = "\
 Examples:
   luksmith resize disk.img --size 20G
+  luksmith resize disk.img --size +10G                         10 GiB more
   luksmith resize disk.img --size 5G --force shrink
   luksmith resize disk.qcow2 --format qcow2 --size 20G";
 
@@ -46,7 +47,8 @@ impl Args {
         )?;
         self.image.get().refuse_header_as_data(&container, &data)?;
         let old = data.volume_size(&container)?;
-        if data.has_fixed_size() && data.qcow2.is_none() && self.size != old {
+        let new = self.size.of(old)?;
+        if data.has_fixed_size() && data.qcow2.is_none() && new != old {
             let message = format!(
                 "a volume on {} reaches to its end: {old} bytes",
                 self.image.image
@@ -54,20 +56,20 @@ impl Args {
             return Err(CommandError::parameters(message)
                 .hint("--size is not needed: the volume has the size of its storage"));
         }
-        if self.size < old {
+        if new < old {
             let loss = format!(
                 "the last {} of {} would be cut off; shrink the file system in it first",
-                size::human(old - self.size),
+                size::human(old - new),
                 self.image.image
             );
             confirm(&self.force, Force::Shrink, &loss)?;
         }
         match &data.qcow2 {
-            Some(image) => resize_image(image, self.size, old)?,
-            None => container.resize(data.backend.as_ref(), self.size)?,
+            Some(image) => resize_image(image, new, old)?,
+            None => container.resize(data.backend.as_ref(), new)?,
         }
         let change = Change::Resized {
-            size: self.size,
+            size: new,
             old_size: old,
         };
         session.done(&Changed::new(&self.image.image, change));

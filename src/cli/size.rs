@@ -5,6 +5,8 @@
 pub(crate) use luksmith::task::size::{both, human};
 use parse_size::{ByteSuffix, Config};
 
+use super::error::CommandError;
+
 /// The name of a size in `--help`.
 pub(crate) const SIZE: &str = "SIZE";
 
@@ -15,23 +17,62 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
         .strip_suffix('b')
         .is_some_and(|rest| rest.ends_with(['k', 'm', 'g', 't', 'p', 'e']));
     let config = Config::new().with_byte_suffix(ByteSuffix::Allow);
-    let parsed = if decimal {
-        config.with_decimal().parse_size(text)
-    } else {
-        config.with_binary().parse_size(text)
+    let config = match decimal {
+        true => config.with_decimal(),
+        false => config.with_binary(),
     };
-    match parsed {
+    match config.parse_size(text) {
         Ok(size) if text.starts_with(|c: char| c.is_ascii_digit()) => Ok(size),
+        Err(parse_size::Error::PosOverflow) => Err("2^64 bytes or more".to_owned()),
         _ => Err(
-            "not a size; write bytes, or a number with K, M, G or T (binary units: 10G is 10 GiB)"
+            "not a size; write bytes, or a number with K, M, G or T (10G is 10 GiB, 10GB are 10^10 \
+             bytes)"
                 .to_owned(),
         ),
     }
 }
 
+/// Whether an argument that should be something else is a size with a unit.
+pub(crate) fn is_size(text: &str) -> bool {
+    parse(text).is_ok() && text.ends_with(|c: char| c.is_ascii_alphabetic())
+}
+
+/// A new size: stated, or relative to the present one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NewSize {
+    /// This many bytes.
+    Exactly(u64),
+    /// This many bytes more.
+    More(u64),
+}
+
+impl NewSize {
+    /// Parses `20G` or `+10G`.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        if text.starts_with('-') {
+            let message = "the new size itself is needed to shrink, as in --size 5G";
+            return Err(message.to_owned());
+        }
+        match text.strip_prefix('+') {
+            Some(more) => parse(more).map(Self::More),
+            None => parse(text).map(Self::Exactly),
+        }
+    }
+
+    /// The new size in bytes of what has `old` bytes.
+    pub(crate) fn of(self, old: u64) -> Result<u64, CommandError> {
+        match self {
+            Self::Exactly(size) => Ok(size),
+            Self::More(more) => old.checked_add(more).ok_or_else(|| {
+                CommandError::parameters(format!("--size: {old} and {more} are 2^64 bytes or more"))
+            }),
+        }
+    }
+}
+
 /// Parses a size that must fit 32 bits of KiB.
 pub(crate) fn parse_kib(text: &str) -> Result<u32, String> {
-    u32::try_from(parse(text)? / 1024).map_err(|_| "larger than 4 TiB".to_owned())
+    u32::try_from(parse(text)? / 1024).map_err(|_| "4 TiB or more".to_owned())
 }
 
 #[cfg(test)]
@@ -56,5 +97,20 @@ mod tests {
         for text in ["", "G", "-1", "10Q", "ten", "0x10", "99999999999T"] {
             assert!(parse(text).is_err(), "{text}");
         }
+        for text in ["99999999999T", "16E", "18446744073709551616"] {
+            assert_eq!(parse(text).unwrap_err(), "2^64 bytes or more", "{text}");
+        }
+        assert!(is_size("64M") && !is_size("64") && !is_size("disk.img"));
+    }
+
+    #[test]
+    fn a_new_size_may_be_relative() {
+        assert_eq!(NewSize::parse("10K"), Ok(NewSize::Exactly(10240)));
+        assert_eq!(NewSize::parse("+10K"), Ok(NewSize::More(10240)));
+        for text in ["-10K", "+-10K", "++1", "+"] {
+            assert!(NewSize::parse(text).is_err(), "{text}");
+        }
+        assert_eq!(NewSize::More(5).of(7).unwrap(), 12);
+        assert!(NewSize::More(5).of(u64::MAX).is_err());
     }
 }

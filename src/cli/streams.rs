@@ -85,12 +85,22 @@ pub(crate) fn write_secret(
             .ending(written)?
             .map_err(error::stdout_failed);
     }
-    let file = NewFile::create(path, session).map_err(|error| {
-        let exists = error.kind() == Kind::Exists;
-        let hint = "name a new file; one that may hold keys is never replaced";
-        CommandError::from(error).hint_if(exists.then(|| hint.to_owned()))
-    })?;
+    let file = NewFile::create(path, session).map_err(not_a_new_file)?;
     file.write(bytes)?;
     file.keep()?;
     Ok(())
+}
+
+/// Fails if [`write_secret`] would, as far as that is known before a key derivation.
+pub(crate) fn check_secret(path: &Path) -> Result<(), CommandError> {
+    match path == Path::new("-") {
+        true => Ok(()),
+        false => NewFile::check(path).map_err(not_a_new_file),
+    }
+}
+
+fn not_a_new_file(error: task::Error) -> CommandError {
+    let exists = error.kind() == Kind::Exists;
+    let hint = "name a new file; one that may hold keys is never replaced";
+    CommandError::from(error).hint_if(exists.then(|| hint.to_owned()))
 }

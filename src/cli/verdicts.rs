@@ -19,6 +19,7 @@ use luksmith::layout::ImageError;
 use luksmith::libvirt::{LibvirtError, ValueError};
 use luksmith::qemu::{AmendError, QmpError};
 use luksmith::secret::SecretError;
+use luksmith::task::destination::NoRoom;
 use luksmith::task::emulator::EmulatorError;
 use luksmith::task::libvirt::disk::DiskError;
 use luksmith::task::libvirt::provision::ProvisionError;
@@ -73,6 +74,7 @@ hints! {
     EmulatorError => emulator,
     DiskError => disk,
     RotateError => rotate,
+    NoRoom => no_room,
     ProvisionError => provision,
 }
 
@@ -207,8 +209,16 @@ fn io(error: &IoError) -> Hint {
     }
 }
 
+fn no_room(_: &NoRoom) -> Hint {
+    some("free space there, or name a file in another file system")
+}
+
 fn file(error: &FileError) -> Hint {
     match error {
+        FileError::PermissionDenied(path) => some(format!(
+            "`ls -l {}` shows who may; a device is usually for root and its group",
+            path.display()
+        )),
         FileError::ForeignLink { .. } => {
             some("name the path to which the link leads, if that is the one you mean")
         }

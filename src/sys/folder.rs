@@ -19,7 +19,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, PROC_SUPER_MAGIC, RenameFlags};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, PROC_SUPER_MAGIC, RenameFlags};
 use rustix::io::Errno;
 
 /// As many symbolic links as the kernel follows on one path.
@@ -34,6 +34,12 @@ pub(crate) struct Folder {
     file: Arc<File>,
     /// Its path, for messages.
     path: PathBuf,
+}
+
+/// The room that is left in a file system.
+pub(crate) struct Free {
+    pub(crate) bytes: u64,
+    pub(crate) as_they_are: bool,
 }
 
 /// A symbolic link that is not followed, because another user could have made it.
@@ -114,6 +120,33 @@ impl Folder {
             Some(found) if same_file(&found, &file.metadata()?) => Ok((folder, name)),
             _ => Err(io::ErrorKind::NotFound.into()),
         }
+    }
+
+    /// Fails if this process cannot make a file here, as far as the permissions and the mount say.
+    pub(crate) fn check_writable(&self) -> io::Result<()> {
+        let wanted = Access::WRITE_OK | Access::EXEC_OK;
+        match rustix::fs::accessat(&self.file, ".", wanted, AtFlags::EACCESS) {
+            Err(error @ (Errno::ACCESS | Errno::PERM | Errno::ROFS)) => Err(error.into()),
+            // Making the file tells what this call did not.
+            _ => Ok(()),
+        }
+    }
+
+    /// The bytes that this process can still store here, if the file system tells. `as_they_are`
+    /// is only true if a file takes as much room as it has bytes: nothing is compressed.
+    pub(crate) fn free(&self) -> Option<Free> {
+        const PLAIN: [u64; 3] = [0xef53, 0x5846_5342, 0x0102_1994]; // ext4, XFS, tmpfs
+        let about = rustix::fs::fstatfs(&self.file).ok()?;
+        let blocks = match rustix::process::geteuid().is_root() {
+            true => about.f_bfree,
+            false => about.f_bavail,
+        };
+        let unit = u64::try_from(about.f_frsize).ok()?;
+        let kind = u64::try_from(about.f_type).unwrap_or_default();
+        (about.f_blocks != 0).then(|| Free {
+            bytes: blocks.saturating_mul(unit),
+            as_they_are: PLAIN.contains(&kind),
+        })
     }
 
     /// Its path, for messages.

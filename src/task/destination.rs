@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use rustix::fs::OFlags;
 
-use super::{Advice, Error, Kind};
+use super::{Advice, Error, Kind, size};
 use crate::sys::folder::{Folder, same_file};
 
 /// What is at a path already.
@@ -28,6 +28,33 @@ pub enum Present {
     },
     /// A block device.
     BlockDevice,
+}
+
+/// The bytes that will be written to a new file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needed {
+    /// Bytes that no file system can compress.
+    Ciphertext(u64),
+    /// Any bytes.
+    Plaintext(u64),
+}
+
+/// There is not enough room for a file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "no room for {}: it takes {}, and {} are missing",
+    .path.display(),
+    size::human(*needed),
+    size::human(*missing)
+)]
+#[non_exhaustive]
+pub struct NoRoom {
+    /// The file.
+    pub path: PathBuf,
+    /// The bytes that will be written.
+    pub needed: u64,
+    /// How many of them the file system has no room for.
+    pub missing: u64,
 }
 
 /// A path to which a task writes.
@@ -82,7 +109,11 @@ impl Destination {
             let verb = if missing { "create" } else { "look at" };
             Error::io(verb, path, error)
         };
-        let (folder, name) = Folder::resolve(path).map_err(failed)?;
+        let (folder, name) = Folder::resolve(path).map_err(|error| {
+            let missing = error.kind() == io::ErrorKind::NotFound;
+            let parent = path.parent().unwrap_or(path).to_owned();
+            failed(error).advise_if(missing, Advice::MakeDirectory(parent))
+        })?;
         let destination = Self::within(folder, name, path)?;
         if destination.found.is_none() && path.is_symlink() {
             let target = destination.folder.path().join(&destination.name);
@@ -126,6 +157,36 @@ impl Destination {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Fails if a new file cannot be made there, as far as that is known before: there is no
+    /// permission, or the file system is read-only or has no room for `needed` more bytes.
+    ///
+    /// # Errors
+    /// [`Kind::Permission`], [`Kind::NoSpace`], and failed system calls.
+    pub fn check_room(&self, needed: Needed) -> Result<(), Error> {
+        self.folder
+            .check_writable()
+            .map_err(|error| Error::io("create", &self.path, error))?;
+        let Some(free) = self.folder.free() else {
+            return Ok(());
+        };
+        let needed = match needed {
+            Needed::Ciphertext(bytes) => bytes,
+            Needed::Plaintext(bytes) if free.as_they_are => bytes,
+            Needed::Plaintext(_) => 0,
+        };
+        match needed.checked_sub(free.bytes) {
+            None | Some(0) => Ok(()),
+            Some(missing) => Err(Error::new(
+                Kind::NoSpace,
+                NoRoom {
+                    path: self.path.clone(),
+                    needed,
+                    missing,
+                },
+            )),
+        }
     }
 
     /// Whether what was found there is also at another path. A block device may have several names.

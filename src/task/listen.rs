@@ -108,6 +108,24 @@ impl Listen {
         Ok(Self { place, tls })
     }
 
+    /// Fails if [`start`](Self::start) would, as far as that is known before: for a caller that asks
+    /// for passphrases first. The folder of a Unix socket is made if it does not exist.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn check(&self) -> Result<(), Error> {
+        match &self.place {
+            Place::Unix(socket) => unix_socket::check(socket),
+            Place::Tcp(addresses) => {
+                TcpListener::bind(&addresses[..]).map_err(|error| {
+                    Error::new(Kind::of_io(&error), error).about("cannot listen")
+                })?;
+                Ok(())
+            }
+            Place::Open(_) => Ok(()),
+        }
+    }
+
     /// Creates the sockets. From now on clients can connect; they wait until [`Listening::serve`].
     ///
     /// A Unix socket is reported to `watch` as an unfinished file, since it has to be removed even

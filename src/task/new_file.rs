@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-use super::destination::{Destination, Present};
+use super::destination::{Destination, Needed, Present};
 use super::made_file::MadeFile;
 use super::{Error, Note, Watch};
 
@@ -30,6 +30,14 @@ impl<'a> NewFile<'a> {
     /// As [`Destination::look`], and [`Kind::Exists`](super::Kind::Exists).
     pub fn create(path: &Path, watch: &'a dyn Watch) -> Result<Self, Error> {
         Self::at(Destination::new(path)?, watch)
+    }
+
+    /// Fails if [`create`](Self::create) would, as far as that is known before.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn check(path: &Path) -> Result<(), Error> {
+        Destination::new(path)?.check_room(Needed::Plaintext(1))
     }
 
     /// Makes an empty file, mode 0600, beside a destination. A file that was found there is

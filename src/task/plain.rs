@@ -158,13 +158,7 @@ impl PlainSink {
     /// # Errors
     /// A device that is too small, and failed system calls.
     pub fn device(mut file: File, name: &Path, size: u64) -> Result<Self, Error> {
-        let there = file
-            .seek(SeekFrom::End(0))
-            .map_err(|error| Error::io("measure", name, error))?;
-        if there < size {
-            let message = format!("{} has {there} bytes, the volume {size}", name.display());
-            return Err(Error::new(Kind::Storage, message));
-        }
+        check_device(&mut file, name, size)?;
         Ok(Self {
             to: To::File {
                 file,
@@ -203,6 +197,21 @@ impl PlainSink {
                 .map_err(|error| Error::io("write", &self.name, error)),
         }
     }
+}
+
+/// Refuses a block device that has fewer than `size` bytes.
+///
+/// # Errors
+/// A device that is too small, and failed system calls.
+pub fn check_device(file: &mut File, name: &Path, size: u64) -> Result<(), Error> {
+    let there = file
+        .seek(SeekFrom::End(0))
+        .map_err(|error| Error::io("measure", name, error))?;
+    if there < size {
+        let message = format!("{} has {there} bytes, the volume {size}", name.display());
+        return Err(Error::new(Kind::Storage, message));
+    }
+    Ok(())
 }
 
 /// The parts of `bytes` that are not zeroes, in units of `hole` bytes, adjacent ones joined.

@@ -16,7 +16,7 @@ use rustix::fs::{AtFlags, Gid, Mode};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::{Advice, Error, Kind, MadeFile, Note, Watch};
+use super::{Advice, Error, Kind, MadeFile, Note, Silent, Watch};
 use crate::sys::folder::{Folder, same_file};
 
 /// How many clients the kernel queues until they are accepted.
@@ -73,17 +73,32 @@ impl Drop for SocketFile<'_> {
     }
 }
 
+/// Fails if the socket cannot be made, as far as that is known before.
+pub(super) fn check(socket: &UnixSocket) -> Result<(), Error> {
+    let path = absolute(socket)?;
+    let (folder, name) = folder(&path, socket.trust_directory, &Silent::default())?;
+    stale(&folder, &name, &path)?;
+    folder
+        .check_writable()
+        .map_err(|error| Error::io("make", &path, error))
+}
+
+/// The path of the socket, which clients have to be able to name.
+fn absolute(socket: &UnixSocket) -> Result<PathBuf, Error> {
+    let path = std::path::absolute(&socket.path)
+        .map_err(|error| Error::io("look at", &socket.path, error))?;
+    SocketAddrUnix::new(&path).map_err(|error| {
+        Error::io("make", &path, error.into()).advise(Advice::ShorterSocketPath)
+    })?;
+    Ok(path)
+}
+
 /// Makes a socket that listens.
 pub(super) fn create<'a>(
     socket: &UnixSocket,
     watch: &'a dyn Watch,
 ) -> Result<(UnixListener, SocketFile<'a>), Error> {
-    let path = std::path::absolute(&socket.path)
-        .map_err(|error| Error::io("look at", &socket.path, error))?;
-    // Clients have to be able to name it.
-    SocketAddrUnix::new(&path).map_err(|error| {
-        Error::io("make", &path, error.into()).advise(Advice::ShorterSocketPath)
-    })?;
+    let path = absolute(socket)?;
     let (folder, name) = folder(&path, socket.trust_directory, watch)?;
     let stale = stale(&folder, &name, &path)?;
     let failed = |verb: &'static str| {
@@ -282,7 +297,6 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
-    use crate::task::Silent;
 
     fn listen<'a>(path: &Path, watch: &'a Silent) -> Result<(UnixListener, SocketFile<'a>), Error> {
         let mut socket = UnixSocket::new(path);

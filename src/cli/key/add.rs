@@ -70,10 +70,17 @@ impl Args {
             self.unlock.limits.limits(),
             session,
         )?;
+        container.check_free(self.keyslot)?;
+        let cost = self.pbkdf.get();
+        cost.check(&container)?;
         let interrupt = session.signals.interrupt();
         let label = self.image.image.to_string();
 
         let old = KeySource::of(&self.unlock.key)?;
+        let by_passphrase = !self.unbound && self.volume_key_file.is_none();
+        let source = KeySource::of_new(&self.new_key, by_passphrase.then_some(&old))?;
+        let name = format!("a new keyslot of {label}");
+        let early = source.early(session, &name)?;
         let unlocked = match &self.volume_key_file {
             _ if self.unbound => None,
             Some(path) => {
@@ -81,21 +88,15 @@ impl Args {
             }
             None => Some(unlock(session, &container, &old, Which::Any, &label)?),
         };
-        let authorised_by_passphrase = unlocked.is_some() && self.volume_key_file.is_none();
-        let source = KeySource::of_new(&self.new_key, authorised_by_passphrase.then_some(&old))?;
-        let passphrase = source.fresh(
-            session,
-            &format!("a new keyslot of {label}"),
-            self.new_key.force_weak,
-        )?;
+        let passphrase = match early {
+            Some(passphrase) => passphrase,
+            None => source.fresh(session, &name, self.new_key.force_weak)?,
+        };
 
         let key_size = unlocked
             .as_ref()
             .map_or(64, |unlocked| unlocked.key().as_bytes().len());
-        let kdf = self
-            .pbkdf
-            .get()
-            .of_another_keyslot(&container, key_size, session)?;
+        let kdf = cost.of_another_keyslot(&container, key_size, session)?;
         let new = NewKeyslot::new(&passphrase, kdf).slot(self.keyslot);
         let slot = match (&unlocked, self.key_size) {
             (Some(unlocked), _) => container.add_keyslot(unlocked, &new, interrupt)?,

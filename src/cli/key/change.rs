@@ -54,15 +54,17 @@ impl Args {
         let old = KeySource::of(&self.unlock.key)?;
         let source = KeySource::of_new(&self.new_key, Some(&old))?;
         let which = self.keyslot.map_or(Which::Any, Which::Slot);
+        let cost = self.pbkdf.get();
+        cost.check(&container)?;
+        let early = source.early(session, &label)?;
         let unlocked = unlock(session, &container, &old, which, &label)?;
         let old_slot = unlocked.slot();
-        let passphrase = source.fresh(session, &label, self.new_key.force_weak)?;
+        let passphrase = match early {
+            Some(passphrase) => passphrase,
+            None => source.fresh(session, &label, self.new_key.force_weak)?,
+        };
 
-        let kdf = self.pbkdf.get().of_another_keyslot(
-            &container,
-            unlocked.key().as_bytes().len(),
-            session,
-        )?;
+        let kdf = cost.of_another_keyslot(&container, unlocked.key().as_bytes().len(), session)?;
         let new = NewKeyslot::new(&passphrase, kdf);
         let slot = container.change_keyslot(&unlocked, &new, session.signals.interrupt())?;
         let change = Change::KeyslotChanged {

@@ -52,6 +52,18 @@ impl Args {
         let label = self.image.image.to_string();
         let source = KeySource::of(&self.unlock.key)?;
 
+        // If any passphrase opens the last keyslot, the user is asked before the passphrase.
+        let bound: Vec<_> = (container.keyslots().iter())
+            .filter(|keyslot| keyslot.bound)
+            .map(|keyslot| keyslot.slot)
+            .collect();
+        let only = match bound[..] {
+            [slot] if self.keyslot.is_none() => Some(slot),
+            _ => None,
+        };
+        if let Some(slot) = only {
+            self.agree_to_last(slot, &label)?;
+        }
         let (slot, mark) = match self.keyslot {
             Some(slot) => (slot, container.keyslot_mark(slot)?),
             None => {
@@ -67,13 +79,9 @@ impl Args {
         };
         let mark = mark.ok_or(KeyslotError::NotInUse(slot))?;
         let last = is_last(&container, slot);
-        if last {
-            let loss = format!(
-                "keyslot {slot} is the last one that opens {label}: without it the data is lost, \
-                 unless there is a header backup or the volume key"
-            );
-            confirm(&self.force, Force::LastKeyslot, &loss)?;
-        } else if self.keyslot.is_some() && !self.force.contains(&Force::Unproven) {
+        if last && only.is_none() {
+            self.agree_to_last(slot, &label)?;
+        } else if !last && self.keyslot.is_some() && !self.force.contains(&Force::Unproven) {
             self.prove(session, &container, &source, slot, &label)?;
         }
         container.remove_marked_keyslot(slot, &mark, last)?;
@@ -89,6 +97,14 @@ impl Args {
         };
         session.done(&Changed::new(&self.image.image, change));
         Ok(())
+    }
+
+    fn agree_to_last(&self, slot: u32, label: &str) -> Result<(), CommandError> {
+        let loss = format!(
+            "keyslot {slot} is the last one that opens {label}: without it the data is lost, \
+             unless there is a header backup or the volume key"
+        );
+        confirm(&self.force, Force::LastKeyslot, &loss)
     }
 
     /// Proves that a keyslot that remains can be opened, before another one is removed.

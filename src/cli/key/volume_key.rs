@@ -12,7 +12,7 @@ use crate::cli::error::CommandError;
 use crate::cli::force::{Force, confirm, only};
 use crate::cli::open::{ReadArgs, unlock};
 use crate::cli::passphrase::KeySource;
-use crate::cli::streams::{is_terminal, write_secret};
+use crate::cli::streams::{check_secret, is_terminal, write_secret};
 
 /// Write the volume key to a file
 ///
@@ -67,8 +67,9 @@ impl Args {
                     .hint("--out names a new file"),
             );
         }
+        check_secret(&self.out)?;
         let label = self.image.image.to_string();
-        let container = self.image.get().open_to_read(
+        let container = self.image.get().open_to_look(
             self.read.options(),
             self.unlock.limits.limits(),
             session,

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use luksmith::container::Which;
 use luksmith::export::{Discard, Export};
 use luksmith::location::Location;
-use luksmith::task::exports::Wanted;
+use luksmith::task::exports::{Locked, Wanted};
 use luksmith_formats::limits::Limits;
 
 use crate::cli::Session;
@@ -180,9 +180,24 @@ pub(super) struct Chosen {
 }
 
 impl Chosen {
-    /// Asks for the passphrase and opens the volume.
-    pub(super) fn open(self, session: &Session, limits: Limits) -> Result<Export, CommandError> {
+    /// Opens the storage and reads the header.
+    pub(super) fn open(self, session: &Session, limits: Limits) -> Result<Opened, CommandError> {
         let locked = self.wanted.open(limits, session)?;
+        let key = self.key;
+        Ok(Opened { locked, key })
+    }
+}
+
+/// A volume that is open and locked, and where its passphrase comes from.
+pub(super) struct Opened {
+    locked: Locked,
+    key: KeySource,
+}
+
+impl Opened {
+    /// Asks for the passphrase and unlocks the volume.
+    pub(super) fn unlock(self, session: &Session) -> Result<Export, CommandError> {
+        let locked = self.locked;
         let (which, label) = (
             locked.wanted().which,
             locked.wanted().image.location.to_string(),

@@ -41,31 +41,24 @@ pub(crate) struct Args {
     image: Option<Location>,
 
     /// The LUKS header is in FILE (a detached header); IMAGE contains only the data
-    #[arg(long, value_name = "FILE", value_parser = LocationParser::Openable, requires = "image")]
+    #[arg(long, value_name = "FILE", value_parser = LocationParser::Openable)]
     header: Option<Location>,
 
     /// The format of IMAGE, which is never guessed
-    #[arg(long, value_name = "FORMAT", default_value = "raw", requires = "image")]
+    #[arg(long, value_name = "FORMAT", default_value = "raw")]
     format: ImageFormat,
 
     #[command(flatten)]
     compressed: CompressedArgs,
 
     /// Open IMAGE only with keyslot N
-    #[arg(
-        short = 'S',
-        long,
-        alias = "key-slot",
-        value_name = "N",
-        requires = "image"
-    )]
+    #[arg(short = 'S', long, alias = "key-slot", value_name = "N")]
     keyslot: Option<u32>,
 
     /// The name of the export [default: the empty name, for clients that name no export]
     #[arg(
         long,
         value_name = "NAME",
-        requires = "image",
         default_value = "",
         hide_default_value = true
     )]
@@ -75,7 +68,6 @@ pub(crate) struct Args {
     #[arg(
         long,
         value_name = "TEXT",
-        requires = "image",
         default_value = "",
         hide_default_value = true
     )]
@@ -168,6 +160,9 @@ fn explain_wait(end: mpsc::Receiver<()>) {
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
         // Invalid arguments are refused before any passphrase is asked for.
+        if self.image.is_none() {
+            self.refuse_without_image()?;
+        }
         let mut options = Options::default();
         options.max_connections = self.max_connections.into();
         options.clients_per_peer = self.clients_per_peer.map(usize::from);
@@ -183,9 +178,13 @@ impl Args {
         };
         let chosen = self.exports()?;
         refuse_twice(chosen.iter().map(|chosen| &chosen.wanted))?;
+        let opened: Vec<_> = (chosen.into_iter())
+            .map(|chosen| chosen.open(session, self.limits.limits()))
+            .collect::<Result<_, _>>()?;
+        listen.check()?;
         let mut exports = Vec::new();
-        for chosen in chosen {
-            exports.push(chosen.open(session, self.limits.limits())?);
+        for opened in opened {
+            exports.push(opened.unlock(session)?);
         }
         let served_exports = exports.iter().map(Served::of).collect();
 
@@ -210,6 +209,27 @@ impl Args {
         drop(ended);
         ready::stopping();
         Ok(served?)
+    }
+
+    /// Refuses options that are for IMAGE, if there is none.
+    fn refuse_without_image(&self) -> Result<(), CommandError> {
+        let given = [
+            (self.header.is_some(), "header=FILE"),
+            (self.format != ImageFormat::Raw, "format=qcow2"),
+            (self.compressed.compressed_plaintext, "compressed-plaintext"),
+            (self.keyslot.is_some(), "keyslot=N"),
+            (!self.description.is_empty(), "description=TEXT"),
+            (!self.name.is_empty(), "name"),
+        ];
+        let Some((_, part)) = given.iter().find(|(given, _)| *given) else {
+            return Ok(());
+        };
+        let option = part.split('=').next().unwrap_or_default();
+        let message = format!("--{option} is for IMAGE, and there are only --export options");
+        Err(CommandError::parameters(message).hint(match *part {
+            "name" => "--export NAME=IMAGE has the name".to_owned(),
+            part => format!("each export states its own: --export NAME=IMAGE,{part}"),
+        }))
     }
 
     /// The exports that the arguments name, IMAGE first.

@@ -34,8 +34,9 @@ const FOR_SECOND_THREAD: RangeInclusive<u64> = 128 << 10..=4 << 20;
 const LONG_WRITE: u64 = 512 << 10;
 
 /// The longest payload of a refused request that is skipped, so that the client gets its reply, in
-/// bytes.
-const LONGEST_SKIPPED: u64 = u32::MAX as u64;
+/// bytes. A client that announces more has lost its place in the stream, or wants to keep a thread
+/// busy.
+const LONGEST_SKIPPED: u64 = 256 << 20;
 
 /// Serves the requests of a client until it leaves. Returns once all its requests have their
 /// replies.
@@ -290,7 +291,6 @@ impl Transmission<'_> {
     }
 
     /// Fails, which closes the connection, if the payload is so long that it is not even skipped.
-    /// Only extended headers can announce such a payload.
     fn refuse_endless_payload(request: &Request) -> io::Result<()> {
         if request.len <= LONGEST_SKIPPED {
             return Ok(());

@@ -11,11 +11,15 @@ use crate::container::{self, Container, CreateOptions, Layout, Undo};
 use crate::layout::{NewImage, Qcow2};
 use crate::location::Location;
 use crate::secret::Passphrase;
+use crate::task::destination::Needed;
 use crate::task::new_file::NewFile;
 use crate::task::open::ImageFormat;
 use crate::task::openers::Properties;
 use crate::task::storage::Storage;
 use crate::task::{Advice, Error, Kind, Note, Watch, Work, Working, size};
+
+/// The bytes that a new header writes at most: both copies and the material of one keyslot.
+const HEADER: u64 = 1 << 20;
 
 /// A new volume whose options and places were checked, and which is not made yet.
 pub struct Plan {
@@ -96,7 +100,32 @@ impl Plan {
             layout,
         };
         plan.check_end()?;
+        plan.check_room()?;
         Ok(plan)
+    }
+
+    /// Refuses folders in which the new files cannot be made. A file that is filled needs room for
+    /// all of its bytes. Another one is sparse, and needs room for its header.
+    fn check_room(&self) -> Result<(), Error> {
+        let header = self.layout.header_size.min(HEADER);
+        if let Target::New(destination) = &self.target {
+            let whole = match self.extent {
+                Extent::AtLeast(size) => Some(size),
+                Extent::Exactly(size) if self.new.preallocate => Some(size),
+                _ => None,
+            };
+            let needed = match whole {
+                Some(size) if self.new.format == ImageFormat::Raw => {
+                    self.layout.data_offset.saturating_add(size)
+                }
+                _ => header,
+            };
+            destination.check_room(Needed::Ciphertext(needed))?;
+        }
+        if let Some(Target::New(destination)) = &self.header {
+            destination.check_room(Needed::Ciphertext(header))?;
+        }
+        Ok(())
     }
 
     /// What making the volume would destroy. Usually this is empty.

@@ -1,0 +1,162 @@
+//! What can be known before a key derivation is said before it, and before a passphrase is asked
+//! for: here the key file does not exist, and the error is about something else.
+
+use crate::session::{CHEAP, Session};
+
+#[test]
+fn a_wrong_destination_is_named_before_a_wrong_key() {
+    let session = Session::with_volume();
+    let plain = std::fs::File::create(session.path("huge")).unwrap();
+    // More than any file system of a test has left, in a file without content.
+    plain.set_len(8 << 40).unwrap();
+    session.write("plain", &[0; 4096]);
+    let force = ["--force", "volume-key"];
+    let cases: [(&[&str], i32, &str); 14] = [
+        (
+            &["create", "no/x.img", "--size", "1M"],
+            4,
+            "cannot create no/x.img",
+        ),
+        (
+            &["create", "disk.img", "--size", "1M"],
+            5,
+            "disk.img exists",
+        ),
+        (
+            &["create", "x.img", "--size", "1E", "--preallocate"],
+            4,
+            "no room for x.img: it takes 1 EiB, and ",
+        ),
+        (
+            &["encrypt", "plain", "no/x.img"],
+            4,
+            "cannot create no/x.img",
+        ),
+        (
+            &["encrypt", "huge", "x.img"],
+            4,
+            "no room for x.img: it takes 8 TiB",
+        ),
+        (
+            &["decrypt", "disk.img", "no/x.img"],
+            4,
+            "cannot create no/x.img",
+        ),
+        (&["decrypt", "disk.img", "other"], 5, "other exists"),
+        (
+            &["key", "add", "disk.img", "--keyslot", "0"],
+            5,
+            "keyslot 0 is in use",
+        ),
+        (
+            &["key", "add", "disk.img", "--undo-file", "no/u"],
+            4,
+            "cannot create no/u",
+        ),
+        (
+            &["key", "add", "disk.img", "--pbkdf-force-iterations", "2"],
+            1,
+            "at least 4",
+        ),
+        (
+            &["key", "change", "disk.img", "--undo-file", "no/u"],
+            4,
+            "cannot create no/u",
+        ),
+        (
+            &["key", "remove", "disk.img"],
+            1,
+            "keyslot 0 is the last one",
+        ),
+        (
+            &[
+                "key",
+                "volume-key",
+                "disk.img",
+                "--out",
+                "other",
+                force[0],
+                force[1],
+            ],
+            5,
+            "other exists",
+        ),
+        (
+            &["serve", "disk.img", "--socket", "no/no/s.sock"],
+            4,
+            "no: No such file or directory",
+        ),
+    ];
+    for (args, code, error) in cases {
+        let ran = session.run(args.iter().chain(&["--key-file", "missing"]));
+        ran.fails(code, error);
+        assert!(
+            !ran.stderr().contains("missing: "),
+            "{args:?}: {}",
+            ran.stderr()
+        );
+    }
+    assert!(!session.exists("x.img"));
+}
+
+#[test]
+fn a_new_key_that_cannot_be_read_is_named_before_the_old_one_is_tried() {
+    let session = Session::with_volume();
+    for verb in ["add", "change"] {
+        // The passphrase of the volume is `key`: `other` would open nothing.
+        let args = ["key", verb, "disk.img", "--key-file", "other"];
+        session
+            .run(
+                args.iter()
+                    .chain(&["--new-key-file", "missing"])
+                    .chain(&CHEAP),
+            )
+            .fails(4, "cannot read missing");
+    }
+}
+
+#[test]
+fn sizes_that_are_no_sizes_get_a_hint() {
+    let session = Session::with_volume();
+    let cases: [(&[&str], &str); 5] = [
+        (
+            &["create", "x.img", "64M"],
+            "hint: --size 64M is the size that the guest sees",
+        ),
+        (
+            &["create", "x.img", "--size", "10"],
+            "hint: --size 10 is in bytes; --size 10G is 10 GiB",
+        ),
+        (
+            &["create", "x.img", "--size", "99999999999T"],
+            "2^64 bytes or more",
+        ),
+        (
+            &["resize", "disk.img", "--size", "+16E"],
+            "2^64 bytes or more",
+        ),
+        (
+            &["resize", "disk.img", "--size", "-1M"],
+            "the new size itself is needed to shrink",
+        ),
+    ];
+    for (args, hint) in cases {
+        session.run(args.iter().copied()).fails(1, hint);
+    }
+    let said = session.ok(["resize", "disk.img", "--size", "+1M"]);
+    assert!(said.contains("2 MiB (2097152 bytes)"), "{said}");
+}
+
+#[test]
+fn options_of_an_image_beside_exports_name_those_of_the_export() {
+    let session = Session::with_volume();
+    let serve = ["serve", "--export", "a=disk.img", "--socket", "new/s.sock"];
+    for (option, hint) in [
+        (["--format", "qcow2"], "--export NAME=IMAGE,format=qcow2"),
+        (["--header", "h"], "--export NAME=IMAGE,header=FILE"),
+        (["--keyslot", "1"], "--export NAME=IMAGE,keyslot=N"),
+        (["--name", "b"], "--export NAME=IMAGE has the name"),
+    ] {
+        session.run(serve.iter().chain(&option)).fails(1, hint);
+    }
+}
