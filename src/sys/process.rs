@@ -1,5 +1,5 @@
-//! Hardening of the process: no core files, and no access for other processes of the same user. Also
-//! the running time of a thread.
+//! Hardening of the process: no core files, and no access for other processes of the same user.
+//! Also the running time of a thread.
 
 use std::time::Duration;
 

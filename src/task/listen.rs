@@ -108,8 +108,8 @@ impl Listen {
         Ok(Self { place, tls })
     }
 
-    /// Fails if [`start`](Self::start) would, as far as that is known before: for a caller that asks
-    /// for passphrases first. The folder of a Unix socket is made if it does not exist.
+    /// Fails if [`start`](Self::start) would, as far as that is known before: for a caller that
+    /// asks for passphrases first. The folder of a Unix socket is made if it does not exist.
     ///
     /// # Errors
     /// As [`start`](Self::start).
