@@ -22,6 +22,8 @@ pub(crate) enum Exit {
     Findings,
     /// The reader of the output exited; nothing is printed.
     ReaderGone,
+    /// The command of `serve --run` failed with this code, and has said why.
+    OfCommand(u8),
 }
 
 impl Exit {
@@ -41,6 +43,7 @@ impl Exit {
             Self::Rejected => 10,
             Self::Findings => 11,
             Self::ReaderGone => 141,
+            Self::OfCommand(code) => code,
         }
     }
 
@@ -52,6 +55,7 @@ impl Exit {
             Self::AgainstPolicy => "policy",
             Self::Findings => "findings",
             Self::ReaderGone => "reader-gone",
+            Self::OfCommand(_) => "command",
         }
     }
 }
@@ -130,9 +134,9 @@ impl CommandError {
         &self.hints
     }
 
-    /// Whether nothing is printed, because the reader of the output exited.
+    /// Whether nothing is printed: the reader of the output exited, or a command has said it.
     pub(crate) fn is_silent(&self) -> bool {
-        self.exit == Exit::ReaderGone
+        matches!(self.exit, Exit::ReaderGone | Exit::OfCommand(_))
     }
 
     /// The message with its sources, in one line.

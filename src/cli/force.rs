@@ -78,7 +78,7 @@ pub(crate) fn confirm_all(
     if open.is_empty() {
         return Ok(());
     }
-    if !io::stdin().is_terminal() {
+    if !io::stdin().is_terminal() || output::are_events() {
         // Overwriting is refused as "exists", all else as a missing argument.
         let kind = match open.iter().all(|(what, _)| *what == Force::Overwrite) {
             true => Kind::Exists,

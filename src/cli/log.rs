@@ -39,7 +39,8 @@ where
     fn format_event(
         &self,
         _: &FmtContext<'_, S, N>,
-        writer: Writer<'_>,
+        // The same stderr, which `output` writes to.
+        _: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
         let word = match *event.metadata().level() {
@@ -55,8 +56,6 @@ where
         } else {
             format!(" ({})", parts.fields.join(", "))
         };
-        // The writer is stderr too.
-        drop(writer);
         output::stderr_line(word, &format!("{}{fields}", parts.message));
         Ok(())
     }

@@ -131,7 +131,7 @@ enum Command {
     Create(create::Args),
     Encrypt(encrypt::Args),
     Decrypt(decrypt::Args),
-    Copy(copy::Args),
+    Copy(Box<copy::Args>),
     Info(info::Args),
     Inspect(inspect::Args),
     Identify(identify::Args),
@@ -219,7 +219,12 @@ fn prepare(global: &Global, name: String) -> Result<Session, CommandError> {
     log::start(global.verbose);
     output::harden();
     kernel::choose().map_err(|error| CommandError::new(Kind::Parameters, error))?;
-    Session::new(name, global.json, global.progress)
+    let progress = match global.progress {
+        // A bar among JSON would be neither.
+        ProgressMode::Auto if global.json => ProgressMode::None,
+        other => other,
+    };
+    Session::new(name, global.json, progress)
 }
 
 impl Command {

@@ -21,6 +21,11 @@ pub(crate) fn write_events() {
     EVENTS.store(true, Ordering::Relaxed);
 }
 
+/// Whether what goes to stderr is JSON.
+pub(crate) fn are_events() -> bool {
+    EVENTS.load(Ordering::Relaxed)
+}
+
 /// Buffered stdout. If its reader exits, the command ends without a message.
 pub(crate) struct Output {
     /// The words of the command, such as `key add`.
@@ -108,7 +113,7 @@ pub(crate) fn report(failed: &CommandError) {
     if failed.is_silent() {
         return;
     }
-    if EVENTS.load(Ordering::Relaxed) {
+    if are_events() {
         let error = json!({
             "kind": failed.name(),
             "message": failed.line(),
@@ -203,7 +208,7 @@ pub(crate) fn raw(text: &str) {
 
 /// A line of the library's log, or a message of the program.
 pub(crate) fn stderr_line(word: &str, message: &str) {
-    if EVENTS.load(Ordering::Relaxed) {
+    if are_events() {
         event(word, &json!({ "message": message }));
         return;
     }

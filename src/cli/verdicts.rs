@@ -4,6 +4,7 @@ mod rotate;
 mod undo;
 
 use std::error::Error;
+use std::io::ErrorKind;
 
 use luksmith::backend::IoError;
 use luksmith::backend::file::FileError;
@@ -18,7 +19,7 @@ use luksmith::kdf::KdfError;
 use luksmith::layout::ImageError;
 use luksmith::libvirt::{LibvirtError, ValueError};
 use luksmith::qemu::{AmendError, QmpError};
-use luksmith::secret::SecretError;
+use luksmith::secret::{HelperError, SecretError};
 use luksmith::task::destination::NoRoom;
 use luksmith::task::emulator::EmulatorError;
 use luksmith::task::libvirt::disk::DiskError;
@@ -188,6 +189,7 @@ fn secret(error: &SecretError) -> Hint {
             some("--key file:PATH, --key fd:N or --key-file PATH leave stdin for the data")
         }
         SecretError::Scheme { source, .. } => source.downcast_ref().and_then(value),
+        SecretError::Helper { source, .. } => helper(source),
         SecretError::TooWeak(_) => {
             some("choose several unrelated words, or accept it with --force-weak")
         }
@@ -195,6 +197,20 @@ fn secret(error: &SecretError) -> Hint {
             some("--key SOURCE or --key-file PATH names the source of the passphrase")
         }
         SecretError::NoCredentials => some("run it as a systemd service with LoadCredential="),
+        _ => None,
+    }
+}
+
+fn helper(error: &HelperError) -> Hint {
+    match error {
+        HelperError::Refused(error) if error.kind() == ErrorKind::PermissionDenied => some(
+            "the program has to be executable; it and its folder have to belong to root or to you, \
+             and no other user may write to them (`chmod go-w`)",
+        ),
+        HelperError::Failed(_) | HelperError::Slow(_) => some(
+            "it runs without arguments and terminal, with stdin from /dev/null and with a fixed \
+             PATH; docs/programs.md has examples",
+        ),
         _ => None,
     }
 }

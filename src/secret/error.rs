@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::helper_error::HelperError;
 use super::locked::LockError;
 
 /// Why a secret was not read or made.
@@ -74,6 +75,14 @@ pub enum SecretError {
         /// The error of the module that has the scheme.
         source: Box<dyn core::error::Error + Send + Sync>,
     },
+    /// A program that was to print the secret failed, or is not run.
+    #[error("{from}")]
+    Helper {
+        /// The path of the program.
+        from: String,
+        /// What happened.
+        source: HelperError,
+    },
     /// A file, descriptor or terminal failed.
     #[error("cannot read {from}")]
     Io {
@@ -91,7 +100,7 @@ pub enum ParseSourceError {
     /// The text has none of the forms. The message does not repeat the text, which may be a
     /// passphrase given by mistake.
     #[error(
-        "not a source of a secret; one is prompt, file:PATH[,offset=N][,size=N], fd:N, stdin or credential:NAME"
+        "not a source of a secret; one is prompt, file:PATH[,offset=N][,size=N], fd:N, stdin, credential:NAME or command:PROGRAM"
     )]
     Unknown,
     /// `file:` without a path.
@@ -115,6 +124,9 @@ pub enum ParseSourceError {
     /// `credential:` without a plain file name.
     #[error("credential: takes a plain name, without '/'")]
     NotName,
+    /// `command:` without the absolute path of a program.
+    #[error("command: takes the absolute path of a program, without arguments")]
+    NotProgram,
     /// The text after the name of a [`Scheme`](super::Scheme) is not in the form that it takes.
     #[error("{0}")]
     Scheme(String),

@@ -109,20 +109,20 @@ impl Input<'_> {
 }
 
 /// A growing buffer in locked memory. A block that it outgrows is wiped.
-struct Growing {
+pub(super) struct Growing {
     bytes: LockedBytes,
-    used: usize,
+    pub(super) used: usize,
 }
 
 impl Growing {
-    fn new() -> Result<Self, SecretError> {
+    pub(super) fn new() -> Result<Self, SecretError> {
         let bytes = LockedBytes::new(512)?;
         Ok(Self { bytes, used: 0 })
     }
 
     /// The free part, which has at least one byte. It reaches one byte beyond `limit`, so that a
     /// reader sees whether the input ends at the limit.
-    fn free(&mut self, limit: usize, from: &str) -> Result<&mut [u8], SecretError> {
+    pub(super) fn free(&mut self, limit: usize, from: &str) -> Result<&mut [u8], SecretError> {
         if self.used > limit {
             return Err(SecretError::TooLong {
                 from: from.to_owned(),
@@ -138,7 +138,7 @@ impl Growing {
         Ok(&mut self.bytes[self.used..end])
     }
 
-    fn finish(self) -> Result<LockedBytes, SecretError> {
+    pub(super) fn finish(self) -> Result<LockedBytes, SecretError> {
         if self.used == self.bytes.len() {
             return Ok(self.bytes);
         }

@@ -7,6 +7,8 @@
 mod allocator;
 mod boxed;
 mod error;
+mod helper;
+mod helper_error;
 mod input;
 mod keys;
 mod locked;
@@ -19,6 +21,8 @@ mod terminal;
 pub use allocator::WipingAllocator;
 pub(crate) use boxed::LockedBox;
 pub use error::{ParseSourceError, SecretError};
+pub use helper::{HELPER_TIME, Helper};
+pub use helper_error::HelperError;
 pub use keys::{Passphrase, VolumeKey, random};
 pub use locked::{LockError, LockedBytes};
 pub use purpose::{Purpose, Wanted};

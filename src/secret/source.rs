@@ -1,5 +1,6 @@
 //! The sources of secrets that this crate has, and the text that names them: `prompt`,
-//! `file:PATH[,offset=N][,size=N]`, `fd:N`, `stdin`, `credential:NAME`.
+//! `file:PATH[,offset=N][,size=N]`, `fd:N`, `stdin`, `credential:NAME`,
+//! `command:PROGRAM`.
 
 #![allow(unsafe_code)] // an inherited descriptor is a bare number
 
@@ -12,6 +13,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::error::{ParseSourceError, SecretError};
+use super::helper::Helper;
 use super::input::Input;
 use super::terminal;
 use super::{LockedBytes, Passphrase, Purpose, SecretSource, Wanted};
@@ -43,6 +45,9 @@ pub enum Source {
     Stdin,
     /// The bytes of a credential that systemd passed to the service.
     Credential(String),
+    /// All bytes that the program at this absolute path prints, including newlines. See
+    /// [`Helper`].
+    Command(PathBuf),
 }
 
 impl Source {
@@ -88,12 +93,25 @@ impl SecretSource for Source {
                     std::env::var_os("CREDENTIALS_DIRECTORY").ok_or(SecretError::NoCredentials)?;
                 file(&Path::new(&directory).join(name), 0, None, interrupt)?
             }
+            Self::Command(program) => helper(program).run(MAX_KEY_FILE, interrupt)?,
         };
         if bytes.is_empty() && purpose.what == Wanted::New {
             return Err(SecretError::Empty);
         }
         Ok(Passphrase::from_locked(bytes))
     }
+}
+
+/// The program, with the environment variables by which other programs find a user's settings and
+/// agents.
+fn helper(program: &Path) -> Helper {
+    let passed = ["HOME", "USER", "LOGNAME", "LANG", "XDG_RUNTIME_DIR"];
+    let set = passed
+        .into_iter()
+        .filter_map(|name| Some((name, std::env::var_os(name)?)));
+    set.fold(Helper::new(program), |helper, (name, value)| {
+        helper.variable(name, value)
+    })
 }
 
 fn inherited(number: RawFd, interrupt: &Interrupt) -> Result<LockedBytes, SecretError> {
@@ -217,6 +235,7 @@ impl fmt::Display for Source {
             Self::Fd(number) => write!(f, "fd:{number}"),
             Self::Stdin => f.write_str("stdin"),
             Self::Credential(name) => write!(f, "credential:{name}"),
+            Self::Command(program) => write!(f, "command:{}", program.display()),
         }
     }
 }
@@ -241,6 +260,10 @@ impl FromStr for Source {
                 }
                 Ok(Self::Credential(name.to_owned()))
             }
+            Some(("command", program)) if program.starts_with('/') => {
+                Ok(Self::Command(program.into()))
+            }
+            Some(("command", _)) => Err(ParseSourceError::NotProgram),
             _ => Err(ParseSourceError::Unknown),
         }
     }

@@ -33,6 +33,7 @@ fn every_form_parses_and_shows_itself_again() {
         ("stdin", Source::Stdin),
         ("fd:7", Source::Fd(7)),
         ("credential:disk.key", Source::Credential("disk.key".into())),
+        ("command:/a b,c", Source::Command("/a b,c".into())),
         ("file:/a/b", file("/a/b", 0, None)),
         ("file:a,b:c", file("a,b:c", 0, None)),
         ("file:k,offset=5", file("k", 5, None)),
@@ -67,6 +68,8 @@ fn what_is_no_form_says_why() {
         ("credential:", Bad::NotName),
         ("credential:..", Bad::NotName),
         ("credential:a/b", Bad::NotName),
+        ("command:", Bad::NotProgram),
+        ("command:program", Bad::NotProgram),
     ];
     for (text, error) in bad {
         assert_eq!(text.parse::<Source>(), Err(error), "{text}");

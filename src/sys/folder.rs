@@ -160,7 +160,6 @@ impl Folder {
     }
 
     /// Fails unless it belongs to root or to this user, and other users cannot write to it.
-    #[cfg(any(test, feature = "libvirt"))]
     pub(crate) fn check_trusted(&self) -> io::Result<()> {
         check_trusted(&self.path, &self.about()?)
     }
@@ -354,7 +353,6 @@ pub(crate) fn same_file(one: &Metadata, other: &Metadata) -> bool {
 
 /// Fails unless a file or a folder belongs to root or to this user, and other users cannot write to
 /// it. `path` is for the message.
-#[cfg(any(test, feature = "libvirt"))]
 pub(crate) fn check_trusted(path: &Path, about: &Metadata) -> io::Result<()> {
     let path = path.display();
     let message = if !is_root_or_us(about) {

@@ -8,4 +8,4 @@ pub(crate) mod ofd;
 pub(crate) mod peer;
 pub(crate) mod process;
 
-pub use process::harden;
+pub use process::{end_with_parent, harden};

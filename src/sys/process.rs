@@ -1,10 +1,13 @@
 //! Hardening of the process: no core files, and no access for other processes of the same user.
-//! Also the running time of a thread.
+//! Also the end of the process with its parent, and the running time of a thread.
 
 use std::time::Duration;
 
 use rustix::io;
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, Signal, getpid, getppid, kill_process,
+    set_dumpable_behavior, set_parent_process_death_signal, setrlimit,
+};
 use rustix::time::{ClockId, clock_gettime};
 
 /// Makes the process undumpable.
@@ -30,4 +33,20 @@ pub fn harden() -> std::io::Result<()> {
 pub(crate) fn thread_time() -> Duration {
     let ran = clock_gettime(ClockId::ThreadCPUTime);
     Duration::try_from(ran).unwrap_or_default()
+}
+
+/// Lets the kernel send SIGTERM to this process when its parent ends, or more exactly the thread of
+/// the parent that has started it. A program calls this first of all: if its parent ended before,
+/// that is not noticed.
+///
+/// # Errors
+/// Returns the error of the kernel.
+pub fn end_with_parent() -> std::io::Result<()> {
+    let parent = getppid();
+    set_parent_process_death_signal(Some(Signal::TERM))?;
+    // If the parent ended before this call, then this process has another one now.
+    if getppid() != parent {
+        kill_process(getpid(), Signal::TERM)?;
+    }
+    Ok(())
 }

@@ -190,6 +190,17 @@ impl Listening<'_> {
         (self.transports.iter()).map(move |transport| Uri::new(transport.clone(), self.tls, export))
     }
 
+    /// The path of the first Unix socket.
+    #[must_use]
+    pub fn socket(&self) -> Option<&[u8]> {
+        self.transports
+            .iter()
+            .find_map(|transport| match transport {
+                Transport::Unix(path) => Some(path.as_slice()),
+                _ => None,
+            })
+    }
+
     /// Serves the clients that connect, until the server is stopped; see [`Server::run`]. Then
     /// removes the file of the socket.
     ///

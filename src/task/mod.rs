@@ -47,6 +47,8 @@ mod advice;
 pub mod amend;
 #[cfg(feature = "vet")]
 pub mod audit;
+#[cfg(feature = "nbd")]
+pub mod captive;
 pub mod copy;
 pub mod cost;
 pub mod destination;
@@ -69,6 +71,7 @@ pub mod open;
 mod open_sockets;
 pub mod openers;
 pub mod outcome;
+pub mod pid_file;
 pub mod plain;
 mod printable;
 #[cfg(feature = "vet")]

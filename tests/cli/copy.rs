@@ -51,7 +51,7 @@ fn a_volume_becomes_luks1_and_luks2_again() {
     let made = copied(&session, "disk.img luks1.img --type luks1 --key-file key");
     assert_eq!(made["type"], "luks1");
     assert_eq!(made["sector_size"], 512);
-    assert_eq!(made["data"]["size"], 5 * MIB);
+    assert_eq!(made["size"], 5 * MIB);
     holds_the_plaintext(&session, "luks1.img - --key-file key");
 
     let args =

@@ -113,6 +113,52 @@ fn data_on_stdin_leaves_no_room_for_a_passphrase() {
 }
 
 #[test]
+fn a_program_prints_the_key() {
+    use std::os::unix::fs::PermissionsExt;
+    let session = Session::with_volume();
+    let program = session.path("program");
+    let source = format!("command:{}", program.display());
+    let write = |text: &str, mode| {
+        session.write("program", format!("#!/bin/sh\n{text}\n").as_bytes());
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let test = || session.run(["-vv", "key", "test", "disk.img", "--key", &source]);
+    write("printf '\\033[31m one\\ntwo' >&2; printf secret", 0o700);
+    let ran = test();
+    assert_eq!(ran.code(), 0, "{}", ran.stderr());
+    // What it says is shown with escapes, line by line; the secret is nowhere.
+    let said = ran.stderr();
+    assert!(said.contains("program: \\u{1b}[31m one\n"), "{said}");
+    assert!(
+        said.contains("program: two\n") && !said.contains("secret"),
+        "{said}"
+    );
+    // All bytes count, as those of a file.
+    write("echo secret", 0o700);
+    test().fails(2, "without the newline at its end, the key opens");
+    write("printf other; exit 1", 0o700);
+    test().fails(4, "it failed with exit code 1");
+    write("printf secret", 0o702);
+    test().fails(2, "other users can write to");
+    test().fails(2, "chmod go-w");
+    let relative = session.run(["key", "test", "disk.img", "--key", "command:program"]);
+    relative.fails(1, "absolute path");
+    // A new passphrase, too.
+    write("printf another", 0o700);
+    let add = [
+        "key",
+        "add",
+        "disk.img",
+        "--key-file",
+        "key",
+        "--new-key",
+        &source,
+    ];
+    session.ok(add.iter().chain(&CHEAP));
+    assert_eq!(test().code(), 0);
+}
+
+#[test]
 fn no_secret_is_ever_printed() {
     let session = Session::new();
     let secret = "hunter2-plinth-gelid";

@@ -64,7 +64,10 @@ fn a_socket_is_for_its_owner_by_default() {
     // A directory that every user can write to is taken, with a warning.
     fs::set_permissions(folder.path("open"), Permissions::from_mode(0o1777)).unwrap();
     let said = folder.serve_with(&args, &["--socket-mode", "600"]).stop();
-    assert!(said.contains("warning: every user can write to"), "{said}");
+    assert!(
+        said.contains(r#""warning","message":"every user can write to"#),
+        "{said}"
+    );
     fs::set_permissions(folder.path("open"), Permissions::from_mode(0o755)).unwrap();
     refused(
         &folder,
@@ -131,7 +134,7 @@ fn users_are_allowed_by_number() {
     let served = folder.serve(&["--allow-uid", &(me + 1).to_string()]);
     assert!(is_ended(&mut served.connect()), "not even greeted");
     let (said, pid) = (served.stop(), std::process::id());
-    let told = format!("not one of the allowed users: user {me}, process {pid}\n");
+    let told = format!("not one of the allowed users: user {me}, process {pid}\"");
     assert!(said.contains(&told), "{said}");
 }
 

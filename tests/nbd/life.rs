@@ -197,6 +197,101 @@ fn the_server_tells_when_it_is_ready() {
 }
 
 #[test]
+fn an_idle_server_waits_for_another_client() {
+    let folder = Folder::with_volume();
+    let mut served = folder.serve(&["--exit-when-idle=3600"]);
+    drop(served.client());
+    drop(served.client());
+    assert!(served.child.try_wait().unwrap().is_none());
+    drop(served);
+    let folder = Folder::with_volume();
+    let mut served = folder.serve(&["--exit-when-idle=1"]);
+    drop(served.client());
+    let (status, said) = served.ended();
+    assert!(status.success(), "{said}");
+}
+
+#[test]
+fn a_command_runs_while_the_server_serves() {
+    let folder = Folder::with_volume();
+    let serve = |command: &str, more: &[&str]| {
+        let args = ["serve", "disk.img", "--key-file", "key", "--run", command];
+        let mut program = folder.luksmith(args.iter().chain(more));
+        program.env("XDG_RUNTIME_DIR", folder.path("."));
+        program.output().unwrap()
+    };
+    // A client of its own socket, which only this user can reach.
+    let script = "test -S \"$unixsocket\" && stat -c %a \"$(dirname \"$unixsocket\")\" && echo \"$uri\"; exit 7";
+    let output = serve(script, &["--name", "a b"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(7), "{said}");
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines.len(), 2, "{said}");
+    assert_eq!(lines[0], "700");
+    assert!(lines[1].starts_with("nbd+unix:///a%20b?socket="), "{said}");
+    let left = std::fs::read_dir(folder.path(".")).unwrap();
+    let left = left.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert!(!left.into_iter().any(|name| name.starts_with("luksmith-")));
+
+    let output = serve("kill -TERM $$", &["--socket", "s.sock"]);
+    assert_eq!(output.status.code(), Some(128 + 15));
+    let output = serve("true", &["--socket", "s.sock"]);
+    assert!(output.status.success() && !folder.path("s.sock").exists());
+}
+
+#[test]
+fn a_signal_ends_the_command_too() {
+    let folder = Folder::with_volume();
+    let mut served = folder.serve(&["--run", "echo $$ > pid; exec sleep 1000"]);
+    until("the command runs", || {
+        std::fs::read_to_string(folder.path("pid")).is_ok_and(|pid| pid.ends_with('\n'))
+    });
+    served.signal(Signal::TERM);
+    let (status, said) = served.ended();
+    assert_eq!(status.code(), Some(128 + 15), "{said}");
+}
+
+#[test]
+fn a_pid_file_is_there_while_the_server_serves() {
+    let folder = Folder::with_volume();
+    folder.write("a.pid", b"4194305\n");
+    let served = folder.serve(&["--pid-file", "a.pid"]);
+    let number = std::fs::read_to_string(folder.path("a.pid")).unwrap();
+    assert_eq!(number, format!("{}\n", served.child.id()));
+    served.stop();
+    assert!(!folder.path("a.pid").exists());
+    folder.write("a.pid", b"not a number");
+    let args = [
+        "serve",
+        "disk.img",
+        "--key-file",
+        "key",
+        "--socket",
+        "s.sock",
+    ];
+    let output = folder
+        .luksmith(args.iter().chain(&["--pid-file", "a.pid"]))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(5));
+    assert!(folder.path("a.pid").exists() && !folder.path("s.sock").exists());
+}
+
+#[test]
+fn a_server_ends_with_its_parent() {
+    let folder = Folder::with_volume();
+    let script = r#""$0" serve disk.img --key-file key --socket s.sock --exit-with-parent & wait"#;
+    let mut parent = folder
+        .program("sh", ["-c", script, env!("CARGO_BIN_EXE_luksmith")])
+        .spawn()
+        .unwrap();
+    until("the server listens", || folder.path("s.sock").exists());
+    parent.kill().unwrap();
+    parent.wait().unwrap();
+    until("the server has ended", || !folder.path("s.sock").exists());
+}
+
+#[test]
 fn flushed_data_survives_a_kill_at_any_moment() {
     const BLOCK: usize = 10_000;
     let folder = Folder::with_volume();

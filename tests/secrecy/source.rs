@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 
 use luksmith::Interrupt;
-use luksmith::secret::{Passphrase, Purpose, SecretSource, Source};
+use luksmith::secret::{Helper, MAX_KEY_FILE, Passphrase, Purpose, SecretSource, Source};
 
 #[path = "../../src/cli/strength.rs"]
 mod strength;
@@ -47,6 +47,34 @@ fn a_descriptor_of_unknown_length_is_gone_after_use() {
     assert_eq!(passphrase.as_bytes().len(), 5000);
     drop(passphrase);
     needle.assert_gone("what the descriptor gave");
+}
+
+/// The kernel's pipe is not ours to search: what luksmith itself keeps is.
+#[test]
+fn what_a_program_printed_is_gone_after_use() {
+    for len in [32, 70_000] {
+        let (file, needle) = key_file(len);
+        let helper = Helper::new("/bin/cat").argument(file.path());
+        let printed = helper.run(MAX_KEY_FILE, &Interrupt::new()).unwrap();
+        assert_eq!(printed.len(), len);
+        assert!(!needle.find().is_empty());
+        drop(printed);
+        needle.assert_gone("the output of a program");
+    }
+}
+
+#[test]
+fn what_a_failed_program_printed_is_gone() {
+    let (file, needle) = key_file(70_000);
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("program");
+    let script = format!("#!/bin/sh\ncat {}\nexit 3\n", file.path().display());
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let interrupt = Interrupt::new();
+    let purpose = Purpose::unlock("a volume", &interrupt);
+    assert!(Source::Command(program).read(purpose).is_err());
+    needle.assert_gone("the output of a failed program");
 }
 
 #[test]

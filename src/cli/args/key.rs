@@ -10,7 +10,8 @@ use crate::cli::size;
 #[command(next_help_heading = "Passphrase")]
 pub(crate) struct KeyArgs {
     /// The source of the passphrase: prompt, stdin (one line), file:PATH[,offset=N][,size=N] (all
-    /// bytes), fd:N, credential:NAME (systemd), libvirt:UUID or libvirt:usage=volume:PATH (the
+    /// bytes), fd:N, credential:NAME (systemd), command:PROGRAM (what the program
+    /// at this absolute path prints), libvirt:UUID or libvirt:usage=volume:PATH (the
     /// value of a libvirt secret); for a new passphrase also generate:libvirt:UUID (256 random
     /// bits, which are stored in the secret first) [default: prompt on a terminal, else stdin]
     #[arg(long, value_name = "SOURCE", conflicts_with = "key_file")]

@@ -5,20 +5,25 @@ mod exports;
 mod ready;
 mod sockets;
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use luksmith::container::Which;
 use luksmith::export::nbd::{Options, Server};
 use luksmith::location::Location;
+use luksmith::task::captive::Captive;
 use luksmith::task::exports::{Wanted, refuse_twice};
 use luksmith::task::listen::Listen;
+use luksmith::task::pid_file::PidFile;
 
 use super::Session;
 use super::args::{
-    CompressedArgs, ImageArgs, ImageFormat, KeyArgs, LimitArgs, LocationParser, RemoteArgs,
+    CompressedArgs, ImageArgs, ImageFormat, KeyArgs, LimitArgs, LocalFile, LocationParser,
+    RemoteArgs,
 };
-use super::error::CommandError;
+use super::error::{CommandError, Exit, Kind};
 use super::output;
 use super::passphrase::KeySource;
 use clients::ClientArgs;
@@ -87,9 +92,31 @@ pub(crate) struct Args {
     #[arg(long, value_name = "WHAT", default_value = "deny")]
     discard: DiscardName,
 
-    /// Stop when the last client has disconnected
+    /// Stop when the last client has disconnected, and no other one has connected for this time
+    /// [0 s without a value]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "0",
+        value_parser = clap::value_parser!(u64).range(..=86400)
+    )]
+    exit_when_idle: Option<u64>,
+
+    /// Run COMMAND by /bin/sh when clients can connect, and stop when it ends, with its exit code.
+    /// Its environment has uri, exportname and unixsocket. Without --socket and --listen, the
+    /// socket is in a new folder
+    #[arg(long, value_name = "COMMAND")]
+    run: Option<OsString>,
+
+    /// Stop when the process ends that has started this one (Linux's PR_SET_PDEATHSIG)
     #[arg(long)]
-    exit_when_idle: bool,
+    exit_with_parent: bool,
+
+    /// Write the number of this process to FILE when clients can connect; it is removed at the end
+    #[arg(long, value_name = "FILE", value_parser = LocalFile)]
+    pid_file: Option<PathBuf>,
 
     /// Write a line with the URI to descriptor N once clients can connect
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -133,7 +160,8 @@ Examples:
   luksmith serve disk.qcow2 --format qcow2 --discard pass --socket vms/disk.sock
   luksmith serve disk.img --listen 0.0.0.0:10809 --tls-dir /etc/pki/luksmith
   luksmith serve disk.img --key-file disk.key --socket tmp/copy.sock --exit-when-idle &
-  nbdcopy 'nbd+unix:///?socket=tmp/copy.sock' plain.img";
+  nbdcopy 'nbd+unix:///?socket=tmp/copy.sock' plain.img
+  luksmith serve disk.img --key-file disk.key --run 'nbdcopy \"$uri\" plain.img'";
 
 /// After this time, the program says why the server has not stopped yet.
 const LONG_WAIT: Duration = Duration::from_secs(2);
@@ -159,6 +187,11 @@ fn explain_wait(end: mpsc::Receiver<()>) {
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
+        if self.exit_with_parent {
+            luksmith::sys::end_with_parent().map_err(|error| {
+                CommandError::new(Kind::Unsupported, error).about("--exit-with-parent")
+            })?;
+        }
         // Invalid arguments are refused before any passphrase is asked for.
         if self.image.is_none() {
             self.refuse_without_image()?;
@@ -167,10 +200,11 @@ impl Args {
         options.max_connections = self.max_connections.into();
         options.clients_per_peer = self.clients_per_peer.map(usize::from);
         options.handshake_time = Duration::from_secs(self.handshake_time);
-        options.exit_when_idle = self.exit_when_idle;
+        options.exit_when_idle = self.exit_when_idle.is_some();
+        options.idle_time = Duration::from_secs(self.exit_when_idle.unwrap_or(0));
         options.allow_uids = self.clients.allow_uids();
         options.tls = session.signals.ending(|| self.clients.tls())??;
-        let place = self.sockets.place()?;
+        let (place, _folder) = self.sockets.place(self.run.is_some())?;
         let listen = if self.clients.insecure {
             Listen::new_insecure(place, &options)?
         } else {
@@ -186,7 +220,10 @@ impl Args {
         for opened in opened {
             exports.push(opened.unlock(session)?);
         }
-        let served_exports = exports.iter().map(Served::of).collect();
+        let served_exports: Vec<_> = exports.iter().map(Served::of).collect();
+        let first = served_exports
+            .first()
+            .map_or_else(String::new, Served::name);
 
         let server = Server::new(exports, options)?;
         let stopper = server.stopper();
@@ -200,15 +237,39 @@ impl Args {
         });
 
         let listening = listen.start(session)?;
+        let pid_file = self.pid_file.as_deref();
+        let pid_file = pid_file.map(|path| PidFile::write(path, session));
+        let _pid_file = pid_file.transpose()?;
         Ready {
             listening: &listening,
             exports: served_exports,
         }
         .announce(session, self.ready_fd)?;
+        let captive = match &self.run {
+            Some(command) => {
+                let stopper = server.stopper();
+                let captive = Captive::start(command, &listening, &first, move || stopper.stop())?;
+                let ending = captive.ending();
+                session.signals.at_first(move || ending.terminate());
+                Some(captive)
+            }
+            None => None,
+        };
         let served = listening.serve(&server);
         drop(ended);
         ready::stopping();
-        Ok(served?)
+        if let (Err(_), Some(captive)) = (&served, &captive) {
+            captive.ending().terminate();
+        }
+        let code = captive.map_or(Ok(0), Captive::finish);
+        served?;
+        match code? {
+            0 => Ok(()),
+            code => Err(CommandError::new(
+                Exit::OfCommand(code),
+                "the command failed",
+            )),
+        }
     }
 
     /// Refuses options that are for IMAGE, if there is none.

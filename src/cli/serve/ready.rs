@@ -27,6 +27,10 @@ pub(super) struct Served {
 }
 
 impl Served {
+    pub(super) fn name(&self) -> String {
+        self.name.clone()
+    }
+
     pub(super) fn of(export: &Export) -> Self {
         Self {
             name: export.name().to_owned(),

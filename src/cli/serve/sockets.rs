@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use luksmith::export::nbd::Listener;
+use luksmith::task::captive::SocketFolder;
 use luksmith::task::listen::{OpenSockets, Place, UnixSocket};
 
 use crate::cli::args::LocalFile;
@@ -57,9 +58,24 @@ fn parse_group(text: &str) -> Result<u32, String> {
 }
 
 impl SocketArgs {
-    /// The place that the arguments name; without arguments, the sockets from systemd.
-    pub(super) fn place(&self) -> Result<Place, CommandError> {
+    /// The place that the arguments name; without arguments, the sockets from systemd, or if
+    /// `captive`, a socket in a new folder, which is removed when it is dropped.
+    pub(super) fn place(
+        &self,
+        captive: bool,
+    ) -> Result<(Place, Option<SocketFolder>), CommandError> {
         let passed = from_systemd()?;
+        let named = self.socket.is_some() || self.listen.is_some();
+        if !captive || named || !passed.is_empty() {
+            return Ok((self.stated(passed)?, None));
+        }
+        let base =
+            std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+        let folder = SocketFolder::make(&base)?;
+        Ok((Place::unix(folder.socket()), Some(folder)))
+    }
+
+    fn stated(&self, passed: Vec<Listener>) -> Result<Place, CommandError> {
         let named = [
             ("--socket", self.socket.is_some()),
             ("--listen", self.listen.is_some()),

@@ -63,15 +63,21 @@ pub(super) fn listen(shared: &Arc<Shared>, listeners: &[Listener]) -> Result<(),
             .map_err(|error| system("prepare a socket")(error.into()))?;
     }
     let mut warned: Option<Instant> = None;
+    let mut idle_since: Option<Instant> = None;
     while !shared.stopping.is_asked() {
         shared.connections.reap();
-        if shared.options.exit_when_idle && shared.connections.all_have_left() {
+        let all_have_left = shared.options.exit_when_idle && shared.connections.all_have_left();
+        let since = all_have_left.then(|| idle_since.unwrap_or_else(Instant::now));
+        idle_since = since;
+        let idle_end = since.map(|since| since + shared.options.idle_time);
+        if idle_end.is_some_and(|end| end <= Instant::now()) {
             return Ok(());
         }
         let late = shared.connections.end_late();
+        let until = late.into_iter().chain(idle_end).min();
         let has_room = shared.connections.has_room();
         let open = if has_room { listeners } else { &[][..] };
-        let ready = wait(shared, open, late).map_err(system("wait for clients"))?;
+        let ready = wait(shared, open, until).map_err(system("wait for clients"))?;
         for (listener, _) in open.iter().zip(ready).filter(|(_, ready)| *ready) {
             if let Err(error) = accept(shared, listener) {
                 if warned.is_none_or(|warned| warned.elapsed() >= WARNING_INTERVAL) {

@@ -40,6 +40,9 @@ pub struct Options {
     pub tls: Option<ServerTls>,
     /// Stop when the last client has left, once any client has had an export.
     pub exit_when_idle: bool,
+    /// How long no client may be connected before [`exit_when_idle`](Self::exit_when_idle) stops
+    /// the server. Default: 0 s.
+    pub idle_time: Duration,
 }
 
 impl Default for Options {
@@ -55,6 +58,7 @@ impl Default for Options {
             allow_uids: None,
             tls: None,
             exit_when_idle: false,
+            idle_time: Duration::ZERO,
         }
     }
 }

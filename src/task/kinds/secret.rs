@@ -7,7 +7,7 @@ use super::kinds;
 use super::libvirt::libvirt;
 #[cfg(feature = "libvirt")]
 use crate::libvirt::ValueError;
-use crate::secret::SecretError;
+use crate::secret::{HelperError, SecretError};
 use crate::task::Kind;
 
 kinds! {
@@ -26,6 +26,7 @@ pub(super) fn secret(error: &SecretError) -> Kind {
         SecretError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             Kind::Permission
         }
+        SecretError::Helper { source, .. } => helper(source),
         SecretError::Io { .. } | SecretError::Random(_) => Kind::Storage,
         SecretError::Scheme { source, .. } => scheme(source.as_ref()),
         SecretError::Empty
@@ -33,6 +34,16 @@ pub(super) fn secret(error: &SecretError) -> Kind {
         | SecretError::Mismatch
         | SecretError::TooWeak(_) => Kind::WrongPassphrase,
         _ => Kind::Parameters,
+    }
+}
+
+fn helper(error: &HelperError) -> Kind {
+    match error {
+        HelperError::Relative => Kind::Parameters,
+        HelperError::Refused(error) | HelperError::Start(error) | HelperError::Read(error) => {
+            Kind::of_io(error)
+        }
+        _ => Kind::Storage,
     }
 }
 
