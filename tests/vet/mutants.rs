@@ -252,7 +252,7 @@ impl Qemu {
         let same = match format {
             // Which of its sizes counts depends on the creator, and on the version of QEMU.
             "vhd" => size <= ours,
-            // A snapshot may be larger.
+            // Its last partial sector is not in the report. A snapshot may be larger.
             "qcow2" if report.features.contains(&Feature::Snapshots) => size <= ours,
             _ => size == ours,
         };

@@ -151,7 +151,15 @@ fn header_fields() {
         ("a size that fills the last L2 table in part", "", |i| {
             be64(i, 24, (2 << 20) + 512)
         }),
-        ("the largest size", "qcow2.size", |i| be64(i, 24, u64::MAX)),
+        ("the largest size", "qcow2.size", |i| {
+            be64(i, 24, u64::MAX & !511)
+        }),
+        (
+            "a size with a partial sector",
+            "qcow2.partial-sector",
+            |i| be64(i, 24, (2 << 20) + 1),
+        ),
+        ("one byte", "qcow2.partial-sector", |i| be64(i, 24, 1)),
         ("no size", "", |i| be64(i, 24, 0)),
         ("cut in the header", "qcow2.table", |i| i.truncate(100)),
         ("nothing but the magic", "qcow2.table", |i| i.truncate(4)),

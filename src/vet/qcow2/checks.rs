@@ -23,6 +23,8 @@ checks! {
         "the header extensions do not fit, have no end, are repeated, or have a wrong length";
     UNKNOWN: note, "qcow2.unknown", "it has unknown optional features or extensions";
     SIZE: reject, "qcow2.size", "the disk is larger than its L1 table can map";
+    PARTIAL: note, "qcow2.partial-sector",
+        "its size is not a multiple of 512: QEMU leaves out the last bytes";
     TABLE: reject, "qcow2.table", "a table is too large, not aligned, or not within the image";
     RESERVED: reject, "qcow2.reserved", "reserved bits are set";
     OVERLAP: reject, "qcow2.overlap",

@@ -24,7 +24,7 @@ use super::report::Report;
 use super::source::{Source, Stop};
 pub(super) use checks::CHECKS;
 use checks::{
-    BACKING, CLUSTER, COMPRESSION, CORRUPT, CRYPT, DATA_FILE, FEATURES, LENGTH, REFCOUNTS,
+    BACKING, CLUSTER, COMPRESSION, CORRUPT, CRYPT, DATA_FILE, FEATURES, LENGTH, PARTIAL, REFCOUNTS,
     SUBCLUSTERS, TABLE, UNKNOWN, VERSION,
 };
 use image::Image;
@@ -45,7 +45,12 @@ pub(super) fn check(
         report.add(&TABLE, 0, "header", "the image ends within it");
         return Ok(());
     };
-    report.claims(header.size);
+    // As QEMU does. Other programs may show the last bytes.
+    let partial = header.size % 512;
+    report.claims(header.size - partial);
+    report.require(partial == 0, &PARTIAL, 24, "size", || {
+        format!("{} bytes", header.size)
+    });
     if !fields(report, &header) {
         references(source, report, &header)?;
         return Ok(());
