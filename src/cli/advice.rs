@@ -20,6 +20,12 @@ pub(crate) fn advice(advice: &Advice) -> String {
         }
         Advice::SizeOfGuest => "--size 10G is the size that the guest sees",
         Advice::NoSize => "leave --size out",
+        Advice::LooksLike(what) => {
+            return format!(
+                "it looks like {what} (a guess); `luksmith identify IMAGE` says which formats of images \
+                 it could have"
+            );
+        }
         Advice::SizeUnit(size) => {
             return format!("--size {size} is in bytes; --size {size}G is {size} GiB");
         }

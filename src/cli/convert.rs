@@ -1,6 +1,6 @@
 //! `luksmith convert`: converts the header between LUKS1 and LUKS2, in place.
 
-use luksmith::container::Version;
+use luksmith::container::{Header, HeaderError, Version};
 use luksmith::task::outcome::{Change, Changed};
 
 use super::Session;
@@ -41,6 +41,8 @@ Examples:
 const COPY: &str =
     "`luksmith copy IMAGE NEW --type luks1` encrypts the data again, into a LUKS1 volume";
 
+const UNLABEL: &str = "`luksmith config IMAGE --label '' --subsystem ''` removes the labels";
+
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
         refuse_qcow2(&self.image, "a conversion")?;
@@ -58,11 +60,19 @@ impl Args {
             "the {from} header of {name} would be rewritten as {to}; make a backup first (luksmith \
              header backup), and keep the volume closed meanwhile"
         );
+        let labelled = matches!(container.header(), Header::Luks2(header)
+            if !header.label.is_empty() || !header.subsystem.is_empty());
+        let to_luks1 = to == Version::Luks1;
+        let refused = |error: HeaderError| {
+            CommandError::from(error)
+                .about(name)
+                .hint_if((to_luks1 && labelled).then(|| UNLABEL.to_owned()))
+                .hint_if(to_luks1.then(|| COPY.to_owned()))
+        };
+        // The user is not asked about a conversion that is not possible.
+        container.check_convert(to).map_err(refused)?;
         confirm(&self.force, Force::Convert, &loss)?;
-        container.convert(to).map_err(|error| {
-            let error = CommandError::from(error).about(name);
-            error.hint_if((to == Version::Luks1).then(|| COPY.to_owned()))
-        })?;
+        container.convert(to).map_err(refused)?;
         let change = Change::Converted {
             version: to,
             old_version: from,

@@ -15,7 +15,7 @@ use luksmith_formats::hash::Hash;
 use super::Session;
 use super::args::{ImageFormat, NewVolumeArgs};
 use super::error::CommandError;
-use super::force::{Force, confirm};
+use super::force::{Force, confirm_all};
 use super::notes::note_slow;
 use super::output;
 use super::passphrase::volume_key_file;
@@ -72,9 +72,11 @@ pub(crate) fn plan(
     let new = new_volume(session, args)?;
     let cipher = new.cipher;
     let plan = look(new)?;
-    for loss in plan.losses() {
-        confirm(forced, Force::Overwrite, &loss.to_string())?;
-    }
+    let losses = plan.losses().iter();
+    let losses: Vec<_> = losses
+        .map(|loss| (Force::Overwrite, loss.to_string()))
+        .collect();
+    confirm_all(forced, &losses)?;
     note_slow(cipher);
     Ok(plan)
 }

@@ -217,6 +217,9 @@ fn helper(error: &HelperError) -> Hint {
 
 fn io(error: &IoError) -> Hint {
     match error {
+        IoError::NoSpace { .. } => {
+            some("free space where it is stored, and run the command again; `df -h` shows it")
+        }
         IoError::Plaintext { .. } => some(
             "--compressed-plaintext reads it; anyone with access to the storage can have changed \
              it",
@@ -238,6 +241,23 @@ fn file(error: &FileError) -> Hint {
         FileError::ForeignLink { .. } => {
             some("name the path to which the link leads, if that is the one you mean")
         }
+        FileError::Failed { source, .. }
+            if source.kind() == std::io::ErrorKind::ReadOnlyFilesystem =>
+        {
+            some(
+                "the file system or the device is read-only; `luksmith info`, `key test` and `decrypt` \
+                 need no more",
+            )
+        }
+        FileError::Busy { source, .. }
+            if (source.holders.iter()).any(|holder| holder.command.starts_with("qemu")) =>
+        {
+            some(
+                "a virtual machine uses it; `luksmith libvirt rotate` or `luksmith qemu amend` changes \
+                 passphrases while it runs",
+            )
+        }
+        FileError::Busy { .. } => some("stop the program that has it open, and run this again"),
         FileError::Symlink(_) => some("--follow-symlinks opens what it points to"),
         _ => None,
     }
@@ -304,6 +324,9 @@ fn volume(error: &VolumeError) -> Hint {
 fn create(error: &CreateError) -> Hint {
     match error {
         CreateError::Option { option, .. } => some(format!("see --{option} in --help")),
+        CreateError::TooSmall { .. } => some(
+            "--luks2-keyslots-size 1M makes a LUKS2 header small, and --type luks1 needs 2 MiB",
+        ),
         CreateError::Cipher(_) => some("see --cipher and --key-size in --help"),
         CreateError::Keyslot(error) => keyslot(error),
         CreateError::Secret(error) => secret(error),

@@ -30,25 +30,36 @@ impl Container {
     /// where the other version has keyslots. Nothing has changed then. Returns
     /// [`super::CommitError::NeedsUndo`] if there is no undo store.
     pub fn convert(&mut self, to: Version) -> Result<(), HeaderError> {
+        let (mut plan, next) = self.converted(to)?;
+        plan.in_place();
+        Ok(self.commit(&plan, next)?)
+    }
+
+    /// Fails if [`convert`](Self::convert) would refuse the conversion.
+    ///
+    /// # Errors
+    /// Those of [`convert`](Self::convert).
+    pub fn check_convert(&self, to: Version) -> Result<(), HeaderError> {
+        self.converted(to).map(drop)
+    }
+
+    /// The converted header, and the plan that writes it.
+    fn converted(&self, to: Version) -> Result<(WritePlan, Header), HeaderError> {
         self.check_requirements()?;
-        let (mut plan, next) = match (&self.header, to) {
-            (Header::Luks1(_), Version::Luks1) | (Header::Luks2(_), Version::Luks2) => {
-                return Err(HeaderError::Unsupported(format!(
-                    "the header is {to} already"
-                )));
-            }
+        match (&self.header, to) {
+            (Header::Luks1(_), Version::Luks1) | (Header::Luks2(_), Version::Luks2) => Err(
+                HeaderError::Unsupported(format!("the header is {to} already")),
+            ),
             (Header::Luks1(header), Version::Luks2) => {
-                let (plan, next) = self.to_luks2(&header.clone())?;
-                (plan, Header::Luks2(next))
+                let (plan, next) = self.to_luks2(header)?;
+                Ok((plan, Header::Luks2(next)))
             }
             (Header::Luks2(header), Version::Luks1) => {
                 let (plan, next) = to_luks1(header)?;
                 self.check_free_for_luks1(header, &next)?;
-                (plan, Header::Luks1(next))
+                Ok((plan, Header::Luks1(next)))
             }
-        };
-        plan.in_place();
-        Ok(self.commit(&plan, next)?)
+        }
     }
 
     fn to_luks2(&self, old: &luks1::Header) -> Result<(WritePlan, luks2::Header), HeaderError> {

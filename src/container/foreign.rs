@@ -8,7 +8,14 @@ use crate::backend::{Backend, IoError};
 use crate::door;
 
 /// The offset of a signature in bytes, the signature, and its name.
-const SIGNATURES: [(u64, &[u8], &str); 12] = [
+const SIGNATURES: [(u64, &[u8], &str); 18] = [
+    // Boot sectors, which also end like a partition table.
+    (3, b"-FVE-FS-", "a BitLocker volume"),
+    (3, b"NTFS    ", "an NTFS filesystem"),
+    (0, b"KDMV", "a VMDK image"),
+    (0, b"# Disk DescriptorFile", "a VMDK descriptor"),
+    (0, b"conectix", "a VHD image"),
+    (64, b"\x7f\x10\xda\xbe", "a VDI image"),
     (0, b"XFSB", "an XFS filesystem"),
     (0, b"hsqs", "a squashfs filesystem"),
     (0, b"QFI\xfb", "a qcow2 image"),
@@ -24,7 +31,7 @@ const SIGNATURES: [(u64, &[u8], &str); 12] = [
 ];
 
 /// The name of the data, if its signature is known.
-pub(super) fn signature(storage: &dyn Backend) -> Result<Option<&'static str>, IoError> {
+pub(crate) fn signature(storage: &dyn Backend) -> Result<Option<&'static str>, IoError> {
     let size = storage.geometry().size;
     for (offset, magic, what) in SIGNATURES {
         // The storage of a detached header may end before some signatures.

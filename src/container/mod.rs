@@ -40,6 +40,7 @@ pub use error::{
     CommitError, CreateError, HeaderError, KeyslotError, OpenError, UndoError, UnlockError,
     VolumeError,
 };
+pub(crate) use foreign::signature as other_data;
 pub use keyslot_info::{KeyslotInfo, Sealing};
 pub use keyslots::NewKeyslot;
 pub use mark::KeyslotMark;

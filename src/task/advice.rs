@@ -36,6 +36,8 @@ pub enum Advice {
     SizeOfGuest,
     /// The size need not be stated.
     NoSize,
+    /// There is no LUKS header, but the signature of this, which is a guess.
+    LooksLike(&'static str),
     /// A size has a unit, unless it is in bytes.
     SizeUnit(u64),
     /// A multiple of 4 KiB fits every sector size.
@@ -154,6 +156,7 @@ impl fmt::Display for Advice {
             Self::Size => "the size is that which the guest sees; the file is larger by the header",
             Self::SizeOfGuest => "the size is that which the guest sees",
             Self::NoSize => "the size need not be stated",
+            Self::LooksLike(what) => return write!(f, "it looks like {what}"),
             Self::SizeUnit(size) => {
                 return write!(
                     f,

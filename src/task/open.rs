@@ -9,6 +9,7 @@ use luksmith_formats::limits::Limits;
 use super::destination::{Destination, Needed};
 use super::storage::{Remote, Storage};
 use super::{Advice, Error, Kind, Note, Silent, Watch};
+use crate::backend::Backend;
 use crate::backend::file::OpenOptions;
 use crate::container::{self, Container, Health, OpenError, Undo, Version, VolumeError};
 use crate::location::Location;
@@ -275,8 +276,16 @@ impl Image {
         let location = self.header_location();
         let container = Container::open(storage.header(), options).map_err(|error| {
             let qcow2 = matches!(error, OpenError::NotLuks) && storage.begins_with(&qcow2::MAGIC);
+            let other = match error {
+                OpenError::NotLuks if !qcow2 => other_data(&*storage.backend),
+                _ => None,
+            };
             let error = Error::from(error).about(location);
-            error.advise_if(qcow2, Advice::FormatQcow2)
+            let error = error.advise_if(qcow2, Advice::FormatQcow2);
+            match other {
+                Some(what) => error.advise(Advice::LooksLike(what)),
+                None => error,
+            }
         })?;
         if storage.qcow2.is_some() && container.version() != Version::Luks1 {
             let message = format!("{}: LUKS2 in a qcow2 image", self.location);
@@ -296,6 +305,11 @@ impl Image {
         }
         Ok(container)
     }
+}
+
+/// The name of what is in the place of a header, if it is known.
+fn other_data(storage: &dyn Backend) -> Option<&'static str> {
+    container::other_data(storage).ok().flatten()
 }
 
 /// How often a header is read beside a program that may be changing it.

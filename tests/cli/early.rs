@@ -148,6 +148,50 @@ fn sizes_that_are_no_sizes_get_a_hint() {
 }
 
 #[test]
+fn what_is_no_luks_volume_is_called_what_it_looks_like() {
+    let session = Session::new();
+    for (offset, magic, name) in [
+        (0, &b"KDMV"[..], "a VMDK image"),
+        (512, b"EFI PART", "a GUID partition table"),
+        (3, b"-FVE-FS-", "a BitLocker volume"),
+        (1080, b"\x53\xef", "an ext2, ext3 or ext4 filesystem"),
+    ] {
+        let mut image = vec![0; 1 << 20];
+        image[offset..offset + magic.len()].copy_from_slice(magic);
+        session.write("image", &image);
+        let ran = session.run(["info", "image"]);
+        ran.fails(
+            4,
+            &format!("hint: it looks like {name} (a guess); `luksmith identify"),
+        );
+    }
+}
+
+#[test]
+fn a_conversion_that_is_not_possible_is_refused_before_the_question() {
+    let session = Session::new();
+    let create = "create disk.img --size 1M --sector-size 512 --label x --key-file key";
+    session.ok(create.split(' ').chain(CHEAP));
+    let ran = session.run(["convert", "disk.img", "--to", "luks1"]);
+    ran.fails(1, "LUKS1 has no labels");
+    ran.fails(
+        1,
+        "hint: `luksmith config IMAGE --label '' --subsystem ''` removes the labels",
+    );
+    session.ok(["config", "disk.img", "--label", "", "--subsystem", ""]);
+    session.ok(["convert", "disk.img", "--to", "luks1", "--force", "convert"]);
+}
+
+#[test]
+fn every_file_that_would_be_replaced_is_named_at_once() {
+    let session = Session::with_volume();
+    let args = "create disk.img --size 1M --header other --key-file missing";
+    let ran = session.run(args.split(' '));
+    ran.fails(5, "disk.img exists");
+    ran.fails(5, "other exists");
+}
+
+#[test]
 fn options_of_an_image_beside_exports_name_those_of_the_export() {
     let session = Session::with_volume();
     let serve = ["serve", "--export", "a=disk.img", "--socket", "new/s.sock"];
