@@ -73,6 +73,8 @@ mod sealed {
 pub struct Sectors<S: Side> {
     memory: Option<Memory>,
     len: usize,
+    /// Whether it is wiped when it is freed, although its side is not.
+    wiped: bool,
     side: PhantomData<S>,
 }
 
@@ -90,6 +92,7 @@ impl<S: Side> Sectors<S> {
         Self {
             memory: Some(Memory::take(len)),
             len,
+            wiped: false,
             side: PhantomData,
         }
     }
@@ -99,6 +102,7 @@ impl<S: Side> Sectors<S> {
         Self {
             memory: None,
             len: 0,
+            wiped: false,
             side: PhantomData,
         }
     }
@@ -133,6 +137,7 @@ impl<S: Side> Sectors<S> {
         Sectors {
             memory: self.memory.take(),
             len: self.len,
+            wiped: self.wiped,
             side: PhantomData,
         }
     }
@@ -171,6 +176,19 @@ impl Sectors<Cipher> {
         self.turned(decrypt)
     }
 
+    /// A buffer of `len` bytes with arbitrary content, for what another program stored unencrypted:
+    /// it is wiped when it is freed.
+    pub(crate) fn unencrypted(len: usize) -> Self {
+        let mut sectors = Self::with_len(len);
+        sectors.wiped = true;
+        sectors
+    }
+
+    /// Whether the buffer is for what another program stored unencrypted.
+    pub(crate) fn is_unencrypted(&self) -> bool {
+        self.wiped
+    }
+
     /// A buffer of bytes that are stored as they are, such as headers. Only `door.rs` calls this.
     pub(crate) fn metadata(bytes: &[u8]) -> Self {
         let mut sectors = Self::with_len(bytes.len());
@@ -181,7 +199,7 @@ impl Sectors<Cipher> {
 
 impl<S: Side> Drop for Sectors<S> {
     fn drop(&mut self) {
-        if S::SECRET {
+        if S::SECRET || self.wiped {
             let bytes = self.bytes_mut();
             bytes.fill(0);
             zeroize::optimization_barrier(bytes);
@@ -307,6 +325,20 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_another_program_stored_unencrypted_is_wiped() {
+        // A length that no other test uses: the pool gives the same memory back.
+        let len = (POOL_BYTES / 64) - 1;
+        let mut sectors = Sectors::<Cipher>::unencrypted(len);
+        sectors.as_mut_slice().fill(7);
+        let start = sectors.as_slice().as_ptr();
+        drop(sectors);
+        let again = Sectors::<Cipher>::with_len(len);
+        if again.as_slice().as_ptr() == start {
+            assert!(again.as_slice().iter().all(|byte| *byte == 0));
+        }
+    }
 
     #[test]
     fn buffers_are_aligned_and_have_the_asked_length() {

@@ -36,6 +36,25 @@ pub(crate) fn advice(advice: &Advice) -> String {
         Advice::Luks2HasArgon2 => "--type luks2 has argon2",
         Advice::Argon2OrNeither => "--pbkdf argon2id, or leave them out",
         Advice::ReadAsStream => "- reads from stdin",
+        Advice::SourceFormat(format @ ("qcow2" | "qed" | "vmdk" | "vhd" | "vhdx" | "vdi")) => {
+            return format!(
+                "--source-format {format} reads the disk in it; --source-format raw takes it as it \
+                 is"
+            );
+        }
+        Advice::SourceFormat("luks") => {
+            "`luksmith copy` copies a volume; --source-format raw encrypts it as it is, once more"
+        }
+        Advice::SourceFormat(_) => {
+            "`qemu-img convert -O raw` makes the raw data of it; --source-format raw takes it as it \
+             is"
+        }
+        Advice::Inspect(format) => {
+            return format!("`luksmith inspect --format {format}` lists all that is wrong with it");
+        }
+        Advice::PlaintextOverNetwork => {
+            "a Unix socket or nbds:// protects it; --force plaintext-over-network sends it anyway"
+        }
         Advice::Pad => "--pad fills the last sector with zeroes",
         Advice::LargerVolume => "--size makes a larger volume",
         Advice::UsersOnUnixSocket => {

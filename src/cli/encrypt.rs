@@ -1,18 +1,19 @@
-//! `luksmith encrypt`: encrypts a plain image into a new volume.
+//! `luksmith encrypt`: encrypts plain data into a new volume.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use luksmith::location::Location;
 use luksmith::task::copy;
-use luksmith::task::new_volume::{Extent, Plan};
+use luksmith::task::new_volume::Extent;
 use luksmith::task::outcome::{Copied, Created};
-use luksmith::task::plain::PlainSource;
+use luksmith::task::plain::{DiskImage, PlainSource};
+use luksmith::task::storage::not_opened;
 
 use super::Session;
-use super::args::{FreshKeyArgs, LocalFile, LocationParser, NewVolumeArgs};
+use super::args::{FreshKeyArgs, LocationParser, NewVolumeArgs, SourceFormat};
 use super::error::{CommandError, Kind};
-use super::force::{Force, only};
+use super::force::{Force, access, only};
 use super::make;
 use super::passphrase::KeySource;
 use super::size;
@@ -20,14 +21,20 @@ use super::streams;
 
 /// Encrypt a plain image into a new volume
 ///
-/// SOURCE is only read. All of it is encrypted, including holes and zeroes, so that the storage
-/// does not show which sectors are in use.
+/// SOURCE is only read, and no file that it names is opened. All of it is encrypted, including
+/// holes and zeroes, so that the storage does not show which sectors are in use.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// The plain data: a file, a block device, or - for stdin
-    #[arg(value_name = "SOURCE", value_parser = LocalFile)]
-    source: PathBuf,
+    /// The plain data: a file, a block device, an NBD export, or - for stdin. A file that begins as
+    /// a disk image does is refused unless --source-format is given
+    #[arg(value_name = "SOURCE", value_parser = LocationParser::Openable)]
+    source: Location,
+
+    /// The format of SOURCE: its bytes as they are, or the disk in a disk image, which is inspected
+    /// first [default: raw, without the signature of a disk image]
+    #[arg(long, value_name = "FORMAT")]
+    source_format: Option<SourceFormat>,
 
     /// The file to create, a block device, or an NBD export (nbd://HOST[:PORT]/NAME,
     /// nbd+unix:///NAME?socket=PATH, and nbds for TLS)
@@ -48,8 +55,8 @@ pub(crate) struct Args {
     #[arg(long)]
     sparse: bool,
 
-    /// Go on without asking: overwrite
-    #[arg(long, value_name = "WHAT", value_parser = only(&[Force::Overwrite]))]
+    /// Go on without asking: overwrite, plaintext-over-network
+    #[arg(long, value_name = "WHAT", value_parser = only(&[Force::Overwrite, Force::PlaintextOverNetwork]))]
     force: Vec<Force>,
 
     #[command(flatten)]
@@ -64,20 +71,18 @@ Examples:
   luksmith encrypt plain.img disk.img
   luksmith encrypt plain.img disk.img --key-file disk.key --type luks1
   luksmith encrypt plain.img disk.qcow2 --format qcow2 --sparse
+  luksmith encrypt vm.qcow2 disk.img --source-format qcow2
+  luksmith encrypt 'nbd+unix:///?socket=vm.sock' disk.img
   qemu-img convert -O raw vm.qcow2 /dev/stdout | luksmith encrypt - disk.img --key-file disk.key";
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let from_stdin = self.source == Path::new("-");
-        let mut source = if from_stdin {
-            streams::stdin()?
-        } else {
-            PlainSource::open(&self.source)?
-        };
+        let from_stdin = self.source.path() == Some(Path::new("-"));
+        let mut source = self.open(session)?;
         let extent = self.extent(source.size())?;
         make::check_sparse(self.sparse, &self.new)?;
         let plan = make::plan(session, &self.new, &self.force, |new| {
-            Plan::look(new, &self.image, extent)
+            copy::plan_encrypt(&source, new, &self.image, extent)
         })?;
         let mut key = KeySource::of(&self.key.source)?;
         if from_stdin {
@@ -101,19 +106,44 @@ impl Args {
         Ok(())
     }
 
+    /// Opens SOURCE in its format.
+    fn open(&self, session: &Session) -> Result<PlainSource, CommandError> {
+        let access = access(&self.new.remote, &self.force);
+        if let Some(format) = self.source_format.and_then(SourceFormat::of_disk) {
+            if self.source.path() == Some(Path::new("-")) {
+                return Err(CommandError::parameters(format!(
+                    "a disk image ({format}) cannot be read from stdin"
+                ))
+                .hint("name a file"));
+            }
+            let image = DiskImage::open_at(&self.source, format, access, session)?;
+            return Ok(PlainSource::image(image, &self.source.to_string()));
+        }
+        let mut source = match &self.source {
+            Location::Path(path) if path == Path::new("-") => streams::stdin()?,
+            Location::Path(path) => PlainSource::open(path)?,
+            Location::Nbd(uri) => PlainSource::export(uri, access, session)?,
+            other => return Err(not_opened(other).into()),
+        };
+        if self.source_format.is_none() {
+            source.refuse_images(session)?;
+        }
+        Ok(source)
+    }
+
     fn extent(&self, source: Option<u64>) -> Result<Extent, CommandError> {
         match (self.size, source) {
             (Some(size), Some(source)) if size < source => {
                 let message = format!(
                     "--size: {size} bytes are fewer than the {source} bytes of {}",
-                    self.source.display()
+                    self.source
                 );
                 Err(CommandError::new(Kind::Parameters, message))
             }
             (Some(size), _) => Ok(Extent::Exactly(size)),
             (None, Some(0)) => Err(CommandError::parameters(format!(
                 "{} is empty",
-                self.source.display()
+                self.source
             ))),
             (None, Some(source)) if source.is_multiple_of(512) => Ok(Extent::AtLeast(source)),
             (None, Some(source)) if self.pad => source
@@ -123,7 +153,7 @@ impl Args {
             (None, Some(source)) => {
                 let message = format!(
                     "{} has {source} bytes, not a whole number of sectors",
-                    self.source.display()
+                    self.source
                 );
                 Err(CommandError::new(Kind::Parameters, message)
                     .hint("--pad fills the last sector with zeroes"))

@@ -5,6 +5,9 @@ use std::io::{self, BufRead, IsTerminal};
 use clap::ValueEnum;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
+use luksmith::task::plain::PlainAccess;
+
+use super::args::RemoteArgs;
 use super::error::{CommandError, Kind};
 use super::output;
 
@@ -34,6 +37,8 @@ pub(crate) enum Force {
     VolumeKey,
     /// remove a secret that domains or volumes use
     InUse,
+    /// send plaintext over a network without TLS
+    PlaintextOverNetwork,
     /// store a value that QEMU does not accept
     NotText,
 }
@@ -57,6 +62,14 @@ pub(crate) fn only(names: &'static [Force]) -> impl TypedValueParser<Value = For
         .filter_map(ValueEnum::to_possible_value)
         .collect::<Vec<_>>();
     PossibleValuesParser::new(values).try_map(|name| Force::from_str(&name, false))
+}
+
+/// How an export with plain data is reached.
+pub(crate) fn access(remote: &RemoteArgs, forced: &[Force]) -> PlainAccess {
+    let mut access = PlainAccess::default();
+    access.remote = remote.get();
+    access.over_network = forced.contains(&Force::PlaintextOverNetwork);
+    access
 }
 
 /// Returns if `what` was forced or the user agrees. `loss` says what would be lost, as a sentence

@@ -85,8 +85,11 @@ fn image(error: &ImageError) -> Hint {
             "only the image itself is opened; `qemu-img convert` makes an image that holds all \
              data",
         ),
+        ImageError::Encrypted => some(
+            "`luksmith copy --source-format qcow2` copies an encrypted image, with its passphrase",
+        ),
         ImageError::NotEncrypted => some(
-            "`qemu-img convert -O raw` and `luksmith encrypt --format qcow2` make an encrypted one",
+            "`luksmith encrypt IMAGE NEW --source-format qcow2 --format qcow2` makes an encrypted one",
         ),
         ImageError::NeedsRepair(_) => {
             some("`qemu-img check -r all` repairs it; `luksmith decrypt` reads it as it is")

@@ -9,7 +9,7 @@ pub mod qcow2;
 
 use std::sync::Arc;
 
-pub use qcow2::{ImageError, NewImage, Qcow2};
+pub use qcow2::{ImageError, NewImage, PlainQcow2, Qcow2};
 
 use crate::backend::Backend;
 use linear::Linear;

@@ -14,6 +14,13 @@ pub enum Advice {
     DeviceInUse,
     /// The path is not a file of known size, but can be read as a stream.
     ReadAsStream,
+    /// The data begins as this format does: it can be read in this format, if that is known, or
+    /// taken as it is.
+    SourceFormat(&'static str),
+    /// An inspection in this format lists all that is wrong.
+    Inspect(&'static str),
+    /// A Unix socket or TLS protects plaintext, or it can be sent without.
+    PlaintextOverNetwork,
     /// The last sector can be filled with zeroes.
     Pad,
     /// A larger volume can be made.
@@ -142,6 +149,14 @@ impl fmt::Display for Advice {
         f.write_str(match self {
             Self::DeviceInUse => "it is mounted, or part of another device",
             Self::ReadAsStream => "it can be read as a stream",
+            Self::SourceFormat("luks") => "it can be copied as a volume, or taken as it is",
+            Self::SourceFormat(format) => {
+                return write!(f, "it can be read as {format}, or taken as it is");
+            }
+            Self::Inspect(format) => {
+                return write!(f, "an inspection as {format} lists all that is wrong");
+            }
+            Self::PlaintextOverNetwork => "a Unix socket or nbds:// protects it",
             Self::Pad => "the last sector can be filled with zeroes",
             Self::LargerVolume => "a larger volume has room for it",
             Self::ForceShare => "it can be read although another program writes to it",

@@ -41,6 +41,17 @@ impl Default for Remote {
     }
 }
 
+#[cfg(feature = "nbd")]
+impl Remote {
+    /// The options of a connection.
+    pub(super) fn connect(self, write: bool) -> crate::backend::nbd::ConnectOptions {
+        crate::backend::nbd::ConnectOptions::new()
+            .write(write)
+            .timeout(self.timeout)
+            .connections(self.connections)
+    }
+}
+
 /// An opened storage, with what a task has to know about it apart from its bytes.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -116,11 +127,8 @@ impl Storage {
         write: bool,
         interrupt: &Interrupt,
     ) -> Result<Self, Error> {
-        use crate::backend::nbd::{ConnectOptions, NbdBackend};
-        let options = ConnectOptions::new()
-            .write(write)
-            .timeout(remote.timeout)
-            .connections(remote.connections);
+        use crate::backend::nbd::NbdBackend;
+        let options = remote.connect(write);
         let backend = Arc::new(NbdBackend::connect_interruptible(
             uri,
             options,

@@ -124,9 +124,9 @@ fn a_header_is_shown_while_luksmith_has_the_volume_open_but_not_in_the_middle_of
 fn an_image_that_is_encrypted_onto_itself_is_in_use_by_this_process() {
     let session = Session::with_volume();
     let before = session.read("disk.img");
-    let args = ["encrypt", "disk.img", "disk.img", "--key-file", "key"];
+    let args = "encrypt disk.img disk.img --source-format raw --key-file key --force overwrite";
     session
-        .run(args.iter().chain(&["--force", "overwrite"]))
+        .run(args.split(' '))
         .fails(5, "disk.img is busy: in use by this process");
     assert!(session.read("disk.img") == before);
 }

@@ -22,6 +22,7 @@ mod races;
 mod rescue;
 mod schema;
 mod session;
+mod sources;
 mod streams;
 mod undo;
 mod uris;

@@ -29,6 +29,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "secret",
             "sectors",
             "xml",
+            "inflate",
             "interrupt",
             "sys",
         ],

@@ -292,9 +292,12 @@ fn wait_for(connection: &Connection, pending: Pending, deadline: &Deadline) -> R
     deadline.check()
 }
 
-/// A copy of bytes that are about to be written.
-pub(super) fn copy_of(bytes: &[u8]) -> Sectors<Cipher> {
-    let mut copy = Sectors::<Cipher>::with_len(bytes.len());
+/// A copy of bytes that are about to be written. A copy of plain data is wiped when it is freed.
+pub(super) fn copy_of(bytes: &[u8], plain: bool) -> Sectors<Cipher> {
+    let mut copy = match plain {
+        true => Sectors::<Cipher>::unencrypted(bytes.len()),
+        false => Sectors::<Cipher>::with_len(bytes.len()),
+    };
     copy.as_mut_slice().copy_from_slice(bytes);
     copy
 }

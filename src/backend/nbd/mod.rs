@@ -25,6 +25,7 @@ mod journal;
 mod link;
 mod options;
 mod patience;
+mod plain;
 mod receive;
 mod request;
 mod session;
@@ -38,6 +39,7 @@ use luksmith_formats::nbd::{Command, CommandFlags, TransmissionFlags};
 
 pub use error::{NbdError, Problem};
 pub use options::ConnectOptions;
+pub use plain::PlainExport;
 
 use super::{Backend, Geometry, IoError, Operation};
 use crate::Interrupt;
@@ -225,7 +227,7 @@ impl NbdBackend {
         let flags = self.change_flags();
         let piece = |payload: &'_ [u8], offset| {
             let cost = Record::cost(payload.len());
-            let change = || Change::Bytes(copy_of(payload));
+            let change = || Change::Bytes(copy_of(payload, self.link.options.plain));
             self.resources_of_change(offset, cost, change)
         };
         let longest = u64::from(self.link.export.maximum);
@@ -284,8 +286,13 @@ impl NbdBackend {
             *into = buffer.unwrap_or_else(|| Sectors::with_len(len));
             return outcome;
         }
+        let plain = into.is_unencrypted();
         let pieces = Self::cut(all, longest.into()).map(|part| {
-            let buffer = Sectors::with_len(index(part.end - part.start));
+            let len = index(part.end - part.start);
+            let buffer = match plain {
+                true => Sectors::unencrypted(len),
+                false => Sectors::with_len(len),
+            };
             Ok(read(part, buffer))
         });
         let mut rest = into.as_mut_slice();

@@ -9,6 +9,8 @@ pub struct ConnectOptions {
     pub(super) timeout: Duration,
     pub(super) connections: usize,
     pub(super) unflushed: usize,
+    /// The export holds plain data, so copies of what is written are wiped when they are freed.
+    pub(super) plain: bool,
 }
 
 impl ConnectOptions {
@@ -44,6 +46,7 @@ impl Default for ConnectOptions {
             timeout: Duration::from_secs(30),
             connections: 4,
             unflushed: 64 << 20,
+            plain: false,
         }
     }
 }

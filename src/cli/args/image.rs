@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use luksmith::location::Location;
 use luksmith::task::open::{self, Image};
+use luksmith::task::plain::DiskFormat;
 use luksmith::volume::Volume;
 
 use super::{LocalFile, LocationParser, RemoteArgs};
@@ -17,6 +18,40 @@ pub(crate) enum ImageFormat {
     Raw,
     /// An encrypted qcow2 image, with LUKS1 inside
     Qcow2,
+}
+
+/// The format of plain data that is encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SourceFormat {
+    /// The bytes as they are
+    Raw,
+    /// The disk in a qcow2 image that is not encrypted
+    Qcow2,
+    /// The disk in a QED image
+    Qed,
+    /// The disk in a VMDK image that is one sparse file
+    Vmdk,
+    /// The disk in a VHD image, fixed or dynamic
+    Vhd,
+    /// The disk in a VHDX image
+    Vhdx,
+    /// The disk in a VDI image
+    Vdi,
+}
+
+impl SourceFormat {
+    /// The format, if it is that of a disk image.
+    pub(crate) fn of_disk(self) -> Option<DiskFormat> {
+        match self {
+            Self::Raw => None,
+            Self::Qcow2 => Some(DiskFormat::Qcow2),
+            Self::Qed => Some(DiskFormat::Qed),
+            Self::Vmdk => Some(DiskFormat::Vmdk),
+            Self::Vhd => Some(DiskFormat::Vhd),
+            Self::Vhdx => Some(DiskFormat::Vhdx),
+            Self::Vdi => Some(DiskFormat::Vdi),
+        }
+    }
 }
 
 impl From<ImageFormat> for open::ImageFormat {

@@ -9,7 +9,7 @@ mod new_volume;
 mod pbkdf;
 mod remote;
 
-pub(crate) use image::{CompressedArgs, ImageArgs, ImageFormat, UndoArgs};
+pub(crate) use image::{CompressedArgs, ImageArgs, ImageFormat, SourceFormat, UndoArgs};
 pub(crate) use key::{KeyArgs, NewKeyArgs, UnlockArgs};
 pub(crate) use limits::LimitArgs;
 pub(crate) use local::LocalFile;

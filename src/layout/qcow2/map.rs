@@ -149,6 +149,11 @@ impl Map {
         })
     }
 
+    /// The size of a cluster in bytes.
+    pub(super) fn cluster(&self) -> u64 {
+        self.shape.cluster
+    }
+
     /// The place of a cluster of the guest, by its number.
     pub(super) fn place(&self, storage: &dyn Backend, cluster: u64) -> Result<Place, IoError> {
         let Some((slice, index)) = self.slice(storage, cluster)? else {

@@ -6,9 +6,10 @@
 //! the tables of the image say where data is, and the IV of a sector is its place in the image.
 //!
 //! - `shape`: the header, which is validated once. `fixed`: the parts that no data may overlap.
-//! - `map`: where the guest's clusters are. `compressed`: clusters that are not encrypted.
+//! - `map`, `run`: where the guest's clusters are. `compressed`: clusters that are not encrypted.
 //! - `refcounts` and `grow`: which clusters are free.
 //! - `change`: changes of the tables, and the order in which they reach the storage.
+//! - `plain`: images that are not encrypted, which are only read.
 //! - `create`: a new image. `resize`: another size. `window`: the storage of the LUKS header.
 //!
 //! The tables are neither encrypted nor authenticated. An attacker who can write to the storage can
@@ -55,8 +56,10 @@ mod create;
 mod fixed;
 mod grow;
 mod map;
+mod plain;
 mod refcounts;
 mod resize;
+mod run;
 mod shape;
 mod window;
 
@@ -66,6 +69,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use create::NewImage;
+pub use plain::PlainQcow2;
 pub use shape::ImageError;
 
 use change::Changes;
@@ -73,7 +77,8 @@ use change::Changes;
 use compressed::Inflated;
 use fixed::Fixed;
 pub(crate) use map::Compressed;
-use map::{Map, Place};
+use map::Map;
+pub(crate) use run::{Run, Stored};
 use shape::Shape;
 use window::Window;
 
@@ -82,8 +87,6 @@ use crate::door;
 #[cfg(not(feature = "qcow2-compressed"))]
 use crate::feature::MissingFeature;
 
-/// The most clusters that one lookup in the map covers.
-const LOOK: u64 = 1 << 16;
 /// The offset of the autoclear features in the header.
 const AUTOCLEAR: u64 = 88;
 
@@ -100,30 +103,6 @@ pub struct Qcow2 {
     size: AtomicU64,
     /// `None` if the image is open for reading only.
     changes: Option<Mutex<Changes>>,
-}
-
-/// The start of a range of the disk, as far as it is consecutive in the image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Run {
-    /// The length in bytes.
-    pub(crate) len: u64,
-    /// Where the first byte is.
-    pub(crate) stored: Stored,
-}
-
-/// Where the bytes of a run are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stored {
-    /// The bytes are not stored, and read as zeroes.
-    Nowhere,
-    /// The bytes start at this offset of the image, and may be overwritten there.
-    Here(u64),
-    /// The bytes start at this offset of the image. A snapshot uses them too, so they must not be
-    /// overwritten.
-    Kept(u64),
-    /// The bytes are compressed and not encrypted. They start at this offset of the inflated
-    /// cluster.
-    Compressed(Compressed, u64),
 }
 
 impl Qcow2 {
@@ -208,38 +187,7 @@ impl Qcow2 {
 
     /// The run at the start of a range.
     pub(crate) fn run(&self, range: Range<u64>) -> Result<Run, IoError> {
-        let size = self.shape.cluster;
-        let (first, within) = (range.start / size, range.start % size);
-        let clusters = range.end.div_ceil(size).saturating_sub(first);
-        let place = self.map.place(&*self.storage, first)?;
-        let mut end = first + 1;
-        let most = first + clusters.min(LOOK);
-        while end < most {
-            let skipped = self.map.without_table(end);
-            if let (Place::Hole, Some(next)) = (place, skipped) {
-                end = next;
-                continue;
-            }
-            let on = (end - first) * size;
-            let next = match place {
-                Place::Hole => Place::Hole,
-                Place::Own(at) => Place::Own(at.saturating_add(on)),
-                Place::Shared(at) => Place::Shared(at.saturating_add(on)),
-                Place::Compressed(_) => break,
-            };
-            if self.map.place(&*self.storage, end)? != next {
-                break;
-            }
-            end += 1;
-        }
-        let len = end.saturating_mul(size).min(range.end) - range.start;
-        let stored = match place {
-            Place::Hole => Stored::Nowhere,
-            Place::Own(at) => Stored::Here(at + within),
-            Place::Shared(at) => Stored::Kept(at + within),
-            Place::Compressed(compressed) => Stored::Compressed(compressed, within),
-        };
-        Ok(Run { len, stored })
+        self.map.run(&*self.storage, range)
     }
 
     /// Fills `into` with the plaintext of a compressed cluster, from the byte `within` it on. The

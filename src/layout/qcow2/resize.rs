@@ -9,9 +9,10 @@ use std::sync::atomic::Ordering;
 
 use luksmith_formats::image::qcow2::LARGEST_L1;
 
+use super::Qcow2;
 use super::change::Changes;
+use super::map::Place;
 use super::shape::length;
-use super::{Place, Qcow2};
 use crate::backend::{IoError, Operation};
 use crate::door;
 

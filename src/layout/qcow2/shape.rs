@@ -29,6 +29,9 @@ pub enum ImageError {
     /// The image has no LUKS header.
     #[error("the image is not encrypted with LUKS")]
     NotEncrypted,
+    /// The image is encrypted, and would have to be read with its key.
+    #[error("the image is encrypted")]
+    Encrypted,
     /// A field of the header is malformed, or needs something that is not supported.
     #[error(transparent)]
     Header(#[from] FormatError),
@@ -55,7 +58,7 @@ pub(super) struct Shape {
     pub(super) header: Header,
     /// The size of a cluster in bytes.
     pub(super) cluster: u64,
-    /// The offset and the length of the LUKS header.
+    /// The offset and the length of the LUKS header. Both are 0 in an image that is not encrypted.
     pub(super) crypto: (u64, u64),
 }
 
@@ -63,21 +66,36 @@ impl Shape {
     /// Reads and validates the header.
     pub(super) fn read(storage: &dyn Backend) -> Result<Self, ImageError> {
         let geometry = storage.geometry();
-        let start = read_up_to(storage, 512)?;
-        let header = Header::parse(&start).ok_or(ImageError::NotQcow2)?;
-        check_fields(&header)?;
-        let cluster = 1_u64 << header.cluster_bits;
-        let crypto = crypto(storage, &header, cluster)?;
-        let shape = Self {
-            header,
-            cluster,
-            crypto,
-        };
+        let mut shape = Self::of_header(storage)?;
+        check_encrypted(&shape.header)?;
+        shape.crypto = crypto(storage, &shape.header, shape.cluster)?;
         if !geometry.read_only {
             shape.check_change()?;
         }
         shape.check_places(geometry)?;
         Ok(shape)
+    }
+
+    /// The same of an image that is not encrypted, which is only read.
+    pub(super) fn read_plain(storage: &dyn Backend) -> Result<Self, ImageError> {
+        let shape = Self::of_header(storage)?;
+        if shape.header.crypt_method != 0 {
+            return Err(ImageError::Encrypted);
+        }
+        shape.check_places(storage.geometry())?;
+        Ok(shape)
+    }
+
+    /// The values of the header, without the place of the LUKS header.
+    fn of_header(storage: &dyn Backend) -> Result<Self, ImageError> {
+        let start = read_up_to(storage, 512)?;
+        let header = Header::parse(&start).ok_or(ImageError::NotQcow2)?;
+        check_fields(&header)?;
+        Ok(Self {
+            cluster: 1 << header.cluster_bits,
+            header,
+            crypto: (0, 0),
+        })
     }
 
     /// Checks the tables and the LUKS header: they have to be aligned, inside of the storage and
@@ -122,7 +140,12 @@ impl Shape {
             let inside = offset
                 .checked_add(len)
                 .is_some_and(|end| end <= geometry.size);
-            if len == 0 && what == "l1_table_offset" {
+            let absent = match what {
+                "l1_table_offset" => len == 0,
+                "encryption header" => header.crypt_method == 0,
+                _ => false,
+            };
+            if absent {
                 continue;
             }
             if offset == 0 || len == 0 || !offset.is_multiple_of(self.cluster) || !inside {
@@ -245,6 +268,10 @@ fn check_fields(header: &Header) -> Result<(), ImageError> {
     if header.incompatible & DATA_FILE != 0 {
         return Err(ImageError::DataFile);
     }
+    Ok(())
+}
+
+fn check_encrypted(header: &Header) -> Result<(), ImageError> {
     match header.crypt_method {
         2 => Ok(()),
         0 => Err(ImageError::NotEncrypted),

@@ -11,11 +11,13 @@ mod encrypt;
 mod fill;
 mod lanes;
 mod same;
+mod target;
 mod transfer;
 mod volume_end;
 
 pub use decrypt::decrypt;
 pub use encrypt::encrypt;
 pub use fill::Fill;
-pub use same::{plan_transfer, refuse_same};
+pub use same::{plan_encrypt, plan_transfer};
+pub use target::PlainTarget;
 pub use transfer::transfer;

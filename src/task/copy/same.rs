@@ -1,10 +1,14 @@
 //! Refuses to copy a volume onto itself.
 
+use crate::backend::Backend;
 use crate::container::Container;
 use crate::location::Location;
+use crate::sectors::{Cipher, Sectors};
 use crate::task::destination::Destination;
 use crate::task::new_volume::{Extent, Loss, NewVolume, Plan};
 use crate::task::open::Image;
+use crate::task::plain::PlainSource;
+use crate::task::storage::{Nature, Storage};
 use crate::task::{Error, Kind};
 
 /// Refuses a destination that is a part of the source: its data or its detached header. Files are
@@ -12,7 +16,7 @@ use crate::task::{Error, Kind};
 ///
 /// # Errors
 /// [`Kind::Parameters`] for the same file or device, and failed system calls.
-pub fn refuse_same(source: &Image, destination: &Destination) -> Result<(), Error> {
+pub(super) fn refuse_same(source: &Image, destination: &Destination) -> Result<(), Error> {
     let parts = [
         (source.location.path(), "volume"),
         (source.header_location().path(), "header"),
@@ -63,4 +67,50 @@ pub fn plan_transfer(
         }
     }
     Ok(plan)
+}
+
+/// Plans the new volume into which a plain source is encrypted.
+///
+/// An export that has the size and the beginning of a source on an export is refused: it may be the
+/// source.
+///
+/// # Errors
+/// As [`Plan::look`]; [`Kind::Parameters`] if the destination is the source.
+pub fn plan_encrypt(
+    source: &PlainSource,
+    new: NewVolume,
+    location: &Location,
+    extent: Extent,
+) -> Result<Plan, Error> {
+    let plan = Plan::look(new, location, extent)?;
+    if let (Some(target), Some((begin, size))) = (plan.in_place(), source.begin_of_export()?)
+        && target.nature == Nature::Export
+    {
+        refuse_same_bytes(target, &begin, size, location)?;
+    }
+    Ok(plan)
+}
+
+/// Refuses a storage and an export that have the same size and the same beginning. `location` is
+/// the one that would be overwritten.
+pub(super) fn refuse_same_bytes(
+    storage: &Storage,
+    begin: &[u8],
+    size: u64,
+    location: &Location,
+) -> Result<(), Error> {
+    let geometry = storage.backend.geometry();
+    let zeroes = begin.iter().all(|byte| *byte == 0);
+    if geometry.size != size || zeroes {
+        return Ok(());
+    }
+    let unit = geometry.block_size.max(1) as usize;
+    let mut own = Sectors::<Cipher>::with_len(begin.len() / unit * unit);
+    storage.backend.read_at(0, &mut own)?;
+    if !begin.starts_with(own.as_slice()) || own.is_empty() {
+        return Ok(());
+    }
+    let message =
+        format!("{location} has the size and the beginning of the source, and may be the source");
+    Err(Error::new(Kind::Parameters, message))
 }

@@ -246,6 +246,7 @@ fn image(error: &ImageError) -> Kind {
         ImageError::BackingFile
         | ImageError::DataFile
         | ImageError::NotEncrypted
+        | ImageError::Encrypted
         | ImageError::Bitmaps
         | ImageError::Header(_) => Kind::Unsupported,
         ImageError::Io(error) => io(error),

@@ -134,6 +134,14 @@ impl Plan {
         &self.losses
     }
 
+    /// The device or the export that would be overwritten, if it is one.
+    pub(in crate::task) fn in_place(&self) -> Option<&Storage> {
+        match &self.target {
+            Target::There(storage) => Some(storage),
+            Target::New(_) => None,
+        }
+    }
+
     /// Refuses a size that is not that of the whole existing storage.
     fn check_end(&self) -> Result<(), Error> {
         let (Target::There(there), Extent::Exactly(size)) = (&self.target, self.extent) else {

@@ -12,6 +12,7 @@
 //!   server that is killed during a change of a header.
 //! - `ciphertext`: searches the bytes that are sent to a server and stored there for secrets.
 //!   `proxy` records them.
+//! - `plain`: plain data on exports, and copies of volumes between exports.
 //! - `tls`: certificates. `wrapped`: a served volume on an export.
 
 mod agree;
@@ -23,6 +24,7 @@ mod drips;
 mod errors;
 mod lies;
 mod other;
+mod plain;
 mod proxy;
 mod refuse;
 mod servers;
