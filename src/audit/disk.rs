@@ -97,7 +97,8 @@ pub(super) fn disks<'a>(domain: Element<'a>) -> impl Iterator<Item = Disk<'a>> {
 }
 
 impl<'a> Disk<'a> {
-    fn read(element: Element<'a>) -> Self {
+    /// A disk of a domain.
+    pub(super) fn read(element: Element<'a>) -> Self {
         let target = element.child("target");
         let target = target.and_then(|one| one.attribute("dev"));
         let own = Layer {

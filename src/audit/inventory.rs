@@ -106,6 +106,8 @@ impl Wanted {
 pub struct Image {
     /// Its path without symbolic links.
     pub real_path: Option<String>,
+    /// Which file it is: the number of the device that has the file system, and the inode.
+    pub file: Option<(u64, u64)>,
     /// Its number as a block device: major and minor.
     pub device: Option<(u32, u32)>,
     /// What [`look`](super::look) found, or why the image could not be opened.
@@ -205,6 +207,8 @@ pub struct BlockDevice {
     pub number: (u32, u32),
     /// The file of a loop device.
     pub backing_file: Option<String>,
+    /// Which file that is: the number of the device that has the file system, and the inode.
+    pub backing: Option<(u64, u64)>,
     /// Its name in device-mapper.
     pub mapping: Option<String>,
     /// The devices to which it maps.

@@ -63,9 +63,9 @@ rules! {
         "a document could not be read",
         "No rule was checked on it. libvirt's own XML has no document type and no entities, and \
          none of the sizes that are refused here.",
-        "Give the XML of a domain, pool, volume or secret, as virsh dumpxml --inactive, \
-         pool-dumpxml, vol-dumpxml and secret-dumpxml print it. To check a disk image, use \
-         `luksmith inspect`.";
+        "Give the XML of a domain, disk, snapshot, pool, volume or secret, as virsh dumpxml \
+         --inactive, snapshot-dumpxml, pool-dumpxml, vol-dumpxml and secret-dumpxml print it. To \
+         check a disk image, use `luksmith inspect`.";
 }
 
 /// The most images that [`images`] returns.
@@ -123,8 +123,11 @@ pub fn images(inventory: &Inventory) -> BTreeSet<Wanted> {
     let mut wanted = BTreeSet::new();
     for document in &inventory.documents {
         for xml in xml::documents(&document.text).flatten() {
-            let domains = domain_of(xml.root()).filter(|domain| is_of_qemu(*domain));
-            for disk in domains.into_iter().flat_map(all_disks) {
+            let root = xml.root();
+            let domains = domains_of(root).into_iter();
+            let domains = domains.filter(|domain| is_of_qemu(*domain));
+            let fragment = root.is("disk").then(|| Disk::read(root));
+            for disk in fragment.into_iter().chain(domains.flat_map(all_disks)) {
                 for layer in &disk.layers {
                     let path = context.path(layer).filter(|path| path.starts_with('/'));
                     if wanted.len() < MOST_IMAGES {
@@ -192,13 +195,20 @@ fn storages(context: &mut Context<'_>) {
     }
 }
 
-/// The domain of a document: the document itself, or a part of the state that libvirt stores of a
-/// running domain.
-fn domain_of(root: Element<'_>) -> Option<Element<'_>> {
-    if root.is("domstatus") {
-        return root.child("domain");
+/// The domains of a document: the document itself, a part of the state that libvirt stores of a
+/// running domain, or the definitions of a domain at the time of a snapshot or checkpoint.
+fn domains_of(root: Element<'_>) -> Vec<Element<'_>> {
+    if root.is("domain") {
+        return vec![root];
     }
-    root.is("domain").then_some(root)
+    let parts: &[&str] = if root.is("domstatus") || root.is("domaincheckpoint") {
+        &["domain"]
+    } else if root.is("domainsnapshot") {
+        &["domain", "inactiveDomain"]
+    } else {
+        &[]
+    };
+    parts.iter().filter_map(|part| root.child(part)).collect()
 }
 
 fn one(
@@ -211,9 +221,16 @@ fn one(
         root.child("name")
             .map_or_else(|| "unnamed".to_owned(), Element::text)
     };
-    if let Some(xml) = domain_of(root) {
-        let place = place.within("domain", &name(xml), xml.line());
-        domain(context, xml, &place);
+    let domains = domains_of(root);
+    if !domains.is_empty() {
+        for xml in domains {
+            let place = place.within("domain", &name(xml), xml.line());
+            domain(context, xml, &place);
+        }
+    } else if root.is("disk") {
+        let disk = Disk::read(root);
+        let place = place.within(disk.kind, &disk.target, root.line());
+        one_disk(context, &disk, &place);
     } else if root.is("volume") {
         let pool = document.pool.as_deref();
         let place = match pool {
@@ -230,8 +247,10 @@ fn one(
     } else if root.is("secret") {
         let uuid = root.child("uuid").map(Element::text).unwrap_or_default();
         secrets::secret(context, root, &place.within("secret", &uuid, root.line()));
+    } else if root.is("domainsnapshot") || root.is("domaincheckpoint") {
+        return Err("the snapshot contains no domain");
     } else if !root.is("pool") {
-        return Err("it is not a domain, pool, volume or secret");
+        return Err("it is not a domain, disk, snapshot, pool, volume or secret");
     }
     Ok(())
 }

@@ -40,7 +40,7 @@ rules! {
     COPY: Error, "storage.plain-copy",
         "data of an encrypted disk is stored without encryption",
         "The encryption of one image of a disk does not cover its other images. What the guest \
-         writes, or what is copied, is in plaintext in this one.",
+         writes, or what is copied, is in plaintext in the image without encryption.",
         "Give its <source> an <encryption> with a secret too: snapshots and block copies take it \
          in their XML (virsh snapshot-create, virsh blockcopy --xml). Then remove the image \
          without encryption, and wipe the free space.";

@@ -217,16 +217,16 @@ fn luks2_keyslot(
 }
 
 fn to_luks1(old: &luks2::Header) -> Result<(WritePlan, luks1::Header), HeaderError> {
-    let no = |reason: &str| HeaderError::Unsupported(format!("LUKS1 has no {reason}"));
+    let no = |reason: &str| HeaderError::Unsupported(reason.to_owned());
     let metadata = &old.metadata;
     if let Some(refusal) = metadata.not_understood().next() {
         return Err(refusal.clone().into());
     }
     if !metadata.tokens().is_empty() {
-        return Err(no("tokens"));
+        return Err(no("LUKS1 has no tokens"));
     }
     if !old.label.is_empty() || !old.subsystem.is_empty() {
-        return Err(no("labels"));
+        return Err(no("LUKS1 has no labels"));
     }
     let (segment_id, segment) = metadata.data_segment()?;
     if segment.sector_size != 512 {
@@ -236,17 +236,19 @@ fn to_luks1(old: &luks2::Header) -> Result<(WritePlan, luks1::Header), HeaderErr
         || segment.size != SegmentSize::Dynamic
         || metadata.segments().len() != 1
     {
-        return Err(no("segments"));
+        return Err(no(
+            "LUKS1 has one segment, which ends with the storage and whose IVs begin at 0",
+        ));
     }
     let (_, digest) = metadata
         .digest_of_segment(segment_id)
-        .ok_or_else(|| no("volume without a digest"))?;
+        .ok_or_else(|| no("no digest belongs to the data segment"))?;
     let first_twenty = digest
         .digest
         .first_chunk()
-        .ok_or_else(|| no("digest of this length"))?;
-    let payload_offset =
-        u32::try_from(segment.offset / SECTOR).map_err(|_| no("data at this offset"))?;
+        .ok_or_else(|| no("the digest is shorter than the 20 bytes of LUKS1"))?;
+    let payload_offset = u32::try_from(segment.offset / SECTOR)
+        .map_err(|_| no("the data begins at 2 TiB or later, which LUKS1 cannot express"))?;
     let mut key_bytes = None;
     let mut keyslots: [Option<luks1::Keyslot>; luks1::KEYSLOTS] = Default::default();
     // Areas start after the block that holds the header.
@@ -256,15 +258,15 @@ fn to_luks1(old: &luks2::Header) -> Result<(WritePlan, luks1::Header), HeaderErr
     }]);
     for (&slot, keyslot) in metadata.keyslots() {
         let Keyslot::Luks2(keyslot) = keyslot else {
-            return Err(no("keyslots of this type"));
+            return Err(no("a keyslot has a type that LUKS1 does not have"));
         };
         if !digest.keyslots.contains(&slot) {
-            return Err(no("unbound keyslots"));
+            return Err(no("LUKS1 has no unbound keyslots"));
         }
         let place = usize::try_from(slot)
             .ok()
             .and_then(|slot| keyslots.get_mut(slot));
-        let place = place.ok_or_else(|| no("keyslots with numbers above 7"))?;
+        let place = place.ok_or_else(|| no("LUKS1 has no keyslots with numbers above 7"))?;
         key_bytes = Some(keyslot.key_size);
         taken.push(keyslot.area.range());
         *place = Some(luks1_keyslot(keyslot, digest.hash, segment)?);
@@ -287,27 +289,28 @@ fn to_luks1(old: &luks2::Header) -> Result<(WritePlan, luks1::Header), HeaderErr
     });
     let mut complete = Vec::new();
     for keyslot in keyslots {
-        complete.push(keyslot.ok_or_else(|| no("room for its eight keyslots before the data"))?);
+        complete.push(
+            keyslot.ok_or_else(|| no("the eight keyslots of LUKS1 do not fit before the data"))?,
+        );
     }
     let (cipher_name, cipher_mode) = segment.encryption.luks1_names();
-    let next = luks1::Header {
-        cipher_name,
-        cipher_mode,
-        hash_name: digest.hash.name().into(),
-        payload_offset,
-        key_bytes,
-        digest: *first_twenty,
-        digest_salt: digest
-            .salt
-            .first_chunk()
-            .copied()
-            .ok_or_else(|| no("salt of this length"))?,
-        digest_iterations: digest.iterations,
-        uuid: old.uuid.clone(),
-        keyslots: complete
-            .try_into()
-            .map_err(|_| no("other number of keyslots"))?,
-    };
+    let next =
+        luks1::Header {
+            cipher_name,
+            cipher_mode,
+            hash_name: digest.hash.name().into(),
+            payload_offset,
+            key_bytes,
+            digest: *first_twenty,
+            digest_salt: digest.salt.first_chunk().copied().ok_or_else(|| {
+                no("the salt of the digest is shorter than the 32 bytes of LUKS1")
+            })?,
+            digest_iterations: digest.iterations,
+            uuid: old.uuid.clone(),
+            keyslots: complete
+                .try_into()
+                .map_err(|_| no("LUKS1 has eight keyslots"))?,
+        };
     next.validate()
         .map_err(|error| HeaderError::Unsupported(format!("the keyslots do not fit: {error}")))?;
     let mut plan = WritePlan::default();
@@ -326,23 +329,25 @@ fn luks1_keyslot(
     hash: Hash,
     segment: &luks2::CryptSegment,
 ) -> Result<luks1::Keyslot, HeaderError> {
-    let no = |reason: &str| HeaderError::Unsupported(format!("LUKS1 has no {reason}"));
+    let no = |reason: &str| HeaderError::Unsupported(reason.to_owned());
     let Kdf::Pbkdf2 {
         hash: kdf_hash,
         iterations,
         salt,
     } = &keyslot.kdf
     else {
-        return Err(no("Argon2: change the keyslots to PBKDF2 first"));
+        return Err(no(
+            "LUKS1 has only PBKDF2, and a keyslot has Argon2: change it to PBKDF2 first",
+        ));
     };
     if *kdf_hash != hash || keyslot.af.hash != hash {
-        return Err(no("different hashes for keyslots and digest"));
+        return Err(no("LUKS1 has one hash for its keyslots and its digest"));
     }
     if keyslot.area.encryption != segment.encryption || keyslot.area.key_size != keyslot.key_size {
-        return Err(no("keyslots with another cipher than the data"));
+        return Err(no("LUKS1 has one cipher for its keyslots and its data"));
     }
     if keyslot.priority != Priority::Normal {
-        return Err(no("keyslot priorities"));
+        return Err(no("LUKS1 has no keyslot priorities"));
     }
     Ok(luks1::Keyslot {
         active: true,
@@ -350,9 +355,9 @@ fn luks1_keyslot(
         salt: salt
             .first_chunk()
             .copied()
-            .ok_or_else(|| no("salt of this length"))?,
+            .ok_or_else(|| no("the salt of a keyslot is shorter than the 32 bytes of LUKS1"))?,
         key_material_offset: u32::try_from(keyslot.area.offset / SECTOR)
-            .map_err(|_| no("keyslots at this offset"))?,
+            .map_err(|_| no("a keyslot begins at 2 TiB or later, which LUKS1 cannot express"))?,
         stripes: keyslot.af.stripes,
     })
 }

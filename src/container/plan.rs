@@ -107,6 +107,7 @@ impl WritePlan {
             (false, _) => None,
         };
         let Some(undo) = undo else {
+            self.reserve_all(storage)?;
             self.run(storage)?;
             return self.check_kept(storage);
         };
@@ -138,6 +139,18 @@ impl WritePlan {
             }
             if door::read(storage, offset, expected.len())? != expected {
                 return Err(CommitError::NotKept { offset });
+            }
+        }
+        Ok(())
+    }
+
+    /// Reserves the space of all writes where the storage can do so. A write into a hole of a
+    /// sparse file could fail in the middle of the change.
+    fn reserve_all(&self, storage: &dyn Backend) -> Result<(), CommitError> {
+        for (offset, bytes) in self.writes() {
+            match storage.reserve(offset..offset + bytes.len() as u64) {
+                Ok(()) | Err(IoError::Unsupported(_)) => {}
+                Err(error) => return Err(CommitError::NoRoom(error)),
             }
         }
         Ok(())

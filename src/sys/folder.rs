@@ -204,6 +204,18 @@ impl Folder {
         Ok(File::from(opened))
     }
 
+    /// The names in this folder.
+    #[cfg(any(test, feature = "nbd"))]
+    pub(crate) fn names(&self) -> io::Result<Vec<OsString>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(&self.file, ".", flags, Mode::empty())?;
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::new(opened)? {
+            names.push(OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned());
+        }
+        Ok(names)
+    }
+
     /// Makes a folder in this one that only this user can enter.
     ///
     /// # Errors

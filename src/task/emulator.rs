@@ -78,8 +78,10 @@ pub fn version(
     let file = OpenOptions::new().force_share(true);
     let opened = Storage::open(location, remote, file, interrupt).and_then(|storage| {
         let options = container::OpenOptions::new(Undo::NotLookedFor);
-        Container::open(storage.backend, options)
-            .map_err(|error| Error::from(error).about(location))
+        Container::open(storage.backend, options).map_err(|error| match error {
+            OpenError::NotLuks => EmulatorError::NotLuks(location.clone()).into(),
+            error => Error::from(error).about(location),
+        })
     });
     match opened {
         Ok(container) => Ok(container.version()),

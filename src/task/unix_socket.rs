@@ -11,10 +11,12 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, Gid, Mode};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::Pid;
 
 use super::{Advice, Error, Kind, MadeFile, Note, Silent, Watch};
 use crate::sys::folder::{Folder, same_file};
@@ -105,6 +107,7 @@ pub(super) fn create<'a>(
         let path = &path;
         move |error: io::Error| Error::io(verb, path, error)
     };
+    remove_left(&folder);
     let private = Private::make(&folder).map_err(failed("make"))?;
     let listener = private.bind(socket).map_err(failed("make"))?;
     let about = private.look().map_err(failed("look at"))?;
@@ -214,6 +217,36 @@ struct Private<'a> {
     folder: Folder,
 }
 
+/// The start of the name of a private folder, before the numbers of the process and of the folder.
+const PRIVATE: &str = ".luksmith-";
+/// A private folder without a socket exists for much less than this. The process of an older one
+/// may be in another PID namespace, where this process cannot see it.
+const LEFT: Duration = Duration::from_secs(60);
+
+/// Removes the private folders that killed servers of this user have left empty.
+fn remove_left(beside: &Folder) {
+    for name in beside.names().unwrap_or_default() {
+        let (Some(process), Ok(Some(about))) = (process_of(&name), beside.look(&name)) else {
+            continue;
+        };
+        let ours = about.uid() == rustix::process::geteuid().as_raw() && about.mode() & 0o077 == 0;
+        let age = about.modified().ok().and_then(|time| time.elapsed().ok());
+        let ended = rustix::process::test_kill_process(process) == Err(Errno::SRCH);
+        if about.is_dir() && ours && ended && age.is_some_and(|age| age > LEFT) {
+            // It fails if the folder is not empty.
+            let _ = beside.remove_folder(&name);
+        }
+    }
+}
+
+/// The process that made the private folder with this name.
+fn process_of(name: &OsStr) -> Option<Pid> {
+    let numbers = name.to_str()?.strip_prefix(PRIVATE)?;
+    let (process, number) = numbers.split_once('-')?;
+    number.parse::<u64>().ok()?;
+    Pid::from_raw(process.parse().ok().filter(|process| *process > 0)?)
+}
+
 /// The name of the new socket in the private folder.
 const SOCKET: &str = "socket";
 /// The name of a socket that was taken away.
@@ -224,7 +257,7 @@ impl<'a> Private<'a> {
         let process = std::process::id();
         let mut number = 0;
         loop {
-            let name = OsString::from(format!(".luksmith-{process}-{number}"));
+            let name = OsString::from(format!("{PRIVATE}{process}-{number}"));
             match beside.make_private(&name) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
                 made => {
@@ -294,6 +327,8 @@ impl Drop for Private<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixStream;
 
     use super::*;
@@ -351,6 +386,45 @@ mod tests {
         UnixStream::connect(&path).unwrap();
         drop(private);
         assert_eq!(names(all.path()), ["a.sock"]);
+    }
+
+    #[test]
+    fn an_empty_folder_of_a_killed_server_is_removed() {
+        let all = tempfile::tempdir().unwrap();
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        ended.wait().unwrap();
+        let (ended, us) = (ended.id(), std::process::id());
+        let old = std::time::SystemTime::now() - 2 * LEFT;
+        let make = |name: String, mode, time| {
+            let path = all.path().join(&name);
+            std::fs::create_dir(&path).unwrap();
+            std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            File::open(path).unwrap().set_modified(time).unwrap();
+            OsString::from(name)
+        };
+        make(format!(".luksmith-{ended}-0"), 0o700, old);
+        let mut kept = vec![
+            make(
+                format!(".luksmith-{ended}-1"),
+                0o700,
+                std::time::SystemTime::now(),
+            ),
+            make(format!(".luksmith-{ended}-2"), 0o755, old),
+            make(format!(".luksmith-{us}-9"), 0o700, old),
+            make(format!(".luksmith-{ended}-x"), 0o700, old),
+        ];
+        let full = make(format!(".luksmith-{ended}-3"), 0o700, old);
+        std::fs::write(all.path().join(&full).join("file"), "").unwrap();
+        let time = File::open(all.path().join(&full)).unwrap();
+        time.set_modified(old).unwrap();
+        kept.extend([full, "a.sock".into()]);
+
+        let watch = Silent::default();
+        let (_listener, _file) = listen(&all.path().join("a.sock"), &watch).unwrap();
+        let mut left = names(all.path());
+        left.sort();
+        kept.sort();
+        assert_eq!(left, kept);
     }
 
     #[test]

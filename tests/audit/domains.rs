@@ -500,6 +500,52 @@ fn secrets_in_arguments_are_found_and_not_repeated() {
     assert!(env("RBD_PASSWORD") && env("S3_SECRET_KEY") && !env("SDL_VIDEODRIVER"));
 }
 
+/// A disk without encryption on another machine.
+const REMOTE: &str = "<disk type='network' device='disk'><driver name='qemu' type='raw'/>\
+     <source protocol='rbd' name='p/i'><host name='h'/></source><target dev='vda'/></disk>";
+
+#[test]
+fn domains_in_snapshots_and_disks_by_themselves_are_audited() {
+    let domain = |element: &str| {
+        format!("<{element} type='kvm'><name>d</name><devices>{REMOTE}</devices></{element}>")
+    };
+    let one = domain("domain");
+    let both = format!("{one}{}", domain("inactiveDomain"));
+    for (text, place) in [
+        (
+            format!("<domainsnapshot><name>s</name>{both}</domainsnapshot>"),
+            "x.xml:1: domain d, disk vda",
+        ),
+        (
+            format!("<domaincheckpoint><name>s</name>{one}</domaincheckpoint>"),
+            "x.xml:1: domain d, disk vda",
+        ),
+        (
+            format!(
+                "<domainsnapshot>{}</domainsnapshot>",
+                domain("inactiveDomain")
+            ),
+            "x.xml:1: domain d, disk vda",
+        ),
+        (REMOTE.to_owned(), "x.xml:1: disk vda"),
+    ] {
+        let inventory = Inventory::new(vec![Document::file("x.xml", text.as_str())]);
+        let report = within_bounds(&inventory, &Policy::default());
+        let found = &report.findings[0];
+        assert_eq!(found.rule.id, "storage.remote-plain", "{text}");
+        assert_eq!(found.place.to_string(), place, "{text}");
+    }
+    let text = "<domainsnapshot><name>s</name></domainsnapshot>";
+    let inventory = Inventory::new(vec![Document::file("x.xml", text)]);
+    let report = within_bounds(&inventory, &Policy::default());
+    assert_eq!(ids(&report), ["audit.unreadable"]);
+    assert_eq!(report.findings[0].detail, "the snapshot contains no domain");
+    // The image of such a disk is looked at.
+    let disk = "<disk type='file'><driver type='qcow2'/><source file='/i.qcow2'/></disk>";
+    let inventory = Inventory::new(vec![Document::file("x.xml", disk)]);
+    assert_eq!(audit::images(&inventory).len(), 1);
+}
+
 #[test]
 fn a_finding_has_its_place() {
     let mut inventory = changed("vm1.xml", "<format type='raw'/>", "");

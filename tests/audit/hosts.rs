@@ -453,6 +453,24 @@ fn disks_that_the_host_itself_uses_are_found() {
             &["access.looped"],
         ),
         complaint(
+            "looped by another name of the file",
+            &{
+                let mut inventory = used(|devices, _| {
+                    let mut device = looped("/srv/another-name.img");
+                    device.backing = Some((1, 2));
+                    devices.push(device);
+                });
+                let wanted = Wanted::new("/var/lib/libvirt/images/base.img", "raw");
+                let mut image = Image::new(luksmith::audit::Seen::Bytes(
+                    luksmith::audit::Look::default(),
+                ));
+                image.file = Some((1, 2));
+                inventory.images.insert(wanted, image);
+                inventory
+            },
+            &["access.looped"],
+        ),
+        complaint(
             "looped in a pool",
             &used(|devices, _| devices.push(looped("/srv/images/any.img"))),
             &["access.looped"],

@@ -143,6 +143,16 @@ fn the_wiped_magic_of_luks1_is_put_back_if_the_user_agrees() {
         "the magic is wiped, the rest of a LUKS1 header is there",
     );
     search_refuses(&session);
+    let said = session.ok(["identify", "disk.img"]);
+    assert!(
+        said.ends_with("the rest of a LUKS1 header is there (a guess)\n"),
+        "{said}"
+    );
+    let said: Value = session
+        .ok(["identify", "disk.img", "--json"])
+        .parse()
+        .unwrap();
+    assert!(said["remains"].as_str().unwrap().contains("LUKS1"));
     let before = session.read("disk.img");
     repair(&session, &[]).fails(1, "no checksum proves");
     repair(&session, &[]).fails(1, "--force unproven goes on");

@@ -143,6 +143,34 @@ fn space_is_reserved_before_the_first_write() {
     }
 }
 
+/// A new keyslot is written to free space, which is a hole, before a header refers to it.
+#[test]
+fn space_for_a_change_that_is_not_in_place_is_reserved_too() {
+    for version in [Version::Luks1, Version::Luks2] {
+        let sample = Sample::new(version, 32, 4);
+        let mut refused = 0;
+        for left in 0.. {
+            let storage = Arc::new(Sparse::new(&sample.state.disk, left, true));
+            let (_, undo, _) = sample.state.start();
+            let mut container = Container::open(storage.clone(), open_options(&undo)).unwrap();
+            let unlocked = unlock(&container, "old").unwrap();
+            let new = passphrase("new");
+            let new = NewKeyslot::new(&new, cost());
+            match container.add_keyslot(&unlocked, &new, &Interrupt::default()) {
+                Ok(_) => break,
+                Err(KeyslotError::Commit(CommitError::NoRoom(IoError::NoSpace { .. }))) => {}
+                Err(error) => panic!("{left} blocks: {error:?}"),
+            }
+            refused += 1;
+            assert!(
+                storage.inner.to_bytes() == sample.state.disk,
+                "{version}, {left} blocks"
+            );
+        }
+        assert!(refused > 2, "{version}: {refused}");
+    }
+}
+
 #[test]
 fn a_change_that_fails_is_taken_back_at_once() {
     let sample = Sample::new(Version::Luks1, 64, 0).filled(8);

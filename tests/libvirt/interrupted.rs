@@ -223,16 +223,19 @@ fn a_second_secret_of_another_rotation_is_not_overwritten() {
     host.is_finished(&["v"], 1);
 }
 
-/// Another user exchanges the directory of journals, while luksmith makes it, looks at it and
-/// opens files in it.
+/// Another user exchanges the directory of journals that luksmith has made, sooner or later, while
+/// luksmith looks at it and opens files in it.
 const EXCHANGES: &str = r#"
 while :; do
     number=$((number + 1))
     mkdir new
     echo '{}' > "new/rotate-$1.json"
     ln -s "$2" "new/rotate-$1.lock"
+    until [ -d state ]; do :; done
+    sleep "0.0$((number % 5))"
     mv -T state "away $number"
     mv -T new state
+    sleep 0.2
     mv -T state "gone $number"
 done 2> /dev/null"#;
 
@@ -276,7 +279,7 @@ fn a_state_directory_that_is_exchanged_is_not_believed() {
         "libvirt rotate {} --state-dir theirs/state {CHEAP}",
         host.path("v")
     );
-    for _ in 0..8 {
+    for _ in 0..12 {
         let mut slow = host.daemon.traced(&strace, &pause, &rotate);
         // It may succeed, with a directory that it has made.
         let ran = Ran::of(slow.output().unwrap());

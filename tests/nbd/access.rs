@@ -188,7 +188,7 @@ fn plaintext_over_tcp_has_to_be_allowed_and_stays_on_this_machine() {
 
 /// A directory with an authority and certificates for both roles, with the names that QEMU and
 /// nbdkit use.
-fn certificates(folder: &Folder, name: &str) {
+pub(crate) fn certificates(folder: &Folder, name: &str) {
     let mut params = CertificateParams::new([]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];

@@ -21,7 +21,7 @@ use luksmith::volume::Volume;
 use luksmith_formats::nbd::{ChunkType, Command, CommandFlags, ErrorNumber, OptionType, Request};
 use tempfile::TempDir;
 
-use crate::served::{Folder, SIZE, Served};
+use crate::served::{Folder, SIZE, Served, until};
 use crate::wire::{Client, Handshake};
 use support::peers::find;
 
@@ -33,6 +33,9 @@ struct Faulty {
     /// Writes that touch this byte find no space.
     full_write: u64,
     flush_fails: AtomicBool,
+    /// Reads of this byte wait until the storage has been flushed.
+    waits_for_flush: u64,
+    flushed: AtomicBool,
     /// How long each read takes.
     delay: Duration,
     /// Reads and writes wait until this many are waiting at once.
@@ -49,6 +52,8 @@ impl Faulty {
             bad_read: u64::MAX,
             full_write: u64::MAX,
             flush_fails: AtomicBool::new(false),
+            waits_for_flush: u64::MAX,
+            flushed: AtomicBool::new(false),
             delay: Duration::ZERO,
             meeting: 0,
             here: Mutex::new(0),
@@ -88,6 +93,11 @@ impl Backend for Faulty {
                 std::io::Error::from_raw_os_error(5),
             ));
         }
+        if (offset..offset + into.len() as u64).contains(&self.waits_for_flush) {
+            until("the storage is flushed", || {
+                self.flushed.load(Ordering::Relaxed)
+            });
+        }
         self.memory.read_at(offset, into)
     }
 
@@ -109,6 +119,7 @@ impl Backend for Faulty {
             let error = std::io::Error::from_raw_os_error(5);
             return Err(IoError::from_os(Operation::Flush, 0, error));
         }
+        self.flushed.store(true, Ordering::Relaxed);
         Ok(())
     }
 
@@ -237,6 +248,29 @@ fn a_failed_flush_stays_failed_for_every_client() {
         let ended = running.stop();
         assert!(matches!(ended, Err(ServeError::Flush { .. })), "{ended:?}");
     }
+}
+
+/// A server that stops does not wait for the slowest request before it stores what others wrote.
+#[test]
+fn a_server_that_stops_flushes_before_slow_requests_end() {
+    let mut backend = Faulty::new();
+    backend.waits_for_flush = 8192;
+    let backend = Arc::new(backend);
+    let running = Running::on(backend.clone());
+    let (mut writer, mut reader) = (running.client(), running.client());
+    assert_eq!(writer.write(0, b"kept"), ErrorNumber::None);
+    let read = Request {
+        flags: CommandFlags::NONE,
+        command: Command::Read,
+        cookie: 7,
+        offset: 8192,
+        len: 512,
+    };
+    reader.send(read, &[]).unwrap();
+    running.stopper.stop();
+    let answer = reader.answer(&read).unwrap();
+    assert_eq!(answer.error, ErrorNumber::None);
+    running.stop().unwrap();
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use std::io::{self, Read};
 use std::time::Duration;
 
-use luksmith_formats::nbd::{Command, CommandFlags, Request};
+use luksmith_formats::nbd::{Command, CommandFlags, InfoRequest, OptionReply, OptionType, Request};
 
+use crate::access::certificates;
 use crate::served::{Folder, SIZE, content};
 use crate::wire::{Handshake, is_ended};
 use support::peers::{find, output};
@@ -77,14 +78,59 @@ fn there_is_not_a_line_for_each_refused_client() {
     for _ in 0..60 {
         assert!(is_ended(&mut served.connect()));
     }
+    all_are_counted(&served.stop(), "not one of the allowed users", 60);
+}
+
+#[test]
+fn there_is_not_a_line_for_each_client_without_tls_or_a_certificate() {
+    let folder = Folder::with_volume();
+    certificates(&folder, "tls");
+    certificates(&folder, "others");
+    let served = folder.serve(&["--tls-dir", "tls"]);
+    for _ in 0..60 {
+        let mut handshake = Handshake::greeted(served.connect());
+        let (_, answer) = handshake.ask(OptionType::Go, &InfoRequest::default().to_bytes());
+        assert_eq!(answer, OptionReply::ErrTlsRequired);
+    }
     let said = served.stop();
-    let lines = said.matches("not one of the allowed users").count();
+    let me = format!("process {}", std::process::id());
+    assert!(said.contains(&me), "{said}");
+    all_are_counted(&said, "refused a client without TLS", 60);
+
+    let Some(nbdinfo) = find("nbdinfo") else {
+        return;
+    };
+    let args = ["disk.img", "--key-file", "key", "--listen", "127.0.0.1:0"];
+    let served = folder.serve_with(&args, &["--tls-dir", "tls"]);
+    // It trusts the server, and has a certificate that the server does not know.
+    std::fs::copy(
+        folder.path("tls/ca-cert.pem"),
+        folder.path("others/ca-cert.pem"),
+    )
+    .unwrap();
+    let others = folder.path("others");
+    let uri = format!("{}?tls-certificates={}", served.uri(), others.display());
+    let refused = output(
+        folder
+            .program(nbdinfo, ["--size", &uri])
+            .env("HOME", folder.path("")),
+    );
+    assert!(!refused.status.success());
+    let said = served.stop();
+    assert!(said.contains("a client has no access: "), "{said}");
+    assert!(said.contains("127.0.0.1"), "its address: {said}");
+}
+
+/// Checks that some of the refused clients have a line, and that the lines give the number of all.
+#[track_caller]
+fn all_are_counted(said: &str, what: &str, clients: usize) {
+    let lines = said.matches(what).count();
     let more = said.lines().filter_map(|line| {
         let before = line.split(" more clients were refused").next()?;
         let number = before.rsplit(|c: char| !c.is_ascii_digit()).next()?;
         line.contains(" more clients were refused")
             .then(|| number.parse::<usize>().unwrap())
     });
-    assert_eq!(lines + more.sum::<usize>(), 60, "{said}");
-    assert!(lines < 30, "{said}");
+    assert_eq!(lines + more.sum::<usize>(), clients, "{said}");
+    assert!(lines > 0 && lines < clients / 2, "{said}");
 }

@@ -75,6 +75,8 @@ fn devices_of<'h>(context: &Context<'_>, host: &'h Host, path: &str) -> Vec<&'h 
             let mut real = images.iter().map(|(_, image)| image.real_path.as_deref());
             file == path || real.any(|real| real == Some(file))
         });
+        let mut files = images.iter().filter_map(|(_, image)| image.file);
+        let same_file = same_file || files.any(|file| device.backing == Some(file));
         let mut numbers = images.iter().filter_map(|(_, image)| image.device);
         same_file || numbers.any(|number| number == device.number)
     };

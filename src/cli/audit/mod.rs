@@ -28,8 +28,8 @@ use super::size;
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// XML of domains, pools, volumes and secrets, as printed by virsh dumpxml, pool-dumpxml, …; -
-    /// is stdin
+    /// XML of domains, disks, snapshots, pools, volumes and secrets, as printed by virsh dumpxml,
+    /// snapshot-dumpxml, pool-dumpxml, …; - is stdin
     #[arg(value_name = "XML")]
     files: Vec<PathBuf>,
 

@@ -241,33 +241,16 @@ impl Session {
         }
     }
 
-    /// The extents from the start of the range on, which may end before the range does. There is
-    /// at least one, as the protocol requires.
     fn extents(&self, request: &Request) -> Result<Vec<Extent>, IoError> {
         let start = Instant::now();
         let one = request.flags.contains(CommandFlags::REQ_ONE);
         let most = if one { 1 } else { MAX_EXTENTS };
-        let end = request.offset + request.len;
-        let mut at = request.offset;
-        let mut extents: Vec<Extent> = Vec::new();
-        while at < end {
-            let (len, allocation) = self.export.allocation(at..end)?;
-            let flags = match allocation {
-                Allocation::Data => ExtentFlags::NONE,
-                Allocation::Hole => ExtentFlags::HOLE | ExtentFlags::ZERO,
-            };
-            let full = extents.len() == most;
-            match extents.last_mut() {
-                Some(last) if last.flags == flags => last.len += len,
-                _ if full => break,
-                _ => extents.push(Extent { len, flags }),
-            }
-            at += len;
-            if self.stopping.is_asked() || start.elapsed() > LONGEST_SEARCH {
-                break;
-            }
-        }
-        Ok(extents)
+        find_extents(
+            request.offset..request.offset + request.len,
+            most,
+            |range| self.export.allocation(range),
+            || self.stopping.is_asked() || start.elapsed() > LONGEST_SEARCH,
+        )
     }
 
     fn stepwise(
@@ -300,6 +283,36 @@ impl Session {
     }
 }
 
+/// The extents from the start of the range on, at most `most`. They may end before the range does:
+/// the search ends when `ends` says so. There is at least one, as the protocol requires.
+fn find_extents(
+    range: Range<u64>,
+    most: usize,
+    allocation: impl Fn(Range<u64>) -> Result<(u64, Allocation), IoError>,
+    ends: impl Fn() -> bool,
+) -> Result<Vec<Extent>, IoError> {
+    let mut at = range.start;
+    let mut extents: Vec<Extent> = Vec::new();
+    while at < range.end {
+        let (len, allocation) = allocation(at..range.end)?;
+        let flags = match allocation {
+            Allocation::Data => ExtentFlags::NONE,
+            Allocation::Hole => ExtentFlags::HOLE | ExtentFlags::ZERO,
+        };
+        let full = extents.len() == most;
+        match extents.last_mut() {
+            Some(last) if last.flags == flags => last.len += len,
+            _ if full => break,
+            _ => extents.push(Extent { len, flags }),
+        }
+        at += len;
+        if ends() {
+            break;
+        }
+    }
+    Ok(extents)
+}
+
 /// The pieces in which a long request is done. Each except the first starts at a multiple of
 /// [`PIECE`].
 pub(super) fn pieces(request: &Request) -> impl Iterator<Item = (u64, usize)> + use<> {
@@ -315,7 +328,42 @@ pub(super) fn pieces(request: &Request) -> impl Iterator<Item = (u64, usize)> + 
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    /// The map of an image that has data and holes in turns of one cluster, without end.
+    #[test]
+    fn a_search_for_extents_ends_when_it_takes_too_long() {
+        const CLUSTER: u64 = 1 << 16;
+        let looked = Cell::new(0);
+        let find = |most, steps| {
+            looked.set(0);
+            let allocation = |range: Range<u64>| {
+                looked.set(looked.get() + 1);
+                let hole = (range.start / CLUSTER).is_multiple_of(2);
+                let kind = if hole {
+                    Allocation::Hole
+                } else {
+                    Allocation::Data
+                };
+                Ok((CLUSTER, kind))
+            };
+            let ends = || looked.get() >= steps;
+            find_extents(0..u64::MAX, most, allocation, ends).unwrap()
+        };
+        assert_eq!((find(MAX_EXTENTS, 5).len(), looked.get()), (5, 5));
+        // One is found even if there is no time.
+        assert_eq!((find(MAX_EXTENTS, 0).len(), looked.get()), (1, 1));
+        assert_eq!(find(1, usize::MAX).len(), 1);
+        assert_eq!(find(MAX_EXTENTS, usize::MAX).len(), MAX_EXTENTS);
+        // Extents of one kind are merged, and count as one: only the time ends the search.
+        let same = |_| Ok((CLUSTER, Allocation::Data));
+        let steps = Cell::new(0);
+        let ends = || steps.replace(steps.get() + 1) == 9;
+        let found = find_extents(0..u64::MAX, MAX_EXTENTS, same, ends).unwrap();
+        assert_eq!((found.len(), found[0].len), (1, 10 * CLUSTER));
+    }
 
     #[test]
     fn pieces_cover_a_request_once_and_in_order() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::file::read;
@@ -71,6 +71,14 @@ pub fn add_host(root: &Path, inventory: &mut Inventory) -> Result<(), Error> {
     gathered.kept("var/lib/libvirt/qemu/dump", "", Holds::Memory);
     gathered.host.mountinfo = gathered.read(&root.join("proc/self/mountinfo"));
     gathered.host.devices = devices(&root.join("sys/class/block"));
+    if root == Path::new("/") {
+        // The paths of loop devices are paths here.
+        for device in &mut gathered.host.devices {
+            let file = device.backing_file.as_ref();
+            let file = file.and_then(|file| fs::metadata(file).ok());
+            device.backing = file.map(|file| (file.dev(), file.ino()));
+        }
+    }
     for path in listed(&settings.join("storage")).unwrap_or_default() {
         if path.extension().is_some_and(|one| one == "xml") {
             inventory.documents.extend(gathered.read(&path));
@@ -235,6 +243,7 @@ fn device(path: &Path) -> Option<BlockDevice> {
         name: name_of(path.to_owned())?,
         number: (major.parse().ok()?, minor.parse().ok()?),
         backing_file: line("loop/backing_file"),
+        backing: None,
         mapping: line("dm/name"),
         slaves: listed(&path.join("slaves"))
             .unwrap_or_default()

@@ -32,11 +32,13 @@ fn look(wanted: &Wanted) -> Image {
             .map(|path| path.display().to_string()),
         ..Image::default()
     };
-    if let Ok(metadata) = path.metadata()
-        && metadata.file_type().is_block_device()
-    {
-        let number = metadata.rdev();
-        image.device = Some((rustix::fs::major(number), rustix::fs::minor(number)));
+    match path.metadata() {
+        Ok(found) if found.file_type().is_block_device() => {
+            let number = found.rdev();
+            image.device = Some((rustix::fs::major(number), rustix::fs::minor(number)));
+        }
+        Ok(found) => image.file = Some((found.dev(), found.ino())),
+        Err(_) => {}
     }
     let options = OpenOptions::new().force_share(true);
     image.seen = match FileBackend::open(path, options) {
