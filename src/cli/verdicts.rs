@@ -291,10 +291,7 @@ fn open(error: &OpenError) -> Hint {
             "`luksmith header repair IMAGE` ends the change; if --undo-file named the record, add \
              --undo-file {undo}"
         )),
-        OpenError::NoUndo { undo } => some(format!(
-            "move {undo} away; if it is empty or cut off, `luksmith header repair IMAGE --undo \
-             discard` removes it"
-        )),
+        OpenError::NoUndo { undo } => some(format!("move {undo} away")),
         OpenError::Io(error) => io(error),
         OpenError::Undo(error) => undo::store(error),
         _ => None,

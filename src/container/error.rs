@@ -367,8 +367,8 @@ pub enum CommitError {
         /// The offset of the write, in bytes.
         offset: u64,
     },
-    /// The undo record could not be kept.
-    #[error("the undo record failed")]
+    /// The undo record could not be kept or applied.
+    #[error(transparent)]
     Undo(#[from] UndoError),
 }
 
@@ -405,14 +405,17 @@ pub enum UndoError {
     },
     /// Another program has changed the header since the record was made.
     #[error(
-        "another program has changed the header since {name} was made, at byte {offset}: both were \
-         kept as they are"
+        "another program has changed the header since {name} was made, at byte {offset}: the \
+         header and the record stay as they are"
     )]
     Changed {
         /// The record's name.
         name: String,
         /// The first byte that is neither old nor new.
         offset: u64,
+        /// The keyslots whose key material the interrupted change was to write. Without the record,
+        /// they may open with neither passphrase.
+        keyslots: Vec<u32>,
     },
     /// The record is of the first version, which does not say what the change wrote.
     #[error(
@@ -421,6 +424,8 @@ pub enum UndoError {
     NoHashes {
         /// The record's name.
         name: String,
+        /// As in [`Changed`](Self::Changed).
+        keyslots: Vec<u32>,
     },
     /// The record cannot be discarded, since the present header cannot be read.
     #[error("the header cannot be read, so {name} is kept")]
@@ -431,8 +436,11 @@ pub enum UndoError {
         #[source]
         source: Box<OpenError>,
     },
-    /// The record cannot be read, written or removed.
-    #[error("the undo record cannot be kept")]
+    /// The record cannot be read.
+    #[error("cannot read the undo record")]
+    Read(#[source] io::Error),
+    /// The record or a copy cannot be written, or the record cannot be removed.
+    #[error("cannot write or remove the undo record")]
     Store(#[from] io::Error),
     /// The image cannot be read or written.
     #[error("the image cannot be rolled back")]

@@ -27,7 +27,7 @@ pub struct KeyslotInfo {
 }
 
 /// How a keyslot encrypts its key.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Sealing {
     /// The KDF that derives the key of the area from the passphrase.
@@ -47,10 +47,7 @@ impl Container {
     /// out.
     #[must_use]
     pub fn keyslots(&self) -> Vec<KeyslotInfo> {
-        match &self.header {
-            Header::Luks1(header) => luks1(header),
-            Header::Luks2(header) => luks2(header),
-        }
+        self.header.keyslots()
     }
 
     pub(super) fn keyslot(&self, slot: u32) -> Option<KeyslotInfo> {
@@ -69,6 +66,16 @@ impl Container {
                 .into_iter()
                 .find(|slot| slot.bound)
                 .map(|slot| slot.key_size),
+        }
+    }
+}
+
+impl Header {
+    /// As [`Container::keyslots`].
+    pub(super) fn keyslots(&self) -> Vec<KeyslotInfo> {
+        match self {
+            Self::Luks1(header) => luks1(header),
+            Self::Luks2(header) => luks2(header),
         }
     }
 }

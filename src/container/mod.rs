@@ -49,7 +49,7 @@ pub use plan::{Step, WritePlan};
 pub use remains::Remains;
 pub use settings::Configure;
 pub(crate) use undo::discard as discard_undo;
-pub use undo::{Settled, Undo, UndoStore, Unproven};
+pub use undo::{Kept, Settled, Undo, UndoStore, Unproven};
 pub use undo_file::UndoFile;
 pub use unlock::{Unlocked, Which};
 

@@ -31,7 +31,7 @@ impl Container {
             && let Some(record) = undo.load().map_err(OpenError::Undo)?
         {
             let undo = undo.name();
-            return Err(if undo::is_record(&record) {
+            return Err(if undo::is_remnant(&record) {
                 OpenError::Interrupted { undo }
             } else {
                 OpenError::NoUndo { undo }

@@ -9,6 +9,7 @@
 //! since. It is written and synced before the first write. It is removed, and the removal synced,
 //! after the last one. While it exists, the container only opens for repair.
 
+mod parts;
 mod record;
 mod settle;
 
@@ -16,7 +17,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-pub(super) use record::{UndoRecord, is_record, lay_over};
+pub(super) use record::{UndoRecord, is_remnant, lay_over};
 pub(crate) use settle::discard;
 pub(super) use settle::settle;
 pub use settle::{Settled, Unproven};
@@ -39,14 +40,25 @@ pub trait UndoStore: Send + Sync {
     /// # Errors
     /// Returns an error if the record cannot be removed.
     fn clear(&self) -> io::Result<()>;
-    /// Keeps the bytes of a header beside the record, under a name that did not exist, and returns
-    /// the name. The record stays.
+    /// Keeps these bytes beside the record, under a name that did not exist, and returns the name.
+    /// The record stays.
     ///
     /// # Errors
-    /// Returns an error if the copy cannot be written. The header is not changed then.
-    fn keep_copy(&self, header: &[u8]) -> io::Result<String>;
+    /// Returns an error if the copy cannot be written. Neither the header nor the record is changed
+    /// then.
+    fn keep_copy(&self, what: Kept, bytes: &[u8]) -> io::Result<String>;
     /// A name for messages, such as a path.
     fn name(&self) -> String;
+}
+
+/// What is kept before a choice of the caller overwrites or removes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kept {
+    /// The bytes of a header, as in a header backup.
+    Header,
+    /// An undo record.
+    Record,
 }
 
 /// Where the undo record of a container is kept, and where the record of an interrupted change may

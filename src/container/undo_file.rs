@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-use super::undo::{Undo, UndoStore};
+use super::undo::{Kept, Undo, UndoStore};
 use crate::backend::file::FileBackend;
 use crate::sys::folder::{Folder, same_file};
 
@@ -190,11 +190,15 @@ impl UndoStore for UndoFile {
         }
     }
 
-    fn keep_copy(&self, header: &[u8]) -> io::Result<String> {
+    fn keep_copy(&self, what: Kept, bytes: &[u8]) -> io::Result<String> {
         let (folder, name) = self.place()?;
+        let what = match what {
+            Kept::Header => "header",
+            Kept::Record => "record",
+        };
         let mut number = 1;
         let (mut file, suffix) = loop {
-            let suffix = format!(".header-{number}");
+            let suffix = format!(".{what}-{number}");
             let mut copy = name.to_owned();
             copy.push(&suffix);
             match folder.create_new(&copy, OFlags::empty()) {
@@ -202,7 +206,7 @@ impl UndoStore for UndoFile {
                 created => break (created?, suffix),
             }
         };
-        file.write_all(header)?;
+        file.write_all(bytes)?;
         file.sync_all()?;
         folder.sync()?;
         Ok(format!("{}{suffix}", self.name()))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use luksmith::Interrupt;
 use luksmith::backend::file::{FileBackend, OpenOptions as FileOptions};
-use luksmith::container::{Container, NewKeyslot, OpenOptions, UndoFile, UndoStore, Which};
+use luksmith::container::{Container, Kept, NewKeyslot, OpenOptions, UndoFile, UndoStore, Which};
 use luksmith::kdf::calibrate::Cost;
 use luksmith::secret::Passphrase;
 use luksmith_formats::Hash;
@@ -27,8 +27,8 @@ impl UndoStore for Cut {
     fn clear(&self) -> io::Result<()> {
         self.0.clear()
     }
-    fn keep_copy(&self, header: &[u8]) -> io::Result<String> {
-        self.0.keep_copy(header)
+    fn keep_copy(&self, what: Kept, bytes: &[u8]) -> io::Result<String> {
+        self.0.keep_copy(what, bytes)
     }
     fn name(&self) -> String {
         self.0.name()
@@ -106,12 +106,24 @@ fn a_passphrase_that_another_program_changed_meanwhile_is_kept() {
     let (before, record) = (session.read("disk.img"), session.read(RECORD));
     let refused = session.run(REPAIR);
     refused.fails(4, "another program has changed the header since");
-    refused.fails(4, "--undo discard");
+    refused.fails(4, "the header and the record stay as they are");
+    refused.fails(
+        4,
+        "--undo discard keeps the present header (keyslot 0 may then open with neither passphrase)",
+    );
     assert!(session.read("disk.img") == before && session.read(RECORD) == record);
 
-    session.ok(REPAIR.into_iter().chain(["--undo", "discard"]));
+    let said = session.ok(REPAIR.into_iter().chain(["--undo", "discard"]));
     assert!(session.read("disk.img") == before && !session.exists(RECORD));
     assert!(opens(&session, "new") && !opens(&session, "key"));
+
+    // The copy of the record can still be applied.
+    let copy = format!("{RECORD}.record-1");
+    assert!(said.contains(&copy), "{said}");
+    assert!(session.read(&copy) == record);
+    let apply = ["--undo-file", &copy, "--undo", "apply"];
+    session.ok(REPAIR.into_iter().chain(apply));
+    assert!(opens(&session, "key") && !opens(&session, "new"));
 }
 
 #[test]
@@ -150,17 +162,19 @@ fn a_damaged_record_is_discarded_only_on_request() {
         let session = interrupted();
         let record = session.read(RECORD);
         session.write(RECORD, &record[..length]);
-        session.run(["info", "disk.img"]).fails(
-            if length < 16 { 1 } else { 4 },
-            "`luksmith header repair IMAGE",
-        );
+        session
+            .run(["info", "disk.img"])
+            .fails(4, "`luksmith header repair IMAGE`");
         let refused = session.run(REPAIR);
-        refused.fails(1, "is not a complete undo record");
-        refused.fails(1, "--undo discard");
+        refused.fails(4, "is not a complete undo record");
+        refused.fails(4, "--undo discard");
         session
             .run(REPAIR.into_iter().chain(["--undo", "apply"]))
-            .fails(1, "is not a complete undo record");
+            .fails(4, "is not a complete undo record");
         session.ok(REPAIR.into_iter().chain(["--undo", "discard"]));
+        let copy = format!("{RECORD}.record-1");
+        assert_eq!(session.exists(&copy), length > 0);
+        assert!(length == 0 || session.read(&copy) == record[..length]);
         assert!(
             opens(&session, "key") && !session.exists(RECORD),
             "{length}"
@@ -176,8 +190,8 @@ fn a_record_of_another_volume_is_not_applied() {
     let before = session.read("disk.img");
     for args in [&REPAIR[..], &[&REPAIR[..], &["--undo", "apply"]].concat()] {
         let refused = session.run(args);
-        refused.fails(1, "belongs to another volume");
-        refused.fails(1, "--undo discard");
+        refused.fails(4, "belongs to another volume");
+        refused.fails(4, "--undo discard");
     }
     session.ok(REPAIR.into_iter().chain(["--undo", "discard"]));
     assert!(session.read("disk.img") == before && !session.exists(RECORD));

@@ -1,9 +1,11 @@
 //! Another program changes the header between a crash and the repair.
 //!
 //! For every change that keeps an undo record, these tests take states that a crash in it can
-//! leave. In each state another program then changes, adds or removes a passphrase: cryptsetup, or
-//! luksmith itself after its record was moved away. The repair then keeps every passphrase that
-//! opens, and brings no removed passphrase back. Otherwise it is refused and writes nothing.
+//! leave. In each state another program then changes, adds or removes a passphrase, sets a label,
+//! or only opens the volume: cryptsetup, which rewrites a damaged or older copy of the header when
+//! it opens it, or luksmith itself after its record was moved away. The repair then keeps every
+//! passphrase that opens, and brings no removed passphrase back. Otherwise it is refused and writes
+//! nothing.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,8 +13,8 @@ use std::sync::Arc;
 
 use luksmith::Interrupt;
 use luksmith::container::{
-    CommitError, Container, HeaderError, NewKeyslot, Repaired, Settled, UndoError, Unlocked,
-    Unproven, Version,
+    CommitError, Configure, Container, HeaderError, Kept, NewKeyslot, Repaired, Settled, UndoError,
+    Unlocked, Unproven, Version,
 };
 
 use crate::disk::{Disk, MemoryUndo, State};
@@ -27,14 +29,18 @@ const THIRD: &str = "third";
 const TRIED: usize = 6;
 
 /// What the other program does.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Other {
     Change,
     Add,
     Remove,
+    Label,
+    Open,
 }
 
 const OTHERS: [Other; 3] = [Other::Change, Other::Add, Other::Remove];
+/// What needs no passphrase.
+const WITHOUT_KEY: [Other; 2] = [Other::Label, Other::Open];
 
 /// Something that changes the header of the disk with this passphrase, or fails. It removes the
 /// keyslot of the second passphrase.
@@ -48,7 +54,12 @@ struct Luksmith;
 impl Program for Luksmith {
     fn run(&self, other: Other, disk: &[u8], by: &str, removed: Option<(&str, u32)>) -> Vec<u8> {
         let (disk, undo, _) = without_record(disk).start();
-        if let Ok(mut container) = Container::open(disk.clone(), open_options(&undo))
+        if let Other::Label = other {
+            if let Ok(mut container) = Container::open(disk.clone(), open_options(&undo)) {
+                // LUKS1 has no label.
+                drop(container.configure(&Configure::new().label("a label".to_owned())));
+            }
+        } else if let Ok(mut container) = Container::open(disk.clone(), open_options(&undo))
             && let Some(unlocked) = unlock(&container, by)
         {
             let third = passphrase(THIRD);
@@ -61,6 +72,7 @@ impl Program for Luksmith {
                 Other::Remove => removed
                     .into_iter()
                     .for_each(|(_, slot)| container.remove_keyslot(slot, false).unwrap()),
+                Other::Label | Other::Open => {}
             }
         }
         disk.bytes()
@@ -97,9 +109,13 @@ impl Program for Cryptsetup {
                 command.args(["luksKillSlot", "disk", &slot.to_string()])
             }
             (Other::Remove, None) => return disk.to_vec(),
+            (Other::Label, _) => command.args(["config", "disk", "--label", "a label"]),
+            (Other::Open, _) => command.args(["open", "--test-passphrase", "disk"]),
         };
-        command.args(["--key-file", "by"]);
-        if !matches!(other, Other::Remove) {
+        if !matches!(other, Other::Label) {
+            command.args(["--key-file", "by"]);
+        }
+        if matches!(other, Other::Change | Other::Add) {
             command.args(["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"]);
         }
         // A header that it does not accept, or without room, is not changed.
@@ -131,7 +147,11 @@ fn all_open<'a>(disk: &[u8], passphrases: &[&'a str]) -> Vec<&'a str> {
 #[derive(Debug, Default)]
 struct Seen {
     accepted: usize,
+    /// Accepted, and key material was put back.
+    put_back: usize,
     refused: usize,
+    /// Refused, although the other program has touched no keyslot.
+    refused_without_key: usize,
 }
 
 /// Changes the sample, and lets each program change each chosen state.
@@ -164,6 +184,19 @@ fn between(sample: &Sample, before: &[&str], run: impl FnOnce(Arc<Disk>, Arc<Mem
             }
         }
     });
+    // Without a torn write.
+    let mut state = sample.state.clone();
+    for (number, event) in events.iter().enumerate() {
+        state.apply(event);
+        for (program, other) in programs
+            .iter()
+            .flat_map(|program| WITHOUT_KEY.map(|other| (program, other)))
+            .filter(|_| state.undo.is_some())
+        {
+            let what = format!("after event {number}, then {other:?}");
+            changed_by(&**program, other, &state, before, &what, &mut seen);
+        }
+    }
     seen
 }
 
@@ -177,10 +210,13 @@ fn changed_by(
 ) {
     let passphrases: Vec<&str> = before.iter().copied().chain([THIRD]).collect();
     let could = all_open(&state.disk, &passphrases);
-    let Some(by) = could.first() else {
-        return;
+    let needs_no_key = WITHOUT_KEY.contains(&other);
+    let by = match could.first() {
+        Some(by) => by,
+        None if needs_no_key => "none",
+        None => return,
     };
-    let last = could.last().filter(|last| *last != by);
+    let last = could.last().filter(|last| **last != by);
     let slot = last.map(|last| opened(&state.disk, last).unwrap().slot().unwrap());
     let removed = last.copied().zip(slot);
     let disk = program.run(other, &state.disk, by, removed);
@@ -193,9 +229,21 @@ fn changed_by(
 
     let (disk, undo, _) = changed.start();
     match Container::repair(disk.clone(), open_options(&undo)) {
-        Ok(_) => {
+        Ok(repaired) => {
             seen.accepted += 1;
+            let put_back = repaired.iter().any(|repair| {
+                let Repaired::Interrupted { settled, .. } = repair else {
+                    return false;
+                };
+                matches!(settled, Settled::PutBack { .. })
+            });
+            seen.put_back += usize::from(put_back);
             let now = all_open(&disk.bytes(), &passphrases);
+            // The keyslot that was being changed opens again.
+            assert!(
+                !put_back || now.len() > can.len(),
+                "{what}: {now:?}, {can:?}"
+            );
             for text in &passphrases {
                 let (could, can) = (could.contains(text), can.contains(text));
                 assert!(!can || now.contains(text), "{what}: {text} does not open");
@@ -205,6 +253,7 @@ fn changed_by(
         }
         Err(HeaderError::Commit(CommitError::Undo(UndoError::Changed { .. }))) => {
             seen.refused += 1;
+            seen.refused_without_key += usize::from(needs_no_key);
             assert!(disk.bytes() == changed.disk, "{what}: written");
             assert_eq!(undo.record(), changed.undo, "{what}");
             chosen(&changed, &can, &passphrases, what);
@@ -218,8 +267,10 @@ fn chosen(changed: &State, can: &[&str], passphrases: &[&str], what: &str) {
     let (disk, undo, _) = changed.start();
     match Container::settle(&*disk, &open_options(&undo), Unproven::Discard) {
         Ok(Some(Repaired::Interrupted { settled, .. })) => {
-            assert_eq!(settled, Settled::Discarded, "{what}");
+            assert!(matches!(settled, Settled::Discarded { .. }), "{what}");
             assert!(undo.record().is_none(), "{what}");
+            let kept = (Kept::Record, changed.undo.clone().unwrap());
+            assert!(undo.copies() == [kept], "{what}: no copy of the record");
         }
         // The header cannot be read, so its record is all that is left of it.
         Err(CommitError::Undo(UndoError::NoHeader { .. })) => assert!(can.is_empty(), "{what}"),
@@ -242,7 +293,8 @@ fn chosen(changed: &State, can: &[&str], passphrases: &[&str], what: &str) {
     assert!(!all_open(&disk.bytes(), passphrases).is_empty(), "{what}");
     // With the copy, the other program's header is there again.
     let mut again = disk.bytes();
-    for copy in undo.copies() {
+    for (kept, copy) in undo.copies() {
+        assert_eq!(kept, Kept::Header);
         again[..copy.len()].copy_from_slice(&copy);
     }
     assert!(
@@ -261,8 +313,8 @@ fn change_luks1_with_all_slots_full() {
             change(disk, undo, "old", "new");
         },
     );
-    // A removal of keyslot 7 is in another sector of the header.
-    assert!(seen.accepted > 3 && seen.refused > 3, "{seen:?}");
+    // The keyslot itself is removed by nothing here, so its key material can be put back.
+    assert!(seen.accepted > 3 && seen.put_back > 3, "{seen:?}");
 }
 
 #[test]
@@ -271,7 +323,19 @@ fn change_luks2_without_room() {
     let seen = between(&sample, &["old", "new", "bystander 1"], |disk, undo| {
         change(disk, undo, "old", "new");
     });
-    assert!(seen.refused > 3, "{seen:?}");
+    assert!(seen.accepted > 3 && seen.put_back > 3, "{seen:?}");
+    assert_eq!(seen.refused_without_key, 0, "{seen:?}");
+}
+
+/// While its key material is overwritten, no passphrase opens such a volume.
+#[test]
+fn change_luks2_with_its_only_keyslot() {
+    let sample = Sample::new(Version::Luks2, 32, 1);
+    let seen = between(&sample, &["old", "new"], |disk, undo| {
+        change(disk, undo, "old", "new");
+    });
+    assert!(seen.accepted > 3 && seen.put_back > 0, "{seen:?}");
+    assert_eq!(seen.refused_without_key, 0, "{seen:?}");
 }
 
 #[test]

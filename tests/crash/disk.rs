@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use luksmith::backend::memory::MemoryBackend;
 use luksmith::backend::{Backend, Geometry, IoError};
-use luksmith::container::UndoStore;
+use luksmith::container::{Kept, UndoStore};
 use luksmith::sectors::{Cipher, Sectors};
 
 /// An event of the disk or of the undo store.
@@ -119,13 +119,13 @@ impl Backend for Disk {
 
 pub(crate) struct MemoryUndo {
     record: Mutex<Option<Vec<u8>>>,
-    /// The headers of which it was told to keep a copy.
-    copies: Mutex<Vec<Vec<u8>>>,
+    /// What it was told to keep a copy of.
+    copies: Mutex<Vec<(Kept, Vec<u8>)>>,
     log: Log,
 }
 
 impl MemoryUndo {
-    pub(crate) fn copies(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn copies(&self) -> Vec<(Kept, Vec<u8>)> {
         self.copies.lock().unwrap().clone()
     }
 
@@ -151,8 +151,8 @@ impl UndoStore for MemoryUndo {
         self.log.lock().unwrap().push(Event::ClearUndo);
         Ok(())
     }
-    fn keep_copy(&self, header: &[u8]) -> io::Result<String> {
-        self.copies.lock().unwrap().push(header.to_vec());
+    fn keep_copy(&self, what: Kept, bytes: &[u8]) -> io::Result<String> {
+        self.copies.lock().unwrap().push((what, bytes.to_vec()));
         Ok("the test's copy".into())
     }
     fn name(&self) -> String {

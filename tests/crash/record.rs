@@ -8,8 +8,8 @@ use luksmith::Interrupt;
 use luksmith::backend::Backend;
 use luksmith::backend::file::{FileBackend, OpenOptions as FileOptions};
 use luksmith::container::{
-    CommitError, Container, CreateOptions, HeaderError, OpenError, OpenOptions, Repaired, Settled,
-    Undo, UndoFile, UndoStore, Version,
+    CommitError, Container, CreateOptions, HeaderError, Kept, OpenError, OpenOptions, Repaired,
+    Settled, Undo, UndoFile, UndoStore, Version,
 };
 
 use crate::volume::{cost, passphrase, unlock};
@@ -27,8 +27,8 @@ impl UndoStore for Kept {
     fn clear(&self) -> io::Result<()> {
         Err(io::Error::other("cut"))
     }
-    fn keep_copy(&self, header: &[u8]) -> io::Result<String> {
-        self.0.keep_copy(header)
+    fn keep_copy(&self, what: Kept, bytes: &[u8]) -> io::Result<String> {
+        self.0.keep_copy(what, bytes)
     }
     fn name(&self) -> String {
         self.0.name()

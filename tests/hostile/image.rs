@@ -131,7 +131,7 @@ impl UndoStore for MemoryUndo {
         *self.0.lock().unwrap() = None;
         Ok(())
     }
-    fn keep_copy(&self, _: &[u8]) -> std::io::Result<String> {
+    fn keep_copy(&self, _: luksmith::container::Kept, _: &[u8]) -> std::io::Result<String> {
         Ok("the copy".into())
     }
     fn name(&self) -> String {

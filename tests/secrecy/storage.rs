@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex};
 use luksmith::Interrupt;
 use luksmith::backend::memory::MemoryBackend;
 use luksmith::backend::{Backend, Geometry, IoError};
-use luksmith::container::{Configure, Container, OpenOptions, Undo, UndoStore, Version, Which};
+use luksmith::container::{
+    Configure, Container, Kept, OpenOptions, Undo, UndoStore, Version, Which,
+};
 use luksmith::secret::{Passphrase, VolumeKey};
 use luksmith::sectors::{Cipher, Sectors};
 
@@ -84,7 +86,7 @@ impl UndoStore for MemoryUndo {
         *self.saved.lock().unwrap() = None;
         Ok(())
     }
-    fn keep_copy(&self, _: &[u8]) -> io::Result<String> {
+    fn keep_copy(&self, _: Kept, _: &[u8]) -> io::Result<String> {
         unreachable!("no rollback is forced")
     }
     fn name(&self) -> String {

@@ -11,7 +11,9 @@ use crate::cli::force::{Force, confirm_all, only};
 
 /// Repair the header: end an interrupted change, rewrite what is damaged or overwritten
 ///
-/// A change is rolled back only if no other program has changed the header since. A LUKS2 header is
+/// A change is rolled back only if no other program has changed the header since. If one has, the
+/// present header stays, and keyslots that are in it as before the change get their key material
+/// back; where nothing proves which key material is right, --undo chooses. A LUKS2 header is
 /// repaired from its good copy, which a checksum proves. The magic that wipefs and pvcreate
 /// overwrite is put back. In LUKS1, damaged entries of keyslots that are not in use are restored
 /// too. The command asks before a repair that nothing proves, and before it overwrites other
@@ -39,9 +41,12 @@ pub(crate) struct Args {
 /// What to do with an undo record that cannot be trusted.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum Record {
-    /// remove the record, and keep the present header
+    /// keep the present header, and remove the record: keyslots whose key material the interrupted
+    /// change has overwritten then open with neither passphrase; a copy of the record is kept
+    /// beside it
     Discard,
-    /// restore the header from before the interrupted change, and keep a copy of the present one
+    /// restore the header from before the interrupted change; passphrases that were added since
+    /// are lost, and those that were removed open again; a copy of the present header is kept
     /// beside the record
     Apply,
 }

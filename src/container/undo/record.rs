@@ -4,7 +4,7 @@
 //! A disk writes each unit of 512 bytes completely or not at all. So after a crash every unit holds
 //! its old bytes, or the bytes of one of the writes of the change. Any other content is from
 //! another program, which has changed the header since. This module only reads the storage, except
-//! for [`UndoRecord::write_back`].
+//! for [`UndoRecord::write_back`] and its like.
 
 use std::ops::Range;
 
@@ -17,6 +17,9 @@ use crate::sectors::{Cipher, Sectors};
 /// The size that a disk writes atomically, in bytes. Units begin at multiples of it.
 const UNIT: usize = 512;
 const UNIT_64: u64 = UNIT as u64;
+
+/// All of the storage.
+const EVERYWHERE: Range<u64> = 0..u64::MAX;
 
 /// The magic of records without hashes, which only older versions wrote.
 const MAGIC_1: &[u8; 16] = b"luksmith undo 1\n";
@@ -67,7 +70,7 @@ pub(super) enum Found {
 }
 
 /// Whether these bytes start like a record. The record may be damaged.
-pub(in crate::container) fn is_record(bytes: &[u8]) -> bool {
+fn is_record(bytes: &[u8]) -> bool {
     bytes.starts_with(MAGIC_1) || bytes.starts_with(MAGIC_2)
 }
 
@@ -186,43 +189,67 @@ impl UndoRecord {
         self.places().last().map_or(0, |range| range.end)
     }
 
+    /// Whether the record has all bytes of this part of the storage.
+    pub(super) fn covers(&self, part: &Range<u64>) -> bool {
+        self.places()
+            .any(|range| range.start <= part.start && part.end <= range.end)
+    }
+
     /// Compares the storage with the record.
     pub(super) fn find(&self, storage: &dyn Backend) -> Result<Found, IoError> {
-        let (mut all_old, mut all_new) = (true, true);
+        let found = self.find_in(storage, &EVERYWHERE)?;
+        Ok(found.unwrap_or(Found::Old))
+    }
+
+    /// Compares the units that begin in this part of the storage. `None` if the record has none
+    /// there.
+    pub(super) fn find_in(
+        &self,
+        storage: &dyn Backend,
+        part: &Range<u64>,
+    ) -> Result<Option<Found>, IoError> {
+        let (mut none, mut all_old, mut all_new) = (true, true, true);
         for saved in &self.ranges {
-            let present = door::read(storage, saved.offset, saved.old.len())?;
-            for (number, unit) in saved.units().all().enumerate() {
-                let is_old = saved.old[unit.clone()] == present[unit.clone()];
+            for (number, unit, present) in saved.read_units(storage, part)? {
+                let old = &saved.old[unit.clone()];
+                let is_old = present == old;
                 let hashes = saved.new.get(number).map_or(&[][..], Vec::as_slice);
-                let Some(last) = hashes.last() else {
-                    if is_old {
-                        continue;
-                    }
-                    return Ok(Found::Other(saved.offset + unit.start as u64));
-                };
-                let present = hash(&present[unit.clone()]);
+                let present = hash(&present);
                 if !is_old && !hashes.contains(&present) {
-                    return Ok(Found::Other(saved.offset + unit.start as u64));
+                    return Ok(Some(Found::Other(saved.offset + unit.start as u64)));
                 }
-                all_old &= is_old;
-                all_new &= present == *last;
+                none = false;
+                all_old &= is_old || hashes.is_empty();
+                all_new &= hashes.last().is_none_or(|last| present == *last);
             }
         }
-        Ok(match (all_old, all_new) {
+        Ok((!none).then_some(match (all_old, all_new) {
             (true, _) => Found::Old,
             (false, true) => Found::New,
             (false, false) => Found::Mixed,
-        })
+        }))
     }
 
     /// Writes the old bytes of all units that differ from them, and makes that durable. Bytes that
     /// are old already are not written, since the storage may have no space for them.
     pub(in crate::container) fn write_back(&self, storage: &dyn Backend) -> Result<(), IoError> {
-        for saved in &self.ranges {
-            let present = door::read(storage, saved.offset, saved.old.len())?;
+        self.write_back_in(storage, &[EVERYWHERE])
+    }
+
+    /// As [`write_back`](Self::write_back), for the units that begin in these parts of the storage.
+    pub(super) fn write_back_in(
+        &self,
+        storage: &dyn Backend,
+        parts: &[Range<u64>],
+    ) -> Result<(), IoError> {
+        for (saved, part) in self
+            .ranges
+            .iter()
+            .flat_map(|saved| parts.iter().map(move |part| (saved, part)))
+        {
             let mut differs: Option<Range<usize>> = None;
-            for unit in saved.units().all() {
-                if saved.old[unit.clone()] != present[unit.clone()] {
+            for (_, unit, present) in saved.read_units(storage, part)? {
+                if saved.old[unit.clone()] != *present {
                     differs = Some(differs.map_or(unit.start, |run| run.start)..unit.end);
                 } else if let Some(run) = differs.take() {
                     saved.write(storage, run)?;
@@ -268,6 +295,28 @@ impl Saved {
 
     fn units(&self) -> Units {
         Units::new(self.offset, self.old.len())
+    }
+
+    /// The units that begin in this part of the storage: their numbers, their places in the range,
+    /// and their present bytes.
+    fn read_units(
+        &self,
+        storage: &dyn Backend,
+        part: &Range<u64>,
+    ) -> Result<Vec<(usize, Range<usize>, Vec<u8>)>, IoError> {
+        let units = self.units().all().enumerate();
+        let units = units.filter(|(_, unit)| part.contains(&(self.offset + unit.start as u64)));
+        let units: Vec<_> = units.collect();
+        let (Some((_, first)), Some((_, last))) = (units.first(), units.last()) else {
+            return Ok(Vec::new());
+        };
+        let from = first.start;
+        let present = door::read(storage, self.offset + from as u64, last.end - from)?;
+        let with_bytes = |(number, unit): (usize, Range<usize>)| {
+            let bytes = present[unit.start - from..unit.end - from].to_vec();
+            (number, unit, bytes)
+        };
+        Ok(units.into_iter().map(with_bytes).collect())
     }
 
     fn end(&self) -> Option<u64> {

@@ -2,15 +2,17 @@
 //!
 //! A change is rolled back only if every unit of 512 bytes that it writes is as it was before the
 //! change, or as the change wrote it. Otherwise another program has changed the header since. A
-//! rollback would then bring removed passphrases back and lose new ones, so the caller has to
-//! choose.
+//! rollback would then bring removed passphrases back and lose new ones. So the header stays, and
+//! [`parts`] says what becomes of the key material. Where it cannot, the caller has to choose.
 
 use std::fmt;
+use std::ops::Range;
 
 use luksmith_formats::Limits;
 
-use super::UndoStore;
+use super::parts::{self, Judgement};
 use super::record::{Found, RolledBack, UndoRecord, is_remnant};
+use super::{Kept, UndoStore};
 use crate::backend::Backend;
 use crate::container::open::{self, Loaded};
 use crate::container::{OpenError, UndoError};
@@ -23,7 +25,8 @@ pub enum Unproven {
     /// Nothing changes, and the error says why.
     #[default]
     Refuse,
-    /// The header stays as it is, if it can be read, and the record is removed.
+    /// The header stays as it is, if it can be read, and the record is removed. A copy of it is
+    /// first kept with [`UndoStore::keep_copy`]: it may contain the only key material of a keyslot.
     Discard,
     /// The old bytes of the record are written back. The present header is first kept with
     /// [`UndoStore::keep_copy`]. A record that is damaged or belongs to another volume is still
@@ -41,8 +44,17 @@ pub enum Settled {
     Complete,
     /// The change was rolled back.
     RolledBack,
+    /// Another program has changed the header since. The header stays, and these keyslots, which
+    /// are in it as they were before the change, have their key material again.
+    PutBack {
+        /// The numbers of the keyslots.
+        keyslots: Vec<u32>,
+    },
     /// The record was removed on request. The header stays as it was found.
-    Discarded,
+    Discarded {
+        /// The name of the copy of the record. `None` if the record was empty.
+        copy: Option<String>,
+    },
     /// The change was rolled back on request, over changes of another program.
     Applied {
         /// The name of the copy of the header that was there.
@@ -56,13 +68,43 @@ impl fmt::Display for Settled {
             Self::NotBegun => formatter.write_str("an interrupted change had written nothing"),
             Self::Complete => formatter.write_str("an interrupted change was complete, and stays"),
             Self::RolledBack => formatter.write_str("rolled back an interrupted change"),
-            Self::Discarded => formatter.write_str("the header stays as it is"),
+            Self::PutBack { keyslots } => write!(
+                formatter,
+                "the header stays as another program has changed it; put back the key material of \
+                 {}, which an interrupted change had overwritten",
+                numbered(keyslots)
+            ),
+            Self::Discarded { copy: None } => formatter.write_str("the header stays as it is"),
+            Self::Discarded { copy: Some(copy) } => write!(
+                formatter,
+                "the header stays as it is; a copy of the undo record is {copy}"
+            ),
             Self::Applied { copy } => write!(
                 formatter,
                 "rolled back an interrupted change, and what other programs changed since; a copy \
                  of the header that was there is {copy}"
             ),
         }
+    }
+}
+
+/// Keyslots in a sentence, such as `keyslots 0, 3`.
+fn numbered(keyslots: &[u32]) -> String {
+    let numbers: Vec<String> = keyslots.iter().map(ToString::to_string).collect();
+    let plural = if keyslots.len() == 1 { "" } else { "s" };
+    format!("keyslot{plural} {}", numbers.join(", "))
+}
+
+/// How a change ends, and the parts of the storage that get their old bytes back.
+struct Proof {
+    settled: Settled,
+    put_back: Vec<Range<u64>>,
+}
+
+impl Proof {
+    fn nothing_to_write(settled: Settled) -> Self {
+        let put_back = Vec::new();
+        Self { settled, put_back }
     }
 }
 
@@ -74,7 +116,7 @@ pub(in crate::container) fn settle(
     unproven: Unproven,
     limits: &Limits,
 ) -> Result<Option<Settled>, UndoError> {
-    let Some(bytes) = undo.load()? else {
+    let Some(bytes) = undo.load().map_err(UndoError::Read)? else {
         return Ok(None);
     };
     let name = undo.name();
@@ -84,19 +126,17 @@ pub(in crate::container) fn settle(
     let refused = match UndoRecord::parse(&bytes) {
         None => UndoError::Damaged { name },
         Some(record) => match prove(storage, &record, name, limits)? {
-            Ok(settled) => {
-                match settled {
-                    Settled::RolledBack => record.write_back(storage)?,
-                    // Another process may have written it without a flush.
-                    _ => storage.flush()?,
-                }
+            Ok(proof) => {
+                // This flushes too: another process may have written the storage without a flush.
+                record.write_back_in(storage, &proof.put_back)?;
                 undo.clear()?;
-                return Ok(Some(settled));
+                return Ok(Some(proof.settled));
             }
             Err(UndoError::Changed { .. } | UndoError::NoHashes { .. })
                 if unproven == Unproven::Apply =>
             {
-                let copy = undo.keep_copy(&present_header(storage, &record, limits)?)?;
+                let header = present_header(storage, &record, limits)?;
+                let copy = undo.keep_copy(Kept::Header, &header)?;
                 record.write_back(storage)?;
                 undo.clear()?;
                 return Ok(Some(Settled::Applied { copy }));
@@ -111,64 +151,102 @@ pub(in crate::container) fn settle(
         name: undo.name(),
         source: Box::new(source),
     })?;
+    let copy = match bytes.is_empty() {
+        true => None,
+        false => Some(undo.keep_copy(Kept::Record, &bytes)?),
+    };
     undo.clear()?;
-    Ok(Some(Settled::Discarded))
+    Ok(Some(Settled::Discarded { copy }))
 }
 
 /// Removes the record of a volume that no longer exists. A file that is not a record stays, since
 /// it belongs to another program.
 pub(crate) fn discard(undo: &dyn UndoStore) -> Result<(), UndoError> {
-    if undo.load()?.is_some_and(|record| is_remnant(&record)) {
+    let record = undo.load().map_err(UndoError::Read)?;
+    if record.is_some_and(|record| is_remnant(&record)) {
         undo.clear()?;
     }
     Ok(())
 }
 
-/// Which state the record proves, or else why it proves none.
+/// What the record proves, or else why it proves nothing.
 fn prove(
     storage: &dyn Backend,
     record: &UndoRecord,
     name: String,
     limits: &Limits,
-) -> Result<Result<Settled, UndoError>, UndoError> {
+) -> Result<Result<Proof, UndoError>, UndoError> {
     if !record.is_of(storage)? {
         return Ok(Err(UndoError::OtherImage { name }));
     }
     // Otherwise a record could overwrite data. The rollback has to result in a header, and all of
     // the record has to be before the data of that header and of the present one.
     let end = record.end();
-    let old = match end > storage.geometry().size {
-        true => None,
-        false => limit(open::load(&RolledBack { storage, record }, limits))?,
+    let (old, limit_of_old) = match end > storage.geometry().size {
+        true => (None, None),
+        false => with_limit(open::load(&RolledBack { storage, record }, limits))?,
     };
     // In the middle of a change there may be no valid header.
-    let present = match open::load(storage, limits) {
-        Ok(loaded) => limit(Ok(loaded))?.unwrap_or(u64::MAX),
-        Err(_) => u64::MAX,
-    };
-    if old.is_none_or(|old| end > old.min(present)) {
+    let present = open::load(storage, limits).ok();
+    let limit_of_present = present.as_ref().map_or(u64::MAX, limit);
+    if limit_of_old.is_none_or(|old| end > old.min(limit_of_present)) {
         return Ok(Err(UndoError::Outside { name, end }));
     }
-    Ok(match record.find(storage)? {
-        Found::Old => Ok(Settled::NotBegun),
-        Found::New => Ok(Settled::Complete),
-        Found::Mixed => Ok(Settled::RolledBack),
-        Found::Other(_) if !record.has_hashes() => Err(UndoError::NoHashes { name }),
-        Found::Other(offset) => Err(UndoError::Changed { name, offset }),
+    let keyslots = old
+        .as_ref()
+        .map_or_else(Vec::new, |old| parts::keyslots(record, &old.header));
+    Ok(Ok(match record.find(storage)? {
+        Found::Old => Proof::nothing_to_write(Settled::NotBegun),
+        Found::New => Proof::nothing_to_write(Settled::Complete),
+        Found::Mixed => Proof {
+            settled: Settled::RolledBack,
+            put_back: record.places().collect(),
+        },
+        Found::Other(_) if !record.has_hashes() => {
+            return Ok(Err(UndoError::NoHashes { name, keyslots }));
+        }
+        Found::Other(offset) => {
+            match parts::judge(storage, record, old.as_ref(), present.as_ref())? {
+                Judgement::NotBegun => Proof::nothing_to_write(Settled::NotBegun),
+                Judgement::Complete => Proof::nothing_to_write(Settled::Complete),
+                Judgement::PutBack { keyslots, areas } => Proof {
+                    settled: Settled::PutBack { keyslots },
+                    put_back: areas,
+                },
+                Judgement::Open => {
+                    return Ok(Err(UndoError::Changed {
+                        name,
+                        offset,
+                        keyslots,
+                    }));
+                }
+            }
+        }
+    }))
+}
+
+/// A header, and the end of the bytes that a change of it can write. `None` if there is no header.
+fn with_limit(
+    loaded: Result<Loaded, OpenError>,
+) -> Result<(Option<Loaded>, Option<u64>), UndoError> {
+    Ok(match loaded {
+        Ok(loaded) => {
+            let limit = limit(&loaded);
+            (Some(loaded), Some(limit))
+        }
+        // A repair writes only the header itself.
+        Err(OpenError::Remains(remains)) => (None, Some(remains.header_end())),
+        Err(OpenError::Io(error)) => return Err(error.into()),
+        Err(_) => (None, None),
     })
 }
 
-/// The end of the bytes that a change of a header can write. `None` if there is no header.
-fn limit(loaded: Result<Loaded, OpenError>) -> Result<Option<u64>, UndoError> {
-    Ok(match loaded.map(|loaded| loaded.header.data_offset()) {
+fn limit(loaded: &Loaded) -> u64 {
+    match loaded.header.data_offset() {
         // The data is elsewhere.
-        Ok(0) => Some(u64::MAX),
-        Ok(offset) => Some(offset),
-        // A repair writes only the header itself.
-        Err(OpenError::Remains(remains)) => Some(remains.header_end()),
-        Err(OpenError::Io(error)) => return Err(error.into()),
-        Err(_) => None,
-    })
+        0 => u64::MAX,
+        offset => offset,
+    }
 }
 
 /// The bytes of the header that is on the storage, as in a backup if it can be read.

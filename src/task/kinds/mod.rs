@@ -226,15 +226,15 @@ fn commit(error: &CommitError) -> Kind {
 
 fn undo(error: &UndoError) -> Kind {
     match error {
-        UndoError::NoRecord { .. }
-        | UndoError::Damaged { .. }
+        UndoError::NoRecord { .. } => Kind::Parameters,
+        UndoError::Damaged { .. }
         | UndoError::OtherImage { .. }
-        | UndoError::Outside { .. } => Kind::Parameters,
-        UndoError::Changed { .. } | UndoError::NoHashes { .. } | UndoError::NoHeader { .. } => {
-            Kind::Damaged
-        }
+        | UndoError::Outside { .. }
+        | UndoError::Changed { .. }
+        | UndoError::NoHashes { .. }
+        | UndoError::NoHeader { .. } => Kind::Damaged,
         UndoError::Storage(error) => io(error),
-        UndoError::Store(_) => Kind::Storage,
+        UndoError::Read(_) | UndoError::Store(_) => Kind::Storage,
     }
 }
 
