@@ -357,6 +357,10 @@ fn keyslot(error: &KeyslotError) -> Hint {
 fn header(error: &HeaderError) -> Hint {
     match error {
         HeaderError::OtherUuid { .. } => some("--force other-uuid restores it anyway"),
+        HeaderError::NotUnderstood(_) => some(
+            "use the program that wrote it; `cryptsetup luksHeaderRestore` writes the backup over \
+             it, and the passphrases of the present header are lost",
+        ),
         HeaderError::Behind { end, .. } => some(format!(
             "move what is there elsewhere; `truncate -s {end} IMAGE` then cuts it off"
         )),

@@ -108,7 +108,9 @@ impl Container {
     /// # Errors
     /// Returns [`HeaderError::Mismatch`] if the backup has another version, data offset or size, or
     /// has requirements. Returns [`HeaderError::OtherUuid`] if the backup is from another volume,
-    /// or if no header is readable, unless `allow_other_uuid` is set. Nothing has changed then.
+    /// or if no header is readable, unless `allow_other_uuid` is set. Returns
+    /// [`HeaderError::NotUnderstood`] if the present header is valid by its checksum, but not
+    /// understood. Nothing has changed then.
     pub fn restore(
         storage: Arc<dyn Backend>,
         backup: &[u8],
@@ -314,6 +316,11 @@ fn restorable(
     let present = match open::load(storage, &options.limits) {
         Ok(present) => Some(present.header),
         Err(OpenError::Io(error)) => return Err(error.into()),
+        Err(OpenError::NotUnderstood(error)) => return Err(HeaderError::NotUnderstood(error)),
+        // The size is in the metadata, whose checksum was compared.
+        Err(OpenError::Header(error)) if error.field == "config.keyslots_size" => {
+            return Err(HeaderError::NotUnderstood(error));
+        }
         Err(_) => None,
     };
     if let Some(present) = &present {

@@ -271,6 +271,10 @@ pub enum HeaderError {
         /// The UUID on the volume, if a header can be read there.
         volume: Option<String>,
     },
+    /// The present LUKS2 header is as a program wrote it, since its checksum is valid. It is not
+    /// understood here, so a backup must not be written over it.
+    #[error("the present header is not damaged: its checksum is valid, but it is not supported")]
+    NotUnderstood(#[source] FormatError),
     /// This header does not permit the change.
     #[error("not possible here: {0}")]
     Unsupported(String),

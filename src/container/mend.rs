@@ -22,6 +22,10 @@ use crate::door;
 
 const SECTOR: usize = 512;
 
+/// The most repairs of one header: the magic of the secondary copy is put back, and then the
+/// primary one is rewritten from it.
+const MOST_MENDS: usize = 2;
+
 /// A repair that can be made, and the reasons why the user has to agree to it.
 pub struct Mend {
     plan: WritePlan,
@@ -56,8 +60,9 @@ impl fmt::Display for Doubt {
 }
 
 impl Container {
-    /// As [`repair`](Self::repair). Where that refuses, it makes the repair of a [`Mend`], if
-    /// `agree` accepts the doubts about it.
+    /// As [`repair`](Self::repair). Where that refuses, it makes the repair of a [`Mend`], and of
+    /// further ones that this makes possible, if `agree` accepts the doubts about them. `agree` is
+    /// not asked twice about the same doubt.
     ///
     /// # Errors
     /// Returns the error of `agree`, and those of [`repair`](Self::repair) and [`Mend`] as a
@@ -65,22 +70,30 @@ impl Container {
     pub fn repair_if<E: From<HeaderError>>(
         storage: &Arc<dyn Backend>,
         options: &OpenOptions,
-        agree: impl FnOnce(&[Doubt]) -> Result<(), E>,
+        mut agree: impl FnMut(&[Doubt]) -> Result<(), E>,
     ) -> Result<Vec<Repaired>, E> {
-        let refused = match Self::repair(storage.clone(), options.clone()) {
-            Err(
-                refused @ (HeaderError::Open(OpenError::Remains(_))
-                | HeaderError::Commit(CommitError::Foreign(_))),
-            ) => refused,
-            repaired => return Ok(repaired?),
-        };
-        let Some(mend) = Mend::find(storage, options)? else {
-            return Err(refused.into());
-        };
-        agree(&mend.doubts)?;
-        let mut repaired = mend.execute(storage, options)?;
-        repaired.extend(Self::repair(storage.clone(), options.clone())?);
-        Ok(repaired)
+        let (mut done, mut agreed) = (Vec::new(), Vec::new());
+        for mends in 0.. {
+            let refused = match Self::repair(storage.clone(), options.clone()) {
+                Err(
+                    refused @ (HeaderError::Open(OpenError::Remains(_))
+                    | HeaderError::Commit(CommitError::Foreign(_))),
+                ) => refused,
+                repaired => {
+                    done.extend(repaired?);
+                    break;
+                }
+            };
+            let mut mend = match Mend::find(storage, options)? {
+                Some(mend) if mends < MOST_MENDS => mend,
+                _ => return Err(refused.into()),
+            };
+            mend.doubts.retain(|doubt| !agreed.contains(doubt));
+            agree(&mend.doubts)?;
+            agreed.append(&mut mend.doubts);
+            done.extend(mend.execute(storage, options)?);
+        }
+        Ok(done)
     }
 }
 
@@ -233,7 +246,8 @@ impl Mend {
         &self.doubts
     }
 
-    /// Makes the repair, and returns what was done.
+    /// Makes the repair, and returns what was done. The header may need another repair then, which
+    /// this one has made possible.
     ///
     /// # Errors
     /// Returns [`HeaderError::Commit`] if the storage has changed meanwhile, if there is no undo
@@ -248,8 +262,11 @@ impl Mend {
             return Err(CommitError::Changed.into());
         }
         self.plan.execute(&**storage, options.undo.store())?;
-        open::load(&**storage, &options.limits)?;
-        Ok(self.repaired)
+        match open::load(&**storage, &options.limits) {
+            // Another repair has become possible.
+            Ok(_) | Err(OpenError::Remains(_)) => Ok(self.repaired),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

@@ -21,7 +21,7 @@ const BINARY_HEADER: usize = 4096;
 pub enum Remains {
     /// LUKS1: the magic is overwritten, and the rest agrees. There is no checksum that proves it.
     Luks1Magic,
-    /// LUKS1: the entries of keyslots that are not in use are damaged.
+    /// LUKS1: the entries of these keyslots are damaged, and can be repaired.
     Luks1Keyslots(Vec<usize>),
     /// LUKS2: the magic is overwritten. The checksum shows that the rest is as it was.
     Luks2Magic,
@@ -62,7 +62,7 @@ impl fmt::Display for Remains {
                 let slots: Vec<_> = slots.iter().map(ToString::to_string).collect();
                 write!(
                     f,
-                    "the LUKS1 header has damaged keyslots that are not in use: {}",
+                    "the LUKS1 header has damaged entries of keyslots: {}",
                     slots.join(", ")
                 )
             }

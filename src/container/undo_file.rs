@@ -9,12 +9,14 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
-use super::undo::{Kept, Undo, UndoStore};
+use super::undo::{Kept, Undo, UndoStore, is_record};
 use crate::backend::file::FileBackend;
 use crate::sys::folder::{Folder, same_file};
 
@@ -109,6 +111,11 @@ impl UndoFile {
         }
     }
 
+    /// The same error, with the path.
+    fn about(&self, error: &io::Error) -> io::Error {
+        io::Error::new(error.kind(), format!("{}: {error}", self.name()))
+    }
+
     fn check(&self, record: &Metadata) -> io::Result<()> {
         let refused = |kind, why: String| {
             let message = format!("{} {why}", self.name());
@@ -129,6 +136,40 @@ impl UndoFile {
         }
         Ok(())
     }
+}
+
+/// Makes a hidden file for a record that is not complete, under a name that nothing has. Records
+/// that this process's user left there when it was killed are removed: each change of an image has
+/// it locked, so no other process is writing them.
+fn create_unfinished(folder: &Folder, name: &OsStr) -> io::Result<(File, OsString)> {
+    let mut number = 0;
+    loop {
+        // Short enough that the name with its additions is not too long for a file system.
+        let name = &name.as_bytes()[..name.len().min(200)];
+        let number_of_file = format!(".luksmith-{number}");
+        let unfinished = [b".", name, number_of_file.as_bytes()].concat();
+        let unfinished = OsString::from_vec(unfinished);
+        if let Some(about) = left_behind(folder, &unfinished) {
+            folder.remove_if(&unfinished, &about)?;
+        }
+        match folder.create_new(&unfinished, OFlags::empty()) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            made => return Ok((made?, unfinished)),
+        }
+    }
+}
+
+/// The file with this name, if it belongs to this user only, and begins as a record does.
+fn left_behind(folder: &Folder, name: &OsStr) -> Option<Metadata> {
+    let file = folder.open_file(name, OFlags::RDONLY).ok()?;
+    let about = file.metadata().ok()?;
+    let ours = about.uid() == rustix::process::geteuid().as_raw();
+    if !about.is_file() || !ours || about.mode() & 0o077 != 0 || about.nlink() != 1 {
+        return None;
+    }
+    let mut start = Vec::new();
+    file.take(16).read_to_end(&mut start).ok()?;
+    is_record(&start).then_some(about)
 }
 
 fn write_and_rename(
@@ -153,7 +194,11 @@ impl UndoStore for UndoFile {
             .and_then(|(folder, name)| folder.open_file(name, OFlags::RDONLY));
         let file = match opened {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened?,
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => {
+                let message = format!("{} is a symbolic link", self.name());
+                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+            }
+            opened => opened.map_err(|error| self.about(&error))?,
         };
         self.check(&file.metadata()?)?;
         let mut record = Vec::new();
@@ -165,21 +210,17 @@ impl UndoStore for UndoFile {
     /// whole or not at all.
     fn save(&self, record: &[u8]) -> io::Result<()> {
         let (folder, name) = self.place()?;
-        let mut temporary = name.to_owned();
-        temporary.push(".new");
-        match folder.remove(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = folder.create_new(&temporary, OFlags::empty())?;
-        let about = file.metadata()?;
-        let made = write_and_rename(&mut file, record, folder, [&temporary, name]);
-        made.inspect_err(|_| {
-            // The change has not begun, so a partial record is useless.
-            for left in [&temporary, name] {
-                let _ = folder.remove_if(left, &about);
-            }
-        })
+        let made = create_unfinished(folder, name).and_then(|(mut file, temporary)| {
+            let about = file.metadata()?;
+            let made = write_and_rename(&mut file, record, folder, [&temporary, name]);
+            made.inspect_err(|_| {
+                // The change has not begun, so a partial record is useless.
+                for left in [&temporary, name] {
+                    let _ = folder.remove_if(left, &about);
+                }
+            })
+        });
+        made.map_err(|error| self.about(&error))
     }
 
     fn clear(&self) -> io::Result<()> {

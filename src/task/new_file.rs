@@ -8,8 +8,10 @@ use std::path::Path;
 use rustix::fs::OFlags;
 
 use super::destination::{Destination, Needed, Present};
+use super::error::chain;
 use super::made_file::MadeFile;
 use super::{Error, Note, Watch};
+use crate::container::{UndoFile, UndoStore, discard_undo};
 
 /// A new file that is written beside its final name, and renamed when it is complete. Dropping it
 /// before [`NewFile::keep`] removes it.
@@ -88,7 +90,8 @@ impl<'a> NewFile<'a> {
             .map_err(|error| Error::io("write", self.destination.path(), error))
     }
 
-    /// Completes the file: syncs it, gives it its name, and syncs its directory.
+    /// Completes the file: syncs it, gives it its name, and syncs its directory. If it replaces a
+    /// volume, the undo record of that volume is removed too.
     ///
     /// # Errors
     /// [`Kind::Exists`](super::Kind::Exists) if something took the name meanwhile,
@@ -112,7 +115,20 @@ impl<'a> NewFile<'a> {
             .folder()
             .sync()
             .map_err(|error| Error::io("write", self.destination.folder().path(), error))?;
+        if replaces {
+            self.discard_undo();
+        }
         Ok(kept)
+    }
+
+    fn discard_undo(&self) {
+        let undo = UndoFile::within(self.destination.folder(), self.destination.name());
+        if let Err(error) = discard_undo(&undo) {
+            self.watch.notes(Note::NotTakenBack {
+                what: &undo.name(),
+                error: &chain(&error),
+            });
+        }
     }
 
     /// Gives the file its name.

@@ -26,6 +26,14 @@ pub enum Note<'a> {
         /// Where it is.
         location: &'a Location,
     },
+    /// The file of a header that may be changed has several names (hard links). The undo record of
+    /// an interrupted change is beside the name with which the file was opened for that change.
+    Names {
+        /// Where the header is stored.
+        location: &'a Location,
+        /// How many names the file has.
+        names: u64,
+    },
     /// A LUKS2 header has mandatory requirements: its data cannot be opened here.
     Requirements {
         /// Where the header is stored.
@@ -143,6 +151,7 @@ impl Note<'_> {
             | Self::TakenBack { .. } => false,
             Self::Health { .. }
             | Self::NoFlush { .. }
+            | Self::Names { .. }
             | Self::Requirements { .. }
             | Self::LeftOut { .. }
             | Self::NoData { .. }
@@ -168,6 +177,11 @@ impl fmt::Display for Note<'_> {
                 f,
                 "the server of {location} does not offer to flush: if it fails, changes may be lost \
                  that it had acknowledged, and a change of the header may be left half done"
+            ),
+            Self::Names { location, names } => write!(
+                f,
+                "{location} has {names} names (hard links): the undo record of an interrupted \
+                 change may be beside another one of them"
             ),
             Self::Requirements {
                 location,

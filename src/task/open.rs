@@ -261,6 +261,10 @@ impl Image {
         let location = self.header_location();
         let storage = Storage::open(location, self.remote, options, watch.interrupt())?;
         note_no_flush(&storage, location, options, watch);
+        let names = storage.names();
+        if options.writes() && names > 1 {
+            watch.notes(Note::Names { location, names });
+        }
         match self.format {
             ImageFormat::Raw => Ok(storage),
             ImageFormat::Qcow2 => storage.into_qcow2(&self.location),

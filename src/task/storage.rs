@@ -1,5 +1,6 @@
 //! Opens the storage at a location, and finds out its sort.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -173,6 +174,15 @@ impl Storage {
             (Some(named), _) => UndoFile::at(named.to_owned()).into(),
             (None, Some(file)) => Undo::beside(file),
             (None, None) => Undo::NotLookedFor,
+        }
+    }
+
+    /// How many names its file has. 1 for a device or an export, and if the system does not say.
+    #[must_use]
+    pub fn names(&self) -> u64 {
+        match &self.file {
+            Some(file) if !file.is_device() => file.about().map_or(1, |about| about.nlink()),
+            _ => 1,
         }
     }
 

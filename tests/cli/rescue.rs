@@ -282,7 +282,7 @@ fn damaged_unused_keyslots_of_luks1_are_restored() {
             repair(&session, &["unproven"]).fails(4, what);
             continue;
         }
-        all_refuse(&session, "damaged keyslots that are not in use");
+        all_refuse(&session, "damaged entries of keyslots");
         // A keyslot with an unknown state may have been in use. The rest is certain.
         let mut said = repair(&session, &[]);
         if what.contains("the unknown state") {
@@ -299,6 +299,45 @@ fn damaged_unused_keyslots_of_luks1_are_restored() {
         }
         assert!(now[592..] == good[592..]);
     }
+}
+
+/// Another state would make the keyslot a free one, whose key material the next `key add` replaces.
+#[test]
+fn a_luks1_keyslot_in_use_with_a_damaged_state_becomes_active() {
+    let session = volume("luks1");
+    let good = session.read("disk.img");
+    // One bit of the state.
+    write_at(&session, 208 + 3, &[0xf2]);
+    all_refuse(&session, "damaged entries of keyslots: 0");
+    let before = session.read("disk.img");
+    let refused = repair(&session, &[]);
+    refused.fails(1, "keyslot 0 has the unknown state 0xac71f2");
+    refused.fails(1, "it is probably in use, and becomes active");
+    refused.fails(1, "--force unproven goes on");
+    assert!(session.read("disk.img") == before);
+    let said = repair(&session, &["unproven"]);
+    assert_eq!(said.code(), 0, "{}", said.stderr());
+    assert!(session.read("disk.img") == good);
+    opens(&session);
+}
+
+/// `mkswap` also wipes the magic of the second copy, which is put back first.
+#[test]
+fn a_header_below_swap_space_is_repaired_in_one_run() {
+    let session = volume("luks2");
+    write_at(&session, 0, &[0; 4096]);
+    write_at(&session, 4086, b"SWAPSPACE2");
+    write_at(&session, SECONDARY, &[0; 6]);
+    let before = session.read("disk.img");
+    repair(&session, &[]).fails(5, "the repair overwrites swap space");
+    assert!(session.read("disk.img") == before);
+    let said = repair(&session, &["overwrite"]);
+    assert_eq!(said.code(), 0, "{}", said.stderr());
+    assert_eq!(
+        said.stdout(),
+        "restored the magic of the secondary copy; rewrote the primary copy of the header\n"
+    );
+    opens(&session);
 }
 
 #[test]

@@ -182,6 +182,103 @@ fn a_damaged_record_is_discarded_only_on_request() {
     }
 }
 
+/// A LUKS2 volume without room for a second keyslot, so that a change of its passphrase needs a
+/// record.
+fn without_room() -> Session {
+    let session = Session::new();
+    let create = "create disk.img --size 64K --key-file key --luks2-keyslots-size 256K";
+    session.ok(create.split(' ').chain(CHEAP));
+    session
+}
+
+/// Until a record is complete, it has another name. A file of the user's with that name stays. What
+/// a killed process has left there contains keyslots, and is removed.
+#[test]
+fn files_beside_a_new_record_are_left_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let session = without_room();
+    let record = interrupted().read(RECORD);
+    session.write("vm.new", b"mine");
+    session.write(".vm.luksmith-0", b"mine");
+    session.write(".vm.luksmith-1", &record[..1000]);
+    session.write(".vm.luksmith-2", &record);
+    let open = PermissionsExt::from_mode(0o644);
+    std::fs::set_permissions(session.path(".vm.luksmith-2"), open).unwrap();
+    let change = "key change disk.img --key-file key --new-key-file other --undo-file vm";
+    session.ok(change.split(' ').chain(CHEAP));
+    assert!(opens(&session, "other") && !session.exists("vm"));
+    assert_eq!(session.read("vm.new"), b"mine");
+    assert_eq!(session.read(".vm.luksmith-0"), b"mine");
+    assert!(!session.exists(".vm.luksmith-1"));
+    assert!(session.read(".vm.luksmith-2") == record);
+}
+
+/// The record of a volume that another file replaces.
+#[test]
+fn the_record_of_a_replaced_volume_is_removed() {
+    let session = interrupted();
+    session.write("plain", &[7; 4096]);
+    session.ok("encrypt plain whole.img --key-file key"
+        .split(' ')
+        .chain(CHEAP));
+    let decrypt = "decrypt whole.img disk.img --key-file key --force overwrite";
+    session.ok(decrypt.split(' '));
+    assert_eq!(session.read("disk.img"), [7; 4096]);
+    assert!(!session.exists(RECORD));
+    // Another file stays.
+    session.write(RECORD, b"mine");
+    session.ok(decrypt.split(' '));
+    assert_eq!(session.read(RECORD), b"mine");
+}
+
+#[test]
+fn a_record_that_cannot_be_trusted_is_named_with_what_to_do() {
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+    let session = Session::with_volume();
+    let all = |said: &str, hint: &str| {
+        for args in [&["info", "disk.img"][..], &REPAIR] {
+            let ran = session.run(args);
+            ran.fails(4, "cannot read the undo record: ");
+            ran.fails(4, said);
+            ran.fails(4, hint);
+        }
+    };
+    symlink("elsewhere", session.path(RECORD)).unwrap();
+    all(
+        &format!("{RECORD} is a symbolic link"),
+        "hint: move it away",
+    );
+    std::fs::remove_file(session.path(RECORD)).unwrap();
+    session.write(RECORD, b"");
+    let open = PermissionsExt::from_mode(0o666);
+    std::fs::set_permissions(session.path(RECORD), open).unwrap();
+    all(
+        &format!("{RECORD} can be written by other users"),
+        "hint: if its owner has changed this volume with luksmith, that user ends the change",
+    );
+    if rustix::process::geteuid().is_root() {
+        let own = PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(session.path(RECORD), own).unwrap();
+        chown(session.path(RECORD), Some(65534), None).unwrap();
+        all(
+            &format!("{RECORD} belongs to user 65534"),
+            "otherwise remove the file, or name another place for the record",
+        );
+    }
+}
+
+#[test]
+fn a_change_of_a_file_with_several_names_warns() {
+    let session = Session::with_volume();
+    std::fs::hard_link(session.path("disk.img"), session.path("link.img")).unwrap();
+    let ran = session.run(["config", "link.img", "--label", "x"]);
+    assert_eq!(ran.code(), 0, "{}", ran.stderr());
+    let warning = "warning: link.img has 2 names (hard links): the undo record of an interrupted \
+                   change may be beside another one of them";
+    assert!(ran.stderr().contains(warning), "{}", ran.stderr());
+    assert_eq!(session.run(["info", "link.img"]).stderr(), "");
+}
+
 #[test]
 fn a_record_of_another_volume_is_not_applied() {
     let session = Session::with_volume();

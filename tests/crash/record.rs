@@ -15,9 +15,9 @@ use luksmith::container::{
 use crate::volume::{cost, passphrase, unlock};
 
 /// A store whose record cannot be removed, as after a crash immediately before the removal.
-struct Kept(UndoFile);
+struct Stays(UndoFile);
 
-impl UndoStore for Kept {
+impl UndoStore for Stays {
     fn load(&self) -> io::Result<Option<Vec<u8>>> {
         self.0.load()
     }
@@ -64,7 +64,7 @@ fn interrupted(folder: &Path) -> (PathBuf, PathBuf) {
     std::fs::write(&path, []).unwrap();
     create(&path);
     let record = folder.join("disk.img.luksmith-undo");
-    let kept = Kept(UndoFile::at(record.clone()));
+    let kept = Stays(UndoFile::at(record.clone()));
     let mut container = Container::open(storage(&path), OpenOptions::new(kept.into())).unwrap();
     let converted = container.convert(Version::Luks2);
     assert!(

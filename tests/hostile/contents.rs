@@ -6,8 +6,8 @@ use std::sync::Arc;
 use luksmith::Interrupt;
 use luksmith::backend::memory::MemoryBackend;
 use luksmith::container::{
-    Configure, Container, HeaderError, KeyslotError, NewKeyslot, OpenError, UnlockError, Unlocked,
-    Version, VolumeError,
+    Configure, Container, HeaderError, KeyslotError, NewKeyslot, OpenError, OpenOptions, Undo,
+    UnlockError, Unlocked, Version, VolumeError,
 };
 use luksmith::kdf::calibrate::Cost;
 use luksmith::secret::VolumeKey;
@@ -16,7 +16,7 @@ use luksmith_formats::luks2::Priority;
 use luksmith_formats::{FormatError, Hash, Kind};
 
 use crate::image::{
-    LUKS2_DATA, open, passphrase, storage, unlock, with_json, with_luks1, with_undo,
+    LUKS2_DATA, luks2, open, passphrase, storage, unlock, with_json, with_luks1, with_undo,
 };
 
 fn new(passphrase: &luksmith::secret::Passphrase) -> NewKeyslot<'_> {
@@ -241,6 +241,23 @@ fn a_keyslot_without_a_digest_is_refused() {
     };
     assert_eq!(error.field, "keyslots.0");
     assert!(error.cause.contains("belongs to no digest"), "{error}");
+}
+
+/// The present header is as a program wrote it, with passphrases that the backup does not have.
+#[test]
+fn a_backup_is_not_restored_over_a_header_that_is_valid_and_not_understood() {
+    let backup = open(&storage(luks2())).unwrap().backup().unwrap();
+    let image = with_json(|json| json["digests"]["0"]["keyslots"] = json!([]));
+    for allow_other_uuid in [false, true] {
+        let storage = storage(image.clone());
+        let options = OpenOptions::new(Undo::NotLookedFor);
+        let result = Container::restore(storage.clone(), &backup, allow_other_uuid, options);
+        assert!(
+            matches!(result, Err(HeaderError::NotUnderstood(_))),
+            "{result:?}"
+        );
+        assert!(storage.to_bytes() == image, "written");
+    }
 }
 
 #[test]

@@ -2,10 +2,12 @@
 //! are not in use.
 //!
 //! LUKS1 has no checksum, so nothing proves that a header with another magic is a header, or that a
-//! keyslot with an unknown state was not in use: a caller asks the user before it writes such a
-//! repair. The place and the stripes of a keyslot that is not in use follow from the format and
-//! from the other keyslots, and no key material depends on them. The entry of a keyslot in use is
-//! never changed, since only a backup contains its old bytes.
+//! keyslot with an unknown state was in use or not: a caller asks the user before it writes such a
+//! repair. All programs clear the salt and the iterations when they disable a keyslot, so a keyslot
+//! that has both was probably in use, and becomes active. The place and the stripes of a keyslot
+//! that is not in use follow from the format and from the other keyslots, and no key material
+//! depends on them. The other fields of a keyslot in use are never changed, since only a backup
+//! contains their old bytes.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -66,6 +68,16 @@ impl fmt::Display for Fix {
                 slot,
                 field: "active",
                 from,
+                to: ACTIVE,
+            } => write!(
+                f,
+                "keyslot {slot} has the unknown state {from:#x}; it has a salt and iterations, so \
+                 it is probably in use, and becomes active"
+            ),
+            Self::Keyslot {
+                slot,
+                field: "active",
+                from,
                 ..
             } => write!(
                 f,
@@ -95,7 +107,7 @@ impl Header {
             put(&mut bytes, 0, &MAGIC);
             fixes.push(Fix::Magic);
         }
-        // A damaged state is read as disabled.
+        // A damaged state is first read as disabled.
         let mut states = Vec::new();
         for slot in 0..KEYSLOTS {
             let at = keyslot_at(slot);
@@ -109,7 +121,15 @@ impl Header {
         let mut header = Self::read(&bytes)?;
         for (slot, state) in states.into_iter().enumerate() {
             if state != ACTIVE && state != DISABLED {
-                fixes.push(fix(slot, "active", state, DISABLED));
+                let to = match header.was_in_use(slot) {
+                    true => ACTIVE,
+                    false => DISABLED,
+                };
+                put(&mut bytes, keyslot_at(slot), &to.to_be_bytes());
+                if let Some(keyslot) = header.keyslots.get_mut(slot) {
+                    keyslot.active = to == ACTIVE;
+                }
+                fixes.push(fix(slot, "active", state, to));
             }
         }
         header.check_usable()?;
@@ -132,6 +152,18 @@ impl Header {
         }
         Self::parse(&bytes, limits)?;
         Ok((bytes, fixes))
+    }
+
+    /// Whether a keyslot with an unknown state was probably in use: it has a salt and iterations,
+    /// and the rest of its entry is sound.
+    fn was_in_use(&self, slot: usize) -> bool {
+        let mut header = self.clone();
+        let Some(keyslot) = header.keyslots.get_mut(slot) else {
+            return false;
+        };
+        keyslot.active = true;
+        let has_key = keyslot.iterations > 0 && keyslot.salt != [0; 32];
+        has_key && header.is_sound(slot)
     }
 
     /// Where the key material of each damaged keyslot that is not in use belongs. `None` for a

@@ -16,8 +16,9 @@ use crate::cli::force::{Force, confirm_all, only};
 /// back; where nothing proves which key material is right, --undo chooses. A LUKS2 header is
 /// repaired from its good copy, which a checksum proves. The magic that wipefs and pvcreate
 /// overwrite is put back. In LUKS1, damaged entries of keyslots that are not in use are restored
-/// too. The command asks before a repair that nothing proves, and before it overwrites other
-/// data. If too little is left, only a header backup helps.
+/// too, and a keyslot with an unknown state, a salt and iterations becomes active. The command asks
+/// before a repair that nothing proves, and before it overwrites other data. If too little is left,
+/// only a header backup helps.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {

@@ -70,7 +70,7 @@ pub(super) enum Found {
 }
 
 /// Whether these bytes start like a record. The record may be damaged.
-fn is_record(bytes: &[u8]) -> bool {
+pub(in crate::container) fn is_record(bytes: &[u8]) -> bool {
     bytes.starts_with(MAGIC_1) || bytes.starts_with(MAGIC_2)
 }
 

@@ -1,13 +1,12 @@
 //! A volume that was made and whose files do not have their names yet.
 
 use crate::backend::Backend;
-use crate::container::{Container, UndoFile, UndoStore, Unlocked, discard_undo};
+use crate::container::{Container, Unlocked};
 use crate::task::copy::Fill;
-use crate::task::destination::Present;
 use crate::task::new_file::NewFile;
 use crate::task::openers::{Opener, Properties, QemuObstacle};
 use crate::task::storage::Storage;
-use crate::task::{Error, MadeFile, Note, Watch, Work, Working};
+use crate::task::{Error, MadeFile, Watch, Work, Working};
 use crate::volume::Volume;
 
 use super::there::There;
@@ -81,7 +80,7 @@ impl Made<'_> {
     }
 
     /// Completes the volume: makes everything durable and gives the files their names. Returns the
-    /// files that were made. The undo record of a volume in a file that is replaced is removed too.
+    /// files that were made.
     ///
     /// # Errors
     /// What the storage reports.
@@ -95,18 +94,7 @@ impl Made<'_> {
         self.container.check_unchanged()?;
         let mut made = Vec::new();
         for file in self.header.into_iter().chain(self.image) {
-            let destination = file.destination().clone();
             made.push(file.keep()?);
-            if destination.present() == Present::Nothing {
-                continue;
-            }
-            let undo = UndoFile::within(destination.folder(), destination.name());
-            if let Err(error) = discard_undo(&undo) {
-                self.watch.notes(Note::NotTakenBack {
-                    what: &undo.name(),
-                    error: &error.to_string(),
-                });
-            }
         }
         flushing.finish();
         Ok(made)
