@@ -10,9 +10,8 @@ fn every_command_for_libvirt_prints_what_its_schema_says() {
     let Some(host) = Host::new() else { return };
     let daemon = &host.daemon;
     std::fs::write(daemon.folder().join("value"), "a passphrase").unwrap();
-    let Some(_domain) = define(daemon, "d") else {
-        return;
-    };
+    // Without a QEMU there is no domain to attach to.
+    let domain = define(daemon, "d");
     let image = host.path("v.img");
     let secret = "usage=volume:/none";
     for (code, command) in [
@@ -32,6 +31,9 @@ fn every_command_for_libvirt_prints_what_its_schema_says() {
         (0, format!("libvirt rotate {image} {CHEAP}")),
         (0, "libvirt rotate --all --check".to_owned()),
     ] {
+        if domain.is_none() && command.contains("tach d ") {
+            continue;
+        }
         let ran = daemon.run(&format!("{command} --json"));
         assert_eq!(ran.code, Some(code), "{command}: {}", ran.stderr);
         let document = ran.json();

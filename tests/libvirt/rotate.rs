@@ -292,7 +292,7 @@ fn a_pool_is_rotated_despite_failures_and_each_is_reported() {
     );
     assert!(
         said["failed"][0]["secret"] == *secrets[1]
-            && said["failed"][0]["error"]
+            && said["failed"][0]["message"]
                 .as_str()
                 .unwrap()
                 .contains("busy"),

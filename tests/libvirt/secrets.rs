@@ -67,11 +67,11 @@ fn the_value_that_was_set_is_written_to_a_file_for_its_owner() {
     );
 
     let listed = daemon.ok("libvirt secret list --json").json();
-    let expected = json!({"secrets": [{
-        "uuid": uuid, "usage": {"type": "volume", "id": "/pool/a,b:c"}, "description": "a<b", "private": false, "ephemeral": false,
+    let expected = json!([{
+        "secret": uuid, "usage": {"type": "volume", "id": "/pool/a,b:c"}, "description": "a<b", "private": false, "ephemeral": false,
         "has_value": true, "domains": [], "volumes": [],
-    }]});
-    assert_eq!(listed, expected);
+    }]);
+    assert_eq!(listed["secrets"], expected);
     let table = daemon.ok("libvirt secret list").text();
     assert!(
         table.contains(&uuid) && table.contains("volume:/pool/a,b:c") && !table.contains("typed"),
@@ -79,8 +79,8 @@ fn the_value_that_was_set_is_written_to_a_file_for_its_owner() {
     );
     daemon.ok(&format!("libvirt secret remove {usage}"));
     assert_eq!(
-        daemon.ok("libvirt secret list --json").json(),
-        json!({"secrets": []})
+        daemon.ok("libvirt secret list --json").json()["secrets"],
+        json!([])
     );
     daemon
         .run(&format!("libvirt secret remove {uuid}"))
