@@ -153,7 +153,7 @@ impl<'a> Running<'a> {
             let (old, new) = (key.wrap(old)?, key.wrap(new)?);
             running.set(id, &new, Some(&old), iter_time)?;
             let removed = running.unset(id, Gone::OpenedBy(&old), false);
-            removed.map_err(|error| match running.remove_added(id) {
+            removed.map_err(|error| match running.remove_added(id, &new) {
                 Ok(()) => error.advise(Advice::NothingChanged),
                 Err(left) => error.advise(Advice::NewPassphraseStays(left.line())),
             })
@@ -230,14 +230,17 @@ impl<'a> Running<'a> {
         Ok(qemu::unset(&mut self.qmp, &self.node, id, gone, force)?)
     }
 
-    /// Removes the keyslots that were added since the monitor was connected.
-    fn remove_added(&mut self, id: &str) -> Result<(), Error> {
+    /// Removes the keyslots with this passphrase that were added since the monitor was connected.
+    /// Another monitor may have added others.
+    fn remove_added(&mut self, id: &str, new: &Wrapped) -> Result<(), Error> {
+        let mut failed = Ok(());
         for slot in self.now()?.active {
             if !self.before.active.contains(&slot) {
-                self.unset(id, Gone::Keyslot(slot), false)?;
+                let removed = self.unset(id, Gone::KeyslotOpenedBy(slot, new), false);
+                failed = failed.and(removed);
             }
         }
-        Ok(())
+        failed
     }
 }
 

@@ -207,7 +207,7 @@ fn an_open_volume_that_another_program_changes_or_copies_is_refused() {
 }
 
 /// The process that strace's log calls stopped.
-fn stopped(log: &Path) -> Option<Pid> {
+pub(crate) fn stopped(log: &Path) -> Option<Pid> {
     let log = std::fs::read_to_string(log).ok()?;
     let line = log
         .lines()

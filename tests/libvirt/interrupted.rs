@@ -2,13 +2,15 @@
 //! completes the rotation, and removes only keyslots and secrets of the rotation.
 
 use std::ffi::OsStr;
-use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::process::{Command, Stdio};
 
 use luksmith::libvirt::xml::{SecretXml, Usage};
 use luksmith::secret::Passphrase;
 use luksmith_formats::json::{Value, json};
+use rustix::process::{Signal, kill_process};
 
+use crate::beside::stopped;
 use crate::host::Ran;
 use crate::rotate::{CHEAP, Host};
 use support::peers;
@@ -238,6 +240,103 @@ while :; do
     sleep 0.2
     mv -T state "gone $number"
 done 2> /dev/null"#;
+
+/// While a rotation runs, another program changes the passphrase of keyslot 0 between any two looks
+/// at the volume.
+#[test]
+fn a_passphrase_that_is_changed_during_a_rotation_stays() {
+    let Some(strace) = peers::find("strace") else {
+        return;
+    };
+    let Some(host) = Host::new() else { return };
+    let secret = host.volume("v", "--type luks1");
+    let (path, folder) = (host.path("v"), host.daemon.folder());
+    std::fs::write(folder.join("recovery"), "a passphrase for emergencies").unwrap();
+    host.keep(&secret, "old");
+    // Two keyslots of the secret, one of which becomes that of another passphrase.
+    host.daemon.ok(&format!(
+        "key add {path} --key-file old --new-key-file old --keyslot 1 --pbkdf pbkdf2 {CHEAP}"
+    ));
+    let before = std::fs::read(&path).unwrap();
+    host.daemon.ok(&format!(
+        "key remove {path} --keyslot 0 --force unproven --key-file old"
+    ));
+    host.daemon.ok(&format!(
+        "key add {path} --key-file old --new-key-file recovery --keyslot 0 --pbkdf pbkdf2 {CHEAP}"
+    ));
+    let changed = std::fs::read(&path).unwrap();
+    let image = std::fs::File::options().write(true).open(&path).unwrap();
+    // What that program writes: the entry of keyslot 0, with the first sector of its area at byte
+    // 40, and 4000 stripes of a key of 64 bytes.
+    let entry = (208, 48);
+    let first = u32::from_be_bytes(changed[248..252].try_into().unwrap());
+    let area = (usize::try_from(first).unwrap() * 512, 4000 * 64);
+
+    for look in 1.. {
+        image.write_all_at(&before, 0).unwrap();
+        host.daemon
+            .ok(&format!("libvirt secret set {secret} --key-file old"));
+        let log = folder.join("strace");
+        let _ = std::fs::remove_file(&log);
+        let inject = format!("inject=openat:signal=SIGSTOP:when={look}");
+        let options = [
+            "-f",
+            "-qq",
+            "-P",
+            "v",
+            "-P",
+            &path,
+            "-e",
+            "trace=openat",
+            "-e",
+            &inject,
+            "-o",
+        ];
+        let options: Vec<&OsStr> = options
+            .iter()
+            .map(OsStr::new)
+            .chain([log.as_os_str()])
+            .collect();
+        let mut command =
+            host.daemon
+                .traced(&strace, &options, &format!("libvirt rotate {path} {CHEAP}"));
+        let mut running = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut ended = false;
+        crate::program::wait_until("luksmith is stopped, or has ended", || {
+            ended = running.try_wait().unwrap().is_some();
+            ended || stopped(&log).is_some()
+        });
+        if !ended {
+            for (start, len) in [entry, area] {
+                let part = &changed[start..start + len];
+                image.write_all_at(part, start as u64).unwrap();
+            }
+            kill_process(stopped(&log).unwrap(), Signal::CONT).unwrap();
+        }
+        let ran = Ran::of(running.wait_with_output().unwrap());
+        if ended {
+            assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+            assert!(look > 5, "the volume was opened only {look} times");
+            break;
+        }
+        let test = format!("key test {path} --key-file recovery");
+        let found = host.daemon.run(&test);
+        assert_eq!(
+            found.code,
+            Some(0),
+            "changed at look {look}: {}",
+            ran.stderr
+        );
+        host.daemon
+            .ok(&format!("key test {path} --key libvirt:{secret}"));
+        let _ = std::fs::remove_dir_all(folder.join("state"));
+        for other in host.connection.secrets().unwrap() {
+            if other.uuid().unwrap().to_string() != secret {
+                other.undefine().unwrap();
+            }
+        }
+    }
+}
 
 #[test]
 fn a_state_directory_that_is_exchanged_is_not_believed() {

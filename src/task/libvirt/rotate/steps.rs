@@ -187,11 +187,8 @@ impl Steps<'_> {
         let mut salts = Vec::new();
         for (volume, slots) in self.volumes.iter().zip(&mut journal.volumes) {
             volume.read(self.watch)?.uuid().clone_into(&mut slots.uuid);
-            for slot in volume.all_opened(self.watch, &present.passphrase)? {
-                let found = volume.mark(self.watch, slot)?;
-                slots
-                    .marks
-                    .extend(found.map(|found| (slot, (&found).into())));
+            for (slot, mark) in volume.all_opened(self.watch, &present.passphrase)? {
+                slots.marks.insert(slot, mark);
                 slots.old.push(slot);
             }
             slots.old.sort_unstable();
@@ -220,11 +217,8 @@ impl Steps<'_> {
         for (index, (volume, salt)) in self.volumes.iter().zip(salts).enumerate() {
             let slot = journal.volumes[index].new;
             volume.add(self.watch, (slot, salt), new, &present.passphrase)?;
-            self.prove(volume, slot, new)?;
-            if let Some(found) = volume.mark(self.watch, slot)? {
-                let marks = &mut journal.volumes[index].marks;
-                marks.insert(slot, (&found).into());
-            }
+            let mark = self.prove(volume, slot, new)?;
+            journal.volumes[index].marks.insert(slot, mark);
             self.place.write(journal, self.watch)?;
         }
         kept.store(&present.passphrase)
@@ -278,7 +272,7 @@ impl Steps<'_> {
         let held = readable.then(|| self.secret.value()).transpose()?;
         for (volume, slots) in self.each(journal) {
             match &held {
-                Some(held) => self.prove(volume, slots.new, held)?,
+                Some(held) => drop(self.prove(volume, slots.new, held)?),
                 None if self.is_there(volume, slots)? => {}
                 None => return Err(not_proven(volume, slots.new)),
             }
@@ -401,6 +395,7 @@ impl Steps<'_> {
     fn slots(&self, passphrase: &Passphrase) -> Result<Vec<u32>, Error> {
         let slots = self.volumes.iter().map(|volume| {
             let opened = volume.opens(self.watch, passphrase, Which::Any)?;
+            let opened = opened.map(|(slot, _)| slot);
             opened.ok_or_else(|| RotateError::DoesNotOpen(volume.place.clone()).into())
         });
         slots.collect()
@@ -426,9 +421,15 @@ impl Steps<'_> {
         Ok(new)
     }
 
-    fn prove(&self, volume: &Volume<'_>, slot: u32, passphrase: &Passphrase) -> Result<(), Error> {
+    /// Fails unless the passphrase opens the keyslot, and returns the mark of what it opened there.
+    fn prove(
+        &self,
+        volume: &Volume<'_>,
+        slot: u32,
+        passphrase: &Passphrase,
+    ) -> Result<Mark, Error> {
         match volume.opens(self.watch, passphrase, Which::Slot(slot))? {
-            Some(_) => Ok(()),
+            Some((_, mark)) => Ok(mark),
             None => Err(not_proven(volume, slot)),
         }
     }

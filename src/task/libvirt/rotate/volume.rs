@@ -115,13 +115,13 @@ impl<'a> Volume<'a> {
         self.image.open_to_read(file, self.options.limits, watch)
     }
 
-    /// The keyslot that this opens. `None` if it opens none.
+    /// The keyslot that this opens, and the mark of what it opened there. `None` if it opens none.
     pub(super) fn opens(
         &self,
         watch: &dyn Watch,
         passphrase: &Passphrase,
         which: Which,
-    ) -> Result<Option<u32>, Error> {
+    ) -> Result<Option<(u32, Mark)>, Error> {
         self.opens_in(watch, &self.read(watch)?, passphrase, which)
     }
 
@@ -131,9 +131,11 @@ impl<'a> Volume<'a> {
         container: &Container,
         passphrase: &Passphrase,
         which: Which,
-    ) -> Result<Option<u32>, Error> {
+    ) -> Result<Option<(u32, Mark)>, Error> {
         match container.unlock(passphrase, which, watch.interrupt()) {
-            Ok(unlocked) if unlocked.is_volume_key() => Ok(unlocked.slot()),
+            Ok(unlocked) if unlocked.is_volume_key() => {
+                Ok(unlocked.slot().zip(unlocked.mark().map(Mark::from)))
+            }
             Ok(_)
             | Err(
                 UnlockError::WrongPassphrase
@@ -144,20 +146,22 @@ impl<'a> Volume<'a> {
         }
     }
 
-    /// Every keyslot that this opens.
+    /// Every keyslot that this opens, each with the mark of what it opened there. A derivation takes
+    /// long, and another program may change the keyslot meanwhile: a mark that is read later may be
+    /// that of another passphrase.
     pub(super) fn all_opened(
         &self,
         watch: &dyn Watch,
         passphrase: &Passphrase,
-    ) -> Result<Vec<u32>, Error> {
+    ) -> Result<Vec<(u32, Mark)>, Error> {
         let container = self.read(watch)?;
         let mut opened = Vec::new();
         for keyslot in container.keyslots().iter().filter(|keyslot| keyslot.bound) {
-            if container
-                .unlock(passphrase, Which::Slot(keyslot.slot), watch.interrupt())
-                .is_ok()
-            {
-                opened.push(keyslot.slot);
+            let which = Which::Slot(keyslot.slot);
+            match container.unlock(passphrase, which, watch.interrupt()) {
+                Ok(unlocked) => opened.extend(unlocked.slot().zip(unlocked.mark().map(Mark::from))),
+                // A keyslot that cannot be tried stays.
+                Err(_) => watch.check()?,
             }
         }
         Ok(opened)
