@@ -84,6 +84,59 @@ fn is_whole(cryptsetup: &Cryptsetup, image: &Path, after: &str) {
     assert_eq!(exported, value["tokens"]["7"], "after {after}");
 }
 
+/// Tokens that one of both refuses are refused by both.
+#[test]
+fn cryptsetup_reads_every_token_that_is_written() {
+    let Some(cryptsetup) = Cryptsetup::find() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let image = &sparse(folder.path(), "image", 4 * MIB);
+    volume(image);
+    let nested = |levels| (0..levels).fold(json!(0), |inner, _| json!([inner]));
+    let with = |value: Value| json!({"type": "own", "keyslots": [], "value": value});
+    for (taken, token) in [
+        (true, with(nested(28))),
+        (false, with(nested(29))),
+        (false, json!({"type": "", "keyslots": []})),
+        (false, json!({"type": "\0", "keyslots": []})),
+        (true, json!({"type": "a\0b", "keyslots": []})),
+        (true, json!({"type": "t".repeat(5000), "keyslots": []})),
+        (true, json!({"type": "luks2-keyring", "keyslots": ["0"]})),
+        (false, json!({"type": "own", "keyslots": ["9"]})),
+        (false, json!({"type": "own", "keyslots": [0]})),
+        (false, json!({"type": 1, "keyslots": []})),
+        (true, with(json!("a\0b \u{9b}\u{1f511}"))),
+        (true, with("1e400".parse().unwrap())),
+        (
+            true,
+            with("123456789012345678901234567890".parse().unwrap()),
+        ),
+        (true, with(json!({"": 1, "\0": 2}))),
+    ] {
+        let added = ours::open(image).add_token(Some(3), token.clone(), true);
+        assert_eq!(added.is_ok(), taken, "{token}");
+        // As if it were written: is it right to refuse it?
+        let mut stored = false;
+        ours::edit_luks2(image, |header| {
+            let mut value = header.json().clone();
+            value["tokens"]["3"] = token.clone();
+            let json_size = header.metadata.config().json_size;
+            let mut area = value.to_string().into_bytes();
+            area.resize(usize::try_from(json_size).unwrap(), 0);
+            if let Ok(metadata) = Metadata::parse(&area, 4096, header.hdr_size) {
+                header.metadata = metadata;
+                stored = true;
+            }
+        });
+        let read = cryptsetup.output("luksDump", &[image]).status.success();
+        assert_eq!(read, taken || !stored, "{token}");
+        if stored {
+            ours::open(image).remove_token(3).unwrap();
+        }
+    }
+}
+
 #[test]
 fn what_is_unknown_survives_every_change() {
     let Some(cryptsetup) = Cryptsetup::find() else {

@@ -260,6 +260,7 @@ impl Metadata {
 
     /// Applies several changes as one. They are validated together. If a change or the result is
     /// refused, nothing changes. What was [not understood](Self::not_understood) before stays so.
+    /// The result breaks no rule of cryptsetup that the metadata has not broken before.
     ///
     /// # Errors
     /// Returns the [`FormatError`] of the first refused change, or of the first rule that the
@@ -281,6 +282,14 @@ impl Metadata {
                 None => return Err(new.clone()),
             }
         }
+        let mut refused = validate::refused_by_cryptsetup(&value, &view);
+        let new = refused.find(|new| {
+            !validate::refused_by_cryptsetup(&self.value, &self.view).any(|old| old == *new)
+        });
+        if let Some(new) = new {
+            return Err(new);
+        }
+        drop(refused);
         *self = Self { value, view };
         Ok(())
     }

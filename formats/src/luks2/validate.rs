@@ -14,6 +14,7 @@ use super::keyslot::Keyslot;
 use super::segment::{Segment, SegmentSize};
 use super::view::View;
 use crate::error::FormatError;
+use crate::json::{Object, Value};
 
 /// Checks the rules without which the metadata has no meaning, in the order of the specification.
 pub(super) fn structure(view: &View) -> Result<(), FormatError> {
@@ -33,6 +34,50 @@ pub(super) fn opening(view: &View) -> Result<(), FormatError> {
     segment_ends(view)?;
     segment_digests(view)?;
     key_sizes(view)
+}
+
+/// How deep the JSON may be nested for cryptsetup, whose parser (json-c) stops there by default. The
+/// metadata as a whole is the first level, and a number or a string is a level too.
+const DEPTH_OF_CRYPTSETUP: usize = 32;
+
+/// What cryptsetup refuses to read, and with it the whole header. Such headers are opened here, but
+/// a change makes none of them.
+pub(super) fn refused_by_cryptsetup<'a>(
+    value: &'a Value,
+    view: &'a View,
+) -> impl Iterator<Item = FormatError> + 'a {
+    // Of a string with a NUL, cryptsetup looks only at what is before it.
+    let nameless = (view.tokens.iter())
+        .filter(|(_, token)| token.kind.is_empty() || token.kind.starts_with('\0'))
+        .map(|(id, _)| {
+            let path = format!("tokens.{id}.type");
+            FormatError::malformed(path, 0, "is empty, which cryptsetup does not accept")
+        });
+    let sections = value.as_object().into_iter().flat_map(Object::iter);
+    let objects = sections.flat_map(|(section, members)| {
+        let members = members.as_object().into_iter().flat_map(Object::iter);
+        members.map(move |(name, member)| (section, name, member))
+    });
+    let deep = objects
+        .filter(|(_, _, member)| depth(member) > DEPTH_OF_CRYPTSETUP.saturating_sub(2))
+        .map(|(section, name, _)| {
+            let cause = format!(
+                "is nested too deep: cryptsetup reads {DEPTH_OF_CRYPTSETUP} levels, of which the \
+                 first two are outside of this"
+            );
+            FormatError::malformed(format!("{section}.{name}"), 0, cause)
+        });
+    nameless.chain(deep)
+}
+
+/// The levels of a value, which the parser has limited.
+fn depth(value: &Value) -> usize {
+    let below = match value {
+        Value::Array(elements) => elements.iter().map(depth).max(),
+        Value::Object(members) => members.iter().map(|(_, member)| depth(member)).max(),
+        _ => None,
+    };
+    below.unwrap_or(0).saturating_add(1)
 }
 
 /// Checks that areas are aligned, inside of the keyslots area, and do not overlap.

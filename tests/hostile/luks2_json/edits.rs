@@ -177,6 +177,42 @@ fn an_edit_that_would_not_validate_changes_nothing() {
     assert_eq!(metadata.digest_of_keyslot(31).unwrap().0, 0);
 }
 
+/// A token with a number inside of this many arrays.
+fn nested(levels: usize) -> Value {
+    let deep = (0..levels).fold(json!(0), |inner, _| json!([inner]));
+    json!({"type": "own", "keyslots": [], "deep": deep})
+}
+
+/// cryptsetup refuses such headers as a whole. `tests/interop/tokens.rs` compares with it.
+#[test]
+fn what_cryptsetup_refuses_is_kept_and_not_made() {
+    let nameless = json!({"type": "", "keyslots": []});
+    let mut metadata = metadata(|_| {});
+    let error = refused(&mut metadata, |m| m.set_token(0, nameless.clone()));
+    assert_eq!(error.field, "tokens.0.type");
+    let cut = json!({"type": "\0own", "keyslots": []});
+    let error = refused(&mut metadata, |m| m.set_token(0, cut.clone()));
+    assert_eq!(error.field, "tokens.0.type");
+    // The metadata, the tokens, the token, 28 arrays and the number are 32 levels.
+    metadata.set_token(0, nested(28)).unwrap();
+    let error = refused(&mut metadata, |m| m.set_token(0, nested(29)));
+    assert_eq!(error.field, "tokens.0");
+    assert!(
+        error.cause.contains("cryptsetup reads 32 levels"),
+        "{error}"
+    );
+
+    // Other changes of a header that is so already are not prevented.
+    let mut metadata = self::metadata(|value| {
+        value["tokens"]["1"] = json!({"type": "", "keyslots": []});
+        value["tokens"]["2"] = nested(29);
+    });
+    metadata.set_priority(0, Priority::Prefer).unwrap();
+    let error = refused(&mut metadata, |m| m.set_token(3, nameless.clone()));
+    assert_eq!(error.field, "tokens.3.type");
+    assert_eq!(metadata.tokens()[&1].kind, "");
+}
+
 #[test]
 fn a_keyslot_of_unknown_type_stays_and_cannot_be_made() {
     let mut metadata = metadata(other);
