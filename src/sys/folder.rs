@@ -22,6 +22,9 @@ use std::sync::Arc;
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, PROC_SUPER_MAGIC, RenameFlags};
 use rustix::io::Errno;
 
+#[cfg(any(test, feature = "nbd"))]
+use super::acl;
+
 /// As many symbolic links as the kernel follows on one path.
 const MOST_LINKS: usize = 40;
 
@@ -216,7 +219,8 @@ impl Folder {
         Ok(names)
     }
 
-    /// Makes a folder in this one that only this user can enter.
+    /// Makes a folder in this one that only this user can enter. It has no access control list, and
+    /// what is made in it inherits none.
     ///
     /// # Errors
     /// Failed system calls, and a folder that was replaced before it could be opened.
@@ -226,6 +230,7 @@ impl Folder {
         let made = self.step(name)?;
         let about = made.about()?;
         if about.uid() == rustix::process::geteuid().as_raw() && about.mode() & 0o077 == 0 {
+            acl::remove(&made)?;
             return Ok(made);
         }
         let message = format!("{} was replaced", made.path.display());

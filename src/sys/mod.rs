@@ -1,6 +1,11 @@
 //! System calls that luksmith makes directly: memory mappings, locks on bytes of a file, folders
-//! that other users may write to, the peer of a socket, and hardening of the process.
+//! that other users may write to, access control lists, the peer and the file of a socket, and
+//! hardening of the process.
 
+#[cfg(any(test, feature = "nbd"))]
+pub(crate) mod acl;
+#[cfg(feature = "nbd")]
+pub(crate) mod bound;
 pub(crate) mod folder;
 pub(crate) mod memory;
 pub(crate) mod ofd;

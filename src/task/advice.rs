@@ -77,6 +77,8 @@ pub enum Advice {
     TrustDirectory,
     /// A symbolic link that another user could have made is not followed.
     ForeignLink,
+    /// Standard output has another name.
+    DashForStdout,
     /// Another directory can be named for the journals of rotations.
     OtherJournals,
     /// Only users that are named can be let in.
@@ -85,6 +87,8 @@ pub enum Advice {
     StateMode(u32),
     /// A socket that was passed has this group, which can be stated.
     StateGroup(u32),
+    /// The access control list of a socket that was passed can be removed.
+    RemoveAccessList(PathBuf),
     /// One service can have all connections of a socket, instead of one for each.
     OneServiceForAll,
     /// The path of a socket is too long.
@@ -207,6 +211,7 @@ impl fmt::Display for Advice {
             Self::ForeignLink => {
                 "name the path to which the link leads, if that is the one you mean"
             }
+            Self::DashForStdout => "commands that write to standard output take - as its name",
             Self::OtherJournals => "another directory can be named, in which only you can write",
             Self::AllowUsers => "only users that are named can be let in",
             Self::StateMode(mode) => {
@@ -216,6 +221,9 @@ impl fmt::Display for Advice {
                 );
             }
             Self::StateGroup(group) => return write!(f, "the group {group} can be stated"),
+            Self::RemoveAccessList(path) => {
+                return write!(f, "`setfacl -b {}` removes the list", path.display());
+            }
             Self::OneServiceForAll => "Accept=no in the socket unit passes the socket itself",
             Self::ShorterSocketPath => "the path of a socket has at most 107 bytes",
             Self::ShareExport => {

@@ -2,8 +2,9 @@
 //! and how clients reach them.
 //!
 //! The rules are those for sockets that are created. The file of a Unix socket says which users can
-//! connect: on Linux that takes permission to write. In the abstract namespace a socket has no
-//! file, and every user can connect.
+//! connect: on Linux that takes permission to write. The file is found by the path that the socket
+//! had when it was bound, and the kernel is asked whether it still is that file, if it can say so.
+//! In the abstract namespace a socket has no file, and every user can connect.
 
 use std::io;
 use std::net::TcpListener;
@@ -14,11 +15,12 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use luksmith_formats::nbd::uri::Transport;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::net::sockopt;
 
 use super::{Advice, Error, Kind};
 use crate::export::nbd::{Listener, Options};
+use crate::sys::{acl, bound};
 
 /// The permissions to connect to a Unix socket that users other than its owner can have.
 const OF_GROUP: u32 = 0o020;
@@ -65,7 +67,7 @@ impl OpenSockets {
                 continue;
             }
             match place(listener)? {
-                UnixPlace::File(path) => self.check_file(&path)?,
+                UnixPlace::File(path) => self.check_file(listener, &path)?,
                 UnixPlace::Abstract(name) => {
                     let known =
                         (options.tls.as_ref()).is_some_and(|tls| tls.requires_certificates());
@@ -84,18 +86,19 @@ impl OpenSockets {
         Ok(())
     }
 
-    fn check_file(&self, path: &Path) -> Result<(), Error> {
-        let failed = |error: rustix::io::Errno| Error::io("look at", path, error.into());
-        let folder = path.parent().unwrap_or(Path::new("/"));
-        let name = path.file_name().unwrap_or_default();
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = rustix::fs::open(folder, flags, Mode::empty()).map_err(failed)?;
-        let about = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+    fn check_file(&self, listener: &UnixListener, path: &Path) -> Result<(), Error> {
+        let failed = |error: io::Error| Error::io("look at", path, error);
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::open(path, flags, Mode::empty());
+        let file = file.map_err(|error| failed(error.into()))?;
+        let about = rustix::fs::fstat(&file).map_err(|error| failed(error.into()))?;
         let refused = |what: String, advice: Advice| {
             let message = format!("{what} connect to {}", path.display());
             Err(Error::new(Kind::Permission, message).advise(advice))
         };
-        if FileType::from_raw_mode(about.st_mode) != FileType::Socket {
+        let socket = FileType::from_raw_mode(about.st_mode) == FileType::Socket;
+        let bound = || bound::is_bound_to(listener.as_fd(), &file).map_err(failed);
+        if !socket || bound()? == Some(false) {
             let message = format!("{} is not the socket any more", path.display());
             return Err(Error::new(Kind::Storage, message));
         }
@@ -124,6 +127,13 @@ impl OpenSockets {
             return refused(
                 format!("the members of group {gid} could"),
                 Advice::StateGroup(gid),
+            );
+        }
+        // The permissions of the group are the mask of the list.
+        if mode & OF_GROUP != 0 && acl::is_there(&file).map_err(failed)? {
+            return refused(
+                "the users of an access control list could".to_owned(),
+                Advice::RemoveAccessList(path.to_owned()),
             );
         }
         Ok(())

@@ -2,7 +2,8 @@
 //!
 //! Other users may be able to write to the folder of the socket. So the socket is bound in a new
 //! folder that only this user can enter, gets its group and mode there, and listens. Then it is
-//! moved to its name. No umask cuts its mode, and no other file can get its mode and group.
+//! moved to its name. No umask cuts its mode, no other file can get its mode and group, and it
+//! inherits no access control list.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
@@ -19,6 +20,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::Pid;
 
 use super::{Advice, Error, Kind, MadeFile, Note, Silent, Watch};
+use crate::sys::acl;
 use crate::sys::folder::{Folder, same_file};
 
 /// How many clients the kernel queues until they are accepted.
@@ -283,8 +285,15 @@ impl<'a> Private<'a> {
             let flags = AtFlags::SYMLINK_NOFOLLOW;
             rustix::fs::chownat(&self.folder, SOCKET, None, group, flags)?;
         }
+        // A mode with permissions of the group lets in the users of an access control list.
+        let file = self.folder.look_open(OsStr::new(SOCKET))?;
+        acl::remove(&file)?;
         let mode = Mode::from_raw_mode(socket.mode);
         rustix::fs::chmodat(&self.folder, SOCKET, mode, AtFlags::empty())?;
+        if acl::is_there(&file)? {
+            let message = "the file system keeps an access control list for it";
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+        }
         rustix::net::listen(&fd, BACKLOG)?;
         Ok(UnixListener::from(fd))
     }

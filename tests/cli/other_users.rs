@@ -19,7 +19,9 @@ use luksmith::task::listen::{Listen, Place, UnixSocket};
 use luksmith::task::new_volume::{Extent, NewVolume, Plan};
 use luksmith::task::{Kind, MadeFile, Watch};
 
-use crate::session::Session;
+use support::acl;
+
+use crate::session::{CHEAP, Session};
 
 /// The other user, and that user's group.
 pub(crate) const OTHER: u32 = 65534;
@@ -140,6 +142,64 @@ fn a_socket_that_was_exchanged_gives_its_mode_and_group_to_nothing() {
     drop(listening);
     // The link that took its place is not ours to remove.
     assert!(path.is_symlink());
+}
+
+#[test]
+fn a_default_access_list_lets_its_users_neither_connect_nor_read() {
+    let Some(folders) = Folders::new() else {
+        return;
+    };
+    let (session, theirs) = (&folders.session, &folders.theirs);
+    if !acl::admit_to_new_files(OTHER, theirs) {
+        return;
+    }
+    let path = theirs.join("a.sock");
+    let mut socket = UnixSocket::new(&path);
+    (socket.mode, socket.trust_directory) = (0o660, true);
+    let watch = luksmith::task::Silent::default();
+    let listen = Listen::new(Place::Unix(socket), &Options::default()).unwrap();
+    let listening = listen.start(&watch).unwrap();
+    assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o660);
+    assert!(!acl::is_there(&path));
+    drop(listening);
+
+    // The other user can read and write what is replaced.
+    fs::write(theirs.join("plain"), "old").unwrap();
+    assert!(acl::admit(OTHER, &theirs.join("plain")));
+    let at = |name: &str| theirs.join(name).to_str().unwrap().to_owned();
+    session.ok(["create", &at("new"), "--size", "1M", "--key-file", "key"]
+        .into_iter()
+        .chain(CHEAP));
+    session.ok(["header", "backup", "disk.img", &at("backup")]);
+    session.ok([
+        "key",
+        "volume-key",
+        "disk.img",
+        "--key-file",
+        "key",
+        "--out",
+        &at("volume-key"),
+        "--force",
+        "volume-key",
+    ]);
+    let decrypt = [
+        "decrypt",
+        "disk.img",
+        &at("plain"),
+        "--key-file",
+        "key",
+        "--force",
+        "overwrite",
+    ];
+    session.ok(decrypt);
+    for name in ["new", "backup", "volume-key", "plain"] {
+        // These bits are also the mask of the list.
+        assert_eq!(
+            theirs.join(name).metadata().unwrap().mode() & 0o077,
+            0,
+            "{name}"
+        );
+    }
 }
 
 #[test]

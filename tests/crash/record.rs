@@ -187,6 +187,9 @@ fn a_record_of_another_user_is_believed_only_for_the_image_of_that_user() {
         std::fs::set_permissions(&record, PermissionsExt::from_mode(mode)).unwrap();
         refused("can be written by other users");
     }
+    if support::acl::admit(65534, &record) {
+        refused("can be written by other users");
+    }
     std::fs::set_permissions(&record, PermissionsExt::from_mode(0o600)).unwrap();
     // Only root can give files away.
     if !rustix::process::geteuid().is_root() {

@@ -9,6 +9,8 @@ use std::process::{Command, Output, Stdio};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 
+use support::acl;
+
 use crate::served::{Folder, Served, content};
 use crate::wire::Client;
 
@@ -89,6 +91,35 @@ fn a_passed_socket_is_for_the_users_that_are_stated() {
         assert!(served.client().read(0, 512) == content()[..512]);
         served.stop();
     }
+}
+
+#[test]
+fn a_passed_socket_admits_no_users_of_an_access_list() {
+    let folder = Folder::with_volume();
+    let passed = socket(&folder, 0o660);
+    if !acl::admit(65534, &folder.path("s.sock")) {
+        return;
+    }
+    set_permissions(folder.path("s.sock"), Permissions::from_mode(0o660)).unwrap();
+    let more = "--socket-mode 660";
+    refused(
+        server(&folder, passed, more),
+        2,
+        &["access control list could connect", "setfacl -b"],
+    );
+}
+
+#[test]
+fn a_passed_socket_is_not_judged_by_another_one_that_has_its_path() {
+    let folder = Folder::with_volume();
+    let passed = socket(&folder, 0o666);
+    std::fs::rename(folder.path("s.sock"), folder.path("moved.sock")).unwrap();
+    let _other = socket(&folder, 0o600);
+    refused(
+        server(&folder, passed, ""),
+        4,
+        &["s.sock is not the socket any more"],
+    );
 }
 
 #[test]

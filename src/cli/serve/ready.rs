@@ -7,6 +7,7 @@ use std::io::Write as _;
 use luksmith::export::Export;
 use luksmith::task::listen::Listening;
 use luksmith_formats::json::json;
+use luksmith_formats::nbd::uri::{Transport, Uri};
 use sd_notify::NotifyState;
 
 use crate::cli::Session;
@@ -41,6 +42,21 @@ impl Served {
 }
 
 impl Ready<'_> {
+    /// Where clients reach an export, for people. No client takes the URI of an abstract socket.
+    fn places(&self, export: &str) -> Vec<String> {
+        let place = |uri: Uri| match &uri.transport {
+            Transport::Unix(name) if name.first() == Some(&0) => {
+                let name = name[1..].escape_ascii();
+                match export {
+                    "" => format!("the abstract socket @{name}"),
+                    _ => format!("export {export:?} on the abstract socket @{name}"),
+                }
+            }
+            _ => uri.to_string(),
+        };
+        self.listening.uris(export).map(place).collect()
+    }
+
     pub(super) fn announce(
         &self,
         session: &Session,
@@ -56,7 +72,7 @@ impl Ready<'_> {
             output::note(format_args!(
                 "serving {}{only}: {}",
                 size::human(export.size),
-                uris(&export.name).join(" ")
+                self.places(&export.name).join(" ")
             ));
         }
         if session.json {

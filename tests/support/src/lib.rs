@@ -8,6 +8,7 @@
 //! - [`json_schema`]: checks the JSON that luksmith prints against `docs/schema/`.
 //! - [`qcow2`]: checks the refcounts of qcow2 images, and compresses clusters in them.
 //! - [`secret_search`]: searches bytes for parts of secrets.
+//! - [`acl`]: access control lists of files.
 //! - [`allocation`], [`cpu_time`]: the memory and processor time that a piece of work takes.
 //! - [`mod@bench`]: helpers that the bench programs share.
 //! - [`fuzz_input`]: the input formats of fuzz targets that tests read or write too.
@@ -18,6 +19,7 @@ pub fn is_long() -> bool {
     std::env::var_os("LUKSMITH_TEST_LONG").is_some_and(|value| value == "true")
 }
 
+pub mod acl;
 pub mod allocation;
 pub mod bench;
 pub mod boot_sector;
