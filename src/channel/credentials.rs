@@ -7,7 +7,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -397,7 +397,7 @@ fn holds(text: &[u8], words: &[u8]) -> bool {
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     let failed = |source| file_error(path, source);
     let mut text = Vec::new();
-    let file = File::open(path).map_err(failed)?;
+    let file = open(path).map_err(failed)?;
     file.take(MAX_FILE).read_to_end(&mut text).map_err(failed)?;
     Ok(text)
 }
@@ -407,11 +407,11 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
 /// Debian).
 fn read_private(path: &Path) -> Result<LockedBytes, TlsError> {
     let failed = |source| file_error(path, source);
-    let mut file = File::open(path).map_err(failed)?;
+    let mut file = open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     let (mode, by_root) = (metadata.mode() & 0o7777, metadata.uid() == 0);
     let allowed = if by_root { 0o740 } else { 0o700 };
-    if metadata.is_file() && mode & 0o777 & !allowed != 0 {
+    if mode & 0o777 & !allowed != 0 {
         return Err(TlsError::Exposed {
             path: path.into(),
             mode,
@@ -421,6 +421,24 @@ fn read_private(path: &Path) -> Result<LockedBytes, TlsError> {
     let mut text = LockedBytes::new(len)?;
     file.read_exact(&mut text).map_err(failed)?;
     Ok(text)
+}
+
+/// Opens a regular file. Nothing would end the wait for the other end of a FIFO, and a device may
+/// have no end.
+fn open(path: &Path) -> std::io::Result<File> {
+    let mut options = File::options();
+    options.read(true);
+    let file = options
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)?;
+    let kind = file.metadata()?.file_type();
+    if kind.is_dir() {
+        return Err(ErrorKind::IsADirectory.into());
+    }
+    if !kind.is_file() {
+        return Err(std::io::Error::other("it is not a regular file"));
+    }
+    Ok(file)
 }
 
 fn file_error(path: &Path, source: std::io::Error) -> TlsError {

@@ -552,6 +552,41 @@ fn errors_name_the_file() {
         matches!(e, TlsError::Half { .. })
     });
 
+    // Nothing would end the wait for the writer of a FIFO.
+    for name in [
+        "ca-cert.pem",
+        "ca-crl.pem",
+        "client-key.pem",
+        "server-cert.pem",
+    ] {
+        let directory = authority.directory();
+        let path = directory.path().join(name);
+        let _ = fs::remove_file(&path);
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &path,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR,
+            0,
+        )
+        .unwrap();
+        let error = match name.starts_with("server") {
+            false => ClientTls::from_directory(directory.path()).unwrap_err(),
+            true => ServerTls::from_directory(directory.path()).unwrap_err(),
+        };
+        let TlsError::File {
+            path: named,
+            source,
+        } = error
+        else {
+            panic!("{error:?}");
+        };
+        assert_eq!(
+            (named, source.to_string()),
+            (path, "it is not a regular file".into())
+        );
+    }
+
     fs::write(
         whole.path().join("ca-crl.pem"),
         "-----BEGIN X509 CRL-----\n",

@@ -142,7 +142,6 @@ fn the_first_signal_ends_a_wait_in_the_system() {
         "key volume-key disk.img --key-file key --out fifo --force volume-key",
         "header backup disk.img -",
         "decrypt disk.img - --key-file key",
-        "serve disk.img --key-file key --socket s/s.sock --tls-cert fifo --tls-key key",
     ] {
         let mut child = session
             .command(args.split(' '))

@@ -134,6 +134,8 @@ impl Problem {
             Self::Silent(time) => Self::Silent(*time),
             Self::Slow(time) => Self::Slow(*time),
             Self::Interrupted => Self::Interrupted,
+            Self::Malformed(error) => Self::Malformed(error.clone()),
+            Self::Violation(what) => Self::Violation(what),
             _ => Self::Closed,
         }
     }

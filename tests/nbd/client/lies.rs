@@ -201,6 +201,44 @@ fn malformed_replies() {
     assert!(answered(Replies::Simple, structured).contains("a form that was not negotiated"));
 }
 
+/// The first look at the export is a part of opening it.
+#[test]
+fn a_violation_while_the_export_is_opened_is_named() {
+    let shape = Shape {
+        first_look: false,
+        ..Shape::default()
+    };
+    let refused = |answer: fn(&Request) -> Vec<u8>| {
+        let fake = FakeServer::new(shape, move |seen| Action::Say(answer(&seen.request)));
+        let error = NbdBackend::connect(fake.uri(), impatient()).unwrap_err();
+        chain(&error)
+    };
+    let error = refused(|_| pattern(100, 3));
+    assert!(error.contains("was expected: reply.magic"), "{error}");
+    let error = refused(|request| {
+        let cookie = request.cookie.wrapping_add(1);
+        let stranger = Request { cookie, ..*request };
+        chunk(
+            &stranger,
+            &Shape::default(),
+            ChunkType::None,
+            ChunkFlags::DONE,
+            &[],
+        )
+    });
+    assert!(error.contains("a reply belongs to no request"), "{error}");
+    let error = refused(|request| {
+        chunk(
+            request,
+            &Shape::default(),
+            ChunkType::None,
+            ChunkFlags::DONE,
+            &[],
+        )
+    });
+    assert!(error.contains("a reply to a read is incomplete"), "{error}");
+}
+
 fn some_request() -> Request {
     Request {
         flags: 0.into(),

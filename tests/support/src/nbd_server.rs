@@ -134,6 +134,9 @@ pub struct Shape {
     pub flags: TransmissionFlags,
     /// The block sizes that are announced, if any.
     pub blocks: Option<BlockSizes>,
+    /// Whether the first look of a client at a new connection gets its data, whatever the server
+    /// does with requests.
+    pub first_look: bool,
 }
 
 impl Default for Shape {
@@ -147,6 +150,7 @@ impl Default for Shape {
                 | TransmissionFlags::SEND_TRIM
                 | TransmissionFlags::SEND_WRITE_ZEROES,
             blocks: None,
+            first_look: true,
         }
     }
 }
@@ -244,7 +248,7 @@ impl State {
         shake_hands(&mut stream, &shape)?;
         self.connections.fetch_add(1, Ordering::SeqCst);
         let mut next = read_request(&mut stream, &shape)?;
-        if is_first_look(&next, &shape) {
+        if shape.first_look && is_first_look(&next, &shape) {
             let start = self.carry_out(&next, &[]);
             stream.write_all(&answer(&next, &shape, &start))?;
             next = read_request(&mut stream, &shape)?;
