@@ -76,6 +76,9 @@ pub enum LocationError {
     /// The form needs a Cargo feature that this build does not have.
     #[error(transparent)]
     MissingFeature(#[from] MissingFeature),
+    /// The text is empty.
+    #[error("the path is empty")]
+    Empty,
     /// The URI has no path.
     #[error("the uri names no path")]
     NoPath,
@@ -151,6 +154,9 @@ impl Location {
     }
 
     fn parse_form(text: &OsStr, takes: fn(&Form) -> bool) -> Result<Self, LocationError> {
+        if text.is_empty() {
+            return Err(LocationError::Empty);
+        }
         let is_uri = scheme(text.as_encoded_bytes()).is_some();
         let Some(utf8) = text.to_str() else {
             return match is_uri {

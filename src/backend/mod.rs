@@ -207,6 +207,17 @@ pub enum IoError {
         /// The offset, in bytes.
         offset: u64,
     },
+    /// The file may not be as large: that is the limit of its file system, or of this process.
+    #[error(
+        "{operation} at byte {offset}: no file may be as large here (the limit of the file system, \
+         or of the process: `ulimit -f`)"
+    )]
+    TooLarge {
+        /// The operation.
+        operation: Operation,
+        /// The offset, in bytes.
+        offset: u64,
+    },
     /// The storage failed.
     #[error("{operation} at byte {offset} failed")]
     Failed {
@@ -248,7 +259,7 @@ impl IoError {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 Self::NoSpace { operation, offset }
             }
-            io::ErrorKind::FileTooLarge => Self::NoSpace { operation, offset },
+            io::ErrorKind::FileTooLarge => Self::TooLarge { operation, offset },
             io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly(operation),
             io::ErrorKind::Unsupported => Self::Unsupported(operation),
             _ => Self::Failed {
@@ -270,6 +281,7 @@ impl From<IoError> for io::Error {
             IoError::OutOfRange { .. } | IoError::Unaligned { .. } => io::ErrorKind::InvalidInput,
             IoError::ReadOnly(_) => io::ErrorKind::ReadOnlyFilesystem,
             IoError::NoSpace { .. } => io::ErrorKind::StorageFull,
+            IoError::TooLarge { .. } => io::ErrorKind::FileTooLarge,
             IoError::Failed { source, .. } => source.kind(),
             IoError::Unsupported(_) | IoError::MissingFeature(_) => io::ErrorKind::Unsupported,
             IoError::Plaintext { .. } | IoError::Image { .. } => io::ErrorKind::InvalidData,

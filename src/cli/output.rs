@@ -100,11 +100,22 @@ impl Output {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         let bytes = std::mem::take(&mut *buffer);
+        if !bytes.is_empty() {
+            refuse_closed_stdout()?;
+        }
         let mut stdout = io::stdout().lock();
         stdout
             .write_all(&bytes)
             .and_then(|()| stdout.flush())
             .map_err(stdout_failed)
+    }
+}
+
+/// Fails if stdout was closed when the program started: everything would be lost.
+pub(crate) fn refuse_closed_stdout() -> Result<(), CommandError> {
+    match luksmith::sys::stdout_was_closed() {
+        true => Err(stdout_failed(io::Error::other("it is closed"))),
+        false => Ok(()),
     }
 }
 

@@ -11,6 +11,7 @@ use luksmith::task::plain::{PlainSink, PlainSource};
 
 use super::Session;
 use super::error::{self, CommandError, Exit, Kind, failed};
+use super::output::refuse_closed_stdout;
 
 /// Standard input, whose size is unknown.
 pub(crate) fn stdin() -> Result<PlainSource, CommandError> {
@@ -19,6 +20,13 @@ pub(crate) fn stdin() -> Result<PlainSource, CommandError> {
             CommandError::parameters("a disk image cannot be read from a terminal")
                 .hint("name a file, or pipe stdin"),
         );
+    }
+    if luksmith::sys::stdin_was_closed() {
+        return Err(failed(
+            "read",
+            Path::new("stdin"),
+            io::Error::other("it is closed"),
+        ));
     }
     let fd = io::stdin()
         .as_fd()
@@ -33,8 +41,9 @@ pub(crate) fn is_terminal(path: &Path, session: &Session) -> Result<bool, Comman
     session.signals.ending(open)
 }
 
-/// Refuses to write an image to a terminal.
+/// Refuses to write an image to a terminal, or where it would be lost.
 pub(crate) fn refuse_terminal() -> Result<(), CommandError> {
+    refuse_closed_stdout()?;
     if io::stdout().is_terminal() {
         return Err(
             CommandError::parameters("a disk image is not written to a terminal")
@@ -72,6 +81,7 @@ pub(crate) fn write_secret(
 ) -> Result<(), CommandError> {
     if path == Path::new("-") {
         session.refuse_json_beside(path)?;
+        refuse_closed_stdout()?;
         let mut stdout = io::stdout();
         if stdout.is_terminal() {
             return Err(

@@ -23,7 +23,11 @@ impl FailureLog {
     pub(super) fn record<T>(&self, export: &str, outcome: &Result<T, IoError>) {
         match outcome {
             Ok(_) if self.failing.load(Ordering::Relaxed) => self.recovered(export),
-            Err(error @ (IoError::Failed { .. } | IoError::NoSpace { .. })) => {
+            Err(
+                error @ (IoError::Failed { .. }
+                | IoError::NoSpace { .. }
+                | IoError::TooLarge { .. }),
+            ) => {
                 let warned = self.warn(export, error);
                 self.failing.fetch_or(warned, Ordering::Relaxed);
             }

@@ -1,6 +1,6 @@
 //! System calls that luksmith makes directly: memory mappings, locks on bytes of a file, folders
-//! that other users may write to, access control lists, the peer and the file of a socket, and
-//! hardening of the process.
+//! that other users may write to, access control lists, the peer and the file of a socket, the
+//! standard descriptors, and hardening of the process.
 
 #[cfg(any(test, feature = "nbd"))]
 pub(crate) mod acl;
@@ -12,5 +12,9 @@ pub(crate) mod ofd;
 #[cfg(feature = "nbd")]
 pub(crate) mod peer;
 pub(crate) mod process;
+#[cfg(feature = "cli")]
+mod standard;
 
 pub use process::{end_with_parent, harden};
+#[cfg(feature = "cli")]
+pub use standard::{stdin_was_closed, stdout_was_closed};

@@ -107,7 +107,9 @@ impl Destination {
         let failed = |error: io::Error| {
             let missing = error.kind() == io::ErrorKind::NotFound;
             let verb = if missing { "create" } else { "look at" };
-            Error::io(verb, path, error)
+            // A descriptor of a process, such as /dev/stdout.
+            let descriptor = error.kind() == io::ErrorKind::Unsupported;
+            Error::io(verb, path, error).advise_if(descriptor, Advice::DashForStdout)
         };
         let (folder, name) = Folder::resolve(path).map_err(|error| {
             let missing = error.kind() == io::ErrorKind::NotFound;

@@ -72,6 +72,66 @@ fn there_and_back_by_pipe() {
     assert!(ran.0.stdout == plain);
 }
 
+/// Rust's runtime opens /dev/null in place of a closed descriptor.
+#[test]
+fn closed_streams_lose_nothing() {
+    let session = Session::with_volume();
+    let shell = |line: &str| {
+        let program = session.command([""; 0]);
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", line, "sh"]).arg(program.get_program());
+        shell.current_dir(session.folder()).stdin(Stdio::null());
+        crate::session::Ran(shell.output().unwrap())
+    };
+    for args in [
+        "decrypt disk.img - --key-file key",
+        "header backup disk.img -",
+        "key volume-key disk.img --key-file key --out - --force volume-key",
+        "info disk.img",
+        "info disk.img --json",
+    ] {
+        let ran = shell(&format!("\"$1\" {args} >&-"));
+        ran.fails(4, "cannot write to stdout: it is closed");
+        // A file of which all is thrown away is another matter.
+        assert_eq!(
+            shell(&format!("\"$1\" {args} >/dev/null")).code(),
+            0,
+            "{args}"
+        );
+    }
+    let encrypt = format!(
+        "\"$1\" encrypt - new.img --key-file key {} <&-",
+        CHEAP.join(" ")
+    );
+    shell(&encrypt).fails(4, "cannot read stdin: it is closed");
+    assert!(!session.exists("new.img"));
+}
+
+#[test]
+fn paths_that_name_no_file_are_refused() {
+    let session = Session::with_volume();
+    let decrypt = ["decrypt", "disk.img", "/dev/stdout", "--key-file", "key"];
+    session
+        .run(decrypt)
+        .fails(4, "hint: commands that write to standard output take -");
+    session
+        .run(["decrypt", "disk.img", ""])
+        .fails(1, "<DESTINATION>: the path is empty");
+    session.run(["info", ""]).fails(1, "the path is empty");
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_is_not_called_a_full_disk() {
+    let session = Session::with_volume();
+    let program = session.command([""; 0]);
+    let mut resize = std::process::Command::new("prlimit");
+    resize.arg("--fsize=20971520").arg(program.get_program());
+    resize
+        .args(["resize", "disk.img", "--size", "64M"])
+        .current_dir(session.folder());
+    crate::session::Ran(resize.output().unwrap()).fails(4, "no file may be as large here");
+}
+
 #[test]
 fn a_broken_sector_is_padded_only_when_told() {
     let session = Session::new();

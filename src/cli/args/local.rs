@@ -22,10 +22,14 @@ impl TypedValueParser for LocalFile {
         argument: Option<&clap::Arg>,
         value: &OsStr,
     ) -> Result<PathBuf, clap::Error> {
+        let name = argument.map_or_else(|| "FILE".to_owned(), ToString::to_string);
+        if value.is_empty() {
+            let message = format!("{name}: the path is empty\n\n");
+            return Err(clap::Error::raw(ErrorKind::ValueValidation, message).with_cmd(command));
+        }
         if uri::scheme(value.as_bytes()).is_none() {
             return Ok(value.into());
         }
-        let name = argument.map_or_else(|| "FILE".to_owned(), ToString::to_string);
         let message = format!(
             "{name}: a local file is required, not a URI\n\n  tip: a file of that name is ./NAME; \
              only a volume and its detached header can be on a server\n\n"
@@ -45,6 +49,8 @@ mod tests {
         for path in ["plain.img", "-", "./nbd://host/x", "a:b", "/dev/fd/3"] {
             assert_eq!(parse(path).unwrap(), PathBuf::from(path));
         }
+        let text = parse("").unwrap_err().to_string();
+        assert!(text.contains("FILE: the path is empty"), "{text}");
         let text = parse("nbd://u:hunter2@host/").unwrap_err().to_string();
         assert!(
             text.contains("not a URI") && !text.contains("hunter2"),

@@ -67,7 +67,13 @@ impl Args {
 
     fn read(&self) -> Result<Value, CommandError> {
         let mut text = String::new();
-        let read = if self.json_file == Path::new("-") {
+        let is_stdin = self.json_file == Path::new("-");
+        let name = if is_stdin {
+            Path::new("stdin")
+        } else {
+            &*self.json_file
+        };
+        let read = if is_stdin {
             std::io::stdin()
                 .lock()
                 .take(LONGEST + 1)
@@ -76,16 +82,16 @@ impl Args {
             std::fs::File::open(&self.json_file)
                 .and_then(|file| file.take(LONGEST + 1).read_to_string(&mut text))
         };
-        read.map_err(|error| failed("read", &self.json_file, error))?;
+        read.map_err(|error| failed("read", name, error))?;
         if text.len() as u64 > LONGEST {
             return Err(CommandError::new(
                 Kind::Parameters,
-                format!("{} is too long for a token", self.json_file.display()),
+                format!("{} is too long for a token", name.display()),
             ));
         }
         text.parse().map_err(|error| {
             CommandError::new(Kind::Parameters, error)
-                .about(format_args!("{} is not JSON", self.json_file.display()))
+                .about(format_args!("{} is not JSON", name.display()))
         })
     }
 }

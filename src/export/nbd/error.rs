@@ -15,7 +15,8 @@ pub(super) fn number(error: &IoError) -> ErrorNumber {
             operation: Operation::Write | Operation::WriteZeroes,
             ..
         }
-        | IoError::NoSpace { .. } => ErrorNumber::NoSpace,
+        | IoError::NoSpace { .. }
+        | IoError::TooLarge { .. } => ErrorNumber::NoSpace,
         IoError::OutOfRange { .. } | IoError::Unaligned { .. } => ErrorNumber::Invalid,
         IoError::ReadOnly(_) => ErrorNumber::NotPermitted,
         IoError::Unsupported(_) | IoError::MissingFeature(_) => ErrorNumber::NotSupported,

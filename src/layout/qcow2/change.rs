@@ -70,7 +70,7 @@ impl Changes {
         self.usable()?;
         match self.refcounts.allocate(storage, most) {
             // A commit frees the dropped clusters.
-            Err(IoError::NoSpace { .. }) if !self.dropped.is_empty() => {
+            Err(IoError::NoSpace { .. } | IoError::TooLarge { .. }) if !self.dropped.is_empty() => {
                 self.commit(storage, map)?;
                 self.refcounts.allocate(storage, most)
             }

@@ -198,7 +198,8 @@ impl Refcounts {
         };
         let room = |end: u64| make_room(storage, end.saturating_mul(self.shape.cluster));
         if let Err(error) = room(run.end) {
-            if !matches!(error, IoError::NoSpace { .. }) || run.end - run.start == 1 {
+            let full = matches!(error, IoError::NoSpace { .. } | IoError::TooLarge { .. });
+            if !full || run.end - run.start == 1 {
                 return Err(error);
             }
             run.end = run.start + 1;

@@ -85,7 +85,7 @@ fn crypt(error: &CryptError) -> Kind {
 fn io(error: &IoError) -> Kind {
     match error {
         IoError::ReadOnly(_) => Kind::Permission,
-        IoError::NoSpace { .. } => Kind::NoSpace,
+        IoError::NoSpace { .. } | IoError::TooLarge { .. } => Kind::NoSpace,
         IoError::Plaintext { .. } | IoError::Unsupported(_) | IoError::MissingFeature(_) => {
             Kind::Unsupported
         }

@@ -33,7 +33,8 @@ pub enum RotateError {
     OtherVolumes(String),
     /// Other secrets are for the volume too, and have the same value.
     #[error(
-        "the secrets {secrets} open {place} with the same passphrase, and would open nothing any more"
+        "other secrets open {place} with the same passphrase, and would not open it after this \
+         rotation: {secrets}"
     )]
     SharesPassphrase {
         /// The other secrets.
