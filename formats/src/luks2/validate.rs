@@ -36,8 +36,8 @@ pub(super) fn opening(view: &View) -> Result<(), FormatError> {
     key_sizes(view)
 }
 
-/// How deep the JSON may be nested for cryptsetup, whose parser (json-c) stops there by default. The
-/// metadata as a whole is the first level, and a number or a string is a level too.
+/// How deep the JSON may be nested for cryptsetup, whose parser (json-c) stops there by default.
+/// The metadata as a whole is the first level, and a number or a string is a level too.
 const DEPTH_OF_CRYPTSETUP: usize = 32;
 
 /// What cryptsetup refuses to read, and with it the whole header. Such headers are opened here, but

@@ -49,7 +49,7 @@ impl Ready<'_> {
                 let name = name[1..].escape_ascii();
                 match export {
                     "" => format!("the abstract socket @{name}"),
-                    _ => format!("export {export:?} on the abstract socket @{name}"),
+                    _ => format!("export {export} on the abstract socket @{name}"),
                 }
             }
             _ => uri.to_string(),

@@ -146,9 +146,9 @@ impl<'a> Volume<'a> {
         }
     }
 
-    /// Every keyslot that this opens, each with the mark of what it opened there. A derivation takes
-    /// long, and another program may change the keyslot meanwhile: a mark that is read later may be
-    /// that of another passphrase.
+    /// Every keyslot that this opens, each with the mark of what it opened there. A derivation
+    /// takes long, and another program may change the keyslot meanwhile: a mark that is read later
+    /// may be that of another passphrase.
     pub(super) fn all_opened(
         &self,
         watch: &dyn Watch,
