@@ -18,6 +18,7 @@ use luksmith::Interrupt;
 use luksmith::kdf::{Argon2Cost, af, argon2, pbkdf2};
 use luksmith_formats::Hash;
 use luksmith_formats::luks2::Argon2Variant;
+use support::bench::record;
 
 const ROUNDS: usize = 7;
 const PASSPHRASE: &str = "benchmark";
@@ -217,7 +218,9 @@ fn compare(work: &str, mut ways: Vec<Way>) {
             // Twice, and the second time counts: a virtual machine may first have to get memory
             // from its host.
             (way.run)();
-            way.took.push((way.run)().as_secs_f64());
+            let took = (way.run)().as_secs_f64();
+            record(&format!("{work}, seconds"), &way.name, took);
+            way.took.push(took);
         }
     }
     let ours = ways[0].took.clone();

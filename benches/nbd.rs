@@ -24,7 +24,7 @@ use luksmith_formats::nbd::{
     ClientFlags, InfoRequest, MetaContextRequest, OptionHeader, OptionReply, OptionReplyHeader,
     OptionType,
 };
-use support::bench::{Arguments, Better, cpu_model, median, program, report};
+use support::bench::{Arguments, Better, cpu_model, median, program, record, report};
 
 const SIZE: u64 = 1 << 30;
 const ROUNDS: usize = 5;
@@ -181,6 +181,16 @@ fn new_clusters(files: &Files, wanted: &impl Fn(&str) -> bool) {
 
 /// A row of medians. The ratios are those of the first server to the others.
 fn row<T>(name: &str, rounds: &[Vec<T>], figure: impl Fn(&T) -> f64) {
+    let second = if name.starts_with("qcow2") {
+        "luksmith, LUKS1"
+    } else {
+        "nbdkit"
+    };
+    for round in rounds {
+        for (cost, way) in round.iter().zip(["luksmith", second, "qemu-nbd"]) {
+            record(name, way, figure(cost));
+        }
+    }
     let of = |n: usize| median(rounds.iter().map(|round| figure(&round[n])));
     let to = |n: usize| {
         median(

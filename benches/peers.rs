@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use support::bench::{Arguments, Better, cpu_model, median, program, report};
+use support::bench::{Arguments, Better, cpu_model, median, program, record, report};
 
 const ROUNDS: usize = 5;
 const PAYLOAD: u64 = 2 << 30;
@@ -174,6 +174,11 @@ fn unlocking(files: &Files) {
         });
         let rounds: Vec<(Cost, Cost)> = rounds.collect();
         let seconds = |cost: &Cost| cost.wall.as_secs_f64();
+        for (ours, theirs) in &rounds {
+            let row = format!("unlock {name}, seconds");
+            record(&row, "luksmith", seconds(ours));
+            record(&row, "cryptsetup", seconds(theirs));
+        }
         row(name, &rounds, seconds);
     }
 }
@@ -243,6 +248,13 @@ fn copying(files: &Files) {
             decrypted.push((us, qemu, cp));
         }
         for (direction, rounds) in [("encrypt", &encrypted), ("decrypt", &decrypted)] {
+            for (ours, qemu, cp) in rounds {
+                for (way, cost) in [("luksmith", ours), ("qemu-img", qemu), ("cp", cp)] {
+                    let row = format!("{direction}, {name}");
+                    record(&format!("{row}, CPU ns a byte"), way, cpu_per_byte(cost));
+                    record(&format!("{row}, seconds"), way, cost.wall.as_secs_f64());
+                }
+            }
             let show = |of: &dyn Fn(&(Cost, Cost, Cost)) -> Cost| {
                 let cpu = median(rounds.iter().map(|round| cpu_per_byte(&of(round))));
                 let wall = median(rounds.iter().map(|round| of(round).wall.as_secs_f64()));

@@ -10,6 +10,7 @@
 #[cfg(feature = "ciphers")]
 mod ciphers;
 mod modes;
+mod scratch;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ use crate::secret::{
 use crate::sectors::{Cipher, Plain, Sectors};
 use crate::xts::{Kernel, Memory, TweakForm, Tweaks, Xts, XtsError};
 use modes::{SectorCipher, cbc};
+pub(crate) use scratch::Scratch;
 
 /// The sector number from which an IV is made. It always counts units of 512 bytes, also if sectors
 /// are larger.

@@ -39,6 +39,18 @@ impl Kernel {
         Ok(())
     }
 
+    /// What computes AES in this kernel on this machine. That of [`Portable`](Self::Portable) is
+    /// what the `aes` crate has chosen.
+    pub fn implementation(self) -> &'static str {
+        match self {
+            Self::Portable => aes_crate(),
+            Self::Aesni => "AES-NI",
+            Self::Vaes256 => "VAES, 256 bit",
+            Self::Vaes512 => "VAES, 512 bit",
+            Self::Aarch64 => "ARMv8 AES",
+        }
+    }
+
     /// Runs only the rounds of AES that this kernel would run for `len` bytes.
     ///
     /// A benchmark compares the kernel with this upper bound of its speed. Returns false if there
@@ -87,6 +99,26 @@ impl Kernel {
             #[cfg(not(target_arch = "aarch64"))]
             Self::Aarch64 => false,
         }
+    }
+}
+
+/// What the `aes` crate chooses on this machine. It does not tell, so this repeats its conditions.
+fn aes_crate() -> &'static str {
+    if !aes::hardware_accelerated() {
+        return "aes crate, software";
+    }
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("vaes") {
+        return if is_x86_feature_detected!("avx512f") {
+            "aes crate, VAES, 512 bit"
+        } else {
+            "aes crate, VAES, 256 bit"
+        };
+    }
+    if cfg!(target_arch = "aarch64") {
+        "aes crate, ARMv8 AES"
+    } else {
+        "aes crate, AES-NI"
     }
 }
 

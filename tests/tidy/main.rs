@@ -11,12 +11,14 @@
 //! - `debug`: no text of the library or the program contains Rust's debug output.
 //! - `words`: the width and some words of comments.
 //! - `dependencies`: licences, duplicates, origins and the oldest Rust of other packages.
+//! - `headlines`: the figures that `benches/headlines` repeats are those of the documents.
 //! - `tree`: the files that git tracks, and their code without comments and strings.
 
 mod circles;
 mod debug;
 mod dependencies;
 mod growth;
+mod headlines;
 mod house;
 mod layers;
 mod names;

@@ -3,12 +3,14 @@
 //! `cd benches/libraries && cargo build --release`, then `taskset -c 1
 //! target/release/luksmith-beside-libraries`. In each round every implementation has a turn. It
 //! prints the best speed, and the median over the rounds of the speed of the first kernel relative
-//! to this implementation.
+//! to this implementation. `LUKSMITH_BENCH_RECORD` names a file to which it adds the time of every
+//! turn, as a line of JSON.
 
 mod evp;
 mod others;
 
 use std::hint::black_box;
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use luksmith::xts::{Kernel, TweakForm, Tweaks, Xts};
@@ -68,7 +70,7 @@ fn agree(runners: &mut [Runner]) {
     }
 }
 
-fn measure(runners: &mut [Runner], shape: &Shape) {
+fn measure(cipher: &str, runners: &mut [Runner], shape: &Shape) {
     let mut memory = vec![0; shape.len + PAGE];
     let begin = memory.as_ptr().align_offset(PAGE);
     let data = &mut memory[begin..][..shape.len];
@@ -85,7 +87,9 @@ fn measure(runners: &mut [Runner], shape: &Shape) {
             for _ in 0..times {
                 (runner.encrypt)(shape.sector, black_box(&mut *data));
             }
-            runner.times.push(start.elapsed());
+            let time = start.elapsed();
+            record(cipher, shape, &runner.name, time);
+            runner.times.push(time);
         }
     }
     let bytes = (times * shape.len) as f64;
@@ -108,6 +112,20 @@ fn measure(runners: &mut [Runner], shape: &Shape) {
             ratios[ratios.len() / 2],
         );
     }
+}
+
+fn record(cipher: &str, shape: &Shape, name: &str, time: Duration) {
+    let Some(path) = std::env::var_os("LUKSMITH_BENCH_RECORD") else {
+        return;
+    };
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+    let Shape { sector, len, .. } = shape;
+    writeln!(
+        file.expect("the file of the record"),
+        r#"{{"row":"{cipher}, {len} bytes in sectors of {sector}, seconds","way":"{name}","value":{}}}"#,
+        time.as_secs_f64()
+    )
+    .expect("the file of the record");
 }
 
 fn main() {
@@ -137,7 +155,7 @@ fn main() {
                 len,
                 rounds,
             };
-            measure(&mut runners, &shape);
+            measure(cipher, &mut runners, &shape);
         }
         // Without nettle, which takes most of a second for this.
         runners.retain(|runner| !runner.name.starts_with("nettle"));
@@ -147,7 +165,7 @@ fn main() {
                 len: 256 << 20,
                 rounds: 3,
             };
-            measure(&mut runners, &shape);
+            measure(cipher, &mut runners, &shape);
         }
         println!();
     }

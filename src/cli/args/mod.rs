@@ -14,6 +14,8 @@ pub(crate) use key::{KeyArgs, NewKeyArgs, UnlockArgs};
 pub(crate) use limits::LimitArgs;
 pub(crate) use local::LocalFile;
 pub(crate) use location::{FORMS, LocationParser};
-pub(crate) use new_volume::{FreshKeyArgs, NewVolumeArgs, VersionName, parse_cipher, parse_label};
+pub(crate) use new_volume::{
+    FreshKeyArgs, NewVolumeArgs, VersionName, parse_cipher, parse_hash, parse_label,
+};
 pub(crate) use pbkdf::PbkdfArgs;
 pub(crate) use remote::RemoteArgs;

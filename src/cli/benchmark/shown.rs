@@ -1,18 +1,43 @@
 //! Measurements as a table.
 
-use luksmith::task::measure::{DERIVED, Derivation, Speed, Subject};
+use luksmith::task::measure::{Derivation, Function, Measured, Part, Speed, Spread, Subject};
 use luksmith::xts::Kernel;
 
 /// The head of the table whose rows [`row`] makes.
-pub(super) const HEADER: &str = "\
-#  Algorithm             Key  Sector  Kernel    Threads      Encryption      Decryption  Of limit";
+const HEADER: &str = "\
+#  Algorithm             Key  Sector  Buffer  Threads  Encryption, MiB/s  Decryption, MiB/s  \
+Of limit  Runs  Kernel";
+
+/// The lines of a measurement, one part after the other.
+#[derive(Default)]
+pub(super) struct Table {
+    has_header: bool,
+}
+
+impl Table {
+    pub(super) fn lines(&mut self, part: &Part<'_>) -> String {
+        match part {
+            Part::Machine(machine) => {
+                format!("# Measured in memory, without any storage: {machine}")
+            }
+            Part::Derivation(derivation) => line(derivation),
+            Part::Speed(speed) if self.has_header => row(speed),
+            Part::Speed(speed) => {
+                self.has_header = true;
+                format!("{HEADER}\n{}", row(speed))
+            }
+            _ => String::new(),
+        }
+    }
+}
 
 /// The row of a cipher.
-pub(super) fn row(speed: &Speed) -> String {
+fn row(speed: &Speed) -> String {
     let Subject {
         spec,
         key_size,
         sector_size,
+        buffer_size,
         kernel,
         threads,
         ..
@@ -20,42 +45,90 @@ pub(super) fn row(speed: &Speed) -> String {
     let of_limit = speed
         .of_limit()
         .map_or_else(|| "-".to_owned(), |parts| format!("{:.0} %", parts * 100.0));
+    let kernel = match kernel {
+        None => "-".to_owned(),
+        // Its name says nothing about what it uses.
+        Some(Kernel::Portable) => {
+            format!(
+                "{} ({})",
+                Kernel::Portable,
+                Kernel::Portable.implementation()
+            )
+        }
+        Some(kernel) => kernel.to_string(),
+    };
+    let buffer = match buffer_size {
+        _ if buffer_size.is_multiple_of(1 << 20) => format!("{}M", buffer_size >> 20),
+        _ if buffer_size.is_multiple_of(1 << 10) => format!("{}K", buffer_size >> 10),
+        _ => buffer_size.to_string(),
+    };
     format!(
-        "{:<22} {:>4}b  {sector_size:>6}  {:<8}  {threads:>7}  {:>14}  {:>14}  {of_limit:>8}",
+        "{:<21} {:>4}b  {sector_size:>6}  {buffer:>6}  {threads:>7}  {:>17}  {:>17}  \
+         {of_limit:>8}  {:>4}  {kernel}",
         spec.to_string(),
         key_size * 8,
-        kernel.map_or("-", Kernel::name),
-        mib(speed.encrypt.best),
-        mib(speed.decrypt.best),
+        mib(&speed.encrypt),
+        mib(&speed.decrypt),
+        speed.encrypt.runs.min(speed.decrypt.runs),
     )
 }
 
-/// MiB per second with one decimal, as cryptsetup prints it.
-fn mib(rate: u64) -> String {
-    let tenths = u128::from(rate) * 10 / (1 << 20);
-    format!("{}.{} MiB/s", tenths / 10, tenths % 10)
+/// Mean and standard deviation in MiB per second, the unit of cryptsetup.
+fn mib(spread: &Spread) -> String {
+    let mib = |rate: u64| rate as f64 / f64::from(1 << 20);
+    let (mean, sigma, mark) = (mib(spread.mean), mib(spread.sigma), mark(spread.is_busy()));
+    format!("{mean:.1} ± {sigma:.1}{mark}")
+}
+
+fn mark(busy: bool) -> &'static str {
+    if busy { "*" } else { "" }
 }
 
 /// The line of a key derivation.
-pub(super) fn line(derivation: &Derivation) -> String {
-    let bits = DERIVED * 8;
-    match derivation {
-        Derivation::Pbkdf2 { hash, rate } => {
-            let name = format!("pbkdf2-{hash}");
-            format!("{name:<17} {rate:>10} iterations per second for {bits}-bit key")
-        }
-        Derivation::Argon2 {
-            cost,
-            took,
-            requested_ms,
+fn line(derivation: &Derivation) -> String {
+    let (name, bits) = (derivation.name(), derivation.key_size * 8);
+    let Spread {
+        mean, sigma, runs, ..
+    } = *derivation.spread();
+    let mark = mark(derivation.spread().is_busy());
+    match &derivation.function {
+        Function::Argon2 {
+            cost, requested_ms, ..
         } => format!(
-            "{:<17} {} passes, {} KiB memory, {} threads for {bits}-bit key: {} ms (requested \
-             {requested_ms} ms)",
-            cost.variant.name(),
+            "{name:<17} {} passes, {} KiB memory, {} threads for {bits}-bit key: {} ± {} \
+             ms{mark} ({runs} runs, requested {requested_ms} ms)",
             cost.passes,
             cost.memory_kib,
             cost.lanes,
-            took.as_millis(),
+            mean / 1000,
+            sigma / 1000,
+        ),
+        _ => format!(
+            "{name:<17} {mean:>10} ± {sigma} iterations per second{mark} for {bits}-bit key \
+             ({runs} runs)"
         ),
     }
+}
+
+/// How a measurement compares with an older one.
+pub(super) fn comparison(new: &Measured, old: &Measured) -> String {
+    let mut lines = vec![format!(
+        "# Times as fast as on {}, {}: in the best turns, and in the means with the standard \
+         deviation of two turns",
+        old.machine.date, old.machine.cpu
+    )];
+    for one in new.compared_with(old) {
+        lines.push(format!(
+            "{:>6.3}  {:>6.3} ± {:.3}{}  {}",
+            one.speedup.of_bests,
+            one.speedup.of_means,
+            one.speedup.sigma,
+            mark(one.busy),
+            one.name
+        ));
+    }
+    if lines.len() == 1 {
+        lines.push("nothing that both measured".to_owned());
+    }
+    lines.join("\n")
 }

@@ -1,31 +1,34 @@
 //! The speed of ciphers in memory.
 //!
 //! The ciphers and kernels of one measurement take turns, so that a busy moment of the machine
-//! affects all of them. A single thread is timed in slices that are shorter than the scheduler's:
-//! the best slice had the processor to itself. Several threads are timed turn by turn, since the
-//! best slices of different threads may be of different moments, and would add up to more than the
-//! machine does.
+//! affects all of them. In a turn all threads begin together, at a barrier, and stop after the same
+//! time: the speed is the bytes of all of them, divided by the time until the last one stopped. The
+//! limit of the CPU is measured in the same way, by the same number of threads. The turns of a
+//! single thread are cut into slices that are shorter than the scheduler's, since the best slice
+//! had the processor to itself.
 
 use std::hint::black_box;
-use std::sync::Barrier;
+use std::sync::{Barrier, OnceLock};
 use std::time::{Duration, Instant};
 
 use luksmith_formats::cipher::CipherSpec;
 
-use crate::crypt::{IvSector, SectorCrypt};
+use super::statistics::{Lap, Spread, limit, speed};
+use crate::crypt::{Scratch, SectorCrypt};
 use crate::secret::VolumeKey;
-use crate::sectors::{Cipher, Plain, Sectors};
 use crate::task::{Error, Kind, Watch};
 use crate::xts::Kernel;
 
-/// How many bytes are encrypted at once, as by `cryptsetup benchmark`.
-const BUFFER: usize = 64 << 10;
-const ROUNDS: u32 = 5;
+/// How many bytes are encrypted at once, unless the caller says otherwise; as by `cryptsetup
+/// benchmark`.
+pub const BUFFER: usize = 64 << 10;
+/// The number of turns.
+const ROUNDS: u32 = 10;
 /// The length of a slice: the shortest time that is measured of a single thread.
 const SLICE: Duration = Duration::from_millis(1);
 
 /// A cipher to measure, and how.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Subject {
     /// The cipher.
@@ -34,6 +37,8 @@ pub struct Subject {
     pub key_size: usize,
     /// The size of a sector in bytes.
     pub sector_size: u32,
+    /// How many bytes are encrypted at once: whole sectors.
+    pub buffer_size: usize,
     /// The kernel, for AES-XTS. Other ciphers have none.
     pub kernel: Option<Kernel>,
     /// How many threads encrypt at the same time, at least 1.
@@ -42,19 +47,23 @@ pub struct Subject {
 
 impl Subject {
     /// A cipher with keys of `key_size` bytes and sectors of `sector_size` bytes, by a single
-    /// thread and the kernel that the machine chooses.
+    /// thread and the kernel that the machine chooses, 64 KiB at once.
     #[must_use]
     pub fn new(spec: CipherSpec, key_size: usize, sector_size: u32) -> Self {
         Self {
             spec,
             key_size,
             sector_size,
+            buffer_size: BUFFER,
             kernel: None,
             threads: 1,
         }
     }
 
     setters! {
+        /// How many bytes are encrypted at once: whole sectors.
+        buffer_size: usize,
+
         /// The kernel, for AES-XTS. Other ciphers have none.
         kernel: Option<Kernel>,
 
@@ -63,37 +72,47 @@ impl Subject {
     }
 }
 
-/// A speed in bytes a second, of all threads together.
-#[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
-pub struct Rate {
-    /// The rate of the best turn.
-    pub best: u64,
-    /// The median of the turns. If it is far below the best, the machine was busy.
-    pub median: u64,
-}
-
-/// What was measured of one subject.
+/// What was measured of one subject: bytes a second, of all threads together.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Speed {
     /// What was measured.
     pub subject: Subject,
     /// The speed of encryption.
-    pub encrypt: Rate,
+    pub encrypt: Spread,
     /// The speed of decryption.
-    pub decrypt: Rate,
-    /// The rounds of AES at the kernel's register width with nothing else, which no such kernel
-    /// can exceed. `None` where the kernel has no such limit.
-    pub limit: Option<Rate>,
+    pub decrypt: Spread,
+    /// The rounds of AES at the kernel's register width with nothing else, by as many threads. No
+    /// kernel of that width is faster. `None` where the kernel has no such limit.
+    pub limit: Option<u64>,
+}
+
+impl Speed {
+    /// The part of the limit that the slower direction reaches.
+    #[must_use]
+    pub fn of_limit(&self) -> Option<f64> {
+        let limit = self.limit?;
+        Some(self.slower() as f64 / limit.max(1) as f64)
+    }
+
+    /// The best of the slower direction.
+    #[must_use]
+    pub fn slower(&self) -> u64 {
+        self.encrypt.best.min(self.decrypt.best)
+    }
+
+    /// Whether the machine had other work meanwhile.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.encrypt.is_busy() || self.decrypt.is_busy()
+    }
 }
 
 /// Measures every subject for `long` in each direction, in turns.
 ///
 /// # Errors
-/// [`Kind::Parameters`] where a cipher has no such key or sector size, [`Kind::Memory`] where
-/// locked memory is short, [`Kind::Interrupted`].
-///
+/// [`Kind::Parameters`] where a cipher has no such key, sector size or buffer, [`Kind::Memory`]
+/// where locked memory is short, [`Kind::Interrupted`].
 pub fn ciphers(
     subjects: Vec<Subject>,
     long: Duration,
@@ -109,7 +128,25 @@ pub fn ciphers(
             runner.take_turn(long / ROUNDS);
         }
     }
-    Ok(runners.into_iter().map(Runner::speed).collect())
+    let mut speeds: Vec<Speed> = runners.into_iter().map(Runner::speed).collect();
+    share_limits(&mut speeds);
+    Ok(speeds)
+}
+
+/// Gives subjects with the same limit its highest measurement.
+fn share_limits(speeds: &mut [Speed]) {
+    let all = speeds.to_vec();
+    for speed in speeds.iter_mut().filter(|speed| speed.limit.is_some()) {
+        let of = |subject: &Subject| (subject.kernel, subject.key_size, subject.threads);
+        let same = || {
+            let same = all.iter();
+            same.filter(|other| of(&other.subject) == of(&speed.subject))
+        };
+        speed.limit = Some(limit(
+            same().filter_map(|other| other.limit),
+            same().flat_map(|other| [other.encrypt.best, other.decrypt.best]),
+        ));
+    }
 }
 
 struct Runner {
@@ -123,11 +160,17 @@ struct Runner {
 /// A thread that encrypts, with a key and a buffer of its own, as if it had a volume of its own.
 struct Thread {
     crypt: SectorCrypt,
-    plain: Option<Sectors<Plain>>,
+    scratch: Scratch,
 }
 
 impl Runner {
     fn new(subject: Subject) -> Result<Self, Error> {
+        let (size, sector) = (subject.buffer_size, subject.sector_size as usize);
+        if size == 0 || sector == 0 || !size.is_multiple_of(sector) {
+            return Err(Error::parameters(format!(
+                "{size} bytes at once are not whole sectors of {sector} bytes"
+            )));
+        }
         let mut threads = Vec::new();
         for _ in 0..subject.threads {
             threads.push(Thread::new(&subject)?);
@@ -142,26 +185,35 @@ impl Runner {
     }
 
     fn take_turn(&mut self, long: Duration) {
-        let turned = together(&mut self.threads, |thread| thread.turn(long));
-        let (encrypting, decrypting): (Vec<_>, Vec<_>) = turned.into_iter().unzip();
-        self.encrypt.extend(rates(encrypting));
-        self.decrypt.extend(rates(decrypting));
         let Subject {
-            kernel, key_size, ..
+            kernel,
+            key_size,
+            buffer_size,
+            ..
         } = self.subject;
+        let threads = &mut self.threads;
+        let encrypt = |thread: &mut Thread| thread.scratch.encrypt(&thread.crypt);
+        self.encrypt
+            .extend(turn(threads, long, buffer_size, encrypt));
+        let decrypt = |thread: &mut Thread| thread.scratch.decrypt(&thread.crypt);
+        self.decrypt
+            .extend(turn(threads, long, buffer_size, decrypt));
         let limited = kernel.filter(|kernel| kernel.rounds_alone(key_size, 0));
         if let Some(kernel) = limited {
-            let alone = |_: &mut Thread| rounds_alone(kernel, key_size, long);
-            self.limit.extend(rates(together(&mut self.threads, alone)));
+            let alone = |_: &mut Thread| {
+                kernel.rounds_alone(key_size, black_box(buffer_size));
+            };
+            self.limit.extend(turn(threads, long, buffer_size, alone));
         }
     }
 
     fn speed(self) -> Speed {
+        let limit = (!self.limit.is_empty()).then(|| Spread::of_speeds(self.limit).best);
         Speed {
             subject: self.subject,
-            encrypt: Rate::of(self.encrypt),
-            decrypt: Rate::of(self.decrypt),
-            limit: (!self.limit.is_empty()).then(|| Rate::of(self.limit)),
+            encrypt: Spread::of_speeds(self.encrypt),
+            decrypt: Spread::of_speeds(self.decrypt),
+            limit,
         }
     }
 }
@@ -176,68 +228,42 @@ impl Thread {
         };
         Ok(Self {
             crypt: crypt.map_err(|error| Error::new(Kind::Parameters, error).about(spec))?,
-            plain: None,
+            scratch: Scratch::new(subject.buffer_size),
         })
     }
-
-    /// Encrypts and decrypts for `long` each.
-    fn turn(&mut self, long: Duration) -> (Clock, Clock) {
-        let buffer = self.plain.take();
-        let mut plain = buffer.unwrap_or_else(|| Sectors::zeroed(BUFFER));
-        let mut encrypting = Clock::default();
-        let mut decrypting = Clock::default();
-        loop {
-            let sealed: Sectors<Cipher> =
-                encrypting.time(|| self.crypt.encrypt(IvSector(0), plain));
-            plain = decrypting.time(|| self.crypt.decrypt(IvSector(0), sealed));
-            if encrypting.took + decrypting.took >= 2 * long {
-                break;
-            }
-            encrypting.warm();
-            decrypting.warm();
-        }
-        self.plain = Some(plain);
-        (encrypting, decrypting)
-    }
 }
 
-fn rounds_alone(kernel: Kernel, key_size: usize, long: Duration) -> Clock {
-    let mut clock = Clock::default();
-    loop {
-        clock.time(|| kernel.rounds_alone(key_size, black_box(BUFFER)));
-        if clock.took >= long {
-            return clock;
-        }
-        clock.warm();
-    }
-}
-
-/// The rates in bytes a second: of each slice of a single thread, or of all threads in this turn.
-fn rates(mut clocks: Vec<Clock>) -> Vec<f64> {
-    match &mut clocks[..] {
-        [clock] if !clock.slices.is_empty() => std::mem::take(&mut clock.slices),
-        clocks => vec![
-            clocks
-                .iter()
-                .map(|clock| rate(clock.buffers, clock.took))
-                .sum(),
-        ],
-    }
-}
-
-/// Runs `work` in all threads at the same time.
-fn together<T: Send>(threads: &mut [Thread], work: impl Fn(&mut Thread) -> T + Sync) -> Vec<T> {
+/// The speeds of one turn, in which every thread repeats `work` on `bytes` bytes for `long`: of the
+/// turn, or of each slice of a single thread.
+fn turn(
+    threads: &mut [Thread],
+    long: Duration,
+    bytes: usize,
+    work: impl Fn(&mut Thread) + Sync,
+) -> Vec<f64> {
+    let bytes = bytes as u64;
     if let [only] = threads {
-        return vec![work(only)];
+        work(only); // brings the data into the cache
+        let epoch = Instant::now();
+        let mut speeds = Vec::new();
+        let mut begin = Duration::ZERO;
+        while begin < long.max(Duration::from_nanos(1)) {
+            let lap = repeat(epoch, begin, begin + SLICE.min(long), bytes, || work(only));
+            begin = lap.end;
+            speeds.push(speed(&[lap]));
+        }
+        return speeds;
     }
-    let (start, work) = (&Barrier::new(threads.len()), &work);
-    std::thread::scope(|scope| {
+    let (start, epoch, work) = (&Barrier::new(threads.len()), &OnceLock::new(), &work);
+    let laps: Vec<Lap> = std::thread::scope(|scope| {
         let running: Vec<_> = threads
             .iter_mut()
             .map(|thread| {
                 scope.spawn(move || {
+                    work(thread); // brings the data into the cache
                     start.wait();
-                    work(thread)
+                    let epoch = *epoch.get_or_init(Instant::now);
+                    repeat(epoch, epoch.elapsed(), long, bytes, || work(thread))
                 })
             })
             .collect();
@@ -245,91 +271,78 @@ fn together<T: Send>(threads: &mut [Thread], work: impl Fn(&mut Thread) -> T + S
         ended
             .map(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
             .collect()
-    })
+    });
+    vec![speed(&laps)]
 }
 
-/// Adds up the time that buffers took.
-#[derive(Default)]
-struct Clock {
-    took: Duration,
-    buffers: u32,
-    is_warm: bool,
-    slice: (u32, Duration),
-    /// The rate of each slice.
-    slices: Vec<f64>,
-}
-
-impl Clock {
-    fn time<T>(&mut self, work: impl FnOnce() -> T) -> T {
-        let start = Instant::now();
-        let done = work();
-        let took = start.elapsed();
-        self.took += took;
-        self.buffers += 1;
-        self.slice.0 += 1;
-        self.slice.1 += took;
-        if self.slice.1 >= SLICE {
-            let (buffers, took) = std::mem::take(&mut self.slice);
-            self.slices.push(rate(buffers, took));
-        }
-        done
-    }
-
-    /// Forgets the first buffer, which only warms up.
-    fn warm(&mut self) {
-        if !self.is_warm {
-            *self = Self {
-                is_warm: true,
-                ..Self::default()
-            };
+/// Repeats `work` until `until`, at least once. Times are since `epoch`.
+fn repeat(
+    epoch: Instant,
+    begin: Duration,
+    until: Duration,
+    bytes: u64,
+    mut work: impl FnMut(),
+) -> Lap {
+    let mut times = 0;
+    loop {
+        work();
+        times += 1;
+        let end = epoch.elapsed();
+        if end >= until {
+            let work = times * bytes;
+            return Lap { begin, end, work };
         }
     }
 }
 
-fn rate(buffers: u32, took: Duration) -> f64 {
-    f64::from(buffers) * BUFFER as f64 / took.as_secs_f64().max(1e-9)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Rate {
-    fn of(mut rates: Vec<f64>) -> Self {
-        rates.sort_by(f64::total_cmp);
-        Self {
-            best: whole(rates.last().copied().unwrap_or_default()),
-            median: whole(rates.get(rates.len() / 2).copied().unwrap_or_default()),
+    fn of_speed(threads: usize, speed: u64, limit: u64) -> Speed {
+        let spread = Spread::of_speeds(vec![speed as f64]);
+        let spec = CipherSpec::parse("aes-xts-plain64").unwrap();
+        let kernel = Some(Kernel::Portable);
+        Speed {
+            subject: Subject::new(spec, 64, 512).kernel(kernel).threads(threads),
+            encrypt: spread,
+            decrypt: spread,
+            limit: Some(limit),
         }
     }
 
-    /// The best in gigabytes (10⁹ bytes) a second.
-    #[must_use]
-    pub fn gigabytes(&self) -> f64 {
-        self.best as f64 / 1e9
-    }
-}
-
-/// Casts of floats saturate.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-fn whole(rate: f64) -> u64 {
-    rate.round() as u64
-}
-
-impl Speed {
-    /// The part of the limit that the slower direction reaches.
-    #[must_use]
-    pub fn of_limit(&self) -> Option<f64> {
-        let limit = self.limit.as_ref()?;
-        Some(self.slower() / limit.gigabytes().max(1e-9))
+    #[test]
+    fn subjects_with_the_same_limit_share_the_highest_measurement() {
+        let mut speeds = [
+            of_speed(1, 80, 90),
+            of_speed(1, 101, 100),
+            of_speed(2, 150, 190),
+        ];
+        share_limits(&mut speeds);
+        assert_eq!(
+            speeds.each_ref().map(|speed| speed.limit),
+            [101, 101, 190].map(Some)
+        );
+        assert!(speeds.iter().all(|speed| speed.of_limit().unwrap() <= 1.0));
     }
 
-    /// The slower direction, in gigabytes a second.
-    #[must_use]
-    pub fn slower(&self) -> f64 {
-        self.encrypt.gigabytes().min(self.decrypt.gigabytes())
+    #[test]
+    fn a_buffer_has_whole_sectors() {
+        let spec = CipherSpec::parse("aes-xts-plain64").unwrap();
+        for size in [0, 1000, 4608] {
+            let subject = Subject::new(spec, 64, 4096).buffer_size(size);
+            let refused = ciphers(vec![subject], SLICE, &crate::task::Silent::default());
+            assert_eq!(refused.unwrap_err().kind(), Kind::Parameters, "{size}");
+        }
     }
 
-    /// How many per cent the median is below the best.
-    #[must_use]
-    pub fn lost(&self) -> u64 {
-        let lost = self.encrypt.best.saturating_sub(self.encrypt.median);
-        lost * 100 / self.encrypt.best.max(1)
+    #[test]
+    fn every_thread_works_in_every_turn() {
+        let spec = CipherSpec::parse("aes-xts-plain64").unwrap();
+        let subject = Subject::new(spec, 64, 4096).threads(3);
+        let watch = crate::task::Silent::default();
+        let speeds = ciphers(vec![subject], Duration::from_micros(10), &watch).unwrap();
+        assert_eq!(speeds[0].encrypt.runs, u64::from(ROUNDS));
+        assert!(speeds[0].decrypt.best > 0);
     }
 }

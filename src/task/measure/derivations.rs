@@ -1,12 +1,13 @@
 //! Measures how much work key derivations do on this machine.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use luksmith_formats::hash::Hash;
 
+use super::statistics::{Lap, Spread, speed};
 use crate::Interrupt;
-use crate::kdf::Argon2Cost;
-use crate::kdf::calibrate::{Cost, KdfKind, Target, argon2_time, calibrate, pbkdf2_rate};
+use crate::kdf::calibrate::{Cost, KdfKind, Target, argon2_time, calibrate};
+use crate::kdf::{Argon2Cost, pbkdf2};
 use crate::task::{Error, Kind};
 
 /// The hash functions that PBKDF2 is measured with.
@@ -21,52 +22,126 @@ pub const HASHES: [Hash; 5] = [
 /// The size of the key that is derived, in bytes, as by `cryptsetup benchmark`.
 pub const DERIVED: usize = 32;
 
+/// How long one run of PBKDF2 takes at least.
+const RUN: Duration = Duration::from_millis(25);
+/// How often PBKDF2 runs.
+const RUNS: usize = 10;
+/// How often argon2 runs. Each run takes the requested time.
+const ARGON2_RUNS: usize = 3;
+
 /// What was measured of one key derivation.
 #[derive(Debug, Clone)]
-pub enum Derivation {
+#[non_exhaustive]
+pub struct Derivation {
+    /// The size of the derived key in bytes.
+    pub key_size: usize,
+    /// The function, and its speed.
+    pub function: Function,
+}
+
+/// A key derivation function and its speed.
+#[derive(Debug, Clone)]
+pub enum Function {
     /// PBKDF2.
     Pbkdf2 {
         /// The hash function.
         hash: Hash,
         /// Iterations a second.
-        rate: u32,
+        rate: Spread,
     },
     /// Argon2.
     Argon2 {
         /// What a new keyslot would get for the requested time.
         cost: Argon2Cost,
-        /// How long one derivation of that cost took.
-        took: Duration,
+        /// How long a derivation of that cost took, in microseconds.
+        took: Spread,
         /// The requested time in milliseconds.
         requested_ms: u32,
     },
 }
 
 impl Derivation {
-    /// Measures PBKDF2.
+    /// Measures PBKDF2 for a key of `key_size` bytes.
     ///
     /// # Errors
     /// [`Kind::Memory`], [`Kind::Interrupted`].
-    pub fn pbkdf2(hash: Hash, interrupt: &Interrupt) -> Result<Self, Error> {
-        let rate = pbkdf2_rate(hash, DERIVED, interrupt)?;
-        Ok(Self::Pbkdf2 { hash, rate })
+    pub fn pbkdf2(hash: Hash, key_size: usize, interrupt: &Interrupt) -> Result<Self, Error> {
+        let mut out = vec![0; key_size];
+        let epoch = Instant::now();
+        let mut run = |iterations: u32| -> Result<Lap, Error> {
+            let begin = epoch.elapsed();
+            let salt = b"0123456789abcdef0123456789abcdef";
+            pbkdf2(hash, b"benchmark", salt, iterations, &mut out, interrupt)?;
+            Ok(Lap {
+                begin,
+                end: epoch.elapsed(),
+                work: iterations.into(),
+            })
+        };
+        let mut iterations = 1000;
+        loop {
+            let lap = run(iterations)?;
+            if lap.end - lap.begin >= RUN || iterations > u32::MAX / 2 {
+                break;
+            }
+            iterations *= 2;
+        }
+        let mut rates = Vec::new();
+        for _ in 0..RUNS {
+            rates.push(speed(&[run(iterations)?]));
+        }
+        let rate = Spread::of_speeds(rates);
+        Ok(Self {
+            key_size,
+            function: Function::Pbkdf2 { hash, rate },
+        })
     }
 
-    /// Measures argon2id, with the parameters that a new keyslot would get for this time.
+    /// Measures argon2id for a key of `key_size` bytes, with the parameters that a new keyslot
+    /// would get for this time.
     ///
     /// # Errors
     /// [`Kind::Memory`], [`Kind::Interrupted`].
-    pub fn argon2id(requested_ms: u32, interrupt: &Interrupt) -> Result<Self, Error> {
-        let target = Target::new(KdfKind::Argon2id, DERIVED)
+    pub fn argon2id(
+        requested_ms: u32,
+        key_size: usize,
+        interrupt: &Interrupt,
+    ) -> Result<Self, Error> {
+        let target = Target::new(KdfKind::Argon2id, key_size)
             .time(Duration::from_millis(requested_ms.into()));
         let Cost::Argon2(cost) = calibrate(&target, interrupt)? else {
             let message = "the calibration answered with another function";
             return Err(Error::new(Kind::Storage, message));
         };
-        Ok(Self::Argon2 {
-            cost,
-            took: argon2_time(cost, DERIVED, interrupt)?,
-            requested_ms,
+        let mut times = Vec::new();
+        for _ in 0..ARGON2_RUNS {
+            times.push(argon2_time(cost, key_size, interrupt)?);
+        }
+        Ok(Self {
+            key_size,
+            function: Function::Argon2 {
+                cost,
+                took: Spread::of_times(&times),
+                requested_ms,
+            },
         })
+    }
+
+    /// The name of the function and its hash, such as `pbkdf2-sha256`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match &self.function {
+            Function::Pbkdf2 { hash, .. } => format!("pbkdf2-{hash}"),
+            Function::Argon2 { cost, .. } => cost.variant.name().to_owned(),
+        }
+    }
+
+    /// What was measured: iterations a second of PBKDF2, microseconds of argon2.
+    #[must_use]
+    pub fn spread(&self) -> &Spread {
+        match &self.function {
+            Function::Pbkdf2 { rate, .. } => rate,
+            Function::Argon2 { took, .. } => took,
+        }
     }
 }

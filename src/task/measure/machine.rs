@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The machine that was measured, and the day. Figures cannot be compared without them.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Machine {
     /// The model of the CPU, or the architecture if the system does not report the model.
@@ -13,26 +13,43 @@ pub struct Machine {
     pub processors: usize,
     /// The day in UTC, such as 2026-11-24.
     pub date: String,
+    /// The name of the operating system, if it has one.
+    pub os: Option<String>,
+    /// The version of its kernel.
+    pub kernel_version: Option<String>,
+    /// The clock of the first processor in MHz at the beginning of the measurement.
+    pub mhz: Option<u64>,
+    /// The governor of that clock, such as `performance`. Virtual machines have none.
+    pub governor: Option<String>,
 }
 
 impl Machine {
     /// Looks at this machine.
     #[must_use]
     pub fn look() -> Self {
-        let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let model = info
-            .lines()
-            .filter_map(|line| line.split_once(':'))
-            .find(|(key, _)| key.trim() == "model name");
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let info = read("/proc/cpuinfo");
+        let line = |path: &str| Some(read(path).trim().to_owned()).filter(|line| !line.is_empty());
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         Self {
-            cpu: model
-                .map_or(std::env::consts::ARCH, |(_, model)| model.trim())
-                .to_owned(),
+            cpu: of_first(&info, ':', "model name")
+                .unwrap_or_else(|| std::env::consts::ARCH.into()),
             processors: std::thread::available_parallelism().map_or(1, usize::from),
             date: date(now.map_or(0, |now| now.as_secs()) / 86_400),
+            os: of_first(&read("/etc/os-release"), '=', "PRETTY_NAME"),
+            kernel_version: line("/proc/sys/kernel/osrelease"),
+            mhz: of_first(&info, ':', "cpu MHz")
+                .and_then(|mhz| mhz.split('.').next()?.parse().ok()),
+            governor: line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         }
     }
+}
+
+/// The value of the first line with this key, without quotes.
+fn of_first(text: &str, separator: char, key: &str) -> Option<String> {
+    let mut lines = text.lines().filter_map(|line| line.split_once(separator));
+    let (_, value) = lines.find(|(name, _)| name.trim() == key)?;
+    Some(value.trim().trim_matches('"').to_owned())
 }
 
 impl fmt::Display for Machine {
@@ -60,7 +77,7 @@ fn date(days: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::date;
+    use super::{date, of_first};
 
     #[test]
     fn days_have_dates() {
@@ -76,5 +93,15 @@ mod tests {
         ] {
             assert_eq!(date(days), expected);
         }
+    }
+
+    #[test]
+    fn values_are_found_by_their_keys() {
+        let info = "processor\t: 0\nmodel name\t: A: B\ncpu MHz\t\t: 2596.134\nmodel name\t: C\n";
+        assert_eq!(of_first(info, ':', "model name").unwrap(), "A: B");
+        assert_eq!(of_first(info, ':', "cpu MHz").unwrap(), "2596.134");
+        let release = "ID=x\nPRETTY_NAME=\"X 12 (y)\"\n";
+        assert_eq!(of_first(release, '=', "PRETTY_NAME").unwrap(), "X 12 (y)");
+        assert_eq!(of_first(release, '=', "NAME"), None);
     }
 }

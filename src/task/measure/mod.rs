@@ -1,15 +1,24 @@
 //! Measurements of this machine: ciphers in memory, key derivations. No storage takes part.
+//!
+//! [`Selection`] says what to measure, and [`Measured`] is the result: as JSON, as CSV, beside an
+//! older one, and with the feature `cli` as a chart.
 
 #[cfg(feature = "cli")]
 pub mod chart;
 mod ciphers;
+mod compare;
+mod csv;
 mod derivations;
+mod json;
 mod machine;
 mod measured;
 mod selection;
+mod statistics;
 
-pub use ciphers::{Rate, Speed, Subject, ciphers};
-pub use derivations::{DERIVED, Derivation, HASHES};
+pub use ciphers::{BUFFER, Speed, Subject, ciphers};
+pub use compare::Compared;
+pub use derivations::{DERIVED, Derivation, Function, HASHES};
 pub use machine::Machine;
 pub use measured::Measured;
 pub use selection::{Part, Selection};
+pub use statistics::{Ratio, Spread};

@@ -50,9 +50,16 @@ pub(super) struct Bars {
 
 pub(super) struct Group {
     pub(super) name: String,
-    /// The bars, each with the number of its shade.
-    pub(super) bars: Vec<(f64, usize)>,
+    pub(super) bars: Vec<Bar>,
     pub(super) limit: Option<f64>,
+}
+
+pub(super) struct Bar {
+    pub(super) value: f64,
+    /// The number of its shade.
+    pub(super) shade: usize,
+    /// What follows its value.
+    pub(super) mark: &'static str,
 }
 
 /// A panel of horizontal bars, each with its name on the left and its value on the right.
@@ -107,7 +114,7 @@ impl<'a> Canvas<'a> {
     pub(super) fn bars(&self, panel: &Bars, place: Place, top: f64) -> Drawn {
         let (step, steps) = axis(top);
         let top = step * f64::from(steps);
-        let (left, right) = (place.x + 34, place.x + place.width);
+        let (left, right) = (place.x + 42, place.x + place.width);
         let (ceiling, floor) = (place.y + 46, place.y + place.height - 24);
         let height = |value: f64| floor - whole(f64::from(floor - ceiling) * value / top);
 
@@ -135,7 +142,7 @@ impl<'a> Canvas<'a> {
             let bars = i32::try_from(group.bars.len()).unwrap_or(i32::MAX).max(1);
             let wide = (each * 4 / 5 / bars).min(44);
             let begin = middle - wide * bars / 2;
-            for ((value, shade), n) in group.bars.iter().zip(0i32..) {
+            for (Bar { value, shade, mark }, n) in group.bars.iter().zip(0i32..) {
                 let (x, y) = (begin + wide * n, height(*value));
                 self.rectangle((x + 1, y), (x + wide - 1, floor), SHADES[*shade])?;
                 let (colour, at) = match (floor - y > 20, *shade > 1) {
@@ -144,7 +151,7 @@ impl<'a> Canvas<'a> {
                     (false, _) => (INK, y - 9),
                 };
                 self.label(
-                    &short(*value),
+                    &format!("{}{mark}", short(*value)),
                     (x + wide / 2, at),
                     LETTERS,
                     colour,
@@ -228,9 +235,7 @@ impl Bars {
     pub(super) fn top(&self) -> f64 {
         let bars = self.groups.iter().flat_map(|group| &group.bars);
         let limits = self.groups.iter().filter_map(|group| group.limit);
-        bars.map(|(value, _)| *value)
-            .chain(limits)
-            .fold(1e-3, f64::max)
+        bars.map(|bar| bar.value).chain(limits).fold(1e-3, f64::max)
     }
 }
 
