@@ -225,7 +225,7 @@ fn measurements_are_compared_without_measuring_again() {
         "{shown}"
     );
     assert!(shown.contains("1907.3 ± 19.1"), "{shown}");
-    assert!(shown.contains("50 %"), "{shown}");
+    assert!(shown.contains("  25 %  "), "{shown}");
     let row = " 2.000   2.000 ± 0.028  aes-xts-plain64 512 bit, 4096-byte sectors, 64 KiB at once, \
                aesni, 2 threads, encrypt";
     assert!(shown.contains(row), "{shown}");

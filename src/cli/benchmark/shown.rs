@@ -63,7 +63,7 @@ fn row(speed: &Speed) -> String {
         _ => buffer_size.to_string(),
     };
     format!(
-        "{:<21} {:>4}b  {sector_size:>6}  {buffer:>6}  {threads:>7}  {:>17}  {:>17}  \
+        "{:<22} {:>4}b  {sector_size:>6}  {buffer:>6}  {threads:>7}  {:>17}  {:>17}  \
          {of_limit:>8}  {:>4}  {kernel}",
         spec.to_string(),
         key_size * 8,
