@@ -2,8 +2,8 @@
 //!
 //! The `pbkdf2` crate cannot be interrupted, and a header may ask for minutes of work, so the loop
 //! is implemented here. With SHA-256 on CPUs with the SHA extensions, two blocks of the derived key
-//! are computed interleaved. With SHA-512, whose blocks are seldom more than one, a block is computed
-//! faster on CPUs with BMI2.
+//! are computed interleaved. With SHA-512, whose blocks are seldom more than one, a block is
+//! computed faster on CPUs with BMI2.
 
 use hmac::digest::FixedOutput;
 use hmac::{Hmac, KeyInit, Mac};

@@ -30,8 +30,8 @@ const LARGEST_BUFFER: usize = 1 << 30;
 /// of key derivations. It does not measure storage, the page cache or opening a volume. Figures are
 /// the mean of many short turns, with the standard deviation of a turn. With several threads, the
 /// speed is the bytes of all of them, divided by the time until the last one has ended its turn. A
-/// figure whose median is far from its best turn has an asterisk: the machine was busy. "Of limit"
-/// is the part of the speed of the rounds of AES without anything else, at the kernel's register
+/// figure that is far from its best turn has an asterisk: the machine was busy. "Of limit" is the
+/// part of the speed of the rounds of AES without anything else, at the kernel's register
 /// width, in the best turn of the slower direction.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-/// Per cent that the median may be below the best, before the machine counts as busy.
+/// Per cent that the median and the mean may be below the best, before the machine counts as busy.
 const BUSY: u64 = 8;
 
 /// What one thread did, and when, on a clock that all threads share.
@@ -70,11 +70,14 @@ impl Spread {
         }
     }
 
-    /// By how many per cent the median is worse than the best.
+    /// By how many per cent the median or the mean is worse than the best, whichever is more.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        let (small, large) = (self.best.min(self.median), self.best.max(self.median));
-        (large - small).saturating_mul(100) / large.max(1)
+        let lost = |typical: u64| {
+            let (small, large) = (self.best.min(typical), self.best.max(typical));
+            (large - small).saturating_mul(100) / large.max(1)
+        };
+        lost(self.median).max(lost(self.mean))
     }
 
     /// Whether the machine had other work meanwhile, so that the figure cannot be trusted.
@@ -185,11 +188,11 @@ mod tests {
     }
 
     #[test]
-    fn a_median_far_from_the_best_means_a_busy_machine() {
+    fn a_median_or_mean_far_from_the_best_means_a_busy_machine() {
         for (values, lost, busy) in [
             ([100.0, 93.0, 93.0], 7, false),
             ([100.0, 92.0, 92.0], 8, true),
-            ([100.0, 100.0, 1.0], 0, false),
+            ([100.0, 100.0, 1.0], 33, true),
         ] {
             let spread = Spread::of_speeds(values.to_vec());
             assert_eq!(

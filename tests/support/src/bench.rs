@@ -59,8 +59,8 @@ pub fn report(row: &str, value: f64, better: Better) {
     println!("{{\"row\":\"{row}\",\"value\":{value},\"better\":\"{better}\"}}");
 }
 
-/// Adds a measurement of one round as a line of JSON to the file that `LUKSMITH_BENCH_RECORD` names.
-/// Without the variable it does nothing.
+/// Adds a measurement of one round as a line of JSON to the file that `LUKSMITH_BENCH_RECORD`
+/// names. Without the variable it does nothing.
 ///
 /// # Panics
 ///
