@@ -179,7 +179,7 @@ fn a_stop_tells_what_it_waits_for_and_how_to_end_that() {
     served.signal(Signal::TERM);
     let mut said = String::new();
     let mut stderr = BufReader::new(served.child.stderr.take().unwrap());
-    while !said.contains("note: stopping: ") {
+    while !said.contains(r#""message":"stopping: "#) {
         assert_ne!(stderr.read_line(&mut said).unwrap(), 0, "{said}");
     }
     assert!(said.contains("a second signal stops at once"), "{said}");
