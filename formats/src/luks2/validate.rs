@@ -75,7 +75,7 @@ fn depth(value: &Value) -> usize {
     let below = match value {
         Value::Array(elements) => elements.iter().map(depth).max(),
         Value::Object(members) => members.iter().map(|(_, member)| depth(member)).max(),
-        _ => None,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
     };
     below.unwrap_or(0).saturating_add(1)
 }
