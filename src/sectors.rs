@@ -185,6 +185,7 @@ impl Sectors<Cipher> {
     }
 
     /// Whether the buffer is for what another program stored unencrypted.
+    #[cfg(feature = "nbd")]
     pub(crate) fn is_unencrypted(&self) -> bool {
         self.wiped
     }

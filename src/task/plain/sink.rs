@@ -27,7 +27,7 @@ enum To {
         sparse: bool,
     },
     #[cfg(feature = "nbd")]
-    Export(PlainExport),
+    Export(Box<PlainExport>),
 }
 
 impl PlainSink {
@@ -77,7 +77,7 @@ impl PlainSink {
     ) -> Result<Self, Error> {
         check_size(name, export.size(), size)?;
         Ok(Self {
-            to: To::Export(export),
+            to: To::Export(Box::new(export)),
             name: name.to_owned(),
         })
     }

@@ -46,10 +46,10 @@ enum From {
     File(File),
     /// The disk in an image, and how much of it was read.
     #[cfg(feature = "vet")]
-    Image(DiskImage, u64),
+    Image(Box<DiskImage>, u64),
     /// An export, and how much of it was read.
     #[cfg(feature = "nbd")]
-    Export(PlainExport, u64),
+    Export(Box<PlainExport>, u64),
 }
 
 impl PlainSource {
@@ -105,7 +105,7 @@ impl PlainSource {
     pub fn image(image: DiskImage, name: &str) -> Self {
         Self {
             size: Some(image.size()),
-            from: From::Image(image, 0),
+            from: From::Image(Box::new(image), 0),
             name: name.into(),
             _lock: None,
         }
@@ -122,7 +122,7 @@ impl PlainSource {
         let export = PlainExport::connect(uri, access.remote.connect(false), watch.interrupt())?;
         Ok(Self {
             size: Some(export.size()),
-            from: From::Export(export, 0),
+            from: From::Export(Box::new(export), 0),
             name: uri.to_string().into(),
             _lock: None,
         })
@@ -209,7 +209,9 @@ impl PlainSource {
     }
 
     fn read(&mut self, into: &mut [u8], watch: &dyn Watch) -> Result<usize, Error> {
+        #[cfg(any(feature = "nbd", feature = "vet"))]
         let size = self.size.unwrap_or(0);
+        #[cfg(any(feature = "nbd", feature = "vet"))]
         let left = |at: u64| length(size.saturating_sub(at)).min(into.len());
         match &mut self.from {
             From::Stream { begin, .. } if !begin.is_empty() => {

@@ -170,16 +170,16 @@ impl Blocks {
     /// is as long as two grains at most.
     fn inflate(&mut self, place: u64) -> Result<&[u8], IoError> {
         /// The number of the grain's first sector, and the length of its data.
-        const MARKER: u64 = 12;
+        const MARKER: usize = 12;
         let known = self.inflated.as_ref().is_some_and(|(at, _)| *at == place);
         if !known {
             let most = 2 * self.unit;
             let markers = matches!(self.map, Map::Vmdk { flags, .. } if flags & vmdk::MARKERS != 0);
             let (start, len) = if markers {
-                let mut bytes = [0; MARKER as usize];
+                let mut bytes = [0; MARKER];
                 self.tables.read(place, &mut bytes)?;
                 let (_, len, _) = vmdk::marker(&bytes);
-                (place.saturating_add(MARKER), u64::from(len))
+                (place.saturating_add(MARKER as u64), u64::from(len))
             } else {
                 (place, most)
             };
