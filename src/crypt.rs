@@ -132,6 +132,16 @@ impl SectorCrypt {
         self.sector_size
     }
 
+    /// Logs how sectors are encrypted, and the code that does it.
+    pub(crate) fn log(&self) {
+        let kernel = match (self.spec.cipher, self.spec.mode) {
+            (BlockCipher::Aes, Mode::Xts) => format!(", kernel {}", Kernel::best()),
+            _ => String::new(),
+        };
+        let size = self.sector_size;
+        tracing::info!("data: {}, {size}-byte sectors{kernel}", self.spec);
+    }
+
     /// Encrypts whole sectors. The first one has the IV `first`.
     ///
     /// # Panics

@@ -19,7 +19,7 @@ use super::notes::note_slow;
 use super::open::unlock_and_keep;
 use super::passphrase::KeySource;
 
-/// Copy a volume into a new volume, of another version, cipher or sector size
+/// Copy a volume into a new one of another version or cipher
 ///
 /// SOURCE is only read. The plaintext is only in memory. The new volume has another volume key, and
 /// one keyslot. A new file gets its name when it is complete on the disk.

@@ -12,7 +12,7 @@ use super::make;
 use super::passphrase::KeySource;
 use super::size;
 
-/// Create a new volume in a file, on a block device or on an export
+/// Create a new volume in a file, a block device or an export
 ///
 /// A file is created sparse, with the size of the header plus --size.
 #[derive(Debug, clap::Args)]

@@ -18,7 +18,7 @@ use super::open::{ReadArgs, unlock};
 use super::passphrase::{KeySource, volume_key_file};
 use super::streams;
 
-/// Write the plaintext of a volume to a new file, a block device, an NBD export or stdout
+/// Write the plaintext of a volume to a file, device or export
 ///
 /// Only the owner of the new file can read it. The file gets its name when it is complete on the
 /// disk.

@@ -9,7 +9,7 @@ use luksmith::task::plain::PlainAccess;
 
 use super::args::RemoteArgs;
 use super::error::{CommandError, Kind};
-use super::output;
+use super::{output, signals};
 
 /// What can be forced. A command accepts only the names that apply to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -97,8 +97,7 @@ pub(crate) fn confirm_all(
             true => Kind::Exists,
             false => Kind::Parameters,
         };
-        let mut flags: Vec<_> = open.iter().map(|(what, _)| what.flag()).collect();
-        flags.dedup();
+        let flags: Vec<_> = open.iter().map(|(what, _)| what.flag()).collect();
         let losses: Vec<_> = open.iter().map(|(_, loss)| loss.as_str()).collect();
         let hint = format!("{} goes on without asking", flags.join(" "));
         return Err(CommandError::new(kind, losses.join("; ")).hint(hint));
@@ -113,9 +112,7 @@ fn ask(name: &str, loss: &str) -> Result<(), CommandError> {
     output::warning(loss);
     output::raw(&format!("Type {name} to go on, anything else to stop: "));
     let mut answer = String::new();
-    io::stdin()
-        .lock()
-        .read_line(&mut answer)
+    signals::ending(|| io::stdin().lock().read_line(&mut answer))?
         .map_err(|error| CommandError::parameters(format!("cannot read the answer: {error}")))?;
     if answer.trim() == name {
         Ok(())

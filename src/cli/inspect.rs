@@ -18,13 +18,13 @@ use super::output::Output;
 use super::size;
 use luksmith::task::storage::Storage;
 
-/// Check that an untrusted image is valid in its declared format, and only in that one
+/// Check an untrusted image in its declared format
 ///
-/// Only the image is read: no file that it names is opened, nothing is written, and no key is
-/// needed. The part that is read is bounded. Exit code 0: accept. 10: reject, the image is not
-/// valid in the declared format, or a program could read it in another way. 6: policy, the image
-/// may be valid, but the policy does not allow it, or it is too large to be checked completely.
-/// docs/inspect.md explains every finding.
+/// It has to be valid in that format, and in no other one. Only the image is read: no file that it
+/// names is opened, nothing is written, and no key is needed. The part that is read is bounded.
+/// Exit code 0: accept. 10: reject, the image is not valid in the declared format, or a program
+/// could read it in another way. 6: policy, the image may be valid, but the policy does not allow
+/// it, or it is too large to be checked completely. docs/inspect.md explains every finding.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {

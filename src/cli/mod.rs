@@ -19,6 +19,7 @@
 
 mod advice;
 mod args;
+mod arguments;
 mod audit;
 mod benchmark;
 mod completions;
@@ -31,6 +32,7 @@ mod encrypt;
 mod error;
 mod force;
 mod header;
+mod help;
 mod identify;
 mod info;
 mod inspect;
@@ -55,6 +57,7 @@ mod size;
 mod streams;
 mod strength;
 mod table;
+mod terminal;
 mod token;
 mod usage;
 mod verdicts;
@@ -70,6 +73,7 @@ use luksmith_formats::json::json;
 use error::{CommandError, Kind};
 use progress::ProgressMode;
 use session::Session;
+use terminal::Color;
 
 /// Create, open and maintain LUKS1 and LUKS2 volumes without root, device-mapper or mounting.
 #[derive(Debug, Parser)]
@@ -91,9 +95,31 @@ struct Global {
     #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Output")]
     verbose: u8,
 
-    /// Print the result as JSON on stdout, and errors and notes as lines of JSON on stderr
+    /// Print the result as JSON; errors and notes are lines of JSON on stderr
     #[arg(long, global = true, help_heading = "Output")]
     json: bool,
+
+    /// Print only what was asked for, warnings and errors: not what a command did, no notes, no
+    /// progress. Questions are still asked
+    #[arg(
+        short,
+        long,
+        global = true,
+        conflicts_with = "verbose",
+        help_heading = "Output"
+    )]
+    quiet: bool,
+
+    /// When words such as error are coloured. auto: on a terminal, unless NO_COLOR, CLICOLOR=0 or
+    /// TERM=dumb forbid it; CLICOLOR_FORCE=1 colours a pipe too
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        help_heading = "Output"
+    )]
+    color: Color,
 
     /// How to show the progress of long work on stderr: bars on a terminal, JSON lines, or nothing
     #[arg(
@@ -192,9 +218,9 @@ pub(crate) fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
-/// The command with all its subcommands, built once for parsing, completions and manual pages.
+/// The command with all its subcommands, for parsing, completions and manual pages.
 fn command() -> clap::Command {
-    Cli::command()
+    help::arrange(Cli::command(), "")
 }
 
 /// The arguments, and the words of the command, such as `key add`.
@@ -203,10 +229,14 @@ fn parse() -> Result<(Cli, String), ExitCode> {
     if words.any(|word| word == "--json") {
         output::write_events();
     }
-    command()
-        .try_get_matches()
+    let mut command = command();
+    command
+        .try_get_matches_from_mut(std::env::args_os())
         .and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, name(&matches))))
-        .map_err(|error| ExitCode::from(output::report_usage(&error)))
+        .map_err(|error| {
+            let args: Vec<_> = std::env::args_os().skip(1).collect();
+            ExitCode::from(arguments::report(&error, &args, &command))
+        })
 }
 
 fn name(matches: &clap::ArgMatches) -> String {
@@ -216,6 +246,7 @@ fn name(matches: &clap::ArgMatches) -> String {
 }
 
 fn prepare(global: &Global, name: String) -> Result<Session, CommandError> {
+    terminal::choose(global.color, global.quiet);
     log::start(global.verbose);
     output::harden();
     kernel::choose().map_err(|error| CommandError::new(Kind::Parameters, error))?;
@@ -270,7 +301,7 @@ mod tests {
             let path = format!("{path} {}", command.get_name());
             if command.get_name() != "help" {
                 let after = command
-                    .get_after_help()
+                    .get_after_long_help()
                     .map(ToString::to_string)
                     .unwrap_or_default();
                 assert!(after.contains("Examples:"), "{path} --help has no examples");

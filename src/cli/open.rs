@@ -3,14 +3,14 @@
 use luksmith::backend::file::OpenOptions;
 use luksmith::container::{Container, UnlockError, Unlocked, Which};
 use luksmith::secret::Passphrase;
-use luksmith::task::{Work, Working};
+use luksmith::task::{Watch as _, Work, Working};
 use luksmith_formats::luks2::Priority;
 
 use super::Session;
 use super::args::{ImageArgs, ImageFormat};
 use super::error::CommandError;
 use super::output;
-use super::passphrase::KeySource;
+use super::passphrase::{KeySource, ask_again};
 
 /// Options of commands that only read an image.
 #[derive(Debug, Default, clap::Args)]
@@ -71,12 +71,9 @@ pub(crate) fn unlock_and_keep(
     loop {
         left -= 1;
         let passphrase = source.existing(session, label)?;
-        let deriving = Working::begin(session, Work::Derive, None);
-        let unlocked = container.unlock(&passphrase, which, session.signals.interrupt());
-        drop(deriving);
-        match unlocked {
+        match derive(session, container, &passphrase, which) {
             Err(UnlockError::WrongPassphrase) if left > 0 => {
-                output::note("no keyslot opens with this passphrase; try again");
+                ask_again(UnlockError::WrongPassphrase.into());
             }
             outcome => {
                 let ignored = which == Which::Any
@@ -107,6 +104,17 @@ pub(crate) fn unlock_and_keep(
     }
 }
 
+/// Tries a passphrase, with a spinner while the keys are derived.
+fn derive(
+    session: &Session,
+    container: &Container,
+    passphrase: &Passphrase,
+    which: Which,
+) -> Result<Unlocked, UnlockError> {
+    let _working = Working::begin(session, Work::Derive, None);
+    container.unlock(passphrase, which, session.interrupt())
+}
+
 /// The hint about a newline at the end of the passphrase. It tries the passphrase without the
 /// newline, which takes a derivation for each keyslot.
 fn newline_hint(
@@ -119,7 +127,7 @@ fn newline_hint(
         return Ok(None);
     };
     output::note("the key ends with a newline; trying it without");
-    let hint = match container.unlock(&stripped, which, session.signals.interrupt()) {
+    let hint = match derive(session, container, &stripped, which) {
         Ok(_) => {
             "without the newline at its end, the key opens: --key-file with --keyfile-size N reads \
              only its first N bytes"

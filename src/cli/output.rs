@@ -1,7 +1,7 @@
 //! Output: results on stdout, all else on stderr.
 
 use std::fmt::Display;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,7 +11,7 @@ use luksmith_formats::json::{Object, Value, json};
 use luksmith_formats::text::Shown;
 
 use super::error::{CommandError, stdout_failed};
-use super::usage;
+use super::terminal;
 
 /// Whether what goes to stderr is JSON, one object in each line.
 static EVENTS: AtomicBool = AtomicBool::new(false);
@@ -140,44 +140,16 @@ pub(crate) fn report(failed: &CommandError) {
     }
 }
 
-/// Prints a message of clap (help and version on stdout, errors on stderr) and returns the exit
-/// code.
-pub(crate) fn report_usage(failed: &clap::Error) -> u8 {
-    let text = failed.render();
-    if failed.use_stderr() {
-        let (message, hints) = usage_lines(&text.to_string());
-        let usage = usage::hint(failed);
-        let failed = CommandError::parameters(message).hint_if(usage);
-        let failed = hints.into_iter().fold(failed, CommandError::hint);
-        report(&failed);
-        failed.exit_code()
-    } else {
-        let _ = io::stdout().write_all(text.to_string().as_bytes());
-        0
-    }
+/// Writes help to stdout. A failure cannot be reported better than by what is missing.
+pub(crate) fn stdout_raw(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes());
 }
 
-/// An error of clap in this program's form: its first paragraph is the message, tips and the usage
-/// are hints.
-fn usage_lines(text: &str) -> (String, Vec<String>) {
-    let mut paragraphs = text.split("\n\n").map(|paragraph| {
-        let lines = paragraph.lines().map(str::trim).collect::<Vec<_>>();
-        lines.join(" ")
-    });
-    let first = paragraphs.next().unwrap_or_default();
-    let message = first.strip_prefix("error: ").unwrap_or(&first).to_owned();
-    let hints = paragraphs
-        .map(|paragraph| paragraph.trim().to_owned())
-        .filter_map(|paragraph| match paragraph.split_once(": ") {
-            Some(("tip", tip)) => Some(tip.to_owned()),
-            Some(("Usage", usage)) => Some(format!("usage: {usage}")),
-            _ if paragraph.starts_with("For more information") => {
-                Some("--help explains every option".to_owned())
-            }
-            _ => None,
-        })
-        .collect();
-    (message, hints)
+/// Writes help to stderr, unless that is JSON.
+pub(crate) fn help(text: &str) {
+    if !EVENTS.load(Ordering::Relaxed) {
+        raw(text);
+    }
 }
 
 /// Writes an event to stderr: a JSON object in one line.
@@ -193,7 +165,9 @@ pub(crate) fn event(name: &str, members: &Value) {
 
 /// Prints a fact that the user should know.
 pub(crate) fn note(message: impl Display) {
-    stderr_line("note", &message.to_string());
+    if !terminal::is_quiet() {
+        stderr_line("note", &message.to_string());
+    }
 }
 
 pub(crate) fn warning(message: impl Display) {
@@ -223,15 +197,14 @@ pub(crate) fn stderr_line(word: &str, message: &str) {
         event(word, &json!({ "message": message }));
         return;
     }
-    let word = if io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
-        let colour = match word {
-            "error" => "1;31",
-            "warning" => "1;33",
-            _ => "1;36",
-        };
-        format!("\u{1b}[{colour}m{word}\u{1b}[0m")
-    } else {
-        word.to_owned()
+    let colour = match word {
+        "error" => "1;31",
+        "warning" => "1;33",
+        _ => "1;36",
+    };
+    let word = match terminal::is_coloured(&io::stderr()) {
+        true => format!("\u{1b}[{colour}m{word}\u{1b}[0m"),
+        false => word.to_owned(),
     };
     raw(&format!("luksmith: {word}: {}\n", printable(message)));
 }
@@ -240,26 +213,5 @@ pub(crate) fn stderr_line(word: &str, message: &str) {
 pub(crate) fn harden() {
     if let Err(error) = luksmith::sys::harden() {
         warning(format_args!("core dumps are still possible: {error}"));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_usage_error_is_a_line_and_its_hints() {
-        let text = "error: unexpected argument '-5' found\n\n  tip: to pass '-5' as a value, use '-- -5'\n\nUsage: luksmith create \
-                    <IMAGE>\n\nFor more information, try '--help'.\n";
-        let (message, hints) = usage_lines(text);
-        assert_eq!(message, "unexpected argument '-5' found");
-        assert_eq!(
-            hints,
-            [
-                "to pass '-5' as a value, use '-- -5'",
-                "usage: luksmith create <IMAGE>",
-                "--help explains every option"
-            ]
-        );
     }
 }

@@ -25,6 +25,13 @@ const WEAK_BELOW: u8 = 2;
 /// What a SOURCE may be besides the library's own sources.
 const SCHEMES: &[&dyn Scheme] = &[&ValueScheme::EXISTING, &ValueScheme::GENERATED];
 
+/// How the text of each SOURCE begins.
+pub(crate) fn forms() -> Vec<String> {
+    let own = Source::FORMS.iter().map(|form| (*form).to_owned());
+    let more = SCHEMES.iter().map(|scheme| format!("{}:", scheme.name()));
+    own.chain(more).collect()
+}
+
 /// Where a secret comes from.
 pub(crate) struct KeySource {
     source: AnySource,
@@ -165,8 +172,8 @@ impl KeySource {
             || (self.here() == Some(&Source::Prompt) && !self.is_typed())
     }
 
-    /// How often a passphrase is read if it is wrong. Only a person gives another one the next
-    /// time.
+    /// How often a passphrase is read if it is wrong or refused. Only a person gives another one
+    /// the next time.
     pub(crate) fn tries(&self) -> u32 {
         if self.is_typed() { 3 } else { 1 }
     }
@@ -207,7 +214,25 @@ impl KeySource {
         }
     }
 
+    /// Reads and rates. A person whose new passphrase is refused is asked again.
     fn rated(&self, purpose: Purpose<'_>, force_weak: bool) -> Result<Passphrase, SecretError> {
+        let mut left = self.tries();
+        loop {
+            left -= 1;
+            match self.rated_once(purpose, force_weak) {
+                Err(
+                    error @ (SecretError::Mismatch | SecretError::TooWeak(_) | SecretError::Empty),
+                ) if left > 0 => ask_again(error.into()),
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn rated_once(
+        &self,
+        purpose: Purpose<'_>,
+        force_weak: bool,
+    ) -> Result<Passphrase, SecretError> {
         let passphrase = self.source.read(purpose)?;
         if purpose.what == Wanted::New && self.is_typed() {
             rate(&passphrase, force_weak)?;
@@ -216,6 +241,14 @@ impl KeySource {
             output::note("the new key ends with a newline, which is a part of it");
         }
         Ok(passphrase)
+    }
+}
+
+/// Says why the same question comes again.
+pub(crate) fn ask_again(why: CommandError) {
+    output::warning(format_args!("{}; try again", why.line()));
+    for hint in why.hints() {
+        output::hint(hint);
     }
 }
 

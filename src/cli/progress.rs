@@ -1,9 +1,10 @@
 //! Progress of long work on stderr: a bar on a terminal, JSON lines for programs, or nothing.
 
 use std::fmt::Display;
-use std::io::{self, IsTerminal};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
@@ -11,10 +12,12 @@ use indicatif::{BinaryBytes, HumanDuration, ProgressBar, ProgressDrawTarget, Pro
 use luksmith::task::{Unit, Work};
 use luksmith_formats::json::json;
 
-use super::output;
+use super::{output, terminal};
 
 /// Work shorter than this shows nothing on a terminal.
 const WORTH_SHOWING: Duration = Duration::from_secs(1);
+/// When the spinner of work whose length is unknown appears.
+const APPEARS_AFTER: Duration = Duration::from_millis(300);
 /// How often a JSON line is written.
 const LINE_EVERY: Duration = Duration::from_millis(500);
 
@@ -133,7 +136,7 @@ impl Progress {
         let started = Instant::now();
         let shown = match mode {
             ProgressMode::Json => Shown::Lines(Mutex::new(started)),
-            ProgressMode::Auto if io::stderr().is_terminal() => Shown::Bar(Mutex::new(None)),
+            ProgressMode::Auto if terminal::is_animated() => Shown::Bar(Mutex::new(None)),
             ProgressMode::Auto | ProgressMode::None => Shown::Nothing,
         };
         Self {
@@ -248,7 +251,7 @@ struct Steps {
 
 impl Steps {
     fn start(mode: ProgressMode, work: Work, total: u64) -> Self {
-        let shown = mode == ProgressMode::Auto && io::stderr().is_terminal() && total > 1;
+        let shown = mode == ProgressMode::Auto && terminal::is_animated() && total > 1;
         let bar = shown.then(|| {
             let bar = ProgressBar::new(total);
             bar.set_draw_target(ProgressDrawTarget::stderr());
@@ -308,25 +311,35 @@ impl Drop for Steps {
     }
 }
 
-/// A spinner on a terminal, for work whose progress is unknown.
-struct Waiting(Option<ProgressBar>);
+/// A spinner on a terminal, for work whose progress is unknown. It appears after a while.
+struct Waiting(Option<(ProgressBar, mpsc::Sender<()>, JoinHandle<()>)>);
 
 impl Waiting {
     fn start(mode: ProgressMode, what: impl Display) -> Self {
-        let shown = mode == ProgressMode::Auto && io::stderr().is_terminal();
-        Self(shown.then(|| {
-            let spinner = ProgressBar::new_spinner();
-            spinner.set_draw_target(ProgressDrawTarget::stderr());
-            spinner.set_message(what.to_string());
-            spinner.enable_steady_tick(Duration::from_millis(100));
-            spinner
-        }))
+        if mode != ProgressMode::Auto || !terminal::is_animated() {
+            return Self(None);
+        }
+        let spinner = ProgressBar::new_spinner();
+        spinner.set_draw_target(ProgressDrawTarget::hidden());
+        spinner.set_message(format!("{what} …"));
+        let shown = spinner.clone();
+        let (end, ended) = mpsc::channel();
+        let appear = move || {
+            if ended.recv_timeout(APPEARS_AFTER) == Err(RecvTimeoutError::Timeout) {
+                shown.set_draw_target(ProgressDrawTarget::stderr());
+                shown.enable_steady_tick(Duration::from_millis(100));
+            }
+        };
+        let thread = std::thread::Builder::new().spawn(appear).ok();
+        Self(thread.map(|thread| (spinner, end, thread)))
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        if let Some(spinner) = &self.0 {
+        if let Some((spinner, end, thread)) = self.0.take() {
+            drop(end);
+            let _ = thread.join();
             spinner.finish_and_clear();
         }
     }

@@ -11,6 +11,7 @@ use super::error::CommandError;
 use super::output::{self, Output};
 use super::progress::{ProgressMode, Running};
 use super::signals::Signals;
+use super::terminal;
 
 /// Output, progress and signals. Tasks of the library report to it as their [`Watch`].
 pub(crate) struct Session {
@@ -36,10 +37,11 @@ impl Session {
         })
     }
 
-    /// Prints what the command did: a line, or a JSON document.
+    /// Prints what the command did: a line, unless the user wants none, or a JSON document.
     pub(crate) fn done(&self, outcome: &dyn Outcome) {
         match self.json {
             true => self.output.json(&outcome.members().into()),
+            false if terminal::is_quiet() => {}
             false => self.output.line(outcome),
         }
     }

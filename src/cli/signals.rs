@@ -10,7 +10,7 @@
 //! SIGXFSZ (a file would exceed its limit) does not end the program: the write fails with EFBIG.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use luksmith::Interrupt;
@@ -28,6 +28,17 @@ pub(crate) struct Signals {
     at_first: Arc<Mutex<Vec<Act>>>,
     /// How many threads are in [`Signals::ending`].
     ending: Arc<Mutex<usize>>,
+}
+
+/// Those of the whole program.
+static CAUGHT: OnceLock<Signals> = OnceLock::new();
+
+/// As [`Signals::ending`], for code that asks the user a question.
+pub(crate) fn ending<T>(work: impl FnOnce() -> T) -> Result<T, CommandError> {
+    match CAUGHT.get() {
+        Some(signals) => signals.ending(work),
+        None => Ok(work()),
+    }
 }
 
 /// A signal that comes within this time after the first one belongs to the same request.
@@ -78,7 +89,7 @@ impl Signals {
             .map_err(|error| {
                 CommandError::new(Kind::Memory, error).about("cannot start a thread")
             })?;
-        Ok(signals)
+        Ok(CAUGHT.get_or_init(|| signals).clone())
     }
 
     pub(crate) fn interrupt(&self) -> &Interrupt {

@@ -196,9 +196,9 @@ fn secret(error: &SecretError) -> Hint {
         SecretError::TooWeak(_) => {
             some("choose several unrelated words, or accept it with --force-weak")
         }
-        SecretError::NoTerminal(_) => {
-            some("--key SOURCE or --key-file PATH names the source of the passphrase")
-        }
+        SecretError::NoTerminal(_) => some(
+            "--key stdin reads a line of a pipe; --key SOURCE or --key-file PATH names another source",
+        ),
         SecretError::NoCredentials => some("run it as a systemd service with LoadCredential="),
         _ => None,
     }

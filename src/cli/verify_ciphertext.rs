@@ -1,6 +1,6 @@
 //! `luksmith verify-ciphertext`: searches a storage for data that is not encrypted, without a key.
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::CellAlignment;
 use luksmith::task::outcome;
 use luksmith::task::search::{HeaderPlace, Search, random_seed};
 use luksmith::vet::ciphertext::areas::{Layout, Purpose};
@@ -14,12 +14,12 @@ use super::error::{CommandError, Exit};
 use super::open::{ReadArgs, refuse_qcow2};
 use super::output;
 use super::size;
-use super::table::trimmed;
+use super::table;
 
 /// The most regions of a kind that are printed. --json has more.
 const SHOWN: usize = 20;
 
-/// Search an image for data that is not encrypted, without a key
+/// Search an image for data that is not encrypted
 ///
 /// This reads IMAGE and reports the regions that do not look like ciphertext: those where byte
 /// values occur too often or too evenly, and those with the signature of a file system or file. The
@@ -231,8 +231,7 @@ impl Args {
 }
 
 fn table(areas: &[AreaReport]) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
+    let mut table = table::table();
     table.set_header(["area", "offset", "size", "ciphertext", "zero", "suspicious"]);
     for AreaReport { area, tally, .. } in areas {
         let mut row = vec![
@@ -250,7 +249,7 @@ fn table(areas: &[AreaReport]) -> String {
     if let Some(column) = table.column_mut(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    trimmed(&table)
+    table::trimmed(&table)
 }
 
 fn why_text(why: Why) -> String {

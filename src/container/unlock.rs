@@ -4,6 +4,7 @@
 //! 3.4. A key is used only after its digest matches. A wrong key is neither returned nor kept.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use luksmith_formats::FormatError;
 use luksmith_formats::luks2::{self, Priority, SegmentSize};
@@ -192,9 +193,16 @@ impl Container {
         // Checked before the KDF of the keyslot runs in vain.
         let digest = self.digest_of(slot.slot).map_err(unsupported)?;
         digest.check_cost(limits).map_err(refused)?;
+        let started = Instant::now();
         let (key, mark) =
             material::unseal(&*self.storage, slot, sealing, passphrase, limits, interrupt)?;
         let agrees = digest.agrees(&key, limits, interrupt).map_err(refused)?;
+        let (keyslot, seconds) = (slot.slot, started.elapsed().as_secs_f32());
+        let outcome = if agrees { "opens" } else { "does not open" };
+        tracing::info!(
+            "keyslot {keyslot} {outcome}: {} took {seconds:.2} s",
+            sealing.kdf
+        );
         Ok(agrees.then_some(Unlocked {
             slot: Some(slot.slot),
             mark: Some(mark),
@@ -268,6 +276,7 @@ impl Container {
         let segment = self.data_segment_on(&*data)?;
         let size = segment.size_on(data.geometry().size)?;
         let crypt = SectorCrypt::new(segment.cipher, segment.sector_size, &unlocked.key)?;
+        crypt.log();
         let read_only = data.geometry().read_only;
         Ok(Volume::new(
             data,
@@ -294,6 +303,7 @@ impl Container {
         }
         let segment = self.data_segment()?;
         let crypt = SectorCrypt::new(segment.cipher, segment.sector_size, &unlocked.key)?;
+        crypt.log();
         Ok(Volume::in_qcow2(image, crypt, false)?)
     }
 

@@ -26,9 +26,10 @@ pub const MAX_KEY_FILE: usize = 8 << 20;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Source {
-    /// Asks on the terminal. If standard input is not a terminal, reads one line of it instead.
+    /// Asks on the terminal. If standard input is not a terminal, reads one line of it instead: the
+    /// source of a program to which its user named none.
     Prompt,
-    /// Asks on the terminal, and never reads standard input.
+    /// Asks on the terminal, and never reads standard input: the source that `prompt` names.
     Terminal,
     /// The bytes of a file, including newlines.
     File {
@@ -51,6 +52,9 @@ pub enum Source {
 }
 
 impl Source {
+    /// How the text of each form begins. A form that ends with a colon goes on.
+    pub const FORMS: [&str; 6] = ["prompt", "stdin", "file:", "fd:", "credential:", "command:"];
+
     /// The whole of a file.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self::File {
@@ -245,7 +249,7 @@ impl FromStr for Source {
 
     fn from_str(text: &str) -> Result<Self, ParseSourceError> {
         match text.split_once(':') {
-            None if text == "prompt" => Ok(Self::Prompt),
+            None if text == "prompt" => Ok(Self::Terminal),
             None if text == "stdin" => Ok(Self::Stdin),
             Some(("file", rest)) => parse_file(rest),
             Some(("fd", number)) => number

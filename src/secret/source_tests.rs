@@ -29,7 +29,7 @@ fn every_form_parses_and_shows_itself_again() {
         size,
     };
     let forms = [
-        ("prompt", Source::Prompt),
+        ("prompt", Source::Terminal),
         ("stdin", Source::Stdin),
         ("fd:7", Source::Fd(7)),
         ("credential:disk.key", Source::Credential("disk.key".into())),
@@ -39,7 +39,17 @@ fn every_form_parses_and_shows_itself_again() {
         ("file:k,offset=5", file("k", 5, None)),
         ("file:k,offset=5,size=64", file("k", 5, Some(64))),
     ];
+    for form in Source::FORMS {
+        assert!(
+            forms.iter().any(|(text, _)| text.starts_with(form)),
+            "{form}"
+        );
+    }
     for (text, source) in forms {
+        assert!(
+            Source::FORMS.iter().any(|form| text.starts_with(form)),
+            "{text}"
+        );
         assert_eq!(text.parse(), Ok(source.clone()), "{text}");
         assert_eq!(source.to_string(), text);
     }

@@ -5,6 +5,7 @@
 
 mod benchmark;
 mod busy;
+mod completions;
 mod copy;
 mod docs;
 mod early;
@@ -14,6 +15,7 @@ mod help;
 mod interrupt;
 mod keys;
 mod libvirt;
+mod look;
 mod loss;
 mod memlock;
 mod other_users;
@@ -24,6 +26,7 @@ mod schema;
 mod session;
 mod sources;
 mod streams;
+mod terminal;
 mod undo;
 mod uris;
 mod verify;

@@ -1,95 +1,9 @@
 //! Questions on a terminal. The program runs in a new session with a pseudo-terminal.
 
-use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
-use std::process::{Child, Command};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
-
-use rustix::fs::{Mode, OFlags};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, tcgetattr};
 
 use crate::session::{CHEAP, Session};
-
-/// How long the program may take for an answer on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A program on a terminal.
-struct Terminal {
-    keyboard: File,
-    screen: Receiver<Vec<u8>>,
-    seen: String,
-    child: Child,
-}
-
-impl Terminal {
-    fn run(session: &Session, args: &[&str]) -> Self {
-        let master =
-            openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-        grantpt(&master).unwrap();
-        unlockpt(&master).unwrap();
-        let name = ptsname(&master, Vec::new()).unwrap();
-        let side = || -> OwnedFd {
-            rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap()
-        };
-        // setsid makes this terminal the controlling one, which `/dev/tty` names.
-        let mut command = Command::new("setsid");
-        command
-            .args(["--ctty", "--wait", env!("CARGO_BIN_EXE_luksmith")])
-            .args(args);
-        command.current_dir(session.folder()).env("NO_COLOR", "1");
-        let child = command
-            .stdin(side())
-            .stdout(side())
-            .stderr(side())
-            .spawn()
-            .unwrap();
-        drop(command);
-        let keyboard = File::from(master);
-        let mut reader = keyboard.try_clone().unwrap();
-        let (sender, screen) = channel();
-        std::thread::spawn(move || {
-            let mut bytes = [0; 4096];
-            while let Ok(read @ 1..) = reader.read(&mut bytes) {
-                if sender.send(bytes[..read].to_vec()).is_err() {
-                    break;
-                }
-            }
-        });
-        Self {
-            keyboard,
-            screen,
-            seen: String::new(),
-            child,
-        }
-    }
-
-    /// Waits until the screen has `text`, and removes it and all before it.
-    #[track_caller]
-    fn expect(&mut self, text: &str) {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            if let Some(at) = self.seen.find(text) {
-                self.seen.drain(..at + text.len());
-                return;
-            }
-            let left = until.saturating_duration_since(Instant::now());
-            match self.screen.recv_timeout(left) {
-                Ok(bytes) => self.seen.push_str(&String::from_utf8_lossy(&bytes)),
-                Err(error) => panic!("{text:?} did not come ({error}): {:?}", self.seen),
-            }
-        }
-    }
-
-    fn type_in(&mut self, keys: &str) {
-        self.keyboard.write_all(keys.as_bytes()).unwrap();
-    }
-
-    fn exit_code(&mut self) -> i32 {
-        self.child.wait().unwrap().code().unwrap()
-    }
-}
+use crate::terminal::Terminal;
 
 const GOOD: &str = "vB7kq plinth otter gelid\n";
 
@@ -123,15 +37,35 @@ fn a_new_passphrase_is_asked_twice_and_rated() {
     assert_eq!(terminal.exit_code(), 0);
 }
 
+/// Answers the question for a new passphrase and its repetition.
+fn answer(terminal: &mut Terminal, first: &str, second: &str) {
+    terminal.expect("New passphrase for disk.img: ");
+    terminal.type_in(first);
+    terminal.expect("again: ");
+    terminal.type_in(second);
+}
+
 #[test]
-fn two_different_answers_are_refused() {
+fn two_different_answers_are_asked_for_again() {
     let session = Session::new();
     let mut terminal = Terminal::run(&session, &create(&[]));
-    terminal.expect("New passphrase for disk.img: ");
-    terminal.type_in(GOOD);
-    terminal.expect("again: ");
-    terminal.type_in("something else\n");
-    terminal.expect("the two passphrases are not the same");
+    answer(&mut terminal, GOOD, "something else\n");
+    terminal.expect("the two passphrases are not the same; try again");
+    answer(&mut terminal, GOOD, GOOD);
+    terminal.expect("disk.img: LUKS2");
+    assert_eq!(terminal.exit_code(), 0);
+    let test = session.run_with(["key", "test", "disk.img"], GOOD.as_bytes());
+    assert_eq!(test.code(), 0, "{}", test.stderr());
+}
+
+#[test]
+fn a_new_passphrase_is_asked_for_three_times_at_most() {
+    let session = Session::new();
+    let mut terminal = Terminal::run(&session, &create(&[]));
+    for said in ["; try again", "; try again", "luksmith: error: "] {
+        answer(&mut terminal, GOOD, "something else\n");
+        terminal.expect(said);
+    }
     assert_eq!(terminal.exit_code(), 2);
     assert!(!session.exists("disk.img"));
 }
@@ -139,19 +73,53 @@ fn two_different_answers_are_refused() {
 #[test]
 fn a_weak_passphrase_needs_force_weak() {
     let session = Session::new();
-    for (extra, verdict, code) in [
-        (&[][..], "luksmith: hint: choose several", 2),
-        (&["--force-weak"], "disk.img: LUKS2", 0),
-    ] {
-        let mut terminal = Terminal::run(&session, &create(extra));
-        terminal.expect("New passphrase for disk.img: ");
-        terminal.type_in("password\n");
-        terminal.expect("again: ");
-        terminal.type_in("password\n");
-        terminal.expect("passphrase is very weak");
-        terminal.expect(verdict);
-        assert_eq!(terminal.exit_code(), code);
-    }
+    let mut terminal = Terminal::run(&session, &create(&[]));
+    answer(&mut terminal, "password\n", "password\n");
+    terminal.expect("passphrase is very weak");
+    terminal.expect("try again");
+    terminal.expect("luksmith: hint: choose several");
+    answer(&mut terminal, GOOD, GOOD);
+    terminal.expect("passphrase is strong");
+    assert_eq!(terminal.exit_code(), 0);
+
+    let session = Session::new();
+    let mut terminal = Terminal::run(&session, &create(&["--force-weak"]));
+    answer(&mut terminal, "password\n", "password\n");
+    terminal.expect("passphrase is very weak");
+    terminal.expect("disk.img: LUKS2");
+    assert_eq!(terminal.exit_code(), 0);
+}
+
+#[test]
+fn the_source_prompt_is_the_terminal_and_never_a_pipe() {
+    let session = Session::with_volume();
+    let program = env!("CARGO_BIN_EXE_luksmith");
+    let line = format!("cat key | exec '{program}' key test disk.img --key prompt");
+    let mut terminal = Terminal::of(&session, &["sh", "-c", &line], &[]);
+    terminal.expect("assphrase for disk.img: ");
+    let key = String::from_utf8(session.read("key")).unwrap();
+    terminal.type_in(&format!("{key}\n"));
+    terminal.expect("keyslot 0 opens the volume");
+    assert_eq!(terminal.exit_code(), 0);
+
+    // Without --key a pipe is read, as by cryptsetup.
+    let test = session.run_with(["key", "test", "disk.img"], key.as_bytes());
+    assert_eq!(test.code(), 0, "{}", test.stderr());
+
+    let without = std::process::Command::new("setsid")
+        .args([
+            "--wait", program, "key", "test", "disk.img", "--key", "prompt",
+        ])
+        .current_dir(session.folder())
+        .stdin(std::fs::File::open(session.path("key")).unwrap())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&without.stderr);
+    assert!(
+        said.contains("no terminal to ask on") && said.contains("--key stdin"),
+        "{said}"
+    );
+    assert_eq!(without.status.code(), Some(1));
 }
 
 #[test]
@@ -170,12 +138,44 @@ fn a_loss_is_asked_for_by_name() {
 }
 
 #[test]
-fn ctrl_c_at_the_question_ends_it() {
-    let session = Session::new();
-    let mut terminal = Terminal::run(&session, &create(&[]));
-    terminal.expect("New passphrase for disk.img: ");
-    terminal.type_in("\u{3}");
+fn ctrl_c_at_the_question_for_a_passphrase_ends_it() {
+    let session = Session::with_volume();
+    for args in [&create(&[])[..], &["key", "add", "disk.img"]] {
+        let mut terminal = Terminal::run(&session, args);
+        let args: Vec<&str> = args.to_vec();
+        if args[0] == "create" {
+            // The file exists.
+            terminal.expect("Type overwrite to go on");
+            terminal.type_in("overwrite\n");
+        }
+        terminal.expect("assphrase for disk.img: ");
+        terminal.type_in("secr\u{3}");
+        terminal.expect("interrupted");
+        assert_eq!(terminal.exit_code(), 130, "{args:?}");
+        let modes = tcgetattr(&terminal.keyboard).unwrap().local_modes;
+        let usual = LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG;
+        assert!(modes.contains(usual), "{modes:?}");
+        session.ok(["key", "test", "disk.img", "--key-file", "key"]);
+    }
+}
+
+#[test]
+fn ctrl_c_at_the_question_about_a_loss_ends_it_and_releases_the_image() {
+    let session = Session::with_volume();
+    let mut terminal = Terminal::run(&session, &["header", "erase", "disk.img"]);
+    terminal.expect("Type erase to go on");
+    terminal.type_in("era\u{3}");
     terminal.expect("interrupted");
     assert_eq!(terminal.exit_code(), 130);
-    assert!(!session.exists("disk.img"));
+    session.ok([
+        "key",
+        "change",
+        "disk.img",
+        "--key-file",
+        "key",
+        "--new-key-file",
+        "key",
+    ]
+    .into_iter()
+    .chain(CHEAP));
 }

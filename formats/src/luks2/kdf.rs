@@ -8,6 +8,7 @@
 
 use alloc::format;
 use alloc::vec::Vec;
+use core::fmt;
 
 use crate::json::{Object, Value, json};
 
@@ -40,6 +41,28 @@ pub enum Kdf {
         /// The salt of 32 bytes.
         salt: Vec<u8>,
     },
+}
+
+/// The function and its cost, without the salt.
+impl fmt::Display for Kdf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pbkdf2 {
+                hash, iterations, ..
+            } => write!(f, "pbkdf2-{hash} with {iterations} iterations"),
+            Self::Argon2 {
+                variant,
+                passes,
+                memory_kib,
+                lanes,
+                ..
+            } => write!(
+                f,
+                "{} with {memory_kib} KiB, {passes} passes, {lanes} threads",
+                variant.name()
+            ),
+        }
+    }
 }
 
 /// The two variants of argon2 that LUKS2 has.

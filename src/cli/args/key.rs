@@ -9,11 +9,14 @@ use crate::cli::size;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Passphrase")]
 pub(crate) struct KeyArgs {
-    /// The source of the passphrase: prompt, stdin (one line), file:PATH[,offset=N][,size=N] (all
-    /// bytes), fd:N, credential:NAME (systemd), command:PROGRAM (what the program
-    /// at this absolute path prints), libvirt:UUID or libvirt:usage=volume:PATH (the
-    /// value of a libvirt secret); for a new passphrase also generate:libvirt:UUID (256 random
-    /// bits, which are stored in the secret first) [default: prompt on a terminal, else stdin]
+    /// The source of the passphrase: prompt, file:PATH, …
+    ///
+    /// prompt (asks on the terminal, also when stdin is a pipe), stdin (one line),
+    /// file:PATH[,offset=N][,size=N] (all bytes), fd:N, credential:NAME (systemd), command:PROGRAM
+    /// (what the program at this absolute path prints), libvirt:UUID or libvirt:usage=volume:PATH
+    /// (the value of a libvirt secret); for a new passphrase also generate:libvirt:UUID (256 random
+    /// bits, which are stored in the secret first) [default: prompt if stdin is a terminal, else
+    /// stdin]
     #[arg(long, value_name = "SOURCE", conflicts_with = "key_file")]
     pub(crate) key: Option<String>,
 

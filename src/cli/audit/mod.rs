@@ -17,14 +17,14 @@ use super::Session;
 use super::error::{CommandError, Exit};
 use super::size;
 
-/// Check domains, pools, secrets and the host by the rules of libvirt's "Secure Usage"
+/// Check libvirt's domains, pools, secrets and host
 ///
-/// Prints what is wrong and where (a file and its line, or an object of libvirt), why it matters,
-/// and how to correct it. docs/audit.md has every rule. Nothing is changed, and the connection to
-/// libvirt is read-only. The images that the XML names are opened on this host, only to read their
-/// headers. Files that images name are not opened. Exit code 0: no finding of the severity of
-/// --fail-on or of a higher one. 11: there is one. Any other: the audit failed. With
-/// --sarif: SARIF 2.1.0.
+/// The rules are those of libvirt's "Secure Usage". Prints what is wrong and where (a file and its
+/// line, or an object of libvirt), why it matters, and how to correct it. docs/audit.md has every
+/// rule. Nothing is changed, and the connection to libvirt is read-only. The images that the XML
+/// names are opened on this host, only to read their headers. Files that images name are not
+/// opened. Exit code 0: no finding of the severity of --fail-on or of a higher one. 11: there is
+/// one. Any other: the audit failed. With --sarif: SARIF 2.1.0.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {

@@ -1,20 +1,18 @@
 //! Keyslots as a table, for `info` and `key list`.
 
-use comfy_table::{Table, presets};
 use luksmith::container::KeyslotInfo;
 use luksmith::task::outcome;
 use luksmith_formats::luks2::Kdf;
 
 use crate::cli::size;
-use crate::cli::table::trimmed;
+use crate::cli::table;
 
 /// A table of the keyslots.
 pub(crate) fn table(slots: &[KeyslotInfo]) -> String {
     if slots.is_empty() {
         return "no keyslot is in use: no passphrase opens this volume".to_owned();
     }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
+    let mut table = table::table();
     table.set_header(["keyslot", "opens", "priority", "KDF", "cost", "area"]);
     for slot in slots {
         let (kdf, cost) = match &slot.sealing {
@@ -38,7 +36,7 @@ pub(crate) fn table(slots: &[KeyslotInfo]) -> String {
             ),
         ]);
     }
-    trimmed(&table)
+    table::trimmed(&table)
 }
 
 fn kdf_text(kdf: &Kdf) -> (String, String) {

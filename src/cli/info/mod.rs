@@ -18,7 +18,7 @@ use super::size;
 use super::token::shown;
 use luksmith::task::storage::Storage;
 
-/// Show the header of an image: format, cipher, sizes, keyslots, tokens, health
+/// Show the header: cipher, sizes, keyslots, tokens, health
 ///
 /// This needs no passphrase.
 #[derive(Debug, clap::Args)]

@@ -13,7 +13,7 @@ use clap::Subcommand;
 use super::Session;
 use super::error::CommandError;
 
-/// List, add, change, remove and test the passphrases of a volume
+/// List, add, change, remove and test passphrases
 #[derive(Debug, Subcommand)]
 #[command(after_help = EXAMPLES)]
 pub(crate) enum Command {

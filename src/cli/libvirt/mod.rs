@@ -14,7 +14,7 @@ use clap::Subcommand;
 use super::Session;
 use super::error::CommandError;
 
-/// Manage passphrases in libvirt's secrets, and the disks that they open
+/// Manage libvirt's secrets, and the disks that they open
 ///
 /// These commands need libvirt's client library, which is loaded when one of them runs.
 #[derive(Debug, Subcommand)]

@@ -9,7 +9,7 @@ use clap::Subcommand;
 use super::Session;
 use super::error::CommandError;
 
-/// Open a volume with QEMU itself, and change the passphrases of a running one
+/// Open a volume with QEMU; change passphrases while it runs
 #[derive(Debug, Subcommand)]
 #[command(after_help = EXAMPLES)]
 pub(crate) enum Command {

@@ -88,7 +88,7 @@ pub(crate) struct Args {
     #[arg(short, long)]
     read_only: bool,
 
-    /// What a discard (TRIM) of a client does
+    /// What a client's discard does (TRIM)
     #[arg(long, value_name = "WHAT", default_value = "deny")]
     discard: DiscardName,
 

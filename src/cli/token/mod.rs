@@ -12,7 +12,7 @@ use clap::Subcommand;
 use super::Session;
 use super::error::CommandError;
 
-/// List, import, export and remove the tokens of a LUKS2 header
+/// List, import, export and remove tokens (LUKS2)
 #[derive(Debug, Subcommand)]
 #[command(after_help = EXAMPLES)]
 pub(crate) enum Command {

@@ -1,10 +1,9 @@
 //! The tokens of a header, as a table.
 
-use comfy_table::{Table, presets};
 use luksmith::container::{Container, Header};
 use luksmith::task::printable;
 
-use crate::cli::table::trimmed;
+use crate::cli::table;
 
 /// A table of the tokens, if there are any.
 pub(crate) fn table(container: &Container) -> Option<String> {
@@ -15,8 +14,7 @@ pub(crate) fn table(container: &Container) -> Option<String> {
     if tokens.is_empty() {
         return None;
     }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
+    let mut table = table::table();
     table.set_header(["token", "type", "keyslots"]);
     for (id, token) in tokens {
         let slots = token
@@ -27,5 +25,5 @@ pub(crate) fn table(container: &Container) -> Option<String> {
             .join(", ");
         table.add_row([id.to_string(), printable(&token.kind), slots]);
     }
-    Some(trimmed(&table))
+    Some(table::trimmed(&table))
 }

@@ -1,6 +1,6 @@
 //! `luksmith libvirt secret list`: lists the secrets and their users.
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::Table;
 use luksmith::libvirt::xml::{SecretXml, Usage};
 use luksmith::libvirt::{LibvirtError, UserKind, users};
 use luksmith::task::printable;
@@ -11,6 +11,7 @@ use crate::cli::Session;
 use crate::cli::error::{CommandError, Kind};
 use crate::cli::libvirt::connect::ConnectArgs;
 use crate::cli::output;
+use crate::cli::table;
 
 /// List the secrets
 ///
@@ -109,11 +110,8 @@ impl Row {
 }
 
 fn table(rows: &[Row]) -> Table {
-    let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(["uuid", "usage", "kept", "value", "used by"]);
+    let mut table = table::table();
+    table.set_header(["uuid", "usage", "kept", "value", "used by"]);
     for row in rows {
         let kept = match (row.definition.private, row.definition.ephemeral) {
             (false, false) => "on disk",
