@@ -48,8 +48,8 @@ fn a_volume_of_another_host_is_not_rotated_from_here() {
     let check = format!("libvirt rotate --all --check --json {far}");
     let said = host.daemon.run(&check).json();
     let finding = &said["findings"].as_array().unwrap()[0];
-    assert_eq!(finding["finding"].as_str(), Some("untested"), "{said}");
-    assert_eq!(finding["volume"], Value::from(path.as_str()), "{said}");
+    assert_eq!(finding["id"].as_str(), Some("untested"), "{said}");
+    assert_eq!(finding["image"], Value::from(path.as_str()), "{said}");
     assert!(std::fs::read(&path).unwrap() == before);
     host.is_finished(&["v"], 1);
     // Control: the same volume over a local connection.
