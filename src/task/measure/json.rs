@@ -252,14 +252,14 @@ mod tests {
 
     #[test]
     fn what_was_written_is_read_again() {
-        let mut selection = Selection::default();
-        selection.long = Duration::from_micros(10);
-        selection.derivations = false;
-        selection.kernels = vec![Kernel::Portable];
-        let measured = selection
-            .measure::<Error>(&Silent::default(), |_| Ok(()))
-            .unwrap();
-        let mut measured = measured;
+        let selection = Selection {
+            long: Duration::from_micros(10),
+            derivations: false,
+            kernels: vec![Kernel::Portable],
+            ..Selection::default()
+        };
+        let watch = Silent::default();
+        let mut measured = selection.measure::<Error>(&watch, |_| Ok(())).unwrap();
         let spread = Spread {
             best: 9,
             median: 7,
