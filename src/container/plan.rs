@@ -148,7 +148,7 @@ impl WritePlan {
     /// sparse file could fail in the middle of the change.
     fn reserve_all(&self, storage: &dyn Backend) -> Result<(), CommitError> {
         for (offset, bytes) in self.writes() {
-            match storage.reserve(offset..offset + bytes.len() as u64) {
+            match reserve_blocks(storage, offset..offset + bytes.len() as u64) {
                 Ok(()) | Err(IoError::Unsupported(_)) => {}
                 Err(error) => return Err(CommitError::NoRoom(error)),
             }
@@ -171,7 +171,7 @@ impl WritePlan {
 /// sparse file could fail in the middle of the change, and a rollback too.
 fn reserve(storage: &dyn Backend, record: &UndoRecord) -> Result<(), CommitError> {
     for range in record.places() {
-        match storage.reserve(range) {
+        match reserve_blocks(storage, range) {
             Ok(()) => {}
             Err(IoError::Unsupported(_)) => {
                 return record.occupy(storage).map_err(CommitError::NoRoom);
@@ -180,6 +180,19 @@ fn reserve(storage: &dyn Backend, record: &UndoRecord) -> Result<(), CommitError
         }
     }
     Ok(())
+}
+
+/// Reserves all blocks that contain a part of the range. A storage with blocks, such as a file that
+/// is opened for direct I/O, reserves only whole ones.
+fn reserve_blocks(storage: &dyn Backend, range: Range<u64>) -> Result<(), IoError> {
+    let geometry = storage.geometry();
+    let block = u64::from(geometry.block_size.max(1));
+    let start = range.start / block * block;
+    let end = match range.end.next_multiple_of(block) {
+        end if end <= geometry.size => end,
+        _ => range.end,
+    };
+    storage.reserve(start..end)
 }
 
 #[cfg(test)]

@@ -267,10 +267,14 @@ fn a_storage_that_shrinks_after_opening_is_an_error() {
             let unlocked = unlock(&container).unwrap();
             storage.resize(size).unwrap();
             assert!(container.volume(storage.clone(), &unlocked).is_err());
-            assert!(container.remove_keyslot(0, true).is_err());
-            assert!(container.erase().is_err());
-            assert!(container.backup().is_err());
             assert!(unlock(&container).is_err());
+            assert!(container.remove_keyslot(0, true).is_err());
+            // What is left of the key material is destroyed, if the header is still there.
+            let header = match container.version() {
+                Version::Luks1 => 4096,
+                Version::Luks2 => 2 * COPY as u64,
+            };
+            assert_eq!(container.erase().is_ok(), size >= header, "{size}");
         }
     }
 }

@@ -99,9 +99,8 @@ fn judge_keyslots(
     };
     let (mut numbers, mut areas, mut overwritten, mut any_new) = (vec![], vec![], false, false);
     for keyslot in &old {
-        let found = match record.find_in(storage, &keyslot.area)? {
-            None => continue,
-            Some(found) => found,
+        let Some(found) = record.find_in(storage, &keyslot.area)? else {
+            continue;
         };
         let refers = |there: &KeyslotInfo| overlap(&there.area, &keyslot.area);
         match found {

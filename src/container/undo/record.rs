@@ -56,6 +56,9 @@ struct Saved {
     new: Vec<Vec<Hash>>,
 }
 
+/// A unit: its number, its place in the range, and its present bytes.
+type PresentUnit = (usize, Range<usize>, Vec<u8>);
+
 /// What is on the storage in the ranges of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
@@ -297,13 +300,12 @@ impl Saved {
         Units::new(self.offset, self.old.len())
     }
 
-    /// The units that begin in this part of the storage: their numbers, their places in the range,
-    /// and their present bytes.
+    /// The units that begin in this part of the storage.
     fn read_units(
         &self,
         storage: &dyn Backend,
         part: &Range<u64>,
-    ) -> Result<Vec<(usize, Range<usize>, Vec<u8>)>, IoError> {
+    ) -> Result<Vec<PresentUnit>, IoError> {
         let units = self.units().all().enumerate();
         let units = units.filter(|(_, unit)| part.contains(&(self.offset + unit.start as u64)));
         let units: Vec<_> = units.collect();
