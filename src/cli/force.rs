@@ -97,7 +97,8 @@ pub(crate) fn confirm_all(
             true => Kind::Exists,
             false => Kind::Parameters,
         };
-        let flags: Vec<_> = open.iter().map(|(what, _)| what.flag()).collect();
+        let mut flags: Vec<_> = open.iter().map(|(what, _)| what.flag()).collect();
+        flags.dedup();
         let losses: Vec<_> = open.iter().map(|(_, loss)| loss.as_str()).collect();
         let hint = format!("{} goes on without asking", flags.join(" "));
         return Err(CommandError::new(kind, losses.join("; ")).hint(hint));

@@ -89,7 +89,8 @@ mod tests {
 
     #[test]
     fn the_environment_decides_before_the_stream() {
-        let cases: [(&[(&str, &str)], Option<bool>); 9] = [
+        type Case = (&'static [(&'static str, &'static str)], Option<bool>);
+        let cases: [Case; 9] = [
             (&[], None),
             (&[("NO_COLOR", "")], None),
             (&[("NO_COLOR", "1"), ("CLICOLOR_FORCE", "1")], Some(false)),

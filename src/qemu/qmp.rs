@@ -256,7 +256,8 @@ mod tests {
 
     /// A monitor that sends the first of `lines` as its greeting, and one more for each line it
     /// receives.
-    fn monitor(lines: &'static [&'static str]) -> (tempfile::TempDir, PathBuf) {
+    fn monitor(lines: &[&str]) -> (tempfile::TempDir, PathBuf) {
+        let lines: Vec<_> = lines.iter().map(|line| line.to_string()).collect();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("qmp");
         let listener = UnixListener::bind(&path).unwrap();
@@ -271,7 +272,7 @@ mod tests {
         (folder, path)
     }
 
-    fn answered(lines: &'static [&'static str]) -> Result<Value, QmpError> {
+    fn answered(lines: &[&str]) -> Result<Value, QmpError> {
         let (_folder, path) = monitor(lines);
         let mut qmp = Qmp::connect(&path, Duration::from_millis(300))?;
         qmp.execute("query-x", &json!({}))
@@ -296,7 +297,7 @@ mod tests {
 
     #[test]
     fn each_failure_has_an_error_of_its_own() {
-        let fails = |lines: &'static [&'static str]| answered(lines).unwrap_err().to_string();
+        let fails = |lines: &[&str]| answered(lines).unwrap_err().to_string();
         assert_eq!(fails(&[]), "the monitor closed the connection");
         assert_eq!(
             fails(&["SSH-2.0-x\n"]),
@@ -306,11 +307,8 @@ mod tests {
             fails(&["{}\n"]),
             "the socket is not one of QEMU's monitors: it does not greet as one"
         );
-        let greeting: &'static str = Box::leak(format!("{GREETING}\n").into_boxed_str());
-        let answers = |answer: &'static str| {
-            let lines = vec![greeting, "{\"return\": {}}\n", answer];
-            fails(Box::leak(lines.into_boxed_slice()))
-        };
+        let greeting = format!("{GREETING}\n");
+        let answers = |answer: &str| fails(&[&greeting, "{\"return\": {}}\n", answer]);
         assert_eq!(answers(""), "the monitor was silent for 0.3 s");
         assert_eq!(answers("[1]\n"), "QEMU's answer to query-x is malformed");
         assert_eq!(

@@ -189,6 +189,7 @@ fn every_file_that_would_be_replaced_is_named_at_once() {
     let ran = session.run(args.split(' '));
     ran.fails(5, "disk.img exists");
     ran.fails(5, "other exists");
+    ran.fails(5, "hint: --force overwrite goes on");
 }
 
 #[test]

@@ -21,7 +21,8 @@ fn command(session: &Session, variables: &[(&str, &str)], args: &[&str]) -> Comm
 fn words_are_coloured_where_the_user_wants_it() {
     let session = Session::new();
     let fails = ["info", "no-such.img"];
-    let cases: [(&[(&str, &str)], &[&str], bool, bool); 8] = [
+    type Case<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str], bool, bool);
+    let cases: [Case<'_>; 8] = [
         (&[], &[], false, true),
         (&[], &["--color", "never"], false, false),
         (&[("NO_COLOR", "1")], &["--color", "always"], true, true),

@@ -234,7 +234,7 @@ fn a_keyslot_with_other_key_material_is_another() {
         let unlocked = unlock(&container).unwrap();
         let area = container.keyslots()[0].area.clone();
         let mut before = image.to_bytes();
-        let other = &mut before[area.start as usize..][..512];
+        let other = &mut before[usize::try_from(area.start).unwrap()..][..512];
         other.fill(7);
         let mut written = Sectors::<Cipher>::zeroed(other.len());
         written.as_mut_slice().copy_from_slice(other);

@@ -35,8 +35,10 @@ mod tests {
     #[test]
     fn plaintext_needs_a_socket_or_tls() {
         let check = |text: &str, over_network| {
-            let mut access = PlainAccess::default();
-            access.over_network = over_network;
+            let access = PlainAccess {
+                over_network,
+                ..PlainAccess::default()
+            };
             access.check(&Uri::parse(text).unwrap())
         };
         check("nbd+unix:///x?socket=/s", false).unwrap();
