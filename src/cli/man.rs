@@ -1,15 +1,16 @@
 //! `luksmith man`: writes the manual pages, from the same arguments as `--help`.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, Command};
 use clap_mangen::Man;
+use luksmith::task::public_files::write_public_files;
 use luksmith_formats::json::json;
 
 use super::Session;
 use super::args::LocalFile;
-use super::error::{CommandError, Kind, failed};
+use super::error::{CommandError, Kind};
 
 /// Write the manual pages
 #[derive(Debug, clap::Args)]
@@ -32,10 +33,9 @@ impl Args {
         command.build();
         match self.out {
             Some(directory) => {
-                std::fs::create_dir_all(&directory)
-                    .map_err(|error| failed("make", &directory, error))?;
                 let mut pages = Vec::new();
-                write_all(&directory, &command, "luksmith", &mut pages)?;
+                collect(&command, "luksmith", &mut pages)?;
+                let pages = write_public_files(&directory, &pages, session)?;
                 if session.json {
                     let pages: Vec<_> = pages
                         .iter()
@@ -65,18 +65,16 @@ impl Args {
     }
 }
 
-fn write_all(
-    directory: &Path,
+/// The names and contents of the pages of a command and its subcommands.
+fn collect(
     command: &Command,
     name: &str,
-    pages: &mut Vec<PathBuf>,
+    pages: &mut Vec<(String, Vec<u8>)>,
 ) -> Result<(), CommandError> {
-    let path = directory.join(format!("{name}.1"));
-    std::fs::write(&path, page(command, name)?).map_err(|error| failed("write", &path, error))?;
-    pages.push(path);
+    pages.push((format!("{name}.1"), page(command, name)?));
     for sub in command.get_subcommands() {
         let name = format!("{name}-{}", sub.get_name());
-        write_all(directory, sub, &name, pages)?;
+        collect(sub, &name, pages)?;
     }
     Ok(())
 }

@@ -76,13 +76,16 @@ impl Folder {
     /// A [`ForeignLink`], and failed system calls.
     #[cfg(any(test, feature = "libvirt", feature = "nbd"))]
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        walk(None, path, false)
+        walk(None, path, None)
     }
 
-    /// As [`open`](Self::open). Folders that do not exist are made with mode 0700.
-    #[cfg(any(test, feature = "libvirt"))]
-    pub(crate) fn open_or_make(path: &Path) -> io::Result<Self> {
-        walk(None, path, true)
+    /// Opens the folder at this path. Folders that do not exist are made with this mode, less the
+    /// umask.
+    ///
+    /// # Errors
+    /// A [`ForeignLink`], and failed system calls.
+    pub(crate) fn open_or_make(path: &Path, mode: Mode) -> io::Result<Self> {
+        walk(None, path, Some(mode))
     }
 
     /// The folder of a path, and the name in it. What the name leads to is not looked at.
@@ -394,7 +397,7 @@ fn folder_of(base: Option<&Folder>, path: &Path) -> io::Result<(Folder, OsString
         _ => return Err(io::ErrorKind::IsADirectory.into()),
     };
     let parent = path.parent().unwrap_or(Path::new(""));
-    Ok((walk(base, parent, false)?, name.to_owned()))
+    Ok((walk(base, parent, None)?, name.to_owned()))
 }
 
 /// The folder of a path and the name in it, after all symbolic links. `true` stands for a name that
@@ -411,8 +414,9 @@ fn end_of(path: &Path) -> io::Result<(Folder, OsString, bool)> {
     Err(Errno::LOOP.into())
 }
 
-/// Follows a path from `base`, or from the working directory, to a folder.
-fn walk(base: Option<&Folder>, path: &Path, make: bool) -> io::Result<Folder> {
+/// Follows a path from `base`, or from the working directory, to a folder. Folders that do not
+/// exist are made if `make` has a mode for them.
+fn walk(base: Option<&Folder>, path: &Path, make: Option<Mode>) -> io::Result<Folder> {
     let mut at = match base {
         Some(base) => base.clone(),
         None => Folder::start(".")?,
@@ -445,8 +449,9 @@ fn walk(base: Option<&Folder>, path: &Path, make: bool) -> io::Result<Folder> {
                     left.extend(names(&target));
                 }
             }
-            Some(Errno::NOENT) if make => {
-                match rustix::fs::mkdirat(&at, &name, Mode::RWXU) {
+            Some(Errno::NOENT) if make.is_some() => {
+                let mode = make.unwrap_or(Mode::RWXU);
+                match rustix::fs::mkdirat(&at, &name, mode) {
                     Err(Errno::EXIST) | Ok(()) => {}
                     Err(error) => return Err(error.into()),
                 }

@@ -91,6 +91,14 @@ impl Destination {
         }
     }
 
+    /// Fails if there is anything but a regular file.
+    pub(super) fn into_file(self) -> Result<Self, Error> {
+        match self.about().is_none_or(Metadata::is_file) {
+            true => Ok(self),
+            false => Err(not_storage(self.path())),
+        }
+    }
+
     /// Looks at a path at which nothing may be.
     pub(super) fn new(path: &Path) -> Result<Self, Error> {
         let destination = Self::find(path)?;

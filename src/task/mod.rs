@@ -74,6 +74,7 @@ pub mod outcome;
 pub mod pid_file;
 pub mod plain;
 mod printable;
+pub mod public_files;
 #[cfg(feature = "vet")]
 pub mod search;
 pub mod size;

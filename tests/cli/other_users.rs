@@ -258,3 +258,34 @@ fn a_link_of_another_user_is_not_followed_to_write() {
     assert_eq!(session.read("victim").len(), 1 << 20);
     assert!(session.path("own").is_symlink());
 }
+
+#[test]
+fn manual_pages_are_not_written_through_a_link() {
+    let Some(folders) = Folders::new() else {
+        return;
+    };
+    let session = &folders.session;
+    let page = folders.theirs.join("luksmith-create.1");
+    symlink(&folders.victim, &page).unwrap();
+    let ran = session.run(["man", "--out", "theirs"]);
+    ran.fails(4, "luksmith-create.1 is neither a file nor a block device");
+    folders.victim_is_unchanged();
+
+    // A FIFO is not waited for.
+    fs::remove_file(&page).unwrap();
+    let fifo = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, &page, fifo, 0o600.into(), 0).unwrap();
+    session.run(["man", "--out", "theirs"]).fails(4, "neither");
+
+    // A link on the way.
+    fs::remove_file(&page).unwrap();
+    symlink("/tmp", folders.theirs.join("link")).unwrap();
+    let ran = session.run(["man", "--out", "theirs/link/man"]);
+    ran.fails(
+        2,
+        "is a symbolic link in a folder that other users can write to",
+    );
+    session.ok(["man", "--out", "theirs/man"]);
+    let page = folders.theirs.join("man/luksmith.1");
+    assert_eq!(page.metadata().unwrap().mode() & 0o777, 0o644);
+}

@@ -168,10 +168,10 @@ fn nothing_is_made_through_a_link() {
 #[test]
 fn folders_are_made_for_this_user_only() {
     let (_all, root) = tree();
-    let made = Folder::open_or_make(&root.join("a/b/c")).unwrap();
+    let made = Folder::open_or_make(&root.join("a/b/c"), Mode::RWXU).unwrap();
     assert_eq!(made.about().unwrap().mode() & 0o7777, 0o700);
     made.check_trusted().unwrap();
-    Folder::open_or_make(&root.join("a/b/c")).unwrap();
+    Folder::open_or_make(&root.join("a/b/c"), Mode::RWXU).unwrap();
     let private = made.make_private(name("d")).unwrap();
     assert_eq!(private.path(), root.join("a/b/c/d"));
     private.create_new(name("x"), OFlags::empty()).unwrap();

@@ -14,7 +14,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -115,7 +115,7 @@ fn journal_name(secret: &Uuid) -> OsString {
 impl Place {
     /// Locks the journal of a secret. The directory is made if it does not exist.
     pub(super) fn take(directory: &Path, secret: &Uuid) -> Result<Self, Error> {
-        let folder = Folder::open_or_make(directory)
+        let folder = Folder::open_or_make(directory, Mode::RWXU)
             .map_err(|error| Error::io("create", directory, error))?;
         folder
             .check_trusted()
