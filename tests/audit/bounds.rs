@@ -45,7 +45,7 @@ fn a_file_of_100_megabytes_is_read_only_to_the_limit() {
     crate::command::fails(
         folder.path(),
         &["audit", "large.xml", "--no-images"],
-        6,
+        11,
         "1 finding",
     );
 }

@@ -229,7 +229,7 @@ fn a_host_is_read_below_its_root() {
         found.sort();
         assert_eq!(
             output.status.code(),
-            Some(if found.is_empty() { 0 } else { 6 })
+            Some(if found.is_empty() { 0 } else { 11 })
         );
         found
     };

@@ -100,7 +100,7 @@ fn faults_of_domains_pools_and_secrets_are_found() {
     }
     expected.sort();
     let ran = daemon.run(&audit);
-    ran.is(6, &["--fail-on"]);
+    ran.is(11, &["--fail-on"]);
     assert_eq!(found(&ran), expected);
     let origin = ran.json()["findings"][0]["origin"].clone();
     let origin = origin.as_str().expect("an origin");

@@ -32,7 +32,7 @@ pub struct Selection {
     pub cipher: Option<CipherSpec>,
     /// The kernels of AES-XTS. Default: all that this CPU has.
     pub kernels: Vec<Kernel>,
-    /// Whether ciphers without kernels are measured too.
+    /// Whether ciphers without kernels are measured too. Default: if feature `ciphers` is there.
     pub other_ciphers: bool,
     /// The sizes of the keys of ciphers in bytes, and of the derived keys. Default: those of
     /// `cryptsetup benchmark`; of a selected cipher all.
@@ -61,7 +61,7 @@ impl Default for Selection {
         Self {
             cipher: None,
             kernels: Vec::new(),
-            other_ciphers: true,
+            other_ciphers: cfg!(feature = "ciphers"),
             key_sizes: Vec::new(),
             sector_sizes: Vec::new(),
             buffer_sizes: Vec::new(),
