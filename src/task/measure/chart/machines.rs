@@ -20,7 +20,8 @@ pub fn svg(all: &[Measured]) -> Result<String, Error> {
     let mut svg = String::new();
     let canvas = Canvas::new(&mut svg, WIDTH, HEAD + tallest * lines + MARGIN)?;
     canvas.heading("luksmith on several machines", MARGIN, 28, 20)?;
-    let about = "In memory; the slower direction, best turn; * the machine was busy";
+    let about = "Ciphers: MiB/s in memory, the slower direction. Key derivation: million iterations \
+                 per second. Best turn; * the machine was busy";
     canvas.text(about, MARGIN, 54)?;
     let width = (INSIDE - GAP) / 2;
     for (panel, n) in panels.iter().zip(0..) {
@@ -48,7 +49,7 @@ fn panels(all: &[Measured]) -> Vec<Rows> {
             Some((name(measured), value, shown))
         });
         let title = format!(
-            "{} {} bit, {}-byte sectors, {}, MiB/s",
+            "{} {} bit, {}-byte sectors, {}",
             subject.spec,
             subject.key_size * 8,
             subject.sector_size,
@@ -71,7 +72,7 @@ fn panels(all: &[Measured]) -> Vec<Rows> {
             Some((name(measured), value, shown))
         });
         let bits = key_size * 8;
-        let title = format!("{derivation}, {bits}-bit key, million iterations per second");
+        let title = format!("{derivation}, {bits}-bit key");
         panels.push(panel(title, rows.collect()));
     }
     panels.retain(|panel| panel.rows.len() > 1);
