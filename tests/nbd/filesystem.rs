@@ -196,7 +196,10 @@ fn a_dead_file_system_is_not_waited_for() {
     // The kernel does not ask again for attributes that it got within a second.
     std::thread::sleep(std::time::Duration::from_millis(1500));
 
-    let mut second = folder.luksmith(["info", "disk.img"]).spawn().unwrap();
+    let mut second = folder
+        .luksmith(["config", "disk.img", "--label", "x"])
+        .spawn()
+        .unwrap();
     let ran = std::cell::RefCell::new(&mut second);
     until("the program ends", || {
         ran.borrow_mut().try_wait().unwrap().is_some()

@@ -141,16 +141,16 @@ fn an_undo_record_is_private_whatever_was_there_before() {
     undo.save(b"record").unwrap();
     assert_eq!(mode(), 0o600);
 
-    // A file from an interrupted run, which every user can read.
+    // A record, and a file of the user's own beside it, which every user can read.
     let readable = std::fs::Permissions::from_mode(0o666);
     let new = folder.path().join("image.luksmith-undo.new");
-    std::fs::write(&new, b"left over").unwrap();
+    std::fs::write(&new, b"the user's").unwrap();
     std::fs::set_permissions(&new, readable.clone()).unwrap();
     let record = folder.path().join("image.luksmith-undo");
     std::fs::set_permissions(record, readable).unwrap();
     undo.save(b"another").unwrap();
     assert_eq!(mode(), 0o600);
-    assert!(!new.exists());
+    assert_eq!(std::fs::read(&new).unwrap(), b"the user's");
     assert_eq!(undo.load().unwrap().unwrap(), b"another");
 }
 
