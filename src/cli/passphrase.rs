@@ -18,7 +18,7 @@ use super::error::{CommandError, Kind};
 use super::output;
 use super::strength::strength;
 
-/// A typed passphrase with a lower score of zxcvbn needs --force-weak. Fewer than 10⁸ guesses find
+/// A typed passphrase with a lower score of zxcvbn needs --force-weak. Fewer than 10^8 guesses find
 /// it.
 const WEAK_BELOW: u8 = 2;
 

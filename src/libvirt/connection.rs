@@ -19,7 +19,7 @@ impl ConnectOptions {
         Self::default()
     }
 
-    /// The libvirt to connect to: `qemu:///system`, `qemu+ssh://host/system`, `test:///default`, …
+    /// The libvirt to connect to: `qemu:///system`, `qemu+ssh://host/system`, `test:///default`.
     /// With `None`, libvirt uses `LIBVIRT_DEFAULT_URI`, or else `uri_default` of `libvirt.conf`, or
     /// else probes for a driver.
     #[must_use]
