@@ -4,9 +4,7 @@ use comfy_table::CellAlignment;
 use luksmith::task::outcome;
 use luksmith::task::search::{HeaderPlace, Search, random_seed};
 use luksmith::vet::ciphertext::areas::{Layout, Purpose};
-use luksmith::vet::ciphertext::randomness::false_alarm_bound;
-use luksmith::vet::ciphertext::{AreaReport, PIECE, Region, Regions, Report, Sample, Why};
-use luksmith_formats::json::{Object, Value, json};
+use luksmith::vet::ciphertext::{AreaReport, PIECE, Region, Report, Sample, Why};
 
 use super::Session;
 use super::args::ImageArgs;
@@ -90,9 +88,9 @@ impl Args {
         self.warn(layout, &report);
         let verdict = self.verdict(session, &report);
         if session.json {
-            session
-                .output
-                .json(&self.as_json(layout, &report, sample, verdict.is_ok()));
+            let image = &self.image.image;
+            let members = outcome::searched(image, layout, &report, sample);
+            session.output.json(&members.into());
         } else {
             self.print(session, layout, &report, sample);
         }
@@ -212,22 +210,6 @@ impl Args {
             ));
         }
     }
-
-    fn as_json(&self, layout: &Layout, report: &Report, sample: Option<Sample>, ok: bool) -> Value {
-        let total = report.total();
-        let bound = false_alarm_bound(total.random + total.suspicious);
-        let areas: Value = report.areas.iter().map(area_json).collect();
-        let mut members = Object::new();
-        outcome::image(&mut members, &self.image.image);
-        members.insert("type", layout.version.map(outcome::type_name));
-        members.insert("verdict", if ok { "accept" } else { "findings" });
-        members.insert("areas", areas);
-        members.insert("suspicious", regions_json(&report.suspicious));
-        members.insert("zero", regions_json(&report.zero));
-        members.insert("seed", sample.map(|sample| sample.seed));
-        members.insert("false_alarm_bound", bound);
-        members.into()
-    }
 }
 
 fn table(areas: &[AreaReport]) -> String {
@@ -259,46 +241,4 @@ fn why_text(why: Why) -> String {
         Why::Zero => "zero".to_owned(),
         _ => "low entropy".to_owned(),
     }
-}
-
-fn area_json(report: &AreaReport) -> Value {
-    let AreaReport {
-        area,
-        tally,
-        sampled,
-        ..
-    } = report;
-    json!({
-        "area": area.purpose.to_string(),
-        "offset": area.range.start,
-        "size": area.range.end - area.range.start,
-        "judged": area.purpose.is_judged(),
-        "random": tally.random,
-        "zero": tally.zero,
-        "suspicious": tally.suspicious,
-        "sampled": sampled.map(|(pieces, of)| json!({ "pieces": pieces, "of": of })),
-    })
-}
-
-fn regions_json(regions: &Regions) -> Value {
-    json!({
-        "regions": regions.count,
-        "bytes": regions.bytes,
-        "listed": regions.listed.iter().map(region_json).collect::<Value>(),
-    })
-}
-
-fn region_json(region: &Region) -> Value {
-    let (why, signature) = match region.why {
-        Why::Zero => ("zero", None),
-        Why::TooEven => ("too-even", None),
-        Why::Signature(name) => ("signature", Some(name)),
-        _ => ("low-entropy", None),
-    };
-    json!({
-        "offset": region.offset,
-        "size": region.length,
-        "why": why,
-        "signature": signature,
-    })
 }

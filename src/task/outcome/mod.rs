@@ -11,6 +11,8 @@ mod describe;
 #[cfg(feature = "libvirt")]
 mod libvirt;
 mod names;
+#[cfg(feature = "vet")]
+mod searched;
 
 pub use change::{Change, Changed};
 pub use copied::Copied;
@@ -19,6 +21,8 @@ pub use describe::{Described, keyslots, tokens};
 #[cfg(feature = "libvirt")]
 pub use libvirt::{AmendedKeyslots, DiskChange, SecretChange};
 pub use names::{bytes_of, hex, image, priority, qcow2, type_name};
+#[cfg(feature = "vet")]
+pub use searched::searched;
 
 use luksmith_formats::json::Object;
 
