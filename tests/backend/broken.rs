@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
+use std::time::Duration;
 
 use luksmith::backend::conformance::{self, Access, Clause};
 use luksmith::backend::memory::MemoryBackend;
@@ -142,6 +143,12 @@ struct Broken {
     noise: AtomicU8,
     refused: AtomicBool,
     pending: Mutex<VecDeque<(ThreadId, u64, Sectors<Cipher>)>>,
+}
+
+/// Gives the other threads time for their requests. `yield_now` does not: on a busy machine it can
+/// return at once each time.
+fn let_others_run() {
+    thread::sleep(Duration::from_micros(50));
 }
 
 fn copy(bytes: &[u8]) -> Sectors<Cipher> {
@@ -289,7 +296,7 @@ impl Backend for Broken {
                 let len = usize::try_from(end.min(SIZE as u64) - start).unwrap();
                 let mut pages = Sectors::<Cipher>::with_len(len);
                 self.memory.read_at(start, &mut pages)?;
-                thread::yield_now();
+                let_others_run();
                 let at = usize::try_from(offset - start).unwrap();
                 pages.as_mut_slice()[at..at + bytes.len()].copy_from_slice(bytes);
                 self.memory.write_at(start, &pages)
@@ -297,7 +304,7 @@ impl Backend for Broken {
             Fault::WritesHalvesOfBlocks => {
                 for (number, half) in (0..).zip(bytes.chunks(256)) {
                     self.memory.write_at(offset + number * 256, &copy(half))?;
-                    thread::yield_now();
+                    let_others_run();
                 }
                 Ok(())
             }
