@@ -83,7 +83,7 @@ fn image(error: &ImageError) -> Hint {
     match error {
         ImageError::BackingFile | ImageError::DataFile => some(
             "only the image itself is opened; `qemu-img convert` makes an image that holds all \
-             data",
+             data. `luksmith info`, `key` and `header` work on its header",
         ),
         ImageError::Encrypted => some(
             "`luksmith copy --source-format qcow2` copies an encrypted image, with its passphrase",

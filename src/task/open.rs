@@ -89,7 +89,8 @@ impl Image {
         Ok(look(file, watch, open)?.0)
     }
 
-    /// As [`Image::open_to_look`], with the storage of the data, whose content is not read.
+    /// As [`Image::open_to_look`], with the storage of the data, whose content is not read: a qcow2
+    /// image is opened for its header only.
     ///
     /// # Errors
     /// As [`Image::open_to_look`].
@@ -99,7 +100,10 @@ impl Image {
         limits: Limits,
         watch: &dyn Watch,
     ) -> Result<(Container, Storage), Error> {
-        let open = |file, watch: &dyn Watch| self.open_data_to_read(file, limits, watch);
+        let open = |file, watch: &dyn Watch| {
+            let header = self.header_storage(file, watch)?;
+            self.open_beside_header(header, file, None, limits, watch)
+        };
         look(file, watch, open)
     }
 
@@ -181,7 +185,7 @@ impl Image {
         container: &Container,
         data: &Storage,
     ) -> Result<(), Error> {
-        if data.qcow2.is_some() {
+        if data.qcow2_header.is_some() {
             return Ok(());
         }
         match container.data_segment_on(&*data.backend) {
@@ -213,7 +217,23 @@ impl Image {
         limits: Limits,
         watch: &dyn Watch,
     ) -> Result<(Container, Storage), Error> {
-        let header = self.header_storage(file, watch)?;
+        let header = self.storage_with_header(file, watch)?;
+        let header = match self.format {
+            ImageFormat::Raw => header,
+            ImageFormat::Qcow2 => header.into_qcow2(&self.location)?,
+        };
+        self.open_beside_header(header, file, undo, limits, watch)
+    }
+
+    /// Opens the header in an opened storage, and the data.
+    fn open_beside_header(
+        &self,
+        header: Storage,
+        file: OpenOptions,
+        undo: Option<&Path>,
+        limits: Limits,
+        watch: &dyn Watch,
+    ) -> Result<(Container, Storage), Error> {
         let options = options(header.undo(undo), limits);
         let data = match self.header {
             Some(_) => {
@@ -236,7 +256,7 @@ impl Image {
             return;
         };
         let elsewhere = self.header.is_none() && segment.offset == 0;
-        if data.qcow2.is_some() || elsewhere {
+        if data.qcow2_header.is_some() || elsewhere {
             return;
         }
         if segment.fixed_size.is_none() && size == segment.offset {
@@ -253,7 +273,22 @@ impl Image {
         }
     }
 
+    /// The storage of the header, for work on the header only. In a qcow2 image that is possible
+    /// whatever other files the image names; none of them is opened.
     fn header_storage(&self, options: OpenOptions, watch: &dyn Watch) -> Result<Storage, Error> {
+        let storage = self.storage_with_header(options, watch)?;
+        match self.format {
+            ImageFormat::Raw => Ok(storage),
+            ImageFormat::Qcow2 => storage.into_qcow2_header(&self.location),
+        }
+    }
+
+    /// The storage that holds the header, not yet opened as an image.
+    fn storage_with_header(
+        &self,
+        options: OpenOptions,
+        watch: &dyn Watch,
+    ) -> Result<Storage, Error> {
         if self.format == ImageFormat::Qcow2 && self.header.is_some() {
             let message = "a qcow2 image has its header inside";
             return Err(Error::parameters(message).advise(Advice::OnlyRaw(&["header"])));
@@ -265,10 +300,7 @@ impl Image {
         if options.writes() && names > 1 {
             watch.notes(Note::Names { location, names });
         }
-        match self.format {
-            ImageFormat::Raw => Ok(storage),
-            ImageFormat::Qcow2 => storage.into_qcow2(&self.location),
-        }
+        Ok(storage)
     }
 
     fn open(
@@ -291,7 +323,7 @@ impl Image {
                 None => error,
             }
         })?;
-        if storage.qcow2.is_some() && container.version() != Version::Luks1 {
+        if storage.qcow2_header.is_some() && container.version() != Version::Luks1 {
             let message = format!("{}: LUKS2 in a qcow2 image", self.location);
             let error = Error::new(Kind::Unsupported, message);
             return Err(error.advise(Advice::OnlyLuks1InQcow2));

@@ -14,7 +14,7 @@ use crate::Interrupt;
 use crate::backend::Backend;
 use crate::backend::file::{FileBackend, OpenOptions};
 use crate::container::{Container, OpenError, Remains, Undo, UndoFile, Unlocked, VolumeError};
-use crate::layout::{ImageError, Qcow2};
+use crate::layout::{ImageError, Qcow2, Qcow2Header};
 use crate::location::Location;
 use crate::sectors::{Cipher, Sectors};
 use crate::volume::Volume;
@@ -61,8 +61,10 @@ pub struct Storage {
     pub backend: Arc<dyn Backend>,
     /// What sort of storage it is.
     pub nature: Nature,
-    /// The image that it holds, if it was opened as one.
+    /// The image that it holds, if it was opened as one, with its data.
     pub qcow2: Option<Arc<Qcow2>>,
+    /// The LUKS header of the image that it holds, if it was opened as one.
+    pub qcow2_header: Option<Arc<Qcow2Header>>,
     /// The opened file or device, if it is one.
     file: Option<Arc<FileBackend>>,
 }
@@ -86,6 +88,7 @@ impl Storage {
             backend,
             nature,
             qcow2: None,
+            qcow2_header: None,
             file: None,
         }
     }
@@ -191,15 +194,38 @@ impl Storage {
     /// # Errors
     /// An image that is malformed, or has what this library does not open.
     pub fn into_qcow2(self, location: &Location) -> Result<Self, Error> {
-        let image = Qcow2::open(self.backend.clone()).map_err(|error| {
-            let luks = matches!(error, ImageError::NotQcow2) && self.begins_with(LUKS_MAGIC);
-            let error = Error::from(error).about(location);
-            error.advise_if(luks, Advice::FormatRaw)
-        })?;
+        let image = Qcow2::open(self.backend.clone());
+        let image = image.map_err(|error| self.image_error(error, location))?;
+        Ok(self.with_qcow2(image))
+    }
+
+    /// The same storage, opened as a qcow2 image for work on its LUKS header only. The data may be
+    /// in other files, which are not opened. `location` is for messages.
+    ///
+    /// # Errors
+    /// An image whose own header is malformed, and one that is not encrypted with LUKS.
+    pub fn into_qcow2_header(self, location: &Location) -> Result<Self, Error> {
+        let header = Qcow2Header::open(self.backend.clone());
+        let header = header.map_err(|error| self.image_error(error, location))?;
         Ok(Self {
-            qcow2: Some(Arc::new(image)),
+            qcow2_header: Some(Arc::new(header)),
             ..self
         })
+    }
+
+    /// The same storage, with the image that was opened or made in it.
+    pub(super) fn with_qcow2(self, image: Qcow2) -> Self {
+        Self {
+            qcow2_header: Some(Arc::new(image.header())),
+            qcow2: Some(Arc::new(image)),
+            ..self
+        }
+    }
+
+    fn image_error(&self, error: ImageError, location: &Location) -> Error {
+        let luks = matches!(error, ImageError::NotQcow2) && self.begins_with(LUKS_MAGIC);
+        let error = Error::from(error).about(location);
+        error.advise_if(luks, Advice::FormatRaw)
     }
 
     /// Whether the storage begins with `magic`. This is only for advice, never to choose a format.
@@ -212,8 +238,8 @@ impl Storage {
     /// The storage of the LUKS header, if the header is not detached.
     #[must_use]
     pub fn header(&self) -> Arc<dyn Backend> {
-        match &self.qcow2 {
-            Some(image) => image.header_storage(),
+        match &self.qcow2_header {
+            Some(header) => header.storage(),
             None => self.backend.clone(),
         }
     }
@@ -250,9 +276,10 @@ impl Storage {
     /// # Errors
     /// A header that describes no volume which fits the storage.
     pub fn volume_size(&self, container: &Container) -> Result<u64, VolumeError> {
-        match &self.qcow2 {
-            Some(image) => Ok(image.size()),
-            None => container.data_size(self.backend.geometry().size),
+        match (&self.qcow2, &self.qcow2_header) {
+            (Some(image), _) => Ok(image.size()),
+            (None, Some(header)) => Ok(header.size()),
+            (None, None) => container.data_size(self.backend.geometry().size),
         }
     }
 

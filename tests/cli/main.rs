@@ -19,6 +19,7 @@ mod look;
 mod loss;
 mod memlock;
 mod other_users;
+mod overlay;
 mod prompt;
 mod races;
 mod rescue;

@@ -58,7 +58,8 @@ fn a_new_image_is_a_hole() {
         let (storage, image) = new_image(10 << 20, cluster_size);
         assert_eq!(image.size(), 10 << 20);
         assert_eq!(image.cluster_size(), u64::from(cluster_size));
-        assert_eq!((image.version(), image.refcount_bits()), (3, 16));
+        let header = image.header();
+        assert_eq!((header.version(), header.refcount_bits()), (3, 16));
         assert_eq!(image.header_storage().geometry().size, HEADER);
         let (_, volume) = reopened(&storage);
         assert_eq!(

@@ -87,7 +87,7 @@ impl Args {
             self.image.image,
             container.version()
         ));
-        if let Some(image) = &data.qcow2 {
+        if let Some(image) = &data.qcow2_header {
             let snapshots = match image.snapshots() {
                 0 => String::new(),
                 count => format!(", snapshots: {count}"),
@@ -98,6 +98,14 @@ impl Args {
                 size::human(image.cluster_size())
             );
             row("format", &text);
+            for (name, file) in [
+                ("backing file", image.backing_file()),
+                ("data file", image.data_file()),
+            ] {
+                if let Some(file) = file {
+                    row(name, &format!("{file} (not opened)"));
+                }
+            }
         }
         row("UUID", container.uuid());
         if let Header::Luks2(header) = container.header() {
@@ -120,7 +128,7 @@ impl Args {
                 } else {
                     "to the end of the storage"
                 };
-                if data.qcow2.is_none() {
+                if data.qcow2_header.is_none() {
                     row("data", &format!("from byte {} {until}", segment.offset));
                 }
             }

@@ -9,6 +9,7 @@
 //! - `map`, `run`: where the guest's clusters are. `compressed`: clusters that are not encrypted.
 //! - `refcounts` and `grow`: which clusters are free.
 //! - `change`: changes of the tables, and the order in which they reach the storage.
+//! - `header`: the LUKS header only, of an image whose data may be in other files.
 //! - `plain`: images that are not encrypted, which are only read.
 //! - `create`: a new image. `resize`: another size. `window`: the storage of the LUKS header.
 //!
@@ -16,7 +17,8 @@
 //! make any part of the disk read as zeroes, as any other part of the image's ciphertext, or as
 //! noise. What a hostile image says is bounded, and never refers to anything outside of the image.
 //!
-//! Backing files, data files and extended L2 entries are refused. QEMU does not encrypt compressed
+//! Backing files, data files and extended L2 entries are refused, except for work that needs only
+//! the LUKS header ([`Qcow2Header`]). QEMU does not encrypt compressed
 //! clusters; they are read only after
 //! [`Volume::with_compressed_plaintext`](crate::volume::Volume::with_compressed_plaintext).
 //!
@@ -55,6 +57,7 @@ mod compressed;
 mod create;
 mod fixed;
 mod grow;
+mod header;
 mod map;
 mod plain;
 mod refcounts;
@@ -69,6 +72,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use create::NewImage;
+pub use header::Qcow2Header;
 pub use plain::PlainQcow2;
 pub use shape::ImageError;
 
@@ -79,16 +83,12 @@ use fixed::Fixed;
 pub(crate) use map::Compressed;
 use map::Map;
 pub(crate) use run::{Run, Stored};
-use shape::Shape;
-use window::Window;
+use shape::{AUTOCLEAR, Shape};
 
 use crate::backend::{Backend, IoError, Operation};
 use crate::door;
 #[cfg(not(feature = "qcow2-compressed"))]
 use crate::feature::MissingFeature;
-
-/// The offset of the autoclear features in the header.
-const AUTOCLEAR: u64 = 88;
 
 /// An opened image.
 ///
@@ -141,13 +141,12 @@ impl Qcow2 {
 
     /// The storage of the LUKS header. Its size is fixed, and stated in the image.
     pub fn header_storage(&self) -> Arc<dyn Backend> {
-        let (start, len) = self.shape.crypto;
-        let storage = self.storage.clone();
-        Arc::new(Window {
-            storage,
-            start,
-            len,
-        })
+        self.header().storage()
+    }
+
+    /// The LUKS header of the image, and what the image's own header says.
+    pub fn header(&self) -> Qcow2Header {
+        Qcow2Header::of(self.storage.clone(), self.shape.clone())
     }
 
     /// The size of the disk in bytes.
@@ -158,21 +157,6 @@ impl Qcow2 {
     /// The size of a cluster in bytes.
     pub fn cluster_size(&self) -> u64 {
         self.shape.cluster
-    }
-
-    /// The version of the format: 2 or 3.
-    pub fn version(&self) -> u32 {
-        self.shape.header.version
-    }
-
-    /// The bits of a refcount: 1 to 64.
-    pub fn refcount_bits(&self) -> u32 {
-        1 << self.shape.header.refcount_order
-    }
-
-    /// The number of internal snapshots.
-    pub fn snapshots(&self) -> u32 {
-        self.shape.header.snapshots
     }
 
     /// The storage of the image.

@@ -40,7 +40,7 @@ impl Qcow2 {
         if !size.is_multiple_of(512) {
             return Err(refused(512));
         }
-        if self.version() == 2 && self.snapshots() != 0 {
+        if self.shape.header.version == 2 && self.shape.header.snapshots != 0 {
             return Err(IoError::Unsupported(Operation::Resize));
         }
         let entries = self.shape.header.l1_entries(size);

@@ -49,6 +49,9 @@ pub enum ImageError {
     Io(#[from] IoError),
 }
 
+/// The offset of the autoclear features in the header.
+pub(super) const AUTOCLEAR: u64 = 88;
+
 const KNOWN: u64 = DIRTY | CORRUPT | DATA_FILE | COMPRESSION | EXTENDED_L2;
 
 /// The values of an image that do not change while it is open.
@@ -67,8 +70,13 @@ impl Shape {
     pub(super) fn read(storage: &dyn Backend) -> Result<Self, ImageError> {
         let geometry = storage.geometry();
         let mut shape = Self::of_header(storage)?;
+        check_data(&shape.header)?;
         check_encrypted(&shape.header)?;
-        shape.crypto = crypto(storage, &shape.header, shape.cluster)?;
+        let extensions = Extensions::read(storage, &shape)?;
+        if extensions.data_file.is_some() {
+            return Err(ImageError::DataFile);
+        }
+        shape.crypto = extensions.crypto()?;
         if !geometry.read_only {
             shape.check_change()?;
         }
@@ -76,9 +84,33 @@ impl Shape {
         Ok(shape)
     }
 
+    /// The same for work on the LUKS header only. The data may be in other files, and the tables of
+    /// the image may be damaged. Also returns the names of the other files.
+    pub(super) fn read_for_header(storage: &dyn Backend) -> Result<(Self, Others), ImageError> {
+        let geometry = storage.geometry();
+        let mut shape = Self::of_header(storage)?;
+        check_encrypted(&shape.header)?;
+        let extensions = Extensions::read(storage, &shape)?;
+        shape.crypto = extensions.crypto()?;
+        if !geometry.read_only && shape.header.incompatible & CORRUPT != 0 {
+            return Err(ImageError::NeedsRepair("damaged"));
+        }
+        shape.check_cluster(geometry)?;
+        let crypto = shape.crypto;
+        shape.check_place(geometry, ("encryption header", crypto.0, crypto))?;
+        shape.check_overlap(|part| part.0 == crypto.0)?;
+        let others = Others {
+            backing_file: backing_file(storage, &shape)?,
+            data_file: (shape.header.incompatible & DATA_FILE != 0)
+                .then(|| text(&extensions.data_file.unwrap_or_default())),
+        };
+        Ok((shape, others))
+    }
+
     /// The same of an image that is not encrypted, which is only read.
     pub(super) fn read_plain(storage: &dyn Backend) -> Result<Self, ImageError> {
         let shape = Self::of_header(storage)?;
+        check_data(&shape.header)?;
         if shape.header.crypt_method != 0 {
             return Err(ImageError::Encrypted);
         }
@@ -102,12 +134,7 @@ impl Shape {
     /// not too large, and must not overlap.
     fn check_places(&self, geometry: Geometry) -> Result<(), ImageError> {
         let header = &self.header;
-        if self.cluster < u64::from(geometry.block_size) {
-            return Err(ImageError::Size(format!(
-                "clusters of {} bytes on storage with blocks of {}",
-                self.cluster, geometry.block_size
-            )));
-        }
+        self.check_cluster(geometry)?;
         let l1 = u64::from(header.l1_size) * 8;
         if header.l1_entries(header.size) > u64::from(header.l1_size) {
             let cause = format!("{} bytes are more than the L1 table maps", header.size);
@@ -128,33 +155,51 @@ impl Shape {
                 return Err(FormatError::over_limit(what, at, cause).into());
             }
         }
-        for (what, at, (offset, len)) in [
-            ("l1_table_offset", 40, (header.l1_offset, l1)),
-            (
-                "refcount_table_offset",
-                48,
-                (header.refcount_table_offset, refcounts),
-            ),
-            ("encryption header", self.crypto.0, self.crypto),
-        ] {
-            let inside = offset
-                .checked_add(len)
-                .is_some_and(|end| end <= geometry.size);
-            let absent = match what {
-                "l1_table_offset" => len == 0,
-                "encryption header" => header.crypt_method == 0,
-                _ => false,
-            };
-            if absent {
-                continue;
-            }
-            if offset == 0 || len == 0 || !offset.is_multiple_of(self.cluster) || !inside {
-                let cause = format!("{len} bytes at byte {offset} of {}", geometry.size);
-                return Err(FormatError::malformed(what, at, cause).into());
-            }
+        if l1 != 0 {
+            let place = (header.l1_offset, l1);
+            self.check_place(geometry, ("l1_table_offset", 40, place))?;
         }
+        let place = (header.refcount_table_offset, refcounts);
+        self.check_place(geometry, ("refcount_table_offset", 48, place))?;
+        if header.crypt_method != 0 {
+            self.check_place(geometry, ("encryption header", self.crypto.0, self.crypto))?;
+        }
+        self.check_overlap(|_| true)
+    }
+
+    fn check_cluster(&self, geometry: Geometry) -> Result<(), ImageError> {
+        if self.cluster < u64::from(geometry.block_size) {
+            return Err(ImageError::Size(format!(
+                "clusters of {} bytes on storage with blocks of {}",
+                self.cluster, geometry.block_size
+            )));
+        }
+        Ok(())
+    }
+
+    /// Checks that a part with an offset and a length begins at a cluster and is inside of the
+    /// storage. `at` is where the header says so.
+    fn check_place(
+        &self,
+        geometry: Geometry,
+        (what, at, (offset, len)): (&'static str, u64, (u64, u64)),
+    ) -> Result<(), ImageError> {
+        let inside = offset
+            .checked_add(len)
+            .is_some_and(|end| end <= geometry.size);
+        if offset == 0 || len == 0 || !offset.is_multiple_of(self.cluster) || !inside {
+            let cause = format!("{len} bytes at byte {offset} of {}", geometry.size);
+            return Err(FormatError::malformed(what, at, cause).into());
+        }
+        Ok(())
+    }
+
+    /// Checks that no fixed part overlaps one that `counts`.
+    fn check_overlap(&self, counts: impl Fn((u64, u64)) -> bool) -> Result<(), ImageError> {
         let fixed = self.fixed();
-        match fixed.windows(2).find(|pair| pair[0].1 > pair[1].0) {
+        let overlaps =
+            |pair: &&[(u64, u64)]| pair[0].1 > pair[1].0 && (counts(pair[0]) || counts(pair[1]));
+        match fixed.windows(2).find(overlaps) {
             Some(pair) => {
                 let cause = format!("overlaps the part at byte {}", pair[0].0);
                 Err(FormatError::malformed("table", pair[1].0, cause).into())
@@ -252,16 +297,21 @@ fn check_fields(header: &Header) -> Result<(), ImageError> {
         unknown == 0,
         FormatError::unsupported("incompatible_features", 72, format!("{unknown:#x}")),
     )?;
-    must(
-        header.incompatible & EXTENDED_L2 == 0,
-        FormatError::unsupported("incompatible_features", 72, "extended L2 entries"),
-    )?;
     // As in QEMU, the bit is set exactly if the compression is not zlib.
     let named = header.incompatible & COMPRESSION != 0;
     must(
         header.compression <= ZSTD && named == (header.compression != ZLIB),
         FormatError::unsupported("compression_type", 104, header.compression.to_string()),
     )?;
+    Ok(())
+}
+
+/// Checks that the data of the image is in the image, and that its tables are known.
+fn check_data(header: &Header) -> Result<(), ImageError> {
+    if header.incompatible & EXTENDED_L2 != 0 {
+        let cause = "extended L2 entries";
+        return Err(FormatError::unsupported("incompatible_features", 72, cause).into());
+    }
     if header.backing_offset != 0 || header.backing_size != 0 {
         return Err(ImageError::BackingFile);
     }
@@ -283,36 +333,81 @@ fn check_encrypted(header: &Header) -> Result<(), ImageError> {
     }
 }
 
-/// The offset and the length of the LUKS header, from the header extensions.
-fn crypto(storage: &dyn Backend, header: &Header, cluster: u64) -> Result<(u64, u64), ImageError> {
-    let bytes = read_up_to(storage, cluster)?;
-    let start = usize::try_from(header.header_length).unwrap_or(usize::MAX);
-    let extensions = qcow2::extensions(&bytes, start).map_err(|at| {
-        FormatError::malformed("extension", at, "reaches over the end of its cluster")
-    })?;
-    let mut found = None;
-    for extension in extensions {
-        match extension.kind {
-            EXT_DATA_FILE => return Err(ImageError::DataFile),
-            EXT_CRYPTO if found.is_some() => {
-                let cause = "comes twice";
-                let at = extension.offset;
-                return Err(FormatError::malformed("encryption header pointer", at, cause).into());
+/// What the header extensions say.
+struct Extensions {
+    /// The offset and the length of the LUKS header.
+    crypto: Option<(u64, u64)>,
+    /// The name of the data file.
+    data_file: Option<Vec<u8>>,
+}
+
+impl Extensions {
+    fn read(storage: &dyn Backend, shape: &Shape) -> Result<Self, ImageError> {
+        let bytes = read_up_to(storage, shape.cluster)?;
+        let start = usize::try_from(shape.header.header_length).unwrap_or(usize::MAX);
+        let extensions = qcow2::extensions(&bytes, start).map_err(|at| {
+            FormatError::malformed("extension", at, "reaches over the end of its cluster")
+        })?;
+        let mut found = Self {
+            crypto: None,
+            data_file: None,
+        };
+        for extension in extensions {
+            match extension.kind {
+                EXT_DATA_FILE => found.data_file = Some(extension.data),
+                EXT_CRYPTO if found.crypto.is_some() => {
+                    let (cause, at) = ("comes twice", extension.offset);
+                    let what = "encryption header pointer";
+                    return Err(FormatError::malformed(what, at, cause).into());
+                }
+                EXT_CRYPTO => {
+                    let place = qcow2::crypto_header(&extension.data).ok_or_else(|| {
+                        let cause = format!("{} bytes, not 16", extension.data.len());
+                        FormatError::malformed("encryption header pointer", extension.offset, cause)
+                    })?;
+                    found.crypto = Some(place);
+                }
+                _ => {}
             }
-            EXT_CRYPTO => {
-                let place = qcow2::crypto_header(&extension.data).ok_or_else(|| {
-                    let cause = format!("{} bytes, not 16", extension.data.len());
-                    FormatError::malformed("encryption header pointer", extension.offset, cause)
-                })?;
-                found = Some(place);
-            }
-            _ => {}
         }
+        Ok(found)
     }
-    found.ok_or_else(|| {
-        let cause = "there is no LUKS header in the image";
-        FormatError::malformed("encryption header pointer", 0, cause).into()
-    })
+
+    /// The offset and the length of the LUKS header.
+    fn crypto(&self) -> Result<(u64, u64), ImageError> {
+        self.crypto.ok_or_else(|| {
+            let cause = "there is no LUKS header in the image";
+            FormatError::malformed("encryption header pointer", 0, cause).into()
+        })
+    }
+}
+
+/// The other files that an image names. They are never opened.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Others {
+    /// The file with the data that the image does not hold itself.
+    pub(super) backing_file: Option<String>,
+    /// The file with the data of the image.
+    pub(super) data_file: Option<String>,
+}
+
+/// The name of the backing file, which is empty if it is not in the first cluster.
+fn backing_file(storage: &dyn Backend, shape: &Shape) -> Result<Option<String>, IoError> {
+    let header = &shape.header;
+    if header.backing_offset == 0 {
+        return Ok(None);
+    }
+    let bytes = read_up_to(storage, shape.cluster)?;
+    let name = usize::try_from(header.backing_offset).ok().and_then(|at| {
+        let end = at.checked_add(usize::try_from(header.backing_size).ok()?)?;
+        bytes.get(at..end)
+    });
+    Ok(Some(text(name.unwrap_or_default())))
+}
+
+/// A name from an image. Invalid UTF-8 is replaced.
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Reads the first `len` bytes, or fewer if the storage is shorter.

@@ -263,7 +263,7 @@ fn backend_of(file: &NewFile<'_>) -> Result<FileBackend, Error> {
 
 /// Makes an image in storage that holds nothing of value.
 fn new_qcow2(
-    mut data: Storage,
+    data: Storage,
     cluster_size: Option<u32>,
     size: u64,
     header_size: u64,
@@ -272,6 +272,6 @@ fn new_qcow2(
     if let Some(cluster_size) = cluster_size {
         image = image.cluster_size(cluster_size);
     }
-    data.qcow2 = Some(Arc::new(Qcow2::create(data.backend.clone(), &image)?));
-    Ok(data)
+    let image = Qcow2::create(data.backend.clone(), &image)?;
+    Ok(data.with_qcow2(image))
 }

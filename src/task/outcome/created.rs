@@ -53,7 +53,7 @@ impl Created {
     pub fn of(made: &Made<'_>, image: &Location) -> Result<Self, Error> {
         let container = &made.container;
         let segment = container.data_segment().ok();
-        let raw = made.data.qcow2.is_none();
+        let raw = made.data.qcow2_header.is_none();
         Ok(Self {
             image: image.clone(),
             version: container.version(),
@@ -67,7 +67,7 @@ impl Created {
             copied: None,
             openers: made.openers(),
             qemu_obstacle: made.qemu_obstacle(),
-            qcow2: names::qcow2(made.data.qcow2.as_deref()),
+            qcow2: names::qcow2(made.data.qcow2_header.as_deref()),
         })
     }
 }

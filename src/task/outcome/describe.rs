@@ -47,7 +47,7 @@ impl<'a> Described<'a> {
             Header::Luks1(_) => None,
             Header::Luks2(header) => Some(header),
         };
-        let raw = self.data.qcow2.is_none();
+        let raw = self.data.qcow2_header.is_none();
         let segment = container.data_segment().ok();
         let storage_size = self.data.backend.geometry().size;
         let left_out = segment
@@ -96,7 +96,7 @@ impl<'a> Described<'a> {
         members.insert("flags", flags.unwrap_or_default());
         members.insert("keyslots", keyslots(&container.keyslots()));
         members.insert("tokens", tokens(container));
-        members.insert("qcow2", names::qcow2(self.data.qcow2.as_deref()));
+        members.insert("qcow2", names::qcow2(self.data.qcow2_header.as_deref()));
         members
     }
 }

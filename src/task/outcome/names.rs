@@ -7,8 +7,9 @@ use luksmith_formats::json::{Object, Value, json};
 use luksmith_formats::luks2::Priority;
 
 use crate::container::Version;
-use crate::layout::Qcow2;
+use crate::layout::Qcow2Header;
 use crate::location::Location;
+use crate::task::printable;
 
 /// Adds the members `image` and `image_bytes`: the name of an image, with `\xNN` for each byte that
 /// is not UTF-8, and then all bytes of its path as hexadecimal digits, else `null`.
@@ -58,7 +59,7 @@ pub fn priority(priority: Priority) -> &'static str {
 
 /// The member `qcow2`: the image that holds a volume, or `null`.
 #[must_use]
-pub fn qcow2(image: Option<&Qcow2>) -> Value {
+pub fn qcow2(image: Option<&Qcow2Header>) -> Value {
     match image {
         None => Value::Null,
         Some(image) => json!({
@@ -66,6 +67,8 @@ pub fn qcow2(image: Option<&Qcow2>) -> Value {
             "cluster_size": image.cluster_size(),
             "refcount_bits": image.refcount_bits(),
             "snapshots": image.snapshots(),
+            "backing_file": image.backing_file().map(printable),
+            "data_file": image.data_file().map(printable),
         }),
     }
 }
