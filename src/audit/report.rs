@@ -22,10 +22,40 @@ pub struct Report {
 }
 
 impl Report {
+    /// The findings without an exception.
+    fn open(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|one| one.excepted.is_none())
+    }
+
     /// The highest severity of the findings without an exception.
     pub fn heaviest(&self) -> Option<Severity> {
-        let open = self.findings.iter().filter(|one| one.excepted.is_none());
-        open.map(|one| one.rule.severity).max()
+        self.open().map(|one| one.rule.severity).max()
+    }
+
+    /// The number of findings without an exception that have this severity or a higher one.
+    #[must_use]
+    pub fn from_severity(&self, lowest: Severity) -> usize {
+        self.open()
+            .filter(|one| one.rule.severity >= lowest)
+            .count()
+    }
+
+    /// The number of findings without an exception of each severity, the highest first.
+    #[must_use]
+    pub fn counts(&self) -> Vec<(Severity, usize)> {
+        let of = |severity| {
+            self.open()
+                .filter(|one| one.rule.severity == severity)
+                .count()
+        };
+        let severities = Severity::ALL.into_iter().rev();
+        severities.map(|one| (one, of(one))).collect()
+    }
+
+    /// The number of findings with an exception.
+    #[must_use]
+    pub fn excepted(&self) -> usize {
+        self.findings.len() - self.open().count()
     }
 
     /// Adds a finding, unless there are too many of its rule already.

@@ -95,6 +95,12 @@ pub(crate) fn advice(advice: &Advice) -> String {
                 "`luksmith libvirt secret remove usage=volume:{path}` removes it, if nothing needs it"
             );
         }
+        Advice::RemoveWithoutValue(secret) => {
+            return format!(
+                "`luksmith libvirt secret remove {secret}` removes the secret, which has no value"
+            );
+        }
+        Advice::RemoveUsedSecret => "--force in-use removes it anyway",
         Advice::GivePresentPassphrase => {
             "--key SOURCE gives its present passphrase; --new-key SOURCE one that you keep"
         }

@@ -1,14 +1,13 @@
 //! `luksmith inspect`: checks that an image is valid in its declared format, and that a policy
 //! allows it.
 
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use luksmith::backend::file::OpenOptions;
 use luksmith::location::Location;
+use luksmith::task::inspect::read_policy;
 use luksmith::task::outcome;
-use luksmith::vet::{self, Finding, Format, Policy, Report, Verdict};
-use luksmith_formats::json::{Object, Value, json};
+use luksmith::vet::{self, Format, Policy, Report, Verdict};
 
 use super::Session;
 use super::args::{LocalFile, LocationParser, RemoteArgs};
@@ -70,8 +69,6 @@ Examples:
   luksmith inspect --format raw upload.img --policy site.toml
   luksmith inspect --format raw nbd://localhost/upload";
 
-const LARGEST_POLICY: u64 = 1 << 20;
-
 fn format_parser() -> clap::builder::PossibleValuesParser {
     Format::ALL.map(Format::name).into()
 }
@@ -110,7 +107,8 @@ impl Args {
         let report = vet::inspect(&*image.backend, format, &policy)
             .map_err(|error| CommandError::new(Kind::Storage, error).about(self.image.name()))?;
         if session.json {
-            session.output.json(&self.to_json(&report));
+            let members = outcome::inspected(&self.image.image, &report);
+            session.output.json(&members.into());
         } else {
             self.print(&session.output, &report);
         }
@@ -121,31 +119,6 @@ impl Args {
         };
         let message = format!("{} is {outcome} as {}", self.image.name(), format.name());
         Err(CommandError::new(kind, message).hint("docs/inspect.md explains every finding"))
-    }
-
-    fn to_json(&self, report: &Report) -> Value {
-        let finding = |finding: &Finding| {
-            json!({
-                "id": finding.check.id,
-                "severity": finding.check.severity.name(),
-                "offset": finding.offset,
-                "field": finding.field,
-                "detail": finding.detail,
-                "meaning": finding.check.meaning,
-            })
-        };
-        let features = report.features.iter().map(|feature| feature.name());
-        let mut members = Object::new();
-        outcome::image(&mut members, &self.image.image);
-        members.insert("format", report.format.name());
-        members.insert("verdict", report.verdict().name());
-        members.insert("size", report.virtual_size);
-        members.insert("encryption", report.encryption.name());
-        members.insert("features", features.collect::<Vec<_>>());
-        members.insert("references", report.references.as_slice());
-        let findings: Value = report.findings.iter().map(finding).collect();
-        members.insert("findings", findings);
-        members.into()
     }
 
     fn print(&self, output: &Output, report: &Report) {
@@ -179,20 +152,4 @@ impl Args {
             ));
         }
     }
-}
-
-fn read_policy(path: &Path) -> Result<Policy, CommandError> {
-    let cannot = |error: std::io::Error| {
-        CommandError::new(Kind::Parameters, error).about(format!("cannot read {}", path.display()))
-    };
-    let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(cannot)?;
-    file.take(LARGEST_POLICY)
-        .read_to_string(&mut text)
-        .map_err(cannot)?;
-    Policy::parse(&text).map_err(|error| {
-        CommandError::new(Kind::Parameters, error)
-            .about(path.display())
-            .hint("docs/inspect.md shows every member of a policy")
-    })
 }

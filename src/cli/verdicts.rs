@@ -22,6 +22,7 @@ use luksmith::qemu::{AmendError, QmpError};
 use luksmith::secret::{HelperError, SecretError};
 use luksmith::task::destination::NoRoom;
 use luksmith::task::emulator::EmulatorError;
+use luksmith::task::libvirt::definition::DefinitionError;
 use luksmith::task::libvirt::disk::DiskError;
 use luksmith::task::libvirt::provision::ProvisionError;
 use luksmith::task::libvirt::rotate::RotateError;
@@ -73,6 +74,7 @@ hints! {
     LibvirtError => libvirt,
     ValueError => value,
     EmulatorError => emulator,
+    DefinitionError => definition,
     DiskError => disk,
     RotateError => rotate,
     NoRoom => no_room,
@@ -524,6 +526,15 @@ fn emulator(error: &EmulatorError) -> Hint {
             "`luksmith key add` adds a passphrase that is text, such as the base64 of a key \
              file",
         ),
+        _ => None,
+    }
+}
+
+fn definition(error: &DefinitionError) -> Hint {
+    match error {
+        DefinitionError::NoUsage(_) => some("--usage volume:/TEXT gives it a name of its own"),
+        DefinitionError::NoName(_) => some("--name NAME"),
+        DefinitionError::NoSecret(_) => some("--secret UUID names it"),
         _ => None,
     }
 }

@@ -97,8 +97,8 @@ pub enum Advice {
     ShareExport,
     /// There is no libvirt here, but the files of another system can be audited.
     OtherRoot,
-    /// A document shows every member of an audit's policy.
-    PolicyMembers,
+    /// This document shows every member of a policy.
+    PolicyMembers(&'static str),
     /// A name in the guest other than vda to vdz can be stated.
     OtherTarget,
     /// The disk can be detached.
@@ -123,6 +123,10 @@ pub enum Advice {
     ConvertToLuks1,
     /// The secret with the usage of this path can be removed, if nothing needs it.
     RemoveSecret(String),
+    /// The secret, which was defined but got no value, can be removed.
+    RemoveWithoutValue(uuid::Uuid),
+    /// The secret can be removed although something uses it.
+    RemoveUsedSecret,
     /// The secret of a libvirt is private, and the caller has to give its present value.
     GivePresentPassphrase,
     /// A new value could not be set, and the secret has its old value again.
@@ -233,7 +237,9 @@ impl fmt::Display for Advice {
                 "without libvirt there is no host to audit; another system can be audited by its \
                  root"
             }
-            Self::PolicyMembers => "docs/audit.md shows every member of a policy",
+            Self::PolicyMembers(document) => {
+                return write!(f, "{document} shows every member of a policy");
+            }
             Self::OtherTarget => "another name can be stated, such as sda",
             Self::Detach { domain, target } => {
                 return write!(f, "{target} can be detached from {domain}");
@@ -259,6 +265,10 @@ impl fmt::Display for Advice {
                     "the secret of {path} can be removed, if nothing needs it"
                 );
             }
+            Self::RemoveWithoutValue(secret) => {
+                return write!(f, "the secret {secret}, which has no value, can be removed");
+            }
+            Self::RemoveUsedSecret => "it can be removed anyway",
             Self::GivePresentPassphrase => {
                 "the present passphrase of a private secret has to be given"
             }

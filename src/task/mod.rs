@@ -56,6 +56,8 @@ pub mod destination;
 pub mod emulator;
 mod error;
 pub mod exports;
+#[cfg(feature = "vet")]
+pub mod inspect;
 mod kinds;
 #[cfg(feature = "libvirt")]
 pub mod libvirt;
@@ -75,6 +77,8 @@ pub mod pid_file;
 pub mod plain;
 mod printable;
 pub mod public_files;
+#[cfg(feature = "libvirt")]
+pub mod qemu_arguments;
 #[cfg(feature = "vet")]
 pub mod search;
 pub mod size;

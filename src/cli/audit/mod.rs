@@ -12,6 +12,7 @@ use clap::ValueEnum;
 use luksmith::audit::{self, Inventory, Policy, Report, Severity};
 use luksmith::libvirt::{ConnectOptions, Connection};
 use luksmith::task::audit::{add_host, add_images, add_objects, read_policy};
+use luksmith::task::outcome;
 
 use super::Session;
 use super::error::{CommandError, Exit};
@@ -123,13 +124,15 @@ impl PolicyArgs {
 }
 
 impl FailOn {
-    fn includes(self, severity: Severity) -> bool {
-        match self {
-            Self::Note => true,
-            Self::Warning => severity >= Severity::Warning,
-            Self::Error => severity >= Severity::Error,
-            Self::Never => false,
-        }
+    /// The number of findings that make the exit code 11.
+    fn count(self, report: &Report) -> usize {
+        let lowest = match self {
+            Self::Note => Severity::Note,
+            Self::Warning => Severity::Warning,
+            Self::Error => Severity::Error,
+            Self::Never => return 0,
+        };
+        report.from_severity(lowest)
     }
 }
 
@@ -160,7 +163,8 @@ impl Args {
         let report = audit::audit(&inventory, &policy);
         let output = &session.output;
         if session.json {
-            output.json(&shown::json(&report, failing(&report, self.fail_on) == 0));
+            let accepted = self.fail_on.count(&report) == 0;
+            output.json(&outcome::audited(&report, accepted).into());
         } else if self.sarif {
             output.json_of_others(&audit::sarif::log(&report));
         } else {
@@ -170,15 +174,8 @@ impl Args {
     }
 }
 
-/// The number of findings that make the exit code 11.
-fn failing(report: &Report, fail_on: FailOn) -> usize {
-    let open = report.findings.iter().filter(|one| one.excepted.is_none());
-    open.filter(|one| fail_on.includes(one.rule.severity))
-        .count()
-}
-
 fn verdict(report: &Report, fail_on: FailOn) -> Result<(), CommandError> {
-    match failing(report, fail_on) {
+    match fail_on.count(report) {
         0 => Ok(()),
         count => {
             let noun = if count == 1 { "finding" } else { "findings" };

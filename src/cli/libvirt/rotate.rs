@@ -4,9 +4,9 @@
 use std::path::PathBuf;
 
 use luksmith::secret::SecretSource;
-use luksmith::task::libvirt::rotate::{Finding, RotateOptions, Rotated, Rotation, Selection};
-use luksmith_formats::json::{Value, json};
-use uuid::Uuid;
+use luksmith::task::libvirt::rotate::{RotateOptions, Rotation, Selection};
+use luksmith::task::outcome;
+use luksmith_formats::json::json;
 
 use super::connect::ConnectArgs;
 use crate::cli::Session;
@@ -126,7 +126,7 @@ impl Args {
                 Ok(volumes) => {
                     for volume in volumes {
                         if !session.json {
-                            session.aside(|| session.output.now(line(&volume)))?;
+                            session.aside(|| session.output.now(&volume))?;
                         }
                         rotated.push((secret, volume));
                     }
@@ -142,7 +142,16 @@ impl Args {
             }
         }
         if session.json {
-            session.output.json(&report(&rotated, &failed));
+            let failures = failed.iter().map(|(secret, error)| {
+                json!({
+                    "secret": secret.to_string(),
+                    "kind": error.name(),
+                    "message": error.line(),
+                    "hints": error.hints(),
+                })
+            });
+            let report = outcome::rotated(&rotated, failures.collect());
+            session.output.json(&report);
         }
         let count = failed.len();
         match failed.into_iter().next() {
@@ -161,15 +170,7 @@ impl Args {
         let findings = rotation.check(session)?;
         let checked = rotation.volumes().len();
         if session.json {
-            let rows = findings.iter().map(finding_json).collect::<Vec<_>>();
-            let report = json!({
-                "verdict": if findings.is_empty() { "accept" } else { "findings" },
-                "checked": checked,
-                "findings": rows,
-                "rotated": [],
-                "failed": [],
-            });
-            session.output.json(&report);
+            session.output.json(&outcome::checked(checked, &findings));
         } else {
             for finding in &findings {
                 let line = format_args!("{}: {}", finding.fault, finding.message);
@@ -212,51 +213,4 @@ impl Args {
         })?;
         Ok(home.join(".local/state/luksmith"))
     }
-}
-
-fn line(volume: &Rotated) -> String {
-    let removed = volume
-        .removed
-        .iter()
-        .map(u32::to_string)
-        .collect::<Vec<_>>()
-        .join(", ");
-    let place = &volume.volume;
-    let slot = volume.keyslot;
-    format!("{place}: keyslot {slot} has the new passphrase; removed: {removed}")
-}
-
-fn report(rotated: &[(Uuid, Rotated)], failed: &[(Uuid, CommandError)]) -> Value {
-    let rotated = rotated.iter().map(|(secret, volume)| {
-        json!({
-            "secret": secret.to_string(),
-            "image": volume.volume,
-            "keyslot": volume.keyslot,
-            "removed": volume.removed,
-        })
-    });
-    let failed = failed.iter().map(|(secret, error)| {
-        json!({
-            "secret": secret.to_string(),
-            "kind": error.name(),
-            "message": error.line(),
-            "hints": error.hints(),
-        })
-    });
-    json!({
-        "verdict": null,
-        "checked": null,
-        "findings": [],
-        "rotated": rotated.collect::<Vec<_>>(),
-        "failed": failed.collect::<Vec<_>>(),
-    })
-}
-
-fn finding_json(finding: &Finding) -> Value {
-    json!({
-        "id": finding.fault.to_string(),
-        "secret": finding.secret.map(|uuid| uuid.to_string()),
-        "image": finding.volume,
-        "detail": finding.message,
-    })
 }

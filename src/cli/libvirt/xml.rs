@@ -1,14 +1,9 @@
 //! `luksmith libvirt xml`: prints the XML of secrets, volumes and disks.
 
 use clap::Subcommand;
-use luksmith::backend::Backend;
-use luksmith::backend::file::OpenOptions;
-use luksmith::container::{self, Container, Undo, Version};
-use luksmith::libvirt::xml::{Encryption, SecretRef, SecretXml, Usage, VolumeXml};
+use luksmith::libvirt::xml::{SecretRef, Usage};
 use luksmith::location::Location;
-use luksmith::task::emulator::EmulatorError;
-use luksmith::task::libvirt::disk;
-use luksmith::task::libvirt::identity::spelled;
+use luksmith::task::libvirt::{definition, disk};
 use luksmith_formats::json::json;
 use uuid::Uuid;
 
@@ -17,7 +12,6 @@ use crate::cli::Session;
 use crate::cli::args::{FORMS, LocationParser, RemoteArgs};
 use crate::cli::error::CommandError;
 use crate::cli::output;
-use luksmith::task::storage::Storage;
 
 /// Print the XML with which libvirt defines a secret, a volume or a disk
 ///
@@ -131,69 +125,20 @@ fn print(session: &Session, xml: &str, hints: &[String]) {
 
 impl SecretArgs {
     fn run(self, session: &Session) -> Result<(), CommandError> {
-        let usage = match (self.usage, &self.image) {
-            (Some(usage), _) => usage,
-            (None, Location::Path(path)) => Usage::volume(spelled(path)?),
-            (None, place) => {
-                return Err(CommandError::parameters(format!(
-                    "{place} has no path by which a secret could be found"
-                ))
-                .hint("--usage volume:/TEXT gives it a name of its own"));
-            }
-        };
-        let secret = SecretXml::new(Some(usage))
-            .uuid(self.uuid.map(|uuid| uuid.to_string()))
+        let secret = definition::secret(&self.image, self.usage, self.uuid)?
             .description(self.description)
             .ephemeral(self.ephemeral)
             .private(self.private);
-        let xml = secret.to_xml()?;
-        print(session, &xml, &[]);
+        print(session, &secret.to_xml()?, &[]);
         Ok(())
     }
 }
 
 impl VolumeArgs {
     fn run(self, session: &Session) -> Result<(), CommandError> {
-        let options = OpenOptions::new().force_share(true);
-        let storage = Storage::open(
-            &self.image,
-            self.remote.get(),
-            options,
-            session.signals.interrupt(),
-        )?;
-        let container = Container::open(
-            storage.backend.clone(),
-            container::OpenOptions::new(Undo::NotLookedFor),
-        )
-        .map_err(|error| CommandError::from(error).about(&self.image))?;
-        if container.version() == Version::Luks2 {
-            return Err(EmulatorError::Luks2(self.image).into());
-        }
-        let path = self.image.path();
-        let file = path.and_then(|path| path.file_name());
-        let name = self.name.or_else(|| Some(file?.to_str()?.to_owned()));
-        let name = name.ok_or_else(|| {
-            CommandError::parameters(format!("{}: no name in the pool is stated", self.image))
-                .hint("--name NAME")
-        })?;
-        let secret = match (self.secret, path) {
-            (Some(secret), _) => secret,
-            (None, Some(path)) => SecretRef::Usage(Usage::volume(spelled(path)?)),
-            (None, None) => {
-                return Err(CommandError::parameters(format!(
-                    "{}: no secret is named that opens it",
-                    self.image
-                ))
-                .hint("--secret UUID names it"));
-            }
-        };
-        let volume = VolumeXml::new(name)
-            .capacity(Some(container.data_size(storage.backend.geometry().size)?))
-            .allocation(Some(0))
-            .format(Some("raw".to_owned()))
-            .encryption(Some(Encryption::luks1(secret)));
-        let xml = volume.to_xml()?;
-        print(session, &xml, &[]);
+        let (remote, interrupt) = (self.remote.get(), session.signals.interrupt());
+        let volume = definition::volume(&self.image, remote, self.name, self.secret, interrupt)?;
+        print(session, &volume.to_xml()?, &[]);
         Ok(())
     }
 }

@@ -5,12 +5,10 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use luksmith::container::Version;
 use luksmith::location::Location;
-use luksmith::qemu::{Block, Cache, Object, Server, quoted};
+use luksmith::qemu::Cache;
 use luksmith::secret::Source;
-use luksmith::task::emulator::{EmulatorError, absolute, check_passphrase, qemu_server, version};
-use luksmith::task::outcome;
-use luksmith::task::storage::not_opened;
-use luksmith_formats::json::{Object as Members, json};
+use luksmith::task::emulator::{EmulatorError, absolute, version};
+use luksmith::task::qemu_arguments::{Access, QemuArguments, is_node_name, served_image};
 
 use super::master;
 use crate::cli::Session;
@@ -97,146 +95,76 @@ enum CacheName {
     Writeback,
 }
 
-/// QEMU's ids begin with a letter, and node names have at most 31 characters. The ids of objects
-/// are the node name with an ending.
 fn parse_node(text: &str) -> Result<String, String> {
-    let mut characters = text.chars();
-    let first = characters.next().is_some_and(|c| c.is_ascii_alphabetic());
-    let rest = characters.all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
-    if first && rest && text.len() <= 24 {
-        Ok(text.to_owned())
-    } else {
-        Err("a name is a letter, then letters, digits, -, . or _, at most 24 in all".to_owned())
+    match is_node_name(text) {
+        true => Ok(text.to_owned()),
+        false => {
+            Err("a name is a letter, then letters, digits, -, . or _, at most 24 in all".to_owned())
+        }
     }
 }
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let mut objects = Vec::new();
-        let key = match &self.served {
-            Some(_) => None,
-            None => {
-                if version(
-                    &self.image,
-                    self.remote.get(),
-                    self.luks_type.map(Into::into),
-                    session.signals.interrupt(),
-                )? == Version::Luks2
-                {
-                    return Err(EmulatorError::Luks2(self.image.clone()).into());
-                }
-                Some(self.secret(session, &mut objects)?)
-            }
-        };
-        let server = match &self.served {
+        let mut arguments = match &self.served {
             Some(socket) => self.served(socket)?,
-            None => qemu_server(&self.image, &self.id("tls"), &mut objects)?,
+            None => self.opened(session)?,
         };
-        let block = Block::new(self.node.clone(), server, key)
+        arguments.block = (arguments.block)
             .read_only(self.read_only)
             .cache(self.cache.map(|cache| match cache {
                 CacheName::None => Cache::None,
                 CacheName::Writeback => Cache::Writeback,
             }))
             .discard(self.discard);
-        self.print(session, &objects, &block);
+        match session.json {
+            true => session.output.json(&arguments.members().into()),
+            false => session.output.lines(arguments.shell()),
+        }
         Ok(())
     }
 
-    fn id(&self, ending: &str) -> String {
-        format!("{}-{ending}", self.node)
-    }
-
-    /// Adds the objects that give QEMU the passphrase, and returns the id of the last one.
-    fn secret(&self, session: &Session, objects: &mut Vec<Object>) -> Result<String, CommandError> {
+    /// The volume that QEMU itself decrypts.
+    fn opened(&self, session: &Session) -> Result<QemuArguments, CommandError> {
+        let stated = self.luks_type.map(Into::into);
+        let (remote, interrupt) = (self.remote.get(), session.signals.interrupt());
+        if version(&self.image, remote, stated, interrupt)? == Version::Luks2 {
+            return Err(EmulatorError::Luks2(self.image.clone()).into());
+        }
         let source = KeySource::of(&self.key)?;
-        let id = self.id("key");
         let label = self.image.to_string();
-        let Some(path) = &self.master_key else {
-            let Some(Source::File {
-                path,
-                offset: 0,
-                size: None,
-            }) = source.here()
-            else {
-                return Err(CommandError::parameters(
-                    "QEMU reads a passphrase from a whole file, or encrypted",
-                )
-                .hint("--key-file PATH names such a file")
-                .hint("--master-key FILE encrypts a passphrase from anywhere with a key in FILE"));
-            };
-            check_passphrase(&source.existing(session, &label)?)?;
-            objects.push(Object::SecretFile {
-                id: id.clone(),
-                path: absolute(path)?,
-                base64: false,
-            });
-            return Ok(id);
-        };
-        let key = master::known_or_new(session, path)?;
-        let passphrase = source.existing(session, &label)?;
-        check_passphrase(&passphrase)?;
-        let master = self.id("master");
-        objects.push(Object::SecretFile {
-            id: master.clone(),
-            path: absolute(path)?,
-            base64: true,
-        });
-        objects.push(Object::SecretWrapped {
-            id: id.clone(),
-            key: master,
-            wrapped: key.wrap(&passphrase)?,
-        });
-        Ok(id)
+        let new = |access| Ok(QemuArguments::new(&self.image, &self.node, access)?);
+        match (&self.master_key, source.here()) {
+            (Some(path), _) => {
+                let key = master::known_or_new(session, path)?;
+                let passphrase = source.existing(session, &label)?;
+                new(Access::Wrapped(path, &key, &passphrase))
+            }
+            (
+                None,
+                Some(Source::File {
+                    path,
+                    offset: 0,
+                    size: None,
+                }),
+            ) => new(Access::File(path, &source.existing(session, &label)?)),
+            _ => Err(CommandError::parameters(
+                "QEMU reads a passphrase from a whole file, or encrypted",
+            )
+            .hint("--key-file PATH names such a file")
+            .hint("--master-key FILE encrypts a passphrase from anywhere with a key in FILE")),
+        }
     }
 
     /// The export on which luksmith serves the plaintext.
-    fn served(&self, socket: &Path) -> Result<Server, CommandError> {
-        let socket = absolute(socket)?;
-        let image = match &self.image {
-            Location::Path(path) => absolute(path)?,
-            Location::Nbd(uri) => uri.to_string(),
-            other => return Err(not_opened(other).into()),
-        };
+    fn served(&self, socket: &Path) -> Result<QemuArguments, CommandError> {
+        let access = Access::Served(socket, &self.export);
+        let arguments = QemuArguments::new(&self.image, &self.node, access)?;
+        let (image, socket) = (served_image(&self.image)?, absolute(socket)?);
         output::hint(&format!(
             "before QEMU starts: {}",
             serve_command(&image, &socket, &self.export, None)
         ));
-        Ok(Server::NbdUnix {
-            socket,
-            export: self.export.clone(),
-            tls: None,
-        })
-    }
-
-    fn print(&self, session: &Session, objects: &[Object], block: &Block) {
-        let mut words = Vec::new();
-        for object in objects {
-            words.extend(["-object".to_owned(), object.argument()]);
-        }
-        words.extend(["-blockdev".to_owned(), block.json().shown().to_string()]);
-        if session.json {
-            let mut commands: Vec<_> = objects
-                .iter()
-                .map(|object| json!({"execute": "object-add", "arguments": object.json()}))
-                .collect();
-            commands.push(json!({"execute": "blockdev-add", "arguments": block.json()}));
-            let mut members = Members::new();
-            outcome::image(&mut members, &self.image);
-            members.insert("node", self.node.as_str());
-            members.insert("arguments", words);
-            members.insert("qmp", commands);
-            session.output.json(&members.into());
-            return;
-        }
-        // A backslash before each newline makes it one command, whether it is pasted or evaluated.
-        let lines: Vec<String> = words
-            .chunks(2)
-            .map(|pair| {
-                let words: Vec<String> = pair.iter().map(|word| quoted(word)).collect();
-                words.join(" ")
-            })
-            .collect();
-        session.output.lines(lines.join(" \\\n"));
+        Ok(arguments)
     }
 }

@@ -37,7 +37,7 @@ pub fn read_policy(path: &Path) -> Result<Policy, Error> {
     Policy::parse(&String::from_utf8_lossy(&text)).map_err(|error| {
         Error::new(Kind::Parameters, error)
             .about(path.display())
-            .advise(Advice::PolicyMembers)
+            .advise(Advice::PolicyMembers("docs/audit.md"))
     })
 }
 

@@ -4,23 +4,35 @@
 //! Each member has one name wherever it occurs, and is `null` where it does not apply.
 //! `docs/programs.md` explains the names, and `docs/schema/` has the JSON Schema of every document.
 
+#[cfg(feature = "vet")]
+mod audited;
 mod change;
 mod copied;
 mod created;
 mod describe;
+#[cfg(feature = "vet")]
+mod inspected;
 #[cfg(feature = "libvirt")]
 mod libvirt;
 mod names;
+#[cfg(feature = "libvirt")]
+mod rotated;
 #[cfg(feature = "vet")]
 mod searched;
 
+#[cfg(feature = "vet")]
+pub use audited::audited;
 pub use change::{Change, Changed};
 pub use copied::Copied;
 pub use created::Created;
 pub use describe::{Described, keyslots, tokens};
+#[cfg(feature = "vet")]
+pub use inspected::inspected;
 #[cfg(feature = "libvirt")]
 pub use libvirt::{AmendedKeyslots, DiskChange, SecretChange};
 pub use names::{bytes_of, hex, image, priority, qcow2, type_name};
+#[cfg(feature = "libvirt")]
+pub use rotated::{checked, rotated};
 #[cfg(feature = "vet")]
 pub use searched::searched;
 

@@ -1,13 +1,12 @@
 //! `luksmith libvirt secret define`: defines a secret.
 
-use luksmith::libvirt::LibvirtError;
 use luksmith::libvirt::xml::{SecretXml, Usage};
-use luksmith::secret::Passphrase;
+use luksmith::task::libvirt::secrets;
 use luksmith::task::outcome::SecretChange;
 use uuid::Uuid;
 
 use crate::cli::Session;
-use crate::cli::error::{CommandError, Kind};
+use crate::cli::error::CommandError;
 use crate::cli::libvirt::connect::ConnectArgs;
 
 /// Define a secret
@@ -54,43 +53,14 @@ Examples:
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
         let connection = self.connect.open()?;
-        if let Some(uuid) = &self.uuid {
-            // libvirt would change the existing secret.
-            match connection.secret(uuid) {
-                Err(LibvirtError::NoSecret(_)) => {}
-                Ok(_) => {
-                    return Err(CommandError::new(
-                        Kind::Busy,
-                        format!("secret {uuid} exists already"),
-                    ));
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        let generated = self.generate.then(Passphrase::generate).transpose()?;
         let definition = SecretXml::new(Some(self.usage))
             .uuid(self.uuid.map(|uuid| uuid.to_string()))
             .description(self.description)
             .ephemeral(self.ephemeral)
             .private(self.private);
-        let xml = definition
-            .to_xml()
-            .map_err(|error| CommandError::new(Kind::Parameters, error))?;
-        let secret = connection.define_secret(&xml)?;
-        let uuid = secret.uuid()?;
-        if let Some(generated) = generated
-            && let Err(error) = secret.store(&generated)
-        {
-            let left = secret.undefine().err();
-            let left = left.map(|_| {
-                format!(
-                    "`luksmith libvirt secret remove {uuid}` removes the secret, which has no value"
-                )
-            });
-            return Err(CommandError::from(error).hint_if(left));
-        }
+        let secret = secrets::define(&connection, &definition, self.generate)?;
         session.done(&SecretChange::Defined {
-            secret: uuid,
+            secret,
             has_value: self.generate,
         });
         Ok(())

@@ -1,16 +1,13 @@
 //! `luksmith libvirt secret list`: lists the secrets and their users.
 
 use comfy_table::Table;
-use luksmith::libvirt::xml::{SecretXml, Usage};
-use luksmith::libvirt::{LibvirtError, UserKind, users};
+use luksmith::task::libvirt::secrets::{self, Listed};
 use luksmith::task::printable;
-use luksmith_formats::json::{Value, json};
-use uuid::Uuid;
+use luksmith_formats::json::json;
 
 use crate::cli::Session;
-use crate::cli::error::{CommandError, Kind};
+use crate::cli::error::CommandError;
 use crate::cli::libvirt::connect::ConnectArgs;
-use crate::cli::output;
 use crate::cli::table;
 
 /// List the secrets
@@ -29,87 +26,21 @@ Examples:
   luksmith libvirt secret list --json | jq -r '.secrets[] | select(.has_value == false) | .secret'
   luksmith libvirt secret list --connect qemu+ssh://host/system";
 
-/// One secret in the list.
-struct Row {
-    uuid: Uuid,
-    usage: Option<Usage>,
-    definition: SecretXml,
-    has_value: Option<bool>,
-    users: Vec<UserKind>,
-}
-
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
         let connection = self.connect.open()?;
-        let users = users(&connection)?;
-        for (what, error) in &users.unread {
-            output::warning(format_args!("{what} is skipped: {error}"));
-        }
-        let mut rows = Vec::new();
-        for secret in connection.secrets()? {
-            let uuid = secret.uuid()?;
-            let definition = secret.xml()?;
-            let definition = SecretXml::parse(definition.as_bytes()).map_err(|error| {
-                CommandError::new(Kind::Storage, error).about(format_args!("secret {uuid}"))
-            })?;
-            let usage = secret.usage()?;
-            let has_value = match secret.value() {
-                Ok(_) => Some(true),
-                Err(LibvirtError::NoValue(_)) => Some(false),
-                // A private secret, or a read-only connection: libvirt does not tell.
-                Err(LibvirtError::Private(_) | LibvirtError::Denied(_)) => None,
-                Err(error) => return Err(error.into()),
-            };
-            let users = users
-                .of(&uuid, usage.as_ref())
-                .into_iter()
-                .cloned()
-                .collect();
-            rows.push(Row {
-                uuid,
-                usage,
-                definition,
-                has_value,
-                users,
-            });
-        }
-        rows.sort_by(|a, b| (&a.usage, a.uuid).cmp(&(&b.usage, b.uuid)));
+        let listed = secrets::list(&connection, session)?;
         if session.json {
-            let secrets = rows.iter().map(Row::json).collect::<Vec<_>>();
+            let secrets = listed.iter().map(Listed::json).collect::<Vec<_>>();
             session.output.json(&json!({ "secrets": secrets }));
         } else {
-            session.output.lines(table(&rows));
+            session.output.lines(table(&listed));
         }
         Ok(())
     }
 }
 
-impl Row {
-    fn json(&self) -> Value {
-        let (mut domains, mut volumes) = (Vec::new(), Vec::new());
-        for user in &self.users {
-            match user {
-                UserKind::Domain { name, by } => domains.push(json!({ "name": name, "by": by })),
-                UserKind::Volume { pool, path } => {
-                    volumes.push(json!({ "pool": pool, "path": path }))
-                }
-                _ => {}
-            }
-        }
-        json!({
-            "secret": self.uuid.to_string(),
-            "usage": self.usage.as_ref().map(|usage| json!({ "type": usage.kind.name(), "id": usage.id })),
-            "description": self.definition.description,
-            "private": self.definition.private,
-            "ephemeral": self.definition.ephemeral,
-            "has_value": self.has_value,
-            "domains": domains,
-            "volumes": volumes,
-        })
-    }
-}
-
-fn table(rows: &[Row]) -> Table {
+fn table(rows: &[Listed]) -> Table {
     let mut table = table::table();
     table.set_header(["uuid", "usage", "kept", "value", "used by"]);
     for row in rows {
