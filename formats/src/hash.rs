@@ -20,18 +20,33 @@ pub enum Hash {
     Ripemd160,
     /// Whirlpool (the final version, ISO/IEC 10118-3:2004).
     Whirlpool,
+    /// SM3 (GB/T 32905).
+    Sm3,
+    /// SHA3-224 (FIPS 202).
+    Sha3_224,
+    /// SHA3-256.
+    Sha3_256,
+    /// SHA3-384.
+    Sha3_384,
+    /// SHA3-512.
+    Sha3_512,
+    /// BLAKE2s with 256 bits (RFC 7693).
+    Blake2s256,
+    /// BLAKE2b with 512 bits (RFC 7693).
+    Blake2b512,
 }
 
 /// The name of a hash that is not in the list.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown hash \"{0}\"; known are sha1, sha224, sha256, sha384, sha512, ripemd160 and whirlpool"
+    "unknown hash \"{0}\"; known are sha1, sha224, sha256, sha384, sha512, ripemd160, whirlpool, \
+     sm3, sha3-224, sha3-256, sha3-384, sha3-512, blake2s-256 and blake2b-512"
 )]
 pub struct UnknownHash(pub String);
 
 impl Hash {
     /// Every hash, weakest family first.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 14] = [
         Self::Sha1,
         Self::Sha224,
         Self::Sha256,
@@ -39,6 +54,13 @@ impl Hash {
         Self::Sha512,
         Self::Ripemd160,
         Self::Whirlpool,
+        Self::Sm3,
+        Self::Sha3_224,
+        Self::Sha3_256,
+        Self::Sha3_384,
+        Self::Sha3_512,
+        Self::Blake2s256,
+        Self::Blake2b512,
     ];
 
     /// Parses a name from a header. Case is ignored, since cryptsetup writes what the user typed.
@@ -62,6 +84,13 @@ impl Hash {
             Self::Sha512 => "sha512",
             Self::Ripemd160 => "ripemd160",
             Self::Whirlpool => "whirlpool",
+            Self::Sm3 => "sm3",
+            Self::Sha3_224 => "sha3-224",
+            Self::Sha3_256 => "sha3-256",
+            Self::Sha3_384 => "sha3-384",
+            Self::Sha3_512 => "sha3-512",
+            Self::Blake2s256 => "blake2s-256",
+            Self::Blake2b512 => "blake2b-512",
         }
     }
 
@@ -69,10 +98,10 @@ impl Hash {
     pub fn size(self) -> usize {
         match self {
             Self::Sha1 | Self::Ripemd160 => 20,
-            Self::Sha224 => 28,
-            Self::Sha256 => 32,
-            Self::Sha384 => 48,
-            Self::Sha512 | Self::Whirlpool => 64,
+            Self::Sha224 | Self::Sha3_224 => 28,
+            Self::Sha256 | Self::Sm3 | Self::Sha3_256 | Self::Blake2s256 => 32,
+            Self::Sha384 | Self::Sha3_384 => 48,
+            Self::Sha512 | Self::Whirlpool | Self::Sha3_512 | Self::Blake2b512 => 64,
         }
     }
 }
@@ -93,6 +122,8 @@ impl core::str::FromStr for Hash {
 
 #[cfg(test)]
 mod tests {
+    use alloc::string::ToString;
+
     use super::*;
 
     #[test]
@@ -101,8 +132,24 @@ mod tests {
             assert_eq!(Hash::parse(hash.name()), Ok(hash));
             assert_eq!(Hash::parse(&hash.name().to_ascii_uppercase()), Ok(hash));
         }
-        assert!(Hash::parse("md5").is_err());
-        assert!(Hash::parse("sha256 ").is_err());
-        assert!(Hash::parse("").is_err());
+        for unknown in [
+            "md5",
+            "sha256 ",
+            "",
+            "stribog256",
+            "blake2b",
+            "sha3",
+            "sha512-256",
+        ] {
+            assert!(Hash::parse(unknown).is_err(), "{unknown}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_every_hash() {
+        let text = UnknownHash("md5".into()).to_string();
+        for hash in Hash::ALL {
+            assert!(text.contains(hash.name()), "{hash}");
+        }
     }
 }

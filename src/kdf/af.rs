@@ -180,8 +180,22 @@ impl Folded {
             Hash::Ripemd160 => diffuse::<hashes::Ripemd160>,
             #[cfg(feature = "ciphers")]
             Hash::Whirlpool => diffuse::<hashes::Whirlpool>,
+            #[cfg(feature = "ciphers")]
+            Hash::Sm3 => diffuse::<hashes::Sm3>,
+            #[cfg(feature = "ciphers")]
+            Hash::Sha3_224 => diffuse::<hashes::Sha3_224>,
+            #[cfg(feature = "ciphers")]
+            Hash::Sha3_256 => diffuse::<hashes::Sha3_256>,
+            #[cfg(feature = "ciphers")]
+            Hash::Sha3_384 => diffuse::<hashes::Sha3_384>,
+            #[cfg(feature = "ciphers")]
+            Hash::Sha3_512 => diffuse::<hashes::Sha3_512>,
+            #[cfg(feature = "ciphers")]
+            Hash::Blake2s256 => diffuse::<hashes::Blake2s256>,
+            #[cfg(feature = "ciphers")]
+            Hash::Blake2b512 => diffuse::<hashes::Blake2b512>,
             #[cfg(not(feature = "ciphers"))]
-            Hash::Ripemd160 | Hash::Whirlpool => return Err(hashes::missing(hash).into()),
+            _ => return Err(hashes::missing(hash).into()),
         };
         Ok(Self {
             bytes: LockedBytes::new(key_len)?,

@@ -2,7 +2,13 @@
 
 use luksmith_formats::Hash;
 #[cfg(feature = "ciphers")]
-pub(super) use {ripemd::Ripemd160, whirlpool::Whirlpool};
+pub(super) use {
+    blake2::{Blake2b512, Blake2s256},
+    ripemd::Ripemd160,
+    sha3::{Sha3_224, Sha3_256, Sha3_384, Sha3_512},
+    sm3::Sm3,
+    whirlpool::Whirlpool,
+};
 
 use super::error::KdfError;
 use crate::feature::MissingFeature;
@@ -12,11 +18,14 @@ use crate::feature::MissingFeature;
 /// # Errors
 /// [`KdfError::MissingFeature`].
 pub(crate) fn check_built(hash: Hash) -> Result<(), KdfError> {
-    let missing = !cfg!(feature = "ciphers") && matches!(hash, Hash::Ripemd160 | Hash::Whirlpool);
-    if missing {
-        Err(self::missing(hash).into())
-    } else {
+    let always = matches!(
+        hash,
+        Hash::Sha1 | Hash::Sha224 | Hash::Sha256 | Hash::Sha384 | Hash::Sha512
+    );
+    if always || cfg!(feature = "ciphers") {
         Ok(())
+    } else {
+        Err(missing(hash).into())
     }
 }
 
@@ -47,7 +56,18 @@ mod tests {
             assert_eq!(missing, [""; 0]);
             return;
         }
-        let expected = ["ripemd160", "whirlpool"].map(|hash| {
+        let expected = [
+            "ripemd160",
+            "whirlpool",
+            "sm3",
+            "sha3-224",
+            "sha3-256",
+            "sha3-384",
+            "sha3-512",
+            "blake2s-256",
+            "blake2b-512",
+        ];
+        let expected = expected.map(|hash| {
             format!(
                 "{hash} needs the feature \"ciphers\" of luksmith, which this build does not have"
             )

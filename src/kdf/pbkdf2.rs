@@ -5,6 +5,8 @@
 //! are computed interleaved. With SHA-512, whose blocks are seldom more than one, a block is
 //! computed faster on CPUs with BMI2.
 
+#[cfg(feature = "ciphers")]
+use hmac::SimpleHmac;
 use hmac::digest::FixedOutput;
 use hmac::{Hmac, KeyInit, Mac};
 use luksmith_formats::Hash;
@@ -43,8 +45,22 @@ pub fn pbkdf2(
         Hash::Ripemd160 => derive::<Hmac<hashes::Ripemd160>>,
         #[cfg(feature = "ciphers")]
         Hash::Whirlpool => derive::<Hmac<hashes::Whirlpool>>,
+        #[cfg(feature = "ciphers")]
+        Hash::Sm3 => derive::<Hmac<hashes::Sm3>>,
+        #[cfg(feature = "ciphers")]
+        Hash::Sha3_224 => derive::<SimpleHmac<hashes::Sha3_224>>,
+        #[cfg(feature = "ciphers")]
+        Hash::Sha3_256 => derive::<SimpleHmac<hashes::Sha3_256>>,
+        #[cfg(feature = "ciphers")]
+        Hash::Sha3_384 => derive::<SimpleHmac<hashes::Sha3_384>>,
+        #[cfg(feature = "ciphers")]
+        Hash::Sha3_512 => derive::<SimpleHmac<hashes::Sha3_512>>,
+        #[cfg(feature = "ciphers")]
+        Hash::Blake2s256 => derive::<SimpleHmac<hashes::Blake2s256>>,
+        #[cfg(feature = "ciphers")]
+        Hash::Blake2b512 => derive::<SimpleHmac<hashes::Blake2b512>>,
         #[cfg(not(feature = "ciphers"))]
-        Hash::Ripemd160 | Hash::Whirlpool => return Err(hashes::missing(hash).into()),
+        _ => return Err(hashes::missing(hash).into()),
     };
     let derived = derive(passphrase, salt, iterations, out, interrupt);
     scrub_stack();
@@ -257,13 +273,36 @@ mod tests {
                     Hash::Ripemd160 => ::pbkdf2::pbkdf2_hmac::<hashes::Ripemd160>,
                     #[cfg(feature = "ciphers")]
                     Hash::Whirlpool => ::pbkdf2::pbkdf2_hmac::<hashes::Whirlpool>,
+                    #[cfg(feature = "ciphers")]
+                    Hash::Sm3 => ::pbkdf2::pbkdf2_hmac::<hashes::Sm3>,
+                    #[cfg(feature = "ciphers")]
+                    Hash::Sha3_224 => simple::<hashes::Sha3_224>,
+                    #[cfg(feature = "ciphers")]
+                    Hash::Sha3_256 => simple::<hashes::Sha3_256>,
+                    #[cfg(feature = "ciphers")]
+                    Hash::Sha3_384 => simple::<hashes::Sha3_384>,
+                    #[cfg(feature = "ciphers")]
+                    Hash::Sha3_512 => simple::<hashes::Sha3_512>,
+                    #[cfg(feature = "ciphers")]
+                    Hash::Blake2s256 => simple::<hashes::Blake2s256>,
+                    #[cfg(feature = "ciphers")]
+                    Hash::Blake2b512 => simple::<hashes::Blake2b512>,
                     #[cfg(not(feature = "ciphers"))]
-                    Hash::Ripemd160 | Hash::Whirlpool => unreachable!("not built"),
+                    _ => unreachable!("not built"),
                 };
                 oracle(b"pass", b"salt", 5, &mut theirs);
                 assert_eq!(ours, theirs, "{hash}, {len} bytes");
             }
         }
+    }
+
+    /// The crate with a hash that its shorter function does not take.
+    #[cfg(feature = "ciphers")]
+    fn simple<D>(passphrase: &[u8], salt: &[u8], iterations: u32, out: &mut [u8])
+    where
+        D: digest::Digest + digest::common::BlockSizeUser + Clone + Sync,
+    {
+        ::pbkdf2::pbkdf2::<SimpleHmac<D>>(passphrase, salt, iterations, out).unwrap();
     }
 
     proptest::proptest! {

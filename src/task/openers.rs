@@ -116,11 +116,19 @@ impl Properties {
 pub(super) fn unknown_to_qemu(cipher: CipherSpec, hash: Hash) -> Option<QemuObstacle> {
     if cipher.cipher == BlockCipher::Camellia || cipher.iv == IvGenerator::Plain64Be {
         Some(QemuObstacle::Cipher(cipher))
-    } else if hash == Hash::Whirlpool {
+    } else if !qemu_has(hash) {
         Some(QemuObstacle::Hash(hash))
     } else {
         None
     }
+}
+
+/// Whether every version of QEMU since 7.2 has the hash. SM3 came with version 9.2.
+fn qemu_has(hash: Hash) -> bool {
+    matches!(
+        hash,
+        Hash::Sha1 | Hash::Sha224 | Hash::Sha256 | Hash::Sha384 | Hash::Sha512 | Hash::Ripemd160
+    )
 }
 
 #[cfg(test)]

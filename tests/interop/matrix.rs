@@ -35,7 +35,7 @@ const LUKS1_MODES: [(&str, usize); 5] = [
     ("cbc-plain", 128),
 ];
 
-const HASHES: [Hash; 7] = [
+const HASHES: [Hash; 14] = [
     Hash::Sha256,
     Hash::Sha1,
     Hash::Sha224,
@@ -43,6 +43,13 @@ const HASHES: [Hash; 7] = [
     Hash::Sha512,
     Hash::Ripemd160,
     Hash::Whirlpool,
+    Hash::Sm3,
+    Hash::Sha3_224,
+    Hash::Sha3_256,
+    Hash::Sha3_384,
+    Hash::Sha3_512,
+    Hash::Blake2s256,
+    Hash::Blake2b512,
 ];
 
 /// Where the header is.
@@ -111,7 +118,8 @@ fn luks2(index: usize, cipher: &str, (mode, key_bits, sector_size): (&str, usize
         cipher: format!("{cipher}-{mode}"),
         key_bits,
         sector_size,
-        hash: HASHES[index % HASHES.len()],
+        // Every second row has pbkdf2, so that each hash is beside it.
+        hash: HASHES[index / 2 % HASHES.len()],
         kdf: ["pbkdf2", "argon2id", "pbkdf2", "argon2i"][index % 4],
         slot: u32::try_from(index % 32).expect("below 32"),
         metadata_size,

@@ -339,7 +339,15 @@ fn checksum(hash: Hash, binary: &[u8], area: &[u8]) -> Option<Vec<u8>> {
         Hash::Sha256 => Some(digest::<Sha256>(parts)),
         Hash::Sha384 => Some(digest::<Sha384>(parts)),
         Hash::Sha512 => Some(digest::<Sha512>(parts)),
-        Hash::Ripemd160 | Hash::Whirlpool => None,
+        Hash::Ripemd160
+        | Hash::Whirlpool
+        | Hash::Sm3
+        | Hash::Sha3_224
+        | Hash::Sha3_256
+        | Hash::Sha3_384
+        | Hash::Sha3_512
+        | Hash::Blake2s256
+        | Hash::Blake2b512 => None,
     }
 }
 
