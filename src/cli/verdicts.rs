@@ -1,6 +1,5 @@
 //! Hints after a failure of the library: one table of the flags and commands that help.
 
-mod rotate;
 mod undo;
 
 use std::error::Error;
@@ -30,104 +29,380 @@ use luksmith::vet::ciphertext::VetError;
 use luksmith_formats::FormatError;
 use luksmith_formats::error::Kind as FormatKind;
 
-use rotate::rotate;
-
 /// The hint, if there is one.
 type Hint = Option<String>;
 
-fn some(hint: impl Into<String>) -> Hint {
-    Some(hint.into())
+/// What a row of the table says.
+trait Row {
+    fn hint(self) -> Hint;
+}
+
+impl Row for &str {
+    fn hint(self) -> Hint {
+        Some(self.to_owned())
+    }
+}
+
+impl Row for String {
+    fn hint(self) -> Hint {
+        Some(self)
+    }
+}
+
+impl Row for Hint {
+    fn hint(self) -> Hint {
+        self
+    }
 }
 
 macro_rules! hints {
-    ($($error:ty => $hint:ident),* $(,)?) => {
+    ($($error:ty { $($pattern:pat $(if $guard:expr)? => $row:expr,)* })*) => {
         /// The hint for this error.
         pub(crate) fn hint(error: &(dyn Error + 'static)) -> Hint {
             $(if let Some(error) = error.downcast_ref::<$error>() {
-                return $hint(error);
+                #[allow(unreachable_patterns)] // where one row is for the whole type
+                return match error {
+                    $($pattern $(if $guard)? => Row::hint($row),)*
+                    _ => None,
+                };
             })*
             None
         }
     };
 }
 
-hints! {
-    FormatError => format,
-    KdfError => kdf,
-    SecretError => secret,
-    IoError => io,
-    FileError => file,
-    NbdError => nbd,
-    OpenError => open,
-    UnlockError => unlock,
-    VolumeError => volume,
-    CreateError => create,
-    KeyslotError => keyslot,
-    HeaderError => header,
-    CommitError => commit,
-    ServeError => serve,
-    TlsError => tls,
-    VetError => vet,
-    ImageError => image,
-    QmpError => qmp,
-    AmendError => amend,
-    LibvirtError => libvirt,
-    ValueError => value,
-    EmulatorError => emulator,
-    DefinitionError => definition,
-    DiskError => disk,
-    RotateError => rotate,
-    NoRoom => no_room,
-    ProvisionError => provision,
-}
-
-fn image(error: &ImageError) -> Hint {
-    match error {
-        ImageError::BackingFile | ImageError::DataFile => some(
-            "only the image itself is opened; `qemu-img convert` makes an image that holds all \
-             data. `luksmith info`, `key` and `header` work on its header",
-        ),
-        ImageError::Encrypted => some(
-            "`luksmith copy --source-format qcow2` copies an encrypted image, with its passphrase",
-        ),
-        ImageError::NotEncrypted => some(
-            "`luksmith encrypt IMAGE NEW --source-format qcow2 --format qcow2` makes an encrypted one",
-        ),
-        ImageError::NeedsRepair(_) => {
-            some("`qemu-img check -r all` repairs it; `luksmith decrypt` reads it as it is")
-        }
-        ImageError::Bitmaps => {
-            some("`qemu-img bitmap --remove` removes them; for reading that is not necessary")
-        }
-        ImageError::Header(error) if error.kind == FormatKind::Malformed => {
-            some("`luksmith inspect --format qcow2` lists all that is wrong with it")
-        }
-        ImageError::Io(error) => io(error),
-        _ => None,
-    }
-}
-
-fn vet(error: &VetError) -> Hint {
-    match error {
-        VetError::Header(_) => some(
-            "--header FILE reads the header of a backup, --no-header searches all of IMAGE as data",
-        ),
-        VetError::Io(error) => io(error),
-        VetError::Interrupted => interrupted(),
-        _ => None,
-    }
-}
-
 const ROOM: &str = "`luksmith key remove IMAGE --keyslot N` makes room";
 const SHOW: &str = "`luksmith info IMAGE` shows the keyslots";
+/// The hint for a volume that an emulator does not open itself.
+const SERVED: &str = "--served SOCKET is for a volume that `luksmith serve` decrypts";
+const MEMORY: &str = "free some memory, or raise `ulimit -l` (locked memory); --pbkdf-memory limits \
+                      new keyslots";
+/// The hint for an interrupted question or derivation, both of which come before the first write.
+const UNCHANGED: &str = "nothing was changed";
 
-fn format(error: &FormatError) -> Hint {
-    match error.kind {
-        FormatKind::OverLimit => over_limit(error),
-        FormatKind::Malformed => {
-            some("`luksmith header restore IMAGE FILE` restores a header backup")
-        }
-        _ => None,
+hints! {
+    FormatError {
+        error @ FormatError { kind: FormatKind::OverLimit, .. } => over_limit(error),
+        FormatError { kind: FormatKind::Malformed, .. } =>
+            "`luksmith header restore IMAGE FILE` restores a header backup",
+    }
+
+    KdfError {
+        KdfError::OverLimit(error) => over_limit(error),
+        KdfError::Interrupted => UNCHANGED,
+        KdfError::Memory { .. } | KdfError::Lock(_) => MEMORY,
+        KdfError::Random(error) => hint(error),
+    }
+
+    SecretError {
+        SecretError::Interrupted => UNCHANGED,
+        SecretError::Lock(_) => "raise the limit of locked memory (`ulimit -l`)",
+        SecretError::Parse(_) | SecretError::StdinTaken =>
+            "--key file:PATH, --key fd:N or --key-file PATH leave stdin for the data",
+        SecretError::Scheme { source, .. } => hint(source.as_ref()),
+        SecretError::Helper { source, .. } => helper(source),
+        SecretError::TooWeak(_) => "choose several unrelated words, or accept it with --force-weak",
+        SecretError::NoTerminal(_) =>
+            "--key stdin reads a line of a pipe; --key SOURCE or --key-file PATH names another \
+             source",
+        SecretError::NoCredentials => "run it as a systemd service with LoadCredential=",
+    }
+
+    IoError {
+        IoError::NoSpace { .. } =>
+            "free space where it is stored, and run the command again; `df -h` shows it",
+        IoError::Plaintext { .. } =>
+            "--compressed-plaintext reads it; anyone with access to the storage can have changed \
+             it",
+    }
+
+    FileError {
+        FileError::PermissionDenied(path) =>
+            format!(
+                "`ls -l {}` shows who may; a device is usually for root and its group",
+                path.display()
+            ),
+        FileError::ForeignLink { .. } =>
+            "name the path to which the link leads, if that is the one you mean",
+        FileError::Failed { source, .. }
+            if source.kind() == ErrorKind::ReadOnlyFilesystem =>
+            "the file system or the device is read-only; `luksmith info`, `key test` and `decrypt` \
+             need no more",
+        FileError::Busy { source, .. }
+            if (source.holders.iter()).any(|holder| holder.command.starts_with("qemu")) =>
+            "a virtual machine uses it; `luksmith libvirt rotate` or `luksmith qemu amend` changes \
+             passphrases while it runs",
+        FileError::Busy { .. } => "stop the program that has it open, and run this again",
+        FileError::Symlink(_) => "--follow-symlinks opens what it points to",
+    }
+
+    NbdError {
+        NbdError { source: Problem::Tls(error), .. } => hint(error),
+        NbdError { source: Problem::Silent(_) | Problem::Slow(_), .. } =>
+            "--timeout SECONDS waits longer for a slow server",
+    }
+
+    OpenError {
+        OpenError::NotLuks => "--header FILE names a detached header",
+        OpenError::Remains(_) => "`luksmith header repair IMAGE` repairs it",
+        OpenError::Header(error) => hint(error),
+        OpenError::BothCopies { .. } =>
+            "`luksmith header restore IMAGE FILE` restores a header backup",
+        OpenError::TooSmall { .. } => "the image is cut off; --header FILE names a detached header",
+        OpenError::Interrupted { undo } =>
+            format!(
+                "`luksmith header repair IMAGE` ends the change; if --undo-file named the record, \
+                 add --undo-file {undo}"
+            ),
+        OpenError::NoUndo { undo } => format!("move {undo} away"),
+        OpenError::Io(error) => hint(error),
+        OpenError::Undo(error) => undo::store(error),
+    }
+
+    UnlockError {
+        UnlockError::NoSuchKeyslot(_) => SHOW,
+        UnlockError::NoKeyslots =>
+            "a header backup (`luksmith header restore`) or --volume-key-file may still open it",
+        UnlockError::Kdf { source, .. } => hint(source),
+        UnlockError::Memory(_) => MEMORY,
+        UnlockError::Crypt(error) => crypt(error),
+        UnlockError::Io(error) => hint(error),
+    }
+
+    VolumeError {
+        VolumeError::Detached => "name the data as IMAGE and the header with --header FILE",
+        VolumeError::Kdf(error) => hint(error),
+        VolumeError::Crypt(error) => crypt(error),
+    }
+
+    CreateError {
+        CreateError::Option { option, .. } => format!("see --{option} in --help"),
+        CreateError::TooSmall { .. } =>
+            "--luks2-keyslots-size 1M makes a LUKS2 header small, and --type luks1 needs 2 MiB",
+        CreateError::Cipher(_) => "see --cipher and --key-size in --help",
+        CreateError::Keyslot(error) => hint(error),
+        CreateError::Secret(error) => hint(error),
+        CreateError::Commit(error) => hint(error),
+    }
+
+    KeyslotError {
+        KeyslotError::AllInUse(_) => ROOM,
+        KeyslotError::InUse(_) | KeyslotError::OutOfRange { .. } => SHOW,
+        KeyslotError::NotInUse(_) | KeyslotError::Replaced(_) => SHOW,
+        KeyslotError::NoRoom { .. } => ROOM,
+        KeyslotError::Last(_) => "--force last-keyslot removes it anyway",
+        KeyslotError::Cost(error) => cost(error),
+        KeyslotError::Kdf(error) => hint(error),
+        KeyslotError::Secret(error) => hint(error),
+        KeyslotError::Memory(_) => MEMORY,
+        KeyslotError::Crypt(error) => crypt(error),
+        KeyslotError::Commit(error) => hint(error),
+    }
+
+    HeaderError {
+        HeaderError::OtherUuid { .. } => "--force other-uuid restores it anyway",
+        HeaderError::NotUnderstood(_) =>
+            "use the program that wrote it; `cryptsetup luksHeaderRestore` writes the backup over \
+             it, and the passphrases of the present header are lost",
+        HeaderError::Behind { end, .. } =>
+            format!("move what is there elsewhere; `truncate -s {end} IMAGE` then cuts it off"),
+        HeaderError::InTheWay { what, .. } if what.contains("LUKSMETA") =>
+            "`luksmeta nuke -d IMAGE` removes it, if clevis does not unlock this volume",
+        HeaderError::InTheWay { .. } =>
+            "copy it elsewhere, and overwrite it with zeroes, if nothing needs it",
+        HeaderError::NoSuchToken(_) => "`luksmith token list IMAGE` shows the tokens",
+        HeaderError::TokenExists(_) => "--token-replace replaces it",
+        HeaderError::TokensFull => "`luksmith token remove IMAGE --token-id N` makes room",
+        HeaderError::Secret(error) => hint(error),
+        HeaderError::Open(OpenError::NotLuks) =>
+            "`luksmith header restore IMAGE FILE` restores a header backup",
+        HeaderError::Open(error) => hint(error),
+        HeaderError::Io(error) => hint(error),
+        HeaderError::Commit(error) => hint(error),
+    }
+
+    CommitError {
+        CommitError::Changed => "another program changed this header; look at it and try again",
+        CommitError::Foreign(_) =>
+            "copy the image first: `luksmith header repair IMAGE` asks, and overwrites this data",
+        CommitError::NeedsUndo =>
+            "--undo-file PATH names a file on another device, for the duration of the change",
+        CommitError::InUse => "close the volume first",
+        CommitError::Secret(error) => hint(error),
+        CommitError::Io(error) => hint(error),
+        CommitError::NotKept { .. } =>
+            "it is another disk now, or another program writes to it: check both before you run \
+             the command again",
+        CommitError::NoRoom(_) => "free space where the image is, and run the command again",
+        CommitError::RolledBack(error) => hint(error),
+        CommitError::Undo(error) => undo::undo(error),
+    }
+
+    ServeError {
+        ServeError::SameName(_) => "--name and --export NAME=IMAGE give each export its own name",
+        ServeError::Flush { .. } =>
+            "what clients have written since their last successful flush may be lost",
+    }
+
+    TlsError {
+        TlsError::Exposed { path, .. } => format!("`chmod 600 {}` closes it", path.display()),
+        TlsError::Lock(_) => MEMORY,
+    }
+
+    VetError {
+        VetError::Header(_) =>
+            "--header FILE reads the header of a backup, --no-header searches all of IMAGE as data",
+        VetError::Io(error) => hint(error),
+        VetError::Interrupted => UNCHANGED,
+    }
+
+    ImageError {
+        ImageError::BackingFile | ImageError::DataFile =>
+            "only the image itself is opened; `qemu-img convert` makes an image that holds all \
+             data. `luksmith info`, `key` and `header` work on its header",
+        ImageError::Encrypted =>
+            "`luksmith copy --source-format qcow2` copies an encrypted image, with its passphrase",
+        ImageError::NotEncrypted =>
+            "`luksmith encrypt IMAGE NEW --source-format qcow2 --format qcow2` makes an encrypted \
+             one",
+        ImageError::NeedsRepair(_) =>
+            "`qemu-img check -r all` repairs it; `luksmith decrypt` reads it as it is",
+        ImageError::Bitmaps =>
+            "`qemu-img bitmap --remove` removes them; for reading that is not necessary",
+        ImageError::Header(error) if error.kind == FormatKind::Malformed =>
+            "`luksmith inspect --format qcow2` lists all that is wrong with it",
+        ImageError::Io(error) => hint(error),
+    }
+
+    NoRoom {
+        NoRoom { .. } => "free space there, or name a file in another file system",
+    }
+
+    QmpError {
+        QmpError::Silent(_) => "a monitor has one client at a time; --timeout SECONDS waits longer",
+        QmpError::NoCommand(_) =>
+            "QEMU 5.1 and later can change keyslots; `luksmith key` can when the machine is off",
+        QmpError::Aborts(_) =>
+            "`luksmith libvirt rotate` changes the volume of a running domain without its QEMU; \
+             for any other machine, shut it down, then run `luksmith key change IMAGE`",
+        QmpError::Occupied(_) => "run the command again when that has ended",
+    }
+
+    AmendError {
+        AmendError::Qmp(error) => hint(error),
+        AmendError::NotLuks(_) => "--node NODE names a block node",
+    }
+
+    LibvirtError {
+        LibvirtError::NotInstalled { .. } =>
+            "install libvirt's client library: libvirt0 on Debian and Ubuntu, libvirt-libs on \
+             Fedora",
+        LibvirtError::Broken { .. } =>
+            "reinstall libvirt's client library with its dependencies: libvirt0 on Debian and \
+             Ubuntu, libvirt-libs on Fedora",
+        LibvirtError::Connection(_) =>
+            "--connect URI, or LIBVIRT_DEFAULT_URI, selects the libvirt: qemu:///system, \
+             qemu+ssh://HOST/system, …",
+        LibvirtError::Denied(_) =>
+            "run it as root, or as a user that libvirt's configuration admits (group libvirt, \
+             polkit, auth.conf)",
+        LibvirtError::Private(_) =>
+            "only libvirt itself can use this secret; give the passphrase from another source \
+             (--key file:PATH, --key prompt)",
+        LibvirtError::NoValue(_) =>
+            "`luksmith libvirt secret set SECRET` sets it; an ephemeral secret loses it when the \
+             daemon ends",
+        LibvirtError::NoSecret(_) => "`luksmith libvirt secret list` shows the secrets",
+        LibvirtError::DuplicateUsage(_) => "`luksmith libvirt secret list` shows what uses it",
+        LibvirtError::Lock(_) => MEMORY,
+    }
+
+    ValueError {
+        ValueError::Present =>
+            "--key libvirt:SECRET uses that value; `luksmith libvirt rotate` replaces it",
+        ValueError::Unseen(_) =>
+            "`luksmith libvirt secret define --private --generate` makes a new secret with a value",
+        ValueError::Libvirt(error) | ValueError::NotReadBack(error) => hint(error),
+        ValueError::Generate(error) => hint(error),
+    }
+
+    EmulatorError {
+        EmulatorError::Luks2(_) => SERVED,
+        EmulatorError::Qcow2(_) =>
+            "`luksmith copy IMAGE NEW --source-format qcow2 --type luks1` makes a raw volume of \
+             it, which libvirt takes",
+        EmulatorError::NotUtf8(_) => "give it another name",
+        EmulatorError::AbstractSocket => "socket=PATH names a socket in a directory",
+        EmulatorError::NoCertificates(_) => "tls-certificates=DIR in it names them, for QEMU too",
+        EmulatorError::NotText =>
+            "`luksmith key add` adds a passphrase that is text, such as the base64 of a key file",
+    }
+
+    DefinitionError {
+        DefinitionError::NoUsage(_) => "--usage volume:/TEXT gives it a name of its own",
+        DefinitionError::NoName(_) => "--name NAME",
+        DefinitionError::NoSecret(_) => "--secret UUID names it",
+    }
+
+    DiskError {
+        DiskError::NoOwner => "leave --keep-owner out",
+        DiskError::NotCeph => "leave --monitor and --ceph-config out",
+        DiskError::OnlyCeph => SERVED,
+        DiskError::OnlyLuks1 =>
+            "--engine librbd opens LUKS2; `luksmith copy IMAGE NEW --type luks1` makes LUKS1 of it",
+        DiskError::NoLogin => "leave --login out",
+        DiskError::NotServed(_) => "the path of its file or device names it",
+        DiskError::Far { .. } =>
+            "volume:POOL/NAME names a volume there; an export (nbd://…) can be for both machines",
+        DiskError::WhichSecret(_) =>
+            "--secret UUID names it; `luksmith libvirt secret list` shows all",
+    }
+
+    RotateError {
+        RotateError::NoVolume(_) =>
+            "`luksmith libvirt rotate --all --check` shows the volumes that luksmith knows",
+        RotateError::Nothing => "--check says which volumes have no secret",
+        RotateError::OneForSeveral =>
+            "without --new-key each secret gets a random passphrase of its own",
+        RotateError::OtherVolumes(_) =>
+            "make them known to libvirt again (start their pool, define their domain), and run \
+             rotate again",
+        RotateError::DoesNotOpen(_) =>
+            "--key SOURCE or --key-file PATH gives the passphrase that opens it; --check tests all \
+             secrets",
+        RotateError::SharesPassphrase { .. } =>
+            "let one secret open the volume for all domains and remove the others, or give each \
+             its own passphrase (`luksmith key add`, `luksmith libvirt secret set`)",
+        RotateError::MaySharePassphrase { .. } =>
+            "let one secret open the volume for all domains, and remove the private one",
+        RotateError::OpensStranger(_) =>
+            "give each image a secret (`luksmith libvirt secret define --usage volume:PATH`, then \
+             `secret set`) or a passphrase of its own (`luksmith key change`), or delete it",
+        RotateError::OtherJournal(kept) =>
+            format!(
+                "--state-dir DIR names the directory of that rotation; if it is lost, `luksmith \
+                 libvirt secret remove {kept}` removes that secret"
+            ),
+        RotateError::Held(_) => "rotate while the domain is shut off",
+        RotateError::NotProven { .. } => "no old keyslot was removed; run the command again",
+        RotateError::NoKeyslot => "`luksmith key remove IMAGE --keyslot N` makes room",
+        RotateError::SeveralDomains(_) => "shut down all of them, or all but one",
+        RotateError::NoNode(_) => "rotate while the domain is shut off",
+        RotateError::OtherHeader(_) =>
+            "run luksmith on the domain's host, or rotate while the domain is shut off",
+        RotateError::Outdated(_) => "restart the domain, or rotate while it is shut off",
+    }
+
+    ProvisionError {
+        ProvisionError::Detached => "leave --header out",
+        ProvisionError::NotRaw => "`luksmith create --format qcow2` makes an image in a file",
+        ProvisionError::Luks2 =>
+            "--served SOCKET says on which socket; --type luks1 is for QEMU itself",
+        ProvisionError::NotInQemu(_) => SERVED,
+        ProvisionError::Far { .. } =>
+            "--pool POOL --name NAME makes a volume there; an export (nbd://…) can be for both",
+        ProvisionError::NotStarted(pool) => format!("`virsh pool-start {pool}` starts it"),
+        ProvisionError::Name(_) => "a name without / ; IMAGE in place of --pool is for a path",
     }
 }
 
@@ -157,51 +432,9 @@ fn cost(error: &FormatError) -> Hint {
     })
 }
 
-fn kdf(error: &KdfError) -> Hint {
-    match error {
-        KdfError::OverLimit(error) => over_limit(error),
-        KdfError::Interrupted => interrupted(),
-        KdfError::Memory { .. } | KdfError::Lock(_) => memory(),
-        KdfError::Random(error) => secret(error),
-        _ => None,
-    }
-}
-
-/// The hint for an interrupted question or derivation, both of which come before the first write.
-fn interrupted() -> Hint {
-    some("nothing was changed")
-}
-
 fn crypt(error: &CryptError) -> Hint {
     match error {
-        CryptError::Lock(_) => memory(),
-        _ => None,
-    }
-}
-
-fn memory() -> Hint {
-    some(
-        "free some memory, or raise `ulimit -l` (locked memory); --pbkdf-memory limits new \
-         keyslots",
-    )
-}
-
-fn secret(error: &SecretError) -> Hint {
-    match error {
-        SecretError::Interrupted => interrupted(),
-        SecretError::Lock(_) => some("raise the limit of locked memory (`ulimit -l`)"),
-        SecretError::Parse(_) | SecretError::StdinTaken => {
-            some("--key file:PATH, --key fd:N or --key-file PATH leave stdin for the data")
-        }
-        SecretError::Scheme { source, .. } => source.downcast_ref().and_then(value),
-        SecretError::Helper { source, .. } => helper(source),
-        SecretError::TooWeak(_) => {
-            some("choose several unrelated words, or accept it with --force-weak")
-        }
-        SecretError::NoTerminal(_) => some(
-            "--key stdin reads a line of a pipe; --key SOURCE or --key-file PATH names another source",
-        ),
-        SecretError::NoCredentials => some("run it as a systemd service with LoadCredential="),
+        CryptError::Lock(_) => some(MEMORY),
         _ => None,
     }
 }
@@ -220,360 +453,6 @@ fn helper(error: &HelperError) -> Hint {
     }
 }
 
-fn io(error: &IoError) -> Hint {
-    match error {
-        IoError::NoSpace { .. } => {
-            some("free space where it is stored, and run the command again; `df -h` shows it")
-        }
-        IoError::Plaintext { .. } => some(
-            "--compressed-plaintext reads it; anyone with access to the storage can have changed \
-             it",
-        ),
-        _ => None,
-    }
-}
-
-fn no_room(_: &NoRoom) -> Hint {
-    some("free space there, or name a file in another file system")
-}
-
-fn file(error: &FileError) -> Hint {
-    match error {
-        FileError::PermissionDenied(path) => some(format!(
-            "`ls -l {}` shows who may; a device is usually for root and its group",
-            path.display()
-        )),
-        FileError::ForeignLink { .. } => {
-            some("name the path to which the link leads, if that is the one you mean")
-        }
-        FileError::Failed { source, .. }
-            if source.kind() == std::io::ErrorKind::ReadOnlyFilesystem =>
-        {
-            some(
-                "the file system or the device is read-only; `luksmith info`, `key test` and `decrypt` \
-                 need no more",
-            )
-        }
-        FileError::Busy { source, .. }
-            if (source.holders.iter()).any(|holder| holder.command.starts_with("qemu")) =>
-        {
-            some(
-                "a virtual machine uses it; `luksmith libvirt rotate` or `luksmith qemu amend` changes \
-                 passphrases while it runs",
-            )
-        }
-        FileError::Busy { .. } => some("stop the program that has it open, and run this again"),
-        FileError::Symlink(_) => some("--follow-symlinks opens what it points to"),
-        _ => None,
-    }
-}
-
-fn nbd(error: &NbdError) -> Hint {
-    match &error.source {
-        Problem::Tls(error) => tls(error),
-        Problem::Silent(_) | Problem::Slow(_) => {
-            some("--timeout SECONDS waits longer for a slow server")
-        }
-        _ => None,
-    }
-}
-
-fn open(error: &OpenError) -> Hint {
-    match error {
-        OpenError::NotLuks => some("--header FILE names a detached header"),
-        OpenError::Remains(_) => some("`luksmith header repair IMAGE` repairs it"),
-        OpenError::Header(error) => format(error),
-        OpenError::BothCopies { .. } => {
-            some("`luksmith header restore IMAGE FILE` restores a header backup")
-        }
-        OpenError::TooSmall { .. } => {
-            some("the image is cut off; --header FILE names a detached header")
-        }
-        OpenError::Interrupted { undo } => some(format!(
-            "`luksmith header repair IMAGE` ends the change; if --undo-file named the record, add \
-             --undo-file {undo}"
-        )),
-        OpenError::NoUndo { undo } => some(format!("move {undo} away")),
-        OpenError::Io(error) => io(error),
-        OpenError::Undo(error) => undo::store(error),
-        _ => None,
-    }
-}
-
-fn unlock(error: &UnlockError) -> Hint {
-    match error {
-        UnlockError::NoSuchKeyslot(_) => some(SHOW),
-        UnlockError::NoKeyslots => some(
-            "a header backup (`luksmith header restore`) or --volume-key-file may still open it",
-        ),
-        UnlockError::Kdf { source, .. } => kdf(source),
-        UnlockError::Memory(_) => memory(),
-        UnlockError::Crypt(error) => crypt(error),
-        UnlockError::Io(error) => io(error),
-        _ => None,
-    }
-}
-
-fn volume(error: &VolumeError) -> Hint {
-    match error {
-        VolumeError::Detached => some("name the data as IMAGE and the header with --header FILE"),
-        VolumeError::Kdf(error) => kdf(error),
-        VolumeError::Crypt(error) => crypt(error),
-        _ => None,
-    }
-}
-
-fn create(error: &CreateError) -> Hint {
-    match error {
-        CreateError::Option { option, .. } => some(format!("see --{option} in --help")),
-        CreateError::TooSmall { .. } => some(
-            "--luks2-keyslots-size 1M makes a LUKS2 header small, and --type luks1 needs 2 MiB",
-        ),
-        CreateError::Cipher(_) => some("see --cipher and --key-size in --help"),
-        CreateError::Keyslot(error) => keyslot(error),
-        CreateError::Secret(error) => secret(error),
-        CreateError::Commit(error) => commit(error),
-        _ => None,
-    }
-}
-
-fn keyslot(error: &KeyslotError) -> Hint {
-    match error {
-        KeyslotError::AllInUse(_) => some(ROOM),
-        KeyslotError::InUse(_) => some(SHOW),
-        KeyslotError::OutOfRange { .. } | KeyslotError::NotInUse(_) | KeyslotError::Replaced(_) => {
-            some(SHOW)
-        }
-        KeyslotError::NoRoom { .. } => some(ROOM),
-        KeyslotError::Last(_) => some("--force last-keyslot removes it anyway"),
-        KeyslotError::Cost(error) => cost(error),
-        KeyslotError::Kdf(error) => kdf(error),
-        KeyslotError::Secret(error) => secret(error),
-        KeyslotError::Memory(_) => memory(),
-        KeyslotError::Crypt(error) => crypt(error),
-        KeyslotError::Commit(error) => commit(error),
-        _ => None,
-    }
-}
-
-fn header(error: &HeaderError) -> Hint {
-    match error {
-        HeaderError::OtherUuid { .. } => some("--force other-uuid restores it anyway"),
-        HeaderError::NotUnderstood(_) => some(
-            "use the program that wrote it; `cryptsetup luksHeaderRestore` writes the backup over \
-             it, and the passphrases of the present header are lost",
-        ),
-        HeaderError::Behind { end, .. } => some(format!(
-            "move what is there elsewhere; `truncate -s {end} IMAGE` then cuts it off"
-        )),
-        HeaderError::InTheWay { what, .. } => some(match what.contains("LUKSMETA") {
-            true => "`luksmeta nuke -d IMAGE` removes it, if clevis does not unlock this volume",
-            false => "copy it elsewhere, and overwrite it with zeroes, if nothing needs it",
-        }),
-        HeaderError::NoSuchToken(_) => some("`luksmith token list IMAGE` shows the tokens"),
-        HeaderError::TokenExists(_) => some("--token-replace replaces it"),
-        HeaderError::TokensFull => some("`luksmith token remove IMAGE --token-id N` makes room"),
-        HeaderError::Secret(error) => secret(error),
-        HeaderError::Open(OpenError::NotLuks) => {
-            some("`luksmith header restore IMAGE FILE` restores a header backup")
-        }
-        HeaderError::Open(error) => open(error),
-        HeaderError::Io(error) => io(error),
-        HeaderError::Commit(error) => commit(error),
-        _ => None,
-    }
-}
-
-fn commit(error: &CommitError) -> Hint {
-    match error {
-        CommitError::Changed => {
-            some("another program changed this header; look at it and try again")
-        }
-        CommitError::Foreign(_) => some(
-            "copy the image first: `luksmith header repair IMAGE` asks, and overwrites this data",
-        ),
-        CommitError::NeedsUndo => {
-            some("--undo-file PATH names a file on another device, for the duration of the change")
-        }
-        CommitError::InUse => some("close the volume first"),
-        CommitError::Secret(error) => secret(error),
-        CommitError::Io(error) => io(error),
-        CommitError::NotKept { .. } => some(
-            "it is another disk now, or another program writes to it: check both before you run \
-             the command again",
-        ),
-        CommitError::NoRoom(_) => some("free space where the image is, and run the command again"),
-        CommitError::RolledBack(error) => io(error),
-        CommitError::Undo(error) => undo::undo(error),
-        _ => None,
-    }
-}
-
-fn serve(error: &ServeError) -> Hint {
-    match error {
-        ServeError::SameName(_) => {
-            some("--name and --export NAME=IMAGE give each export its own name")
-        }
-        ServeError::Flush { .. } => {
-            some("what clients have written since their last successful flush may be lost")
-        }
-        _ => None,
-    }
-}
-
-/// Files of certificates and keys, which --tls-dir and similar options name.
-fn tls(error: &TlsError) -> Hint {
-    match error {
-        TlsError::Exposed { path, .. } => {
-            let hint = format!("`chmod 600 {}` closes it", path.display());
-            some(hint)
-        }
-        TlsError::Lock(_) => memory(),
-        _ => None,
-    }
-}
-
-fn qmp(error: &QmpError) -> Hint {
-    match error {
-        QmpError::Silent(_) => {
-            some("a monitor has one client at a time; --timeout SECONDS waits longer")
-        }
-        QmpError::NoCommand(_) => some(
-            "QEMU 5.1 and later can change keyslots; `luksmith key` can when the machine is off",
-        ),
-        QmpError::Aborts(_) => some(
-            "`luksmith libvirt rotate` changes the volume of a running domain without its QEMU; for \
-             any other machine, shut it down, then run `luksmith key change IMAGE`",
-        ),
-        QmpError::Occupied(_) => some("run the command again when that has ended"),
-        _ => None,
-    }
-}
-
-fn amend(error: &AmendError) -> Hint {
-    match error {
-        AmendError::Qmp(error) => qmp(error),
-        AmendError::NotLuks(_) => some("--node NODE names a block node"),
-        _ => None,
-    }
-}
-
-fn libvirt(error: &LibvirtError) -> Hint {
-    match error {
-        LibvirtError::NotInstalled { .. } => some(
-            "install libvirt's client library: libvirt0 on Debian and Ubuntu, libvirt-libs on \
-             Fedora",
-        ),
-        LibvirtError::Broken { .. } => some(
-            "reinstall libvirt's client library with its dependencies: libvirt0 on Debian and \
-             Ubuntu, libvirt-libs on Fedora",
-        ),
-        LibvirtError::Connection(_) => some(
-            "--connect URI, or LIBVIRT_DEFAULT_URI, selects the libvirt: qemu:///system, \
-             qemu+ssh://HOST/system, …",
-        ),
-        LibvirtError::Denied(_) => some(
-            "run it as root, or as a user that libvirt's configuration admits (group libvirt, \
-             polkit, auth.conf)",
-        ),
-        LibvirtError::Private(_) => some(
-            "only libvirt itself can use this secret; give the passphrase from another source \
-             (--key file:PATH, --key prompt)",
-        ),
-        LibvirtError::NoValue(_) => some(
-            "`luksmith libvirt secret set SECRET` sets it; an ephemeral secret loses it when the \
-             daemon ends",
-        ),
-        LibvirtError::NoSecret(_) => some("`luksmith libvirt secret list` shows the secrets"),
-        LibvirtError::DuplicateUsage(_) => {
-            some("`luksmith libvirt secret list` shows what uses it")
-        }
-        LibvirtError::Lock(_) => memory(),
-        _ => None,
-    }
-}
-
-fn value(error: &ValueError) -> Hint {
-    match error {
-        ValueError::Present => {
-            some("--key libvirt:SECRET uses that value; `luksmith libvirt rotate` replaces it")
-        }
-        ValueError::Unseen(_) => some(
-            "`luksmith libvirt secret define --private --generate` makes a new secret with a value",
-        ),
-        ValueError::Libvirt(error) | ValueError::NotReadBack(error) => libvirt(error),
-        ValueError::Generate(error) => secret(error),
-        _ => None,
-    }
-}
-
-/// The hint for a volume that an emulator does not open itself.
-const SERVED: &str = "--served SOCKET is for a volume that `luksmith serve` decrypts";
-
-fn emulator(error: &EmulatorError) -> Hint {
-    match error {
-        EmulatorError::Luks2(_) => some(SERVED),
-        EmulatorError::Qcow2(_) => some(
-            "`luksmith copy IMAGE NEW --source-format qcow2 --type luks1` makes a raw volume of it, \
-             which libvirt takes",
-        ),
-        EmulatorError::NotUtf8(_) => some("give it another name"),
-        EmulatorError::AbstractSocket => some("socket=PATH names a socket in a directory"),
-        EmulatorError::NoCertificates(_) => {
-            some("tls-certificates=DIR in it names them, for QEMU too")
-        }
-        EmulatorError::NotText => some(
-            "`luksmith key add` adds a passphrase that is text, such as the base64 of a key \
-             file",
-        ),
-        _ => None,
-    }
-}
-
-fn definition(error: &DefinitionError) -> Hint {
-    match error {
-        DefinitionError::NoUsage(_) => some("--usage volume:/TEXT gives it a name of its own"),
-        DefinitionError::NoName(_) => some("--name NAME"),
-        DefinitionError::NoSecret(_) => some("--secret UUID names it"),
-        _ => None,
-    }
-}
-
-fn disk(error: &DiskError) -> Hint {
-    match error {
-        DiskError::NoOwner => some("leave --keep-owner out"),
-        DiskError::NotCeph => some("leave --monitor and --ceph-config out"),
-        DiskError::OnlyCeph => some(SERVED),
-        DiskError::OnlyLuks1 => some(
-            "--engine librbd opens LUKS2; `luksmith copy IMAGE NEW --type luks1` makes LUKS1 of it",
-        ),
-        DiskError::NoLogin => some("leave --login out"),
-        DiskError::NotServed(_) => some("the path of its file or device names it"),
-        DiskError::Far { .. } => some(
-            "volume:POOL/NAME names a volume there; an export (nbd://…) can be for both machines",
-        ),
-        DiskError::WhichSecret(_) => {
-            some("--secret UUID names it; `luksmith libvirt secret list` shows all")
-        }
-        _ => None,
-    }
-}
-
-fn provision(error: &ProvisionError) -> Hint {
-    match error {
-        ProvisionError::Detached => some("leave --header out"),
-        ProvisionError::NotRaw => some("`luksmith create --format qcow2` makes an image in a file"),
-        ProvisionError::Luks2 => {
-            some("--served SOCKET says on which socket; --type luks1 is for QEMU itself")
-        }
-        ProvisionError::NotInQemu(_) => some(SERVED),
-        ProvisionError::Far { .. } => some(
-            "--pool POOL --name NAME makes a volume there; an export (nbd://…) can be for both",
-        ),
-        ProvisionError::NotStarted(pool) => some(format!("`virsh pool-start {pool}` starts it")),
-        ProvisionError::Name(_) => {
-            some("a name without / ; IMAGE in place of --pool is for a path")
-        }
-        _ => None,
-    }
+fn some(hint: impl Into<String>) -> Hint {
+    Some(hint.into())
 }
