@@ -134,7 +134,9 @@ pub(crate) fn note(note: &Note<'_>) -> String {
         Note::MeasuredBusy { .. } => format!(
             "{note}; `luksmith key change` measures again, --pbkdf-force-iterations N states the cost"
         ),
-        Note::Health { .. } => format!("{note}; `luksmith header repair` repairs it"),
+        Note::Health { .. } | Note::DamagedCopy { .. } => {
+            format!("{note}; `luksmith header repair` repairs it")
+        }
         note => note.to_string(),
     }
 }

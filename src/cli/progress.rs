@@ -1,7 +1,6 @@
 //! Progress of long work on stderr: a bar on a terminal, JSON lines for programs, or nothing.
 
 use std::fmt::Display;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::JoinHandle;
@@ -9,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use indicatif::{BinaryBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use luksmith::task::{Unit, Work};
-use luksmith_formats::json::json;
+use luksmith::task::{Pace, Unit, Work};
 
 use super::{output, terminal};
 
@@ -46,8 +44,7 @@ pub(crate) struct Running {
 
 /// How one piece of work is shown.
 enum Showing {
-    Bytes(Progress),
-    Steps(Steps),
+    Counted(Counted),
     Waiting { _spinner: Waiting },
 }
 
@@ -59,16 +56,14 @@ impl Running {
 
     pub(crate) fn begin(&self, work: Work, total: Option<u64>) {
         if self.mode == ProgressMode::Json {
-            let phase = json!({
-                "phase": work.phase(),
-                "unit": work.unit().name(),
-                "total": total,
-            });
-            output::event("phase", &phase);
+            output::event("phase", &Pace::phase(work, total));
         }
         let showing = match work.unit() {
-            Unit::Bytes => Showing::Bytes(Progress::start(self.mode, work, total)),
-            Unit::Steps => Showing::Steps(Steps::start(self.mode, work, total.unwrap_or(0))),
+            Unit::Bytes => Showing::Counted(Counted::start(self.mode, work, total)),
+            Unit::Steps => {
+                let total = total.or(Some(0));
+                Showing::Counted(Counted::start(self.mode, work, total))
+            }
             _ => Showing::Waiting {
                 _spinner: Waiting::start(self.mode, work),
             },
@@ -78,18 +73,16 @@ impl Running {
 
     /// The innermost work advanced by this many bytes or steps.
     pub(crate) fn advance(&self, by: u64) {
-        match self.look().last() {
-            Some(Showing::Bytes(progress)) => progress.advance(by),
-            Some(Showing::Steps(steps)) => steps.advance(by),
-            Some(Showing::Waiting { .. }) | None => {}
+        if let Some(Showing::Counted(counted)) = self.look().last() {
+            counted.advance(by);
         }
     }
 
     /// The innermost work ended.
     pub(crate) fn end(&self, whole: bool) {
         let ended = self.change().pop();
-        if let (Some(Showing::Bytes(progress)), true) = (ended, whole) {
-            progress.finish();
+        if let (Some(Showing::Counted(counted)), true) = (ended, whole) {
+            counted.finish();
         }
     }
 
@@ -97,11 +90,11 @@ impl Running {
     pub(crate) fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
         let stack = self.look();
         let steps = stack.iter().find_map(|showing| match showing {
-            Showing::Steps(steps) => Some(steps),
+            Showing::Counted(counted) if counted.is_steps() => counted.bar(),
             _ => None,
         });
         match steps {
-            Some(steps) => steps.aside(print),
+            Some(bar) => bar.suspend(print),
             None => print(),
         }
     }
@@ -115,200 +108,131 @@ impl Running {
     }
 }
 
-/// The progress of one piece of work, counted in bytes.
-struct Progress {
-    work: Work,
-    total: Option<u64>,
-    done: AtomicU64,
-    started: Instant,
+/// The progress of one piece of work that is counted in bytes or in steps.
+struct Counted {
+    pace: Pace,
     shown: Shown,
 }
 
 enum Shown {
     Nothing,
+    /// The bar of bytes appears after a while.
     Bar(Mutex<Option<ProgressBar>>),
+    /// The time of the last line.
     Lines(Mutex<Instant>),
 }
 
-impl Progress {
+impl Counted {
     /// `total` is absent if it is unknown, as for stdin.
-    pub(crate) fn start(mode: ProgressMode, work: Work, total: Option<u64>) -> Self {
-        let started = Instant::now();
-        let shown = match mode {
-            ProgressMode::Json => Shown::Lines(Mutex::new(started)),
-            ProgressMode::Auto if terminal::is_animated() => Shown::Bar(Mutex::new(None)),
-            ProgressMode::Auto | ProgressMode::None => Shown::Nothing,
+    fn start(mode: ProgressMode, work: Work, total: Option<u64>) -> Self {
+        let pace = Pace::start(work, total);
+        let shown = match (mode, work.unit()) {
+            (ProgressMode::Json, _) => Shown::Lines(Mutex::new(Instant::now())),
+            (ProgressMode::None, _) => Shown::Nothing,
+            (ProgressMode::Auto, _) if !terminal::is_animated() => Shown::Nothing,
+            (ProgressMode::Auto, Unit::Steps) if total <= Some(1) => Shown::Nothing,
+            (ProgressMode::Auto, Unit::Steps) => {
+                let bar = new_bar(&pace, "{prefix} {bar:30} {pos}/{len} {elapsed}");
+                bar.enable_steady_tick(Duration::from_millis(200));
+                Shown::Bar(Mutex::new(Some(bar)))
+            }
+            (ProgressMode::Auto, _) => Shown::Bar(Mutex::new(None)),
         };
-        Self {
-            work,
-            total,
-            done: AtomicU64::new(0),
-            started,
-            shown,
-        }
+        Self { pace, shown }
     }
 
-    /// Records that this many more bytes are done.
-    pub(crate) fn advance(&self, bytes: u64) {
-        let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+    fn is_steps(&self) -> bool {
+        self.pace.work().unit() == Unit::Steps
+    }
+
+    /// Records that this many more bytes or steps are done.
+    fn advance(&self, by: u64) {
+        let done = self.pace.advance(by);
         match &self.shown {
             Shown::Nothing => {}
             Shown::Bar(bar) => {
-                if self.started.elapsed() >= WORTH_SHOWING
-                    && let Ok(mut bar) = bar.try_lock()
-                {
-                    let bar = bar.get_or_insert_with(|| self.bar());
-                    bar.set_message(self.pace_text(done));
+                let Ok(mut bar) = bar.try_lock() else {
+                    return;
+                };
+                if self.is_steps() {
+                    bar.iter().for_each(|bar| bar.set_position(done));
+                } else if self.pace.elapsed() >= WORTH_SHOWING {
+                    let bar = bar.get_or_insert_with(|| self.bar_of_bytes());
+                    bar.set_message(self.text());
                     bar.set_position(done);
                 }
             }
+            Shown::Lines(_) if self.is_steps() => self.line(),
             Shown::Lines(last) => {
                 if let Ok(mut last) = last.try_lock()
                     && last.elapsed() >= LINE_EVERY
                 {
                     *last = Instant::now();
-                    self.line(done);
+                    self.line();
                 }
             }
         }
     }
 
     /// Records that everything is done, and writes the last line. Dropping removes the bar.
-    pub(crate) fn finish(self) {
-        if let Shown::Lines(_) = self.shown {
-            self.line(self.done.load(Ordering::Relaxed));
+    fn finish(self) {
+        if let (Shown::Lines(_), false) = (&self.shown, self.is_steps()) {
+            self.line();
+        }
+    }
+
+    /// The bar that is shown, if there is one.
+    fn bar(&self) -> Option<ProgressBar> {
+        match &self.shown {
+            Shown::Bar(bar) => bar.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            _ => None,
         }
     }
 
     /// Rate and remaining time are counted from the start of the work, not from the appearance of
     /// the bar.
-    fn bar(&self) -> ProgressBar {
-        let (bar, template) = match self.total {
-            Some(total) => (
-                ProgressBar::new(total),
-                "{prefix} {bar:30} {percent:>3}% {binary_bytes}/{binary_total_bytes} {msg}",
-            ),
-            None => (
-                ProgressBar::no_length(),
-                "{prefix} {spinner} {binary_bytes} {msg}",
-            ),
+    fn bar_of_bytes(&self) -> ProgressBar {
+        let template = match self.pace.total() {
+            Some(_) => "{prefix} {bar:30} {percent:>3}% {binary_bytes}/{binary_total_bytes} {msg}",
+            None => "{prefix} {spinner} {binary_bytes} {msg}",
         };
-        bar.set_draw_target(ProgressDrawTarget::stderr());
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
-        bar.set_prefix(self.work.to_string());
-        bar
+        new_bar(&self.pace, template)
     }
 
-    /// Bytes per second so far, and the milliseconds that remain at that rate.
-    fn pace(&self, done: u64) -> (u64, Option<u64>) {
-        let elapsed = self.started.elapsed().as_millis().max(1);
-        let per_second = u64::try_from(u128::from(done) * 1000 / elapsed).unwrap_or(u64::MAX);
-        let eta_ms = match self.total {
-            Some(total) if per_second > 0 => {
-                let left = u128::from(total.saturating_sub(done));
-                u64::try_from(left * 1000 / u128::from(per_second)).ok()
-            }
-            _ => None,
-        };
-        (per_second, eta_ms)
-    }
-
-    fn pace_text(&self, done: u64) -> String {
-        let (per_second, eta_ms) = self.pace(done);
-        let eta = eta_ms.map(|ms| {
-            let left = HumanDuration(Duration::from_secs(ms.div_ceil(1000)));
+    fn text(&self) -> String {
+        let left = self.pace.left().map(|left| {
+            let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
+            let left = HumanDuration(Duration::from_secs(seconds));
             format!(", {left:#} left")
         });
-        format!("{}/s{}", BinaryBytes(per_second), eta.unwrap_or_default())
+        let rate = BinaryBytes(self.pace.rate().unwrap_or(0));
+        format!("{rate}/s{}", left.unwrap_or_default())
     }
 
-    fn line(&self, done: u64) {
-        let (per_second, eta_ms) = self.pace(done);
-        let progress = json!({
-            "phase": self.work.phase(),
-            "unit": "bytes",
-            "done": done,
-            "total": self.total,
-            "rate": per_second,
-            "eta_ms": eta_ms,
-            "elapsed_ms": elapsed_ms(self.started),
-        });
-        output::event("progress", &progress);
+    fn line(&self) {
+        output::event("progress", &self.pace.json());
     }
 }
 
-/// The progress of work that is counted in steps.
-struct Steps {
-    work: Work,
-    total: u64,
-    started: Instant,
-    done: AtomicU64,
-    mode: ProgressMode,
-    bar: Option<ProgressBar>,
-}
-
-impl Steps {
-    fn start(mode: ProgressMode, work: Work, total: u64) -> Self {
-        let shown = mode == ProgressMode::Auto && terminal::is_animated() && total > 1;
-        let bar = shown.then(|| {
-            let bar = ProgressBar::new(total);
-            bar.set_draw_target(ProgressDrawTarget::stderr());
-            if let Ok(style) =
-                ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} {elapsed}")
-            {
-                bar.set_style(style);
-            }
-            bar.set_prefix(work.to_string());
-            bar.enable_steady_tick(Duration::from_millis(200));
-            bar
-        });
-        Self {
-            work,
-            total,
-            started: Instant::now(),
-            done: AtomicU64::new(0),
-            mode,
-            bar,
-        }
-    }
-
-    /// Records that this many more steps are done.
-    fn advance(&self, by: u64) {
-        let done = self.done.fetch_add(by, Ordering::Relaxed) + by;
-        if let Some(bar) = &self.bar {
-            bar.set_position(done);
-        }
-        if self.mode == ProgressMode::Json {
-            let progress = json!({
-                "phase": self.work.phase(),
-                "unit": "steps",
-                "done": done,
-                "total": self.total,
-                "rate": null,
-                "eta_ms": null,
-                "elapsed_ms": elapsed_ms(self.started),
-            });
-            output::event("progress", &progress);
-        }
-    }
-
-    /// Prints while the bar is hidden.
-    fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
-        match &self.bar {
-            Some(bar) => bar.suspend(write),
-            None => write(),
-        }
-    }
-}
-
-impl Drop for Steps {
+impl Drop for Counted {
     fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
+        if let Some(bar) = self.bar() {
             bar.finish_and_clear();
         }
     }
+}
+
+fn new_bar(pace: &Pace, template: &str) -> ProgressBar {
+    let bar = match pace.total() {
+        Some(total) => ProgressBar::new(total),
+        None => ProgressBar::no_length(),
+    };
+    bar.set_draw_target(ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.set_prefix(pace.work().to_string());
+    bar
 }
 
 /// A spinner on a terminal, for work whose progress is unknown. It appears after a while.
@@ -341,17 +265,6 @@ impl Drop for Waiting {
             drop(end);
             let _ = thread.join();
             spinner.finish_and_clear();
-        }
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if let Shown::Bar(bar) = &self.shown
-            && let Ok(bar) = bar.lock()
-            && let Some(bar) = bar.as_ref()
-        {
-            bar.finish_and_clear();
         }
     }
 }

@@ -3,19 +3,14 @@
 use comfy_table::CellAlignment;
 use luksmith::task::outcome;
 use luksmith::task::search::{HeaderPlace, Search, random_seed};
-use luksmith::vet::ciphertext::areas::{Layout, Purpose};
-use luksmith::vet::ciphertext::{AreaReport, PIECE, Region, Report, Sample, Why};
+use luksmith::vet::ciphertext::{AreaReport, Report, Sample};
 
 use super::Session;
 use super::args::ImageArgs;
 use super::error::{CommandError, Exit};
 use super::open::{ReadArgs, refuse_qcow2};
-use super::output;
 use super::size;
 use super::table;
-
-/// The most regions of a kind that are printed. --json has more.
-const SHOWN: usize = 20;
 
 /// Search an image for data that is not encrypted
 ///
@@ -84,17 +79,22 @@ impl Args {
         let search = Search::open(&self.image.image, header, remote, options, session)?;
         let sample = self.sample()?;
         let report = search.run(sample, session)?;
-        let layout = search.layout();
-        self.warn(layout, &report);
-        let verdict = self.verdict(session, &report);
+        let (image, layout) = (&self.image.image, search.layout());
         if session.json {
-            let image = &self.image.image;
             let members = outcome::searched(image, layout, &report, sample);
             session.output.json(&members.into());
         } else {
-            self.print(session, layout, &report, sample);
+            let header = match layout.version {
+                Some(version) => format!("{version} header"),
+                None => "no header; all of it is searched as data".to_owned(),
+            };
+            session.output.line(format_args!("{image}: {header}"));
+            session.output.lines(table(&report.areas));
+            for line in outcome::searched_lines(&report, sample) {
+                session.output.line(line);
+            }
         }
-        verdict
+        self.verdict(session, &report)
     }
 
     fn sample(&self) -> Result<Option<Sample>, CommandError> {
@@ -106,30 +106,6 @@ impl Args {
             None => random_seed()?,
         };
         Ok(Some(Sample { pieces, seed }))
-    }
-
-    fn warn(&self, layout: &Layout, report: &Report) {
-        if layout.damaged_copy {
-            output::warning(format_args!(
-                "{}: one copy of the header is damaged; `luksmith header repair` repairs it",
-                self.image.header_location()
-            ));
-        }
-        for AreaReport { area, tally, .. } in &report.areas {
-            match area.purpose {
-                Purpose::PlainData => output::warning(format_args!(
-                    "{}: the header declares {} from byte {} on to be plaintext",
-                    self.image.image,
-                    size::human(area.range.end - area.range.start),
-                    area.range.start
-                )),
-                Purpose::Keyslot(slot) if tally.random == 0 => output::warning(format_args!(
-                    "{}: keyslot {slot} is in use, but its area is empty",
-                    self.image.image
-                )),
-                _ => {}
-            }
-        }
     }
 
     fn verdict(&self, session: &Session, report: &Report) -> Result<(), CommandError> {
@@ -155,61 +131,6 @@ impl Args {
                 .hint("--json lists the regions; the data there was written without encryption"),
         })
     }
-
-    fn print(&self, session: &Session, layout: &Layout, report: &Report, sample: Option<Sample>) {
-        let output = &session.output;
-        let header = match layout.version {
-            Some(version) => format!("{version} header"),
-            None => "no header; all of it is searched as data".to_owned(),
-        };
-        output.line(format_args!("{}: {header}", self.image.image));
-        output.lines(table(&report.areas));
-        let lists = [("zero", &report.zero), ("suspicious", &report.suspicious)];
-        for (what, regions) in lists {
-            for Region {
-                offset,
-                length,
-                why,
-                ..
-            } in regions.listed.iter().take(SHOWN)
-            {
-                let length = size::human(*length);
-                match why {
-                    Why::Zero => output.line(format_args!("{what}: {length} at byte {offset}")),
-                    why => {
-                        let why = why_text(*why);
-                        output.line(format_args!("{what}: {length} at byte {offset}: {why}"));
-                    }
-                }
-            }
-            let rest = regions.count.saturating_sub(SHOWN as u64);
-            if rest > 0 {
-                output.line(format_args!("{what}: {rest} more regions"));
-            }
-        }
-        if let Some(sample) = sample {
-            self.print_sample(session, report, sample);
-        }
-    }
-
-    fn print_sample(&self, session: &Session, report: &Report, sample: Sample) {
-        let sampled = report.areas.iter().filter_map(|area| area.sampled);
-        let (read, of) = sampled.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
-        session.output.line(format_args!(
-            "sample: {read} of {of} pieces of {}, seed {}",
-            size::human(PIECE),
-            sample.seed
-        ));
-        if report.suspicious.count == 0 && read > 0 && read < of {
-            // If n pieces are clean, then with a confidence of 95 % at most 3/n of all are not,
-            // since (1 − 3/n)ⁿ < e⁻³ = 0.05.
-            session.output.line(format_args!(
-                "sample: with 95 % confidence, less than {:.3} % of all pieces contain anything \
-                 else",
-                (300.0 / read as f64).min(100.0)
-            ));
-        }
-    }
 }
 
 fn table(areas: &[AreaReport]) -> String {
@@ -232,13 +153,4 @@ fn table(areas: &[AreaReport]) -> String {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table::trimmed(&table)
-}
-
-fn why_text(why: Why) -> String {
-    match why {
-        Why::Signature(name) => name.to_owned(),
-        Why::TooEven => "byte values too even".to_owned(),
-        Why::Zero => "zero".to_owned(),
-        _ => "low entropy".to_owned(),
-    }
 }

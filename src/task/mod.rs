@@ -55,6 +55,7 @@ pub mod destination;
 #[cfg(feature = "libvirt")]
 pub mod emulator;
 mod error;
+pub mod export_text;
 pub mod exports;
 #[cfg(feature = "vet")]
 pub mod inspect;
@@ -73,6 +74,7 @@ pub mod open;
 mod open_sockets;
 pub mod openers;
 pub mod outcome;
+mod pace;
 pub mod pid_file;
 pub mod plain;
 mod printable;
@@ -91,5 +93,6 @@ pub use advice::{Advice, key_sizes};
 pub use error::{Error, Kind, chain};
 pub use made_file::MadeFile;
 pub use note::Note;
+pub use pace::Pace;
 pub use printable::printable;
 pub use watch::{Silent, Unit, Watch, Work, Working};

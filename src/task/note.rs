@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 
 use super::error::{Error, chain};
+use super::size;
 use crate::container::Health;
 use crate::kdf::calibrate::Cost;
 use crate::location::Location;
@@ -20,6 +21,27 @@ pub enum Note<'a> {
         location: &'a Location,
         /// How its copies were found.
         health: &'a Health,
+    },
+    /// A copy of a header that was read only for its areas is damaged.
+    DamagedCopy {
+        /// Where the header is stored.
+        location: &'a Location,
+    },
+    /// A header declares a part of the data to be plaintext.
+    PlainData {
+        /// Where the data is stored.
+        location: &'a Location,
+        /// Where the part begins, in bytes.
+        offset: u64,
+        /// How many bytes it has.
+        bytes: u64,
+    },
+    /// A keyslot is in use, but its area is zero.
+    EmptyKeyslot {
+        /// Where the volume is stored.
+        location: &'a Location,
+        /// The number of the keyslot.
+        keyslot: u32,
     },
     /// The storage of a header or of data that is to be changed cannot be flushed.
     NoFlush {
@@ -150,6 +172,9 @@ impl Note<'_> {
             | Self::KeptPassphraseRestored
             | Self::TakenBack { .. } => false,
             Self::Health { .. }
+            | Self::DamagedCopy { .. }
+            | Self::PlainData { .. }
+            | Self::EmptyKeyslot { .. }
             | Self::NoFlush { .. }
             | Self::Names { .. }
             | Self::Requirements { .. }
@@ -228,6 +253,22 @@ impl fmt::Display for Note<'_> {
                 directory.display()
             ),
             Self::NotAudited { what, error } => write!(f, "cannot audit {what}: {}", chain(*error)),
+            Self::DamagedCopy { location } => {
+                write!(f, "{location}: one copy of the header is damaged")
+            }
+            Self::PlainData {
+                location,
+                offset,
+                bytes,
+            } => write!(
+                f,
+                "{location}: the header declares {} from byte {offset} on to be plaintext",
+                size::human(*bytes)
+            ),
+            Self::EmptyKeyslot { location, keyslot } => write!(
+                f,
+                "{location}: keyslot {keyslot} is in use, but its area is empty"
+            ),
             Self::Unread { what, error } => write!(f, "{what} is skipped: {error}"),
             Self::NoSecret { volume } => {
                 write!(f, "{volume} is skipped: there is no secret that opens it")

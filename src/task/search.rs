@@ -3,12 +3,12 @@
 use luksmith_formats::limits::Limits;
 
 use super::storage::{Remote, Storage};
-use super::{Error, Watch, Work, Working};
+use super::{Error, Note, Watch, Work, Working};
 use crate::backend::file::OpenOptions;
 use crate::location::Location;
 use crate::secret;
-use crate::vet::ciphertext::areas::Layout;
-use crate::vet::ciphertext::{Report, Sample, VerifyOptions, VetError, verify};
+use crate::vet::ciphertext::areas::{Layout, Purpose};
+use crate::vet::ciphertext::{AreaReport, Report, Sample, VerifyOptions, VetError, verify};
 
 /// Where the header of a searched image is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub enum HeaderPlace<'a> {
 /// An opened image, and its areas as its header describes them.
 pub struct Search<'a> {
     location: &'a Location,
+    /// The detached header.
+    header: Option<&'a Location>,
     data: Storage,
     layout: Layout,
 }
@@ -36,7 +38,7 @@ impl<'a> Search<'a> {
     /// overwritten, and a detached header that is not one.
     pub fn open(
         location: &'a Location,
-        header: HeaderPlace<'_>,
+        header: HeaderPlace<'a>,
         remote: Remote,
         options: OpenOptions,
         watch: &dyn Watch,
@@ -65,8 +67,13 @@ impl<'a> Search<'a> {
                 layout.detached()
             }
         };
+        let header = match header {
+            HeaderPlace::Detached(header) => Some(header),
+            _ => None,
+        };
         Ok(Self {
             location,
+            header,
             data,
             layout,
         })
@@ -94,7 +101,30 @@ impl<'a> Search<'a> {
         let report = verify(storage, &self.layout, options, watch.interrupt(), &advance)
             .map_err(|error| Error::from(error).about(self.location))?;
         progress.finish();
+        self.note(&report, watch);
         Ok(report)
+    }
+
+    /// Reports what the header says that is not as it should be.
+    fn note(&self, report: &Report, watch: &dyn Watch) {
+        let location = self.location;
+        if self.layout.damaged_copy {
+            let location = self.header.unwrap_or(location);
+            watch.notes(Note::DamagedCopy { location });
+        }
+        for AreaReport { area, tally, .. } in &report.areas {
+            match area.purpose {
+                Purpose::PlainData => watch.notes(Note::PlainData {
+                    location,
+                    offset: area.range.start,
+                    bytes: area.range.end - area.range.start,
+                }),
+                Purpose::Keyslot(keyslot) if tally.random == 0 => {
+                    watch.notes(Note::EmptyKeyslot { location, keyslot });
+                }
+                _ => {}
+            }
+        }
     }
 }
 

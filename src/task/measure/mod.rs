@@ -1,7 +1,7 @@
 //! Measurements of this machine: ciphers in memory, key derivations. No storage takes part.
 //!
-//! [`Selection`] says what to measure, and [`Measured`] is the result: as JSON, as CSV, beside an
-//! older one, and with the feature `cli` as a chart.
+//! [`Selection`] says what to measure, and [`Measured`] is the result: as JSON, as CSV, as a
+//! table, beside an older one, and with the feature `cli` as a chart.
 
 #[cfg(feature = "cli")]
 pub mod chart;
@@ -14,6 +14,7 @@ mod machine;
 mod measured;
 mod selection;
 mod statistics;
+mod text;
 
 pub use ciphers::{BUFFER, Speed, Subject, ciphers};
 pub use compare::Compared;
@@ -22,3 +23,4 @@ pub use machine::Machine;
 pub use measured::Measured;
 pub use selection::{Part, Selection};
 pub use statistics::{Ratio, Spread};
+pub use text::Table;

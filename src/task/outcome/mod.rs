@@ -34,7 +34,7 @@ pub use names::{bytes_of, hex, image, priority, qcow2, type_name};
 #[cfg(feature = "libvirt")]
 pub use rotated::{checked, rotated};
 #[cfg(feature = "vet")]
-pub use searched::searched;
+pub use searched::{searched, searched_lines};
 
 use luksmith_formats::json::Object;
 

@@ -1,12 +1,16 @@
-//! What a search for plaintext found, as JSON.
+//! What a search for plaintext found, as JSON and as lines.
 
 use luksmith_formats::json::{Object, Value, json};
 
 use super::names::{image, type_name};
 use crate::location::Location;
+use crate::task::size;
 use crate::vet::ciphertext::areas::Layout;
 use crate::vet::ciphertext::randomness::false_alarm_bound;
-use crate::vet::ciphertext::{AreaReport, Region, Regions, Report, Sample, Why};
+use crate::vet::ciphertext::{AreaReport, PIECE, Region, Regions, Report, Sample, Why};
+
+/// The most regions of a kind that have a line. The JSON has more.
+const SHOWN: usize = 20;
 
 /// The members of the document of a search: the areas with the bytes of each kind, and the regions
 /// that are suspicious or zero. The verdict is `accept` if no region is suspicious.
@@ -76,4 +80,44 @@ fn region(region: &Region) -> Value {
         "why": why,
         "signature": signature,
     })
+}
+
+/// The lines about the regions that are zero or suspicious, and about the sample.
+#[must_use]
+pub fn searched_lines(report: &Report, sample: Option<Sample>) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (what, regions) in [("zero", &report.zero), ("suspicious", &report.suspicious)] {
+        for region in regions.listed.iter().take(SHOWN) {
+            let why = match region.why {
+                Why::Zero => "",
+                Why::Signature(name) => &format!(": {name}"),
+                Why::TooEven => ": byte values too even",
+                _ => ": low entropy",
+            };
+            let (length, offset) = (size::human(region.length), region.offset);
+            lines.push(format!("{what}: {length} at byte {offset}{why}"));
+        }
+        let rest = regions.count.saturating_sub(SHOWN as u64);
+        if rest > 0 {
+            lines.push(format!("{what}: {rest} more regions"));
+        }
+    }
+    if let Some(Sample { seed, .. }) = sample {
+        let sampled = report.areas.iter().filter_map(|area| area.sampled);
+        let (read, of) = sampled.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        let piece = size::human(PIECE);
+        lines.push(format!(
+            "sample: {read} of {of} pieces of {piece}, seed {seed}"
+        ));
+        if report.suspicious.count == 0 && read > 0 && read < of {
+            // If n pieces are clean, then with a confidence of 95 % at most 3/n of all are not,
+            // since (1 − 3/n)ⁿ < e⁻³ = 0.05.
+            let most = (300.0 / read as f64).min(100.0);
+            lines.push(format!(
+                "sample: with 95 % confidence, less than {most:.3} % of all pieces contain \
+                 anything else"
+            ));
+        }
+    }
+    lines
 }

@@ -1,12 +1,10 @@
 //! `luksmith benchmark`: measures this machine, in cryptsetup's units, and draws a chart.
 
-mod shown;
-
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use luksmith::task::destination::{Destination, Present};
-use luksmith::task::measure::{Measured, Selection, chart};
+use luksmith::task::measure::{Measured, Selection, Table, chart};
 use luksmith::task::new_file::NewFile;
 use luksmith::xts::Kernel;
 use luksmith_formats::cipher::CipherSpec;
@@ -19,7 +17,6 @@ use super::force::{Force, confirm, only};
 use super::kernel;
 use super::output;
 use super::size::{self, SIZE};
-use shown::Table;
 
 /// The largest buffer that is measured.
 const LARGEST_BUFFER: usize = 1 << 30;
@@ -224,7 +221,7 @@ impl Args {
             return;
         }
         if let Some(old) = old {
-            session.output.lines(shown::comparison(measured, old));
+            session.output.lines(measured.comparison(old));
         }
         match measured.busy() {
             (0, _) => {}

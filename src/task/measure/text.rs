@@ -1,7 +1,11 @@
 //! Measurements as a table.
 
-use luksmith::task::measure::{Derivation, Function, Measured, Part, Speed, Spread, Subject};
-use luksmith::xts::Kernel;
+use super::ciphers::{Speed, Subject};
+use super::derivations::{Derivation, Function};
+use super::measured::Measured;
+use super::selection::Part;
+use super::statistics::Spread;
+use crate::xts::Kernel;
 
 /// The head of the table whose rows [`row`] makes.
 const HEADER: &str = "\
@@ -9,13 +13,14 @@ const HEADER: &str = "\
 Of limit  Runs  Kernel";
 
 /// The lines of a measurement, one part after the other.
-#[derive(Default)]
-pub(super) struct Table {
+#[derive(Debug, Default)]
+pub struct Table {
     has_header: bool,
 }
 
 impl Table {
-    pub(super) fn lines(&mut self, part: &Part<'_>) -> String {
+    /// The lines of the next part.
+    pub fn lines(&mut self, part: &Part<'_>) -> String {
         match part {
             Part::Machine(machine) => {
                 format!("# Measured in memory, without any storage: {machine}")
@@ -26,7 +31,6 @@ impl Table {
                 self.has_header = true;
                 format!("{HEADER}\n{}", row(speed))
             }
-            _ => String::new(),
         }
     }
 }
@@ -110,25 +114,28 @@ fn line(derivation: &Derivation) -> String {
     }
 }
 
-/// How a measurement compares with an older one.
-pub(super) fn comparison(new: &Measured, old: &Measured) -> String {
-    let mut lines = vec![format!(
-        "# Times as fast as on {}, {}: in the best turns, and in the means with the standard \
+impl Measured {
+    /// How a measurement compares with an older one.
+    #[must_use]
+    pub fn comparison(&self, old: &Self) -> String {
+        let mut lines = vec![format!(
+            "# Times as fast as on {}, {}: in the best turns, and in the means with the standard \
          deviation of two turns",
-        old.machine.date, old.machine.cpu
-    )];
-    for one in new.compared_with(old) {
-        lines.push(format!(
-            "{:>6.3}  {:>6.3} ± {:.3}{}  {}",
-            one.speedup.of_bests,
-            one.speedup.of_means,
-            one.speedup.sigma,
-            mark(one.busy),
-            one.name
-        ));
+            old.machine.date, old.machine.cpu
+        )];
+        for one in self.compared_with(old) {
+            lines.push(format!(
+                "{:>6.3}  {:>6.3} ± {:.3}{}  {}",
+                one.speedup.of_bests,
+                one.speedup.of_means,
+                one.speedup.sigma,
+                mark(one.busy),
+                one.name
+            ));
+        }
+        if lines.len() == 1 {
+            lines.push("nothing that both measured".to_owned());
+        }
+        lines.join("\n")
     }
-    if lines.len() == 1 {
-        lines.push("nothing that both measured".to_owned());
-    }
-    lines.join("\n")
 }
