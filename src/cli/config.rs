@@ -44,11 +44,7 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let mut container = self.image.get().open_to_write(
-            self.undo.path(),
-            luksmith_formats::limits::Limits::default(),
-            session,
-        )?;
+        let mut container = self.image.to_change(&self.undo, session)?;
         if let Some(uuid) = &self.uuid {
             let loss = format!(
                 "{} would be volume {uuid} instead of {}: programs that look for its UUID \

@@ -4,8 +4,7 @@ use luksmith::container::{Header, HeaderError, Version};
 use luksmith::task::outcome::{Change, Changed};
 
 use super::Session;
-use super::args::VersionName;
-use super::args::{ImageArgs, UndoArgs};
+use super::args::{ImageArgs, UndoArgs, VERSIONS, choice};
 use super::error::CommandError;
 use super::force::{Force, confirm, only};
 use super::open::refuse_qcow2;
@@ -21,8 +20,8 @@ pub(crate) struct Args {
     image: ImageArgs,
 
     /// The format to convert to
-    #[arg(long, alias = "type", value_name = "TYPE")]
-    to: VersionName,
+    #[arg(long, alias = "type", value_name = "TYPE", value_parser = choice(VERSIONS))]
+    to: Version,
 
     /// Go on without asking: convert
     #[arg(long, value_name = "WHAT", value_parser = only(&[Force::Convert]))]
@@ -46,12 +45,8 @@ const UNLABEL: &str = "`luksmith config IMAGE --label '' --subsystem ''` removes
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
         refuse_qcow2(&self.image, "a conversion")?;
-        let mut container = self.image.get().open_to_write(
-            self.undo.path(),
-            luksmith_formats::limits::Limits::default(),
-            session,
-        )?;
-        let (from, to) = (container.version(), Version::from(self.to));
+        let mut container = self.image.to_change(&self.undo, session)?;
+        let (from, to) = (container.version(), self.to);
         let name = self.image.header_location();
         if from == to {
             return Err(CommandError::parameters(format!("{name} is already {to}")));

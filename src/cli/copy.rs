@@ -5,12 +5,12 @@ use std::time::Instant;
 use luksmith::container::Which;
 use luksmith::location::Location;
 use luksmith::task::copy;
-use luksmith::task::open::Image;
+use luksmith::task::open::{Image, ImageFormat};
 use luksmith::task::outcome::{Copied, Created};
 
 use super::Session;
 use super::args::{
-    CompressedArgs, ImageFormat, KeyArgs, LocationParser, NewKeyArgs, NewVolumeArgs,
+    CompressedArgs, IMAGE_FORMATS, KeyArgs, LocationParser, NewKeyArgs, NewVolumeArgs, choice,
 };
 use super::error::{CommandError, Kind};
 use super::force::{Force, only};
@@ -42,7 +42,7 @@ pub(crate) struct Args {
     image: Location,
 
     /// The format of SOURCE; it is never guessed
-    #[arg(long, value_name = "FORMAT", default_value = "raw")]
+    #[arg(long, value_name = "FORMAT", default_value = "raw", value_parser = choice(IMAGE_FORMATS))]
     source_format: ImageFormat,
 
     /// The LUKS header of SOURCE is in FILE (a detached header)
@@ -85,7 +85,7 @@ impl Args {
         make::check_sparse(self.sparse, &self.new)?;
         let mut source = Image::new(self.source.clone());
         source.header.clone_from(&self.source_header);
-        source.format = self.source_format.into();
+        source.format = self.source_format;
         source.remote = self.new.remote.get();
         let limits = self.new.limits.limits();
         let opened = source.open_data_to_read(Default::default(), limits, session);

@@ -7,11 +7,12 @@ use luksmith::location::Location;
 use luksmith::task::copy;
 use luksmith::task::new_volume::Extent;
 use luksmith::task::outcome::{Copied, Created};
-use luksmith::task::plain::{DiskImage, PlainSource};
+use luksmith::task::plain::{DiskFormat, DiskImage, PlainSource};
 use luksmith::task::storage::not_opened;
+use luksmith::vet::Format;
 
 use super::Session;
-use super::args::{FreshKeyArgs, LocationParser, NewVolumeArgs, SourceFormat};
+use super::args::{Choice, FreshKeyArgs, LocationParser, NewVolumeArgs, choice};
 use super::error::{CommandError, Kind};
 use super::force::{Force, access, only};
 use super::make;
@@ -33,8 +34,8 @@ pub(crate) struct Args {
 
     /// The format of SOURCE: its bytes as they are, or the disk in a disk image, which is inspected
     /// first [default: raw, without the signature of a disk image]
-    #[arg(long, value_name = "FORMAT")]
-    source_format: Option<SourceFormat>,
+    #[arg(long, value_name = "FORMAT", value_parser = choice(SOURCE_FORMATS))]
+    source_format: Option<Format>,
 
     /// The file to create, a block device, or an NBD export (nbd://HOST[:PORT]/NAME,
     /// nbd+unix:///NAME?socket=PATH, and nbds for TLS)
@@ -65,6 +66,29 @@ pub(crate) struct Args {
     #[command(flatten)]
     new: NewVolumeArgs,
 }
+
+/// The formats of plain data.
+const SOURCE_FORMATS: &[Choice<Format>] = &[
+    ("raw", "The bytes as they are", Format::Raw),
+    (
+        "qcow2",
+        "The disk in a qcow2 image that is not encrypted",
+        Format::Qcow2,
+    ),
+    ("qed", "The disk in a QED image", Format::Qed),
+    (
+        "vmdk",
+        "The disk in a VMDK image that is one sparse file",
+        Format::Vmdk,
+    ),
+    (
+        "vhd",
+        "The disk in a VHD image, fixed or dynamic",
+        Format::Vhd,
+    ),
+    ("vhdx", "The disk in a VHDX image", Format::Vhdx),
+    ("vdi", "The disk in a VDI image", Format::Vdi),
+];
 
 const EXAMPLES: &str = "\
 Examples:
@@ -109,7 +133,7 @@ impl Args {
     /// Opens SOURCE in its format.
     fn open(&self, session: &Session) -> Result<PlainSource, CommandError> {
         let access = access(&self.new.remote, &self.force);
-        if let Some(format) = self.source_format.and_then(SourceFormat::of_disk) {
+        if let Some(format) = self.source_format.and_then(DiskFormat::of) {
             if self.source.path() == Some(Path::new("-")) {
                 return Err(CommandError::parameters(format!(
                     "a disk image ({format}) cannot be read from stdin"

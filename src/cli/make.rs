@@ -7,13 +7,14 @@ use luksmith::location::Location;
 use luksmith::task;
 use luksmith::task::copy::Fill;
 use luksmith::task::new_volume::{Made, NewVolume, Plan};
+use luksmith::task::open::ImageFormat;
 use luksmith::task::openers::{Opener, QemuObstacle};
 use luksmith::task::outcome::Created;
 use luksmith_formats::cipher::CipherSpec;
 use luksmith_formats::hash::Hash;
 
 use super::Session;
-use super::args::{ImageFormat, NewVolumeArgs};
+use super::args::NewVolumeArgs;
 use super::error::CommandError;
 use super::force::{Force, confirm_all};
 use super::notes::note_slow;
@@ -27,11 +28,11 @@ pub(crate) fn new_volume(
 ) -> Result<NewVolume, CommandError> {
     let format = &args.format;
     let mut new = NewVolume::default();
-    new.format = format.image_format.into();
+    new.format = format.image_format;
     new.cluster_size = format
         .cluster_size
         .map(|size| u32::try_from(size).unwrap_or(u32::MAX));
-    new.version = format.luks_type.map(Into::into);
+    new.version = format.luks_type;
     new.cipher = format.cipher.unwrap_or(CipherSpec::AES_XTS_PLAIN64);
     new.key_size = format.key_size;
     new.hash = format.hash.unwrap_or(Hash::Sha256);

@@ -3,11 +3,13 @@
 use luksmith::backend::file::OpenOptions;
 use luksmith::container::{Container, UnlockError, Unlocked, Which};
 use luksmith::secret::Passphrase;
+use luksmith::task::open::ImageFormat;
 use luksmith::task::{Watch as _, Work, Working};
+use luksmith_formats::limits::Limits;
 use luksmith_formats::luks2::Priority;
 
 use super::Session;
-use super::args::{ImageArgs, ImageFormat};
+use super::args::{ImageArgs, UndoArgs, UnlockArgs};
 use super::error::CommandError;
 use super::output;
 use super::passphrase::{KeySource, ask_again};
@@ -26,14 +28,49 @@ impl ReadArgs {
     }
 }
 
+impl ImageArgs {
+    /// Opens the header for a command that only shows it. Its limits on key derivations are the
+    /// default ones.
+    pub(crate) fn to_look(
+        &self,
+        read: &ReadArgs,
+        session: &Session,
+    ) -> Result<Container, CommandError> {
+        let options = read.options();
+        Ok(self
+            .get()
+            .open_to_look(options, Limits::default(), session)?)
+    }
+
+    /// Opens the header for a change that needs no passphrase.
+    pub(crate) fn to_change(
+        &self,
+        undo: &UndoArgs,
+        session: &Session,
+    ) -> Result<Container, CommandError> {
+        let undo = undo.path();
+        Ok(self.get().open_to_write(undo, Limits::default(), session)?)
+    }
+
+    /// Opens the header for a change that needs a passphrase.
+    pub(crate) fn to_unlock_and_change(
+        &self,
+        unlock: &UnlockArgs,
+        undo: &UndoArgs,
+        session: &Session,
+    ) -> Result<Container, CommandError> {
+        let (undo, limits) = (undo.path(), unlock.limits.limits());
+        Ok(self.get().open_to_write(undo, limits, session)?)
+    }
+}
+
 /// Refuses a qcow2 image, for commands that know only the raw format.
 pub(crate) fn refuse_qcow2(image: &ImageArgs, command: &str) -> Result<(), CommandError> {
-    match image.format {
-        ImageFormat::Raw => Ok(()),
-        ImageFormat::Qcow2 => Err(CommandError::parameters(format!(
-            "{command} is not possible in a qcow2 image"
-        ))),
+    if image.format == ImageFormat::Raw {
+        return Ok(());
     }
+    let message = format!("{command} is not possible in a qcow2 image");
+    Err(CommandError::parameters(message))
 }
 
 /// Reads the passphrase and unlocks. A passphrase that is typed may be wrong twice.

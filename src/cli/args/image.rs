@@ -2,66 +2,22 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use luksmith::location::Location;
-use luksmith::task::open::{self, Image};
-use luksmith::task::plain::DiskFormat;
+use luksmith::task::open::{Image, ImageFormat};
 use luksmith::volume::Volume;
 
-use super::{LocalFile, LocationParser, RemoteArgs};
+use super::{Choice, LocalFile, LocationParser, RemoteArgs, choice};
 
-/// The format in which a file, a device or an export holds a volume.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ImageFormat {
-    /// The LUKS header, then the data
-    #[default]
-    Raw,
-    /// An encrypted qcow2 image, with LUKS1 inside
-    Qcow2,
-}
-
-/// The format of plain data that is encrypted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum SourceFormat {
-    /// The bytes as they are
-    Raw,
-    /// The disk in a qcow2 image that is not encrypted
-    Qcow2,
-    /// The disk in a QED image
-    Qed,
-    /// The disk in a VMDK image that is one sparse file
-    Vmdk,
-    /// The disk in a VHD image, fixed or dynamic
-    Vhd,
-    /// The disk in a VHDX image
-    Vhdx,
-    /// The disk in a VDI image
-    Vdi,
-}
-
-impl SourceFormat {
-    /// The format, if it is that of a disk image.
-    pub(crate) fn of_disk(self) -> Option<DiskFormat> {
-        match self {
-            Self::Raw => None,
-            Self::Qcow2 => Some(DiskFormat::Qcow2),
-            Self::Qed => Some(DiskFormat::Qed),
-            Self::Vmdk => Some(DiskFormat::Vmdk),
-            Self::Vhd => Some(DiskFormat::Vhd),
-            Self::Vhdx => Some(DiskFormat::Vhdx),
-            Self::Vdi => Some(DiskFormat::Vdi),
-        }
-    }
-}
-
-impl From<ImageFormat> for open::ImageFormat {
-    fn from(format: ImageFormat) -> Self {
-        match format {
-            ImageFormat::Raw => Self::Raw,
-            ImageFormat::Qcow2 => Self::Qcow2,
-        }
-    }
-}
+/// The formats in which a file, a device or an export holds a volume.
+pub(crate) const IMAGE_FORMATS: &[Choice<ImageFormat>] = &[
+    ("raw", "The LUKS header, then the data", ImageFormat::Raw),
+    (
+        "qcow2",
+        "An encrypted qcow2 image, with LUKS1 inside",
+        ImageFormat::Qcow2,
+    ),
+];
 
 /// The image and its header, if that is detached.
 #[derive(Debug, Args)]
@@ -76,7 +32,7 @@ pub(crate) struct ImageArgs {
     pub(crate) header: Option<Location>,
 
     /// The format of IMAGE; it is never guessed
-    #[arg(long, value_name = "FORMAT", default_value = "raw")]
+    #[arg(long, value_name = "FORMAT", default_value = "raw", value_parser = choice(IMAGE_FORMATS))]
     pub(crate) format: ImageFormat,
 
     #[command(flatten)]
@@ -87,7 +43,7 @@ impl ImageArgs {
     pub(crate) fn get(&self) -> Image {
         let mut image = Image::new(self.image.clone());
         image.header.clone_from(&self.header);
-        image.format = self.format.into();
+        image.format = self.format;
         image.remote = self.remote.get();
         image
     }

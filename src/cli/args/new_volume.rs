@@ -2,14 +2,18 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use luksmith::container::Version;
 use luksmith::location::Location;
+use luksmith::task::open::ImageFormat;
 use luksmith_formats::cipher::CipherSpec;
 use luksmith_formats::hash::Hash;
 use uuid::Uuid;
 
-use super::{ImageFormat, KeyArgs, LimitArgs, LocalFile, LocationParser, PbkdfArgs, RemoteArgs};
+use super::{
+    Choice, IMAGE_FORMATS, KeyArgs, LimitArgs, LocalFile, LocationParser, PbkdfArgs, RemoteArgs,
+    choice,
+};
 use crate::cli::size;
 
 /// The passphrase of a new volume.
@@ -44,7 +48,7 @@ pub(crate) struct NewVolumeArgs {
 #[command(next_help_heading = "Format")]
 pub(crate) struct FormatArgs {
     /// The format of IMAGE: the volume itself, or an encrypted qcow2 image
-    #[arg(long = "format", value_name = "FORMAT", default_value = "raw")]
+    #[arg(long = "format", value_name = "FORMAT", default_value = "raw", value_parser = choice(IMAGE_FORMATS))]
     pub(crate) image_format: ImageFormat,
 
     /// The cluster size of a qcow2 image, 512 to 2M [default: 64K]
@@ -52,8 +56,8 @@ pub(crate) struct FormatArgs {
     pub(crate) cluster_size: Option<u64>,
 
     /// The version of LUKS [default: luks2; luks1 in a qcow2 image, which has no other]
-    #[arg(short = 'M', long = "type", value_name = "TYPE")]
-    pub(crate) luks_type: Option<VersionName>,
+    #[arg(short = 'M', long = "type", value_name = "TYPE", value_parser = choice(VERSIONS))]
+    pub(crate) luks_type: Option<Version>,
 
     /// The cipher of the data: aes, serpent, twofish or camellia, in xts or cbc mode [default:
     /// aes-xts-plain64]
@@ -116,21 +120,11 @@ pub(crate) struct FormatArgs {
     pub(crate) preallocate: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum VersionName {
-    #[value(alias = "luks")]
-    Luks2,
-    Luks1,
-}
-
-impl From<VersionName> for Version {
-    fn from(name: VersionName) -> Self {
-        match name {
-            VersionName::Luks1 => Self::Luks1,
-            VersionName::Luks2 => Self::Luks2,
-        }
-    }
-}
+/// The versions of LUKS.
+pub(crate) const VERSIONS: &[Choice<Version>] = &[
+    ("luks2|luks", "", Version::Luks2),
+    ("luks1", "", Version::Luks1),
+];
 
 pub(crate) fn parse_cipher(text: &str) -> Result<CipherSpec, String> {
     CipherSpec::parse(text).map_err(|error| error.to_string())

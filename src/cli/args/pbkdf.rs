@@ -2,16 +2,24 @@
 
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use luksmith::task::cost::{CostOptions, Function};
+
+use super::{Choice, choice};
+
+const FUNCTIONS: &[Choice<Function>] = &[
+    ("argon2id", "", Function::Argon2id),
+    ("argon2i", "", Function::Argon2i),
+    ("pbkdf2", "", Function::Pbkdf2),
+];
 
 /// The key derivation of a new keyslot.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Key derivation")]
 pub(crate) struct PbkdfArgs {
     /// The key derivation [default: argon2id for LUKS2; LUKS1 has only pbkdf2]
-    #[arg(long, value_name = "KDF")]
-    pub(crate) pbkdf: Option<Pbkdf>,
+    #[arg(long, value_name = "KDF", value_parser = choice(FUNCTIONS))]
+    pub(crate) pbkdf: Option<Function>,
 
     /// The time that opening the keyslot takes on this machine
     #[arg(short, long, value_name = "MS", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..))]
@@ -35,22 +43,11 @@ pub(crate) struct PbkdfArgs {
 impl PbkdfArgs {
     pub(crate) fn get(&self) -> CostOptions {
         let mut cost = CostOptions::default();
-        cost.function = self.pbkdf.map(|function| match function {
-            Pbkdf::Argon2id => Function::Argon2id,
-            Pbkdf::Argon2i => Function::Argon2i,
-            Pbkdf::Pbkdf2 => Function::Pbkdf2,
-        });
+        cost.function = self.pbkdf;
         cost.time = Duration::from_millis(self.iter_time.into());
         cost.iterations = self.pbkdf_force_iterations;
         cost.memory_kib = self.pbkdf_memory;
         cost.lanes = self.pbkdf_parallel;
         cost
     }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Pbkdf {
-    Argon2id,
-    Argon2i,
-    Pbkdf2,
 }

@@ -31,11 +31,7 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let mut container = self.image.get().open_to_write(
-            self.undo.path(),
-            luksmith_formats::limits::Limits::default(),
-            session,
-        )?;
+        let mut container = self.image.to_change(&self.undo, session)?;
         let slots = container.keyslots();
         let removed: Vec<_> = slots.iter().map(|there| there.slot).collect();
         let count = removed.len();

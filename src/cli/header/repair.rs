@@ -5,7 +5,7 @@ use luksmith::container::{Container, Doubt, OpenOptions, Unproven};
 use luksmith::task::outcome::{Change, Changed};
 
 use crate::cli::Session;
-use crate::cli::args::{ImageArgs, UndoArgs};
+use crate::cli::args::{Choice, ImageArgs, UndoArgs, choice};
 use crate::cli::error::{CommandError, Kind};
 use crate::cli::force::{Force, confirm_all, only};
 
@@ -27,8 +27,8 @@ pub(crate) struct Args {
 
     /// What to do with an undo record if another program has changed the header since, or if the
     /// record is damaged or belongs to another volume
-    #[arg(long = "undo", value_name = "WHAT")]
-    unproven: Option<Record>,
+    #[arg(long = "undo", value_name = "WHAT", value_parser = choice(RECORDS))]
+    unproven: Option<Unproven>,
 
     /// Go on without asking: unproven, if no checksum proves the result; overwrite, if there is
     /// other data in the place of the header
@@ -40,17 +40,22 @@ pub(crate) struct Args {
 }
 
 /// What to do with an undo record that cannot be trusted.
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Record {
-    /// keep the present header, and remove the record: keyslots whose key material the interrupted
-    /// change has overwritten then open with neither passphrase; a copy of the record is kept
-    /// beside it
-    Discard,
-    /// restore the header from before the interrupted change; passphrases that were added since
-    /// are lost, and those that were removed open again; a copy of the present header is kept
-    /// beside the record
-    Apply,
-}
+const RECORDS: &[Choice<Unproven>] = &[
+    (
+        "discard",
+        "keep the present header, and remove the record: keyslots whose key material the \
+         interrupted change has overwritten then open with neither passphrase; a copy of the \
+         record is kept beside it",
+        Unproven::Discard,
+    ),
+    (
+        "apply",
+        "restore the header from before the interrupted change; passphrases that were added since \
+         are lost, and those that were removed open again; a copy of the present header is kept \
+         beside the record",
+        Unproven::Apply,
+    ),
+];
 
 const EXAMPLES: &str = "\
 Examples:
@@ -64,11 +69,7 @@ impl Args {
         let storage = self.image.get().header_storage_to_write(session)?;
         let options = OpenOptions::new(storage.undo(self.undo.path()));
         let storage = storage.header();
-        let unproven = match self.unproven {
-            None => Unproven::Refuse,
-            Some(Record::Discard) => Unproven::Discard,
-            Some(Record::Apply) => Unproven::Apply,
-        };
+        let unproven = self.unproven.unwrap_or(Unproven::Refuse);
         let settled = Container::settle(&*storage, &options, unproven)?;
         if let (None, Some(record)) = (&settled, self.undo.path()) {
             let message = format!("{} does not exist", record.display());

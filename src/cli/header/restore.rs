@@ -4,10 +4,11 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use luksmith::container::{Container, HeaderError, OpenOptions};
+use luksmith::task::open::ImageFormat;
 use luksmith::task::outcome::{Change, Changed};
 
 use crate::cli::Session;
-use crate::cli::args::{ImageArgs, ImageFormat, LocalFile, UndoArgs};
+use crate::cli::args::{ImageArgs, LocalFile, UndoArgs};
 use crate::cli::error::{CommandError, Kind, failed};
 use crate::cli::force::{Force, confirm_all, only};
 use crate::cli::size;

@@ -5,12 +5,13 @@ pub(crate) mod keyslots;
 use luksmith::backend::Backend;
 use luksmith::container::{Container, Header};
 use luksmith::task::chain;
+use luksmith::task::open::ImageFormat;
 use luksmith::task::outcome::Described;
 use luksmith_formats::limits::Limits;
 use luksmith_formats::luks2;
 
 use super::Session;
-use super::args::{ImageArgs, ImageFormat};
+use super::args::ImageArgs;
 use super::error::CommandError;
 use super::open::ReadArgs;
 use super::output::Output;

@@ -65,11 +65,9 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let mut container = self.image.get().open_to_write(
-            self.undo.path(),
-            self.unlock.limits.limits(),
-            session,
-        )?;
+        let mut container = self
+            .image
+            .to_unlock_and_change(&self.unlock, &self.undo, session)?;
         container.check_free(self.keyslot)?;
         let cost = self.pbkdf.get();
         cost.check(&container)?;

@@ -44,11 +44,9 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let mut container = self.image.get().open_to_write(
-            self.undo.path(),
-            self.unlock.limits.limits(),
-            session,
-        )?;
+        let mut container = self
+            .image
+            .to_unlock_and_change(&self.unlock, &self.undo, session)?;
         let label = self.image.image.to_string();
 
         let old = KeySource::of(&self.unlock.key)?;

@@ -27,11 +27,7 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let container = self.image.get().open_to_look(
-            self.read.options(),
-            luksmith_formats::limits::Limits::default(),
-            session,
-        )?;
+        let container = self.image.to_look(&self.read, session)?;
         let slots = container.keyslots();
         if session.json {
             let mut members = Object::new();

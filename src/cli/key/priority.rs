@@ -1,11 +1,10 @@
 //! `luksmith key priority`: sets the order in which keyslots are tried.
 
-use clap::ValueEnum;
 use luksmith::task::outcome::{Change, Changed};
-use luksmith_formats::luks2;
+use luksmith_formats::luks2::Priority;
 
 use crate::cli::Session;
-use crate::cli::args::{ImageArgs, UndoArgs};
+use crate::cli::args::{Choice, ImageArgs, UndoArgs, choice};
 use crate::cli::error::CommandError;
 
 /// Set the priority of a keyslot (LUKS2)
@@ -20,22 +19,18 @@ pub(crate) struct Args {
     keyslot: u32,
 
     /// When the keyslot is tried
-    #[arg(long, value_name = "WHEN")]
+    #[arg(long, value_name = "WHEN", value_parser = choice(PRIORITIES))]
     priority: Priority,
 
     #[command(flatten)]
     undo: UndoArgs,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Priority {
-    /// before all others
-    Prefer,
-    /// after the preferred ones
-    Normal,
-    /// only if --keyslot names it
-    Ignore,
-}
+const PRIORITIES: &[Choice<Priority>] = &[
+    ("prefer", "before all others", Priority::Prefer),
+    ("normal", "after the preferred ones", Priority::Normal),
+    ("ignore", "only if --keyslot names it", Priority::Ignore),
+];
 
 const EXAMPLES: &str = "\
 Examples:
@@ -44,20 +39,11 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let mut container = self.image.get().open_to_write(
-            self.undo.path(),
-            luksmith_formats::limits::Limits::default(),
-            session,
-        )?;
-        let priority = match self.priority {
-            Priority::Prefer => luks2::Priority::Prefer,
-            Priority::Normal => luks2::Priority::Normal,
-            Priority::Ignore => luks2::Priority::Ignore,
-        };
-        container.set_priority(self.keyslot, priority)?;
+        let mut container = self.image.to_change(&self.undo, session)?;
+        container.set_priority(self.keyslot, self.priority)?;
         let change = Change::KeyslotPriority {
             keyslot: self.keyslot,
-            priority,
+            priority: self.priority,
         };
         session.done(&Changed::new(&self.image.image, change));
         Ok(())

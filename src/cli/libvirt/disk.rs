@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::ValueEnum;
+use luksmith::container::Version;
 use luksmith::libvirt::xml::{Engine, Host, SecretRef};
 use luksmith::location::Location;
 use luksmith::task::libvirt::disk::{DiskOptions, Login, Need, Served};
 
-use crate::cli::args::{RemoteArgs, VersionName};
+use crate::cli::args::{Choice, RemoteArgs, VERSIONS, choice};
 use crate::cli::serving::serve_command;
 
 /// How the guest sees the disk and the emulator uses it.
@@ -20,24 +20,24 @@ pub(super) struct DiskArgs {
     pub(super) target: Option<String>,
 
     /// The bus [default: the one that libvirt derives from the target]
-    #[arg(long, value_name = "BUS")]
-    bus: Option<Bus>,
+    #[arg(long, value_name = "BUS", value_parser = ["virtio", "scsi", "sata", "ide", "usb"])]
+    bus: Option<String>,
 
     /// The serial number that the guest sees
     #[arg(long, value_name = "TEXT", value_parser = parse_serial)]
     serial: Option<String>,
 
     /// How the emulator uses the host's page cache
-    #[arg(long, value_name = "HOW")]
-    cache: Option<Cache>,
+    #[arg(long, value_name = "HOW", value_parser = ["none", "writeback", "writethrough", "directsync", "unsafe"])]
+    cache: Option<String>,
 
     /// How the emulator reads and writes; native needs --cache none or directsync
-    #[arg(long, value_name = "HOW")]
-    io: Option<Io>,
+    #[arg(long, value_name = "HOW", value_parser = ["threads", "native", "io_uring"])]
+    io: Option<String>,
 
     /// What the guest's discards do: unmap reveals the free space to the storage
-    #[arg(long, value_name = "WHAT")]
-    discard: Option<Discard>,
+    #[arg(long, value_name = "WHAT", value_parser = ["unmap", "ignore"])]
+    discard: Option<String>,
 
     /// The guest cannot write
     #[arg(long)]
@@ -64,12 +64,12 @@ pub(super) struct OpenArgs {
 
     /// The type of the volume; the header is then not read [default: the type in the header; if
     /// luksmith cannot open the location, luks1, or luks2 for rbd:]
-    #[arg(short = 'M', long = "type", value_name = "TYPE")]
-    pub(super) luks_type: Option<VersionName>,
+    #[arg(short = 'M', long = "type", value_name = "TYPE", value_parser = choice(VERSIONS))]
+    pub(super) luks_type: Option<Version>,
 
     /// What decrypts an image in Ceph [default: librbd for luks2, qemu for luks1]
-    #[arg(long, value_name = "ENGINE")]
-    engine: Option<EngineName>,
+    #[arg(long, value_name = "ENGINE", value_parser = choice(ENGINES))]
+    engine: Option<Engine>,
 
     /// `luksmith serve` decrypts the volume and serves it on this socket; the XML of the disk then
     /// has no encryption
@@ -107,50 +107,7 @@ pub(super) struct OpenArgs {
     login_secret: Option<SecretRef>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Bus {
-    Virtio,
-    Scsi,
-    Sata,
-    Ide,
-    Usb,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Cache {
-    None,
-    Writeback,
-    Writethrough,
-    Directsync,
-    Unsafe,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Io {
-    Threads,
-    Native,
-    #[value(name = "io_uring")]
-    Uring,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Discard {
-    Unmap,
-    Ignore,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum EngineName {
-    Qemu,
-    Librbd,
-}
-
-/// The name of a value, which is also libvirt's name.
-fn name<T: ValueEnum>(value: &T) -> Option<String> {
-    value
-        .to_possible_value()
-        .map(|value| value.get_name().to_owned())
-}
+const ENGINES: &[Choice<Engine>] = &[("qemu", "", Engine::Qemu), ("librbd", "", Engine::Librbd)];
 
 fn parse_target(text: &str) -> Result<String, String> {
     let known = ["vd", "sd", "hd", "xvd"].iter().any(|prefix| {
@@ -194,11 +151,11 @@ impl DiskArgs {
     /// The options of a disk whose volume was just made.
     pub(super) fn options(&self) -> DiskOptions {
         let mut options = DiskOptions::default();
-        options.bus = self.bus.as_ref().and_then(name);
+        options.bus.clone_from(&self.bus);
         options.serial.clone_from(&self.serial);
-        options.cache = self.cache.as_ref().and_then(name);
-        options.io = self.io.as_ref().and_then(name);
-        options.discard = self.discard.as_ref().and_then(name);
+        options.cache.clone_from(&self.cache);
+        options.io.clone_from(&self.io);
+        options.discard.clone_from(&self.discard);
         options.read_only = self.read_only;
         options.shareable = self.shareable;
         options.keep_owner = self.keep_owner;
@@ -211,11 +168,8 @@ impl OpenArgs {
     pub(super) fn options(&self, disk: &DiskArgs, remote: &RemoteArgs) -> DiskOptions {
         let mut options = disk.options();
         options.secrets.clone_from(&self.secret);
-        options.version = self.luks_type.map(Into::into);
-        options.engine = self.engine.map(|engine| match engine {
-            EngineName::Qemu => Engine::Qemu,
-            EngineName::Librbd => Engine::Librbd,
-        });
+        options.version = self.luks_type;
+        options.engine = self.engine;
         options.served = self.served.as_ref().map(|socket| {
             let mut served = Served::new(socket);
             served.export.clone_from(&self.export);

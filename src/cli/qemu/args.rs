@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::ValueEnum;
 use luksmith::container::Version;
 use luksmith::location::Location;
 use luksmith::qemu::Cache;
@@ -12,7 +11,7 @@ use luksmith::task::qemu_arguments::{Access, QemuArguments, is_node_name, served
 
 use super::master;
 use crate::cli::Session;
-use crate::cli::args::{KeyArgs, LocationParser, RemoteArgs, VersionName};
+use crate::cli::args::{Choice, KeyArgs, LocationParser, RemoteArgs, VERSIONS, choice};
 use crate::cli::error::CommandError;
 use crate::cli::output;
 use crate::cli::passphrase::KeySource;
@@ -57,16 +56,16 @@ pub(crate) struct Args {
     node: String,
 
     /// The type of IMAGE; its header is then not read
-    #[arg(short = 'M', long = "type", value_name = "TYPE")]
-    luks_type: Option<VersionName>,
+    #[arg(short = 'M', long = "type", value_name = "TYPE", value_parser = choice(VERSIONS))]
+    luks_type: Option<Version>,
 
     /// Open the volume read-only
     #[arg(short, long)]
     read_only: bool,
 
     /// How QEMU uses the host's page cache [default: QEMU's own, writeback]
-    #[arg(long, value_name = "HOW")]
-    cache: Option<CacheName>,
+    #[arg(long, value_name = "HOW", value_parser = choice(CACHES))]
+    cache: Option<Cache>,
 
     /// Let the guest's discards reach the storage, which reveals the free space to it
     #[arg(long)]
@@ -87,13 +86,10 @@ Examples:
   luksmith qemu args disk.img --key-file disk.key --json       for exec and for QMP
   luksmith qemu args luks2.img --served /run/vm1/disk.sock";
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum CacheName {
-    /// Bypass the page cache (O_DIRECT)
-    None,
-    /// Use the page cache
-    Writeback,
-}
+const CACHES: &[Choice<Cache>] = &[
+    ("none", "Bypass the page cache (O_DIRECT)", Cache::None),
+    ("writeback", "Use the page cache", Cache::Writeback),
+];
 
 fn parse_node(text: &str) -> Result<String, String> {
     match is_node_name(text) {
@@ -112,10 +108,7 @@ impl Args {
         };
         arguments.block = (arguments.block)
             .read_only(self.read_only)
-            .cache(self.cache.map(|cache| match cache {
-                CacheName::None => Cache::None,
-                CacheName::Writeback => Cache::Writeback,
-            }))
+            .cache(self.cache)
             .discard(self.discard);
         match session.json {
             true => session.output.json(&arguments.members().into()),
@@ -126,9 +119,8 @@ impl Args {
 
     /// The volume that QEMU itself decrypts.
     fn opened(&self, session: &Session) -> Result<QemuArguments, CommandError> {
-        let stated = self.luks_type.map(Into::into);
         let (remote, interrupt) = (self.remote.get(), session.signals.interrupt());
-        if version(&self.image, remote, stated, interrupt)? == Version::Luks2 {
+        if version(&self.image, remote, self.luks_type, interrupt)? == Version::Luks2 {
             return Err(EmulatorError::Luks2(self.image.clone()).into());
         }
         let source = KeySource::of(&self.key)?;

@@ -11,23 +11,26 @@ use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use luksmith::container::Which;
+use luksmith::export::Discard;
 use luksmith::export::nbd::{Options, Server};
 use luksmith::location::Location;
 use luksmith::task::captive::Captive;
+use luksmith::task::export_text::ExportText;
 use luksmith::task::exports::{Wanted, refuse_twice};
 use luksmith::task::listen::Listen;
+use luksmith::task::open::ImageFormat;
 use luksmith::task::pid_file::PidFile;
 
 use super::Session;
 use super::args::{
-    CompressedArgs, ImageArgs, ImageFormat, KeyArgs, LimitArgs, LocalFile, LocationParser,
-    RemoteArgs,
+    CompressedArgs, IMAGE_FORMATS, ImageArgs, KeyArgs, LimitArgs, LocalFile, LocationParser,
+    RemoteArgs, choice,
 };
 use super::error::{CommandError, Exit, Kind};
 use super::output;
 use super::passphrase::KeySource;
 use clients::ClientArgs;
-use exports::{Chosen, DiscardName, ExportText};
+use exports::{Chosen, DISCARDS};
 use ready::{Ready, Served};
 use sockets::SocketArgs;
 
@@ -50,7 +53,7 @@ pub(crate) struct Args {
     header: Option<Location>,
 
     /// The format of IMAGE, which is never guessed
-    #[arg(long, value_name = "FORMAT", default_value = "raw")]
+    #[arg(long, value_name = "FORMAT", default_value = "raw", value_parser = choice(IMAGE_FORMATS))]
     format: ImageFormat,
 
     #[command(flatten)]
@@ -89,8 +92,8 @@ pub(crate) struct Args {
     read_only: bool,
 
     /// What a client's discard does (TRIM)
-    #[arg(long, value_name = "WHAT", default_value = "deny")]
-    discard: DiscardName,
+    #[arg(long, value_name = "WHAT", default_value = "deny", value_parser = choice(DISCARDS))]
+    discard: Discard,
 
     /// Stop when the last client has disconnected, and no other one has connected for this time
     /// [0 s without a value]
@@ -308,12 +311,13 @@ impl Args {
             wanted.which = self.keyslot.map_or(Which::Any, Which::Slot);
             wanted.compressed_plaintext = self.compressed.compressed_plaintext;
             wanted.read_only = self.read_only;
-            wanted.discard = self.discard.into();
+            wanted.discard = self.discard;
             let key = KeySource::of(&self.key)?;
             chosen.push(Chosen { wanted, key });
         }
         for text in &self.export {
-            chosen.push(text.chosen(&self.key, &self.remote, self.read_only, self.discard)?);
+            let (key, remote) = (&self.key, &self.remote);
+            chosen.push(Chosen::of(text, key, remote, self.read_only, self.discard)?);
         }
         Ok(chosen)
     }

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use luksmith::container::{Header, HeaderError};
 use luksmith::task::outcome::{Change, Changed};
-use luksmith_formats::limits::Limits;
 
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, LocalFile};
@@ -38,10 +37,7 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let container =
-            self.image
-                .get()
-                .open_to_look(self.read.options(), Limits::default(), session)?;
+        let container = self.image.to_look(&self.read, session)?;
         let token = match container.header() {
             Header::Luks1(_) => None,
             Header::Luks2(header) => header

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use luksmith::task::outcome::{Change, Changed};
 use luksmith_formats::json::Value;
-use luksmith_formats::limits::Limits;
 
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, LocalFile, UndoArgs};
@@ -55,10 +54,7 @@ impl Args {
         if let Some(slot) = self.keyslot {
             assign(&mut token, slot)?;
         }
-        let mut container =
-            self.image
-                .get()
-                .open_to_write(self.undo.path(), Limits::default(), session)?;
+        let mut container = self.image.to_change(&self.undo, session)?;
         let id = container.add_token(self.token_id, token, self.token_replace)?;
         let change = Change::TokenImported { token: id };
         session.done(&Changed::new(&self.image.image, change));

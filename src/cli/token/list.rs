@@ -2,7 +2,6 @@
 
 use luksmith::task::outcome;
 use luksmith_formats::json::Object;
-use luksmith_formats::limits::Limits;
 
 use super::shown;
 use crate::cli::Session;
@@ -28,10 +27,7 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let container =
-            self.image
-                .get()
-                .open_to_look(self.read.options(), Limits::default(), session)?;
+        let container = self.image.to_look(&self.read, session)?;
         if session.json {
             let mut members = Object::new();
             outcome::image(&mut members, &self.image.image);

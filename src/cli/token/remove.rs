@@ -1,7 +1,6 @@
 //! `luksmith token remove`: removes a token.
 
 use luksmith::task::outcome::{Change, Changed};
-use luksmith_formats::limits::Limits;
 
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, UndoArgs};
@@ -28,10 +27,7 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let mut container =
-            self.image
-                .get()
-                .open_to_write(self.undo.path(), Limits::default(), session)?;
+        let mut container = self.image.to_change(&self.undo, session)?;
         container.remove_token(self.token_id)?;
         let change = Change::TokenRemoved {
             token: self.token_id,

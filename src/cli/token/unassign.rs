@@ -2,7 +2,6 @@
 
 use luksmith::container::Header;
 use luksmith::task::outcome::{Change, Changed};
-use luksmith_formats::limits::Limits;
 
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, UndoArgs};
@@ -33,10 +32,7 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let mut container =
-            self.image
-                .get()
-                .open_to_write(self.undo.path(), Limits::default(), session)?;
+        let mut container = self.image.to_change(&self.undo, session)?;
         let spoken_of = match container.header() {
             Header::Luks1(_) => None,
             Header::Luks2(header) => header.metadata.tokens().get(&self.token_id),

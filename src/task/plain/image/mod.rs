@@ -36,17 +36,37 @@ pub enum DiskFormat {
 }
 
 impl DiskFormat {
-    /// The name by which it is declared to an inspection.
+    /// The format, if it is that of a disk image that can be read.
+    #[must_use]
+    pub fn of(format: Format) -> Option<Self> {
+        Some(match format {
+            Format::Qcow2 => Self::Qcow2,
+            Format::Qed => Self::Qed,
+            Format::Vmdk => Self::Vmdk,
+            Format::Vhd => Self::Vhd,
+            Format::Vhdx => Self::Vhdx,
+            Format::Vdi => Self::Vdi,
+            _ => return None,
+        })
+    }
+
+    /// The format that is declared to an inspection.
+    #[must_use]
+    pub fn declared(self) -> Format {
+        match self {
+            Self::Qcow2 => Format::Qcow2,
+            Self::Qed => Format::Qed,
+            Self::Vmdk => Format::Vmdk,
+            Self::Vhd => Format::Vhd,
+            Self::Vhdx => Format::Vhdx,
+            Self::Vdi => Format::Vdi,
+        }
+    }
+
+    /// Its name.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Qcow2 => "qcow2",
-            Self::Qed => "qed",
-            Self::Vmdk => "vmdk",
-            Self::Vhd => "vhd",
-            Self::Vhdx => "vhdx",
-            Self::Vdi => "vdi",
-        }
+        self.declared().name()
     }
 }
 
@@ -134,15 +154,7 @@ impl DiskImage {
 
 /// Refuses an image that the inspection does not accept.
 fn inspect(storage: &Storage, format: DiskFormat, location: &Location) -> Result<(), Error> {
-    let declared = match format {
-        DiskFormat::Qcow2 => Format::Qcow2,
-        DiskFormat::Qed => Format::Qed,
-        DiskFormat::Vmdk => Format::Vmdk,
-        DiskFormat::Vhd => Format::Vhd,
-        DiskFormat::Vhdx => Format::Vhdx,
-        DiskFormat::Vdi => Format::Vdi,
-    };
-    let report = crate::vet::inspect(&*storage.backend, declared, &Policy::default());
+    let report = crate::vet::inspect(&*storage.backend, format.declared(), &Policy::default());
     let report = report.map_err(|error| Error::from(error).about(location))?;
     let (kind, severity) = match report.verdict() {
         Verdict::Accept => return Ok(()),
