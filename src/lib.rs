@@ -129,6 +129,7 @@ pub mod libvirt;
 pub mod location;
 #[cfg(feature = "libvirt")]
 pub mod qemu;
+pub mod reencrypt;
 pub mod secret;
 pub mod sectors;
 pub mod sys;

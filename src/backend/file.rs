@@ -324,6 +324,13 @@ impl Backend for FileBackend {
         }
     }
 
+    fn atomic_unit(&self) -> Option<u32> {
+        let size = self
+            .is_device
+            .then(|| rustix::fs::ioctl_blkpbszget(&self.file));
+        size?.ok()
+    }
+
     fn read_at(&self, offset: u64, into: &mut Sectors<Cipher>) -> Result<(), IoError> {
         let (operation, len) = (Operation::Read, into.len() as u64);
         self.geometry().check(operation, offset, len)?;

@@ -105,6 +105,12 @@ pub trait Backend: Send + Sync {
     /// As for [`write_at`](Self::write_at).
     fn write_zeroes(&self, range: Range<u64>) -> Result<(), IoError>;
 
+    /// The unit in bytes that a power failure leaves old or new, but never torn, if the storage
+    /// promises one: the physical block of a device. A file promises none.
+    fn atomic_unit(&self) -> Option<u32> {
+        None
+    }
+
     /// Reserves the space of the range, so that later writes to it do not fail for lack of space.
     /// Its contents stay.
     ///

@@ -9,7 +9,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use luksmith_formats::luks2::{Keyslot, Position};
+use luksmith_formats::luks2::{Keyslot, Position, Progress};
 use luksmith_formats::{Limits, luks1};
 
 use super::plan::WritePlan;
@@ -288,6 +288,23 @@ impl Header {
     }
 }
 
+/// Refuses to replace a header that has the new key of data which is converted already.
+fn check_not_converted(present: &Header) -> Result<(), HeaderError> {
+    let Header::Luks2(header) = present else {
+        return Ok(());
+    };
+    let nothing = Some(Progress::Clean { converted: 0 });
+    let found = header.metadata.reencryption();
+    match found.map(|found| found.map(|found| found.progress)) {
+        Ok(None) => Ok(()),
+        Ok(progress) if progress == nothing => Ok(()),
+        Ok(_) | Err(_) => {
+            let requirements = header.metadata.config().requirements.join(", ");
+            Err(HeaderError::Requirements(requirements))
+        }
+    }
+}
+
 fn refuse_interrupted(options: &OpenOptions) -> Result<(), HeaderError> {
     match options.undo.store() {
         Some(undo) if undo.load().map_err(OpenError::Undo)?.is_some() => {
@@ -325,6 +342,7 @@ fn restorable(
     };
     if let Some(present) = &present {
         check_same_place(present, &restored)?;
+        check_not_converted(present)?;
     }
     let volume = present.as_ref().map(Header::uuid);
     if volume != Some(restored.uuid()) && !allow_other_uuid {

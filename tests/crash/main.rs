@@ -21,6 +21,7 @@ mod disk;
 mod killed;
 mod qcow2;
 mod record;
+mod reencryption;
 mod remote;
 mod space;
 mod states;

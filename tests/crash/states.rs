@@ -32,11 +32,31 @@ pub(crate) fn for_each(
     for_each_cut(before, events, |state, _, what| check(state, what))
 }
 
+/// The same for a storage that writes more than 512 bytes atomically: `tear` gives the unit in which
+/// a write is torn.
+pub(crate) fn for_each_torn(
+    before: &State,
+    events: &[Event],
+    tear: impl Fn(usize) -> usize,
+    mut check: impl FnMut(&State, &str),
+) -> usize {
+    all(before, events, tear, |state, _, what| check(state, what))
+}
+
 /// The same, also passing a range: the events before its start certainly happened, and those before
 /// its end may have.
 pub(crate) fn for_each_cut(
     before: &State,
     events: &[Event],
+    check: impl FnMut(&State, Range<usize>, &str),
+) -> usize {
+    all(before, events, |_| SECTOR, check)
+}
+
+fn all(
+    before: &State,
+    events: &[Event],
+    tear: impl Fn(usize) -> usize,
     mut check: impl FnMut(&State, Range<usize>, &str),
 ) -> usize {
     let mut rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
@@ -66,14 +86,15 @@ pub(crate) fn for_each_cut(
             let Event::Write { offset, bytes } = write else {
                 unreachable!()
             };
-            for length in (SECTOR..bytes.len()).step_by(SECTOR) {
+            let unit = tear(*offset);
+            for length in (unit..bytes.len()).step_by(unit) {
                 let in_the_middle = length > EDGE && length + EDGE < bytes.len();
                 if bytes.len() > ALL_TEARS && in_the_middle && length % 8192 != 0 {
                     continue;
                 }
                 // Unchanged sectors give no new state.
-                if prefix.disk[offset + length - SECTOR..offset + length]
-                    != bytes[length - SECTOR..length]
+                if prefix.disk[offset + length - unit..offset + length]
+                    != bytes[length - unit..length]
                 {
                     prefix.apply_torn(write, length);
                     visit(

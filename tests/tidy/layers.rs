@@ -13,6 +13,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "task",
         &[
             "location",
+            "reencrypt",
             "container",
             "export",
             "audit",
@@ -49,6 +50,10 @@ const LAYERS: &[(&str, &[&str])] = &[
             "sys",
             "interrupt",
         ],
+    ),
+    (
+        "reencrypt",
+        &["container", "door", "crypt", "secret", "backend", "sectors"],
     ),
     ("audit", &["vet", "backend", "xml"]),
     ("libvirt", &["secret", "sys", "xml"]),

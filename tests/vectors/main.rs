@@ -7,6 +7,7 @@
 
 mod kdf;
 mod kernels;
+mod reencryption;
 mod xts;
 
 use std::path::PathBuf;

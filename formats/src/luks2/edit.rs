@@ -246,7 +246,7 @@ impl Draft {
         Ok(())
     }
 
-    fn section(&mut self, name: &str) -> Result<&mut Object, FormatError> {
+    pub(super) fn section(&mut self, name: &str) -> Result<&mut Object, FormatError> {
         self.value
             .get_mut(name)
             .and_then(Value::as_object_mut)
@@ -288,7 +288,7 @@ impl Draft {
 
 /// Adds a name to a list of references, or removes it. A missing or malformed list is ignored here;
 /// the validation refuses it.
-fn refer(object: &mut Object, list: &str, name: &str, wanted: bool) {
+pub(super) fn refer(object: &mut Object, list: &str, name: &str, wanted: bool) {
     let Some(names) = object.get_mut(list).and_then(Value::as_array_mut) else {
         return;
     };

@@ -22,6 +22,7 @@ mod keyslot;
 mod metadata;
 mod node;
 mod reencrypt;
+mod reencryption;
 mod segment;
 mod text;
 mod token;
@@ -36,6 +37,9 @@ pub use kdf::{Argon2Variant, Kdf};
 pub use keyslot::{Af, Area, Keyslot, Luks2Keyslot, OtherKeyslot, Priority};
 pub use metadata::{Metadata, NewConfig};
 pub use reencrypt::{Direction, ReencryptKeyslot, ReencryptMode, Resilience};
+pub use reencryption::{
+    NewReencryption, Progress, REENCRYPT_REQUIREMENT, REENCRYPT_VERSION, Reencryption,
+};
 pub use segment::{CryptSegment, LinearSegment, OtherSegment, Segment, SegmentSize};
 pub use token::Token;
 

@@ -1,8 +1,8 @@
 //! The keyslot of type `reencrypt` (section 3.2.4): the state of a reencryption in progress.
 //!
 //! It is parsed so that such a header can be shown, and so that its area is not used for anything
-//! else. This crate recovers nothing. A program that does has to verify the reencryption digest
-//! first (CVE-2021-4122).
+//! else. A program that goes on with a reencryption has to verify its digest first
+//! (CVE-2021-4122); [`Reencryption`](super::Reencryption) has the rest of the state.
 
 use alloc::format;
 use core::ops::Range;
@@ -125,6 +125,8 @@ impl ReencryptKeyslot {
         object.insert("key_size", 1);
         object.insert("mode", mode);
         object.insert("direction", direction);
+        // No passphrase is tried on it.
+        object.insert("priority", 0);
         let size = self.area.end.saturating_sub(self.area.start);
         within(object, "area", |area| {
             area.insert("offset", format!("{}", self.area.start));

@@ -11,6 +11,7 @@ use core::ops::Range;
 use super::ALIGNMENT;
 use super::digest::Digest;
 use super::keyslot::Keyslot;
+use super::reencryption::HOT;
 use super::segment::{Segment, SegmentSize};
 use super::view::View;
 use crate::error::FormatError;
@@ -320,7 +321,8 @@ fn segment_digests(view: &View) -> Result<(), FormatError> {
     Ok(())
 }
 
-/// Checks that the size of a keyslot's key fits the cipher of each of its segments.
+/// Checks that the size of a keyslot's key fits the cipher of each of its segments. A zone in
+/// reencryption belongs to both keys, and has the cipher of one.
 fn key_sizes(view: &View) -> Result<(), FormatError> {
     for digest in view.digests.values() {
         for (id, keyslot) in bound_keyslots(view, digest) {
@@ -331,7 +333,8 @@ fn key_sizes(view: &View) -> Result<(), FormatError> {
             let segments = digest
                 .segments
                 .iter()
-                .filter_map(|segment| view.segments.get(segment)?.as_crypt());
+                .filter_map(|segment| view.segments.get(segment)?.as_crypt())
+                .filter(|segment| !segment.flags.iter().any(|flag| flag == HOT));
             for segment in segments {
                 if let Err(refusal) = segment.encryption.check_key_size(bytes) {
                     return malformed(format!("keyslots.{id}.key_size"), format!("{refusal}"));

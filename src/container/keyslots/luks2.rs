@@ -120,7 +120,7 @@ pub(in crate::container) struct Protection {
 
 impl Protection {
     /// The same as those of an existing keyslot, or the defaults if there is none.
-    fn as_present(header: &luks2::Header) -> Self {
+    pub(in crate::container) fn as_present(header: &luks2::Header) -> Self {
         let present = header
             .metadata
             .keyslots()

@@ -45,7 +45,7 @@ impl<'a> NewKeyslot<'a> {
     }
 
     /// The KDF with its salt.
-    pub(super) fn salted(&self) -> Result<Kdf, KeyslotError> {
+    pub(in crate::container) fn salted(&self) -> Result<Kdf, KeyslotError> {
         let salt = match &self.salt {
             Some(salt) => salt.clone(),
             None => fresh_salt()?,

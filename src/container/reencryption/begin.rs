@@ -1,0 +1,254 @@
+//! The first commit of a reencryption: the keyslots of the new key, its digest, and the description
+//! of the reencryption.
+
+use std::ops::Range;
+
+use luksmith_formats::luks2::{
+    self, Af, Area, CryptSegment, Keyslot, Luks2Keyslot, MAX_DIGESTS, MAX_OBJECTS, NewReencryption,
+    Priority, Progress, ReencryptKeyslot, Resilience, SegmentSize,
+};
+use luksmith_formats::{CipherSpec, Hash};
+
+use super::ReencryptionError;
+use super::keys::{ReencryptionKeys, covered};
+use crate::Interrupt;
+use crate::container::digest::KeyDigest;
+use crate::container::keyslots::{NewKeyslot, Protection};
+use crate::container::plan::WritePlan;
+use crate::container::{Container, Header, KeyslotError, Unlocked, keyslot_info, material};
+use crate::kdf::calibrate::Cost;
+use crate::secret::{Passphrase, VolumeKey};
+
+/// The iterations of the verification digest. What it covers has two random keys, so it needs no
+/// calibration.
+const VERIFICATION_ITERATIONS: u32 = 1000;
+
+/// The size of the smallest area, in bytes.
+const LEAST_AREA: u64 = 4096;
+
+/// The parameters of a reencryption that begins.
+pub struct BeginReencryption<'a> {
+    /// The new cipher.
+    pub cipher: CipherSpec,
+    /// The size of the new key, in bytes. Ignored if the key is kept.
+    pub key_size: usize,
+    /// The new encryption sector size, in bytes.
+    pub sector_size: u32,
+    /// The hash of the digests and of the anti-forensic splitter.
+    pub hash: Hash,
+    /// The PBKDF2 iterations of the digest of the new key.
+    pub digest_iterations: u32,
+    /// The cost of each new keyslot.
+    pub kdf: Cost,
+    /// Whether the volume key stays the same, and only the cipher or the sector size changes.
+    pub keep_key: bool,
+    /// How a zone survives an interruption.
+    pub resilience: Resilience,
+    /// The size of the area for that, in bytes: a multiple of 4096. If there is less room, the area
+    /// is smaller, and so are the zones.
+    pub area_size: u64,
+    /// The keyslots that are sealed anew, each with its passphrase. All other keyslots of the old
+    /// key are removed at the end.
+    pub keyslots: Vec<(u32, &'a Passphrase)>,
+}
+
+impl Container {
+    /// Begins a reencryption: everything is prepared in one commit, and no data is changed. The old
+    /// passphrases open the volume until the end.
+    ///
+    /// # Errors
+    /// Returns [`ReencryptionError`]. Nothing has changed then, unless writing itself failed.
+    pub fn begin_reencryption(
+        &mut self,
+        unlocked: &Unlocked,
+        begin: &BeginReencryption<'_>,
+        interrupt: &Interrupt,
+    ) -> Result<ReencryptionKeys, ReencryptionError> {
+        self.check_free(None)?;
+        let Header::Luks2(header) = &self.header else {
+            return Err(ReencryptionError::Luks1);
+        };
+        if !self.is_own_volume_key(unlocked) {
+            return Err(KeyslotError::WrongKey.into());
+        }
+        let mut next = header.clone();
+        let keys = ReencryptionKeys {
+            previous: Some(VolumeKey::copy_from(unlocked.key.as_bytes())?),
+            following: match begin.keep_key {
+                true => None,
+                false => Some(VolumeKey::random(begin.key_size)?),
+            },
+        };
+        let mut plan = WritePlan::default();
+        let mut taken = Taken::new(header);
+        let mut keyslots = Vec::new();
+        if let Some(key) = &keys.following {
+            begin
+                .cipher
+                .check_key_size(key.as_bytes().len())
+                .map_err(crate::crypt::CryptError::from)
+                .map_err(KeyslotError::from)?;
+            for (replaced, passphrase) in &begin.keyslots {
+                let (slot, keyslot) = self.sealed(
+                    &mut plan, &mut taken, header, key, begin, *replaced, passphrase, interrupt,
+                )?;
+                keyslots.push((slot, Keyslot::Luks2(keyslot), *replaced));
+            }
+            plan.flush();
+        }
+        let keyslot = taken.number()?;
+        let area = taken.area_up_to(begin.area_size)?;
+        let (_, present) = header.metadata.data_segment()?;
+        let mut digests = (0..MAX_DIGESTS).filter(|id| {
+            let metadata = &header.metadata;
+            !metadata.digests().contains_key(id) && !metadata.other_digests().contains_key(id)
+        });
+        let mut free_digest = || {
+            let what = "digest";
+            digests.next().ok_or(ReencryptionError::NoNumber { what })
+        };
+        let digest = match &keys.following {
+            None => None,
+            Some(key) => {
+                let digest = KeyDigest::new(key, begin.hash, begin.digest_iterations, interrupt)?;
+                Some((free_digest()?, digest.into_luks2(Vec::new(), Vec::new())))
+            }
+        };
+        let mut following = CryptSegment::new(present.offset, begin.cipher, begin.sector_size);
+        following.iv_tweak = present.iv_tweak;
+        following.size = present.size;
+        next.metadata
+            .begin_reencryption(NewReencryption {
+                keyslots,
+                digest,
+                keyslot,
+                state: ReencryptKeyslot::forward(area, begin.resilience.clone()),
+                following,
+            })
+            .map_err(ReencryptionError::NoSpaceInHeader)?;
+        let covered = VolumeKey::from_locked(covered(&next, &keys)?);
+        let verification =
+            KeyDigest::new(&covered, begin.hash, VERIFICATION_ITERATIONS, interrupt)?;
+        let verification = verification.into_luks2(vec![keyslot], Vec::new());
+        next.metadata
+            .set_verification_digest(free_digest()?, &verification)
+            .map_err(ReencryptionError::NoSpaceInHeader)?;
+        check_later_steps(&next, present.size)?;
+        self.write_luks2(&mut plan, &mut next)?;
+        self.commit(&plan, Header::Luks2(next))?;
+        Ok(keys)
+    }
+
+    /// Seals the new key with a passphrase, in free space.
+    #[allow(clippy::too_many_arguments)]
+    fn sealed(
+        &self,
+        plan: &mut WritePlan,
+        taken: &mut Taken<'_>,
+        header: &luks2::Header,
+        key: &VolumeKey,
+        begin: &BeginReencryption<'_>,
+        replaced: u32,
+        passphrase: &Passphrase,
+        interrupt: &Interrupt,
+    ) -> Result<(u32, Luks2Keyslot), ReencryptionError> {
+        let present = header.metadata.keyslots().get(&replaced);
+        let present = present.ok_or(KeyslotError::NotInUse(replaced))?;
+        let new = NewKeyslot::new(passphrase, begin.kdf);
+        let protection = Protection::as_present(header);
+        let key_size = u32::try_from(key.as_bytes().len()).unwrap_or(u32::MAX);
+        let size = Luks2Keyslot::area_size(key_size);
+        let area = taken.area(size, "a new keyslot")?;
+        let keyslot = Luks2Keyslot {
+            key_size,
+            priority: present
+                .as_luks2()
+                .map_or(Priority::Normal, |present| present.priority),
+            area: Area {
+                offset: area.start,
+                size,
+                encryption: protection.encryption,
+                key_size: protection.key_size,
+            },
+            kdf: new.salted()?,
+            af: Af {
+                stripes: luks2::STRIPES,
+                hash: begin.hash,
+            },
+        };
+        let sealing = keyslot_info::luks2_sealing(&keyslot);
+        let limits = &self.options.limits;
+        let sealed = material::seal(key, passphrase, &sealing, limits, interrupt)?;
+        plan.write(keyslot.area.offset, sealed);
+        Ok((taken.number()?, keyslot))
+    }
+}
+
+/// What new keyslots have taken of the free numbers and of the free room.
+struct Taken<'a> {
+    header: &'a luks2::Header,
+    numbers: Vec<u32>,
+    areas: Vec<Range<u64>>,
+}
+
+impl<'a> Taken<'a> {
+    fn new(header: &'a luks2::Header) -> Self {
+        Self {
+            header,
+            numbers: Vec::new(),
+            areas: Vec::new(),
+        }
+    }
+
+    fn number(&mut self) -> Result<u32, ReencryptionError> {
+        let used = self.header.metadata.keyslots();
+        let mut free =
+            (0..MAX_OBJECTS).filter(|id| !used.contains_key(id) && !self.numbers.contains(id));
+        let what = "keyslot number";
+        let number = free.next().ok_or(ReencryptionError::NoNumber { what })?;
+        self.numbers.push(number);
+        Ok(number)
+    }
+
+    fn area(&mut self, size: u64, what: &'static str) -> Result<Range<u64>, ReencryptionError> {
+        let free = self.header.metadata.free_area(size, &self.areas);
+        let needed = size;
+        let start = free.ok_or(ReencryptionError::NoRoom { what, needed })?;
+        self.areas.push(start..start + size);
+        Ok(start..start + size)
+    }
+}
+
+impl Taken<'_> {
+    /// An area of this size, or the largest of its halves for which there is room.
+    fn area_up_to(&mut self, size: u64) -> Result<Range<u64>, ReencryptionError> {
+        let mut wanted = size.max(LEAST_AREA);
+        loop {
+            match self.area(wanted, "the area of the reencryption") {
+                Err(ReencryptionError::NoRoom { .. }) if wanted > LEAST_AREA => {
+                    wanted = (wanted / 2 / LEAST_AREA * LEAST_AREA).max(LEAST_AREA);
+                }
+                found => return found,
+            }
+        }
+    }
+}
+
+/// Checks that the header has room for the largest state of the reencryption: three segments that
+/// map data, with long numbers.
+fn check_later_steps(header: &luks2::Header, size: SegmentSize) -> Result<(), ReencryptionError> {
+    let end = match size {
+        SegmentSize::Dynamic => 1 << 62,
+        SegmentSize::Fixed(size) => size,
+    };
+    let mut later = header.clone();
+    let length = (end / 3 / 4096 * 4096).max(512);
+    let progress = Progress::Hot {
+        start: length,
+        length,
+    };
+    later
+        .metadata
+        .set_progress(progress, end)
+        .map_err(ReencryptionError::NoSpaceInHeader)
+}

@@ -1,0 +1,192 @@
+//! The area of a reencryption: what recovers the zone that the header declares hot.
+//!
+//! From the start of the area on it is what cryptsetup expects: the checksums of the old ciphertext
+//! of each block, or the old ciphertext itself. Checksums leave room at the end, where the last 512
+//! bytes are a trailer of luksmith, which cryptsetup ignores:
+//!
+//! ```text
+//! magic of 16 bytes │ start of the zone │ its length │ salt of 32 bytes │ SHA-256 │ zeroes
+//! ```
+//!
+//! After a checksum zone no header is written that declares it cold. So the checksums of the next
+//! zone are written while the header still declares this one hot. By then its data is durable. The
+//! trailer says for which zone the checksums are. Its salt is that of the verification digest, which
+//! each reencryption has anew. If it names this zone, but its hash does not
+//! match, the write of the next checksums was cut.
+
+use luksmith_formats::Hash;
+use luksmith_formats::luks2::Reencryption;
+use sha2::{Digest as _, Sha256};
+
+use super::error::ReencryptError;
+use super::zone::Zone;
+use crate::backend::IoError;
+use crate::container::Container;
+use crate::door;
+
+/// The length of the trailer: what every disk writes atomically.
+pub(super) const TRAILER: usize = 512;
+const MAGIC: &[u8; 16] = b"luksmith zone 1\n";
+
+/// What of a zone is kept in the area.
+#[derive(Clone, Copy)]
+pub(super) enum CopyOf {
+    /// The checksum of each block.
+    Checksums {
+        hash: Hash,
+        block: usize,
+    },
+    Journal,
+}
+
+impl CopyOf {
+    pub(super) fn checksums(hash: Hash, block: u32) -> Result<Self, ReencryptError> {
+        match hash {
+            Hash::Sha1 | Hash::Sha224 | Hash::Sha256 | Hash::Sha384 | Hash::Sha512 => {
+                let block = block as usize;
+                Ok(Self::Checksums { hash, block })
+            }
+            Hash::Ripemd160 | Hash::Whirlpool => Err(ReencryptError::Hash(hash)),
+        }
+    }
+
+    /// Writes what recovers the zone, without a flush.
+    pub(super) fn write(
+        self,
+        container: &Container,
+        found: &Reencryption,
+        zone: &Zone,
+    ) -> Result<(), ReencryptError> {
+        let area = &found.state.area;
+        let storage = container.header_storage();
+        match self {
+            Self::Journal => {
+                if zone.length > area.end - area.start {
+                    return Err(ReencryptError::Resilience);
+                }
+                let block = storage.geometry().block_size.max(1) as usize;
+                let mut at = area.start;
+                for piece in zone.pieces() {
+                    if piece.len().is_multiple_of(block) {
+                        storage.write_at(at, piece)?;
+                    } else {
+                        door::write(storage, at, piece.as_slice())?;
+                    }
+                    at += piece.len() as u64;
+                }
+                Ok(())
+            }
+            Self::Checksums { hash, block } => {
+                let mut sums = Vec::new();
+                for piece in zone.pieces() {
+                    for block in piece.as_slice().chunks(block) {
+                        append_checksum(hash, block, &mut sums);
+                    }
+                }
+                let room = area.end - area.start;
+                if (sums.len() + TRAILER) as u64 > room {
+                    return Err(ReencryptError::Resilience);
+                }
+                let trailer = Trailer {
+                    start: zone.start,
+                    length: zone.length,
+                    sum: Sha256::digest(&sums).into(),
+                    salt: salt(found),
+                };
+                door::write(storage, area.start, &sums)?;
+                door::write(storage, area.end - TRAILER as u64, &trailer.to_bytes())?;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Appends the checksum of a block.
+pub(super) fn append_checksum(hash: Hash, block: &[u8], to: &mut Vec<u8>) {
+    match hash {
+        Hash::Sha1 => to.extend_from_slice(&sha1::Sha1::digest(block)),
+        Hash::Sha224 => to.extend_from_slice(&sha2::Sha224::digest(block)),
+        Hash::Sha256 => to.extend_from_slice(&Sha256::digest(block)),
+        Hash::Sha384 => to.extend_from_slice(&sha2::Sha384::digest(block)),
+        Hash::Sha512 => to.extend_from_slice(&sha2::Sha512::digest(block)),
+        // `CopyOf::checksums` makes none of these.
+        Hash::Ripemd160 | Hash::Whirlpool => {}
+    }
+}
+
+/// Which zone the checksums in the area are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Trailer {
+    pub(super) start: u64,
+    pub(super) length: u64,
+    pub(super) sum: [u8; 32],
+    salt: [u8; 32],
+}
+
+impl Trailer {
+    fn to_bytes(self) -> [u8; TRAILER] {
+        let mut bytes = [0; TRAILER];
+        bytes[..16].copy_from_slice(MAGIC);
+        bytes[16..24].copy_from_slice(&self.start.to_be_bytes());
+        bytes[24..32].copy_from_slice(&self.length.to_be_bytes());
+        bytes[32..64].copy_from_slice(&self.salt);
+        bytes[64..96].copy_from_slice(&self.sum);
+        bytes
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let rest = bytes.strip_prefix(MAGIC)?;
+        let (start, rest) = rest.split_first_chunk()?;
+        let (length, rest) = rest.split_first_chunk()?;
+        let (salt, rest) = rest.split_first_chunk()?;
+        let (sum, rest) = rest.split_first_chunk()?;
+        let whole = rest.len() == TRAILER - 96 && rest.iter().all(|byte| *byte == 0);
+        whole.then_some(Self {
+            start: u64::from_be_bytes(*start),
+            length: u64::from_be_bytes(*length),
+            sum: *sum,
+            salt: *salt,
+        })
+    }
+
+    /// The trailer of this reencryption in the area, if there is one after `used` bytes.
+    pub(super) fn read(
+        container: &Container,
+        found: &Reencryption,
+        used: u64,
+    ) -> Result<Option<Self>, IoError> {
+        let area = &found.state.area;
+        let room = area.end - area.start;
+        if used + TRAILER as u64 > room {
+            return Ok(None);
+        }
+        let storage = container.header_storage();
+        let bytes = door::read(storage, area.end - TRAILER as u64, TRAILER)?;
+        Ok(Self::parse(&bytes).filter(|trailer| trailer.salt == salt(found)))
+    }
+}
+
+fn salt(found: &Reencryption) -> [u8; 32] {
+    found.salt.first_chunk().copied().unwrap_or([0; 32])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trailer_is_read_as_it_was_written() {
+        let trailer = Trailer {
+            start: 7 << 40,
+            length: 4096,
+            sum: [9; 32],
+            salt: [8; 32],
+        };
+        let mut bytes = trailer.to_bytes();
+        assert_eq!(Trailer::parse(&bytes), Some(trailer));
+        assert_eq!(Trailer::parse(&bytes[..511]), None);
+        bytes[511] = 1;
+        assert_eq!(Trailer::parse(&bytes), None);
+        assert_eq!(Trailer::parse(&[0; TRAILER]), None);
+    }
+}

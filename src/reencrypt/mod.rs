@@ -1,0 +1,319 @@
+//! Changes the key or the cipher of a volume in place, so that no cut loses data.
+//!
+//! The data is converted in zones. Before a zone is overwritten, what recovers it is durable in the
+//! area of the reencryption: checksums of its old ciphertext, or a copy of it. Then the header
+//! declares the zone hot. With F for a flush, a zone is:
+//!
+//! - checksum: area F; primary header F; secondary header and data F. The next zone begins with its
+//!   area, under the header of this one: [`area`] says how that is recognised.
+//! - journal: the same, and then a header without a hot zone in both copies, each F. A journal must
+//!   not be overwritten while a header declares its zone hot.
+//!
+//! At the end one commit removes everything of the reencryption. Only then old key material and the
+//! area are overwritten. After a cut, [`recover`] decides for each block whether it is converted.
+//!
+//! The storage is the one that cryptsetup leaves and takes. Checksums need blocks that the storage
+//! writes atomically. A journal needs only 512-byte sectors that it does.
+
+mod area;
+mod error;
+mod recover;
+mod side;
+mod zone;
+
+use std::sync::Arc;
+
+use luksmith_formats::luks2::{Progress, Reencryption, Resilience};
+
+pub use error::ReencryptError;
+
+use crate::backend::{Backend, IoError};
+use crate::container::{Container, ReencryptionKeys};
+use crate::crypt::SectorCrypt;
+use area::{CopyOf, TRAILER};
+use side::Side;
+use zone::Zone;
+
+/// The largest zone by default, in bytes. A zone is in memory as a whole.
+pub const DEFAULT_ZONE: u64 = 32 << 20;
+
+/// The largest zone with a journal by default, in bytes.
+pub const DEFAULT_JOURNAL_ZONE: u64 = 8 << 20;
+
+/// What may be done in a reencryption that cannot be done in every case.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct Resume {
+    /// The largest zone, in bytes. `None` is the default. The area may allow only a smaller one.
+    pub zone: Option<u64>,
+    /// Goes on although blocks of the hot zone are neither old nor converted as far as the area
+    /// tells. Their content may be lost.
+    pub unverified_blocks: bool,
+}
+
+/// A reencryption in progress, whose keys are unlocked. No other program may have the header or the
+/// data open.
+pub struct Reencrypt {
+    container: Container,
+    data: Arc<dyn Backend>,
+    found: Reencryption,
+    old: Option<Side>,
+    new: Side,
+    /// The end of what is converted and durable.
+    at: u64,
+    size: u64,
+    zone: u64,
+}
+
+impl std::fmt::Debug for Reencrypt {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { at, size, zone, .. } = self;
+        write!(
+            formatter,
+            "Reencrypt({at} of {size} bytes, zones of {zone})"
+        )
+    }
+}
+
+impl Reencrypt {
+    /// Takes up the reencryption in `container`, whose data is on `data`, and recovers the zone in
+    /// which it was interrupted.
+    ///
+    /// # Errors
+    /// Returns [`ReencryptError`]. With [`ReencryptError::Unverified`] nothing has been written to
+    /// the data.
+    pub fn resume(
+        container: Container,
+        data: Arc<dyn Backend>,
+        keys: &ReencryptionKeys,
+        resume: Resume,
+    ) -> Result<Self, ReencryptError> {
+        let found = container.reencryption().map_err(ReencryptError::Format)?;
+        let found = found.ok_or(ReencryptError::NotPending)?;
+        let size = data_size(&found, &container, &*data)?;
+        let new_key = keys.following().ok_or(ReencryptError::NotPending)?;
+        let new = Side::new(&found.following, new_key)?;
+        let old = keys.previous();
+        let old = old.map(|key| Side::new(&found.previous, key)).transpose()?;
+        let mut this = Self {
+            at: 0,
+            zone: 0,
+            container,
+            data,
+            found,
+            old,
+            new,
+            size,
+        };
+        // A stale copy would be used if the next write of the other one is cut.
+        this.container
+            .mend_copies()
+            .map_err(ReencryptError::Commit)?;
+        match this.found.progress {
+            Progress::Finished => {
+                this.at = size;
+                return Ok(this);
+            }
+            Progress::Clean { converted } => this.at = converted,
+            Progress::Hot { start, length } => {
+                this.check_resilience()?;
+                this.at = this.recover(start, length, resume.unverified_blocks)?;
+                this.flush()?;
+                this.post()?;
+            }
+        }
+        this.check_resilience()?;
+        this.zone = this.zone_length(resume.zone)?;
+        Ok(this)
+    }
+
+    /// The bytes of the data that are converted.
+    #[must_use]
+    pub fn converted(&self) -> u64 {
+        self.at.min(self.size)
+    }
+
+    /// The size of the data in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The size of a zone in bytes.
+    #[must_use]
+    pub fn zone(&self) -> u64 {
+        self.zone
+    }
+
+    /// Converts the next zone, durably. Returns its length, which is 0 if everything is converted.
+    ///
+    /// # Errors
+    /// Returns [`ReencryptError`]. After that, the reencryption has to be taken up again.
+    pub fn step(&mut self) -> Result<u64, ReencryptError> {
+        let length = self.size.saturating_sub(self.at).min(self.zone);
+        if length == 0 {
+            return Ok(0);
+        }
+        let old = self.old.as_ref().ok_or(ReencryptError::NotPending)?;
+        let start = self.at;
+        // A hole that cannot be filled fails here, before anything of the zone is changed.
+        let place = self.new.place(start);
+        match self.data.reserve(place..place + length) {
+            Ok(()) | Err(IoError::Unsupported(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let zone = Zone::read(&*self.data, old, start, length)?;
+        let copy = match &self.found.state.resilience {
+            Resilience::Checksum { hash, sector_size } => CopyOf::checksums(*hash, *sector_size)?,
+            Resilience::Journal => CopyOf::Journal,
+            _ => return Err(ReencryptError::Resilience),
+        };
+        copy.write(&self.container, &self.found, &zone)?;
+        self.container.header_storage().flush()?;
+        let hot = Progress::Hot { start, length };
+        self.container.commit_first_copy(hot, self.size)?;
+        self.container.write_second_copy()?;
+        zone.convert(&*self.data, old, &self.new)?;
+        self.flush()?;
+        self.at += length;
+        if matches!(copy, CopyOf::Journal) {
+            self.post()?;
+        }
+        Ok(length)
+    }
+
+    /// Ends a reencryption whose data is all converted, and returns the container. The old
+    /// passphrases open nothing any more, except where a new keyslot has the same.
+    ///
+    /// # Errors
+    /// Returns [`ReencryptError`]; [`ReencryptError::Unfinished`] if zones are left.
+    pub fn finish(mut self) -> Result<Container, ReencryptError> {
+        if self.at < self.size {
+            return Err(ReencryptError::Unfinished);
+        }
+        self.flush()?;
+        self.container.finish_reencryption()?;
+        Ok(self.container)
+    }
+
+    /// Declares that no zone is hot, if some data is left after the last one. If none is left, the
+    /// commit at the end says so.
+    fn post(&mut self) -> Result<(), ReencryptError> {
+        if self.at < self.size {
+            let converted = self.at;
+            let progress = Progress::Clean { converted };
+            self.container.commit_progress(progress, self.size)?;
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), ReencryptError> {
+        self.data.flush()?;
+        let header = self.container.header_storage();
+        if !std::ptr::addr_eq(header, &*self.data) {
+            header.flush()?;
+        }
+        Ok(())
+    }
+
+    fn check_resilience(&self) -> Result<(), ReencryptError> {
+        let unit = self.unit();
+        if !self.size.is_multiple_of(unit) {
+            let size = self.size;
+            return Err(ReencryptError::SizeNotWhole { size, unit });
+        }
+        match &self.found.state.resilience {
+            Resilience::Journal => Ok(()),
+            Resilience::Checksum { hash, sector_size } => {
+                CopyOf::checksums(*hash, *sector_size)?;
+                if *sector_size < self.found.sector_size() || u64::from(*sector_size) > zone::PIECE
+                {
+                    return Err(ReencryptError::Resilience);
+                }
+                Ok(())
+            }
+            _ => Err(ReencryptError::Resilience),
+        }
+    }
+
+    /// The unit of a zone: whole sectors of both sides, whole checksums, whole blocks.
+    fn unit(&self) -> u64 {
+        let checksum = match &self.found.state.resilience {
+            Resilience::Checksum { sector_size, .. } => *sector_size,
+            _ => 512,
+        };
+        let block = self.data.geometry().block_size;
+        u64::from(self.found.sector_size().max(checksum).max(block))
+    }
+
+    fn zone_length(&self, wanted: Option<u64>) -> Result<u64, ReencryptError> {
+        let area = self.found.state.area.clone();
+        let room = area.end - area.start;
+        let (most, default) = match &self.found.state.resilience {
+            Resilience::Checksum { hash, sector_size } => {
+                let checksums = room.saturating_sub(TRAILER as u64) / hash.size() as u64;
+                (checksums * u64::from(*sector_size), DEFAULT_ZONE)
+            }
+            _ => (room, DEFAULT_JOURNAL_ZONE),
+        };
+        let unit = self.unit();
+        let length = wanted.unwrap_or(default).min(most) / unit * unit;
+        match length {
+            0 => Err(ReencryptError::ZoneTooSmall { unit }),
+            length => Ok(length),
+        }
+    }
+}
+
+/// The size of the area for zones of `zone` bytes: checksums of `block` bytes each, or a journal.
+#[must_use]
+pub fn area_size(resilience: &Resilience, zone: u64) -> u64 {
+    let needed = match resilience {
+        Resilience::Checksum { hash, sector_size } => {
+            let count = zone.div_ceil(u64::from(*sector_size));
+            count.saturating_mul(hash.size() as u64) + TRAILER as u64
+        }
+        _ => zone,
+    };
+    needed.next_multiple_of(4096)
+}
+
+/// The size of the data in bytes, on its storage.
+fn data_size(
+    found: &Reencryption,
+    container: &Container,
+    data: &dyn Backend,
+) -> Result<u64, ReencryptError> {
+    let offset = found.previous.offset;
+    if offset == 0 && std::ptr::addr_eq(data, container.header_storage()) {
+        return Err(ReencryptError::Detached);
+    }
+    let storage = data.geometry().size;
+    let fixed = found.fixed_size();
+    let needed = offset.saturating_add(match found.progress {
+        Progress::Hot { start, length } => fixed.unwrap_or(0).max(start.saturating_add(length)),
+        Progress::Clean { converted } => fixed.unwrap_or(0).max(converted),
+        Progress::Finished => fixed.unwrap_or(0),
+    });
+    if storage < needed {
+        return Err(ReencryptError::TooSmall {
+            size: storage,
+            needed,
+        });
+    }
+    Ok(fixed.unwrap_or(storage - offset))
+}
+
+/// The cipher of a side, for a check before anything is written.
+///
+/// # Errors
+/// Returns the error of the cipher.
+pub fn check_cipher(
+    spec: luksmith_formats::CipherSpec,
+    sector_size: u32,
+    key_size: usize,
+) -> Result<(), ReencryptError> {
+    let key = crate::secret::VolumeKey::random(key_size)?;
+    SectorCrypt::new(spec, sector_size, &key)?;
+    Ok(())
+}
