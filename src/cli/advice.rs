@@ -122,6 +122,17 @@ pub(crate) fn advice(advice: &Advice) -> String {
         Advice::StateGroup(group) => {
             return format!("--socket-group {group} accepts its group");
         }
+        Advice::DropKeyslots => {
+            "--key SOURCE for each passphrase keeps them; --drop-other-keyslots removes them"
+        }
+        Advice::CopyInstead => {
+            "`luksmith copy IMAGE NEW` makes a new volume with a new volume key, also of a LUKS1 \
+             volume and of a qcow2 image; `luksmith convert` makes LUKS2 of LUKS1"
+        }
+        Advice::UnverifiedBlocks => {
+            "--force unverified-blocks goes on, and may lose the content of the block"
+        }
+        Advice::WholeSectors => "`luksmith resize IMAGE --size SIZE` makes it whole sectors",
         Advice::TrustDirectory => "--socket-mode 600 accepts the directory as it is",
         other => return other.to_string(),
     };

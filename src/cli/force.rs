@@ -31,6 +31,10 @@ pub(crate) enum Force {
     Shrink,
     /// change between LUKS1 and LUKS2
     Convert,
+    /// make encryption sectors larger
+    SectorSize,
+    /// go on although blocks are neither old nor converted
+    UnverifiedBlocks,
     /// change the UUID by which other programs find the volume
     Uuid,
     /// write the volume key to a file

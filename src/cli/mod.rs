@@ -48,6 +48,7 @@ mod output;
 mod passphrase;
 mod progress;
 mod qemu;
+mod reencrypt;
 mod resize;
 mod serve;
 mod serving;
@@ -171,6 +172,7 @@ enum Command {
     Token(token::Command),
     Config(config::Args),
     Resize(resize::Args),
+    Reencrypt(Box<reencrypt::Args>),
     Serve(serve::Args),
     #[command(subcommand)]
     Qemu(qemu::Command),
@@ -275,6 +277,7 @@ impl Command {
             Self::Token(command) => command.run(session),
             Self::Config(args) => args.run(session),
             Self::Resize(args) => args.run(session),
+            Self::Reencrypt(args) => args.run(session),
             Self::Serve(args) => args.run(session),
             Self::Qemu(command) => command.run(session),
             Self::Libvirt(command) => command.run(session),

@@ -90,6 +90,19 @@ impl KeySource {
         Ok(new)
     }
 
+    /// The sources of several existing passphrases: the terminal, if none is named.
+    pub(crate) fn of_each(keys: &[String], files: &[String]) -> Result<Vec<Self>, CommandError> {
+        let keys = keys.iter().map(|key| Self::named("--key", key));
+        let file = |file: &String| Self::choose("--key-file", None, Some(file), None, None);
+        let mut sources = keys
+            .chain(files.iter().map(file))
+            .collect::<Result<Vec<_>, _>>()?;
+        if sources.is_empty() {
+            sources.push(Self::choose("--key", None, None, None, None)?);
+        }
+        Ok(sources)
+    }
+
     /// The source that an option names.
     pub(crate) fn named(option: &str, source: &str) -> Result<Self, CommandError> {
         Self::choose(option, Some(source), None, None, None)

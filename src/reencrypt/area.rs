@@ -10,9 +10,9 @@
 //!
 //! After a checksum zone no header is written that declares it cold. So the checksums of the next
 //! zone are written while the header still declares this one hot. By then its data is durable. The
-//! trailer says for which zone the checksums are. Its salt is that of the verification digest, which
-//! each reencryption has anew. If it names this zone, but its hash does not
-//! match, the write of the next checksums was cut.
+//! trailer says for which zone the checksums are. Its salt is that of the verification digest,
+//! which each reencryption has anew. If it names this zone, but its hash does not match, the write
+//! of the next checksums was cut.
 
 use luksmith_formats::Hash;
 use luksmith_formats::luks2::Reencryption;
@@ -46,7 +46,7 @@ impl CopyOf {
                 let block = block as usize;
                 Ok(Self::Checksums { hash, block })
             }
-            Hash::Ripemd160 | Hash::Whirlpool => Err(ReencryptError::Hash(hash)),
+            _ => Err(ReencryptError::Hash(hash)),
         }
     }
 
@@ -110,7 +110,7 @@ pub(super) fn append_checksum(hash: Hash, block: &[u8], to: &mut Vec<u8>) {
         Hash::Sha384 => to.extend_from_slice(&sha2::Sha384::digest(block)),
         Hash::Sha512 => to.extend_from_slice(&sha2::Sha512::digest(block)),
         // `CopyOf::checksums` makes none of these.
-        Hash::Ripemd160 | Hash::Whirlpool => {}
+        _ => {}
     }
 }
 

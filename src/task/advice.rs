@@ -12,6 +12,16 @@ use luksmith_formats::cipher::CipherSpec;
 pub enum Advice {
     /// The device cannot be claimed because it is mounted, or part of another device.
     DeviceInUse,
+    /// A reencryption goes on where it stopped if the same task runs again.
+    ReencryptAgain,
+    /// Every passphrase can be given, or the keyslots of the others can be dropped.
+    DropKeyslots,
+    /// A copy into a new volume does what a reencryption in place cannot.
+    CopyInstead,
+    /// The block can be taken as it is, or a backup of the data restored.
+    UnverifiedBlocks,
+    /// The volume can be resized to whole sectors.
+    WholeSectors,
     /// The path is not a file of known size, but can be read as a stream.
     ReadAsStream,
     /// The data begins as this format does: it can be read in this format, if that is known, or
@@ -195,6 +205,14 @@ impl fmt::Display for Advice {
             Self::OnlyLuks1InQcow2 => {
                 "a qcow2 image holds only LUKS1, as QEMU knows no other there"
             }
+            Self::ReencryptAgain => "what is converted stays so; run again, it goes on",
+            Self::DropKeyslots => "give each passphrase, or let the other keyslots be dropped",
+            Self::CopyInstead => "a copy into a new volume has a new key too",
+            Self::UnverifiedBlocks => {
+                "it may be torn or rotten: if it was not written by another program, its old content \
+                 is lost, and it can be taken as it is"
+            }
+            Self::WholeSectors => "the volume can be resized to whole sectors first",
             Self::AddressAndPort => "an address and a port, such as 127.0.0.1:10809 or [::1]:10809",
             Self::UsersOnUnixSocket => {
                 "a Unix socket tells which user connects; over TCP, certificates identify clients"

@@ -81,6 +81,7 @@ mod printable;
 pub mod public_files;
 #[cfg(feature = "libvirt")]
 pub mod qemu_arguments;
+pub mod reencrypt;
 #[cfg(feature = "vet")]
 pub mod search;
 pub mod size;

@@ -74,6 +74,8 @@ pub enum Work {
     Decrypt,
     /// A volume is copied into a new one.
     Copy,
+    /// A volume gets another key or cipher in place.
+    Reencrypt,
     /// The sectors of a volume are searched for plaintext.
     Verify,
     /// The cost of a new keyslot is measured.
@@ -118,6 +120,7 @@ impl Work {
     pub fn phase(self) -> &'static str {
         match self {
             Self::Encrypt | Self::Decrypt | Self::Copy => "copy",
+            Self::Reencrypt => "reencrypt",
             Self::Verify => "verify",
             Self::Calibrate | Self::Derive => "kdf",
             Self::Flush => "flush",
@@ -130,7 +133,9 @@ impl Work {
     #[must_use]
     pub fn unit(self) -> Unit {
         match self {
-            Self::Encrypt | Self::Decrypt | Self::Copy | Self::Verify => Unit::Bytes,
+            Self::Encrypt | Self::Decrypt | Self::Copy | Self::Reencrypt | Self::Verify => {
+                Unit::Bytes
+            }
             Self::Rotate | Self::Check => Unit::Steps,
             Self::Calibrate | Self::Derive | Self::Flush => Unit::Unknown,
         }
@@ -143,6 +148,7 @@ impl fmt::Display for Work {
             Self::Encrypt => "encrypt",
             Self::Decrypt => "decrypt",
             Self::Copy => "copy",
+            Self::Reencrypt => "reencrypt",
             Self::Verify => "verify",
             Self::Calibrate => "measuring the key derivation",
             Self::Rotate => "rotating",

@@ -109,6 +109,13 @@ fn qcow2() {
 }
 
 #[test]
+fn reencrypt() {
+    let page = include_str!("../../docs/reencrypt.md");
+    let printed = run(&Session::new(), &script(page, ""));
+    assert!(printed.contains("has a new encryption"), "{printed}");
+}
+
+#[test]
 fn programs() {
     let page = include_str!("../../docs/programs.md");
     let printed = run(&Session::new(), &script(page, ""));

@@ -275,7 +275,6 @@ fn commands_of_other_programs_are_answered() {
         ("luksKillSlot", "key remove --keyslot N"),
         ("luksChangeKey", "luksmith key change"),
         ("luksConvertKey", "luksmith key change"),
-        ("reencrypt", "luksmith copy IMAGE NEW"),
         ("luksHeaderBackup", "luksmith header backup"),
         ("luksHeaderRestore", "header restore"),
         ("repair", "luksmith header repair"),

@@ -100,6 +100,14 @@ impl Folder {
         })
     }
 
+    /// Goes on with a reencryption, if one is in progress.
+    fn finish_reencryption(&self, case: &str) {
+        let args = ["reencrypt", "disk.img", "--resume", "--key-file", "old"];
+        let output = self.luksmith(args);
+        let none = said(&output).contains("no reencryption is in progress");
+        assert!(output.status.success() || none, "{case}: {}", said(&output));
+    }
+
     fn opens_with(&self, cryptsetup: &Path) -> bool {
         ["old", "new"].iter().any(|key| {
             let mut command = self.command(cryptsetup);
@@ -200,6 +208,7 @@ fn survives(folder: Folder, args: &[&str]) {
                     folder.ok(["header", "repair", "disk.img"]);
                     assert!(!undo.exists(), "{case}");
                 }
+                folder.finish_reencryption(&case);
                 assert!(folder.is_whole(), "{case}: {}", said(&output));
                 assert!(folder.opens_with(&cryptsetup), "{case}: cryptsetup");
             }
@@ -266,6 +275,66 @@ fn convert() {
     for (format, to) in [(&LUKS1[..], "luks2"), (&LUKS2[..], "luks1")] {
         let convert = ["convert", "disk.img", "--to", to, "--force", "convert"];
         survives(Folder::new(format), &convert);
+    }
+}
+
+const REENCRYPT: &str = "reencrypt disk.img --key-file old --zone-size 256K";
+
+#[test]
+fn reencrypt() {
+    for resilience in ["journal", "checksum"] {
+        let reencrypt = REENCRYPT.split(' ').chain(["--resilience", resilience]);
+        survives(
+            Folder::new(&LUKS2),
+            &reencrypt.chain(CHEAP).collect::<Vec<_>>(),
+        );
+    }
+}
+
+/// cryptsetup is killed at a system call, and luksmith finishes what it began: also where it was
+/// killed between its last zone and its end, which it cannot finish itself.
+#[test]
+fn a_reencryption_that_cryptsetup_began() {
+    let (Some(strace), Some(cryptsetup)) = (peers::find("strace"), peers::find("cryptsetup"))
+    else {
+        return;
+    };
+    const CALLS: [&str; 4] = ["write", "pwrite64", "fsync", "fdatasync"];
+    let folder = Folder::new(&LUKS2);
+    let before = std::fs::read(folder.path("disk.img")).unwrap();
+    for resilience in ["journal", "checksum"] {
+        let args = "-q --disable-locks reencrypt --force-offline-reencrypt --hotzone-size 256K \
+                    --key-file old disk.img --resilience";
+        let args: Vec<&str> = args.split(' ').chain([resilience]).chain(CHEAP).collect();
+        let run = |options: &[&str]| {
+            std::fs::write(folder.path("disk.img"), &before).unwrap();
+            let mut command = folder.command(&strace);
+            command.args(["-f", "-o", "calls"]).args(options);
+            peers::output(command.arg(&cryptsetup).args(&args))
+        };
+        let trace = format!("trace={}", CALLS.join(","));
+        let output = run(&["-e", &trace, "-P", "disk.img"]);
+        assert!(output.status.success(), "{}", said(&output));
+        let calls = std::fs::read_to_string(folder.path("calls")).unwrap();
+        let mut pending = 0;
+        for call in CALLS {
+            let count = calls
+                .lines()
+                .filter(|line| line.contains(&format!(" {call}(")))
+                .count();
+            for number in chosen(count) {
+                let kill = format!("inject={call}:signal=SIGKILL:when={number}");
+                let trace = format!("trace={call}");
+                run(&["-e", &trace, "-e", &kill, "-P", "disk.img"]);
+                let case = format!("{resilience}, {call} {number}");
+                let info = folder.luksmith(["info", "disk.img"]);
+                pending += usize::from(String::from_utf8_lossy(&info.stdout).contains("converted"));
+                folder.finish_reencryption(&case);
+                assert!(folder.is_whole(), "{case}");
+                assert!(folder.opens_with(&cryptsetup), "{case}: cryptsetup");
+            }
+        }
+        assert!(pending > 5, "{resilience}: {pending}");
     }
 }
 

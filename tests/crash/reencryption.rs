@@ -192,18 +192,16 @@ impl Case {
             container.unlock_reencryption(&passphrases, &interrupt)?
         } else {
             let matched = container.match_keyslots(&passphrases, &interrupt).unwrap();
-            let begin = BeginReencryption {
-                cipher: CipherSpec::parse(self.cipher).unwrap(),
-                key_size: self.key_size,
-                sector_size: self.sectors.1,
-                hash: Hash::Sha256,
-                digest_iterations: 1000,
-                kdf: cost(),
-                keep_key: self.keep_key,
-                area_size: reencrypt::area_size(&self.resilience, ZONE),
-                resilience: self.resilience.clone(),
-                keyslots: vec![(0, &passphrases[0])],
-            };
+            let mut begin = BeginReencryption::new(
+                CipherSpec::parse(self.cipher).unwrap(),
+                self.key_size,
+                self.sectors.1,
+                cost(),
+                self.resilience.clone(),
+                reencrypt::area_size(&self.resilience, ZONE),
+            );
+            begin.keep_key = self.keep_key;
+            begin.keyslots = vec![(0, &passphrases[0])];
             container.begin_reencryption(&matched.unlocked, &begin, &interrupt)?
         };
         let mut resume = Resume::default();

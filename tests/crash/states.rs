@@ -32,8 +32,8 @@ pub(crate) fn for_each(
     for_each_cut(before, events, |state, _, what| check(state, what))
 }
 
-/// The same for a storage that writes more than 512 bytes atomically: `tear` gives the unit in which
-/// a write is torn.
+/// The same for a storage that writes more than 512 bytes atomically: `tear` gives the unit in
+/// which a write at an offset is torn.
 pub(crate) fn for_each_torn(
     before: &State,
     events: &[Event],

@@ -18,6 +18,10 @@ const FIXED: &[(&str, &[&str])] = &[
         &["Luks2Keyslot", "Area", "Af"],
     ),
     ("formats/src/luks2/metadata.rs", &["NewConfig"]),
+    (
+        "formats/src/luks2/reencryption/steps.rs",
+        &["NewReencryption"],
+    ),
     // A cipher's three parts, the costs of argon2, what the kernel tells of a peer.
     ("formats/src/cipher.rs", &["CipherSpec"]),
     ("src/kdf/argon2.rs", &["Argon2Cost"]),

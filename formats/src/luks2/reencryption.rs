@@ -21,11 +21,9 @@ use alloc::vec::Vec;
 use super::keyslot::Keyslot;
 use super::metadata::Metadata;
 use super::reencrypt::{Direction, ReencryptKeyslot, ReencryptMode, Resilience};
-use super::segment::{CryptSegment, Segment, SegmentSize};
+use super::segment::{CryptSegment, HOT, Segment, SegmentSize};
 use crate::error::FormatError;
 
-/// The flag of the segment that is being converted.
-pub(super) const HOT: &str = "in-reencryption";
 /// The flag of the segment that records the state before a reencryption.
 pub(super) const PREVIOUS: &str = "backup-previous";
 /// The flag of the segment that records the state after a reencryption.

@@ -10,6 +10,9 @@ use super::node::{Node, put_cipher};
 use crate::cipher::CipherSpec;
 use crate::error::FormatError;
 
+/// The flag of a segment that is being converted, and belongs to the old and to the new key.
+pub(super) const HOT: &str = "in-reencryption";
+
 /// A part of the device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Segment {

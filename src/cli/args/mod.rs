@@ -17,7 +17,8 @@ pub(crate) use limits::LimitArgs;
 pub(crate) use local::LocalFile;
 pub(crate) use location::{FORMS, LocationParser};
 pub(crate) use new_volume::{
-    FreshKeyArgs, NewVolumeArgs, VERSIONS, parse_cipher, parse_hash, parse_label,
+    FreshKeyArgs, NewVolumeArgs, VERSIONS, parse_cipher, parse_hash, parse_key_bits, parse_label,
+    parse_sector_size,
 };
 pub(crate) use pbkdf::PbkdfArgs;
 pub(crate) use remote::RemoteArgs;

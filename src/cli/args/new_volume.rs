@@ -143,7 +143,7 @@ pub(crate) fn parse_label(text: &str) -> Result<String, String> {
     }
 }
 
-fn parse_key_bits(text: &str) -> Result<usize, String> {
+pub(crate) fn parse_key_bits(text: &str) -> Result<usize, String> {
     match text.parse::<usize>() {
         Ok(bits) if bits > 0 && bits.is_multiple_of(8) => Ok(bits / 8),
         _ => Err(
@@ -153,7 +153,7 @@ fn parse_key_bits(text: &str) -> Result<usize, String> {
     }
 }
 
-fn parse_sector_size(text: &str) -> Result<u32, String> {
+pub(crate) fn parse_sector_size(text: &str) -> Result<u32, String> {
     match text.parse() {
         Ok(size @ (512 | 1024 | 2048 | 4096)) => Ok(size),
         _ => Err("a sector size is 512, 1024, 2048 or 4096".to_owned()),

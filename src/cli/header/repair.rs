@@ -8,6 +8,7 @@ use crate::cli::Session;
 use crate::cli::args::{Choice, ImageArgs, UndoArgs, choice};
 use crate::cli::error::{CommandError, Kind};
 use crate::cli::force::{Force, confirm_all, only};
+use crate::cli::output;
 
 /// Repair the header: end an interrupted change, rewrite what is damaged or overwritten
 ///
@@ -81,6 +82,12 @@ impl Args {
             .map_err(|error: CommandError| error.about(self.image.header_location()))?;
         let repaired = settled.iter().chain(&others);
         let repaired = repaired.map(ToString::to_string).collect::<Vec<_>>();
+        if Container::open(storage, options).is_ok_and(|found| is_reencrypted(&found)) {
+            let image = &self.image.image;
+            output::hint(&format!(
+                "a reencryption is in progress: `luksmith reencrypt {image}` recovers its zone and goes on"
+            ));
+        }
         let change = Change::HeaderRepaired { repaired };
         session.done(&Changed::new(&self.image.image, change));
         Ok(())
@@ -93,4 +100,8 @@ impl Args {
         });
         confirm_all(&self.force, &losses.collect::<Vec<_>>())
     }
+}
+
+fn is_reencrypted(container: &Container) -> bool {
+    matches!(container.reencryption(), Ok(Some(_)))
 }

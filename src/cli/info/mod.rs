@@ -7,6 +7,7 @@ use luksmith::container::{Container, Header};
 use luksmith::task::chain;
 use luksmith::task::open::ImageFormat;
 use luksmith::task::outcome::Described;
+use luksmith::task::reencrypt;
 use luksmith_formats::limits::Limits;
 use luksmith_formats::luks2;
 
@@ -176,6 +177,22 @@ impl Args {
         row("health", &container.health().to_string());
         if !container.requirements().is_empty() {
             row("requirements", &container.requirements().join(", "));
+        }
+        match container.reencryption() {
+            Ok(Some(found)) => {
+                let size = reencrypt::data_size(&found, &*data.backend);
+                let done = reencrypt::converted(&found, size);
+                let text = format!(
+                    "{} of {} converted to {}, sectors of {} bytes; `luksmith reencrypt` goes on",
+                    size::human(done),
+                    size::human(size),
+                    found.following.encryption,
+                    found.following.sector_size
+                );
+                row("reencryption", &text);
+            }
+            Ok(None) => {}
+            Err(error) => row("reencryption", &format!("not supported: {}", chain(&error))),
         }
         for refusal in container.not_supported() {
             row("not supported", &refusal.to_string());

@@ -27,6 +27,7 @@ const VERIFICATION_ITERATIONS: u32 = 1000;
 const LEAST_AREA: u64 = 4096;
 
 /// The parameters of a reencryption that begins.
+#[non_exhaustive]
 pub struct BeginReencryption<'a> {
     /// The new cipher.
     pub cipher: CipherSpec,
@@ -50,6 +51,33 @@ pub struct BeginReencryption<'a> {
     /// The keyslots that are sealed anew, each with its passphrase. All other keyslots of the old
     /// key are removed at the end.
     pub keyslots: Vec<(u32, &'a Passphrase)>,
+}
+
+impl BeginReencryption<'_> {
+    /// A new key of `key_size` bytes for this cipher, with SHA-256, a digest of 1000 iterations,
+    /// and no keyslot yet.
+    #[must_use]
+    pub fn new(
+        cipher: CipherSpec,
+        key_size: usize,
+        sector_size: u32,
+        kdf: Cost,
+        resilience: Resilience,
+        area_size: u64,
+    ) -> Self {
+        Self {
+            cipher,
+            key_size,
+            sector_size,
+            hash: Hash::Sha256,
+            digest_iterations: 1000,
+            kdf,
+            keep_key: false,
+            resilience,
+            area_size,
+            keyslots: Vec::new(),
+        }
+    }
 }
 
 impl Container {

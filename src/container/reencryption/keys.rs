@@ -32,6 +32,7 @@ impl ReencryptionKeys {
 
 /// Which keyslots of the volume key some passphrases open.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct MatchedKeyslots {
     /// The volume key.
     pub unlocked: Unlocked,

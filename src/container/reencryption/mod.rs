@@ -66,8 +66,8 @@ impl Container {
         Ok(self.commit(&plan, Header::Luks2(next))?)
     }
 
-    /// Changes how far the reencryption of `size` bytes is, durably, in the primary copy only. The secondary copy
-    /// stays as it is until [`write_second_copy`](Self::write_second_copy).
+    /// Changes how far the reencryption of `size` bytes is, durably, in the primary copy only. The
+    /// secondary copy stays as it is until [`write_second_copy`](Self::write_second_copy).
     pub(crate) fn commit_first_copy(
         &mut self,
         progress: Progress,

@@ -5,6 +5,7 @@ mod from;
 mod libvirt;
 #[cfg(feature = "nbd")]
 mod nbd;
+mod reencrypt;
 mod secret;
 #[cfg(feature = "vet")]
 mod vet;

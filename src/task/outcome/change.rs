@@ -11,6 +11,7 @@ use super::copied::Copied;
 use super::names;
 use crate::container::Version;
 use crate::location::Location;
+use crate::task::reencrypt::Reencrypted;
 use crate::task::size;
 
 /// An image, and what was changed in it or written of it.
@@ -140,6 +141,8 @@ pub enum Change {
         /// The size before.
         old_size: u64,
     },
+    /// A reencryption came to its end, or was prepared.
+    Reencrypted(Reencrypted),
     /// A token was stored.
     TokenImported {
         /// Its number.
@@ -256,6 +259,13 @@ impl Change {
                 members.insert("size", *size);
                 members.insert("old_size", *old_size);
             }
+            Self::Reencrypted(done) => {
+                members.insert("finished", done.finished);
+                members.insert("converted", done.converted);
+                members.insert("size", done.size);
+                members.insert("keyslots", done.keyslots.as_slice());
+                members.insert("dropped", done.dropped.as_slice());
+            }
             Self::TokenImported { token } | Self::TokenRemoved { token } => {
                 members.insert("token", *token);
             }
@@ -357,6 +367,21 @@ impl fmt::Display for Changed {
             }
             Change::Resized { size, .. } => {
                 write!(f, "{image} has {} for the guest now", size::both(*size))
+            }
+            Change::Reencrypted(done) => {
+                let slots = |slots: &[u32]| {
+                    let slots: Vec<_> = slots.iter().map(u32::to_string).collect();
+                    slots.join(", ")
+                };
+                let new = slots(&done.keyslots);
+                match done.finished {
+                    true => write!(f, "{image} has a new encryption; keyslots: {new}")?,
+                    false => write!(f, "{image}: ready to be reencrypted; new keyslots: {new}")?,
+                }
+                if !done.dropped.is_empty() {
+                    write!(f, "; dropped: {}", slots(&done.dropped))?;
+                }
+                Ok(())
             }
             Change::TokenImported { token } => write!(f, "token {token} imported"),
             Change::TokenExported { token, file } => {

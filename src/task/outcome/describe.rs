@@ -1,13 +1,14 @@
 //! The header of an image, with its keyslots and tokens, for programs.
 
 use luksmith_formats::json::{Object, Value, json};
-use luksmith_formats::luks2::Kdf;
+use luksmith_formats::luks2::{Kdf, Progress};
 
 use super::names;
 use crate::backend::Backend as _;
 use crate::container::{Container, Header, KeyslotInfo};
 use crate::location::Location;
 use crate::task::chain;
+use crate::task::reencrypt;
 use crate::task::storage::Storage;
 
 /// The header of an image.
@@ -91,6 +92,7 @@ impl<'a> Described<'a> {
         });
         members.insert("header", header);
         members.insert("requirements", container.requirements());
+        members.insert("reencryption", self.reencryption());
         let not_supported: Value = not_supported.iter().map(ToString::to_string).collect();
         members.insert("not_supported", not_supported);
         members.insert("flags", flags.unwrap_or_default());
@@ -98,6 +100,20 @@ impl<'a> Described<'a> {
         members.insert("tokens", tokens(container));
         members.insert("qcow2", names::qcow2(self.data.qcow2_header.as_deref()));
         members
+    }
+
+    /// The reencryption in progress, if it is a supported one.
+    fn reencryption(&self) -> Option<Value> {
+        let found = self.container.reencryption().ok()??;
+        let size = reencrypt::data_size(&found, &*self.data.backend);
+        Some(json!({
+            "cipher": found.following.encryption.to_string(),
+            "sector_size": found.following.sector_size,
+            "resilience": found.state.resilience.name(),
+            "converted": reencrypt::converted(&found, size),
+            "size": size,
+            "hot": matches!(found.progress, Progress::Hot { .. }),
+        }))
     }
 }
 
