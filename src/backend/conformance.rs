@@ -26,6 +26,7 @@
 //! The storage needs [`SMALLEST`] bytes and 64 blocks. The suite takes well below a second
 //! on a storage that answers from memory.
 
+mod extents;
 mod serial;
 mod subject;
 mod threads;
@@ -93,6 +94,7 @@ const CLAUSES: &[(Clause, Needs, Examine)] = &[
     (Clause::Prefetch, Needs::Reading, serial::prefetch),
     (Clause::WriteZeroes, Needs::Writing, serial::write_zeroes),
     (Clause::Discard, Needs::Writing, serial::discard),
+    (Clause::Extents, Needs::Reading, extents::extents),
     (Clause::Reserve, Needs::Writing, serial::reserve),
     (Clause::Threads, Needs::Writing, threads::different_ranges),
     (Clause::Overlap, Needs::Writing, threads::overlapping_ranges),

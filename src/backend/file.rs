@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use rustix::fs::{Advice, AtFlags, FallocateFlags, OFlags, SeekFrom, StatxFlags};
 
 use super::lock::{self, Access, Busy, ImageLock, LockError};
-use super::{Backend, Geometry, IoError, Operation};
+use super::{Backend, Extents, Geometry, IoError, Operation, check_extents, holes};
 use crate::sectors::{ALIGNMENT, Cipher, Sectors};
 use crate::sys::folder::{Folder, ForeignLink, same_file};
 
@@ -370,6 +370,11 @@ impl Backend for FileBackend {
             self.flush_failed.store(true, Ordering::Release);
             IoError::from_os(Operation::Flush, 0, error)
         })
+    }
+
+    fn extents(&self, range: Range<u64>) -> Result<Extents, IoError> {
+        check_extents(self.geometry(), &range)?;
+        holes::extents(&self.file, range)
     }
 
     /// Partial sectors of a device at the ends of the range are not discarded.

@@ -5,7 +5,9 @@
 //! makes from plaintext. Calls block; parallelism comes from threads that call at the same time.
 
 pub mod conformance;
+mod extents;
 pub mod file;
+mod holes;
 pub mod lock;
 pub mod memory;
 #[cfg(feature = "nbd")]
@@ -15,6 +17,8 @@ mod open_files;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+
+pub use extents::{Allocation, Extents};
 
 use crate::feature::MissingFeature;
 use crate::sectors::{Cipher, Sectors};
@@ -57,6 +61,9 @@ pub struct Geometry {
 ///   leave or lose each written block.
 /// - **Read-only storage** refuses every change with [`IoError::ReadOnly`].
 /// - **No panics**, whatever the arguments are.
+///
+/// - **Holes.** What [`extents`](Self::extents) reports as a hole reads as zeroes until it is
+///   written.
 ///
 /// [`discard`](Self::discard), [`reserve`](Self::reserve) and [`resize`](Self::resize) may be
 /// [`IoError::Unsupported`]; then they change nothing. This error may take precedence over those
@@ -138,6 +145,26 @@ pub trait Backend: Send + Sync {
         let len = range.end.saturating_sub(range.start);
         self.geometry().check(Operation::Read, range.start, len)
     }
+
+    /// Which parts of the range the storage has data for, from its start on. The answer may end
+    /// before the range does, but not at its start. The range need not be in whole blocks. A
+    /// storage that does not know says that all is data.
+    ///
+    /// # Errors
+    /// [`IoError::OutOfRange`], and what the storage reports.
+    fn extents(&self, range: Range<u64>) -> Result<Extents, IoError> {
+        check_extents(self.geometry(), &range)?;
+        let mut extents = Extents::new();
+        extents::push(&mut extents, range.end - range.start, Allocation::Data);
+        Ok(extents)
+    }
+}
+
+/// Checks the range of a call of [`Backend::extents`].
+fn check_extents(geometry: Geometry, range: &Range<u64>) -> Result<(), IoError> {
+    let bytes = geometry.with_block_size(1);
+    let len = range.end.saturating_sub(range.start);
+    bytes.check(Operation::Extents, range.start, len)
 }
 
 /// The operation that an I/O error is about.
@@ -158,6 +185,8 @@ pub enum Operation {
     Reserve,
     /// A change of size.
     Resize,
+    /// A question which parts hold data.
+    Extents,
 }
 
 impl std::fmt::Display for Operation {
@@ -170,6 +199,7 @@ impl std::fmt::Display for Operation {
             Self::WriteZeroes => "write of zeroes",
             Self::Reserve => "reservation",
             Self::Resize => "resize",
+            Self::Extents => "search for holes",
         })
     }
 }
@@ -390,6 +420,9 @@ macro_rules! forward {
             }
             fn prefetch(&self, range: Range<u64>) -> Result<(), IoError> {
                 (**self).prefetch(range)
+            }
+            fn extents(&self, range: Range<u64>) -> Result<Extents, IoError> {
+                (**self).extents(range)
             }
         }
     )*};

@@ -8,7 +8,7 @@ use luksmith::vet::ciphertext::{AreaReport, Report, Sample};
 use super::Session;
 use super::args::ImageArgs;
 use super::error::{CommandError, Exit};
-use super::open::{ReadArgs, refuse_qcow2};
+use super::open::ReadArgs;
 use super::size;
 use super::table;
 
@@ -17,8 +17,9 @@ use super::table;
 /// This reads IMAGE and reports the regions that do not look like ciphertext: those where byte
 /// values occur too often or too evenly, and those with the signature of a file system or file. The
 /// header is left out. Keyslots and unused space may be zero or look random. Zero regions of the
-/// data are not a finding: they are holes, discarded, or were never written. They show which parts
-/// are unused.
+/// data are not a finding: they were discarded, or never written. They show which parts are unused.
+/// Holes, for which the storage has no data, are counted apart and not read. Of a qcow2 image only
+/// the clusters with data of the disk and its snapshots are judged.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -47,6 +48,7 @@ Examples:
   luksmith verify-ciphertext disk.img --sample 10000
   luksmith verify-ciphertext 'nbd+unix:///?socket=/run/remote.sock' --json | jq .suspicious
   luksmith verify-ciphertext data.img --header data.header
+  luksmith verify-ciphertext disk.qcow2 --format qcow2
 
 The search can show that data is not ciphertext. Each sector of 512 bytes and each block of 4096
 bytes is tested by chi-square. The limits are so far out that the probability of a false alarm in
@@ -64,24 +66,31 @@ The search cannot show that data is ciphertext, or of which key. It does not fin
   - rare plaintext, with --sample
 An image without a header is searched as a whole.
 
+In a qcow2 image, offsets are those of the image. Compressed clusters are always a finding: QEMU
+does not encrypt them. Tables, and clusters that are not in use, are not judged. No backing file is
+opened.
+
+Holes are found where the file system, or the NBD server (base:allocation), knows them; over NBD,
+from 64 KiB on. A sample reads its places in any case.
+
 Exit code: 0 all data looks like ciphertext or is zero, 11 there are regions that do not, 4 IMAGE or
 its header cannot be read.";
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        refuse_qcow2(&self.image, "a search for plaintext")?;
         let header = match (&self.image.header, self.no_header) {
             (_, true) => HeaderPlace::Nowhere,
             (Some(header), false) => HeaderPlace::Detached(header),
             (None, false) => HeaderPlace::Inside,
         };
         let (remote, options) = (self.image.remote.get(), self.read.options());
-        let search = Search::open(&self.image.image, header, remote, options, session)?;
+        let format = self.image.format;
+        let search = Search::open(&self.image.image, header, format, remote, options, session)?;
         let sample = self.sample()?;
         let report = search.run(sample, session)?;
         let (image, layout) = (&self.image.image, search.layout());
         if session.json {
-            let members = outcome::searched(image, layout, &report, sample);
+            let members = outcome::searched(image, &search, &report, sample);
             session.output.json(&members.into());
         } else {
             let header = match layout.version {
@@ -135,15 +144,21 @@ impl Args {
 
 fn table(areas: &[AreaReport]) -> String {
     let mut table = table::table();
-    table.set_header(["area", "offset", "size", "ciphertext", "zero", "suspicious"]);
+    let has_holes = areas.iter().any(|area| area.tally.hole > 0);
+    let mut header = vec!["area", "offset", "size", "ciphertext", "zero"];
+    header.extend(has_holes.then_some("hole"));
+    header.push("suspicious");
+    table.set_header(header);
     for AreaReport { area, tally, .. } in areas {
         let mut row = vec![
             area.purpose.to_string(),
             area.range.start.to_string(),
-            size::human(area.range.end - area.range.start),
+            size::human(area.size()),
         ];
         if area.purpose.is_judged() {
-            row.extend([tally.random, tally.zero, tally.suspicious].map(size::human));
+            row.extend([tally.random, tally.zero].map(size::human));
+            row.extend(has_holes.then(|| size::human(tally.hole)));
+            row.push(size::human(tally.suspicious));
         } else {
             row.push("not judged".to_owned());
         }

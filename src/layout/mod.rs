@@ -9,7 +9,7 @@ pub mod qcow2;
 
 use std::sync::Arc;
 
-pub use qcow2::{ImageError, NewImage, PlainQcow2, Qcow2, Qcow2Header};
+pub use qcow2::{ImageError, NewImage, PlainQcow2, Qcow2, Qcow2Header, UsedClusters};
 
 use crate::backend::Backend;
 use linear::Linear;

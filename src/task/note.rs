@@ -36,6 +36,13 @@ pub enum Note<'a> {
         /// How many bytes it has.
         bytes: u64,
     },
+    /// An image has compressed clusters, which are not encrypted.
+    Compressed {
+        /// Where the image is stored.
+        location: &'a Location,
+        /// How many bytes the clusters have.
+        bytes: u64,
+    },
     /// A keyslot is in use, but its area is zero.
     EmptyKeyslot {
         /// Where the volume is stored.
@@ -174,6 +181,7 @@ impl Note<'_> {
             Self::Health { .. }
             | Self::DamagedCopy { .. }
             | Self::PlainData { .. }
+            | Self::Compressed { .. }
             | Self::EmptyKeyslot { .. }
             | Self::NoFlush { .. }
             | Self::Names { .. }
@@ -263,6 +271,11 @@ impl fmt::Display for Note<'_> {
             } => write!(
                 f,
                 "{location}: the header declares {} from byte {offset} on to be plaintext",
+                size::human(*bytes)
+            ),
+            Self::Compressed { location, bytes } => write!(
+                f,
+                "{location}: {} of compressed clusters are not encrypted",
                 size::human(*bytes)
             ),
             Self::EmptyKeyslot { location, keyslot } => write!(

@@ -2,12 +2,14 @@
 
 use luksmith_formats::limits::Limits;
 
+use super::open::ImageFormat;
 use super::storage::{Remote, Storage};
-use super::{Error, Note, Watch, Work, Working};
+use super::{Advice, Error, Note, Watch, Work, Working};
 use crate::backend::file::OpenOptions;
+use crate::layout::ImageError;
 use crate::location::Location;
 use crate::secret;
-use crate::vet::ciphertext::areas::{Layout, Purpose};
+use crate::vet::ciphertext::areas::{ImageParts, Layout, Purpose};
 use crate::vet::ciphertext::{AreaReport, Report, Sample, VerifyOptions, VetError, verify};
 
 /// Where the header of a searched image is.
@@ -39,12 +41,22 @@ impl<'a> Search<'a> {
     pub fn open(
         location: &'a Location,
         header: HeaderPlace<'a>,
+        format: ImageFormat,
         remote: Remote,
         options: OpenOptions,
         watch: &dyn Watch,
     ) -> Result<Self, Error> {
         let limits = Limits::default();
-        let data = Storage::open(location, remote, options, watch.interrupt())?;
+        let asking = remote.extents(true);
+        let data = Storage::open(location, asking, options, watch.interrupt())?;
+        if format == ImageFormat::Qcow2 {
+            if header != HeaderPlace::Inside {
+                let message = "a qcow2 image has its header inside";
+                let advice = Advice::OnlyRaw(&["header", "no-header"]);
+                return Err(Error::parameters(message).advise(advice));
+            }
+            return Self::open_qcow2(location, data, &limits, watch);
+        }
         let read = |storage: &Storage, from: &Location| {
             Layout::read(storage.backend.as_ref(), &limits)
                 .map_err(|error| Error::from(error).about(from))
@@ -77,6 +89,49 @@ impl<'a> Search<'a> {
             data,
             layout,
         })
+    }
+
+    /// The same of a qcow2 image. No file that it names is opened.
+    fn open_qcow2(
+        location: &'a Location,
+        data: Storage,
+        limits: &Limits,
+        watch: &dyn Watch,
+    ) -> Result<Self, Error> {
+        let data = data.into_qcow2_header(location)?;
+        let about = |error: ImageError| Error::from(error).about(location);
+        let Some(image) = &data.qcow2_header else {
+            return Err(about(ImageError::NotQcow2));
+        };
+        let luks = Layout::read(&*image.storage(), limits)
+            .map_err(|error| Error::from(error).about(location))?;
+        if luks.version.is_none() {
+            return Err(Error::from(VetError::NoHeader).about(location));
+        }
+        let mut walk = image.used_clusters().map_err(about)?;
+        while walk.step().map_err(about)? {
+            watch.check()?;
+        }
+        let used = walk.finish().map_err(about)?;
+        let (start, len) = image.place();
+        let mut parts = ImageParts::new(start..start.saturating_add(len));
+        parts.data = used.data.into();
+        parts.compressed = used.compressed.into();
+        Ok(Self {
+            location,
+            header: None,
+            data,
+            layout: luks.in_image(parts),
+        })
+    }
+
+    /// The format of the image.
+    #[must_use]
+    pub fn format(&self) -> ImageFormat {
+        match self.data.qcow2_header {
+            None => ImageFormat::Raw,
+            Some(_) => ImageFormat::Qcow2,
+        }
     }
 
     /// The areas of the image.
@@ -118,6 +173,10 @@ impl<'a> Search<'a> {
                     location,
                     offset: area.range.start,
                     bytes: area.range.end - area.range.start,
+                }),
+                Purpose::Compressed => watch.notes(Note::Compressed {
+                    location,
+                    bytes: area.size(),
                 }),
                 Purpose::Keyslot(keyslot) if tally.random == 0 => {
                     watch.notes(Note::EmptyKeyslot { location, keyslot });

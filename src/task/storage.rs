@@ -31,6 +31,8 @@ pub struct Remote {
     pub timeout: Duration,
     /// The number of connections to the server, if it allows several for one client.
     pub connections: usize,
+    /// Whether the server is asked which parts of the export hold data.
+    pub extents: bool,
 }
 
 impl Default for Remote {
@@ -38,6 +40,7 @@ impl Default for Remote {
         Self {
             timeout: Duration::from_secs(30),
             connections: 4,
+            extents: false,
         }
     }
 }
@@ -50,6 +53,15 @@ impl Remote {
             .write(write)
             .timeout(self.timeout)
             .connections(self.connections)
+            .extents(self.extents)
+    }
+}
+
+impl Remote {
+    /// The same, with or without questions which parts of the export hold data.
+    #[must_use]
+    pub fn extents(self, extents: bool) -> Self {
+        Self { extents, ..self }
     }
 }
 

@@ -2,19 +2,9 @@
 
 use std::ops::Range;
 
-use crate::backend::IoError;
+use crate::backend::{Allocation, IoError};
 use crate::layout::Qcow2;
 use crate::layout::qcow2::Stored;
-
-/// How a range of a volume is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Allocation {
-    /// The storage has data for it.
-    Data,
-    /// The storage has no data for it. It reads as zeroes.
-    Hole,
-}
 
 /// The allocation at the start of a range, and the number of bytes that have it.
 pub(super) fn allocation(image: &Qcow2, range: Range<u64>) -> Result<(u64, Allocation), IoError> {

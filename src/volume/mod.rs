@@ -20,10 +20,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub use allocation::Allocation;
 pub use cursor::Cursor;
 use ranges::{RangeGuard, RangeLocks};
 
+pub use crate::backend::Allocation;
 use crate::backend::{Backend, IoError, Operation};
 use crate::crypt::{IvSector, SectorCrypt};
 use crate::layout::linear::Linear;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use luksmith::backend::conformance::{self, Access, Clause};
 use luksmith::backend::memory::MemoryBackend;
-use luksmith::backend::{Backend, Geometry, IoError, Operation};
+use luksmith::backend::{Allocation, Backend, Extents, Geometry, IoError, Operation};
 use luksmith::sectors::{Cipher, Sectors};
 
 const SIZE: usize = 2 << 20;
@@ -41,6 +41,9 @@ enum Fault {
     DiscardsWhatItDoesNotSupport,
     DiscardsWholePages,
     PrefetchFails,
+    CallsDataAHole,
+    SaysNothingOfARange,
+    TellsBeyondARange,
     ReservesByZeroing,
     ReadsPagesBeforeItWrites,
     WritesHalvesOfBlocks,
@@ -110,6 +113,14 @@ const FAULTS: &[(Clause, &[Fault])] = &[
         &[
             Fault::DiscardsWhatItDoesNotSupport,
             Fault::DiscardsWholePages,
+        ],
+    ),
+    (
+        Clause::Extents,
+        &[
+            Fault::CallsDataAHole,
+            Fault::SaysNothingOfARange,
+            Fault::TellsBeyondARange,
         ],
     ),
     (Clause::Reserve, &[Fault::ReservesByZeroing]),
@@ -376,6 +387,16 @@ impl Backend for Broken {
             Fault::ReservesByZeroing => self.zero(range),
             _ => self.memory.reserve(range),
         }
+    }
+
+    fn extents(&self, range: Range<u64>) -> Result<Extents, IoError> {
+        let extents = self.memory.extents(range.clone())?;
+        Ok(match self.fault {
+            Fault::CallsDataAHole => vec![(len_of(&range), Allocation::Hole)],
+            Fault::SaysNothingOfARange => Extents::new(),
+            Fault::TellsBeyondARange => vec![(len_of(&range) + 1, Allocation::Data)],
+            _ => extents,
+        })
     }
 
     fn prefetch(&self, range: Range<u64>) -> Result<(), IoError> {

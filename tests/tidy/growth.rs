@@ -26,7 +26,7 @@ const FIXED: &[(&str, &[&str])] = &[
     ("formats/src/cipher.rs", &["CipherSpec"]),
     ("src/kdf/argon2.rs", &["Argon2Cost"]),
     ("src/channel/socket.rs", &["Credentials"]),
-    ("src/vet/ciphertext/scan.rs", &["Sample"]),
+    ("src/vet/ciphertext/pieces.rs", &["Sample"]),
 ];
 
 fn is_fixed(path: &str, name: &str) -> bool {

@@ -38,6 +38,9 @@ pub enum Clause {
     Reserve,
     /// `prefetch` changes nothing.
     Prefetch,
+    /// The extents begin where the range does, are within it and not empty, and a hole reads as
+    /// zeroes.
+    Extents,
     /// Requests of several threads for different ranges do not disturb each other.
     Threads,
     /// Where requests overlap, every block is that of one request.
@@ -70,6 +73,7 @@ impl fmt::Display for Clause {
             Self::Discard => "discard changes nothing outside its range",
             Self::Reserve => "reserve changes nothing",
             Self::Prefetch => "prefetch changes nothing",
+            Self::Extents => "what is reported as a hole reads as zeroes",
             Self::Threads => "requests for different ranges do not disturb each other",
             Self::Overlap => "where requests overlap, every block is that of one request",
             Self::Order => "a request sees the effect of those that have returned",

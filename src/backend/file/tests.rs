@@ -1,6 +1,7 @@
 //! Tests of files as storage: reads and writes, every refusal, holes, direct I/O.
 
 use super::*;
+use crate::backend::Allocation;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
@@ -27,6 +28,41 @@ fn read(storage: &FileBackend, offset: u64, len: usize) -> Result<Vec<u8>, IoErr
     let mut sectors = Sectors::<Cipher>::with_len(len);
     storage.read_at(offset, &mut sectors)?;
     Ok(sectors.as_slice().to_vec())
+}
+
+#[test]
+fn the_holes_of_a_file_are_found() {
+    let (_directory, path) = image(3 << 20);
+    let storage = FileBackend::open(&path, writing()).unwrap();
+    let len = 256 << 10;
+    storage
+        .write_at(1 << 20, &Sectors::metadata(&vec![7; len]))
+        .unwrap();
+    let told = storage.extents(4096 + 1..(3 << 20) - 1).unwrap();
+    let data: u64 = told
+        .iter()
+        .filter(|(_, allocation)| *allocation == Allocation::Data)
+        .map(|(len, _)| len)
+        .sum();
+    // A file system without holes says that all is data.
+    if data < (3 << 20) - 2 - 4096 {
+        let (first, last) = ((1 << 20) - 4097, (2 << 20) - len as u64 - 1);
+        let (hole, stored) = (Allocation::Hole, Allocation::Data);
+        assert_eq!(told, [(first, hole), (len as u64, stored), (last, hole)]);
+        let inside = (1 << 20) + 5..(1 << 20) + 6;
+        assert_eq!(storage.extents(inside).unwrap(), [(1, stored)]);
+        assert_eq!(storage.extents(7..7).unwrap(), []);
+        assert_eq!(storage.extents(0..512).unwrap(), [(512, hole)]);
+    }
+    // A file that was cut meanwhile has no hole there: a read says so.
+    fs::File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_len(1 << 20)
+        .unwrap();
+    let told = storage.extents(2 << 20..3 << 20).unwrap();
+    assert_eq!(told, [(1 << 20, Allocation::Data)]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-use luksmith_formats::nbd::{Command, CommandFlags, Request};
+use luksmith_formats::nbd::{Command, CommandFlags, Extent, Request};
 
 use super::coverage::Coverage;
 use super::error::{NbdError, Problem};
@@ -72,6 +72,8 @@ pub(super) struct Resources {
     pub(super) into: Option<Sectors<Cipher>>,
     /// The record of a change, which enters the journal when the server acknowledges the change.
     pub(super) record: Option<Record>,
+    /// The extents that a BLOCK_STATUS asks for.
+    pub(super) extents: Option<Vec<Extent>>,
 }
 
 /// A request in flight.

@@ -10,8 +10,8 @@ use std::time::Duration;
 use luksmith_formats::nbd::uri::{Transport, Uri};
 use luksmith_formats::nbd::{
     BlockSizes, ClientFlags, DEFAULT_PAYLOAD, ExportNameReply, Greeting, HandshakeFlags, Info,
-    InfoRequest, InfoType, OptionHeader, OptionReply, OptionReplyHeader, OptionType,
-    TransmissionFlags,
+    InfoRequest, InfoType, MetaContext, MetaContextRequest, OptionHeader, OptionReply,
+    OptionReplyHeader, OptionType, TransmissionFlags,
 };
 
 use super::dial::dial;
@@ -42,7 +42,12 @@ pub(super) struct Export {
     pub(super) maximum: u32,
     /// The form of the replies.
     pub(super) replies: Replies,
+    /// The number of the context `base:allocation`, if it was negotiated.
+    pub(super) allocation: Option<u32>,
 }
+
+/// The name of the context that says which parts of an export hold data.
+const ALLOCATION: &str = "base:allocation";
 
 /// The form of the replies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,9 +60,10 @@ pub(super) enum Replies {
     Extended,
 }
 
-/// Connects and negotiates, all within this time.
+/// Connects and negotiates, all within this time. `extents` asks for `base:allocation`.
 pub(super) fn connect(
     uri: &Uri,
+    extents: bool,
     within: Duration,
     patience: &Patience,
 ) -> Result<(Channel, Export), Problem> {
@@ -74,7 +80,7 @@ pub(super) fn connect(
         }
         negotiation = negotiation.under_tls(credentials, name)?;
     }
-    let export = negotiation.negotiate(&uri.export, flags)?;
+    let export = negotiation.negotiate(&uri.export, flags, extents)?;
     Ok((negotiation.channel, export))
 }
 
@@ -143,7 +149,12 @@ impl Negotiation {
         Ok(negotiation)
     }
 
-    fn negotiate(&mut self, name: &str, flags: HandshakeFlags) -> Result<Export, Problem> {
+    fn negotiate(
+        &mut self,
+        name: &str,
+        flags: HandshakeFlags,
+        extents: bool,
+    ) -> Result<Export, Problem> {
         if !flags.contains(HandshakeFlags::FIXED_NEWSTYLE) {
             return self.export_name(name, flags, Replies::Simple);
         }
@@ -154,8 +165,15 @@ impl Negotiation {
         } else {
             Replies::Simple
         };
+        let allocation = match extents && replies != Replies::Simple {
+            true => self.allocation(name)?,
+            false => None,
+        };
         match self.go(name, replies)? {
-            Some(export) => Ok(export),
+            Some(export) => Ok(Export {
+                allocation,
+                ..export
+            }),
             None => self.export_name(name, flags, replies),
         }
     }
@@ -169,6 +187,40 @@ impl Negotiation {
                 "a reply to an option has an invalid type",
             )),
         }
+    }
+
+    /// Chooses the context `base:allocation` with SET_META_CONTEXT, and returns its number. `None`
+    /// if the server does not have it.
+    fn allocation(&mut self, name: &str) -> Result<Option<u32>, Problem> {
+        let wanted = MetaContextRequest {
+            export: name.to_owned(),
+            queries: vec![ALLOCATION.to_owned()],
+        };
+        self.send_option(OptionType::SetMetaContext, &wanted.to_bytes())?;
+        let mut chosen = None;
+        for _ in 0..MAX_REPLIES {
+            let (reply, data) = self.receive_reply(OptionType::SetMetaContext)?;
+            match reply {
+                OptionReply::MetaContext => {
+                    let context = MetaContext::parse(&data).map_err(Problem::Malformed)?;
+                    if context.name != ALLOCATION || chosen.is_some() {
+                        return Err(Problem::Violation("a context was not asked for"));
+                    }
+                    chosen = Some(context.id);
+                }
+                OptionReply::Ack => return Ok(chosen),
+                OptionReply::ErrTlsRequired => return Err(Problem::TlsRequired),
+                reply if reply.is_error() => return Ok(None),
+                _ => {
+                    return Err(Problem::Violation(
+                        "a reply to an option has an invalid type",
+                    ));
+                }
+            }
+        }
+        Err(Problem::Violation(
+            "there are too many replies to an option",
+        ))
     }
 
     /// Chooses the export with GO. `None` if the server does not support this option.
@@ -330,7 +382,18 @@ impl Export {
             minimum,
             maximum: maximum - maximum % minimum,
             replies,
+            allocation: None,
         })
+    }
+
+    /// Whether it is the same export for a client that uses several connections. The numbers of
+    /// contexts are those of each connection.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let unnumbered = |export: &Self| Self {
+            allocation: export.allocation.map(|_| 0),
+            ..*export
+        };
+        unnumbered(self) == unnumbered(other)
     }
 
     pub(super) fn has(&self, flag: TransmissionFlags) -> bool {

@@ -310,7 +310,7 @@ impl Identity {
         let (command, place) = (Command::Read, (0, self.len as u64));
         let resources = Resources {
             into: Some(Sectors::with_len(self.len)),
-            record: None,
+            ..Resources::default()
         };
         let sent = connection.send(command, CommandFlags::NONE, place, &[], resources);
         let completion = connection.wait(sent.map_err(|_| Problem::Closed)?);

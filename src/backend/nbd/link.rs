@@ -73,7 +73,8 @@ impl Link {
             interrupt,
         };
         let (channel, export) =
-            handshake::connect(&uri, options.timeout, &patience).map_err(of_server)?;
+            handshake::connect(&uri, options.extents, options.timeout, &patience)
+                .map_err(of_server)?;
         if options.write && export.has(TransmissionFlags::READ_ONLY) {
             return Err(of_server(Problem::ReadOnly));
         }
@@ -184,8 +185,10 @@ impl Link {
 
     fn attempt(&self) -> Result<Session, Problem> {
         let patience = self.patience.clone();
-        let (channel, export) = handshake::connect(&self.uri, self.options.timeout, &patience)?;
         let was = self.export;
+        let extents = was.allocation.is_some();
+        let (channel, export) =
+            handshake::connect(&self.uri, extents, self.options.timeout, &patience)?;
         if export.size < was.size {
             let (was, is) = (was.size, export.size);
             return Err(Problem::Shrunk { was, is });

@@ -19,6 +19,7 @@ mod connection;
 mod coverage;
 mod dial;
 mod error;
+mod extents;
 mod handshake;
 mod identity;
 mod journal;
@@ -30,9 +31,11 @@ mod receive;
 mod request;
 mod session;
 mod state_log;
+mod status;
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use luksmith_formats::nbd::uri::Uri;
 use luksmith_formats::nbd::{Command, CommandFlags, TransmissionFlags};
@@ -41,7 +44,7 @@ pub use error::{NbdError, Problem};
 pub use options::ConnectOptions;
 pub use plain::PlainExport;
 
-use super::{Backend, Geometry, IoError, Operation};
+use super::{Allocation, Backend, Extents, Geometry, IoError, Operation, check_extents};
 use crate::Interrupt;
 use crate::sectors::{Cipher, Sectors};
 use connection::Resources;
@@ -64,6 +67,8 @@ const ZEROES: u64 = 1 << 20;
 /// An export on an NBD server. It cannot be locked, so other clients may use it at the same time.
 pub struct NbdBackend {
     link: Link,
+    /// Whether the server has answered a question about extents with an error.
+    refuses_extents: AtomicBool,
 }
 
 impl NbdBackend {
@@ -87,7 +92,10 @@ impl NbdBackend {
         interrupt: Interrupt,
     ) -> Result<Self, NbdError> {
         let link = Link::connect(uri.clone(), options, interrupt)?;
-        Ok(Self { link })
+        Ok(Self {
+            link,
+            refuses_extents: AtomicBool::new(false),
+        })
     }
 
     fn has(&self, flag: TransmissionFlags) -> bool {
@@ -137,7 +145,10 @@ impl NbdBackend {
         }
         let change = change();
         let record = Some(Record { offset, change });
-        Ok(Resources { into: None, record })
+        Ok(Resources {
+            record,
+            ..Resources::default()
+        })
     }
 
     /// Makes every acknowledged change durable, whichever connection it was sent over.
@@ -269,7 +280,7 @@ impl NbdBackend {
             payload: &[],
             resources: Resources {
                 into: Some(buffer),
-                record: None,
+                ..Resources::default()
             },
         };
         let all = offset..offset + into.len() as u64;
@@ -280,7 +291,7 @@ impl NbdBackend {
             let filled = self.link.carry_out(read(all, buffer));
             // If the buffer was lost, the caller gets another one of the same length.
             let (buffer, outcome) = match filled {
-                Ok(filled) => (filled, Ok(())),
+                Ok(filled) => (filled.into, Ok(())),
                 Err(error) => (None, Err(error)),
             };
             *into = buffer.unwrap_or_else(|| Sectors::with_len(len));
@@ -413,6 +424,29 @@ impl Backend for NbdBackend {
         });
         self.carry_out_all(pieces)
             .map_err(|error| io_error(error, operation, range.start))
+    }
+
+    /// Asks the server, if that was [wanted](ConnectOptions::extents). A hole is at least 64 KiB
+    /// long; shorter ones are reported as data.
+    fn extents(&self, range: Range<u64>) -> Result<Extents, IoError> {
+        check_extents(self.geometry(), &range)?;
+        if range.is_empty() {
+            return Ok(Extents::new());
+        }
+        let (offset, len) = (range.start, range.end - range.start);
+        let all = vec![(len, Allocation::Data)];
+        if self.link.export.allocation.is_none() || self.refuses_extents.load(Ordering::Relaxed) {
+            return Ok(all);
+        }
+        match extents::ask(&self.link, range) {
+            Ok(Some(extents)) => Ok(extents),
+            Ok(None) => {
+                // It refuses the other questions too.
+                self.refuses_extents.store(true, Ordering::Relaxed);
+                Ok(all)
+            }
+            Err(error) => Err(io_error(error, Operation::Extents, offset)),
+        }
     }
 
     /// A client cannot change the size of an export.

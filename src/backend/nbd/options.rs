@@ -9,6 +9,7 @@ pub struct ConnectOptions {
     pub(super) timeout: Duration,
     pub(super) connections: usize,
     pub(super) unflushed: usize,
+    pub(super) extents: bool,
     /// The export holds plain data, so copies of what is written are wiped when they are freed.
     pub(super) plain: bool,
 }
@@ -36,6 +37,11 @@ impl ConnectOptions {
         /// The maximum memory, in bytes, for changes that the server has acknowledged and not
         /// flushed. Beyond that they are flushed. Default: 64 MiB.
         unflushed: usize,
+
+        /// Asks the server which parts of the export hold data, for
+        /// [`Backend::extents`](crate::backend::Backend::extents). A server that does not know is
+        /// used as if all were data. Default: false.
+        extents: bool,
     }
 }
 
@@ -46,6 +52,7 @@ impl Default for ConnectOptions {
             timeout: Duration::from_secs(30),
             connections: 4,
             unflushed: 64 << 20,
+            extents: false,
             plain: false,
         }
     }

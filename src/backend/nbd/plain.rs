@@ -1,12 +1,13 @@
 //! An export with plain data, at the plain end of a copy.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use luksmith_formats::nbd::uri::Uri;
 
 use super::{ConnectOptions, NbdBackend, NbdError, io_error};
 use crate::Interrupt;
-use crate::backend::{Backend, IoError, Operation};
+use crate::backend::{Backend, Extents, IoError, Operation};
 use crate::sectors::{Cipher, Plain, Sectors};
 
 /// An export whose bytes are plain data: the source or the destination of a copy.
@@ -40,6 +41,14 @@ impl PlainExport {
     /// The size in bytes.
     pub fn size(&self) -> u64 {
         self.export.geometry().size
+    }
+
+    /// As [`Backend::extents`].
+    ///
+    /// # Errors
+    /// As [`Backend::extents`].
+    pub fn extents(&self, range: Range<u64>) -> Result<Extents, IoError> {
+        self.export.extents(range)
     }
 
     /// Fills `into` with the bytes from `offset` on.

@@ -18,6 +18,7 @@ use super::error::Problem;
 use super::handshake::{Export, Replies};
 use super::journal::Journal;
 use super::patience::Patience;
+use super::status;
 use crate::channel::Channel;
 
 /// The size of the buffer for headers, in bytes, which holds several small replies. The beginning
@@ -140,6 +141,9 @@ impl Receiver<'_> {
         if reply.error != ErrorNumber::None {
             return Ok(Some(Err(answered(reply.error, String::new()))));
         }
+        if request.resources.extents.is_some() {
+            return Err(Problem::Violation("a block status has a simple reply"));
+        }
         if is_read && let Some(into) = &mut request.resources.into {
             self.fill_data(into.as_mut_slice())?;
         }
@@ -164,6 +168,11 @@ impl Receiver<'_> {
             }
             ChunkType::OffsetData => self.data(chunk, request)?,
             ChunkType::OffsetHole => self.hole(chunk, request)?,
+            ChunkType::BlockStatus | ChunkType::BlockStatusExtended
+                if request.resources.extents.is_some() =>
+            {
+                self.status(chunk, request)?;
+            }
             kind if kind.is_error() => {
                 let problem = self.error(chunk)?;
                 request.error.get_or_insert(problem);
@@ -182,6 +191,11 @@ impl Receiver<'_> {
             && !request.coverage.is_whole(into.len())
         {
             return Err(Problem::Violation("a reply to a read is incomplete"));
+        }
+        if (request.resources.extents.as_ref()).is_some_and(Vec::is_empty) {
+            return Err(Problem::Violation(
+                "a reply to a block status is incomplete",
+            ));
         }
         Ok(Some(Ok(())))
     }
@@ -208,6 +222,27 @@ impl Receiver<'_> {
         self.fill(&mut hole)?;
         let hole = OffsetHole::parse(&hole).map_err(Problem::Malformed)?;
         place(request, hole.offset, hole.len.into())?.fill(0);
+        Ok(())
+    }
+
+    fn status(&mut self, chunk: ChunkHeader, request: &mut InFlight) -> Result<(), Problem> {
+        let export = &self.connection.export;
+        let extended = chunk.kind == ChunkType::BlockStatusExtended;
+        if extended != (export.replies == Replies::Extended) {
+            return Err(Problem::Violation("a chunk has an unexpected type"));
+        }
+        if chunk.len > status::LONGEST {
+            return Err(Problem::Violation("a block status is too long"));
+        }
+        let mut bytes = vec![0; usize::try_from(chunk.len).unwrap_or(0)];
+        self.fill_data(&mut bytes)?;
+        let asked = request.request;
+        let range = asked.offset..asked.offset + asked.len;
+        let told = status::parse(&bytes, extended, export, range)?;
+        match &mut request.resources.extents {
+            Some(extents) if extents.is_empty() => *extents = told,
+            _ => return Err(Problem::Violation("a block status was sent twice")),
+        }
         Ok(())
     }
 

@@ -62,11 +62,8 @@ impl Breaks {
 }
 
 impl Link {
-    /// Carries out one piece. Returns the buffer of a read.
-    pub(super) fn carry_out(
-        &self,
-        piece: Piece<'_>,
-    ) -> Result<Option<Sectors<Cipher>>, Arc<NbdError>> {
+    /// Carries out one piece. Returns what it has filled.
+    pub(super) fn carry_out(&self, piece: Piece<'_>) -> Result<Resources, Arc<NbdError>> {
         let submission = self.submit(piece, Breaks::default())?;
         self.complete(submission)
     }
@@ -83,8 +80,7 @@ impl Link {
         let mut outcome = Ok(());
         let mut complete =
             |submission, outcome: &mut Result<(), Arc<NbdError>>| match self.complete(submission) {
-                Ok(Some(buffer)) => take(buffer),
-                Ok(None) => {}
+                Ok(filled) => filled.into.into_iter().for_each(&mut take),
                 Err(error) => *outcome = std::mem::replace(outcome, Ok(())).and(Err(error)),
             };
         for piece in pieces {
@@ -137,16 +133,13 @@ impl Link {
         }
     }
 
-    fn complete(
-        &self,
-        mut submission: Submission<'_>,
-    ) -> Result<Option<Sectors<Cipher>>, Arc<NbdError>> {
+    fn complete(&self, mut submission: Submission<'_>) -> Result<Resources, Arc<NbdError>> {
         loop {
             let completion = submission.connection.wait(submission.pending);
             let (mut piece, mut breaks) = (submission.piece, submission.breaks);
             piece.resources = completion.resources;
             let error = match completion.outcome {
-                Ok(()) => return Ok(piece.resources.into),
+                Ok(()) => return Ok(piece.resources),
                 Err(error) => error,
             };
             if is_shutdown(&error.source) {
@@ -157,6 +150,9 @@ impl Link {
             }
             if let Err(problem) = breaks.another(&self.patience) {
                 return Err(self.give_up(piece, self.error(problem)));
+            }
+            if let Some(extents) = &mut piece.resources.extents {
+                extents.clear();
             }
             submission = self.submit(piece, breaks)?;
         }

@@ -70,9 +70,10 @@ impl Session {
     fn grow(&self, uri: &Uri, identity: &Identity) {
         for other in &self.others {
             let patience = self.first.patience();
-            let connected = handshake::connect(uri, HANDSHAKE_TIME, patience);
+            let extents = self.first.export.allocation.is_some();
+            let connected = handshake::connect(uri, extents, HANDSHAKE_TIME, patience);
             let made = connected.and_then(|(channel, export)| {
-                if export != self.first.export {
+                if !export.is_like(&self.first.export) {
                     return Ok(None);
                 }
                 let server = uri.to_string().into();

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use luksmith_formats::image::qcow2::{BITMAPS, DATA_FILE_RAW};
 
 use super::shape::{AUTOCLEAR, ImageError, Others, Shape};
+use super::used::UsedClustersWalk;
 use super::window::Window;
 use crate::backend::Backend;
 use crate::door;
@@ -68,6 +69,19 @@ impl Qcow2Header {
             start,
             len,
         })
+    }
+
+    /// Where the LUKS header is in the image: its offset and length, in bytes.
+    pub fn place(&self) -> (u64, u64) {
+        self.shape.crypto
+    }
+
+    /// Begins to look for the clusters that hold data of the disk and of its snapshots.
+    ///
+    /// # Errors
+    /// [`ImageError::DataFile`], malformed tables, and what the storage reports.
+    pub fn used_clusters(&self) -> Result<UsedClustersWalk, ImageError> {
+        UsedClustersWalk::begin(self.storage.clone(), self.shape.clone())
     }
 
     /// The size of the disk in bytes, when the image was opened.

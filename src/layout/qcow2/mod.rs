@@ -10,6 +10,7 @@
 //! - `refcounts` and `grow`: which clusters are free.
 //! - `change`: changes of the tables, and the order in which they reach the storage.
 //! - `header`: the LUKS header only, of an image whose data may be in other files.
+//! - `used`: which clusters hold data, for a search without a key.
 //! - `plain`: images that are not encrypted, which are only read.
 //! - `create`: a new image. `resize`: another size. `window`: the storage of the LUKS header.
 //!
@@ -18,8 +19,8 @@
 //! noise. What a hostile image says is bounded, and never refers to anything outside of the image.
 //!
 //! Backing files, data files and extended L2 entries are refused, except for work that needs only
-//! the LUKS header ([`Qcow2Header`]). QEMU does not encrypt compressed
-//! clusters; they are read only after
+//! the LUKS header ([`Qcow2Header`]). QEMU does not encrypt compressed clusters; they are read only
+//! after
 //! [`Volume::with_compressed_plaintext`](crate::volume::Volume::with_compressed_plaintext).
 //!
 //! ```
@@ -64,6 +65,7 @@ mod refcounts;
 mod resize;
 mod run;
 mod shape;
+mod used;
 mod window;
 
 use std::fmt;
@@ -75,6 +77,7 @@ pub use create::NewImage;
 pub use header::Qcow2Header;
 pub use plain::PlainQcow2;
 pub use shape::ImageError;
+pub use used::{UsedClusters, UsedClustersWalk};
 
 use change::Changes;
 #[cfg(feature = "qcow2-compressed")]

@@ -33,7 +33,7 @@ enum To {
         _claimed: File,
     },
     #[cfg(feature = "nbd")]
-    Export(crate::backend::nbd::PlainExport),
+    Export(Box<crate::backend::nbd::PlainExport>),
 }
 
 impl PlainTarget {
@@ -127,7 +127,7 @@ impl PlainTarget {
         refuse_same_bytes(data, &begin, export.size(), &location)?;
         Ok(Self {
             loses: begin.iter().any(|byte| *byte != 0),
-            to: To::Export(export),
+            to: To::Export(Box::new(export)),
             location,
             sparse: false,
         })
@@ -187,7 +187,7 @@ impl PlainTarget {
             #[cfg(feature = "nbd")]
             To::Export(export) => {
                 let name = self.location.to_string();
-                let sink = PlainSink::export(export, name.as_ref(), size)?;
+                let sink = PlainSink::export(*export, name.as_ref(), size)?;
                 decrypt(volume, depth, sink, watch)
             }
         }

@@ -4,8 +4,9 @@ use luksmith_formats::json::{Object, Value, json};
 
 use super::names::{image, type_name};
 use crate::location::Location;
+use crate::task::open::ImageFormat;
+use crate::task::search::Search;
 use crate::task::size;
-use crate::vet::ciphertext::areas::Layout;
 use crate::vet::ciphertext::randomness::false_alarm_bound;
 use crate::vet::ciphertext::{AreaReport, PIECE, Region, Regions, Report, Sample, Why};
 
@@ -13,14 +14,15 @@ use crate::vet::ciphertext::{AreaReport, PIECE, Region, Regions, Report, Sample,
 const SHOWN: usize = 20;
 
 /// The members of the document of a search: the areas with the bytes of each kind, and the regions
-/// that are suspicious or zero. The verdict is `accept` if no region is suspicious.
+/// that are suspicious, zero, or holes. The verdict is `accept` if no region is suspicious.
 #[must_use]
 pub fn searched(
     location: &Location,
-    layout: &Layout,
+    search: &Search<'_>,
     report: &Report,
     sample: Option<Sample>,
 ) -> Object {
+    let layout = search.layout();
     let total = report.total();
     let bound = false_alarm_bound(total.random + total.suspicious);
     let verdict = match report.suspicious.count {
@@ -30,11 +32,17 @@ pub fn searched(
     let areas: Value = report.areas.iter().map(area).collect();
     let mut members = Object::new();
     image(&mut members, location);
+    let format = match search.format() {
+        ImageFormat::Raw => "raw",
+        ImageFormat::Qcow2 => "qcow2",
+    };
+    members.insert("format", format);
     members.insert("type", layout.version.map(type_name));
     members.insert("verdict", verdict);
     members.insert("areas", areas);
     members.insert("suspicious", regions(&report.suspicious));
     members.insert("zero", regions(&report.zero));
+    members.insert("hole", regions(&report.holes));
     members.insert("seed", sample.map(|sample| sample.seed));
     members.insert("false_alarm_bound", bound);
     members
@@ -50,10 +58,12 @@ fn area(report: &AreaReport) -> Value {
     json!({
         "area": area.purpose.to_string(),
         "offset": area.range.start,
-        "size": area.range.end - area.range.start,
+        "size": area.size(),
+        "parts": area.parts().len(),
         "judged": area.purpose.is_judged(),
         "random": tally.random,
         "zero": tally.zero,
+        "hole": tally.hole,
         "suspicious": tally.suspicious,
         "sampled": sampled.map(|(pieces, of)| json!({ "pieces": pieces, "of": of })),
     })
@@ -70,6 +80,8 @@ fn regions(regions: &Regions) -> Value {
 fn region(region: &Region) -> Value {
     let (why, signature) = match region.why {
         Why::Zero => ("zero", None),
+        Why::Hole => ("hole", None),
+        Why::Compressed => ("compressed", None),
         Why::TooEven => ("too-even", None),
         Why::Signature(name) => ("signature", Some(name)),
         _ => ("low-entropy", None),
@@ -82,14 +94,19 @@ fn region(region: &Region) -> Value {
     })
 }
 
-/// The lines about the regions that are zero or suspicious, and about the sample.
+/// The lines about the regions that are zero, holes or suspicious, and about the sample.
 #[must_use]
 pub fn searched_lines(report: &Report, sample: Option<Sample>) -> Vec<String> {
     let mut lines = Vec::new();
-    for (what, regions) in [("zero", &report.zero), ("suspicious", &report.suspicious)] {
+    for (what, regions) in [
+        ("zero", &report.zero),
+        ("hole", &report.holes),
+        ("suspicious", &report.suspicious),
+    ] {
         for region in regions.listed.iter().take(SHOWN) {
             let why = match region.why {
-                Why::Zero => "",
+                Why::Zero | Why::Hole => "",
+                Why::Compressed => ": compressed, not encrypted",
                 Why::Signature(name) => &format!(": {name}"),
                 Why::TooEven => ": byte values too even",
                 _ => ": low entropy",

@@ -5,6 +5,8 @@
 
 mod access;
 mod begin;
+#[cfg(feature = "nbd")]
+mod export;
 mod holes;
 #[cfg(feature = "vet")]
 mod image;

@@ -11,11 +11,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 #[cfg(feature = "nbd")]
 use super::access::PlainAccess;
 use super::begin::refuse_images;
+#[cfg(feature = "nbd")]
+use super::export::ExportReader;
 #[cfg(feature = "vet")]
 use super::image::DiskImage;
 use crate::backend::lock::{Access, ImageLock};
-#[cfg(feature = "nbd")]
-use crate::backend::nbd::PlainExport;
 use crate::task::destination::not_storage;
 use crate::task::{Advice, Error, Watch};
 #[cfg(feature = "nbd")]
@@ -47,9 +47,8 @@ enum From {
     /// The disk in an image, and how much of it was read.
     #[cfg(feature = "vet")]
     Image(Box<DiskImage>, u64),
-    /// An export, and how much of it was read.
     #[cfg(feature = "nbd")]
-    Export(Box<PlainExport>, u64),
+    Export(Box<ExportReader>),
 }
 
 impl PlainSource {
@@ -118,11 +117,10 @@ impl PlainSource {
     /// what the server reports.
     #[cfg(feature = "nbd")]
     pub fn export(uri: &Uri, access: PlainAccess, watch: &dyn Watch) -> Result<Self, Error> {
-        access.check(uri)?;
-        let export = PlainExport::connect(uri, access.remote.connect(false), watch.interrupt())?;
+        let reader = ExportReader::connect(uri, access, watch)?;
         Ok(Self {
-            size: Some(export.size()),
-            from: From::Export(Box::new(export), 0),
+            size: Some(reader.export().size()),
+            from: From::Export(Box::new(reader)),
             name: uri.to_string().into(),
             _lock: None,
         })
@@ -168,7 +166,8 @@ impl PlainSource {
                 .and_then(|()| file.read_exact_at(&mut end, at_end))
                 .map_err(|error| Error::io("read", &self.name, error))?,
             #[cfg(feature = "nbd")]
-            From::Export(export, _) => {
+            From::Export(reader) => {
+                let export = reader.export();
                 export.read_at(0, &mut start)?;
                 export.read_at(at_end, &mut end)?;
             }
@@ -183,7 +182,8 @@ impl PlainSource {
     /// The first bytes of a source on an export, and its size.
     pub(in crate::task) fn begin_of_export(&self) -> Result<Option<(Vec<u8>, u64)>, Error> {
         #[cfg(feature = "nbd")]
-        if let From::Export(export, _) = &self.from {
+        if let From::Export(reader) = &self.from {
+            let export = reader.export();
             let mut begin = vec![0; length(export.size().min(LOOKED_AT))];
             export.read_at(0, &mut begin)?;
             return Ok(Some((begin, export.size())));
@@ -209,9 +209,9 @@ impl PlainSource {
     }
 
     fn read(&mut self, into: &mut [u8], watch: &dyn Watch) -> Result<usize, Error> {
-        #[cfg(any(feature = "nbd", feature = "vet"))]
+        #[cfg(feature = "vet")]
         let size = self.size.unwrap_or(0);
-        #[cfg(any(feature = "nbd", feature = "vet"))]
+        #[cfg(feature = "vet")]
         let left = |at: u64| length(size.saturating_sub(at)).min(into.len());
         match &mut self.from {
             From::Stream { begin, .. } if !begin.is_empty() => {
@@ -236,12 +236,9 @@ impl PlainSource {
                 Ok(len)
             }
             #[cfg(feature = "nbd")]
-            From::Export(export, at) => {
-                let len = left(*at);
-                let read = export.read_at(*at, &mut into[..len]);
-                read.map_err(|error| Error::from(error).about(self.name.display()))?;
-                *at += len as u64;
-                Ok(len)
+            From::Export(reader) => {
+                let read = reader.read(into);
+                read.map_err(|error| Error::from(error).about(self.name.display()))
             }
         }
     }

@@ -11,14 +11,16 @@
 //! an insecure way look the same. It never has a key, and changes nothing.
 
 pub mod areas;
+mod pieces;
 pub mod randomness;
 mod read;
 mod regions;
 mod scan;
 pub mod signature;
 
+pub use pieces::{PIECE, Sample};
 pub use regions::{MAX_REGIONS, Region, Regions, Why};
-pub use scan::{AreaReport, PIECE, Report, Sample, Tally, VerifyOptions, verify};
+pub use scan::{AreaReport, Report, Tally, VerifyOptions, verify};
 
 use luksmith_formats::FormatError;
 

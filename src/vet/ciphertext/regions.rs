@@ -7,8 +7,12 @@ pub const MAX_REGIONS: usize = 10_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Why {
-    /// The region is zero: a hole, discarded, or never written.
+    /// The region is zero: discarded, or never written.
     Zero,
+    /// The storage has no data there. It was not read, and would read as zeroes.
+    Hole,
+    /// The region has compressed clusters of an image, which are not encrypted.
+    Compressed,
     /// Some byte values occur much too often.
     LowEntropy,
     /// The byte values occur much too evenly.

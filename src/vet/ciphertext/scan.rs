@@ -1,14 +1,11 @@
 //! Reads the areas of a storage in pieces, several at a time, and tests them.
 
-use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rand::SeedableRng;
-use rand::rngs::StdRng;
-
 use super::VetError;
-use super::areas::{Area, Layout};
+use super::areas::{Area, Layout, Purpose};
+use super::pieces::{Piece, Sample, plan};
 use super::randomness::{BLOCK, Counts, GRAIN, Look, SECTOR, zero_grains};
 use super::read::read;
 use super::regions::{Regions, Why};
@@ -16,14 +13,8 @@ use super::signature;
 use crate::Interrupt;
 use crate::backend::{Backend, IoError};
 
-/// The bytes that are read at once.
-const CHUNK: u64 = 1 << 20;
-
 /// The chunks between two checks of the interrupt, and between two reports of progress.
 const BATCH: usize = 32;
-
-/// The bytes that a sample reads at each place.
-pub const PIECE: u64 = 64 << 10;
 
 /// How to read a storage.
 #[derive(Clone, Copy, Debug)]
@@ -57,15 +48,6 @@ impl Default for VerifyOptions {
     }
 }
 
-/// Random places in the data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sample {
-    /// The number of pieces of [`PIECE`] bytes that are read, all of them different.
-    pub pieces: u32,
-    /// The seed of the random places. The same seed gives the same places.
-    pub seed: u64,
-}
-
 /// The result of a search.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -74,8 +56,10 @@ pub struct Report {
     pub areas: Vec<AreaReport>,
     /// The regions that do not look like ciphertext.
     pub suspicious: Regions,
-    /// The regions that are zero.
+    /// The regions that were read and are zero.
     pub zero: Regions,
+    /// The regions for which the storage has no data. They were not read.
+    pub holes: Regions,
 }
 
 /// The result for an area.
@@ -98,8 +82,10 @@ pub struct AreaReport {
 pub struct Tally {
     /// Bytes that look like ciphertext.
     pub random: u64,
-    /// Zero bytes.
+    /// Bytes that were read and are zero.
     pub zero: u64,
+    /// Bytes for which the storage has no data.
+    pub hole: u64,
     /// Bytes that are neither.
     pub suspicious: u64,
 }
@@ -112,13 +98,15 @@ impl Report {
         for AreaReport { tally, .. } in &self.areas {
             total.random += tally.random;
             total.zero += tally.zero;
+            total.hole += tally.hole;
             total.suspicious += tally.suspicious;
         }
         total
     }
 }
 
-/// Reads and tests all areas of `layout` on `storage` that have to look like ciphertext. Calls
+/// Reads and tests all areas of `layout` on `storage` that have to look like ciphertext, except
+/// where the storage has no data. A sample reads its places in any case. Calls
 /// `progress` with the number of further bytes that were read.
 ///
 /// # Errors
@@ -134,29 +122,34 @@ pub fn verify(
         areas: Vec::new(),
         suspicious: Regions::default(),
         zero: Regions::default(),
+        holes: Regions::default(),
     };
     for area in layout.areas(storage.geometry().size) {
-        report.suspicious.part();
-        report.zero.part();
-        let mut plan = plan(area, options.sample);
+        report.begin_area();
         let mut tally = Tally::default();
+        if area.purpose == Purpose::Compressed {
+            report.not_encrypted(&area, &mut tally);
+        }
+        let plan = plan(&area, options.sample);
+        let mut pieces = plan.pieces(storage);
         loop {
-            let batch: Vec<_> = plan.pieces.by_ref().take(BATCH).collect();
+            let batch = pieces.batch(BATCH)?;
             if batch.is_empty() {
                 break;
             }
-            for (range, runs) in batch.iter().zip(judge(storage, &batch, options.threads)?) {
-                report.take(range.start, &runs, &mut tally);
+            let judged = judge(storage, &batch, options.threads)?;
+            for (piece, runs) in batch.iter().zip(judged) {
+                report.take(piece, &runs, &mut tally);
             }
-            progress(batch.iter().map(|range| range.end - range.start).sum());
+            progress(batch.iter().map(Piece::len).sum());
             if interrupt.is_set() {
                 return Err(VetError::Interrupted);
             }
         }
         report.areas.push(AreaReport {
-            area: plan.area,
-            tally,
             sampled: plan.sampled,
+            area,
+            tally,
         });
     }
     Ok(report)
@@ -167,12 +160,33 @@ impl Layout {
     #[must_use]
     pub fn bytes_to_read(&self, size: u64, options: VerifyOptions) -> u64 {
         let areas = self.areas(size).into_iter();
-        areas.map(|area| plan(area, options.sample).bytes).sum()
+        areas.map(|area| plan(&area, options.sample).bytes()).sum()
     }
 }
 
 impl Report {
-    fn take(&mut self, mut offset: u64, runs: &[Run], tally: &mut Tally) {
+    /// Begins another area, whose regions do not join those before.
+    fn begin_area(&mut self) {
+        self.suspicious.part();
+        self.zero.part();
+        self.holes.part();
+    }
+
+    /// Adds an area that is not encrypted, without reading it.
+    fn not_encrypted(&mut self, area: &Area, tally: &mut Tally) {
+        for part in area.parts() {
+            let len = part.end - part.start;
+            tally.suspicious += len;
+            self.suspicious.add(part.start, len, Why::Compressed);
+        }
+    }
+
+    fn take(&mut self, piece: &Piece, runs: &[Run], tally: &mut Tally) {
+        let mut offset = piece.range.start;
+        if piece.is_hole {
+            tally.hole += piece.len();
+            self.holes.add(offset, piece.len(), Why::Hole);
+        }
         for run in runs {
             match run.why {
                 None => tally.random += run.bytes,
@@ -190,62 +204,6 @@ impl Report {
     }
 }
 
-/// What to read of an area.
-struct Plan {
-    area: Area,
-    pieces: Box<dyn Iterator<Item = Range<u64>>>,
-    bytes: u64,
-    sampled: Option<(u64, u64)>,
-}
-
-fn plan(area: Area, sample: Option<Sample>) -> Plan {
-    use super::areas::Purpose;
-
-    let Range { start, end } = area.range;
-    let mut sampled = None;
-    let (pieces, bytes): (Box<dyn Iterator<Item = Range<u64>>>, u64) = match (area.purpose, sample)
-    {
-        (purpose, _) if !purpose.is_judged() => (Box::new(std::iter::empty()), 0),
-        (Purpose::Data, Some(sample)) => {
-            let all = (end - start).div_ceil(PIECE);
-            let places = places(all, sample);
-            sampled = Some((places.len() as u64, all));
-            let bytes = places.len() as u64 * PIECE;
-            let pieces = places.into_iter().map(move |place| {
-                let from = start + place * PIECE;
-                from..(from + PIECE).min(end)
-            });
-            (Box::new(pieces), bytes)
-        }
-        _ => {
-            let step = usize::try_from(CHUNK).unwrap_or(usize::MAX);
-            let pieces = (start..end)
-                .step_by(step)
-                .map(move |from| from..from.saturating_add(CHUNK).min(end));
-            (Box::new(pieces), end - start)
-        }
-    };
-    Plan {
-        area,
-        pieces,
-        bytes,
-        sampled,
-    }
-}
-
-/// Different random numbers below `all`, in order.
-fn places(all: u64, sample: Sample) -> Vec<u64> {
-    let mut rng = StdRng::seed_from_u64(sample.seed);
-    let all = usize::try_from(all).unwrap_or(usize::MAX);
-    let wanted = usize::try_from(sample.pieces).unwrap_or(usize::MAX);
-    let mut places: Vec<u64> = rand::seq::index::sample(&mut rng, all, wanted.min(all))
-        .into_iter()
-        .map(|place| place as u64)
-        .collect();
-    places.sort_unstable();
-    places
-}
-
 /// Adjacent bytes of one kind: sectors, or grains of a sector that is partly zero.
 struct Run {
     bytes: u64,
@@ -253,22 +211,21 @@ struct Run {
     why: Option<Why>,
 }
 
-/// Tests each range of a batch.
-fn judge(
-    storage: &dyn Backend,
-    batch: &[Range<u64>],
-    threads: usize,
-) -> Result<Vec<Vec<Run>>, IoError> {
+/// Tests each piece of a batch that is not a hole.
+fn judge(storage: &dyn Backend, batch: &[Piece], threads: usize) -> Result<Vec<Vec<Run>>, IoError> {
     let next = AtomicUsize::new(0);
     let judged = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         let work = || -> Result<(), IoError> {
-            while let Some(range) = batch.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let runs = read(storage, range.clone(), runs)?;
+            while let Some(piece) = batch.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let runs = match piece.is_hole {
+                    true => Vec::new(),
+                    false => read(storage, piece.range.clone(), runs)?,
+                };
                 let mut judged = judged
                     .lock()
                     .unwrap_or_else(std::sync::PoisonError::into_inner);
-                judged.push((range.start, runs));
+                judged.push((piece.range.start, runs));
             }
             Ok(())
         };

@@ -203,6 +203,7 @@ fn every_shape_of_server() {
                 replies,
                 flags,
                 blocks,
+                allocation: None,
                 first_look: true,
             };
             let fake = FakeServer::new(shape, |_| Action::Serve);

@@ -29,7 +29,7 @@ fn shaken(
 }
 
 /// Sends a greeting, and receives the flags of the client and this many options.
-fn greeted(stream: &mut UnixStream, options: usize) -> std::io::Result<()> {
+pub(super) fn greeted(stream: &mut UnixStream, options: usize) -> std::io::Result<()> {
     let flags = HandshakeFlags::FIXED_NEWSTYLE;
     stream.write_all(&Greeting { flags }.to_bytes())?;
     stream.read_exact(&mut [0; 4])?;
@@ -42,7 +42,7 @@ fn greeted(stream: &mut UnixStream, options: usize) -> std::io::Result<()> {
     Ok(())
 }
 
-fn wait_for_the_end(stream: &mut UnixStream) -> std::io::Result<()> {
+pub(super) fn wait_for_the_end(stream: &mut UnixStream) -> std::io::Result<()> {
     std::io::copy(stream, &mut std::io::sink()).map(|_| ())
 }
 

@@ -6,6 +6,7 @@
 //!   `errors`: servers that fail.
 //! - `ahead`: prefetching.
 //! - `drips`: servers that send a byte now and then, and that the interrupt ends each wait.
+//! - `extents`: holes (`base:allocation`).
 //! - `lies`: servers that violate the protocol. `broken`: connections that break, and servers that
 //!   are killed with writes in their cache. `other`: another disk under the same name.
 //! - `commands`: the program on exports, compared with cryptsetup. `tests/crash/remote.rs` has a
@@ -22,6 +23,7 @@ mod ciphertext;
 mod commands;
 mod drips;
 mod errors;
+mod extents;
 mod lies;
 mod other;
 mod plain;

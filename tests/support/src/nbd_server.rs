@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use luksmith_formats::nbd::uri::Uri;
 use luksmith_formats::nbd::{
-    BlockSizes, ChunkFlags, ChunkHeader, ChunkType, ClientFlags, Command, CommandFlags, ErrorChunk,
-    ErrorNumber, Greeting, HandshakeFlags, Info, OptionHeader, OptionReply, OptionReplyHeader,
-    OptionType, Request, SimpleReply, TransmissionFlags,
+    BlockSizes, BlockStatus, ChunkFlags, ChunkHeader, ChunkType, ClientFlags, Command,
+    CommandFlags, ErrorChunk, ErrorNumber, Extent, Greeting, HandshakeFlags, Info, MetaContext,
+    OptionHeader, OptionReply, OptionReplyHeader, OptionType, Request, SimpleReply,
+    TransmissionFlags,
 };
 
 /// The pause between two pieces of [`Action::Drip`].
@@ -134,6 +135,8 @@ pub struct Shape {
     pub flags: TransmissionFlags,
     /// The block sizes that are announced, if any.
     pub blocks: Option<BlockSizes>,
+    /// The number of the context `base:allocation`, if the server has it.
+    pub allocation: Option<u32>,
     /// Whether the first look of a client at a new connection gets its data, whatever the server
     /// does with requests.
     pub first_look: bool,
@@ -150,6 +153,7 @@ impl Default for Shape {
                 | TransmissionFlags::SEND_TRIM
                 | TransmissionFlags::SEND_WRITE_ZEROES,
             blocks: None,
+            allocation: None,
             first_look: true,
         }
     }
@@ -369,6 +373,13 @@ pub fn shake_hands(stream: &mut UnixStream, shape: &Shape) -> std::io::Result<()
         let accepted = match option {
             OptionType::ExtendedHeaders => shape.replies == Replies::Extended,
             OptionType::StructuredReply => shape.replies != Replies::Simple,
+            OptionType::SetMetaContext if shape.allocation.is_some() => {
+                let name = "base:allocation".to_owned();
+                let id = shape.allocation.unwrap_or_default();
+                let context = MetaContext { id, name }.to_bytes();
+                reply(OptionReply::MetaContext, &context)?;
+                true
+            }
             OptionType::Go => {
                 let (size, flags) = (shape.size as u64, shape.flags);
                 reply(OptionReply::Info, &Info::Export { size, flags }.to_bytes())?;
@@ -397,6 +408,17 @@ pub fn option_reply(option: OptionType, reply: OptionReply, data: &[u8]) -> Vec<
     let len = u32::try_from(data.len()).unwrap();
     let header = OptionReplyHeader { option, reply, len }.to_bytes();
     [&header, data].concat()
+}
+
+/// The chunk that answers a BLOCK_STATUS with these extents, in the context with this number.
+pub fn status(request: &Request, shape: &Shape, context: u32, extents: &[Extent]) -> Vec<u8> {
+    let extents = extents.to_vec();
+    let status = BlockStatus { context, extents };
+    let (kind, data) = match shape.replies {
+        Replies::Extended => (ChunkType::BlockStatusExtended, status.to_extended()),
+        _ => (ChunkType::BlockStatus, status.to_bytes()),
+    };
+    chunk(request, shape, kind, ChunkFlags::DONE, &data)
 }
 
 /// The bytes of a chunk that answers `request`, with its header.
