@@ -14,7 +14,11 @@ use luksmith_formats::Hash;
 use super::error::KdfError;
 use super::hashes;
 #[cfg(target_arch = "x86_64")]
-use super::x86_64::{sha256, sha512};
+use super::x86_64::{
+    by_words::{self, Kernel, Word as _},
+    sha256::Sha256,
+    sha512::Sha512,
+};
 use crate::Interrupt;
 use crate::secret::scrub_stack;
 use crate::sys::memory::wipe;
@@ -38,9 +42,15 @@ pub fn pbkdf2(
     let derive = match hash {
         Hash::Sha1 => derive::<Hmac<sha1::Sha1>>,
         Hash::Sha224 => derive::<Hmac<sha2::Sha224>>,
-        Hash::Sha256 => derive_sha256,
+        #[cfg(target_arch = "x86_64")]
+        Hash::Sha256 => derive_with::<Sha256, Hmac<sha2::Sha256>>,
+        #[cfg(not(target_arch = "x86_64"))]
+        Hash::Sha256 => derive::<Hmac<sha2::Sha256>>,
         Hash::Sha384 => derive::<Hmac<sha2::Sha384>>,
-        Hash::Sha512 => derive_sha512,
+        #[cfg(target_arch = "x86_64")]
+        Hash::Sha512 => derive_with::<Sha512, Hmac<sha2::Sha512>>,
+        #[cfg(not(target_arch = "x86_64"))]
+        Hash::Sha512 => derive::<Hmac<sha2::Sha512>>,
         #[cfg(feature = "ciphers")]
         Hash::Ripemd160 => derive::<Hmac<hashes::Ripemd160>>,
         #[cfg(feature = "ciphers")]
@@ -113,27 +123,30 @@ fn derive<M: Mac + KeyInit + FixedOutput + Clone>(
     Ok(())
 }
 
-/// Like [`derive`] with SHA-256, with the SHA extensions if this CPU has them.
+/// Like [`derive`], with the instructions of `K` if this CPU has them.
+#[cfg(target_arch = "x86_64")]
 #[inline(never)]
-fn derive_sha256(
+fn derive_with<K: Kernel, M: Mac + KeyInit + FixedOutput + Clone>(
     passphrase: &[u8],
     salt: &[u8],
     iterations: u32,
     out: &mut [u8],
     interrupt: &Interrupt,
 ) -> Result<(), KdfError> {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(token) = sha256::Token::detect() {
-        return derive_interleaved(token, passphrase, salt, iterations, out, interrupt);
+    match K::detect() {
+        Some(kernel) => {
+            derive_by_words::<K, M>(kernel, passphrase, salt, iterations, out, interrupt)
+        }
+        None => derive::<M>(passphrase, salt, iterations, out, interrupt),
     }
-    derive::<Hmac<sha2::Sha256>>(passphrase, salt, iterations, out, interrupt)
 }
 
-/// Like [`derive`] with SHA-256, with two blocks at a time.
+/// Like [`derive`], on words instead of bytes, and with as many blocks at a time as the kernel
+/// computes at once.
 #[cfg(target_arch = "x86_64")]
 #[inline(never)]
-fn derive_interleaved(
-    token: sha256::Token,
+fn derive_by_words<K: Kernel, M: Mac + KeyInit + FixedOutput + Clone>(
+    kernel: K,
     passphrase: &[u8],
     salt: &[u8],
     iterations: u32,
@@ -143,20 +156,23 @@ fn derive_interleaved(
     if iterations == 0 {
         return Err(not_allowed("no iterations"));
     }
-    let keyed = sha256::Keyed::new(passphrase);
-    let mac = <Hmac<sha2::Sha256> as KeyInit>::new_from_slice(passphrase)
+    let keyed = by_words::Keyed::new(passphrase);
+    let mac = <M as KeyInit>::new_from_slice(passphrase)
         .map_err(|error| not_allowed(&error.to_string()))?;
     let first = |index: u32| {
-        let mac = mac.clone().chain_update(salt);
-        sha256::words(&mac.chain_update(index.to_be_bytes()).finalize_fixed())
+        let mut mac = mac.clone();
+        Mac::update(&mut mac, salt);
+        Mac::update(&mut mac, &index.to_be_bytes());
+        by_words::words::<K>(&mac.finalize_fixed())
     };
     let left = iterations - 1;
-    for (pair, index) in out.chunks_mut(2 * sha256::SIZE).zip((1u32..).step_by(2)) {
-        if pair.len() > sha256::SIZE {
+    let chunks = out.chunks_mut(K::AT_ONCE * by_words::size::<K>());
+    for (blocks, index) in chunks.zip((1u32..).step_by(K::AT_ONCE)) {
+        if blocks.len() > by_words::size::<K>() {
             let us = [first(index), first(index + 1)];
-            fill_interleaved(token, &keyed, us, left, pair, interrupt)?;
+            fill(kernel, &keyed, us, left, blocks, interrupt)?;
         } else {
-            fill_interleaved(token, &keyed, [first(index)], left, pair, interrupt)?;
+            fill(kernel, &keyed, [first(index)], left, blocks, interrupt)?;
         }
     }
     Ok(())
@@ -164,10 +180,10 @@ fn derive_interleaved(
 
 /// Fills `out` with up to `BLOCKS` blocks. `us` has the first U (RFC 8018) of each.
 #[cfg(target_arch = "x86_64")]
-fn fill_interleaved<const BLOCKS: usize>(
-    token: sha256::Token,
-    keyed: &sha256::Keyed,
-    mut us: [sha256::Words; BLOCKS],
+fn fill<K: Kernel, const BLOCKS: usize>(
+    kernel: K,
+    keyed: &by_words::Keyed<K>,
+    mut us: [by_words::Words<K>; BLOCKS],
     mut left: u32,
     out: &mut [u8],
     interrupt: &Interrupt,
@@ -178,68 +194,12 @@ fn fill_interleaved<const BLOCKS: usize>(
             return Err(KdfError::Interrupted);
         }
         let stride = left.min(STRIDE);
-        sha256::iterate(token, keyed, &mut us, &mut sums, stride);
+        kernel.iterate(keyed, &mut us, &mut sums, stride);
         left -= stride;
     }
     let words = sums.as_flattened();
-    for (bytes, word) in out.chunks_mut(size_of::<u32>()).zip(words) {
-        bytes.copy_from_slice(&word.to_be_bytes()[..bytes.len()]);
-    }
-    Ok(())
-}
-
-/// Like [`derive`] with SHA-512, with BMI2 if this CPU has it.
-#[inline(never)]
-fn derive_sha512(
-    passphrase: &[u8],
-    salt: &[u8],
-    iterations: u32,
-    out: &mut [u8],
-    interrupt: &Interrupt,
-) -> Result<(), KdfError> {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(token) = sha512::Token::detect() {
-        return derive_by_words(token, passphrase, salt, iterations, out, interrupt);
-    }
-    derive::<Hmac<sha2::Sha512>>(passphrase, salt, iterations, out, interrupt)
-}
-
-/// Like [`derive`] with SHA-512, on words instead of bytes.
-#[cfg(target_arch = "x86_64")]
-#[inline(never)]
-fn derive_by_words(
-    token: sha512::Token,
-    passphrase: &[u8],
-    salt: &[u8],
-    iterations: u32,
-    out: &mut [u8],
-    interrupt: &Interrupt,
-) -> Result<(), KdfError> {
-    if iterations == 0 {
-        return Err(not_allowed("no iterations"));
-    }
-    let keyed = sha512::Keyed::new(passphrase);
-    let mac = <Hmac<sha2::Sha512> as KeyInit>::new_from_slice(passphrase)
-        .map_err(|error| not_allowed(&error.to_string()))?;
-    for (block, index) in out.chunks_mut(sha512::SIZE).zip(1u32..) {
-        let first = mac
-            .clone()
-            .chain_update(salt)
-            .chain_update(index.to_be_bytes());
-        let mut u = sha512::words(&first.finalize_fixed());
-        let mut sum = u;
-        let mut left = iterations - 1;
-        while left > 0 {
-            if interrupt.is_set() {
-                return Err(KdfError::Interrupted);
-            }
-            let stride = left.min(STRIDE);
-            sha512::iterate(token, &keyed, &mut u, &mut sum, stride);
-            left -= stride;
-        }
-        for (bytes, word) in block.chunks_mut(size_of::<u64>()).zip(sum) {
-            bytes.copy_from_slice(&word.to_be_bytes()[..bytes.len()]);
-        }
+    for (bytes, word) in out.chunks_mut(size_of::<K::Word>()).zip(words) {
+        bytes.copy_from_slice(&word.bytes().as_ref()[..bytes.len()]);
     }
     Ok(())
 }

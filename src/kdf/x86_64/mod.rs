@@ -6,6 +6,7 @@
 
 #![allow(unsafe_code)] // loads, stores, rounds, and calls of functions for a detected CPU
 
+pub(super) mod by_words;
 pub(super) mod compress;
 pub(super) mod ends;
 pub(super) mod fill;

@@ -6,82 +6,54 @@
 
 use std::arch::x86_64::*;
 
-use sha2::Digest as _;
 use sha2::block_api::compress256;
 
-/// Proof that this CPU has the instructions. Only [`detect`](Self::detect) makes one.
-#[derive(Clone, Copy)]
-pub(in crate::kdf) struct Token(());
+use super::by_words::{self, Kernel, Keyed};
 
-impl Token {
-    pub(in crate::kdf) fn detect() -> Option<Self> {
+/// Proof that this CPU has the instructions. Only [`detect`](Kernel::detect) makes one.
+#[derive(Clone, Copy)]
+pub(in crate::kdf) struct Sha256(());
+
+impl Kernel for Sha256 {
+    type Word = u32;
+    type Block = [u8; 64];
+    type Hash = sha2::Sha256;
+
+    const ZEROS: Self::Block = [0; 64];
+    const START: Words = START;
+    const AT_ONCE: usize = 2;
+
+    fn detect() -> Option<Self> {
         let has = is_x86_feature_detected!("sha")
             && is_x86_feature_detected!("sse4.1")
             && is_x86_feature_detected!("ssse3");
         has.then_some(Self(()))
     }
-}
 
-/// Eight words: a state of SHA-256, or a digest.
-pub(in crate::kdf) type Words = [u32; 8];
-
-/// The size of a digest in bytes.
-pub(in crate::kdf) const SIZE: usize = 32;
-
-/// A digest as words.
-pub(in crate::kdf) fn words(digest: &[u8]) -> Words {
-    let mut words = [0; 8];
-    for (word, bytes) in words.iter_mut().zip(digest.as_chunks().0) {
-        *word = u32::from_be_bytes(*bytes);
+    fn compress(state: &mut Words, block: &Self::Block) {
+        compress256(state, &[*block]);
     }
-    words
-}
 
-/// The states of the two hashes of HMAC (RFC 2104) after the padded key, where each HMAC starts.
-pub(in crate::kdf) struct Keyed {
-    inner: Words,
-    outer: Words,
-}
-
-impl Keyed {
-    pub(in crate::kdf) fn new(passphrase: &[u8]) -> Self {
-        let mut key = [0; 64];
-        if let Some(key) = key.get_mut(..passphrase.len()) {
-            key.copy_from_slice(passphrase);
-        } else {
-            key[..SIZE].copy_from_slice(&sha2::Sha256::digest(passphrase));
-        }
-        let after = |pad: u8| {
-            let mut state = START;
-            compress256(&mut state, &[key.map(|byte| byte ^ pad)]);
-            state
-        };
-        Self {
-            inner: after(0x36),
-            outer: after(0x5c),
-        }
+    fn iterate<const BLOCKS: usize>(
+        self,
+        keyed: &Keyed<Self>,
+        us: &mut [Words; BLOCKS],
+        sums: &mut [Words; BLOCKS],
+        iterations: u32,
+    ) {
+        // SAFETY: the value proves that this CPU has the instructions.
+        unsafe { run(keyed, us, sums, iterations) }
     }
 }
 
-/// Runs `iterations` steps for each block: replaces its U with the HMAC of U, and adds it to its
-/// sum.
-pub(in crate::kdf) fn iterate<const BLOCKS: usize>(
-    _: Token,
-    keyed: &Keyed,
-    us: &mut [Words; BLOCKS],
-    sums: &mut [Words; BLOCKS],
-    iterations: u32,
-) {
-    // SAFETY: the token proves that this CPU has the instructions.
-    unsafe { run(keyed, us, sums, iterations) }
-}
+type Words = by_words::Words<Sha256>;
 
 /// Runs the iterations. Not inlined, so that its copies of secrets are on the part of the stack
 /// that is scrubbed later.
 #[inline(never)]
 #[target_feature(enable = "sha,sse4.1,ssse3")]
 fn run<const BLOCKS: usize>(
-    keyed: &Keyed,
+    keyed: &Keyed<Sha256>,
     us: &mut [Words; BLOCKS],
     sums: &mut [Words; BLOCKS],
     iterations: u32,

@@ -7,17 +7,26 @@
 
 use std::arch::x86_64::*;
 
-use sha2::Digest as _;
 use sha2::block_api::compress512;
 
-/// Proof that this CPU has the instructions. Only [`detect`](Self::detect) makes one.
+use super::by_words::{self, Kernel, Keyed};
+
+/// Proof that this CPU has the instructions. Only [`detect`](Kernel::detect) makes one.
 #[derive(Clone, Copy)]
-pub(in crate::kdf) struct Token {
+pub(in crate::kdf) struct Sha512 {
     has_avx512: bool,
 }
 
-impl Token {
-    pub(in crate::kdf) fn detect() -> Option<Self> {
+impl Kernel for Sha512 {
+    type Word = u64;
+    type Block = [u8; 128];
+    type Hash = sha2::Sha512;
+
+    const ZEROS: Self::Block = [0; 128];
+    const START: Words = START;
+    const AT_ONCE: usize = 1;
+
+    fn detect() -> Option<Self> {
         let has = is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("bmi1")
             && is_x86_feature_detected!("bmi2");
@@ -26,71 +35,39 @@ impl Token {
         has.then_some(Self { has_avx512 })
     }
 
-    /// Every token of this CPU.
-    #[cfg(test)]
+    fn compress(state: &mut Words, block: &Self::Block) {
+        compress512(state, &[*block]);
+    }
+
+    fn iterate<const BLOCKS: usize>(
+        self,
+        keyed: &Keyed<Self>,
+        us: &mut [Words; BLOCKS],
+        sums: &mut [Words; BLOCKS],
+        iterations: u32,
+    ) {
+        for (u, sum) in us.iter_mut().zip(sums) {
+            if self.has_avx512 {
+                // SAFETY: the value proves that this CPU has the instructions.
+                unsafe { avx512::run(keyed, u, sum, iterations) }
+            } else {
+                // SAFETY: the value proves that this CPU has the instructions.
+                unsafe { avx2::run(keyed, u, sum, iterations) }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+impl Sha512 {
+    /// Every way of this CPU.
     fn all() -> Vec<Self> {
         let narrow = Self::detect().map(|_| Self { has_avx512: false });
         Self::detect().into_iter().chain(narrow).collect()
     }
 }
 
-/// Eight words: a state of SHA-512, or a digest.
-pub(in crate::kdf) type Words = [u64; 8];
-
-/// The size of a digest in bytes.
-pub(in crate::kdf) const SIZE: usize = 64;
-
-/// A digest as words.
-pub(in crate::kdf) fn words(digest: &[u8]) -> Words {
-    let mut words = [0; 8];
-    for (word, bytes) in words.iter_mut().zip(digest.as_chunks().0) {
-        *word = u64::from_be_bytes(*bytes);
-    }
-    words
-}
-
-/// The states of the two hashes of HMAC (RFC 2104) after the padded key, where each HMAC starts.
-pub(in crate::kdf) struct Keyed {
-    inner: Words,
-    outer: Words,
-}
-
-impl Keyed {
-    pub(in crate::kdf) fn new(passphrase: &[u8]) -> Self {
-        let mut key = [0; 128];
-        if let Some(key) = key.get_mut(..passphrase.len()) {
-            key.copy_from_slice(passphrase);
-        } else {
-            key[..SIZE].copy_from_slice(&sha2::Sha512::digest(passphrase));
-        }
-        let after = |pad: u8| {
-            let mut state = START;
-            compress512(&mut state, &[key.map(|byte| byte ^ pad)]);
-            state
-        };
-        Self {
-            inner: after(0x36),
-            outer: after(0x5c),
-        }
-    }
-}
-
-/// Runs `iterations` steps: replaces U with the HMAC of U, and adds it to the sum.
-pub(in crate::kdf) fn iterate(
-    token: Token,
-    keyed: &Keyed,
-    u: &mut Words,
-    sum: &mut Words,
-    iterations: u32,
-) {
-    if token.has_avx512 {
-        // SAFETY: the token proves that this CPU has the instructions.
-        unsafe { avx512::run(keyed, u, sum, iterations) }
-    } else {
-        // SAFETY: the token proves that this CPU has the instructions.
-        unsafe { avx2::run(keyed, u, sum, iterations) }
-    }
-}
+type Words = by_words::Words<Sha512>;
 
 /// Sixteen words of the message schedule with their constants added. Vectors are written, and
 /// [`round!`] reads single words.
@@ -259,7 +236,7 @@ macro_rules! iterations {
             /// the stack that is scrubbed later.
             #[inline(never)]
             #[target_feature(enable = $features)]
-            pub(super) fn run(keyed: &Keyed, u: &mut Words, sum: &mut Words, iterations: u32) {
+            pub(super) fn run(keyed: &Keyed<Sha512>, u: &mut Words, sum: &mut Words, iterations: u32) {
                 for _ in 0..iterations {
                     // One call, so that it is inlined and U stays in registers.
                     for start in [&keyed.inner, &keyed.outer] {
@@ -350,12 +327,14 @@ static K: [[u64; 16]; 5] = [
 
 #[cfg(test)]
 mod tests {
+    use sha2::Digest as _;
+
     use super::*;
 
     #[test]
     fn every_way_iterates_as_the_crate_does() {
-        let keyed = Keyed::new(b"a passphrase");
-        let first = words(&sha2::Sha512::digest(b"a salt"));
+        let keyed = Keyed::<Sha512>::new(b"a passphrase");
+        let first = by_words::words::<Sha512>(&sha2::Sha512::digest(b"a salt"));
         let (mut expected_u, mut expected_sum) = (first, first);
         for _ in 0..7 {
             for start in [keyed.inner, keyed.outer] {
@@ -371,11 +350,11 @@ mod tests {
                 *sum ^= u;
             }
         }
-        for token in Token::all() {
-            let (mut u, mut sum) = (first, first);
-            iterate(token, &keyed, &mut u, &mut sum, 3);
-            iterate(token, &keyed, &mut u, &mut sum, 4);
-            assert_eq!((u, sum), (expected_u, expected_sum));
+        for kernel in Sha512::all() {
+            let (mut us, mut sums) = ([first], [first]);
+            kernel.iterate(&keyed, &mut us, &mut sums, 3);
+            kernel.iterate(&keyed, &mut us, &mut sums, 4);
+            assert_eq!((us, sums), ([expected_u], [expected_sum]));
         }
     }
 }
