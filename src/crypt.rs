@@ -4,8 +4,8 @@
 //! is (LUKS2 on-disk format, segment field `iv_tweak`). It never restarts within a volume, and
 //! wraps at the end of its width. Each sector is encrypted on its own, in place.
 //!
-//! AES-XTS uses [`xts`](crate::xts). All other ciphers and modes use the RustCrypto crates block by
-//! block, which is slower. Twofish is the slowest, with a few MB/s.
+//! AES-XTS uses [`xts`](crate::xts), with ESSIV sector by sector. All other ciphers and modes use
+//! the RustCrypto crates block by block, which is slower. Twofish is the slowest, with a few MB/s.
 
 #[cfg(feature = "ciphers")]
 mod ciphers;
@@ -14,7 +14,7 @@ mod scratch;
 #[cfg(test)]
 mod tests;
 
-use luksmith_formats::{BlockCipher, CipherError, CipherSpec, IvGenerator, Mode};
+use luksmith_formats::{BlockCipher, CipherError, CipherSpec, EssivHash, IvGenerator, Mode};
 
 use crate::feature::MissingFeature;
 use crate::secret::{
@@ -22,7 +22,7 @@ use crate::secret::{
 };
 use crate::sectors::{Cipher, Plain, Sectors};
 use crate::xts::{Kernel, Memory, TweakForm, Tweaks, Xts, XtsError};
-use modes::{SectorCipher, cbc};
+use modes::{SectorCipher, cbc, xts_with_essiv};
 pub(crate) use scratch::Scratch;
 
 /// The sector number from which an IV is made. It always counts units of 512 bytes, also if sectors
@@ -202,7 +202,7 @@ impl std::fmt::Debug for SectorCrypt {
 fn form(iv: IvGenerator) -> TweakForm {
     match iv {
         IvGenerator::Plain => TweakForm::Plain,
-        IvGenerator::Plain64 | IvGenerator::EssivSha256 => TweakForm::Plain64,
+        IvGenerator::Plain64 | IvGenerator::Essiv(_) => TweakForm::Plain64,
         IvGenerator::Plain64Be => TweakForm::Plain64Be,
     }
 }
@@ -218,13 +218,19 @@ fn keyed(
     kernel: Option<Kernel>,
 ) -> Result<Box<dyn SectorCipher>, CryptError> {
     use BlockCipher::{Aes, Camellia, Serpent, Twofish};
-    let essiv = spec.iv == IvGenerator::EssivSha256;
+    check_built(spec)?;
+    let essiv = match spec.iv {
+        IvGenerator::Essiv(hash) => Some(hash),
+        IvGenerator::Plain | IvGenerator::Plain64 | IvGenerator::Plain64Be => None,
+    };
     let keyed = match (spec.mode, spec.cipher, key.len()) {
-        (Mode::Xts, ..) if essiv => return Err(CryptError::Unsupported(spec)),
         (Mode::Xts, Aes, _) => {
             let kernel = kernel.unwrap_or_else(Kernel::best);
             let xts = Xts::new_in::<Locked, CryptError>(kernel, key)?;
-            return Ok(Box::new(xts));
+            match essiv {
+                Some(hash) => xts_with_essiv::<aes::Aes256Enc>(xts, key, hash),
+                None => return Ok(Box::new(xts)),
+            }
         }
         (Mode::Cbc, Aes, 16) => cbc::<aes::Aes128, aes::Aes256Enc>(key, essiv),
         (Mode::Cbc, Aes, 24) => cbc::<aes::Aes192, aes::Aes256Enc>(key, essiv),
@@ -232,7 +238,7 @@ fn keyed(
         #[cfg(feature = "ciphers")]
         (mode, Serpent | Twofish | Camellia, _) => ciphers::keyed(spec.cipher, mode, essiv, key),
         #[cfg(not(feature = "ciphers"))]
-        (_, Serpent | Twofish | Camellia, _) => return Err(missing(spec.cipher).into()),
+        (_, Serpent | Twofish | Camellia, _) => return Err(CryptError::Unsupported(spec)),
     };
     match keyed {
         Some(cipher) => Ok(cipher?),
@@ -243,20 +249,20 @@ fn keyed(
     }
 }
 
-/// Checks that this build has a cipher.
+/// Checks that this build has a cipher and the hash of its IVs.
 ///
 /// # Errors
 /// Returns [`CryptError::MissingFeature`] if it does not.
-pub(crate) fn check_built(cipher: BlockCipher) -> Result<(), CryptError> {
-    if cfg!(feature = "ciphers") || cipher == BlockCipher::Aes {
-        Ok(())
-    } else {
-        Err(missing(cipher).into())
+pub(crate) fn check_built(spec: CipherSpec) -> Result<(), CryptError> {
+    let missing = |name| Err(MissingFeature::new(name, "ciphers").into());
+    match (spec.cipher, spec.iv) {
+        _ if cfg!(feature = "ciphers") => Ok(()),
+        (BlockCipher::Aes, IvGenerator::Essiv(hash)) if hash != EssivHash::Sha256 => {
+            missing(hash.hash().name())
+        }
+        (BlockCipher::Aes, _) => Ok(()),
+        (cipher, _) => missing(cipher.name()),
     }
-}
-
-fn missing(cipher: BlockCipher) -> MissingFeature {
-    MissingFeature::new(cipher.name(), "ciphers")
 }
 
 /// Locked memory for key schedules.

@@ -40,8 +40,19 @@ pub enum IvGenerator {
     Plain64,
     /// The sector number in 64 bits, big-endian, in the last 8 bytes of the IV.
     Plain64Be,
-    /// The plain64 IV, encrypted with the same cipher. The key is the SHA-256 of the volume key.
-    EssivSha256,
+    /// The plain64 IV, encrypted with the same cipher. The key is the hash of the volume key.
+    Essiv(EssivHash),
+}
+
+/// The hash of ESSIV. Its output is the key of a cipher, so it has 256 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum EssivHash {
+    /// SHA-256.
+    Sha256,
+    /// SHA3-256.
+    Sha3_256,
+    /// SM3.
+    Sm3,
 }
 
 /// Cipher, mode and IV generator of a data segment or a keyslot area.
@@ -73,7 +84,7 @@ pub enum CipherError {
     /// A cipher, mode, IV generator or combination that is not in the list.
     #[error(
         "unknown cipher \"{0}\"; known are aes, serpent, twofish and camellia, in xts or cbc, with \
-         plain, plain64, plain64be, or essiv:sha256 (cbc only)"
+         plain, plain64, plain64be, or essiv of sha256, sha3-256 or sm3"
     )]
     Unknown(String),
     /// A key size that the cipher does not have.
@@ -102,6 +113,9 @@ impl BlockCipher {
 }
 
 impl Mode {
+    /// Every mode.
+    pub const ALL: [Self; 2] = [Self::Xts, Self::Cbc];
+
     /// The name as it is written in headers.
     pub fn name(self) -> &'static str {
         match self {
@@ -111,35 +125,53 @@ impl Mode {
     }
 }
 
+impl EssivHash {
+    /// Every hash.
+    pub const ALL: [Self; 3] = [Self::Sha256, Self::Sha3_256, Self::Sm3];
+
+    /// The hash function.
+    pub fn hash(self) -> Hash {
+        match self {
+            Self::Sha256 => Hash::Sha256,
+            Self::Sha3_256 => Hash::Sha3_256,
+            Self::Sm3 => Hash::Sm3,
+        }
+    }
+}
+
 impl IvGenerator {
+    /// Every IV generator.
+    pub const ALL: [Self; 6] = [
+        Self::Plain,
+        Self::Plain64,
+        Self::Plain64Be,
+        Self::Essiv(EssivHash::Sha256),
+        Self::Essiv(EssivHash::Sha3_256),
+        Self::Essiv(EssivHash::Sm3),
+    ];
+
     /// The name as it is written in headers.
     pub fn name(self) -> &'static str {
         match self {
             Self::Plain => "plain",
             Self::Plain64 => "plain64",
             Self::Plain64Be => "plain64be",
-            Self::EssivSha256 => "essiv:sha256",
+            Self::Essiv(EssivHash::Sha256) => "essiv:sha256",
+            Self::Essiv(EssivHash::Sha3_256) => "essiv:sha3-256",
+            Self::Essiv(EssivHash::Sm3) => "essiv:sm3",
         }
     }
 
     /// QEMU and libvirt write `plain64:sha256` when an IV hash was given with a generator that uses
     /// none. The kernel ignores that hash. It is ignored here too if it is a known hash.
     fn parse(name: &str) -> Option<Self> {
-        if name == "essiv:sha256" {
-            return Some(Self::EssivSha256);
-        }
-        let (generator, hash) = match name.split_once(':') {
-            Some((generator, hash)) => (generator, Some(hash)),
-            None => (name, None),
-        };
-        if hash.is_some_and(|hash| Hash::parse(hash).is_err()) {
-            return None;
-        }
-        match generator {
-            "plain" => Some(Self::Plain),
-            "plain64" => Some(Self::Plain64),
-            "plain64be" => Some(Self::Plain64Be),
-            _ => None,
+        let known = |name| Self::ALL.into_iter().find(|iv| iv.name() == name);
+        match name.split_once(':') {
+            Some((generator, hash)) if generator != "essiv" => {
+                Hash::parse(hash).ok()?;
+                known(generator)
+            }
+            _ => known(name),
         }
     }
 }
@@ -151,6 +183,13 @@ impl CipherSpec {
         mode: Mode::Xts,
         iv: IvGenerator::Plain64,
     };
+
+    /// Every specification that is supported.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let modes = |cipher| Mode::ALL.into_iter().map(move |mode| (cipher, mode));
+        let ciphers = BlockCipher::ALL.into_iter().flat_map(modes);
+        ciphers.flat_map(|(cipher, mode)| IvGenerator::ALL.map(|iv| Self { cipher, mode, iv }))
+    }
 
     /// Parses a specification as LUKS2 writes it: cipher, mode and IV generator, separated by
     /// dashes.
@@ -166,15 +205,9 @@ impl CipherSpec {
             .find(|cipher| cipher.name() == name)
             .ok_or_else(unknown)?;
         let (mode, iv) = mode.split_once('-').ok_or_else(unknown)?;
-        let mode = match mode {
-            "xts" => Mode::Xts,
-            "cbc" => Mode::Cbc,
-            _ => return Err(unknown()),
-        };
+        let known = Mode::ALL.into_iter().find(|known| known.name() == mode);
+        let mode = known.ok_or_else(unknown)?;
         let iv = IvGenerator::parse(iv).ok_or_else(unknown)?;
-        if mode == Mode::Xts && iv == IvGenerator::EssivSha256 {
-            return Err(unknown());
-        }
         Ok(Self { cipher, mode, iv })
     }
 
@@ -214,7 +247,7 @@ impl CipherSpec {
     /// The key sizes in bytes, smallest first. For XTS they count both halves of the key.
     pub fn key_sizes(&self) -> &'static [usize] {
         match self.mode {
-            Mode::Xts => &[32, 64],
+            Mode::Xts => &[32, 48, 64],
             Mode::Cbc => &[16, 24, 32],
         }
     }
@@ -274,32 +307,14 @@ mod tests {
     #[test]
     fn every_supported_specification_parses_back() {
         let mut count = 0;
-        for cipher in BlockCipher::ALL {
-            for mode in [Mode::Xts, Mode::Cbc] {
-                for iv in [
-                    IvGenerator::Plain,
-                    IvGenerator::Plain64,
-                    IvGenerator::Plain64Be,
-                    IvGenerator::EssivSha256,
-                ] {
-                    let spec = CipherSpec { cipher, mode, iv };
-                    let (name, rest) = spec.luks1_names();
-                    let expected = (mode, iv) != (Mode::Xts, IvGenerator::EssivSha256);
-                    assert_eq!(
-                        CipherSpec::parse(&spec.to_string()).is_ok(),
-                        expected,
-                        "{spec}"
-                    );
-                    if expected {
-                        assert_eq!(CipherSpec::parse(&spec.to_string()).unwrap(), spec);
-                        assert_eq!(CipherSpec::from_luks1(&name, &rest).unwrap(), spec);
-                        spec.check_key_size(spec.default_key_size()).unwrap();
-                        count += 1;
-                    }
-                }
-            }
+        for spec in CipherSpec::all() {
+            let (name, rest) = spec.luks1_names();
+            assert_eq!(CipherSpec::parse(&spec.to_string()), Ok(spec));
+            assert_eq!(CipherSpec::from_luks1(&name, &rest), Ok(spec));
+            spec.check_key_size(spec.default_key_size()).unwrap();
+            count += 1;
         }
-        assert_eq!(count, 28);
+        assert_eq!(count, 4 * 2 * 6);
     }
 
     #[test]
@@ -310,6 +325,17 @@ mod tests {
             CipherSpec::from_luks1("aes", "xts-plain64:bogus"),
             Err(CipherError::Unknown(_))
         ));
+        let essiv = CipherSpec::from_luks1("aes", "xts-essiv:sha256").unwrap();
+        assert_eq!(essiv.iv, IvGenerator::Essiv(EssivHash::Sha256));
+    }
+
+    #[test]
+    fn the_hash_of_essiv_is_named_in_it() {
+        for hash in EssivHash::ALL {
+            let name = format!("essiv:{}", hash.hash());
+            assert_eq!(IvGenerator::Essiv(hash).name(), name);
+            assert_eq!(hash.hash().size(), 32);
+        }
     }
 
     #[test]
@@ -346,8 +372,11 @@ mod tests {
             "aes-xts-plain128",
             "aes-ecb",
             "des-cbc-plain",
+            "aes-cbc-essiv",
             "aes-cbc-essiv:sha1",
-            "aes-xts-essiv:sha256",
+            "aes-cbc-essiv:sha512",
+            "aes-cbc-essiv:SHA256",
+            "aes-xts-essiv:sha256:sha256",
             "aes-xts-plain64-more",
             "AES-xts-plain64",
             "aes-xts-plain64 ",
@@ -370,7 +399,7 @@ mod tests {
     fn key_sizes_are_those_of_the_mode() {
         let cbc = CipherSpec::parse("aes-cbc-essiv:sha256").unwrap();
         for (spec, good) in [
-            (CipherSpec::AES_XTS_PLAIN64, &[32, 64][..]),
+            (CipherSpec::AES_XTS_PLAIN64, &[32, 48, 64][..]),
             (cbc, &[16, 24, 32][..]),
         ] {
             for bytes in 0..200 {

@@ -27,7 +27,7 @@ pub(super) fn seal(
     limits: &Limits,
     interrupt: &Interrupt,
 ) -> Result<Vec<u8>, KeyslotError> {
-    crypt::check_built(sealing.cipher.cipher)?;
+    crypt::check_built(sealing.cipher)?;
     kdf::check_built(sealing.af_hash)?;
     // New keyslots have to be within the limits too. Otherwise they would not open without raising
     // them.
@@ -74,7 +74,7 @@ pub(super) fn unseal(
         source,
     };
     // Checked before any work.
-    crypt::check_built(sealing.cipher.cipher)?;
+    crypt::check_built(sealing.cipher)?;
     kdf::check_built(sealing.af_hash).map_err(refused)?;
     let length = slot.key_size * sealing.stripes as usize;
     // Read first: a derivation takes long, and is in vain if the area cannot be read.

@@ -4,13 +4,14 @@ use ::cbc::cipher::{
     Block, BlockCipherDecrypt, BlockCipherEncrypt, BlockModeDecrypt, BlockModeEncrypt,
     BlockSizeUser, InnerIvInit, KeyInit, array::Array, consts::U16,
 };
-use sha2::{Digest, Sha256};
+use luksmith_formats::EssivHash;
+use sha2::Digest;
 #[cfg(feature = "ciphers")]
 use xts_mode::Xts128;
 use zeroize::Zeroize;
 
 use crate::secret::{LockError, LockedBox};
-use crate::xts::{Tweaks, Xts};
+use crate::xts::{TweakForm, Tweaks, Xts};
 
 /// A cipher with its key in locked memory. `None` if the cipher has no keys of this length.
 pub(super) type Keyed = Option<Result<Box<dyn SectorCipher>, LockError>>;
@@ -34,17 +35,24 @@ impl SectorCipher for Xts {
     }
 }
 
+/// AES-XTS whose IVs `E` encrypts.
+pub(super) fn xts_with_essiv<E: OneWay>(xts: Xts, key: &[u8], hash: EssivHash) -> Keyed {
+    let cipher = essiv_cipher::<E>(key, hash)?;
+    let locked = LockedBox::new(Ivs(Some(cipher)));
+    Some(locked.map(|ivs| -> Box<dyn SectorCipher> { Box::new(XtsWithEssiv { xts, ivs }) }))
+}
+
 #[cfg(feature = "ciphers")]
-pub(super) fn xts<C>(key: &[u8]) -> Keyed
-where
-    C: Both + Send + Sync + 'static,
-{
+pub(super) fn xts<C: Both, E: OneWay>(key: &[u8], essiv: Option<EssivHash>) -> Keyed {
     let (data, tweak) = key.split_at(key.len() / 2);
     let (data, tweak) = (
         C::new_from_slice(data).ok()?,
         C::new_from_slice(tweak).ok()?,
     );
-    Some(locked(OtherXts(Xts128::new(data, tweak))))
+    Some(locked(OtherXts {
+        xts: Xts128::new(data, tweak),
+        ivs: Ivs::<E>::new(key, essiv)?,
+    }))
 }
 
 fn locked<C: SectorCipher + 'static>(cipher: C) -> Result<Box<dyn SectorCipher>, LockError> {
@@ -61,75 +69,111 @@ impl<C: SectorCipher> SectorCipher for LockedBox<C> {
     }
 }
 
-/// XTS with any cipher, block by block.
-#[cfg(feature = "ciphers")]
-struct OtherXts<C>(Xts128<C>);
+/// The IVs of consecutive sectors: their numbers, which ESSIV encrypts.
+struct Ivs<E>(Option<E>);
 
-#[cfg(feature = "ciphers")]
-impl<C: Both + Send + Sync> SectorCipher for OtherXts<C> {
-    fn encrypt(&self, mut tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
-        for sector in data.chunks_exact_mut(sector_size) {
-            self.0.encrypt_sector(sector, Array(tweaks.next_tweak()));
-        }
+impl<E: OneWay> Ivs<E> {
+    /// `None` if the cipher has no keys of the length of the hash.
+    fn new(key: &[u8], essiv: Option<EssivHash>) -> Option<Self> {
+        Some(Self(match essiv {
+            Some(hash) => Some(essiv_cipher(key, hash)?),
+            None => None,
+        }))
     }
 
-    fn decrypt(&self, mut tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
-        for sector in data.chunks_exact_mut(sector_size) {
-            self.0.decrypt_sector(sector, Array(tweaks.next_tweak()));
-        }
-    }
-}
-
-pub(super) fn cbc<C, E>(key: &[u8], essiv: bool) -> Keyed
-where
-    C: Both + Send + Sync + 'static,
-    E: KeyInit + BlockCipherEncrypt + BlockSizeUser<BlockSize = U16> + Send + Sync + 'static,
-{
-    let data = C::new_from_slice(key).ok()?;
-    let iv = if essiv {
-        Some(essiv_cipher(key)?)
-    } else {
-        None
-    };
-    Some(locked(Cbc::<C, E> { data, iv }))
-}
-
-/// The cipher of ESSIV. Its key is the SHA-256 of the volume key, so it has 256 bits even if the
-/// volume key is shorter.
-fn essiv_cipher<E: KeyInit>(key: &[u8]) -> Option<E> {
-    let mut hash = Sha256::digest(key);
-    let cipher = E::new_from_slice(&hash).ok();
-    hash.as_mut_slice().zeroize();
-    cipher
-}
-
-/// CBC, which starts again in each sector. With ESSIV, `iv` encrypts the IV first.
-struct Cbc<C, E> {
-    data: C,
-    iv: Option<E>,
-}
-
-impl<C, E> Cbc<C, E>
-where
-    E: BlockCipherEncrypt + BlockSizeUser<BlockSize = U16>,
-{
-    fn next_iv(&self, tweaks: &mut Tweaks) -> Block<E> {
+    fn next(&self, tweaks: &mut Tweaks) -> Block<E> {
         let mut iv = Array(tweaks.next_tweak());
-        if let Some(cipher) = &self.iv {
+        if let Some(cipher) = &self.0 {
             cipher.encrypt_block(&mut iv);
         }
         iv
     }
 }
 
-impl<C, E> SectorCipher for Cbc<C, E>
-where
-    C: Both + Send + Sync,
-    E: BlockCipherEncrypt + BlockSizeUser<BlockSize = U16> + Send + Sync,
-{
+/// The cipher of ESSIV. Its key is the hash of the whole volume key, so it has 256 bits even if the
+/// volume key is shorter.
+fn essiv_cipher<E: KeyInit>(key: &[u8], hash: EssivHash) -> Option<E> {
+    let mut hash = match hash {
+        EssivHash::Sha256 => sha2::Sha256::digest(key),
+        #[cfg(feature = "ciphers")]
+        EssivHash::Sha3_256 => sha3::Sha3_256::digest(key),
+        #[cfg(feature = "ciphers")]
+        EssivHash::Sm3 => sm3::Sm3::digest(key),
+        #[cfg(not(feature = "ciphers"))]
+        EssivHash::Sha3_256 | EssivHash::Sm3 => return None,
+    };
+    let cipher = E::new_from_slice(&hash).ok();
+    hash.as_mut_slice().zeroize();
+    cipher
+}
+
+/// AES-XTS with ESSIV. The kernel gets one sector at a time, since their IVs are no numbers in a
+/// row.
+struct XtsWithEssiv<E> {
+    xts: Xts,
+    ivs: LockedBox<Ivs<E>>,
+}
+
+impl<E: OneWay> XtsWithEssiv<E> {
+    fn next(&self, tweaks: &mut Tweaks) -> Tweaks {
+        let iv = u128::from_le_bytes(self.ivs.next(tweaks).0);
+        Tweaks::new(iv, 1, TweakForm::Whole)
+    }
+}
+
+impl<E: OneWay> SectorCipher for XtsWithEssiv<E> {
     fn encrypt(&self, mut tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
         for sector in data.chunks_exact_mut(sector_size) {
-            let iv = self.next_iv(&mut tweaks);
+            SectorCipher::encrypt(&self.xts, self.next(&mut tweaks), sector_size, sector);
+        }
+    }
+
+    fn decrypt(&self, mut tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
+        for sector in data.chunks_exact_mut(sector_size) {
+            SectorCipher::decrypt(&self.xts, self.next(&mut tweaks), sector_size, sector);
+        }
+    }
+}
+
+/// XTS with any cipher, block by block.
+#[cfg(feature = "ciphers")]
+struct OtherXts<C, E> {
+    xts: Xts128<C>,
+    ivs: Ivs<E>,
+}
+
+#[cfg(feature = "ciphers")]
+impl<C: Both, E: OneWay> SectorCipher for OtherXts<C, E> {
+    fn encrypt(&self, mut tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
+        for sector in data.chunks_exact_mut(sector_size) {
+            self.xts.encrypt_sector(sector, self.ivs.next(&mut tweaks));
+        }
+    }
+
+    fn decrypt(&self, mut tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
+        for sector in data.chunks_exact_mut(sector_size) {
+            self.xts.decrypt_sector(sector, self.ivs.next(&mut tweaks));
+        }
+    }
+}
+
+pub(super) fn cbc<C: Both, E: OneWay>(key: &[u8], essiv: Option<EssivHash>) -> Keyed {
+    Some(locked(Cbc {
+        data: C::new_from_slice(key).ok()?,
+        ivs: Ivs::<E>::new(key, essiv)?,
+    }))
+}
+
+/// CBC, which starts again in each sector.
+struct Cbc<C, E> {
+    data: C,
+    ivs: Ivs<E>,
+}
+
+impl<C: Both, E: OneWay> SectorCipher for Cbc<C, E> {
+    fn encrypt(&self, mut tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
+        for sector in data.chunks_exact_mut(sector_size) {
+            let iv = self.ivs.next(&mut tweaks);
             let (blocks, _) = Array::slice_as_chunks_mut(sector);
             ::cbc::Encryptor::inner_iv_init(&self.data, &iv).encrypt_blocks(blocks);
         }
@@ -137,19 +181,23 @@ where
 
     fn decrypt(&self, mut tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
         for sector in data.chunks_exact_mut(sector_size) {
-            let iv = self.next_iv(&mut tweaks);
+            let iv = self.ivs.next(&mut tweaks);
             let (blocks, _) = Array::slice_as_chunks_mut(sector);
             ::cbc::Decryptor::inner_iv_init(&self.data, &iv).decrypt_blocks(blocks);
         }
     }
 }
 
-/// A block cipher with 16-byte blocks that encrypts and decrypts.
-pub(super) trait Both:
-    KeyInit + BlockCipherEncrypt + BlockCipherDecrypt + BlockSizeUser<BlockSize = U16>
+/// A block cipher with 16-byte blocks that encrypts.
+pub(super) trait OneWay:
+    KeyInit + BlockCipherEncrypt + BlockSizeUser<BlockSize = U16> + Send + Sync + 'static
 {
 }
-impl<C> Both for C where
-    C: KeyInit + BlockCipherEncrypt + BlockCipherDecrypt + BlockSizeUser<BlockSize = U16>
+impl<C> OneWay for C where
+    C: KeyInit + BlockCipherEncrypt + BlockSizeUser<BlockSize = U16> + Send + Sync + 'static
 {
 }
+
+/// One that also decrypts.
+pub(super) trait Both: OneWay + BlockCipherDecrypt {}
+impl<C: OneWay + BlockCipherDecrypt> Both for C {}

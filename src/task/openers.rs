@@ -2,14 +2,20 @@
 
 use std::fmt;
 
-use luksmith_formats::cipher::{BlockCipher, CipherSpec, IvGenerator};
+use luksmith_formats::cipher::{BlockCipher, CipherSpec, EssivHash, IvGenerator};
 use luksmith_formats::hash::Hash;
+use luksmith_formats::luks1;
 
 use super::open::ImageFormat;
 use crate::container::Version;
 
 /// The size of an object of an RBD image, unless its creator chose another one.
 const RBD_OBJECT: u64 = 4 << 20;
+
+/// The stripes of key material of a LUKS1 keyslot.
+const STRIPES: usize = luks1::STRIPES as usize;
+/// The unit in which QEMU decrypts key material.
+const SECTOR: usize = 512;
 
 /// A program that opens LUKS volumes. Its `Display` is its name in lower case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,6 +53,9 @@ pub enum QemuObstacle {
     Cipher(CipherSpec),
     /// QEMU does not know the hash.
     Hash(Hash),
+    /// QEMU crashes when it opens a volume with a key of this many bytes, since its key material is
+    /// no whole number of sectors.
+    KeySize(usize),
     /// QEMU before version 9 finds only a header at the start of the volume.
     DetachedHeader,
     /// QEMU takes only a passphrase that is UTF-8 without a NUL.
@@ -59,6 +68,13 @@ impl fmt::Display for QemuObstacle {
             Self::Luks2 => f.write_str("QEMU's own driver knows only LUKS1"),
             Self::Cipher(cipher) => write!(f, "QEMU's own driver does not know {cipher}"),
             Self::Hash(hash) => write!(f, "QEMU's own driver does not know {hash}"),
+            Self::KeySize(bytes) => {
+                let bits = bytes * 8;
+                write!(
+                    f,
+                    "QEMU's own driver crashes on a volume with a {bits}-bit key"
+                )
+            }
             Self::DetachedHeader => {
                 f.write_str("QEMU's own driver opens a detached header from version 9 on")
             }
@@ -75,6 +91,8 @@ pub(super) struct Properties {
     pub(super) format: ImageFormat,
     pub(super) version: Version,
     pub(super) cipher: CipherSpec,
+    /// The size of the volume key in bytes.
+    pub(super) key_size: usize,
     pub(super) hash: Hash,
     pub(super) data_offset: u64,
     pub(super) detached: bool,
@@ -105,17 +123,27 @@ impl Properties {
         if self.version != Version::Luks1 {
             return Some(QemuObstacle::Luks2);
         }
-        let unknown = unknown_to_qemu(self.cipher, self.hash);
+        let unknown = unknown_to_qemu(self.cipher, self.key_size, self.hash);
         let detached = self.detached.then_some(QemuObstacle::DetachedHeader);
         let passphrase = (!self.text).then_some(QemuObstacle::Passphrase);
         unknown.or(detached).or(passphrase)
     }
 }
 
-/// The cipher or hash that QEMU does not have.
-pub(super) fn unknown_to_qemu(cipher: CipherSpec, hash: Hash) -> Option<QemuObstacle> {
-    if cipher.cipher == BlockCipher::Camellia || cipher.iv == IvGenerator::Plain64Be {
+/// The cipher, size of the volume key, or hash that QEMU does not have.
+pub(super) fn unknown_to_qemu(
+    cipher: CipherSpec,
+    key_size: usize,
+    hash: Hash,
+) -> Option<QemuObstacle> {
+    let known = matches!(
+        cipher.iv,
+        IvGenerator::Plain | IvGenerator::Plain64 | IvGenerator::Essiv(EssivHash::Sha256)
+    );
+    if cipher.cipher == BlockCipher::Camellia || !known {
         Some(QemuObstacle::Cipher(cipher))
+    } else if !(key_size * STRIPES).is_multiple_of(SECTOR) {
+        Some(QemuObstacle::KeySize(key_size))
     } else if !qemu_has(hash) {
         Some(QemuObstacle::Hash(hash))
     } else {
@@ -139,6 +167,7 @@ mod tests {
         format: ImageFormat::Raw,
         version: Version::Luks1,
         cipher: CipherSpec::AES_XTS_PLAIN64,
+        key_size: 64,
         hash: Hash::Sha256,
         data_offset: 2 << 20,
         detached: false,
@@ -158,7 +187,13 @@ mod tests {
             data_offset: 16 << 20,
             ..LUKS1
         };
-        let camellia = CipherSpec::parse("camellia-xts-plain64").unwrap();
+        let [camellia, cbc, essiv, sm3] = [
+            "camellia-xts-plain64",
+            "aes-cbc-plain64",
+            "aes-xts-essiv:sha256",
+            "aes-xts-essiv:sm3",
+        ]
+        .map(|name| CipherSpec::parse(name).unwrap());
         for (properties, opens, obstacle) in [
             (LUKS1, "cryptsetup luksmith qemu", None),
             (
@@ -181,6 +216,32 @@ mod tests {
                 },
                 "cryptsetup luksmith",
                 Some(QemuObstacle::Cipher(camellia)),
+            ),
+            (
+                Properties {
+                    cipher: essiv,
+                    key_size: 48,
+                    ..LUKS1
+                },
+                "cryptsetup luksmith qemu",
+                None,
+            ),
+            (
+                Properties {
+                    cipher: sm3,
+                    ..LUKS1
+                },
+                "cryptsetup luksmith",
+                Some(QemuObstacle::Cipher(sm3)),
+            ),
+            (
+                Properties {
+                    cipher: cbc,
+                    key_size: 24,
+                    ..LUKS1
+                },
+                "cryptsetup luksmith",
+                Some(QemuObstacle::KeySize(24)),
             ),
             (
                 Properties {

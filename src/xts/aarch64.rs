@@ -41,6 +41,7 @@ impl Token {
 /// The key schedules, by key size.
 pub(super) enum Xts<M: Memory> {
     Aes128(Token, M::Held<Keys<11>>),
+    Aes192(Token, M::Held<Keys<13>>),
     Aes256(Token, M::Held<Keys<15>>),
 }
 
@@ -59,6 +60,8 @@ impl<M: Memory> Xts<M> {
             // SAFETY: the token proves that this CPU has the instructions.
             32 => Ok(Self::Aes128(token, M::hold(unsafe { Keys::new(key) })?)),
             // SAFETY: as above.
+            48 => Ok(Self::Aes192(token, M::hold(unsafe { Keys::new(key) })?)),
+            // SAFETY: as above.
             64 => Ok(Self::Aes256(token, M::hold(unsafe { Keys::new(key) })?)),
             len => Err(XtsError::KeySize(len).into()),
         }
@@ -75,6 +78,8 @@ impl<M: Memory> Keyed for Xts<M> {
             // SAFETY: the token proves that this CPU has the instructions.
             Self::Aes128(_, keys) => unsafe { keys.run::<true>(tweaks, sector_size, data) },
             // SAFETY: as above.
+            Self::Aes192(_, keys) => unsafe { keys.run::<true>(tweaks, sector_size, data) },
+            // SAFETY: as above.
             Self::Aes256(_, keys) => unsafe { keys.run::<true>(tweaks, sector_size, data) },
         }
     }
@@ -83,6 +88,8 @@ impl<M: Memory> Keyed for Xts<M> {
         match self {
             // SAFETY: the token proves that this CPU has the instructions.
             Self::Aes128(_, keys) => unsafe { keys.run::<false>(tweaks, sector_size, data) },
+            // SAFETY: as above.
+            Self::Aes192(_, keys) => unsafe { keys.run::<false>(tweaks, sector_size, data) },
             // SAFETY: as above.
             Self::Aes256(_, keys) => unsafe { keys.run::<false>(tweaks, sector_size, data) },
         }
@@ -263,7 +270,8 @@ fn times_x(tweak: uint8x16_t) -> uint8x16_t {
 
 // --- the key schedule ----------------------------------------------------------------------------
 
-/// Expands a key to its `KEYS` round keys (FIPS 197, section 5.2): 11 from 16 bytes, 15 from 32.
+/// Expands a key to its `KEYS` round keys (FIPS 197, section 5.2): 11 from 16 bytes, 13 from 24,
+/// 15 from 32.
 #[target_feature(enable = "aes")]
 fn expand<const KEYS: usize>(key: &[u8]) -> [uint8x16_t; KEYS] {
     let (given, _) = key.as_chunks::<4>();

@@ -8,8 +8,9 @@ use super::kernel::Kernel;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum XtsError {
-    /// The key has a wrong size: AES-XTS has keys of 32 bytes (AES-128) and 64 bytes (AES-256).
-    #[error("an aes-xts key has 32 or 64 bytes, not {0}")]
+    /// The key has a wrong size: AES-XTS has keys of 32 bytes (AES-128), 48 bytes (AES-192) and 64
+    /// bytes (AES-256).
+    #[error("an aes-xts key has 32, 48 or 64 bytes, not {0}")]
     KeySize(usize),
     /// This machine lacks the instructions of the kernel.
     #[error("xts kernel {0} needs instructions that this machine lacks")]

@@ -6,7 +6,7 @@
 //! adds the tweaks again, while the batch is in the L1 cache. A batch may cross the boundary of a
 //! sector, and the first tweaks of many sectors are encrypted together.
 
-use aes::{Aes128, Aes128Enc, Aes256, Aes256Enc, Block};
+use aes::{Aes128, Aes128Enc, Aes192, Aes192Enc, Aes256, Aes256Enc, Block};
 use cipher::array::Array;
 use cipher::consts::U16;
 use cipher::{
@@ -22,6 +22,7 @@ use super::tweak::{BLOCK, Tweaks};
 /// The key schedules, by key size.
 pub(super) enum Xts<M: Memory> {
     Aes128(M::Held<Keys<Aes128, Aes128Enc>>),
+    Aes192(M::Held<Keys<Aes192, Aes192Enc>>),
     Aes256(M::Held<Keys<Aes256, Aes256Enc>>),
 }
 
@@ -29,6 +30,7 @@ impl<M: Memory> Xts<M> {
     pub(super) fn new<E: From<XtsError> + From<M::Error>>(key: &[u8]) -> Result<Self, E> {
         match key.len() {
             32 => Ok(Self::Aes128(M::hold(Keys::new(key)?)?)),
+            48 => Ok(Self::Aes192(M::hold(Keys::new(key)?)?)),
             64 => Ok(Self::Aes256(M::hold(Keys::new(key)?)?)),
             len => Err(XtsError::KeySize(len).into()),
         }
@@ -43,6 +45,7 @@ impl<M: Memory> Keyed for Xts<M> {
     fn encrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
         match self {
             Self::Aes128(keys) => keys.encrypt(tweaks, sector_size, data),
+            Self::Aes192(keys) => keys.encrypt(tweaks, sector_size, data),
             Self::Aes256(keys) => keys.encrypt(tweaks, sector_size, data),
         }
     }
@@ -50,6 +53,7 @@ impl<M: Memory> Keyed for Xts<M> {
     fn decrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
         match self {
             Self::Aes128(keys) => keys.decrypt(tweaks, sector_size, data),
+            Self::Aes192(keys) => keys.decrypt(tweaks, sector_size, data),
             Self::Aes256(keys) => keys.decrypt(tweaks, sector_size, data),
         }
     }

@@ -26,7 +26,7 @@ fn a_cipher_has_a_row_for_each_kernel_and_sector_size() {
     let columns: Vec<_> = lines.next().unwrap().split_whitespace().collect();
     let expected = ["#", "Algorithm", "Key", "Sector", "Buffer", "Threads"];
     assert_eq!(columns[..6], expected);
-    for bits in ["512b", "256b"] {
+    for bits in ["512b", "384b", "256b"] {
         for kernel in Kernel::available() {
             for threads in ["1", "2"] {
                 for sector_size in ["512", "4096"] {

@@ -88,7 +88,7 @@ fn dm_crypt_and_we_read_what_the_other_wrote() {
 }
 
 /// cryptsetup accepts, without a kernel, a header that we made. Its own code for keyslots has only
-/// AES.
+/// AES, and no AES-192 in XTS.
 fn host_agrees(cryptsetup: &Cryptsetup, made: &Files, key: &Path) {
     let row = &made.row;
     let dump = cryptsetup.dump(made.header());
@@ -97,7 +97,8 @@ fn host_agrees(cryptsetup: &Cryptsetup, made: &Files, key: &Path) {
         Version::Luks2 => format!("\toffset: {} [bytes]\n", row.data_offset()),
     };
     assert!(dump.contains(&offset), "{offset:?} in {dump}");
-    if row.cipher.starts_with("aes-") {
+    let aes_192_xts = row.cipher.contains("-xts-") && row.key_bits == 384;
+    if row.cipher.starts_with("aes-") && !aes_192_xts {
         let slot = cryptsetup.slot_of(made.header(), key, &[]);
         assert_eq!(slot, Some(row.slot), "{row:?}");
     }

@@ -17,7 +17,7 @@ const DISKS_A_BOOT: usize = 200;
 
 /// A boot that takes longer than this, with its jobs, hangs. Software emulation on a busy machine
 /// is slow.
-const BOOT_LIMIT: Duration = Duration::from_secs(300);
+const BOOT_LIMIT: Duration = Duration::from_secs(900);
 
 /// One volume to open. Images have whole sectors of 512 bytes.
 pub(crate) struct Job {

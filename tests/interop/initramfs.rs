@@ -30,6 +30,7 @@ const MODULES: &[&str] = &[
     "sha1_generic",
     "sha256_generic",
     "sha512_generic",
+    "sha3_generic",
     "rmd160",
     "wp512",
 ];

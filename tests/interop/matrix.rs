@@ -15,11 +15,12 @@ const KEYSLOTS_SIZE: u64 = MIB / 2;
 const CIPHERS: [&str; 4] = ["aes", "serpent", "twofish", "camellia"];
 
 /// Mode, key size in bits, sector size.
-const LUKS2_MODES: [(&str, usize, u32); 9] = [
+const LUKS2_MODES: [(&str, usize, u32); 10] = [
     ("xts-plain64", 512, 4096),
     ("xts-plain64", 256, 512),
-    ("xts-plain", 512, 1024),
+    ("xts-plain", 384, 1024),
     ("xts-plain64be", 256, 2048),
+    ("xts-essiv:sha256", 384, 4096),
     ("cbc-essiv:sha256", 256, 4096),
     ("cbc-essiv:sha256", 128, 512),
     ("cbc-plain64", 192, 2048),
@@ -27,8 +28,16 @@ const LUKS2_MODES: [(&str, usize, u32); 9] = [
     ("cbc-plain64be", 128, 512),
 ];
 
+/// Combinations that one cipher is enough for.
+const LUKS2_MORE: [(&str, (&str, usize, u32)); 4] = [
+    ("aes", ("xts-plain64", 384, 4096)),
+    ("aes", ("xts-essiv:sha256", 512, 512)),
+    ("aes", ("cbc-essiv:sha3-256", 256, 512)),
+    ("serpent", ("xts-essiv:sha3-256", 512, 4096)),
+];
+
 const LUKS1_MODES: [(&str, usize); 5] = [
-    ("xts-plain64", 512),
+    ("xts-plain64", 384),
     ("xts-plain", 256),
     ("cbc-essiv:sha256", 256),
     ("cbc-plain64", 192),
@@ -97,6 +106,9 @@ pub(crate) fn rows() -> Vec<Row> {
         for mode in LUKS2_MODES {
             rows.push(luks2(rows.len(), cipher, mode));
         }
+    }
+    for (cipher, mode) in LUKS2_MORE {
+        rows.push(luks2(rows.len(), cipher, mode));
     }
     let count = rows.len();
     for cipher in CIPHERS {
@@ -261,6 +273,6 @@ fn the_table_has_every_value() {
         .cloned()
         .collect();
     assert_eq!(values(&pbkdf2, |row| row.hash.to_string()), hashes);
-    assert_eq!(values(&luks2, |row| row.cipher.clone()).len(), 4 * 7);
+    assert_eq!(values(&luks2, |row| row.cipher.clone()).len(), 4 * 8 + 2);
     assert_eq!(values(&luks1, |row| row.cipher.clone()).len(), 4 * 5);
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use luksmith_formats::{CipherSpec, IvGenerator, Mode};
+use luksmith_formats::{CipherSpec, EssivHash, IvGenerator, Mode};
 
 use crate::{Storage, volume};
 
@@ -15,7 +15,7 @@ const SPECS: [CipherSpec; 2] = [
     CipherSpec::AES_XTS_PLAIN64,
     CipherSpec {
         mode: Mode::Cbc,
-        iv: IvGenerator::EssivSha256,
+        iv: IvGenerator::Essiv(EssivHash::Sha256),
         ..CipherSpec::AES_XTS_PLAIN64
     },
 ];

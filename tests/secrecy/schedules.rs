@@ -20,7 +20,7 @@ fn aes() -> CipherSpec {
 /// The first round key is the key itself, so a search for the key finds schedules.
 #[test]
 fn key_schedules_lie_in_locked_pages() {
-    for key_size in [32, 64] {
+    for key_size in [32, 48, 64] {
         let key = fresh(key_size);
         let needle = Needle::of(&key);
         let key = VolumeKey::from_locked(key);

@@ -250,7 +250,7 @@ fn secrets_lead_nowhere() {
     assert_eq!(parting("table", false), None, "a look-up is no branch");
     let followed = Kernel::available().into_iter();
     for kernel in followed.filter(|kernel| *kernel != Kernel::Portable) {
-        for size in [32, 64] {
+        for size in [32, 48, 64] {
             for work in ["expand", "encrypt", "decrypt"] {
                 let life = format!("{work} {kernel} {size}");
                 assert_eq!(parting(&life, true), None, "{life}");

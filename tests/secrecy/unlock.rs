@@ -178,6 +178,8 @@ fn nothing_is_left_of_a_luks2_volume_with_argon2id() {
 fn nothing_is_left_of_other_ciphers() {
     for (cipher, key_size) in [
         ("aes-xts-plain64", 32),
+        ("aes-xts-plain64", 48),
+        ("aes-xts-essiv:sha256", 64),
         ("aes-cbc-essiv:sha256", 32),
         ("serpent-xts-plain64", 64),
         ("camellia-xts-plain64", 64),

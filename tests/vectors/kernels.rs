@@ -30,7 +30,7 @@ fn form() -> impl Strategy<Value = TweakForm> {
 }
 
 fn key() -> impl Strategy<Value = Vec<u8>> {
-    let size = prop::sample::select(vec![32usize, 64]);
+    let size = prop::sample::select(vec![32usize, 48, 64]);
     size.prop_flat_map(|size| prop::collection::vec(any::<u8>(), size))
 }
 

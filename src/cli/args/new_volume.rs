@@ -59,8 +59,8 @@ pub(crate) struct FormatArgs {
     #[arg(short = 'M', long = "type", value_name = "TYPE", value_parser = choice(VERSIONS))]
     pub(crate) luks_type: Option<Version>,
 
-    /// The cipher of the data: aes, serpent, twofish or camellia, in xts or cbc mode [default:
-    /// aes-xts-plain64]
+    /// The cipher of the data: aes, serpent, twofish or camellia, in xts or cbc mode, with plain64
+    /// or essiv:sha256 [default: aes-xts-plain64]
     #[arg(short, long, value_name = "SPEC", value_parser = parse_cipher)]
     pub(crate) cipher: Option<CipherSpec>,
 

@@ -262,7 +262,9 @@ fn version(options: &ProvisionOptions<'_>) -> Result<Version, Error> {
     if options.disk.served.is_some() {
         return Ok(volume.version.unwrap_or(Version::Luks2));
     }
-    if let Some(unknown) = unknown_to_qemu(volume.cipher, volume.hash) {
+    let key_size = volume.key_size;
+    let key_size = key_size.unwrap_or_else(|| volume.cipher.default_key_size());
+    if let Some(unknown) = unknown_to_qemu(volume.cipher, key_size, volume.hash) {
         return Err(ProvisionError::NotInQemu(unknown).into());
     }
     match volume.version {

@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn lists_multiply_and_key_sizes_that_a_cipher_lacks_are_left_out() {
         let selection = Selection {
-            key_sizes: vec![32, 48],
+            key_sizes: vec![32, 40],
             sector_sizes: vec![4096],
             buffer_sizes: vec![4096, 1 << 20],
             threads: vec![1, 3],

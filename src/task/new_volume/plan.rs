@@ -173,6 +173,7 @@ impl Plan {
             format: self.new.format,
             version: options.version,
             cipher: options.cipher,
+            key_size: options.key_size,
             hash: options.hash,
             data_offset: layout.data_offset,
             detached: options.detached,

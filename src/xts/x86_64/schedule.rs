@@ -3,35 +3,48 @@
 
 use std::arch::x86_64::*;
 
-/// Expands a key to its `KEYS` round keys: 11 from 16 bytes, 15 from 32.
+use zeroize::Zeroize;
+
+/// Expands a key to its `KEYS` round keys: 11 from 16 bytes, 13 from 24, 15 from 32.
 #[target_feature(enable = "aes,ssse3")]
 pub(super) fn expand<const KEYS: usize>(key: &[u8]) -> [__m128i; KEYS] {
-    let mut keys = [_mm_setzero_si128(); KEYS];
-    let (given, _) = key.as_chunks::<16>();
-    for (key, bytes) in keys.iter_mut().zip(given) {
-        *key = load(bytes);
+    let (given, _) = key.as_chunks::<4>();
+    let mut words = [[0_u32; 4]; KEYS];
+    let flat = words.as_flattened_mut();
+    for (word, bytes) in flat.iter_mut().zip(given) {
+        *word = u32::from_le_bytes(*bytes);
     }
-    let long = given.len() == 2;
     let mut constant = 1;
-    for n in given.len()..KEYS {
-        let last = keys[n - 1];
-        // All four words are the same, so that the instruction's ShiftRows step changes nothing: it
-        // only applies the S-box and adds its key.
-        let word = if long && n % 2 == 1 {
-            let word = _mm_shuffle_epi32::<0xff>(last);
-            _mm_aesenclast_si128(word, _mm_setzero_si128())
-        } else {
-            let rotated = _mm_shuffle_epi8(last, _mm_set1_epi32(0x0c0f_0e0d));
-            let word = _mm_aesenclast_si128(rotated, _mm_set1_epi32(constant));
-            constant = (constant << 1) ^ ((constant >> 7) * 0x11b);
-            word
+    for n in given.len()..flat.len() {
+        let last = flat[n - 1];
+        let word = match n % given.len() {
+            0 => {
+                let word = substituted(last.rotate_right(8)) ^ constant;
+                constant = (constant << 1) ^ ((constant >> 7) * 0x11b);
+                word
+            }
+            4 if given.len() == 8 => substituted(last),
+            _ => last,
         };
-        let mut key = keys[n - given.len()];
-        key = _mm_xor_si128(key, _mm_slli_si128::<4>(key));
-        key = _mm_xor_si128(key, _mm_slli_si128::<8>(key));
-        keys[n] = _mm_xor_si128(key, word);
+        flat[n] = flat[n - given.len()] ^ word;
     }
+    let keys = words.map(|[a, b, c, d]| {
+        let low = u64::from(a) | u64::from(b) << 32;
+        let high = u64::from(c) | u64::from(d) << 32;
+        _mm_set_epi64x(high.cast_signed(), low.cast_signed())
+    });
+    words.zeroize();
     keys
+}
+
+/// Applies the S-box to each byte of `word`. All four words of the register are the same, so that
+/// the instruction's ShiftRows step changes nothing.
+#[inline]
+#[target_feature(enable = "aes,ssse3")]
+fn substituted(word: u32) -> u32 {
+    let words = _mm_set1_epi32(word.cast_signed());
+    let words = _mm_aesenclast_si128(words, _mm_setzero_si128());
+    _mm_cvtsi128_si32(words).cast_unsigned()
 }
 
 /// The round keys for decryption, in order of use.
@@ -54,11 +67,4 @@ pub(super) fn encrypt<const KEYS: usize>(keys: &[__m128i; KEYS], block: [i64; 2]
         block = _mm_aesenc_si128(block, *key);
     }
     _mm_aesenclast_si128(block, keys[KEYS - 1])
-}
-
-#[inline]
-#[target_feature(enable = "sse2")]
-fn load(bytes: &[u8; 16]) -> __m128i {
-    // SAFETY: the reference makes 16 bytes readable. The instruction needs no alignment.
-    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
 }

@@ -43,6 +43,7 @@ impl Token {
 /// The key schedules, by key size.
 pub(in crate::xts) enum Xts<M: Memory> {
     Aes128(Token, M::Held<Keys<11>>),
+    Aes192(Token, M::Held<Keys<13>>),
     Aes256(Token, M::Held<Keys<15>>),
 }
 
@@ -62,6 +63,8 @@ impl<M: Memory> Xts<M> {
             // SAFETY: the token proves that this CPU has the instructions.
             32 => Ok(Self::Aes128(token, M::hold(unsafe { Keys::new(key) })?)),
             // SAFETY: as above.
+            48 => Ok(Self::Aes192(token, M::hold(unsafe { Keys::new(key) })?)),
+            // SAFETY: as above.
             64 => Ok(Self::Aes256(token, M::hold(unsafe { Keys::new(key) })?)),
             len => Err(XtsError::KeySize(len).into()),
         }
@@ -78,6 +81,8 @@ impl<M: Memory> Keyed for Xts<M> {
             // SAFETY: the token proves that this CPU has the instructions.
             Self::Aes128(_, keys) => unsafe { keys.run::<true>(tweaks, sector_size, data) },
             // SAFETY: as above.
+            Self::Aes192(_, keys) => unsafe { keys.run::<true>(tweaks, sector_size, data) },
+            // SAFETY: as above.
             Self::Aes256(_, keys) => unsafe { keys.run::<true>(tweaks, sector_size, data) },
         }
     }
@@ -86,6 +91,8 @@ impl<M: Memory> Keyed for Xts<M> {
         match self {
             // SAFETY: the token proves that this CPU has the instructions.
             Self::Aes128(_, keys) => unsafe { keys.run::<false>(tweaks, sector_size, data) },
+            // SAFETY: as above.
+            Self::Aes192(_, keys) => unsafe { keys.run::<false>(tweaks, sector_size, data) },
             // SAFETY: as above.
             Self::Aes256(_, keys) => unsafe { keys.run::<false>(tweaks, sector_size, data) },
         }

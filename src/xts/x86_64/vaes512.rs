@@ -49,6 +49,7 @@ impl Token {
 /// The key schedules, by key size.
 pub(in crate::xts) enum Xts<M: Memory> {
     Aes128(Token, M::Held<Keys<11>>),
+    Aes192(Token, M::Held<Keys<13>>),
     Aes256(Token, M::Held<Keys<15>>),
 }
 
@@ -82,6 +83,8 @@ impl<M: Memory> Xts<M> {
             // SAFETY: the token proves that this CPU has the instructions.
             32 => Ok(Self::Aes128(token, M::hold(unsafe { Keys::new(key) })?)),
             // SAFETY: as above.
+            48 => Ok(Self::Aes192(token, M::hold(unsafe { Keys::new(key) })?)),
+            // SAFETY: as above.
             64 => Ok(Self::Aes256(token, M::hold(unsafe { Keys::new(key) })?)),
             len => Err(XtsError::KeySize(len).into()),
         }
@@ -110,6 +113,14 @@ impl<M: Memory> Xts<M> {
                 unsafe { keys.run::<ENCRYPT, false>(tweaks, sector_size, data) }
             }
             Self::Aes128(Token { select: true }, keys) => {
+                // SAFETY: as above.
+                unsafe { keys.run::<ENCRYPT, true>(tweaks, sector_size, data) }
+            }
+            Self::Aes192(Token { select: false }, keys) => {
+                // SAFETY: as above.
+                unsafe { keys.run::<ENCRYPT, false>(tweaks, sector_size, data) }
+            }
+            Self::Aes192(Token { select: true }, keys) => {
                 // SAFETY: as above.
                 unsafe { keys.run::<ENCRYPT, true>(tweaks, sector_size, data) }
             }
