@@ -50,12 +50,26 @@ impl CopyOf {
         }
     }
 
-    /// Writes what recovers the zone, without a flush.
+    /// The checksums of a zone, or nothing for a journal.
+    pub(super) fn of(self, zone: &Zone) -> Vec<u8> {
+        let mut sums = Vec::new();
+        if let Self::Checksums { hash, block } = self {
+            for piece in zone.pieces() {
+                for block in piece.as_slice().chunks(block) {
+                    append_checksum(hash, block, &mut sums);
+                }
+            }
+        }
+        sums
+    }
+
+    /// Writes what recovers the zone, without a flush. `sums` are its checksums.
     pub(super) fn write(
         self,
         container: &Container,
         found: &Reencryption,
         zone: &Zone,
+        sums: &[u8],
     ) -> Result<(), ReencryptError> {
         let area = &found.state.area;
         let storage = container.header_storage();
@@ -76,13 +90,7 @@ impl CopyOf {
                 }
                 Ok(())
             }
-            Self::Checksums { hash, block } => {
-                let mut sums = Vec::new();
-                for piece in zone.pieces() {
-                    for block in piece.as_slice().chunks(block) {
-                        append_checksum(hash, block, &mut sums);
-                    }
-                }
+            Self::Checksums { .. } => {
                 let room = area.end - area.start;
                 if (sums.len() + TRAILER) as u64 > room {
                     return Err(ReencryptError::Resilience);
@@ -90,10 +98,10 @@ impl CopyOf {
                 let trailer = Trailer {
                     start: zone.start,
                     length: zone.length,
-                    sum: Sha256::digest(&sums).into(),
+                    sum: Sha256::digest(sums).into(),
                     salt: salt(found),
                 };
-                door::write(storage, area.start, &sums)?;
+                door::write(storage, area.start, sums)?;
                 door::write(storage, area.end - TRAILER as u64, &trailer.to_bytes())?;
                 Ok(())
             }

@@ -27,7 +27,7 @@ use luksmith_formats::luks2::{Progress, Reencryption, Resilience};
 
 pub use error::ReencryptError;
 
-use crate::backend::{Backend, IoError};
+use crate::backend::Backend;
 use crate::container::{Container, ReencryptionKeys};
 use crate::crypt::SectorCrypt;
 use area::{CopyOf, TRAILER};
@@ -63,6 +63,28 @@ pub struct Reencrypt {
     at: u64,
     size: u64,
     zone: u64,
+    /// The zone after the last one, as it was read. No other program writes to the data.
+    ahead: Option<Prepared>,
+}
+
+/// A zone that was read, and its checksums.
+struct Prepared {
+    zone: Zone,
+    sums: Vec<u8>,
+}
+
+impl Prepared {
+    /// Reads a zone of the data, which begins at `first` of its storage.
+    fn read(
+        data: &dyn Backend,
+        first: u64,
+        (start, length): (u64, u64),
+        copy: CopyOf,
+    ) -> Result<Self, ReencryptError> {
+        let zone = Zone::read(data, first, start, length)?;
+        let sums = copy.of(&zone);
+        Ok(Self { zone, sums })
+    }
 }
 
 impl std::fmt::Debug for Reencrypt {
@@ -98,6 +120,7 @@ impl Reencrypt {
         let mut this = Self {
             at: 0,
             zone: 0,
+            ahead: None,
             container,
             data,
             found,
@@ -146,6 +169,7 @@ impl Reencrypt {
     }
 
     /// Converts the next zone, durably. Returns its length, which is 0 if everything is converted.
+    /// Another thread reads the zone after it meanwhile.
     ///
     /// # Errors
     /// Returns [`ReencryptError`]. After that, the reencryption has to be taken up again.
@@ -154,32 +178,55 @@ impl Reencrypt {
         if length == 0 {
             return Ok(0);
         }
-        let old = self.old.as_ref().ok_or(ReencryptError::NotPending)?;
-        let start = self.at;
-        // A hole that cannot be filled fails here, before anything of the zone is changed.
-        let place = self.new.place(start);
-        match self.data.reserve(place..place + length) {
-            Ok(()) | Err(IoError::Unsupported(_)) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let zone = Zone::read(&*self.data, old, start, length)?;
-        let copy = match &self.found.state.resilience {
-            Resilience::Checksum { hash, sector_size } => CopyOf::checksums(*hash, *sector_size)?,
-            Resilience::Journal => CopyOf::Journal,
-            _ => return Err(ReencryptError::Resilience),
+        let (start, next) = (self.at, self.at + length);
+        let copy = self.copy()?;
+        let data = self.data.clone();
+        let first = self.new.place(0);
+        let prepare = |start, length| Prepared::read(&*data, first, (start, length), copy);
+        let prepared = match self.ahead.take() {
+            Some(ahead) if (ahead.zone.start, ahead.zone.length) == (start, length) => ahead,
+            _ => prepare(start, length)?,
         };
-        copy.write(&self.container, &self.found, &zone)?;
-        self.container.header_storage().flush()?;
-        let hot = Progress::Hot { start, length };
-        self.container.commit_first_copy(hot, self.size)?;
-        self.container.write_second_copy()?;
-        zone.convert(&*self.data, old, &self.new)?;
-        self.flush()?;
-        self.at += length;
+        let after = self.size.saturating_sub(next).min(self.zone);
+        let (converted, ahead) = std::thread::scope(|scope| {
+            let prepare = || prepare(next, after);
+            let thread =
+                (after > 0).then(|| std::thread::Builder::new().spawn_scoped(scope, prepare));
+            let converted = self.convert(prepared, copy);
+            // If it failed, the next step reads the zone itself, and reports the error.
+            let ahead = thread.and_then(|thread| thread.ok()?.join().ok()?.ok());
+            (converted, ahead)
+        });
+        converted?;
+        self.ahead = ahead;
+        self.at = next;
         if matches!(copy, CopyOf::Journal) {
             self.post()?;
         }
         Ok(length)
+    }
+
+    /// Converts a zone that was read, in the order of writes that survives a cut.
+    fn convert(&mut self, prepared: Prepared, copy: CopyOf) -> Result<(), ReencryptError> {
+        let Prepared { zone, sums } = prepared;
+        let (start, length) = (zone.start, zone.length);
+        copy.write(&self.container, &self.found, &zone, &sums)?;
+        self.container.header_storage().flush()?;
+        let hot = Progress::Hot { start, length };
+        self.container.commit_first_copy(hot, self.size)?;
+        self.container.write_second_copy()?;
+        let old = self.old.as_ref().ok_or(ReencryptError::NotPending)?;
+        zone.convert(&*self.data, old, &self.new)?;
+        self.flush()
+    }
+
+    /// What of a zone is kept in the area.
+    fn copy(&self) -> Result<CopyOf, ReencryptError> {
+        match &self.found.state.resilience {
+            Resilience::Checksum { hash, sector_size } => CopyOf::checksums(*hash, *sector_size),
+            Resilience::Journal => Ok(CopyOf::Journal),
+            _ => Err(ReencryptError::Resilience),
+        }
     }
 
     /// Ends a reencryption whose data is all converted, and returns the container. The old

@@ -18,13 +18,14 @@ pub(super) struct Zone {
 }
 
 impl Zone {
+    /// Reads a zone of the data, which begins at `first` of its storage.
     pub(super) fn read(
         data: &dyn Backend,
-        side: &Side,
+        first: u64,
         start: u64,
         length: u64,
     ) -> Result<Self, IoError> {
-        let read = |piece: Range<u64>| read(data, side, &piece);
+        let read = |piece: Range<u64>| read_at(data, first + piece.start, &piece);
         let pieces = pieces(start, length).map(read).collect::<Result<_, _>>()?;
         Ok(Self {
             start,
@@ -69,8 +70,12 @@ pub(super) fn read(
     side: &Side,
     piece: &Range<u64>,
 ) -> Result<Sectors<Cipher>, IoError> {
+    read_at(data, side.place(piece.start), piece)
+}
+
+fn read_at(data: &dyn Backend, place: u64, piece: &Range<u64>) -> Result<Sectors<Cipher>, IoError> {
     let length = usize::try_from(piece.end - piece.start).unwrap_or(0);
     let mut sectors = Sectors::<Cipher>::with_len(length);
-    data.read_at(side.place(piece.start), &mut sectors)?;
+    data.read_at(place, &mut sectors)?;
     Ok(sectors)
 }

@@ -222,7 +222,7 @@ impl fmt::Display for Note<'_> {
             } => {
                 let names = requirements.join(", ");
                 let why = match requirements.iter().any(|name| name.contains("reencrypt")) {
-                    true => "a reencryption is not finished",
+                    true => "a reencryption is not finished, and can be taken up again",
                     false => "the data cannot be opened here",
                 };
                 write!(f, "{location}: the header requires {names}: {why}")

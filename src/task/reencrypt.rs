@@ -189,6 +189,9 @@ impl Plan {
     ) -> Result<Reencrypted, Error> {
         // Held until the end.
         let _claimed = std::mem::take(&mut self.claimed);
+        if !self.options.only_begin {
+            self.data.fill_holes()?;
+        }
         let (keys, dropped) = match self.pending {
             Some(_) => {
                 let interrupt = watch.interrupt();

@@ -11,8 +11,8 @@ use luksmith_formats::nbd::uri::Uri;
 use super::destination::Destination;
 use super::{Advice, Error, Kind};
 use crate::Interrupt;
-use crate::backend::Backend;
 use crate::backend::file::{FileBackend, OpenOptions};
+use crate::backend::{Backend, IoError};
 use crate::container::{Container, OpenError, Remains, Undo, UndoFile, Unlocked, VolumeError};
 use crate::layout::{ImageError, Qcow2, Qcow2Header};
 use crate::location::Location;
@@ -189,6 +189,25 @@ impl Storage {
             (Some(named), _) => UndoFile::at(named.to_owned()).into(),
             (None, Some(file)) => Undo::beside(file),
             (None, None) => Undo::NotLookedFor,
+        }
+    }
+
+    /// Reserves the space of all holes of a file that will be written completely, so that this does
+    /// not fail in its middle for lack of space. Where the system cannot do so, nothing happens.
+    ///
+    /// # Errors
+    /// [`Kind::NoSpace`] if there is not enough space.
+    pub(super) fn fill_holes(&self) -> Result<(), Error> {
+        let Some(file) = self.file.as_ref().filter(|file| !file.is_device()) else {
+            return Ok(());
+        };
+        let about = file.about();
+        if about.is_ok_and(|about| about.blocks().saturating_mul(512) >= about.len()) {
+            return Ok(());
+        }
+        match file.preallocate() {
+            Ok(()) | Err(IoError::Unsupported(_)) => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 
