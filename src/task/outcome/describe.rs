@@ -6,8 +6,8 @@ use luksmith_formats::luks2::{Kdf, Progress};
 use super::names;
 use crate::backend::Backend as _;
 use crate::container::{Container, Header, KeyslotInfo};
-use crate::location::Location;
 use crate::task::chain;
+use crate::task::open::{Image, ImageFormat};
 use crate::task::reencrypt;
 use crate::task::storage::Storage;
 
@@ -16,7 +16,7 @@ use crate::task::storage::Storage;
 #[non_exhaustive]
 pub struct Described<'a> {
     /// Where the volume is stored.
-    pub image: &'a Location,
+    pub image: &'a Image,
     /// Its header.
     pub container: &'a Container,
     /// The storage of its data.
@@ -30,13 +30,14 @@ pub struct Described<'a> {
 impl<'a> Described<'a> {
     /// A header, and the storage of its data.
     #[must_use]
-    pub fn new(image: &'a Location, container: &'a Container, data: &'a Storage) -> Self {
+    pub fn new(image: &'a Image, container: &'a Container, data: &'a Storage) -> Self {
+        let begins = || container.data_segment().is_ok_and(|data| data.offset == 0);
         Self {
             image,
             container,
             data,
-            size: None,
-            detached: false,
+            size: image.data_size(container, data),
+            detached: image.header.is_some() || image.format == ImageFormat::Raw && begins(),
         }
     }
 
@@ -60,7 +61,7 @@ impl<'a> Described<'a> {
         let flags = luks2.map(|header| header.metadata.config().flags.clone());
 
         let mut members = Object::new();
-        names::image(&mut members, self.image);
+        names::image(&mut members, &self.image.location);
         members.insert("format", if raw { "raw" } else { "qcow2" });
         members.insert("type", names::type_name(container.version()));
         members.insert("uuid", container.uuid());

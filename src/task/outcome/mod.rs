@@ -10,6 +10,7 @@ mod change;
 mod copied;
 mod created;
 mod describe;
+mod described;
 #[cfg(feature = "vet")]
 mod inspected;
 #[cfg(feature = "libvirt")]
@@ -26,6 +27,7 @@ pub use change::{Change, Changed};
 pub use copied::Copied;
 pub use created::Created;
 pub use describe::{Described, keyslots, tokens};
+pub use described::keyslot_cells;
 #[cfg(feature = "vet")]
 pub use inspected::inspected;
 #[cfg(feature = "libvirt")]
