@@ -307,11 +307,8 @@ impl FileBackend {
     }
 
     fn check_zeroing(&self, operation: Operation, range: &Range<u64>) -> Result<(), IoError> {
-        self.geometry().check_change(
-            operation,
-            range.start,
-            range.end.saturating_sub(range.start),
-        )
+        let len = range.end.saturating_sub(range.start);
+        self.geometry().check_change(operation, range.start, len)
     }
 }
 
@@ -401,6 +398,10 @@ impl Backend for FileBackend {
 
     fn reserve(&self, range: Range<u64>) -> Result<(), IoError> {
         self.check_zeroing(Operation::Reserve, &range)?;
+        if self.is_device {
+            // The kernel would say so too, but not for parts of sectors: it checks these first.
+            return Err(IoError::Unsupported(Operation::Reserve));
+        }
         self.fallocate(Operation::Reserve, FallocateFlags::KEEP_SIZE, range)
     }
 

@@ -117,6 +117,21 @@ impl CommandError {
         self
     }
 
+    /// The same failure without hints that begin with an option which this command does not have.
+    /// The library advises without knowing the command.
+    #[must_use]
+    pub(crate) fn of_command(mut self, command: &clap::Command) -> Self {
+        self.hints.retain(|hint| {
+            let option = hint.strip_prefix("--").and_then(|rest| {
+                rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '-')
+                    .next()
+            });
+            let mut options = command.get_arguments().filter_map(clap::Arg::get_long);
+            option.is_none_or(|option| options.any(|other| other == option))
+        });
+        self
+    }
+
     pub(crate) fn kind(&self) -> Kind {
         self.error.kind()
     }
@@ -183,6 +198,17 @@ pub(crate) fn stdout_failed(error: io::Error) -> CommandError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hint_names_only_options_of_the_command() {
+        let error = CommandError::parameters("no")
+            .hint("--force-share reads it anyway")
+            .hint("--label, then")
+            .hint("`luksmith info` shows it");
+        let label = clap::Arg::new("label").long("label");
+        let error = error.of_command(&clap::Command::new("create").arg(label));
+        assert_eq!(error.hints(), ["--label, then", "`luksmith info` shows it"]);
+    }
 
     #[test]
     fn a_failure_of_a_task_keeps_its_kind_and_gets_the_hints_of_its_cause() {

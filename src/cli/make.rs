@@ -20,6 +20,7 @@ use super::force::{Force, confirm_all};
 use super::notes::note_slow;
 use super::output;
 use super::passphrase::volume_key_file;
+use super::terminal;
 
 /// The options of the new volume, from the arguments.
 pub(crate) fn new_volume(
@@ -115,7 +116,7 @@ pub(crate) fn note_rest(
 /// Prints the new volume, and which programs open it.
 pub(crate) fn done(session: &Session, created: &Created) {
     session.done(created);
-    if !session.json {
+    if !session.json && !terminal::is_quiet() {
         session
             .output
             .line(opened(&created.openers, created.qemu_obstacle));

@@ -208,6 +208,7 @@ pub(crate) fn main() -> ExitCode {
     let code = match outcome {
         Ok(()) => 0,
         Err(error) => {
+            let error = error.of_command(&command_of(&name));
             output::report(&error);
             error.exit_code()
         }
@@ -245,6 +246,18 @@ fn name(matches: &clap::ArgMatches) -> String {
     let first = matches.subcommand();
     let words = std::iter::successors(first, |(_, matches)| matches.subcommand());
     words.map(|(word, _)| word).collect::<Vec<_>>().join(" ")
+}
+
+/// The command that these words call, with the options that it shares with all commands.
+fn command_of(name: &str) -> clap::Command {
+    let mut command = command();
+    command.build();
+    for word in name.split(' ') {
+        if let Some(sub) = command.find_subcommand(word) {
+            command = sub.clone();
+        }
+    }
+    command
 }
 
 fn prepare(global: &Global, name: String) -> Result<Session, CommandError> {

@@ -166,8 +166,8 @@ fn newline_hint(
     output::note("the key ends with a newline; trying it without");
     let hint = match derive(session, container, &stripped, which) {
         Ok(_) => {
-            "without the newline at its end, the key opens: --key-file with --keyfile-size N reads \
-             only its first N bytes"
+            "without the newline at its end, the key opens: leave it out, or read only the first N \
+             bytes of a file with --key-file and --keyfile-size N"
         }
         Err(UnlockError::WrongPassphrase) => {
             "without the newline at its end it does not open either"

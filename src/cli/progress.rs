@@ -193,8 +193,10 @@ impl Counted {
     /// the bar.
     fn bar_of_bytes(&self) -> ProgressBar {
         let template = match self.pace.total() {
-            Some(_) => "{prefix} {bar:30} {percent:>3}% {binary_bytes}/{binary_total_bytes} {msg}",
-            None => "{prefix} {spinner} {binary_bytes} {msg}",
+            Some(_) => {
+                "{prefix} {bar:12} {percent:>3}% {binary_bytes}/{binary_total_bytes} {wide_msg}"
+            }
+            None => "{prefix} {spinner} {binary_bytes} {wide_msg}",
         };
         new_bar(&self.pace, template)
     }

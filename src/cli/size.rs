@@ -22,6 +22,9 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
         false => config.with_binary(),
     };
     match config.parse_size(text) {
+        Ok(size) if i64::try_from(size).is_err() => {
+            Err("2^63 bytes or more, which no file and no device has".to_owned())
+        }
         Ok(size) if text.starts_with(|c: char| c.is_ascii_digit()) => Ok(size),
         Err(parse_size::Error::PosOverflow) => Err("2^64 bytes or more".to_owned()),
         _ => Err(
@@ -100,6 +103,7 @@ mod tests {
         for text in ["99999999999T", "16E", "18446744073709551616"] {
             assert_eq!(parse(text).unwrap_err(), "2^64 bytes or more", "{text}");
         }
+        assert!(parse("8E").unwrap_err().starts_with("2^63 bytes or more"));
         assert!(is_size("64M") && !is_size("64") && !is_size("disk.img"));
     }
 

@@ -117,6 +117,8 @@ hints! {
     }
 
     FileError {
+        FileError::NotFound(path) if path.as_os_str() == "-" =>
+            "a volume is a file or a device, since it is not read in order; a pipe cannot hold one",
         FileError::PermissionDenied(path) =>
             format!(
                 "`ls -l {}` shows who may; a device is usually for root and its group",
@@ -229,7 +231,9 @@ hints! {
             "--undo-file PATH names a file on another device, for the duration of the change",
         CommitError::InUse => "close the volume first",
         CommitError::Secret(error) => hint(error),
-        CommitError::Io(error) => hint(error),
+        CommitError::Io(error) => hint(error).unwrap_or_else(||
+            "the change can have been made before the failure: `luksmith info IMAGE` shows what the \
+             header has; keep the old and the new passphrase until then".to_owned()),
         CommitError::NotKept { .. } =>
             "it is another disk now, or another program writes to it: check both before you run \
              the command again",

@@ -121,7 +121,12 @@ pub fn users(connection: &Connection) -> Result<Users, LibvirtError> {
         if pool.is_active()? {
             let name = pool.name()?;
             for volume in pool.volumes()? {
-                found.add_volume(&name, volume.path()?, &volume.xml()?);
+                match volume.path().and_then(|path| Ok((path, volume.xml()?))) {
+                    Ok((path, xml)) => found.add_volume(&name, path, &xml),
+                    // Its file was removed, and the pool was not refreshed since.
+                    Err(LibvirtError::NoVolume(_)) => {}
+                    Err(error) => return Err(error),
+                }
             }
         }
     }

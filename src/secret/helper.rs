@@ -202,7 +202,8 @@ struct Running {
 }
 
 impl Running {
-    /// Reads stdout up to its end, and shows what arrives on stderr meanwhile.
+    /// Reads stdout up to its end or that of the program, and shows what arrives on stderr
+    /// meanwhile.
     fn read(
         &mut self,
         limit: usize,
@@ -214,6 +215,7 @@ impl Running {
             source,
         };
         let mut read = Growing::new()?;
+        let mut killed = false;
         loop {
             self.check(interrupt).map_err(|error| match error {
                 Ended::Interrupted => SecretError::Interrupted,
@@ -225,6 +227,15 @@ impl Running {
             let ready = self.errors.wait(stdout.as_fd(), LOOK);
             self.errors.show(&self.name);
             if !ready.map_err(|error| failed(HelperError::Read(error.into())))? {
+                // What the program printed before its end has been read. A process that it left
+                // running can still hold its stdout.
+                if killed {
+                    return Ok(read);
+                }
+                if self.has_ended() {
+                    self.kill_group();
+                    killed = true;
+                }
                 continue;
             }
             match rustix::io::read(stdout, read.free(limit, from)?) {
@@ -238,9 +249,7 @@ impl Running {
 
     /// Waits for the end of the program, and kills what it has left in its process group.
     fn end(&mut self, interrupt: &Interrupt) -> Result<ExitStatus, Ended> {
-        // Its number stays taken until it is waited for, so no other process group has it.
-        let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
-        while let Ok(None) = waitid(WaitId::Pid(Pid::from_child(&self.child)), ended) {
+        while !self.has_ended() {
             self.check(interrupt)?;
             self.errors.show(&self.name);
             std::thread::sleep(END);
@@ -251,6 +260,14 @@ impl Running {
         self.child
             .wait()
             .map_err(|error| Ended::Failed(HelperError::Read(error)))
+    }
+
+    /// Whether the program has ended. Its number stays taken until it is waited for, so no other
+    /// process group has it.
+    fn has_ended(&self) -> bool {
+        let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        let process = WaitId::Pid(Pid::from_child(&self.child));
+        !matches!(waitid(process, ended), Ok(None))
     }
 
     fn check(&self, interrupt: &Interrupt) -> Result<(), Ended> {

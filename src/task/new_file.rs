@@ -52,7 +52,10 @@ impl<'a> NewFile<'a> {
         let (file, temporary) = create_beside(&destination).map_err(failed)?;
         let about = file.metadata().map_err(failed)?;
         let folder = destination.folder().clone();
-        let written = MadeFile::find(folder, temporary.clone(), &about).map_err(failed)?;
+        let written = MadeFile::find(folder.clone(), temporary.clone(), &about)
+            // This process has no descriptor left, for example.
+            .inspect_err(|_| drop(folder.remove_if(&temporary, &about)))
+            .map_err(failed)?;
         watch.unfinished(&written, true);
         Ok(Self {
             file,

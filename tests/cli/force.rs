@@ -81,7 +81,7 @@ fn erasing() {
     let session = Session::with_volume();
     session
         .run(["header", "erase", "disk.img"])
-        .fails(1, "all 1 keyslots of disk.img");
+        .fails(1, "the only keyslot of disk.img");
     session.ok(["key", "test", "disk.img", "--key-file", "key"]);
     session.ok(["header", "erase", "disk.img", "--force", "erase"]);
     session

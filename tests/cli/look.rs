@@ -166,10 +166,30 @@ fn more_and_less_is_said_on_demand() {
     );
     let quiet = session.run(add.into_iter().chain(CHEAP).chain(["--quiet"]));
     assert_eq!((quiet.code(), quiet.stderr().as_str()), (0, ""));
+    let create = ["create", "new.img", "--size", "1M", "--key-file", "key"];
+    let quiet = session.run(create.into_iter().chain(CHEAP).chain(["-q"]));
+    assert_eq!((quiet.code(), quiet.stdout().as_str()), (0, ""));
     session
         .run(["info", "no-such.img", "-q"])
         .fails(4, "no-such.img");
     session
         .run(["info", "disk.img", "-q", "-v"])
         .fails(1, "cannot be used with");
+}
+
+#[test]
+fn the_tokens_are_a_line_each() {
+    let session = Session::with_volume();
+    for kind in ["one", "two"] {
+        let token = format!("{{\"type\":\"{kind}\",\"keyslots\":[]}}");
+        session.write("token", token.as_bytes());
+        let import = ["token", "import", "disk.img", "--json-file", "token"];
+        assert_eq!(session.run(import).code(), 0);
+    }
+    let shown = session.run(["token", "list", "disk.img"]).stdout();
+    let rows = shown.lines().map(|line| {
+        let words: Vec<_> = line.split_whitespace().take(2).collect();
+        words.join(" ")
+    });
+    assert_eq!(rows.collect::<Vec<_>>(), ["token type", "0 one", "1 two"]);
 }

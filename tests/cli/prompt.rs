@@ -127,7 +127,7 @@ fn a_loss_is_asked_for_by_name() {
     let session = Session::with_volume();
     for (answer, code) in [("yes\n", 1), ("erase\n", 0)] {
         let mut terminal = Terminal::run(&session, &["header", "erase", "disk.img"]);
-        terminal.expect("luksmith: warning: all 1 keyslots of disk.img");
+        terminal.expect("luksmith: warning: the only keyslot of disk.img");
         terminal.expect("Type erase to go on, anything else to stop: ");
         terminal.type_in(answer);
         assert_eq!(terminal.exit_code(), code);

@@ -59,8 +59,9 @@ fn half_rotated(host: &Host, secret: &str) -> Vec<u8> {
     host.daemon.ok(&format!(
         "key add {path} --key-file old --new-key-file new --keyslot 7 --pbkdf pbkdf2 {CHEAP}"
     ));
-    host.daemon
-        .ok(&format!("libvirt secret set {secret} --key-file new"));
+    host.daemon.ok(&format!(
+        "libvirt secret set {secret} --key-file new --force overwrite"
+    ));
     std::fs::read(folder.join("old")).unwrap()
 }
 
@@ -132,8 +133,9 @@ fn a_secret_that_is_not_that_of_the_rotation_is_neither_read_nor_removed() {
         .daemon
         .ok("libvirt secret define --usage volume:other")
         .text();
-    host.daemon
-        .ok(&format!("libvirt secret set {foreign} --key-file recovery"));
+    host.daemon.ok(&format!(
+        "libvirt secret set {foreign} --key-file recovery --force overwrite"
+    ));
     for stage in ["adding", "setting", "removing"] {
         // The foreign secret's value would prove that keyslot 0 is the old one.
         write_journal(&host, &secret, &foreign, stage, 7, &[0]);
@@ -274,8 +276,9 @@ fn a_passphrase_that_is_changed_during_a_rotation_stays() {
 
     for look in 1.. {
         image.write_all_at(&before, 0).unwrap();
-        host.daemon
-            .ok(&format!("libvirt secret set {secret} --key-file old"));
+        host.daemon.ok(&format!(
+            "libvirt secret set {secret} --key-file old --force overwrite"
+        ));
         let log = folder.join("strace");
         let _ = std::fs::remove_file(&log);
         let inject = format!("inject=openat:signal=SIGSTOP:when={look}");

@@ -188,8 +188,9 @@ fn killed_anywhere_a_private_secret_has_what_opens_its_volume() {
             "libvirt secret define --usage volume:{path} --private"
         ))
         .text();
-    host.daemon
-        .ok(&format!("libvirt secret set {secret} --key-file a"));
+    host.daemon.ok(&format!(
+        "libvirt secret set {secret} --key-file a --force overwrite"
+    ));
     let domain = host.domain("d", "v", &secret).unwrap();
 
     host.daemon

@@ -305,7 +305,7 @@ fn no_command_leaves_a_passphrase_anywhere() {
     let folder = daemon.folder();
     fs::write(folder.join("key"), &key).unwrap();
     daemon.ok("libvirt secret define --usage volume:other");
-    let set = "libvirt secret set usage=volume:other --key-file key";
+    let set = "libvirt secret set usage=volume:other --key-file key --force overwrite";
     runs(daemon, set, LIBVIRT, || vec![key.clone()]);
     let get = "libvirt secret get usage=volume:other --out got";
     runs(daemon, get, &["write .got"], || vec![key.clone()]);
@@ -371,7 +371,7 @@ fn no_value_is_left_by_a_connection_with_tls() {
     let here = daemon.run("libvirt secret define --usage volume:v");
     assert_eq!(here.code, Some(0), "{}: {}", here.stderr, daemon.log());
     let far = format!("--connect qemu+tls://localhost:{port}/system?pkipath={folder}");
-    let set = format!("libvirt secret set usage=volume:v --key-file key {far}");
+    let set = format!("libvirt secret set usage=volume:v --key-file key --force overwrite {far}");
     runs(&daemon, &set, &[], || vec![key.clone()]);
     let get = format!("libvirt secret get usage=volume:v --out got {far}");
     runs(&daemon, &get, &["write .got"], || vec![key.clone()]);

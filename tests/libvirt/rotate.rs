@@ -362,8 +362,9 @@ fn a_check_finds_what_is_wrong_and_changes_nothing() {
     ));
     let other = host.daemon.folder().join("other");
     std::fs::write(&other, "another").unwrap();
-    host.daemon
-        .ok(&format!("libvirt secret set {wrong} --key-file other"));
+    host.daemon.ok(&format!(
+        "libvirt secret set {wrong} --key-file other --force overwrite"
+    ));
     let empty = host
         .daemon
         .ok("libvirt secret define --usage volume:nothing")

@@ -39,8 +39,9 @@ fn two_secrets_with_one_passphrase_are_refused_and_found() {
         .daemon
         .ok("libvirt secret define --usage volume:second")
         .text();
-    host.daemon
-        .ok(&format!("libvirt secret set {second} --key-file old"));
+    host.daemon.ok(&format!(
+        "libvirt secret set {second} --key-file old --force overwrite"
+    ));
     symlink("v", host.path("link")).unwrap();
     let (Some(_), Some(other)) = (
         host.domain("d", "v", &first),
@@ -81,8 +82,9 @@ fn two_secrets_with_one_passphrase_are_refused_and_found() {
         "key add {} --key-file old --new-key-file own {CHEAP}",
         host.path("v")
     ));
-    host.daemon
-        .ok(&format!("libvirt secret set {second} --key-file own"));
+    host.daemon.ok(&format!(
+        "libvirt secret set {second} --key-file own --force overwrite"
+    ));
     host.daemon.ok(&format!("libvirt rotate --all {CHEAP}"));
     for secret in [&first, &second] {
         host.whole("v", secret);
@@ -99,8 +101,9 @@ fn a_secret_for_the_path_counts_beside_one_that_a_domain_names() {
         .daemon
         .ok("libvirt secret define --usage volume:named")
         .text();
-    host.daemon
-        .ok(&format!("libvirt secret set {named} --key-file old"));
+    host.daemon.ok(&format!(
+        "libvirt secret set {named} --key-file old --force overwrite"
+    ));
     // Outside of the pool, so that only the usage names it.
     let path = host.daemon.folder().join("alone");
     std::fs::rename(host.path("v"), &path).unwrap();
@@ -113,8 +116,9 @@ fn a_secret_for_the_path_counts_beside_one_that_a_domain_names() {
             path.display()
         ))
         .text();
-    host.daemon
-        .ok(&format!("libvirt secret set {by_path} --key-file old"));
+    host.daemon.ok(&format!(
+        "libvirt secret set {by_path} --key-file old --force overwrite"
+    ));
     symlink(&path, host.path("v")).unwrap();
     if host.domain("d", "v", &named).is_none() {
         return;
@@ -172,8 +176,9 @@ fn a_copy_without_a_secret_stops_a_rotation() {
             .daemon
             .ok(&format!("libvirt secret define --usage volume:{copy}"))
             .text();
-        host.daemon
-            .ok(&format!("libvirt secret set {own} --key-file old"));
+        host.daemon.ok(&format!(
+            "libvirt secret set {own} --key-file old --force overwrite"
+        ));
         host.daemon.ok(&format!(
             "libvirt rotate {} {CHEAP} --pbkdf pbkdf2",
             host.path(name)
@@ -250,8 +255,9 @@ fn a_passphrase_that_is_given_counts_where_the_secret_has_another() {
     let mut newline = std::fs::read(folder.join("key")).unwrap();
     newline.push(b'\n');
     std::fs::write(folder.join("newline"), newline).unwrap();
-    host.daemon
-        .ok(&format!("libvirt secret set {secret} --key-file newline"));
+    host.daemon.ok(&format!(
+        "libvirt secret set {secret} --key-file newline --force overwrite"
+    ));
     let path = host.path("v");
     is_refused(&host, &path, 2, &["does not open", "--key-file"]);
     is_refused(

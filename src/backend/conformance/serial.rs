@@ -290,11 +290,15 @@ pub(super) fn prefetch(subject: &Subject<'_>) -> Outcome {
 pub(super) fn reserve(subject: &Subject<'_>) -> Outcome {
     let clause = Clause::Reserve;
     let before = subject.snapshot(clause)?;
-    let skipped = match subject.storage.reserve(0..subject.size) {
-        Ok(()) => None,
-        Err(IoError::Unsupported(_)) => Some("the storage reserves no space"),
-        Err(error) => return Err(Violation::new(clause, "it failed").because(error)),
-    };
+    let mut skipped = None;
+    // The whole storage, and a part that begins and ends within a sector if the block size is 1.
+    for range in [0..subject.size, subject.block..subject.block * 3] {
+        match subject.storage.reserve(range) {
+            Ok(()) => {}
+            Err(IoError::Unsupported(_)) => skipped = Some("the storage reserves no space"),
+            Err(error) => return Err(Violation::new(clause, "it failed").because(error)),
+        }
+    }
     subject.expect_snapshot(clause, &before, "after its space was reserved")?;
     Ok(skipped)
 }

@@ -36,8 +36,12 @@ impl Args {
         let removed: Vec<_> = slots.iter().map(|there| there.slot).collect();
         let count = removed.len();
         let loss = format!(
-            "all {count} keyslots of {} (volume {}) would be destroyed: the data is lost, unless \
-             there is a header backup or the volume key",
+            "{} of {} (volume {}) would be destroyed: the data is lost, unless there is a header \
+             backup or the volume key",
+            match count {
+                1 => "the only keyslot".to_owned(),
+                _ => format!("all {count} keyslots"),
+            },
             self.image.header_location(),
             container.uuid()
         );

@@ -36,7 +36,7 @@ impl Args {
         } else {
             session
                 .output
-                .line(shown::table(&container).unwrap_or_else(|| "no tokens".to_owned()));
+                .lines(shown::table(&container).unwrap_or_else(|| "no tokens".to_owned()));
         }
         Ok(())
     }

@@ -139,16 +139,29 @@ fn is_gone(pid: &str) -> bool {
 #[test]
 fn the_whole_process_group_ends_with_it() {
     let text = "sleep 1000 & echo $! > \"$1/pid\"";
-    for (more, slow) in [("; wait", true), ("; printf secret; exec 1>&-", false)] {
-        let (folder, helper) = script(&format!("{text}{more}"));
-        let helper = helper
-            .argument(folder.path())
-            .time(Duration::from_millis(300));
-        // The child has our stdout too, so only the time ends the wait for it.
-        assert!(matches!(fails(&helper), HelperError::Slow(_)), "{slow}");
-        let pid = fs::read_to_string(folder.path().join("pid")).unwrap();
-        assert!(is_gone(&pid), "{pid}");
+    let (folder, helper) = script(&format!("{text}; wait"));
+    let helper = helper
+        .argument(folder.path())
+        .time(Duration::from_millis(300));
+    assert!(matches!(fails(&helper), HelperError::Slow(_)));
+    let pid = fs::read_to_string(folder.path().join("pid")).unwrap();
+    assert!(is_gone(&pid), "{pid}");
+    // The child has our stdout too, and would hold it for longer than the program may take.
+    let (folder, helper) = script(&format!("{text}; printf secret"));
+    let helper = helper.argument(folder.path());
+    assert_eq!(run(&helper).unwrap(), b"secret");
+    let pid = fs::read_to_string(folder.path().join("pid")).unwrap();
+    assert!(is_gone(&pid), "{pid}");
+    // One that left the process group is not waited for either.
+    let (folder, helper) =
+        script("setsid sh -c 'echo $$ > \"$0/pid\"; exec sleep 100' \"$1\" & printf secret");
+    assert_eq!(run(&helper.argument(folder.path())).unwrap(), b"secret");
+    while !folder.path().join("pid").exists() {
+        std::thread::sleep(Duration::from_millis(5));
     }
+    let pid = fs::read_to_string(folder.path().join("pid")).unwrap();
+    let pid = pid.trim().parse().ok().and_then(Pid::from_raw).unwrap();
+    rustix::process::kill_process(pid, Signal::KILL).unwrap();
     let (folder, helper) =
         script("sleep 1000 >/dev/null 2>&1 & echo $! > \"$1/pid\"; printf secret");
     assert_eq!(run(&helper.argument(folder.path())).unwrap(), b"secret");

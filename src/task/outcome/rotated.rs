@@ -10,14 +10,17 @@ use crate::task::libvirt::rotate::{Finding, Rotated};
 /// The line about a volume whose passphrase was replaced.
 impl fmt::Display for Rotated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let removed: Vec<_> = self.removed.iter().map(u32::to_string).collect();
         write!(
             f,
-            "{}: keyslot {} has the new passphrase; removed: {}",
-            self.volume,
-            self.keyslot,
-            removed.join(", ")
-        )
+            "{}: keyslot {} has the new passphrase; ",
+            self.volume, self.keyslot
+        )?;
+        let removed: Vec<_> = self.removed.iter().map(u32::to_string).collect();
+        match removed.len() {
+            0 => write!(f, "no keyslot was removed"),
+            1 => write!(f, "keyslot {} was removed", removed.join(", ")),
+            _ => write!(f, "keyslots {} were removed", removed.join(", ")),
+        }
     }
 }
 

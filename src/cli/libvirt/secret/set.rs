@@ -1,5 +1,6 @@
 //! `luksmith libvirt secret set`: sets the value of a secret.
 
+use luksmith::libvirt::LibvirtError;
 use luksmith::libvirt::xml::{SecretRef, UsageType};
 use luksmith::secret::Passphrase;
 use luksmith::task::outcome::SecretChange;
@@ -7,13 +8,15 @@ use luksmith::task::outcome::SecretChange;
 use crate::cli::Session;
 use crate::cli::args::KeyArgs;
 use crate::cli::error::CommandError;
-use crate::cli::force::{Force, only};
+use crate::cli::force::{Force, confirm, only};
 use crate::cli::libvirt::connect::ConnectArgs;
 use crate::cli::passphrase::KeySource;
 
 /// Set the value of a secret
 ///
 /// The value is exactly the bytes of the source. It is read back, unless the secret is private.
+/// Another value that the secret has is replaced only after a question; that of a private secret is
+/// not known, and is replaced.
 /// QEMU takes only passphrases that are text (UTF-8 without NUL). For the bytes of a key file that
 /// are not text, use their base64 in the secret (--base64) and in a keyslot.
 #[derive(Debug, clap::Args)]
@@ -27,8 +30,9 @@ pub(crate) struct Args {
     #[arg(long)]
     base64: bool,
 
-    /// Go on without asking: not-text, for a value that QEMU does not take as a passphrase
-    #[arg(long, value_name = "WHAT", value_parser = only(&[Force::NotText]))]
+    /// Go on without asking: overwrite another value; not-text, for a value that QEMU does not take
+    /// as a passphrase
+    #[arg(long, value_name = "WHAT", value_parser = only(&[Force::Overwrite, Force::NotText]))]
     force: Vec<Force>,
 
     #[command(flatten)]
@@ -69,6 +73,20 @@ impl Args {
                      --new-key libvirt:SECRET` then makes",
                 )
                 .hint("--force not-text stores it as it is, for luksmith and librbd"));
+        }
+        let present = match secret.value() {
+            Ok(value) => Some(value),
+            // libvirt does not say whether a private secret has a value.
+            Err(LibvirtError::NoValue(_) | LibvirtError::Private(_)) => None,
+            Err(error) => return Err(about(error.into())),
+        };
+        if present.is_some_and(|present| present.as_bytes() != passphrase.as_bytes()) {
+            let loss = format!(
+                "secret {} has another value, which would be replaced: a volume of which it is the \
+                 only passphrase could not be opened any more",
+                self.secret
+            );
+            confirm(&self.force, Force::Overwrite, &loss)?;
         }
         secret
             .store(&passphrase)

@@ -166,8 +166,13 @@ impl Inventory {
     ) -> Result<(), Error> {
         let name = pool.name()?;
         for volume in pool.volumes()? {
-            let path = volume.path()?;
-            let xml = match VolumeXml::parse(volume.xml()?.as_bytes()) {
+            let (path, xml) = match volume.path().and_then(|path| Ok((path, volume.xml()?))) {
+                Ok(described) => described,
+                // Its file was removed, and the pool was not refreshed since.
+                Err(LibvirtError::NoVolume(_)) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let xml = match VolumeXml::parse(xml.as_bytes()) {
                 Ok(xml) => xml,
                 Err(error) => {
                     self.unread.push((format!("volume {path}"), error));
