@@ -65,6 +65,7 @@
 //!
 //! - [`task`]: whole pieces of work for any front end; kinds of failures, progress, notes.
 //! - [`location`]: where a volume is stored, as text.
+//! - [`partition`]: where a partition of a disk is.
 //! - [`container`]: headers and keyslots: create, open, unlock, tokens, backup, repair, conversion.
 //! - [`audit`]: judges how libvirt is used, from XML and facts about the host.
 //! - [`vet`]: judges images of unknown origin, without a key.
@@ -127,6 +128,7 @@ pub mod layout;
 #[cfg(feature = "libvirt")]
 pub mod libvirt;
 pub mod location;
+pub mod partition;
 #[cfg(feature = "libvirt")]
 pub mod qemu;
 pub mod reencrypt;

@@ -1,17 +1,22 @@
-//! Where a volume is stored, as text: a path, an NBD URI, a volume of a libvirt pool, or an image
-//! on a server.
+//! Where a volume is stored, as text: a path, an NBD URI, a part of one of these, a volume of a
+//! libvirt pool, or an image on a server.
 //!
 //! Text that begins with `scheme://` is a URI; a file of such a name is `./scheme://x`. A new form
 //! is a row in the table of forms.
 
+mod part;
+
 use std::ffi::OsStr;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use luksmith_formats::nbd::uri::{Transport, Uri, UriError, scheme};
 use luksmith_formats::text::Name;
 
 use crate::feature::MissingFeature;
+
+pub use part::Part;
 
 /// Where a volume is stored. Its `Display` is the text that was parsed, with `\xNN` for each byte
 /// that is not UTF-8; no form takes a password.
@@ -22,6 +27,14 @@ pub enum Location {
     Path(PathBuf),
     /// An export on an NBD server.
     Nbd(Box<Uri>),
+    /// A part of a file, a block device or an export: `IMAGE,partition=N`, `IMAGE,offset=N` or
+    /// `IMAGE,offset=N,size=N`.
+    Part {
+        /// The whole, which is a path or an export.
+        whole: Box<Self>,
+        /// Which part of it.
+        part: Part,
+    },
     /// A volume of a libvirt storage pool: `volume:POOL/NAME`.
     Pool {
         /// The pool's name.
@@ -73,6 +86,12 @@ pub enum LocationError {
     /// A unit of an iSCSI target is not of its form.
     #[error("a unit of an iscsi target is iscsi://HOST[:PORT]/TARGET/LUN")]
     Iscsi,
+    /// The number of a partition is not of its form.
+    #[error("partition= takes the number of a partition, from 1 on")]
+    Partition,
+    /// The offset or the size of a part is not of its form.
+    #[error("offset= and size= take bytes, or a number with K, M, G or T (1M is 1 MiB)")]
+    Size,
     /// The form needs a Cargo feature that this build does not have.
     #[error(transparent)]
     MissingFeature(#[from] MissingFeature),
@@ -153,7 +172,26 @@ impl Location {
         Self::parse_form(text, |form| form.opened)
     }
 
+    /// A location that this library opens may end with a part. A file that has the whole text as
+    /// its name is taken instead.
     fn parse_form(text: &OsStr, takes: fn(&Form) -> bool) -> Result<Self, LocationError> {
+        let named = text.to_str().is_some_and(|utf8| {
+            let form = FORMS.iter().find(|form| takes(form) && form.fits(utf8));
+            form.is_some_and(|form| !form.opened)
+        });
+        if named || exists(text) {
+            return Self::parse_whole(text, takes);
+        }
+        match part::split(text.as_bytes())? {
+            Some((whole, part)) => {
+                let whole = Self::parse_whole(OsStr::from_bytes(whole), takes)?;
+                Ok(Self::part_of(whole, part))
+            }
+            None => Self::parse_whole(text, takes),
+        }
+    }
+
+    fn parse_whole(text: &OsStr, takes: fn(&Form) -> bool) -> Result<Self, LocationError> {
         if text.is_empty() {
             return Err(LocationError::Empty);
         }
@@ -173,7 +211,14 @@ impl Location {
         }
     }
 
-    /// The path, if it is one.
+    /// A part of a path or an export.
+    #[must_use]
+    pub fn part_of(whole: Self, part: Part) -> Self {
+        let whole = Box::new(whole);
+        Self::Part { whole, part }
+    }
+
+    /// The path, if it is one: not of a part.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         match self {
@@ -182,11 +227,34 @@ impl Location {
         }
     }
 
+    /// The path of the file or block device that it is, or of which it is a part.
+    #[must_use]
+    pub fn path_of_whole(&self) -> Option<&Path> {
+        match self {
+            Self::Part { whole, .. } => whole.path(),
+            other => other.path(),
+        }
+    }
+
+    /// Which part it is, if it is one.
+    #[must_use]
+    pub fn part(&self) -> Option<Part> {
+        match self {
+            Self::Part { part, .. } => Some(*part),
+            _ => None,
+        }
+    }
+
     /// Whether this library opens it, and not only an emulator.
     #[must_use]
     pub fn opened_here(&self) -> bool {
-        matches!(self, Self::Path(_) | Self::Nbd(_))
+        matches!(self, Self::Path(_) | Self::Nbd(_) | Self::Part { .. })
     }
+}
+
+/// Whether a file has this name, or a symbolic link that may lead nowhere.
+fn exists(text: &OsStr) -> bool {
+    scheme(text.as_bytes()).is_none() && Path::new(text).symlink_metadata().is_ok()
 }
 
 fn nbd(text: &str) -> Result<Location, LocationError> {
@@ -275,6 +343,7 @@ impl fmt::Display for Location {
         match self {
             Self::Path(path) => Name(path.as_os_str().as_encoded_bytes()).fmt(f),
             Self::Nbd(uri) => uri.fmt(f),
+            Self::Part { whole, part } => write!(f, "{whole},{part}"),
             Self::Pool { pool, volume } => write!(f, "volume:{pool}/{volume}"),
             Self::Rbd { image, snapshot } => {
                 write!(f, "rbd:{image}")?;
@@ -316,6 +385,14 @@ mod tests {
                 Err(error) => assert!(error.to_string().contains("feature \"nbd\""), "{error}"),
             }
         }
+        for text in [
+            "disk.img,partition=2",
+            "/dev/vg/lv,offset=1048576",
+            "a,offset=0,size=512",
+        ] {
+            assert_eq!(parse(text).unwrap().to_string(), text);
+            assert_eq!(parse_openable(text), parse(text));
+        }
         let Location::Server(server) = parse("https://[::1]:8443/a%20b?x=1").unwrap() else {
             panic!("a server");
         };
@@ -354,6 +431,37 @@ mod tests {
         ] {
             assert_eq!(parse(text), Err(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn a_part_is_of_a_path_or_an_export() {
+        let location = parse("a,b,offset=1K").unwrap();
+        assert!(location.opened_here() && location.path().is_none());
+        assert_eq!(location.path_of_whole(), Some(Path::new("a,b")));
+        let (offset, size) = (1024, None);
+        assert_eq!(location.part(), Some(Part::Range { offset, size }));
+        if let Ok(location) = parse("nbd://host/x,partition=3") {
+            let whole = Box::new(parse("nbd://host/x").unwrap());
+            let part = Part::Partition(3);
+            assert_eq!(location, Location::Part { whole, part });
+        }
+        // What only an emulator opens has no parts here: the comma belongs to the name.
+        let volume = parse("volume:default/a,partition=1").unwrap();
+        assert_eq!(volume.to_string(), "volume:default/a,partition=1");
+        assert!(volume.part().is_none());
+        assert_eq!(parse("a,partition=0"), Err(LocationError::Partition));
+        assert_eq!(parse(",partition=1"), Err(LocationError::Empty));
+    }
+
+    #[test]
+    fn an_existing_file_of_the_whole_name_wins() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a,partition=1");
+        let part = Location::parse(path.as_os_str()).unwrap();
+        assert_eq!(part.part(), Some(Part::Partition(1)));
+        std::os::unix::fs::symlink("nowhere", &path).unwrap();
+        let whole = Location::parse(path.as_os_str()).unwrap();
+        assert_eq!(whole, Location::Path(path));
     }
 
     #[test]

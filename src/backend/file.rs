@@ -17,6 +17,7 @@ use rustix::fs::{Advice, AtFlags, FallocateFlags, OFlags, SeekFrom, StatxFlags};
 use super::lock::{self, Access, Busy, ImageLock, LockError};
 use super::{Backend, Extents, Geometry, IoError, Operation, check_extents, holes};
 use crate::sectors::{ALIGNMENT, Cipher, Sectors};
+use crate::sys::block;
 use crate::sys::folder::{Folder, ForeignLink, same_file};
 
 /// The size of one prefetch call in bytes. The kernel reads no more than its read-ahead size per
@@ -67,6 +68,11 @@ impl OpenOptions {
 
         /// Refuses a path whose last component is a symbolic link.
         no_follow: bool,
+    }
+
+    /// Whether another part of the file can be read and written through the same descriptor.
+    pub(crate) fn can_share(&self) -> bool {
+        !(self.beside || self.direct || self.create_new || self.no_follow)
     }
 
     /// Whether the file is opened for writing.
@@ -267,9 +273,29 @@ impl FileBackend {
         self.file.metadata()
     }
 
+    /// The open file, for plain data in another part of it. The locks stay with this backend.
+    pub(crate) fn descriptor(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
     /// Whether this is a block device, whose size is fixed.
     pub fn is_device(&self) -> bool {
         self.is_device
+    }
+
+    /// The size of the sectors of a block device, in bytes.
+    pub fn sector_size(&self) -> Option<u32> {
+        self.is_device.then(|| u32::try_from(self.hole_unit).ok())?
+    }
+
+    /// The device of a partition that the kernel has on this block device and that shares bytes
+    /// with this range. The kernel keeps its contents in other pages of its cache than those of
+    /// this device.
+    pub(crate) fn partition_within(&self, range: &Range<u64>) -> Option<PathBuf> {
+        if !self.is_device {
+            return None;
+        }
+        block::partition_within(self.about().ok()?.rdev(), range)
     }
 
     /// Reserves the space of the whole file, so that no later write fails for lack of space.

@@ -13,6 +13,7 @@ pub mod memory;
 #[cfg(feature = "nbd")]
 pub mod nbd;
 mod open_files;
+pub mod window;
 
 use std::io;
 use std::ops::Range;
@@ -411,6 +412,9 @@ macro_rules! forward {
             }
             fn write_zeroes(&self, range: Range<u64>) -> Result<(), IoError> {
                 (**self).write_zeroes(range)
+            }
+            fn atomic_unit(&self) -> Option<u32> {
+                (**self).atomic_unit()
             }
             fn reserve(&self, range: Range<u64>) -> Result<(), IoError> {
                 (**self).reserve(range)

@@ -26,6 +26,19 @@ pub(crate) fn advice(advice: &Advice) -> String {
                  it could have"
             );
         }
+        Advice::NameRange(None) => {
+            "fdisk and sgdisk show and repair tables; IMAGE,offset=N,size=N names a range itself"
+        }
+        Advice::NameRange(Some(range)) => {
+            let (offset, size) = (range.start, range.end - range.start);
+            return format!(
+                "sgdisk and fdisk repair the table; IMAGE,offset={offset},size={size} opens that range"
+            );
+        }
+        Advice::PartitionInImage => {
+            "it begins as a qcow2 image does; `qemu-nbd -f qcow2 --socket=PATH IMAGE` serves the disk \
+             in it, as 'nbd+unix:///?socket=PATH,partition=N'"
+        }
         Advice::SizeUnit(size) => {
             return format!("--size {size} is in bytes; --size {size}G is {size} GiB");
         }

@@ -38,6 +38,8 @@ pub(crate) struct Args {
 
     /// The file to create, a block device, or an NBD export (nbd://HOST[:PORT]/NAME,
     /// nbd+unix:///NAME?socket=PATH, and nbds for TLS)
+    ///
+    /// After what exists, ,partition=N is a partition of it, and ,offset=SIZE[,size=SIZE] a range.
     #[arg(value_name = "IMAGE", value_parser = LocationParser::Openable)]
     image: Location,
 
@@ -88,7 +90,8 @@ impl Args {
         source.format = self.source_format;
         source.remote = self.new.remote.get();
         let limits = self.new.limits.limits();
-        let opened = source.open_data_to_read(Default::default(), limits, session);
+        let file = copy::open_beside(&self.source, &self.image, Default::default());
+        let opened = source.open_data_to_read(file, limits, session);
         let (container, data) = opened.map_err(|error| {
             let damaged = error.kind() == Kind::Damaged;
             CommandError::from(error).hint_if(damaged.then(|| OPTIONS.to_owned()))

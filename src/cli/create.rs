@@ -20,6 +20,8 @@ use super::size;
 pub(crate) struct Args {
     /// The file to create, a block device, or an NBD export (nbd://HOST[:PORT]/NAME,
     /// nbd+unix:///NAME?socket=PATH, and nbds for TLS)
+    ///
+    /// After what exists, ,partition=N is a partition of it, and ,offset=SIZE[,size=SIZE] a range.
     #[arg(value_name = "IMAGE", value_parser = LocationParser::Openable)]
     image: Location,
 
@@ -47,6 +49,7 @@ Examples:
   luksmith create data.img --size 10G --header data.header     a detached header
   luksmith create disk.qcow2 --format qcow2 --size 10G         an encrypted qcow2 image, which QEMU opens too
   luksmith create /dev/sdb1                                    all of a device
+  luksmith create vm.img,partition=2                           all of a partition in an image
   luksmith create 'nbds://storage.example/vm1'                 all of an export";
 
 impl Args {

@@ -74,8 +74,9 @@ impl Args {
             None => self.destination.to_string().into(),
         };
         session.refuse_json_beside(&file)?;
+        let options = self.read.options();
         let (container, data) = self.image.get().open_data_to_read(
-            self.read.options(),
+            copy::open_beside(&self.image.image, &self.destination, options),
             self.unlock.limits.limits(),
             session,
         )?;

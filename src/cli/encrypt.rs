@@ -8,7 +8,6 @@ use luksmith::task::copy;
 use luksmith::task::new_volume::Extent;
 use luksmith::task::outcome::{Copied, Created};
 use luksmith::task::plain::{DiskFormat, DiskImage, PlainSource};
-use luksmith::task::storage::not_opened;
 use luksmith::vet::Format;
 
 use super::Session;
@@ -145,9 +144,7 @@ impl Args {
         }
         let mut source = match &self.source {
             Location::Path(path) if path == Path::new("-") => streams::stdin()?,
-            Location::Path(path) => PlainSource::open(path)?,
-            Location::Nbd(uri) => PlainSource::export(uri, access, session)?,
-            other => return Err(not_opened(other).into()),
+            source => PlainSource::at(source, access, &self.image, session)?,
         };
         if self.source_format.is_none() {
             source.refuse_images(session)?;

@@ -53,8 +53,11 @@ impl Args {
                 "a volume on {} reaches to its end: {old} bytes",
                 self.image.image
             );
-            return Err(CommandError::parameters(message)
-                .hint("--size is not needed: the volume has the size of its storage"));
+            let hint = match self.image.image.part() {
+                Some(_) => "change the partition, with sfdisk or parted: the volume has its size",
+                None => "--size is not needed: the volume has the size of its storage",
+            };
+            return Err(CommandError::parameters(message).hint(hint));
         }
         if new < old {
             let loss = format!(

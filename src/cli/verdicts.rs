@@ -331,7 +331,7 @@ hints! {
     }
 
     EmulatorError {
-        EmulatorError::Luks2(_) => SERVED,
+        EmulatorError::Luks2(_) | EmulatorError::Part(_) => SERVED,
         EmulatorError::Qcow2(_) =>
             "`luksmith copy IMAGE NEW --source-format qcow2 --type luks1` makes a raw volume of \
              it, which libvirt takes",

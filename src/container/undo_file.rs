@@ -37,6 +37,13 @@ impl Undo {
     /// with [`UndoFile::at`].
     #[must_use]
     pub fn beside(storage: &FileBackend) -> Self {
+        Self::beside_part(storage, 0)
+    }
+
+    /// The record beside a file in which the header begins at byte `offset`. Its name contains the
+    /// offset, unless that is 0: `IMAGE,offset=N.luksmith-undo`.
+    #[must_use]
+    pub fn beside_part(storage: &FileBackend, offset: u64) -> Self {
         let about = storage.about();
         if storage.is_device() || about.as_ref().is_ok_and(|about| about.nlink() == 0) {
             return Self::NotLookedFor;
@@ -50,11 +57,19 @@ impl Undo {
             Ok((folder, name)) => folder.path().join(name),
             Err(_) => storage.path().to_owned(),
         };
-        let place = place.map(|(folder, name)| (folder, with_suffix(name)));
-        let mut undo = UndoFile::new(place, with_suffix(path.into()).into());
+        let named = |name| with_suffix(at_offset(name, offset));
+        let place = place.map(|(folder, name)| (folder, named(name)));
+        let mut undo = UndoFile::new(place, named(path.into()).into());
         undo.owner = about.ok().map(|about| about.uid());
         undo.into()
     }
+}
+
+fn at_offset(mut name: OsString, offset: u64) -> OsString {
+    if offset > 0 {
+        name.push(format!(",offset={offset}"));
+    }
+    name
 }
 
 fn with_suffix(mut name: OsString) -> OsString {

@@ -1,9 +1,10 @@
 //! System calls that luksmith makes directly: memory mappings, locks on bytes of a file, folders
-//! that other users may write to, access control lists, the peer and the file of a socket, the
+//! that other users may write to, block devices, access control lists, the peer and the file of a socket, the
 //! standard descriptors, and hardening of the process.
 
 #[cfg(any(test, feature = "nbd"))]
 pub(crate) mod acl;
+pub(crate) mod block;
 #[cfg(feature = "nbd")]
 pub(crate) mod bound;
 pub(crate) mod folder;

@@ -1,6 +1,7 @@
 //! What may help after a failure, as data.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use luksmith_formats::cipher::CipherSpec;
@@ -55,6 +56,13 @@ pub enum Advice {
     NoSize,
     /// There is no LUKS header, but the signature of this, which is a guess.
     LooksLike(&'static str),
+    /// The range of the partition can be named, or the table repaired. The second copy of the table
+    /// has the partition at these bytes, if it is valid.
+    NameRange(Option<Range<u64>>),
+    /// The disk in a disk image has partitions, and a server of that disk can be named.
+    PartitionInImage,
+    /// The kernel has a device for this partition, which can be named.
+    NameDevice(PathBuf),
     /// A size has a unit, unless it is in bytes.
     SizeUnit(u64),
     /// A multiple of 4 KiB fits every sector size.
@@ -190,6 +198,18 @@ impl fmt::Display for Advice {
             Self::SizeOfGuest => "the size is that which the guest sees",
             Self::NoSize => "the size need not be stated",
             Self::LooksLike(what) => return write!(f, "it looks like {what}"),
+            Self::NameRange(None) => "the range of the partition can be named instead",
+            Self::NameRange(Some(range)) => {
+                return write!(
+                    f,
+                    "the table can be repaired, or bytes {} to {} be named",
+                    range.start, range.end
+                );
+            }
+            Self::PartitionInImage => {
+                "it begins as a qcow2 image does; a server of the disk in it can be named"
+            }
+            Self::NameDevice(device) => return write!(f, "name {}", device.display()),
             Self::SizeUnit(size) => {
                 return write!(
                     f,

@@ -33,6 +33,9 @@ pub enum EmulatorError {
     /// A qcow2 image is not a raw LUKS volume.
     #[error("{0} is a qcow2 image, and the disk would be a raw LUKS volume")]
     Qcow2(Location),
+    /// An emulator would be given the whole of which the volume is a part.
+    #[error("{0} is a part of a disk, and QEMU and libvirt would open the whole disk")]
+    Part(Location),
     /// A path has to be text.
     #[error("{0} is not UTF-8")]
     NotUtf8(String),
@@ -123,6 +126,19 @@ pub fn absolute(path: &Path) -> Result<String, Error> {
     text.map_err(|path| EmulatorError::NotUtf8(Path::new(&path).display().to_string()).into())
 }
 
+/// The text of a location by which a server on this host finds it: paths are absolute.
+///
+/// # Errors
+/// As [`absolute`]; a location that only an emulator opens.
+pub fn text_of(location: &Location) -> Result<String, Error> {
+    match location {
+        Location::Path(path) => absolute(path),
+        Location::Nbd(uri) => Ok(uri.to_string()),
+        Location::Part { whole, part } => Ok(format!("{},{part}", text_of(whole)?)),
+        other => Err(not_opened(other)),
+    }
+}
+
 /// The absolute path of a socket.
 ///
 /// # Errors
@@ -160,6 +176,7 @@ pub fn qemu_server(
             });
         }
         Location::Nbd(uri) => uri,
+        part @ Location::Part { .. } => return Err(EmulatorError::Part(part.clone()).into()),
         other => return Err(not_opened(other)),
     };
     let tls = match &uri.tls {

@@ -11,9 +11,9 @@ use crate::container::Which;
 use crate::export::Discard;
 use crate::location::Location;
 
-/// `NAME=IMAGE` and its options, separated by commas: `key=SOURCE`, `header=FILE`, `format=FORMAT`,
-/// `compressed-plaintext`, `keyslot=N`, `description=TEXT`, `discard=WHAT`, `read-only`. A comma in
-/// a value is written twice.
+/// `NAME=IMAGE` and its options, separated by commas: `partition=N`, `offset=SIZE`, `size=SIZE`,
+/// `key=SOURCE`, `header=FILE`, `format=FORMAT`, `compressed-plaintext`, `keyslot=N`,
+/// `description=TEXT`, `discard=WHAT`, `read-only`. A comma in a value is written twice.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExportText {
@@ -68,6 +68,12 @@ impl ExportText {
                 let key = self.key.get_or_insert_default();
                 key.push_str(&format!(",{word}={value}"));
             }
+            ("partition" | "offset", Some(value)) => {
+                self.image.push_str(&format!(",{word}={value}"));
+            }
+            ("size", Some(value)) if self.image.contains(",offset=") => {
+                self.image.push_str(&format!(",size={value}"));
+            }
             ("header", Some(value)) => self.header = Some(value),
             ("format", Some(value)) => {
                 self.format = match &*value {
@@ -84,8 +90,8 @@ impl ExportText {
             }
             _ => {
                 return Err(format!(
-                    "\"{item}\" is not one of key=, header=, format=, compressed-plaintext, \
-                     keyslot=, description=, discard=, read-only"
+                    "\"{item}\" is not one of partition=, offset=, size=, key=, header=, format=, \
+                     compressed-plaintext, keyslot=, description=, discard=, read-only"
                 ));
             }
         }
@@ -160,6 +166,13 @@ mod tests {
             read_only: true,
         };
         assert_eq!(export, expected);
+        for (text, image) in [
+            ("a=b,partition=2,key=file:k,offset=3", "b,partition=2"),
+            ("a=b,read-only,offset=1M,size=2M", "b,offset=1M,size=2M"),
+            ("a=b,,offset=1", "b,offset=1"),
+        ] {
+            assert_eq!(text.parse::<ExportText>().unwrap().image, image);
+        }
         let default: ExportText = "=a.img".parse().unwrap();
         assert_eq!((&*default.name, &*default.image), ("", "a.img"));
         let image: ExportText = "a=a.qcow2,format=qcow2,compressed-plaintext"
@@ -172,7 +185,7 @@ mod tests {
             "a",
             "a=",
             "a=b,c",
-            "a=b,offset=1",
+            "a=b,size=1",
             "a=b,keyslot=x",
             "a=b,format=vmdk",
             "a=b,read-only=1",

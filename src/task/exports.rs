@@ -174,9 +174,15 @@ pub fn refuse_twice<'a>(all: impl IntoIterator<Item = &'a Wanted>) -> Result<(),
 }
 
 fn is_same(one: &Location, other: &Location) -> bool {
-    let (Some(path), Some(other_path)) = (one.path(), other.path()) else {
+    let (Some(path), Some(other_path)) = (one.path_of_whole(), other.path_of_whole()) else {
         return one == other;
     };
+    // Parts that overlap are refused when they are opened.
+    if let (Some(part), Some(other_part)) = (one.part(), other.part())
+        && part != other_part
+    {
+        return false;
+    }
     let inode = |file: Metadata| (file.dev(), file.ino());
     let inode = |path: &Path| path.metadata().map(inode);
     matches!((inode(path), inode(other_path)), (Ok(one), Ok(other)) if one == other)

@@ -75,6 +75,7 @@ mod open_sockets;
 pub mod openers;
 pub mod outcome;
 mod pace;
+mod part;
 pub mod pid_file;
 pub mod plain;
 mod printable;

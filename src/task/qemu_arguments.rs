@@ -7,7 +7,6 @@ use luksmith_formats::json::{Object as Members, Value, json};
 use super::Error;
 use super::emulator::{absolute, check_passphrase, qemu_server};
 use super::outcome;
-use super::storage::not_opened;
 use crate::location::Location;
 use crate::qemu::{Block, MasterKey, Object, Server, quoted};
 use crate::secret::Passphrase;
@@ -123,18 +122,6 @@ impl QemuArguments {
         members.insert("arguments", self.words());
         members.insert("qmp", commands);
         members
-    }
-}
-
-/// The path or URI by which a server on this host finds a volume.
-///
-/// # Errors
-/// A path that is not text, and a location that only an emulator opens.
-pub fn served_image(image: &Location) -> Result<String, Error> {
-    match image {
-        Location::Path(path) => absolute(path),
-        Location::Nbd(uri) => Ok(uri.to_string()),
-        other => Err(not_opened(other)),
     }
 }
 

@@ -17,7 +17,6 @@ use super::storage::Storage;
 use super::{Advice, Error, Kind, Watch, Work, Working};
 use crate::backend::Backend;
 use crate::container::{BeginReencryption, Container, ReencryptionKeys, Version};
-use crate::location::Location;
 use crate::reencrypt::{
     self, DEFAULT_JOURNAL_ZONE, DEFAULT_ZONE, Reencrypt, ReencryptError, Resume,
 };
@@ -355,7 +354,7 @@ fn claim(image: &Image) -> Result<Vec<File>, Error> {
         .into_iter()
         .flatten()
     {
-        if let Location::Path(path) = location
+        if let Some(path) = location.path_of_whole()
             && std::fs::metadata(path).is_ok_and(|found| found.file_type().is_block_device())
         {
             claimed.push(Destination::look(path)?.claim()?);

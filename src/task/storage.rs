@@ -9,7 +9,7 @@ use luksmith_formats::limits::Limits;
 use luksmith_formats::nbd::uri::Uri;
 
 use super::destination::Destination;
-use super::{Advice, Error, Kind};
+use super::{Advice, Error, Kind, part};
 use crate::Interrupt;
 use crate::backend::file::{FileBackend, OpenOptions};
 use crate::backend::{Backend, IoError};
@@ -77,8 +77,10 @@ pub struct Storage {
     pub qcow2: Option<Arc<Qcow2>>,
     /// The LUKS header of the image that it holds, if it was opened as one.
     pub qcow2_header: Option<Arc<Qcow2Header>>,
-    /// The opened file or device, if it is one.
-    file: Option<Arc<FileBackend>>,
+    /// The opened file or device, if it is one or a part of one.
+    pub(super) file: Option<Arc<FileBackend>>,
+    /// Where it begins, if it is a part of another storage.
+    pub(super) offset: Option<u64>,
 }
 
 /// A sort of storage.
@@ -102,6 +104,7 @@ impl Storage {
             qcow2: None,
             qcow2_header: None,
             file: None,
+            offset: None,
         }
     }
 
@@ -132,6 +135,9 @@ impl Storage {
         match location {
             Location::Path(path) => Self::open_path(path, options),
             Location::Nbd(uri) => Self::connect(uri, remote, options.writes(), interrupt),
+            Location::Part { whole, part } => {
+                part::open((whole, *part), location, remote, options, interrupt)
+            }
             other => Err(not_opened(other)),
         }
     }
@@ -172,13 +178,18 @@ impl Storage {
     /// # Errors
     /// As [`Storage::open_path`] and [`Destination::open`].
     pub fn open_found(destination: &Destination) -> Result<Self, Error> {
+        Self::file_found(destination).map(Self::of_file)
+    }
+
+    /// Opens the file or device that was found at a destination, for writing.
+    pub(super) fn file_found(destination: &Destination) -> Result<Arc<FileBackend>, Error> {
         let (file, path) = (destination.open()?, destination.path());
         let file = FileBackend::from_file(file, path, OpenOptions::new().write(true))?;
         // If the file was replaced before it was locked, a change of the old one would be lost.
         destination
             .check_unchanged()
             .map_err(|error| Error::io("open", path, error))?;
-        Ok(Self::of_file(Arc::new(file)))
+        Ok(Arc::new(file))
     }
 
     /// The undo record of the header in this storage: where the caller says, or beside the file
@@ -187,7 +198,7 @@ impl Storage {
     pub fn undo(&self, named: Option<&Path>) -> Undo {
         match (named, &self.file) {
             (Some(named), _) => UndoFile::at(named.to_owned()).into(),
-            (None, Some(file)) => Undo::beside(file),
+            (None, Some(file)) => Undo::beside_part(file, self.offset.unwrap_or(0)),
             (None, None) => Undo::NotLookedFor,
         }
     }
@@ -261,9 +272,7 @@ impl Storage {
 
     /// Whether the storage begins with `magic`. This is only for advice, never to choose a format.
     pub(super) fn begins_with(&self, magic: &[u8]) -> bool {
-        let unit = self.backend.geometry().block_size.max(512) as usize;
-        let mut start = Sectors::<Cipher>::with_len(unit);
-        self.backend.read_at(0, &mut start).is_ok() && start.as_slice().starts_with(magic)
+        begins_with(&*self.backend, magic)
     }
 
     /// The storage of the LUKS header, if the header is not detached.
@@ -317,7 +326,7 @@ impl Storage {
     /// Whether the size of the storage is fixed.
     #[must_use]
     pub fn has_fixed_size(&self) -> bool {
-        self.nature != Nature::File
+        self.nature != Nature::File || self.offset.is_some()
     }
 
     /// How many chunks of a bulk copy should be in flight at once.
@@ -328,6 +337,13 @@ impl Storage {
             Nature::Export => 16,
         }
     }
+}
+
+/// Whether a storage begins with `magic`. This is only for advice, never to choose a format.
+pub(super) fn begins_with(storage: &dyn Backend, magic: &[u8]) -> bool {
+    let unit = storage.geometry().block_size.max(512) as usize;
+    let mut start = Sectors::<Cipher>::with_len(unit);
+    storage.read_at(0, &mut start).is_ok() && start.as_slice().starts_with(magic)
 }
 
 /// The error for a location that only an emulator opens.

@@ -8,6 +8,7 @@ use luksmith::backend::Backend;
 use luksmith::backend::conformance::{self, Access, Clause, Opened};
 use luksmith::backend::file::{FileBackend, OpenOptions};
 use luksmith::backend::memory::MemoryBackend;
+use luksmith::backend::window::{Window, WindowError};
 use luksmith::layout::{NewImage, Qcow2};
 
 const SIZE: usize = 2 << 20;
@@ -109,6 +110,76 @@ fn a_block_device() {
         assert!(skipped.contains(&Clause::Resize), "{skipped:?}");
         assert_eq!(skipped.contains(&Clause::WholeBlocks), !direct);
     }
+}
+
+/// Bytes that no clause writes before and after a part.
+const AROUND: usize = 64 << 10;
+
+/// A part of a storage keeps the contract, and nothing around it changes.
+#[test]
+fn a_part_of_memory() {
+    for block_size in [1, 512, 4096] {
+        let around = vec![0x5a; AROUND];
+        let bytes = [&around[..], &vec![0; SIZE], &around].concat();
+        let memory = MemoryBackend::from_bytes(bytes).with_block_size(block_size);
+        let memory = Arc::new(memory);
+        let part = AROUND as u64..(AROUND + SIZE) as u64;
+        let open = |access| -> Opened<'static> {
+            let window = Window::new(memory.clone(), part.clone())?;
+            Ok(match access {
+                Access::ReadWrite => Box::new(window),
+                Access::ReadOnly => Box::new(window.into_read_only()),
+            })
+        };
+        let skipped = skipped(open);
+        assert!(skipped.contains(&Clause::Resize), "{skipped:?}");
+        assert!(!skipped.contains(&Clause::ReadOnly), "{skipped:?}");
+        assert!(!skipped.contains(&Clause::Discard), "{skipped:?}");
+        let bytes = memory.to_bytes();
+        assert!(bytes[..AROUND] == around && bytes[AROUND + SIZE..] == around);
+    }
+}
+
+#[test]
+fn a_part_of_a_file() {
+    let file = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let around = vec![0x5a; AROUND];
+    for direct in [false, true] {
+        let bytes = [&around[..], &vec![0; SIZE], &around].concat();
+        std::fs::write(file.path(), bytes).unwrap();
+        let part = AROUND as u64..(AROUND + SIZE) as u64;
+        let open = |access| -> Opened<'static> {
+            let storage = open_file(file.path(), access, direct)?;
+            Ok(Box::new(Window::new(storage, part.clone())?))
+        };
+        if let Err(error) = open_file(file.path(), Access::ReadWrite, direct) {
+            eprintln!("skipped: {error}");
+            return;
+        }
+        assert_eq!(skipped(open).contains(&Clause::WholeBlocks), !direct);
+        let bytes = std::fs::read(file.path()).unwrap();
+        assert!(bytes[..AROUND] == around && bytes[AROUND + SIZE..] == around);
+        assert_eq!(bytes.len(), SIZE + 2 * AROUND);
+    }
+}
+
+#[test]
+fn a_part_lies_within_its_storage_and_begins_at_a_block() {
+    let memory = MemoryBackend::new(8192).with_block_size(512);
+    let part = |part| Window::new(&memory, part).map(|window| window.geometry().size);
+    assert_eq!(part(512..8192), Ok(7680));
+    assert_eq!(part(8192..8192), Ok(0));
+    assert_eq!(part(512..1000), Ok(488));
+    for outside in [0..8193, 8193..8193, 512..u64::MAX, u64::MAX..u64::MAX] {
+        let error = part(outside).unwrap_err();
+        assert!(matches!(error, WindowError::Outside { size: 8192, .. }));
+    }
+    #[allow(clippy::reversed_empty_ranges)] // it is the case that is tested
+    let reversed = part(1024..512);
+    assert!(matches!(reversed, Err(WindowError::Outside { .. })));
+    let error = part(100..1024).unwrap_err();
+    let (offset, block_size) = (100, 512);
+    assert_eq!(error, WindowError::Unaligned { offset, block_size });
 }
 
 /// The part of a qcow2 image that holds the LUKS header.

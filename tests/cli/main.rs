@@ -20,6 +20,7 @@ mod loss;
 mod memlock;
 mod other_users;
 mod overlay;
+mod parts;
 mod prompt;
 mod races;
 mod rescue;

@@ -7,10 +7,11 @@
 //! is an undo record, `header repair` runs first. If there is none, cryptsetup must open the volume
 //! too.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use support::peers;
+use support::{partitions, peers};
 
 /// The system calls that change files.
 const CALLS: [&str; 10] = [
@@ -43,12 +44,22 @@ const PAYLOAD: usize = 1 << 20;
 const LEFT: usize = PAYLOAD / 2;
 
 /// A folder with the payload `plain`, the keys `old`, `new` and `other`, and the volume `disk.img`,
-/// which contains the payload.
-struct Folder(tempfile::TempDir);
+/// which contains the payload, or is the second partition of it.
+struct Folder {
+    folder: tempfile::TempDir,
+    /// Where the volume is, if it is a partition.
+    partition: Option<Range<usize>>,
+}
+
+/// What is around a partition: bytes with which no program writes over it.
+const AROUND: u8 = 0x5a;
 
 impl Folder {
     fn new(format: &[&str]) -> Self {
-        let folder = Self(tempfile::tempdir().unwrap());
+        let folder = Self {
+            folder: tempfile::tempdir().unwrap(),
+            partition: None,
+        };
         for key in ["old", "new", "other"] {
             std::fs::write(folder.path(key), format!("the {key} passphrase")).unwrap();
         }
@@ -57,6 +68,48 @@ impl Folder {
         let encrypt = ["encrypt", "plain", "disk.img", "--key-file", "old"];
         folder.ok(encrypt.iter().chain(&CHEAP).chain(format));
         folder
+    }
+
+    /// The volume as a partition of a disk.
+    fn in_partition(self) -> Self {
+        let volume = std::fs::read(self.path("disk.img")).unwrap();
+        let range = 128 << 10..(128 << 10) + volume.len();
+        let mut disk = vec![AROUND; range.end + (128 << 10)];
+        disk[..64 << 10].fill(0);
+        disk[range.end + (64 << 10)..].fill(0);
+        disk[range.clone()].copy_from_slice(&volume);
+        let sectors = range.start as u64 / 512..range.end as u64 / 512;
+        partitions::gpt(&mut disk, 512, &[(1, 140..150), (2, sectors)]);
+        std::fs::write(self.path("disk.img"), disk).unwrap();
+        Self {
+            partition: Some(range),
+            ..self
+        }
+    }
+
+    /// The name of the volume among the arguments.
+    fn volume(&self) -> &'static str {
+        match &self.partition {
+            Some(_) => "disk.img,partition=2",
+            None => "disk.img",
+        }
+    }
+
+    /// The undo record of the volume.
+    fn undo(&self) -> PathBuf {
+        self.path(match &self.partition {
+            Some(_) => "disk.img,offset=131072.luksmith-undo",
+            None => "disk.img.luksmith-undo",
+        })
+    }
+
+    /// Whether nothing around the volume differs from what it was.
+    fn is_untouched_around(&self, before: &[u8]) -> bool {
+        let Some(Range { start, end }) = self.partition.clone() else {
+            return true;
+        };
+        let now = std::fs::read(self.path("disk.img")).unwrap();
+        now.len() == before.len() && now[..start] == before[..start] && now[end..] == before[end..]
     }
 
     /// A volume with further keyslots, which `other` opens, up to this total number.
@@ -69,11 +122,19 @@ impl Folder {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.folder.path().join(name)
     }
 
     fn luksmith<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Output {
-        peers::output(self.command(env!("CARGO_BIN_EXE_luksmith")).args(args))
+        let mut command = self.command(env!("CARGO_BIN_EXE_luksmith"));
+        peers::output(command.args(self.named(args)))
+    }
+
+    /// The arguments, with the name of the volume.
+    fn named<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> impl Iterator<Item = &'a str> {
+        let volume = self.volume();
+        let named = move |arg| if arg == "disk.img" { volume } else { arg };
+        args.into_iter().map(named)
     }
 
     fn ok<'a>(&self, args: impl IntoIterator<Item = impl AsRef<str> + 'a>) {
@@ -85,7 +146,7 @@ impl Folder {
     fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
         command
-            .current_dir(self.0.path())
+            .current_dir(self.folder.path())
             .env_remove("LUKSMITH_LOG");
         command
     }
@@ -109,9 +170,17 @@ impl Folder {
     }
 
     fn opens_with(&self, cryptsetup: &Path) -> bool {
+        let image = match self.partition.clone() {
+            Some(range) => {
+                let disk = std::fs::read(self.path("disk.img")).unwrap();
+                std::fs::write(self.path("volume.img"), &disk[range]).unwrap();
+                "volume.img"
+            }
+            None => "disk.img",
+        };
         ["old", "new"].iter().any(|key| {
             let mut command = self.command(cryptsetup);
-            command.args(["open", "--test-passphrase", "disk.img", "--key-file", key]);
+            command.args(["open", "--test-passphrase", image, "--key-file", key]);
             peers::output(&mut command).status.success()
         })
     }
@@ -127,8 +196,8 @@ fn count_calls(strace: &Path, folder: &Folder, args: &[&str]) -> Vec<(&'static s
     let mut command = folder.command(strace);
     command.args(["-f", "-o", "calls", "-e"]);
     command.arg(format!("trace={}", CALLS.join(",")));
-    command.arg(env!("CARGO_BIN_EXE_luksmith")).args(args);
-    peers::run(&mut command);
+    command.arg(env!("CARGO_BIN_EXE_luksmith"));
+    peers::run(command.args(folder.named(args.iter().copied())));
     let calls = std::fs::read_to_string(folder.path("calls")).unwrap();
     let of_thread = |thread: &str, call: &str| {
         let made = calls.lines().filter_map(|line| line.split_once(' '));
@@ -174,7 +243,7 @@ fn survives(folder: Folder, args: &[&str]) {
     assert!(folder.is_whole() && folder.opens_with(&cryptsetup));
     let before = std::fs::read(folder.path("disk.img")).unwrap();
     let reset = || {
-        for entry in std::fs::read_dir(folder.0.path()).unwrap() {
+        for entry in std::fs::read_dir(folder.folder.path()).unwrap() {
             let path = entry.unwrap().path();
             if path.to_string_lossy().contains(".luksmith-") {
                 std::fs::remove_file(path).unwrap();
@@ -194,7 +263,8 @@ fn survives(folder: Folder, args: &[&str]) {
                 command.args(["-f", "-o", "/dev/null"]);
                 command.args(["-e", &format!("trace={call}"), "-e"]);
                 command.arg(format!("inject={call}:{injection}:when={number}"));
-                command.arg(env!("CARGO_BIN_EXE_luksmith")).args(args);
+                command.arg(env!("CARGO_BIN_EXE_luksmith"));
+                command.args(folder.named(args.iter().copied()));
                 let output = peers::output(&mut command);
                 let case = format!("{args:?}, {call} {number}: {injection}");
                 match output.status.code() {
@@ -203,7 +273,8 @@ fn survives(folder: Folder, args: &[&str]) {
                     Some(code) if code < 6 => failed += 1,
                     Some(code) => panic!("{case}: exit code {code}: {}", said(&output)),
                 }
-                let undo = folder.path("disk.img.luksmith-undo");
+                assert!(folder.is_untouched_around(&before), "{case}");
+                let undo = folder.undo();
                 if undo.exists() {
                     folder.ok(["header", "repair", "disk.img"]);
                     assert!(!undo.exists(), "{case}");
@@ -211,6 +282,7 @@ fn survives(folder: Folder, args: &[&str]) {
                 folder.finish_reencryption(&case);
                 assert!(folder.is_whole(), "{case}: {}", said(&output));
                 assert!(folder.opens_with(&cryptsetup), "{case}: cryptsetup");
+                assert!(folder.is_untouched_around(&before), "{case}: repair");
             }
         }
     }
@@ -336,6 +408,18 @@ fn a_reencryption_that_cryptsetup_began() {
         }
         assert!(pending > 5, "{resilience}: {pending}");
     }
+}
+
+/// A volume in a partition: whatever the cut is, nothing around it changes.
+#[test]
+fn in_a_partition() {
+    let folder = Folder::new(&LUKS1).with_keyslots(8).in_partition();
+    survives(folder, &change());
+    let convert = "convert disk.img --to luks1 --force convert";
+    let folder = Folder::new(&LUKS2).in_partition();
+    survives(folder, &convert.split(' ').collect::<Vec<_>>());
+    let reencrypt: Vec<_> = REENCRYPT.split(' ').chain(CHEAP).collect();
+    survives(Folder::new(&LUKS2).in_partition(), &reencrypt);
 }
 
 #[test]

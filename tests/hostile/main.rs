@@ -23,6 +23,7 @@ mod luks2;
 mod luks2_json;
 mod luks2_tables;
 mod other_keys;
+mod partitions;
 mod properties;
 mod qcow2;
 mod records;

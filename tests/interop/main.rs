@@ -29,6 +29,7 @@ mod locks;
 mod matrix;
 mod oracles;
 mod ours;
+mod partitions;
 mod payload;
 mod qcow2;
 mod qemu;

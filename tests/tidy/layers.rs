@@ -14,6 +14,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "location",
             "reencrypt",
+            "partition",
             "container",
             "export",
             "audit",
@@ -36,6 +37,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("location", &["feature"]),
+    ("partition", &["backend", "sectors"]),
     (
         "container",
         &[

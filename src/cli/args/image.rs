@@ -24,6 +24,8 @@ pub(crate) const IMAGE_FORMATS: &[Choice<ImageFormat>] = &[
 pub(crate) struct ImageArgs {
     /// The encrypted volume: a file, a block device, or an NBD export (nbd://HOST[:PORT]/NAME,
     /// nbd+unix:///NAME?socket=PATH, and nbds for TLS)
+    ///
+    /// After any of these, ,partition=N is a partition of it, and ,offset=SIZE[,size=SIZE] a range.
     #[arg(value_name = "IMAGE", value_parser = LocationParser::Openable)]
     pub(crate) image: Location,
 

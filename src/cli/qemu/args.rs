@@ -6,8 +6,8 @@ use luksmith::container::Version;
 use luksmith::location::Location;
 use luksmith::qemu::Cache;
 use luksmith::secret::Source;
-use luksmith::task::emulator::{EmulatorError, absolute, version};
-use luksmith::task::qemu_arguments::{Access, QemuArguments, is_node_name, served_image};
+use luksmith::task::emulator::{EmulatorError, absolute, text_of, version};
+use luksmith::task::qemu_arguments::{Access, QemuArguments, is_node_name};
 
 use super::master;
 use crate::cli::Session;
@@ -152,7 +152,7 @@ impl Args {
     fn served(&self, socket: &Path) -> Result<QemuArguments, CommandError> {
         let access = Access::Served(socket, &self.export);
         let arguments = QemuArguments::new(&self.image, &self.node, access)?;
-        let (image, socket) = (served_image(&self.image)?, absolute(socket)?);
+        let (image, socket) = (text_of(&self.image)?, absolute(socket)?);
         output::hint(&format!(
             "before QEMU starts: {}",
             serve_command(&image, &socket, &self.export, None)

@@ -81,9 +81,9 @@ pub(crate) struct Args {
     )]
     description: String,
 
-    /// Serve another volume: NAME=IMAGE and any of ,key=SOURCE ,header=FILE ,format=FORMAT
-    /// ,compressed-plaintext ,keyslot=N ,description=TEXT ,discard=WHAT ,read-only. A comma in a
-    /// value is written twice (repeatable)
+    /// Serve another volume: NAME=IMAGE and any of ,partition=N ,offset=SIZE ,size=SIZE ,key=SOURCE
+    /// ,header=FILE ,format=FORMAT ,compressed-plaintext ,keyslot=N ,description=TEXT ,discard=WHAT
+    /// ,read-only. A comma in a value is written twice (repeatable)
     #[arg(long, value_name = "EXPORT")]
     export: Vec<ExportText>,
 

@@ -21,3 +21,5 @@ pub use fill::Fill;
 pub use same::{plan_encrypt, plan_transfer};
 pub use target::PlainTarget;
 pub use transfer::transfer;
+
+pub use super::part::open_beside;

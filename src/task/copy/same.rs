@@ -2,7 +2,7 @@
 
 use crate::backend::Backend;
 use crate::container::Container;
-use crate::location::Location;
+use crate::location::{Location, Part};
 use crate::sectors::{Cipher, Sectors};
 use crate::task::destination::Destination;
 use crate::task::new_volume::{Extent, Loss, NewVolume, Plan};
@@ -11,24 +11,40 @@ use crate::task::plain::PlainSource;
 use crate::task::storage::{Nature, Storage};
 use crate::task::{Error, Kind};
 
-/// Refuses a destination that is a part of the source: its data or its detached header. Files are
-/// compared by device and inode, block devices by their numbers.
+/// Refuses a destination, or a part of it, that holds the source: its data or its detached header.
+/// Files are compared by device and inode, block devices by their numbers.
 ///
 /// # Errors
 /// [`Kind::Parameters`] for the same file or device, and failed system calls.
-pub(super) fn refuse_same(source: &Image, destination: &Destination) -> Result<(), Error> {
-    let parts = [
-        (source.location.path(), "volume"),
-        (source.header_location().path(), "header"),
+pub(super) fn refuse_same(
+    source: &Image,
+    destination: &Destination,
+    part: Option<Part>,
+) -> Result<(), Error> {
+    let places = [
+        (&source.location, "volume"),
+        (source.header_location(), "header"),
     ];
-    for (part, what) in parts {
-        let Some(part) = part else { continue };
-        if destination.is_also(part)? {
-            let message = format!("{} is the {what} itself", destination.path().display());
-            return Err(Error::parameters(message));
+    for (place, what) in places {
+        let Some(path) = place.path_of_whole() else {
+            continue;
+        };
+        if !destination.is_also(path)? || are_apart(part, place.part()) {
+            continue;
         }
+        let name = destination.path().display();
+        return Err(Error::parameters(match place.part() {
+            None => format!("{name} is the {what} itself"),
+            Some(_) => format!("the {what} is in {name}"),
+        }));
     }
     Ok(())
+}
+
+/// Whether two parts of one file are named so that they could be apart. Parts that overlap are
+/// refused when they are opened.
+fn are_apart(one: Option<Part>, other: Option<Part>) -> bool {
+    matches!((one, other), (Some(one), Some(other)) if one != other)
 }
 
 /// Plans the new volume at `location` to which an opened volume of `size` bytes is copied. A device
@@ -47,8 +63,8 @@ pub fn plan_transfer(
     location: &Location,
 ) -> Result<Plan, Error> {
     for place in [Some(location), new.header.as_ref()].into_iter().flatten() {
-        if let Some(path) = place.path() {
-            refuse_same(source, &Destination::look(path)?)?;
+        if let Some(path) = place.path_of_whole() {
+            refuse_same(source, &Destination::look(path)?, place.part())?;
         }
     }
     let plan = Plan::look(new, location, Extent::AtLeast(size))?;

@@ -1,14 +1,17 @@
 //! Where the plaintext of a volume is written: looked at first, and written later.
 
 use std::fs::File;
+#[cfg(feature = "nbd")]
+use std::ops::Range;
 
 use super::decrypt::decrypt;
 use super::same::refuse_same;
-use crate::location::Location;
+use crate::location::{Location, Part};
 use crate::task::destination::{Destination, Needed, Present};
 use crate::task::new_file::NewFile;
 use crate::task::open::Image;
-use crate::task::plain::{PlainAccess, PlainSink, check_device};
+use crate::task::part::{self, PlainPart};
+use crate::task::plain::{PlainAccess, PlainSink, check_device, check_size};
 use crate::task::storage::{Storage, not_opened};
 use crate::task::{Error, Watch};
 use crate::volume::Volume;
@@ -32,8 +35,15 @@ enum To {
         /// Open exclusively, so that the device cannot be mounted meanwhile.
         _claimed: File,
     },
+    /// A part of a file or a device.
+    Part {
+        part: PlainPart,
+        /// Open exclusively, if it is a device.
+        _claimed: Option<File>,
+    },
+    /// An export, and the bytes of it that are written.
     #[cfg(feature = "nbd")]
-    Export(Box<crate::backend::nbd::PlainExport>),
+    Export(Box<crate::backend::nbd::PlainExport>, Range<u64>),
 }
 
 impl PlainTarget {
@@ -54,16 +64,23 @@ impl PlainTarget {
         watch: &dyn Watch,
     ) -> Result<Self, Error> {
         let size = size.unwrap_or_default();
-        let path = match location {
+        let whole = match location {
+            Location::Part { whole, .. } => whole,
+            whole => whole,
+        };
+        let path = match whole {
             Location::Path(path) => path,
             Location::Nbd(uri) => {
                 access.check(uri)?;
-                return Self::look_at_export(uri, access, data, size, watch);
+                return Self::look_at_export(location, uri, access, data, size, watch);
             }
             other => return Err(not_opened(other)),
         };
         let destination = Destination::look(path)?;
-        refuse_same(source, &destination)?;
+        refuse_same(source, &destination, location.part())?;
+        if let Some(part) = location.part() {
+            return Self::look_at_part(location, &destination, part, size);
+        }
         if destination.present() != Present::BlockDevice {
             let needed = if sparse { 1 } else { size };
             destination.check_room(Needed::Plaintext(needed))?;
@@ -104,8 +121,29 @@ impl PlainTarget {
         })
     }
 
+    fn look_at_part(
+        location: &Location,
+        whole: &Destination,
+        part: Part,
+        size: u64,
+    ) -> Result<Self, Error> {
+        let storage = part::open_found(whole, part, location)?;
+        let part = PlainPart::of(storage, location)?;
+        let room = part.range.end - part.range.start;
+        check_size(location.to_string().as_ref(), room, size)?;
+        let is_device = whole.present() == Present::BlockDevice;
+        let _claimed = is_device.then(|| whole.claim()).transpose()?;
+        Ok(Self {
+            to: To::Part { part, _claimed },
+            location: location.clone(),
+            loses: true,
+            sparse: false,
+        })
+    }
+
     #[cfg(feature = "nbd")]
     fn look_at_export(
+        location: &Location,
         uri: &luksmith_formats::nbd::uri::Uri,
         access: PlainAccess,
         data: &Storage,
@@ -113,28 +151,36 @@ impl PlainTarget {
         watch: &dyn Watch,
     ) -> Result<Self, Error> {
         use super::same::refuse_same_bytes;
-        use crate::task::plain::{LOOKED_AT, check_size};
+        use crate::task::plain::LOOKED_AT;
 
-        let location = Location::Nbd(Box::new(uri.clone()));
         let connect = access.remote.connect(true);
         let export = crate::backend::nbd::PlainExport::connect(uri, connect, watch.interrupt())?;
-        check_size(location.to_string().as_ref(), export.size(), size)?;
-        let len = export.size().min(LOOKED_AT);
+        let range = match location.part() {
+            Some(part) => {
+                let read = |at, into: &mut [u8]| export.read_at(at, into);
+                part::of_export(part, export.size(), read, location)?
+            }
+            None => 0..export.size(),
+        };
+        let room = range.end - range.start;
+        check_size(location.to_string().as_ref(), room, size)?;
+        let len = room.min(LOOKED_AT);
         let mut begin = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
         export
-            .read_at(0, &mut begin)
+            .read_at(range.start, &mut begin)
             .map_err(|error| Error::from(error).about(format_args!("cannot read {location}")))?;
-        refuse_same_bytes(data, &begin, export.size(), &location)?;
+        refuse_same_bytes(data, &begin, room, location)?;
         Ok(Self {
             loses: begin.iter().any(|byte| *byte != 0),
-            to: To::Export(Box::new(export)),
-            location,
+            to: To::Export(Box::new(export), range),
+            location: location.clone(),
             sparse: false,
         })
     }
 
     #[cfg(not(feature = "nbd"))]
     fn look_at_export(
+        _: &Location,
         uri: &luksmith_formats::nbd::uri::Uri,
         _: PlainAccess,
         _: &Storage,
@@ -151,8 +197,9 @@ impl PlainTarget {
         let location = &self.location;
         let verb = match &self.to {
             To::File { .. } | To::Device { .. } => "exists and would be overwritten",
+            To::Part { .. } => "would be overwritten",
             #[cfg(feature = "nbd")]
-            To::Export(_) => "would be overwritten: it holds data",
+            To::Export(..) => "would be overwritten: it holds data",
         };
         self.loses.then(|| format!("{location} {verb}"))
     }
@@ -184,10 +231,15 @@ impl PlainTarget {
                 let sink = PlainSink::device(device, name.as_ref(), size)?;
                 decrypt(volume, depth, sink, watch)
             }
-            #[cfg(feature = "nbd")]
-            To::Export(export) => {
+            To::Part { part, _claimed } => {
                 let name = self.location.to_string();
-                let sink = PlainSink::export(*export, name.as_ref(), size)?;
+                let sink = PlainSink::part(part, name.as_ref(), size)?;
+                decrypt(volume, depth, sink, watch)
+            }
+            #[cfg(feature = "nbd")]
+            To::Export(export, range) => {
+                let name = self.location.to_string();
+                let sink = PlainSink::export(*export, range, name.as_ref(), size)?;
                 decrypt(volume, depth, sink, watch)
             }
         }

@@ -21,6 +21,7 @@ use crate::backend::file::FileError;
 use crate::backend::lock::LockError;
 #[cfg(feature = "nbd")]
 use crate::backend::nbd::NbdError;
+use crate::backend::window::WindowError;
 use crate::container::{
     CommitError, CreateError, HeaderError, KeyslotError, OpenError, UndoError, UnlockError,
     VolumeError,
@@ -29,6 +30,7 @@ use crate::crypt::CryptError;
 use crate::kdf::KdfError;
 use crate::layout::ImageError;
 use crate::location::LocationError;
+use crate::partition::PartitionError;
 use from::kinds;
 use secret::secret;
 
@@ -47,6 +49,8 @@ kinds! {
     CommitError => commit,
     ImageError => image,
     LocationError => location,
+    PartitionError => partition,
+    WindowError => window,
 }
 
 fn location(error: &LocationError) -> Kind {
@@ -54,6 +58,18 @@ fn location(error: &LocationError) -> Kind {
         LocationError::MissingFeature(_) => Kind::Unsupported,
         _ => Kind::Parameters,
     }
+}
+
+fn partition(error: &PartitionError) -> Kind {
+    match error {
+        PartitionError::NoSuch { .. } | PartitionError::Extended(_) => Kind::Parameters,
+        PartitionError::Io(error) => io(error),
+        _ => Kind::Damaged,
+    }
+}
+
+fn window(_: &WindowError) -> Kind {
+    Kind::Parameters
 }
 
 fn format(error: &FormatError) -> Kind {

@@ -14,7 +14,9 @@ use crate::libvirt::xml::{
 };
 use crate::libvirt::{Connection, LibvirtError};
 use crate::location::Location;
-use crate::task::emulator::{EmulatorError, User, absolute, text_of_socket, version, version_at};
+use crate::task::emulator::{
+    EmulatorError, User, absolute, text_of, text_of_socket, version, version_at,
+};
 use crate::task::libvirt::identity::{Identity, spelled};
 use crate::task::storage::Remote;
 use crate::task::{Advice, Error, Kind};
@@ -284,6 +286,7 @@ impl DiskOptions {
                 }
             }
             Location::Nbd(uri) => Store::Network(export(uri, needs)?),
+            part @ Location::Part { .. } => return Err(EmulatorError::Part(part.clone()).into()),
             Location::Pool { pool, volume } => Store::Volume {
                 pool: pool.clone(),
                 volume: volume.clone(),
@@ -372,7 +375,7 @@ impl DiskOptions {
     ) -> Result<Source, Error> {
         let image = match location {
             Location::Path(path) => spelled(path)?,
-            Location::Nbd(uri) => uri.to_string(),
+            Location::Nbd(_) | Location::Part { .. } => text_of(location)?,
             other => return Err(DiskError::NotServed(other.clone()).into()),
         };
         let socket = absolute(&served.socket)?;
@@ -411,7 +414,7 @@ pub fn complete(
     let of_this_host = match location {
         Location::Path(_) => true,
         Location::Nbd(uri) => matches!(uri.transport, Transport::Unix(_)),
-        _ => false,
+        part => part.path_of_whole().is_some(),
     };
     if of_this_host && !connection.is_local()? {
         let (location, uri) = (location.clone(), connection.uri()?);

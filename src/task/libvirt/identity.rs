@@ -9,7 +9,7 @@ use luksmith_formats::nbd::uri::{Transport, Uri};
 
 use crate::libvirt::xml::{Host, Network, Store};
 use crate::libvirt::{Connection, LibvirtError};
-use crate::location::Location;
+use crate::location::{Location, Part};
 use crate::task::Error;
 use crate::task::emulator::{EmulatorError, text_of_socket};
 use crate::xml::Xml;
@@ -49,6 +49,13 @@ pub enum Identity {
         hosts: Vec<String>,
         /// The name there, and of a snapshot after `@`.
         name: String,
+    },
+    /// A part of a storage. A partition, and the same bytes by their offset, count as two.
+    Part {
+        /// The whole.
+        whole: Box<Self>,
+        /// Which part.
+        part: Part,
     },
     /// Storage of another kind, by the name of the kind.
     Other(String),
@@ -106,6 +113,10 @@ impl Identity {
             Location::Path(path) => Self::of_path_at(path, connection),
             Location::Pool { pool, volume } => Self::of_volume(pool, volume, connection),
             Location::Nbd(uri) => Self::of_export(uri, is_here(connection)),
+            Location::Part { whole, part } => Self::Part {
+                whole: Box::new(Self::of_location(whole, connection)),
+                part: *part,
+            },
             Location::Rbd { image, snapshot } => {
                 let mut network = Network::new("rbd", Some(image.clone()), Vec::new());
                 network.snapshot.clone_from(snapshot);

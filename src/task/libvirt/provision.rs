@@ -18,6 +18,7 @@ use crate::libvirt::xml::{Disk, SecretRef, SecretXml, Usage, VolumeXml};
 use crate::libvirt::{Connection, LibvirtError, Secret};
 use crate::location::Location;
 use crate::secret::{Passphrase, Purpose, SecretSource};
+use crate::task::emulator::EmulatorError;
 use crate::task::emulator::check_passphrase;
 use crate::task::libvirt::identity::spelled_for;
 use crate::task::new_volume::{Extent, Loss, NewHeader, NewVolume, Plan};
@@ -170,6 +171,9 @@ impl<'a> Provision<'a> {
         let target = match place {
             Place::Pool { pool, name, size } => Target::Pool { pool, name, size },
             Place::At { location, size } => {
+                if location.part().is_some() {
+                    return Err(EmulatorError::Part(location).into());
+                }
                 if location.path().is_some() && !connection.is_local()? {
                     let uri = connection.uri()?;
                     return Err(ProvisionError::Far { location, uri }.into());

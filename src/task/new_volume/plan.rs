@@ -45,9 +45,8 @@ impl Plan {
         let mut losses = Vec::new();
         let server = (new.remote, &new.interrupt);
         let target = match (Found::at(location)?, extent) {
-            (Found::Export, _) => overwritten(location, None, server, &mut there, &mut losses)?,
-            (Found::BlockDevice(device), _) => {
-                overwritten(location, Some(&device), server, &mut there, &mut losses)?
+            (Found::InPlace(found), _) => {
+                overwritten(&found, location, server, &mut there, &mut losses)?
             }
             (Found::File(file, _), Extent::AllThereIs) if new.header.is_some() => {
                 Target::There(Storage::open_found(&file)?)
@@ -65,9 +64,8 @@ impl Plan {
         let header = match &new.header {
             None => None,
             Some(location) => Some(match Found::at(location)? {
-                Found::Export => overwritten(location, None, server, &mut there, &mut losses)?,
-                Found::BlockDevice(device) => {
-                    overwritten(location, Some(&device), server, &mut there, &mut losses)?
+                Found::InPlace(found) => {
+                    overwritten(&found, location, server, &mut there, &mut losses)?
                 }
                 Found::File(file, size) => {
                     there.header = Some(replaced(&file, size, &mut losses)?);

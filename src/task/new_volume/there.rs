@@ -6,13 +6,13 @@ use std::path::PathBuf;
 
 use crate::Interrupt;
 use crate::backend::Backend;
-use crate::backend::file::OpenOptions;
+use crate::backend::file::{FileError, OpenOptions};
 use crate::container::{self, Container, Undo, Version};
-use crate::location::Location;
+use crate::location::{Location, Part};
 use crate::sectors::{Cipher, Sectors};
 use crate::task::destination::{Destination, Present};
 use crate::task::storage::{Remote, Storage};
-use crate::task::{Error, size};
+use crate::task::{Error, part, size};
 
 /// How many bytes of a device or an export are read to find out what it holds.
 const LOOKED_AT: usize = 1 << 20;
@@ -99,20 +99,37 @@ pub(super) struct There {
 pub(super) enum Found {
     Nothing(Destination),
     File(Destination, u64),
+    /// What is written in place.
+    InPlace(InPlace),
+}
+
+/// A storage that is written in place.
+pub(super) enum InPlace {
     BlockDevice(Destination),
+    /// A part of a file or a device that exists.
+    Part(Destination, Part),
     Export,
 }
 
 impl Found {
     pub(super) fn at(location: &Location) -> Result<Self, Error> {
-        let Some(path) = location.path() else {
-            return Ok(Self::Export);
+        let Some(path) = location.path_of_whole() else {
+            return Ok(Self::InPlace(InPlace::Export));
         };
         let destination = Destination::look(path)?;
+        if let Some(part) = location.part() {
+            return match destination.present() {
+                Present::Nothing => {
+                    let missing = FileError::NotFound(path.to_owned());
+                    Err(Error::from(missing).about(location))
+                }
+                _ => Ok(Self::InPlace(InPlace::Part(destination, part))),
+            };
+        }
         Ok(match destination.present() {
             Present::Nothing => Self::Nothing(destination),
             Present::File { size } => Self::File(destination, size),
-            Present::BlockDevice => Self::BlockDevice(destination),
+            Present::BlockDevice => Self::InPlace(InPlace::BlockDevice(destination)),
         })
     }
 }
@@ -132,22 +149,29 @@ pub(super) fn replaced(
     Ok(file)
 }
 
-/// Opens a device or an export that would be overwritten. Where it holds only zeroes at its start,
-/// nothing is lost.
+/// Opens what would be overwritten in place. Where it holds only zeroes at its start, nothing is
+/// lost.
 pub(super) fn overwritten(
+    found: &InPlace,
     location: &Location,
-    device: Option<&Destination>,
     (remote, interrupt): (Remote, &Interrupt),
     there: &mut There,
     losses: &mut Vec<Loss>,
 ) -> Result<Target, Error> {
-    let storage = match device {
-        Some(device) => {
+    let storage = match found {
+        InPlace::BlockDevice(device) => {
             let storage = Storage::open_found(device)?;
             there.claimed.push(device.claim()?);
             storage
         }
-        None => {
+        InPlace::Part(whole, part) => {
+            let storage = part::open_found(whole, *part, location)?;
+            if whole.present() == Present::BlockDevice {
+                there.claimed.push(whole.claim()?);
+            }
+            storage
+        }
+        InPlace::Export => {
             let options = OpenOptions::new().write(true);
             Storage::open(location, remote, options, interrupt)?
         }

@@ -20,8 +20,6 @@ pub use sink::PlainSink;
 pub use source::PlainSource;
 
 pub(super) use holes::runs_of_data;
-pub(super) use sink::check_device;
-#[cfg(feature = "nbd")]
-pub(super) use sink::check_size;
+pub(super) use sink::{check_device, check_size};
 #[cfg(feature = "nbd")]
 pub(super) use source::LOOKED_AT;

@@ -2,12 +2,15 @@
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
+#[cfg(feature = "nbd")]
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::holes::runs_of_data;
 #[cfg(feature = "nbd")]
 use crate::backend::nbd::PlainExport;
+use crate::task::part::PlainPart;
 use crate::task::{Error, Kind};
 
 /// The smallest run of zeroes that a sparse sink leaves out, in bytes.
@@ -26,8 +29,10 @@ enum To {
         file: File,
         sparse: bool,
     },
+    Part(PlainPart),
+    /// An export, and where the data begins in it.
     #[cfg(feature = "nbd")]
-    Export(Box<PlainExport>),
+    Export(Box<PlainExport>, u64),
 }
 
 impl PlainSink {
@@ -68,16 +73,26 @@ impl PlainSink {
         })
     }
 
-    /// An export, which must have `size` bytes at least.
+    /// A part of a file or a device, which must have `size` bytes at least.
+    pub(in crate::task) fn part(part: PlainPart, name: &Path, size: u64) -> Result<Self, Error> {
+        check_size(name, part.range.end - part.range.start, size)?;
+        Ok(Self {
+            to: To::Part(part),
+            name: name.to_owned(),
+        })
+    }
+
+    /// The bytes `range` of an export, which must be `size` bytes at least.
     #[cfg(feature = "nbd")]
     pub(in crate::task) fn export(
         export: PlainExport,
+        range: Range<u64>,
         name: &Path,
         size: u64,
     ) -> Result<Self, Error> {
-        check_size(name, export.size(), size)?;
+        check_size(name, range.end - range.start, size)?;
         Ok(Self {
-            to: To::Export(Box::new(export)),
+            to: To::Export(Box::new(export), range.start),
             name: name.to_owned(),
         })
     }
@@ -100,9 +115,13 @@ impl PlainSink {
                 }
                 Ok(())
             }
+            To::Part(part) => part
+                .file
+                .write_all_at(bytes, part.range.start + offset)
+                .map_err(|error| Error::io("write", &self.name, error)),
             #[cfg(feature = "nbd")]
-            To::Export(export) => export
-                .write_at(offset, bytes)
+            To::Export(export, start) => export
+                .write_at(*start + offset, bytes)
                 .map_err(|error| Error::from(error).about(self.name.display())),
         }
     }
@@ -111,11 +130,11 @@ impl PlainSink {
     pub(in crate::task) fn finish(self) -> Result<(), Error> {
         match self.to {
             To::Stream(_) => Ok(()),
-            To::File { file, .. } => file
+            To::File { file, .. } | To::Part(PlainPart { file, .. }) => file
                 .sync_all()
                 .map_err(|error| Error::io("write", &self.name, error)),
             #[cfg(feature = "nbd")]
-            To::Export(export) => export
+            To::Export(export, _) => export
                 .flush()
                 .map_err(|error| Error::from(error).about(self.name.display())),
         }

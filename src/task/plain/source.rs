@@ -8,17 +8,19 @@ use std::path::{Path, PathBuf};
 use luksmith_formats::image::signature::{END, START};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-#[cfg(feature = "nbd")]
 use super::access::PlainAccess;
 use super::begin::refuse_images;
 #[cfg(feature = "nbd")]
 use super::export::ExportReader;
 #[cfg(feature = "vet")]
 use super::image::DiskImage;
+use crate::backend::file::OpenOptions;
 use crate::backend::lock::{Access, ImageLock};
+use crate::location::Location;
 use crate::task::destination::not_storage;
+use crate::task::part::{PlainPart, open_beside};
+use crate::task::storage::{Storage, not_opened};
 use crate::task::{Advice, Error, Watch};
-#[cfg(feature = "nbd")]
 use luksmith_formats::nbd::uri::Uri;
 
 /// How many bytes of a stream are looked at for the signature of an image.
@@ -44,6 +46,8 @@ enum From {
         begin: Vec<u8>,
     },
     File(File),
+    /// A part of a file, and how much of it was read.
+    Part(PlainPart, u64),
     /// The disk in an image, and how much of it was read.
     #[cfg(feature = "vet")]
     Image(Box<DiskImage>, u64),
@@ -98,6 +102,42 @@ impl PlainSource {
         })
     }
 
+    /// What is at a location, read as it is. If parts of one file are the source and `beside`, where
+    /// the volume will be, they share the locks of the file.
+    ///
+    /// # Errors
+    /// As [`PlainSource::open`] and [`PlainSource::export`]; a location that only an emulator opens.
+    pub fn at(
+        location: &Location,
+        access: PlainAccess,
+        beside: &Location,
+        watch: &dyn Watch,
+    ) -> Result<Self, Error> {
+        match location {
+            Location::Path(path) => Self::open(path),
+            Location::Nbd(uri) => Self::connect(uri, location, access, watch),
+            Location::Part { whole, .. } => match &**whole {
+                Location::Nbd(uri) => Self::connect(uri, location, access, watch),
+                _ => {
+                    let options = open_beside(location, beside, OpenOptions::new());
+                    let (remote, interrupt) = (access.remote, watch.interrupt());
+                    let storage = Storage::open(location, remote, options, interrupt)?;
+                    Self::part(PlainPart::of(storage, location)?, location)
+                }
+            },
+            other => Err(not_opened(other)),
+        }
+    }
+
+    fn part(part: PlainPart, location: &Location) -> Result<Self, Error> {
+        Ok(Self {
+            size: Some(part.range.end - part.range.start),
+            from: From::Part(part, 0),
+            name: location.to_string().into(),
+            _lock: None,
+        })
+    }
+
     /// The disk in an opened image. `name` is for messages.
     #[cfg(feature = "vet")]
     #[must_use]
@@ -117,13 +157,31 @@ impl PlainSource {
     /// what the server reports.
     #[cfg(feature = "nbd")]
     pub fn export(uri: &Uri, access: PlainAccess, watch: &dyn Watch) -> Result<Self, Error> {
-        let reader = ExportReader::connect(uri, access, watch)?;
+        let location = Location::Nbd(Box::new(uri.clone()));
+        Self::connect(uri, &location, access, watch)
+    }
+
+    /// An export at a location, or the part of it that the location names.
+    #[cfg(feature = "nbd")]
+    fn connect(
+        uri: &Uri,
+        location: &Location,
+        access: PlainAccess,
+        watch: &dyn Watch,
+    ) -> Result<Self, Error> {
+        let reader = ExportReader::connect(uri, location, access, watch)?;
         Ok(Self {
-            size: Some(reader.export().size()),
+            size: Some(reader.size()),
             from: From::Export(Box::new(reader)),
-            name: uri.to_string().into(),
+            name: location.to_string().into(),
             _lock: None,
         })
+    }
+
+    #[cfg(not(feature = "nbd"))]
+    fn connect(uri: &Uri, _: &Location, _: PlainAccess, _: &dyn Watch) -> Result<Self, Error> {
+        let missing = crate::MissingFeature::new("an export of an NBD server", "nbd");
+        Err(Error::new(crate::task::Kind::Unsupported, missing).about(uri))
     }
 
     /// The number of bytes, if it is known.
@@ -165,11 +223,16 @@ impl PlainSource {
                 .read_exact_at(&mut start, 0)
                 .and_then(|()| file.read_exact_at(&mut end, at_end))
                 .map_err(|error| Error::io("read", &self.name, error))?,
+            From::Part(part, _) => {
+                let (file, from) = (&part.file, part.range.start);
+                file.read_exact_at(&mut start, from)
+                    .and_then(|()| file.read_exact_at(&mut end, from + at_end))
+                    .map_err(|error| Error::io("read", &self.name, error))?;
+            }
             #[cfg(feature = "nbd")]
             From::Export(reader) => {
-                let export = reader.export();
-                export.read_at(0, &mut start)?;
-                export.read_at(at_end, &mut end)?;
+                reader.look(0, &mut start)?;
+                reader.look(at_end, &mut end)?;
             }
             // The disk in an image that was stated may hold anything.
             #[cfg(feature = "vet")]
@@ -183,10 +246,9 @@ impl PlainSource {
     pub(in crate::task) fn begin_of_export(&self) -> Result<Option<(Vec<u8>, u64)>, Error> {
         #[cfg(feature = "nbd")]
         if let From::Export(reader) = &self.from {
-            let export = reader.export();
-            let mut begin = vec![0; length(export.size().min(LOOKED_AT))];
-            export.read_at(0, &mut begin)?;
-            return Ok(Some((begin, export.size())));
+            let mut begin = vec![0; length(reader.size().min(LOOKED_AT))];
+            reader.look(0, &mut begin)?;
+            return Ok(Some((begin, reader.size())));
         }
         Ok(None)
     }
@@ -209,9 +271,7 @@ impl PlainSource {
     }
 
     fn read(&mut self, into: &mut [u8], watch: &dyn Watch) -> Result<usize, Error> {
-        #[cfg(feature = "vet")]
         let size = self.size.unwrap_or(0);
-        #[cfg(feature = "vet")]
         let left = |at: u64| length(size.saturating_sub(at)).min(into.len());
         match &mut self.from {
             From::Stream { begin, .. } if !begin.is_empty() => {
@@ -226,6 +286,15 @@ impl PlainSource {
             }
             From::File(file) => {
                 read_some(file, into).map_err(|error| Error::io("read", &self.name, error))
+            }
+            From::Part(part, at) => {
+                let len = left(*at);
+                let read = part
+                    .file
+                    .read_exact_at(&mut into[..len], part.range.start + *at);
+                read.map_err(|error| Error::io("read", &self.name, error))?;
+                *at += len as u64;
+                Ok(len)
             }
             #[cfg(feature = "vet")]
             From::Image(image, at) => {

@@ -3,6 +3,7 @@
 //! - [`peers`]: finds and runs the programs that luksmith is compared with.
 //! - [`certificates`]: TLS certificates made by gnutls.
 //! - [`nbd_server`]: an NBD server that misbehaves as a test tells it to.
+//! - [`partitions`]: writes tables of partitions into images.
 //! - [`boot_sector`]: a guest of one sector that reads and writes its disk.
 //! - [`initramfs`]: archives from which a Linux guest boots.
 //! - [`json_schema`]: checks the JSON that luksmith prints against `docs/schema/`.
@@ -29,6 +30,7 @@ pub mod fuzz_input;
 pub mod initramfs;
 pub mod json_schema;
 pub mod nbd_server;
+pub mod partitions;
 pub mod peers;
 pub mod qcow2;
 pub mod secret_search;

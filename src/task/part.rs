@@ -1,0 +1,219 @@
+//! Opens a part of a file, a device or an export: a partition, or the bytes from an offset on.
+//!
+//! The whole file is locked, so other programs notice that it is in use. Within this process,
+//! several parts of a file share its descriptor and its locks, unless they overlap.
+
+use std::fs::File;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use luksmith_formats::image::qcow2;
+
+use super::destination::Destination;
+use super::storage::{Remote, Storage, begins_with, not_opened, open_file};
+use super::{Advice, Error};
+use crate::Interrupt;
+use crate::backend::Backend;
+#[cfg(feature = "nbd")]
+use crate::backend::IoError;
+use crate::backend::file::{FileBackend, OpenOptions};
+use crate::backend::window::Window;
+#[cfg(feature = "nbd")]
+use crate::backend::window::WindowError;
+use crate::location::{Location, Part};
+use crate::partition::{Disk, PartitionError};
+use crate::sys::folder::same_file;
+
+/// A part of a file that this process has open.
+type Opened = Window<Arc<FileBackend>>;
+
+/// The parts of files that this process has open for writing.
+static WRITTEN: Mutex<Vec<Weak<Opened>>> = Mutex::new(Vec::new());
+
+/// Opens a part of a location. `location` is for messages.
+pub(super) fn open(
+    (whole, part): (&Location, Part),
+    location: &Location,
+    remote: Remote,
+    options: OpenOptions,
+    interrupt: &Interrupt,
+) -> Result<Storage, Error> {
+    let Some(path) = whole.path() else {
+        let storage = Storage::open(whole, remote, options, interrupt)?;
+        let range = range(&Disk::of(&*storage.backend), part)
+            .map_err(|error| advised(error, &*storage.backend).about(location))?;
+        let offset = Some(range.start);
+        let window = Window::new(storage.backend.clone(), range);
+        let backend = Arc::new(window.map_err(|error| Error::from(error).about(location))?);
+        return Ok(Storage {
+            backend,
+            offset,
+            ..storage
+        });
+    };
+    let shared = options.can_share();
+    let mut written = WRITTEN.lock().unwrap_or_else(PoisonError::into_inner);
+    written.retain(|one| one.strong_count() > 0);
+    let file = match shared.then(|| opened(&written, path)).flatten() {
+        Some(file) => file,
+        None => open_file(path, options)?,
+    };
+    of_file(file, part, options, &mut written).map_err(|error| error.about(location))
+}
+
+/// The options with which a part is opened that is read while another part, `beside`, is written.
+/// Parts of one file share its descriptor and its locks, which then have to be those for writing.
+#[must_use]
+pub fn open_beside(location: &Location, beside: &Location, options: OpenOptions) -> OpenOptions {
+    let about = |location: &Location| {
+        let path = location.part().and(location.path_of_whole())?;
+        path.metadata().ok()
+    };
+    match (about(location), about(beside)) {
+        (Some(one), Some(other)) if same_file(&one, &other) => {
+            options.write(true).force_share(false)
+        }
+        _ => options,
+    }
+}
+
+/// Opens a part of what was found at a destination, for writing. `location` is for messages.
+pub(super) fn open_found(
+    destination: &Destination,
+    part: Part,
+    location: &Location,
+) -> Result<Storage, Error> {
+    let mut written = WRITTEN.lock().unwrap_or_else(PoisonError::into_inner);
+    written.retain(|one| one.strong_count() > 0);
+    let file = match opened(&written, destination.path()) {
+        Some(file) => file,
+        None => Storage::file_found(destination)?,
+    };
+    let options = OpenOptions::new().write(true);
+    of_file(file, part, options, &mut written).map_err(|error| error.about(location))
+}
+
+/// A part of a file for plain data, of which this process has the locks.
+pub(super) struct PlainPart {
+    /// The file, and the bytes of the part in it.
+    pub(super) file: File,
+    pub(super) range: Range<u64>,
+    _locked: Storage,
+}
+
+impl PlainPart {
+    /// A part that was opened with [`open`] or [`open_found`].
+    pub(super) fn of(part: Storage, location: &Location) -> Result<Self, Error> {
+        let (Some(opened), Some(start)) = (&part.file, part.offset) else {
+            return Err(not_opened(location));
+        };
+        let file = opened
+            .descriptor()
+            .map_err(|error| Error::io("open", opened.path(), error))?;
+        let end = start + part.backend.geometry().size;
+        Ok(Self {
+            file,
+            range: start..end,
+            _locked: part,
+        })
+    }
+}
+
+/// Where a part of an export with plain data is, in bytes. `read` fills a buffer from an offset on.
+#[cfg(feature = "nbd")]
+pub(super) fn of_export(
+    part: Part,
+    size: u64,
+    read: impl Fn(u64, &mut [u8]) -> Result<(), IoError>,
+    location: &Location,
+) -> Result<Range<u64>, Error> {
+    let found = range(&Disk::new(size, read), part).map_err(Error::from);
+    let found = found.map_err(|error| error.about(location))?;
+    if found.end > size {
+        let outside = WindowError::Outside { part: found, size };
+        return Err(Error::from(outside).about(location));
+    }
+    Ok(found)
+}
+
+/// The file at this path, if parts of it are open for writing.
+fn opened(written: &[Weak<Opened>], path: &Path) -> Option<Arc<FileBackend>> {
+    let about = path.metadata().ok()?;
+    let parts = written.iter().filter_map(Weak::upgrade);
+    parts
+        .map(|part| part.storage().clone())
+        .find(|file| (file.about()).is_ok_and(|opened| same_file(&opened, &about)))
+}
+
+fn of_file(
+    file: Arc<FileBackend>,
+    part: Part,
+    options: OpenOptions,
+    written: &mut Vec<Weak<Opened>>,
+) -> Result<Storage, Error> {
+    let range = {
+        let disk = match file.sector_size() {
+            Some(sector_size) => Disk::of(&*file).with_sector_size(sector_size),
+            None => Disk::of(&*file),
+        };
+        range(&disk, part).map_err(|error| advised(error, &*file))?
+    };
+    if let Some(device) = file.partition_within(&range) {
+        let message = "the kernel has a partition there, as a device of its own";
+        return Err(Error::parameters(message).advise(Advice::NameDevice(device)));
+    }
+    let overlapping = written.iter().filter_map(Weak::upgrade).find(|one| {
+        let other = one.part();
+        let apart = other.end <= range.start || range.end <= other.start;
+        Arc::ptr_eq(one.storage(), &file) && !apart
+    });
+    if let Some(other) = overlapping {
+        let Range { start, end } = other.part();
+        let message = format!("this process has bytes {start} to {end} open, which overlap it");
+        return Err(Error::parameters(message));
+    }
+    let offset = Some(range.start);
+    let window = Window::new(file.clone(), range)?;
+    let window = Arc::new(match options.writes() {
+        true => window,
+        false => window.into_read_only(),
+    });
+    if !file.geometry().read_only {
+        written.push(Arc::downgrade(&window));
+    }
+    Ok(Storage {
+        backend: window,
+        offset,
+        ..Storage::of_file(file)
+    })
+}
+
+/// Where a part of a disk is, in bytes.
+fn range(disk: &Disk<'_>, part: Part) -> Result<Range<u64>, PartitionError> {
+    let (offset, size) = match part {
+        Part::Partition(number) => return disk.partition(number),
+        Part::Range { offset, size } => (offset, size),
+    };
+    let end = match size {
+        Some(size) => offset.saturating_add(size),
+        None => disk.size().max(offset),
+    };
+    Ok(offset..end)
+}
+
+/// The error, with what may help.
+fn advised(error: PartitionError, disk: &dyn Backend) -> Error {
+    use PartitionError::{Damaged, NoTable, Outside, Overlap};
+    let advice = match &error {
+        NoTable if begins_with(disk, &qcow2::MAGIC) => Some(Advice::PartitionInImage),
+        Damaged { backup, .. } => Some(Advice::NameRange(backup.clone())),
+        NoTable | Outside(_) | Overlap { .. } => Some(Advice::NameRange(None)),
+        _ => None,
+    };
+    let error = Error::from(error);
+    match advice {
+        Some(advice) => error.advise(advice),
+        None => error,
+    }
+}
