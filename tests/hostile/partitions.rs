@@ -159,7 +159,14 @@ fn a_gpt() {
             i.truncate(SIZE / 2)
         }),
         ("one that ends before it begins", "does not lie", |i| {
-            entry(i, 2, 200..100)
+            entry(
+                i,
+                2,
+                Range {
+                    start: 200,
+                    end: 100,
+                },
+            )
         }),
         ("one over the tables", "does not lie within", |i| {
             entry(i, 2, 2..100)
