@@ -16,7 +16,7 @@ use luksmith_formats::text::Name;
 
 use crate::feature::MissingFeature;
 
-pub use part::Part;
+pub use part::{Part, PartError};
 
 /// Where a volume is stored. Its `Display` is the text that was parsed, with `\xNN` for each byte
 /// that is not UTF-8; no form takes a password.
@@ -86,12 +86,9 @@ pub enum LocationError {
     /// A unit of an iSCSI target is not of its form.
     #[error("a unit of an iscsi target is iscsi://HOST[:PORT]/TARGET/LUN")]
     Iscsi,
-    /// The number of a partition is not of its form.
-    #[error("partition= takes the number of a partition, from 1 on")]
-    Partition,
-    /// The offset or the size of a part is not of its form.
-    #[error("offset= and size= take bytes, or a number with K, M, G or T (1M is 1 MiB)")]
-    Size,
+    /// The part is not of its form.
+    #[error(transparent)]
+    Part(#[from] PartError),
     /// The form needs a Cargo feature that this build does not have.
     #[error(transparent)]
     MissingFeature(#[from] MissingFeature),
@@ -449,7 +446,7 @@ mod tests {
         let volume = parse("volume:default/a,partition=1").unwrap();
         assert_eq!(volume.to_string(), "volume:default/a,partition=1");
         assert!(volume.part().is_none());
-        assert_eq!(parse("a,partition=0"), Err(LocationError::Partition));
+        assert_eq!(parse("a,partition=0"), Err(PartError::Partition.into()));
         assert_eq!(parse(",partition=1"), Err(LocationError::Empty));
     }
 

@@ -3,6 +3,8 @@
 //! Other kinds of files, such as a FIFO, a terminal or a directory, are refused without blocking.
 //! The file is locked until the backend is dropped, as [`super::lock`] describes.
 
+mod units;
+
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
@@ -12,7 +14,9 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use rustix::fs::{Advice, AtFlags, FallocateFlags, OFlags, SeekFrom, StatxFlags};
+use rustix::fs::{Advice, FallocateFlags, OFlags, SeekFrom};
+
+use units::{direct_block_size, hole_unit};
 
 use super::lock::{self, Access, Busy, ImageLock, LockError};
 use super::{Backend, Extents, Geometry, IoError, Operation, check_extents, holes};
@@ -572,35 +576,6 @@ fn lock(path: &Path, file: &File, access: Access) -> Result<ImageLock, FileError
 /// the end. No other code uses the position of the file.
 fn size_of(file: &File) -> io::Result<u64> {
     Ok(rustix::fs::seek(file, SeekFrom::End(0))?)
-}
-
-/// The alignment that direct I/O needs: what the kernel says (statx since 6.1), or the sector size
-/// of the device.
-fn direct_block_size(file: &File, is_device: bool) -> u32 {
-    let asked = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN)
-        .ok()
-        .filter(|answer| answer.stx_mask & StatxFlags::DIOALIGN.bits() != 0)
-        .map(|answer| answer.stx_dio_offset_align);
-    let sector = || {
-        is_device
-            .then(|| rustix::fs::ioctl_blksszget(file).ok())
-            .flatten()
-    };
-    let largest = u32::try_from(ALIGNMENT).unwrap_or(u32::MAX);
-    (asked.filter(|size| size.is_power_of_two()))
-        .or_else(sector)
-        .filter(|size| size.is_power_of_two() && *size <= largest)
-        .unwrap_or(largest)
-}
-
-/// The logical sector size of a device. The kernel does not zero or discard parts of a sector.
-fn hole_unit(file: &File, is_device: bool) -> u64 {
-    if !is_device {
-        return 1;
-    }
-    let sector = rustix::fs::ioctl_blksszget(file).ok();
-    let sector = sector.filter(|size| size.is_power_of_two());
-    sector.map_or(ALIGNMENT as u64, u64::from)
 }
 
 /// Writes zeroes, for storage without a zeroing call and for the parts that such a call cannot

@@ -3,7 +3,17 @@
 
 use std::fmt;
 
-use super::LocationError;
+/// Why a text names no part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PartError {
+    /// The number of a partition is not of its form.
+    #[error("partition= takes the number of a partition, from 1 on")]
+    Partition,
+    /// The offset or the size is not of its form.
+    #[error("offset= and size= take bytes, or a number with K, M, G or T (1M is 1 MiB)")]
+    Size,
+}
 
 /// A part of a file, a block device or an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,7 +44,7 @@ impl fmt::Display for Part {
 }
 
 /// The text before the part, and the part, if the text ends with one.
-pub(super) fn split(text: &[u8]) -> Result<Option<(&[u8], Part)>, LocationError> {
+pub(super) fn split(text: &[u8]) -> Result<Option<(&[u8], Part)>, PartError> {
     let Some((before, key, value)) = item(text) else {
         return Ok(None);
     };
@@ -50,7 +60,7 @@ pub(super) fn split(text: &[u8]) -> Result<Option<(&[u8], Part)>, LocationError>
             };
             let (offset, size) = (bytes(offset)?, bytes(value)?);
             if size == 0 {
-                return Err(LocationError::Size);
+                return Err(PartError::Size);
             }
             let size = Some(size);
             return Ok(Some((before, Part::Range { offset, size })));
@@ -68,15 +78,15 @@ fn item(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     Some((before, rest.get(..equals)?, rest.get(equals + 1..)?))
 }
 
-fn number(text: &[u8]) -> Result<u32, LocationError> {
+fn number(text: &[u8]) -> Result<u32, PartError> {
     let number = digits(text).and_then(|number| u32::try_from(number).ok());
     number
         .filter(|number| *number > 0)
-        .ok_or(LocationError::Partition)
+        .ok_or(PartError::Partition)
 }
 
 /// A number of bytes: `512`, `1M`, `1MiB` (1024 × 1024), `1MB` (1000 × 1000).
-fn bytes(text: &[u8]) -> Result<u64, LocationError> {
+fn bytes(text: &[u8]) -> Result<u64, PartError> {
     let length = text.iter().take_while(|c| c.is_ascii_digit()).count();
     let (number, unit) = text.split_at(length);
     let unit = unit.to_ascii_lowercase();
@@ -84,19 +94,19 @@ fn bytes(text: &[u8]) -> Result<u64, LocationError> {
         [] | [b'b'] => (None, 1024),
         [prefix] | [prefix, b'i', b'b'] => (Some(*prefix), 1024),
         [prefix, b'b'] => (Some(*prefix), 1000),
-        _ => return Err(LocationError::Size),
+        _ => return Err(PartError::Size),
     };
     let power = match prefix {
         None => 0,
         Some(prefix) => match b"kmgtpe".iter().position(|known| *known == prefix) {
             Some(place) => u32::try_from(place).unwrap_or(u32::MAX).saturating_add(1),
-            None => return Err(LocationError::Size),
+            None => return Err(PartError::Size),
         },
     };
-    let number = digits(number).ok_or(LocationError::Size)?;
+    let number = digits(number).ok_or(PartError::Size)?;
     u64::checked_pow(base, power)
         .and_then(|unit| unit.checked_mul(number))
-        .ok_or(LocationError::Size)
+        .ok_or(PartError::Size)
 }
 
 fn digits(text: &[u8]) -> Option<u64> {
@@ -142,14 +152,14 @@ mod tests {
     fn values_are_checked() {
         for text in ["0", "", "x", "-1", "+1", "1K", "4294967296", "1 "] {
             let text = format!("a,partition={text}");
-            assert_eq!(split(text.as_bytes()), Err(LocationError::Partition));
+            assert_eq!(split(text.as_bytes()), Err(PartError::Partition));
         }
         for text in ["", "x", "-1", "+1", "1.5K", "1Q", "16E", "1Mi", "1MiBB"] {
             let text = format!("a,offset={text}");
-            assert_eq!(split(text.as_bytes()), Err(LocationError::Size), "{text}");
+            assert_eq!(split(text.as_bytes()), Err(PartError::Size), "{text}");
         }
         for text in ["a,offset=0,size=0", "a,offset=x,size=1"] {
-            assert_eq!(split(text.as_bytes()), Err(LocationError::Size), "{text}");
+            assert_eq!(split(text.as_bytes()), Err(PartError::Size), "{text}");
         }
     }
 

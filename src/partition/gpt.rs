@@ -7,7 +7,8 @@ use std::ops::Range;
 
 use luksmith_formats::image::partitions::{self, Crc32, Gpt};
 
-use super::{Disk, Fault, PartitionError, Table, in_bytes, length, overlap};
+use super::disk::{Disk, in_bytes, length, overlap};
+use super::error::{Fault, PartitionError, Table};
 use crate::backend::IoError;
 
 /// The most bytes of the entries. Usually they are 16384.

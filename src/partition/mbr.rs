@@ -8,7 +8,8 @@ use std::ops::Range;
 
 use luksmith_formats::image::partitions::{self, MbrEntry, is_extended};
 
-use super::{Disk, Fault, PartitionError, Table, in_bytes, overlap};
+use super::disk::{Disk, in_bytes, overlap};
+use super::error::{Fault, PartitionError, Table};
 
 /// The number of the first logical partition.
 const FIRST_LOGICAL: u32 = 5;

@@ -1,6 +1,6 @@
 //! System calls that luksmith makes directly: memory mappings, locks on bytes of a file, folders
-//! that other users may write to, block devices, access control lists, the peer and the file of a socket, the
-//! standard descriptors, and hardening of the process.
+//! that other users may write to, block devices, access control lists, the peer and the file of a
+//! socket, the standard descriptors, and hardening of the process.
 
 #[cfg(any(test, feature = "nbd"))]
 pub(crate) mod acl;

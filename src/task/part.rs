@@ -1,4 +1,5 @@
-//! Opens a part of a file, a device or an export: a partition, or the bytes from an offset on.
+//! Opens what is at a location: a file, a device or an export, or a part of one, which is a
+//! partition or the bytes from an offset on.
 //!
 //! The whole file is locked, so other programs notice that it is in use. Within this process,
 //! several parts of a file share its descriptor and its locks, unless they overlap.
@@ -31,8 +32,31 @@ type Opened = Window<Arc<FileBackend>>;
 /// The parts of files that this process has open for writing.
 static WRITTEN: Mutex<Vec<Weak<Opened>>> = Mutex::new(Vec::new());
 
+impl Storage {
+    /// Opens the file, device or export at a location. The interrupt ends the wait for a server,
+    /// also later.
+    ///
+    /// # Errors
+    /// A location that only an emulator opens, and what the storage reports.
+    pub fn open(
+        location: &Location,
+        remote: Remote,
+        options: OpenOptions,
+        interrupt: &Interrupt,
+    ) -> Result<Self, Error> {
+        match location {
+            Location::Path(path) => Self::open_path(path, options),
+            Location::Nbd(uri) => Self::connect(uri, remote, options.writes(), interrupt),
+            Location::Part { whole, part } => {
+                open((whole, *part), location, remote, options, interrupt)
+            }
+            other => Err(not_opened(other)),
+        }
+    }
+}
+
 /// Opens a part of a location. `location` is for messages.
-pub(super) fn open(
+fn open(
     (whole, part): (&Location, Part),
     location: &Location,
     remote: Remote,

@@ -9,7 +9,7 @@ use luksmith_formats::limits::Limits;
 use luksmith_formats::nbd::uri::Uri;
 
 use super::destination::Destination;
-use super::{Advice, Error, Kind, part};
+use super::{Advice, Error, Kind};
 use crate::Interrupt;
 use crate::backend::file::{FileBackend, OpenOptions};
 use crate::backend::{Backend, IoError};
@@ -121,29 +121,8 @@ impl Storage {
         }
     }
 
-    /// Opens the file, device or export at a location. The interrupt ends the wait for a server,
-    /// also later.
-    ///
-    /// # Errors
-    /// A location that only an emulator opens, and what the storage reports.
-    pub fn open(
-        location: &Location,
-        remote: Remote,
-        options: OpenOptions,
-        interrupt: &Interrupt,
-    ) -> Result<Self, Error> {
-        match location {
-            Location::Path(path) => Self::open_path(path, options),
-            Location::Nbd(uri) => Self::connect(uri, remote, options.writes(), interrupt),
-            Location::Part { whole, part } => {
-                part::open((whole, *part), location, remote, options, interrupt)
-            }
-            other => Err(not_opened(other)),
-        }
-    }
-
     #[cfg(feature = "nbd")]
-    fn connect(
+    pub(super) fn connect(
         uri: &Uri,
         remote: Remote,
         write: bool,

@@ -1,5 +1,5 @@
-//! Tables of partitions that are damaged, that contradict each other, or that programs could read in
-//! two ways.
+//! Tables of partitions that are damaged, that contradict each other, or that programs could read
+//! in two ways.
 
 use std::ops::Range;
 

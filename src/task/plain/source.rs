@@ -102,11 +102,12 @@ impl PlainSource {
         })
     }
 
-    /// What is at a location, read as it is. If parts of one file are the source and `beside`, where
-    /// the volume will be, they share the locks of the file.
+    /// What is at a location, read as it is. If parts of one file are the source and `beside`,
+    /// where the volume will be, they share the locks of the file.
     ///
     /// # Errors
-    /// As [`PlainSource::open`] and [`PlainSource::export`]; a location that only an emulator opens.
+    /// As [`PlainSource::open`] and [`PlainSource::export`]; a location that only an emulator
+    /// opens.
     pub fn at(
         location: &Location,
         access: PlainAccess,
