@@ -30,7 +30,7 @@ fn run(session: &Session, script: &str) -> String {
     let wrapper = format!(
         "#!/bin/sh\n\
          case \"$1 $2\" in\n\
-         create*|encrypt*|copy*|'key add'*) exec '{luksmith}' \"$@\" {cheap} ;;\n\
+         create*|encrypt*|copy*|reencrypt*|'key add'*) exec '{luksmith}' \"$@\" {cheap} ;;\n\
          *) exec '{luksmith}' \"$@\" ;;\n\
          esac\n",
         luksmith = env!("CARGO_BIN_EXE_luksmith"),

@@ -23,6 +23,7 @@ mod overlay;
 mod parts;
 mod prompt;
 mod races;
+mod reencrypt;
 mod rescue;
 mod schema;
 mod session;
