@@ -139,7 +139,7 @@ impl Storage {
     }
 
     #[cfg(not(feature = "nbd"))]
-    fn connect(uri: &Uri, _: Remote, _: bool, _: &Interrupt) -> Result<Self, Error> {
+    pub(super) fn connect(uri: &Uri, _: Remote, _: bool, _: &Interrupt) -> Result<Self, Error> {
         let missing = crate::MissingFeature::new("a volume on an NBD server", "nbd");
         Err(Error::new(Kind::Unsupported, missing).about(uri))
     }
