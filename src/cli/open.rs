@@ -96,6 +96,13 @@ pub(crate) fn unlock_and_keep(
     let slots = container.keyslots();
     let hopeless = match which {
         Which::Any if !slots.iter().any(|keyslot| keyslot.bound) => Some(UnlockError::NoKeyslots),
+        Which::Any
+            if !slots
+                .iter()
+                .any(|slot| slot.bound && slot.priority != Priority::Ignore) =>
+        {
+            Some(UnlockError::OnlyIgnored)
+        }
         Which::Slot(slot) if !slots.iter().any(|keyslot| keyslot.slot == slot) => {
             Some(UnlockError::NoSuchKeyslot(slot))
         }

@@ -134,6 +134,9 @@ hints! {
             if (source.holders.iter()).any(|holder| holder.command.starts_with("qemu")) =>
             "a virtual machine uses it; `luksmith libvirt rotate` or `luksmith qemu amend` changes \
              passphrases while it runs",
+        FileError::Busy { source, .. }
+            if (source.holders.iter()).any(|holder| holder.pid == std::process::id()) =>
+            "this command has it open already: name another destination than the source",
         FileError::Busy { .. } => "stop the program that has it open, and run this again",
         FileError::Symlink(_) => "--follow-symlinks opens what it points to",
     }
@@ -163,6 +166,7 @@ hints! {
 
     UnlockError {
         UnlockError::NoSuchKeyslot(_) => SHOW,
+        UnlockError::OnlyIgnored => "--keyslot N tries one of them",
         UnlockError::NoKeyslots =>
             "a header backup (`luksmith header restore`) or --volume-key-file may still open it",
         UnlockError::Kdf { source, .. } => hint(source),

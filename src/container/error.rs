@@ -83,6 +83,9 @@ pub enum UnlockError {
     /// No keyslot is in use.
     #[error("no keyslot is in use")]
     NoKeyslots,
+    /// Each keyslot that is in use has the priority `ignore`, so it is tried only by its number.
+    #[error("all keyslots in use have the priority ignore")]
+    OnlyIgnored,
     /// The key derivation failed, was refused for its cost, or was interrupted.
     #[error("cannot derive the key of keyslot {slot}")]
     Kdf {

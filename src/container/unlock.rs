@@ -162,10 +162,14 @@ impl Container {
             ]),
             Which::Any => {
                 let mut slots = self.keyslots();
-                slots.retain(|slot| slot.bound && slot.priority != Priority::Ignore);
+                slots.retain(|slot| slot.bound);
+                if slots.is_empty() {
+                    return Err(UnlockError::NoKeyslots);
+                }
+                slots.retain(|slot| slot.priority != Priority::Ignore);
                 slots.sort_by_key(|slot| (slot.priority != Priority::Prefer, slot.slot));
                 if slots.is_empty() {
-                    Err(UnlockError::NoKeyslots)
+                    Err(UnlockError::OnlyIgnored)
                 } else {
                     Ok(slots)
                 }
@@ -360,6 +364,7 @@ fn is_of_one_keyslot(error: &UnlockError) -> bool {
         UnlockError::WrongPassphrase
         | UnlockError::NoSuchKeyslot(_)
         | UnlockError::NoKeyslots
+        | UnlockError::OnlyIgnored
         | UnlockError::Memory(_) => false,
     }
 }

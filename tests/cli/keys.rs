@@ -273,6 +273,18 @@ fn slots_priorities_and_unbound_keys() {
         "--keyslot",
         "5",
     ]);
+    session.ok([
+        "key",
+        "priority",
+        "disk.img",
+        "--keyslot",
+        "0",
+        "--priority",
+        "ignore",
+    ]);
+    let ignored = session.run(["key", "test", "disk.img", "--key-file", "key"]);
+    ignored.fails(2, "all keyslots in use have the priority ignore");
+    ignored.fails(2, "hint: --keyslot N tries one of them");
     let unbound = [
         "key",
         "add",

@@ -153,7 +153,9 @@ fn open(error: &OpenError) -> Kind {
 
 fn unlock(error: &UnlockError) -> Kind {
     match error {
-        UnlockError::WrongPassphrase | UnlockError::NoKeyslots => Kind::WrongPassphrase,
+        UnlockError::WrongPassphrase | UnlockError::NoKeyslots | UnlockError::OnlyIgnored => {
+            Kind::WrongPassphrase
+        }
         UnlockError::NoSuchKeyslot(_) => Kind::Parameters,
         UnlockError::Kdf { source, .. } => kdf(source),
         UnlockError::Memory(_) => Kind::Memory,

@@ -493,7 +493,9 @@ impl Steps<'_> {
         let container = image.open_to_read(file, self.options.limits, self.watch)?;
         match container.unlock(passphrase, Which::Any, self.watch.interrupt()) {
             Ok(unlocked) => Ok(unlocked.is_volume_key()),
-            Err(UnlockError::WrongPassphrase | UnlockError::NoKeyslots) => Ok(false),
+            Err(
+                UnlockError::WrongPassphrase | UnlockError::NoKeyslots | UnlockError::OnlyIgnored,
+            ) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }

@@ -140,6 +140,7 @@ impl<'a> Volume<'a> {
             | Err(
                 UnlockError::WrongPassphrase
                 | UnlockError::NoKeyslots
+                | UnlockError::OnlyIgnored
                 | UnlockError::NoSuchKeyslot(_),
             ) => Ok(None),
             Err(error) => Err(Error::from(error).about(&self.place)),
