@@ -22,7 +22,7 @@ use crate::secret::{
 };
 use crate::sectors::{Cipher, Plain, Sectors};
 use crate::xts::{Kernel, Memory, TweakForm, Tweaks, Xts, XtsError};
-use modes::{SectorCipher, cbc, xts_with_essiv};
+use modes::{SectorCipher, cbc, ecb, xts_with_essiv};
 pub(crate) use scratch::Scratch;
 
 /// The sector number from which an IV is made. It always counts units of 512 bytes, also if sectors
@@ -110,6 +110,9 @@ impl SectorCrypt {
         if !matches!(sector_size, 512 | 1024 | 2048 | 4096) {
             return Err(CryptError::SectorSize(sector_size));
         }
+        if !spec.is_known() {
+            return Err(CryptError::Unsupported(spec));
+        }
         spec.check_key_size(key.len())?;
         let cipher = keyed(spec, key, kernel);
         // The expansion of the key left copies of it on the stack.
@@ -130,6 +133,11 @@ impl SectorCrypt {
     /// The size of a sector, in bytes.
     pub fn sector_size(&self) -> u32 {
         self.sector_size
+    }
+
+    /// Whether volumes with this cipher are only read.
+    pub(crate) fn is_only_read(&self) -> bool {
+        self.spec.weakness().is_some()
     }
 
     /// Logs how sectors are encrypted, and the code that does it.
@@ -202,7 +210,7 @@ impl std::fmt::Debug for SectorCrypt {
 fn form(iv: IvGenerator) -> TweakForm {
     match iv {
         IvGenerator::Plain => TweakForm::Plain,
-        IvGenerator::Plain64 | IvGenerator::Essiv(_) => TweakForm::Plain64,
+        IvGenerator::None | IvGenerator::Plain64 | IvGenerator::Essiv(_) => TweakForm::Plain64,
         IvGenerator::Plain64Be => TweakForm::Plain64Be,
     }
 }
@@ -217,28 +225,27 @@ fn keyed(
     key: &[u8],
     kernel: Option<Kernel>,
 ) -> Result<Box<dyn SectorCipher>, CryptError> {
-    use BlockCipher::{Aes, Camellia, Serpent, Twofish};
+    use BlockCipher::{Aes, Camellia, Cast5, Serpent, Twofish};
     check_built(spec)?;
-    let essiv = match spec.iv {
-        IvGenerator::Essiv(hash) => Some(hash),
-        IvGenerator::Plain | IvGenerator::Plain64 | IvGenerator::Plain64Be => None,
-    };
     let keyed = match (spec.mode, spec.cipher, key.len()) {
         (Mode::Xts, Aes, _) => {
             let kernel = kernel.unwrap_or_else(Kernel::best);
             let xts = Xts::new_in::<Locked, CryptError>(kernel, key)?;
-            match essiv {
-                Some(hash) => xts_with_essiv::<aes::Aes256Enc>(xts, key, hash),
-                None => return Ok(Box::new(xts)),
+            match spec.iv {
+                IvGenerator::Essiv(_) => xts_with_essiv::<aes::Aes256Enc>(xts, key, spec.iv),
+                _ => return Ok(Box::new(xts)),
             }
         }
-        (Mode::Cbc, Aes, 16) => cbc::<aes::Aes128, aes::Aes256Enc>(key, essiv),
-        (Mode::Cbc, Aes, 24) => cbc::<aes::Aes192, aes::Aes256Enc>(key, essiv),
-        (Mode::Cbc, Aes, _) => cbc::<aes::Aes256, aes::Aes256Enc>(key, essiv),
+        (Mode::Cbc, Aes, 16) => cbc::<aes::Aes128, aes::Aes256Enc>(key, spec.iv),
+        (Mode::Cbc, Aes, 24) => cbc::<aes::Aes192, aes::Aes256Enc>(key, spec.iv),
+        (Mode::Cbc, Aes, _) => cbc::<aes::Aes256, aes::Aes256Enc>(key, spec.iv),
+        (Mode::Ecb, Aes, 16) => ecb::<aes::Aes128>(key),
+        (Mode::Ecb, Aes, 24) => ecb::<aes::Aes192>(key),
+        (Mode::Ecb, Aes, _) => ecb::<aes::Aes256>(key),
         #[cfg(feature = "ciphers")]
-        (mode, Serpent | Twofish | Camellia, _) => ciphers::keyed(spec.cipher, mode, essiv, key),
+        (_, Serpent | Twofish | Camellia | Cast5, _) => ciphers::keyed(spec, key),
         #[cfg(not(feature = "ciphers"))]
-        (_, Serpent | Twofish | Camellia, _) => return Err(CryptError::Unsupported(spec)),
+        (_, Serpent | Twofish | Camellia | Cast5, _) => return Err(CryptError::Unsupported(spec)),
     };
     match keyed {
         Some(cipher) => Ok(cipher?),

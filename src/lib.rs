@@ -96,7 +96,7 @@
 //! - `nbd`: `channel`, `backend::nbd` and `export::nbd`.
 //! - `libvirt`: `libvirt` and `qemu`.
 //! - `vet`: `vet` and `audit`.
-//! - `ciphers`: Serpent, Twofish and Camellia; RIPEMD-160, Whirlpool, SM3, SHA-3 and BLAKE2.
+//! - `ciphers`: Serpent, Twofish, Camellia and CAST5; RIPEMD-160, Whirlpool, SM3, SHA-3 and BLAKE2.
 //! - `qcow2-compressed`: reading compressed clusters of encrypted qcow2 images.
 //!
 //! # Secrets

@@ -9,7 +9,7 @@ use core::fmt;
 
 use crate::hash::Hash;
 
-/// A block cipher with 16-byte blocks.
+/// A block cipher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum BlockCipher {
     /// AES.
@@ -20,6 +20,8 @@ pub enum BlockCipher {
     Twofish,
     /// Camellia.
     Camellia,
+    /// CAST5 (RFC 2144), with blocks of 8 bytes. Its volumes are only read.
+    Cast5,
 }
 
 /// The mode of operation: how the blocks of a sector are chained.
@@ -29,11 +31,15 @@ pub enum Mode {
     Xts,
     /// CBC, which starts again in each sector.
     Cbc,
+    /// ECB: each block on its own. Its volumes are only read.
+    Ecb,
 }
 
 /// How an IV is made from a sector number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum IvGenerator {
+    /// None, as in `aes-ecb`. ECB also ignores all others.
+    None,
     /// The low 32 bits of the sector number, little-endian, padded with zeros.
     Plain,
     /// The sector number in 64 bits, little-endian, padded with zeros.
@@ -66,6 +72,27 @@ pub struct CipherSpec {
     pub iv: IvGenerator,
 }
 
+/// Why volumes with a cipher are read, but neither made nor written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Weakness {
+    /// Equal blocks of data are equal blocks of ciphertext.
+    EqualBlocks,
+    /// The blocks have 64 bits.
+    SmallBlocks,
+}
+
+impl fmt::Display for Weakness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::EqualBlocks => "anyone who reads the storage sees which blocks of data are equal",
+            Self::SmallBlocks => {
+                "with blocks of 64 bits, some gigabytes of ciphertext reveal parts of the data"
+            }
+        })
+    }
+}
+
 /// Why a cipher specification or a key size is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -84,9 +111,17 @@ pub enum CipherError {
     /// A cipher, mode, IV generator or combination that is not in the list.
     #[error(
         "unknown cipher \"{0}\"; known are aes, serpent, twofish and camellia, in xts or cbc, with \
-         plain, plain64, plain64be, or essiv of sha256, sha3-256 or sm3"
+         plain, plain64, plain64be, or essiv of sha256, sha3-256 or sm3; cast5 and ecb are only read"
     )]
     Unknown(String),
+    /// A cipher whose volumes are only read.
+    #[error("volumes with {spec} are only read: {weakness}")]
+    OnlyRead {
+        /// The cipher.
+        spec: CipherSpec,
+        /// Why.
+        weakness: Weakness,
+    },
     /// A key size that the cipher does not have.
     #[error("{spec} has no keys of {bytes} bytes")]
     KeySize {
@@ -99,7 +134,13 @@ pub enum CipherError {
 
 impl BlockCipher {
     /// Every cipher.
-    pub const ALL: [Self; 4] = [Self::Aes, Self::Serpent, Self::Twofish, Self::Camellia];
+    pub const ALL: [Self; 5] = [
+        Self::Aes,
+        Self::Serpent,
+        Self::Twofish,
+        Self::Camellia,
+        Self::Cast5,
+    ];
 
     /// The name as it is written in headers.
     pub fn name(self) -> &'static str {
@@ -108,19 +149,21 @@ impl BlockCipher {
             Self::Serpent => "serpent",
             Self::Twofish => "twofish",
             Self::Camellia => "camellia",
+            Self::Cast5 => "cast5",
         }
     }
 }
 
 impl Mode {
     /// Every mode.
-    pub const ALL: [Self; 2] = [Self::Xts, Self::Cbc];
+    pub const ALL: [Self; 3] = [Self::Xts, Self::Cbc, Self::Ecb];
 
     /// The name as it is written in headers.
     pub fn name(self) -> &'static str {
         match self {
             Self::Xts => "xts",
             Self::Cbc => "cbc",
+            Self::Ecb => "ecb",
         }
     }
 }
@@ -141,7 +184,8 @@ impl EssivHash {
 
 impl IvGenerator {
     /// Every IV generator.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
+        Self::None,
         Self::Plain,
         Self::Plain64,
         Self::Plain64Be,
@@ -150,9 +194,10 @@ impl IvGenerator {
         Self::Essiv(EssivHash::Sm3),
     ];
 
-    /// The name as it is written in headers.
+    /// The name as it is written in headers. It is empty if there is no IV.
     pub fn name(self) -> &'static str {
         match self {
+            Self::None => "",
             Self::Plain => "plain",
             Self::Plain64 => "plain64",
             Self::Plain64Be => "plain64be",
@@ -165,7 +210,8 @@ impl IvGenerator {
     /// QEMU and libvirt write `plain64:sha256` when an IV hash was given with a generator that uses
     /// none. The kernel ignores that hash. It is ignored here too if it is a known hash.
     fn parse(name: &str) -> Option<Self> {
-        let known = |name| Self::ALL.into_iter().find(|iv| iv.name() == name);
+        let named = Self::ALL.into_iter().filter(|iv| *iv != Self::None);
+        let known = |name| named.clone().find(|iv| iv.name() == name);
         match name.split_once(':') {
             Some((generator, hash)) if generator != "essiv" => {
                 Hash::parse(hash).ok()?;
@@ -188,7 +234,46 @@ impl CipherSpec {
     pub fn all() -> impl Iterator<Item = Self> {
         let modes = |cipher| Mode::ALL.into_iter().map(move |mode| (cipher, mode));
         let ciphers = BlockCipher::ALL.into_iter().flat_map(modes);
-        ciphers.flat_map(|(cipher, mode)| IvGenerator::ALL.map(|iv| Self { cipher, mode, iv }))
+        let all =
+            ciphers.flat_map(|(cipher, mode)| IvGenerator::ALL.map(|iv| Self { cipher, mode, iv }));
+        all.filter(Self::is_known)
+    }
+
+    /// Whether volumes use this combination of cipher, mode and IV generator.
+    pub fn is_known(&self) -> bool {
+        // XTS and ESSIV are for blocks of 16 bytes.
+        let large_blocks = self.cipher != BlockCipher::Cast5;
+        let iv = match self.iv {
+            IvGenerator::None => self.mode == Mode::Ecb,
+            IvGenerator::Plain | IvGenerator::Plain64 | IvGenerator::Plain64Be => true,
+            IvGenerator::Essiv(_) => large_blocks,
+        };
+        iv && (large_blocks || self.mode != Mode::Xts)
+    }
+
+    /// Why volumes with this cipher are only read, if they are.
+    pub fn weakness(&self) -> Option<Weakness> {
+        if self.mode == Mode::Ecb {
+            Some(Weakness::EqualBlocks)
+        } else if self.cipher == BlockCipher::Cast5 {
+            Some(Weakness::SmallBlocks)
+        } else {
+            None
+        }
+    }
+
+    /// Checks that volumes with this cipher are made and written to.
+    ///
+    /// # Errors
+    /// Returns [`CipherError::OnlyRead`] if they are only read.
+    pub fn check_writable(&self) -> Result<(), CipherError> {
+        match self.weakness() {
+            None => Ok(()),
+            Some(weakness) => Err(CipherError::OnlyRead {
+                spec: *self,
+                weakness,
+            }),
+        }
     }
 
     /// Parses a specification as LUKS2 writes it: cipher, mode and IV generator, separated by
@@ -204,11 +289,18 @@ impl CipherSpec {
             .into_iter()
             .find(|cipher| cipher.name() == name)
             .ok_or_else(unknown)?;
-        let (mode, iv) = mode.split_once('-').ok_or_else(unknown)?;
+        let (mode, iv) = match mode.split_once('-') {
+            Some((mode, iv)) => (mode, IvGenerator::parse(iv).ok_or_else(unknown)?),
+            None => (mode, IvGenerator::None),
+        };
         let known = Mode::ALL.into_iter().find(|known| known.name() == mode);
         let mode = known.ok_or_else(unknown)?;
-        let iv = IvGenerator::parse(iv).ok_or_else(unknown)?;
-        Ok(Self { cipher, mode, iv })
+        let spec = Self { cipher, mode, iv };
+        if spec.is_known() {
+            Ok(spec)
+        } else {
+            Err(unknown())
+        }
     }
 
     /// Parses the two fields of a LUKS1 header, such as `aes` and `xts-plain64`.
@@ -226,7 +318,11 @@ impl CipherSpec {
 
     /// The two fields of a LUKS1 header: cipher name, and mode with IV generator.
     pub fn luks1_names(&self) -> (String, String) {
-        let mode = format!("{}-{}", self.mode.name(), self.iv.name());
+        let mode = if self.iv == IvGenerator::None {
+            self.mode.name().to_string()
+        } else {
+            format!("{}-{}", self.mode.name(), self.iv.name())
+        };
         (self.cipher.name().to_string(), mode)
     }
 
@@ -246,25 +342,23 @@ impl CipherSpec {
 
     /// The key sizes in bytes, smallest first. For XTS they count both halves of the key.
     pub fn key_sizes(&self) -> &'static [usize] {
-        match self.mode {
-            Mode::Xts => &[32, 48, 64],
-            Mode::Cbc => &[16, 24, 32],
+        match (self.cipher, self.mode) {
+            (BlockCipher::Cast5, _) => &[16],
+            (_, Mode::Xts) => &[32, 48, 64],
+            (_, Mode::Cbc | Mode::Ecb) => &[16, 24, 32],
         }
     }
 
-    /// The key size of a new volume in bytes, for 256-bit ciphers.
+    /// The key size of a new volume in bytes: the largest one.
     pub fn default_key_size(&self) -> usize {
-        match self.mode {
-            Mode::Xts => 64,
-            Mode::Cbc => 32,
-        }
+        self.key_sizes().last().copied().unwrap_or(0)
     }
 }
 
 impl fmt::Display for CipherSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (cipher, mode, iv) = (self.cipher.name(), self.mode.name(), self.iv.name());
-        write!(f, "{cipher}-{mode}-{iv}")
+        let (name, mode) = self.luks1_names();
+        write!(f, "{name}-{mode}")
     }
 }
 
@@ -314,7 +408,9 @@ mod tests {
             spec.check_key_size(spec.default_key_size()).unwrap();
             count += 1;
         }
-        assert_eq!(count, 4 * 2 * 6);
+        // Ciphers with large blocks: xts and cbc with 6 IVs, ecb also without. cast5: cbc with 3
+        // IVs, ecb also without.
+        assert_eq!(count, 4 * (6 + 6 + 7) + (3 + 4));
     }
 
     #[test]
@@ -336,6 +432,24 @@ mod tests {
             assert_eq!(IvGenerator::Essiv(hash).name(), name);
             assert_eq!(hash.hash().size(), 32);
         }
+    }
+
+    #[test]
+    fn cast5_and_ecb_are_only_read() {
+        let mut weak = 0;
+        for spec in CipherSpec::all() {
+            let text = spec.to_string();
+            let expected = text.starts_with("cast5-") || text.contains("-ecb");
+            assert_eq!(spec.weakness().is_some(), expected, "{spec}");
+            match spec.check_writable() {
+                Ok(()) => assert!(!expected, "{spec}"),
+                Err(error) => {
+                    assert!(error.to_string().contains(&text), "{error}");
+                    weak += 1;
+                }
+            }
+        }
+        assert_eq!(weak, 4 * 7 + 7);
     }
 
     #[test]
@@ -370,7 +484,12 @@ mod tests {
             "aes-xts",
             "aes-xts-",
             "aes-xts-plain128",
-            "aes-ecb",
+            "aes-cbc",
+            "aes-ecb-",
+            "aes-ctr-plain64",
+            "cast5-xts-plain64",
+            "cast5-cbc-essiv:sha256",
+            "cast5-cbc",
             "des-cbc-plain",
             "aes-cbc-essiv",
             "aes-cbc-essiv:sha1",
@@ -398,9 +517,11 @@ mod tests {
     #[test]
     fn key_sizes_are_those_of_the_mode() {
         let cbc = CipherSpec::parse("aes-cbc-essiv:sha256").unwrap();
+        let cast5 = CipherSpec::parse("cast5-cbc-plain64").unwrap();
         for (spec, good) in [
             (CipherSpec::AES_XTS_PLAIN64, &[32, 48, 64][..]),
             (cbc, &[16, 24, 32][..]),
+            (cast5, &[16][..]),
         ] {
             for bytes in 0..200 {
                 assert_eq!(

@@ -24,7 +24,7 @@ pub mod raw_text;
 pub mod text;
 pub mod version;
 
-pub use cipher::{BlockCipher, CipherError, CipherSpec, EssivHash, IvGenerator, Mode};
+pub use cipher::{BlockCipher, CipherError, CipherSpec, EssivHash, IvGenerator, Mode, Weakness};
 pub use error::{FormatError, Kind};
 pub use hash::{Hash, UnknownHash};
 pub use limits::Limits;

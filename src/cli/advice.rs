@@ -46,6 +46,11 @@ pub(crate) fn advice(advice: &Advice) -> String {
         Advice::KeySizes(cipher) => {
             return format!("--key-size takes {} bits for {cipher}", key_sizes(*cipher));
         }
+        Advice::UsualCipher => "--cipher aes-xts-plain64 is the default",
+        Advice::CopyFromWeakCipher => {
+            "`luksmith copy IMAGE NEW` encrypts the data with aes; `luksmith serve --read-only` and \
+             `luksmith decrypt` read it"
+        }
         Advice::Luks2HasArgon2 => "--type luks2 has argon2",
         Advice::Argon2OrNeither => "--pbkdf argon2id, or leave them out",
         Advice::ReadAsStream => "- reads from stdin",
@@ -158,6 +163,7 @@ pub(crate) fn note(note: &Note<'_>) -> String {
         Note::MeasuredBusy { .. } => format!(
             "{note}; `luksmith key change` measures again, --pbkdf-force-iterations N states the cost"
         ),
+        Note::OnlyRead { .. } => format!("{note}; `luksmith copy` encrypts the data with aes"),
         Note::Health { .. } | Note::DamagedCopy { .. } => {
             format!("{note}; `luksmith header repair` repairs it")
         }

@@ -40,6 +40,8 @@ Examples:
 const COPY: &str =
     "`luksmith copy IMAGE NEW --type luks1` encrypts the data again, into a LUKS1 volume";
 
+const COPY_TO_AES: &str = "`luksmith copy IMAGE NEW` encrypts the data with aes";
+
 const UNLABEL: &str = "`luksmith config IMAGE --label '' --subsystem ''` removes the labels";
 
 impl Args {
@@ -59,8 +61,10 @@ impl Args {
             if !header.label.is_empty() || !header.subsystem.is_empty());
         let to_luks1 = to == Version::Luks1;
         let refused = |error: HeaderError| {
+            let weak = matches!(error, HeaderError::Cipher(_));
             CommandError::from(error)
                 .about(name)
+                .hint_if((weak && !to_luks1).then(|| COPY_TO_AES.to_owned()))
                 .hint_if((to_luks1 && labelled).then(|| UNLABEL.to_owned()))
                 .hint_if(to_luks1.then(|| COPY.to_owned()))
         };

@@ -25,7 +25,8 @@ impl Container {
     /// Converts the header to the other version.
     ///
     /// # Errors
-    /// Returns [`HeaderError::Unsupported`] if the other version cannot express something, or if
+    /// Returns [`HeaderError::Cipher`] if volumes with this cipher are only read,
+    /// [`HeaderError::Unsupported`] if the other version cannot express something, or if
     /// the keyslots do not fit, and [`HeaderError::InTheWay`] if another program keeps something
     /// where the other version has keyslots. Nothing has changed then. Returns
     /// [`super::CommitError::NeedsUndo`] if there is no undo store.
@@ -46,6 +47,9 @@ impl Container {
     /// The converted header, and the plan that writes it.
     fn converted(&self, to: Version) -> Result<(WritePlan, Header), HeaderError> {
         self.check_requirements()?;
+        if let Ok(segment) = self.data_segment() {
+            segment.cipher.check_writable()?;
+        }
         match (&self.header, to) {
             (Header::Luks1(_), Version::Luks1) | (Header::Luks2(_), Version::Luks2) => Err(
                 HeaderError::Unsupported(format!("the header is {to} already")),

@@ -274,6 +274,7 @@ impl Container {
         passphrase: &Passphrase,
         interrupt: &Interrupt,
     ) -> Result<(Self, Unlocked), CreateError> {
+        options.cipher.check_writable()?;
         options.cipher.check_key_size(options.key_size)?;
         let layout = options.layout()?;
         let size = storage.geometry().size;

@@ -161,7 +161,7 @@ pub enum CreateError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The cipher does not exist, or has no keys of this size.
+    /// The cipher has no keys of this size, or its volumes are only read.
     #[error("the cipher is not usable")]
     Cipher(#[from] CipherError),
     /// The storage is too small for the header.
@@ -281,6 +281,9 @@ pub enum HeaderError {
     /// This header does not permit the change.
     #[error("not possible here: {0}")]
     Unsupported(String),
+    /// Volumes with this cipher are only read.
+    #[error(transparent)]
+    Cipher(#[from] CipherError),
     /// The data is encrypted in sectors of this size, which LUKS1 does not have.
     #[error("the data is encrypted in sectors of {0} bytes, and LUKS1 has sectors of 512 bytes")]
     SectorSize(u32),

@@ -149,6 +149,7 @@ impl Container {
         self.check_requirements()?;
         let unsupported = |error: VolumeError| HeaderError::Unsupported(error.to_string());
         let segment = self.data_segment_on(data).map_err(unsupported)?;
+        segment.cipher.check_writable()?;
         if size == 0 {
             let reason = "a volume has one sector at least".to_owned();
             return Err(HeaderError::Unsupported(reason));

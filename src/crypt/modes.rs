@@ -1,10 +1,10 @@
-//! XTS and CBC with any block cipher that has 16-byte blocks, sector by sector.
+//! XTS, CBC and ECB with any block cipher, sector by sector.
 
 use ::cbc::cipher::{
     Block, BlockCipherDecrypt, BlockCipherEncrypt, BlockModeDecrypt, BlockModeEncrypt,
     BlockSizeUser, InnerIvInit, KeyInit, array::Array, consts::U16,
 };
-use luksmith_formats::EssivHash;
+use luksmith_formats::{EssivHash, IvGenerator};
 use sha2::Digest;
 #[cfg(feature = "ciphers")]
 use xts_mode::Xts128;
@@ -36,14 +36,13 @@ impl SectorCipher for Xts {
 }
 
 /// AES-XTS whose IVs `E` encrypts.
-pub(super) fn xts_with_essiv<E: OneWay>(xts: Xts, key: &[u8], hash: EssivHash) -> Keyed {
-    let cipher = essiv_cipher::<E>(key, hash)?;
-    let locked = LockedBox::new(Ivs(Some(cipher)));
+pub(super) fn xts_with_essiv<E: OneWay + Large>(xts: Xts, key: &[u8], iv: IvGenerator) -> Keyed {
+    let locked = LockedBox::new(Ivs::<E>::new(key, iv)?);
     Some(locked.map(|ivs| -> Box<dyn SectorCipher> { Box::new(XtsWithEssiv { xts, ivs }) }))
 }
 
 #[cfg(feature = "ciphers")]
-pub(super) fn xts<C: Both, E: OneWay>(key: &[u8], essiv: Option<EssivHash>) -> Keyed {
+pub(super) fn xts<C: Both + Large, E: OneWay + Large>(key: &[u8], iv: IvGenerator) -> Keyed {
     let (data, tweak) = key.split_at(key.len() / 2);
     let (data, tweak) = (
         C::new_from_slice(data).ok()?,
@@ -51,7 +50,7 @@ pub(super) fn xts<C: Both, E: OneWay>(key: &[u8], essiv: Option<EssivHash>) -> K
     );
     Some(locked(OtherXts {
         xts: Xts128::new(data, tweak),
-        ivs: Ivs::<E>::new(key, essiv)?,
+        ivs: Ivs::<E>::new(key, iv)?,
     }))
 }
 
@@ -70,20 +69,36 @@ impl<C: SectorCipher> SectorCipher for LockedBox<C> {
 }
 
 /// The IVs of consecutive sectors: their numbers, which ESSIV encrypts.
-struct Ivs<E>(Option<E>);
+struct Ivs<E> {
+    essiv: Option<E>,
+    /// Whether a number is at the end of its 16 bytes.
+    big_endian: bool,
+}
 
 impl<E: OneWay> Ivs<E> {
-    /// `None` if the cipher has no keys of the length of the hash.
-    fn new(key: &[u8], essiv: Option<EssivHash>) -> Option<Self> {
-        Some(Self(match essiv {
-            Some(hash) => Some(essiv_cipher(key, hash)?),
-            None => None,
-        }))
+    /// `None` if the cipher has no keys of the length of the hash of ESSIV.
+    fn new(key: &[u8], iv: IvGenerator) -> Option<Self> {
+        Some(Self {
+            essiv: match iv {
+                IvGenerator::Essiv(hash) => Some(essiv_cipher(key, hash)?),
+                _ => None,
+            },
+            big_endian: iv == IvGenerator::Plain64Be,
+        })
     }
 
+    /// An IV has the size of a block. One that is shorter than 16 bytes is that part of them which
+    /// has the number.
     fn next(&self, tweaks: &mut Tweaks) -> Block<E> {
-        let mut iv = Array(tweaks.next_tweak());
-        if let Some(cipher) = &self.0 {
+        let bytes = tweaks.next_tweak();
+        let mut iv = Block::<E>::default();
+        let begin = match self.big_endian {
+            true => bytes.len() - iv.len(),
+            false => 0,
+        };
+        let part = &bytes[begin..][..iv.len()];
+        iv.copy_from_slice(part);
+        if let Some(cipher) = &self.essiv {
             cipher.encrypt_block(&mut iv);
         }
         iv
@@ -114,14 +129,14 @@ struct XtsWithEssiv<E> {
     ivs: LockedBox<Ivs<E>>,
 }
 
-impl<E: OneWay> XtsWithEssiv<E> {
+impl<E: OneWay + Large> XtsWithEssiv<E> {
     fn next(&self, tweaks: &mut Tweaks) -> Tweaks {
         let iv = u128::from_le_bytes(self.ivs.next(tweaks).0);
         Tweaks::new(iv, 1, TweakForm::Whole)
     }
 }
 
-impl<E: OneWay> SectorCipher for XtsWithEssiv<E> {
+impl<E: OneWay + Large> SectorCipher for XtsWithEssiv<E> {
     fn encrypt(&self, mut tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
         for sector in data.chunks_exact_mut(sector_size) {
             SectorCipher::encrypt(&self.xts, self.next(&mut tweaks), sector_size, sector);
@@ -143,7 +158,7 @@ struct OtherXts<C, E> {
 }
 
 #[cfg(feature = "ciphers")]
-impl<C: Both, E: OneWay> SectorCipher for OtherXts<C, E> {
+impl<C: Both + Large, E: OneWay + Large> SectorCipher for OtherXts<C, E> {
     fn encrypt(&self, mut tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
         for sector in data.chunks_exact_mut(sector_size) {
             self.xts.encrypt_sector(sector, self.ivs.next(&mut tweaks));
@@ -157,10 +172,14 @@ impl<C: Both, E: OneWay> SectorCipher for OtherXts<C, E> {
     }
 }
 
-pub(super) fn cbc<C: Both, E: OneWay>(key: &[u8], essiv: Option<EssivHash>) -> Keyed {
+pub(super) fn cbc<C, E>(key: &[u8], iv: IvGenerator) -> Keyed
+where
+    C: Both,
+    E: OneWay + BlockSizeUser<BlockSize = <C as BlockSizeUser>::BlockSize>,
+{
     Some(locked(Cbc {
         data: C::new_from_slice(key).ok()?,
-        ivs: Ivs::<E>::new(key, essiv)?,
+        ivs: Ivs::<E>::new(key, iv)?,
     }))
 }
 
@@ -170,7 +189,11 @@ struct Cbc<C, E> {
     ivs: Ivs<E>,
 }
 
-impl<C: Both, E: OneWay> SectorCipher for Cbc<C, E> {
+impl<C, E> SectorCipher for Cbc<C, E>
+where
+    C: Both,
+    E: OneWay + BlockSizeUser<BlockSize = <C as BlockSizeUser>::BlockSize>,
+{
     fn encrypt(&self, mut tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
         for sector in data.chunks_exact_mut(sector_size) {
             let iv = self.ivs.next(&mut tweaks);
@@ -188,16 +211,33 @@ impl<C: Both, E: OneWay> SectorCipher for Cbc<C, E> {
     }
 }
 
-/// A block cipher with 16-byte blocks that encrypts.
-pub(super) trait OneWay:
-    KeyInit + BlockCipherEncrypt + BlockSizeUser<BlockSize = U16> + Send + Sync + 'static
-{
+pub(super) fn ecb<C: Both>(key: &[u8]) -> Keyed {
+    Some(locked(Ecb(C::new_from_slice(key).ok()?)))
 }
-impl<C> OneWay for C where
-    C: KeyInit + BlockCipherEncrypt + BlockSizeUser<BlockSize = U16> + Send + Sync + 'static
-{
+
+/// ECB: each block on its own.
+struct Ecb<C>(C);
+
+impl<C: Both> SectorCipher for Ecb<C> {
+    fn encrypt(&self, _: Tweaks, _: usize, data: &mut [u8]) {
+        let (blocks, _) = Array::slice_as_chunks_mut(data);
+        self.0.encrypt_blocks(blocks);
+    }
+
+    fn decrypt(&self, _: Tweaks, _: usize, data: &mut [u8]) {
+        let (blocks, _) = Array::slice_as_chunks_mut(data);
+        self.0.decrypt_blocks(blocks);
+    }
 }
+
+/// A block cipher that encrypts.
+pub(super) trait OneWay: KeyInit + BlockCipherEncrypt + Send + Sync + 'static {}
+impl<C: KeyInit + BlockCipherEncrypt + Send + Sync + 'static> OneWay for C {}
 
 /// One that also decrypts.
 pub(super) trait Both: OneWay + BlockCipherDecrypt {}
 impl<C: OneWay + BlockCipherDecrypt> Both for C {}
+
+/// One with blocks of 16 bytes.
+pub(super) trait Large: BlockSizeUser<BlockSize = U16> {}
+impl<C: BlockSizeUser<BlockSize = U16>> Large for C {}

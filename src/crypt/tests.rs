@@ -1,6 +1,6 @@
 //! Compares every cipher with a literal implementation of its specification.
 
-use cbc::cipher::Array;
+use cbc::cipher::Block;
 use sha2::Digest;
 
 use super::modes::Both;
@@ -15,15 +15,16 @@ struct Oracle {
     spec: CipherSpec,
 }
 
-type OneBlock = Box<dyn Fn(&mut [u8; 16])>;
+type OneBlock = Box<dyn Fn(&mut [u8])>;
 
 fn one_block(cipher: BlockCipher, key: &[u8]) -> OneBlock {
     fn with<C: Both + 'static>(key: &[u8]) -> OneBlock {
         let cipher = C::new_from_slice(key).unwrap();
-        Box::new(move |block| {
-            let mut array = Array(*block);
-            cipher.encrypt_block(&mut array);
-            *block = array.0;
+        Box::new(move |bytes| {
+            let mut block = Block::<C>::default();
+            block.copy_from_slice(bytes);
+            cipher.encrypt_block(&mut block);
+            bytes.copy_from_slice(&block);
         })
     }
     match (cipher, key.len()) {
@@ -40,6 +41,8 @@ fn one_block(cipher: BlockCipher, key: &[u8]) -> OneBlock {
         (BlockCipher::Camellia, 24) => with::<camellia::Camellia192>(key),
         #[cfg(feature = "ciphers")]
         (BlockCipher::Camellia, _) => with::<camellia::Camellia256>(key),
+        #[cfg(feature = "ciphers")]
+        (BlockCipher::Cast5, _) => with::<cast5::Cast5>(key),
         #[cfg(not(feature = "ciphers"))]
         _ => unreachable!("{cipher:?} is not built"),
     }
@@ -62,7 +65,7 @@ impl Oracle {
         let with = |key: &[u8]| one_block(spec.cipher, key);
         let (data, tweak) = match spec.mode {
             Mode::Xts => (&key[..key.len() / 2], Some(with(&key[key.len() / 2..]))),
-            Mode::Cbc => (key, None),
+            Mode::Cbc | Mode::Ecb => (key, None),
         };
         let essiv = match spec.iv {
             IvGenerator::Essiv(hash) => Some(with(&digest(hash, key))),
@@ -77,33 +80,43 @@ impl Oracle {
     }
 
     fn encrypt(&self, number: u64, sector: &mut [u8]) {
-        let mut chain = [0; 16];
+        let size = match self.spec.cipher {
+            BlockCipher::Cast5 => 8,
+            _ => 16,
+        };
+        let mut chain = vec![0; size];
         match self.spec.iv {
             IvGenerator::Plain => chain[..4].copy_from_slice(&number.to_le_bytes()[..4]),
-            IvGenerator::Plain64Be => chain[8..].copy_from_slice(&number.to_be_bytes()),
+            IvGenerator::Plain64Be => chain[size - 8..].copy_from_slice(&number.to_be_bytes()),
             _ => chain[..8].copy_from_slice(&number.to_le_bytes()),
         }
         for cipher in [&self.essiv, &self.tweak].into_iter().flatten() {
             cipher(&mut chain);
         }
-        for block in sector.as_chunks_mut::<16>().0 {
-            xor(block, &chain);
-            (self.data)(block);
-            if self.spec.mode == Mode::Xts {
-                xor(block, &chain);
-                double(&mut chain);
-            } else {
-                chain = *block;
+        for block in sector.chunks_mut(size) {
+            match self.spec.mode {
+                Mode::Xts => {
+                    xor(block, &chain);
+                    (self.data)(block);
+                    xor(block, &chain);
+                    double(&mut chain);
+                }
+                Mode::Cbc => {
+                    xor(block, &chain);
+                    (self.data)(block);
+                    chain.copy_from_slice(block);
+                }
+                Mode::Ecb => (self.data)(block),
             }
         }
     }
 }
 
-fn xor(block: &mut [u8; 16], other: &[u8; 16]) {
+fn xor(block: &mut [u8], other: &[u8]) {
     block.iter_mut().zip(other).for_each(|(a, b)| *a ^= b);
 }
 
-fn double(tweak: &mut [u8; 16]) {
+fn double(tweak: &mut [u8]) {
     let mut carry = 0;
     for byte in tweak.iter_mut() {
         (*byte, carry) = ((*byte << 1) | carry, *byte >> 7);
@@ -159,18 +172,22 @@ fn every_cipher_is_what_the_specification_says() {
             }
         }
     }
-    // Ciphers x IVs x modes x key sizes. Without the feature, AES has one hash of ESSIV.
-    let all = if cfg!(feature = "ciphers") { 4 * 6 } else { 4 };
-    assert_eq!(count, all * 2 * 3);
+    // AES: xts and cbc with 6 IVs, ecb with 7, each with 3 key sizes. Without the feature there is
+    // one hash of ESSIV. The others: three such ciphers, and cast5.
+    let all = match cfg!(feature = "ciphers") {
+        true => 4 * (6 + 6 + 7) * 3 + 7,
+        false => (4 + 4 + 5) * 3,
+    };
+    assert_eq!(count, all);
 }
 
 #[test]
 #[cfg(not(feature = "ciphers"))]
 fn a_cipher_that_is_not_built_names_its_feature() {
-    let key = VolumeKey::copy_from(&[1; 32]).unwrap();
     let others = CipherSpec::all().filter(|spec| !is_built(spec));
     let mut count = 0;
     for spec in others {
+        let key = VolumeKey::copy_from(&vec![1; spec.default_key_size()]).unwrap();
         let error = SectorCrypt::new(spec, 512, &key).unwrap_err();
         assert!(matches!(error, CryptError::MissingFeature(_)), "{spec}");
         let text = error.to_string();
@@ -184,14 +201,21 @@ fn a_cipher_that_is_not_built_names_its_feature() {
         );
         count += 1;
     }
-    // The other ciphers with each of 6 IVs in 2 modes, and AES with two hashes of ESSIV.
-    assert_eq!(count, 3 * 6 * 2 + 2 * 2);
+    // Three ciphers as AES, cast5, and AES with two hashes of ESSIV.
+    assert_eq!(count, 3 * (6 + 6 + 7) + 7 + 2 * 3);
 }
 
 #[test]
 fn what_volumes_do_not_use_is_refused() {
+    let essiv_cast5 = CipherSpec {
+        cipher: BlockCipher::Cast5,
+        mode: Mode::Cbc,
+        iv: IvGenerator::Essiv(EssivHash::Sha256),
+    };
     let key = |len| VolumeKey::copy_from(&vec![1; len]).unwrap();
     let refused = |spec, size, len| SectorCrypt::new(spec, size, &key(len)).unwrap_err();
+    let error = refused(essiv_cast5, 512, 16);
+    assert!(matches!(error, CryptError::Unsupported(spec) if spec == essiv_cast5));
     for size in [0, 256, 513, 8192] {
         let error = refused(CipherSpec::AES_XTS_PLAIN64, size, 64);
         assert!(matches!(error, CryptError::SectorSize(refused) if refused == size));
@@ -204,6 +228,25 @@ fn what_volumes_do_not_use_is_refused() {
             );
         }
     }
+}
+
+/// RFC 2144, appendix B.1.
+#[cfg(feature = "ciphers")]
+#[test]
+fn cast5_is_that_of_its_rfc() {
+    let key = hex::decode("0123456712345678234567893456789a").unwrap();
+    let key = VolumeKey::copy_from(&key).unwrap();
+    let spec = CipherSpec::parse("cast5-ecb").unwrap();
+    let crypt = SectorCrypt::new(spec, 512, &key).unwrap();
+    let block = |text| hex::decode(text).unwrap().repeat(64);
+    let mut plain = Sectors::<Plain>::zeroed(512);
+    plain
+        .as_mut_slice()
+        .copy_from_slice(&block("0123456789abcdef"));
+    let cipher = crypt.encrypt(IvSector(3), plain);
+    assert_eq!(cipher.as_slice(), block("238b4fe5847e44b2"));
+    let plain = crypt.decrypt(IvSector(5), cipher);
+    assert_eq!(plain.as_slice(), block("0123456789abcdef"));
 }
 
 #[test]

@@ -69,6 +69,10 @@ pub enum Advice {
     SizeMultiple,
     /// The sizes of keys that a cipher takes.
     KeySizes(CipherSpec),
+    /// The default cipher is usual.
+    UsualCipher,
+    /// Volumes with this cipher are only read, but the data can be copied into a new volume.
+    CopyFromWeakCipher,
     /// Argon2 needs LUKS2.
     Luks2HasArgon2,
     /// Options of argon2 need argon2 as the key derivation, or have to be left out.
@@ -219,6 +223,10 @@ impl fmt::Display for Advice {
             Self::SizeMultiple => "a multiple of 4 KiB fits every sector size",
             Self::KeySizes(cipher) => {
                 return write!(f, "{cipher} takes keys of {} bits", key_sizes(*cipher));
+            }
+            Self::UsualCipher => "aes-xts-plain64 is the usual cipher",
+            Self::CopyFromWeakCipher => {
+                "it can be opened for reading, and copied into a new volume with another cipher"
             }
             Self::Luks2HasArgon2 => "LUKS2 has argon2",
             Self::Argon2OrNeither => "they go with argon2id",

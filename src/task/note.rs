@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
+use luksmith_formats::cipher::{CipherSpec, Weakness};
+
 use super::error::{Error, chain};
 use super::size;
 use crate::container::Health;
@@ -69,6 +71,15 @@ pub enum Note<'a> {
         location: &'a Location,
         /// The requirements, by name.
         requirements: &'a [String],
+    },
+    /// Volumes with this cipher are only read.
+    OnlyRead {
+        /// Where the header is stored.
+        location: &'a Location,
+        /// The cipher.
+        cipher: CipherSpec,
+        /// Why.
+        weakness: Weakness,
     },
     /// The storage ends in the middle of a sector, which is no part of the volume.
     LeftOut {
@@ -186,6 +197,7 @@ impl Note<'_> {
             | Self::NoFlush { .. }
             | Self::Names { .. }
             | Self::Requirements { .. }
+            | Self::OnlyRead { .. }
             | Self::LeftOut { .. }
             | Self::NoData { .. }
             | Self::MeasuredBusy { .. }
@@ -227,6 +239,14 @@ impl fmt::Display for Note<'_> {
                 };
                 write!(f, "{location}: the header requires {names}: {why}")
             }
+            Self::OnlyRead {
+                location,
+                cipher,
+                weakness,
+            } => write!(
+                f,
+                "{location}: the cipher {cipher} is weak ({weakness}), so the volume is only read"
+            ),
             Self::LeftOut {
                 location,
                 bytes,

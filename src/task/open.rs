@@ -140,7 +140,7 @@ impl Image {
     /// Opens the header and the data for writing.
     ///
     /// # Errors
-    /// As [`Image::open_to_read`].
+    /// As [`Image::open_to_read`]; [`Kind::Unsupported`] if volumes with this cipher are only read.
     pub fn open_data_to_write(
         &self,
         undo: Option<&Path>,
@@ -244,6 +244,16 @@ impl Image {
             None => header.clone(),
         };
         let container = self.open(header, options, watch)?;
+        if let Ok(segment) = container.data_segment()
+            && file.writes()
+        {
+            segment.cipher.check_writable().map_err(|error| {
+                let error = Error::new(Kind::Unsupported, error);
+                error
+                    .about(&self.location)
+                    .advise(Advice::CopyFromWeakCipher)
+            })?;
+        }
         self.note_end(&container, &data, watch);
         Ok((container, data))
     }
@@ -331,6 +341,15 @@ impl Image {
         match container.health() {
             Health::Good => {}
             health => watch.notes(Note::Health { location, health }),
+        }
+        if let Ok(segment) = container.data_segment()
+            && let Some(weakness) = segment.cipher.weakness()
+        {
+            watch.notes(Note::OnlyRead {
+                location,
+                cipher: segment.cipher,
+                weakness,
+            });
         }
         let requirements = &*container.requirements();
         if !requirements.is_empty() {

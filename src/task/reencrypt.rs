@@ -393,6 +393,8 @@ pub fn converted(found: &Reencryption, size: u64) -> u64 {
 /// The encryption after the reencryption that is in progress. Options must not differ from it.
 fn pending_target(found: &Reencryption, options: &Options) -> Result<Target, Error> {
     let following = &found.following;
+    let weak = |error| Error::new(Kind::Unsupported, error);
+    following.encryption.check_writable().map_err(weak)?;
     let kept = match &found.state.resilience {
         Resilience::Checksum { .. } => Some(Protection::Checksum),
         Resilience::Journal => Some(Protection::Journal),
@@ -429,6 +431,9 @@ fn pending_target(found: &Reencryption, options: &Options) -> Result<Target, Err
 fn new_target(container: &Container, data: &Storage, options: &Options) -> Result<Target, Error> {
     let present = container.data_segment()?;
     let cipher = options.cipher.unwrap_or(present.cipher);
+    cipher
+        .check_writable()
+        .map_err(|error| Error::new(Kind::Parameters, error).advise(Advice::UsualCipher))?;
     let present_key = container.volume_key_size().unwrap_or(64);
     let fits = |size: &usize| cipher.check_key_size(*size).is_ok();
     let largest = cipher.key_sizes().iter().copied().max().unwrap_or(64);

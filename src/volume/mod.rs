@@ -66,7 +66,7 @@ impl Volume {
         let geometry = backend.geometry();
         let volume = Self {
             unit: u64::from(crypt.sector_size().max(geometry.block_size)),
-            read_only: read_only || geometry.read_only,
+            read_only: read_only || geometry.read_only || crypt.is_only_read(),
             layout: Layout::Linear(Linear {
                 storage: backend,
                 start: data_offset,
@@ -111,7 +111,7 @@ impl Volume {
         let block_size = image.storage().geometry().block_size;
         Ok(Self {
             unit: u64::from(crypt.sector_size().max(block_size)),
-            read_only: read_only || image.is_read_only(),
+            read_only: read_only || image.is_read_only() || crypt.is_only_read(),
             layout: Layout::Qcow2(image),
             crypt,
             size: AtomicU64::new(size),
@@ -155,7 +155,8 @@ impl Volume {
         align::around(range, self.unit)
     }
 
-    /// Whether every change is refused with [`IoError::ReadOnly`].
+    /// Whether every change is refused with [`IoError::ReadOnly`]. It is if the caller or the
+    /// storage asked for that, or if volumes with this cipher are only read.
     pub fn is_read_only(&self) -> bool {
         self.read_only
     }

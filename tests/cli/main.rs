@@ -33,6 +33,7 @@ mod terminal;
 mod undo;
 mod uris;
 mod verify;
+mod weak;
 
 #[test]
 fn transcripts() {

@@ -3,9 +3,10 @@
 
 use crate::cryptsetup::Cryptsetup;
 use crate::dmcrypt::{DmCrypt, Job, Outcome};
-use crate::matrix::{Row, rows};
+use crate::matrix::{Row, only_read, rows};
 use crate::ours;
 use crate::payload::{assert_same, file, payload, sparse};
+use luksmith::backend::IoError;
 use luksmith::container::{CreateOptions, Version};
 use luksmith_formats::CipherSpec;
 use luksmith_formats::luks2::Segment;
@@ -85,6 +86,44 @@ fn dm_crypt_and_we_read_what_the_other_wrote() {
         assert_eq!(pair[1], Outcome::of(&ours.payload), "ours: {:?}", ours.row);
         we_agree(theirs);
     }
+}
+
+/// cryptsetup makes and dm-crypt writes volumes with ciphers that we only read. We change their
+/// passphrases, and cryptsetup and dm-crypt still read them.
+#[test]
+fn we_read_what_we_do_not_write() {
+    const NEW: &[u8] = b"another passphrase of the volume";
+    let Some(machine) = DmCrypt::find() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mut made = Vec::new();
+    let mut jobs = Vec::new();
+    for (seed, row) in (500..).zip(only_read()) {
+        let files = Files::new(folder.path(), &format!("weak-{seed}"), seed, row);
+        let plain = file(folder.path(), &format!("plain-{seed}"), &files.payload);
+        let job = Job::write(&files.image, KEY, &plain);
+        jobs.push(job.made_with(&files.row.their_options()));
+        made.push(files);
+    }
+    let expected: Vec<_> = made
+        .iter()
+        .map(|files| Outcome::of(&files.payload))
+        .collect();
+    assert_eq!(machine.run(&jobs).unwrap(), expected);
+    let mut jobs = Vec::new();
+    for files in &made {
+        we_agree(files);
+        let volume = files.volume();
+        assert!(volume.is_read_only(), "{:?}", files.row);
+        let refused = volume.write_at(0, &[1; 512]).unwrap_err();
+        assert!(matches!(refused, IoError::ReadOnly(_)), "{refused}");
+        drop(volume);
+        ours::change_keyslot(&files.image, KEY, NEW, None);
+        assert_eq!(ours::slot_of(&files.image, KEY), None);
+        jobs.push(Job::read(&files.image, NEW));
+    }
+    assert_eq!(machine.run(&jobs).unwrap(), expected);
 }
 
 /// cryptsetup accepts, without a kernel, a header that we made. Its own code for keyslots has only

@@ -27,6 +27,7 @@ const MODULES: &[&str] = &[
     "serpent_generic",
     "twofish_generic",
     "camellia_generic",
+    "cast5_generic",
     "sha1_generic",
     "sha256_generic",
     "sha512_generic",

@@ -61,6 +61,16 @@ const HASHES: [Hash; 14] = [
     Hash::Blake2b512,
 ];
 
+/// Volumes that are only read: the version, the cipher, the key size in bits, the sector size.
+const ONLY_READ: [(Version, &str, usize, u32); 6] = [
+    (Version::Luks2, "aes-ecb", 256, 4096),
+    (Version::Luks2, "serpent-ecb", 192, 512),
+    (Version::Luks2, "cast5-cbc-plain64", 128, 4096),
+    (Version::Luks2, "cast5-cbc-plain64be", 128, 512),
+    (Version::Luks1, "cast5-cbc-plain", 128, 512),
+    (Version::Luks1, "aes-ecb", 128, 512),
+];
+
 /// Where the header is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -121,6 +131,18 @@ pub(crate) fn rows() -> Vec<Row> {
         ..luks1(0, "aes", LUKS1_MODES[0])
     });
     rows
+}
+
+/// Volumes that only they make.
+pub(crate) fn only_read() -> Vec<Row> {
+    let row = |(version, cipher, key_bits, sector_size): (_, &str, _, _)| Row {
+        cipher: cipher.into(),
+        ..match version {
+            Version::Luks1 => luks1(0, "", ("", key_bits)),
+            Version::Luks2 => luks2(0, "", ("", key_bits, sector_size)),
+        }
+    };
+    ONLY_READ.into_iter().map(row).collect()
 }
 
 fn luks2(index: usize, cipher: &str, (mode, key_bits, sector_size): (&str, usize, u32)) -> Row {

@@ -5,6 +5,7 @@
 use crate::ours;
 use crate::payload::{assert_same, file, payload, sparse};
 use crate::qemu::Qemu;
+use luksmith::backend::IoError;
 use luksmith::container::{CreateOptions, Version};
 use luksmith::kdf::calibrate::Cost;
 use luksmith_formats::{CipherSpec, Hash};
@@ -264,6 +265,50 @@ fn we_write_qemu_reads(qemu: &Qemu, image: &Path, key: &Path, mut plain: Vec<u8>
         &qemu.convert_out(image, key),
         &format!("{} read by QEMU", image.display()),
     );
+}
+
+/// QEMU's names of the cipher, mode and IV generator, then our name of the cipher.
+const ONLY_READ: [(&str, &str, &str, &str); 4] = [
+    ("cast5-128", "cbc", "plain64", "cast5-cbc-plain64"),
+    ("cast5-128", "cbc", "plain", "cast5-cbc-plain"),
+    ("cast5-128", "ecb", "plain64", "cast5-ecb-plain64"),
+    ("aes-256", "ecb", "plain64", "aes-ecb-plain64"),
+];
+
+/// We read what we do not write, and change its passphrases.
+#[test]
+fn qemu_writes_weak_volumes_that_we_only_read() {
+    const NEW: &[u8] = b"another passphrase";
+    let Some(qemu) = Qemu::find() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let key = file(folder.path(), "key", KEY);
+    let new = file(folder.path(), "new", NEW);
+    for (seed, (cipher, mode, generator, ours)) in (900..).zip(ONLY_READ) {
+        let image = folder.path().join(ours);
+        let options = [
+            format!("cipher-alg={cipher}"),
+            format!("cipher-mode={mode}"),
+            format!("ivgen-alg={generator}"),
+        ];
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        qemu.create(&image, &key, SIZE as u64, &options);
+        let plain = payload(seed, SIZE);
+        qemu_writes_we_read(&qemu, &image, &key, plain.clone());
+        let container = ours::open(&image);
+        assert_eq!(container.data_segment().unwrap().cipher.to_string(), ours);
+        drop(container);
+        let volume = ours::volume(&image, None, KEY);
+        assert!(volume.is_read_only());
+        let refused = volume.write_at(0, &[0; 512]).unwrap_err();
+        assert!(matches!(refused, IoError::ReadOnly(_)), "{refused}");
+        drop(volume);
+
+        let before = qemu.convert_out(&image, &key);
+        ours::add_keyslot(&image, KEY, NEW, None);
+        assert_same(&before, &qemu.convert_out(&image, &new), ours);
+    }
 }
 
 /// QEMU shows a last sector that the image has in part, and takes zeroes for the rest. We leave it

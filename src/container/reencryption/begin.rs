@@ -110,6 +110,11 @@ impl Container {
         let mut plan = WritePlan::default();
         let mut taken = Taken::new(header);
         let mut keyslots = Vec::new();
+        begin
+            .cipher
+            .check_writable()
+            .map_err(crate::crypt::CryptError::from)
+            .map_err(KeyslotError::from)?;
         if let Some(key) = &keys.following {
             begin
                 .cipher

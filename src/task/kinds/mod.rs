@@ -220,7 +220,9 @@ fn header(error: &HeaderError) -> Kind {
         | HeaderError::NoSuchToken(_) => Kind::Parameters,
         HeaderError::TokenExists(_) | HeaderError::TokensFull => Kind::Exists,
         HeaderError::Backup(_) | HeaderError::Mismatch(_) => Kind::Damaged,
-        HeaderError::Requirements(_) | HeaderError::NotUnderstood(_) => Kind::Unsupported,
+        HeaderError::Requirements(_) | HeaderError::NotUnderstood(_) | HeaderError::Cipher(_) => {
+            Kind::Unsupported
+        }
         HeaderError::Secret(error) => secret(error),
         HeaderError::Open(error) => open(error),
         HeaderError::Io(error) => io(error),

@@ -165,6 +165,9 @@ impl NewVolume {
             false => Version::Luks2,
         });
         let cipher = self.cipher;
+        cipher
+            .check_writable()
+            .map_err(|error| Error::new(Kind::Parameters, error).advise(Advice::UsualCipher))?;
         let key_size = self.key_size.unwrap_or_else(|| cipher.default_key_size());
         cipher.check_key_size(key_size).map_err(|error| {
             Error::new(Kind::Parameters, error).advise(Advice::KeySizes(cipher))
