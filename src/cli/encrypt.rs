@@ -38,6 +38,8 @@ pub(crate) struct Args {
 
     /// The file to create, a block device, or an NBD export (nbd://HOST[:PORT]/NAME,
     /// nbd+unix:///NAME?socket=PATH, and nbds for TLS)
+    ///
+    /// After what exists, ,partition=N is a partition of it, and ,offset=SIZE[,size=SIZE] a range.
     #[arg(value_name = "IMAGE", value_parser = LocationParser::Openable)]
     image: Location,
 
