@@ -2,14 +2,23 @@
 
 use luksmith::qemu::quoted;
 use luksmith::task::emulator::User;
+use luksmith::task::open::ImageFormat;
 
 /// The `luksmith serve` command for a volume whose emulator runs as another user.
-pub(crate) fn serve_command(image: &str, socket: &str, export: &str, user: Option<User>) -> String {
-    let mut command = format!(
-        "luksmith serve {} --socket {}",
-        quoted(image),
-        quoted(socket)
-    );
+pub(crate) fn serve_command(
+    (image, header, format): (&str, Option<&str>, ImageFormat),
+    socket: &str,
+    export: &str,
+    user: Option<User>,
+) -> String {
+    let mut command = format!("luksmith serve {}", quoted(image));
+    if let Some(header) = header {
+        command.push_str(&format!(" --header {}", quoted(header)));
+    }
+    if format != ImageFormat::Raw {
+        command.push_str(&format!(" --format {}", format.name()));
+    }
+    command.push_str(&format!(" --socket {}", quoted(socket)));
     if !export.is_empty() {
         command.push_str(&format!(" --name {}", quoted(export)));
     }
@@ -30,9 +39,18 @@ mod tests {
     fn the_command_can_be_pasted() {
         let user = User::new(7, 8);
         assert_eq!(
-            serve_command("/a b.img", "/run/s", "x", Some(user)),
-            "luksmith serve '/a b.img' --socket /run/s --name x --socket-mode 660 --socket-group 8 \
-             --allow-uid 7"
+            serve_command(
+                ("/a b.img", Some("h x"), ImageFormat::Raw),
+                "/run/s",
+                "x",
+                Some(user)
+            ),
+            "luksmith serve '/a b.img' --header 'h x' --socket /run/s --name x --socket-mode 660 \
+             --socket-group 8 --allow-uid 7"
+        );
+        assert_eq!(
+            serve_command(("a", None, ImageFormat::Qcow2), "s", "", None),
+            "luksmith serve a --format qcow2 --socket s"
         );
     }
 }

@@ -75,6 +75,9 @@ const ROOM: &str = "`luksmith key remove IMAGE --keyslot N` makes room";
 const SHOW: &str = "`luksmith info IMAGE` shows the keyslots";
 /// The hint for a volume that an emulator does not open itself.
 const SERVED: &str = "--served SOCKET is for a volume that `luksmith serve` decrypts";
+/// The hint for a volume with a detached header.
+const DETACHED: &str = "`luksmith qemu args --header FILE` is for QEMU without libvirt; --served \
+                        SOCKET is for a volume that `luksmith serve` decrypts";
 const MEMORY: &str = "free some memory, or raise `ulimit -l` (locked memory); --pbkdf-memory limits \
                       new keyslots";
 /// The hint for an interrupted question or derivation, both of which come before the first write.
@@ -336,9 +339,10 @@ hints! {
 
     EmulatorError {
         EmulatorError::Luks2(_) | EmulatorError::Part(_) => SERVED,
-        EmulatorError::Qcow2(_) =>
-            "`luksmith copy IMAGE NEW --source-format qcow2 --type luks1` makes a raw volume of \
-             it, which libvirt takes",
+        EmulatorError::Qcow2(_) => "--format qcow2 describes it as one",
+        EmulatorError::SeveralFiles(_) =>
+            "`qemu-img convert` makes an image that holds all data",
+        EmulatorError::DataOffset { .. } => SERVED,
         EmulatorError::NotUtf8(_) => "give it another name",
         EmulatorError::AbstractSocket => "socket=PATH names a socket in a directory",
         EmulatorError::NoCertificates(_) => "tls-certificates=DIR in it names them, for QEMU too",
@@ -359,6 +363,8 @@ hints! {
         DiskError::OnlyLuks1 =>
             "--engine librbd opens LUKS2; `luksmith copy IMAGE NEW --type luks1` makes LUKS1 of it",
         DiskError::NoLogin => "leave --login out",
+        DiskError::Detached => DETACHED,
+        DiskError::Qcow2 => "leave --format out",
         DiskError::NotServed(_) => "the path of its file or device names it",
         DiskError::Far { .. } =>
             "volume:POOL/NAME names a volume there; an export (nbd://…) can be for both machines",
@@ -403,7 +409,7 @@ hints! {
 
     ProvisionError {
         ProvisionError::Detached => "leave --header out",
-        ProvisionError::NotRaw => "`luksmith create --format qcow2` makes an image in a file",
+        ProvisionError::NotAFile(_) => "leave --format out: a raw volume has its size from the start",
         ProvisionError::Luks2 =>
             "--served SOCKET says on which socket; --type luks1 is for QEMU itself",
         ProvisionError::NotInQemu(_) => SERVED,

@@ -1,5 +1,6 @@
 //! Changes the keyslots of a LUKS1 volume that a running QEMU has open (`x-blockdev-amend` with
-//! `QCryptoBlockAmendOptionsLUKS`, QEMU 5.1 and later), while the guest keeps running.
+//! `QCryptoBlockAmendOptionsLUKS`, QEMU 5.1 and later), while the guest keeps running. In a qcow2
+//! image these options are those of its encryption (`BlockdevAmendOptionsQcow2`).
 //!
 //! QEMU does not keep the volume key for this. It opens a keyslot again, by default with the
 //! secret with which it was started.
@@ -8,7 +9,7 @@ use std::ops::Range;
 
 use luksmith_formats::json::{Value, json};
 
-use super::nodes::all;
+use super::nodes::{Driver, Node, all};
 use super::{Monitor, Object, QmpError, Wrapped};
 
 /// Why keyslots were not changed, or not found.
@@ -44,16 +45,22 @@ pub enum Gone<'a> {
     OpenedBy(&'a Wrapped),
 }
 
-/// The versions of QEMU that abort when keyslots change (`bdrv_graph_rdlock_main_loop: Assertion
-/// '!qemu_in_coroutine()' failed`). They abort before they read or write the header. QEMU's commit
-/// 1f051dcb introduced the fault and c86488ab fixed it; 10.2.0 was released with the fix.
+/// The versions of QEMU that abort when keyslots of a raw volume change
+/// (`bdrv_graph_rdlock_main_loop: Assertion '!qemu_in_coroutine()' failed`). They abort before they
+/// read or write the header. QEMU's commit 1f051dcb introduced the fault and c86488ab fixed it;
+/// 10.2.0 was released with the fix. The fault is in the functions by which the LUKS driver reads
+/// and writes the header (`block/crypto.c`). The qcow2 driver has functions of its own, which do
+/// not have it: 10.0.2 changes keyslots in a qcow2 image.
 const ABORTING: [Range<[u64; 3]>; 2] = [[8, 2, 0]..[10, 0, 7], [10, 1, 0]..[10, 1, 3]];
 
-/// Fails if this QEMU is of a version that aborts when keyslots change.
+/// Fails if this QEMU is of a version that aborts when keyslots of a node with this driver change.
 ///
 /// # Errors
 /// [`QmpError::Aborts`], and the errors of the monitor.
-pub fn check_amend(qmp: &mut dyn Monitor) -> Result<(), QmpError> {
+pub fn check_amend(qmp: &mut dyn Monitor, driver: Driver) -> Result<(), QmpError> {
+    if driver == Driver::Qcow2 {
+        return Ok(());
+    }
     let answer = qmp.execute("query-version", &json!({}))?;
     let part = |name: &str| answer["qemu"][name].as_u64();
     let (Some(major), Some(minor), Some(micro)) = (part("major"), part("minor"), part("micro"))
@@ -73,13 +80,13 @@ pub fn check_amend(qmp: &mut dyn Monitor) -> Result<(), QmpError> {
 ///
 /// # Errors
 /// [`AmendError`].
-pub fn keyslots(qmp: &mut dyn Monitor, node: &str) -> Result<Keyslots, AmendError> {
+pub fn keyslots(qmp: &mut dyn Monitor, node: &Node) -> Result<Keyslots, AmendError> {
     let nodes = all(qmp)?;
     let slots = nodes
         .iter()
-        .find(|found| found["node-name"] == node && found["drv"] == "luks")
-        .and_then(|found| found["image"]["format-specific"]["data"]["slots"].as_array())
-        .ok_or_else(|| AmendError::NotLuks(node.to_owned()))?;
+        .find(|found| found["node-name"] == *node.name)
+        .and_then(|found| node.driver.header(found)["slots"].as_array())
+        .ok_or_else(|| AmendError::NotLuks(node.name.clone()))?;
     let numbered = (0..).zip(slots);
     Ok(Keyslots {
         active: numbered
@@ -135,12 +142,12 @@ impl<'a> NewKeyslot<'a> {
 /// [`QmpError`].
 pub fn set(
     qmp: &mut dyn Monitor,
-    node: &str,
+    node: &Node,
     key: &str,
     keyslot: NewKeyslot<'_>,
 ) -> Result<(), QmpError> {
     with_secret(qmp, key, "new", keyslot.new, |qmp, new| {
-        let mut options = json!({"driver": "luks", "state": "active", "new-secret": new});
+        let mut options = json!({"state": "active", "new-secret": new});
         if let Some(number) = keyslot.keyslot {
             options["keyslot"] = json!(number);
         }
@@ -164,12 +171,12 @@ pub fn set(
 /// [`QmpError`].
 pub fn unset(
     qmp: &mut dyn Monitor,
-    node: &str,
+    node: &Node,
     key: &str,
     gone: Gone<'_>,
     force: bool,
 ) -> Result<(), QmpError> {
-    let mut options = json!({"driver": "luks", "state": "inactive"});
+    let mut options = json!({"state": "inactive"});
     if let Gone::Keyslot(keyslot) | Gone::KeyslotOpenedBy(keyslot, _) = gone {
         options["keyslot"] = json!(keyslot);
     }
@@ -184,9 +191,24 @@ pub fn unset(
     }
 }
 
-fn amend(qmp: &mut dyn Monitor, node: &str, options: Value, force: bool) -> Result<(), QmpError> {
-    check_amend(qmp)?;
-    let arguments = json!({"node-name": node, "options": options, "force": force});
+fn amend(
+    qmp: &mut dyn Monitor,
+    node: &Node,
+    mut options: Value,
+    force: bool,
+) -> Result<(), QmpError> {
+    check_amend(qmp, node.driver)?;
+    let options = match node.driver {
+        Driver::Luks => {
+            options["driver"] = json!("luks");
+            options
+        }
+        Driver::Qcow2 => {
+            options["format"] = json!("luks");
+            json!({"driver": "qcow2", "encrypt": options})
+        }
+    };
+    let arguments = json!({"node-name": node.name, "options": options, "force": force});
     qmp.run_job("x-blockdev-amend", arguments)
 }
 
@@ -246,10 +268,11 @@ mod tests {
             ([10, 2, 0], true),
             ([11, 1, 2], true),
         ] {
-            let asked = check_amend(&mut Versioned(version));
+            let asked = check_amend(&mut Versioned(version), Driver::Luks);
             assert_eq!(asked.is_ok(), lives, "{version:?}");
+            check_amend(&mut Versioned(version), Driver::Qcow2).unwrap();
         }
-        let told = check_amend(&mut Versioned([10, 0, 2])).unwrap_err();
+        let told = check_amend(&mut Versioned([10, 0, 2]), Driver::Luks).unwrap_err();
         assert_eq!(
             told.to_string(),
             "QEMU 10.0.2 aborts when it is told to change keyslots"

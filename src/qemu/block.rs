@@ -50,6 +50,10 @@ pub struct Block {
     pub server: Server,
     /// The id of the secret that opens the volume. `None` if the bytes are plaintext.
     pub key: Option<String>,
+    /// Whether the volume is inside of a qcow2 image.
+    pub qcow2: bool,
+    /// Where the header is stored, if it is detached, which QEMU 9.0 and later open.
+    pub header: Option<Server>,
     /// Whether the device is read-only.
     pub read_only: bool,
     /// How the host's page cache is used. `None` is QEMU's default, which is to use it.
@@ -66,6 +70,8 @@ impl Block {
             node: node.into(),
             server,
             key,
+            qcow2: false,
+            header: None,
             read_only: false,
             cache: None,
             discard: false,
@@ -73,6 +79,12 @@ impl Block {
     }
 
     setters! {
+        /// Whether the volume is inside of a qcow2 image.
+        qcow2: bool,
+
+        /// Where the header is stored, if it is detached.
+        header: Option<Server>,
+
         /// Whether the device is read-only.
         read_only: bool,
 
@@ -190,6 +202,14 @@ impl Block {
     #[must_use]
     pub fn json(&self) -> Value {
         let mut block = match &self.key {
+            // QEMU opens no backing file, whatever the image says.
+            Some(key) if self.qcow2 => json!({
+                "driver": "qcow2",
+                "node-name": self.node,
+                "encrypt": {"format": "luks", "key-secret": key},
+                "file": self.server.json(),
+                "backing": null,
+            }),
             Some(key) => json!({
                 "driver": "luks",
                 "node-name": self.node,
@@ -202,6 +222,9 @@ impl Block {
                 block
             }
         };
+        if let (Some(header), Some(_)) = (&self.header, &self.key) {
+            block["header"] = header.json();
+        }
         if self.read_only {
             block["read-only"] = json!(true);
         }
@@ -326,6 +349,8 @@ mod tests {
                 tls: None,
             },
             key: None,
+            qcow2: false,
+            header: None,
             read_only: true,
             cache: Some(Cache::None),
             discard: true,

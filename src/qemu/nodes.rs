@@ -4,12 +4,52 @@ use luksmith_formats::json::{Value, json};
 
 use super::{Monitor, QmpError};
 
+/// The driver of a block node that decrypts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Driver {
+    /// A raw LUKS volume.
+    Luks,
+    /// A qcow2 image with LUKS inside.
+    Qcow2,
+}
+
+impl Driver {
+    /// The driver of a node, if that has a LUKS header.
+    fn of(node: &Value) -> Option<Self> {
+        match node["drv"].as_str()? {
+            "luks" => Some(Self::Luks),
+            "qcow2" if Self::Qcow2.header(node)["format"] == "luks" => Some(Self::Qcow2),
+            _ => None,
+        }
+    }
+
+    /// What QEMU says of the LUKS header of a node.
+    pub(super) fn header(self, node: &Value) -> &Value {
+        let data = &node["image"]["format-specific"]["data"];
+        match self {
+            Self::Luks => data,
+            Self::Qcow2 => &data["encrypt"],
+        }
+    }
+}
+
+/// A block node with a LUKS header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Its driver.
+    pub driver: Driver,
+}
+
 /// A LUKS volume that a QEMU has open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OpenVolume {
-    /// The name of the block node with the LUKS driver.
-    pub node: String,
+    /// The block node that decrypts it.
+    pub node: Node,
     /// The UUID in the header that QEMU read when it opened the volume.
     pub uuid: String,
     /// Whether QEMU bypasses the host's page cache.
@@ -27,25 +67,30 @@ pub fn opened_at(qmp: &mut dyn Monitor, place: &str) -> Result<Option<OpenVolume
     let nodes = all(qmp)?;
     let storage = nodes
         .iter()
-        .find(|node| node["drv"] != "luks" && node["file"] == place);
-    let luks = nodes.iter().find(|node| {
+        .find(|node| Driver::of(node).is_none() && node["file"] == place);
+    let luks = nodes.iter().find_map(|node| {
+        let driver = Driver::of(node)?;
         // QEMU describes a node on a file by JSON text that holds the file's name.
         let text = node["file"].as_str().unwrap_or_default();
         let described: Value = text
             .strip_prefix("json:")
             .and_then(|text| text.parse().ok())
             .unwrap_or_default();
-        node["drv"] == "luks" && (described["file"]["filename"] == place || text == place)
+        let here = described["file"]["filename"] == place || text == place;
+        here.then_some((node, driver))
     });
-    let Some(luks) = luks else {
+    let Some((luks, driver)) = luks else {
         return Ok(None);
     };
-    let header = &luks["image"]["format-specific"]["data"];
+    let header = driver.header(luks);
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let volume = || {
         let keyslots = header["slots"].as_array()?.iter();
         Some(OpenVolume {
-            node: text(&luks["node-name"])?,
+            node: Node {
+                name: text(&luks["node-name"])?,
+                driver,
+            },
             uuid: text(&header["uuid"])?,
             direct: storage.unwrap_or(luks)["cache"]["direct"].as_bool()?,
             keyslots: keyslots.map(|slot| slot["iters"].as_u64()).collect(),
@@ -55,16 +100,17 @@ pub fn opened_at(qmp: &mut dyn Monitor, place: &str) -> Result<Option<OpenVolume
     Ok(Some(volume))
 }
 
-/// The names of QEMU's LUKS nodes.
+/// QEMU's nodes with a LUKS header.
 ///
 /// # Errors
 /// [`QmpError`].
-pub fn luks_nodes(qmp: &mut dyn Monitor) -> Result<Vec<String>, QmpError> {
+pub fn luks_nodes(qmp: &mut dyn Monitor) -> Result<Vec<Node>, QmpError> {
     let nodes = all(qmp)?;
-    let luks = nodes.iter().filter(|node| node["drv"] == "luks");
-    Ok(luks
-        .filter_map(|node| node["node-name"].as_str().map(str::to_owned))
-        .collect())
+    let luks = nodes.iter().filter_map(|node| {
+        let (name, driver) = (node["node-name"].as_str()?.to_owned(), Driver::of(node)?);
+        Some(Node { name, driver })
+    });
+    Ok(luks.collect())
 }
 
 /// Fails if a block job or a migration is under way. A block job may copy the volume, and the copy
@@ -173,6 +219,12 @@ mod tests {
                    "image": {"format-specific": {"type": "luks", "data": {"uuid": format!("of {name}"),
                    "slots": [{"active": true, "iters": 1000}, {"active": false}]}}}})
         };
+        let slots = json!([{"active": true, "iters": 1000}, {"active": false}]);
+        let qcow2 = |name: &str, file: &str, encrypt: Value| {
+            let data = json!({"compat": "1.1", "encrypt": encrypt});
+            json!({"drv": "qcow2", "node-name": name, "file": file, "cache": {"direct": true},
+                   "image": {"format-specific": {"type": "qcow2", "data": data}}})
+        };
         let storage = |file: &str, direct: bool| json!({"drv": "file", "node-name": "s", "file": file, "cache": {"direct": direct}});
         let mut qmp = Scripted(BTreeMap::from([(
             NODES,
@@ -181,18 +233,36 @@ mod tests {
                 storage("/a", false),
                 luks("b", "/b"),
                 storage("/b", true),
-                storage("/c", false)
+                storage("/c", false),
+                qcow2(
+                    "q",
+                    "/q",
+                    json!({"format": "luks", "uuid": "of q", "slots": slots})
+                ),
+                storage("/q", true),
+                qcow2("plain", "/plain", Value::Null),
+                storage("/plain", true),
+                qcow2("old", "/old", json!({"format": "aes"})),
             ]),
         )]));
-        let opened = |node: &str, direct| OpenVolume {
-            node: node.to_owned(),
-            uuid: format!("of {node}"),
+        let node = |name: &str, driver| Node {
+            name: name.to_owned(),
+            driver,
+        };
+        let opened = |name: &str, driver, direct| OpenVolume {
+            node: node(name, driver),
+            uuid: format!("of {name}"),
             direct,
             keyslots: vec![Some(1000), None],
         };
-        assert_eq!(opened_at(&mut qmp, "/a").unwrap(), Some(opened("a", false)));
-        assert_eq!(opened_at(&mut qmp, "/b").unwrap(), Some(opened("b", true)));
-        assert_eq!(opened_at(&mut qmp, "/c").unwrap(), None);
-        assert_eq!(luks_nodes(&mut qmp).unwrap(), ["a", "b"]);
+        let at = |qmp: &mut Scripted, place| opened_at(qmp, place).unwrap();
+        let (raw, image) = (Driver::Luks, Driver::Qcow2);
+        assert_eq!(at(&mut qmp, "/a"), Some(opened("a", raw, false)));
+        assert_eq!(at(&mut qmp, "/b"), Some(opened("b", raw, true)));
+        assert_eq!(at(&mut qmp, "/c"), None);
+        assert_eq!(at(&mut qmp, "/q"), Some(opened("q", image, true)));
+        assert_eq!(at(&mut qmp, "/plain"), None);
+        let luks = [node("a", raw), node("b", raw), node("q", image)];
+        assert_eq!(luks_nodes(&mut qmp).unwrap(), luks);
     }
 }

@@ -12,7 +12,9 @@ use luksmith_formats::json::json;
 use rustix::fs::OFlags;
 
 use super::{Advice, Error, Kind, MadeFile, Note, Watch};
-use crate::qemu::{self, Gone, Keyslots, MasterKey, Monitor, NewKeyslot, Object, Qmp, Wrapped};
+use crate::qemu::{
+    self, AmendError, Gone, Keyslots, MasterKey, Monitor, NewKeyslot, Node, Object, Qmp, Wrapped,
+};
 use crate::secret::Passphrase;
 use crate::sys::folder::Folder;
 
@@ -20,7 +22,7 @@ use crate::sys::folder::Folder;
 pub struct Running<'a> {
     watch: &'a dyn Watch,
     qmp: Qmp,
-    node: String,
+    node: Node,
     before: Keyslots,
     master: Master,
 }
@@ -53,7 +55,7 @@ pub enum Removal<'a> {
 
 impl<'a> Running<'a> {
     /// Connects to a monitor, to which no other client may be connected. `node` is the block node
-    /// of the volume. Without it, the only LUKS node is used.
+    /// of the volume. Without it, the only one with a LUKS header is used.
     ///
     /// # Errors
     /// [`Kind::Unsupported`] for a QEMU that cannot change keyslots, [`Kind::Parameters`] if it has
@@ -67,11 +69,15 @@ impl<'a> Running<'a> {
     ) -> Result<Self, Error> {
         let mut qmp = Qmp::connect(socket, timeout)?;
         tracing::info!(version = qmp.version(), "connected to QEMU");
-        qemu::check_amend(&mut qmp)?;
-        let node = match node {
-            Some(node) => node.to_owned(),
-            None => only_node(qemu::luks_nodes(&mut qmp)?)?,
-        };
+        let mut nodes = qemu::luks_nodes(&mut qmp)?;
+        if let Some(name) = node {
+            nodes.retain(|node| node.name == name);
+            if nodes.is_empty() {
+                return Err(AmendError::NotLuks(name.to_owned()).into());
+            }
+        }
+        let node = only_node(nodes)?;
+        qemu::check_amend(&mut qmp, node.driver)?;
         let before = qemu::keyslots(&mut qmp, &node)?;
         Ok(Self {
             watch,
@@ -85,7 +91,7 @@ impl<'a> Running<'a> {
     /// The block node of the volume.
     #[must_use]
     pub fn node(&self) -> &str {
-        &self.node
+        &self.node.name
     }
 
     /// The keyslots as they were when the monitor was connected.
@@ -244,8 +250,8 @@ impl<'a> Running<'a> {
     }
 }
 
-fn only_node(nodes: Vec<String>) -> Result<String, Error> {
-    match <[String; 1]>::try_from(nodes) {
+fn only_node(nodes: Vec<Node>) -> Result<Node, Error> {
+    match <[Node; 1]>::try_from(nodes) {
         Ok([node]) => Ok(node),
         Err(nodes) if nodes.is_empty() => {
             let message = "this QEMU itself has no LUKS volume open";
@@ -253,7 +259,8 @@ fn only_node(nodes: Vec<String>) -> Result<String, Error> {
         }
         Err(several) => {
             let message = "QEMU has several volumes open";
-            Err(Error::parameters(message).advise(Advice::NameNode(several)))
+            let names = several.into_iter().map(|node| node.name).collect();
+            Err(Error::parameters(message).advise(Advice::NameNode(names)))
         }
     }
 }

@@ -10,12 +10,13 @@ use luksmith_formats::image::qcow2;
 use luksmith_formats::nbd::uri::Transport;
 use luksmith_formats::{Limits, luks1};
 
-use super::open::ImageFormat;
-use super::storage::{LUKS_MAGIC, Remote, Storage, not_opened};
+use super::open::{Image, ImageFormat};
+use super::storage::{LUKS_MAGIC, Storage, not_opened};
 use super::{Advice, Error, Kind};
 use crate::Interrupt;
 use crate::backend::file::OpenOptions;
 use crate::container::{self, Container, OpenError, Undo, Version};
+use crate::layout::Qcow2Header;
 use crate::location::Location;
 use crate::qemu::{Object, Server};
 use crate::secret::Passphrase;
@@ -30,6 +31,20 @@ pub enum EmulatorError {
     /// Only a LUKS volume is opened as one.
     #[error("{0} has no LUKS header at its start")]
     NotLuks(Location),
+    /// The data of an image is in other files too, which are not described.
+    #[error("{0} names a backing file or a data file")]
+    SeveralFiles(Location),
+    /// With a detached header, QEMU takes the data from the start of its storage on.
+    #[error(
+        "the data begins at byte {offset} of {image}: with a detached header, QEMU takes it from \
+         byte 0 on"
+    )]
+    DataOffset {
+        /// The volume.
+        image: Location,
+        /// Where its data begins, in bytes.
+        offset: u64,
+    },
     /// A qcow2 image is not a raw LUKS volume.
     #[error("{0} is a qcow2 image, and the disk would be a raw LUKS volume")]
     Qcow2(Location),
@@ -58,6 +73,7 @@ impl From<EmulatorError> for Error {
         let luks2 = matches!(error, EmulatorError::Luks2(_));
         let kind = match error {
             EmulatorError::NotLuks(_) | EmulatorError::Qcow2(_) => Kind::Damaged,
+            EmulatorError::SeveralFiles(_) => Kind::Unsupported,
             _ => Kind::Parameters,
         };
         Self::new(kind, error).advise_if(luks2, Advice::ConvertToLuks1)
@@ -70,25 +86,53 @@ impl From<EmulatorError> for Error {
 /// # Errors
 /// What the storage reports, and what is wrong with the header.
 pub fn version(
-    location: &Location,
-    remote: Remote,
+    image: &Image,
     stated: Option<Version>,
     interrupt: &Interrupt,
 ) -> Result<Version, Error> {
     if let Some(stated) = stated {
         return Ok(stated);
     }
+    let container = header(image, interrupt)?;
+    if image.header.is_some() && container.version() == Version::Luks1 {
+        let segment = container.data_segment();
+        let offset = segment.map_err(|error| Error::from(error).about(image.header_location()))?;
+        if offset.offset != 0 {
+            let (image, offset) = (image.location.clone(), offset.offset);
+            return Err(EmulatorError::DataOffset { image, offset }.into());
+        }
+    }
+    Ok(container.version())
+}
+
+/// The header of a volume that an emulator opens.
+fn header(image: &Image, interrupt: &Interrupt) -> Result<Container, Error> {
+    let location = image.header_location();
     let file = OpenOptions::new().force_share(true);
-    let opened = Storage::open(location, remote, file, interrupt).and_then(|storage| {
-        let options = container::OpenOptions::new(Undo::NotLookedFor);
-        Container::open(storage.backend, options).map_err(|error| match error {
-            OpenError::NotLuks => EmulatorError::NotLuks(location.clone()).into(),
-            error => Error::from(error).about(location),
-        })
-    });
-    match opened {
-        Ok(container) => Ok(container.version()),
-        Err(error) => Err(error.advise(Advice::StateVersion)),
+    let unread = |error: Error| error.advise(Advice::StateVersion);
+    let storage = Storage::open(location, image.remote, file, interrupt);
+    let mut storage = storage.map_err(unread)?;
+    if image.format == ImageFormat::Qcow2 {
+        storage = storage.into_qcow2_header(location).map_err(unread)?;
+        check_whole(storage.qcow2_header.as_deref(), location)?;
+    }
+    let options = container::OpenOptions::new(Undo::NotLookedFor);
+    Container::open(storage.header(), options).map_err(|error| match error {
+        OpenError::NotLuks if storage.begins_with(&qcow2::MAGIC) => {
+            EmulatorError::Qcow2(location.clone()).into()
+        }
+        OpenError::NotLuks => unread(EmulatorError::NotLuks(location.clone()).into()),
+        error => unread(Error::from(error).about(location)),
+    })
+}
+
+/// Refuses an image whose data is in other files too.
+pub(super) fn check_whole(image: Option<&Qcow2Header>, location: &Location) -> Result<(), Error> {
+    match image {
+        Some(image) if image.backing_file().or(image.data_file()).is_some() => {
+            Err(EmulatorError::SeveralFiles(location.clone()).into())
+        }
+        _ => Ok(()),
     }
 }
 

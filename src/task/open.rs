@@ -26,6 +26,17 @@ pub enum ImageFormat {
     Qcow2,
 }
 
+impl ImageFormat {
+    /// The name that QEMU and libvirt have for it, too.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+        }
+    }
+}
+
 /// Which volume: where it is stored, and in which format.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -176,6 +187,18 @@ impl Image {
         self.header_storage(OpenOptions::new().write(true), watch)
     }
 
+    /// Refuses a detached header of an image that has its header inside.
+    ///
+    /// # Errors
+    /// [`Kind::Parameters`].
+    pub fn check_header(&self) -> Result<(), Error> {
+        if self.format == ImageFormat::Qcow2 && self.header.is_some() {
+            let message = "a qcow2 image has its header inside";
+            return Err(Error::parameters(message).advise(Advice::OnlyRaw(&["header"])));
+        }
+        Ok(())
+    }
+
     /// Refuses a detached header that was given as the data.
     ///
     /// # Errors
@@ -299,10 +322,7 @@ impl Image {
         options: OpenOptions,
         watch: &dyn Watch,
     ) -> Result<Storage, Error> {
-        if self.format == ImageFormat::Qcow2 && self.header.is_some() {
-            let message = "a qcow2 image has its header inside";
-            return Err(Error::parameters(message).advise(Advice::OnlyRaw(&["header"])));
-        }
+        self.check_header()?;
         let location = self.header_location();
         let storage = Storage::open(location, self.remote, options, watch.interrupt())?;
         note_no_flush(&storage, location, options, watch);

@@ -10,6 +10,7 @@ use super::outcome;
 use crate::location::Location;
 use crate::qemu::{Block, MasterKey, Object, Server, quoted};
 use crate::secret::Passphrase;
+use crate::task::open::{Image, ImageFormat};
 
 /// How QEMU gets the plaintext of a volume.
 #[derive(Clone, Copy)]
@@ -39,29 +40,29 @@ impl QemuArguments {
     ///
     /// # Errors
     /// [`EmulatorError`](super::emulator::EmulatorError), and a location that QEMU does not open.
-    pub fn new(image: &Location, node: &str, access: Access<'_>) -> Result<Self, Error> {
+    pub fn new(image: &Image, node: &str, access: Access<'_>) -> Result<Self, Error> {
         let mut objects = Vec::new();
         let id = |ending: &str| format!("{node}-{ending}");
         let secret_file = |id, path, base64| -> Result<_, Error> {
             let path = absolute(path)?;
             Ok(Object::SecretFile { id, path, base64 })
         };
-        let (server, key) = match access {
+        match access {
             Access::Served(socket, export) => {
                 let server = Server::NbdUnix {
                     socket: absolute(socket)?,
                     export: export.to_owned(),
                     tls: None,
                 };
-                (server, None)
+                return Ok(Self {
+                    image: image.location.clone(),
+                    objects,
+                    block: Block::new(node, server, None),
+                });
             }
             Access::File(path, passphrase) => {
                 check_passphrase(passphrase)?;
                 objects.push(secret_file(id("key"), path, false)?);
-                (
-                    qemu_server(image, &id("tls"), &mut objects)?,
-                    Some(id("key")),
-                )
             }
             Access::Wrapped(path, master, passphrase) => {
                 check_passphrase(passphrase)?;
@@ -71,16 +72,18 @@ impl QemuArguments {
                     key: id("master"),
                     wrapped: master.wrap(passphrase)?,
                 });
-                (
-                    qemu_server(image, &id("tls"), &mut objects)?,
-                    Some(id("key")),
-                )
             }
-        };
+        }
+        let server = qemu_server(&image.location, &id("tls"), &mut objects)?;
+        let header = image.header.as_ref();
+        let header = header.map(|header| qemu_server(header, &id("htls"), &mut objects));
+        let block = Block::new(node, server, Some(id("key")))
+            .qcow2(image.format == ImageFormat::Qcow2)
+            .header(header.transpose()?);
         Ok(Self {
-            image: image.clone(),
+            image: image.location.clone(),
             objects,
-            block: Block::new(node, server, key),
+            block,
         })
     }
 

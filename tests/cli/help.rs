@@ -174,6 +174,8 @@ const HEADINGS: &[(&str, &[&str])] = &[
     (
         "Encryption",
         &[
+            "--format",
+            "--header",
             "--secret",
             "--type",
             "--engine",

@@ -17,6 +17,7 @@
 //! - `docs`: the commands of `docs/libvirt.md`. `schema`: the output of `libvirt xml`, validated by
 //!   libvirt's own schemas.
 //! - `examples`: the examples `provision` and `rotate`.
+//! - `qcow2`: LUKS inside of qcow2 images, and detached headers.
 //! - `qemu`: QEMU without libvirt.
 //! - `json`: the JSON of the commands for libvirt.
 //! - `remains`: what commands leave of passphrases, in memory and elsewhere.
@@ -36,6 +37,7 @@ mod interrupted;
 mod json;
 mod killed;
 mod program;
+mod qcow2;
 mod qemu;
 mod remains;
 mod rotate;

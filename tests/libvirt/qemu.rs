@@ -11,7 +11,7 @@ use support::{json_schema, peers};
 const DONE: i32 = 0x21;
 
 /// Runs a machine with arguments from a shell, until the guest ends it.
-fn boot(folder: &Folder, qemu: &std::path::Path, arguments: &str) {
+pub(crate) fn boot(folder: &Folder, qemu: &std::path::Path, arguments: &str) {
     let line = format!(
         "exec timeout -k 1 {} {} -accel tcg -m 32 -nodefaults -display none -no-reboot \
          -device isa-debug-exit,iobase=0xf4,iosize=1 {arguments} -device virtio-blk-pci,drive=disk",

@@ -67,6 +67,11 @@ fn every_disk_is_valid() {
     let cases: Vec<Vec<&str>> = vec![
         vec!["a <b> & 'c'.img"],
         [&["a <b> & 'c'.img"][..], &secret, &rich].concat(),
+        [
+            &["q.qcow2", "--format", "qcow2", "--type", "luks1"][..],
+            &secret,
+        ]
+        .concat(),
         vec!["two.img", "--served", "s/x.sock"],
         vec!["two.img", "--served", "s/x.sock", "--export", "<a>"],
         [&["volume:default/a b.luks"][..], &secret, &["--keep-owner"]].concat(),
@@ -123,7 +128,12 @@ fn every_disk_is_valid() {
     for case in cases {
         let args = ["libvirt", "xml", "disk"].iter().chain(&case);
         let xml = folder.luksmith(args);
-        assert!(xml.contains("type=\"raw\""), "{xml}");
+        let format = if case.contains(&"qcow2") {
+            "qcow2"
+        } else {
+            "raw"
+        };
+        assert!(xml.contains(&format!("type=\"{format}\"")), "{xml}");
         // Layers need libvirt 9.3, and some installed schemas are older.
         if case.contains(&OTHER) && xml.matches("\"passphrase\"").count() == 2 {
             assert_eq!(xml.matches("<secret ").count(), 3, "{xml}");

@@ -6,8 +6,9 @@ use luksmith::container::Version;
 use luksmith::libvirt::xml::{Engine, Host, SecretRef};
 use luksmith::location::Location;
 use luksmith::task::libvirt::disk::{DiskOptions, Login, Need, Served};
+use luksmith::task::open::ImageFormat;
 
-use crate::cli::args::{Choice, RemoteArgs, VERSIONS, choice};
+use crate::cli::args::{Choice, IMAGE_FORMATS, LocationParser, RemoteArgs, VERSIONS, choice};
 use crate::cli::serving::serve_command;
 
 /// How the guest sees the disk and the emulator uses it.
@@ -66,6 +67,15 @@ pub(super) struct OpenArgs {
     /// luksmith cannot open the location, luks1, or luks2 for rbd:]
     #[arg(short = 'M', long = "type", value_name = "TYPE", value_parser = choice(VERSIONS))]
     pub(super) luks_type: Option<Version>,
+
+    /// The format of IMAGE; it is never guessed
+    #[arg(long, value_name = "FORMAT", default_value = "raw", value_parser = choice(IMAGE_FORMATS))]
+    format: ImageFormat,
+
+    /// The LUKS header is in FILE (a detached header), which only --served opens: libvirt's XML has
+    /// no place for it
+    #[arg(long, value_name = "FILE", value_parser = LocationParser::Openable)]
+    header: Option<Location>,
 
     /// What decrypts an image in Ceph [default: librbd for luks2, qemu for luks1]
     #[arg(long, value_name = "ENGINE", value_parser = choice(ENGINES))]
@@ -170,6 +180,8 @@ impl OpenArgs {
         options.secrets.clone_from(&self.secret);
         options.version = self.luks_type;
         options.engine = self.engine;
+        options.format = self.format;
+        options.header.clone_from(&self.header);
         options.served = self.served.as_ref().map(|socket| {
             let mut served = Served::new(socket);
             served.export.clone_from(&self.export);
@@ -196,11 +208,14 @@ fn hint(need: &Need) -> String {
     match need {
         Need::Serving {
             image,
+            header,
+            format,
             socket,
             export,
             user,
             secret,
         } => {
+            let image = (image.as_str(), header.as_deref(), *format);
             let mut command = serve_command(image, socket, export, *user);
             if let Some(secret) = secret {
                 command.push_str(&format!(" --key libvirt:{secret}"));

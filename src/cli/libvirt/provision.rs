@@ -97,6 +97,7 @@ Examples:
   luksmith libvirt provision --pool default --name vm1.luks --size 20G
   luksmith libvirt provision --pool default --name vm1.luks --size 20G --connect qemu+ssh://host/system
   luksmith libvirt provision /vm/data.img --size 10G --target vdb > disk.xml && virsh attach-device vm1 disk.xml --config
+  luksmith libvirt provision --pool default --name vm1.qcow2 --size 20G --format qcow2
   luksmith libvirt provision 'nbd://storage/vm1'
   luksmith libvirt provision /vm/two.img --size 10G --served /run/luksmith/two.sock";
 

@@ -4,12 +4,13 @@ use clap::Subcommand;
 use luksmith::libvirt::xml::{SecretRef, Usage};
 use luksmith::location::Location;
 use luksmith::task::libvirt::{definition, disk};
+use luksmith::task::open::{Image, ImageFormat};
 use luksmith_formats::json::json;
 use uuid::Uuid;
 
 use super::disk::{DiskArgs, OpenArgs, hints};
 use crate::cli::Session;
-use crate::cli::args::{FORMS, LocationParser, RemoteArgs};
+use crate::cli::args::{FORMS, IMAGE_FORMATS, LocationParser, RemoteArgs, choice};
 use crate::cli::error::CommandError;
 use crate::cli::output;
 
@@ -29,6 +30,7 @@ const EXAMPLES: &str = "\
 Examples:
   luksmith libvirt xml secret /vm/disk.img > secret.xml
   luksmith libvirt xml disk /vm/disk.img --target vdb --cache none
+  luksmith libvirt xml disk /vm/disk.qcow2 --format qcow2
   luksmith libvirt xml disk 'nbd://storage/vm1' --secret 55f4c1ec-1111-4222-8333-123456789abc
   luksmith libvirt xml disk rbd:pool/image --monitor mon1 --type luks2 --secret 55f4c1ec-1111-4222-8333-123456789abc
   luksmith libvirt xml disk luks2.img --served /run/luksmith/vm1.sock";
@@ -79,6 +81,10 @@ pub(crate) struct VolumeArgs {
     /// the path of IMAGE]
     #[arg(long, value_name = "SECRET")]
     secret: Option<SecretRef>,
+
+    /// The format of IMAGE; it is never guessed
+    #[arg(long, value_name = "FORMAT", default_value = "raw", value_parser = choice(IMAGE_FORMATS))]
+    format: ImageFormat,
 
     #[command(flatten)]
     remote: RemoteArgs,
@@ -136,8 +142,11 @@ impl SecretArgs {
 
 impl VolumeArgs {
     fn run(self, session: &Session) -> Result<(), CommandError> {
-        let (remote, interrupt) = (self.remote.get(), session.signals.interrupt());
-        let volume = definition::volume(&self.image, remote, self.name, self.secret, interrupt)?;
+        let mut image = Image::new(self.image);
+        image.format = self.format;
+        image.remote = self.remote.get();
+        let interrupt = session.signals.interrupt();
+        let volume = definition::volume(&image, self.name, self.secret, interrupt)?;
         print(session, &volume.to_xml()?, &[]);
         Ok(())
     }

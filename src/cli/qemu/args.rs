@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use luksmith::container::Version;
-use luksmith::location::Location;
 use luksmith::qemu::Cache;
 use luksmith::secret::Source;
 use luksmith::task::emulator::{EmulatorError, absolute, text_of, version};
@@ -11,7 +10,7 @@ use luksmith::task::qemu_arguments::{Access, QemuArguments, is_node_name};
 
 use super::master;
 use crate::cli::Session;
-use crate::cli::args::{Choice, KeyArgs, LocationParser, RemoteArgs, VERSIONS, choice};
+use crate::cli::args::{Choice, ImageArgs, KeyArgs, VERSIONS, choice};
 use crate::cli::error::CommandError;
 use crate::cli::output;
 use crate::cli::passphrase::KeySource;
@@ -20,17 +19,16 @@ use crate::cli::serving::serve_command;
 /// Print the -object and -blockdev arguments with which QEMU opens a volume
 ///
 /// QEMU reads the passphrase from a file. With --master-key, the arguments contain the passphrase,
-/// encrypted with a key that QEMU reads from a file, so they reveal no secret. The volume is LUKS1;
-/// a LUKS2 volume is served to QEMU (--served). The output is text for a POSIX shell
+/// encrypted with a key that QEMU reads from a file, so they reveal no secret. The volume is LUKS1,
+/// raw or inside of a qcow2 image without a backing file. QEMU 9.0 and later also open one with a
+/// detached header. A LUKS2 volume is served to QEMU (--served). The output is for a POSIX shell
 /// (`eval "qemu-system-x86_64 … $(luksmith qemu args …)"`). With --json: also the commands for
 /// QMP.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// The encrypted volume: a file, a block device, or an export (nbd://HOST[:PORT]/NAME,
-    /// nbd+unix:///NAME?socket=PATH, and nbds for TLS)
-    #[arg(value_name = "IMAGE", value_parser = LocationParser::Openable)]
-    image: Location,
+    #[command(flatten)]
+    image: ImageArgs,
 
     /// Encrypt the passphrase with the master key in FILE, which QEMU reads; a FILE that does not
     /// exist is made with a new key
@@ -73,9 +71,6 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     key: KeyArgs,
-
-    #[command(flatten)]
-    remote: RemoteArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -84,6 +79,8 @@ Examples:
   luksmith qemu args disk.img --master-key vm1.master          asks for the passphrase
   eval \"qemu-system-x86_64 -m 1G $(luksmith qemu args disk.img --key-file disk.key) -device virtio-blk-pci,drive=disk\"
   luksmith qemu args disk.img --key-file disk.key --json       for exec and for QMP
+  luksmith qemu args disk.qcow2 --format qcow2 --key-file disk.key
+  luksmith qemu args data.img --header data.header --key-file disk.key        for QEMU 9.0 and later
   luksmith qemu args luks2.img --served /run/vm1/disk.sock";
 
 const CACHES: &[Choice<Cache>] = &[
@@ -119,13 +116,19 @@ impl Args {
 
     /// The volume that QEMU itself decrypts.
     fn opened(&self, session: &Session) -> Result<QemuArguments, CommandError> {
-        let (remote, interrupt) = (self.remote.get(), session.signals.interrupt());
-        if version(&self.image, remote, self.luks_type, interrupt)? == Version::Luks2 {
-            return Err(EmulatorError::Luks2(self.image.clone()).into());
+        let (image, interrupt) = (self.image.get(), session.signals.interrupt());
+        image.check_header()?;
+        if version(&image, self.luks_type, interrupt)? == Version::Luks2 {
+            return Err(EmulatorError::Luks2(image.header_location().clone()).into());
+        }
+        if let Some(header) = &image.header {
+            output::note(format_args!(
+                "QEMU 9.0 or later is needed to open a volume whose header is in {header}"
+            ));
         }
         let source = KeySource::of(&self.key)?;
-        let label = self.image.to_string();
-        let new = |access| Ok(QemuArguments::new(&self.image, &self.node, access)?);
+        let label = image.location.to_string();
+        let new = |access| Ok(QemuArguments::new(&image, &self.node, access)?);
         match (&self.master_key, source.here()) {
             (Some(path), _) => {
                 let key = master::known_or_new(session, path)?;
@@ -151,11 +154,15 @@ impl Args {
     /// The export on which luksmith serves the plaintext.
     fn served(&self, socket: &Path) -> Result<QemuArguments, CommandError> {
         let access = Access::Served(socket, &self.export);
-        let arguments = QemuArguments::new(&self.image, &self.node, access)?;
-        let (image, socket) = (text_of(&self.image)?, absolute(socket)?);
+        let image = self.image.get();
+        image.check_header()?;
+        let arguments = QemuArguments::new(&image, &self.node, access)?;
+        let header = image.header.as_ref().map(text_of).transpose()?;
+        let (name, socket) = (text_of(&image.location)?, absolute(socket)?);
+        let image = (name.as_str(), header.as_deref(), image.format);
         output::hint(&format!(
             "before QEMU starts: {}",
-            serve_command(&image, &socket, &self.export, None)
+            serve_command(image, &socket, &self.export, None)
         ));
         Ok(arguments)
     }

@@ -13,10 +13,41 @@ use super::shape::{AUTOCLEAR, ImageError, Others, Shape};
 use super::used::UsedClustersWalk;
 use super::window::Window;
 use crate::backend::Backend;
+use crate::backend::memory::MemoryBackend;
 use crate::door;
 
 /// The autoclear features whose promises hold after a change of the LUKS header.
 const UNTOUCHED: u64 = BITMAPS | DATA_FILE_RAW;
+
+/// The most bytes of a cluster, the first of which holds all that [`header_place`] needs.
+pub const LARGEST_CLUSTER: u64 = 2 << 20;
+
+/// Where an image has its LUKS header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HeaderPlace {
+    /// The offset in the image, in bytes.
+    pub offset: u64,
+    /// The length in bytes.
+    pub len: u64,
+    /// Whether the image names a backing file or a data file.
+    pub several_files: bool,
+}
+
+/// The place of the LUKS header in an image, for a caller that cannot open all of its storage.
+/// `begin` has the first [`LARGEST_CLUSTER`] bytes of the image, or all of a shorter one.
+///
+/// # Errors
+/// [`ImageError`] if the image's own header is malformed, or it is not encrypted.
+pub fn header_place(begin: Vec<u8>) -> Result<HeaderPlace, ImageError> {
+    let (shape, others) = Shape::read_begin(&MemoryBackend::from_bytes(begin))?;
+    let (offset, len) = shape.crypto;
+    Ok(HeaderPlace {
+        offset,
+        len,
+        several_files: others.backing_file.or(others.data_file).is_some(),
+    })
+}
 
 /// The LUKS header of an encrypted image, and what the image's own header says.
 ///

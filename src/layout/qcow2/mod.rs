@@ -74,7 +74,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use create::NewImage;
-pub use header::Qcow2Header;
+pub use header::{HeaderPlace, LARGEST_CLUSTER, Qcow2Header, header_place};
 pub use plain::PlainQcow2;
 pub use shape::ImageError;
 pub use used::{UsedClusters, UsedClustersWalk};

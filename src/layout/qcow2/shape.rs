@@ -88,10 +88,7 @@ impl Shape {
     /// the image may be damaged. Also returns the names of the other files.
     pub(super) fn read_for_header(storage: &dyn Backend) -> Result<(Self, Others), ImageError> {
         let geometry = storage.geometry();
-        let mut shape = Self::of_header(storage)?;
-        check_encrypted(&shape.header)?;
-        let extensions = Extensions::read(storage, &shape)?;
-        shape.crypto = extensions.crypto()?;
+        let (shape, others) = Self::read_begin(storage)?;
         if !geometry.read_only && shape.header.incompatible & CORRUPT != 0 {
             return Err(ImageError::NeedsRepair("damaged"));
         }
@@ -99,6 +96,15 @@ impl Shape {
         let crypto = shape.crypto;
         shape.check_place(geometry, ("encryption header", crypto.0, crypto))?;
         shape.check_overlap(|part| part.0 == crypto.0)?;
+        Ok((shape, others))
+    }
+
+    /// What the first cluster of an image says of its LUKS header and of other files.
+    pub(super) fn read_begin(storage: &dyn Backend) -> Result<(Self, Others), ImageError> {
+        let mut shape = Self::of_header(storage)?;
+        check_encrypted(&shape.header)?;
+        let extensions = Extensions::read(storage, &shape)?;
+        shape.crypto = extensions.crypto()?;
         let others = Others {
             backing_file: backing_file(storage, &shape)?,
             data_file: (shape.header.incompatible & DATA_FILE != 0)

@@ -17,6 +17,9 @@ pub struct Disk {
     pub source: Option<Source>,
     /// The backing layers that the XML names, from the top. They are not written.
     pub backing: Vec<Layer>,
+    /// Whether the XML says that there is no backing layer, by an empty `<backingStore>`. libvirt
+    /// then looks for none in the image.
+    pub no_backing: bool,
     /// The image to which a block job of the running domain copies the disk. It is not written.
     pub mirror: Option<Layer>,
     /// The device in the guest.
@@ -102,12 +105,21 @@ impl Disk {
             },
             source: Some(source),
             backing: Vec::new(),
+            no_backing: false,
             mirror: None,
             target,
             serial: None,
             read_only: false,
             shareable: false,
         }
+    }
+
+    /// The same image in qcow2 format, without a backing layer.
+    #[must_use]
+    pub fn in_qcow2(mut self) -> Self {
+        self.driver.format = Some("qcow2".to_owned());
+        self.no_backing = true;
+        self
     }
 
     /// Reads a disk.
@@ -140,6 +152,9 @@ impl Disk {
                 detect_zeroes: driver("detect_zeroes"),
             },
             source: Source::within(disk)?,
+            no_backing: disk
+                .child("backingStore")
+                .is_some_and(|layer| layer.child("source").is_none()),
             backing: Layer::below(disk)?,
             mirror: disk.child("mirror").map(Layer::read).transpose()?.flatten(),
             target: Target {
@@ -182,6 +197,9 @@ impl Disk {
             );
             if let Some(source) = &self.source {
                 source.write(out);
+            }
+            if self.no_backing {
+                out.empty("backingStore", &[]);
             }
             let bus = self.target.bus.as_deref();
             out.empty("target", &[("dev", Some(&self.target.dev)), ("bus", bus)]);

@@ -157,6 +157,7 @@ fn a_secret_is_read_as_it_was_written() {
 fn a_volume_is_read_as_it_was_written_and_in_all_units() {
     let volume = VolumeXml {
         name: "a.luks".to_owned(),
+        kind: None,
         capacity: Some(1 << 30),
         allocation: Some(0),
         path: None,

@@ -2,7 +2,7 @@
 
 use super::encryption::Encryption;
 use super::write::Out;
-use super::{ReadError, WriteError, missing, root, text, unknown};
+use super::{ReadError, WriteError, missing, optional, root, text, unknown};
 use crate::xml::{Element, Xml};
 
 /// A volume of a pool.
@@ -11,6 +11,8 @@ use crate::xml::{Element, Xml};
 pub struct VolumeXml {
     /// Its name in the pool.
     pub name: String,
+    /// What it is: `file`, `block`, `network`, … Where that is not stated, it is a file.
+    pub kind: Option<String>,
     /// The size of its contents, in bytes.
     pub capacity: Option<u64>,
     /// The space that is allocated in the storage, in bytes.
@@ -30,6 +32,7 @@ impl VolumeXml {
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
+            kind: None,
             capacity: None,
             allocation: None,
             path: None,
@@ -65,12 +68,13 @@ impl VolumeXml {
         let encryption = target.map(Encryption::within).transpose()?.flatten();
         Ok(Self {
             name: text(volume, "name").ok_or_else(|| missing(volume, "name"))?,
+            kind: optional(volume, "type"),
             capacity: volume.child("capacity").map(bytes_of).transpose()?,
             allocation: volume.child("allocation").map(bytes_of).transpose()?,
             path: within("path"),
             format: volume
                 .at(&["target", "format"])
-                .and_then(|format| super::optional(format, "type")),
+                .and_then(|format| optional(format, "type")),
             encryption,
             backing: volume
                 .child("backingStore")

@@ -3,14 +3,14 @@
 use uuid::Uuid;
 
 use crate::Interrupt;
-use crate::backend::Backend as _;
 use crate::backend::file::OpenOptions;
 use crate::container::{self, Container, Undo, Version};
 use crate::libvirt::xml::{Encryption, SecretRef, SecretXml, Usage, VolumeXml};
 use crate::location::Location;
-use crate::task::emulator::EmulatorError;
+use crate::task::emulator::{EmulatorError, check_whole};
 use crate::task::libvirt::identity::spelled;
-use crate::task::storage::{Remote, Storage};
+use crate::task::open::{Image, ImageFormat};
+use crate::task::storage::Storage;
 use crate::task::{Error, Kind};
 
 /// What the definition of a secret or of a volume does not say, and has to be stated.
@@ -58,16 +58,21 @@ pub fn secret(
 /// # Errors
 /// [`EmulatorError::Luks2`], [`DefinitionError`], and what is wrong with the image.
 pub fn volume(
-    image: &Location,
-    remote: Remote,
+    image: &Image,
     name: Option<String>,
     secret: Option<SecretRef>,
     interrupt: &Interrupt,
 ) -> Result<VolumeXml, Error> {
     let options = OpenOptions::new().force_share(true);
-    let storage = Storage::open(image, remote, options, interrupt)?;
+    let format = image.format;
+    let mut storage = Storage::open(&image.location, image.remote, options, interrupt)?;
+    let image = &image.location;
+    if format == ImageFormat::Qcow2 {
+        storage = storage.into_qcow2_header(image)?;
+        check_whole(storage.qcow2_header.as_deref(), image)?;
+    }
     let options = container::OpenOptions::new(Undo::NotLookedFor);
-    let container = Container::open(storage.backend.clone(), options)
+    let container = Container::open(storage.header(), options)
         .map_err(|error| Error::from(error).about(image))?;
     if container.version() == Version::Luks2 {
         return Err(EmulatorError::Luks2(image.clone()).into());
@@ -81,10 +86,9 @@ pub fn volume(
         (None, Some(path)) => SecretRef::Usage(Usage::volume(spelled(path)?)),
         (None, None) => return Err(DefinitionError::NoSecret(image.clone()).into()),
     };
-    let size = container.data_size(storage.backend.geometry().size)?;
     Ok(VolumeXml::new(name)
-        .capacity(Some(size))
+        .capacity(Some(storage.volume_size(&container)?))
         .allocation(Some(0))
-        .format(Some("raw".to_owned()))
+        .format(Some(format.name().to_owned()))
         .encryption(Some(Encryption::luks1(secret))))
 }

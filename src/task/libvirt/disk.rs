@@ -8,6 +8,7 @@ use luksmith_formats::nbd::uri::{Transport, Uri};
 
 use crate::Interrupt;
 use crate::container::Version;
+use crate::layout::qcow2;
 use crate::libvirt::xml::{
     Auth, Disk, Encryption, Engine, Format, Host, Label, Network, SecretRef, Source, Store, Target,
     Usage, UsageType,
@@ -18,6 +19,7 @@ use crate::task::emulator::{
     EmulatorError, User, absolute, text_of, text_of_socket, version, version_at,
 };
 use crate::task::libvirt::identity::{Identity, spelled};
+use crate::task::open::{Image, ImageFormat};
 use crate::task::storage::Remote;
 use crate::task::{Advice, Error, Kind};
 
@@ -63,6 +65,11 @@ pub struct DiskOptions {
     pub login: Option<Login>,
     /// How a server is reached to read the header.
     pub remote: Remote,
+    /// The format of the image at the location.
+    pub format: ImageFormat,
+    /// Where the header is stored, if it is detached, which is possible only for a volume that
+    /// luksmith serves.
+    pub header: Option<Location>,
 }
 
 /// A volume that luksmith serves to the emulator.
@@ -129,6 +136,10 @@ pub enum Need {
     Serving {
         /// The path or URI of the volume.
         image: String,
+        /// The path or URI of its header, if that is detached.
+        header: Option<String>,
+        /// The format of the image.
+        format: ImageFormat,
         /// The Unix socket.
         socket: String,
         /// The name of the export.
@@ -184,6 +195,12 @@ pub enum DiskError {
     /// QEMU is requested to decrypt LUKS2.
     #[error("QEMU's own driver knows only LUKS1")]
     OnlyLuks1,
+    /// libvirt's XML has no place for a detached header.
+    #[error("libvirt's XML cannot describe a volume with a detached header")]
+    Detached,
+    /// LUKS is inside of a qcow2 image only where QEMU decrypts it.
+    #[error("a qcow2 image is a file, a device, an export or a volume of a pool")]
+    Qcow2,
     /// Several secrets are given, but librbd does not decrypt the image.
     #[error("several secrets open the layers of an image in Ceph, only with librbd")]
     OnlyLayers,
@@ -230,6 +247,13 @@ pub fn describe(
     options: &DiskOptions,
 ) -> Result<Described, Error> {
     let mut needs = Vec::new();
+    let elsewhere = matches!(location, Location::Rbd { .. } | Location::Server(_));
+    if options.format == ImageFormat::Qcow2 && elsewhere {
+        return Err(DiskError::Qcow2.into());
+    }
+    if options.header.is_some() && options.served.is_none() {
+        return Err(DiskError::Detached.into());
+    }
     let source = match &options.served {
         Some(served) => options.served_source(location, served, &mut needs)?,
         None => {
@@ -240,6 +264,9 @@ pub fn describe(
         }
     };
     let mut disk = options.disk(source, target)?;
+    if options.format == ImageFormat::Qcow2 && options.served.is_none() {
+        disk = disk.in_qcow2();
+    }
     if matches!(location, Location::Server(server) if server.protocol != "iscsi") {
         // The emulator's HTTP driver only reads.
         disk.read_only = true;
@@ -314,7 +341,10 @@ impl DiskOptions {
     fn encryption(&self, location: &Location, needs: &mut Vec<Need>) -> Result<Encryption, Error> {
         let ceph = matches!(location, Location::Rbd { .. });
         let version = if location.opened_here() {
-            match version(location, self.remote, self.version, &Interrupt::new())? {
+            let mut image = Image::new(location.clone());
+            image.format = self.format;
+            image.remote = self.remote;
+            match version(&image, self.version, &Interrupt::new())? {
                 Version::Luks2 => return Err(EmulatorError::Luks2(location.clone()).into()),
                 version => version,
             }
@@ -373,11 +403,15 @@ impl DiskOptions {
         served: &Served,
         needs: &mut Vec<Need>,
     ) -> Result<Source, Error> {
-        let image = match location {
-            Location::Path(path) => spelled(path)?,
-            Location::Nbd(_) | Location::Part { .. } => text_of(location)?,
-            other => return Err(DiskError::NotServed(other.clone()).into()),
+        let text = |location: &Location| -> Result<String, Error> {
+            match location {
+                Location::Path(path) => spelled(path),
+                Location::Nbd(_) | Location::Part { .. } => text_of(location),
+                other => Err(DiskError::NotServed(other.clone()).into()),
+            }
         };
+        let image = text(location)?;
+        let header = self.header.as_ref().map(text).transpose()?;
         let socket = absolute(&served.socket)?;
         let user = match &served.emulator_user {
             Some(name) => Some(User::named(name).ok_or_else(|| DiskError::NoUser(name.clone()))?),
@@ -385,6 +419,8 @@ impl DiskOptions {
         };
         needs.push(Need::Serving {
             image,
+            header,
+            format: self.format,
             socket: socket.clone(),
             export: served.export.clone(),
             user,
@@ -429,12 +465,13 @@ pub fn complete(
             .extend(secret_by_identity(connection, path)?);
     }
     if let (Location::Pool { pool, volume }, None) = (location, options.version) {
-        let begin = begin_in_pool(connection, pool, volume);
-        let begin = begin.map_err(|error| {
-            let error = Error::from(error).about(location);
-            error.advise(Advice::StateVersion)
-        })?;
-        options.version = Some(version_at(location, &begin)?);
+        options.version = Some(match options.format {
+            ImageFormat::Raw => {
+                let begin = part_in_pool(connection, pool, volume, 0, BEGIN);
+                version_at(location, &begin.map_err(|error| not_read(error, location))?)?
+            }
+            ImageFormat::Qcow2 => qcow2_in_pool(connection, (pool, volume), location)?,
+        });
     }
     Ok(())
 }
@@ -462,16 +499,41 @@ fn secret_by_identity(connection: &Connection, path: &Path) -> Result<Option<Sec
     Ok(found)
 }
 
-/// The first bytes of a volume of a pool.
-fn begin_in_pool(
+/// Bytes of a volume of a pool.
+fn part_in_pool(
     connection: &Connection,
     pool: &str,
     volume: &str,
+    offset: u64,
+    len: u64,
 ) -> Result<Vec<u8>, LibvirtError> {
     let volume = connection.pool(pool)?.volume(volume)?;
-    let mut begin = Vec::new();
-    volume.download(connection, 0, Some(BEGIN), &mut begin)?;
-    Ok(begin)
+    let mut part = Vec::new();
+    volume.download(connection, offset, Some(len), &mut part)?;
+    Ok(part)
+}
+
+/// The version of LUKS inside of a qcow2 image in a pool.
+fn qcow2_in_pool(
+    connection: &Connection,
+    (pool, volume): (&str, &str),
+    location: &Location,
+) -> Result<Version, Error> {
+    let read = |offset, len| {
+        let part = part_in_pool(connection, pool, volume, offset, len);
+        part.map_err(|error| not_read(error, location))
+    };
+    let begin = read(0, qcow2::LARGEST_CLUSTER)?;
+    let place = qcow2::header_place(begin).map_err(|error| Error::from(error).about(location))?;
+    if place.several_files {
+        return Err(EmulatorError::SeveralFiles(location.clone()).into());
+    }
+    version_at(location, &read(place.offset, BEGIN)?)
+}
+
+fn not_read(error: LibvirtError, location: &Location) -> Error {
+    let error = Error::from(error).about(location);
+    error.advise(Advice::StateVersion)
 }
 
 /// The secret of a file or a device, which is found by its path.

@@ -14,6 +14,7 @@ use super::taken_back::TakenBack;
 use crate::backend::Backend;
 use crate::backend::memory::MemoryBackend;
 use crate::container::{self, Container, Undo, Version, Which};
+use crate::layout::Qcow2Header;
 use crate::libvirt::xml::{Disk, SecretRef, SecretXml, Usage, VolumeXml};
 use crate::libvirt::{Connection, LibvirtError, Secret};
 use crate::location::Location;
@@ -101,12 +102,15 @@ pub struct Provisioned {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProvisionError {
-    /// No emulator opens a volume with a detached header.
-    #[error("no emulator opens a volume with a detached header")]
+    /// libvirt's XML has no place for a detached header.
+    #[error("libvirt's XML cannot describe a volume with a detached header")]
     Detached,
-    /// Only a raw volume is provisioned.
-    #[error("a volume is provisioned raw, so that a pool recognises the encryption")]
-    NotRaw,
+    /// A qcow2 image grows, so that only a file can hold it.
+    #[error("a volume of the pool {0} is not a file, and cannot grow as a qcow2 image does")]
+    NotAFile(String),
+    /// The pool takes the image for one of another format.
+    #[error("the pool {0} does not recognise the qcow2 image")]
+    NotRecognised(String),
     /// QEMU does not open LUKS2 itself.
     #[error("luksmith has to serve a LUKS2 volume: QEMU's own driver knows only LUKS1")]
     Luks2,
@@ -141,6 +145,7 @@ pub struct Provision<'a> {
     target: Target,
     options: ProvisionOptions<'a>,
     version: Version,
+    format: ImageFormat,
 }
 
 /// A place that was checked.
@@ -168,6 +173,7 @@ impl<'a> Provision<'a> {
     ) -> Result<Self, Error> {
         let version = version(&options)?;
         options.volume.version = Some(version);
+        let format = options.volume.format;
         let target = match place {
             Place::Pool { pool, name, size } => Target::Pool { pool, name, size },
             Place::At { location, size } => {
@@ -189,6 +195,7 @@ impl<'a> Provision<'a> {
             target,
             options,
             version,
+            format,
         })
     }
 
@@ -224,6 +231,7 @@ impl<'a> Provision<'a> {
             Target::At { location, plan } => (making.at(*plan, &location)?, location),
         };
         let mut disk = self.options.disk;
+        disk.format = self.format;
         disk.version = Some(self.version);
         disk.secrets = vec![SecretRef::Uuid(made.secret.to_string())];
         let described = describe(&location, &self.options.target, &disk)?;
@@ -260,11 +268,14 @@ fn version(options: &ProvisionOptions<'_>) -> Result<Version, Error> {
     if volume.header.is_some() {
         return Err(ProvisionError::Detached.into());
     }
-    if volume.format != ImageFormat::Raw {
-        return Err(ProvisionError::NotRaw.into());
-    }
+    let qcow2 = volume.format == ImageFormat::Qcow2;
     if options.disk.served.is_some() {
-        return Ok(volume.version.unwrap_or(Version::Luks2));
+        let usual = if qcow2 {
+            Version::Luks1
+        } else {
+            Version::Luks2
+        };
+        return Ok(volume.version.unwrap_or(usual));
     }
     let key_size = volume.key_size;
     let key_size = key_size.unwrap_or_else(|| volume.cipher.default_key_size());
@@ -311,10 +322,15 @@ impl Making<'_> {
         if name.contains('/') || matches!(name, "" | "." | "..") {
             return Err(ProvisionError::Name(name.to_owned()).into());
         }
-        let (preallocate, limits) = (new.preallocate, new.limits);
+        let (preallocate, limits, format) = (new.preallocate, new.limits, new.format);
         let header = NewHeader::make(new, size, self.passphrase, self.watch)?;
-        let whole = header.offset.checked_add(size);
+        let whole = match format {
+            ImageFormat::Raw => header.offset.checked_add(size),
+            // The image grows as it is written.
+            ImageFormat::Qcow2 => Some(header.storage.geometry().size),
+        };
         let whole = whole.ok_or_else(|| Error::parameters("the size is too large"))?;
+        let sent = header.storage.geometry().size;
         let raw = VolumeXml::new(name)
             .capacity(Some(whole))
             .allocation(Some(if preallocate { whole } else { 0 }))
@@ -326,6 +342,12 @@ impl Making<'_> {
         let path = volume.path();
         let volume = self.taken_back.volume.insert(volume);
         let path = path?;
+        if format == ImageFormat::Qcow2 {
+            let described = VolumeXml::parse(volume.xml()?.as_bytes())?;
+            if !matches!(described.kind.as_deref(), None | Some("file")) {
+                return Err(ProvisionError::NotAFile(pool_name.to_owned()).into());
+            }
+        }
         let (secret, uuid) = define(
             self.connection,
             self.watch,
@@ -348,11 +370,23 @@ impl Making<'_> {
         if described.encryption.is_none() {
             self.watch.notes(Note::PoolNotEncrypted);
         }
+        if described.format.as_deref() != Some(format.name()) {
+            return Err(ProvisionError::NotRecognised(pool_name.to_owned()).into());
+        }
         let mut bytes = Vec::new();
-        volume.download(self.connection, 0, Some(header.offset), &mut bytes)?;
+        volume.download(self.connection, 0, Some(sent), &mut bytes)?;
         let options = container::OpenOptions::new(Undo::NotLookedFor).limits(limits);
-        let container = Container::open(Arc::new(MemoryBackend::from_bytes(bytes)), options)
-            .map_err(|error| Error::from(error).about("the new volume"))?;
+        let storage = Arc::new(MemoryBackend::from_bytes(bytes));
+        let new = "the new volume";
+        let about = |error: Error| error.about(new);
+        let storage = match format {
+            ImageFormat::Raw => storage,
+            ImageFormat::Qcow2 => {
+                let image = Qcow2Header::open(storage);
+                image.map_err(|error| about(error.into()))?.storage()
+            }
+        };
+        let container = Container::open(storage, options).map_err(|error| about(error.into()))?;
         self.prove(&container, &secret)?;
         Ok(Made {
             secret: uuid,
@@ -378,9 +412,7 @@ impl Making<'_> {
         )?;
         let made = plan.make(self.passphrase, self.watch)?;
         self.prove(&made.container, &secret)?;
-        let size = made
-            .container
-            .data_size(made.data.backend.geometry().size)?;
+        let size = made.size()?;
         let done = Made {
             secret: uuid,
             path,

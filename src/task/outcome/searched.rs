@@ -4,7 +4,6 @@ use luksmith_formats::json::{Object, Value, json};
 
 use super::names::{image, type_name};
 use crate::location::Location;
-use crate::task::open::ImageFormat;
 use crate::task::search::Search;
 use crate::task::size;
 use crate::vet::ciphertext::randomness::false_alarm_bound;
@@ -32,11 +31,7 @@ pub fn searched(
     let areas: Value = report.areas.iter().map(area).collect();
     let mut members = Object::new();
     image(&mut members, location);
-    let format = match search.format() {
-        ImageFormat::Raw => "raw",
-        ImageFormat::Qcow2 => "qcow2",
-    };
-    members.insert("format", format);
+    members.insert("format", search.format().name());
     members.insert("type", layout.version.map(type_name));
     members.insert("verdict", verdict);
     members.insert("areas", areas);

@@ -280,8 +280,6 @@ impl Inventory {
         volume.running.insert(domain.name.clone(), place.name);
         if below {
             volume.held = Some("QEMU has it open as a backing layer, for reading only");
-        } else if volume.format == ImageFormat::Qcow2 {
-            volume.held = Some("its LUKS header is inside a qcow2 image that QEMU has open");
         }
     }
 

@@ -4,9 +4,10 @@
 //! QEMU reads header and key material when it opens a volume, and otherwise only for
 //! `x-blockdev-amend`, which changes the header that QEMU holds in memory and writes it
 //! (`crypto/block-luks.c`). A QEMU that supports this command has to make the change, so that its
-//! copy stays correct. A QEMU that aborts over the command never reads or writes the header again,
-//! so luksmith makes the change, as cryptsetup does while dm-crypt has a volume open. A guest does
-//! not reach the bytes before its data.
+//! copy stays correct. For LUKS inside of a qcow2 image, that is every QEMU. A QEMU that aborts
+//! over the command for a raw volume never reads or writes the header again, so luksmith makes the
+//! change, as cryptsetup does while dm-crypt has a volume open. A guest does not reach the bytes
+//! before its data.
 //!
 //! Passphrases are sent to QEMU encrypted with the master key that libvirt made for the domain, so
 //! that no log holds them. libvirt marks a domain as tainted (`custom-monitor`) when its QEMU is
@@ -22,7 +23,7 @@ use super::error::RotateError;
 use crate::container::{Container, Header};
 use crate::libvirt::Domain;
 use crate::qemu::{
-    self, Gone, MasterKey, Monitor, NewKeyslot, OpenVolume, QmpError, Wrapped, outcome,
+    self, Gone, MasterKey, Monitor, NewKeyslot, Node, OpenVolume, QmpError, Wrapped, outcome,
 };
 use crate::secret::{Passphrase, Purpose, SecretSource, Source};
 use crate::task::{Advice, Error, Kind, Watch};
@@ -66,7 +67,7 @@ pub(super) enum Way<'a> {
 /// A volume that a QEMU has open and changes itself.
 pub(super) struct Live<'a> {
     monitor: Through<'a>,
-    node: String,
+    node: Node,
     master: MasterKey,
 }
 
@@ -86,16 +87,21 @@ impl<'a> Way<'a> {
     ) -> Result<Self, Error> {
         check_at_rest(domain, place)?;
         let mut monitor = Through(domain);
-        let asked = match qemu::check_amend(&mut monitor) {
+        let opened = |monitor: &mut Through<'_>| -> Result<OpenVolume, Error> {
+            let opened = qemu::opened_at(monitor, place)?;
+            Ok(opened.ok_or_else(|| RotateError::NoNode(place.to_owned()))?)
+        };
+        let mut volume = opened(&mut monitor)?;
+        let asked = match qemu::check_amend(&mut monitor, volume.node.driver) {
             Ok(()) => true,
             Err(QmpError::Aborts(_)) => false,
             Err(error) => return Err(error.into()),
         };
         if asked {
+            // A job of an ended process may have changed keyslots until now.
             clear_remains(&mut monitor)?;
+            volume = opened(&mut monitor)?;
         }
-        let volume = qemu::opened_at(&mut monitor, place)?
-            .ok_or_else(|| RotateError::NoNode(place.to_owned()))?;
         let header = read()?;
         if volume.uuid != header.uuid() {
             return Err(RotateError::OtherHeader(place.to_owned()).into());
@@ -111,7 +117,7 @@ impl<'a> Way<'a> {
 }
 
 impl<'a> Live<'a> {
-    fn with(watch: &dyn Watch, mut monitor: Through<'a>, node: String) -> Result<Self, Error> {
+    fn with(watch: &dyn Watch, mut monitor: Through<'a>, node: Node) -> Result<Self, Error> {
         let file = monitor.execute(
             "qom-get",
             &json!({"path": format!("/objects/{MASTER_KEY}"), "property": "file"}),
