@@ -425,6 +425,10 @@ mod tests {
                 "nbd+vsock://1/x",
                 UriError::Vsock("nbd+vsock".to_owned()).into(),
             ),
+            (
+                "nbds+vsock://2:10809/x,partition=1",
+                UriError::Vsock("nbds+vsock".to_owned()).into(),
+            ),
         ] {
             assert_eq!(parse(text), Err(expected), "{text}");
         }

@@ -65,6 +65,17 @@ pub(super) fn prefix(element: Element<'_>) -> Option<&'static str> {
     found.map(|(prefix, _)| *prefix)
 }
 
+/// The parts `key=value` of an argument of QEMU: options with commas, JSON, or the parameters of a
+/// URI. A part without a value is only a key.
+pub(super) fn pairs(argument: &str) -> impl Iterator<Item = (String, &str)> {
+    let parts = argument.split([',', '{', '}', '?', '&']);
+    parts.map(|part| {
+        let (name, value) = part.split_once(['=', ':']).unwrap_or((part, ""));
+        let name = name.trim_matches([' ', '"', '\'']).to_ascii_lowercase();
+        (name, value.trim_matches([' ', '"', '\'']))
+    })
+}
+
 /// Arguments, variables and properties that the emulator gets as they are.
 pub(super) fn passed_through(context: &mut Context<'_>, xml: Element<'_>, place: &Place) {
     for element in xml.elements() {

@@ -41,6 +41,7 @@ pub mod sarif;
 mod secrets;
 mod size;
 mod storage;
+mod transport;
 
 use std::collections::BTreeSet;
 
@@ -84,6 +85,7 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
         console::RULES,
         memory::RULES,
         secrets::RULES,
+        transport::RULES,
     ];
     own.into_iter().chain(host::ALL).flatten().copied()
 }
@@ -258,6 +260,7 @@ fn one(
 fn domain(context: &mut Context<'_>, xml: Element<'_>, place: &Place) {
     confinement::passed_through(context, xml, place);
     secrets::passed_through(context, xml, place);
+    transport::passed_through(context, xml, place);
     if !is_of_qemu(xml) {
         return;
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::confinement::prefix;
+use super::confinement::{pairs, prefix};
 use super::context::Context;
 use super::devices;
 use super::disk::Disk;
@@ -142,13 +142,7 @@ pub(super) fn passed_through(context: &mut Context<'_>, xml: Element<'_>, place:
 /// with a password.
 fn secret_in(argument: &str) -> Option<String> {
     let is_object = argument.starts_with("secret,") || argument.contains("\"secret\"");
-    let parts = argument.split([',', '{', '}', '?', '&']);
-    for part in parts {
-        let Some((name, value)) = part.split_once(['=', ':']) else {
-            continue;
-        };
-        let name = name.trim_matches([' ', '"', '\'']).to_ascii_lowercase();
-        let value = value.trim_matches([' ', '"', '\'']);
+    for (name, value) in pairs(argument) {
         let last = name.rsplit(['.', '-', '_']).next().unwrap_or_default();
         let is_data = is_object && name == "data";
         let is_password = ["password", "passwd", "pass", "passphrase"].contains(&last);

@@ -456,50 +456,6 @@ fn several_documents_in_one_text_are_all_audited() {
     assert!(last.ends_with("at 15:1"), "{last}");
 }
 
-#[test]
-fn secrets_in_arguments_are_found_and_not_repeated() {
-    let found = |argument: &str| {
-        let to = format!("<qemu:commandline>{argument}</qemu:commandline>");
-        let inventory = changed("vm1.xml", END, &to);
-        let report = within_bounds(&inventory, &Policy::default());
-        let shown = format!("{report:?}");
-        assert!(!shown.contains("hunter2"), "{shown}");
-        ids(&report).contains(&"secret.commandline")
-    };
-    let arg = |value: &str| found(&format!("<qemu:arg value='{value}'/>"));
-    let env = |name: &str| found(&format!("<qemu:env name='{name}' value='hunter2'/>"));
-    for bad in [
-        "secret,id=s0,data=hunter2",
-        "{\"qom-type\":\"secret\",\"id\":\"s0\",\"data\":\"hunter2\"}",
-        "if=none,driver=ssh,user=u,password=hunter2",
-        "spice-password=hunter2",
-        "nbd://user:hunter2@host/x",
-    ] {
-        assert!(arg(bad), "{bad}");
-    }
-    for good in [
-        "secret,id=s0,file=/run/keys/s0",
-        "driver=iscsi,password-secret=s0",
-        "{\"qom-type\":\"secret\",\"file\":\"/run/keys/s0\"}",
-        "spice,password=on",
-        "nbd://user@host/x",
-        "isa-debugcon,data=7",
-    ] {
-        assert!(!arg(good), "{good}");
-    }
-    let property = |name: &str| {
-        let property = format!("<qemu:property name='{name}' type='string' value='hunter2'/>");
-        let to = format!(
-            "<qemu:override><qemu:device alias='x'><qemu:frontend>{property}</qemu:frontend></qemu:device></qemu:override>"
-        );
-        let report = within_bounds(&changed("vm1.xml", END, &to), &Policy::default());
-        assert!(!format!("{report:?}").contains("hunter2"), "{report:?}");
-        ids(&report).contains(&"secret.commandline")
-    };
-    assert!(property("password") && !property("password-secret"));
-    assert!(env("RBD_PASSWORD") && env("S3_SECRET_KEY") && !env("SDL_VIDEODRIVER"));
-}
-
 /// A disk without encryption on another machine.
 const REMOTE: &str = "<disk type='network' device='disk'><driver name='qemu' type='raw'/>\
      <source protocol='rbd' name='p/i'><host name='h'/></source><target dev='vda'/></disk>";

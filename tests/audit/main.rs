@@ -4,6 +4,7 @@
 //! A realistic domain and a host have no findings (`good`). The tables change one text so that it
 //! breaks a rule, and change it to a similar text that does not.
 
+mod arguments;
 mod bounds;
 mod command;
 mod conf;

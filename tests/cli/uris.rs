@@ -52,3 +52,36 @@ fn where_a_file_is_wanted_that_is_said() {
         session.run(args).fails(1, "a file of that name is ./NAME");
     }
 }
+
+#[test]
+fn virtio_sockets_and_pre_shared_keys_are_refused_by_name() {
+    let session = Session::with_volume();
+    for (uri, said, tip) in [
+        (
+            "nbd+vsock://2:10809/x",
+            "nbd+vsock: nbd over virtio sockets (vsock) is not supported",
+            "nbd+unix:// or nbds://",
+        ),
+        (
+            "nbds+vsock://2/x,partition=1",
+            "nbds+vsock: nbd over virtio sockets (vsock) is not supported",
+            "nbd+unix:// or nbds://",
+        ),
+        (
+            "nbds://alice@host/x?tls-psk-file=/k",
+            "tls with pre-shared keys (psk) is not supported",
+            "tls-certificates=DIR",
+        ),
+        (
+            "nbds://host/x?tls-type=psk",
+            "tls with pre-shared keys (psk) is not supported",
+            "tls-certificates=DIR",
+        ),
+    ] {
+        for args in [&["info", uri][..], &["encrypt", uri, "new.img"]] {
+            session.run(args).fails(1, said);
+            session.run(args).fails(1, tip);
+        }
+        assert_eq!(session.run(&["info", uri]).stderr().lines().count(), 2);
+    }
+}

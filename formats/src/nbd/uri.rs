@@ -59,8 +59,11 @@ pub enum UriError {
     #[error("{0}: is not a scheme of an nbd uri (nbd, nbds, nbd+unix, nbds+unix)")]
     Scheme(String),
     /// NBD over virtio sockets.
-    #[error("{0}: is not supported")]
+    #[error("{0}: nbd over virtio sockets (vsock) is not supported")]
     Vsock(String),
+    /// TLS with pre-shared keys: `tls-psk-file`, or `tls-type=psk`.
+    #[error("tls with pre-shared keys (psk) is not supported")]
+    Psk,
     /// The URI contains userinfo: a user name or a password.
     #[error(
         "a user name or password in the uri is not supported, and would be visible in the process list"
@@ -159,6 +162,10 @@ impl Uri {
         // A password can contain any character, so userinfo is checked before parts of the text can
         // get into messages.
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        // A user before the host is the name of a pre-shared key.
+        if names_psk(rest.get(authority.len()..).unwrap_or_default()) {
+            return Err(UriError::Psk);
+        }
         if authority.contains('@') {
             return Err(UriError::UserInfo);
         }
@@ -196,6 +203,15 @@ impl fmt::Display for Uri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
+}
+
+/// Whether the text after the host requests TLS with pre-shared keys.
+fn names_psk(after: &str) -> bool {
+    let (_, query) = after.split_once('?').unwrap_or_default();
+    query.split(['&', '#']).any(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        name == "tls-psk-file" || name == "tls-type" && value.eq_ignore_ascii_case("psk")
+    })
 }
 
 /// `host`, `host:port`, `[v6]`, `[v6]:port` (RFC 3986, section 3.2.2).
@@ -397,6 +413,7 @@ mod tests {
             ("http://h/", UriError::Scheme("http".into())),
             ("disk.img", UriError::Scheme("".into())),
             ("nbd+vsock:///?cid=2", UriError::Vsock("nbd+vsock".into())),
+            ("NBDS+VSOCK://2:1/x", UriError::Vsock("nbds+vsock".into())),
             ("nbd://u:secret@h/", UriError::UserInfo),
             ("nbds://user@h/", UriError::UserInfo),
             ("nbd:///x", UriError::NoHost),
@@ -423,7 +440,12 @@ mod tests {
             ),
             ("nbd://h/?socket=a", parameter("socket")),
             ("nbd://h/?tls-hostname=a", parameter("tls-hostname")),
-            ("nbds://h/?tls-psk-file=a", parameter("tls-psk-file")),
+            ("nbds://h/?tls-psk-file=a", UriError::Psk),
+            ("nbds://user@h/x?a=b&tls-psk-file=/k", UriError::Psk),
+            ("nbds+unix://u@/x?socket=s&tls-psk-file=k#f", UriError::Psk),
+            ("nbd://h/?tls-psk-file=a", UriError::Psk),
+            ("nbds://h/?tls-type=psk", UriError::Psk),
+            ("nbds://h/?tls-psk-files=a", parameter("tls-psk-files")),
             ("nbds://h/?tls-type=anon", UriError::Value("tls-type")),
             (
                 "nbds://h/?tls-verify-peer=0",

@@ -40,6 +40,12 @@ impl TypedValueParser for LocationParser {
         };
         parsed.map_err(|error| {
             let tip = match (self, &error) {
+                (_, LocationError::Uri(UriError::Vsock(_))) => {
+                    "  tip: reach the server over nbd+unix:// or nbds://\n\n"
+                }
+                (_, LocationError::Uri(UriError::Psk)) => {
+                    "  tip: use certificates: nbds://HOST/NAME?tls-certificates=DIR\n\n"
+                }
                 (Self::Any, _) | (_, LocationError::Uri(UriError::Scheme(_))) => {
                     "  tip: a file of that name is ./NAME\n\n"
                 }
