@@ -347,12 +347,14 @@ impl fmt::Display for Advice {
     }
 }
 
-/// The sizes of keys that a cipher takes, in bits: `256 or 512`.
+/// The sizes of keys that a cipher takes, in bits: `256, 384 or 512`.
 #[must_use]
 pub fn key_sizes(cipher: CipherSpec) -> String {
-    let bits = cipher
-        .key_sizes()
-        .iter()
-        .map(|bytes| (bytes * 8).to_string());
-    bits.collect::<Vec<_>>().join(" or ")
+    let bits = cipher.key_sizes().iter();
+    let mut bits: Vec<_> = bits.map(|bytes| (bytes * 8).to_string()).collect();
+    let last = bits.pop().unwrap_or_default();
+    match bits.is_empty() {
+        true => last,
+        false => format!("{} or {last}", bits.join(", ")),
+    }
 }

@@ -176,8 +176,8 @@ fn cases() -> Vec<(&'static str, Change, Verdict, u64)> {
             8,
         ),
         (
-            "ecb",
-            |b| name(b, 40, "ecb"),
+            "lrw-benbi",
+            |b| name(b, 40, "lrw-benbi"),
             unsupported("cipher_mode", "unknown cipher"),
             40,
         ),
@@ -200,9 +200,9 @@ fn cases() -> Vec<(&'static str, Change, Verdict, u64)> {
             108,
         ),
         (
-            "key of 48 bytes",
-            |b| word(b, 108, 48),
-            unsupported("key_bytes", "no keys of 48 bytes"),
+            "key of 40 bytes",
+            |b| word(b, 108, 40),
+            unsupported("key_bytes", "no keys of 40 bytes"),
             108,
         ),
         (
@@ -449,7 +449,7 @@ fn what_is_only_needed_to_open_is_read_and_kept() {
         ("null cipher", |b| name(b, 8, "cipher_null")),
         ("unknown hash", |b| name(b, 72, "md5")),
         ("a name that is not UTF-8", |b| b[9] = 0xff),
-        ("an odd key size", |b| word(b, 108, 48)),
+        ("an odd key size", |b| word(b, 108, 40)),
         ("no iterations", |b| word(b, SLOT + 4, 0)),
     ];
     for (name, change) in changes {

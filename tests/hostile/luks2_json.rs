@@ -85,7 +85,7 @@ fn evil() -> Vec<(&'static str, Change, Verdict)> {
         ("keyslot type a number", |v| set(v, "/keyslots/0/type", json!(2)), not_understood("keyslots.0.type", "is not a string")),
         ("key_size 0", |v| set(v, "/keyslots/0/key_size", json!(0)), not_understood("keyslots.0.key_size", "is 0")),
         ("key_size a string", |v| set(v, "/keyslots/0/key_size", json!("64")), not_understood("keyslots.0.key_size", "is not an integer")),
-        ("key_size of no key of the segment", |v| set(v, "/keyslots/0/key_size", json!(48)), not_understood("keyslots.0.key_size", "no keys of 48 bytes")),
+        ("key_size of no key of the segment", |v| set(v, "/keyslots/0/key_size", json!(40)), not_understood("keyslots.0.key_size", "no keys of 40 bytes")),
         ("key_size over the area", |v| set(v, "/keyslots/2/key_size", json!(65)), not_understood("keyslots.2.area.size", "needs 260096")),
         ("key_size of all bits", |v| set(v, "/keyslots/2/key_size", json!(4294967295_u64)), not_understood("keyslots.2.area.size", "needs 17179869180416")),
         ("area without type", |v| remove(v, "/keyslots/0/area", "type"), not_understood("keyslots.0.area.type", "is missing")),
