@@ -1,17 +1,19 @@
 //! `luksmith inspect`: checks that an image is valid in its declared format, and that a policy
 //! allows it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use luksmith::backend::file::OpenOptions;
 use luksmith::location::Location;
-use luksmith::task::inspect::read_policy;
+use luksmith::task::destination::{Destination, Present};
+use luksmith::task::inspect::{inspect_copy, read_policy};
 use luksmith::task::outcome;
 use luksmith::vet::{self, Format, Policy, Report, Verdict};
 
 use super::Session;
 use super::args::{LocalFile, LocationParser, RemoteArgs};
 use super::error::{CommandError, Exit, Kind};
+use super::force::{Force, confirm, only};
 use super::open::ReadArgs;
 use super::output::Output;
 use super::size;
@@ -37,6 +39,14 @@ pub(crate) struct Args {
     /// The largest disk that is allowed, in bytes or as 10G; overrides the policy
     #[arg(long, value_name = size::SIZE, value_parser = size::parse)]
     max_size: Option<u64>,
+
+    /// Copy the image first, check the copy, and give it the name FILE only if it is accepted
+    #[arg(long, value_name = "FILE", value_parser = LocalFile)]
+    out: Option<PathBuf>,
+
+    /// Go on without asking: overwrite FILE
+    #[arg(long, value_name = "WHAT", requires = "out", value_parser = only(&[Force::Overwrite]))]
+    force: Vec<Force>,
 
     /// The policy, in TOML; docs/inspect.md shows every member [default: a strict one]
     #[arg(long, value_name = "FILE", value_parser = LocalFile)]
@@ -67,6 +77,7 @@ Examples:
   luksmith inspect --format qcow2 upload.img
   luksmith inspect --format luks upload.img --max-size 100G --json
   luksmith inspect --format raw upload.img --policy site.toml
+  luksmith inspect --format qcow2 upload.img --out checked.qcow2
   luksmith inspect --format raw nbd://localhost/upload";
 
 fn format_parser() -> clap::builder::PossibleValuesParser {
@@ -104,16 +115,34 @@ impl Args {
             policy.max_size = size;
         }
         let image = self.image.open(session)?;
-        let report = vet::inspect(&*image.backend, format, &policy)
-            .map_err(|error| CommandError::new(Kind::Storage, error).about(self.image.name()))?;
+        let destination = self
+            .out
+            .as_deref()
+            .map(|path| self.look(path))
+            .transpose()?;
+        let (report, kept) = match destination {
+            None => vet::inspect(&*image.backend, format, &policy)
+                .map(|report| (report, None))
+                .map_err(|error| CommandError::new(Kind::Storage, error)),
+            Some(to) => inspect_copy(&*image.backend, format, &policy, to, session)
+                .map(|(report, kept)| (report, self.out.as_deref().filter(|_| kept)))
+                .map_err(CommandError::from),
+        }
+        .map_err(|error| error.about(self.image.name()))?;
         if session.json {
-            let members = outcome::inspected(&self.image.image, &report);
+            let members = outcome::inspected(&self.image.image, &report, kept);
             session.output.json(&members.into());
         } else {
-            self.print(&session.output, &report);
+            self.print(&session.output, &report, kept);
         }
         let (kind, outcome) = match report.verdict() {
-            Verdict::Accept => return Ok(()),
+            Verdict::Accept if self.out.is_none() || kept.is_some() => return Ok(()),
+            Verdict::Accept => {
+                let message = "it names other files, and --out takes only an image of one file";
+                return Err(CommandError::new(Exit::AgainstPolicy, message)
+                    .about(self.image.name())
+                    .hint("`qemu-img convert` makes one file of an image that you trust"));
+            }
             Verdict::Reject => (Exit::Rejected, "rejected"),
             Verdict::Policy => (Exit::AgainstPolicy, "against the policy"),
         };
@@ -121,7 +150,17 @@ impl Args {
         Err(CommandError::new(kind, message).hint("docs/inspect.md explains every finding"))
     }
 
-    fn print(&self, output: &Output, report: &Report) {
+    /// Looks at FILE, and asks if it would be replaced.
+    fn look(&self, path: &Path) -> Result<Destination, CommandError> {
+        let destination = Destination::look(path)?;
+        if let Present::File { size } = destination.present() {
+            let loss = format!("{} exists and has {size} bytes", path.display());
+            confirm(&self.force, Force::Overwrite, &loss)?;
+        }
+        Ok(destination)
+    }
+
+    fn print(&self, output: &Output, report: &Report, kept: Option<&Path>) {
         let row = |name: &str, value: &str| {
             output.line(format_args!("  {name:<14} {value}"));
         };
@@ -140,6 +179,9 @@ impl Args {
         }
         for reference in &report.references {
             row("names", reference);
+        }
+        if let Some(path) = kept {
+            row("copied to", &path.display().to_string());
         }
         for finding in &report.findings {
             let check = finding.check;

@@ -72,7 +72,7 @@ pub enum Work {
     Encrypt,
     /// A volume is decrypted.
     Decrypt,
-    /// A volume is copied into a new one.
+    /// A volume is copied into a new one, or an image into a file in which it is checked.
     Copy,
     /// A volume gets another key or cipher in place.
     Reencrypt,

@@ -5,6 +5,7 @@
 
 mod benchmark;
 mod busy;
+mod checked_copy;
 mod completions;
 mod copy;
 mod docs;

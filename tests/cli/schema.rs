@@ -92,6 +92,7 @@ const SAMPLES: &[(i32, &str)] = &[
     (0, "header restore disk.img backup --force restore"),
     (0, "convert luks1.img --to luks2 --force convert"),
     (0, "inspect disk.img --format luks2"),
+    (0, "inspect disk.img --format luks2 --out checked.img"),
     (10, "inspect disk.img --format qcow2"),
     (6, "inspect disk.img --format luks2 --max-size 1K"),
     (0, "identify disk.img"),
