@@ -156,6 +156,10 @@ impl Drop for LoopDevice {
 }
 
 #[test]
+#[allow(
+    clippy::print_stderr,
+    reason = "the reader of a test run is told what did not run"
+)]
 fn the_kernel_has_the_same_partitions() {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("disk.img");
@@ -172,7 +176,8 @@ fn the_kernel_has_the_same_partitions() {
         };
         let theirs = device.partitions();
         if theirs.is_empty() {
-            peers::skip("this kernel reads no partitions of loop devices");
+            // No package brings another kernel here, so it is not a missing peer.
+            eprintln!("skipped: this kernel reads no partition tables");
             return;
         }
         let theirs: Vec<_> = theirs
