@@ -5,12 +5,12 @@
 //! declares the zone hot. With F for a flush, a zone is:
 //!
 //! - checksum: area F; primary header F; secondary header and data F. The next zone begins with its
-//!   area, under the header of this one: [`area`] says how that is recognised.
+//!   area, under the header of this one: `area.rs` says how that is recognised.
 //! - journal: the same, and then a header without a hot zone in both copies, each F. A journal must
 //!   not be overwritten while a header declares its zone hot.
 //!
 //! At the end one commit removes everything of the reencryption. Only then old key material and the
-//! area are overwritten. After a cut, [`recover`] decides for each block whether it is converted.
+//! area are overwritten. After a cut, `recover.rs` decides for each block whether it is converted.
 //!
 //! The storage is the one that cryptsetup leaves and takes. Checksums need blocks that the storage
 //! writes atomically. A journal needs only 512-byte sectors that it does.

@@ -70,8 +70,7 @@ pub struct AreaReport {
     pub area: Area,
     /// The bytes of each kind.
     pub tally: Tally,
-    /// For a sampled area: the number of pieces of [`PIECE`] bytes that were read, and of those in
-    /// the area.
+    /// For a sampled area: the number of pieces of 64 KiB that were read, and of those in the area.
     pub sampled: Option<(u64, u64)>,
 }
 
