@@ -312,7 +312,7 @@ hints! {
             "reinstall libvirt's client library with its dependencies: libvirt0 on Debian and \
              Ubuntu, libvirt-libs on Fedora",
         LibvirtError::Connection(_) =>
-            "--connect URI, or LIBVIRT_DEFAULT_URI, selects the libvirt: qemu:///system, \
+            "LIBVIRT_DEFAULT_URI, or --connect URI where it is taken, selects the libvirt: qemu:///system, \
              qemu+ssh://HOST/system, …",
         LibvirtError::Denied(_) =>
             "run it as root, or as a user that libvirt's configuration admits (group libvirt, \

@@ -50,10 +50,16 @@ fn the_value_that_was_set_is_written_to_a_file_for_its_owner() {
             .stdout,
         b"pass phrase\n\xc3\xb6"
     );
+    // Another value is replaced only if that is agreed to; the same one again is no loss.
+    write(&daemon, "other", b"another");
+    daemon
+        .run(&format!("libvirt secret set {uuid} --key-file other"))
+        .is(5, &["has another value", "--force overwrite"]);
+    daemon.ok(&format!("libvirt secret set {usage} --key-file key"));
     assert!(
         daemon
             .run_with(
-                &format!("libvirt secret set {uuid} --key stdin"),
+                &format!("libvirt secret set {uuid} --key stdin --force overwrite"),
                 b"typed\n"
             )
             .code
@@ -370,7 +376,7 @@ fn qemu_takes_only_text_so_other_bytes_become_base64() {
         let (opened, why) = opens("binary.img", "binary");
         assert!(!opened, "QEMU takes {binary:?} after all");
         assert!(why.contains("UTF-8"), "{why}");
-        let set = format!("libvirt secret set {uuid} --key-file binary");
+        let set = format!("libvirt secret set {uuid} --key-file binary --force overwrite");
         daemon
             .run(&set)
             .is(1, &["not text (UTF-8", "--base64", "--force not-text"]);

@@ -245,7 +245,7 @@ fn verify_ciphertext_finds_plaintext() {
     };
     export.ok(&format!("create URI --key-file old {CHEAP}"));
     let empty = export.ok("verify-ciphertext URI");
-    assert!(empty.contains("zero: 4 MiB at byte 16777216\n"), "{empty}");
+    assert!(empty.contains("hole: 4 MiB at byte 16777216\n"), "{empty}");
     let plain = pattern(4 * MIB, 7);
     std::fs::write(export.path("plain"), &plain).unwrap();
     export.ok(&format!(
