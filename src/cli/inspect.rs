@@ -126,7 +126,11 @@ impl Args {
                 .map_err(|error| CommandError::new(Kind::Storage, error)),
             Some(to) => inspect_copy(&*image.backend, format, &policy, to, session)
                 .map(|(report, kept)| (report, self.out.as_deref().filter(|_| kept)))
-                .map_err(CommandError::from),
+                .map_err(|error| {
+                    let larger = error.kind() == Kind::OverLimit;
+                    let hint = "--max-size allows larger disks, and larger files";
+                    CommandError::from(error).hint_if(larger.then(|| hint.to_owned()))
+                }),
         }
         .map_err(|error| error.about(self.image.name()))?;
         if session.json {
@@ -153,9 +157,18 @@ impl Args {
     /// Looks at FILE, and asks if it would be replaced.
     fn look(&self, path: &Path) -> Result<Destination, CommandError> {
         let destination = Destination::look(path)?;
-        if let Present::File { size } = destination.present() {
-            let loss = format!("{} exists and has {size} bytes", path.display());
-            confirm(&self.force, Force::Overwrite, &loss)?;
+        match destination.present() {
+            Present::Nothing => {}
+            Present::File { size } => {
+                let loss = format!("{} exists and has {size} bytes", path.display());
+                confirm(&self.force, Force::Overwrite, &loss)?;
+            }
+            Present::BlockDevice => {
+                let message = "it is a block device, and a copy is not named before it is accepted";
+                return Err(CommandError::parameters(message)
+                    .about(path.display())
+                    .hint("--out FILE names a new file"));
+            }
         }
         Ok(destination)
     }

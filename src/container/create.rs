@@ -441,7 +441,7 @@ fn luks2_container(
         key_size: u32::try_from(options.key_size).unwrap_or(u32::MAX),
         hash: options.hash,
     };
-    let keyslot = keyslots::luks2_keyslot(&header, options.key_size, new, protection)?;
+    let keyslot = keyslots::luks2_keyslot(&header, options.key_size, new, protection, &[])?;
     let digest = unlocked
         .digest
         .clone()

@@ -121,12 +121,12 @@ pub fn users(connection: &Connection) -> Result<Users, LibvirtError> {
         if pool.is_active()? {
             let name = pool.name()?;
             for volume in pool.volumes()? {
-                match volume.path().and_then(|path| Ok((path, volume.xml()?))) {
-                    Ok((path, xml)) => found.add_volume(&name, path, &xml),
-                    // Its file was removed, and the pool was not refreshed since.
-                    Err(LibvirtError::NoVolume(_)) => {}
-                    Err(error) => return Err(error),
-                }
+                let xml = match volume.xml() {
+                    // Its file is missing, and the pool was not refreshed since. It may come back.
+                    Err(LibvirtError::NoVolume(_)) => None,
+                    xml => Some(xml?),
+                };
+                found.add_volume(&name, volume.path()?, xml.as_deref());
             }
         }
     }
@@ -134,10 +134,12 @@ pub fn users(connection: &Connection) -> Result<Users, LibvirtError> {
 }
 
 impl Users {
-    fn add_volume(&mut self, pool: &str, path: String, xml: &str) {
-        let encryption = match VolumeXml::parse(xml.as_bytes()) {
-            Ok(xml) => xml.encryption,
-            Err(error) => {
+    /// Adds what a volume refers to. Without a description, that is the secret for its path.
+    fn add_volume(&mut self, pool: &str, path: String, xml: Option<&str>) {
+        let encryption = match xml.map(|xml| VolumeXml::parse(xml.as_bytes())) {
+            None => None,
+            Some(Ok(xml)) => xml.encryption,
+            Some(Err(error)) => {
                 self.unread.push((format!("volume {path}"), error));
                 None
             }

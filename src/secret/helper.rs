@@ -313,11 +313,9 @@ impl Errors {
             .flatten()
             .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
             .collect();
-        match poll(&mut fds, Timespec::try_from(time).ok().as_ref()) {
-            Ok(_) => Ok(fds.first().is_some_and(|fd| !fd.revents().is_empty())),
-            Err(Errno::INTR) => Ok(false),
-            Err(error) => Err(error),
-        }
+        let time = Timespec::try_from(time).ok();
+        rustix::io::retry_on_intr(|| poll(&mut fds, time.as_ref()))?;
+        Ok(fds.first().is_some_and(|fd| !fd.revents().is_empty()))
     }
 
     /// Shows what has arrived, line by line. What is beyond the limit is read and dropped.

@@ -188,16 +188,12 @@ impl Plan {
     ) -> Result<Reencrypted, Error> {
         // Held until the end.
         let _claimed = std::mem::take(&mut self.claimed);
-        if !self.options.only_begin {
-            self.data.fill_holes()?;
-        }
         let (keys, dropped) = match self.pending {
             Some(_) => {
                 let interrupt = watch.interrupt();
-                (
-                    self.container.unlock_reencryption(passphrases, interrupt)?,
-                    Vec::new(),
-                )
+                let keys = self.container.unlock_reencryption(passphrases, interrupt)?;
+                self.fill_holes()?;
+                (keys, Vec::new())
             }
             None => self.begin(passphrases, watch)?,
         };
@@ -260,6 +256,15 @@ impl Plan {
         })
     }
 
+    /// Gives the file its full size on the disk, so that no zone fails for lack of space. A
+    /// passphrase has opened the volume before, so a wrong one costs no space.
+    fn fill_holes(&self) -> Result<(), Error> {
+        match self.options.only_begin {
+            true => Ok(()),
+            false => Ok(self.data.fill_holes()?),
+        }
+    }
+
     fn begin(
         &mut self,
         passphrases: &[Passphrase],
@@ -283,6 +288,7 @@ impl Plan {
             ..
         } = self.target;
         reencrypt::check_cipher(cipher, sector_size, key_size)?;
+        self.fill_holes()?;
         let hash = self.options.hash.unwrap_or(Hash::Sha256);
         let resilience = self.resilience()?;
         let zone = self.options.zone.unwrap_or(match resilience {

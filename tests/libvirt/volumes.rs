@@ -126,6 +126,39 @@ fn a_secret_for_the_path_counts_beside_one_that_a_domain_names() {
     is_refused(&host, "d", 5, &[&by_path, "with the same passphrase"]);
 }
 
+/// Its disk may be unplugged. The pool still lists it.
+#[test]
+fn a_volume_whose_file_is_missing_keeps_its_passphrase_and_stops_no_other() {
+    let Some(host) = Host::new() else { return };
+    let there = host.volume("v", "--type luks1");
+    host.keep(&there, "old");
+    let missing = host.volume("w", "--type luks1");
+    host.keep(&missing, "kept");
+    std::fs::rename(host.path("w"), host.path("away")).unwrap();
+    assert!(
+        host.daemon
+            .ok("libvirt secret list")
+            .text()
+            .contains(&missing)
+    );
+    host.daemon
+        .run(&format!("libvirt secret remove {missing}"))
+        .is(5, &["in use", &host.path("w")]);
+    let rotate = format!("libvirt rotate --all {CHEAP} --pbkdf pbkdf2");
+    let ran = host.daemon.run(&rotate);
+    assert!(
+        ran.code != Some(0) && ran.stderr.contains(&host.path("w")),
+        "{ran:?}"
+    );
+    host.whole("v", &there);
+    host.keep(&missing, "now");
+    let value = |name: &str| std::fs::read(host.daemon.folder().join(name)).unwrap();
+    assert!(value("now") == value("kept"));
+    std::fs::rename(host.path("away"), host.path("w")).unwrap();
+    host.daemon.ok(&rotate);
+    host.whole("w", &missing);
+}
+
 #[test]
 fn a_volume_is_one_by_all_its_names() {
     let Some(host) = Host::new() else { return };

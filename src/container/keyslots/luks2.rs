@@ -3,6 +3,8 @@
 //! Reference: LUKS2 On-Disk Format 1.1, section 3.2. A change writes to free space, and the header
 //! switches to it. It overwrites in place only if the keyslots area is full.
 
+use std::ops::Range;
+
 use luksmith_formats::luks2::{self, Af, Area, Keyslot, Luks2Keyslot};
 use luksmith_formats::{CipherSpec, FormatError, Hash};
 
@@ -78,7 +80,7 @@ impl Container {
         interrupt: &Interrupt,
     ) -> Result<Luks2Keyslot, KeyslotError> {
         let protection = Protection::as_present(header);
-        let keyslot = luks2_keyslot(header, key.as_bytes().len(), new, protection)?;
+        let keyslot = luks2_keyslot(header, key.as_bytes().len(), new, protection, &[])?;
         let sealing = luks2_sealing(&keyslot);
         plan.write(
             keyslot.area.offset,
@@ -141,19 +143,20 @@ impl Protection {
     }
 }
 
-/// A LUKS2 keyslot for a key of `key_size` bytes, with an area in free space. It is not yet in the
-/// header.
+/// A LUKS2 keyslot for a key of `key_size` bytes, with an area in free space outside of `taken`. It
+/// is not yet in the header.
 pub(in crate::container) fn luks2_keyslot(
     header: &luks2::Header,
     key_size: usize,
     new: &NewKeyslot<'_>,
     protection: Protection,
+    taken: &[Range<u64>],
 ) -> Result<Luks2Keyslot, KeyslotError> {
     let key_size = u32::try_from(key_size).unwrap_or(u32::MAX);
     let size = Luks2Keyslot::area_size(key_size);
     let offset = header
         .metadata
-        .free_area(size, &[])
+        .free_area(size, taken)
         .ok_or(KeyslotError::NoRoom { needed: size })?;
     Ok(Luks2Keyslot {
         key_size,

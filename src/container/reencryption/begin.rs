@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use luksmith_formats::luks2::{
-    self, Af, Area, CryptSegment, Keyslot, Luks2Keyslot, MAX_DIGESTS, MAX_OBJECTS, NewReencryption,
+    self, Area, CryptSegment, Keyslot, Luks2Keyslot, MAX_DIGESTS, MAX_OBJECTS, NewReencryption,
     Priority, Progress, ReencryptKeyslot, Resilience, SegmentSize,
 };
 use luksmith_formats::{CipherSpec, Hash};
@@ -13,7 +13,7 @@ use super::ReencryptionError;
 use super::keys::{ReencryptionKeys, covered};
 use crate::Interrupt;
 use crate::container::digest::KeyDigest;
-use crate::container::keyslots::{NewKeyslot, Protection};
+use crate::container::keyslots::{NewKeyslot, Protection, luks2_keyslot};
 use crate::container::plan::WritePlan;
 use crate::container::{Container, Header, KeyslotError, Unlocked, keyslot_info, material};
 use crate::kdf::calibrate::Cost;
@@ -187,28 +187,23 @@ impl Container {
     ) -> Result<(u32, Luks2Keyslot), ReencryptionError> {
         let present = header.metadata.keyslots().get(&replaced);
         let present = present.ok_or(KeyslotError::NotInUse(replaced))?;
-        let new = NewKeyslot::new(passphrase, begin.kdf);
-        let protection = Protection::as_present(header);
-        let key_size = u32::try_from(key.as_bytes().len()).unwrap_or(u32::MAX);
-        let size = Luks2Keyslot::area_size(key_size);
-        let area = taken.area(size, "a new keyslot")?;
-        let keyslot = Luks2Keyslot {
-            key_size,
-            priority: present
-                .as_luks2()
-                .map_or(Priority::Normal, |present| present.priority),
-            area: Area {
-                offset: area.start,
-                size,
-                encryption: protection.encryption,
-                key_size: protection.key_size,
-            },
-            kdf: new.salted()?,
-            af: Af {
-                stripes: luks2::STRIPES,
-                hash: begin.hash,
-            },
+        let priority = present.as_luks2().map(|present| present.priority);
+        let new =
+            NewKeyslot::new(passphrase, begin.kdf).priority(priority.unwrap_or(Priority::Normal));
+        let protection = Protection {
+            hash: begin.hash,
+            ..Protection::as_present(header)
         };
+        let keyslot = luks2_keyslot(header, key.as_bytes().len(), &new, protection, &taken.areas);
+        let keyslot = keyslot.map_err(|error| match error {
+            KeyslotError::NoRoom { needed } => ReencryptionError::NoRoom {
+                what: "a new keyslot",
+                needed,
+            },
+            other => other.into(),
+        })?;
+        let Area { offset, size, .. } = keyslot.area;
+        taken.areas.push(offset..offset + size);
         let sealing = keyslot_info::luks2_sealing(&keyslot);
         let limits = &self.options.limits;
         let sealed = material::seal(key, passphrase, &sealing, limits, interrupt)?;

@@ -166,11 +166,20 @@ impl Inventory {
     ) -> Result<(), Error> {
         let name = pool.name()?;
         for volume in pool.volumes()? {
-            let (path, xml) = match volume.path().and_then(|path| Ok((path, volume.xml()?))) {
-                Ok(described) => described,
-                // Its file was removed, and the pool was not refreshed since.
-                Err(LibvirtError::NoVolume(_)) => continue,
-                Err(error) => return Err(error.into()),
+            let path = volume.path()?;
+            let xml = match volume.xml() {
+                // Its file is missing, and the pool was not refreshed since. It may come back, so
+                // a rotation of the secret for its path has to fail.
+                Err(LibvirtError::NoVolume(_)) => {
+                    let volume = volume.name()?;
+                    let within = (name.as_str(), volume.as_str());
+                    let identity = identity_in_pool(connection, &path, within);
+                    if usages.contains_key(&identity) {
+                        self.at(identity, &path, within);
+                    }
+                    continue;
+                }
+                xml => xml?,
             };
             let xml = match VolumeXml::parse(xml.as_bytes()) {
                 Ok(xml) => xml,
