@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use support::bench::{Arguments, Better, cpu_model, median, program, record, report};
+use support::bench::{Arguments, Better, children_cpu, cpu_model, median, program, record, report};
 
 const ROUNDS: usize = 5;
 const PAYLOAD: u64 = 2 << 30;
@@ -322,21 +322,6 @@ fn try_run(command: &mut Command) -> Option<Cost> {
         cpu: children_cpu() - cpu_before,
         memory,
     })
-}
-
-/// The user and system time of all children that have ended.
-fn children_cpu() -> Duration {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<&str> = stat
-        .rsplit_once(')')
-        .unwrap()
-        .1
-        .split_whitespace()
-        .collect();
-    let ticks: u64 = fields[13].parse::<u64>().unwrap() + fields[14].parse::<u64>().unwrap();
-    let each =
-        Duration::from_secs(1) / u32::try_from(rustix::param::clock_ticks_per_second()).unwrap();
-    each * u32::try_from(ticks).unwrap()
 }
 
 /// Random bytes, which contain no holes and cannot be compressed.

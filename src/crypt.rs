@@ -2,28 +2,42 @@
 //!
 //! Sectors are numbered as in dm-crypt. An IV counts units of 512 bytes, whatever the sector size
 //! is (LUKS2 on-disk format, segment field `iv_tweak`). It never restarts within a volume, and
-//! wraps at the end of its width. Each sector is encrypted on its own, in place.
+//! wraps at the end of its width. Each sector is encrypted on its own, in place, or from and to
+//! memory that a guest uses at the same time ([`Windows`]).
 //!
-//! AES-XTS uses [`xts`](crate::xts), with ESSIV sector by sector. All other ciphers and modes use
-//! the RustCrypto crates block by block, which is slower. Twofish is the slowest, with a few MB/s.
+//! AES-XTS uses [`xts`](crate::xts), with ESSIV sector by sector. `cbc.rs` encrypts several sectors
+//! at the same time. Serpent, Twofish and Camellia are in `wide/` for CPUs with AVX2. Elsewhere,
+//! and for single blocks, they take one block at a time, as all other ciphers do. Adiantum uses the
+//! RustCrypto crates of its parts.
 
+#[cfg(feature = "ciphers")]
+mod adiantum;
+mod cbc;
 #[cfg(feature = "ciphers")]
 mod ciphers;
 mod modes;
 mod scratch;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "ciphers")]
+mod twofish;
+#[cfg(all(feature = "ciphers", target_arch = "x86_64"))]
+mod wide;
 
 use luksmith_formats::{BlockCipher, CipherError, CipherSpec, EssivHash, IvGenerator, Mode};
 
 use crate::feature::MissingFeature;
 use crate::secret::{
-    LockError, LockedBox, LockedBytes, VolumeKey, scrub_stack, scrub_stack_of_sectors,
+    LockError, LockedBox, LockedBytes, VolumeKey, scrub_stack, scrub_stack_of_kernels,
+    scrub_stack_of_sectors,
 };
 use crate::sectors::{Cipher, Plain, Sectors};
 use crate::xts::{Kernel, Memory, TweakForm, Tweaks, Xts, XtsError};
-use modes::{SectorCipher, cbc, ecb, xts_with_essiv};
+use cbc::{Several, cbc};
+use modes::{SectorCipher, ecb, xts_with_essiv};
 pub(crate) use scratch::Scratch;
+
+pub use crate::xts::{Window, Windows};
 
 /// The sector number from which an IV is made. It always counts units of 512 bytes, also if sectors
 /// are larger.
@@ -68,6 +82,8 @@ pub struct SectorCrypt {
     sector_size: u32,
     form: TweakForm,
     cipher: Box<dyn SectorCipher>,
+    /// Whether the cipher is a kernel of AES-XTS for special instructions, and nothing else.
+    is_kernel: bool,
 }
 
 impl SectorCrypt {
@@ -122,6 +138,7 @@ impl SectorCrypt {
             sector_size,
             form: form(spec.iv),
             cipher: cipher?,
+            is_kernel: is_kernel(spec, kernel),
         })
     }
 
@@ -157,7 +174,7 @@ impl SectorCrypt {
     pub fn encrypt(&self, first: IvSector, sectors: Sectors<Plain>) -> Sectors<Cipher> {
         let (tweaks, sector_size) = self.prepare(first, sectors.len());
         let turned = sectors.encrypted(|data| self.cipher.encrypt(tweaks, sector_size, data));
-        scrub_stack_of_sectors();
+        self.scrub_stack();
         turned
     }
 
@@ -168,22 +185,60 @@ impl SectorCrypt {
     pub fn decrypt(&self, first: IvSector, sectors: Sectors<Cipher>) -> Sectors<Plain> {
         let (tweaks, sector_size) = self.prepare(first, sectors.len());
         let turned = sectors.decrypted(|data| self.cipher.decrypt(tweaks, sector_size, data));
-        scrub_stack_of_sectors();
+        self.scrub_stack();
         turned
+    }
+
+    /// Encrypts whole sectors that are in the windows. The first one has the IV `first`. Each byte
+    /// of the windows is read once, so the ciphertext is that of bytes that were there.
+    ///
+    /// # Panics
+    /// Panics if the length is not a whole number of sectors.
+    pub fn encrypt_from(&self, first: IvSector, from: Windows<'_>) -> Sectors<Cipher> {
+        let (tweaks, sector_size) = self.prepare(first, from.len());
+        let sectors = Sectors::<Plain>::with_len(from.len());
+        let turned = sectors.encrypted(|data| {
+            self.cipher.encrypt_from(tweaks, sector_size, from, data);
+        });
+        self.scrub_stack();
+        turned
+    }
+
+    /// Decrypts whole sectors to the windows. The first one has the IV `first`. The windows never
+    /// hold ciphertext, and are not read.
+    ///
+    /// # Panics
+    /// Panics if the length is not a whole number of sectors, or the windows have another length.
+    pub fn decrypt_into(&self, first: IvSector, sectors: &Sectors<Cipher>, into: Windows<'_>) {
+        assert_eq!(sectors.len(), into.len(), "windows of another length");
+        let (tweaks, sector_size) = self.prepare(first, sectors.len());
+        let from = sectors.as_slice();
+        self.cipher.decrypt_into(tweaks, sector_size, from, into);
+        self.scrub_stack();
     }
 
     /// Encrypts split key material in place, so that its plaintext never leaves locked memory.
     pub(crate) fn encrypt_material(&self, first: IvSector, material: &mut LockedBytes) {
         let (tweaks, sector_size) = self.prepare(first, material.len());
         self.cipher.encrypt(tweaks, sector_size, material);
-        scrub_stack_of_sectors();
+        self.scrub_stack();
     }
 
     /// Decrypts key material in place: the reverse of [`encrypt_material`](Self::encrypt_material).
     pub(crate) fn decrypt_material(&self, first: IvSector, material: &mut LockedBytes) {
         let (tweaks, sector_size) = self.prepare(first, material.len());
         self.cipher.decrypt(tweaks, sector_size, material);
-        scrub_stack_of_sectors();
+        self.scrub_stack();
+    }
+
+    /// Overwrites what the cipher has left on the stack.
+    #[inline(always)]
+    fn scrub_stack(&self) {
+        if self.is_kernel {
+            scrub_stack_of_kernels();
+        } else {
+            scrub_stack_of_sectors();
+        }
     }
 
     fn prepare(&self, first: IvSector, len: usize) -> (Tweaks, usize) {
@@ -207,6 +262,12 @@ impl std::fmt::Debug for SectorCrypt {
     }
 }
 
+fn is_kernel(spec: CipherSpec, kernel: Option<Kernel>) -> bool {
+    let is_xts = spec.mode == Mode::Xts && spec.cipher == BlockCipher::Aes;
+    let kernel = || kernel.unwrap_or_else(Kernel::best);
+    is_xts && !matches!(spec.iv, IvGenerator::Essiv(_)) && kernel() != Kernel::Portable
+}
+
 fn form(iv: IvGenerator) -> TweakForm {
     match iv {
         IvGenerator::Plain => TweakForm::Plain,
@@ -225,8 +286,12 @@ fn keyed(
     key: &[u8],
     kernel: Option<Kernel>,
 ) -> Result<Box<dyn SectorCipher>, CryptError> {
-    use BlockCipher::{Aes, Camellia, Cast5, Serpent, Twofish};
+    use BlockCipher::{Aes, Camellia, Cast5, Serpent, Twofish, XChaCha12Aes, XChaCha20Aes};
     check_built(spec)?;
+    let several = match aes::hardware_accelerated() {
+        true => Several::Alone,
+        false => Several::Batch,
+    };
     let keyed = match (spec.mode, spec.cipher, key.len()) {
         (Mode::Xts, Aes, _) => {
             let kernel = kernel.unwrap_or_else(Kernel::best);
@@ -236,16 +301,21 @@ fn keyed(
                 _ => return Ok(Box::new(xts)),
             }
         }
-        (Mode::Cbc, Aes, 16) => cbc::<aes::Aes128, aes::Aes256Enc>(key, spec.iv),
-        (Mode::Cbc, Aes, 24) => cbc::<aes::Aes192, aes::Aes256Enc>(key, spec.iv),
-        (Mode::Cbc, Aes, _) => cbc::<aes::Aes256, aes::Aes256Enc>(key, spec.iv),
+        (Mode::Cbc, Aes, 16) => cbc::<aes::Aes128, aes::Aes256Enc>(key, spec.iv, several),
+        (Mode::Cbc, Aes, 24) => cbc::<aes::Aes192, aes::Aes256Enc>(key, spec.iv, several),
+        (Mode::Cbc, Aes, _) => cbc::<aes::Aes256, aes::Aes256Enc>(key, spec.iv, several),
         (Mode::Ecb, Aes, 16) => ecb::<aes::Aes128>(key),
         (Mode::Ecb, Aes, 24) => ecb::<aes::Aes192>(key),
         (Mode::Ecb, Aes, _) => ecb::<aes::Aes256>(key),
+        (Mode::Adiantum, Aes, _) => None,
         #[cfg(feature = "ciphers")]
-        (_, Serpent | Twofish | Camellia | Cast5, _) => ciphers::keyed(spec, key),
+        (_, Serpent | Twofish | Camellia | Cast5 | XChaCha12Aes | XChaCha20Aes, _) => {
+            ciphers::keyed(spec, key)
+        }
         #[cfg(not(feature = "ciphers"))]
-        (_, Serpent | Twofish | Camellia | Cast5, _) => return Err(CryptError::Unsupported(spec)),
+        (_, Serpent | Twofish | Camellia | Cast5 | XChaCha12Aes | XChaCha20Aes, _) => {
+            return Err(CryptError::Unsupported(spec));
+        }
     };
     match keyed {
         Some(cipher) => Ok(cipher?),

@@ -2,13 +2,14 @@
 //!
 //! Headers, encrypted key material and the tables of an image are already encrypted or public, so
 //! they become [`Sectors<Cipher>`] as they are. Only this module may call
-//! `Sectors::<Cipher>::metadata`. It never writes plaintext of a volume. It also reads the
-//! compressed clusters of an image, which another program stored unencrypted.
+//! `Sectors::<Cipher>::metadata`. It never writes plaintext of a volume. It also reads what another
+//! program stored unencrypted: the compressed clusters of an image, and by [`read_unencrypted`] the
+//! data that is being encrypted in place.
 
 use std::ops::Range;
 
 use crate::backend::{Backend, IoError};
-use crate::sectors::{Cipher, Sectors};
+use crate::sectors::{Cipher, Plain, Sectors};
 
 /// Reads `length` bytes at `offset`, with any alignment.
 pub(crate) fn read(storage: &dyn Backend, offset: u64, length: usize) -> Result<Vec<u8>, IoError> {
@@ -30,6 +31,18 @@ pub(crate) fn write(storage: &dyn Backend, offset: u64, bytes: &[u8]) -> Result<
     let skip = length_of(&(whole.start..offset));
     content[skip..skip + bytes.len()].copy_from_slice(bytes);
     storage.write_at(whole.start, &Sectors::<Cipher>::metadata(&content))
+}
+
+/// Reads `length` bytes at `offset` that are plaintext, since they are not encrypted in place yet.
+/// Both are whole blocks.
+pub(crate) fn read_unencrypted(
+    storage: &dyn Backend,
+    offset: u64,
+    length: usize,
+) -> Result<Sectors<Plain>, IoError> {
+    let mut sectors = Sectors::<Cipher>::unencrypted(length);
+    storage.read_at(offset, &mut sectors)?;
+    Ok(sectors.stored_plaintext())
 }
 
 fn blocks_around(storage: &dyn Backend, offset: u64, length: usize) -> Range<u64> {

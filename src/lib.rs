@@ -70,6 +70,7 @@
 //! - [`audit`]: judges how libvirt is used, from XML and facts about the host.
 //! - [`vet`]: judges images of unknown origin, without a key.
 //! - [`libvirt`]: secrets, domains, storage pools and volumes of an installed libvirt.
+//! - [`objects`]: a storage that is a log of objects, in an object store.
 //! - [`export`]: serves volumes to clients, over NBD.
 //! - [`qemu`]: the arguments with which QEMU opens a volume, and the monitor of a running QEMU.
 //! - [`volume`]: the plaintext disk, for any number of threads.
@@ -78,6 +79,7 @@
 //! - [`crypt`]: the only place that converts plaintext into ciphertext and back.
 //! - [`xts`]: the cipher mode AES-XTS, with kernels for several CPUs.
 //! - [`backend`]: the storage of ciphertext. Implement [`Backend`](backend::Backend) for your own.
+//! - [`helpers`]: the helpers of key stores that the program brings.
 //! - [`channel`]: a stream to a peer, over Unix sockets or TCP, plain or with TLS.
 //! - [`secret`]: passphrases and keys in locked memory, and the sources that they are read from.
 //! - [`sectors`]: the buffer that is either plaintext or ciphertext, by its type.
@@ -94,9 +96,12 @@
 //!
 //! - none: LUKS1 and LUKS2 on files, block devices and memory, also in qcow2 images.
 //! - `nbd`: `channel`, `backend::nbd` and `export::nbd`.
+//! - `objects`: `objects`, for an object store of your own; `s3`: `objects::s3`.
+//! - `http`: `backend::http`.
 //! - `libvirt`: `libvirt` and `qemu`.
 //! - `vet`: `vet` and `audit`.
-//! - `ciphers`: Serpent, Twofish, Camellia and CAST5; RIPEMD-160, Whirlpool, SM3, SHA-3 and BLAKE2.
+//! - `ciphers`: Serpent, Twofish, Camellia, CAST5 and adiantum; RIPEMD-160, Whirlpool, SM3, SHA-3
+//!   and BLAKE2.
 //! - `qcow2-compressed`: reading compressed clusters of encrypted qcow2 images.
 //!
 //! # Secrets
@@ -120,6 +125,9 @@ pub mod crypt;
 mod door;
 pub mod export;
 mod feature;
+pub mod helpers;
+#[cfg(any(feature = "http", feature = "s3"))]
+pub mod http;
 #[cfg(any(feature = "vet", feature = "qcow2-compressed"))]
 mod inflate;
 mod interrupt;
@@ -128,6 +136,8 @@ pub mod layout;
 #[cfg(feature = "libvirt")]
 pub mod libvirt;
 pub mod location;
+#[cfg(feature = "objects")]
+pub mod objects;
 pub mod partition;
 #[cfg(feature = "libvirt")]
 pub mod qemu;
@@ -139,7 +149,7 @@ pub mod task;
 #[cfg(feature = "vet")]
 pub mod vet;
 pub mod volume;
-#[cfg(any(feature = "libvirt", feature = "vet"))]
+#[cfg(any(feature = "libvirt", feature = "s3", feature = "vet"))]
 pub mod xml;
 pub mod xts;
 

@@ -1,17 +1,20 @@
-//! Where a volume is stored, as text: a path, an NBD URI, a part of one of these, a volume of a
-//! libvirt pool, or an image on a server.
+//! Where a volume is stored, as text: a path, an NBD URI, an image in Ceph, a volume in an object
+//! store, a part of one of these, a volume of a libvirt pool, or an image on a server.
 //!
 //! Text that begins with `scheme://` is a URI; a file of such a name is `./scheme://x`. A new form
 //! is a row in the table of forms.
 
 mod part;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use luksmith_formats::nbd::uri::{Transport, Uri, UriError, scheme};
+use luksmith_formats::objects;
+use luksmith_formats::percent;
+use luksmith_formats::rbd;
 use luksmith_formats::text::Name;
 
 use crate::feature::MissingFeature;
@@ -27,10 +30,14 @@ pub enum Location {
     Path(PathBuf),
     /// An export on an NBD server.
     Nbd(Box<Uri>),
-    /// A part of a file, a block device or an export: `IMAGE,partition=N`, `IMAGE,offset=N` or
+    /// An image in Ceph: `rbd://POOL[/NAMESPACE]/IMAGE[@SNAPSHOT][?id=USER&conf=PATH]`.
+    Rbd(Box<rbd::Uri>),
+    /// A volume in an object store: `s3://BUCKET/PREFIX[@SNAPSHOT][?endpoint=URL&region=NAME…]`.
+    Objects(Box<objects::uri::Uri>),
+    /// A part of one of the above: `IMAGE,partition=N`, `IMAGE,offset=N` or
     /// `IMAGE,offset=N,size=N`.
     Part {
-        /// The whole, which is a path or an export.
+        /// The whole.
         whole: Box<Self>,
         /// Which part of it.
         part: Part,
@@ -42,18 +49,12 @@ pub enum Location {
         /// The volume's name.
         volume: String,
     },
-    /// An image in Ceph: `rbd:POOL/IMAGE[@SNAPSHOT]`.
-    Rbd {
-        /// `POOL/IMAGE` or `POOL/NAMESPACE/IMAGE`.
-        image: String,
-        /// A snapshot of it.
-        snapshot: Option<String>,
-    },
-    /// An image on a server that only an emulator reads.
+    /// An image on another server: a file on a web server, which is only read, or a unit of an
+    /// iSCSI target, which only an emulator reads.
     Server(Server),
 }
 
-/// An image on a server that only an emulator reads: `iscsi://`, `http://` or `https://`.
+/// An image on a server: `iscsi://`, which only an emulator reads, `http://` or `https://`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Server {
@@ -67,7 +68,23 @@ pub struct Server {
     pub name: String,
     /// What follows `?`, as it is written.
     pub query: Option<String>,
+    /// The folder of the certificates to trust: `#tls-certificates=DIR`, which no server sees.
+    pub certificates: Option<PathBuf>,
     text: String,
+}
+
+impl Server {
+    /// The URL that a web server is asked for: without what is only meant for this program.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        self.text.split('#').next().unwrap_or_default()
+    }
+
+    /// Whether it is a file on a web server.
+    #[must_use]
+    pub fn is_web(&self) -> bool {
+        self.protocol.starts_with("http")
+    }
 }
 
 /// Why a text names no location. The message never repeats what could be a password.
@@ -80,9 +97,15 @@ pub enum LocationError {
     /// A volume of a pool is not of its form.
     #[error("a volume is volume:POOL/NAME")]
     Pool,
-    /// An image in Ceph is not of its form.
-    #[error("an image in ceph is rbd:POOL/IMAGE, and @SNAPSHOT after it")]
-    Rbd,
+    /// The URI of an image in Ceph is malformed.
+    #[error(transparent)]
+    Rbd(#[from] rbd::UriError),
+    /// The URI of a volume in an object store is malformed.
+    #[error(transparent)]
+    Objects(#[from] objects::uri::UriError),
+    /// An image in Ceph is named as QEMU names it. Contains its URI.
+    #[error("an image in ceph is named by its uri, {0}")]
+    RbdName(String),
     /// A unit of an iSCSI target is not of its form.
     #[error("a unit of an iscsi target is iscsi://HOST[:PORT]/TARGET/LUN")]
     Iscsi,
@@ -95,6 +118,9 @@ pub enum LocationError {
     /// The text is empty.
     #[error("the path is empty")]
     Empty,
+    /// The folder of certificates has no absolute path.
+    #[error("#tls-certificates= takes the absolute path of a folder with ca-cert.pem")]
+    Certificates,
     /// The URI has no path.
     #[error("the uri names no path")]
     NoPath,
@@ -112,17 +138,22 @@ struct Form {
     parse: Parse,
 }
 
-const FORMS: [Form; 9] = [
+const FORMS: [Form; 11] = [
     Form::opened("nbd://", nbd),
     Form::opened("nbds://", nbd),
     Form::opened("nbd+unix://", nbd),
     Form::opened("nbds+unix://", nbd),
+    Form::opened("rbd://", ceph),
+    Form::opened(RBD, name_of_qemu),
+    Form::opened("s3://", bucket),
     Form::named("volume:", pool),
-    Form::named("rbd:", rbd),
     Form::named("iscsi://", iscsi),
-    Form::named("http://", |text| http("http", text)),
-    Form::named("https://", |text| http("https", text)),
+    Form::opened("http://", |text| http("http", text)),
+    Form::opened("https://", |text| http("https", text)),
 ];
+
+/// How QEMU's names of images in Ceph begin.
+const RBD: &str = "rbd:";
 
 impl Form {
     const fn opened(prefix: &'static str, parse: Parse) -> Self {
@@ -208,7 +239,7 @@ impl Location {
         }
     }
 
-    /// A part of a path or an export.
+    /// A part of a location that this library opens.
     #[must_use]
     pub fn part_of(whole: Self, part: Part) -> Self {
         let whole = Box::new(whole);
@@ -245,7 +276,12 @@ impl Location {
     /// Whether this library opens it, and not only an emulator.
     #[must_use]
     pub fn opened_here(&self) -> bool {
-        matches!(self, Self::Path(_) | Self::Nbd(_) | Self::Part { .. })
+        match self {
+            Self::Path(_) | Self::Nbd(_) | Self::Rbd(_) | Self::Objects(_) => true,
+            Self::Part { .. } => true,
+            Self::Server(server) => server.is_web(),
+            Self::Pool { .. } => false,
+        }
     }
 }
 
@@ -271,19 +307,23 @@ fn pool(text: &str) -> Result<Location, LocationError> {
     Ok(Location::Pool { pool, volume })
 }
 
-fn rbd(text: &str) -> Result<Location, LocationError> {
-    let rest = text.strip_prefix("rbd:").unwrap_or(text);
-    let (image, snapshot) = match rest.split_once('@') {
-        Some((image, snapshot)) => (image, Some(snapshot.to_owned())),
-        None => (rest, None),
-    };
-    let parts: Vec<&str> = image.split('/').collect();
-    let whole = parts.len() >= 2 && parts.iter().all(|part| !part.is_empty());
-    if !whole || snapshot.as_deref() == Some("") {
-        return Err(LocationError::Rbd);
+fn ceph(text: &str) -> Result<Location, LocationError> {
+    Ok(Location::Rbd(Box::new(rbd::Uri::parse(text)?)))
+}
+
+fn bucket(text: &str) -> Result<Location, LocationError> {
+    Ok(Location::Objects(Box::new(objects::uri::Uri::parse(text)?)))
+}
+
+/// Refuses a name that QEMU takes for an image in Ceph, unless there is a file, or a folder for it.
+fn name_of_qemu(text: &str) -> Result<Location, LocationError> {
+    let path = Path::new(text);
+    let folder = path.parent().unwrap_or(path);
+    let uri = rbd::Uri::of_name(text.strip_prefix(RBD).unwrap_or(text));
+    match uri.filter(|_| !exists(text.as_ref()) && !exists(folder.as_os_str())) {
+        Some(uri) => Err(LocationError::RbdName(uri.to_string())),
+        None => Ok(Location::Path(path.into())),
     }
-    let image = image.to_owned();
-    Ok(Location::Rbd { image, snapshot })
 }
 
 fn iscsi(text: &str) -> Result<Location, LocationError> {
@@ -298,9 +338,19 @@ fn iscsi(text: &str) -> Result<Location, LocationError> {
 }
 
 fn http(protocol: &'static str, text: &str) -> Result<Location, LocationError> {
-    let server = server(protocol, text)?;
+    let (url, certificates) = match text.split_once("#tls-certificates=") {
+        Some((url, folder)) => (url, Some(folder)),
+        None => (text, None),
+    };
+    let mut server = server(protocol, url)?;
     if server.name.is_empty() {
         return Err(LocationError::NoPath);
+    }
+    text.clone_into(&mut server.text);
+    if let Some(folder) = certificates {
+        let folder = percent::decode(folder).filter(|folder| folder.first() == Some(&b'/'));
+        let folder = folder.ok_or(LocationError::Certificates)?;
+        server.certificates = Some(PathBuf::from(OsString::from_vec(folder)));
     }
     Ok(Location::Server(server))
 }
@@ -322,6 +372,7 @@ fn server(protocol: &'static str, text: &str) -> Result<Server, LocationError> {
         port: names_port(place).then_some(port),
         name: uri.export,
         query,
+        certificates: None,
         text: text.to_owned(),
     })
 }
@@ -342,10 +393,8 @@ impl fmt::Display for Location {
             Self::Nbd(uri) => uri.fmt(f),
             Self::Part { whole, part } => write!(f, "{whole},{part}"),
             Self::Pool { pool, volume } => write!(f, "volume:{pool}/{volume}"),
-            Self::Rbd { image, snapshot } => {
-                write!(f, "rbd:{image}")?;
-                snapshot.iter().try_for_each(|name| write!(f, "@{name}"))
-            }
+            Self::Rbd(uri) => uri.fmt(f),
+            Self::Objects(uri) => uri.fmt(f),
             Self::Server(server) => f.write_str(&server.text),
         }
     }
@@ -369,10 +418,15 @@ mod tests {
             "disk.img",
             "./rbd:x",
             "volume:default/a:b.luks",
-            "rbd:pool/image",
-            "rbd:pool/namespace/image@snap",
+            "rbd://pool/image?id=vm&conf=/etc/ceph/other.conf",
+            "rbd://pool/namespace/image@snap",
+            "rbd://pool/image,partition=2",
+            "s3://bucket/a/b@monday?endpoint=http://[::1]:7480&profile=p",
+            "s3://bucket/prefix,offset=1048576",
+            "rbd:image",
             "iscsi://host/iqn.2024-01.example:t/0",
             "https://[::1]:8443/a%20b?x=1",
+            "https://host/x?y#tls-certificates=/etc/pki/x",
         ] {
             assert_eq!(parse(text).unwrap().to_string(), text);
         }
@@ -406,18 +460,24 @@ mod tests {
 
     #[test]
     fn what_is_incomplete_is_refused() {
-        use LocationError::{Iscsi, NoPath, Pool, Rbd};
+        use LocationError::{Iscsi, NoPath, Pool, RbdName};
         for (text, expected) in [
             ("volume:default", Pool),
             ("volume:/x", Pool),
             ("volume:a/b/c", Pool),
-            ("rbd:image", Rbd),
-            ("rbd:pool/", Rbd),
-            ("rbd:pool/image@", Rbd),
+            ("rbd:pool/image@s", RbdName("rbd://pool/image@s".to_owned())),
+            ("rbd://image", rbd::UriError::Form.into()),
+            ("rbd://u:key@pool/image", rbd::UriError::UserInfo.into()),
+            ("s3://bucket", objects::uri::UriError::Form.into()),
+            ("s3://id:key@bucket/x", objects::uri::UriError::Key.into()),
             ("iscsi://host/target", Iscsi),
             ("iscsi://host/target/x", Iscsi),
             ("iscsi://host/target/0?x", Iscsi),
             ("http://host", NoPath),
+            (
+                "https://host/x#tls-certificates=pki",
+                LocationError::Certificates,
+            ),
             ("http://u:p@host/x", UriError::UserInfo.into()),
             ("http:///x", UriError::NoHost.into()),
             ("ftp://host/x", UriError::Scheme("ftp".to_owned()).into()),
@@ -466,7 +526,7 @@ mod tests {
     }
 
     #[test]
-    fn only_paths_and_exports_are_opened_here() {
+    fn only_what_luksmith_itself_opens_is_opened_here() {
         for path in ["disk.img", "./nbd://host/x", "/dev/sdb1", "a:b", "-"] {
             let location = parse_openable(path).unwrap();
             assert_eq!(location, Location::Path(path.into()));
@@ -475,13 +535,16 @@ mod tests {
         if let Ok(location) = parse_openable("nbd://host/x") {
             assert!(location.path().is_none() && location.opened_here());
         }
-        assert!(!parse("rbd:pool/image").unwrap().opened_here());
+        for text in ["rbd://pool/image", "s3://bucket/prefix", "http://host/x"] {
+            assert!(parse_openable(text).unwrap().opened_here());
+        }
+        assert!(!parse("volume:pool/image").unwrap().opened_here());
         // Such a name may be a file's.
-        let path = Location::Path("rbd:pool/image".into());
-        assert_eq!(parse_openable("rbd:pool/image").unwrap(), path);
+        let path = Location::Path("volume:pool/image".into());
+        assert_eq!(parse_openable("volume:pool/image").unwrap(), path);
         assert_eq!(
-            parse_openable("http://host/x"),
-            Err(UriError::Scheme("http".to_owned()).into())
+            parse_openable("ftp://host/x"),
+            Err(UriError::Scheme("ftp".to_owned()).into())
         );
     }
 }

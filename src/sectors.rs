@@ -2,8 +2,10 @@
 //!
 //! [`Sectors<Plain>`] holds what the user of a volume sees, [`Sectors<Cipher>`] what the storage
 //! sees. A [`Backend`](crate::backend::Backend) only handles `Sectors<Cipher>`, and only `crypt.rs`
-//! converts one into the other, in place and by move. Metadata, such as headers and tables of
+//! converts one into the other, in place and by move, or from and to memory that is only plaintext
+//! ([`Windows`](crate::crypt::Windows)). Metadata, such as headers and tables of
 //! images, is stored as it is: it becomes `Sectors<Cipher>` through `Sectors::<Cipher>::metadata`.
+//! What is encrypted in place is read as plaintext by `door.rs`.
 //!
 //! Ciphertext can be written:
 //!
@@ -154,6 +156,13 @@ impl Sectors<Plain> {
         self.bytes_mut()
     }
 
+    /// The first `len` bytes. The caller has put nothing into the others, which are not wiped.
+    #[cfg(feature = "fuse")]
+    pub(crate) fn shortened(mut self, len: usize) -> Self {
+        self.len = self.len.min(len);
+        self
+    }
+
     /// Converts plaintext into ciphertext. Only `crypt.rs` calls this.
     pub(crate) fn encrypted(self, encrypt: impl FnOnce(&mut [u8])) -> Sectors<Cipher> {
         self.turned(encrypt)
@@ -182,6 +191,12 @@ impl Sectors<Cipher> {
         let mut sectors = Self::with_len(len);
         sectors.wiped = true;
         sectors
+    }
+
+    /// The same bytes as plaintext, if another program stored them unencrypted. Only `door.rs`
+    /// calls this.
+    pub(crate) fn stored_plaintext(self) -> Sectors<Plain> {
+        self.turned(|_| {})
     }
 
     /// Whether the buffer is for what another program stored unencrypted.

@@ -16,13 +16,19 @@
 mod error;
 mod lines;
 mod shape;
+#[cfg(any(feature = "libvirt", feature = "vet"))]
+mod shared_memory;
 
 #[cfg(test)]
 mod tests;
 
+#[cfg(any(feature = "libvirt", feature = "vet"))]
+pub(crate) use shared_memory::shares_memory;
+
 pub use error::{MOST_ATTRIBUTES, MOST_BYTES, MOST_DEPTH, MOST_NAMESPACES, MOST_NODES, XmlError};
 
 use std::fmt;
+use std::ops::Range;
 
 use lines::Lines;
 use roxmltree::{Document, Node, ParsingOptions};
@@ -161,6 +167,17 @@ impl<'a> Element<'a> {
     /// The number of the line in which it begins, counted from 1.
     pub fn line(self) -> usize {
         self.lines.number(self.node.range().start)
+    }
+
+    /// Where it is in the text, from its start tag to its end tag, in bytes.
+    pub fn range(self) -> Range<usize> {
+        self.node.range()
+    }
+
+    /// Where the value of an attribute is in the text, without its quotes, in bytes.
+    pub fn range_of(self, attribute: &str) -> Option<Range<usize>> {
+        let attribute = self.node.attribute_node(attribute)?;
+        Some(attribute.range_value())
     }
 
     /// The value of an attribute.

@@ -9,7 +9,7 @@ use core::fmt;
 
 use crate::hash::Hash;
 
-/// A block cipher.
+/// A block cipher, or for adiantum a stream cipher and a block cipher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum BlockCipher {
     /// AES.
@@ -22,6 +22,10 @@ pub enum BlockCipher {
     Camellia,
     /// CAST5 (RFC 2144), with blocks of 8 bytes. Its volumes are only read.
     Cast5,
+    /// XChaCha12 and AES-256, for adiantum.
+    XChaCha12Aes,
+    /// XChaCha20 and AES-256, for adiantum.
+    XChaCha20Aes,
 }
 
 /// The mode of operation: how the blocks of a sector are chained.
@@ -33,6 +37,8 @@ pub enum Mode {
     Cbc,
     /// ECB: each block on its own. Its volumes are only read.
     Ecb,
+    /// Adiantum (Crowley and Biggers, 2018): a whole sector is one block.
+    Adiantum,
 }
 
 /// How an IV is made from a sector number.
@@ -111,7 +117,8 @@ pub enum CipherError {
     /// A cipher, mode, IV generator or combination that is not in the list.
     #[error(
         "unknown cipher \"{0}\"; known are aes, serpent, twofish and camellia, in xts or cbc, with \
-         plain, plain64, plain64be, or essiv of sha256, sha3-256 or sm3; cast5 and ecb are only read"
+         plain, plain64, plain64be, or essiv of sha256, sha3-256 or sm3; xchacha12,aes and \
+         xchacha20,aes in adiantum, with plain, plain64 or plain64be; cast5 and ecb are only read"
     )]
     Unknown(String),
     /// A cipher whose volumes are only read.
@@ -134,12 +141,14 @@ pub enum CipherError {
 
 impl BlockCipher {
     /// Every cipher.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::Aes,
         Self::Serpent,
         Self::Twofish,
         Self::Camellia,
         Self::Cast5,
+        Self::XChaCha12Aes,
+        Self::XChaCha20Aes,
     ];
 
     /// The name as it is written in headers.
@@ -150,13 +159,15 @@ impl BlockCipher {
             Self::Twofish => "twofish",
             Self::Camellia => "camellia",
             Self::Cast5 => "cast5",
+            Self::XChaCha12Aes => "xchacha12,aes",
+            Self::XChaCha20Aes => "xchacha20,aes",
         }
     }
 }
 
 impl Mode {
     /// Every mode.
-    pub const ALL: [Self; 3] = [Self::Xts, Self::Cbc, Self::Ecb];
+    pub const ALL: [Self; 4] = [Self::Xts, Self::Cbc, Self::Ecb, Self::Adiantum];
 
     /// The name as it is written in headers.
     pub fn name(self) -> &'static str {
@@ -164,6 +175,7 @@ impl Mode {
             Self::Xts => "xts",
             Self::Cbc => "cbc",
             Self::Ecb => "ecb",
+            Self::Adiantum => "adiantum",
         }
     }
 }
@@ -241,14 +253,23 @@ impl CipherSpec {
 
     /// Whether volumes use this combination of cipher, mode and IV generator.
     pub fn is_known(&self) -> bool {
-        // XTS and ESSIV are for blocks of 16 bytes.
-        let large_blocks = self.cipher != BlockCipher::Cast5;
+        let mode = match self.cipher {
+            BlockCipher::XChaCha12Aes | BlockCipher::XChaCha20Aes => self.mode == Mode::Adiantum,
+            // XTS and ESSIV are for blocks of 16 bytes.
+            BlockCipher::Cast5 => matches!(self.mode, Mode::Cbc | Mode::Ecb),
+            BlockCipher::Aes
+            | BlockCipher::Serpent
+            | BlockCipher::Twofish
+            | BlockCipher::Camellia => self.mode != Mode::Adiantum,
+        };
         let iv = match self.iv {
             IvGenerator::None => self.mode == Mode::Ecb,
             IvGenerator::Plain | IvGenerator::Plain64 | IvGenerator::Plain64Be => true,
-            IvGenerator::Essiv(_) => large_blocks,
+            IvGenerator::Essiv(_) => {
+                self.cipher != BlockCipher::Cast5 && self.mode != Mode::Adiantum
+            }
         };
-        iv && (large_blocks || self.mode != Mode::Xts)
+        mode && iv
     }
 
     /// Why volumes with this cipher are only read, if they are.
@@ -344,6 +365,7 @@ impl CipherSpec {
     pub fn key_sizes(&self) -> &'static [usize] {
         match (self.cipher, self.mode) {
             (BlockCipher::Cast5, _) => &[16],
+            (_, Mode::Adiantum) => &[32],
             (_, Mode::Xts) => &[32, 48, 64],
             (_, Mode::Cbc | Mode::Ecb) => &[16, 24, 32],
         }
@@ -409,8 +431,8 @@ mod tests {
             count += 1;
         }
         // Ciphers with large blocks: xts and cbc with 6 IVs, ecb also without. cast5: cbc with 3
-        // IVs, ecb also without.
-        assert_eq!(count, 4 * (6 + 6 + 7) + (3 + 4));
+        // IVs, ecb also without. Adiantum: two ciphers with 3 IVs.
+        assert_eq!(count, 4 * (6 + 6 + 7) + (3 + 4) + 2 * 3);
     }
 
     #[test]
@@ -502,6 +524,12 @@ mod tests {
             "aes:64-cbc-lmk",
             "aes-lrw-benbi",
             "aes-xts-random",
+            "aes-adiantum-plain64",
+            "xchacha12,aes-adiantum",
+            "xchacha12,aes-adiantum-essiv:sha256",
+            "xchacha12,aes-xts-plain64",
+            "xchacha8,aes-adiantum-plain64",
+            "xchacha12-adiantum-plain64",
         ] {
             assert!(
                 matches!(CipherSpec::parse(unknown), Err(CipherError::Unknown(_))),
@@ -518,10 +546,12 @@ mod tests {
     fn key_sizes_are_those_of_the_mode() {
         let cbc = CipherSpec::parse("aes-cbc-essiv:sha256").unwrap();
         let cast5 = CipherSpec::parse("cast5-cbc-plain64").unwrap();
+        let adiantum = CipherSpec::parse("xchacha12,aes-adiantum-plain64").unwrap();
         for (spec, good) in [
             (CipherSpec::AES_XTS_PLAIN64, &[32, 48, 64][..]),
             (cbc, &[16, 24, 32][..]),
             (cast5, &[16][..]),
+            (adiantum, &[32][..]),
         ] {
             for bytes in 0..200 {
                 assert_eq!(

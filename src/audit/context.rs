@@ -89,7 +89,7 @@ impl<'a> Context<'a> {
                 let volume = ((*pool).to_owned(), (*volume).to_owned());
                 self.volumes.get(&volume).cloned()
             }
-            Source::None | Source::Network(_) | Source::Other => None,
+            Source::None | Source::Network(_) | Source::Socket(_) | Source::Other => None,
         }
     }
 

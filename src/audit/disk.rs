@@ -70,7 +70,9 @@ pub(super) enum Source<'a> {
         volume: &'a str,
     },
     Network(Network<'a>),
-    /// Any other source: a directory, a PCI device, a vhost-user socket.
+    /// A socket of vhost-user.
+    Socket(&'a str),
+    /// Any other source: a directory, a PCI device.
     Other,
 }
 
@@ -83,6 +85,8 @@ pub(super) struct Network<'a> {
     pub(super) tls: Option<bool>,
     /// Whether all hosts are Unix sockets, so that the peer is on this machine.
     pub(super) is_local: bool,
+    /// The Unix socket, if that is the only host.
+    pub(super) socket: Option<&'a str>,
 }
 
 /// The longest chain that is followed, which is libvirt's limit.
@@ -204,6 +208,7 @@ impl<'a> Source<'a> {
                 _ => Self::None,
             },
             "network" => Self::Network(Network::read(source)),
+            "vhostuser" => attribute("path").map_or(Self::Other, Self::Socket),
             _ => Self::Other,
         }
     }
@@ -219,14 +224,16 @@ impl<'a> Source<'a> {
 
 impl<'a> Network<'a> {
     pub(super) fn read(source: Element<'a>) -> Self {
-        let mut hosts = source.children("host").peekable();
-        let is_local =
-            hosts.peek().is_some() && hosts.all(|host| host.attribute("transport") == Some("unix"));
+        let hosts = || source.children("host");
+        let is_unix = |host: Element<'_>| host.attribute("transport") == Some("unix");
+        let is_local = hosts().next().is_some() && hosts().all(is_unix);
+        let only = hosts().next().filter(|_| is_local && hosts().count() == 1);
         Self {
             protocol: source.attribute("protocol").unwrap_or("unknown"),
             name: source.attribute("name").unwrap_or_default(),
             tls: source.attribute("tls").map(|value| value == "yes"),
             is_local,
+            socket: only.and_then(|host| host.attribute("socket")),
         }
     }
 }

@@ -63,6 +63,9 @@ pub struct Inventory {
     pub host: Option<Host>,
     /// What is known of the images that [`images`](super::images) returned.
     pub images: BTreeMap<Wanted, Image>,
+    /// What is known of the sockets that [`sockets`](super::sockets) returned. One that does not
+    /// exist is missing here.
+    pub sockets: BTreeMap<String, DiskSocket>,
     /// The version of the libvirt from which the documents come, as `major * 1000000 + minor * 1000
     /// + release`.
     pub libvirt_version: Option<u64>,
@@ -97,6 +100,24 @@ impl Wanted {
             path: path.into(),
             format: format.into(),
         }
+    }
+}
+
+/// The socket on which a disk is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DiskSocket {
+    /// Its permission bits.
+    pub mode: u32,
+    /// The permission bits of its folder.
+    pub folder_mode: u32,
+}
+
+impl DiskSocket {
+    /// A socket and a folder with these permission bits.
+    #[must_use]
+    pub fn new(mode: u32, folder_mode: u32) -> Self {
+        Self { mode, folder_mode }
     }
 }
 

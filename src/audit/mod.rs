@@ -39,6 +39,7 @@ mod report;
 mod rule;
 pub mod sarif;
 mod secrets;
+mod served;
 mod size;
 mod storage;
 mod transport;
@@ -46,7 +47,8 @@ mod transport;
 use std::collections::BTreeSet;
 
 pub use inventory::{
-    BlockDevice, Document, Holds, Host, Image, Inventory, KeptFile, Look, Seen, SocketUnit, Wanted,
+    BlockDevice, DiskSocket, Document, Holds, Host, Image, Inventory, KeptFile, Look, Seen,
+    SocketUnit, Wanted,
 };
 pub use look::look;
 pub use policy::{Exception, Policy};
@@ -69,7 +71,7 @@ rules! {
          check a disk image, use `luksmith inspect`.";
 }
 
-/// The most images that [`images`] returns.
+/// The most images that [`images`] returns, and the most sockets of [`sockets`].
 const MOST_IMAGES: usize = 4096;
 
 /// All rules.
@@ -86,6 +88,7 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
         memory::RULES,
         secrets::RULES,
         transport::RULES,
+        served::RULES,
     ];
     own.into_iter().chain(host::ALL).flatten().copied()
 }
@@ -123,26 +126,42 @@ pub fn images(inventory: &Inventory) -> BTreeSet<Wanted> {
     let mut context = Context::new(inventory, &policy);
     storages(&mut context);
     let mut wanted = BTreeSet::new();
+    each_disk(inventory, |disk| {
+        for layer in &disk.layers {
+            let path = context.path(layer).filter(|path| path.starts_with('/'));
+            if wanted.len() < MOST_IMAGES {
+                wanted.extend(path.map(|path| Wanted {
+                    path,
+                    format: layer.format.unwrap_or("raw").to_owned(),
+                }));
+            }
+        }
+    });
+    wanted
+}
+
+/// The sockets that the rules need, according to the documents of the inventory.
+pub fn sockets(inventory: &Inventory) -> BTreeSet<String> {
+    let mut wanted = BTreeSet::new();
+    each_disk(inventory, |disk| {
+        let sockets = served::sockets(disk).map(|(path, _)| path.to_owned());
+        wanted.extend(sockets.take(MOST_IMAGES - wanted.len().min(MOST_IMAGES)));
+    });
+    wanted
+}
+
+/// Calls `look` for each disk that the documents have.
+fn each_disk(inventory: &Inventory, mut look: impl FnMut(&Disk<'_>)) {
     for document in &inventory.documents {
         for xml in xml::documents(&document.text).flatten() {
             let root = xml.root();
             let domains = domains_of(root).into_iter();
             let domains = domains.filter(|domain| is_of_qemu(*domain));
             let fragment = root.is("disk").then(|| Disk::read(root));
-            for disk in fragment.into_iter().chain(domains.flat_map(all_disks)) {
-                for layer in &disk.layers {
-                    let path = context.path(layer).filter(|path| path.starts_with('/'));
-                    if wanted.len() < MOST_IMAGES {
-                        wanted.extend(path.map(|path| Wanted {
-                            path,
-                            format: layer.format.unwrap_or("raw").to_owned(),
-                        }));
-                    }
-                }
-            }
+            let disks = fragment.into_iter().chain(domains.flat_map(all_disks));
+            disks.for_each(|disk| look(&disk));
         }
     }
-    wanted
 }
 
 /// The disks of a domain, and the storages that are used like disks.
@@ -272,6 +291,7 @@ fn domain(context: &mut Context<'_>, xml: Element<'_>, place: &Place) {
     for disk in all_disks(xml) {
         let place = place.within(disk.kind, &disk.target, disk.element.line());
         one_disk(context, &disk, &place);
+        served::memory(context, xml, &disk, &place);
     }
 }
 
@@ -281,6 +301,7 @@ fn one_disk(context: &mut Context<'_>, disk: &Disk<'_>, place: &Place) {
     size::disk(context, disk, place);
     storage::disk(context, disk, place);
     secrets::disk(context, disk, place);
+    served::disk(context, disk, place);
     for layer in &disk.layers {
         if let Some(path) = context.path(layer) {
             context.paths.push((path, place.at(layer.line)));

@@ -4,14 +4,15 @@ use serde::Deserialize;
 
 use super::policy::{Exception, Policy};
 use super::rules;
+use crate::vet::toml_fault;
 
 /// Why a policy cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PolicyError {
     /// The text is not TOML, or has unknown members or values.
-    #[error("the policy cannot be read")]
-    Text(#[from] toml::de::Error),
+    #[error("the policy cannot be read: {0}")]
+    Text(String),
     /// The policy has an exception from an unknown rule.
     #[error("the policy has an exception from \"{0}\", and there is no such rule")]
     Rule(String),
@@ -37,7 +38,8 @@ impl Policy {
     /// # Errors
     /// Returns an error if the text is not TOML, or has an unknown member, value or rule.
     pub fn parse(text: &str) -> Result<Self, PolicyError> {
-        let file: File = toml::from_str(text)?;
+        let file: File =
+            toml::from_str(text).map_err(|error| PolicyError::Text(toml_fault(text, &error)))?;
         let unknown = |one: &&Exception| rules().all(|rule| rule.id != one.rule);
         if let Some(exception) = file.exception.iter().find(unknown) {
             return Err(PolicyError::Rule(exception.rule.clone()));

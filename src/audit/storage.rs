@@ -165,7 +165,8 @@ fn remote(context: &Context<'_>, source: &Source<'_>) -> Option<Remote> {
             let kind = remote_filesystem(&context.mounts, path)?;
             Some(plain(format!("{} is on {kind}", shown(path))))
         }
-        Source::None | Source::Block(_) | Source::Other => None,
+        // What a program of this host serves, it decrypts.
+        Source::None | Source::Block(_) | Source::Socket(_) | Source::Other => None,
     }
 }
 

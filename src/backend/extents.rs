@@ -14,7 +14,7 @@ pub enum Allocation {
 pub type Extents = Vec<(u64, Allocation)>;
 
 /// Adds an extent at the end, and joins it with the one before if that is of the same kind.
-pub(super) fn push(extents: &mut Extents, len: u64, allocation: Allocation) {
+pub(crate) fn push(extents: &mut Extents, len: u64, allocation: Allocation) {
     match extents.last_mut() {
         _ if len == 0 => {}
         Some((before, same)) if *same == allocation => *before = before.saturating_add(len),

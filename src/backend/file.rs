@@ -3,6 +3,7 @@
 //! Other kinds of files, such as a FIFO, a terminal or a directory, are refused without blocking.
 //! The file is locked until the backend is dropped, as [`super::lock`] describes.
 
+mod room;
 mod units;
 
 use std::ffi::OsString;
@@ -300,29 +301,6 @@ impl FileBackend {
             return None;
         }
         block::partition_within(self.about().ok()?.rdev(), range)
-    }
-
-    /// Reserves the space of the whole file, so that no later write fails for lack of space.
-    ///
-    /// # Errors
-    /// Returns [`IoError::NoSpace`] if there is not enough space, and [`IoError::Unsupported`] if
-    /// the file system cannot reserve space.
-    pub fn preallocate(&self) -> Result<(), IoError> {
-        self.reserve(0..self.geometry().size)
-    }
-
-    fn fallocate(
-        &self,
-        operation: Operation,
-        flags: FallocateFlags,
-        range: Range<u64>,
-    ) -> Result<(), IoError> {
-        let (offset, len) = (range.start, range.end.saturating_sub(range.start));
-        if len == 0 {
-            return Ok(());
-        }
-        rustix::io::retry_on_intr(|| rustix::fs::fallocate(&self.file, flags, offset, len))
-            .map_err(|error| IoError::from_os(operation, offset, error.into()))
     }
 
     /// The part of `range` that the system can zero or discard. If there is none, it is empty, at

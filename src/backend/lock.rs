@@ -79,6 +79,16 @@ pub struct Holder {
     pub command: String,
 }
 
+impl Holder {
+    /// Whether it is a virtual machine of QEMU, by its name, and not a tool of QEMU for images.
+    #[must_use]
+    pub fn is_machine(&self) -> bool {
+        const TOOLS: [&str; 4] = ["qemu-img", "qemu-io", "qemu-nbd", "qemu-storage"];
+        let is_tool = TOOLS.iter().any(|tool| self.command.starts_with(tool));
+        self.command.starts_with("qemu") && !is_tool
+    }
+}
+
 impl fmt::Display for Busy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("in use by ")?;

@@ -1,5 +1,5 @@
-//! The storage of a volume's ciphertext: files, devices, memory, NBD exports, and storage of your
-//! own that implements [`Backend`].
+//! The storage of a volume's ciphertext: files, devices, memory, NBD exports, images in Ceph, and
+//! storage of your own that implements [`Backend`].
 //!
 //! A backend never sees plaintext. It reads and writes [`Sectors<Cipher>`], which only `crypt.rs`
 //! makes from plaintext. Calls block; parallelism comes from threads that call at the same time.
@@ -8,12 +8,17 @@ pub mod conformance;
 mod extents;
 pub mod file;
 mod holes;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod lock;
 pub mod memory;
 #[cfg(feature = "nbd")]
 pub mod nbd;
 mod open_files;
-pub mod window;
+#[cfg(feature = "rbd")]
+pub mod rbd;
+pub mod room;
+pub mod section;
 
 use std::io;
 use std::ops::Range;
@@ -161,8 +166,11 @@ pub trait Backend: Send + Sync {
     }
 }
 
+#[cfg(feature = "objects")]
+pub(crate) use extents::push as push_extent;
+
 /// Checks the range of a call of [`Backend::extents`].
-fn check_extents(geometry: Geometry, range: &Range<u64>) -> Result<(), IoError> {
+pub(crate) fn check_extents(geometry: Geometry, range: &Range<u64>) -> Result<(), IoError> {
     let bytes = geometry.with_block_size(1);
     let len = range.end.saturating_sub(range.start);
     bytes.check(Operation::Extents, range.start, len)
@@ -188,6 +196,8 @@ pub enum Operation {
     Resize,
     /// A question which parts hold data.
     Extents,
+    /// A move of the content.
+    Move,
 }
 
 impl std::fmt::Display for Operation {
@@ -201,6 +211,7 @@ impl std::fmt::Display for Operation {
             Self::Reserve => "reservation",
             Self::Resize => "resize",
             Self::Extents => "search for holes",
+            Self::Move => "move of the content",
         })
     }
 }
@@ -265,6 +276,10 @@ pub enum IoError {
         /// The error of the system.
         source: io::Error,
     },
+    /// Another program has the lock of the storage by now, and may have changed it. From then on
+    /// every call fails with this.
+    #[error("{0} refused: the lock was lost, and another program may have changed the data")]
+    LockLost(Operation),
     /// This storage does not support the operation.
     #[error("{0} is not possible on this storage")]
     Unsupported(Operation),
@@ -285,6 +300,14 @@ pub enum IoError {
         what: &'static str,
         /// The offset in the image, in bytes.
         at: u64,
+    },
+    /// The memory with the bytes of a write was taken away by its owner. They were not written.
+    #[error("{operation} at byte {offset}: the memory with its bytes was taken away")]
+    SourceLost {
+        /// The operation.
+        operation: Operation,
+        /// The offset, in bytes.
+        offset: u64,
     },
 }
 
@@ -322,6 +345,8 @@ impl From<IoError> for io::Error {
             IoError::Failed { source, .. } => source.kind(),
             IoError::Unsupported(_) | IoError::MissingFeature(_) => io::ErrorKind::Unsupported,
             IoError::Plaintext { .. } | IoError::Image { .. } => io::ErrorKind::InvalidData,
+            IoError::LockLost(_) => io::ErrorKind::ResourceBusy,
+            IoError::SourceLost { .. } => io::ErrorKind::BrokenPipe,
         };
         Self::new(kind, error)
     }

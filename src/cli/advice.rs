@@ -6,6 +6,20 @@ use luksmith::task::{Advice, Note, key_sizes};
 pub(crate) fn advice(advice: &Advice) -> String {
     let text = match advice {
         Advice::ForceShare => "--force-share reads it anyway",
+        Advice::LoopDevice => "`losetup --find --show IMAGE` makes a block device of a file",
+        Advice::ServeToKernel => {
+            "`luksmith serve` decrypts it; nbd-client makes a block device of the plaintext"
+        }
+        Advice::InstallDmsetup => "install the package dmsetup",
+        Advice::InstallFuse => "install the package fuse3",
+        Advice::Unmount(path) => return format!("`luksmith unmount {}`", path.display()),
+        Advice::UnmountLazily => {
+            "`luksmith unmount --lazy FILE` takes its name away at once, and leaves the rest to the \
+             programs that use it"
+        }
+        Advice::ZeroesForHoles => {
+            "--discard zeroes writes encrypted zeroes; `luksmith serve --discard pass` passes TRIM on"
+        }
         Advice::FormatRaw => "it begins as a LUKS volume does: that is --format raw, the default",
         Advice::FormatQcow2 => "it begins as a qcow2 image does: --format qcow2 opens it as one",
         Advice::OnlyRaw(options) => {
@@ -74,6 +88,8 @@ pub(crate) fn advice(advice: &Advice) -> String {
             "a Unix socket or nbds:// protects it; --force plaintext-over-network sends it anyway"
         }
         Advice::Pad => "--pad fills the last sector with zeroes",
+        Advice::SizeOfStorage => "--size is not needed: the volume has the size of its storage",
+        Advice::Permit(what) => return format!("--force {what} goes on without asking"),
         Advice::LargerVolume => "--size makes a larger volume",
         Advice::UsersOnUnixSocket => {
             "--allow-uid goes with --socket; over TCP, certificates identify clients"
@@ -130,6 +146,10 @@ pub(crate) fn advice(advice: &Advice) -> String {
         }
         Advice::NameNode(nodes) => return format!("--node names one: {}", nodes.join(", ")),
         Advice::OtherJournals => "--state-dir DIR names one in which only you can write",
+        Advice::SocketOfEach => {
+            "--vhost-user PATH is for IMAGE, vhost-user=PATH for an --export, and --socket PATH is for \
+             all exports"
+        }
         Advice::AllowUsers => "--allow-uid UID lets only that user in",
         Advice::StateMode(mode) => {
             return format!(
@@ -143,12 +163,48 @@ pub(crate) fn advice(advice: &Advice) -> String {
         Advice::DropKeyslots => {
             "--key SOURCE for each passphrase keeps them; --drop-other-keyslots removes them"
         }
+        Advice::FewerKeyslots => {
+            "`luksmith key remove` makes room, and so does --drop-other-keyslots with fewer \
+             passphrases; `luksmith copy IMAGE NEW` makes a new volume with a new volume key"
+        }
+        Advice::DetachedHeader => {
+            "--header FILE makes a detached header, and moves nothing; `luksmith encrypt IMAGE NEW` \
+             encrypts a copy"
+        }
+        Advice::CopyEncrypted => "`luksmith encrypt IMAGE NEW` encrypts a copy",
+        Advice::EncryptImage(format) => {
+            return format!(
+                "`luksmith encrypt IMAGE NEW --source-format {format}` encrypts the disk in it; \
+                 --force as-it-is encrypts its bytes in place"
+            );
+        }
+        Advice::EncryptTwice => {
+            "`luksmith reencrypt IMAGE` gives it a new volume key; --force as-it-is encrypts the \
+             volume once more"
+        }
+        Advice::FillSector => {
+            "`truncate -s %4096 IMAGE` fills the last sector with zeroes, which the guest then has too"
+        }
+        Advice::MovedContent => {
+            "nothing was changed; `luksmith header repair IMAGE --undo discard` keeps the file as it is"
+        }
+        Advice::EndMove => {
+            "`luksmith header repair IMAGE` moves it back; `luksmith reencrypt --encrypt IMAGE` goes on"
+        }
+        Advice::FinishEncryption => {
+            "`luksmith reencrypt --encrypt IMAGE` finishes it first; --read-only serves it as it is"
+        }
         Advice::CopyInstead => {
             "`luksmith copy IMAGE NEW` makes a new volume with a new volume key, also of a LUKS1 \
              volume and of a qcow2 image; `luksmith convert` makes LUKS2 of LUKS1"
         }
         Advice::UnverifiedBlocks => {
-            "--force unverified-blocks goes on, and may lose the content of the block"
+            "`luksmith reencrypt IMAGE --force unverified-blocks` goes on, and may lose the content of \
+             the block"
+        }
+        Advice::JournaledBlocks => {
+            "`luksmith reencrypt IMAGE --force unverified-blocks` restores the block from the journal; \
+             its content is lost only if the journal itself is damaged there"
         }
         Advice::WholeSectors => "`luksmith resize IMAGE --size SIZE` makes it whole sectors",
         Advice::TrustDirectory => "--socket-mode 600 accepts the directory as it is",
@@ -167,6 +223,7 @@ pub(crate) fn note(note: &Note<'_>) -> String {
         Note::Health { .. } | Note::DamagedCopy { .. } => {
             format!("{note}; `luksmith header repair` repairs it")
         }
+        Note::RawNamed { .. } => format!("{note}; `--format qcow2` makes such an image"),
         note => note.to_string(),
     }
 }

@@ -31,19 +31,19 @@ pub(super) fn report(error: &clap::Error, args: &[OsString], command: &Command) 
     let text = error.render().to_string();
     let failed = match error.kind() {
         ErrorKind::DisplayHelp => match short_help_beside(args, command) {
-            None => {
-                output::stdout_raw(&text);
-                return 0;
-            }
+            None => match output::stdout_raw(&text) {
+                Ok(()) => return 0,
+                Err(failed) => failed,
+            },
             Some(failed) => {
                 output::help(&text);
                 failed
             }
         },
-        ErrorKind::DisplayVersion => {
-            output::stdout_raw(&text);
-            return 0;
-        }
+        ErrorKind::DisplayVersion => match output::stdout_raw(&text) {
+            Ok(()) => return 0,
+            Err(failed) => failed,
+        },
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             output::help(if args.is_empty() { ORIENTATION } else { &text });
             return Exit::from(Kind::Parameters).code();
@@ -57,8 +57,8 @@ pub(super) fn report(error: &clap::Error, args: &[OsString], command: &Command) 
     failed.exit_code()
 }
 
-/// An error of clap: its first paragraph is the message; what the user probably meant, tips and the
-/// usage are hints.
+/// An error of clap: its first paragraph is the message; what the user probably meant, or else
+/// clap's tips, and the usage are hints.
 fn lines(text: &str, meant: Option<String>) -> CommandError {
     let mut paragraphs = text.split("\n\n").map(|paragraph| {
         let lines = paragraph.lines().map(str::trim).collect::<Vec<_>>();
@@ -66,11 +66,12 @@ fn lines(text: &str, meant: Option<String>) -> CommandError {
     });
     let first = paragraphs.next().unwrap_or_default();
     let message = first.strip_prefix("error: ").unwrap_or(&first);
+    let unknown = meant.is_none();
     let error = CommandError::parameters(message).hint_if(meant);
     paragraphs.fold(error, |error, paragraph| {
         let paragraph = paragraph.trim();
         match paragraph.split_once(": ") {
-            Some(("tip", tip)) => error.hint(tip),
+            Some(("tip", tip)) if unknown => error.hint(tip),
             Some(("Usage", usage)) => error.hint(format!("usage: {usage}")),
             _ if paragraph.starts_with("For more information") => {
                 error.hint("--help explains every option")

@@ -27,9 +27,10 @@ const LARGEST_BUFFER: usize = 1 << 30;
 /// of key derivations. It does not measure storage, the page cache or opening a volume. Figures are
 /// the mean of many short turns, with the standard deviation of a turn. With several threads, the
 /// speed is the bytes of all of them, divided by the time until the last one has ended its turn. A
-/// figure that is far from its best turn has an asterisk: the machine was busy. "Of limit" is the
-/// part of the speed of the rounds of AES without anything else, at the kernel's register
-/// width, in the best turn of the slower direction.
+/// figure that is far from its best turn has an asterisk: the machine was busy. So has a key
+/// derivation that had to wait for a processor. "Of limit" is the part of the speed of the rounds
+/// of AES without anything else, at the kernel's register width, in the best turn of the slower
+/// direction.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -99,7 +100,7 @@ pub(crate) struct Args {
     plot: Option<PathBuf>,
 
     /// Go on without asking: overwrite, if the file of the chart exists
-    #[arg(long, value_name = "WHAT", value_delimiter = ',', value_parser = only(&[Force::Overwrite]))]
+    #[arg(long, value_name = "WHAT", value_delimiter = ',', value_parser = only(&[(Force::Overwrite, "replace the file of the chart")]))]
     force: Vec<Force>,
 }
 

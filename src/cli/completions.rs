@@ -65,6 +65,12 @@ fn hinted(command: Command) -> Command {
     command.mut_args(hint).mut_subcommands(hinted)
 }
 
+/// Bash splits `--key=fi` at the `=`, which is then the word before the present one, or that word
+/// itself.
+const BESIDE_EQUALS: &str = r#"    [[ "${cur}" != "=" ]] || cur=""
+    [[ "${prev}" != "=" ]] || prev="${COMP_WORDS[COMP_CWORD-2]}"
+"#;
+
 /// A command without subcommands gets options only after a `-`. Otherwise the function completes
 /// nothing, and bash completes files.
 fn bash(script: &str) -> String {
@@ -78,7 +84,9 @@ fn bash(script: &str) -> String {
                 .split(' ')
                 .any(|word| !word.starts_with('-'));
         }
-        if text.starts_with("if [[ ${cur} == -* ||") && !has_commands {
+        if text == "prev=\"$3\"" {
+            done += &format!("{line}\n{BESIDE_EQUALS}");
+        } else if text.starts_with("if [[ ${cur} == -* ||") && !has_commands {
             done += "            if [[ ${cur} == -* ]] ; then\n";
         } else if of_source && text.starts_with("COMPREPLY=") {
             let sources = passphrase::forms().join(" ");

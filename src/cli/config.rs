@@ -30,7 +30,7 @@ pub(crate) struct Args {
     uuid: Option<Uuid>,
 
     /// Go on without asking: uuid
-    #[arg(long, value_name = "WHAT", value_parser = only(&[Force::Uuid]))]
+    #[arg(long, value_name = "WHAT", value_parser = only(&[(Force::Uuid, "change the UUID by which other programs find the volume")]))]
     force: Vec<Force>,
 
     #[command(flatten)]

@@ -24,7 +24,7 @@ pub(crate) struct Args {
     to: Version,
 
     /// Go on without asking: convert
-    #[arg(long, value_name = "WHAT", value_parser = only(&[Force::Convert]))]
+    #[arg(long, value_name = "WHAT", value_parser = only(&[(Force::Convert, "change between LUKS1 and LUKS2")]))]
     force: Vec<Force>,
 
     #[command(flatten)]
@@ -62,6 +62,9 @@ impl Args {
         let to_luks1 = to == Version::Luks1;
         let refused = |error: HeaderError| {
             let weak = matches!(error, HeaderError::Cipher(_));
+            if matches!(error, HeaderError::Requirements(_)) {
+                return CommandError::from(error).about(name);
+            }
             CommandError::from(error)
                 .about(name)
                 .hint_if((weak && !to_luks1).then(|| COPY_TO_AES.to_owned()))

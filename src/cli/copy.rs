@@ -32,12 +32,13 @@ use super::passphrase::KeySource;
     ))
 )]
 pub(crate) struct Args {
-    /// The volume to copy: a file, a block device, or an NBD export
+    /// The volume to copy: a file, a block device, an NBD export, or an image in Ceph
     #[arg(value_name = "SOURCE", value_parser = LocationParser::Openable)]
     source: Location,
 
-    /// The file to create, a block device, or an NBD export (nbd://HOST[:PORT]/NAME,
-    /// nbd+unix:///NAME?socket=PATH, and nbds for TLS)
+    /// The file to create, a block device, an NBD export (nbd://HOST[:PORT]/NAME,
+    /// nbd+unix:///NAME?socket=PATH, and nbds for TLS), an image in Ceph (rbd://POOL/IMAGE), or a
+    /// volume in an object store (s3://BUCKET/PREFIX)
     ///
     /// After what exists, ,partition=N is a partition of it, and ,offset=SIZE[,size=SIZE] a range.
     #[arg(value_name = "IMAGE", value_parser = LocationParser::Openable)]
@@ -59,7 +60,7 @@ pub(crate) struct Args {
     sparse: bool,
 
     /// Go on without asking: overwrite
-    #[arg(long, value_name = "WHAT", value_parser = only(&[Force::Overwrite]))]
+    #[arg(long, value_name = "WHAT", value_parser = only(&[(Force::Overwrite, "replace the file of the new volume, or overwrite the device")]))]
     force: Vec<Force>,
 
     #[command(flatten)]
@@ -110,7 +111,10 @@ impl Args {
             let new = KeySource::of_new(&self.new_key, Some(&old))?;
             passphrase = new.fresh(session, &self.image.to_string(), self.new_key.force_weak)?;
         }
-        let from = self.compressed.apply(data.volume(&container, &unlocked)?);
+        let from = data.volume(&container, &unlocked);
+        let from = self
+            .compressed
+            .apply(from.map_err(|error| error.about(&label))?);
         if let Ok(segment) = container.data_segment() {
             note_slow(segment.cipher);
         }

@@ -12,26 +12,27 @@ use super::make;
 use super::passphrase::KeySource;
 use super::size;
 
-/// Create a new volume in a file, a block device or an export
+/// Create a new volume in a file, a block device, an export or an image in Ceph
 ///
-/// A file is created sparse, with the size of the header plus --size.
+/// A file, or an image in Ceph, is created sparse, with the size of the header plus --size.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// The file to create, a block device, or an NBD export (nbd://HOST[:PORT]/NAME,
-    /// nbd+unix:///NAME?socket=PATH, and nbds for TLS)
+    /// The file to create, a block device, an NBD export (nbd://HOST[:PORT]/NAME,
+    /// nbd+unix:///NAME?socket=PATH, and nbds for TLS), an image in Ceph (rbd://POOL/IMAGE), or a
+    /// volume in an object store (s3://BUCKET/PREFIX)
     ///
     /// After what exists, ,partition=N is a partition of it, and ,offset=SIZE[,size=SIZE] a range.
     #[arg(value_name = "IMAGE", value_parser = LocationParser::Openable)]
     image: Location,
 
     /// The size that the guest sees; the file has this size plus that of the header. 10G is 10 GiB
-    /// [a device or an export is used as a whole]
+    /// [a device, an export or an existing image in Ceph is used as a whole]
     #[arg(long, value_name = size::SIZE, value_parser = size::parse)]
     size: Option<u64>,
 
     /// Go on without asking: overwrite
-    #[arg(long, value_name = "WHAT", value_parser = only(&[Force::Overwrite]))]
+    #[arg(long, value_name = "WHAT", value_parser = only(&[(Force::Overwrite, "replace the file IMAGE, or overwrite the device")]))]
     force: Vec<Force>,
 
     #[command(flatten)]
@@ -50,7 +51,9 @@ Examples:
   luksmith create disk.qcow2 --format qcow2 --size 10G         an encrypted qcow2 image, which QEMU opens too
   luksmith create /dev/sdb1                                    all of a device
   luksmith create vm.img,partition=2                           all of a partition in an image
-  luksmith create 'nbds://storage.example/vm1'                 all of an export";
+  luksmith create 'nbds://storage.example/vm1'                 all of an export
+  luksmith create rbd://pool/vm1 --size 10G                    a new image in Ceph
+  luksmith create s3://bucket/vm1 --size 10G                   new, in an object store";
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {

@@ -49,7 +49,10 @@ pub(crate) struct Args {
     volume_key_file: Option<PathBuf>,
 
     /// Go on without asking: overwrite, plaintext-over-network
-    #[arg(long, value_name = "WHAT", value_parser = only(&[Force::Overwrite, Force::PlaintextOverNetwork]))]
+    #[arg(long, value_name = "WHAT", value_parser = only(&[
+        (Force::Overwrite, "replace the file DESTINATION, or overwrite the device or the export"),
+        (Force::PlaintextOverNetwork, "send the plaintext to a server on a network without TLS"),
+    ]))]
     force: Vec<Force>,
 
     #[command(flatten)]
@@ -99,7 +102,9 @@ impl Args {
             }
         };
         let depth = data.depth();
-        let volume = self.compressed.apply(data.volume(&container, &unlocked)?);
+        let volume = data.volume(&container, &unlocked);
+        let volume = volume.map_err(|error| error.about(&self.image.image))?;
+        let volume = self.compressed.apply(volume);
         if let Ok(segment) = container.data_segment() {
             note_slow(segment.cipher);
         }

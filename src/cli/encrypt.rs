@@ -36,8 +36,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FORMAT", value_parser = choice(SOURCE_FORMATS))]
     source_format: Option<Format>,
 
-    /// The file to create, a block device, or an NBD export (nbd://HOST[:PORT]/NAME,
-    /// nbd+unix:///NAME?socket=PATH, and nbds for TLS)
+    /// The file to create, a block device, an NBD export (nbd://HOST[:PORT]/NAME,
+    /// nbd+unix:///NAME?socket=PATH, and nbds for TLS), an image in Ceph (rbd://POOL/IMAGE), or a
+    /// volume in an object store (s3://BUCKET/PREFIX)
     ///
     /// After what exists, ,partition=N is a partition of it, and ,offset=SIZE[,size=SIZE] a range.
     #[arg(value_name = "IMAGE", value_parser = LocationParser::Openable)]
@@ -58,7 +59,10 @@ pub(crate) struct Args {
     sparse: bool,
 
     /// Go on without asking: overwrite, plaintext-over-network
-    #[arg(long, value_name = "WHAT", value_parser = only(&[Force::Overwrite, Force::PlaintextOverNetwork]))]
+    #[arg(long, value_name = "WHAT", value_parser = only(&[
+        (Force::Overwrite, "replace the file IMAGE, or overwrite the device"),
+        (Force::PlaintextOverNetwork, "read the plaintext from a server on a network without TLS"),
+    ]))]
     force: Vec<Force>,
 
     #[command(flatten)]

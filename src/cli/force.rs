@@ -11,39 +11,27 @@ use super::args::RemoteArgs;
 use super::error::{CommandError, Kind};
 use super::{output, signals};
 
-/// What can be forced. A command accepts only the names that apply to it.
+/// What can be forced. A command accepts only the names that apply to it, and says what each of
+/// them permits there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Force {
-    /// replace a file, or overwrite a device
     Overwrite,
-    /// destroy all keyslots
     Erase,
-    /// remove the last keyslot that opens the volume
     LastKeyslot,
-    /// remove a keyslot without proof that a passphrase opens another one, or repair what no
-    /// checksum proves
     Unproven,
-    /// replace the keyslots with those of a backup
     Restore,
-    /// restore the header of another volume, or over an unreadable header
     OtherUuid,
-    /// cut off the end of the volume
+    OtherKey,
     Shrink,
-    /// change between LUKS1 and LUKS2
     Convert,
-    /// make encryption sectors larger
     SectorSize,
-    /// go on although blocks are neither old nor converted
     UnverifiedBlocks,
-    /// change the UUID by which other programs find the volume
+    AsItIs,
     Uuid,
-    /// write the volume key to a file
     VolumeKey,
-    /// remove a secret that domains or volumes use
     InUse,
-    /// send plaintext over a network without TLS
+    JournalLost,
     PlaintextOverNetwork,
-    /// store a value that QEMU does not accept
     NotText,
 }
 
@@ -59,12 +47,12 @@ impl Force {
     }
 }
 
-/// A parser of only these names.
-pub(crate) fn only(names: &'static [Force]) -> impl TypedValueParser<Value = Force> {
-    let values = names
-        .iter()
-        .filter_map(ValueEnum::to_possible_value)
-        .collect::<Vec<_>>();
+/// A parser of only these names, with what each of them permits, for `--help`.
+pub(crate) fn only(
+    names: &'static [(Force, &'static str)],
+) -> impl TypedValueParser<Value = Force> {
+    let value = |(name, help): &(Force, &'static str)| Some(name.to_possible_value()?.help(*help));
+    let values = names.iter().filter_map(value).collect::<Vec<_>>();
     PossibleValuesParser::new(values).try_map(|name| Force::from_str(&name, false))
 }
 

@@ -6,7 +6,7 @@ use clap::{Arg, Command};
 /// The headings of which `-h` shows no option.
 const RARE_HEADINGS: [&str; 3] = [
     "Limits on the key derivation that a header states",
-    "Storage on an NBD server",
+    "Storage on a server",
     "Disk",
 ];
 
@@ -22,15 +22,24 @@ const RARE_IN: &[(&str, &str)] = &[
     ("encrypt", "keyslot"),
     ("encrypt", "sparse"),
     ("luksmith", "json"),
+    ("luksmith", "quiet"),
+    ("luksmith", "verbose"),
+    ("mount", "control"),
+    ("mount", "keyslot"),
+    ("mount", "no_reencrypt"),
     ("provision", "Format"),
     ("provision", "Key derivation"),
     ("reencrypt", "Key derivation"),
+    ("reencrypt", "export"),
+    ("reencrypt", "force_weak"),
     ("reencrypt", "header"),
+    ("serve", "control"),
     ("serve", "exit_when_idle"),
     ("serve", "header"),
     ("serve", "insecure"),
     ("serve", "keyslot"),
     ("serve", "name"),
+    ("serve", "no_reencrypt"),
 ];
 
 /// More options that `-h` leaves out, by their ids.
@@ -48,6 +57,7 @@ const RARE: &[&str] = &[
     "guest_encrypted",
     "handshake_time",
     "hash",
+    "helper_dir",
     "keep_owner",
     "keyfile_offset",
     "key_size",

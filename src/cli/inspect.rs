@@ -45,7 +45,7 @@ pub(crate) struct Args {
     out: Option<PathBuf>,
 
     /// Go on without asking: overwrite FILE
-    #[arg(long, value_name = "WHAT", requires = "out", value_parser = only(&[Force::Overwrite]))]
+    #[arg(long, value_name = "WHAT", requires = "out", value_parser = only(&[(Force::Overwrite, "replace FILE, if the image is accepted")]))]
     force: Vec<Force>,
 
     /// The policy, in TOML; docs/inspect.md shows every member [default: a strict one]
@@ -56,8 +56,9 @@ pub(crate) struct Args {
 /// An image from an untrusted source. Its path is not trusted either.
 #[derive(Debug, clap::Args)]
 pub(crate) struct UntrustedImage {
-    /// The image: a regular file, a block device, or an export (nbd://HOST[:PORT]/NAME,
-    /// nbd+unix:///NAME?socket=PATH, and nbds for TLS)
+    /// The image: a regular file, a block device, an export (nbd://HOST[:PORT]/NAME,
+    /// nbd+unix:///NAME?socket=PATH, and nbds for TLS), or a file on a web server
+    /// (https://HOST/PATH)
     #[arg(value_name = "IMAGE", value_parser = LocationParser::Openable)]
     pub(super) image: Location,
 
@@ -156,6 +157,11 @@ impl Args {
 
     /// Looks at FILE, and asks if it would be replaced.
     fn look(&self, path: &Path) -> Result<Destination, CommandError> {
+        if path == Path::new("-") {
+            let message = "--out -: a copy is judged before it has a name, and stdout cannot wait";
+            return Err(CommandError::parameters(message)
+                .hint("--out FILE names a new file; ./- is a file of this name"));
+        }
         let destination = Destination::look(path)?;
         match destination.present() {
             Present::Nothing => {}

@@ -28,6 +28,7 @@ mod convert;
 mod copy;
 mod create;
 mod decrypt;
+mod dm_table;
 mod encrypt;
 mod error;
 mod force;
@@ -38,16 +39,20 @@ mod info;
 mod inspect;
 mod kernel;
 mod key;
+mod key_helper;
 mod libvirt;
 mod log;
 mod make;
 mod man;
+mod mount;
 mod notes;
+mod objects;
 mod open;
 mod output;
 mod passphrase;
 mod progress;
 mod qemu;
+mod readiness;
 mod reencrypt;
 mod resize;
 mod serve;
@@ -60,6 +65,7 @@ mod strength;
 mod table;
 mod terminal;
 mod token;
+mod unmount;
 mod usage;
 mod verdicts;
 mod verify_ciphertext;
@@ -67,6 +73,7 @@ mod verify_ciphertext;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use luksmith_formats::json::json;
@@ -122,6 +129,17 @@ struct Global {
     )]
     color: Color,
 
+    /// Also look for key-NAME, the helper of a SOURCE helper:NAME, in this directory. It has to
+    /// belong to root or to you, and no other user may write to it or to its parents
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        value_parser = args::LocalFile,
+        help_heading = "Passphrase"
+    )]
+    helper_dir: Vec<std::path::PathBuf>,
+
     /// How to show the progress of long work on stderr: bars on a terminal, JSON lines, or nothing
     #[arg(
         long,
@@ -151,7 +169,7 @@ Exit codes:
   130 interrupted        141 the reader of the output exited
 Verdicts:
   6 inspect: against the policy                  10 inspect: rejected
-  11 audit, verify-ciphertext, libvirt rotate --check: there are findings";
+  11 audit, verify-ciphertext, libvirt rotate and rekey with --check: there are findings";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -174,18 +192,26 @@ enum Command {
     Resize(resize::Args),
     Reencrypt(Box<reencrypt::Args>),
     Serve(serve::Args),
+    Mount(Box<mount::Args>),
+    Unmount(unmount::Args),
     #[command(subcommand)]
     Qemu(qemu::Command),
     #[command(subcommand)]
     Libvirt(libvirt::Command),
+    #[command(subcommand)]
+    Objects(objects::Command),
     VerifyCiphertext(verify_ciphertext::Args),
     Benchmark(benchmark::Args),
+    DmTable(dm_table::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
 
 /// The whole program.
 pub(crate) fn main() -> ExitCode {
+    if let Some(code) = key_helper::run() {
+        return code;
+    }
     let (cli, name) = match parse() {
         Ok(parsed) => parsed,
         Err(code) => return code,
@@ -232,14 +258,27 @@ fn parse() -> Result<(Cli, String), ExitCode> {
     if words.any(|word| word == "--json") {
         output::write_events();
     }
-    let mut command = command();
-    command
-        .try_get_matches_from_mut(std::env::args_os())
-        .and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, name(&matches))))
-        .map_err(|error| {
-            let args: Vec<_> = std::env::args_os().skip(1).collect();
-            ExitCode::from(arguments::report(&error, &args, &command))
-        })
+    // Only help and errors of usage need the arranged texts, and arranging takes longer than
+    // parsing.
+    let mut plain = Cli::command();
+    let (command, error) = match parse_by(&mut plain) {
+        Ok(parsed) => return Ok(parsed),
+        Err(error) if error.kind() == ErrorKind::DisplayVersion => (plain, error),
+        Err(_) => {
+            let mut arranged = command();
+            match parse_by(&mut arranged) {
+                Ok(parsed) => return Ok(parsed),
+                Err(error) => (arranged, error),
+            }
+        }
+    };
+    let args: Vec<_> = std::env::args_os().skip(1).collect();
+    Err(ExitCode::from(arguments::report(&error, &args, &command)))
+}
+
+fn parse_by(command: &mut clap::Command) -> clap::error::Result<(Cli, String)> {
+    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    Ok((Cli::from_arg_matches(&matches)?, name(&matches)))
 }
 
 fn name(matches: &clap::ArgMatches) -> String {
@@ -264,6 +303,7 @@ fn prepare(global: &Global, name: String) -> Result<Session, CommandError> {
     terminal::choose(global.color, global.quiet);
     log::start(global.verbose);
     output::harden();
+    passphrase::use_helpers(&global.helper_dir)?;
     kernel::choose().map_err(|error| CommandError::new(Kind::Parameters, error))?;
     let progress = match global.progress {
         // A bar among JSON would be neither.
@@ -292,10 +332,14 @@ impl Command {
             Self::Resize(args) => args.run(session),
             Self::Reencrypt(args) => args.run(session),
             Self::Serve(args) => args.run(session),
+            Self::Mount(args) => args.run(session),
+            Self::Unmount(args) => args.run(session),
             Self::Qemu(command) => command.run(session),
             Self::Libvirt(command) => command.run(session),
+            Self::Objects(command) => command.run(session),
             Self::VerifyCiphertext(args) => args.run(session),
             Self::Benchmark(args) => args.run(session),
+            Self::DmTable(args) => args.run(session),
             Self::Completions(args) => args.run(session, command()),
             Self::Man(args) => args.run(session, command()),
         }

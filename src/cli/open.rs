@@ -114,7 +114,7 @@ pub(crate) fn unlock_and_keep(
     let mut left = source.tries();
     loop {
         left -= 1;
-        let passphrase = source.existing(session, label)?;
+        let passphrase = source.existing_of(session, label, container.volume_name())?;
         match derive(session, container, &passphrase, which) {
             Err(UnlockError::WrongPassphrase) if left > 0 => {
                 ask_again(UnlockError::WrongPassphrase.into());
@@ -132,7 +132,10 @@ pub(crate) fn unlock_and_keep(
                     Err(UnlockError::WrongPassphrase) => {
                         // Another program may have changed the keyslots since the header was read.
                         container.check_unchanged()?;
-                        newline_hint(session, container, &passphrase, which)?
+                        match newline_hint(session, container, &passphrase, which)? {
+                            None if source.is_one_line() => Some(TYPED.to_owned()),
+                            hint => hint,
+                        }
                     }
                     _ => None,
                 };
@@ -147,6 +150,11 @@ pub(crate) fn unlock_and_keep(
         }
     }
 }
+
+/// The hint for a line that opens nothing. To try it with a newline would take a derivation for
+/// each keyslot after every mistyped passphrase.
+const TYPED: &str = "a key file that ends with a newline is a passphrase with that newline, which \
+                     cannot be typed: --key-file PATH reads it whole";
 
 /// Tries a passphrase, with a spinner while the keys are derived.
 fn derive(

@@ -140,9 +140,12 @@ pub(crate) fn report(failed: &CommandError) {
     }
 }
 
-/// Writes help to stdout. A failure cannot be reported better than by what is missing.
-pub(crate) fn stdout_raw(text: &str) {
-    let _ = io::stdout().write_all(text.as_bytes());
+/// Writes text to stdout.
+pub(crate) fn stdout_raw(text: &str) -> Result<(), CommandError> {
+    refuse_closed_stdout()?;
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(text.as_bytes());
+    written.and_then(|()| stdout.flush()).map_err(stdout_failed)
 }
 
 /// Writes help to stderr, unless that is JSON.

@@ -3,12 +3,13 @@
 
 use std::io::{self, IsTerminal};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use luksmith::libvirt::ValueScheme;
 use luksmith::secret::{
-    AnySource, ParseSourceError, Passphrase, Purpose, Scheme, SecretError, SecretSource, Source,
-    VolumeKey, Wanted,
+    AnySource, HelperFolders, HelperScheme, KeyStore, ParseSourceError, Passphrase, Purpose,
+    Scheme, SecretError, SecretSource, Source, VolumeKey, VolumeName, Wanted,
 };
 use luksmith_formats::nbd::uri;
 
@@ -22,13 +23,57 @@ use super::strength::strength;
 /// it.
 const WEAK_BELOW: u8 = 2;
 
+/// Where helpers are looked for, which `--helper-dir` says.
+static HELPERS: OnceLock<HelperFolders> = OnceLock::new();
+
+/// Also looks for helpers in these directories.
+pub(crate) fn use_helpers(directories: &[PathBuf]) -> Result<(), CommandError> {
+    let mut folders = HelperFolders::new();
+    for directory in directories {
+        let path = std::path::absolute(directory)
+            .map_err(|error| CommandError::new(Kind::Parameters, error).about("--helper-dir"))?;
+        folders = folders.also(path);
+    }
+    HELPERS.get_or_init(|| folders);
+    Ok(())
+}
+
+fn helpers() -> HelperFolders {
+    HELPERS.get().cloned().unwrap_or_default()
+}
+
 /// What a SOURCE may be besides the library's own sources.
-const SCHEMES: &[&dyn Scheme] = &[&ValueScheme::EXISTING, &ValueScheme::GENERATED];
+fn schemes() -> [Box<dyn Scheme>; 4] {
+    [
+        Box::new(ValueScheme::EXISTING),
+        Box::new(ValueScheme::GENERATED),
+        Box::new(HelperScheme::existing(helpers())),
+        Box::new(HelperScheme::generated(helpers())),
+    ]
+}
+
+/// The key store that an option names.
+pub(crate) fn key_store(option: &str, text: &str) -> Result<KeyStore, CommandError> {
+    let reference = match text.strip_prefix("helper:") {
+        Some(rest) => rest.parse(),
+        None => Err(ParseSourceError::Unknown),
+    };
+    match reference {
+        Ok(reference) => Ok(KeyStore::new(reference, helpers())),
+        // The text may be a passphrase, and is not repeated.
+        Err(ParseSourceError::Unknown) => {
+            let message = format!("{option}: not a reference of a key store");
+            Err(CommandError::parameters(message).hint("helper:NAME:REFERENCE names one"))
+        }
+        Err(error) => Err(CommandError::new(Kind::Parameters, error).about(option)),
+    }
+}
 
 /// How the text of each SOURCE begins.
 pub(crate) fn forms() -> Vec<String> {
     let own = Source::FORMS.iter().map(|form| (*form).to_owned());
-    let more = SCHEMES.iter().map(|scheme| format!("{}:", scheme.name()));
+    let schemes = schemes();
+    let more = schemes.iter().map(|scheme| format!("{}:", scheme.name()));
     own.chain(more).collect()
 }
 
@@ -44,15 +89,17 @@ fn parse(text: &str) -> Result<AnySource, CommandError> {
         return Err(
             CommandError::parameters("generate: the passphrase would be kept nowhere").hint(
                 "generate:libvirt:SECRET puts it into a secret, which is a UUID or \
-                 usage=volume:PATH",
+                 usage=volume:PATH; generate:helper:NAME:REFERENCE puts it into a key store",
             ),
         );
     }
-    AnySource::parse(text, SCHEMES).map_err(|error| {
+    let schemes = schemes();
+    let schemes: Vec<&dyn Scheme> = schemes.iter().map(AsRef::as_ref).collect();
+    AnySource::parse(text, &schemes).map_err(|error| {
         let unknown = error == ParseSourceError::Unknown;
         let error = CommandError::new(Kind::Parameters, error);
-        let more = "libvirt:SECRET is one too, and generate:libvirt:SECRET for a new passphrase; \
-                    SECRET is a UUID or usage=volume:PATH";
+        let more = "libvirt:SECRET and helper:NAME:REFERENCE are sources too, and with generate: \
+                    before them for a new passphrase; SECRET is a UUID or usage=volume:PATH";
         error.hint_if(unknown.then(|| more.to_owned()))
     })
 }
@@ -171,6 +218,12 @@ impl KeySource {
         }
     }
 
+    /// Whether it is one line, without a newline.
+    pub(crate) fn is_one_line(&self) -> bool {
+        let line = [Source::Prompt, Source::Terminal, Source::Stdin];
+        self.here().is_some_and(|source| line.contains(source))
+    }
+
     fn takes_all_of_stdin(&self) -> bool {
         match self.here() {
             Some(Source::Fd(0)) => true,
@@ -201,6 +254,17 @@ impl KeySource {
         Ok(self.source.read(purpose)?)
     }
 
+    /// Reads a passphrase that exists, of this volume.
+    pub(crate) fn existing_of(
+        &self,
+        session: &Session,
+        label: &str,
+        volume: VolumeName<'_>,
+    ) -> Result<Passphrase, CommandError> {
+        let purpose = Purpose::unlock(label, session.signals.interrupt());
+        Ok(self.source.read(purpose.of(volume))?)
+    }
+
     /// Reads a passphrase that is being set. A person is asked twice, and the strength of the
     /// passphrase is estimated.
     pub(crate) fn fresh(
@@ -211,6 +275,18 @@ impl KeySource {
     ) -> Result<Passphrase, CommandError> {
         let purpose = Purpose::new_secret(label, session.signals.interrupt());
         Ok(self.rated(purpose, force_weak)?)
+    }
+
+    /// As [`fresh`](Self::fresh), for this volume.
+    pub(crate) fn fresh_of(
+        &self,
+        session: &Session,
+        label: &str,
+        volume: VolumeName<'_>,
+        force_weak: bool,
+    ) -> Result<Passphrase, CommandError> {
+        let purpose = Purpose::new_secret(label, session.signals.interrupt());
+        Ok(self.rated(purpose.of(volume), force_weak)?)
     }
 
     /// A new passphrase that is in a file, a descriptor or a credential: it is read before the

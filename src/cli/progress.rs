@@ -78,6 +78,13 @@ impl Running {
         }
     }
 
+    /// This much of the innermost work was done before it began.
+    pub(crate) fn resume(&self, done: u64) {
+        if let Some(Showing::Counted(counted)) = self.look().last() {
+            counted.pace.resume(done);
+        }
+    }
+
     /// The innermost work ended.
     pub(crate) fn end(&self, whole: bool) {
         let ended = self.change().pop();

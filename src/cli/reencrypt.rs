@@ -1,14 +1,22 @@
-//! `luksmith reencrypt`: gives a volume another volume key or cipher in place.
+//! `luksmith reencrypt`: gives a volume another volume key or cipher in place, or encrypts
+//! plaintext in place.
 
+use std::path::{Path, PathBuf};
+
+use luksmith::location::Location;
+use luksmith::secret::Passphrase;
+use luksmith::task::open::ImageFormat;
 use luksmith::task::outcome::{Change, Changed};
+use luksmith::task::reencrypt::encrypt::Encryption;
+use luksmith::task::reencrypt::follow::Remote;
 use luksmith::task::reencrypt::{Options, Plan, Protection};
 use luksmith_formats::cipher::CipherSpec;
 use luksmith_formats::hash::Hash;
 
 use super::Session;
 use super::args::{
-    Choice, ImageArgs, LimitArgs, PbkdfArgs, UndoArgs, choice, parse_cipher, parse_hash,
-    parse_key_bits, parse_sector_size,
+    Choice, IMAGE_FORMATS, ImageArgs, LimitArgs, LocalFile, LocationParser, PbkdfArgs, RemoteArgs,
+    UndoArgs, choice, parse_cipher, parse_hash, parse_key_bits, parse_sector_size,
 };
 use super::error::CommandError;
 use super::force::{Force, confirm, only};
@@ -24,11 +32,41 @@ use super::size;
 /// being converted. Every passphrase that should open the volume afterwards has to be given, since
 /// it encrypts the new key. LUKS2 only; a LUKS1 volume and a qcow2 image get a new key by `luksmith
 /// copy`.
+///
+/// With --encrypt, IMAGE is plaintext, which becomes a LUKS2 volume. The size that a guest sees
+/// stays. A file on ext4 or XFS gets room for the header before its data; everything else needs
+/// --header FILE. What is not encrypted yet stays plaintext until then, and its old blocks may stay
+/// on the disk afterwards. There is no decryption in place: `luksmith decrypt` makes a copy.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
+    /// The encrypted volume: a file, a block device, or an NBD export
+    #[arg(value_name = "IMAGE", value_parser = LocationParser::Openable, required_unless_present = "served")]
+    image: Option<Location>,
+
+    /// The LUKS header is in FILE (a detached header); IMAGE holds only the data
+    #[arg(long, value_name = "FILE", value_parser = LocationParser::Openable)]
+    header: Option<Location>,
+
+    /// The format of IMAGE; it is never guessed
+    #[arg(long, value_name = "FORMAT", default_value = "raw", value_parser = choice(IMAGE_FORMATS))]
+    format: ImageFormat,
+
     #[command(flatten)]
-    image: ImageArgs,
+    remote: RemoteArgs,
+
+    /// Encrypt plaintext in place, or go on with that
+    #[arg(long, conflicts_with_all = ["served", "drop_other_keyslots"])]
+    encrypt: bool,
+
+    /// Begin it on a server whose --control socket is PATH, or let the one there go on, and wait
+    /// for its end
+    #[arg(long, value_name = "PATH", value_parser = LocalFile, conflicts_with_all = ["image", "header", "init_only"])]
+    served: Option<PathBuf>,
+
+    /// The export of the server, if it serves several
+    #[arg(long, value_name = "NAME", requires = "served")]
+    export: Option<String>,
 
     /// The new cipher [default: the present one]
     #[arg(short, long, value_name = "SPEC", value_parser = parse_cipher)]
@@ -55,12 +93,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "HASH", value_parser = parse_hash)]
     resilience_hash: Option<Hash>,
 
-    /// The size of a zone, which is in memory as a whole: at most 64M [default: 32M with checksums,
-    /// 8M with a journal]
+    /// The size of a zone, which is in memory as a whole: at most 64M [default: 16M with checksums,
+    /// 12M with a journal]
     #[arg(long, alias = "hotzone-size", value_name = "SIZE", value_parser = size::parse)]
     zone_size: Option<u64>,
 
-    /// Convert at most SIZE bytes in a second
+    /// Convert at most SIZE bytes in a second [default: 0, which is no limit]
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     rate: Option<u64>,
 
@@ -80,13 +118,20 @@ pub(crate) struct Args {
     #[arg(short = 'd', long, value_name = "PATH", help_heading = "Passphrase")]
     key_file: Vec<String>,
 
+    /// Accept a passphrase that is easy to guess, with --encrypt
+    #[arg(long, requires = "encrypt", help_heading = "Passphrase")]
+    force_weak: bool,
+
     /// Remove the keyslots that none of the passphrases opens
     #[arg(long)]
     drop_other_keyslots: bool,
 
-    /// Go on without asking: sector-size, if sectors become larger; unverified-blocks, if a block
-    /// of an interrupted zone is neither old nor converted
-    #[arg(long, value_name = "WHAT", value_parser = only(&[Force::SectorSize, Force::UnverifiedBlocks]))]
+    /// Go on without asking about WHAT
+    #[arg(long, value_name = "WHAT", value_parser = only(&[
+        (Force::SectorSize, "make encryption sectors larger"),
+        (Force::UnverifiedBlocks, "go on although blocks are neither old nor converted"),
+        (Force::AsItIs, "with --encrypt: encrypt the bytes of a LUKS volume or of a disk image"),
+    ]))]
     force: Vec<Force>,
 
     #[command(flatten)]
@@ -119,11 +164,13 @@ Examples:
   luksmith reencrypt disk.img --key-file a.key --key-file b.key   two passphrases stay
   luksmith reencrypt disk.img --key-file a.key --drop-other-keyslots
   luksmith reencrypt /dev/sdb1 --cipher aes-xts-plain64 --key-size 512 --rate 100M
-  luksmith reencrypt disk.img --sector-size 4096 --force sector-size";
+  luksmith reencrypt disk.img --sector-size 4096 --force sector-size
+  luksmith reencrypt --encrypt plain.img                     plaintext becomes a volume, in place
+  luksmith reencrypt --encrypt /dev/sdb1 --header sdb1.header
+  luksmith reencrypt --served vm/control.sock --rate 50M    while `luksmith serve` serves it";
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        refuse_qcow2(&self.image, "a reencryption")?;
         let mut options = Options::default();
         options.cipher = self.cipher;
         options.key_size = self.key_size;
@@ -138,22 +185,102 @@ impl Args {
         options.only_begin = self.init_only;
         options.drop_others = self.drop_other_keyslots;
         options.unverified_blocks = self.force.contains(&Force::UnverifiedBlocks);
-        let image = self.image.get();
+        let location = match (&self.served, &self.image) {
+            (None, Some(image)) => image.clone(),
+            (served, _) => {
+                let socket = served.as_deref().unwrap_or(Path::new(""));
+                return self.on_server(socket, &options, session);
+            }
+        };
+        let image = ImageArgs {
+            image: location,
+            header: self.header,
+            format: self.format,
+            remote: self.remote,
+        };
+        refuse_qcow2(&image, "a reencryption")?;
         let limits = self.limits.limits();
-        let plan = Plan::look(&image, self.undo.path(), options, limits, session)?;
-        let name = self.image.image.to_string();
+        let name = image.image.to_string();
+        let (at, undo) = (image.get(), self.undo.path());
+        let plan = match self.encrypt {
+            false => Plan::look(&at, undo, options, limits, session)?,
+            true => {
+                let as_it_is = self.force.contains(&Force::AsItIs);
+                match Encryption::look(&at, undo, options, limits, as_it_is, session)? {
+                    Encryption::GoesOn(plan) => *plan,
+                    Encryption::Begins(beginning) => {
+                        let passphrase = match &*KeySource::of_each(&self.key, &self.key_file)? {
+                            [one] => one.fresh(session, &name, self.force_weak)?,
+                            _ => {
+                                let message = "an encryption in place begins with one passphrase";
+                                return Err(CommandError::parameters(message)
+                                    .hint("`luksmith key add` adds others later"));
+                            }
+                        };
+                        let done = beginning
+                            .run(&passphrase, session)
+                            .map_err(|error| CommandError::from(error).about(&name))?;
+                        session.done(&Changed::new(&image.image, Change::Reencrypted(done)));
+                        return Ok(());
+                    }
+                }
+            }
+        };
         if plan.enlarges_sectors() {
-            let loss = format!(
-                "the sectors of {name} would become larger: a filesystem in it with blocks of 512 \
-                 bytes could no longer be mounted"
-            );
-            confirm(&self.force, Force::SectorSize, &loss)?;
+            confirm_sectors(&self.force, &name)?;
         }
-        let sources = KeySource::of_each(&self.key, &self.key_file)?;
-        let read = |source: &KeySource| source.existing(session, &name);
-        let passphrases = sources.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-        let done = plan.run(&passphrases, session)?;
-        session.done(&Changed::new(&self.image.image, Change::Reencrypted(done)));
+        let passphrases = read_each(&self.key, &self.key_file, session, &name)?;
+        let done = plan
+            .run(&passphrases, session)
+            .map_err(|error| CommandError::from(error).about(&name))?;
+        session.done(&Changed::new(&image.image, Change::Reencrypted(done)));
         Ok(())
     }
+
+    /// Begins it on a server, or lets it go on there.
+    fn on_server(
+        &self,
+        socket: &Path,
+        options: &Options,
+        session: &Session,
+    ) -> Result<(), CommandError> {
+        let mut remote = Remote::look(socket, self.export.as_deref(), session)?;
+        let begins = remote.is_idle() && !self.resume;
+        if !(self.resume && remote.is_finished()) {
+            let name = remote.image().to_owned();
+            let wanted = options.sector_size.map_or(0, u64::from);
+            let larger = begins && wanted > remote.sector_size();
+            if larger {
+                confirm_sectors(&self.force, &name)?;
+            }
+            let passphrases = match begins {
+                true => read_each(&self.key, &self.key_file, session, &name)?,
+                false => Vec::new(),
+            };
+            remote.start(options, larger, &passphrases, session)?;
+        }
+        let (image, done) = remote.follow(session)?;
+        session.done(&Changed::new(&image, Change::Reencrypted(done)));
+        Ok(())
+    }
+}
+
+fn confirm_sectors(force: &[Force], name: &str) -> Result<(), CommandError> {
+    let loss = format!(
+        "the sectors of {name} would become larger: a filesystem in it with blocks of 512 bytes \
+         could no longer be mounted"
+    );
+    confirm(force, Force::SectorSize, &loss)
+}
+
+/// The passphrases of several sources.
+pub(super) fn read_each(
+    keys: &[String],
+    files: &[String],
+    session: &Session,
+    name: &str,
+) -> Result<Vec<Passphrase>, CommandError> {
+    let sources = KeySource::of_each(keys, files)?;
+    let read = |source: &KeySource| source.existing(session, name);
+    sources.iter().map(read).collect()
 }

@@ -1,8 +1,7 @@
 //! `luksmith resize`: changes the size of a volume.
 
-use luksmith::backend::IoError;
-use luksmith::layout::Qcow2;
 use luksmith::task::outcome::{Change, Changed};
+use luksmith::task::resize::Resize;
 
 use super::Session;
 use super::args::{ImageArgs, UndoArgs};
@@ -24,7 +23,7 @@ pub(crate) struct Args {
     size: NewSize,
 
     /// Go on without asking: shrink
-    #[arg(long, value_name = "WHAT", value_parser = only(&[Force::Shrink]))]
+    #[arg(long, value_name = "WHAT", value_parser = only(&[(Force::Shrink, "cut off the end of the volume, with the data in it")]))]
     force: Vec<Force>,
 
     #[command(flatten)]
@@ -46,31 +45,15 @@ impl Args {
             session,
         )?;
         self.image.get().refuse_header_as_data(&container, &data)?;
-        let old = data.volume_size(&container)?;
+        let about = |error: CommandError| error.about(&self.image.image);
+        let old = data.volume_size(&container);
+        let old = old.map_err(CommandError::from).map_err(about)?;
         let new = self.size.of(old)?;
-        if data.has_fixed_size() && data.qcow2.is_none() && new != old {
-            let message = format!(
-                "a volume on {} reaches to its end: {old} bytes",
-                self.image.image
-            );
-            let hint = match self.image.image.part() {
-                Some(_) => "change the partition, with sfdisk or parted: the volume has its size",
-                None => "--size is not needed: the volume has the size of its storage",
-            };
-            return Err(CommandError::parameters(message).hint(hint));
-        }
-        if new < old {
-            let loss = format!(
-                "the last {} of {} would be cut off; shrink the file system in it first",
-                size::human(old - new),
-                self.image.image
-            );
+        let resize = Resize::look(&self.image.get(), &container, &data, new)?;
+        if let Some(loss) = resize.loss() {
             confirm(&self.force, Force::Shrink, &loss)?;
         }
-        match &data.qcow2 {
-            Some(image) => resize_image(image, new, old)?,
-            None => container.resize(data.backend.as_ref(), new)?,
-        }
+        resize.execute(&mut container, &data, None)?;
         let change = Change::Resized {
             size: new,
             old_size: old,
@@ -78,16 +61,4 @@ impl Args {
         session.done(&Changed::new(&self.image.image, change));
         Ok(())
     }
-}
-
-/// A hint for sizes that the tables of an image do not allow.
-fn resize_image(image: &Qcow2, size: u64, old: u64) -> Result<(), CommandError> {
-    image.resize(size).map_err(|error| match error {
-        IoError::Unaligned { unit, .. } if size < old => CommandError::from(error).hint(format!(
-            "use a size in whole clusters of {}: the rest of a cut cluster would come back when \
-             the volume grows",
-            size::human(unit.into())
-        )),
-        error => error.into(),
-    })
 }

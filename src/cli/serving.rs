@@ -2,12 +2,13 @@
 
 use luksmith::qemu::quoted;
 use luksmith::task::emulator::User;
+use luksmith::task::libvirt::disk::ServedBy;
 use luksmith::task::open::ImageFormat;
 
 /// The `luksmith serve` command for a volume whose emulator runs as another user.
 pub(crate) fn serve_command(
     (image, header, format): (&str, Option<&str>, ImageFormat),
-    socket: &str,
+    (by, socket): (ServedBy, &str),
     export: &str,
     user: Option<User>,
 ) -> String {
@@ -18,7 +19,11 @@ pub(crate) fn serve_command(
     if format != ImageFormat::Raw {
         command.push_str(&format!(" --format {}", format.name()));
     }
-    command.push_str(&format!(" --socket {}", quoted(socket)));
+    let option = match by {
+        ServedBy::VhostUser => "--vhost-user",
+        _ => "--socket",
+    };
+    command.push_str(&format!(" {option} {}", quoted(socket)));
     if !export.is_empty() {
         command.push_str(&format!(" --name {}", quoted(export)));
     }
@@ -41,7 +46,7 @@ mod tests {
         assert_eq!(
             serve_command(
                 ("/a b.img", Some("h x"), ImageFormat::Raw),
-                "/run/s",
+                (ServedBy::Nbd, "/run/s"),
                 "x",
                 Some(user)
             ),
@@ -49,8 +54,13 @@ mod tests {
              --socket-group 8 --allow-uid 7"
         );
         assert_eq!(
-            serve_command(("a", None, ImageFormat::Qcow2), "s", "", None),
-            "luksmith serve a --format qcow2 --socket s"
+            serve_command(
+                ("a", None, ImageFormat::Qcow2),
+                (ServedBy::VhostUser, "s"),
+                "",
+                None
+            ),
+            "luksmith serve a --format qcow2 --vhost-user s"
         );
     }
 }

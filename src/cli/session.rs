@@ -80,6 +80,10 @@ impl Watch for Session {
         self.running.begin(work, total);
     }
 
+    fn resumes(&self, done: u64) {
+        self.running.resume(done);
+    }
+
     fn advances(&self, by: u64) {
         self.running.advance(by);
     }

@@ -1,5 +1,8 @@
 //! Hints after a failure of the library: one table of the flags and commands that help.
 
+#[macro_use]
+mod row;
+mod servers;
 mod undo;
 
 use std::error::Error;
@@ -14,62 +17,27 @@ use luksmith::container::{
 };
 use luksmith::crypt::CryptError;
 use luksmith::export::nbd::ServeError;
+use luksmith::export::vhost_user::ServeError as VhostError;
 use luksmith::kdf::KdfError;
 use luksmith::layout::ImageError;
 use luksmith::libvirt::{LibvirtError, ValueError};
 use luksmith::qemu::{AmendError, QmpError};
-use luksmith::secret::{HelperError, SecretError};
+use luksmith::reencrypt::RoomError;
+use luksmith::secret::{HelperError, KeyStoreError, SecretError};
+use luksmith::sys::LoadError;
 use luksmith::task::destination::NoRoom;
 use luksmith::task::emulator::EmulatorError;
+use luksmith::task::key_rotate::KeyRotateError;
 use luksmith::task::libvirt::definition::DefinitionError;
 use luksmith::task::libvirt::disk::DiskError;
 use luksmith::task::libvirt::provision::ProvisionError;
+use luksmith::task::libvirt::rekey::RekeyError;
 use luksmith::task::libvirt::rotate::RotateError;
 use luksmith::vet::ciphertext::VetError;
 use luksmith_formats::FormatError;
 use luksmith_formats::error::Kind as FormatKind;
 
-/// The hint, if there is one.
-type Hint = Option<String>;
-
-/// What a row of the table says.
-trait Row {
-    fn hint(self) -> Hint;
-}
-
-impl Row for &str {
-    fn hint(self) -> Hint {
-        Some(self.to_owned())
-    }
-}
-
-impl Row for String {
-    fn hint(self) -> Hint {
-        Some(self)
-    }
-}
-
-impl Row for Hint {
-    fn hint(self) -> Hint {
-        self
-    }
-}
-
-macro_rules! hints {
-    ($($error:ty { $($pattern:pat $(if $guard:expr)? => $row:expr,)* })*) => {
-        /// The hint for this error.
-        pub(crate) fn hint(error: &(dyn Error + 'static)) -> Hint {
-            $(if let Some(error) = error.downcast_ref::<$error>() {
-                #[allow(unreachable_patterns)] // where one row is for the whole type
-                return match error {
-                    $($pattern $(if $guard)? => Row::hint($row),)*
-                    _ => None,
-                };
-            })*
-            None
-        }
-    };
-}
+use row::{Hint, Row};
 
 const ROOM: &str = "`luksmith key remove IMAGE --keyslot N` makes room";
 const SHOW: &str = "`luksmith info IMAGE` shows the keyslots";
@@ -84,6 +52,8 @@ const MEMORY: &str = "free some memory, or raise `ulimit -l` (locked memory); --
 const UNCHANGED: &str = "nothing was changed";
 
 hints! {
+    else servers::hint;
+
     FormatError {
         error @ FormatError { kind: FormatKind::OverLimit, .. } => over_limit(error),
         FormatError { kind: FormatKind::Malformed, .. } =>
@@ -114,6 +84,8 @@ hints! {
     IoError {
         IoError::NoSpace { .. } =>
             "free space where it is stored, and run the command again; `df -h` shows it",
+        IoError::LockLost(_) =>
+            "look at the volume before you go on: what the other program has written is kept",
         IoError::Plaintext { .. } =>
             "--compressed-plaintext reads it; anyone with access to the storage can have changed \
              it",
@@ -134,7 +106,7 @@ hints! {
             "the file system or the device is read-only; `luksmith info`, `key test` and `decrypt` \
              need no more",
         FileError::Busy { source, .. }
-            if (source.holders.iter()).any(|holder| holder.command.starts_with("qemu")) =>
+            if source.holders.iter().any(|holder| holder.is_machine()) =>
             "a virtual machine uses it; `luksmith libvirt rotate` or `luksmith qemu amend` changes \
              passphrases while it runs",
         FileError::Busy { source, .. }
@@ -152,6 +124,9 @@ hints! {
 
     OpenError {
         OpenError::NotLuks => "--header FILE names a detached header",
+        OpenError::CloneInCeph =>
+            "`rbd flatten POOL/IMAGE` makes the clone independent; librbd opens it with --engine \
+             librbd of `luksmith libvirt xml disk`",
         OpenError::Remains(_) => "`luksmith header repair IMAGE` repairs it",
         OpenError::Header(error) => hint(error),
         OpenError::BothCopies { .. } =>
@@ -179,7 +154,10 @@ hints! {
     }
 
     VolumeError {
+        VolumeError::Unsupported(why) => unfinished(why),
         VolumeError::Detached => "name the data as IMAGE and the header with --header FILE",
+        VolumeError::TooSmall { size, needed } =>
+            format!("{} bytes are missing: the image is cut off", needed.saturating_sub(*size)),
         VolumeError::Kdf(error) => hint(error),
         VolumeError::Crypt(error) => crypt(error),
     }
@@ -199,6 +177,7 @@ hints! {
         KeyslotError::InUse(_) | KeyslotError::OutOfRange { .. } => SHOW,
         KeyslotError::NotInUse(_) | KeyslotError::Replaced(_) => SHOW,
         KeyslotError::NoRoom { .. } => ROOM,
+        KeyslotError::Requirements(names) => unfinished(names),
         KeyslotError::Last(_) => "--force last-keyslot removes it anyway",
         KeyslotError::Cost(error) => cost(error),
         KeyslotError::Kdf(error) => hint(error),
@@ -210,6 +189,8 @@ hints! {
 
     HeaderError {
         HeaderError::OtherUuid { .. } => "--force other-uuid restores it anyway",
+        HeaderError::Requirements(names) => unfinished(names),
+        HeaderError::OtherKey => "--force other-key restores it anyway",
         HeaderError::NotUnderstood(_) =>
             "use the program that wrote it; `cryptsetup luksHeaderRestore` writes the backup over \
              it, and the passphrases of the present header are lost",
@@ -249,10 +230,20 @@ hints! {
         CommitError::Undo(error) => undo::undo(error),
     }
 
+    RoomError {
+        RoomError::Read(error) | RoomError::Store(error) => undo::store(error),
+    }
+
     ServeError {
         ServeError::SameName(_) => "--name and --export NAME=IMAGE give each export its own name",
         ServeError::Flush { .. } =>
             "what clients have written since their last successful flush may be lost",
+    }
+
+    VhostError {
+        VhostError::BlockSize(_) => "--block-size takes one of these",
+        VhostError::Flush { .. } =>
+            "what guests have written since their last successful flush may be lost",
     }
 
     TlsError {
@@ -305,10 +296,10 @@ hints! {
     }
 
     LibvirtError {
-        LibvirtError::NotInstalled { .. } =>
+        LibvirtError::Library(LoadError::NotInstalled { .. }) =>
             "install libvirt's client library: libvirt0 on Debian and Ubuntu, libvirt-libs on \
              Fedora",
-        LibvirtError::Broken { .. } =>
+        LibvirtError::Library(LoadError::Broken { .. }) =>
             "reinstall libvirt's client library with its dependencies: libvirt0 on Debian and \
              Ubuntu, libvirt-libs on Fedora",
         LibvirtError::Connection(_) =>
@@ -338,7 +329,7 @@ hints! {
     }
 
     EmulatorError {
-        EmulatorError::Luks2(_) | EmulatorError::Part(_) => SERVED,
+        EmulatorError::Luks2(_) | EmulatorError::Part(_) | EmulatorError::Objects(_) => SERVED,
         EmulatorError::Qcow2(_) => "--format qcow2 describes it as one",
         EmulatorError::SeveralFiles(_) =>
             "`qemu-img convert` makes an image that holds all data",
@@ -348,6 +339,41 @@ hints! {
         EmulatorError::NoCertificates(_) => "tls-certificates=DIR in it names them, for QEMU too",
         EmulatorError::NotText =>
             "`luksmith key add` adds a passphrase that is text, such as the base64 of a key file",
+    }
+
+    KeyStoreError {
+        KeyStoreError::NotFound { .. } =>
+            "--helper-dir DIR names a directory with the program; docs/key-helpers.md says what it has to \
+             do",
+        KeyStoreError::Helper(HelperError::Refused(error))
+            if error.kind() == ErrorKind::PermissionDenied =>
+            "a helper, its directory and all directories above it have to belong to root, or to you \
+             with --helper-dir, and no other user may write to them (`chmod go-w`)",
+        KeyStoreError::NoValue =>
+            "`luksmith key change IMAGE --new-key generate:helper:NAME:REFERENCE` makes one",
+        KeyStoreError::Present =>
+            "helper:NAME:REFERENCE uses that value; `luksmith key rotate` replaces it",
+        KeyStoreError::Conflict =>
+            "another program has changed it; look at the key store, and run the command again",
+        KeyStoreError::Denied => "the configuration of the helper says with which rights it asks",
+        KeyStoreError::Unreachable => "run the command again later; nothing was lost",
+        KeyStoreError::Altered | KeyStoreError::NotReadBack(_) | KeyStoreError::Nothing =>
+            "the helper does not work as docs/key-helpers.md says",
+        KeyStoreError::Secret(error) => hint(error),
+    }
+
+    KeyRotateError {
+        KeyRotateError::NoReference(_) => "helper:NAME:REFERENCE names one",
+        KeyRotateError::DoesNotOpen(_) =>
+            "`luksmith key test IMAGE --key helper:NAME:REFERENCE` tests it; `luksmith key change` moves a \
+             passphrase that opens the volume into the key store",
+        KeyRotateError::Lost { kept, .. } =>
+            format!(
+                "`luksmith key test IMAGE --key {kept}` tests it; store that value under the reference \
+                 itself, and run the command again"
+            ),
+        KeyRotateError::NotProven(_) | KeyRotateError::Replaced(_) =>
+            "no old keyslot was removed; run the command again",
     }
 
     DefinitionError {
@@ -407,6 +433,35 @@ hints! {
         RotateError::Outdated(_) => "restart the domain, or rotate while it is shut off",
     }
 
+    RekeyError {
+        RekeyError::NoDisk(_) | RekeyError::NotEncrypted(_) =>
+            "`luksmith reencrypt --served SOCKET` gives a volume a new key that `luksmith serve` \
+             decrypts",
+        RekeyError::Locked => "wait until it is done",
+        RekeyError::Bound(what) =>
+            format!("`virsh {}-list DOMAIN` shows them", what.trim_end_matches('s')),
+        RekeyError::Saved =>
+            "start the domain, or give its saved memory up with `virsh managedsave-remove DOMAIN`",
+        RekeyError::Transient => "--keep-old keeps the old volume for that definition",
+        RekeyError::Job =>
+            "run the command again when the job is done; `virsh domjobinfo` and `virsh blockjob` \
+             show it",
+        RekeyError::Backing => "`virsh blockpull` merges the layers while the domain runs",
+        RekeyError::AlsoUsed { .. } => "detach that disk first",
+        RekeyError::NoPool(_) => "--pool POOL names a pool in which the new volume is made",
+        RekeyError::OtherSize { .. } =>
+            "shut the domain off and start it again, so that the guest sees the whole volume",
+        RekeyError::Rotation(_) => "`luksmith libvirt rotate DOMAIN` completes it",
+        RekeyError::ShutOff | RekeyError::CopyEnded =>
+            "the domain has its old volume still; run the command again",
+        RekeyError::NotProven(_) => "the old volume is not erased",
+        RekeyError::NotShown { .. } =>
+            "start the domain once, so that QEMU opens the new volume, and run the command again",
+        RekeyError::Exchanged(_) =>
+            "give the domain one of the two as its disk again, and run the command again",
+        RekeyError::OtherVolume(_) => "`luksmith header erase` erases the volume that you mean",
+    }
+
     ProvisionError {
         ProvisionError::Detached => "leave --header out",
         ProvisionError::NotAFile(_) => "leave --format out: a raw volume has its size from the start",
@@ -421,6 +476,14 @@ hints! {
 }
 
 /// The flag that raises the limit which a key derivation exceeds.
+/// The hint for a header that requires a reencryption to be finished.
+fn unfinished(names: &str) -> Hint {
+    names.contains("reencrypt").then(|| {
+        "`luksmith reencrypt IMAGE` goes on with the reencryption, which has to be finished first"
+            .to_owned()
+    })
+}
+
 fn over_limit(error: &FormatError) -> Hint {
     let flag = match error.field.rsplit('.').next() {
         Some("memory") => "--max-kdf-memory",

@@ -10,11 +10,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use luksmith_formats::luks2::{Keyslot, Position, Progress};
-use luksmith_formats::{Limits, luks1};
+use luksmith_formats::{Limits, luks1, luks2};
 
 use super::plan::WritePlan;
 use super::rewrite::{SectorOrder, write_luks1};
-use super::undo::{self, Settled, Unproven};
+use super::undo::{self, Kept, Settled, Unproven};
 use super::{CommitError, Container, Header, HeaderError, Health, OpenError, OpenOptions, open};
 use crate::backend::Backend;
 use crate::backend::memory::MemoryBackend;
@@ -72,6 +72,31 @@ impl fmt::Display for Repaired {
     }
 }
 
+/// What [`Container::restore`] may do that makes the present data unreadable.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct RestoreOptions {
+    /// Restores the backup of another volume, or where no header is readable.
+    pub other_uuid: bool,
+    /// Restores a backup with another volume key, cipher or sector size than the present header.
+    pub other_key: bool,
+}
+
+impl RestoreOptions {
+    /// Only what leaves the data readable.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    setters! {
+        /// Sets [`other_uuid`](Self::other_uuid).
+        other_uuid: bool,
+        /// Sets [`other_key`](Self::other_key).
+        other_key: bool,
+    }
+}
+
 impl Container {
     /// The bytes of a header backup: the header, its second copy, and the encrypted key material.
     ///
@@ -94,30 +119,31 @@ impl Container {
     pub fn check_restore(
         storage: &dyn Backend,
         backup: &[u8],
-        allow_other_uuid: bool,
+        allow: RestoreOptions,
         options: &OpenOptions,
     ) -> Result<(), HeaderError> {
-        restorable(storage, backup, allow_other_uuid, options).map(drop)
+        restorable(storage, backup, allow, options).map(drop)
     }
 
     /// Restores `backup` to the start of `storage`, and opens it.
     ///
     /// If there is a valid header and key material has to be overwritten, the undo store keeps the
-    /// old state until the new one is durable.
+    /// old state until the new one is durable. If the data then needs another key than that of the
+    /// backup, the undo store also keeps a copy of the old header, whose name is returned.
     ///
     /// # Errors
     /// Returns [`HeaderError::Mismatch`] if the backup has another version, data offset or size, or
     /// has requirements. Returns [`HeaderError::OtherUuid`] if the backup is from another volume,
-    /// or if no header is readable, unless `allow_other_uuid` is set. Returns
-    /// [`HeaderError::NotUnderstood`] if the present header is valid by its checksum, but not
-    /// understood. Nothing has changed then.
+    /// or if no header is readable, and [`HeaderError::OtherKey`] if the data was reencrypted since
+    /// the backup was made, unless `allow` has it. Returns [`HeaderError::NotUnderstood`] if the
+    /// present header is valid by its checksum, but not understood. Nothing has changed then.
     pub fn restore(
         storage: Arc<dyn Backend>,
         backup: &[u8],
-        allow_other_uuid: bool,
+        allow: RestoreOptions,
         options: OpenOptions,
-    ) -> Result<Self, HeaderError> {
-        let (restored, present) = restorable(&*storage, backup, allow_other_uuid, &options)?;
+    ) -> Result<(Self, Option<String>), HeaderError> {
+        let (restored, present) = restorable(&*storage, backup, allow, &options)?;
         // The last block of a backup may contain the begin of the data.
         let data = match restored.data_offset() {
             0 => usize::MAX,
@@ -125,8 +151,19 @@ impl Container {
         };
         let backup = &backup[..backup.len().min(data)];
         let plan = restore_plan(&*storage, backup, &restored, present.is_some())?;
+        let other_key = present.filter(|present| !is_same_encryption(present, &restored));
+        let copy = match (other_key, options.undo.store()) {
+            (Some(present), Some(undo)) => {
+                let end = present.backup_end(storage.geometry().size);
+                let end = usize::try_from(end).unwrap_or(usize::MAX);
+                let header = door::read(&*storage, 0, end)?;
+                let copy = undo.keep_copy(Kept::Header, &header);
+                Some(copy.map_err(|error| CommitError::Undo(error.into()))?)
+            }
+            _ => None,
+        };
         plan.execute(&*storage, options.undo.store())?;
-        Ok(Self::open(storage, options)?)
+        Ok((Self::open(storage, options)?, copy))
     }
 
     /// Ends the interrupted change of the header on `storage`, if there is one: the undo store then
@@ -318,7 +355,7 @@ fn refuse_interrupted(options: &OpenOptions) -> Result<(), HeaderError> {
 fn restorable(
     storage: &dyn Backend,
     backup: &[u8],
-    allow_other_uuid: bool,
+    allow: RestoreOptions,
     options: &OpenOptions,
 ) -> Result<(Header, Option<Header>), HeaderError> {
     refuse_interrupted(options)?;
@@ -345,13 +382,63 @@ fn restorable(
         check_not_converted(present)?;
     }
     let volume = present.as_ref().map(Header::uuid);
-    if volume != Some(restored.uuid()) && !allow_other_uuid {
-        return Err(HeaderError::OtherUuid {
-            backup: restored.uuid().into(),
-            volume: volume.map(str::to_owned),
-        });
+    if volume != Some(restored.uuid()) {
+        return match allow.other_uuid {
+            true => Ok((restored, present)),
+            false => Err(HeaderError::OtherUuid {
+                backup: restored.uuid().into(),
+                volume: volume.map(str::to_owned),
+            }),
+        };
+    }
+    let is_same = |present: &Header| is_same_encryption(present, &restored);
+    if !allow.other_key && !present.as_ref().is_some_and(is_same) {
+        return Err(HeaderError::OtherKey);
     }
     Ok((restored, present))
+}
+
+/// Whether the key of `restored` opens the data that `present` describes: they share a digest of
+/// the volume key, and their ciphers and sector sizes are the same.
+fn is_same_encryption(present: &Header, restored: &Header) -> bool {
+    match (present, restored) {
+        (Header::Luks1(present), Header::Luks1(restored)) => {
+            let key = |header: &luks1::Header| (header.digest, header.digest_salt);
+            key(present) == key(restored)
+                && present.cipher_name == restored.cipher_name
+                && present.cipher_mode == restored.cipher_mode
+        }
+        (Header::Luks2(present), Header::Luks2(restored)) => {
+            let (present, restored) = (&present.metadata, &restored.metadata);
+            let bound = |metadata: &luks2::Metadata| {
+                let digests = metadata.digests().values();
+                let digests = digests.filter(|digest| !digest.segments.is_empty());
+                digests.cloned().collect::<Vec<_>>()
+            };
+            let there = bound(present);
+            let mut ours = bound(restored).into_iter();
+            let shares = ours.any(|ours| {
+                let is_same = |digest: &luks2::Digest| {
+                    (&digest.digest, &digest.salt) == (&ours.digest, &ours.salt)
+                };
+                there.iter().any(is_same)
+            });
+            let encryption = |segment: &luks2::CryptSegment| {
+                (segment.encryption, segment.sector_size, segment.iv_tweak)
+            };
+            // Of a reencryption, nothing is converted.
+            let now = match present.reencryption() {
+                Ok(Some(found)) => found.previous.as_crypt().map(encryption),
+                _ => present
+                    .data_segment()
+                    .ok()
+                    .map(|(_, found)| encryption(found)),
+            };
+            let then = restored.data_segment().ok();
+            shares && now == then.map(|(_, found)| encryption(found))
+        }
+        _ => false,
+    }
 }
 
 /// The header in a backup. Both copies of a LUKS2 header have to be valid, and it may have no

@@ -163,6 +163,17 @@ impl CreateOptions {
         }
     }
 
+    /// The layout on a storage of this size, if the volume can be made there.
+    pub(super) fn layout_within(&self, size: u64) -> Result<Layout, CreateError> {
+        self.cipher.check_writable()?;
+        self.cipher.check_key_size(self.key_size)?;
+        let layout = self.layout()?;
+        match layout.header_size {
+            needed if size < needed => Err(CreateError::TooSmall { size, needed }),
+            _ => Ok(layout),
+        }
+    }
+
     fn luks1_layout(&self) -> Result<Layout, CreateError> {
         let areas_end = AREA_ALIGNMENT + luks1::KEYSLOTS as u64 * luks1_area_size(self.key_size);
         let data_offset = match (self.detached, self.data_offset) {
@@ -274,16 +285,8 @@ impl Container {
         passphrase: &Passphrase,
         interrupt: &Interrupt,
     ) -> Result<(Self, Unlocked), CreateError> {
-        options.cipher.check_writable()?;
-        options.cipher.check_key_size(options.key_size)?;
-        let layout = options.layout()?;
         let size = storage.geometry().size;
-        if size < layout.header_size {
-            return Err(CreateError::TooSmall {
-                size,
-                needed: layout.header_size,
-            });
-        }
+        let layout = options.layout_within(size)?;
         let key = match options.volume_key.take() {
             Some(key) if key.as_bytes().len() != options.key_size => {
                 let reason = format!(
@@ -307,6 +310,7 @@ impl Container {
             key,
             bound: true,
             digest,
+            other: None,
         };
         let new_slot = options.keyslot;
         let new = NewKeyslot::new(passphrase, options.kdf).slot(new_slot);
@@ -423,6 +427,24 @@ fn luks2_container(
     limits: &Limits,
     interrupt: &Interrupt,
 ) -> Result<Header, CreateError> {
+    let (header, keyslot) = luks2_header(options, layout, &unlocked.digest, new)?;
+    let sealing = keyslot_info::luks2_sealing(&keyslot);
+    plan.write(
+        keyslot.area.offset,
+        material::seal(&unlocked.key, new.passphrase, &sealing, limits, interrupt)?,
+    );
+    plan.flush();
+    write_copies(plan, &header, [Position::Primary, Position::Secondary])?;
+    Ok(Header::Luks2(header))
+}
+
+/// The header of a new LUKS2 volume, and its first keyslot.
+pub(super) fn luks2_header(
+    options: &CreateOptions,
+    layout: &Layout,
+    digest: &KeyDigest,
+    new: &NewKeyslot<'_>,
+) -> Result<(luks2::Header, Luks2Keyslot), CreateError> {
     let mut header = luks2::Header {
         hdr_size: layout.metadata_size,
         seqid: 1,
@@ -442,23 +464,13 @@ fn luks2_container(
         hash: options.hash,
     };
     let keyslot = keyslots::luks2_keyslot(&header, options.key_size, new, protection, &[])?;
-    let digest = unlocked
-        .digest
-        .clone()
-        .into_luks2(vec![options.keyslot], vec![0]);
+    let digest = digest.clone().into_luks2(vec![options.keyslot], vec![0]);
     header.metadata.edit(|draft| {
         draft.set_keyslot(options.keyslot, &Keyslot::Luks2(keyslot.clone()))?;
         draft.set_segment(0, &luks2::Segment::Crypt(segment))?;
         draft.set_digest(0, &digest)
     })?;
-    let sealing = keyslot_info::luks2_sealing(&keyslot);
-    plan.write(
-        keyslot.area.offset,
-        material::seal(&unlocked.key, new.passphrase, &sealing, limits, interrupt)?,
-    );
-    plan.flush();
-    write_copies(plan, &header, [Position::Primary, Position::Secondary])?;
-    Ok(Header::Luks2(header))
+    Ok((header, keyslot))
 }
 
 fn luks1_area_size(key_size: usize) -> u64 {

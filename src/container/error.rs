@@ -20,6 +20,10 @@ pub enum OpenError {
     /// The storage has neither a LUKS1 nor a LUKS2 header.
     #[error("no LUKS header found")]
     NotLuks,
+    /// The header of an image in Ceph that is a clone and has a volume key of its own. Only librbd
+    /// opens it: the data of the parent that the clone still shares has another key.
+    #[error("the header is of a cloned image in ceph that has a volume key of its own")]
+    CloneInCeph,
     /// The header cannot be used as it is, but enough of it is left for a repair; see
     /// [`Mend`](super::Mend).
     #[error("{0}")]
@@ -274,6 +278,10 @@ pub enum HeaderError {
         /// The UUID on the volume, if a header can be read there.
         volume: Option<String>,
     },
+    /// The backup is of this volume, but has another volume key, cipher or sector size than the
+    /// present header: the data was reencrypted since.
+    #[error("the backup is from before a reencryption: it has another volume key or cipher")]
+    OtherKey,
     /// The present LUKS2 header is as a program wrote it, since its checksum is valid. It is not
     /// understood here, so a backup must not be written over it.
     #[error("the present header is not damaged: its checksum is valid, but it is not supported")]
@@ -391,6 +399,12 @@ pub enum UndoError {
     #[error("{name} is not an undo record")]
     NoRecord {
         /// The name of what is there.
+        name: String,
+    },
+    /// It is the record of a move of plaintext that is encrypted in place.
+    #[error("{name} is the undo record of an encryption in place")]
+    Room {
+        /// The name of the record.
         name: String,
     },
     /// The record is incomplete.

@@ -68,6 +68,15 @@ impl Container {
                 .map(|slot| slot.key_size),
         }
     }
+
+    /// The number of the digest of the volume key. `None` in LUKS1, or if it cannot be computed.
+    #[must_use]
+    pub fn volume_digest_id(&self) -> Option<u32> {
+        match &self.header {
+            Header::Luks1(_) => None,
+            Header::Luks2(header) => volume_digest(header).map(|(id, _)| id),
+        }
+    }
 }
 
 impl Header {
@@ -114,8 +123,7 @@ pub(super) fn luks1_sealing(header: &luks1::Header, index: usize) -> Result<Seal
 
 /// The keyslots of a LUKS2 header that hold a key.
 pub(super) fn luks2(header: &luks2::Header) -> Vec<KeyslotInfo> {
-    let mut segments = header.metadata.data_segments();
-    let segment = segments.next().map(|(id, _)| id);
+    let segment = header.metadata.key_segment();
     let bound = |slot| segment.is_some_and(|id| header.metadata.belong_together(slot, id));
     let keyslots = header.metadata.keyslots().iter();
     let info = |(&slot, keyslot): (&u32, &Keyslot)| {
@@ -154,6 +162,7 @@ pub(super) fn luks2_sealing(keyslot: &Luks2Keyslot) -> Sealing {
 
 /// The digest of the volume key, which the data segment names, if it can be computed.
 pub(super) fn volume_digest(header: &luks2::Header) -> Option<(u32, &Digest)> {
-    let (segment, _) = header.metadata.data_segments().next()?;
-    header.metadata.digest_of_segment(segment)
+    header
+        .metadata
+        .digest_of_segment(header.metadata.key_segment()?)
 }

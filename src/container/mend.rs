@@ -172,7 +172,8 @@ impl Mend {
         }
         mend.plan.flush();
         if fixes.iter().any(|fix| !fix.is_certain()) {
-            let what: Vec<String> = fixes.iter().map(ToString::to_string).collect();
+            let mut what: Vec<String> = fixes.iter().map(ToString::to_string).collect();
+            what.extend(over_limit(&luks1::Header::parse(&new, limits)?, limits));
             mend.doubts.push(Doubt::Unproven(what.join("; ")));
         }
         mend.repaired = fixes.into_iter().map(Repaired::Luks1).collect();
@@ -268,6 +269,25 @@ impl Mend {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Costs of a LUKS1 header over the limit, which show that more of it is damaged.
+fn over_limit(header: &luks1::Header, limits: &Limits) -> Vec<String> {
+    let slots = header.keyslots.iter().enumerate();
+    let slots = slots.filter(|(_, keyslot)| keyslot.active);
+    let slots = slots.map(|(slot, keyslot)| (format!("keyslot {slot}"), keyslot.iterations));
+    let digest = ("the digest".to_owned(), header.digest_iterations);
+    let limit = limits.pbkdf2_iterations;
+    std::iter::once(digest)
+        .chain(slots)
+        .filter(|(_, iterations)| *iterations > limit)
+        .map(|(what, iterations)| {
+            format!(
+                "{what} asks for {iterations} iterations, over the limit of {limit}: it is \
+                 probably damaged too"
+            )
+        })
+        .collect()
 }
 
 impl fmt::Debug for Mend {

@@ -35,7 +35,7 @@ use luksmith_formats::{FormatError, Limits, luks1, luks2};
 
 pub use luksmith_formats::Version;
 
-pub use backup::Repaired;
+pub use backup::{Repaired, RestoreOptions};
 pub use create::{CreateOptions, Layout};
 pub use error::{
     CommitError, CreateError, HeaderError, KeyslotError, OpenError, UndoError, UnlockError,
@@ -47,15 +47,20 @@ pub use keyslots::NewKeyslot;
 pub use mark::KeyslotMark;
 pub use mend::{Doubt, Mend};
 pub use plan::{Step, WritePlan};
-pub use reencryption::{BeginReencryption, MatchedKeyslots, ReencryptionError, ReencryptionKeys};
+pub(crate) use reencryption::FollowingKey;
+pub use reencryption::{
+    BeginEncryption, BeginReencryption, MatchedKeyslots, PreparedReencryption, ReencryptionError,
+    ReencryptionKeys,
+};
 pub use remains::Remains;
 pub use settings::Configure;
-pub(crate) use undo::discard as discard_undo;
 pub use undo::{Kept, Settled, Undo, UndoStore, Unproven};
+pub(crate) use undo::{ROOM_MAGIC, discard as discard_undo};
 pub use undo_file::UndoFile;
 pub use unlock::{Unlocked, Which};
 
 use crate::backend::Backend;
+use crate::secret::VolumeName;
 
 /// A validated header of either version.
 #[derive(Clone, Debug)]
@@ -231,6 +236,16 @@ impl Container {
             Header::Luks1(header) => &header.uuid,
             Header::Luks2(header) => &header.uuid,
         }
+    }
+
+    /// The UUID and the label, for a source of its passphrases.
+    #[must_use]
+    pub fn volume_name(&self) -> VolumeName<'_> {
+        let label = match &self.header {
+            Header::Luks1(_) => "",
+            Header::Luks2(header) => &header.label,
+        };
+        VolumeName::new(self.uuid(), label)
     }
 
     /// What of the header is not supported or not understood: it is kept, but the volume or a

@@ -8,6 +8,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use luksmith_formats::luks2::{HEADER_SIZES, Position};
+use luksmith_formats::rbd::CLONE_MAGIC;
 use luksmith_formats::{FormatError, Kind, Limits, MAGIC};
 use luksmith_formats::{luks1, luks2};
 use sha2::{Digest as _, Sha256};
@@ -69,6 +70,9 @@ pub(super) fn load(storage: &dyn Backend, limits: &Limits) -> Result<Loaded, Ope
         0,
         BINARY_HEADER.min(usize::try_from(size).unwrap_or(BINARY_HEADER)),
     )?;
+    if start.starts_with(&CLONE_MAGIC) {
+        return Err(OpenError::CloneInCeph);
+    }
     if start.starts_with(&MAGIC) && start.get(6..8) == Some(&[0, 1]) {
         return load_luks1(size, &start, limits);
     }

@@ -22,6 +22,10 @@ pub(crate) use settle::discard;
 pub(super) use settle::settle;
 pub use settle::{Settled, Unproven};
 
+/// How the record of a move begins, which [`reencrypt`](crate::reencrypt) makes before plaintext is
+/// encrypted in place. Only that module ends such a move.
+pub(crate) const ROOM_MAGIC: &[u8; 16] = b"luksmith room 1\n";
+
 /// A place where an undo record survives a power failure. Each call returns after its effect is
 /// durable.
 pub trait UndoStore: Send + Sync {

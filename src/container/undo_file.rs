@@ -153,6 +153,12 @@ impl UndoFile {
     }
 }
 
+/// Whether no file has the name. None has one that is too long for the file system.
+fn is_nothing(error: &io::Error) -> bool {
+    let kind = error.kind();
+    kind == io::ErrorKind::NotFound || kind == io::ErrorKind::InvalidFilename
+}
+
 /// Makes a hidden file for a record that is not complete, under a name that nothing has. Records
 /// that this process's user left there when it was killed are removed: each change of an image has
 /// it locked, so no other process is writing them.
@@ -208,7 +214,7 @@ impl UndoStore for UndoFile {
             .place()
             .and_then(|(folder, name)| folder.open_file(name, OFlags::RDONLY));
         let file = match opened {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if is_nothing(&error) => return Ok(None),
             Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => {
                 let message = format!("{} is a symbolic link", self.name());
                 return Err(io::Error::new(io::ErrorKind::InvalidData, message));
@@ -241,7 +247,7 @@ impl UndoStore for UndoFile {
     fn clear(&self) -> io::Result<()> {
         let (folder, name) = self.place()?;
         match folder.remove(name) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Err(error) if !is_nothing(&error) => Err(error),
             _ => folder.sync(),
         }
     }

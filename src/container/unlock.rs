@@ -44,6 +44,8 @@ pub struct Unlocked {
     pub(super) key: VolumeKey,
     pub(super) bound: bool,
     pub(super) digest: KeyDigest,
+    /// The key of the other side of a reencryption, if the same passphrase opens it.
+    pub(super) other: Option<VolumeKey>,
 }
 
 impl Unlocked {
@@ -83,6 +85,18 @@ impl Container {
     /// keyslot opens, the error of a skipped one is returned, unless that is only not supported
     /// and another keyslot could be tried. Otherwise a skipped one is logged as a warning.
     pub fn unlock(
+        &self,
+        passphrase: &Passphrase,
+        which: Which,
+        interrupt: &Interrupt,
+    ) -> Result<Unlocked, UnlockError> {
+        let mut unlocked = self.open_any(passphrase, which, interrupt)?;
+        unlocked.other = self.other_key(&unlocked, passphrase, interrupt)?;
+        Ok(unlocked)
+    }
+
+    /// As [`unlock`](Self::unlock), without the other key of a reencryption.
+    pub(super) fn open_any(
         &self,
         passphrase: &Passphrase,
         which: Which,
@@ -152,6 +166,7 @@ impl Container {
             key,
             bound: true,
             digest,
+            other: None,
         })
     }
 
@@ -213,11 +228,12 @@ impl Container {
             key,
             bound: slot.bound,
             digest,
+            other: None,
         }))
     }
 
     /// Whether `unlocked` is the volume key of this container.
-    pub(super) fn is_own_volume_key(&self, unlocked: &Unlocked) -> bool {
+    pub(crate) fn is_own_volume_key(&self, unlocked: &Unlocked) -> bool {
         unlocked.bound
             && self
                 .volume_digest()
@@ -252,7 +268,7 @@ impl Container {
             }
             Header::Luks2(header) => header,
         };
-        let segment = header.metadata.data_segments().next().map(|(id, _)| id);
+        let segment = header.metadata.key_segment();
         let other = header.metadata.other_digests().iter();
         match super::keyslot_info::volume_digest(header) {
             Some((_, digest)) => Ok(KeyDigest::of_luks2(digest)),

@@ -1,27 +1,55 @@
-//! XTS, CBC and ECB with any block cipher, sector by sector.
+//! XTS and ECB with any block cipher, and the IVs of sectors.
 
 use ::cbc::cipher::{
-    Block, BlockCipherDecrypt, BlockCipherEncrypt, BlockModeDecrypt, BlockModeEncrypt,
-    BlockSizeUser, InnerIvInit, KeyInit, array::Array, consts::U16,
+    Block, BlockCipherDecrypt, BlockCipherEncrypt, BlockSizeUser, KeyInit, array::Array,
+    consts::U16,
 };
 use luksmith_formats::{EssivHash, IvGenerator};
 use sha2::Digest;
-#[cfg(feature = "ciphers")]
-use xts_mode::Xts128;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::secret::{LockError, LockedBox};
-use crate::xts::{TweakForm, Tweaks, Xts};
+#[cfg(feature = "ciphers")]
+use crate::xts::BlockXts;
+use crate::xts::{TweakForm, Tweaks, Windows, Xts};
 
 /// A cipher with its key in locked memory. `None` if the cipher has no keys of this length.
 pub(super) type Keyed = Option<Result<Box<dyn SectorCipher>, LockError>>;
 
-/// Encrypts and decrypts whole sectors in place. The caller passes data that is a whole number of
-/// sectors, and sectors that are a whole number of blocks.
+/// Encrypts and decrypts whole sectors. The caller passes data that is a whole number of sectors,
+/// sectors that are a whole number of blocks, and windows of the length of the data.
 pub(super) trait SectorCipher: Send + Sync {
     fn encrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]);
     fn decrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]);
+
+    /// Encrypts what is in the windows. Each of their bytes is read once.
+    fn encrypt_from(&self, tweaks: Tweaks, sector_size: usize, from: Windows<'_>, into: &mut [u8]) {
+        from.copy_to(into);
+        self.encrypt(tweaks, sector_size, into);
+    }
+
+    /// Decrypts to the windows, without writing ciphertext there.
+    fn decrypt_into(
+        &self,
+        mut tweaks: Tweaks,
+        sector_size: usize,
+        from: &[u8],
+        mut into: Windows<'_>,
+    ) {
+        let mut bounce = Zeroizing::new([0; BOUNCE]);
+        for from in from.chunks(BOUNCE - BOUNCE % sector_size) {
+            let plain = &mut bounce[..from.len()];
+            plain.copy_from_slice(from);
+            self.decrypt(tweaks, sector_size, plain);
+            into.take(plain.len()).copy_from(plain);
+            tweaks.skip(from.len() / sector_size);
+        }
+    }
 }
+
+/// The size of the memory that plaintext passes through on its way to windows, in bytes. It is at
+/// least one sector.
+const BOUNCE: usize = 4096;
 
 impl SectorCipher for Xts {
     fn encrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
@@ -33,28 +61,51 @@ impl SectorCipher for Xts {
         self.decrypt(tweaks, sector_size, data)
             .expect("whole sectors");
     }
+
+    fn encrypt_from(&self, tweaks: Tweaks, sector_size: usize, from: Windows<'_>, into: &mut [u8]) {
+        self.encrypt_from(tweaks, sector_size, from, into)
+            .expect("whole sectors");
+    }
+
+    fn decrypt_into(&self, tweaks: Tweaks, sector_size: usize, from: &[u8], into: Windows<'_>) {
+        self.decrypt_into(tweaks, sector_size, from, into)
+            .expect("whole sectors");
+    }
 }
 
 /// AES-XTS whose IVs `E` encrypts.
 pub(super) fn xts_with_essiv<E: OneWay + Large>(xts: Xts, key: &[u8], iv: IvGenerator) -> Keyed {
-    let locked = LockedBox::new(Ivs::<E>::new(key, iv)?);
-    Some(locked.map(|ivs| -> Box<dyn SectorCipher> { Box::new(XtsWithEssiv { xts, ivs }) }))
+    let ivs = Ivs::<E>::new(key, iv)?;
+    Some(locked(XtsWithEssiv { xts, ivs }))
+}
+
+/// XTS with any cipher.
+#[cfg(feature = "ciphers")]
+pub(super) fn xts<C: Both + Large, E: OneWay + Large>(key: &[u8], iv: IvGenerator) -> Keyed {
+    let xts = BlockXts::<C, C>::new(key).ok()?;
+    Some(match iv {
+        IvGenerator::Essiv(_) => {
+            let ivs = Ivs::<E>::new(key, iv)?;
+            locked(BlockXtsWithEssiv { xts, ivs })
+        }
+        _ => locked(xts),
+    })
 }
 
 #[cfg(feature = "ciphers")]
-pub(super) fn xts<C: Both + Large, E: OneWay + Large>(key: &[u8], iv: IvGenerator) -> Keyed {
-    let (data, tweak) = key.split_at(key.len() / 2);
-    let (data, tweak) = (
-        C::new_from_slice(data).ok()?,
-        C::new_from_slice(tweak).ok()?,
-    );
-    Some(locked(OtherXts {
-        xts: Xts128::new(data, tweak),
-        ivs: Ivs::<E>::new(key, iv)?,
-    }))
+impl<C: Both + Large> SectorCipher for BlockXts<C, C> {
+    fn encrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
+        self.encrypt(tweaks, sector_size, data);
+    }
+
+    fn decrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
+        self.decrypt(tweaks, sector_size, data);
+    }
 }
 
-fn locked<C: SectorCipher + 'static>(cipher: C) -> Result<Box<dyn SectorCipher>, LockError> {
+pub(super) fn locked<C: SectorCipher + 'static>(
+    cipher: C,
+) -> Result<Box<dyn SectorCipher>, LockError> {
     Ok(Box::new(LockedBox::new(cipher)?))
 }
 
@@ -69,7 +120,7 @@ impl<C: SectorCipher> SectorCipher for LockedBox<C> {
 }
 
 /// The IVs of consecutive sectors: their numbers, which ESSIV encrypts.
-struct Ivs<E> {
+pub(super) struct Ivs<E> {
     essiv: Option<E>,
     /// Whether a number is at the end of its 16 bytes.
     big_endian: bool,
@@ -77,7 +128,7 @@ struct Ivs<E> {
 
 impl<E: OneWay> Ivs<E> {
     /// `None` if the cipher has no keys of the length of the hash of ESSIV.
-    fn new(key: &[u8], iv: IvGenerator) -> Option<Self> {
+    pub(super) fn new(key: &[u8], iv: IvGenerator) -> Option<Self> {
         Some(Self {
             essiv: match iv {
                 IvGenerator::Essiv(hash) => Some(essiv_cipher(key, hash)?),
@@ -87,20 +138,28 @@ impl<E: OneWay> Ivs<E> {
         })
     }
 
+    /// Takes the IVs of the next sectors.
+    ///
     /// An IV has the size of a block. One that is shorter than 16 bytes is that part of them which
     /// has the number.
-    fn next(&self, tweaks: &mut Tweaks) -> Block<E> {
-        let bytes = tweaks.next_tweak();
-        let mut iv = Block::<E>::default();
-        let begin = match self.big_endian {
-            true => bytes.len() - iv.len(),
-            false => 0,
-        };
-        let part = &bytes[begin..][..iv.len()];
-        iv.copy_from_slice(part);
-        if let Some(cipher) = &self.essiv {
-            cipher.encrypt_block(&mut iv);
+    pub(super) fn fill(&self, tweaks: &mut Tweaks, ivs: &mut [Block<E>]) {
+        for iv in ivs.iter_mut() {
+            let bytes = tweaks.next_tweak();
+            let begin = match self.big_endian {
+                true => bytes.len() - iv.len(),
+                false => 0,
+            };
+            let part = &bytes[begin..][..iv.len()];
+            iv.copy_from_slice(part);
         }
+        if let Some(cipher) = &self.essiv {
+            cipher.encrypt_blocks(ivs);
+        }
+    }
+
+    fn next(&self, tweaks: &mut Tweaks) -> Block<E> {
+        let mut iv = Block::<E>::default();
+        self.fill(tweaks, std::slice::from_mut(&mut iv));
         iv
     }
 }
@@ -126,7 +185,7 @@ fn essiv_cipher<E: KeyInit>(key: &[u8], hash: EssivHash) -> Option<E> {
 /// row.
 struct XtsWithEssiv<E> {
     xts: Xts,
-    ivs: LockedBox<Ivs<E>>,
+    ivs: Ivs<E>,
 }
 
 impl<E: OneWay + Large> XtsWithEssiv<E> {
@@ -139,75 +198,36 @@ impl<E: OneWay + Large> XtsWithEssiv<E> {
 impl<E: OneWay + Large> SectorCipher for XtsWithEssiv<E> {
     fn encrypt(&self, mut tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
         for sector in data.chunks_exact_mut(sector_size) {
-            SectorCipher::encrypt(&self.xts, self.next(&mut tweaks), sector_size, sector);
+            let tweak = self.next(&mut tweaks);
+            SectorCipher::encrypt(&self.xts, tweak, sector_size, sector);
         }
     }
 
     fn decrypt(&self, mut tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
         for sector in data.chunks_exact_mut(sector_size) {
-            SectorCipher::decrypt(&self.xts, self.next(&mut tweaks), sector_size, sector);
+            let tweak = self.next(&mut tweaks);
+            SectorCipher::decrypt(&self.xts, tweak, sector_size, sector);
         }
     }
 }
 
-/// XTS with any cipher, block by block.
+/// XTS with any cipher and ESSIV. The IVs of many sectors are encrypted together.
 #[cfg(feature = "ciphers")]
-struct OtherXts<C, E> {
-    xts: Xts128<C>,
+struct BlockXtsWithEssiv<C, E> {
+    xts: BlockXts<C, C>,
     ivs: Ivs<E>,
 }
 
 #[cfg(feature = "ciphers")]
-impl<C: Both + Large, E: OneWay + Large> SectorCipher for OtherXts<C, E> {
+impl<C: Both + Large, E: OneWay + Large> SectorCipher for BlockXtsWithEssiv<C, E> {
     fn encrypt(&self, mut tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
-        for sector in data.chunks_exact_mut(sector_size) {
-            self.xts.encrypt_sector(sector, self.ivs.next(&mut tweaks));
-        }
+        let fill = |ivs: &mut [_]| self.ivs.fill(&mut tweaks, ivs);
+        self.xts.encrypt_with(fill, sector_size, data);
     }
 
     fn decrypt(&self, mut tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
-        for sector in data.chunks_exact_mut(sector_size) {
-            self.xts.decrypt_sector(sector, self.ivs.next(&mut tweaks));
-        }
-    }
-}
-
-pub(super) fn cbc<C, E>(key: &[u8], iv: IvGenerator) -> Keyed
-where
-    C: Both,
-    E: OneWay + BlockSizeUser<BlockSize = <C as BlockSizeUser>::BlockSize>,
-{
-    Some(locked(Cbc {
-        data: C::new_from_slice(key).ok()?,
-        ivs: Ivs::<E>::new(key, iv)?,
-    }))
-}
-
-/// CBC, which starts again in each sector.
-struct Cbc<C, E> {
-    data: C,
-    ivs: Ivs<E>,
-}
-
-impl<C, E> SectorCipher for Cbc<C, E>
-where
-    C: Both,
-    E: OneWay + BlockSizeUser<BlockSize = <C as BlockSizeUser>::BlockSize>,
-{
-    fn encrypt(&self, mut tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
-        for sector in data.chunks_exact_mut(sector_size) {
-            let iv = self.ivs.next(&mut tweaks);
-            let (blocks, _) = Array::slice_as_chunks_mut(sector);
-            ::cbc::Encryptor::inner_iv_init(&self.data, &iv).encrypt_blocks(blocks);
-        }
-    }
-
-    fn decrypt(&self, mut tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
-        for sector in data.chunks_exact_mut(sector_size) {
-            let iv = self.ivs.next(&mut tweaks);
-            let (blocks, _) = Array::slice_as_chunks_mut(sector);
-            ::cbc::Decryptor::inner_iv_init(&self.data, &iv).decrypt_blocks(blocks);
-        }
+        let fill = |ivs: &mut [_]| self.ivs.fill(&mut tweaks, ivs);
+        self.xts.decrypt_with(fill, sector_size, data);
     }
 }
 

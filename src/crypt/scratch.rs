@@ -1,6 +1,6 @@
 //! Bytes without a meaning, for measuring a cipher.
 
-use super::{IvSector, SectorCrypt, scrub_stack_of_sectors};
+use super::{IvSector, SectorCrypt};
 use crate::sectors::{Plain, Sectors};
 
 /// Bytes that can be encrypted many times in a row. They never leave this value, so it does not
@@ -18,7 +18,7 @@ impl Scratch {
         crypt
             .cipher
             .encrypt(tweaks, sector_size, self.0.as_mut_slice());
-        scrub_stack_of_sectors();
+        crypt.scrub_stack();
     }
 
     /// Does what [`SectorCrypt::decrypt`] does.
@@ -27,6 +27,6 @@ impl Scratch {
         crypt
             .cipher
             .decrypt(tweaks, sector_size, self.0.as_mut_slice());
-        scrub_stack_of_sectors();
+        crypt.scrub_stack();
     }
 }

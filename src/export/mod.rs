@@ -3,17 +3,27 @@
 //! [`Export`] is the only way from a protocol to a volume. The rules that every protocol has to
 //! keep are in it, so that clients of different protocols can share one export: read-only access,
 //! what a discard does, the bounds of the volume, and what a failed flush means. A server of a
-//! protocol translates requests and errors, and schedules threads; [`nbd`] is one. A program can
-//! write another against the same methods.
+//! protocol translates requests and errors, and schedules threads: [`nbd`], [`vhost_user`] and
+//! [`fuse`] are three. A program can write another against the same methods.
 
 #[cfg(feature = "nbd")]
 mod budget;
+#[cfg(any(feature = "nbd", feature = "vhost-user"))]
+mod busy_poll;
 mod failure_log;
+#[cfg(feature = "fuse")]
+pub mod fuse;
 #[cfg(feature = "nbd")]
 pub mod nbd;
 mod pace;
-#[cfg(feature = "nbd")]
+#[cfg(any(feature = "fuse", feature = "nbd", feature = "vhost-user"))]
 mod pool;
+#[cfg(any(feature = "nbd", feature = "vhost-user"))]
+mod refusals;
+#[cfg(feature = "vhost-user")]
+pub mod vhost_user;
+#[cfg(any(feature = "nbd", feature = "vhost-user"))]
+mod wake;
 
 use std::fmt;
 use std::ops::Range;
@@ -21,7 +31,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::backend::{IoError, Operation};
 use crate::sectors::{Plain, Sectors};
-use crate::volume::{Allocation, Volume};
+use crate::volume::{Allocation, Volume, Windows};
 use failure_log::FailureLog;
 use pace::Pace;
 
@@ -214,6 +224,28 @@ impl Export {
         self.logged(written)
     }
 
+    /// Fills the windows, the memory of a guest, with the bytes from `offset` on; see
+    /// [`Volume::read_into`].
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read). The content of the windows is then unspecified.
+    pub fn read_into(&self, offset: u64, into: Windows<'_>) -> Result<(), IoError> {
+        self.check(Operation::Read, offset, into.len() as u64)?;
+        let read = || self.volume.read_into(offset, into);
+        self.logged(self.pace.of(into.len(), read))
+    }
+
+    /// Writes what is in the windows, the memory of a guest, at `offset`; see
+    /// [`Volume::write_from`].
+    ///
+    /// # Errors
+    /// As for [`write`](Self::write).
+    pub fn write_from(&self, offset: u64, from: Windows<'_>) -> Result<(), IoError> {
+        self.check(Operation::Write, offset, from.len() as u64)?;
+        let write = || self.volume.write_from(offset, from);
+        self.logged(self.pace.of(from.len(), write))
+    }
+
     /// Makes the range read as zeroes; see [`Volume::write_zeroes`].
     ///
     /// # Errors
@@ -235,6 +267,24 @@ impl Export {
             Discard::Zeroes => self.volume.write_zeroes(range),
             Discard::Pass => self.volume.discard(range),
         })
+    }
+
+    /// Makes the range read as zeroes, as a hole that is punched into a file. Under
+    /// [`Discard::Pass`] the storage frees what reads as zeroes then: whole clusters of an image.
+    /// Everything else is overwritten with encrypted zeroes.
+    ///
+    /// # Errors
+    /// As for [`discard`](Self::discard).
+    pub fn punch(&self, range: Range<u64>) -> Result<(), IoError> {
+        self.check(Operation::Discard, range.start, length(&range))?;
+        let frees = self.discard == Discard::Pass && self.volume.discards_to_zeroes();
+        self.logged(
+            match frees {
+                true => self.volume.discard(range.clone()),
+                false => Ok(()),
+            }
+            .and_then(|()| self.volume.write_zeroes(range)),
+        )
     }
 
     /// Tells the storage that the range will be read soon; see [`Volume::prefetch`].

@@ -12,15 +12,26 @@ const PER_BYTE: u64 = 1;
 const WAITS_ABOVE: u64 = 40_000;
 /// A storage that waits does so until the average is below this, in nanoseconds.
 const ANSWERS_BELOW: u64 = 15_000;
-/// The longest time that one call counts for, in nanoseconds, so that a thread that was not
-/// scheduled for a while does not make the storage look slow.
+/// The longest time that one call counts for, in nanoseconds.
 const LONGEST: u64 = 2_000_000;
+/// The longest time that a call counts for if none of the last [`REMEMBERED`] calls took longer, in
+/// nanoseconds: too little to exceed [`WAITS_ABOVE`]. A thread that was not scheduled for a while
+/// does not make the storage look slow.
+const LONGEST_ONCE: u64 = 250_000;
+/// For how many calls a call is remembered that took longer than [`LONGEST_ONCE`].
+const REMEMBERED: u64 = 64;
 /// One part in this many of the average is the newest call.
 const WEIGHT: u64 = 8;
 
-/// The average, with the verdict in its lowest bit.
+/// The verdict in the lowest bit; then, in seven bits, for how many more calls a long one is
+/// remembered; then the average.
 #[derive(Debug, Default)]
 pub(super) struct Pace(AtomicU64);
+
+const MEMORY_SHIFT: u32 = 1;
+const AVERAGE_SHIFT: u32 = 8;
+const _: () = assert!(REMEMBERED < 1 << (AVERAGE_SHIFT - MEMORY_SHIFT));
+const _: () = assert!(LONGEST_ONCE / WEIGHT < WAITS_ABOVE);
 
 impl Pace {
     /// Whether calls wait.
@@ -40,15 +51,23 @@ impl Pace {
     /// Of two threads that call this at the same time, one may be ignored. An average can bear
     /// that.
     fn add(&self, waited: u64) {
-        let before = self.0.load(Ordering::Relaxed);
-        let average = (before - before / WEIGHT + waited.min(LONGEST) / WEIGHT) & !1;
-        let limit = if before & 1 == 1 {
+        let state = self.0.load(Ordering::Relaxed);
+        let before = state >> AVERAGE_SHIFT;
+        let remembered = (state >> MEMORY_SHIFT) & ((1 << (AVERAGE_SHIFT - MEMORY_SHIFT)) - 1);
+        let (longest, remembered) = match (waited > LONGEST_ONCE, remembered) {
+            (true, 0) => (LONGEST_ONCE, REMEMBERED),
+            (true, _) => (LONGEST, REMEMBERED),
+            (false, remembered) => (LONGEST, remembered.saturating_sub(1)),
+        };
+        let average = before - before / WEIGHT + waited.min(longest) / WEIGHT;
+        let limit = if state & 1 == 1 {
             ANSWERS_BELOW
         } else {
             WAITS_ABOVE
         };
+        let state = average << AVERAGE_SHIFT | remembered << MEMORY_SHIFT;
         self.0
-            .store(average | u64::from(average > limit), Ordering::Relaxed);
+            .store(state | u64::from(average > limit), Ordering::Relaxed);
     }
 }
 
@@ -61,12 +80,26 @@ mod tests {
         let pace = Pace::default();
         (0..100).for_each(|_| pace.add(3_000));
         assert!(!pace.waits());
-        pace.add(10_000_000);
+        (0..2).for_each(|_| pace.add(10_000_000));
         assert!(pace.waits());
         (0..100).for_each(|_| pace.add(20_000));
         assert!(pace.waits());
         (0..100).for_each(|_| pace.add(3_000));
         assert!(!pace.waits());
+    }
+
+    #[test]
+    fn one_long_call_does_not_make_the_storage_slow() {
+        let pace = Pace::default();
+        for _ in 0..10 {
+            (0..REMEMBERED).for_each(|_| pace.add(3_000));
+            pace.add(10_000_000);
+            assert!(!pace.waits());
+        }
+        // One of twenty, as of a disk whose content is mostly in memory.
+        (0..19).for_each(|_| pace.add(3_000));
+        pace.add(10_000_000);
+        assert!(pace.waits());
     }
 
     #[test]
@@ -76,9 +109,11 @@ mod tests {
             std::thread::sleep(std::time::Duration::from_millis(5))
         });
         assert!(!pace.waits());
-        pace.of(0, || {
-            std::thread::sleep(std::time::Duration::from_millis(5))
-        });
+        for _ in 0..2 {
+            pace.of(0, || {
+                std::thread::sleep(std::time::Duration::from_millis(5))
+            });
+        }
         assert!(pace.waits());
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use luksmith_formats::Hash;
 use luksmith_formats::luks2::{Argon2Variant, Kdf};
 
-use super::argon2::{self, argon2};
+use super::argon2;
 use super::{Argon2Cost, KdfError, pbkdf2};
 use crate::Interrupt;
 use crate::sys::process::thread_time;
@@ -209,12 +209,7 @@ pub fn measure(target: &Target, interrupt: &Interrupt) -> Result<Calibration, Kd
         lanes,
     };
     let (cost, share) = search(start, &bounds, target.time, |cost| {
-        let started = Instant::now();
-        let (_, ran) = argon2::timed(cost, PASSPHRASE, SALT, target.out_len, interrupt)?;
-        Ok(Timed {
-            ran,
-            clock: started.elapsed(),
-        })
+        timed(cost, target.out_len, interrupt)
     })?;
     let cost = Cost::Argon2(cost);
     Ok(Calibration { cost, share })
@@ -297,7 +292,8 @@ fn fastest(
     Ok(best)
 }
 
-/// The time that one argon2 derivation takes.
+/// The time that one argon2 derivation takes on the clock, and the part of it, from 0 to 1, for
+/// which the derivation had its processors.
 ///
 /// # Errors
 /// Returns the error of the derivation.
@@ -305,10 +301,18 @@ pub fn argon2_time(
     cost: Argon2Cost,
     out_len: usize,
     interrupt: &Interrupt,
-) -> Result<Duration, KdfError> {
+) -> Result<(Duration, f64), KdfError> {
+    let timed = timed(cost, out_len, interrupt)?;
+    Ok((timed.clock, timed.share()))
+}
+
+fn timed(cost: Argon2Cost, out_len: usize, interrupt: &Interrupt) -> Result<Timed, KdfError> {
     let started = Instant::now();
-    argon2(cost, PASSPHRASE, SALT, out_len, interrupt)?;
-    Ok(started.elapsed())
+    let (_, ran) = argon2::timed(cost, PASSPHRASE, SALT, out_len, interrupt)?;
+    Ok(Timed {
+        ran,
+        clock: started.elapsed(),
+    })
 }
 
 fn iterations_for(rate: u32, time: Duration) -> u32 {

@@ -1,6 +1,7 @@
 //! The hashes that only a build with the feature `ciphers` has.
 
 use luksmith_formats::Hash;
+use sha2::Digest;
 #[cfg(feature = "ciphers")]
 pub(super) use {
     blake2::{Blake2b512, Blake2s256},
@@ -26,6 +27,66 @@ pub(crate) fn check_built(hash: Hash) -> Result<(), KdfError> {
         Ok(())
     } else {
         Err(missing(hash).into())
+    }
+}
+
+/// A hash function that this build has.
+#[derive(Clone, Copy)]
+pub(crate) struct HashFunction {
+    size: usize,
+    append: fn(&[u8], &mut Vec<u8>),
+}
+
+impl HashFunction {
+    /// The function of this hash.
+    ///
+    /// # Errors
+    /// [`KdfError::MissingFeature`].
+    pub(crate) fn of(hash: Hash) -> Result<Self, KdfError> {
+        fn add<D: Digest>(bytes: &[u8], to: &mut Vec<u8>) {
+            to.extend_from_slice(&D::digest(bytes));
+        }
+        let append = match hash {
+            Hash::Sha1 => add::<sha1::Sha1>,
+            Hash::Sha224 => add::<sha2::Sha224>,
+            Hash::Sha256 => add::<sha2::Sha256>,
+            Hash::Sha384 => add::<sha2::Sha384>,
+            Hash::Sha512 => add::<sha2::Sha512>,
+            #[cfg(feature = "ciphers")]
+            Hash::Ripemd160 => add::<Ripemd160>,
+            #[cfg(feature = "ciphers")]
+            Hash::Whirlpool => add::<Whirlpool>,
+            #[cfg(feature = "ciphers")]
+            Hash::Sm3 => add::<Sm3>,
+            #[cfg(feature = "ciphers")]
+            Hash::Sha3_224 => add::<Sha3_224>,
+            #[cfg(feature = "ciphers")]
+            Hash::Sha3_256 => add::<Sha3_256>,
+            #[cfg(feature = "ciphers")]
+            Hash::Sha3_384 => add::<Sha3_384>,
+            #[cfg(feature = "ciphers")]
+            Hash::Sha3_512 => add::<Sha3_512>,
+            #[cfg(feature = "ciphers")]
+            Hash::Blake2s256 => add::<Blake2s256>,
+            #[cfg(feature = "ciphers")]
+            Hash::Blake2b512 => add::<Blake2b512>,
+            #[cfg(not(feature = "ciphers"))]
+            _ => return Err(missing(hash).into()),
+        };
+        Ok(Self {
+            size: hash.size(),
+            append,
+        })
+    }
+
+    /// The size of its output in bytes.
+    pub(crate) fn size(self) -> usize {
+        self.size
+    }
+
+    /// Appends the hash of `bytes`.
+    pub(crate) fn append(self, bytes: &[u8], to: &mut Vec<u8>) {
+        (self.append)(bytes, to);
     }
 }
 

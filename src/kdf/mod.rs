@@ -16,7 +16,7 @@ mod x86_64;
 
 pub use argon2::{Argon2Cost, argon2};
 pub use error::KdfError;
-pub(crate) use hashes::check_built;
+pub(crate) use hashes::{HashFunction, check_built};
 pub use pbkdf2::pbkdf2;
 
 use luksmith_formats::Limits;

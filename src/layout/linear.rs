@@ -3,30 +3,28 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::side::{CipherRun, Side};
 use crate::backend::Backend;
-use crate::crypt::IvSector;
 
 /// Consecutive sectors.
 pub(crate) struct Linear {
     /// The storage that holds the sectors.
     pub(crate) storage: Arc<dyn Backend>,
-    /// The offset of the first sector.
-    pub(crate) start: u64,
-    /// The IV of the first sector.
-    pub(crate) first_iv: IvSector,
+    /// Where they are on it, and how they are encrypted.
+    pub(crate) side: Side,
 }
 
 impl fmt::Debug for Linear {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Linear")
-            .field("start", &self.start)
+            .field("side", &self.side)
             .finish_non_exhaustive()
     }
 }
 
 impl Linear {
-    /// The place and the IV of the sector at an offset of the volume.
-    pub(crate) fn place(&self, offset: u64) -> (u64, IvSector) {
-        (self.start + offset, self.first_iv.after_bytes(offset))
+    /// All sectors from an offset of the volume on.
+    pub(crate) fn run(&self, offset: u64) -> CipherRun<'_> {
+        CipherRun::of(&*self.storage, &self.side, offset)
     }
 }

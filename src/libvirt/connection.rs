@@ -45,8 +45,7 @@ impl Connection {
     /// Connects, without asking a person anything.
     ///
     /// # Errors
-    /// [`LibvirtError::NotInstalled`], [`LibvirtError::Broken`] and [`LibvirtError::TooOld`] for
-    /// the library; [`LibvirtError::Denied`] when the login failed; else
+    /// [`LibvirtError::Library`]; [`LibvirtError::Denied`] when the login failed; else
     /// [`LibvirtError::Connection`].
     pub fn open(options: &ConnectOptions) -> Result<Self, LibvirtError> {
         let functions = functions()?;

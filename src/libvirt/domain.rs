@@ -6,7 +6,8 @@ use core::fmt;
 use super::connection::Connection;
 use super::error::LibvirtError;
 use super::library::call::{self, Handle};
-use super::library::qemu_functions;
+use super::library::{later_functions, qemu_functions};
+use crate::sys::LoadError;
 
 /// A virtual machine, running or shut off.
 pub struct Domain(pub(super) Handle<call::Domain>);
@@ -170,6 +171,60 @@ impl Domain {
             .call(&self.0, device, affect.flags())
     }
 
+    /// Replaces the device with the target in this XML.
+    ///
+    /// # Errors
+    /// [`LibvirtError::Unsupported`] for a live change that libvirt cannot make, …
+    pub fn update(&self, device: &str, affect: Affect) -> Result<(), LibvirtError> {
+        self.0
+            .functions
+            .update_device
+            .call(&self.0, device, affect.flags())
+    }
+
+    /// Whether a migration, a backup, or the saving of its memory is under way.
+    ///
+    /// # Errors
+    /// [`LibvirtError::State`] when it does not run, …
+    pub fn has_job(&self) -> Result<bool, LibvirtError> {
+        let job = self.0.functions.domain_job.call(&self.0)?;
+        Ok(job.kind != 0)
+    }
+
+    /// Whether its memory was saved (`virsh managedsave`), with the disks that it had then.
+    ///
+    /// # Errors
+    /// [`LibvirtError`].
+    pub fn is_saved(&self) -> Result<bool, LibvirtError> {
+        let answer = self.0.functions.managed_save.number(&self.0, 0)?;
+        Ok(answer != 0)
+    }
+
+    /// How many snapshots of it libvirt knows.
+    ///
+    /// # Errors
+    /// [`LibvirtError`].
+    pub fn snapshots(&self) -> Result<u32, LibvirtError> {
+        let number = self.0.functions.snapshots.number(&self.0, 0)?;
+        Ok(number.unsigned_abs())
+    }
+
+    /// How many checkpoints it has, from which incremental backups are made. A libvirt before 5.6
+    /// has none.
+    ///
+    /// # Errors
+    /// [`LibvirtError`].
+    pub fn checkpoints(&self) -> Result<u32, LibvirtError> {
+        let found = later_functions().and_then(|functions| functions.checkpoints.call(&self.0));
+        match found {
+            Ok(number) => Ok(number.unsigned_abs()),
+            Err(LibvirtError::Library(LoadError::TooOld { .. }) | LibvirtError::Unsupported(_)) => {
+                Ok(0)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Starts it.
     ///
     /// # Errors
@@ -201,7 +256,7 @@ impl Domain {
     /// The command may hold a secret: the caller wipes it.
     ///
     /// # Errors
-    /// [`LibvirtError::NotInstalled`] when `libvirt-qemu.so.0` is missing, [`LibvirtError::State`]
+    /// [`LibvirtError::Library`] when `libvirt-qemu.so.0` is missing, [`LibvirtError::State`]
     /// when the domain does not run, …
     pub fn monitor_command(&self, command: &CStr) -> Result<String, LibvirtError> {
         qemu_functions()?.monitor_command.call(&self.0, command, 0)

@@ -1,6 +1,7 @@
 //! Errors of calls to libvirt.
 
 use crate::secret::LockError;
+use crate::sys::library::LoadError;
 
 /// libvirt's own report of a failure (`virGetLastError`).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,30 +20,9 @@ pub struct Reply {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LibvirtError {
-    /// The library is not installed.
-    #[error("libvirt is not installed: {library} cannot be loaded")]
-    NotInstalled {
-        /// The file name of the library.
-        library: &'static str,
-        /// The loader's error.
-        source: libloading::Error,
-    },
-    /// The library is installed, but is damaged or lacks a library that it needs itself.
-    #[error("the installed {library} cannot be loaded")]
-    Broken {
-        /// The file name of the library.
-        library: &'static str,
-        /// The loader's error.
-        source: libloading::Error,
-    },
-    /// The library is older than this crate needs.
-    #[error("the installed {library} is too old: it has no {function}")]
-    TooOld {
-        /// The file name of the library.
-        library: &'static str,
-        /// The function that it lacks.
-        function: &'static str,
-    },
+    /// libvirt's library cannot be loaded.
+    #[error(transparent)]
+    Library(#[from] LoadError),
     /// The connection could not be opened, or broke.
     #[error("no connection to libvirt")]
     Connection(#[source] Reply),
@@ -160,21 +140,6 @@ impl LibvirtError {
             | Self::TimedOut(reply)
             | Self::Failed(reply) => Some(reply),
             _ => None,
-        }
-    }
-}
-
-impl LibvirtError {
-    /// The error for a library that the loader did not load.
-    pub(super) fn unloaded(library: &'static str, source: libloading::Error) -> Self {
-        let says = std::error::Error::source(&source)
-            .map_or_else(|| source.to_string(), |inner| inner.to_string());
-        // Where a library that it needs is missing, the loader names that one first.
-        let missing = says.starts_with(library) && says.contains("No such file");
-        if missing {
-            Self::NotInstalled { library, source }
-        } else {
-            Self::Broken { library, source }
         }
     }
 }

@@ -2,7 +2,7 @@
 //! (`libvirt.so.0`).
 //!
 //! The library is loaded when the first [`Connection`] is opened. Where it is not installed,
-//! opening fails with [`LibvirtError::NotInstalled`], and the rest of this crate works. A
+//! opening fails with [`LibvirtError::Library`], and the rest of this crate works. A
 //! connection URI may name a remote host.
 //!
 //! Each type here is thin: it owns one libvirt object and frees it when dropped, and each method
@@ -15,6 +15,7 @@
 //!
 //! Reference: <https://libvirt.org/html/>. Works with libvirt 4.5 and later.
 
+mod block_job;
 mod connection;
 mod domain;
 mod error;
@@ -27,6 +28,7 @@ mod value;
 mod volume;
 pub mod xml;
 
+pub use block_job::{BlockCopy, BlockJob};
 pub use connection::{ConnectOptions, Connection};
 pub use domain::{Affect, BlockInfo, Domain, DomainView};
 pub use error::{LibvirtError, Reply};

@@ -57,6 +57,11 @@ impl<'a> Disk<'a> {
         self.size
     }
 
+    /// Fills a buffer with the bytes from an offset on.
+    pub(crate) fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), IoError> {
+        (self.read)(offset, into)
+    }
+
     /// The number of whole sectors.
     pub(super) fn sectors(&self, sector: u64) -> u64 {
         self.size / sector
@@ -73,12 +78,12 @@ impl<'a> Disk<'a> {
     }
 }
 
-/// The bytes of a range of sectors. Both ends are within the disk.
+/// The bytes of a range of sectors.
 pub(super) fn in_bytes(sectors: &Range<u64>, sector: u64) -> Range<u64> {
-    sectors.start * sector..sectors.end * sector
+    sectors.start.saturating_mul(sector)..sectors.end.saturating_mul(sector)
 }
 
-/// Whether two ranges share a sector.
+/// Whether two ranges share a sector, or a byte.
 pub(super) fn overlap(one: &Range<u64>, other: &Range<u64>) -> bool {
     one.start < other.end && other.start < one.end
 }

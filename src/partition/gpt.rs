@@ -79,6 +79,22 @@ pub(super) fn partition(
     }
 }
 
+/// The numbers and the sectors of all partitions, by the first copy, or else the last one. There
+/// are none without a valid copy.
+pub(super) fn partitions(disk: &Disk<'_>, sector: u64) -> Result<Vec<(u32, Range<u64>)>, IoError> {
+    for lba in [1, disk.sectors(sector).saturating_sub(1)] {
+        match copy(disk, sector, lba) {
+            Ok(copy) => {
+                let used = copy.used().map(|(number, range)| (number, range.clone()));
+                return Ok(used.collect());
+            }
+            Err(Unusable::Fault(_)) => {}
+            Err(Unusable::Io(error)) => return Err(error),
+        }
+    }
+    Ok(Vec::new())
+}
+
 /// The bytes of a partition by the copy in the last sector, if it is valid.
 fn last_copy(
     disk: &Disk<'_>,

@@ -6,10 +6,11 @@
 
 use std::ops::Range;
 
-use luksmith_formats::image::partitions::{self, MbrEntry, is_extended};
+use luksmith_formats::image::partitions::{self, MbrEntry, PROTECTIVE, is_extended};
 
 use super::disk::{Disk, in_bytes, overlap};
 use super::error::{Fault, PartitionError, Table};
+use crate::backend::IoError;
 
 /// The number of the first logical partition.
 const FIRST_LOGICAL: u32 = 5;
@@ -74,6 +75,34 @@ pub(super) fn partition(
         return Err(PartitionError::Overlap { number, other });
     }
     Ok(in_bytes(found, sector))
+}
+
+/// The numbers and the sectors of all partitions but extended ones. Of a damaged chain of logical
+/// partitions there are none: the extended one is there instead.
+pub(super) fn partitions(
+    disk: &Disk<'_>,
+    sector: u64,
+    entries: &[MbrEntry; 4],
+) -> Result<Vec<(u32, Range<u64>)>, IoError> {
+    let mut all = Vec::new();
+    for (number, entry) in (1_u32..).zip(entries) {
+        if entry.kind == 0 || entry.sectors == 0 || entry.kind == PROTECTIVE {
+            continue;
+        }
+        let whole = range(entry, 0);
+        if is_extended(entry.kind) {
+            match chain(disk, sector, &whole) {
+                Ok((_, logical)) => {
+                    all.extend((FIRST_LOGICAL..).zip(logical));
+                    continue;
+                }
+                Err(PartitionError::Io(error)) => return Err(error),
+                Err(_) => {}
+            }
+        }
+        all.push((number, whole));
+    }
+    Ok(all)
 }
 
 /// The sectors of an entry, whose start is relative to `base`.

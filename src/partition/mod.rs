@@ -12,7 +12,9 @@ mod mbr;
 
 use std::ops::Range;
 
-use luksmith_formats::image::partitions::{self, PROTECTIVE};
+use luksmith_formats::image::partitions::{self, MbrEntry, PROTECTIVE};
+
+use crate::backend::IoError;
 
 pub use disk::Disk;
 pub use error::{Fault, PartitionError, Table};
@@ -26,10 +28,8 @@ impl Disk<'_> {
         let Some(start) = self.bytes(0, 512)? else {
             return Err(PartitionError::NoTable);
         };
-        let entries = partitions::mbr(&start)
-            .filter(|entries| entries.iter().all(|entry| matches!(entry.boot, 0 | 0x80)));
         let sector = self.sector_size()?;
-        let Some(entries) = entries else {
+        let Some(entries) = entries(&start) else {
             return Err(match gpt::begins(self, sector)? {
                 true => Fault::NoProtection.into(),
                 false => PartitionError::NoTable,
@@ -47,8 +47,30 @@ impl Disk<'_> {
         }
     }
 
+    /// The numbers of the partitions that share bytes with a range. A partition that is just this
+    /// range is left out, and so is an extended one, which holds others. Entries of every table
+    /// that can be read count, so there are none where there is no table.
+    ///
+    /// # Errors
+    /// What the storage reports.
+    pub fn crossed(&self, range: &Range<u64>) -> Result<Vec<u32>, IoError> {
+        let sector = self.sector_size()?;
+        let mut all = gpt::partitions(self, sector)?;
+        if all.is_empty() {
+            all = match self.bytes(0, 512)?.and_then(|start| entries(&start)) {
+                Some(entries) => mbr::partitions(self, sector, &entries)?,
+                None => Vec::new(),
+            };
+        }
+        let crossed = all.into_iter().filter(|(_, partition)| {
+            let partition = disk::in_bytes(partition, sector);
+            partition != *range && disk::overlap(&partition, range)
+        });
+        Ok(crossed.map(|(number, _)| number).collect())
+    }
+
     /// The size of the sectors in bytes. A GPT has its header in the second sector.
-    fn sector_size(&self) -> Result<u64, PartitionError> {
+    fn sector_size(&self) -> Result<u64, IoError> {
         if let Some(sector) = self.sector {
             return Ok(sector);
         }
@@ -59,4 +81,10 @@ impl Disk<'_> {
         }
         Ok(512)
     }
+}
+
+/// The entries of an MBR, unless it is the boot sector of a file system.
+fn entries(start: &[u8]) -> Option<[MbrEntry; 4]> {
+    partitions::mbr(start)
+        .filter(|entries| entries.iter().all(|entry| matches!(entry.boot, 0 | 0x80)))
 }

@@ -1,8 +1,8 @@
 //! The area of a reencryption: what recovers the zone that the header declares hot.
 //!
 //! From the start of the area on it is what cryptsetup expects: the checksums of the old ciphertext
-//! of each block, or the old ciphertext itself. Checksums leave room at the end, where the last 512
-//! bytes are a trailer of luksmith, which cryptsetup ignores:
+//! of each block, or the old ciphertext itself, which is never plaintext. Checksums leave room at
+//! the end, where the last 512 bytes are a trailer of luksmith, which cryptsetup ignores:
 //!
 //! ```text
 //! magic of 16 bytes │ start of the zone │ its length │ salt of 32 bytes │ SHA-256 │ zeroes
@@ -19,10 +19,12 @@ use luksmith_formats::luks2::Reencryption;
 use sha2::{Digest as _, Sha256};
 
 use super::error::ReencryptError;
+use super::side::OldBytes;
 use super::zone::Zone;
-use crate::backend::IoError;
+use crate::backend::{Backend, IoError};
 use crate::container::Container;
 use crate::door;
+use crate::kdf::HashFunction;
 
 /// The length of the trailer: what every disk writes atomically.
 pub(super) const TRAILER: usize = 512;
@@ -33,7 +35,7 @@ const MAGIC: &[u8; 16] = b"luksmith zone 1\n";
 pub(super) enum CopyOf {
     /// The checksum of each block.
     Checksums {
-        hash: Hash,
+        hash: HashFunction,
         block: usize,
     },
     Journal,
@@ -41,13 +43,9 @@ pub(super) enum CopyOf {
 
 impl CopyOf {
     pub(super) fn checksums(hash: Hash, block: u32) -> Result<Self, ReencryptError> {
-        match hash {
-            Hash::Sha1 | Hash::Sha224 | Hash::Sha256 | Hash::Sha384 | Hash::Sha512 => {
-                let block = block as usize;
-                Ok(Self::Checksums { hash, block })
-            }
-            _ => Err(ReencryptError::Hash(hash)),
-        }
+        let hash = HashFunction::of(hash).map_err(ReencryptError::Hash)?;
+        let block = block as usize;
+        Ok(Self::Checksums { hash, block })
     }
 
     /// The checksums of a zone, or nothing for a journal.
@@ -56,7 +54,7 @@ impl CopyOf {
         if let Self::Checksums { hash, block } = self {
             for piece in zone.pieces() {
                 for block in piece.as_slice().chunks(block) {
-                    append_checksum(hash, block, &mut sums);
+                    hash.append(block, &mut sums);
                 }
             }
         }
@@ -72,20 +70,13 @@ impl CopyOf {
         sums: &[u8],
     ) -> Result<(), ReencryptError> {
         let area = &found.state.area;
-        let storage = container.header_storage();
+        let storage = &**container.header_storage();
         match self {
             Self::Journal => {
-                if zone.length > area.end - area.start {
-                    return Err(ReencryptError::Resilience);
-                }
-                let block = storage.geometry().block_size.max(1) as usize;
-                let mut at = area.start;
+                let journal = Journal::of(container, found, zone.start, zone.length)?;
+                let mut at = zone.start;
                 for piece in zone.pieces() {
-                    if piece.len().is_multiple_of(block) {
-                        storage.write_at(at, piece)?;
-                    } else {
-                        door::write(storage, at, piece.as_slice())?;
-                    }
+                    journal.write(at, piece)?;
                     at += piece.len() as u64;
                 }
                 Ok(())
@@ -109,16 +100,48 @@ impl CopyOf {
     }
 }
 
-/// Appends the checksum of a block.
-pub(super) fn append_checksum(hash: Hash, block: &[u8], to: &mut Vec<u8>) {
-    match hash {
-        Hash::Sha1 => to.extend_from_slice(&sha1::Sha1::digest(block)),
-        Hash::Sha224 => to.extend_from_slice(&sha2::Sha224::digest(block)),
-        Hash::Sha256 => to.extend_from_slice(&Sha256::digest(block)),
-        Hash::Sha384 => to.extend_from_slice(&sha2::Sha384::digest(block)),
-        Hash::Sha512 => to.extend_from_slice(&sha2::Sha512::digest(block)),
-        // `CopyOf::checksums` makes none of these.
-        _ => {}
+/// The place of a copy of a zone.
+pub(super) struct Journal<'a> {
+    storage: &'a dyn Backend,
+    /// The offset of the copy on it.
+    at: u64,
+    /// The offset of the zone in the data.
+    start: u64,
+}
+
+impl<'a> Journal<'a> {
+    pub(super) fn of(
+        container: &'a Container,
+        found: &Reencryption,
+        start: u64,
+        length: u64,
+    ) -> Result<Self, ReencryptError> {
+        let area = &found.state.area;
+        if length > area.end - area.start {
+            return Err(ReencryptError::Resilience);
+        }
+        Ok(Self {
+            storage: &**container.header_storage(),
+            at: area.start,
+            start,
+        })
+    }
+
+    /// Writes the old ciphertext of a piece of the zone, without a flush.
+    ///
+    /// # Errors
+    /// Returns [`ReencryptError::JournalOfPlaintext`] for plaintext, and an error of the storage.
+    pub(super) fn write(&self, at: u64, piece: &OldBytes) -> Result<(), ReencryptError> {
+        let OldBytes::Encrypted(piece) = piece else {
+            return Err(ReencryptError::JournalOfPlaintext);
+        };
+        let place = self.at + (at - self.start);
+        let block = self.storage.geometry().block_size.max(1) as usize;
+        match piece.len().is_multiple_of(block) {
+            true => self.storage.write_at(place, piece)?,
+            false => door::write(self.storage, place, piece.as_slice())?,
+        }
+        Ok(())
     }
 }
 
@@ -168,7 +191,7 @@ impl Trailer {
         if used + TRAILER as u64 > room {
             return Ok(None);
         }
-        let storage = container.header_storage();
+        let storage = &**container.header_storage();
         let bytes = door::read(storage, area.end - TRAILER as u64, TRAILER)?;
         Ok(Self::parse(&bytes).filter(|trailer| trailer.salt == salt(found)))
     }

@@ -1,11 +1,12 @@
 //! Why a reencryption cannot go on.
 
-use luksmith_formats::{FormatError, Hash};
+use luksmith_formats::FormatError;
 use thiserror::Error;
 
 use crate::backend::IoError;
 use crate::container::{CommitError, ReencryptionError};
 use crate::crypt::CryptError;
+use crate::kdf::KdfError;
 use crate::secret::SecretError;
 
 /// Why a reencryption cannot go on. What is converted stays converted, and it can be taken up
@@ -37,6 +38,8 @@ pub enum ReencryptError {
         at: u64,
         /// How many such blocks there are.
         count: u64,
+        /// Whether a journal has the old content of the block.
+        journaled: bool,
     },
     /// The size of the data is not a whole number of the blocks that are converted.
     #[error("the volume has {size} bytes, which are not whole blocks of {unit}")]
@@ -55,9 +58,15 @@ pub enum ReencryptError {
     /// How the zones are protected is not supported.
     #[error("a reencryption with this resilience is not supported")]
     Resilience,
-    /// A hash of checksums is not supported.
-    #[error("{0} is not a hash of checksums here")]
-    Hash(Hash),
+    /// Plaintext is encrypted in place, and a journal would be another copy of it.
+    #[error("a journal of data that is encrypted in place would be a copy of its plaintext")]
+    JournalOfPlaintext,
+    /// Clients would write to plaintext.
+    #[error("the data is being encrypted in place, and is only read meanwhile")]
+    OnlyOffline,
+    /// This build does not have the hash of the checksums.
+    #[error("the checksums of the zones cannot be computed")]
+    Hash(#[source] KdfError),
     /// The storage of the data ends before the data does.
     #[error("the storage is {size} bytes long, the data needs {needed}")]
     TooSmall {
@@ -81,6 +90,9 @@ pub enum ReencryptError {
     /// Random bytes are not available.
     #[error("cannot make random bytes")]
     Secret(#[from] SecretError),
+    /// A thread panicked.
+    #[error("a thread of the reencryption has failed")]
+    Thread,
     /// The storage failed.
     #[error("the storage failed")]
     Io(#[from] IoError),

@@ -1,4 +1,5 @@
-//! Changes the key or the cipher of a volume in place, so that no cut loses data.
+//! Changes the key or the cipher of a volume in place, or encrypts plaintext in place, so that no
+//! cut loses data.
 //!
 //! The data is converted in zones. Before a zone is overwritten, what recovers it is durable in the
 //! area of the reencryption: checksums of its old ciphertext, or a copy of it. Then the header
@@ -17,7 +18,11 @@
 
 mod area;
 mod error;
+mod idle;
+mod online;
+mod open;
 mod recover;
+mod room;
 mod side;
 mod zone;
 
@@ -26,19 +31,25 @@ use std::sync::Arc;
 use luksmith_formats::luks2::{Progress, Reencryption, Resilience};
 
 pub use error::ReencryptError;
+pub use idle::Idle;
+pub use online::Online;
+pub use open::open_to_read;
+pub use room::{RoomError, RoomSettled, begin_with_room, is_room_record, settle_room};
 
 use crate::backend::Backend;
 use crate::container::{Container, ReencryptionKeys};
 use crate::crypt::SectorCrypt;
-use area::{CopyOf, TRAILER};
-use side::Side;
+use crate::layout::side::{OldSide, Side};
+use area::{CopyOf, Journal, TRAILER};
+use recover::Interrupted;
+use side::{old_side_of, side_of};
 use zone::Zone;
 
 /// The largest zone by default, in bytes. A zone is in memory as a whole.
-pub const DEFAULT_ZONE: u64 = 32 << 20;
+pub const DEFAULT_ZONE: u64 = 16 << 20;
 
 /// The largest zone with a journal by default, in bytes.
-pub const DEFAULT_JOURNAL_ZONE: u64 = 8 << 20;
+pub const DEFAULT_JOURNAL_ZONE: u64 = 12 << 20;
 
 /// What may be done in a reencryption that cannot be done in every case.
 #[derive(Clone, Copy, Debug, Default)]
@@ -57,8 +68,8 @@ pub struct Reencrypt {
     container: Container,
     data: Arc<dyn Backend>,
     found: Reencryption,
-    old: Option<Side>,
-    new: Side,
+    old: Option<OldSide>,
+    new: Arc<Side>,
     /// The end of what is converted and durable.
     at: u64,
     size: u64,
@@ -74,14 +85,14 @@ struct Prepared {
 }
 
 impl Prepared {
-    /// Reads a zone of the data, which begins at `first` of its storage.
+    /// Reads a zone of the data.
     fn read(
         data: &dyn Backend,
-        first: u64,
+        old: &OldSide,
         (start, length): (u64, u64),
         copy: CopyOf,
     ) -> Result<Self, ReencryptError> {
-        let zone = Zone::read(data, first, start, length)?;
+        let zone = Zone::read(data, old, start, length)?;
         let sums = copy.of(&zone);
         Ok(Self { zone, sums })
     }
@@ -110,13 +121,23 @@ impl Reencrypt {
         keys: &ReencryptionKeys,
         resume: Resume,
     ) -> Result<Self, ReencryptError> {
+        Self::take_up(container, data, keys, resume, false)
+    }
+
+    /// As [`resume`](Self::resume), and records whether clients may write meanwhile.
+    fn take_up(
+        container: Container,
+        data: Arc<dyn Backend>,
+        keys: &ReencryptionKeys,
+        resume: Resume,
+        online: bool,
+    ) -> Result<Self, ReencryptError> {
         let found = container.reencryption().map_err(ReencryptError::Format)?;
         let found = found.ok_or(ReencryptError::NotPending)?;
         let size = data_size(&found, &container, &*data)?;
         let new_key = keys.following().ok_or(ReencryptError::NotPending)?;
-        let new = Side::new(&found.following, new_key)?;
-        let old = keys.previous();
-        let old = old.map(|key| Side::new(&found.previous, key)).transpose()?;
+        let new = Arc::new(side_of(&found.following, new_key)?);
+        let old = old_side_of(&found.previous, keys)?;
         let mut this = Self {
             at: 0,
             zone: 0,
@@ -128,6 +149,17 @@ impl Reencrypt {
             new,
             size,
         };
+        if this.found.progress != Progress::Finished {
+            this.zone = this.zone_length(resume.zone)?;
+        }
+        // What is refused changes nothing.
+        if this.found.progress != Progress::Finished {
+            this.check_resilience()?;
+        }
+        if let Progress::Hot { start, length } = this.found.progress {
+            let unverified = resume.unverified_blocks;
+            this.interrupted()?.check(start, length, unverified)?;
+        }
         // A stale copy would be used if the next write of the other one is cut.
         this.container
             .mend_copies()
@@ -139,15 +171,33 @@ impl Reencrypt {
             }
             Progress::Clean { converted } => this.at = converted,
             Progress::Hot { start, length } => {
-                this.check_resilience()?;
-                this.at = this.recover(start, length, resume.unverified_blocks)?;
+                let interrupted = this.interrupted()?;
+                this.at = interrupted.recover(start, length, resume.unverified_blocks)?;
                 this.flush()?;
                 this.post()?;
             }
         }
-        this.check_resilience()?;
-        this.zone = this.zone_length(resume.zone)?;
+        if this.found.online != online {
+            this.container.commit_online(online)?;
+            this.found.online = online;
+        }
         Ok(this)
+    }
+
+    fn old(&self) -> Result<&OldSide, ReencryptError> {
+        self.old.as_ref().ok_or(ReencryptError::NotPending)
+    }
+
+    fn interrupted(&self) -> Result<Interrupted<'_>, ReencryptError> {
+        Ok(Interrupted {
+            container: &self.container,
+            data: &*self.data,
+            found: &self.found,
+            old: self.old()?,
+            new: &self.new,
+            size: self.size,
+            unit: self.unit(),
+        })
     }
 
     /// The bytes of the data that are converted.
@@ -169,7 +219,7 @@ impl Reencrypt {
     }
 
     /// Converts the next zone, durably. Returns its length, which is 0 if everything is converted.
-    /// Another thread reads the zone after it meanwhile.
+    /// Two threads work on that.
     ///
     /// # Errors
     /// Returns [`ReencryptError`]. After that, the reencryption has to be taken up again.
@@ -178,11 +228,20 @@ impl Reencrypt {
         if length == 0 {
             return Ok(0);
         }
-        let (start, next) = (self.at, self.at + length);
         let copy = self.copy()?;
+        match copy {
+            CopyOf::Checksums { .. } => self.checksum_step(length, copy)?,
+            CopyOf::Journal => self.journal_step(length)?,
+        }
+        Ok(length)
+    }
+
+    /// Converts a zone. Another thread reads the zone after it meanwhile, and hashes it.
+    fn checksum_step(&mut self, length: u64, copy: CopyOf) -> Result<(), ReencryptError> {
+        let (start, next) = (self.at, self.at + length);
         let data = self.data.clone();
-        let first = self.new.place(0);
-        let prepare = |start, length| Prepared::read(&*data, first, (start, length), copy);
+        let old = self.old.clone().ok_or(ReencryptError::NotPending)?;
+        let prepare = |start, length| Prepared::read(&*data, &old, (start, length), copy);
         let prepared = match self.ahead.take() {
             Some(ahead) if (ahead.zone.start, ahead.zone.length) == (start, length) => ahead,
             _ => prepare(start, length)?,
@@ -200,10 +259,29 @@ impl Reencrypt {
         converted?;
         self.ahead = ahead;
         self.at = next;
-        if matches!(copy, CopyOf::Journal) {
-            self.post()?;
-        }
-        Ok(length)
+        Ok(())
+    }
+
+    /// Converts a zone in two threads, each of which has one half.
+    fn journal_step(&mut self, length: u64) -> Result<(), ReencryptError> {
+        let (start, next) = (self.at, self.at + length);
+        let half = (length / 2).next_multiple_of(zone::PIECE).min(length);
+        let halves = [(start, half), (start + half, length - half)];
+        let old = self.old()?;
+        let journal = Journal::of(&self.container, &self.found, start, length)?;
+        let zones = in_two_threads(halves, |(start, length)| {
+            let keep = |at, piece: &_| journal.write(at, piece);
+            Zone::read_each(&*self.data, old, start, length, keep)
+        })?;
+        self.container.header_storage().flush()?;
+        let hot = Progress::Hot { start, length };
+        self.container.commit_first_copy(hot, self.size)?;
+        self.container.write_second_copy()?;
+        let (data, old, new) = (&*self.data, self.old()?, &*self.new);
+        in_two_threads(zones, |zone| zone.convert(data, old, new))?;
+        self.flush()?;
+        self.at = next;
+        self.post()
     }
 
     /// Converts a zone that was read, in the order of writes that survives a cut.
@@ -215,8 +293,7 @@ impl Reencrypt {
         let hot = Progress::Hot { start, length };
         self.container.commit_first_copy(hot, self.size)?;
         self.container.write_second_copy()?;
-        let old = self.old.as_ref().ok_or(ReencryptError::NotPending)?;
-        zone.convert(&*self.data, old, &self.new)?;
+        zone.convert(&*self.data, self.old()?, &self.new)?;
         self.flush()
     }
 
@@ -239,7 +316,8 @@ impl Reencrypt {
             return Err(ReencryptError::Unfinished);
         }
         self.flush()?;
-        self.container.finish_reencryption()?;
+        let areas = self.container.end_reencryption()?;
+        self.container.wipe_areas(areas)?;
         Ok(self.container)
     }
 
@@ -256,41 +334,18 @@ impl Reencrypt {
 
     fn flush(&self) -> Result<(), ReencryptError> {
         self.data.flush()?;
-        let header = self.container.header_storage();
-        if !std::ptr::addr_eq(header, &*self.data) {
-            header.flush()?;
+        if !is_same(self.container.header_storage(), &self.data) {
+            self.container.header_storage().flush()?;
         }
         Ok(())
     }
 
     fn check_resilience(&self) -> Result<(), ReencryptError> {
-        let unit = self.unit();
-        if !self.size.is_multiple_of(unit) {
-            let size = self.size;
-            return Err(ReencryptError::SizeNotWhole { size, unit });
-        }
-        match &self.found.state.resilience {
-            Resilience::Journal => Ok(()),
-            Resilience::Checksum { hash, sector_size } => {
-                CopyOf::checksums(*hash, *sector_size)?;
-                if *sector_size < self.found.sector_size() || u64::from(*sector_size) > zone::PIECE
-                {
-                    return Err(ReencryptError::Resilience);
-                }
-                Ok(())
-            }
-            _ => Err(ReencryptError::Resilience),
-        }
+        check_resilience(&self.found, self.size, self.unit())
     }
 
-    /// The unit of a zone: whole sectors of both sides, whole checksums, whole blocks.
     fn unit(&self) -> u64 {
-        let checksum = match &self.found.state.resilience {
-            Resilience::Checksum { sector_size, .. } => *sector_size,
-            _ => 512,
-        };
-        let block = self.data.geometry().block_size;
-        u64::from(self.found.sector_size().max(checksum).max(block))
+        unit(&self.found, &*self.data)
     }
 
     fn zone_length(&self, wanted: Option<u64>) -> Result<u64, ReencryptError> {
@@ -312,6 +367,85 @@ impl Reencrypt {
     }
 }
 
+/// Does the work for both, in two threads. If there is no thread, this one does both.
+fn in_two_threads<T: Send, R: Send>(
+    [one, other]: [T; 2],
+    work: impl Fn(T) -> Result<R, ReencryptError> + Sync,
+) -> Result<[R; 2], ReencryptError> {
+    let other = std::sync::Mutex::new(Some(other));
+    let do_other = || other.lock().ok()?.take().map(&work);
+    let (one, other) = std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().spawn_scoped(scope, do_other);
+        let one = work(one);
+        let other = match thread {
+            Ok(thread) => thread.join().ok().flatten(),
+            Err(_) => do_other(),
+        };
+        (one, other)
+    });
+    let other = other.unwrap_or(Err(ReencryptError::Thread));
+    Ok([one?, other?])
+}
+
+fn unit(found: &Reencryption, data: &dyn Backend) -> u64 {
+    zone_unit(&found.state.resilience, found.sector_size(), data)
+}
+
+/// The unit of a zone in bytes: whole sectors, of which the larger ones of both sides have
+/// `sector_size` bytes, whole checksums, whole blocks.
+#[must_use]
+pub fn zone_unit(resilience: &Resilience, sector_size: u32, data: &dyn Backend) -> u64 {
+    let checksum = match resilience {
+        Resilience::Checksum { sector_size, .. } => *sector_size,
+        _ => 512,
+    };
+    let block = data.geometry().block_size;
+    u64::from(sector_size.max(checksum).max(block))
+}
+
+/// Checks before a reencryption begins that data of `size` bytes can be converted in zones of
+/// `zone` bytes, whose [`zone_unit`] is `unit`.
+///
+/// # Errors
+/// Returns [`ReencryptError`].
+pub fn check_zones(
+    resilience: &Resilience,
+    (zone, unit): (u64, u64),
+    size: u64,
+) -> Result<(), ReencryptError> {
+    if zone < unit {
+        return Err(ReencryptError::ZoneTooSmall { unit });
+    }
+    if !size.is_multiple_of(unit) {
+        return Err(ReencryptError::SizeNotWhole { size, unit });
+    }
+    match resilience {
+        Resilience::Checksum { hash, sector_size } => {
+            CopyOf::checksums(*hash, *sector_size).map(drop)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks that the zones of the data are protected in a way that is supported here.
+fn check_resilience(found: &Reencryption, size: u64, unit: u64) -> Result<(), ReencryptError> {
+    if !size.is_multiple_of(unit) {
+        return Err(ReencryptError::SizeNotWhole { size, unit });
+    }
+    match &found.state.resilience {
+        Resilience::Journal if found.is_encryption() => Err(ReencryptError::JournalOfPlaintext),
+        Resilience::Journal => Ok(()),
+        Resilience::Checksum { hash, sector_size } => {
+            CopyOf::checksums(*hash, *sector_size)?;
+            if *sector_size < found.sector_size() || u64::from(*sector_size) > zone::PIECE {
+                return Err(ReencryptError::Resilience);
+            }
+            Ok(())
+        }
+        _ => Err(ReencryptError::Resilience),
+    }
+}
+
 /// The size of the area for zones of `zone` bytes: checksums of `block` bytes each, or a journal.
 #[must_use]
 pub fn area_size(resilience: &Resilience, zone: u64) -> u64 {
@@ -325,14 +459,18 @@ pub fn area_size(resilience: &Resilience, zone: u64) -> u64 {
     needed.next_multiple_of(4096)
 }
 
+fn is_same(one: &Arc<dyn Backend>, other: &Arc<dyn Backend>) -> bool {
+    std::ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(other))
+}
+
 /// The size of the data in bytes, on its storage.
 fn data_size(
     found: &Reencryption,
     container: &Container,
     data: &dyn Backend,
 ) -> Result<u64, ReencryptError> {
-    let offset = found.previous.offset;
-    if offset == 0 && std::ptr::addr_eq(data, container.header_storage()) {
+    let offset = found.previous.offset();
+    if offset == 0 && std::ptr::addr_eq(data, &**container.header_storage()) {
         return Err(ReencryptError::Detached);
     }
     let storage = data.geometry().size;

@@ -1,9 +1,9 @@
-//! Why a program that was to print a secret gave none.
+//! Why a program that was to give or take a secret did not.
 
 use std::io;
 use std::time::Duration;
 
-/// Why a program gave no secret.
+/// Why a program did not give or take a secret.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HelperError {
@@ -19,6 +19,9 @@ pub enum HelperError {
     /// Its output cannot be read.
     #[error("its output cannot be read")]
     Read(#[source] io::Error),
+    /// The secret cannot be passed to it.
+    #[error("the secret cannot be passed to it")]
+    Write(#[source] io::Error),
     /// It ended with an exit code other than 0.
     #[error("it failed with exit code {0}")]
     Failed(i32),

@@ -27,7 +27,7 @@ pub(super) struct Input<'a> {
 impl Input<'_> {
     /// Reads all bytes up to the end, at most `limit`.
     pub(super) fn to_end(&self, limit: usize) -> Result<LockedBytes, SecretError> {
-        let mut read = Growing::new()?;
+        let mut read = Growing::default();
         loop {
             let n = self.some(read.free(limit, self.from)?)?;
             if n == 0 {
@@ -44,7 +44,7 @@ impl Input<'_> {
     /// Reads one line of at most `limit` bytes, without its newline. Nothing after the newline is
     /// consumed.
     pub(super) fn line(&self, limit: usize) -> Result<LockedBytes, SecretError> {
-        let mut read = Growing::new()?;
+        let mut read = Growing::default();
         loop {
             let free = read.free(limit, self.from)?;
             let byte = free.get_mut(..1).unwrap_or_default();
@@ -109,39 +109,48 @@ impl Input<'_> {
 }
 
 /// A growing buffer in locked memory. A block that it outgrows is wiped.
-pub(super) struct Growing {
-    bytes: LockedBytes,
-    pub(super) used: usize,
+#[derive(Default)]
+pub(crate) struct Growing {
+    bytes: Option<LockedBytes>,
+    pub(crate) used: usize,
 }
 
 impl Growing {
-    pub(super) fn new() -> Result<Self, SecretError> {
-        let bytes = LockedBytes::new(512)?;
-        Ok(Self { bytes, used: 0 })
-    }
-
     /// The free part, which has at least one byte. It reaches one byte beyond `limit`, so that a
     /// reader sees whether the input ends at the limit.
-    pub(super) fn free(&mut self, limit: usize, from: &str) -> Result<&mut [u8], SecretError> {
+    pub(crate) fn free(&mut self, limit: usize, from: &str) -> Result<&mut [u8], SecretError> {
         if self.used > limit {
             return Err(SecretError::TooLong {
                 from: from.to_owned(),
                 limit,
             });
         }
-        if self.used == self.bytes.len() {
-            let mut more = LockedBytes::new(self.used * 2)?;
-            more[..self.used].copy_from_slice(&self.bytes);
-            self.bytes = more;
-        }
-        let end = self.bytes.len().min(limit + 1);
-        Ok(&mut self.bytes[self.used..end])
+        let bytes = match self.bytes.take() {
+            None => LockedBytes::new(512)?,
+            Some(full) if self.used == full.len() => {
+                let mut more = LockedBytes::new(self.used * 2)?;
+                more[..self.used].copy_from_slice(&full);
+                more
+            }
+            Some(bytes) => bytes,
+        };
+        let end = bytes.len().min(limit + 1);
+        let bytes = self.bytes.insert(bytes);
+        Ok(&mut bytes[self.used..end])
     }
 
-    pub(super) fn finish(self) -> Result<LockedBytes, SecretError> {
-        if self.used == self.bytes.len() {
-            return Ok(self.bytes);
+    /// What is in use.
+    #[cfg(feature = "nbd")]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        let bytes = self.bytes.as_deref().unwrap_or_default();
+        bytes.get(..self.used).unwrap_or_default()
+    }
+
+    pub(crate) fn finish(self) -> Result<LockedBytes, SecretError> {
+        match self.bytes {
+            None => Ok(LockedBytes::new(0)?),
+            Some(bytes) if self.used == bytes.len() => Ok(bytes),
+            Some(bytes) => Ok(LockedBytes::copy_from(&bytes[..self.used])?),
         }
-        Ok(LockedBytes::copy_from(&self.bytes[..self.used])?)
     }
 }

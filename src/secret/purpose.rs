@@ -10,6 +10,8 @@ pub struct Purpose<'a> {
     pub what: Wanted,
     /// What the secret opens, in words for the person who is asked: an image, a keyslot.
     pub label: &'a str,
+    /// The volume that the secret opens, if it is known: it may not be made yet.
+    pub volume: Option<VolumeName<'a>>,
     /// Stops a source that waits.
     pub interrupt: &'a Interrupt,
 }
@@ -21,6 +23,7 @@ impl<'a> Purpose<'a> {
         Self {
             what: Wanted::Unlock,
             label,
+            volume: None,
             interrupt,
         }
     }
@@ -31,8 +34,35 @@ impl<'a> Purpose<'a> {
         Self {
             what: Wanted::New,
             label,
+            volume: None,
             interrupt,
         }
+    }
+
+    /// The same for a secret of this volume.
+    #[must_use]
+    pub fn of(mut self, volume: VolumeName<'a>) -> Self {
+        self.volume = Some(volume);
+        self
+    }
+}
+
+/// How a header names its volume. A stranger may have written the header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VolumeName<'a> {
+    /// The UUID, as it is written in the header.
+    pub uuid: &'a str,
+    /// The label. LUKS1 has none.
+    pub label: Option<&'a str>,
+}
+
+impl<'a> VolumeName<'a> {
+    /// A volume with this UUID, and this label if it is not empty.
+    #[must_use]
+    pub fn new(uuid: &'a str, label: &'a str) -> Self {
+        let label = Some(label).filter(|label| !label.is_empty());
+        Self { uuid, label }
     }
 }
 

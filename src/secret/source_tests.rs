@@ -10,6 +10,7 @@ fn read(source: &Source, what: Wanted) -> Result<Vec<u8>, SecretError> {
     let purpose = Purpose {
         what,
         label: "a volume",
+        volume: None,
         interrupt: &Interrupt::new(),
     };
     Ok(source.read(purpose)?.as_bytes().to_vec())
@@ -273,6 +274,7 @@ fn the_interrupt_ends_the_wait_for_a_writer() {
             source.read(Purpose {
                 what: Wanted::Unlock,
                 label: "a volume",
+                volume: None,
                 interrupt: &interrupt,
             })
         });

@@ -230,6 +230,7 @@ mod tests {
                 let purpose = Purpose {
                     what,
                     label: "vm\x1b.img",
+                    volume: None,
                     interrupt: &interrupt,
                 };
                 ask_on(ours.as_fd(), purpose).map(|bytes| bytes.to_vec())
@@ -305,6 +306,7 @@ mod tests {
         let purpose = Purpose {
             what: Wanted::Unlock,
             label: "a volume",
+            volume: None,
             interrupt: &Interrupt::new(),
         };
         assert!(matches!(

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, PROC_SUPER_MAGIC, RenameFlags};
 use rustix::io::Errno;
 
-#[cfg(any(test, feature = "nbd"))]
+#[cfg(any(test, feature = "nbd", feature = "vhost-user"))]
 use super::acl;
 
 /// As many symbolic links as the kernel follows on one path.
@@ -74,9 +74,9 @@ impl Folder {
     ///
     /// # Errors
     /// A [`ForeignLink`], and failed system calls.
-    #[cfg(any(test, feature = "libvirt", feature = "nbd"))]
+    #[cfg(any(test, feature = "libvirt", feature = "nbd", feature = "vhost-user"))]
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        walk(None, path, None)
+        walk(None, path, None, None)
     }
 
     /// Opens the folder at this path. Folders that do not exist are made with this mode, less the
@@ -85,30 +85,45 @@ impl Folder {
     /// # Errors
     /// A [`ForeignLink`], and failed system calls.
     pub(crate) fn open_or_make(path: &Path, mode: Mode) -> io::Result<Self> {
-        walk(None, path, Some(mode))
+        walk(None, path, Some(mode), None)
     }
 
     /// The folder of a path, and the name in it. What the name leads to is not looked at.
     pub(crate) fn of(path: &Path) -> io::Result<(Self, OsString)> {
-        folder_of(None, path)
+        folder_of(None, path, None)
     }
 
     /// As [`of`](Self::of), but if the name is a symbolic link, it is followed to its end, as the
     /// links on the way are. Nothing need exist there.
     pub(crate) fn resolve(path: &Path) -> io::Result<(Self, OsString)> {
-        match end_of(path)? {
-            (_, _, true) => {
-                let message = format!("{} is a link of /proc", path.display());
-                Err(io::Error::new(io::ErrorKind::Unsupported, message))
-            }
+        match end_of(path, None)? {
+            (_, _, true) => Err(link_of_proc(path)),
             (folder, name, false) => Ok((folder, name)),
         }
+    }
+
+    /// As [`resolve`](Self::resolve), but every folder on the way, and the one at the end, has to
+    /// be one in which no other user can replace what is `trusted`: its owner is one of these, and
+    /// other users cannot write to it. On the way, they may write to a sticky folder such as /tmp.
+    pub(crate) fn resolve_trusted(path: &Path, trusted: Owners) -> io::Result<(Self, OsString)> {
+        let check = |folder: &Self| {
+            let about = folder.about()?;
+            match about.mode() & 0o1000 != 0 && trusted.has(&about) {
+                true => Ok(()),
+                false => trusted.check(&folder.path, &about),
+            }
+        };
+        let (folder, name, false) = end_of(path, Some(&check))? else {
+            return Err(link_of_proc(path));
+        };
+        trusted.check(&folder.path, &folder.about()?)?;
+        Ok((folder, name))
     }
 
     /// Opens what is at a path, whose links are followed as in [`resolve`](Self::resolve), without
     /// waiting for the other end of a FIFO.
     pub(crate) fn open_path(path: &Path, flags: OFlags) -> io::Result<File> {
-        match end_of(path)? {
+        match end_of(path, None)? {
             (folder, name, true) => folder.open_through(&name, flags | OFlags::NONBLOCK),
             (folder, name, false) => folder.open_file(&name, flags),
         }
@@ -160,6 +175,14 @@ impl Folder {
         &self.path
     }
 
+    /// The path by which it can be reached now.
+    #[cfg(feature = "fuse")]
+    pub(crate) fn path_now(&self) -> io::Result<PathBuf> {
+        let link = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let path = rustix::fs::readlink(link, Vec::new())?;
+        Ok(OsString::from_vec(path.into_bytes()).into())
+    }
+
     /// Its owner, its mode and what else the kernel says of it.
     pub(crate) fn about(&self) -> io::Result<Metadata> {
         self.file.metadata()
@@ -197,7 +220,6 @@ impl Folder {
     }
 
     /// Opens a file for reading and writing, and makes it with mode 0600 if nothing has this name.
-    #[cfg(any(test, feature = "libvirt"))]
     pub(crate) fn open_or_create(&self, name: &OsStr) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NONBLOCK;
         self.open_at(name, flags, Mode::RUSR | Mode::WUSR)
@@ -211,7 +233,7 @@ impl Folder {
     }
 
     /// The names in this folder.
-    #[cfg(any(test, feature = "nbd"))]
+    #[cfg(any(feature = "nbd", feature = "vhost-user"))]
     pub(crate) fn names(&self) -> io::Result<Vec<OsString>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::openat(&self.file, ".", flags, Mode::empty())?;
@@ -227,7 +249,7 @@ impl Folder {
     ///
     /// # Errors
     /// Failed system calls, and a folder that was replaced before it could be opened.
-    #[cfg(any(test, feature = "nbd"))]
+    #[cfg(any(test, feature = "nbd", feature = "vhost-user"))]
     pub(crate) fn make_private(&self, name: &OsStr) -> io::Result<Self> {
         rustix::fs::mkdirat(&self.file, name, Mode::RWXU)?;
         let made = self.step(name)?;
@@ -265,7 +287,7 @@ impl Folder {
     }
 
     /// Removes an empty folder.
-    #[cfg(any(test, feature = "nbd"))]
+    #[cfg(any(test, feature = "nbd", feature = "vhost-user"))]
     pub(crate) fn remove_folder(&self, name: &OsStr) -> io::Result<()> {
         Ok(rustix::fs::unlinkat(&self.file, name, AtFlags::REMOVEDIR)?)
     }
@@ -374,41 +396,75 @@ pub(crate) fn same_file(one: &Metadata, other: &Metadata) -> bool {
 /// Fails unless a file or a folder belongs to root or to this user, and other users cannot write to
 /// it. `path` is for the message.
 pub(crate) fn check_trusted(path: &Path, about: &Metadata) -> io::Result<()> {
-    let path = path.display();
-    let message = if !is_root_or_us(about) {
-        format!("{path} belongs to user {}", about.uid())
-    } else if about.mode() & 0o022 != 0 {
-        format!("other users can write to {path}")
-    } else {
-        return Ok(());
-    };
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
+    Owners::RootOrUs.check(path, about)
+}
+
+/// The users whose files are trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owners {
+    /// Only root.
+    Root,
+    /// Root and the user of this process.
+    RootOrUs,
+}
+
+impl Owners {
+    fn has(self, about: &Metadata) -> bool {
+        let us = self == Self::RootOrUs && about.uid() == rustix::process::geteuid().as_raw();
+        us || about.uid() == 0
+    }
+
+    /// Fails unless a file or a folder belongs to one of these users, and other users cannot write
+    /// to it. `path` is for the message.
+    pub(crate) fn check(self, path: &Path, about: &Metadata) -> io::Result<()> {
+        let path = path.display();
+        let message = if !self.has(about) {
+            format!("{path} belongs to user {}", about.uid())
+        } else if about.mode() & 0o022 != 0 {
+            format!("other users can write to {path}")
+        } else {
+            return Ok(());
+        };
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
+    }
 }
 
 fn is_root_or_us(about: &Metadata) -> bool {
-    [0, rustix::process::geteuid().as_raw()].contains(&about.uid())
+    Owners::RootOrUs.has(about)
 }
 
+fn link_of_proc(path: &Path) -> io::Error {
+    let message = format!("{} is a link of /proc", path.display());
+    io::Error::new(io::ErrorKind::Unsupported, message)
+}
+
+/// What each folder on a path has to pass.
+type Check<'a> = Option<&'a dyn Fn(&Folder) -> io::Result<()>>;
+
 /// The folder of a path that is relative to `base` or to the working directory, and the last name.
-fn folder_of(base: Option<&Folder>, path: &Path) -> io::Result<(Folder, OsString)> {
+fn folder_of(
+    base: Option<&Folder>,
+    path: &Path,
+    check: Check<'_>,
+) -> io::Result<(Folder, OsString)> {
     let bytes = path.as_os_str().as_bytes();
     let name = match path.file_name() {
         Some(name) if bytes.ends_with(name.as_bytes()) => name,
         _ => return Err(io::ErrorKind::IsADirectory.into()),
     };
     let parent = path.parent().unwrap_or(Path::new(""));
-    Ok((walk(base, parent, None)?, name.to_owned()))
+    Ok((walk(base, parent, None, check)?, name.to_owned()))
 }
 
 /// The folder of a path and the name in it, after all symbolic links. `true` stands for a name that
 /// is a link of `/proc`.
-fn end_of(path: &Path) -> io::Result<(Folder, OsString, bool)> {
-    let (mut folder, mut name) = folder_of(None, path)?;
+fn end_of(path: &Path, check: Check<'_>) -> io::Result<(Folder, OsString, bool)> {
+    let (mut folder, mut name) = folder_of(None, path, check)?;
     for _ in 0..MOST_LINKS {
         match folder.link(&name)? {
             None => return Ok((folder, name, false)),
             Some(_) if folder.is_proc()? => return Ok((folder, name, true)),
-            Some(target) => (folder, name) = folder_of(Some(&folder), &target)?,
+            Some(target) => (folder, name) = folder_of(Some(&folder), &target, check)?,
         }
     }
     Err(Errno::LOOP.into())
@@ -416,7 +472,13 @@ fn end_of(path: &Path) -> io::Result<(Folder, OsString, bool)> {
 
 /// Follows a path from `base`, or from the working directory, to a folder. Folders that do not
 /// exist are made if `make` has a mode for them.
-fn walk(base: Option<&Folder>, path: &Path, make: Option<Mode>) -> io::Result<Folder> {
+fn walk(
+    base: Option<&Folder>,
+    path: &Path,
+    make: Option<Mode>,
+    check: Check<'_>,
+) -> io::Result<Folder> {
+    let pass = |folder: &Folder| check.map_or(Ok(()), |check| check(folder));
     let mut at = match base {
         Some(base) => base.clone(),
         None => Folder::start(".")?,
@@ -427,11 +489,13 @@ fn walk(base: Option<&Folder>, path: &Path, make: Option<Mode>) -> io::Result<Fo
     while let Some(name) = left.pop() {
         if name == "/" {
             at = Folder::start("/")?;
+            pass(&at)?;
             continue;
         }
         let error = match at.step(&name) {
             Ok(folder) => {
                 at = folder;
+                pass(&at)?;
                 continue;
             }
             Err(error) => error,

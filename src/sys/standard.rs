@@ -5,6 +5,7 @@
 //! the runtime does, as the first code of the process.
 #![allow(unsafe_code)] // a function that the loader calls, and descriptors by their numbers
 
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 /// One bit for each descriptor that was closed.
@@ -23,6 +24,26 @@ extern "C" fn look() {
             CLOSED.fetch_or(1 << number, Ordering::Relaxed);
         }
     }
+}
+
+/// Leaves the terminal and its session, and lets the standard descriptors lead nowhere.
+///
+/// # Errors
+/// Failed system calls. A process that leads a group of processes cannot leave its session.
+pub(crate) fn leave_terminal() -> std::io::Result<()> {
+    rustix::process::setsid()?;
+    let nothing = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
+    for number in 0..3 {
+        // SAFETY: the first descriptor is open, and the three others belong to the whole process:
+        // no file of Rust owns them.
+        if unsafe { libc::dup2(nothing.as_raw_fd(), number) } == -1 {
+            return Err(std::io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 /// Whether stdin was closed when the program started.

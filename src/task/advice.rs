@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use luksmith_formats::cipher::CipherSpec;
 
+use super::size::human;
+
 /// What may help after a failure. Its `Display` is a sentence that names no option; a front end
 /// with options of its own names the one to use instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,12 +17,34 @@ pub enum Advice {
     DeviceInUse,
     /// A reencryption goes on where it stopped if the same task runs again.
     ReencryptAgain,
+    /// A reencryption goes on if the options do not differ from those that it began with.
+    ReencryptAsBegun,
     /// Every passphrase can be given, or the keyslots of the others can be dropped.
     DropKeyslots,
+    /// A detached header needs no room before the data, and a copy needs none in the same file.
+    DetachedHeader,
+    /// A copy can be encrypted instead.
+    CopyEncrypted,
+    /// The disk in a disk image of this format can be encrypted into a new volume.
+    EncryptImage(&'static str),
+    /// A LUKS volume can be reencrypted, or be encrypted once more as it is.
+    EncryptTwice,
+    /// The file can be filled up to whole sectors.
+    FillSector,
+    /// The content of a file has moved, and its undo record does not agree with it.
+    MovedContent,
+    /// A move that was interrupted can be reversed.
+    EndMove,
+    /// An encryption in place goes on offline, and its data can be read meanwhile.
+    FinishEncryption,
+    /// Fewer keyslots, or fewer passphrases that stay, make room in the header.
+    FewerKeyslots,
     /// A copy into a new volume does what a reencryption in place cannot.
     CopyInstead,
     /// The block can be taken as it is, or a backup of the data restored.
     UnverifiedBlocks,
+    /// The block can be restored from the journal, or a backup of the data restored.
+    JournaledBlocks,
     /// The volume can be resized to whole sectors.
     WholeSectors,
     /// The path is not a file of known size, but can be read as a stream.
@@ -32,10 +56,38 @@ pub enum Advice {
     Inspect(&'static str),
     /// A Unix socket or TLS protects plaintext, or it can be sent without.
     PlaintextOverNetwork,
+    /// A loop device is a block device of a file.
+    LoopDevice,
+    /// A server of the plaintext and a client in the kernel give a block device.
+    ServeToKernel,
+    /// dmsetup is in a package of this name.
+    InstallDmsetup,
+    /// fusermount3 is in the package fuse3.
+    InstallFuse,
+    /// The kernel's FUSE is a module, which can be loaded.
+    LoadFuse,
+    /// An ordinary user may open a mounted file to others only if the administrator permits it.
+    UserAllowOther,
+    /// An empty file, or a name that nothing has, can be a mount point.
+    EmptyMountPoint,
+    /// What is mounted at this path can be unmounted.
+    Unmount(PathBuf),
+    /// A file that is in use, or does not answer, can lose its name.
+    UnmountLazily,
+    /// A discard can write zeroes, and in a qcow2 image it can free clusters.
+    ZeroesForHoles,
     /// The last sector can be filled with zeroes.
     Pad,
     /// A larger volume can be made.
     LargerVolume,
+    /// The volume has the size of the partition that it is in, which can be changed.
+    ResizePartition,
+    /// The volume has the size of its storage.
+    SizeOfStorage,
+    /// The size can be in whole clusters of this many bytes.
+    WholeClusters(u32),
+    /// The caller can permit the loss, by this value of the option `force` on the command line.
+    Permit(&'static str),
     /// The image can be read although another program writes to it.
     ForceShare,
     /// The image begins as a LUKS volume does.
@@ -77,6 +129,8 @@ pub enum Advice {
     Luks2HasArgon2,
     /// Options of argon2 need argon2 as the key derivation, or have to be left out.
     Argon2OrNeither,
+    /// Each export needs a socket for an emulator, or all one for NBD.
+    SocketOfEach,
     /// A qcow2 image holds only LUKS1.
     OnlyLuks1InQcow2,
     /// An address to listen on is an IP address or a host name, and a port.
@@ -132,6 +186,8 @@ pub enum Advice {
     },
     /// Several domains can share a disk, for a cluster filesystem.
     Shareable,
+    /// A domain can share its memory, from its next start.
+    ShareMemory,
     /// The disk can be attached for the next start of the domain.
     AtNextStart,
     /// The disks that a domain has, by their names in the guest.
@@ -187,8 +243,37 @@ impl fmt::Display for Advice {
                 return write!(f, "an inspection as {format} lists all that is wrong");
             }
             Self::PlaintextOverNetwork => "a Unix socket or nbds:// protects it",
+            Self::LoopDevice => "a loop device is a block device of a file",
+            Self::ServeToKernel => "a client in the kernel makes a block device of an export",
+            Self::InstallDmsetup => "the package dmsetup has it",
+            Self::InstallFuse => "the package fuse3 has it",
+            Self::LoadFuse => "`modprobe fuse` loads it",
+            Self::UserAllowOther => {
+                "a line user_allow_other in /etc/fuse.conf permits that to ordinary users"
+            }
+            Self::EmptyMountPoint => "name an empty file, or a new one",
+            Self::Unmount(path) => return write!(f, "{} can be unmounted", path.display()),
+            Self::UnmountLazily => {
+                "it can lose its name, and be served until the programs have closed it"
+            }
+            Self::ZeroesForHoles => {
+                "a discard can write encrypted zeroes; in a qcow2 image it can free clusters"
+            }
             Self::Pad => "the last sector can be filled with zeroes",
             Self::LargerVolume => "a larger volume has room for it",
+            Self::ResizePartition => {
+                "change the partition, with sfdisk or parted: the volume has its size"
+            }
+            Self::SizeOfStorage => "the volume has the size of its storage",
+            Self::WholeClusters(unit) => {
+                return write!(
+                    f,
+                    "use a size in whole clusters of {}: the rest of a cut cluster would come back \
+                     when the volume grows",
+                    human((*unit).into())
+                );
+            }
+            Self::Permit(what) => return write!(f, "the value {what} of `force` permits it"),
             Self::ForceShare => "it can be read although another program writes to it",
             Self::FormatRaw => "it begins as a LUKS volume does, which is the raw format",
             Self::FormatQcow2 => "it begins as a qcow2 image does",
@@ -234,11 +319,41 @@ impl fmt::Display for Advice {
                 "a qcow2 image holds only LUKS1, as QEMU knows no other there"
             }
             Self::ReencryptAgain => "what is converted stays so; run again, it goes on",
+            Self::ReencryptAsBegun => "without the options that differ, it goes on",
             Self::DropKeyslots => "give each passphrase, or let the other keyslots be dropped",
+            Self::DetachedHeader => {
+                "a detached header needs no room before the data, or a copy can be encrypted"
+            }
+            Self::CopyEncrypted => "a copy can be encrypted instead",
+            Self::EncryptImage(format) => {
+                return write!(
+                    f,
+                    "the disk in it can be encrypted into a new volume, if it is {format}, or the \
+                     bytes be taken as they are"
+                );
+            }
+            Self::EncryptTwice => {
+                "it can be reencrypted, or be taken as it is and encrypted once more"
+            }
+            Self::FillSector => "the file can be filled up to whole sectors",
+            Self::MovedContent => {
+                "nothing was changed: the undo record is needed to find what has moved"
+            }
+            Self::EndMove => "it can be moved back, or the encryption go on",
+            Self::FinishEncryption => {
+                "it can be finished while nothing else uses the data, or be opened for reading"
+            }
+            Self::FewerKeyslots => {
+                "fewer keyslots need less room; a copy into a new volume has a new key too"
+            }
             Self::CopyInstead => "a copy into a new volume has a new key too",
             Self::UnverifiedBlocks => {
                 "it may be torn or rotten: if it was not written by another program, its old content \
                  is lost, and it can be taken as it is"
+            }
+            Self::JournaledBlocks => {
+                "it may be torn or rotten: the journal has its old content, from which it can be \
+                 restored, unless the journal itself is damaged there"
             }
             Self::WholeSectors => "the volume can be resized to whole sectors first",
             Self::AddressAndPort => "an address and a port, such as 127.0.0.1:10809 or [::1]:10809",
@@ -263,6 +378,7 @@ impl fmt::Display for Advice {
             }
             Self::DashForStdout => "commands that write to standard output take - as its name",
             Self::OtherJournals => "another directory can be named, in which only you can write",
+            Self::SocketOfEach => "each export needs a socket of its own, or all one for NBD",
             Self::AllowUsers => "only users that are named can be let in",
             Self::StateMode(mode) => {
                 return write!(
@@ -289,6 +405,10 @@ impl fmt::Display for Advice {
             Self::OtherTarget => "another name can be stated, such as sda",
             Self::Detach { domain, target } => {
                 return write!(f, "{target} can be detached from {domain}");
+            }
+            Self::ShareMemory => {
+                "a domain shares its memory if its XML has <memoryBacking><source type='memfd'/>\
+                 <access mode='shared'/></memoryBacking>, from its next start"
             }
             Self::Shareable => "stop what has it open; only a cluster filesystem can be shared",
             Self::AtNextStart => {

@@ -254,6 +254,15 @@ impl Destination {
         Ok(file)
     }
 
+    /// What a sentence about its replacement adds if the file belongs to another user.
+    pub(super) fn other_owner(&self) -> String {
+        let us = rustix::process::geteuid().as_raw();
+        match self.about().map(Metadata::uid).filter(|owner| *owner != us) {
+            Some(owner) => format!("; it belongs to user {owner}, the new file to user {us}"),
+            None => String::new(),
+        }
+    }
+
     fn about(&self) -> Option<&Metadata> {
         self.found.as_ref().map(|found| &found.about)
     }

@@ -51,6 +51,9 @@ pub enum EmulatorError {
     /// An emulator would be given the whole of which the volume is a part.
     #[error("{0} is a part of a disk, and QEMU and libvirt would open the whole disk")]
     Part(Location),
+    /// Only this library knows how a volume is kept in an object store.
+    #[error("{0} is in an object store, where QEMU and libvirt do not find a volume")]
+    Objects(Location),
     /// A path has to be text.
     #[error("{0} is not UTF-8")]
     NotUtf8(String),
@@ -178,6 +181,8 @@ pub fn text_of(location: &Location) -> Result<String, Error> {
     match location {
         Location::Path(path) => absolute(path),
         Location::Nbd(uri) => Ok(uri.to_string()),
+        Location::Rbd(uri) => Ok(uri.to_string()),
+        Location::Objects(uri) => Ok(uri.to_string()),
         Location::Part { whole, part } => Ok(format!("{},{part}", text_of(whole)?)),
         other => Err(not_opened(other)),
     }
@@ -221,6 +226,9 @@ pub fn qemu_server(
         }
         Location::Nbd(uri) => uri,
         part @ Location::Part { .. } => return Err(EmulatorError::Part(part.clone()).into()),
+        objects @ Location::Objects(_) => {
+            return Err(EmulatorError::Objects(objects.clone()).into());
+        }
         other => return Err(not_opened(other)),
     };
     let tls = match &uri.tls {

@@ -40,6 +40,27 @@ pub enum Kind {
 }
 
 impl Kind {
+    const ALL: [Self; 12] = [
+        Self::Parameters,
+        Self::Permission,
+        Self::WrongPassphrase,
+        Self::Memory,
+        Self::OverLimit,
+        Self::Storage,
+        Self::NoSpace,
+        Self::Damaged,
+        Self::Unsupported,
+        Self::Busy,
+        Self::Exists,
+        Self::Interrupted,
+    ];
+
+    /// The kind with this [`name`](Self::name).
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
     /// The name by which programs tell kinds apart: the member `kind` of an error in JSON.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -1,6 +1,7 @@
 //! A volume to serve as one text, `NAME=IMAGE,…`, as options of servers have it.
 
 use std::ffi::OsStr;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::Error;
@@ -13,7 +14,8 @@ use crate::location::Location;
 
 /// `NAME=IMAGE` and its options, separated by commas: `partition=N`, `offset=SIZE`, `size=SIZE`,
 /// `key=SOURCE`, `header=FILE`, `format=FORMAT`, `compressed-plaintext`, `keyslot=N`,
-/// `description=TEXT`, `discard=WHAT`, `read-only`. A comma in a value is written twice.
+/// `description=TEXT`, `discard=WHAT`, `read-only`, `vhost-user=PATH`. A comma in a value is
+/// written twice.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExportText {
@@ -29,6 +31,7 @@ pub struct ExportText {
     description: Option<String>,
     discard: Option<String>,
     read_only: bool,
+    vhost_user: Option<PathBuf>,
 }
 
 impl FromStr for ExportText {
@@ -84,6 +87,7 @@ impl ExportText {
             }
             ("description", Some(value)) => self.description = Some(value),
             ("discard", Some(value)) => self.discard = Some(value),
+            ("vhost-user", Some(value)) => self.vhost_user = Some(value.into()),
             ("keyslot", Some(value)) => {
                 let slot = value.parse().map_err(|_| "keyslot= takes a number")?;
                 self.keyslot = Some(slot);
@@ -91,7 +95,7 @@ impl ExportText {
             _ => {
                 return Err(format!(
                     "\"{item}\" is not one of partition=, offset=, size=, key=, header=, format=, \
-                     compressed-plaintext, keyslot=, description=, discard=, read-only"
+                     compressed-plaintext, keyslot=, description=, discard=, read-only, vhost-user="
                 ));
             }
         }
@@ -125,6 +129,7 @@ impl ExportText {
         wanted.compressed_plaintext = self.compressed_plaintext;
         wanted.read_only = self.read_only;
         wanted.discard = discard;
+        wanted.vhost_user.clone_from(&self.vhost_user);
         Ok(wanted)
     }
 }
@@ -150,7 +155,7 @@ mod tests {
     #[test]
     fn an_export_is_a_name_an_image_and_options() {
         let export: ExportText =
-            "vm=a,,b.img,key=file:k,offset=3,size=9,header=h,keyslot=2,read-only,discard=pass"
+            "vm=a,,b.img,key=file:k,offset=3,size=9,header=h,keyslot=2,read-only,discard=pass,vhost-user=s"
                 .parse()
                 .unwrap();
         let expected = ExportText {
@@ -164,6 +169,7 @@ mod tests {
             description: None,
             discard: Some("pass".into()),
             read_only: true,
+            vhost_user: Some("s".into()),
         };
         assert_eq!(export, expected);
         for (text, image) in [

@@ -3,21 +3,25 @@
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use luksmith_formats::limits::Limits;
 
 use super::open::Image;
-use super::storage::Storage;
+use super::reencrypt::not_resumed;
+use super::reencrypt::served::{Reencryptable, Stage};
+use super::storage::{Storage, is_reencrypted};
 use super::{Advice, Error, Note, Watch};
 use crate::Interrupt;
 use crate::backend::file::OpenOptions;
-use crate::container::{Container, Unlocked, Which};
+use crate::container::{Container, Unlocked, Version, Which};
 use crate::export::{Discard, Export};
 use crate::interrupt::Heed;
 use crate::location::Location;
+use crate::reencrypt::{Idle, Online, Resume};
 use crate::secret::Passphrase;
+use crate::volume::Volume;
 
 /// A volume to serve.
 #[derive(Debug, Clone)]
@@ -38,6 +42,9 @@ pub struct Wanted {
     pub read_only: bool,
     /// What a client's discard does.
     pub discard: Discard,
+    /// The path of the socket for an emulator that uses the volume as the disk of a virtual machine
+    /// (vhost-user), if there is to be one.
+    pub vhost_user: Option<PathBuf>,
 }
 
 impl Wanted {
@@ -53,7 +60,15 @@ impl Wanted {
             compressed_plaintext: false,
             read_only: false,
             discard: Discard::default(),
+            vhost_user: None,
         }
+    }
+
+    fn export_of(&self, volume: Arc<Volume>) -> Export {
+        Export::new(&self.name, volume)
+            .with_description(&self.description)
+            .with_read_only(self.read_only)
+            .with_discard(self.discard)
     }
 
     /// Opens the image. The volume is still locked.
@@ -82,9 +97,9 @@ impl Wanted {
 /// The watch while a volume is opened. The interrupt ends waits for its storage then. Once clients
 /// use the volume, an interrupt only stops the server, and what they have written has to be
 /// flushed.
-struct Opening<'a> {
-    watch: &'a dyn Watch,
-    interrupt: Interrupt,
+pub(super) struct Opening<'a> {
+    pub(super) watch: &'a dyn Watch,
+    pub(super) interrupt: Interrupt,
 }
 
 impl Watch for Opening<'_> {
@@ -137,15 +152,50 @@ impl Locked {
     /// # Errors
     /// Those of [`Storage::volume`].
     pub fn export(&self, unlocked: &Unlocked) -> Result<Export, Error> {
-        let volume = self.data.volume(&self.container, unlocked)?;
+        let volume = self.data.volume(&self.container, unlocked);
+        let volume = volume.map_err(|error| error.about(&self.wanted.image.location))?;
         let volume = match self.wanted.compressed_plaintext {
             true => volume.with_compressed_plaintext(),
             false => volume,
         };
-        Ok(Export::new(&self.wanted.name, Arc::new(volume))
-            .with_description(&self.wanted.description)
-            .with_read_only(self.wanted.read_only)
-            .with_discard(self.wanted.discard))
+        Ok(self.wanted.export_of(Arc::new(volume)))
+    }
+
+    /// As [`export`](Self::export). If a reencryption is in progress, and the image was opened for
+    /// writing, also returns what goes on with it beside clients. With `steered`, also returns
+    /// what can begin one there, if the volume can be reencrypted in place.
+    ///
+    /// # Errors
+    /// Those of [`export`](Self::export), and a reencryption that cannot be taken up.
+    pub fn into_export(
+        self,
+        unlocked: &Unlocked,
+        steered: bool,
+    ) -> Result<(Export, Option<Reencryptable>), Error> {
+        let (wanted, container) = (&self.wanted, &self.container);
+        let is_pending = is_reencrypted(container);
+        let is_raw = self.data.qcow2.is_none() && container.version() == Version::Luks2;
+        if wanted.read_only || !(is_pending || steered && is_raw) {
+            return Ok((self.export(unlocked)?, None));
+        }
+        let about = |error: Error| error.about(&wanted.image.location);
+        let data = self.data.backend.clone();
+        let (volume, stage) = if is_pending {
+            let keys = container.reencryption_keys(unlocked, &Interrupt::new());
+            let keys = keys.map_err(Error::from).map_err(about)?;
+            self.data.fill_holes().map_err(about)?;
+            let online = Online::resume(self.container, data, &keys, Resume::default());
+            let online = online.map_err(not_resumed).map_err(about)?;
+            (online.volume().clone(), Stage::Pending(Box::new(online)))
+        } else {
+            let idle = Idle::open(self.container, data, unlocked);
+            let idle = idle.map_err(Error::from).map_err(about)?;
+            (idle.volume().clone(), Stage::Idle(Box::new(idle)))
+        };
+        let export = wanted.export_of(volume);
+        let Wanted { name, image, .. } = self.wanted;
+        let reencryptable = Reencryptable::new(&name, image, stage, self.data);
+        Ok((export, Some(reencryptable)))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The policy of an inspection, in a file; and an inspection that hands over what it judged.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
@@ -25,11 +25,9 @@ const OVERHEAD: u64 = 64 << 20;
 /// Reads a policy from a TOML file, which may be a pipe.
 ///
 /// # Errors
-/// Returns an error of kind [`Kind::Parameters`] if the file cannot be read, or is not a policy.
+/// [`Kind::Parameters`] if the file is not a policy, and failed system calls.
 pub fn read_policy(path: &Path) -> Result<Policy, Error> {
-    let cannot = |error: io::Error| {
-        Error::new(Kind::Parameters, error).about(format_args!("cannot read {}", path.display()))
-    };
+    let cannot = |error| Error::io("read", path, error);
     let mut text = String::new();
     let file = File::open(path).map_err(cannot)?;
     file.take(LARGEST_POLICY)

@@ -47,11 +47,17 @@ mod advice;
 pub mod amend;
 #[cfg(feature = "vet")]
 pub mod audit;
+#[cfg(feature = "cli")]
+pub mod background;
 #[cfg(feature = "nbd")]
 pub mod captive;
+mod ceph;
 pub mod copy;
 pub mod cost;
 pub mod destination;
+#[cfg(feature = "vhost-user")]
+pub mod disk_sockets;
+pub mod dm_crypt;
 #[cfg(feature = "libvirt")]
 pub mod emulator;
 mod error;
@@ -59,6 +65,8 @@ pub mod export_text;
 pub mod exports;
 #[cfg(feature = "vet")]
 pub mod inspect;
+pub mod key_rotate;
+pub mod keyslots;
 mod kinds;
 #[cfg(feature = "libvirt")]
 pub mod libvirt;
@@ -66,12 +74,18 @@ pub mod libvirt;
 pub mod listen;
 mod made_file;
 pub mod measure;
+#[cfg(feature = "fuse")]
+pub mod mount;
 pub mod new_file;
+mod new_image;
 pub mod new_volume;
 mod note;
+pub mod objects;
+mod occupied;
 pub mod open;
 #[cfg(feature = "nbd")]
 mod open_sockets;
+pub mod open_volume;
 pub mod openers;
 pub mod outcome;
 mod pace;
@@ -83,13 +97,17 @@ pub mod public_files;
 #[cfg(feature = "libvirt")]
 pub mod qemu_arguments;
 pub mod reencrypt;
+pub mod resize;
 #[cfg(feature = "vet")]
 pub mod search;
+#[cfg(all(feature = "nbd", feature = "vhost-user"))]
+pub mod service;
 pub mod size;
 pub mod storage;
-#[cfg(feature = "nbd")]
+#[cfg(any(feature = "nbd", feature = "vhost-user"))]
 mod unix_socket;
 mod watch;
+mod web;
 
 pub use advice::{Advice, key_sizes};
 pub use error::{Error, Kind, chain};

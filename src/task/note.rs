@@ -57,6 +57,25 @@ pub enum Note<'a> {
         /// Where it is.
         location: &'a Location,
     },
+    /// A new raw volume has the name of a qcow2 image.
+    RawNamed {
+        /// Where it is.
+        location: &'a Location,
+    },
+    /// A volume in Ceph is not one that librbd opens.
+    NotLibrbd {
+        /// Where it is.
+        location: &'a Location,
+        /// The stripe period of the image, in bytes.
+        period: u64,
+    },
+    /// The image of a header is a clone: the volumes of both have the same volume key.
+    Clone {
+        /// Where the header is stored.
+        location: &'a Location,
+        /// The parent's snapshot.
+        parent: &'a str,
+    },
     /// The file of a header that may be changed has several names (hard links). The undo record of
     /// an interrupted change is beside the name with which the file was opened for that change.
     Names {
@@ -155,10 +174,19 @@ pub enum Note<'a> {
         /// Why it could not be tried.
         error: &'a Error,
     },
+    /// The secret of a volume that was erased stays.
+    SecretStays {
+        /// The secret.
+        secret: &'a uuid::Uuid,
+        /// Why it was not removed.
+        why: &'a str,
+    },
     /// The pool does not report that a new volume is encrypted.
     PoolNotEncrypted,
     /// A secret has its old value again, which an interrupted rotation had kept.
     KeptPassphraseRestored,
+    /// A rotation that was interrupted is completed.
+    RotationGoesOn,
     /// The temporary master key could not be removed from a running QEMU.
     KeyStays {
         /// The id of the key in QEMU.
@@ -186,8 +214,13 @@ impl Note<'_> {
     pub fn is_warning(&self) -> bool {
         match self {
             Self::Removed { .. }
+            | Self::RawNamed { .. }
+            | Self::NotLibrbd { .. }
+            | Self::Clone { .. }
+            | Self::SecretStays { .. }
             | Self::PoolNotEncrypted
             | Self::KeptPassphraseRestored
+            | Self::RotationGoesOn
             | Self::TakenBack { .. } => false,
             Self::Health { .. }
             | Self::DamagedCopy { .. }
@@ -222,6 +255,21 @@ impl fmt::Display for Note<'_> {
                 f,
                 "the server of {location} does not offer to flush: if it fails, changes may be lost \
                  that it had acknowledged, and a change of the header may be left half done"
+            ),
+            Self::RawNamed { location } => write!(
+                f,
+                "{location} is a raw volume, in spite of its name: the format is never guessed"
+            ),
+            Self::NotLibrbd { location, period } => write!(
+                f,
+                "{location}: librbd, and so an encryption of engine librbd, opens only \
+                 aes-xts-plain64, with the header inside and the data at a multiple of {}",
+                size::human(*period)
+            ),
+            Self::Clone { location, parent } => write!(
+                f,
+                "{location} is a clone of {parent}: a passphrase of either opens the data of both, \
+                 since they have the same volume key"
             ),
             Self::Names { location, names } => write!(
                 f,
@@ -316,12 +364,16 @@ impl fmt::Display for Note<'_> {
                 "cannot test whether the old passphrase opens {volume}, which has no secret: {}",
                 error.line()
             ),
+            Self::SecretStays { secret, why } => write!(f, "the secret {secret} stays: {why}"),
             Self::PoolNotEncrypted => f.write_str(
                 "the pool does not say that the volume is encrypted, as pools of some types never \
                  do",
             ),
             Self::KeptPassphraseRestored => f.write_str(
                 "the secret has its old passphrase again, which an interrupted rotation had kept",
+            ),
+            Self::RotationGoesOn => f.write_str(
+                "the key store keeps the passphrases of a rotation that was interrupted: it is completed",
             ),
             Self::KeyStays { id, error } => {
                 write!(

@@ -7,7 +7,7 @@ use luksmith_formats::image::qcow2;
 use luksmith_formats::limits::Limits;
 
 use super::destination::{Destination, Needed};
-use super::storage::{Remote, Storage};
+use super::storage::{Remote, Storage, is_reencrypted};
 use super::{Advice, Error, Kind, Note, Silent, Watch};
 use crate::backend::Backend;
 use crate::backend::file::OpenOptions;
@@ -222,10 +222,7 @@ impl Image {
     /// data.
     #[must_use]
     pub fn data_size(&self, container: &Container, data: &Storage) -> Option<u64> {
-        let elsewhere = self.header.is_none()
-            && container
-                .data_segment()
-                .is_ok_and(|segment| segment.offset == 0);
+        let elsewhere = self.header.is_none() && container.header().data_offset() == 0;
         if elsewhere {
             None
         } else {
@@ -326,6 +323,9 @@ impl Image {
         let location = self.header_location();
         let storage = Storage::open(location, self.remote, options, watch.interrupt())?;
         note_no_flush(&storage, location, options, watch);
+        if let Some(parent) = storage.ceph.as_ref().and_then(|ceph| ceph.parent.as_ref()) {
+            watch.notes(Note::Clone { location, parent });
+        }
         let names = storage.names();
         if options.writes() && names > 1 {
             watch.notes(Note::Names { location, names });
@@ -409,6 +409,14 @@ fn look<T>(
         watch.check()?;
         // A change in progress may show as a damaged header, or by its undo record.
         let opened = open(unlocked, &silent);
+        // A server that reencrypts the volume changes the header all the time. Equal copies are of
+        // one moment.
+        if let Ok((container, _)) = &opened
+            && matches!(container.health(), Health::Good)
+            && is_reencrypted(container)
+        {
+            return opened;
+        }
         std::thread::sleep(BETWEEN_LOOKS);
         if let Ok((container, _)) = &opened
             && (matches!(container.health(), Health::Good) || look == LOOKS)

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use luksmith_formats::cipher::{BlockCipher, CipherSpec, EssivHash, IvGenerator};
+use luksmith_formats::cipher::{BlockCipher, CipherSpec, EssivHash, IvGenerator, Mode};
 use luksmith_formats::hash::Hash;
 use luksmith_formats::luks1;
 
@@ -23,8 +23,8 @@ const SECTOR: usize = 512;
 pub enum Opener {
     /// cryptsetup, with the kernel's dm-crypt.
     Cryptsetup,
-    /// librbd, the client library of Ceph, for the same volume in an RBD image with objects of the
-    /// default size and without striping.
+    /// librbd, the client library of Ceph: for a volume in an image of Ceph, or for the same volume
+    /// in an image with objects of the default size and without striping.
     Librbd,
     /// This library, which can also serve the volume.
     Luksmith,
@@ -60,6 +60,10 @@ pub enum QemuObstacle {
     DetachedHeader,
     /// QEMU takes only a passphrase that is UTF-8 without a NUL.
     Passphrase,
+    /// The volume or its header is in a part of a file, a device, an export or an image in Ceph.
+    Part,
+    /// The volume or its header is in an object store.
+    Objects,
 }
 
 impl fmt::Display for QemuObstacle {
@@ -67,6 +71,7 @@ impl fmt::Display for QemuObstacle {
         match self {
             Self::Luks2 => f.write_str("QEMU's own driver knows only LUKS1"),
             Self::Cipher(cipher) => write!(f, "QEMU's own driver does not know {cipher}"),
+            Self::Hash(Hash::Sm3) => f.write_str("QEMU's own driver knows sm3 from version 9.2 on"),
             Self::Hash(hash) => write!(f, "QEMU's own driver does not know {hash}"),
             Self::KeySize(bytes) => {
                 let bits = bytes * 8;
@@ -80,6 +85,10 @@ impl fmt::Display for QemuObstacle {
             }
             Self::Passphrase => {
                 f.write_str("QEMU takes only a passphrase that is UTF-8 without a NUL")
+            }
+            Self::Part => f.write_str("other programs open no part of a file as it is named here"),
+            Self::Objects => {
+                f.write_str("other programs do not know how a volume is kept in an object store")
             }
         }
     }
@@ -96,18 +105,26 @@ pub(super) struct Properties {
     pub(super) hash: Hash,
     pub(super) data_offset: u64,
     pub(super) detached: bool,
+    /// Whether the data or the header is in a part of another storage.
+    pub(super) part: bool,
     /// Whether the passphrase is UTF-8 without a NUL.
     pub(super) text: bool,
+    /// The stripe period of the image in Ceph that it is in, in bytes.
+    pub(super) period: Option<u64>,
+    /// Whether the data or the header is where only this library reaches it.
+    pub(super) only_here: bool,
 }
 
 impl Properties {
     /// The programs that open the volume, in the order of their names.
     pub(super) fn openers(&self) -> Vec<Opener> {
-        let raw = self.format == ImageFormat::Raw;
+        let raw = self.format == ImageFormat::Raw && !self.part && !self.only_here;
         let librbd = raw
             && !self.detached
             && self.cipher == CipherSpec::AES_XTS_PLAIN64
-            && self.data_offset.is_multiple_of(RBD_OBJECT);
+            && self
+                .data_offset
+                .is_multiple_of(self.period.unwrap_or(RBD_OBJECT));
         let opens = [
             (Opener::Cryptsetup, raw),
             (Opener::Librbd, librbd),
@@ -120,10 +137,17 @@ impl Properties {
 
     /// Why QEMU's own driver does not open the volume, if it does not.
     pub(super) fn qemu_obstacle(&self) -> Option<QemuObstacle> {
-        if self.version != Version::Luks1 {
-            return Some(QemuObstacle::Luks2);
+        if self.part {
+            return Some(QemuObstacle::Part);
         }
+        if self.only_here {
+            return Some(QemuObstacle::Objects);
+        }
+        // A cipher that QEMU does not know is named before the version, since LUKS1 does not help.
         let unknown = unknown_to_qemu(self.cipher, self.key_size, self.hash);
+        if self.version != Version::Luks1 {
+            return unknown.or(Some(QemuObstacle::Luks2));
+        }
         let detached = self.detached.then_some(QemuObstacle::DetachedHeader);
         let passphrase = (!self.text).then_some(QemuObstacle::Passphrase);
         unknown.or(detached).or(passphrase)
@@ -140,7 +164,8 @@ pub(super) fn unknown_to_qemu(
         cipher.iv,
         IvGenerator::Plain | IvGenerator::Plain64 | IvGenerator::Essiv(EssivHash::Sha256)
     );
-    if cipher.cipher == BlockCipher::Camellia || !known {
+    let other = cipher.cipher == BlockCipher::Camellia || cipher.mode == Mode::Adiantum;
+    if other || !known {
         Some(QemuObstacle::Cipher(cipher))
     } else if !(key_size * STRIPES).is_multiple_of(SECTOR) {
         Some(QemuObstacle::KeySize(key_size))
@@ -171,7 +196,10 @@ mod tests {
         hash: Hash::Sha256,
         data_offset: 2 << 20,
         detached: false,
+        part: false,
         text: true,
+        period: None,
+        only_here: false,
     };
 
     fn named(properties: Properties) -> String {
@@ -219,6 +247,14 @@ mod tests {
             ),
             (
                 Properties {
+                    cipher: camellia,
+                    ..luks2
+                },
+                "cryptsetup luksmith",
+                Some(QemuObstacle::Cipher(camellia)),
+            ),
+            (
+                Properties {
                     cipher: essiv,
                     key_size: 48,
                     ..LUKS1
@@ -258,6 +294,14 @@ mod tests {
                 },
                 "cryptsetup luksmith",
                 Some(QemuObstacle::DetachedHeader),
+            ),
+            (
+                Properties {
+                    part: true,
+                    ..LUKS1
+                },
+                "luksmith",
+                Some(QemuObstacle::Part),
             ),
             (
                 Properties {

@@ -13,6 +13,8 @@ pub struct Pace {
     work: Work,
     total: Option<u64>,
     done: AtomicU64,
+    /// How much of that was done before the work began.
+    before: AtomicU64,
     started: Instant,
 }
 
@@ -24,6 +26,7 @@ impl Pace {
             work,
             total,
             done: AtomicU64::new(0),
+            before: AtomicU64::new(0),
             started: Instant::now(),
         }
     }
@@ -45,6 +48,13 @@ impl Pace {
         self.done.fetch_add(by, Ordering::Relaxed) + by
     }
 
+    /// This much was done before the work began, and counts for no rate. Returns how much is done
+    /// in all.
+    pub fn resume(&self, done: u64) -> u64 {
+        self.before.fetch_add(done, Ordering::Relaxed);
+        self.advance(done)
+    }
+
     /// The time since the work began.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
@@ -55,7 +65,8 @@ impl Pace {
     #[must_use]
     pub fn rate(&self) -> Option<u64> {
         let elapsed = self.elapsed().as_millis().max(1);
-        let done = u128::from(self.done.load(Ordering::Relaxed));
+        let done = self.done.load(Ordering::Relaxed);
+        let done = u128::from(done.saturating_sub(self.before.load(Ordering::Relaxed)));
         let rate = u64::try_from(done * 1000 / elapsed).unwrap_or(u64::MAX);
         (self.work.unit() == Unit::Bytes).then_some(rate)
     }

@@ -1,5 +1,5 @@
-//! Opens what is at a location: a file, a device or an export, or a part of one, which is a
-//! partition or the bytes from an offset on.
+//! Opens what is at a location: a file, a device, an export, an image in Ceph or a volume in an
+//! object store, or a part of one, which is a partition or the bytes from an offset on.
 //!
 //! The whole file is locked, so other programs notice that it is in use. Within this process,
 //! several parts of a file share its descriptor and its locks, unless they overlap.
@@ -13,28 +13,28 @@ use luksmith_formats::image::qcow2;
 
 use super::destination::Destination;
 use super::storage::{Remote, Storage, begins_with, not_opened, open_file};
-use super::{Advice, Error};
+use super::{Advice, Error, ceph, objects, web};
 use crate::Interrupt;
 use crate::backend::Backend;
 #[cfg(feature = "nbd")]
 use crate::backend::IoError;
 use crate::backend::file::{FileBackend, OpenOptions};
-use crate::backend::window::Window;
+use crate::backend::section::Section;
 #[cfg(feature = "nbd")]
-use crate::backend::window::WindowError;
+use crate::backend::section::SectionError;
 use crate::location::{Location, Part};
 use crate::partition::{Disk, PartitionError};
 use crate::sys::folder::same_file;
 
 /// A part of a file that this process has open.
-type Opened = Window<Arc<FileBackend>>;
+type Opened = Section<Arc<FileBackend>>;
 
 /// The parts of files that this process has open for writing.
 static WRITTEN: Mutex<Vec<Weak<Opened>>> = Mutex::new(Vec::new());
 
 impl Storage {
-    /// Opens the file, device or export at a location. The interrupt ends the wait for a server,
-    /// also later.
+    /// Opens the storage at a location. The interrupt ends the wait
+    /// for a server of NBD, also later.
     ///
     /// # Errors
     /// A location that only an emulator opens, and what the storage reports.
@@ -47,6 +47,9 @@ impl Storage {
         match location {
             Location::Path(path) => Self::open_path(path, options),
             Location::Nbd(uri) => Self::connect(uri, remote, options.writes(), interrupt),
+            Location::Rbd(uri) => ceph::open(uri, remote, options),
+            Location::Objects(uri) => objects::open(uri, remote, options),
+            Location::Server(server) if server.is_web() => web::open(server, remote, options),
             Location::Part { whole, part } => {
                 open((whole, *part), location, remote, options, interrupt)
             }
@@ -65,14 +68,15 @@ fn open(
 ) -> Result<Storage, Error> {
     let Some(path) = whole.path() else {
         let storage = Storage::open(whole, remote, options, interrupt)?;
-        let range = range(&Disk::of(&*storage.backend), part)
+        let (crossed, range) = find(&Disk::of(&*storage.backend), part)
             .map_err(|error| advised(error, &*storage.backend).about(location))?;
         let offset = Some(range.start);
-        let window = Window::new(storage.backend.clone(), range);
-        let backend = Arc::new(window.map_err(|error| Error::from(error).about(location))?);
+        let section = Section::new(storage.backend.clone(), range);
+        let backend = Arc::new(section.map_err(|error| Error::from(error).about(location))?);
         return Ok(Storage {
             backend,
             offset,
+            crossed,
             ..storage
         });
     };
@@ -144,21 +148,22 @@ impl PlainPart {
     }
 }
 
-/// Where a part of an export with plain data is, in bytes. `read` fills a buffer from an offset on.
+/// The partitions that a part of an export with plain data shares bytes with, and where it is, in
+/// bytes. `read` fills a buffer from an offset on.
 #[cfg(feature = "nbd")]
 pub(super) fn of_export(
     part: Part,
     size: u64,
     read: impl Fn(u64, &mut [u8]) -> Result<(), IoError>,
     location: &Location,
-) -> Result<Range<u64>, Error> {
-    let found = range(&Disk::new(size, read), part).map_err(Error::from);
-    let found = found.map_err(|error| error.about(location))?;
+) -> Result<(Vec<u32>, Range<u64>), Error> {
+    let (crossed, found) =
+        find(&Disk::new(size, read), part).map_err(|error| Error::from(error).about(location))?;
     if found.end > size {
-        let outside = WindowError::Outside { part: found, size };
+        let outside = SectionError::Outside { part: found, size };
         return Err(Error::from(outside).about(location));
     }
-    Ok(found)
+    Ok((crossed, found))
 }
 
 /// The file at this path, if parts of it are open for writing.
@@ -176,12 +181,12 @@ fn of_file(
     options: OpenOptions,
     written: &mut Vec<Weak<Opened>>,
 ) -> Result<Storage, Error> {
-    let range = {
+    let (crossed, range) = {
         let disk = match file.sector_size() {
             Some(sector_size) => Disk::of(&*file).with_sector_size(sector_size),
             None => Disk::of(&*file),
         };
-        range(&disk, part).map_err(|error| advised(error, &*file))?
+        find(&disk, part).map_err(|error| advised(error, &*file))?
     };
     if let Some(device) = file.partition_within(&range) {
         let message = "the kernel has a partition there, as a device of its own";
@@ -198,32 +203,37 @@ fn of_file(
         return Err(Error::parameters(message));
     }
     let offset = Some(range.start);
-    let window = Window::new(file.clone(), range)?;
-    let window = Arc::new(match options.writes() {
-        true => window,
-        false => window.into_read_only(),
+    let section = Section::new(file.clone(), range)?;
+    let section = Arc::new(match options.writes() {
+        true => section,
+        false => section.into_read_only(),
     });
     if !file.geometry().read_only {
-        written.push(Arc::downgrade(&window));
+        written.push(Arc::downgrade(&section));
     }
     Ok(Storage {
-        backend: window,
+        backend: section,
         offset,
+        crossed,
         ..Storage::of_file(file)
     })
 }
 
-/// Where a part of a disk is, in bytes.
-fn range(disk: &Disk<'_>, part: Part) -> Result<Range<u64>, PartitionError> {
+/// The partitions that share bytes with a part of a disk, unless it is a partition itself, and
+/// where it is, in bytes.
+fn find(disk: &Disk<'_>, part: Part) -> Result<(Vec<u32>, Range<u64>), PartitionError> {
     let (offset, size) = match part {
-        Part::Partition(number) => return disk.partition(number),
+        Part::Partition(number) => return Ok((Vec::new(), disk.partition(number)?)),
         Part::Range { offset, size } => (offset, size),
     };
     let end = match size {
         Some(size) => offset.saturating_add(size),
         None => disk.size().max(offset),
     };
-    Ok(offset..end)
+    let range = offset..end;
+    // A range is also for a disk whose table cannot be read any more.
+    let crossed = disk.crossed(&range).unwrap_or_default();
+    Ok((crossed, range))
 }
 
 /// The error, with what may help.

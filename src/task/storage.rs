@@ -9,13 +9,14 @@ use luksmith_formats::limits::Limits;
 use luksmith_formats::nbd::uri::Uri;
 
 use super::destination::Destination;
-use super::{Advice, Error, Kind};
+use super::{Advice, Error, Kind, size};
 use crate::Interrupt;
 use crate::backend::file::{FileBackend, OpenOptions};
 use crate::backend::{Backend, IoError};
 use crate::container::{Container, OpenError, Remains, Undo, UndoFile, Unlocked, VolumeError};
 use crate::layout::{ImageError, Qcow2, Qcow2Header};
 use crate::location::Location;
+use crate::reencrypt::open_to_read;
 use crate::sectors::{Cipher, Sectors};
 use crate::volume::Volume;
 
@@ -29,8 +30,9 @@ pub struct Remote {
     /// How long the server may be silent or unreachable before a request fails. Until then a broken
     /// connection is restored.
     pub timeout: Duration,
-    /// The number of connections to the server, if it allows several for one client.
-    pub connections: usize,
+    /// The number of connections to the server, if it allows several for one client. By default 4
+    /// to an NBD server, and 16 to an object store.
+    pub connections: Option<usize>,
     /// Whether the server is asked which parts of the export hold data.
     pub extents: bool,
 }
@@ -39,7 +41,7 @@ impl Default for Remote {
     fn default() -> Self {
         Self {
             timeout: Duration::from_secs(30),
-            connections: 4,
+            connections: None,
             extents: false,
         }
     }
@@ -52,7 +54,7 @@ impl Remote {
         crate::backend::nbd::ConnectOptions::new()
             .write(write)
             .timeout(self.timeout)
-            .connections(self.connections)
+            .connections(self.connections.unwrap_or(4))
             .extents(self.extents)
     }
 }
@@ -81,6 +83,19 @@ pub struct Storage {
     pub(super) file: Option<Arc<FileBackend>>,
     /// Where it begins, if it is a part of another storage.
     pub(super) offset: Option<u64>,
+    /// The partitions of the whole that share bytes with it, if it is a range of bytes.
+    pub(super) crossed: Vec<u32>,
+    /// What is known of it, if it is an image in Ceph or a part of one.
+    pub(super) ceph: Option<InCeph>,
+}
+
+/// What a task has to know about an opened image in Ceph, apart from its bytes.
+#[derive(Clone, Debug)]
+pub(super) struct InCeph {
+    /// The stripe period in bytes, at a multiple of which librbd expects the data of a volume.
+    pub(super) period: u64,
+    /// The snapshot of which it is a clone, if it is one.
+    pub(super) parent: Option<String>,
 }
 
 /// A sort of storage.
@@ -92,6 +107,10 @@ pub enum Nature {
     BlockDevice,
     /// An export on a server, whose size is fixed. Each call waits for the server.
     Export,
+    /// An image in Ceph, which can grow. Each call waits for the cluster.
+    Rbd,
+    /// A volume in an object store, which can grow. Reads wait for the store.
+    Objects,
 }
 
 impl Storage {
@@ -105,6 +124,8 @@ impl Storage {
             qcow2_header: None,
             file: None,
             offset: None,
+            crossed: Vec::new(),
+            ceph: None,
         }
     }
 
@@ -197,7 +218,14 @@ impl Storage {
         }
         match file.preallocate() {
             Ok(()) | Err(IoError::Unsupported(_)) => Ok(()),
-            Err(error) => Err(error.into()),
+            Err(error) => {
+                let missing = file.about().map_or(0, |about| {
+                    let held = about.blocks().saturating_mul(512);
+                    about.len().saturating_sub(held)
+                });
+                let what = format!("its holes need {} more", size::human(missing));
+                Err(Error::from(error).about(what))
+            }
         }
     }
 
@@ -275,18 +303,20 @@ impl Storage {
         }
     }
 
-    /// The plaintext of the volume in this storage.
+    /// The plaintext of the volume in this storage. While a reencryption of it is in progress, the
+    /// storage has to be open for reading only, and the reencryption does not go on.
     ///
     /// # Errors
-    /// As [`Container::volume`].
-    pub fn volume(
-        &self,
-        container: &Container,
-        unlocked: &Unlocked,
-    ) -> Result<Volume, VolumeError> {
+    /// As [`Container::volume`], [`Container::reencryption_keys`] and [`open_to_read`].
+    pub fn volume(&self, container: &Container, unlocked: &Unlocked) -> Result<Volume, Error> {
+        let storage = self.backend.clone();
         match &self.qcow2 {
-            Some(image) => container.volume_in(image.clone(), unlocked),
-            None => container.volume(self.backend.clone(), unlocked),
+            Some(image) => Ok(container.volume_in(image.clone(), unlocked)?),
+            None if storage.geometry().read_only && is_reencrypted(container) => {
+                let keys = container.reencryption_keys(unlocked, &Interrupt::new())?;
+                Ok(open_to_read(container, storage, &keys)?)
+            }
+            None => Ok(container.volume(storage, unlocked)?),
         }
     }
 
@@ -298,14 +328,23 @@ impl Storage {
         match (&self.qcow2, &self.qcow2_header) {
             (Some(image), _) => Ok(image.size()),
             (None, Some(header)) => Ok(header.size()),
-            (None, None) => container.data_size(self.backend.geometry().size),
+            (None, None) => {
+                let size = self.backend.geometry().size;
+                match container.reencryption() {
+                    Ok(Some(found)) => Ok(found
+                        .fixed_size()
+                        .unwrap_or_else(|| size.saturating_sub(found.previous.offset()))),
+                    _ => container.data_size(size),
+                }
+            }
         }
     }
 
     /// Whether the size of the storage is fixed.
     #[must_use]
     pub fn has_fixed_size(&self) -> bool {
-        self.nature != Nature::File || self.offset.is_some()
+        !matches!(self.nature, Nature::File | Nature::Rbd | Nature::Objects)
+            || self.offset.is_some()
     }
 
     /// How many chunks of a bulk copy should be in flight at once.
@@ -313,9 +352,14 @@ impl Storage {
     pub fn depth(&self) -> usize {
         match self.nature {
             Nature::File | Nature::BlockDevice => 1,
-            Nature::Export => 16,
+            Nature::Export | Nature::Rbd | Nature::Objects => 16,
         }
     }
+}
+
+/// Whether a reencryption of a volume is in progress, which is understood here.
+pub(super) fn is_reencrypted(container: &Container) -> bool {
+    matches!(container.reencryption(), Ok(Some(_)))
 }
 
 /// Whether a storage begins with `magic`. This is only for advice, never to choose a format.
@@ -325,10 +369,20 @@ pub(super) fn begins_with(storage: &dyn Backend, magic: &[u8]) -> bool {
     storage.read_at(0, &mut start).is_ok() && start.as_slice().starts_with(magic)
 }
 
-/// The error for a location that only an emulator opens.
+/// The error for a location that only an emulator opens, or that has no plain data.
 #[must_use]
 pub fn not_opened(location: &Location) -> Error {
-    Error::new(Kind::Unsupported, "luksmith does not open that").about(location)
+    let what = match location {
+        Location::Rbd(_) => {
+            "plain data is not kept in ceph: `rbd export` and `rbd import` read and write it"
+        }
+        Location::Objects(_) => "plain data is not kept in an object store",
+        Location::Server(server) if server.is_web() => {
+            "plain data is not read from a web server, nor written to it"
+        }
+        _ => "luksmith does not open that",
+    };
+    Error::new(Kind::Unsupported, what).about(location)
 }
 
 /// Opens a file or a device, for operations that only these have.

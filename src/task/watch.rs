@@ -24,6 +24,11 @@ pub trait Watch: Sync {
         let _ = by;
     }
 
+    /// This much of the innermost work was done before it began, in its [`Unit`].
+    fn resumes(&self, done: u64) {
+        self.advances(done);
+    }
+
     /// The innermost work, which is of this kind, ended. `whole` is false if it failed.
     fn ends(&self, work: Work, whole: bool) {
         let _ = (work, whole);
@@ -76,6 +81,8 @@ pub enum Work {
     Copy,
     /// A volume gets another key or cipher in place.
     Reencrypt,
+    /// Plaintext is hashed before it moves, so that a move that is cut can be reversed.
+    Record,
     /// The sectors of a volume are searched for plaintext.
     Verify,
     /// The cost of a new keyslot is measured.
@@ -121,6 +128,7 @@ impl Work {
         match self {
             Self::Encrypt | Self::Decrypt | Self::Copy => "copy",
             Self::Reencrypt => "reencrypt",
+            Self::Record => "record",
             Self::Verify => "verify",
             Self::Calibrate | Self::Derive => "kdf",
             Self::Flush => "flush",
@@ -133,9 +141,12 @@ impl Work {
     #[must_use]
     pub fn unit(self) -> Unit {
         match self {
-            Self::Encrypt | Self::Decrypt | Self::Copy | Self::Reencrypt | Self::Verify => {
-                Unit::Bytes
-            }
+            Self::Encrypt
+            | Self::Decrypt
+            | Self::Copy
+            | Self::Reencrypt
+            | Self::Record
+            | Self::Verify => Unit::Bytes,
             Self::Rotate | Self::Check => Unit::Steps,
             Self::Calibrate | Self::Derive | Self::Flush => Unit::Unknown,
         }
@@ -149,6 +160,7 @@ impl fmt::Display for Work {
             Self::Decrypt => "decrypt",
             Self::Copy => "copy",
             Self::Reencrypt => "reencrypt",
+            Self::Record => "hashing the data",
             Self::Verify => "verify",
             Self::Calibrate => "measuring the key derivation",
             Self::Rotate => "rotating",
@@ -179,6 +191,13 @@ impl<'a> Working<'a> {
     /// Reports that this much more is done.
     pub fn advance(&self, by: u64) {
         self.watch.advances(by);
+    }
+
+    /// Reports that this much was done before the work began.
+    pub fn resume(&self, done: u64) {
+        if done > 0 {
+            self.watch.resumes(done);
+        }
     }
 
     /// Reports that all of it is done.

@@ -32,11 +32,13 @@ pub enum Format {
     Luks1,
     /// LUKS2.
     Luks2,
+    /// A UDF volume without ISO 9660.
+    Udf,
 }
 
 impl Format {
-    /// All formats.
-    pub const ALL: [Self; 13] = [
+    /// All formats. A new one is at the end, since saved inputs of the fuzz target count them.
+    pub const ALL: [Self; 14] = [
         Self::Raw,
         Self::Qcow2,
         Self::Qed,
@@ -50,6 +52,7 @@ impl Format {
         Self::Luks,
         Self::Luks1,
         Self::Luks2,
+        Self::Udf,
     ];
 
     /// Its name on the command line and in policies.
@@ -68,6 +71,7 @@ impl Format {
             Self::Luks => "luks",
             Self::Luks1 => "luks1",
             Self::Luks2 => "luks2",
+            Self::Udf => "udf",
         }
     }
 

@@ -5,7 +5,7 @@ use super::format::Format;
 use super::policy::{self, Policy};
 use super::report::Report;
 use super::source::{Source, Stop};
-use super::{gpt, iso, luks, mbr, qcow2, qed, recognise, vdi, vhd, vhdx, vmdk};
+use super::{gpt, iso, luks, mbr, qcow2, qed, recognise, udf, vdi, vhd, vhdx, vmdk};
 use crate::backend::{Backend, IoError};
 
 checks! {
@@ -27,6 +27,7 @@ pub fn checks() -> impl Iterator<Item = &'static Check> {
         vhdx::CHECKS,
         vdi::CHECKS,
         iso::CHECKS,
+        udf::CHECKS,
         gpt::CHECKS,
         mbr::CHECKS,
     ]
@@ -84,6 +85,7 @@ fn walk(source: &mut Source<'_>, report: &mut Report, policy: &Policy) -> Result
         Format::Vhdx => vhdx::check(source, report),
         Format::Vdi => vdi::check(source, report),
         Format::Iso => iso::check(source, report),
+        Format::Udf => udf::check(source, report),
         Format::Gpt => gpt::check(source, report),
         Format::Mbr => mbr::check(source, report),
         Format::Luks | Format::Luks1 | Format::Luks2 => luks::check(source, report, policy),

@@ -104,11 +104,23 @@ impl Default for Policy {
 #[non_exhaustive]
 pub enum PolicyError {
     /// The text is not TOML, or has unknown members or values.
-    #[error("the policy cannot be read")]
-    Text(#[from] toml::de::Error),
+    #[error("the policy cannot be read: {0}")]
+    Text(String),
     /// The policy names an unknown format.
     #[error("the policy names an unknown format \"{0}\"")]
     Format(String),
+}
+
+/// What is wrong with a text in TOML, and where, in one line.
+pub(crate) fn toml_fault(text: &str, error: &toml::de::Error) -> String {
+    let cause: Vec<_> = error.message().lines().map(str::trim).collect();
+    let cause = cause.join(", ");
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let Some(before) = before else { return cause };
+    let line = before.matches('\n').count() + 1;
+    let start = before.rfind('\n').map_or(0, |at| at + 1);
+    let column = before[start..].chars().count() + 1;
+    format!("line {line}, column {column}: {cause}")
 }
 
 /// The members of the file. A missing one has the default value.
@@ -137,7 +149,8 @@ impl Policy {
     /// # Errors
     /// Returns an error if the text is not TOML, or has an unknown member, value or format.
     pub fn parse(text: &str) -> Result<Self, PolicyError> {
-        let file: File = toml::from_str(text)?;
+        let file: File =
+            toml::from_str(text).map_err(|error| PolicyError::Text(toml_fault(text, &error)))?;
         let strict = Self::default();
         let formats = file.formats.map(|names| {
             let known = |name: String| Format::by_name(&name).ok_or(PolicyError::Format(name));

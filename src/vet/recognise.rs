@@ -44,7 +44,7 @@ pub(super) fn recognise(source: &mut Source<'_>, report: &mut Report) -> Result<
     let own = format.signature();
     let begins = |seen: &Signature| {
         // Only the first descriptor makes the image a disc.
-        own == Some(seen.format) && (seen.format != "iso" || seen.offset == 32769)
+        own == Some(seen.format) && (!matches!(seen.format, "iso" | "udf") || seen.offset == 32769)
     };
     let matches = own.is_none() || found.iter().any(begins);
     if !matches {
@@ -75,6 +75,8 @@ fn may_hold(format: Format, other: &str, dynamic_vhd: bool) -> bool {
         Format::Raw => matches!(other, "mbr" | "gpt"),
         // Discs that also boot from a USB stick.
         Format::Iso => matches!(other, "mbr" | "gpt" | "udf"),
+        // Disks whose boot area has an MBR.
+        Format::Udf => other == "mbr",
         Format::Gpt => other == "mbr",
         // A fixed VHD is a raw image with a footer.
         Format::Vhd => !dynamic_vhd && matches!(other, "mbr" | "gpt"),

@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use crate::crypt::Windows;
+
 /// The size of a piece in bytes. It is encrypted and written while it is in the L2 cache.
 pub(super) const PIECE: u64 = 256 << 10;
 
@@ -12,6 +14,8 @@ pub(super) const PIECE: u64 = 256 << 10;
 pub(super) enum Source<'a> {
     /// These bytes.
     Bytes(&'a [u8]),
+    /// The bytes in these windows.
+    Windows(Windows<'a>),
     /// This number of zeroes.
     Zeroes(u64),
 }
@@ -20,23 +24,31 @@ impl Source<'_> {
     pub(super) fn len(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Windows(windows) => windows.len() as u64,
             Self::Zeroes(len) => *len,
         }
     }
 
-    /// Moves the next bytes to `into`.
-    pub(super) fn take(&mut self, into: &mut [u8]) {
+    /// Copies the next bytes to `into`. Returns false if they are lost.
+    #[must_use]
+    pub(super) fn take(&mut self, into: &mut [u8]) -> bool {
         match self {
             Self::Bytes(bytes) => {
                 let (now, later) = bytes.split_at(into.len());
                 into.copy_from_slice(now);
                 *bytes = later;
             }
+            Self::Windows(windows) => {
+                let now = windows.take(into.len());
+                now.copy_to(into);
+                return !now.are_lost();
+            }
             Self::Zeroes(left) => {
                 into.fill(0);
                 *left -= into.len() as u64;
             }
         }
+        true
     }
 }
 
@@ -89,6 +101,11 @@ impl Piece {
             at = until;
             Some(piece)
         })
+    }
+
+    /// Whether all bytes of its units are requested.
+    pub(super) fn is_whole(&self) -> bool {
+        self.inner == (0..self.len)
     }
 
     /// The partial units, of which not all bytes are requested: none, the first, the last, or both.

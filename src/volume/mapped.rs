@@ -8,11 +8,12 @@
 use std::ops::Range;
 
 use super::ranges::RangeGuard;
-use super::{Volume, align};
+use super::{Volume, align, load_run, store_run};
 use crate::backend::IoError;
-use crate::crypt::IvSector;
+use crate::crypt::{IvSector, SectorCrypt};
 use crate::layout::Qcow2;
 use crate::layout::qcow2::{Run, Stored};
+use crate::layout::side::CipherRun;
 use crate::sectors::{Plain, Sectors};
 
 impl Volume {
@@ -50,35 +51,51 @@ impl Volume {
     pub(super) fn load_mapped(
         &self,
         image: &Qcow2,
+        crypt: &SectorCrypt,
         offset: u64,
         len: usize,
     ) -> Result<Sectors<Plain>, IoError> {
         let end = offset + len as u64;
         let first = image.run(offset..end)?;
         if first.len == len as u64 {
-            return self.load_run(image, first);
+            return self.load_cluster_run(image, crypt, first);
         }
         let mut whole = Sectors::<Plain>::with_len(len);
-        let mut rest = whole.as_mut_slice();
-        let (mut at, mut run) = (offset, first);
-        loop {
-            let (now, later) = rest.split_at_mut(length(run.len));
-            now.copy_from_slice(self.load_run(image, run)?.as_slice());
-            (rest, at) = (later, at + run.len);
-            if at >= end {
-                return Ok(whole);
-            }
-            run = image.run(at..end)?;
-        }
+        self.load_mapped_into(image, crypt, offset, whole.as_mut_slice())?;
+        Ok(whole)
     }
 
-    fn load_run(&self, image: &Qcow2, run: Run) -> Result<Sectors<Plain>, IoError> {
+    fn load_mapped_into(
+        &self,
+        image: &Qcow2,
+        crypt: &SectorCrypt,
+        offset: u64,
+        into: &mut [u8],
+    ) -> Result<(), IoError> {
+        let end = offset + into.len() as u64;
+        let (mut at, mut rest) = (offset, into);
+        while at < end {
+            let run = image.run(at..end)?;
+            let (now, later) = rest.split_at_mut(length(run.len));
+            match run.stored {
+                Stored::Nowhere => now.fill(0),
+                _ => now.copy_from_slice(self.load_cluster_run(image, crypt, run)?.as_slice()),
+            }
+            (rest, at) = (later, at + run.len);
+        }
+        Ok(())
+    }
+
+    pub(super) fn load_cluster_run(
+        &self,
+        image: &Qcow2,
+        crypt: &SectorCrypt,
+        run: Run,
+    ) -> Result<Sectors<Plain>, IoError> {
         let len = length(run.len);
         match run.stored {
             Stored::Nowhere => Ok(Sectors::zeroed(len)),
-            Stored::Here(at) | Stored::Kept(at) => {
-                self.load_at(&**image.storage(), at, iv(at), len)
-            }
+            Stored::Here(at) | Stored::Kept(at) => load_run(place(image, crypt, at), len),
             Stored::Compressed(compressed, _) if !self.takes_plaintext => {
                 Err(IoError::Plaintext { at: compressed.at })
             }
@@ -93,25 +110,26 @@ impl Volume {
     pub(super) fn store_mapped(
         &self,
         image: &Qcow2,
+        crypt: &SectorCrypt,
         offset: u64,
         sectors: Sectors<Plain>,
     ) -> Result<(), IoError> {
         let end = offset + sectors.len() as u64;
         let run = image.run(offset..end)?;
         if let (Stored::Here(at), true) = (run.stored, run.len == end - offset) {
-            return self.store_at(&**image.storage(), at, iv(at), sectors);
+            return store_run(place(image, crypt, at), sectors);
         }
         let (mut at, mut run, mut rest) = (offset, run, sectors.as_slice());
         loop {
             let (now, later) = rest.split_at(length(run.len));
             match run.stored {
-                Stored::Here(place) => {
+                Stored::Here(at) => {
                     let mut part = Sectors::<Plain>::with_len(now.len());
                     part.as_mut_slice().copy_from_slice(now);
-                    self.store_at(&**image.storage(), place, iv(place), part)?;
+                    store_run(place(image, crypt, at), part)?;
                 }
                 Stored::Nowhere | Stored::Kept(_) | Stored::Compressed(..) => {
-                    self.store_new(image, at, now)?;
+                    self.store_new(image, crypt, at, now)?;
                 }
             }
             (rest, at) = (later, at + run.len);
@@ -123,7 +141,13 @@ impl Volume {
     }
 
     /// Writes `bytes` to new clusters, together with the other data of the old clusters.
-    fn store_new(&self, image: &Qcow2, offset: u64, bytes: &[u8]) -> Result<(), IoError> {
+    fn store_new(
+        &self,
+        image: &Qcow2,
+        crypt: &SectorCrypt,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), IoError> {
         let cluster = image.cluster_size();
         let end = offset + bytes.len() as u64;
         let (mut first, last) = (offset / cluster, end.div_ceil(cluster));
@@ -132,10 +156,10 @@ impl Volume {
             let count = new.end - new.start;
             let guest = first * cluster..(first + count) * cluster;
             let outcome = self
-                .fill(image, &guest, offset, bytes)
+                .fill(image, crypt, &guest, offset, bytes)
                 .and_then(|whole| {
                     let at = new.start * cluster;
-                    self.store_at(&**image.storage(), at, iv(at), whole)
+                    store_run(place(image, crypt, at), whole)
                 })
                 .and_then(|()| image.link(first, new.clone()));
             if outcome.is_err() {
@@ -151,6 +175,7 @@ impl Volume {
     fn fill(
         &self,
         image: &Qcow2,
+        crypt: &SectorCrypt,
         guest: &Range<u64>,
         offset: u64,
         bytes: &[u8],
@@ -166,8 +191,7 @@ impl Volume {
             (to, inner.end..content.len()),
         ] {
             if !part.is_empty() {
-                let old = self.load_mapped(image, start, part.len())?;
-                content[part].copy_from_slice(old.as_slice());
+                self.load_mapped_into(image, crypt, start, &mut content[part])?;
             }
         }
         Ok(whole)
@@ -187,11 +211,16 @@ impl Volume {
     }
 }
 
-/// The IV of the sector at this offset of the image.
-fn iv(at: u64) -> IvSector {
-    IvSector(at / 512)
+/// The sectors at this offset of the image. The IV of a sector is its offset.
+pub(super) fn place<'a>(image: &'a Qcow2, crypt: &'a SectorCrypt, at: u64) -> CipherRun<'a> {
+    CipherRun {
+        storage: &**image.storage(),
+        at,
+        iv: IvSector(at / 512),
+        crypt,
+    }
 }
 
-fn length(bytes: u64) -> usize {
+pub(super) fn length(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }

@@ -14,6 +14,8 @@ mod bytes;
 mod cursor;
 mod mapped;
 mod ranges;
+mod two_sides;
+mod windows;
 
 use std::fmt;
 use std::ops::Range;
@@ -21,12 +23,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use cursor::Cursor;
-use ranges::{RangeGuard, RangeLocks};
+pub(crate) use ranges::RangeGuard;
+use ranges::RangeLocks;
 
 pub use crate::backend::Allocation;
 use crate::backend::{Backend, IoError, Operation};
 use crate::crypt::{IvSector, SectorCrypt};
+pub use crate::crypt::{Window, Windows};
 use crate::layout::linear::Linear;
+use crate::layout::side::{CipherRun, Side};
 use crate::layout::{Layout, Qcow2};
 use crate::sectors::{Cipher, Plain, Sectors};
 
@@ -36,7 +41,6 @@ use crate::sectors::{Cipher, Plain, Sectors};
 /// ([`IoError::Failed`], [`IoError::NoSpace`]) have offsets of the storage.
 pub struct Volume {
     layout: Layout,
-    crypt: SectorCrypt,
     size: AtomicU64,
     /// The unit of access to the storage, in bytes: a sector, or a block of the storage if that is
     /// larger.
@@ -69,10 +73,12 @@ impl Volume {
             read_only: read_only || geometry.read_only || crypt.is_only_read(),
             layout: Layout::Linear(Linear {
                 storage: backend,
-                start: data_offset,
-                first_iv,
+                side: Side {
+                    crypt,
+                    start: data_offset,
+                    first_iv,
+                },
             }),
-            crypt,
             size: AtomicU64::new(0),
             takes_plaintext: false,
             busy: RangeLocks::default(),
@@ -112,8 +118,7 @@ impl Volume {
         Ok(Self {
             unit: u64::from(crypt.sector_size().max(block_size)),
             read_only: read_only || image.is_read_only() || crypt.is_only_read(),
-            layout: Layout::Qcow2(image),
-            crypt,
+            layout: Layout::Qcow2(image, crypt),
             size: AtomicU64::new(size),
             takes_plaintext: false,
             busy: RangeLocks::default(),
@@ -139,15 +144,13 @@ impl Volume {
 
     /// The size of a sector, in bytes.
     pub fn sector_size(&self) -> u32 {
-        self.crypt.sector_size()
+        self.layout.sector_size()
     }
 
     /// The unit of access to the storage, in bytes: a sector, or a block of the storage if that is
     /// larger.
     pub fn unit(&self) -> u32 {
-        self.crypt
-            .sector_size()
-            .max(self.layout.storage().geometry().block_size)
+        u32::try_from(self.unit).unwrap_or(u32::MAX)
     }
 
     /// The range, widened to whole units.
@@ -167,9 +170,7 @@ impl Volume {
     /// Returns [`IoError::OutOfRange`] or an error of the storage. The content of `into` is then
     /// unspecified.
     pub fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), IoError> {
-        let _lock = self.busy.share(self.units(offset, into.len() as u64));
-        self.check(Operation::Read, offset, into.len() as u64)?;
-        self.read_bytes(offset, into)
+        self.read_into(offset, Windows::new(&[into.into()]))
     }
 
     /// Writes all of `from` at `offset`.
@@ -193,8 +194,10 @@ impl Volume {
         let _lock = self.to_write(range.start, len)?;
         self.check_change(Operation::WriteZeroes, range.start, len)?;
         match &self.layout {
-            Layout::Linear(_) => self.write_bytes(range.start, align::Source::Zeroes(len)),
-            Layout::Qcow2(image) => self.zero_mapped(image, range),
+            Layout::Linear(_) | Layout::TwoSides(_) => {
+                self.write_bytes(range.start, align::Source::Zeroes(len))
+            }
+            Layout::Qcow2(image, _) => self.zero_mapped(image, range),
         }
     }
 
@@ -208,7 +211,8 @@ impl Volume {
         }
         match &self.layout {
             Layout::Linear(linear) => linear.storage.flush(),
-            Layout::Qcow2(image) => image.flush(),
+            Layout::TwoSides(sides) => sides.flush(),
+            Layout::Qcow2(image, _) => image.flush(),
         }
     }
 
@@ -219,14 +223,14 @@ impl Volume {
     pub fn prefetch(&self, range: Range<u64>) -> Result<(), IoError> {
         let len = range.end.saturating_sub(range.start);
         self.check(Operation::Read, range.start, len)?;
-        let Layout::Linear(linear) = &self.layout else {
+        let Some(first) = self.layout.start() else {
             return Ok(());
         };
-        let units = self.units_around(range);
+        let (units, storage) = (self.units_around(range), self.layout.storage());
         // The last unit may extend past the end of the volume, and of the storage.
-        let end = (linear.start + units.end).min(linear.storage.geometry().size);
-        let start = (linear.start + units.start).min(end);
-        linear.storage.prefetch(start..end)
+        let end = (first + units.end).min(storage.geometry().size);
+        let start = (first + units.start).min(end);
+        storage.prefetch(start..end)
     }
 
     /// Discards (TRIM) the sectors that are completely inside of the range. Other sectors keep
@@ -235,7 +239,8 @@ impl Volume {
     /// Until it is written again, a discarded sector reads as the decryption of what the storage
     /// returns. If discarded storage reads as zeroes (files and memory), these are always the same
     /// bytes, which look random. They are neither zeroes nor the old bytes. In an image, whole
-    /// clusters are discarded, and read as zeroes.
+    /// clusters are discarded, and read as zeroes. While a volume is reencrypted, nothing is
+    /// discarded.
     ///
     /// # Errors
     /// Returns [`IoError::Unsupported`] if the storage cannot discard; nothing has changed then.
@@ -245,16 +250,23 @@ impl Volume {
         let _lock = self.busy.exclude(self.units(range.start, len));
         self.check_change(Operation::Discard, range.start, len)?;
         match &self.layout {
-            Layout::Linear(linear) => {
+            Layout::Qcow2(image, _) => image.unlink(self.clusters_inside(image, &range)),
+            Layout::TwoSides(sides) if sides.keeps_space() => Ok(()),
+            layout => {
                 let whole = align::inside(&range, self.unit);
                 if whole.is_empty() {
                     return Ok(());
                 }
-                let (start, end) = (linear.start + whole.start, linear.start + whole.end);
-                linear.storage.discard(start..end)
+                let first = layout.start().unwrap_or(0);
+                let (start, end) = (first + whole.start, first + whole.end);
+                layout.storage().discard(start..end)
             }
-            Layout::Qcow2(image) => image.unlink(self.clusters_inside(image, &range)),
         }
+    }
+
+    /// Whether discarded ranges read as zeroes, as those of images do.
+    pub fn discards_to_zeroes(&self) -> bool {
+        matches!(self.layout, Layout::Qcow2(..))
     }
 
     /// Reads whole sectors without copying them. `offset` and `len` are multiples of
@@ -293,8 +305,8 @@ impl Volume {
         let _lock = self.busy.share(self.units(range.start, len));
         self.check(Operation::Read, range.start, len)?;
         match &self.layout {
-            Layout::Linear(_) => Ok((len, Allocation::Data)),
-            Layout::Qcow2(image) => allocation::allocation(image, range),
+            Layout::Linear(_) | Layout::TwoSides(_) => Ok((len, Allocation::Data)),
+            Layout::Qcow2(image, _) => allocation::allocation(image, range),
         }
     }
 
@@ -302,6 +314,7 @@ impl Volume {
     /// Storage of fixed size is not changed, and has to be large enough.
     ///
     /// # Errors
+    /// Returns [`IoError::Unsupported`] while the volume is reencrypted.
     /// Returns [`IoError::ReadOnly`], [`IoError::Unaligned`] if `size` is not a whole number of
     /// sectors, or an error of the storage.
     pub fn resize(&self, size: u64) -> Result<(), IoError> {
@@ -311,13 +324,14 @@ impl Volume {
         }
         let linear = match &self.layout {
             Layout::Linear(linear) => linear,
-            Layout::Qcow2(image) => {
+            Layout::Qcow2(image, _) => {
                 image.resize(size)?;
                 self.size.store(size, Ordering::Release);
                 return Ok(());
             }
+            Layout::TwoSides(_) => return Err(IoError::Unsupported(Operation::Resize)),
         };
-        let end = self.storage_end(linear, size)?;
+        let end = self.storage_end(linear.side.start, size)?;
         match linear.storage.resize(end) {
             Err(IoError::Unsupported(_)) => {}
             result => result?,
@@ -337,11 +351,12 @@ impl Volume {
 
     fn adopt(&self, size: u64) -> Result<(), IoError> {
         let (end, storage, first) = match &self.layout {
-            Layout::Linear(linear) => {
-                let end = self.storage_end(linear, size)?;
-                (end, linear.storage.geometry().size, linear.start)
+            Layout::Qcow2(image, _) => (size, image.size(), 0),
+            layout => {
+                let first = layout.start().unwrap_or(0);
+                let end = self.storage_end(first, size)?;
+                (end, layout.storage().geometry().size, first)
             }
-            Layout::Qcow2(image) => (size, image.size(), 0),
         };
         if end > storage {
             let (operation, offset) = (Operation::Resize, first);
@@ -356,10 +371,11 @@ impl Volume {
         Ok(())
     }
 
-    /// The offset in the storage at which the last unit of a volume of this size ends.
-    fn storage_end(&self, linear: &Linear, size: u64) -> Result<u64, IoError> {
-        let (operation, offset, len) = (Operation::Resize, linear.start, size);
-        let unit = self.crypt.sector_size();
+    /// The offset in the storage at which the last unit ends of a volume of this size, which begins
+    /// at `first`.
+    fn storage_end(&self, first: u64, size: u64) -> Result<u64, IoError> {
+        let (operation, offset, len) = (Operation::Resize, first, size);
+        let unit = self.layout.sector_size();
         if !size.is_multiple_of(unit.into()) {
             return Err(IoError::Unaligned {
                 operation,
@@ -397,6 +413,9 @@ impl Volume {
         if self.read_only {
             return Err(IoError::ReadOnly(operation));
         }
+        if let Layout::TwoSides(sides) = &self.layout {
+            sides.check(operation)?;
+        }
         self.check(operation, offset, len)
     }
 
@@ -422,70 +441,53 @@ impl Volume {
     fn to_write(&self, offset: u64, len: u64) -> Result<RangeGuard<'_>, IoError> {
         let lock = self.busy.exclude(self.units(offset, len));
         match &self.layout {
-            Layout::Linear(_) => Ok(lock),
-            Layout::Qcow2(image) => self.lock_clusters(image, lock, offset, len),
+            Layout::Linear(_) | Layout::TwoSides(_) => Ok(lock),
+            Layout::Qcow2(image, _) => self.lock_clusters(image, lock, offset, len),
         }
     }
 
     /// The largest piece that is encrypted and written at once.
     fn piece(&self) -> u64 {
         match &self.layout {
-            Layout::Linear(_) => align::PIECE,
+            Layout::Linear(_) | Layout::TwoSides(_) => align::PIECE,
             // A new cluster is written as a whole.
-            Layout::Qcow2(image) => align::PIECE.max(image.cluster_size()),
+            Layout::Qcow2(image, _) => align::PIECE.max(image.cluster_size()),
         }
     }
 
     /// Reads whole units, locked and checked by the caller.
     fn load(&self, offset: u64, len: usize) -> Result<Sectors<Plain>, IoError> {
         match &self.layout {
-            Layout::Linear(linear) => {
-                let (at, iv) = linear.place(offset);
-                self.load_at(&*linear.storage, at, iv, len)
-            }
-            Layout::Qcow2(image) => self.load_mapped(image, offset, len),
+            Layout::Linear(linear) => load_run(linear.run(offset), len),
+            Layout::Qcow2(image, crypt) => self.load_mapped(image, crypt, offset, len),
+            Layout::TwoSides(sides) => self.load_sides(sides, offset, len),
         }
     }
 
     /// Writes whole units, locked and checked by the caller.
     fn store(&self, offset: u64, sectors: Sectors<Plain>) -> Result<(), IoError> {
         match &self.layout {
-            Layout::Linear(linear) => {
-                let (at, iv) = linear.place(offset);
-                self.store_at(&*linear.storage, at, iv, sectors)
-            }
-            Layout::Qcow2(image) => self.store_mapped(image, offset, sectors),
+            Layout::Linear(linear) => store_run(linear.run(offset), sectors),
+            Layout::Qcow2(image, crypt) => self.store_mapped(image, crypt, offset, sectors),
+            Layout::TwoSides(sides) => self.store_sides(sides, offset, sectors),
         }
     }
+}
 
-    fn load_at(
-        &self,
-        storage: &dyn Backend,
-        at: u64,
-        iv: IvSector,
-        len: usize,
-    ) -> Result<Sectors<Plain>, IoError> {
-        let mut sectors = Sectors::<Cipher>::with_len(len);
-        storage.read_at(at, &mut sectors)?;
-        Ok(self.crypt.decrypt(iv, sectors))
-    }
+fn load_run(run: CipherRun<'_>, len: usize) -> Result<Sectors<Plain>, IoError> {
+    let mut sectors = Sectors::<Cipher>::with_len(len);
+    run.storage.read_at(run.at, &mut sectors)?;
+    Ok(run.crypt.decrypt(run.iv, sectors))
+}
 
-    fn store_at(
-        &self,
-        storage: &dyn Backend,
-        at: u64,
-        iv: IvSector,
-        sectors: Sectors<Plain>,
-    ) -> Result<(), IoError> {
-        let sectors = self.crypt.encrypt(iv, sectors);
-        storage.write_at(at, &sectors)
-    }
+fn store_run(run: CipherRun<'_>, sectors: Sectors<Plain>) -> Result<(), IoError> {
+    let sectors = run.crypt.encrypt(run.iv, sectors);
+    run.storage.write_at(run.at, &sectors)
 }
 
 impl fmt::Debug for Volume {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Volume")
-            .field("crypt", &self.crypt)
             .field("layout", &self.layout)
             .field("size", &self.size())
             .field("read_only", &self.read_only)

@@ -26,6 +26,7 @@ struct Request {
     number: u64,
     range: Range<u64>,
     exclusive: bool,
+    granted: bool,
 }
 
 impl Request {
@@ -52,6 +53,22 @@ impl Requests {
     }
 }
 
+impl Requests {
+    fn of(&mut self, number: u64) -> Option<&mut Request> {
+        let mut all = self.queue.iter_mut();
+        all.find(|request| request.number == number)
+    }
+
+    /// Whether another request has a lock that conflicts with this one.
+    fn is_disturbed(&self, number: u64) -> bool {
+        let own = self.queue.iter().find(|request| request.number == number);
+        own.is_some_and(|own| {
+            let mut others = self.queue.iter().filter(|other| other.number != number);
+            others.any(|other| other.granted && !own.is_compatible(other))
+        })
+    }
+}
+
 impl RangeLocks {
     /// Waits for a shared lock on the range.
     pub(super) fn share(&self, range: Range<u64>) -> RangeGuard<'_> {
@@ -71,19 +88,33 @@ impl RangeLocks {
             number,
             range,
             exclusive,
+            granted: false,
         });
         while !requests.is_granted(number) {
-            requests.waiting += 1;
-            requests = self
-                .released
-                .wait(requests)
-                .unwrap_or_else(PoisonError::into_inner);
-            requests.waiting -= 1;
+            requests = self.wait(requests);
+        }
+        if let Some(request) = requests.of(number) {
+            request.granted = true;
         }
         RangeGuard {
             locks: self,
             number,
         }
+    }
+
+    fn wait<'a>(&self, mut requests: MutexGuard<'a, Requests>) -> MutexGuard<'a, Requests> {
+        requests.waiting += 1;
+        requests = self
+            .released
+            .wait(requests)
+            .unwrap_or_else(PoisonError::into_inner);
+        requests.waiting -= 1;
+        requests
+    }
+
+    /// The number of locks that were asked for so far.
+    pub(super) fn count(&self) -> u64 {
+        self.requests().next_number
     }
 
     // No code panics while it holds this mutex.
@@ -93,9 +124,35 @@ impl RangeLocks {
 }
 
 /// A lock on a range, which is released when it is dropped.
-pub(super) struct RangeGuard<'a> {
+pub(crate) struct RangeGuard<'a> {
     locks: &'a RangeLocks,
     number: u64,
+}
+
+impl RangeGuard<'_> {
+    /// Makes a shared lock exclusive, without giving it up. Later requests wait for it from now on,
+    /// and this waits for the present owners of shared locks. Only one caller may do this at a
+    /// time: two would wait for each other.
+    pub(crate) fn make_exclusive(&mut self) {
+        let mut requests = self.locks.requests();
+        if let Some(request) = requests.of(self.number) {
+            request.exclusive = true;
+        }
+        while requests.is_disturbed(self.number) {
+            requests = self.locks.wait(requests);
+        }
+    }
+
+    /// Makes an exclusive lock shared, without giving it up.
+    pub(crate) fn make_shared(&mut self) {
+        let mut requests = self.locks.requests();
+        if let Some(request) = requests.of(self.number) {
+            request.exclusive = false;
+        }
+        if requests.waiting > 0 {
+            self.locks.released.notify_all();
+        }
+    }
 }
 
 impl Drop for RangeGuard<'_> {
@@ -144,6 +201,30 @@ mod tests {
     }
 
     #[test]
+    fn a_shared_lock_can_become_exclusive() {
+        let (locks, inside) = (RangeLocks::default(), AtomicUsize::new(0));
+        let others = || {
+            for _ in 0..200 {
+                let _lock = locks.share(4..12);
+                inside.fetch_add(1, Ordering::SeqCst);
+                thread::yield_now();
+                inside.fetch_sub(1, Ordering::SeqCst);
+            }
+        };
+        thread::scope(|scope| {
+            scope.spawn(others);
+            scope.spawn(others);
+            for _ in 0..200 {
+                let mut lock = locks.share(0..8);
+                lock.make_exclusive();
+                assert_eq!(inside.load(Ordering::SeqCst), 0);
+                lock.make_shared();
+            }
+        });
+        assert!(locks.requests().queue.is_empty());
+    }
+
+    #[test]
     fn later_readers_do_not_overtake_a_writer() {
         let locks = RangeLocks::default();
         let mut requests = locks.requests();
@@ -151,6 +232,7 @@ mod tests {
             number,
             range: 0..512,
             exclusive,
+            granted: false,
         };
         requests.queue = vec![request(0, false), request(1, true), request(2, false)];
         assert!(requests.is_granted(0));

@@ -12,8 +12,9 @@ use zeroize::Zeroize;
 
 use super::error::XtsError;
 use super::in_place::in_place;
-use super::keyed::Keyed;
+use super::keyed::{Keyed, OutOfPlace};
 use super::memory::Memory;
+use super::run::{Run, Step};
 use super::tweak::{BLOCK, Numbers, Tweaks};
 
 /// Registers that go through the rounds together, enough to hide the latency of a round.
@@ -74,24 +75,37 @@ impl<M: Memory> Keyed for Xts<M> {
     }
 
     fn encrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
-        match self {
-            // SAFETY: the token proves that this CPU has the instructions.
-            Self::Aes128(_, keys) => unsafe { keys.run::<true>(tweaks, sector_size, data) },
-            // SAFETY: as above.
-            Self::Aes192(_, keys) => unsafe { keys.run::<true>(tweaks, sector_size, data) },
-            // SAFETY: as above.
-            Self::Aes256(_, keys) => unsafe { keys.run::<true>(tweaks, sector_size, data) },
-        }
+        self.run::<true>(tweaks, Run::in_place(data, sector_size));
     }
 
     fn decrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
+        self.run::<false>(tweaks, Run::in_place(data, sector_size));
+    }
+
+    fn out_of_place(&self) -> Option<&dyn OutOfPlace> {
+        Some(self)
+    }
+}
+
+impl<M: Memory> OutOfPlace for Xts<M> {
+    fn encrypt(&self, tweaks: Tweaks, run: Run<'_>) {
+        self.run::<true>(tweaks, run);
+    }
+
+    fn decrypt(&self, tweaks: Tweaks, run: Run<'_>) {
+        self.run::<false>(tweaks, run);
+    }
+}
+
+impl<M: Memory> Xts<M> {
+    fn run<const ENCRYPT: bool>(&self, tweaks: Tweaks, run: Run<'_>) {
         match self {
             // SAFETY: the token proves that this CPU has the instructions.
-            Self::Aes128(_, keys) => unsafe { keys.run::<false>(tweaks, sector_size, data) },
+            Self::Aes128(_, keys) => unsafe { keys.run::<ENCRYPT>(tweaks, run) },
             // SAFETY: as above.
-            Self::Aes192(_, keys) => unsafe { keys.run::<false>(tweaks, sector_size, data) },
+            Self::Aes192(_, keys) => unsafe { keys.run::<ENCRYPT>(tweaks, run) },
             // SAFETY: as above.
-            Self::Aes256(_, keys) => unsafe { keys.run::<false>(tweaks, sector_size, data) },
+            Self::Aes256(_, keys) => unsafe { keys.run::<ENCRYPT>(tweaks, run) },
         }
     }
 }
@@ -122,17 +136,10 @@ impl<const KEYS: usize> Keys<KEYS> {
     }
 
     #[target_feature(enable = "aes")]
-    fn run<const ENCRYPT: bool>(
-        &self,
-        mut tweaks: Tweaks,
-        sector_size: usize,
-        mut data: &mut [u8],
-    ) {
+    fn run<const ENCRYPT: bool>(&self, mut tweaks: Tweaks, mut run: Run<'_>) {
         let mut firsts: Firsts = [[0; BLOCK]; SECTORS + 1];
-        while !data.is_empty() {
-            let numbers = tweaks.take((data.len() / sector_size).min(SECTORS));
-            let (run, others) = data.split_at_mut(numbers.count() * sector_size);
-            data = others;
+        while run.sectors() > 0 {
+            let numbers = tweaks.take(run.sectors().min(SECTORS));
             let schedules = in_place(self);
             let first = schedules.first_tweaks(&numbers, &mut firsts);
             let keys = if ENCRYPT {
@@ -141,9 +148,8 @@ impl<const KEYS: usize> Keys<KEYS> {
                 &schedules.decrypt
             };
             let mut powers = spread(first);
-            for (sector, after) in run.chunks_exact_mut(sector_size).zip(&firsts[1..]) {
-                let (steps, _) = sector.as_chunks_mut::<STEP>();
-                let Some((last, steps)) = steps.split_last_mut() else {
+            for after in firsts[1..].iter().take(numbers.count()) {
+                let Some((steps, last)) = run.next::<STEP>() else {
                     return;
                 };
                 for step in steps {
@@ -186,16 +192,15 @@ impl<const KEYS: usize> Keys<KEYS> {
 #[target_feature(enable = "aes")]
 fn pass<const KEYS: usize, const ENCRYPT: bool, const ENDS: bool>(
     keys: &[uint8x16_t; KEYS],
-    data: &mut [u8; STEP],
+    step: Step<'_, STEP>,
     now: [uint8x16_t; WIDE],
     after: &[u8; BLOCK],
 ) -> [uint8x16_t; WIDE] {
-    let (data, _) = data.as_chunks_mut::<BLOCK>();
+    let mut blocks = load_step(step);
     let keys = in_place(keys);
     let mut next = now;
-    let mut blocks = now;
     for n in 0..WIDE {
-        blocks[n] = veorq_u8(load(&data[n]), now[n]);
+        blocks[n] = veorq_u8(blocks[n], now[n]);
     }
     for round in 0..KEYS - 2 {
         for block in &mut blocks {
@@ -220,8 +225,9 @@ fn pass<const KEYS: usize, const ENCRYPT: bool, const ENDS: bool>(
             vaesdq_u8(blocks[n], keys[KEYS - 2])
         };
         let key = veorq_u8(keys[KEYS - 1], now[n]);
-        store(&mut data[n], veorq_u8(blocks[n], key));
+        blocks[n] = veorq_u8(blocks[n], key);
     }
+    store_step(step, &blocks);
     next
 }
 
@@ -325,6 +331,59 @@ fn inverse<const KEYS: usize>(keys: &[uint8x16_t; KEYS]) -> [uint8x16_t; KEYS] {
 }
 
 // --- memory --------------------------------------------------------------------------------------
+
+/// Reads each byte of a step once. These are instructions and no loads of the compiler, since
+/// others may write that memory at the same time.
+#[inline]
+#[target_feature(enable = "neon")]
+fn load_step(step: Step<'_, STEP>) -> [uint8x16_t; WIDE] {
+    let mut blocks = [vdupq_n_u8(0); WIDE];
+    // SAFETY: a step has that many bytes that may be read. The instruction needs no alignment.
+    unsafe {
+        std::arch::asm!(
+            "ldp {a:q}, {b:q}, [{from}]",
+            "ldp {c:q}, {d:q}, [{from}, #32]",
+            "ldp {e:q}, {f:q}, [{from}, #64]",
+            "ldp {g:q}, {h:q}, [{from}, #96]",
+            from = in(reg) step.from(),
+            a = out(vreg) blocks[0],
+            b = out(vreg) blocks[1],
+            c = out(vreg) blocks[2],
+            d = out(vreg) blocks[3],
+            e = out(vreg) blocks[4],
+            f = out(vreg) blocks[5],
+            g = out(vreg) blocks[6],
+            h = out(vreg) blocks[7],
+            options(readonly, nostack, preserves_flags),
+        );
+    }
+    blocks
+}
+
+/// Writes each byte of a step once.
+#[inline]
+#[target_feature(enable = "neon")]
+fn store_step(step: Step<'_, STEP>, blocks: &[uint8x16_t; WIDE]) {
+    // SAFETY: a step has that many bytes that may be written. The instruction needs no alignment.
+    unsafe {
+        std::arch::asm!(
+            "stp {a:q}, {b:q}, [{to}]",
+            "stp {c:q}, {d:q}, [{to}, #32]",
+            "stp {e:q}, {f:q}, [{to}, #64]",
+            "stp {g:q}, {h:q}, [{to}, #96]",
+            to = in(reg) step.to(),
+            a = in(vreg) blocks[0],
+            b = in(vreg) blocks[1],
+            c = in(vreg) blocks[2],
+            d = in(vreg) blocks[3],
+            e = in(vreg) blocks[4],
+            f = in(vreg) blocks[5],
+            g = in(vreg) blocks[6],
+            h = in(vreg) blocks[7],
+            options(nostack, preserves_flags),
+        );
+    }
+}
 
 #[inline]
 #[target_feature(enable = "neon")]

@@ -26,6 +26,14 @@ pub enum XtsError {
         /// The size of a sector, in bytes.
         sector_size: usize,
     },
+    /// The windows do not have the length of the data.
+    #[error("windows of {windows} bytes for {len} bytes of sectors")]
+    Windows {
+        /// The length of the data, in bytes.
+        len: usize,
+        /// The length of the windows, in bytes.
+        windows: usize,
+    },
 }
 
 impl From<Infallible> for XtsError {

@@ -1,4 +1,5 @@
-//! AES in XTS mode (IEEE Std 1619-2007) over runs of sectors, in place.
+//! AES in XTS mode (IEEE Std 1619-2007) over runs of sectors, in place, or from and to the memory
+//! of others ([`Windows`]).
 //!
 //! A [`Kernel`] is one implementation; all of them give the same bytes. The fastest one of this
 //! machine is used, unless the program chooses another. A sector is any whole number of 16-byte
@@ -16,7 +17,9 @@ mod kernel;
 mod keyed;
 mod memory;
 mod portable;
+mod run;
 mod tweak;
+mod window;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
@@ -24,10 +27,14 @@ use std::fmt;
 
 pub use error::XtsError;
 pub use kernel::{Kernel, KernelError};
-use keyed::Keyed;
+use keyed::{Keyed, OutOfPlace};
 pub use memory::{Heap, Memory};
+#[cfg(feature = "ciphers")]
+pub(crate) use portable::Keys as BlockXts;
+use run::Run;
 pub use tweak::{BLOCK, TweakForm, Tweaks};
-use zeroize::Zeroize;
+pub use window::{Window, Windows};
+use zeroize::{Zeroize, Zeroizing};
 
 /// AES-XTS with a key.
 ///
@@ -40,6 +47,10 @@ pub struct Xts {
 
 /// The largest step of any kernel, in bytes. Every step is a power of two.
 const LARGEST_STEP: usize = 512;
+
+/// The size of the memory for sectors that are not decrypted to their place, in bytes. Larger
+/// sectors have one of their size.
+const BOUNCE: usize = 4096;
 
 impl Xts {
     /// Expands `key`, the data key followed by the tweak key, on the heap.
@@ -123,6 +134,95 @@ impl Xts {
         Ok(())
     }
 
+    /// Encrypts the sectors in `from` to `into`, which has the same length. Each byte of `from` is
+    /// read once.
+    ///
+    /// # Errors
+    /// Returns [`XtsError::SectorSize`], [`XtsError::Length`] or [`XtsError::Windows`]. Then
+    /// nothing has changed.
+    pub fn encrypt_from(
+        &self,
+        mut tweaks: Tweaks,
+        sector_size: usize,
+        mut from: Windows<'_>,
+        into: &mut [u8],
+    ) -> Result<(), XtsError> {
+        check(sector_size, into.len())?;
+        check_windows(from, into.len())?;
+        let mut rest = into;
+        while !rest.is_empty() {
+            let (count, kernel) = self.next_run(sector_size, from);
+            let (now, later) = rest.split_at_mut(count * sector_size);
+            let part = from.take(now.len());
+            if let Some(kernel) = kernel {
+                kernel.encrypt(tweaks, Run::from_windows(part, now, sector_size));
+            } else {
+                part.copy_to(now);
+                self.encrypt(tweaks, sector_size, now)?;
+            }
+            tweaks.skip(count);
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// Decrypts the sectors in `from` to `into`, which has the same length. Nothing is read from
+    /// `into`, and no ciphertext is written there.
+    ///
+    /// # Errors
+    /// Returns [`XtsError::SectorSize`], [`XtsError::Length`] or [`XtsError::Windows`]. Then
+    /// nothing has changed.
+    pub fn decrypt_into(
+        &self,
+        mut tweaks: Tweaks,
+        sector_size: usize,
+        from: &[u8],
+        mut into: Windows<'_>,
+    ) -> Result<(), XtsError> {
+        check(sector_size, from.len())?;
+        check_windows(into, from.len())?;
+        let mut bounce = None;
+        let mut rest = from;
+        while !rest.is_empty() {
+            let (count, kernel) = self.next_run(sector_size, into);
+            let (now, later) = rest.split_at(count * sector_size);
+            let part = into.take(now.len());
+            if let Some(kernel) = kernel {
+                kernel.decrypt(tweaks, Run::into_windows(now, part, sector_size));
+            } else {
+                let bounce =
+                    bounce.get_or_insert_with(|| Zeroizing::new(vec![0; BOUNCE.max(sector_size)]));
+                let plain = &mut bounce[..now.len()];
+                plain.copy_from_slice(now);
+                self.decrypt(tweaks, sector_size, plain)?;
+                part.copy_from(plain);
+            }
+            tweaks.skip(count);
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// The number of sectors to process next, and the kernel for them if each of them lies in one
+    /// window. Other sectors are copied.
+    fn next_run(
+        &self,
+        sector_size: usize,
+        windows: Windows<'_>,
+    ) -> (usize, Option<&dyn OutOfPlace>) {
+        let kernel = self.keyed.out_of_place();
+        match kernel.filter(|_| self.keyed.takes(sector_size)) {
+            Some(kernel) => match windows.whole_sectors(sector_size) {
+                0 => (1, None),
+                count => (count, Some(kernel)),
+            },
+            None => {
+                let all = windows.len() / sector_size;
+                ((BOUNCE / sector_size).clamp(1, all), None)
+            }
+        }
+    }
+
     /// Processes sectors of any size.
     ///
     /// A sector size that is not a whole number of steps does not occur in volumes. Such sectors
@@ -160,6 +260,14 @@ fn check(sector_size: usize, len: usize) -> Result<(), XtsError> {
     }
     if !len.is_multiple_of(sector_size) {
         return Err(XtsError::Length { len, sector_size });
+    }
+    Ok(())
+}
+
+fn check_windows(windows: Windows<'_>, len: usize) -> Result<(), XtsError> {
+    let windows = windows.len();
+    if windows != len {
+        return Err(XtsError::Windows { len, windows });
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use cipher::{
 };
 
 use super::error::XtsError;
-use super::keyed::Keyed;
+use super::keyed::{Keyed, OutOfPlace};
 use super::memory::Memory;
 use super::tweak::{BLOCK, Tweaks};
 
@@ -57,9 +57,15 @@ impl<M: Memory> Keyed for Xts<M> {
             Self::Aes256(keys) => keys.decrypt(tweaks, sector_size, data),
         }
     }
+
+    /// The crate takes references, which the memory of a guest must not have.
+    fn out_of_place(&self) -> Option<&dyn OutOfPlace> {
+        None
+    }
 }
 
-pub(super) struct Keys<D, T> {
+/// XTS with any cipher of 16-byte blocks, `D` for the data and `T` for the tweaks.
+pub(crate) struct Keys<D, T> {
     data: D,
     tweak: T,
 }
@@ -73,7 +79,9 @@ where
     D: KeyInit + BlockCipherEncrypt + BlockCipherDecrypt + BlockSizeUser<BlockSize = U16>,
     T: KeyInit + BlockCipherEncrypt + BlockSizeUser<BlockSize = U16>,
 {
-    fn new(key: &[u8]) -> Result<Self, XtsError> {
+    /// # Errors
+    /// Returns [`XtsError::KeySize`] if the cipher has no keys of half this length.
+    pub(crate) fn new(key: &[u8]) -> Result<Self, XtsError> {
         let (data, tweak) = key.split_at(key.len() / 2);
         let wrong = |_| XtsError::KeySize(key.len());
         Ok(Self {
@@ -82,21 +90,42 @@ where
         })
     }
 
-    fn encrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
-        self.each_run(tweaks, sector_size, data, |run| {
+    pub(crate) fn encrypt(&self, mut tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
+        self.encrypt_with(|ivs| number(ivs, &mut tweaks), sector_size, data);
+    }
+
+    pub(crate) fn decrypt(&self, mut tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
+        self.decrypt_with(|ivs| number(ivs, &mut tweaks), sector_size, data);
+    }
+
+    /// As [`encrypt`](Self::encrypt). `fill` gives the IVs of the next sectors, which become their
+    /// first tweaks when the tweak key encrypts them.
+    pub(crate) fn encrypt_with(
+        &self,
+        fill: impl FnMut(&mut [Block]),
+        sector_size: usize,
+        data: &mut [u8],
+    ) {
+        self.each_run(fill, sector_size, data, |run| {
             self.data.encrypt_with_backend(run)
         });
     }
 
-    fn decrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
-        self.each_run(tweaks, sector_size, data, |run| {
+    /// The reverse of [`encrypt_with`](Self::encrypt_with).
+    pub(crate) fn decrypt_with(
+        &self,
+        fill: impl FnMut(&mut [Block]),
+        sector_size: usize,
+        data: &mut [u8],
+    ) {
+        self.each_run(fill, sector_size, data, |run| {
             self.data.decrypt_with_backend(run)
         });
     }
 
     fn each_run(
         &self,
-        mut tweaks: Tweaks,
+        mut fill: impl FnMut(&mut [Block]),
         sector_size: usize,
         data: &mut [u8],
         mut process: impl FnMut(Run<'_>),
@@ -104,9 +133,7 @@ where
         for data in data.chunks_mut(sector_size.saturating_mul(SECTORS)) {
             let mut firsts = [Block::default(); SECTORS];
             let firsts = &mut firsts[..data.len() / sector_size];
-            for first in firsts.iter_mut() {
-                *first = Array(tweaks.next_tweak());
-            }
+            fill(firsts);
             self.tweak.encrypt_blocks(firsts);
             let (blocks, _) = Array::slice_as_chunks_mut(data);
             process(Run {
@@ -114,6 +141,13 @@ where
                 tweaks: Powers::new(firsts, sector_size / BLOCK),
             });
         }
+    }
+}
+
+/// The numbers of the next sectors as IVs.
+fn number(ivs: &mut [Block], tweaks: &mut Tweaks) {
+    for iv in ivs {
+        *iv = Array(tweaks.next_tweak());
     }
 }
 

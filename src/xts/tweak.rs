@@ -47,9 +47,7 @@ impl Tweaks {
             let until_carry = (u64::MAX - low).checked_div(step).unwrap_or(u64::MAX);
             usize::try_from(until_carry).map_or(most, |more| most.min(more.saturating_add(1)))
         };
-        self.next = self
-            .next
-            .wrapping_add(self.step.wrapping_mul(count as u128));
+        self.skip(count);
         let (high, mask, reversed) = match self.form {
             TweakForm::Plain => (0, u32::MAX.into(), false),
             TweakForm::Plain64 => (0, u64::MAX, false),
@@ -64,6 +62,12 @@ impl Tweaks {
             reversed,
             count,
         }
+    }
+
+    /// Omits the next `count` tweaks.
+    pub fn skip(&mut self, count: usize) {
+        let skipped = self.step.wrapping_mul(count as u128);
+        self.next = self.next.wrapping_add(skipped);
     }
 
     /// Takes the next tweak, which is not yet encrypted.

@@ -79,7 +79,7 @@ fn the_exit_code_depends_on_the_findings() {
     fails(
         folder,
         &audit(&["good.xml", "--policy", "missing"]),
-        1,
+        4,
         "cannot read missing",
     );
     fails(

@@ -16,6 +16,7 @@ mod images;
 mod judge;
 mod policy;
 mod sarif;
+mod served;
 mod storages;
 
 #[global_allocator]

@@ -8,7 +8,7 @@ use luksmith::backend::Backend;
 use luksmith::backend::conformance::{self, Access, Clause, Opened};
 use luksmith::backend::file::{FileBackend, OpenOptions};
 use luksmith::backend::memory::MemoryBackend;
-use luksmith::backend::window::{Window, WindowError};
+use luksmith::backend::section::{Section, SectionError};
 use luksmith::layout::{NewImage, Qcow2};
 
 const SIZE: usize = 2 << 20;
@@ -125,10 +125,10 @@ fn a_part_of_memory() {
         let memory = Arc::new(memory);
         let part = AROUND as u64..(AROUND + SIZE) as u64;
         let open = |access| -> Opened<'static> {
-            let window = Window::new(memory.clone(), part.clone())?;
+            let section = Section::new(memory.clone(), part.clone())?;
             Ok(match access {
-                Access::ReadWrite => Box::new(window),
-                Access::ReadOnly => Box::new(window.into_read_only()),
+                Access::ReadWrite => Box::new(section),
+                Access::ReadOnly => Box::new(section.into_read_only()),
             })
         };
         let skipped = skipped(open);
@@ -150,7 +150,7 @@ fn a_part_of_a_file() {
         let part = AROUND as u64..(AROUND + SIZE) as u64;
         let open = |access| -> Opened<'static> {
             let storage = open_file(file.path(), access, direct)?;
-            Ok(Box::new(Window::new(storage, part.clone())?))
+            Ok(Box::new(Section::new(storage, part.clone())?))
         };
         if let Err(error) = open_file(file.path(), Access::ReadWrite, direct) {
             eprintln!("skipped: {error}");
@@ -166,20 +166,20 @@ fn a_part_of_a_file() {
 #[test]
 fn a_part_lies_within_its_storage_and_begins_at_a_block() {
     let memory = MemoryBackend::new(8192).with_block_size(512);
-    let part = |part| Window::new(&memory, part).map(|window| window.geometry().size);
+    let part = |part| Section::new(&memory, part).map(|section| section.geometry().size);
     assert_eq!(part(512..8192), Ok(7680));
     assert_eq!(part(8192..8192), Ok(0));
     assert_eq!(part(512..1000), Ok(488));
     for outside in [0..8193, 8193..8193, 512..u64::MAX, u64::MAX..u64::MAX] {
         let error = part(outside).unwrap_err();
-        assert!(matches!(error, WindowError::Outside { size: 8192, .. }));
+        assert!(matches!(error, SectionError::Outside { size: 8192, .. }));
     }
     #[allow(clippy::reversed_empty_ranges)] // it is the case that is tested
     let reversed = part(1024..512);
-    assert!(matches!(reversed, Err(WindowError::Outside { .. })));
+    assert!(matches!(reversed, Err(SectionError::Outside { .. })));
     let error = part(100..1024).unwrap_err();
     let (offset, block_size) = (100, 512);
-    assert_eq!(error, WindowError::Unaligned { offset, block_size });
+    assert_eq!(error, SectionError::Unaligned { offset, block_size });
 }
 
 /// The part of a qcow2 image that holds the LUKS header.
@@ -188,12 +188,7 @@ fn the_header_of_a_qcow2_image() {
     let storage = Arc::new(MemoryBackend::new(0));
     let image = Qcow2::create(storage, &NewImage::new(1 << 20, SIZE as u64)).unwrap();
     let open = |_| Ok(Box::new(image.header_storage()) as Box<dyn Backend>);
-    let expected = [
-        Clause::WholeBlocks,
-        Clause::Discard,
-        Clause::Resize,
-        Clause::ReadOnly,
-    ];
+    let expected = [Clause::WholeBlocks, Clause::Resize, Clause::ReadOnly];
     assert_eq!(skipped(open), expected);
 }
 

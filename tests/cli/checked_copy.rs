@@ -107,3 +107,39 @@ fn an_image_that_names_other_files_is_not_copied() {
     assert_eq!(ran.code(), 0, "{}", ran.stderr());
     assert!(session.read("checked") == session.read("one.vmdk"));
 }
+
+#[test]
+fn a_policy_that_is_missing_or_is_none() {
+    let session = Session::new();
+    session.write("disk", &[0; 4096]);
+    session.write("wrong", b"max-size = 7\n# more\n  sizes = 1\n");
+    session.write("text", b"max-size = = 7\n");
+    for command in ["inspect disk --format raw", "audit disk"] {
+        let policy = |name: &str| {
+            let args = format!("{command} --policy {name}");
+            session.run(args.split(' '))
+        };
+        policy("missing").fails(4, "cannot read missing");
+        let ran = policy("wrong");
+        ran.fails(
+            1,
+            "the policy cannot be read: line 3, column 3: unknown field `sizes`",
+        );
+        assert!(!ran.stderr().contains("\\n"), "{}", ran.stderr());
+        let ran = policy("text");
+        ran.fails(1, "the policy cannot be read: line 1, column ");
+        assert!(!ran.stderr().contains("\\n"), "{}", ran.stderr());
+    }
+}
+
+#[test]
+fn a_copy_is_not_written_to_stdout() {
+    let session = Session::new();
+    session.write("disk", &[0; 4096]);
+    let ran = session.run("inspect disk --format raw --out -".split(' '));
+    ran.fails(1, "--out -: ");
+    ran.fails(1, "--out FILE names a new file");
+    assert!(!session.exists("-"));
+    session.ok("inspect disk --format raw --out ./-".split(' '));
+    assert!(session.read("-") == session.read("disk"));
+}

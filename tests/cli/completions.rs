@@ -6,7 +6,7 @@ use crate::session::Session;
 use crate::terminal::Terminal;
 
 /// What is typed, and the arguments with which the program is then called.
-const TYPED: [(&str, &str); 5] = [
+const TYPED: [(&str, &str); 6] = [
     ("luksmith info di\t\n", "<info><disk.img>"),
     ("luksmith decr\tdi\t\n", "<decrypt><disk.img>"),
     ("luksmith key test disk.img --key-file=my\t\n", "my.key>"),
@@ -17,6 +17,10 @@ const TYPED: [(&str, &str); 5] = [
     (
         "luksmith key test disk.img --key prom\t\n",
         "<--key><prompt>",
+    ),
+    (
+        "luksmith key test disk.img --key=prom\t\n",
+        "<--key=prompt>",
     ),
 ];
 
@@ -83,6 +87,8 @@ fn every_form_of_a_source_is_completed() {
             "credential:",
             "command:",
             "libvirt:",
+            "helper:",
+            "generate:helper:",
         ] {
             let mut words = script.split([' ', '"', '\'', ';']);
             assert!(words.any(|word| word == form), "{shell}: {form}");

@@ -205,8 +205,8 @@ fn the_last_line_says_what_opens_a_new_volume() {
         ),
         (
             "copy disk.img e --cipher camellia-xts-plain64 --key-file key",
-            "cryptsetup and luksmith serve open this volume; for QEMU and libvirt's own driver: \
-             --type luks1",
+            "cryptsetup and luksmith serve open this volume; QEMU's own driver does not know \
+             camellia-xts-plain64",
         ),
         (
             "create f --size 1M --type luks1 --key-file binary",
@@ -244,4 +244,58 @@ fn the_hints_of_what_luks1_cannot_hold_name_it() {
     let disk = session
         .run("libvirt xml disk disk.img --secret 7a1b2c3d-0000-4000-8000-0123456789ab".split(' '));
     disk.fails(1, "`luksmith copy IMAGE NEW --type luks1`");
+}
+
+/// Holes of a large image are not read, and become holes.
+#[test]
+fn a_large_image_with_little_data_is_decrypted_sparsely() {
+    let session = Session::new();
+    let create = "create a.qcow2 --format qcow2 --size 200G --key-file key";
+    session.ok(create.split(' ').chain(CHEAP));
+    session.write("plain", &[7; 3 << 20]);
+    let encrypt = "encrypt plain b.qcow2 --format qcow2 --key-file key";
+    session.ok(encrypt.split(' ').chain(CHEAP));
+    session.ok("resize b.qcow2 --format qcow2 --size 200G".split(' '));
+    for (image, data) in [("a.qcow2", 0), ("b.qcow2", 3 << 20)] {
+        let decrypt = format!("decrypt {image} {image}.raw --format qcow2 --sparse --key-file key");
+        session.ok(decrypt.split(' '));
+        let file = std::fs::File::open(session.path(&format!("{image}.raw"))).unwrap();
+        let about = file.metadata().unwrap();
+        assert_eq!(about.len(), 200 << 30);
+        assert!(std::os::unix::fs::MetadataExt::blocks(&about) <= data / 512 + 64);
+        let mut start = vec![1; 4 << 20];
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut start, 0).unwrap();
+        let data = usize::try_from(data).unwrap();
+        assert!(start[..data].iter().all(|byte| *byte == 7));
+        assert!(start[data..].iter().all(|byte| *byte == 0));
+    }
+}
+
+/// Holes of a large source are not read either, whether it is a file or an image.
+#[test]
+fn a_large_source_with_little_data_is_encrypted_and_copied_sparsely() {
+    use std::os::unix::fs::FileExt;
+    let session = Session::new();
+    let plain = std::fs::File::create(session.path("plain")).unwrap();
+    let (size, places) = (200_u64 << 30, [0, (100 << 30) + 12345, (200 << 30) - 1000]);
+    plain.set_len(size).unwrap();
+    for at in places {
+        plain.write_all_at(&[7; 1000], at).unwrap();
+    }
+    let encrypt = "encrypt plain a.qcow2 --format qcow2 --sparse --key-file key";
+    session.ok(encrypt.split(' ').chain(CHEAP));
+    copied(
+        &session,
+        "a.qcow2 b.qcow2 --source-format qcow2 --format qcow2 --sparse --key-file key",
+    );
+    session.ok("decrypt b.qcow2 again --format qcow2 --sparse --key-file key".split(' '));
+    let again = std::fs::File::open(session.path("again")).unwrap();
+    let about = again.metadata().unwrap();
+    assert_eq!(about.len(), size);
+    assert!(about.blocks() <= 3 * 128 + 64);
+    for at in places {
+        let mut bytes = [0; 1000];
+        again.read_exact_at(&mut bytes, at).unwrap();
+        assert_eq!(bytes, [7; 1000]);
+    }
 }

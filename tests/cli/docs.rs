@@ -30,7 +30,7 @@ fn run(session: &Session, script: &str) -> String {
     let wrapper = format!(
         "#!/bin/sh\n\
          case \"$1 $2\" in\n\
-         create*|encrypt*|copy*|reencrypt*|'key add'*) exec '{luksmith}' \"$@\" {cheap} ;;\n\
+         create*|encrypt*|copy*|reencrypt*|'key add'*|'key rotate'*) exec '{luksmith}' \"$@\" {cheap} ;;\n\
          *) exec '{luksmith}' \"$@\" ;;\n\
          esac\n",
         luksmith = env!("CARGO_BIN_EXE_luksmith"),
@@ -60,7 +60,8 @@ fn run(session: &Session, script: &str) -> String {
     let status = shell.wait().unwrap();
     // A script that failed may leave a server behind.
     let _ = kill_process_group(group, Signal::TERM);
-    let printed = fs::read_to_string(printed).unwrap();
+    // Programs may print what is no UTF-8.
+    let printed = String::from_utf8_lossy(&fs::read(printed).unwrap()).into_owned();
     assert!(status.success(), "{printed}");
     printed
 }
@@ -100,12 +101,34 @@ fn serving() {
 }
 
 #[test]
+fn mount() {
+    if !std::path::Path::new("/dev/fuse").exists() || !installed(&["fusermount3"]) {
+        return;
+    }
+    let page = include_str!("../../docs/mount.md");
+    let printed = run(&Session::new(), &script(page, ""));
+    assert!(printed.contains("disk: unmounted"), "{printed}");
+}
+
+#[test]
 fn qcow2() {
     if !installed(&["qemu-img"]) {
         return;
     }
     let page = include_str!("../../docs/qcow2.md");
     run(&Session::new(), &script(page, ""));
+}
+
+#[test]
+fn key_helpers() {
+    let session = Session::new();
+    let page = include_str!("../../docs/key-helpers.md");
+    let printed = run(&session, &script(page, ""));
+    assert!(
+        printed.contains("helper:files:vm1 has a new passphrase"),
+        "{printed}"
+    );
+    assert!(session.exists("values/vm1") && !session.exists("values/vm1.luksmith-old"));
 }
 
 #[test]

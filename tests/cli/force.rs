@@ -93,6 +93,10 @@ fn erasing() {
 fn the_last_keyslot() {
     let session = Session::with_volume();
     let remove = ["key", "remove", "disk.img", "--key-file", "key"];
+    // A passphrase that opens nothing is not the one of the last keyslot.
+    session
+        .run(["key", "remove", "disk.img", "--key-file", "other"])
+        .fails(2, "disk.img: no keyslot opens");
     session.run(remove).fails(1, "--force last-keyslot");
     session.ok(["key", "test", "disk.img", "--key-file", "key"]);
     session.ok(remove.into_iter().chain(["--force", "last-keyslot"]));
@@ -176,6 +180,41 @@ fn restoring_another_volume() {
     session.ok(["key", "test", "disk.img", "--key-file", "key"]);
     session.ok(restore.into_iter().chain(["--force", "other-uuid"]));
     session.ok(["key", "test", "disk.img", "--key-file", "other"]);
+}
+
+#[test]
+fn restoring_a_header_from_before_a_reencryption() {
+    let session = Session::with_volume();
+    session.ok(["header", "backup", "disk.img", "old.hdr"]);
+    let reencrypt = ["reencrypt", "disk.img", "--key-file", "key", "--init-only"];
+    let begun = reencrypt.iter().chain(&CHEAP);
+    session.ok(begun);
+    // Nothing is converted yet, so the backup has the key of the data.
+    let restore = "header restore disk.img old.hdr --force restore";
+    session.ok(restore.split(' '));
+    session.ok(reencrypt[..4].iter().chain(&CHEAP));
+    session.ok(["decrypt", "disk.img", "before", "--key-file", "key"]);
+    let whole = session.read("disk.img");
+    let ran = session.run(restore.split(' '));
+    ran.fails(1, "none of its data could be read");
+    ran.fails(1, "--force other-key goes on");
+    assert!(session.read("disk.img") == whole, "written");
+    let forced = format!("{restore} --force other-key --json");
+    let ran = session.run(forced.split(' '));
+    assert!(
+        ran.stderr().contains("only the header before"),
+        "{}",
+        ran.stderr()
+    );
+    let kept = session.path("disk.img.luksmith-undo.header-1");
+    let said = format!("\"kept\": \"{}\"", kept.canonicalize().unwrap().display());
+    assert!(ran.stdout().contains(&said), "{}", ran.stdout());
+    // The copy opens the data again.
+    let back = "header restore disk.img disk.img.luksmith-undo.header-1 --force restore \
+                --force other-key";
+    session.ok(back.split(' '));
+    session.ok(["decrypt", "disk.img", "after", "--key-file", "key"]);
+    assert!(session.read("before") == session.read("after"));
 }
 
 #[test]

@@ -87,6 +87,7 @@ const HEADINGS: &[(&str, &[&str])] = &[
             "--keyfile-size",
             "--keyfile-offset",
             "--force-weak",
+            "--helper-dir",
             "--master-key",
         ],
     ),
@@ -141,7 +142,7 @@ const HEADINGS: &[(&str, &[&str])] = &[
             "--max-kdf-iterations",
         ],
     ),
-    ("Storage on an NBD server", &["--timeout", "--connections"]),
+    ("Storage on a server", &["--timeout", "--connections"]),
     (
         "Where clients connect",
         &["--socket", "--listen", "--socket-mode", "--socket-group"],
@@ -180,6 +181,7 @@ const HEADINGS: &[(&str, &[&str])] = &[
             "--type",
             "--engine",
             "--served",
+            "--vhost-user",
             "--export",
             "--emulator-user",
             "--monitor",
@@ -201,6 +203,7 @@ fn each_argument_is_below_its_heading() {
     let only = |name: &str| {
         [
             "--connections",
+            "--helper-dir",
             "--key",
             "--keyfile-size",
             "--max-kdf-work",
@@ -394,5 +397,58 @@ fn manual_pages_name_only_pages_that_exist() {
             .output()
             .unwrap();
         assert_eq!(String::from_utf8_lossy(&checked.stderr), "");
+    }
+}
+
+#[test]
+fn options_of_cryptsetup_are_answered() {
+    let session = Session::new();
+    for (args, hint) in [
+        ("key add x -y", "is asked for twice"),
+        ("key test x -t 5", "`timeout 60 luksmith"),
+        ("decrypt x y --tries 1", "three times"),
+        ("decrypt x y --batch-mode", "--force WHAT"),
+        ("decrypt x y --readonly", "`luksmith serve --read-only`"),
+        ("info x -d key", "needs no passphrase"),
+        ("info x --key-file key", "needs no passphrase"),
+        (
+            "info x --dump-volume-key",
+            "`luksmith key volume-key IMAGE --out FILE`",
+        ),
+    ] {
+        let ran = session.run(args.split(' '));
+        ran.fails(1, hint);
+        assert!(
+            !ran.stderr().contains("as a value"),
+            "{args}: {}",
+            ran.stderr()
+        );
+    }
+}
+
+/// The same name permits something else in each command.
+#[test]
+fn what_is_forced_is_explained_for_the_command() {
+    let session = Session::new();
+    for (path, what) in [
+        (
+            "key remove",
+            "unproven:     remove keyslot N without a passphrase",
+        ),
+        (
+            "header repair",
+            "unproven:          make a repair that no checksum proves",
+        ),
+        (
+            "header repair",
+            "overwrite:         overwrite other data in the place of the header",
+        ),
+        (
+            "libvirt secret set",
+            "overwrite: replace the value that the secret has",
+        ),
+    ] {
+        let help = session.ok(path.split(' ').chain(["--help"]));
+        assert!(help.contains(what), "{path}: {help}");
     }
 }

@@ -43,6 +43,29 @@ fn two_lines_of_stdin_change_a_passphrase() {
 }
 
 #[test]
+fn one_of_two_keyslots_with_the_same_passphrase_is_removed() {
+    let session = Session::with_volume();
+    let add = [
+        "key",
+        "add",
+        "disk.img",
+        "--key-file",
+        "key",
+        "--new-key-file",
+        "key",
+    ];
+    session.ok(add.iter().chain(&CHEAP));
+    session.ok(["key", "remove", "disk.img", "--key-file", "key"]);
+    let test = ["key", "test", "disk.img", "--key-file", "key"];
+    assert_eq!(session.ok(test), "keyslot 1 opens the volume\n");
+    let help = session.ok(["key", "remove", "--help"]);
+    assert!(
+        help.contains("several keyslots have the same passphrase"),
+        "{help}"
+    );
+}
+
+#[test]
 fn a_key_file_is_whole_bytes_and_a_line_is_not() {
     let session = Session::new();
     session.write("newline", b"words\n");
@@ -58,6 +81,10 @@ fn a_key_file_is_whole_bytes_and_a_line_is_not() {
     session
         .run_with(["key", "test", "disk.img"], b"words\n")
         .fails(2, "no keyslot opens");
+    // It is not tried, which would take as long again.
+    session
+        .run_with(["key", "test", "disk.img"], b"words\n")
+        .fails(2, "hint: a key file that ends with a newline");
     assert_eq!(
         session
             .run_with(["key", "test", "disk.img", "--key-file", "-"], b"words\n")

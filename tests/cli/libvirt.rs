@@ -1,6 +1,6 @@
 //! A libvirt library that cannot be loaded.
 
-use crate::session::Session;
+use crate::session::{CHEAP, Session};
 
 #[test]
 fn a_broken_library_is_not_said_to_be_missing() {
@@ -18,4 +18,15 @@ fn a_broken_library_is_not_said_to_be_missing() {
         ran.fails(4, why);
         ran.fails(4, "reinstall libvirt's client library");
     }
+}
+
+#[test]
+fn xml_of_a_qcow2_image_needs_its_format() {
+    let session = Session::new();
+    let create = "create a.qcow2 --format qcow2 --size 1M --key-file key";
+    session.ok(create.split(' ').chain(CHEAP));
+    let xml = session.run(["libvirt", "xml", "volume", "a.qcow2"]);
+    xml.fails(4, "no LUKS header");
+    xml.fails(4, "--format qcow2 opens it as one");
+    session.ok("libvirt xml volume a.qcow2 --format qcow2".split(' '));
 }

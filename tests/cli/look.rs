@@ -193,3 +193,20 @@ fn the_tokens_are_a_line_each() {
     });
     assert_eq!(rows.collect::<Vec<_>>(), ["token type", "0 one", "1 two"]);
 }
+
+#[test]
+fn a_raw_volume_with_the_name_of_an_image_is_noted() {
+    let session = Session::new();
+    let create = |args: &str| {
+        let line = format!("create {args} --size 1M --key-file key");
+        session.run(line.split(' ').chain(CHEAP)).stderr()
+    };
+    let note = "note: raw.qcow2 is a raw volume";
+    let said = create("raw.qcow2");
+    assert!(
+        said.contains(note) && said.contains("--format qcow2"),
+        "{said}"
+    );
+    assert!(!create("disk.img").contains("raw volume"));
+    assert!(!create("image.qcow2 --format qcow2").contains("raw volume"));
+}

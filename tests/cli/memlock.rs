@@ -8,7 +8,7 @@ use support::peers::{find, run};
 use crate::session::{CHEAP, Session};
 
 /// The user that has no privileges.
-const NOBODY: &str = "65534";
+const OTHER_USER: &str = "65534";
 
 #[test]
 fn sixty_four_kibibytes_of_locked_memory_are_enough() {
@@ -37,7 +37,7 @@ fn sixty_four_kibibytes_of_locked_memory_are_enough() {
         if root {
             command
                 .arg(&setpriv)
-                .args(["--reuid", NOBODY, "--regid", NOBODY]);
+                .args(["--reuid", OTHER_USER, "--regid", OTHER_USER]);
             command.args(["--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]);
         }
         run(command.arg(&program).args(args.split(' ')));

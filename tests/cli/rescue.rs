@@ -81,6 +81,36 @@ fn opens(session: &Session) {
 }
 
 #[test]
+fn an_image_that_ends_before_its_data_is_named() {
+    let session = volume("luks1");
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.write(true).open(session.path("disk.img")).unwrap();
+    // The data begins at 2 MiB.
+    file.set_len((2 << 20) - 5000).unwrap();
+    let info = session.ok(["info", "disk.img"]);
+    let said = "the data begins 5000 bytes behind the end of the storage";
+    assert!(info.contains(said), "{info}");
+    let decrypt = ["decrypt", "disk.img", "plain", "--key-file", "key"];
+    let ran = session.run(decrypt);
+    ran.fails(4, "hint: 5000 bytes are missing: the image is cut off");
+}
+
+#[test]
+fn iterations_over_the_limit_are_named_before_an_unproven_repair() {
+    let session = volume("luks1");
+    write_at(&session, 0, &[0; 6]);
+    // The iterations of the digest, and those of keyslot 0.
+    for (at, what) in [(164, "the digest"), (212, "keyslot 0")] {
+        let said = format!("{what} asks for 4294967280 iterations, over the limit of 100000000");
+        let before = session.read("disk.img");
+        assert!(!repair(&session, &[]).stderr().contains(&said));
+        write_at(&session, at, &[0xff, 0xff, 0xff, 0xf0]);
+        repair(&session, &[]).fails(1, &said);
+        write_at(&session, 0, &before);
+    }
+}
+
+#[test]
 fn the_wiped_magic_of_luks2_is_put_back() {
     let session = volume("luks2");
     let good = session.read("disk.img");

@@ -330,3 +330,25 @@ fn a_fifo_is_no_source() {
         .fails(4, "neither a file nor a block device");
     assert!(!session.exists("disk.img"));
 }
+
+#[test]
+fn help_and_version_that_cannot_be_written_fail() {
+    let session = Session::new();
+    for command in [
+        "--version",
+        "--help",
+        "benchmark --help",
+        "key -h",
+        "info disk.img --help",
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        let output = session
+            .command(command.split(' '))
+            .stdout(full.unwrap())
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(4), "{command}: {stderr}");
+        assert!(stderr.contains("luksmith: error: "), "{command}: {stderr}");
+    }
+}

@@ -336,3 +336,47 @@ fn a_file_that_is_no_record_is_left_alone() {
     session.run(label).fails(1, "is not an undo record");
     assert_eq!(session.read("notes"), b"mine");
 }
+
+/// The name of the record is longer than that of the image, which a file system may not allow.
+#[test]
+fn an_image_whose_record_would_have_too_long_a_name() {
+    let session = Session::new();
+    for length in [242, 255] {
+        let name = "n".repeat(length);
+        let cheap = |line: &str| {
+            let line = line.replace("NAME", &name);
+            let words = line.split(' ').map(str::to_owned);
+            words
+                .chain(CHEAP.iter().map(|word| (*word).to_owned()))
+                .collect::<Vec<_>>()
+        };
+        session.ok(cheap("create NAME --size 64K --type luks1 --key-file key"));
+        session.ok(["info", &name]);
+        session.ok(["key", "test", &name, "--key-file", "key"]);
+        session.ok(["decrypt", &name, "plain", "--key-file", "key"]);
+        std::fs::remove_file(session.path("plain")).unwrap();
+        session.ok(cheap("key add NAME --key-file key --new-key-file other"));
+        session.ok(["header", "backup", &name, "saved"]);
+        session.ok([
+            "key",
+            "remove",
+            &name,
+            "--keyslot",
+            "1",
+            "--key-file",
+            "key",
+        ]);
+        let before = session.read(&name);
+        let restore = ["header", "restore", &name, "saved", "--force", "restore"];
+        let ran = session.run(restore);
+        ran.fails(4, "File name too long");
+        ran.fails(4, "--undo-file PATH keeps the record");
+        assert!(session.read(&name) == before, "written");
+        session.ok(restore.iter().chain(&["--undo-file", "undo"]));
+        std::fs::remove_file(session.path("saved")).unwrap();
+        session.ok(["key", "test", &name, "--key-file", "other"]);
+        assert!(!session.exists("undo"));
+    }
+    let names = std::fs::read_dir(session.folder()).unwrap();
+    assert_eq!(names.count(), 4);
+}

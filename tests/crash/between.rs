@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use luksmith::Interrupt;
 use luksmith::container::{
-    CommitError, Configure, Container, HeaderError, Kept, NewKeyslot, Repaired, Settled, UndoError,
-    Unlocked, Unproven, Version,
+    CommitError, Configure, Container, HeaderError, Kept, NewKeyslot, Repaired, RestoreOptions,
+    Settled, UndoError, Unlocked, Unproven, Version,
 };
 
 use crate::disk::{Disk, MemoryUndo, State};
@@ -349,7 +349,7 @@ fn restore() {
             add(container, "new", "newer", Some(0));
         });
         let seen = between(&sample, &["old", "new", "newer"], |disk, undo| {
-            Container::restore(disk, &backup, false, open_options(&undo)).unwrap();
+            Container::restore(disk, &backup, RestoreOptions::new(), open_options(&undo)).unwrap();
         });
         assert!(seen.refused > 3, "{version}: {seen:?}");
     }

@@ -7,7 +7,7 @@ use luksmith::backend::Backend;
 use luksmith::backend::memory::MemoryBackend;
 use luksmith::container::{
     CommitError, Configure, Container, CreateOptions, Doubt, HeaderError, Health, KeyslotError,
-    NewKeyslot, Repaired, Version,
+    NewKeyslot, Repaired, RestoreOptions, Version,
 };
 use luksmith_formats::luks2::Priority;
 
@@ -210,7 +210,7 @@ fn restore() {
             add(container, "new", "newer", Some(0));
         });
         let (after, states) = sample.cut(&["old", "new"], &[], |disk, undo| {
-            Container::restore(disk, &backup, false, open_options(&undo)).unwrap();
+            Container::restore(disk, &backup, RestoreOptions::new(), open_options(&undo)).unwrap();
         });
         assert!(states > 100);
         assert!(opens(&after, "old") && !opens(&after, "new"));
@@ -230,7 +230,13 @@ fn restore_over_a_destroyed_header() {
         destroyed.disk[..40000].fill(0xa5);
         assert!(open(&destroyed).is_err());
         let (disk, undo, _) = destroyed.start();
-        Container::restore(disk.clone(), &backup, true, open_options(&undo)).unwrap();
+        Container::restore(
+            disk.clone(),
+            &backup,
+            RestoreOptions::new().other_uuid(true),
+            open_options(&undo),
+        )
+        .unwrap();
         assert!(disk.bytes() == sample.state.disk);
     }
 }

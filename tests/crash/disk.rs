@@ -19,6 +19,8 @@ pub(crate) enum Event {
     },
     Flush,
     Resize(usize),
+    /// The content after a step of a move, which the file system makes atomically.
+    Content(Vec<u8>),
     /// The record is durable after this event (a rename after a sync), and does not exist before
     /// it.
     SaveUndo(Vec<u8>),
@@ -42,6 +44,7 @@ impl State {
             }
             Event::Flush => {}
             Event::Resize(size) => self.disk.resize(*size, 0),
+            Event::Content(content) => self.disk.clone_from(content),
             Event::SaveUndo(record) => self.undo = Some(record.clone()),
             Event::ClearUndo => self.undo = None,
         }
@@ -78,6 +81,15 @@ pub(crate) struct Disk {
 impl Disk {
     pub(crate) fn bytes(&self) -> Vec<u8> {
         self.inner.to_bytes()
+    }
+
+    /// Another content after a step of a move.
+    pub(crate) fn replace(&self, content: Vec<u8>) {
+        self.inner.resize(content.len() as u64).unwrap();
+        let mut sectors = Sectors::<Cipher>::with_len(content.len());
+        sectors.as_mut_slice().copy_from_slice(&content);
+        self.inner.write_at(0, &sectors).unwrap();
+        self.record(Event::Content(content));
     }
 
     fn record(&self, event: Event) {

@@ -28,7 +28,7 @@ const CALLS: [&str; 10] = [
 ];
 
 /// What `strace` does with a call.
-const INJECTIONS: [(&str, &[&str]); 3] = [
+pub(crate) const INJECTIONS: [(&str, &[&str]); 3] = [
     ("signal=SIGKILL", &CALLS),
     (
         "error=EIO",
@@ -37,7 +37,7 @@ const INJECTIONS: [(&str, &[&str]); 3] = [
     ("error=ENOSPC", &["pwrite64", "write", "fallocate"]),
 ];
 
-const CHEAP: [&str; 4] = ["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"];
+pub(crate) const CHEAP: [&str; 4] = ["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"];
 
 /// The size of the payload, and the number of bytes that every change keeps.
 const PAYLOAD: usize = 1 << 20;
@@ -45,7 +45,7 @@ const LEFT: usize = PAYLOAD / 2;
 
 /// A folder with the payload `plain`, the keys `old`, `new` and `other`, and the volume `disk.img`,
 /// which contains the payload, or is the second partition of it.
-struct Folder {
+pub(crate) struct Folder {
     folder: tempfile::TempDir,
     /// Where the volume is, if it is a partition.
     partition: Option<Range<usize>>,
@@ -55,9 +55,19 @@ struct Folder {
 const AROUND: u8 = 0x5a;
 
 impl Folder {
-    fn new(format: &[&str]) -> Self {
+    pub(crate) fn new(format: &[&str]) -> Self {
+        Self::within(tempfile::tempdir().unwrap(), format)
+    }
+
+    /// One on the file system of the target folder, where the one for temporary files is in memory.
+    pub(crate) fn on_disk(format: &[&str]) -> Self {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        Self::within(folder, format)
+    }
+
+    fn within(folder: tempfile::TempDir, format: &[&str]) -> Self {
         let folder = Self {
-            folder: tempfile::tempdir().unwrap(),
+            folder,
             partition: None,
         };
         for key in ["old", "new", "other"] {
@@ -121,11 +131,11 @@ impl Folder {
         self
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn luksmith<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Output {
+    pub(crate) fn luksmith<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Output {
         let mut command = self.command(env!("CARGO_BIN_EXE_luksmith"));
         peers::output(command.args(self.named(args)))
     }
@@ -137,13 +147,13 @@ impl Folder {
         args.into_iter().map(named)
     }
 
-    fn ok<'a>(&self, args: impl IntoIterator<Item = impl AsRef<str> + 'a>) {
+    pub(crate) fn ok<'a>(&self, args: impl IntoIterator<Item = impl AsRef<str> + 'a>) {
         let args: Vec<String> = args.into_iter().map(|arg| arg.as_ref().into()).collect();
         let output = self.luksmith(args.iter().map(String::as_str));
         assert!(output.status.success(), "{args:?}: {}", said(&output));
     }
 
-    fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
         command
             .current_dir(self.folder.path())
@@ -188,13 +198,17 @@ impl Folder {
     }
 }
 
-fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// The number of calls of each kind in the busiest thread, since `strace` counts each thread
 /// separately.
-fn count_calls(strace: &Path, folder: &Folder, args: &[&str]) -> Vec<(&'static str, usize)> {
+pub(crate) fn count_calls(
+    strace: &Path,
+    folder: &Folder,
+    args: &[&str],
+) -> Vec<(&'static str, usize)> {
     let mut command = folder.command(strace);
     command.args(["-f", "-o", "calls", "-e"]);
     command.arg(format!("trace={}", CALLS.join(",")));
@@ -223,7 +237,7 @@ fn count_calls(strace: &Path, folder: &Folder, args: &[&str]) -> Vec<(&'static s
 
 /// The numbers of the calls to try, of `count` calls of a kind: the first and last ones, and a
 /// sample of the others. A long run tries all of them.
-fn chosen(count: usize) -> impl Iterator<Item = usize> {
+pub(crate) fn chosen(count: usize) -> impl Iterator<Item = usize> {
     const EDGE: usize = 6;
     let step = if support::is_long() {
         1

@@ -18,11 +18,16 @@
 mod between;
 mod changes;
 mod disk;
+mod file_systems;
+mod in_place;
 mod killed;
+mod online;
+mod part;
 mod qcow2;
 mod record;
 mod reencryption;
 mod remote;
+mod room;
 mod space;
 mod states;
 mod volume;

@@ -9,7 +9,7 @@ use luksmith::backend::Backend;
 use luksmith::backend::file::{FileBackend, OpenOptions as FileOptions};
 use luksmith::container::{
     CommitError, Container, CreateOptions, HeaderError, Kept, OpenError, OpenOptions, Repaired,
-    Settled, Undo, UndoFile, UndoStore, Version,
+    RestoreOptions, Settled, Undo, UndoFile, UndoStore, Version,
 };
 
 use crate::volume::{cost, passphrase, unlock};
@@ -91,7 +91,12 @@ fn an_interrupted_header_opens_for_repair_only() {
             matches!(opened, Err(OpenError::Interrupted { .. })),
             "{opened:?}"
         );
-        let restored = Container::restore(storage, &before[..2 << 20], true, options);
+        let restored = Container::restore(
+            storage,
+            &before[..2 << 20],
+            RestoreOptions::new().other_uuid(true),
+            options,
+        );
         let Err(HeaderError::Open(OpenError::Interrupted { undo })) = restored else {
             panic!("{restored:?}");
         };

@@ -10,10 +10,11 @@ use std::process::Command;
 use std::sync::Arc;
 
 use luksmith::Interrupt;
+use luksmith::backend::Backend;
 use luksmith::backend::memory::MemoryBackend;
-use luksmith::backend::{Backend, Geometry, IoError};
 use luksmith::container::{
-    BeginReencryption, Container, CreateOptions, OpenOptions, Undo, Version, Which,
+    BeginEncryption, BeginReencryption, Container, CreateOptions, OpenOptions,
+    PreparedReencryption, ReencryptionKeys, Undo, Version, Which,
 };
 use luksmith::reencrypt::{self, Reencrypt, ReencryptError, Resume};
 use luksmith::sectors::{Cipher, Sectors};
@@ -22,17 +23,18 @@ use luksmith_formats::{CipherSpec, Hash, Limits};
 use support::peers;
 
 use crate::disk::{Disk, Event, State};
+use crate::part::Part;
 use crate::states;
 use crate::volume::{cost, passphrase};
 
-const ZONE: u64 = 16384;
+pub(crate) const ZONE: u64 = 16384;
 const AREA: u64 = 131_072;
 
 /// A volume and how it is reencrypted.
 #[derive(Clone)]
-struct Case {
-    name: &'static str,
-    sectors: (u32, u32),
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) sectors: (u32, u32),
     cipher: &'static str,
     key_size: usize,
     keep_key: bool,
@@ -40,15 +42,17 @@ struct Case {
     /// The size of the data in bytes.
     size: u64,
     fixed: bool,
-    detached: bool,
+    pub(crate) detached: bool,
+    /// Whether plaintext is encrypted in place.
+    encrypt: bool,
 }
 
-fn checksum(sector_size: u32) -> Resilience {
+pub(crate) fn checksum(sector_size: u32) -> Resilience {
     let hash = Hash::Sha256;
     Resilience::Checksum { hash, sector_size }
 }
 
-fn case(name: &'static str, resilience: Resilience) -> Case {
+pub(crate) fn case(name: &'static str, resilience: Resilience) -> Case {
     Case {
         name,
         sectors: (4096, 4096),
@@ -59,6 +63,7 @@ fn case(name: &'static str, resilience: Resilience) -> Case {
         size: 2 * ZONE + 8192,
         fixed: false,
         detached: false,
+        encrypt: false,
     }
 }
 
@@ -94,6 +99,11 @@ fn cases() -> Vec<Case> {
         case.detached = true
     });
     add("detached, journal", journal, |case| case.detached = true);
+    add("encrypt", checksum(4096), |case| case.encrypt = true);
+    add("encrypt, detached", checksum(512), |case| {
+        (case.encrypt, case.detached, case.sectors) = (true, true, (512, 512));
+        (case.cipher, case.size) = ("aes-cbc-essiv:sha256", ZONE + 4096);
+    });
     cases
 }
 
@@ -111,32 +121,47 @@ impl Case {
         usize::try_from(self.header_size()).unwrap()
     }
 
-    fn payload(&self) -> Vec<u8> {
+    pub(crate) fn payload(&self) -> Vec<u8> {
         let bytes = (0..self.size).map(|at| (at * at / 7 + at / 512 + at).to_le_bytes()[0]);
         bytes.collect()
     }
 
     /// The unit in which writes of data reach the disk.
-    fn unit(&self) -> usize {
+    pub(crate) fn unit(&self) -> usize {
         match self.resilience {
             Resilience::Checksum { sector_size, .. } => sector_size as usize,
             _ => 512,
         }
     }
 
-    /// The volume before the reencryption.
-    fn before(&self) -> State {
-        let size = self.data_offset() + usize::try_from(self.size).unwrap();
-        let disk = MemoryBackend::from_bytes(vec![0; size]);
-        let disk: Arc<dyn Backend> = Arc::new(disk);
-        let (header, data) = self.parts(&disk);
+    fn options(&self) -> CreateOptions {
         let mut options = CreateOptions::new(Version::Luks2, cost());
-        options.key_size = 32;
-        options.sector_size = self.sectors.0;
+        options.key_size = self.key_size;
         options.keyslots_size = Some(self.header_size() - 32768);
         options.data_offset = Some(if self.detached { 0 } else { self.header_size() });
         options.detached = self.detached;
         options.blank = true;
+        options
+    }
+
+    /// The volume before the reencryption, or plaintext with the header of an encryption in place.
+    pub(crate) fn before(&self) -> State {
+        let size = self.data_offset() + usize::try_from(self.size).unwrap();
+        let mut bytes = vec![0; size];
+        if self.encrypt {
+            bytes[self.data_offset()..].copy_from_slice(&self.payload());
+        }
+        let shared = Arc::new(MemoryBackend::from_bytes(bytes));
+        let disk: Arc<dyn Backend> = shared.clone();
+        if self.encrypt {
+            self.begin_encryption(&disk);
+            let disk = shared.to_bytes();
+            return State { disk, undo: None };
+        }
+        let (header, data) = self.parts(&disk);
+        let mut options = self.options();
+        options.key_size = 32;
+        options.sector_size = self.sectors.0;
         let open = OpenOptions::new(Undo::NotLookedFor);
         let text = passphrase("old");
         let (container, unlocked) =
@@ -151,6 +176,19 @@ impl Case {
             self.fix_size(&mut disk);
         }
         State { disk, undo: None }
+    }
+
+    /// Makes the header of an encryption in place.
+    fn begin_encryption(&self, disk: &Arc<dyn Backend>) {
+        let mut options = self.options();
+        options.cipher = CipherSpec::parse(self.cipher).unwrap();
+        options.sector_size = self.sectors.1;
+        let area = reencrypt::area_size(&self.resilience, ZONE);
+        let begin = BeginEncryption::new(&options, self.resilience.clone(), area);
+        let open = OpenOptions::new(Undo::NotLookedFor);
+        let (header, _) = self.parts(disk);
+        let (text, interrupt) = (passphrase("old"), Interrupt::new());
+        Container::begin_encryption(header, &begin, open, &text, &interrupt).unwrap();
     }
 
     /// Makes the size of the segment fixed.
@@ -172,7 +210,7 @@ impl Case {
     }
 
     /// The storage of the header and that of the data.
-    fn parts(&self, disk: &Arc<dyn Backend>) -> (Arc<dyn Backend>, Arc<dyn Backend>) {
+    pub(crate) fn parts(&self, disk: &Arc<dyn Backend>) -> (Arc<dyn Backend>, Arc<dyn Backend>) {
         if !self.detached {
             return (disk.clone(), disk.clone());
         }
@@ -181,9 +219,12 @@ impl Case {
         (part(0..self.header_size()), part(self.header_size()..end))
     }
 
-    /// Begins the reencryption or takes it up, and goes on to the end.
-    fn run(&self, disk: &Arc<dyn Backend>, force: bool) -> Result<Container, ReencryptError> {
-        let (header, data) = self.parts(disk);
+    /// Begins the reencryption or takes it up.
+    pub(crate) fn begin(
+        &self,
+        disk: &Arc<dyn Backend>,
+    ) -> Result<(Container, ReencryptionKeys), ReencryptError> {
+        let (header, _) = self.parts(disk);
         let open = OpenOptions::new(Undo::NotLookedFor);
         let mut container = Container::open(header, open).unwrap();
         let passphrases = [passphrase("old")];
@@ -191,19 +232,43 @@ impl Case {
         let keys = if container.reencryption().unwrap().is_some() {
             container.unlock_reencryption(&passphrases, &interrupt)?
         } else {
-            let matched = container.match_keyslots(&passphrases, &interrupt).unwrap();
-            let mut begin = BeginReencryption::new(
-                CipherSpec::parse(self.cipher).unwrap(),
-                self.key_size,
-                self.sectors.1,
-                cost(),
-                self.resilience.clone(),
-                reencrypt::area_size(&self.resilience, ZONE),
-            );
-            begin.keep_key = self.keep_key;
-            begin.keyslots = vec![(0, &passphrases[0])];
-            container.begin_reencryption(&matched.unlocked, &begin, &interrupt)?
+            let prepared = self.prepared(&container, false)?;
+            container.commit_reencryption(prepared)?
         };
+        Ok((container, keys))
+    }
+
+    /// What begins the reencryption, which is not written yet.
+    pub(crate) fn prepared(
+        &self,
+        container: &Container,
+        online: bool,
+    ) -> Result<PreparedReencryption, ReencryptError> {
+        let passphrases = [passphrase("old")];
+        let interrupt = Interrupt::new();
+        let matched = container.match_keyslots(&passphrases, &interrupt).unwrap();
+        let mut begin = BeginReencryption::new(
+            CipherSpec::parse(self.cipher).unwrap(),
+            self.key_size,
+            self.sectors.1,
+            cost(),
+            self.resilience.clone(),
+            reencrypt::area_size(&self.resilience, ZONE),
+        );
+        begin.keep_key = self.keep_key;
+        begin.keyslots = vec![(0, &passphrases[0])];
+        begin.online = online;
+        Ok(container.prepare_reencryption(&matched.unlocked, &begin, &interrupt)?)
+    }
+
+    /// Begins the reencryption or takes it up, and goes on to the end.
+    pub(crate) fn run(
+        &self,
+        disk: &Arc<dyn Backend>,
+        force: bool,
+    ) -> Result<Container, ReencryptError> {
+        let (container, keys) = self.begin(disk)?;
+        let (_, data) = self.parts(disk);
         let mut resume = Resume::default();
         resume.zone = Some(ZONE);
         resume.unverified_blocks = force;
@@ -220,6 +285,7 @@ impl Case {
         let mut container = Container::open(header, open)
             .unwrap_or_else(|error| panic!("{}, {what}: {error:?}", self.name));
         if container.reencryption().unwrap().is_some() {
+            self.check_as_it_is(&container, &data, what);
             container = self
                 .run(&disk, false)
                 .unwrap_or_else(|error| panic!("{}, {what}: {error:?}", self.name));
@@ -236,6 +302,17 @@ impl Case {
             "{}, {what}: lost data",
             self.name
         );
+    }
+
+    /// Checks that the volume can be read without going on, if the old key is there.
+    fn check_as_it_is(&self, container: &Container, data: &Arc<dyn Backend>, what: &str) {
+        let keys = container.unlock_reencryption(&[passphrase("old")], &Interrupt::new());
+        let volume = reencrypt::open_to_read(container, data.clone(), &keys.unwrap())
+            .unwrap_or_else(|error| panic!("{}, {what}: {error:?}", self.name));
+        let mut payload = vec![0; usize::try_from(self.size).unwrap()];
+        volume.read_at(0, &mut payload).unwrap();
+        let same = payload == self.payload();
+        assert!(same, "{}, {what}: read as it is, it differs", self.name);
     }
 
     /// The events of a whole reencryption, with data in pieces of the unit.
@@ -256,8 +333,14 @@ impl Case {
     }
 
     fn split(&self, events: Vec<Event>) -> Vec<Event> {
-        let mut split = Vec::new();
+        self.split_and_place(events).0
+    }
+
+    /// The events with data in pieces of the unit, and the place of each former event among them.
+    pub(crate) fn split_and_place(&self, events: Vec<Event>) -> (Vec<Event>, Vec<usize>) {
+        let (mut split, mut places) = (Vec::new(), Vec::new());
         for event in events {
+            places.push(split.len());
             match event {
                 Event::Write { offset, bytes } if offset >= self.data_offset() => {
                     for (index, piece) in bytes.chunks(self.unit()).enumerate() {
@@ -270,47 +353,19 @@ impl Case {
                 other => split.push(other),
             }
         }
-        split
+        places.push(split.len());
+        (split, places)
     }
 
     /// The unit in which a write at this place is torn: 512 bytes for headers and the area, pieces
     /// of data are whole already, and keyslots are torn in few places.
-    fn tear(&self, offset: usize) -> usize {
+    pub(crate) fn tear(&self, offset: usize) -> usize {
         match offset {
             0..32768 => 512,
             _ if offset >= self.data_offset() => self.unit(),
             _ if offset >= 32768 + 2 * 131_072 => 512,
             _ => 32768,
         }
-    }
-}
-
-/// A part of a disk that is a storage of its own.
-struct Part(Arc<dyn Backend>, Range<u64>);
-
-impl Backend for Part {
-    fn geometry(&self) -> Geometry {
-        let mut geometry = self.0.geometry();
-        geometry.size = self.1.end - self.1.start;
-        geometry
-    }
-    fn read_at(&self, offset: u64, into: &mut Sectors<Cipher>) -> Result<(), IoError> {
-        self.0.read_at(self.1.start + offset, into)
-    }
-    fn write_at(&self, offset: u64, from: &Sectors<Cipher>) -> Result<(), IoError> {
-        self.0.write_at(self.1.start + offset, from)
-    }
-    fn flush(&self) -> Result<(), IoError> {
-        self.0.flush()
-    }
-    fn discard(&self, _: Range<u64>) -> Result<(), IoError> {
-        unreachable!("nothing is discarded")
-    }
-    fn write_zeroes(&self, _: Range<u64>) -> Result<(), IoError> {
-        unreachable!("nothing is zeroed")
-    }
-    fn resize(&self, _: u64) -> Result<(), IoError> {
-        unreachable!("nothing is resized")
     }
 }
 
@@ -413,7 +468,7 @@ fn cryptsetup_recovers_the_states_that_a_cut_leaves() {
 }
 
 /// The state after cryptsetup has repaired and finished it.
-fn resumed(cryptsetup: &Path, folder: &Path, case: &Case, state: &State) -> State {
+pub(crate) fn resumed(cryptsetup: &Path, folder: &Path, case: &Case, state: &State) -> State {
     let (image, header) = (folder.join("image"), folder.join("header"));
     let key = folder.join("key");
     std::fs::write(&key, "old").unwrap();
@@ -438,6 +493,47 @@ fn resumed(cryptsetup: &Path, folder: &Path, case: &Case, state: &State) -> Stat
     let mut disk = std::fs::read(&header).unwrap();
     disk.extend(std::fs::read(&image).unwrap());
     State { disk, undo: None }
+}
+
+/// Another program may write its checksums together with the header. If only a part of them reached
+/// the disk, the others are those of the zone before, of which no block is converted twice.
+#[test]
+fn checksums_of_another_program_that_are_torn_are_recognised() {
+    let case = case("torn checksums", checksum(4096));
+    let before = case.before();
+    let events = case.record(&before);
+    let (mut state, mut first) = (before, None);
+    for event in &events {
+        state.apply(event);
+        let (_, disk, _) = recording(&state);
+        let open = OpenOptions::new(Undo::NotLookedFor);
+        let found = Container::open(case.parts(&disk).0, open).map(|found| found.reencryption());
+        let Ok(Ok(Some(found))) = found else {
+            continue;
+        };
+        let area = found.state.area;
+        let area = usize::try_from(area.start).unwrap()..usize::try_from(area.end).unwrap();
+        match (found.progress, &first) {
+            (Progress::Hot { start: 0, .. }, _) => first = Some(state.disk[area].to_vec()),
+            (Progress::Hot { start: ZONE, .. }, Some(first)) => {
+                // The first two of four checksums are new.
+                state.disk[area.clone()][64..].copy_from_slice(&first[64..]);
+                state.disk[area.end - 512..area.end].fill(0);
+                let (_, disk, _) = recording(&state);
+                case.check(disk, "two of four checksums");
+                state.disk[area.clone()][100] ^= 1;
+                let (_, disk, _) = recording(&state);
+                let error = case.run(&disk, false).err();
+                let Some(ReencryptError::Unverified { at, count: 1, .. }) = error else {
+                    panic!("{error:?}")
+                };
+                assert_eq!(at, ZONE + 3 * 4096);
+                return;
+            }
+            _ => {}
+        }
+    }
+    panic!("no second zone");
 }
 
 /// A block of the hot zone that is neither old nor converted is not taken for either.
@@ -470,11 +566,7 @@ fn a_damaged_block_of_the_hot_zone_is_refused() {
         assert_eq!(count, 4096 / case.unit() as u64, "{}", case.name);
         let (disk, shared, _) = recording(&state);
         assert!(case.run(&shared, false).is_err(), "{}", case.name);
-        assert!(
-            disk.bytes()[at..] == state.disk[at..],
-            "{}: written",
-            case.name
-        );
+        assert!(disk.bytes() == state.disk, "{}: written", case.name);
         case.run(&shared, true).unwrap();
         let (_, data) = case.parts(&shared);
         let (header, _) = case.parts(&shared);

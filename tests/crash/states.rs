@@ -43,6 +43,16 @@ pub(crate) fn for_each_torn(
     all(before, events, tear, |state, _, what| check(state, what))
 }
 
+/// The same as both [`for_each_torn`] and [`for_each_cut`].
+pub(crate) fn for_each_torn_cut(
+    before: &State,
+    events: &[Event],
+    tear: impl Fn(usize) -> usize,
+    check: impl FnMut(&State, Range<usize>, &str),
+) -> usize {
+    all(before, events, tear, check)
+}
+
 /// The same, also passing a range: the events before its start certainly happened, and those before
 /// its end may have.
 pub(crate) fn for_each_cut(
@@ -108,14 +118,14 @@ fn all(
         for subset in subsets(writes.len(), &mut rng) {
             let mut state = durable.clone();
             for (number, write) in writes.iter().enumerate() {
-                if subset & (1 << number) != 0 {
+                if subset[number] {
                     state.apply(write);
                 }
             }
             visit(
                 &state,
                 epoch_start..end,
-                format!("events {epoch_start}..{end}, only {subset:b}"),
+                format!("events {epoch_start}..{end}, only {subset:?}"),
             );
         }
         writes.iter().for_each(|write| durable.apply(write));
@@ -129,9 +139,12 @@ fn all(
     count
 }
 
-fn subsets(writes: usize, rng: &mut TestRng) -> Vec<u128> {
+/// Sets of an epoch's writes: whether each write is in the set.
+fn subsets(writes: usize, rng: &mut TestRng) -> Vec<Vec<bool>> {
     if writes <= ALL_SUBSETS {
-        return (0..1 << writes).collect();
+        let bits = |set: usize| (0..writes).map(|number| set >> number & 1 != 0).collect();
+        return (0..1 << writes).map(bits).collect();
     }
-    (0..SAMPLED_SUBSETS).map(|_| rng.random::<u128>()).collect()
+    let sample = |_| (0..writes).map(|_| rng.random::<bool>()).collect();
+    (0..SAMPLED_SUBSETS).map(sample).collect()
 }

@@ -14,7 +14,8 @@ use luksmith::export::{Discard, Export};
 use luksmith::formats::CipherSpec;
 use luksmith::secret::VolumeKey;
 use luksmith::sectors::{Cipher, Plain, Sectors};
-use luksmith::volume::Volume;
+use luksmith::volume::{Volume, Windows};
+use support::segments::Segments;
 
 const SIZE: u64 = 64 << 10;
 
@@ -92,6 +93,55 @@ fn bytes_are_written_and_read_at_any_offset() {
 }
 
 #[test]
+fn a_request_of_a_guest_is_in_pieces_of_its_memory() {
+    let export = export(&storage());
+    for (offset, len) in [(0, 4096), (512, 1024), (3, 700), (SIZE - 600, 600), (9, 0)] {
+        let given: Vec<u8> = (0..len).map(|n: u16| (n / 3).to_le_bytes()[0]).collect();
+        for pieces in [&[4096][..], &[512], &[100, 0, 1000], &[1]] {
+            export.write_zeroes(0..SIZE).unwrap();
+            let mut memory = Segments::of(&given, pieces);
+            export
+                .write_from(offset, Windows::new(&memory.windows()))
+                .unwrap();
+            assert!(memory.content() == given);
+            assert!(export.read(offset, given.len()).unwrap().as_slice() == given);
+            let mut memory = Segments::new(given.len(), pieces, 0xee);
+            export
+                .read_into(offset, Windows::new(&memory.windows()))
+                .unwrap();
+            assert!(memory.content() == given, "{offset} {pieces:?}");
+        }
+    }
+}
+
+#[test]
+fn memory_that_its_owner_took_away_is_not_written() {
+    let storage = storage();
+    let export = export(&storage);
+    export.write(0, bytes(&[1; 4096])).unwrap();
+    let lost = AtomicBool::new(false);
+    let mut memory = Segments::of(&[2; 1024], &[700]);
+    let write = |offset, memory: &mut Segments| {
+        let windows = memory.windows().into_iter();
+        let windows: Vec<_> = windows.map(|window| window.until_lost(&lost)).collect();
+        export.write_from(offset, Windows::new(&windows))
+    };
+    write(0, &mut memory).unwrap();
+    lost.store(true, Ordering::Relaxed);
+    // Whole units, partial ones, and both.
+    for (offset, len) in [(0, 1024), (3, 100), (1000, 1024)] {
+        let mut memory = Segments::of(&vec![3; len], &[700]);
+        let outcome = write(offset, &mut memory);
+        assert!(
+            matches!(outcome, Err(IoError::SourceLost { .. })),
+            "{outcome:?}"
+        );
+    }
+    let stored = export.read(0, 4096).unwrap();
+    assert!(stored.as_slice() == [&[2; 1024][..], &[1; 3072]].concat());
+}
+
+#[test]
 fn requests_beyond_the_end_are_refused() {
     let export = export(&storage());
     let refused = |outcome: Result<(), IoError>| {
@@ -105,6 +155,14 @@ fn requests_beyond_the_end_are_refused() {
     refused(export.read(u64::MAX, 1).map(drop));
     refused(export.write(SIZE - 1, bytes(b"ab")));
     refused(export.write(u64::MAX, bytes(b"ab")));
+    let mut memory = Segments::of(b"ab", &[1]);
+    let windows = memory.windows();
+    for offset in [SIZE - 1, u64::MAX] {
+        refused(export.read_into(offset, Windows::new(&windows)));
+        refused(export.write_from(offset, Windows::new(&windows)));
+    }
+    drop(windows);
+    assert_eq!(memory.content(), b"ab");
     refused(export.write_zeroes(0..SIZE + 1));
     refused(export.prefetch(0..SIZE + 1));
     refused(export.allocation(0..SIZE + 1).map(drop));
@@ -124,6 +182,8 @@ fn a_read_only_export_refuses_every_change() {
         assert!(matches!(outcome, Err(IoError::ReadOnly(_))), "{outcome:?}");
     };
     refused(export.write(0, bytes(b"a")));
+    let mut memory = Segments::of(b"a", &[1]);
+    refused(export.write_from(0, Windows::new(&memory.windows())));
     refused(export.write_zeroes(0..1));
     refused(export.discard(0..512));
     refused(export.check(Operation::Write, 0, 1));

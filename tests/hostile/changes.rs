@@ -7,7 +7,8 @@ use luksmith::Interrupt;
 use luksmith::backend::Backend;
 use luksmith::backend::memory::MemoryBackend;
 use luksmith::container::{
-    CommitError, Configure, Container, HeaderError, KeyslotError, NewKeyslot, Unlocked, Version,
+    CommitError, Configure, Container, HeaderError, KeyslotError, NewKeyslot, RestoreOptions,
+    Unlocked, Version,
 };
 use luksmith::kdf::calibrate::Cost;
 use luksmith::sectors::{Cipher, Sectors};
@@ -23,7 +24,13 @@ use crate::image::{
 };
 
 fn restore(image: &Arc<MemoryBackend>, backup: &[u8]) -> Result<Container, HeaderError> {
-    Container::restore(image.clone(), backup, true, with_undo())
+    Container::restore(
+        image.clone(),
+        backup,
+        RestoreOptions::new().other_uuid(true),
+        with_undo(),
+    )
+    .map(|(container, _)| container)
 }
 
 /// Checks that a restore is refused, with and without `allow_other_uuid`, and that nothing is
@@ -103,7 +110,7 @@ fn a_backup_of_another_volume_is_asked_about() {
     let other = make(options(Version::Luks2));
     let backup = open(&storage(other)).unwrap().backup().unwrap();
     let image = storage(luks2());
-    let result = Container::restore(image.clone(), &backup, false, with_undo());
+    let result = Container::restore(image.clone(), &backup, RestoreOptions::new(), with_undo());
     assert!(matches!(result, Err(HeaderError::OtherUuid { .. })));
     assert!(image.to_bytes() == luks2());
 }

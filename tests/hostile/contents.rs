@@ -6,8 +6,8 @@ use std::sync::Arc;
 use luksmith::Interrupt;
 use luksmith::backend::memory::MemoryBackend;
 use luksmith::container::{
-    Configure, Container, HeaderError, KeyslotError, NewKeyslot, OpenError, OpenOptions, Undo,
-    UnlockError, Unlocked, Version, VolumeError,
+    Configure, Container, HeaderError, KeyslotError, NewKeyslot, OpenError, OpenOptions,
+    RestoreOptions, Undo, UnlockError, Unlocked, Version, VolumeError,
 };
 use luksmith::kdf::calibrate::Cost;
 use luksmith::secret::VolumeKey;
@@ -65,7 +65,12 @@ fn assert_unchangeable(image: &Arc<MemoryBackend>, unlocked: &Unlocked, requirem
         assert!(said.contains(requirement));
     }
     let backup = container.backup().unwrap();
-    let restored = Container::restore(image.clone(), &backup, true, with_undo());
+    let restored = Container::restore(
+        image.clone(),
+        &backup,
+        RestoreOptions::new().other_uuid(true),
+        with_undo(),
+    );
     assert!(matches!(restored, Err(HeaderError::Mismatch(_))));
     assert!(image.to_bytes() == before, "{requirement}: written");
 }
@@ -251,7 +256,12 @@ fn a_backup_is_not_restored_over_a_header_that_is_valid_and_not_understood() {
     for allow_other_uuid in [false, true] {
         let storage = storage(image.clone());
         let options = OpenOptions::new(Undo::NotLookedFor);
-        let result = Container::restore(storage.clone(), &backup, allow_other_uuid, options);
+        let result = Container::restore(
+            storage.clone(),
+            &backup,
+            RestoreOptions::new().other_uuid(allow_other_uuid),
+            options,
+        );
         assert!(
             matches!(result, Err(HeaderError::NotUnderstood(_))),
             "{result:?}"

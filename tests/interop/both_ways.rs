@@ -216,7 +216,7 @@ fn dm_crypt_agrees_on_ivs_beyond_32_bits() {
     assert_eq!(names.zip(outcomes).collect::<Vec<_>>(), expected);
 }
 
-fn begin_ivs_at(image: &Path, iv: u64) {
+pub(crate) fn begin_ivs_at(image: &Path, iv: u64) {
     ours::edit_luks2(image, |header| {
         let Segment::Crypt(segment) = &header.metadata.segments()[&0] else {
             panic!("a new volume has one crypt segment");

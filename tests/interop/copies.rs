@@ -1,6 +1,8 @@
-//! Copies of volumes: dm-crypt and QEMU read the same payload in the copy as in the source.
+//! Copies of volumes, and volumes that were reencrypted beside a client: dm-crypt and QEMU read the
+//! same payload as in the source, or as the client wrote.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use luksmith::container::{CreateOptions, Version, Which};
 use luksmith::location::Location;
@@ -10,6 +12,7 @@ use luksmith::task::new_volume::NewVolume;
 use luksmith::task::open::{Image, ImageFormat};
 use luksmith::task::{Silent, Watch};
 use luksmith_formats::{CipherSpec, Limits};
+use support::peers;
 
 use crate::dmcrypt::{DmCrypt, Job, Outcome};
 use crate::ours;
@@ -51,7 +54,7 @@ fn new(version: Version, cipher: &str) -> NewVolume {
 }
 
 #[test]
-fn dm_crypt_and_qemu_read_the_payload_of_copies() {
+fn dm_crypt_and_qemu_read_the_payload_of_what_was_converted() {
     let Some(qemu) = Qemu::find() else {
         return;
     };
@@ -97,7 +100,53 @@ fn dm_crypt_and_qemu_read_the_payload_of_copies() {
     let Some(machine) = DmCrypt::find() else {
         return;
     };
-    let jobs = ["one", "two", "three"].map(|name| Job::read(&at(name), KEY));
-    let expected = [(); 3].map(|()| Outcome::of(&payload));
+    let mut images = ["one", "two", "three"].map(at).to_vec();
+    let mut expected = vec![Outcome::of(&payload); 3];
+    let changes = [
+        "--resilience checksum --sector-size 512",
+        "--resilience journal --cipher aes-cbc-essiv:sha256",
+    ];
+    for (seed, change) in (8..).zip(changes) {
+        let Some((image, payload)) = reencrypted(folder.path(), seed, change) else {
+            return;
+        };
+        images.push(image);
+        expected.push(Outcome::of(&payload));
+    }
+    let jobs: Vec<_> = images.iter().map(|image| Job::read(image, KEY)).collect();
     assert_eq!(machine.run(&jobs).unwrap(), expected);
+}
+
+/// A volume that was reencrypted while a client wrote all of its payload, which is also returned.
+/// `None` without such a client.
+fn reencrypted(folder: &Path, seed: u64, change: &str) -> Option<(PathBuf, Vec<u8>)> {
+    let nbdcopy = peers::find("nbdcopy")?;
+    let name = format!("reencrypted-{seed}");
+    let (before, after) = (payload(seed, SIZE), payload(seed + 100, SIZE));
+    file(folder, "before", &before);
+    file(folder, "after", &after);
+    let luksmith = |words: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_luksmith"));
+        command.current_dir(folder);
+        command.args(words.split(' ')).args(["--key-file", "key"]);
+        command
+    };
+    let cheap = "--pbkdf pbkdf2 --pbkdf-force-iterations 1000";
+    peers::run(&mut luksmith(&format!("encrypt before {name} {cheap}")));
+    let begin = format!("reencrypt {name} --init-only {change} {cheap}");
+    peers::run(&mut luksmith(&begin));
+    // The server converts the volume meanwhile, and the client then waits for the end of that.
+    let client = format!(
+        "{} after \"$uri\" && until {} info {name} --json | grep -q '\"reencryption\": null'; \
+         do sleep 0.05; done",
+        nbdcopy.display(),
+        env!("CARGO_BIN_EXE_luksmith")
+    );
+    peers::run(luksmith(&format!("serve {name}")).args(["--run", &client]));
+    assert_same(
+        &peers::run(&mut luksmith(&format!("decrypt {name} -"))),
+        &after,
+        change,
+    );
+    Some((folder.join(name), after))
 }

@@ -21,7 +21,8 @@ disk() {
     echo "/dev/absent-$1"
 }
 
-# job NUMBER read|write IMAGE HEADER|- PAYLOAD|-
+# job NUMBER read|write|map IMAGE HEADER|- PAYLOAD|-
+# To map is to read through a device that luksmith makes and that cryptsetup knows as its own.
 # If there is a file of options for luksFormat, the volume is made first. If there is a file of
 # options for a plain device, that device is opened, and the key is dm-crypt's own.
 job() {
@@ -35,7 +36,15 @@ job() {
     kind="--type luks"
     [ -f "/plain/$1" ] && kind="--type plain $(cat "/plain/$1")"
     [ "$2" = read ] && options="$options --readonly"
-    if ! said=$(cryptsetup open $kind --disable-keyring $options --key-file "/keys/$1" "$6" "v$1" 2>&1); then
+    if [ "$2" = map ]; then
+        said=$(luksmith dm-table $options --key-file "/keys/$1" "$6" --create "v$1" --read-only 2>&1) &&
+            said=$(cryptsetup status $options "v$1" 2>&1) && said=$(echo "$said" | grep -q "type: *LUKS" || echo "$said") &&
+            said=$said$(grep cryptsetup: /proc/keys)
+        if [ -n "$said" ]; then
+            echo "job $1 refused $(echo $said)"
+            return
+        fi
+    elif ! said=$(cryptsetup open $kind --disable-keyring $options --key-file "/keys/$1" "$6" "v$1" 2>&1); then
         echo "job $1 refused $(echo $said)"
         return
     fi

@@ -13,7 +13,7 @@
 //! - `matrix`: a table of the volumes that are made. `both_ways`: luksmith reads the volumes of
 //!   cryptsetup and cryptsetup those of luksmith, with dm-crypt as the judge. `with_qemu`: the same
 //!   with QEMU.
-//! - `copies`: volumes that were copied from others.
+//! - `copies`: volumes that were copied from others, or reencrypted beside a client.
 //! - `qcow2`: encrypted qcow2 images with QEMU.
 //! - `tls`: TLS with gnutls.
 //! - `turns`: one program changes keyslots and headers, and the other uses them. `tokens`: luksmith
@@ -23,6 +23,7 @@
 mod both_ways;
 mod copies;
 mod cryptsetup;
+mod dm_table;
 mod dmcrypt;
 mod initramfs;
 mod locks;

@@ -29,11 +29,16 @@ const LUKS2_MODES: [(&str, usize, u32); 10] = [
 ];
 
 /// Combinations that one cipher is enough for.
-const LUKS2_MORE: [(&str, (&str, usize, u32)); 4] = [
+const LUKS2_MORE: [(&str, (&str, usize, u32)); 9] = [
     ("aes", ("xts-plain64", 384, 4096)),
     ("aes", ("xts-essiv:sha256", 512, 512)),
     ("aes", ("cbc-essiv:sha3-256", 256, 512)),
     ("serpent", ("xts-essiv:sha3-256", 512, 4096)),
+    ("xchacha12,aes", ("adiantum-plain64", 256, 4096)),
+    ("xchacha12,aes", ("adiantum-plain", 256, 1024)),
+    ("xchacha20,aes", ("adiantum-plain64", 256, 512)),
+    ("xchacha20,aes", ("adiantum-plain64", 256, 2048)),
+    ("xchacha20,aes", ("adiantum-plain64be", 256, 4096)),
 ];
 
 const LUKS1_MODES: [(&str, usize); 5] = [
@@ -130,6 +135,7 @@ pub(crate) fn rows() -> Vec<Row> {
         place: Place::Detached,
         ..luks1(0, "aes", LUKS1_MODES[0])
     });
+    rows.push(luks1(1, "xchacha12,aes", ("adiantum-plain64", 256)));
     rows
 }
 
@@ -295,6 +301,9 @@ fn the_table_has_every_value() {
         .cloned()
         .collect();
     assert_eq!(values(&pbkdf2, |row| row.hash.to_string()), hashes);
-    assert_eq!(values(&luks2, |row| row.cipher.clone()).len(), 4 * 8 + 2);
-    assert_eq!(values(&luks1, |row| row.cipher.clone()).len(), 4 * 5);
+    assert_eq!(
+        values(&luks2, |row| row.cipher.clone()).len(),
+        4 * 8 + 2 + 4
+    );
+    assert_eq!(values(&luks1, |row| row.cipher.clone()).len(), 4 * 5 + 1);
 }

@@ -5,7 +5,9 @@ use crate::cryptsetup::Cryptsetup;
 use crate::ours;
 use crate::payload::{file, sparse};
 use luksmith::Interrupt;
-use luksmith::container::{Configure, Container, CreateOptions, Repaired, Version, Which};
+use luksmith::container::{
+    Configure, Container, CreateOptions, Repaired, RestoreOptions, Version, Which,
+};
 use luksmith::secret::VolumeKey;
 use luksmith_formats::json::{Value, json};
 use luksmith_formats::luks2::{Metadata, Priority};
@@ -191,7 +193,13 @@ fn what_is_unknown_survives_every_change() {
 
     let backup = ours::open(image).backup().unwrap();
     ours::open(image).remove_token(7).unwrap();
-    Container::restore(ours::storage(image), &backup, false, ours::options(image)).unwrap();
+    Container::restore(
+        ours::storage(image),
+        &backup,
+        RestoreOptions::new(),
+        ours::options(image),
+    )
+    .unwrap();
     whole("restoring a backup");
     for (offset, repaired) in [
         (100, Repaired::PrimaryCopy),

@@ -6,7 +6,7 @@ use crate::ours;
 use crate::payload::{assert_same, file, payload, sparse};
 use crate::qemu::Qemu;
 use luksmith::Interrupt;
-use luksmith::container::{Container, CreateOptions, Version, Which};
+use luksmith::container::{Container, CreateOptions, RestoreOptions, Version, Which};
 use luksmith_formats::luks2::Priority;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -258,7 +258,13 @@ fn backups_in_turns() {
         turns.both_find(&one, None);
         let backup = std::fs::read(&theirs).unwrap();
         let options = ours::options(&turns.image);
-        Container::restore(ours::storage(&turns.image), &backup, false, options).unwrap();
+        Container::restore(
+            ours::storage(&turns.image),
+            &backup,
+            RestoreOptions::new(),
+            options,
+        )
+        .unwrap();
         turns.both_find(&one, Some(0));
         turns.both_find(&two, None);
         turns.payload_is_whole(&one);

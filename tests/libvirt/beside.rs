@@ -36,7 +36,7 @@ pub(crate) fn with_keyslots() -> Option<PathBuf> {
 
 /// The reply of its monitor to a command that is sent through libvirt.
 #[track_caller]
-fn ask(domain: &Domain, command: &str, arguments: Value) -> Value {
+pub(crate) fn ask(domain: &Domain, command: &str, arguments: Value) -> Value {
     let text = json!({"execute": command, "arguments": arguments}).to_string();
     let answer = domain
         .monitor_command(&std::ffi::CString::new(text).unwrap())

@@ -3,8 +3,8 @@
 
 use std::io::Cursor;
 
-use luksmith::libvirt::xml::Usage;
-use luksmith::libvirt::{Affect, ConnectOptions, Connection, DomainView, LibvirtError};
+use luksmith::libvirt::xml::{DomainXml, Usage};
+use luksmith::libvirt::{Affect, BlockCopy, ConnectOptions, Connection, DomainView, LibvirtError};
 use luksmith::secret::Passphrase;
 use uuid::Uuid;
 
@@ -302,4 +302,74 @@ fn devices_are_attached_to_and_detached_from_running_and_defined_domains() {
         connection.domain("d"),
         Err(LibvirtError::NoDomain(_))
     ));
+}
+
+#[test]
+fn a_disk_is_copied_while_its_domain_runs() {
+    let Some(daemon) = Daemon::start() else {
+        return;
+    };
+    let Some(domain) = crate::domains::define(&daemon, "d") else {
+        return;
+    };
+    let folder = daemon.folder();
+    let disk = |name: &str| {
+        let path = folder.join(name);
+        format!(
+            "<disk type='file'><driver name='qemu' type='raw'/><source file='{}'/><target dev='vda' bus='virtio'/></disk>",
+            path.display()
+        )
+    };
+    let old: Vec<u8> = (0..251).cycle().take(1 << 20).collect();
+    std::fs::write(folder.join("old"), &old).unwrap();
+    std::fs::write(folder.join("new"), vec![0; 1 << 20]).unwrap();
+    domain
+        .attach(&disk("old"), Affect::new().config(true))
+        .unwrap();
+    assert!(!domain.is_saved().unwrap());
+    assert_eq!(
+        (domain.snapshots().unwrap(), domain.checkpoints().unwrap()),
+        (0, 0)
+    );
+    let copy = BlockCopy::new().synchronous_writes(true);
+    let refused = domain.block_copy("vda", &disk("new"), copy);
+    assert!(
+        matches!(refused, Err(LibvirtError::State(_))),
+        "{refused:?}"
+    );
+
+    domain.start().unwrap();
+    assert!(!domain.has_job().unwrap());
+    assert_eq!(domain.block_job("vda").unwrap(), None);
+    let slow = copy.bandwidth(Some(1));
+    domain.block_copy("vda", &disk("new"), slow).unwrap();
+    assert!(domain.block_job("vda").unwrap().unwrap().is_copy);
+    assert!(domain.pivot("vda").is_err(), "the copy is not complete");
+    domain.abort_block_job("vda").unwrap();
+    assert_eq!(domain.block_job("vda").unwrap(), None);
+
+    domain.block_copy("vda", &disk("new"), copy).unwrap();
+    let ready = || {
+        let xml = domain.xml(DomainView::new()).unwrap();
+        let xml = DomainXml::parse(xml.as_bytes()).unwrap();
+        xml.disk("vda").unwrap().mirror_ready
+    };
+    crate::program::wait_until("the copy is complete", ready);
+    let job = domain.block_job("vda").unwrap().unwrap();
+    assert_eq!((job.done, job.end), (1 << 20, 1 << 20));
+    domain.pivot("vda").unwrap();
+    for inactive in [false, true] {
+        let xml = domain.xml(DomainView::new().inactive(inactive)).unwrap();
+        let xml = DomainXml::parse(xml.as_bytes()).unwrap();
+        let source = xml.disk("vda").unwrap().source.clone().unwrap();
+        assert_eq!(source.store.path(), folder.join("new").to_str());
+    }
+    domain.destroy().unwrap();
+    assert!(std::fs::read(folder.join("new")).unwrap() == old);
+
+    domain
+        .update(&disk("old"), Affect::new().config(true))
+        .unwrap();
+    let xml = domain.xml(DomainView::new()).unwrap();
+    assert!(xml.contains("/old'") && !xml.contains("/new'"), "{xml}");
 }

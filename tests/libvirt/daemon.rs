@@ -17,11 +17,14 @@ use tempfile::TempDir;
 
 use support::peers;
 
+use crate::watchdog::Watchdog;
+
 /// A libvirtd, which ends when this is dropped.
 pub(crate) struct Daemon {
     process: Child,
     folder: TempDir,
     uri: String,
+    _watchdog: Option<Watchdog>,
 }
 
 /// Without confinement and machine-wide services, because the configuration of the host is not
@@ -121,10 +124,12 @@ impl Daemon {
             .spawn()
             .expect("libvirtd starts");
         let uri = format!("qemu:///{driver}?socket={}", socket.display());
+        let watchdog = Watchdog::watch(process.id(), root.join("log"));
         let mut daemon = Self {
             process,
             folder,
             uri,
+            _watchdog: watchdog,
         };
         daemon.wait_for(&socket);
         Some(daemon)

@@ -1,4 +1,5 @@
-//! The commands for libvirt in `docs/libvirt.md` and README.md work as they are printed.
+//! The commands for libvirt in `docs/libvirt.md`, `docs/leaked-key.md` and README.md work as they
+//! are printed.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -9,6 +10,7 @@ use crate::host::Ran;
 use support::peers;
 
 const TEXT: &str = include_str!("../../docs/libvirt.md");
+const LEAKED: &str = include_str!("../../docs/leaked-key.md");
 const README: &str = include_str!("../../README.md");
 
 /// The `sh` blocks of a page.
@@ -71,4 +73,56 @@ fn the_quick_start_works() {
         .collect();
     run(&daemon, &script);
     assert_eq!(domains::disks(&domain, true), ["vda"]);
+}
+
+#[test]
+fn the_commands_for_a_leaked_key_work() {
+    let (Some(daemon), Some(_virsh)) = (Daemon::start(), peers::find("virsh")) else {
+        return;
+    };
+    let Some(domain) = domains::define(&daemon, "vm1") else {
+        return;
+    };
+    domains::define_pool(&daemon, "default");
+    let folder = daemon.folder();
+    for name in ["key", "new-key"] {
+        std::fs::write(folder.join(name), format!("the passphrase in {name}")).unwrap();
+    }
+    for (name, version) in [("disk", "luks2"), ("served", "luks2"), ("old", "luks1")] {
+        daemon.ok(&format!(
+            "create {name}.img --size 20M --type {version} --key-file key {}",
+            domains::CHEAP
+        ));
+    }
+    daemon.ok(&format!(
+        "libvirt provision --pool default --name vm1.luks --size 1M {}",
+        domains::CHEAP
+    ));
+    let path = folder.join("vm1.luks");
+    daemon.ok(&format!("libvirt attach vm1 {} --config", path.display()));
+    domain.start().unwrap();
+    std::fs::copy(&path, folder.join("leaked.luks")).unwrap();
+    let keep = "libvirt secret get usage=volume:";
+    daemon.ok(&format!("{keep}{} --out leaked", path.display()));
+
+    let blocks: Vec<&str> = blocks(LEAKED).collect();
+    assert!(blocks.len() >= 6);
+    run(&daemon, &blocks.concat());
+
+    // What leaked opens a copy of the old header, and none of the volumes.
+    daemon.ok("key test leaked.luks --key-file leaked");
+    for (image, key) in [
+        ("disk.img", "key"),
+        ("disk.img", "leaked"),
+        ("old.img", "key"),
+        ("new.img", "key"),
+        ("vm1.luks", "leaked"),
+    ] {
+        let ran = daemon.run(&format!("key test {image} --key-file {key}"));
+        assert_eq!(ran.code, Some(2), "{image} with {key}: {}", ran.stderr);
+    }
+    for image in ["disk.img", "new.img"] {
+        daemon.ok(&format!("key test {image} --key-file new-key"));
+    }
+    assert_eq!(daemon.connect().secrets().unwrap().len(), 1);
 }

@@ -20,14 +20,19 @@ use support::boot_sector;
 use support::peers;
 
 /// The cheapest keyslot.
-const CHEAP: &str = "--pbkdf pbkdf2 --pbkdf-force-iterations 1000";
+pub(crate) const CHEAP: &str = "--pbkdf pbkdf2 --pbkdf-force-iterations 1000";
 
 /// A domain without disks. The guest in `support::boot_sector` ends it by the debug port.
 pub(crate) fn define(daemon: &Daemon, name: &str) -> Option<Domain> {
+    define_with(daemon, name, "")
+}
+
+/// The same, with more XML.
+pub(crate) fn define_with(daemon: &Daemon, name: &str, more: &str) -> Option<Domain> {
     let emulator = peers::find("qemu-system-x86_64")?;
     let xml = format!(
         "<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'><name>{name}</name>\
-         <memory unit='MiB'>32</memory><os><type machine='pc'>hvm</type><boot dev='hd'/></os><features><acpi/></features>\
+         <memory unit='MiB'>32</memory>{more}<os><type machine='pc'>hvm</type><boot dev='hd'/></os><features><acpi/></features>\
          <devices><emulator>{}</emulator></devices>\
          <qemu:commandline><qemu:arg value='-device'/><qemu:arg value='isa-debug-exit,iobase=0xf4,iosize=1'/></qemu:commandline></domain>",
         emulator.display()
@@ -47,7 +52,7 @@ pub(crate) fn define_pool(daemon: &Daemon, name: &str) {
 }
 
 /// Runs `luksmith libvirt provision …` and returns its JSON. No output holds the passphrase.
-fn provision(daemon: &Daemon, arguments: &str) -> Value {
+pub(crate) fn provision(daemon: &Daemon, arguments: &str) -> Value {
     let ran = daemon.ok(&format!("libvirt provision {arguments} {CHEAP} --json"));
     let made = ran.json();
     let passphrase = passphrase(daemon, &made);
@@ -58,13 +63,13 @@ fn provision(daemon: &Daemon, arguments: &str) -> Value {
 }
 
 /// The value of a volume's secret.
-fn passphrase(daemon: &Daemon, made: &Value) -> Passphrase {
+pub(crate) fn passphrase(daemon: &Daemon, made: &Value) -> Passphrase {
     let uuid = made["secret"].as_str().unwrap().parse().unwrap();
     daemon.connect().secret(&uuid).unwrap().value().unwrap()
 }
 
 /// Writes the boot sector and the pattern into a volume.
-fn fill(image: &Path, passphrase: &Passphrase) {
+pub(crate) fn fill(image: &Path, passphrase: &Passphrase) {
     let write = OpenOptions::new().write(true);
     let storage = Arc::new(FileBackend::open(image, write).unwrap());
     let container = Container::open(
@@ -84,7 +89,7 @@ fn fill(image: &Path, passphrase: &Passphrase) {
 }
 
 /// Starts a domain whose disk is a filled volume, and waits until its guest ends it.
-fn run(daemon: &Daemon, domain: &Domain) {
+pub(crate) fn run(daemon: &Daemon, domain: &Domain) {
     domain
         .start()
         .unwrap_or_else(|error| panic!("{error}: {:?}: {}", error.reply(), daemon.log()));
@@ -92,7 +97,7 @@ fn run(daemon: &Daemon, domain: &Domain) {
 }
 
 /// Checks that the guest has read and written the volume.
-fn assert_guest_ran(daemon: &Daemon, image: &str, made: &Value) {
+pub(crate) fn assert_guest_ran(daemon: &Daemon, image: &str, made: &Value) {
     let key = made["secret"].as_str().unwrap();
     let plain = daemon.ok(&format!("decrypt {image} - --key libvirt:{key}"));
     assert!(

@@ -21,6 +21,8 @@ fn every_command_for_libvirt_prints_what_its_schema_says() {
             format!("libvirt provision --pool p --name w --size 1M {CHEAP}"),
         ),
         (0, format!("libvirt attach d {image} --config")),
+        (0, "libvirt rekey --all --check".to_owned()),
+        (0, format!("libvirt rekey d --keep-old {CHEAP}")),
         (0, "libvirt detach d vda --config".to_owned()),
         (0, "libvirt secret define --usage volume:/none".to_owned()),
         (11, "libvirt rotate --all --check".to_owned()),

@@ -26,12 +26,12 @@ const CALLS: [&str; 7] = [
     "unlinkat",
 ];
 
-/// Runs a rotation again and again, and kills it at the first call of each kind, then at every
+/// Runs a command again and again, and kills it at the first call of each kind, then at every
 /// `step`th later one, or in a long run at every later one. After each kill, `check` examines the
-/// state, and `finish` must complete the rotation. Returns the number of kills.
-fn killed_everywhere(
+/// state, and `finish` must complete what it did. Returns the number of kills.
+pub(crate) fn killed_everywhere(
     host: &Host,
-    rotate: &str,
+    arguments: &str,
     step: usize,
     check: impl Fn(),
     finish: impl Fn(),
@@ -47,7 +47,7 @@ fn killed_everywhere(
             );
             let options = ["-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
             let options = options.map(OsStr::new);
-            let mut command = host.daemon.traced(&strace, &options, rotate);
+            let mut command = host.daemon.traced(&strace, &options, arguments);
             let output = command.output().unwrap();
             if output.status.signal().is_none() {
                 let ran = Ran::of(output);

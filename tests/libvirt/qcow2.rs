@@ -149,7 +149,7 @@ fn a_domain_starts_from_an_image_in_a_pool_and_from_one_in_a_file() {
             .is(4, &["names a backing file", "qemu-img convert"]);
     }
     for (options, said) in [
-        ("rbd:p/i --format qcow2", "a qcow2 image is a file"),
+        ("rbd://p/i --format qcow2", "a qcow2 image is a file"),
         (
             "f.qcow2 --header h",
             "cannot describe a volume with a detached header",

@@ -109,7 +109,7 @@ impl Host {
     }
 
     /// The numbers of the keyslots.
-    fn keyslots(&self, name: &str) -> Vec<u64> {
+    pub(crate) fn keyslots(&self, name: &str) -> Vec<u64> {
         let listed = self
             .daemon
             .ok(&format!("key list {} --json", self.path(name)))
@@ -369,17 +369,29 @@ fn a_check_finds_what_is_wrong_and_changes_nothing() {
         .daemon
         .ok("libvirt secret define --usage volume:nothing")
         .text();
+    let path = host.path("removed");
+    let absent = host
+        .daemon
+        .ok(&format!(
+            "libvirt secret define --usage volume:{path} --generate"
+        ))
+        .text();
     let expected = [
         ("no-value", &empty),
+        ("no-volume", &absent),
         ("no-volume", &wiped),
         ("wrong-value", &wrong),
     ];
-    let expected: Vec<_> = expected
+    let mut expected: Vec<_> = expected
         .into_iter()
         .map(|(name, secret)| (name.to_owned(), Some(secret.clone())))
         .collect();
+    expected.sort();
     let found = check();
     assert_eq!((found.code, named(&found)), (Some(11), expected.clone()));
+    let found = found.json()["findings"].as_array().unwrap().clone();
+    let found = found.iter().find(|finding| finding["secret"] == absent);
+    assert_eq!(found.unwrap()["image"], path);
     // After a refresh the pool reports no encryption. The usage of the secret still names the
     // volume.
     host.pool.refresh().unwrap();
@@ -388,6 +400,11 @@ fn a_check_finds_what_is_wrong_and_changes_nothing() {
     let usage = |id: String| Usage::volume(id);
     host.connection
         .secret_for(&usage(host.path("wiped")))
+        .unwrap()
+        .undefine()
+        .unwrap();
+    host.connection
+        .secret_for(&usage(path))
         .unwrap()
         .undefine()
         .unwrap();

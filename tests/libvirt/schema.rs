@@ -74,6 +74,7 @@ fn every_disk_is_valid() {
         .concat(),
         vec!["two.img", "--served", "s/x.sock"],
         vec!["two.img", "--served", "s/x.sock", "--export", "<a>"],
+        vec!["two.img", "--vhost-user", "s/x.vhost", "--target", "vdb"],
         [&["volume:default/a b.luks"][..], &secret, &["--keep-owner"]].concat(),
         [
             &["nbd+unix:///?socket=/run/n.sock", "--type", "luks1"][..],
@@ -88,7 +89,7 @@ fn every_disk_is_valid() {
         .concat(),
         [
             &[
-                "rbd:pool/image@snap",
+                "rbd://pool/image@snap",
                 "--monitor",
                 "mon1",
                 "--monitor",
@@ -99,7 +100,7 @@ fn every_disk_is_valid() {
         .concat(),
         [
             &[
-                "rbd:pool/image",
+                "rbd://pool/image",
                 "--ceph-config",
                 "/etc/ceph/c.conf",
                 "--engine",
@@ -109,7 +110,7 @@ fn every_disk_is_valid() {
         ]
         .concat(),
         [
-            &["rbd:pool/image", "--secret", OTHER][..],
+            &["rbd://pool/image", "--secret", OTHER][..],
             &secret,
             &login,
             &[OTHER],
@@ -212,21 +213,21 @@ fn a_disk_that_no_emulator_can_open_is_refused() {
             "only for an image in Ceph",
         ),
         (
-            &["rbd:p/i", "--type", "luks2", "--engine", "qemu"],
+            &["rbd://p/i", "--type", "luks2", "--engine", "qemu"],
             &secret,
             "--engine librbd opens LUKS2",
         ),
         (
             &["a.img", "--type", "luks1", "--monitor", "m"],
             &secret,
-            "rbd:POOL/IMAGE",
+            "rbd://POOL/IMAGE",
         ),
         (
             &["nbd://host/x", "--type", "luks1", "--keep-owner"],
             &secret,
             "no owner",
         ),
-        (&["rbd:p/i", "--served", "s"], &[], "cannot serve it"),
+        (&["volume:p/i", "--served", "s"], &[], "cannot serve it"),
     ];
     for (args, more, expected) in cases {
         let all = ["libvirt", "xml", "disk"].iter().chain(args).chain(more);
@@ -245,4 +246,27 @@ fn a_disk_that_no_emulator_can_open_is_refused() {
         said.contains("password") && !said.contains("hunter2"),
         "{said}"
     );
+}
+
+#[test]
+fn a_disk_of_vhost_user_has_only_what_libvirt_takes() {
+    let folder = Folder::new();
+    for (option, what) in [
+        ("--bus=scsi", "bus but virtio"),
+        ("--serial=1", "serial number"),
+        ("--cache=none", "cache mode"),
+        ("--io=native", "I/O mode"),
+        ("--discard=unmap", "rule for discards"),
+        ("--read-only", "read-only mode"),
+        ("--shareable", "sharing"),
+        ("--keep-owner", "no owner"),
+        ("--served=s/y.sock", "cannot be used with"),
+        ("--engine=qemu", "cannot be used with"),
+    ] {
+        let args = ["libvirt", "xml", "disk", "two.img", "--vhost-user", "s/x"];
+        let output = folder.command(args.iter().chain(&[option])).output();
+        let output = output.unwrap();
+        assert!(!output.status.success(), "{option}");
+        assert!(said(&output).contains(what), "{option}: {}", said(&output));
+    }
 }

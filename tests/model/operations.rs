@@ -4,9 +4,10 @@ use std::io::{Read, Seek, SeekFrom, Write};
 
 use luksmith::backend::IoError;
 use luksmith::crypt::SectorCrypt;
-use luksmith::volume::{Cursor, Volume};
+use luksmith::volume::{Cursor, Volume, Windows};
 use luksmith_formats::CipherSpec;
 use proptest::prelude::*;
+use support::segments::Segments;
 
 use crate::{Storage, crypt, volume, zeroes_decrypted};
 
@@ -14,12 +15,44 @@ const SIZE: usize = 24 * 4096;
 
 #[derive(Clone, Debug)]
 enum Operation {
-    Read { offset: u64, len: usize },
-    Write { offset: u64, len: usize, seed: u8 },
-    Zero { offset: u64, len: u64 },
-    Discard { offset: u64, len: u64 },
-    Stream { offset: u64, len: usize, seed: u8 },
-    Resize { sectors: u64 },
+    Read {
+        offset: u64,
+        len: usize,
+    },
+    Write {
+        offset: u64,
+        len: usize,
+        seed: u8,
+    },
+    /// Reads to the memory of a guest in pieces of these lengths.
+    ReadInto {
+        offset: u64,
+        len: usize,
+        pieces: Vec<usize>,
+    },
+    /// Writes what is in such memory.
+    WriteFrom {
+        offset: u64,
+        len: usize,
+        seed: u8,
+        pieces: Vec<usize>,
+    },
+    Zero {
+        offset: u64,
+        len: u64,
+    },
+    Discard {
+        offset: u64,
+        len: u64,
+    },
+    Stream {
+        offset: u64,
+        len: usize,
+        seed: u8,
+    },
+    Resize {
+        sectors: u64,
+    },
     Flush,
 }
 
@@ -40,10 +73,19 @@ fn range() -> impl Strategy<Value = (u64, usize)> {
     (offset, len)
 }
 
+fn pieces() -> impl Strategy<Value = Vec<usize>> {
+    let piece = prop_oneof![Just(512usize), Just(4096), 0..30usize, 0..6000usize];
+    prop::collection::vec(piece, 1..4)
+}
+
 fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
         4 => range().prop_map(|(offset, len)| Operation::Read { offset, len }),
         6 => (range(), any::<u8>()).prop_map(|((offset, len), seed)| Operation::Write { offset, len, seed }),
+        4 => (range(), pieces()).prop_map(|((offset, len), pieces)| Operation::ReadInto { offset, len, pieces }),
+        6 => (range(), any::<u8>(), pieces()).prop_map(|((offset, len), seed, pieces)| {
+            Operation::WriteFrom { offset, len, seed, pieces }
+        }),
         1 => range().prop_map(|(offset, len)| Operation::Zero { offset, len: len as u64 }),
         1 => range().prop_map(|(offset, len)| Operation::Discard { offset, len: len as u64 }),
         1 => (range(), any::<u8>()).prop_map(|((offset, len), seed)| Operation::Stream { offset, len, seed }),
@@ -94,6 +136,31 @@ impl Model {
             Operation::Write { offset, len, seed } => {
                 let bytes = pattern(len, seed);
                 let result = volume.write_at(offset, &bytes);
+                if agree(result, self.fits(offset, len as u64)) {
+                    self.at(offset, len as u64).copy_from_slice(&bytes);
+                }
+            }
+            Operation::ReadInto {
+                offset,
+                len,
+                ref pieces,
+            } => {
+                let mut memory = Segments::new(len, pieces, 0);
+                let result = volume.read_into(offset, Windows::new(&memory.windows()));
+                if agree(result, self.fits(offset, len as u64)) {
+                    assert!(memory.content() == self.at(offset, len as u64));
+                }
+            }
+            Operation::WriteFrom {
+                offset,
+                len,
+                seed,
+                ref pieces,
+            } => {
+                let bytes = pattern(len, seed);
+                let mut memory = Segments::of(&bytes, pieces);
+                let result = volume.write_from(offset, Windows::new(&memory.windows()));
+                assert!(memory.content() == bytes);
                 if agree(result, self.fits(offset, len as u64)) {
                     self.at(offset, len as u64).copy_from_slice(&bytes);
                 }

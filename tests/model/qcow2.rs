@@ -8,7 +8,7 @@ use luksmith::backend::memory::MemoryBackend;
 use luksmith::backend::{Backend, Geometry, IoError, Operation};
 use luksmith::layout::{NewImage, Qcow2};
 use luksmith::sectors::{Cipher, Sectors};
-use luksmith::volume::{Allocation, Volume};
+use luksmith::volume::{Allocation, Volume, Windows};
 use luksmith_formats::CipherSpec;
 use luksmith_formats::image::qcow2::Header;
 use proptest::prelude::*;
@@ -16,6 +16,7 @@ use proptest::prelude::*;
 use crate::crypt;
 use support::qcow2::check;
 use support::qcow2::compress;
+use support::segments::Segments;
 
 const HEADER: u64 = 8192;
 
@@ -454,15 +455,21 @@ fn follow(storage: &Arc<MemoryBackend>, cluster: usize, steps: &[Step]) {
         let size = model.len();
         match *step {
             Step::Read(offset, len) => {
-                let mut bytes = vec![0; len];
-                let result = disk.read_at(offset as u64, &mut bytes);
+                let mut memory = Segments::new(len, &[offset % 3000, 512], 0);
+                let result = disk.read_into(offset as u64, Windows::new(&memory.windows()));
                 if agree(result, offset + len <= size) {
-                    assert!(bytes == model[offset..offset + len]);
+                    assert!(memory.content() == model[offset..offset + len]);
                 }
             }
             Step::Write(offset, len, seed) => {
                 let bytes = pattern(len, seed);
-                if agree(disk.write_at(offset as u64, &bytes), offset + len <= size) {
+                let result = if seed.is_multiple_of(2) {
+                    disk.write_at(offset as u64, &bytes)
+                } else {
+                    let mut memory = Segments::of(&bytes, &[4096, offset % 3000]);
+                    disk.write_from(offset as u64, Windows::new(&memory.windows()))
+                };
+                if agree(result, offset + len <= size) {
                     model[offset..offset + len].copy_from_slice(&bytes);
                 }
             }

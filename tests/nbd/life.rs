@@ -233,6 +233,13 @@ fn a_command_runs_while_the_server_serves() {
     let left = left.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     assert!(!left.into_iter().any(|name| name.starts_with("luksmith-")));
 
+    // With JSON, the first line is the server's.
+    let output = serve("echo \"$uri\"; echo more", &["--json"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    let (first, rest) = said.split_once('\n').unwrap();
+    let told: serde_json::Value = serde_json::from_str(first).unwrap();
+    assert_eq!(rest, format!("{}\nmore\n", told["uri"].as_str().unwrap()));
+
     let output = serve("kill -TERM $$", &["--socket", "s.sock"]);
     assert_eq!(output.status.code(), Some(128 + 15));
     let output = serve("true", &["--socket", "s.sock"]);

@@ -11,14 +11,7 @@ use support::peers::{find, run, skip};
 /// A time limit for emulation in software on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(200);
 
-const INIT: &[u8] = br#"#!/bin/busybox sh
-/bin/busybox --install -s /bin
-export PATH=/bin
-mount -t proc proc /proc
-mount -t sysfs sysfs /sys
-mount -t devtmpfs dev /dev
-while read -r module; do insmod "/modules/$module"; done </modules/order
-for i in 1 2 3 4 5 6 7 8 9 10; do [ -b /dev/vda ] && break; sleep 1; done
+const SCRIPT: &str = r#"
 mke2fs -F /dev/vda &&
     mount -t ext4 /dev/vda /mnt &&
     mkdir -p /mnt/a/folder &&
@@ -52,7 +45,7 @@ fn a_linux_machine_keeps_its_files_on_a_served_volume() {
         archive.folder(folder);
     }
     archive.file("bin/busybox", 0o755, &std::fs::read(busybox).unwrap());
-    archive.file("init", 0o755, INIT);
+    archive.init(SCRIPT);
     archive.file("pattern", 0o644, pattern);
     let modules = ["virtio_pci", "virtio_blk", "crc32c_generic", "ext4"];
     kernel.add_modules(&modules, &mut archive).unwrap();
@@ -71,7 +64,7 @@ fn a_linux_machine_keeps_its_files_on_a_served_volume() {
         "-initrd",
         "initrd",
         "-append",
-        "console=ttyS0 quiet panic=-1",
+        "console=ttyS0 quiet panic=-1 no_timer_check",
     ]);
     machine.args(["-drive", &drive, "-device", "virtio-blk-pci,drive=disk"]);
     let console = std::fs::File::create(folder.path("console")).unwrap();

@@ -15,6 +15,7 @@
 //!   from a volume. `linux`: a machine that keeps its files there.
 //! - `client`: volumes on other servers, some of which violate the protocol.
 //! - `memory`: secrets in the memory of the program while it serves.
+//! - `reencrypted`: a volume whose key changes meanwhile.
 //! - `access`: which clients can connect. `passed`: sockets that systemd passes. `places`: many
 //!   clients at once. `life`: starting, stopping, and being killed.
 
@@ -35,5 +36,6 @@ mod neighbours;
 mod passed;
 mod places;
 mod qcow2;
+mod reencrypted;
 mod served;
 mod wire;

@@ -1,11 +1,13 @@
 //! Sockets that systemd passes. The rules for the sockets that luksmith makes hold for them too.
 
 use std::fs::{Permissions, set_permissions};
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 
@@ -36,8 +38,26 @@ fn socket(folder: &Folder, mode: u32) -> UnixListener {
 
 #[track_caller]
 fn refused(mut command: Command, code: i32, said: &[&str]) {
-    let Output { status, stderr, .. } = command.output().unwrap();
-    let stderr = String::from_utf8(stderr).unwrap();
+    let mut child = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A server that starts, although it should refuse, would serve without end.
+    let started = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if started.elapsed() > Duration::from_secs(60) {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("it is not refused");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    let mut stderr = String::new();
+    child.stderr.unwrap().read_to_string(&mut stderr).unwrap();
     assert_eq!(status.code(), Some(code), "{stderr}");
     for word in said {
         assert!(stderr.contains(word), "{word:?} not in:\n{stderr}");

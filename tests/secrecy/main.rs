@@ -4,6 +4,7 @@
 #![allow(missing_docs)]
 
 mod derive;
+mod disk;
 mod kernels;
 mod process;
 mod sample;

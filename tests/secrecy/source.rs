@@ -5,7 +5,10 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 
 use luksmith::Interrupt;
-use luksmith::secret::{Helper, MAX_KEY_FILE, Passphrase, Purpose, SecretSource, Source};
+use luksmith::secret::{
+    Expected, Helper, HelperFolders, KeyStore, MAX_KEY_FILE, Passphrase, Purpose, SecretSource,
+    Source,
+};
 
 #[path = "../../src/cli/strength.rs"]
 mod strength;
@@ -75,6 +78,39 @@ fn what_a_failed_program_printed_is_gone() {
     let purpose = Purpose::unlock("a volume", &interrupt);
     assert!(Source::Command(program).read(purpose).is_err());
     needle.assert_gone("the output of a failed program");
+}
+
+/// A helper keeps the value in the file `value` of its folder.
+#[test]
+fn what_a_key_store_took_and_gave_is_gone_after_use() {
+    for len in [32, 70_000] {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("key-test");
+        let value = folder.path().join("value");
+        let value = value.display();
+        let script = format!(
+            "#!/bin/sh\ncase $1 in get) cat {value} >&3 ;; store) cat <&3 >{value} ;; esac\n"
+        );
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let folders = HelperFolders::new().also(folder.path());
+        let store = KeyStore::new("test:x".parse().unwrap(), folders);
+
+        let secret = fresh(len);
+        let needle = Needle::of(&secret[len - 32..]);
+        let secret = Passphrase::from_locked(secret);
+        let interrupt = Interrupt::new();
+        let stored = store.store(&secret, Expected::Nothing, None, &interrupt);
+        let stored = stored.unwrap();
+        assert!(stored.passphrase.ct_eq(&secret));
+        drop((stored, secret));
+        needle.assert_gone("what a key store took");
+        let read = store.get(None, &interrupt).unwrap();
+        assert!(!needle.find().is_empty());
+        assert!(!format!("{read:?}").contains(&format!("{:?}", read.passphrase.as_bytes())));
+        drop(read);
+        needle.assert_gone("what a key store gave");
+    }
 }
 
 #[test]

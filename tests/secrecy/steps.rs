@@ -20,11 +20,17 @@ use std::process::{Child, Command, Stdio};
 
 use iced_x86::{Decoder, DecoderOptions, InstructionInfoFactory, Register, UsedMemory};
 use libc::user_regs_struct;
-use luksmith::xts::{Kernel, TweakForm, Tweaks, Xts};
+use luksmith::crypt::{IvSector, SectorCrypt};
+use luksmith::secret::VolumeKey;
+use luksmith::sectors::{Cipher, Plain, Sectors};
+use luksmith::xts::{Kernel, TweakForm, Tweaks, Window, Windows, Xts};
+use luksmith_formats::CipherSpec;
 
 const CHILD: &str = "LUKSMITH_TEST_STEPS";
 /// The value of rax at the second stop.
 const END: u64 = 0x6c75_6b73_6d69_7468;
+/// The bytes of memory that the work of a child shares with others.
+const SHARED: usize = 9 * 512;
 const NO_RANDOM_ADDRESSES: libc::c_ulong = 0x0004_0000;
 
 /// One step: the address of the instruction, and the addresses that it reads or writes.
@@ -75,6 +81,42 @@ fn child(wanted: &str) {
         ["expand", kernel, size] => {
             let (kernel, size): (Kernel, usize) = (kernel.parse().unwrap(), size.parse().unwrap());
             drop(followed(|| Xts::new(kernel, &key[..size]).unwrap()));
+        }
+        ["sector", way, cipher] => {
+            let spec = CipherSpec::parse(cipher).unwrap();
+            let key = VolumeKey::copy_from(&key[..spec.default_key_size()]).unwrap();
+            let crypt = SectorCrypt::new(spec, 512, &key).unwrap();
+            let mut plain = Sectors::<Plain>::zeroed(512);
+            plain.as_mut_slice()[..255].copy_from_slice(&bytes(255, 13));
+            let mut cipher = Sectors::<Cipher>::zeroed(512);
+            cipher.as_mut_slice()[..255].copy_from_slice(&bytes(255, 17));
+            if way == "encrypt" {
+                drop(followed(|| crypt.encrypt(IvSector(3), plain)));
+            } else {
+                drop(followed(|| crypt.decrypt(IvSector(3), cipher)));
+            }
+        }
+        [way @ ("encrypt-from" | "decrypt-into"), kernel, size] => {
+            let (kernel, size): (Kernel, usize) = (kernel.parse().unwrap(), size.parse().unwrap());
+            let xts = Xts::new(kernel, &key[..size]).unwrap();
+            let (mut inner, mut outer) = (bytes(255, 13).repeat(40), bytes(255, 17).repeat(40));
+            let (inner, outer) = (&mut inner[..SHARED], &mut outer[..SHARED]);
+            let shared = outer.as_ptr() as u64;
+            // The second window ends within a sector.
+            let (first, second) = outer.split_at_mut(1024);
+            let (second, third) = second.split_at_mut(1300);
+            let windows = [first, second, third].map(Window::from);
+            let (windows, tweaks) = (
+                Windows::new(&windows),
+                Tweaks::new(3, 1, TweakForm::Plain64),
+            );
+            stop(shared);
+            if way == "encrypt-from" {
+                xts.encrypt_from(tweaks, 512, windows, inner).unwrap();
+            } else {
+                xts.decrypt_into(tweaks, 512, inner, windows).unwrap();
+            }
+            stop(END);
         }
         [way, kernel, size] => {
             let (kernel, size): (Kernel, usize) = (kernel.parse().unwrap(), size.parse().unwrap());
@@ -199,8 +241,15 @@ impl Code {
     }
 }
 
-/// All steps of a child between its two stops. `None` if it could not be traced.
-fn steps(mut child: Child) -> Option<Vec<Step>> {
+/// What a child does between its two stops.
+struct Trace {
+    /// The value of rax at the first stop.
+    mark: u64,
+    steps: Vec<Step>,
+}
+
+/// `None` if the child could not be traced.
+fn trace(mut child: Child) -> Option<Trace> {
     let tid = stopped()?;
     let mut code = Code {
         memory: File::open(format!("/proc/{}/mem", child.id())).unwrap(),
@@ -209,6 +258,7 @@ fn steps(mut child: Child) -> Option<Vec<Step>> {
     };
     let mut steps = Vec::new();
     let mut now = registers(tid);
+    let mark = now.rax;
     while now.rax != END {
         steps.push(code.step(&now));
         step(tid);
@@ -220,13 +270,16 @@ fn steps(mut child: Child) -> Option<Vec<Step>> {
         assert_eq!(stopped(), None);
     }
     child.wait().unwrap();
-    Some(steps)
+    Some(Trace { mark, steps })
 }
 
 /// The number of the first step in which two traces differ, if they do.
 fn parting(what: &str, addresses_too: bool) -> Option<usize> {
-    let [one, other] =
-        ["1", "2"].map(|seed| steps(start(&format!("{what} {seed}")).unwrap()).unwrap());
+    let [one, other] = ["1", "2"].map(|seed| {
+        trace(start(&format!("{what} {seed}")).unwrap())
+            .unwrap()
+            .steps
+    });
     assert!(one.len() > 3, "{what}: only {} steps", one.len());
     let same = |(a, b): (&Step, &Step)| {
         a.instruction == b.instruction && (!addresses_too || a.addresses == b.addresses)
@@ -235,12 +288,27 @@ fn parting(what: &str, addresses_too: bool) -> Option<usize> {
     parted.or((one.len() != other.len()).then_some(one.len()))
 }
 
+/// Each byte of memory that others may change is read or written once, and nothing is read that was
+/// written there.
+fn shared_memory_is_used_once(what: &str) {
+    let trace = trace(start(&format!("{what} 1")).unwrap()).unwrap();
+    let shared = trace.mark..trace.mark + SHARED as u64;
+    let used = trace.steps.iter().flat_map(|step| &step.addresses);
+    let mut used: Vec<_> = used.filter(|address| shared.contains(address)).collect();
+    let all = used.len();
+    used.sort();
+    used.dedup();
+    // One of nine sectors straddles windows, and is copied byte by byte.
+    assert!(all >= 512 + 8 * 512 / 64, "{what}: {all}");
+    assert_eq!(used.len(), all, "{what} uses an address again");
+}
+
 #[test]
 fn secrets_lead_nowhere() {
     if let Ok(wanted) = std::env::var(CHILD) {
         return child(&wanted);
     }
-    if start("branch 1").map_or(None, steps).is_none() {
+    if start("branch 1").map_or(None, trace).is_none() {
         assert!(std::env::var_os("CI").is_none(), "no ptrace here");
         eprintln!("skipped: no ptrace here");
         return;
@@ -248,13 +316,30 @@ fn secrets_lead_nowhere() {
     assert!(parting("branch", false).is_some(), "a branch is not seen");
     assert!(parting("table", true).is_some(), "a look-up is not seen");
     assert_eq!(parting("table", false), None, "a look-up is no branch");
+    if is_x86_feature_detected!("avx2") {
+        for cipher in ["serpent", "twofish", "camellia"] {
+            for way in ["encrypt", "decrypt"] {
+                let life = format!("sector {way} {cipher}-xts-plain64");
+                assert_eq!(parting(&life, true), None, "{life}");
+            }
+        }
+    }
     let followed = Kernel::available().into_iter();
     for kernel in followed.filter(|kernel| *kernel != Kernel::Portable) {
         for size in [32, 48, 64] {
-            for work in ["expand", "encrypt", "decrypt"] {
+            for work in [
+                "expand",
+                "encrypt",
+                "decrypt",
+                "encrypt-from",
+                "decrypt-into",
+            ] {
                 let life = format!("{work} {kernel} {size}");
                 assert_eq!(parting(&life, true), None, "{life}");
             }
+        }
+        for work in ["encrypt-from", "decrypt-into"] {
+            shared_memory_is_used_once(&format!("{work} {kernel} 64"));
         }
     }
 }

@@ -9,7 +9,7 @@ use luksmith::Interrupt;
 use luksmith::backend::memory::MemoryBackend;
 use luksmith::backend::{Backend, Geometry, IoError};
 use luksmith::container::{
-    Configure, Container, Kept, OpenOptions, Undo, UndoStore, Version, Which,
+    Configure, Container, Kept, OpenOptions, RestoreOptions, Undo, UndoStore, Version, Which,
 };
 use luksmith::secret::{Passphrase, VolumeKey};
 use luksmith::sectors::{Cipher, Sectors};
@@ -174,7 +174,8 @@ fn live(version: Version, cipher: &str, key_size: usize, detached: bool) {
         container.configure(&label).unwrap();
     }
     drop(container);
-    let mut container = Container::restore(header.clone(), &backup, false, open.clone()).unwrap();
+    let (mut container, _) =
+        Container::restore(header.clone(), &backup, RestoreOptions::new(), open.clone()).unwrap();
     container.unlock(&first, Which::Any, &interrupt).unwrap();
     container.resize(&*data, 2 * DATA).unwrap();
     volume.set_size(2 * DATA).unwrap();

@@ -82,8 +82,7 @@ fn under_valgrind() {
     }
     let (one, other) = ([1_u8; 64], [1_u8; 64]);
     secret(&one);
-    // The comparison of digests in `unlock`. Its result is not secret. Locked memory is not
-    // available here, since rustix looks for the vDSO, which valgrind hides.
+    // The comparison of digests in `unlock`. Its result is not secret.
     let decided = decisions(|| {
         let same = [black_box(one[..].ct_eq(&other)).unwrap_u8()];
         public(&same);

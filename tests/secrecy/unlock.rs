@@ -184,6 +184,7 @@ fn nothing_is_left_of_other_ciphers() {
         ("serpent-xts-plain64", 64),
         ("camellia-xts-plain64", 64),
         ("twofish-cbc-plain64", 32),
+        ("xchacha12,aes-adiantum-plain64", 32),
     ] {
         assert!(CipherSpec::parse(cipher).is_ok());
         let needles = live(Version::Luks2, PBKDF2, cipher, key_size);

@@ -150,6 +150,11 @@ const FEATURES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "s3",
+        &["src/objects/s3/", "src/http.rs", "src/xml.rs", "src/xml/"],
+    ),
+    ("http", &["src/backend/http/", "src/http.rs"]),
+    (
         "libvirt",
         &[
             "src/libvirt/",
@@ -157,8 +162,10 @@ const FEATURES: &[(&str, &[&str])] = &[
             "src/task/libvirt/",
             "src/xml.rs",
             "src/xml/",
+            "src/sys/library.rs",
         ],
     ),
+    ("rbd", &["src/backend/rbd/", "src/sys/library.rs"]),
     (
         "vet",
         &[

@@ -10,6 +10,7 @@ const FIXED: &[(&str, &[&str])] = &[
     // Structures on disk and on the wire, field for field.
     ("formats/src/image/", &[]),
     ("formats/src/nbd/", &[]),
+    ("formats/src/objects/mod.rs", &["Position", "RootId"]),
     ("formats/src/luks1/", &[]),
     ("formats/src/luks2/digest.rs", &["Digest"]),
     ("formats/src/luks2/header.rs", &["Header"]),

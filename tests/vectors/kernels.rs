@@ -1,7 +1,9 @@
-//! Every kernel gives the same bytes as the portable one.
+//! Every kernel gives the same bytes as the portable one, in place, and from and to memory in
+//! pieces.
 
-use luksmith::xts::{Kernel, TweakForm, Tweaks, Xts};
+use luksmith::xts::{Kernel, TweakForm, Tweaks, Windows, Xts};
 use proptest::prelude::*;
+use support::segments::Segments;
 
 /// Extra bytes, so that data can start at any offset within the widest register.
 const ALIGNMENTS: usize = 64;
@@ -32,6 +34,13 @@ fn form() -> impl Strategy<Value = TweakForm> {
 fn key() -> impl Strategy<Value = Vec<u8>> {
     let size = prop::sample::select(vec![32usize, 48, 64]);
     size.prop_flat_map(|size| prop::collection::vec(any::<u8>(), size))
+}
+
+/// Lengths of the pieces of a request. Sectors straddle most of them.
+fn pieces() -> impl Strategy<Value = Vec<usize>> {
+    let sectors = prop::sample::select(vec![512, 1024, 4096, 8192]);
+    let piece = prop_oneof![sectors, 0usize..40, 0usize..10_000];
+    prop::collection::vec(piece, 1..6)
 }
 
 proptest! {
@@ -68,6 +77,42 @@ proptest! {
             prop_assert!(memory[place.clone()] == decrypted, "{kernel} decrypts otherwise");
             let around = memory[..place.start].iter().chain(&memory[place.end..]);
             prop_assert!(around.copied().all(|byte| byte == 0xa5), "{kernel} writes outside");
+        }
+    }
+
+    #[test]
+    fn every_kernel_does_the_same_out_of_place(
+        key in key(),
+        sector_size in sector_size(),
+        sectors in sectors(),
+        pieces in pieces(),
+        first in first(),
+        step in prop::sample::select(vec![1u128, 2, 4, 8]),
+        form in form(),
+        seed in any::<u64>(),
+    ) {
+        let len = sectors * sector_size;
+        let tweaks = Tweaks::new(first, step, form);
+        let given = noise(seed, len);
+        for kernel in Kernel::available() {
+            let xts = Xts::new(kernel, &key).unwrap();
+            let (mut encrypted, mut decrypted) = (given.clone(), given.clone());
+            xts.encrypt(tweaks, sector_size, &mut encrypted).unwrap();
+            xts.decrypt(tweaks, sector_size, &mut decrypted).unwrap();
+
+            let mut memory = Segments::of(&given, &pieces);
+            let mut into = vec![0; len];
+            let from = memory.windows();
+            xts.encrypt_from(tweaks, sector_size, Windows::new(&from), &mut into).unwrap();
+            drop(from);
+            prop_assert!(into == encrypted, "{kernel} encrypts otherwise");
+            prop_assert!(memory.content() == given, "{kernel} changes what it encrypts");
+
+            let mut memory = Segments::new(len, &pieces, 0x77);
+            let into = memory.windows();
+            xts.decrypt_into(tweaks, sector_size, &given, Windows::new(&into)).unwrap();
+            drop(into);
+            prop_assert!(memory.content() == decrypted, "{kernel} decrypts otherwise");
         }
     }
 }

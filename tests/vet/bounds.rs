@@ -374,7 +374,7 @@ fn full_tables_of_other_formats() {
 #[test]
 fn discs_and_disks_of_any_size() {
     for format in [
-        "raw", "qcow2", "qed", "vmdk", "vhd", "vhdx", "vdi", "iso", "gpt", "mbr", "luks",
+        "raw", "qcow2", "qed", "vmdk", "vhd", "vhdx", "vdi", "iso", "udf", "gpt", "mbr", "luks",
     ] {
         let image = Made {
             size: !7,

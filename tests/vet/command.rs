@@ -90,7 +90,7 @@ fn policies_are_read() {
     fails(
         folder,
         &[&inspect[..], &["missing"]].concat(),
-        1,
+        4,
         "cannot read missing",
     );
 }

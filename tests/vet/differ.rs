@@ -47,7 +47,7 @@ const LARGEST: &str = "QEMU tells the size that its creator is known to mean; we
 /// QEMU's name of a format, or `None` if it does not support the format.
 fn driver(format: &str) -> Option<&str> {
     Some(match format {
-        "iso" | "gpt" | "mbr" => "raw",
+        "iso" | "udf" | "gpt" | "mbr" => "raw",
         "luks" | "luks1" => "luks",
         "luks2" => return None,
         "vhd" => "vpc",

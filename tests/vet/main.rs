@@ -21,6 +21,7 @@ mod qcow2_refcounts;
 mod qcow2_tables;
 mod qed;
 mod qemu;
+mod udf;
 mod untrusted;
 mod vdi;
 mod vhd;

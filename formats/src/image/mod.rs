@@ -11,6 +11,7 @@ pub mod partitions;
 pub mod qcow2;
 pub mod qed;
 pub mod signature;
+pub mod udf;
 pub mod vdi;
 pub mod vhd;
 pub mod vhdx;

@@ -8,7 +8,7 @@ use super::qcow2;
 use crate::version::MAGIC as LUKS;
 
 /// The number of bytes at the start that [`signatures`] looks at.
-pub const START: usize = 38 << 10;
+pub const START: usize = 42 << 10;
 /// The number of bytes at the end that [`signatures`] looks at.
 pub const END: usize = 1024;
 
@@ -46,6 +46,10 @@ const MAGICS: &[(&str, usize, &[u8])] = &[
     ("udf", 32769, b"NSR03"),
     ("udf", 34817, b"NSR02"),
     ("udf", 34817, b"NSR03"),
+    ("udf", 36865, b"NSR02"),
+    ("udf", 36865, b"NSR03"),
+    ("udf", 40961, b"NSR02"),
+    ("udf", 40961, b"NSR03"),
 ];
 
 /// Every format whose signature an image of `size` bytes has. `start` is its first [`START`] bytes,

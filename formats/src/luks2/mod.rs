@@ -38,7 +38,7 @@ pub use keyslot::{Af, Area, Keyslot, Luks2Keyslot, OtherKeyslot, Priority};
 pub use metadata::{Metadata, NewConfig};
 pub use reencrypt::{Direction, ReencryptKeyslot, ReencryptMode, Resilience};
 pub use reencryption::{
-    NewReencryption, Progress, REENCRYPT_REQUIREMENT, REENCRYPT_VERSION, Reencryption,
+    NewReencryption, Previous, Progress, REENCRYPT_REQUIREMENT, REENCRYPT_VERSION, Reencryption,
 };
 pub use segment::{CryptSegment, LinearSegment, OtherSegment, Segment, SegmentSize};
 pub use token::Token;

@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::{MAX_STRING, PORT};
+use crate::percent::{self, encode};
 
 /// An export on a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -301,39 +302,8 @@ fn decode_text(text: &str, what: &'static str) -> Result<String, UriError> {
     String::from_utf8(decode(text, what)?).map_err(|_| UriError::Encoding(what))
 }
 
-/// Percent-decoding (RFC 3986, section 2.1). A plus sign is not a space.
 fn decode(text: &str, what: &'static str) -> Result<Vec<u8>, UriError> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            decoded.push(byte);
-            continue;
-        }
-        let mut digit = || {
-            let digit = char::from(bytes.next()?).to_digit(16)?;
-            u8::try_from(digit).ok()
-        };
-        let (Some(high), Some(low)) = (digit(), digit()) else {
-            return Err(UriError::Encoding(what));
-        };
-        decoded.push(high << 4 | low);
-    }
-    Ok(decoded)
-}
-
-/// Percent-encoding of everything but unreserved characters (RFC 3986, section 2.3) and slashes.
-fn encode(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len());
-    for &byte in bytes {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
-                text.push(byte.into());
-            }
-            _ => text.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    text
+    percent::decode(text).ok_or(UriError::Encoding(what))
 }
 
 #[cfg(test)]

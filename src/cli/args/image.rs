@@ -22,8 +22,10 @@ pub(crate) const IMAGE_FORMATS: &[Choice<ImageFormat>] = &[
 /// The image and its header, if that is detached.
 #[derive(Debug, Args)]
 pub(crate) struct ImageArgs {
-    /// The encrypted volume: a file, a block device, or an NBD export (nbd://HOST[:PORT]/NAME,
-    /// nbd+unix:///NAME?socket=PATH, and nbds for TLS)
+    /// The encrypted volume: a file, a block device, an NBD export (nbd://HOST[:PORT]/NAME,
+    /// nbd+unix:///NAME?socket=PATH, and nbds for TLS), an image in Ceph (rbd://POOL/IMAGE), a
+    /// volume in an object store (s3://BUCKET/PREFIX), or, to read only, a file on a web server
+    /// (https://HOST/PATH)
     ///
     /// After any of these, ,partition=N is a partition of it, and ,offset=SIZE[,size=SIZE] a range.
     #[arg(value_name = "IMAGE", value_parser = LocationParser::Openable)]

@@ -14,9 +14,11 @@ pub(crate) struct KeyArgs {
     /// prompt (asks on the terminal, also when stdin is a pipe), stdin (one line),
     /// file:PATH[,offset=N][,size=N] (all bytes), fd:N, credential:NAME (systemd), command:PROGRAM
     /// (what the program at this absolute path prints), libvirt:UUID or libvirt:usage=volume:PATH
-    /// (the value of a libvirt secret); for a new passphrase also generate:libvirt:UUID (256 random
-    /// bits, which are stored in the secret first) [default: prompt if stdin is a terminal, else
-    /// stdin]
+    /// (the value of a libvirt secret), helper:NAME:REFERENCE (the value of a key store, by the
+    /// program key-NAME in /etc/luksmith/helpers, /usr/libexec/luksmith or --helper-dir); for a new
+    /// passphrase also generate:libvirt:UUID and generate:helper:NAME:REFERENCE (256 random bits,
+    /// which are stored in the secret or the key store first) [default: prompt if stdin is a
+    /// terminal, else stdin]
     #[arg(long, value_name = "SOURCE", conflicts_with = "key_file")]
     pub(crate) key: Option<String>,
 

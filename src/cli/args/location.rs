@@ -9,7 +9,7 @@ use luksmith_formats::nbd::uri::UriError;
 
 /// The forms of IMAGE where it need not be opened, for `--help`.
 pub(crate) const FORMS: &str = "nbd://HOST[:PORT]/NAME, nbd+unix:///NAME?socket=PATH, nbds://…, \
-                                volume:POOL/NAME, rbd:POOL/IMAGE[@SNAPSHOT], \
+                                volume:POOL/NAME, rbd://POOL/IMAGE[@SNAPSHOT], \
                                 iscsi://HOST[:PORT]/TARGET/LUN, http://HOST[:PORT]/PATH[?QUERY] or https://…";
 
 /// A location, with `value_parser = LocationParser`. The errors of clap's own parsers repeat the

@@ -59,8 +59,8 @@ pub(crate) struct FormatArgs {
     #[arg(short = 'M', long = "type", value_name = "TYPE", value_parser = choice(VERSIONS))]
     pub(crate) luks_type: Option<Version>,
 
-    /// The cipher of the data: aes, serpent, twofish or camellia, in xts or cbc mode, with plain64
-    /// or essiv:sha256 [default: aes-xts-plain64]
+    /// The cipher of the data: aes, serpent, twofish or camellia, in xts or cbc mode, with plain64,
+    /// plain64be, plain, or essiv: and sha256, sha3-256 or sm3 [default: aes-xts-plain64]
     #[arg(short, long, value_name = "SPEC", value_parser = parse_cipher)]
     pub(crate) cipher: Option<CipherSpec>,
 
@@ -156,6 +156,6 @@ pub(crate) fn parse_key_bits(text: &str) -> Result<usize, String> {
 pub(crate) fn parse_sector_size(text: &str) -> Result<u32, String> {
     match text.parse() {
         Ok(size @ (512 | 1024 | 2048 | 4096)) => Ok(size),
-        _ => Err("a sector size is 512, 1024, 2048 or 4096".to_owned()),
+        _ => Err("the size is 512, 1024, 2048 or 4096".to_owned()),
     }
 }

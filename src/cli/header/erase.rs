@@ -17,7 +17,7 @@ pub(crate) struct Args {
     image: ImageArgs,
 
     /// Go on without asking: erase
-    #[arg(long, value_name = "WHAT", value_parser = only(&[Force::Erase]))]
+    #[arg(long, value_name = "WHAT", value_parser = only(&[(Force::Erase, "destroy all keyslots")]))]
     force: Vec<Force>,
 
     #[command(flatten)]

@@ -1,14 +1,20 @@
 //! `luksmith header repair`: repairs a header after an interruption, a damaged sector, or another
 //! program that overwrote its start.
 
+use std::io::{self, IsTerminal as _};
+
 use luksmith::container::{Container, Doubt, OpenOptions, Unproven};
 use luksmith::task::outcome::{Change, Changed};
+use luksmith::task::reencrypt::encrypt;
+use luksmith::task::reencrypt::{Options, Plan};
+use luksmith_formats::limits::Limits;
 
 use crate::cli::Session;
 use crate::cli::args::{Choice, ImageArgs, UndoArgs, choice};
 use crate::cli::error::{CommandError, Kind};
 use crate::cli::force::{Force, confirm_all, only};
 use crate::cli::output;
+use crate::cli::reencrypt::read_each;
 
 /// Repair the header: end an interrupted change, rewrite what is damaged or overwritten
 ///
@@ -16,10 +22,11 @@ use crate::cli::output;
 /// present header stays, and keyslots that are in it as before the change get their key material
 /// back; where nothing proves which key material is right, --undo chooses. A LUKS2 header is
 /// repaired from its good copy, which a checksum proves. The magic that wipefs and pvcreate
-/// overwrite is put back. In LUKS1, damaged entries of keyslots that are not in use are restored
-/// too, and a keyslot with an unknown state, a salt and iterations becomes active. The command asks
-/// before a repair that nothing proves, and before it overwrites other data. If too little is left,
-/// only a header backup helps.
+/// overwrite is put back. An encryption in place whose header is not complete is reversed. In
+/// LUKS1, damaged entries of keyslots that are not in use are restored too, and a keyslot with an
+/// unknown state, a salt and iterations becomes active. The command asks before a repair that
+/// nothing proves, and before it overwrites other data. With a passphrase, the zone in which a
+/// reencryption was interrupted is recovered. If too little is left, only a header backup helps.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -31,10 +38,21 @@ pub(crate) struct Args {
     #[arg(long = "undo", value_name = "WHAT", value_parser = choice(RECORDS))]
     unproven: Option<Unproven>,
 
-    /// Go on without asking: unproven, if no checksum proves the result; overwrite, if there is
-    /// other data in the place of the header
-    #[arg(long, value_name = "WHAT", value_parser = only(&[Force::Unproven, Force::Overwrite]))]
+    /// Go on without asking about WHAT
+    #[arg(long, value_name = "WHAT", value_parser = only(&[
+        (Force::Unproven, "make a repair that no checksum proves"),
+        (Force::Overwrite, "overwrite other data in the place of the header"),
+        (Force::UnverifiedBlocks, "recover a zone whose blocks are neither old nor converted"),
+    ]))]
     force: Vec<Force>,
+
+    /// The source of a passphrase, which an interrupted reencryption needs; once for each
+    #[arg(long, value_name = "SOURCE", help_heading = "Passphrase")]
+    key: Vec<String>,
+
+    /// Read such a passphrase from a file, all of its bytes; once for each passphrase
+    #[arg(short = 'd', long, value_name = "PATH", help_heading = "Passphrase")]
+    key_file: Vec<String>,
 
     #[command(flatten)]
     undo: UndoArgs,
@@ -62,15 +80,24 @@ const EXAMPLES: &str = "\
 Examples:
   luksmith header repair disk.img
   luksmith header repair disk.img --force unproven
+  luksmith header repair disk.img --key-file key    also recovers an interrupted reencryption
   luksmith header repair /dev/sdb1 --undo-file sdb1.undo
   luksmith header repair disk.img --undo discard    keep what another program changed since";
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let storage = self.image.get().header_storage_to_write(session)?;
-        let options = OpenOptions::new(storage.undo(self.undo.path()));
-        let storage = storage.header();
+        let opened = self.image.get().header_storage_to_write(session)?;
+        let undo = opened.undo(self.undo.path());
         let unproven = self.unproven.unwrap_or(Unproven::Refuse);
+        let moved = encrypt::settle(&opened, &undo, unproven)?;
+        if let Some(moved) = moved {
+            let repaired = vec![moved.to_string()];
+            let change = Change::HeaderRepaired { repaired };
+            session.done(&Changed::new(&self.image.image, change));
+            return Ok(());
+        }
+        let options = OpenOptions::new(undo);
+        let storage = opened.header();
         let settled = Container::settle(&*storage, &options, unproven)?;
         if let (None, Some(record)) = (&settled, self.undo.path()) {
             let message = format!("{} does not exist", record.display());
@@ -81,16 +108,50 @@ impl Args {
         let others = Container::repair_if(&storage, &options, agree)
             .map_err(|error: CommandError| error.about(self.image.header_location()))?;
         let repaired = settled.iter().chain(&others);
-        let repaired = repaired.map(ToString::to_string).collect::<Vec<_>>();
-        if Container::open(storage, options).is_ok_and(|found| is_reencrypted(&found)) {
-            let image = &self.image.image;
-            output::hint(&format!(
-                "a reencryption is in progress: `luksmith reencrypt {image}` recovers its zone and goes on"
-            ));
+        let mut repaired = repaired.map(ToString::to_string).collect::<Vec<_>>();
+        let pending = Container::open(storage, options).is_ok_and(|found| is_reencrypted(&found));
+        // Its lock ends here.
+        drop(opened);
+        if pending {
+            repaired.extend(self.recover(session)?);
         }
         let change = Change::HeaderRepaired { repaired };
         session.done(&Changed::new(&self.image.image, change));
         Ok(())
+    }
+
+    /// Recovers the zone in which a reencryption was interrupted, if there is a passphrase.
+    fn recover(&self, session: &Session) -> Result<Option<String>, CommandError> {
+        let name = self.image.image.to_string();
+        let mut options = Options::default();
+        options.only_resume = true;
+        options.unverified_blocks = self.force.contains(&Force::UnverifiedBlocks);
+        let (image, undo) = (self.image.get(), self.undo.path());
+        let plan = Plan::look(&image, undo, options, Limits::default(), session)?;
+        let given = !self.key.is_empty() || !self.key_file.is_empty();
+        if !plan.is_interrupted() || !(given || io::stdin().is_terminal()) {
+            let recovers = if plan.is_interrupted() {
+                "recovers its zone and "
+            } else {
+                ""
+            };
+            output::hint(&format!(
+                "a reencryption is in progress: `luksmith reencrypt {name}` {recovers}goes on"
+            ));
+            return Ok(None);
+        }
+        let passphrases = read_each(&self.key, &self.key_file, session, &name)?;
+        let done = plan.recover(&passphrases, session);
+        let done = done.map_err(|error| CommandError::from(error).about(&name))?;
+        if done.finished {
+            return Ok(Some("the reencryption, which is finished".to_owned()));
+        }
+        output::hint(&format!(
+            "`luksmith reencrypt {name}` goes on with the reencryption"
+        ));
+        Ok(Some(
+            "the zone in which the reencryption was interrupted".to_owned(),
+        ))
     }
 
     fn agree(&self, doubts: &[Doubt]) -> Result<(), CommandError> {

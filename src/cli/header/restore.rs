@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::PathBuf;
 
-use luksmith::container::{Container, HeaderError, OpenOptions};
+use luksmith::container::{Container, HeaderError, OpenOptions, RestoreOptions};
 use luksmith::task::open::ImageFormat;
 use luksmith::task::outcome::{Change, Changed};
 
@@ -11,7 +11,7 @@ use crate::cli::Session;
 use crate::cli::args::{ImageArgs, LocalFile, UndoArgs};
 use crate::cli::error::{CommandError, Kind, failed};
 use crate::cli::force::{Force, confirm_all, only};
-use crate::cli::size;
+use crate::cli::{output, size};
 
 /// More than the largest header with the largest keyslots area, in bytes. A longer file is not a
 /// backup.
@@ -31,9 +31,12 @@ pub(crate) struct Args {
     #[arg(value_name = "FILE", value_parser = LocalFile)]
     file: PathBuf,
 
-    /// Go on without asking: restore; other-uuid, although the backup is of another volume, or
-    /// IMAGE has no readable header
-    #[arg(long, value_name = "WHAT", value_parser = only(&[Force::Restore, Force::OtherUuid]))]
+    /// Go on without asking about WHAT
+    #[arg(long, value_name = "WHAT", value_parser = only(&[
+        (Force::Restore, "replace the keyslots with those of the backup"),
+        (Force::OtherUuid, "restore the header of another volume, or over an unreadable header"),
+        (Force::OtherKey, "restore a header from before a reencryption, which does not open the data"),
+    ]))]
     force: Vec<Force>,
 
     #[command(flatten)]
@@ -78,7 +81,8 @@ impl Args {
             ),
         )];
         // Checked before the user is asked, so that one question is about all that would be lost.
-        match Container::check_restore(&*storage, &backup, false, &options) {
+        let mut allow = RestoreOptions::new();
+        match Container::check_restore(&*storage, &backup, allow, &options) {
             Err(HeaderError::OtherUuid {
                 backup: theirs,
                 volume,
@@ -95,16 +99,32 @@ impl Args {
                     ),
                 };
                 losses.push((Force::OtherUuid, loss));
+                allow.other_uuid = true;
             }
-            checked => checked?,
+            Err(HeaderError::OtherKey) => {
+                let loss = format!(
+                    "the backup has another volume key or cipher than {name} now, which was \
+                     reencrypted since: none of its data could be read"
+                );
+                losses.push((Force::OtherKey, loss));
+                allow.other_key = true;
+            }
+            checked => checked.map_err(|error| CommandError::from(error).about(name))?,
         }
         confirm_all(&self.force, &losses)?;
-        let restored = Container::restore(storage, &backup, losses.len() > 1, options)?;
+        let (restored, kept) = Container::restore(storage, &backup, allow, options)?;
+        if let Some(kept) = &kept {
+            output::warning(format!(
+                "the data of {name} has another key: only the header before, which is kept as \
+                 {kept}, opens it"
+            ));
+        }
         let slots = restored.keyslots();
         let change = Change::HeaderRestored {
             file: self.file,
             uuid: restored.uuid().to_owned(),
             version: restored.version(),
+            kept,
             remaining: slots.iter().filter(|there| there.bound).count(),
         };
         session.done(&Changed::new(&self.image.image, change));

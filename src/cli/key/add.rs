@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use luksmith::container::{NewKeyslot, Which};
+use luksmith::container::{KeyslotError, NewKeyslot, Which};
 use luksmith::secret::VolumeKey;
 use luksmith::task::outcome::{Change, Changed};
 
@@ -68,7 +68,9 @@ impl Args {
         let mut container = self
             .image
             .to_unlock_and_change(&self.unlock, &self.undo, session)?;
-        container.check_free(self.keyslot)?;
+        let name = self.image.header_location();
+        let refused = |error: KeyslotError| CommandError::from(error).about(name);
+        container.check_free(self.keyslot).map_err(refused)?;
         let cost = self.pbkdf.get();
         cost.check(&container)?;
         let interrupt = session.signals.interrupt();
@@ -88,7 +90,10 @@ impl Args {
         };
         let passphrase = match early {
             Some(passphrase) => passphrase,
-            None => source.fresh(session, &name, self.new_key.force_weak)?,
+            None => {
+                let volume = container.volume_name();
+                source.fresh_of(session, &name, volume, self.new_key.force_weak)?
+            }
         };
 
         let key_size = unlocked

@@ -59,7 +59,10 @@ impl Args {
         let old_slot = unlocked.slot();
         let passphrase = match early {
             Some(passphrase) => passphrase,
-            None => source.fresh(session, &label, self.new_key.force_weak)?,
+            None => {
+                let volume = container.volume_name();
+                source.fresh_of(session, &label, volume, self.new_key.force_weak)?
+            }
         };
 
         let kdf = cost.of_another_keyslot(&container, unlocked.key().as_bytes().len(), session)?;

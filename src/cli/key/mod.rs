@@ -5,6 +5,7 @@ mod change;
 mod list;
 mod priority;
 mod remove;
+mod rotate;
 mod test;
 mod volume_key;
 
@@ -13,7 +14,7 @@ use clap::Subcommand;
 use super::Session;
 use super::error::CommandError;
 
-/// List, add, change, remove and test passphrases
+/// List, add, change, rotate, remove and test passphrases
 #[derive(Debug, Subcommand)]
 #[command(after_help = EXAMPLES)]
 pub(crate) enum Command {
@@ -21,6 +22,7 @@ pub(crate) enum Command {
     Add(add::Args),
     Change(change::Args),
     Remove(remove::Args),
+    Rotate(rotate::Args),
     Test(test::Args),
     Priority(priority::Args),
     VolumeKey(volume_key::Args),
@@ -40,6 +42,7 @@ impl Command {
             Self::Add(args) => args.run(session),
             Self::Change(args) => args.run(session),
             Self::Remove(args) => args.run(session),
+            Self::Rotate(args) => args.run(session),
             Self::Test(args) => args.run(session),
             Self::Priority(args) => args.run(session),
             Self::VolumeKey(args) => args.run(session),

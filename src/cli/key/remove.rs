@@ -1,6 +1,7 @@
 //! `luksmith key remove`: removes a passphrase.
 
-use luksmith::container::{Container, KeyslotError, Which};
+use luksmith::container::{Container, Which};
+use luksmith::task::keyslots::{Obstacle, to_remove};
 use luksmith::task::outcome::{Change, Changed};
 
 use crate::cli::Session;
@@ -13,7 +14,8 @@ use crate::cli::passphrase::KeySource;
 /// Remove a keyslot
 ///
 /// Asks for the passphrase to remove. With --keyslot N it asks for a passphrase that remains, as
-/// proof that the volume can still be opened.
+/// proof that the volume can still be opened. If several keyslots have the same passphrase, one of
+/// them is removed: `luksmith key test` says whether the passphrase still opens another one.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -24,9 +26,11 @@ pub(crate) struct Args {
     #[arg(short = 'S', long, alias = "key-slot", value_name = "N")]
     keyslot: Option<u32>,
 
-    /// Go on without asking: last-keyslot, although nothing opens the volume afterwards; unproven,
-    /// without a passphrase that remains
-    #[arg(long, value_name = "WHAT", value_parser = only(&[Force::LastKeyslot, Force::Unproven]))]
+    /// Go on without asking about WHAT
+    #[arg(long, value_name = "WHAT", value_parser = only(&[
+        (Force::LastKeyslot, "remove the last keyslot: nothing opens the volume afterwards"),
+        (Force::Unproven, "remove keyslot N without a passphrase that opens another one"),
+    ]))]
     force: Vec<Force>,
 
     #[command(flatten)]
@@ -49,39 +53,36 @@ impl Args {
             .to_unlock_and_change(&self.unlock, &self.undo, session)?;
         let label = self.image.image.to_string();
         let source = KeySource::of(&self.unlock.key)?;
-
-        // If any passphrase opens the last keyslot, the user is asked before the passphrase.
-        let bound: Vec<_> = (container.keyslots().iter())
-            .filter(|keyslot| keyslot.bound)
-            .map(|keyslot| keyslot.slot)
-            .collect();
-        let only = match bound[..] {
-            [slot] if self.keyslot.is_none() => Some(slot),
-            _ => None,
-        };
-        if let Some(slot) = only {
-            self.agree_to_last(slot, &label)?;
-        }
-        let (slot, mark) = match self.keyslot {
-            Some(slot) => (slot, container.keyslot_mark(slot)?),
+        let (slot, mark, obstacle) = match self.keyslot {
+            Some(slot) => {
+                let (mark, obstacle) = to_remove(&container, slot, None)?;
+                (slot, mark, obstacle)
+            }
             None => {
                 let unlocked = unlock(session, &container, &source, Which::Any, &label)?;
-                let slot = unlocked.slot().ok_or_else(|| {
+                let opened = unlocked.slot().zip(unlocked.mark().cloned());
+                let (slot, mark) = opened.ok_or_else(|| {
                     CommandError::new(
                         Kind::WrongPassphrase,
                         "no keyslot opens with this passphrase",
                     )
                 })?;
-                (slot, unlocked.mark().cloned())
+                // Its passphrase was given to remove it.
+                let (_, obstacle) = to_remove(&container, slot, None)?;
+                let obstacle = obstacle.filter(|obstacle| *obstacle == Obstacle::Last);
+                (slot, mark, obstacle)
             }
         };
-        let mark = mark.ok_or(KeyslotError::NotInUse(slot))?;
-        let last = is_last(&container, slot);
-        if last && only.is_none() {
-            self.agree_to_last(slot, &label)?;
-        } else if !last && self.keyslot.is_some() && !self.force.contains(&Force::Unproven) {
-            self.prove(session, &container, &source, slot, &label)?;
+        match obstacle {
+            Some(last @ Obstacle::Last) => {
+                confirm(&self.force, Force::LastKeyslot, &last.of(slot, &label))?;
+            }
+            Some(Obstacle::Unproven) if !self.force.contains(&Force::Unproven) => {
+                self.prove(session, &container, &source, slot, &label)?;
+            }
+            _ => {}
         }
+        let last = obstacle == Some(Obstacle::Last);
         container.remove_marked_keyslot(slot, &mark, last)?;
 
         let remaining = container
@@ -95,14 +96,6 @@ impl Args {
         };
         session.done(&Changed::new(&self.image.image, change));
         Ok(())
-    }
-
-    fn agree_to_last(&self, slot: u32, label: &str) -> Result<(), CommandError> {
-        let loss = format!(
-            "keyslot {slot} is the last one that opens {label}: without it the data is lost, \
-             unless there is a header backup or the volume key"
-        );
-        confirm(&self.force, Force::LastKeyslot, &loss)
     }
 
     /// Proves that a keyslot that remains can be opened, before another one is removed.
@@ -127,14 +120,4 @@ impl Args {
         }
         Ok(())
     }
-}
-
-fn is_last(container: &Container, slot: u32) -> bool {
-    let bound = container
-        .keyslots()
-        .iter()
-        .filter(|keyslot| keyslot.bound)
-        .map(|keyslot| keyslot.slot)
-        .collect::<Vec<_>>();
-    bound == [slot]
 }

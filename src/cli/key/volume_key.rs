@@ -41,7 +41,7 @@ pub(crate) struct Args {
     keyslot: Option<u32>,
 
     /// Go on without asking: volume-key
-    #[arg(long, value_name = "WHAT", value_parser = only(&[Force::VolumeKey]))]
+    #[arg(long, value_name = "WHAT", value_parser = only(&[(Force::VolumeKey, "write the volume key to a file")]))]
     force: Vec<Force>,
 
     #[command(flatten)]

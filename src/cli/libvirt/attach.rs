@@ -81,6 +81,7 @@ Examples:
   luksmith libvirt attach vm1 /vm/data.img
   luksmith libvirt attach vm1 /vm/data.qcow2 --format qcow2
   luksmith libvirt attach vm1 volume:default/data.luks --secret usage=volume:/vm/data.luks --target vdc
+  luksmith libvirt attach vm1 luks2.img --vhost-user /run/luksmith/vm1.vhost
   luksmith libvirt detach vm1 vdb
   luksmith libvirt detach vm1 /vm/data.img --config";
 

@@ -83,8 +83,12 @@ pub(super) struct OpenArgs {
 
     /// `luksmith serve` decrypts the volume and serves it on this socket; the XML of the disk then
     /// has no encryption
-    #[arg(long, value_name = "SOCKET", conflicts_with_all = ["secret", "engine"])]
+    #[arg(long, value_name = "SOCKET", group = "serves", conflicts_with_all = ["secret", "engine"])]
     pub(super) served: Option<PathBuf>,
+
+    /// As --served, as a disk of vhost-user: faster, and the domain has to share its memory
+    #[arg(long, value_name = "SOCKET", group = "serves", conflicts_with_all = ["secret", "engine"])]
+    vhost_user: Option<PathBuf>,
 
     /// The name of the export on that socket
     #[arg(
@@ -97,7 +101,7 @@ pub(super) struct OpenArgs {
     export: String,
 
     /// The user that libvirt runs emulators as [default: libvirt-qemu or qemu, whichever exists]
-    #[arg(long, value_name = "USER", requires = "served")]
+    #[arg(long, value_name = "USER", requires = "serves")]
     emulator_user: Option<String>,
 
     /// A monitor of Ceph, HOST[:PORT] (repeatable)
@@ -182,12 +186,12 @@ impl OpenArgs {
         options.engine = self.engine;
         options.format = self.format;
         options.header.clone_from(&self.header);
-        options.served = self.served.as_ref().map(|socket| {
-            let mut served = Served::new(socket);
+        let by_memory = self.vhost_user.as_ref().map(Served::by_vhost_user);
+        options.served = self.served.as_ref().map(Served::new).or(by_memory);
+        if let Some(served) = &mut options.served {
             served.export.clone_from(&self.export);
             served.emulator_user.clone_from(&self.emulator_user);
-            served
-        });
+        }
         options.monitors.clone_from(&self.monitor);
         options.ceph_config.clone_from(&self.ceph_config);
         options.login = match (&self.login, &self.login_secret) {
@@ -210,13 +214,14 @@ fn hint(need: &Need) -> String {
             image,
             header,
             format,
+            by,
             socket,
             export,
             user,
             secret,
         } => {
             let image = (image.as_str(), header.as_deref(), *format);
-            let mut command = serve_command(image, socket, export, *user);
+            let mut command = serve_command(image, (*by, socket), export, *user);
             if let Some(secret) = secret {
                 command.push_str(&format!(" --key libvirt:{secret}"));
             }

@@ -5,8 +5,10 @@ mod attach;
 mod connect;
 mod disk;
 mod provision;
+mod rekey;
 mod rotate;
 mod secret;
+mod state;
 mod xml;
 
 use clap::Subcommand;
@@ -28,6 +30,7 @@ pub(crate) enum Command {
     Attach(Box<attach::AttachArgs>),
     Detach(attach::DetachArgs),
     Rotate(Box<rotate::Args>),
+    Rekey(Box<rekey::Args>),
 }
 
 const EXAMPLES: &str = "\
@@ -37,6 +40,7 @@ Examples:
   luksmith libvirt provision --pool default --name vm1.luks --size 20G    a volume with its secret
   luksmith libvirt attach vm1 /vm/data.img                                a volume as a disk of a domain
   luksmith libvirt rotate vm1                                             new passphrases for the disks of a domain
+  luksmith libvirt rekey vm1                                              new volume keys, by a copy
   luksmith libvirt rotate --all --check                                   does every secret open its volume?";
 
 impl Command {
@@ -48,6 +52,7 @@ impl Command {
             Self::Attach(args) => args.run(session),
             Self::Detach(args) => args.run(session),
             Self::Rotate(args) => args.run(session),
+            Self::Rekey(args) => args.run(session),
         }
     }
 }

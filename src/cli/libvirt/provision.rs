@@ -54,7 +54,7 @@ pub(crate) struct Args {
     private: bool,
 
     /// Go on without asking: overwrite
-    #[arg(long, value_name = "WHAT", value_parser = only(&[Force::Overwrite]))]
+    #[arg(long, value_name = "WHAT", value_parser = only(&[(Force::Overwrite, "overwrite an existing volume")]))]
     force: Vec<Force>,
 
     /// The URI of the libvirt, which may be remote: qemu:///system, qemu:///session,
@@ -71,16 +71,27 @@ pub(crate) struct Args {
     #[arg(
         long,
         value_name = "SOCKET",
+        group = "serves",
         conflicts_with = "pool",
         help_heading = "Encryption"
     )]
     served: Option<PathBuf>,
 
+    /// As --served, as a disk of vhost-user: faster, and the domain has to share its memory
+    #[arg(
+        long,
+        value_name = "SOCKET",
+        group = "serves",
+        conflicts_with = "pool",
+        help_heading = "Encryption"
+    )]
+    vhost_user: Option<PathBuf>,
+
     /// The user that libvirt runs emulators as [default: libvirt-qemu or qemu, whichever exists]
     #[arg(
         long,
         value_name = "USER",
-        requires = "served",
+        requires = "serves",
         help_heading = "Encryption"
     )]
     emulator_user: Option<String>,
@@ -116,11 +127,11 @@ impl Args {
             target.clone_into(&mut options.target);
         }
         options.disk = self.disk.options();
-        options.disk.served = self.served.as_ref().map(|socket| {
-            let mut served = Served::new(socket);
+        let by_memory = self.vhost_user.as_ref().map(Served::by_vhost_user);
+        options.disk.served = self.served.as_ref().map(Served::new).or(by_memory);
+        if let Some(served) = &mut options.disk.served {
             served.emulator_user.clone_from(&self.emulator_user);
-            served
-        });
+        }
         let cipher = options.volume.cipher;
         let place = match (&self.pool, &self.name, self.size, &self.image) {
             (Some(pool), Some(name), Some(size), _) => Place::Pool {

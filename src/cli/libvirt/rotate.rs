@@ -1,14 +1,13 @@
 //! `luksmith libvirt rotate`: replaces passphrases, in the volumes and in the secrets that open
 //! them.
 
-use std::path::PathBuf;
-
 use luksmith::secret::SecretSource;
 use luksmith::task::libvirt::rotate::{RotateOptions, Rotation, Selection};
 use luksmith::task::outcome;
 use luksmith_formats::json::json;
 
 use super::connect::ConnectArgs;
+use super::state::StateArgs;
 use crate::cli::Session;
 use crate::cli::args::{KeyArgs, LimitArgs, PbkdfArgs, RemoteArgs};
 use crate::cli::error::{CommandError, Exit};
@@ -66,10 +65,8 @@ pub(crate) struct Args {
     #[arg(long, requires = "new_key")]
     force_weak: bool,
 
-    /// The directory of the journals [default: XDG_STATE_HOME/luksmith; else /var/lib/luksmith for
-    /// root, ~/.local/state/luksmith for others]
-    #[arg(long, value_name = "DIR")]
-    state_dir: Option<PathBuf>,
+    #[command(flatten)]
+    state: StateArgs,
 
     #[command(flatten)]
     connect: ConnectArgs,
@@ -104,7 +101,7 @@ impl Args {
         let new_key = new_key.map(|source| source.allow_weak(self.force_weak));
 
         let connection = self.connect.open()?;
-        let mut options = RotateOptions::new(self.journals()?);
+        let mut options = RotateOptions::new(self.state.journals()?);
         options.key = key.as_ref().map(|source| source as &dyn SecretSource);
         options.new_key = new_key.as_ref().map(|source| source as &dyn SecretSource);
         options.cost = self.pbkdf.get();
@@ -135,7 +132,10 @@ impl Args {
                     let error = CommandError::from(error);
                     if !session.json && total > 1 {
                         let message = format!("secret {secret}: {}", error.line());
-                        session.aside(|| output::error(&message));
+                        session.aside(|| {
+                            output::error(&message);
+                            error.hints().iter().for_each(|line| output::hint(line));
+                        });
                     }
                     failed.push((secret, error));
                 }
@@ -187,30 +187,5 @@ impl Args {
         session.output.finish()?;
         let message = format!("findings: {}", findings.len());
         Err(CommandError::new(Exit::Findings, message))
-    }
-
-    /// The directory of the journals: the system's state for root, and the user's for others.
-    fn journals(&self) -> Result<PathBuf, CommandError> {
-        let named = |variable| {
-            std::env::var_os(variable)
-                .map(PathBuf::from)
-                .filter(|path| path.is_absolute())
-        };
-        if let Some(directory) = &self.state_dir {
-            return Ok(directory.clone());
-        }
-        if let Some(state) = named("XDG_STATE_HOME") {
-            return Ok(state.join("luksmith"));
-        }
-        if rustix::process::geteuid().is_root() {
-            return Ok("/var/lib/luksmith".into());
-        }
-        let home = named("HOME").ok_or_else(|| {
-            CommandError::parameters(
-                "there is no directory for the journal: neither XDG_STATE_HOME nor HOME is set",
-            )
-            .hint("--state-dir DIR names one")
-        })?;
-        Ok(home.join(".local/state/luksmith"))
     }
 }

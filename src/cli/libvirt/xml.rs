@@ -32,8 +32,9 @@ Examples:
   luksmith libvirt xml disk /vm/disk.img --target vdb --cache none
   luksmith libvirt xml disk /vm/disk.qcow2 --format qcow2
   luksmith libvirt xml disk 'nbd://storage/vm1' --secret 55f4c1ec-1111-4222-8333-123456789abc
-  luksmith libvirt xml disk rbd:pool/image --monitor mon1 --type luks2 --secret 55f4c1ec-1111-4222-8333-123456789abc
-  luksmith libvirt xml disk luks2.img --served /run/luksmith/vm1.sock";
+  luksmith libvirt xml disk rbd://pool/image --monitor mon1 --type luks2 --secret 55f4c1ec-1111-4222-8333-123456789abc
+  luksmith libvirt xml disk luks2.img --served /run/luksmith/vm1.sock
+  luksmith libvirt xml disk luks2.img --vhost-user /run/luksmith/vm1.vhost";
 
 /// A secret for the passphrase of a volume
 #[derive(Debug, clap::Args)]

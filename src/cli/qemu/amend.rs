@@ -67,9 +67,11 @@ pub(crate) struct Remove {
     #[arg(short = 'S', long, alias = "key-slot", value_name = "N")]
     keyslot: Option<u32>,
 
-    /// Go on without asking: last-keyslot, although nothing opens the volume after QEMU ends;
-    /// unproven, without a passphrase that remains
-    #[arg(long, value_name = "WHAT", value_parser = only(&[Force::LastKeyslot, Force::Unproven]))]
+    /// Go on without asking about WHAT
+    #[arg(long, value_name = "WHAT", value_parser = only(&[
+        (Force::LastKeyslot, "remove the last keyslot: nothing opens the volume after QEMU ends"),
+        (Force::Unproven, "remove a keyslot without a passphrase that opens another one"),
+    ]))]
     force: Vec<Force>,
 
     #[command(flatten)]

@@ -15,6 +15,7 @@ use crate::cli::error::CommandError;
 use crate::cli::output;
 use crate::cli::passphrase::KeySource;
 use crate::cli::serving::serve_command;
+use luksmith::task::libvirt::disk::ServedBy;
 
 /// Print the -object and -blockdev arguments with which QEMU opens a volume
 ///
@@ -162,7 +163,7 @@ impl Args {
         let image = (name.as_str(), header.as_deref(), image.format);
         output::hint(&format!(
             "before QEMU starts: {}",
-            serve_command(image, &socket, &self.export, None)
+            serve_command(image, (ServedBy::Nbd, &socket), &self.export, None)
         ));
         Ok(arguments)
     }

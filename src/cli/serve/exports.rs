@@ -3,6 +3,7 @@
 use luksmith::export::{Discard, Export};
 use luksmith::task::export_text::ExportText;
 use luksmith::task::exports::{Locked, Wanted};
+use luksmith::task::reencrypt::served::Reencryptable;
 use luksmith_formats::limits::Limits;
 
 use crate::cli::Session;
@@ -13,7 +14,7 @@ use crate::cli::open::unlock;
 use crate::cli::passphrase::KeySource;
 
 /// What a discard (TRIM) of a client does.
-pub(super) const DISCARDS: &[Choice<Discard>] = &[
+pub(in crate::cli) const DISCARDS: &[Choice<Discard>] = &[
     ("deny", "The discard is refused", Discard::Deny),
     (
         "zeroes",
@@ -28,15 +29,15 @@ pub(super) const DISCARDS: &[Choice<Discard>] = &[
 ];
 
 /// A volume that is to be served, and where its passphrase comes from.
-pub(super) struct Chosen {
-    pub(super) wanted: Wanted,
-    pub(super) key: KeySource,
+pub(in crate::cli) struct Chosen {
+    pub(in crate::cli) wanted: Wanted,
+    pub(in crate::cli) key: KeySource,
 }
 
 impl Chosen {
     /// The export of `--export`: its own options, and for missing ones the arguments, which are for
     /// all exports.
-    pub(super) fn of(
+    pub(in crate::cli) fn of(
         text: &ExportText,
         key: &KeyArgs,
         remote: &RemoteArgs,
@@ -56,7 +57,11 @@ impl Chosen {
     }
 
     /// Opens the storage and reads the header.
-    pub(super) fn open(self, session: &Session, limits: Limits) -> Result<Opened, CommandError> {
+    pub(in crate::cli) fn open(
+        self,
+        session: &Session,
+        limits: Limits,
+    ) -> Result<Opened, CommandError> {
         let locked = self.wanted.open(limits, session)?;
         let key = self.key;
         Ok(Opened { locked, key })
@@ -64,14 +69,19 @@ impl Chosen {
 }
 
 /// A volume that is open and locked, and where its passphrase comes from.
-pub(super) struct Opened {
+pub(in crate::cli) struct Opened {
     locked: Locked,
     key: KeySource,
 }
 
 impl Opened {
-    /// Asks for the passphrase and unlocks the volume.
-    pub(super) fn unlock(self, session: &Session) -> Result<Export, CommandError> {
+    /// Asks for the passphrase and unlocks the volume. If it is being reencrypted, also returns
+    /// what goes on with that, and with `steered` also what can begin that.
+    pub(in crate::cli) fn unlock(
+        self,
+        session: &Session,
+        steered: bool,
+    ) -> Result<(Export, Option<Reencryptable>), CommandError> {
         let locked = self.locked;
         let (which, label) = (
             locked.wanted().which,
@@ -81,6 +91,6 @@ impl Opened {
         if let Ok(segment) = locked.container().data_segment() {
             note_slow(segment.cipher);
         }
-        Ok(locked.export(&unlocked)?)
+        Ok(locked.into_export(&unlocked, steered)?)
     }
 }

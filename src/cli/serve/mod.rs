@@ -1,4 +1,4 @@
-//! `luksmith serve`: serves volumes over NBD.
+//! `luksmith serve`: serves volumes over NBD, and as disks of virtual machines.
 
 mod clients;
 mod exports;
@@ -7,34 +7,37 @@ mod sockets;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use luksmith::container::Which;
-use luksmith::export::Discard;
-use luksmith::export::nbd::{Options, Server};
+use luksmith::export::nbd::Options;
+use luksmith::export::{Discard, Export};
 use luksmith::location::Location;
 use luksmith::task::captive::Captive;
+use luksmith::task::disk_sockets::DiskSocket;
 use luksmith::task::export_text::ExportText;
 use luksmith::task::exports::{Wanted, refuse_twice};
 use luksmith::task::listen::Listen;
 use luksmith::task::open::ImageFormat;
 use luksmith::task::pid_file::PidFile;
+use luksmith::task::reencrypt::control::Running;
+use luksmith::task::service::{self, Places, Service};
 
 use super::Session;
 use super::args::{
     CompressedArgs, IMAGE_FORMATS, ImageArgs, KeyArgs, LimitArgs, LocalFile, LocationParser,
-    RemoteArgs, choice,
+    RemoteArgs, choice, parse_sector_size,
 };
 use super::error::{CommandError, Exit, Kind};
 use super::output;
 use super::passphrase::KeySource;
+use super::readiness::{self, Serving};
 use clients::ClientArgs;
-use exports::{Chosen, DISCARDS};
-use ready::{Ready, Served};
+pub(super) use exports::{Chosen, DISCARDS};
+use ready::Ready;
 use sockets::SocketArgs;
 
-/// Serve volumes to QEMU, libvirt, nbdcopy, … over NBD
+/// Serve volumes to QEMU, libvirt, … over NBD or vhost-user
 ///
 /// Clients get the plaintext. By default only this user can connect. The passphrases are asked for
 /// once, at the start. On SIGTERM or SIGINT the server replies to the requests that it has
@@ -43,8 +46,8 @@ use sockets::SocketArgs;
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// The encrypted volume to serve under --name: a file, a block device, or an export of another
-    /// server
+    /// The encrypted volume to serve under --name: a file, a block device, an export of another
+    /// server, or an image in Ceph
     #[arg(value_name = "IMAGE", value_parser = LocationParser::Openable, required_unless_present = "export")]
     image: Option<Location>,
 
@@ -83,9 +86,18 @@ pub(crate) struct Args {
 
     /// Serve another volume: NAME=IMAGE and any of ,partition=N ,offset=SIZE ,size=SIZE ,key=SOURCE
     /// ,header=FILE ,format=FORMAT ,compressed-plaintext ,keyslot=N ,description=TEXT ,discard=WHAT
-    /// ,read-only. A comma in a value is written twice (repeatable)
+    /// ,read-only ,vhost-user=PATH. A comma in a value is written twice (repeatable)
     #[arg(long, value_name = "EXPORT")]
     export: Vec<ExportText>,
+
+    /// IMAGE is the disk of a virtual machine, whose emulator connects to the socket PATH. The
+    /// rules for the directory are those of --socket
+    #[arg(long, value_name = "PATH", value_parser = LocalFile)]
+    vhost_user: Option<PathBuf>,
+
+    /// The size of the blocks of such a disk: 512, 1024, 2048 or 4096
+    #[arg(long, value_name = "BYTES", default_value_t = 512, value_parser = parse_sector_size)]
+    block_size: u32,
 
     /// Clients can only read, and images are opened for reading
     #[arg(short, long)]
@@ -94,6 +106,15 @@ pub(crate) struct Args {
     /// What a client's discard does (TRIM)
     #[arg(long, value_name = "WHAT", default_value = "deny", value_parser = choice(DISCARDS))]
     discard: Discard,
+
+    /// Do not go on with a reencryption that is in progress; both of its keys are used
+    #[arg(long)]
+    no_reencrypt: bool,
+
+    /// Make the socket PATH, on which this user can begin a reencryption (`luksmith reencrypt
+    /// --served PATH`), pause it, let it go on, limit its rate, and ask how far it is
+    #[arg(long, value_name = "PATH", value_parser = LocalFile)]
+    control: Option<PathBuf>,
 
     /// Stop when the last client has disconnected, and no other one has connected for this time
     /// [0 s without a value]
@@ -109,7 +130,7 @@ pub(crate) struct Args {
 
     /// Run COMMAND by /bin/sh when clients can connect, and stop when it ends, with its exit code.
     /// Its environment has uri, exportname and unixsocket. Without --socket and --listen, the
-    /// socket is in a new folder
+    /// socket is in a new folder. With --json, what COMMAND prints follows the line of JSON
     #[arg(long, value_name = "COMMAND")]
     run: Option<OsString>,
 
@@ -161,32 +182,15 @@ Examples:
   luksmith serve --socket vms/nbd.sock --export a=a.img,key=file:a.key \\
     --export b=b.img,key=file:b.key,read-only
   luksmith serve disk.qcow2 --format qcow2 --discard pass --socket vms/disk.sock
+  luksmith serve disk.img --vhost-user vms/disk.vhost
   luksmith serve disk.img --listen 0.0.0.0:10809 --tls-dir /etc/pki/luksmith
   luksmith serve disk.img --key-file disk.key --socket tmp/copy.sock --exit-when-idle &
   nbdcopy 'nbd+unix:///?socket=tmp/copy.sock' plain.img
   luksmith serve disk.img --key-file disk.key --run 'nbdcopy \"$uri\" plain.img'";
 
-/// After this time, the program says why the server has not stopped yet.
-const LONG_WAIT: Duration = Duration::from_secs(2);
-
-/// Says what the program waits for, if the server has not stopped after a while.
-fn explain_wait(end: mpsc::Receiver<()>) {
-    let waiting = move || {
-        if end.recv_timeout(LONG_WAIT) == Err(mpsc::RecvTimeoutError::Timeout) {
-            output::note(
-                "stopping: clients get their last replies, and the storage has to accept the last \
-                 writes (--timeout limits that); a second signal stops at once, and data that was \
-                 not flushed may be lost",
-            );
-        }
-    };
-    // If the thread cannot be started, nothing is printed.
-    drop(
-        std::thread::Builder::new()
-            .name("stopping".to_owned())
-            .spawn(waiting),
-    );
-}
+/// What the program waits for after the first signal.
+const WAITS_FOR: &str = "clients get their last replies, and the storage has to accept the last \
+                         writes (--timeout limits that)";
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
@@ -207,60 +211,64 @@ impl Args {
         options.idle_time = Duration::from_secs(self.exit_when_idle.unwrap_or(0));
         options.allow_uids = self.clients.allow_uids();
         options.tls = session.signals.ending(|| self.clients.tls())??;
-        let (place, _folder) = self.sockets.place(self.run.is_some())?;
-        let listen = if self.clients.insecure {
-            Listen::new_insecure(place, &options)?
-        } else {
-            Listen::new(place, &options)?
-        };
+        let mut disk_options = luksmith::export::vhost_user::Options::default();
+        disk_options.allow_uids = options.allow_uids.clone();
+        disk_options.exit_when_idle = options.exit_when_idle;
+        disk_options.idle_time = options.idle_time;
         let chosen = self.exports()?;
         refuse_twice(chosen.iter().map(|chosen| &chosen.wanted))?;
+        let disks: Vec<_> = (chosen.iter())
+            .map(|chosen| self.disk(&chosen.wanted))
+            .collect();
+        let is_disk = disks.iter().any(Option::is_some);
+        let (place, _folder) = self.sockets.place(self.run.is_some(), is_disk)?;
+        if place.is_some() && is_disk && options.exit_when_idle {
+            let message = "--exit-when-idle is for clients of one kind";
+            let hint = "leave it out, or serve over NBD only or with --vhost-user only";
+            return Err(CommandError::parameters(message).hint(hint));
+        }
+        let listen = place.map(|place| match self.clients.insecure {
+            true => Listen::new_insecure(place, &options),
+            false => Listen::new(place, &options),
+        });
+        let places = Places::new(listen.transpose()?, disks)?;
         let opened: Vec<_> = (chosen.into_iter())
             .map(|chosen| chosen.open(session, self.limits.limits()))
             .collect::<Result<_, _>>()?;
-        listen.check()?;
-        let mut exports = Vec::new();
+        places.check()?;
+        let (mut exports, mut reencryptable) = (Vec::new(), Vec::new());
         for opened in opened {
-            exports.push(opened.unlock(session)?);
+            let (export, one) = opened.unlock(session, self.control.is_some())?;
+            reencryptable.extend(one);
+            exports.push(export);
         }
-        let served_exports: Vec<_> = exports.iter().map(Served::of).collect();
-        let first = served_exports
-            .first()
-            .map_or_else(String::new, Served::name);
+        let first = exports.first().map_or("", Export::name).to_owned();
 
-        let server = Server::new(exports, options)?;
-        let stopper = server.stopper();
-        let (ended, end) = mpsc::channel();
-        let end = Mutex::new(Some(end));
-        session.signals.at_first(move || {
-            ready::stopping();
-            stopper.stop();
-            let end = end.lock().unwrap_or_else(PoisonError::into_inner).take();
-            end.into_iter().for_each(explain_wait);
-        });
+        let mut both = service::Options::default();
+        (both.nbd, both.vhost_user) = (options, disk_options);
+        let service = Service::new(exports, places, both)?;
+        let stopper = service.stopper();
+        let serving = Serving::until_signal(session, WAITS_FOR, stopper.clone());
 
-        let listening = listen.start(session)?;
+        let running = service.start(session)?;
+        let (paused, control) = (self.no_reencrypt, self.control.as_deref());
+        let _running = Running::start(reencryptable, paused, control, output::note, session)?;
         let pid_file = self.pid_file.as_deref();
         let pid_file = pid_file.map(|path| PidFile::write(path, session));
         let _pid_file = pid_file.transpose()?;
-        Ready {
-            listening: &listening,
-            exports: served_exports,
-        }
-        .announce(session, self.ready_fd)?;
-        let captive = match &self.run {
-            Some(command) => {
-                let stopper = server.stopper();
-                let captive = Captive::start(command, &listening, &first, move || stopper.stop())?;
+        Ready(&running).announce(session, self.ready_fd)?;
+        let captive = match (&self.run, running.nbd()) {
+            (Some(command), Some(listening)) => {
+                let captive = Captive::start(command, listening, &first, stopper)?;
                 let ending = captive.ending();
                 session.signals.at_first(move || ending.terminate());
                 Some(captive)
             }
-            None => None,
+            _ => None,
         };
-        let served = listening.serve(&server);
-        drop(ended);
-        ready::stopping();
+        let served = running.serve();
+        drop(serving);
+        readiness::stopping();
         if let (Err(_), Some(captive)) = (&served, &captive) {
             captive.ending().terminate();
         }
@@ -283,6 +291,7 @@ impl Args {
             (self.compressed.compressed_plaintext, "compressed-plaintext"),
             (self.keyslot.is_some(), "keyslot=N"),
             (!self.description.is_empty(), "description=TEXT"),
+            (self.vhost_user.is_some(), "vhost-user=PATH"),
             (!self.name.is_empty(), "name"),
         ];
         let Some((_, part)) = given.iter().find(|(given, _)| *given) else {
@@ -294,6 +303,13 @@ impl Args {
             "name" => "--export NAME=IMAGE has the name".to_owned(),
             part => format!("each export states its own: --export NAME=IMAGE,{part}"),
         }))
+    }
+
+    /// The socket of an export that is the disk of a virtual machine.
+    fn disk(&self, wanted: &Wanted) -> Option<DiskSocket> {
+        let mut disk = DiskSocket::new(self.sockets.unix(wanted.vhost_user.as_deref()?));
+        disk.block_size = self.block_size;
+        Some(disk)
     }
 
     /// The exports that the arguments name, IMAGE first.
@@ -312,6 +328,7 @@ impl Args {
             wanted.compressed_plaintext = self.compressed.compressed_plaintext;
             wanted.read_only = self.read_only;
             wanted.discard = self.discard;
+            wanted.vhost_user.clone_from(&self.vhost_user);
             let key = KeySource::of(&self.key)?;
             chosen.push(Chosen { wanted, key });
         }

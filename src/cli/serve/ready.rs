@@ -1,45 +1,16 @@
 //! Announces that clients can connect, and the URIs for that: on stderr, as JSON, to a descriptor,
 //! and to systemd.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
-
-use luksmith::export::Export;
-use luksmith::task::listen::Listening;
+use luksmith::task::service::Running;
 use luksmith_formats::json::json;
 use luksmith_formats::nbd::uri::{Transport, Uri};
-use sd_notify::NotifyState;
 
 use crate::cli::Session;
-use crate::cli::error::{CommandError, Kind};
-use crate::cli::{output, size};
+use crate::cli::error::CommandError;
+use crate::cli::{output, readiness, size};
 
 /// A server whose sockets listen.
-pub(super) struct Ready<'a> {
-    pub(super) listening: &'a Listening<'a>,
-    pub(super) exports: Vec<Served>,
-}
-
-/// The properties of an export that are printed.
-pub(super) struct Served {
-    name: String,
-    size: u64,
-    read_only: bool,
-}
-
-impl Served {
-    pub(super) fn name(&self) -> String {
-        self.name.clone()
-    }
-
-    pub(super) fn of(export: &Export) -> Self {
-        Self {
-            name: export.name().to_owned(),
-            size: export.size(),
-            read_only: export.is_read_only(),
-        }
-    }
-}
+pub(super) struct Ready<'a>(pub(super) &'a Running<'a>);
 
 impl Ready<'_> {
     /// Where clients reach an export, for people. No client takes the URI of an abstract socket.
@@ -54,7 +25,8 @@ impl Ready<'_> {
             }
             _ => uri.to_string(),
         };
-        self.listening.uris(export).map(place).collect()
+        let uris = self.0.nbd().map(|nbd| nbd.uris(export).map(place));
+        uris.into_iter().flatten().collect()
     }
 
     pub(super) fn announce(
@@ -62,58 +34,45 @@ impl Ready<'_> {
         session: &Session,
         ready_fd: Option<u32>,
     ) -> Result<(), CommandError> {
+        let nbd = self.0.nbd();
+        let uri = |name: &str| nbd.map(|nbd| nbd.uri(name).to_string());
         let uris = |name: &str| -> Vec<String> {
-            let uris = self.listening.uris(name);
+            let uris = nbd.into_iter().flat_map(|nbd| nbd.uris(name));
             uris.map(|uri| uri.to_string()).collect()
         };
-        let uri = self.listening.uri("").to_string();
-        for export in &self.exports {
-            let only = if export.read_only { ", read-only" } else { "" };
+        for (export, disk) in self.0.exports() {
+            let only = if export.is_read_only() {
+                ", read-only"
+            } else {
+                ""
+            };
+            let disk = disk.map(|path| format!("vhost-user:{}", path.display()));
             output::note(format_args!(
                 "serving {}{only}: {}",
-                size::human(export.size),
-                self.places(&export.name).join(" ")
+                size::human(export.size()),
+                [self.places(export.name()), disk.into_iter().collect()]
+                    .concat()
+                    .join(" ")
             ));
         }
         if session.json {
-            let exports = self.exports.iter().map(|export| {
+            let exports = self.0.exports().map(|(export, disk)| {
                 json!({
-                    "name": export.name,
-                    "uri": self.listening.uri(&export.name).to_string(),
-                    "uris": uris(&export.name),
-                    "size": export.size,
-                    "read_only": export.read_only,
+                    "name": export.name(),
+                    "uri": uri(export.name()),
+                    "uris": uris(export.name()),
+                    "vhost_user": disk.map(|path| path.display().to_string()),
+                    "size": export.size(),
+                    "read_only": export.is_read_only(),
                 })
             });
             let exports = exports.collect::<Vec<_>>();
-            let all = json!({ "uri": uri, "uris": uris(""), "exports": exports });
+            let all = json!({ "uri": uri(""), "uris": uris(""), "exports": exports });
             session.output.json_now(&all)?;
         }
-        if let Some(number) = ready_fd {
-            let path = format!("/proc/self/fd/{number}");
-            let told = session.signals.ending(|| {
-                let mut ready = OpenOptions::new().write(true).open(&path)?;
-                ready.write_all(format!("{uri}\n").as_bytes())
-            });
-            told?.map_err(|error| {
-                CommandError::new(Kind::Parameters, error)
-                    .about(format!("cannot write to descriptor {number}"))
-                    .hint("--ready-fd takes a descriptor that is open for writing")
-            })?;
-        }
-        notify(NotifyState::Ready);
-        Ok(())
-    }
-}
-
-/// Tells systemd that the server ends.
-pub(super) fn stopping() {
-    notify(NotifyState::Stopping);
-}
-
-/// Notifies systemd, if that has started the program.
-fn notify(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!(%error, "cannot notify systemd");
+        let first = || self.0.exports().find_map(|(_, disk)| disk);
+        let path = || first().map(|disk| disk.display().to_string());
+        let place = uri("").or_else(path).unwrap_or_default();
+        readiness::ready(session, ready_fd, &place)
     }
 }

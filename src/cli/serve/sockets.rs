@@ -1,7 +1,7 @@
 //! Where the server listens: the place that the arguments name, or the sockets that systemd passes.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use luksmith::export::nbd::Listener;
@@ -58,21 +58,41 @@ fn parse_group(text: &str) -> Result<u32, String> {
 }
 
 impl SocketArgs {
-    /// The place that the arguments name; without arguments, the sockets from systemd, or if
-    /// `captive`, a socket in a new folder, which is removed when it is dropped.
+    /// The place for clients of NBD that the arguments name; without arguments, the sockets from
+    /// systemd, or if `captive`, a socket in a new folder, which is removed when it is dropped.
+    /// There need not be one if there are `disks`.
     pub(super) fn place(
         &self,
         captive: bool,
-    ) -> Result<(Place, Option<SocketFolder>), CommandError> {
+        disks: bool,
+    ) -> Result<(Option<Place>, Option<SocketFolder>), CommandError> {
         let passed = from_systemd()?;
-        let named = self.socket.is_some() || self.listen.is_some();
-        if !captive || named || !passed.is_empty() {
-            return Ok((self.stated(passed)?, None));
+        if self.socket.is_some() || self.listen.is_some() || !passed.is_empty() {
+            return Ok((Some(self.stated(passed)?), None));
+        }
+        if !captive {
+            let place = (!disks).then(|| self.stated(passed)).transpose()?;
+            return Ok((place, None));
         }
         let base =
             std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
         let folder = SocketFolder::make(&base)?;
-        Ok((Place::unix(folder.socket()), Some(folder)))
+        Ok((Some(Place::unix(folder.socket())), Some(folder)))
+    }
+
+    /// The Unix socket at `path`, with the mode and the group that the arguments name.
+    pub(super) fn unix(&self, path: &Path) -> UnixSocket {
+        let mut socket = UnixSocket::new(path);
+        socket.mode = self.mode();
+        socket.group = self.socket_group;
+        socket.trust_directory = self.socket_mode.is_some() || self.socket_group.is_some();
+        socket
+    }
+
+    fn mode(&self) -> u32 {
+        let of_group = self.socket_group.is_some();
+        let default = if of_group { 0o660 } else { 0o600 };
+        self.socket_mode.unwrap_or(default)
     }
 
     fn stated(&self, passed: Vec<Listener>) -> Result<Place, CommandError> {
@@ -87,29 +107,23 @@ impl SocketArgs {
                 "leave {option} out, or start the server without the socket unit"
             )));
         }
-        let default = if self.socket_group.is_some() {
-            0o660
-        } else {
-            0o600
-        };
-        let mode = self.socket_mode.unwrap_or(default);
         if let Some(path) = &self.socket {
-            let mut socket = UnixSocket::new(path);
-            socket.mode = mode;
-            socket.group = self.socket_group;
-            socket.trust_directory = self.socket_mode.is_some() || self.socket_group.is_some();
-            return Ok(Place::Unix(socket));
+            return Ok(Place::Unix(self.unix(path)));
         }
         if let Some(text) = &self.listen {
             let place = Place::tcp(text).map_err(|error| error.about(format!("--listen {text}")));
             return Ok(place?);
         }
         if passed.is_empty() {
-            return Err(CommandError::parameters("no socket to listen on is named")
-                .hint("--socket PATH, --listen ADDR:PORT, or a systemd socket unit"));
+            return Err(
+                CommandError::parameters("no socket to listen on is named").hint(
+                    "--socket PATH, --listen ADDR:PORT or a systemd socket unit, or --vhost-user \
+                     PATH for a virtual machine",
+                ),
+            );
         }
         let mut sockets = OpenSockets::new(passed);
-        (sockets.mode, sockets.group) = (mode, self.socket_group);
+        (sockets.mode, sockets.group) = (self.mode(), self.socket_group);
         Ok(Place::Open(sockets))
     }
 }

@@ -60,6 +60,10 @@ pub(super) fn store(error: &io::Error) -> Option<String> {
              the record of a change with --undo-file PATH"
                 .to_owned(),
         ),
+        io::ErrorKind::InvalidFilename => Some(
+            "--undo-file PATH keeps the record under another name, for the duration of the change"
+                .to_owned(),
+        ),
         _ => None,
     }
 }

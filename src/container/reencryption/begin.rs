@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use luksmith_formats::luks2::{
     self, Area, CryptSegment, Keyslot, Luks2Keyslot, MAX_DIGESTS, MAX_OBJECTS, NewReencryption,
-    Priority, Progress, ReencryptKeyslot, Resilience, SegmentSize,
+    Priority, Progress, ReencryptKeyslot, ReencryptMode, Resilience, SegmentSize,
 };
 use luksmith_formats::{CipherSpec, Hash};
 
@@ -21,7 +21,7 @@ use crate::secret::{Passphrase, VolumeKey};
 
 /// The iterations of the verification digest. What it covers has two random keys, so it needs no
 /// calibration.
-const VERIFICATION_ITERATIONS: u32 = 1000;
+pub(super) const VERIFICATION_ITERATIONS: u32 = 1000;
 
 /// The size of the smallest area, in bytes.
 const LEAST_AREA: u64 = 4096;
@@ -48,9 +48,13 @@ pub struct BeginReencryption<'a> {
     /// The size of the area for that, in bytes: a multiple of 4096. If there is less room, the area
     /// is smaller, and so are the zones.
     pub area_size: u64,
+    /// The size of the smallest area that can be used, in bytes: a multiple of 4096.
+    pub least_area: u64,
     /// The keyslots that are sealed anew, each with its passphrase. All other keyslots of the old
     /// key are removed at the end.
     pub keyslots: Vec<(u32, &'a Passphrase)>,
+    /// Whether the header records from the start on that clients may write meanwhile.
+    pub online: bool,
 }
 
 impl BeginReencryption<'_> {
@@ -75,9 +79,18 @@ impl BeginReencryption<'_> {
             keep_key: false,
             resilience,
             area_size,
+            least_area: LEAST_AREA,
             keyslots: Vec::new(),
+            online: false,
         }
     }
+}
+
+/// A reencryption that can begin: its keys are made and sealed, and nothing is written yet.
+pub struct PreparedReencryption {
+    plan: WritePlan,
+    next: luks2::Header,
+    keys: ReencryptionKeys,
 }
 
 impl Container {
@@ -92,6 +105,35 @@ impl Container {
         begin: &BeginReencryption<'_>,
         interrupt: &Interrupt,
     ) -> Result<ReencryptionKeys, ReencryptionError> {
+        let prepared = self.prepare_reencryption(unlocked, begin, interrupt)?;
+        self.commit_reencryption(prepared)
+    }
+
+    /// Writes what [`prepare_reencryption`](Self::prepare_reencryption) has prepared. The header
+    /// must not have changed since then.
+    ///
+    /// # Errors
+    /// Returns [`ReencryptionError::Commit`].
+    pub fn commit_reencryption(
+        &mut self,
+        prepared: PreparedReencryption,
+    ) -> Result<ReencryptionKeys, ReencryptionError> {
+        let PreparedReencryption { plan, next, keys } = prepared;
+        self.commit(&plan, Header::Luks2(next))?;
+        Ok(keys)
+    }
+
+    /// As [`begin_reencryption`](Self::begin_reencryption), but writes nothing. This takes as long
+    /// as the KDFs of the new keyslots.
+    ///
+    /// # Errors
+    /// Returns [`ReencryptionError`].
+    pub fn prepare_reencryption(
+        &self,
+        unlocked: &Unlocked,
+        begin: &BeginReencryption<'_>,
+        interrupt: &Interrupt,
+    ) -> Result<PreparedReencryption, ReencryptionError> {
         self.check_free(None)?;
         let Header::Luks2(header) = &self.header else {
             return Err(ReencryptionError::Luks1);
@@ -130,7 +172,7 @@ impl Container {
             plan.flush();
         }
         let keyslot = taken.number()?;
-        let area = taken.area_up_to(begin.area_size)?;
+        let area = taken.area_up_to(begin.area_size, begin.least_area)?;
         let (_, present) = header.metadata.data_segment()?;
         let mut digests = (0..MAX_DIGESTS).filter(|id| {
             let metadata = &header.metadata;
@@ -155,7 +197,11 @@ impl Container {
                 keyslots,
                 digest,
                 keyslot,
-                state: ReencryptKeyslot::forward(area, begin.resilience.clone()),
+                state: ReencryptKeyslot::forward(
+                    ReencryptMode::Reencrypt,
+                    area,
+                    begin.resilience.clone(),
+                ),
                 following,
             })
             .map_err(ReencryptionError::NoSpaceInHeader)?;
@@ -166,10 +212,14 @@ impl Container {
         next.metadata
             .set_verification_digest(free_digest()?, &verification)
             .map_err(ReencryptionError::NoSpaceInHeader)?;
+        if begin.online {
+            next.metadata
+                .set_online(true)
+                .map_err(ReencryptionError::NoSpaceInHeader)?;
+        }
         check_later_steps(&next, present.size)?;
         self.write_luks2(&mut plan, &mut next)?;
-        self.commit(&plan, Header::Luks2(next))?;
-        Ok(keys)
+        Ok(PreparedReencryption { plan, next, keys })
     }
 
     /// Seals the new key with a passphrase, in free space.
@@ -213,14 +263,14 @@ impl Container {
 }
 
 /// What new keyslots have taken of the free numbers and of the free room.
-struct Taken<'a> {
+pub(super) struct Taken<'a> {
     header: &'a luks2::Header,
     numbers: Vec<u32>,
     areas: Vec<Range<u64>>,
 }
 
 impl<'a> Taken<'a> {
-    fn new(header: &'a luks2::Header) -> Self {
+    pub(super) fn new(header: &'a luks2::Header) -> Self {
         Self {
             header,
             numbers: Vec::new(),
@@ -228,7 +278,7 @@ impl<'a> Taken<'a> {
         }
     }
 
-    fn number(&mut self) -> Result<u32, ReencryptionError> {
+    pub(super) fn number(&mut self) -> Result<u32, ReencryptionError> {
         let used = self.header.metadata.keyslots();
         let mut free =
             (0..MAX_OBJECTS).filter(|id| !used.contains_key(id) && !self.numbers.contains(id));
@@ -248,13 +298,19 @@ impl<'a> Taken<'a> {
 }
 
 impl Taken<'_> {
-    /// An area of this size, or the largest of its halves for which there is room.
-    fn area_up_to(&mut self, size: u64) -> Result<Range<u64>, ReencryptionError> {
-        let mut wanted = size.max(LEAST_AREA);
+    /// An area of this size. If there is less room, one that is smaller by a quarter once or
+    /// several times.
+    pub(super) fn area_up_to(
+        &mut self,
+        size: u64,
+        least: u64,
+    ) -> Result<Range<u64>, ReencryptionError> {
+        let least = least.max(LEAST_AREA);
+        let mut wanted = size.max(least);
         loop {
             match self.area(wanted, "the area of the reencryption") {
-                Err(ReencryptionError::NoRoom { .. }) if wanted > LEAST_AREA => {
-                    wanted = (wanted / 2 / LEAST_AREA * LEAST_AREA).max(LEAST_AREA);
+                Err(ReencryptionError::NoRoom { .. }) if wanted > least => {
+                    wanted = (wanted / 4 * 3 / LEAST_AREA * LEAST_AREA).max(least);
                 }
                 found => return found,
             }
@@ -264,7 +320,10 @@ impl Taken<'_> {
 
 /// Checks that the header has room for the largest state of the reencryption: three segments that
 /// map data, with long numbers.
-fn check_later_steps(header: &luks2::Header, size: SegmentSize) -> Result<(), ReencryptionError> {
+pub(super) fn check_later_steps(
+    header: &luks2::Header,
+    size: SegmentSize,
+) -> Result<(), ReencryptionError> {
     let end = match size {
         SegmentSize::Dynamic => 1 << 62,
         SegmentSize::Fixed(size) => size,
@@ -278,5 +337,6 @@ fn check_later_steps(header: &luks2::Header, size: SegmentSize) -> Result<(), Re
     later
         .metadata
         .set_progress(progress, end)
+        .and_then(|()| later.metadata.set_online(true))
         .map_err(ReencryptionError::NoSpaceInHeader)
 }

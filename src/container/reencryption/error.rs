@@ -3,7 +3,7 @@
 use luksmith_formats::FormatError;
 use thiserror::Error;
 
-use crate::container::{CommitError, KeyslotError, UnlockError, VolumeError};
+use crate::container::{CommitError, CreateError, KeyslotError, UnlockError, VolumeError};
 use crate::kdf::KdfError;
 use crate::secret::{LockError, SecretError};
 
@@ -46,9 +46,15 @@ pub enum ReencryptionError {
     /// The metadata of a later step would not fit its area.
     #[error("the metadata of the reencryption does not fit the header")]
     NoSpaceInHeader(#[source] FormatError),
+    /// Plaintext is encrypted in place, and a journal would be another copy of it.
+    #[error("a journal of data that is encrypted in place would be a copy of its plaintext")]
+    JournalOfPlaintext,
     /// A key could not be unlocked.
     #[error("cannot unlock")]
     Unlock(#[from] UnlockError),
+    /// The header of a new volume could not be made.
+    #[error("cannot make the header")]
+    Create(#[from] CreateError),
     /// A keyslot could not be made.
     #[error("cannot make the keyslots of the new key")]
     Keyslot(#[from] KeyslotError),

@@ -5,13 +5,14 @@ use luksmith_formats::luks2::{self, Progress, REENCRYPT_VERSION, Reencryption};
 use super::ReencryptionError;
 use crate::Interrupt;
 use crate::container::digest::KeyDigest;
-use crate::container::{Container, Header, UnlockError, Unlocked, Which};
+use crate::container::{Container, Header, KeyslotError, UnlockError, Unlocked, Which};
 use crate::secret::{LockedBytes, Passphrase, VolumeKey};
 
 /// The volume keys before and after a reencryption. Their digests matched.
 #[derive(Debug)]
 pub struct ReencryptionKeys {
-    /// `None` if everything is converted, and no passphrase opens the old key any more.
+    /// `None` if everything is converted, and no passphrase opens the old key any more, and if
+    /// plaintext is encrypted in place.
     pub(super) previous: Option<VolumeKey>,
     /// `None` if it is the same key.
     pub(super) following: Option<VolumeKey>,
@@ -19,7 +20,7 @@ pub struct ReencryptionKeys {
 
 impl ReencryptionKeys {
     /// The key of the data that is not converted. `None` if it could not be opened, which is only
-    /// so if everything is converted.
+    /// so if everything is converted, and for plaintext.
     pub(crate) fn previous(&self) -> Option<&VolumeKey> {
         self.previous.as_ref()
     }
@@ -59,7 +60,7 @@ impl Container {
         for slot in self.keyslots().into_iter().filter(|slot| slot.bound) {
             let mut by = None;
             for (index, passphrase) in passphrases.iter().enumerate() {
-                match self.unlock(passphrase, Which::Slot(slot.slot), interrupt) {
+                match self.open_any(passphrase, Which::Slot(slot.slot), interrupt) {
                     Ok(found) => {
                         unlocked.get_or_insert(found);
                         by = Some(index);
@@ -103,24 +104,111 @@ impl Container {
         let found = self.reencryption()?.ok_or(ReencryptionError::NotPending)?;
         let following = self.key_of_digest(found.following_digest, passphrases, interrupt)?;
         let following = following.ok_or(ReencryptionError::NewKey)?;
-        let keys = if found.following_digest == found.previous_digest {
-            ReencryptionKeys {
+        let keys = match found.previous.digest() {
+            Some(digest) if digest == found.following_digest => ReencryptionKeys {
                 previous: Some(following),
                 following: None,
+            },
+            digest => ReencryptionKeys {
+                previous: match digest {
+                    Some(digest) => self.key_of_digest(digest, passphrases, interrupt)?,
+                    None => None,
+                },
+                following: Some(following),
+            },
+        };
+        self.verified(&found, keys, interrupt)
+    }
+
+    /// The keys of the reencryption in progress, of which one was unlocked, and the other one opens
+    /// with the same passphrase. Verifies the digest that protects its metadata.
+    ///
+    /// # Errors
+    /// The same as for [`unlock_reencryption`](Self::unlock_reencryption).
+    pub fn reencryption_keys(
+        &self,
+        unlocked: &Unlocked,
+        interrupt: &Interrupt,
+    ) -> Result<ReencryptionKeys, ReencryptionError> {
+        let found = self.reencryption()?.ok_or(ReencryptionError::NotPending)?;
+        let own = VolumeKey::copy_from(unlocked.key.as_bytes())?;
+        let other = unlocked.other.as_ref();
+        let other = other.map(|key| VolumeKey::copy_from(key.as_bytes()));
+        let other = other.transpose()?;
+        let previous = found.previous.digest();
+        let is_previous = previous.is_some_and(|digest| self.is_of_digest(unlocked, digest));
+        let keys = if previous == Some(found.following_digest) && is_previous {
+            ReencryptionKeys {
+                previous: Some(own),
+                following: None,
+            }
+        } else if is_previous {
+            ReencryptionKeys {
+                previous: Some(own),
+                following: Some(other.ok_or(ReencryptionError::NewKey)?),
+            }
+        } else if self.is_of_digest(unlocked, found.following_digest) {
+            ReencryptionKeys {
+                previous: other,
+                following: Some(own),
             }
         } else {
-            ReencryptionKeys {
-                previous: self.key_of_digest(found.previous_digest, passphrases, interrupt)?,
-                following: Some(following),
-            }
+            return Err(KeyslotError::WrongKey.into());
         };
-        if keys.previous.is_none() {
+        self.verified(&found, keys, interrupt)
+    }
+
+    /// The key of the other side of a reencryption, if the passphrase opens it.
+    pub(in crate::container) fn other_key(
+        &self,
+        unlocked: &Unlocked,
+        passphrase: &Passphrase,
+        interrupt: &Interrupt,
+    ) -> Result<Option<VolumeKey>, UnlockError> {
+        let Ok(Some(found)) = self.reencryption() else {
+            return Ok(None);
+        };
+        let Some(previous) = found.previous.digest() else {
+            return Ok(None);
+        };
+        let digest = match self.is_of_digest(unlocked, previous) {
+            true => found.following_digest,
+            false if self.is_of_digest(unlocked, found.following_digest) => previous,
+            false => return Ok(None),
+        };
+        if previous == found.following_digest {
+            return Ok(None);
+        }
+        match self.key_of_digest(digest, std::slice::from_ref(passphrase), interrupt) {
+            Ok(key) => Ok(key),
+            Err(ReencryptionError::Unlock(error)) => Err(error),
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn is_of_digest(&self, unlocked: &Unlocked, digest: u32) -> bool {
+        let Header::Luks2(header) = &self.header else {
+            return false;
+        };
+        let digest = header.metadata.digests().get(&digest);
+        digest.is_some_and(|digest| KeyDigest::of_luks2(digest).is_same(&unlocked.digest))
+    }
+
+    /// The keys, after a check that nothing is missing which is needed, and of the digest that
+    /// protects the metadata.
+    fn verified(
+        &self,
+        found: &Reencryption,
+        keys: ReencryptionKeys,
+        interrupt: &Interrupt,
+    ) -> Result<ReencryptionKeys, ReencryptionError> {
+        if keys.previous.is_none() && !found.is_encryption() {
             return match found.progress {
                 Progress::Finished => Ok(keys),
                 Progress::Clean { .. } | Progress::Hot { .. } => Err(ReencryptionError::OldKey),
             };
         }
-        self.verify_reencryption(&found, &keys, interrupt)?;
+        self.verify_reencryption(found, &keys, interrupt)?;
         Ok(keys)
     }
 
@@ -133,7 +221,7 @@ impl Container {
         let mut skipped = None;
         for slot in self.keyslots_of_digest(digest) {
             for passphrase in passphrases {
-                match self.unlock(passphrase, Which::Slot(slot), interrupt) {
+                match self.open_any(passphrase, Which::Slot(slot), interrupt) {
                     Ok(unlocked) => return Ok(Some(unlocked.key)),
                     Err(UnlockError::WrongPassphrase) => {}
                     Err(error @ (UnlockError::Unsupported { .. } | UnlockError::Io(_))) => {

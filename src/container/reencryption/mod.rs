@@ -1,4 +1,5 @@
-//! The header of a volume whose key or cipher is changed in place. [`crate::reencrypt`] converts
+//! The header of a volume whose key or cipher is changed in place, or whose data is encrypted in
+//! place. [`crate::reencrypt`] converts
 //! the data.
 //!
 //! The metadata is that of cryptsetup, so that each program goes on where the other one stopped.
@@ -8,19 +9,36 @@
 //! opens for repair, so a reencryption neither begins nor goes on before that change is settled.
 
 mod begin;
+mod encrypt;
 mod error;
 mod keys;
+mod noise;
 
-use luksmith_formats::FormatError;
-use luksmith_formats::luks2::{self, Keyslot, Position, Progress, Reencryption};
+use std::ops::Range;
+use std::sync::Arc;
 
-pub use begin::BeginReencryption;
+use luksmith_formats::luks2::{self, Kdf, Keyslot, Position, Progress, Reencryption};
+use luksmith_formats::{FormatError, Hash};
+
+pub use begin::{BeginReencryption, PreparedReencryption};
+pub use encrypt::BeginEncryption;
 pub use error::ReencryptionError;
 pub use keys::{MatchedKeyslots, ReencryptionKeys};
 
 use super::plan::WritePlan;
 use super::{CommitError, Container, Header, Health, open};
 use crate::backend::Backend;
+
+/// The key after a reencryption, as far as the header tells.
+#[derive(Debug, Default)]
+pub(crate) struct FollowingKey {
+    /// Its size in bytes.
+    pub(crate) size: Option<usize>,
+    /// The hash of its digest.
+    pub(crate) hash: Option<Hash>,
+    /// Those of its keyslots.
+    pub(crate) kdfs: Vec<Kdf>,
+}
 
 impl Container {
     /// The reencryption in progress, if there is one.
@@ -35,9 +53,28 @@ impl Container {
         }
     }
 
+    /// The key after the reencryption that `found` describes, as far as the header tells.
+    pub(crate) fn following_key(&self, found: &Reencryption) -> FollowingKey {
+        let mut key = FollowingKey::default();
+        let Header::Luks2(header) = &self.header else {
+            return key;
+        };
+        let metadata = &header.metadata;
+        let digest = metadata.digests().get(&found.following_digest);
+        key.hash = digest.map(|digest| digest.hash);
+        for slot in self.keyslots_of_digest(found.following_digest) {
+            let keyslot = metadata.keyslots().get(&slot);
+            if let Some(keyslot) = keyslot.and_then(Keyslot::as_luks2) {
+                key.size = usize::try_from(keyslot.key_size).ok();
+                key.kdfs.push(keyslot.kdf.clone());
+            }
+        }
+        key
+    }
+
     /// The storage of the header.
-    pub(crate) fn header_storage(&self) -> &dyn Backend {
-        &*self.storage
+    pub(crate) fn header_storage(&self) -> &Arc<dyn Backend> {
+        &self.storage
     }
 
     /// Makes both copies of the header equal and durable, if they are not.
@@ -106,9 +143,22 @@ impl Container {
         Ok(())
     }
 
+    /// Records in both copies, durably, whether clients may write to the volume while it is
+    /// reencrypted.
+    pub(crate) fn commit_online(&mut self, online: bool) -> Result<(), ReencryptionError> {
+        let Header::Luks2(header) = &self.header else {
+            return Err(ReencryptionError::NotPending);
+        };
+        let mut next = header.clone();
+        next.metadata.set_online(online)?;
+        let mut plan = WritePlan::default();
+        self.write_luks2(&mut plan, &mut next)?;
+        Ok(self.commit(&plan, Header::Luks2(next))?)
+    }
+
     /// Ends the reencryption: removes its metadata and the keyslots of the old key in one commit,
-    /// and then overwrites their areas with random bytes. All data has to be converted and durable.
-    pub(crate) fn finish_reencryption(&mut self) -> Result<(), ReencryptionError> {
+    /// and returns their areas. All data has to be converted and durable.
+    pub(crate) fn end_reencryption(&mut self) -> Result<Vec<Range<u64>>, ReencryptionError> {
         let Header::Luks2(header) = &self.header else {
             return Err(ReencryptionError::NotPending);
         };
@@ -116,12 +166,15 @@ impl Container {
         let areas = next.metadata.finish_reencryption()?;
         let mut plan = WritePlan::default();
         self.write_luks2(&mut plan, &mut next)?;
-        let size = self.storage.geometry().size;
-        for area in areas {
-            plan.wipe(area.start.min(size)..area.end.min(size))
-                .map_err(CommitError::from)?;
-        }
-        Ok(self.commit(&plan, Header::Luks2(next))?)
+        self.commit(&plan, Header::Luks2(next))?;
+        Ok(areas)
+    }
+
+    /// Overwrites the areas that the end of a reencryption has left with noise, durably.
+    pub(crate) fn wipe_areas(&mut self, areas: Vec<Range<u64>>) -> Result<(), ReencryptionError> {
+        self.check_unchanged()?;
+        noise::write(&*self.storage, &areas)?;
+        Ok(())
     }
 
     fn with_progress(

@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use sha2::{Digest as _, Sha256};
 
+use super::ROOM_MAGIC;
 use crate::backend::{Backend, Geometry, IoError, Operation};
 use crate::door;
 use crate::sectors::{Cipher, Sectors};
@@ -74,13 +75,16 @@ pub(super) enum Found {
 
 /// Whether these bytes start like a record. The record may be damaged.
 pub(in crate::container) fn is_record(bytes: &[u8]) -> bool {
-    bytes.starts_with(MAGIC_1) || bytes.starts_with(MAGIC_2)
+    bytes.starts_with(MAGIC_1) || bytes.starts_with(MAGIC_2) || bytes.starts_with(ROOM_MAGIC)
 }
 
 /// Whether these bytes may be what a failed disk has left of a record: they start like one, or end
 /// before that can be seen.
 pub(in crate::container) fn is_remnant(bytes: &[u8]) -> bool {
-    is_record(bytes) || MAGIC_1.starts_with(bytes) || MAGIC_2.starts_with(bytes)
+    is_record(bytes)
+        || MAGIC_1.starts_with(bytes)
+        || MAGIC_2.starts_with(bytes)
+        || ROOM_MAGIC.starts_with(bytes)
 }
 
 impl UndoRecord {

@@ -12,7 +12,7 @@ use luksmith_formats::Limits;
 
 use super::parts::{self, Judgement};
 use super::record::{Found, RolledBack, UndoRecord, is_remnant};
-use super::{Kept, UndoStore};
+use super::{Kept, ROOM_MAGIC, UndoStore};
 use crate::backend::Backend;
 use crate::container::open::{self, Loaded};
 use crate::container::{OpenError, UndoError};
@@ -122,6 +122,9 @@ pub(in crate::container) fn settle(
     let name = undo.name();
     if !is_remnant(&bytes) {
         return Err(UndoError::NoRecord { name });
+    }
+    if bytes.starts_with(ROOM_MAGIC) {
+        return Err(UndoError::Room { name });
     }
     let refused = match UndoRecord::parse(&bytes) {
         None => UndoError::Damaged { name },

@@ -20,7 +20,10 @@ pub(super) fn number(error: &IoError) -> ErrorNumber {
         IoError::OutOfRange { .. } | IoError::Unaligned { .. } => ErrorNumber::Invalid,
         IoError::ReadOnly(_) => ErrorNumber::NotPermitted,
         IoError::Unsupported(_) | IoError::MissingFeature(_) => ErrorNumber::NotSupported,
-        IoError::Plaintext { .. } | IoError::Image { .. } => ErrorNumber::Io,
+        IoError::Plaintext { .. }
+        | IoError::Image { .. }
+        | IoError::LockLost(_)
+        | IoError::SourceLost { .. } => ErrorNumber::Io,
         IoError::Failed { source, .. } => match source.kind() {
             io::ErrorKind::OutOfMemory => ErrorNumber::NoMemory,
             io::ErrorKind::StorageFull => ErrorNumber::NoSpace,

@@ -5,8 +5,8 @@ use std::io;
 
 use luksmith_formats::nbd::Request;
 
-use super::busy_poll::{BusyPoll, BusyPollers};
 use crate::channel::Channel;
+use crate::export::busy_poll::{BusyPoll, BusyPollers};
 use crate::sectors::{Plain, Sectors};
 
 /// How far to read ahead, in bytes.
@@ -35,6 +35,11 @@ impl<'a> Input<'a> {
         }
     }
 
+    /// As [`BusyPoll::has_slept`].
+    pub(super) fn has_slept(&mut self) -> bool {
+        self.poll.has_slept()
+    }
+
     /// How many bytes can be taken without receiving more.
     pub(super) fn ready(&self) -> usize {
         self.end - self.start
@@ -53,7 +58,7 @@ impl<'a> Input<'a> {
             }
             let until = if self.large { N } else { AHEAD };
             let room = &mut self.buffer.as_mut_slice()[self.end..until];
-            match self.poll.recv(channel, room)? {
+            match receive(&mut self.poll, channel, room)? {
                 0 if self.ready() == 0 => return Ok(None),
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 received => self.end += received,
@@ -88,7 +93,7 @@ impl<'a> Input<'a> {
         self.start += here.len();
         self.large = there.len() >= AHEAD;
         while !there.is_empty() {
-            match self.poll.recv(channel, there)? {
+            match receive(&mut self.poll, channel, there)? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 received => there = &mut there[received..],
             }
@@ -111,4 +116,13 @@ impl<'a> Input<'a> {
         }
         Ok(())
     }
+}
+
+/// As [`Channel::recv`], and polls while the client keeps sending without delay.
+fn receive(poll: &mut BusyPoll<'_>, channel: &Channel, mut into: &mut [u8]) -> io::Result<usize> {
+    if channel.is_tls() {
+        return channel.recv(into);
+    }
+    let now = |into: &mut &mut [u8]| channel.recv_now(into).transpose();
+    poll.wait(&mut into, now, |into| channel.recv(into))
 }

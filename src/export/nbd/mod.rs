@@ -17,7 +17,6 @@
 //! all. Data for which a client got the reply to a flush is on stable storage, even if the server
 //! is killed.
 
-mod busy_poll;
 mod connection;
 mod connections;
 mod error;
@@ -28,14 +27,12 @@ mod input;
 mod listener;
 mod options;
 mod peer;
-mod refusals;
 mod replies;
 mod second_thread;
 mod serve_error;
 mod shared;
 mod stopping;
 mod transmission;
-mod wake;
 
 use std::sync::Arc;
 
@@ -45,13 +42,13 @@ pub use serve_error::ServeError;
 
 use super::Export;
 use super::budget::Budget;
+use super::busy_poll::BusyPollers;
 use super::pool::Pool;
-use busy_poll::BusyPollers;
+use super::refusals::Refusals;
+use super::wake::Wake;
 use connections::Connections;
-use refusals::Refusals;
 use shared::Shared;
 use stopping::Stopping;
-use wake::Wake;
 
 /// A server of exports. It can be stopped from any thread ([`stopper`](Self::stopper)).
 pub struct Server {
@@ -85,14 +82,16 @@ impl Server {
                 return Err(ServeError::SameName(export.name().to_owned()));
             }
         }
-        let wake = Arc::new(Wake::new()?);
+        let wake = Wake::new().map_err(|source| ServeError::System {
+            doing: "make an event",
+            source,
+        })?;
+        let wake = Arc::new(wake);
         let shared = Shared {
             exports,
             budget: Arc::new(Budget::new(options.max_in_flight)),
             pool: Pool::new("nbd-waits", options.max_waiting),
-            busy_pollers: BusyPollers::new(
-                std::thread::available_parallelism().map_or(1, usize::from),
-            ),
+            busy_pollers: BusyPollers::of_this_machine(),
             stopping: Arc::default(),
             connections: Connections::new(&options),
             refusals: Refusals::default(),

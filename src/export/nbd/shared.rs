@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use super::busy_poll::BusyPollers;
 use super::connections::Connections;
 use super::options::Options;
-use super::refusals::Refusals;
 use super::stopping::Stopping;
-use super::wake::Wake;
 use crate::export::Export;
 use crate::export::budget::Budget;
+use crate::export::busy_poll::BusyPollers;
 use crate::export::pool::Pool;
+use crate::export::refusals::Refusals;
+use crate::export::wake::Wake;
 
 /// What all connections share.
 pub(super) struct Shared {

@@ -1,7 +1,9 @@
 //! The transmission phase of one connection (section "Transmission").
 //!
 //! While the storage answers from memory, this thread serves the requests one after the other. It
-//! gathers the replies until there is no request left that it could take without waiting. A long
+//! gathers the replies until there is no request left that it could take without waiting. The first
+//! reply after the thread has slept is sent at once: the client sleeps too if all its requests are
+//! here, and wakes up while the others are served. A long
 //! request that is followed by another one goes to the second thread of the connection. While the
 //! storage makes its callers wait, requests go to the pool.
 
@@ -97,7 +99,10 @@ impl Transmission<'_> {
     }
 
     fn header<const N: usize>(&mut self) -> io::Result<Option<[u8; N]>> {
-        if self.input.ready() < N || self.replies.is_full() {
+        if self.input.ready() < N
+            || self.replies.is_full()
+            || (!self.replies.is_empty() && self.input.has_slept())
+        {
             self.send()?;
         }
         self.input.header(&self.session.channel)

@@ -11,9 +11,9 @@ use luksmith_formats::image::qcow2::{BITMAPS, DATA_FILE_RAW};
 
 use super::shape::{AUTOCLEAR, ImageError, Others, Shape};
 use super::used::UsedClustersWalk;
-use super::window::Window;
 use crate::backend::Backend;
 use crate::backend::memory::MemoryBackend;
+use crate::backend::section::Section;
 use crate::door;
 
 /// The autoclear features whose promises hold after a change of the LUKS header.
@@ -95,11 +95,10 @@ impl Qcow2Header {
     /// The storage of the LUKS header. Its size is fixed, and stated in the image.
     pub fn storage(&self) -> Arc<dyn Backend> {
         let (start, len) = self.shape.crypto;
-        Arc::new(Window {
-            storage: self.storage.clone(),
-            start,
-            len,
-        })
+        Arc::new(Section::within(
+            self.storage.clone(),
+            start..start.saturating_add(len),
+        ))
     }
 
     /// Where the LUKS header is in the image: its offset and length, in bytes.

@@ -66,7 +66,6 @@ mod resize;
 mod run;
 mod shape;
 mod used;
-mod window;
 
 use std::fmt;
 use std::ops::Range;

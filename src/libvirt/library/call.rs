@@ -12,9 +12,10 @@ use std::ffi::CString;
 use super::Functions;
 use super::apart::{Overwriting, apart};
 use super::shape::{
-    Act, ActWith, Ask, BlockInfo, Borrowed, Find, FindUsage, Initialize, LastError, List, Make,
-    NewStream, Open, Owned, Parent, RawError, Read, Receive, Resize, Send_, SetErrorFunction,
-    SetValue, Tell, Transfer, Uuid, Value, Xml,
+    Act, ActWith, Ask, BlockCopy, BlockInfo, BlockJob, Borrowed, CountOf, Find, FindUsage,
+    Initialize, LastError, List, Make, NewStream, Open, Owned, Parent, RawBlockJobInfo, RawError,
+    RawParameter, Read, Receive, Resize, Send_, SetErrorFunction, SetValue, Tell, Transfer, Uuid,
+    Value, Xml,
 };
 pub(in crate::libvirt) use super::shape::{
     Connect, Domain, Pool, RawBlockInfo, Secret, Stream, Volume,
@@ -207,9 +208,18 @@ impl<O: Object> ActWith<O> {
         object: &Handle<O>,
         flags: c_uint,
     ) -> Result<(), LibvirtError> {
+        self.number(object, flags).map(drop)
+    }
+
+    /// Calls a function that returns a number.
+    pub(in crate::libvirt) fn number(
+        self,
+        object: &Handle<O>,
+        flags: c_uint,
+    ) -> Result<c_int, LibvirtError> {
         // SAFETY: a live object.
         let answer = unsafe { (self.0)(object.pointer(), flags) };
-        checked(answer, object.functions).map(drop)
+        checked(answer, object.functions)
     }
 }
 
@@ -346,6 +356,67 @@ impl<O: Object> Ask<O> {
             unsafe { (self.0)(object.pointer(), command.as_ptr(), &raw mut result, flags) };
         checked(answer, object.functions)?;
         Gift::new(result, object.functions).map(|text| copied(text.0.as_ptr()))
+    }
+}
+
+impl<O: Object> CountOf<O> {
+    pub(in crate::libvirt) fn call(self, object: &Handle<O>) -> Result<c_int, LibvirtError> {
+        // SAFETY: a live object. Null asks for the number only.
+        let answer = unsafe { (self.0)(object.pointer(), null_mut(), 0) };
+        checked(answer, object.functions)
+    }
+}
+
+impl BlockCopy {
+    /// `bandwidth` is in bytes per second.
+    pub(in crate::libvirt) fn call(
+        self,
+        domain: &Handle<Domain>,
+        disk: &str,
+        destination: &str,
+        bandwidth: Option<u64>,
+        flags: c_uint,
+    ) -> Result<(), LibvirtError> {
+        let disk = terminated(disk, "the name of the disk")?;
+        let destination = terminated(destination, "the XML")?;
+        let parameters: Vec<_> = bandwidth.map(RawParameter::bandwidth).into_iter().collect();
+        // SAFETY: a live object, strings that end in NUL, and at most one parameter with its count.
+        let answer = unsafe {
+            (self.0)(
+                domain.pointer(),
+                disk.as_ptr(),
+                destination.as_ptr(),
+                parameters.as_ptr(),
+                c_int::from(!parameters.is_empty()),
+                flags,
+            )
+        };
+        checked(answer, domain.functions).map(drop)
+    }
+}
+
+impl RawParameter {
+    fn bandwidth(value: u64) -> Self {
+        let mut name = [0; 80];
+        let text = b"bandwidth";
+        name[..text.len()].copy_from_slice(text);
+        let kind = 4; // VIR_TYPED_PARAM_ULLONG
+        Self { name, kind, value }
+    }
+}
+
+impl BlockJob {
+    /// `None` if the disk has no job.
+    pub(in crate::libvirt) fn call(
+        self,
+        domain: &Handle<Domain>,
+        disk: &str,
+    ) -> Result<Option<RawBlockJobInfo>, LibvirtError> {
+        let disk = terminated(disk, "the name of the disk")?;
+        let mut info = RawBlockJobInfo::default();
+        // SAFETY: a live object, a string that ends in NUL, and a struct of the type that it fills.
+        let answer = unsafe { (self.0)(domain.pointer(), disk.as_ptr(), &raw mut info, 0) };
+        checked(answer, domain.functions).map(|found| (found > 0).then_some(info))
     }
 }
 

@@ -11,12 +11,10 @@ mod shape;
 
 use core::ffi::{c_int, c_void};
 use core::ptr::null_mut;
-use std::sync::{Mutex, PoisonError};
-
-use libloading::Library;
 
 use self::shape::*;
 use super::error::LibvirtError;
+use crate::sys::library::functions as table;
 
 /// The main library.
 const LIBVIRT: &str = "libvirt.so.0";
@@ -24,46 +22,9 @@ const LIBVIRT: &str = "libvirt.so.0";
 /// The library with the functions that are for QEMU only.
 const LIBVIRT_QEMU: &str = "libvirt-qemu.so.0";
 
-macro_rules! functions {
-    ($(#[$about:meta])* $table:ident of $library:ident { $($name:ident: $shape:ty = $symbol:literal,)* }) => {
-        $(#[$about])*
-        pub(in crate::libvirt) struct $table {
-            $(pub(in crate::libvirt) $name: $shape,)*
-        }
-
-        impl $table {
-            /// The table, which stays loaded until the process ends. A library that could not be
-            /// loaded is tried again at the next call.
-            fn get() -> Result<&'static Self, LibvirtError> {
-                static LOADED: Mutex<Option<&'static $table>> = Mutex::new(None);
-                let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(table) = *loaded {
-                    return Ok(table);
-                }
-                // SAFETY: libvirt's constructors need nothing of the program that loads it.
-                let library = unsafe { Library::new($library) };
-                let library = library.map_err(|source| LibvirtError::unloaded($library, source))?;
-                // Never unloaded: libvirt keeps thread-local state.
-                let library: &'static Library = Box::leak(Box::new(library));
-                let table: &'static Self = Box::leak(Box::new(Self {$(
-                    $name: {
-                        // SAFETY: the type has the signature of the declaration in libvirt's
-                        // headers, which its ABI keeps.
-                        let symbol = unsafe { library.get::<$shape>($symbol) };
-                        *symbol.map_err(|_| LibvirtError::TooOld { library: $library, function: $symbol })?
-                    },
-                )*}));
-                table.start()?;
-                *loaded = Some(table);
-                Ok(table)
-            }
-        }
-    };
-}
-
-functions! {
+table! {
     /// The functions of `libvirt.so.0`.
-    Functions of LIBVIRT {
+    pub(in crate::libvirt) struct Functions of LIBVIRT {
         initialize: Initialize = "virInitialize",
         set_error_function: SetErrorFunction = "virSetErrorFunc",
         last_error: LastError = "virGetLastError",
@@ -89,9 +50,16 @@ functions! {
         domain_block_info: BlockInfo = "virDomainGetBlockInfo",
         attach_device: Tell<Domain> = "virDomainAttachDeviceFlags",
         detach_device: Tell<Domain> = "virDomainDetachDeviceFlags",
+        update_device: Tell<Domain> = "virDomainUpdateDeviceFlags",
         start_domain: Act<Domain> = "virDomainCreate",
         destroy_domain: Act<Domain> = "virDomainDestroy",
         undefine_domain: ActWith<Domain> = "virDomainUndefineFlags",
+        domain_job: Read<Domain, RawJobInfo> = "virDomainGetJobInfo",
+        managed_save: ActWith<Domain> = "virDomainHasManagedSaveImage",
+        snapshots: ActWith<Domain> = "virDomainSnapshotNum",
+        block_copy: BlockCopy = "virDomainBlockCopy",
+        block_job: BlockJob = "virDomainGetBlockJobInfo",
+        abort_block_job: Tell<Domain> = "virDomainBlockJobAbort",
 
         pools: List<Connect, Pool> = "virConnectListAllStoragePools",
         pool_by_name: Find<Connect, Pool> = "virStoragePoolLookupByName",
@@ -145,9 +113,16 @@ functions! {
     }
 }
 
-functions! {
+table! {
+    /// Functions that libvirt has since 5.6.
+    pub(in crate::libvirt) struct LaterFunctions of LIBVIRT {
+        checkpoints: CountOf<Domain> = "virDomainListAllCheckpoints",
+    }
+}
+
+table! {
     /// The functions of `libvirt-qemu.so.0`.
-    QemuFunctions of LIBVIRT_QEMU {
+    pub(in crate::libvirt) struct QemuFunctions of LIBVIRT_QEMU {
         monitor_command: Ask<Domain> = "virDomainQemuMonitorCommand",
     }
 }
@@ -160,25 +135,19 @@ impl Functions {
     }
 }
 
-impl QemuFunctions {
-    #[expect(
-        clippy::unnecessary_wraps,
-        clippy::unused_self,
-        reason = "the macro calls it for both tables"
-    )]
-    fn start(&'static self) -> Result<(), LibvirtError> {
-        Ok(())
-    }
-}
-
 /// The functions, loaded at the first call.
 pub(super) fn functions() -> Result<&'static Functions, LibvirtError> {
-    Functions::get()
+    Functions::get(Functions::start)
+}
+
+/// The functions since 5.6, loaded at the first call.
+pub(super) fn later_functions() -> Result<&'static LaterFunctions, LibvirtError> {
+    LaterFunctions::get(|_| Ok(()))
 }
 
 /// The functions for QEMU, loaded at the first call.
 pub(super) fn qemu_functions() -> Result<&'static QemuFunctions, LibvirtError> {
-    QemuFunctions::get()
+    QemuFunctions::get(|_| Ok(()))
 }
 
 /// Ignores an error: the caller of the failed function reads it afterwards.

@@ -1,7 +1,7 @@
 //! The types of libvirt's objects, structs and functions, as its headers declare them. A type for
 //! each function signature; `call` has the methods that call the functions.
 
-use core::ffi::{c_char, c_int, c_uchar, c_uint, c_ulonglong, c_void};
+use core::ffi::{c_char, c_int, c_uchar, c_uint, c_ulong, c_ulonglong, c_void};
 
 /// `virConnect`.
 pub(in crate::libvirt) enum Connect {}
@@ -58,6 +58,34 @@ pub(in crate::libvirt) struct RawBlockInfo {
     pub(in crate::libvirt) physical: c_ulonglong,
 }
 
+/// `virDomainJobInfo`.
+#[repr(C)]
+#[derive(Default)]
+pub(in crate::libvirt) struct RawJobInfo {
+    pub(in crate::libvirt) kind: c_int,
+    counts: [c_ulonglong; 11],
+}
+
+/// `virDomainBlockJobInfo`.
+#[repr(C)]
+#[derive(Default)]
+pub(in crate::libvirt) struct RawBlockJobInfo {
+    pub(in crate::libvirt) kind: c_int,
+    bandwidth: c_ulong,
+    pub(in crate::libvirt) done: c_ulonglong,
+    pub(in crate::libvirt) end: c_ulonglong,
+}
+
+/// `virTypedParameter` with an unsigned number of 64 bits.
+#[repr(C)]
+pub(in crate::libvirt) struct RawParameter {
+    /// Its name, ended by NUL.
+    pub(super) name: [c_uchar; 80],
+    /// `VIR_TYPED_PARAM_ULLONG`.
+    pub(super) kind: c_int,
+    pub(super) value: c_ulonglong,
+}
+
 macro_rules! shapes {
     ($($(#[$about:meta])* $name:ident $(<$($object:ident),+>)?: fn($($argument:ty),*) $(-> $answer:ty)?;)*) => {$(
         $(#[$about])*
@@ -106,6 +134,12 @@ shapes! {
     Read<O, T>: fn(*mut O, *mut T) -> c_int;
     /// Command, reply, flags.
     Ask<O>: fn(*mut O, *const c_char, *mut *mut c_char, c_uint) -> c_int;
+    /// Returns how many objects there are, if there is no place for the array.
+    CountOf<O>: fn(*mut O, *mut c_void, c_uint) -> c_int;
+    /// Disk, XML of the destination, parameters, their number, flags.
+    BlockCopy: fn(*mut Domain, *const c_char, *const c_char, *const RawParameter, c_int, c_uint) -> c_int;
+    /// Returns 0 if the disk has no job.
+    BlockJob: fn(*mut Domain, *const c_char, *mut RawBlockJobInfo, c_uint) -> c_int;
     BlockInfo: fn(*mut Domain, *const c_char, *mut RawBlockInfo, c_uint) -> c_int;
     Resize: fn(*mut Volume, c_ulonglong, c_uint) -> c_int;
     /// Offset, length, flags.

@@ -22,6 +22,8 @@ pub struct Disk {
     pub no_backing: bool,
     /// The image to which a block job of the running domain copies the disk. It is not written.
     pub mirror: Option<Layer>,
+    /// Whether that copy is complete, so that the domain can go on with it.
+    pub mirror_ready: bool,
     /// The device in the guest.
     pub target: Target,
     /// The serial number that the guest sees.
@@ -107,6 +109,7 @@ impl Disk {
             backing: Vec::new(),
             no_backing: false,
             mirror: None,
+            mirror_ready: false,
             target,
             serial: None,
             read_only: false,
@@ -157,6 +160,9 @@ impl Disk {
                 .is_some_and(|layer| layer.child("source").is_none()),
             backing: Layer::below(disk)?,
             mirror: disk.child("mirror").map(Layer::read).transpose()?.flatten(),
+            mirror_ready: disk
+                .child("mirror")
+                .is_some_and(|mirror| mirror.attribute("ready") == Some("yes")),
             target: Target {
                 dev: required(target, "dev")?.to_owned(),
                 bus: optional(target, "bus"),

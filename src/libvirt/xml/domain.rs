@@ -3,7 +3,7 @@
 use super::disk::Disk;
 use super::encryption::SecretRef;
 use super::{ReadError, missing, root, text};
-use crate::xml::{Element, Xml};
+use crate::xml::{Element, Xml, shares_memory};
 
 /// The name, disks and secrets of a domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +17,9 @@ pub struct DomainXml {
     pub disks: Vec<Disk>,
     /// Every reference to a secret, in any part of the domain.
     pub secrets: Vec<SecretUse>,
+    /// Whether programs of the host can share all memory of the domain, as a disk of vhost-user
+    /// needs it.
+    pub shares_memory: bool,
 }
 
 /// A reference of a domain to a secret.
@@ -57,6 +60,7 @@ impl DomainXml {
             uuid: text(domain, "uuid"),
             disks: disks.map(Disk::read).collect::<Result<_, _>>()?,
             secrets,
+            shares_memory: shares_memory(domain),
         })
     }
 

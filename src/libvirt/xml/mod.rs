@@ -2,7 +2,8 @@
 //! secrets, volumes and disks.
 //!
 //! Only what luksmith acts on is read. A document that is parsed and written again would lose the
-//! rest, so a definition that libvirt already has is never rewritten. Input is parsed by
+//! rest, so a definition that libvirt already has is never rewritten: [`with_source`] changes one
+//! source within its text. Input is parsed by
 //! [`Xml`](crate::xml::Xml), within its bounds, and unknown elements of a newer libvirt are
 //! ignored. Output is escaped, and a string that XML cannot carry is refused ([`WriteError`]).
 //!
@@ -14,6 +15,7 @@ mod domain;
 mod encryption;
 mod secret;
 mod source;
+mod splice;
 mod volume;
 mod write;
 
@@ -24,7 +26,8 @@ pub use disk::{Device, Disk, Driver, Target};
 pub use domain::{DomainXml, SecretUse};
 pub use encryption::{Encryption, Engine, Format, SecretRef};
 pub use secret::{SecretXml, Usage, UsageType};
-pub use source::{Auth, Host, Label, Layer, Network, Source, Store};
+pub use source::{Auth, Host, Label, Layer, Network, Source, Store, VhostUser};
+pub use splice::{SpliceError, with_source};
 pub use volume::VolumeXml;
 pub use write::WriteError;
 

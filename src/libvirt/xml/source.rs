@@ -3,7 +3,7 @@
 
 use super::encryption::{Encryption, SecretRef};
 use super::write::Out;
-use super::{ReadError, missing, optional, required, text, unknown};
+use super::{ReadError, WriteError, missing, optional, required, text, unknown};
 use crate::xml::Element;
 
 /// The source of a disk, or of a backing layer.
@@ -38,7 +38,9 @@ pub enum Store {
     },
     /// A disk on a server.
     Network(Network),
-    /// Another kind, by the name of its type: `dir`, `nvme`, `vhostuser`, …
+    /// A disk that a program of this host serves by memory that it shares with the guest.
+    VhostUser(VhostUser),
+    /// Another kind, by the name of its type: `dir`, `nvme`, …
     Other(String),
 }
 
@@ -62,6 +64,17 @@ pub struct Network {
     pub snapshot: Option<String>,
     /// The configuration file of the client, on the emulator's host (RBD).
     pub config: Option<String>,
+}
+
+/// A disk behind a socket of vhost-user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VhostUser {
+    /// The Unix socket.
+    pub socket: String,
+    /// After how many seconds the emulator connects again if the server ends. `None` if it does
+    /// not.
+    pub reconnect: Option<u32>,
 }
 
 /// A server.
@@ -201,6 +214,11 @@ impl Source {
         }))
     }
 
+    /// Its element, which is a part of a disk.
+    pub(super) fn to_xml(&self) -> Result<String, WriteError> {
+        Out::document(|out| self.write(out))
+    }
+
     pub(super) fn write(&self, out: &mut Out) {
         let tls = |network: &Network| network.tls.then_some("yes");
         let attributes = match &self.store {
@@ -217,11 +235,16 @@ impl Source {
                 ("tls", tls(network)),
                 ("tlsHostname", network.tls_hostname.as_deref()),
             ],
+            Store::VhostUser(disk) => {
+                vec![("type", Some("unix")), ("path", Some(disk.socket.as_str()))]
+            }
             Store::Other(_) => Vec::new(),
         };
         out.element("source", &attributes, |out| {
-            if let Store::Network(network) = &self.store {
-                network.write(out);
+            match &self.store {
+                Store::Network(network) => network.write(out),
+                Store::VhostUser(disk) => disk.write(out),
+                _ => {}
             }
             if let Some(auth) = &self.auth {
                 auth.write(out);
@@ -245,6 +268,7 @@ impl Store {
             Self::Block(_) => "block",
             Self::Volume { .. } => "volume",
             Self::Network(_) => "network",
+            Self::VhostUser(_) => "vhostuser",
             Self::Other(kind) => kind,
         }
     }
@@ -267,6 +291,7 @@ impl Store {
                 volume: required(source, "volume")?.to_owned(),
             }),
             "network" => Some(Self::Network(Network::read(source)?)),
+            "vhostuser" => Some(Self::VhostUser(VhostUser::read(source)?)),
             other => Some(Self::Other(other.to_owned())),
         })
     }
@@ -317,6 +342,38 @@ impl Network {
         }
         if let Some(config) = &self.config {
             out.empty("config", &[("file", Some(config))]);
+        }
+    }
+}
+
+impl VhostUser {
+    /// A disk behind this socket, to which the emulator connects again after this time.
+    #[must_use]
+    pub fn new(socket: impl Into<String>, reconnect: Option<u32>) -> Self {
+        Self {
+            socket: socket.into(),
+            reconnect,
+        }
+    }
+
+    fn read(source: Element<'_>) -> Result<Self, ReadError> {
+        let reconnect = source.child("reconnect");
+        let enabled = reconnect.filter(|one| one.attribute("enabled") == Some("yes"));
+        let seconds = |element: Element<'_>| {
+            let text = required(element, "timeout")?;
+            text.parse().map_err(|_| unknown(element, "the time", text))
+        };
+        Ok(Self {
+            socket: required(source, "path")?.to_owned(),
+            reconnect: enabled.map(seconds).transpose()?,
+        })
+    }
+
+    fn write(&self, out: &mut Out) {
+        if let Some(seconds) = self.reconnect {
+            let seconds = seconds.to_string();
+            let attributes = [("enabled", Some("yes")), ("timeout", Some(&*seconds))];
+            out.empty("reconnect", &attributes);
         }
     }
 }

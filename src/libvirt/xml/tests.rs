@@ -53,6 +53,8 @@ fn disks() -> Vec<Disk> {
         Store::Network(tls),
         Store::Network(rbd),
         Store::Network(http),
+        Store::VhostUser(VhostUser::new("/run/a b.sock", Some(1))),
+        Store::VhostUser(VhostUser::new("/run/v.sock", None)),
     ];
     let mut disks: Vec<Disk> = stores
         .into_iter()
@@ -281,7 +283,9 @@ fn the_disks_and_secrets_of_a_domain() {
         (Device::Cdrom, &None, true)
     );
     let other = domain.disk("vdc").unwrap().source.as_ref().unwrap();
-    assert_eq!(other.store, Store::Other("vhostuser".to_owned()));
+    let served = VhostUser::new("/run/v", None);
+    assert_eq!(other.store, Store::VhostUser(served));
+    assert!(!domain.shares_memory);
 
     let secrets: Vec<_> = domain
         .secrets
@@ -366,4 +370,89 @@ fn a_character_that_xml_does_not_carry_is_refused() {
         ..SecretXml::default()
     };
     assert!(secret.to_xml().is_err());
+}
+
+#[test]
+fn another_source_leaves_all_else_of_the_disk_as_it_is() {
+    let domain = "<domain type='kvm'><name>vm</name><devices>\n\
+        <disk type='file'><source file='/other'/><target dev='vda'/></disk>\n\
+        <disk device='disk' type='volume' unknown='1'>\n\
+          <driver name='qemu' type='raw' queues='4'><more/></driver>\n\
+          <auth username='u'><secret type='ceph' uuid='x'/></auth>\n\
+          <source pool='p' volume='é'><slices/></source>\n\
+          <target dev='vdb' bus='virtio'/>\n\
+          <encryption format='luks'><secret type='passphrase' uuid='old'/></encryption>\n\
+          <address type='pci'/>\n\
+        </disk></devices></domain>";
+    let mut source = Source::plain(Store::File("/new & \"".to_owned()));
+    source.encryption = Some(Encryption::luks1(by_uuid()));
+    let text = with_source(domain, "vdb", &source).unwrap().unwrap();
+    let expected = format!(
+        "<disk device='disk' type='file' unknown='1'>\n\
+          <driver name='qemu' type='raw' queues='4'><more/></driver>\n\
+          \n\
+          <source file=\"/new &amp; &quot;\">\n  <encryption format=\"luks\">\n    \
+          <secret type=\"passphrase\" uuid=\"{UUID}\"/>\n  </encryption>\n</source>\n\
+          <target dev='vdb' bus='virtio'/>\n\
+          \n\
+          <address type='pci'/>\n\
+        </disk>"
+    );
+    assert_eq!(text, expected);
+    assert_eq!(
+        Disk::parse(text.as_bytes()).unwrap().source,
+        Some(source.clone())
+    );
+    assert!(with_source(domain, "vdc", &source).unwrap().is_none());
+    source.store = Store::File("a\u{1}".to_owned());
+    assert!(matches!(
+        with_source(domain, "vdb", &source),
+        Err(SpliceError::Write(_))
+    ));
+    assert!(matches!(
+        with_source("<disk/>", "vdb", &source),
+        Err(SpliceError::Read(_))
+    ));
+}
+
+#[test]
+fn a_copy_of_a_disk_is_ready_when_libvirt_says_so() {
+    for (ready, is_ready) in [
+        ("", false),
+        (" ready='abort'", false),
+        (" ready='yes'", true),
+    ] {
+        let disk = format!(
+            "<disk type='file'><source file='/a'/><mirror type='file'{ready}><format type='raw'/>\
+             <source file='/b'/></mirror><target dev='vda'/></disk>"
+        );
+        let disk = Disk::parse(disk.as_bytes()).unwrap();
+        assert_eq!(disk.mirror_ready, is_ready);
+        assert_eq!(disk.mirror.unwrap().source.store.path(), Some("/b"));
+    }
+}
+
+#[test]
+fn memory_is_shared_as_a_whole_or_in_every_cell() {
+    let shares = |inside: &str| {
+        let xml = format!("<domain type='kvm'><name>a</name>{inside}</domain>");
+        DomainXml::parse(xml.as_bytes()).unwrap().shares_memory
+    };
+    let access = "<memoryBacking><access mode='shared'/></memoryBacking>";
+    let numa = |cells: &str| format!("<cpu><numa>{cells}</numa></cpu>");
+    assert!(!shares(""));
+    assert!(!shares(
+        "<memoryBacking><access mode='private'/></memoryBacking>"
+    ));
+    assert!(shares(access));
+    assert!(shares(&numa(
+        "<cell memAccess='shared'/><cell memAccess='shared'/>"
+    )));
+    assert!(!shares(&numa("<cell memAccess='shared'/><cell/>")));
+    assert!(shares(
+        &[access, &numa("<cell memAccess='shared'/><cell/>")].concat()
+    ));
+    assert!(!shares(
+        &[access, &numa("<cell/><cell memAccess='private'/>")].concat()
+    ));
 }

@@ -2,7 +2,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use rustix::process::{Pid, Signal};
+
 use super::*;
+use crate::secret::run::SEARCH;
 
 /// A folder with an executable script `program`.
 fn script(text: &str) -> (tempfile::TempDir, Helper) {
@@ -153,12 +156,10 @@ fn the_whole_process_group_ends_with_it() {
     let pid = fs::read_to_string(folder.path().join("pid")).unwrap();
     assert!(is_gone(&pid), "{pid}");
     // One that left the process group is not waited for either.
-    let (folder, helper) =
-        script("setsid sh -c 'echo $$ > \"$0/pid\"; exec sleep 100' \"$1\" & printf secret");
+    let leaves = "setsid sh -c 'echo $$ > \"$0/pid\"; exec sleep 100' \"$1\" &";
+    let waits = "while [ ! -s \"$1/pid\" ]; do sleep 0.01; done";
+    let (folder, helper) = script(&format!("{leaves} {waits}; printf secret"));
     assert_eq!(run(&helper.argument(folder.path())).unwrap(), b"secret");
-    while !folder.path().join("pid").exists() {
-        std::thread::sleep(Duration::from_millis(5));
-    }
     let pid = fs::read_to_string(folder.path().join("pid")).unwrap();
     let pid = pid.trim().parse().ok().and_then(Pid::from_raw).unwrap();
     rustix::process::kill_process(pid, Signal::KILL).unwrap();

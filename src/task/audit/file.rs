@@ -29,11 +29,9 @@ pub fn read_document(path: &Path) -> Result<Document, Error> {
 /// Reads a policy from a TOML file.
 ///
 /// # Errors
-/// Returns an error of kind [`Kind::Parameters`] if the file cannot be read, or is not a policy.
+/// [`Kind::Parameters`] if the file is not a policy, and failed system calls.
 pub fn read_policy(path: &Path) -> Result<Policy, Error> {
-    let text = read(path, LARGEST_POLICY).map_err(|error| {
-        Error::new(Kind::Parameters, error).about(format_args!("cannot read {}", path.display()))
-    })?;
+    let text = read(path, LARGEST_POLICY).map_err(|error| Error::io("read", path, error))?;
     Policy::parse(&String::from_utf8_lossy(&text)).map_err(|error| {
         Error::new(Kind::Parameters, error)
             .about(path.display())

@@ -1,14 +1,14 @@
 //! Reads the headers of the images that documents name.
 
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use crate::audit::{self, Image, Inventory, Seen, Wanted};
+use crate::audit::{self, DiskSocket, Image, Inventory, Seen, Wanted};
 use crate::backend::file::{FileBackend, OpenOptions};
 use crate::task::{Error, Watch, chain};
 
 /// Opens the images that the documents of the inventory name and that rules ask for, and reads
-/// their headers.
+/// their headers. Looks at the permissions of the sockets on which disks are served.
 ///
 /// A guest may be using an image: no lock is taken, and locks of other programs are ignored. Files
 /// that an image names are not opened. An image that cannot be opened is recorded as such.
@@ -21,7 +21,19 @@ pub fn add_images(inventory: &mut Inventory, watch: &dyn Watch) -> Result<(), Er
         let image = look(&wanted);
         inventory.images.insert(wanted, image);
     }
+    for path in audit::sockets(inventory) {
+        watch.check()?;
+        if let Some(found) = socket(Path::new(&path)) {
+            inventory.sockets.insert(path, found);
+        }
+    }
     Ok(())
+}
+
+/// The permissions of a socket and its folder, if it is there.
+fn socket(path: &Path) -> Option<DiskSocket> {
+    let mode = |path: &Path| Some(path.metadata().ok()?.permissions().mode());
+    Some(DiskSocket::new(mode(path)?, mode(path.parent()?)?))
 }
 
 fn look(wanted: &Wanted) -> Image {

@@ -20,10 +20,11 @@ pub fn decrypt(
     let depth = depth.max(1);
     let (to, from) = lanes(depth);
     let step = (depth * CHUNK) as u64;
+    let skip = sink.is_sparse();
     let starts = (0_u64..).step_by(CHUNK).zip(to).collect();
     beside_lanes(
         starts,
-        |(start, to)| read_volume(volume, start, step, &to, watch),
+        |(start, to)| read_volume(volume, start, step, skip, &to, watch),
         || {
             let from = from;
             for lane in from.iter().cycle() {
@@ -33,7 +34,8 @@ pub fn decrypt(
                 };
                 watch.check()?;
                 sink.write(offset, sectors.as_slice())?;
-                watch.advances(sectors.len() as u64);
+                // An empty chunk is a hole of this length.
+                watch.advances((volume.size() - offset).min(CHUNK as u64));
             }
             Ok(())
         },

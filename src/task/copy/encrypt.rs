@@ -51,7 +51,7 @@ fn copy_in(
         |chunks| write_volume(volume, fill, chunks, watch),
         || {
             let to = to;
-            read_plain(source, sector, fill.pad, &to, watch)
+            read_plain(source, sector, fill, &to, watch)
         },
     )?;
     if fill.grows {
@@ -96,21 +96,38 @@ fn zeroes(volume: &Volume, fill: Fill, range: Range<u64>, watch: &dyn Watch) -> 
     )
 }
 
-/// The plain end of [`encrypt`]: returns how many bytes there were, in whole sectors.
+/// The plain end of [`encrypt`]: returns how many bytes there were, in whole sectors. Holes of the
+/// source are not read. They are passed on as zeroes, unless the volume reads as zeroes already.
 fn read_plain(
     source: &mut PlainSource,
     sector: usize,
-    pad: bool,
+    fill: Fill,
     to: &[SyncSender<Chunk>],
     watch: &dyn Watch,
 ) -> Result<u64, Error> {
     let mut offset = 0_u64;
+    let mut zeroes_until = 0_u64;
     for lane in to.iter().cycle() {
+        if offset >= zeroes_until {
+            zeroes_until = offset + source.skip_hole(CHUNK as u64);
+            if fill.hole.is_some() {
+                watch.advances(zeroes_until - offset);
+                offset = zeroes_until;
+            }
+        }
+        if offset < zeroes_until {
+            watch.check()?;
+            if lane.send((offset, Sectors::zeroed(CHUNK))).is_err() {
+                break;
+            }
+            offset += CHUNK as u64;
+            continue;
+        }
         let mut buffer = Sectors::<Plain>::with_len(CHUNK);
         let filled = source.fill(buffer.as_mut_slice(), watch)?;
         if filled < CHUNK {
             let whole = filled.next_multiple_of(sector);
-            if whole != filled && !pad {
+            if whole != filled && !fill.pad {
                 let message = format!(
                     "{} ends after {} bytes, within a {sector}-byte sector",
                     source.name().display(),

@@ -9,7 +9,7 @@ use crate::task::new_volume::{Extent, Loss, NewVolume, Plan};
 use crate::task::open::Image;
 use crate::task::plain::PlainSource;
 use crate::task::storage::{Nature, Storage};
-use crate::task::{Error, Kind};
+use crate::task::{Error, Kind, ceph, objects};
 
 /// Refuses a destination, or a part of it, that holds the source: its data or its detached header.
 /// Files are compared by device and inode, block devices by their numbers.
@@ -65,6 +65,12 @@ pub fn plan_transfer(
     for place in [Some(location), new.header.as_ref()].into_iter().flatten() {
         if let Some(path) = place.path_of_whole() {
             refuse_same(source, &Destination::look(path)?, place.part())?;
+        }
+    }
+    for place in [&source.location, source.header_location()] {
+        let same = ceph::is_same(place, location, new.remote).unwrap_or(false);
+        if same || objects::is_same(place, location) {
+            return Err(Error::parameters(format!("the source is in {location}")));
         }
     }
     let plan = Plan::look(new, location, Extent::AtLeast(size))?;

@@ -13,14 +13,14 @@ use crate::task::open::Image;
 use crate::task::part::{self, PlainPart};
 use crate::task::plain::{PlainAccess, PlainSink, check_device, check_size};
 use crate::task::storage::{Storage, not_opened};
-use crate::task::{Error, Watch};
+use crate::task::{Error, Watch, occupied};
 use crate::volume::Volume;
 
 /// A file, a device or an export to which the plaintext of a volume is written.
 pub struct PlainTarget {
     to: To,
     location: Location,
-    loses: bool,
+    loss: Option<String>,
     sparse: bool,
 }
 
@@ -79,13 +79,15 @@ impl PlainTarget {
         let destination = Destination::look(path)?;
         refuse_same(source, &destination, location.part())?;
         if let Some(part) = location.part() {
-            return Self::look_at_part(location, &destination, part, size);
+            return Self::look_at_part(location, &destination, part, size, watch);
         }
         if destination.present() != Present::BlockDevice {
             let needed = if sparse { 1 } else { size };
             destination.check_room(Needed::Plaintext(needed))?;
         }
-        let (to, loses) = match destination.present() {
+        let owner = destination.other_owner();
+        let overwritten = format!("{location} exists and would be overwritten{owner}");
+        let (to, loss) = match destination.present() {
             Present::Nothing => {
                 let _replaced = None;
                 (
@@ -93,7 +95,7 @@ impl PlainTarget {
                         destination,
                         _replaced,
                     },
-                    false,
+                    None,
                 )
             }
             Present::File { .. } => {
@@ -103,20 +105,22 @@ impl PlainTarget {
                         destination,
                         _replaced,
                     },
-                    true,
+                    Some(overwritten),
                 )
             }
             Present::BlockDevice => {
                 let _claimed = destination.claim()?;
                 let mut device = destination.open()?;
                 check_device(&mut device, path, size)?;
-                (To::Device { device, _claimed }, true)
+                let there = Storage::open_found(&destination)?;
+                let loss = loss(&there, location, watch)?;
+                (To::Device { device, _claimed }, loss)
             }
         };
         Ok(Self {
             to,
             location: location.clone(),
-            loses,
+            loss,
             sparse,
         })
     }
@@ -126,8 +130,10 @@ impl PlainTarget {
         whole: &Destination,
         part: Part,
         size: u64,
+        watch: &dyn Watch,
     ) -> Result<Self, Error> {
         let storage = part::open_found(whole, part, location)?;
+        let loss = loss(&storage, location, watch)?;
         let part = PlainPart::of(storage, location)?;
         let room = part.range.end - part.range.start;
         check_size(location.to_string().as_ref(), room, size)?;
@@ -136,7 +142,7 @@ impl PlainTarget {
         Ok(Self {
             to: To::Part { part, _claimed },
             location: location.clone(),
-            loses: true,
+            loss,
             sparse: false,
         })
     }
@@ -151,16 +157,17 @@ impl PlainTarget {
         watch: &dyn Watch,
     ) -> Result<Self, Error> {
         use super::same::refuse_same_bytes;
+        use crate::task::occupied::Place;
         use crate::task::plain::LOOKED_AT;
 
-        let connect = access.remote.connect(true);
+        let connect = access.remote.extents(true).connect(true);
         let export = crate::backend::nbd::PlainExport::connect(uri, connect, watch.interrupt())?;
-        let range = match location.part() {
+        let (crossed, range) = match location.part() {
             Some(part) => {
                 let read = |at, into: &mut [u8]| export.read_at(at, into);
                 part::of_export(part, export.size(), read, location)?
             }
-            None => 0..export.size(),
+            None => (Vec::new(), 0..export.size()),
         };
         let room = range.end - range.start;
         check_size(location.to_string().as_ref(), room, size)?;
@@ -170,8 +177,17 @@ impl PlainTarget {
             .read_at(range.start, &mut begin)
             .map_err(|error| Error::from(error).about(format_args!("cannot read {location}")))?;
         refuse_same_bytes(data, &begin, room, location)?;
+        let place = Place {
+            size: room,
+            is_file: false,
+            extents: &|part| export.extents(range.start + part.start..range.start + part.end),
+            read: &|at, into| export.read_at(range.start + at, into),
+        };
+        let holds_data = place
+            .holds_data(watch.interrupt())
+            .map_err(|error| error.about(format_args!("cannot read {location}")))?;
         Ok(Self {
-            loses: begin.iter().any(|byte| *byte != 0),
+            loss: sentence(&crossed, holds_data, location),
             to: To::Export(Box::new(export), range),
             location: location.clone(),
             sparse: false,
@@ -194,14 +210,7 @@ impl PlainTarget {
     /// What would be lost, as a sentence without a full stop.
     #[must_use]
     pub fn loss(&self) -> Option<String> {
-        let location = &self.location;
-        let verb = match &self.to {
-            To::File { .. } | To::Device { .. } => "exists and would be overwritten",
-            To::Part { .. } => "would be overwritten",
-            #[cfg(feature = "nbd")]
-            To::Export(..) => "would be overwritten: it holds data",
-        };
-        self.loses.then(|| format!("{location} {verb}"))
+        self.loss.clone()
     }
 
     /// Whether it is a device or an export, of which a failure leaves a part written.
@@ -243,5 +252,25 @@ impl PlainTarget {
                 decrypt(volume, depth, sink, watch)
             }
         }
+    }
+}
+
+/// What would be lost in a storage that is written in place.
+fn loss(
+    storage: &Storage,
+    location: &Location,
+    watch: &dyn Watch,
+) -> Result<Option<String>, Error> {
+    let holds_data = storage
+        .holds_data(watch.interrupt())
+        .map_err(|error| error.about(format_args!("cannot read {location}")))?;
+    Ok(sentence(&storage.crossed, holds_data, location))
+}
+
+fn sentence(crossed: &[u32], holds_data: bool, location: &Location) -> Option<String> {
+    match (crossed, holds_data) {
+        ([], false) => None,
+        ([], true) => Some(format!("{location} would be overwritten: it holds data")),
+        (crossed, _) => Some(occupied::crossing(location, crossed)),
     }
 }

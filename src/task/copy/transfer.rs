@@ -24,6 +24,7 @@ pub fn transfer(
     let (read, passed_on) = lanes(depth);
     let step = (depth * CHUNK) as u64;
     let starts = (0_u64..).step_by(CHUNK).zip(read).collect();
+    let skip = fill.hole.is_some();
     beside_lanes(
         writers,
         |chunks| write_volume(to, fill, chunks, watch),
@@ -31,12 +32,17 @@ pub fn transfer(
             let filled = filled;
             beside_lanes(
                 starts,
-                |(start, read)| read_volume(from, start, step, &read, watch),
+                |(start, read)| read_volume(from, start, step, skip, &read, watch),
                 || {
                     let (passed_on, filled) = (passed_on, filled);
                     for (lane, to) in passed_on.iter().cycle().zip(filled.iter().cycle()) {
                         // The volume ended here, or a thread failed and reports why.
                         let Ok(chunk) = lane.recv() else { break };
+                        if chunk.1.is_empty() {
+                            // A hole, which is already in the new volume.
+                            watch.advances(CHUNK as u64);
+                            continue;
+                        }
                         if to.send(chunk).is_err() {
                             break;
                         }

@@ -4,6 +4,7 @@ use std::sync::mpsc::{Receiver, SyncSender};
 
 use super::fill::Fill;
 use super::lanes::{CHUNK, Chunk};
+use crate::backend::Allocation;
 use crate::sectors::{Plain, Sectors};
 use crate::task::plain::runs_of_data;
 use crate::task::{Advice, Error, Kind, Watch};
@@ -50,19 +51,29 @@ pub(super) fn write_volume(
     Ok(())
 }
 
-/// A thread at the volume that reads chunks: those from `start` on, `step` bytes apart.
+/// A thread at the volume that reads chunks: those from `start` on, `step` bytes apart. With
+/// `skip`, a chunk is empty where the volume has a hole. The last one is not empty if it is shorter
+/// than the others.
 pub(super) fn read_volume(
     volume: &Volume,
     start: u64,
     step: u64,
+    skip: bool,
     to: &SyncSender<Chunk>,
     watch: &dyn Watch,
 ) -> Result<(), Error> {
     let mut offset = start;
+    let mut hole = 0;
     while offset < volume.size() {
         watch.check()?;
         let left = usize::try_from(volume.size() - offset).unwrap_or(CHUNK);
-        let sectors = if left >= CHUNK {
+        let end = volume.size().min(offset + CHUNK as u64);
+        if skip && hole < end {
+            hole = hole_end(volume, offset, end)?;
+        }
+        let sectors = if skip && hole >= end && left >= CHUNK {
+            Sectors::<Plain>::with_len(0)
+        } else if left >= CHUNK {
             volume.read_sectors(offset, CHUNK)?
         } else {
             let mut end = Sectors::<Plain>::with_len(left);
@@ -75,4 +86,16 @@ pub(super) fn read_volume(
         offset += step;
     }
     Ok(())
+}
+
+/// Where the hole ends that begins at `offset`, if it reaches `end`. Otherwise some place before.
+fn hole_end(volume: &Volume, offset: u64, end: u64) -> Result<u64, Error> {
+    let mut at = offset;
+    while at < end {
+        match volume.allocation(at..volume.size())? {
+            (len, Allocation::Hole) if len > 0 => at += len,
+            _ => break,
+        }
+    }
+    Ok(at)
 }

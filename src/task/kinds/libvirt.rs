@@ -35,10 +35,7 @@ pub(super) fn libvirt(error: &LibvirtError) -> Kind {
             Kind::Parameters
         }
         LibvirtError::Lock(_) => Kind::Memory,
-        LibvirtError::NotInstalled { .. }
-        | LibvirtError::Broken { .. }
-        | LibvirtError::TooOld { .. }
-        | LibvirtError::Unsupported(_) => Kind::Unsupported,
+        LibvirtError::Library(_) | LibvirtError::Unsupported(_) => Kind::Unsupported,
         _ => Kind::Storage,
     }
 }

@@ -1,14 +1,24 @@
 //! The one table of the [`Kind`] of each error of the library. Advice is not in it.
 
 mod from;
+#[cfg(feature = "fuse")]
+mod fuse;
+#[cfg(feature = "http")]
+mod http;
 #[cfg(feature = "libvirt")]
 mod libvirt;
 #[cfg(feature = "nbd")]
 mod nbd;
+#[cfg(feature = "s3")]
+mod objects;
+#[cfg(feature = "rbd")]
+mod rbd;
 mod reencrypt;
 mod secret;
 #[cfg(feature = "vet")]
 mod vet;
+#[cfg(feature = "vhost-user")]
+mod vhost_user;
 
 use std::io;
 
@@ -16,12 +26,13 @@ use luksmith_formats::FormatError;
 use luksmith_formats::error::Kind as FormatKind;
 
 use super::Kind;
+use super::dm_crypt::DmCryptError;
 use crate::backend::IoError;
 use crate::backend::file::FileError;
 use crate::backend::lock::LockError;
 #[cfg(feature = "nbd")]
 use crate::backend::nbd::NbdError;
-use crate::backend::window::WindowError;
+use crate::backend::section::SectionError;
 use crate::container::{
     CommitError, CreateError, HeaderError, KeyslotError, OpenError, UndoError, UnlockError,
     VolumeError,
@@ -50,7 +61,8 @@ kinds! {
     ImageError => image,
     LocationError => location,
     PartitionError => partition,
-    WindowError => window,
+    SectionError => section,
+    DmCryptError => dm_crypt,
 }
 
 fn location(error: &LocationError) -> Kind {
@@ -68,7 +80,19 @@ fn partition(error: &PartitionError) -> Kind {
     }
 }
 
-fn window(_: &WindowError) -> Kind {
+fn dm_crypt(error: &DmCryptError) -> Kind {
+    match error {
+        DmCryptError::NoBlockDevice | DmCryptError::Unaligned | DmCryptError::NoKeySize => {
+            Kind::Unsupported
+        }
+        DmCryptError::Name(_) => Kind::Parameters,
+        DmCryptError::Uuid => Kind::Damaged,
+        DmCryptError::Keyring(error) | DmCryptError::NoDmsetup(error) => Kind::of_io(error),
+        DmCryptError::Dmsetup(_) => Kind::Storage,
+    }
+}
+
+fn section(_: &SectionError) -> Kind {
     Kind::Parameters
 }
 
@@ -107,14 +131,16 @@ fn io(error: &IoError) -> Kind {
             Kind::Unsupported
         }
         IoError::Image { .. } => Kind::Damaged,
+        IoError::LockLost(_) => Kind::Busy,
         #[cfg(feature = "nbd")]
         IoError::Failed { source, .. } if NbdError::is_interrupt(source) => Kind::Interrupted,
         IoError::Failed { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             Kind::Permission
         }
-        IoError::Failed { .. } | IoError::OutOfRange { .. } | IoError::Unaligned { .. } => {
-            Kind::Storage
-        }
+        IoError::Failed { .. }
+        | IoError::OutOfRange { .. }
+        | IoError::Unaligned { .. }
+        | IoError::SourceLost { .. } => Kind::Storage,
     }
 }
 
@@ -142,7 +168,7 @@ fn open(error: &OpenError) -> Kind {
         OpenError::NoUndo { .. } => Kind::Parameters,
         OpenError::Io(error) => io(error),
         OpenError::Undo(_) => Kind::Storage,
-        OpenError::NotUnderstood(_) => Kind::Unsupported,
+        OpenError::NotUnderstood(_) | OpenError::CloneInCeph => Kind::Unsupported,
         OpenError::NotLuks
         | OpenError::Remains(_)
         | OpenError::BothCopies { .. }
@@ -212,6 +238,7 @@ fn keyslot(error: &KeyslotError) -> Kind {
 fn header(error: &HeaderError) -> Kind {
     match error {
         HeaderError::OtherUuid { .. }
+        | HeaderError::OtherKey
         | HeaderError::SectorSize(_)
         | HeaderError::InTheWay { .. }
         | HeaderError::Behind { .. }
@@ -247,7 +274,7 @@ fn commit(error: &CommitError) -> Kind {
 
 fn undo(error: &UndoError) -> Kind {
     match error {
-        UndoError::NoRecord { .. } => Kind::Parameters,
+        UndoError::NoRecord { .. } | UndoError::Room { .. } => Kind::Parameters,
         UndoError::Damaged { .. }
         | UndoError::OtherImage { .. }
         | UndoError::Outside { .. }

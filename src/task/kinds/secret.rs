@@ -7,7 +7,7 @@ use super::kinds;
 use super::libvirt::libvirt;
 #[cfg(feature = "libvirt")]
 use crate::libvirt::ValueError;
-use crate::secret::{HelperError, SecretError};
+use crate::secret::{HelperError, KeyStoreError, SecretError};
 use crate::task::Kind;
 
 kinds! {
@@ -53,8 +53,19 @@ fn scheme(error: &(dyn std::error::Error + 'static)) -> Kind {
     if let Some(error) = error.downcast_ref() {
         return value(error);
     }
-    let _ = error;
-    Kind::Storage
+    error.downcast_ref().map_or(Kind::Storage, key_store)
+}
+
+fn key_store(error: &KeyStoreError) -> Kind {
+    match error {
+        KeyStoreError::NotFound { .. } | KeyStoreError::NotAccepted { .. } => Kind::Parameters,
+        KeyStoreError::Helper(error) => helper(error),
+        KeyStoreError::Conflict | KeyStoreError::Present => Kind::Exists,
+        KeyStoreError::Denied => Kind::Permission,
+        KeyStoreError::Secret(error) => secret(error),
+        KeyStoreError::NotReadBack(error) => key_store(error),
+        _ => Kind::Storage,
+    }
 }
 
 #[cfg(feature = "libvirt")]

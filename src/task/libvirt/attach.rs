@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::libvirt::xml::{Disk, DomainXml, SecretRef};
+use crate::libvirt::xml::{Disk, DomainXml, SecretRef, Store};
 use crate::libvirt::{Affect, Connection, Domain, DomainView, LibvirtError};
 use crate::task::libvirt::identity::Identity;
 use crate::task::{Advice, Error, Kind, Watch};
@@ -79,11 +79,13 @@ impl<'a> Disks<'a> {
         })
     }
 
-    /// Checks that a disk can be attached: it is not attached already, and the secrets that open it
-    /// have a value. `label` names the volume in messages.
+    /// Checks that a disk can be attached: it is not attached already, the domain shares its memory
+    /// if the disk needs that, and the secrets that open it have a value. `label` names the volume
+    /// in messages.
     ///
     /// # Errors
-    /// [`Kind::Busy`] if the disk is attached already, and errors of libvirt about a secret.
+    /// [`Kind::Busy`] if the disk is attached already, [`Kind::Unsupported`] if the domain does not
+    /// share its memory, and errors of libvirt about a secret.
     pub fn check(&self, connection: &Connection, disk: &Disk, label: &str) -> Result<(), Error> {
         for (affected, now) in [
             (self.affect.live, &self.live),
@@ -91,6 +93,11 @@ impl<'a> Disks<'a> {
         ] {
             if affected && let Some(twin) = twin(connection, now, disk) {
                 return Err(self.is_there(twin, label));
+            }
+            if affected && needs_memory(disk) && !now.shares_memory {
+                let name = &self.name;
+                let message = format!("{name}: {label} needs memory that the domain shares");
+                return Err(Error::new(Kind::Unsupported, message).advise(Advice::ShareMemory));
             }
         }
         for secret in secrets(disk) {
@@ -230,6 +237,12 @@ fn find<'a>(connection: &Connection, domain: &'a DomainXml, disk: &str) -> Optio
             store.is_some_and(|store| Identity::of_store(store, connection).is(&meant))
         })
     })
+}
+
+/// Whether a disk is served by memory that the domain shares.
+fn needs_memory(disk: &Disk) -> bool {
+    let source = disk.source.as_ref();
+    source.is_some_and(|source| matches!(source.store, Store::VhostUser(_)))
 }
 
 /// The secrets that open a disk.

@@ -1,17 +1,18 @@
 //! The XML of a secret and of a pool's volume, for programs that define them.
 
+use luksmith_formats::image::qcow2;
 use uuid::Uuid;
 
 use crate::Interrupt;
 use crate::backend::file::OpenOptions;
-use crate::container::{self, Container, Undo, Version};
+use crate::container::{self, Container, OpenError, Undo, Version};
 use crate::libvirt::xml::{Encryption, SecretRef, SecretXml, Usage, VolumeXml};
 use crate::location::Location;
 use crate::task::emulator::{EmulatorError, check_whole};
 use crate::task::libvirt::identity::spelled;
 use crate::task::open::{Image, ImageFormat};
 use crate::task::storage::Storage;
-use crate::task::{Error, Kind};
+use crate::task::{Advice, Error, Kind};
 
 /// What the definition of a secret or of a volume does not say, and has to be stated.
 #[derive(Debug, thiserror::Error)]
@@ -72,8 +73,11 @@ pub fn volume(
         check_whole(storage.qcow2_header.as_deref(), image)?;
     }
     let options = container::OpenOptions::new(Undo::NotLookedFor);
-    let container = Container::open(storage.header(), options)
-        .map_err(|error| Error::from(error).about(image))?;
+    let container = Container::open(storage.header(), options).map_err(|error| {
+        let qcow2 = matches!(error, OpenError::NotLuks) && storage.begins_with(&qcow2::MAGIC);
+        let error = Error::from(error).about(image);
+        error.advise_if(qcow2, Advice::FormatQcow2)
+    })?;
     if container.version() == Version::Luks2 {
         return Err(EmulatorError::Luks2(image.clone()).into());
     }

@@ -1,6 +1,7 @@
 //! The disk of a domain for a volume: its XML, and what the disk needs besides it.
 
-use std::fmt;
+mod need;
+
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,7 @@ use crate::container::Version;
 use crate::layout::qcow2;
 use crate::libvirt::xml::{
     Auth, Disk, Encryption, Engine, Format, Host, Label, Network, SecretRef, Source, Store, Target,
-    Usage, UsageType,
+    Usage, UsageType, VhostUser,
 };
 use crate::libvirt::{Connection, LibvirtError};
 use crate::location::Location;
@@ -23,8 +24,13 @@ use crate::task::open::{Image, ImageFormat};
 use crate::task::storage::Remote;
 use crate::task::{Advice, Error, Kind};
 
+pub use need::{Need, ServedBy};
+
 /// The bytes of a volume of a pool that are read to see what it is.
 const BEGIN: u64 = 4096;
+
+/// After how many seconds the emulator connects again to a server of vhost-user that has ended.
+const RECONNECT: u32 = 1;
 
 /// How a guest sees a disk, and how the volume is opened. If a field is empty, the default of
 /// libvirt or the emulator applies.
@@ -76,9 +82,11 @@ pub struct DiskOptions {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Served {
+    /// How it is served.
+    pub by: ServedBy,
     /// The Unix socket.
     pub socket: PathBuf,
-    /// The name of the export.
+    /// The name of the export over NBD.
     pub export: String,
     /// The user that libvirt runs emulators as. By default `libvirt-qemu` or `qemu`, whichever
     /// exists.
@@ -86,13 +94,23 @@ pub struct Served {
 }
 
 impl Served {
-    /// The default export on a socket.
+    /// The default export of NBD on a socket.
     #[must_use]
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         Self {
+            by: ServedBy::Nbd,
             socket: socket.into(),
             export: String::new(),
             emulator_user: None,
+        }
+    }
+
+    /// A disk of vhost-user on a socket.
+    #[must_use]
+    pub fn by_vhost_user(socket: impl Into<PathBuf>) -> Self {
+        Self {
+            by: ServedBy::VhostUser,
+            ..Self::new(socket)
         }
     }
 }
@@ -128,54 +146,6 @@ pub struct Described {
     pub needs: Vec<Need>,
 }
 
-/// What a disk needs besides its XML.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Need {
-    /// luksmith has to serve the volume before the domain starts.
-    Serving {
-        /// The path or URI of the volume.
-        image: String,
-        /// The path or URI of its header, if that is detached.
-        header: Option<String>,
-        /// The format of the image.
-        format: ImageFormat,
-        /// The Unix socket.
-        socket: String,
-        /// The name of the export.
-        export: String,
-        /// The emulator's user, which the server has to admit.
-        user: Option<User>,
-        /// The secret that opens the volume, if the options name it.
-        secret: Option<SecretRef>,
-    },
-    /// The emulator's user is not known on this host, and the socket has to admit it.
-    EmulatorUser,
-    /// Several secrets need libvirt 9.3 or newer.
-    Layers,
-    /// libvirt takes the certificates for TLS from `qemu.conf`, not from the URI.
-    Certificates,
-}
-
-impl fmt::Display for Need {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Serving { image, socket, .. } => write!(
-                f,
-                "luksmith has to serve {image} on {socket} before the domain starts"
-            ),
-            Self::EmulatorUser => f.write_str(
-                "the socket has to admit the emulator's user, which is not known on this host",
-            ),
-            Self::Layers => f.write_str("several secrets need libvirt 9.3 or newer"),
-            Self::Certificates => f.write_str(
-                "libvirt takes its certificates from nbd_tls_x509_cert_dir of qemu.conf, not from \
-                 the URI",
-            ),
-        }
-    }
-}
-
 /// Why a disk cannot be described.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -184,7 +154,7 @@ pub enum DiskError {
     #[error("a disk on a server has no owner that libvirt would change")]
     NoOwner,
     /// Monitors or a configuration file are given, but the volume is not in Ceph.
-    #[error("monitors and a configuration file are for an image in Ceph, rbd:POOL/IMAGE")]
+    #[error("monitors and a configuration file are for an image in Ceph, rbd://POOL/IMAGE")]
     NotCeph,
     /// The location has a form that libvirt's XML does not have.
     #[error("{0} cannot be described to libvirt")]
@@ -210,6 +180,9 @@ pub enum DiskError {
     /// luksmith cannot serve the volume because it does not open it.
     #[error("{0}: luksmith does not open that, and cannot serve it")]
     NotServed(Location),
+    /// libvirt takes no such option for a disk of vhost-user.
+    #[error("a disk with shared memory (vhost-user) takes no {0}")]
+    VhostUser(&'static str),
     /// The emulator's user does not exist.
     #[error("no user {0} in /etc/passwd")]
     NoUser(String),
@@ -247,7 +220,10 @@ pub fn describe(
     options: &DiskOptions,
 ) -> Result<Described, Error> {
     let mut needs = Vec::new();
-    let elsewhere = matches!(location, Location::Rbd { .. } | Location::Server(_));
+    let elsewhere = matches!(
+        location,
+        Location::Rbd(_) | Location::Objects(_) | Location::Server(_)
+    );
     if options.format == ImageFormat::Qcow2 && elsewhere {
         return Err(DiskError::Qcow2.into());
     }
@@ -275,6 +251,22 @@ pub fn describe(
 }
 
 impl DiskOptions {
+    /// An option that libvirt refuses for a disk of vhost-user, if one is set.
+    fn not_of_vhost_user(&self) -> Option<&'static str> {
+        let bus = self.bus.as_deref();
+        let stated = [
+            (bus.is_some_and(|bus| bus != "virtio"), "bus but virtio"),
+            (self.serial.is_some(), "serial number"),
+            (self.cache.is_some(), "cache mode"),
+            (self.io.is_some(), "I/O mode"),
+            (self.discard.is_some(), "rule for discards"),
+            (self.read_only, "read-only mode"),
+            (self.shareable, "sharing"),
+        ];
+        let (_, what) = stated.iter().find(|(stated, _)| *stated)?;
+        Some(what)
+    }
+
     fn disk(&self, mut source: Source, target: &str) -> Result<Disk, Error> {
         if self.keep_owner {
             match source.store {
@@ -296,7 +288,7 @@ impl DiskOptions {
     }
 
     fn store(&self, location: &Location, needs: &mut Vec<Need>) -> Result<Store, Error> {
-        let ceph = matches!(location, Location::Rbd { .. });
+        let ceph = matches!(location, Location::Rbd(_));
         if !ceph && (!self.monitors.is_empty() || self.ceph_config.is_some()) {
             return Err(DiskError::NotCeph.into());
         }
@@ -314,15 +306,18 @@ impl DiskOptions {
             }
             Location::Nbd(uri) => Store::Network(export(uri, needs)?),
             part @ Location::Part { .. } => return Err(EmulatorError::Part(part.clone()).into()),
+            objects @ Location::Objects(_) => {
+                return Err(EmulatorError::Objects(objects.clone()).into());
+            }
             Location::Pool { pool, volume } => Store::Volume {
                 pool: pool.clone(),
                 volume: volume.clone(),
             },
-            Location::Rbd { image, snapshot } => {
+            Location::Rbd(uri) => {
                 let monitors = self.monitors.clone();
-                let mut network = Network::new("rbd", Some(image.clone()), monitors);
-                network.snapshot.clone_from(snapshot);
-                network.config.clone_from(&self.ceph_config);
+                let mut network = Network::new("rbd", Some(uri.name()), monitors);
+                network.snapshot.clone_from(&uri.snapshot);
+                network.config = self.ceph_config.clone().or_else(|| uri.conf.clone());
                 Store::Network(network)
             }
             Location::Server(server) => {
@@ -339,8 +334,9 @@ impl DiskOptions {
     }
 
     fn encryption(&self, location: &Location, needs: &mut Vec<Need>) -> Result<Encryption, Error> {
-        let ceph = matches!(location, Location::Rbd { .. });
-        let version = if location.opened_here() {
+        let ceph = matches!(location, Location::Rbd(_));
+        let web = matches!(location, Location::Server(_));
+        let version = if location.opened_here() && !ceph && !web {
             let mut image = Image::new(location.clone());
             image.format = self.format;
             image.remote = self.remote;
@@ -387,7 +383,7 @@ impl DiskOptions {
             return Ok(None);
         };
         let kind = match location {
-            Location::Rbd { .. } => "ceph",
+            Location::Rbd(_) => "ceph",
             Location::Server(server) if server.protocol == "iscsi" => "iscsi",
             _ => return Err(DiskError::NoLogin.into()),
         };
@@ -406,7 +402,10 @@ impl DiskOptions {
         let text = |location: &Location| -> Result<String, Error> {
             match location {
                 Location::Path(path) => spelled(path),
-                Location::Nbd(_) | Location::Part { .. } => text_of(location),
+                Location::Nbd(_)
+                | Location::Rbd(_)
+                | Location::Objects(_)
+                | Location::Part { .. } => text_of(location),
                 other => Err(DiskError::NotServed(other.clone()).into()),
             }
         };
@@ -421,6 +420,7 @@ impl DiskOptions {
             image,
             header,
             format: self.format,
+            by: served.by,
             socket: socket.clone(),
             export: served.export.clone(),
             user,
@@ -428,6 +428,14 @@ impl DiskOptions {
         });
         if user.is_none() {
             needs.push(Need::EmulatorUser);
+        }
+        if served.by == ServedBy::VhostUser {
+            if let Some(what) = self.not_of_vhost_user() {
+                return Err(DiskError::VhostUser(what).into());
+            }
+            needs.push(Need::SharedMemory);
+            let disk = VhostUser::new(socket, Some(RECONNECT));
+            return Ok(Source::plain(Store::VhostUser(disk)));
         }
         let name = (!served.export.is_empty()).then(|| served.export.clone());
         let network = Network::new("nbd", name, vec![Host::Unix(socket)]);

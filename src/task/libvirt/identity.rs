@@ -97,6 +97,11 @@ impl Identity {
             Store::File(path) | Store::Block(path) => Self::of_path_at(Path::new(path), connection),
             Store::Volume { pool, volume } => Self::of_volume(pool, volume, connection),
             Store::Network(network) => Self::of_server(network, is_here(connection)),
+            Store::VhostUser(disk) => {
+                let host = Host::Unix(disk.socket.clone());
+                let server = Network::new("vhost-user", None, vec![host]);
+                Self::of_server(&server, is_here(connection))
+            }
             Store::Other(kind) => Self::Other(kind.clone()),
         }
     }
@@ -117,9 +122,10 @@ impl Identity {
                 whole: Box::new(Self::of_location(whole, connection)),
                 part: *part,
             },
-            Location::Rbd { image, snapshot } => {
-                let mut network = Network::new("rbd", Some(image.clone()), Vec::new());
-                network.snapshot.clone_from(snapshot);
+            Location::Objects(uri) => Self::Other(uri.to_string()),
+            Location::Rbd(uri) => {
+                let mut network = Network::new("rbd", Some(uri.name()), Vec::new());
+                network.snapshot.clone_from(&uri.snapshot);
                 Self::of_server(&network, true)
             }
             Location::Server(server) => {
@@ -363,7 +369,7 @@ mod tests {
         for (one, other) in [
             ("iscsi://Host.example./t/0", "iscsi://host.example:3260/t/0"),
             ("https://[::1]/a", "https://[0:0::1]:443/a"),
-            ("rbd:p/i@s", "rbd:p/i@s"),
+            ("rbd://p/i@s", "rbd://p/i@s"),
         ] {
             assert_eq!(at(one), at(other), "{one}");
         }
@@ -372,7 +378,7 @@ mod tests {
             ("iscsi://h/t/0", "iscsi://h2/t/0"),
             ("https://h/a", "http://h/a"),
             ("https://h/a?x", "https://h/a?y"),
-            ("rbd:p/i", "rbd:p/i@s"),
+            ("rbd://p/i", "rbd://p/i@s"),
             ("volume:p/a", "volume:q/a"),
         ] {
             assert_ne!(at(one), at(other), "{one}");

@@ -58,6 +58,8 @@ pub struct ProvisionOptions<'a> {
     pub key: Option<&'a dyn SecretSource>,
     /// Whether the secret is private.
     pub private: bool,
+    /// The UUID of the secret. By default libvirt chooses one.
+    pub secret: Option<Uuid>,
     /// The device in the guest, such as `vda`.
     pub target: String,
     /// The disk. Its secrets and its version are those of the new volume.
@@ -70,6 +72,7 @@ impl Default for ProvisionOptions<'_> {
             volume: NewVolume::default(),
             key: None,
             private: false,
+            secret: None,
             target: "vda".to_owned(),
             disk: DiskOptions::default(),
         }
@@ -219,6 +222,7 @@ impl<'a> Provision<'a> {
         let mut making = Making {
             connection: self.connection,
             private: self.options.private,
+            uuid: self.options.secret,
             passphrase: &passphrase,
             taken_back: TakenBack::new(watch),
             watch,
@@ -292,6 +296,8 @@ fn version(options: &ProvisionOptions<'_>) -> Result<Version, Error> {
 struct Making<'a> {
     connection: &'a Connection,
     private: bool,
+    /// The UUID of the secret, if the caller chooses it.
+    uuid: Option<Uuid>,
     passphrase: &'a Passphrase,
     /// What is removed if a later step fails.
     taken_back: TakenBack<'a>,
@@ -353,7 +359,7 @@ impl Making<'_> {
             self.watch,
             &mut self.taken_back.secret,
             "LUKS passphrase".to_owned(),
-            self.private,
+            (self.uuid, self.private),
             Some(&path),
             self.passphrase,
         )?;
@@ -406,7 +412,7 @@ impl Making<'_> {
             self.watch,
             &mut self.taken_back.secret,
             format!("LUKS passphrase of {location}"),
-            self.private,
+            (self.uuid, self.private),
             path.as_deref(),
             self.passphrase,
         )?;
@@ -445,12 +451,13 @@ fn define(
     watch: &dyn Watch,
     taken_back: &mut Option<Secret>,
     description: String,
-    private: bool,
+    (uuid, private): (Option<Uuid>, bool),
     path: Option<&str>,
     passphrase: &Passphrase,
 ) -> Result<(Secret, Uuid), Error> {
     watch.check()?;
     let definition = SecretXml::new(path.map(Usage::volume))
+        .uuid(uuid.map(|uuid| uuid.to_string()))
         .description(Some(description))
         .private(private);
     let defined = connection.define_secret(&definition.to_xml()?);

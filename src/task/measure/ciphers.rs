@@ -22,6 +22,9 @@ use crate::xts::Kernel;
 /// How many bytes are encrypted at once, unless the caller says otherwise; as by `cryptsetup
 /// benchmark`.
 pub const BUFFER: usize = 64 << 10;
+/// How many bytes go through the bare rounds at once: a multiple of the registers of every kernel,
+/// so that all of them are counted.
+const LIMIT_BUFFER: usize = 96 << 10;
 /// The number of turns.
 const ROUNDS: u32 = 10;
 /// The length of a slice: the shortest time that is measured of a single thread.
@@ -201,9 +204,9 @@ impl Runner {
         let limited = kernel.filter(|kernel| kernel.rounds_alone(key_size, 0));
         if let Some(kernel) = limited {
             let alone = |_: &mut Thread| {
-                kernel.rounds_alone(key_size, black_box(buffer_size));
+                kernel.rounds_alone(key_size, black_box(LIMIT_BUFFER));
             };
-            self.limit.extend(turn(threads, long, buffer_size, alone));
+            self.limit.extend(turn(threads, long, LIMIT_BUFFER, alone));
         }
     }
 

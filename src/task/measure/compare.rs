@@ -5,7 +5,7 @@ use luksmith_formats::json::{Value, json};
 use super::ciphers::Subject;
 use super::derivations::{Derivation, Function};
 use super::measured::Measured;
-use super::statistics::{Ratio, Spread};
+use super::statistics::Ratio;
 use crate::xts::Kernel;
 
 /// One thing that both measured.
@@ -25,11 +25,11 @@ impl Measured {
     #[must_use]
     pub fn compared_with(&self, old: &Self) -> Vec<Compared> {
         let mut all = Vec::new();
-        let mut add = |name: String, new: &Spread, old: &Spread, speedup: Option<Ratio>| {
+        let mut add = |name: String, busy: bool, speedup: Option<Ratio>| {
             all.extend(speedup.map(|speedup| Compared {
                 name,
                 speedup,
-                busy: new.is_busy() || old.is_busy(),
+                busy,
             }));
         };
         for new in &self.derivations {
@@ -43,7 +43,7 @@ impl Measured {
                 Function::Argon2 { .. } => old_spread.over(new_spread),
             };
             let name = format!("{}, {}-bit key", new.name(), new.key_size * 8);
-            add(name, new_spread, old_spread, speedup);
+            add(name, new.busy || old.busy, speedup);
         }
         for new in &self.speeds {
             let Some(old) = old.speeds.iter().find(|old| old.subject == new.subject) else {
@@ -54,7 +54,8 @@ impl Measured {
                 ("decrypt", &new.decrypt, &old.decrypt),
             ] {
                 let name = format!("{}, {direction}", described(&new.subject));
-                add(name, new_spread, old_spread, new_spread.over(old_spread));
+                let busy = new_spread.is_busy() || old_spread.is_busy();
+                add(name, busy, new_spread.over(old_spread));
             }
         }
         all
@@ -115,7 +116,7 @@ fn binary(size: usize) -> String {
 mod tests {
     use super::*;
     use crate::kdf::Argon2Cost;
-    use crate::task::measure::Speed;
+    use crate::task::measure::{Speed, Spread};
     use luksmith_formats::luks2::Argon2Variant;
 
     fn measured(speed: f64, time_ms: u64, passes: u32) -> Measured {
@@ -142,6 +143,7 @@ mod tests {
                 took,
                 requested_ms: 1,
             },
+            busy: false,
         }];
         measured
     }

@@ -8,6 +8,7 @@ use super::statistics::{Lap, Spread, speed};
 use crate::Interrupt;
 use crate::kdf::calibrate::{Cost, KdfKind, Target, argon2_time, calibrate};
 use crate::kdf::{Argon2Cost, pbkdf2};
+use crate::sys::process::thread_time;
 use crate::task::{Error, Kind};
 
 /// The hash functions that PBKDF2 is measured with.
@@ -29,6 +30,10 @@ const RUNS: usize = 10;
 /// How often argon2 runs. Each run takes the requested time.
 const ARGON2_RUNS: usize = 3;
 
+/// The machine is busy if a derivation had its processors for less than this part of the time. An
+/// idle machine takes some of it for the memory of argon2.
+const SHARE: f64 = 0.8;
+
 /// What was measured of one key derivation.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -37,6 +42,9 @@ pub struct Derivation {
     pub key_size: usize,
     /// The function, and its speed.
     pub function: Function,
+    /// Whether the machine had other work meanwhile, so that the figure cannot be trusted: the runs
+    /// differ, or all of them had to wait for a processor.
+    pub busy: bool,
 }
 
 /// A key derivation function and its speed.
@@ -67,7 +75,7 @@ impl Derivation {
     /// [`Kind::Memory`], [`Kind::Interrupted`].
     pub fn pbkdf2(hash: Hash, key_size: usize, interrupt: &Interrupt) -> Result<Self, Error> {
         let mut out = vec![0; key_size];
-        let epoch = Instant::now();
+        let (epoch, ran_before) = (Instant::now(), thread_time());
         let mut run = |iterations: u32| -> Result<Lap, Error> {
             let begin = epoch.elapsed();
             let salt = b"0123456789abcdef0123456789abcdef";
@@ -91,9 +99,12 @@ impl Derivation {
             rates.push(speed(&[run(iterations)?]));
         }
         let rate = Spread::of_speeds(rates);
+        let ran = thread_time().saturating_sub(ran_before);
+        let share = ran.as_secs_f64() / epoch.elapsed().as_secs_f64().max(1e-9);
         Ok(Self {
             key_size,
             function: Function::Pbkdf2 { hash, rate },
+            busy: is_busy(&rate, share),
         })
     }
 
@@ -113,17 +124,21 @@ impl Derivation {
             let message = "the calibration answered with another function";
             return Err(Error::new(Kind::Storage, message));
         };
-        let mut times = Vec::new();
+        let (mut times, mut least) = (Vec::new(), 1.0_f64);
         for _ in 0..ARGON2_RUNS {
-            times.push(argon2_time(cost, key_size, interrupt)?);
+            let (time, share) = argon2_time(cost, key_size, interrupt)?;
+            times.push(time);
+            least = least.min(share);
         }
+        let took = Spread::of_times(&times);
         Ok(Self {
             key_size,
             function: Function::Argon2 {
                 cost,
-                took: Spread::of_times(&times),
+                took,
                 requested_ms,
             },
+            busy: is_busy(&took, least),
         })
     }
 
@@ -143,5 +158,25 @@ impl Derivation {
             Function::Pbkdf2 { rate, .. } => rate,
             Function::Argon2 { took, .. } => took,
         }
+    }
+}
+
+/// Whether the machine had other work: the runs differ, or a derivation had its processors for no
+/// more than this part of the time, so that all runs may be equally slow.
+fn is_busy(runs: &Spread, share: f64) -> bool {
+    runs.is_busy() || share < SHARE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_that_are_equally_slow_are_busy_too() {
+        let even = Spread::of_times(&[Duration::from_millis(900); 3]);
+        assert!(!is_busy(&even, 0.95));
+        assert!(is_busy(&even, 0.6));
+        let uneven = Spread::of_times(&[900, 500, 900].map(Duration::from_millis));
+        assert!(is_busy(&uneven, 1.0));
     }
 }

@@ -102,7 +102,7 @@ fn spread(spread: &Spread) -> Value {
 
 fn derivation(derivation: &Derivation) -> Value {
     let bits = derivation.key_size * 8;
-    let busy = derivation.spread().is_busy();
+    let busy = derivation.busy;
     match &derivation.function {
         Function::Pbkdf2 { hash, rate } => json!({
             "type": "pbkdf2",
@@ -218,6 +218,7 @@ fn read_derivation(value: &Value) -> Option<Derivation> {
     Some(Derivation {
         key_size: number::<usize>(&value["key_bits"])? / 8,
         function,
+        busy: value["busy"].as_bool()?,
     })
 }
 
@@ -287,6 +288,7 @@ mod tests {
         .map(|function| Derivation {
             key_size: 64,
             function,
+            busy: true,
         })
         .to_vec();
         let written = measured.json();

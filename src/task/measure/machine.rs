@@ -59,6 +59,17 @@ impl fmt::Display for Machine {
     }
 }
 
+/// The time so many seconds after 1970-01-01, in UTC.
+#[cfg(feature = "s3")]
+pub(in crate::task) fn time_text(seconds: u64) -> String {
+    let of_day = seconds % 86_400;
+    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    format!(
+        "{} {hour:02}:{minute:02}:{second:02} UTC",
+        date(seconds / 86_400)
+    )
+}
+
 /// The date so many days after 1970-01-01, counted in eras of 400 years that begin in March.
 fn date(days: u64) -> String {
     let days = days + 719_468;

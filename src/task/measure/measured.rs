@@ -32,7 +32,7 @@ impl Measured {
     /// How many of all measurements are busy, with their number.
     #[must_use]
     pub fn busy(&self) -> (usize, usize) {
-        let derivations = self.derivations.iter().map(|one| one.spread().is_busy());
+        let derivations = self.derivations.iter().map(|one| one.busy);
         let all = derivations.chain(self.speeds.iter().map(Speed::is_busy));
         let all: Vec<bool> = all.collect();
         (all.iter().filter(|busy| **busy).count(), all.len())

@@ -20,6 +20,8 @@ pub use ciphers::{BUFFER, Speed, Subject, ciphers};
 pub use compare::Compared;
 pub use derivations::{DERIVED, Derivation, Function, HASHES};
 pub use machine::Machine;
+#[cfg(feature = "s3")]
+pub(super) use machine::time_text;
 pub use measured::Measured;
 pub use selection::{Part, Selection};
 pub use statistics::{Ratio, Spread};

@@ -94,7 +94,7 @@ fn line(derivation: &Derivation) -> String {
     let Spread {
         mean, sigma, runs, ..
     } = *derivation.spread();
-    let mark = mark(derivation.spread().is_busy());
+    let mark = mark(derivation.busy);
     match &derivation.function {
         Function::Argon2 {
             cost, requested_ms, ..

@@ -6,12 +6,13 @@ use crate::task::copy::Fill;
 use crate::task::new_file::NewFile;
 use crate::task::openers::{Opener, Properties, QemuObstacle};
 use crate::task::storage::Storage;
-use crate::task::{Error, MadeFile, Watch, Work, Working};
+use crate::task::{Error, MadeFile, Watch, Work, Working, new_image};
 use crate::volume::Volume;
 
 use super::there::There;
 
-/// A volume that was made. Its new files are removed unless [`Made::keep`] is called.
+/// A volume that was made. Its new files, and what was made on a server, are removed unless
+/// [`Made::keep`] is called.
 pub struct Made<'w> {
     /// Its header.
     pub container: Container,
@@ -23,15 +24,19 @@ pub struct Made<'w> {
     pub(super) grows: bool,
     pub(super) image: Option<NewFile<'w>>,
     pub(super) header: Option<NewFile<'w>>,
+    /// New images in Ceph, and volumes in object stores. After the fields that have them open,
+    /// since only a closed image is removed.
+    pub(super) images: Vec<new_image::Made>,
     pub(super) watch: &'w dyn Watch,
     pub(super) _there: There,
 }
 
 impl Made<'_> {
-    /// Whether the data is on a device or an export, which stays overwritten after a failure.
+    /// Whether the data is in a storage that existed, such as a device or an export, and stays
+    /// overwritten after a failure.
     #[must_use]
     pub fn is_in_place(&self) -> bool {
-        self.image.is_none()
+        self.image.is_none() && self.images.is_empty()
     }
 
     /// The plaintext of the new volume.
@@ -39,7 +44,7 @@ impl Made<'_> {
     /// # Errors
     /// As [`Container::volume`].
     pub fn volume(&self) -> Result<Volume, Error> {
-        Ok(self.data.volume(&self.container, &self.unlocked)?)
+        self.data.volume(&self.container, &self.unlocked)
     }
 
     /// Options with which [`encrypt`](crate::task::copy::encrypt) fills every byte of this volume.
@@ -85,6 +90,18 @@ impl Made<'_> {
     /// # Errors
     /// What the storage reports.
     pub fn keep(self) -> Result<Vec<MadeFile>, Error> {
+        Ok(self.complete()?.0)
+    }
+
+    /// As [`keep`](Self::keep), and returns the key of the volume, which is closed then.
+    ///
+    /// # Errors
+    /// As [`keep`](Self::keep).
+    pub fn keep_key(self) -> Result<Unlocked, Error> {
+        Ok(self.complete()?.1)
+    }
+
+    fn complete(self) -> Result<(Vec<MadeFile>, Unlocked), Error> {
         let flushing = Working::begin(self.watch, Work::Flush, None);
         match &self.data.qcow2 {
             Some(image) => image.flush()?,
@@ -96,7 +113,8 @@ impl Made<'_> {
         for file in self.header.into_iter().chain(self.image) {
             made.push(file.keep()?);
         }
+        self.images.into_iter().for_each(new_image::Made::keep);
         flushing.finish();
-        Ok(made)
+        Ok((made, self.unlocked))
     }
 }

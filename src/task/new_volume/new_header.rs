@@ -34,7 +34,7 @@ impl NewHeader {
         passphrase: &Passphrase,
         watch: &dyn Watch,
     ) -> Result<Self, Error> {
-        let (mut options, layout) = new.options(Some(size), true)?;
+        let (mut options, layout) = new.options(Some(size), true, None)?;
         check_size(Some(size), options.sector_size)?;
         measure(&new.cost, &mut options, watch)?;
         let offset = layout.data_offset;

@@ -11,6 +11,7 @@ use crate::kdf::calibrate::Cost;
 use crate::location::Location;
 use crate::secret::VolumeKey;
 use crate::task::cost::CostOptions;
+use crate::task::new_image::Absent;
 use crate::task::open::ImageFormat;
 use crate::task::storage::Remote;
 use crate::task::{Advice, Error, Kind, Watch};
@@ -95,8 +96,8 @@ impl Default for NewVolume {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Extent {
-    /// Exactly this many bytes of plaintext. A volume on a device or an export always reaches to
-    /// its end, and any other size is refused there.
+    /// Exactly this many bytes of plaintext. A volume on a device, on an export or in an existing
+    /// image of Ceph always reaches to its end, and any other size is refused there.
     Exactly(u64),
     /// At least this many bytes of plaintext: a file is made for exactly these, but a device or an
     /// export may be larger.
@@ -151,13 +152,31 @@ impl NewVolume {
         }
     }
 
+    /// Refuses options that a new image on a server cannot have.
+    pub(super) fn check_new_image(&self, image: &Absent) -> Result<(), Error> {
+        let what = image.what();
+        if self.format == ImageFormat::Qcow2 {
+            let message = format!("a new {what} is raw: it has snapshots and holes itself");
+            return Err(Error::parameters(message));
+        }
+        match self.preallocate {
+            true => {
+                let message = format!("a new {what} grows as it is written");
+                Err(Error::parameters(message))
+            }
+            false => Ok(()),
+        }
+    }
+
     /// The options of the container, without the costs, and the places of everything. `size` is the
     /// size of the plaintext, or of the storage; `blank` says that the storage of the header is
-    /// new.
-    pub(super) fn options(
+    /// new. In an image in Ceph the data begins at a multiple of `period`, if its place is not
+    /// stated: librbd opens no other volume.
+    pub(in crate::task) fn options(
         &mut self,
         size: Option<u64>,
         blank: bool,
+        period: Option<u64>,
     ) -> Result<(CreateOptions, Layout), Error> {
         let qcow2 = self.format == ImageFormat::Qcow2;
         let version = self.version.unwrap_or(match qcow2 {
@@ -194,7 +213,13 @@ impl NewVolume {
         if qcow2 {
             options = options.in_qcow2();
         }
-        let layout = options.layout()?;
+        let mut layout = options.layout()?;
+        if let Some(period) = period.filter(|_| !qcow2 && !options.detached)
+            && options.data_offset.is_none()
+        {
+            options.data_offset = layout.data_offset.checked_next_multiple_of(period);
+            layout = options.layout()?;
+        }
         options.sector_size = self
             .sector_size
             .unwrap_or_else(|| sector_size(size, version, layout.data_offset));

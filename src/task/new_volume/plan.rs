@@ -14,9 +14,9 @@ use crate::secret::Passphrase;
 use crate::task::destination::Needed;
 use crate::task::new_file::NewFile;
 use crate::task::open::ImageFormat;
-use crate::task::openers::Properties;
+use crate::task::openers::{Opener, Properties};
 use crate::task::storage::Storage;
-use crate::task::{Advice, Error, Kind, Note, Watch, Work, Working, size};
+use crate::task::{Advice, Error, Kind, Note, Watch, Work, Working, new_image, size};
 
 /// The bytes that a new header writes at most: both copies and the material of one keyslot.
 const HEADER: u64 = 1 << 20;
@@ -44,12 +44,20 @@ impl Plan {
         let mut there = There::default();
         let mut losses = Vec::new();
         let server = (new.remote, &new.interrupt);
-        let target = match (Found::at(location)?, extent) {
+        let target = match (Found::at(location, new.remote)?, extent) {
             (Found::InPlace(found), _) => {
                 overwritten(&found, location, server, &mut there, &mut losses)?
             }
             (Found::File(file, _), Extent::AllThereIs) if new.header.is_some() => {
                 Target::There(Storage::open_found(&file)?)
+            }
+            (Found::NoImage(image), Extent::Exactly(_) | Extent::AtLeast(_)) => {
+                new.check_new_image(&image)?;
+                Target::Image(image)
+            }
+            (Found::NoImage(_), _) => {
+                let message = "a volume in a new image needs a size";
+                return Err(Error::parameters(message).advise(Advice::Size));
             }
             (_, Extent::AllThereIs) => {
                 let message = "a volume in a file needs a size";
@@ -63,7 +71,8 @@ impl Plan {
         };
         let header = match &new.header {
             None => None,
-            Some(location) => Some(match Found::at(location)? {
+            Some(location) => Some(match Found::at(location, new.remote)? {
+                Found::NoImage(image) => Target::Image(image),
                 Found::InPlace(found) => {
                     overwritten(&found, location, server, &mut there, &mut losses)?
                 }
@@ -76,14 +85,15 @@ impl Plan {
         };
         new.check_format(extent)?;
         let blank = match &header {
-            Some(header) => matches!(header, Target::New(_)),
-            None => matches!(target, Target::New(_)),
+            Some(header) => header.is_new(),
+            None => target.is_new(),
         };
+        let period = target.period();
         let size = match (&target, extent) {
             (Target::There(there), Extent::AllThereIs) => Some(there.backend.geometry().size),
             _ => extent.size(),
         };
-        let (options, layout) = new.options(size, blank)?;
+        let (options, layout) = new.options(size, blank, period)?;
         check_size(extent.size(), options.sector_size)?;
         new.cost.kind(options.hash, options.version)?;
         let plan = Self {
@@ -136,7 +146,7 @@ impl Plan {
     pub(in crate::task) fn in_place(&self) -> Option<&Storage> {
         match &self.target {
             Target::There(storage) => Some(storage),
-            Target::New(_) => None,
+            Target::New(_) | Target::Image(_) => None,
         }
     }
 
@@ -175,9 +185,21 @@ impl Plan {
             hash: options.hash,
             data_offset: layout.data_offset,
             detached: options.detached,
+            part: self.target.is_part() || self.header.as_ref().is_some_and(Target::is_part),
             text: passphrase.is_text(),
+            period: self.target.period(),
+            only_here: self.target.is_objects()
+                || self.header.as_ref().is_some_and(Target::is_objects),
         };
+        let mut images = Vec::new();
         let (data, image) = match self.target {
+            Target::Image(absent) => {
+                let size = self.extent.size().unwrap_or(0);
+                let size = layout.data_offset.checked_add(size).ok_or_else(too_large)?;
+                let (data, made) = new_image::make(absent, size)?;
+                images.push(made);
+                (data, None)
+            }
             Target::There(there) => {
                 if !there.backend.can_flush() {
                     let location = &self.location;
@@ -186,6 +208,11 @@ impl Plan {
                 (there, None)
             }
             Target::New(destination) => {
+                let name = destination.path().extension();
+                if self.new.format == ImageFormat::Raw && name.is_some_and(|name| name == "qcow2") {
+                    let location = &self.location;
+                    watch.notes(Note::RawNamed { location });
+                }
                 let file = NewFile::at(destination, watch)?;
                 let data = Arc::new(backend_of(&file)?);
                 if self.new.format == ImageFormat::Raw {
@@ -214,6 +241,11 @@ impl Plan {
         };
         let (storage, header) = match self.header {
             Some(Target::There(there)) => (there.backend, None),
+            Some(Target::Image(absent)) => {
+                let (storage, made) = new_image::make(absent, layout.header_size)?;
+                images.push(made);
+                (storage.backend, None)
+            }
             Some(Target::New(destination)) => {
                 let file = NewFile::at(destination, watch)?;
                 let storage: Arc<dyn Backend> = Arc::new(backend_of(&file)?);
@@ -240,6 +272,12 @@ impl Plan {
             watch.interrupt(),
         )?;
         deriving.finish();
+        if let Some(period) = opened.period
+            && !opened.openers().contains(&Opener::Librbd)
+        {
+            let location = &self.location;
+            watch.notes(Note::NotLibrbd { location, period });
+        }
         Ok(Made {
             container,
             unlocked,
@@ -248,6 +286,7 @@ impl Plan {
             grows: self.extent == Extent::Growing && image.is_some(),
             image,
             header,
+            images,
             watch,
             _there: self.there,
         })

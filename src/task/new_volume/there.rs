@@ -5,17 +5,12 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use crate::Interrupt;
-use crate::backend::Backend;
 use crate::backend::file::{FileError, OpenOptions};
 use crate::container::{self, Container, Undo, Version};
 use crate::location::{Location, Part};
-use crate::sectors::{Cipher, Sectors};
 use crate::task::destination::{Destination, Present};
-use crate::task::storage::{Remote, Storage};
-use crate::task::{Error, part, size};
-
-/// How many bytes of a device or an export are read to find out what it holds.
-const LOOKED_AT: usize = 1 << 20;
+use crate::task::storage::{Nature, Remote, Storage};
+use crate::task::{Error, new_image, occupied, part, size};
 
 /// What making a volume would destroy. Its `Display` says it in a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,13 +24,29 @@ pub enum Loss {
         size: u64,
         /// The volume that it holds, if it holds one.
         volume: Option<FoundVolume>,
+        /// What else changes, as the end of the sentence: the owner.
+        owner: String,
     },
-    /// A device or an export that would be overwritten, and does not begin with zeroes.
+    /// A part, a device, an export or an image in Ceph that would be overwritten, and holds more
+    /// than zeroes, as far as that is looked at.
     Storage {
         /// The device or export.
         location: Location,
         /// The volume that it holds, if it holds one.
         volume: Option<FoundVolume>,
+    },
+    /// A range of bytes that would be overwritten, and shares bytes with partitions.
+    Partitions {
+        /// The range.
+        location: Location,
+        /// The numbers of the partitions.
+        numbers: Vec<u32>,
+    },
+    /// An image in Ceph, or a volume in an object store, that would be overwritten, and in which
+    /// no data was found.
+    Image {
+        /// Where it is.
+        location: Location,
     },
 }
 
@@ -60,6 +71,12 @@ impl fmt::Display for Loss {
             Self::Storage { location, .. } => {
                 write!(f, "{location} would be overwritten: it holds ")?;
             }
+            Self::Partitions { location, numbers } => {
+                return f.write_str(&occupied::crossing(location, numbers));
+            }
+            Self::Image { location } => {
+                return write!(f, "{location} exists and would be overwritten");
+            }
         }
         match self {
             Self::File {
@@ -69,9 +86,15 @@ impl fmt::Display for Loss {
             | Self::Storage {
                 volume: Some(volume),
                 ..
-            } => write!(f, "the {} volume {}", volume.version, volume.uuid),
-            Self::File { size, .. } => write!(f, "{} of data", size::human(*size)),
-            Self::Storage { .. } => f.write_str("data"),
+            } => write!(f, "the {} volume {}", volume.version, volume.uuid)?,
+            Self::File { size, .. } => write!(f, "{} of data", size::human(*size))?,
+            Self::Storage { .. } | Self::Partitions { .. } | Self::Image { .. } => {
+                f.write_str("data")?;
+            }
+        }
+        match self {
+            Self::File { owner, .. } => f.write_str(owner),
+            _ => Ok(()),
         }
     }
 }
@@ -80,9 +103,42 @@ impl fmt::Display for Loss {
 pub(super) enum Target {
     /// A file that will be made.
     New(Destination),
+    /// An image in Ceph, or a volume in an object store, that will be made.
+    Image(new_image::Absent),
     /// A storage that exists and is written to: a device, an export, or the data of a detached
     /// header.
     There(Storage),
+}
+
+impl Target {
+    /// Whether it will be made, and so holds nothing.
+    pub(super) fn is_new(&self) -> bool {
+        !matches!(self, Self::There(_))
+    }
+
+    /// Whether it is a part of another storage.
+    pub(super) fn is_part(&self) -> bool {
+        matches!(self, Self::There(there) if there.offset.is_some())
+    }
+
+    /// Whether it is in an object store.
+    pub(super) fn is_objects(&self) -> bool {
+        match self {
+            Self::New(_) => false,
+            Self::Image(absent) => absent.is_objects(),
+            Self::There(there) => there.nature == Nature::Objects,
+        }
+    }
+
+    /// The stripe period in bytes, if it is all of an image in Ceph.
+    pub(super) fn period(&self) -> Option<u64> {
+        match self {
+            Self::New(_) => None,
+            Self::Image(absent) => absent.period(),
+            Self::There(there) if there.offset.is_some() => None,
+            Self::There(there) => there.ceph.as_ref().map(|ceph| ceph.period),
+        }
+    }
 }
 
 /// The existing files and devices, which stay open until the volume is made.
@@ -99,6 +155,8 @@ pub(super) struct There {
 pub(super) enum Found {
     Nothing(Destination),
     File(Destination, u64),
+    /// No image in Ceph, or no volume in an object store.
+    NoImage(new_image::Absent),
     /// What is written in place.
     InPlace(InPlace),
 }
@@ -112,7 +170,10 @@ pub(super) enum InPlace {
 }
 
 impl Found {
-    pub(super) fn at(location: &Location) -> Result<Self, Error> {
+    pub(super) fn at(location: &Location, remote: Remote) -> Result<Self, Error> {
+        if let Some(absent) = new_image::absent(location, remote)? {
+            return Ok(Self::NoImage(absent));
+        }
         let Some(path) = location.path_of_whole() else {
             return Ok(Self::InPlace(InPlace::Export));
         };
@@ -145,12 +206,13 @@ pub(super) fn replaced(
         path: destination.path().to_owned(),
         size,
         volume: found_volume(&file),
+        owner: destination.other_owner(),
     });
     Ok(file)
 }
 
-/// Opens what would be overwritten in place. Where it holds only zeroes at its start, nothing is
-/// lost.
+/// Opens what would be overwritten in place. Where no data is found, and no partition is crossed,
+/// nothing is lost.
 pub(super) fn overwritten(
     found: &InPlace,
     location: &Location,
@@ -173,20 +235,26 @@ pub(super) fn overwritten(
         }
         InPlace::Export => {
             let options = OpenOptions::new().write(true);
-            Storage::open(location, remote, options, interrupt)?
+            Storage::open(location, remote.extents(true), options, interrupt)?
         }
     };
-    let size = usize::try_from(storage.backend.geometry().size).unwrap_or(LOOKED_AT);
-    let mut start = Sectors::<Cipher>::with_len(size.min(LOOKED_AT));
-    storage
-        .backend
-        .read_at(0, &mut start)
-        .map_err(|error| Error::from(error).about(format_args!("cannot read {location}")))?;
-    if start.as_slice().iter().any(|byte| *byte != 0) {
+    if !storage.crossed.is_empty() {
+        losses.push(Loss::Partitions {
+            location: location.clone(),
+            numbers: storage.crossed.clone(),
+        });
+    }
+    let holds_data = storage
+        .holds_data(interrupt)
+        .map_err(|error| error.about(format_args!("cannot read {location}")))?;
+    if holds_data {
         losses.push(Loss::Storage {
             location: location.clone(),
             volume: found_volume(&storage),
         });
+    } else if matches!(storage.nature, Nature::Rbd | Nature::Objects) && storage.offset.is_none() {
+        let location = location.clone();
+        losses.push(Loss::Image { location });
     }
     Ok(Target::There(storage))
 }

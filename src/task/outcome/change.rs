@@ -11,6 +11,7 @@ use super::copied::Copied;
 use super::names;
 use crate::container::Version;
 use crate::location::Location;
+use crate::task::key_rotate::Rotated;
 use crate::task::reencrypt::Reencrypted;
 use crate::task::size;
 
@@ -65,6 +66,8 @@ pub enum Change {
         version: Version,
         /// The number of keyslots that open the volume now.
         remaining: usize,
+        /// The copy of the header before, if the data has another key than that of the backup.
+        kept: Option<String>,
     },
     /// The header was repaired, or there was nothing to repair.
     HeaderRepaired {
@@ -89,6 +92,13 @@ pub enum Change {
         keyslot: u32,
         /// The keyslot of the old one.
         old_keyslot: Option<u32>,
+    },
+    /// The passphrase that a key store has was replaced.
+    PassphraseRotated {
+        /// The key store and the reference: `helper:NAME:REFERENCE`.
+        key_store: String,
+        /// The keyslots.
+        rotated: Rotated,
     },
     /// A keyslot was removed.
     KeyslotRemoved {
@@ -169,6 +179,17 @@ pub enum Change {
     },
 }
 
+/// Numbers of keyslots, for people.
+fn slots(slots: &[u32]) -> String {
+    match slots {
+        [] => "none".to_owned(),
+        _ => {
+            let slots: Vec<_> = slots.iter().map(u32::to_string).collect();
+            slots.join(", ")
+        }
+    }
+}
+
 /// Adds the members `file` and `file_bytes`.
 fn file(members: &mut Object, file: &std::path::Path) {
     members.insert("file", file.display().to_string());
@@ -208,11 +229,13 @@ impl Change {
                 uuid,
                 version,
                 remaining,
+                kept,
             } => {
                 file(members, from);
                 members.insert("type", names::type_name(*version));
                 members.insert("uuid", uuid.as_str());
                 members.insert("remaining", *remaining);
+                members.insert("kept", kept.as_deref());
             }
             Self::HeaderRepaired { repaired } => members.insert("repaired", repaired.as_slice()),
             Self::HeaderErased { removed } => members.insert("removed", removed.as_slice()),
@@ -226,6 +249,11 @@ impl Change {
             } => {
                 members.insert("keyslot", *keyslot);
                 members.insert("old_keyslot", *old_keyslot);
+            }
+            Self::PassphraseRotated { key_store, rotated } => {
+                members.insert("key_store", key_store.as_str());
+                members.insert("keyslot", rotated.keyslot);
+                members.insert("removed", rotated.removed.as_slice());
             }
             Self::KeyslotRemoved { keyslot, remaining } => {
                 members.insert("keyslot", *keyslot);
@@ -328,6 +356,12 @@ impl fmt::Display for Changed {
                     "keyslot {keyslot} holds the new passphrase; keyslot {old} is now free"
                 ),
             },
+            Change::PassphraseRotated { key_store, rotated } => write!(
+                f,
+                "{image}: {key_store} has a new passphrase, in keyslot {}; keyslots removed: {}",
+                rotated.keyslot,
+                slots(&rotated.removed)
+            ),
             Change::KeyslotRemoved { keyslot, remaining } => write!(
                 f,
                 "keyslot {keyslot} removed; keyslots that open the volume: {remaining}"
@@ -369,13 +403,22 @@ impl fmt::Display for Changed {
                 write!(f, "{image} has {} for the guest now", size::both(*size))
             }
             Change::Reencrypted(done) => {
-                let slots = |slots: &[u32]| {
-                    let slots: Vec<_> = slots.iter().map(u32::to_string).collect();
-                    slots.join(", ")
-                };
                 let new = slots(&done.keyslots);
                 match done.finished {
-                    true => write!(f, "{image} has a new encryption; keyslots: {new}")?,
+                    true if done.was_plain => write!(
+                        f,
+                        "{image} is encrypted; keyslots: {new}; old blocks of the disk may still hold \
+                         plaintext"
+                    )?,
+                    false if done.was_plain => write!(
+                        f,
+                        "{image}: ready to be encrypted, and still plaintext; keyslots: {new}"
+                    )?,
+                    true => write!(
+                        f,
+                        "{image} has a new encryption; keyslots: {new}; header backups from before \
+                         no longer open the data"
+                    )?,
                     false => write!(f, "{image}: ready to be reencrypted; new keyslots: {new}")?,
                 }
                 if !done.dropped.is_empty() {

@@ -114,6 +114,7 @@ impl<'a> Described<'a> {
             "converted": reencrypt::converted(&found, size),
             "size": size,
             "hot": matches!(found.progress, Progress::Hot { .. }),
+            "plaintext": found.is_encryption(),
         }))
     }
 }

@@ -63,14 +63,30 @@ impl Described<'_> {
                     rows.push(("data", format!("from byte {} {until}", segment.offset)));
                 }
             }
-            Err(error) => rows.push(("data", format!("cannot be opened: {}", chain(&error)))),
+            Err(error) => rows.push((
+                "data",
+                match self.container.reencryption() {
+                    Ok(Some(found)) => {
+                        let offset = found.previous.offset();
+                        format!("from byte {offset}, with the old or the new encryption")
+                    }
+                    _ => chain(&error),
+                },
+            )),
         }
         let size = match self.size {
             Some(size) => format!("{} for the guest", size::both(size)),
             None if self.detached => "the data is stored elsewhere (detached header)".to_owned(),
             None => {
                 let size = self.data.backend.geometry().size;
-                format!("unknown; the storage has {size} bytes")
+                match self.container.data_segment() {
+                    Ok(segment) if segment.offset > size => format!(
+                        "unknown: the data begins {} bytes behind the end of the storage, which \
+                         is cut off or holds only a header",
+                        segment.offset - size
+                    ),
+                    _ => format!("unknown; the storage has {size} bytes"),
+                }
             }
         };
         rows.push(("size", size));
@@ -83,8 +99,12 @@ impl Described<'_> {
             Ok(Some(found)) => {
                 let size = reencrypt::data_size(&found, &*self.data.backend);
                 let done = reencrypt::converted(&found, size);
+                let rest = match found.is_encryption() {
+                    true => "; the rest is plaintext",
+                    false => "",
+                };
                 format!(
-                    "{} of {} converted to {}, sectors of {} bytes",
+                    "{} of {} converted to {}, sectors of {} bytes{rest}",
                     size::human(done),
                     size::human(size),
                     found.following.encryption,

@@ -16,6 +16,10 @@ mod inspected;
 #[cfg(feature = "libvirt")]
 mod libvirt;
 mod names;
+#[cfg(feature = "s3")]
+mod objects;
+#[cfg(feature = "libvirt")]
+mod rekeyed;
 #[cfg(feature = "libvirt")]
 mod rotated;
 #[cfg(feature = "vet")]
@@ -33,6 +37,10 @@ pub use inspected::inspected;
 #[cfg(feature = "libvirt")]
 pub use libvirt::{AmendedKeyslots, DiskChange, SecretChange};
 pub use names::{bytes_of, hex, image, priority, qcow2, type_name};
+#[cfg(feature = "s3")]
+pub use objects::{Kept, Upkeep, objects_rows, objects_snapshots, objects_state, snapshot_line};
+#[cfg(feature = "libvirt")]
+pub use rekeyed::{checked_to_rekey, rekeyed};
 #[cfg(feature = "libvirt")]
 pub use rotated::{checked, rotated};
 #[cfg(feature = "vet")]

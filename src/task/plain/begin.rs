@@ -3,7 +3,7 @@
 //! A copy of such a file as it is would give the guest the file, not the disk in it. A signature
 //! only refuses. It never chooses how data is read: the caller states that.
 
-use luksmith_formats::image::signature::signatures;
+use luksmith_formats::image::signature::{Signature, signatures};
 use luksmith_formats::image::vhd;
 
 use crate::task::{Advice, Error, Kind};
@@ -17,12 +17,9 @@ const FOOTER: usize = 512;
 /// Refuses data with the signature of a disk image or of a LUKS volume. `start` is its begin, and
 /// `end` its end, which is empty where it is not known. `size` is its size in bytes.
 pub(super) fn refuse_images(name: &str, start: &[u8], end: &[u8], size: u64) -> Result<(), Error> {
-    let found = signatures(start, end, size);
-    let image = found.iter().find(|seen| match (seen.format, seen.offset) {
-        ("vhd", 1..) => is_fixed_vhd(end, size),
-        (format, _) => !RAW.contains(&format),
-    });
-    let Some(image) = image else { return Ok(()) };
+    let Some(image) = found(start, end, size) else {
+        return Ok(());
+    };
     let what = match image.format {
         "luks" => "a LUKS volume".to_owned(),
         format => format!("a disk image ({format})"),
@@ -34,6 +31,19 @@ pub(super) fn refuse_images(name: &str, start: &[u8], end: &[u8], size: u64) -> 
     };
     let message = format!("{name} {place} as {what} does, and is not the raw data of a disk");
     Err(Error::new(Kind::Parameters, message).advise(Advice::SourceFormat(image.format)))
+}
+
+/// The format of the disk image or of the LUKS volume whose signature the data has.
+pub(in crate::task) fn image_in(start: &[u8], end: &[u8], size: u64) -> Option<&'static str> {
+    found(start, end, size).map(|seen| seen.format)
+}
+
+fn found(start: &[u8], end: &[u8], size: u64) -> Option<Signature> {
+    let mut found = signatures(start, end, size).into_iter();
+    found.find(|seen| match (seen.format, seen.offset) {
+        ("vhd", 1..) => is_fixed_vhd(end, size),
+        (format, _) => !RAW.contains(&format),
+    })
 }
 
 /// Whether the last sector is the footer of a fixed VHD. A raw disk can end with the eight letters

@@ -36,7 +36,7 @@ impl ExportReader {
         let range = match location.part() {
             Some(part) => {
                 let read = |at, into: &mut [u8]| export.read_at(at, into);
-                part::of_export(part, export.size(), read, location)?
+                part::of_export(part, export.size(), read, location)?.1
             }
             None => 0..export.size(),
         };

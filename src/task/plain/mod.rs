@@ -14,6 +14,7 @@ mod sink;
 mod source;
 
 pub use access::PlainAccess;
+pub(super) use begin::image_in;
 #[cfg(feature = "vet")]
 pub use image::{DiskFormat, DiskImage};
 pub use sink::PlainSink;

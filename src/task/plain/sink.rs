@@ -97,6 +97,11 @@ impl PlainSink {
         })
     }
 
+    /// Whether zeroes are left out.
+    pub(in crate::task) fn is_sparse(&self) -> bool {
+        matches!(self.to, To::File { sparse: true, .. })
+    }
+
     pub(in crate::task) fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         match &mut self.to {
             To::Stream(stream) => stream

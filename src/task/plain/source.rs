@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -16,15 +17,26 @@ use super::export::ExportReader;
 use super::image::DiskImage;
 use crate::backend::file::OpenOptions;
 use crate::backend::lock::{Access, ImageLock};
+use crate::container::UndoFile;
 use crate::location::Location;
+use crate::reencrypt::is_room_record;
+use crate::sys::folder::Folder;
 use crate::task::destination::not_storage;
 use crate::task::part::{PlainPart, open_beside};
 use crate::task::storage::{Storage, not_opened};
-use crate::task::{Advice, Error, Watch};
+use crate::task::{Advice, Error, Kind, Watch};
 use luksmith_formats::nbd::uri::Uri;
 
 /// How many bytes of a stream are looked at for the signature of an image.
 const BEGIN: usize = 4096;
+
+/// Whether there is the undo record of a move beside a file.
+fn has_moved(file: &File) -> bool {
+    let Ok((folder, name)) = Folder::of_open(file) else {
+        return false;
+    };
+    is_room_record(&UndoFile::within(&folder, &name)).unwrap_or(false)
+}
 
 /// How many bytes of an export are compared with those of another storage.
 #[cfg(feature = "nbd")]
@@ -72,8 +84,8 @@ impl PlainSource {
     /// locks of images writes to it meanwhile.
     ///
     /// # Errors
-    /// [`Kind::Busy`](crate::task::Kind::Busy) if a program has it open for writing; anything but a
-    /// file or a block device; failed system calls.
+    /// [`Kind::Busy`] if a program has it open for writing; [`Kind::Damaged`] if an encryption in
+    /// place of it was interrupted; anything but a file or a block device; failed system calls.
     pub fn open(path: &Path) -> Result<Self, Error> {
         // Opening a FIFO would wait for a writer, and no signal would end that.
         let mut file = File::options()
@@ -90,6 +102,11 @@ impl PlainSource {
         let lock = ImageLock::take(&file, Access::Shared).map_err(|error| {
             Error::from(error).about(format_args!("cannot read {}", path.display()))
         })?;
+        if has_moved(&file) {
+            let message = "its encryption in place was interrupted: a part of it may have moved";
+            let error = Error::new(Kind::Damaged, message).about(path.display());
+            return Err(error.advise(Advice::EndMove));
+        }
         let size = file
             .seek(SeekFrom::End(0))
             .and_then(|size| file.rewind().map(|()| size));
@@ -182,7 +199,7 @@ impl PlainSource {
     #[cfg(not(feature = "nbd"))]
     fn connect(uri: &Uri, _: &Location, _: PlainAccess, _: &dyn Watch) -> Result<Self, Error> {
         let missing = crate::MissingFeature::new("an export of an NBD server", "nbd");
-        Err(Error::new(crate::task::Kind::Unsupported, missing).about(uri))
+        Err(Error::new(Kind::Unsupported, missing).about(uri))
     }
 
     /// The number of bytes, if it is known.
@@ -201,7 +218,7 @@ impl PlainSource {
     /// state that it is taken as it is. Of a stream, the first bytes are waited for.
     ///
     /// # Errors
-    /// [`Kind::Parameters`](crate::task::Kind::Parameters) for such data, with
+    /// [`Kind::Parameters`] for such data, with
     /// [`Advice::SourceFormat`]; an interrupt; what the source reports.
     pub fn refuse_images(&mut self, watch: &dyn Watch) -> Result<(), Error> {
         let name = self.name.display().to_string();
@@ -271,6 +288,32 @@ impl PlainSource {
         Ok(filled)
     }
 
+    /// Skips the hole of a file that begins here, in whole pieces of `piece` bytes, and returns how
+    /// many bytes these are. The last piece of the file is never skipped: it may be shorter.
+    pub(in crate::task) fn skip_hole(&mut self, piece: u64) -> u64 {
+        let size = self.size.unwrap_or(0);
+        match &mut self.from {
+            From::File(file) => {
+                let Ok(at) = file.stream_position() else {
+                    return 0;
+                };
+                let skipped = hole_within(file, at..size) / piece * piece;
+                // The search has moved the position.
+                match file.seek(SeekFrom::Start(at + skipped)) {
+                    Ok(_) => skipped,
+                    Err(_) => 0,
+                }
+            }
+            From::Part(part, at) => {
+                let (start, end) = (part.range.start + *at, part.range.start + size);
+                let skipped = hole_within(&part.file, start..end) / piece * piece;
+                *at += skipped;
+                skipped
+            }
+            _ => 0,
+        }
+    }
+
     fn read(&mut self, into: &mut [u8], watch: &dyn Watch) -> Result<usize, Error> {
         let size = self.size.unwrap_or(0);
         let left = |at: u64| length(size.saturating_sub(at)).min(into.len());
@@ -314,6 +357,19 @@ impl PlainSource {
     }
 }
 
+/// The bytes of the hole at the start of a range of a file, without the last byte of the range. 0
+/// where the file system does not know.
+fn hole_within(file: &File, range: Range<u64>) -> u64 {
+    let last = range.end.saturating_sub(1);
+    let data = match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(range.start)) {
+        Ok(data) => data,
+        // There is no data up to the end of the file.
+        Err(rustix::io::Errno::NXIO) => last,
+        Err(_) => 0,
+    };
+    data.min(last).saturating_sub(range.start)
+}
+
 fn read_some(file: &mut File, into: &mut [u8]) -> io::Result<usize> {
     loop {
         match file.read(into) {
@@ -342,4 +398,48 @@ fn wait(file: &File, name: &Path, watch: &dyn Watch) -> Result<(), Error> {
 /// Converts a length that fits the memory.
 fn length(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::Silent;
+
+    const PIECE: u64 = 1 << 20;
+
+    /// A hole is skipped in whole pieces, up to the last piece of the file.
+    #[test]
+    fn holes_are_skipped_and_the_rest_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("plain");
+        let file = File::create_new(&path).unwrap();
+        file.set_len(10 * PIECE).unwrap();
+        file.write_all_at(&[7; 100], 4 * PIECE + 12345).unwrap();
+        let mut source = PlainSource::open(&path).unwrap();
+        let watch = Silent::default();
+        let mut buffer = vec![1; length(PIECE)];
+
+        assert_eq!(source.skip_hole(PIECE), 4 * PIECE);
+        assert_eq!(source.fill(&mut buffer, &watch).unwrap(), buffer.len());
+        assert_eq!(buffer[12345..12445], [7; 100]);
+        assert_eq!(source.skip_hole(PIECE), 4 * PIECE);
+        assert_eq!(source.skip_hole(PIECE), 0);
+        assert_eq!(source.fill(&mut buffer, &watch).unwrap(), buffer.len());
+        assert!(buffer.iter().all(|byte| *byte == 0));
+        assert_eq!(source.fill(&mut buffer, &watch).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_file_that_becomes_shorter_is_not_taken_for_a_hole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("plain");
+        let file = File::create_new(&path).unwrap();
+        file.set_len(10 * PIECE).unwrap();
+        let mut source = PlainSource::open(&path).unwrap();
+        file.set_len(5 * PIECE).unwrap();
+        let skipped = source.skip_hole(PIECE);
+        let mut buffer = vec![1; length(PIECE)];
+        let read = source.fill(&mut buffer, &Silent::default()).unwrap();
+        assert!(skipped + (read as u64) < 10 * PIECE);
+    }
 }

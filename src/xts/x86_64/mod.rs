@@ -4,13 +4,15 @@
 
 #![allow(unsafe_code)] // loads, stores, and calls of functions for a detected CPU
 #![allow(clippy::needless_range_loop)] // one index for several arrays
+#![allow(clippy::unnecessary_min_or_max)] // it is for some repetitions of a body
 
-/// Repeats the body for each number. The compiler does not unroll a loop over the rounds, and keeps
-/// its registers in memory.
+/// Repeats the body for each number, which is a constant in it. The compiler does not unroll a loop
+/// over the rounds, and keeps its registers in memory.
 macro_rules! unrolled {
     ($n:ident in $($value:literal)* $body:block) => {
         $({
-            let $n: usize = $value;
+            #[allow(non_upper_case_globals)]
+            const $n: usize = $value;
             $body
         })*
     };

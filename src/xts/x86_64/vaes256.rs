@@ -7,8 +7,9 @@ use zeroize::Zeroize;
 use super::schedule;
 use crate::xts::error::XtsError;
 use crate::xts::in_place::in_place;
-use crate::xts::keyed::Keyed;
+use crate::xts::keyed::{Keyed, OutOfPlace};
 use crate::xts::memory::Memory;
+use crate::xts::run::{Run, Step};
 use crate::xts::tweak::{BLOCK, Numbers, Tweaks};
 
 /// Registers that go through the rounds together, enough to hide the latency of a round.
@@ -77,24 +78,37 @@ impl<M: Memory> Keyed for Xts<M> {
     }
 
     fn encrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
-        match self {
-            // SAFETY: the token proves that this CPU has the instructions.
-            Self::Aes128(_, keys) => unsafe { keys.run::<true>(tweaks, sector_size, data) },
-            // SAFETY: as above.
-            Self::Aes192(_, keys) => unsafe { keys.run::<true>(tweaks, sector_size, data) },
-            // SAFETY: as above.
-            Self::Aes256(_, keys) => unsafe { keys.run::<true>(tweaks, sector_size, data) },
-        }
+        self.run::<true>(tweaks, Run::in_place(data, sector_size));
     }
 
     fn decrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
+        self.run::<false>(tweaks, Run::in_place(data, sector_size));
+    }
+
+    fn out_of_place(&self) -> Option<&dyn OutOfPlace> {
+        Some(self)
+    }
+}
+
+impl<M: Memory> OutOfPlace for Xts<M> {
+    fn encrypt(&self, tweaks: Tweaks, run: Run<'_>) {
+        self.run::<true>(tweaks, run);
+    }
+
+    fn decrypt(&self, tweaks: Tweaks, run: Run<'_>) {
+        self.run::<false>(tweaks, run);
+    }
+}
+
+impl<M: Memory> Xts<M> {
+    fn run<const ENCRYPT: bool>(&self, tweaks: Tweaks, run: Run<'_>) {
         match self {
             // SAFETY: the token proves that this CPU has the instructions.
-            Self::Aes128(_, keys) => unsafe { keys.run::<false>(tweaks, sector_size, data) },
+            Self::Aes128(_, keys) => unsafe { keys.run::<ENCRYPT>(tweaks, run) },
             // SAFETY: as above.
-            Self::Aes192(_, keys) => unsafe { keys.run::<false>(tweaks, sector_size, data) },
+            Self::Aes192(_, keys) => unsafe { keys.run::<ENCRYPT>(tweaks, run) },
             // SAFETY: as above.
-            Self::Aes256(_, keys) => unsafe { keys.run::<false>(tweaks, sector_size, data) },
+            Self::Aes256(_, keys) => unsafe { keys.run::<ENCRYPT>(tweaks, run) },
         }
     }
 }
@@ -126,18 +140,11 @@ impl<const KEYS: usize> Keys<KEYS> {
     }
 
     #[target_feature(enable = "aes,ssse3,vaes,avx2,vpclmulqdq")]
-    fn run<const ENCRYPT: bool>(
-        &self,
-        mut tweaks: Tweaks,
-        sector_size: usize,
-        mut data: &mut [u8],
-    ) {
+    fn run<const ENCRYPT: bool>(&self, mut tweaks: Tweaks, mut run: Run<'_>) {
         let mut firsts = Firsts([[0; BLOCK]; SECTORS + 1]);
         let firsts = &mut firsts.0;
-        while !data.is_empty() {
-            let numbers = tweaks.take((data.len() / sector_size).min(SECTORS));
-            let (run, others) = data.split_at_mut(numbers.count() * sector_size);
-            data = others;
+        while run.sectors() > 0 {
+            let numbers = tweaks.take(run.sectors().min(SECTORS));
             let schedules = in_place(self);
             let first = schedules.first_tweaks(&numbers, firsts);
             let keys = if ENCRYPT {
@@ -146,9 +153,8 @@ impl<const KEYS: usize> Keys<KEYS> {
                 &schedules.decrypt
             };
             let mut powers = spread(first);
-            for (sector, after) in run.chunks_exact_mut(sector_size).zip(&firsts[1..]) {
-                let (steps, _) = sector.as_chunks_mut::<STEP>();
-                let Some((last, steps)) = steps.split_last_mut() else {
+            for after in firsts[1..].iter().take(numbers.count()) {
+                let Some((steps, last)) = run.next::<STEP>() else {
                     return;
                 };
                 for step in steps {
@@ -210,18 +216,17 @@ impl<const KEYS: usize> Keys<KEYS> {
 #[target_feature(enable = "aes,ssse3,vaes,avx2,vpclmulqdq")]
 fn pass<const KEYS: usize, const ENCRYPT: bool, const ENDS: bool>(
     keys: &[__m256i; KEYS],
-    data: &mut [u8; STEP],
+    step: Step<'_, STEP>,
     now: [__m256i; WIDE],
     after: &[u8; BLOCK],
 ) -> [__m256i; WIDE] {
-    let (data, _) = data.as_chunks_mut::<{ LANES * BLOCK }>();
     let keys = in_place(keys);
     let held = in_place(&now);
     let mut next = now;
     let mut blocks = now;
-    for n in 0..WIDE {
-        blocks[n] = xor3(load(&data[n]), now[n], keys[0]);
-    }
+    unrolled!(n in 0 1 2 3 4 5 6 7 {
+        blocks[n] = xor3(take::<n>(step), now[n], keys[0]);
+    });
     unrolled!(round in 1 2 3 4 5 6 7 8 9 10 11 12 13 {
         if round < KEYS - 1 {
             for block in &mut blocks {
@@ -244,15 +249,15 @@ fn pass<const KEYS: usize, const ENCRYPT: bool, const ENDS: bool>(
             barrier(&mut blocks, &mut next, n);
         }
     });
-    for n in 0..WIDE {
+    unrolled!(n in 0 1 2 3 4 5 6 7 {
         let key = _mm256_xor_si256(keys[KEYS - 1], held[n]);
         blocks[n] = if ENCRYPT {
             _mm256_aesenclast_epi128(blocks[n], key)
         } else {
             _mm256_aesdeclast_epi128(blocks[n], key)
         };
-        store(&mut data[n], blocks[n]);
-    }
+        put::<n>(step, blocks[n]);
+    });
     next
 }
 
@@ -383,11 +388,41 @@ fn xor3(a: __m256i, b: __m256i, c: __m256i) -> __m256i {
 
 // --- memory --------------------------------------------------------------------------------------
 
+/// Reads register `N` of a step. This is an instruction and no load of the compiler, which could
+/// repeat it: others may write that memory at the same time.
 #[inline]
 #[target_feature(enable = "avx2,vpclmulqdq")]
-fn load(bytes: &[u8; LANES * BLOCK]) -> __m256i {
-    // SAFETY: the reference makes that many bytes readable. The instruction needs no alignment.
-    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+fn take<const N: usize>(step: Step<'_, STEP>) -> __m256i {
+    const { assert!(N < WIDE) };
+    let blocks;
+    // SAFETY: a step has the bytes of all registers to read. The instruction needs no alignment.
+    unsafe {
+        std::arch::asm!(
+            "vmovdqu {blocks}, [{from} + {offset}]",
+            blocks = out(ymm_reg) blocks,
+            from = in(reg) step.from(),
+            offset = const N * LANES * BLOCK,
+            options(readonly, nostack, preserves_flags),
+        );
+    }
+    blocks
+}
+
+/// Writes register `N` of a step.
+#[inline]
+#[target_feature(enable = "avx2,vpclmulqdq")]
+fn put<const N: usize>(step: Step<'_, STEP>, blocks: __m256i) {
+    const { assert!(N < WIDE) };
+    // SAFETY: a step has the bytes of all registers to write. The instruction needs no alignment.
+    unsafe {
+        std::arch::asm!(
+            "vmovdqu [{to} + {offset}], {blocks}",
+            blocks = in(ymm_reg) blocks,
+            to = in(reg) step.to(),
+            offset = const N * LANES * BLOCK,
+            options(nostack, preserves_flags),
+        );
+    }
 }
 
 #[inline]

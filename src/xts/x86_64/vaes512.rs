@@ -7,8 +7,9 @@ use zeroize::Zeroize;
 use super::{maker_is_intel, schedule};
 use crate::xts::error::XtsError;
 use crate::xts::in_place::in_place;
-use crate::xts::keyed::Keyed;
+use crate::xts::keyed::{Keyed, OutOfPlace};
 use crate::xts::memory::Memory;
+use crate::xts::run::{Run, Step};
 use crate::xts::tweak::{BLOCK, Numbers, Tweaks};
 
 /// Registers that go through the rounds together, enough to hide the latency of a round.
@@ -97,40 +98,54 @@ impl<M: Memory> Keyed for Xts<M> {
     }
 
     fn encrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
-        self.run::<true>(tweaks, sector_size, data);
+        self.run::<true>(tweaks, Run::in_place(data, sector_size));
     }
 
     fn decrypt(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
-        self.run::<false>(tweaks, sector_size, data);
+        self.run::<false>(tweaks, Run::in_place(data, sector_size));
+    }
+
+    fn out_of_place(&self) -> Option<&dyn OutOfPlace> {
+        Some(self)
+    }
+}
+
+impl<M: Memory> OutOfPlace for Xts<M> {
+    fn encrypt(&self, tweaks: Tweaks, run: Run<'_>) {
+        self.run::<true>(tweaks, run);
+    }
+
+    fn decrypt(&self, tweaks: Tweaks, run: Run<'_>) {
+        self.run::<false>(tweaks, run);
     }
 }
 
 impl<M: Memory> Xts<M> {
-    fn run<const ENCRYPT: bool>(&self, tweaks: Tweaks, sector_size: usize, data: &mut [u8]) {
+    fn run<const ENCRYPT: bool>(&self, tweaks: Tweaks, run: Run<'_>) {
         match self {
             Self::Aes128(Token { select: false }, keys) => {
                 // SAFETY: the token proves that this CPU has the instructions.
-                unsafe { keys.run::<ENCRYPT, false>(tweaks, sector_size, data) }
+                unsafe { keys.run::<ENCRYPT, false>(tweaks, run) }
             }
             Self::Aes128(Token { select: true }, keys) => {
                 // SAFETY: as above.
-                unsafe { keys.run::<ENCRYPT, true>(tweaks, sector_size, data) }
+                unsafe { keys.run::<ENCRYPT, true>(tweaks, run) }
             }
             Self::Aes192(Token { select: false }, keys) => {
                 // SAFETY: as above.
-                unsafe { keys.run::<ENCRYPT, false>(tweaks, sector_size, data) }
+                unsafe { keys.run::<ENCRYPT, false>(tweaks, run) }
             }
             Self::Aes192(Token { select: true }, keys) => {
                 // SAFETY: as above.
-                unsafe { keys.run::<ENCRYPT, true>(tweaks, sector_size, data) }
+                unsafe { keys.run::<ENCRYPT, true>(tweaks, run) }
             }
             Self::Aes256(Token { select: false }, keys) => {
                 // SAFETY: as above.
-                unsafe { keys.run::<ENCRYPT, false>(tweaks, sector_size, data) }
+                unsafe { keys.run::<ENCRYPT, false>(tweaks, run) }
             }
             Self::Aes256(Token { select: true }, keys) => {
                 // SAFETY: as above.
-                unsafe { keys.run::<ENCRYPT, true>(tweaks, sector_size, data) }
+                unsafe { keys.run::<ENCRYPT, true>(tweaks, run) }
             }
         }
     }
@@ -168,18 +183,11 @@ impl<const KEYS: usize> Keys<KEYS> {
     }
 
     #[target_feature(enable = "aes,ssse3,vaes,avx512f,avx512bw,avx512vbmi")]
-    fn run<const ENCRYPT: bool, const SELECT: bool>(
-        &self,
-        mut tweaks: Tweaks,
-        sector_size: usize,
-        mut data: &mut [u8],
-    ) {
+    fn run<const ENCRYPT: bool, const SELECT: bool>(&self, mut tweaks: Tweaks, mut run: Run<'_>) {
         let mut firsts = Firsts([[0; BLOCK]; SECTORS + 1]);
         let firsts = &mut firsts.0;
-        while !data.is_empty() {
-            let numbers = tweaks.take((data.len() / sector_size).min(SECTORS));
-            let (run, others) = data.split_at_mut(numbers.count() * sector_size);
-            data = others;
+        while run.sectors() > 0 {
+            let numbers = tweaks.take(run.sectors().min(SECTORS));
             let keys = in_place(self);
             let first = keys.first_tweaks(&numbers, firsts);
             let rounds = if ENCRYPT {
@@ -188,9 +196,8 @@ impl<const KEYS: usize> Keys<KEYS> {
                 &keys.decrypt
             };
             let mut powers = spread::<KEYS, SELECT>(rounds, first);
-            for (sector, after) in run.chunks_exact_mut(sector_size).zip(&firsts[1..]) {
-                let (steps, _) = sector.as_chunks_mut::<STEP>();
-                let Some((last, steps)) = steps.split_last_mut() else {
+            for after in firsts[1..].iter().take(numbers.count()) {
+                let Some((steps, last)) = run.next::<STEP>() else {
                     return;
                 };
                 for step in steps {
@@ -266,18 +273,17 @@ impl<const KEYS: usize> Rounds<KEYS> {
 #[target_feature(enable = "aes,ssse3,vaes,avx512f,avx512bw,avx512vbmi")]
 fn pass<const KEYS: usize, const ENCRYPT: bool, const SELECT: bool, const ENDS: bool>(
     rounds: &Rounds<KEYS>,
-    data: &mut [u8; STEP],
+    step: Step<'_, STEP>,
     now: [__m512i; WIDE],
     after: &[u8; BLOCK],
 ) -> [__m512i; WIDE] {
-    let (data, _) = data.as_chunks_mut::<{ LANES * BLOCK }>();
     let rounds = in_place(rounds);
     let keys = &rounds.keys;
     let mut next = now;
     let mut blocks = now;
-    for n in 0..WIDE {
-        blocks[n] = xor3(load(&data[n]), now[n], rounds.first);
-    }
+    unrolled!(n in 0 1 2 3 4 5 6 7 {
+        blocks[n] = xor3(take::<n>(step), now[n], rounds.first);
+    });
     unrolled!(round in 1 2 3 4 5 6 7 8 9 10 11 12 13 {
         if round < KEYS - 1 {
             for block in &mut blocks {
@@ -300,14 +306,14 @@ fn pass<const KEYS: usize, const ENCRYPT: bool, const SELECT: bool, const ENDS: 
             barrier(&mut blocks, &mut next, n);
         }
     });
-    for n in 0..WIDE {
+    unrolled!(n in 0 1 2 3 4 5 6 7 {
         blocks[n] = if ENCRYPT {
             _mm512_aesenclast_epi128(blocks[n], now[n])
         } else {
             _mm512_aesdeclast_epi128(blocks[n], now[n])
         };
-        store(&mut data[n], blocks[n]);
-    }
+        put::<n>(step, blocks[n]);
+    });
     next
 }
 
@@ -459,11 +465,41 @@ fn xor3(a: __m512i, b: __m512i, c: __m512i) -> __m512i {
 
 // --- memory --------------------------------------------------------------------------------------
 
+/// Reads register `N` of a step. This is an instruction and no load of the compiler, which could
+/// repeat it: others may write that memory at the same time.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn load(bytes: &[u8; LANES * BLOCK]) -> __m512i {
-    // SAFETY: the reference makes that many bytes readable. The instruction needs no alignment.
-    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+fn take<const N: usize>(step: Step<'_, STEP>) -> __m512i {
+    const { assert!(N < WIDE) };
+    let blocks;
+    // SAFETY: a step has the bytes of all registers to read. The instruction needs no alignment.
+    unsafe {
+        std::arch::asm!(
+            "vmovdqu64 {blocks}, [{from} + {offset}]",
+            blocks = out(zmm_reg) blocks,
+            from = in(reg) step.from(),
+            offset = const N * LANES * BLOCK,
+            options(readonly, nostack, preserves_flags),
+        );
+    }
+    blocks
+}
+
+/// Writes register `N` of a step.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn put<const N: usize>(step: Step<'_, STEP>, blocks: __m512i) {
+    const { assert!(N < WIDE) };
+    // SAFETY: a step has the bytes of all registers to write. The instruction needs no alignment.
+    unsafe {
+        std::arch::asm!(
+            "vmovdqu64 [{to} + {offset}], {blocks}",
+            blocks = in(zmm_reg) blocks,
+            to = in(reg) step.to(),
+            offset = const N * LANES * BLOCK,
+            options(nostack, preserves_flags),
+        );
+    }
 }
 
 #[inline]
@@ -499,9 +535,9 @@ mod tests {
             let [shifted, selected] = [false, true].map(|select| {
                 let xts = Xts::<Heap>::new::<XtsError>(Token { select }, &key).unwrap();
                 let mut data = vec![0x5a; 40 * 1024];
-                xts.encrypt(tweaks, 1024, &mut data);
+                Keyed::encrypt(&xts, tweaks, 1024, &mut data);
                 let mut back = data.clone();
-                xts.decrypt(tweaks, 1024, &mut back);
+                Keyed::decrypt(&xts, tweaks, 1024, &mut back);
                 assert!(back.iter().all(|&byte| byte == 0x5a));
                 data
             });

@@ -10,8 +10,8 @@ use luksmith::Interrupt;
 use luksmith::backend::Backend;
 use luksmith::backend::nbd::NbdBackend;
 use luksmith::container::{
-    Configure, Container, CreateOptions, NewKeyslot, OpenOptions, UndoFile, Unlocked, Version,
-    Which,
+    Configure, Container, CreateOptions, NewKeyslot, OpenOptions, RestoreOptions, UndoFile,
+    Unlocked, Version, Which,
 };
 use luksmith::kdf::calibrate::Cost;
 use luksmith::secret::{LockedBytes, Passphrase, VolumeKey};
@@ -211,7 +211,12 @@ impl Life<'_> {
         self.step("restore", || {
             // An interrupted restore is undone before the next one.
             self.open()?;
-            Container::restore(self.storage.clone(), &backup, false, self.open.clone())?;
+            Container::restore(
+                self.storage.clone(),
+                &backup,
+                RestoreOptions::new(),
+                self.open.clone(),
+            )?;
             Ok(())
         });
         self.step("unlock", || self.unlocked(0, Which::Any));

@@ -315,7 +315,7 @@ fn a_bad_location_is_an_error() {
         code == Some(1) && said.contains("password") && !said.contains("hunter2"),
         "{said}"
     );
-    let (code, said) = run("http://host/disk");
+    let (code, said) = run("ftp://host/disk");
     assert!(
         code == Some(1) && said.contains("hint: a file of that name is ./NAME"),
         "{said}"

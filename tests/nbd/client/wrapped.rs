@@ -10,8 +10,10 @@ use rustix::process::Signal;
 
 use super::servers::Server;
 use super::{connect, options, pattern, read, sectors};
+use crate::reencrypted::{is_pending, pending};
 use crate::served::{Folder, SIZE, content, until};
 use support::nbd_server::{Action, FakeServer, Shape};
+use support::peers::run;
 
 #[test]
 fn the_server_below_is_killed() {
@@ -45,6 +47,45 @@ fn the_server_below_is_killed() {
     drop(served);
     server.kill();
     assert!(folder.decrypted() == model);
+}
+
+/// The server below is killed while the volume is reencrypted, and loses what is in its cache.
+#[test]
+fn the_server_below_is_killed_in_a_reencryption_beside_a_client() {
+    let rounds = if support::is_long() { 13 } else { 1 };
+    for resilience in ["checksum", "journal"].repeat(rounds) {
+        let (folder, mut model) = pending(resilience);
+        let below = tempfile::tempdir().unwrap();
+        let disk = folder.path("disk.img").display().to_string();
+        let remote = || {
+            let args = ["--filter=cache", "file", &disk, "cache=writeback"];
+            Server::nbdkit(below.path(), &args)
+        };
+        let Some(mut server) = remote() else {
+            return;
+        };
+        let location = server.uri_text("");
+        let args = [&location, "--socket", "s.sock", "--key-file", "key"];
+        let served = folder.serve_with(&args, &["--control", "control.sock"]);
+        let front = format!("nbd+unix:///?socket={}", folder.path("s.sock").display());
+        let volume = connect(&Uri::parse(&front).unwrap(), options());
+        for seed in 0..4 {
+            let offset = usize::try_from(seed * 5_300_001).unwrap();
+            let bytes = pattern(300_000, seed);
+            volume.write_at(offset as u64, &sectors(&bytes)).unwrap();
+            model[offset..offset + bytes.len()].copy_from_slice(&bytes);
+            server.kill();
+            server = remote().unwrap();
+        }
+        volume.flush().unwrap();
+        let args = ["reencrypt", "--served", "control.sock"];
+        run(&mut folder.luksmith(args));
+        assert!(read(&volume, 0, model.len()).unwrap() == model);
+        drop(volume);
+        served.stop();
+        server.kill();
+        assert!(!is_pending(&folder) && folder.decrypted() == model);
+    }
 }
 
 /// A client's read that the storage never answers must not delay what was written before.

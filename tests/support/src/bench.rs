@@ -4,6 +4,7 @@
 //! JSON for each row. `benches/compare` runs it so with the programs of two commits.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The arguments of a bench program.
 #[derive(Debug)]
@@ -11,6 +12,8 @@ pub struct Arguments {
     words: Vec<String>,
     /// Whether to measure only luksmith, and to print JSON.
     pub compare: bool,
+    /// Whether to measure once and with little data, to see that the program works.
+    pub quick: bool,
 }
 
 impl Arguments {
@@ -25,6 +28,7 @@ impl Arguments {
         let has = |name: &str| options.iter().any(|option| option == name);
         (!has("--test")).then(|| Self {
             compare: has("--compare"),
+            quick: has("--quick"),
             words,
         })
     }
@@ -86,6 +90,25 @@ pub fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
+}
+
+/// The user and system time of all children of this process that have ended.
+///
+/// # Panics
+///
+/// If `/proc/self/stat` cannot be read.
+pub fn children_cpu() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .unwrap()
+        .1
+        .split_whitespace()
+        .collect();
+    let ticks: u64 = fields[13].parse::<u64>().unwrap() + fields[14].parse::<u64>().unwrap();
+    let each =
+        Duration::from_secs(1) / u32::try_from(rustix::param::clock_ticks_per_second()).unwrap();
+    each * u32::try_from(ticks).unwrap()
 }
 
 /// The model of the CPU, from `/proc/cpuinfo`.

@@ -4,7 +4,8 @@
 //! They are cpio archives in the "newc" form. The kernel takes several, one after the other.
 
 use crate::peers;
-use std::io::Result;
+use std::collections::BTreeSet;
+use std::io::{Error, ErrorKind, Result};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -98,12 +99,24 @@ fn needs(module: &[u8]) -> Vec<String> {
         .collect()
 }
 
+/// What comes before each script of [`Archive::init`].
+const BOOT: &str = r#"#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/bin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs dev /dev
+while read -r module; do insmod "/modules/$module"; done </modules/order
+for i in 1 2 3 4 5 6 7 8 9 10; do [ -b /dev/vda ] && break; sleep 1; done
+"#;
+
 /// A cpio archive in the "newc" form (Linux: driver-api/early-userspace/buffer-format).
 #[derive(Debug, Default)]
 pub struct Archive {
     bytes: Vec<u8>,
     entries: u32,
-    folders: std::collections::BTreeSet<String>,
+    folders: BTreeSet<String>,
+    of_host: BTreeSet<String>,
 }
 
 impl Archive {
@@ -119,7 +132,20 @@ impl Archive {
         self.entry(name, 0o100_000 | mode, bytes);
     }
 
-    /// Adds a file of the host under the same path, with its folders.
+    /// Adds the program that a guest runs first: busybox with its commands, the file systems of the
+    /// kernel, the modules of [`Kernel::add_modules`], the disk `/dev/vda`, and then this script.
+    pub fn init(&mut self, script: &str) {
+        let init = format!("{BOOT}{script}");
+        self.file("init", 0o755, init.as_bytes());
+    }
+
+    /// Adds a symbolic link. If it leads to a folder, later files may have names behind it.
+    pub fn link(&mut self, name: &str, target: &str) {
+        self.folders.insert(name.to_owned());
+        self.entry(name, 0o120_777, target.as_bytes());
+    }
+
+    /// Adds a file of the host under the same path, with its folders, if it is not there yet.
     ///
     /// # Errors
     ///
@@ -127,11 +153,37 @@ impl Archive {
     pub fn file_of_host(&mut self, path: &Path) -> Result<()> {
         let name = path.to_string_lossy();
         let name = name.trim_start_matches('/');
+        if !self.of_host.insert(name.to_owned()) {
+            return Ok(());
+        }
+        self.folders_of(name);
+        let mode = std::fs::metadata(path)?.permissions().mode() & 0o777;
+        self.file(name, mode, &std::fs::read(path)?);
+        Ok(())
+    }
+
+    /// Adds all folders in which `name` is.
+    pub fn folders_of(&mut self, name: &str) {
         for (at, _) in name.match_indices('/') {
             self.folder(&name[..at]);
         }
-        let mode = std::fs::metadata(path)?.permissions().mode() & 0o777;
-        self.file(name, mode, &std::fs::read(path)?);
+    }
+
+    /// Adds a program of the host under another name, with the libraries that it needs.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be read.
+    ///
+    /// # Panics
+    ///
+    /// If `ldd` fails.
+    pub fn program(&mut self, name: &str, program: &Path) -> Result<()> {
+        self.folders_of(name);
+        self.file(name, 0o755, &std::fs::read(program)?);
+        for library in libraries(program)? {
+            self.file_of_host(&library)?;
+        }
         Ok(())
     }
 
@@ -170,6 +222,44 @@ impl Archive {
     fn pad(&mut self) {
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
     }
+}
+
+/// The libraries that `ldd` lists, and two that are loaded by name at run time: libgcc, which ends
+/// argon2's threads, and OpenSSL's module of old hashes.
+///
+/// # Errors
+///
+/// If `ldd` lists no C library.
+///
+/// # Panics
+///
+/// If `ldd` fails.
+pub fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
+    let listed = peers::run(Command::new("ldd").arg(program));
+    let mut found: Vec<PathBuf> = String::from_utf8_lossy(&listed)
+        .split_whitespace()
+        .filter(|word| word.starts_with('/'))
+        .map(PathBuf::from)
+        .collect();
+    let folder = found
+        .iter()
+        .find(|file| is_libc(file))
+        .and_then(|file| file.parent())
+        .ok_or_else(|| Error::new(ErrorKind::NotFound, "ldd lists no C library"))?
+        .to_path_buf();
+    for loaded in ["libgcc_s.so.1", "ossl-modules/legacy.so"] {
+        let under_usr = Path::new("/usr").join(folder.strip_prefix("/").unwrap_or(&folder));
+        for file in [folder.join(loaded), under_usr.join(loaded)] {
+            if file.exists() && !found.contains(&file) {
+                found.push(file);
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn is_libc(file: &Path) -> bool {
+    name(file).starts_with("libc.so")
 }
 
 fn name(path: &Path) -> &str {

@@ -5,8 +5,9 @@
 
 use luksmith_formats::json::{Object, Value};
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "volumes.json",
+    "objects.json",
     "checks.json",
     "libvirt.json",
     "programs.json",

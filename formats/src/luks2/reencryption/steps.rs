@@ -6,7 +6,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::{FINAL, PREVIOUS, Progress, REENCRYPT_REQUIREMENT};
+use super::{FINAL, ONLINE, PREVIOUS, Progress, REENCRYPT_REQUIREMENT};
 use crate::error::FormatError;
 use crate::json::{Value, json};
 use crate::luks2::digest::Digest;
@@ -14,7 +14,7 @@ use crate::luks2::edit::{Draft, refer};
 use crate::luks2::keyslot::Keyslot;
 use crate::luks2::metadata::Metadata;
 use crate::luks2::reencrypt::ReencryptKeyslot;
-use crate::luks2::segment::{CryptSegment, Segment};
+use crate::luks2::segment::{CryptSegment, LinearSegment, Segment};
 
 /// What [`Metadata::begin_reencryption`] adds.
 #[derive(Clone, Debug)]
@@ -82,12 +82,69 @@ impl Metadata {
         })
     }
 
+    /// Turns the metadata of a new volume, whose data is still plaintext, into that of an
+    /// encryption in place: everything but its verification digest. `keyslot` is the number of the
+    /// keyslot that describes it.
+    ///
+    /// # Errors
+    /// Returns [`FormatError`] if the result breaks a rule, or does not fit the area of the
+    /// metadata. Nothing has changed then.
+    pub fn begin_encryption(
+        &mut self,
+        keyslot: u32,
+        state: &ReencryptKeyslot,
+    ) -> Result<(), FormatError> {
+        let (id, following) = self.data_segment()?;
+        let mut following = following.clone();
+        let digests = self.digests_of(id);
+        let mut plain = LinearSegment {
+            offset: following.offset,
+            size: following.size,
+            flags: Vec::new(),
+        };
+        following.flags = vec![FINAL.to_string()];
+        self.edit(|draft| {
+            draft.set_keyslot(keyslot, &Keyslot::Reencrypt(state.clone()))?;
+            draft.remove_segment(id)?;
+            draft.set_segment(0, &Segment::Linear(plain.clone()))?;
+            plain.flags = vec![PREVIOUS.to_string()];
+            draft.set_segment(1, &Segment::Linear(plain))?;
+            draft.set_segment(2, &Segment::Crypt(following))?;
+            draft.refer_segment(2, &digests)?;
+            draft.set_requirements(&[REENCRYPT_REQUIREMENT.to_string()])
+        })
+    }
+
     /// Adds the verification digest of the reencryption.
     ///
     /// # Errors
     /// Returns [`FormatError`] if the result breaks a rule. Nothing has changed then.
     pub fn set_verification_digest(&mut self, id: u32, digest: &Digest) -> Result<(), FormatError> {
         self.edit(|draft| draft.set_digest(id, digest))
+    }
+
+    /// Records whether clients may write to the volume while it is reencrypted: a block of a hot
+    /// zone may have neither the old nor the converted content then.
+    ///
+    /// # Errors
+    /// Returns [`FormatError`] if there is no reencryption, or if the result does not fit the area
+    /// of the metadata. Nothing has changed then.
+    pub fn set_online(&mut self, online: bool) -> Result<(), FormatError> {
+        let found = self.reencryption()?;
+        let found =
+            found.ok_or_else(|| FormatError::malformed("segments", 0, "no reencryption"))?;
+        let name = found.keyslot.to_string();
+        self.edit(|draft| {
+            let keyslot = draft.section("keyslots")?.get_mut(&name);
+            let keyslot = keyslot.and_then(Value::as_object_mut);
+            let missing = || FormatError::malformed("keyslots", 0, "is missing");
+            let keyslot = keyslot.ok_or_else(missing)?;
+            match online {
+                true => keyslot.insert(ONLINE, true),
+                false => drop(keyslot.remove(ONLINE)),
+            }
+            Ok(())
+        })
     }
 
     /// Changes how far the reencryption is, of data of `size` bytes. [`Progress::Finished`] only
@@ -114,10 +171,14 @@ impl Metadata {
         let found =
             found.ok_or_else(|| FormatError::malformed("segments", 0, "no reencryption"))?;
         let live = found.live(Progress::Finished, 0)?;
-        let old = found.previous_digest;
-        let stays = found.following_digest == old;
+        let old = found
+            .previous
+            .digest()
+            .filter(|old| *old != found.following_digest);
         let mut gone = vec![found.keyslot];
-        if !stays && let Some(digest) = self.digests().get(&old) {
+        if let Some(old) = old
+            && let Some(digest) = self.digests().get(&old)
+        {
             gone.extend(digest.keyslots.iter().copied());
         }
         let verification: Vec<u32> = self
@@ -138,7 +199,7 @@ impl Metadata {
             verification
                 .iter()
                 .try_for_each(|id| draft.remove_digest(*id))?;
-            if !stays {
+            if let Some(old) = old {
                 draft.remove_digest(old)?;
             }
             draft.set_requirements(&[])
@@ -162,7 +223,7 @@ impl Draft {
 
     /// Replaces the segments that map data. Backup segments keep all of their members, and follow
     /// with new numbers.
-    fn set_live_segments(&mut self, live: &[(CryptSegment, Vec<u32>)]) -> Result<(), FormatError> {
+    fn set_live_segments(&mut self, live: &[(Segment, Vec<u32>)]) -> Result<(), FormatError> {
         let mut backups = Vec::new();
         let mut digests = Vec::new();
         for (name, digest) in self.section("digests")?.iter_mut() {
@@ -197,7 +258,7 @@ impl Draft {
         }
         let mut number = 0_u32;
         for (segment, owners) in live {
-            self.set_segment(number, &Segment::Crypt(segment.clone()))?;
+            self.set_segment(number, segment)?;
             self.refer_segment(number, owners)?;
             number = number.saturating_add(1);
         }

@@ -22,7 +22,7 @@ pub(crate) struct Args {
     secret: SecretRef,
 
     /// Go on without asking: in-use
-    #[arg(long, value_name = "WHAT", value_parser = only(&[Force::InUse]))]
+    #[arg(long, value_name = "WHAT", value_parser = only(&[(Force::InUse, "remove a secret that domains or volumes use")]))]
     force: Vec<Force>,
 
     #[command(flatten)]

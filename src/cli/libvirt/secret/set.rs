@@ -30,9 +30,11 @@ pub(crate) struct Args {
     #[arg(long)]
     base64: bool,
 
-    /// Go on without asking: overwrite another value; not-text, for a value that QEMU does not take
-    /// as a passphrase
-    #[arg(long, value_name = "WHAT", value_parser = only(&[Force::Overwrite, Force::NotText]))]
+    /// Go on without asking about WHAT
+    #[arg(long, value_name = "WHAT", value_parser = only(&[
+        (Force::Overwrite, "replace the value that the secret has"),
+        (Force::NotText, "store a value that QEMU does not accept"),
+    ]))]
     force: Vec<Force>,
 
     #[command(flatten)]

@@ -4,13 +4,14 @@ use std::fmt;
 
 use uuid::Uuid;
 
+use super::journal;
 use super::rotation::Rotation;
 use super::volume::Volume;
-use super::{inventory, journal};
 use crate::container::Which;
 use crate::libvirt::LibvirtError;
 use crate::secret::Passphrase;
 use crate::task::libvirt::identity::Identity;
+use crate::task::libvirt::inventory;
 use crate::task::{Error, Kind, Watch, Work, Working};
 
 /// A fault of a secret or a volume.
@@ -109,11 +110,11 @@ impl Rotation<'_> {
             || format!("secret {secret}"),
             |usage| format!("secret {secret} ({usage})"),
         );
-        let mut find = |fault, message| {
+        let mut find = |fault, volume, message| {
             findings.push(Finding {
                 fault,
                 secret: Some(secret),
-                volume: None,
+                volume,
                 message,
             });
         };
@@ -121,12 +122,21 @@ impl Rotation<'_> {
         match found.and_then(|secret| secret.value()) {
             Ok(_) | Err(LibvirtError::Private(_)) => {}
             Err(LibvirtError::NoValue(_)) => {
-                find(Fault::NoValue, format!("{named} has no value"));
+                find(Fault::NoValue, None, format!("{named} has no value"));
             }
             Err(LibvirtError::NoSecret(_)) => {
-                find(Fault::NoValue, format!("{named} was removed meanwhile"));
+                find(
+                    Fault::NoValue,
+                    None,
+                    format!("{named} was removed meanwhile"),
+                );
             }
             Err(error) => return Err(error.into()),
+        }
+        if let Some(path) = self.inventory.missing(&secret) {
+            let place = path.display().to_string();
+            let message = format!("{named} is for {place}, and nothing is there");
+            find(Fault::NoVolume, Some(place), message);
         }
         let opened = self.inventory.opened_by(&secret);
         if opened.len() > 1 {
@@ -137,12 +147,14 @@ impl Rotation<'_> {
                 .join(", ");
             find(
                 Fault::Shared,
+                None,
                 format!("{named} opens several volumes: {places}"),
             );
         }
         if journal::is_unfinished(&self.options.journals, &secret) {
             find(
                 Fault::Unfinished,
+                None,
                 format!("a rotation of {named} was interrupted; another run completes it"),
             );
         }

@@ -20,14 +20,6 @@ pub enum RotateError {
     /// Another process rotates the secret.
     #[error("another luksmith rotates this secret")]
     Locked,
-    /// The journal of an interrupted rotation cannot be read.
-    #[error("the journal {path} is damaged")]
-    Journal {
-        /// The file.
-        path: String,
-        /// What is wrong with it.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
     /// The journal of an interrupted rotation lists other volumes than the secret has now.
     #[error("an interrupted rotation of this secret was of other volumes: {0}")]
     OtherVolumes(String),
@@ -125,7 +117,6 @@ impl From<RotateError> for Error {
             | RotateError::MaySharePassphrase { .. }
             | RotateError::OpensStranger(_)
             | RotateError::OtherJournal(_) => Kind::Exists,
-            RotateError::Journal { .. } => Kind::Damaged,
             RotateError::Beyond(_) | RotateError::Elsewhere(_) => Kind::Unsupported,
             RotateError::NoVolume(_)
             | RotateError::Nothing

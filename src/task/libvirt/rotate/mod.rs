@@ -4,7 +4,6 @@
 //! the secrets of the selected volumes, one after the other; [`Rotation::check`] only looks for
 //! faults.
 //!
-//! - `inventory`: the encrypted volumes and their secrets.
 //! - `rotation`: the selection. `steps`: the order in which one secret is rotated.
 //! - `volume`: the keyslots of one volume. `live`: the same while a domain has it open.
 //! - `journal`: what another run needs to complete an interrupted rotation. `mark`: what proves
@@ -13,7 +12,6 @@
 
 mod check;
 mod error;
-mod inventory;
 mod journal;
 mod kept;
 mod live;
@@ -25,6 +23,7 @@ mod volume;
 
 pub use check::{Fault, Finding};
 pub use error::RotateError;
+pub(super) use journal::is_unfinished;
 pub use options::{RotateOptions, Selection};
 pub use rotation::Rotation;
 pub use steps::Rotated;

@@ -6,7 +6,6 @@ use std::ffi::OsStr;
 use uuid::Uuid;
 
 use super::error::RotateError;
-use super::inventory::{self, Inventory};
 use super::journal;
 use super::options::{RotateOptions, Selection};
 use super::steps::{Rotated, Steps};
@@ -14,6 +13,7 @@ use super::volume::Volume;
 use crate::libvirt::{Connection, LibvirtError};
 use crate::location::Location;
 use crate::task::libvirt::identity::Identity;
+use crate::task::libvirt::inventory::{self, Inventory};
 use crate::task::{Error, Note, Watch, Work, Working};
 
 /// The volumes of a libvirt to rotate or to check, and their secrets.
@@ -110,7 +110,7 @@ impl<'a> Rotation<'a> {
 
     fn rotate(&self, uuid: Uuid, watch: &dyn Watch) -> Result<Vec<Rotated>, Error> {
         watch.check()?;
-        let place = journal::Place::take(&self.options.journals, &uuid)?;
+        let place = journal::take(&self.options.journals, &uuid)?;
         let volumes = self.inventory.opened_by(&uuid).into_iter();
         let volumes =
             volumes.map(|known| Volume::new(self.connection, known, &uuid, &self.options));

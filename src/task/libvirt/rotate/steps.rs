@@ -15,17 +15,16 @@
 use uuid::Uuid;
 
 use super::error::RotateError;
-use super::inventory::Stranger;
-use super::journal::{Journal, Place, Slots, Stage};
+use super::journal::{Journal, Slots, Stage};
 use super::kept::Kept;
 use super::mark::Mark;
 use super::options::RotateOptions;
 use super::volume::{Proof, Volume};
-use crate::backend::file::OpenOptions;
-use crate::container::{UnlockError, Which};
+use crate::container::Which;
 use crate::libvirt::{Connection, LibvirtError, Secret};
 use crate::secret::{self, Passphrase, Purpose};
-use crate::task::open::Image;
+use crate::task::libvirt::inventory::Stranger;
+use crate::task::libvirt::journal::Place;
 use crate::task::{Advice, Error, Kind, Note, Watch};
 
 /// One secret and all volumes that it opens.
@@ -467,7 +466,8 @@ impl Steps<'_> {
     fn opens_no_stranger(&self, passphrase: &Passphrase) -> Result<(), Error> {
         let mut opened = Vec::new();
         for stranger in &self.strangers {
-            match self.opens_stranger(stranger, passphrase) {
+            let (limits, remote) = (self.options.limits, self.options.remote);
+            match stranger.opens(Some(passphrase), limits, remote, self.watch) {
                 Ok(true) => opened.push(stranger.place.clone()),
                 Ok(false) => {}
                 Err(error) if error.kind() == Kind::Interrupted => return Err(error),
@@ -481,23 +481,6 @@ impl Steps<'_> {
             return Ok(());
         }
         Err(RotateError::OpensStranger(opened.join(", ")).into())
-    }
-
-    fn opens_stranger(&self, image: &Stranger, passphrase: &Passphrase) -> Result<bool, Error> {
-        let Stranger {
-            location, format, ..
-        } = image;
-        let mut image = Image::new(location.clone());
-        (image.format, image.remote) = (*format, self.options.remote);
-        let file = OpenOptions::new().force_share(true);
-        let container = image.open_to_read(file, self.options.limits, self.watch)?;
-        match container.unlock(passphrase, Which::Any, self.watch.interrupt()) {
-            Ok(unlocked) => Ok(unlocked.is_volume_key()),
-            Err(
-                UnlockError::WrongPassphrase | UnlockError::NoKeyslots | UnlockError::OnlyIgnored,
-            ) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
     }
 }
 

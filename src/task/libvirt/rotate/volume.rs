@@ -6,7 +6,6 @@ use std::path::Path;
 use uuid::Uuid;
 
 use super::error::RotateError;
-use super::inventory;
 use super::live::{self, Live, Way};
 use super::mark::Mark;
 use super::options::RotateOptions;
@@ -16,6 +15,7 @@ use crate::libvirt::{Connection, Domain};
 use crate::qemu::OpenVolume;
 use crate::secret::Passphrase;
 use crate::task::libvirt::identity::Identity;
+use crate::task::libvirt::inventory;
 use crate::task::open::Image;
 use crate::task::{Advice, Error, Kind, Watch};
 

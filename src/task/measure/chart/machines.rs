@@ -66,9 +66,9 @@ fn panels(all: &[Measured]) -> Vec<Rows> {
     for (derivation, key_size) in distinct(of_all().filter_map(titled)) {
         let rows = all.iter().filter_map(|measured| {
             let same = |one: &&_| titled(one) == Some((derivation.clone(), key_size));
-            let spread = measured.derivations.iter().find(same)?.spread();
-            let value = spread.best as f64 / 1e6;
-            let shown = format!("{}{}", short(value), mark(spread.is_busy()));
+            let one = measured.derivations.iter().find(same)?;
+            let value = one.spread().best as f64 / 1e6;
+            let shown = format!("{}{}", short(value), mark(one.busy));
             Some((name(measured), value, shown))
         });
         let bits = key_size * 8;

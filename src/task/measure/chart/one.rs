@@ -210,7 +210,7 @@ fn derivations(measured: &Measured) -> Rows {
     let mut notes = Vec::new();
     for derivation in &measured.derivations {
         let Spread { best, .. } = *derivation.spread();
-        let mark = mark(derivation.spread().is_busy());
+        let mark = mark(derivation.busy);
         match &derivation.function {
             Function::Pbkdf2 { .. } => {
                 let millions = best as f64 / 1e6;

@@ -1,0 +1,249 @@
+//! How fast a volume in an object store is, and what it uploads: `cargo bench --bench objects`.
+//!
+//! The store is in this process, and answers over HTTP on the loopback interface. It takes 20 ms
+//! for each request, and each connection carries 90 MiB/s. The output is Markdown; dated results
+//! are in `benches/record/`.
+
+#![allow(missing_docs, clippy::print_stdout)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use luksmith::backend::Backend as _;
+use luksmith::objects::s3::{Account, Credentials, S3Store};
+use luksmith::objects::{ObjectsBackend, ObjectsOptions};
+use luksmith::sectors::{Cipher, Sectors};
+use luksmith_formats::objects::uri::Uri;
+use luksmith_formats::objects::volume::Volume;
+use support::bench::{Arguments, cpu_model, record};
+use support::s3_double::{S3Double, Service};
+
+const MIB: u64 = 1 << 20;
+const BLOCK: u64 = 4096;
+
+/// How long each way works.
+const A_WHILE: Duration = Duration::from_secs(4);
+
+/// The bytes that are written and read in order.
+const SEQUENTIAL: u64 = 512 * MIB;
+
+fn slow() -> S3Double {
+    S3Double::start(Service {
+        latency: Duration::from_millis(20),
+        rate: 90 * MIB,
+        ..Service::default()
+    })
+}
+
+fn store(double: &S3Double) -> Arc<S3Store> {
+    let account = Account::new(Credentials::new("id", "secret", None), "r");
+    let uri = Uri::parse(&double.uri("v")).unwrap();
+    Arc::new(S3Store::new(&uri, account, Duration::from_secs(30)).unwrap())
+}
+
+fn options() -> ObjectsOptions {
+    ObjectsOptions::new().write(true)
+}
+
+fn make(double: &S3Double, size: u64, object_size: u64) {
+    let volume = Volume::new([1; 16], size).with_object_size(u32::try_from(object_size).unwrap());
+    ObjectsBackend::create(store(double), &volume, &options()).unwrap();
+}
+
+fn open(double: &S3Double, options: ObjectsOptions) -> ObjectsBackend {
+    ObjectsBackend::open(store(double), None, options).unwrap()
+}
+
+fn empty(len: u64) -> Sectors<Cipher> {
+    Sectors::with_len(usize::try_from(len).unwrap())
+}
+
+fn bytes(len: u64, seed: u64) -> Sectors<Cipher> {
+    let mut bytes = empty(len);
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    for word in bytes.as_mut_slice().chunks_exact_mut(8) {
+        state = state.wrapping_mul(0xd129_42dd_4aab_c11d).rotate_left(17) | 1;
+        word.copy_from_slice(&state.to_le_bytes());
+    }
+    bytes
+}
+
+/// A number that looks random.
+fn mixed(number: u64) -> u64 {
+    let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 11
+}
+
+/// How often a second threads do something, and how often they did.
+fn rate(threads: u64, work: impl Fn(u64) + Sync) -> (f64, u64) {
+    let (next, begin) = (AtomicU64::new(0), Instant::now());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while begin.elapsed() < A_WHILE {
+                    work(next.fetch_add(1, Ordering::Relaxed));
+                }
+            });
+        }
+    });
+    let done = next.load(Ordering::Relaxed);
+    (done as f64 / begin.elapsed().as_secs_f64(), done)
+}
+
+fn row(name: &str, value: f64, bar: &str) {
+    record(name, "luksmith", value);
+    println!("| {name} | {value:.2} | {bar} |");
+}
+
+fn synced_writes() {
+    for (threads, bar) in [(1, "≥ 42"), (32, "≥ 1100")] {
+        let double = slow();
+        make(&double, 1 << 30, 8 * MIB);
+        let volume = open(&double, options());
+        let block = bytes(BLOCK, 1);
+        double.count();
+        let (a_second, done) = rate(threads, |number| {
+            volume
+                .write_at(mixed(number) % (1 << 18) * BLOCK, &block)
+                .unwrap();
+            volume.flush().unwrap();
+        });
+        row(
+            &format!("synced 4 KiB writes a second, depth {threads}"),
+            a_second,
+            bar,
+        );
+        let uploaded = double.received() as f64 / (done * BLOCK) as f64;
+        row(
+            &format!("bytes uploaded for each of them, depth {threads}"),
+            uploaded,
+            "recorded",
+        );
+    }
+}
+
+fn in_order() {
+    let double = slow();
+    make(&double, SEQUENTIAL, 8 * MIB);
+    let volume = open(&double, options());
+    double.count();
+    let begin = Instant::now();
+    for at in 0..SEQUENTIAL / MIB {
+        volume.write_at(at * MIB, &bytes(MIB, at)).unwrap();
+    }
+    volume.flush().unwrap();
+    let took = begin.elapsed().as_secs_f64();
+    row(
+        "sequential writes, MiB/s",
+        (SEQUENTIAL / MIB) as f64 / took,
+        "≥ 200",
+    );
+    volume.close().unwrap();
+    row(
+        "bytes uploaded for each of them",
+        double.received() as f64 / SEQUENTIAL as f64,
+        "≤ 1.01",
+    );
+
+    let volume = open(&double, options().write(false));
+    let next = AtomicU64::new(0);
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                let mut into = empty(MIB);
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    if at >= SEQUENTIAL / MIB {
+                        return;
+                    }
+                    volume.read_at(at * MIB, &mut into).unwrap();
+                }
+            });
+        }
+    });
+    let took = begin.elapsed().as_secs_f64();
+    row(
+        "sequential reads, MiB/s, 16 threads",
+        (SEQUENTIAL / MIB) as f64 / took,
+        "≥ 400",
+    );
+
+    for (threads, bar) in [(1, "≥ 44"), (32, "≥ 1400")] {
+        double.count();
+        let (a_second, done) = rate(threads, |number| {
+            let mut into = empty(BLOCK);
+            let at = mixed(number) % (SEQUENTIAL / BLOCK) * BLOCK;
+            volume.read_at(at, &mut into).unwrap();
+        });
+        row(
+            &format!("cold 4 KiB reads a second, depth {threads}"),
+            a_second,
+            bar,
+        );
+        row(
+            "requests for each of them, map in memory",
+            double.count() as f64 / done as f64,
+            "1",
+        );
+    }
+    let volume = open(&double, options().write(false));
+    double.count();
+    let mut into = empty(BLOCK);
+    for leaf in 0..8 {
+        volume.read_at(leaf * 32 * MIB, &mut into).unwrap();
+    }
+    row(
+        "requests for a read, map not in memory",
+        double.count() as f64 / 8.0,
+        "2",
+    );
+}
+
+/// Random blocks are overwritten until four times the volume was written.
+fn garbage() {
+    const SIZE: u64 = 128 * MIB;
+    let double = S3Double::start(Service::default());
+    make(&double, SIZE, MIB);
+    let volume = open(&double, options().checkpoint_bytes(8 * MIB));
+    for at in 0..SIZE / MIB {
+        volume.write_at(at * MIB, &bytes(MIB, at)).unwrap();
+    }
+    volume.flush().unwrap();
+    volume.collect().unwrap();
+    double.count();
+    let writes = 4 * SIZE / BLOCK;
+    let block = bytes(BLOCK, 7);
+    for number in 0..writes {
+        volume
+            .write_at(mixed(number) % (SIZE / BLOCK) * BLOCK, &block)
+            .unwrap();
+    }
+    volume.flush().unwrap();
+    volume.collect().unwrap();
+    let status = volume.status();
+    row(
+        "live part of what is stored, after random writes",
+        status.live as f64 / status.stored as f64,
+        "0.7",
+    );
+    let uploaded = double.received() as f64 / (writes * BLOCK) as f64;
+    row("bytes uploaded for each of them", uploaded, "≤ 1.9");
+}
+
+fn main() {
+    let Some(arguments) = Arguments::read() else {
+        return;
+    };
+    println!("{}\n\n| | luksmith | goal |\n|---|---|---|", cpu_model());
+    for (name, measure) in [
+        ("synced", synced_writes as fn()),
+        ("order", in_order),
+        ("garbage", garbage),
+    ] {
+        if arguments.want(name) {
+            measure();
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! What concerns the library and the whole process.
+
+use std::ffi::{c_char, c_int};
+
+use luksmith::task::{Error, Kind};
+
+use crate::error::{ErrorOut, run};
+
+#[unsafe(no_mangle)]
+pub extern "C" fn luksmith_version() -> *const c_char {
+    concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn luksmith_harden(error: ErrorOut<'_>) -> c_int {
+    run(error, || {
+        let hardened = luksmith::sys::harden();
+        hardened.map_err(|error| {
+            Error::new(Kind::of_io(&error), error).about("cannot turn off core dumps")
+        })
+    })
+}

@@ -1,0 +1,198 @@
+//! A connection to a cluster, and a pool in it.
+#![allow(unsafe_code)] // functions of a library in C
+
+use core::ffi::c_char;
+use core::ptr::{NonNull, null_mut};
+use std::ffi::{CStr, CString};
+use std::sync::Arc;
+use std::time::Duration;
+
+use luksmith_formats::rbd::Uri;
+
+use super::error::{Problem, os_error};
+use super::library::{Rados, RawCluster, RawPool, rados};
+
+/// Where the configuration is, unless the URI names another file. What librados itself tries before
+/// that, a variable of the environment and the current folder, is not read.
+const CONFIGURATION: &str = "/etc/ceph/ceph.conf";
+
+/// The user of the cluster, unless the URI names another one.
+const USER: &str = "admin";
+
+/// A connection to a cluster.
+pub(super) struct Cluster {
+    cluster: NonNull<RawCluster>,
+    functions: &'static Rados,
+}
+
+// SAFETY: librados's handles may be used from any thread (its documentation of rados_t).
+unsafe impl Send for Cluster {}
+// SAFETY: as above; concurrent calls are allowed.
+unsafe impl Sync for Cluster {}
+
+impl Cluster {
+    /// Connects as the URI says. Every call fails after `timeout`.
+    fn connect(uri: &Uri, timeout: Duration) -> Result<Self, Problem> {
+        let functions = rados()?;
+        let user = uri.id.as_deref().unwrap_or(USER);
+        let mut cluster = null_mut();
+        let id = terminated(user);
+        // SAFETY: a place for the handle, and a string that ends in NUL.
+        let answer = unsafe { (functions.create)(&raw mut cluster, id.as_ptr()) };
+        let cluster = NonNull::new(cluster).filter(|_| answer >= 0);
+        let cluster = cluster.ok_or_else(|| Problem::failed("rados_create", answer))?;
+        let cluster = Self { cluster, functions };
+
+        let path = uri.conf.as_deref().unwrap_or(CONFIGURATION);
+        let file = terminated(path);
+        // SAFETY: a handle that is not connected yet, and a string that ends in NUL.
+        let answer = unsafe { (functions.read_conf)(cluster.pointer(), file.as_ptr()) };
+        if answer < 0 {
+            return Err(Problem::Configuration {
+                path: path.to_owned(),
+                source: os_error(answer),
+            });
+        }
+        let seconds = timeout.as_secs().max(1).to_string();
+        for (option, value) in [
+            ("client_mount_timeout", &*seconds),
+            ("rados_mon_op_timeout", &seconds),
+            ("rados_osd_op_timeout", &seconds),
+            // Every write that succeeded is stored by the cluster, and every read sees what other
+            // clients have written.
+            ("rbd_cache", "false"),
+            // The library prints nothing itself.
+            ("log_to_stderr", "false"),
+            ("err_to_stderr", "false"),
+        ] {
+            cluster.set(option, value)?;
+        }
+        // SAFETY: a handle that is not connected yet.
+        let answer = unsafe { (functions.connect)(cluster.pointer()) };
+        match answer {
+            0.. => Ok(cluster),
+            // Without a key, librados says that a file is missing, or that it supports nothing.
+            ENOENT | EPERM | EACCES | EOPNOTSUPP => Err(Problem::Denied {
+                user: user.to_owned(),
+                source: os_error(answer),
+            }),
+            _ => Err(Problem::Unreachable(os_error(answer))),
+        }
+    }
+
+    fn pointer(&self) -> *mut RawCluster {
+        self.cluster.as_ptr()
+    }
+
+    fn set(&self, option: &'static str, value: &str) -> Result<(), Problem> {
+        let (name, value) = (terminated(option), terminated(value));
+        // SAFETY: a live handle, and strings that end in NUL.
+        let answer =
+            unsafe { (self.functions.set_conf)(self.pointer(), name.as_ptr(), value.as_ptr()) };
+        match answer {
+            0.. => Ok(()),
+            _ => Err(Problem::Option(option, os_error(answer))),
+        }
+    }
+
+    /// The value of an option, if the library has it.
+    pub(super) fn option(&self, name: &str) -> Option<String> {
+        let name = terminated(name);
+        text(|buffer, len| {
+            // SAFETY: a live handle, a string that ends in NUL, and a buffer of that length.
+            unsafe { (self.functions.get_conf)(self.pointer(), name.as_ptr(), buffer, len) }
+        })
+    }
+
+    /// The UUID of the cluster.
+    pub(super) fn fsid(&self) -> Option<String> {
+        text(|buffer, len| {
+            // SAFETY: a live handle, and a buffer of that length.
+            unsafe { (self.functions.fsid)(self.pointer(), buffer, len) }
+        })
+    }
+
+    /// The number by which the cluster knows this client.
+    pub(super) fn client(&self) -> u64 {
+        // SAFETY: a live handle.
+        unsafe { (self.functions.client)(self.pointer()) }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // SAFETY: a live handle, which is not used afterwards: pools keep their cluster.
+        unsafe { (self.functions.shutdown)(self.pointer()) };
+    }
+}
+
+/// A pool of a cluster, with the namespace of an image.
+pub(super) struct Pool {
+    pool: NonNull<RawPool>,
+    /// Dropped after the pool is closed.
+    pub(super) cluster: Arc<Cluster>,
+}
+
+// SAFETY: librados's handles may be used from any thread (its documentation of rados_ioctx_t).
+unsafe impl Send for Pool {}
+// SAFETY: as above; concurrent calls are allowed.
+unsafe impl Sync for Pool {}
+
+impl Pool {
+    /// Connects to the cluster of the URI, and opens its pool.
+    pub(super) fn connect(uri: &Uri, timeout: Duration) -> Result<Self, Problem> {
+        let cluster = Arc::new(Cluster::connect(uri, timeout)?);
+        let functions = cluster.functions;
+        let name = terminated(&uri.pool);
+        let mut pool = null_mut();
+        // SAFETY: a connected handle, a string that ends in NUL, and a place for the pool.
+        let answer =
+            unsafe { (functions.open_pool)(cluster.pointer(), name.as_ptr(), &raw mut pool) };
+        let pool = match (answer, NonNull::new(pool)) {
+            (0.., Some(pool)) => Self { pool, cluster },
+            (ENOENT, _) => return Err(Problem::NoPool),
+            _ => return Err(Problem::failed("rados_ioctx_create", answer)),
+        };
+        let namespace = terminated(&uri.namespace);
+        // SAFETY: a live pool, and a string that ends in NUL.
+        unsafe { (functions.set_namespace)(pool.pointer(), namespace.as_ptr()) };
+        Ok(pool)
+    }
+
+    pub(super) fn pointer(&self) -> *mut RawPool {
+        self.pool.as_ptr()
+    }
+
+    /// The number of the pool, which another pool of the cluster never gets.
+    pub(super) fn id(&self) -> i64 {
+        // SAFETY: a live pool.
+        unsafe { (self.cluster.functions.pool_id)(self.pointer()) }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // SAFETY: a live pool, which is not used afterwards: images keep their pool.
+        unsafe { (self.cluster.functions.close_pool)(self.pointer()) };
+    }
+}
+
+pub(super) const EPERM: i32 = -libc::EPERM;
+pub(super) const ENOENT: i32 = -libc::ENOENT;
+pub(super) const EACCES: i32 = -libc::EACCES;
+pub(super) const EOPNOTSUPP: i32 = -libc::EOPNOTSUPP;
+
+/// A string that ends in NUL. The parser of URIs lets no NUL in.
+pub(super) fn terminated(text: &str) -> CString {
+    CString::new(text).unwrap_or_default()
+}
+
+/// The string that a call writes into a buffer, unless the call fails.
+pub(super) fn text(call: impl FnOnce(*mut c_char, usize) -> i32) -> Option<String> {
+    let mut buffer = [0_u8; 512];
+    if call(buffer.as_mut_ptr().cast(), buffer.len()) < 0 {
+        return None;
+    }
+    let text = CStr::from_bytes_until_nul(&buffer).ok()?;
+    Some(text.to_string_lossy().into_owned())
+}

@@ -1,0 +1,68 @@
+//! Files of this host that a volume uses.
+
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::ops::Deref;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use crate::sys::folder::{Folder, check_trusted, same_file};
+
+/// A file that this process has for itself.
+pub(super) struct Local(File);
+
+impl Local {
+    /// Opens a file, or makes it. Its name is durable. Only this user and root can have written to
+    /// it, and it has no other name.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let (folder, name) = Folder::of(path)?;
+        let file = Self(folder.open_or_create(&name)?);
+        let about = file.metadata()?;
+        if !about.is_file() {
+            return Err(io::Error::other("it is no regular file"));
+        }
+        check_trusted(path, &about)?;
+        if about.nlink() != 1 {
+            return Err(io::Error::other("it has several names"));
+        }
+        let locked = flock(&file.0, FlockOperation::NonBlockingLockExclusive);
+        locked.map_err(|error| match error {
+            Errno::WOULDBLOCK => io::Error::new(ErrorKind::ResourceBusy, "another program uses it"),
+            error => error.into(),
+        })?;
+        // The name may have got another file before the lock.
+        match folder.look(&name)? {
+            Some(now) if same_file(&now, &about) => {}
+            _ => return Err(io::Error::other("it was replaced while it was opened")),
+        }
+        folder.sync()?;
+        Ok(file)
+    }
+
+    /// Fails if the file was removed meanwhile: nothing in it would be found after a crash.
+    pub(super) fn is_named(&self) -> io::Result<()> {
+        match self.metadata()?.nlink() {
+            0 => Err(io::Error::other("the file was removed while it was in use")),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Deref for Local {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.0
+    }
+}
+
+/// A child of this process may have the descriptor until it runs another program, so the lock is
+/// given up, and not only the descriptor closed.
+impl Drop for Local {
+    fn drop(&mut self) {
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}

@@ -1,0 +1,278 @@
+//! A [`Store`] in a bucket of an S3 service, over HTTP.
+//!
+//! The client is small and blocking: `ureq` sends requests over connections that it keeps, and
+//! `sign.rs` signs them. TLS uses the cryptography of the whole program, and trusts the
+//! authorities in one file. No proxy is used, and no redirect is followed.
+
+mod account;
+mod credentials;
+mod error;
+mod sign;
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use luksmith_formats::objects::uri::Uri;
+use ureq::Body;
+use ureq::http::{Request, Response};
+
+pub use account::Account;
+pub use credentials::Credentials;
+pub use error::S3Error;
+
+use super::{Creation, Store, StoreError};
+use crate::http::{self, Client};
+use crate::xml::{Element, Xml};
+
+/// The most bytes of an answer that is no object.
+const LONGEST_ANSWER: u64 = 8 << 20;
+
+/// The most bytes of an object.
+const LONGEST_OBJECT: u64 = 1 << 30;
+
+/// The most bytes for which an answer may take longer.
+const LARGEST_ANSWER: u64 = 64 << 20;
+
+/// How many names of objects an answer has.
+const PAGE: &str = "200";
+
+/// The objects below a prefix of a bucket.
+pub struct S3Store {
+    client: Client,
+    credentials: Credentials,
+    region: String,
+    /// The URL of the service, without a path.
+    base: String,
+    host: String,
+    /// The path of the bucket, encoded: empty or `/BUCKET`.
+    bucket: String,
+    prefix: String,
+    /// Whether it has ever answered. If not, a request is not sent again.
+    has_answered: AtomicBool,
+}
+
+impl S3Store {
+    /// The objects of the volume that the URI names, with the account that [`Account::find`] finds.
+    ///
+    /// # Errors
+    /// As [`Account::find`] and [`S3Store::new`].
+    pub fn connect(uri: &Uri, timeout: Duration) -> Result<Self, S3Error> {
+        Self::new(uri, Account::find(uri)?, timeout)
+    }
+
+    /// The objects of the volume that the URI names. Nothing is sent yet. `timeout` is how
+    /// long the service may be silent.
+    ///
+    /// # Errors
+    /// [`S3Error`] if the certificates of authorities cannot be read, for `https`.
+    pub fn new(uri: &Uri, account: Account, timeout: Duration) -> Result<Self, S3Error> {
+        let Account {
+            credentials,
+            region,
+        } = account;
+        let of_bucket = !uri.bucket.contains('.') && uri.endpoint.is_none();
+        let base = match &uri.endpoint {
+            Some(endpoint) => endpoint.clone(),
+            None if of_bucket => format!("https://{}.s3.{region}.amazonaws.com", uri.bucket),
+            None => format!("https://s3.{region}.amazonaws.com"),
+        };
+        let host = base
+            .split_once("://")
+            .map_or(base.as_str(), |(_, host)| host)
+            .to_owned();
+        let client = Client::new(&base, uri.ca.as_deref().map(Path::new), timeout, 0)?;
+        Ok(Self {
+            client,
+            credentials,
+            region,
+            host,
+            bucket: match of_bucket {
+                true => String::new(),
+                false => format!("/{}", uri.bucket),
+            },
+            prefix: uri.prefix.clone(),
+            has_answered: AtomicBool::new(false),
+            base,
+        })
+    }
+
+    fn path(&self, name: &str) -> String {
+        let key = format!("{}/{name}", self.prefix);
+        format!("{}/{}", self.bucket, sign::encode(&key, true))
+    }
+
+    fn send(
+        &self,
+        method: &str,
+        path: &str,
+        query: &[(&str, &str)],
+        headers: &[(&str, String)],
+        body: &[u8],
+    ) -> Result<Response<Body>, StoreError> {
+        let signed = sign::Request {
+            method,
+            host: &self.host,
+            path,
+            query,
+            headers,
+            body,
+        };
+        let now = SystemTime::now();
+        let own = sign::headers(&signed, &self.region, &self.credentials, now);
+        let mark = if query.is_empty() { "" } else { "?" };
+        let url = format!("{}{path}{mark}{}", self.base, sign::query(query));
+        let mut request = Request::builder().method(method).uri(url);
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        for (name, value) in own {
+            request = request.header(name, value);
+        }
+        let refused = |_| StoreError::Answer("no request that can be sent");
+        let bytes = (body.len() as u64).max(LARGEST_ANSWER);
+        let answer = match body.is_empty() && method != "PUT" {
+            true => self.client.send(request.body(()).map_err(refused)?, bytes),
+            false => self
+                .client
+                .send(request.body(body).map_err(refused)?, bytes),
+        };
+        match answer {
+            Ok(answer) => {
+                self.has_answered.store(true, Ordering::Relaxed);
+                Ok(answer)
+            }
+            Err(error)
+                if !self.has_answered.load(Ordering::Relaxed) || !http::is_temporary(&error) =>
+            {
+                Err(StoreError::NoService(error))
+            }
+            Err(error) => Err(StoreError::Unreachable(error)),
+        }
+    }
+}
+
+impl Store for S3Store {
+    fn create(&self, name: &str, parts: &[&[u8]]) -> Result<Creation, StoreError> {
+        let body = parts.concat();
+        let once = [("if-none-match", "*".to_owned())];
+        let answer = self.send("PUT", &self.path(name), &[], &once, &body)?;
+        match answer.status().as_u16() {
+            200 | 201 | 204 => Ok(Creation::Created),
+            412 => Ok(Creation::Exists),
+            _ => Err(error_of(answer)),
+        }
+    }
+
+    fn read(&self, name: &str, range: Range<u64>) -> Result<Option<Vec<u8>>, StoreError> {
+        let whole = range.start == 0 && range.end == u64::MAX;
+        let headers = match whole {
+            true => Vec::new(),
+            false => {
+                let last = range.end.saturating_sub(1);
+                vec![("range", format!("bytes={}-{last}", range.start))]
+            }
+        };
+        let answer = self.send("GET", &self.path(name), &[], &headers, &[])?;
+        let bytes = match answer.status().as_u16() {
+            206 if !whole => body(answer, LONGEST_OBJECT)?,
+            200 if whole => body(answer, LONGEST_OBJECT)?,
+            200 => return Err(StoreError::Answer("a whole object in place of a part")),
+            416 => return Ok(Some(Vec::new())),
+            404 => {
+                return match error_of(answer) {
+                    StoreError::NoBucket => Err(StoreError::NoBucket),
+                    _ => Ok(None),
+                };
+            }
+            _ => return Err(error_of(answer)),
+        };
+        match bytes.len() as u64 > range.end - range.start {
+            true => Err(StoreError::Answer("more bytes than were asked for")),
+            false => Ok(Some(bytes)),
+        }
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StoreError> {
+        let answer = self.send("DELETE", &self.path(name), &[], &[], &[])?;
+        match answer.status().as_u16() {
+            200 | 202 | 204 => Ok(()),
+            404 => match error_of(answer) {
+                StoreError::NoBucket => Err(StoreError::NoBucket),
+                _ => Ok(()),
+            },
+            _ => Err(error_of(answer)),
+        }
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, StoreError> {
+        let below = format!("{}/", self.prefix);
+        let prefix = format!("{below}{prefix}");
+        let path = match self.bucket.as_str() {
+            "" => "/",
+            path => path,
+        };
+        let mut found = Vec::new();
+        let mut token: Option<String> = None;
+        loop {
+            let mut query = vec![
+                ("list-type", "2"),
+                ("max-keys", PAGE),
+                ("prefix", prefix.as_str()),
+            ];
+            if let Some(token) = &token {
+                query.insert(0, ("continuation-token", token));
+            }
+            let answer = self.send("GET", path, &query, &[], &[])?;
+            if answer.status().as_u16() != 200 {
+                return Err(error_of(answer));
+            }
+            let bytes = body(answer, LONGEST_ANSWER)?;
+            let strange = StoreError::Answer("a list that cannot be read");
+            let Ok(xml) = Xml::parse(&bytes) else {
+                return Err(strange);
+            };
+            for entry in xml.root().elements().filter(|one| one.name() == "Contents") {
+                let name =
+                    text(entry, "Key").and_then(|key| Some(key.strip_prefix(&below)?.to_owned()));
+                let size = text(entry, "Size").and_then(|size| size.parse().ok());
+                let (Some(name), Some(size)) = (name, size) else {
+                    return Err(strange);
+                };
+                found.push((name, size));
+            }
+            token = text(xml.root(), "NextContinuationToken");
+            if token.is_none() {
+                return Ok(found);
+            }
+        }
+    }
+}
+
+fn text(element: Element<'_>, name: &str) -> Option<String> {
+    // Services write the namespace in some answers only.
+    let mut found = element.elements().filter(|one| one.name() == name);
+    found.next().map(Element::text)
+}
+
+fn body(answer: Response<Body>, longest: u64) -> Result<Vec<u8>, StoreError> {
+    http::body(answer, longest).map_err(StoreError::Unreachable)
+}
+
+/// What an answer says that is no success.
+fn error_of(answer: Response<Body>) -> StoreError {
+    let status = answer.status().as_u16();
+    let bytes = body(answer, LONGEST_ANSWER).unwrap_or_default();
+    let code = Xml::parse(&bytes)
+        .ok()
+        .and_then(|xml| text(xml.root(), "Code"));
+    let code = code.unwrap_or_default();
+    match status {
+        404 if code == "NoSuchBucket" => StoreError::NoBucket,
+        408 | 409 | 429 | 500.. => StoreError::Temporary { status, code },
+        400 if code == "RequestTimeout" => StoreError::Temporary { status, code },
+        401 | 403 => StoreError::Denied(code),
+        _ => StoreError::Refused { status, code },
+    }
+}
