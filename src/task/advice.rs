@@ -318,8 +318,8 @@ impl fmt::Display for Advice {
             Self::OnlyLuks1InQcow2 => {
                 "a qcow2 image holds only LUKS1, as QEMU knows no other there"
             }
-            Self::ReencryptAgain => "what is converted stays so; run again, it goes on",
-            Self::ReencryptAsBegun => "without the options that differ, it goes on",
+            Self::ReencryptAgain => "what is converted stays converted: another run goes on",
+            Self::ReencryptAsBegun => "without the options that differ, the reencryption goes on",
             Self::DropKeyslots => "give each passphrase, or let the other keyslots be dropped",
             Self::DetachedHeader => {
                 "a detached header needs no room before the data, or a copy can be encrypted"

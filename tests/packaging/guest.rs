@@ -106,6 +106,9 @@ for name in file device; do
         grep -q '^NoNewPrivs:	1' $status && grep -q '^Seccomp:	2' $status &&
         grep -q '^VmLck:.* [1-9]' $status && echo "ok: the server of the $name is confined"
 done
+server=$(systemctl show -p MainPID --value luksmith-serve@file.service)
+[ "$(nsenter -t $server -m ls /run/luksmith)" = file.sock ] &&
+    echo "ok: a server reaches no other socket"
 systemctl start luksmith-serve@closed.service || echo "ok: nothing else can be written"
 systemctl stop luksmith-serve@closed.socket luksmith-serve@closed.service
 for name in file device; do
@@ -128,6 +131,7 @@ const EXPECTED: &[&str] = &[
     "a stranger is refused",
     "the server of the file is confined",
     "the server of the device is confined",
+    "a server reaches no other socket",
     "nothing else can be written",
     "the server of the file ended",
     "the server of the device ended",
@@ -267,7 +271,9 @@ impl Machine {
             "usr/bin/luksmith",
             Path::new(env!("CARGO_BIN_EXE_luksmith")),
         )?;
-        for tool in ["chgrp", "chmod", "chown", "cmp", "grep", "stat"] {
+        for tool in [
+            "chgrp", "chmod", "chown", "cmp", "grep", "ls", "nsenter", "stat",
+        ] {
             archive.link(&format!("usr/bin/{tool}"), "busybox");
         }
         let mut add = |name: &str, mode: u32, bytes: &[u8]| {

@@ -374,7 +374,8 @@ impl Inventory {
 }
 
 impl Stranger {
-    /// Whether this passphrase opens the image. Without one, whether any may.
+    /// Whether this passphrase opens the image. Without a passphrase: whether there may be one that
+    /// opens it.
     pub(super) fn opens(
         &self,
         passphrase: Option<&Passphrase>,

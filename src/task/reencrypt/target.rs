@@ -149,7 +149,7 @@ impl Begun {
         Self { found, key }
     }
 
-    /// Whether all options agree with it that say what it changes.
+    /// Whether all options that say what it changes agree with it.
     fn agrees(&self, options: &Options) -> bool {
         let Self { found, key } = self;
         let (kept, checksum) = match &found.state.resilience {
