@@ -146,6 +146,7 @@ pub mod secret;
 pub mod sectors;
 pub mod sys;
 pub mod task;
+pub mod tokens;
 #[cfg(feature = "vet")]
 pub mod vet;
 pub mod volume;

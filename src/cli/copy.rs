@@ -10,7 +10,8 @@ use luksmith::task::outcome::{Copied, Created};
 
 use super::Session;
 use super::args::{
-    CompressedArgs, IMAGE_FORMATS, KeyArgs, LocationParser, NewKeyArgs, NewVolumeArgs, choice,
+    CompressedArgs, IMAGE_FORMATS, KeyArgs, LocationParser, NewKeyArgs, NewVolumeArgs, TokenArgs,
+    choice,
 };
 use super::error::{CommandError, Kind};
 use super::force::{Force, only};
@@ -67,6 +68,9 @@ pub(crate) struct Args {
     key: KeyArgs,
 
     #[command(flatten)]
+    token: TokenArgs,
+
+    #[command(flatten)]
     new_key: NewKeyArgs,
 
     #[command(flatten)]
@@ -86,6 +90,12 @@ const OPTIONS: &str = "here --source-header and --source-format describe SOURCE"
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
         make::check_sparse(self.sparse, &self.new)?;
+        let old = KeySource::of(&self.key)?.with_tokens(&self.token);
+        if self.token.choice().is_some() && !self.new_key.is_given() {
+            let message = "the new volume has no token that finds its passphrase";
+            return Err(CommandError::parameters(message)
+                .hint("--new-key SOURCE gives it a passphrase of its own"));
+        }
         let mut source = Image::new(self.source.clone());
         source.header.clone_from(&self.source_header);
         source.format = self.source_format;
@@ -103,10 +113,9 @@ impl Args {
             copy::plan_transfer(&source, &container, size, new, &self.image)
         })?;
 
-        let old = KeySource::of(&self.key)?;
         let label = self.source.to_string();
-        let (unlocked, mut passphrase) =
-            unlock_and_keep(session, &container, &old, Which::Any, &label)?;
+        let opened = unlock_and_keep(session, &container, &old, Which::Any, &label)?;
+        let (unlocked, mut passphrase) = (opened.unlocked, opened.passphrase);
         if self.new_key.is_given() {
             let new = KeySource::of_new(&self.new_key, Some(&old))?;
             passphrase = new.fresh(session, &self.image.to_string(), self.new_key.force_weak)?;

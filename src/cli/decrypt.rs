@@ -45,7 +45,7 @@ pub(crate) struct Args {
     keyslot: Option<u32>,
 
     /// Unlock with the volume key in FILE instead of a passphrase
-    #[arg(long, alias = "master-key-file", value_name = "FILE", conflicts_with_all = ["key", "key_file", "keyslot"], value_parser = LocalFile)]
+    #[arg(long, alias = "master-key-file", value_name = "FILE", conflicts_with_all = ["key", "key_file", "token", "token_type", "keyslot"], value_parser = LocalFile)]
     volume_key_file: Option<PathBuf>,
 
     /// Go on without asking: overwrite, plaintext-over-network
@@ -95,7 +95,7 @@ impl Args {
                 unlock(
                     session,
                     &container,
-                    &KeySource::of(&self.unlock.key)?,
+                    &KeySource::to_unlock(&self.unlock)?,
                     which,
                     &label,
                 )?

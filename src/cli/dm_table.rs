@@ -82,7 +82,7 @@ impl Args {
         if !self.load_key && self.create.is_none() {
             return print(session, &Handed::new(table));
         }
-        let source = KeySource::of(&self.unlock.key)?;
+        let source = KeySource::to_unlock(&self.unlock)?;
         let which = self.keyslot.map_or(Which::Any, Which::Slot);
         let label = self.image.image.to_string();
         let unlocked = unlock(session, &container, &source, which, &label)?;

@@ -4,10 +4,11 @@
 use clap::{Arg, Command};
 
 /// The headings of which `-h` shows no option.
-const RARE_HEADINGS: [&str; 3] = [
+const RARE_HEADINGS: [&str; 4] = [
     "Limits on the key derivation that a header states",
     "Storage on a server",
     "Disk",
+    "Token",
 ];
 
 /// Headings and ids that `-h` of one command leaves out.

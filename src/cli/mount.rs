@@ -126,7 +126,7 @@ impl Args {
             return in_background(session);
         }
         let source = self.image.image.to_string();
-        let key = KeySource::of(&self.unlock.key)?;
+        let key = KeySource::to_unlock(&self.unlock)?;
         let opened = Chosen { wanted, key }.open(session, self.unlock.limits.limits())?;
         let (export, reencryptable) = opened.unlock(session, self.control.is_some())?;
 

@@ -2,8 +2,9 @@
 
 use luksmith::backend::file::OpenOptions;
 use luksmith::container::{Container, UnlockError, Unlocked, Which};
-use luksmith::secret::Passphrase;
+use luksmith::secret::{Passphrase, SecretSource};
 use luksmith::task::open::ImageFormat;
+use luksmith::task::tokens::{self, Choice};
 use luksmith::task::{Watch as _, Work, Working};
 use luksmith_formats::limits::Limits;
 use luksmith_formats::luks2::Priority;
@@ -81,7 +82,15 @@ pub(crate) fn unlock(
     which: Which,
     label: &str,
 ) -> Result<Unlocked, CommandError> {
-    unlock_and_keep(session, container, source, which, label).map(|(unlocked, _)| unlocked)
+    unlock_and_keep(session, container, source, which, label).map(|opened| opened.unlocked)
+}
+
+/// What a passphrase opened.
+pub(crate) struct Opened {
+    pub(crate) unlocked: Unlocked,
+    pub(crate) passphrase: Passphrase,
+    /// The token that gave the passphrase.
+    pub(crate) token: Option<u32>,
 }
 
 /// As [`unlock`], and returns the passphrase too.
@@ -91,7 +100,10 @@ pub(crate) fn unlock_and_keep(
     source: &KeySource,
     which: Which,
     label: &str,
-) -> Result<(Unlocked, Passphrase), CommandError> {
+) -> Result<Opened, CommandError> {
+    if let Some(choice) = source.tokens().choice() {
+        return by_token(session, container, source, choice, which, label);
+    }
     // Do not ask for a passphrase that cannot open anything.
     let slots = container.keyslots();
     let hopeless = match which {
@@ -140,12 +152,47 @@ pub(crate) fn unlock_and_keep(
                     _ => None,
                 };
                 return match outcome {
-                    Ok(unlocked) => Ok((unlocked, passphrase)),
+                    Ok(unlocked) => Ok(Opened {
+                        unlocked,
+                        passphrase,
+                        token: None,
+                    }),
                     Err(error) => {
                         let error = CommandError::from(error).about(label);
                         Err(error.hint_if(newline).hint_if(hint))
                     }
                 };
+            }
+        }
+    }
+}
+
+/// Unlocks with a token of the header. What a person types for it may be wrong twice.
+fn by_token(
+    session: &Session,
+    container: &Container,
+    source: &KeySource,
+    choice: Choice,
+    which: Which,
+    label: &str,
+) -> Result<Opened, CommandError> {
+    let options = source.tokens().options();
+    let mut left = source.tries();
+    loop {
+        left -= 1;
+        let from = (source as &dyn SecretSource, label);
+        match tokens::open(container, choice, which, from, &options, session) {
+            Ok(opened) => {
+                return Ok(Opened {
+                    unlocked: opened.unlocked,
+                    passphrase: opened.passphrase,
+                    token: Some(opened.token),
+                });
+            }
+            Err(error) if left > 0 && error.may_be_mistyped() => ask_again(error.into()),
+            Err(error) => {
+                container.check_unchanged()?;
+                return Err(CommandError::from(error).about(label));
             }
         }
     }

@@ -14,7 +14,7 @@ use luksmith::secret::{
 use luksmith_formats::nbd::uri;
 
 use super::Session;
-use super::args::{KeyArgs, NewKeyArgs};
+use super::args::{KeyArgs, NewKeyArgs, TokenArgs, UnlockArgs};
 use super::error::{CommandError, Kind};
 use super::output;
 use super::strength::strength;
@@ -82,6 +82,8 @@ pub(crate) struct KeySource {
     source: AnySource,
     /// Whether a task takes a new passphrase that is easy to guess.
     weak: bool,
+    /// The tokens of the header that may be used, which ask the source for what they need.
+    tokens: TokenArgs,
 }
 
 fn parse(text: &str) -> Result<AnySource, CommandError> {
@@ -114,6 +116,22 @@ impl KeySource {
             args.keyfile_offset,
             args.keyfile_size,
         )
+    }
+
+    /// The source of a passphrase that unlocks, and the tokens that may be used.
+    pub(crate) fn to_unlock(args: &UnlockArgs) -> Result<Self, CommandError> {
+        Ok(Self::of(&args.key)?.with_tokens(&args.token))
+    }
+
+    /// The same source, and tokens that may be used.
+    pub(crate) fn with_tokens(self, tokens: &TokenArgs) -> Self {
+        let tokens = tokens.clone();
+        Self { tokens, ..self }
+    }
+
+    /// The tokens of the header that may be used.
+    pub(crate) fn tokens(&self) -> &TokenArgs {
+        &self.tokens
     }
 
     /// The source of a new passphrase, where `old` is the source of an existing one.
@@ -183,8 +201,11 @@ impl KeySource {
             let message = format!("{option}: a local key file is required, not a URI");
             return Err(CommandError::parameters(message).hint("a file of that name is ./NAME"));
         }
-        let weak = false;
-        Ok(Self { source, weak })
+        Ok(Self {
+            source,
+            weak: false,
+            tokens: TokenArgs::default(),
+        })
     }
 
     /// The same source for a task that takes a passphrase which is easy to guess.

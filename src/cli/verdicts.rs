@@ -3,6 +3,7 @@
 #[macro_use]
 mod row;
 mod servers;
+mod tokens;
 mod undo;
 
 use std::error::Error;

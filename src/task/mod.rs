@@ -104,6 +104,7 @@ pub mod search;
 pub mod service;
 pub mod size;
 pub mod storage;
+pub mod tokens;
 #[cfg(any(feature = "nbd", feature = "vhost-user"))]
 mod unix_socket;
 mod watch;

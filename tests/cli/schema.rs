@@ -82,6 +82,10 @@ const SAMPLES: &[(i32, &str)] = &[
     ),
     (0, "key remove disk.img --key-file third"),
     (0, "token import disk.img --json-file token"),
+    (
+        0,
+        "token add disk.img --key-description disk:key --token-id 4",
+    ),
     (0, "token list disk.img"),
     (0, "token list luks1.img"),
     (

@@ -15,6 +15,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "location",
             "objects",
             "http",
+            "tokens",
             "reencrypt",
             "partition",
             "container",
@@ -72,6 +73,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("objects", &["backend", "sectors", "http", "sys", "xml"]),
     ("audit", &["vet", "backend", "xml"]),
     ("libvirt", &["secret", "sys", "xml"]),
+    (
+        "tokens",
+        &["kdf", "http", "secret", "sys", "interrupt", "feature"],
+    ),
     (
         "export",
         &["volume", "channel", "backend", "sectors", "sys"],

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::LimitArgs;
+use super::{LimitArgs, TokenArgs};
 use crate::cli::size;
 
 /// The source of an existing passphrase.
@@ -73,6 +73,9 @@ impl NewKeyArgs {
 pub(crate) struct UnlockArgs {
     #[command(flatten)]
     pub(crate) key: KeyArgs,
+
+    #[command(flatten)]
+    pub(crate) token: TokenArgs,
 
     #[command(flatten)]
     pub(crate) limits: LimitArgs,

@@ -9,6 +9,7 @@ mod location;
 mod new_volume;
 mod pbkdf;
 mod remote;
+mod token;
 
 pub(crate) use choice::{Choice, choice};
 pub(crate) use image::{CompressedArgs, IMAGE_FORMATS, ImageArgs, UndoArgs};
@@ -22,3 +23,4 @@ pub(crate) use new_volume::{
 };
 pub(crate) use pbkdf::PbkdfArgs;
 pub(crate) use remote::RemoteArgs;
+pub(crate) use token::TokenArgs;

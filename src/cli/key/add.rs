@@ -1,11 +1,12 @@
 //! `luksmith key add`: adds a passphrase.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use luksmith::container::{KeyslotError, NewKeyslot, Which};
+use luksmith::container::{Container, Header, KeyslotError, NewKeyslot, Version, Which};
 use luksmith::secret::VolumeKey;
 use luksmith::task::outcome::{Change, Changed};
 
+use super::enrol::EnrolArgs;
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, LocalFile, NewKeyArgs, PbkdfArgs, UndoArgs, UnlockArgs};
 use crate::cli::error::CommandError;
@@ -32,11 +33,11 @@ pub(crate) struct Args {
     keyslot: Option<u32>,
 
     /// Authorize the change with the volume key in FILE instead of a passphrase
-    #[arg(long, alias = "master-key-file", value_name = "FILE", conflicts_with_all = ["key", "key_file"], value_parser = LocalFile)]
+    #[arg(long, alias = "master-key-file", value_name = "FILE", conflicts_with_all = ["key", "key_file", "token", "token_type"], value_parser = LocalFile)]
     volume_key_file: Option<PathBuf>,
 
     /// Make an unbound keyslot: it holds a random key that does not open the volume (LUKS2)
-    #[arg(long, requires = "key_size", conflicts_with_all = ["key", "key_file"])]
+    #[arg(long, requires = "key_size", conflicts_with_all = ["key", "key_file", "token", "token_type"])]
     unbound: bool,
 
     /// The size of the unbound key in bits
@@ -48,6 +49,9 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     new_key: NewKeyArgs,
+
+    #[command(flatten)]
+    enrol: EnrolArgs,
 
     #[command(flatten)]
     pbkdf: PbkdfArgs,
@@ -70,17 +74,25 @@ impl Args {
             .to_unlock_and_change(&self.unlock, &self.undo, session)?;
         let name = self.image.header_location();
         let refused = |error: KeyslotError| CommandError::from(error).about(name);
+        if self.enrol.is_given() && container.version() == Version::Luks1 {
+            return Err(CommandError::parameters("LUKS1 has no tokens").about(name));
+        }
+        self.enrol.check(session)?;
         container.check_free(self.keyslot).map_err(refused)?;
         let cost = self.pbkdf.get();
         cost.check(&container)?;
         let interrupt = session.signals.interrupt();
         let label = self.image.image.to_string();
 
-        let old = KeySource::of(&self.unlock.key)?;
+        let old = KeySource::to_unlock(&self.unlock)?;
         let by_passphrase = !self.unbound && self.volume_key_file.is_none();
         let source = KeySource::of_new(&self.new_key, by_passphrase.then_some(&old))?;
         let name = format!("a new keyslot of {label}");
-        let early = source.early(session, &name)?;
+        let made = self.enrol.make()?;
+        let early = match &made {
+            Some(_) => None,
+            None => source.early(session, &name)?,
+        };
         let unlocked = match &self.volume_key_file {
             _ if self.unbound => None,
             Some(path) => {
@@ -88,19 +100,30 @@ impl Args {
             }
             None => Some(unlock(session, &container, &old, Which::Any, &label)?),
         };
-        let passphrase = match early {
-            Some(passphrase) => passphrase,
-            None => {
+        let asked;
+        let passphrase = match (&made, early) {
+            (Some(made), _) => &made.passphrase,
+            (None, Some(early)) => {
+                asked = early;
+                &asked
+            }
+            (None, None) => {
                 let volume = container.volume_name();
-                source.fresh_of(session, &name, volume, self.new_key.force_weak)?
+                asked = source.fresh_of(session, &name, volume, self.new_key.force_weak)?;
+                &asked
             }
         };
 
         let key_size = unlocked
             .as_ref()
             .map_or(64, |unlocked| unlocked.key().as_bytes().len());
-        let kdf = cost.of_another_keyslot(&container, key_size, session)?;
-        let new = NewKeyslot::new(&passphrase, kdf).slot(self.keyslot);
+        let kdf = match &made {
+            Some(made) => made.cost,
+            None => cost.of_another_keyslot(&container, key_size, session)?,
+        };
+        let token = made.as_ref().map(|made| made.token.clone());
+        let new = NewKeyslot::new(passphrase, kdf);
+        let new = new.slot(self.keyslot).token(token);
         let slot = match (&unlocked, self.key_size) {
             (Some(unlocked), _) => container.add_keyslot(unlocked, &new, interrupt)?,
             (None, bits) => {
@@ -117,11 +140,31 @@ impl Args {
                 )?
             }
         };
+        if let Some(made) = &made {
+            self.enrol.hand_out(made, session).map_err(|error| {
+                error.hint(format!(
+                    "the keyslot is there, and its key is lost: `luksmith key remove IMAGE \
+                     --keyslot {slot}` removes it"
+                ))
+            })?;
+        }
         let change = Change::KeyslotAdded {
             keyslot: slot,
             bound: unlocked.is_some(),
+            token: made.and_then(|_| token_of(&container, slot)),
         };
-        session.done(&Changed::new(&self.image.image, change));
+        let file = self.enrol.file().unwrap_or(Path::new(""));
+        session.wrote(file, &Changed::new(&self.image.image, change));
         Ok(())
     }
+}
+
+/// The token of a new keyslot.
+fn token_of(container: &Container, slot: u32) -> Option<u32> {
+    let Header::Luks2(header) = container.header() else {
+        return None;
+    };
+    let mut tokens = header.metadata.tokens().iter();
+    let found = tokens.find(|(_, token)| token.keyslots.contains(&slot));
+    found.map(|(id, _)| *id)
 }

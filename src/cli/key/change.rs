@@ -49,8 +49,13 @@ impl Args {
             .to_unlock_and_change(&self.unlock, &self.undo, session)?;
         let label = self.image.image.to_string();
 
-        let old = KeySource::of(&self.unlock.key)?;
+        let old = KeySource::to_unlock(&self.unlock)?;
         let source = KeySource::of_new(&self.new_key, Some(&old))?;
+        if self.unlock.token.choice().is_some() {
+            let message = "the token would no longer open its keyslot with another passphrase";
+            return Err(CommandError::parameters(message)
+                .hint("`luksmith key add` adds a keyslot, and `luksmith key remove` removes one"));
+        }
         let which = self.keyslot.map_or(Which::Any, Which::Slot);
         let cost = self.pbkdf.get();
         cost.check(&container)?;

@@ -2,6 +2,7 @@
 
 mod add;
 mod change;
+mod enrol;
 mod list;
 mod priority;
 mod remove;

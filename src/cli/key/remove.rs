@@ -52,7 +52,7 @@ impl Args {
             .image
             .to_unlock_and_change(&self.unlock, &self.undo, session)?;
         let label = self.image.image.to_string();
-        let source = KeySource::of(&self.unlock.key)?;
+        let source = KeySource::to_unlock(&self.unlock)?;
         let (slot, mark, obstacle) = match self.keyslot {
             Some(slot) => {
                 let (mark, obstacle) = to_remove(&container, slot, None)?;

@@ -6,7 +6,7 @@ use luksmith::task::outcome::{Change, Changed};
 use crate::cli::Session;
 use crate::cli::args::{ImageArgs, UnlockArgs};
 use crate::cli::error::CommandError;
-use crate::cli::open::{ReadArgs, unlock};
+use crate::cli::open::{ReadArgs, unlock_and_keep};
 use crate::cli::passphrase::KeySource;
 
 /// Test whether a passphrase opens the volume
@@ -41,19 +41,19 @@ impl Args {
             self.unlock.limits.limits(),
             session,
         )?;
-        let source = KeySource::of(&self.unlock.key)?;
+        let source = KeySource::to_unlock(&self.unlock)?;
         let which = self.keyslot.map_or(Which::Any, Which::Slot);
-        let unlocked = unlock(
+        let opened = unlock_and_keep(
             session,
             &container,
             &source,
             which,
             &self.image.image.to_string(),
         )?;
-        let slot = unlocked.slot().unwrap_or_default();
         let change = Change::KeyslotOpens {
-            keyslot: slot,
-            bound: unlocked.is_volume_key(),
+            keyslot: opened.unlocked.slot().unwrap_or_default(),
+            bound: opened.unlocked.is_volume_key(),
+            token: opened.token,
         };
         session.done(&Changed::new(&self.image.image, change));
         Ok(())

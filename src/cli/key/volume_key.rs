@@ -79,7 +79,7 @@ impl Args {
             self.out.display()
         );
         confirm(&self.force, Force::VolumeKey, &loss)?;
-        let source = KeySource::of(&self.unlock.key)?;
+        let source = KeySource::to_unlock(&self.unlock)?;
         let which = self.keyslot.map_or(Which::Any, Which::Slot);
         let unlocked = unlock(session, &container, &source, which, &label)?;
         let key = unlocked.key().as_bytes();

@@ -26,7 +26,7 @@ use luksmith::task::service::{self, Places, Service};
 use super::Session;
 use super::args::{
     CompressedArgs, IMAGE_FORMATS, ImageArgs, KeyArgs, LimitArgs, LocalFile, LocationParser,
-    RemoteArgs, choice, parse_sector_size,
+    RemoteArgs, TokenArgs, choice, parse_sector_size,
 };
 use super::error::{CommandError, Exit, Kind};
 use super::output;
@@ -169,6 +169,9 @@ pub(crate) struct Args {
     key: KeyArgs,
 
     #[command(flatten)]
+    token: TokenArgs,
+
+    #[command(flatten)]
     remote: RemoteArgs,
 
     #[command(flatten)]
@@ -292,6 +295,7 @@ impl Args {
             (self.keyslot.is_some(), "keyslot=N"),
             (!self.description.is_empty(), "description=TEXT"),
             (self.vhost_user.is_some(), "vhost-user=PATH"),
+            (self.token.choice().is_some(), "token"),
             (!self.name.is_empty(), "name"),
         ];
         let Some((_, part)) = given.iter().find(|(given, _)| *given) else {
@@ -301,6 +305,7 @@ impl Args {
         let message = format!("--{option} is for IMAGE, and there are only --export options");
         Err(CommandError::parameters(message).hint(match *part {
             "name" => "--export NAME=IMAGE has the name".to_owned(),
+            "token" => "name one image as IMAGE, or serve each one with its own command".to_owned(),
             part => format!("each export states its own: --export NAME=IMAGE,{part}"),
         }))
     }
@@ -329,7 +334,7 @@ impl Args {
             wanted.read_only = self.read_only;
             wanted.discard = self.discard;
             wanted.vhost_user.clone_from(&self.vhost_user);
-            let key = KeySource::of(&self.key)?;
+            let key = KeySource::of(&self.key)?.with_tokens(&self.token);
             chosen.push(Chosen { wanted, key });
         }
         for text in &self.export {

@@ -11,12 +11,8 @@ use luksmith::sys::LoadError;
 
 use super::row::{Hint, Row};
 
-fn none(_: &(dyn Error + 'static)) -> Hint {
-    None
-}
-
 hints! {
-    else none;
+    else super::tokens::hint;
 
     RbdError {
         RbdError { source: rbd::Problem::Library(LoadError::NotInstalled { .. }), .. } =>

@@ -97,6 +97,24 @@ impl Container {
     }
 }
 
+/// Adds the token of a new keyslot, if it has one.
+pub(super) fn add_token(
+    header: &mut luks2::Header,
+    slot: u32,
+    new: &NewKeyslot<'_>,
+) -> Result<(), KeyslotError> {
+    let Some(token) = &new.token else {
+        return Ok(());
+    };
+    let taken = header.metadata.tokens();
+    let id = (0..luks2::MAX_OBJECTS).find(|id| !taken.contains_key(id));
+    let id = id.ok_or_else(|| KeyslotError::Unsupported("all tokens are in use".into()))?;
+    Ok(header.metadata.edit(|draft| {
+        draft.set_token(id, token.clone())?;
+        draft.assign_token(id, slot, true)
+    })?)
+}
+
 /// Replaces the keyslot `old` by `slot` in one edit, with everything that refers to it.
 fn replace_keyslot(
     header: &mut luks2::Header,

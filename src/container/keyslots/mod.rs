@@ -50,6 +50,9 @@ impl Container {
             return Err(KeyslotError::WrongKey);
         }
         match &self.header {
+            Header::Luks1(_) if new.token.is_some() => {
+                return Err(KeyslotError::Unsupported("LUKS1 has no tokens".into()));
+            }
             Header::Luks1(header) => {
                 let (plan, next) = luks1::luks1_with_key(
                     header.clone(),
@@ -69,6 +72,7 @@ impl Container {
                     self.luks2_material(&mut plan, &next, &unlocked.key, new, interrupt)?;
                 next.metadata
                     .add_keyslot(slot, &Keyslot::Luks2(keyslot), digest)?;
+                luks2::add_token(&mut next, slot, new)?;
                 self.write_luks2(&mut plan, &mut next)?;
                 self.commit(&plan, Header::Luks2(next))?;
             }

@@ -1,5 +1,6 @@
 //! The parameters of a new keyslot.
 
+use luksmith_formats::json::Value;
 use luksmith_formats::luks2::{Kdf, Priority};
 
 use crate::container::KeyslotError;
@@ -12,6 +13,7 @@ pub struct NewKeyslot<'a> {
     pub(super) slot: Option<u32>,
     pub(super) kdf: Cost,
     pub(super) priority: Priority,
+    pub(super) token: Option<Value>,
     salt: Option<Vec<u8>>,
 }
 
@@ -25,6 +27,7 @@ impl<'a> NewKeyslot<'a> {
             slot: None,
             kdf,
             priority: Priority::Normal,
+            token: None,
             salt: None,
         }
     }
@@ -33,6 +36,17 @@ impl<'a> NewKeyslot<'a> {
     #[must_use]
     pub fn slot(mut self, slot: impl Into<Option<u32>>) -> Self {
         self.slot = slot.into();
+        self
+    }
+
+    /// A token that says where the passphrase is, for [`add_keyslot`]. The same change of the
+    /// header stores it under the lowest free number, and adds the number of the keyslot to its
+    /// list `keyslots`. LUKS2 only.
+    ///
+    /// [`add_keyslot`]: super::super::Container::add_keyslot
+    #[must_use]
+    pub fn token(mut self, token: impl Into<Option<Value>>) -> Self {
+        self.token = token.into();
         self
     }
 

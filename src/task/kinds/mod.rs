@@ -15,6 +15,7 @@ mod objects;
 mod rbd;
 mod reencrypt;
 mod secret;
+mod tokens;
 #[cfg(feature = "vet")]
 mod vet;
 #[cfg(feature = "vhost-user")]

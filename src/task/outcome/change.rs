@@ -85,6 +85,8 @@ pub enum Change {
         keyslot: u32,
         /// Whether it opens the volume. False for an unbound keyslot.
         bound: bool,
+        /// The token that was added with it and says where its passphrase is, if there is one.
+        token: Option<u32>,
     },
     /// A passphrase was replaced.
     KeyslotChanged {
@@ -120,6 +122,8 @@ pub enum Change {
         keyslot: u32,
         /// Whether it opens the volume. False for an unbound keyslot.
         bound: bool,
+        /// The token that gave the passphrase, if one did.
+        token: Option<u32>,
     },
     /// The volume key was written.
     VolumeKeyWritten {
@@ -158,6 +162,13 @@ pub enum Change {
         /// Its number.
         token: u32,
     },
+    /// A token was made for keyslots.
+    TokenAdded {
+        /// Its number.
+        token: u32,
+        /// The keyslots.
+        keyslots: Vec<u32>,
+    },
     /// A token was written to a file.
     TokenExported {
         /// Its number.
@@ -188,6 +199,11 @@ fn slots(slots: &[u32]) -> String {
             slots.join(", ")
         }
     }
+}
+
+/// The number of a token, if there is one.
+fn by_token(f: &mut fmt::Formatter<'_>, words: &str, token: Option<u32>) -> fmt::Result {
+    token.map_or(Ok(()), |token| write!(f, "{words} {token}"))
 }
 
 /// Adds the members `file` and `file_bytes`.
@@ -239,9 +255,19 @@ impl Change {
             }
             Self::HeaderRepaired { repaired } => members.insert("repaired", repaired.as_slice()),
             Self::HeaderErased { removed } => members.insert("removed", removed.as_slice()),
-            Self::KeyslotAdded { keyslot, bound } | Self::KeyslotOpens { keyslot, bound } => {
+            Self::KeyslotAdded {
+                keyslot,
+                bound,
+                token,
+            }
+            | Self::KeyslotOpens {
+                keyslot,
+                bound,
+                token,
+            } => {
                 members.insert("keyslot", *keyslot);
                 members.insert("bound", *bound);
+                members.insert("token", *token);
             }
             Self::KeyslotChanged {
                 keyslot,
@@ -297,6 +323,10 @@ impl Change {
             Self::TokenImported { token } | Self::TokenRemoved { token } => {
                 members.insert("token", *token);
             }
+            Self::TokenAdded { token, keyslots } => {
+                members.insert("token", *token);
+                members.insert("keyslots", keyslots.as_slice());
+            }
             Self::TokenExported { token, file: to } => {
                 members.insert("token", *token);
                 file(members, to);
@@ -345,7 +375,10 @@ impl fmt::Display for Changed {
             Change::HeaderErased { removed } => {
                 write!(f, "keyslots destroyed: {}", removed.len())
             }
-            Change::KeyslotAdded { keyslot, .. } => write!(f, "keyslot {keyslot} added"),
+            Change::KeyslotAdded { keyslot, token, .. } => {
+                write!(f, "keyslot {keyslot} added")?;
+                by_token(f, ", with token", *token)
+            }
             Change::KeyslotChanged {
                 keyslot,
                 old_keyslot,
@@ -371,13 +404,18 @@ impl fmt::Display for Changed {
                 "{image}: keyslot {keyslot} has priority {}",
                 names::priority(*priority)
             ),
-            Change::KeyslotOpens { keyslot, bound } if *bound => {
-                write!(f, "keyslot {keyslot} opens the volume")
+            Change::KeyslotOpens {
+                keyslot,
+                bound,
+                token,
+            } => {
+                write!(f, "keyslot {keyslot} opens")?;
+                f.write_str(match bound {
+                    true => " the volume",
+                    false => "; it is unbound and does not open the volume",
+                })?;
+                by_token(f, ", by token", *token)
             }
-            Change::KeyslotOpens { keyslot, .. } => write!(
-                f,
-                "keyslot {keyslot} opens; it is unbound and does not open the volume"
-            ),
             Change::VolumeKeyWritten { file, key_bits } => write!(
                 f,
                 "{}: volume key of {image}, {key_bits} bits",
@@ -427,6 +465,9 @@ impl fmt::Display for Changed {
                 Ok(())
             }
             Change::TokenImported { token } => write!(f, "token {token} imported"),
+            Change::TokenAdded { token, keyslots } => {
+                write!(f, "token {token} added; keyslots: {}", slots(keyslots))
+            }
             Change::TokenExported { token, file } => {
                 write!(f, "{}: token {token} of {image}", file.display())
             }

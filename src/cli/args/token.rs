@@ -1,0 +1,41 @@
+//! The tokens of a header that a command may use to unlock.
+
+use clap::Args;
+use luksmith::task::tokens::Choice;
+use luksmith::tokens::{TokenOptions, TokenType};
+
+/// The tokens of the header that may be used. Without an option none is.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Token")]
+pub(crate) struct TokenArgs {
+    /// Find the passphrase with token N of the header (LUKS2)
+    ///
+    /// A header is written by strangers, so no token is used without this option or --token-type.
+    /// --key SOURCE then has what the token asks for: the recovery key of a token of type
+    /// systemd-recovery.
+    #[arg(long, visible_alias = "token-id", value_name = "N")]
+    pub(crate) token: Option<u32>,
+
+    /// Find the passphrase with the tokens of this type, in the order of their numbers:
+    /// luks2-keyring, systemd-recovery
+    #[arg(long, value_name = "TYPE", value_parser = parse_type, conflicts_with = "token")]
+    pub(crate) token_type: Option<TokenType>,
+}
+
+fn parse_type(text: &str) -> Result<TokenType, String> {
+    let parsed: Result<TokenType, _> = text.parse();
+    parsed.map_err(|error| error.to_string())
+}
+
+impl TokenArgs {
+    /// The tokens that may be used.
+    pub(crate) fn choice(&self) -> Option<Choice> {
+        let one = self.token.map(Choice::Id);
+        one.or(self.token_type.map(Choice::OfType))
+    }
+
+    /// What these tokens may use.
+    pub(crate) fn options(&self) -> TokenOptions {
+        TokenOptions::default()
+    }
+}

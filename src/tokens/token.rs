@@ -1,0 +1,78 @@
+//! A token of a header, and what the caller permits and gives to use it.
+
+use luksmith_formats::json::Value;
+
+use super::error::MalformedToken;
+use crate::Interrupt;
+use crate::secret::{Purpose, SecretSource, VolumeName};
+
+/// A token of a header, which a stranger may have written.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Token<'a> {
+    /// Its number.
+    pub id: u32,
+    /// All of its JSON, with the members `type` and `keyslots`.
+    pub json: &'a Value,
+}
+
+impl<'a> Token<'a> {
+    /// The token with this number and JSON.
+    #[must_use]
+    pub fn new(id: u32, json: &'a Value) -> Self {
+        Self { id, json }
+    }
+
+    /// The text of a member.
+    pub(super) fn text(&self, member: &'static str) -> Result<&'a str, MalformedToken> {
+        let value = self.json.get(member).and_then(Value::as_str);
+        value.ok_or(MalformedToken::new(member, "is no text"))
+    }
+}
+
+/// What the caller permits tokens to use. The default permits nothing outside of this machine.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct TokenOptions {}
+
+/// What opening with a token needs besides the token.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub struct Context<'a> {
+    /// The source of what a person has: a recovery key, a PIN. It is read only if the token needs
+    /// that.
+    pub source: &'a dyn SecretSource,
+    /// What the token opens, in words for the person who is asked.
+    pub label: &'a str,
+    /// The volume that the token opens.
+    pub volume: VolumeName<'a>,
+    /// What tokens may use.
+    pub options: &'a TokenOptions,
+    /// Stops a wait.
+    pub interrupt: &'a Interrupt,
+}
+
+impl<'a> Context<'a> {
+    /// With these parts.
+    #[must_use]
+    pub fn new(
+        source: &'a dyn SecretSource,
+        label: &'a str,
+        volume: VolumeName<'a>,
+        options: &'a TokenOptions,
+        interrupt: &'a Interrupt,
+    ) -> Self {
+        Self {
+            source,
+            label,
+            volume,
+            options,
+            interrupt,
+        }
+    }
+
+    /// The purpose of reading [`source`](Self::source).
+    pub(super) fn purpose(&self) -> Purpose<'a> {
+        Purpose::unlock(self.label, self.interrupt).of(self.volume)
+    }
+}
