@@ -60,8 +60,11 @@ pub(crate) struct Args {
     #[arg(long)]
     sparse: bool,
 
-    /// Go on without asking: overwrite
-    #[arg(long, value_name = "WHAT", value_parser = only(&[(Force::Overwrite, "replace the file of the new volume, or overwrite the device")]))]
+    /// Go on without asking: overwrite, unfenced
+    #[arg(long, value_name = "WHAT", value_parser = only(&[
+        (Force::Overwrite, "replace the file of the new volume, or overwrite the device"),
+        (Force::Unfenced, "make it in an object store that overwrites: for one writer at a time"),
+    ]))]
     force: Vec<Force>,
 
     #[command(flatten)]

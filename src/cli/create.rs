@@ -31,8 +31,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = size::SIZE, value_parser = size::parse)]
     size: Option<u64>,
 
-    /// Go on without asking: overwrite
-    #[arg(long, value_name = "WHAT", value_parser = only(&[(Force::Overwrite, "replace the file IMAGE, or overwrite the device")]))]
+    /// Go on without asking: overwrite, unfenced
+    #[arg(long, value_name = "WHAT", value_parser = only(&[
+        (Force::Overwrite, "replace the file IMAGE, or overwrite the device"),
+        (Force::Unfenced, "make it in an object store that overwrites: for one writer at a time"),
+    ]))]
     force: Vec<Force>,
 
     #[command(flatten)]

@@ -58,9 +58,10 @@ pub(crate) struct Args {
     #[arg(long)]
     sparse: bool,
 
-    /// Go on without asking: overwrite, plaintext-over-network
+    /// Go on without asking: overwrite, unfenced, plaintext-over-network
     #[arg(long, value_name = "WHAT", value_parser = only(&[
         (Force::Overwrite, "replace the file IMAGE, or overwrite the device"),
+        (Force::Unfenced, "make it in an object store that overwrites: for one writer at a time"),
         (Force::PlaintextOverNetwork, "read the plaintext from a server on a network without TLS"),
     ]))]
     force: Vec<Force>,

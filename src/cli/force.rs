@@ -31,6 +31,7 @@ pub(crate) enum Force {
     VolumeKey,
     InUse,
     JournalLost,
+    Unfenced,
     PlaintextOverNetwork,
     NotText,
 }

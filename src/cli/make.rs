@@ -71,7 +71,8 @@ pub(crate) fn plan(
     forced: &[Force],
     look: impl FnOnce(NewVolume) -> Result<Plan, task::Error>,
 ) -> Result<Plan, CommandError> {
-    let new = new_volume(session, args)?;
+    let mut new = new_volume(session, args)?;
+    new.remote.unfenced = forced.contains(&Force::Unfenced);
     let cipher = new.cipher;
     let plan = look(new)?;
     let losses = plan.losses().iter();

@@ -207,6 +207,10 @@ enum Command {
     Man(man::Args),
 }
 
+/// What to do after a writer that could not close its volume.
+const NOT_CLOSED: &str = "`luksmith objects take-over VOLUME` ends this writer, and gives the store \
+                          what only its journal=PATH has";
+
 /// The whole program.
 pub(crate) fn main() -> ExitCode {
     if let Some(code) = key_helper::run() {
@@ -223,6 +227,13 @@ pub(crate) fn main() -> ExitCode {
     }
     let outcome = prepare(&cli.global, name.clone()).and_then(|session| {
         let outcome = cli.command.run(&session);
+        // Their writers are dropped with the command, and only then give the store the rest.
+        let closed = luksmith::task::objects::check_closed();
+        if let (Err(_), Err(error)) = (&outcome, &closed) {
+            output::warning(error);
+        }
+        let outcome =
+            outcome.and(closed.map_err(|error| CommandError::from(error).hint(NOT_CLOSED)));
         let printed = match &outcome {
             Ok(()) if !session.signals.interrupt().is_set() => {
                 session.signals.ending(|| session.output.finish())?

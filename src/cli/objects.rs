@@ -1,12 +1,16 @@
 //! `luksmith objects`: the upkeep of volumes in object stores.
 
+use std::path::PathBuf;
+
 use clap::Subcommand;
 use luksmith::location::Location;
+use luksmith::task::Kind;
 use luksmith::task::objects::{Place, SnapshotChange};
 use luksmith::task::outcome::{self, Kept, Upkeep};
+use luksmith::task::reencrypt::follow;
 
 use super::Session;
-use super::args::{LocationParser, RemoteArgs};
+use super::args::{LocalFile, LocationParser, RemoteArgs};
 use super::error::CommandError;
 use super::force::{Force, confirm, only};
 use super::table;
@@ -74,10 +78,15 @@ pub(crate) enum Snapshot {
 const SNAPSHOTS: &str = "\
 Examples:
   luksmith objects snapshot create s3://bucket/vm1 monday
+  luksmith objects snapshot create s3://bucket/vm1 monday --served vm/control.sock
   luksmith objects snapshot list s3://bucket/vm1
   luksmith decrypt s3://bucket/vm1@monday copy.img             a snapshot is opened for reading
   luksmith objects snapshot rollback s3://bucket/vm1 monday
   luksmith objects snapshot delete s3://bucket/vm1 monday";
+
+const SERVED: &str = "a server with --control PATH does it while clients use the volume: \
+                      --served PATH; stop any other writer, and if it was killed: `luksmith objects \
+                      take-over VOLUME`";
 
 /// Make a snapshot of a volume as it is
 #[derive(Debug, clap::Args)]
@@ -88,6 +97,10 @@ pub(crate) struct Create {
 
     /// The name of the snapshot: at most 64 letters, digits, '.', '_' and '-'
     name: String,
+
+    /// Have the server make it whose --control socket is PATH, while clients use the volume
+    #[arg(long, value_name = "PATH", value_parser = LocalFile)]
+    served: Option<PathBuf>,
 }
 
 /// List the snapshots of a volume
@@ -107,6 +120,10 @@ pub(crate) struct Delete {
 
     /// The name of the snapshot
     name: String,
+
+    /// Have the server delete it whose --control socket is PATH, while clients use the volume
+    #[arg(long, value_name = "PATH", value_parser = LocalFile)]
+    served: Option<PathBuf>,
 
     /// Go on without asking: erase
     #[arg(long, value_name = "WHAT", value_parser = only(&[(Force::Erase, "delete the snapshot")]))]
@@ -199,18 +216,21 @@ impl Command {
             }
             Self::Snapshot(command) => command.run(session),
             Self::TakeOver(TakeOver { volume, force }) => {
-                let writer = volume.place().state()?.writer;
-                if let Some(found) = &writer {
-                    let loss = format!(
+                let state = volume.place().state()?;
+                if let Some(found) = &state.writer {
+                    let mut loss = format!(
                         "if the writer of {} on host '{}' still runs, it loses what it has not \
                          flushed",
                         volume.location, found.host
                     );
+                    if state.status.journal {
+                        loss += ", and what it flushes into its journal until its next upload";
+                    }
                     confirm(&force, Force::InUse, &loss)?;
                     let journal_lost = force.contains(&Force::JournalLost);
                     volume.place().take_over(found, journal_lost)?;
                 }
-                volume.done(Upkeep::TakenOver(writer), session)
+                volume.done(Upkeep::TakenOver(state.writer), session)
             }
         }
     }
@@ -218,7 +238,7 @@ impl Command {
 
 impl Snapshot {
     fn run(self, session: &Session) -> Result<(), CommandError> {
-        let (volume, name, change) = match self {
+        let (volume, name, change, served) = match self {
             Self::List(List { volume }) => {
                 let state = volume.place().state()?;
                 match session.json {
@@ -234,10 +254,15 @@ impl Snapshot {
                 }
                 return Ok(());
             }
-            Self::Create(Create { volume, name }) => (volume, name, SnapshotChange::Make),
+            Self::Create(Create {
+                volume,
+                name,
+                served,
+            }) => (volume, name, SnapshotChange::Make, served),
             Self::Delete(Delete {
                 volume,
                 name,
+                served,
                 force,
             }) => {
                 let loss = format!(
@@ -245,7 +270,7 @@ impl Snapshot {
                     volume.location
                 );
                 confirm(&force, Force::Erase, &loss)?;
-                (volume, name, SnapshotChange::Delete)
+                (volume, name, SnapshotChange::Delete, served)
             }
             Self::Rollback(Rollback {
                 volume,
@@ -257,10 +282,25 @@ impl Snapshot {
                     volume.location
                 );
                 confirm(&force, Force::Overwrite, &loss)?;
-                (volume, name, SnapshotChange::RollBack)
+                (volume, name, SnapshotChange::RollBack, None)
             }
         };
-        volume.place().change_snapshot(change, &name)?;
+        match served {
+            Some(path) => {
+                let what = match change {
+                    SnapshotChange::Delete => follow::Snapshot::Delete,
+                    _ => follow::Snapshot::Make,
+                };
+                follow::snapshot(&path, &volume.location, what, &name, session)?;
+            }
+            None => {
+                let changed = volume.place().change_snapshot(change, &name);
+                changed.map_err(|error| {
+                    let busy = error.kind() == Kind::Busy && change != SnapshotChange::RollBack;
+                    CommandError::from(error).hint_if(busy.then(|| SERVED.to_owned()))
+                })?;
+            }
+        }
         volume.done(Upkeep::Snapshot(change, name), session)
     }
 }

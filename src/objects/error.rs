@@ -177,6 +177,14 @@ pub enum JournalError {
         /// The error of the system.
         source: io::Error,
     },
+    /// Data that was flushed cannot be read, and later data can.
+    #[error("the journal {path} is damaged at byte {at}, and what was flushed there is lost")]
+    Damaged {
+        /// The path of the file.
+        path: String,
+        /// Where the damage begins.
+        at: u64,
+    },
     /// It is the journal of another volume.
     #[error("{path} is the journal of another volume, and is not touched")]
     OfAnother {

@@ -7,6 +7,7 @@ use luksmith_formats::objects::checkpoint::{Index, KeptSnapshot, LeafPlace, Segm
 use luksmith_formats::objects::frame::{self, Kind};
 use luksmith_formats::objects::name::Name;
 use luksmith_formats::objects::segment::{self, Header, Record};
+use luksmith_formats::objects::volume::FlushMode;
 use luksmith_formats::objects::{BLOCK, Position, RootId, name};
 
 use super::ObjectsError;
@@ -36,6 +37,10 @@ pub struct Status {
     pub live: u64,
     /// The snapshots, in the order of their names.
     pub snapshots: Vec<KeptSnapshot>,
+    /// Whether flushes are done when a file on the writer's host has the data.
+    pub journal: bool,
+    /// Whether it may be written in a store that overwrites objects.
+    pub unfenced: bool,
 }
 
 /// What a check of all objects has read.
@@ -103,6 +108,8 @@ impl Log {
             stored: sum(|used| used.blocks),
             live: sum(|used| used.live),
             snapshots: state.snapshots.clone(),
+            journal: self.volume.flush_mode == FlushMode::Journal,
+            unfenced: self.volume.unfenced,
         }
     }
 

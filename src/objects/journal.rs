@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use luksmith_formats::objects::journal::{Begin, Entry, HEAD, head};
+use luksmith_formats::objects::journal::{self, Begin, Entry, HEAD, SYNCED_FRAME, head};
 use luksmith_formats::objects::segment;
 
 use super::error::JournalError;
@@ -23,6 +23,9 @@ const LITTLE: u64 = 4 << 20;
 
 /// The least size that limits a journal. One that has just begun anew is smaller.
 const LEAST: u64 = 4096;
+
+/// How many bytes behind the entries are read at a time.
+const PIECE: usize = 1 << 20;
 
 /// The open journal of a writer.
 pub(super) struct Journal {
@@ -37,6 +40,8 @@ pub(super) struct Journal {
 struct State {
     length: u64,
     synced: u64,
+    /// What the last entry says that was durable before it.
+    marked: u64,
     is_syncing: bool,
     /// A call of the system failed, so that it is not known what is durable. The kernel reports
     /// that once only, and a later call would succeed.
@@ -52,6 +57,8 @@ pub(super) struct Kept {
     pub(super) begins: Vec<Begin>,
     /// The last segment of the epoch of the first claim that the store has, if it is known.
     pub(super) end: Option<u64>,
+    /// Where the entries end, if more of them were durable once.
+    pub(super) damaged: Option<u64>,
 }
 
 impl Kept {
@@ -71,6 +78,14 @@ impl Journal {
         };
         let file = Local::open(path).map_err(failed)?;
         let about = file.metadata().map_err(failed)?;
+        if file.is_in_memory().map_err(failed)? {
+            let path = name();
+            tracing::warn!(
+                path,
+                "the journal is in a file system in memory: if this host fails, what only the \
+                 journal has is lost"
+            );
+        }
         let mut kept = Kept::default();
         let journal = Self {
             file,
@@ -90,14 +105,33 @@ impl Journal {
         if kept.begins.is_empty() && about.len() > 0 {
             return Err(JournalError::Other { path: name() });
         }
+        let durable = journal.durable(length).map_err(failed)?;
+        kept.damaged = (durable > length).then_some(length);
         let mut state = journal.lock();
-        (state.length, state.synced) = (length, length);
+        (state.length, state.synced, state.marked) = (length, length, length);
         drop(state);
         Ok((journal, kept))
     }
 
-    /// Reads all entries. Returns where they end: what follows was torn. A file whose first frame
-    /// is no claim has none.
+    /// How much of the file was durable, as far as frames say so that are behind the entries. Of
+    /// what was not, the system may have written any part.
+    fn durable(&self, mut at: u64) -> io::Result<u64> {
+        let mut piece = vec![0; PIECE];
+        let mut durable = 0;
+        loop {
+            let length = read_most(&self.file, &mut piece, at)?;
+            let found = journal::synced(piece.get(..length).unwrap_or_default());
+            durable = durable.max(found.unwrap_or(0));
+            if length < PIECE {
+                return Ok(durable);
+            }
+            // A frame may be in two pieces.
+            at += (PIECE - SYNCED_FRAME) as u64;
+        }
+    }
+
+    /// Reads all entries. Returns where they end: what follows was torn, or is damaged. A file whose
+    /// first frame is no claim has none.
     pub(super) fn entries<E: From<io::Error>>(
         &self,
         mut take: impl FnMut(Entry<'_>) -> Result<(), E>,
@@ -135,13 +169,27 @@ impl Journal {
 
     /// Appends an entry, which a later [`sync`](Self::sync) makes durable.
     pub(super) fn append(&self, entry: &Entry<'_>) -> io::Result<()> {
-        let frame = entry.encode();
+        let mut frame = entry.encode();
         let mut state = self.lock();
         state.check()?;
+        if state.synced > state.marked {
+            let length = state.synced;
+            let mut both = Entry::Synced { length }.encode();
+            both.append(&mut frame);
+            (frame, state.marked) = (both, length);
+        }
         let written = self.file.write_all_at(&frame, state.length);
         state.note(written)?;
         state.length += frame.len() as u64;
         Ok(())
+    }
+
+    /// Removes what follows the entries: nothing may be taken for a part of what is appended.
+    pub(super) fn cut(&self) -> io::Result<()> {
+        let mut state = self.lock();
+        state.check()?;
+        let length = state.length;
+        state.note(self.file.set_len(length))
     }
 
     /// The length of all entries in bytes.
@@ -195,7 +243,7 @@ impl Journal {
             return Err(error);
         }
         state.length = frame.len() as u64;
-        state.synced = state.length;
+        (state.synced, state.marked) = (state.length, state.length);
         state.round += 1;
         self.done.notify_all();
         Ok(())
@@ -231,6 +279,20 @@ impl State {
         self.has_failed |= called.is_err();
         called
     }
+}
+
+/// Reads until the buffer is full, or the file ends. Returns how much was read.
+fn read_most(file: &std::fs::File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read_at(&mut buffer[done..], at + done as u64) {
+            Ok(0) => break,
+            Ok(length) => done += length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
 }
 
 /// Fills a buffer. `false` if there are not enough bytes.

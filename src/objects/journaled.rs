@@ -22,6 +22,7 @@ use super::state::State;
 pub(super) struct Journaled {
     journal: Journal,
     kept: Kept,
+    path: String,
     /// It has changes that the store may not have.
     is_needed: bool,
     /// It is not that of the last writer, and is given up.
@@ -41,24 +42,29 @@ impl Journaled {
             _ => return Err(ObjectsError::JournalMode { wanted }),
         };
         let (journal, kept) = Journal::open(path, options.journal_size)?;
+        let path = path.display().to_string();
         if kept.begins.iter().any(|begin| begin.uuid != volume.uuid) {
-            let path = path.display().to_string();
             return Err(JournalError::OfAnother { path }.into());
         }
         Ok(Some(Self {
             journal,
             kept,
+            path,
             is_needed: false,
             is_lost: false,
         }))
     }
 
     /// Refuses a journal that is not that of the writer of this claim, which has not closed the
-    /// volume. If it may be lost, it is not looked at.
+    /// volume, and one that is damaged. If it may be lost, what is there before the damage is used.
     pub(super) fn check(&mut self, claim: &Claim, may_be_lost: bool) -> Result<(), ObjectsError> {
         let begin = Begin::new(claim.uuid, claim.epoch, claim.nonce);
         self.is_needed = self.kept.has(begin);
         self.is_lost = !self.is_needed;
+        if let Some(at) = self.kept.damaged.filter(|_| self.is_needed && !may_be_lost) {
+            let path = self.path.clone();
+            return Err(JournalError::Damaged { path, at }.into());
+        }
         match self.is_needed || may_be_lost {
             true => Ok(()),
             false => Err(ObjectsError::JournalLost {
@@ -71,10 +77,9 @@ impl Journaled {
     pub(super) fn begin(&self, begin: Begin) -> Result<(), ObjectsError> {
         let kept = match self.is_lost {
             true => self.journal.restart(begin),
-            false => {
-                let appended = self.journal.append(&Entry::Begin(begin));
-                appended.and_then(|()| self.journal.sync())
-            }
+            false => (self.journal.cut())
+                .and_then(|()| self.journal.append(&Entry::Begin(begin)))
+                .and_then(|()| self.journal.sync()),
         };
         kept.map_err(ObjectsError::of_journal)
     }

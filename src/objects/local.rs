@@ -6,10 +6,13 @@ use std::ops::Deref;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, flock, fstatfs};
 use rustix::io::Errno;
 
 use crate::sys::folder::{Folder, check_trusted, same_file};
+
+/// The types of file systems in memory: tmpfs and ramfs.
+const IN_MEMORY: [i128; 2] = [0x0102_1994, 0x8584_58f6];
 
 /// A file that this process has for itself.
 pub(super) struct Local(File);
@@ -40,6 +43,12 @@ impl Local {
         }
         folder.sync()?;
         Ok(file)
+    }
+
+    /// Whether the file is lost when the host fails.
+    pub(super) fn is_in_memory(&self) -> io::Result<bool> {
+        let kind = i128::from(fstatfs(&self.0)?.f_type);
+        Ok(IN_MEMORY.contains(&kind))
     }
 
     /// Fails if the file was removed meanwhile: nothing in it would be found after a crash.

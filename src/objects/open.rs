@@ -21,7 +21,7 @@ use super::log::Log;
 use super::options::ObjectsOptions;
 use super::recover::{Fencer, Found};
 use super::state::State;
-use super::store::{Creation, Store};
+use super::store::{Asked, Creation, Store};
 
 /// An open volume with its threads, which end when it is dropped.
 pub(super) struct Opened {
@@ -52,13 +52,17 @@ pub(super) fn create(
     volume: &Volume,
     options: &ObjectsOptions,
 ) -> Result<(), ObjectsError> {
-    let client = client(store, options);
+    let client = client(store, options).of(volume);
     let bytes = volume.encode();
     Volume::decode(&bytes).map_err(|error| error.of(name::VOLUME))?;
-    match client.create(name::VOLUME, &[&bytes])? {
-        Owner::Own => client.refuses_twice(name::VOLUME, &bytes),
-        Owner::Other(_) => Err(ObjectsError::Exists),
+    if let Owner::Other(_) = client.create(name::VOLUME, &[&bytes])? {
+        return Err(ObjectsError::Exists);
     }
+    let refused = client.refuses_twice(name::VOLUME, &bytes);
+    if let Err(ObjectsError::Overwrites) = refused {
+        client.remove(name::VOLUME)?;
+    }
+    refused
 }
 
 /// What never changes in the volume, if there is one.
@@ -131,6 +135,15 @@ pub(super) fn remove(
 }
 
 impl Client {
+    /// The same for this volume: in a store that overwrites, the client asks before it creates.
+    fn of(mut self, volume: &Volume) -> Self {
+        if volume.unfenced {
+            let (store, sent) = (self.store, self.sent.clone());
+            self.store = Arc::new(Asked { store, sent });
+        }
+        self
+    }
+
     /// Refuses a store that creates an object that is there.
     fn refuses_twice(&self, name: &str, bytes: &[u8]) -> Result<(), ObjectsError> {
         match self.create_once(name, bytes)? {
@@ -148,6 +161,7 @@ impl Opened {
     ) -> Result<Self, ObjectsError> {
         let client = client(store, &options);
         let volume = client.volume()?.ok_or(ObjectsError::Absent)?;
+        let client = client.of(&volume);
         match snapshot {
             Some(_) if options.write => Err(ObjectsError::ReadOnly),
             Some(name) => {
@@ -191,6 +205,12 @@ impl Opened {
         volume: Volume,
         options: ObjectsOptions,
     ) -> Result<Self, ObjectsError> {
+        if volume.unfenced {
+            tracing::warn!(
+                "the volume is for one writer at a time, and nothing enforces that: its store may \
+                 overwrite objects"
+            );
+        }
         let mut journal = Journaled::open(&volume, &options)?;
         let last = client.last_epoch()?;
         if options.of_writer.is_some_and(|epoch| epoch != last) {
@@ -319,6 +339,9 @@ impl Drop for Opened {
         if let Err(error) = closed
             && !matches!(error, ObjectsError::Abandoned)
         {
+            if let Some(tell) = self.log.options.not_closed {
+                return tell(error);
+            }
             let error = crate::backend::chain(&error);
             tracing::warn!(error, "the volume in the object store was not closed");
         }

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::ObjectsError;
+
 /// How a volume in an object store is opened.
 #[derive(Clone, Debug)]
 pub struct ObjectsOptions {
@@ -22,6 +24,7 @@ pub struct ObjectsOptions {
     pub(super) of_writer: Option<u32>,
     pub(super) cache: Option<PathBuf>,
     pub(super) cache_size: u64,
+    pub(super) not_closed: Option<fn(ObjectsError)>,
 }
 
 impl ObjectsOptions {
@@ -85,6 +88,9 @@ impl ObjectsOptions {
 
         /// The largest size of that file in bytes. Default: 1 GiB.
         cache_size: u64,
+
+        /// Called when the volume is dropped, and closing it fails. Default: a warning is logged.
+        not_closed: Option<fn(ObjectsError)>,
     }
 }
 
@@ -107,6 +113,7 @@ impl Default for ObjectsOptions {
             of_writer: None,
             cache: None,
             cache_size: 1 << 30,
+            not_closed: None,
         }
     }
 }

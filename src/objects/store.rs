@@ -1,6 +1,9 @@
 //! An object store, as the caller implements it.
 
 use std::ops::Range;
+use std::sync::Arc;
+
+use super::requests::{Sent, count};
 
 /// A store of objects, below one prefix. A name has at most one object, and its bytes never change.
 ///
@@ -32,6 +35,35 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// What the store answers.
     fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, StoreError>;
+}
+
+/// A store that overwrites objects: whether there is one of the name is asked first. Two clients
+/// that ask at the same time both create theirs.
+pub(super) struct Asked {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) sent: Arc<Sent>,
+}
+
+impl Store for Asked {
+    fn create(&self, name: &str, parts: &[&[u8]]) -> Result<Creation, StoreError> {
+        count(&self.sent.reads);
+        match self.store.read(name, 0..1)? {
+            Some(_) => Ok(Creation::Exists),
+            None => self.store.create(name, parts),
+        }
+    }
+
+    fn read(&self, name: &str, range: Range<u64>) -> Result<Option<Vec<u8>>, StoreError> {
+        self.store.read(name, range)
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StoreError> {
+        self.store.remove(name)
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, StoreError> {
+        self.store.list(prefix)
+    }
 }
 
 /// What became of a creation.

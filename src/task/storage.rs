@@ -35,6 +35,9 @@ pub struct Remote {
     pub connections: Option<usize>,
     /// Whether the server is asked which parts of the export hold data.
     pub extents: bool,
+    /// Whether a new volume may be made in an object store that overwrites objects. It is for one
+    /// writer at a time, which nothing enforces.
+    pub unfenced: bool,
 }
 
 impl Default for Remote {
@@ -43,6 +46,7 @@ impl Default for Remote {
             timeout: Duration::from_secs(30),
             connections: None,
             extents: false,
+            unfenced: false,
         }
     }
 }
@@ -87,6 +91,23 @@ pub struct Storage {
     pub(super) crossed: Vec<u32>,
     /// What is known of it, if it is an image in Ceph or a part of one.
     pub(super) ceph: Option<InCeph>,
+    /// Its snapshots, if it is opened for writing and can have some.
+    pub snapshots: Option<Arc<dyn Snapshots>>,
+}
+
+/// The snapshots of a storage that is open.
+pub trait Snapshots: Send + Sync {
+    /// Makes a snapshot of what was written until now.
+    ///
+    /// # Errors
+    /// A name that is taken, or cannot be one, and what the storage answers.
+    fn make(&self, name: &str) -> Result<(), Error>;
+
+    /// Deletes a snapshot.
+    ///
+    /// # Errors
+    /// A name of no snapshot, and what the storage answers.
+    fn delete(&self, name: &str) -> Result<(), Error>;
 }
 
 /// What a task has to know about an opened image in Ceph, apart from its bytes.
@@ -126,6 +147,7 @@ impl Storage {
             offset: None,
             crossed: Vec::new(),
             ceph: None,
+            snapshots: None,
         }
     }
 

@@ -2,12 +2,14 @@
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use luksmith_formats::json::Value;
 use rustix::process::{Pid, Signal, kill_process};
 use support::peers;
-use support::program::refused;
+use support::program::{Serving, refused};
 use support::s3_double::{Fault, Service};
 
 use crate::program::{CHEAP, Site, content};
@@ -172,6 +174,8 @@ fn a_store_that_overwrites_is_only_read() {
     let create = format!("create {{v}} --size 1M --key-file key {CHEAP}");
     let (_, said) = site.refused(&create);
     assert!(said.contains("overwrites objects"), "{said}");
+    assert!(said.contains("--force unfenced"), "{said}");
+    assert_eq!(store.names(""), [] as [&str; 0]);
     // The objects of a service that does not, as after a move of a bucket.
     let (other, made) = Site::double(Service::default());
     other.luksmith(&create);
@@ -179,6 +183,136 @@ fn a_store_that_overwrites_is_only_read() {
     site.luksmith("key test {v} --key-file key");
     let (_, said) = site.refused("config {v} --label x");
     assert!(said.contains("overwrites objects"), "{said}");
+}
+
+#[test]
+fn a_volume_for_one_writer_at_a_time_is_made_where_objects_are_overwritten() {
+    let (site, store) = Site::double(Service {
+        overwrites: true,
+        ..Service::default()
+    });
+    let create = format!("create {{v}} --size 4M --key-file key {CHEAP} --force unfenced");
+    let said = site.luksmith(&create);
+    assert!(said.contains("nothing enforces that"), "{said}");
+    let (code, said) = site.refused(&create);
+    assert!(code == 5 && said.contains("--force overwrite"), "{said}");
+    let state = json(&site, "objects status {v}");
+    assert_eq!(state["unfenced"].as_bool(), Some(true));
+    let plain = content(4, 4 * MIB);
+    site.write("plain", &plain);
+    site.luksmith(&format!(
+        "encrypt plain {{v}} --key-file key {CHEAP} --force overwrite"
+    ));
+    // What is there is looked for before each creation, so a second writer is still refused, and a
+    // stopped one does not go on after another has worked.
+    let stopped = site.serve("{v}");
+    let (code, said) = site.refused("config {v} --label x");
+    assert!(code == 5 && said.contains("was not closed"), "{said}");
+    stopped.signal(Signal::STOP);
+    site.luksmith("objects take-over {v} --force in-use");
+    site.luksmith("config {v} --label taken");
+    stopped.signal(Signal::CONT);
+    if peers::find("nbdsh").is_some() {
+        assert!(!stopped.client("h.pwrite(b'b' * 4096, 0); h.flush()"));
+    }
+    drop(stopped);
+    site.luksmith("decrypt {v} out --key-file key");
+    assert!(site.read("out") == plain);
+    site.luksmith("objects verify {v}");
+    assert!(store.count_of("PUT") > 8);
+
+    // Where creations are refused twice, the volume has no need of it.
+    let (site, _) = Site::double(Service::default());
+    site.luksmith(&create);
+    let state = json(&site, "objects status {v}");
+    assert_eq!(state["unfenced"].as_bool(), Some(false));
+}
+
+#[test]
+fn a_command_fails_if_the_store_does_not_get_what_its_journal_has() {
+    let refuses = Arc::new(AtomicBool::new(false));
+    let refused_now = refuses.clone();
+    let (site, _) = Site::double(Service {
+        fault: Box::new(move |asked| {
+            let is_segment = asked.key.contains("/e/") && !asked.key.ends_with("/open");
+            match is_segment && asked.method == "PUT" && refused_now.load(Ordering::SeqCst) {
+                true => Fault::Status(400),
+                false => Fault::None,
+            }
+        }),
+        ..Service::default()
+    });
+    let journal = site.path("journal").display().to_string();
+    let volume = format!("{{v}}&journal={journal}");
+    site.luksmith(&format!("create {volume} --size 4M --key-file key {CHEAP}"));
+    refuses.store(true, Ordering::SeqCst);
+    let (_, said) = site.refused(&format!("config {volume} --label kept"));
+    assert!(said.contains("was not closed"), "{said}");
+    assert!(said.contains("hint: `luksmith objects take-over"), "{said}");
+    refuses.store(false, Ordering::SeqCst);
+    let (_, said) = site.refused("objects take-over {v}");
+    assert!(
+        said.contains("into its journal until its next upload"),
+        "{said}"
+    );
+    site.luksmith(&format!("objects take-over {volume} --force in-use"));
+    assert!(site.luksmith("info {v}").contains("kept"));
+    let state = json(&site, "objects status {v}");
+    assert_eq!(state["journal"].as_bool(), Some(true));
+}
+
+#[test]
+fn a_snapshot_is_made_of_a_volume_that_is_served() {
+    if peers::find("nbdsh").is_none() {
+        return;
+    }
+    let (site, _) = Site::double(Service::default());
+    for volume in ["{v}", "{other}"] {
+        let line = format!("create {volume} --size 4M --key-file key {CHEAP}");
+        site.luksmith(&line);
+    }
+    let line = "serve {v} --socket s --control c --key-file key";
+    let serving = Serving::start(&mut site.command(line), &site.path("s"));
+    let begin = Instant::now();
+    while !site.path("c").exists() {
+        assert!(begin.elapsed() < Duration::from_secs(20));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(serving.client("h.pwrite(b'a' * 4096, 0); h.pwrite(b'a' * 4096, 4096)"));
+    let (code, said) = site.refused("objects snapshot create {v} monday");
+    assert!(code == 5 && said.contains("--served PATH"), "{said}");
+    let made = json(&site, "objects snapshot create {v} monday --served c");
+    assert_eq!(made["snapshot"].as_str(), Some("monday"));
+    assert!(serving.client("h.pwrite(b'b' * 4096, 0); h.flush()"));
+    let (code, said) = site.refused("objects snapshot create {v} monday --served c");
+    assert!(
+        code == 5 && said.contains("a snapshot of this name"),
+        "{said}"
+    );
+    site.luksmith("objects snapshot create {v} tuesday --served c");
+    let (_, said) = site.refused("objects snapshot create {other} monday --served c");
+    assert!(said.contains("does not serve"), "{said}");
+
+    let first = |volume: &str| {
+        let line = format!("decrypt {volume} out --key-file key --force overwrite");
+        site.luksmith(&line);
+        let out = site.read("out");
+        (out[0], out[4096])
+    };
+    assert_eq!(first("{v@monday}"), (b'a', b'a'));
+    assert_eq!(first("{v@tuesday}"), (b'b', b'a'));
+    let delete = "objects snapshot delete {v} monday --served c";
+    let (_, said) = site.refused(delete);
+    assert!(said.contains("--force erase"), "{said}");
+    site.luksmith(&format!("{delete} --force erase"));
+    assert_eq!(
+        site.luksmith("objects snapshot list {v}").lines().count(),
+        1
+    );
+    serving.stop();
+    site.luksmith("objects snapshot rollback {v} tuesday --force overwrite");
+    assert_eq!(first("{v}"), (b'b', b'a'));
+    site.luksmith("objects verify {v}");
 }
 
 #[test]

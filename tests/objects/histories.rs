@@ -2,6 +2,7 @@
 //! next one finds every flushed write, and otherwise a part of the writes from the first one on.
 
 use std::cell::Cell;
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,7 +78,7 @@ impl Local {
         self.synced.set(self.length());
     }
 
-    /// The host fails: of what is not durable, the beginning may be there.
+    /// The host fails: of what is not durable, the beginning may be there, or all but some pages.
     fn lose(&self, random: &mut Random) {
         let (length, synced) = (self.length(), self.synced.get());
         if length > synced
@@ -85,7 +86,11 @@ impl Local {
         {
             let kept = synced + random.below(length - synced + 1);
             let file = std::fs::File::options().write(true).open(path).unwrap();
-            file.set_len(kept).unwrap();
+            if random.below(2) == 0 {
+                return file.set_len(kept).unwrap();
+            }
+            let lost = random.below(length - kept + 1);
+            file.write_all_at(&vec![0; index(lost)], kept).unwrap();
         }
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use luksmith::backend::Backend;
 use luksmith::objects::{JournalError, ObjectsBackend, ObjectsError};
 
-use crate::faults::Objects;
+use crate::faults::{Objects, index};
 use crate::histories::{Local, block, make, options, stamps};
 
 const SIZE: u64 = 16 * 4096;
@@ -136,6 +136,62 @@ fn a_journal_is_not_cut_while_it_is_replayed() {
     let length = local.path().unwrap().metadata().unwrap().len();
     assert!(length < 100_000, "{length}");
     volume.close().unwrap();
+}
+
+/// A volume whose writer was killed after three writes, of which two were flushed, and how long its
+/// journal was after each.
+fn killed() -> (Objects, Local, [usize; 3]) {
+    let (objects, local) = (Objects::default(), Local::new());
+    local.make(&objects, SIZE);
+    let with = options().journal(local.path());
+    let volume = ObjectsBackend::open(objects.handle(), None, with).unwrap();
+    let lengths = [1, 2, 3].map(|stamp| {
+        volume.write_at(stamp * 4096, &block(stamp)).unwrap();
+        if stamp < 3 {
+            volume.flush().unwrap();
+        }
+        index(local.path().unwrap().metadata().unwrap().len())
+    });
+    volume.abandon();
+    (objects, local, lengths)
+}
+
+/// What is in the volume with the bit of a byte of its journal changed.
+fn with_damage(
+    (objects, local, _): &(Objects, Local, [usize; 3]),
+    at: usize,
+    journal_lost: bool,
+) -> Result<Vec<u64>, ObjectsError> {
+    let path = local.path().unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    let mut bytes = whole.clone();
+    bytes[at] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let options = options().journal(local.path()).journal_lost(journal_lost);
+    let opened = ObjectsBackend::open(objects.handle(), None, options);
+    let volume = opened.inspect_err(|_| std::fs::write(&path, whole).unwrap())?;
+    let stamps = stamps(&volume).unwrap();
+    volume.close()?;
+    Ok(stamps[1..4].to_vec())
+}
+
+#[test]
+fn a_damaged_journal_is_refused_and_a_torn_one_is_not() {
+    let damaged = killed();
+    let (.., [first, second, third]) = damaged;
+    // In what was flushed, and was followed by more: in its data, its checksum, and its length.
+    for at in [first - 1, first + 8, second - 4096] {
+        let refused = with_damage(&damaged, at, false);
+        let Err(ObjectsError::Journal(JournalError::Damaged { at: place, .. })) = refused else {
+            panic!("the damage at {at} is not found: {refused:?}");
+        };
+        assert!(place <= at as u64);
+    }
+    // What is before the damage can be used.
+    assert_eq!(with_damage(&damaged, second - 1, true).unwrap(), [1, 0, 0]);
+
+    // In what was not flushed: the system may have written what follows, and not this.
+    assert_eq!(with_damage(&killed(), third - 1, false).unwrap(), [1, 2, 0]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! The file is a sequence of frames: the length of the payload (32 bits), its checksum (8 bytes),
 //! and the payload. The first frame is a beginning. A frame that is torn, or was never written,
-//! ends the file. Numbers are big-endian.
+//! ends the file, unless a later one says that the file was durable there. Numbers are big-endian.
 
 use alloc::vec::Vec;
 
@@ -52,6 +52,11 @@ pub enum Entry<'a> {
         /// The size in bytes.
         size: u64,
     },
+    /// The file was durable up to here before this frame was written.
+    Synced {
+        /// The length in bytes.
+        length: u64,
+    },
 }
 
 /// A claim of the writer of a journal.
@@ -79,6 +84,13 @@ const END: u16 = 2;
 const DATA: u16 = 3;
 const HOLE: u16 = 4;
 const RESIZE: u16 = 5;
+const SYNCED: u16 = 6;
+
+/// The bytes of the payload of [`Entry::Synced`].
+const SYNCED_LENGTH: usize = 10;
+
+/// The bytes of a frame [`Entry::Synced`].
+pub const SYNCED_FRAME: usize = HEAD + SYNCED_LENGTH;
 
 /// The bytes of data's payload before the data.
 const DATA_HEAD: usize = 22;
@@ -113,6 +125,7 @@ impl<'a> Entry<'a> {
                 position.write(writer.u16(RESIZE));
                 writer.u64(size)
             }
+            Self::Synced { length } => writer.u16(SYNCED).u64(length),
         };
         let payload = writer.finish();
         let mut frame = Writer::default();
@@ -154,6 +167,9 @@ impl<'a> Entry<'a> {
                 position: Position::read(&mut reader, "position").ok()?,
                 size: reader.u64("size").ok()?,
             },
+            SYNCED => Self::Synced {
+                length: reader.u64("length").ok()?,
+            },
             _ => return None,
         };
         (reader.offset() == payload.len() as u64).then_some(entry)
@@ -168,4 +184,21 @@ pub fn head(bytes: [u8; HEAD]) -> Option<(usize, Sum)> {
     let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
     let sum = sum.first_chunk().copied()?;
     (1..=LONGEST).contains(&length).then_some((length, sum))
+}
+
+/// The largest length in the frames [`Entry::Synced`] that are anywhere in these bytes. Bytes that
+/// cannot be frames are skipped.
+#[must_use]
+pub fn synced(bytes: &[u8]) -> Option<u64> {
+    let whole = bytes.windows(SYNCED_FRAME);
+    let lengths = whole.filter_map(|frame| {
+        let (head_bytes, payload) = frame.split_first_chunk()?;
+        // The length first, since most bytes are of no frame.
+        let (_, sum_there) = head(*head_bytes).filter(|(it, _)| *it == SYNCED_LENGTH)?;
+        match Entry::decode(payload)? {
+            Entry::Synced { length } if sum(payload) == sum_there => Some(length),
+            _ => None,
+        }
+    });
+    lengths.max()
 }

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 use super::checkpoint::{Index, KeptSnapshot, LeafPlace, Root, SegmentUse};
 use super::claim::{Claim, Fence};
-use super::journal::{Begin, Entry, HEAD, head};
+use super::journal::{self, Begin, Entry, HEAD, head};
 use super::leaf::{self, Extent};
 use super::name::{self, Name};
 use super::segment::{Header, Record};
@@ -85,7 +85,10 @@ fn objects() -> Vec<(Vec<u8>, Same)> {
     assert_eq!(pack.len(), leaf::length(2));
     vec![
         (Volume::new(UUID, 4096).encode(), |b| {
-            Ok(Volume::decode(b)? == Volume::new(UUID, 4096))
+            let (one, other) = (Volume::decode(b)?, Volume::new(UUID, 4096));
+            assert_ne!(one, other.clone().with_unfenced());
+            let unfenced = Volume::decode(&other.clone().with_unfenced().encode())?;
+            Ok(one == other && unfenced.unfenced)
         }),
         (claim().encode(), |b| {
             Ok(Claim::decode(b, UUID, 3)? == claim())
@@ -226,6 +229,7 @@ fn frames_of_a_journal_are_read_as_they_were_written() {
     for entry in [
         Entry::Begin(Begin::new(UUID, 3, [1; 16])),
         Entry::End { sequence: 70 },
+        Entry::Synced { length: 5 },
         Entry::Data {
             position: AT,
             block,
@@ -252,6 +256,21 @@ fn frames_of_a_journal_are_read_as_they_were_written() {
     }
     assert_eq!(head([0; HEAD]), None);
     assert_eq!(head([0xff; HEAD]), None);
+    // Frames that say what was durable are found among other bytes, if they are whole.
+    let said = |length| Entry::Synced { length }.encode();
+    let bytes = [
+        vec![0; 7],
+        said(90),
+        vec![0xff; 30],
+        said(50),
+        vec![0, 0, 0, 10],
+    ]
+    .concat();
+    assert_eq!(journal::synced(&bytes), Some(90));
+    let mut damaged = bytes.clone();
+    damaged[7 + HEAD + 9] ^= 1;
+    assert_eq!(journal::synced(&damaged), Some(50));
+    assert_eq!(journal::synced(&bytes[8..60]), None);
 }
 
 #[test]

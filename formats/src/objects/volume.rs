@@ -30,7 +30,13 @@ pub struct Volume {
     pub flush_mode: FlushMode,
     /// The size in bytes before the first change of it.
     pub size: u64,
+    /// Whether it may be written in a store that overwrites objects. There only the order of
+    /// requests keeps two writers apart.
+    pub unfenced: bool,
 }
+
+/// The feature of a volume that may be written in a store that overwrites objects.
+const UNFENCED: u64 = 1;
 
 /// The smallest and the largest size of an object in bytes.
 const OBJECT_SIZES: core::ops::RangeInclusive<u32> = 16 << 10..=64 << 20;
@@ -47,6 +53,7 @@ impl Volume {
             object_size: 8 << 20,
             flush_mode: FlushMode::Store,
             size,
+            unfenced: false,
         }
     }
 
@@ -66,6 +73,15 @@ impl Volume {
         Self { flush_mode, ..self }
     }
 
+    /// The same, which may be written in a store that overwrites objects.
+    #[must_use]
+    pub fn with_unfenced(self) -> Self {
+        Self {
+            unfenced: true,
+            ..self
+        }
+    }
+
     /// Reads the object.
     ///
     /// # Errors
@@ -75,7 +91,7 @@ impl Volume {
         let uuid = reader.array("uuid")?;
         let offset = reader.offset();
         let features = reader.u64("features")?;
-        if features != 0 {
+        if features & !UNFENCED != 0 {
             let cause = format!("has {features:#x}, which this version does not know");
             return Err(FormatError::unsupported("features", offset, cause));
         }
@@ -110,6 +126,7 @@ impl Volume {
             object_size,
             flush_mode,
             size,
+            unfenced: features & UNFENCED != 0,
         })
     }
 
@@ -117,7 +134,8 @@ impl Volume {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::default();
-        writer.bytes(&self.uuid).u64(0).u32(self.object_size);
+        let features = if self.unfenced { UNFENCED } else { 0 };
+        writer.bytes(&self.uuid).u64(features).u32(self.object_size);
         writer.u16(match self.flush_mode {
             FlushMode::Store => 0,
             FlushMode::Journal => 1,

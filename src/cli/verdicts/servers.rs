@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use luksmith::backend::http::{self, HttpError};
 use luksmith::backend::rbd::{self, RbdError};
 use luksmith::objects::s3::S3Error;
-use luksmith::objects::{ObjectsError, StoreError};
+use luksmith::objects::{JournalError, ObjectsError, StoreError};
 use luksmith::sys::LoadError;
 
 use super::row::{Hint, Row};
@@ -55,7 +55,10 @@ hints! {
         ObjectsError::Absent => "`luksmith create` and `encrypt` make a volume",
         ObjectsError::Occupied { .. } => "name another prefix, or delete the objects",
         ObjectsError::Overwrites =>
-            "use a service that creates objects conditionally (If-None-Match); reading works",
+            "use a service that creates objects conditionally (If-None-Match); reading works. \
+             `create`, `encrypt` and `copy` make a volume for this one with --force unfenced",
+        ObjectsError::Journal(JournalError::Damaged { .. }) =>
+            "`luksmith objects take-over VOLUME --force journal-lost` uses what is before the damage",
         ObjectsError::JournalMode { wanted: true } =>
             "?journal=PATH names the file; reading needs none",
         ObjectsError::JournalMode { wanted: false } =>

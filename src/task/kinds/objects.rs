@@ -22,6 +22,7 @@ fn objects(error: &ObjectsError) -> Kind {
         ObjectsError::JournalMode { .. } => Kind::Parameters,
         ObjectsError::JournalLost { .. } => Kind::Busy,
         ObjectsError::Journal(JournalError::File { source, .. }) => Kind::of_io(source),
+        ObjectsError::Journal(JournalError::Damaged { .. }) => Kind::Damaged,
         ObjectsError::Journal(_) => Kind::Parameters,
         ObjectsError::Cache(CacheError::File { source, .. }) => Kind::of_io(source),
         ObjectsError::Cache(_) => Kind::Parameters,

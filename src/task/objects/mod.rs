@@ -10,20 +10,21 @@ use crate::location::Location;
 #[cfg(feature = "s3")]
 mod present {
     use std::path::PathBuf;
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex, PoisonError};
 
     use luksmith_formats::objects::volume::Volume;
 
     use super::*;
     use crate::objects::s3::S3Store;
     use crate::objects::{ObjectsBackend, ObjectsError, ObjectsOptions, OwnClaim, Store};
-    use crate::task::storage::Nature;
+    use crate::task::storage::{Nature, Snapshots};
 
     /// A volume that does not exist yet.
     pub(in crate::task) struct Absent {
         store: Arc<dyn Store>,
         options: ObjectsOptions,
         uri: Uri,
+        unfenced: bool,
     }
 
     /// A volume that was made, and is removed unless it is kept.
@@ -51,8 +52,30 @@ mod present {
             .cache(uri.cache.as_ref().map(PathBuf::from))
             .timeout(remote.timeout)
             .connections(connections)
+            .not_closed(Some(not_closed))
             .uploads(connections.div_ceil(2))
             .host(host.nodename().to_string_lossy().into_owned())
+    }
+
+    /// The first volume that could not be closed.
+    static NOT_CLOSED: Mutex<Option<ObjectsError>> = Mutex::new(None);
+
+    fn not_closed(error: ObjectsError) {
+        let mut first = NOT_CLOSED.lock().unwrap_or_else(PoisonError::into_inner);
+        first.get_or_insert(error);
+    }
+
+    /// Fails if a volume was dropped since the last call that could not be closed: the store lacks
+    /// what only its journal has, or the next writer has to take it over.
+    ///
+    /// # Errors
+    /// What the store answered.
+    pub fn check_closed() -> Result<(), Error> {
+        let mut first = NOT_CLOSED.lock().unwrap_or_else(PoisonError::into_inner);
+        let what = "the volume in the object store was not closed";
+        first
+            .take()
+            .map_or(Ok(()), |error| Err(Error::from(error).about(what)))
     }
 
     fn store(uri: &Uri, remote: Remote) -> Result<Arc<dyn Store>, Error> {
@@ -63,7 +86,19 @@ mod present {
     }
 
     fn storage(backend: Arc<ObjectsBackend>) -> Storage {
-        Storage::raw(backend, Nature::Objects)
+        let mut storage = Storage::raw(backend.clone(), Nature::Objects);
+        storage.snapshots = Some(backend);
+        storage
+    }
+
+    impl Snapshots for ObjectsBackend {
+        fn make(&self, name: &str) -> Result<(), Error> {
+            Ok(self.make_snapshot(name)?)
+        }
+
+        fn delete(&self, name: &str) -> Result<(), Error> {
+            Ok(self.delete_snapshot(name)?)
+        }
     }
 
     /// Opens a volume. Only a writer claims it; `file` says whether it is one.
@@ -97,6 +132,7 @@ mod present {
                 store,
                 options: options.write(true),
                 uri: uri.clone(),
+                unfenced: remote.unfenced,
             })),
         }
     }
@@ -108,7 +144,16 @@ mod present {
         if absent.uri.journal.is_some() {
             volume = volume.with_journal();
         }
-        ObjectsBackend::create(absent.store.clone(), &volume, &absent.options).map_err(about)?;
+        let create =
+            |volume: &Volume| ObjectsBackend::create(absent.store.clone(), volume, &absent.options);
+        match create(&volume) {
+            Err(ObjectsError::Overwrites) if absent.unfenced => {
+                volume = volume.with_unfenced();
+                create(&volume)
+            }
+            created => created,
+        }
+        .map_err(about)?;
         match ObjectsBackend::open(absent.store.clone(), None, absent.options.clone()) {
             Ok(backend) => {
                 let backend = Arc::new(backend);
@@ -215,6 +260,8 @@ mod present {
 #[cfg(feature = "s3")]
 mod upkeep;
 
+#[cfg(feature = "s3")]
+pub use present::check_closed;
 pub(super) use present::{Absent, Made, absent, make, open};
 #[cfg(feature = "s3")]
 pub use upkeep::{Checked, Collected, Place, SnapshotChange, State};

@@ -17,6 +17,8 @@ use crate::task::size;
 #[must_use]
 pub fn objects_state(location: &Location, state: &State) -> Object {
     let mut members = of_status(location, &state.status);
+    members.insert("journal", state.status.journal);
+    members.insert("unfenced", state.status.unfenced);
     members.insert("writer", of_writer(state.writer.as_ref()));
     members.insert("requests", of_requests(state.requests));
     members
@@ -44,6 +46,14 @@ pub fn objects_rows(state: &State) -> Vec<(&'static str, String)> {
         ("stored", size::both(status.stored)),
         ("live", size::both(status.live)),
         (
+            "flush",
+            match status.journal {
+                true => "done when the journal on the writer's host has the data",
+                false => "done when the store has the data",
+            }
+            .to_owned(),
+        ),
+        (
             "a GiB",
             format!(
                 "{} creations to write it at once, as many reads to read it",
@@ -64,6 +74,10 @@ pub fn objects_rows(state: &State) -> Vec<(&'static str, String)> {
             },
         ),
     ];
+    if status.unfenced {
+        let text = "may be in a store that overwrites: nothing enforces one writer at a time";
+        rows.push(("unfenced", text.to_owned()));
+    }
     rows.extend(
         status
             .snapshots

@@ -1,9 +1,10 @@
-//! The socket that controls the reencryptions of a server: one line of JSON is a request, and one
-//! line is its reply. The passphrases of a request follow it, as bytes.
+//! The socket that controls the reencryptions of a server, and makes snapshots of what it serves: one
+//! line of JSON is a request, and one line is its reply. The passphrases of a request follow it, as bytes.
 //!
 //! Only the user of the server can connect. A connection is for one request. Passphrases are read
 //! from the socket into locked memory. They are neither logged nor kept.
 
+use std::ffi::OsStr;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -17,7 +18,9 @@ use super::controlled::{Controlled, Start};
 use super::request::{lengths, refusal};
 use super::served::{Reencryptable, Served, State};
 use crate::Interrupt;
+use crate::location::Location;
 use crate::secret::{LockedBytes, Passphrase};
+use crate::task::objects;
 use crate::task::unix_socket::{self, SocketFile, UnixSocket};
 use crate::task::{Error, Kind, Silent, Watch};
 
@@ -113,7 +116,7 @@ impl Drop for Socket<'_> {
 struct Server {
     all: Arc<Vec<Controlled>>,
     interrupt: Interrupt,
-    /// The threads that start reencryptions, each of which replies to one request.
+    /// The threads for long work, each of which replies to one request.
     starting: Vec<JoinHandle<()>>,
 }
 
@@ -140,7 +143,8 @@ impl Server {
         }
     }
 
-    /// Reads a request, and replies to it. A start, which derives keys, is left to a thread.
+    /// Reads a request, and replies to it. A start, which derives keys, and a snapshot, which waits
+    /// for the storage, are left to a thread.
     fn one(&mut self, stream: UnixStream) -> io::Result<()> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
@@ -148,17 +152,21 @@ impl Server {
             Ok(request) => request,
             Err(error) => return send(&stream, &refusal(&error)),
         };
-        if request.command() != Some("start") {
-            let reply = self.reply(&request);
-            return send(&stream, &reply.unwrap_or_else(|error| refusal(&error)));
-        }
+        let work = match request.command() {
+            Some("start") => start,
+            Some("snapshot" | "snapshot-delete") => snapshot,
+            _ => {
+                let reply = self.reply(&request);
+                return send(&stream, &reply.unwrap_or_else(|error| refusal(&error)));
+            }
+        };
         let all = self.all.clone();
         let watch = Silent(self.interrupt.clone());
         let thread = std::thread::Builder::new().name("start".to_owned());
         self.starting.push(thread.spawn(move || {
-            let reply = start(&all, &request, &watch);
+            let reply = work(&all, &request, &watch);
             drop(request);
-            // If the client has gone, the reencryption goes on.
+            // If the client has gone, the work goes on.
             let _ = send(&stream, &reply.unwrap_or_else(|error| refusal(&error)));
         })?);
         Ok(())
@@ -184,7 +192,8 @@ impl Server {
                 chosen.on_served(|served| served.set_rate(rate))?;
             }
             _ => {
-                let message = "command is status, start, pause, resume or rate";
+                let message = "command is status, start, pause, resume, rate, snapshot or \
+                               snapshot-delete";
                 return Err(Error::parameters(message));
             }
         }
@@ -268,6 +277,28 @@ fn start(all: &[Controlled], request: &Request, watch: &dyn Watch) -> Result<Val
     let mut reply = describe(chosen);
     reply["dropped"] = json!(dropped.as_slice());
     Ok(reply)
+}
+
+/// Makes or deletes a snapshot of the volume that a request names.
+fn snapshot(all: &[Controlled], request: &Request, _: &dyn Watch) -> Result<Value, Error> {
+    let text = |member: &str| {
+        let text = request.line.get(member).and_then(Value::as_str);
+        text.ok_or_else(|| Error::parameters(format!("{member} is missing")))
+    };
+    let image = Location::parse_openable(OsStr::new(text("image")?)).map_err(Error::from)?;
+    let mut all = all.iter();
+    let chosen = all.find(|one| objects::is_same(&one.image.location, &image));
+    let chosen = chosen.ok_or_else(|| {
+        let message = format!("the server does not serve {image} as a LUKS2 volume for writing");
+        Error::parameters(message)
+    })?;
+    let (snapshots, name) = (chosen.snapshots()?, text("name")?);
+    let done = match request.command() {
+        Some("snapshot-delete") => snapshots.delete(name),
+        _ => snapshots.make(name),
+    };
+    done.map_err(|error| error.about(&image))?;
+    Ok(json!({ "ok": true, "export": chosen.name.as_str() }))
 }
 
 fn describe(one: &Controlled) -> Value {

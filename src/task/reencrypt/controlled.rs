@@ -12,7 +12,7 @@ use crate::container::ReencryptionKeys;
 use crate::reencrypt::{Idle, Online, Resume};
 use crate::secret::Passphrase;
 use crate::task::open::Image;
-use crate::task::storage::Storage;
+use crate::task::storage::{Snapshots, Storage};
 use crate::task::{Error, Kind, Watch, chain, size};
 use crate::volume::Volume;
 
@@ -103,6 +103,16 @@ impl Controlled {
     /// The volume, for its sizes.
     pub(super) fn volume(&self) -> &Volume {
         &self.volume
+    }
+
+    /// The snapshots of its storage.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`] if the storage has none.
+    pub(super) fn snapshots(&self) -> Result<&dyn Snapshots, Error> {
+        let message = "only a volume in an object store has snapshots here";
+        let snapshots = self.data.snapshots.as_deref();
+        snapshots.ok_or_else(|| Error::new(Kind::Unsupported, message))
     }
 
     /// Carries out something on a reencryption that has begun.

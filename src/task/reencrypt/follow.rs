@@ -20,6 +20,41 @@ use crate::task::{Error, Kind, Watch, Work, Working};
 /// The time between two questions how far a reencryption is.
 const BETWEEN: Duration = Duration::from_millis(200);
 
+/// What a server does with a snapshot of a volume that it serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Snapshot {
+    /// It makes one of what was written until then.
+    Make,
+    /// It deletes one.
+    Delete,
+}
+
+/// Has the server whose control socket is `path` make or delete a snapshot of a volume.
+///
+/// # Errors
+/// [`Kind::Permission`] if the server is another user's; a volume that it does not serve; what the
+/// server refuses; failed system calls.
+pub fn snapshot(
+    path: &Path,
+    volume: &Location,
+    what: Snapshot,
+    name: &str,
+    watch: &dyn Watch,
+) -> Result<(), Error> {
+    let command = match what {
+        Snapshot::Make => "snapshot",
+        Snapshot::Delete => "snapshot-delete",
+    };
+    let request = json!({ "command": command, "image": volume.to_string(), "name": name });
+    let remote = Remote {
+        path: path.to_owned(),
+        export: None,
+        status: Value::Null,
+        dropped: Vec::new(),
+    };
+    remote.ask(&request, &[], None, watch).map(drop)
+}
+
 /// A volume that a server serves, and that can be reencrypted there.
 #[derive(Debug)]
 pub struct Remote {
