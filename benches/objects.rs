@@ -6,6 +6,7 @@
 
 #![allow(missing_docs, clippy::print_stdout)]
 
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -17,13 +18,17 @@ use luksmith::sectors::{Cipher, Sectors};
 use luksmith_formats::objects::uri::Uri;
 use luksmith_formats::objects::volume::Volume;
 use support::bench::{Arguments, cpu_model, record};
-use support::s3_double::{S3Double, Service};
+use support::s3_double::{BUCKET, S3Double, Service};
 
 const MIB: u64 = 1 << 20;
 const BLOCK: u64 = 4096;
 
 /// How long each way works.
 const A_WHILE: Duration = Duration::from_secs(4);
+
+/// The variable that makes a process measure its memory. Its value is the endpoint of the service
+/// and the size of the volume, with a space between them.
+const MEMORY: &str = "LUKSMITH_BENCH_MEMORY";
 
 /// The bytes that are written and read in order.
 const SEQUENTIAL: u64 = 512 * MIB;
@@ -37,8 +42,12 @@ fn slow() -> S3Double {
 }
 
 fn store(double: &S3Double) -> Arc<S3Store> {
+    store_at(&double.endpoint)
+}
+
+fn store_at(endpoint: &str) -> Arc<S3Store> {
     let account = Account::new(Credentials::new("id", "secret", None), "r");
-    let uri = Uri::parse(&double.uri("v")).unwrap();
+    let uri = Uri::parse(&format!("s3://{BUCKET}/v?endpoint={endpoint}")).unwrap();
     Arc::new(S3Store::new(&uri, account, Duration::from_secs(30)).unwrap())
 }
 
@@ -121,6 +130,31 @@ fn synced_writes() {
             "recorded",
         );
     }
+}
+
+/// Flushes are done when a local file has the data, on the disk of the target folder.
+fn journaled_writes() {
+    let double = slow();
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let volume = Volume::new([1; 16], 1 << 30).with_journal();
+    ObjectsBackend::create(store(&double), &volume, &options()).unwrap();
+    let journal = Some(folder.path().join("journal"));
+    let volume = open(&double, options().journal(journal));
+    let block = bytes(BLOCK, 1);
+    for (threads, bar) in [(1, "recorded"), (32, "≥ 10000")] {
+        let (a_second, _) = rate(threads, |number| {
+            volume
+                .write_at(mixed(number) % (1 << 18) * BLOCK, &block)
+                .unwrap();
+            volume.flush().unwrap();
+        });
+        row(
+            &format!("synced 4 KiB writes a second with a journal, depth {threads}"),
+            a_second,
+            bar,
+        );
+    }
+    volume.close().unwrap();
 }
 
 fn in_order() {
@@ -232,15 +266,64 @@ fn garbage() {
     row("bytes uploaded for each of them", uploaded, "≤ 1.9");
 }
 
+/// The most memory that a process has used which writes and reads blocks everywhere in a volume.
+fn memory() {
+    let mut used = Vec::new();
+    for (size, name) in [(1_u64 << 30, "1 GiB"), (16 << 40, "16 TiB")] {
+        let double = S3Double::start(Service::default());
+        make(&double, size, 8 * MIB);
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.env(MEMORY, format!("{} {size}", double.endpoint));
+        let output = child.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let kib: f64 = String::from_utf8(output.stdout).unwrap().parse().unwrap();
+        let row_name = format!("memory of a writer of {name}, MiB");
+        row(&row_name, kib / 1024.0, "≤ 256");
+        used.push(kib);
+    }
+    row("the second over the first", used[1] / used[0], "flat");
+}
+
+/// Writes 65,536 blocks in as many parts of the volume, and reads some. Prints the most memory that
+/// this process had, in KiB.
+fn use_memory(endpoint: &str, size: u64) {
+    const WRITES: u64 = 1 << 16;
+    let volume = ObjectsBackend::open(store_at(endpoint), None, options()).unwrap();
+    let block = bytes(BLOCK, 1);
+    let place = |number: u64| number * (size / WRITES) / BLOCK * BLOCK;
+    for number in 0..WRITES {
+        volume.write_at(place(number), &block).unwrap();
+    }
+    volume.flush().unwrap();
+    volume.checkpoint().unwrap();
+    let mut into = empty(BLOCK);
+    for number in 0..WRITES / 64 {
+        volume
+            .read_at(place(mixed(number) % WRITES), &mut into)
+            .unwrap();
+    }
+    volume.close().unwrap();
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.unwrap().trim().trim_end_matches(" kB");
+    print!("{kib}");
+}
+
 fn main() {
+    if let Ok(of) = std::env::var(MEMORY) {
+        let (endpoint, size) = of.split_once(' ').unwrap();
+        return use_memory(endpoint, size.parse().unwrap());
+    }
     let Some(arguments) = Arguments::read() else {
         return;
     };
     println!("{}\n\n| | luksmith | goal |\n|---|---|---|", cpu_model());
     for (name, measure) in [
         ("synced", synced_writes as fn()),
+        ("journal", journaled_writes),
         ("order", in_order),
         ("garbage", garbage),
+        ("memory", memory),
     ] {
         if arguments.want(name) {
             measure();

@@ -7,6 +7,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -87,7 +88,34 @@ fn storage() {
         return;
     }
     let page = include_str!("../../docs/storage.md");
-    run(&Session::new(), &script(page, ""));
+    let nbd = script(page, "").replace(&script(page, "tgtd"), "");
+    run(&Session::new(), &nbd);
+}
+
+#[test]
+fn iscsi() {
+    let modules = peers::unpacked("modules/usr/lib/x86_64-linux-gnu/qemu");
+    let has = |folder: &Path| folder.join("block-iscsi.so").exists();
+    let installed_too = has(Path::new("/usr/lib/x86_64-linux-gnu/qemu"));
+    if !installed(&["tgtd", "qemu-nbd"]) {
+        return;
+    }
+    if !installed_too && !has(&modules) {
+        return peers::skip("qemu-block-extra");
+    }
+    // The target's control socket is in a folder of root's.
+    if !rustix::process::getuid().is_root() {
+        return;
+    }
+    let page = include_str!("../../docs/storage.md");
+    let mut script = script(page, "tgtd");
+    if !installed_too {
+        script = format!("export QEMU_MODULE_DIR='{}'\n{script}", modules.display());
+    }
+    let session = Session::new();
+    let printed = run(&session, &script);
+    assert!(printed.contains("keyslot 0 opens the volume"), "{printed}");
+    assert!(session.read("lun.img").starts_with(b"LUKS"));
 }
 
 #[test]

@@ -13,6 +13,8 @@ mod histories;
 mod journal;
 #[cfg(feature = "cli")]
 mod program;
+#[cfg(feature = "cli")]
+mod recorded;
 #[cfg(feature = "s3")]
 mod s3;
 mod writers;

@@ -47,6 +47,16 @@ impl Site {
         }
     }
 
+    /// The same, with its service behind another endpoint.
+    pub(crate) fn behind(self, endpoint: String) -> Self {
+        Self { endpoint, ..self }
+    }
+
+    /// The URL of the service.
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

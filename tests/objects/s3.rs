@@ -1,4 +1,4 @@
-//! Volumes in a bucket of a real S3 service.
+//! Volumes in a bucket of real S3 services: Ceph's gateway, and moto.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,20 +15,31 @@ use luksmith::objects::{Creation, ObjectsBackend, ObjectsOptions, Store, StoreEr
 use luksmith::secret::Passphrase;
 use luksmith_formats::objects::uri::Uri;
 use luksmith_formats::objects::volume::Volume;
+use support::moto::Moto;
 use support::rgw::{BUCKET, KEY, Rgw};
 
 fn service() -> Option<&'static Rgw> {
     Rgw::running(Path::new(env!("CARGO_TARGET_TMPDIR")))
 }
 
-fn store_with(service: &Rgw, place: &str, secret: &str) -> Arc<S3Store> {
-    let uri = Uri::parse(&format!("s3://{place}?endpoint={}", service.endpoint)).unwrap();
+/// Runs a test on every service that is there.
+fn on_each(test: impl Fn(&str)) {
+    if let Some(service) = service() {
+        test(&service.endpoint);
+    }
+    if let Some(service) = Moto::running() {
+        test(&service.endpoint);
+    }
+}
+
+fn store_with(endpoint: &str, place: &str, secret: &str) -> Arc<S3Store> {
+    let uri = Uri::parse(&format!("s3://{place}?endpoint={endpoint}")).unwrap();
     let account = Account::new(Credentials::new(KEY.0, secret, None), "us-east-1");
     Arc::new(S3Store::new(&uri, account, Duration::from_secs(20)).unwrap())
 }
 
-fn store(service: &Rgw, prefix: &str) -> Arc<S3Store> {
-    store_with(service, &format!("{BUCKET}/{prefix}"), KEY.1)
+fn store(endpoint: &str, prefix: &str) -> Arc<S3Store> {
+    store_with(endpoint, &format!("{BUCKET}/{prefix}"), KEY.1)
 }
 
 fn options() -> ObjectsOptions {
@@ -37,8 +48,11 @@ fn options() -> ObjectsOptions {
 
 #[test]
 fn an_object_is_created_once_and_read_in_parts() {
-    let Some(service) = service() else { return };
-    let store = store(service, "a%20folder/%2Bplain");
+    on_each(creates_once);
+}
+
+fn creates_once(endpoint: &str) {
+    let store = store(endpoint, "a%20folder/%2Bplain");
     assert!(store.read("x", 0..10).unwrap().is_none());
     assert_eq!(
         store.create("x", &[b"one ", b"object"]).unwrap(),
@@ -69,16 +83,20 @@ fn an_object_is_created_once_and_read_in_parts() {
 fn a_wrong_key_and_a_bucket_that_is_not_there_have_their_errors() {
     let Some(service) = service() else { return };
     let place = format!("{BUCKET}/v");
-    let denied = store_with(service, &place, "wrong").read("volume", 0..1);
+    let endpoint = &service.endpoint;
+    let denied = store_with(endpoint, &place, "wrong").read("volume", 0..1);
     assert!(matches!(denied, Err(StoreError::Denied(_))), "{denied:?}");
-    let absent = store_with(service, "no-such-bucket/v", KEY.1).read("volume", 0..1);
+    let absent = store_with(endpoint, "no-such-bucket/v", KEY.1).read("volume", 0..1);
     assert!(matches!(absent, Err(StoreError::NoBucket)), "{absent:?}");
 }
 
 #[test]
 fn a_volume_in_a_bucket_keeps_the_contract() {
-    let Some(service) = service() else { return };
-    let store = store(service, "contract");
+    on_each(keeps_the_contract);
+}
+
+fn keeps_the_contract(endpoint: &str) {
+    let store = store(endpoint, "contract");
     let volume = Volume::new([7; 16], 2 << 20).with_object_size(256 << 10);
     ObjectsBackend::create(store.clone(), &volume, &options()).unwrap();
     let report = conformance::check(|access| -> Opened<'_> {
@@ -96,8 +114,11 @@ fn a_volume_in_a_bucket_keeps_the_contract() {
 
 #[test]
 fn a_luks_volume_comes_back_and_no_object_has_plaintext() {
-    let Some(service) = service() else { return };
-    let store = store(service, "luks");
+    on_each(comes_back);
+}
+
+fn comes_back(endpoint: &str) {
+    let store = store(endpoint, "luks");
     let size = 24 << 20;
     ObjectsBackend::create(store.clone(), &Volume::new([9; 16], size), &options()).unwrap();
     let open = |write| {

@@ -3,8 +3,8 @@
 //! - [`peers`]: finds and runs the programs that luksmith is compared with.
 //! - [`program`]: runs luksmith as a user would, and a server of it.
 //! - [`certificates`]: TLS certificates made by gnutls.
-//! - [`ceph`]: a Ceph cluster of one node; [`rgw`]: its S3 service. [`s3_double`]: an S3 service
-//!   in memory that fails as a test tells it to.
+//! - [`ceph`]: a Ceph cluster of one node; [`rgw`]: its S3 service. [`moto`]: another S3 service.
+//!   [`s3_double`]: one in memory that fails as a test tells it to.
 //! - [`nbd_server`]: an NBD server that misbehaves as a test tells it to.
 //! - [`partitions`]: writes tables of partitions into images.
 //! - [`boot_sector`]: a guest of one sector that reads and writes its disk.
@@ -12,6 +12,7 @@
 //! - [`json_schema`]: checks the JSON that luksmith prints against `docs/schema/`.
 //! - [`qcow2`]: checks the refcounts of qcow2 images, and compresses clusters in them.
 //! - [`secret_search`]: searches bytes for parts of secrets.
+//! - [`recorder`]: a proxy that records every byte.
 //! - [`segments`]: memory in pieces, as a guest's requests have it.
 //! - [`acl`]: access control lists of files.
 //! - [`allocation`], [`cpu_time`]: the memory and processor time that a piece of work takes.
@@ -35,11 +36,13 @@ pub mod cpu_time;
 pub mod fuzz_input;
 pub mod initramfs;
 pub mod json_schema;
+pub mod moto;
 pub mod nbd_server;
 pub mod partitions;
 pub mod peers;
 pub mod program;
 pub mod qcow2;
+pub mod recorder;
 pub mod rgw;
 pub mod s3_double;
 pub mod secret_search;
