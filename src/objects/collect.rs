@@ -66,7 +66,12 @@ impl Log {
                     .at_once(names, |name| self.client.read(&name, 0..u64::MAX))?;
                 for ((at, used), bytes) in some.iter().zip(read) {
                     let name = name::segment(*at);
-                    let bytes = bytes.ok_or_else(|| ObjectsError::missing(&name))?;
+                    let bytes = match bytes {
+                        Some(bytes) => bytes,
+                        // Its last live blocks were moved or overwritten meanwhile.
+                        None if self.is_dead(*at) => continue,
+                        None => self.client.whole(&name)?,
+                    };
                     blocks.extend(self.blocks_of(*at, *used, &bytes)?);
                 }
             }
@@ -81,6 +86,13 @@ impl Log {
             false if self.has_dead() => self.checkpoint(),
             false => Ok(()),
         }
+    }
+
+    /// Whether a segment has no live block, or is deleted.
+    fn is_dead(&self, at: Position) -> bool {
+        let state = self.lock();
+        let used = state.map.segments.get(&at);
+        used.is_none_or(|used| used.live == 0)
     }
 
     fn has_dead(&self) -> bool {

@@ -4,7 +4,8 @@ use luksmith::backend::{Backend, IoError, Operation};
 use luksmith::objects::{Creation, ObjectsBackend, ObjectsError, Store, StoreError};
 use luksmith_formats::objects::volume::Volume;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use crate::faults::{Objects, index};
 use crate::histories::{block, make, options, stamps};
@@ -276,4 +277,65 @@ fn a_volume_that_is_there_is_not_made_again_and_one_that_is_not_is_not_opened() 
     let again = ObjectsBackend::create(objects.handle(), &Volume::new([1; 16], 4096), &options());
     assert!(matches!(again, Err(ObjectsError::Exists)));
     assert_eq!(objects.names(), ["volume"]);
+}
+
+/// A store in which something happens before the first read of a whole segment.
+struct Before {
+    store: Arc<dyn Store>,
+    what: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Store for Before {
+    fn create(&self, name: &str, parts: &[&[u8]]) -> Result<Creation, StoreError> {
+        self.store.create(name, parts)
+    }
+
+    fn read(&self, name: &str, range: Range<u64>) -> Result<Option<Vec<u8>>, StoreError> {
+        let is_whole_segment = name.starts_with("e/") && range == (0..u64::MAX);
+        if is_whole_segment && let Some(what) = self.what.lock().unwrap().take() {
+            what();
+        }
+        self.store.read(name, range)
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StoreError> {
+        self.store.remove(name)
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, StoreError> {
+        self.store.list(prefix)
+    }
+}
+
+/// The blocks of segments that a collection has chosen are overwritten before it reads them, and
+/// another thread's checkpoint deletes the segments.
+#[test]
+fn a_collection_does_without_segments_that_were_deleted_meanwhile() {
+    let objects = Objects::default();
+    make(&objects, 64 * 4096);
+    let store = Arc::new(Before {
+        store: objects.handle(),
+        what: Mutex::default(),
+    });
+    let volume = Arc::new(ObjectsBackend::open(store.clone(), None, options()).unwrap());
+    let write = |volume: &ObjectsBackend, stamp, step| {
+        for at in (0..64).step_by(step) {
+            volume.write_at(at * 4096, &block(stamp)).unwrap();
+        }
+        volume.flush().unwrap();
+    };
+    write(&volume, 1, 1);
+    write(&volume, 2, 2);
+    let other = volume.clone();
+    let deleted = Arc::new(AtomicBool::new(false));
+    let seen = deleted.clone();
+    *store.what.lock().unwrap() = Some(Box::new(move || {
+        write(&other, 3, 1);
+        other.checkpoint().unwrap();
+        seen.store(true, Ordering::SeqCst);
+    }));
+    volume.collect().unwrap();
+    assert!(deleted.load(Ordering::SeqCst));
+    assert_eq!(stamps(&*volume).unwrap(), [3; 64]);
+    volume.verify().unwrap();
 }
