@@ -130,8 +130,8 @@ impl Journal {
         }
     }
 
-    /// Reads all entries. Returns where they end: what follows was torn, or is damaged. A file whose
-    /// first frame is no claim has none.
+    /// Reads all entries. Returns where they end: what follows was torn, or is damaged. A file
+    /// whose first frame is no claim has none.
     pub(super) fn entries<E: From<io::Error>>(
         &self,
         mut take: impl FnMut(Entry<'_>) -> Result<(), E>,

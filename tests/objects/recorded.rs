@@ -1,5 +1,5 @@
-//! Every byte that goes to an object store and comes from it is recorded: no piece of the plaintext,
-//! of the passphrase or of the volume key is there.
+//! Every byte that goes to an object store and comes from it is recorded: no piece of the
+//! plaintext, of the passphrase or of the volume key is there.
 
 use luksmith::task::outcome::hex;
 use support::peers;

@@ -1,5 +1,6 @@
-//! The socket that controls the reencryptions of a server, and makes snapshots of what it serves: one
-//! line of JSON is a request, and one line is its reply. The passphrases of a request follow it, as bytes.
+//! The socket that controls the reencryptions of a server, and makes snapshots of what it serves.
+//! One line of JSON is a request, and one line is its reply. The passphrases of a request follow
+//! it, as bytes.
 //!
 //! Only the user of the server can connect. A connection is for one request. Passphrases are read
 //! from the socket into locked memory. They are neither logged nor kept.
