@@ -80,6 +80,11 @@ impl OpenOptions {
         !(self.beside || self.direct || self.create_new || self.no_follow)
     }
 
+    /// Whether the file is opened without a lock.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.force_share
+    }
+
     /// Whether the file is opened for writing.
     #[must_use]
     pub fn writes(&self) -> bool {

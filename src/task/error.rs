@@ -191,6 +191,13 @@ impl Error {
         &self.advice
     }
 
+    /// What may help, in one line for a person, if anything may.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let hints: Vec<_> = self.advice.iter().map(ToString::to_string).collect();
+        (!hints.is_empty()).then(|| hints.join("; "))
+    }
+
     /// The error itself, without its subject. A caller can downcast it.
     #[must_use]
     pub fn cause(&self) -> &(dyn StdError + 'static) {

@@ -83,8 +83,20 @@ impl Resize {
             volume.set_size(new)?;
         }
         let resized = container.resize(data.backend.as_ref(), new);
-        if let Some(volume) = volume.filter(|_| resized.is_ok() != shrinks) {
-            volume.set_size(if shrinks { self.old } else { new })?;
+        let Some(volume) = volume else {
+            return Ok(resized?);
+        };
+        match &resized {
+            Ok(()) if !shrinks => volume.set_size(new)?,
+            Ok(()) => {}
+            // The header may state the new size already, or the storage may be cut.
+            Err(_) if shrinks => {
+                if let Ok(size) = data.volume_size(container) {
+                    // If the storage is smaller than that, the volume keeps the new size.
+                    let _ = volume.set_size(size);
+                }
+            }
+            Err(_) => {}
         }
         Ok(resized?)
     }

@@ -35,9 +35,19 @@ use super::resize::Resize;
 use super::storage::Storage;
 use super::{Advice, Error, Kind, Watch, Work, Working};
 use crate::backend::file::OpenOptions;
-use crate::container::{Container, KeyslotInfo, Unlocked, Which};
+use crate::container::{Container, KeyslotInfo, Unlocked, VolumeError, Which};
 use crate::secret::Passphrase;
 use crate::volume::Volume;
+
+/// Makes the process undumpable, as [`sys::harden`](crate::sys::harden). A program calls it before
+/// it reads the first secret.
+///
+/// # Errors
+/// What the system reports.
+pub fn harden() -> Result<(), Error> {
+    crate::sys::harden()
+        .map_err(|error| Error::new(Kind::of_io(&error), error).about("cannot turn off core dumps"))
+}
 
 /// A volume that a program keeps open.
 pub struct OpenVolume {
@@ -58,13 +68,18 @@ impl OpenVolume {
     /// Opens the header and the data, for writing unless `read_only`. The volume is still locked.
     ///
     /// # Errors
-    /// Those of [`Image::open_data_to_read`] and [`Image::refuse_header_as_data`].
+    /// [`Kind::Parameters`] if `file` takes no lock and the volume is opened for writing; those of
+    /// [`Image::open_data_to_read`] and [`Image::refuse_header_as_data`].
     pub fn open(
         image: Image,
         read_only: bool,
         file: OpenOptions,
         watch: &dyn Watch,
     ) -> Result<Self, Error> {
+        if file.is_shared() && !read_only {
+            let message = "force-share: a volume that is opened for writing is not shared";
+            return Err(Error::parameters(message));
+        }
         let (interrupt, _opening) = watch.interrupt().while_heeded();
         let watch = &Opening { watch, interrupt };
         let limits = Limits::default();
@@ -78,8 +93,12 @@ impl OpenVolume {
 
     /// A volume that was made, with its names, and unlocked. `image` says where it was made.
     ///
+    /// Its files are closed and opened again, so another program may open them first.
+    ///
     /// # Errors
-    /// Those of [`Made::keep_key`] and [`open`](Self::open).
+    /// Those of [`Made::keep_key`] and [`open`](Self::open), after which the volume stays: with
+    /// [`Kind::Busy`] another program has it open. [`VolumeError::WrongKey`] if another program has
+    /// replaced it.
     pub fn made(made: Made<'_>, image: Image, watch: &dyn Watch) -> Result<Self, Error> {
         let unlocked = made.keep_key()?;
         // The container of a new volume knows no undo record, since its file had no name.
@@ -101,9 +120,11 @@ impl OpenVolume {
     }
 
     /// Unlocks it, and returns the number of the keyslot. This takes as long as the key derivation.
+    /// If it is unlocked already, this passphrase authorizes later changes of the keyslots.
     ///
     /// # Errors
-    /// Those of [`Container::unlock`] and [`Storage::volume`].
+    /// Those of [`Container::unlock`] and [`Storage::volume`]: among them [`VolumeError::WrongKey`]
+    /// for the passphrase of an unbound keyslot.
     pub fn unlock(
         &self,
         passphrase: &Passphrase,
@@ -116,6 +137,9 @@ impl OpenVolume {
         let unlocked = header.unlock(passphrase, which, watch.interrupt());
         let unlocked = unlocked.map_err(Error::from).map_err(about)?;
         working.finish();
+        if !unlocked.is_volume_key() {
+            return Err(about(VolumeError::WrongKey.into()));
+        }
         let mut opened = written(&self.opened);
         let volume = match &*opened {
             // Two volumes of one storage would not know of each other's writes.
@@ -160,7 +184,9 @@ impl OpenVolume {
     /// data.
     #[must_use]
     pub fn size(&self) -> Option<u64> {
-        match &*read(&self.opened) {
+        // The other functions lock the header first. So this one holds no lock when it locks it.
+        let opened = read(&self.opened).clone();
+        match opened {
             Some(opened) => Some(opened.volume.size()),
             None => self.image.data_size(&read(&self.header), &self.data),
         }
@@ -226,3 +252,6 @@ fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
 fn written<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;
