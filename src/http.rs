@@ -21,6 +21,9 @@ const AUTHORITIES: [&str; 3] = [
 /// How many bytes per second a slow connection carries at least.
 const SLOWEST: u64 = 16 << 10;
 
+/// The longest time-out, which stands for every longer one: its end can be stated as a time.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// How many connections are kept for the next request.
 const KEPT: usize = 64;
 
@@ -59,12 +62,14 @@ impl Client {
         timeout: Duration,
         redirects: u32,
     ) -> Result<Self, AuthoritiesError> {
-        let is_encrypted = url
-            .get(..8)
-            .is_some_and(|it| it.eq_ignore_ascii_case("https://"));
-        let roots = match is_encrypted {
-            true => read(authorities)?,
-            false => RootCerts::Specific(Arc::new(Vec::new())),
+        let is_encrypted = is_encrypted(url);
+        let timeout = timeout.min(LONGEST_TIMEOUT);
+        let none = || RootCerts::Specific(Arc::new(Vec::new()));
+        let roots = match (is_encrypted, authorities) {
+            (true, _) | (false, Some(_)) => read(authorities)?,
+            // A redirect may lead to https, where it fails without authorities.
+            (false, None) if redirects > 0 => read(None).unwrap_or_else(|_| none()),
+            (false, None) => none(),
         };
         let provider = Arc::new(aws_lc_rs::default_provider());
         let tls = TlsConfig::builder()
@@ -92,8 +97,8 @@ impl Client {
         Ok(Self { agent, timeout })
     }
 
-    /// Sends a request. Its body and that of the answer have at most this many bytes together,
-    /// which may come slowly.
+    /// Sends a request. Its body and that of the answer are expected to have at most this many
+    /// bytes together, which may come slowly: this sets the time after which it fails.
     pub(crate) fn send(
         &self,
         request: Request<impl AsSendBody>,
@@ -107,6 +112,12 @@ impl Client {
             .build();
         self.agent.run(request).map_err(of_io)
     }
+}
+
+/// Whether a URL is one of https.
+pub(crate) fn is_encrypted(url: &str) -> bool {
+    url.get(..8)
+        .is_some_and(|it| it.eq_ignore_ascii_case("https://"))
 }
 
 /// The body of an answer, which is refused if it is longer.
@@ -136,10 +147,17 @@ pub(crate) fn is_temporary(error: &io::Error) -> bool {
 }
 
 /// The same error as one of the system. A request that fails for good is `InvalidInput`; the TLS
-/// library says `InvalidData`.
+/// library says `InvalidData`. No message has a URL, whose query may be a signature.
 fn of_io(error: ureq::Error) -> io::Error {
+    let for_good = |message| io::Error::new(io::ErrorKind::InvalidInput, message);
     let kind = match error {
         ureq::Error::Io(error) => return error,
+        ureq::Error::RequireHttpsOnly(_) => {
+            return for_good("a redirect from https to http is not followed");
+        }
+        ureq::Error::BadUri(_) => return for_good("a url that cannot be asked for"),
+        // Some of these repeat what the server has sent, such as the place of a redirect.
+        ureq::Error::Protocol(_) => return for_good("the server does not keep to http"),
         ureq::Error::Timeout(_) => io::ErrorKind::TimedOut,
         ureq::Error::HostNotFound => io::ErrorKind::NotFound,
         ureq::Error::ConnectionFailed => io::ErrorKind::ConnectionRefused,

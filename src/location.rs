@@ -15,14 +15,14 @@ use luksmith_formats::nbd::uri::{Transport, Uri, UriError, scheme};
 use luksmith_formats::objects;
 use luksmith_formats::percent;
 use luksmith_formats::rbd;
-use luksmith_formats::text::Name;
+use luksmith_formats::text::{Name, without_query};
 
 use crate::feature::MissingFeature;
 
 pub use part::{Part, PartError};
 
 /// Where a volume is stored. Its `Display` is the text that was parsed, with `\xNN` for each byte
-/// that is not UTF-8; no form takes a password.
+/// that is not UTF-8, and without the query of a web server's URL; no form takes a password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Location {
@@ -55,7 +55,9 @@ pub enum Location {
 }
 
 /// An image on a server: `iscsi://`, which only an emulator reads, `http://` or `https://`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// `Display` and `Debug` leave the query of a URL out, which may be a signature.
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Server {
     /// `iscsi`, `http` or `https`.
@@ -84,6 +86,26 @@ impl Server {
     #[must_use]
     pub fn is_web(&self) -> bool {
         self.protocol.starts_with("http")
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (url, folder) = match self.text.split_once('#') {
+            Some((url, folder)) => (url, Some(folder)),
+            None => (self.text.as_str(), None),
+        };
+        f.write_str(&without_query(url))?;
+        match folder {
+            Some(folder) => write!(f, "#{folder}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Server({self})")
     }
 }
 
@@ -395,7 +417,7 @@ impl fmt::Display for Location {
             Self::Pool { pool, volume } => write!(f, "volume:{pool}/{volume}"),
             Self::Rbd(uri) => uri.fmt(f),
             Self::Objects(uri) => uri.fmt(f),
-            Self::Server(server) => f.write_str(&server.text),
+            Self::Server(server) => server.fmt(f),
         }
     }
 }
@@ -425,11 +447,19 @@ mod tests {
             "s3://bucket/prefix,offset=1048576",
             "rbd:image",
             "iscsi://host/iqn.2024-01.example:t/0",
-            "https://[::1]:8443/a%20b?x=1",
-            "https://host/x?y#tls-certificates=/etc/pki/x",
+            "https://[::1]:8443/a%20b",
+            "https://host/x#tls-certificates=/etc/pki/x",
         ] {
             assert_eq!(parse(text).unwrap().to_string(), text);
         }
+        let signed = parse("https://host/x?token=secret#tls-certificates=/etc/pki/x").unwrap();
+        let shown = "https://host/x?\u{2026}#tls-certificates=/etc/pki/x";
+        assert_eq!(signed.to_string(), shown);
+        assert!(!format!("{signed:?}").contains("secret"));
+        let Location::Server(server) = signed else {
+            panic!("a server");
+        };
+        assert_eq!(server.url(), "https://host/x?token=secret");
         for text in ["nbd://host/x", "nbds+unix:///x?socket=/run/s"] {
             match parse(text) {
                 Ok(location) => assert_eq!(location.to_string(), text),

@@ -4,6 +4,8 @@
 //! the text around them. [`Shown`] writes such characters as escapes in the form of Rust: `\n`,
 //! `\u{9b}`. [`json::Value::shown`](crate::json::Value::shown) writes them as `\u009b`.
 
+use alloc::borrow::Cow;
+use alloc::format;
 use core::fmt::{self, Display, Formatter, Write};
 
 /// Whether a character has to be escaped where text is shown: a control character (C0, DEL, C1), a
@@ -31,6 +33,15 @@ impl Display for Shown<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// A URL for a message: without its query, which may be a signature.
+#[must_use]
+pub fn without_query(url: &str) -> Cow<'_, str> {
+    match url.split_once('?') {
+        Some((place, _)) => Cow::Owned(format!("{place}?\u{2026}")),
+        None => Cow::Borrowed(url),
     }
 }
 

@@ -188,7 +188,7 @@ impl Client {
 
     pub(super) fn tries(&self) -> Tries {
         Tries {
-            until: Instant::now() + self.timeout,
+            until: Instant::now().checked_add(self.timeout),
             next: std::cell::Cell::new(self.pause),
         }
     }
@@ -196,7 +196,8 @@ impl Client {
 
 /// Tries until the time is over, with pauses that become longer.
 pub(super) struct Tries {
-    until: Instant,
+    /// `None` if there is no such time.
+    until: Option<Instant>,
     next: std::cell::Cell<Duration>,
 }
 
@@ -206,7 +207,10 @@ pub(super) struct Over;
 impl Tries {
     pub(super) fn pause(&self) -> Result<(), Over> {
         let pause = self.next.get();
-        if Instant::now() + pause >= self.until {
+        if self
+            .until
+            .is_some_and(|until| Instant::now() + pause >= until)
+        {
             return Err(Over);
         }
         std::thread::sleep(pause);

@@ -15,8 +15,7 @@ pub(super) fn open(server: &Server, remote: Remote, file: OpenOptions) -> Result
 
     let url = server.url();
     if file.writes() {
-        let (url, source) = (url.into(), Problem::ReadOnly);
-        return Err(HttpError { url, source }.into());
+        return Err(HttpError::new(url, Problem::ReadOnly).into());
     }
     let mut options = HttpOptions::new().timeout(remote.timeout);
     if let Some(connections) = remote.connections {
@@ -33,5 +32,5 @@ pub(super) fn open(server: &Server, remote: Remote, file: OpenOptions) -> Result
 #[cfg(not(feature = "http"))]
 pub(super) fn open(server: &Server, _: Remote, _: OpenOptions) -> Result<Storage, Error> {
     let missing = crate::MissingFeature::new("a volume on a web server", "http");
-    Err(Error::new(super::Kind::Unsupported, missing).about(server.url()))
+    Err(Error::new(super::Kind::Unsupported, missing).about(server))
 }

@@ -69,12 +69,17 @@ fn serve(stream: &TcpStream, answer: &dyn Fn(&Asked) -> Answer, numbers: &Atomic
 
 /// The part of a file that was asked for, of a version.
 pub(crate) fn part_of(file: &[u8], version: &str, asked: &Asked) -> Answer {
+    part_with(file, &format!("etag: {version}\r\n"), asked)
+}
+
+/// The part of a file that was asked for, with these header lines.
+pub(crate) fn part_with(file: &[u8], lines: &str, asked: &Asked) -> Answer {
     let (first, end) = asked.part.unwrap_or((0, file.len()));
     let end = end.min(file.len());
     let body = file[first..end].to_vec();
     let (last, size, length) = (end - 1, file.len(), body.len());
     let headers = format!(
-        "content-range: bytes {first}-{last}/{size}\r\netag: {version}\r\ncontent-length: {length}\r\n"
+        "content-range: bytes {first}-{last}/{size}\r\n{lines}content-length: {length}\r\n"
     );
     (206, headers, body)
 }

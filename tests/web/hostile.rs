@@ -1,11 +1,13 @@
 //! Web servers that do not do what they are asked for, or whose file changes.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use luksmith::backend::Backend;
 use luksmith::backend::conformance::{self, Opened};
 use luksmith::backend::http::{HttpBackend, HttpOptions};
+use luksmith::sectors::Sectors;
 
-use crate::double::{part_of, start};
+use crate::double::{part_of, part_with, start};
 use crate::program::Site;
 
 #[test]
@@ -48,6 +50,104 @@ fn another_file_is_an_error_and_never_mixed() {
         let (code, said) = site.refused(&format!("decrypt {url} out --key-file key"));
         assert!(code == 4 && said.contains("has changed"), "{said}");
         assert!(!site.path("out").exists());
+    }
+}
+
+const DAY: &str = "last-modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+const SAME: &str = "date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+const LATER: &str = "date: Sun, 06 Nov 1994 08:50:37 GMT\r\n";
+
+#[test]
+fn every_answer_has_the_validator_of_the_first() {
+    let site = Site::new();
+    let (tag, weak) = ("etag: \"1\"\r\n", "etag: W/\"1\"\r\n");
+    let dated = format!("{DAY}{LATER}");
+    let other_day = dated.replace("37 GMT", "38 GMT");
+    for (first, later, is_same) in [
+        (tag, tag, true),
+        (tag, "", false),
+        (tag, weak, false),
+        (tag, &dated, false),
+        (&dated, &dated, true),
+        (&dated, DAY, true),
+        (&dated, "", false),
+        (&dated, &other_day, false),
+        (&dated, LATER, false),
+    ] {
+        let file = site.read("disk.img");
+        let (first, then) = (first.to_owned(), later.to_owned());
+        let url = start(move |asked| {
+            let lines = if asked.number == 1 { &first } else { &then };
+            part_with(&file, lines, asked)
+        });
+        let line = format!("key test {url} --key-file key");
+        if is_same {
+            site.luksmith(&line);
+        } else {
+            let (code, said) = site.refused(&line);
+            assert!(code == 4 && said.contains("has changed"), "{later}: {said}");
+        }
+    }
+    // The file may change again in the second of its last change.
+    let file = site.read("disk.img");
+    let fresh = format!("{DAY}{SAME}");
+    let url = start(move |asked| part_with(&file, &fresh, asked));
+    let (_, said) = site.refused(&format!("info {url}"));
+    assert!(said.contains("does not tell versions"), "{said}");
+}
+
+#[test]
+fn a_size_that_no_file_has_is_refused() {
+    let site = Site::new();
+    for size in [1_u64 << 63, u64::MAX] {
+        let url = start(move |_| {
+            let headers =
+                format!("content-range: bytes 0-0/{size}\r\netag: \"1\"\r\ncontent-length: 1\r\n");
+            (206, headers, vec![0])
+        });
+        let (code, said) = site.refused(&format!("info {url}"));
+        assert!(
+            code == 4 && said.contains("a size that no file has"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn the_longest_timeout_is_one() {
+    let url = start(|asked| part_of(&[1; 1000], "\"1\"", asked));
+    let options = HttpOptions::new().timeout(Duration::MAX);
+    let storage = HttpBackend::open(&url, None, options).unwrap();
+    let mut read = Sectors::zeroed(512);
+    storage.read_at(0, &mut read).unwrap();
+}
+
+#[test]
+fn no_message_has_the_query_of_a_url() {
+    let site = Site::new();
+    let moved = start(|_| {
+        let headers = "location: http://127.0.0.1:1/x?signature=moved\r\ncontent-length: 0\r\n";
+        (302, headers.to_owned(), Vec::new())
+    });
+    let odd = start(|_| {
+        let headers = "location: ht tp://x?signature=odd\r\ncontent-length: 0\r\n";
+        (302, headers.to_owned(), Vec::new())
+    });
+    let denied = start(|_| (403, "content-length: 0\r\n".to_owned(), Vec::new()));
+    for url in [moved, odd, denied] {
+        for command in ["info", "key test --key-file key", "verify-ciphertext"] {
+            for more in ["", " --json", " --verbose"] {
+                let (_, said) = site.refused(&format!("{command} {url}?signature=own{more}"));
+                assert!(said.contains("disk.img?\u{2026}"), "{said}");
+                assert!(!said.contains("signature"), "{said}");
+            }
+        }
+    }
+    let file = site.read("disk.img");
+    let url = start(move |asked| part_of(&file, "\"1\"", asked));
+    for command in ["info", "info --json", "key test --key-file key --verbose"] {
+        let said = site.luksmith(&format!("{command} {url}?signature=own"));
+        assert!(!said.contains("signature"), "{said}");
     }
 }
 

@@ -146,5 +146,13 @@ fn a_server_with_tls_needs_a_certificate_of_a_trusted_authority() {
     assert!(said.contains("#tls-certificates=DIR"), "{said}");
     // A redirect never leads to a connection without TLS.
     let (_, said) = site.refused(&format!("info {}", trusted("far/")));
-    assert!(said.contains("no complete answer"), "{said}");
+    assert!(said.contains("redirect from https to http"), "{said}");
+    // It may lead to one with TLS, to a server that is trusted.
+    let place = format!("location: {url}\r\ncontent-length: 0\r\n");
+    let upgrade = crate::double::start(move |_| (302, place.clone(), Vec::new()));
+    site.luksmith(&format!(
+        "key test {upgrade}#tls-certificates={folder} --key-file key"
+    ));
+    let (_, said) = site.refused(&format!("info {upgrade}"));
+    assert!(said.contains("#tls-certificates=DIR"), "{said}");
 }

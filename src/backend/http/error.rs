@@ -1,7 +1,8 @@
 //! Why a file on a web server cannot be read.
 
 use std::io;
-use std::sync::Arc;
+
+use luksmith_formats::text::without_query;
 
 use crate::backend::{IoError, Operation};
 use crate::http::AuthoritiesError;
@@ -11,10 +12,19 @@ use crate::http::AuthoritiesError;
 #[error("{url}")]
 #[non_exhaustive]
 pub struct HttpError {
-    /// The URL of the file.
-    pub url: Arc<str>,
+    /// The URL of the file, without its query, which may be a signature.
+    pub url: Box<str>,
     /// The problem.
     pub source: Problem,
+}
+
+impl HttpError {
+    /// A problem with the file at a URL.
+    #[must_use]
+    pub fn new(url: &str, source: Problem) -> Self {
+        let url = without_query(url).into();
+        Self { url, source }
+    }
 }
 
 /// The problem with a file on a web server.
@@ -43,7 +53,10 @@ pub enum Problem {
     #[error("the web server does not serve parts of a file (Range)")]
     NoRanges,
     /// The server does not say which version of the file it has.
-    #[error("the web server does not tell versions of a file apart (ETag or Last-Modified)")]
+    #[error(
+        "the web server does not tell versions of a file apart (a strong ETag, or a Last-Modified \
+         before its Date)"
+    )]
     NoVersion,
     /// The file is another one than when it was opened. From then on every call fails.
     #[error("the file on the web server has changed")]
@@ -67,9 +80,8 @@ impl Problem {
     }
 
     /// The same as an error of a read.
-    pub(super) fn of_read(self, url: &Arc<str>, offset: u64) -> IoError {
-        let url = url.clone();
-        let error = HttpError { url, source: self };
+    pub(super) fn of_read(self, url: &str, offset: u64) -> IoError {
+        let error = HttpError::new(url, self);
         let kind = match &error.source {
             Self::Denied(_) => io::ErrorKind::PermissionDenied,
             _ => io::ErrorKind::Other,

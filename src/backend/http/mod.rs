@@ -30,6 +30,9 @@ use version::Version;
 /// How often a request is redirected.
 const REDIRECTS: u32 = 5;
 
+/// The size of the largest file, as of files on a disk.
+const LARGEST: u64 = i64::MAX as u64;
+
 /// The pause before a request is sent again the first time; each further pause is twice as long.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -92,7 +95,7 @@ impl HttpBackend {
     ) -> Result<Self, HttpError> {
         let url: Arc<str> = url.into();
         let opened = Self::look(&url, authorities, options);
-        opened.map_err(|source| HttpError { url, source })
+        opened.map_err(|source| HttpError::new(&url, source))
     }
 
     fn look(
@@ -112,6 +115,9 @@ impl HttpBackend {
                 (status, _) => return Err(of_status(status)),
             };
             version.validator()?;
+            if version.size > LARGEST {
+                return Err(Problem::Answer("a size that no file has"));
+            }
             Ok(version)
         })?;
         Ok(Self {
@@ -183,11 +189,15 @@ fn retried<T>(
     timeout: Duration,
     mut request: impl FnMut() -> Result<T, Problem>,
 ) -> Result<T, Problem> {
-    let until = Instant::now() + timeout;
+    // Without an end if there is no such time.
+    let until = Instant::now().checked_add(timeout);
     let mut pause = PAUSE;
     loop {
         match request() {
-            Err(problem) if problem.is_temporary() && Instant::now() + pause < until => {
+            Err(problem)
+                if problem.is_temporary()
+                    && until.is_none_or(|until| Instant::now() + pause < until) =>
+            {
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }

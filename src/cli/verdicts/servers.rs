@@ -75,6 +75,9 @@ hints! {
         S3Error::NoKey =>
             "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile of ~/.aws with \
              ?profile=NAME",
+        S3Error::TokenInClear =>
+            "?endpoint=https://… names the service with TLS; an access key without a session token \
+             sends no secret",
         S3Error::NoProfile { .. } => "profiles are in ~/.aws/credentials and ~/.aws/config",
         S3Error::Authorities(_) =>
             "?ca=PATH names a file with the certificates of the authorities to trust",
@@ -84,6 +87,9 @@ hints! {
         HttpError { source: http::Problem::Unreachable(error), .. }
             if error.kind() == ErrorKind::InvalidData =>
             "https://…#tls-certificates=DIR names a folder with the ca-cert.pem to trust",
+        HttpError { source: http::Problem::Unreachable(error), .. }
+            if error.kind() == ErrorKind::InvalidInput =>
+            "`curl -v URL` shows what the server answers",
         HttpError { source: http::Problem::Unreachable(_), .. } =>
             "--timeout SECONDS waits longer for a slow server",
         HttpError { source: http::Problem::Authorities(_), .. } =>

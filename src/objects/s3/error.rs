@@ -20,6 +20,9 @@ pub enum S3Error {
         /// The error of the system.
         source: io::Error,
     },
+    /// The access key has a session token, and the endpoint is another machine without TLS.
+    #[error("the session token of the access key would be sent in clear (http://)")]
+    TokenInClear,
     /// There is no access key.
     #[error("there is no access key for the object store")]
     NoKey,

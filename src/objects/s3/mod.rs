@@ -9,6 +9,8 @@ mod credentials;
 mod error;
 mod sign;
 
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,16 +29,28 @@ use crate::http::{self, Client};
 use crate::xml::{Element, Xml};
 
 /// The most bytes of an answer that is no object.
-const LONGEST_ANSWER: u64 = 8 << 20;
+const LONGEST_ANSWER: u64 = 2 << 20;
 
 /// The most bytes of an object.
 const LONGEST_OBJECT: u64 = 1 << 30;
 
-/// The most bytes for which an answer may take longer.
-const LARGEST_ANSWER: u64 = 64 << 20;
+/// How many bytes a whole object is expected to have at most. A longer one has to come faster.
+const LARGE_OBJECT: u64 = 64 << 20;
+
+/// How many bytes an answer is expected to have at most that is no object.
+const SHORT_ANSWER: u64 = 64 << 10;
 
 /// How many names of objects an answer has.
 const PAGE: &str = "200";
+
+/// The most objects in a list. 64 GiB have as many if the guest flushes every 4 KiB.
+const MOST_LISTED: usize = 16 << 20;
+
+/// The most bytes of what names the rest of a list.
+const LONGEST_TOKEN: usize = 8 << 10;
+
+/// The most answers that a list has: four times those that services need.
+const MOST_PAGES: usize = MOST_LISTED / 50;
 
 /// The objects below a prefix of a bucket.
 pub struct S3Store {
@@ -66,7 +80,8 @@ impl S3Store {
     /// long the service may be silent.
     ///
     /// # Errors
-    /// [`S3Error`] if the certificates of authorities cannot be read, for `https`.
+    /// [`S3Error`] if the certificates of authorities cannot be read, for `https`;
+    /// [`S3Error::TokenInClear`].
     pub fn new(uri: &Uri, account: Account, timeout: Duration) -> Result<Self, S3Error> {
         let Account {
             credentials,
@@ -82,6 +97,9 @@ impl S3Store {
             .split_once("://")
             .map_or(base.as_str(), |(_, host)| host)
             .to_owned();
+        if credentials.token().is_some() && !http::is_encrypted(&base) && !is_loopback(&host) {
+            return Err(S3Error::TokenInClear);
+        }
         let client = Client::new(&base, uri.ca.as_deref().map(Path::new), timeout, 0)?;
         Ok(Self {
             client,
@@ -110,6 +128,7 @@ impl S3Store {
         query: &[(&str, &str)],
         headers: &[(&str, String)],
         body: &[u8],
+        answer: u64,
     ) -> Result<Response<Body>, StoreError> {
         let signed = sign::Request {
             method,
@@ -131,7 +150,7 @@ impl S3Store {
             request = request.header(name, value);
         }
         let refused = |_| StoreError::Answer("no request that can be sent");
-        let bytes = (body.len() as u64).max(LARGEST_ANSWER);
+        let bytes = (body.len() as u64).saturating_add(answer);
         let answer = match body.is_empty() && method != "PUT" {
             true => self.client.send(request.body(()).map_err(refused)?, bytes),
             false => self
@@ -157,7 +176,7 @@ impl Store for S3Store {
     fn create(&self, name: &str, parts: &[&[u8]]) -> Result<Creation, StoreError> {
         let body = parts.concat();
         let once = [("if-none-match", "*".to_owned())];
-        let answer = self.send("PUT", &self.path(name), &[], &once, &body)?;
+        let answer = self.send("PUT", &self.path(name), &[], &once, &body, SHORT_ANSWER)?;
         match answer.status().as_u16() {
             200 | 201 | 204 => Ok(Creation::Created),
             412 => Ok(Creation::Exists),
@@ -174,10 +193,15 @@ impl Store for S3Store {
                 vec![("range", format!("bytes={}-{last}", range.start))]
             }
         };
-        let answer = self.send("GET", &self.path(name), &[], &headers, &[])?;
+        let length = range.end.saturating_sub(range.start);
+        let (longest, expected) = match whole {
+            true => (LONGEST_OBJECT, LARGE_OBJECT),
+            false => (length.min(LONGEST_OBJECT), length.min(LARGE_OBJECT)),
+        };
+        let answer = self.send("GET", &self.path(name), &[], &headers, &[], expected)?;
         let bytes = match answer.status().as_u16() {
-            206 if !whole => body(answer, LONGEST_OBJECT)?,
-            200 if whole => body(answer, LONGEST_OBJECT)?,
+            206 if !whole => body(answer, longest)?,
+            200 if whole => body(answer, longest)?,
             200 => return Err(StoreError::Answer("a whole object in place of a part")),
             416 => return Ok(Some(Vec::new())),
             404 => {
@@ -188,14 +212,11 @@ impl Store for S3Store {
             }
             _ => return Err(error_of(answer)),
         };
-        match bytes.len() as u64 > range.end - range.start {
-            true => Err(StoreError::Answer("more bytes than were asked for")),
-            false => Ok(Some(bytes)),
-        }
+        Ok(Some(bytes))
     }
 
     fn remove(&self, name: &str) -> Result<(), StoreError> {
-        let answer = self.send("DELETE", &self.path(name), &[], &[], &[])?;
+        let answer = self.send("DELETE", &self.path(name), &[], &[], &[], SHORT_ANSWER)?;
         match answer.status().as_u16() {
             200 | 202 | 204 => Ok(()),
             404 => match error_of(answer) {
@@ -215,7 +236,8 @@ impl Store for S3Store {
         };
         let mut found = Vec::new();
         let mut token: Option<String> = None;
-        loop {
+        let mut tokens = HashSet::new();
+        for _ in 0..MOST_PAGES {
             let mut query = vec![
                 ("list-type", "2"),
                 ("max-keys", PAGE),
@@ -224,7 +246,7 @@ impl Store for S3Store {
             if let Some(token) = &token {
                 query.insert(0, ("continuation-token", token));
             }
-            let answer = self.send("GET", path, &query, &[], &[])?;
+            let answer = self.send("GET", path, &query, &[], &[], LONGEST_ANSWER)?;
             if answer.status().as_u16() != 200 {
                 return Err(error_of(answer));
             }
@@ -242,12 +264,41 @@ impl Store for S3Store {
                 };
                 found.push((name, size));
             }
-            token = text(xml.root(), "NextContinuationToken");
-            if token.is_none() {
-                return Ok(found);
+            if found.len() > MOST_LISTED {
+                return Err(StoreError::Answer(ENDLESS));
+            }
+            // A token is only there if the list goes on. Not every service says so in words.
+            let next = text(xml.root(), "NextContinuationToken").filter(|it| !it.is_empty());
+            let goes_on = match text(xml.root(), "IsTruncated").as_deref() {
+                None => next.is_some(),
+                Some("true") => true,
+                Some("false") => false,
+                Some(_) => return Err(strange),
+            };
+            match next {
+                _ if !goes_on => return Ok(found),
+                None => return Err(strange),
+                Some(next) if next.len() > LONGEST_TOKEN => return Err(strange),
+                Some(next) if !tokens.insert(next.clone()) => {
+                    return Err(StoreError::Answer(ENDLESS));
+                }
+                next => token = next,
             }
         }
+        Err(StoreError::Answer(ENDLESS))
     }
+}
+
+const ENDLESS: &str = "a list of objects that does not end";
+
+/// Whether a host, with its port if it has one, is this machine.
+fn is_loopback(host: &str) -> bool {
+    if host == "localhost" || host.starts_with("localhost:") {
+        return true;
+    }
+    let address = host.parse().map(|address: SocketAddr| address.ip());
+    let address = address.or_else(|_| host.trim_matches(['[', ']']).parse::<IpAddr>());
+    address.is_ok_and(|address| address.is_loopback())
 }
 
 fn text(element: Element<'_>, name: &str) -> Option<String> {
@@ -257,7 +308,10 @@ fn text(element: Element<'_>, name: &str) -> Option<String> {
 }
 
 fn body(answer: Response<Body>, longest: u64) -> Result<Vec<u8>, StoreError> {
-    http::body(answer, longest).map_err(StoreError::Unreachable)
+    http::body(answer, longest).map_err(|error| match http::is_temporary(&error) {
+        true => StoreError::Unreachable(error),
+        false => StoreError::Answer("more bytes than were asked for"),
+    })
 }
 
 /// What an answer says that is no success.
@@ -276,3 +330,6 @@ fn error_of(answer: Response<Body>) -> StoreError {
         _ => StoreError::Refused { status, code },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,6 +48,7 @@ fn s3(error: &S3Error) -> Kind {
         S3Error::Authorities(AuthoritiesError::File { source, .. })
         | S3Error::Profiles { source, .. } => Kind::of_io(source),
         S3Error::NoKey | S3Error::NoProfile { .. } => Kind::Permission,
+        S3Error::TokenInClear => Kind::Parameters,
         _ => Kind::Storage,
     }
 }
