@@ -88,15 +88,27 @@ fn a_stopped_one_goes_on_with_the_same_parameters() {
         .run(other.split(' '))
         .fails(1, "aes-cbc-essiv:sha256");
     let begun = session.read("disk.img");
-    for differs in [
-        "--key-size 128",
-        "--sector-size 4096",
-        "--hash sha512",
-        "--pbkdf argon2id",
-        "--resilience checksum",
-        "--resilience-hash sha512",
+    let progress = "the reencryption in progress has";
+    for (differs, said) in [
+        ("--key-size 128", format!("key-size: {progress} 256 bits")),
+        ("--sector-size 4096", format!("sector-size: {progress} 512")),
+        ("--hash sha512", format!("hash: {progress} sha256")),
+        ("--pbkdf argon2id", format!("pbkdf: {progress} pbkdf2")),
+        (
+            "--resilience checksum",
+            format!("resilience: {progress} journal"),
+        ),
+        (
+            "--resilience-hash sha512",
+            format!("resilience-hash: {progress} resilience journal"),
+        ),
+        (
+            "--cipher aes-cbc-essiv:sha256 --hash sha512 --sector-size 4096",
+            format!("sector-size: {progress} 512; hash: it has sha256"),
+        ),
     ] {
         let differs = format!("reencrypt disk.img --key-file key {differs}");
+        session.run(differs.split(' ')).fails(1, &said);
         let ran = session.run(differs.split(' '));
         ran.fails(1, "without the options that differ");
         assert!(session.read("disk.img") == begun, "{differs}: written");

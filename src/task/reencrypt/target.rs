@@ -149,32 +149,71 @@ impl Begun {
         Self { found, key }
     }
 
-    /// Whether all options that say what it changes agree with it.
-    fn agrees(&self, options: &Options) -> bool {
+    /// The names of the options that differ from it, each with what it has.
+    fn differences(&self, options: &Options) -> Vec<(&'static str, String)> {
         let Self { found, key } = self;
         let (kept, checksum) = match &found.state.resilience {
             Resilience::Checksum { hash, .. } => (Some(Protection::Checksum), Some(*hash)),
             Resilience::Journal => (Some(Protection::Journal), None),
             _ => (None, None),
         };
-        let function = |kdf: &Kdf| match kdf {
-            Kdf::Pbkdf2 { .. } => Function::Pbkdf2,
-            Kdf::Argon2 { variant, .. } => match variant {
-                Argon2Variant::I => Function::Argon2i,
-                Argon2Variant::Id => Function::Argon2id,
-            },
-        };
+        let resilience = found.state.resilience.name();
         let following = &found.following;
-        is_none_or(options.cipher, Some(following.encryption))
-            && is_none_or(options.sector_size, Some(following.sector_size))
-            && is_none_or(options.protection, kept)
-            && is_none_or(options.checksum_hash, checksum)
-            && (key.size.is_none() || is_none_or(options.key_size, key.size))
-            && (key.hash.is_none() || is_none_or(options.hash, key.hash))
-            && key
-                .kdfs
-                .iter()
-                .all(|kdf| is_none_or(options.cost.function, Some(function(kdf))))
+        let mut differences = Vec::new();
+        let mut compare = |name, agrees: bool, has: String| {
+            if !agrees {
+                differences.push((name, has));
+            }
+        };
+        compare(
+            "cipher",
+            is_none_or(options.cipher, Some(following.encryption)),
+            following.encryption.to_string(),
+        );
+        if let Some(size) = key.size {
+            let agrees = is_none_or(options.key_size, Some(size));
+            compare("key-size", agrees, format!("{} bits", size * 8));
+        }
+        compare(
+            "sector-size",
+            is_none_or(options.sector_size, Some(following.sector_size)),
+            following.sector_size.to_string(),
+        );
+        if let Some(hash) = key.hash {
+            let agrees = is_none_or(options.hash, Some(hash));
+            compare("hash", agrees, hash.to_string());
+        }
+        if let Some(kdf) = key.kdfs.iter().find(|kdf| {
+            let function = Some(function_of(kdf).0);
+            !is_none_or(options.cost.function, function)
+        }) {
+            compare("pbkdf", false, function_of(kdf).1.to_owned());
+        }
+        compare(
+            "resilience",
+            is_none_or(options.protection, kept),
+            resilience.to_owned(),
+        );
+        compare(
+            "resilience-hash",
+            is_none_or(options.checksum_hash, checksum),
+            match checksum {
+                Some(hash) => hash.to_string(),
+                None => format!("resilience {resilience}"),
+            },
+        );
+        differences
+    }
+}
+
+/// The function of a KDF, and its name.
+fn function_of(kdf: &Kdf) -> (Function, &'static str) {
+    match kdf {
+        Kdf::Pbkdf2 { .. } => (Function::Pbkdf2, "pbkdf2"),
+        Kdf::Argon2 { variant, .. } => match variant {
+            Argon2Variant::I => (Function::Argon2i, "argon2i"),
+            Argon2Variant::Id => (Function::Argon2id, "argon2id"),
+        },
     }
 }
 
@@ -189,17 +228,12 @@ pub(super) fn pending_target(begun: &Begun, options: &Options) -> Result<Target,
     let following = &found.following;
     let weak = |error| Error::new(Kind::Unsupported, error);
     following.encryption.check_writable().map_err(weak)?;
-    if !begun.agrees(options) {
-        let key = begun.key.size.map_or_else(String::new, |size| {
-            format!(" with a key of {} bits,", size * 8)
-        });
-        let message = format!(
-            "a reencryption to {}{key} sectors of {} bytes and resilience {} is in progress, and has \
-             to be finished first",
-            following.encryption,
-            following.sector_size,
-            found.state.resilience.name()
-        );
+    let mut differences = begun.differences(options).into_iter();
+    if let Some((name, has)) = differences.next() {
+        let mut message = format!("{name}: the reencryption in progress has {has}");
+        for (name, has) in differences {
+            message.push_str(&format!("; {name}: it has {has}"));
+        }
         return Err(Error::parameters(message).advise(Advice::ReencryptAsBegun));
     }
     Ok(Target {
