@@ -69,6 +69,7 @@
 //! - [`container`]: headers and keyslots: create, open, unlock, tokens, backup, repair, conversion.
 //! - [`audit`]: judges how libvirt is used, from XML and facts about the host.
 //! - [`vet`]: judges images of unknown origin, without a key.
+//! - [`tokens`]: tokens of LUKS2 headers that give a passphrase.
 //! - [`libvirt`]: secrets, domains, storage pools and volumes of an installed libvirt.
 //! - [`objects`]: a storage that is a log of objects, in an object store.
 //! - [`export`]: serves volumes to clients, over NBD.
@@ -100,6 +101,7 @@
 //! - `http`: `backend::http`.
 //! - `libvirt`: `libvirt` and `qemu`.
 //! - `vet`: `vet` and `audit`.
+//! - `tpm2`: `tokens::tpm2`.
 //! - `ciphers`: Serpent, Twofish, Camellia, CAST5 and adiantum; RIPEMD-160, Whirlpool, SM3, SHA-3
 //!   and BLAKE2.
 //! - `qcow2-compressed`: reading compressed clusters of encrypted qcow2 images.

@@ -19,7 +19,7 @@ pub(crate) mod memory;
 #[cfg(feature = "fuse")]
 pub(crate) mod mounts;
 pub(crate) mod ofd;
-#[cfg(any(feature = "nbd", feature = "vhost-user"))]
+#[cfg(any(feature = "nbd", feature = "tpm2", feature = "vhost-user"))]
 pub(crate) mod peer;
 pub(crate) mod process;
 #[cfg(feature = "vhost-user")]

@@ -212,7 +212,7 @@ impl OpenByTokenError {
     #[must_use]
     pub fn may_be_mistyped(&self) -> bool {
         match self {
-            Self::Token { source, .. } => matches!(source, TokenError::NotRecoveryKey),
+            Self::Token { source, .. } => source.may_be_mistyped(),
             Self::WrongPassphrase { kind, .. } => *kind == TokenType::Recovery,
             _ => false,
         }
@@ -221,10 +221,7 @@ impl OpenByTokenError {
     /// Whether no other token would do better.
     fn ends_all(&self) -> bool {
         match self {
-            Self::Token { source, .. } => matches!(
-                source,
-                TokenError::Secret(_) | TokenError::NotRecoveryKey | TokenError::MissingFeature(_)
-            ),
+            Self::Token { source, .. } => source.ends_all(),
             Self::Unlock { source, .. } => matches!(
                 source,
                 UnlockError::Memory(_)

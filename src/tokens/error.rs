@@ -4,6 +4,8 @@ use std::io;
 
 use luksmith_formats::text::Shown;
 
+#[cfg(feature = "tpm2")]
+use super::tpm2::Tpm2Error;
 use crate::MissingFeature;
 use crate::secret::SecretError;
 
@@ -33,12 +35,39 @@ pub enum TokenError {
         /// The error of the operating system: `ENOKEY` if there is no such key.
         source: io::Error,
     },
+    /// The TPM did not unseal the passphrase.
+    #[cfg(feature = "tpm2")]
+    #[error(transparent)]
+    Tpm2(#[from] Tpm2Error),
     /// The secret that the token needs was not read.
     #[error(transparent)]
     Secret(#[from] SecretError),
     /// This build cannot use tokens of this type.
     #[error(transparent)]
     MissingFeature(#[from] MissingFeature),
+}
+
+impl TokenError {
+    /// Whether a person who typed what the token asks for may do better the next time.
+    #[must_use]
+    pub fn may_be_mistyped(&self) -> bool {
+        match self {
+            Self::NotRecoveryKey => true,
+            #[cfg(feature = "tpm2")]
+            Self::Tpm2(error) => matches!(error, Tpm2Error::WrongPin),
+            _ => false,
+        }
+    }
+
+    /// Whether another token of the header would do no better. A TPM counts each wrong PIN.
+    pub(crate) fn ends_all(&self) -> bool {
+        match self {
+            Self::Secret(_) | Self::NotRecoveryKey | Self::MissingFeature(_) => true,
+            #[cfg(feature = "tpm2")]
+            Self::Tpm2(error) => !error.is_of_the_token(),
+            _ => false,
+        }
+    }
 }
 
 /// A token whose JSON is not as its type needs it.

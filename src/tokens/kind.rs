@@ -5,7 +5,7 @@ use core::str::FromStr;
 
 use super::error::TokenError;
 use super::token::{Context, Token};
-use super::{keyring, recovery};
+use super::{keyring, recovery, sealed};
 use crate::secret::Passphrase;
 
 /// A type of token that this library uses.
@@ -16,11 +16,13 @@ pub enum TokenType {
     Keyring,
     /// `systemd-recovery`: a person has the passphrase, which systemd-cryptenroll has made.
     Recovery,
+    /// `systemd-tpm2`: a TPM 2.0 has sealed the passphrase.
+    Tpm2,
 }
 
 impl TokenType {
     /// All types.
-    pub const ALL: &'static [Self] = &[Self::Keyring, Self::Recovery];
+    pub const ALL: &'static [Self] = &[Self::Keyring, Self::Recovery, Self::Tpm2];
 
     /// The member `type` of such a token.
     #[must_use]
@@ -28,6 +30,7 @@ impl TokenType {
         match self {
             Self::Keyring => keyring::TYPE,
             Self::Recovery => recovery::TYPE,
+            Self::Tpm2 => sealed::TYPE,
         }
     }
 
@@ -50,6 +53,7 @@ impl TokenType {
         match self {
             Self::Keyring => keyring::passphrase(token),
             Self::Recovery => recovery::passphrase(context),
+            Self::Tpm2 => sealed::passphrase(token, context),
         }
     }
 }

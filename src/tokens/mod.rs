@@ -13,7 +13,10 @@ mod error;
 mod keyring;
 mod kind;
 pub mod recovery;
+mod sealed;
 mod token;
+#[cfg(feature = "tpm2")]
+pub mod tpm2;
 
 pub use error::{MalformedToken, TokenError};
 pub use keyring::keyring_token;

@@ -3,6 +3,8 @@
 use luksmith_formats::json::Value;
 
 use super::error::MalformedToken;
+#[cfg(feature = "tpm2")]
+use super::tpm2::Device;
 use crate::Interrupt;
 use crate::secret::{Purpose, SecretSource, VolumeName};
 
@@ -33,7 +35,19 @@ impl<'a> Token<'a> {
 /// What the caller permits tokens to use. The default permits nothing outside of this machine.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
-pub struct TokenOptions {}
+pub struct TokenOptions {
+    /// The TPM that tokens of type `systemd-tpm2` use.
+    #[cfg(feature = "tpm2")]
+    pub(super) tpm2_device: Device,
+}
+
+#[cfg(feature = "tpm2")]
+impl TokenOptions {
+    setters! {
+        /// The TPM that tokens of type `systemd-tpm2` use. The default is `/dev/tpmrm0`.
+        tpm2_device: Device,
+    }
+}
 
 /// What opening with a token needs besides the token.
 #[derive(Clone, Copy)]

@@ -142,6 +142,19 @@ const HEADINGS: &[(&str, &[&str])] = &[
             "--max-kdf-iterations",
         ],
     ),
+    (
+        "Token",
+        &[
+            "--token",
+            "--token-type",
+            "--recovery-key",
+            "--out",
+            "--tpm2",
+            "--tpm2-device",
+            "--tpm2-pcrs",
+            "--tpm2-pin",
+        ],
+    ),
     ("Storage on a server", &["--timeout", "--connections"]),
     (
         "Where clients connect",

@@ -16,6 +16,7 @@ mod source;
 #[cfg(target_arch = "x86_64")]
 mod steps;
 mod storage;
+mod tpm;
 #[cfg(target_arch = "x86_64")]
 mod undefined;
 mod unlock;

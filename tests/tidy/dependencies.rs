@@ -178,6 +178,15 @@ const FEATURES: &[(&str, &[&str])] = &[
     ),
     ("ciphers", &["src/crypt/", "src/kdf/hashes.rs"]),
     ("qcow2-compressed", &["src/inflate.rs"]),
+    // rustls has a module that is called aws_lc_rs too.
+    (
+        "tpm2",
+        &[
+            "src/tokens/tpm2/",
+            "src/channel/credentials.rs",
+            "src/http.rs",
+        ],
+    ),
 ];
 
 /// The dependencies that only features need, each with the places that may name it.

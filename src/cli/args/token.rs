@@ -2,6 +2,7 @@
 
 use clap::Args;
 use luksmith::task::tokens::Choice;
+use luksmith::tokens::tpm2::Device;
 use luksmith::tokens::{TokenOptions, TokenType};
 
 /// The tokens of the header that may be used. Without an option none is.
@@ -12,14 +13,23 @@ pub(crate) struct TokenArgs {
     ///
     /// A header is written by strangers, so no token is used without this option or --token-type.
     /// --key SOURCE then has what the token asks for: the recovery key of a token of type
-    /// systemd-recovery.
+    /// systemd-recovery, the PIN of a token of type systemd-tpm2.
     #[arg(long, visible_alias = "token-id", value_name = "N")]
     pub(crate) token: Option<u32>,
 
     /// Find the passphrase with the tokens of this type, in the order of their numbers:
-    /// luks2-keyring, systemd-recovery
+    /// luks2-keyring, systemd-recovery, systemd-tpm2
     #[arg(long, value_name = "TYPE", value_parser = parse_type, conflicts_with = "token")]
     pub(crate) token_type: Option<TokenType>,
+
+    /// The TPM of tokens of type systemd-tpm2: the path of a device, or unix:SOCKET of swtpm
+    /// [default: /dev/tpmrm0]
+    #[arg(long, value_name = "DEVICE", value_parser = parse_device)]
+    pub(crate) tpm2_device: Option<Device>,
+}
+
+fn parse_device(text: &str) -> Result<Device, String> {
+    text.parse::<Device>().map_err(|error| error.to_string())
 }
 
 fn parse_type(text: &str) -> Result<TokenType, String> {
@@ -36,6 +46,6 @@ impl TokenArgs {
 
     /// What these tokens may use.
     pub(crate) fn options(&self) -> TokenOptions {
-        TokenOptions::default()
+        TokenOptions::default().tpm2_device(self.tpm2_device.clone().unwrap_or_default())
     }
 }

@@ -65,6 +65,7 @@ Examples:
   luksmith key add disk.img                                      asks for an existing and a new passphrase
   luksmith key add disk.img --new-key-file backup.key            a key file, all of its bytes
   luksmith key add disk.img --key-file old.key --keyslot 3
+  luksmith key add disk.img --tpm2 --tpm2-pcrs 7                 the TPM of this machine opens it
   luksmith key add disk.img --unbound --key-size 256             a key for other uses";
 
 impl Args {
@@ -88,7 +89,7 @@ impl Args {
         let by_passphrase = !self.unbound && self.volume_key_file.is_none();
         let source = KeySource::of_new(&self.new_key, by_passphrase.then_some(&old))?;
         let name = format!("a new keyslot of {label}");
-        let made = self.enrol.make()?;
+        let made = self.enrol.make(session, &self.unlock.token)?;
         let early = match &made {
             Some(_) => None,
             None => source.early(session, &name)?,

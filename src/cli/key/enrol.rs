@@ -7,11 +7,14 @@ use std::path::{Path, PathBuf};
 use luksmith::kdf::calibrate::Cost;
 use luksmith::secret::Passphrase;
 use luksmith::tokens::recovery;
+use luksmith::tokens::tpm2::{self, Pcrs};
 use luksmith_formats::json::Value;
 
 use crate::cli::Session;
-use crate::cli::args::LocalFile;
+use crate::cli::args::{LocalFile, TokenArgs};
 use crate::cli::error::{CommandError, stdout_failed};
+use crate::cli::output;
+use crate::cli::passphrase::KeySource;
 use crate::cli::streams::{check_secret, write_secret};
 
 /// The options of a keyslot whose passphrase is made, and has a token.
@@ -30,6 +33,25 @@ pub(super) struct EnrolArgs {
     /// - is stdout, unless it is a terminal
     #[arg(long, value_name = "FILE", requires = "recovery_key", value_parser = LocalFile)]
     out: Option<PathBuf>,
+
+    /// Let the TPM of --tpm2-device seal a random passphrase, as systemd-cryptenroll does (LUKS2)
+    ///
+    /// The passphrase has 256 random bits, so its keyslot has a cheap key derivation, as that of
+    /// --recovery-key. `--token-type systemd-tpm2` opens it.
+    #[arg(long, conflicts_with_all = ["recovery_key", "new_key", "new_key_file", "unbound"])]
+    tpm2: bool,
+
+    /// Bind it to the present values of these PCRs of the SHA-256 bank, such as 0+7 [default: none]
+    #[arg(long, value_name = "PCRS", requires = "tpm2", value_parser = parse_pcrs)]
+    tpm2_pcrs: Option<Pcrs>,
+
+    /// The source of a PIN, as for --key, without which the TPM does not unseal it
+    #[arg(long, value_name = "SOURCE", requires = "tpm2")]
+    tpm2_pin: Option<String>,
+}
+
+fn parse_pcrs(text: &str) -> Result<Pcrs, String> {
+    text.parse::<Pcrs>().map_err(|error| error.to_string())
 }
 
 /// A passphrase that was made.
@@ -62,11 +84,18 @@ impl EnrolArgs {
 
     /// Whether the passphrase is made, and no source is read for it.
     pub(super) fn is_given(&self) -> bool {
-        self.recovery_key
+        self.recovery_key || self.tpm2
     }
 
     /// Makes the passphrase and its token.
-    pub(super) fn make(&self) -> Result<Option<Enrolment>, CommandError> {
+    pub(super) fn make(
+        &self,
+        session: &Session,
+        tokens: &TokenArgs,
+    ) -> Result<Option<Enrolment>, CommandError> {
+        if self.tpm2 {
+            return self.seal(session, tokens).map(Some);
+        }
         if !self.recovery_key {
             return Ok(None);
         }
@@ -77,8 +106,37 @@ impl EnrolArgs {
         }))
     }
 
+    fn seal(&self, session: &Session, tokens: &TokenArgs) -> Result<Enrolment, CommandError> {
+        let pin = match &self.tpm2_pin {
+            None => None,
+            Some(source) => {
+                let source = KeySource::named("--tpm2-pin", source)?;
+                // The TPM limits how often a PIN is tried.
+                Some(source.fresh(session, "the TPM", true)?)
+            }
+        };
+        let device = tokens.tpm2_device.clone().unwrap_or_default();
+        let pcrs = self.tpm2_pcrs.unwrap_or_default();
+        let sealed = tpm2::seal(&device, pcrs, pin.as_ref(), session.signals.interrupt())?;
+        if !sealed.pcrs_are_used() {
+            output::warning(format_args!(
+                "nothing was measured into {pcrs}: other systems have the same values, and the \
+                 binding protects nothing"
+            ));
+        }
+        let token = sealed.token().to_json();
+        Ok(Enrolment {
+            passphrase: sealed.into_passphrase(),
+            token,
+            cost: recovery::COST,
+        })
+    }
+
     /// Hands out the passphrase, when its keyslot is in the header.
     pub(super) fn hand_out(&self, made: &Enrolment, session: &Session) -> Result<(), CommandError> {
+        if !self.recovery_key {
+            return Ok(());
+        }
         let key = made.passphrase.as_bytes();
         match &self.out {
             Some(path) => write_secret(path, key, session),

@@ -4,6 +4,7 @@ use std::error::Error;
 
 use luksmith::task::tokens::OpenByTokenError;
 use luksmith::tokens::TokenError;
+use luksmith::tokens::tpm2::Tpm2Error;
 use rustix::io::Errno;
 
 use super::row::{Hint, Row};
@@ -25,6 +26,23 @@ hints! {
             "`keyctl link @u @s` lets this session read the keys of the user",
         TokenError::Keyring { source, .. } if Errno::from_io_error(source) == Some(Errno::NOKEY) =>
             "`keyctl padd user DESCRIPTION @s` adds it, with the passphrase from stdin",
+        TokenError::Tpm2(error) => hint(error),
+    }
+
+    Tpm2Error {
+        Tpm2Error::NoDevice { .. } =>
+            "--tpm2-device names the TPM: a device such as /dev/tpmrm0, or unix:SOCKET of swtpm",
+        Tpm2Error::Open { source, .. } if Errno::from_io_error(source) == Some(Errno::ACCESS) =>
+            "on most systems the group tss may use the TPM",
+        Tpm2Error::OtherTpm | Tpm2Error::Pcrs { .. } | Tpm2Error::Policy | Tpm2Error::NoKey(_) =>
+            "--key SOURCE opens another keyslot; `luksmith key add IMAGE --tpm2` then enrols again",
+        Tpm2Error::NeedsPin | Tpm2Error::WrongPin => "--key SOURCE names where the PIN is",
+        Tpm2Error::Lockout =>
+            "`tpm2_dictionarylockout --clear-lockout` ends it; --key SOURCE opens another keyslot",
+        Tpm2Error::Unsupported(_) => "systemd-cryptsetup opens it",
+        Tpm2Error::NoPcrs { .. } => "--tpm2-pcrs takes PCRs that `tpm2_pcrread sha256` shows",
+        Tpm2Error::NoMemory => "/dev/tpmrm0 manages the memory of the TPM for all programs",
+        Tpm2Error::BadPin => "printf '%s' PIN writes a file without a newline at its end",
     }
 
     OpenByTokenError {

@@ -16,6 +16,8 @@ mod rbd;
 mod reencrypt;
 mod secret;
 mod tokens;
+#[cfg(feature = "tpm2")]
+mod tpm2;
 #[cfg(feature = "vet")]
 mod vet;
 #[cfg(feature = "vhost-user")]

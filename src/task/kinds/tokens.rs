@@ -20,6 +20,8 @@ fn token(error: &TokenError) -> Kind {
             Some(libc::ENOKEY | libc::EKEYEXPIRED | libc::EKEYREVOKED) => Kind::WrongPassphrase,
             _ => Kind::of_io(source),
         },
+        #[cfg(feature = "tpm2")]
+        TokenError::Tpm2(error) => super::tpm2::tpm2(error),
         TokenError::Secret(error) => secret(error),
         TokenError::MissingFeature(_) => Kind::Unsupported,
     }

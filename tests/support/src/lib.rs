@@ -14,6 +14,7 @@
 //! - [`secret_search`]: searches bytes for parts of secrets.
 //! - [`recorder`]: a proxy that records every byte.
 //! - [`segments`]: memory in pieces, as a guest's requests have it.
+//! - [`swtpm`]: a TPM 2.0 in a process, and its other clients.
 //! - [`acl`]: access control lists of files.
 //! - [`allocation`], [`cpu_time`]: the memory and processor time that a piece of work takes.
 //! - [`mod@bench`]: helpers that the bench programs share.
@@ -47,4 +48,5 @@ pub mod rgw;
 pub mod s3_double;
 pub mod secret_search;
 pub mod segments;
+pub mod swtpm;
 pub mod vhost_guest;

@@ -1,0 +1,7 @@
+//! Do tokens open what other programs enrolled, and the other way around?
+
+#![allow(missing_docs)]
+#![allow(clippy::print_stderr)] // what is skipped, and why
+
+mod bus;
+mod tpm2;
