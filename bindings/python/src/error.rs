@@ -6,11 +6,9 @@ use pyo3::prelude::*;
 
 /// The exception of a failure.
 pub(crate) fn raised(py: Python<'_>, error: &Error) -> PyErr {
-    let hints: Vec<_> = error.advice().iter().map(ToString::to_string).collect();
-    let hint = (!hints.is_empty()).then(|| hints.join("; "));
-    let made = py
-        .import("luksmith._errors")
-        .and_then(|module| module.call_method1("_of", (error.kind().name(), error.line(), hint)));
+    let made = py.import("luksmith._errors").and_then(|module| {
+        module.call_method1("_of", (error.kind().name(), error.line(), error.hint()))
+    });
     match made {
         Ok(exception) => PyErr::from_value(exception),
         Err(other) => other,
@@ -20,6 +18,18 @@ pub(crate) fn raised(py: Python<'_>, error: &Error) -> PyErr {
 /// The exception of a failure, for `map_err` where the GIL is held.
 pub(crate) fn raise<E: Into<Error>>(py: Python<'_>) -> impl Fn(E) -> PyErr {
     move |error| raised(py, &error.into())
+}
+
+/// The same exception with a note, which Python shows below it.
+pub(crate) fn with_note(py: Python<'_>, error: PyErr, note: &str) -> PyErr {
+    // Without the note it is still what was raised.
+    let _ = error.value(py).call_method1("add_note", (note,));
+    error
+}
+
+/// The exception for parameters that contradict.
+pub(crate) fn contradiction(py: Python<'_>, message: &str) -> PyErr {
+    raised(py, &Error::parameters(message))
 }
 
 /// The exception for a volume or a server that was closed.

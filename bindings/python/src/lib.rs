@@ -22,12 +22,7 @@ use pyo3::prelude::*;
 /// the same user. Call it before the first secret is read.
 #[pyfunction]
 fn harden(py: Python<'_>) -> PyResult<()> {
-    let hardened = luksmith::sys::harden();
-    hardened.map_err(|error| {
-        let kind = luksmith::task::Kind::of_io(&error);
-        let error = luksmith::task::Error::new(kind, error);
-        error::raised(py, &error.about("cannot turn off core dumps"))
-    })
+    luksmith::task::open_volume::harden().map_err(error::raise(py))
 }
 
 #[pymodule]

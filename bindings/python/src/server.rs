@@ -6,8 +6,10 @@ use std::sync::{Mutex, PoisonError};
 use luksmith::task::Silent;
 use luksmith::task::open_volume::{Named, OpenVolume, VolumeServer};
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
 use crate::error::raise;
+use crate::work::drop_detached;
 
 /// An NBD server of a volume. It stops at `stop`, and at the end of its `with`.
 #[pyclass(name = "Server", module = "luksmith", frozen)]
@@ -53,15 +55,16 @@ impl PyServer {
         this
     }
 
-    #[pyo3(signature = (exception_type=None, exception=None, traceback=None))]
-    fn __exit__(
-        &self,
-        py: Python<'_>,
-        exception_type: Option<&Bound<'_, PyAny>>,
-        exception: Option<&Bound<'_, PyAny>>,
-        traceback: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<()> {
-        let _ = (exception_type, exception, traceback);
+    #[pyo3(signature = (*_exception))]
+    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) -> PyResult<()> {
         self.stop(py)
+    }
+}
+
+impl Drop for PyServer {
+    fn drop(&mut self) {
+        let server = self.server.get_mut();
+        let server = server.unwrap_or_else(PoisonError::into_inner).take();
+        drop_detached(server);
     }
 }

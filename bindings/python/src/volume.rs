@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use luksmith::backend::{IoError, Operation};
 use luksmith::formats::json::Value;
 use luksmith::secret::Purpose;
 use luksmith::task::new_volume::{Extent, Plan};
@@ -11,15 +12,15 @@ use luksmith::task::{Error, Kind, Watch};
 use luksmith::volume::Volume;
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 use crate::buffer;
 use crate::documents::loaded;
-use crate::error::{closed, raise};
+use crate::error::{closed, contradiction, raise};
 use crate::keys::key as key_of;
 use crate::options::{location, named};
 use crate::server::PyServer;
-use crate::work::Watching;
+use crate::work::{Watching, drop_detached};
 
 /// Opens the volume in a file, on a block device or on an NBD export (a path or a URI), and unlocks
 /// it if there is a key.
@@ -38,12 +39,19 @@ pub(crate) fn open(
     options: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<PyVolume> {
     let options = named(py, options, Task::Open)?;
+    if options.text("read-only").is_some() && options.flag("read-only").map_err(raise(py))? == write
+    {
+        return Err(contradiction(
+            py,
+            "read_only and write contradict each other",
+        ));
+    }
     let location = location(py, &image)?;
     let (image, file) = options
         .image(location)
         .and_then(|image| Ok((image, options.file()?)))
         .map_err(raise(py))?;
-    let watching = Watching::new(progress.as_ref().map(|it| it.clone_ref(py)));
+    let watching = Watching::waiting(progress.as_ref().map(|it| it.clone_ref(py)));
     let opened = watching.run(py, |watch| OpenVolume::open(image, !write, file, watch))?;
     let volume = PyVolume::of(opened);
     if let Some(key) = key {
@@ -71,7 +79,7 @@ pub(crate) fn create(
 ) -> PyResult<PyVolume> {
     let options = named(py, options, Task::Create)?;
     let location = location(py, &image)?;
-    let watching = Watching::new(progress);
+    let watching = Watching::waiting(progress);
     let key = key_of(key, &watching)?;
     let made = watching.run(py, |watch| {
         let extent = size.map_or(Extent::AllThereIs, Extent::Exactly);
@@ -109,7 +117,8 @@ impl PyVolume {
     }
 
     fn plaintext(&self, py: Python<'_>) -> PyResult<Arc<Volume>> {
-        self.get()?.volume().map_err(raise(py))
+        let volume = self.get()?;
+        py.detach(|| volume.volume()).map_err(raise(py))
     }
 }
 
@@ -117,8 +126,9 @@ impl PyVolume {
 impl PyVolume {
     /// The size in bytes. None if it is not known: for a detached header, while it is locked.
     #[getter]
-    fn size(&self) -> PyResult<Option<u64>> {
-        Ok(self.get()?.size())
+    fn size(&self, py: Python<'_>) -> PyResult<Option<u64>> {
+        let volume = self.get()?;
+        Ok(py.detach(|| volume.size()))
     }
 
     /// The size of a sector in bytes.
@@ -135,8 +145,9 @@ impl PyVolume {
 
     /// Whether it is locked: `unlock` opens its plaintext.
     #[getter]
-    fn locked(&self) -> PyResult<bool> {
-        Ok(!self.get()?.is_unlocked())
+    fn locked(&self, py: Python<'_>) -> PyResult<bool> {
+        let volume = self.get()?;
+        Ok(py.detach(|| !volume.is_unlocked()))
     }
 
     /// Whether it is closed.
@@ -174,6 +185,8 @@ impl PyVolume {
         offset: u64,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let volume = self.plaintext(py)?;
+        // Before memory is allocated.
+        check_range(&volume, offset, size as u64).map_err(raise(py))?;
         // Only this thread knows the new object.
         PyBytes::new_with(py, size, |bytes| {
             py.detach(|| volume.read_at(offset, bytes))
@@ -181,14 +194,14 @@ impl PyVolume {
         })
     }
 
-    /// Fills all of a writable buffer with the bytes from `offset` on, and returns how many they
-    /// are.
+    /// Fills all of a writable, contiguous buffer of bytes with those from `offset` on, and returns
+    /// how many they are.
     fn preadinto(&self, py: Python<'_>, buffer: PyBuffer<u8>, offset: u64) -> PyResult<usize> {
         buffer::read(py, &*self.plaintext(py)?, &buffer, offset)
     }
 
-    /// Writes all bytes of a buffer at `offset`, and returns how many they are. They are durable
-    /// after `flush`.
+    /// Writes all bytes of a contiguous buffer at `offset`, and returns how many they are. They are
+    /// durable after `flush`.
     fn pwrite(&self, py: Python<'_>, buffer: PyBuffer<u8>, offset: u64) -> PyResult<usize> {
         buffer::write(py, &*self.plaintext(py)?, &buffer, offset)
     }
@@ -334,16 +347,30 @@ impl PyVolume {
         this
     }
 
-    #[pyo3(signature = (exception_type=None, exception=None, traceback=None))]
-    fn __exit__(
-        &self,
-        py: Python<'_>,
-        exception_type: Option<&Bound<'_, PyAny>>,
-        exception: Option<&Bound<'_, PyAny>>,
-        traceback: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<()> {
-        let _ = (exception_type, exception, traceback);
+    #[pyo3(signature = (*_exception))]
+    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) -> PyResult<()> {
         self.close(py)
+    }
+}
+
+impl Drop for PyVolume {
+    fn drop(&mut self) {
+        let held = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        drop_detached(held.take());
+    }
+}
+
+/// Checks that a range is inside of the volume.
+fn check_range(volume: &Volume, offset: u64, len: u64) -> Result<(), IoError> {
+    let size = volume.size();
+    match offset.checked_add(len) {
+        Some(end) if end <= size => Ok(()),
+        _ => Err(IoError::OutOfRange {
+            operation: Operation::Read,
+            offset,
+            len,
+            size,
+        }),
     }
 }
 

@@ -21,6 +21,9 @@ def test_a_file_seeks_reads_and_writes(volume):
     with pytest.raises(OSError, match="end of the volume"):
         file.write(b"x")
     assert file.seek(-2, io.SEEK_END) and file.write(b"abcd") == 2
+    for behind in (1, 5000, 1 << 70):
+        assert file.seek(behind, io.SEEK_END) == SIZE + behind
+        assert file.read() == b"" and file.read(10) == b"" and file.readinto(bytearray(9)) == 0
     with pytest.raises(ValueError):
         file.seek(-1)
     file.close()

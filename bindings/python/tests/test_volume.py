@@ -1,9 +1,12 @@
 """Volumes: made, opened, read and written, from several threads too."""
 
+import array
 import os
 import pathlib
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -103,6 +106,11 @@ def test_buffers_are_filled_and_written(volume):
         volume.preadinto(b"only read", 0)
     with pytest.raises(BufferError):
         volume.pwrite(memoryview(buffer)[::2], 0)
+    words = array.array("I", [0] * 4)
+    with pytest.raises(BufferError):
+        volume.preadinto(words, 0)
+    assert volume.preadinto(memoryview(words).cast("B"), 1000) == len(words) * words.itemsize
+    assert words.tobytes() == bytes(range(16))
     with pytest.raises(luksmith.StorageError):
         volume.preadinto(buffer, SIZE - 9999)
     with pytest.raises(OverflowError):
@@ -178,6 +186,70 @@ def test_progress_is_reported_and_can_end_the_work(folder):
     assert not os.path.exists("b.img")
 
 
+def test_a_callback_uses_the_volume_while_its_keyslots_change(folder):
+    # A lock that is never released would let the test wait without end.
+    code = """
+import threading, luksmith
+cheap = {"pbkdf": "pbkdf2", "pbkdf_force_iterations": 3000000}
+volume = luksmith.create("a.img", 1 << 20, key="file:key", **cheap)
+seen = []
+
+def look(*what):
+    seen.append((what, volume.size, volume.sector_size, volume.locked, volume.closed))
+    assert volume.info()["keyslots"]
+    assert volume.pread(1, 0)
+
+running = True
+
+def others():
+    while running:
+        assert volume.info()["keyslots"] and volume.size == 1 << 20
+
+thread = threading.Thread(target=others)
+thread.start()
+assert volume.add_key("file:other", progress=look, **cheap) == 1
+assert volume.change_key("file:other", b"third", progress=look, **cheap) > 0
+volume.unlock(b"third", progress=lambda *what: volume.resize(2 << 20))
+running = False
+thread.join()
+assert len(seen) >= 3, seen
+assert volume.size == 2 << 20
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_what_is_raised_after_success_says_so(folder, volume):
+    def stop(work, done, total):
+        # By then the key derivation, which takes less than a millisecond, has ended.
+        time.sleep(1)
+        raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough") as caught:
+        volume.add_key("file:other", progress=stop, **CHEAP)
+    assert ["luksmith had succeeded" in note for note in caught.value.__notes__] == [True]
+    assert len(volume.info()["keyslots"]) == 2
+
+
+def test_options_that_contradict_are_refused(folder, volume):
+    volume.close()
+    for options in [
+        {"write": True, "read_only": True},
+        {"write": False, "read_only": False},
+        {"write": True, "force_share": True},
+    ]:
+        with pytest.raises(ValueError, match="read.only|force.share"):
+            luksmith.open("disk.img", key="file:key", **options)
+    luksmith.open("disk.img", key="file:key", read_only=True, force_share=True).close()
+
+
+def test_a_range_outside_of_the_volume_takes_no_memory(volume):
+    with pytest.raises(luksmith.StorageError):
+        volume.pread(1 << 40, 0)
+    with pytest.raises(luksmith.StorageError):
+        volume.pread(1, (1 << 64) - 1)
+    assert volume.pread(0, SIZE) == b""
+
+
 def test_an_interrupt_ends_a_key_derivation(folder, volume):
     volume.close()
     # Python does not handle a signal that was ignored when it started, as in a job of a shell.
@@ -208,6 +280,34 @@ def test_a_volume_is_served(folder, volume):
             assert int(subprocess.check_output([nbdinfo, "--size", server.uri])) == SIZE
     assert not (folder / "run" / "nbd.sock").exists()
     server.stop()
+
+
+def receive(client, length):
+    received = bytearray()
+    while len(received) < length:
+        received += client.recv(length - len(received)) or pytest.fail("the server hung up")
+    return bytes(received)
+
+
+def test_a_server_that_is_dropped_lets_other_threads_run(folder, volume):
+    server = volume.serve(folder / "run" / "nbd.sock")
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(str(folder / "run" / "nbd.sock"))
+    receive(client, 18)
+    # The client takes the default export, without the zeroes behind its size.
+    client.sendall(struct.pack(">I8sII", 3, b"IHAVEOPT", 1, 0))
+    receive(client, 10)
+    client.sendall(struct.pack(">IHHQQI", 0x25609513, 0, 0, 7, 0, SIZE))
+    reply = [receive(client, 16)]
+    # The rest of the reply does not fit the socket. The server waits for the client to take it.
+    thread = threading.Thread(target=lambda: time.sleep(0.5) or reply.append(receive(client, SIZE)))
+    thread.start()
+    began = time.monotonic()
+    del server
+    thread.join()
+    assert len(reply) == 2 and len(reply[1]) == SIZE
+    assert time.monotonic() - began < 4
+    client.close()
 
 
 def test_the_process_is_hardened():

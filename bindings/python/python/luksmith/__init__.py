@@ -18,6 +18,11 @@ them. Sizes are in bytes.
 
 `progress`, where a function takes it, is a function of the name of the work, how much is done, and
 how much there is in all, or None if that is not known. An exception that it raises ends the work.
+It is called in the thread that has called luksmith, and may use the volume. It then waits for work
+that has locked the volume.
+
+An exception of such a function, or of a signal (Ctrl-C), may come when the work is already done:
+then it has a note (`__notes__`) that luksmith had succeeded.
 
 Failures raise an `Error`, whose class says the kind: `WrongPassphrase`, `Busy`, and so on. Notes
 go to the logger "luksmith".

@@ -55,7 +55,10 @@ class VolumeFile(io.RawIOBase):
         with memoryview(buffer) as view:
             if view.nbytes == 0:
                 return 0
-            with view.cast("B") as whole, whole[: self._left(view.nbytes)] as part:
+            left = self._left(view.nbytes)
+            if left == 0:
+                return 0
+            with view.cast("B") as whole, whole[:left] as part:
                 count = self._volume.preadinto(part, self._at)
         self._at += count
         return count
