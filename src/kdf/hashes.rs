@@ -1,4 +1,4 @@
-//! The hashes that only a build with the feature `ciphers` has.
+//! Hash functions by their name, and which of them this build has.
 
 use luksmith_formats::Hash;
 use sha2::Digest;
@@ -12,6 +12,8 @@ pub(super) use {
 };
 
 use super::error::KdfError;
+#[cfg(target_arch = "x86_64")]
+use super::x86_64::{by_words::Kernel as _, sha256::Sha256, sha256_lanes::Sha256Lanes};
 use crate::feature::MissingFeature;
 
 /// Whether this build has a hash.
@@ -35,6 +37,7 @@ pub(crate) fn check_built(hash: Hash) -> Result<(), KdfError> {
 pub(crate) struct HashFunction {
     size: usize,
     append: fn(&[u8], &mut Vec<u8>),
+    append_each: fn(&[u8], usize, &mut Vec<u8>),
 }
 
 impl HashFunction {
@@ -43,40 +46,48 @@ impl HashFunction {
     /// # Errors
     /// [`KdfError::MissingFeature`].
     pub(crate) fn of(hash: Hash) -> Result<Self, KdfError> {
-        fn add<D: Digest>(bytes: &[u8], to: &mut Vec<u8>) {
-            to.extend_from_slice(&D::digest(bytes));
-        }
-        let append = match hash {
-            Hash::Sha1 => add::<sha1::Sha1>,
-            Hash::Sha224 => add::<sha2::Sha224>,
-            Hash::Sha256 => add::<sha2::Sha256>,
-            Hash::Sha384 => add::<sha2::Sha384>,
-            Hash::Sha512 => add::<sha2::Sha512>,
+        Ok(match hash {
+            Hash::Sha1 => Self::with::<sha1::Sha1>(),
+            Hash::Sha224 => Self::with::<sha2::Sha224>(),
+            Hash::Sha256 => Self {
+                append_each: each_sha256,
+                ..Self::with::<sha2::Sha256>()
+            },
+            Hash::Sha384 => Self::with::<sha2::Sha384>(),
+            Hash::Sha512 => Self::with::<sha2::Sha512>(),
             #[cfg(feature = "ciphers")]
-            Hash::Ripemd160 => add::<Ripemd160>,
+            Hash::Ripemd160 => Self::with::<Ripemd160>(),
             #[cfg(feature = "ciphers")]
-            Hash::Whirlpool => add::<Whirlpool>,
+            Hash::Whirlpool => Self::with::<Whirlpool>(),
             #[cfg(feature = "ciphers")]
-            Hash::Sm3 => add::<Sm3>,
+            Hash::Sm3 => Self::with::<Sm3>(),
             #[cfg(feature = "ciphers")]
-            Hash::Sha3_224 => add::<Sha3_224>,
+            Hash::Sha3_224 => Self::with::<Sha3_224>(),
             #[cfg(feature = "ciphers")]
-            Hash::Sha3_256 => add::<Sha3_256>,
+            Hash::Sha3_256 => Self::with::<Sha3_256>(),
             #[cfg(feature = "ciphers")]
-            Hash::Sha3_384 => add::<Sha3_384>,
+            Hash::Sha3_384 => Self::with::<Sha3_384>(),
             #[cfg(feature = "ciphers")]
-            Hash::Sha3_512 => add::<Sha3_512>,
+            Hash::Sha3_512 => Self::with::<Sha3_512>(),
             #[cfg(feature = "ciphers")]
-            Hash::Blake2s256 => add::<Blake2s256>,
+            Hash::Blake2s256 => Self::with::<Blake2s256>(),
             #[cfg(feature = "ciphers")]
-            Hash::Blake2b512 => add::<Blake2b512>,
+            Hash::Blake2b512 => Self::with::<Blake2b512>(),
             #[cfg(not(feature = "ciphers"))]
             _ => return Err(missing(hash).into()),
-        };
-        Ok(Self {
-            size: hash.size(),
-            append,
         })
+    }
+
+    fn with<D: Digest>() -> Self {
+        Self {
+            size: <D as Digest>::output_size(),
+            append: |bytes, to| to.extend_from_slice(&D::digest(bytes)),
+            append_each: |bytes, block, to| {
+                for block in bytes.chunks(block) {
+                    to.extend_from_slice(&D::digest(block));
+                }
+            },
+        }
     }
 
     /// The size of its output in bytes.
@@ -87,6 +98,33 @@ impl HashFunction {
     /// Appends the hash of `bytes`.
     pub(crate) fn append(self, bytes: &[u8], to: &mut Vec<u8>) {
         (self.append)(bytes, to);
+    }
+
+    /// Appends the hash of each block of `block` bytes. The last one may be shorter.
+    pub(crate) fn append_each(self, bytes: &[u8], block: usize, to: &mut Vec<u8>) {
+        (self.append_each)(bytes, block, to);
+    }
+}
+
+/// Hashes several blocks at the same time, if this CPU has the instructions for that.
+fn each_sha256(bytes: &[u8], block: usize, to: &mut Vec<u8>) {
+    let mut rest = bytes;
+    #[cfg(target_arch = "x86_64")]
+    if block.is_multiple_of(64)
+        && let Some(kernel) = Sha256Lanes::detect()
+    {
+        rest = kernel.append_each(rest, block, to);
+    }
+    #[cfg(target_arch = "x86_64")]
+    if let Some(kernel) = Sha256::detect() {
+        while let Some((pair, later)) = rest.split_at_checked(2 * block) {
+            let (one, other) = pair.split_at(block);
+            to.extend(kernel.hash_two([one, other]).as_flattened());
+            rest = later;
+        }
+    }
+    for block in rest.chunks(block) {
+        to.extend_from_slice(&sha2::Sha256::digest(block));
     }
 }
 
@@ -105,6 +143,29 @@ pub(super) fn built() -> impl Iterator<Item = Hash> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_block_has_its_own_hash() {
+        let bytes: Vec<u8> = (0..9000_u32).map(|at| (at * at >> 5) as u8).collect();
+        for hash in built() {
+            let function = HashFunction::of(hash).unwrap();
+            for (len, block) in [
+                (0, 64),
+                (63, 64),
+                (512, 512),
+                (5000, 512),
+                (5000, 100),
+                (4097, 1),
+            ] {
+                let (mut each, mut expected) = (Vec::new(), Vec::new());
+                function.append_each(&bytes[..len], block, &mut each);
+                for block in bytes[..len].chunks(block) {
+                    function.append(block, &mut expected);
+                }
+                assert_eq!(each, expected, "{hash:?}: {len} bytes in blocks of {block}");
+            }
+        }
+    }
 
     #[test]
     fn only_the_hashes_of_the_feature_can_be_missing() {

@@ -53,9 +53,7 @@ impl CopyOf {
         let mut sums = Vec::new();
         if let Self::Checksums { hash, block } = self {
             for piece in zone.pieces() {
-                for block in piece.as_slice().chunks(block) {
-                    hash.append(block, &mut sums);
-                }
+                hash.append_each(piece.as_slice(), block, &mut sums);
             }
         }
         sums

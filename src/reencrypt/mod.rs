@@ -40,7 +40,7 @@ use crate::backend::Backend;
 use crate::container::{Container, ReencryptionKeys};
 use crate::crypt::SectorCrypt;
 use crate::layout::side::{OldSide, Side};
-use area::{CopyOf, Journal, TRAILER};
+use area::{CopyOf, TRAILER};
 use recover::Interrupted;
 use side::{old_side_of, side_of};
 use zone::Zone;
@@ -229,15 +229,15 @@ impl Reencrypt {
             return Ok(0);
         }
         let copy = self.copy()?;
-        match copy {
-            CopyOf::Checksums { .. } => self.checksum_step(length, copy)?,
-            CopyOf::Journal => self.journal_step(length)?,
+        self.convert_next(length, copy)?;
+        if let CopyOf::Journal = copy {
+            self.post()?;
         }
         Ok(length)
     }
 
     /// Converts a zone. Another thread reads the zone after it meanwhile, and hashes it.
-    fn checksum_step(&mut self, length: u64, copy: CopyOf) -> Result<(), ReencryptError> {
+    fn convert_next(&mut self, length: u64, copy: CopyOf) -> Result<(), ReencryptError> {
         let (start, next) = (self.at, self.at + length);
         let data = self.data.clone();
         let old = self.old.clone().ok_or(ReencryptError::NotPending)?;
@@ -260,28 +260,6 @@ impl Reencrypt {
         self.ahead = ahead;
         self.at = next;
         Ok(())
-    }
-
-    /// Converts a zone in two threads, each of which has one half.
-    fn journal_step(&mut self, length: u64) -> Result<(), ReencryptError> {
-        let (start, next) = (self.at, self.at + length);
-        let half = (length / 2).next_multiple_of(zone::PIECE).min(length);
-        let halves = [(start, half), (start + half, length - half)];
-        let old = self.old()?;
-        let journal = Journal::of(&self.container, &self.found, start, length)?;
-        let zones = in_two_threads(halves, |(start, length)| {
-            let keep = |at, piece: &_| journal.write(at, piece);
-            Zone::read_each(&*self.data, old, start, length, keep)
-        })?;
-        self.container.header_storage().flush()?;
-        let hot = Progress::Hot { start, length };
-        self.container.commit_first_copy(hot, self.size)?;
-        self.container.write_second_copy()?;
-        let (data, old, new) = (&*self.data, self.old()?, &*self.new);
-        in_two_threads(zones, |zone| zone.convert(data, old, new))?;
-        self.flush()?;
-        self.at = next;
-        self.post()
     }
 
     /// Converts a zone that was read, in the order of writes that survives a cut.
@@ -365,26 +343,6 @@ impl Reencrypt {
             length => Ok(length),
         }
     }
-}
-
-/// Does the work for both, in two threads. If there is no thread, this one does both.
-fn in_two_threads<T: Send, R: Send>(
-    [one, other]: [T; 2],
-    work: impl Fn(T) -> Result<R, ReencryptError> + Sync,
-) -> Result<[R; 2], ReencryptError> {
-    let other = std::sync::Mutex::new(Some(other));
-    let do_other = || other.lock().ok()?.take().map(&work);
-    let (one, other) = std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().spawn_scoped(scope, do_other);
-        let one = work(one);
-        let other = match thread {
-            Ok(thread) => thread.join().ok().flatten(),
-            Err(_) => do_other(),
-        };
-        (one, other)
-    });
-    let other = other.unwrap_or(Err(ReencryptError::Thread));
-    Ok([one?, other?])
 }
 
 fn unit(found: &Reencryption, data: &dyn Backend) -> u64 {

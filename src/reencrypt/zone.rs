@@ -27,24 +27,10 @@ impl Zone {
         start: u64,
         length: u64,
     ) -> Result<Self, IoError> {
-        Self::read_each(data, old, start, length, |_, _| Ok(()))
-    }
-
-    /// As [`read`](Self::read), and passes each piece and its offset on, while it is in the cache
-    /// of the processor.
-    pub(super) fn read_each<E: From<IoError>>(
-        data: &dyn Backend,
-        old: &OldSide,
-        start: u64,
-        length: u64,
-        pass: impl Fn(u64, &OldBytes) -> Result<(), E>,
-    ) -> Result<Self, E> {
-        let read = |piece: Range<u64>| {
-            let bytes = read_old(data, old, &piece)?;
-            pass(piece.start, &bytes)?;
-            Ok(bytes)
-        };
-        let pieces = pieces(start, length).map(read).collect::<Result<_, E>>()?;
+        let read = |piece: Range<u64>| read_old(data, old, &piece);
+        let pieces = pieces(start, length)
+            .map(read)
+            .collect::<Result<_, IoError>>()?;
         Ok(Self {
             start,
             length,

@@ -11,4 +11,5 @@ pub(super) mod compress;
 pub(super) mod ends;
 pub(super) mod fill;
 pub(super) mod sha256;
+pub(super) mod sha256_lanes;
 pub(super) mod sha512;
