@@ -121,7 +121,7 @@ pub(crate) fn is_encrypted(url: &str) -> bool {
 }
 
 /// The body of an answer, which is refused if it is longer.
-#[cfg(feature = "s3")]
+#[cfg(any(feature = "s3", feature = "tang"))]
 pub(crate) fn body(answer: Response<Body>, longest: u64) -> io::Result<Vec<u8>> {
     let body = answer.into_body().into_with_config().limit(longest);
     body.read_to_vec().map_err(of_io)

@@ -99,6 +99,7 @@
 //! - `nbd`: `channel`, `backend::nbd` and `export::nbd`.
 //! - `objects`: `objects`, for an object store of your own; `s3`: `objects::s3`.
 //! - `http`: `backend::http`.
+//! - `tang`: `tokens::clevis`.
 //! - `libvirt`: `libvirt` and `qemu`.
 //! - `vet`: `vet` and `audit`.
 //! - `tpm2`: `tokens::tpm2`.
@@ -128,7 +129,7 @@ mod door;
 pub mod export;
 mod feature;
 pub mod helpers;
-#[cfg(any(feature = "http", feature = "s3"))]
+#[cfg(any(feature = "http", feature = "s3", feature = "tang"))]
 pub mod http;
 #[cfg(any(feature = "vet", feature = "qcow2-compressed"))]
 mod inflate;

@@ -102,7 +102,8 @@ pub(crate) fn confirm_all(
     Ok(())
 }
 
-fn ask(name: &str, loss: &str) -> Result<(), CommandError> {
+/// Shows a warning, and returns if the user types `name`.
+pub(crate) fn ask(name: &str, loss: &str) -> Result<(), CommandError> {
     output::warning(loss);
     output::raw(&format!("Type {name} to go on, anything else to stop: "));
     let mut answer = String::new();

@@ -52,6 +52,7 @@ mod output;
 mod passphrase;
 mod progress;
 mod qemu;
+mod qr;
 mod readiness;
 mod reencrypt;
 mod resize;

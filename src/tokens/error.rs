@@ -4,6 +4,7 @@ use std::io;
 
 use luksmith_formats::text::Shown;
 
+use super::malformed::MalformedToken;
 #[cfg(feature = "tpm2")]
 use super::tpm2::Tpm2Error;
 use crate::MissingFeature;
@@ -39,6 +40,10 @@ pub enum TokenError {
     #[cfg(feature = "tpm2")]
     #[error(transparent)]
     Tpm2(#[from] Tpm2Error),
+    /// A Tang server did not help.
+    #[cfg(feature = "tang")]
+    #[error(transparent)]
+    Clevis(#[from] super::clevis::ClevisError),
     /// The secret that the token needs was not read.
     #[error(transparent)]
     Secret(#[from] SecretError),
@@ -65,24 +70,9 @@ impl TokenError {
             Self::Secret(_) | Self::NotRecoveryKey | Self::MissingFeature(_) => true,
             #[cfg(feature = "tpm2")]
             Self::Tpm2(error) => !error.is_of_the_token(),
+            #[cfg(feature = "tang")]
+            Self::Clevis(error) => matches!(error, super::clevis::ClevisError::Secret(_)),
             _ => false,
         }
-    }
-}
-
-/// A token whose JSON is not as its type needs it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the token is malformed: {member} {cause}")]
-#[non_exhaustive]
-pub struct MalformedToken {
-    /// The member that is wrong.
-    pub member: &'static str,
-    /// What is wrong with it.
-    pub cause: &'static str,
-}
-
-impl MalformedToken {
-    pub(super) fn new(member: &'static str, cause: &'static str) -> Self {
-        Self { member, cause }
     }
 }

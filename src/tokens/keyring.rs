@@ -5,7 +5,8 @@
 
 use luksmith_formats::json::{Value, json};
 
-use super::error::{MalformedToken, TokenError};
+use super::error::TokenError;
+use super::malformed::MalformedToken;
 use super::token::Token;
 use crate::secret::{LockedBytes, MAX_KEY_FILE, Passphrase, SecretError};
 use crate::sys::keyring::UserKey;

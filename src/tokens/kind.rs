@@ -18,11 +18,13 @@ pub enum TokenType {
     Recovery,
     /// `systemd-tpm2`: a TPM 2.0 has sealed the passphrase.
     Tpm2,
+    /// `clevis`: Tang servers help to find the passphrase. Needs the feature `tang`.
+    Clevis,
 }
 
 impl TokenType {
     /// All types.
-    pub const ALL: &'static [Self] = &[Self::Keyring, Self::Recovery, Self::Tpm2];
+    pub const ALL: &'static [Self] = &[Self::Keyring, Self::Recovery, Self::Tpm2, Self::Clevis];
 
     /// The member `type` of such a token.
     #[must_use]
@@ -31,6 +33,7 @@ impl TokenType {
             Self::Keyring => keyring::TYPE,
             Self::Recovery => recovery::TYPE,
             Self::Tpm2 => sealed::TYPE,
+            Self::Clevis => "clevis",
         }
     }
 
@@ -54,6 +57,10 @@ impl TokenType {
             Self::Keyring => keyring::passphrase(token),
             Self::Recovery => recovery::passphrase(context),
             Self::Tpm2 => sealed::passphrase(token, context),
+            #[cfg(feature = "tang")]
+            Self::Clevis => Ok(super::clevis::passphrase(token, context)?),
+            #[cfg(not(feature = "tang"))]
+            Self::Clevis => Err(crate::MissingFeature::new("a token of clevis", "tang").into()),
         }
     }
 }

@@ -9,16 +9,20 @@
 //! A further type is a variant of [`TokenType`] with a file of its own, which parses the JSON of
 //! the token strictly, and a variant of [`TokenError`].
 
+#[cfg(feature = "tang")]
+pub mod clevis;
 mod error;
 mod keyring;
 mod kind;
+mod malformed;
 pub mod recovery;
 mod sealed;
 mod token;
 #[cfg(feature = "tpm2")]
 pub mod tpm2;
 
-pub use error::{MalformedToken, TokenError};
+pub use error::TokenError;
 pub use keyring::keyring_token;
 pub use kind::TokenType;
+pub use malformed::MalformedToken;
 pub use token::{Context, Token, TokenOptions};

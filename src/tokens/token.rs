@@ -1,8 +1,10 @@
 //! A token of a header, and what the caller permits and gives to use it.
 
+use std::time::Duration;
+
 use luksmith_formats::json::Value;
 
-use super::error::MalformedToken;
+use super::malformed::MalformedToken;
 #[cfg(feature = "tpm2")]
 use super::tpm2::Device;
 use crate::Interrupt;
@@ -33,12 +35,28 @@ impl<'a> Token<'a> {
 }
 
 /// What the caller permits tokens to use. The default permits nothing outside of this machine.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TokenOptions {
     /// The TPM that tokens of type `systemd-tpm2` use.
     #[cfg(feature = "tpm2")]
     pub(super) tpm2_device: Device,
+    /// The URLs of the Tang servers that may be asked: none by default. A header that names another
+    /// one causes no request.
+    pub tang_urls: Vec<String>,
+    /// How long a server may take: 10 s by default.
+    pub timeout: Duration,
+}
+
+impl Default for TokenOptions {
+    fn default() -> Self {
+        Self {
+            #[cfg(feature = "tpm2")]
+            tpm2_device: Device::default(),
+            tang_urls: Vec::new(),
+            timeout: Duration::from_secs(10),
+        }
+    }
 }
 
 #[cfg(feature = "tpm2")]

@@ -4,4 +4,9 @@
 #![allow(clippy::print_stderr)] // what is skipped, and why
 
 mod bus;
+mod keyring;
+mod mutations;
+mod recovery;
+mod site;
+mod tang;
 mod tpm2;

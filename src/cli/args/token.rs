@@ -18,7 +18,7 @@ pub(crate) struct TokenArgs {
     pub(crate) token: Option<u32>,
 
     /// Find the passphrase with the tokens of this type, in the order of their numbers:
-    /// luks2-keyring, systemd-recovery, systemd-tpm2
+    /// luks2-keyring, systemd-recovery, systemd-tpm2, clevis
     #[arg(long, value_name = "TYPE", value_parser = parse_type, conflicts_with = "token")]
     pub(crate) token_type: Option<TokenType>,
 
@@ -26,6 +26,11 @@ pub(crate) struct TokenArgs {
     /// [default: /dev/tpmrm0]
     #[arg(long, value_name = "DEVICE", value_parser = parse_device)]
     pub(crate) tpm2_device: Option<Device>,
+
+    /// Permit a token of type clevis to ask the Tang server at URL; may be given again. A server
+    /// that only the header names is never asked
+    #[arg(long, value_name = "URL")]
+    pub(crate) tang_url: Vec<String>,
 }
 
 fn parse_device(text: &str) -> Result<Device, String> {
@@ -46,6 +51,9 @@ impl TokenArgs {
 
     /// What these tokens may use.
     pub(crate) fn options(&self) -> TokenOptions {
-        TokenOptions::default().tpm2_device(self.tpm2_device.clone().unwrap_or_default())
+        let device = self.tpm2_device.clone().unwrap_or_default();
+        let mut options = TokenOptions::default().tpm2_device(device);
+        options.tang_urls.clone_from(&self.tang_url);
+        options
     }
 }

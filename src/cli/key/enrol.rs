@@ -6,15 +6,18 @@ use std::path::{Path, PathBuf};
 
 use luksmith::kdf::calibrate::Cost;
 use luksmith::secret::Passphrase;
-use luksmith::tokens::recovery;
+use luksmith::tokens::clevis::Advertisement;
 use luksmith::tokens::tpm2::{self, Pcrs};
+use luksmith::tokens::{TokenOptions, recovery};
 use luksmith_formats::json::Value;
 
 use crate::cli::Session;
 use crate::cli::args::{LocalFile, TokenArgs};
-use crate::cli::error::{CommandError, stdout_failed};
+use crate::cli::error::{CommandError, Kind, stdout_failed};
+use crate::cli::force::ask;
 use crate::cli::output;
 use crate::cli::passphrase::KeySource;
+use crate::cli::qr::Code;
 use crate::cli::streams::{check_secret, write_secret};
 
 /// The options of a keyslot whose passphrase is made, and has a token.
@@ -28,6 +31,19 @@ pub(super) struct EnrolArgs {
     /// systemd-recovery` accepts the key without its dashes and in capitals too.
     #[arg(long, conflicts_with_all = ["new_key", "new_key_file", "unbound"])]
     recovery_key: bool,
+
+    /// Bind a random passphrase to the Tang server at URL, as `clevis luks bind` does (LUKS2)
+    ///
+    /// The keyslot has 256 random bits as its passphrase, and a cheap key derivation. The token of
+    /// type clevis has the passphrase in a form that only the server helps to decrypt. The server
+    /// is asked for its keys, which it signs.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["new_key", "new_key_file", "unbound", "recovery_key", "tpm2"])]
+    tang: Option<String>,
+
+    /// The thumbprint of a signing key of the Tang server (`tang-show-keys` prints it); without it,
+    /// the terminal asks whether the server's is right
+    #[arg(long, value_name = "THUMBPRINT", requires = "tang")]
+    tang_thumbprint: Option<String>,
 
     /// Write the recovery key to FILE, which is new and gets mode 0600, instead of to the terminal;
     /// - is stdout, unless it is a terminal
@@ -84,7 +100,7 @@ impl EnrolArgs {
 
     /// Whether the passphrase is made, and no source is read for it.
     pub(super) fn is_given(&self) -> bool {
-        self.recovery_key || self.tpm2
+        self.recovery_key || self.tpm2 || self.tang.is_some()
     }
 
     /// Makes the passphrase and its token.
@@ -93,15 +109,15 @@ impl EnrolArgs {
         session: &Session,
         tokens: &TokenArgs,
     ) -> Result<Option<Enrolment>, CommandError> {
-        if self.tpm2 {
-            return self.seal(session, tokens).map(Some);
-        }
-        if !self.recovery_key {
-            return Ok(None);
-        }
+        let (passphrase, token) = match &self.tang {
+            Some(url) => self.bind(url, session)?,
+            None if self.tpm2 => return self.seal(session, tokens).map(Some),
+            None if self.recovery_key => (recovery::generate()?, recovery::token()),
+            None => return Ok(None),
+        };
         Ok(Some(Enrolment {
-            passphrase: recovery::generate()?,
-            token: recovery::token(),
+            passphrase,
+            token,
             cost: recovery::COST,
         }))
     }
@@ -132,6 +148,38 @@ impl EnrolArgs {
         })
     }
 
+    /// A passphrase, and a token with which a Tang server helps to find it.
+    fn bind(&self, url: &str, session: &Session) -> Result<(Passphrase, Value), CommandError> {
+        let options = TokenOptions::default();
+        let advertised = session
+            .signals
+            .ending(|| Advertisement::fetch(url, &options))?
+            .map_err(|error| CommandError::from(error).about("--tang"))?;
+        match &self.tang_thumbprint {
+            Some(thumbprint) if advertised.is_signed_by(thumbprint) => {}
+            Some(_) => {
+                let message = "--tang-thumbprint: the server has no signing key with it";
+                return Err(CommandError::new(Kind::Permission, message)
+                    .hint("`tang-show-keys` on the server prints the thumbprints"));
+            }
+            None => {
+                let thumbprints: Vec<_> = advertised.thumbprints().collect();
+                let question = format!(
+                    "the server {url} signs with the keys {}, which are not known",
+                    thumbprints.join(", ")
+                );
+                if session.json || !io::stdin().is_terminal() {
+                    return Err(CommandError::new(Kind::Permission, question)
+                        .hint("--tang-thumbprint THUMBPRINT says which key is right"));
+                }
+                ask("trust", &question)?;
+            }
+        }
+        let passphrase = Passphrase::generate()?;
+        let token = advertised.bind(&passphrase)?;
+        Ok((passphrase, token))
+    }
+
     /// Hands out the passphrase, when its keyslot is in the header.
     pub(super) fn hand_out(&self, made: &Enrolment, session: &Session) -> Result<(), CommandError> {
         if !self.recovery_key {
@@ -150,11 +198,25 @@ impl EnrolArgs {
     }
 }
 
-/// Shows a recovery key on the terminal.
+/// Shows a recovery key on the terminal, and as a QR code if its characters can show one.
 fn show(key: &[u8]) -> io::Result<()> {
-    let mut stdout = io::stdout();
+    let mut stdout = io::stdout().lock();
     stdout.write_all(b"\n    ")?;
     stdout.write_all(key)?;
     stdout.write_all(b"\n\n")?;
+    if is_utf8()
+        && let Some(code) = Code::new(key)
+    {
+        code.map_err(io::Error::other)?.write(&mut stdout)?;
+        stdout.write_all(b"\n")?;
+    }
     stdout.flush()
+}
+
+/// Whether the locale says that the terminal shows UTF-8.
+fn is_utf8() -> bool {
+    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set);
+    let locale = locale.unwrap_or_default().to_ascii_lowercase();
+    locale.contains("utf-8") || locale.contains("utf8")
 }

@@ -4,6 +4,7 @@ use std::error::Error;
 
 use luksmith::task::tokens::OpenByTokenError;
 use luksmith::tokens::TokenError;
+use luksmith::tokens::clevis::ClevisError;
 use luksmith::tokens::tpm2::Tpm2Error;
 use rustix::io::Errno;
 
@@ -21,6 +22,7 @@ hints! {
     TokenError {
         TokenError::UnknownType { .. } => LIST,
         TokenError::Malformed(_) => "`luksmith token export IMAGE --token-id N` shows the token",
+        TokenError::Clevis(error) => hint(error),
         TokenError::NotRecoveryKey => "--key SOURCE names where the recovery key is",
         TokenError::Keyring { source, .. } if Errno::from_io_error(source) == Some(Errno::ACCESS) =>
             "`keyctl link @u @s` lets this session read the keys of the user",
@@ -43,6 +45,15 @@ hints! {
         Tpm2Error::NoPcrs { .. } => "--tpm2-pcrs takes PCRs that `tpm2_pcrread sha256` shows",
         Tpm2Error::NoMemory => "/dev/tpmrm0 manages the memory of the TPM for all programs",
         Tpm2Error::BadPin => "printf '%s' PIN writes a file without a newline at its end",
+    }
+
+    ClevisError {
+        ClevisError::ForeignServer { .. } =>
+            "--tang-url URL permits it: use it only if you know that server",
+        ClevisError::Shares { source, .. } => hint(&**source),
+        ClevisError::Status { status: 404, .. } =>
+            "the server may have rotated its keys and deleted the old ones",
+        ClevisError::Unreachable { .. } => "--key SOURCE opens the volume with a passphrase",
     }
 
     OpenByTokenError {

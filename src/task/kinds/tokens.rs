@@ -5,6 +5,13 @@ use super::{kinds, unlock};
 use crate::task::Kind;
 use crate::task::tokens::OpenByTokenError;
 use crate::tokens::TokenError;
+#[cfg(feature = "tang")]
+use crate::tokens::clevis::ClevisError;
+
+#[cfg(feature = "tang")]
+kinds! {
+    ClevisError => clevis,
+}
 
 kinds! {
     TokenError => token,
@@ -23,7 +30,26 @@ fn token(error: &TokenError) -> Kind {
         #[cfg(feature = "tpm2")]
         TokenError::Tpm2(error) => super::tpm2::tpm2(error),
         TokenError::Secret(error) => secret(error),
+        #[cfg(feature = "tang")]
+        TokenError::Clevis(error) => clevis(error),
         TokenError::MissingFeature(_) => Kind::Unsupported,
+    }
+}
+
+#[cfg(feature = "tang")]
+fn clevis(error: &ClevisError) -> Kind {
+    match error {
+        ClevisError::Malformed(_) => Kind::Damaged,
+        ClevisError::ForeignServer { .. } => Kind::Permission,
+        ClevisError::Pin(_) => Kind::Unsupported,
+        ClevisError::Shares { source, .. } => clevis(source),
+        ClevisError::Url => Kind::Parameters,
+        ClevisError::Unreachable { .. }
+        | ClevisError::Status { .. }
+        | ClevisError::Answer { .. }
+        | ClevisError::Authorities(_) => Kind::Storage,
+        ClevisError::NotDecrypted => Kind::WrongPassphrase,
+        ClevisError::Secret(error) => secret(error),
     }
 }
 

@@ -1,0 +1,124 @@
+//! Recovery keys of systemd-cryptenroll and ours.
+
+use luksmith_formats::json::json;
+use support::peers;
+
+use crate::site::Site;
+
+#[test]
+fn a_recovery_key_of_ours_is_as_one_of_systemd() {
+    let (Some(_), Some(_)) = (
+        peers::find("systemd-cryptenroll"),
+        peers::find("cryptsetup"),
+    ) else {
+        return peers::skip("systemd-cryptenroll");
+    };
+    let site = Site::new();
+    let added = site.luksmith("key add disk.img --key-file key --recovery-key --out ours");
+    assert_eq!(added, "keyslot 1 added, with token 0\n");
+    let mut enroll = site.command("systemd-cryptenroll", "--recovery-key disk.img");
+    let theirs = peers::run(enroll.env("PASSWORD", "a passphrase"));
+    std::fs::write(site.path("theirs"), theirs.trim_ascii()).unwrap();
+
+    let expected = |slot: &str| json!({"type": "systemd-recovery", "keyslots": [slot]});
+    assert_eq!(site.token(0), expected("1"));
+    assert_eq!(site.token(1), expected("2"));
+    // The same derivation of both keyslots.
+    let info = site.luksmith("info disk.img --json");
+    let cheap = info.matches("\"iterations\": 1000").count();
+    assert!(cheap >= 2 && info.contains("sha512"), "{info}");
+
+    for (file, slot, token) in [("ours", 1, 0), ("theirs", 2, 1)] {
+        let test = format!("open --test-passphrase --key-file {file} --key-slot {slot} disk.img");
+        site.run("cryptsetup", &test);
+        let text = std::fs::read_to_string(site.path(file)).unwrap();
+        assert_eq!(text.len(), 71);
+        let plain = text.replace('-', "").to_uppercase();
+        std::fs::write(site.path("plain"), plain).unwrap();
+        let opens = format!("keyslot {slot} opens the volume, by token {token}\n");
+        for key in [file, "plain"] {
+            let line = format!("key test disk.img --token-type systemd-recovery --key-file {key}");
+            assert_eq!(site.luksmith(&line), opens);
+        }
+        // Without the option the text is a passphrase, as it is.
+        site.refused("key test disk.img --key-file plain");
+    }
+}
+
+#[test]
+fn what_cannot_be_done_with_a_token_is_refused_by_name() {
+    let site = Site::new();
+    site.luksmith("key add disk.img --key-file key --recovery-key --out recovery");
+    site.import(&json!({"type": "systemd-fido2", "keyslots": ["0"]}));
+    site.import(&json!({"type": "luks2-keyring", "keyslots": [], "key_description": "x"}));
+    site.luksmith(
+        "create luks1.img --type luks1 --size 1M --key-file key --pbkdf-force-iterations 1000",
+    );
+    for (line, code, expected) in [
+        ("key test disk.img --token 7", 1, "no token 7"),
+        (
+            "key test disk.img --token 1",
+            1,
+            "type systemd-fido2, which is not known",
+        ),
+        (
+            "key test disk.img --token 2",
+            1,
+            "token 2 is for no keyslot",
+        ),
+        (
+            "key test disk.img --token-type fido2",
+            1,
+            "the types are luks2-keyring",
+        ),
+        (
+            "key test disk.img --token-type clevis",
+            1,
+            "the header has systemd-recovery",
+        ),
+        ("key test luks1.img --token 0", 1, "LUKS1 has no tokens"),
+        (
+            "key test disk.img --token 0 --key-file key",
+            2,
+            "not a recovery key",
+        ),
+        (
+            "key test disk.img --token 0 --keyslot 0 --key-file recovery",
+            1,
+            "no keyslot",
+        ),
+        (
+            "key change disk.img --token 0 --key-file recovery",
+            1,
+            "no longer open",
+        ),
+        (
+            "copy disk.img new.img --token 0 --key-file recovery",
+            1,
+            "--new-key SOURCE",
+        ),
+        (
+            "key add disk.img --key-file key --recovery-key",
+            1,
+            "only on a terminal",
+        ),
+        (
+            "key add luks1.img --key-file key --recovery-key --out x",
+            1,
+            "LUKS1 has no tokens",
+        ),
+        (
+            "key add disk.img --key-file key --recovery-key --out key",
+            5,
+            "exists",
+        ),
+    ] {
+        let (exit, error) = site.refused(line);
+        assert_eq!(exit, code, "{line}: {error}");
+        assert!(error.contains(expected), "{line}: {error}");
+    }
+    let opened = site.luksmith("key test disk.img --token 0 --key-file recovery --json");
+    assert!(opened.contains("\"token\": 0"), "{opened}");
+    let opened = site.luksmith("key test disk.img --key-file key --json");
+    assert!(opened.contains("\"token\": null"), "{opened}");
+}
