@@ -262,7 +262,7 @@ pub(super) fn seal(
     });
     let tag = tag.map_err(|_| ClevisError::NotDecrypted)?;
     Ok(json!({
-        "type": (super::TYPE),
+        "type": "clevis",
         "keyslots": [],
         "jwe": {
             "ciphertext": (URL_SAFE_NO_PAD.encode(&bytes[..])),

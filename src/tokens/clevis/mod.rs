@@ -20,6 +20,3 @@ mod shares;
 pub use advertisement::Advertisement;
 pub use error::ClevisError;
 pub(super) use open::passphrase;
-
-/// The member `type`.
-const TYPE: &str = "clevis";
