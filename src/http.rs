@@ -141,6 +141,7 @@ pub(crate) fn fill(answer: Response<Body>, into: &mut [u8]) -> io::Result<()> {
 }
 
 /// Whether the same request may succeed later.
+#[cfg(any(feature = "http", feature = "s3"))]
 pub(crate) fn is_temporary(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidData, InvalidInput};
     !matches!(error.kind(), InvalidData | InvalidInput)

@@ -1,7 +1,7 @@
 //! A QR code of a recovery key, for the terminal.
 //!
-//! Reference: ISO/IEC 18004. There is one shape: version 4 with level L, which holds 78 bytes in one
-//! block, and mask 0. The modules are as secret as the text, and are in locked memory.
+//! Reference: ISO/IEC 18004. There is one shape: version 4 with level L, which holds 78 bytes in
+//! one block, and mask 0. The modules are as secret as the text, and are in locked memory.
 
 use luksmith::secret::{LockError, LockedBytes};
 

@@ -178,6 +178,7 @@ const FEATURES: &[(&str, &[&str])] = &[
     ),
     ("ciphers", &["src/crypt/", "src/kdf/hashes.rs"]),
     ("qcow2-compressed", &["src/inflate.rs"]),
+    ("tang", &["src/tokens/clevis/", "src/http.rs"]),
     // rustls has a module that is called aws_lc_rs too.
     (
         "tpm2",

@@ -1,5 +1,5 @@
-//! Shamir's secret sharing, as clevis has it: the key is the value at 0 of a polynomial over a prime
-//! field, and a share is a point of it.
+//! Shamir's secret sharing, as clevis has it: the key is the value at 0 of a polynomial over a
+//! prime field, and a share is a point of it.
 
 use p521::elliptic_curve::bigint::modular::{FixedMontyForm, FixedMontyParams};
 use p521::elliptic_curve::bigint::{Odd, U256};
