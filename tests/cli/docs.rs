@@ -148,6 +148,13 @@ fn qcow2() {
 }
 
 #[test]
+fn tokens() {
+    let page = include_str!("../../docs/tokens.md");
+    let printed = run(&Session::new(), &script(page, ""));
+    assert!(printed.contains("luks2-keyring"), "{printed}");
+}
+
+#[test]
 fn key_helpers() {
     let session = Session::new();
     let page = include_str!("../../docs/key-helpers.md");

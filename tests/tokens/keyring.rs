@@ -23,11 +23,13 @@ fn cryptsetup_and_we_open_by_the_same_key() {
     assert!(error.contains(&name), "{error}");
 
     let luksmith = env!("CARGO_BIN_EXE_luksmith");
+    let cryptsetup = peers::find("cryptsetup").unwrap();
+    let cryptsetup = cryptsetup.display();
     let script = format!(
         "set -e\n\
          keyctl padd user {name} @s < key >id\n\
          {luksmith} key test disk.img --token-type luks2-keyring\n\
-         cryptsetup open --test-passphrase --token-id 0 disk.img\n\
+         {cryptsetup} open --test-passphrase --token-id 0 disk.img\n\
          keyctl unlink $(cat id) @s\n\
          keyctl padd user {name}:theirs @s < key\n\
          {luksmith} key test disk.img --token 1\n"

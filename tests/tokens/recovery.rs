@@ -18,15 +18,15 @@ fn a_recovery_key_of_ours_is_as_one_of_systemd() {
     assert_eq!(added, "keyslot 1 added, with token 0\n");
     let mut enroll = site.command("systemd-cryptenroll", "--recovery-key disk.img");
     let theirs = peers::run(enroll.env("PASSWORD", "a passphrase"));
-    std::fs::write(site.path("theirs"), theirs.trim_ascii()).unwrap();
+    site.write("theirs", theirs.trim_ascii());
 
     let expected = |slot: &str| json!({"type": "systemd-recovery", "keyslots": [slot]});
     assert_eq!(site.token(0), expected("1"));
     assert_eq!(site.token(1), expected("2"));
     // The same derivation of both keyslots.
     let info = site.luksmith("info disk.img --json");
-    let cheap = info.matches("\"iterations\": 1000").count();
-    assert!(cheap >= 2 && info.contains("sha512"), "{info}");
+    assert!(info.matches("sha512").count() >= 2, "{info}");
+    assert!(info.matches(": 1000").count() >= 3, "{info}");
 
     for (file, slot, token) in [("ours", 1, 0), ("theirs", 2, 1)] {
         let test = format!("open --test-passphrase --key-file {file} --key-slot {slot} disk.img");
@@ -34,7 +34,7 @@ fn a_recovery_key_of_ours_is_as_one_of_systemd() {
         let text = std::fs::read_to_string(site.path(file)).unwrap();
         assert_eq!(text.len(), 71);
         let plain = text.replace('-', "").to_uppercase();
-        std::fs::write(site.path("plain"), plain).unwrap();
+        site.write("plain", plain.as_bytes());
         let opens = format!("keyslot {slot} opens the volume, by token {token}\n");
         for key in [file, "plain"] {
             let line = format!("key test disk.img --token-type systemd-recovery --key-file {key}");

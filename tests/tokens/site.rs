@@ -1,6 +1,7 @@
 //! The program, a volume in a folder, and Tang servers.
 
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -20,7 +21,7 @@ impl Site {
         let site = Self {
             folder: tempfile::tempdir().unwrap(),
         };
-        std::fs::write(site.path("key"), "a passphrase").unwrap();
+        site.write("key", b"a passphrase");
         site.luksmith(
             "create disk.img --size 1M --key-file key --pbkdf pbkdf2 --pbkdf-force-iterations 1000",
         );
@@ -29,6 +30,13 @@ impl Site {
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// Writes a file that only its owner can read.
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) {
+        let path = self.path(name);
+        std::fs::write(&path, bytes).unwrap();
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).unwrap();
     }
 
     /// A command in the folder. Words are between spaces.

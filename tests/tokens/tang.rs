@@ -54,7 +54,7 @@ fn what_we_bind_clevis_opens() {
         assert_eq!(added, "keyslot 1 added, with token 0\n");
 
         let passphrase = site.run("clevis", "luks pass -d disk.img -s 1");
-        std::fs::write(site.path("found"), passphrase.trim_ascii_end()).unwrap();
+        site.write("found", passphrase.trim_ascii_end());
         site.luksmith("key test disk.img --keyslot 1 --key-file found");
         site.luksmith(&format!("key test disk.img --token 0 --tang-url {url}"));
         let dump = String::from_utf8(site.run("cryptsetup", "luksDump disk.img")).unwrap();
@@ -162,11 +162,31 @@ fn a_server_that_is_gone_or_lost_its_keys_is_named() {
     assert!(error.contains("does not answer"), "{error}");
 }
 
-/// Reads a request up to the end of its head, and writes this.
+/// Reads a request with its body, writes this, and waits until the client closes the connection.
 fn respond(mut client: TcpStream, answer: &[u8]) {
-    let mut request = [0; 4096];
-    let _ = client.read(&mut request);
+    let (mut request, mut part) = (Vec::new(), [0; 4096]);
+    while !is_whole(&request) {
+        match client.read(&mut part) {
+            Ok(n) if n > 0 => request.extend_from_slice(&part[..n]),
+            _ => return,
+        }
+    }
     let _ = client.write_all(answer);
+    let _ = client.shutdown(std::net::Shutdown::Write);
+    let _ = client.set_read_timeout(Some(std::time::Duration::from_secs(2)));
+    let _ = client.read(&mut part);
+}
+
+fn is_whole(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request).to_ascii_lowercase();
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "));
+    let length = length.map_or(0, |length| length.parse().unwrap());
+    body.len() >= length
 }
 
 fn ok(body: &str) -> Vec<u8> {
