@@ -38,7 +38,9 @@ fn a_recovery_key_of_ours_is_as_one_of_systemd() {
         let opens = format!("keyslot {slot} opens the volume, by token {token}\n");
         for key in [file, "plain"] {
             let line = format!("key test disk.img --token-type systemd-recovery --key-file {key}");
-            assert_eq!(site.luksmith(&line), opens);
+            // A warning may follow: the other key opens no keyslot of the first token.
+            let printed = site.luksmith(&line);
+            assert!(printed.starts_with(&opens), "{printed}");
         }
         // Without the option the text is a passphrase, as it is.
         site.refused("key test disk.img --key-file plain");
