@@ -1,6 +1,6 @@
 /*
  * luksmith: LUKS1 and LUKS2 volumes without root, device-mapper or mounting, for programs in C and
- * C++. Link with -lluksmith; pkg-config knows it as `luksmith`. docs/library.md has an introduction.
+ * C++. Link with -lluksmith; pkg-config knows it as `luksmith`. docs/library.md introduces it.
  *
  * Functions that can fail return an enum luksmith_kind as an int, which is LUKSMITH_OK or what went
  * wrong. Their last parameter is where the error goes: NULL, or a pointer that is set to NULL after
@@ -8,19 +8,24 @@
  * stored after a failure.
  *
  * Strings end with a zero byte and are UTF-8, except for paths, which are bytes. All parameters but
- * `error`, `options`, and those for which this header says so, must not be NULL: LUKSMITH_PARAMETERS
- * is returned then. A function that frees a handle takes NULL, and does nothing with it.
+ * `error`, `options`, and those for which this header says so, must not be NULL:
+ * LUKSMITH_PARAMETERS is returned then. A function that frees a handle takes NULL, and does nothing
+ * with it. After a defect of the library, a function that returns no kind returns 0, "" or NULL,
+ * and luksmith_error_kind returns LUKSMITH_INTERNAL.
  *
  * Threads. Every function may be called from any thread. Several threads may use one handle at the
  * same time, but not while another one frees it. Reads and writes of overlapping bytes are atomic
- * with respect to each other. A process that has forked uses no handle of its parent, and calls
- * exec or _exit.
+ * with respect to each other. While a thread adds or changes a keyslot, which takes as long as the
+ * key derivations, others read and write the plaintext, but wait for it before they use the header:
+ * in luksmith_unlock, luksmith_info, luksmith_resize, the functions for keyslots, and luksmith_size
+ * of a locked volume. A process that has forked uses no handle of its parent, and calls exec or
+ * _exit.
  *
  * Process. The library sets no allocator, signal handler, umask, limit or environment variable. It
  * reads the environment only for the sources credential: and command:, and for the number of
  * threads (RAYON_NUM_THREADS). It prints nothing, unless a defect of the library makes it fail with
- * LUKSMITH_INTERNAL. It starts threads for key derivations, which wait afterwards, and for servers.
- * Only luksmith_harden changes the process.
+ * LUKSMITH_INTERNAL. It starts threads for key derivations, which wait afterwards, for prompts, for
+ * connections to NBD exports, and for servers. Only luksmith_harden changes the process.
  *
  * Secrets. Passphrases and keys are in locked memory (RLIMIT_MEMLOCK limits it) and are wiped. The
  * program `luksmith` also wipes all memory that it frees, by its allocator, and calls what is
@@ -121,9 +126,9 @@ int luksmith_key_source(const char *source, luksmith_key **key, luksmith_error *
  * A function that gives a passphrase. It is called in the thread of the function that needs the
  * passphrase. `what` says for a person what the passphrase opens, and `is_new` whether it is being
  * set. The function writes at most `size` bytes (4096) to `buffer`, which is locked memory, and
- * returns their number. A negative number ends the call with LUKSMITH_INTERRUPTED. The function must
- * not throw an exception, jump out of the call, or free a handle that is in use. Threads that use
- * the key at the same time call it at the same time.
+ * returns their number. A negative number ends the call with LUKSMITH_INTERRUPTED. The function
+ * must not throw an exception, jump out of the call, or free a handle that is in use. Threads that
+ * use the key at the same time call it at the same time.
  */
 typedef ptrdiff_t (*luksmith_key_function)(void *data, const char *what, int is_new,
                                            unsigned char *buffer, size_t size);
@@ -151,7 +156,8 @@ int luksmith_create(const char *image, uint64_t size, const luksmith_options *op
 
 /*
  * Opens the volume in a file, on a device or on an NBD export, for writing unless "read-only" is
- * "true". It is locked: luksmith_unlock opens its plaintext. No other program may have it open.
+ * "true". It is locked: luksmith_unlock opens its plaintext. No other program may have it open,
+ * unless all only read it. "force-share" takes no lock, and is only for reading.
  *
  * Options: force-share, format, header, read-only.
  */
@@ -256,9 +262,9 @@ int luksmith_keyslot_remove(luksmith_volume *volume, uint32_t keyslot,
 /* --- an NBD server --------------------------------------------------------------------------- */
 
 /*
- * Serves an unlocked volume on a new Unix socket, in threads of its own, until luksmith_server_stop.
- * By default only this user can connect, and the directory of the socket has to be closed to
- * others.
+ * Serves an unlocked volume on a new Unix socket, in threads of its own, until
+ * luksmith_server_stop. By default only this user can connect, and the directory of the socket has
+ * to be closed to others.
  *
  * Options: description, discard, max-connections, name, read-only, socket-group (a number),
  * socket-mode.
@@ -279,8 +285,8 @@ int luksmith_server_stop(luksmith_server *server, luksmith_error **error);
 
 /*
  * Checks an image in its declared format ("qcow2", "raw", "luks", ...), without a key, and stores
- * the findings as JSON: the document of `luksmith inspect --json`. The member "verdict" is "accept",
- * "reject" or "policy". Also succeeds if the image is rejected.
+ * the findings as JSON: the document of `luksmith inspect --json`. The member "verdict" is
+ * "accept", "reject" or "policy". Also succeeds if the image is rejected.
  *
  * Options: follow-symlinks, force-share, max-size, policy.
  */

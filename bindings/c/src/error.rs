@@ -71,11 +71,10 @@ fn name(number: c_int) -> &'static CStr {
 
 impl From<Error> for LuksmithError {
     fn from(error: Error) -> Self {
-        let hints: Vec<_> = error.advice().iter().map(ToString::to_string).collect();
         Self {
             kind: number(error.kind()),
             message: c_string(error.line()),
-            hint: (!hints.is_empty()).then(|| c_string(hints.join("; "))),
+            hint: error.hint().map(c_string),
         }
     }
 }
@@ -100,6 +99,12 @@ pub(crate) fn run(error: ErrorOut<'_>, work: impl FnOnce() -> Result<(), Error>)
     kind
 }
 
+/// Runs a function that cannot report an error, and returns `otherwise` after a panic.
+pub(crate) fn caught<T>(otherwise: T, work: impl FnOnce() -> T) -> T {
+    // As in `run`.
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(otherwise)
+}
+
 /// Hands a value to the caller, as a handle.
 pub(crate) fn give<T>(out: Out<'_, *mut T>, value: T) -> Result<(), Error> {
     let out = out.ok_or_else(|| null("where the handle goes"))?;
@@ -114,23 +119,27 @@ pub(crate) fn null(what: &str) -> Error {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn luksmith_error_kind(error: Option<&LuksmithError>) -> c_int {
-    error.map_or(OK, |error| error.kind)
+    caught(INTERNAL, || error.map_or(OK, |error| error.kind))
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn luksmith_error_message(error: Option<&LuksmithError>) -> *const c_char {
-    error.map_or(c"".as_ptr(), |error| error.message.as_ptr())
+    caught(c"".as_ptr(), || {
+        error.map_or(c"".as_ptr(), |error| error.message.as_ptr())
+    })
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn luksmith_error_hint(error: Option<&LuksmithError>) -> *const c_char {
-    let hint = error.and_then(|error| error.hint.as_ref());
-    hint.map_or(ptr::null(), |hint| hint.as_ptr())
+    caught(ptr::null(), || {
+        let hint = error.and_then(|error| error.hint.as_ref());
+        hint.map_or(ptr::null(), |hint| hint.as_ptr())
+    })
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn luksmith_error_free(error: Option<Box<LuksmithError>>) {
-    drop(error);
+    caught((), || drop(error));
 }
 
 #[unsafe(no_mangle)]

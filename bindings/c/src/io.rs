@@ -8,7 +8,7 @@ use luksmith::task::open_volume::{Force, Task};
 use luksmith::task::{Error, Kind};
 use luksmith::volume::{Window, Windows};
 
-use crate::error::{ErrorOut, null, run};
+use crate::error::{ErrorOut, caught, null, run};
 use crate::options::{LuksmithOptions, named};
 use crate::volume::LuksmithVolume;
 
@@ -36,13 +36,17 @@ fn range(offset: u64, size: u64) -> Result<Range<u64>, Error> {
 /// The size in bytes, or 0 if it is not known.
 #[unsafe(no_mangle)]
 pub extern "C" fn luksmith_size(volume: Option<&LuksmithVolume>) -> u64 {
-    volume.and_then(|volume| volume.open.size()).unwrap_or(0)
+    caught(0, || {
+        volume.and_then(|volume| volume.open.size()).unwrap_or(0)
+    })
 }
 
 /// The size of a sector in bytes, or 0 if the volume is locked.
 #[unsafe(no_mangle)]
 pub extern "C" fn luksmith_sector_size(volume: Option<&LuksmithVolume>) -> u32 {
-    LuksmithVolume::plaintext(volume).map_or(0, |volume| volume.sector_size())
+    caught(0, || {
+        LuksmithVolume::plaintext(volume).map_or(0, |volume| volume.sector_size())
+    })
 }
 
 #[unsafe(no_mangle)]

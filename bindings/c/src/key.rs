@@ -6,7 +6,7 @@ use luksmith::secret::{Passphrase, Purpose, Wanted};
 use luksmith::task::Error;
 use luksmith::task::open_volume::Key;
 
-use crate::error::{ErrorOut, Out, give, null, run};
+use crate::error::{ErrorOut, Out, caught, give, null, run};
 use crate::text::{Text, c_string};
 
 /// `luksmith_key`.
@@ -82,5 +82,5 @@ pub unsafe extern "C" fn luksmith_key_callback(
 
 #[unsafe(no_mangle)]
 pub extern "C" fn luksmith_key_free(key: Option<Box<LuksmithKey>>) {
-    drop(key);
+    caught((), || drop(key));
 }

@@ -5,7 +5,8 @@
 //!
 //! - A handle is a `Box` whose pointer C holds. A parameter `Option<&T>` is a pointer that may be
 //!   `NULL`.
-//! - No panic leaves a function: `error::run` catches it, and returns `error::INTERNAL`.
+//! - No panic leaves a function: `error::run` catches it, and returns `error::INTERNAL`. A function
+//!   that returns no kind uses `error::caught`.
 //! - There is no global allocator, and nothing changes the process but `luksmith_harden`.
 
 #![allow(unsafe_code)] // names of functions without mangling, and pointers from C

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use luksmith::task::Error;
 use luksmith::task::open_volume::{Named, Task};
 
-use crate::error::{ErrorOut, null, run};
+use crate::error::{ErrorOut, caught, null, run};
 use crate::text::Text;
 
 /// `luksmith_options`.
@@ -23,8 +23,8 @@ pub(crate) fn named(options: Option<&LuksmithOptions>, task: Task) -> Result<Nam
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn luksmith_options_new() -> Box<LuksmithOptions> {
-    Box::default()
+pub extern "C" fn luksmith_options_new() -> Option<Box<LuksmithOptions>> {
+    caught(None, || Some(Box::default()))
 }
 
 #[unsafe(no_mangle)]
@@ -49,5 +49,5 @@ pub unsafe extern "C" fn luksmith_options_set(
 
 #[unsafe(no_mangle)]
 pub extern "C" fn luksmith_options_free(options: Option<Box<LuksmithOptions>>) {
-    drop(options);
+    caught((), || drop(options));
 }

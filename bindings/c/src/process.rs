@@ -2,8 +2,6 @@
 
 use std::ffi::{c_char, c_int};
 
-use luksmith::task::{Error, Kind};
-
 use crate::error::{ErrorOut, run};
 
 #[unsafe(no_mangle)]
@@ -13,10 +11,5 @@ pub extern "C" fn luksmith_version() -> *const c_char {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn luksmith_harden(error: ErrorOut<'_>) -> c_int {
-    run(error, || {
-        let hardened = luksmith::sys::harden();
-        hardened.map_err(|error| {
-            Error::new(Kind::of_io(&error), error).about("cannot turn off core dumps")
-        })
-    })
+    run(error, luksmith::task::open_volume::harden)
 }

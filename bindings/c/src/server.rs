@@ -5,7 +5,7 @@ use std::ffi::{CString, c_char, c_int};
 use luksmith::task::Silent;
 use luksmith::task::open_volume::{Task, VolumeServer};
 
-use crate::error::{ErrorOut, Out, give, run};
+use crate::error::{ErrorOut, Out, caught, give, run};
 use crate::options::{LuksmithOptions, named};
 use crate::text::{Text, c_string};
 use crate::volume::LuksmithVolume;
@@ -41,7 +41,9 @@ pub unsafe extern "C" fn luksmith_serve(
 
 #[unsafe(no_mangle)]
 pub extern "C" fn luksmith_server_uri(server: Option<&LuksmithServer>) -> *const c_char {
-    server.map_or(c"".as_ptr(), |server| server.uri.as_ptr())
+    caught(c"".as_ptr(), || {
+        server.map_or(c"".as_ptr(), |server| server.uri.as_ptr())
+    })
 }
 
 #[unsafe(no_mangle)]

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use luksmith::task::Error;
 
-use crate::error::{Out, null};
+use crate::error::{Out, caught, null};
 
 /// The text at a pointer of the caller.
 pub(crate) struct Text<'a>(&'a CStr);
@@ -53,8 +53,10 @@ pub(crate) fn give_text(out: Out<'_, *mut c_char>, text: String) -> Result<(), E
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn luksmith_string_free(string: *mut c_char) {
-    if !string.is_null() {
-        // SAFETY: the caller has it from `give_text`, and does not use it any more.
-        drop(unsafe { CString::from_raw(string) });
-    }
+    caught((), || {
+        if !string.is_null() {
+            // SAFETY: the caller has it from `give_text`, and does not use it any more.
+            drop(unsafe { CString::from_raw(string) });
+        }
+    });
 }

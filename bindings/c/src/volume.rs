@@ -10,7 +10,7 @@ use luksmith::task::open_volume::{Force, Named, OpenVolume, Task};
 use luksmith::task::{Error, Kind, Silent, Watch};
 use luksmith::volume::Volume;
 
-use crate::error::{ErrorOut, Out, give, null, run};
+use crate::error::{ErrorOut, Out, caught, give, null, run};
 use crate::key::LuksmithKey;
 use crate::options::{LuksmithOptions, named};
 use crate::text::{Text, give_text};
@@ -108,9 +108,11 @@ pub extern "C" fn luksmith_unlock(
 
 #[unsafe(no_mangle)]
 pub extern "C" fn luksmith_interrupt(volume: Option<&LuksmithVolume>) {
-    if let Some(volume) = volume {
-        volume.watch.interrupt().trigger();
-    }
+    caught((), || {
+        if let Some(volume) = volume {
+            volume.watch.interrupt().trigger();
+        }
+    });
 }
 
 #[unsafe(no_mangle)]
@@ -127,5 +129,5 @@ pub extern "C" fn luksmith_info(
 
 #[unsafe(no_mangle)]
 pub extern "C" fn luksmith_close(volume: Option<Box<LuksmithVolume>>) {
-    drop(volume);
+    caught((), || drop(volume));
 }

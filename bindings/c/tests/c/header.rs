@@ -58,7 +58,6 @@ const TYPES: &[(&str, &str)] = &[
     ("Out<'_, *mut LuksmithVolume>", "luksmith_volume **"),
     ("Out<'_, *mut LuksmithServer>", "luksmith_server **"),
     ("ErrorOut<'_>", "luksmith_error **"),
-    ("Box<LuksmithOptions>", "luksmith_options *"),
     ("Option<KeyFunction>", "luksmith_key_function "),
     ("c_int", "int "),
     ("u32", "uint32_t "),
@@ -148,6 +147,36 @@ fn declarations_are_those_of_the_functions() {
             let is = |c: &String| format!("{c}{parameter}") == *stated;
             assert!(in_c(of).iter().any(is), "{declaration}: {stated}: {of}");
         }
+    }
+}
+
+/// These only return the address of a constant.
+const CONSTANT: [&str; 2] = ["luksmith_kind_name", "luksmith_version"];
+
+/// A panic in any other function would end the process.
+#[test]
+fn every_function_catches_panics() {
+    let mut functions = 0;
+    for file in std::fs::read_dir(here().join("src")).unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        for function in text.split("#[unsafe(no_mangle)]").skip(1) {
+            let (head, body) = function.split_once("{\n").unwrap();
+            let name = head.split_once("fn ").unwrap().1;
+            let name = name.split_once('(').unwrap().0;
+            let body = body.trim_start();
+            let catches = body.starts_with("run(error, ") || body.starts_with("caught(");
+            assert!(catches || CONSTANT.contains(&name), "{name}");
+            functions += 1;
+        }
+    }
+    assert_eq!(functions, declared().len());
+}
+
+#[test]
+fn lines_have_at_most_100_columns() {
+    let header = std::fs::read_to_string(here().join("include/luksmith.h")).unwrap();
+    for line in header.lines() {
+        assert!(line.chars().count() <= 100, "{line}");
     }
 }
 

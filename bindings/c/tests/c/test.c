@@ -177,6 +177,14 @@ static void makes_and_opens(void) {
     luksmith_options_free(options);
     options = luksmith_options_new();
     WORKS(luksmith_options_set(options, "read-only", "true", &error));
+    WORKS(luksmith_options_set(options, "force-share", "true", &error));
+    WORKS(luksmith_open("one.img", options, &volume, &error));
+    luksmith_close(volume);
+    volume = NULL;
+    WORKS(luksmith_options_set(options, "read-only", "false", &error));
+    FAILS(LUKSMITH_PARAMETERS, luksmith_open("one.img", options, &volume, &error));
+    WORKS(luksmith_options_set(options, "read-only", "true", &error));
+    WORKS(luksmith_options_set(options, "force-share", "false", &error));
     WORKS(luksmith_open("one.img", options, &volume, &error));
     WORKS(luksmith_unlock(volume, NULL, key, &error));
     FAILS(LUKSMITH_PERMISSION, luksmith_write(volume, "x", 1, 0, &error));
