@@ -309,11 +309,12 @@ mod tests {
             answered(&[b"\x80\x01\0\0\0\x0a\0\0\x01\0"]).unwrap().len(),
             10
         );
-        for bad in [
-            &[&b"\x80\x01\0\0\0\x09\0\0\0\0"[..]] as &[&[u8]],
+        const BAD: [&[&[u8]]; 3] = [
+            &[b"\x80\x01\0\0\0\x09\0\0\0\0"],
             &[b"\x80\x01\xff\xff\xff\xff\0\0\0\0"],
             &[b"\x80\x01\0\0\0\x0a\0\0\0\0more"],
-        ] {
+        ];
+        for bad in BAD {
             assert!(matches!(answered(bad), Err(Tpm2Error::Malformed(_))));
         }
         assert!(matches!(
