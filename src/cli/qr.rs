@@ -40,7 +40,7 @@ impl Code {
     }
 
     fn set(&mut self, x: usize, y: usize, dark: bool) {
-        self.0[y * SIDE + x] = FIXED | u8::from(dark) * DARK;
+        self.0[y * SIDE + x] = FIXED | (u8::from(dark) * DARK);
     }
 
     /// What is the same in each code.
@@ -172,8 +172,8 @@ fn generator() -> [u8; CORRECTION] {
 /// The product in the field of 256 elements with the polynomial 0x11d.
 fn times(a: u8, b: u8) -> u8 {
     (0..8).rev().fold(0, |product: u8, bit| {
-        let doubled = product << 1 ^ (product >> 7) * 0x1d;
-        doubled ^ (b >> bit & 1) * a
+        let doubled = (product << 1) ^ ((product >> 7) * 0x1d);
+        doubled ^ (((b >> bit) & 1) * a)
     })
 }
 

@@ -195,10 +195,10 @@ pub fn synced(bytes: &[u8]) -> Option<u64> {
         let (head_bytes, payload) = frame.split_first_chunk()?;
         // The length first, since most bytes are of no frame.
         let (_, sum_there) = head(*head_bytes).filter(|(it, _)| *it == SYNCED_LENGTH)?;
-        match Entry::decode(payload)? {
-            Entry::Synced { length } if sum(payload) == sum_there => Some(length),
-            _ => None,
-        }
+        let Some(Entry::Synced { length }) = Entry::decode(payload) else {
+            return None;
+        };
+        (sum(payload) == sum_there).then_some(length)
     });
     lengths.max()
 }

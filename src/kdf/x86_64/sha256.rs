@@ -75,8 +75,8 @@ fn hash_two(messages: [&[u8]; 2]) -> [Words; 2] {
     let length = messages[0].len();
     let ends = [end, other_end].map(|end| padded(end, length));
     let count = if end.len() < 56 { 1 } else { 2 };
-    for at in 0..count {
-        state = compressed(state, [loaded(&ends[0][at]), loaded(&ends[1][at])]);
+    for (one, other) in ends[0].iter().zip(&ends[1]).take(count) {
+        state = compressed(state, [loaded(one), loaded(other)]);
     }
     state.map(|state| state.digest().words())
 }

@@ -57,11 +57,11 @@ fn hash(messages: &[u8], length: usize) -> [[u32; LANES]; 8] {
         compress(&mut state, words_of(&lanes, at));
     }
     // The padding is the same for all: a bit, zeroes, and the length in bits.
-    let bits = length as u64 * 8;
+    let [high @ .., a, b, c, d] = (length as u64 * 8).to_be_bytes();
     let mut padding = [_mm512_setzero_si512(); 16];
     padding[0] = _mm512_set1_epi32(i32::MIN);
-    padding[14] = _mm512_set1_epi32((bits >> 32) as u32 as i32);
-    padding[15] = _mm512_set1_epi32(bits as u32 as i32);
+    padding[14] = _mm512_set1_epi32(i32::from_be_bytes(high));
+    padding[15] = _mm512_set1_epi32(i32::from_be_bytes([a, b, c, d]));
     compress(&mut state, padding);
     state.map(|words| {
         let mut lanes = [0; LANES];

@@ -43,7 +43,7 @@ fn head(status: u16, length: usize) -> String {
 fn listed(pages: &[&str]) -> Result<Vec<(String, u64)>, StoreError> {
     let pages: Vec<String> = pages.iter().map(ToString::to_string).collect();
     let (store, _) = service(move |number, send| {
-        let page = &pages[(number as usize).min(pages.len() - 1)];
+        let page = &pages[usize::try_from(number).unwrap().min(pages.len() - 1)];
         let page = format!("<R><Contents><Key>v/{number}</Key><Size>1</Size></Contents>{page}</R>");
         send((head(200, page.len()) + &page).as_bytes())
     });

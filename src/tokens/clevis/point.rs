@@ -193,7 +193,7 @@ where
 
 fn scalar<C: CurveArithmetic>(bytes: &[u8]) -> Option<Scalar<C>> {
     let bytes: &FieldBytes<C> = bytes.try_into().ok()?;
-    Option::from(Scalar::<C>::from_repr(bytes.clone()))
+    Option::from(Scalar::<C>::from_repr(*bytes))
 }
 
 fn is_scalar<C: CurveArithmetic>(bytes: &[u8]) -> bool {

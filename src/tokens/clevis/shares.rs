@@ -51,7 +51,7 @@ impl Field {
             key += term;
         }
         let bytes = zeroize::Zeroizing::new(key.retrieve().to_be_bytes());
-        Some(LockedBytes::copy_from(&bytes.as_ref()[..]).map_err(Into::into))
+        Some(LockedBytes::copy_from(bytes.as_ref()).map_err(Into::into))
     }
 }
 
