@@ -233,8 +233,11 @@ pub(crate) fn main() -> ExitCode {
         if let (Err(_), Err(error)) = (&outcome, &closed) {
             output::warning(error);
         }
-        let outcome =
-            outcome.and(closed.map_err(|error| CommandError::from(error).hint(NOT_CLOSED)));
+        // A writer that was fenced is not ended again: the volume belongs to another one.
+        let outcome = outcome.and(closed.map_err(|error| {
+            let is_own = error.kind() != Kind::Busy;
+            CommandError::from(error).hint_if(is_own.then(|| NOT_CLOSED.to_owned()))
+        }));
         let printed = match &outcome {
             Ok(()) if !session.signals.interrupt().is_set() => {
                 session.signals.ending(|| session.output.finish())?

@@ -81,14 +81,8 @@ pub(crate) fn write_secret(
 ) -> Result<(), CommandError> {
     if path == Path::new("-") {
         session.refuse_json_beside(path)?;
-        refuse_closed_stdout()?;
+        check_secret(path)?;
         let mut stdout = io::stdout();
-        if stdout.is_terminal() {
-            return Err(
-                CommandError::parameters("keys are not written to a terminal")
-                    .hint("name a new file, or pipe stdout"),
-            );
-        }
         let written = || stdout.write_all(bytes).and_then(|()| stdout.flush());
         return session
             .signals
@@ -103,10 +97,15 @@ pub(crate) fn write_secret(
 
 /// Fails if [`write_secret`] would, as far as that is known before a key derivation.
 pub(crate) fn check_secret(path: &Path) -> Result<(), CommandError> {
-    match path == Path::new("-") {
-        true => Ok(()),
-        false => NewFile::check(path).map_err(not_a_new_file),
+    if path != Path::new("-") {
+        return NewFile::check(path).map_err(not_a_new_file);
     }
+    refuse_closed_stdout()?;
+    if io::stdout().is_terminal() {
+        let refused = CommandError::parameters("keys are not written to a terminal");
+        return Err(refused.hint("name a new file, or pipe stdout"));
+    }
+    Ok(())
 }
 
 fn not_a_new_file(error: task::Error) -> CommandError {

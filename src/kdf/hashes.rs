@@ -108,14 +108,22 @@ impl HashFunction {
 
 /// Hashes several blocks at the same time, if this CPU has the instructions for that.
 fn each_sha256(bytes: &[u8], block: usize, to: &mut Vec<u8>) {
-    let mut rest = bytes;
     #[cfg(target_arch = "x86_64")]
+    let bytes = several_sha256(bytes, block, to);
+    for block in bytes.chunks(block) {
+        to.extend_from_slice(&sha2::Sha256::digest(block));
+    }
+}
+
+/// The same for as many blocks as there are instructions for. Returns the rest.
+#[cfg(target_arch = "x86_64")]
+fn several_sha256<'a>(bytes: &'a [u8], block: usize, to: &mut Vec<u8>) -> &'a [u8] {
+    let mut rest = bytes;
     if block.is_multiple_of(64)
         && let Some(kernel) = Sha256Lanes::detect()
     {
         rest = kernel.append_each(rest, block, to);
     }
-    #[cfg(target_arch = "x86_64")]
     if let Some(kernel) = Sha256::detect() {
         while let Some((pair, later)) = rest.split_at_checked(2 * block) {
             let (one, other) = pair.split_at(block);
@@ -123,9 +131,7 @@ fn each_sha256(bytes: &[u8], block: usize, to: &mut Vec<u8>) {
             rest = later;
         }
     }
-    for block in rest.chunks(block) {
-        to.extend_from_slice(&sha2::Sha256::digest(block));
-    }
+    rest
 }
 
 /// The error for a hash that this build does not have.
@@ -156,6 +162,10 @@ mod tests {
                 (5000, 512),
                 (5000, 100),
                 (4097, 1),
+                (2240, 64),
+                (9000, 128),
+                (9000, 512),
+                (9000, 120),
             ] {
                 let (mut each, mut expected) = (Vec::new(), Vec::new());
                 function.append_each(&bytes[..len], block, &mut each);

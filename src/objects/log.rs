@@ -474,6 +474,9 @@ impl Log {
                 Ok(Owner::Other(_)) => return self.fail(&ObjectsError::Fenced),
                 Err(error) => return self.fail(&error),
             }
+            if let Err(error) = self.check_claims() {
+                return self.fail(&error);
+            }
             let mut state = self.lock();
             state.sealed.remove(&sequence);
             state.uploaded.insert(sequence);
@@ -486,6 +489,20 @@ impl Log {
             }
             self.shorten_journal(&mut state);
             self.done.notify_all();
+        }
+    }
+
+    /// Fails if another writer has claimed a volume whose service overwrites, since this writer may
+    /// have overwritten its fence. A writer claims before it reads the log. So it finds a segment
+    /// that is in the log before this check, and this one is not acknowledged otherwise.
+    fn check_claims(&self) -> Result<(), ObjectsError> {
+        if !self.volume.unfenced {
+            return Ok(());
+        }
+        let next = name::claim(self.epoch.saturating_add(1));
+        match self.client.read(&next, 0..1)? {
+            Some(_) => Err(ObjectsError::Fenced),
+            None => Ok(()),
         }
     }
 

@@ -125,6 +125,9 @@ impl Args {
         let token = made.as_ref().map(|made| made.token.clone());
         let new = NewKeyslot::new(passphrase, kdf);
         let new = new.slot(self.keyslot).token(token);
+        if let Some(made) = &made {
+            self.enrol.write(made, session)?;
+        }
         let slot = match (&unlocked, self.key_size) {
             (Some(unlocked), _) => container.add_keyslot(unlocked, &new, interrupt)?,
             (None, bits) => {
@@ -142,7 +145,7 @@ impl Args {
             }
         };
         if let Some(made) = &made {
-            self.enrol.hand_out(made, session).map_err(|error| {
+            self.enrol.show(made).map_err(|error| {
                 error.hint(format!(
                     "the keyslot is there, and its key is lost: `luksmith key remove IMAGE \
                      --keyslot {slot}` removes it"

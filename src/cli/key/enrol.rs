@@ -29,7 +29,7 @@ pub(super) struct EnrolArgs {
     /// The key has 256 random bits, so its keyslot has a cheap key derivation: PBKDF2 with SHA-512
     /// and 1000 iterations. Its token has the type systemd-recovery. `--token-type
     /// systemd-recovery` accepts the key without its dashes and in capitals too.
-    #[arg(long, conflicts_with_all = ["new_key", "new_key_file", "unbound"])]
+    #[arg(long, conflicts_with_all = ["new_key", "new_key_file", "unbound", "pbkdf", "pbkdf_force_iterations", "pbkdf_memory", "pbkdf_parallel"])]
     recovery_key: bool,
 
     /// Bind a random passphrase to the Tang server at URL, as `clevis luks bind` does (LUKS2)
@@ -37,7 +37,7 @@ pub(super) struct EnrolArgs {
     /// The keyslot has 256 random bits as its passphrase, and a cheap key derivation. The token of
     /// type clevis has the passphrase in a form that only the server helps to decrypt. The server
     /// is asked for its keys, which it signs.
-    #[arg(long, value_name = "URL", conflicts_with_all = ["new_key", "new_key_file", "unbound", "recovery_key", "tpm2"])]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["new_key", "new_key_file", "unbound", "recovery_key", "tpm2", "pbkdf", "pbkdf_force_iterations", "pbkdf_memory", "pbkdf_parallel"])]
     tang: Option<String>,
 
     /// The thumbprint of a signing key of the Tang server (`tang-show-keys` prints it); without it,
@@ -54,7 +54,7 @@ pub(super) struct EnrolArgs {
     ///
     /// The passphrase has 256 random bits, so its keyslot has a cheap key derivation, as that of
     /// --recovery-key. `--token-type systemd-tpm2` opens it.
-    #[arg(long, conflicts_with_all = ["recovery_key", "new_key", "new_key_file", "unbound"])]
+    #[arg(long, conflicts_with_all = ["recovery_key", "new_key", "new_key_file", "unbound", "pbkdf", "pbkdf_force_iterations", "pbkdf_memory", "pbkdf_parallel"])]
     tpm2: bool,
 
     /// Bind it to the present values of these PCRs of the SHA-256 bank, such as 0+7 [default: none]
@@ -176,19 +176,24 @@ impl EnrolArgs {
             }
         }
         let passphrase = Passphrase::generate()?;
-        let token = advertised.bind(&passphrase)?;
+        let bound = advertised.bind(&passphrase, &options, session.signals.interrupt());
+        let token = bound.map_err(|error| CommandError::from(error).about("--tang"))?;
         Ok((passphrase, token))
     }
 
-    /// Hands out the passphrase, when its keyslot is in the header.
-    pub(super) fn hand_out(&self, made: &Enrolment, session: &Session) -> Result<(), CommandError> {
-        if !self.recovery_key {
-            return Ok(());
-        }
-        let key = made.passphrase.as_bytes();
+    /// Writes a recovery key to its file, before its keyslot is in the header.
+    pub(super) fn write(&self, made: &Enrolment, session: &Session) -> Result<(), CommandError> {
         match &self.out {
-            Some(path) => write_secret(path, key, session),
-            None => session.signals.ending(|| show(key))?.map_err(stdout_failed),
+            Some(path) => write_secret(path, made.passphrase.as_bytes(), session),
+            None => Ok(()),
+        }
+    }
+
+    /// Shows a recovery key that has no file, when its keyslot is in the header.
+    pub(super) fn show(&self, made: &Enrolment) -> Result<(), CommandError> {
+        match self.recovery_key && self.out.is_none() {
+            true => show(made.passphrase.as_bytes()).map_err(stdout_failed),
+            false => Ok(()),
         }
     }
 

@@ -37,10 +37,10 @@ hints! {
         Tpm2Error::Open { source, .. } if Errno::from_io_error(source) == Some(Errno::ACCESS) =>
             "on most systems the group tss may use the TPM",
         Tpm2Error::OtherTpm | Tpm2Error::Pcrs { .. } | Tpm2Error::Policy | Tpm2Error::NoKey(_) =>
-            "--key SOURCE opens another keyslot; `luksmith key add IMAGE --tpm2` then enrols again",
+            "--key SOURCE without --token opens other keyslots; `key add IMAGE --tpm2` enrols again",
         Tpm2Error::NeedsPin | Tpm2Error::WrongPin => "--key SOURCE names where the PIN is",
         Tpm2Error::Lockout =>
-            "`tpm2_dictionarylockout --clear-lockout` ends it; --key SOURCE opens another keyslot",
+            "`tpm2_dictionarylockout --clear-lockout` ends it; --key SOURCE without --token opens others",
         Tpm2Error::Unsupported(_) => "systemd-cryptsetup opens it",
         Tpm2Error::NoPcrs { .. } => "--tpm2-pcrs takes PCRs that `tpm2_pcrread sha256` shows",
         Tpm2Error::NoMemory => "/dev/tpmrm0 manages the memory of the TPM for all programs",
@@ -53,7 +53,8 @@ hints! {
         ClevisError::Shares { source, .. } => hint(&**source),
         ClevisError::Status { status: 404, .. } =>
             "the server may have rotated its keys and deleted the old ones",
-        ClevisError::Unreachable { .. } => "--key SOURCE opens the volume with a passphrase",
+        ClevisError::Unreachable { .. } =>
+            "--key SOURCE without --token opens the volume with a passphrase",
     }
 
     OpenByTokenError {

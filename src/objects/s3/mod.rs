@@ -46,6 +46,9 @@ const PAGE: &str = "200";
 /// The most objects in a list. 64 GiB have as many if the guest flushes every 4 KiB.
 const MOST_LISTED: usize = 16 << 20;
 
+/// The most bytes of the name of an object, which S3 defines.
+const LONGEST_KEY: usize = 1024;
+
 /// The most bytes of what names the rest of a list.
 const LONGEST_TOKEN: usize = 8 << 10;
 
@@ -259,6 +262,7 @@ impl Store for S3Store {
                 let name =
                     text(entry, "Key").and_then(|key| Some(key.strip_prefix(&below)?.to_owned()));
                 let size = text(entry, "Size").and_then(|size| size.parse().ok());
+                let name = name.filter(|name| name.len() <= LONGEST_KEY);
                 let (Some(name), Some(size)) = (name, size) else {
                     return Err(strange);
                 };

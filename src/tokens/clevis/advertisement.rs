@@ -9,8 +9,10 @@ use luksmith_formats::json::Value;
 
 use super::error::ClevisError;
 use super::jwe::{MOST, seal};
+use super::open::prove;
 use super::point::{Curve, Point};
 use super::server::Server;
+use crate::Interrupt;
 use crate::secret::Passphrase;
 use crate::tokens::TokenOptions;
 
@@ -63,7 +65,10 @@ impl Advertisement {
         if signing.is_empty() {
             return Err("it has no signing key");
         }
-        let mut exchange = list.iter().filter(|key| is_for(key, "deriveKey"));
+        let alg = |key: &Value| key.get("alg").and_then(Value::as_str).map(str::to_owned);
+        let is_tang = |key: &&Value| alg(key).is_none_or(|alg| alg == "ECMR");
+        let exchange = list.iter().filter(|key| is_for(key, "deriveKey"));
+        let mut exchange = exchange.filter(is_tang);
         let exchange = exchange.find_map(Point::of_jwk);
         let exchange = exchange.ok_or("it has no key for an exchange")?;
         Ok(Self {
@@ -86,12 +91,23 @@ impl Advertisement {
     }
 
     /// A token from which the server helps to find the passphrase. Its list of keyslots is empty.
+    /// The server is asked to help once, so that a token is returned only if it opens.
     ///
     /// # Errors
-    /// [`ClevisError::Secret`].
-    pub fn bind(&self, passphrase: &Passphrase) -> Result<Value, ClevisError> {
+    /// What the server answers; [`ClevisError::NotDecrypted`] if it has not the key that it
+    /// advertises.
+    pub fn bind(
+        &self,
+        passphrase: &Passphrase,
+        options: &TokenOptions,
+        interrupt: &Interrupt,
+    ) -> Result<Value, ClevisError> {
         let [kid, _] = self.exchange.thumbprints();
-        seal(passphrase, (&self.url, &kid, &self.exchange), &self.keys)
+        let token = seal(passphrase, (&self.url, &kid, &self.exchange), &self.keys)?;
+        let mut options = options.clone();
+        options.tang_urls = vec![self.url.clone()];
+        prove(&token, passphrase, &options, interrupt)?;
+        Ok(token)
     }
 }
 
@@ -108,6 +124,13 @@ fn is_signed(payload: &str, signature: &Value, key: &Point) -> bool {
     };
     let header = URL_SAFE_NO_PAD.decode(protected).ok();
     let header = header.and_then(|header| Value::parse(&header).ok());
+    // What the header declares critical would have to be known (RFC 7515, section 4.1.11).
+    if header
+        .as_ref()
+        .is_some_and(|header| header.get("crit").is_some())
+    {
+        return false;
+    }
     let alg = header.as_ref().and_then(|header| header.get("alg"));
     let (name, algorithm): (_, &dyn VerificationAlgorithm) = match key.curve() {
         Curve::P256 => ("ES256", &ECDSA_P256_SHA256_FIXED),

@@ -1,10 +1,13 @@
 //! Finds the passphrase of a token: asks the servers that the caller has permitted.
 
+use luksmith_formats::json::Value;
+
 use super::error::ClevisError;
 use super::jwe::{Pin, Sealed, Tang, agreed};
 use super::server::Server;
-use crate::secret::{LockedBytes, Passphrase, SecretError};
-use crate::tokens::{Context, Token};
+use crate::Interrupt;
+use crate::secret::{LockedBytes, Passphrase, SecretError, scrub_stack};
+use crate::tokens::{Context, Token, TokenOptions};
 
 /// The passphrase of the token.
 pub(in crate::tokens) fn passphrase(
@@ -14,21 +17,45 @@ pub(in crate::tokens) fn passphrase(
     let jwe = token.json.get("jwe");
     let jwe = jwe.ok_or(ClevisError::malformed("jwe", "is missing"))?;
     let sealed = Sealed::of_json(jwe)?;
-    open(&sealed, context).map(Passphrase::from_locked)
+    let opened = open(&sealed, context.options, context.interrupt);
+    scrub_stack();
+    opened.map(Passphrase::from_locked)
 }
 
-fn open(sealed: &Sealed, context: &Context<'_>) -> Result<LockedBytes, ClevisError> {
-    if context.interrupt.is_set() {
+/// Makes sure that the server of a new token helps to find this passphrase.
+pub(super) fn prove(
+    token: &Value,
+    passphrase: &Passphrase,
+    options: &TokenOptions,
+    interrupt: &Interrupt,
+) -> Result<(), ClevisError> {
+    let jwe = token.get("jwe");
+    let jwe = jwe.ok_or(ClevisError::malformed("jwe", "is missing"))?;
+    let opened = open(&Sealed::of_json(jwe)?, options, interrupt);
+    scrub_stack();
+    match opened?[..] == *passphrase.as_bytes() {
+        true => Ok(()),
+        false => Err(ClevisError::NotDecrypted),
+    }
+}
+
+#[inline(never)]
+fn open(
+    sealed: &Sealed,
+    options: &TokenOptions,
+    interrupt: &Interrupt,
+) -> Result<LockedBytes, ClevisError> {
+    if interrupt.is_set() {
         return Err(SecretError::Interrupted.into());
     }
     let key = match &sealed.pin {
-        Pin::Tang(tang) => recover(tang, context)?,
+        Pin::Tang(tang) => recover(tang, options)?,
         Pin::Shares {
             field,
             needed,
             shares,
         } => {
-            let found = collect(shares, *needed, context)?;
+            let found = collect(shares, *needed, options, interrupt)?;
             let key = field.key(&found).ok_or(ClevisError::NotDecrypted)?;
             key?
         }
@@ -41,12 +68,13 @@ fn open(sealed: &Sealed, context: &Context<'_>) -> Result<LockedBytes, ClevisErr
 fn collect(
     shares: &[Sealed],
     needed: usize,
-    context: &Context<'_>,
+    options: &TokenOptions,
+    interrupt: &Interrupt,
 ) -> Result<Vec<LockedBytes>, ClevisError> {
     let mut found = Vec::new();
     let mut last = ClevisError::NotDecrypted;
     for share in shares {
-        match open(share, context) {
+        match open(share, options, interrupt) {
             Ok(share) => found.push(share),
             Err(error @ ClevisError::Secret(_)) => return Err(error),
             Err(error) => {
@@ -67,8 +95,8 @@ fn collect(
 
 /// The key of the content, which neither the server nor who listens learns: it gets the public key
 /// of the JWE plus a random point, and that part is subtracted from its answer.
-fn recover(tang: &Tang, context: &Context<'_>) -> Result<LockedBytes, ClevisError> {
-    let server = Server::permitted(&tang.url, context.options)?;
+fn recover(tang: &Tang, options: &TokenOptions) -> Result<LockedBytes, ClevisError> {
+    let server = Server::permitted(&tang.url, options)?;
     let infinity = || ClevisError::malformed("epk", "cancels out");
     let curve = tang.epk.curve();
     let random = curve.random()?;
