@@ -13,7 +13,6 @@ use super::{connect, options, pattern, read, sectors};
 use crate::reencrypted::{is_pending, pending};
 use crate::served::{Folder, SIZE, content, until};
 use support::nbd_server::{Action, FakeServer, Shape};
-use support::peers::run;
 
 #[test]
 fn the_server_below_is_killed() {
@@ -78,8 +77,7 @@ fn the_server_below_is_killed_in_a_reencryption_beside_a_client() {
             server = remote().unwrap();
         }
         volume.flush().unwrap();
-        let args = ["reencrypt", "--served", "control.sock"];
-        run(&mut folder.luksmith(args));
+        until("everything is converted", || !is_pending(&folder));
         assert!(read(&volume, 0, model.len()).unwrap() == model);
         drop(volume);
         served.stop();
