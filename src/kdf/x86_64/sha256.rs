@@ -216,6 +216,7 @@ macro_rules! unrolled {
         })*
     };
 }
+pub(super) use unrolled;
 
 /// Hashes each digest, padded, as the second and last block after the 64 bytes of `start`'s first
 /// block (FIPS 180-4, sections 5.1.1 and 6.2.2).

@@ -6,7 +6,7 @@
 
 use std::arch::x86_64::*;
 
-use super::sha256::{K, START};
+use super::sha256::{K, START, unrolled};
 
 /// The number of messages.
 const LANES: usize = 16;
@@ -119,16 +119,6 @@ fn transposed(rows: [__m512i; 16]) -> [__m512i; 16] {
         columns[i + 12] = _mm512_shuffle_i32x4::<0b11_01_11_01>(ab_odd, cd_odd);
     }
     columns
-}
-
-/// Repeats the body for each number. With a loop, the compiler would keep the words in memory.
-macro_rules! unrolled {
-    ($n:ident in $($value:literal)* $body:block) => {
-        $({
-            let $n: usize = $value;
-            $body
-        })*
-    };
 }
 
 /// The state after a block of each message.
