@@ -224,7 +224,7 @@ mod tests {
         assert!(path.metadata().unwrap().len() <= START + 4 * PIECE);
         // What was changed in the file is not returned.
         let file = std::fs::File::options().write(true).open(&path).unwrap();
-        file.set_len(0).unwrap();
+        file.set_len(START).unwrap();
         file.set_len(START + 4 * PIECE).unwrap();
         assert_eq!(cache.get(at(9), 0), None);
         cache.put(at(9), 0, &[9; 65536]);

@@ -247,6 +247,7 @@ mod tests {
             "image_bytes": null,
             "keyslot": 1,
             "bound": true,
+            "token": null,
         });
         assert_eq!(schemas.complaints(&good), [""; 0]);
         for (name, value) in [
