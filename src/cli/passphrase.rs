@@ -298,6 +298,16 @@ impl KeySource {
         Ok(self.rated(purpose, force_weak)?)
     }
 
+    /// A new PIN, which may be weak: what it protects limits how often it is tried.
+    pub(crate) fn fresh_pin(
+        &self,
+        session: &Session,
+        label: &str,
+    ) -> Result<Passphrase, CommandError> {
+        let purpose = Purpose::new_secret(label, session.signals.interrupt());
+        Ok(self.rated(purpose.named("PIN"), true)?)
+    }
+
     /// As [`fresh`](Self::fresh), for this volume.
     pub(crate) fn fresh_of(
         &self,

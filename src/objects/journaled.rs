@@ -61,7 +61,8 @@ impl Journaled {
         let begin = Begin::new(claim.uuid, claim.epoch, claim.nonce);
         self.is_needed = self.kept.has(begin);
         self.is_lost = !self.is_needed;
-        if let Some(at) = self.kept.damaged.filter(|_| self.is_needed && !may_be_lost) {
+        // The claim of the writer may follow the damage.
+        if let Some(at) = self.kept.damaged.filter(|_| !may_be_lost) {
             let path = self.path.clone();
             return Err(JournalError::Damaged { path, at }.into());
         }

@@ -245,7 +245,12 @@ impl Opened {
         if let Owner::Other(_) = client.create(&name, &[&claim])? {
             return Err(client.busy(&volume, epoch));
         }
-        client.refuses_twice(&name, &claim)?;
+        let refused = client.refuses_twice(&name, &claim);
+        if let Err(ObjectsError::Overwrites) = refused {
+            // No writer can have come after this one: they are refused there too.
+            client.remove(&name)?;
+        }
+        refused?;
         let root = client.newest_root(&volume, last, Some(by))?;
         let mut found = Found::at(&client, &volume, root, options.map_memory)?;
         found.replay(last, Some(by))?;

@@ -8,6 +8,8 @@ use crate::Interrupt;
 pub struct Purpose<'a> {
     /// Whether the secret exists or is being set.
     pub what: Wanted,
+    /// What the person who is asked calls the secret: a passphrase, a PIN.
+    pub name: &'a str,
     /// What the secret opens, in words for the person who is asked: an image, a keyslot.
     pub label: &'a str,
     /// The volume that the secret opens, if it is known: it may not be made yet.
@@ -22,6 +24,7 @@ impl<'a> Purpose<'a> {
     pub fn unlock(label: &'a str, interrupt: &'a Interrupt) -> Self {
         Self {
             what: Wanted::Unlock,
+            name: PASSPHRASE,
             label,
             volume: None,
             interrupt,
@@ -33,10 +36,18 @@ impl<'a> Purpose<'a> {
     pub fn new_secret(label: &'a str, interrupt: &'a Interrupt) -> Self {
         Self {
             what: Wanted::New,
+            name: PASSPHRASE,
             label,
             volume: None,
             interrupt,
         }
+    }
+
+    /// The same for a secret that has another name than passphrase.
+    #[must_use]
+    pub fn named(mut self, name: &'a str) -> Self {
+        self.name = name;
+        self
     }
 
     /// The same for a secret of this volume.
@@ -46,6 +57,9 @@ impl<'a> Purpose<'a> {
         self
     }
 }
+
+/// The name of most secrets.
+const PASSPHRASE: &str = "passphrase";
 
 /// How a header names its volume. A stranger may have written the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,6 +9,7 @@ use crate::secret::ParseSourceError as Bad;
 fn read(source: &Source, what: Wanted) -> Result<Vec<u8>, SecretError> {
     let purpose = Purpose {
         what,
+        name: "passphrase",
         label: "a volume",
         volume: None,
         interrupt: &Interrupt::new(),
@@ -273,6 +274,7 @@ fn the_interrupt_ends_the_wait_for_a_writer() {
         let waiting = scope.spawn(|| {
             source.read(Purpose {
                 what: Wanted::Unlock,
+                name: "passphrase",
                 label: "a volume",
                 volume: None,
                 interrupt: &interrupt,

@@ -39,10 +39,15 @@ fn ask_on(tty: BorrowedFd<'_>, purpose: Purpose<'_>) -> Result<LockedBytes, Secr
         .map(|c| if is_control(c) { '?' } else { c })
         .collect();
     match purpose.what {
-        Wanted::Unlock => quiet.question(&format!("Passphrase for {label}: "), purpose.interrupt),
+        Wanted::Unlock => {
+            let question = format!("{} for {label}: ", capitalized(purpose.name));
+            quiet.question(&question, purpose.interrupt)
+        }
         Wanted::New => {
-            let first =
-                quiet.question(&format!("New passphrase for {label}: "), purpose.interrupt)?;
+            let first = quiet.question(
+                &format!("New {} for {label}: ", purpose.name),
+                purpose.interrupt,
+            )?;
             if first.is_empty() {
                 return Err(SecretError::Empty);
             }
@@ -53,6 +58,12 @@ fn ask_on(tty: BorrowedFd<'_>, purpose: Purpose<'_>) -> Result<LockedBytes, Secr
             Ok(first)
         }
     }
+}
+
+fn capitalized(name: &str) -> String {
+    let mut letters = name.chars();
+    let first = letters.next().map(|first| first.to_ascii_uppercase());
+    first.into_iter().chain(letters).collect()
 }
 
 /// A terminal with the echo turned off, until this is dropped.
@@ -229,6 +240,7 @@ mod tests {
             let asking = scope.spawn(|| {
                 let purpose = Purpose {
                     what,
+                    name: "passphrase",
                     label: "vm\x1b.img",
                     volume: None,
                     interrupt: &interrupt,
@@ -305,6 +317,7 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         let purpose = Purpose {
             what: Wanted::Unlock,
+            name: "passphrase",
             label: "a volume",
             volume: None,
             interrupt: &Interrupt::new(),

@@ -53,7 +53,9 @@ pub fn generate() -> Result<Passphrase, SecretError> {
 
 /// The key that a person gives, with or without dashes, in letters of either case.
 pub(super) fn passphrase(context: &Context<'_>) -> Result<Passphrase, TokenError> {
-    let given = context.source.read(context.purpose())?;
+    let given = context
+        .source
+        .read(context.purpose().named("recovery key"))?;
     normalized(given.as_bytes())
 }
 

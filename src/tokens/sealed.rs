@@ -24,8 +24,8 @@ pub(super) fn passphrase(
         false => None,
         true => {
             let label = format!("the TPM of {}", context.label);
-            let purpose = Purpose::unlock(&label, context.interrupt).of(context.volume);
-            Some(context.source.read(purpose)?)
+            let purpose = Purpose::unlock(&label, context.interrupt).named("PIN");
+            Some(context.source.read(purpose.of(context.volume))?)
         }
     };
     let device = &context.options.tpm2_device;

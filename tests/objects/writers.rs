@@ -266,6 +266,7 @@ fn a_store_that_overwrites_is_refused() {
     let overwriting = Arc::new(Overwriting(objects.handle()));
     let opened = ObjectsBackend::open(overwriting, None, options());
     assert!(matches!(opened, Err(ObjectsError::Overwrites)));
+    assert_eq!(objects.names(), ["volume"]);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The URI of a volume in an object store.
 //!
-//! `s3://BUCKET/PREFIX[@SNAPSHOT][?PARAMETER=VALUE[&…]]`. Every part can be percent-encoded. Keys are never in it, since it is visible in the process list: the parser
-//! refuses them, and repeats no value in its messages.
+//! `s3://BUCKET/PREFIX[@SNAPSHOT][?PARAMETER=VALUE[&…]]`. Every part can be percent-encoded. Keys
+//! are never in it, since it is visible in the process list: the parser refuses them, and repeats
+//! no value in its messages.
 
 use alloc::boxed::Box;
 use alloc::string::String;

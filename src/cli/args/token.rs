@@ -14,12 +14,17 @@ pub(crate) struct TokenArgs {
     /// A header is written by strangers, so no token is used without this option or --token-type.
     /// --key SOURCE then has what the token asks for: the recovery key of a token of type
     /// systemd-recovery, the PIN of a token of type systemd-tpm2.
-    #[arg(long, visible_alias = "token-id", value_name = "N")]
+    #[arg(
+        long,
+        visible_alias = "token-id",
+        value_name = "N",
+        group = "chosen_token"
+    )]
     pub(crate) token: Option<u32>,
 
     /// Find the passphrase with the tokens of this type, in the order of their numbers:
     /// luks2-keyring, systemd-recovery, systemd-tpm2, clevis
-    #[arg(long, value_name = "TYPE", value_parser = parse_type, conflicts_with = "token")]
+    #[arg(long, value_name = "TYPE", value_parser = parse_type, group = "chosen_token")]
     pub(crate) token_type: Option<TokenType>,
 
     /// The TPM of tokens of type systemd-tpm2: the path of a device, or unix:SOCKET of swtpm
@@ -29,7 +34,7 @@ pub(crate) struct TokenArgs {
 
     /// Permit a token of type clevis to ask the Tang server at URL; may be given again. A server
     /// that only the header names is never asked
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", requires = "chosen_token")]
     pub(crate) tang_url: Vec<String>,
 }
 

@@ -127,8 +127,7 @@ impl EnrolArgs {
             None => None,
             Some(source) => {
                 let source = KeySource::named("--tpm2-pin", source)?;
-                // The TPM limits how often a PIN is tried.
-                Some(source.fresh(session, "the TPM", true)?)
+                Some(source.fresh_pin(session, "the TPM")?)
             }
         };
         let device = tokens.tpm2_device.clone().unwrap_or_default();

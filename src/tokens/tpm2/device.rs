@@ -29,6 +29,10 @@ const DEFAULT: &str = "/dev/tpmrm0";
 /// The longest time that a command may take. A TPM may take minutes for a primary key of RSA.
 const LIMIT: Duration = Duration::from_secs(300);
 
+/// How long a response is waited for after an interrupt, and that to a command that frees memory
+/// of the TPM. With the response the TPM is ready for the next command.
+const SOON: Duration = Duration::from_secs(5);
+
 /// The time between two checks of the interrupt.
 const LOOK: Timespec = Timespec {
     tv_sec: 0,
@@ -89,6 +93,8 @@ pub(super) struct Transport<'a> {
     interrupt: &'a Interrupt,
     /// A response may still come, so the next one would be taken for that of another command.
     pub(super) is_lost: bool,
+    /// What was loaded is flushed, also after an interrupt.
+    pub(super) is_ending: bool,
 }
 
 impl<'a> Transport<'a> {
@@ -118,6 +124,7 @@ impl<'a> Transport<'a> {
             is_socket,
             interrupt,
             is_lost: false,
+            is_ending: false,
         };
         if is_socket {
             transport.check_peer()?;
@@ -146,19 +153,20 @@ impl<'a> Transport<'a> {
 
     /// Sends a command, and returns the response to it.
     pub(super) fn exchange(&mut self, command: &[u8]) -> Result<Vec<u8>, Tpm2Error> {
-        let until = Instant::now() + LIMIT;
-        // Until the whole response was read.
-        self.is_lost = true;
+        let limit = if self.is_ending { SOON } else { LIMIT };
+        let until = Instant::now() + limit;
         let mut rest = command;
         while !rest.is_empty() {
-            self.wait(PollFlags::OUT, until)?;
+            self.wait(PollFlags::OUT, until, Duration::ZERO)?;
+            // Until the whole response was read.
+            self.is_lost = true;
             let written = self.done(rustix::io::write(&self.fd, rest))?;
             rest = rest.get(written..).unwrap_or_default();
         }
         let mut response = vec![0; MAX_MESSAGE];
         let mut filled = 0;
         while filled < wanted(response.get(..filled).unwrap_or_default())? {
-            self.wait(PollFlags::IN, until)?;
+            self.wait(PollFlags::IN, until, SOON)?;
             let space = response.get_mut(filled..).unwrap_or_default();
             match rustix::io::read(&self.fd, space) {
                 Ok(0) => return Err(self.failed(ErrorKind::UnexpectedEof.into())),
@@ -181,10 +189,15 @@ impl<'a> Transport<'a> {
         }
     }
 
-    fn wait(&self, flags: PollFlags, until: Instant) -> Result<(), Tpm2Error> {
+    /// Waits until the TPM can go on, and after an interrupt for `patience` only.
+    fn wait(&self, flags: PollFlags, until: Instant, patience: Duration) -> Result<(), Tpm2Error> {
+        let mut interrupted = None;
         loop {
-            if self.interrupt.is_set() {
-                return Err(Tpm2Error::Interrupted);
+            if !self.is_ending && self.interrupt.is_set() {
+                let since: &mut Instant = interrupted.get_or_insert_with(Instant::now);
+                if since.elapsed() >= patience {
+                    return Err(Tpm2Error::Interrupted);
+                }
             }
             if Instant::now() > until {
                 return Err(self.failed(ErrorKind::TimedOut.into()));

@@ -48,6 +48,7 @@ pub(super) struct Tpm<'a> {
 
 impl Drop for Tpm<'_> {
     fn drop(&mut self) {
+        self.transport.is_ending = true;
         for handle in std::mem::take(&mut self.left) {
             if !self.transport.is_lost {
                 // A session that ended is not there any more.
