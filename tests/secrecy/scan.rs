@@ -133,12 +133,13 @@ impl Needle {
         hits: &mut Vec<Hit>,
     ) {
         const STRETCH: usize = 1024;
+        let zeros = self.zeros();
         let last = window.len() - PIECE;
         let mut at = 0;
         while at <= last {
-            if window.get(at..at + STRETCH) == Some(&[0; STRETCH]) && !first[0] {
-                // A piece may begin with the last of these zeros, but not with two of them.
-                at += STRETCH - 1;
+            if window.get(at..at + STRETCH) == Some(&[0; STRETCH]) {
+                // A piece may begin with the last of these zeros, but with no more than it has.
+                at += STRETCH - zeros;
                 continue;
             }
             let end = (at + STRETCH - 1).min(last + 1);
@@ -166,6 +167,12 @@ impl Needle {
                 .zip(bytes)
                 .all(|(masked, byte)| masked ^ MASK == *byte)
         })
+    }
+
+    /// The longest row of zeros in the secret.
+    fn zeros(&self) -> usize {
+        let rows = self.masked.split(|byte| byte ^ MASK != 0);
+        rows.map(<[u8]>::len).max().unwrap_or(0)
     }
 
     /// For each pair of bytes, whether some piece begins with it.
@@ -238,6 +245,22 @@ fn the_search_finds_a_piece_on_the_heap_and_on_the_stack() {
         .collect();
     assert!(found.contains(&(on_heap.as_ptr() as u64, 20)));
     assert!(found.contains(&(on_stack.as_ptr() as u64, 40)));
+}
+
+#[test]
+fn the_search_finds_a_piece_that_begins_with_zeros() {
+    for zeros in 0..4 {
+        let mut key = fresh(64);
+        key[..8].fill(0x55);
+        key[..zeros].fill(0);
+        let needle = Needle::of(&key);
+        let mut block = vec![0u8; 1 << 16];
+        block[5000..][..PIECE].copy_from_slice(&key[..PIECE]);
+        let address = block.as_ptr() as u64 + 5000;
+        drop(key);
+        let found = needle.find().iter().any(|hit| hit.address == address);
+        assert!(found, "{zeros}");
+    }
 }
 
 #[test]
