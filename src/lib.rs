@@ -67,6 +67,7 @@
 //! - [`location`]: where a volume is stored, as text.
 //! - [`partition`]: where a partition of a disk is.
 //! - [`container`]: headers and keyslots: create, open, unlock, tokens, backup, repair, conversion.
+//! - [`trust`]: state of this host that tells whether a storage is honest.
 //! - [`audit`]: judges how libvirt is used, from XML and facts about the host.
 //! - [`vet`]: judges images of unknown origin, without a key.
 //! - [`tokens`]: tokens of LUKS2 headers that give a passphrase.
@@ -150,6 +151,7 @@ pub mod sectors;
 pub mod sys;
 pub mod task;
 pub mod tokens;
+pub mod trust;
 #[cfg(feature = "vet")]
 pub mod vet;
 pub mod volume;

@@ -26,6 +26,7 @@ pub mod percent;
 pub mod raw_text;
 pub mod rbd;
 pub mod text;
+pub mod trust;
 pub mod version;
 
 pub use cipher::{BlockCipher, CipherError, CipherSpec, EssivHash, IvGenerator, Mode, Weakness};

@@ -2,16 +2,18 @@
 
 use std::time::Instant;
 
+use clap::builder::TypedValueParser as _;
 use luksmith::container::Which;
 use luksmith::location::Location;
 use luksmith::task::copy;
 use luksmith::task::open::{Image, ImageFormat};
 use luksmith::task::outcome::{Copied, Created};
+use luksmith::trust::TrustDir;
 
 use super::Session;
 use super::args::{
-    CompressedArgs, IMAGE_FORMATS, KeyArgs, LocationParser, NewKeyArgs, NewVolumeArgs, TokenArgs,
-    choice,
+    CompressedArgs, IMAGE_FORMATS, KeyArgs, LocalFile, LocationParser, NewKeyArgs, NewVolumeArgs,
+    TokenArgs, TrustArgs, choice,
 };
 use super::error::{CommandError, Kind};
 use super::force::{Force, only};
@@ -27,6 +29,7 @@ use super::passphrase::KeySource;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = EXAMPLES,
+    mut_arg("trust", |arg| arg.help(make::TRUST)),
     mut_arg("new_key", |arg| arg.help(
         "The source of the passphrase of IMAGE, as for --key; prompt asks for it [default: the \
          passphrase of SOURCE]",
@@ -73,6 +76,13 @@ pub(crate) struct Args {
     #[command(flatten)]
     token: TokenArgs,
 
+    /// Compare the header of SOURCE with its pin in DIR
+    #[arg(long, value_name = "DIR", value_parser = LocalFile.map(|path| TrustDir::at(&path)))]
+    source_trust: Option<TrustDir>,
+
+    #[command(flatten)]
+    trust: TrustArgs,
+
     #[command(flatten)]
     new_key: NewKeyArgs,
 
@@ -103,6 +113,7 @@ impl Args {
         source.header.clone_from(&self.source_header);
         source.format = self.source_format;
         source.remote = self.new.remote.get();
+        source.trust = self.source_trust;
         let limits = self.new.limits.limits();
         let file = copy::open_beside(&self.source, &self.image, Default::default());
         let opened = source.open_data_to_read(file, limits, session);
@@ -112,9 +123,13 @@ impl Args {
         })?;
         source.refuse_header_as_data(&container, &data)?;
         let size = data.volume_size(&container)?;
-        let plan = make::plan(session, &self.new, &self.force, |new| {
-            copy::plan_transfer(&source, &container, size, new, &self.image)
-        })?;
+        let plan = make::plan(
+            session,
+            &self.new,
+            (&self.trust, &self.image),
+            &self.force,
+            |new| copy::plan_transfer(&source, &container, size, new, &self.image),
+        )?;
 
         let label = self.source.to_string();
         let opened = unlock_and_keep(session, &container, &old, Which::Any, &label)?;
@@ -138,7 +153,9 @@ impl Args {
             .map_err(|error| make::partly(error, fill, &self.image))?;
         make::note_rest(&made, size, &self.image, &self.source)?;
         let mut created = Created::of(&made, &self.image)?;
+        let pin = make::pin(&self.new, &self.trust, &made, &self.image)?;
         made.keep()?;
+        make::write_pin(pin)?;
         created.copied = Some(Copied::since(began, size));
         make::done(session, &created);
         Ok(())

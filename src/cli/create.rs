@@ -5,7 +5,7 @@ use luksmith::task::new_volume::{Extent, Plan};
 use luksmith::task::outcome::Created;
 
 use super::Session;
-use super::args::{FreshKeyArgs, LocationParser, NewVolumeArgs};
+use super::args::{FreshKeyArgs, LocationParser, NewVolumeArgs, TrustArgs};
 use super::error::CommandError;
 use super::force::{Force, only};
 use super::make;
@@ -16,7 +16,7 @@ use super::size;
 ///
 /// A file, or an image in Ceph, is created sparse, with the size of the header plus --size.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, mut_arg("trust", |arg| arg.help(make::TRUST)))]
 pub(crate) struct Args {
     /// The file to create, a block device, an NBD export (nbd://HOST[:PORT]/NAME,
     /// nbd+unix:///NAME?socket=PATH, and nbds for TLS), an image in Ceph (rbd://POOL/IMAGE), or a
@@ -42,6 +42,9 @@ pub(crate) struct Args {
     key: FreshKeyArgs,
 
     #[command(flatten)]
+    trust: TrustArgs,
+
+    #[command(flatten)]
     new: NewVolumeArgs,
 }
 
@@ -61,14 +64,20 @@ Examples:
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
         let extent = self.size.map_or(Extent::AllThereIs, Extent::Exactly);
-        let plan = make::plan(session, &self.new, &self.force, |new| {
-            Plan::look(new, &self.image, extent)
-        })?;
+        let plan = make::plan(
+            session,
+            &self.new,
+            (&self.trust, &self.image),
+            &self.force,
+            |new| Plan::look(new, &self.image, extent),
+        )?;
         let source = KeySource::of(&self.key.source)?;
         let passphrase = source.fresh(session, &self.image.to_string(), self.key.force_weak)?;
         let made = plan.make(&passphrase, session)?;
         let created = Created::of(&made, &self.image)?;
+        let pin = make::pin(&self.new, &self.trust, &made, &self.image)?;
         made.keep()?;
+        make::write_pin(pin)?;
         make::done(session, &created);
         Ok(())
     }

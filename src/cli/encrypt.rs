@@ -11,7 +11,7 @@ use luksmith::task::plain::{DiskFormat, DiskImage, PlainSource};
 use luksmith::vet::Format;
 
 use super::Session;
-use super::args::{Choice, FreshKeyArgs, LocationParser, NewVolumeArgs, choice};
+use super::args::{Choice, FreshKeyArgs, LocationParser, NewVolumeArgs, TrustArgs, choice};
 use super::error::{CommandError, Kind};
 use super::force::{Force, access, only};
 use super::make;
@@ -24,7 +24,7 @@ use super::streams;
 /// SOURCE is only read, and no file that it names is opened. All of it is encrypted, including
 /// holes and zeroes, so that the storage does not show which sectors are in use.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, mut_arg("trust", |arg| arg.help(make::TRUST)))]
 pub(crate) struct Args {
     /// The plain data: a file, a block device, an NBD export, or - for stdin. A file that begins as
     /// a disk image does is refused unless --source-format is given
@@ -70,6 +70,9 @@ pub(crate) struct Args {
     key: FreshKeyArgs,
 
     #[command(flatten)]
+    trust: TrustArgs,
+
+    #[command(flatten)]
     new: NewVolumeArgs,
 }
 
@@ -111,9 +114,13 @@ impl Args {
         let mut source = self.open(session)?;
         let extent = self.extent(source.size())?;
         make::check_sparse(self.sparse, &self.new)?;
-        let plan = make::plan(session, &self.new, &self.force, |new| {
-            copy::plan_encrypt(&source, new, &self.image, extent)
-        })?;
+        let plan = make::plan(
+            session,
+            &self.new,
+            (&self.trust, &self.image),
+            &self.force,
+            |new| copy::plan_encrypt(&source, new, &self.image, extent),
+        )?;
         let mut key = KeySource::of(&self.key.source)?;
         if from_stdin {
             key = key.beside_data_on_stdin()?;
@@ -130,7 +137,9 @@ impl Args {
             .map_err(|error| make::partly(error, fill, &self.image))?;
         make::note_rest(&made, end, &self.image, source.name().display())?;
         let mut created = Created::of(&made, &self.image)?;
+        let pin = make::pin(&self.new, &self.trust, &made, &self.image)?;
         made.keep()?;
+        make::write_pin(pin)?;
         created.copied = Some(Copied::since(began, end));
         make::done(session, &created);
         Ok(())

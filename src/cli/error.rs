@@ -35,6 +35,7 @@ impl Exit {
                 Kind::Permission | Kind::WrongPassphrase => 2,
                 Kind::Memory | Kind::OverLimit => 3,
                 Kind::Busy | Kind::Exists => 5,
+                Kind::NotTrusted => 7,
                 Kind::Interrupted => 130,
                 // The storage, the image or the header is wrong.
                 _ => 4,

@@ -91,6 +91,7 @@ const RARE: &[&str] = &[
     "tls_client_ca",
     "tls_key",
     "transport_is_enough",
+    "trust",
     "undo_file",
     "uuid",
     "volume_key_file",

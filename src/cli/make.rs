@@ -10,11 +10,13 @@ use luksmith::task::new_volume::{Made, NewVolume, Plan};
 use luksmith::task::open::ImageFormat;
 use luksmith::task::openers::{Opener, QemuObstacle};
 use luksmith::task::outcome::Created;
+use luksmith::task::trust::NewPin;
+use luksmith::trust::TrustDir;
 use luksmith_formats::cipher::CipherSpec;
 use luksmith_formats::hash::Hash;
 
 use super::Session;
-use super::args::NewVolumeArgs;
+use super::args::{NewVolumeArgs, TrustArgs};
 use super::error::CommandError;
 use super::force::{Force, confirm_all};
 use super::notes::note_slow;
@@ -68,9 +70,13 @@ pub(crate) fn new_volume(
 pub(crate) fn plan(
     session: &Session,
     args: &NewVolumeArgs,
+    (trust, image): (&TrustArgs, &Location),
     forced: &[Force],
     look: impl FnOnce(NewVolume) -> Result<Plan, task::Error>,
 ) -> Result<Plan, CommandError> {
+    if let Some(dir) = made(trust)? {
+        NewPin::check(image, args.format.header.as_ref(), &dir)?;
+    }
     let mut new = new_volume(session, args)?;
     new.remote.unfenced = forced.contains(&Force::Unfenced);
     let cipher = new.cipher;
@@ -82,6 +88,39 @@ pub(crate) fn plan(
     confirm_all(forced, &losses)?;
     note_slow(cipher);
     Ok(plan)
+}
+
+/// The help of `--trust` for a new volume.
+pub(crate) const TRUST: &str = "Pin the header of the new volume in DIR, which is made with mode \
+                                0700 if it does not exist; see `luksmith trust`";
+
+/// The folder of the pins, which is made if it does not exist.
+fn made(trust: &TrustArgs) -> Result<Option<TrustDir>, CommandError> {
+    let dir = trust.dir().map(|dir| TrustDir::make(dir.path()));
+    Ok(dir.transpose()?)
+}
+
+/// What will be pinned of the new volume, if it will be.
+pub(crate) fn pin(
+    args: &NewVolumeArgs,
+    trust: &TrustArgs,
+    volume: &Made<'_>,
+    image: &Location,
+) -> Result<Option<NewPin>, CommandError> {
+    let header = args.format.header.as_ref();
+    let pin = |dir| NewPin::of(volume, image, header, &dir);
+    Ok(made(trust)?.map(pin).transpose()?)
+}
+
+/// Pins the new volume, which has its name now.
+pub(crate) fn write_pin(pin: Option<NewPin>) -> Result<(), CommandError> {
+    let Some(pin) = pin else {
+        return Ok(());
+    };
+    pin.write().map_err(|error| {
+        let hint = "the volume was made; `luksmith trust init` pins it";
+        CommandError::from(error).hint(hint)
+    })
 }
 
 /// Refuses holes in a raw volume.

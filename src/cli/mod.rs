@@ -66,6 +66,7 @@ mod strength;
 mod table;
 mod terminal;
 mod token;
+mod trust;
 mod unmount;
 mod usage;
 mod verdicts;
@@ -170,6 +171,7 @@ Exit codes:
   130 interrupted        141 the reader of the output exited
 Verdicts:
   6 inspect: against the policy                  10 inspect: rejected
+  7 --trust: the volume is not as it is pinned
   11 audit, verify-ciphertext, libvirt rotate and rekey with --check: there are findings";
 
 #[derive(Debug, Subcommand)]
@@ -201,6 +203,8 @@ enum Command {
     Libvirt(libvirt::Command),
     #[command(subcommand)]
     Objects(objects::Command),
+    #[command(subcommand)]
+    Trust(trust::Command),
     VerifyCiphertext(verify_ciphertext::Args),
     Benchmark(benchmark::Args),
     DmTable(dm_table::Args),
@@ -352,6 +356,7 @@ impl Command {
             Self::Qemu(command) => command.run(session),
             Self::Libvirt(command) => command.run(session),
             Self::Objects(command) => command.run(session),
+            Self::Trust(command) => command.run(session),
             Self::VerifyCiphertext(args) => args.run(session),
             Self::Benchmark(args) => args.run(session),
             Self::DmTable(args) => args.run(session),

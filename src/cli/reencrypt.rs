@@ -16,7 +16,7 @@ use luksmith_formats::hash::Hash;
 use super::Session;
 use super::args::{
     Choice, IMAGE_FORMATS, ImageArgs, LimitArgs, LocalFile, LocationParser, PbkdfArgs, RemoteArgs,
-    UndoArgs, choice, parse_cipher, parse_hash, parse_key_bits, parse_sector_size,
+    TrustArgs, UndoArgs, choice, parse_cipher, parse_hash, parse_key_bits, parse_sector_size,
 };
 use super::error::CommandError;
 use super::force::{Force, confirm, only};
@@ -51,6 +51,9 @@ pub(crate) struct Args {
     /// The format of IMAGE; it is never guessed
     #[arg(long, value_name = "FORMAT", default_value = "raw", value_parser = choice(IMAGE_FORMATS))]
     format: ImageFormat,
+
+    #[command(flatten)]
+    trust: TrustArgs,
 
     #[command(flatten)]
     remote: RemoteArgs,
@@ -196,6 +199,7 @@ impl Args {
             image: location,
             header: self.header,
             format: self.format,
+            trust: self.trust,
             remote: self.remote,
         };
         refuse_qcow2(&image, "a reencryption")?;
@@ -208,6 +212,11 @@ impl Args {
                 let as_it_is = self.force.contains(&Force::AsItIs);
                 match Encryption::look(&at, undo, options, limits, as_it_is, session)? {
                     Encryption::GoesOn(plan) => *plan,
+                    Encryption::Begins(_) if at.trust.is_some() => {
+                        let message = "what is plaintext now has no pin";
+                        return Err(CommandError::parameters(message)
+                            .hint("`luksmith trust init` pins the volume when it is encrypted"));
+                    }
                     Encryption::Begins(beginning) => {
                         let passphrase = match &*KeySource::of_each(&self.key, &self.key_file)? {
                             [one] => one.fresh(session, &name, self.force_weak)?,

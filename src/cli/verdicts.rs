@@ -4,6 +4,7 @@
 mod row;
 mod servers;
 mod tokens;
+mod trust;
 mod undo;
 
 use std::error::Error;
@@ -141,6 +142,7 @@ hints! {
         OpenError::NoUndo { undo } => format!("move {undo} away"),
         OpenError::Io(error) => hint(error),
         OpenError::Undo(error) => undo::store(error),
+        OpenError::Trust(error) => hint(error),
     }
 
     UnlockError {
@@ -152,6 +154,7 @@ hints! {
         UnlockError::Memory(_) => MEMORY,
         UnlockError::Crypt(error) => crypt(error),
         UnlockError::Io(error) => hint(error),
+        UnlockError::Trust(error) => hint(error),
     }
 
     VolumeError {
@@ -161,6 +164,7 @@ hints! {
             format!("{} bytes are missing: the image is cut off", needed.saturating_sub(*size)),
         VolumeError::Kdf(error) => hint(error),
         VolumeError::Crypt(error) => crypt(error),
+        VolumeError::Trust(error) => hint(error),
     }
 
     CreateError {
@@ -229,6 +233,7 @@ hints! {
         CommitError::NoRoom(_) => "free space where the image is, and run the command again",
         CommitError::RolledBack(error) => hint(error),
         CommitError::Undo(error) => undo::undo(error),
+        CommitError::Trust(error) => hint(error),
     }
 
     RoomError {

@@ -83,6 +83,9 @@ impl Args {
             (Some(header), false) => HeaderPlace::Detached(header),
             (None, false) => HeaderPlace::Inside,
         };
+        if self.image.trust.dir().is_some() {
+            self.image.to_look(&self.read, session)?;
+        }
         let (remote, options) = (self.image.remote.get(), self.read.options());
         let format = self.image.format;
         let search = Search::open(&self.image.image, header, format, remote, options, session)?;

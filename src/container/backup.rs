@@ -12,6 +12,7 @@ use std::sync::Arc;
 use luksmith_formats::luks2::{Keyslot, Position, Progress};
 use luksmith_formats::{Limits, luks1, luks2};
 
+use super::pinned::Overwriting;
 use super::plan::WritePlan;
 use super::rewrite::{SectorOrder, write_luks1};
 use super::undo::{self, Kept, Settled, Unproven};
@@ -19,6 +20,7 @@ use super::{CommitError, Container, Header, HeaderError, Health, OpenError, Open
 use crate::backend::Backend;
 use crate::backend::memory::MemoryBackend;
 use crate::door;
+use crate::trust::Trust;
 
 const BLOCK: usize = 4096;
 
@@ -136,7 +138,8 @@ impl Container {
     /// has requirements. Returns [`HeaderError::OtherUuid`] if the backup is from another volume,
     /// or if no header is readable, and [`HeaderError::OtherKey`] if the data was reencrypted since
     /// the backup was made, unless `allow` has it. Returns [`HeaderError::NotUnderstood`] if the
-    /// present header is valid by its checksum, but not understood. Nothing has changed then.
+    /// present header is valid by its checksum, but not understood. Returns [`CommitError::Trust`]
+    /// if the volume is not pinned, or with another key. Nothing has changed then.
     pub fn restore(
         storage: Arc<dyn Backend>,
         backup: &[u8],
@@ -162,7 +165,17 @@ impl Container {
             }
             _ => None,
         };
+        let overwriting = match &options.trust {
+            Trust::NotLookedFor => None,
+            Trust::Pinned(pinned) => {
+                let begun = Overwriting::restores(pinned, &plan, &restored, &*storage);
+                Some(begun.map_err(CommitError::from)?)
+            }
+        };
         plan.execute(&*storage, options.undo.store())?;
+        if let Some(overwriting) = overwriting {
+            overwriting.end();
+        }
         Ok((Self::open(storage, options)?, copy))
     }
 

@@ -343,6 +343,7 @@ impl Container {
             header,
             health: Health::Good,
             fingerprint,
+            pin: None,
         };
         let mark = container.keyslot_mark(new_slot);
         unlocked.mark = mark.map_err(super::CommitError::from)?;

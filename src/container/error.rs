@@ -12,6 +12,7 @@ use crate::backend::IoError;
 use crate::crypt::CryptError;
 use crate::kdf::KdfError;
 use crate::secret::{LockError, SecretError};
+use crate::trust::TrustError;
 
 /// Why a container cannot be opened.
 #[derive(Debug, Error)]
@@ -72,6 +73,9 @@ pub enum OpenError {
     /// The undo record could not be read.
     #[error("cannot read the undo record")]
     Undo(#[source] io::Error),
+    /// The header is not as it is pinned, or there is no pin of it.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
 }
 
 /// Why a passphrase does not unlock a container.
@@ -117,6 +121,9 @@ pub enum UnlockError {
     /// The key material could not be read.
     #[error("cannot read the key material")]
     Io(#[from] IoError),
+    /// The volume key is not the one that is pinned.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
 }
 
 /// Why the volume of an unlocked container cannot be opened.
@@ -151,6 +158,9 @@ pub enum VolumeError {
     /// The storage of the data cannot be used with this layout.
     #[error("the storage cannot hold the volume")]
     Io(#[from] IoError),
+    /// The volume key is not the one that is pinned.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
 }
 
 /// Why a container cannot be created.
@@ -388,6 +398,9 @@ pub enum CommitError {
     /// The undo record could not be kept or applied.
     #[error(transparent)]
     Undo(#[from] UndoError),
+    /// The pin could not be changed together with the header. Nothing was changed.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
 }
 
 /// Why an undo record cannot be kept or applied. Nothing was changed, except if the image cannot be

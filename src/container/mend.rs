@@ -11,6 +11,7 @@ use luksmith_formats::luks2::Position;
 use luksmith_formats::{Hash, Limits, luks1, luks2};
 use uuid::Uuid;
 
+use super::pinned::Overwriting;
 use super::plan::WritePlan;
 use super::rewrite::write_copies;
 use super::{
@@ -19,6 +20,7 @@ use super::{
 };
 use crate::backend::Backend;
 use crate::door;
+use crate::trust::Trust;
 
 const SECTOR: usize = 512;
 
@@ -252,7 +254,8 @@ impl Mend {
     ///
     /// # Errors
     /// Returns [`HeaderError::Commit`] if the storage has changed meanwhile, if there is no undo
-    /// store and the repair needs one, or if writing failed. Returns [`HeaderError::Open`] if the
+    /// store and the repair needs one, if the repaired header is not the pinned one, or if writing
+    /// failed. Returns [`HeaderError::Open`] if the
     /// repaired header does not open.
     pub fn execute(
         self,
@@ -262,7 +265,19 @@ impl Mend {
         if door::read(&**storage, 0, self.start.len())? != self.start {
             return Err(CommitError::Changed.into());
         }
+        let after = open::load(&self.plan.preview(&**storage), &options.limits);
+        let overwriting = match (&options.trust, after) {
+            (Trust::Pinned(pinned), Ok(after)) => {
+                let begun = Overwriting::repairs(pinned, &self.plan, &after.header, &**storage);
+                Some(begun.map_err(CommitError::from)?)
+            }
+            // What cannot be read yet needs another repair, after which it is compared.
+            _ => None,
+        };
         self.plan.execute(&**storage, options.undo.store())?;
+        if let Some(overwriting) = overwriting {
+            overwriting.end();
+        }
         match open::load(&**storage, &options.limits) {
             // Another repair has become possible.
             Ok(_) | Err(OpenError::Remains(_)) => Ok(self.repaired),

@@ -19,6 +19,7 @@ mod mark;
 mod material;
 mod mend;
 mod open;
+mod pinned;
 mod plan;
 mod reencryption;
 mod remains;
@@ -61,6 +62,7 @@ pub use unlock::{Unlocked, Which};
 
 use crate::backend::Backend;
 use crate::secret::VolumeName;
+use crate::trust::{Checked, Trust};
 
 /// A validated header of either version.
 #[derive(Clone, Debug)]
@@ -147,11 +149,12 @@ impl fmt::Display for Health {
 }
 
 /// How a container is opened or created. There is no default, since the caller has to say where an
-/// undo record may be.
+/// undo record may be. Without [`trust`](Self::trust) the header is compared with no pin.
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
     limits: Limits,
     undo: Undo,
+    trust: Trust,
     beside: bool,
 }
 
@@ -162,6 +165,7 @@ impl OpenOptions {
         Self {
             limits: Limits::default(),
             undo,
+            trust: Trust::NotLookedFor,
             beside: false,
         }
     }
@@ -170,6 +174,14 @@ impl OpenOptions {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Sets whether the header is compared with a pin when it is opened, before any key derivation
+    /// runs. The pin then changes with the header. A container that is created has no pin.
+    #[must_use]
+    pub fn trust(mut self, trust: Trust) -> Self {
+        self.trust = trust;
         self
     }
 
@@ -195,6 +207,8 @@ pub struct Container {
     /// The fingerprint of the header bytes that were read or written last. A change is made only if
     /// the storage still has these.
     fingerprint: Fingerprint,
+    /// The pin, if there is one.
+    pin: Option<Checked>,
 }
 
 impl fmt::Debug for Container {

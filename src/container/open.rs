@@ -14,9 +14,12 @@ use luksmith_formats::{luks1, luks2};
 use sha2::{Digest as _, Sha256};
 
 use super::remains::{self, Remains};
-use super::{Container, Fingerprint, Header, Health, OpenError, OpenOptions, foreign, undo};
+use super::{
+    Container, Fingerprint, Header, Health, OpenError, OpenOptions, foreign, pinned, undo,
+};
 use crate::backend::Backend;
 use crate::door;
+use crate::trust::{Checked, Pinned, Refused, Trust};
 
 const BINARY_HEADER: usize = 4096;
 
@@ -26,7 +29,8 @@ impl Container {
     ///
     /// # Errors
     /// Returns [`OpenError`] if there is no valid header, or if an interrupted change has to be
-    /// repaired first, with [`Container::repair`].
+    /// repaired first, with [`Container::repair`]. Returns [`OpenError::Trust`] if the header is
+    /// not as it is pinned.
     pub fn open(storage: Arc<dyn Backend>, options: OpenOptions) -> Result<Self, OpenError> {
         if let Some(undo) = options.undo.store()
             && let Some(record) = undo.load().map_err(OpenError::Undo)?
@@ -38,18 +42,41 @@ impl Container {
                 OpenError::NoUndo { undo }
             });
         }
-        let Loaded {
-            header,
-            health,
-            fingerprint,
-        } = load(&*storage, &options.limits)?;
+        let (loaded, pin) = match &options.trust {
+            Trust::NotLookedFor => (load(&*storage, &options.limits)?, None),
+            Trust::Pinned(pinned) => {
+                let (loaded, checked) = load_pinned(&*storage, &options.limits, pinned)?;
+                (loaded, Some(checked))
+            }
+        };
         Ok(Self {
             storage,
             options,
-            header,
-            health,
-            fingerprint,
+            header: loaded.header,
+            health: loaded.health,
+            fingerprint: loaded.fingerprint,
+            pin,
         })
+    }
+}
+
+/// Reads a header and compares it with its pin. Another process may change both meanwhile: a header
+/// is refused only if the pin was the same before and after it was read.
+fn load_pinned(
+    storage: &dyn Backend,
+    limits: &Limits,
+    pinned: &Pinned,
+) -> Result<(Loaded, Checked), OpenError> {
+    let mut before = None;
+    loop {
+        let loaded = load(storage, limits)?;
+        match pinned::check(pinned, &loaded.header, storage) {
+            Ok(checked) => return Ok((loaded, checked)),
+            Err(Refused { error, pin }) if pin.is_none() || pin == before => {
+                return Err(error.into());
+            }
+            Err(Refused { pin, .. }) => before = pin,
+        }
     }
 }
 

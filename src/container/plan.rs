@@ -11,8 +11,9 @@ use std::ops::Range;
 
 use super::undo::{UndoRecord, UndoStore, lay_over};
 use super::{CommitError, UndoError};
-use crate::backend::{Backend, IoError};
+use crate::backend::{Backend, Geometry, IoError, Operation};
 use crate::door;
+use crate::sectors::{Cipher, Sectors};
 
 /// A change of metadata that has not yet reached the storage.
 #[derive(Default)]
@@ -77,6 +78,20 @@ impl WritePlan {
             .writes()
             .map(|(offset, bytes)| offset + bytes.len() as u64);
         ends.max().unwrap_or(0)
+    }
+
+    /// Whether the plan writes to a byte of this part of the storage.
+    pub(super) fn touches(&self, part: &Range<u64>) -> bool {
+        self.writes()
+            .any(|(at, bytes)| at < part.end && part.start < at + bytes.len() as u64)
+    }
+
+    /// The storage as it will be after the plan. It cannot be written.
+    pub(super) fn preview<'a>(&'a self, storage: &'a dyn Backend) -> Preview<'a> {
+        Preview {
+            storage,
+            plan: self,
+        }
     }
 
     fn writes(&self) -> impl Iterator<Item = (u64, &[u8])> + Clone {
@@ -164,6 +179,40 @@ impl WritePlan {
             }
         }
         Ok(())
+    }
+}
+
+/// A storage as it will be after a plan. It cannot be written.
+pub(super) struct Preview<'a> {
+    storage: &'a dyn Backend,
+    plan: &'a WritePlan,
+}
+
+impl Backend for Preview<'_> {
+    fn geometry(&self) -> Geometry {
+        self.storage.geometry().with_read_only(true)
+    }
+    fn read_at(&self, offset: u64, into: &mut Sectors<Cipher>) -> Result<(), IoError> {
+        self.storage.read_at(offset, into)?;
+        for (at, bytes) in self.plan.writes() {
+            lay_over(into.as_mut_slice(), offset, bytes, at);
+        }
+        Ok(())
+    }
+    fn write_at(&self, _: u64, _: &Sectors<Cipher>) -> Result<(), IoError> {
+        Err(IoError::ReadOnly(Operation::Write))
+    }
+    fn flush(&self) -> Result<(), IoError> {
+        Ok(())
+    }
+    fn discard(&self, _: Range<u64>) -> Result<(), IoError> {
+        Err(IoError::ReadOnly(Operation::Discard))
+    }
+    fn write_zeroes(&self, _: Range<u64>) -> Result<(), IoError> {
+        Err(IoError::ReadOnly(Operation::WriteZeroes))
+    }
+    fn resize(&self, _: u64) -> Result<(), IoError> {
+        Err(IoError::ReadOnly(Operation::Resize))
     }
 }
 

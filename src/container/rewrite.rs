@@ -7,6 +7,7 @@
 //! a half-written keyslot inactive.
 
 use luksmith_formats::luks2::Position;
+use luksmith_formats::trust::pin::KeyPrint;
 use luksmith_formats::{luks1, luks2};
 
 use super::plan::WritePlan;
@@ -18,11 +19,23 @@ impl Container {
     /// Executes `plan`, which results in the header `next`. Fails if the header has changed since
     /// it was read.
     pub(super) fn commit(&mut self, plan: &WritePlan, next: Header) -> Result<(), CommitError> {
+        self.commit_with_keys(plan, next, &[])
+    }
+
+    /// As [`commit`](Self::commit), for a change that gives the volume further keys.
+    pub(super) fn commit_with_keys(
+        &mut self,
+        plan: &WritePlan,
+        next: Header,
+        keys: &[KeyPrint],
+    ) -> Result<(), CommitError> {
         self.check_unchanged()?;
         if self.options.beside {
             self.check_beside(plan)?;
         }
+        let changing = self.begin_pin(plan, &next, keys)?;
         plan.execute(&*self.storage, self.options.undo.store())?;
+        self.end_pin(changing);
         self.fingerprint = open::current_fingerprint(&*self.storage, &next)?;
         self.header = next;
         self.health = Health::Good;

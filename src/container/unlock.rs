@@ -160,6 +160,7 @@ impl Container {
         if !fits || !digest.agrees(&key, &self.options.limits, interrupt)? {
             return Err(VolumeError::WrongKey);
         }
+        self.check_pinned_key(&digest, &key)?;
         Ok(Unlocked {
             slot: None,
             mark: None,
@@ -216,6 +217,9 @@ impl Container {
         let (key, mark) =
             material::unseal(&*self.storage, slot, sealing, passphrase, limits, interrupt)?;
         let agrees = digest.agrees(&key, limits, interrupt).map_err(refused)?;
+        if agrees {
+            self.check_pinned_key(&digest, &key)?;
+        }
         let (keyslot, seconds) = (slot.slot, started.elapsed().as_secs_f32());
         let outcome = if agrees { "opens" } else { "does not open" };
         tracing::info!(
@@ -378,6 +382,7 @@ fn is_of_one_keyslot(error: &UnlockError) -> bool {
         UnlockError::Crypt(error) => !matches!(error, CryptError::Lock(_)),
         UnlockError::Unsupported { .. } | UnlockError::Io(_) => true,
         UnlockError::WrongPassphrase
+        | UnlockError::Trust(_)
         | UnlockError::NoSuchKeyslot(_)
         | UnlockError::NoKeyslots
         | UnlockError::OnlyIgnored

@@ -10,7 +10,9 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-use rustix::fs::{getxattr_query, removexattr};
+#[cfg(any(test, feature = "nbd", feature = "vhost-user"))]
+use rustix::fs::getxattr_query;
+use rustix::fs::removexattr;
 use rustix::io::Errno;
 
 /// The users and groups who get at a file, besides those in its mode.
@@ -37,6 +39,7 @@ pub(crate) fn remove(file: &impl AsFd) -> io::Result<()> {
 ///
 /// # Errors
 /// Failed system calls.
+#[cfg(any(test, feature = "nbd", feature = "vhost-user"))]
 pub(crate) fn is_there(file: &impl AsFd) -> io::Result<bool> {
     match getxattr_query(path(file), ACCESS) {
         // Of a list that the mode says too, the kernel keeps nothing.

@@ -22,7 +22,6 @@ use std::sync::Arc;
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, PROC_SUPER_MAGIC, RenameFlags};
 use rustix::io::Errno;
 
-#[cfg(any(test, feature = "nbd", feature = "vhost-user"))]
 use super::acl;
 
 /// As many symbolic links as the kernel follows on one path.
@@ -233,7 +232,6 @@ impl Folder {
     }
 
     /// The names in this folder.
-    #[cfg(any(feature = "nbd", feature = "vhost-user"))]
     pub(crate) fn names(&self) -> io::Result<Vec<OsString>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::openat(&self.file, ".", flags, Mode::empty())?;
@@ -249,7 +247,6 @@ impl Folder {
     ///
     /// # Errors
     /// Failed system calls, and a folder that was replaced before it could be opened.
-    #[cfg(any(test, feature = "nbd", feature = "vhost-user"))]
     pub(crate) fn make_private(&self, name: &OsStr) -> io::Result<Self> {
         rustix::fs::mkdirat(&self.file, name, Mode::RWXU)?;
         let made = self.step(name)?;
@@ -347,7 +344,7 @@ impl Folder {
 
     /// The folder with this name in this one, which is no symbolic link. `O_DIRECTORY` mounts what
     /// is mounted on demand.
-    fn step(&self, name: &OsStr) -> io::Result<Self> {
+    pub(crate) fn step(&self, name: &OsStr) -> io::Result<Self> {
         let file = self.open_at(name, LOOK | OFlags::DIRECTORY, Mode::empty())?;
         Ok(Self {
             file: Arc::new(file),

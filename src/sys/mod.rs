@@ -3,7 +3,6 @@
 //! socket, memory that another process shares, keys in the kernel's keyring, the standard
 //! descriptors and those of a child process, hardening of the process, and shared libraries.
 
-#[cfg(any(test, feature = "nbd", feature = "vhost-user"))]
 pub(crate) mod acl;
 pub(crate) mod block;
 #[cfg(feature = "nbd")]

@@ -93,7 +93,7 @@ pub fn version(
     stated: Option<Version>,
     interrupt: &Interrupt,
 ) -> Result<Version, Error> {
-    if let Some(stated) = stated {
+    if let Some(stated) = stated.filter(|_| image.trust.is_none()) {
         return Ok(stated);
     }
     let container = header(image, interrupt)?;
@@ -119,12 +119,13 @@ fn header(image: &Image, interrupt: &Interrupt) -> Result<Container, Error> {
         storage = storage.into_qcow2_header(location).map_err(unread)?;
         check_whole(storage.qcow2_header.as_deref(), location)?;
     }
-    let options = container::OpenOptions::new(Undo::NotLookedFor);
+    let options = container::OpenOptions::new(Undo::NotLookedFor).trust(image.trust());
     Container::open(storage.header(), options).map_err(|error| match error {
         OpenError::NotLuks if storage.begins_with(&qcow2::MAGIC) => {
             EmulatorError::Qcow2(location.clone()).into()
         }
         OpenError::NotLuks => unread(EmulatorError::NotLuks(location.clone()).into()),
+        error @ OpenError::Trust(_) => Error::from(error).about(location),
         error => unread(Error::from(error).about(location)),
     })
 }

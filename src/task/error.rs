@@ -35,12 +35,14 @@ pub enum Kind {
     Busy,
     /// Something exists already.
     Exists,
+    /// A volume is not as it is pinned, or there is no pin of it.
+    NotTrusted,
     /// The [`Interrupt`](crate::Interrupt) was set.
     Interrupted,
 }
 
 impl Kind {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Parameters,
         Self::Permission,
         Self::WrongPassphrase,
@@ -52,6 +54,7 @@ impl Kind {
         Self::Unsupported,
         Self::Busy,
         Self::Exists,
+        Self::NotTrusted,
         Self::Interrupted,
     ];
 
@@ -76,6 +79,7 @@ impl Kind {
             Self::Unsupported => "unsupported",
             Self::Busy => "busy",
             Self::Exists => "exists",
+            Self::NotTrusted => "not-trusted",
             Self::Interrupted => "interrupted",
         }
     }

@@ -105,6 +105,7 @@ pub mod service;
 pub mod size;
 pub mod storage;
 pub mod tokens;
+pub mod trust;
 #[cfg(any(feature = "nbd", feature = "vhost-user"))]
 mod unix_socket;
 mod watch;

@@ -1,6 +1,7 @@
 //! Opens the container at a location, and its data.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use luksmith_formats::image::qcow2;
@@ -8,11 +9,13 @@ use luksmith_formats::limits::Limits;
 
 use super::destination::{Destination, Needed};
 use super::storage::{Remote, Storage, is_reencrypted};
+use super::trust::place;
 use super::{Advice, Error, Kind, Note, Silent, Watch};
 use crate::backend::Backend;
 use crate::backend::file::OpenOptions;
 use crate::container::{self, Container, Health, OpenError, Undo, Version, VolumeError};
 use crate::location::Location;
+use crate::trust::{Pinned, Trust, TrustDir};
 
 /// The format in which a file, a device or an export holds a volume. It is always stated, never
 /// guessed.
@@ -49,6 +52,8 @@ pub struct Image {
     pub format: ImageFormat,
     /// How a server is reached.
     pub remote: Remote,
+    /// Where the pin of the volume is, with which the header is compared.
+    pub trust: Option<TrustDir>,
 }
 
 impl Image {
@@ -60,7 +65,27 @@ impl Image {
             header: None,
             format: ImageFormat::Raw,
             remote: Remote::default(),
+            trust: None,
         }
+    }
+
+    /// Whether the header is compared with a pin.
+    #[must_use]
+    pub fn trust(&self) -> Trust {
+        match &self.trust {
+            None => Trust::NotLookedFor,
+            Some(dir) => {
+                let place = place(&self.location, self.header.as_ref());
+                Trust::Pinned(Pinned::new(Arc::new(dir.clone()), place))
+            }
+        }
+    }
+
+    /// The same volume, whose header is compared with no pin.
+    #[must_use]
+    pub fn without_trust(mut self) -> Self {
+        self.trust = None;
+        self
     }
 
     /// Where the header is stored.
@@ -81,7 +106,7 @@ impl Image {
     ) -> Result<Container, Error> {
         let storage = self.header_storage(file, watch)?;
         let undo = storage.undo(None);
-        self.open(storage, options(undo, limits), watch)
+        self.open(storage, self.options(undo, limits), watch)
     }
 
     /// Opens the header for a command that only shows what it holds, also while another program
@@ -145,7 +170,7 @@ impl Image {
         let storage = self.header_storage_to_write(watch)?;
         check_undo(undo)?;
         let undo = storage.undo(undo);
-        self.open(storage, options(undo, limits), watch)
+        self.open(storage, self.options(undo, limits), watch)
     }
 
     /// Opens the header and the data for writing.
@@ -175,7 +200,7 @@ impl Image {
     ) -> Result<Container, Error> {
         let file = OpenOptions::new().write(true).beside(true).direct(direct);
         let storage = self.header_storage(file, watch)?;
-        let options = options(storage.undo(None), limits).beside(true);
+        let options = self.options(storage.undo(None), limits).beside(true);
         self.open(storage, options, watch)
     }
 
@@ -254,7 +279,7 @@ impl Image {
         limits: Limits,
         watch: &dyn Watch,
     ) -> Result<(Container, Storage), Error> {
-        let options = options(header.undo(undo), limits);
+        let options = self.options(header.undo(undo), limits);
         let data = match self.header {
             Some(_) => {
                 let data = Storage::open(&self.location, self.remote, file, watch.interrupt())?;
@@ -331,6 +356,11 @@ impl Image {
             watch.notes(Note::Names { location, names });
         }
         Ok(storage)
+    }
+
+    fn options(&self, undo: Undo, limits: Limits) -> container::OpenOptions {
+        let options = container::OpenOptions::new(undo).limits(limits);
+        options.trust(self.trust())
     }
 
     fn open(
@@ -434,10 +464,6 @@ fn check_undo(named: Option<&Path>) -> Result<(), Error> {
     named.map_or(Ok(()), |path| {
         Destination::look(path)?.check_room(Needed::Ciphertext(1))
     })
-}
-
-fn options(undo: Undo, limits: Limits) -> container::OpenOptions {
-    container::OpenOptions::new(undo).limits(limits)
 }
 
 fn note_no_flush(storage: &Storage, location: &Location, options: OpenOptions, watch: &dyn Watch) {

@@ -192,3 +192,11 @@ fn troubleshooting() {
         assert!(printed.contains(said), "{said:?} in {printed}");
     }
 }
+
+#[test]
+fn trust() {
+    let page = include_str!("../../docs/trust.md");
+    let printed = run(&Session::new(), &script(page, ""));
+    assert!(printed.contains("exit code 7"), "{printed}");
+    assert!(printed.contains("the label was changed"), "{printed}");
+}

@@ -112,6 +112,10 @@ const SAMPLES: &[(i32, &str)] = &[
         0,
         "reencrypt --encrypt again --header again.header --key-file key",
     ),
+    (0, "trust init disk.img --trust pins --key-file key"),
+    (0, "trust accept disk.img --trust pins --key-file key"),
+    (0, "trust verify disk.img --trust pins"),
+    (0, "trust status pins"),
     (0, "header backup disk.img backup"),
     (0, "header repair disk.img"),
     (0, "header erase disk.img --force erase"),
@@ -240,6 +244,7 @@ fn errors_are_json_too() {
         ("create new.img --no-such-option", 1, "parameters"),
         ("decrypt old.img - --key-file key", 1, "parameters"),
         ("header backup old.img -", 1, "parameters"),
+        ("info old.img --trust third", 4, "storage"),
         ("inspect plain --format qcow2", 10, "rejected"),
     ] {
         let ran = run(&session, command);

@@ -130,7 +130,7 @@ fn read(path: &Path) -> Vec<u8> {
 
 fn without_record(disk: &[u8]) -> State {
     let disk = disk.to_vec();
-    State { disk, undo: None }
+    State::new(disk)
 }
 
 fn opened(disk: &[u8], text: &str) -> Option<Unlocked> {
@@ -225,7 +225,11 @@ fn changed_by(
     }
     let can = all_open(&disk, &passphrases);
     let undo = state.undo.clone();
-    let changed = State { disk, undo };
+    let changed = State {
+        disk,
+        undo,
+        pin: None,
+    };
 
     let (disk, undo, _) = changed.start();
     match Container::repair(disk.clone(), open_options(&undo)) {

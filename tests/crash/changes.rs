@@ -309,6 +309,7 @@ fn repair_of_an_overwritten_header() {
             let after = State {
                 disk: disk.bytes(),
                 undo: undo.record(),
+                pin: undo.pin(),
             };
             assert!(after.undo.is_none(), "{version:?}, {what}");
             let container = open(&after).unwrap();
@@ -352,6 +353,7 @@ fn erase() {
         let after = State {
             disk: disk.bytes(),
             undo: undo.record(),
+            pin: undo.pin(),
         };
         let erased = open(&after).unwrap();
         assert!(erased.keyslots().is_empty());
@@ -392,6 +394,7 @@ fn create() {
         let before = State {
             disk: vec![0; 3 << 20],
             undo: None,
+            pin: None,
         };
         let (disk, undo, log) = before.start();
         let mut options = CreateOptions::new(version, cost());

@@ -9,6 +9,8 @@ use luksmith::backend::memory::MemoryBackend;
 use luksmith::backend::{Backend, Geometry, IoError};
 use luksmith::container::{Kept, UndoStore};
 use luksmith::sectors::{Cipher, Sectors};
+use luksmith::trust::{PinStore, Pinned, Trust, TrustError};
+use luksmith_formats::trust::pin::{Pin, Place};
 
 /// An event of the disk or of the undo store.
 #[derive(Clone)]
@@ -25,18 +27,28 @@ pub(crate) enum Event {
     /// it.
     SaveUndo(Vec<u8>),
     ClearUndo,
+    /// The pin is durable after this event, and the one before it until then.
+    SavePin(Vec<u8>),
 }
 
 pub(crate) type Log = Arc<Mutex<Vec<Event>>>;
 
-/// The state after a crash: the bytes of the disk, and the undo record if there is one.
+/// The state after a crash: the bytes of the disk, and the undo record and the pin, if there are
+/// such.
 #[derive(Clone)]
 pub(crate) struct State {
     pub(crate) disk: Vec<u8>,
     pub(crate) undo: Option<Vec<u8>>,
+    pub(crate) pin: Option<Vec<u8>>,
 }
 
 impl State {
+    /// A disk without an undo record, of which nothing is pinned.
+    pub(crate) fn new(disk: Vec<u8>) -> Self {
+        let (undo, pin) = (None, None);
+        Self { disk, undo, pin }
+    }
+
     pub(crate) fn apply(&mut self, event: &Event) {
         match event {
             Event::Write { offset, bytes } => {
@@ -47,6 +59,7 @@ impl State {
             Event::Content(content) => self.disk.clone_from(content),
             Event::SaveUndo(record) => self.undo = Some(record.clone()),
             Event::ClearUndo => self.undo = None,
+            Event::SavePin(pin) => self.pin = Some(pin.clone()),
         }
     }
 
@@ -67,6 +80,7 @@ impl State {
         let undo = MemoryUndo {
             record: Mutex::new(self.undo.clone()),
             copies: Mutex::default(),
+            pins: (self.pin.clone()).map(|pin| Arc::new(MemoryPins::new(pin, log.clone()))),
             log: log.clone(),
         };
         (Arc::new(disk), Arc::new(undo), log)
@@ -133,10 +147,24 @@ pub(crate) struct MemoryUndo {
     record: Mutex<Option<Vec<u8>>>,
     /// What it was told to keep a copy of.
     copies: Mutex<Vec<(Kept, Vec<u8>)>>,
+    /// The pin of the volume, if it is pinned.
+    pins: Option<Arc<MemoryPins>>,
     log: Log,
 }
 
 impl MemoryUndo {
+    /// Whether the header is compared with a pin.
+    pub(crate) fn trust(&self) -> Trust {
+        match &self.pins {
+            None => Trust::NotLookedFor,
+            Some(pins) => Trust::Pinned(Pinned::new(pins.clone(), place())),
+        }
+    }
+
+    pub(crate) fn pin(&self) -> Option<Vec<u8>> {
+        self.pins.as_ref().map(|pins| pins.pin())
+    }
+
     pub(crate) fn copies(&self) -> Vec<(Kept, Vec<u8>)> {
         self.copies.lock().unwrap().clone()
     }
@@ -169,5 +197,50 @@ impl UndoStore for MemoryUndo {
     }
     fn name(&self) -> String {
         "the test's undo record".into()
+    }
+}
+
+/// Where the volumes of these tests are pinned.
+pub(crate) fn place() -> Place {
+    Place::new("a disk", None)
+}
+
+/// The pin of one volume. It is empty until the volume is pinned.
+pub(crate) struct MemoryPins {
+    pin: Mutex<Vec<u8>>,
+    log: Log,
+}
+
+impl MemoryPins {
+    pub(crate) fn new(pin: Vec<u8>, log: Log) -> Self {
+        let pin = Mutex::new(pin);
+        Self { pin, log }
+    }
+
+    pub(crate) fn pin(&self) -> Vec<u8> {
+        self.pin.lock().unwrap().clone()
+    }
+}
+
+impl PinStore for MemoryPins {
+    fn load(&self, uuid: &str) -> Result<Option<Vec<u8>>, TrustError> {
+        let parsed = Pin::parse(&self.pin());
+        let is_of = parsed.is_ok_and(|pin| pin.current.uuid == uuid);
+        Ok(is_of.then(|| self.pin()))
+    }
+    fn save(&self, _: &str, pin: &[u8]) -> Result<(), TrustError> {
+        *self.pin.lock().unwrap() = pin.to_vec();
+        self.log.lock().unwrap().push(Event::SavePin(pin.to_vec()));
+        Ok(())
+    }
+    fn lock(&self, _: &str, _: bool) -> Result<Option<Box<dyn Send>>, TrustError> {
+        Ok(Some(Box::new(())))
+    }
+    fn uuids(&self) -> Result<Vec<String>, TrustError> {
+        let parsed = Pin::parse(&self.pin());
+        Ok(parsed.into_iter().map(|pin| pin.current.uuid).collect())
+    }
+    fn name(&self) -> String {
+        "the test's pins".into()
     }
 }

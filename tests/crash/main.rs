@@ -23,6 +23,7 @@ mod in_place;
 mod killed;
 mod online;
 mod part;
+mod pinned;
 mod qcow2;
 mod record;
 mod reencryption;

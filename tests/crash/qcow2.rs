@@ -96,7 +96,7 @@ fn sealed(cluster_size: u32, refcount_bits: u32) -> (State, Unlocked) {
     let (_, unlocked) = made.unwrap();
     drop(image);
     let disk = storage.to_bytes();
-    (State { disk, undo: None }, unlocked)
+    (State::new(disk), unlocked)
 }
 
 fn volume(storage: Arc<dyn Backend>, unlocked: &Unlocked) -> Volume {
@@ -303,7 +303,7 @@ fn over_compressed_clusters() {
             .collect();
         assert_eq!(compress(&mut disk, 0, &plain), 40);
         assert_eq!(check(&disk), Ok(0));
-        let before = State { disk, undo: None };
+        let before = State::new(disk);
         let acts = [
             Act::Write(100, 300),
             Act::Write(5 * cluster, cluster),
@@ -355,6 +355,7 @@ fn refcount_blocks_and_the_table_grow() {
     let before = State {
         disk: storage.to_bytes(),
         undo: None,
+        pin: None,
     };
     let acts = [
         Act::Write(950_000, 40_000),
@@ -397,6 +398,7 @@ fn the_disk_beside_a_snapshot() {
     let before = State {
         disk: std::fs::read(&image).unwrap(),
         undo: None,
+        pin: None,
     };
     let acts = [
         Act::Write(1000, 10_000),

@@ -156,7 +156,7 @@ impl Case {
         if self.encrypt {
             self.begin_encryption(&disk);
             let disk = shared.to_bytes();
-            return State { disk, undo: None };
+            return State::new(disk);
         }
         let (header, data) = self.parts(&disk);
         let mut options = self.options();
@@ -175,7 +175,7 @@ impl Case {
         if self.fixed {
             self.fix_size(&mut disk);
         }
-        State { disk, undo: None }
+        State::new(disk)
     }
 
     /// Makes the header of an encryption in place.
@@ -492,7 +492,7 @@ pub(crate) fn resumed(cryptsetup: &Path, folder: &Path, case: &Case, state: &Sta
     }
     let mut disk = std::fs::read(&header).unwrap();
     disk.extend(std::fs::read(&image).unwrap());
-    State { disk, undo: None }
+    State::new(disk)
 }
 
 /// Another program may write its checksums together with the header. If only a part of them reached

@@ -66,6 +66,7 @@ fn server_dies(sample: &Sample, loses_its_cache: bool) -> usize {
                 fake.cached()
             },
             undo: undo.record(),
+            pin: None,
         };
         let what = format!("died at {at}: {changed:?}");
         match changed {

@@ -157,6 +157,7 @@ fn before() -> State {
     State {
         disk: plaintext(),
         undo: None,
+        pin: None,
     }
 }
 
@@ -226,6 +227,7 @@ fn a_move_of_changed_content_is_not_reversed() {
         let state = State {
             disk: content,
             undo,
+            pin: None,
         };
         let (disk, undo, log) = state.start();
         assert!(is_room_record(&*undo).unwrap());

@@ -9,10 +9,12 @@ use luksmith::container::{
 };
 use luksmith::kdf::calibrate::Cost;
 use luksmith::secret::Passphrase;
+use luksmith::trust::Pinned;
 use luksmith_formats::Hash;
+use luksmith_formats::trust::pin::Pin;
 use sha2::{Digest as _, Sha256};
 
-use crate::disk::{Disk, MemoryUndo, State};
+use crate::disk::{Disk, Log, MemoryPins, MemoryUndo, State, place};
 use crate::states;
 
 const PAYLOAD: usize = 4096;
@@ -30,7 +32,7 @@ pub(crate) fn cost() -> Cost {
 }
 
 pub(crate) fn open_options(undo: &Arc<MemoryUndo>) -> OpenOptions {
-    OpenOptions::new(Undo::Store(undo.clone()))
+    OpenOptions::new(Undo::Store(undo.clone())).trust(undo.trust())
 }
 
 pub(crate) fn unlock(container: &Container, text: &str) -> Option<Unlocked> {
@@ -89,7 +91,7 @@ impl Sample {
             .iter_mut()
             .enumerate()
             .for_each(|(index, byte)| *byte = (index * 7 % 251).to_le_bytes()[0]);
-        let (disk, undo, _) = State { disk, undo: None }.start();
+        let (disk, undo, _) = State::new(disk).start();
         let (_, unlocked) = Container::create(
             disk.clone(),
             options,
@@ -103,6 +105,7 @@ impl Sample {
             state: State {
                 disk: disk.bytes(),
                 undo: None,
+                pin: None,
             },
             key,
             payload_offset,
@@ -117,7 +120,21 @@ impl Sample {
         self.state = State {
             disk: disk.bytes(),
             undo: undo.record(),
+            pin: undo.pin(),
         };
+        self
+    }
+
+    /// The same volume, which is pinned as it is now.
+    pub(crate) fn pinned(mut self) -> Self {
+        let container = open(&self.state).unwrap();
+        let keys = container.key_prints(&unlock(&container, "old").unwrap());
+        let pins = Arc::new(MemoryPins::new(Vec::new(), Log::default()));
+        let pinned = Pinned::new(pins.clone(), place());
+        pinned
+            .init(&container.facts().unwrap(), &keys.unwrap())
+            .unwrap();
+        self.state.pin = Some(pins.pin());
         self
     }
 
@@ -149,8 +166,15 @@ impl Sample {
         let after = State {
             disk: disk.bytes(),
             undo: undo.record(),
+            pin: undo.pin(),
         };
         assert!(after.undo.is_none(), "the undo record outlives the change");
+        if let Some(pin) = &after.pin {
+            let pin = Pin::parse(pin).unwrap();
+            assert!(pin.next.is_none(), "the pin is not settled");
+            assert_eq!(pin.current, open(&after).unwrap().facts().unwrap());
+            assert_eq!(pin.keys.len(), 1);
+        }
         (after, states)
     }
 
@@ -220,6 +244,7 @@ impl Sample {
         let whole = State {
             disk: disk.bytes(),
             undo: undo.record(),
+            pin: undo.pin(),
         };
         // A crash in the repair leaves states of the same kind, so a sample is enough.
         verdicts.repairs += 1;

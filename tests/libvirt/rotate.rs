@@ -502,3 +502,21 @@ fn a_journal_that_another_user_could_have_written_is_not_believed() {
     std::os::unix::fs::chown(&state, Some(65534), None).unwrap();
     refused();
 }
+
+#[test]
+fn a_pin_follows_a_rotation() {
+    let Some(host) = Host::new() else { return };
+    let (path, secret) = (host.path("v.img"), host.volume("v.img", "--type luks1"));
+    let key = format!("--trust pins --key libvirt:{secret}");
+    host.daemon.ok(&format!("trust init {path} {key}"));
+    let rotate = format!("libvirt rotate {path} --trust pins {CHEAP}");
+    host.daemon.ok(&rotate);
+    host.daemon.ok(&format!("trust verify {path} {key}"));
+    host.whole("v.img", &secret);
+    // Without the pin it is a change of another program.
+    host.daemon.ok(&format!("libvirt rotate {path} {CHEAP}"));
+    host.daemon.run(&rotate).is(7, &["as it is pinned"]);
+    host.daemon.ok(&format!("trust accept {path} {key}"));
+    host.daemon.ok(&rotate);
+    host.daemon.ok(&format!("trust verify {path} {key}"));
+}

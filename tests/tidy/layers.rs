@@ -19,6 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "reencrypt",
             "partition",
             "container",
+            "trust",
             "export",
             "audit",
             "vet",
@@ -44,6 +45,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "container",
         &[
+            "trust",
             "volume",
             "layout",
             "door",
@@ -69,6 +71,10 @@ const LAYERS: &[(&str, &[&str])] = &[
             "backend",
             "sectors",
         ],
+    ),
+    (
+        "trust",
+        &["backend", "sectors", "secret", "interrupt", "sys"],
     ),
     ("objects", &["backend", "sectors", "http", "sys", "xml"]),
     ("audit", &["vet", "backend", "xml"]),

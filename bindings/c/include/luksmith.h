@@ -59,6 +59,7 @@ enum luksmith_kind {
     LUKSMITH_BUSY = 10,            /* another program has it open, or changed it meanwhile */
     LUKSMITH_EXISTS = 11,          /* something exists already */
     LUKSMITH_INTERRUPTED = 12,     /* luksmith_interrupt, or a callback that gave no passphrase */
+    LUKSMITH_NOT_TRUSTED = 13,     /* a volume is not as it is pinned */
     LUKSMITH_INTERNAL = 100        /* a defect of the library */
 };
 
@@ -157,9 +158,10 @@ int luksmith_create(const char *image, uint64_t size, const luksmith_options *op
 /*
  * Opens the volume in a file, on a device or on an NBD export, for writing unless "read-only" is
  * "true". It is locked: luksmith_unlock opens its plaintext. No other program may have it open,
- * unless all only read it. "force-share" takes no lock, and is only for reading.
+ * unless all only read it. "force-share" takes no lock, and is only for reading. "trust" is the folder
+ * of the pin with which the header is compared, and which its changes keep up to date.
  *
- * Options: force-share, format, header, read-only.
+ * Options: force-share, format, header, read-only, trust.
  */
 int luksmith_open(const char *image, const luksmith_options *options, luksmith_volume **volume,
                   luksmith_error **error);

@@ -45,6 +45,7 @@ fn number(kind: Kind) -> c_int {
         Kind::Busy => 10,
         Kind::Exists => 11,
         Kind::Interrupted => 12,
+        Kind::NotTrusted => 13,
         _ => INTERNAL,
     }
 }
@@ -65,6 +66,7 @@ fn name(number: c_int) -> &'static CStr {
         10 => c"busy",
         11 => c"exists",
         12 => c"interrupted",
+        13 => c"not-trusted",
         _ => c"internal",
     }
 }

@@ -26,7 +26,7 @@ fn dict<'py>(py: Python<'py>, members: Object) -> PyResult<Bound<'py, PyAny>> {
 
 /// What the header of a volume says, with its keyslots, without a key and also while another
 /// program writes to it: the document of `luksmith info --json`. Options: format, header,
-/// force_share.
+/// force_share, trust.
 #[pyfunction]
 #[pyo3(signature = (image, **options))]
 pub(crate) fn info<'py>(

@@ -26,7 +26,8 @@ use crate::work::{Watching, drop_detached};
 /// it if there is a key.
 ///
 /// It is open for reading, and with `write` for writing, when no other program may have it open.
-/// Options: format, header, force_share, keyslot (the only one that the key is tried with).
+/// Options: format, header, force_share, keyslot (the only one that the key is tried with), trust
+/// (the folder of the pin with which the header is compared).
 #[pyfunction]
 #[pyo3(signature = (image, *, key=None, write=false, keyslot=None, progress=None, **options))]
 pub(crate) fn open(

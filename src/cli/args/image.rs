@@ -7,7 +7,7 @@ use luksmith::location::Location;
 use luksmith::task::open::{Image, ImageFormat};
 use luksmith::volume::Volume;
 
-use super::{Choice, LocalFile, LocationParser, RemoteArgs, choice};
+use super::{Choice, LocalFile, LocationParser, RemoteArgs, TrustArgs, choice};
 
 /// The formats in which a file, a device or an export holds a volume.
 pub(crate) const IMAGE_FORMATS: &[Choice<ImageFormat>] = &[
@@ -40,6 +40,9 @@ pub(crate) struct ImageArgs {
     pub(crate) format: ImageFormat,
 
     #[command(flatten)]
+    pub(crate) trust: TrustArgs,
+
+    #[command(flatten)]
     pub(crate) remote: RemoteArgs,
 }
 
@@ -49,6 +52,7 @@ impl ImageArgs {
         image.header.clone_from(&self.header);
         image.format = self.format;
         image.remote = self.remote.get();
+        image.trust = self.trust.dir();
         image
     }
 

@@ -10,6 +10,7 @@ mod new_volume;
 mod pbkdf;
 mod remote;
 mod token;
+mod trust;
 
 pub(crate) use choice::{Choice, choice};
 pub(crate) use image::{CompressedArgs, IMAGE_FORMATS, ImageArgs, UndoArgs};
@@ -24,3 +25,4 @@ pub(crate) use new_volume::{
 pub(crate) use pbkdf::PbkdfArgs;
 pub(crate) use remote::RemoteArgs;
 pub(crate) use token::TokenArgs;
+pub(crate) use trust::TrustArgs;

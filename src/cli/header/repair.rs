@@ -96,7 +96,7 @@ impl Args {
             session.done(&Changed::new(&self.image.image, change));
             return Ok(());
         }
-        let options = OpenOptions::new(undo);
+        let options = OpenOptions::new(undo).trust(self.image.get().trust());
         let storage = opened.header();
         let settled = Container::settle(&*storage, &options, unproven)?;
         if let (None, Some(record)) = (&settled, self.undo.path()) {

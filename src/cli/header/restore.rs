@@ -71,6 +71,7 @@ impl Args {
         }
         let storage = self.image.get().header_storage_to_write(session)?;
         let options = OpenOptions::new(storage.undo(self.undo.path()));
+        let options = options.trust(self.image.get().trust());
         let storage = storage.header();
         let name = self.image.header_location();
         let mut losses = vec![(

@@ -9,7 +9,7 @@ use luksmith_formats::json::json;
 use super::connect::ConnectArgs;
 use super::state::StateArgs;
 use crate::cli::Session;
-use crate::cli::args::{KeyArgs, LimitArgs, PbkdfArgs, RemoteArgs};
+use crate::cli::args::{KeyArgs, LimitArgs, PbkdfArgs, RemoteArgs, TrustArgs};
 use crate::cli::error::{CommandError, Exit};
 use crate::cli::output;
 use crate::cli::passphrase::KeySource;
@@ -81,6 +81,9 @@ pub(crate) struct Args {
     limits: LimitArgs,
 
     #[command(flatten)]
+    trust: TrustArgs,
+
+    #[command(flatten)]
     remote: RemoteArgs,
 }
 
@@ -107,6 +110,7 @@ impl Args {
         options.cost = self.pbkdf.get();
         options.limits = self.limits.limits();
         options.remote = self.remote.get();
+        options.trust = self.trust.dir();
         let mut selection = Selection::default();
         selection.all = self.all;
         selection.targets.clone_from(&self.targets);

@@ -157,6 +157,11 @@ impl Args {
         let access = Access::Served(socket, &self.export);
         let image = self.image.get();
         image.check_header()?;
+        if image.trust.is_some() {
+            let message = "--trust: QEMU does not open the volume";
+            let hint = "`luksmith serve --trust DIR` compares it";
+            return Err(CommandError::parameters(message).hint(hint));
+        }
         let arguments = QemuArguments::new(&image, &self.node, access)?;
         let header = image.header.as_ref().map(text_of).transpose()?;
         let (name, socket) = (text_of(&image.location)?, absolute(socket)?);

@@ -26,7 +26,7 @@ use luksmith::task::service::{self, Places, Service};
 use super::Session;
 use super::args::{
     CompressedArgs, IMAGE_FORMATS, ImageArgs, KeyArgs, LimitArgs, LocalFile, LocationParser,
-    RemoteArgs, TokenArgs, choice, parse_sector_size,
+    RemoteArgs, TokenArgs, TrustArgs, choice, parse_sector_size,
 };
 use super::error::{CommandError, Exit, Kind};
 use super::output;
@@ -170,6 +170,9 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     token: TokenArgs,
+
+    #[command(flatten)]
+    trust: TrustArgs,
 
     #[command(flatten)]
     remote: RemoteArgs,
@@ -325,6 +328,7 @@ impl Args {
                 image: image.clone(),
                 header: self.header.clone(),
                 format: self.format,
+                trust: self.trust.clone(),
                 remote: self.remote.clone(),
             };
             let mut wanted = Wanted::new(&self.name, image.get());
@@ -339,7 +343,9 @@ impl Args {
         }
         for text in &self.export {
             let (key, remote) = (&self.key, &self.remote);
-            chosen.push(Chosen::of(text, key, remote, self.read_only, self.discard)?);
+            let mut one = Chosen::of(text, key, remote, self.read_only, self.discard)?;
+            one.wanted.image.trust = self.trust.dir();
+            chosen.push(one);
         }
         Ok(chosen)
     }

@@ -10,14 +10,10 @@ use rustix::io::Errno;
 
 use super::row::{Hint, Row};
 
-fn none(_: &(dyn Error + 'static)) -> Hint {
-    None
-}
-
 const LIST: &str = "`luksmith token list IMAGE` shows the tokens";
 
 hints! {
-    else none;
+    else super::trust::hint;
 
     TokenError {
         TokenError::UnknownType { .. } => LIST,

@@ -15,7 +15,9 @@ use crate::Interrupt;
 use crate::container::digest::KeyDigest;
 use crate::container::keyslots::{NewKeyslot, Protection, luks2_keyslot};
 use crate::container::plan::WritePlan;
-use crate::container::{Container, Header, KeyslotError, Unlocked, keyslot_info, material};
+use crate::container::{
+    CommitError, Container, Header, KeyslotError, Unlocked, keyslot_info, material, pinned,
+};
 use crate::kdf::calibrate::Cost;
 use crate::secret::{Passphrase, VolumeKey};
 
@@ -119,7 +121,15 @@ impl Container {
         prepared: PreparedReencryption,
     ) -> Result<ReencryptionKeys, ReencryptionError> {
         let PreparedReencryption { plan, next, keys } = prepared;
-        self.commit(&plan, Header::Luks2(next))?;
+        let found = next.metadata.reencryption()?;
+        let prints = match (&keys.following, found) {
+            (Some(key), Some(found)) => {
+                let print = pinned::print(found.following_digest, key);
+                vec![print.map_err(CommitError::from)?]
+            }
+            _ => Vec::new(),
+        };
+        self.commit_with_keys(&plan, Header::Luks2(next), &prints)?;
         Ok(keys)
     }
 

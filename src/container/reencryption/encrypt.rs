@@ -113,6 +113,7 @@ impl Container {
             header,
             health: Health::Good,
             fingerprint,
+            pin: None,
         };
         Ok((container, keys))
     }

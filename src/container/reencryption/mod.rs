@@ -119,10 +119,15 @@ impl Container {
         let mut plan = WritePlan::default();
         plan.write(0, copy(&next, Position::Primary)?);
         plan.flush();
+        let next = Header::Luks2(next);
+        let changing = self
+            .begin_pin(&plan, &next, &[])
+            .map_err(CommitError::from)?;
         plan.execute(&*self.storage, None)?;
+        self.end_pin(changing);
         self.fingerprint =
             open::current_fingerprint(&*self.storage, &self.header).map_err(CommitError::from)?;
-        self.header = Header::Luks2(next);
+        self.header = next;
         self.health = Health::SecondaryStale;
         Ok(())
     }

@@ -45,6 +45,7 @@ use crate::kdf::KdfError;
 use crate::layout::ImageError;
 use crate::location::LocationError;
 use crate::partition::PartitionError;
+use crate::trust::TrustError;
 use from::kinds;
 use secret::secret;
 
@@ -66,6 +67,7 @@ kinds! {
     PartitionError => partition,
     SectionError => section,
     DmCryptError => dm_crypt,
+    TrustError => trust,
 }
 
 fn location(error: &LocationError) -> Kind {
@@ -171,6 +173,7 @@ fn open(error: &OpenError) -> Kind {
         OpenError::NoUndo { .. } => Kind::Parameters,
         OpenError::Io(error) => io(error),
         OpenError::Undo(_) => Kind::Storage,
+        OpenError::Trust(error) => trust(error),
         OpenError::NotUnderstood(_) | OpenError::CloneInCeph => Kind::Unsupported,
         OpenError::NotLuks
         | OpenError::Remains(_)
@@ -191,6 +194,7 @@ fn unlock(error: &UnlockError) -> Kind {
         UnlockError::Crypt(error) => crypt(error),
         UnlockError::Io(error) => io(error),
         UnlockError::Unsupported { .. } => Kind::Unsupported,
+        UnlockError::Trust(error) => trust(error),
     }
 }
 
@@ -203,6 +207,7 @@ fn volume(error: &VolumeError) -> Kind {
         VolumeError::Kdf(error) => kdf(error),
         VolumeError::Crypt(error) => crypt(error),
         VolumeError::Io(error) => io(error),
+        VolumeError::Trust(error) => trust(error),
     }
 }
 
@@ -272,6 +277,7 @@ fn commit(error: &CommitError) -> Kind {
         CommitError::Undo(error) => undo(error),
         CommitError::Header(_) | CommitError::Sequence => Kind::Unsupported,
         CommitError::Foreign(_) | CommitError::NotKept { .. } => Kind::Storage,
+        CommitError::Trust(error) => trust(error),
     }
 }
 
@@ -301,5 +307,22 @@ fn image(error: &ImageError) -> Kind {
         | ImageError::Bitmaps
         | ImageError::Header(_) => Kind::Unsupported,
         ImageError::Io(error) => io(error),
+    }
+}
+
+fn trust(error: &TrustError) -> Kind {
+    match error {
+        TrustError::NotKnown { .. }
+        | TrustError::OtherVolume { .. }
+        | TrustError::Elsewhere { .. }
+        | TrustError::Changed(_)
+        | TrustError::OtherKey => Kind::NotTrusted,
+        TrustError::NotKept(_) | TrustError::Uuid => Kind::Parameters,
+        TrustError::Pinned { .. } => Kind::Exists,
+        TrustError::Busy { .. } => Kind::Busy,
+        TrustError::Damaged { .. } => Kind::Damaged,
+        TrustError::Dir { source, .. } => Kind::of_io(source),
+        TrustError::Io(error) => io(error),
+        TrustError::Memory(_) => Kind::Memory,
     }
 }

@@ -1,6 +1,7 @@
 //! Options by the names that they have on the command line, with text as their values, for bindings
 //! to other languages.
 
+use std::path::Path;
 use std::time::Duration;
 
 use luksmith_formats::cipher::CipherSpec;
@@ -13,6 +14,7 @@ use crate::task::cost::{CostOptions, Function};
 use crate::task::new_volume::NewVolume;
 use crate::task::open::{Image, ImageFormat};
 use crate::task::{Advice, Error, Kind};
+use crate::trust::TrustDir;
 
 /// What the options are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +40,10 @@ impl Task {
     /// The name, and the options that it takes.
     fn about(self) -> (&'static str, &'static [&'static str]) {
         match self {
-            Self::Open => ("open", &["header", "format", "read-only", "force-share"]),
+            Self::Open => (
+                "open",
+                &["header", "format", "read-only", "force-share", "trust"],
+            ),
             Self::Unlock => ("unlock", &["keyslot"]),
             Self::Create => (
                 "create",
@@ -211,6 +216,8 @@ impl Named {
         let mut image = Image::new(location);
         image.format = self.format()?;
         image.header = self.header()?;
+        let trust = self.text("trust");
+        image.trust = trust.map(|dir| TrustDir::at(Path::new(dir)));
         Ok(image)
     }
 

@@ -6,13 +6,14 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::backend::{Backend, Geometry, IoError, Operation};
-use crate::container::NewKeyslot;
+use crate::container::{Configure, NewKeyslot};
 use crate::kdf::calibrate::Cost;
 use crate::location::Location;
 use crate::secret::VolumeKey;
 use crate::sectors::{Cipher, Sectors};
-use crate::task::Silent;
 use crate::task::new_volume::{Extent, NewVolume, Plan};
+use crate::task::{Silent, trust};
+use crate::trust::TrustDir;
 
 const SIZE: u64 = 1 << 20;
 
@@ -151,4 +152,44 @@ fn after_a_shrink_that_failed_the_size_is_that_of_header_and_storage() {
         found.read_at(expected - 1, &mut [0]).unwrap();
         found.read_at(expected, &mut [0]).unwrap_err();
     }
+}
+
+#[test]
+fn the_option_trust_compares_the_header_with_its_pin() {
+    let folder = tempfile::tempdir().unwrap();
+    let watch = Silent::default();
+    let pins = folder.path().join("pins");
+    let mut options = Named::new();
+    options.set("trust", pins.display().to_string());
+    options.check(Task::Open).unwrap();
+    let volume = made(&folder);
+    let dir = TrustDir::make(&pins).unwrap();
+    {
+        let header = read(&volume.header);
+        let unlocked = &volume.opened().unwrap().unlocked;
+        let pin = trust::Volume::new(&volume.image, &dir, &header);
+        pin.init(&header, unlocked).unwrap();
+    }
+    let location = volume.image.location.clone();
+    drop(volume);
+    let open = || {
+        let image = options.image(location.clone()).unwrap();
+        OpenVolume::open(image, false, OpenOptions::new(), &watch)
+    };
+    let configure = |volume: &OpenVolume, label: &str| {
+        let label = Configure::new().label(label.to_owned());
+        written(&volume.header).configure(&label).unwrap();
+    };
+    configure(&open().unwrap(), "with the pin");
+    drop(open().unwrap());
+    let unpinned = Image::new(location.clone());
+    let unpinned = OpenVolume::open(unpinned, false, OpenOptions::new(), &watch);
+    configure(&unpinned.unwrap(), "without it");
+    let refused = open().err().unwrap();
+    assert_eq!(refused.kind(), Kind::NotTrusted);
+    assert!(
+        refused.line().contains("the label was changed"),
+        "{}",
+        refused.line()
+    );
 }

@@ -24,6 +24,7 @@ mod rekeyed;
 mod rotated;
 #[cfg(feature = "vet")]
 mod searched;
+mod trusted;
 
 #[cfg(feature = "vet")]
 pub use audited::audited;
@@ -45,6 +46,7 @@ pub use rekeyed::{checked_to_rekey, rekeyed};
 pub use rotated::{checked, rotated};
 #[cfg(feature = "vet")]
 pub use searched::{searched, searched_lines};
+pub use trusted::{Done, Trusted, kept, kept_cells};
 
 use luksmith_formats::json::Object;
 

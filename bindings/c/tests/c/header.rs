@@ -197,6 +197,7 @@ fn the_kinds_have_their_numbers() {
         ("busy", 10),
         ("exists", 11),
         ("interrupted", 12),
+        ("not-trusted", 13),
     ] {
         let constant = name.to_uppercase().replace('-', "_");
         let in_header = format!("LUKSMITH_{constant} = {number},");

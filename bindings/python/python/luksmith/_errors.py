@@ -77,6 +77,12 @@ class Exists(Error):
     kind = "exists"
 
 
+class NotTrusted(Error):
+    """A volume is not as it is pinned."""
+
+    kind = "not-trusted"
+
+
 class Interrupted(Error):
     """The work was interrupted, and left nothing half done."""
 
@@ -101,6 +107,7 @@ _CLASSES: dict[str, type[Error]] = {
         Unsupported,
         Busy,
         Exists,
+        NotTrusted,
         Interrupted,
     )
 }

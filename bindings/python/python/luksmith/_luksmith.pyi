@@ -16,6 +16,7 @@ class _OpenOptions(TypedDict, total=False):
     format: Format | None
     header: str | PathLike[str] | None
     force_share: bool | None
+    trust: str | PathLike[str] | None
 
 class _CostOptions(TypedDict, total=False):
     iter_time: int | None

@@ -7,6 +7,7 @@ use luksmith_formats::limits::Limits;
 use crate::secret::SecretSource;
 use crate::task::cost::CostOptions;
 use crate::task::storage::Remote;
+use crate::trust::TrustDir;
 
 /// The volumes to rotate or to check.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub struct RotateOptions<'a> {
     pub limits: Limits,
     /// How a volume on an NBD server is reached.
     pub remote: Remote,
+    /// The pins of the volumes, all of which have to be pinned then.
+    pub trust: Option<TrustDir>,
 }
 
 impl Selection {
@@ -73,6 +76,7 @@ impl RotateOptions<'_> {
             cost: CostOptions::default(),
             limits: Limits::default(),
             remote: Remote::default(),
+            trust: None,
         }
     }
 }

@@ -73,6 +73,7 @@ impl<'a> Volume<'a> {
         let mut image = Image::new(location);
         image.remote = options.remote;
         image.format = known.format;
+        image.trust.clone_from(&options.trust);
         let others = known.secrets.iter().chain(&known.also);
         Ok(Self {
             place: place.to_owned(),
@@ -294,6 +295,10 @@ impl<'a> Volume<'a> {
             _ => return Err(RotateError::SeveralDomains(self.place.clone()).into()),
         };
         match Way::find(watch, domain, name, || self.read(watch))? {
+            Way::Asked(_) if self.image.trust.is_some() => {
+                let why = "its QEMU changes the keyslots itself, and knows no pin";
+                Err(Error::from(RotateError::Held(why)).about(&self.place))
+            }
             Way::Asked(live) => Ok(By::Qemu(live)),
             Way::Beside(open) => Ok(By::Us(self.write_beside(&open, watch)?.into())),
         }

@@ -1,0 +1,3 @@
+//! The files of the folder DIR of `--trust DIR`, which the host of a volume keeps.
+
+pub mod pin;

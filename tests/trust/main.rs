@@ -1,0 +1,10 @@
+//! Is a changed, swapped or old header refused, and is every change of ours accepted?
+//!
+//! `tests/crash` builds each state that a crash can leave of a change of a pinned header.
+
+#![allow(missing_docs)]
+
+mod commands;
+mod folder;
+mod refused;
+mod site;
