@@ -103,8 +103,8 @@ const OPTIONS: &str = "here --source-header and --source-format describe SOURCE"
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
         make::check_sparse(self.sparse, &self.new)?;
-        let old = KeySource::of(&self.key)?.with_tokens(&self.token);
-        if self.token.choice().is_some() && !self.new_key.is_given() {
+        let old = KeySource::by_tokens(&self.key, &self.token)?;
+        if self.token.is_given() && !self.new_key.is_given() {
             let message = "the new volume has no token that finds its passphrase";
             return Err(CommandError::parameters(message)
                 .hint("--new-key SOURCE gives it a passphrase of its own"));

@@ -4,13 +4,14 @@ use luksmith::backend::file::OpenOptions;
 use luksmith::container::{Container, UnlockError, Unlocked, Which};
 use luksmith::secret::{Passphrase, SecretSource};
 use luksmith::task::open::ImageFormat;
-use luksmith::task::tokens::{self, Choice};
+use luksmith::task::tokens::{self, Choice, OpenByTokenError};
 use luksmith::task::{Watch as _, Work, Working};
+use luksmith::tokens::TokenOptions;
 use luksmith_formats::limits::Limits;
 use luksmith_formats::luks2::Priority;
 
 use super::Session;
-use super::args::{ImageArgs, UndoArgs, UnlockArgs};
+use super::args::{ImageArgs, KeysArgs, UndoArgs, UnlockArgs};
 use super::error::CommandError;
 use super::output;
 use super::passphrase::{KeySource, ask_again};
@@ -101,8 +102,8 @@ pub(crate) fn unlock_and_keep(
     which: Which,
     label: &str,
 ) -> Result<Opened, CommandError> {
-    if let Some(choice) = source.tokens().choice() {
-        return by_token(session, container, source, choice, which, label);
+    if source.tokens().is_given() {
+        return by_token(session, container, source, which, label);
     }
     // Do not ask for a passphrase that cannot open anything.
     let slots = container.keyslots();
@@ -167,28 +168,64 @@ pub(crate) fn unlock_and_keep(
     }
 }
 
-/// Unlocks with a token of the header. What a person types for it may be wrong twice.
+/// Unlocks with a token of the header.
 fn by_token(
     session: &Session,
     container: &Container,
     source: &KeySource,
-    choice: Choice,
     which: Which,
     label: &str,
 ) -> Result<Opened, CommandError> {
-    let options = source.tokens().options();
+    let opened = with_tokens(container, source, label, |choices, options| {
+        let from = (source as &dyn SecretSource, label);
+        tokens::open(container, choices, which, from, options, session)
+    })?;
+    Ok(Opened {
+        unlocked: opened.unlocked,
+        passphrase: opened.passphrase,
+        token: Some(opened.token),
+    })
+}
+
+/// Reads the passphrases of all sources, those of tokens of this header too.
+pub(crate) fn passphrases(
+    session: &Session,
+    container: &Container,
+    keys: &KeysArgs,
+    label: &str,
+) -> Result<Vec<Passphrase>, CommandError> {
+    let mut all = Vec::new();
+    for source in &KeySource::of_each(keys)? {
+        if source.tokens().is_given() {
+            all.extend(with_tokens(
+                container,
+                source,
+                label,
+                |choices, options| {
+                    let from = (source as &dyn SecretSource, label);
+                    tokens::passphrases(container, choices, from, options, session)
+                },
+            )?);
+        } else {
+            all.push(source.existing(session, label)?);
+        }
+    }
+    Ok(all)
+}
+
+/// Uses the tokens that a source may. What a person types for them may be wrong twice.
+fn with_tokens<T>(
+    container: &Container,
+    source: &KeySource,
+    label: &str,
+    mut used: impl FnMut(&[Choice], &TokenOptions) -> Result<T, OpenByTokenError>,
+) -> Result<T, CommandError> {
+    let (choices, options) = (source.tokens().choices(), source.tokens().options());
     let mut left = source.tries();
     loop {
         left -= 1;
-        let from = (source as &dyn SecretSource, label);
-        match tokens::open(container, choice, which, from, &options, session) {
-            Ok(opened) => {
-                return Ok(Opened {
-                    unlocked: opened.unlocked,
-                    passphrase: opened.passphrase,
-                    token: Some(opened.token),
-                });
-            }
+        match used(&choices, &options) {
+            Ok(result) => return Ok(result),
             Err(error) if left > 0 && error.may_be_mistyped() => ask_again(error.into()),
             Err(error) => {
                 container.check_unchanged()?;

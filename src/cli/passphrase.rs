@@ -14,7 +14,7 @@ use luksmith::secret::{
 use luksmith_formats::nbd::uri;
 
 use super::Session;
-use super::args::{KeyArgs, NewKeyArgs, TokenArgs, UnlockArgs};
+use super::args::{KeyArgs, KeysArgs, NewKeyArgs, TokenArgs, UnlockArgs};
 use super::error::{CommandError, Kind};
 use super::output;
 use super::strength::strength;
@@ -118,9 +118,20 @@ impl KeySource {
         )
     }
 
+    /// The source that the arguments name, if they name one.
+    pub(crate) fn if_given(args: &KeyArgs) -> Result<Option<Self>, CommandError> {
+        args.is_given().then(|| Self::of(args)).transpose()
+    }
+
     /// The source of a passphrase that unlocks, and the tokens that may be used.
     pub(crate) fn to_unlock(args: &UnlockArgs) -> Result<Self, CommandError> {
-        Ok(Self::of(&args.key)?.with_tokens(&args.token))
+        Self::by_tokens(&args.key, &args.token)
+    }
+
+    /// As [`to_unlock`](Self::to_unlock).
+    pub(crate) fn by_tokens(key: &KeyArgs, tokens: &TokenArgs) -> Result<Self, CommandError> {
+        check_tokens(tokens)?;
+        Ok(Self::of(key)?.with_tokens(tokens))
     }
 
     /// The same source, and tokens that may be used.
@@ -143,27 +154,38 @@ impl KeySource {
             args.new_keyfile_offset,
             args.new_keyfile_size,
         )?;
-        if let Some(old) = old
-            && ((old.takes_all_of_stdin() && new.uses_stdin())
-                || (old.uses_stdin() && new.takes_all_of_stdin()))
-        {
-            return Err(CommandError::parameters(
-                "both passphrases come from stdin, and one of them takes all of it",
-            )
-            .hint("--key stdin --new-key stdin take one line each"));
+        match old {
+            Some(old) => new.beside(old, "--new-key"),
+            None => Ok(new),
         }
-        Ok(new)
     }
 
-    /// The sources of several existing passphrases: the terminal, if none is named.
-    pub(crate) fn of_each(keys: &[String], files: &[String]) -> Result<Vec<Self>, CommandError> {
-        let keys = keys.iter().map(|key| Self::named("--key", key));
+    /// The same source, that of `option`, beside the source of an existing passphrase. Refuses two
+    /// that read stdin, unless each takes one line.
+    pub(crate) fn beside(self, old: &Self, option: &str) -> Result<Self, CommandError> {
+        let both = old.uses_stdin() && self.uses_stdin();
+        if both && (old.takes_all_of_stdin() || self.takes_all_of_stdin()) {
+            let message = format!(
+                "the passphrase and {option} both come from stdin, and one of them takes all of it"
+            );
+            return Err(CommandError::parameters(message)
+                .hint(format!("--key stdin {option} stdin take one line each")));
+        }
+        Ok(self)
+    }
+
+    /// The sources of several existing passphrases, the last of which is for tokens, if there are
+    /// any: the terminal, if none is named.
+    pub(crate) fn of_each(args: &KeysArgs) -> Result<Vec<Self>, CommandError> {
+        check_tokens(&args.token)?;
+        let keys = args.key.iter().map(|key| Self::named("--key", key));
         let file = |file: &String| Self::choose("--key-file", None, Some(file), None, None);
         let mut sources = keys
-            .chain(files.iter().map(file))
+            .chain(args.key_file.iter().map(file))
             .collect::<Result<Vec<_>, _>>()?;
-        if sources.is_empty() {
-            sources.push(Self::choose("--key", None, None, None, None)?);
+        if sources.is_empty() || args.token.is_given() {
+            let asked = Self::choose("--key", None, None, None, None)?;
+            sources.push(asked.with_tokens(&args.token));
         }
         Ok(sources)
     }
@@ -362,6 +384,17 @@ impl KeySource {
         }
         Ok(passphrase)
     }
+}
+
+/// Refuses what is only for tokens, if none may be used.
+fn check_tokens(tokens: &TokenArgs) -> Result<(), CommandError> {
+    if tokens.is_given() || tokens.tang_url.is_empty() {
+        return Ok(());
+    }
+    Err(
+        CommandError::parameters("--tang-url is for a token, and none may be used")
+            .hint("--token-type clevis permits the tokens of this type"),
+    )
 }
 
 /// Says why the same question comes again.

@@ -15,12 +15,13 @@ use luksmith_formats::hash::Hash;
 
 use super::Session;
 use super::args::{
-    Choice, IMAGE_FORMATS, ImageArgs, LimitArgs, LocalFile, LocationParser, PbkdfArgs, RemoteArgs,
-    TrustArgs, UndoArgs, choice, parse_cipher, parse_hash, parse_key_bits, parse_sector_size,
+    Choice, IMAGE_FORMATS, ImageArgs, KeysArgs, LimitArgs, LocalFile, LocationParser, PbkdfArgs,
+    RemoteArgs, TrustArgs, UndoArgs, choice, parse_cipher, parse_hash, parse_key_bits,
+    parse_sector_size,
 };
 use super::error::CommandError;
 use super::force::{Force, confirm, only};
-use super::open::refuse_qcow2;
+use super::open::{passphrases, refuse_qcow2};
 use super::passphrase::KeySource;
 use super::size;
 
@@ -113,13 +114,8 @@ pub(crate) struct Args {
     #[arg(long, alias = "resume-only")]
     resume: bool,
 
-    /// The source of a passphrase, as for other commands; once for each passphrase
-    #[arg(long, value_name = "SOURCE", help_heading = "Passphrase")]
-    key: Vec<String>,
-
-    /// Read a passphrase from a file, all of its bytes; once for each passphrase
-    #[arg(short = 'd', long, value_name = "PATH", help_heading = "Passphrase")]
-    key_file: Vec<String>,
+    #[command(flatten)]
+    keys: KeysArgs,
 
     /// Accept a passphrase that is easy to guess, with --encrypt
     #[arg(long, requires = "encrypt", help_heading = "Passphrase")]
@@ -166,6 +162,7 @@ Examples:
   luksmith reencrypt disk.img                               a new volume key; goes on if it was stopped
   luksmith reencrypt disk.img --key-file a.key --key-file b.key   two passphrases stay
   luksmith reencrypt disk.img --key-file a.key --drop-other-keyslots
+  luksmith reencrypt disk.img --key-file a.key --token-type systemd-tpm2   what the TPM sealed stays too
   luksmith reencrypt /dev/sdb1 --cipher aes-xts-plain64 --key-size 512 --rate 100M
   luksmith reencrypt disk.img --sector-size 4096 --force sector-size
   luksmith reencrypt --encrypt plain.img                     plaintext becomes a volume, in place
@@ -218,7 +215,8 @@ impl Args {
                             .hint("`luksmith trust init` pins the volume when it is encrypted"));
                     }
                     Encryption::Begins(beginning) => {
-                        let passphrase = match &*KeySource::of_each(&self.key, &self.key_file)? {
+                        refuse_tokens(&self.keys, "plaintext has no tokens")?;
+                        let passphrase = match &*KeySource::of_each(&self.keys)? {
                             [one] => one.fresh(session, &name, self.force_weak)?,
                             _ => {
                                 let message = "an encryption in place begins with one passphrase";
@@ -238,7 +236,7 @@ impl Args {
         if plan.enlarges_sectors() {
             confirm_sectors(&self.force, &name)?;
         }
-        let passphrases = read_each(&self.key, &self.key_file, session, &name)?;
+        let passphrases = passphrases(session, plan.container(), &self.keys, &name)?;
         let done = plan
             .run(&passphrases, session)
             .map_err(|error| CommandError::from(error).about(&name))?;
@@ -253,6 +251,7 @@ impl Args {
         options: &Options,
         session: &Session,
     ) -> Result<(), CommandError> {
+        refuse_tokens(&self.keys, "with --served, the server has the header")?;
         let mut remote = Remote::look(socket, self.export.as_deref(), session)?;
         let begins = remote.is_idle() && !self.resume;
         if !(self.resume && remote.is_finished()) {
@@ -263,7 +262,7 @@ impl Args {
                 confirm_sectors(&self.force, &name)?;
             }
             let passphrases = match begins {
-                true => read_each(&self.key, &self.key_file, session, &name)?,
+                true => read_each(&self.keys, session, &name)?,
                 false => Vec::new(),
             };
             remote.start(options, larger, &passphrases, session)?;
@@ -282,14 +281,27 @@ fn confirm_sectors(force: &[Force], name: &str) -> Result<(), CommandError> {
     confirm(force, Force::SectorSize, &loss)
 }
 
-/// The passphrases of several sources.
-pub(super) fn read_each(
-    keys: &[String],
-    files: &[String],
+/// The passphrases of several sources, none of which is a token.
+fn read_each(
+    keys: &KeysArgs,
     session: &Session,
     name: &str,
 ) -> Result<Vec<Passphrase>, CommandError> {
-    let sources = KeySource::of_each(keys, files)?;
+    let sources = KeySource::of_each(keys)?;
     let read = |source: &KeySource| source.existing(session, name);
     sources.iter().map(read).collect()
+}
+
+/// Refuses tokens where there is no header whose tokens could be used.
+fn refuse_tokens(keys: &KeysArgs, why: &str) -> Result<(), CommandError> {
+    match keys.token.is_given() {
+        false => Ok(()),
+        true => Err(
+            CommandError::parameters(format!("no token can be used: {why}")).hint(
+                "--key SOURCE or --key-file PATH names a passphrase; without --served and \
+                 --encrypt, `luksmith reencrypt` uses the tokens of a volume that no other program \
+                 has open",
+            ),
+        ),
+    }
 }

@@ -82,17 +82,21 @@ pub(crate) fn write_secret(
     if path == Path::new("-") {
         session.refuse_json_beside(path)?;
         check_secret(path)?;
-        let mut stdout = io::stdout();
-        let written = || stdout.write_all(bytes).and_then(|()| stdout.flush());
-        return session
-            .signals
-            .ending(written)?
-            .map_err(error::stdout_failed);
+        let written = session.signals.ending(|| secret_to_stdout(bytes))?;
+        return written.map_err(error::stdout_failed);
     }
     let file = NewFile::create(path, session).map_err(not_a_new_file)?;
     file.write(bytes)?;
     file.keep()?;
     Ok(())
+}
+
+/// Writes secret bytes to standard output, and not through its buffer, which is no locked memory and
+/// is never wiped.
+pub(crate) fn secret_to_stdout(bytes: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.flush()?;
+    File::from(stdout.as_fd().try_clone_to_owned()?).write_all(bytes)
 }
 
 /// Fails if [`write_secret`] would, as far as that is known before a key derivation.

@@ -20,6 +20,50 @@ const OF_CRYPTSETUP: [&str; 9] = [
     "--allow-discards: `luksmith serve --discard pass` passes discards on",
 ];
 
+/// Options of tokens, which are not for every command that reads a passphrase.
+const OF_TOKENS: [&str; 5] = [
+    "--token",
+    "--token-id",
+    "--token-type",
+    "--tang-url",
+    "--tpm2-device",
+];
+
+/// Commands that read a passphrase and use no token, by words of them, and what to do instead.
+const WITHOUT_TOKENS: [(&str, &str); 8] = [
+    (
+        "libvirt rotate",
+        "it replaces the passphrase that opens, and would remove the keyslot of a token; `luksmith key \
+         add IMAGE --token-type TYPE --new-key libvirt:SECRET` gives the secret a keyslot of its own",
+    ),
+    (
+        "libvirt rekey",
+        "QEMU decrypts LUKS1, which has no tokens; `luksmith reencrypt IMAGE --token-type TYPE` gives \
+         a LUKS2 volume another key",
+    ),
+    (
+        "secret set",
+        "there is no volume whose tokens could be used; `luksmith key add IMAGE --token-type TYPE \
+         --new-key libvirt:SECRET` adds a keyslot for what the secret holds",
+    ),
+    (
+        "qemu",
+        "QEMU decrypts LUKS1, which has no tokens; `luksmith serve IMAGE --token-type TYPE` serves a \
+         LUKS2 volume to it",
+    ),
+    (
+        "key rotate",
+        "the passphrase is that of --secret; `luksmith key change IMAGE --new-key \
+         generate:helper:NAME:REFERENCE` moves another one there",
+    ),
+    ("provision", NEW_VOLUME),
+    ("create", NEW_VOLUME),
+    ("encrypt", NEW_VOLUME),
+];
+
+const NEW_VOLUME: &str = "a new volume has no tokens; `luksmith key add IMAGE` adds one with its \
+                          keyslot (--tpm2, --tang URL, --recovery-key)";
+
 /// What the user probably meant.
 pub(crate) fn hint(error: &clap::Error) -> Option<String> {
     let text = error.to_string();
@@ -35,6 +79,11 @@ pub(crate) fn hint(error: &clap::Error) -> Option<String> {
             if size::is_size(&argument) && SIZED.iter().any(|name| command(name)) =>
         {
             Some(format!("--size {argument} is the size that the guest sees"))
+        }
+        ErrorKind::UnknownArgument if OF_TOKENS.contains(&argument.as_str()) => {
+            let mut rows = WITHOUT_TOKENS.iter();
+            let row = rows.find(|(words, _)| words.split(' ').all(command));
+            row.map(|(_, instead)| (*instead).to_owned())
         }
         ErrorKind::UnknownArgument => OF_CRYPTSETUP.iter().find_map(|row| {
             let (options, hint) = row.split_once(": ")?;

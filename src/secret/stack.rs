@@ -110,6 +110,26 @@ pub(crate) mod tests {
 
     pub(crate) const LIMIT: usize = DEPTH_OF_KERNELS;
 
+    /// What the stack below this frame holds after `work`. It was painted before.
+    #[inline(never)]
+    pub(crate) fn after(work: impl FnOnce()) -> Vec<u8> {
+        paint();
+        work();
+        copied()
+    }
+
+    #[inline(never)]
+    fn copied() -> Vec<u8> {
+        let below = MaybeUninit::<[u8; EXAMINED]>::uninit();
+        let start: *const u8 = core::hint::black_box(below.as_ptr()).cast();
+        let byte = |n: usize| {
+            let byte = start.wrapping_add(n);
+            // SAFETY: as in `painted`.
+            unsafe { byte.read_volatile() }
+        };
+        (0..EXAMINED).map(byte).collect()
+    }
+
     #[inline(never)]
     fn paint() {
         let mut below = MaybeUninit::<[u8; PAINTED]>::uninit();

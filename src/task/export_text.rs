@@ -8,12 +8,14 @@ use super::Error;
 use super::exports::Wanted;
 use super::open::{Image, ImageFormat};
 use super::storage::Remote;
+use super::tokens::Choice;
 use crate::container::Which;
 use crate::export::Discard;
 use crate::location::Location;
+use crate::tokens::TokenError;
 
 /// `NAME=IMAGE` and its options, separated by commas: `partition=N`, `offset=SIZE`, `size=SIZE`,
-/// `key=SOURCE`, `header=FILE`, `format=FORMAT`, `compressed-plaintext`, `keyslot=N`,
+/// `key=SOURCE`, `token=N`, `token-type=TYPE`, `header=FILE`, `format=FORMAT`, `compressed-plaintext`, `keyslot=N`,
 /// `description=TEXT`, `discard=WHAT`, `read-only`, `vhost-user=PATH`. A comma in a value is
 /// written twice.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub struct ExportText {
     pub name: String,
     /// The source of the passphrase, if it is stated.
     pub key: Option<String>,
+    /// The tokens that may be used, if there are any.
+    pub tokens: Vec<Choice>,
     image: String,
     header: Option<String>,
     format: ImageFormat,
@@ -66,6 +70,16 @@ impl ExportText {
             ("read-only", None) => self.read_only = true,
             ("compressed-plaintext", None) => self.compressed_plaintext = true,
             ("key", Some(value)) => self.key = Some(value),
+            ("token", Some(value)) => {
+                let id = value.parse().map_err(|_| "token= takes a number")?;
+                self.tokens.push(Choice::Id(id));
+            }
+            ("token-type", Some(value)) => {
+                let kind = value
+                    .parse()
+                    .map_err(|error: TokenError| error.to_string())?;
+                self.tokens.push(Choice::OfType(kind));
+            }
             // These belong to the source of the key: file:PATH,offset=N,size=N.
             ("offset" | "size", Some(value)) if self.key.is_some() => {
                 let key = self.key.get_or_insert_default();
@@ -94,8 +108,9 @@ impl ExportText {
             }
             _ => {
                 return Err(format!(
-                    "\"{item}\" is not one of partition=, offset=, size=, key=, header=, format=, \
-                     compressed-plaintext, keyslot=, description=, discard=, read-only, vhost-user="
+                    "\"{item}\" is not one of partition=, offset=, size=, key=, token=, token-type=, \
+                     header=, format=, compressed-plaintext, keyslot=, description=, discard=, \
+                     read-only, vhost-user="
                 ));
             }
         }
@@ -151,11 +166,12 @@ fn split(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tokens::TokenType;
 
     #[test]
     fn an_export_is_a_name_an_image_and_options() {
         let export: ExportText =
-            "vm=a,,b.img,key=file:k,offset=3,size=9,header=h,keyslot=2,read-only,discard=pass,vhost-user=s"
+            "vm=a,,b.img,key=file:k,offset=3,size=9,header=h,keyslot=2,token-type=systemd-tpm2,token=3,read-only,discard=pass,vhost-user=s"
                 .parse()
                 .unwrap();
         let expected = ExportText {
@@ -165,6 +181,7 @@ mod tests {
             format: ImageFormat::Raw,
             compressed_plaintext: false,
             key: Some("file:k,offset=3,size=9".into()),
+            tokens: vec![Choice::OfType(TokenType::Tpm2), Choice::Id(3)],
             keyslot: Some(2),
             description: None,
             discard: Some("pass".into()),

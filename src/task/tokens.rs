@@ -37,6 +37,9 @@ pub struct OpenedByToken {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenByTokenError {
+    /// The caller chose no token.
+    #[error("no token was chosen")]
+    NoChoice,
     /// The header is of LUKS1.
     #[error("LUKS1 has no tokens")]
     Luks1,
@@ -113,12 +116,28 @@ pub struct Usable<'a> {
     pub keyslots: Vec<u32>,
 }
 
-/// The tokens that `choice` names, with the keyslots that `which` permits. A keyslot of priority
-/// ignore, or an unbound one, is opened only if `which` names it. No token is used yet.
+/// The tokens that `choices` name, in this order, with the keyslots that `which` permits. A keyslot
+/// of priority ignore, or an unbound one, is opened only if `which` names it. No token is used yet.
 ///
 /// # Errors
-/// [`OpenByTokenError`] if there is none.
+/// [`OpenByTokenError`] if one of the choices names none.
 pub fn usable<'a>(
+    container: &'a Container,
+    choices: &[Choice],
+    which: Which,
+) -> Result<Vec<Usable<'a>>, OpenByTokenError> {
+    let mut all: Vec<Usable<'a>> = Vec::new();
+    for choice in choices {
+        for one in usable_by(container, *choice, which)? {
+            if !all.iter().any(|known| known.token.id == one.token.id) {
+                all.push(one);
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn usable_by<'a>(
     container: &'a Container,
     choice: Choice,
     which: Which,
@@ -174,26 +193,23 @@ pub fn usable<'a>(
     }
 }
 
-/// Opens a keyslot with the tokens that `choice` names, in their order. `source` is read at most
+/// Opens a keyslot with the tokens that `choices` name, in their order. `source` is read at most
 /// once, for all of them, and `label` says to a person what is opened.
 ///
 /// # Errors
 /// [`OpenByTokenError`] of the last token; those of the earlier ones are logged as warnings.
 pub fn open(
     container: &Container,
-    choice: Choice,
+    choices: &[Choice],
     which: Which,
     (source, label): (&dyn SecretSource, &str),
     options: &TokenOptions,
     watch: &dyn Watch,
 ) -> Result<OpenedByToken, OpenByTokenError> {
-    let source = Once {
-        source,
-        read: OnceLock::new(),
-    };
+    let source = Once::of(source);
     let volume = container.volume_name();
     let context = Context::new(&source, label, volume, options, watch.interrupt());
-    let mut usable = usable(container, choice, which)?.into_iter().peekable();
+    let mut usable = usable(container, choices, which)?.into_iter().peekable();
     while let Some(one) = usable.next() {
         match open_one(container, &one, &context, watch) {
             Err(error) if usable.peek().is_some() && !error.ends_all() => {
@@ -203,8 +219,37 @@ pub fn open(
             outcome => return outcome,
         }
     }
-    // `usable` returns at least one.
-    Err(OpenByTokenError::Luks1)
+    // Each choice names one.
+    Err(OpenByTokenError::NoChoice)
+}
+
+/// The passphrases of all tokens that `choices` name, for work that needs every passphrase of a
+/// volume. Whether they open a keyslot is not tried. `source` is read at most once.
+///
+/// # Errors
+/// [`OpenByTokenError`] of the first token that gives none.
+pub fn passphrases(
+    container: &Container,
+    choices: &[Choice],
+    (source, label): (&dyn SecretSource, &str),
+    options: &TokenOptions,
+    watch: &dyn Watch,
+) -> Result<Vec<Passphrase>, OpenByTokenError> {
+    let source = Once::of(source);
+    let volume = container.volume_name();
+    let context = Context::new(&source, label, volume, options, watch.interrupt());
+    let usable = usable(container, choices, Which::Any)?;
+    usable.iter().map(|one| passphrase(one, &context)).collect()
+}
+
+fn passphrase(usable: &Usable<'_>, context: &Context<'_>) -> Result<Passphrase, OpenByTokenError> {
+    let (token, kind) = (usable.token.id, usable.kind);
+    let passphrase = kind.passphrase(&usable.token, context);
+    passphrase.map_err(|source| OpenByTokenError::Token {
+        token,
+        kind,
+        source,
+    })
 }
 
 impl OpenByTokenError {
@@ -242,12 +287,7 @@ fn open_one(
     watch: &dyn Watch,
 ) -> Result<OpenedByToken, OpenByTokenError> {
     let (token, kind) = (usable.token.id, usable.kind);
-    let passphrase = kind.passphrase(&usable.token, context);
-    let passphrase = passphrase.map_err(|source| OpenByTokenError::Token {
-        token,
-        kind,
-        source,
-    })?;
+    let passphrase = passphrase(usable, context)?;
     let mut outcome = OpenByTokenError::WrongPassphrase { token, kind };
     for &slot in &usable.keyslots {
         let working = Working::begin(watch, Work::Derive, None);
@@ -279,6 +319,13 @@ fn open_one(
 struct Once<'a> {
     source: &'a dyn SecretSource,
     read: OnceLock<Passphrase>,
+}
+
+impl<'a> Once<'a> {
+    fn of(source: &'a dyn SecretSource) -> Self {
+        let read = OnceLock::new();
+        Self { source, read }
+    }
 }
 
 impl SecretSource for Once<'_> {

@@ -20,6 +20,9 @@ fn message(from: &mut UnixStream) -> Option<Vec<u8>> {
     Some(message)
 }
 
+/// A response without parameters, of a command without sessions.
+const SUCCESS: &[u8] = b"\x80\x01\0\0\0\x0a\0\0\0\0";
+
 /// A byte of one response, by the number of the response.
 #[derive(Clone, Copy)]
 struct Change {
@@ -35,6 +38,12 @@ struct Bus {
 
 impl Bus {
     fn to(tpm: &Swtpm, change: Option<Change>) -> Self {
+        Self::without(tpm, change, None)
+    }
+
+    /// As [`to`](Self::to). Commands with this code do not reach the TPM, and are answered with
+    /// success.
+    fn without(tpm: &Swtpm, change: Option<Change>, dropped: Option<u32>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(folder.path().join("bus")).unwrap();
         let socket = tpm.socket();
@@ -43,6 +52,12 @@ impl Bus {
             let mut tpm = UnixStream::connect(socket).unwrap();
             let mut seen = Vec::new();
             while let Some(command) = message(&mut client) {
+                let code = u32::from_be_bytes(command[6..10].try_into().unwrap());
+                if dropped == Some(code) {
+                    client.write_all(SUCCESS).unwrap();
+                    seen.push([command, SUCCESS.to_vec()]);
+                    continue;
+                }
                 tpm.write_all(&command).unwrap();
                 let mut response = message(&mut tpm).unwrap();
                 let changed = change.filter(|change| change.response == seen.len());
@@ -114,6 +129,27 @@ fn no_secret_is_on_the_bus() {
     let policy = hex::decode(policy.trim_matches('"')).unwrap();
     let is_there = |message: &Vec<u8>| message.windows(32).any(|part| part == policy);
     assert!(seen.iter().flatten().any(is_there));
+}
+
+/// A bus that keeps TPM2_PolicyPCR or TPM2_PolicyAuthValue from the TPM makes no secret that is bound
+/// to less.
+#[test]
+fn nothing_on_the_bus_removes_the_pcrs_or_the_pin_from_the_policy() {
+    let Some(tpm) = Swtpm::start() else {
+        return;
+    };
+    let pin = Passphrase::copy_from(b"1234").unwrap();
+    for command in [0x17f_u32, 0x16b] {
+        let bus = Bus::without(&tpm, None, Some(command));
+        let pcrs = "7".parse().unwrap();
+        let sealed = tpm2::seal(&bus.device(), pcrs, Some(&pin), &Interrupt::new());
+        let error = sealed.err();
+        assert!(matches!(error, Some(Tpm2Error::Pcrs { .. })), "{error:?}");
+        let seen = bus.seen();
+        let is_dropped = |sent: &[u8]| sent[6..10] == command.to_be_bytes();
+        assert!(seen.iter().any(|[sent, _]| is_dropped(sent)));
+        tpm.clear();
+    }
 }
 
 /// A response that something changes on its way never gives another secret, and stops nothing.

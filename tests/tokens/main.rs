@@ -4,6 +4,7 @@
 #![allow(clippy::print_stderr)] // what is skipped, and why
 
 mod bus;
+mod commands;
 mod keyring;
 mod mutations;
 mod recovery;

@@ -8,7 +8,7 @@ use luksmith::tokens::{Context, Token, TokenOptions, TokenType};
 use luksmith_formats::json::Value;
 
 /// Changes some bytes of a text, also within base64 that is decoded.
-fn mutations(seed: &str, mut try_one: impl FnMut(&str)) {
+pub(crate) fn mutations(count: usize, seed: &str, mut try_one: impl FnMut(&str)) {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = |below: usize| {
         state ^= state << 13;
@@ -16,7 +16,7 @@ fn mutations(seed: &str, mut try_one: impl FnMut(&str)) {
         state ^= state << 17;
         usize::try_from(state % below as u64).unwrap()
     };
-    for _ in 0..4000 {
+    for _ in 0..count {
         let mut bytes = seed.as_bytes().to_vec();
         for _ in 0..=next(3) {
             if bytes.is_empty() {
@@ -45,7 +45,7 @@ fn fails(kind: TokenType, json: &Value) {
 #[test]
 fn no_changed_token_of_clevis_opens() {
     for token in [include_str!("tang.json"), include_str!("sss.json")] {
-        mutations(token, |text| {
+        mutations(4000, token, |text| {
             if let Ok(json) = text.parse() {
                 fails(TokenType::Clevis, &json);
             }
@@ -53,7 +53,7 @@ fn no_changed_token_of_clevis_opens() {
         let whole: Value = token.parse().unwrap();
         let header = whole["jwe"]["protected"].as_str().unwrap();
         let header = String::from_utf8(URL_SAFE_NO_PAD.decode(header).unwrap()).unwrap();
-        mutations(&header, |text| {
+        mutations(4000, &header, |text| {
             let mut json = whole.clone();
             json["jwe"]["protected"] = URL_SAFE_NO_PAD.encode(text).into();
             fails(TokenType::Clevis, &json);
@@ -64,7 +64,7 @@ fn no_changed_token_of_clevis_opens() {
 #[test]
 fn no_changed_token_of_a_keyring_opens() {
     let token = r#"{"type":"luks2-keyring","keyslots":["0"],"key_description":"luksmith:none"}"#;
-    mutations(token, |text| {
+    mutations(4000, token, |text| {
         if let Ok(json) = text.parse() {
             fails(TokenType::Keyring, &json);
         }

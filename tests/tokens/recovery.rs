@@ -1,7 +1,13 @@
 //! Recovery keys of systemd-cryptenroll and ours.
 
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::process::{Child, Stdio};
+
 use luksmith_formats::json::json;
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use support::peers;
+use support::secret_search::SecretSearch;
 
 use crate::site::Site;
 
@@ -123,4 +129,69 @@ fn what_cannot_be_done_with_a_token_is_refused_by_name() {
     assert!(opened.contains("\"token\": 0"), "{opened}");
     let opened = site.luksmith("key test disk.img --key-file key --json");
     assert!(opened.contains("\"token\": null"), "{opened}");
+}
+
+/// A recovery key on stdout has not passed through a buffer that is no locked memory.
+#[test]
+fn a_recovery_key_on_stdout_was_only_in_locked_memory() {
+    let site = Site::new();
+    // The program cannot end, since the pipe of its last message is full.
+    let (rest, mut messages) = io::pipe().unwrap();
+    let flags = fcntl_getfl(&messages).unwrap();
+    fcntl_setfl(&messages, flags | OFlags::NONBLOCK).unwrap();
+    while messages.write(&[b'x'; 4096]).is_ok() {}
+    while messages.write(b"x").is_ok() {}
+    fcntl_setfl(&messages, flags).unwrap();
+    let line = "key add disk.img --key-file key --recovery-key --out -";
+    let mut command = site.command("luksmith", line);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(messages)
+        .spawn()
+        .unwrap();
+    drop(command);
+    let mut key = [0; 71];
+    let stdout = child.stdout.as_mut().unwrap();
+    stdout.read_exact(&mut key).unwrap();
+    let found = found_in(&child, &key);
+    assert!(child.try_wait().unwrap().is_none(), "it has ended");
+    drop(rest);
+    child.wait().unwrap();
+    match found {
+        Some([locked, other]) => {
+            assert!(locked > 0, "the search finds nothing");
+            assert_eq!(other, 0, "pieces of the key");
+        }
+        None => peers::skip("the right to read the memory of a process"),
+    }
+}
+
+/// How many pieces of a secret are in the locked memory of a process, and in its other memory.
+fn found_in(child: &Child, secret: &[u8]) -> Option<[usize; 2]> {
+    let folder = format!("/proc/{}", child.id());
+    let memory = std::fs::File::open(format!("{folder}/mem")).ok()?;
+    let maps = std::fs::read_to_string(format!("{folder}/smaps")).ok()?;
+    let search = SecretSearch::new(vec![("the key", secret)]);
+    let (mut found, mut range) = ([0; 2], None);
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        let first = words.next().unwrap_or_default();
+        let hex = |text: &str| u64::from_str_radix(text, 16).ok();
+        if let Some((start, end)) = first.split_once('-')
+            && let (Some(start), Some(end)) = (hex(start), hex(end))
+        {
+            let is_writable = words.next().is_some_and(|mode| mode.starts_with("rw"));
+            range = is_writable.then_some((start, end));
+        } else if first == "VmFlags:"
+            && let Some((start, end)) = range.take()
+        {
+            let is_locked = words.any(|flag| flag == "lo");
+            let mut bytes = vec![0; usize::try_from(end - start).unwrap()];
+            // Some pages cannot be read. They have no data of the program.
+            if memory.read_exact_at(&mut bytes, start).is_ok() {
+                found[usize::from(!is_locked)] += search.found_in(&bytes).len();
+            }
+        }
+    }
+    Some(found)
 }

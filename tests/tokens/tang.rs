@@ -3,8 +3,11 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use luksmith_formats::json::Value;
+use rustix::process::{Pid, Signal, kill_process};
 use support::peers;
 
 use crate::site::{Server, Site, have_clevis};
@@ -160,6 +163,30 @@ fn a_server_that_is_gone_or_lost_its_keys_is_named() {
     let (code, error) = site.refused(&format!("key test disk.img --token 0 --tang-url {url}"));
     assert_eq!(code, 4);
     assert!(error.contains("does not answer"), "{error}");
+}
+
+/// A server that accepts a connection and is silent.
+#[test]
+fn an_interrupt_does_not_wait_for_a_server() {
+    let (send, accepted) = std::sync::mpsc::channel();
+    let server = Server::start(move |client| send.send(client).unwrap());
+    let site = Site::new();
+    site.import(&with_url(&server.url));
+    for line in [
+        format!("key test disk.img --token 0 --tang-url {}", server.url),
+        format!("key add disk.img --key-file key --tang {}", server.url),
+    ] {
+        let mut command = site.command("luksmith", &line);
+        let child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let _client = accepted.recv_timeout(Duration::from_secs(60)).unwrap();
+        let pressed = Instant::now();
+        kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let took = pressed.elapsed();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(130), "{said}");
+        assert!(took < Duration::from_secs(3), "{took:?}: {said}");
+    }
 }
 
 /// Reads a request with its body, writes this, and waits until the client closes the connection.

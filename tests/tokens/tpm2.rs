@@ -343,6 +343,73 @@ fn a_secret_under_a_persistent_key_is_unsealed_with_a_derived_pin() {
     );
 }
 
+/// What TPM2_Load refuses is the password of the key, and never the PIN, which is not sent with it.
+#[test]
+fn a_password_of_the_persistent_key_is_not_taken_for_a_wrong_pin() {
+    let Some(tpm) = Swtpm::start() else {
+        return;
+    };
+    for line in [
+        "tpm2_createprimary -Q -C o -G ecc -p password -c srk.ctx",
+        "tpm2_evictcontrol -Q -C o -c srk.ctx 0x81000001",
+        "tpm2_flushcontext -t",
+        "tpm2_readpublic -Q -c 0x81000001 -o srk.pub -n srk.name",
+    ] {
+        tpm.tool(line);
+    }
+    let mut token = sealed_by_tools(&tpm, "0x81000001 -P password", "");
+    let name = std::fs::read(tpm.folder().join("srk.name")).unwrap();
+    let size = u16::try_from(name.len()).unwrap().to_be_bytes();
+    let key = [&[0x81, 0, 0, 1], &size[..], &name].concat();
+    token["tpm2_srk"] = STANDARD.encode(key).into();
+    for pin in [None, Some("1234")] {
+        token["tpm2-pin"] = pin.is_some().into();
+        let refused = unseal(&tpm, &token, pin);
+        assert!(
+            matches!(refused, Err(Tpm2Error::KeyPassword)),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(tpm.left(), 0, "nothing is left in the TPM");
+}
+
+/// Two secrets do not both take all of stdin. No TPM is needed to say so.
+#[test]
+fn a_pin_does_not_share_stdin_with_a_key_file() {
+    let Some(volume) = Volume::new() else {
+        return peers::skip("cryptsetup");
+    };
+    for (key, pin) in [
+        (["--key-file", "-"], "stdin"),
+        (["--key", "stdin"], "fd:0"),
+        (["--key", "fd:0"], "prompt"),
+    ] {
+        let mut add = luksmith(&["key", "add"], &volume, "unix:/none");
+        let (code, said) = refused(add.args(["--tpm2", "--tpm2-pin", pin]).args(key));
+        let both = pin != "prompt";
+        assert_eq!(
+            said.contains("--tpm2-pin both come from stdin"),
+            both,
+            "{said}"
+        );
+        assert!(code == 1 || !both, "{said}");
+    }
+    // One line each: the PIN first.
+    if let Some(tpm) = Swtpm::start() {
+        let lines = volume.0.path().join("lines");
+        std::fs::write(&lines, format!("1234\n{PASSPHRASE}\n")).unwrap();
+        let add = format!(
+            "{} key add {} --tpm2-device {} --tpm2 --tpm2-pin stdin --key stdin < {}",
+            env!("CARGO_BIN_EXE_luksmith"),
+            volume.image().display(),
+            tpm.name(),
+            lines.display()
+        );
+        succeeds(Command::new("bash").args(["-c", &add]));
+        assert_eq!(tpm.systemd_opens(&volume.image(), "1234"), Some(1));
+    }
+}
+
 /// systemd takes RSA in a TPM without ECC.
 #[test]
 fn a_secret_under_a_key_of_rsa_is_unsealed() {

@@ -61,10 +61,39 @@ pub(crate) struct NewKeyArgs {
     pub(crate) force_weak: bool,
 }
 
+impl KeyArgs {
+    /// Whether an option names the source.
+    pub(crate) fn is_given(&self) -> bool {
+        self.key.is_some() || self.key_file.is_some()
+    }
+}
+
 impl NewKeyArgs {
     /// Whether an option names the source.
     pub(crate) fn is_given(&self) -> bool {
         self.new_key.is_some() || self.new_key_file.is_some()
+    }
+}
+
+/// The sources of several passphrases, where each one that stays has to be given.
+#[derive(Debug, Args)]
+pub(crate) struct KeysArgs {
+    /// The source of a passphrase, as for other commands; once for each passphrase
+    #[arg(long, value_name = "SOURCE", help_heading = "Passphrase")]
+    pub(crate) key: Vec<String>,
+
+    /// Read a passphrase from a file, all of its bytes; once for each passphrase
+    #[arg(short = 'd', long, value_name = "PATH", help_heading = "Passphrase")]
+    pub(crate) key_file: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) token: TokenArgs,
+}
+
+impl KeysArgs {
+    /// Whether an option names a passphrase.
+    pub(crate) fn is_given(&self) -> bool {
+        !self.key.is_empty() || !self.key_file.is_empty() || self.token.is_given()
     }
 }
 

@@ -14,7 +14,7 @@ mod trust;
 
 pub(crate) use choice::{Choice, choice};
 pub(crate) use image::{CompressedArgs, IMAGE_FORMATS, ImageArgs, UndoArgs};
-pub(crate) use key::{KeyArgs, NewKeyArgs, UnlockArgs};
+pub(crate) use key::{KeyArgs, KeysArgs, NewKeyArgs, UnlockArgs};
 pub(crate) use limits::LimitArgs;
 pub(crate) use local::LocalFile;
 pub(crate) use location::{FORMS, LocationParser};

@@ -10,11 +10,11 @@ use luksmith::task::reencrypt::{Options, Plan};
 use luksmith_formats::limits::Limits;
 
 use crate::cli::Session;
-use crate::cli::args::{Choice, ImageArgs, UndoArgs, choice};
+use crate::cli::args::{Choice, ImageArgs, KeysArgs, UndoArgs, choice};
 use crate::cli::error::{CommandError, Kind};
 use crate::cli::force::{Force, confirm_all, only};
+use crate::cli::open::passphrases;
 use crate::cli::output;
-use crate::cli::reencrypt::read_each;
 
 /// Repair the header: end an interrupted change, rewrite what is damaged or overwritten
 ///
@@ -46,13 +46,8 @@ pub(crate) struct Args {
     ]))]
     force: Vec<Force>,
 
-    /// The source of a passphrase, which an interrupted reencryption needs; once for each
-    #[arg(long, value_name = "SOURCE", help_heading = "Passphrase")]
-    key: Vec<String>,
-
-    /// Read such a passphrase from a file, all of its bytes; once for each passphrase
-    #[arg(short = 'd', long, value_name = "PATH", help_heading = "Passphrase")]
-    key_file: Vec<String>,
+    #[command(flatten)]
+    keys: KeysArgs,
 
     #[command(flatten)]
     undo: UndoArgs,
@@ -128,8 +123,7 @@ impl Args {
         options.unverified_blocks = self.force.contains(&Force::UnverifiedBlocks);
         let (image, undo) = (self.image.get(), self.undo.path());
         let plan = Plan::look(&image, undo, options, Limits::default(), session)?;
-        let given = !self.key.is_empty() || !self.key_file.is_empty();
-        if !plan.is_interrupted() || !(given || io::stdin().is_terminal()) {
+        if !plan.is_interrupted() || !(self.keys.is_given() || io::stdin().is_terminal()) {
             let recovers = if plan.is_interrupted() {
                 "recovers its zone and "
             } else {
@@ -140,7 +134,7 @@ impl Args {
             ));
             return Ok(None);
         }
-        let passphrases = read_each(&self.key, &self.key_file, session, &name)?;
+        let passphrases = passphrases(session, plan.container(), &self.keys, &name)?;
         let done = plan.recover(&passphrases, session);
         let done = done.map_err(|error| CommandError::from(error).about(&name))?;
         if done.finished {

@@ -87,9 +87,12 @@ impl Args {
 
         let old = KeySource::to_unlock(&self.unlock)?;
         let by_passphrase = !self.unbound && self.volume_key_file.is_none();
-        let source = KeySource::of_new(&self.new_key, by_passphrase.then_some(&old))?;
+        let beside = by_passphrase.then_some(&old);
+        let is_asked = !self.enrol.is_given();
+        let source = KeySource::of_new(&self.new_key, beside.filter(|_| is_asked))?;
+        let pin = self.enrol.pin(beside)?;
         let name = format!("a new keyslot of {label}");
-        let made = self.enrol.make(session, &self.unlock.token)?;
+        let made = self.enrol.make(session, &self.unlock.token, pin.as_ref())?;
         let early = match &made {
             Some(_) => None,
             None => source.early(session, &name)?,
@@ -129,7 +132,10 @@ impl Args {
             self.enrol.write(made, session)?;
         }
         let slot = match (&unlocked, self.key_size) {
-            (Some(unlocked), _) => container.add_keyslot(unlocked, &new, interrupt)?,
+            (Some(unlocked), _) => {
+                let added = container.add_keyslot(unlocked, &new, interrupt);
+                added.map_err(|error| self.enrol.not_added(error.into()))?
+            }
             (None, bits) => {
                 let bits = bits.unwrap_or_default();
                 if bits % 8 != 0 {

@@ -51,7 +51,7 @@ impl Args {
 
         let old = KeySource::to_unlock(&self.unlock)?;
         let source = KeySource::of_new(&self.new_key, Some(&old))?;
-        if self.unlock.token.choice().is_some() {
+        if self.unlock.token.is_given() {
             let message = "the token would no longer open its keyslot with another passphrase";
             return Err(CommandError::parameters(message)
                 .hint("`luksmith key add` adds a keyslot, and `luksmith key remove` removes one"));

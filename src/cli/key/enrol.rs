@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use luksmith::kdf::calibrate::Cost;
-use luksmith::secret::Passphrase;
+use luksmith::secret::{LockedBytes, Passphrase};
 use luksmith::tokens::clevis::Advertisement;
 use luksmith::tokens::tpm2::{self, Pcrs};
 use luksmith::tokens::{TokenOptions, recovery};
@@ -18,7 +18,7 @@ use crate::cli::force::ask;
 use crate::cli::output;
 use crate::cli::passphrase::KeySource;
 use crate::cli::qr::Code;
-use crate::cli::streams::{check_secret, write_secret};
+use crate::cli::streams::{check_secret, secret_to_stdout, write_secret};
 
 /// The options of a keyslot whose passphrase is made, and has a token.
 #[derive(Debug, clap::Args)]
@@ -103,15 +103,28 @@ impl EnrolArgs {
         self.recovery_key || self.tpm2 || self.tang.is_some()
     }
 
+    /// The source of the PIN, beside that of a passphrase.
+    pub(super) fn pin(&self, old: Option<&KeySource>) -> Result<Option<KeySource>, CommandError> {
+        let Some(source) = &self.tpm2_pin else {
+            return Ok(None);
+        };
+        let pin = KeySource::named("--tpm2-pin", source)?;
+        match old {
+            Some(old) => pin.beside(old, "--tpm2-pin").map(Some),
+            None => Ok(Some(pin)),
+        }
+    }
+
     /// Makes the passphrase and its token.
     pub(super) fn make(
         &self,
         session: &Session,
         tokens: &TokenArgs,
+        pin: Option<&KeySource>,
     ) -> Result<Option<Enrolment>, CommandError> {
         let (passphrase, token) = match &self.tang {
             Some(url) => self.bind(url, session)?,
-            None if self.tpm2 => return self.seal(session, tokens).map(Some),
+            None if self.tpm2 => return self.seal(session, tokens, pin).map(Some),
             None if self.recovery_key => (recovery::generate()?, recovery::token()),
             None => return Ok(None),
         };
@@ -122,14 +135,14 @@ impl EnrolArgs {
         }))
     }
 
-    fn seal(&self, session: &Session, tokens: &TokenArgs) -> Result<Enrolment, CommandError> {
-        let pin = match &self.tpm2_pin {
-            None => None,
-            Some(source) => {
-                let source = KeySource::named("--tpm2-pin", source)?;
-                Some(source.fresh_pin(session, "the TPM")?)
-            }
-        };
+    fn seal(
+        &self,
+        session: &Session,
+        tokens: &TokenArgs,
+        pin: Option<&KeySource>,
+    ) -> Result<Enrolment, CommandError> {
+        let pin = pin.map(|source| source.fresh_pin(session, "the TPM"));
+        let pin = pin.transpose()?;
         let device = tokens.tpm2_device.clone().unwrap_or_default();
         let pcrs = self.tpm2_pcrs.unwrap_or_default();
         let sealed = tpm2::seal(&device, pcrs, pin.as_ref(), session.signals.interrupt())?;
@@ -150,9 +163,8 @@ impl EnrolArgs {
     /// A passphrase, and a token with which a Tang server helps to find it.
     fn bind(&self, url: &str, session: &Session) -> Result<(Passphrase, Value), CommandError> {
         let options = TokenOptions::default();
-        let advertised = session
-            .signals
-            .ending(|| Advertisement::fetch(url, &options))?
+        let interrupt = session.signals.interrupt();
+        let advertised = Advertisement::fetch(url, &options, interrupt)
             .map_err(|error| CommandError::from(error).about("--tang"))?;
         match &self.tang_thumbprint {
             Some(thumbprint) if advertised.is_signed_by(thumbprint) => {}
@@ -175,7 +187,7 @@ impl EnrolArgs {
             }
         }
         let passphrase = Passphrase::generate()?;
-        let bound = advertised.bind(&passphrase, &options, session.signals.interrupt());
+        let bound = advertised.bind(&passphrase, &options, interrupt);
         let token = bound.map_err(|error| CommandError::from(error).about("--tang"))?;
         Ok((passphrase, token))
     }
@@ -196,6 +208,18 @@ impl EnrolArgs {
         }
     }
 
+    /// Says that a keyslot whose recovery key was written may not be there.
+    pub(super) fn not_added(&self, error: CommandError) -> CommandError {
+        let file = self.out.as_deref().filter(|path| *path != Path::new("-"));
+        error.hint_if(file.map(|path| {
+            format!(
+                "the recovery key in {} opens nothing, unless `luksmith key test IMAGE --key-file` \
+                 says so",
+                path.display()
+            )
+        }))
+    }
+
     /// The file that the key goes to; `-` is stdout.
     pub(super) fn file(&self) -> Option<&Path> {
         self.out.as_deref()
@@ -204,18 +228,23 @@ impl EnrolArgs {
 
 /// Shows a recovery key on the terminal, and as a QR code if its characters can show one.
 fn show(key: &[u8]) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(b"\n    ")?;
-    stdout.write_all(key)?;
-    stdout.write_all(b"\n\n")?;
+    let mut page = LockedBytes::new(PAGE).map_err(io::Error::other)?;
+    let mut rest = &mut page[..];
+    rest.write_all(b"\n    ")?;
+    rest.write_all(key)?;
+    rest.write_all(b"\n\n")?;
     if is_utf8()
         && let Some(code) = Code::new(key)
     {
-        code.map_err(io::Error::other)?.write(&mut stdout)?;
-        stdout.write_all(b"\n")?;
+        code.map_err(io::Error::other)?.write(&mut rest)?;
+        rest.write_all(b"\n")?;
     }
-    stdout.flush()
+    let left = rest.len();
+    secret_to_stdout(page.get(..PAGE - left).unwrap_or_default())
 }
+
+/// Enough bytes for what [`show`] writes.
+const PAGE: usize = 4096;
 
 /// Whether the locale says that the terminal shows UTF-8.
 fn is_utf8() -> bool {

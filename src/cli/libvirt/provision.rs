@@ -114,11 +114,8 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let key = &self.key.source;
-        let key = match key.key.is_some() || key.key_file.is_some() {
-            true => Some(KeySource::of(key)?.allow_weak(self.key.force_weak)),
-            false => None,
-        };
+        let key = KeySource::if_given(&self.key.source)?;
+        let key = key.map(|source| source.allow_weak(self.key.force_weak));
         let mut options = ProvisionOptions::default();
         options.volume = make::new_volume(session, &self.new)?;
         options.key = key.as_ref().map(|source| source as &dyn SecretSource);

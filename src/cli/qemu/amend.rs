@@ -140,8 +140,8 @@ impl Command {
 
 impl Add {
     fn run(self, session: &Session) -> Result<(), CommandError> {
-        let named = self.key.key.is_some() || self.key.key_file.is_some();
-        let existing = named.then(|| KeySource::of(&self.key)).transpose()?;
+        let existing = KeySource::if_given(&self.key)?;
+        let named = existing.is_some();
         let source = KeySource::of_new(&self.new_key, existing.as_ref())?;
         let mut running = self.monitor.connect(session)?;
         let existing = match &existing {

@@ -7,7 +7,7 @@ use luksmith::task::reencrypt::served::Reencryptable;
 use luksmith_formats::limits::Limits;
 
 use crate::cli::Session;
-use crate::cli::args::{Choice, KeyArgs, RemoteArgs};
+use crate::cli::args::{Choice, KeyArgs, RemoteArgs, TokenArgs};
 use crate::cli::error::CommandError;
 use crate::cli::notes::note_slow;
 use crate::cli::open::unlock;
@@ -36,10 +36,10 @@ pub(in crate::cli) struct Chosen {
 
 impl Chosen {
     /// The export of `--export`: its own options, and for missing ones the arguments, which are for
-    /// all exports.
+    /// all exports. One that states its key uses only the tokens that it states.
     pub(in crate::cli) fn of(
         text: &ExportText,
-        key: &KeyArgs,
+        (key, tokens): (&KeyArgs, &TokenArgs),
         remote: &RemoteArgs,
         read_only: bool,
         discard: Discard,
@@ -53,6 +53,11 @@ impl Chosen {
             None => KeySource::of(key),
         };
         let key = key.map_err(about)?;
+        let key = match (&*text.tokens, &text.key) {
+            ([], Some(_)) => key,
+            ([], None) => key.with_tokens(tokens),
+            (own, _) => key.with_tokens(&tokens.choosing(own)),
+        };
         Ok(Self { wanted, key })
     }
 

@@ -85,8 +85,9 @@ pub(crate) struct Args {
     description: String,
 
     /// Serve another volume: NAME=IMAGE and any of ,partition=N ,offset=SIZE ,size=SIZE ,key=SOURCE
-    /// ,header=FILE ,format=FORMAT ,compressed-plaintext ,keyslot=N ,description=TEXT ,discard=WHAT
-    /// ,read-only ,vhost-user=PATH. A comma in a value is written twice (repeatable)
+    /// ,token=N ,token-type=TYPE ,header=FILE ,format=FORMAT ,compressed-plaintext ,keyslot=N
+    /// ,description=TEXT ,discard=WHAT ,read-only ,vhost-user=PATH. A comma in a value is written
+    /// twice (repeatable)
     #[arg(long, value_name = "EXPORT")]
     export: Vec<ExportText>,
 
@@ -298,7 +299,6 @@ impl Args {
             (self.keyslot.is_some(), "keyslot=N"),
             (!self.description.is_empty(), "description=TEXT"),
             (self.vhost_user.is_some(), "vhost-user=PATH"),
-            (self.token.choice().is_some(), "token"),
             (!self.name.is_empty(), "name"),
         ];
         let Some((_, part)) = given.iter().find(|(given, _)| *given) else {
@@ -308,7 +308,6 @@ impl Args {
         let message = format!("--{option} is for IMAGE, and there are only --export options");
         Err(CommandError::parameters(message).hint(match *part {
             "name" => "--export NAME=IMAGE has the name".to_owned(),
-            "token" => "name one image as IMAGE, or serve each one with its own command".to_owned(),
             part => format!("each export states its own: --export NAME=IMAGE,{part}"),
         }))
     }
@@ -342,7 +341,7 @@ impl Args {
             chosen.push(Chosen { wanted, key });
         }
         for text in &self.export {
-            let (key, remote) = (&self.key, &self.remote);
+            let (key, remote) = ((&self.key, &self.token), &self.remote);
             let mut one = Chosen::of(text, key, remote, self.read_only, self.discard)?;
             one.wanted.image.trust = self.trust.dir();
             chosen.push(one);

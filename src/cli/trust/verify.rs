@@ -38,9 +38,7 @@ impl Args {
         let image = self.image.get();
         let limits = self.unlock.limits.limits();
         let container = image.open_to_look(self.read.options(), limits, session)?;
-        let key = &self.unlock.key;
-        let named = key.key.is_some() || key.key_file.is_some();
-        if named || self.unlock.token.choice().is_some() {
+        if self.unlock.key.is_given() || self.unlock.token.is_given() {
             let source = KeySource::to_unlock(&self.unlock)?;
             let label = image.location.to_string();
             unlock(session, &container, &source, Which::Any, &label)?;

@@ -37,6 +37,7 @@ hints! {
         Tpm2Error::NeedsPin | Tpm2Error::WrongPin => "--key SOURCE names where the PIN is",
         Tpm2Error::Lockout =>
             "`tpm2_dictionarylockout --clear-lockout` ends it; --key SOURCE without --token opens others",
+        Tpm2Error::KeyPassword => "--key SOURCE without --token opens other keyslots",
         Tpm2Error::Unsupported(_) => "systemd-cryptsetup opens it",
         Tpm2Error::NoPcrs { .. } => "--tpm2-pcrs takes PCRs that `tpm2_pcrread sha256` shows",
         Tpm2Error::NoMemory => "/dev/tpmrm0 manages the memory of the TPM for all programs",

@@ -55,7 +55,8 @@ fn clevis(error: &ClevisError) -> Kind {
 
 fn open_by_token(error: &OpenByTokenError) -> Kind {
     match error {
-        OpenByTokenError::Luks1
+        OpenByTokenError::NoChoice
+        | OpenByTokenError::Luks1
         | OpenByTokenError::NoSuchToken(_)
         | OpenByTokenError::NoneOfType { .. }
         | OpenByTokenError::UnknownType { .. }

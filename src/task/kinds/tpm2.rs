@@ -12,9 +12,10 @@ kinds! {
 pub(super) fn tpm2(error: &Tpm2Error) -> Kind {
     match error {
         Tpm2Error::Open { source, .. } => Kind::of_io(source),
-        Tpm2Error::Foreign { .. } | Tpm2Error::OwnerPassword | Tpm2Error::Lockout => {
-            Kind::Permission
-        }
+        Tpm2Error::Foreign { .. }
+        | Tpm2Error::OwnerPassword
+        | Tpm2Error::KeyPassword
+        | Tpm2Error::Lockout => Kind::Permission,
         Tpm2Error::Token(_) => Kind::Damaged,
         Tpm2Error::Unsupported(_) => Kind::Unsupported,
         Tpm2Error::OtherTpm

@@ -118,6 +118,12 @@ impl Plan {
         })
     }
 
+    /// The header of the volume.
+    #[must_use]
+    pub fn container(&self) -> &Container {
+        &self.container
+    }
+
     /// Whether a reencryption is in progress, which is gone on with.
     #[must_use]
     pub fn is_pending(&self) -> bool {

@@ -13,7 +13,7 @@ use super::open::prove;
 use super::point::{Curve, Point};
 use super::server::Server;
 use crate::Interrupt;
-use crate::secret::Passphrase;
+use crate::secret::{Passphrase, SecretError};
 use crate::tokens::TokenOptions;
 
 /// The keys of a Tang server, which it has signed with each of its signing keys.
@@ -33,13 +33,32 @@ impl Advertisement {
     ///
     /// # Errors
     /// [`ClevisError`], for example [`ClevisError::Answer`] if a signature is missing or wrong.
-    pub fn fetch(url: &str, options: &TokenOptions) -> Result<Self, ClevisError> {
+    pub fn fetch(
+        url: &str,
+        options: &TokenOptions,
+        interrupt: &Interrupt,
+    ) -> Result<Self, ClevisError> {
         let server = Server::new(url, options)?;
-        let jws = server.advertisement()?;
-        Self::verified(server.url(), &jws).map_err(|cause| server.not_valid(cause))
+        let jws = server.advertisement(interrupt)?;
+        Self::of_jws(server.url(), &jws)
     }
 
-    fn verified(url: &str, jws: &Value) -> Result<Self, &'static str> {
+    /// The advertisement that the server at `url` has sent, a JWS, after its signatures were
+    /// verified.
+    ///
+    /// # Errors
+    /// [`ClevisError::Answer`] for one that is not valid; no locked memory.
+    pub fn of_jws(url: &str, jws: &Value) -> Result<Self, ClevisError> {
+        Self::verified(url, jws).map_err(|refused| match refused {
+            Refused::Secret(error) => error.into(),
+            Refused::Answer(cause) => ClevisError::Answer {
+                url: url.to_owned(),
+                cause,
+            },
+        })
+    }
+
+    fn verified(url: &str, jws: &Value) -> Result<Self, Refused> {
         let payload = jws.get("payload").and_then(Value::as_str);
         let payload = payload.ok_or("it has no payload")?;
         let keys = URL_SAFE_NO_PAD.decode(payload).ok();
@@ -55,21 +74,21 @@ impl Advertisement {
         let signatures = signatures.get(..MOST).unwrap_or(signatures);
         let mut signing = Vec::new();
         for key in list.iter().filter(|key| is_for(key, "verify")) {
-            let point = Point::of_jwk(key).ok_or("a signing key is no point of its curve")?;
+            let point = Point::of_jwk(key)?.ok_or("a signing key is no point of its curve")?;
             let mut signatures = signatures.iter();
             if !signatures.any(|signature| is_signed(payload, signature, &point)) {
-                return Err("it is not signed with each of its signing keys");
+                return Err("it is not signed with each of its signing keys".into());
             }
             signing.extend(point.thumbprints());
         }
         if signing.is_empty() {
-            return Err("it has no signing key");
+            return Err("it has no signing key".into());
         }
         let alg = |key: &Value| key.get("alg").and_then(Value::as_str).map(str::to_owned);
         let is_tang = |key: &&Value| alg(key).is_none_or(|alg| alg == "ECMR");
         let exchange = list.iter().filter(|key| is_for(key, "deriveKey"));
-        let mut exchange = exchange.filter(is_tang);
-        let exchange = exchange.find_map(Point::of_jwk);
+        let mut points = exchange.filter(is_tang).map(Point::of_jwk);
+        let exchange = points.find_map(Result::transpose).transpose()?;
         let exchange = exchange.ok_or("it has no key for an exchange")?;
         Ok(Self {
             url: url.to_owned(),
@@ -108,6 +127,24 @@ impl Advertisement {
         options.tang_urls = vec![self.url.clone()];
         prove(&token, passphrase, &options, interrupt)?;
         Ok(token)
+    }
+}
+
+/// Why an advertisement is not valid.
+enum Refused {
+    Answer(&'static str),
+    Secret(SecretError),
+}
+
+impl From<&'static str> for Refused {
+    fn from(cause: &'static str) -> Self {
+        Self::Answer(cause)
+    }
+}
+
+impl From<SecretError> for Refused {
+    fn from(error: SecretError) -> Self {
+        Self::Secret(error)
     }
 }
 

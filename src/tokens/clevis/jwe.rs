@@ -1,16 +1,15 @@
 //! The JWE of a token and its pins: parsed wholly, before anything of it is used.
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, Tag, UnboundKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use luksmith_formats::json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use zeroize::Zeroize as _;
 
 use super::error::ClevisError;
 use super::point::Point;
 use super::shares::Field;
-use crate::secret::{self, LockedBytes, Passphrase, SecretError};
+use crate::secret::{self, LockedBytes, Passphrase, SecretError, scrub_stack};
 
 /// The longest protected header in base64, in bytes. It has the headers of all shares.
 const LONGEST_HEADER: usize = 64 << 10;
@@ -23,6 +22,8 @@ const DEPTH: usize = 3;
 /// The encryption of the content.
 const ENC: &str = "A256GCM";
 const TAG: usize = 16;
+/// The bytes of its key.
+const KEY: usize = 32;
 
 /// Encrypted bytes, and how their key is found.
 pub(super) struct Sealed {
@@ -131,6 +132,15 @@ impl Sealed {
 
     /// Decrypts with the key of the content.
     pub(super) fn decrypt(&self, key: &[u8]) -> Result<LockedBytes, ClevisError> {
+        let opened = self.open(key);
+        scrub_stack();
+        opened
+    }
+
+    // Not inlined, as the functions below, so that copies of keys are on the part of the stack that
+    // the caller scrubs.
+    #[inline(never)]
+    fn open(&self, key: &[u8]) -> Result<LockedBytes, ClevisError> {
         let mut bytes = LockedBytes::copy_from(&self.ciphertext).map_err(SecretError::from)?;
         let nonce = Nonce::assume_unique_for_key(self.iv);
         let key = UnboundKey::new(&AES_256_GCM, key).map_err(|_| ClevisError::NotDecrypted)?;
@@ -170,14 +180,12 @@ fn tang(header: &Value, settings: &Value) -> Result<Tang, ClevisError> {
     if kid.is_empty() || kid.len() > 128 || !kid.bytes().all(is_name) {
         return Err(ClevisError::malformed("kid", "is no thumbprint"));
     }
-    let epk = header.get("epk").and_then(Point::of_jwk);
+    let epk = header.get("epk").map(Point::of_jwk).transpose()?.flatten();
     let epk = epk.ok_or(ClevisError::malformed("epk", "is no point of its curve"))?;
     let keys = settings.get("adv").and_then(|adv| adv.get("keys"));
     let keys = keys.and_then(Value::as_array);
     let keys = keys.ok_or(ClevisError::malformed("adv", "has no keys"))?;
-    let keys = keys.iter().take(MOST).filter_map(Point::of_jwk);
-    let mut named = keys.filter(|key| key.thumbprints().iter().any(|name| name == kid));
-    let server = named.next().filter(|server| server.curve() == epk.curve());
+    let server = named(keys, kid)?.filter(|server| server.curve() == epk.curve());
     let server = server.ok_or(ClevisError::malformed("adv", "has not the key of kid"))?;
     Ok(Tang {
         url: text(settings, "url")?.to_owned(),
@@ -185,6 +193,17 @@ fn tang(header: &Value, settings: &Value) -> Result<Tang, ClevisError> {
         server,
         epk,
     })
+}
+
+/// The first key with this thumbprint.
+fn named(keys: &[Value], kid: &str) -> Result<Option<Point>, SecretError> {
+    for key in keys.iter().take(MOST) {
+        match Point::of_jwk(key)? {
+            Some(key) if key.thumbprints().iter().any(|name| name == kid) => return Ok(Some(key)),
+            _ => {}
+        }
+    }
+    Ok(None)
 }
 
 fn shares(settings: &Value, depth: usize) -> Result<Pin, ClevisError> {
@@ -214,6 +233,14 @@ fn shares(settings: &Value, depth: usize) -> Result<Pin, ClevisError> {
 
 /// The key of the content that two sides agree on (RFC 7518, section 4.6.2).
 pub(super) fn agreed(shared: &Point) -> Result<LockedBytes, SecretError> {
+    let mut key = LockedBytes::new(KEY)?;
+    derive(&mut key, shared);
+    scrub_stack();
+    Ok(key)
+}
+
+#[inline(never)]
+fn derive(key: &mut [u8], shared: &Point) {
     let mut hash = Sha256::new();
     hash.update(1_u32.to_be_bytes());
     hash.update(shared.x());
@@ -223,10 +250,7 @@ pub(super) fn agreed(shared: &Point) -> Result<LockedBytes, SecretError> {
     // Neither side has a name.
     hash.update([0; 8]);
     hash.update(256_u32.to_be_bytes());
-    let mut key = hash.finalize();
-    let locked = LockedBytes::copy_from(&key);
-    key.zeroize();
-    Ok(locked?)
+    key.copy_from_slice(&hash.finalize());
 }
 
 /// A JWE of a passphrase for this key of a server, as a token without keyslots. `keys` are all
@@ -239,8 +263,8 @@ pub(super) fn seal(
     let curve = server.curve();
     let scalar = curve.random()?;
     let infinity = || ClevisError::malformed("adv", "has a key of low order");
-    let epk = curve.times(&scalar).ok_or_else(infinity)?;
-    let shared = server.times(&scalar).ok_or_else(infinity)?;
+    let epk = curve.times(&scalar)?.ok_or_else(infinity)?;
+    let shared = server.times(&scalar)?.ok_or_else(infinity)?;
     let header = json!({
         "alg": "ECDH-ES",
         "clevis": {"pin": "tang", "tang": {"adv": {"keys": (keys)}, "url": url}},
@@ -252,15 +276,9 @@ pub(super) fn seal(
     let mut iv = [0; NONCE_LEN];
     secret::random(&mut iv)?;
     let mut bytes = LockedBytes::copy_from(passphrase.as_bytes()).map_err(SecretError::from)?;
-    let key = UnboundKey::new(&AES_256_GCM, &agreed(&shared)?);
-    let tag = key.and_then(|key| {
-        LessSafeKey::new(key).seal_in_place_separate_tag(
-            Nonce::assume_unique_for_key(iv),
-            Aad::from(protected.as_bytes()),
-            &mut bytes,
-        )
-    });
-    let tag = tag.map_err(|_| ClevisError::NotDecrypted)?;
+    let tag = encrypt(&agreed(&shared)?, iv, &protected, &mut bytes);
+    scrub_stack();
+    let tag = tag.ok_or(ClevisError::NotDecrypted)?;
     Ok(json!({
         "type": "clevis",
         "keyslots": [],
@@ -272,4 +290,53 @@ pub(super) fn seal(
             "tag": (URL_SAFE_NO_PAD.encode(tag.as_ref())),
         },
     }))
+}
+
+/// Encrypts in place, and returns the tag.
+#[inline(never)]
+fn encrypt(key: &[u8], iv: [u8; NONCE_LEN], protected: &str, bytes: &mut [u8]) -> Option<Tag> {
+    let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).ok()?);
+    let (iv, protected) = (Nonce::assume_unique_for_key(iv), Aad::from(protected));
+    key.seal_in_place_separate_tag(iv, protected, bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::point::Curve;
+    use super::*;
+    use crate::secret::stack_tests;
+
+    #[test]
+    fn nothing_of_the_keys_of_a_new_token_stays_on_the_stack() {
+        let server = Curve::P521.random().unwrap();
+        let public = Curve::P521.times(&server).unwrap().unwrap();
+        let keys = json!([(public.jwk())]);
+        let [kid, _] = public.thumbprints();
+        let passphrase = Passphrase::generate().unwrap();
+        let mut made = None;
+        let left = stack_tests::after(|| {
+            let (url, to) = ("http://tang", &public);
+            made = seal(&passphrase, (url, &kid, to), &keys).ok();
+        });
+        let sealed = Sealed::of_json(made.unwrap().get("jwe").unwrap()).unwrap();
+        let Pin::Tang(tang) = &sealed.pin else {
+            panic!("not the pin of the token");
+        };
+        let shared = tang.epk.times(&server).unwrap().unwrap();
+        let key = agreed(&shared).unwrap();
+        let mut plain = None;
+        let left_by_open = stack_tests::after(|| plain = sealed.decrypt(&key).ok());
+        assert_eq!(plain.unwrap()[..], *passphrase.as_bytes());
+        for (secret, what) in [
+            (shared.x(), "the shared point"),
+            (&key, "the key of the content"),
+            (passphrase.as_bytes(), "the passphrase"),
+        ] {
+            let piece = &secret[8..24];
+            for left in [&left, &left_by_open] {
+                let found = left.windows(piece.len()).any(|bytes| bytes == piece);
+                assert!(!found, "{what}");
+            }
+        }
+    }
 }

@@ -6,7 +6,7 @@ use super::error::ClevisError;
 use super::jwe::{Pin, Sealed, Tang, agreed};
 use super::server::Server;
 use crate::Interrupt;
-use crate::secret::{LockedBytes, Passphrase, SecretError, scrub_stack};
+use crate::secret::{LockedBytes, Passphrase, SecretError};
 use crate::tokens::{Context, Token, TokenOptions};
 
 /// The passphrase of the token.
@@ -17,9 +17,8 @@ pub(in crate::tokens) fn passphrase(
     let jwe = token.json.get("jwe");
     let jwe = jwe.ok_or(ClevisError::malformed("jwe", "is missing"))?;
     let sealed = Sealed::of_json(jwe)?;
-    let opened = open(&sealed, context.options, context.interrupt);
-    scrub_stack();
-    opened.map(Passphrase::from_locked)
+    let opened = open(&sealed, context.options, context.interrupt)?;
+    Ok(Passphrase::from_locked(opened))
 }
 
 /// Makes sure that the server of a new token helps to find this passphrase.
@@ -31,15 +30,13 @@ pub(super) fn prove(
 ) -> Result<(), ClevisError> {
     let jwe = token.get("jwe");
     let jwe = jwe.ok_or(ClevisError::malformed("jwe", "is missing"))?;
-    let opened = open(&Sealed::of_json(jwe)?, options, interrupt);
-    scrub_stack();
-    match opened?[..] == *passphrase.as_bytes() {
+    let opened = open(&Sealed::of_json(jwe)?, options, interrupt)?;
+    match opened[..] == *passphrase.as_bytes() {
         true => Ok(()),
         false => Err(ClevisError::NotDecrypted),
     }
 }
 
-#[inline(never)]
 fn open(
     sealed: &Sealed,
     options: &TokenOptions,
@@ -49,15 +46,14 @@ fn open(
         return Err(SecretError::Interrupted.into());
     }
     let key = match &sealed.pin {
-        Pin::Tang(tang) => recover(tang, options)?,
+        Pin::Tang(tang) => recover(tang, options, interrupt)?,
         Pin::Shares {
             field,
             needed,
             shares,
         } => {
             let found = collect(shares, *needed, options, interrupt)?;
-            let key = field.key(&found).ok_or(ClevisError::NotDecrypted)?;
-            key?
+            field.key(&found)?.ok_or(ClevisError::NotDecrypted)?
         }
         Pin::Other(name) => return Err(ClevisError::Pin(name.clone())),
     };
@@ -95,15 +91,20 @@ fn collect(
 
 /// The key of the content, which neither the server nor who listens learns: it gets the public key
 /// of the JWE plus a random point, and that part is subtracted from its answer.
-fn recover(tang: &Tang, options: &TokenOptions) -> Result<LockedBytes, ClevisError> {
+fn recover(
+    tang: &Tang,
+    options: &TokenOptions,
+    interrupt: &Interrupt,
+) -> Result<LockedBytes, ClevisError> {
     let server = Server::permitted(&tang.url, options)?;
     let infinity = || ClevisError::malformed("epk", "cancels out");
     let curve = tang.epk.curve();
     let random = curve.random()?;
-    let blinding = curve.times(&random).ok_or_else(infinity)?;
-    let blinded = tang.epk.plus(&blinding).ok_or_else(infinity)?;
-    let answer = server.recover(&tang.kid, &blinded)?;
-    let surplus = tang.server.times(&random).ok_or_else(infinity)?;
-    let shared = answer.minus(&surplus).ok_or(ClevisError::NotDecrypted)?;
+    let blinding = curve.times(&random)?.ok_or_else(infinity)?;
+    let blinded = tang.epk.plus(&blinding)?.ok_or_else(infinity)?;
+    let answer = server.recover(&tang.kid, &blinded, interrupt)?;
+    let surplus = tang.server.times(&random)?.ok_or_else(infinity)?;
+    let shared = answer.minus(&surplus)?;
+    let shared = shared.ok_or(ClevisError::NotDecrypted)?;
     Ok(agreed(&shared)?)
 }

@@ -4,7 +4,7 @@
 use p521::elliptic_curve::bigint::modular::{FixedMontyForm, FixedMontyParams};
 use p521::elliptic_curve::bigint::{Odd, U256};
 
-use crate::secret::{LockedBytes, SecretError};
+use crate::secret::{LockedBytes, SecretError, scrub_stack};
 
 /// The bytes of the prime, of the key, and of each coordinate of a share.
 pub(super) const LEN: usize = 32;
@@ -35,23 +35,34 @@ impl Field {
 
     /// The key, from as many shares as the polynomial has coefficients: the coordinate x of each
     /// one, then its y. `None` if two have the same x, or one is not in the field.
-    pub(super) fn key(&self, shares: &[LockedBytes]) -> Option<Result<LockedBytes, SecretError>> {
-        let point = |share: &LockedBytes| {
-            let (x, y) = share.split_at_checked(LEN)?;
-            Some((self.element(x)?, self.element(y)?))
-        };
-        let points = shares.iter().map(point).collect::<Option<Vec<_>>>()?;
+    pub(super) fn key(&self, shares: &[LockedBytes]) -> Result<Option<LockedBytes>, SecretError> {
+        let mut key = LockedBytes::new(LEN)?;
+        let found = self.interpolate(shares, &mut key);
+        scrub_stack();
+        Ok(found.map(|()| key))
+    }
+
+    // Not inlined, so that the elements are on the part of the stack that the caller scrubs.
+    #[inline(never)]
+    fn interpolate(&self, shares: &[LockedBytes], into: &mut [u8]) -> Option<()> {
         let mut key = FixedMontyForm::zero(&self.params);
-        for (index, (x, y)) in points.iter().enumerate() {
-            let mut term = *y;
-            for (_, (other, _)) in points.iter().enumerate().filter(|(at, _)| *at != index) {
-                let inverse: Option<Element> = (*other - *x).invert().into();
-                term = term * *other * inverse?;
+        for (index, share) in shares.iter().enumerate() {
+            let (x, mut term) = self.point(share)?;
+            for (_, other) in shares.iter().enumerate().filter(|(at, _)| *at != index) {
+                let (other, _) = self.point(other)?;
+                let inverse: Option<Element> = (other - x).invert().into();
+                term = term * other * inverse?;
             }
             key += term;
         }
-        let bytes = zeroize::Zeroizing::new(key.retrieve().to_be_bytes());
-        Some(LockedBytes::copy_from(bytes.as_ref()).map_err(Into::into))
+        into.copy_from_slice(key.retrieve().to_be_bytes().as_ref());
+        Some(())
+    }
+
+    /// The coordinates of a share.
+    fn point(&self, share: &[u8]) -> Option<(Element, Element)> {
+        let (x, y) = share.split_at_checked(LEN)?;
+        Some((self.element(x)?, self.element(y)?))
     }
 }
 
@@ -93,10 +104,11 @@ mod tests {
         }
         assert!(Field::new(&[1; LEN]).is_none(), "below 2^255");
         let field = Field::new(&prime()).unwrap();
-        assert!(field.key(&[share(1, 1), share(1, 2)]).is_none());
+        let none = |shares: &[LockedBytes]| field.key(shares).unwrap().is_none();
+        assert!(none(&[share(1, 1), share(1, 2)]));
         let large = LockedBytes::copy_from(&[0xff; 2 * LEN]).unwrap();
-        assert!(field.key(&[large]).is_none());
+        assert!(none(&[large]));
         let short = LockedBytes::copy_from(&[0; LEN]).unwrap();
-        assert!(field.key(&[short]).is_none());
+        assert!(none(&[short]));
     }
 }

@@ -80,6 +80,11 @@ pub enum Tpm2Error {
     /// The owner hierarchy of the TPM has a password.
     #[error("the owner hierarchy of the TPM has a password, which is not supported")]
     OwnerPassword,
+    /// The key in the TPM under which the secret is sealed has a password.
+    #[error(
+        "the key in the TPM with which the secret was sealed has a password, which is not supported"
+    )]
+    KeyPassword,
     /// The TPM has no active PCRs of the bank that a new secret is bound to.
     #[error("the TPM has no {pcrs} in its {bank} bank")]
     NoPcrs {
@@ -132,6 +137,7 @@ impl Tpm2Error {
                 | Self::Policy
                 | Self::NoPcrs { .. }
                 | Self::NoKey(_)
+                | Self::KeyPassword
                 | Self::Size(_)
         )
     }

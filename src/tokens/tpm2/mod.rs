@@ -13,6 +13,7 @@ mod device;
 mod error;
 mod object;
 mod pcrs;
+mod policy;
 mod session;
 mod token;
 mod tpm;
@@ -108,7 +109,8 @@ impl Sealed {
 /// Seals a new random secret, which the TPM unseals while these PCRs of its SHA-256 bank have their
 /// present values, with this PIN.
 ///
-/// What was sealed is unsealed again before this returns.
+/// The PCRs are read once, and the hash of the policy is computed from these values. What was sealed
+/// is unsealed again before this returns, which shows that they are the values in the TPM.
 ///
 /// # Errors
 /// [`Tpm2Error`].
@@ -127,10 +129,16 @@ pub fn seal(
     };
     let bank = Bank::Sha256;
     let mut tpm = Tpm::open(device, interrupt)?;
-    let (found, values) = tpm.pcr_values(pcrs, bank)?;
-    if found != pcrs {
+    let values = tpm.pcr_values(pcrs, bank)?;
+    if !values.keys().copied().eq(pcrs.numbers()) {
         return Err(Tpm2Error::NoPcrs { pcrs, bank });
     }
+    for (number, value) in &values {
+        tracing::info!("PCR {number} ({bank}) is {}", token::to_hex(value));
+    }
+    // The hash is computed here: one from the TPM is in no session, so something on the bus could
+    // leave the PCRs out of it.
+    let policy = policy::hash(pcrs, bank, values.values(), pin.is_some()).to_vec();
     let is_used = |value: &Vec<u8>| value.windows(2).any(|pair| pair.first() != pair.get(1));
     let (key, algorithm) = match tpm.primary(PrimaryAlgorithm::Ecc) {
         Ok(key) => (key, PrimaryAlgorithm::Ecc),
@@ -141,9 +149,6 @@ pub fn seal(
         Err(error) => return Err(error),
     };
 
-    let session = tpm.session(Kind::Policy, &key)?;
-    let policy = policy(&mut tpm, &session, pcrs, bank, pin.is_some())?;
-    tpm.end(session.handle)?;
     let mut secret = LockedBytes::new(SECRET)?;
     random(&mut secret)?;
     let session = tpm.session(Kind::Hmac, &key)?;
@@ -164,7 +169,7 @@ pub fn seal(
     Ok(Sealed {
         passphrase: Passphrase::base64_of(&secret)?,
         token,
-        pcrs_are_used: pcrs.is_empty() || values.iter().any(is_used),
+        pcrs_are_used: pcrs.is_empty() || values.values().any(is_used),
     })
 }
 
@@ -190,8 +195,8 @@ fn unseal_under(
     };
     for _ in 0..RETRIES {
         let session = tpm.session(Kind::Policy, key)?;
-        let policy = policy(tpm, &session, token.pcrs, token.bank, token.pin)?;
-        if policy != token.policy_hash {
+        let hash = start_policy(tpm, &session, token)?;
+        if hash != token.policy_hash {
             return Err(other_values());
         }
         let handle = session.handle;
@@ -206,18 +211,16 @@ fn unseal_under(
     Err(other_values())
 }
 
-/// Makes the policy of PCRs and a PIN in a session, and returns its hash.
-fn policy(
+/// Makes the policy of a token in a session, and returns its hash.
+fn start_policy(
     tpm: &mut Tpm<'_>,
     session: &session::Session,
-    pcrs: Pcrs,
-    bank: Bank,
-    pin: bool,
+    token: &Tpm2Token,
 ) -> Result<Vec<u8>, Tpm2Error> {
-    if !pcrs.is_empty() {
-        tpm.policy_pcr(session, pcrs, bank)?;
+    if !token.pcrs.is_empty() {
+        tpm.policy_pcr(session, token.pcrs, token.bank)?;
     }
-    if pin {
+    if token.pin {
         tpm.policy_auth_value(session)?;
     }
     tpm.policy_digest(session)

@@ -34,11 +34,6 @@ impl Pcrs {
         Self(self.0 & !other.0)
     }
 
-    /// Those that are in one of the two sets or in both.
-    pub(super) fn and(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
     /// A `TPML_PCR_SELECTION` of this set in one bank.
     pub(super) fn selection(self, bank: Bank) -> Vec<u8> {
         let [low, middle, high, _] = self.0.to_le_bytes();

@@ -177,7 +177,7 @@ fn pcrs(token: &Value, member: &str) -> Result<Option<Pcrs>, Tpm2Error> {
         .ok_or_else(|| invalid(member))
 }
 
-fn to_hex(bytes: &[u8]) -> String {
+pub(super) fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

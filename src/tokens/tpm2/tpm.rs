@@ -3,6 +3,7 @@
 //! Reference: TPM 2.0 Library, part 3. What a command leaves in the TPM is flushed when [`Tpm`] is
 //! dropped, since a TPM has places for three objects and three sessions only.
 
+use std::collections::BTreeMap;
 use std::thread;
 use std::time::Duration;
 
@@ -105,10 +106,7 @@ impl<'a> Tpm<'a> {
             By::EmptyPassword,
             parameters,
         );
-        let answer = answer.map_err(|error| match error {
-            Tpm2Error::WrongPin => Tpm2Error::OwnerPassword,
-            error => error,
-        })?;
+        let answer = answer?;
         let public = Reader::new(&answer.parameters).sized()?;
         storage_key(answer.handle, public)
     }
@@ -264,14 +262,13 @@ impl<'a> Tpm<'a> {
         })
     }
 
-    /// The values of PCRs. Those that the bank does not have are left out.
+    /// The values of PCRs by their numbers. Those that the bank does not have are left out.
     pub(super) fn pcr_values(
         &mut self,
         pcrs: Pcrs,
         bank: Bank,
-    ) -> Result<(Pcrs, Vec<Vec<u8>>), Tpm2Error> {
-        let mut found = Pcrs::default();
-        let mut values = Vec::new();
+    ) -> Result<BTreeMap<u32, Vec<u8>>, Tpm2Error> {
+        let mut values = BTreeMap::new();
         let mut missing = pcrs;
         // A response has at most eight values.
         while !missing.is_empty() {
@@ -292,13 +289,14 @@ impl<'a> Tpm<'a> {
             if rest == missing {
                 break;
             }
-            for _ in 0..reader.u32()?.min(8) {
-                values.push(reader.sized()?.to_vec());
+            let _count = reader.u32()?;
+            for number in read.numbers() {
+                values.insert(number, reader.sized()?.to_vec());
             }
-            found = found.and(read);
+            reader.end()?;
             missing = rest;
         }
-        Ok((found, values))
+        Ok(values)
     }
 
     /// Flushes the session with this handle before its end.
@@ -443,7 +441,10 @@ fn refused(command: Command, code: u32) -> Tpm2Error {
         0x921 => Tpm2Error::Lockout,
         0x902..=0x906 => Tpm2Error::NoMemory,
         _ => match code & 0xbf {
-            0x8e | 0xa2 => Tpm2Error::WrongPin,
+            // The PIN is that of what is unsealed.
+            0x8e | 0xa2 if command == Command::Unseal => Tpm2Error::WrongPin,
+            0x8e | 0xa2 if command == Command::CreatePrimary => Tpm2Error::OwnerPassword,
+            0x8e | 0xa2 if command == Command::Load => Tpm2Error::KeyPassword,
             0x9d => Tpm2Error::Policy,
             _ => Tpm2Error::Refused {
                 command: command.name(),
