@@ -18,6 +18,7 @@
 mod between;
 mod changes;
 mod disk;
+mod enrolment;
 mod file_systems;
 mod in_place;
 mod killed;

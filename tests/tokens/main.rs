@@ -8,6 +8,7 @@ mod commands;
 mod keyring;
 mod mutations;
 mod recovery;
+mod seeds;
 mod site;
 mod tang;
 mod tpm2;

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod image;
 pub mod qcow2;
+pub mod tokens;
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::Path;
