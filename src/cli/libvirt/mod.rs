@@ -2,6 +2,7 @@
 //! open.
 
 mod attach;
+mod change;
 mod connect;
 mod disk;
 mod provision;

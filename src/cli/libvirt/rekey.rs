@@ -7,13 +7,10 @@ use luksmith::task::libvirt::rekey::{Rekey, RekeyOptions};
 use luksmith::task::outcome;
 use luksmith_formats::json::json;
 
-use super::connect::ConnectArgs;
-use super::state::StateArgs;
+use super::change::{ChangeArgs, Failures, report};
 use crate::cli::Session;
-use crate::cli::args::{KeyArgs, LimitArgs, PbkdfArgs, RemoteArgs};
-use crate::cli::error::{CommandError, Exit};
+use crate::cli::error::CommandError;
 use crate::cli::force::{Force, confirm, only};
-use crate::cli::output;
 use crate::cli::passphrase::KeySource;
 use crate::cli::size;
 
@@ -75,22 +72,7 @@ pub(crate) struct Args {
     force: Vec<Force>,
 
     #[command(flatten)]
-    state: StateArgs,
-
-    #[command(flatten)]
-    connect: ConnectArgs,
-
-    #[command(flatten)]
-    key: KeyArgs,
-
-    #[command(flatten)]
-    pbkdf: PbkdfArgs,
-
-    #[command(flatten)]
-    limits: LimitArgs,
-
-    #[command(flatten)]
-    remote: RemoteArgs,
+    change: ChangeArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -103,18 +85,17 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let given = self.key.key.is_some() || self.key.key_file.is_some();
-        let key = given.then(|| KeySource::of(&self.key)).transpose()?;
-        let connection = self.connect.open()?;
-        let mut options = RekeyOptions::new(self.state.journals()?);
+        let key = KeySource::if_given(&self.change.key)?;
+        let connection = self.change.connect.open()?;
+        let mut options = RekeyOptions::new(self.change.state.journals()?);
         options.pool.clone_from(&self.pool);
         options.key = key.as_ref().map(|source| source as &dyn SecretSource);
         options.keep_old = self.keep_old;
         options.at_once = self.max_parallel;
         options.rate = self.rate.filter(|rate| *rate > 0);
-        options.cost = self.pbkdf.get();
-        options.limits = self.limits.limits();
-        options.remote = self.remote.get();
+        options.cost = self.change.pbkdf.get();
+        options.limits = self.change.limits.limits();
+        options.remote = self.change.remote.get();
         let rekey = Rekey::select(&connection, &self.domains, &self.disk, options)?;
         if self.check {
             return check(session, &rekey);
@@ -124,7 +105,7 @@ impl Args {
             confirm(&self.force, Force::Erase, &loss(&rekey))?;
         }
 
-        let (mut rekeyed, mut failed) = (Vec::new(), Vec::new());
+        let (mut rekeyed, mut failed) = (Vec::new(), Failures::of(total));
         let mut shown = Ok(());
         rekey.run(session, |unit, result| match result {
             Ok(disk) => {
@@ -133,43 +114,23 @@ impl Args {
                 }
                 rekeyed.push(disk);
             }
-            Err(error) => {
-                let error = CommandError::from(error);
-                if !session.json && total > 1 {
-                    session.aside(|| {
-                        output::error(&error.line());
-                        error.hints().iter().for_each(|line| output::hint(line));
-                    });
-                }
-                failed.push((unit.clone(), error));
-            }
+            Err(error) => failed.add(session, unit.clone(), error.into(), |line| line),
         })?;
         shown?;
         if session.json {
-            let failures = failed.iter().map(|(unit, error)| {
+            let failures = failed.json(|unit| {
                 json!({
                     "domain": unit.domain_name,
                     "target": unit.target,
-                    "kind": error.name(),
-                    "message": error.line(),
-                    "hints": error.hints(),
                 })
             });
-            let report = outcome::rekeyed(&rekeyed, failures.collect());
+            let report = outcome::rekeyed(&rekeyed, failures);
             session.output.json(&report);
         }
-        let count = failed.len();
-        match failed.into_iter().next() {
-            None => Ok(()),
-            Some((_, first)) if total == 1 => Err(first),
-            Some((_, first)) => {
-                let message = format!("{count} of {total} disks have no new volume");
-                Err(CommandError::new(first.kind(), message).hint(
-                    "run it again for these when the cause is fixed; the others would get another \
-                     new volume",
-                ))
-            }
-        }
+        failed.end(
+            "disks have no new volume",
+            "run it again for these when the cause is fixed; the others would get another new volume",
+        )
     }
 }
 
@@ -186,23 +147,11 @@ fn loss(rekey: &Rekey<'_>) -> String {
 fn check(session: &Session, rekey: &Rekey<'_>) -> Result<(), CommandError> {
     let obstacles = rekey.check(session)?;
     let checked = rekey.units().len();
-    if session.json {
-        let report = outcome::checked_to_rekey(checked, &obstacles);
-        session.output.json(&report);
-    } else {
-        for obstacle in &obstacles {
-            let line = format_args!("{}: {obstacle}", obstacle.name());
-            session.output.line(line);
-        }
-        if obstacles.is_empty() {
-            let line = format_args!("disks checked: {checked}; nothing is in the way");
-            session.output.line(line);
-        }
-    }
-    if obstacles.is_empty() {
-        return Ok(());
-    }
-    session.output.finish()?;
-    let message = format!("findings: {}", obstacles.len());
-    Err(CommandError::new(Exit::Findings, message))
+    report(
+        session,
+        &obstacles,
+        &outcome::checked_to_rekey(checked, &obstacles),
+        |obstacle| format!("{}: {obstacle}", obstacle.name()),
+        &format!("disks checked: {checked}; nothing is in the way"),
+    )
 }

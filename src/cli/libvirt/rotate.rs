@@ -6,12 +6,10 @@ use luksmith::task::libvirt::rotate::{RotateOptions, Rotation, Selection};
 use luksmith::task::outcome;
 use luksmith_formats::json::json;
 
-use super::connect::ConnectArgs;
-use super::state::StateArgs;
+use super::change::{ChangeArgs, Failures, report};
 use crate::cli::Session;
-use crate::cli::args::{KeyArgs, LimitArgs, PbkdfArgs, RemoteArgs, TrustArgs};
-use crate::cli::error::{CommandError, Exit};
-use crate::cli::output;
+use crate::cli::args::TrustArgs;
+use crate::cli::error::CommandError;
 use crate::cli::passphrase::KeySource;
 
 /// Replace the passphrases of volumes, and the values of the secrets that open them
@@ -66,25 +64,10 @@ pub(crate) struct Args {
     force_weak: bool,
 
     #[command(flatten)]
-    state: StateArgs,
-
-    #[command(flatten)]
-    connect: ConnectArgs,
-
-    #[command(flatten)]
-    key: KeyArgs,
-
-    #[command(flatten)]
-    pbkdf: PbkdfArgs,
-
-    #[command(flatten)]
-    limits: LimitArgs,
+    change: ChangeArgs,
 
     #[command(flatten)]
     trust: TrustArgs,
-
-    #[command(flatten)]
-    remote: RemoteArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -96,20 +79,19 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let given = self.key.key.is_some() || self.key.key_file.is_some();
-        let key = given.then(|| KeySource::of(&self.key)).transpose()?;
+        let key = KeySource::if_given(&self.change.key)?;
         let new_key = self.new_key.as_deref();
         let new_key = new_key.map(|text| KeySource::named("--new-key", text));
         let new_key = new_key.transpose()?;
         let new_key = new_key.map(|source| source.allow_weak(self.force_weak));
 
-        let connection = self.connect.open()?;
-        let mut options = RotateOptions::new(self.state.journals()?);
+        let connection = self.change.connect.open()?;
+        let mut options = RotateOptions::new(self.change.state.journals()?);
         options.key = key.as_ref().map(|source| source as &dyn SecretSource);
         options.new_key = new_key.as_ref().map(|source| source as &dyn SecretSource);
-        options.cost = self.pbkdf.get();
-        options.limits = self.limits.limits();
-        options.remote = self.remote.get();
+        options.cost = self.change.pbkdf.get();
+        options.limits = self.change.limits.limits();
+        options.remote = self.change.remote.get();
         options.trust = self.trust.dir();
         let mut selection = Selection::default();
         selection.all = self.all;
@@ -121,7 +103,7 @@ impl Args {
         }
 
         let total = rotation.secrets().len();
-        let (mut rotated, mut failed) = (Vec::new(), Vec::new());
+        let (mut rotated, mut failed) = (Vec::new(), Failures::of(total));
         for (secret, result) in rotation.run(session)? {
             match result {
                 Ok(volumes) => {
@@ -132,64 +114,31 @@ impl Args {
                         rotated.push((secret, volume));
                     }
                 }
-                Err(error) => {
-                    let error = CommandError::from(error);
-                    if !session.json && total > 1 {
-                        let message = format!("secret {secret}: {}", error.line());
-                        session.aside(|| {
-                            output::error(&message);
-                            error.hints().iter().for_each(|line| output::hint(line));
-                        });
-                    }
-                    failed.push((secret, error));
-                }
+                Err(error) => failed.add(session, secret, error.into(), |line| {
+                    format!("secret {secret}: {line}")
+                }),
             }
         }
         if session.json {
-            let failures = failed.iter().map(|(secret, error)| {
-                json!({
-                    "secret": secret.to_string(),
-                    "kind": error.name(),
-                    "message": error.line(),
-                    "hints": error.hints(),
-                })
-            });
-            let report = outcome::rotated(&rotated, failures.collect());
+            let failures = failed.json(|secret| json!({ "secret": secret.to_string() }));
+            let report = outcome::rotated(&rotated, failures);
             session.output.json(&report);
         }
-        let count = failed.len();
-        match failed.into_iter().next() {
-            None => Ok(()),
-            Some((_, first)) if total == 1 => Err(first),
-            Some((_, first)) => {
-                let message = format!("{count} of {total} secrets were not rotated");
-                Err(CommandError::new(first.kind(), message).hint(
-                    "run it again when the cause is fixed; the secrets that were rotated are rotated again",
-                ))
-            }
-        }
+        failed.end(
+            "secrets were not rotated",
+            "run it again when the cause is fixed; the secrets that were rotated are rotated again",
+        )
     }
 
     fn check(&self, session: &Session, rotation: &Rotation<'_>) -> Result<(), CommandError> {
         let findings = rotation.check(session)?;
         let checked = rotation.volumes().len();
-        if session.json {
-            session.output.json(&outcome::checked(checked, &findings));
-        } else {
-            for finding in &findings {
-                let line = format_args!("{}: {}", finding.fault, finding.message);
-                session.output.line(line);
-            }
-            if findings.is_empty() {
-                let line = format_args!("volumes checked: {checked}; nothing is wrong");
-                session.output.line(line);
-            }
-        }
-        if findings.is_empty() {
-            return Ok(());
-        }
-        session.output.finish()?;
-        let message = format!("findings: {}", findings.len());
-        Err(CommandError::new(Exit::Findings, message))
+        report(
+            session,
+            &findings,
+            &outcome::checked(checked, &findings),
+            |finding| format!("{}: {}", finding.fault, finding.message),
+            &format!("volumes checked: {checked}; nothing is wrong"),
+        )
     }
 }
