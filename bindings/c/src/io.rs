@@ -6,7 +6,7 @@ use std::ops::Range;
 use luksmith::backend::IoError;
 use luksmith::task::open_volume::{Force, Task};
 use luksmith::task::{Error, Kind};
-use luksmith::volume::{Window, Windows};
+use luksmith::volume::{Volume, Window, Windows};
 
 use crate::error::{ErrorOut, caught, null, run};
 use crate::options::{LuksmithOptions, named};
@@ -25,6 +25,24 @@ unsafe fn window<'a>(buffer: *mut c_void, size: usize) -> Result<Window<'a>, Err
     }
     // SAFETY: the caller states that the bytes are there, and the library has no reference to them.
     Ok(unsafe { Window::new(buffer.cast(), size) })
+}
+
+/// Moves bytes between the plaintext and the memory of the caller.
+///
+/// # Safety
+/// As for [`window`]. `moved` reads or writes the bytes as the caller of the library permits.
+unsafe fn transfer(
+    volume: Option<&LuksmithVolume>,
+    (buffer, size): (*mut c_void, usize),
+    error: ErrorOut<'_>,
+    moved: impl FnOnce(&Volume, Windows<'_>) -> Result<(), IoError>,
+) -> c_int {
+    run(error, || {
+        let volume = LuksmithVolume::plaintext(volume)?;
+        // SAFETY: as the caller states.
+        let window = [unsafe { window(buffer, size) }?];
+        Ok(moved(&volume, Windows::new(&window))?)
+    })
 }
 
 fn range(offset: u64, size: u64) -> Result<Range<u64>, Error> {
@@ -57,12 +75,9 @@ pub unsafe extern "C" fn luksmith_read(
     offset: u64,
     error: ErrorOut<'_>,
 ) -> c_int {
-    run(error, || {
-        let volume = LuksmithVolume::plaintext(volume)?;
-        // SAFETY: the header says that the buffer has `size` bytes.
-        let window = [unsafe { window(buffer, size) }?];
-        Ok(volume.read_into(offset, Windows::new(&window))?)
-    })
+    let read = |volume: &Volume, windows: Windows<'_>| volume.read_into(offset, windows);
+    // SAFETY: the header says that the buffer has `size` bytes.
+    unsafe { transfer(volume, (buffer, size), error, read) }
 }
 
 #[unsafe(no_mangle)]
@@ -73,12 +88,9 @@ pub unsafe extern "C" fn luksmith_write(
     offset: u64,
     error: ErrorOut<'_>,
 ) -> c_int {
-    run(error, || {
-        let volume = LuksmithVolume::plaintext(volume)?;
-        // SAFETY: the header says that the buffer has `size` bytes, and a write only reads them.
-        let window = [unsafe { window(buffer.cast_mut(), size) }?];
-        Ok(volume.write_from(offset, Windows::new(&window))?)
-    })
+    let write = |volume: &Volume, windows: Windows<'_>| volume.write_from(offset, windows);
+    // SAFETY: the header says that the buffer has `size` bytes, and a write only reads them.
+    unsafe { transfer(volume, (buffer.cast_mut(), size), error, write) }
 }
 
 #[unsafe(no_mangle)]

@@ -3,19 +3,33 @@
 use std::ffi::c_int;
 
 use luksmith::secret::Purpose;
-use luksmith::task::Watch;
+use luksmith::task::cost::CostOptions;
 use luksmith::task::open_volume::{Force, Removal, Task};
+use luksmith::task::{Error, Watch};
 
 use crate::error::{ErrorOut, Out, run};
 use crate::key::LuksmithKey;
 use crate::options::{LuksmithOptions, named};
 use crate::volume::LuksmithVolume;
 
-/// Tells the caller a number, if it wants to know it.
-fn tell(out: Out<'_, u32>, number: u32) {
-    if let Some(out) = out {
-        out.write(number);
-    }
+/// Makes a keyslot of the cost that the options state, and tells the caller its number, if it wants
+/// to know it. `made` gets the keyslot that the options name.
+fn make(
+    volume: Option<&LuksmithVolume>,
+    options: Option<&LuksmithOptions>,
+    (keyslot, error): (Out<'_, u32>, ErrorOut<'_>),
+    made: impl FnOnce(&LuksmithVolume, Option<u32>, &CostOptions) -> Result<u32, Error>,
+) -> c_int {
+    run(error, || {
+        let volume = LuksmithVolume::at(volume)?;
+        let named = named(options, Task::Keyslot)?;
+        let (slot, cost) = (named.number("keyslot")?, named.cost()?);
+        let number = made(volume, slot, &cost)?;
+        if let Some(out) = keyslot {
+            out.write(number);
+        }
+        Ok(())
+    })
 }
 
 #[unsafe(no_mangle)]
@@ -26,16 +40,13 @@ pub extern "C" fn luksmith_keyslot_add(
     keyslot: Out<'_, u32>,
     error: ErrorOut<'_>,
 ) -> c_int {
-    run(error, || {
-        let LuksmithVolume { open, watch } = LuksmithVolume::at(volume)?;
-        let named = named(options, Task::Keyslot)?;
-        let (slot, cost) = (named.number("keyslot")?, named.cost()?);
+    make(volume, options, (keyslot, error), |volume, slot, cost| {
+        let LuksmithVolume { open, watch } = volume;
         open.volume()?;
         let label = format!("a new keyslot of {}", open.image().location);
         let purpose = Purpose::new_secret(&label, watch.interrupt());
         let new = LuksmithKey::read(new_key, purpose)?;
-        tell(keyslot, open.add_keyslot(&new, slot, &cost, watch)?);
-        Ok(())
+        open.add_keyslot(&new, slot, cost, watch)
     })
 }
 
@@ -48,18 +59,12 @@ pub extern "C" fn luksmith_keyslot_change(
     keyslot: Out<'_, u32>,
     error: ErrorOut<'_>,
 ) -> c_int {
-    run(error, || {
-        let LuksmithVolume { open, watch } = LuksmithVolume::at(volume)?;
-        let named = named(options, Task::Keyslot)?;
-        let (slot, cost) = (named.number("keyslot")?, named.cost()?);
+    make(volume, options, (keyslot, error), |volume, slot, cost| {
+        let LuksmithVolume { open, watch } = volume;
         let label = open.image().location.to_string();
         let old = LuksmithKey::read(old_key, Purpose::unlock(&label, watch.interrupt()))?;
         let new = LuksmithKey::read(new_key, Purpose::new_secret(&label, watch.interrupt()))?;
-        tell(
-            keyslot,
-            open.change_keyslot(&old, slot, &new, &cost, watch)?,
-        );
-        Ok(())
+        open.change_keyslot(&old, slot, &new, cost, watch)
     })
 }
 

@@ -2,119 +2,81 @@
 
 from __future__ import annotations
 
+_CLASSES: dict[str, type[Error]] = {}
+
 
 class Error(Exception):
     """A failure. Its text is one line; `kind` names the kind, as in the JSON of the program, and
     `hint` says what may help, or is None."""
 
+    __module__ = "luksmith"
     kind: str = "internal"
     hint: str | None = None
 
+    def __init_subclass__(cls, *, kind: str | None = None) -> None:
+        """Makes a class with a kind the exception of that kind."""
+        super().__init_subclass__()
+        if kind is not None:
+            # The name by which programs know it.
+            cls.__module__ = "luksmith"
+            cls.kind = kind
+            _CLASSES[kind] = cls
 
-class ParameterError(Error, ValueError):
+
+class ParameterError(Error, ValueError, kind="parameters"):
     """The parameters contradict each other or the image."""
 
-    kind = "parameters"
 
-
-class PermissionDenied(Error):
+class PermissionDenied(Error, kind="permission"):
     """The system refuses access, or `force` has to permit it."""
 
-    kind = "permission"
 
-
-class WrongPassphrase(Error):
+class WrongPassphrase(Error, kind="wrong-passphrase"):
     """No keyslot opens with the passphrase, or a new passphrase is empty."""
 
-    kind = "wrong-passphrase"
 
-
-class OutOfMemory(Error):
+class OutOfMemory(Error, kind="memory"):
     """Memory or locked memory is short, or no thread starts."""
 
-    kind = "memory"
 
-
-class OverLimit(Error):
+class OverLimit(Error, kind="over-limit"):
     """A header asks for more memory or time than the limits allow."""
 
-    kind = "over-limit"
 
-
-class StorageError(Error, OSError):
+class StorageError(Error, OSError, kind="storage"):
     """The storage failed, is missing, or is the wrong kind of thing."""
 
-    kind = "storage"
 
-
-class NoSpace(StorageError):
+class NoSpace(StorageError, kind="no-space"):
     """The storage or the quota is full."""
 
-    kind = "no-space"
 
-
-class Damaged(Error):
+class Damaged(Error, kind="damaged"):
     """A header or an image is malformed, cut off, or not in the format that was stated."""
 
-    kind = "damaged"
 
-
-class Unsupported(Error):
+class Unsupported(Error, kind="unsupported"):
     """The request is valid, but this module cannot carry it out."""
 
-    kind = "unsupported"
 
-
-class Busy(Error):
+class Busy(Error, kind="busy"):
     """Another program has it open, or changed it meanwhile."""
 
-    kind = "busy"
 
-
-class Exists(Error):
+class Exists(Error, kind="exists"):
     """Something exists already."""
 
-    kind = "exists"
 
-
-class NotTrusted(Error):
+class NotTrusted(Error, kind="not-trusted"):
     """A volume is not as it is pinned."""
 
-    kind = "not-trusted"
 
-
-class Interrupted(Error):
+class Interrupted(Error, kind="interrupted"):
     """The work was interrupted, and left nothing half done."""
 
-    kind = "interrupted"
 
-
-class InternalError(Error):
+class InternalError(Error, kind="internal"):
     """A kind that this version of the module does not know."""
-
-
-_CLASSES: dict[str, type[Error]] = {
-    one.kind: one
-    for one in (
-        ParameterError,
-        PermissionDenied,
-        WrongPassphrase,
-        OutOfMemory,
-        OverLimit,
-        StorageError,
-        NoSpace,
-        Damaged,
-        Unsupported,
-        Busy,
-        Exists,
-        NotTrusted,
-        Interrupted,
-    )
-}
-
-# The name by which programs know them.
-for _one in (Error, InternalError, *_CLASSES.values()):
-    _one.__module__ = "luksmith"
 
 
 def _of(kind: str, message: str, hint: str | None) -> Error:
