@@ -22,6 +22,7 @@ mod args;
 mod arguments;
 mod audit;
 mod benchmark;
+mod called;
 mod completions;
 mod config;
 mod convert;
@@ -277,9 +278,13 @@ fn parse() -> Result<(Cli, String), ExitCode> {
     if words.any(|word| word == "--json") {
         output::write_events();
     }
-    // Only help and errors of usage need the arranged texts, and arranging takes longer than
-    // parsing.
-    let mut plain = Cli::command();
+    // Only help and errors of usage need the other subcommands, and the arranged texts. To make these
+    // takes longer than parsing.
+    let program = clap::Command::new("luksmith").version(env!("CARGO_PKG_VERSION"));
+    let mut words = std::env::args_os().skip(1);
+    let called = words.find(|word| !word.as_encoded_bytes().starts_with(b"-"));
+    let program = <Global as clap::Args>::augment_args(program);
+    let mut plain = called::with(program, &called.unwrap_or_default().to_string_lossy());
     let (command, error) = match parse_by(&mut plain) {
         Ok(parsed) => return Ok(parsed),
         Err(error) if error.kind() == ErrorKind::DisplayVersion => (plain, error),
