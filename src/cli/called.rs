@@ -1,5 +1,6 @@
-//! The program with the one subcommand that is called: to make the arguments of all subcommands takes
-//! longer than all else at the start. What is not understood is parsed again with all of them.
+//! The program with the one subcommand that is called: to make the arguments of all subcommands
+//! takes longer than all else at the start. What is not understood is parsed again with all of
+//! them.
 
 use clap::{Args as _, Command, Subcommand as _};
 

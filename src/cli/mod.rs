@@ -278,8 +278,8 @@ fn parse() -> Result<(Cli, String), ExitCode> {
     if words.any(|word| word == "--json") {
         output::write_events();
     }
-    // Only help and errors of usage need the other subcommands, and the arranged texts. To make these
-    // takes longer than parsing.
+    // Only help and errors of usage need the other subcommands, and the arranged texts. To make
+    // these takes longer than parsing.
     let program = clap::Command::new("luksmith").version(env!("CARGO_PKG_VERSION"));
     let mut words = std::env::args_os().skip(1);
     let called = words.find(|word| !word.as_encoded_bytes().starts_with(b"-"));

@@ -91,8 +91,8 @@ pub(crate) fn write_secret(
     Ok(())
 }
 
-/// Writes secret bytes to standard output, and not through its buffer, which is no locked memory and
-/// is never wiped.
+/// Writes secret bytes to standard output, and not through its buffer, which is no locked memory
+/// and is never wiped.
 pub(crate) fn secret_to_stdout(bytes: &[u8]) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.flush()?;

@@ -15,9 +15,9 @@ use crate::location::Location;
 use crate::tokens::TokenError;
 
 /// `NAME=IMAGE` and its options, separated by commas: `partition=N`, `offset=SIZE`, `size=SIZE`,
-/// `key=SOURCE`, `token=N`, `token-type=TYPE`, `header=FILE`, `format=FORMAT`, `compressed-plaintext`, `keyslot=N`,
-/// `description=TEXT`, `discard=WHAT`, `read-only`, `vhost-user=PATH`. A comma in a value is
-/// written twice.
+/// `key=SOURCE`, `token=N`, `token-type=TYPE`, `header=FILE`, `format=FORMAT`,
+/// `compressed-plaintext`, `keyslot=N`, `description=TEXT`, `discard=WHAT`, `read-only`,
+/// `vhost-user=PATH`. A comma in a value is written twice.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExportText {

@@ -1,5 +1,5 @@
-//! A keyslot and its token reach the header together: after a cut at any write of an enrolment, both
-//! are there or neither is, and every passphrase from before opens.
+//! A keyslot and its token reach the header together: after a cut at any write of an enrolment,
+//! both are there or neither is, and every passphrase from before opens.
 
 use std::sync::Arc;
 
@@ -33,7 +33,8 @@ fn enrol(disk: Arc<Disk>, undo: Arc<MemoryUndo>, token: &Value) -> u32 {
         .unwrap()
 }
 
-/// Whether the keyslot and its token are there, after it was made sure that they are there together.
+/// Whether the keyslot and its token are there, after it was made sure that they are there
+/// together.
 fn is_enrolled(state: &State, slot: u32, what: &str) -> bool {
     // An undo record brings the header from before back, which `Sample::cut` checks.
     let Ok(container) = open(state) else {

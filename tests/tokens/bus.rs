@@ -131,8 +131,8 @@ fn no_secret_is_on_the_bus() {
     assert!(seen.iter().flatten().any(is_there));
 }
 
-/// A bus that keeps TPM2_PolicyPCR or TPM2_PolicyAuthValue from the TPM makes no secret that is bound
-/// to less.
+/// A bus that keeps TPM2_PolicyPCR or TPM2_PolicyAuthValue from the TPM makes no secret that is
+/// bound to less.
 #[test]
 fn nothing_on_the_bus_removes_the_pcrs_or_the_pin_from_the_policy() {
     let Some(tpm) = Swtpm::start() else {

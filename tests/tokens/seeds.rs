@@ -1,4 +1,5 @@
-//! The seeds of the fuzz target `tokens`, and random changes of them: nothing panics, nothing opens.
+//! The seeds of the fuzz target `tokens`, and random changes of them: nothing panics, nothing
+//! opens.
 
 use luksmith::tokens::clevis::Advertisement;
 use luksmith::tokens::tpm2::Tpm2Token;

@@ -109,8 +109,8 @@ impl Sealed {
 /// Seals a new random secret, which the TPM unseals while these PCRs of its SHA-256 bank have their
 /// present values, with this PIN.
 ///
-/// The PCRs are read once, and the hash of the policy is computed from these values. What was sealed
-/// is unsealed again before this returns, which shows that they are the values in the TPM.
+/// The PCRs are read once, and the hash of the policy is computed from these values. What was
+/// sealed is unsealed again before this returns, which shows that they are the values in the TPM.
 ///
 /// # Errors
 /// [`Tpm2Error`].

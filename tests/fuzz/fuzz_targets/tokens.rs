@@ -1,5 +1,5 @@
-//! What strangers give to the parsers of tokens: tokens of a header, what Tang servers advertise, and
-//! recovery keys. A token opens nothing, since no server is permitted. The memory is bounded.
+//! What strangers give to the parsers of tokens: tokens of a header, what Tang servers advertise,
+//! and recovery keys. A token opens nothing, since no server is permitted. The memory is bounded.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

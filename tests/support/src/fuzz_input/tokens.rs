@@ -1,5 +1,5 @@
-//! Inputs of the fuzz target `tokens`: a letter, and what a stranger sends. `tests/tokens` judges the
-//! seeds too.
+//! Inputs of the fuzz target `tokens`: a letter, and what a stranger sends. `tests/tokens` judges
+//! the seeds too.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
