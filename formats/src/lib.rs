@@ -1,6 +1,6 @@
 #![no_std]
 //! Parsers and writers for LUKS1 and LUKS2 headers, NBD messages, disk image formats, volumes in
-//! object stores, and the URIs of storage.
+//! object stores, trusted local state, and the URIs of storage.
 //!
 //! The crate validates strictly, does no I/O and never handles a secret. It follows the *LUKS
 //! On-Disk Format Specification* 1.2.3, the *LUKS2 On-Disk Format Specification* 1.1 and *The NBD

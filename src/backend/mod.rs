@@ -301,6 +301,15 @@ pub enum IoError {
         /// The offset in the image, in bytes.
         at: u64,
     },
+    /// The storage has other data than was written there, by the tags that this host keeps.
+    #[error(
+        "the data at byte {offset} of the storage is not what was written there: the storage has \
+         changed it or rolled it back, or another program has written to the volume"
+    )]
+    Altered {
+        /// The offset of the block of 4096 bytes, in bytes.
+        offset: u64,
+    },
     /// The memory with the bytes of a write was taken away by its owner. They were not written.
     #[error("{operation} at byte {offset}: the memory with its bytes was taken away")]
     SourceLost {
@@ -344,7 +353,9 @@ impl From<IoError> for io::Error {
             IoError::TooLarge { .. } => io::ErrorKind::FileTooLarge,
             IoError::Failed { source, .. } => source.kind(),
             IoError::Unsupported(_) | IoError::MissingFeature(_) => io::ErrorKind::Unsupported,
-            IoError::Plaintext { .. } | IoError::Image { .. } => io::ErrorKind::InvalidData,
+            IoError::Plaintext { .. } | IoError::Image { .. } | IoError::Altered { .. } => {
+                io::ErrorKind::InvalidData
+            }
             IoError::LockLost(_) => io::ErrorKind::ResourceBusy,
             IoError::SourceLost { .. } => io::ErrorKind::BrokenPipe,
         };

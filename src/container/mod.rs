@@ -25,6 +25,7 @@ mod reencryption;
 mod remains;
 mod rewrite;
 mod settings;
+mod tagged;
 mod undo;
 mod undo_file;
 mod unlock;

@@ -430,7 +430,7 @@ impl DataSegment {
     }
 
     /// The size of the plaintext in whole sectors, in bytes, on a storage of `storage_size` bytes.
-    fn size_on(&self, storage_size: u64) -> Result<u64, VolumeError> {
+    pub(super) fn size_on(&self, storage_size: u64) -> Result<u64, VolumeError> {
         let needed = self.offset.saturating_add(self.fixed_size.unwrap_or(0));
         if storage_size < needed {
             return Err(VolumeError::TooSmall {

@@ -267,7 +267,7 @@ fn checked(folder: Folder) -> io::Result<Folder> {
 }
 
 /// Fails unless a file in such a folder is a regular one of this user with one name.
-fn check(file: &File) -> io::Result<()> {
+pub(crate) fn check(file: &File) -> io::Result<()> {
     let about = file.metadata()?;
     own(about.uid(), about.mode())?;
     match about.is_file() && about.nlink() == 1 {

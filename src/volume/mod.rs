@@ -23,8 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use cursor::Cursor;
-pub(crate) use ranges::RangeGuard;
-use ranges::RangeLocks;
+pub(crate) use ranges::{RangeGuard, RangeLocks};
 
 pub use crate::backend::Allocation;
 use crate::backend::{Backend, IoError, Operation};

@@ -7,9 +7,9 @@
 use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// The locks of one volume.
+/// The locks of one volume, or of one storage.
 #[derive(Default)]
-pub(super) struct RangeLocks {
+pub(crate) struct RangeLocks {
     requests: Mutex<Requests>,
     released: Condvar,
 }
@@ -71,12 +71,12 @@ impl Requests {
 
 impl RangeLocks {
     /// Waits for a shared lock on the range.
-    pub(super) fn share(&self, range: Range<u64>) -> RangeGuard<'_> {
+    pub(crate) fn share(&self, range: Range<u64>) -> RangeGuard<'_> {
         self.lock(range, false)
     }
 
     /// Waits for an exclusive lock on the range.
-    pub(super) fn exclude(&self, range: Range<u64>) -> RangeGuard<'_> {
+    pub(crate) fn exclude(&self, range: Range<u64>) -> RangeGuard<'_> {
         self.lock(range, true)
     }
 

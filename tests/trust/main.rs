@@ -8,3 +8,7 @@ mod commands;
 mod folder;
 mod refused;
 mod site;
+mod tags_commands;
+mod tags_model;
+mod tags_store;
+mod tags_world;

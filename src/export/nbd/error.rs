@@ -23,6 +23,7 @@ pub(super) fn number(error: &IoError) -> ErrorNumber {
         IoError::Plaintext { .. }
         | IoError::Image { .. }
         | IoError::LockLost(_)
+        | IoError::Altered { .. }
         | IoError::SourceLost { .. } => ErrorNumber::Io,
         IoError::Failed { source, .. } => match source.kind() {
             io::ErrorKind::OutOfMemory => ErrorNumber::NoMemory,
@@ -99,6 +100,7 @@ mod tests {
             (failed(io::ErrorKind::OutOfMemory), ErrorNumber::NoMemory),
             (failed(io::ErrorKind::Other), ErrorNumber::Io),
             (IoError::Plaintext { at: 0 }, ErrorNumber::Io),
+            (IoError::Altered { offset: 0 }, ErrorNumber::Io),
             (
                 IoError::Image {
                     what: "a hole",

@@ -135,7 +135,7 @@ fn io(error: &IoError) -> Kind {
         IoError::Plaintext { .. } | IoError::Unsupported(_) | IoError::MissingFeature(_) => {
             Kind::Unsupported
         }
-        IoError::Image { .. } => Kind::Damaged,
+        IoError::Image { .. } | IoError::Altered { .. } => Kind::Damaged,
         IoError::LockLost(_) => Kind::Busy,
         #[cfg(feature = "nbd")]
         IoError::Failed { source, .. } if NbdError::is_interrupt(source) => Kind::Interrupted,

@@ -1,0 +1,61 @@
+//! The storage of a volume of which this host keeps tags.
+
+use std::sync::Arc;
+
+use crate::backend::Backend;
+use crate::container::{Container, Unlocked};
+use crate::task::{Advice, Error, Kind};
+use crate::trust::TrustDir;
+use crate::trust::tags::{Access, StoreFiles, Tagged, TagsOptions, has_tags};
+
+/// Where this host keeps the tags of a volume, and how.
+#[derive(Clone, Debug)]
+pub(in crate::task) struct Kept {
+    pub(in crate::task) dir: TrustDir,
+    pub(in crate::task) options: TagsOptions,
+}
+
+impl Kept {
+    /// Whether a volume has tags.
+    pub(in crate::task) fn has_tags(&self, container: &Container) -> Result<bool, Error> {
+        match self.dir.entry(container.uuid())? {
+            Some(entry) => Ok(has_tags(&entry)?),
+            None => Ok(false),
+        }
+    }
+
+    /// The storage of the data of a volume, compared with its tags. `None` if it has none.
+    pub(in crate::task) fn tagged(
+        &self,
+        data: &Arc<dyn Backend>,
+        container: &Container,
+        unlocked: &Unlocked,
+    ) -> Result<Option<Arc<Tagged>>, Error> {
+        let Some(entry) = self.dir.entry(container.uuid())? else {
+            return Ok(None);
+        };
+        let access = match data.geometry().read_only {
+            true => Access::Read,
+            false => Access::Write,
+        };
+        let Some(files) = StoreFiles::open(&entry, access)? else {
+            return Ok(None);
+        };
+        let covered = container.covered(&**data, unlocked)?;
+        let key = container.tag_key(entry.uuid(), unlocked)?;
+        let options = self.options.clone();
+        let tagged = Tagged::open(data.clone(), covered, key, files, options)?;
+        Ok(Some(Arc::new(tagged)))
+    }
+
+    /// Fails if a volume has tags, for a task that does not keep them up.
+    pub(in crate::task) fn refuse(&self, container: &Container, what: &str) -> Result<(), Error> {
+        match self.has_tags(container)? {
+            false => Ok(()),
+            true => {
+                let message = format!("{what} is not possible for a volume with tags");
+                Err(Error::new(Kind::Unsupported, message).advise(Advice::WithoutTags))
+            }
+        }
+    }
+}

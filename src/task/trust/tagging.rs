@@ -1,0 +1,135 @@
+//! Makes the tags of a volume, and compares a volume with them.
+
+use std::ops::Range;
+
+use luksmith_formats::limits::Limits;
+
+use super::kept::Kept;
+use crate::backend::file::OpenOptions;
+use crate::backend::{IoError, Operation};
+use crate::container::{Container, Unlocked};
+use crate::task::open::{Image, ImageFormat};
+use crate::task::storage::{Storage, is_reencrypted};
+use crate::task::{Error, Kind, Watch, Work, Working};
+use crate::trust::TrustDir;
+use crate::trust::tags::{self, Access, StoreFiles, TagsOptions};
+
+/// How much is compared between two looks at the interrupt, in bytes.
+const PIECE: u64 = 8 << 20;
+
+/// How many offsets are kept.
+const SHOWN: usize = 100;
+
+/// What was found when a volume was compared with its tags.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Verified {
+    /// The size of the data in bytes.
+    pub size: u64,
+    /// How many blocks of 4096 bytes are not as they were written.
+    pub altered: u64,
+    /// The offsets of the first of them on the storage, in bytes.
+    pub altered_at: Vec<u64>,
+}
+
+/// Refuses a volume that can have no tags.
+///
+/// # Errors
+/// [`Kind::Unsupported`], and [`Kind::Exists`] if it has tags already.
+pub fn check(image: &Image, container: &Container, dir: &TrustDir) -> Result<(), Error> {
+    let unsupported = |what: &str| Error::new(Kind::Unsupported, what.to_owned());
+    if image.format == ImageFormat::Qcow2 {
+        return Err(unsupported("the clusters of a qcow2 image have no tags"));
+    }
+    if is_reencrypted(container) {
+        return Err(unsupported("a reencryption of the volume is in progress"));
+    }
+    let (dir, options) = (dir.clone(), TagsOptions::new());
+    match (Kept { dir, options }).has_tags(container)? {
+        true => Err(tags::TagsError::Exists.into()),
+        false => Ok(()),
+    }
+}
+
+/// Makes the tags of a volume of which something is kept already. With `fresh` nothing is read: all
+/// blocks read as zeroes until they are written. Otherwise each block gets the tag of what it has.
+///
+/// # Errors
+/// Those of [`check`], and what the storage and the files report. After a failure there are no tags.
+pub fn make(
+    image: &Image,
+    dir: &TrustDir,
+    container: &Container,
+    unlocked: &Unlocked,
+    fresh: bool,
+    limits: Limits,
+    watch: &dyn Watch,
+) -> Result<(), Error> {
+    check(image, container, dir)?;
+    let entry = dir.make_entry(container.uuid())?;
+    // Nothing else writes to the volume meanwhile.
+    let (container, data) = image.open_data_to_read(OpenOptions::new(), limits, watch)?;
+    image.refuse_header_as_data(&container, &data)?;
+    let key = container.tag_key(entry.uuid(), unlocked)?;
+    let bytes = container.covered_bytes(&*data.backend)?;
+    let Some(files) = StoreFiles::open(&entry, Access::Make)? else {
+        return Err(tags::TagsError::Missing.into());
+    };
+    let total = bytes.end - bytes.start;
+    let working = Working::begin(watch, Work::Record, Some(total));
+    let mut done = 0;
+    let mut progress = |at: u64| {
+        working.advance(at - done);
+        done = at;
+        match watch.check() {
+            Ok(()) => Ok(()),
+            Err(_) => Err(IoError::Failed {
+                operation: Operation::Read,
+                offset: at,
+                source: std::io::ErrorKind::Interrupted.into(),
+            }),
+        }
+    };
+    let options = TagsOptions::new();
+    let made = tags::make(&files, &key, &*data.backend, bytes, fresh, &options, &mut progress);
+    watch.check()?;
+    made?;
+    working.finish();
+    Ok(())
+}
+
+/// Reads all of a volume, and compares it with its tags. `None` if it has none.
+///
+/// # Errors
+/// What the storage and the files report.
+pub fn verify(
+    data: &Storage,
+    container: &Container,
+    unlocked: &Unlocked,
+    watch: &dyn Watch,
+) -> Result<Option<Verified>, Error> {
+    let Some(tagged) = data.tagged(container, unlocked)? else {
+        return Ok(None);
+    };
+    let size = tagged.size();
+    let mut found = Verified {
+        size,
+        ..Verified::default()
+    };
+    let working = Working::begin(watch, Work::Verify, Some(size));
+    let mut at = 0;
+    while at < size {
+        watch.check()?;
+        let piece: Range<u64> = at..size.min(at + PIECE);
+        for offset in tagged.verify(piece.clone())? {
+            found.altered += 1;
+            if found.altered_at.len() < SHOWN {
+                found.altered_at.push(offset);
+            }
+        }
+        working.advance(piece.end - piece.start);
+        at = piece.end;
+    }
+    working.finish();
+    Ok(Some(found))
+}

@@ -1,0 +1,162 @@
+//! Commands with the tags of a volume: what was changed behind their back is an error, whatever
+//! happens to the server.
+
+use std::fs;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use support::peers;
+
+use crate::site::{NOT_TRUSTED, Site};
+
+/// Where the data of a LUKS2 volume begins.
+const DATA: usize = 16 << 20;
+
+fn tagged(how: &str) -> Site {
+    let site = Site::new();
+    site.create("disk.img", "luks2");
+    site.ok(&format!("trust init disk.img --trust pins {how} --key-file key"));
+    site
+}
+
+fn flip(site: &Site, at: usize) {
+    let mut image = site.read("disk.img");
+    image[at] ^= 1;
+    site.write("disk.img", &image);
+}
+
+#[test]
+fn data_that_was_changed_is_an_error_and_without_tags_it_is_believed() {
+    let site = tagged("--tags");
+    site.ok("decrypt disk.img before --trust pins --key-file key");
+    let said = site.ok("trust verify disk.img --trust pins --key-file key");
+    assert!(said.contains("1.0 MiB of data are as they were written"), "{said}");
+    flip(&site, DATA + 5 * 4096 + 7);
+    let said = site.fails(NOT_TRUSTED, "decrypt disk.img after --trust pins --key-file key");
+    assert!(said.contains(&format!("byte {}", DATA + 5 * 4096)), "{said}");
+    let said = site.fails(NOT_TRUSTED, "trust verify disk.img --trust pins --key-file key");
+    assert!(said.contains("1 blocks of data are not as they were written"), "{said}");
+    // The positive control.
+    site.ok("decrypt disk.img after --key-file key");
+    assert_ne!(site.read("before"), site.read("after"));
+    flip(&site, DATA + 5 * 4096 + 7);
+    site.ok("trust verify disk.img --trust pins --key-file key");
+    // The data is cut off.
+    let image = site.read("disk.img");
+    site.write("disk.img", &image[..image.len() - 4096]);
+    let said = site.fails(NOT_TRUSTED, "decrypt disk.img cut --trust pins --key-file key");
+    assert!(said.contains("truncated"), "{said}");
+}
+
+#[test]
+fn a_fresh_volume_reads_as_zeroes_whatever_the_storage_has() {
+    let site = tagged("--tags=fresh");
+    let mut image = site.read("disk.img");
+    image[DATA..].fill(0x5a);
+    site.write("disk.img", &image);
+    site.ok("decrypt disk.img plain --trust pins --key-file key");
+    assert!(site.read("plain").iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn what_would_not_keep_the_tags_up_is_refused() {
+    let site = tagged("--tags");
+    let said = site.fails(5, "trust init disk.img --trust pins --tags --key-file key");
+    assert!(said.contains("has tags already"), "{said}");
+    for command in [
+        "reencrypt disk.img --trust pins --key-file key --cipher aes-cbc-essiv:sha256",
+        "resize disk.img --size 2M --trust pins",
+    ] {
+        let said = site.fails(4, command);
+        assert!(said.contains("a volume with tags"), "{command}: {said}");
+    }
+    // The keyslots can change.
+    site.ok("key add disk.img --trust pins --key-file key --new-key-file other --pbkdf pbkdf2 \
+             --pbkdf-force-iterations 1000");
+    site.ok("trust verify disk.img --trust pins --key-file other");
+}
+
+/// A server of `disk.img` on `s/nbd.sock`.
+fn serve(site: &Site, more: &str) -> Child {
+    fs::create_dir_all(site.path("s")).unwrap();
+    let _ = fs::remove_file(site.path("s/nbd.sock"));
+    let line = format!("serve disk.img --trust pins --key-file key --socket s/nbd.sock{more}");
+    let mut command = site.command(&line);
+    let child = command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let child = child.spawn().unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    while std::os::unix::net::UnixStream::connect(site.path("s/nbd.sock")).is_err() {
+        assert!(Instant::now() < until, "the server does not listen");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child
+}
+
+/// fio as a client, with several connections.
+fn fio(site: &Site, more: &str) -> Option<Child> {
+    let fio = peers::find("fio")?;
+    let uri = format!("nbd+unix:///?socket={}", site.path("s/nbd.sock").display());
+    let mut command = site.of(
+        &fio,
+        &format!(
+            "--name=x --ioengine=nbd --uri={uri} --bs=1536 --rw=randrw --iodepth=8 --fsync=20 {more}"
+        ),
+    );
+    let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    Some(child.unwrap())
+}
+
+#[test]
+fn a_server_that_is_killed_leaves_no_false_alarm() {
+    for more in ["", " --tags-relaxed"] {
+        let site = tagged("--tags=fresh");
+        for round in 0..4_u64 {
+            let mut server = serve(&site, more);
+            let clients = ["0", "512k"].map(|offset| {
+                fio(&site, &format!("--offset={offset} --size=512k --time_based --runtime=20"))
+            });
+            let [Some(mut one), Some(mut other)] = clients else {
+                server.kill().unwrap();
+                server.wait().unwrap();
+                return;
+            };
+            std::thread::sleep(Duration::from_millis(150 + 70 * round));
+            server.kill().unwrap();
+            server.wait().unwrap();
+            one.wait().unwrap();
+            other.wait().unwrap();
+            let said = site.ok("trust verify disk.img --trust pins --key-file key");
+            assert!(said.contains("as they were written"), "{said}");
+        }
+        // Every byte is what fio has written.
+        let server = serve(&site, more);
+        let verified = fio(&site, "--size=1M --verify=crc32c --verify_fatal=1").unwrap().wait();
+        assert!(verified.unwrap().success());
+        drop(server_stopped(server));
+    }
+}
+
+fn server_stopped(mut server: Child) -> Child {
+    let pid = rustix::process::Pid::from_child(&server);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(server.wait().unwrap().success());
+    server
+}
+
+#[test]
+fn a_server_can_stop_when_data_is_not_as_it_was_written() {
+    let site = tagged("--tags");
+    flip(&site, DATA);
+    let read = "fio --name=x --ioengine=nbd --uri=$uri --rw=read --bs=4k --size=64k";
+    for (more, code) in [("", 1), (" --on-tamper stop", NOT_TRUSTED)] {
+        let line = format!("serve disk.img --trust pins --key-file key{more} --run");
+        let mut command = site.command(&line);
+        let output = command.arg(read).output().unwrap();
+        if peers::find("fio").is_none() {
+            return;
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{more}: {said}");
+        assert!(said.contains("not what was written"), "{said}");
+    }
+}
