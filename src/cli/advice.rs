@@ -5,6 +5,10 @@ use luksmith::task::{Advice, Note, key_sizes};
 /// Advice in the words of the command line.
 pub(crate) fn advice(advice: &Advice) -> String {
     let text = match advice {
+        Advice::WithoutTags => {
+            "remove tags, tags.0 and tags.1 from the folder of its UUID in DIR, and run `luksmith trust \
+             init IMAGE --trust DIR --tags` after it"
+        }
         Advice::ForceShare => "--force-share reads it anyway",
         Advice::LoopDevice => "`losetup --find --show IMAGE` makes a block device of a file",
         Advice::ServeToKernel => {

@@ -41,6 +41,8 @@ const RARE_IN: &[(&str, &str)] = &[
     ("serve", "keyslot"),
     ("serve", "name"),
     ("serve", "no_reencrypt"),
+    ("serve", "on_tamper"),
+    ("serve", "tags_relaxed"),
 ];
 
 /// More options that `-h` leaves out, by their ids.

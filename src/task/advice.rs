@@ -15,6 +15,8 @@ use super::size::human;
 pub enum Advice {
     /// The device cannot be claimed because it is mounted, or part of another device.
     DeviceInUse,
+    /// The tags can be removed before, and made again after.
+    WithoutTags,
     /// A reencryption goes on where it stopped if the same task runs again.
     ReencryptAgain,
     /// A reencryption goes on if the options do not differ from those that it began with.
@@ -318,6 +320,7 @@ impl fmt::Display for Advice {
             Self::OnlyLuks1InQcow2 => {
                 "a qcow2 image holds only LUKS1, as QEMU knows no other there"
             }
+            Self::WithoutTags => "the tags can be removed before, and made again after it",
             Self::ReencryptAgain => "what is converted stays converted: another run goes on",
             Self::ReencryptAsBegun => "without the options that differ, the reencryption goes on",
             Self::DropKeyslots => "give each passphrase, or let the other keyslots be dropped",

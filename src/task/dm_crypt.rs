@@ -122,6 +122,8 @@ impl Table {
         data: &Storage,
         allow_discards: bool,
     ) -> Result<Self, Error> {
+        data.refuse_tags(container, "a device of the kernel")
+            .map_err(|error| error.about(image))?;
         let file = match (&data.file, data.nature, &data.qcow2_header) {
             (Some(file), Nature::BlockDevice, None) => file,
             (_, nature, _) => {

@@ -179,6 +179,7 @@ impl Locked {
             return Ok((self.export(unlocked)?, None));
         }
         let about = |error: Error| error.about(&wanted.image.location);
+        (self.data.refuse_tags(container, "a reencryption")).map_err(about)?;
         let data = self.data.backend.clone();
         let (volume, stage) = if is_pending {
             let keys = container.reencryption_keys(unlocked, &Interrupt::new());

@@ -9,12 +9,14 @@ use luksmith_formats::limits::Limits;
 
 use super::destination::{Destination, Needed};
 use super::storage::{Remote, Storage, is_reencrypted};
+use super::trust::kept::Kept;
 use super::trust::place;
 use super::{Advice, Error, Kind, Note, Silent, Watch};
 use crate::backend::Backend;
 use crate::backend::file::OpenOptions;
 use crate::container::{self, Container, Health, OpenError, Undo, Version, VolumeError};
 use crate::location::Location;
+use crate::trust::tags::TagsOptions;
 use crate::trust::{Pinned, Trust, TrustDir};
 
 /// The format in which a file, a device or an export holds a volume. It is always stated, never
@@ -54,6 +56,8 @@ pub struct Image {
     pub remote: Remote,
     /// Where the pin of the volume is, with which the header is compared.
     pub trust: Option<TrustDir>,
+    /// How tags of the volume's data are used that are beside the pin.
+    pub tags: TagsOptions,
 }
 
 impl Image {
@@ -66,6 +70,7 @@ impl Image {
             format: ImageFormat::Raw,
             remote: Remote::default(),
             trust: None,
+            tags: TagsOptions::default(),
         }
     }
 
@@ -287,6 +292,13 @@ impl Image {
                 data
             }
             None => header.clone(),
+        };
+        let data = Storage {
+            kept: self.trust.clone().map(|dir| Kept {
+                dir,
+                options: self.tags.clone(),
+            }),
+            ..data
         };
         let container = self.open(header, options, watch)?;
         if let Ok(segment) = container.data_segment()

@@ -31,6 +31,8 @@ impl Resize {
         new: u64,
     ) -> Result<Self, Error> {
         let volume = image.location.to_string();
+        data.refuse_tags(container, "another size")
+            .map_err(|error| error.about(&volume))?;
         let old = data.volume_size(container);
         let old = old.map_err(|error| Error::from(error).about(&volume))?;
         if data.has_fixed_size() && data.qcow2.is_none() && new != old {

@@ -9,6 +9,7 @@ use luksmith_formats::limits::Limits;
 use luksmith_formats::nbd::uri::Uri;
 
 use super::destination::Destination;
+use super::trust::kept::Kept;
 use super::{Advice, Error, Kind, size};
 use crate::Interrupt;
 use crate::backend::file::{FileBackend, OpenOptions};
@@ -18,6 +19,7 @@ use crate::layout::{ImageError, Qcow2, Qcow2Header};
 use crate::location::Location;
 use crate::reencrypt::open_to_read;
 use crate::sectors::{Cipher, Sectors};
+use crate::trust::tags::Tagged;
 use crate::volume::Volume;
 
 /// The first bytes of a LUKS volume of either version.
@@ -91,6 +93,8 @@ pub struct Storage {
     pub(super) crossed: Vec<u32>,
     /// What is known of it, if it is an image in Ceph or a part of one.
     pub(super) ceph: Option<InCeph>,
+    /// Where this host keeps the tags of its data, if they are used.
+    pub(super) kept: Option<Kept>,
     /// Its snapshots, if it is opened for writing and can have some.
     pub snapshots: Option<Arc<dyn Snapshots>>,
 }
@@ -147,6 +151,7 @@ impl Storage {
             offset: None,
             crossed: Vec::new(),
             ceph: None,
+            kept: None,
             snapshots: None,
         }
     }
@@ -325,12 +330,39 @@ impl Storage {
         }
     }
 
-    /// The plaintext of the volume in this storage. While a reencryption of it is in progress, the
+    /// The storage of the volume's data, compared with the tags that this host keeps of it. `None`
+    /// if it keeps none, or is not asked to use them.
+    ///
+    /// # Errors
+    /// As [`Tagged::open`], and another process that uses the tags.
+    pub fn tagged(
+        &self,
+        container: &Container,
+        unlocked: &Unlocked,
+    ) -> Result<Option<Arc<Tagged>>, Error> {
+        match &self.kept {
+            Some(kept) => kept.tagged(&self.backend, container, unlocked),
+            None => Ok(None),
+        }
+    }
+
+    /// Fails if the volume has tags, for a task that does not keep them up.
+    pub(super) fn refuse_tags(&self, container: &Container, what: &str) -> Result<(), Error> {
+        let kept = self.kept.as_ref();
+        kept.map_or(Ok(()), |kept| kept.refuse(container, what))
+    }
+
+    /// The plaintext of the volume in this storage, which is compared with its tags if this host
+    /// keeps some. While a reencryption of it is in progress, the
     /// storage has to be open for reading only, and the reencryption does not go on.
     ///
     /// # Errors
-    /// As [`Container::volume`], [`Container::reencryption_keys`] and [`open_to_read`].
+    /// As [`Container::volume`], [`Container::reencryption_keys`], [`open_to_read`] and
+    /// [`tagged`](Self::tagged).
     pub fn volume(&self, container: &Container, unlocked: &Unlocked) -> Result<Volume, Error> {
+        if let Some(tagged) = self.tagged(container, unlocked)? {
+            return Ok(container.volume(tagged, unlocked)?);
+        }
         let storage = self.backend.clone();
         match &self.qcow2 {
             Some(image) => Ok(container.volume_in(image.clone(), unlocked)?),

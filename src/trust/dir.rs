@@ -132,6 +132,11 @@ impl Entry {
         &self.uuid
     }
 
+    /// The folder.
+    pub(crate) fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
     fn failed(&self, name: &str, source: io::Error) -> TrustError {
         let path = self.folder.path().join(name);
         let dir = path.display().to_string();

@@ -14,11 +14,8 @@ mod error;
 mod pin;
 pub mod tags;
 
-<<<<<<< HEAD
-=======
 pub(crate) use derive::derive;
 pub(crate) use dir::check;
->>>>>>> 2553ca8 (Keep a tag of each block of ciphertext on this host)
 pub use dir::{Entry, Lock, TrustDir};
 pub use error::TrustError;
 pub(crate) use pin::{Changing, Checked, Refused, fingerprint};

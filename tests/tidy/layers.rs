@@ -74,9 +74,6 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     (
         "trust",
-<<<<<<< HEAD
-        &["backend", "sectors", "secret", "interrupt", "sys"],
-=======
         &[
             "volume",
             "crypt",
@@ -86,7 +83,6 @@ const LAYERS: &[(&str, &[&str])] = &[
             "interrupt",
             "sys",
         ],
->>>>>>> 2553ca8 (Keep a tag of each block of ciphertext on this host)
     ),
     ("objects", &["backend", "sectors", "http", "sys", "xml"]),
     ("audit", &["vet", "backend", "xml"]),

@@ -15,7 +15,9 @@ const DATA: usize = 16 << 20;
 fn tagged(how: &str) -> Site {
     let site = Site::new();
     site.create("disk.img", "luks2");
-    site.ok(&format!("trust init disk.img --trust pins {how} --key-file key"));
+    site.ok(&format!(
+        "trust init disk.img --trust pins {how} --key-file key"
+    ));
     site
 }
 
@@ -30,12 +32,27 @@ fn data_that_was_changed_is_an_error_and_without_tags_it_is_believed() {
     let site = tagged("--tags");
     site.ok("decrypt disk.img before --trust pins --key-file key");
     let said = site.ok("trust verify disk.img --trust pins --key-file key");
-    assert!(said.contains("1.0 MiB of data are as they were written"), "{said}");
+    assert!(
+        said.contains("1.0 MiB of data are as they were written"),
+        "{said}"
+    );
     flip(&site, DATA + 5 * 4096 + 7);
-    let said = site.fails(NOT_TRUSTED, "decrypt disk.img after --trust pins --key-file key");
-    assert!(said.contains(&format!("byte {}", DATA + 5 * 4096)), "{said}");
-    let said = site.fails(NOT_TRUSTED, "trust verify disk.img --trust pins --key-file key");
-    assert!(said.contains("1 blocks of data are not as they were written"), "{said}");
+    let said = site.fails(
+        NOT_TRUSTED,
+        "decrypt disk.img after --trust pins --key-file key",
+    );
+    assert!(
+        said.contains(&format!("byte {}", DATA + 5 * 4096)),
+        "{said}"
+    );
+    let said = site.fails(
+        NOT_TRUSTED,
+        "trust verify disk.img --trust pins --key-file key",
+    );
+    assert!(
+        said.contains("1 blocks of data are not as they were written"),
+        "{said}"
+    );
     // The positive control.
     site.ok("decrypt disk.img after --key-file key");
     assert_ne!(site.read("before"), site.read("after"));
@@ -44,7 +61,10 @@ fn data_that_was_changed_is_an_error_and_without_tags_it_is_believed() {
     // The data is cut off.
     let image = site.read("disk.img");
     site.write("disk.img", &image[..image.len() - 4096]);
-    let said = site.fails(NOT_TRUSTED, "decrypt disk.img cut --trust pins --key-file key");
+    let said = site.fails(
+        NOT_TRUSTED,
+        "decrypt disk.img cut --trust pins --key-file key",
+    );
     assert!(said.contains("truncated"), "{said}");
 }
 
@@ -71,8 +91,10 @@ fn what_would_not_keep_the_tags_up_is_refused() {
         assert!(said.contains("a volume with tags"), "{command}: {said}");
     }
     // The keyslots can change.
-    site.ok("key add disk.img --trust pins --key-file key --new-key-file other --pbkdf pbkdf2 \
-             --pbkdf-force-iterations 1000");
+    site.ok(
+        "key add disk.img --trust pins --key-file key --new-key-file other --pbkdf pbkdf2 \
+             --pbkdf-force-iterations 1000",
+    );
     site.ok("trust verify disk.img --trust pins --key-file other");
 }
 
@@ -113,7 +135,10 @@ fn a_server_that_is_killed_leaves_no_false_alarm() {
         for round in 0..4_u64 {
             let mut server = serve(&site, more);
             let clients = ["0", "512k"].map(|offset| {
-                fio(&site, &format!("--offset={offset} --size=512k --time_based --runtime=20"))
+                fio(
+                    &site,
+                    &format!("--offset={offset} --size=512k --time_based --runtime=20"),
+                )
             });
             let [Some(mut one), Some(mut other)] = clients else {
                 server.kill().unwrap();
@@ -130,7 +155,9 @@ fn a_server_that_is_killed_leaves_no_false_alarm() {
         }
         // Every byte is what fio has written.
         let server = serve(&site, more);
-        let verified = fio(&site, "--size=1M --verify=crc32c --verify_fatal=1").unwrap().wait();
+        let verified = fio(&site, "--size=1M --verify=crc32c --verify_fatal=1")
+            .unwrap()
+            .wait();
         assert!(verified.unwrap().success());
         drop(server_stopped(server));
     }

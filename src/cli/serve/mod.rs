@@ -4,6 +4,7 @@ mod clients;
 mod exports;
 mod ready;
 mod sockets;
+mod tags;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -36,6 +37,7 @@ use clients::ClientArgs;
 pub(super) use exports::{Chosen, DISCARDS};
 use ready::Ready;
 use sockets::SocketArgs;
+use tags::TagsArgs;
 
 /// Serve volumes to QEMU, libvirt, … over NBD or vhost-user
 ///
@@ -176,6 +178,9 @@ pub(crate) struct Args {
     trust: TrustArgs,
 
     #[command(flatten)]
+    tags: TagsArgs,
+
+    #[command(flatten)]
     remote: RemoteArgs,
 
     #[command(flatten)]
@@ -222,7 +227,11 @@ impl Args {
         disk_options.allow_uids = options.allow_uids.clone();
         disk_options.exit_when_idle = options.exit_when_idle;
         disk_options.idle_time = options.idle_time;
-        let chosen = self.exports()?;
+        let mut chosen = self.exports()?;
+        let (tags, tamper) = self.tags.options();
+        for one in &mut chosen {
+            one.wanted.image.tags = tags.clone();
+        }
         refuse_twice(chosen.iter().map(|chosen| &chosen.wanted))?;
         let disks: Vec<_> = (chosen.iter())
             .map(|chosen| self.disk(&chosen.wanted))
@@ -255,6 +264,7 @@ impl Args {
         (both.nbd, both.vhost_user) = (options, disk_options);
         let service = Service::new(exports, places, both)?;
         let stopper = service.stopper();
+        tamper.stops(stopper.clone());
         let serving = Serving::until_signal(session, WAITS_FOR, stopper.clone());
 
         let running = service.start(session)?;
@@ -281,6 +291,7 @@ impl Args {
         }
         let code = captive.map_or(Ok(0), Captive::finish);
         served?;
+        tamper.check()?;
         match code? {
             0 => Ok(()),
             code => Err(CommandError::new(

@@ -17,8 +17,16 @@ enum OnTamper {
 }
 
 const ON_TAMPER: &[Choice<OnTamper>] = &[
-    ("error", "The request fails, and the server goes on", OnTamper::Error),
-    ("stop", "The request fails, and the server stops with exit code 7", OnTamper::Stop),
+    (
+        "error",
+        "The request fails, and the server goes on",
+        OnTamper::Error,
+    ),
+    (
+        "stop",
+        "The request fails, and the server stops with exit code 7",
+        OnTamper::Stop,
+    ),
 ];
 
 /// How tags of the data are used.

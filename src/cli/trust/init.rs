@@ -2,11 +2,11 @@
 
 use luksmith::container::Which;
 use luksmith::task::outcome::{Done, Trusted};
-use luksmith::task::trust::Volume;
+use luksmith::task::trust::{Volume, tagging};
 use luksmith::trust::TrustDir;
 
 use crate::cli::Session;
-use crate::cli::args::{ImageArgs, UnlockArgs};
+use crate::cli::args::{Choice, ImageArgs, UnlockArgs, choice};
 use crate::cli::error::CommandError;
 use crate::cli::open::{ReadArgs, unlock};
 use crate::cli::passphrase::KeySource;
@@ -27,11 +27,37 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     unlock: UnlockArgs,
+
+    /// Keep a tag of each 4 KiB of the data too, so that changed or old data are errors. They are
+    /// those of what is there now, and a volume that is pinned already gets them too
+    #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "present", value_parser = choice(TAGS))]
+    tags: Option<Content>,
 }
+
+/// Which content has tags at first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Content {
+    Present,
+    Fresh,
+}
+
+const TAGS: &[Choice<Content>] = &[
+    (
+        "present",
+        "The data is read, and trusted as it is now",
+        Content::Present,
+    ),
+    (
+        "fresh",
+        "The volume is new: nothing is read, and all of it reads as zeroes",
+        Content::Fresh,
+    ),
+];
 
 const EXAMPLES: &str = "\
 Examples:
   luksmith trust init disk.img --trust pins
+  luksmith trust init disk.img --trust pins --tags
   luksmith trust init s3://bucket/vm1 --trust /var/lib/luksmith/trust --key-file vm1.key";
 
 impl Args {
@@ -41,19 +67,43 @@ impl Args {
         let limits = self.unlock.limits.limits();
         let container = image.open_to_look(self.read.options(), limits, session)?;
         let volume = Volume::new(&image, &dir, &container);
-        volume.check_init()?;
+        let pinned = match self.tags {
+            None => None,
+            Some(_) => {
+                tagging::check(&image, &container, &dir)?;
+                volume.pinned()?
+            }
+        };
+        // The volume key is compared with the pin too.
+        let container = match &pinned {
+            Some(_) => (self.image.get()).open_to_look(self.read.options(), limits, session)?,
+            None => {
+                volume.check_init()?;
+                container
+            }
+        };
         let (source, label) = (
             KeySource::to_unlock(&self.unlock)?,
             image.location.to_string(),
         );
         let unlocked = unlock(session, &container, &source, Which::Any, &label)?;
-        let pin = volume.init(&container, &unlocked)?;
-        session.done(&Trusted::new(
-            &image.location,
-            Done::Pinned,
-            pin,
-            Vec::new(),
-        ));
+        let pin = match pinned {
+            Some(pin) => pin,
+            None => volume.init(&container, &unlocked)?,
+        };
+        let tags = self.tags.map(|content| {
+            let fresh = content == Content::Fresh;
+            tagging::make(
+                &image,
+                &dir,
+                (&container, &unlocked),
+                fresh,
+                limits,
+                session,
+            )
+        });
+        let done = Trusted::new(&image.location, Done::Pinned, pin, Vec::new());
+        session.done(&done.tags(tags.transpose()?));
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io::ErrorKind;
 
 use luksmith::trust::TrustError;
+use luksmith::trust::tags::TagsError;
 
 use super::row::{Hint, Row};
 
@@ -13,6 +14,18 @@ fn none(_: &(dyn Error + 'static)) -> Hint {
 
 hints! {
     else none;
+
+    TagsError {
+        TagsError::Missing => "`luksmith trust init IMAGE --trust DIR --tags` makes them",
+        TagsError::Exists =>
+            "remove tags, tags.0 and tags.1 from the folder of its UUID in DIR to make them anew",
+        TagsError::Busy => "stop the program that has the volume open, and run this again",
+        TagsError::OtherKey =>
+            "if you gave the volume a new key, make its tags anew; else this is another volume",
+        TagsError::Truncated { .. } =>
+            "do not trust this storage; if you made the volume smaller, make its tags anew",
+        TagsError::Head(_) => "restore DIR from its backup, or make the tags anew",
+    }
 
     TrustError {
         TrustError::NotKnown { .. } =>

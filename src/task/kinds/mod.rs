@@ -15,6 +15,7 @@ mod objects;
 mod rbd;
 mod reencrypt;
 mod secret;
+mod tags;
 mod tokens;
 #[cfg(feature = "tpm2")]
 mod tpm2;
@@ -135,7 +136,8 @@ fn io(error: &IoError) -> Kind {
         IoError::Plaintext { .. } | IoError::Unsupported(_) | IoError::MissingFeature(_) => {
             Kind::Unsupported
         }
-        IoError::Image { .. } | IoError::Altered { .. } => Kind::Damaged,
+        IoError::Image { .. } => Kind::Damaged,
+        IoError::Altered { .. } => Kind::NotTrusted,
         IoError::LockLost(_) => Kind::Busy,
         #[cfg(feature = "nbd")]
         IoError::Failed { source, .. } if NbdError::is_interrupt(source) => Kind::Interrupted,

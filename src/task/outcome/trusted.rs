@@ -9,7 +9,9 @@ use super::Outcome;
 use super::names;
 use crate::location::Location;
 use crate::task::printable;
+use crate::task::size;
 use crate::task::trust::Entry;
+use crate::task::trust::tagging::Verified;
 
 /// A volume that was pinned, or compared with its pin.
 #[derive(Debug, Clone)]
@@ -23,6 +25,8 @@ pub struct Trusted {
     pub pin: Pin,
     /// How it differed from the pin before.
     pub differences: Vec<Difference>,
+    /// The tags of its data, if they were made or compared.
+    pub tags: Option<Verified>,
 }
 
 /// What was done with a pin.
@@ -46,7 +50,14 @@ impl Trusted {
             done,
             pin,
             differences,
+            tags: None,
         }
+    }
+
+    /// The same, with the tags that were made, or with which the data was compared.
+    #[must_use]
+    pub fn tags(self, tags: Option<Verified>) -> Self {
+        Self { tags, ..self }
     }
 }
 
@@ -57,6 +68,7 @@ impl Outcome for Trusted {
         add(&mut members, &self.pin);
         let words: Vec<_> = self.differences.iter().map(ToString::to_string).collect();
         members.insert("differences", words);
+        members.insert("tags", self.tags.as_ref().map(tags));
         members
     }
 }
@@ -72,11 +84,27 @@ impl fmt::Display for Trusted {
             Done::Accepted => write!(f, "{image}: volume {} is pinned as it is now", now.uuid),
             Done::Compared => write!(f, "{image}: the header is as it is pinned"),
         }?;
-        match now.sequence {
-            0 => Ok(()),
-            sequence => write!(f, ", sequence number {sequence}"),
+        if now.sequence > 0 {
+            write!(f, ", sequence number {}", now.sequence)?;
+        }
+        let Some(tags) = &self.tags else {
+            return Ok(());
+        };
+        let data = size::human(tags.size);
+        match (self.done, tags.altered) {
+            (Done::Pinned, _) => write!(f, "; {data} of data have tags"),
+            (_, 0) => write!(f, "; {data} of data are as they were written"),
+            (_, altered) => write!(f, "; {altered} blocks of its {data} of data are not"),
         }
     }
+}
+
+fn tags(found: &Verified) -> Object {
+    let mut members = Object::new();
+    members.insert("size", found.size);
+    members.insert("altered", found.altered);
+    members.insert("altered_at", found.altered_at.clone());
+    members
 }
 
 fn add(members: &mut Object, pin: &Pin) {

@@ -106,6 +106,8 @@ impl Plan {
             }
             None => new_target(&container, &data, &options)?,
         };
+        data.refuse_tags(&container, "a reencryption")
+            .map_err(about)?;
         let zones = Zones::of(pending.as_ref(), &target, &data, &options, Access::Sole);
         Ok(Self {
             zones: zones.map_err(about)?,

@@ -1,7 +1,9 @@
 //! Pins of volumes: makes them, accepts changes of other programs, and lists them. That a header is
 //! compared with its pin is part of opening it ([`Image::trust`]).
 
+pub(in crate::task) mod kept;
 mod place;
+pub mod tagging;
 
 use std::sync::Arc;
 
@@ -40,6 +42,14 @@ impl Volume {
     /// place.
     pub fn check_init(&self) -> Result<(), Error> {
         Ok(self.pinned.check_init(&self.uuid)?)
+    }
+
+    /// The pin, if there is one.
+    ///
+    /// # Errors
+    /// A pin that is damaged, and a folder that cannot be used.
+    pub fn pinned(&self) -> Result<Option<Pin>, Error> {
+        Ok(self.pinned.pin(&self.uuid)?)
     }
 
     /// Pins what the header says now.

@@ -44,11 +44,19 @@ pub fn check(image: &Image, container: &Container, dir: &TrustDir) -> Result<(),
     if is_reencrypted(container) {
         return Err(unsupported("a reencryption of the volume is in progress"));
     }
-    let (dir, options) = (dir.clone(), TagsOptions::new());
-    match (Kept { dir, options }).has_tags(container)? {
+    match are_there(container, dir)? {
         true => Err(tags::TagsError::Exists.into()),
         false => Ok(()),
     }
+}
+
+/// Whether a volume has tags.
+///
+/// # Errors
+/// A folder that cannot be used.
+pub fn are_there(container: &Container, dir: &TrustDir) -> Result<bool, Error> {
+    let (dir, options) = (dir.clone(), TagsOptions::new());
+    Kept { dir, options }.has_tags(container)
 }
 
 /// Makes the tags of a volume of which something is kept already. With `fresh` nothing is read: all
@@ -59,14 +67,13 @@ pub fn check(image: &Image, container: &Container, dir: &TrustDir) -> Result<(),
 pub fn make(
     image: &Image,
     dir: &TrustDir,
-    container: &Container,
-    unlocked: &Unlocked,
+    (opened, unlocked): (&Container, &Unlocked),
     fresh: bool,
     limits: Limits,
     watch: &dyn Watch,
-) -> Result<(), Error> {
-    check(image, container, dir)?;
-    let entry = dir.make_entry(container.uuid())?;
+) -> Result<Verified, Error> {
+    check(image, opened, dir)?;
+    let entry = dir.make_entry(opened.uuid())?;
     // Nothing else writes to the volume meanwhile.
     let (container, data) = image.open_data_to_read(OpenOptions::new(), limits, watch)?;
     image.refuse_header_as_data(&container, &data)?;
@@ -91,11 +98,22 @@ pub fn make(
         }
     };
     let options = TagsOptions::new();
-    let made = tags::make(&files, &key, &*data.backend, bytes, fresh, &options, &mut progress);
+    let made = tags::make(
+        &files,
+        &key,
+        &*data.backend,
+        bytes,
+        fresh,
+        &options,
+        &mut progress,
+    );
     watch.check()?;
     made?;
     working.finish();
-    Ok(())
+    Ok(Verified {
+        size: total,
+        ..Verified::default()
+    })
 }
 
 /// Reads all of a volume, and compares it with its tags. `None` if it has none.
@@ -103,8 +121,7 @@ pub fn make(
 /// # Errors
 /// What the storage and the files report.
 pub fn verify(
-    data: &Storage,
-    container: &Container,
+    (data, container): (&Storage, &Container),
     unlocked: &Unlocked,
     watch: &dyn Watch,
 ) -> Result<Option<Verified>, Error> {

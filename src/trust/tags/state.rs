@@ -9,7 +9,10 @@ use luksmith_formats::trust::tags::log::{HEAD, Record};
 use luksmith_formats::trust::tags::{LOST, Tag};
 
 /// The most contents that a block may have after writes of it that failed.
-const MOST_CONTENTS: usize = 64;
+const MOST_CONTENTS: usize = 16;
+
+/// The most blocks that can have several contents. A log begins with all of them.
+const MOST_DOUBTFUL: usize = 20_000;
 
 /// The state of a store, which a lock protects.
 #[derive(Default)]
@@ -103,6 +106,9 @@ impl State {
 
     /// Begins to write content with these tags to consecutive blocks.
     pub(super) fn begin_write(&mut self, block: u64, tags: &[Tag]) -> Result<Begun, TooMany> {
+        if self.doubts.len() > MOST_DOUBTFUL {
+            return Err(TooMany);
+        }
         for (at, tag) in (block..).zip(tags) {
             if let Some(contents) = self.doubts.get_mut(&at) {
                 if !contents.contains(tag) && contents.len() >= MOST_CONTENTS {

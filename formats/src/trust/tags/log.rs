@@ -19,7 +19,7 @@ pub const HEAD: usize = 512;
 pub const FRAME: usize = 12;
 
 /// The longest payload of a frame.
-pub const LONGEST: usize = 64 << 20;
+pub const LONGEST: usize = 16 << 20;
 
 /// The bytes of a record without its tags.
 pub const RECORD: usize = 22;
