@@ -2,10 +2,10 @@
 //! that contain a word.
 //!
 //! A volume is served with its tags and without them, in turns, and fio is the client. The storage
-//! is a file on the disk of `target`, and an export of nbdkit that answers after a millisecond, as a
-//! server in the network does; the tags are on the same disk. Each row is the median of the rounds.
-//! The output is Markdown; dated results are in `benches/record/`. `--quick` measures one round with
-//! little data.
+//! is a file on the disk of `target`, and an export of nbdkit that answers after a millisecond, as
+//! a server in the network does; the tags are on the same disk. Each row is the median of the
+//! rounds. The output is Markdown; dated results are in `benches/record/`. `--quick` measures one
+//! round with little data.
 
 #![allow(missing_docs, clippy::print_stdout)]
 

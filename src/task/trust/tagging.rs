@@ -63,7 +63,8 @@ pub fn are_there(container: &Container, dir: &TrustDir) -> Result<bool, Error> {
 /// blocks read as zeroes until they are written. Otherwise each block gets the tag of what it has.
 ///
 /// # Errors
-/// Those of [`check`], and what the storage and the files report. After a failure there are no tags.
+/// Those of [`check`], and what the storage and the files report. After a failure there are no
+/// tags.
 pub fn make(
     image: &Image,
     dir: &TrustDir,

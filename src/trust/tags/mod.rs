@@ -41,6 +41,7 @@ pub use blocks::Covered;
 pub use error::TagsError;
 pub use file::{Access, StoreFile, StoreFiles};
 pub use key::TagKey;
-pub use open::{Recovery, has_tags, make};
+pub use open::{has_tags, make};
 pub use options::TagsOptions;
+pub use recover::Recovery;
 pub use tagged::Tagged;

@@ -14,7 +14,7 @@ use super::file::{Access, StoreFiles};
 use super::key::TagKey;
 use super::options::TagsOptions;
 use super::pages::{Pages, read_head, write_head};
-use super::recover::{Recovered, recover};
+use super::recover::{Recovered, Recovery, recover};
 use super::store::Store;
 use super::tagged::Tagged;
 use crate::backend::{Backend, IoError};
@@ -30,24 +30,9 @@ const READERS: usize = 8;
 /// How many offsets of lost blocks are kept.
 const SHOWN: usize = 100;
 
-/// What was found out about the blocks that were written, and not known to be durable, when the
-/// store was last used.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct Recovery {
-    /// How many of them were read.
-    pub read: u64,
-    /// How many of them have none of the contents that were written. They are errors until they are
-    /// written again.
-    pub lost: u64,
-    /// The offsets of the first of these on the storage.
-    pub lost_at: Vec<u64>,
-}
-
-/// Makes the tags of a volume whose data are `size` bytes from `offset` on of a storage. Every block
-/// gets the tag of its present content, or with `fresh` that of a block which was never written:
-/// all blocks read as zeroes then. `progress` is called with the number of bytes that were done, and
-/// can end the work.
+/// Makes the tags of a volume whose data is this part of a storage. Every block gets the tag of its
+/// present content, or with `fresh` that of a block which was never written: all blocks read as
+/// zeroes then. `progress` is called with the number of bytes that were done, and can end the work.
 ///
 /// # Errors
 /// [`TagsError::Exists`], and what the storage and the files report.

@@ -28,8 +28,8 @@ impl TagsOptions {
     }
 
     setters! {
-        /// A write does not wait until its record is durable, but only a flush does. After a failure
-        /// of this host, what was written since the last flush may be errors. Default: off.
+        /// A write does not wait until its record is durable, but only a flush does. After a
+        /// failure of this host, what was written since the last flush may be errors. Default: off.
         relaxed: bool,
 
         /// The files of the store are not changed. A storage that is opened for reading needs this.

@@ -18,6 +18,20 @@ use super::file::{Named, StoreFiles};
 /// How much of a log is read at a time, at least.
 const PIECE: usize = 256 << 10;
 
+/// What was found out about the blocks that were written, and not known to be durable, when the
+/// store was last used.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Recovery {
+    /// How many of them were read.
+    pub read: u64,
+    /// How many of them have none of the contents that were written. They are errors until they are
+    /// written again.
+    pub lost: u64,
+    /// The offsets of the first of these on the storage.
+    pub lost_at: Vec<u64>,
+}
+
 /// What blocks of the logs have.
 pub(super) struct Recovered {
     /// The blocks with one content.

@@ -133,8 +133,8 @@ impl Store {
         self.notify(&state);
     }
 
-    /// A block that could have several contents has this one, or none of them, for all later readers.
-    /// The caller has locked the block.
+    /// A block that could have several contents has this one, or none of them, for all later
+    /// readers. The caller has locked the block.
     pub(super) fn settle(&self, block: u64, tag: Option<Tag>) -> Result<(), TagsError> {
         let position = {
             let mut state = self.lock();

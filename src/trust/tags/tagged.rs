@@ -10,7 +10,7 @@ use luksmith_formats::trust::tags::BLOCK;
 
 use super::blocks::{Blocks, LEN, MOST, Unread, checkpoint, length};
 use super::error::TagsError;
-use super::open::Recovery;
+use super::recover::Recovery;
 use crate::backend::{Backend, Geometry, IoError, Operation};
 use crate::sectors::{Cipher, Sectors};
 use crate::volume::RangeLocks;

@@ -1,9 +1,9 @@
 //! A log of tags: a head with a generation, then frames.
 //!
-//! A frame is the length of its payload (32 bits), its checksum (8 bytes), and the payload: records.
-//! The checksum covers the generation of the log and the offset of the frame too, so that no frame
-//! of an earlier generation is taken for one of this. A frame that is torn, or was never written,
-//! ends the log.
+//! A frame is the length of its payload (32 bits), its checksum (8 bytes), and the payload:
+//! records. The checksum covers the generation of the log and the offset of the frame too, so that
+//! no frame of an earlier generation is taken for one of this. A frame that is torn, or was never
+//! written, ends the log.
 
 use alloc::vec::Vec;
 
