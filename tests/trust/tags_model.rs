@@ -203,7 +203,7 @@ fn honest(seed: u64) {
 
 #[test]
 fn an_honest_storage_gives_no_alarm_wherever_the_power_fails() {
-    for seed in 0..400 {
+    for seed in 0..150 {
         honest(seed);
     }
 }
@@ -371,13 +371,13 @@ fn lying(lie: Lie, seed: u64) -> (u64, u64) {
 fn no_lie_is_believed() {
     for lie in LIES {
         let (mut believed, mut noticed) = (0, 0);
-        for seed in 0..80 {
+        for seed in 0..50 {
             let (without, with) = lying(lie, seed);
             believed += without;
             noticed += with;
         }
         // The positive control: without tags, readers get wrong bytes.
-        assert!(believed > 20, "{lie:?}: {believed}");
+        assert!(believed > 10, "{lie:?}: {believed}");
         assert!(noticed >= believed, "{lie:?}: {noticed} of {believed}");
     }
 }

@@ -33,12 +33,12 @@ const ON_TAMPER: &[Choice<OnTamper>] = &[
 #[derive(Debug, Args)]
 pub(super) struct TagsArgs {
     /// What happens when data is not as it was written, by the tags in DIR of --trust
-    #[arg(long, value_name = "WHAT", default_value = "error", value_parser = choice(ON_TAMPER))]
+    #[arg(long, value_name = "WHAT", help_heading = None::<&str>, default_value = "error", value_parser = choice(ON_TAMPER))]
     on_tamper: OnTamper,
 
     /// A write does not wait until its tag is on the disk of this host, but only a flush does: if
     /// this host fails, what was written since the last flush may be errors
-    #[arg(long, requires = "trust")]
+    #[arg(long, help_heading = None::<&str>, requires = "trust")]
     tags_relaxed: bool,
 }
 

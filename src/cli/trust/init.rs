@@ -30,7 +30,7 @@ pub(crate) struct Args {
 
     /// Keep a tag of each 4 KiB of the data too, so that changed or old data are errors. They are
     /// those of what is there now, and a volume that is pinned already gets them too
-    #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "present", value_parser = choice(TAGS))]
+    #[arg(long, value_name = "WHAT", help_heading = None::<&str>, num_args = 0..=1, require_equals = true, default_missing_value = "present", value_parser = choice(TAGS))]
     tags: Option<Content>,
 }
 
