@@ -6,14 +6,17 @@
 
 #![allow(missing_docs, clippy::print_stdout)]
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::ops::Range;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use luksmith::backend::Backend as _;
 use luksmith::objects::s3::{Account, Credentials, S3Store};
-use luksmith::objects::{ObjectsBackend, ObjectsOptions};
+use luksmith::objects::{Creation, ObjectsBackend, ObjectsOptions, Store, StoreError};
 use luksmith::sectors::{Cipher, Sectors};
 use luksmith_formats::objects::uri::Uri;
 use luksmith_formats::objects::volume::Volume;
@@ -22,6 +25,11 @@ use support::s3_double::{BUCKET, S3Double, Service};
 
 const MIB: u64 = 1 << 20;
 const BLOCK: u64 = 4096;
+
+/// How long the store takes for each request.
+const LATENCY: Duration = Duration::from_millis(20);
+/// How many bytes a second one connection carries.
+const RATE: u64 = 90 * MIB;
 
 /// How long each way works.
 const A_WHILE: Duration = Duration::from_secs(4);
@@ -35,8 +43,8 @@ const SEQUENTIAL: u64 = 512 * MIB;
 
 fn slow() -> S3Double {
     S3Double::start(Service {
-        latency: Duration::from_millis(20),
-        rate: 90 * MIB,
+        latency: LATENCY,
+        rate: RATE,
         ..Service::default()
     })
 }
@@ -51,13 +59,71 @@ fn store_at(endpoint: &str) -> Arc<S3Store> {
     Arc::new(S3Store::new(&uri, account, Duration::from_secs(30)).unwrap())
 }
 
+/// The same without HTTP: a store in the memory of this process.
+#[derive(Default)]
+struct Near(Mutex<BTreeMap<String, Arc<[u8]>>>);
+
+impl Near {
+    fn objects(&self) -> MutexGuard<'_, BTreeMap<String, Arc<[u8]>>> {
+        self.0.lock().unwrap()
+    }
+}
+
+fn takes(bytes: usize) {
+    std::thread::sleep(LATENCY + Duration::from_secs_f64(bytes as f64 / RATE as f64));
+}
+
+impl Store for Near {
+    fn create(&self, name: &str, parts: &[&[u8]]) -> Result<Creation, StoreError> {
+        let object: Arc<[u8]> = parts.concat().into();
+        takes(object.len());
+        match self.objects().entry(name.to_owned()) {
+            Entry::Occupied(_) => Ok(Creation::Exists),
+            Entry::Vacant(place) => {
+                place.insert(object);
+                Ok(Creation::Created)
+            }
+        }
+    }
+
+    fn read(&self, name: &str, range: Range<u64>) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(object) = self.objects().get(name).cloned() else {
+            takes(0);
+            return Ok(None);
+        };
+        let clip = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(object.len());
+        let bytes = &object[clip(range.start)..clip(range.end)];
+        takes(bytes.len());
+        Ok(Some(bytes.to_vec()))
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StoreError> {
+        takes(0);
+        self.objects().remove(name);
+        Ok(())
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, StoreError> {
+        takes(0);
+        let objects = self.objects();
+        let found = objects.iter().filter(|(name, _)| name.starts_with(prefix));
+        Ok(found
+            .map(|(name, object)| (name.clone(), object.len() as u64))
+            .collect())
+    }
+}
+
 fn options() -> ObjectsOptions {
     ObjectsOptions::new().write(true)
 }
 
 fn make(double: &S3Double, size: u64, object_size: u64) {
+    make_in(store(double), size, object_size);
+}
+
+fn make_in(store: Arc<dyn Store>, size: u64, object_size: u64) {
     let volume = Volume::new([1; 16], size).with_object_size(u32::try_from(object_size).unwrap());
-    ObjectsBackend::create(store(double), &volume, &options()).unwrap();
+    ObjectsBackend::create(store, &volume, &options()).unwrap();
 }
 
 fn open(double: &S3Double, options: ObjectsOptions) -> ObjectsBackend {
@@ -160,49 +226,15 @@ fn journaled_writes() {
 fn in_order() {
     let double = slow();
     make(&double, SEQUENTIAL, 8 * MIB);
-    let volume = open(&double, options());
     double.count();
-    let begin = Instant::now();
-    for at in 0..SEQUENTIAL / MIB {
-        volume.write_at(at * MIB, &bytes(MIB, at)).unwrap();
-    }
-    volume.flush().unwrap();
-    let took = begin.elapsed().as_secs_f64();
-    row(
-        "sequential writes, MiB/s",
-        (SEQUENTIAL / MIB) as f64 / took,
-        "≥ 200",
-    );
-    volume.close().unwrap();
+    write_in_order(open(&double, options()), "sequential writes, MiB/s");
     row(
         "bytes uploaded for each of them",
         double.received() as f64 / SEQUENTIAL as f64,
         "≤ 1.01",
     );
-
     let volume = open(&double, options().write(false));
-    let next = AtomicU64::new(0);
-    let begin = Instant::now();
-    std::thread::scope(|scope| {
-        for _ in 0..16 {
-            scope.spawn(|| {
-                let mut into = empty(MIB);
-                loop {
-                    let at = next.fetch_add(1, Ordering::Relaxed);
-                    if at >= SEQUENTIAL / MIB {
-                        return;
-                    }
-                    volume.read_at(at * MIB, &mut into).unwrap();
-                }
-            });
-        }
-    });
-    let took = begin.elapsed().as_secs_f64();
-    row(
-        "sequential reads, MiB/s, 16 threads",
-        (SEQUENTIAL / MIB) as f64 / took,
-        "≥ 400",
-    );
+    read_in_order(&volume, "sequential reads, MiB/s, 16 threads");
 
     for (threads, bar) in [(1, "≥ 44"), (32, "≥ 1400")] {
         double.count();
@@ -233,6 +265,47 @@ fn in_order() {
         double.count() as f64 / 8.0,
         "2",
     );
+}
+
+fn in_order_without_http() {
+    let store: Arc<dyn Store> = Arc::new(Near::default());
+    make_in(store.clone(), SEQUENTIAL, 8 * MIB);
+    let volume = ObjectsBackend::open(store.clone(), None, options()).unwrap();
+    write_in_order(volume, "sequential writes without HTTP, MiB/s");
+    let volume = ObjectsBackend::open(store, None, options().write(false)).unwrap();
+    read_in_order(&volume, "sequential reads without HTTP, MiB/s, 16 threads");
+}
+
+fn write_in_order(volume: ObjectsBackend, name: &str) {
+    let begin = Instant::now();
+    for at in 0..SEQUENTIAL / MIB {
+        volume.write_at(at * MIB, &bytes(MIB, at)).unwrap();
+    }
+    volume.flush().unwrap();
+    let took = begin.elapsed().as_secs_f64();
+    row(name, (SEQUENTIAL / MIB) as f64 / took, "≥ 200");
+    volume.close().unwrap();
+}
+
+fn read_in_order(volume: &ObjectsBackend, name: &str) {
+    let next = AtomicU64::new(0);
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                let mut into = empty(MIB);
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    if at >= SEQUENTIAL / MIB {
+                        return;
+                    }
+                    volume.read_at(at * MIB, &mut into).unwrap();
+                }
+            });
+        }
+    });
+    let took = begin.elapsed().as_secs_f64();
+    row(name, (SEQUENTIAL / MIB) as f64 / took, "≥ 400");
 }
 
 /// Random blocks are overwritten until four times the volume was written.
@@ -322,6 +395,7 @@ fn main() {
         ("synced", synced_writes as fn()),
         ("journal", journaled_writes),
         ("order", in_order),
+        ("without", in_order_without_http),
         ("garbage", garbage),
         ("memory", memory),
     ] {

@@ -110,21 +110,45 @@ impl Log {
             let Err(place) = state.map.is_loaded(leaf) else {
                 return Ok(state);
             };
-            let extents = match place {
-                None => Vec::new(),
-                Some(place) => {
-                    drop(state);
-                    let extents = self.read_leaf(leaf, place)?;
-                    state = self.lock();
-                    extents
-                }
+            let Some(place) = place else {
+                state.map.insert(leaf, None, Vec::new());
+                continue;
             };
-            state.map.insert(leaf, place, extents);
+            let run = state.map.read_with(leaf, place);
+            drop(state);
+            let leaves = self.read_leaves(&run)?;
+            state = self.lock();
+            for ((number, place), extents) in run.into_iter().zip(leaves) {
+                state.map.insert(number, Some(place), extents);
+            }
         }
     }
 
-    fn read_leaf(&self, leaf: u32, place: LeafPlace) -> Result<Vec<Extent>, ObjectsError> {
-        read_leaf(&self.client, &self.volume, leaf, place)
+    /// Reads leaves that follow one another in an object. Those after one that is damaged are left
+    /// out, and the first one is not.
+    fn read_leaves(&self, run: &[(u32, LeafPlace)]) -> Result<Vec<Vec<Extent>>, ObjectsError> {
+        let &[(first, place), .., (_, last)] = run else {
+            let read = |&(leaf, place)| read_leaf(&self.client, &self.volume, leaf, place);
+            return run.iter().map(read).collect();
+        };
+        let name = name::pack(place.root, place.pack);
+        let start = place.range().start;
+        let bytes = self.client.there(&name, start..last.range().end)?;
+        let clip = |at: u64| {
+            usize::try_from(at - start)
+                .unwrap_or(usize::MAX)
+                .min(bytes.len())
+        };
+        let mut leaves = Vec::new();
+        for (number, place) in run {
+            let bytes = &bytes[clip(place.range().start)..clip(place.range().end)];
+            match leaf::decode(bytes, self.volume.uuid, *number) {
+                Ok(extents) => leaves.push(extents),
+                Err(error) if *number == first => return Err(error.of(&name)),
+                Err(_) => break,
+            }
+        }
+        Ok(leaves)
     }
 
     /// Reads whole blocks.

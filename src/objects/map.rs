@@ -8,6 +8,10 @@ use luksmith_formats::objects::Position;
 use luksmith_formats::objects::checkpoint::{Index, LeafPlace, SegmentUse};
 use luksmith_formats::objects::leaf::{BLOCKS, Extent};
 
+/// How many leaves are read at once, and how many bytes of them at most if they are several.
+const READ_AHEAD: usize = 16;
+const READ_AHEAD_BYTES: u64 = 256 << 10;
+
 /// A block of a segment's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
@@ -102,6 +106,34 @@ impl Map {
             }
             None => Err(self.places.get(&leaf).copied()),
         }
+    }
+
+    /// The leaves to read at once, of which this one comes first; it is not in memory. If the leaf
+    /// before is in memory, the volume is read in order. Then these are also the next leaves, as far
+    /// as they follow in the same object.
+    pub(super) fn read_with(&self, leaf: u32, place: LeafPlace) -> Vec<(u32, LeafPlace)> {
+        let mut run = vec![(leaf, place)];
+        let before = leaf.checked_sub(1);
+        if !before.is_some_and(|before| self.leaves.contains_key(&before)) {
+            return run;
+        }
+        let (start, mut end) = (place.range().start, place.range().end);
+        for number in (leaf + 1..).take(READ_AHEAD - 1) {
+            let Some(next) = self.places.get(&number) else {
+                break;
+            };
+            let (same, range) = (
+                (next.root, next.pack) == (place.root, place.pack),
+                next.range(),
+            );
+            let follows = same && range.start == end && range.end - start <= READ_AHEAD_BYTES;
+            if !follows || self.leaves.contains_key(&number) {
+                break;
+            }
+            end = range.end;
+            run.push((number, *next));
+        }
+        run
     }
 
     /// Whether no block of a leaf is used: without looking into a leaf that is not in memory.

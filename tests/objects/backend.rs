@@ -156,6 +156,34 @@ fn a_read_of_a_block_is_one_request() {
     assert_eq!([reads(0), reads(17 * 4096), reads(1 << 20)], [2, 1, 0]);
 }
 
+/// A leaf has 32 MiB of the volume.
+#[test]
+fn leaves_are_read_together_where_the_volume_is_read_in_order() {
+    const LEAF: u64 = 32 << 20;
+    let objects = Objects::default();
+    make(&objects, 8 * LEAF);
+    let volume = ObjectsBackend::open(objects.handle(), None, options()).unwrap();
+    for leaf in 0..8 {
+        volume.write_at(leaf * LEAF, &block(leaf + 1)).unwrap();
+    }
+    volume.close().unwrap();
+    let handle = objects.handle();
+    let reads = |order: [u64; 8]| {
+        let options = options().write(false);
+        let volume = ObjectsBackend::open(handle.clone(), None, options).unwrap();
+        let mut bytes = Sectors::<Cipher>::with_len(4096);
+        order.map(|leaf| {
+            let before = handle.count("read");
+            volume.read_at(leaf * LEAF, &mut bytes).unwrap();
+            assert_eq!(bytes.as_slice(), block(leaf + 1).as_slice());
+            handle.count("read") - before
+        })
+    };
+    // The leaf and the data; the second time with all leaves that follow.
+    assert_eq!(reads([0, 1, 2, 3, 4, 5, 6, 7]), [2, 2, 1, 1, 1, 1, 1, 1]);
+    assert_eq!(reads([7, 5, 3, 1, 6, 4, 2, 0]), [2; 8]);
+}
+
 #[test]
 fn what_is_in_the_cache_is_not_read_again() {
     let folder = tempfile::tempdir().unwrap();
