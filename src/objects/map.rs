@@ -109,8 +109,8 @@ impl Map {
     }
 
     /// The leaves to read at once, of which this one comes first; it is not in memory. If the leaf
-    /// before is in memory, the volume is read in order. Then these are also the next leaves, as far
-    /// as they follow in the same object.
+    /// before is in memory, the volume is read in order. Then these are also the next leaves, as
+    /// far as they follow in the same object.
     pub(super) fn read_with(&self, leaf: u32, place: LeafPlace) -> Vec<(u32, LeafPlace)> {
         let mut run = vec![(leaf, place)];
         let before = leaf.checked_sub(1);
