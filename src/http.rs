@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::crypto::aws_lc_rs;
+use ureq::http::uri::{Scheme, Uri};
 use ureq::http::{Request, Response};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
-use ureq::{Agent, AsSendBody, Body};
+use ureq::{Agent, AsSendBody, Body, ResponseExt as _};
 
 /// Where systems keep the certificates of the authorities that they trust.
 const AUTHORITIES: [&str; 3] = [
@@ -84,6 +85,7 @@ impl Client {
             .proxy(None)
             .max_redirects(redirects)
             .max_redirects_will_error(redirects > 0)
+            .save_redirect_history(redirects > 0)
             .no_delay(true)
             .max_idle_connections(KEPT)
             .max_idle_connections_per_host(KEPT)
@@ -110,7 +112,14 @@ impl Client {
             .configure_request(request)
             .timeout_global(Some(limit))
             .build();
-        self.agent.run(request).map_err(of_io)
+        let answer = self.agent.run(request).map_err(of_io)?;
+        let asked = answer.get_redirect_history().unwrap_or_default();
+        let is_encrypted = |uri: &Uri| uri.scheme() == Some(&Scheme::HTTPS);
+        let mut steps = asked.windows(2);
+        match steps.any(|step| is_encrypted(&step[0]) && !is_encrypted(&step[1])) {
+            true => Err(of_io(ureq::Error::RequireHttpsOnly(String::new()))),
+            false => Ok(answer),
+        }
     }
 }
 

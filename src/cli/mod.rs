@@ -234,15 +234,17 @@ pub(crate) fn main() -> ExitCode {
     let outcome = prepare(&cli.global, name.clone()).and_then(|session| {
         let outcome = cli.command.run(&session);
         // Their writers are dropped with the command, and only then give the store the rest.
-        let closed = luksmith::task::objects::check_closed();
-        if let (Err(_), Err(error)) = (&outcome, &closed) {
-            output::warning(error);
-        }
-        // A writer that was fenced is not ended again: the volume belongs to another one.
-        let outcome = outcome.and(closed.map_err(|error| {
-            let is_own = error.kind() != Kind::Busy;
-            CommandError::from(error).hint_if(is_own.then(|| NOT_CLOSED.to_owned()))
-        }));
+        let mut not_closed = luksmith::task::objects::not_closed().into_iter();
+        let outcome = outcome.and_then(|()| match not_closed.next() {
+            None => Ok(()),
+            // A writer that was fenced is not ended again: the volume belongs to another one.
+            Some(error) => {
+                let is_own = error.kind() != Kind::Busy;
+                let error = CommandError::from(error);
+                Err(error.hint_if(is_own.then(|| NOT_CLOSED.to_owned())))
+            }
+        });
+        not_closed.for_each(output::warning);
         let printed = match &outcome {
             Ok(()) if !session.signals.interrupt().is_set() => {
                 session.signals.ending(|| session.output.finish())?

@@ -14,6 +14,12 @@ use crate::sys::folder::{Folder, check_trusted, same_file};
 /// The types of file systems in memory: tmpfs and ramfs.
 const IN_MEMORY: [i128; 2] = [0x0102_1994, 0x8584_58f6];
 
+/// Whether a file system of this type is in memory. The type has 32 bits, which some platforms
+/// extend with their sign.
+fn is_of_memory(kind: i128) -> bool {
+    IN_MEMORY.contains(&(kind & 0xffff_ffff))
+}
+
 /// A file that this process has for itself.
 pub(super) struct Local(File);
 
@@ -47,8 +53,7 @@ impl Local {
 
     /// Whether the file is lost when the host fails.
     pub(super) fn is_in_memory(&self) -> io::Result<bool> {
-        let kind = i128::from(fstatfs(&self.0)?.f_type);
-        Ok(IN_MEMORY.contains(&kind))
+        Ok(is_of_memory(fstatfs(&self.0)?.f_type.into()))
     }
 
     /// Fails if the file was removed meanwhile: nothing in it would be found after a crash.
@@ -73,5 +78,20 @@ impl Deref for Local {
 impl Drop for Local {
     fn drop(&mut self) {
         let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_system_in_memory_is_known_with_and_without_a_sign() {
+        for kind in IN_MEMORY {
+            let bits = u32::try_from(kind).unwrap();
+            assert!(is_of_memory(kind) && is_of_memory(bits.cast_signed().into()));
+        }
+        // ext4, and btrfs, whose type has the highest bit too.
+        assert!(!is_of_memory(0xef53) && !is_of_memory(0x9123_683e));
     }
 }

@@ -50,7 +50,7 @@ use luksmith_formats::objects::volume::{LARGEST, Volume};
 pub use error::{CacheError, JournalError, ObjectsError};
 pub use inspect::{Status, Swept, Verified, Writer};
 pub use open::OwnClaim;
-pub use options::ObjectsOptions;
+pub use options::{NotClosed, ObjectsOptions};
 pub use requests::Requests;
 pub use store::{Creation, Store, StoreError};
 

@@ -344,8 +344,8 @@ impl Drop for Opened {
         if let Err(error) = closed
             && !matches!(error, ObjectsError::Abandoned)
         {
-            if let Some(tell) = self.log.options.not_closed {
-                return tell(error);
+            if let Some(told) = &self.log.options.not_closed {
+                return told.tell(error);
             }
             let error = crate::backend::chain(&error);
             tracing::warn!(error, "the volume in the object store was not closed");

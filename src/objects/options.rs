@@ -24,7 +24,26 @@ pub struct ObjectsOptions {
     pub(super) of_writer: Option<u32>,
     pub(super) cache: Option<PathBuf>,
     pub(super) cache_size: u64,
-    pub(super) not_closed: Option<fn(ObjectsError)>,
+    pub(super) not_closed: Option<NotClosed>,
+}
+
+/// What is called when a volume is dropped, and closing it fails.
+#[derive(Clone, Debug)]
+pub struct NotClosed {
+    volume: String,
+    tell: fn(&str, ObjectsError),
+}
+
+impl NotClosed {
+    /// This function, which gets the name of the volume with the error.
+    #[must_use]
+    pub fn new(volume: String, tell: fn(&str, ObjectsError)) -> Self {
+        Self { volume, tell }
+    }
+
+    pub(super) fn tell(&self, error: ObjectsError) {
+        (self.tell)(&self.volume, error);
+    }
 }
 
 impl ObjectsOptions {
@@ -90,7 +109,7 @@ impl ObjectsOptions {
         cache_size: u64,
 
         /// Called when the volume is dropped, and closing it fails. Default: a warning is logged.
-        not_closed: Option<fn(ObjectsError)>,
+        not_closed: Option<NotClosed>,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Commands on volumes in an object store.
 
 use std::io::Write as _;
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -228,20 +229,63 @@ fn a_volume_for_one_writer_at_a_time_is_made_where_objects_are_overwritten() {
     assert_eq!(state["unfenced"].as_bool(), Some(false));
 }
 
-#[test]
-fn a_command_fails_if_the_store_does_not_get_what_its_journal_has() {
-    let refuses = Arc::new(AtomicBool::new(false));
-    let refused_now = refuses.clone();
-    let (site, _) = Site::double(Service {
+/// A service that gets no segments while this is set.
+fn refusing(refuses: &Arc<AtomicBool>) -> Service {
+    let refuses = refuses.clone();
+    Service {
         fault: Box::new(move |asked| {
             let is_segment = asked.key.contains("/e/") && !asked.key.ends_with("/open");
-            match is_segment && asked.method == "PUT" && refused_now.load(Ordering::SeqCst) {
+            match is_segment && asked.method == "PUT" && refuses.load(Ordering::SeqCst) {
                 true => Fault::Status(400),
                 false => Fault::None,
             }
         }),
         ..Service::default()
-    });
+    }
+}
+
+#[test]
+fn each_volume_that_could_not_be_closed_is_named() {
+    let Some(nbdsh) = peers::find("nbdsh") else {
+        return;
+    };
+    let refuses = Arc::new(AtomicBool::new(false));
+    let (site, _) = Site::double(refusing(&refuses));
+    for volume in ["{one}", "{two}"] {
+        site.luksmith(&format!("create {volume} --size 4M --key-file key {CHEAP}"));
+    }
+    let line = "serve --export 1={one} --export 2={two} --socket s --key-file key";
+    let mut server = site.command(line);
+    let server = server.stdin(Stdio::null()).stderr(Stdio::piped()).spawn();
+    let server = server.unwrap();
+    let socket = site.path("s");
+    while UnixStream::connect(&socket).is_err() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    refuses.store(true, Ordering::SeqCst);
+    for export in ["1", "2"] {
+        let uri = format!("nbd+unix:///{export}?socket={}", socket.display());
+        let mut client = Command::new(&nbdsh);
+        client.env("PATH", "/usr/bin:/bin");
+        peers::run(client.args(["-u", &uri, "-c", "h.pwrite(b'x' * 4096, 0)"]));
+    }
+    kill_process(Pid::from_child(&server), Signal::TERM).unwrap();
+    let output = server.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{said}");
+    for volume in ["one", "two"] {
+        let lines = said.lines().filter(|line| line.contains("was not closed"));
+        let named = lines
+            .filter(|line| line.contains(&format!("/{volume}?")))
+            .count();
+        assert_eq!(named, 1, "{volume}: {said}");
+    }
+}
+
+#[test]
+fn a_command_fails_if_the_store_does_not_get_what_its_journal_has() {
+    let refuses = Arc::new(AtomicBool::new(false));
+    let (site, _) = Site::double(refusing(&refuses));
     let journal = site.path("journal").display().to_string();
     let volume = format!("{{v}}&journal={journal}");
     site.luksmith(&format!("create {volume} --size 4M --key-file key {CHEAP}"));

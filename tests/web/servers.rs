@@ -69,6 +69,9 @@ fn nginx(site: &Site, listen: &str, port: u16) -> Option<Running> {
     } else {
         ""
     };
+    // A file that is served without TLS.
+    let file = site.read("disk.img");
+    let away = crate::double::start(move |asked| crate::double::part_of(&file, "\"1\"", asked));
     let conf = format!(
         "daemon off; master_process off; {user} pid {root}/nginx.pid; error_log /dev/null;\n\
          events {{}}\n\
@@ -77,7 +80,8 @@ fn nginx(site: &Site, listen: &str, port: u16) -> Option<Running> {
          server {{ listen 127.0.0.1:{port} {listen};\n\
          location / {{ root {root}; }}\n\
          location /old/ {{ rewrite ^/old/(.*)$ $scheme://$http_host/$1 redirect; }}\n\
-         location /far/ {{ return 302 http://$http_host/disk.img; }} }} }}\n"
+         location /far/ {{ return 302 http://$http_host/disk.img; }}\n\
+         location /out/ {{ return 302 {away}; }} }} }}\n"
     );
     site.write("nginx.conf", conf.as_bytes());
     let mut server = Command::new(nginx);
@@ -155,4 +159,9 @@ fn a_server_with_tls_needs_a_certificate_of_a_trusted_authority() {
     ));
     let (_, said) = site.refused(&format!("info {upgrade}"));
     assert!(said.contains("#tls-certificates=DIR"), "{said}");
+    // Nor does one that first led to TLS lead away from it again.
+    let place = format!("location: https://localhost:{port}/out/\r\ncontent-length: 0\r\n");
+    let round = crate::double::start(move |_| (302, place.clone(), Vec::new()));
+    let (_, said) = site.refused(&format!("info {round}#tls-certificates={folder}"));
+    assert!(said.contains("redirect from https to http"), "{said}");
 }

@@ -10,11 +10,12 @@ mod error;
 mod sign;
 
 use std::collections::HashSet;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use luksmith_formats::objects::uri::Uri;
 use ureq::Body;
@@ -52,6 +53,9 @@ const LONGEST_KEY: usize = 1024;
 /// The most bytes of what names the rest of a list.
 const LONGEST_TOKEN: usize = 8 << 10;
 
+/// How many names per second a slow service lists at least.
+const SLOWEST_LIST: u64 = 50;
+
 /// The most answers that a list has: four times those that services need.
 const MOST_PAGES: usize = MOST_LISTED / 50;
 
@@ -68,6 +72,7 @@ pub struct S3Store {
     prefix: String,
     /// Whether it has ever answered. If not, a request is not sent again.
     has_answered: AtomicBool,
+    timeout: Duration,
 }
 
 impl S3Store {
@@ -116,6 +121,7 @@ impl S3Store {
             prefix: uri.prefix.clone(),
             has_answered: AtomicBool::new(false),
             base,
+            timeout,
         })
     }
 
@@ -240,7 +246,13 @@ impl Store for S3Store {
         let mut found = Vec::new();
         let mut token: Option<String> = None;
         let mut tokens = HashSet::new();
+        let began = Instant::now();
         for _ in 0..MOST_PAGES {
+            let names = Duration::from_secs(found.len() as u64 / SLOWEST_LIST);
+            if began.elapsed() > self.timeout.saturating_add(names) {
+                let slow = io::Error::new(io::ErrorKind::TimedOut, "a list that takes too long");
+                return Err(StoreError::Unreachable(slow));
+            }
             let mut query = vec![
                 ("list-type", "2"),
                 ("max-keys", PAGE),

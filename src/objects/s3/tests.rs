@@ -77,6 +77,22 @@ fn a_list_ends() {
 }
 
 #[test]
+fn a_list_that_drips_is_given_up() {
+    let (store, _) = service(|number, send| {
+        std::thread::sleep(Duration::from_millis(200));
+        let page = format!(
+            "<R><Contents><Key>v/{number}</Key><Size>1</Size></Contents>\
+             <NextContinuationToken>{number}</NextContinuationToken></R>"
+        );
+        send((head(200, page.len()) + &page).as_bytes())
+    });
+    let began = Instant::now();
+    let error = store.list("").unwrap_err();
+    assert!(error.is_temporary(), "{error:?}");
+    assert!(began.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
 fn a_part_takes_no_more_than_its_length() {
     let (store, sent) = service(|_, send| {
         send(head(206, 1 << 30).as_bytes())?;

@@ -16,7 +16,9 @@ mod present {
 
     use super::*;
     use crate::objects::s3::S3Store;
-    use crate::objects::{ObjectsBackend, ObjectsError, ObjectsOptions, OwnClaim, Store};
+    use crate::objects::{
+        NotClosed, ObjectsBackend, ObjectsError, ObjectsOptions, OwnClaim, Store,
+    };
     use crate::task::storage::{Nature, Snapshots};
 
     /// A volume that does not exist yet.
@@ -52,30 +54,26 @@ mod present {
             .cache(uri.cache.as_ref().map(PathBuf::from))
             .timeout(remote.timeout)
             .connections(connections)
-            .not_closed(Some(not_closed))
+            .not_closed(Some(NotClosed::new(uri.to_string(), keep)))
             .uploads(connections.div_ceil(2))
             .host(host.nodename().to_string_lossy().into_owned())
     }
 
-    /// The first volume that could not be closed.
-    static NOT_CLOSED: Mutex<Option<ObjectsError>> = Mutex::new(None);
+    /// The volumes that could not be closed.
+    static NOT_CLOSED: Mutex<Vec<Error>> = Mutex::new(Vec::new());
 
-    fn not_closed(error: ObjectsError) {
-        let mut first = NOT_CLOSED.lock().unwrap_or_else(PoisonError::into_inner);
-        first.get_or_insert(error);
+    fn keep(volume: &str, error: ObjectsError) {
+        let about = format!("{volume} was not closed");
+        let mut all = NOT_CLOSED.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push(Error::from(error).about(about));
     }
 
-    /// Fails if a volume was dropped since the last call that could not be closed: the store lacks
-    /// what only its journal has, or the next writer has to take it over.
-    ///
-    /// # Errors
-    /// What the store answered.
-    pub fn check_closed() -> Result<(), Error> {
-        let mut first = NOT_CLOSED.lock().unwrap_or_else(PoisonError::into_inner);
-        let what = "the volume in the object store was not closed";
-        first
-            .take()
-            .map_or(Ok(()), |error| Err(Error::from(error).about(what)))
+    /// The failures of volumes that were dropped since the last call and could not be closed: the
+    /// store lacks what only the journal has, or the next writer has to take the volume over.
+    #[must_use]
+    pub fn not_closed() -> Vec<Error> {
+        let mut all = NOT_CLOSED.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *all)
     }
 
     fn store(uri: &Uri, remote: Remote) -> Result<Arc<dyn Store>, Error> {
@@ -261,7 +259,7 @@ mod present {
 mod upkeep;
 
 #[cfg(feature = "s3")]
-pub use present::check_closed;
+pub use present::not_closed;
 pub(super) use present::{Absent, Made, absent, make, open};
 #[cfg(feature = "s3")]
 pub use upkeep::{Checked, Collected, Place, SnapshotChange, State};

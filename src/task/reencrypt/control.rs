@@ -281,7 +281,7 @@ fn start(all: &[Controlled], request: &Request, watch: &dyn Watch) -> Result<Val
 }
 
 /// Makes or deletes a snapshot of the volume that a request names.
-fn snapshot(all: &[Controlled], request: &Request, _: &dyn Watch) -> Result<Value, Error> {
+fn snapshot(all: &[Controlled], request: &Request, watch: &dyn Watch) -> Result<Value, Error> {
     let text = |member: &str| {
         let text = request.line.get(member).and_then(Value::as_str);
         text.ok_or_else(|| Error::parameters(format!("{member} is missing")))
@@ -294,6 +294,8 @@ fn snapshot(all: &[Controlled], request: &Request, _: &dyn Watch) -> Result<Valu
         Error::parameters(message)
     })?;
     let (snapshots, name) = (chosen.snapshots()?, text("name")?);
+    // One that is begun is completed: the volume could not be closed otherwise.
+    watch.check()?;
     let done = match request.command() {
         Some("snapshot-delete") => snapshots.delete(name),
         _ => snapshots.make(name),

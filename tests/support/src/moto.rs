@@ -1,9 +1,9 @@
 //! An S3 service: moto, a server for tests, which is in `target/peers/moto`.
 
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::{OnceLock, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::peers;
 use crate::rgw::BUCKET;
@@ -34,28 +34,28 @@ impl Moto {
             peers::skip("moto");
             return None;
         }
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let address = free.expect("a free port");
         let mut server = Command::new(setpriv);
         server.args(["--pdeathsig", "KILL"]).arg(python);
-        server.args(["-m", "moto.server", "-H", "127.0.0.1", "-p"]);
-        server.arg(address.port().to_string());
+        // The system chooses the port, which the server writes to its log once it listens.
+        server.args(["-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]);
         server.stdin(Stdio::null());
-        server.stdout(Stdio::null()).stderr(Stdio::null());
+        server.stdout(Stdio::null()).stderr(Stdio::piped());
         let (sender, receiver) = mpsc::channel();
         std::thread::spawn(move || {
             let mut child = server.spawn().expect("moto starts");
-            sender.send(()).expect("the caller waits");
+            let log = BufReader::new(child.stderr.take().expect("its log"));
+            for line in log.lines().map_while(Result::ok) {
+                if let Some((_, port)) = line.split_once("Running on http://127.0.0.1:") {
+                    let port: String = port.chars().take_while(char::is_ascii_digit).collect();
+                    // Only the first line has a receiver.
+                    let _ = sender.send(port);
+                }
+            }
             // The kernel kills the child when this thread ends, with the process.
             child.wait().expect("moto is a child");
         });
-        receiver.recv().expect("moto starts");
-        let until = Instant::now() + Duration::from_secs(60);
-        while TcpStream::connect(address).is_err() {
-            assert!(Instant::now() < until, "moto does not listen");
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        let endpoint = format!("http://{address}");
+        let port = receiver.recv_timeout(Duration::from_secs(60));
+        let endpoint = format!("http://127.0.0.1:{}", port.expect("moto listens"));
         let mut bucket = Command::new(curl);
         bucket.args(["--fail", "-sS", "-X", "PUT"]);
         peers::run(bucket.arg(format!("{endpoint}/{BUCKET}")));
