@@ -37,7 +37,7 @@ const PASSPHRASE: &str = "correct horse battery staple";
 const SIZE: u64 = 256 << 20;
 
 /// How long each way does the same work in a round.
-const A_WHILE: Duration = Duration::from_secs(2);
+const A_WHILE: Duration = Duration::from_secs(1);
 
 /// What is done, by the name of the row.
 struct Load {

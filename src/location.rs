@@ -30,7 +30,7 @@ pub enum Location {
     Path(PathBuf),
     /// An export on an NBD server.
     Nbd(Box<Uri>),
-    /// An image in Ceph: `rbd://POOL[/NAMESPACE]/IMAGE[@SNAPSHOT][?id=USER&conf=PATH]`.
+    /// An image in Ceph: `rbd://POOL[/NAMESPACE]/IMAGE[@SNAPSHOT][?id=USER&conf=PATH&…]`.
     Rbd(Box<rbd::Uri>),
     /// A volume in an object store: `s3://BUCKET/PREFIX[@SNAPSHOT][?endpoint=URL&region=NAME…]`.
     Objects(Box<objects::uri::Uri>),

@@ -1,8 +1,9 @@
 //! Images in Ceph (RBD): their URI, and the mark of a header that only librbd opens.
 //!
-//! `rbd://POOL[/NAMESPACE]/IMAGE[@SNAPSHOT][?id=USER&conf=PATH]`. Ceph defines no URI; the parts
-//! are those of the `rbd` program's specification of an image. Every part can be percent-encoded.
-//! The parser refuses unknown parameters, and a key, which would be visible in the process list.
+//! `rbd://POOL[/NAMESPACE]/IMAGE[@SNAPSHOT][?id=USER&conf=PATH&mon=HOSTS&secret=SECRET]`. Ceph
+//! defines no URI; the parts are those of the `rbd` program's specification of an image. Every part
+//! can be percent-encoded. The parser refuses unknown parameters, and a key, which would be visible
+//! in the process list.
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -16,6 +17,9 @@ use crate::percent;
 /// it instead of `LUKS`, so that no other program takes the data of the parent for its own.
 pub const CLONE_MAGIC: [u8; 6] = *b"RBDL\xba\xbe";
 
+/// The user of a cluster, unless a URI names another one.
+pub const USER: &str = "admin";
+
 /// An image in Ceph, or a snapshot of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -28,10 +32,19 @@ pub struct Uri {
     pub image: String,
     /// The snapshot, which is only read.
     pub snapshot: Option<String>,
-    /// The user of the cluster, without `client.`; by default `admin`.
+    /// The user of the cluster, without `client.`; by default [`USER`].
     pub id: Option<String>,
     /// The path of the configuration file of the cluster.
     pub conf: Option<String>,
+    /// The monitors of the cluster, `HOST[:PORT]` with commas between them; by default those of the
+    /// configuration file.
+    pub monitors: Option<String>,
+    /// The libvirt secret with the user's key, as a UUID or `usage=ceph:NAME`; by default the key
+    /// is in the keyring that the configuration names.
+    pub secret: Option<String>,
+    /// The URI of the libvirt that has the secret; by default libvirt chooses. The text of this URI
+    /// does not have it.
+    pub libvirt: Option<String>,
     text: Box<str>,
 }
 
@@ -43,7 +56,9 @@ pub enum UriError {
     #[error("an image in ceph is rbd://POOL[/NAMESPACE]/IMAGE[@SNAPSHOT]")]
     Form,
     /// A user name, or a key, before the pool.
-    #[error("a user is ?id=USER; a key comes from the keyring that the configuration names")]
+    #[error(
+        "a user is ?id=USER; a key comes from a keyring or a libvirt secret, and monitors are mon="
+    )]
     UserInfo,
     /// A percent sign without two hexadecimal digits, bytes that are not UTF-8, or a NUL.
     #[error("{0} is not percent-encoded UTF-8")]
@@ -55,7 +70,7 @@ pub enum UriError {
     #[error("the parameter {0} occurs twice")]
     Repeated(&'static str),
     /// A parameter is unknown.
-    #[error("the parameter {0} is unknown: an image in ceph has id= and conf=")]
+    #[error("the parameter {0} is unknown: an image in ceph has id=, conf=, mon= and secret=")]
     Parameter(String),
     /// The configuration file has no absolute path.
     #[error("conf= takes the absolute path of a configuration file of ceph")]
@@ -92,12 +107,14 @@ impl Uri {
             name if name.is_empty() || name.contains(['/', '@']) => Err(UriError::Form),
             name => Ok(name),
         };
-        let (mut id, mut conf) = (None, None);
+        let (mut id, mut conf, mut monitors, mut secret) = (None, None, None, None);
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (parameter, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (place, what) = match parameter {
                 "id" => (&mut id, "id"),
                 "conf" => (&mut conf, "conf"),
+                "mon" => (&mut monitors, "mon"),
+                "secret" => (&mut secret, "secret"),
                 other => return Err(UriError::Parameter(other.into())),
             };
             if place.replace(decoded(value, what)?).is_some() {
@@ -119,8 +136,18 @@ impl Uri {
                 .transpose()?,
             id: id.filter(|id| !id.is_empty()),
             conf,
+            monitors: monitors.filter(|monitors| !monitors.is_empty()),
+            secret: secret.filter(|secret| !secret.is_empty()),
+            libvirt: None,
             text: text.into(),
         })
+    }
+
+    /// The same image, with the URI of the libvirt that has the secret.
+    #[must_use]
+    pub fn with_libvirt(mut self, libvirt: Option<String>) -> Self {
+        self.libvirt = libvirt;
+        self
     }
 
     /// `POOL/IMAGE` or `POOL/NAMESPACE/IMAGE`, as the `rbd` program and libvirt name the image.
@@ -133,27 +160,28 @@ impl Uri {
         }
     }
 
-    /// The URI of an image: its [name](Self::name), a snapshot of it, the user of the cluster, and
-    /// the path of the configuration file.
+    /// The URI of an image: its [name](Self::name), a snapshot of it, and its parameters, of which
+    /// those without a value are left out.
     ///
     /// # Errors
     /// As [`Uri::parse`].
     pub fn new(
         name: &str,
         snapshot: Option<&str>,
-        id: Option<&str>,
-        conf: Option<&str>,
+        parameters: &[(&str, Option<&str>)],
     ) -> Result<Self, UriError> {
         let encode = |text: &str| percent::encode(text.as_bytes());
         let mut text = format!("rbd://{}", encode(name));
         if let Some(snapshot) = snapshot {
             text = format!("{text}@{}", encode(snapshot));
         }
-        let parameters = [("id", id), ("conf", conf)].into_iter();
-        let given = parameters.filter_map(|(name, value)| Some((name, value?)));
+        let parameters = parameters.iter();
+        let given = parameters.filter_map(|(name, value)| Some((name, (*value)?)));
         for (number, (name, value)) in given.enumerate() {
             let before = if number == 0 { '?' } else { '&' };
-            text = format!("{text}{before}{name}={}", encode(value));
+            // These have no meaning in a query.
+            let value = encode(value).replace("%3A", ":").replace("%3D", "=");
+            text = format!("{text}{before}{name}={value}");
         }
         Self::parse(&text)
     }
@@ -173,7 +201,8 @@ impl Uri {
             let mut found = options.clone().filter(|(name, _)| *name == wanted);
             found.next().map(|(_, value)| value)
         };
-        Self::new(image, snapshot, option("id"), option("conf")).ok()
+        let parameters = [("id", option("id")), ("conf", option("conf"))];
+        Self::new(image, snapshot, &parameters).ok()
     }
 }
 
@@ -216,6 +245,19 @@ mod tests {
         let uri = Uri::parse("rbd://p/i?id=vm&conf=/etc/ceph/b%2Bc.conf").unwrap();
         assert_eq!(uri.id.as_deref(), Some("vm"));
         assert_eq!(uri.conf.as_deref(), Some("/etc/ceph/b+c.conf"));
+        let text = "rbd://p/i?mon=a:6789%2C[::1]&secret=usage=ceph:client.vm";
+        let uri = Uri::parse(text).unwrap();
+        assert_eq!(uri.monitors.as_deref(), Some("a:6789,[::1]"));
+        assert_eq!(uri.secret.as_deref(), Some("usage=ceph:client.vm"));
+        let parameters = [
+            ("id", None),
+            ("mon", Some("a:6789,b")),
+            ("secret", Some("usage=ceph:client.vm")),
+        ];
+        let made = Uri::new("p/i", None, &parameters).unwrap();
+        let text = "rbd://p/i?mon=a:6789%2Cb&secret=usage=ceph:client.vm";
+        assert_eq!(format!("{made}"), text);
+        assert_eq!(made.monitors.as_deref(), Some("a:6789,b"));
     }
 
     #[test]

@@ -85,6 +85,12 @@ impl OpenOptions {
         self.force_share
     }
 
+    /// Whether the file is opened beside a QEMU that has it open.
+    #[cfg(feature = "rbd")]
+    pub(crate) fn is_beside(&self) -> bool {
+        self.beside
+    }
+
     /// Whether the file is opened for writing.
     #[must_use]
     pub fn writes(&self) -> bool {

@@ -12,6 +12,9 @@ use luksmith_formats::json::{Value, json};
 use super::nodes::{Driver, Node, all};
 use super::{Monitor, Object, QmpError, Wrapped};
 
+/// The command that changes keyslots.
+const AMEND: &str = "x-blockdev-amend";
+
 /// Why keyslots were not changed, or not found.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -207,9 +210,10 @@ fn amend(
             options["format"] = json!("luks");
             json!({"driver": "qcow2", "encrypt": options})
         }
+        Driver::Librbd => return Err(QmpError::NoCommand(AMEND.to_owned())),
     };
     let arguments = json!({"node-name": node.name, "options": options, "force": force});
-    qmp.run_job("x-blockdev-amend", arguments)
+    qmp.run_job(AMEND, arguments)
 }
 
 /// Adds a secret object to QEMU, does `work`, and removes the object.

@@ -15,6 +15,6 @@ mod wrap;
 
 pub use amend::{AmendError, Gone, Keyslots, NewKeyslot, check_amend, keyslots, set, unset};
 pub use block::{Block, Cache, Object, Server, quoted};
-pub use nodes::{Driver, Node, OpenVolume, check_at_rest, luks_nodes, opened_at};
+pub use nodes::{At, Driver, Node, OpenVolume, check_at_rest, luks_nodes, opened_at};
 pub use qmp::{Monitor, Qmp, QmpError, outcome};
 pub use wrap::{MasterKey, NoMasterKey, Wrapped};

@@ -1,6 +1,7 @@
 //! What a running QEMU has open, and whether a job or a migration is under way.
 
 use luksmith_formats::json::{Value, json};
+use luksmith_formats::rbd;
 
 use super::{Monitor, QmpError};
 
@@ -12,6 +13,8 @@ pub enum Driver {
     Luks,
     /// A qcow2 image with LUKS inside.
     Qcow2,
+    /// An image in Ceph that QEMU's librbd decrypts. QEMU does not tell that it does.
+    Librbd,
 }
 
 impl Driver {
@@ -28,7 +31,7 @@ impl Driver {
     pub(super) fn header(self, node: &Value) -> &Value {
         let data = &node["image"]["format-specific"]["data"];
         match self {
-            Self::Luks => data,
+            Self::Luks | Self::Librbd => data,
             Self::Qcow2 => &data["encrypt"],
         }
     }
@@ -50,50 +53,98 @@ pub struct Node {
 pub struct OpenVolume {
     /// The block node that decrypts it.
     pub node: Node,
-    /// The UUID in the header that QEMU read when it opened the volume.
-    pub uuid: String,
+    /// The UUID in the header that QEMU read when it opened the volume. librbd does not tell it.
+    pub uuid: Option<String>,
     /// Whether QEMU bypasses the host's page cache.
     pub direct: bool,
-    /// The keyslots in that header by number: the iterations of each keyslot in use.
+    /// The keyslots in that header by number: the iterations of each keyslot in use. librbd does
+    /// not tell them.
     pub keyslots: Vec<Option<u64>>,
 }
 
-/// The volume whose header is at `place`, a file or a device in QEMU's spelling. `None` if no LUKS
-/// node is directly on it.
-///
-/// # Errors
-/// [`QmpError`].
-pub fn opened_at(qmp: &mut dyn Monitor, place: &str) -> Result<Option<OpenVolume>, QmpError> {
-    let nodes = all(qmp)?;
-    let storage = nodes
-        .iter()
-        .find(|node| Driver::of(node).is_none() && node["file"] == place);
-    let luks = nodes.iter().find_map(|node| {
-        let driver = Driver::of(node)?;
-        // QEMU describes a node on a file by JSON text that holds the file's name.
+/// Where a QEMU has a volume open.
+#[derive(Debug, Clone, Copy)]
+pub enum At<'a> {
+    /// A file or a device, in QEMU's spelling.
+    Path(&'a str),
+    /// An image in Ceph that holds a volume which QEMU decrypts.
+    Image(&'a rbd::Uri),
+    /// An image in Ceph that QEMU's librbd decrypts.
+    Decrypted(&'a rbd::Uri),
+}
+
+impl At<'_> {
+    /// The driver of the node that is the volume here. A node may also be on one that is here.
+    fn driver(self, node: &Value) -> Option<Driver> {
+        // QEMU describes a node on a file by JSON text that holds the file's name, and one in Ceph
+        // by JSON text with the names of pool and image.
         let text = node["file"].as_str().unwrap_or_default();
         let described: Value = text
             .strip_prefix("json:")
             .and_then(|text| text.parse().ok())
             .unwrap_or_default();
-        let here = described["file"]["filename"] == place || text == place;
-        here.then_some((node, driver))
-    });
+        let is = |described: &Value, uri: &rbd::Uri| {
+            let part = |name: &str| described[name].as_str().unwrap_or_default();
+            part("pool") == uri.pool
+                && part("namespace") == uri.namespace
+                && part("image") == uri.image
+                && part("snapshot") == uri.snapshot.as_deref().unwrap_or_default()
+        };
+        let file = &described["file"];
+        match self {
+            Self::Path(place) => {
+                let here = file["filename"] == place || text == place;
+                Driver::of(node).filter(|_| here)
+            }
+            Self::Image(uri) => {
+                let here = file["driver"] == "rbd" && is(file, uri);
+                Driver::of(node).filter(|_| here)
+            }
+            Self::Decrypted(uri) => {
+                let here = node["drv"] == "rbd" && is(&described, uri);
+                here.then_some(Driver::Librbd)
+            }
+        }
+    }
+}
+
+/// The volume whose header is at `place`. `None` if no LUKS node is directly on it.
+///
+/// # Errors
+/// [`QmpError`].
+pub fn opened_at(qmp: &mut dyn Monitor, place: At<'_>) -> Result<Option<OpenVolume>, QmpError> {
+    let nodes = all(qmp)?;
+    let is_storage = |node: &&Value| match place {
+        At::Path(path) => Driver::of(node).is_none() && node["file"] == path,
+        // It has no page cache here.
+        At::Image(_) | At::Decrypted(_) => false,
+    };
+    let storage = nodes.iter().find(is_storage);
+    let luks = nodes
+        .iter()
+        .find_map(|node| Some((node, place.driver(node)?)));
     let Some((luks, driver)) = luks else {
         return Ok(None);
     };
     let header = driver.header(luks);
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let volume = || {
-        let keyslots = header["slots"].as_array()?.iter();
+        let keyslots = match driver {
+            Driver::Librbd => &[],
+            Driver::Luks | Driver::Qcow2 => header["slots"].as_array()?.as_slice(),
+        };
+        let uuid = text(&header["uuid"]);
         Some(OpenVolume {
             node: Node {
                 name: text(&luks["node-name"])?,
                 driver,
             },
-            uuid: text(&header["uuid"])?,
+            uuid: match driver {
+                Driver::Librbd => None,
+                Driver::Luks | Driver::Qcow2 => Some(uuid?),
+            },
             direct: storage.unwrap_or(luks)["cache"]["direct"].as_bool()?,
-            keyslots: keyslots.map(|slot| slot["iters"].as_u64()).collect(),
+            keyslots: keyslots.iter().map(|slot| slot["iters"].as_u64()).collect(),
         })
     };
     let volume = volume().ok_or_else(|| QmpError::Malformed(NODES.to_owned()))?;
@@ -251,11 +302,11 @@ mod tests {
         };
         let opened = |name: &str, driver, direct| OpenVolume {
             node: node(name, driver),
-            uuid: format!("of {name}"),
+            uuid: Some(format!("of {name}")),
             direct,
             keyslots: vec![Some(1000), None],
         };
-        let at = |qmp: &mut Scripted, place| opened_at(qmp, place).unwrap();
+        let at = |qmp: &mut Scripted, place| opened_at(qmp, At::Path(place)).unwrap();
         let (raw, image) = (Driver::Luks, Driver::Qcow2);
         assert_eq!(at(&mut qmp, "/a"), Some(opened("a", raw, false)));
         assert_eq!(at(&mut qmp, "/b"), Some(opened("b", raw, true)));
@@ -264,5 +315,55 @@ mod tests {
         assert_eq!(at(&mut qmp, "/plain"), None);
         let luks = [node("a", raw), node("b", raw), node("q", image)];
         assert_eq!(luks_nodes(&mut qmp).unwrap(), luks);
+    }
+
+    /// The replies are an excerpt of QEMU 10.0.2's.
+    #[test]
+    fn a_volume_in_ceph_is_found_by_its_pool_and_image() {
+        let file = |pool: &str, image: &str| {
+            json!({"driver": "rbd", "pool": pool, "image": image, "user": "admin",
+                   "server.0.host": "127.0.0.1", "server.0.port": "6789"})
+        };
+        let luks = |name: &str, file: Value| {
+            let described = json!({"driver": "luks", "key-secret": "s", "file": file});
+            json!({"drv": "luks", "node-name": name, "file": format!("json:{described}"),
+                   "cache": {"direct": false}, "image": {"format-specific": {"type": "luks",
+                   "data": {"uuid": format!("of {name}"), "slots": [{"active": false}]}}}})
+        };
+        // The format is that of what is read, and so missing where librbd decrypts.
+        let bare = |name: &str, pool: &str, image: &str, data: Value| {
+            let described = json!({"pool": pool, "image": image, "user": "admin"});
+            json!({"drv": "rbd", "node-name": name, "file": format!("json:{described}"),
+                   "cache": {"direct": false},
+                   "image": {"format-specific": {"type": "rbd", "data": data}}})
+        };
+        let mut snapshot = file("p", "a");
+        snapshot["snapshot"] = json!("s");
+        let mut qmp = Scripted(BTreeMap::from([(
+            NODES,
+            json!([
+                luks("s", snapshot),
+                bare("a-storage", "p", "a", json!({"encryption-format": "luks"})),
+                luks("a", file("p", "a")),
+                bare("b", "q", "b", json!({})),
+            ]),
+        )]));
+        let mut at = |uri: &str| {
+            let uri = rbd::Uri::parse(uri).unwrap();
+            let [found, decrypted] = [At::Image(&uri), At::Decrypted(&uri)].map(|at| {
+                let found = opened_at(&mut qmp, at).unwrap();
+                found.map(|volume| (volume.node.name, volume.uuid))
+            });
+            (found, decrypted)
+        };
+        let found =
+            |name: &str, uuid: Option<&str>| Some((name.to_owned(), uuid.map(str::to_owned)));
+        let a = found("a-storage", None);
+        assert_eq!(at("rbd://p/a"), (found("a", Some("of a")), a));
+        assert_eq!(at("rbd://p/a@s"), (found("s", Some("of s")), None));
+        assert_eq!(at("rbd://q/b"), (None, found("b", None)));
+        for other in ["rbd://p/b", "rbd://q/a", "rbd://p/n/a"] {
+            assert_eq!(at(other), (None, None), "{other}");
+        }
     }
 }

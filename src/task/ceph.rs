@@ -13,6 +13,8 @@ mod present {
 
     use super::*;
     use crate::backend::rbd::{AbsentImage, NewImage, RbdBackend, RbdOptions};
+    use crate::secret::Passphrase;
+    use crate::task::Kind;
     use crate::task::storage::{InCeph, Nature};
 
     /// An image that does not exist yet.
@@ -21,8 +23,45 @@ mod present {
     /// An image that was made, and is removed unless it is kept.
     pub(in crate::task) type Made = NewImage;
 
-    fn options(remote: Remote) -> RbdOptions {
-        RbdOptions::new().timeout(remote.timeout)
+    fn options(uri: &Uri, remote: Remote) -> Result<RbdOptions, Error> {
+        let key = key(uri).map_err(|error| error.about(uri))?;
+        Ok(RbdOptions::new()
+            .timeout(remote.timeout)
+            .key(key.map(Arc::new)))
+    }
+
+    /// The key of the user, if the URI names a libvirt secret with it.
+    #[cfg(feature = "libvirt")]
+    fn key(uri: &Uri) -> Result<Option<Passphrase>, Error> {
+        use crate::libvirt::xml::{SecretRef, Usage, UsageType};
+        use crate::libvirt::{ConnectOptions, Connection};
+        let Some(text) = &uri.secret else {
+            return Ok(None);
+        };
+        let named = text.parse::<SecretRef>();
+        let named = named.map_err(|error| Error::new(Kind::Parameters, error))?;
+        if let SecretRef::Usage(Usage { kind, .. }) = &named
+            && *kind != UsageType::Ceph
+        {
+            return Err(Error::parameters(
+                "the key of a user is in a secret of usage ceph",
+            ));
+        }
+        let connection = Connection::open(&ConnectOptions::new().uri(uri.libvirt.clone()))?;
+        let value = connection.find_secret(&named).and_then(|it| it.value());
+        let about = |error| Error::from(error).about(format_args!("secret {named}"));
+        Ok(Some(value.map_err(about)?))
+    }
+
+    #[cfg(not(feature = "libvirt"))]
+    fn key(uri: &Uri) -> Result<Option<Passphrase>, Error> {
+        match uri.secret {
+            None => Ok(None),
+            Some(_) => {
+                let missing = crate::MissingFeature::new("a key in a libvirt secret", "libvirt");
+                Err(Error::new(Kind::Unsupported, missing))
+            }
+        }
     }
 
     fn storage(backend: RbdBackend) -> Storage {
@@ -36,19 +75,21 @@ mod present {
         }
     }
 
-    /// Opens an image. Only a writer has it for itself; `file` says whether it is one.
+    /// Opens an image. Only a writer has it for itself; `file` says whether it is one, and whether
+    /// a QEMU may have it open for writing too.
     pub(in crate::task) fn open(
         uri: &Uri,
         remote: Remote,
         file: OpenOptions,
     ) -> Result<Storage, Error> {
-        let options = options(remote).write(file.writes());
+        let options = options(uri, remote)?;
+        let options = options.write(file.writes()).beside(file.is_beside());
         Ok(storage(RbdBackend::open(uri, options)?))
     }
 
     /// The name of an image that does not exist, or `None` if it does.
     pub(in crate::task) fn absent(uri: &Uri, remote: Remote) -> Result<Option<Absent>, Error> {
-        Ok(AbsentImage::look(uri, options(remote))?)
+        Ok(AbsentImage::look(uri, options(uri, remote)?)?)
     }
 
     /// Makes an image of this size.
@@ -60,7 +101,7 @@ mod present {
     /// Whether two URIs name the same image of the same cluster, or snapshots of it.
     pub(super) fn is_same_image(one: &Uri, other: &Uri, remote: Remote) -> Result<bool, Error> {
         let id = |uri| -> Result<_, Error> {
-            let id = RbdBackend::open(uri, options(remote))?.id();
+            let id = RbdBackend::open(uri, options(uri, remote)?)?.id();
             Ok(id.map(|id| (id.cluster, id.pool, id.image)))
         };
         Ok(one == other || id(one)?.is_some_and(|one| Some(one) == id(other).ok().flatten()))

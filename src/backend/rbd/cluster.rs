@@ -4,20 +4,19 @@
 use core::ffi::c_char;
 use core::ptr::{NonNull, null_mut};
 use std::ffi::{CStr, CString};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use luksmith_formats::rbd::Uri;
+use luksmith_formats::rbd::{USER, Uri};
 
 use super::error::{Problem, os_error};
 use super::library::{Rados, RawCluster, RawPool, rados};
+use super::options::RbdOptions;
+use crate::secret::{LockedBytes, Passphrase};
 
 /// Where the configuration is, unless the URI names another file. What librados itself tries before
 /// that, a variable of the environment and the current folder, is not read.
 const CONFIGURATION: &str = "/etc/ceph/ceph.conf";
-
-/// The user of the cluster, unless the URI names another one.
-const USER: &str = "admin";
 
 /// A connection to a cluster.
 pub(super) struct Cluster {
@@ -31,8 +30,8 @@ unsafe impl Send for Cluster {}
 unsafe impl Sync for Cluster {}
 
 impl Cluster {
-    /// Connects as the URI says. Every call fails after `timeout`.
-    fn connect(uri: &Uri, timeout: Duration) -> Result<Self, Problem> {
+    /// Connects as the URI and the options say.
+    fn connect(uri: &Uri, options: &RbdOptions) -> Result<Self, Problem> {
         let functions = rados()?;
         let user = uri.id.as_deref().unwrap_or(USER);
         let mut cluster = null_mut();
@@ -44,16 +43,19 @@ impl Cluster {
         let cluster = Self { cluster, functions };
 
         let path = uri.conf.as_deref().unwrap_or(CONFIGURATION);
-        let file = terminated(path);
-        // SAFETY: a handle that is not connected yet, and a string that ends in NUL.
-        let answer = unsafe { (functions.read_conf)(cluster.pointer(), file.as_ptr()) };
-        if answer < 0 {
-            return Err(Problem::Configuration {
-                path: path.to_owned(),
-                source: os_error(answer),
-            });
+        // The usual file is not needed where the URI names the monitors, and the library complains
+        // of a missing one on standard error.
+        let is_needed = uri.conf.is_some() || uri.monitors.is_none();
+        if is_needed || Path::new(path).exists() {
+            cluster.read(path)?;
         }
-        let seconds = timeout.as_secs().max(1).to_string();
+        if let Some(monitors) = &uri.monitors {
+            cluster.set("mon_host", monitors)?;
+        }
+        if let Some(key) = &options.key {
+            cluster.set_key(key)?;
+        }
+        let seconds = options.timeout.as_secs().max(1).to_string();
         for (option, value) in [
             ("client_mount_timeout", &*seconds),
             ("rados_mon_op_timeout", &seconds),
@@ -84,8 +86,38 @@ impl Cluster {
         self.cluster.as_ptr()
     }
 
+    /// Reads a configuration file.
+    fn read(&self, path: &str) -> Result<(), Problem> {
+        let file = terminated(path);
+        // SAFETY: a handle that is not connected yet, and a string that ends in NUL.
+        match unsafe { (self.functions.read_conf)(self.pointer(), file.as_ptr()) } {
+            0.. => Ok(()),
+            answer => Err(Problem::Configuration {
+                path: path.to_owned(),
+                source: os_error(answer),
+            }),
+        }
+    }
+
     fn set(&self, option: &'static str, value: &str) -> Result<(), Problem> {
-        let (name, value) = (terminated(option), terminated(value));
+        self.set_text(option, &terminated(value))
+    }
+
+    /// Gives the library the key of the user, which it keeps in memory of its own.
+    fn set_key(&self, key: &Passphrase) -> Result<(), Problem> {
+        let text = Passphrase::base64_of(key.as_bytes()).map_err(Problem::Key)?;
+        let len = text.as_bytes().len();
+        let mut terminated =
+            LockedBytes::new(len + 1).map_err(|error| Problem::Key(error.into()))?;
+        terminated[..len].copy_from_slice(text.as_bytes());
+        match CStr::from_bytes_until_nul(&terminated) {
+            Ok(text) => self.set_text("key", text),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn set_text(&self, option: &'static str, value: &CStr) -> Result<(), Problem> {
+        let name = terminated(option);
         // SAFETY: a live handle, and strings that end in NUL.
         let answer =
             unsafe { (self.functions.set_conf)(self.pointer(), name.as_ptr(), value.as_ptr()) };
@@ -140,8 +172,8 @@ unsafe impl Sync for Pool {}
 
 impl Pool {
     /// Connects to the cluster of the URI, and opens its pool.
-    pub(super) fn connect(uri: &Uri, timeout: Duration) -> Result<Self, Problem> {
-        let cluster = Arc::new(Cluster::connect(uri, timeout)?);
+    pub(super) fn connect(uri: &Uri, options: &RbdOptions) -> Result<Self, Problem> {
+        let cluster = Arc::new(Cluster::connect(uri, options)?);
         let functions = cluster.functions;
         let name = terminated(&uri.pool);
         let mut pool = null_mut();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use luksmith_formats::rbd::Uri;
 
 use crate::backend::{IoError, Operation};
+use crate::secret::SecretError;
 use crate::sys::LoadError;
 
 /// A problem with an image in Ceph.
@@ -37,6 +38,9 @@ pub enum Problem {
     /// The library takes no such value of an option.
     #[error("ceph's option {0} cannot be set")]
     Option(&'static str, #[source] io::Error),
+    /// There is no locked memory for the key.
+    #[error("the key of the user cannot be given to ceph's library")]
+    Key(#[source] SecretError),
     /// The user has no key, or the cluster does not accept it.
     #[error("the cluster does not let the user client.{user} in")]
     Denied {

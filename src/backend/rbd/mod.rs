@@ -4,7 +4,8 @@
 //! Calls block, and many threads call at the same time. librbd keeps no cache here: a write that
 //! succeeded is stored by the cluster, in as many copies as the pool has.
 //!
-//! - **A writer has the image for itself** (`claim.rs`), and a reader takes no lock.
+//! - **A writer has the image for itself** (`claim.rs`), and a reader takes no lock. Only a change
+//!   of the header beside a QEMU shares it, by librbd's automatic lock.
 //! - **A lost lock stays lost.** Another client gets the lock of a writer that the cluster takes
 //!   for dead. The cluster then refuses this client, and every later call fails with
 //!   [`IoError::LockLost`]: the image may have been changed.
@@ -77,17 +78,17 @@ impl RbdBackend {
     /// # Errors
     /// [`RbdError`], whose source is the [`Problem`].
     pub fn open(uri: &Uri, options: RbdOptions) -> Result<Self, RbdError> {
-        let pool = Pool::connect(uri, options.timeout);
+        let pool = Pool::connect(uri, &options);
         let pool = pool.map_err(|problem| RbdError::new(uri, problem))?;
-        Self::open_in(Arc::new(pool), uri, options)
+        Self::open_in(Arc::new(pool), uri, &options)
     }
 
-    fn open_in(pool: Arc<Pool>, uri: &Uri, options: RbdOptions) -> Result<Self, RbdError> {
+    fn open_in(pool: Arc<Pool>, uri: &Uri, options: &RbdOptions) -> Result<Self, RbdError> {
         let opened = Self::try_open(&pool, uri, options);
         opened.map_err(|problem| RbdError::new(uri, problem))
     }
 
-    fn try_open(pool: &Arc<Pool>, uri: &Uri, options: RbdOptions) -> Result<Self, Problem> {
+    fn try_open(pool: &Arc<Pool>, uri: &Uri, options: &RbdOptions) -> Result<Self, Problem> {
         let write = options.write;
         let open = |snapshot| Image::open(pool.clone(), &uri.image, snapshot, write);
         let image = match uri.snapshot.as_deref() {
@@ -98,8 +99,10 @@ impl RbdBackend {
             },
             None => open(None)?,
         };
-        if write {
-            claim::claim(&image)?;
+        match (write, options.beside) {
+            (true, false) => claim::claim(&image)?,
+            (true, true) => claim::share(&image)?,
+            (false, _) => {}
         }
         let shape = image.shape()?;
         let whole = |size: u64| size.is_multiple_of(ATOMIC.into());

@@ -27,7 +27,7 @@ impl AbsentImage {
     /// [`RbdError`], whose source is the [`Problem`].
     pub fn look(uri: &Uri, options: RbdOptions) -> Result<Option<Self>, RbdError> {
         let about = |problem| RbdError::new(uri, problem);
-        let pool = Arc::new(Pool::connect(uri, options.timeout).map_err(about)?);
+        let pool = Arc::new(Pool::connect(uri, &options).map_err(about)?);
         match image::Image::open(pool.clone(), &uri.image, None, false) {
             Ok(_) => Ok(None),
             // A snapshot of an image that does not exist is not made.
@@ -65,7 +65,7 @@ impl AbsentImage {
             name: self.uri.image.clone(),
             kept: false,
         };
-        let backend = RbdBackend::open_in(self.pool, &self.uri, self.options.write(true))?;
+        let backend = RbdBackend::open_in(self.pool, &self.uri, &self.options.write(true))?;
         Ok((backend, made))
     }
 }

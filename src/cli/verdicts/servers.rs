@@ -21,10 +21,11 @@ hints! {
             "reinstall Ceph's client library with its dependencies: librbd1 on Debian, Ubuntu and \
              Fedora",
         RbdError { source: rbd::Problem::Configuration { .. }, .. } =>
-            "rbd://POOL/IMAGE?conf=PATH names the configuration file of the cluster",
+            "rbd://POOL/IMAGE?conf=PATH names the configuration file of the cluster, and mon=HOST a \
+             monitor",
         RbdError { source: rbd::Problem::Denied { .. }, .. } =>
-            "rbd://POOL/IMAGE?id=USER names another user; the configuration names the keyring of \
-             its key",
+            "rbd://POOL/IMAGE?id=USER names another user; its key is in the keyring that the \
+             configuration names, or in the libvirt secret of secret=UUID",
         RbdError { source: rbd::Problem::Unreachable(_), .. } =>
             "--timeout SECONDS waits longer; `ceph -s` shows the state of the cluster",
         RbdError { source: rbd::Problem::Failed(_, error), .. }

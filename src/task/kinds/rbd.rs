@@ -11,6 +11,7 @@ kinds! {
 fn rbd(error: &RbdError) -> Kind {
     match &error.source {
         Problem::Library(_) => Kind::Unsupported,
+        Problem::Key(_) => Kind::Memory,
         Problem::Denied { .. } | Problem::Snapshot => Kind::Permission,
         Problem::Exists => Kind::Exists,
         Problem::Busy(_) => Kind::Busy,

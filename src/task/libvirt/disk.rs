@@ -19,6 +19,7 @@ use crate::location::Location;
 use crate::task::emulator::{
     EmulatorError, User, absolute, text_of, text_of_socket, version, version_at,
 };
+use crate::task::libvirt::ceph;
 use crate::task::libvirt::identity::{Identity, spelled};
 use crate::task::open::{Image, ImageFormat};
 use crate::task::storage::Remote;
@@ -314,7 +315,10 @@ impl DiskOptions {
                 volume: volume.clone(),
             },
             Location::Rbd(uri) => {
-                let monitors = self.monitors.clone();
+                let monitors = match self.monitors.is_empty() {
+                    true => ceph::monitors(uri),
+                    false => self.monitors.clone(),
+                };
                 let mut network = Network::new("rbd", Some(uri.name()), monitors);
                 network.snapshot.clone_from(&uri.snapshot);
                 network.config = self.ceph_config.clone().or_else(|| uri.conf.clone());
@@ -380,7 +384,10 @@ impl DiskOptions {
 
     fn auth(&self, location: &Location) -> Result<Option<Auth>, Error> {
         let Some(login) = &self.login else {
-            return Ok(None);
+            return match location {
+                Location::Rbd(uri) => ceph::login(uri),
+                _ => Ok(None),
+            };
         };
         let kind = match location {
             Location::Rbd(_) => "ceph",

@@ -12,6 +12,7 @@ use crate::libvirt::{Connection, LibvirtError};
 use crate::location::{Location, Part};
 use crate::task::Error;
 use crate::task::emulator::{EmulatorError, text_of_socket};
+use crate::task::libvirt::ceph;
 use crate::xml::Xml;
 
 /// Which storage a place is. Two places are one storage if this is equal, whether they are spelled
@@ -124,7 +125,7 @@ impl Identity {
             },
             Location::Objects(uri) => Self::Other(uri.to_string()),
             Location::Rbd(uri) => {
-                let mut network = Network::new("rbd", Some(uri.name()), Vec::new());
+                let mut network = Network::new("rbd", Some(uri.name()), ceph::monitors(uri));
                 network.snapshot.clone_from(&uri.snapshot);
                 Self::of_server(&network, true)
             }

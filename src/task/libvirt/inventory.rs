@@ -6,18 +6,19 @@ use std::path::{Path, PathBuf};
 
 use luksmith_formats::limits::Limits;
 use luksmith_formats::nbd::uri::Uri;
-use luksmith_formats::rbd;
 use uuid::Uuid;
 
 use crate::backend::file::OpenOptions;
 use crate::container::{UnlockError, Which};
 use crate::libvirt::xml::{
-    DomainXml, Format, Host, ReadError, SecretRef, Source, Store, Usage, UsageType, VolumeXml,
+    DomainXml, Engine, Format, Host, ReadError, SecretRef, Source, Store, Usage, UsageType,
+    VolumeXml,
 };
 use crate::libvirt::{Connection, DomainView, LibvirtError, Pool};
 use crate::location::Location;
 use crate::secret::Passphrase;
 use crate::task::emulator::encrypted_as;
+use crate::task::libvirt::ceph;
 use crate::task::libvirt::identity::{Identity, path_in_pool};
 use crate::task::open::{Image, ImageFormat};
 use crate::task::storage::Remote;
@@ -70,6 +71,8 @@ pub(super) struct Volume {
     pub(super) held: Option<&'static str>,
     /// Why luksmith cannot change its keyslots.
     pub(super) beyond: Option<&'static str>,
+    /// Whether the librbd of a running domain decrypts it.
+    pub(super) decrypted: bool,
 }
 
 /// An encrypted image without a secret.
@@ -304,9 +307,7 @@ impl Inventory {
         if !runs {
             return;
         }
-        if let Some(Location::Rbd(_)) = volume.location {
-            volume.held = Some("QEMU has it open in Ceph, and has its lock");
-        }
+        volume.decrypted = encryption.engine == Some(Engine::Librbd);
         volume.running.insert(domain.name.clone(), place.name);
         if below {
             volume.held = Some("QEMU has it open as a backing layer, for reading only");
@@ -494,13 +495,14 @@ pub(super) fn place_of(connection: &Connection, source: &Source, here: bool) -> 
         }
         Store::Network(network) if network.protocol == "rbd" => {
             let name = network.name.as_deref().unwrap_or_default();
-            let user = source.auth.as_ref().map(|auth| auth.username.as_str());
-            let conf = network.config.as_deref().filter(|_| here);
-            match rbd::Uri::new(name, network.snapshot.as_deref(), user, conf) {
-                Ok(uri) => {
-                    let place = elsewhere(uri.to_string(), ELSEWHERE);
+            match ceph::image(connection, network, source.auth.as_ref(), here) {
+                Ok(image) => {
+                    let mut place = elsewhere(format!("rbd://{name}"), ELSEWHERE);
+                    if let Some(snapshot) = &network.snapshot {
+                        place.name = format!("{}@{snapshot}", place.name);
+                    }
                     Place {
-                        location: Some(Location::Rbd(Box::new(uri))),
+                        location: Some(Location::Rbd(Box::new(image))),
                         beyond: None,
                         ..place
                     }

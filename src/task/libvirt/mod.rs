@@ -1,6 +1,7 @@
 //! Tasks on a libvirt: volumes with their secrets, disks, new passphrases and new volume keys.
 
 pub mod attach;
+mod ceph;
 pub mod definition;
 pub mod disk;
 pub mod identity;

@@ -4,6 +4,7 @@
 //! has the kernel kill them when that thread ends, however the process ends.
 
 use std::fs;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -35,6 +36,8 @@ pub const POOL: &str = "rbd";
 #[derive(Debug)]
 pub struct Ceph {
     folder: PathBuf,
+    /// The port of the monitor.
+    port: u16,
 }
 
 impl Ceph {
@@ -77,6 +80,35 @@ impl Ceph {
     /// The configuration file of its clients.
     pub fn conf(&self) -> PathBuf {
         self.folder.join("ceph.conf")
+    }
+
+    /// Its monitor, `HOST:PORT`.
+    pub fn monitor(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The key of `client.admin`, without base64.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be read.
+    pub fn key(&self) -> Vec<u8> {
+        let keyring = self.folder.join("keyring");
+        let keyring = fs::read_to_string(keyring).expect("a keyring");
+        let line = keyring
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("key = "));
+        let mut decode = Command::new("base64");
+        let decode = decode
+            .arg("-d")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut decode = decode.spawn().expect("base64 starts");
+        let text = line.expect("a key").as_bytes();
+        let mut input = decode.stdin.take().expect("a pipe");
+        input.write_all(text).expect("it reads");
+        drop(input);
+        decode.wait_with_output().expect("it ends").stdout
     }
 
     /// The URI of an image: `IMAGE`, `NAMESPACE/IMAGE`, and `@SNAPSHOT` after it.
@@ -269,7 +301,8 @@ impl Starting {
             &["osd", "pool", "application", "enable", POOL, "rbd"],
         );
         let folder = self.folder;
-        (Ceph { folder }, vec![monitor, storage])
+        let port = ports[0];
+        (Ceph { folder, port }, vec![monitor, storage])
     }
 
     fn path(&self, name: &str) -> String {

@@ -23,7 +23,8 @@ use super::error::RotateError;
 use crate::container::{Container, Header};
 use crate::libvirt::Domain;
 use crate::qemu::{
-    self, Gone, MasterKey, Monitor, NewKeyslot, Node, OpenVolume, QmpError, Wrapped, outcome,
+    self, At, Driver, Gone, MasterKey, Monitor, NewKeyslot, Node, OpenVolume, QmpError, Wrapped,
+    outcome,
 };
 use crate::secret::{Passphrase, Purpose, SecretSource, Source};
 use crate::task::{Advice, Error, Kind, Watch};
@@ -69,6 +70,8 @@ pub(super) struct Live<'a> {
     monitor: Through<'a>,
     node: Node,
     master: MasterKey,
+    /// Whether what QEMU writes may stay in a cache of its own.
+    cached: bool,
 }
 
 /// Fails if a block job or a migration of this domain is under way.
@@ -77,22 +80,24 @@ pub(super) fn check_at_rest(domain: &Domain, place: &str) -> Result<(), Error> {
 }
 
 impl<'a> Way<'a> {
-    /// The way for the volume that the QEMU of this domain knows as `place`. `read` reads the
-    /// header from the storage.
+    /// The way for the volume that the QEMU of this domain has open at `at`. `place` is its name in
+    /// messages, and `read` reads the header from the storage.
     pub(super) fn find(
         watch: &dyn Watch,
         domain: &'a Domain,
-        place: &str,
+        (place, at): (&str, At<'_>),
         read: impl FnOnce() -> Result<Container, Error>,
     ) -> Result<Self, Error> {
         check_at_rest(domain, place)?;
         let mut monitor = Through(domain);
         let opened = |monitor: &mut Through<'_>| -> Result<OpenVolume, Error> {
-            let opened = qemu::opened_at(monitor, place)?;
+            let opened = qemu::opened_at(monitor, at)?;
             Ok(opened.ok_or_else(|| RotateError::NoNode(place.to_owned()))?)
         };
         let mut volume = opened(&mut monitor)?;
         let asked = match qemu::check_amend(&mut monitor, volume.node.driver) {
+            // librbd changes no keyslots, and reads the header only when it opens the volume.
+            _ if volume.node.driver == Driver::Librbd => false,
             Ok(()) => true,
             Err(QmpError::Aborts(_)) => false,
             Err(error) => return Err(error.into()),
@@ -103,7 +108,11 @@ impl<'a> Way<'a> {
             volume = opened(&mut monitor)?;
         }
         let header = read()?;
-        if volume.uuid != header.uuid() {
+        if volume
+            .uuid
+            .as_ref()
+            .is_some_and(|uuid| uuid != header.uuid())
+        {
             return Err(RotateError::OtherHeader(place.to_owned()).into());
         }
         if !asked {
@@ -112,12 +121,23 @@ impl<'a> Way<'a> {
         if !remembers(&volume, &header) {
             return Err(RotateError::Outdated(place.to_owned()).into());
         }
-        Ok(Self::Asked(Live::with(watch, monitor, volume.node)?))
+        let cached = !matches!(at, At::Path(_));
+        Ok(Self::Asked(Live::with(
+            watch,
+            monitor,
+            volume.node,
+            cached,
+        )?))
     }
 }
 
 impl<'a> Live<'a> {
-    fn with(watch: &dyn Watch, mut monitor: Through<'a>, node: Node) -> Result<Self, Error> {
+    fn with(
+        watch: &dyn Watch,
+        mut monitor: Through<'a>,
+        node: Node,
+        cached: bool,
+    ) -> Result<Self, Error> {
         let file = monitor.execute(
             "qom-get",
             &json!({"path": format!("/objects/{MASTER_KEY}"), "property": "file"}),
@@ -135,6 +155,7 @@ impl<'a> Live<'a> {
             monitor,
             node,
             master,
+            cached,
         })
     }
 
@@ -155,12 +176,18 @@ impl<'a> Live<'a> {
             .existing(Some(&existing))
             .keyslot(Some(slot))
             .iter_time(Some(iter_time));
-        Ok(qemu::set(
-            &mut self.monitor,
-            &self.node,
-            MASTER_KEY,
-            keyslot,
-        )?)
+        qemu::set(&mut self.monitor, &self.node, MASTER_KEY, keyslot)?;
+        self.flush()
+    }
+
+    /// Lets QEMU write the header that its librbd may still have in its cache.
+    fn flush(&mut self) -> Result<(), Error> {
+        if self.cached {
+            let line = format!("qemu-io {} flush", self.node.name);
+            let command = json!({"command-line": line});
+            self.monitor.execute("human-monitor-command", &command)?;
+        }
+        Ok(())
     }
 
     /// Removes a keyslot, unless it is the last. QEMU refuses if the keyslot is not opened by this
@@ -177,7 +204,8 @@ impl<'a> Live<'a> {
             None => Gone::Keyslot(slot),
         };
         let monitor = &mut self.monitor;
-        Ok(qemu::unset(monitor, &self.node, MASTER_KEY, gone, false)?)
+        qemu::unset(monitor, &self.node, MASTER_KEY, gone, false)?;
+        self.flush()
     }
 }
 

@@ -12,7 +12,8 @@ use super::options::RotateOptions;
 use crate::backend::file::OpenOptions;
 use crate::container::{Container, KeyslotMark, NewKeyslot, UnlockError, Unlocked, Version, Which};
 use crate::libvirt::{Connection, Domain};
-use crate::qemu::OpenVolume;
+use crate::location::Location;
+use crate::qemu::{At, OpenVolume};
 use crate::secret::Passphrase;
 use crate::task::libvirt::identity::Identity;
 use crate::task::libvirt::inventory;
@@ -34,6 +35,8 @@ pub(super) struct Volume<'a> {
     running: Vec<(Domain, String)>,
     /// Why its keyslots cannot be changed while they run.
     held: Option<&'static str>,
+    /// Whether the librbd of the domain decrypts it.
+    decrypted: bool,
 }
 
 /// How the keyslots are changed.
@@ -84,6 +87,7 @@ impl<'a> Volume<'a> {
             options,
             running: running.collect::<Result<_, Error>>()?,
             held: known.held,
+            decrypted: known.decrypted,
         })
     }
 
@@ -294,7 +298,12 @@ impl<'a> Volume<'a> {
             [(domain, name)] => (domain, name),
             _ => return Err(RotateError::SeveralDomains(self.place.clone()).into()),
         };
-        match Way::find(watch, domain, name, || self.read(watch))? {
+        let at = match &self.image.location {
+            Location::Rbd(uri) if self.decrypted => At::Decrypted(uri),
+            Location::Rbd(uri) => At::Image(uri),
+            _ => At::Path(name),
+        };
+        match Way::find(watch, domain, (name, at), || self.read(watch))? {
             Way::Asked(_) if self.image.trust.is_some() => {
                 let why = "its QEMU changes the keyslots itself, and knows no pin";
                 Err(Error::from(RotateError::Held(why)).about(&self.place))
@@ -307,7 +316,8 @@ impl<'a> Volume<'a> {
     /// Opens the header for writing while a QEMU has the volume open. It uses or bypasses the page
     /// cache as QEMU does: if the two ways met in one page, one would undo what the other wrote.
     fn write_beside(&self, open: &OpenVolume, watch: &dyn Watch) -> Result<Container, Error> {
-        if self.image.location.path().is_none() {
+        let is_here = self.image.location.path().is_some();
+        if !is_here && !matches!(self.image.location, Location::Rbd(_)) {
             let error = Error::from(RotateError::NotHere).about(&self.place);
             return Err(error.advise(Advice::ChangeBesideQemu));
         }
@@ -317,7 +327,7 @@ impl<'a> Volume<'a> {
         opened.map_err(|error| {
             let kind = error.kind();
             let out_of_reach = kind == Kind::Permission || kind.is_of_storage();
-            error.advise_if(out_of_reach, Advice::ChangeBesideQemu)
+            error.advise_if(is_here && out_of_reach, Advice::ChangeBesideQemu)
         })
     }
 
