@@ -8,4 +8,5 @@ mod commands;
 mod interop;
 mod locks;
 mod program;
+mod recorded;
 mod stored;
