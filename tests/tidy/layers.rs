@@ -112,7 +112,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("xts", &[]),
     (
         "backend",
-        &["channel", "http", "sectors", "sys", "interrupt", "feature"],
+        &[
+            "channel",
+            "http",
+            "secret",
+            "sectors",
+            "sys",
+            "interrupt",
+            "feature",
+        ],
     ),
     ("channel", &["secret", "sys"]),
     ("helpers", &["channel", "secret", "interrupt", "sys"]),
