@@ -294,9 +294,9 @@ impl Image {
             None => header.clone(),
         };
         let data = Storage {
-            kept: self.trust.clone().map(|dir| Kept {
-                dir,
-                options: self.tags.clone(),
+            kept: self.trust.clone().map(|dir| {
+                let options = self.tags.clone();
+                Arc::new(Kept { dir, options })
             }),
             ..data
         };

@@ -94,7 +94,7 @@ pub struct Storage {
     /// What is known of it, if it is an image in Ceph or a part of one.
     pub(super) ceph: Option<InCeph>,
     /// Where this host keeps the tags of its data, if they are used.
-    pub(super) kept: Option<Kept>,
+    pub(super) kept: Option<Arc<Kept>>,
     /// Its snapshots, if it is opened for writing and can have some.
     pub snapshots: Option<Arc<dyn Snapshots>>,
 }

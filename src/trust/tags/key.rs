@@ -34,6 +34,10 @@ struct Keys {
 }
 
 /// The key of POLYVAL.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "it is in locked memory, and not copied"
+)]
 enum Hash {
     Portable(Polyval),
     #[cfg(target_arch = "x86_64")]
