@@ -77,7 +77,13 @@ pub(crate) struct Args {
     token: TokenArgs,
 
     /// Compare the header of SOURCE with its pin in DIR
-    #[arg(long, value_name = "DIR", value_parser = LocalFile.map(|path| TrustDir::at(&path)))]
+    #[arg(
+        long,
+        value_name = "DIR",
+        value_hint = clap::ValueHint::DirPath,
+        help_heading = None::<&str>,
+        value_parser = LocalFile.map(|path| TrustDir::at(&path))
+    )]
     source_trust: Option<TrustDir>,
 
     #[command(flatten)]

@@ -12,7 +12,7 @@ use super::make;
 use super::passphrase::KeySource;
 use super::size;
 
-/// Create a new volume in a file, a block device, an export or an image in Ceph
+/// Create a new volume in a file, on a device or on a server
 ///
 /// A file, or an image in Ceph, is created sparse, with the size of the header plus --size.
 #[derive(Debug, clap::Args)]

@@ -249,12 +249,12 @@ impl Pinned {
     /// [`TrustError::OtherVolume`] if another volume is pinned at this place, else
     /// [`TrustError::NotKnown`] if there is no pin.
     pub fn known(&self, uuid: &str) -> Result<Pin, TrustError> {
-        let pin = self.pin(uuid)?;
-        match pin {
-            Some(pin) if pin.place == self.place => Ok(pin),
+        match self.pin(uuid) {
+            Ok(Some(pin)) if pin.place == self.place => Ok(pin),
             other => {
+                // A header may state any text as its UUID.
                 self.check_place(uuid)?;
-                other.ok_or_else(|| TrustError::NotKnown {
+                other?.ok_or_else(|| TrustError::NotKnown {
                     uuid: uuid.to_owned(),
                     dir: self.store.name(),
                 })

@@ -28,7 +28,6 @@ fn changed(sample: Sample) {
 #[test]
 fn change_luks1() {
     changed(Sample::new(Version::Luks1, 32, 0));
-    changed(Sample::new(Version::Luks1, 32, 0).filled(8));
     changed(Sample::new(Version::Luks1, 64, 0).filled(8));
 }
 
@@ -41,20 +40,18 @@ fn change_luks2() {
 /// Keyslot 6 of LUKS1 crosses the boundary of two sectors, and an erasure writes both.
 #[test]
 fn add_remove_and_erase_what_is_in_two_sectors() {
-    for slot in [1, 6, 7] {
+    for slot in [6, 7] {
         let sample = Sample::new(Version::Luks1, 32, 0).pinned();
         sample.cut(&["old"], &["old"], |disk, undo| {
             let mut container = Container::open(disk, open_options(&undo)).unwrap();
             add(&mut container, "old", "new", Some(slot));
         });
     }
-    for slot in [6, 7] {
-        let sample = Sample::new(Version::Luks1, 32, 0).filled(8).pinned();
-        sample.cut(&["old"], &["old"], |disk, undo| {
-            let mut container = Container::open(disk, open_options(&undo)).unwrap();
-            container.remove_keyslot(slot, false).unwrap();
-        });
-    }
+    let sample = Sample::new(Version::Luks1, 32, 0).filled(7).pinned();
+    sample.cut(&["old"], &["old"], |disk, undo| {
+        let mut container = Container::open(disk, open_options(&undo)).unwrap();
+        container.remove_keyslot(6, false).unwrap();
+    });
     for version in [Version::Luks1, Version::Luks2] {
         let sample = Sample::new(version, 32, 8).filled(8).pinned();
         let (disk, undo, log) = sample.state.start();

@@ -192,6 +192,20 @@ fn forge(disk: &mut [u8], change: impl FnOnce(&mut luks2::Header)) {
     }
 }
 
+/// A header can state any text as its UUID.
+#[test]
+fn a_uuid_that_is_none_is_noticed() {
+    let site = Site::pinned("luks2");
+    let mut disk = site.read("disk.img");
+    for uuid in ["", "../other", "no uuid"] {
+        forge(&mut disk, |header| header.uuid = uuid.to_owned());
+        site.write("disk.img", &disk);
+        let test = "key test disk.img --trust pins --key-file key";
+        let said = site.fails(NOT_TRUSTED, test);
+        assert!(said.contains("disk.img is pinned as volume"), "{said}");
+    }
+}
+
 /// No key derivation runs for a header that is not the pinned one.
 #[test]
 fn an_absurd_header_costs_nothing() {

@@ -12,7 +12,13 @@ use crate::cli::error::CommandError;
 pub(crate) struct TrustArgs {
     /// Compare the header with its pin in DIR before a passphrase is asked for, and keep the pin up
     /// to date; `luksmith trust init` makes it
-    #[arg(long, value_name = "DIR", help_heading = None::<&str>, value_parser = LocalFile.map(|path| TrustDir::at(&path)))]
+    #[arg(
+        long,
+        value_name = "DIR",
+        value_hint = clap::ValueHint::DirPath,
+        help_heading = None::<&str>,
+        value_parser = LocalFile.map(|path| TrustDir::at(&path))
+    )]
     trust: Option<TrustDir>,
 }
 

@@ -10,8 +10,9 @@ use clap::Subcommand;
 use super::Session;
 use super::error::CommandError;
 
-/// Pin a volume, so that another program's or the storage's changes of its header are noticed
+/// Notice a header that was changed, swapped or rolled back
 ///
+/// A pin keeps, on this host, what the header of a volume says.
 /// --trust DIR of every command that opens a volume compares its header with the pin in DIR, before
 /// a passphrase is asked for, and keeps the pin up to date.
 #[derive(Debug, Subcommand)]
