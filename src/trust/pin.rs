@@ -112,7 +112,7 @@ impl fmt::Debug for Pinned {
 /// Why a header was not accepted, and the pin that it was compared with.
 pub(crate) struct Refused {
     pub(crate) error: TrustError,
-    pub(crate) pin: Option<Pin>,
+    pub(crate) pin: Option<Box<Pin>>,
 }
 
 impl<E: Into<TrustError>> From<E> for Refused {
@@ -285,7 +285,7 @@ impl Pinned {
         let pin = self.find(&header.uuid)?;
         let refused = |pin: Pin, facts: &Facts| Refused {
             error: TrustError::Changed(pin.differences(facts)),
-            pin: Some(pin),
+            pin: Some(Box::new(pin)),
         };
         if !without_material(&pin).accepts(header) {
             return Err(refused(pin, header));
