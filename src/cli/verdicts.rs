@@ -87,8 +87,8 @@ hints! {
         IoError::NoSpace { .. } =>
             "free space where it is stored, and run the command again; `df -h` shows it",
         IoError::Altered { .. } =>
-            "if another program has written to the volume, make its tags anew; else do not trust \
-             this storage",
+            "if another program has written to the volume, `luksmith trust init IMAGE --trust DIR \
+             --tags` makes its tags anew; else do not trust this storage",
         IoError::LockLost(_) =>
             "look at the volume before you go on: what the other program has written is kept",
         IoError::Plaintext { .. } =>

@@ -6,7 +6,7 @@ use crate::location::Location;
 
 /// What does not exist yet, and can be made.
 pub(super) enum Absent {
-    Ceph(ceph::Absent),
+    Ceph(Box<ceph::Absent>),
     Objects(Box<objects::Absent>),
 }
 
@@ -19,7 +19,10 @@ pub(super) enum Made {
 /// What can be made at a location. `None` if it exists, and for other sorts of storage.
 pub(super) fn absent(location: &Location, remote: Remote) -> Result<Option<Absent>, Error> {
     Ok(match location {
-        Location::Rbd(uri) => ceph::absent(uri, remote)?.map(Absent::Ceph),
+        Location::Rbd(uri) => {
+            let absent = ceph::absent(uri, remote)?;
+            absent.map(|absent| Absent::Ceph(Box::new(absent)))
+        }
         Location::Objects(uri) => {
             let absent = objects::absent(uri, remote)?;
             absent.map(|absent| Absent::Objects(Box::new(absent)))
@@ -32,7 +35,7 @@ pub(super) fn absent(location: &Location, remote: Remote) -> Result<Option<Absen
 pub(super) fn make(absent: Absent, size: u64) -> Result<(Storage, Made), Error> {
     Ok(match absent {
         Absent::Ceph(absent) => {
-            let (storage, made) = ceph::make(absent, size)?;
+            let (storage, made) = ceph::make(*absent, size)?;
             (storage, Made::Ceph(made))
         }
         Absent::Objects(absent) => {

@@ -51,7 +51,7 @@ fn data_that_was_changed_is_an_error_and_without_tags_it_is_believed() {
         "trust verify disk.img --trust pins --key-file key",
     );
     assert!(
-        said.contains("1 blocks of data are not as they were written"),
+        said.contains("a block of data is not as it was written"),
         "{said}"
     );
     // The positive control.

@@ -13,7 +13,7 @@ use super::error::CommandError;
 #[derive(Debug, Subcommand)]
 #[command(after_help = EXAMPLES)]
 pub(crate) enum Command {
-    Args(args::Args),
+    Args(Box<args::Args>),
     #[command(subcommand)]
     Amend(amend::Command),
 }

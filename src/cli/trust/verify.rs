@@ -55,7 +55,10 @@ impl Args {
         match altered {
             0 => Ok(()),
             _ => {
-                let message = format!("{altered} blocks of data are not as they were written");
+                let message = match altered {
+                    1 => "a block of data is not as it was written".to_owned(),
+                    _ => format!("{altered} blocks of data are not as they were written"),
+                };
                 let error = CommandError::new(Kind::NotTrusted, message);
                 Err(error.about(&image.location).hint(
                     "each of them is an error until it is written again; restore it from a backup",

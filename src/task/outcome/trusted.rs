@@ -94,6 +94,7 @@ impl fmt::Display for Trusted {
         match (self.done, tags.altered) {
             (Done::Pinned, _) => write!(f, "; {data} of data have tags"),
             (_, 0) => write!(f, "; {data} of data are as they were written"),
+            (_, 1) => write!(f, "; a block of its {data} of data is not"),
             (_, altered) => write!(f, "; {altered} blocks of its {data} of data are not"),
         }
     }
