@@ -15,7 +15,7 @@ use super::error::CommandError;
 pub(crate) enum Command {
     Args(Box<args::Args>),
     #[command(subcommand)]
-    Amend(amend::Command),
+    Amend(Box<amend::Command>),
 }
 
 const EXAMPLES: &str = "\
