@@ -114,9 +114,6 @@ pub(crate) struct Args {
     #[arg(long, alias = "resume-only")]
     resume: bool,
 
-    #[command(flatten)]
-    keys: KeysArgs,
-
     /// Accept a passphrase that is easy to guess, with --encrypt
     #[arg(long, requires = "encrypt", help_heading = "Passphrase")]
     force_weak: bool,
@@ -132,6 +129,9 @@ pub(crate) struct Args {
         (Force::AsItIs, "with --encrypt: encrypt the bytes of a LUKS volume or of a disk image"),
     ]))]
     force: Vec<Force>,
+
+    #[command(flatten)]
+    keys: KeysArgs,
 
     #[command(flatten)]
     pbkdf: PbkdfArgs,

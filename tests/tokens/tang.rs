@@ -50,7 +50,7 @@ fn what_we_bind_clevis_opens() {
         let (code, error) = site.refused(&add);
         assert_eq!(code, 2);
         assert!(error.contains(&thumbprint), "{error}");
-        let (code, error) = site.refused(&format!("{add} --tang-thumbprint x{thumbprint}"));
+        let (code, error) = site.refused(&format!("{add} --tang-thumbprint -{thumbprint}"));
         assert_eq!(code, 2);
         assert!(error.contains("no signing key"), "{error}");
         let added = site.luksmith(&format!("{add} --tang-thumbprint {thumbprint}"));

@@ -42,7 +42,12 @@ pub(super) struct EnrolArgs {
 
     /// The thumbprint of a signing key of the Tang server (`tang-show-keys` prints it); without it,
     /// the terminal asks whether the server's is right
-    #[arg(long, value_name = "THUMBPRINT", requires = "tang")]
+    #[arg(
+        long,
+        value_name = "THUMBPRINT",
+        requires = "tang",
+        allow_hyphen_values = true
+    )]
     tang_thumbprint: Option<String>,
 
     /// Write the recovery key to FILE, which is new and gets mode 0600, instead of to the terminal;
