@@ -111,6 +111,7 @@ pub(crate) mod tests {
     pub(crate) const LIMIT: usize = DEPTH_OF_KERNELS;
 
     /// What the stack below this frame holds after `work`. It was painted before.
+    #[cfg(feature = "tang")]
     #[inline(never)]
     pub(crate) fn after(work: impl FnOnce()) -> Vec<u8> {
         paint();
@@ -118,6 +119,7 @@ pub(crate) mod tests {
         copied()
     }
 
+    #[cfg(feature = "tang")]
     #[inline(never)]
     fn copied() -> Vec<u8> {
         let below = MaybeUninit::<[u8; EXAMINED]>::uninit();

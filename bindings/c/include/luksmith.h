@@ -158,8 +158,8 @@ int luksmith_create(const char *image, uint64_t size, const luksmith_options *op
 /*
  * Opens the volume in a file, on a device or on an NBD export, for writing unless "read-only" is
  * "true". It is locked: luksmith_unlock opens its plaintext. No other program may have it open,
- * unless all only read it. "force-share" takes no lock, and is only for reading. "trust" is the folder
- * of the pin with which the header is compared, and which its changes keep up to date.
+ * unless all only read it. "force-share" takes no lock, and is only for reading. "trust" is the
+ * folder of the pin with which the header is compared, and which its changes keep up to date.
  *
  * Options: force-share, format, header, read-only, trust.
  */
