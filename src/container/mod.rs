@@ -19,6 +19,7 @@ mod mark;
 mod material;
 mod mend;
 mod open;
+mod overlay;
 mod pinned;
 mod plan;
 mod reencryption;

@@ -9,11 +9,11 @@
 
 use std::ops::Range;
 
-use super::undo::{UndoRecord, UndoStore, lay_over};
+use super::overlay::{Overlay, lay_over};
+use super::undo::{UndoRecord, UndoStore};
 use super::{CommitError, UndoError};
-use crate::backend::{Backend, Geometry, IoError, Operation};
+use crate::backend::{Backend, IoError};
 use crate::door;
-use crate::sectors::{Cipher, Sectors};
 
 /// A change of metadata that has not yet reached the storage.
 #[derive(Default)]
@@ -87,11 +87,8 @@ impl WritePlan {
     }
 
     /// The storage as it will be after the plan. It cannot be written.
-    pub(super) fn preview<'a>(&'a self, storage: &'a dyn Backend) -> Preview<'a> {
-        Preview {
-            storage,
-            plan: self,
-        }
+    pub(super) fn preview<'a>(&'a self, storage: &'a dyn Backend) -> Overlay<'a> {
+        Overlay::new(storage, self.writes())
     }
 
     fn writes(&self) -> impl Iterator<Item = (u64, &[u8])> + Clone {
@@ -179,40 +176,6 @@ impl WritePlan {
             }
         }
         Ok(())
-    }
-}
-
-/// A storage as it will be after a plan. It cannot be written.
-pub(super) struct Preview<'a> {
-    storage: &'a dyn Backend,
-    plan: &'a WritePlan,
-}
-
-impl Backend for Preview<'_> {
-    fn geometry(&self) -> Geometry {
-        self.storage.geometry().with_read_only(true)
-    }
-    fn read_at(&self, offset: u64, into: &mut Sectors<Cipher>) -> Result<(), IoError> {
-        self.storage.read_at(offset, into)?;
-        for (at, bytes) in self.plan.writes() {
-            lay_over(into.as_mut_slice(), offset, bytes, at);
-        }
-        Ok(())
-    }
-    fn write_at(&self, _: u64, _: &Sectors<Cipher>) -> Result<(), IoError> {
-        Err(IoError::ReadOnly(Operation::Write))
-    }
-    fn flush(&self) -> Result<(), IoError> {
-        Ok(())
-    }
-    fn discard(&self, _: Range<u64>) -> Result<(), IoError> {
-        Err(IoError::ReadOnly(Operation::Discard))
-    }
-    fn write_zeroes(&self, _: Range<u64>) -> Result<(), IoError> {
-        Err(IoError::ReadOnly(Operation::WriteZeroes))
-    }
-    fn resize(&self, _: u64) -> Result<(), IoError> {
-        Err(IoError::ReadOnly(Operation::Resize))
     }
 }
 

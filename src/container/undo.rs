@@ -17,7 +17,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-pub(super) use record::{UndoRecord, is_record, is_remnant, lay_over};
+pub(super) use record::{UndoRecord, is_record, is_remnant};
 pub(crate) use settle::discard;
 pub(super) use settle::settle;
 pub use settle::{Settled, Unproven};

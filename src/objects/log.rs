@@ -118,7 +118,8 @@ impl Log {
             drop(state);
             let leaves = self.read_leaves(&run)?;
             state = self.lock();
-            for ((number, place), extents) in run.into_iter().zip(leaves) {
+            // The wanted leaf last: to insert a leaf may free those before it.
+            for ((number, place), extents) in run.into_iter().zip(leaves).rev() {
                 state.map.insert(number, Some(place), extents);
             }
         }

@@ -184,6 +184,28 @@ fn leaves_are_read_together_where_the_volume_is_read_in_order() {
     assert_eq!(reads([7, 5, 3, 1, 6, 4, 2, 0]), [2; 8]);
 }
 
+/// The memory of the map is full of leaves that have changed, and the leaf before is one of them.
+#[test]
+fn leaves_are_read_together_while_none_has_room() {
+    const LEAF: u64 = 32 << 20;
+    let objects = Objects::default();
+    make(&objects, 4 * LEAF);
+    let volume = ObjectsBackend::open(objects.handle(), None, options()).unwrap();
+    for leaf in 0..4 {
+        volume.write_at(leaf * LEAF, &block(leaf + 1)).unwrap();
+    }
+    volume.close().unwrap();
+    let handle = objects.handle();
+    let volume = ObjectsBackend::open(handle.clone(), None, options().map_memory(1)).unwrap();
+    volume.write_at(0, &block(9)).unwrap();
+    let before = handle.count("read");
+    let mut bytes = Sectors::<Cipher>::with_len(4096);
+    volume.read_at(LEAF, &mut bytes).unwrap();
+    assert_eq!(bytes.as_slice(), block(2).as_slice());
+    assert_eq!(handle.count("read") - before, 2);
+    volume.close().unwrap();
+}
+
 #[test]
 fn what_is_in_the_cache_is_not_read_again() {
     let folder = tempfile::tempdir().unwrap();

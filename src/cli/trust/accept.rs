@@ -1,15 +1,12 @@
 //! `luksmith trust accept`: pins what another program has changed.
 
-use luksmith::container::Which;
 use luksmith::task::outcome::{Done, Trusted};
 use luksmith::task::trust::Volume;
 
+use super::volume::VolumeArgs;
 use crate::cli::Session;
-use crate::cli::args::{ImageArgs, UnlockArgs};
 use crate::cli::error::CommandError;
-use crate::cli::open::{ReadArgs, unlock};
 use crate::cli::output;
-use crate::cli::passphrase::KeySource;
 
 /// Pin the header of a pinned volume as it is now, after another program has changed it
 ///
@@ -20,13 +17,7 @@ use crate::cli::passphrase::KeySource;
 #[command(after_help = EXAMPLES, mut_arg("trust", |arg| arg.required(true)))]
 pub(crate) struct Args {
     #[command(flatten)]
-    image: ImageArgs,
-
-    #[command(flatten)]
-    read: ReadArgs,
-
-    #[command(flatten)]
-    unlock: UnlockArgs,
+    volume: VolumeArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -36,10 +27,9 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let dir = self.image.trust.needed()?;
-        let image = self.image.get().without_trust();
-        let limits = self.unlock.limits.limits();
-        let container = image.open_to_look(self.read.options(), limits, session)?;
+        let dir = self.volume.image.trust.needed()?;
+        let image = self.volume.image.get().without_trust();
+        let container = self.volume.open(&image, session)?;
         let volume = Volume::new(&image, &dir, &container);
         let about = |error: luksmith::task::Error| error.about(&image.location);
         let (before, differences) = volume.compare(&container).map_err(about)?;
@@ -49,9 +39,7 @@ impl Args {
             for difference in &differences {
                 output::warning(format_args!("{}: {difference}", image.location));
             }
-            let source = KeySource::to_unlock(&self.unlock)?;
-            let label = image.location.to_string();
-            let unlocked = unlock(session, &container, &source, Which::Any, &label)?;
+            let unlocked = self.volume.unlock(&image, &container, session)?;
             let accepted = volume.accept(&before, &container, &unlocked);
             accepted.map_err(about)?
         };

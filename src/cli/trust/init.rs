@@ -1,15 +1,13 @@
 //! `luksmith trust init`: pins a volume.
 
-use luksmith::container::Which;
 use luksmith::task::outcome::{Done, Trusted};
 use luksmith::task::trust::{Volume, tagging};
 use luksmith::trust::TrustDir;
 
+use super::volume::VolumeArgs;
 use crate::cli::Session;
-use crate::cli::args::{Choice, ImageArgs, UnlockArgs, choice};
+use crate::cli::args::{Choice, choice};
 use crate::cli::error::CommandError;
-use crate::cli::open::{ReadArgs, unlock};
-use crate::cli::passphrase::KeySource;
 
 /// Pin the header of a volume as it is now
 ///
@@ -20,13 +18,7 @@ use crate::cli::passphrase::KeySource;
 #[command(after_help = EXAMPLES, mut_arg("trust", |arg| arg.required(true)))]
 pub(crate) struct Args {
     #[command(flatten)]
-    image: ImageArgs,
-
-    #[command(flatten)]
-    read: ReadArgs,
-
-    #[command(flatten)]
-    unlock: UnlockArgs,
+    volume: VolumeArgs,
 
     /// Keep a tag of each 4 KiB of the data too, so that changed or old data are errors. They are
     /// those of what is there now, and a volume that is pinned already gets them too
@@ -62,10 +54,10 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let dir = TrustDir::make(self.image.trust.needed()?.path())?;
-        let image = self.image.get().without_trust();
-        let limits = self.unlock.limits.limits();
-        let container = image.open_to_look(self.read.options(), limits, session)?;
+        let args = &self.volume;
+        let dir = TrustDir::make(args.image.trust.needed()?.path())?;
+        let image = args.image.get().without_trust();
+        let container = args.open(&image, session)?;
         let volume = Volume::new(&image, &dir, &container);
         let pinned = match self.tags {
             None => None,
@@ -76,23 +68,20 @@ impl Args {
         };
         // The volume key is compared with the pin too.
         let container = match &pinned {
-            Some(_) => (self.image.get()).open_to_look(self.read.options(), limits, session)?,
+            Some(_) => args.open(&args.image.get(), session)?,
             None => {
                 volume.check_init()?;
                 container
             }
         };
-        let (source, label) = (
-            KeySource::to_unlock(&self.unlock)?,
-            image.location.to_string(),
-        );
-        let unlocked = unlock(session, &container, &source, Which::Any, &label)?;
+        let unlocked = args.unlock(&image, &container, session)?;
         let pin = match pinned {
             Some(pin) => pin,
             None => volume.init(&container, &unlocked)?,
         };
         let tags = self.tags.map(|content| {
             let fresh = content == Content::Fresh;
+            let limits = args.unlock.limits.limits();
             tagging::make(
                 &image,
                 &dir,

@@ -4,6 +4,7 @@ mod accept;
 mod init;
 mod status;
 mod verify;
+mod volume;
 
 use clap::Subcommand;
 

@@ -1,14 +1,11 @@
 //! `luksmith trust verify`: compares a volume with its pin.
 
-use luksmith::container::Which;
 use luksmith::task::outcome::{Done, Trusted};
 use luksmith::task::trust::{Volume, tagging};
 
+use super::volume::VolumeArgs;
 use crate::cli::Session;
-use crate::cli::args::{ImageArgs, UnlockArgs};
 use crate::cli::error::{CommandError, Kind};
-use crate::cli::open::{ReadArgs, unlock};
-use crate::cli::passphrase::KeySource;
 
 /// Compare a volume with its pin
 ///
@@ -18,13 +15,7 @@ use crate::cli::passphrase::KeySource;
 #[command(after_help = EXAMPLES, mut_arg("trust", |arg| arg.required(true)))]
 pub(crate) struct Args {
     #[command(flatten)]
-    image: ImageArgs,
-
-    #[command(flatten)]
-    read: ReadArgs,
-
-    #[command(flatten)]
-    unlock: UnlockArgs,
+    volume: VolumeArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -34,17 +25,19 @@ Examples:
 
 impl Args {
     pub(crate) fn run(self, session: &Session) -> Result<(), CommandError> {
-        let dir = self.image.trust.needed()?;
-        let image = self.image.get();
-        let limits = self.unlock.limits.limits();
-        let container = image.open_to_look(self.read.options(), limits, session)?;
+        let VolumeArgs {
+            image,
+            read,
+            unlock,
+        } = &self.volume;
+        let (dir, image) = (image.trust.needed()?, image.get());
+        let container = self.volume.open(&image, session)?;
         let mut tags = None;
-        if self.unlock.key.is_given() || self.unlock.token.is_given() {
-            let source = KeySource::to_unlock(&self.unlock)?;
-            let label = image.location.to_string();
-            let unlocked = unlock(session, &container, &source, Which::Any, &label)?;
+        if unlock.key.is_given() || unlock.token.is_given() {
+            let unlocked = self.volume.unlock(&image, &container, session)?;
             if tagging::are_there(&container, &dir)? {
-                let opened = image.open_data_to_read(self.read.options(), limits, session)?;
+                let limits = unlock.limits.limits();
+                let opened = image.open_data_to_read(read.options(), limits, session)?;
                 tags = tagging::verify((&opened.1, &opened.0), &unlocked, session)?;
             }
         }

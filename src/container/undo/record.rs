@@ -11,9 +11,9 @@ use std::ops::Range;
 use sha2::{Digest as _, Sha256};
 
 use super::ROOM_MAGIC;
-use crate::backend::{Backend, Geometry, IoError, Operation};
+use crate::backend::{Backend, IoError};
+use crate::container::overlay::{Overlay, lay_over};
 use crate::door;
-use crate::sectors::{Cipher, Sectors};
 
 /// The size that a disk writes atomically, in bytes. Units begin at multiples of it.
 const UNIT: usize = 512;
@@ -179,6 +179,12 @@ impl UndoRecord {
         self.has_hashes
     }
 
+    /// The storage as it will be after a rollback. It cannot be written.
+    pub(super) fn rolled_back<'a>(&'a self, storage: &'a dyn Backend) -> Overlay<'a> {
+        let saved = self.ranges.iter();
+        Overlay::new(storage, saved.map(|saved| (saved.offset, &saved.old[..])))
+    }
+
     /// Whether the storage has one of the two UUIDs of the record.
     pub(super) fn is_of(&self, storage: &dyn Backend) -> Result<bool, IoError> {
         Ok(self.uuids.contains(&uuid_of(storage)?))
@@ -332,59 +338,6 @@ impl Saved {
     fn write(&self, storage: &dyn Backend, part: Range<usize>) -> Result<(), IoError> {
         door::write(storage, self.offset + part.start as u64, &self.old[part])
     }
-}
-
-/// A storage as it will be after a rollback. It cannot be written.
-pub(super) struct RolledBack<'a> {
-    pub(super) storage: &'a dyn Backend,
-    pub(super) record: &'a UndoRecord,
-}
-
-impl Backend for RolledBack<'_> {
-    fn geometry(&self) -> Geometry {
-        self.storage.geometry().with_read_only(true)
-    }
-    fn read_at(&self, offset: u64, into: &mut Sectors<Cipher>) -> Result<(), IoError> {
-        self.storage.read_at(offset, into)?;
-        for saved in &self.record.ranges {
-            lay_over(into.as_mut_slice(), offset, &saved.old, saved.offset);
-        }
-        Ok(())
-    }
-    fn write_at(&self, _: u64, _: &Sectors<Cipher>) -> Result<(), IoError> {
-        Err(IoError::ReadOnly(Operation::Write))
-    }
-    fn flush(&self) -> Result<(), IoError> {
-        Ok(())
-    }
-    fn discard(&self, _: Range<u64>) -> Result<(), IoError> {
-        Err(IoError::ReadOnly(Operation::Discard))
-    }
-    fn write_zeroes(&self, _: Range<u64>) -> Result<(), IoError> {
-        Err(IoError::ReadOnly(Operation::WriteZeroes))
-    }
-    fn resize(&self, _: u64) -> Result<(), IoError> {
-        Err(IoError::ReadOnly(Operation::Resize))
-    }
-}
-
-/// Copies the overlap of `over`, at offset `over_at`, to `bytes`, at offset `at`, and returns it as
-/// a range of `bytes`.
-pub(in crate::container) fn lay_over(
-    bytes: &mut [u8],
-    at: u64,
-    over: &[u8],
-    over_at: u64,
-) -> Range<usize> {
-    let from = at.max(over_at);
-    let to = (at + bytes.len() as u64).min(over_at + over.len() as u64);
-    if from >= to {
-        return 0..0;
-    }
-    let index = |start: u64, at: u64| usize::try_from(at - start).unwrap_or(usize::MAX);
-    let overlap = index(at, from)..index(at, to);
-    bytes[overlap.clone()].copy_from_slice(&over[index(over_at, from)..index(over_at, to)]);
-    overlap
 }
 
 /// The ranges of the writes in whole units, up to the end of the storage, without overlaps.

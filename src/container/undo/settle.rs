@@ -11,7 +11,7 @@ use std::ops::Range;
 use luksmith_formats::Limits;
 
 use super::parts::{self, Judgement};
-use super::record::{Found, RolledBack, UndoRecord, is_remnant};
+use super::record::{Found, UndoRecord, is_remnant};
 use super::{Kept, ROOM_MAGIC, UndoStore};
 use crate::backend::Backend;
 use crate::container::open::{self, Loaded};
@@ -187,7 +187,7 @@ fn prove(
     let end = record.end();
     let (old, limit_of_old) = match end > storage.geometry().size {
         true => (None, None),
-        false => with_limit(open::load(&RolledBack { storage, record }, limits))?,
+        false => with_limit(open::load(&record.rolled_back(storage), limits))?,
     };
     // In the middle of a change there may be no valid header.
     let present = open::load(storage, limits).ok();
@@ -259,7 +259,7 @@ fn present_header(
     limits: &Limits,
 ) -> Result<Vec<u8>, UndoError> {
     let size = storage.geometry().size;
-    let old = RolledBack { storage, record };
+    let old = record.rolled_back(storage);
     let ends = [open::load(storage, limits), open::load(&old, limits)]
         .into_iter()
         .flatten()
