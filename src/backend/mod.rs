@@ -118,6 +118,12 @@ pub trait Backend: Send + Sync {
     /// As for [`write_at`](Self::write_at).
     fn write_zeroes(&self, range: Range<u64>) -> Result<(), IoError>;
 
+    /// Whether a server answers each call. Callers then make few long calls instead of many short
+    /// ones, since each of them waits for an answer.
+    fn is_remote(&self) -> bool {
+        false
+    }
+
     /// The unit in bytes that a power failure leaves old or new, but never torn, if the storage
     /// promises one: the physical block of a device. A file promises none.
     fn atomic_unit(&self) -> Option<u32> {
@@ -448,6 +454,9 @@ macro_rules! forward {
             }
             fn write_zeroes(&self, range: Range<u64>) -> Result<(), IoError> {
                 (**self).write_zeroes(range)
+            }
+            fn is_remote(&self) -> bool {
+                (**self).is_remote()
             }
             fn atomic_unit(&self) -> Option<u32> {
                 (**self).atomic_unit()

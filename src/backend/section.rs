@@ -156,6 +156,10 @@ impl<B: Backend> Backend for Section<B> {
         self.storage.can_flush()
     }
 
+    fn is_remote(&self) -> bool {
+        self.storage.is_remote()
+    }
+
     fn discard(&self, range: Range<u64>) -> Result<(), IoError> {
         let range = self.change(Operation::Discard, &range)?;
         let discarded = self.storage.discard(range);

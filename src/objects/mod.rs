@@ -341,6 +341,10 @@ impl Backend for ObjectsBackend {
         Geometry::new(size).with_read_only(self.read_only)
     }
 
+    fn is_remote(&self) -> bool {
+        true
+    }
+
     fn read_at(&self, offset: u64, into: &mut Sectors<Cipher>) -> Result<(), IoError> {
         let operation = Operation::Read;
         self.geometry()

@@ -1,6 +1,7 @@
 //! Converts ranges of bytes to whole units: the only place that computes with partial units.
 //!
-//! A request is cut into pieces of at most [`PIECE`], or of one cluster if that is larger. Only the
+//! A request is cut into pieces of at most [`PIECE`] ([`REMOTE_PIECE`] if
+//! the storage is remote), or of one cluster if that is larger. Only the
 //! first and the last unit of a request can be partial.
 
 use std::ops::Range;
@@ -9,6 +10,8 @@ use crate::crypt::Windows;
 
 /// The size of a piece in bytes. It is encrypted and written while it is in the L2 cache.
 pub(super) const PIECE: u64 = 256 << 10;
+/// The size of a piece of remote storage in bytes. There each piece waits for the server's answer.
+pub(super) const REMOTE_PIECE: u64 = 1 << 20;
 
 /// The data of a write.
 pub(super) enum Source<'a> {

@@ -447,10 +447,14 @@ impl Volume {
 
     /// The largest piece that is encrypted and written at once.
     fn piece(&self) -> u64 {
+        let piece = match self.layout.storage().is_remote() {
+            true => align::REMOTE_PIECE,
+            false => align::PIECE,
+        };
         match &self.layout {
-            Layout::Linear(_) | Layout::TwoSides(_) => align::PIECE,
+            Layout::Linear(_) | Layout::TwoSides(_) => piece,
             // A new cluster is written as a whole.
-            Layout::Qcow2(image, _) => align::PIECE.max(image.cluster_size()),
+            Layout::Qcow2(image, _) => piece.max(image.cluster_size()),
         }
     }
 

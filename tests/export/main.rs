@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use luksmith::backend::memory::MemoryBackend;
 use luksmith::backend::{Backend, Geometry, IoError, Operation};
@@ -23,6 +23,8 @@ const SIZE: u64 = 64 << 10;
 struct Storage {
     memory: MemoryBackend,
     flush_fails: AtomicBool,
+    is_remote: bool,
+    calls: AtomicUsize,
 }
 
 impl Backend for Storage {
@@ -30,9 +32,11 @@ impl Backend for Storage {
         self.memory.geometry()
     }
     fn read_at(&self, offset: u64, into: &mut Sectors<Cipher>) -> Result<(), IoError> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         self.memory.read_at(offset, into)
     }
     fn write_at(&self, offset: u64, from: &Sectors<Cipher>) -> Result<(), IoError> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         self.memory.write_at(offset, from)
     }
     fn flush(&self) -> Result<(), IoError> {
@@ -51,20 +55,29 @@ impl Backend for Storage {
     fn resize(&self, size: u64) -> Result<(), IoError> {
         self.memory.resize(size)
     }
+    fn is_remote(&self) -> bool {
+        self.is_remote
+    }
 }
 
 fn storage() -> Arc<Storage> {
     Arc::new(Storage {
         memory: MemoryBackend::new(usize::try_from(SIZE).unwrap()),
         flush_fails: AtomicBool::new(false),
+        is_remote: false,
+        calls: AtomicUsize::new(0),
     })
 }
 
-fn export(storage: &Arc<Storage>) -> Export {
+fn volume(storage: &Arc<Storage>) -> Volume {
     let key = VolumeKey::copy_from(&[7; 64]).unwrap();
     let crypt = SectorCrypt::new(CipherSpec::AES_XTS_PLAIN64, 512, &key).unwrap();
-    let volume = Volume::new(storage.clone(), crypt, 0, SIZE, IvSector(0), false).unwrap();
-    Export::new("disk", Arc::new(volume))
+    let size = storage.geometry().size;
+    Volume::new(storage.clone(), crypt, 0, size, IvSector(0), false).unwrap()
+}
+
+fn export(storage: &Arc<Storage>) -> Export {
+    Export::new("disk", Arc::new(volume(storage)))
 }
 
 fn bytes(text: &[u8]) -> Sectors<Plain> {
@@ -90,6 +103,26 @@ fn bytes_are_written_and_read_at_any_offset() {
         (9, 0, 9)
     );
     assert_eq!(format!("{read:?}"), "Bytes(512 bytes)");
+}
+
+/// A server's answer takes longer than the bytes of a short call.
+#[test]
+fn requests_to_remote_storage_are_a_call_for_each_mebibyte() {
+    for (is_remote, calls) in [(false, 12), (true, 3)] {
+        let storage = Arc::new(Storage {
+            memory: MemoryBackend::new(4 << 20),
+            flush_fails: AtomicBool::new(false),
+            is_remote,
+            calls: AtomicUsize::new(0),
+        });
+        let volume = volume(&storage);
+        let (given, mut got) = (vec![0x5a; 3 << 20], vec![0; 3 << 20]);
+        volume.write_at(0, &given).unwrap();
+        assert_eq!(storage.calls.swap(0, Ordering::Relaxed), calls);
+        volume.read_at(0, &mut got).unwrap();
+        assert_eq!(storage.calls.load(Ordering::Relaxed), calls);
+        assert!(got == given);
+    }
 }
 
 #[test]

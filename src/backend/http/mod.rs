@@ -211,6 +211,10 @@ impl Backend for HttpBackend {
         Geometry::new(self.version.size).with_read_only(true)
     }
 
+    fn is_remote(&self) -> bool {
+        true
+    }
+
     fn read_at(&self, offset: u64, into: &mut Sectors<Cipher>) -> Result<(), IoError> {
         let len = into.len() as u64;
         self.geometry().check(Operation::Read, offset, len)?;

@@ -367,6 +367,10 @@ impl Backend for NbdBackend {
             .map_err(|error| io_error(error, Operation::Flush, 0))
     }
 
+    fn is_remote(&self) -> bool {
+        true
+    }
+
     /// With FUA each change is durable at once.
     fn can_flush(&self) -> bool {
         self.has(TransmissionFlags::SEND_FLUSH) || self.has(TransmissionFlags::SEND_FUA)

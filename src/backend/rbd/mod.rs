@@ -208,6 +208,10 @@ impl Backend for RbdBackend {
         }
     }
 
+    fn is_remote(&self) -> bool {
+        true
+    }
+
     fn read_at(&self, offset: u64, into: &mut Sectors<Cipher>) -> Result<(), IoError> {
         let (operation, len) = (Operation::Read, into.len() as u64);
         self.geometry().check(operation, offset, len)?;

@@ -300,6 +300,10 @@ impl Backend for Tagged {
         self.blocks.storage.can_flush()
     }
 
+    fn is_remote(&self) -> bool {
+        self.blocks.storage.is_remote()
+    }
+
     /// The whole blocks in the range read as zeroes of the volume afterwards, also if the storage
     /// cannot free their space.
     fn discard(&self, range: Range<u64>) -> Result<(), IoError> {
