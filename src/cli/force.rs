@@ -22,6 +22,7 @@ pub(crate) enum Force {
     Restore,
     OtherUuid,
     OtherKey,
+    Rollback,
     Shrink,
     Convert,
     SectorSize,
@@ -85,10 +86,11 @@ pub(crate) fn confirm_all(
         return Ok(());
     }
     if !io::stdin().is_terminal() || output::are_events() {
-        // Overwriting is refused as "exists", all else as a missing argument.
-        let kind = match open.iter().all(|(what, _)| *what == Force::Overwrite) {
-            true => Kind::Exists,
-            false => Kind::Parameters,
+        let all = |one: Force| open.iter().all(|(what, _)| *what == one);
+        let kind = match () {
+            () if all(Force::Overwrite) => Kind::Exists,
+            () if all(Force::Rollback) => Kind::NotTrusted,
+            () => Kind::Parameters,
         };
         let mut flags: Vec<_> = open.iter().map(|(what, _)| what.flag()).collect();
         flags.dedup();

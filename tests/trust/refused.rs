@@ -92,6 +92,52 @@ fn a_rolled_back_header_is_named() {
     assert_eq!(event["exit_code"].as_u64(), Some(7));
 }
 
+/// An old header opens with its passphrases, and has the pinned volume key.
+#[test]
+fn a_rolled_back_header_is_only_accepted_if_it_is_forced() {
+    let site = Site::pinned("luks2");
+    site.ok(&format!(
+        "key add disk.img --trust pins --key-file key --new-key-file other {CHEAP}"
+    ));
+    site.copy("disk.img", "old.img");
+    site.ok("key remove disk.img --trust pins --key-file other");
+    let pin = format!("pins/{}/pin", site.uuid("disk.img"));
+    let pinned = site.read(&pin);
+    site.copy("old.img", "disk.img");
+    let accept = "trust accept disk.img --trust pins --key-file";
+    for key in ["key", "other"] {
+        let said = site.fails(NOT_TRUSTED, &format!("{accept} {key}"));
+        assert!(
+            said.contains("it was rolled back: its sequence number"),
+            "{said}"
+        );
+        assert!(said.contains("keyslot 1 was added"), "{said}");
+        assert!(
+            said.contains("passphrases that were removed since"),
+            "{said}"
+        );
+        assert!(said.contains("hint: --force rollback goes on"), "{said}");
+    }
+    let said = site.fails(NOT_TRUSTED, &format!("{accept} key --json"));
+    let event = said.lines().last().unwrap();
+    let event: luksmith_formats::json::Value = event.parse().unwrap();
+    assert_eq!(event["kind"].as_str(), Some("not-trusted"));
+    // A passphrase has to open it all the same.
+    site.write("wrong", b"wrong");
+    site.fails(2, &format!("{accept} wrong --force rollback"));
+    assert!(site.read(&pin) == pinned);
+    site.fails(
+        NOT_TRUSTED,
+        "key test disk.img --trust pins --key-file other",
+    );
+    site.ok(&format!("{accept} other --force rollback"));
+    site.ok("key test disk.img --trust pins --key-file other");
+    assert!(site.read(&pin) != pinned);
+    // A later header needs no force.
+    site.ok("config disk.img --label later");
+    site.ok(&format!("{accept} key"));
+}
+
 /// LUKS1 has no sequence number: an old header is one in which keyslots are others.
 #[test]
 fn an_old_header_of_luks1_is_refused() {
