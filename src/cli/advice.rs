@@ -9,6 +9,16 @@ pub(crate) fn advice(advice: &Advice) -> String {
             "remove tags, tags.0 and tags.1 from the folder of its UUID in DIR, and run `luksmith trust \
              init IMAGE --trust DIR --tags` after it"
         }
+        Advice::WithoutControl => "leave --control out: it is only for reencryptions",
+        Advice::ServeToQemu => {
+            "`luksmith serve IMAGE --trust DIR --socket PATH` decrypts it, and QEMU opens that: `luksmith \
+             qemu args IMAGE --served PATH`"
+        }
+        Advice::TagsOfRaw => {
+            "`luksmith copy IMAGE NEW --source-format qcow2 --trust DIR` makes a raw volume of it, which \
+             can have tags"
+        }
+        Advice::FinishReencryption => "`luksmith reencrypt IMAGE` finishes it first",
         Advice::ForceShare => "--force-share reads it anyway",
         Advice::LoopDevice => "`losetup --find --show IMAGE` makes a block device of a file",
         Advice::ServeToKernel => {

@@ -17,6 +17,14 @@ pub enum Advice {
     DeviceInUse,
     /// The tags can be removed before, and made again after.
     WithoutTags,
+    /// The server serves the volume if its clients cannot begin a reencryption.
+    WithoutControl,
+    /// A server decrypts the volume for QEMU.
+    ServeToQemu,
+    /// A raw volume can have tags.
+    TagsOfRaw,
+    /// The reencryption has to end first.
+    FinishReencryption,
     /// A reencryption goes on where it stopped if the same task runs again.
     ReencryptAgain,
     /// A reencryption goes on if the options do not differ from those that it began with.
@@ -321,6 +329,10 @@ impl fmt::Display for Advice {
                 "a qcow2 image holds only LUKS1, as QEMU knows no other there"
             }
             Self::WithoutTags => "the tags can be removed before, and made again after it",
+            Self::WithoutControl => "it is served where no client can begin a reencryption",
+            Self::ServeToQemu => "a server can decrypt it for QEMU",
+            Self::TagsOfRaw => "a raw volume, such as a copy of this one, can have tags",
+            Self::FinishReencryption => "the reencryption has to end first",
             Self::ReencryptAgain => "what is converted stays converted: another run goes on",
             Self::ReencryptAsBegun => "without the options that differ, the reencryption goes on",
             Self::DropKeyslots => "give each passphrase, or let the other keyslots be dropped",

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::outcome::{Outcome, image as add_image};
 use super::storage::{Nature, Storage};
+use super::trust::kept::Task;
 use super::{Advice, Error};
 use crate::container::{Container, Header, Unlocked, Version, VolumeError};
 use crate::location::Location;
@@ -122,7 +123,7 @@ impl Table {
         data: &Storage,
         allow_discards: bool,
     ) -> Result<Self, Error> {
-        data.refuse_tags(container, "a device of the kernel")
+        data.refuse_tags(container, Task::Kernel)
             .map_err(|error| error.about(image))?;
         let file = match (&data.file, data.nature, &data.qcow2_header) {
             (Some(file), Nature::BlockDevice, None) => file,

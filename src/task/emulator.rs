@@ -12,6 +12,7 @@ use luksmith_formats::{Limits, luks1};
 
 use super::open::{Image, ImageFormat};
 use super::storage::{LUKS_MAGIC, Storage, not_opened};
+use super::trust::kept::{Kept, Task};
 use super::{Advice, Error, Kind};
 use crate::Interrupt;
 use crate::backend::file::OpenOptions;
@@ -87,7 +88,7 @@ impl From<EmulatorError> for Error {
 /// read even while an emulator has the volume open.
 ///
 /// # Errors
-/// What the storage reports, and what is wrong with the header.
+/// What the storage reports, what is wrong with the header, and a volume with tags.
 pub fn version(
     image: &Image,
     stated: Option<Version>,
@@ -104,6 +105,11 @@ pub fn version(
             let (image, offset) = (image.location.clone(), offset.offset);
             return Err(EmulatorError::DataOffset { image, offset }.into());
         }
+    }
+    if let Some(dir) = image.trust.clone() {
+        let options = image.tags.clone();
+        let refused = Kept { dir, options }.refuse(&container, Task::Emulator);
+        refused.map_err(|error| error.about(&image.location))?;
     }
     Ok(container.version())
 }

@@ -12,6 +12,7 @@ use super::open::Image;
 use super::reencrypt::not_resumed;
 use super::reencrypt::served::{Reencryptable, Stage};
 use super::storage::{Storage, is_reencrypted};
+use super::trust::kept::Task;
 use super::{Advice, Error, Note, Watch};
 use crate::Interrupt;
 use crate::backend::file::OpenOptions;
@@ -179,7 +180,11 @@ impl Locked {
             return Ok((self.export(unlocked)?, None));
         }
         let about = |error: Error| error.about(&wanted.image.location);
-        (self.data.refuse_tags(container, "a reencryption")).map_err(about)?;
+        let task = match is_pending {
+            true => Task::Reencryption,
+            false => Task::Control,
+        };
+        self.data.refuse_tags(container, task).map_err(about)?;
         let data = self.data.backend.clone();
         let (volume, stage) = if is_pending {
             let keys = container.reencryption_keys(unlocked, &Interrupt::new());

@@ -2,6 +2,7 @@
 
 use super::open::Image;
 use super::storage::Storage;
+use super::trust::kept::Task;
 use super::{Advice, Error, size};
 use crate::backend::IoError;
 use crate::container::Container;
@@ -31,7 +32,7 @@ impl Resize {
         new: u64,
     ) -> Result<Self, Error> {
         let volume = image.location.to_string();
-        data.refuse_tags(container, "another size")
+        data.refuse_tags(container, Task::Resize)
             .map_err(|error| error.about(&volume))?;
         let old = data.volume_size(container);
         let old = old.map_err(|error| Error::from(error).about(&volume))?;

@@ -9,7 +9,7 @@ use luksmith_formats::limits::Limits;
 use luksmith_formats::nbd::uri::Uri;
 
 use super::destination::Destination;
-use super::trust::kept::Kept;
+use super::trust::kept::{Kept, Task};
 use super::{Advice, Error, Kind, size};
 use crate::Interrupt;
 use crate::backend::file::{FileBackend, OpenOptions};
@@ -347,9 +347,9 @@ impl Storage {
     }
 
     /// Fails if the volume has tags, for a task that does not keep them up.
-    pub(super) fn refuse_tags(&self, container: &Container, what: &str) -> Result<(), Error> {
+    pub(super) fn refuse_tags(&self, container: &Container, task: Task) -> Result<(), Error> {
         let kept = self.kept.as_ref();
-        kept.map_or(Ok(()), |kept| kept.refuse(container, what))
+        kept.map_or(Ok(()), |kept| kept.refuse(container, task))
     }
 
     /// The plaintext of the volume in this storage, which is compared with its tags if this host

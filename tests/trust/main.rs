@@ -10,5 +10,6 @@ mod refused;
 mod site;
 mod tags_commands;
 mod tags_model;
+mod tags_refused;
 mod tags_store;
 mod tags_world;

@@ -79,26 +79,6 @@ fn a_fresh_volume_reads_as_zeroes_whatever_the_storage_has() {
     assert!(site.read("plain").iter().all(|byte| *byte == 0));
 }
 
-#[test]
-fn what_would_not_keep_the_tags_up_is_refused() {
-    let site = tagged("--tags");
-    let said = site.fails(5, "trust init disk.img --trust pins --tags --key-file key");
-    assert!(said.contains("has tags already"), "{said}");
-    for command in [
-        "reencrypt disk.img --trust pins --key-file key --cipher aes-cbc-essiv:sha256",
-        "resize disk.img --size 2M --trust pins",
-    ] {
-        let said = site.fails(4, command);
-        assert!(said.contains("a volume with tags"), "{command}: {said}");
-    }
-    // The keyslots can change.
-    site.ok(
-        "key add disk.img --trust pins --key-file key --new-key-file other --pbkdf pbkdf2 \
-             --pbkdf-force-iterations 1000",
-    );
-    site.ok("trust verify disk.img --trust pins --key-file other");
-}
-
 /// A server of `disk.img` on `s/nbd.sock`.
 fn serve(site: &Site, more: &str) -> Child {
     let folder = fs::DirBuilder::new().mode(0o700).create(site.path("s"));

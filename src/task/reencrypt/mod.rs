@@ -32,6 +32,7 @@ use crate::secret::Passphrase;
 use crate::task::destination::Destination;
 use crate::task::open::Image;
 use crate::task::storage::Storage;
+use crate::task::trust::kept::Task;
 use crate::task::{Advice, Error, Kind, Watch, Work, Working};
 use target::{Access, Begun, Target, Zones, new_target, pending_target};
 
@@ -106,7 +107,7 @@ impl Plan {
             }
             None => new_target(&container, &data, &options)?,
         };
-        data.refuse_tags(&container, "a reencryption")
+        data.refuse_tags(&container, Task::Reencryption)
             .map_err(about)?;
         let zones = Zones::of(pending.as_ref(), &target, &data, &options, Access::Sole);
         Ok(Self {

@@ -15,6 +15,35 @@ pub(in crate::task) struct Kept {
     pub(in crate::task) options: TagsOptions,
 }
 
+/// A task that does not keep tags up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::task) enum Task {
+    Reencryption,
+    /// A server lets its clients begin a reencryption.
+    Control,
+    Resize,
+    /// The kernel decrypts.
+    Kernel,
+    /// QEMU decrypts.
+    Emulator,
+}
+
+impl Task {
+    /// What it is called, and what is possible with tags.
+    fn words(self) -> (&'static str, Option<Advice>) {
+        match self {
+            Self::Reencryption => ("a reencryption", None),
+            Self::Control => (
+                "the control of a reencryption",
+                Some(Advice::WithoutControl),
+            ),
+            Self::Resize => ("another size", None),
+            Self::Kernel => ("a device of the kernel", Some(Advice::ServeToKernel)),
+            Self::Emulator => ("decryption by QEMU", Some(Advice::ServeToQemu)),
+        }
+    }
+}
+
 impl Kept {
     /// Whether a volume has tags.
     pub(in crate::task) fn has_tags(&self, container: &Container) -> Result<bool, Error> {
@@ -49,12 +78,17 @@ impl Kept {
     }
 
     /// Fails if a volume has tags, for a task that does not keep them up.
-    pub(in crate::task) fn refuse(&self, container: &Container, what: &str) -> Result<(), Error> {
+    pub(in crate::task) fn refuse(&self, container: &Container, task: Task) -> Result<(), Error> {
         match self.has_tags(container)? {
             false => Ok(()),
             true => {
+                let (what, advice) = task.words();
                 let message = format!("{what} is not possible for a volume with tags");
-                Err(Error::new(Kind::Unsupported, message).advise(Advice::WithoutTags))
+                let mut error = Error::new(Kind::Unsupported, message);
+                if let Some(advice) = advice {
+                    error = error.advise(advice);
+                }
+                Err(error.advise(Advice::WithoutTags))
             }
         }
     }

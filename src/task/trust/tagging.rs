@@ -10,7 +10,7 @@ use crate::backend::{IoError, Operation};
 use crate::container::{Container, Unlocked};
 use crate::task::open::{Image, ImageFormat};
 use crate::task::storage::{Storage, is_reencrypted};
-use crate::task::{Error, Kind, Watch, Work, Working};
+use crate::task::{Advice, Error, Kind, Watch, Work, Working};
 use crate::trust::TrustDir;
 use crate::trust::tags::{self, Access, StoreFiles, TagsOptions};
 
@@ -37,12 +37,17 @@ pub struct Verified {
 /// # Errors
 /// [`Kind::Unsupported`], and [`Kind::Exists`] if it has tags already.
 pub fn check(image: &Image, container: &Container, dir: &TrustDir) -> Result<(), Error> {
-    let unsupported = |what: &str| Error::new(Kind::Unsupported, what.to_owned());
+    let unsupported = |what: &str, advice| {
+        let error = Error::new(Kind::Unsupported, what.to_owned());
+        Err(error.advise(advice).about(&image.location))
+    };
     if image.format == ImageFormat::Qcow2 {
-        return Err(unsupported("the clusters of a qcow2 image have no tags"));
+        let what = "the clusters of a qcow2 image have no tags";
+        return unsupported(what, Advice::TagsOfRaw);
     }
     if is_reencrypted(container) {
-        return Err(unsupported("a reencryption of the volume is in progress"));
+        let what = "a reencryption of the volume is in progress";
+        return unsupported(what, Advice::FinishReencryption);
     }
     match are_there(container, dir)? {
         true => Err(tags::TagsError::Exists.into()),
