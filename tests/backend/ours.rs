@@ -1,7 +1,6 @@
 //! The backends of the library keep the contract.
 
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 
 use luksmith::backend::Backend;
@@ -10,6 +9,7 @@ use luksmith::backend::file::{FileBackend, OpenOptions};
 use luksmith::backend::memory::MemoryBackend;
 use luksmith::backend::section::{Section, SectionError};
 use luksmith::layout::{NewImage, Qcow2};
+use support::loop_device::LoopDevice;
 
 const SIZE: usize = 2 << 20;
 
@@ -67,30 +67,6 @@ fn a_file_by_direct_io() {
     assert_eq!(skipped(open), []);
 }
 
-/// A loop device, detached at the end.
-struct LoopDevice(String);
-
-impl LoopDevice {
-    fn new(file: &Path, sector_size: &str) -> Option<Self> {
-        let attach = Command::new("losetup")
-            .args(["--find", "--show", "--sector-size", sector_size])
-            .arg(file)
-            .output()
-            .ok()?;
-        let name = String::from_utf8(attach.stdout).ok()?;
-        attach
-            .status
-            .success()
-            .then(|| Self(name.trim().to_owned()))
-    }
-}
-
-impl Drop for LoopDevice {
-    fn drop(&mut self) {
-        let _ = Command::new("losetup").args(["--detach", &self.0]).status();
-    }
-}
-
 #[test]
 fn a_block_device() {
     let file = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -101,11 +77,11 @@ fn a_block_device() {
         ("4096", false),
         ("4096", true),
     ] {
-        let Some(device) = LoopDevice::new(file.path(), sector_size) else {
+        let Some(device) = LoopDevice::attach(file.path(), &["--sector-size", sector_size]) else {
             eprintln!("skipped: no loop device can be attached");
             return;
         };
-        let open = |access| open_file(Path::new(&device.0), access, direct);
+        let open = |access| open_file(device.path(), access, direct);
         let skipped = skipped(open);
         assert!(skipped.contains(&Clause::Resize), "{skipped:?}");
         assert_eq!(skipped.contains(&Clause::WholeBlocks), !direct);

@@ -17,6 +17,7 @@ use luksmith::task::plain::{PlainAccess, PlainSource};
 use luksmith::task::{Silent, copy};
 use luksmith::uuid::Uuid;
 use luksmith_formats::Limits;
+use support::loop_device::LoopDevice;
 use support::partitions::{chain, gpt, mbr};
 use support::peers;
 
@@ -112,47 +113,30 @@ fn util_linux_has_the_same_partitions() {
     }
 }
 
-/// A loop device whose partitions the kernel has read, detached at the end.
-struct LoopDevice(String);
-
-impl LoopDevice {
-    fn attach(image: &Path, sector: &str) -> Option<Self> {
-        let mut command = Command::new(peers::find("losetup")?);
-        command.args(["--find", "--show", "--partscan", "--sector-size", sector]);
-        let attached = peers::output(command.arg(image));
-        let name = String::from_utf8(attached.stdout).unwrap();
-        let attached = attached
-            .status
-            .success()
-            .then(|| Self(name.trim().to_owned()));
-        if attached.is_none() {
-            peers::skip("no loop device can be attached");
-        }
-        attached
+/// A loop device whose partitions the kernel has read.
+fn attach(image: &Path, sector: &str) -> Option<LoopDevice> {
+    let attached = LoopDevice::attach(image, &["--partscan", "--sector-size", sector]);
+    if attached.is_none() {
+        peers::skip("no loop device can be attached");
     }
-
-    /// The partitions that the kernel has, in sectors of 512 bytes.
-    fn partitions(&self) -> Vec<(u32, Range<u64>)> {
-        let name = self.0.trim_start_matches("/dev/");
-        let folder = std::fs::read_dir(format!("/sys/block/{name}")).unwrap();
-        let mut found: Vec<_> = folder
-            .filter_map(|entry| {
-                let path = entry.unwrap().path();
-                let read = |name: &str| std::fs::read_to_string(path.join(name)).ok();
-                let number = read("partition")?.trim().parse().unwrap();
-                let field = |name| read(name).unwrap().trim().parse::<u64>().unwrap();
-                Some((number, field("start")..field("start") + field("size")))
-            })
-            .collect();
-        found.sort_unstable_by_key(|(number, _)| *number);
-        found
-    }
+    attached
 }
 
-impl Drop for LoopDevice {
-    fn drop(&mut self) {
-        let _ = Command::new("losetup").args(["--detach", &self.0]).status();
-    }
+/// The partitions that the kernel has, in sectors of 512 bytes.
+fn partitions(device: &LoopDevice) -> Vec<(u32, Range<u64>)> {
+    let name = device.path().file_name().unwrap();
+    let folder = std::fs::read_dir(Path::new("/sys/block").join(name)).unwrap();
+    let mut found: Vec<_> = folder
+        .filter_map(|entry| {
+            let path = entry.unwrap().path();
+            let read = |name: &str| std::fs::read_to_string(path.join(name)).ok();
+            let number = read("partition")?.trim().parse().unwrap();
+            let field = |name| read(name).unwrap().trim().parse::<u64>().unwrap();
+            Some((number, field("start")..field("start") + field("size")))
+        })
+        .collect();
+    found.sort_unstable_by_key(|(number, _)| *number);
+    found
 }
 
 #[test]
@@ -171,10 +155,10 @@ fn the_kernel_has_the_same_partitions() {
             .chain([("gpt with sectors of 4096 bytes", large, vec![1, 2], 4096)])
     {
         std::fs::write(&image, &bytes).unwrap();
-        let Some(device) = LoopDevice::attach(&image, &sector.to_string()) else {
+        let Some(device) = attach(&image, &sector.to_string()) else {
             return;
         };
-        let theirs = device.partitions();
+        let theirs = partitions(&device);
         if theirs.is_empty() {
             // No package brings another kernel here, so it is not a missing peer.
             eprintln!("skipped: this kernel reads no partition tables");
@@ -187,7 +171,7 @@ fn the_kernel_has_the_same_partitions() {
         assert_eq!(ours(&bytes, sector, &numbers), theirs, "{name}");
         // The device of the partition is the one to use.
         let location = Location::part_of(
-            Location::Path(device.0.clone().into()),
+            Location::Path(device.path().into()),
             Part::Partition(numbers[0]),
         );
         let open = Image::new(location).open_to_read(

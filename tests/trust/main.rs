@@ -6,10 +6,12 @@
 
 mod commands;
 mod folder;
+mod places;
 mod refused;
 mod site;
 mod tags_commands;
 mod tags_model;
+mod tags_places;
 mod tags_refused;
 mod tags_store;
 mod tags_world;

@@ -15,7 +15,7 @@
 //! - [`recorder`]: a proxy that records every byte.
 //! - [`segments`]: memory in pieces, as a guest's requests have it.
 //! - [`swtpm`]: a TPM 2.0 in a process, and its other clients.
-//! - [`acl`]: access control lists of files.
+//! - [`acl`]: access control lists of files. [`loop_device`]: a block device of a file.
 //! - [`allocation`], [`cpu_time`]: the memory and processor time that a piece of work takes.
 //! - [`mod@bench`]: helpers that the bench programs share.
 //! - [`vhost_guest`]: a guest without a machine, for servers of vhost-user.
@@ -37,6 +37,7 @@ pub mod cpu_time;
 pub mod fuzz_input;
 pub mod initramfs;
 pub mod json_schema;
+pub mod loop_device;
 pub mod moto;
 pub mod nbd_server;
 pub mod partitions;
