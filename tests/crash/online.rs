@@ -279,7 +279,7 @@ fn all(volume: &Volume) -> Vec<u8> {
 
 #[test]
 fn no_cut_beside_a_client_loses_what_it_flushed() {
-    let rounds = if support::is_long() { 20 } else { 1 };
+    let (rounds, every) = if support::is_long() { (20, 1) } else { (1, 3) };
     let mut count = 0;
     let all = cases().into_iter().enumerate();
     for ((index, case), begin) in
@@ -299,16 +299,20 @@ fn no_cut_beside_a_client_loses_what_it_flushed() {
                 |offset| case.tear(offset),
                 |state, cut, what| {
                     states += 1;
+                    // A short run tries a part of them: each one takes the whole reencryption up.
+                    if states % every != 0 {
+                        return;
+                    }
+                    count += 1;
                     let payload = recovered(&case, state, what);
                     let what = format!("{}, seed {seed}, {what}", case.name);
                     run.client
                         .check(&payload, (cut.start, cut.end), torn, &what);
                 },
             );
-            count += states;
         }
     }
-    assert!(count > 1000, "{count}");
+    assert!(count > 300, "{count}");
 }
 
 /// cryptsetup takes up what is left beside a client, and keeps what the client has flushed.
