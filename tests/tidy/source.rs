@@ -20,6 +20,7 @@ const UNSAFE: &[&str] = &[
     "src/export/vhost_user/memory.rs",
     "src/sys/",
     "src/libvirt/library/",
+    "benches/kernels/linux.rs",
     "benches/libraries/",
     "benches/rbd.rs",
     "tests/support/src/allocation.rs",
