@@ -123,7 +123,7 @@ fn child(wanted: &str) {
             let xts = Xts::new(kernel, &key[..size]).unwrap();
             let mut data = bytes(255, 13).repeat(40);
             followed(|| {
-                for (sector, len) in [(512, 9 * 512), (4096, 4096), (48, 96)] {
+                for (sector, len) in [(512, 9 * 512), (512, 2 * 512), (4096, 4096), (48, 96)] {
                     let tweaks = Tweaks::new(3, 1, TweakForm::Plain64);
                     if way == "encrypt" {
                         xts.encrypt(tweaks, sector, &mut data[..len]).unwrap();
