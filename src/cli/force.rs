@@ -23,6 +23,7 @@ pub(crate) enum Force {
     OtherUuid,
     OtherKey,
     Rollback,
+    Fresh,
     Shrink,
     Convert,
     SectorSize,

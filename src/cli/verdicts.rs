@@ -87,8 +87,9 @@ hints! {
         IoError::NoSpace { .. } =>
             "free space where it is stored, and run the command again; `df -h` shows it",
         IoError::Altered { .. } =>
-            "if another program has written to the volume, `luksmith trust init IMAGE --trust DIR \
-             --tags` makes its tags anew; else do not trust this storage",
+            "do not trust this storage; if you know that another program has written to the volume, \
+             remove tags, tags.0 and tags.1 from the folder of its UUID in DIR, and `luksmith trust \
+             init IMAGE --trust DIR --tags` makes them anew",
         IoError::LockLost(_) =>
             "look at the volume before you go on: what the other program has written is kept",
         IoError::Plaintext { .. } =>

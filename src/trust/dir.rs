@@ -91,7 +91,10 @@ impl TrustDir {
         match folder.step(OsStr::new(&uuid)).and_then(checked) {
             Ok(folder) => Ok(Some(Entry { folder, uuid })),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(self.failed(error)),
+            Err(source) => {
+                let dir = self.path.join(&uuid).display().to_string();
+                Err(TrustError::Dir { dir, source })
+            }
         }
     }
 

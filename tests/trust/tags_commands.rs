@@ -51,7 +51,16 @@ fn data_that_was_changed_is_an_error_and_without_tags_it_is_believed() {
         "trust verify disk.img --trust pins --key-file key",
     );
     assert!(
-        said.contains("a block of data is not as it was written"),
+        said.contains(&format!(
+            "the block of data at byte {} is not as it was written",
+            DATA + 5 * 4096
+        )),
+        "{said}"
+    );
+    // Without a passphrase it says what it did not do.
+    let said = site.ok("trust verify disk.img --trust pins");
+    assert!(
+        said.contains("the data is not compared with its tags"),
         "{said}"
     );
     // The positive control.
@@ -77,6 +86,47 @@ fn a_fresh_volume_reads_as_zeroes_whatever_the_storage_has() {
     site.write("disk.img", &image);
     site.ok("decrypt disk.img plain --trust pins --key-file key");
     assert!(site.read("plain").iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn data_does_not_become_zeroes_unless_that_is_forced() {
+    let site = Site::new();
+    site.create("disk.img", "luks2");
+    flip(&site, DATA + (1 << 19));
+    let init = "trust init disk.img --trust pins --tags=fresh --key-file key";
+    let said = site.fails(2, init);
+    let found = format!("there is data at byte {}", DATA);
+    assert!(
+        said.contains(&found) && said.contains("--force fresh"),
+        "{said}"
+    );
+    assert!(site.ok("trust status pins").contains("nothing is pinned"));
+    site.ok(&format!("{init} --force fresh"));
+    site.ok("trust verify disk.img --trust pins --key-file key");
+}
+
+/// Options that say how tags are used need tags.
+#[test]
+fn a_server_without_tags_does_not_pretend_to_use_them() {
+    let site = Site::new();
+    site.create("disk.img", "luks2");
+    for option in ["--on-tamper stop", "--tags-relaxed"] {
+        let serve = format!("serve disk.img --key-file key {option}");
+        let said = site.fails(2, &format!("{serve} --run true"));
+        assert!(
+            said.contains(&format!("{option} is for volumes with tags")),
+            "{said}"
+        );
+    }
+    site.ok("trust init disk.img --trust pins --key-file key");
+    for option in ["--on-tamper stop", "--tags-relaxed"] {
+        let serve = format!("serve disk.img --key-file key --trust pins {option}");
+        let said = site.fails(4, &format!("{serve} --run true"));
+        assert!(
+            said.contains("trust init IMAGE --trust DIR --tags"),
+            "{said}"
+        );
+    }
 }
 
 /// A server of `disk.img` on `s/nbd.sock`.
@@ -156,8 +206,10 @@ fn server_stopped(mut server: Child) -> Child {
 fn a_server_can_stop_when_data_is_not_as_it_was_written() {
     let site = tagged("--tags");
     flip(&site, DATA);
+    // The server that stops ends its command too.
     let read = "fio --name=x --ioengine=nbd --uri=$uri --rw=read --bs=4k --size=64k";
-    for (more, code) in [("", 1), (" --on-tamper stop", NOT_TRUSTED)] {
+    let waits = format!("{read}; exec sleep 1000");
+    for (more, code, read) in [("", 1, read), (" --on-tamper stop", NOT_TRUSTED, &waits)] {
         let line = format!("serve disk.img --trust pins --key-file key{more} --run");
         let mut command = site.command(&line);
         let output = command.arg(read).output().unwrap();

@@ -48,6 +48,10 @@ impl Cluster {
         let is_needed = uri.conf.is_some() || uri.monitors.is_none();
         if is_needed || Path::new(path).exists() {
             cluster.read(path)?;
+        } else if options.key.is_none() {
+            // Without a file the library does not know the name of the cluster, which is in its own
+            // default.
+            cluster.set("keyring", &format!("/etc/ceph/ceph.client.{user}.keyring"))?;
         }
         if let Some(monitors) = &uri.monitors {
             cluster.set("mon_host", monitors)?;

@@ -228,7 +228,8 @@ impl Args {
         disk_options.exit_when_idle = options.exit_when_idle;
         disk_options.idle_time = options.idle_time;
         let mut chosen = self.exports()?;
-        let (tags, tamper) = self.tags.options();
+        let is_pinned = chosen.iter().any(|one| one.wanted.image.trust.is_some());
+        let (tags, tamper) = self.tags.options(is_pinned)?;
         for one in &mut chosen {
             one.wanted.image.tags = tags.clone();
         }
@@ -286,7 +287,9 @@ impl Args {
         let served = running.serve();
         drop(serving);
         readiness::stopping();
-        if let (Err(_), Some(captive)) = (&served, &captive) {
+        if let Some(captive) = &captive
+            && (served.is_err() || tamper.check().is_err())
+        {
             captive.ending().terminate();
         }
         let code = captive.map_or(Ok(0), Captive::finish);

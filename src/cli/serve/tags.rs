@@ -38,13 +38,29 @@ pub(super) struct TagsArgs {
 
     /// A write does not wait until its tag is on the disk of this host, but only a flush does: if
     /// this host fails, what was written since the last flush may be errors
-    #[arg(long, help_heading = None::<&str>, requires = "trust")]
+    #[arg(long, help_heading = None::<&str>)]
     tags_relaxed: bool,
 }
 
 impl TagsArgs {
-    /// How the tags of each export are used, and what stops the server.
-    pub(super) fn options(&self) -> (TagsOptions, Tamper) {
+    /// How the tags of each export are used, and what stops the server. `is_pinned`: whether an
+    /// export has a pin.
+    pub(super) fn options(&self, is_pinned: bool) -> Result<(TagsOptions, Tamper), CommandError> {
+        let flag = match self {
+            Self {
+                tags_relaxed: true, ..
+            } => Some("--tags-relaxed"),
+            Self {
+                on_tamper: OnTamper::Stop,
+                ..
+            } => Some("--on-tamper stop"),
+            _ => None,
+        };
+        if let (Some(flag), false) = (flag, is_pinned) {
+            let message = format!("{flag} is for volumes with tags");
+            let hint = "--trust DIR names the folder of the tags";
+            return Err(CommandError::parameters(message).hint(hint));
+        }
         let options = TagsOptions::new().relaxed(self.tags_relaxed);
         let tamper = Tamper::default();
         let options = match self.on_tamper {
@@ -54,7 +70,7 @@ impl TagsArgs {
                 options.on_tamper(Some(Arc::new(move || found.stop())))
             }
         };
-        (options, tamper)
+        Ok((options, tamper))
     }
 }
 
@@ -92,7 +108,8 @@ impl Tamper {
             false => Ok(()),
             true => {
                 let message = "the server has stopped, since data is not as it was written";
-                let hint = "`luksmith trust verify IMAGE --trust DIR` says which blocks";
+                let hint = "`luksmith trust verify IMAGE --trust DIR` says which blocks, with a source \
+                            of the passphrase such as --key-file";
                 Err(CommandError::new(Kind::NotTrusted, message).hint(hint))
             }
         }

@@ -1,13 +1,15 @@
 //! `luksmith trust init`: pins a volume.
 
 use luksmith::task::outcome::{Done, Trusted};
-use luksmith::task::trust::{Volume, tagging};
+use luksmith::task::trust::Volume;
+use luksmith::task::trust::tagging::Tagging;
 use luksmith::trust::TrustDir;
 
 use super::volume::VolumeArgs;
 use crate::cli::Session;
 use crate::cli::args::{Choice, choice};
 use crate::cli::error::CommandError;
+use crate::cli::force::{Force, confirm, only};
 
 /// Pin the header of a volume as it is now
 ///
@@ -24,6 +26,10 @@ pub(crate) struct Args {
     /// those of what is there now, and a volume that is pinned already gets them too
     #[arg(long, value_name = "WHAT", help_heading = None::<&str>, num_args = 0..=1, require_equals = true, default_missing_value = "present", value_parser = choice(TAGS))]
     tags: Option<Content>,
+
+    /// Go on without asking: fresh
+    #[arg(long, value_name = "WHAT", help_heading = None::<&str>, value_parser = only(&[(Force::Fresh, "give up the data that is there, with --tags=fresh")]))]
+    force: Vec<Force>,
 }
 
 /// Which content has tags at first.
@@ -41,7 +47,7 @@ const TAGS: &[Choice<Content>] = &[
     ),
     (
         "fresh",
-        "The volume is new: nothing is read, and all of it reads as zeroes",
+        "The volume is new: all of it reads as zeroes",
         Content::Fresh,
     ),
 ];
@@ -50,6 +56,7 @@ const EXAMPLES: &str = "\
 Examples:
   luksmith trust init disk.img --trust pins
   luksmith trust init disk.img --trust pins --tags
+  luksmith trust init new.img --trust pins --tags=fresh
   luksmith trust init s3://bucket/vm1 --trust /var/lib/luksmith/trust --key-file vm1.key";
 
 impl Args {
@@ -59,12 +66,24 @@ impl Args {
         let image = args.image.get().without_trust();
         let container = args.open(&image, session)?;
         let volume = Volume::new(&image, &dir, &container);
-        let pinned = match self.tags {
+        let limits = args.unlock.limits.limits();
+        let tagging = match self.tags {
             None => None,
-            Some(_) => {
-                tagging::check(&image, &container, &dir)?;
-                volume.pinned()?
-            }
+            Some(_) => Some(Tagging::prepare(&image, &container, &dir, limits, session)?),
+        };
+        let is_fresh = self.tags == Some(Content::Fresh);
+        if let (Some(tagging), true) = (&tagging, is_fresh)
+            && let Some(at) = tagging.first_data(session)?
+        {
+            let loss = format!(
+                "{}: there is data at byte {at}, which would read as zeroes",
+                image.location
+            );
+            confirm(&self.force, Force::Fresh, &loss)?;
+        }
+        let pinned = match &tagging {
+            None => None,
+            Some(_) => volume.pinned()?,
         };
         // The volume key is compared with the pin too.
         let container = match &pinned {
@@ -79,18 +98,7 @@ impl Args {
             Some(pin) => pin,
             None => volume.init(&container, &unlocked)?,
         };
-        let tags = self.tags.map(|content| {
-            let fresh = content == Content::Fresh;
-            let limits = args.unlock.limits.limits();
-            tagging::make(
-                &image,
-                &dir,
-                (&container, &unlocked),
-                fresh,
-                limits,
-                session,
-            )
-        });
+        let tags = tagging.map(|tagging| tagging.make(&dir, &unlocked, is_fresh, session));
         let done = Trusted::new(&image.location, Done::Pinned, pin, Vec::new());
         session.done(&done.tags(tags.transpose()?));
         Ok(())

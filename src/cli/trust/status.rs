@@ -42,6 +42,8 @@ impl Args {
             }
             session.output.lines(trimmed(&table));
         }
-        Ok(())
+        // A pin that cannot be used is shown, and an error as well.
+        let problem = entries.into_iter().find_map(|entry| entry.pin.err());
+        problem.map_or(Ok(()), |error| Err(error.into()))
     }
 }

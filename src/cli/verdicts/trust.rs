@@ -21,11 +21,13 @@ hints! {
             "remove tags, tags.0 and tags.1 from the folder of its UUID in DIR to make them anew",
         TagsError::Busy => "stop the program that has the volume open, and run this again",
         TagsError::OtherKey =>
-            "if you gave the volume a new key, `luksmith trust init IMAGE --trust DIR --tags` makes its \
-             tags anew; else this is another volume",
+            "if you gave the volume a new key, remove tags, tags.0 and tags.1 from the folder of its UUID \
+             in DIR, and `luksmith trust init IMAGE --trust DIR --tags` makes them anew; else this is \
+             another volume",
         TagsError::Truncated { .. } =>
-            "do not trust this storage; if you made the volume smaller, `luksmith trust init IMAGE \
-             --trust DIR --tags` makes its tags anew",
+            "do not trust this storage; if you made the volume smaller, remove tags, tags.0 and tags.1 \
+             from the folder of its UUID in DIR, and `luksmith trust init IMAGE --trust DIR --tags` \
+             makes them anew",
         TagsError::Head(_) => "restore DIR from its backup, or make the tags anew",
     }
 

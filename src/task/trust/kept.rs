@@ -6,7 +6,7 @@ use crate::backend::Backend;
 use crate::container::{Container, Unlocked};
 use crate::task::{Advice, Error, Kind};
 use crate::trust::TrustDir;
-use crate::trust::tags::{Access, StoreFiles, Tagged, TagsOptions, has_tags};
+use crate::trust::tags::{Access, StoreFiles, Tagged, TagsError, TagsOptions, has_tags};
 
 /// Where this host keeps the tags of a volume, and how.
 #[derive(Clone, Debug)]
@@ -53,22 +53,28 @@ impl Kept {
         }
     }
 
-    /// The storage of the data of a volume, compared with its tags. `None` if it has none.
+    /// The storage of the data of a volume, compared with its tags. `None` if it has none, which is
+    /// an error if the options say how they are used.
     pub(in crate::task) fn tagged(
         &self,
         data: &Arc<dyn Backend>,
         container: &Container,
         unlocked: &Unlocked,
     ) -> Result<Option<Arc<Tagged>>, Error> {
-        let Some(entry) = self.dir.entry(container.uuid())? else {
-            return Ok(None);
-        };
         let access = match data.geometry().read_only {
             true => Access::Read,
             false => Access::Write,
         };
-        let Some(files) = StoreFiles::open(&entry, access)? else {
-            return Ok(None);
+        let entry = self.dir.entry(container.uuid())?;
+        let found = match &entry {
+            Some(entry) => StoreFiles::open(entry, access)?.map(|files| (entry, files)),
+            None => None,
+        };
+        let Some((entry, files)) = found else {
+            return match self.options.need_tags() {
+                true => Err(TagsError::Missing.into()),
+                false => Ok(None),
+            };
         };
         let covered = container.covered(&**data, unlocked)?;
         let key = container.tag_key(entry.uuid(), unlocked)?;

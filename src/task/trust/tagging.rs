@@ -6,13 +6,14 @@ use luksmith_formats::limits::Limits;
 
 use super::kept::Kept;
 use crate::backend::file::OpenOptions;
-use crate::backend::{IoError, Operation};
+use crate::backend::{Allocation, Backend, IoError, Operation};
 use crate::container::{Container, Unlocked};
+use crate::sectors::{Cipher, Sectors};
 use crate::task::open::{Image, ImageFormat};
 use crate::task::storage::{Storage, is_reencrypted};
 use crate::task::{Advice, Error, Kind, Watch, Work, Working};
 use crate::trust::TrustDir;
-use crate::trust::tags::{self, Access, StoreFiles, TagsOptions};
+use crate::trust::tags::{self, Access, StoreFiles, TagKey, TagsOptions};
 
 /// How much is compared between two looks at the interrupt, in bytes.
 const PIECE: u64 = 8 << 20;
@@ -64,30 +65,99 @@ pub fn are_there(container: &Container, dir: &TrustDir) -> Result<bool, Error> {
     Kept { dir, options }.has_tags(container)
 }
 
-/// Makes the tags of a volume of which something is kept already. With `fresh` nothing is read: all
-/// blocks read as zeroes until they are written. Otherwise each block gets the tag of what it has.
-///
-/// # Errors
-/// Those of [`check`], and what the storage and the files report. After a failure there are no
-/// tags.
-pub fn make(
-    image: &Image,
-    dir: &TrustDir,
-    (opened, unlocked): (&Container, &Unlocked),
+/// A volume that gets tags. Its storage is open, and nothing else writes to it meanwhile.
+pub struct Tagging {
+    container: Container,
+    data: Storage,
+    /// The bytes of the storage that have tags.
+    bytes: Range<u64>,
+}
+
+impl Tagging {
+    /// Opens the storage of the volume whose header is open.
+    ///
+    /// # Errors
+    /// Those of [`check`], and what the storage reports, as that another process uses it.
+    pub fn prepare(
+        image: &Image,
+        opened: &Container,
+        dir: &TrustDir,
+        limits: Limits,
+        watch: &dyn Watch,
+    ) -> Result<Self, Error> {
+        check(image, opened, dir)?;
+        let (container, data) = image.open_data_to_read(OpenOptions::new(), limits, watch)?;
+        image.refuse_header_as_data(&container, &data)?;
+        let bytes = container.covered_bytes(&*data.backend)?;
+        Ok(Self {
+            container,
+            data,
+            bytes,
+        })
+    }
+
+    /// The offset on the storage of the first piece of the volume's data that is not zeroes. Holes
+    /// are not read.
+    ///
+    /// # Errors
+    /// What the storage reports, and an interrupt.
+    pub fn first_data(&self, watch: &dyn Watch) -> Result<Option<u64>, Error> {
+        let mut at = self.bytes.start;
+        while at < self.bytes.end {
+            watch.check()?;
+            let extents = self.data.backend.extents(at..self.bytes.end)?;
+            for (len, allocation) in extents {
+                let until = self.bytes.end.min(at + len);
+                while allocation == Allocation::Data && at < until {
+                    watch.check()?;
+                    let piece = usize::try_from(PIECE.min(until - at)).unwrap_or(usize::MAX);
+                    let mut content = Sectors::<Cipher>::with_len(piece);
+                    self.data.backend.read_at(at, &mut content)?;
+                    if content.as_slice().iter().any(|byte| *byte != 0) {
+                        return Ok(Some(at));
+                    }
+                    at += piece as u64;
+                }
+                at = until;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes the tags, in a folder that has the pin of the volume. With `fresh` nothing is read: all
+    /// blocks read as zeroes until they are written. Otherwise each block gets the tag of what it
+    /// has.
+    ///
+    /// # Errors
+    /// What the storage and the files report, and an interrupt. After a failure there are no tags.
+    pub fn make(
+        self,
+        dir: &TrustDir,
+        unlocked: &Unlocked,
+        fresh: bool,
+        watch: &dyn Watch,
+    ) -> Result<Verified, Error> {
+        let Self {
+            container,
+            data,
+            bytes,
+        } = self;
+        let entry = dir.make_entry(container.uuid())?;
+        let key = container.tag_key(entry.uuid(), unlocked)?;
+        let Some(files) = StoreFiles::open(&entry, Access::Make)? else {
+            return Err(tags::TagsError::Missing.into());
+        };
+        made(&files, &key, (&data, bytes), fresh, watch)
+    }
+}
+
+fn made(
+    files: &StoreFiles,
+    key: &TagKey,
+    (data, bytes): (&Storage, Range<u64>),
     fresh: bool,
-    limits: Limits,
     watch: &dyn Watch,
 ) -> Result<Verified, Error> {
-    check(image, opened, dir)?;
-    let entry = dir.make_entry(opened.uuid())?;
-    // Nothing else writes to the volume meanwhile.
-    let (container, data) = image.open_data_to_read(OpenOptions::new(), limits, watch)?;
-    image.refuse_header_as_data(&container, &data)?;
-    let key = container.tag_key(entry.uuid(), unlocked)?;
-    let bytes = container.covered_bytes(&*data.backend)?;
-    let Some(files) = StoreFiles::open(&entry, Access::Make)? else {
-        return Err(tags::TagsError::Missing.into());
-    };
     let total = bytes.end - bytes.start;
     let working = Working::begin(watch, Work::Record, Some(total));
     let mut done = 0;
@@ -105,8 +175,8 @@ pub fn make(
     };
     let options = TagsOptions::new();
     let made = tags::make(
-        &files,
-        &key,
+        files,
+        key,
         &*data.backend,
         bytes,
         fresh,

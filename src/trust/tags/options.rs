@@ -51,6 +51,13 @@ impl TagsOptions {
     }
 }
 
+impl TagsOptions {
+    /// Whether they say how tags are used, which makes no sense for a volume without tags.
+    pub(crate) fn need_tags(&self) -> bool {
+        self.relaxed || self.on_tamper.is_some()
+    }
+}
+
 impl Default for TagsOptions {
     fn default() -> Self {
         Self {
