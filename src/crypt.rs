@@ -9,9 +9,12 @@
 //! at the same time. Serpent, Twofish and Camellia are in `wide/` for CPUs with AVX2. Elsewhere,
 //! and for single blocks, they take one block at a time, as all other ciphers do. Adiantum uses the
 //! RustCrypto crates of its parts.
+//!
+//! Sectors with tags (`authenticated/`) are only decrypted, and only if their tags match.
 
 #[cfg(feature = "ciphers")]
 mod adiantum;
+mod authenticated;
 mod cbc;
 #[cfg(feature = "ciphers")]
 mod ciphers;
@@ -24,7 +27,9 @@ mod twofish;
 #[cfg(all(feature = "ciphers", target_arch = "x86_64"))]
 mod wide;
 
-use luksmith_formats::{BlockCipher, CipherError, CipherSpec, EssivHash, IvGenerator, Mode};
+use luksmith_formats::{
+    AuthenticatedCipher, BlockCipher, CipherError, CipherSpec, EssivHash, IvGenerator, Mode,
+};
 
 use crate::feature::MissingFeature;
 use crate::secret::{
@@ -33,6 +38,7 @@ use crate::secret::{
 };
 use crate::sectors::{Cipher, Plain, Sectors};
 use crate::xts::{Kernel, Memory, TweakForm, Tweaks, Xts, XtsError};
+use authenticated::opener::SectorOpener;
 use cbc::{Several, cbc};
 use modes::{SectorCipher, ecb, xts_with_essiv};
 pub(crate) use scratch::Scratch;
@@ -58,6 +64,14 @@ pub enum CryptError {
     /// The cipher has no keys of this length.
     #[error(transparent)]
     Key(#[from] CipherError),
+    /// The cipher, whose sectors have tags, has no volume keys of this length.
+    #[error("{cipher} has no keys of {bytes} bytes")]
+    TaggedKey {
+        /// The cipher.
+        cipher: AuthenticatedCipher,
+        /// The size of the key, in bytes.
+        bytes: usize,
+    },
     /// The IV generator cannot be combined with the mode.
     #[error("{0} is not a cipher that volumes use")]
     Unsupported(CipherSpec),
@@ -260,6 +274,134 @@ impl std::fmt::Debug for SectorCrypt {
             self.spec, self.sector_size
         )
     }
+}
+
+/// A sector does not match its tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TagMismatch {
+    /// The offset of the sector in the data that was decrypted, in bytes.
+    pub(crate) offset: u64,
+}
+
+/// A cipher with tags and its key, for sectors of one size. The key schedule is in locked memory,
+/// and is wiped when this value is dropped.
+pub(crate) struct AuthenticatedCrypt {
+    cipher: AuthenticatedCipher,
+    sector_size: u32,
+    opener: Box<dyn SectorOpener>,
+}
+
+impl AuthenticatedCrypt {
+    /// The cipher of a volume, with the volume key. The end of that is the key of the codes, if
+    /// they have one.
+    ///
+    /// # Errors
+    /// Returns [`CryptError`] if the cipher cannot be used with this key or sector size.
+    pub(crate) fn new(
+        cipher: AuthenticatedCipher,
+        sector_size: u32,
+        key: &VolumeKey,
+    ) -> Result<Self, CryptError> {
+        if !matches!(sector_size, 512 | 1024 | 2048 | 4096) {
+            return Err(CryptError::SectorSize(sector_size));
+        }
+        let opener = opener(cipher, key.as_bytes());
+        // The expansion of the key left copies of it on the stack.
+        scrub_stack();
+        Ok(Self {
+            cipher,
+            sector_size,
+            opener: opener?,
+        })
+    }
+
+    /// The size of a sector, in bytes.
+    pub(crate) fn sector_size(&self) -> u32 {
+        self.sector_size
+    }
+
+    /// Logs how sectors are encrypted.
+    pub(crate) fn log(&self) {
+        tracing::info!("data: {}, {}-byte sectors", self.cipher, self.sector_size);
+    }
+
+    /// Decrypts whole sectors, each of which has to match its tag. The first one has the number
+    /// `first`.
+    ///
+    /// # Errors
+    /// Returns the first sector that does not match. Nothing of the others is returned then.
+    pub(crate) fn open(
+        &self,
+        first: IvSector,
+        tags: &[u8],
+        sectors: Sectors<Cipher>,
+    ) -> Result<Sectors<Plain>, TagMismatch> {
+        let mut outcome = Ok(());
+        let opened = sectors.decrypted(|data| outcome = self.open_in_place(first, tags, data));
+        scrub_stack_of_sectors();
+        outcome.map(|()| opened)
+    }
+
+    fn open_in_place(
+        &self,
+        first: IvSector,
+        tags: &[u8],
+        data: &mut [u8],
+    ) -> Result<(), TagMismatch> {
+        let size = self.sector_size as usize;
+        let mut tags = tags.chunks_exact(self.cipher.tag_size());
+        let mut offset = 0;
+        for sector in data.chunks_mut(size) {
+            let number = first.after_bytes(offset).0;
+            let tag = tags.next().filter(|_| sector.len() == size);
+            if !tag.is_some_and(|tag| self.opener.open(number, tag, sector)) {
+                return Err(TagMismatch { offset });
+            }
+            offset += size as u64;
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for AuthenticatedCrypt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "AuthenticatedCrypt({}, {}-byte sectors)",
+            self.cipher, self.sector_size
+        )
+    }
+}
+
+/// Not inlined, so that its copies of the key are on the part of the stack that the caller scrubs.
+#[inline(never)]
+fn opener(cipher: AuthenticatedCipher, key: &[u8]) -> Result<Box<dyn SectorOpener>, CryptError> {
+    use AuthenticatedCipher::{
+        Aegis128Random, AesGcmRandom, AesXtsPlain64Hmac, AesXtsRandomHmac, ChaCha20RandomPoly1305,
+    };
+    let bytes = key.len();
+    let no_such_key = CryptError::TaggedKey { cipher, bytes };
+    if !cipher.key_sizes().contains(&bytes) {
+        return Err(no_such_key);
+    }
+    let (key, code_key) = key.split_at(bytes - cipher.tag_key_size());
+    let opener = match cipher {
+        AesXtsPlain64Hmac | AesXtsRandomHmac => {
+            let xts = Xts::new_in::<Locked, CryptError>(Kernel::best(), key)?;
+            authenticated::hmac_xts::hmac_xts(xts, code_key)
+        }
+        #[cfg(feature = "integrity")]
+        AesGcmRandom => authenticated::aead::gcm(key).ok_or(no_such_key)?,
+        #[cfg(feature = "integrity")]
+        ChaCha20RandomPoly1305 => authenticated::aead::chacha20(key).ok_or(no_such_key)?,
+        #[cfg(feature = "integrity")]
+        Aegis128Random => authenticated::aegis128::aegis128(key),
+        #[cfg(not(feature = "integrity"))]
+        AesGcmRandom | ChaCha20RandomPoly1305 | Aegis128Random => {
+            return Err(MissingFeature::new(cipher.encryption(), "integrity").into());
+        }
+    };
+    Ok(opener?)
 }
 
 fn is_kernel(spec: CipherSpec, kernel: Option<Kernel>) -> bool {

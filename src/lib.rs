@@ -106,6 +106,8 @@
 //! - `tpm2`: `tokens::tpm2`.
 //! - `ciphers`: Serpent, Twofish, Camellia, CAST5 and adiantum; RIPEMD-160, Whirlpool, SM3, SHA-3
 //!   and BLAKE2.
+//! - `integrity`: AES-GCM, ChaCha20-Poly1305 and AEGIS-128 in volumes with authenticated
+//!   encryption.
 //! - `qcow2-compressed`: reading compressed clusters of encrypted qcow2 images.
 //!
 //! # Secrets

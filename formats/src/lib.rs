@@ -1,6 +1,6 @@
 #![no_std]
-//! Parsers and writers for LUKS1 and LUKS2 headers, NBD messages, disk image formats, volumes in
-//! object stores, trusted local state, and the URIs of storage.
+//! Parsers and writers for LUKS1 and LUKS2 headers, the superblock of dm-integrity, NBD messages,
+//! disk image formats, volumes in object stores, trusted local state, and the URIs of storage.
 //!
 //! The crate validates strictly, does no I/O and never handles a secret. It follows the *LUKS
 //! On-Disk Format Specification* 1.2.3, the *LUKS2 On-Disk Format Specification* 1.1 and *The NBD
@@ -11,8 +11,10 @@
 //! field, its offset and the cause.
 extern crate alloc;
 
+mod authenticated;
 pub mod cipher;
 mod codec;
+pub mod dm_integrity;
 pub mod error;
 pub mod hash;
 pub mod image;
@@ -29,6 +31,7 @@ pub mod text;
 pub mod trust;
 pub mod version;
 
+pub use authenticated::AuthenticatedCipher;
 pub use cipher::{BlockCipher, CipherError, CipherSpec, EssivHash, IvGenerator, Mode, Weakness};
 pub use error::{FormatError, Kind};
 pub use hash::{Hash, UnknownHash};

@@ -316,6 +316,17 @@ pub enum IoError {
         /// The offset of the block of 4096 bytes, in bytes.
         offset: u64,
     },
+    /// A sector does not match the tag that dm-integrity keeps of it.
+    #[error(
+        "the {len} bytes at byte {offset} of the volume do not match their tag: the storage has \
+         changed them, or they were never written"
+    )]
+    TagMismatch {
+        /// The offset of the sector in the volume, in bytes.
+        offset: u64,
+        /// The length of the sector, in bytes.
+        len: u32,
+    },
     /// The memory with the bytes of a write was taken away by its owner. They were not written.
     #[error("{operation} at byte {offset}: the memory with its bytes was taken away")]
     SourceLost {
@@ -359,9 +370,10 @@ impl From<IoError> for io::Error {
             IoError::TooLarge { .. } => io::ErrorKind::FileTooLarge,
             IoError::Failed { source, .. } => source.kind(),
             IoError::Unsupported(_) | IoError::MissingFeature(_) => io::ErrorKind::Unsupported,
-            IoError::Plaintext { .. } | IoError::Image { .. } | IoError::Altered { .. } => {
-                io::ErrorKind::InvalidData
-            }
+            IoError::Plaintext { .. }
+            | IoError::Image { .. }
+            | IoError::Altered { .. }
+            | IoError::TagMismatch { .. } => io::ErrorKind::InvalidData,
             IoError::LockLost(_) => io::ErrorKind::ResourceBusy,
             IoError::SourceLost { .. } => io::ErrorKind::BrokenPipe,
         };

@@ -79,6 +79,10 @@ pub(crate) fn advice(advice: &Advice) -> String {
             "`luksmith copy IMAGE NEW` encrypts the data with aes; `luksmith serve --read-only` and \
              `luksmith decrypt` read it"
         }
+        Advice::ReadAuthenticated => {
+            "`cryptsetup open` writes to it; `luksmith serve --read-only`, `luksmith decrypt` and \
+             `luksmith copy` read it"
+        }
         Advice::Luks2HasArgon2 => "--type luks2 has argon2",
         Advice::Argon2OrNeither => "--pbkdf argon2id, or leave them out",
         Advice::ReadAsStream => "- reads from stdin",

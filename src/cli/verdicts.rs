@@ -21,7 +21,7 @@ use luksmith::crypt::CryptError;
 use luksmith::export::nbd::ServeError;
 use luksmith::export::vhost_user::ServeError as VhostError;
 use luksmith::kdf::KdfError;
-use luksmith::layout::ImageError;
+use luksmith::layout::{ImageError, IntegrityError};
 use luksmith::libvirt::{LibvirtError, ValueError};
 use luksmith::qemu::{AmendError, QmpError};
 use luksmith::reencrypt::RoomError;
@@ -50,6 +50,9 @@ const DETACHED: &str = "`luksmith qemu args --header FILE` is for QEMU without l
                         SOCKET is for a volume that `luksmith serve` decrypts";
 const MEMORY: &str = "free some memory, or raise `ulimit -l` (locked memory); --pbkdf-memory limits \
                       new keyslots";
+/// The hint for a volume with authenticated encryption.
+const CRYPTSETUP_WRITES: &str = "`cryptsetup open` writes to it; `luksmith serve --read-only`, \
+                                 `luksmith decrypt` and `luksmith copy` read it";
 /// The hint for an interrupted question or derivation, both of which come before the first write.
 const UNCHANGED: &str = "nothing was changed";
 
@@ -90,6 +93,9 @@ hints! {
             "do not trust this storage; if you know that another program has written to the volume, \
              remove tags, tags.0 and tags.1 from the folder of its UUID in DIR, and `luksmith trust \
              init IMAGE --trust DIR --tags` makes them anew",
+        IoError::TagMismatch { .. } =>
+            "these bytes can only be restored from a backup; what is at other places can still be \
+             read by `luksmith serve --read-only`",
         IoError::LockLost(_) =>
             "look at the volume before you go on: what the other program has written is kept",
         IoError::Plaintext { .. } =>
@@ -168,7 +174,18 @@ hints! {
             format!("{} bytes are missing: the image is cut off", needed.saturating_sub(*size)),
         VolumeError::Kdf(error) => hint(error),
         VolumeError::Crypt(error) => crypt(error),
+        VolumeError::Integrity(error) => hint(error),
         VolumeError::Trust(error) => hint(error),
+    }
+
+    IntegrityError {
+        IntegrityError::Journal { .. } =>
+            "`cryptsetup open DEVICE NAME` and then `cryptsetup close NAME` write them to their \
+             places; `losetup --find --show IMAGE` makes a device of a file",
+        IntegrityError::Superblock(FormatError { kind: FormatKind::Malformed, .. }) =>
+            "the storage of this header has a superblock of dm-integrity there: is IMAGE complete, \
+             and does the header belong to it?",
+        IntegrityError::Io(error) => hint(error),
     }
 
     CreateError {
@@ -264,6 +281,9 @@ hints! {
     VetError {
         VetError::Header(_) =>
             "--header FILE reads the header of a backup, --no-header searches all of IMAGE as data",
+        VetError::Tagged =>
+            "`luksmith decrypt IMAGE - >/dev/null` reads all of it, and compares each sector with its \
+             tag; --no-header searches all of IMAGE as data",
         VetError::Io(error) => hint(error),
         VetError::Interrupted => UNCHANGED,
     }
@@ -488,6 +508,9 @@ hints! {
 /// The flag that raises the limit which a key derivation exceeds.
 /// The hint for a header that requires a reencryption to be finished.
 fn unfinished(names: &str) -> Hint {
+    if names.contains("dm-integrity") {
+        return some(CRYPTSETUP_WRITES);
+    }
     names.contains("reencrypt").then(|| {
         "`luksmith reencrypt IMAGE` goes on with the reencryption, which has to be finished first"
             .to_owned()

@@ -448,7 +448,13 @@ fn is_same_encryption(present: &Header, restored: &Header) -> bool {
                     .map(|(_, found)| encryption(found)),
             };
             let then = restored.data_segment().ok();
-            shares && now == then.map(|(_, found)| encryption(found))
+            let tagged = |metadata: &luks2::Metadata| {
+                let segment = metadata.authenticated_segment().ok().flatten();
+                segment.map(|found| (found.encryption, found.sector_size))
+            };
+            shares
+                && now == then.map(|(_, found)| encryption(found))
+                && tagged(present) == tagged(restored)
         }
         _ => false,
     }

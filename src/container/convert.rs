@@ -232,6 +232,9 @@ fn to_luks1(old: &luks2::Header) -> Result<(WritePlan, luks1::Header), HeaderErr
     if !old.label.is_empty() || !old.subsystem.is_empty() {
         return Err(no("LUKS1 has no labels"));
     }
+    if metadata.authenticated_segment()?.is_some() {
+        return Err(no("LUKS1 has no authenticated encryption"));
+    }
     let (segment_id, segment) = metadata.data_segment()?;
     if segment.sector_size != 512 {
         return Err(HeaderError::SectorSize(segment.sector_size));

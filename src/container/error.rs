@@ -11,6 +11,7 @@ use super::Remains;
 use crate::backend::IoError;
 use crate::crypt::CryptError;
 use crate::kdf::KdfError;
+use crate::layout::IntegrityError;
 use crate::secret::{LockError, SecretError};
 use crate::trust::TrustError;
 
@@ -158,6 +159,9 @@ pub enum VolumeError {
     /// The storage of the data cannot be used with this layout.
     #[error("the storage cannot hold the volume")]
     Io(#[from] IoError),
+    /// What dm-integrity keeps beside the data is damaged, or does not fit the data yet.
+    #[error(transparent)]
+    Integrity(#[from] IntegrityError),
     /// The volume key is not the one that is pinned.
     #[error(transparent)]
     Trust(#[from] TrustError),

@@ -6,6 +6,7 @@
 //! This module never touches the data of a volume; [`Container::volume`] makes the
 //! [`Volume`](crate::volume::Volume) that does.
 
+mod authenticated;
 mod backup;
 mod convert;
 mod create;

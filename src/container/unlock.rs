@@ -151,9 +151,11 @@ impl Container {
         // HMAC pads keys with zeros, so keys of different lengths can have the same digest.
         let length = key.as_bytes().len();
         let fits = self.volume_key_size().map_or_else(
-            || {
-                self.data_segment()
-                    .is_ok_and(|segment| segment.cipher.check_key_size(length).is_ok())
+            || match self.authenticated_segment() {
+                Some(segment) => segment.encryption.key_sizes().contains(&length),
+                None => self
+                    .data_segment()
+                    .is_ok_and(|segment| segment.cipher.check_key_size(length).is_ok()),
             },
             |size| size == length,
         );
@@ -283,12 +285,15 @@ impl Container {
     }
 
     /// The volume. `data` is the storage of the data: the storage of the header, or for a detached
-    /// header another one.
+    /// header another one. A volume with [authenticated
+    /// encryption](Self::authenticated_segment) is only read: what does not match its tag is an
+    /// error, and never data.
     ///
     /// # Errors
-    /// Returns [`VolumeError::WrongKey`] if the key is not the volume key of this container. Also
-    /// refuses a pending reencryption, unknown requirements, more than one segment, a storage that
-    /// ends before its segment, and the storage of a detached header itself.
+    /// Returns [`VolumeError::WrongKey`] if the key is not the volume key of this container, and
+    /// [`VolumeError::Integrity`] if tags and data do not fit yet. Also refuses a pending
+    /// reencryption, unknown requirements, more than one segment, a storage that ends before its
+    /// segment, and the storage of a detached header itself.
     pub fn volume(
         &self,
         data: Arc<dyn Backend>,
@@ -296,6 +301,9 @@ impl Container {
     ) -> Result<Volume, VolumeError> {
         if !self.is_own_volume_key(unlocked) {
             return Err(VolumeError::WrongKey);
+        }
+        if let Some(volume) = self.tagged_volume(&data, unlocked)? {
+            return Ok(volume);
         }
         let segment = self.data_segment_on(&*data)?;
         let size = segment.size_on(data.geometry().size)?;
@@ -331,7 +339,8 @@ impl Container {
         Ok(Volume::in_qcow2(image, crypt, false)?)
     }
 
-    /// The size of the volume in bytes, on a storage of `storage_size` bytes.
+    /// The size of the volume in bytes, on a storage of `storage_size` bytes. With authenticated
+    /// encryption the storage itself says it: [`data_size_on`](Self::data_size_on).
     ///
     /// # Errors
     /// The same as for [`Container::volume`].
@@ -352,10 +361,11 @@ impl Container {
         Ok(segment)
     }
 
-    /// The segment of the data.
+    /// The segment of the data, if its sectors have no tags.
     ///
     /// # Errors
-    /// Returns [`VolumeError::Unsupported`] if there is not exactly one segment that can be opened.
+    /// Returns [`VolumeError::Unsupported`] if there is not exactly one segment that can be opened
+    /// to read and to write.
     pub fn data_segment(&self) -> Result<DataSegment, VolumeError> {
         match &self.header {
             Header::Luks1(header) => Ok(DataSegment {

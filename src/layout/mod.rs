@@ -5,6 +5,7 @@
 //! qcow2 image the IV is the place. This module computes places of ciphertext, and says which
 //! cipher it has. It never handles the bytes of a volume.
 
+pub(crate) mod integrity;
 pub(crate) mod linear;
 pub mod qcow2;
 pub(crate) mod side;
@@ -14,8 +15,11 @@ use std::sync::Arc;
 
 pub use qcow2::{ImageError, NewImage, PlainQcow2, Qcow2, Qcow2Header, UsedClusters};
 
+pub use integrity::IntegrityError;
+
 use crate::backend::Backend;
 use crate::crypt::SectorCrypt;
+use integrity::Tagged;
 use linear::Linear;
 use two_sides::TwoSides;
 
@@ -28,6 +32,8 @@ pub(crate) enum Layout {
     Qcow2(Arc<Qcow2>, SectorCrypt),
     /// The sectors are consecutive, and each has one of two encryptions.
     TwoSides(Arc<TwoSides>),
+    /// The sectors are in areas, and have tags.
+    Tagged(Box<Tagged>),
 }
 
 impl Layout {
@@ -37,6 +43,7 @@ impl Layout {
             Self::Linear(linear) => &linear.storage,
             Self::Qcow2(image, _) => image.storage(),
             Self::TwoSides(sides) => sides.storage(),
+            Self::Tagged(tagged) => &tagged.storage,
         }
     }
 
@@ -44,7 +51,7 @@ impl Layout {
     pub(crate) fn start(&self) -> Option<u64> {
         match self {
             Self::Linear(linear) => Some(linear.side.start),
-            Self::Qcow2(..) => None,
+            Self::Qcow2(..) | Self::Tagged(_) => None,
             Self::TwoSides(sides) => Some(sides.start()),
         }
     }
@@ -55,6 +62,7 @@ impl Layout {
             Self::Linear(linear) => linear.side.crypt.sector_size(),
             Self::Qcow2(_, crypt) => crypt.sector_size(),
             Self::TwoSides(sides) => sides.sector_size(),
+            Self::Tagged(tagged) => tagged.crypt.sector_size(),
         }
     }
 }

@@ -135,6 +135,8 @@ pub enum Advice {
     UsualCipher,
     /// Volumes with this cipher are only read, but the data can be copied into a new volume.
     CopyFromWeakCipher,
+    /// Volumes with authenticated encryption are only read.
+    ReadAuthenticated,
     /// Argon2 needs LUKS2.
     Luks2HasArgon2,
     /// Options of argon2 need argon2 as the key derivation, or have to be left out.
@@ -322,6 +324,10 @@ impl fmt::Display for Advice {
             Self::UsualCipher => "aes-xts-plain64 is the usual cipher",
             Self::CopyFromWeakCipher => {
                 "it can be opened for reading, and copied into a new volume with another cipher"
+            }
+            Self::ReadAuthenticated => {
+                "it can be opened for reading, and copied into a new volume; dm-crypt of the kernel \
+                 writes to it"
             }
             Self::Luks2HasArgon2 => "LUKS2 has argon2",
             Self::Argon2OrNeither => "they go with argon2id",

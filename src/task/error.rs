@@ -35,7 +35,7 @@ pub enum Kind {
     Busy,
     /// Something exists already.
     Exists,
-    /// A volume is not as it is pinned, or there is no pin of it.
+    /// A volume is not as it is pinned, or there is no pin of it; or data does not match its tag.
     NotTrusted,
     /// The [`Interrupt`](crate::Interrupt) was set.
     Interrupted,

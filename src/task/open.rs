@@ -311,6 +311,13 @@ impl Image {
                     .advise(Advice::CopyFromWeakCipher)
             })?;
         }
+        if container.authenticated_segment().is_some() && file.writes() {
+            let message = "volumes with authenticated encryption (dm-integrity) are only read";
+            let error = Error::new(Kind::Unsupported, message);
+            return Err(error
+                .about(&self.location)
+                .advise(Advice::ReadAuthenticated));
+        }
         self.note_end(&container, &data, watch);
         Ok((container, data))
     }

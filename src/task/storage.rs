@@ -388,7 +388,7 @@ impl Storage {
                     Ok(Some(found)) => Ok(found
                         .fixed_size()
                         .unwrap_or_else(|| size.saturating_sub(found.previous.offset()))),
-                    _ => container.data_size(size),
+                    _ => container.data_size_on(&*self.backend),
                 }
             }
         }

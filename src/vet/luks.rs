@@ -3,7 +3,8 @@
 //!
 //! LUKS1 On-Disk Format 1.2.3; LUKS2 On-Disk Format 1.1.
 
-use luksmith_formats::luks2::{self, Kdf, Keyslot, Position, SegmentSize};
+use luksmith_formats::dm_integrity::{SUPERBLOCK, Superblock};
+use luksmith_formats::luks2::{self, AuthenticatedSegment, Kdf, Keyslot, Position, SegmentSize};
 use luksmith_formats::{FormatError, Limits, Version, luks1};
 
 use super::finding::checks;
@@ -16,15 +17,19 @@ use super::source::{Source, Stop};
 checks! {
     VERSION: reject, "luks.version", "its LUKS version is unknown, or not the declared one";
     HEADER: reject, "luks.header",
-        "the header breaks a rule of the format, or uses what is refused (null ciphers, authenticated encryption, …)";
+        "the header breaks a rule of the format, or uses what is refused (null ciphers, opal, …)";
     COPIES: reject, "luks.copies",
         "the two copies of the header differ, or one is damaged: programs may see different volumes";
     SEGMENT: reject, "luks.segment",
         "the data is not one encrypted segment: a part is not encrypted, or a reencryption is not finished";
     REQUIREMENTS: reject, "luks.requirements",
         "the header has mandatory requirements, such as a pending reencryption";
+    INTEGRITY: reject, "luks.integrity",
+        "the superblock of dm-integrity is not valid, does not fit the header, or its data is not within the image";
     SIZE: reject, "luks.size", "the header, the keyslots or the data are not within the image";
     DETACHED: reject, "luks.detached", "it is a detached header: the data is in another place";
+    TAGS: note, "luks.tags",
+        "the data has authenticated encryption (dm-integrity): luksmith only reads it, and QEMU does not open it";
     KEYSLOTS: note, "luks.keyslots", "no keyslot is in use, so no passphrase opens it";
 }
 
@@ -243,6 +248,47 @@ fn luks2(
                 segment.sector_size,
             );
         }
+        if let Ok(Some(segment)) = header.metadata.authenticated_segment() {
+            tagged(source, report, segment)?;
+        }
+    }
+    Ok(())
+}
+
+/// Checks what dm-integrity says of the data. Its journal and its tags are not read.
+fn tagged(
+    source: &mut Source<'_>,
+    report: &mut Report,
+    segment: &AuthenticatedSegment,
+) -> Result<(), Stop> {
+    let (offset, size) = (segment.offset, source.size());
+    let len = SUPERBLOCK as u64;
+    if !report.require(offset != 0, &DETACHED, BINARY, "data offset", || "0".into()) {
+        return Ok(());
+    }
+    let is_there = offset.checked_add(len).is_some_and(|end| end <= size);
+    if !report.require(is_there, &SIZE, BINARY, "data offset", || {
+        format!("data from byte {offset}, the image ends at {size}")
+    }) {
+        return Ok(());
+    }
+    let bytes = source.read(offset, len)?;
+    let superblock = match Superblock::parse(&bytes, offset) {
+        Ok(superblock) => superblock,
+        Err(error) => {
+            refuse(report, &INTEGRITY, 0, &error);
+            return Ok(());
+        }
+    };
+    let found = (usize::from(superblock.tag_size), superblock.sector_size());
+    let expected = (segment.encryption.tag_size(), segment.sector_size);
+    report.require(found == expected, &INTEGRITY, offset, "tag_size", || {
+        let ((tag, sector), (of, on)) = (found, expected);
+        format!("{tag} bytes for each {sector}, and {of} for each {on} in the header")
+    });
+    match superblock.places(offset, size) {
+        Ok(places) => report.claims(places.size()),
+        Err(error) => refuse(report, &INTEGRITY, 0, &error),
     }
     Ok(())
 }
@@ -261,10 +307,18 @@ fn described(report: &mut Report, policy: &Policy, header: &luks2::Header) {
     for error in metadata.not_understood() {
         refuse(report, &HEADER, 0, error);
     }
-    match metadata.data_segment() {
-        Ok((_, segment)) => policy.judge_cipher(report, BINARY, &segment.encryption.to_string()),
-        Err(error) if metadata.not_understood().any(|known| *known == error) => {}
-        Err(error) => refuse(report, &SEGMENT, BINARY, &error),
+    let tagged = metadata.authenticated_segment().ok().flatten();
+    match (tagged, metadata.data_segment()) {
+        (Some(segment), _) => {
+            let cipher = segment.encryption;
+            policy.judge_cipher(report, BINARY, cipher.encryption());
+            report.add(&TAGS, BINARY, "segments.0.integrity", cipher.to_string());
+        }
+        (None, Ok((_, segment))) => {
+            policy.judge_cipher(report, BINARY, &segment.encryption.to_string())
+        }
+        (None, Err(error)) if metadata.not_understood().any(|known| *known == error) => {}
+        (None, Err(error)) => refuse(report, &SEGMENT, BINARY, &error),
     }
     let backup = metadata.segments().values().any(luks2::Segment::is_backup);
     let unfinished = metadata

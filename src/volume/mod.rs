@@ -14,6 +14,7 @@ mod bytes;
 mod cursor;
 mod mapped;
 mod ranges;
+mod tagged;
 mod two_sides;
 mod windows;
 
@@ -158,7 +159,7 @@ impl Volume {
     }
 
     /// Whether every change is refused with [`IoError::ReadOnly`]. It is if the caller or the
-    /// storage asked for that, or if volumes with this cipher are only read.
+    /// storage asked for that, or if volumes with this cipher, or with tags, are only read.
     pub fn is_read_only(&self) -> bool {
         self.read_only
     }
@@ -193,7 +194,7 @@ impl Volume {
         let _lock = self.to_write(range.start, len)?;
         self.check_change(Operation::WriteZeroes, range.start, len)?;
         match &self.layout {
-            Layout::Linear(_) | Layout::TwoSides(_) => {
+            Layout::Linear(_) | Layout::TwoSides(_) | Layout::Tagged(_) => {
                 self.write_bytes(range.start, align::Source::Zeroes(len))
             }
             Layout::Qcow2(image, _) => self.zero_mapped(image, range),
@@ -212,6 +213,7 @@ impl Volume {
             Layout::Linear(linear) => linear.storage.flush(),
             Layout::TwoSides(sides) => sides.flush(),
             Layout::Qcow2(image, _) => image.flush(),
+            Layout::Tagged(_) => Ok(()),
         }
     }
 
@@ -304,7 +306,9 @@ impl Volume {
         let _lock = self.busy.share(self.units(range.start, len));
         self.check(Operation::Read, range.start, len)?;
         match &self.layout {
-            Layout::Linear(_) | Layout::TwoSides(_) => Ok((len, Allocation::Data)),
+            Layout::Linear(_) | Layout::TwoSides(_) | Layout::Tagged(_) => {
+                Ok((len, Allocation::Data))
+            }
             Layout::Qcow2(image, _) => allocation::allocation(image, range),
         }
     }
@@ -328,7 +332,9 @@ impl Volume {
                 self.size.store(size, Ordering::Release);
                 return Ok(());
             }
-            Layout::TwoSides(_) => return Err(IoError::Unsupported(Operation::Resize)),
+            Layout::TwoSides(_) | Layout::Tagged(_) => {
+                return Err(IoError::Unsupported(Operation::Resize));
+            }
         };
         let end = self.storage_end(linear.side.start, size)?;
         match linear.storage.resize(end) {
@@ -351,6 +357,7 @@ impl Volume {
     fn adopt(&self, size: u64) -> Result<(), IoError> {
         let (end, storage, first) = match &self.layout {
             Layout::Qcow2(image, _) => (size, image.size(), 0),
+            Layout::Tagged(tagged) => (size, tagged.places.size(), 0),
             layout => {
                 let first = layout.start().unwrap_or(0);
                 let end = self.storage_end(first, size)?;
@@ -440,7 +447,7 @@ impl Volume {
     fn to_write(&self, offset: u64, len: u64) -> Result<RangeGuard<'_>, IoError> {
         let lock = self.busy.exclude(self.units(offset, len));
         match &self.layout {
-            Layout::Linear(_) | Layout::TwoSides(_) => Ok(lock),
+            Layout::Linear(_) | Layout::TwoSides(_) | Layout::Tagged(_) => Ok(lock),
             Layout::Qcow2(image, _) => self.lock_clusters(image, lock, offset, len),
         }
     }
@@ -452,7 +459,7 @@ impl Volume {
             false => align::PIECE,
         };
         match &self.layout {
-            Layout::Linear(_) | Layout::TwoSides(_) => piece,
+            Layout::Linear(_) | Layout::TwoSides(_) | Layout::Tagged(_) => piece,
             // A new cluster is written as a whole.
             Layout::Qcow2(image, _) => piece.max(image.cluster_size()),
         }
@@ -464,6 +471,7 @@ impl Volume {
             Layout::Linear(linear) => load_run(linear.run(offset), len),
             Layout::Qcow2(image, crypt) => self.load_mapped(image, crypt, offset, len),
             Layout::TwoSides(sides) => self.load_sides(sides, offset, len),
+            Layout::Tagged(tagged) => self.load_tagged(tagged, offset, len),
         }
     }
 
@@ -473,6 +481,7 @@ impl Volume {
             Layout::Linear(linear) => store_run(linear.run(offset), sectors),
             Layout::Qcow2(image, crypt) => self.store_mapped(image, crypt, offset, sectors),
             Layout::TwoSides(sides) => self.store_sides(sides, offset, sectors),
+            Layout::Tagged(_) => Err(IoError::ReadOnly(Operation::Write)),
         }
     }
 }

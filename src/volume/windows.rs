@@ -47,6 +47,10 @@ impl Volume {
         let mut at = offset;
         match &self.layout {
             Layout::Linear(linear) => load_run_to(linear.run(offset), into)?,
+            Layout::Tagged(tagged) => {
+                let plain = self.load_tagged(tagged, offset, into.len())?;
+                into.copy_from(plain.as_slice());
+            }
             Layout::TwoSides(sides) => {
                 while at < end {
                     let (run, len) = sides.run_to_read(&(at..end))?;
@@ -99,6 +103,7 @@ impl Volume {
                     at += len;
                 }
             }
+            Layout::Tagged(_) => return Ok(false),
             Layout::Qcow2(image, crypt) => {
                 let run = image.run(offset..end)?;
                 match run.stored {

@@ -15,6 +15,7 @@ mod force;
 mod foreign;
 mod help;
 mod helpers;
+mod integrity;
 mod interrupt;
 mod key_stores;
 mod keys;

@@ -150,7 +150,7 @@ fn segments_that_are_no_single_crypt_segment_are_refused() {
     let null_area: Edit =
         |json| json["keyslots"]["0"]["area"]["encryption"] = json!("cipher_null-ecb");
     let integrity: Edit = |json| {
-        json["segments"]["0"]["integrity"] = json!({"type": "hmac(sha256)", "journal_encryption": "none", "journal_integrity": "none"});
+        json["segments"]["0"]["integrity"] = json!({"type": "hmac(sha1)", "journal_encryption": "none", "journal_integrity": "none"});
     };
     let unknown: Edit = |json| json["segments"]["0"]["type"] = json!("hw-opal");
     let driver: Edit = |json| json["segments"]["0"]["encryption"] = json!("capi:xts(aes)-plain64");

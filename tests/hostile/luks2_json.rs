@@ -221,7 +221,17 @@ fn evil() -> Vec<(&'static str, Change, Verdict)> {
         ("segment driver name", |v| set(v, "/segments/0/encryption", json!("capi:xts(aes)-plain64")), unsupported("segments.0.encryption", "kernel driver")),
         ("segment unknown cipher", |v| set(v, "/segments/0/encryption", json!("aes-xts-random")), unsupported("segments.0.encryption", "unknown cipher")),
         ("segment cipher without such a key", |v| set(v, "/segments/0/encryption", json!("aes-cbc-plain64")), not_understood("keyslots.0.key_size", "no keys of 64 bytes")),
-        ("integrity", |v| set(v, "/segments/0/integrity", json!({"type": "hmac(sha256)", "journal_encryption": "none", "journal_integrity": "none"})), unsupported("segments.0.integrity", "is not supported")),
+        ("integrity by another hash", |v| set(v, "/segments/0/integrity", json!({"type": "hmac(sha1)", "journal_encryption": "none", "journal_integrity": "none"})), unsupported("segments.0.integrity", "is not supported")),
+        ("integrity with another cipher", |v| { set(v, "/segments/0/integrity", tags()); set(v, "/segments/0/encryption", json!("aes-gcm-plain64")); }, unsupported("segments.0.integrity", "is not supported")),
+        ("integrity without a type", |v| set(v, "/segments/0/integrity", json!({"journal_encryption": "none", "journal_integrity": "none"})), not_understood("segments.0.integrity.type", "is missing")),
+        ("integrity no object", |v| set(v, "/segments/0/integrity", json!("aead")), not_understood("segments.0.integrity", "is not an object")),
+        ("a journal that is encrypted", |v| { set(v, "/segments/0/integrity", tags()); set(v, "/segments/0/integrity/journal_encryption", json!("ctr(aes)")); }, unsupported("segments.0.integrity.journal_encryption", "not none")),
+        ("a journal with codes", |v| { set(v, "/segments/0/integrity", tags()); set(v, "/segments/0/integrity/journal_integrity", json!("hmac(sha256)")); }, unsupported("segments.0.integrity.journal_integrity", "not none")),
+        ("another key size of integrity", |v| { set(v, "/segments/0/integrity", tags()); set(v, "/segments/0/integrity/key_size", json!(20)); }, unsupported("segments.0.integrity.key_size", "only of 32")),
+        ("integrity of a fixed size", |v| { set(v, "/segments/0/integrity", tags()); set(v, "/segments/0/size", json!("8192")); }, unsupported("segments.0.size", "fixed size")),
+        ("integrity with a tweak", |v| { set(v, "/segments/0/integrity", tags()); set(v, "/segments/0/iv_tweak", json!("8")); }, unsupported("segments.0.iv_tweak", "begin at 0")),
+        ("integrity with odd sectors", |v| { set(v, "/segments/0/integrity", tags()); set(v, "/segments/0/sector_size", json!(256)); }, not_understood("segments.0.sector_size", "256 is not")),
+        ("integrity without such a key", |v| { set(v, "/segments/0/integrity", json!({"type": "aead", "journal_encryption": "none", "journal_integrity": "none"})); set(v, "/segments/0/encryption", json!("aes-gcm-random")); }, not_understood("keyslots.0.key_size", "no keys of 64 bytes")),
         ("segment flags no array", |v| set(v, "/segments/0/flags", json!("backup-final")), not_understood("segments.0.flags", "is not an array")),
         ("segment flags of numbers", |v| set(v, "/segments/0/flags", json!([1])), not_understood("segments.0.flags.0", "is not a string")),
         ("a gap before the first segment", |v| { copy(v, "/segments", "0", "1"); remove(v, "/segments", "0"); set(v, "/digests/0/segments", json!(["1"])); }, not_understood("segments", "no segment 0")),
@@ -295,6 +305,9 @@ fn neighbours() -> Vec<(&'static str, Change)> {
         ("reencryption backward", |v| { reencrypting(v); set(v, "/keyslots/3/direction", json!("backward")); }),
         ("reencryption to encrypt", |v| { reencrypting(v); set(v, "/keyslots/3/mode", json!("encrypt")); }),
         ("reencryption to decrypt", |v| { reencrypting(v); set(v, "/keyslots/3/mode", json!("decrypt")); }),
+        ("integrity", |v| set(v, "/segments/0/integrity", tags())),
+        ("integrity with a key size", |v| { set(v, "/segments/0/integrity", tags()); set(v, "/segments/0/integrity/key_size", json!(32)); }),
+        ("integrity with random IVs", |v| { set(v, "/segments/0/integrity", tags()); set(v, "/segments/0/encryption", json!("aes-xts-random")); }),
         ("an unknown keyslot type", |v| other(v)),
         ("number with leading zero", |v| set(v, "/segments/0/offset", json!("016777216"))),
         ("token number too high", |v| copy(v, "/tokens", "0", "32")),
@@ -371,7 +384,11 @@ fn what_is_only_needed_to_open_is_kept() {
             set(v, "/segments/0/encryption", json!("a"))
         }),
         ("segments.0.integrity", |v| {
-            set(v, "/segments/0/integrity", json!({"type": "x"}))
+            set(
+                v,
+                "/segments/0/integrity",
+                json!({"type": "x", "journal_encryption": "none", "journal_integrity": "none"}),
+            )
         }),
         ("segments.0", |v| {
             set(v, "/digests/1/segments", json!(["0"]))
@@ -476,6 +493,11 @@ fn assert_placed(name: &str, copy: &[u8], json: &Value, error: &FormatError) {
         copy[place..].starts_with(value.to_string().as_bytes()),
         "{name}: {error}"
     );
+}
+
+/// The member `integrity` of a segment, as cryptsetup writes it.
+fn tags() -> Value {
+    json!({"type": "hmac(sha256)", "journal_encryption": "none", "journal_integrity": "none"})
 }
 
 fn set(json: &mut Value, pointer: &str, value: Value) {

@@ -17,6 +17,7 @@ mod contents;
 mod copies;
 mod image;
 mod images;
+mod integrity;
 mod limits;
 mod luks1;
 mod luks2;

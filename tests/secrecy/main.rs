@@ -5,6 +5,7 @@
 
 mod derive;
 mod disk;
+mod integrity;
 mod kernels;
 mod process;
 mod sample;

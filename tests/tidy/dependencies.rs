@@ -177,6 +177,7 @@ const FEATURES: &[(&str, &[&str])] = &[
         ],
     ),
     ("ciphers", &["src/crypt/", "src/kdf/hashes.rs"]),
+    ("integrity", &["src/crypt/authenticated/"]),
     ("qcow2-compressed", &["src/inflate.rs"]),
     ("tang", &["src/tokens/clevis/", "src/http.rs"]),
     // rustls has a module that is called aws_lc_rs too.

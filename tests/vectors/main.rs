@@ -5,6 +5,7 @@
 
 #![allow(missing_docs)]
 
+mod integrity;
 mod kdf;
 mod kernels;
 mod reencryption;

@@ -11,6 +11,8 @@ use luksmith_formats::json::{Value, json};
 use luksmith_formats::luks2::{Header, Position};
 use luksmith_formats::{Hash, Limits};
 
+use support::tagged::Tagged;
+
 use crate::judge::{self, Case, be32, put, table};
 
 /// The offset of the data of [`luks1`].
@@ -199,11 +201,15 @@ fn luks2_metadata() {
                 json["config"]["requirements"] = json!({"mandatory": ["future"]});
             });
         }),
-        ("authenticated encryption", "luks.header", |i| {
-            both(i, |json| {
-                json["segments"]["0"]["integrity"] = json!({"type": "hmac(sha256)", "journal_encryption": "none", "journal_integrity": "none"});
-            });
-        }),
+        (
+            "authenticated encryption without tags",
+            "luks.integrity",
+            |i| {
+                both(i, |json| {
+                    json["segments"]["0"]["integrity"] = json!({"type": "hmac(sha256)", "journal_encryption": "none", "journal_integrity": "none"});
+                });
+            },
+        ),
         ("a fixed size", "", |i| {
             both(i, |json| json["segments"]["0"]["size"] = "4096".into());
         }),
@@ -241,4 +247,42 @@ fn luks2_metadata() {
         &judge::inspect(&make(Version::Luks2, true), "luks2"),
         "luks.detached",
     );
+}
+
+#[test]
+fn authenticated_encryption() {
+    const SUPERBLOCK: usize = 1 << 20;
+    let good = Tagged::named("hmac-plain64-4096");
+    let cases: &[Case] = &[
+        ("a cipher that is not supported", "luks.header", |i| {
+            both(i, |json| {
+                json["segments"]["0"]["integrity"]["type"] = "hmac(sha1)".into();
+            });
+        }),
+        ("no superblock", "luks.integrity", |i| {
+            i[SUPERBLOCK..][..512].fill(0)
+        }),
+        ("an unknown version", "luks.integrity", |i| {
+            put(i, SUPERBLOCK + 8, &[7])
+        }),
+        ("tags of another size", "luks.integrity", |i| {
+            put(i, SUPERBLOCK + 10, &[48])
+        }),
+        ("sectors of another size", "luks.integrity", |i| {
+            put(i, SUPERBLOCK + 28, &[2])
+        }),
+        ("data behind the image", "luks.integrity", |i| {
+            put(i, SUPERBLOCK + 18, &[1])
+        }),
+        ("cut before the superblock", "luks.size", |i| {
+            i.truncate(SUPERBLOCK)
+        }),
+        ("a write in the journal", "luks.tags", |i| {
+            put(i, SUPERBLOCK + 4096 + 4, &[0; 4])
+        }),
+    ];
+    table("luks2", &good.image, cases);
+    let report = judge::inspect(&good.image, "luks2");
+    judge::one("good", &report, "luks.tags");
+    assert_eq!(report.virtual_size, Some(good.size));
 }

@@ -5,7 +5,7 @@
 //! the numbers are valid. Nothing here follows an offset, or allocates memory by a number that was
 //! read. Parsing fails only if there are too few bytes or the signature is wrong.
 
-mod fields;
+pub(crate) mod fields;
 pub mod iso;
 pub mod partitions;
 pub mod qcow2;

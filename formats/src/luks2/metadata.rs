@@ -8,6 +8,7 @@ use core::ops::Range;
 
 use crate::json::{Value, json};
 
+use super::authenticated::AuthenticatedSegment;
 use super::config::{Config, Requirements};
 use super::digest::{Digest, OtherDigest};
 use super::edit::Draft;
@@ -200,13 +201,28 @@ impl Metadata {
         self.view.data_segments()
     }
 
-    /// The encrypted segment of a volume without a reencryption in progress.
+    /// The segment of a volume with authenticated encryption. Nothing if there are no tags, or more
+    /// than one segment.
+    ///
+    /// # Errors
+    /// Returns the first of [`not_understood`](Self::not_understood) that concerns the relations
+    /// between objects.
+    pub fn authenticated_segment(&self) -> Result<Option<&AuthenticatedSegment>, FormatError> {
+        let mut segments = self.data_segments();
+        match (segments.next(), segments.next(), &self.view.obstacle) {
+            (Some((_, Segment::Authenticated(_))), None, Some(obstacle)) => Err(obstacle.clone()),
+            (Some((_, Segment::Authenticated(segment))), None, None) => Ok(Some(segment)),
+            _ => Ok(None),
+        }
+    }
+
+    /// The encrypted segment of a volume without a reencryption in progress and without tags.
     ///
     /// # Errors
     /// Returns a [`FormatError`] of kind [`Unsupported`](Kind::Unsupported) for a reencryption in
-    /// progress, a segment that is not encrypted, or one that a drive encrypts. Returns the first
-    /// of [`not_understood`](Self::not_understood) that concerns the segment or the relations
-    /// between objects.
+    /// progress, a segment that is not encrypted, one that a drive encrypts, or one with tags.
+    /// Returns the first of [`not_understood`](Self::not_understood) that concerns the segment or
+    /// the relations between objects.
     pub fn data_segment(&self) -> Result<(u32, &CryptSegment), FormatError> {
         if let Some(obstacle) = &self.view.obstacle {
             return Err(obstacle.clone());
@@ -214,6 +230,11 @@ impl Metadata {
         let mut segments = self.data_segments();
         match (segments.next(), segments.next()) {
             (Some((id, Segment::Crypt(segment))), None) => Ok((id, segment)),
+            (Some((id, Segment::Authenticated(_))), None) => Err(FormatError::unsupported(
+                format!("segments.{id}.integrity"),
+                0,
+                "volumes with authenticated encryption (dm-integrity) are only read",
+            )),
             (Some((id, Segment::Linear(_))), None) => Err(FormatError::unsupported(
                 format!("segments.{id}.type"),
                 0,

@@ -13,6 +13,7 @@
 //! their structs can be written as literals. The structs that may get more members are
 //! `#[non_exhaustive]`.
 
+mod authenticated;
 mod config;
 mod digest;
 mod edit;
@@ -29,6 +30,7 @@ mod token;
 mod validate;
 mod view;
 
+pub use authenticated::AuthenticatedSegment;
 pub use config::{Config, Requirements};
 pub use digest::{Digest, OtherDigest};
 pub use edit::Draft;

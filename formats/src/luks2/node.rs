@@ -165,6 +165,16 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// The size of a sector in bytes.
+    pub(super) fn sector_size(&self) -> Result<u32, FormatError> {
+        match self.u32()? {
+            bytes @ (512 | 1024 | 2048 | 4096) => Ok(bytes),
+            bytes => Err(self.malformed(format!(
+                "{bytes} is not a sector size; 512, 1024, 2048 and 4096 are"
+            ))),
+        }
+    }
+
     pub(super) fn u64(&self) -> Result<u64, FormatError> {
         let text = self.string()?;
         let digits = match text.trim_start_matches('0') {

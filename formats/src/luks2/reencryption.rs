@@ -342,7 +342,7 @@ impl Metadata {
         let (id, segment) = self.data_segments().next()?;
         match segment {
             Segment::Linear(_) => Some(self.backup(FINAL).map_or(id, |(id, _)| id)),
-            Segment::Crypt(_) | Segment::Other(_) => Some(id),
+            Segment::Crypt(_) | Segment::Authenticated(_) | Segment::Other(_) => Some(id),
         }
     }
 
@@ -400,7 +400,7 @@ impl Metadata {
     fn backup_crypt(&self, id: u32, segment: &Segment) -> Result<(CryptSegment, u32), FormatError> {
         let Segment::Crypt(segment) = segment else {
             return Err(segment.why().cloned().unwrap_or_else(|| {
-                let cause = "a backup segment that is not encrypted is not supported";
+                let cause = "a backup segment that is not encrypted, or has tags, is not supported";
                 FormatError::unsupported(format!("segments.{id}.type"), 0, cause)
             }));
         };
@@ -459,10 +459,13 @@ impl Metadata {
                     (Previous::Plain(whole), Segment::Linear(segment)) => {
                         segment.offset == whole.offset.saturating_add(at)
                     }
-                    (Previous::Plain(_), Segment::Crypt(_) | Segment::Other(_)) => false,
+                    (
+                        Previous::Plain(_),
+                        Segment::Crypt(_) | Segment::Authenticated(_) | Segment::Other(_),
+                    ) => false,
                 };
-            if matches!(segment, Segment::Other(_)) {
-                return disagree(*id, "it is not understood");
+            if matches!(segment, Segment::Authenticated(_) | Segment::Other(_)) {
+                return disagree(*id, "it is not understood, or has tags");
             }
             let length = match segment.size() {
                 SegmentSize::Fixed(length) => Some(length),

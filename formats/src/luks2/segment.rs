@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use crate::json::{Object, Value, json};
 
+use super::authenticated::AuthenticatedSegment;
 use super::node::{Node, put_cipher};
 use crate::cipher::CipherSpec;
 use crate::error::FormatError;
@@ -18,6 +19,8 @@ pub(super) const HOT: &str = "in-reencryption";
 pub enum Segment {
     /// An encrypted segment.
     Crypt(CryptSegment),
+    /// An encrypted segment whose sectors have tags.
+    Authenticated(AuthenticatedSegment),
     /// A segment that is not encrypted, during encryption and decryption.
     Linear(LinearSegment),
     /// A segment of unknown type, such as `hw-opal`, or one that has something which this crate
@@ -60,18 +63,7 @@ impl CryptSegment {
 
     /// Everything but the flags.
     fn read(node: &Node<'_>, offset: u64, size: SegmentSize) -> Result<Self, FormatError> {
-        if let Some(integrity) = node.optional("integrity")? {
-            return Err(
-                integrity.unsupported("authenticated encryption (dm-integrity) is not supported")
-            );
-        }
-        let sector_size = node.member("sector_size")?;
-        let bytes = sector_size.u32()?;
-        if !matches!(bytes, 512 | 1024 | 2048 | 4096) {
-            return Err(sector_size.malformed(format!(
-                "{bytes} is not a sector size; 512, 1024, 2048 and 4096 are"
-            )));
-        }
+        let bytes = node.member("sector_size")?.sector_size()?;
         if let SegmentSize::Fixed(length) = size
             && !length.is_multiple_of(u64::from(bytes))
         {
@@ -132,6 +124,7 @@ impl Segment {
     pub fn offset(&self) -> u64 {
         match self {
             Self::Crypt(segment) => segment.offset,
+            Self::Authenticated(segment) => segment.offset,
             Self::Linear(segment) => segment.offset,
             Self::Other(segment) => segment.offset,
         }
@@ -141,6 +134,7 @@ impl Segment {
     pub fn size(&self) -> SegmentSize {
         match self {
             Self::Crypt(segment) => segment.size,
+            Self::Authenticated(_) => SegmentSize::Dynamic,
             Self::Linear(segment) => segment.size,
             Self::Other(segment) => segment.size,
         }
@@ -150,6 +144,7 @@ impl Segment {
     pub fn flags(&self) -> &[String] {
         match self {
             Self::Crypt(segment) => &segment.flags,
+            Self::Authenticated(segment) => &segment.flags,
             Self::Linear(segment) => &segment.flags,
             Self::Other(segment) => &segment.flags,
         }
@@ -161,18 +156,18 @@ impl Segment {
         self.flags().iter().any(|flag| flag.starts_with("backup-"))
     }
 
-    /// The segment, if it is encrypted.
+    /// The segment, if it is encrypted without tags.
     pub fn as_crypt(&self) -> Option<&CryptSegment> {
         match self {
             Self::Crypt(segment) => Some(segment),
-            Self::Linear(_) | Self::Other(_) => None,
+            Self::Authenticated(_) | Self::Linear(_) | Self::Other(_) => None,
         }
     }
 
     /// The type, as it is written in headers.
     pub fn kind(&self) -> &str {
         match self {
-            Self::Crypt(_) => "crypt",
+            Self::Crypt(_) | Self::Authenticated(_) => "crypt",
             Self::Linear(_) => "linear",
             Self::Other(segment) => &segment.kind,
         }
@@ -181,14 +176,14 @@ impl Segment {
     /// Why the segment cannot be opened, if its type is known.
     pub fn why(&self) -> Option<&FormatError> {
         match self {
-            Self::Crypt(_) | Self::Linear(_) => None,
+            Self::Crypt(_) | Self::Authenticated(_) | Self::Linear(_) => None,
             Self::Other(segment) => segment.why.as_ref(),
         }
     }
 
     pub(super) fn why_mut(&mut self) -> Option<&mut FormatError> {
         match self {
-            Self::Crypt(_) | Self::Linear(_) => None,
+            Self::Crypt(_) | Self::Authenticated(_) | Self::Linear(_) => None,
             Self::Other(segment) => segment.why.as_mut(),
         }
     }
@@ -203,8 +198,8 @@ impl Segment {
             None => Vec::new(),
         };
         let why = match kind {
-            "crypt" => match CryptSegment::read(node, offset, size) {
-                Ok(segment) => return Ok(Self::Crypt(CryptSegment { flags, ..segment })),
+            "crypt" => match read_encrypted(node, offset, size, &flags) {
+                Ok(segment) => return Ok(segment),
                 Err(why) => Some(why),
             },
             "linear" => {
@@ -230,10 +225,14 @@ impl Segment {
         object.insert("type", self.kind());
         object.insert("offset", self.offset().to_string());
         object.insert("size", self.size().to_value());
-        if let Self::Crypt(segment) = self {
-            object.insert("iv_tweak", segment.iv_tweak.to_string());
-            put_cipher(object, "encryption", segment.encryption);
-            object.insert("sector_size", segment.sector_size);
+        match self {
+            Self::Crypt(segment) => {
+                object.insert("iv_tweak", segment.iv_tweak.to_string());
+                put_cipher(object, "encryption", segment.encryption);
+                object.insert("sector_size", segment.sector_size);
+            }
+            Self::Authenticated(segment) => segment.write(object),
+            Self::Linear(_) | Self::Other(_) => {}
         }
         if self.flags().is_empty() {
             object.remove("flags");
@@ -262,6 +261,33 @@ impl SegmentSize {
         match self {
             Self::Dynamic => json!("dynamic"),
             Self::Fixed(size) => json!(size.to_string()),
+        }
+    }
+}
+
+/// Reads an encrypted segment, with tags or without.
+fn read_encrypted(
+    node: &Node<'_>,
+    offset: u64,
+    size: SegmentSize,
+    flags: &[String],
+) -> Result<Segment, FormatError> {
+    let flags = flags.to_vec();
+    match node.optional("integrity")? {
+        None => {
+            let segment = CryptSegment::read(node, offset, size)?;
+            Ok(Segment::Crypt(CryptSegment { flags, ..segment }))
+        }
+        Some(integrity) => {
+            let segment = AuthenticatedSegment::read(node, &integrity, offset)?;
+            if let SegmentSize::Fixed(_) = size {
+                let cause = "a fixed size is not supported with authenticated encryption";
+                return Err(node.member("size")?.unsupported(cause));
+            }
+            Ok(Segment::Authenticated(AuthenticatedSegment {
+                flags,
+                ..segment
+            }))
         }
     }
 }

@@ -304,7 +304,8 @@ fn segment_digests(view: &View) -> Result<(), FormatError> {
             .references()
             .filter(|(_, _, segments)| segments.contains(id))
             .count();
-        if digests == 0 && matches!(segment, Segment::Crypt(_)) {
+        let is_encrypted = matches!(segment, Segment::Crypt(_) | Segment::Authenticated(_));
+        if digests == 0 && is_encrypted {
             return malformed(
                 format!("segments.{id}"),
                 "the encrypted segment belongs to no digest",
@@ -337,6 +338,15 @@ fn key_sizes(view: &View) -> Result<(), FormatError> {
             for segment in segments {
                 if let Err(refusal) = segment.encryption.check_key_size(bytes) {
                     return malformed(format!("keyslots.{id}.key_size"), format!("{refusal}"));
+                }
+            }
+            let segments = digest.segments.iter();
+            for segment in segments.filter_map(|segment| view.segments.get(segment)) {
+                if let Segment::Authenticated(segment) = segment
+                    && !segment.encryption.key_sizes().contains(&bytes)
+                {
+                    let cause = format!("{} has no keys of {bytes} bytes", segment.encryption);
+                    return malformed(format!("keyslots.{id}.key_size"), cause);
                 }
             }
         }

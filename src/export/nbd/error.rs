@@ -24,6 +24,7 @@ pub(super) fn number(error: &IoError) -> ErrorNumber {
         | IoError::Image { .. }
         | IoError::LockLost(_)
         | IoError::Altered { .. }
+        | IoError::TagMismatch { .. }
         | IoError::SourceLost { .. } => ErrorNumber::Io,
         IoError::Failed { source, .. } => match source.kind() {
             io::ErrorKind::OutOfMemory => ErrorNumber::NoMemory,
@@ -101,6 +102,13 @@ mod tests {
             (failed(io::ErrorKind::Other), ErrorNumber::Io),
             (IoError::Plaintext { at: 0 }, ErrorNumber::Io),
             (IoError::Altered { offset: 0 }, ErrorNumber::Io),
+            (
+                IoError::TagMismatch {
+                    offset: 0,
+                    len: 512,
+                },
+                ErrorNumber::Io,
+            ),
             (
                 IoError::Image {
                     what: "a hole",

@@ -43,7 +43,7 @@ use crate::container::{
 };
 use crate::crypt::CryptError;
 use crate::kdf::KdfError;
-use crate::layout::ImageError;
+use crate::layout::{ImageError, IntegrityError};
 use crate::location::LocationError;
 use crate::partition::PartitionError;
 use crate::trust::TrustError;
@@ -137,7 +137,7 @@ fn io(error: &IoError) -> Kind {
             Kind::Unsupported
         }
         IoError::Image { .. } => Kind::Damaged,
-        IoError::Altered { .. } => Kind::NotTrusted,
+        IoError::Altered { .. } | IoError::TagMismatch { .. } => Kind::NotTrusted,
         IoError::LockLost(_) => Kind::Busy,
         #[cfg(feature = "nbd")]
         IoError::Failed { source, .. } if NbdError::is_interrupt(source) => Kind::Interrupted,
@@ -209,7 +209,17 @@ fn volume(error: &VolumeError) -> Kind {
         VolumeError::Kdf(error) => kdf(error),
         VolumeError::Crypt(error) => crypt(error),
         VolumeError::Io(error) => io(error),
+        VolumeError::Integrity(error) => integrity(error),
         VolumeError::Trust(error) => trust(error),
+    }
+}
+
+fn integrity(error: &IntegrityError) -> Kind {
+    match error {
+        IntegrityError::Superblock(error) => format(error),
+        IntegrityError::Mismatch { .. } => Kind::Damaged,
+        IntegrityError::Journal { .. } => Kind::Unsupported,
+        IntegrityError::Io(error) => io(error),
     }
 }
 

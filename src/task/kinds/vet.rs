@@ -11,6 +11,7 @@ kinds! {
 fn vet(error: &VetError) -> Kind {
     match error {
         VetError::Header(_) | VetError::NoHeader => Kind::Damaged,
+        VetError::Tagged => Kind::Unsupported,
         VetError::Io(error) => io(error),
         VetError::Interrupted => Kind::Interrupted,
     }

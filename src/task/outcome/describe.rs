@@ -5,7 +5,7 @@ use luksmith_formats::luks2::{Kdf, Progress};
 
 use super::names;
 use crate::backend::Backend as _;
-use crate::container::{Container, Header, KeyslotInfo};
+use crate::container::{Container, Header, KeyslotInfo, VolumeError};
 use crate::task::chain;
 use crate::task::open::{Image, ImageFormat};
 use crate::task::reencrypt;
@@ -31,7 +31,10 @@ impl<'a> Described<'a> {
     /// A header, and the storage of its data.
     #[must_use]
     pub fn new(image: &'a Image, container: &'a Container, data: &'a Storage) -> Self {
-        let begins = || container.data_segment().is_ok_and(|data| data.offset == 0);
+        let begins = || match container.authenticated_segment() {
+            Some(segment) => segment.offset == 0,
+            None => container.data_segment().is_ok_and(|data| data.offset == 0),
+        };
         Self {
             image,
             container,
@@ -67,21 +70,29 @@ impl<'a> Described<'a> {
         members.insert("uuid", container.uuid());
         members.insert("label", luks2.map(|header| header.label.as_str()));
         members.insert("subsystem", luks2.map(|header| header.subsystem.as_str()));
+        let tagged = container.authenticated_segment();
         let cipher = segment.map(|segment| segment.cipher.to_string());
+        let cipher = cipher.or_else(|| Some(tagged?.encryption.encryption().to_owned()));
         members.insert("cipher", cipher);
         members.insert(
             "key_bits",
             container.volume_key_size().map(|bytes| bytes * 8),
         );
-        members.insert("sector_size", segment.map(|segment| segment.sector_size));
+        let sector_size = segment.map(|segment| segment.sector_size);
+        let sector_size = sector_size.or_else(|| Some(tagged?.sector_size));
+        members.insert("sector_size", sector_size);
         members.insert("size", self.size);
         let data = json!({
             // In a qcow2 image the header does not say where the data is.
-            "offset": segment.filter(|_| raw).map(|segment| segment.offset),
+            "offset": segment
+                .filter(|_| raw)
+                .map(|segment| segment.offset)
+                .or_else(|| Some(tagged?.offset)),
             "left_out": left_out,
             "fixed_size": segment.is_some_and(|segment| segment.fixed_size.is_some()),
         });
         members.insert("data", data);
+        members.insert("integrity", self.integrity());
         let header = json!({
             "health": health.name(),
             "damage": health.damage().map(|error| chain(error)),
@@ -101,6 +112,24 @@ impl<'a> Described<'a> {
         members.insert("tokens", tokens(container));
         members.insert("qcow2", names::qcow2(self.data.qcow2_header.as_deref()));
         members
+    }
+
+    /// The tags of the data, if it has some.
+    fn integrity(&self) -> Option<Value> {
+        let segment = self.container.authenticated_segment()?;
+        Some(json!({
+            "type": segment.encryption.integrity(),
+            "tag_size": segment.encryption.tag_size(),
+            "problem": self.integrity_problem().map(|error| chain(&error)),
+        }))
+    }
+
+    /// Why the data cannot be read, if it has tags and its storage is known.
+    pub(super) fn integrity_problem(&self) -> Option<VolumeError> {
+        let is_elsewhere = self.image.header.is_none() && self.detached;
+        let data = &*self.data.backend;
+        let checked = (!is_elsewhere).then(|| self.container.check_integrity(data));
+        checked.and_then(Result::err)
     }
 
     /// The reencryption in progress, if it is a supported one.

@@ -1,6 +1,6 @@
 //! The header of an image, as rows of a name and a text for people.
 
-use luksmith_formats::luks2::{self, Kdf};
+use luksmith_formats::luks2::{self, AuthenticatedSegment, Kdf};
 
 use super::describe::Described;
 use super::names;
@@ -47,11 +47,15 @@ impl Described<'_> {
 
     fn data_rows(&self) -> Vec<Row> {
         let mut rows = Vec::new();
+        let key = self.container.volume_key_size();
+        let key = key.map(|bytes| format!(", {}-bit key", bytes * 8));
+        let key = key.unwrap_or_default();
+        let tagged = self.container.authenticated_segment();
+        rows.extend(tagged.iter().flat_map(|segment| self.tagged(segment, &key)));
         match self.container.data_segment() {
+            _ if tagged.is_some() => {}
             Ok(segment) => {
-                let key = self.container.volume_key_size();
-                let key = key.map(|bytes| format!(", {}-bit key", bytes * 8));
-                let cipher = format!("{}{}", segment.cipher, key.unwrap_or_default());
+                let cipher = format!("{}{key}", segment.cipher);
                 rows.push(("cipher", cipher));
                 rows.push(("sector size", format!("{} bytes", segment.sector_size)));
                 let until = match segment.fixed_size {
@@ -91,6 +95,27 @@ impl Described<'_> {
         };
         rows.push(("size", size));
         rows
+    }
+
+    fn tagged(&self, segment: &AuthenticatedSegment, key: &str) -> Vec<Row> {
+        let (cipher, tag) = (segment.encryption, segment.encryption.tag_size());
+        let readable = match self.integrity_problem() {
+            Some(error) => format!("not readable: {}", chain(&error)),
+            None => "only read".to_owned(),
+        };
+        let integrity = format!(
+            "{} (dm-integrity), {tag} bytes for each sector; {readable}",
+            cipher.integrity()
+        );
+        vec![
+            ("cipher", format!("{}{key}", cipher.encryption())),
+            ("sector size", format!("{} bytes", segment.sector_size)),
+            ("integrity", integrity),
+            (
+                "data",
+                format!("from byte {}, with tags and a journal", segment.offset),
+            ),
+        ]
     }
 
     fn reencryption_row(&self) -> Option<Row> {

@@ -166,8 +166,8 @@ impl Layout {
     /// there is no header.
     ///
     /// # Errors
-    /// Returns [`VetError::Header`] if there is a header that cannot be read, and the error of the
-    /// storage.
+    /// Returns [`VetError::Header`] if there is a header that cannot be read, [`VetError::Tagged`]
+    /// for a volume with authenticated encryption, and the error of the storage.
     pub fn read(storage: &dyn Backend, limits: &Limits) -> Result<Self, VetError> {
         let start = read_start(storage, 0, 4096)?;
         if Version::detect(&start) == Ok(Version::Luks1) {
@@ -201,6 +201,7 @@ impl Layout {
         // equal.
         let damaged_copy = found.len() < 2;
         match found.into_iter().rev().max_by_key(|header| header.seqid) {
+            Some(header) if is_tagged(&header) => Err(VetError::Tagged),
             Some(header) => Ok(Self {
                 version: Some(Version::Luks2),
                 damaged_copy,
@@ -280,6 +281,12 @@ impl Layout {
     }
 }
 
+/// Whether a part of the data has tags.
+fn is_tagged(header: &luks2::Header) -> bool {
+    let mut segments = header.metadata.segments().values();
+    segments.any(|segment| matches!(segment, Segment::Authenticated(_)))
+}
+
 fn luks1_parts(header: &luks1::Header) -> Vec<Area> {
     let mut parts = vec![Area::new(Purpose::Header, 0..1024)];
     for (slot, keyslot) in (0..).zip(&header.keyslots) {
@@ -320,7 +327,7 @@ fn luks2_parts(header: &luks2::Header) -> Vec<Area> {
         };
         let purpose = match segment {
             Segment::Linear(_) => Purpose::PlainData,
-            Segment::Crypt(_) | Segment::Other(_) => Purpose::Data,
+            Segment::Crypt(_) | Segment::Authenticated(_) | Segment::Other(_) => Purpose::Data,
         };
         parts.push(Area::new(purpose, start..end));
     }

@@ -36,6 +36,13 @@ pub enum VetError {
     /// There is no LUKS header.
     #[error("there is no LUKS header")]
     NoHeader,
+    /// The data has tags, which are no ciphertext, and neither are the superblock and the journal
+    /// of dm-integrity.
+    #[error(
+        "the data has authenticated encryption: which of its bytes are ciphertext, and which are \
+         tags and the journal of dm-integrity, is not told apart"
+    )]
+    Tagged,
     /// The storage failed.
     #[error(transparent)]
     Io(#[from] IoError),

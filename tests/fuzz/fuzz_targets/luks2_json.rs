@@ -25,6 +25,7 @@ fuzz_target!(|text: &[u8]| {
         }));
     }
     _ = metadata.data_segment();
+    _ = metadata.authenticated_segment();
     let mut edited = metadata.clone();
     let done = edited.edit(|draft| {
         for (id, keyslot) in metadata.keyslots() {

@@ -14,6 +14,7 @@
 //! - [`secret_search`]: searches bytes for parts of secrets.
 //! - [`recorder`]: a proxy that records every byte.
 //! - [`segments`]: memory in pieces, as a guest's requests have it.
+//! - [`tagged`]: volumes with authenticated encryption that cryptsetup made.
 //! - [`swtpm`]: a TPM 2.0 in a process, and its other clients.
 //! - [`acl`]: access control lists of files. [`loop_device`]: a block device of a file.
 //! - [`allocation`], [`cpu_time`]: the memory and processor time that a piece of work takes.
@@ -50,4 +51,5 @@ pub mod s3_double;
 pub mod secret_search;
 pub mod segments;
 pub mod swtpm;
+pub mod tagged;
 pub mod vhost_guest;
