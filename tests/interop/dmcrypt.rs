@@ -28,6 +28,7 @@ pub(crate) struct Job {
     make: Option<String>,
     plain: Option<String>,
     mapped: bool,
+    left_open: bool,
 }
 
 impl Job {
@@ -41,6 +42,7 @@ impl Job {
             make: None,
             plain: None,
             mapped: false,
+            left_open: false,
         }
     }
 
@@ -67,6 +69,14 @@ impl Job {
     pub(crate) fn made_with(mut self, options: &[String]) -> Self {
         self.make = Some(options.join(" "));
         self
+    }
+
+    /// The volume is not closed: the machine is turned off while it is open.
+    pub(crate) fn left_open(self) -> Self {
+        Self {
+            left_open: true,
+            ..self
+        }
     }
 
     /// Reads no header: the key is dm-crypt's own, and these options of a plain device say the
@@ -197,6 +207,9 @@ impl DmCrypt {
             };
             script.push_str(&format!("job {number} {verb} {image} {header} {payload}\n"));
             archive.file(&format!("keys/{number}"), 0o600, &job.key);
+            if job.left_open {
+                archive.file(&format!("open/{number}"), 0o644, b"");
+            }
             for (folder, options) in [("make", &job.make), ("plain", &job.plain)] {
                 if let Some(options) = options {
                     archive.file(&format!("{folder}/{number}"), 0o644, options.as_bytes());

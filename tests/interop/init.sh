@@ -23,6 +23,7 @@ disk() {
 
 # job NUMBER read|write|map IMAGE HEADER|- PAYLOAD|-
 # To map is to read through a device that luksmith makes and that cryptsetup knows as its own.
+# If there is a file for it in /open, the volume is not closed at the end.
 # If there is a file of options for luksFormat, the volume is made first. If there is a file of
 # options for a plain device, that device is opened, and the key is dm-crypt's own.
 job() {
@@ -58,7 +59,7 @@ job() {
     else
         echo "job $1 opened $(blockdev --getsize64 "/dev/mapper/v$1") $(sha256sum <"/dev/mapper/v$1" | cut -c1-64)"
     fi
-    cryptsetup close "v$1"
+    [ -f "/open/$1" ] || cryptsetup close "v$1"
 }
 
 . /jobs >/dev/ttyS1

@@ -15,6 +15,7 @@
 //!   with QEMU.
 //! - `copies`: volumes that were copied from others, or reencrypted beside a client.
 //! - `qcow2`: encrypted qcow2 images with QEMU.
+//! - `integrity`: volumes with authenticated encryption, whose tags dm-integrity keeps.
 //! - `tls`: TLS with gnutls.
 //! - `turns`: one program changes keyslots and headers, and the other uses them. `tokens`: luksmith
 //!   keeps what it does not know. `unusual`: headers that cryptsetup shows, whatever
@@ -26,6 +27,7 @@ mod cryptsetup;
 mod dm_table;
 mod dmcrypt;
 mod initramfs;
+mod integrity;
 mod locks;
 mod matrix;
 mod oracles;
