@@ -10,8 +10,12 @@ mod places;
 mod refused;
 mod site;
 mod tags_commands;
+mod tags_memory;
 mod tags_model;
 mod tags_places;
 mod tags_refused;
 mod tags_store;
 mod tags_world;
+
+#[global_allocator]
+static ALLOCATOR: support::allocation::Counting = support::allocation::Counting;

@@ -22,7 +22,7 @@ pub(crate) struct Args {
     volume: VolumeArgs,
 
     /// Go on without asking: rollback
-    #[arg(long, value_name = "WHAT", value_parser = only(&[(Force::Rollback, "pin a header that is older than the pinned one: you have restored it yourself")]))]
+    #[arg(long, value_name = "WHAT", help_heading = None::<&str>, value_parser = only(&[(Force::Rollback, "pin a header that is older than the pinned one: you have restored it yourself")]))]
     force: Vec<Force>,
 }
 

@@ -18,6 +18,9 @@ use super::file::{Named, StoreFiles};
 /// How much of a log is read at a time, at least.
 const PIECE: usize = 256 << 10;
 
+/// Up to how many contents of a block each is kept once.
+const FEW: usize = 16;
+
 /// What was found out about the blocks that were written, and not known to be durable, when the
 /// store was last used.
 #[derive(Clone, Debug, Default)]
@@ -36,7 +39,8 @@ pub struct Recovery {
 pub(super) struct Recovered {
     /// The blocks with one content.
     pub(super) certain: BTreeMap<u64, Tag>,
-    /// The blocks with one of several contents, the oldest first. `None` is the one in the pages.
+    /// The blocks with one of several contents, the oldest first. `None` is the one in the pages. If
+    /// they are many, one can be there several times.
     pub(super) several: BTreeMap<u64, Vec<Option<Tag>>>,
     /// The generation of the newest log.
     pub(super) generation: u64,
@@ -123,8 +127,17 @@ impl Recovered {
             return self.is(block, tag);
         }
         let before = self.certain.remove(&block);
-        let contents = self.several.entry(block).or_insert_with(|| vec![before]);
-        contents.retain(|content| *content != Some(tag));
+        let contents = self.several.entry(block).or_insert_with(|| {
+            // Most blocks have no third one, and there can be many blocks.
+            let mut contents = Vec::with_capacity(2);
+            contents.push(before);
+            contents
+        });
+        // A block that was written over and over has as many contents as the logs have records: to
+        // look for each new one among all of them would take very long.
+        if contents.len() <= FEW {
+            contents.retain(|content| *content != Some(tag));
+        }
         contents.push(Some(tag));
     }
 
@@ -235,6 +248,20 @@ mod tests {
         let all = after(&records, 4);
         assert!(all.several.is_empty());
         assert_eq!(all.certain, BTreeMap::from([(7, [3; 16]), (8, [4; 16])]));
+    }
+
+    #[test]
+    fn a_block_can_have_been_written_very_often() {
+        const OFTEN: u64 = 150_000;
+        let records: Vec<_> = (1..=OFTEN)
+            .map(|sequence| {
+                let mut tag = [0; 16];
+                tag[..8].copy_from_slice(&sequence.to_be_bytes());
+                (sequence, 7, [tag])
+            })
+            .collect();
+        let contents = &after(&records, 2).several[&7];
+        assert_eq!(contents.len() as u64, OFTEN - 1);
     }
 
     #[test]
