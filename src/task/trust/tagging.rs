@@ -124,9 +124,9 @@ impl Tagging {
         Ok(None)
     }
 
-    /// Makes the tags, in a folder that has the pin of the volume. With `fresh` nothing is read: all
-    /// blocks read as zeroes until they are written. Otherwise each block gets the tag of what it
-    /// has.
+    /// Makes the tags, in a folder that has the pin of the volume. With `fresh` nothing is read:
+    /// all blocks read as zeroes until they are written. Otherwise each block gets the tag of what
+    /// it has.
     ///
     /// # Errors
     /// What the storage and the files report, and an interrupt. After a failure there are no tags.

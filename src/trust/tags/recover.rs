@@ -39,8 +39,8 @@ pub struct Recovery {
 pub(super) struct Recovered {
     /// The blocks with one content.
     pub(super) certain: BTreeMap<u64, Tag>,
-    /// The blocks with one of several contents, the oldest first. `None` is the one in the pages. If
-    /// they are many, one can be there several times.
+    /// The blocks with one of several contents, the oldest first. `None` is the one in the pages.
+    /// If they are many, one can be there several times.
     pub(super) several: BTreeMap<u64, Vec<Option<Tag>>>,
     /// The generation of the newest log.
     pub(super) generation: u64,
