@@ -25,6 +25,7 @@ pub(in crate::task) enum Task {
     /// The kernel decrypts.
     Kernel,
     /// QEMU decrypts.
+    #[cfg(feature = "libvirt")]
     Emulator,
 }
 
@@ -39,6 +40,7 @@ impl Task {
             ),
             Self::Resize => ("another size", None),
             Self::Kernel => ("a device of the kernel", Some(Advice::ServeToKernel)),
+            #[cfg(feature = "libvirt")]
             Self::Emulator => ("decryption by QEMU", Some(Advice::ServeToQemu)),
         }
     }
