@@ -255,7 +255,8 @@ impl Disk for Volume {
         std::hint::black_box(&sectors);
     }
 
-    /// As a server does it: whole sectors without a copy, in memory that has what it received.
+    /// As a server does it: whole sectors are encrypted in the buffer that received them. Here that
+    /// buffer has arbitrary bytes.
     fn write(&self, at: u64, from: &[u8]) {
         if from.len().is_multiple_of(4096) {
             let received = Sectors::<Plain>::with_len(from.len());

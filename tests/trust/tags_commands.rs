@@ -105,6 +105,23 @@ fn data_does_not_become_zeroes_unless_that_is_forced() {
     site.ok("trust verify disk.img --trust pins --key-file key");
 }
 
+/// A file that is gone must not mean that nothing is compared any more.
+#[test]
+fn tags_of_which_a_file_is_missing_are_refused() {
+    let site = tagged("--tags");
+    let folder = site.path("pins").join(site.uuid("disk.img"));
+    for name in ["tags", "tags.0", "tags.1"] {
+        fs::rename(folder.join(name), site.path("kept")).unwrap();
+        for command in ["decrypt disk.img plain", "trust init disk.img --tags"] {
+            let said = site.fails(4, &format!("{command} --trust pins --key-file key"));
+            assert!(said.contains(&format!("{name}: a file of tags")), "{said}");
+            assert!(said.contains("restore DIR from its backup"), "{said}");
+        }
+        fs::rename(site.path("kept"), folder.join(name)).unwrap();
+    }
+    site.ok("decrypt disk.img plain --trust pins --key-file key");
+}
+
 /// Options that say how tags are used need tags.
 #[test]
 fn a_server_without_tags_does_not_pretend_to_use_them() {

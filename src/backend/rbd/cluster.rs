@@ -49,8 +49,8 @@ impl Cluster {
         if is_needed || Path::new(path).exists() {
             cluster.read(path)?;
         } else if options.key.is_none() {
-            // Without a file the library does not know the name of the cluster, which is in its own
-            // default.
+            // The library's own default has the name of the cluster in it. The library knows that
+            // name only after it has read a configuration file.
             cluster.set("keyring", &format!("/etc/ceph/ceph.client.{user}.keyring"))?;
         }
         if let Some(monitors) = &uri.monitors {

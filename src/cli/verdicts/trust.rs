@@ -28,6 +28,9 @@ hints! {
             "do not trust this storage; if you made the volume smaller, remove tags, tags.0 and tags.1 \
              from the folder of its UUID in DIR, and `luksmith trust init IMAGE --trust DIR --tags` \
              makes them anew",
+        TagsError::File { source, .. } if source.kind() == ErrorKind::NotFound =>
+            "restore DIR from its backup, or remove tags, tags.0 and tags.1 from the folder of its UUID \
+             in DIR, and `luksmith trust init IMAGE --trust DIR --tags` makes them anew",
         TagsError::Head(_) => "restore DIR from its backup, or make the tags anew",
     }
 

@@ -77,7 +77,8 @@ impl Tagging {
     /// Opens the storage of the volume whose header is open.
     ///
     /// # Errors
-    /// Those of [`check`], and what the storage reports, as that another process uses it.
+    /// Those of [`check`], what the storage reports, and [`Kind::NotTrusted`] if the storage has
+    /// another volume than the one that is opened.
     pub fn prepare(
         image: &Image,
         opened: &Container,
@@ -88,6 +89,10 @@ impl Tagging {
         check(image, opened, dir)?;
         let (container, data) = image.open_data_to_read(OpenOptions::new(), limits, watch)?;
         image.refuse_header_as_data(&container, &data)?;
+        if container.uuid() != opened.uuid() {
+            let message = "another volume was put in its place meanwhile";
+            return Err(Error::new(Kind::NotTrusted, message).about(&image.location));
+        }
         let bytes = container.covered_bytes(&*data.backend)?;
         Ok(Self {
             container,

@@ -111,10 +111,16 @@ impl StoreFiles {
     /// Opens the files of a volume of which something is kept. `None` if it has no tags.
     ///
     /// # Errors
-    /// [`TagsError::Busy`] if another process uses them, and [`TagsError::File`].
+    /// [`TagsError::Busy`] if another process uses them, and [`TagsError::File`], also if one of
+    /// them is missing: a volume must not lose its protection by that.
     pub fn open(entry: &Entry, access: Access) -> Result<Option<Self>, TagsError> {
         let failed = |name| move |source| TagsError::File { name, source };
         let Some(tags) = open(entry, TAGS, access).map_err(failed(TAGS))? else {
+            for log in LOGS {
+                if open(entry, log, access).map_err(failed(log))?.is_some() {
+                    return Err(failed(TAGS)(ErrorKind::NotFound.into()));
+                }
+            }
             return Ok(None);
         };
         let kind = match access {
