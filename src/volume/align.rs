@@ -1,8 +1,8 @@
 //! Converts ranges of bytes to whole units: the only place that computes with partial units.
 //!
-//! A request is cut into pieces of at most [`PIECE`] ([`REMOTE_PIECE`] if
-//! the storage is remote), or of one cluster if that is larger. Only the
-//! first and the last unit of a request can be partial.
+//! A request is cut into pieces of at most [`PIECE`], or of [`REMOTE_PIECE`] if the storage is
+//! remote, or of one cluster if that is larger. Only the first and the last unit of a request can
+//! be partial.
 
 use std::ops::Range;
 

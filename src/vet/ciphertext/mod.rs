@@ -39,8 +39,8 @@ pub enum VetError {
     /// The data has tags, which are no ciphertext, and neither are the superblock and the journal
     /// of dm-integrity.
     #[error(
-        "the data has authenticated encryption: which of its bytes are ciphertext, and which are \
-         tags and the journal of dm-integrity, is not told apart"
+        "the data has authenticated encryption: its ciphertext cannot be told from the tags and the \
+         journal of dm-integrity"
     )]
     Tagged,
     /// The storage failed.
